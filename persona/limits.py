@@ -1,0 +1,50 @@
+"""Every cap, with its unit. A cap bounds what is allocated before bytes are believed."""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1 << 10
+MIB: Final = 1 << 20
+GIB: Final = 1 << 30
+
+CHUNK_ELEMENTS: Final = 1 << 20
+"""Elements of one tensor in a chunk of a new base."""
+MIN_CHUNK_ELEMENTS: Final = 1 << 6
+MAX_CHUNK_ELEMENTS: Final = 1 << 24
+"""Bounds of the chunk length, in elements, that a base may declare (a power of two)."""
+
+MAX_PACK_BYTES: Final = 1 * GIB
+"""Bytes of one pack; a transaction goes on in the next."""
+MAX_SEGMENTS: Final = 16
+"""Segments of one record."""
+MAX_SMALL_BYTES: Final = 1 * GIB
+"""Payload bytes of one small object (a manifest of 10^6 tensors is about 100 MB)."""
+MAX_RECORD_BYTES: Final = 1 * GIB
+"""Raw bytes of one record, segments together."""
+ZSTD_WINDOW_BYTES: Final = 8 * MIB
+"""The largest zstd window that a stored frame may ask for (level 1 uses 512 KiB)."""
+MAX_REF_BYTES: Final = 4 * KIB
+MAX_REFLOG_BYTES: Final = 256 * MIB
+MAX_STATE_BYTES: Final = 256 * MIB
+MAX_RECIPE_BYTES: Final = 16 * MIB
+"""Bytes of recipe.toml."""
+MAX_TEXT_FILE_BYTES: Final = 64 * MIB
+"""Bytes of one tracked text file of a model directory."""
+MAX_SAFETENSORS_HEADER_BYTES: Final = 100_000_000
+"""As the safetensors format has it."""
+MAX_INDEX_BYTES: Final = 256 * MIB
+"""Bytes of model.safetensors.index.json."""
+MAX_TENSORS: Final = 1 << 21
+MAX_RANK: Final = 64
+"""Dimensions of one tensor."""
+MAX_ELEMENTS: Final = 1 << 53
+"""Elements of one tensor; every integer of a canonical object stays below it."""
+MAX_NAME_BYTES: Final = 255
+"""Bytes of one part of a file, ref or vector name."""
+MAX_TENSOR_NAME_BYTES: Final = 4096
+MAX_TERMS: Final = 4096
+"""Terms of one recipe."""
+MAX_JSON_DEPTH: Final = 32
+MAX_DECIMAL_CHARS: Final = 64
+"""Characters of a canonical decimal string."""
