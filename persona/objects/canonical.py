@@ -1,0 +1,143 @@
+"""The one canonical encoding of structured objects.
+
+**canonical JSON** — UTF-8, keys sorted by code point, no insignificant space, no duplicate keys, no floats: integers
+with |n| < 2^53, and real numbers as canonical decimal strings. ``encode(decode(b)) == b`` or the object is refused.
+**canonical decimal** — a plain decimal without exponent, without leading or trailing zeros, without ``-0``: "0.7", "-0.5", "1".
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final, NoReturn
+
+from persona.errors import IntegrityError, InvalidInput
+from persona.limits import MAX_DECIMAL_CHARS, MAX_JSON_DEPTH
+
+MAX_INTEGER: Final = (1 << 53) - 1
+
+Json = Any
+"""dict[str, Json] | list[Json] | str | int | bool | None"""
+
+
+def encode(value: Json) -> bytes:
+    """Canonical bytes of `value`. Raises `InvalidInput` for floats, wide integers, deep nesting and lone surrogates."""
+    _check(value, 0)
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidInput(
+            f"text that is not valid Unicode: {error.object[error.start : error.end]!r}"
+        ) from None
+
+
+def decode(data: bytes | memoryview, what: str = "object") -> Json:
+    """The value of canonical bytes; `IntegrityError` naming `what` for anything that `encode` would write otherwise."""
+    data = bytes(data)
+    if _depth(data) > MAX_JSON_DEPTH:
+        raise IntegrityError(f"{what}: nested deeper than {MAX_JSON_DEPTH} levels")
+    try:
+        value = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_unique, parse_float=_no_float, parse_constant=_no_float
+        )
+        same = encode(value) == data
+    except (UnicodeDecodeError, ValueError, InvalidInput, RecursionError) as error:
+        raise IntegrityError(f"{what}: not canonical JSON: {error}") from None
+    if not same:
+        raise IntegrityError(f"{what}: not in canonical form")
+    return value
+
+
+def decimal(value: str | int | float | Decimal) -> str:
+    """The canonical decimal of a finite number; a float means its shortest decimal. Raises `InvalidInput`."""
+    if isinstance(value, bool):
+        raise InvalidInput(f"not a number: {value!r}")
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise InvalidInput(f"not a finite number: {value!r}")
+        value = repr(value)
+    try:
+        number = Decimal(value)
+    except (InvalidOperation, TypeError, ValueError):
+        raise InvalidInput(f"not a number: {value!r}") from None
+    if not number.is_finite():
+        raise InvalidInput(f"not a finite number: {value}")
+    if abs(number.adjusted()) > MAX_DECIMAL_CHARS:
+        raise InvalidInput(f"a number out of range: {value}")
+    text = format(number, "f")
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    sign, digits = ("-", text[1:]) if text.startswith("-") else ("", text)
+    digits = digits.lstrip("0") or "0"
+    if digits.startswith("."):
+        digits = "0" + digits
+    text = "0" if digits == "0" else sign + digits
+    if len(text) > MAX_DECIMAL_CHARS:
+        raise InvalidInput(f"a number of more than {MAX_DECIMAL_CHARS} characters: {text[:20]}…")
+    return text
+
+
+def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a duplicate key")
+    return found
+
+
+def _no_float(text: str) -> NoReturn:
+    raise ValueError(f"a float: {text[:40]}")
+
+
+def _check(value: Json, depth: int) -> None:
+    if depth > MAX_JSON_DEPTH:
+        raise InvalidInput(f"nested deeper than {MAX_JSON_DEPTH} levels")
+    kind = type(value)
+    if kind is str or kind is bool or value is None:
+        return
+    if kind is int:
+        if not -MAX_INTEGER <= value <= MAX_INTEGER:
+            raise InvalidInput(f"an integer beyond 2^53: {value}")
+    elif kind is list or kind is tuple:
+        for item in value:
+            _check(item, depth + 1)
+    elif kind is dict:
+        for key, item in value.items():
+            if type(key) is not str:
+                raise InvalidInput(f"a key that is not text: {key!r}")
+            _check(item, depth + 1)
+    else:
+        raise InvalidInput(f"a {kind.__name__} has no canonical form")
+
+
+def _depth(data: bytes) -> int:
+    """An upper bound of the nesting, so that hostile input never reaches a recursive parser."""
+    if data.count(b"[") + data.count(b"{") <= MAX_JSON_DEPTH:
+        return 0
+    depth = deepest = 0
+    in_string = escaped = False
+    for byte in data if len(data) < 1 << 16 else _structure(data):
+        if in_string:
+            if escaped:
+                escaped = False
+            elif byte == 0x5C:
+                escaped = True
+            elif byte == 0x22:
+                in_string = False
+        elif byte == 0x22:
+            in_string = True
+        elif byte in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in b"]}":
+            depth -= 1
+    return deepest
+
+
+_DROPPED = bytes(byte for byte in range(256) if byte not in b'"\\[]{}')
+
+
+def _structure(data: bytes) -> bytes:
+    """`data` without what cannot change the nesting; an escaped pair is dropped whole, so no escape is misread."""
+    return data.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _DROPPED)

@@ -1,0 +1,120 @@
+"""**commit** — a tree, its parents, who wrote and who recorded it and when, and a message. **tag** — a signed-off name.
+
+**person** — name, e-mail, seconds since 1970-01-01 UTC, and the offset from UTC in minutes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from persona.errors import IntegrityError
+from persona.objects import canonical, fields
+from persona.objects.ids import KINDS, require_id
+
+MAX_PARENTS = 16
+MAX_SECONDS = 253402300799
+"""The last second of the year 9999."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """Who, and when: `time` in seconds since 1970 UTC, `offset` in minutes east of UTC."""
+
+    name: str
+    email: str
+    time: int
+    offset: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The canonical form."""
+        return {"email": self.email, "name": self.name, "offset": self.offset, "time": self.time}
+
+    @classmethod
+    def from_json(cls, value: Any, where: str) -> Person:
+        """The person of a canonical form."""
+        item = fields.mapping(value, where, ("email", "name", "offset", "time"))
+        for key in ("email", "name"):
+            if any(ord(char) < 0x20 or char in "<>\x7f" for char in fields.text(item[key], f"{where} {key}")):
+                raise IntegrityError(f"{where} {key}: a control character or angle bracket")
+        return cls(
+            name=item["name"],
+            email=item["email"],
+            time=fields.integer(item["time"], f"{where} time", -MAX_SECONDS, MAX_SECONDS),
+            offset=fields.integer(item["offset"], f"{where} offset", -1440, 1440),
+        )
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One point of history."""
+
+    tree: str
+    parents: tuple[str, ...]
+    author: Person
+    committer: Person
+    message: str
+
+    def encode(self) -> bytes:
+        """The canonical payload."""
+        return canonical.encode(
+            {
+                "author": self.author.to_json(),
+                "committer": self.committer.to_json(),
+                "message": self.message,
+                "parents": list(self.parents),
+                "tree": self.tree,
+            }
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> Commit:
+        """The commit of canonical bytes; `IntegrityError` for anything else."""
+        value = fields.mapping(
+            canonical.decode(data, "commit"), "commit", ("author", "committer", "message", "parents", "tree")
+        )
+        parents = fields.items(value["parents"], "commit parents", MAX_PARENTS)
+        return cls(
+            tree=require_id(value["tree"], "commit tree"),
+            parents=tuple(require_id(parent, "commit parent") for parent in parents),
+            author=Person.from_json(value["author"], "commit author"),
+            committer=Person.from_json(value["committer"], "commit committer"),
+            message=fields.text(value["message"], "commit message"),
+        )
+
+
+@dataclass(frozen=True)
+class Tag:
+    """An annotated tag: the object it names and that object's kind, its own name, who tagged it, and why."""
+
+    object: str
+    kind: str
+    name: str
+    tagger: Person
+    message: str
+
+    def encode(self) -> bytes:
+        """The canonical payload."""
+        return canonical.encode(
+            {
+                "kind": self.kind,
+                "message": self.message,
+                "name": self.name,
+                "object": self.object,
+                "tagger": self.tagger.to_json(),
+            }
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> Tag:
+        """The tag of canonical bytes; `IntegrityError` for anything else."""
+        value = fields.mapping(
+            canonical.decode(data, "tag"), "tag", ("kind", "message", "name", "object", "tagger")
+        )
+        return cls(
+            object=require_id(value["object"], "tag object"),
+            kind=fields.one_of(value["kind"], "tag kind", KINDS),
+            name=fields.text(value["name"], "tag name"),
+            tagger=Person.from_json(value["tagger"], "tag tagger"),
+            message=fields.text(value["message"], "tag message"),
+        )

@@ -1,0 +1,98 @@
+"""The rules for names. A name from outside or from inside an object never becomes a path unchecked (docs/invariants.md).
+
+**ref name** — git's rules, NFC, no part of 64 hex digits. **vector name** — what `[vectors.NAME]` may hold; **file name** —
+a relative path below the work tree; **tensor name** — any printable text that is no path trick.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from persona.errors import InvalidInput
+from persona.limits import MAX_NAME_BYTES, MAX_TENSOR_NAME_BYTES
+from persona.objects.ids import is_id
+
+_REF_FORBIDDEN = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//")
+_VECTOR = re.compile(r"[^\x00-\x1f\x7f/\\]+")
+RESERVED_FILES = frozenset({".persona", ".git"})
+
+
+def check_ref_name(name: str) -> str:
+    """A full ref name (`refs/heads/main`) or a branch or tag name; returns it or raises `InvalidInput`."""
+    why = None
+    parts = name.split("/")
+    if not name or name in ("@", "HEAD", "-"):
+        why = "it is empty or reserved"
+    elif _REF_FORBIDDEN.search(name):
+        why = "it holds a character or sequence that revisions use (space ~ ^ : ? * [ \\ .. @{ //)"
+    elif any(not part or part.startswith((".", "-")) or part.endswith((".", ".lock")) for part in parts):
+        why = "a part of it is empty, starts with . or -, or ends with . or .lock"
+    elif any(is_id(part) for part in parts):
+        why = "a part of it looks like an object id"
+    else:
+        why = _text_problem(name, parts)
+    if why:
+        raise InvalidInput(f"{name!r:.100} cannot name a branch, tag or ref: {why}")
+    return name
+
+
+def check_vector_name(name: str) -> str:
+    """The name of a vector in a recipe; returns it or raises `InvalidInput`."""
+    why = None
+    if not name or not _VECTOR.fullmatch(name) or name != name.strip():
+        why = "it is empty, has spaces around it, or holds a slash or control character"
+    elif name.startswith(("-", ".")) or "@{" in name or ".." in name:
+        why = "it starts with - or . or holds .. or @{"
+    elif is_id(name):
+        why = "it looks like an object id"
+    else:
+        why = _text_problem(name, [name])
+    if why:
+        raise InvalidInput(f"{name!r:.100} cannot name a vector: {why}")
+    return name
+
+
+def check_tensor_name(name: str) -> str:
+    """A tensor's name as a checkpoint gives it; returns it or raises `InvalidInput`."""
+    why = None
+    if not name or len(name.encode("utf-8", "surrogatepass")) > MAX_TENSOR_NAME_BYTES:
+        why = f"it is empty or longer than {MAX_TENSOR_NAME_BYTES} bytes"
+    elif any(ord(char) < 0x20 or ord(char) == 0x7F or 0xD800 <= ord(char) <= 0xDFFF for char in name):
+        why = "it holds a control character or a lone surrogate"
+    elif name == "__metadata__":
+        why = "the safetensors format keeps that key for itself"
+    elif name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name):
+        why = "it is a path that leaves its directory"
+    if why:
+        raise InvalidInput(f"{name!r:.100} cannot name a tensor: {why}")
+    return name
+
+
+def check_file_path(path: str) -> str:
+    """A relative path of a tracked file, `/` between parts; returns it or raises `InvalidInput`."""
+    parts = path.split("/")
+    why = None
+    if not path or path.startswith("/") or "\\" in path or "\x00" in path:
+        why = "it is empty, absolute, or holds a backslash or NUL"
+    elif any(part in ("", ".", "..") or part.casefold() in RESERVED_FILES for part in parts):
+        why = "a part of it is empty, . or .., or the repository's own"
+    elif any(ord(char) < 0x20 or ord(char) == 0x7F for char in path):
+        why = "it holds a control character"
+    elif any(len(part.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES for part in parts):
+        why = f"a part of it is longer than {MAX_NAME_BYTES} bytes"
+    elif any(0xD800 <= ord(char) <= 0xDFFF for char in path):
+        why = "it is not valid Unicode"
+    if why:
+        raise InvalidInput(f"{path!r:.100} cannot name a tracked file: {why}")
+    return path
+
+
+def _text_problem(name: str, parts: list[str]) -> str | None:
+    if any(0xD800 <= ord(char) <= 0xDFFF for char in name):
+        return "it is not valid Unicode"
+    if unicodedata.normalize("NFC", name) != name:
+        return "it is not in Unicode normal form C"
+    if any(len(part.encode()) > MAX_NAME_BYTES for part in parts):
+        return f"a part of it is longer than {MAX_NAME_BYTES} bytes"
+    return None

@@ -1,0 +1,45 @@
+"""**note** — what was learned about a commit or a vector after it was made: provenance, scores, weights.
+
+A note is kept beside the object that it is about (refs/notes/), so learning something never changes an id.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from persona.objects import canonical, fields
+from persona.objects.ids import require_id
+
+NOTE_KINDS: Final = ("provenance", "scores", "weights")
+
+
+@dataclass(frozen=True)
+class Note:
+    """`about` is the id of a commit or vector (`about_kind`), `kind` one of `NOTE_KINDS`, `data` canonical JSON."""
+
+    about: str
+    about_kind: str
+    kind: str
+    data: dict[str, Any]
+
+    def encode(self) -> bytes:
+        """The canonical payload."""
+        return canonical.encode(
+            {"about": self.about, "about_kind": self.about_kind, "data": self.data, "kind": self.kind}
+        )
+
+    @classmethod
+    def decode(cls, payload: bytes) -> Note:
+        """The note of canonical bytes; `IntegrityError` for anything else."""
+        value = fields.mapping(
+            canonical.decode(payload, "note"), "note", ("about", "about_kind", "data", "kind")
+        )
+        if type(value["data"]) is not dict:
+            fields.mapping(value["data"], "note data", ())
+        return cls(
+            about=require_id(value["about"], "note about"),
+            about_kind=fields.one_of(value["about_kind"], "note about_kind", ("commit", "vector")),
+            kind=fields.one_of(value["kind"], "note kind", NOTE_KINDS),
+            data=value["data"],
+        )

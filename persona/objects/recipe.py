@@ -1,0 +1,189 @@
+"""**recipe** — a base, a set of terms, and the merge rules. **term** — a vector with its α, density, filter and join.
+
+Terms stand in canonical order: by (vector id, α as binary32 with −0 as +0, effective density, filter, join), then name; never by the
+order of adding. The name is a label: it changes no bit of the weights.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cached_property, lru_cache
+from typing import Any, Final
+
+from persona.errors import IntegrityError, InvalidInput
+from persona.limits import MAX_TERMS
+from persona.objects import canonical, fields
+from persona.objects.ids import require_id
+from persona.objects.names import check_vector_name
+from persona.objects.rules import Rules, check_density, check_strength
+
+JOINS: Final = ("vote", "add")
+
+
+@dataclass(frozen=True)
+class Term:
+    """One vector in a recipe. `alpha` and `density` are canonical decimals; a density of None is the recipe's."""
+
+    name: str
+    vector: str
+    alpha: str = "1"
+    density: str | None = None
+    only: tuple[str, ...] = ()
+    except_: tuple[str, ...] = ()
+    join: str = "vote"
+
+    def admits(self, tensor: str) -> bool:
+        """Whether the filter lets the term reach a tensor: matched by one of `only` (if any) and by none of `except`."""
+        if self.only and not any(_glob(pattern).fullmatch(tensor) for pattern in self.only):
+            return False
+        return not any(_glob(pattern).fullmatch(tensor) for pattern in self.except_)
+
+    @cached_property
+    def alpha32(self) -> float:
+        """α rounded once to binary32, −0 as +0."""
+        return to_binary32(self.alpha)
+
+    def order(self, rules: Rules) -> tuple[Any, ...]:
+        """The key of the canonical order of terms (docs/numerics.md), the name last."""
+        density = Decimal(self.density or rules.density or "1")
+        filter_ = canonical.encode({"except": sorted(self.except_), "only": sorted(self.only)})
+        return (self.vector, self.alpha32, density, filter_, self.join, self.name)
+
+    def to_json(self) -> dict[str, Any]:
+        """The canonical form."""
+        return {
+            "alpha": self.alpha,
+            "density": self.density,
+            "except": list(self.except_),
+            "join": self.join,
+            "name": self.name,
+            "only": list(self.only),
+            "vector": self.vector,
+        }
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A base (id of the base object), terms in canonical order with unique names, and rules. Build with `Recipe.of`."""
+
+    base: str
+    terms: tuple[Term, ...]
+    rules: Rules
+
+    @classmethod
+    def of(cls, base: str, terms: tuple[Term, ...] | list[Term], rules: Rules) -> Recipe:
+        """A recipe of checked values, its terms put in canonical order. Raises `InvalidInput`."""
+        checked = [_check_term(term, rules) for term in terms]
+        if len(checked) > MAX_TERMS:
+            raise InvalidInput(f"{len(checked)} vectors in one recipe; at most {MAX_TERMS} are possible")
+        names = [term.name for term in checked]
+        if len(set(names)) != len(names):
+            raise InvalidInput(f"two vectors are named {next(n for n in names if names.count(n) > 1)!r}")
+        return cls(base, tuple(sorted(checked, key=lambda term: term.order(rules))), rules)
+
+    @cached_property
+    def by_name(self) -> dict[str, Term]:
+        """The terms by name."""
+        return {term.name: term for term in self.terms}
+
+    def encode(self) -> bytes:
+        """The canonical payload."""
+        return canonical.encode(
+            {
+                "base": self.base,
+                "rules": self.rules.to_json(),
+                "terms": [term.to_json() for term in self.terms],
+            }
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> Recipe:
+        """The recipe of canonical bytes; `IntegrityError` for anything else."""
+        value = fields.mapping(canonical.decode(data, "recipe"), "recipe", ("base", "rules", "terms"))
+        rules = Rules.from_json(value["rules"])
+        terms = tuple(_term(item) for item in fields.items(value["terms"], "recipe terms", MAX_TERMS))
+        try:
+            recipe = cls.of(require_id(value["base"], "recipe base"), terms, rules)
+        except InvalidInput as error:
+            raise IntegrityError(f"recipe: {error.message}") from None
+        if recipe.terms != terms:
+            raise IntegrityError("recipe: its terms are not in canonical order")
+        return recipe
+
+
+def to_binary32(decimal: str) -> float:
+    """A canonical decimal rounded once to binary32 (as a Python float), −0 as +0."""
+    exact = Decimal(decimal)
+    nearest: float = struct.unpack("<f", struct.pack("<f", float(exact)))[0]
+    # float() rounds to binary64 first; where that lands on a tie of binary32, the decimal itself decides.
+    best = min(_neighbours(nearest), key=lambda item: (abs(Decimal(item) - exact), _bits(item) & 1))
+    return best + 0.0
+
+
+def _neighbours(value: float) -> list[float]:
+    bits = _bits(value)
+    found = [value]
+    for step in (-1, 1):
+        other = (bits & 0x7FFFFFFF) + step
+        if 0 <= other < 0x7F800000:
+            found.append(struct.unpack("<f", struct.pack("<I", other | bits & 0x80000000))[0])
+    return found
+
+
+def _bits(value: float) -> int:
+    return int(struct.unpack("<I", struct.pack("<f", value))[0])
+
+
+@lru_cache(maxsize=4096)
+def _glob(pattern: str) -> re.Pattern[str]:
+    """A glob over whole tensor names: * any run, ? one character, [abc] [!abc] one of a set; case counts."""
+    import fnmatch
+
+    return re.compile(fnmatch.translate(pattern), re.DOTALL)
+
+
+def _check_term(term: Term, rules: Rules) -> Term:
+    check_vector_name(term.name)
+    where = f"vector {term.name}"
+    for pattern in (*term.only, *term.except_):
+        if type(pattern) is not str or not pattern:
+            raise InvalidInput(
+                f"{where}: a tensor filter is a glob such as 'model.layers.1?.mlp.*', not {pattern!r:.60}"
+            )
+    if term.join not in JOINS:
+        raise InvalidInput(f"{where}: join: {term.join!r:.60} is not one of {', '.join(JOINS)}")
+    density = None if term.density is None else check_density(term.density, f"{where}: density")
+    if density is not None and rules.trim == "joint":
+        raise InvalidInput(
+            f"{where}: density: under trim = joint the cut is shared; set the recipe's density"
+        )
+    if density is not None and rules.trim == "none":
+        raise InvalidInput(f"{where}: density: the recipe trims nothing (trim = none)")
+    return Term(
+        name=term.name,
+        vector=term.vector,
+        alpha=check_strength(term.alpha, f"{where}: alpha"),
+        density=density,
+        only=tuple(sorted(set(term.only))),
+        except_=tuple(sorted(set(term.except_))),
+        join=term.join,
+    )
+
+
+def _term(value: Any) -> Term:
+    item = fields.mapping(
+        value, "recipe term", ("alpha", "density", "except", "join", "name", "only", "vector")
+    )
+    density = item["density"]
+    return Term(
+        name=fields.text(item["name"], "recipe term name"),
+        vector=require_id(item["vector"], "recipe term vector"),
+        alpha=fields.decimal(item["alpha"], "recipe term alpha"),
+        density=None if density is None else fields.decimal(density, "recipe term density"),
+        only=tuple(fields.items(item["only"], "recipe term only", MAX_TERMS)),
+        except_=tuple(fields.items(item["except"], "recipe term except", MAX_TERMS)),
+        join=fields.text(item["join"], "recipe term join"),
+    )

@@ -1,0 +1,67 @@
+"""**table** — the ids of a manifest's chunks, 32 bytes each, tensor by tensor in the manifest's order, without a header.
+
+The manifest says how many chunks each tensor has; a table of another length is refused by whoever joins the two.
+In a vector's table the null id stands for a chunk in which nothing changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from persona.errors import IntegrityError
+from persona.objects.tensors import TensorSpec, chunk_count
+
+ID_BYTES: Final = 32
+
+
+@dataclass(frozen=True)
+class Table:
+    """Chunk ids by position, and where each tensor's begin."""
+
+    data: bytes
+    starts: dict[str, int]
+    counts: dict[str, int]
+
+    def chunks(self, tensor: str) -> list[str]:
+        """The chunk ids of a tensor, in element order; an empty list for a tensor that the table does not hold."""
+        if tensor not in self.starts:
+            return []
+        start = self.starts[tensor]
+        return [self._id(index) for index in range(start, start + self.counts[tensor])]
+
+    def chunk(self, tensor: str, index: int) -> str:
+        """The id of chunk `index` of `tensor`."""
+        return self._id(self.starts[tensor] + index)
+
+    def __contains__(self, tensor: object) -> bool:
+        return tensor in self.starts
+
+    def __len__(self) -> int:
+        return len(self.data) // ID_BYTES
+
+    def _id(self, index: int) -> str:
+        return self.data[index * ID_BYTES : (index + 1) * ID_BYTES].hex()
+
+
+def encode_table(ids: Iterable[str]) -> bytes:
+    """The payload of a table object."""
+    return bytes.fromhex("".join(ids))
+
+
+def decode_table(
+    data: bytes, specs: Sequence[TensorSpec], chunk_elements: int, where: str = "table"
+) -> Table:
+    """Joins a table's payload with the tensors of its manifest; `IntegrityError` when the lengths differ."""
+    starts: dict[str, int] = {}
+    counts: dict[str, int] = {}
+    total = 0
+    for spec in specs:
+        count = chunk_count(spec, chunk_elements)
+        starts[spec.name] = total
+        counts[spec.name] = count
+        total += count
+    if len(data) != total * ID_BYTES:
+        raise IntegrityError(f"{where}: {len(data)} bytes where its manifest implies {total * ID_BYTES}")
+    return Table(bytes(data), starts, counts)

@@ -1,0 +1,144 @@
+"""**tensor spec** — name, safetensors dtype and shape. **chunk** — a fixed span of one tensor's elements.
+
+Merged are the tensors of dtype BF16, F16 and F32; all others are copied from the base. A dtype narrower than a byte is
+counted in bytes. A scalar has one element; an empty tensor has no chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Any, Final
+
+from persona.errors import IntegrityError, InvalidInput
+from persona.limits import MAX_ELEMENTS, MAX_RANK, MAX_TENSORS
+from persona.objects.names import check_tensor_name
+
+DTYPE_BITS: Final = {
+    "F4": 4,
+    "F6_E2M3": 6,
+    "F6_E3M2": 6,
+    "BOOL": 8,
+    "U8": 8,
+    "I8": 8,
+    "F8_E4M3": 8,
+    "F8_E5M2": 8,
+    "F8_E8M0": 8,
+    "F8_E4M3FNUZ": 8,
+    "F8_E5M2FNUZ": 8,
+    "I16": 16,
+    "U16": 16,
+    "F16": 16,
+    "BF16": 16,
+    "I32": 32,
+    "U32": 32,
+    "F32": 32,
+    "C64": 64,
+    "I64": 64,
+    "U64": 64,
+    "F64": 64,
+}
+"""Bits of one element, by the safetensors name of the dtype."""
+
+FLOAT_DTYPES: Final = frozenset({"BF16", "F16", "F32"})
+"""The dtypes that are merged."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """What a tensor is, apart from its numbers: name, safetensors dtype string, shape."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @cached_property
+    def elements(self) -> int:
+        """The number of elements; 1 for a scalar."""
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the raw little-endian elements."""
+        return (self.elements * DTYPE_BITS[self.dtype] + 7) // 8
+
+    @property
+    def merged(self) -> bool:
+        """Whether recipes change tensors of this dtype at all."""
+        return self.dtype in FLOAT_DTYPES
+
+    @property
+    def unit(self) -> int:
+        """Bytes of one storage element: the element, or one byte for dtypes narrower than that."""
+        return max(1, DTYPE_BITS[self.dtype] // 8)
+
+    @property
+    def units(self) -> int:
+        """The number of storage elements."""
+        return self.nbytes // self.unit
+
+
+def chunk_count(spec: TensorSpec, chunk_elements: int) -> int:
+    """How many chunks a tensor has; 0 when it is empty."""
+    return -(-spec.units // chunk_elements)
+
+
+def chunk_span(spec: TensorSpec, index: int, chunk_elements: int) -> tuple[int, int]:
+    """The storage elements [start, stop) of chunk `index`; the last chunk may be shorter."""
+    start = index * chunk_elements
+    return start, min(start + chunk_elements, spec.units)
+
+
+def check_spec(spec: TensorSpec) -> TensorSpec:
+    """`spec`, or `InvalidInput` when its name, dtype or shape cannot be."""
+    check_tensor_name(spec.name)
+    if spec.dtype not in DTYPE_BITS:
+        raise InvalidInput(f"tensor {spec.name}: unknown dtype {spec.dtype!r:.40}")
+    if len(spec.shape) > MAX_RANK:
+        raise InvalidInput(f"tensor {spec.name}: {len(spec.shape)} dimensions, more than {MAX_RANK}")
+    elements = 1
+    for dimension in spec.shape:
+        if type(dimension) is not int or not 0 <= dimension < MAX_ELEMENTS:
+            raise InvalidInput(f"tensor {spec.name}: impossible dimension {dimension!r:.40}")
+        elements *= dimension
+        if elements >= MAX_ELEMENTS:
+            raise InvalidInput(f"tensor {spec.name}: more than 2^53 elements")
+    if elements * DTYPE_BITS[spec.dtype] % 8:
+        raise InvalidInput(f"tensor {spec.name}: {elements} elements of {spec.dtype} do not fill whole bytes")
+    return spec
+
+
+def sort_key(name: str) -> bytes:
+    """Tensors are ordered by the UTF-8 bytes of their names."""
+    return name.encode()
+
+
+def specs_to_json(specs: Iterable[TensorSpec]) -> list[list[Any]]:
+    """Canonical form of a manifest's tensors: [[name, dtype, [dimension, …]], …]."""
+    return [[spec.name, spec.dtype, list(spec.shape)] for spec in specs]
+
+
+def specs_from_json(value: Any, where: str) -> tuple[TensorSpec, ...]:
+    """The tensors of a manifest, in strictly rising byte order of names; `IntegrityError` otherwise."""
+    if type(value) is not list or len(value) > MAX_TENSORS:
+        raise IntegrityError(f"{where}: tensors are not a list of at most {MAX_TENSORS}")
+    specs: list[TensorSpec] = []
+    last = b""
+    for item in value:
+        if type(item) is not list or len(item) != 3 or type(item[2]) is not list:
+            raise IntegrityError(f"{where}: a tensor is not [name, dtype, shape]")
+        name, dtype, shape = item
+        if type(name) is not str or type(dtype) is not str:
+            raise IntegrityError(f"{where}: a tensor is not [name, dtype, shape]")
+        try:
+            spec = check_spec(TensorSpec(name, dtype, tuple(shape)))
+        except InvalidInput as error:
+            raise IntegrityError(f"{where}: {error.message}") from None
+        key = name.encode()
+        if key <= last:
+            raise IntegrityError(f"{where}: tensors are not in order at {name}")
+        last = key
+        specs.append(spec)
+    return tuple(specs)
