@@ -1,0 +1,349 @@
+"""What the commands answer with: frozen values whose fields are named as the JSON keys of docs/commands.md.
+
+A trailing underscore (`from_`, `except_`) is dropped in JSON. A field marked `UNPRINTED` is for callers and for the text of
+the command line, and no part of the JSON. `as_json` is the one conversion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, is_dataclass
+from datetime import datetime, timedelta, timezone
+from functools import cached_property
+from typing import Any, Final
+
+from persona.objects.commit import Commit, Person
+
+UNPRINTED: Final = {"json": False}
+"""Metadata of a field that is no part of the JSON."""
+
+
+def as_json(value: Any) -> Any:
+    """A result as JSON values: dataclasses to dicts, tuples to lists, a trailing underscore dropped."""
+    if hasattr(value, "to_json"):
+        return as_json(value.to_json())
+    if is_dataclass(value) and not isinstance(value, type):
+        return {
+            item.name.rstrip("_"): as_json(getattr(value, item.name))
+            for item in fields(value)
+            if item.metadata.get("json", True)
+        }
+    if isinstance(value, dict):
+        return {key: as_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(item) for item in value]
+    return value
+
+
+def iso_date(person: Person) -> str:
+    """ISO-8601 of a person's time, with its own offset from UTC."""
+    zone = timezone(timedelta(minutes=person.offset))
+    return (datetime(1970, 1, 1, tzinfo=zone) + timedelta(seconds=person.time, minutes=person.offset)).isoformat()
+
+
+@dataclass(frozen=True)
+class Head:
+    """Where HEAD stands: on a branch (`id` None while the branch has no commit), or detached (`branch` None)."""
+
+    branch: str | None
+    id: str | None
+
+
+@dataclass(frozen=True)
+class VectorChange:
+    """A vector that a commit adds, replaces or removes. Bytes; fractions of the base's float elements.
+
+    `largest_rounding`: the largest change by rounding to the base's dtype, None where nothing was rounded.
+    `kept_fraction`: what the density keeps of the changed elements' number, None where it is not known.
+    """
+
+    name: str
+    id: str
+    change: str
+    alpha: float | None
+    stored_bytes: int | None
+    raw_bytes: int | None
+    changed_fraction: float | None
+    kept_fraction: float | None
+    largest_rounding: float | None
+    previous: str | None = field(default=None, metadata=UNPRINTED)
+    """The id that the name had before, when `change` is "replaced"."""
+    density: float | None = field(default=None, metadata=UNPRINTED)
+    """The density in effect for the term."""
+
+
+@dataclass(frozen=True)
+class CommitResult:
+    """A commit that was made, or (`id` None: `add`, `revert --no-commit`) an edit that is not committed yet."""
+
+    id: str | None
+    branch: str | None
+    parents: tuple[str, ...]
+    vectors: tuple[VectorChange, ...]
+    notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
+    """Sentences for the user: what was rounded, ignored, left behind, or is usually done next."""
+    subject: str = field(default="", metadata=UNPRINTED)
+    checkout: CheckoutResult | None = field(default=None, metadata=UNPRINTED)
+    """The weights computed at once, with `commit.checkout = true`."""
+
+
+@dataclass(frozen=True)
+class Author:
+    """Who wrote a commit."""
+
+    name: str
+    email: str
+
+
+@dataclass(frozen=True)
+class TermView:
+    """A term as it is shown. `density` None: the recipe's."""
+
+    id: str
+    alpha: float
+    density: float | None
+    only: tuple[str, ...]
+    except_: tuple[str, ...]
+    join: str
+
+
+@dataclass(frozen=True)
+class RecipeView:
+    """A recipe as it is shown: the base's id, every axis in use, the terms by name in canonical order."""
+
+    base: str
+    rules: dict[str, str | float]
+    vectors: dict[str, TermView]
+
+
+@dataclass(frozen=True)
+class CommitEntry:
+    """One commit as `log` and `show` give it. Its recipe is read only when asked for."""
+
+    id: str
+    commit: Commit
+    refs: tuple[str, ...]
+    """Short names of what points here: "HEAD -> main", "tag: v1", "warm"."""
+    load: Callable[[], RecipeView] = field(repr=False, compare=False)
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """Ids of the parents, the first one first."""
+        return self.commit.parents
+
+    @property
+    def author(self) -> Author:
+        """Who wrote it."""
+        return Author(self.commit.author.name, self.commit.author.email)
+
+    @property
+    def date(self) -> str:
+        """When it was written, ISO-8601 with the author's offset."""
+        return iso_date(self.commit.author)
+
+    @property
+    def message(self) -> str:
+        """The whole message."""
+        return self.commit.message
+
+    @property
+    def subject(self) -> str:
+        """The first line of the message."""
+        return self.commit.message.split("\n", 1)[0]
+
+    @cached_property
+    def recipe(self) -> RecipeView:
+        """The recipe of this commit."""
+        return self.load()
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON of `log`."""
+        return {
+            "id": self.id,
+            "parents": self.parents,
+            "author": self.author,
+            "date": self.date,
+            "message": self.message,
+            "recipe": self.recipe,
+        }
+
+
+@dataclass(frozen=True)
+class TermChange:
+    """A term that differs between two recipes: the keys that differ, before and after (all keys when added or removed)."""
+
+    name: str
+    change: str
+    from_: dict[str, Any]
+    to: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class FileChange:
+    """A text file that differs: "added", "removed" or "changed"."""
+
+    path: str
+    change: str
+    before: Callable[[], bytes | None] = field(repr=False, compare=False)
+    after: Callable[[], bytes | None] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Diff:
+    """What differs between two trees. `from_`/`to`: commit ids, None for the work tree (or for nothing at all).
+
+    `rules`: axis → {"from", "to"} ("base" among them). `files`: paths, `recipe.toml` only when its text alone differs.
+    """
+
+    from_: str | None
+    to: str | None
+    rules: dict[str, dict[str, Any]]
+    vectors: tuple[TermChange, ...]
+    files: tuple[str, ...]
+    file_changes: tuple[FileChange, ...] = field(default=(), metadata=UNPRINTED)
+
+    @property
+    def empty(self) -> bool:
+        """Whether the two are the same."""
+        return not (self.rules or self.vectors or self.files)
+
+
+@dataclass(frozen=True)
+class WeightsState:
+    """absent | clean | stale | uncommitted | edited | unknown, and the commit that the weights were computed for."""
+
+    state: str
+    revision: str | None
+
+
+@dataclass(frozen=True)
+class Status:
+    """Branch, recipe and text files against HEAD, weights."""
+
+    branch: str | None
+    head: str | None
+    recipe_changed: bool
+    files_changed: tuple[str, ...]
+    weights: WeightsState
+    diff: Diff | None = field(default=None, metadata=UNPRINTED)
+    """HEAD against the work tree; None when `problem` stands."""
+    problem: str | None = field(default=None, metadata=UNPRINTED)
+    """Why recipe.toml cannot be read, with its line."""
+
+
+@dataclass(frozen=True)
+class CheckoutResult:
+    """Weights that were materialised. `files`: the weights files written; `seconds`: of wall clock."""
+
+    revision: str | None
+    weights: str | None
+    files: tuple[str, ...]
+    tensors_computed: int
+    tensors_reused: int
+    bytes_written: int
+    seconds: float
+    device: str
+    head: Head | None = field(default=None, metadata=UNPRINTED)
+    """Where HEAD stands now."""
+    notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
+
+
+@dataclass(frozen=True)
+class SwitchResult:
+    """Where HEAD went, and what the weights in the work tree are now."""
+
+    branch: str | None
+    id: str | None
+    weights: WeightsState
+    notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
+
+
+@dataclass(frozen=True)
+class DigestResult:
+    """A weights digest; `revision` None for `recipe.toml` as it stands."""
+
+    revision: str | None
+    weights: str
+
+
+@dataclass(frozen=True)
+class VectorInfo:
+    """A vector by name. `elements`: those of the tensors that it changes; `l2`: the Euclidean norm of τ.
+
+    `changed_fraction`: of the base's float elements. `raw_bytes`: the base's float tensors; `stored_bytes`: the vector's
+    records in the store, manifest and table included (a chunk shared with another vector counts for both).
+    """
+
+    name: str
+    id: str
+    kind: str
+    base: str
+    tensors: int
+    elements: int
+    changed_fraction: float | None
+    raw_bytes: int
+    stored_bytes: int
+    l2: float | None
+    in_recipe: bool = field(default=True, metadata=UNPRINTED)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong in the store."""
+
+    kind: str | None
+    id: str | None
+    problem: str
+
+
+@dataclass(frozen=True)
+class FsckResult:
+    """What `fsck` found. `ok` when there is no problem; unreachable leftovers are none."""
+
+    ok: bool
+    objects: int
+    problems: tuple[Problem, ...]
+    unreachable: int = field(default=0, metadata=UNPRINTED)
+
+
+@dataclass(frozen=True)
+class ObjectCount:
+    """Objects, packs, and bytes on disk of packs, indexes and loose objects."""
+
+    objects: int
+    packs: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class RefInfo:
+    """A branch or tag. `id` is the commit; `message` a tag's own, else the commit's subject."""
+
+    name: str
+    id: str
+    current: bool
+    annotated: bool
+    message: str
+
+
+@dataclass(frozen=True)
+class ReflogEntry:
+    """One move of a ref: `selector` as in "HEAD@{0}"; `previous` None where the ref began."""
+
+    selector: str
+    id: str
+    previous: str | None
+    name: str
+    email: str
+    date: str
+    message: str
+
+
+@dataclass(frozen=True)
+class ObjectText:
+    """An object for `cat-file`: its kind, its payload's size, and its text (hex lines for a table, prose for chunks)."""
+
+    id: str
+    kind: str
+    size: int
+    text: bytes
