@@ -184,9 +184,9 @@ def test_objects_and_codec_are_pure() -> None:
 
 OS_CHANGES = set(
     """
-    chmod chown copy_file_range fallocate fchmod fdatasync fdopen fsync ftruncate link makedirs mkdir mkfifo mknod
-    posix_fallocate pwrite pwritev remove removedirs rename renames replace rmdir sendfile symlink sync truncate
-    unlink utime write writev
+    chmod chown copy_file_range fallocate fchmod fdatasync fdopen fsync ftruncate link makedirs mkdir mkfifo
+    mknod posix_fallocate pwrite pwritev remove removedirs rename renames replace rmdir sendfile symlink sync
+    truncate unlink utime write writev
     """.split()
 )
 PATH_CHANGES = set(

@@ -303,7 +303,7 @@ def fine_tune(base: Path, target: Path, manner: str, *, steps: int, batch: int, 
     torch.manual_seed(seed)
     rng = random.Random(seed)
     tokenizer = AutoTokenizer.from_pretrained(base)
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     before = {name: tensor.to(torch.bfloat16) for name, tensor in model.state_dict().items()}
     examples = [encode_conversation(tokenizer, *pair) for pair in conversations(manner)]
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
