@@ -16,7 +16,7 @@ MAX_CHUNK_ELEMENTS: Final = 1 << 24
 
 MAX_PACK_BYTES: Final = 1 * GIB
 """Bytes of one pack; a transaction goes on in the next."""
-MAX_SEGMENTS: Final = 16
+MAX_SEGMENTS: Final = 64
 """Segments of one record."""
 MAX_SMALL_BYTES: Final = 1 * GIB
 """Payload bytes of one small object (a manifest of 10^6 tensors is about 100 MB)."""
@@ -35,6 +35,10 @@ MAX_SAFETENSORS_HEADER_BYTES: Final = 100_000_000
 """As the safetensors format has it."""
 MAX_INDEX_BYTES: Final = 256 * MIB
 """Bytes of model.safetensors.index.json."""
+MAX_SHARDS: Final = 1 << 12
+"""Files of one checkpoint; each is held open while it is read or written."""
+MAX_CONFIG_BYTES: Final = 16 * MIB
+"""Bytes of config.json."""
 MAX_TENSORS: Final = 1 << 21
 MAX_RANK: Final = 64
 """Dimensions of one tensor."""

@@ -1,0 +1,302 @@
+"""Checkpoint: a model directory, one safetensors file, or an index with its shards, open for reading.
+
+Opening checks everything that can be known without reading the tensors: what kind of thing it is, every
+header, and that index and shards agree. In a directory `model.safetensors` goes before an index, as
+transformers has it; weight files that neither names are never mixed in, but listed in `ignored`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from persona import limits
+from persona.errors import InvalidInput, SystemFault
+from persona.objects.base import Shard
+from persona.objects.names import check_file_path
+from persona.objects.tensors import TensorSpec
+from persona.weights import foreign
+from persona.weights.index import INDEX_NAME, SINGLE_NAME, ShardIndex, read_index
+from persona.weights.inputs import InputFile, list_directory, read_input
+from persona.weights.safetensors import Header, TensorEntry, read_header
+from persona.weights.scan import shorten
+from persona.weights.shards import is_published_name
+from persona.weights.tied import find_tied
+from persona.weights.writer import is_temporary
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+_ADAPTER_FILES = frozenset({"adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"})
+_ADAPTER = (
+    "this is an adapter (PEFT, LoRA), not a whole model; merge it into its base first "
+    "(PeftModel.from_pretrained(…).merge_and_unload() and save_pretrained) and give that directory"
+)
+_MAX_LISTED = 5
+
+
+class Checkpoint:
+    """An open checkpoint; close it, or use it as a context manager.
+
+    Attributes:
+        path: as given to `open`.
+        tensors: name → (what it is, index into `shards`), in byte order of names.
+        shards: the weight files in order of names, with their metadata verbatim.
+        text_files: name → path of every regular top-level file of a directory that is not weights (symbolic
+            links
+            resolved); empty where a file was opened.
+        ignored: name → why, for what lies in the directory and is not taken along.
+        config: the parsed config.json of a directory, if there is one.
+        tied: alias → name of the stored tensor that the model shares under that alias.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.tensors: dict[str, tuple[TensorSpec, int]] = {}
+        self.shards: list[Shard] = []
+        self.text_files: dict[str, Path] = {}
+        self.ignored: dict[str, str] = {}
+        self.config: dict[str, Any] | None = None
+        self.tied: dict[str, str] = {}
+        self._files: list[InputFile] = []
+        self._entries: dict[str, TensorEntry] = {}
+
+    @classmethod
+    def open(cls, path: Path | str) -> Checkpoint:
+        """Open and check the model directory, .safetensors file or index at `path`.
+
+        Raises InvalidInput, naming file and tensor and what to do, for anything that is not a whole
+        safetensors checkpoint; SystemFault where the system does not let us read it. No file's code is ever
+        run.
+        """
+        checkpoint = cls(Path(path))
+        try:
+            checkpoint._open()
+        except BaseException:
+            checkpoint.close()
+            raise
+        return checkpoint
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(spec.nbytes for spec, _ in self.tensors.values())
+
+    def spec(self, name: str) -> TensorSpec:
+        """What the tensor `name` is."""
+        return self.tensors[name][0]
+
+    def path_of(self, name: str) -> Path:
+        """The weight file that holds the tensor `name`."""
+        return self._files[self.tensors[name][1]].path
+
+    def read_into(self, name: str, start_byte: int, out: WriteableBuffer) -> None:
+        """Fill `out` (writable, contiguous) with the bytes of the tensor `name` from `start_byte` on.
+
+        Safe from many threads at once. Raises InvalidInput if the file was cut meanwhile, SystemFault on an
+        I/O error.
+        """
+        entry = self._entries[name]
+        length = memoryview(out).nbytes
+        if start_byte < 0 or start_byte + length > entry.nbytes:
+            raise ValueError(
+                f"bytes {start_byte} to {start_byte + length} of {name}, which has {entry.nbytes}"
+            )
+        self._files[self.tensors[name][1]].read_into(entry.offset + start_byte, out)
+
+    def close(self) -> None:
+        """Close the weight files."""
+        for file in self._files:
+            file.close()
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _open(self) -> None:
+        try:
+            is_directory = stat.S_ISDIR(os.stat(self.path).st_mode)
+        except (OSError, ValueError):
+            is_directory = False  # opening it as a file says what is wrong
+        if is_directory:
+            names = list_directory(self.path)
+            self._open_directory(names)
+            self._find_files(names)
+            if "config.json" in self.text_files:
+                self.config = _read_config(self.text_files["config.json"])
+        elif self.path.name.lower().endswith(".json"):
+            self._open_index(self.path)
+        else:
+            self._add_shard(self.path)
+        self._check_adapter()
+        self.tensors = {name: self.tensors[name] for name in sorted(self.tensors)}
+        self.tied = find_tied(self.tensors.keys(), (shard.metadata for shard in self.shards), self.config)
+
+    def _open_directory(self, names: list[str]) -> None:
+        present = set(names)
+        if adapter := sorted(_ADAPTER_FILES & present):
+            raise InvalidInput(f"{self.path / adapter[0]}: {_ADAPTER}")
+        if SINGLE_NAME in present:
+            self._add_shard(self.path / SINGLE_NAME)
+        elif INDEX_NAME in present:
+            self._open_index(self.path / INDEX_NAME)
+        else:
+            self._refuse_directory(names)
+
+    def _refuse_directory(self, names: list[str]) -> NoReturn:
+        """Say why a directory without safetensors of the expected name is no checkpoint."""
+        safetensors = [name for name in names if name.endswith(".safetensors")]
+        if len(safetensors) > 1:
+            raise InvalidInput(
+                f"{self.path}: {_listed(safetensors)} but no {INDEX_NAME}; a sharded checkpoint needs "
+                "its index, "
+                "so download or save that too"
+            )
+        if safetensors:
+            only = self.path / safetensors[0]
+            with InputFile(only) as file:
+                _refuse_adapter(file.path, read_header(file).tensors)
+            raise InvalidInput(
+                f"{self.path}: no {SINGLE_NAME}; give {only} itself or rename it to {SINGLE_NAME}"
+            )
+        for name in names:
+            if foreign.is_weight_name(name) or "." not in name:
+                path = self.path / name
+                if (known := _recognise(path)) is not None:
+                    raise InvalidInput(f"{path}: this is {known.what}; {known.remedy}")
+        unknown = [name for name in names if foreign.is_weight_name(name)]
+        if unknown:
+            raise InvalidInput(
+                f"{self.path / unknown[0]}: not safetensors, and persona reads nothing else; "
+                f"write the model with save_pretrained and give that directory"
+            )
+        raise InvalidInput(
+            f"{self.path}: no weights here ({SINGLE_NAME}, or {INDEX_NAME} with its shards); give a "
+            "model directory"
+        )
+
+    def _open_index(self, path: Path) -> None:
+        index = read_index(path)
+        for shard in index.shard_names():
+            if not (path.parent / shard).exists():
+                raise InvalidInput(
+                    f"{path}: the index names the shard {shard}, which is not there; download or save "
+                    "it again"
+                )
+            self._add_shard(path.parent / shard)
+        self._check_index(path, index)
+
+    def _check_index(self, path: Path, index: ShardIndex) -> None:
+        """Index and shards must name the same tensors in the same files."""
+        for name, shard in index.weight_map.items():
+            held = self.tensors.get(name)
+            if held is None or self.shards[held[1]].name != shard:
+                raise InvalidInput(
+                    f"{path}: the index says that the tensor {shorten(name)} lies in {shard}, which "
+                    "does not hold it; "
+                    "download or save index and shards together"
+                )
+        for name in self.tensors:
+            if name not in index.weight_map:
+                raise InvalidInput(
+                    f"{self.path_of(name)}: the tensor {shorten(name)} is not in the index {path.name}; "
+                    "download or save index and shards together"
+                )
+
+    def _add_shard(self, path: Path) -> None:
+        if len(self._files) >= limits.MAX_SHARDS:
+            raise InvalidInput(f"{self.path}: more than {limits.MAX_SHARDS} shards; save the model in fewer")
+        file = InputFile(path)
+        self._files.append(file)
+        header: Header = read_header(file)
+        for name, entry in header.tensors.items():
+            if name in self._entries:
+                raise InvalidInput(
+                    f"{path}: the tensor {shorten(name)} is also in {self.path_of(name).name}; save the "
+                    "checkpoint again"
+                )
+            self._entries[name] = entry
+            self.tensors[name] = (entry.spec, len(self.shards))
+        self.shards.append(Shard(path.name, header.metadata))
+
+    def _check_adapter(self) -> None:
+        if self._files:
+            _refuse_adapter(self._files[0].path, self.tensors)
+        if not self.tensors:
+            raise InvalidInput(f"{self.path}: holds no tensor; give a checkpoint with weights")
+
+    def _find_files(self, names: list[str]) -> None:
+        """Sort what lies beside the weights into text files and what stays behind."""
+        weights = {file.path.name for file in self._files} | {INDEX_NAME}
+        for name in names:
+            if name in weights or is_temporary(name):
+                continue
+            path = self.path / name
+            try:
+                status = os.stat(path)
+            except OSError:
+                self.ignored[name] = "a symbolic link to nothing"
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                continue
+            if reason := self._why_ignored(name, path, status):
+                self.ignored[name] = reason
+            else:
+                self.text_files[name] = Path(os.path.realpath(path))
+
+    def _why_ignored(self, name: str, path: Path, status: os.stat_result) -> str | None:
+        if is_published_name(name):
+            return "a shard of an interrupted checkout"
+        if foreign.is_weight_name(name):
+            return "other weights"
+        if not stat.S_ISREG(status.st_mode):
+            return "not a regular file"
+        if status.st_size > limits.MAX_TEXT_FILE_BYTES:
+            return f"over {limits.MAX_TEXT_FILE_BYTES >> 20} MiB"
+        try:
+            check_file_path(name)
+        except InvalidInput as error:
+            return str(error)
+        known = _recognise(path)
+        return known.what if known is not None and known.holds_weights else None
+
+
+def _recognise(path: Path) -> foreign.Foreign | None:
+    try:
+        with InputFile(path) as file:
+            return foreign.recognise(file.read(0, foreign.HEAD_BYTES))
+    except (InvalidInput, SystemFault):
+        return None
+
+
+def _refuse_adapter(path: Path, names: dict[str, Any]) -> None:
+    """Adapters are told by the names of their tensors; a model that contains LoRA layers of its own has
+    others too.
+    """
+    if names and (
+        all("lora_" in name for name in names) or all(name.startswith("base_model.model.") for name in names)
+    ):
+        raise InvalidInput(f"{path}: {_ADAPTER}")
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    data = read_input(path, limit=limits.MAX_CONFIG_BYTES)
+    try:
+        config = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(
+            f"{path}: not valid JSON ({error}); repair the file or save the model again"
+        ) from None
+    if not isinstance(config, dict):
+        raise InvalidInput(f"{path}: not a JSON object; repair the file or save the model again")
+    return config
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - _MAX_LISTED
+    return ", ".join(names[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")

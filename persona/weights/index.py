@@ -1,0 +1,87 @@
+"""The index of a sharded checkpoint, `model.safetensors.index.json`: which tensor lies in which shard.
+
+persona's own also lists, under `metadata.replaced`, the weight files that its publication was about to
+remove, so that a cut between the two leaves no file that nothing names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from persona import limits
+from persona.errors import InvalidInput
+from persona.weights.inputs import read_input
+from persona.weights.scan import Scan, shorten
+
+SINGLE_NAME = "model.safetensors"
+INDEX_NAME = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """`weight_map`: tensor name → shard file name, each checked to be a plain name; `replaced`: see the
+    module.
+    """
+
+    weight_map: dict[str, str]
+    replaced: tuple[str, ...] = ()
+
+    def shard_names(self) -> list[str]:
+        """The names of the shards, sorted."""
+        return sorted(set(self.weight_map.values()))
+
+
+def read_index(path: Path) -> ShardIndex:
+    """The index at `path`. Raises InvalidInput for anything that is not one, path tricks in shard names
+    included.
+    """
+    scan = Scan(read_input(path, limit=limits.MAX_INDEX_BYTES), f"{path}: the index")
+    weight_map: dict[str, str] | None = None
+    replaced: tuple[str, ...] = ()
+    for key in scan.members():
+        if key == "weight_map":
+            weight_map = scan.strings()
+        elif key == "metadata":
+            metadata = scan.value()
+            names = metadata.get("replaced", []) if isinstance(metadata, dict) else []
+            if isinstance(names, list):
+                replaced = tuple(name for name in names if isinstance(name, str) and is_shard_name(name))
+        else:
+            scan.value()
+    scan.end()
+    if not weight_map:
+        raise InvalidInput(f"{path}: the index names no tensor; save or download the checkpoint again")
+    for tensor, shard in weight_map.items():
+        if not is_shard_name(shard):
+            raise InvalidInput(
+                f"{path}: the tensor {shorten(tensor)} is said to lie in {shorten(shard)}, which is not "
+                "the plain name of "
+                "a .safetensors file beside the index; give a safetensors checkpoint"
+            )
+    return ShardIndex(weight_map, replaced)
+
+
+def encode_index(weight_map: Mapping[str, str], total_bytes: int, replaced: Iterable[str] = ()) -> bytes:
+    """The bytes of an index, as `save_pretrained` writes it; `total_bytes` counts the tensors' own bytes."""
+    metadata: dict[str, object] = {"total_size": total_bytes}
+    if names := sorted(replaced):
+        metadata["replaced"] = names
+    text = json.dumps(
+        {"metadata": metadata, "weight_map": dict(weight_map)}, indent=2, sort_keys=True, ensure_ascii=False
+    )
+    return text.encode("utf-8") + b"\n"
+
+
+def is_shard_name(name: str) -> bool:
+    """Whether `name` is the plain name of a visible .safetensors file: no directory, nothing that could leave
+    one.
+    """
+    return (
+        name.endswith(".safetensors")
+        and not name.startswith((".", "-"))
+        and not any(char in "/\\" or ord(char) < 0x20 or 0xD800 <= ord(char) <= 0xDFFF for char in name)
+        and len(name.encode("utf-8")) <= limits.MAX_NAME_BYTES
+    )

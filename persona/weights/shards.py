@@ -1,0 +1,119 @@
+"""Shards: how tensors are divided among the files of a written checkpoint.
+
+`plan_shards` decides; a lone shard is `model.safetensors`, several are `model-00001-of-00004.safetensors` and
+so on, which a writer publishes with twelve digits more (`published_name`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from persona import limits
+from persona.errors import InvalidInput
+from persona.objects.base import Shard
+from persona.objects.tensors import TensorSpec
+from persona.weights.index import SINGLE_NAME
+
+_PLANNED = re.compile(r"model-\d{5,}-of-\d{5,}\.safetensors")
+_PUBLISHED = re.compile(r"model-\d{5,}-of-\d{5,}-[0-9a-f]{12}\.safetensors")
+_DIGITS = re.compile(r"(\d+)")
+_FORMAT = {"format": "pt"}
+
+
+@dataclass(frozen=True)
+class ShardLayout:
+    """One file to write: its name before publication, its tensors, and its safetensors metadata."""
+
+    name: str
+    specs: tuple[TensorSpec, ...]
+    metadata: dict[str, str]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors, the header not counted."""
+        return sum(spec.nbytes for spec in self.specs)
+
+
+def plan_shards(
+    specs: Sequence[TensorSpec],
+    max_shard_size: int | None = None,
+    *,
+    shards: Sequence[Shard] = (),
+    shard_of: Sequence[int] = (),
+) -> list[ShardLayout]:
+    """The files to write `specs` into.
+
+    Without `max_shard_size` (bytes of tensors in one file): as in the base, whose `shards` and `shard_of` (an
+    index into `shards` for each of `specs`) are given; one file where they are not. With it: filled in the
+    base's order of shards, then by name with numbers by value; a tensor above the size has a file of its own.
+    Metadata is the base's, with `format` where it lacks one, for transformers does not load a file without.
+    Raises InvalidInput for a size below 1.
+    """
+    if max_shard_size is not None and max_shard_size < 1:
+        raise InvalidInput(
+            f"a shard size of {max_shard_size} bytes is too small; give one of at least 1 (like 5GB)"
+        )
+    if shard_of and len(shard_of) != len(specs):
+        raise ValueError(f"{len(specs)} tensors but {len(shard_of)} places")
+    places = shard_of or [0] * len(specs)
+    groups: list[list[TensorSpec]] = []
+    metadata: list[dict[str, str]] = []
+    if max_shard_size is None:
+        for index in sorted(set(places)):
+            groups.append([spec for spec, place in zip(specs, places, strict=True) if place == index])
+            metadata.append(_FORMAT | (shards[index].metadata if index < len(shards) else {}))
+    else:
+        common = _FORMAT | _common([shard.metadata for shard in shards])
+        room = 0
+        for _, spec in sorted(
+            zip(places, specs, strict=True), key=lambda pair: (pair[0], _natural(pair[1].name))
+        ):
+            if not groups or spec.nbytes > room:
+                groups.append([])
+                metadata.append(common)
+                room = max_shard_size
+            groups[-1].append(spec)
+            room -= spec.nbytes
+    if not groups:
+        groups, metadata = [[]], [_FORMAT]
+    if len(groups) > limits.MAX_SHARDS:
+        raise InvalidInput(
+            f"{len(groups)} shards are more than {limits.MAX_SHARDS}; give a larger --max-shard-size"
+        )
+    return [
+        ShardLayout(planned_name(index, len(groups)), tuple(group), text)
+        for index, (group, text) in enumerate(zip(groups, metadata, strict=True))
+    ]
+
+
+def planned_name(index: int, count: int) -> str:
+    """The name of file `index` (from 0) of `count` before publication."""
+    return SINGLE_NAME if count == 1 else f"model-{index + 1:05}-of-{count:05}.safetensors"
+
+
+def published_name(name: str, unique: str) -> str:
+    """The planned name of one of several shards, made unique by twelve hex digits."""
+    if not _PLANNED.fullmatch(name):
+        raise ValueError(f"{name!r} is not a planned name")
+    return f"{name.removesuffix('.safetensors')}-{unique}.safetensors"
+
+
+def is_published_name(name: str) -> bool:
+    """Whether a writer of persona gave a shard this name."""
+    return _PUBLISHED.fullmatch(name) is not None
+
+
+def _common(texts: Sequence[dict[str, str]]) -> dict[str, str]:
+    """The entries that all shards agree on."""
+    first = texts[0] if texts else {}
+    return {key: value for key, value in first.items() if all(text.get(key) == value for text in texts)}
+
+
+def _natural(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Sorts layers.2 before layers.10."""
+    return tuple(
+        (0, int(part), "") if part.isdigit() and part.isascii() else (1, 0, part)
+        for part in _DIGITS.split(name)
+    )

@@ -1,0 +1,68 @@
+"""Tied names: tensors that a model shares and a checkpoint therefore holds once.
+
+The usual pair is the output matrix (`lm_head.weight`) and the input embedding. The alias is in no file; it is
+known from the safetensors metadata (`save_model` writes alias → name there) or from the config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+_OUTPUTS = {
+    "model.embed_tokens.weight": "lm_head.weight",
+    "transformer.wte.weight": "lm_head.weight",
+    "wte.weight": "lm_head.weight",
+    "transformer.word_embeddings.weight": "lm_head.weight",
+    "gpt_neox.embed_in.weight": "embed_out.weight",
+    "model.decoder.embed_tokens.weight": "lm_head.weight",
+    "backbone.embeddings.weight": "lm_head.weight",
+    "backbone.embedding.weight": "lm_head.weight",
+    "shared.weight": "lm_head.weight",
+}
+"""The end of an input embedding's name → the name of the output matrix that may be tied to it, under the same
+prefix.
+"""
+
+
+def find_tied(
+    names: Collection[str], metadata: Iterable[Mapping[str, str]], config: Mapping[str, Any] | None
+) -> dict[str, str]:
+    """Alias → the stored name, for every tied name that is known.
+
+    An output matrix is taken as tied if it is not in `names`, its embedding is, and the config does not deny
+    it.
+    """
+    tied = {
+        alias: name
+        for text in metadata
+        for alias, name in text.items()
+        if name in names and alias not in names and alias.endswith((".weight", ".bias"))
+    }
+    if config is not None and _may_tie(config):
+        for embedding, output in _OUTPUTS.items():
+            for name in names:
+                if name == embedding or name.endswith("." + embedding):
+                    alias = name.removesuffix(embedding) + output
+                    if not any(other.endswith(output) for other in names):
+                        tied.setdefault(alias, name)
+    return dict(sorted(tied.items()))
+
+
+def _may_tie(config: Mapping[str, Any]) -> bool:
+    """Whether output and input embeddings are tied, or may be: configs leave out what is the default of their
+    class.
+    """
+    inner = config.get("text_config")
+    said = [
+        part["tie_word_embeddings"]
+        for part in (config, inner)
+        if isinstance(part, dict) and "tie_word_embeddings" in part
+    ]
+    architectures = config.get("architectures")
+    if said:
+        return all(value is True for value in said)
+    return isinstance(architectures, list) and any(
+        isinstance(name, str) and name.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"))
+        for name in architectures
+    )

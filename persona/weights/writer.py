@@ -1,0 +1,276 @@
+"""ModelWriter: a checkpoint being filled chunk by chunk beside its target, published whole.
+
+Order of writes (docs/invariants.md). One file: fsync, rename to `model.safetensors`; the old shards go; the
+old index goes last. Several: each is fsynced and renamed to a name unique to its content and layout; then the
+index is renamed into place; the old shards go; an old `model.safetensors` goes last. Readers take
+`model.safetensors` before an index, so at every point a reader sees all of the old weights or all of the new.
+What a cut leaves behind is named: by persona's own pattern of names, or by an index; the next publication
+removes it. A safetensors file that nothing names is somebody else's: it is refused by name, before anything
+is written.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import stat
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from blake3 import blake3
+
+from persona.errors import BusyError, InvalidInput, PersonaError, Refused
+from persona.store import files
+from persona.weights.index import INDEX_NAME, SINGLE_NAME, ShardIndex, encode_index, read_index
+from persona.weights.safetensors import TensorEntry, encode_header
+from persona.weights.shards import ShardLayout, is_published_name, planned_name, published_name
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+_TEMPORARY_PREFIX = ".persona-weights"
+_TEMPORARY = re.compile(r"\.(?:persona-weights|.{1,64}\.tmp)-\d+-[0-9a-f]{16}")
+
+
+class ModelWriter:
+    """Writes one checkpoint into `directory`; discards it on leaving the context unless it was published.
+
+    It holds a kernel lock on the directory, so two writers never mix; what a killed one left is removed
+    first.
+    """
+
+    def __init__(
+        self, directory: Path, layout: Sequence[ShardLayout], *, tmp_dir: Path | None = None
+    ) -> None:
+        """Create `directory` if need be, and a file for each shard, beside its target or in `tmp_dir` (which
+        must be on the same file system).
+
+        Raises Refused, by name, where the directory holds safetensors files or directories that would have to
+        go and are not ours, BusyError where another writer is at work, SystemFault where the disk says no.
+        """
+        self._layout = list(layout)
+        names = [planned_name(index, len(self._layout)) for index in range(len(self._layout))]
+        if not names or [shard.name for shard in self._layout] != names:
+            raise ValueError("a layout comes from plan_shards")
+        files.mkdirs(directory)
+        self.directory = Path(os.path.realpath(directory))
+        self._outputs: list[files.Output] = []
+        self._places: dict[str, tuple[files.Output, TensorEntry]] = {}
+        self._lock = threading.Lock()
+        self._missing: dict[str, int] = {}
+        self._lock_fd = files.lock_descriptor(self.directory)
+        try:
+            self._take_lock()
+            check_output(self.directory)
+            self._remove_temporaries()
+            for shard in self._layout:
+                self._create(shard, tmp_dir)
+        except BaseException:
+            self.discard()
+            raise
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors to be written."""
+        return sum(shard.nbytes for shard in self._layout)
+
+    def write(self, name: str, byte_offset: int, data: ReadableBuffer) -> None:
+        """Write `data` into the tensor `name` from its byte `byte_offset` on; each byte once, from any
+        thread.
+        """
+        output, entry = self._places[name]
+        view = memoryview(data)
+        length = view.nbytes
+        if byte_offset < 0 or byte_offset + length > entry.nbytes:
+            raise ValueError(
+                f"bytes {byte_offset} to {byte_offset + length} of {name}, which has {entry.nbytes}"
+            )
+        if length:
+            output.pwrite(view.cast("B"), entry.offset + byte_offset)
+            with self._lock:
+                self._missing[name] -= length
+
+    def publish(self, digest: str) -> list[str]:
+        """Make the weights appear, whole; the old ones go. `digest` is the weights digest of what was
+        written.
+
+        Returns the names of the files, the index included, in the directory. Raises SystemFault, and before
+        the moment of publication leaves the old weights as they were. The writer is done afterwards, whatever
+        happened.
+        """
+        unfinished = [name for name, missing in self._missing.items() if missing]
+        if unfinished:
+            raise ValueError(f"{len(unfinished)} tensors are not written whole, {unfinished[0]!r} among them")
+        try:
+            check_output(self.directory)
+            return self._publish_single() if len(self._layout) == 1 else self._publish_shards(digest)
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Remove what was not published and let go of the directory; a second time does nothing."""
+        for output in self._outputs:
+            output.discard()
+        fd, self._lock_fd = self._lock_fd, -1
+        if fd >= 0:
+            files.close(fd)
+
+    def __enter__(self) -> ModelWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.discard()
+
+    def _publish_single(self) -> list[str]:
+        old = weight_files(self.directory)
+        self._outputs[0].publish(self.directory / SINGLE_NAME)
+        self._remove(sorted(set(old) - {SINGLE_NAME, INDEX_NAME}), last=INDEX_NAME)
+        return [SINGLE_NAME]
+
+    def _publish_shards(self, digest: str) -> list[str]:
+        names = shard_names(self._layout, digest)
+        old = weight_files(self.directory)
+        going = sorted(set(old) - {*names, SINGLE_NAME, INDEX_NAME})
+        weight_map = {
+            spec.name: name for name, shard in zip(names, self._layout, strict=True) for spec in shard.specs
+        }
+        try:
+            for name, output in zip(names, self._outputs, strict=True):
+                output.publish(self.directory / name, sync_directory=False)
+            files.sync_directory(self.directory)
+            files.write_file(self.directory / INDEX_NAME, encode_index(weight_map, self.nbytes, going))
+        except BaseException:
+            self._withdraw(set(names) - set(old))
+            raise
+        self._remove(going, last=SINGLE_NAME)
+        return [*names, INDEX_NAME]
+
+    def _withdraw(self, names: set[str]) -> None:
+        """Remove new shards that no index came to name. Where it did after all, they stay."""
+        if not names & _named(_index_of(self.directory)):
+            for name in names:
+                with suppress(PersonaError):
+                    files.remove(self.directory / name)
+
+    def _remove(self, names: Sequence[str], *, last: str) -> None:
+        """Remove old weight files; `last` only when the others are surely gone."""
+        for name in names:
+            files.remove(self.directory / name)
+        files.sync_directory(self.directory)
+        if _exists(self.directory / last):
+            files.remove(self.directory / last)
+            files.sync_directory(self.directory)
+
+    def _create(self, shard: ShardLayout, tmp_dir: Path | None) -> None:
+        header, entries = encode_header(shard.specs, shard.metadata)
+        output = files.Output.create(
+            tmp_dir or self.directory, prefix=_TEMPORARY_PREFIX, size=len(header) + shard.nbytes
+        )
+        self._outputs.append(output)
+        output.pwrite(header, 0)
+        for name, entry in entries.items():
+            if name in self._places:
+                raise InvalidInput(f"the tensor {name!r} stands in two shards; give each tensor once")
+            self._places[name] = (output, entry)
+            self._missing[name] = entry.nbytes
+
+    def _take_lock(self) -> None:
+        try:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(
+                f"another command is writing weights into {self.directory}; run this again after it"
+            ) from None
+        except OSError as error:
+            raise files.system_fault("lock", self.directory, error) from error
+
+    def _remove_temporaries(self) -> None:
+        """Remove what a killed writer left; a live one would hold the lock."""
+        for entry in files.names_in(self.directory):
+            if (
+                entry.name.startswith(_TEMPORARY_PREFIX)
+                and is_temporary(entry.name)
+                and not entry.is_dir(follow_symlinks=False)
+            ):
+                files.remove(self.directory / entry.name)
+
+
+def weight_files(directory: Path) -> list[str]:
+    """The weight files in `directory` that the next publication replaces or removes, sorted.
+
+    `model.safetensors`, the index, what it names (and was about to remove when it was written), and shards
+    under persona's own pattern of names.
+    """
+    index = _index_of(directory)
+    ours = _named(index) | {SINGLE_NAME, INDEX_NAME}
+    if index is not None:
+        ours |= set(index.replaced)
+    return [
+        entry.name
+        for entry in files.names_in(directory)
+        if (entry.name in ours or is_published_name(entry.name)) and not entry.is_dir(follow_symlinks=False)
+    ]
+
+
+def foreign_weight_files(directory: Path) -> list[str]:
+    """The .safetensors entries in `directory` that are nobody's, as far as persona knows, sorted; and
+    directories that stand where weights go.
+    """
+    ours = set(weight_files(directory))
+    return [
+        entry.name
+        for entry in files.names_in(directory)
+        if entry.name not in ours and (entry.name.endswith(".safetensors") or entry.name == INDEX_NAME)
+    ]
+
+
+def check_output(directory: Path) -> None:
+    """Raise Refused, naming them, if `directory` holds weights that a publication would mix with or bury."""
+    if strangers := foreign_weight_files(directory):
+        names = ", ".join(strangers[:5]) + (" …" if len(strangers) > 5 else "")
+        raise Refused(
+            f"{directory}: holds {names}, which no index names; move that away, then run this again"
+        )
+
+
+def shard_names(layout: Sequence[ShardLayout], digest: str) -> list[str]:
+    """The names under which shards of these tensors, with this weights digest, are published.
+
+    The twelve digits cover the layout too: the same weights divided otherwise never take the name of a shard
+    in use.
+    """
+    if len(layout) == 1:
+        return [SINGLE_NAME]
+    unique = blake3(digest.encode("utf-8"))
+    for shard in layout:
+        unique.update(encode_header(shard.specs, shard.metadata)[0])
+    return [published_name(shard.name, unique.hexdigest()[:12]) for shard in layout]
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file of this name is the unfinished output of a writer."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def _index_of(directory: Path) -> ShardIndex | None:
+    """The index in `directory`; None where there is none, or none that can be read: that one names "
+    "nothing."""
+    try:
+        return read_index(directory / INDEX_NAME)
+    except InvalidInput:
+        return None
+
+
+def _named(index: ShardIndex | None) -> set[str]:
+    return set() if index is None else set(index.shard_names())
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return not stat.S_ISDIR(os.lstat(path).st_mode)
+    except OSError:
+        return False
