@@ -1,0 +1,77 @@
+"""The elements of a base chunk <-> segments.
+
+A float keeps its exponent, which takes few values, apart from its mantissa, which takes all: the sign bit is
+rotated to the bottom of each element and the bytes are stored plane by plane, the highest first. Elements of
+other types are one segment, as they are. Layouts: `docs/format.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from persona.codec import kernels
+from persona.codec.elements import (
+    FORM_RAW,
+    LAYOUT_BASE,
+    LAYOUT_RAW,
+    Bytes,
+    Elements,
+    form_of,
+    is_encoded,
+    of,
+    parse_form,
+    readable,
+    segment_bytes,
+)
+from persona.errors import IntegrityError
+
+
+def encode_base(raw: Elements, dtype: str) -> tuple[int, list[Bytes]]:
+    """(form, segments) of a chunk of a base.
+
+    raw: the elements, uint16[n] or uint32[n] for BF16, F16 and F32; any contiguous array for another
+    safetensors dtype, whose bytes are taken as they are (without a copy).
+    """
+    if not is_encoded(dtype):
+        return FORM_RAW, [np.ascontiguousarray(raw).reshape(-1).view(np.uint8)]
+    element = of(dtype)
+    raw = readable(raw, element)
+    planes = [np.empty(raw.size, np.uint8) for _ in range(element.nbytes)]
+    if element.width == 16:
+        kernels.rotate_split_16(raw, *planes)
+    else:
+        kernels.rotate_split_32(raw, *planes)
+    return form_of(LAYOUT_BASE, element), planes
+
+
+def decode_base(form: int, segments: Sequence[Any], out: Elements) -> None:
+    """Fills `out` (uint16[n] or uint32[n]; for the raw form any contiguous array) with the chunk's elements.
+
+    segments: bytes-like or uint8 arrays. IntegrityError where they do not fill `out` exactly.
+    """
+    layout, element = parse_form(form)
+    planes = [segment_bytes(segment) for segment in segments]
+    if layout == LAYOUT_RAW:
+        if len(planes) != 1 or planes[0].size != out.nbytes:
+            raise IntegrityError(f"a raw chunk of {out.nbytes} bytes has {[p.size for p in planes]} stored")
+        out.view(np.uint8)[:] = planes[0]
+        return
+    if layout != LAYOUT_BASE or element is None:
+        raise IntegrityError(f"storage form {form:#x} is not one of a base chunk")
+    if out.dtype != element.uint:
+        raise IntegrityError(
+            f"storage form {form:#x} holds {element.name}, not elements of {out.itemsize} bytes"
+        )
+    if [plane.size for plane in planes] != [out.size] * element.nbytes:
+        raise IntegrityError(
+            f"a base chunk of {out.size} elements has planes of {[p.size for p in planes]} bytes"
+        )
+    if element.width == 16:
+        high, low = planes
+        kernels.rotate_join_16(high, low, out)
+    else:
+        p3, p2, p1, p0 = planes
+        kernels.rotate_join_32(p3, p2, p1, p0, out)

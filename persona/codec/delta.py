@@ -1,0 +1,252 @@
+"""What training changed in a chunk, without loss: values z, in exponent order, as groups of digits and tails.
+
+    mono(x)   the order-preserving map of a float's bits to unsigned integers
+    d         mono(after) - mono(base), wrapping around: the distance in ulps
+    z         zigzag(d): 0, -1, 1, -2, ... become 0, 1, 2, 3, ...
+
+Training moves all weights by similar absolute amounts, so the size of a change in ulps follows from the
+exponent of the base element. Both sides know the base: in exponent order each stretch of z has one simple
+distribution, at no cost. Such stretches are the *groups*. A group's *digits* are min(z, 2^b - 1) in b bits, b
+one of 1, 2, 4, 8; a value that reaches 2^b - 1, the *escape*, goes on in the group's *tails*, z - escape,
+byte plane by byte plane, low first, leaving out the planes on top that are all zero. b = 0 is a group without
+digits, all tails. With b = 1 the digits are a bitmap of what changed. b is chosen for each group, and the
+groups are joined, by an estimate of the bytes that zstd makes of them. Layout: `docs/format.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from persona.codec import kernels
+from persona.codec.elements import (
+    LAYOUT_DELTA,
+    Bytes,
+    Elements,
+    ElementType,
+    form_of,
+    of,
+    parse_form,
+    readable,
+    segment_bytes,
+)
+from persona.errors import IntegrityError
+
+MAX_GROUPS: Final = 12
+"""Groups of one chunk: with their segments they stay within `limits.MAX_SEGMENTS`."""
+
+GROUP: Final = np.dtype([("elements", "<u4"), ("digit_bits", "u1"), ("planes", "u1"), ("zero", "<u2")])
+"""One group in the first segment: its elements, the bits of a digit, and how many tail planes are stored."""
+
+_DIGIT_BITS: Final = (0, 1, 2, 4, 8)
+
+
+class Scratch:
+    """Working memory of `encode_delta`, reused from chunk to chunk; one for each thread."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, npt.NDArray[Any]] = {}
+
+    def array(self, name: str, size: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """The first `size` elements of the buffer of that name, whatever they hold."""
+        held = self._held.get(name)
+        if held is None or held.size < size or held.dtype != dtype:
+            held = self._held[name] = np.empty(size, dtype)
+        return held[:size]
+
+
+@dataclass(frozen=True)
+class EncodedDelta:
+    """A chunk of a vector. `segments` and `z` are views of the scratch: valid until it encodes the next
+    chunk.
+
+    z: uint16[n] or uint32[n] in element order, what the chunk's id covers; changed: how many of them are not
+    0.
+    """
+
+    form: int
+    segments: list[Bytes]
+    z: Elements
+    changed: int
+
+
+def exponent_order(base: Elements, dtype: str, order: npt.NDArray[np.uint32], sorted_base: Elements) -> None:
+    """The stable order of a base chunk's elements by ascending exponent field.
+
+    base: uint16[n] or uint32[n]; n < 2^32. Fills order, uint32[n]: order[j] is the index of the j-th element
+    in exponent order, and sorted_base, of base's type: sorted_base[j] = base[order[j]].
+    """
+    element = of(dtype)
+    base = readable(base, element)
+    if order.size != base.size or sorted_base.size != base.size or sorted_base.dtype != base.dtype:
+        raise TypeError("order and sorted_base must be as long as base, and sorted_base of its type")
+    shift, mask = _key(element)
+    starts = np.zeros((4, 1 << element.exponent), np.uint32)
+    kernels.count_keys(base, shift, mask, starts)
+    kernels.counts_to_starts(starts)
+    kernels.place_order(base, shift, mask, starts, order, sorted_base)
+
+
+def encode_delta(base: Elements, after: Elements, dtype: str, scratch: Scratch) -> EncodedDelta:
+    """The changes from `base` to `after`, both uint16[n] or uint32[n] as `dtype` has it, any bit patterns."""
+    element = of(dtype)
+    base, after = readable(base, element), readable(after, element)
+    n = base.size
+    if after.size != n:
+        raise TypeError(f"base has {n} elements and after {after.size}")
+    z = scratch.array("z", n, element.uint)
+    changed = (kernels.ulp_zigzag_16 if element.width == 16 else kernels.ulp_zigzag_32)(base, after, z)
+
+    shift, mask = _key(element)
+    starts = np.zeros((4, 1 << element.exponent), np.uint32)
+    kernels.count_keys(base, shift, mask, starts)
+    sizes = starts.sum(axis=0, dtype=np.int64)
+    kernels.counts_to_starts(starts)
+    placed = scratch.array("placed", n, element.uint)
+    kernels.place_values(base, shift, mask, starts, z, placed)
+
+    bounds, digit_bits = _groups(placed, sizes, element)
+    segments = _pack(placed, bounds, digit_bits, element, scratch)
+    return EncodedDelta(form_of(LAYOUT_DELTA, element), segments, z, int(changed))
+
+
+def decode_delta(form: int, segments: Sequence[Any], z_sorted: Elements) -> None:
+    """Fills z_sorted, uint16[n] or uint32[n], with the values z in exponent order.
+
+    segments: bytes-like or uint8 arrays. IntegrityError where they cannot be those of n elements of this
+    type; what z_sorted holds then is undefined.
+    """
+    layout, element = parse_form(form)
+    if layout != LAYOUT_DELTA or element is None:
+        raise IntegrityError(f"storage form {form:#x} is not one of a vector chunk")
+    if z_sorted.dtype != element.uint:
+        raise IntegrityError(
+            f"storage form {form:#x} holds {element.name}, not elements of {z_sorted.itemsize} bytes"
+        )
+    parts = [segment_bytes(segment) for segment in segments]
+    start, at = 0, 1
+    for elements, bits, planes in _parse_groups(parts, z_sorted.size, element):
+        group = z_sorted[start : start + elements]
+        start += elements
+        tail_count, escape = elements, element.uint.type((1 << bits) - 1)
+        if bits:
+            digits = parts[at]
+            at += 1
+            if digits.size != -(-elements * bits // 8):
+                raise IntegrityError(f"{elements} digits of {bits} bits have {digits.size} bytes")
+            used = elements * bits % 8
+            if used and digits[-1] >> used:
+                raise IntegrityError("the last byte of a group's digits is not padded with zeros")
+            tail_count = kernels.expand_digits(digits, escape, bits, group)
+        tails = group if not bits else np.empty(tail_count + 1, element.uint)
+        if not bits or planes:
+            tails[:] = 0
+        for plane in range(planes):
+            if parts[at].size != tail_count:
+                raise IntegrityError(f"{tail_count} values go on in a plane of {parts[at].size} bytes")
+            kernels.add_plane(parts[at], element.uint.type(8 * plane), tails)
+            at += 1
+        if bits and planes:
+            kernels.add_tails(tails, escape, group)
+
+
+def restore(sorted_base: Elements, z_sorted: Elements, order: npt.NDArray[np.uint32], out: Elements) -> None:
+    """The fine-tune's own elements, in element order: out[order[j]] is z_sorted[j] ulps from sorted_base[j].
+
+    All of one length and, but for order (uint32, a permutation as `exponent_order` gives), of one type.
+    """
+    n = out.size
+    if sorted_base.size != n or z_sorted.size != n or order.size != n:
+        raise TypeError("sorted_base, z_sorted, order and out must have one length")
+    if not sorted_base.dtype == z_sorted.dtype == out.dtype:
+        raise TypeError("sorted_base, z_sorted and out must have one type")
+    (kernels.restore_16 if out.itemsize == 2 else kernels.restore_32)(sorted_base, z_sorted, order, out)
+
+
+def delta_payload(base_chunk_id: str, z: Elements) -> tuple[bytes, Bytes]:
+    """What a vector chunk's id covers: its base chunk's id (32 bytes), then z little-endian in element order."""
+    little = np.ascontiguousarray(z, z.dtype.newbyteorder("<"))
+    return bytes.fromhex(base_chunk_id), little.view(np.uint8)
+
+
+def _key(element: ElementType) -> tuple[Any, Any]:
+    """(shift, mask) that bring the exponent field to the bottom, in the type of the elements."""
+    return element.uint.type(element.mantissa), element.uint.type((1 << element.exponent) - 1)
+
+
+def _groups(
+    placed: Elements, sizes: npt.NDArray[np.int64], element: ElementType
+) -> tuple[list[int], list[int]]:
+    """(bounds of the groups, digit bits of each) of z in exponent order; sizes: elements of each exponent."""
+    n = placed.size
+    if n == 0:
+        return [0], []
+    least = max(512, n >> 8)
+    ends: list[int] = []
+    start = 0
+    for end in np.cumsum(sizes[sizes > 0]).tolist():
+        if end - start >= least or end == n:
+            ends.append(end)
+            start = end
+    bounds = np.array([0, *ends], np.int64)
+    every = 4 if n >= 1 << 18 else 1
+    counts = np.zeros((bounds.size - 1, 1 + element.nbytes, 256), np.uint32)
+    digit_bits = np.zeros(bounds.size - 1, np.int64)
+    kernels.count_values(placed, bounds, every, counts)
+    groups = kernels.choose_groups(bounds, counts, float(every), MAX_GROUPS, digit_bits)
+    return bounds[: groups + 1].tolist(), digit_bits[:groups].tolist()
+
+
+def _pack(
+    placed: Elements, bounds: list[int], digit_bits: list[int], element: ElementType, scratch: Scratch
+) -> list[Bytes]:
+    """The segments of z in exponent order, cut into these groups."""
+    n = placed.size
+    room = scratch.array("segments", n * (1 + element.nbytes), np.uint8)
+    tails = scratch.array("tails", n, element.uint)
+    groups = np.zeros(len(digit_bits), GROUP)
+    segments: list[Bytes] = [groups.view(np.uint8)]
+    used = 0
+    for g, bits in enumerate(digit_bits):
+        group = placed[bounds[g] : bounds[g + 1]]
+        rest = group
+        if bits:
+            escape = element.uint.type((1 << bits) - 1)
+            digits = room[used : used + -(-group.size * bits // 8)]
+            used += digits.size
+            kernels.pack_digits(group, escape, bits, digits)
+            segments.append(digits)
+            rest = tails[: kernels.take_tails(group, escape, tails)]
+        planes, first = 0, len(segments)
+        for plane in range(element.nbytes):
+            taken = room[used + plane * rest.size : used + (plane + 1) * rest.size]
+            if kernels.take_plane(rest, element.uint.type(8 * plane), taken):
+                planes = plane + 1
+            segments.append(taken)
+        del segments[first + planes :]
+        used += planes * rest.size
+        groups[g] = (group.size, bits, planes, 0)
+    return segments
+
+
+def _parse_groups(parts: list[Bytes], n: int, element: ElementType) -> list[tuple[int, int, int]]:
+    """(elements, digit bits, tail planes) of each group, checked against n and against the segments there are."""
+    if not parts or parts[0].size % GROUP.itemsize or parts[0].size > MAX_GROUPS * GROUP.itemsize:
+        raise IntegrityError("a vector chunk does not begin with its groups")
+    groups = parts[0].view(GROUP).tolist()
+    expected = 1
+    for elements, bits, planes, zero in groups:
+        if elements == 0 or bits not in _DIGIT_BITS or planes > element.nbytes or zero:
+            raise IntegrityError(
+                f"a group of {elements} elements, {bits} bits, {planes} planes, {zero} is malformed"
+            )
+        expected += (bits > 0) + planes
+    if sum(group[0] for group in groups) != n:
+        raise IntegrityError(f"the groups of a vector chunk of {n} elements hold {sum(g[0] for g in groups)}")
+    if expected != len(parts):
+        raise IntegrityError(f"a vector chunk has {len(parts)} segments where its groups name {expected}")
+    return [(elements, bits, planes) for elements, bits, planes, _ in groups]

@@ -1,0 +1,454 @@
+"""The loops over elements, compiled by numba, without the GIL.
+
+Nothing here checks bounds: the modules that call these functions have validated every length and count first.
+Arrays that are only read are handed over read-only and those written are fresh or checked, so that numba
+compiles each kernel once for each width. Every step casts back to the element's own width, which keeps the
+loops vectorisable: left alone, numba widens uint16 arithmetic to 64 bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
+import numpy as np
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def _kernel(function: _F) -> _F:
+    return cast(_F, numba.njit(nogil=True, cache=True, error_model="numpy")(function))
+
+
+def _inline(function: _F) -> _F:
+    return cast(_F, numba.njit(nogil=True, inline="always")(function))
+
+
+@_kernel
+def count_keys(base: Any, shift: Any, mask: Any, counts: Any) -> None:
+    """counts[q, k] += elements of quarter q whose key (base >> shift & mask) is k. uint32[4, keys]."""
+    n = base.size
+    quarter = n // 4
+    a, b, c, d = counts[0], counts[1], counts[2], counts[3]
+    for i in range(quarter):
+        a[np.uint64((base[i] >> shift) & mask)] += np.uint32(1)
+        b[np.uint64((base[quarter + i] >> shift) & mask)] += np.uint32(1)
+        c[np.uint64((base[2 * quarter + i] >> shift) & mask)] += np.uint32(1)
+        d[np.uint64((base[3 * quarter + i] >> shift) & mask)] += np.uint32(1)
+    for i in range(4 * quarter, n):
+        d[np.uint64((base[i] >> shift) & mask)] += np.uint32(1)
+
+
+@_kernel
+def counts_to_starts(counts: Any) -> None:
+    """In place: the number of (quarter, key) becomes the place of its first element in key order."""
+    place = np.uint32(0)
+    for key in range(counts.shape[1]):
+        for quarter in range(4):
+            count = counts[quarter, key]
+            counts[quarter, key] = place
+            place += count
+
+
+@_kernel
+def place_order(base: Any, shift: Any, mask: Any, starts: Any, order: Any, sorted_base: Any) -> None:
+    """Stable counting sort by key: order[place] = index, sorted_base[place] = element.
+
+    The four quarters advance side by side with counters of their own: equal keys in a row, which are the
+    rule, would otherwise wait for each other's counter.
+    """
+    n = base.size
+    quarter = n // 4
+    a, b, c, d = starts[0], starts[1], starts[2], starts[3]
+    for i in range(quarter):
+        j = i + quarter
+        k = j + quarter
+        m = k + quarter
+        x, y, z, w = base[i], base[j], base[k], base[m]
+        p = np.uint64((x >> shift) & mask)
+        q = np.uint64((y >> shift) & mask)
+        r = np.uint64((z >> shift) & mask)
+        s = np.uint64((w >> shift) & mask)
+        pa, pb, pc, pd = np.uint64(a[p]), np.uint64(b[q]), np.uint64(c[r]), np.uint64(d[s])
+        a[p] = np.uint32(pa + np.uint64(1))
+        b[q] = np.uint32(pb + np.uint64(1))
+        c[r] = np.uint32(pc + np.uint64(1))
+        d[s] = np.uint32(pd + np.uint64(1))
+        order[pa] = np.uint32(i)
+        order[pb] = np.uint32(j)
+        order[pc] = np.uint32(k)
+        order[pd] = np.uint32(m)
+        sorted_base[pa] = x
+        sorted_base[pb] = y
+        sorted_base[pc] = z
+        sorted_base[pd] = w
+    for i in range(4 * quarter, n):
+        x = base[i]
+        p = np.uint64((x >> shift) & mask)
+        pd = np.uint64(d[p])
+        d[p] = np.uint32(pd + np.uint64(1))
+        order[pd] = np.uint32(i)
+        sorted_base[pd] = x
+
+
+@_kernel
+def place_values(base: Any, shift: Any, mask: Any, starts: Any, values: Any, placed: Any) -> None:
+    """placed[place of element i in key order] = values[i], as `place_order` places it."""
+    n = base.size
+    quarter = n // 4
+    a, b, c, d = starts[0], starts[1], starts[2], starts[3]
+    for i in range(quarter):
+        j = i + quarter
+        k = j + quarter
+        m = k + quarter
+        p = np.uint64((base[i] >> shift) & mask)
+        q = np.uint64((base[j] >> shift) & mask)
+        r = np.uint64((base[k] >> shift) & mask)
+        s = np.uint64((base[m] >> shift) & mask)
+        pa, pb, pc, pd = np.uint64(a[p]), np.uint64(b[q]), np.uint64(c[r]), np.uint64(d[s])
+        a[p] = np.uint32(pa + np.uint64(1))
+        b[q] = np.uint32(pb + np.uint64(1))
+        c[r] = np.uint32(pc + np.uint64(1))
+        d[s] = np.uint32(pd + np.uint64(1))
+        placed[pa] = values[i]
+        placed[pb] = values[j]
+        placed[pc] = values[k]
+        placed[pd] = values[m]
+    for i in range(4 * quarter, n):
+        p = np.uint64((base[i] >> shift) & mask)
+        pd = np.uint64(d[p])
+        d[p] = np.uint32(pd + np.uint64(1))
+        placed[pd] = values[i]
+
+
+@_kernel
+def ulp_zigzag_16(base: Any, after: Any, z: Any) -> int:
+    """z = zigzag(mono(after) - mono(base)), 16 bits wide; the number of z that are not 0."""
+    one, top, low = np.uint16(1), np.uint16(0x8000), np.uint16(15)
+    changed = 0
+    for i in range(base.size):
+        x, y = base[i], after[i]
+        x = np.uint16(x ^ np.uint16(np.uint16(np.uint16(0) - np.uint16(x >> low)) | top))
+        y = np.uint16(y ^ np.uint16(np.uint16(np.uint16(0) - np.uint16(y >> low)) | top))
+        d = np.uint16(y - x)
+        v = np.uint16(np.uint16(d << one) ^ np.uint16(np.uint16(0) - np.uint16(d >> low)))
+        z[i] = v
+        changed += v != np.uint16(0)
+    return changed
+
+
+@_kernel
+def ulp_zigzag_32(base: Any, after: Any, z: Any) -> int:
+    """z = zigzag(mono(after) - mono(base)), 32 bits wide; the number of z that are not 0."""
+    one, top, low = np.uint32(1), np.uint32(0x80000000), np.uint32(31)
+    changed = 0
+    for i in range(base.size):
+        x, y = base[i], after[i]
+        x = np.uint32(x ^ np.uint32(np.uint32(np.uint32(0) - np.uint32(x >> low)) | top))
+        y = np.uint32(y ^ np.uint32(np.uint32(np.uint32(0) - np.uint32(y >> low)) | top))
+        d = np.uint32(y - x)
+        v = np.uint32(np.uint32(d << one) ^ np.uint32(np.uint32(0) - np.uint32(d >> low)))
+        z[i] = v
+        changed += v != np.uint32(0)
+    return changed
+
+
+@_kernel
+def restore_16(sorted_base: Any, z: Any, order: Any, out: Any) -> None:
+    """out[order[j]] = the element whose distance from sorted_base[j] is z[j], 16 bits wide."""
+    one, top, low = np.uint16(1), np.uint16(0x8000), np.uint16(15)
+    for j in range(sorted_base.size):
+        x, v = sorted_base[j], z[j]
+        x = np.uint16(x ^ np.uint16(np.uint16(np.uint16(0) - np.uint16(x >> low)) | top))
+        d = np.uint16(np.uint16(v >> one) ^ np.uint16(np.uint16(0) - np.uint16(v & one)))
+        y = np.uint16(x + d)
+        y = np.uint16(y ^ np.uint16(np.uint16(np.uint16(y >> low) - one) | top))
+        out[np.uint64(order[j])] = y
+
+
+@_kernel
+def restore_32(sorted_base: Any, z: Any, order: Any, out: Any) -> None:
+    """out[order[j]] = the element whose distance from sorted_base[j] is z[j], 32 bits wide."""
+    one, top, low = np.uint32(1), np.uint32(0x80000000), np.uint32(31)
+    for j in range(sorted_base.size):
+        x, v = sorted_base[j], z[j]
+        x = np.uint32(x ^ np.uint32(np.uint32(np.uint32(0) - np.uint32(x >> low)) | top))
+        d = np.uint32(np.uint32(v >> one) ^ np.uint32(np.uint32(0) - np.uint32(v & one)))
+        y = np.uint32(x + d)
+        y = np.uint32(y ^ np.uint32(np.uint32(np.uint32(y >> low) - one) | top))
+        out[np.uint64(order[j])] = y
+
+
+@_kernel
+def pack_digits(z: Any, escape: Any, bits: int, digits: Any) -> None:
+    """min(z, escape) of each value in `bits` bits, 8 / bits to a byte, the first lowest, zero padded.
+
+    escape: 2^bits - 1, of the type of z.
+    """
+    n, full = z.size, z.size * bits // 8
+    if bits == 8:
+        for j in range(n):
+            digits[j] = np.uint8(min(z[j], escape))
+    elif bits == 4:
+        for j in range(full):
+            a, b = np.uint8(min(z[2 * j], escape)), np.uint8(min(z[2 * j + 1], escape))
+            digits[j] = np.uint8(a | np.uint8(b << np.uint8(4)))
+    elif bits == 2:
+        for j in range(full):
+            a, b = np.uint8(min(z[4 * j], escape)), np.uint8(min(z[4 * j + 1], escape))
+            c, d = np.uint8(min(z[4 * j + 2], escape)), np.uint8(min(z[4 * j + 3], escape))
+            high = np.uint8(np.uint8(c << np.uint8(4)) | np.uint8(d << np.uint8(6)))
+            digits[j] = np.uint8(np.uint8(a | np.uint8(b << np.uint8(2))) | high)
+    else:
+        for j in range(full):
+            v = np.uint8(0)
+            for k in range(8):
+                v |= np.uint8(np.uint8(z[8 * j + k] >= escape) << np.uint8(k))
+            digits[j] = v
+    if full < digits.size:
+        first, v = full * (8 // bits), np.uint8(0)
+        for k in range(n - first):
+            v |= np.uint8(np.uint8(min(z[first + k], escape)) << np.uint8(k * bits))
+        digits[full] = v
+
+
+@_kernel
+def expand_digits(digits: Any, escape: Any, bits: int, z: Any) -> int:
+    """The reverse of `pack_digits`; the number of digits that equal `escape`."""
+    n, full = z.size, z.size * bits // 8
+    if bits == 8:
+        for j in range(n):
+            z[j] = digits[j]
+    elif bits == 4:
+        for j in range(full):
+            z[2 * j] = np.uint8(digits[j] & np.uint8(15))
+            z[2 * j + 1] = np.uint8(digits[j] >> np.uint8(4))
+    elif bits == 2:
+        for j in range(full):
+            v = digits[j]
+            z[4 * j] = np.uint8(v & np.uint8(3))
+            z[4 * j + 1] = np.uint8(np.uint8(v >> np.uint8(2)) & np.uint8(3))
+            z[4 * j + 2] = np.uint8(np.uint8(v >> np.uint8(4)) & np.uint8(3))
+            z[4 * j + 3] = np.uint8(v >> np.uint8(6))
+    else:
+        for j in range(full):
+            v = digits[j]
+            for k in range(8):
+                z[8 * j + k] = np.uint8(np.uint8(v >> np.uint8(k)) & np.uint8(1))
+    first = full * (8 // bits)
+    for k in range(first, n):
+        z[k] = np.uint8(digits[full] >> np.uint8((k - first) * bits)) & np.uint8(escape)
+    escapes = 0
+    for j in range(n):
+        escapes += z[j] == escape
+    return escapes
+
+
+@_kernel
+def take_tails(z: Any, escape: Any, tails: Any) -> Any:
+    """tails[k] = z - escape of the k-th value that is at least escape; their number. tails: as long as z."""
+    k = np.uint64(0)
+    for i in range(z.size):
+        tails[k] = z[i] - escape
+        k += np.uint64(z[i] >= escape)
+    return k
+
+
+@_kernel
+def add_tails(tails: Any, escape: Any, z: Any) -> None:
+    """z += the next tail wherever z equals escape. tails: one longer than the number of these."""
+    block = 32
+    k = np.uint64(0)
+    for start in range(0, z.size, block):
+        stop = min(start + block, z.size)
+        hits = np.uint8(0)
+        for i in range(start, stop):
+            hits |= np.uint8(z[i] == escape)
+        if hits:
+            for i in range(start, stop):
+                hit = np.uint64(z[i] == escape)
+                z[i] = z[i] + (tails[k] & (np.uint64(0) - hit))
+                k += hit
+
+
+@_kernel
+def take_plane(values: Any, shift: Any, plane: Any) -> Any:
+    """plane = values >> shift, the low 8 bits; the OR of them all. shift: of the type of values."""
+    seen = np.uint8(0)
+    for i in range(values.size):
+        v = np.uint8(values[i] >> shift)
+        plane[i] = v
+        seen |= v
+    return seen
+
+
+@_kernel
+def add_plane(plane: Any, shift: Any, values: Any) -> None:
+    """values |= plane << shift. shift: of the type of values."""
+    for i in range(plane.size):
+        values[i] |= np.uint64(plane[i]) << shift
+
+
+@_kernel
+def count_values(z: Any, bounds: Any, every: int, counts: Any) -> None:
+    """Statistics of each run [bounds[r], bounds[r + 1]) of z, from one block of 64 values in `every`.
+
+    counts: uint32[runs, 1 + bytes of a value, 256], zeroed. counts[r, 0, v] are the values v < 256,
+    counts[r, 1 + p, b] the bytes b at place p of all others.
+    """
+    planes = counts.shape[1] - 1
+    for r in range(bounds.size - 1):
+        small = counts[r, 0]
+        for start in range(bounds[r], bounds[r + 1], 64 * every):
+            for i in range(start, min(start + 64, bounds[r + 1])):
+                v = np.uint64(z[i])
+                if v < np.uint64(256):
+                    small[v] += np.uint32(1)
+                else:
+                    for p in range(planes):
+                        counts[r, 1 + p, v & np.uint64(255)] += np.uint32(1)
+                        v >>= np.uint64(8)
+
+
+@_inline
+def _xlogx(x: float) -> float:
+    return x * np.log2(x) if x > 0.0 else 0.0
+
+
+@_kernel
+def _stored_bits(hist: Any, per: int, scale: float) -> Any:
+    """About how many bits zstd needs for symbols so distributed, `per` independent ones to a byte.
+
+    hist: float64, counts of one in `scale` symbols. A Huffman code has at least one bit a byte; where one
+    byte dominates, matches between the others are cheaper; and bytes can stay as they are.
+    """
+    total, most, log, symbols = 0.0, 0.0, 0.0, 0
+    for c in hist:
+        if c > 0.0:
+            total += c
+            most = max(most, c)
+            log += _xlogx(c)
+            symbols += 1
+    if symbols < 2:
+        return 0.0 if total == 0.0 else 250.0
+    entropy = (np.log2(total) - log / total) * per
+    common = (most / total) ** per
+    code = entropy * 1.003
+    if common > 0.5:
+        code = min(1.0 + entropy + _xlogx(common) + _xlogx(1.0 - common), (1.0 - common) * 20.0)
+    table = 200.0 + 5.0 * min(256.0, float(symbols) ** per)
+    nbytes = total / per * scale
+    return min(nbytes * code + table, nbytes * 8.0 + 100.0)
+
+
+@_kernel
+def _group_bits(counts: Any, scale: float) -> tuple[float, int]:
+    """(bits, digit bits) of the cheapest way to store a group with these counts, one run of `count_values`."""
+    planes = counts.shape[0] - 1
+    hist = np.empty(256, np.float64)
+    best, choice = np.inf, 0
+    for bits in (0, 1, 2, 4, 8):
+        escape = (1 << bits) - 1
+        low, large = 0.0, 0.0
+        for v in range(256):
+            hist[v] = counts[0, v] if v < escape else 0
+            low += hist[v]
+            large += counts[0, v] + counts[1, v]
+        escaped = large - low
+        cost = 64.0
+        if bits:
+            hist[escape] = escaped
+            cost += _stored_bits(hist, 8 // bits, scale)
+        if escaped > 0.0 and large > counts[0, 0]:
+            for p in range(planes):
+                hist[:] = counts[1 + p]
+                if p == 0:
+                    for v in range(escape, 256):
+                        hist[v - escape] += counts[0, v]
+                else:
+                    for v in range(escape, 256):
+                        hist[0] += counts[0, v]
+                if p and hist[0] == escaped:
+                    break
+                cost += _stored_bits(hist, 1, scale)
+        if cost < best:
+            best, choice = cost, bits
+    return best, choice
+
+
+@_kernel
+def choose_groups(bounds: Any, counts: Any, scale: float, limit: int, digit_bits: Any) -> Any:
+    """Joins neighbouring runs while that saves bits, or while more than `limit` are left; how many are left.
+
+    counts: as `count_values` fills it, one value in `scale`. In place: bounds, counts and digit_bits (int64,
+    one for each run) hold the groups afterwards.
+    """
+    groups = bounds.size - 1
+    cost, joined = np.empty(groups, np.float64), np.empty(groups, np.float64)
+    joined_bits = np.empty(groups, np.int64)
+    for g in range(groups):
+        cost[g], digit_bits[g] = _group_bits(counts[g], scale)
+    for g in range(groups - 1):
+        joined[g], joined_bits[g] = _group_bits(counts[g] + counts[g + 1], scale)
+    while groups > 1:
+        best, at = -np.inf, 0
+        for g in range(groups - 1):
+            if cost[g] + cost[g + 1] - joined[g] > best:
+                best, at = cost[g] + cost[g + 1] - joined[g], g
+        if best < 0.0 and groups <= limit:
+            break
+        cost[at], digit_bits[at] = joined[at], joined_bits[at]
+        counts[at] += counts[at + 1]
+        groups -= 1
+        for g in range(at + 1, groups):
+            bounds[g], cost[g], digit_bits[g] = bounds[g + 1], cost[g + 1], digit_bits[g + 1]
+            counts[g] = counts[g + 1]
+            joined[g], joined_bits[g] = joined[g + 1], joined_bits[g + 1]
+        bounds[groups] = bounds[groups + 1]
+        if at:
+            joined[at - 1], joined_bits[at - 1] = _group_bits(counts[at - 1] + counts[at], scale)
+        if at + 1 < groups:
+            joined[at], joined_bits[at] = _group_bits(counts[at] + counts[at + 1], scale)
+    return groups
+
+
+@_kernel
+def rotate_split_16(raw: Any, high: Any, low: Any) -> None:
+    """The sign bit moved to the bottom, then the two bytes of each element, the high one apart."""
+    for i in range(raw.size):
+        r = np.uint16(np.uint16(raw[i] << np.uint16(1)) | np.uint16(raw[i] >> np.uint16(15)))
+        high[i] = np.uint8(r >> np.uint16(8))
+        low[i] = np.uint8(r)
+
+
+@_kernel
+def rotate_join_16(high: Any, low: Any, out: Any) -> None:
+    """The reverse of `rotate_split_16`."""
+    for i in range(out.size):
+        r = np.uint16(np.uint16(np.uint16(high[i]) << np.uint16(8)) | np.uint16(low[i]))
+        out[i] = np.uint16(np.uint16(r >> np.uint16(1)) | np.uint16(r << np.uint16(15)))
+
+
+@_kernel
+def rotate_split_32(raw: Any, p3: Any, p2: Any, p1: Any, p0: Any) -> None:
+    """The sign bit moved to the bottom, then the four bytes of each element, the highest first."""
+    for i in range(raw.size):
+        r = np.uint32(np.uint32(raw[i] << np.uint32(1)) | np.uint32(raw[i] >> np.uint32(31)))
+        p3[i] = np.uint8(r >> np.uint32(24))
+        p2[i] = np.uint8(r >> np.uint32(16))
+        p1[i] = np.uint8(r >> np.uint32(8))
+        p0[i] = np.uint8(r)
+
+
+@_kernel
+def rotate_join_32(p3: Any, p2: Any, p1: Any, p0: Any, out: Any) -> None:
+    """The reverse of `rotate_split_32`."""
+    for i in range(out.size):
+        r = np.uint32(
+            np.uint32(np.uint32(p3[i]) << np.uint32(24))
+            | np.uint32(np.uint32(p2[i]) << np.uint32(16))
+            | np.uint32(np.uint32(p1[i]) << np.uint32(8))
+            | np.uint32(p0[i])
+        )
+        out[i] = np.uint32(np.uint32(r >> np.uint32(1)) | np.uint32(r << np.uint32(31)))
