@@ -1,0 +1,495 @@
+"""The only module that writes, renames or unlinks on disk.
+
+**call** — one system call; all of them go through `calls`, so that a test can record them or make them fail.
+**output** — a file being filled beside its target under a name of its own, and published whole by a rename.
+
+Invariants: a file appears whole or not at all; it is on the disk before its name is; a failed fsync is never retried and
+publishes nothing; whatever fails removes its temporary and raises `SystemFault`. Nothing here follows a symbolic link in
+the last part of a path, opens a FIFO or device as a file, or writes through a hard link.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Final, NoReturn
+
+from persona.errors import IntegrityError, SystemFault
+
+Buffer = bytes | bytearray | memoryview
+
+WRITE_BACK_BYTES: Final = 32 << 20
+"""Bytes after which an output asks the kernel to start writing, so that the fsync at the end is short."""
+_IOV_MAX: Final = 512
+
+
+class Calls:
+    """The system calls that touch the disk, one method each. Tests put a subclass in their place with `replaced_calls`."""
+
+    def __init__(self) -> None:
+        self._sync_file_range: object = None
+
+    def open(self, path: Path, flags: int, mode: int = 0o666) -> int:
+        return os.open(path, flags, mode)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    def pread(self, fd: int, count: int, offset: int) -> bytes:
+        return os.pread(fd, count, offset)
+
+    def append(self, fd: int, data: Buffer) -> int:
+        return os.write(fd, data)
+
+    def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> int:
+        return os.pwritev(fd, buffers, offset)
+
+    def truncate(self, fd: int, length: int) -> None:
+        os.ftruncate(fd, length)
+
+    def fsync(self, fd: int) -> None:
+        if sys.platform == "darwin":
+            import fcntl
+
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+        else:
+            os.fsync(fd)
+
+    def rename(self, source: Path, target: Path) -> None:
+        os.replace(source, target)
+
+    def unlink(self, path: Path) -> None:
+        os.unlink(path)
+
+    def mkdir(self, path: Path) -> None:
+        os.mkdir(path)
+
+    def rmdir(self, path: Path) -> None:
+        os.rmdir(path)
+
+    def start_write_back(self, fd: int) -> None:
+        """A hint, Linux only: begin writing dirty pages. What goes wrong here shows again at the fsync."""
+        if sys.platform != "linux":
+            return
+        if self._sync_file_range is None:
+            import ctypes
+
+            function = getattr(ctypes.CDLL(None), "sync_file_range", False)
+            if function:
+                function.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+            self._sync_file_range = function
+        if callable(self._sync_file_range):
+            self._sync_file_range(fd, 0, 0, 2)  # SYNC_FILE_RANGE_WRITE, to the end of the file
+
+
+calls: Calls = Calls()
+
+
+@contextmanager
+def replaced_calls(other: Calls) -> Iterator[Calls]:
+    """Puts `other` in the place of `calls` meanwhile, for every thread. For tests."""
+    global calls
+    before, calls = calls, other
+    try:
+        yield other
+    finally:
+        calls = before
+
+
+def system_fault(doing: str, path: Path | str, error: OSError) -> SystemFault:
+    """The error that stands for `error`: what was tried, where, and what the system said."""
+    why = error.strerror or str(error)
+    advice = {
+        errno.ENOSPC: "; make room and run the command again",
+        errno.EDQUOT: "; make room and run the command again",
+        errno.EACCES: "; check the permissions",
+        errno.EROFS: "; the file system is mounted read-only",
+    }.get(error.errno or 0, "")
+    return SystemFault(f"cannot {doing} {path}: {why}{advice}")
+
+
+def not_plain(path: Path | str, what: str = "a regular file") -> IntegrityError:
+    """The error for a symbolic link, FIFO, device or directory where a file of the store should be."""
+    return IntegrityError(f"{path} is not {what}; nothing was read or written through it", file=str(path))
+
+
+def _raise_open(path: Path, error: OSError, doing: str) -> NoReturn:
+    if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.EMLINK):
+        raise not_plain(path) from error
+    raise system_fault(doing, path, error) from error
+
+
+# -- reading
+
+
+def open_regular(path: Path) -> tuple[int, int] | None:
+    """A descriptor of a regular file and its size, or None where there is none. The caller closes it with `close`."""
+    try:
+        fd = calls.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno == errno.ENOTDIR:
+            return None
+        _raise_open(path, error, "read")
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        close(fd)
+        raise not_plain(path)
+    return fd, status.st_size
+
+
+def close(fd: int) -> None:
+    """Closes a descriptor that was only read."""
+    with suppress(OSError):
+        calls.close(fd)
+
+
+def read_at(fd: int, count: int, offset: int, path: Path) -> bytes:
+    """Up to `count` bytes at `offset`, fewer only at the end of the file. Raises `SystemFault`."""
+    try:
+        data = calls.pread(fd, count, offset)
+        if len(data) == count:
+            return data
+        parts = [data]
+        while data and count > (have := sum(map(len, parts))):
+            data = calls.pread(fd, count - have, offset + have)
+            parts.append(data)
+        return b"".join(parts)
+    except OSError as error:
+        raise system_fault("read", path, error) from error
+
+
+def read_file(path: Path, *, limit: int) -> bytes | None:
+    """All bytes of a regular file, or None where there is none.
+
+    Raises `IntegrityError` for a file of more than `limit` bytes and for anything that is not a regular file, `SystemFault`
+    when it cannot be read.
+    """
+    opened = open_regular(path)
+    if opened is None:
+        return None
+    fd, size = opened
+    try:
+        if size > limit:
+            raise IntegrityError(
+                f"{path} has {size} bytes, more than the {limit} it may have", file=str(path)
+            )
+        return read_at(fd, size, 0, path)
+    finally:
+        close(fd)
+
+
+def check_directories(root: Path, *parts: str) -> Path:
+    """`root/parts…`, none of whose parts (`root` included) is a symbolic link or file. Missing ones are no harm."""
+    path = root
+    for part in ("", *parts):
+        path = path / part if part else path
+        try:
+            mode = os.lstat(path).st_mode
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            if error.errno == errno.ENOTDIR:
+                continue
+            raise system_fault("look at", path, error) from error
+        if not stat.S_ISDIR(mode):
+            raise not_plain(path, "a directory")
+    return path
+
+
+def names_in(directory: Path) -> list[os.DirEntry[str]]:
+    """The entries of a directory in order of names; none where it does not exist. Links are not followed."""
+    try:
+        with os.scandir(directory) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise system_fault("list", directory, error) from error
+
+
+# -- writing
+
+
+class Output:
+    """A file being filled under a name of its own in `directory`, published by a rename.
+
+    `write` appends (one thread at a time); `pwrite` may be called from many threads. As a context manager it discards what was not published.
+    """
+
+    def __init__(self, path: Path, fd: int) -> None:
+        self.path = path
+        self._fd = fd
+        self._end = 0
+        self._dirty = 0
+        self._lock = threading.Lock()
+        self.published = False
+
+    @classmethod
+    def create(cls, directory: Path, *, prefix: str, size: int | None = None) -> Output:
+        """A new file `<prefix>-<random>` in `directory`; `size` sets its length in bytes from the start."""
+        path = directory / f"{prefix}-{os.getpid()}-{secrets.token_hex(8)}"
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            fd = calls.open(path, flags)
+        except OSError as error:
+            raise system_fault("create a file in", directory, error) from error
+        output = cls(path, fd)
+        if size:
+            try:
+                calls.truncate(fd, size)
+            except OSError as error:
+                output.discard()
+                raise system_fault("write", path, error) from error
+        return output
+
+    def fileno(self) -> int:
+        """The open descriptor."""
+        return self._fd
+
+    def write(self, data: Buffer | Sequence[Buffer]) -> int:
+        """Appends; returns the offset that the data begins at."""
+        start = self._end
+        self._end += self.pwrite(data, start)
+        return start
+
+    def pwrite(self, data: Buffer | Sequence[Buffer], offset: int) -> int:
+        """Writes all of `data` (one buffer, or several in order) at `offset`; returns its length in bytes."""
+        pieces = [data] if isinstance(data, (bytes, bytearray, memoryview)) else list(data)
+        pieces = [view for view in (memoryview(piece) for piece in pieces) if view.nbytes]
+        pieces = [view if view.format == "B" and view.ndim == 1 else view.cast("B") for view in pieces]
+        total = sum(view.nbytes for view in pieces)
+        try:
+            while pieces:
+                count = calls.pwritev(self._fd, pieces[:_IOV_MAX], offset)
+                offset += count
+                while pieces and count >= pieces[0].nbytes:
+                    count -= pieces.pop(0).nbytes
+                if count:
+                    pieces[0] = pieces[0][count:]
+            with self._lock:
+                self._dirty += total
+                begin = self._dirty >= WRITE_BACK_BYTES
+                if begin:
+                    self._dirty = 0
+            if begin:
+                calls.start_write_back(self._fd)
+        except OSError as error:
+            raise system_fault("write", self.path, error) from error
+        return total
+
+    def sync(self) -> None:
+        """Every byte written so far is on the disk when this returns."""
+        try:
+            calls.fsync(self._fd)
+        except OSError as error:
+            raise system_fault("write", self.path, error) from error
+
+    def finish(self, *, durable: bool = True) -> None:
+        """Syncs and closes; only `rename_to` may follow."""
+        if durable:
+            self.sync()
+        fd, self._fd = self._fd, -1
+        try:
+            calls.close(fd)
+        except OSError as error:
+            raise system_fault("write", self.path, error) from error
+
+    def rename_to(self, target: Path) -> None:
+        """Gives a finished output its name. The caller syncs the directory."""
+        rename(self.path, target)
+        self.published = True
+
+    def publish(self, target: Path, *, sync_directory: bool = True) -> None:
+        """Syncs, closes and renames to `target`; the directory is synced too unless the caller does that for many."""
+        self.finish()
+        self.rename_to(target)
+        if sync_directory:
+            sync_directories([target.parent])
+
+    def discard(self) -> None:
+        """Removes the file unless it was published. Never raises."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            with suppress(OSError):
+                calls.close(fd)
+        if not self.published:
+            self.published = True
+            with suppress(OSError):
+                calls.unlink(self.path)
+
+    def __enter__(self) -> Output:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.discard()
+
+
+def write_file(
+    path: Path, data: Buffer | Sequence[Buffer], *, tmp_dir: Path | None = None, durable: bool = True
+) -> None:
+    """Makes `path` hold `data`, whole or not at all: a temporary in `tmp_dir` or beside, fsync, rename, fsync of the directory.
+
+    Not `durable`: no fsync, for what is checked when read and safe to lose. The directory must exist.
+    """
+    with Output.create(tmp_dir or path.parent, prefix=_temporary_prefix(path, tmp_dir)) as output:
+        output.write(data)
+        output.finish(durable=durable)
+        output.rename_to(path)
+    if durable:
+        sync_directories([path.parent])
+
+
+def _temporary_prefix(path: Path, tmp_dir: Path | None) -> str:
+    return "file" if tmp_dir else f".{path.name[:64]}.tmp"
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Appends `line` to a regular file, creating it, and fsyncs it. The caller holds the lock that orders appends.
+
+    A file with more than one hard link is copied first, so that what else links to it does not change.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd = calls.open(path, flags)
+    except FileNotFoundError:
+        write_file(path, line)
+        return
+    except OSError as error:
+        _raise_open(path, error, "write")
+    status = os.fstat(fd)
+    try:
+        if not stat.S_ISREG(status.st_mode):
+            raise not_plain(path)
+        if status.st_nlink > 1:
+            write_file(path, [read_file(path, limit=status.st_size) or b"", line])
+            return
+        view = memoryview(line)
+        while view:
+            view = view[calls.append(fd, view) :]
+        calls.fsync(fd)
+        closing, fd = fd, -1
+        calls.close(closing)
+    except OSError as error:
+        raise system_fault("write", path, error) from error
+    finally:
+        if fd >= 0:
+            close(fd)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Renames over `target`. The caller syncs the directory."""
+    try:
+        calls.rename(source, target)
+    except OSError as error:
+        if error.errno in (errno.EISDIR, errno.ENOTEMPTY):
+            raise not_plain(target) from error
+        raise system_fault("write", target, error) from error
+
+
+def remove(path: Path, *, missing_ok: bool = True) -> None:
+    """Removes a file or link (never what it points to). The caller syncs the directory."""
+    try:
+        calls.unlink(path)
+    except OSError as error:
+        if missing_ok and error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return
+        raise system_fault("remove", path, error) from error
+
+
+def remove_empty_directories(path: Path, *, below: Path) -> None:
+    """Removes `path` and its parents as far as they are empty, never `below` itself."""
+    while path != below and below in path.parents:
+        try:
+            calls.rmdir(path)
+        except OSError:
+            return
+        path = path.parent
+
+
+def remove_tree(path: Path) -> None:
+    """Removes a directory of unfinished work and all below it, without following links. Never raises."""
+    for item in [] if path.is_symlink() else _entries(path):
+        if item.is_dir(follow_symlinks=False):
+            remove_tree(Path(item.path))
+        else:
+            with suppress(OSError):
+                calls.unlink(Path(item.path))
+    with suppress(OSError):
+        calls.rmdir(path)
+
+
+def _entries(path: Path) -> list[os.DirEntry[str]]:
+    try:
+        return names_in(path)
+    except SystemFault:
+        return []
+
+
+def mkdirs(path: Path, *, below: Path | None = None) -> None:
+    """Makes `path` and its missing parents, each durable in its own parent. Below `below`, nothing may be a link."""
+    if below is not None:
+        check_directories(below, *path.relative_to(below).parts)
+    missing: list[Path] = []
+    while not os.path.isdir(path):
+        missing.append(path)
+        if path == path.parent:
+            break
+        path = path.parent
+    for directory in reversed(missing):
+        try:
+            with suppress(FileExistsError):
+                calls.mkdir(directory)
+            if not os.path.isdir(directory):
+                raise not_plain(directory, "a directory")
+        except OSError as error:
+            raise system_fault("create", directory, error) from error
+        sync_directories([directory.parent])
+
+
+def sync_directories(directories: Iterable[Path]) -> None:
+    """The names in these directories are on the disk when this returns."""
+    for directory in dict.fromkeys(directories):
+        try:
+            fd = calls.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise system_fault("write", directory, error) from error
+        try:
+            calls.fsync(fd)
+        except OSError as error:
+            raise system_fault("write", directory, error) from error
+        finally:
+            close(fd)
+
+
+def sync_directory(path: Path) -> None:
+    """The names in one directory are on the disk when this returns."""
+    sync_directories([path])
+
+
+def lock_descriptor(path: Path) -> int:
+    """A descriptor of a regular file or real directory to take a kernel lock on; a missing file is created empty."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        try:
+            fd = calls.open(path, flags)
+        except FileNotFoundError:
+            fd = calls.open(path, flags | os.O_CREAT)
+    except OSError as error:
+        _raise_open(path, error, "lock")
+    mode = os.fstat(fd).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        close(fd)
+        raise not_plain(path)
+    return fd

@@ -1,0 +1,80 @@
+"""Kernel locks: held open, released by the death of their holder, never broken by age.
+
+**shared** — every command that reads or writes holds `.persona/lock` shared. **exclusive** — only what deletes objects holds it
+exclusive. **work tree lock** — one command at a time changes the files beside `.persona`. **refs lock** — one move of refs at
+a time; it is held for milliseconds.
+
+The lock is `flock` on an open file description, so two threads of one process exclude each other as two processes do.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from persona.errors import BusyError
+from persona.store import files
+
+REFS_WAIT: Final = 30.0
+"""Seconds that a move of a ref waits for another one to end."""
+SHARED_WAIT: Final = 1.0
+"""Seconds that a command waits for an exclusive holder to end."""
+
+
+@contextmanager
+def _held(path: Path, operation: int, wait: float, busy: str) -> Iterator[None]:
+    fd = files.lock_descriptor(path)
+    try:
+        deadline = time.monotonic() + wait
+        pause = 0.0005
+        while True:
+            try:
+                fcntl.flock(fd, operation | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise BusyError(busy) from None
+            except OSError as error:
+                raise files.system_fault("lock", path, error) from error
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.02)
+        yield
+    finally:
+        files.close(fd)
+
+
+@contextmanager
+def shared(root: Path, *, wait: float = SHARED_WAIT) -> Iterator[None]:
+    """Holds `root/lock` shared (`root` is the `.persona` directory); `BusyError` when it is held exclusive."""
+    busy = f"{root} is being cleaned up by another command; run this again when it is done"
+    with _held(root / "lock", fcntl.LOCK_SH, wait, busy):
+        yield
+
+
+@contextmanager
+def exclusive(root: Path, *, wait: float = 0.0) -> Iterator[None]:
+    """Holds `root/lock` exclusive; `BusyError` when any other command runs."""
+    busy = f"{root} is in use by another command; run this again when it is done"
+    with _held(root / "lock", fcntl.LOCK_EX, wait, busy):
+        yield
+
+
+@contextmanager
+def worktree_lock(root: Path, *, wait: float = 0.0) -> Iterator[None]:
+    """Holds the work tree's lock, `root/state/worktree.lock`; `BusyError` when another command changes the work tree."""
+    files.mkdirs(root / "state", below=root)
+    busy = f"another command is changing the work tree {root.parent}; run this again when it is done"
+    with _held(root / "state" / "worktree.lock", fcntl.LOCK_EX, wait, busy):
+        yield
+
+
+@contextmanager
+def refs_lock(root: Path, *, wait: float = REFS_WAIT) -> Iterator[None]:
+    """Holds the lock that orders moves of refs: on the directory `root/refs` itself."""
+    files.mkdirs(root / "refs", below=root)
+    with _held(root / "refs", fcntl.LOCK_EX, wait, f"another command is moving the refs of {root}"):
+        yield

@@ -1,0 +1,250 @@
+"""**store** — one `.persona` directory: its format, objects, refs, and the small files beside them.
+
+**state** — a checked JSON value that must not be lost (a merge under way, what the work tree's weights are): damage is an error.
+**cache** — checked bytes that can be computed again: damaged is as good as absent.
+
+Opening reads one short file and looks at a few directories; nothing is scanned. A format or required feature that this
+persona does not know lets it read, and refuses every write.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+from blake3 import blake3
+
+from persona.errors import IntegrityError, NotARepository, PersonaError, Refused, UsageError
+from persona.limits import MAX_REF_BYTES, MAX_STATE_BYTES
+from persona.store import files, lock
+from persona.store.objects import ObjectStore
+from persona.store.refs import Refs
+
+DIRECTORY: Final = ".persona"
+FORMAT_VERSION: Final = 1
+FEATURES: Final[frozenset[str]] = frozenset()
+"""Required features that this persona knows."""
+
+_FORMAT: Final = re.compile(r"persona (\d{1,6})\n((?:[a-z0-9-]{1,64}\n)*)")
+_DIRECTORIES: Final = (
+    "refs",
+    "refs/heads",
+    "refs/tags",
+    "refs/remotes",
+    "refs/bases",
+    "refs/vectors",
+    "refs/notes",
+    "logs",
+    "packs",
+    "objects",
+    "state",
+    "cache",
+    "tmp",
+)
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}(/[A-Za-z0-9][A-Za-z0-9._-]{0,127}){0,3}")
+_CHECK: Final = 32
+
+
+class Store:
+    """An open store. `root` is the `.persona` directory, `worktree` the directory that holds it."""
+
+    def __init__(self, root: Path, version: int, features: tuple[str, ...]) -> None:
+        self.root = root
+        self.worktree = root.parent
+        self.version = version
+        self.features = features
+
+    @classmethod
+    def create(cls, worktree: Path, *, branch: str = "main") -> Store:
+        """Makes `.persona` in `worktree` (created when missing), HEAD on the unborn `branch`.
+
+        Everything is made under another name and renamed last, so there is a whole store or none. `Refused` where one exists.
+        """
+        root = worktree / DIRECTORY
+        if os.path.lexists(root):
+            raise Refused(f"{root} exists already")
+        files.mkdirs(worktree)
+        making = worktree / f"{DIRECTORY}.making-{os.getpid()}-{os.urandom(4).hex()}"
+        try:
+            for name in _DIRECTORIES:
+                files.mkdirs(making / name)
+            files.write_file(making / ".gitignore", b"*\n")
+            files.write_file(making / "config", b"")
+            files.write_file(making / "lock", b"")
+            Refs(making).set_head(("ref", f"refs/heads/{branch}"), who="", when=(0, 0), why="")
+            files.write_file(making / "format", b"persona %d\n" % FORMAT_VERSION)
+            files.rename(making, root)
+            files.sync_directory(worktree)
+        except BaseException:
+            files.remove_tree(making)
+            raise
+        return cls(root, FORMAT_VERSION, ())
+
+    @classmethod
+    def open(cls, worktree: Path) -> Store:
+        """The store of a work tree; `NotARepository` where there is none, `IntegrityError` when it is not one."""
+        root = worktree / DIRECTORY
+        if not os.path.lexists(root):
+            raise NotARepository(f"{worktree} is not a persona repository; make one with: persona init")
+        for name in _DIRECTORIES:
+            files.check_directories(root, *name.split("/")[:1])
+        path = root / "format"
+        data = files.read_file(path, limit=MAX_REF_BYTES)
+        match = _FORMAT.fullmatch((data or b"").decode("utf-8", "replace"))
+        if match is None or match[1] == "0":
+            raise IntegrityError(
+                f"{path} is missing or damaged; it should read: persona {FORMAT_VERSION}", file=str(path)
+            )
+        return cls(root, int(match[1]), tuple(match[2].split()))
+
+    def require_writable(self) -> None:
+        """`Refused` when the store's format is newer than this persona."""
+        unknown = [feature for feature in self.features if feature not in FEATURES]
+        if self.version > FORMAT_VERSION:
+            raise Refused(
+                f"{self.root} has format {self.version}; this persona writes format {FORMAT_VERSION}. "
+                f"Install a persona that knows format {self.version}"
+            )
+        if unknown:
+            raise Refused(
+                f"{self.root} needs {', '.join(unknown)}, which this persona does not know. Install a newer one"
+            )
+
+    @cached_property
+    def objects(self) -> ObjectStore:
+        """The objects."""
+        return ObjectStore(self.root, require_writable=self.require_writable)
+
+    @cached_property
+    def refs(self) -> Refs:
+        """The refs and HEAD."""
+        return Refs(self.root, require_writable=self.require_writable)
+
+    @property
+    def config_path(self) -> Path:
+        """The user's own TOML."""
+        return self.root / "config"
+
+    def shared(self) -> AbstractContextManager[None]:
+        """Holds the store shared: what every command that reads or writes does while it runs."""
+        return lock.shared(self.root)
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Holds the store alone: what deletes objects."""
+        return lock.exclusive(self.root)
+
+    def worktree_lock(self) -> AbstractContextManager[None]:
+        """Holds the work tree's lock."""
+        return lock.worktree_lock(self.root)
+
+    def state(self, name: str) -> StateFile:
+        """A checked JSON value in `state/`, by name (letters, digits, . _ - and /)."""
+        return StateFile(self, _checked_name(name))
+
+    def states(self) -> list[str]:
+        """The names of the values in `state/`."""
+        return [name.removesuffix(".json") for name in self._names("state") if name.endswith(".json")]
+
+    def cache(self, name: str) -> CacheFile:
+        """Checked bytes in `cache/`, by name (letters, digits, . _ - and /)."""
+        return CacheFile(self, _checked_name(name))
+
+    def _names(self, folder: str) -> Iterator[str]:
+        top = files.check_directories(self.root, folder)
+        pending = [top]
+        while pending:
+            for item in files.names_in(pending.pop()):
+                if item.is_dir(follow_symlinks=False):
+                    pending.append(Path(item.path))
+                else:
+                    yield str(Path(item.path).relative_to(top))
+
+
+class StateFile:
+    """One JSON value in `state/`."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._store = store
+        self._name = name
+        self.path = store.root / "state" / f"{name}.json"
+
+    def read(self) -> Any:
+        """The value, or None where none was written. `IntegrityError` when the file is damaged."""
+        files.check_directories(self._store.root, "state", *self._name.split("/")[:-1])
+        data = files.read_file(self.path, limit=MAX_STATE_BYTES)
+        if data is None:
+            return None
+        check, _, text = data.partition(b"\n")
+        if check != self._check(text):
+            raise IntegrityError(f"{self.path} is damaged", kind="state", file=str(self.path))
+        return json.loads(text)
+
+    def write(self, value: Any) -> None:
+        """Replaces the value, durably."""
+        self._store.require_writable()
+        text = json.dumps(value, ensure_ascii=False, sort_keys=True, indent=1).encode() + b"\n"
+        files.mkdirs(self.path.parent, below=self._store.root)
+        files.mkdirs(self._store.root / "tmp", below=self._store.root)
+        files.write_file(self.path, [self._check(text) + b"\n", text], tmp_dir=self._store.root / "tmp")
+
+    def remove(self) -> None:
+        """Removes the value, durably; no harm where there is none."""
+        self._store.require_writable()
+        files.check_directories(self._store.root, "state", *self._name.split("/")[:-1])
+        if os.path.lexists(self.path):
+            files.remove(self.path)
+            files.sync_directory(self.path.parent)
+
+    def _check(self, text: bytes) -> bytes:
+        return b"blake3:" + blake3(b"state\x00%s\x00" % self._name.encode() + text).hexdigest().encode()
+
+
+class CacheFile:
+    """Bytes in `cache/` that can be computed again."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._store = store
+        self._name = name
+        self.path = store.root / "cache" / name
+
+    def read(self) -> bytes | None:
+        """The bytes, or None when they are absent, damaged or cannot be read."""
+        try:
+            files.check_directories(self._store.root, "cache", *self._name.split("/")[:-1])
+            data = files.read_file(self.path, limit=MAX_STATE_BYTES)
+        except PersonaError:
+            return None
+        if data is None or len(data) < _CHECK or data[:_CHECK] != self._check(data[_CHECK:]):
+            return None
+        return data[_CHECK:]
+
+    def write(self, data: files.Buffer) -> None:
+        """Replaces the bytes. Not synced: what a power cut damages is computed again."""
+        self._store.require_writable()
+        files.mkdirs(self.path.parent, below=self._store.root)
+        files.mkdirs(self._store.root / "tmp", below=self._store.root)
+        files.write_file(
+            self.path, [self._check(data), data], tmp_dir=self._store.root / "tmp", durable=False
+        )
+
+    def remove(self) -> None:
+        """Removes the bytes; no harm where there are none."""
+        files.check_directories(self._store.root, "cache", *self._name.split("/")[:-1])
+        files.remove(self.path)
+
+    def _check(self, data: files.Buffer) -> bytes:
+        hasher = blake3(b"cache\x00%s\x00" % self._name.encode())
+        hasher.update(data)
+        return hasher.digest()
+
+
+def _checked_name(name: str) -> str:
+    if not _NAME.fullmatch(name) or ".." in name:
+        raise UsageError(f"not a name for a file of the store: {name!r:.100}")
+    return name
