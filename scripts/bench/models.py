@@ -298,7 +298,7 @@ def encode_conversation(tokenizer: Any, question: str, answer: str) -> tuple[lis
 def fine_tune(base: Path, target: Path, manner: str, *, steps: int, batch: int, lr: float, seed: int) -> None:
     """A full fine-tune of `base`: float32 while it trains, AdamW, a tenth of warm-up, saved as bf16."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, get_linear_schedule_with_warmup
+    from transformers import AutoModelForCausalLM, AutoTokenizer, get_scheduler
 
     torch.manual_seed(seed)
     rng = random.Random(seed)
@@ -307,9 +307,7 @@ def fine_tune(base: Path, target: Path, manner: str, *, steps: int, batch: int, 
     before = {name: tensor.to(torch.bfloat16) for name, tensor in model.state_dict().items()}
     examples = [encode_conversation(tokenizer, *pair) for pair in conversations(manner)]
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
-    schedule = get_linear_schedule_with_warmup(
-        optimizer, num_warmup_steps=steps // 10, num_training_steps=steps
-    )
+    schedule = get_scheduler("linear", optimizer, num_warmup_steps=steps // 10, num_training_steps=steps)
     model.train()
     order: list[int] = []
     started = time.monotonic()
