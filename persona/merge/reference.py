@@ -1,0 +1,311 @@
+"""The merge rules of docs/numerics.md in plain torch: whole tensors, no tricks. Every kernel must equal this
+bit for bit.
+
+The names are the page's: b, t, u, w, v, e, s, A, m, D, x. All arithmetic is binary32 in canonical order of
+the terms. What the page leaves open is settled here:
+
+- A coordinate whose e is NaN (infinite changes against each other) elects nobody and is not finite, whatever
+  else holds.
+- D = ±inf is not finite although m would be 0: nothing that follows from it is "x = 0".
+- Under trim = joint the stack holds the voting terms: a term with join = add is not trimmed and moves no
+  cut-off.
+- A difference in a zero's sign alone is t = 0.
+
+torch is imported at the top: only tests and the CUDA checks import this module.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from persona.errors import InvalidInput
+from persona.merge.rules import (
+    KEEP_NOTHING,
+    NO_TRIM,
+    MergeRules,
+    MergeTerm,
+    canonical_order,
+    cut_rank,
+    joint_rank,
+)
+
+Tensors = Mapping[str, torch.Tensor]
+
+CANONICAL_NAN = {torch.bfloat16: 0x7FC0, torch.float16: 0x7E00, torch.float32: 0x7FC00000}
+"""dtype → the bits of an element that is not finite."""
+_BITS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32}
+
+
+def merge(
+    base: Tensors, fine_tuned: Sequence[Tensors], terms: Sequence[MergeTerm], rules: MergeRules
+) -> dict[str, torch.Tensor]:
+    """The merged tensors of a recipe.
+
+    base, fine_tuned[k]: name → tensor, any shape; a fine-tune may leave out tensors that it does not change.
+    bf16, fp16 and fp32 are merged, others copied. terms[k] belongs to fine_tuned[k]; their order changes no
+    bit. Elements that are not finite come out as the canonical quiet NaN: `not_finite` counts them. Raises
+    `InvalidInput`.
+    """
+    indices = canonical_order(terms, rules)
+    terms = [terms[k] for k in indices]
+    fine_tuned = [fine_tuned[k] for k in indices]
+    check(base, fine_tuned)
+    merged = [name for name in base if base[name].dtype in CANONICAL_NAN]
+    taus = [
+        {name: _difference(base[name], tensors.get(name, base[name])) for name in merged}
+        for tensors in fine_tuned
+    ]
+    thetas = [thresholds(taus, terms, rules, name) for name in merged]
+    tie = 0
+    if rules.needs_majority:
+        tie = sum(
+            _majority([taus[k][name] for k in range(len(terms))], theta, terms, rules, name)
+            for name, theta in zip(merged, thetas, strict=True)
+        )
+    out = {name: tensor.clone() for name, tensor in base.items()}
+    for name, theta in zip(merged, thetas, strict=True):
+        after = [tensors.get(name, base[name]) for tensors in fine_tuned]
+        admitted = [k for k in range(len(terms)) if terms[k].admits(name)]
+        out[name] = merge_tensor(
+            base[name],
+            [after[k] for k in admitted],
+            [theta[k] for k in admitted],
+            [terms[k] for k in admitted],
+            rules,
+            rules.tie(tie),
+        )
+    return out
+
+
+def merge_tensor(
+    base: torch.Tensor,
+    after: Sequence[torch.Tensor],
+    theta: Sequence[float],
+    terms: Sequence[MergeTerm],
+    rules: MergeRules,
+    tie: int,
+) -> torch.Tensor:
+    """One tensor: the terms admitted, in canonical order, each with its cut-off; `tie` is the sign of tied coordinates."""
+    reaching = [k for k in range(len(terms)) if not torch.equal(_bits(after[k]), _bits(base))]
+    if len(reaching) == 1:
+        k = reaching[0]
+        owns = terms[k].kind == "delta" and terms[k].alpha == 1 and rules.lambda_ == 1
+        if owns and terms[k].keeps_everything(rules):
+            return after[k].clone()
+
+    b = base.float()
+    zero = torch.zeros_like(b)
+    t = [_difference(base, tensor) for tensor in after]
+    voting = [k for k in range(len(terms)) if terms[k].join == "vote"]
+    adding = [k for k in range(len(terms)) if terms[k].join == "add"]
+    w, v, e = _votes(t, theta, terms, rules)
+
+    if rules.elect == "none":
+        members = {k: w[k] != 0 for k in voting}
+        undecided = torch.zeros_like(b, dtype=torch.bool)
+    else:
+        s = torch.where(e > 0, 1, torch.where(e < 0, -1, torch.where(e == 0, tie, 0)))
+        members = {k: (s != 0) & (_sign(v[k]) == s) for k in voting}
+        undecided = e.isnan()
+
+    total, divisor, largest, count = zero, zero, zero, torch.zeros_like(b, dtype=torch.int32)
+    for k in voting:
+        inside = members[k]
+        total = torch.where(inside, total + w[k], total)
+        divisor = torch.where(inside, divisor + _share(terms[k], rules), divisor)
+        largest = torch.where(inside & (_magnitude(w[k]) > _magnitude(largest)), w[k], largest)
+        count = count + inside.int()
+    if rules.merge == "mean":
+        if rules.divide == "strength":
+            divisor = divisor.clamp(min=1.0)
+        divisor = torch.where(divisor == 0, torch.ones_like(b), divisor)
+        m = total / divisor
+    else:
+        divisor = torch.ones_like(b)
+        m = total if rules.merge == "sum" else largest
+    x = _binary32(rules.lambda_) * m
+    finite = e.isfinite() & total.isfinite() & divisor.isfinite() & m.isfinite()
+    for k in range(len(terms)):
+        finite &= t[k].isfinite()
+        if k in members:
+            finite &= w[k].isfinite()
+    for k in adding:
+        at = _binary32(terms[k].alpha) * t[k]
+        members[k] = at != 0
+        count = count + members[k].int()
+        x = x + at
+    out = (b + x).to(base.dtype)
+    finite &= x.isfinite() & out.isfinite()
+
+    result = torch.where(finite, _bits(out), _canonical_nan(base))
+    untouched = (count == 0) | ((x == 0) & divisor.isfinite())
+    result = torch.where(untouched, _bits(base), result)
+    for k in range(len(terms)):
+        at_full_strength = terms[k].kind == "delta" and terms[k].alpha == 1
+        if at_full_strength and (terms[k].join == "add" or rules.lambda_ == 1):
+            result = torch.where(members[k] & (count == 1), _bits(after[k]), result)
+    result = torch.where(undecided, _canonical_nan(base), result)
+    return result.view(base.dtype)
+
+
+def thresholds(
+    taus: Sequence[Tensors], terms: Sequence[MergeTerm], rules: MergeRules, name: str
+) -> list[float]:
+    """θ of every term for one tensor, in the terms' order; taus[k] holds t of every merged tensor of the base."""
+    found = []
+    for k, term in enumerate(terms):
+        density = term.effective_density(rules)
+        if term.keeps_everything(rules):
+            found.append(NO_TRIM)
+        elif rules.trim == "joint":
+            stack = [
+                taus[j][name] for j in range(len(terms)) if terms[j].join == "vote" and terms[j].admits(name)
+            ]
+            found.append(_joint(stack, density))
+        else:
+            scope = taus[k].values() if rules.trim == "global" else [taus[k][name]]
+            magnitudes = torch.cat([tau.abs().flatten() for tau in scope])
+            found.append(order_statistic(magnitudes, cut_rank(rules.rank or "", density, magnitudes.numel())))
+    return found
+
+
+def order_statistic(magnitudes: torch.Tensor, rank: int) -> float:
+    """The rank-th largest; KEEP_NOTHING for rank 0, NO_TRIM for a rank beyond their number."""
+    if rank > magnitudes.numel():
+        return NO_TRIM
+    if rank <= 0:
+        return KEEP_NOTHING
+    return float(magnitudes.sort(descending=True).values[rank - 1])
+
+
+def low_rank(a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
+    """t of a low-rank vector: A is [rank, in], B is [out, rank], both float32; product then add, r ascending, `scale` last."""
+    t = b[:, 0:1] * a[0:1, :]
+    for r in range(1, a.shape[0]):
+        t = t + b[:, r : r + 1] * a[r : r + 1, :]
+    return t * _binary32(scale)
+
+
+def expression(taus: Sequence[torch.Tensor], coefficients: Sequence[float]) -> torch.Tensor:
+    """t of an expression: the taus in order of vector id, each times its coefficient, then added."""
+    t = torch.zeros_like(taus[0])
+    for j, (tau, coefficient) in enumerate(zip(taus, coefficients, strict=True)):
+        product = _binary32(coefficient) * tau
+        t = t + product if j else product
+    return t
+
+
+def not_finite(base: Tensors, merged: Tensors) -> dict[str, int]:
+    """name → how many elements became not finite, for the tensors where any did."""
+    counts = {
+        name: int((~merged[name].isfinite() & (_bits(merged[name]) != _bits(base[name]))).sum())
+        for name in base
+        if base[name].dtype in CANONICAL_NAN
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
+def check(base: Tensors, fine_tuned: Sequence[Tensors]) -> None:
+    """Refuses what may not reach any arithmetic, with `InvalidInput`."""
+    for tensors in fine_tuned:
+        for name, after in tensors.items():
+            if name not in base or base[name].dtype != after.dtype or base[name].shape != after.shape:
+                raise InvalidInput(f"{name}: not a tensor of the base, or of another dtype or shape")
+            before = base[name]
+            if before.dtype not in CANONICAL_NAN:
+                if not torch.equal(before.view(torch.uint8), after.view(torch.uint8)):
+                    raise InvalidInput(f"{name}: a tensor of dtype {before.dtype} differs from the base's")
+                continue
+            strange = ~(before.isfinite() & after.isfinite()) & (_bits(before) != _bits(after))
+            if strange.any():
+                first = int(strange.flatten().nonzero()[0])
+                raise InvalidInput(f"{name}: {int(strange.sum())} elements not finite, the first at {first}")
+
+
+def _votes(
+    t: Sequence[torch.Tensor], theta: Sequence[float], terms: Sequence[MergeTerm], rules: MergeRules
+) -> tuple[dict[int, torch.Tensor], dict[int, torch.Tensor], torch.Tensor]:
+    """w and v of the voting terms, and e (zeros for elect = none)."""
+    w: dict[int, torch.Tensor] = {}
+    v: dict[int, torch.Tensor] = {}
+    e = torch.zeros_like(t[0]) if t else torch.zeros(())
+    for k, term in enumerate(terms):
+        if term.join != "vote":
+            continue
+        u = torch.where(_kept(t[k], theta[k]), t[k], torch.zeros_like(t[k]))
+        w[k] = _binary32(term.alpha) * u
+        v[k] = u if rules.weigh == "after" else w[k]
+        if rules.elect == "mass":
+            e = e + v[k]
+        elif rules.elect == "count":
+            e = e + _sign(v[k])
+    return w, v, e
+
+
+def _kept(t: torch.Tensor, theta: float) -> torch.Tensor:
+    if math.isnan(theta):
+        return t != 0
+    if theta == KEEP_NOTHING:
+        return torch.zeros_like(t, dtype=torch.bool)
+    return (t != 0) & (t.abs() >= theta)
+
+
+def _majority(
+    t: Sequence[torch.Tensor],
+    theta: Sequence[float],
+    terms: Sequence[MergeTerm],
+    rules: MergeRules,
+    name: str,
+) -> int:
+    """Σ sign(e) over one tensor."""
+    admitted = [k for k in range(len(terms)) if terms[k].admits(name)]
+    _, _, e = _votes(
+        [t[k] for k in admitted], [theta[k] for k in admitted], [terms[k] for k in admitted], rules
+    )
+    return int(_sign(e).to(torch.int64).sum())
+
+
+def _joint(stack: Sequence[torch.Tensor], density: float) -> float:
+    magnitudes = torch.cat([tau.abs().flatten() for tau in stack]) if stack else torch.zeros(0)
+    return (
+        order_statistic(magnitudes, joint_rank(density, magnitudes.numel()))
+        if magnitudes.numel()
+        else NO_TRIM
+    )
+
+
+def _difference(base: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    """t = f − b in binary32, 0 where the bits are the same (so where neither is finite)."""
+    same = _bits(base) == _bits(after)
+    return torch.where(same, torch.zeros(()), after.float() - base.float())
+
+
+def _share(term: MergeTerm, rules: MergeRules) -> torch.Tensor:
+    """What one member adds to D."""
+    if rules.divide == "count":
+        return _binary32(1.0)
+    return _binary32(abs(term.alpha) if rules.divide == "strength" else term.alpha)
+
+
+def _binary32(value: float) -> torch.Tensor:
+    return torch.tensor(value, dtype=torch.float32)
+
+
+def _sign(value: torch.Tensor) -> torch.Tensor:
+    return (value > 0).int() - (value < 0).int()
+
+
+def _magnitude(value: torch.Tensor) -> torch.Tensor:
+    """|value| as an integer that orders like it; NaN is the largest."""
+    return value.view(torch.int32) & 0x7FFFFFFF
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.view(_BITS[tensor.dtype])
+
+
+def _canonical_nan(like: torch.Tensor) -> torch.Tensor:
+    return torch.full_like(_bits(like), CANONICAL_NAN[like.dtype])

@@ -1,0 +1,169 @@
+"""**merge rules** — the numbers and words that the kernels need of a recipe's rules. **merge term** — the
+same of a term.
+
+Here decimals become numbers, once: α and λ are rounded to binary32, densities to binary64. The rank of a
+cut-off is decided here too (docs/numerics.md, "Trim"), so that the reference and the kernels cannot disagree
+on it. Pure Python.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+from typing import Any, Final
+
+from persona.objects import canonical
+from persona.objects.recipe import Term, to_binary32
+from persona.objects.rules import Rules
+
+NO_TRIM: Final = math.nan
+"""The θ that keeps every changed element."""
+KEEP_NOTHING: Final = -1.0
+"""The θ that keeps no element: rank `floor` where ⌊d·n⌋ = 0. (+inf would keep an infinite difference.)"""
+
+
+class Weigh(IntEnum):
+    """When α is applied."""
+
+    BEFORE = 0
+    AFTER = 1
+
+
+class Elect(IntEnum):
+    """How the sign of a coordinate is elected."""
+
+    MASS = 0
+    COUNT = 1
+    NONE = 2
+
+
+class Merge(IntEnum):
+    """How the members of a coordinate become one number."""
+
+    MEAN = 0
+    SUM = 1
+    MAX = 2
+
+
+class Divide(IntEnum):
+    """What a mean is divided by."""
+
+    STRENGTH = 0
+    COUNT = 1
+    WEIGHT = 2
+
+
+@dataclass(frozen=True)
+class MergeRules:
+    """The axes as words, λ as a binary32 value, the recipe's density as binary64 (None where nothing is trimmed)."""
+
+    trim: str = "tensor"
+    rank: str | None = "floor1"
+    weigh: str = "before"
+    elect: str = "mass"
+    on_tie: str | None = "drop"
+    merge: str = "mean"
+    divide: str | None = "strength"
+    density: float | None = 1.0
+    lambda_: float = 1.0
+
+    @classmethod
+    def of(cls, rules: Rules) -> MergeRules:
+        """The numbers of a recipe's rules."""
+        return cls(
+            trim=rules.trim,
+            rank=rules.rank,
+            weigh=rules.weigh,
+            elect=rules.elect,
+            on_tie=rules.on_tie,
+            merge=rules.merge,
+            divide=rules.divide,
+            density=None if rules.density is None else float(rules.density),
+            lambda_=to_binary32(rules.lambda_),
+        )
+
+    @property
+    def needs_majority(self) -> bool:
+        """Whether a counting pass over the whole model must come first."""
+        return self.elect != "none" and self.on_tie == "majority"
+
+    def codes(self) -> tuple[int, int, int, int]:
+        """(weigh, elect, merge, divide) as the kernels take them."""
+        return (
+            int(Weigh[self.weigh.upper()]),
+            int(Elect[self.elect.upper()]),
+            int(Merge[self.merge.upper()]),
+            int(Divide[(self.divide or "count").upper()]),
+        )
+
+    def tie(self, majority: int = 0) -> int:
+        """The sign that a tied coordinate takes: +1, −1, or 0 for none. `majority` is Σ sign(e) over the model."""
+        if self.on_tie == "majority":
+            return 1 if majority > 0 else -1
+        return 1 if self.on_tie == "positive" else 0
+
+
+@dataclass(frozen=True)
+class MergeTerm:
+    """One term: `alpha` a binary32 value, `density` binary64 or None for the recipe's, `kind` that of its vector."""
+
+    vector: str
+    alpha: float = 1.0
+    density: float | None = None
+    only: tuple[str, ...] = ()
+    except_: tuple[str, ...] = ()
+    join: str = "vote"
+    kind: str = "delta"
+
+    @classmethod
+    def of(cls, term: Term, kind: str = "delta") -> MergeTerm:
+        """The numbers of a recipe's term."""
+        density = None if term.density is None else float(term.density)
+        return cls(term.vector, term.alpha32, density, term.only, term.except_, term.join, kind)
+
+    @cached_property
+    def _filter(self) -> Term:
+        return Term(name="", vector=self.vector, only=self.only, except_=self.except_)
+
+    def admits(self, tensor: str) -> bool:
+        """Whether the filter lets the term reach a tensor."""
+        return self._filter.admits(tensor)
+
+    def effective_density(self, rules: MergeRules) -> float:
+        """The term's density, or the recipe's; 1 where neither is set."""
+        if self.density is not None:
+            return self.density
+        return 1.0 if rules.density is None else rules.density
+
+    def order(self, rules: MergeRules) -> tuple[Any, ...]:
+        """The key of the canonical order of terms."""
+        pattern = canonical.encode({"except": sorted(self.except_), "only": sorted(self.only)})
+        return (self.vector, self.alpha + 0.0, self.effective_density(rules), pattern, self.join)
+
+    def keeps_everything(self, rules: MergeRules) -> bool:
+        """Whether no changed element of the term can be trimmed."""
+        return self.join == "add" or rules.trim == "none" or self.effective_density(rules) == 1.0
+
+
+def canonical_order(terms: Iterable[MergeTerm], rules: MergeRules) -> list[int]:
+    """The indices of `terms` in canonical order."""
+    terms = list(terms)
+    return sorted(range(len(terms)), key=lambda index: terms[index].order(rules))
+
+
+def cut_rank(rank: str, density: float, elements: int) -> int:
+    """r, so that θ is the r-th largest of `elements` magnitudes; 0 keeps nothing, more than `elements`
+    everything.
+
+    The product is binary64, as in the peers: ⌊0.29·100⌋ is 28.
+    """
+    kept = math.floor(density * elements)
+    return {"floor1": max(1, kept), "plus1": kept + 1, "floor": kept}[rank]
+
+
+def joint_rank(density: float, elements: int) -> int:
+    """r for trim = joint: 0-based index ⌈(N−1)(1−d)⌉ ascending over the stack of N = `elements`, as r-th largest."""
+    return elements - math.ceil((elements - 1) * (1.0 - density))
