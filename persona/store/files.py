@@ -3,9 +3,10 @@
 **call** — one system call; all of them go through `calls`, so that a test can record them or make them fail.
 **output** — a file being filled beside its target under a name of its own, and published whole by a rename.
 
-Invariants: a file appears whole or not at all; it is on the disk before its name is; a failed fsync is never retried and
-publishes nothing; whatever fails removes its temporary and raises `SystemFault`. Nothing here follows a symbolic link in
-the last part of a path, opens a FIFO or device as a file, or writes through a hard link.
+Invariants: a file appears whole or not at all; it is on the disk before its name is; a failed fsync is never
+retried and publishes nothing; whatever fails removes its temporary and raises `SystemFault`. Nothing here
+follows a symbolic link in the last part of a path, opens a FIFO or device as a file, or writes through a
+hard link.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import secrets
 import stat
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -32,30 +33,39 @@ _IOV_MAX: Final = 512
 
 
 class Calls:
-    """The system calls that touch the disk, one method each. Tests put a subclass in their place with `replaced_calls`."""
+    """The system calls that touch the disk, one method each. Tests put a subclass in their place with
+    `replaced_calls`.
+    """
 
     def __init__(self) -> None:
-        self._sync_file_range: object = None
+        self._sync_file_range: Callable[[int, int, int, int], object] | None = None
 
     def open(self, path: Path, flags: int, mode: int = 0o666) -> int:
+        """Opens a file; `flags` as of open(2)."""
         return os.open(path, flags, mode)
 
     def close(self, fd: int) -> None:
+        """Closes a descriptor."""
         os.close(fd)
 
     def pread(self, fd: int, count: int, offset: int) -> bytes:
+        """Reads up to `count` bytes at `offset`."""
         return os.pread(fd, count, offset)
 
     def append(self, fd: int, data: Buffer) -> int:
+        """Writes to a descriptor that appends."""
         return os.write(fd, data)
 
     def pwritev(self, fd: int, buffers: Sequence[Buffer], offset: int) -> int:
+        """Writes buffers one after another at `offset`."""
         return os.pwritev(fd, buffers, offset)
 
     def truncate(self, fd: int, length: int) -> None:
+        """Sets the length of a file."""
         os.ftruncate(fd, length)
 
     def fsync(self, fd: int) -> None:
+        """Makes a file or directory durable, past the drive's own cache where the system can."""
         if sys.platform == "darwin":
             import fcntl
 
@@ -64,15 +74,19 @@ class Calls:
             os.fsync(fd)
 
     def rename(self, source: Path, target: Path) -> None:
+        """Replaces `target` by `source`."""
         os.replace(source, target)
 
     def unlink(self, path: Path) -> None:
+        """Removes a name."""
         os.unlink(path)
 
     def mkdir(self, path: Path) -> None:
+        """Makes a directory."""
         os.mkdir(path)
 
     def rmdir(self, path: Path) -> None:
+        """Removes an empty directory."""
         os.rmdir(path)
 
     def start_write_back(self, fd: int) -> None:
@@ -82,12 +96,18 @@ class Calls:
         if self._sync_file_range is None:
             import ctypes
 
-            function = getattr(ctypes.CDLL(None), "sync_file_range", False)
-            if function:
+            try:
+                function = ctypes.CDLL(None).sync_file_range
+            except AttributeError:
+                self._sync_file_range = _no_write_back
+            else:
                 function.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
-            self._sync_file_range = function
-        if callable(self._sync_file_range):
-            self._sync_file_range(fd, 0, 0, 2)  # SYNC_FILE_RANGE_WRITE, to the end of the file
+                self._sync_file_range = function
+        self._sync_file_range(fd, 0, 0, 2)  # SYNC_FILE_RANGE_WRITE, to the end of the file
+
+
+def _no_write_back(fd: int, offset: int, length: int, flags: int) -> None:
+    pass
 
 
 calls: Calls = Calls()
@@ -127,11 +147,21 @@ def _raise_open(path: Path, error: OSError, doing: str) -> NoReturn:
     raise system_fault(doing, path, error) from error
 
 
+def plain_view(buffer: Buffer) -> memoryview:
+    """The bytes of a contiguous buffer of any element type."""
+    view = memoryview(buffer)
+    if not view.nbytes:
+        return memoryview(b"")
+    return view if view.format == "B" and view.ndim == 1 else view.cast("B")
+
+
 # -- reading
 
 
 def open_regular(path: Path) -> tuple[int, int] | None:
-    """A descriptor of a regular file and its size, or None where there is none. The caller closes it with `close`."""
+    """A descriptor of a regular file and its size, or None where there is none. The caller closes it with
+    `close`.
+    """
     try:
         fd = calls.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -171,8 +201,8 @@ def read_at(fd: int, count: int, offset: int, path: Path) -> bytes:
 def read_file(path: Path, *, limit: int) -> bytes | None:
     """All bytes of a regular file, or None where there is none.
 
-    Raises `IntegrityError` for a file of more than `limit` bytes and for anything that is not a regular file, `SystemFault`
-    when it cannot be read.
+    Raises `IntegrityError` for a file of more than `limit` bytes and for anything that is not a regular
+    file, `SystemFault` when it cannot be read.
     """
     opened = open_regular(path)
     if opened is None:
@@ -189,7 +219,9 @@ def read_file(path: Path, *, limit: int) -> bytes | None:
 
 
 def check_directories(root: Path, *parts: str) -> Path:
-    """`root/parts…`, none of whose parts (`root` included) is a symbolic link or file. Missing ones are no harm."""
+    """`root/parts…`, none of whose parts (`root` included) is a symbolic link or file. Missing ones are no
+    harm.
+    """
     path = root
     for part in ("", *parts):
         path = path / part if part else path
@@ -223,7 +255,8 @@ def names_in(directory: Path) -> list[os.DirEntry[str]]:
 class Output:
     """A file being filled under a name of its own in `directory`, published by a rename.
 
-    `write` appends (one thread at a time); `pwrite` may be called from many threads. As a context manager it discards what was not published.
+    `write` appends (one thread at a time); `pwrite` may be called from many threads. As a context manager it
+    discards what was not published.
     """
 
     def __init__(self, path: Path, fd: int) -> None:
@@ -264,9 +297,9 @@ class Output:
 
     def pwrite(self, data: Buffer | Sequence[Buffer], offset: int) -> int:
         """Writes all of `data` (one buffer, or several in order) at `offset`; returns its length in bytes."""
-        pieces = [data] if isinstance(data, (bytes, bytearray, memoryview)) else list(data)
-        pieces = [view for view in (memoryview(piece) for piece in pieces) if view.nbytes]
-        pieces = [view if view.format == "B" and view.ndim == 1 else view.cast("B") for view in pieces]
+        buffers = [data] if isinstance(data, (bytes, bytearray, memoryview)) else data
+        pieces = [plain_view(buffer) for buffer in buffers]
+        pieces = [piece for piece in pieces if piece.nbytes]
         total = sum(view.nbytes for view in pieces)
         try:
             while pieces:
@@ -310,7 +343,9 @@ class Output:
         self.published = True
 
     def publish(self, target: Path, *, sync_directory: bool = True) -> None:
-        """Syncs, closes and renames to `target`; the directory is synced too unless the caller does that for many."""
+        """Syncs, closes and renames to `target`; the directory is synced too unless the caller does that for
+        many.
+        """
         self.finish()
         self.rename_to(target)
         if sync_directory:
@@ -339,7 +374,8 @@ class Output:
 def write_file(
     path: Path, data: Buffer | Sequence[Buffer], *, tmp_dir: Path | None = None, durable: bool = True
 ) -> None:
-    """Makes `path` hold `data`, whole or not at all: a temporary in `tmp_dir` or beside, fsync, rename, fsync of the directory.
+    """Makes `path` hold `data`, whole or not at all: a temporary in `tmp_dir` or beside, fsync, rename,
+    fsync of the directory.
 
     Not `durable`: no fsync, for what is checked when read and safe to lose. The directory must exist.
     """
@@ -356,7 +392,8 @@ def _temporary_prefix(path: Path, tmp_dir: Path | None) -> str:
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """Appends `line` to a regular file, creating it, and fsyncs it. The caller holds the lock that orders appends.
+    """Appends `line` to a regular file, creating it, and fsyncs it. The caller holds the lock that orders
+    appends.
 
     A file with more than one hard link is copied first, so that what else links to it does not change.
     """
@@ -438,24 +475,32 @@ def _entries(path: Path) -> list[os.DirEntry[str]]:
 
 
 def mkdirs(path: Path, *, below: Path | None = None) -> None:
-    """Makes `path` and its missing parents, each durable in its own parent. Below `below`, nothing may be a link."""
-    if below is not None:
-        check_directories(below, *path.relative_to(below).parts)
-    missing: list[Path] = []
-    while not os.path.isdir(path):
-        missing.append(path)
-        if path == path.parent:
-            break
-        path = path.parent
-    for directory in reversed(missing):
-        try:
-            with suppress(FileExistsError):
-                calls.mkdir(directory)
+    """Makes `path` and its missing parents, durably. Below `below` nothing may be a link."""
+    sync_directories(sorted(make_directories([path], below=below)))
+
+
+def make_directories(paths: Iterable[Path], *, below: Path | None = None) -> set[Path]:
+    """As `mkdirs`, of several; returns the directories with new names, which the caller has yet to sync."""
+    grown: set[Path] = set()
+    for path in paths:
+        if below is not None:
+            check_directories(below, *path.relative_to(below).parts)
+        missing: list[Path] = []
+        while not os.path.isdir(path):
+            missing.append(path)
+            if path == path.parent:
+                break
+            path = path.parent
+        for directory in reversed(missing):
+            try:
+                with suppress(FileExistsError):
+                    calls.mkdir(directory)
+            except OSError as error:
+                raise system_fault("create", directory, error) from error
             if not os.path.isdir(directory):
                 raise not_plain(directory, "a directory")
-        except OSError as error:
-            raise system_fault("create", directory, error) from error
-        sync_directories([directory.parent])
+            grown.add(directory.parent)
+    return grown
 
 
 def sync_directories(directories: Iterable[Path]) -> None:
@@ -479,7 +524,9 @@ def sync_directory(path: Path) -> None:
 
 
 def lock_descriptor(path: Path) -> int:
-    """A descriptor of a regular file or real directory to take a kernel lock on; a missing file is created empty."""
+    """A descriptor of a regular file or real directory to take a kernel lock on; a missing file is created
+    empty.
+    """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         try:

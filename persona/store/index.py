@@ -1,13 +1,16 @@
-"""**entry** — where in a pack one object lies. **footer** — a pack's entries in the order of its records, at its end.
+"""**entry** — where in a pack one object lies. **footer** — a pack's entries in the order of its records, at
+its end.
 **idx** — the same entries sorted by id, in a file beside the pack; searched by bisection.
 
     idx     magic "PVI1", zeros (4), count (8), pack length (8), pack name (32)
-            256 running counts of ids by first byte (8 each), ids (32 each), then kind (1), offset (8), length (8) each
+            256 running counts of ids by first byte (8 each), ids (32 each),
+            then kind (1), offset (8), length (8) each
             BLAKE3 of all before (32)
     footer  entries: id (32), kind (1), offset (8), length (8) each
             count (8), pack name (32), BLAKE3 of the footer up to here (32), magic "PVF1" (4)
 
-Integers are little-endian, kinds as in records. An idx whose check, name or pack length is not right is as good as absent.
+Integers are little-endian, kinds as in records. An idx whose check, name or pack length is not right is as
+good as absent.
 """
 
 from __future__ import annotations
@@ -155,7 +158,9 @@ def footer_bytes(trailer: bytes, where: str) -> int:
 
 
 def decode_footer(data: bytes, where: str) -> tuple[list[Entry], str]:
-    """The entries in the order of the pack, and the pack's name; `IntegrityError` naming `where` unless the check holds."""
+    """The entries in the order of the pack, and the pack's name; `IntegrityError` naming `where` unless the
+    check holds.
+    """
     if len(data) != footer_bytes(data[-TRAILER_BYTES:], where):
         raise IntegrityError(f"{where}: the footer is damaged", kind="pack", file=where)
     _, name, check, _ = _TRAILER.unpack(data[-TRAILER_BYTES:])
@@ -170,7 +175,9 @@ def decode_footer(data: bytes, where: str) -> tuple[list[Entry], str]:
 
 
 def pack_name(ids: Iterable[str], salt: int = 0) -> str:
-    """The name of a pack: BLAKE3 of its ids in ascending order; `salt` tells apart two packs of the same objects."""
+    """The name of a pack: BLAKE3 of its ids in ascending order; `salt` tells apart two packs of the same
+    objects.
+    """
     hasher = blake3(b"pack\x00%d\x00" % salt)
     hasher.update(bytes.fromhex("".join(sorted(ids))))
     return hasher.hexdigest()

@@ -1,10 +1,11 @@
 """Kernel locks: held open, released by the death of their holder, never broken by age.
 
-**shared** — every command that reads or writes holds `.persona/lock` shared. **exclusive** — only what deletes objects holds it
-exclusive. **work tree lock** — one command at a time changes the files beside `.persona`. **refs lock** — one move of refs at
-a time; it is held for milliseconds.
+**shared** — every command that reads or writes holds `.persona/lock` shared. **exclusive** — only what
+deletes objects holds it exclusive. **work tree lock** — one command at a time changes the files beside
+`.persona`. **refs lock** — one move of refs at a time; it is held for milliseconds.
 
-The lock is `flock` on an open file description, so two threads of one process exclude each other as two processes do.
+The lock is `flock` on an open file description, so two threads of one process exclude each other as two
+processes do.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def _held(path: Path, operation: int, wait: float, busy: str) -> Iterator[None]:
 
 @contextmanager
 def shared(root: Path, *, wait: float = SHARED_WAIT) -> Iterator[None]:
-    """Holds `root/lock` shared (`root` is the `.persona` directory); `BusyError` when it is held exclusive."""
+    """Holds `root/lock` shared (`root` is `.persona`); `BusyError` when it is held exclusive."""
     busy = f"{root} is being cleaned up by another command; run this again when it is done"
     with _held(root / "lock", fcntl.LOCK_SH, wait, busy):
         yield
@@ -65,7 +66,9 @@ def exclusive(root: Path, *, wait: float = 0.0) -> Iterator[None]:
 
 @contextmanager
 def worktree_lock(root: Path, *, wait: float = 0.0) -> Iterator[None]:
-    """Holds the work tree's lock, `root/state/worktree.lock`; `BusyError` when another command changes the work tree."""
+    """Holds the work tree's lock, `root/state/worktree.lock`; `BusyError` when another command changes the
+    work tree.
+    """
     files.mkdirs(root / "state", below=root)
     busy = f"another command is changing the work tree {root.parent}; run this again when it is done"
     with _held(root / "state" / "worktree.lock", fcntl.LOCK_EX, wait, busy):

@@ -1,7 +1,8 @@
 """**pack** — an immutable file of records: `MAGIC`, the records one after another, the footer (see `index`).
 
-A pack is named by its ids. It is filled under `tmp/`, synced, renamed, and never changed again. Its idx is a convenience: when it is
-missing or damaged it is rebuilt from the footer, and when that is damaged too, from the records themselves.
+A pack is named by its ids. It is filled under `tmp/`, synced, renamed, and never changed again. Its idx is a
+convenience: when it is missing or damaged it is rebuilt from the footer, and when that is damaged too, from
+the records themselves.
 """
 
 from __future__ import annotations
@@ -95,7 +96,9 @@ class Pack:
         return self.path.with_suffix(IDX_SUFFIX)
 
     def index(self) -> Index:
-        """The idx: read, or rebuilt from the pack and written again. `IntegrityError` when the pack is no pack at all."""
+        """The idx: read, or rebuilt from the pack and written again. `IntegrityError` when the pack is no
+        pack at all.
+        """
         if self._index is None:
             with self._lock:
                 if self._index is None:
@@ -107,7 +110,9 @@ class Pack:
         return self.index().find(id)
 
     def read_record(self, entry: Entry) -> bytes:
-        """The bytes of a record, not yet verified. Raises `IntegrityError` when the pack is too short, `SystemFault`."""
+        """The bytes of a record, not yet verified. Raises `IntegrityError` when the pack is too short,
+        `SystemFault`.
+        """
         with self._opened() as (fd, length):
             if entry.offset + entry.length > length:
                 raise IntegrityError(
@@ -147,7 +152,9 @@ class Pack:
                 offset += header.length
 
     def check_frame(self) -> None:
-        """`IntegrityError` unless magic, records, footer and idx fit each other without a gap. Reads no segment."""
+        """`IntegrityError` unless magic, records, footer and idx fit each other without a gap. Reads no
+        segment.
+        """
         where = str(self.path)
         entries = self.footer()
         with self._opened() as (fd, length):

@@ -13,9 +13,9 @@
     108     17·n   a segment each: stored bytes (8), raw bytes (8), encoding (1: 0 raw, 1 zstd)
     …       16     BLAKE3 of the header up to here, first 16 bytes
 
-Invariants: the stored bytes are verified before any of them is decompressed; a frame must be one, declare exactly the raw
-length of its header, ask for no dictionary and at most `ZSTD_WINDOW_BYTES` of window, and end where its segment does.
-The id is a claim here: who knows the payload verifies it.
+Invariants: the stored bytes are verified before any of them is decompressed; a frame must be one, declare
+exactly the raw length of its header, ask for no dictionary and at most `ZSTD_WINDOW_BYTES` of window, and
+end where its segment does. The id is a claim here: who knows the payload verifies it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ _local = threading.local()
 
 @dataclass(frozen=True)
 class Header:
-    """What a record says of itself before its segments: lengths in bytes, `segments` as (stored, raw, encoding)."""
+    """What a record says of itself before its segments: lengths in bytes, `segments` as (stored, raw,
+    encoding).
+    """
 
     kind: str
     version: int
@@ -101,7 +103,9 @@ class Record:
 
 @dataclass(frozen=True)
 class PackedRecord:
-    """A record ready to be written: `pieces` in order, `length` bytes together, `raw_bytes` before compression."""
+    """A record ready to be written: `pieces` in order, `length` bytes together, `raw_bytes` before
+    compression.
+    """
 
     kind: str
     id: str
@@ -120,10 +124,12 @@ def pack_record(
     level: str = "bulk",
     version: int = 1,
 ) -> PackedRecord:
-    """The record of an object. `segments` are contiguous buffers (bytes, memoryview, numpy arrays) and are copied.
+    """The record of an object. `segments` are contiguous buffers (bytes, memoryview, numpy arrays) and are
+    copied.
 
-    `level`: "bulk" for planes of elements (zstd level 1, min_match 7, hash_log 6), "small" for text and tables (level 3, raw
-    below 4 KiB). A segment stays raw where zstd gains under 3 %. Thread-safe; releases the GIL while it compresses.
+    `level`: "bulk" for planes of elements (zstd level 1, min_match 7, hash_log 6), "small" for text and
+    tables (level 3, raw below 4 KiB). A segment stays raw where zstd gains under 3 %. Thread-safe; releases
+    the GIL while it compresses.
     """
     if len(segments) > MAX_SEGMENTS:
         raise ValueError(f"{len(segments)} segments, more than {MAX_SEGMENTS}")
@@ -184,7 +190,9 @@ def parse_header(buffer: Buffer, where: str) -> Header:
 
 
 def verify_stored(header: Header, buffer: Buffer, where: str) -> memoryview:
-    """The stored bytes of a record, verified against its header's BLAKE3; `buffer` is the whole record and no more."""
+    """The stored bytes of a record, verified against its header's BLAKE3; `buffer` is the whole record and
+    no more.
+    """
     view = memoryview(buffer)
     if view.nbytes != header.length:
         raise _damaged(header, where, f"has {view.nbytes} bytes instead of {header.length}")
@@ -199,13 +207,15 @@ def unpack_record(
 ) -> Record:
     """Verifies and decompresses one whole record.
 
-    `IntegrityError` naming kind, id and `where` when it is another object, damaged, of more than `max_raw` raw bytes, or holds a
-    frame that is not exactly what the header declares. Raw segments are views into `buffer`.
+    `IntegrityError` naming kind, id and `where` when it is another object, damaged, of more than `max_raw`
+    raw bytes, or holds a frame that is not exactly what the header declares. Raw segments are views into
+    `buffer`.
     """
     header = parse_header(buffer, where)
     if header.id != expect_id or (expect_kind is not None and header.kind != expect_kind):
         raise IntegrityError(
-            f"{where}: holds {header.kind} {header.id[:12]} where {expect_kind or 'object'} {expect_id[:12]} should be",
+            f"{where}: holds {header.kind} {header.id[:12]} "
+            f"where {expect_kind or 'object'} {expect_id[:12]} should be",
             kind=expect_kind,
             id=expect_id,
             file=where,

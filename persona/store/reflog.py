@@ -2,9 +2,10 @@
 
     check SP old SP new SP who SP <email> SP seconds SP ±hhmm TAB why LF
 
-`check` is the first 16 hex digits of BLAKE3 over the ref's name, the check of the line before, and the rest of the line: a line that
-was changed, lost or brought from elsewhere shows. A line is appended and synced before the ref moves; so the last line may
-be one whose move never happened, or be torn. Such a line is ignored, and dropped by the next write.
+`check` is the first 16 hex digits of BLAKE3 over the ref's name, the check of the line before, and the rest
+of the line: a line that was changed, lost or brought from elsewhere shows. A line is appended and synced
+before the ref moves; so the last line may be one whose move never happened, or be torn. Such a line is
+ignored, and dropped by the next write.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]+")
 
 @dataclass(frozen=True)
 class Entry:
-    """One move: `old` and `new` ids (None: the ref did not exist), `time` in seconds since 1970 UTC, `offset` in minutes."""
+    """One move: `old` and `new` ids (None: the ref did not exist), `time` in seconds since 1970 UTC,
+    `offset` in minutes.
+    """
 
     old: str | None
     new: str | None
@@ -59,8 +62,9 @@ def path_of(root: Path, name: str) -> Path:
 def load(root: Path, name: str, value: str | None, *, known: bool = True) -> Log:
     """The reflog of `name`, whose ref holds `value`.
 
-    A last line that is torn or whose new value the ref does not hold is left out, where the line before agrees with the ref.
-    `known` False: `value` is not known, every whole line counts. `IntegrityError` names file and line of any other damage.
+    A last line that is torn or whose new value the ref does not hold is left out, where the line before
+    agrees with the ref. `known` False: `value` is not known, every whole line counts. `IntegrityError` names
+    file and line of any other damage.
     """
     path = path_of(root, name)
     files.check_directories(root, "logs", *name.split("/")[:-1])
@@ -144,7 +148,9 @@ def _parse(name: str, before: str, line: bytes) -> tuple[Entry | None, str]:
 
 
 def _torn(name: str, before: str, line: bytes) -> bool:
-    """Whether a bad last line looks like an append cut short: no end, or holes; not like a whole line with a changed byte."""
+    """Whether a bad last line looks like an append cut short: no end, or holes; not like a whole line with a
+    changed byte.
+    """
     if b"\x00" in line:
         return True
     return not line.endswith(b"\n") and _parse(name, before, line[:-1] + b"\n")[0] is None

@@ -1,8 +1,10 @@
-"""**ref** — a name (`refs/heads/main`) that holds an id. **HEAD** — names a branch, or holds an id itself (detached).
+"""**ref** — a name (`refs/heads/main`) that holds an id. **HEAD** — names a branch, or holds an id itself
+(detached).
 
-A ref is a file of two lines: its value, then the first 16 hex digits of BLAKE3 over its name and value, so that a changed byte or
-a file brought from elsewhere shows. It moves by compare-and-swap under the refs lock: the reflog's line first, synced,
-then the new file, synced, then the rename, then the directory. It holds its old or its new value at every moment.
+A ref is a file of two lines: its value, then the first 16 hex digits of BLAKE3 over its name and value, so
+that a changed byte or a file brought from elsewhere shows. It moves by compare-and-swap under the refs lock:
+the reflog's line first, synced, then the new file, synced, then the rename, then the directory. It holds its
+old or its new value at every moment.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ class Refs:
     # -- reading
 
     def read(self, name: str) -> str | None:
-        """The id that a ref holds, or None where there is no such ref. `IntegrityError` when its file is damaged."""
+        """The id that a ref holds, or None where there is no such ref. `IntegrityError` when its file is
+        damaged.
+        """
         text = self._read(_full(name))
         if text is None:
             return None
@@ -96,21 +100,21 @@ class Refs:
             )
         return id
 
-    def log(self, name: str) -> list[Entry]:
+    def log(self, name: str) -> tuple[Entry, ...]:
         """The moves of a ref, or of HEAD, newest first; empty where none is recorded."""
         name = _full(name)
         value = self.head_id() if name == HEAD else self.read(name)
-        return list(reversed(reflog.load(self.root, name, value).entries))
+        return tuple(reversed(reflog.load(self.root, name, value).entries))
 
     # -- moving
 
     def update(
-        self, name: str, new: str | None, *, expect: str | None | _Any, who: str, when: When, why: str
+        self, name: str, new: str | None, *, expect: str | _Any | None, who: str, when: When, why: str
     ) -> None:
         """Moves a ref to `new` (None removes it) if it holds `expect` (None: if it does not exist).
 
-        Durable on return. `BusyError` when it holds something else; `InvalidInput` for a name that cannot be, that differs from an
-        existing one by case alone, or that is a directory of another.
+        Durable on return. `BusyError` when it holds something else; `InvalidInput` for a name that cannot be,
+        that differs from an existing one by case alone, or that is a directory of another.
         """
         name = _full(name)
         if name == HEAD:
@@ -124,8 +128,10 @@ class Refs:
             self._log(name, old, old, new, who, when, why)
             self._write(name, new)
 
-    def advance(self, new: str, *, expect: str | None | _Any, who: str, when: When, why: str) -> Head:
-        """Moves what HEAD leads to, its branch or HEAD itself, from `expect` to `new`; returns what HEAD holds then."""
+    def advance(self, new: str, *, expect: str | _Any | None, who: str, when: When, why: str) -> Head:
+        """Moves what HEAD leads to, its branch or HEAD itself, from `expect` to `new`; returns what HEAD
+        holds then.
+        """
         self._require_writable()
         with lock.refs_lock(self.root):
             kind, value = self.head()
@@ -142,7 +148,9 @@ class Refs:
             return kind, new
 
     def set_head(self, target: Head, *, expect: Head | _Any = ANY, who: str, when: When, why: str) -> None:
-        """Attaches HEAD to a branch, or detaches it at an id, if it holds `expect`. The branch need exist only in a repository with history."""
+        """Attaches HEAD to a branch, or detaches it at an id, if it holds `expect`. The branch need exist
+        only in a repository with history.
+        """
         kind, value = target
         if kind == "ref":
             if not _full(value).startswith("refs/heads/"):
@@ -176,9 +184,9 @@ class Refs:
 
     def problems(self) -> Iterator[tuple[str, str, str]]:
         """(kind, file, what is wrong) of every damaged ref and reflog, HEAD included."""
-        names: list[str] = []
+        names: tuple[str, ...] = ()
         try:
-            names = list(self._names("refs/"))
+            names = tuple(self._names("refs/"))
         except PersonaError as error:
             yield "ref", str(self.root / "refs"), error.message
         for name in [HEAD, *names]:
@@ -242,13 +250,15 @@ class Refs:
         reflog.append(self.root, name, log, Entry(old, new, who, time, offset, why))
 
     def _names(self, prefix: str) -> Iterator[str]:
-        """Full names of the ref files below `prefix`, in order. A link or anything else that is no file is damage."""
+        """Full names of the ref files below `prefix`, in order. A link or anything else that is no file is
+        damage.
+        """
         start = prefix[: prefix.rfind("/") + 1].rstrip("/") or "refs"
         pending = [start]
         while pending:
             folder = pending.pop()
             directory = files.check_directories(self.root, *folder.split("/"))
-            below: list[str] = []
+            below = []
             for item in files.names_in(directory):
                 name = f"{folder}/{item.name}"
                 if item.is_dir(follow_symlinks=False):
@@ -260,7 +270,9 @@ class Refs:
             pending.extend(reversed(below))
 
     def _check_new(self, name: str) -> None:
-        """Refuses a new name that is another one but for case, or that is a directory of another or lies in one."""
+        """Refuses a new name that is another one but for case, or that is a directory of another or lies in
+        one.
+        """
         parts = name.split("/")
         for other in self._names("refs/"):
             others = other.split("/")
@@ -276,7 +288,9 @@ class Refs:
         self._clear_logs(name)
 
     def _clear_logs(self, name: str) -> None:
-        """Removes reflogs of removed refs that stand where the reflog of a new ref needs a directory, or the other way round."""
+        """Removes reflogs of removed refs that stand where the reflog of a new ref needs a directory, or the
+        other way round.
+        """
         parts = name.split("/")
         for count in range(3, len(parts)):
             path = reflog.path_of(self.root, "/".join(parts[:count]))
@@ -311,7 +325,7 @@ def _full(name: str) -> str:
     return name
 
 
-def _compare(name: str, held: str | None, expect: str | None | _Any) -> None:
+def _compare(name: str, held: str | None, expect: str | _Any | None) -> None:
     if not isinstance(expect, _Any) and held != expect:
         raise BusyError(
             f"{name} moved meanwhile: it is at {held[:12] if held else 'nothing'}, "

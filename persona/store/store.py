@@ -1,10 +1,11 @@
 """**store** — one `.persona` directory: its format, objects, refs, and the small files beside them.
 
-**state** — a checked JSON value that must not be lost (a merge under way, what the work tree's weights are): damage is an error.
+**state** — a checked JSON value that must not be lost (a merge under way, what the work tree's weights are):
+damage is an error.
 **cache** — checked bytes that can be computed again: damaged is as good as absent.
 
-Opening reads one short file and looks at a few directories; nothing is scanned. A format or required feature that this
-persona does not know lets it read, and refuses every write.
+Opening reads one short file and looks at a few directories; nothing is scanned. A format or required feature
+that this persona does not know lets it read, and refuses every write.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ class Store:
     def create(cls, worktree: Path, *, branch: str = "main") -> Store:
         """Makes `.persona` in `worktree` (created when missing), HEAD on the unborn `branch`.
 
-        Everything is made under another name and renamed last, so there is a whole store or none. `Refused` where one exists.
+        Everything is made under another name and renamed last, so there is a whole store or none. `Refused`
+        where one exists.
         """
         root = worktree / DIRECTORY
         if os.path.lexists(root):
@@ -88,7 +90,9 @@ class Store:
 
     @classmethod
     def open(cls, worktree: Path) -> Store:
-        """The store of a work tree; `NotARepository` where there is none, `IntegrityError` when it is not one."""
+        """The store of a work tree; `NotARepository` where there is none, `IntegrityError` when it is not
+        one.
+        """
         root = worktree / DIRECTORY
         if not os.path.lexists(root):
             raise NotARepository(f"{worktree} is not a persona repository; make one with: persona init")
@@ -113,7 +117,8 @@ class Store:
             )
         if unknown:
             raise Refused(
-                f"{self.root} needs {', '.join(unknown)}, which this persona does not know. Install a newer one"
+                f"{self.root} needs {', '.join(unknown)}, which this persona does not know. "
+                f"Install a newer persona"
             )
 
     @cached_property

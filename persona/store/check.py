@@ -1,0 +1,103 @@
+"""What `fsck` finds in the bytes of a store: every record, pack, footer, idx, and what is no object.
+
+**healed** — a damaged copy of an object of which an intact one exists: nothing is lost, and nothing reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from persona.errors import IntegrityError, PersonaError
+from persona.limits import MAX_RECORD_BYTES
+from persona.objects.ids import is_id
+from persona.store import files
+from persona.store.objects import BULK_KINDS, Copy, check_id
+from persona.store.pack import IDX_SUFFIX, SUFFIX, Pack
+from persona.store.records import Buffer, Record
+
+if TYPE_CHECKING:
+    from persona.store.objects import ObjectStore
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that `fsck` reports. `healed`: an intact copy of the object exists, so nothing is lost."""
+
+    kind: str
+    id: str
+    file: str
+    problem: str
+    healed: bool = False
+
+
+PayloadOf = Callable[[Record], Iterable[Buffer] | None]
+"""The parts of a record's canonical payload, or None when they cannot be had (its base chunk is damaged)."""
+
+
+def problems(store: ObjectStore, full: bool, payload_of: PayloadOf | None) -> Iterator[Problem]:
+    """See `ObjectStore.problems`."""
+    store.refresh()
+    for one in store.open_packs().values():
+        yield from _pack_problems(store, one, full, payload_of)
+    for id, path in store.loose(""):
+        yield from _copy_problems(store, Copy(path, None, None), id, None, full, payload_of)
+    yield from _strangers(store)
+
+
+def _pack_problems(
+    store: ObjectStore, one: Pack, full: bool, payload_of: PayloadOf | None
+) -> Iterator[Problem]:
+    try:
+        one.check_frame()
+    except PersonaError as error:
+        yield Problem("pack", one.name, str(one.path), error.message)
+    try:
+        entries = {entry.id: entry for entry in one.index()}
+    except PersonaError:
+        return
+    with suppress(PersonaError):
+        entries.update((entry.id, entry) for entry in one.footer())
+    for entry in sorted(entries.values(), key=lambda entry: entry.offset):
+        copy = Copy(one.path, one, entry)
+        yield from _copy_problems(store, copy, entry.id, entry.kind, full, payload_of)
+
+
+def _copy_problems(
+    store: ObjectStore, copy: Copy, id: str, kind: str | None, full: bool, payload_of: PayloadOf | None
+) -> Iterator[Problem]:
+    try:
+        found = store.verify(copy, id)
+        kind = kind or found.kind
+        if kind != found.kind:
+            raise IntegrityError(f"{found.kind} {id[:12]} in {copy.file} is indexed as {kind}")
+        if found.kind in BULK_KINDS and full and payload_of is not None:
+            record = store.unpack(copy, id, kind, MAX_RECORD_BYTES)
+            parts = payload_of(record)
+            if parts is not None:
+                check_id(record, parts, str(copy.file))
+    except PersonaError as error:
+        healed = sum(1 for _ in store.copies(id)) > 1 and store.contains_intact(id)
+        yield Problem(kind or "object", id, str(copy.file), error.message, healed)
+
+
+def _strangers(store: ObjectStore) -> Iterator[Problem]:
+    """Whatever lies among the objects and is none: links, pipes, files of other names."""
+    for item in files.names_in(store.loose_dir):
+        path = Path(item.path)
+        if not (item.is_dir(follow_symlinks=False) and len(item.name) == 2 and _is_hex(item.name)):
+            yield Problem("object", "", item.path, f"{item.path} is no directory of objects")
+            continue
+        for below in files.names_in(path):
+            if not is_id(item.name + below.name):
+                yield Problem("object", "", below.path, f"{below.path} is no object")
+    for item in files.names_in(store.packs_dir):
+        if not item.is_file(follow_symlinks=False) or not item.name.endswith((SUFFIX, IDX_SUFFIX)):
+            yield Problem("pack", "", item.path, f"{item.path} is no pack")
+
+
+def _is_hex(text: str) -> bool:
+    return is_id(text.ljust(64, "0"))
