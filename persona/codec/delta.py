@@ -168,7 +168,7 @@ def restore(sorted_base: Elements, z_sorted: Elements, order: npt.NDArray[np.uin
 
 
 def delta_payload(base_chunk_id: str, z: Elements) -> tuple[bytes, Bytes]:
-    """What a vector chunk's id covers: its base chunk's id (32 bytes), then z little-endian in element order."""
+    """What a vector chunk's id covers: 32 bytes of its base chunk's id, z little-endian in element order."""
     little = np.ascontiguousarray(z, z.dtype.newbyteorder("<"))
     return bytes.fromhex(base_chunk_id), little.view(np.uint8)
 
@@ -234,7 +234,7 @@ def _pack(
 
 
 def _parse_groups(parts: list[Bytes], n: int, element: ElementType) -> list[tuple[int, int, int]]:
-    """(elements, digit bits, tail planes) of each group, checked against n and against the segments there are."""
+    """(elements, digit bits, tail planes) of each group, checked against n and the number of segments."""
     if not parts or parts[0].size % GROUP.itemsize or parts[0].size > MAX_GROUPS * GROUP.itemsize:
         raise IntegrityError("a vector chunk does not begin with its groups")
     groups = parts[0].view(GROUP).tolist()

@@ -317,34 +317,62 @@ def _xlogx(x: float) -> float:
 
 
 @_kernel
+def _huffman_bits(weights: Any) -> Any:
+    """Total bits of a Huffman code for symbols of these weights, ascending: two queues, symbols and nodes."""
+    n = weights.size
+    nodes = np.empty(n, np.float64)
+    symbol, node, bits = 0, 0, 0.0
+    for made in range(n - 1):
+        pair = 0.0
+        for _ in range(2):
+            if symbol < n and (node >= made or weights[symbol] <= nodes[node]):
+                pair += weights[symbol]
+                symbol += 1
+            else:
+                pair += nodes[node]
+                node += 1
+        nodes[made] = pair
+        bits += pair
+    return bits
+
+
+@_kernel
 def _stored_bits(hist: Any, per: int, scale: float) -> Any:
     """About how many bits zstd needs for symbols so distributed, `per` independent ones to a byte.
 
-    hist: float64, counts of one in `scale` symbols. A Huffman code has at least one bit a byte; where one
-    byte dominates, matches between the others are cheaper; and bytes can stay as they are.
+    hist: float64, counts of one in `scale` symbols. The bytes are Huffman coded, which takes at least one bit
+    each; where one byte dominates, matches between the others are cheaper; and bytes can stay as they are.
     """
-    total, most, log, symbols = 0.0, 0.0, 0.0, 0
+    weights = np.empty(hist.size, np.float64)
+    total, log, symbols = 0.0, 0.0, 0
     for c in hist:
         if c > 0.0:
             total += c
-            most = max(most, c)
             log += _xlogx(c)
+            weights[symbols] = c
             symbols += 1
-    if symbols < 2:
-        return 0.0 if total == 0.0 else 250.0
-    entropy = (np.log2(total) - log / total) * per
-    common = (most / total) ** per
-    code = entropy * 1.003
-    if common > 0.5:
-        code = min(1.0 + entropy + _xlogx(common) + _xlogx(1.0 - common), (1.0 - common) * 20.0)
-    table = 200.0 + 5.0 * min(256.0, float(symbols) ** per)
     nbytes = total / per * scale
-    return min(nbytes * code + table, nbytes * 8.0 + 100.0)
+    raw = nbytes * 8.0 + 100.0
+    if symbols < 2:
+        return min(raw, 250.0) if symbols else 0.0
+    weights = np.sort(weights[:symbols])
+    common = (weights[-1] / total) ** per
+    if per == 1:
+        code = _huffman_bits(weights) / total
+    else:
+        code = (np.log2(total) - log / total) * per
+        if common > 0.5:
+            code = 1.0 + code + _xlogx(common) + _xlogx(1.0 - common) + 0.03 * (1.0 - common)
+        else:
+            code += 0.03
+    code = min(code, (1.0 - common) * 20.0)
+    table = 200.0 + 5.0 * min(256.0, float(symbols) ** per)
+    return min(nbytes * code + table, raw)
 
 
 @_kernel
 def _group_bits(counts: Any, scale: float) -> tuple[float, int]:
-    """(bits, digit bits) of the cheapest way to store a group with these counts, one run of `count_values`."""
+    """(bits, digit bits) of the cheapest way to store a group with these counts, as of one run."""
     planes = counts.shape[0] - 1
     hist = np.empty(256, np.float64)
     best, choice = np.inf, 0
