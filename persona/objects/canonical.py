@@ -1,8 +1,10 @@
 """The one canonical encoding of structured objects.
 
-**canonical JSON** — UTF-8, keys sorted by code point, no insignificant space, no duplicate keys, no floats: integers
-with |n| < 2^53, and real numbers as canonical decimal strings. ``encode(decode(b)) == b`` or the object is refused.
-**canonical decimal** — a plain decimal without exponent, without leading or trailing zeros, without ``-0``: "0.7", "-0.5", "1".
+**canonical JSON** — UTF-8, keys sorted by code point, no insignificant space, no duplicate keys, no floats:
+integers with |n| < 2^53, and real numbers as canonical decimal strings. ``encode(decode(b)) == b`` or the
+object is refused.
+**canonical decimal** — a plain decimal without exponent, without leading or trailing zeros, without ``-0``:
+"0.7", "-0.5", "1".
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ Json = Any
 
 
 def encode(value: Json) -> bytes:
-    """Canonical bytes of `value`. Raises `InvalidInput` for floats, wide integers, deep nesting and lone surrogates."""
+    """Canonical bytes of `value`. Raises `InvalidInput` for floats, wide integers, deep nesting and lone
+    surrogates.
+    """
     _check(value, 0)
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     try:
@@ -34,7 +38,9 @@ def encode(value: Json) -> bytes:
 
 
 def decode(data: bytes | memoryview, what: str = "object") -> Json:
-    """The value of canonical bytes; `IntegrityError` naming `what` for anything that `encode` would write otherwise."""
+    """The value of canonical bytes; `IntegrityError` naming `what` for anything that `encode` would write
+    otherwise.
+    """
     data = bytes(data)
     if _depth(data) > MAX_JSON_DEPTH:
         raise IntegrityError(f"{what}: nested deeper than {MAX_JSON_DEPTH} levels")
@@ -139,5 +145,7 @@ _DROPPED = bytes(byte for byte in range(256) if byte not in b'"\\[]{}')
 
 
 def _structure(data: bytes) -> bytes:
-    """`data` without what cannot change the nesting; an escaped pair is dropped whole, so no escape is misread."""
+    """`data` without what cannot change the nesting; an escaped pair is dropped whole, so no escape is
+    misread.
+    """
     return data.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _DROPPED)

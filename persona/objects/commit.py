@@ -1,4 +1,5 @@
-"""**commit** — a tree, its parents, who wrote and who recorded it and when, and a message. **tag** — a signed-off name.
+"""**commit** — a tree, its parents, who wrote and who recorded it and when, and a message. **tag** — a
+signed-off name.
 
 **person** — name, e-mail, seconds since 1970-01-01 UTC, and the offset from UTC in minutes.
 """

@@ -1,7 +1,7 @@
 """An id names what an object *means*.
 
-**id** — BLAKE3-256 of ``kind ‖ 00 ‖ version in decimal ‖ 00 ‖ canonical payload`` as 64 lowercase hex digits. How an
-object is stored (compressed, permuted, packed) never changes its id.
+**id** — BLAKE3-256 of ``kind ‖ 00 ‖ version in decimal ‖ 00 ‖ canonical payload`` as 64 lowercase hex digits.
+How an object is stored (compressed, permuted, packed) never changes its id.
 **null id** — 64 zeros; in a table of a vector: a chunk in which nothing changed.
 """
 

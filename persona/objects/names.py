@@ -1,7 +1,9 @@
-"""The rules for names. A name from outside or from inside an object never becomes a path unchecked (docs/invariants.md).
+"""The rules for names. A name from outside or from inside an object never becomes a path unchecked
+(docs/invariants.md).
 
-**ref name** — git's rules, NFC, no part of 64 hex digits. **vector name** — what `[vectors.NAME]` may hold; **file name** —
-a relative path below the work tree; **tensor name** — any printable text that is no path trick.
+**ref name** — git's rules, NFC, no part of 64 hex digits. **vector name** — what `[vectors.NAME]` may hold;
+**file name** — a relative path below the work tree; **tensor name** — any printable text that is no path
+trick.
 """
 
 from __future__ import annotations

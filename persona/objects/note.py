@@ -16,7 +16,9 @@ NOTE_KINDS: Final = ("provenance", "scores", "weights")
 
 @dataclass(frozen=True)
 class Note:
-    """`about` is the id of a commit or vector (`about_kind`), `kind` one of `NOTE_KINDS`, `data` canonical JSON."""
+    """`about` is the id of a commit or vector (`about_kind`), `kind` one of `NOTE_KINDS`, `data` canonical
+    JSON.
+    """
 
     about: str
     about_kind: str

@@ -1,7 +1,8 @@
-"""**recipe** — a base, a set of terms, and the merge rules. **term** — a vector with its α, density, filter and join.
+"""**recipe** — a base, a set of terms, and the merge rules. **term** — a vector with its α, density, filter
+and join.
 
-Terms stand in canonical order: by (vector id, α as binary32 with −0 as +0, effective density, filter, join), then name; never by the
-order of adding. The name is a label: it changes no bit of the weights.
+Terms stand in canonical order: by (vector id, α as binary32 with −0 as +0, effective density, filter, join),
+then name; never by the order of adding. The name is a label: it changes no bit of the weights.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ JOINS: Final = ("vote", "add")
 
 @dataclass(frozen=True)
 class Term:
-    """One vector in a recipe. `alpha` and `density` are canonical decimals; a density of None is the recipe's."""
+    """One vector in a recipe. `alpha` and `density` are canonical decimals; a density of None is the
+    recipe's.
+    """
 
     name: str
     vector: str
@@ -36,7 +39,9 @@ class Term:
     join: str = "vote"
 
     def admits(self, tensor: str) -> bool:
-        """Whether the filter lets the term reach a tensor: matched by one of `only` (if any) and by none of `except`."""
+        """Whether the filter lets the term reach a tensor: matched by one of `only` (if any) and by none of
+        `except`.
+        """
         if self.only and not any(_glob(pattern).fullmatch(tensor) for pattern in self.only):
             return False
         return not any(_glob(pattern).fullmatch(tensor) for pattern in self.except_)
@@ -48,7 +53,7 @@ class Term:
 
     def order(self, rules: Rules) -> tuple[Any, ...]:
         """The key of the canonical order of terms (docs/numerics.md), the name last."""
-        density = Decimal(self.density or rules.density or "1")
+        density = float(self.density or rules.density or "1")
         filter_ = canonical.encode({"except": sorted(self.except_), "only": sorted(self.only)})
         return (self.vector, self.alpha32, density, filter_, self.join, self.name)
 
@@ -67,7 +72,9 @@ class Term:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A base (id of the base object), terms in canonical order with unique names, and rules. Build with `Recipe.of`."""
+    """A base (id of the base object), terms in canonical order with unique names, and rules. Build with
+    `Recipe.of`.
+    """
 
     base: str
     terms: tuple[Term, ...]

@@ -1,6 +1,8 @@
-"""**rules** — how the terms of a recipe are merged: one value for each axis. **preset** — a name for a row of axes.
+"""**rules** — how the terms of a recipe are merged: one value for each axis. **preset** — a name for a row of
+axes.
 
-The axes and presets are those of docs/numerics.md. An axis that a preset has no use for is None and is refused when set.
+The axes and presets are those of docs/numerics.md. An axis that a preset has no use for is None and is
+refused when set.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""**table** — the ids of a manifest's chunks, 32 bytes each, tensor by tensor in the manifest's order, without a header.
+"""**table** — the ids of a manifest's chunks, 32 bytes each, tensor by tensor in the manifest's order,
+without a header.
 
-The manifest says how many chunks each tensor has; a table of another length is refused by whoever joins the two.
-In a vector's table the null id stands for a chunk in which nothing changed.
+The manifest says how many chunks each tensor has; a table of another length is refused by whoever joins the
+two. In a vector's table the null id stands for a chunk in which nothing changed.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ class Table:
     counts: dict[str, int]
 
     def chunks(self, tensor: str) -> list[str]:
-        """The chunk ids of a tensor, in element order; an empty list for a tensor that the table does not hold."""
+        """The chunk ids of a tensor, in element order; an empty list for a tensor that the table does not
+        hold.
+        """
         if tensor not in self.starts:
             return []
         start = self.starts[tensor]

@@ -1,7 +1,7 @@
 """**tensor spec** — name, safetensors dtype and shape. **chunk** — a fixed span of one tensor's elements.
 
-Merged are the tensors of dtype BF16, F16 and F32; all others are copied from the base. A dtype narrower than a byte is
-counted in bytes. A scalar has one element; an empty tensor has no chunk.
+Merged are the tensors of dtype BF16, F16 and F32; all others are copied from the base. A dtype narrower than
+a byte is counted in bytes. A scalar has one element; an empty tensor has no chunk.
 """
 
 from __future__ import annotations

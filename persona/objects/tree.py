@@ -1,7 +1,8 @@
-"""**tree** — what a commit holds: the recipe in canonical form, and the tracked text files that differ from the base's.
+"""**tree** — what a commit holds: the recipe in canonical form, and the tracked text files that differ from
+the base's.
 
-`files` maps a path to its blob: `recipe.toml` as text with its comments, `graph/…`, and the base's text files where they
-were changed. None stands for a file of the base that was deleted.
+`files` maps a path to its blob: `recipe.toml` as text with its comments, `graph/…`, and the base's text files
+where they were changed. None stands for a file of the base that was deleted.
 """
 
 from __future__ import annotations

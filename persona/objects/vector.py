@@ -1,14 +1,16 @@
 """**vector** (τ) — what one training run changed, bound to the weights digest of its base.
 
-Three kinds. ``delta``: for every changed tensor a run of chunks of lossless ulp differences (docs/format.md); an unchanged tensor
-is absent. ``lowrank``: an adapter's factors as they came, never densified. ``expression``: a linear combination of other
-vectors and no weights at all. No provenance, statistics or thresholds: the same fine-tune imported twice is the same vector.
+Three kinds. ``delta``: for every changed tensor a run of chunks of lossless ulp differences (docs/format.md);
+an unchanged tensor is absent. ``lowrank``: an adapter's factors as they came, never densified.
+``expression``: a linear combination of other vectors and no weights at all. No provenance, statistics or
+thresholds: the same fine-tune imported twice is the same vector.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Final
 
 from persona.errors import IntegrityError
@@ -35,9 +37,10 @@ class LowRankFactor:
 class Vector:
     """The manifest of a vector.
 
-    `tensors`: for `delta` the changed tensors, for `lowrank` those with factors, in byte order of names; empty for an
-    `expression`. `table` names their chunks (for `lowrank` A then B of each tensor). `factors` is given for `lowrank`,
-    `expression` as ((vector id, canonical decimal coefficient), …) in order of ids for an `expression`.
+    `tensors`: for `delta` the changed tensors, for `lowrank` those with factors, in byte order of names;
+    empty for an `expression`. `table` names their chunks (for `lowrank` A then B of each tensor). `factors`
+    is given for `lowrank`, `expression` as ((vector id, canonical decimal coefficient), …) in order of ids
+    for an `expression`.
     """
 
     base: str
@@ -102,7 +105,7 @@ def _expression(value: object) -> tuple[tuple[str, str], ...]:
         terms.append(
             (require_id(item[0], "vector expression"), fields.decimal(item[1], "vector coefficient"))
         )
-    if not terms or any(first[0] >= second[0] for first, second in zip(terms, terms[1:], strict=False)):
+    if not terms or any(first[0] >= second[0] for first, second in pairwise(terms)):
         raise IntegrityError("vector expression: its terms are not in rising order of ids")
     return tuple(terms)
 

@@ -1,0 +1,101 @@
+"""Element types of a merge: bits of BF16, F16, F32 and F64 as unsigned integers, and their values.
+
+**widen** is exact. **narrow** rounds once, to nearest even (docs/numerics.md).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bits = NDArray[Any]
+"""uint16 for BF16 and F16, uint32 for F32, uint64 for F64, little-endian."""
+
+BITS_DTYPE: Final = {
+    "BF16": np.dtype("<u2"),
+    "F16": np.dtype("<u2"),
+    "F32": np.dtype("<u4"),
+    "F64": np.dtype("<u8"),
+}
+_EXPONENT: Final = {"BF16": 0x7F80, "F16": 0x7C00, "F32": 0x7F800000, "F64": 0x7FF0000000000000}
+_MANTISSA_BITS: Final = {"BF16": 7, "F16": 10, "F32": 23, "F64": 52}
+_EXPONENT_BITS: Final = {"BF16": 8, "F16": 5, "F32": 8, "F64": 11}
+
+
+def is_wider(dtype: str, than: str) -> bool:
+    """Whether every value of `than` is one of `dtype`, and not the other way round."""
+    return (
+        dtype != than
+        and _MANTISSA_BITS[dtype] >= _MANTISSA_BITS[than]
+        and _EXPONENT_BITS[dtype] >= _EXPONENT_BITS[than]
+    )
+
+
+def not_finite(bits: Bits, dtype: str) -> NDArray[np.bool_]:
+    """Which elements are infinite or NaN."""
+    mask = bits.dtype.type(_EXPONENT[dtype])
+    return np.asarray((bits & mask) == mask)
+
+
+def has_not_finite(bits: Bits, dtype: str) -> bool:
+    """Whether any element is infinite or NaN."""
+    return bool(not_finite(bits, dtype).any())
+
+
+def widen(bits: Bits, dtype: str) -> NDArray[np.float64]:
+    """The exact values as binary64."""
+    if dtype == "BF16":
+        values: NDArray[Any] = (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    else:
+        values = bits.view({"F16": np.float16, "F32": np.float32, "F64": np.float64}[dtype])
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        return values.astype(np.float64)
+
+
+def widen32(bits: Bits, dtype: str) -> NDArray[np.float32]:
+    """The exact values of BF16, F16 or F32 bits as binary32."""
+    if dtype == "BF16":
+        return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    if dtype == "F32":
+        return bits.view(np.float32)
+    with np.errstate(invalid="ignore"):
+        return bits.view(np.float16).astype(np.float32)
+
+
+def narrow32(values: NDArray[np.float32], dtype: str) -> Bits:
+    """Binary32 values rounded to nearest even to BF16, F16 or F32 bits."""
+    bits = values.view(np.uint32)
+    if dtype == "F32":
+        return bits
+    if dtype == "F16":
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            return values.astype(np.float16).view(np.uint16)
+    nan = (bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
+    even = (bits >> np.uint32(16)) & np.uint32(1)
+    rounded = ((bits + np.uint32(0x7FFF) + even) >> np.uint32(16)).astype(np.uint16)
+    quiet = ((bits >> np.uint32(16)) | np.uint32(0x40)).astype(np.uint16)
+    return np.where(nan, quiet, rounded)
+
+
+def narrow(values: NDArray[np.float64], dtype: str) -> Bits:
+    """Binary64 values rounded once to BF16, F16 or F32 bits."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        if dtype == "F16":
+            return values.astype(np.float16).view(np.uint16)
+        single = values.astype(np.float32)
+        if dtype == "F32":
+            return single.view(np.uint32)
+        return narrow32(_round_to_odd(values, single), dtype)
+
+
+def _round_to_odd(values: NDArray[np.float64], single: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Binary32 by rounding to odd, which makes a second rounding to BF16 equal to rounding once."""
+    back = single.astype(np.float64)
+    bits = single.view(np.uint32).copy()
+    inexact = (back != values) & np.isfinite(values)
+    too_far = inexact & (np.abs(back) > np.abs(values))
+    bits[too_far] -= np.uint32(1)
+    bits[inexact] |= np.uint32(1)
+    return bits.view(np.float32)

@@ -1,0 +1,152 @@
+"""Checks of a checkpoint against a base, before any arithmetic (docs/numerics.md).
+
+**match** — how one tensor of the base finds its fine-tuned self: under which name, in which dtype, or not at
+all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from persona.errors import InvalidInput
+from persona.merge import casts
+from persona.objects.base import Base
+from persona.objects.tensors import TensorSpec
+from persona.weights.checkpoint import Checkpoint
+
+LISTED = 8
+"""Names in a sentence before "and N more"."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """`source` is the checkpoint's spec to read for `spec`, or None where the tensor counts as unchanged."""
+
+    spec: TensorSpec
+    source: TensorSpec | None
+
+    @property
+    def rounded(self) -> bool:
+        """Whether elements are rounded to the base's dtype on the way."""
+        return self.source is not None and self.source.dtype != self.spec.dtype
+
+
+def match_tensors(
+    base: Base,
+    checkpoint: Checkpoint,
+    *,
+    missing: Literal["refuse", "zero"] = "refuse",
+    extra: Literal["refuse", "ignore"] = "refuse",
+    cast: bool = False,
+) -> tuple[list[Match], list[str]]:
+    """One match for each tensor of the base, and sentences worth telling.
+
+    Raises `InvalidInput` that lists missing, extra and mismatched tensors with the option that would admit
+    them.
+    """
+    given = {name: spec for name, (spec, _) in checkpoint.tensors.items()}
+    notes: list[str] = []
+    absent: list[str] = []
+    matches: list[Match] = []
+    for spec in base.tensors:
+        source = given.get(spec.name)
+        target = checkpoint.tied.get(spec.name)
+        if source is None and target is not None and target in given:
+            source = TensorSpec(target, given[target].dtype, given[target].shape)
+            notes.append(f"{spec.name} is tied to {target} in {checkpoint.path.name}: its values are used")
+        if source is None:
+            absent.append(spec.name)
+        else:
+            _check_pair(spec, source, checkpoint, cast)
+        matches.append(Match(spec, source))
+    if absent and missing != "zero":
+        raise InvalidInput(
+            f"{checkpoint.path}: {_count(absent, 'tensor')} of the base"
+            f" {'is' if len(absent) == 1 else 'are'} missing: {_listed(absent)};"
+            " pass --missing zero to count them as unchanged"
+        )
+    if absent:
+        notes.append(f"{_count(absent, 'tensor')} missing in {checkpoint.path.name}: counted as unchanged")
+    _check_extra(base, checkpoint, given, extra, notes)
+    return matches, notes
+
+
+def _check_pair(spec: TensorSpec, source: TensorSpec, checkpoint: Checkpoint, cast: bool) -> None:
+    where = f"{checkpoint.path}: tensor {spec.name}"
+    if source.shape != spec.shape:
+        if (
+            len(spec.shape) == len(source.shape) == 2
+            and spec.shape[1] == source.shape[1]
+            and _is_vocabulary(spec.name)
+        ):
+            raise InvalidInput(
+                f"{where} has a vocabulary of {source.shape[0]} where the base has {spec.shape[0]}: resize"
+                f" it back (resize_token_embeddings({spec.shape[0]})) or start from a base of that size"
+            )
+        raise InvalidInput(
+            f"{where} has shape {list(source.shape)} where the base has {list(spec.shape)}:"
+            " is it a fine-tune of this base?"
+        )
+    if source.dtype == spec.dtype:
+        return
+    if not spec.merged or source.dtype not in casts.BITS_DTYPE:
+        raise InvalidInput(
+            f"{where} is {source.dtype} where the base has {spec.dtype}: save it in the base's dtype"
+        )
+    if not casts.is_wider(source.dtype, spec.dtype) and not cast:
+        raise InvalidInput(
+            f"{where} is {source.dtype}, which cannot hold every value of the base's {spec.dtype}:"
+            " pass --cast to convert it all the same"
+        )
+
+
+def _check_extra(
+    base: Base, checkpoint: Checkpoint, given: dict[str, TensorSpec], extra: str, notes: list[str]
+) -> None:
+    unknown: list[str] = []
+    for name in given:
+        if name in base.spec:
+            continue
+        target = base.tied.get(name)
+        if target is not None and target in given and _equal(checkpoint, given[name], given[target]):
+            notes.append(f"{name} equals {target}, to which the base ties it: left out")
+        else:
+            unknown.append(name)
+    if not unknown:
+        return
+    if extra != "ignore":
+        raise InvalidInput(
+            f"{checkpoint.path}: {_count(unknown, 'tensor')} that the base does not have: {_listed(unknown)};"
+            " pass --extra ignore to leave them out"
+        )
+    notes.append(f"{_count(unknown, 'tensor')} that the base does not have: left out")
+
+
+def _equal(checkpoint: Checkpoint, one: TensorSpec, other: TensorSpec, step: int = 1 << 22) -> bool:
+    """Whether two tensors of a checkpoint have the same dtype, shape and bytes."""
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    for start in range(0, one.nbytes, step):
+        first = bytearray(min(step, one.nbytes - start))
+        second = bytearray(len(first))
+        checkpoint.read_into(one.name, start, first)
+        checkpoint.read_into(other.name, start, second)
+        if first != second:
+            return False
+    return True
+
+
+def _is_vocabulary(name: str) -> bool:
+    return any(part in name for part in ("embed", "wte", "lm_head", "word_embeddings", "output.weight"))
+
+
+def _count(names: list[str], noun: str) -> str:
+    return f"{len(names)} {noun}{'' if len(names) == 1 else 's'}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more

@@ -1,0 +1,145 @@
+"""Chunks out of the store, ready for arithmetic: verified, decoded, in exponent order.
+
+**workspace** — the arrays of one thread, reused from chunk to chunk: the base's elements, their exponent
+order, the base in that order, and one row of z (the zigzag ulp differences) for each vector. A few chunks a
+thread is all the memory of a merge.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from persona.codec.base import decode_base
+from persona.codec.delta import Scratch, decode_delta, exponent_order
+from persona.codec.elements import FORM_RAW, parse_form
+from persona.errors import IntegrityError
+from persona.limits import MAX_RECORD_BYTES
+from persona.objects.ids import NULL_ID, abbreviate
+from persona.objects.tensors import TensorSpec, chunk_span
+from persona.store.objects import ObjectStore
+
+UINT: Final[dict[int, Any]] = {2: np.uint16, 4: np.uint32}
+
+
+@dataclass
+class Workspace:
+    """Arrays of `chunk` elements for elements of `width` bytes; `z` has one row for each vector and grows on
+    demand.
+    """
+
+    chunk: int
+    width: int
+
+    def __post_init__(self) -> None:
+        uint = UINT[self.width]
+        self.base = np.empty(self.chunk, uint)
+        self.other = np.empty(self.chunk, uint)
+        self.sorted_base = np.empty(self.chunk, uint)
+        self.order = np.empty(self.chunk, np.uint32)
+        self.z = np.empty((0, self.chunk), uint)
+        self.scratch = Scratch()
+
+    def rows(self, count: int) -> NDArray[Any]:
+        """At least `count` rows for z."""
+        if self.z.shape[0] < count:
+            self.z = np.empty((count, self.chunk), UINT[self.width])
+        return self.z
+
+
+class Workspaces:
+    """One workspace for each thread and element width, as long as the longest chunk of that width."""
+
+    def __init__(self, specs: Sequence[TensorSpec], chunk: int) -> None:
+        self._longest = {2: 0, 4: 0}
+        for spec in specs:
+            if spec.merged:
+                self._longest[spec.unit] = max(self._longest[spec.unit], min(spec.units, chunk))
+        self._local = threading.local()
+
+    def get(self, spec: TensorSpec) -> Workspace:
+        """This thread's workspace for a tensor."""
+        held: dict[int, Workspace] | None = getattr(self._local, "held", None)
+        if held is None:
+            held = self._local.held = {}
+        found = held.get(spec.unit)
+        if found is None:
+            found = held[spec.unit] = Workspace(self._longest[spec.unit], spec.unit)
+        return found
+
+
+@dataclass(frozen=True)
+class ChunkReader:
+    """Reads chunks of one base and of vectors relative to it. Thread-safe."""
+
+    objects: ObjectStore
+    chunk: int
+
+    def base_bytes(self, spec: TensorSpec, id: str, index: int) -> memoryview:
+        """The raw bytes of a base chunk of a dtype that is not merged."""
+        start, stop = chunk_span(spec, index, self.chunk)
+        expected = (stop - start) * spec.unit
+        record = self.objects.read(id, "chunk", max_raw=expected)
+        if record.form == FORM_RAW:
+            if len(record.segments) == 1 and len(record.segments[0]) == expected:
+                return memoryview(record.segments[0])
+            raise self._mismatch("chunk", id, spec)
+        _, element = parse_form(record.form)
+        if element is None or expected % element.nbytes:
+            raise self._mismatch("chunk", id, spec)
+        out = np.empty(expected // element.nbytes, element.uint)
+        decode_base(record.form, record.segments, out)
+        return out.view(np.uint8).data
+
+    def base(self, spec: TensorSpec, id: str, index: int, out: NDArray[Any]) -> NDArray[Any]:
+        """The elements of a base chunk, decoded into the front of `out`; returns that part."""
+        start, stop = chunk_span(spec, index, self.chunk)
+        part = out[: stop - start]
+        record = self.objects.read(id, "chunk", max_raw=part.nbytes)
+        _, element = parse_form(record.form)
+        if element is not None and element.nbytes == spec.unit:
+            decode_base(record.form, record.segments, part)
+        else:  # the same bytes were first stored for a tensor of another dtype: they mean the same here
+            part.view(np.uint8)[:] = np.frombuffer(self.base_bytes(spec, id, index), np.uint8)
+        return part
+
+    def delta(self, spec: TensorSpec, id: str, base_id: str, index: int, out: NDArray[Any]) -> bool:
+        """z of a vector's chunk in exponent order into all of `out`; False when nothing changed there."""
+        if id == NULL_ID:
+            return False
+        limit = min(2 * out.nbytes + (1 << 16), MAX_RECORD_BYTES)
+        record = self.objects.read(id, "delta", max_raw=limit)
+        if record.relative != base_id:
+            raise IntegrityError(
+                f"delta {abbreviate(id)} of tensor {spec.name} is relative to another chunk than its base's",
+                kind="delta",
+                id=id,
+            )
+        decode_delta(record.form, record.segments, out)
+        _, element = parse_form(record.form)
+        if element is not None and element.name != spec.dtype:
+            self._reorder(spec, base_id, index, element.name, out)
+        return True
+
+    def _reorder(self, spec: TensorSpec, base_id: str, index: int, dtype: str, z: NDArray[Any]) -> None:
+        """z from the exponent order of the dtype that the same bytes were first stored for into that of
+        `spec`.
+        """
+        base = self.base(spec, base_id, index, np.empty_like(z))
+        order, sorted_base, plain = np.empty(z.size, np.uint32), np.empty_like(z), np.empty_like(z)
+        exponent_order(base, dtype, order, sorted_base)
+        plain[order] = z
+        exponent_order(base, spec.dtype, order, sorted_base)
+        z[:] = plain[order]
+
+    def _mismatch(self, kind: str, id: str, spec: TensorSpec) -> IntegrityError:
+        return IntegrityError(
+            f"{kind} {abbreviate(id)} does not hold as many elements as tensor {spec.name} needs",
+            kind=kind,
+            id=id,
+        )

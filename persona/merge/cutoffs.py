@@ -1,0 +1,309 @@
+"""The cut-offs of a plan: found exactly, once, and kept in the cache.
+
+A cut-off belongs to a vector, a scope, a rank and a density (docs/numerics.md, "Trim"); filters and α do not
+move it. Under
+``tensor`` it is sought tensor by tensor, under ``global`` over all that the base merges, under ``joint`` over
+the same tensor of every voting term that the filters admit. What was found for a vector is kept in
+``cache/thresholds/``, beside how many elements it keeps; ``joint`` cut-offs and the majority sign belong to a
+whole recipe and are kept under its digest.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
+
+from persona.codec.delta import exponent_order
+from persona.codec.elements import of as element_of
+from persona.merge import cpu
+from persona.merge.chunks import ChunkReader, Workspace, Workspaces
+from persona.merge.pipeline import Progress, in_order
+from persona.merge.plan import Plan, TensorPlan, keeps_everything
+from persona.merge.rules import NO_TRIM, MergeRules, cut_rank, joint_rank
+from persona.merge.thresholds import Selection
+from persona.objects.tensors import TensorSpec, chunk_span
+
+_FOUND = struct.Struct("<fq")
+_UNKNOWN = -1
+
+Found = tuple[float, int]
+"""θ as binary32, and how many elements of its scope it keeps."""
+
+
+@dataclass
+class Cutoffs:
+    """θ for every trimmed term of a plan, by tensor, and the majority sign where the rules ask for it."""
+
+    plan: Plan
+    by_vector: dict[tuple[str, float], dict[str, Found]] = field(default_factory=dict)
+    by_tensor: dict[str, Found] = field(default_factory=dict)
+    majority: int = 0
+
+    def theta(self, tensor: TensorPlan, terms: Iterable[int]) -> NDArray[np.float32]:
+        """θ of some terms at a tensor, `NO_TRIM` for those that are never trimmed: float32[terms]."""
+        return np.array([self._theta(tensor.spec.name, index) for index in terms], np.float32)
+
+    def _theta(self, name: str, index: int) -> float:
+        recipe = self.plan.recipe
+        term = recipe.terms[index]
+        if keeps_everything(recipe, term):
+            return NO_TRIM
+        if recipe.rules.trim == "joint":
+            return self.by_tensor[name][0]
+        found = self.by_vector[term.vector, float(term.density or recipe.rules.density or "1")]
+        return found["" if recipe.rules.trim == "global" else name][0]
+
+
+def cutoffs(
+    plan: Plan, tensors: Sequence[TensorPlan], *, threads: int, progress: Progress | None = None
+) -> Cutoffs:
+    """What the kernels need to know before they merge these tensors; reads chunks only for what no cache
+    holds.
+    """
+    found = Cutoffs(plan)
+    rules = plan.recipe.rules
+    numbers = MergeRules.of(rules)
+    if numbers.needs_majority:
+        tensors = plan.tensors  # the sign is decided by all coordinates of the model
+    merged = [tensor for tensor in tensors if tensor.way == "merge"]
+    if rules.trim == "joint":
+        _find_joint(found, merged, threads, progress)
+    elif rules.trim != "none":
+        wanted: dict[tuple[str, float], set[str]] = {}
+        for tensor in merged:
+            for index in tensor.terms:
+                term = plan.recipe.terms[index]
+                if not keeps_everything(plan.recipe, term):
+                    key = (term.vector, float(term.density or rules.density or "1"))
+                    wanted.setdefault(key, set()).add(tensor.spec.name)
+        for (id, density), names in wanted.items():
+            found.by_vector[id, density] = _of_vector(plan, id, density, names, threads, progress)
+    if merged and numbers.needs_majority:
+        found.majority = _majority(found, numbers, threads, progress)
+    return found
+
+
+def kept_fraction(
+    plan: Plan, id: str, density: float, *, threads: int, progress: Progress | None = None
+) -> float:
+    """The fraction of the base's merged elements that a density keeps of one vector of the plan, ties
+    included.
+    """
+    names = {spec.name for spec in plan.vectors[id].tensors}
+    found = _of_vector(plan, id, density, names, threads, progress)
+    return sum(count for _, count in found.values()) / max(1, plan.base.merged_elements)
+
+
+def _of_vector(
+    plan: Plan, id: str, density: float, names: set[str], threads: int, progress: Progress | None
+) -> dict[str, Found]:
+    """The cut-offs of one vector by tensor name, or under "" for the whole model."""
+    rules, vector = plan.recipe.rules, plan.vectors[id]
+    scope, rank = rules.trim, rules.rank or ""
+    cache = plan.store.cache(f"thresholds/{id[:32]}-{scope}-{rank}-{density.hex()}")
+    keys = [""] if scope == "global" else [spec.name for spec in vector.tensors]
+    found = _decode(cache.read(), keys)
+    if scope == "global":
+        if "" not in found:
+            found[""] = _whole(
+                plan, id, cut_rank(rank, density, plan.base.merged_elements), threads, progress
+            )
+            cache.write(_encode(found, keys))
+        return found
+    missing = [plan.by_name[name] for name in sorted(names - found.keys())]
+    if missing:
+
+        def select(tensor: TensorPlan, walk: _Walk) -> Found:
+            rank_of = cut_rank(rank, density, tensor.spec.elements)
+            return walk.select(tensor.spec, [id], tensor.spec.elements, rank_of)
+
+        found.update(_by_tensor(plan, missing, select, threads, progress))
+        cache.write(_encode(found, keys))
+    return found
+
+
+def _find_joint(found: Cutoffs, tensors: list[TensorPlan], threads: int, progress: Progress | None) -> None:
+    plan = found.plan
+    density = float(plan.recipe.rules.density or "1")
+    votes = {i for i, term in enumerate(plan.recipe.terms) if term.join == "vote"}
+    wanted = [tensor for tensor in tensors if density != 1.0 and votes.intersection(tensor.terms)]
+    seed = blake3("".join(tensor.key for tensor in wanted).encode()).hexdigest()[:32]
+    cache = plan.store.cache(f"thresholds/joint-{seed}")
+    keys = [tensor.spec.name for tensor in wanted]
+    found.by_tensor = _decode(cache.read(), keys)
+    missing = [tensor for tensor in wanted if tensor.spec.name not in found.by_tensor]
+    if missing:
+
+        def select(tensor: TensorPlan, walk: _Walk) -> Found:
+            elements = tensor.voters * tensor.spec.elements
+            vectors = [plan.recipe.terms[index].vector for index in tensor.terms if index in votes]
+            return walk.select(tensor.spec, vectors, elements, joint_rank(density, elements))
+
+        found.by_tensor.update(_by_tensor(plan, missing, select, threads, progress))
+        cache.write(_encode(found.by_tensor, keys))
+
+
+def _majority(found: Cutoffs, rules: MergeRules, threads: int, progress: Progress | None) -> int:
+    """Σ sign(e) over all coordinates of the model, an exact integer."""
+    plan = found.plan
+    seed = blake3("".join(tensor.key for tensor in plan.tensors).encode()).hexdigest()[:32]
+    cache = plan.store.cache(f"thresholds/majority-{seed}")
+    if (data := cache.read()) is not None and len(data) == 8:
+        return int.from_bytes(data, "little", signed=True)
+    walk = _Walk(plan)
+
+    def signs(tensor: TensorPlan) -> int:
+        votes = [index for index in tensor.terms if plan.recipe.terms[index].join == "vote"]
+        return walk.signs(tensor, votes, found, rules)
+
+    wanted = [tensor for tensor in plan.tensors if tensor.terms]
+    total, done, majority = sum(tensor.spec.nbytes for tensor in wanted), 0, 0
+    for tensor, sign in zip(wanted, in_order(signs, wanted, threads=threads, ahead=64), strict=True):
+        majority += sign
+        done += tensor.spec.nbytes
+        if progress:
+            progress("counting signs", done, total)
+    cache.write(majority.to_bytes(8, "little", signed=True))
+    return majority
+
+
+def _by_tensor(
+    plan: Plan,
+    tensors: list[TensorPlan],
+    select: Callable[[TensorPlan, _Walk], Found],
+    threads: int,
+    progress: Progress | None,
+) -> dict[str, Found]:
+    """`select` for each tensor, the largest first, so that no thread is left with it at the end."""
+    walk = _Walk(plan)
+    ordered = sorted(tensors, key=lambda tensor: -tensor.spec.elements)
+    total, done = sum(tensor.spec.nbytes for tensor in ordered), 0
+    found: dict[str, Found] = {}
+    results = in_order(lambda tensor: select(tensor, walk), ordered, threads=threads, ahead=64)
+    for tensor, result in zip(ordered, results, strict=True):
+        found[tensor.spec.name] = result
+        done += tensor.spec.nbytes
+        if progress:
+            progress("finding cut-offs", done, total)
+    return found
+
+
+def _whole(plan: Plan, id: str, rank: int, threads: int, progress: Progress | None) -> Found:
+    """The cut-off of one vector over all that the base merges."""
+    walk = _Walk(plan)
+    selection = Selection(plan.base.merged_elements, [rank])
+    specs = sorted(plan.vectors[id].tensors, key=lambda spec: -spec.elements)
+    for high in in_order(lambda spec: walk.high(spec, [id]), specs, threads=threads):
+        selection.high += high
+    if selection.open_bins():
+        for low in in_order(lambda spec: walk.low(spec, [id], selection), specs, threads=threads):
+            selection.low += low
+    return _result(selection)
+
+
+class _Walk:
+    """Counts magnitudes over the chunks of a tensor; called by many threads."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.reader = ChunkReader(plan.store.objects, plan.base.chunk)
+        self.workspaces = Workspaces(plan.base.tensors, plan.base.chunk)
+
+    def select(self, spec: TensorSpec, vectors: list[str], elements: int, rank: int) -> Found:
+        """The rank-th largest |t| of some vectors' elements of one tensor, and how many of them are kept."""
+        selection = Selection(elements, [rank], high=self.high(spec, vectors))
+        if selection.open_bins():
+            selection.low = self.low(spec, vectors, selection)
+        return _result(selection)
+
+    def high(self, spec: TensorSpec, vectors: list[str]) -> NDArray[np.int64]:
+        """Counts of the upper 16 bits of |t|."""
+        counts = np.zeros(1 << 16, np.int64)
+        code = element_of(spec.dtype).code
+        self._each(spec, vectors, lambda base, z: cpu.count_high(base, z, code, counts))
+        return counts
+
+    def low(self, spec: TensorSpec, vectors: list[str], selection: Selection) -> NDArray[np.int64]:
+        """Counts of the lower 16 bits of |t| in the bins that `selection` opened."""
+        counts = np.zeros_like(selection.low)
+        code = element_of(spec.dtype).code
+        self._each(spec, vectors, lambda base, z: cpu.count_low(base, z, code, selection.row_of, counts))
+        return counts
+
+    def _each(
+        self,
+        spec: TensorSpec,
+        vectors: list[str],
+        count: Callable[[NDArray[np.generic], NDArray[np.generic]], None],
+    ) -> None:
+        space = self.workspaces.get(spec)
+        for index in range(self.plan.chunks_of(spec)):
+            base: NDArray[np.generic] | None = None
+            base_id = self.plan.base_table.chunk(spec.name, index)
+            start, stop = chunk_span(spec, index, self.plan.base.chunk)
+            z = space.rows(1)[0, : stop - start]
+            for id in vectors:
+                table = self.plan.tables[id]
+                if spec.name not in table:
+                    continue
+                if not self.reader.delta(spec, table.chunk(spec.name, index), base_id, index, z):
+                    continue
+                if base is None:
+                    base = self._sorted(spec, base_id, index, space, stop - start)
+                count(base, z)
+
+    def signs(self, tensor: TensorPlan, votes: list[int], cuts: Cutoffs, rules: MergeRules) -> int:
+        """Σ sign(e) over one tensor of the terms `votes`."""
+        spec, plan, total = tensor.spec, self.plan, 0
+        space = self.workspaces.get(spec)
+        rows = space.rows(len(votes))
+        for index in range(plan.chunks_of(spec)):
+            base_id = plan.base_table.chunk(spec.name, index)
+            start, stop = chunk_span(spec, index, plan.base.chunk)
+            present: list[int] = []
+            for term in votes:
+                delta = plan.tables[plan.recipe.terms[term].vector].chunk(spec.name, index)
+                if self.reader.delta(spec, delta, base_id, index, rows[len(present), : stop - start]):
+                    present.append(term)
+            if present:
+                base = self._sorted(spec, base_id, index, space, stop - start)
+                alpha = np.array([plan.recipe.terms[i].alpha32 for i in present], np.float32)
+                theta = cuts.theta(tensor, present)
+                code = element_of(spec.dtype).code
+                total += cpu.sum_of_signs(base, rows[: len(present)], theta, alpha, rules, code)
+        return total
+
+    def _sorted(
+        self, spec: TensorSpec, base_id: str, index: int, space: Workspace, size: int
+    ) -> NDArray[np.generic]:
+        elements = self.reader.base(spec, base_id, index, space.base)
+        exponent_order(elements, spec.dtype, space.order[:size], space.sorted_base[:size])
+        return space.sorted_base[:size]
+
+
+def _result(selection: Selection) -> Found:
+    theta = selection.theta()[0]
+    if theta < 0:
+        return float(theta), 0
+    bits = 1 if np.isnan(theta) else max(1, int(theta.view(np.uint32)))
+    upper = bits >> 16
+    kept = int(selection.high[upper + 1 :].sum())
+    row = int(selection.row_of[upper])
+    kept += int(selection.low[row, bits & 0xFFFF :].sum()) if row >= 0 else int(selection.high[upper])
+    return float(theta), kept
+
+
+def _encode(found: dict[str, Found], keys: list[str]) -> bytes:
+    return b"".join(_FOUND.pack(*found.get(key, (NO_TRIM, _UNKNOWN))) for key in keys)
+
+
+def _decode(data: bytes | None, keys: list[str]) -> dict[str, Found]:
+    if data is None or len(data) != len(keys) * _FOUND.size:
+        return {}
+    values = _FOUND.iter_unpack(data)
+    return {key: (theta, kept) for key, (theta, kept) in zip(keys, values, strict=True) if kept != _UNKNOWN}

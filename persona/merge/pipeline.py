@@ -1,0 +1,56 @@
+"""Work on all cores whose results arrive in order, in bounded memory.
+
+**window** — how many results may be under way or waiting: that many buffers exist, whatever the number of
+items. The work itself (zstd, BLAKE3, compiled kernels, reads and writes) runs without the interpreter's lock,
+so plain threads overlap.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+MAX_THREADS = 64
+
+
+class Progress(Protocol):
+    """Told from one thread at a time how far the work named `label` is, in bytes."""
+
+    def __call__(self, label: str, done: int, total: int) -> None:
+        """`done` of `total` bytes of the work are finished."""
+
+
+def thread_count(threads: int | None) -> int:
+    """`threads`, or one for each core that this process may use."""
+    if threads is None:
+        affinity = getattr(os, "sched_getaffinity", None)
+        threads = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, min(threads, MAX_THREADS))
+
+
+def in_order(
+    work: Callable[[Item], Result], items: Iterable[Item], *, threads: int, ahead: int = 2
+) -> Iterator[Result]:
+    """The results of `work` on each item, in the order of the items, computed by `threads` threads.
+
+    At most `threads + ahead` results are under way or waiting. An error of any item is raised when its turn
+    comes; what is still queued is dropped. Closing the generator early does the same.
+    """
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="persona") as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) >= threads + ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
