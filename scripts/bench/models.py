@@ -304,7 +304,7 @@ def fine_tune(base: Path, target: Path, manner: str, *, steps: int, batch: int, 
     rng = random.Random(seed)
     tokenizer = AutoTokenizer.from_pretrained(base)
     model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    before = {name: tensor.to(torch.bfloat16) for name, tensor in model.state_dict().items()}
+    before = {name: tensor.detach().to(torch.bfloat16) for name, tensor in model.named_parameters()}
     examples = [encode_conversation(tokenizer, *pair) for pair in conversations(manner)]
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
     schedule = get_scheduler("linear", optimizer, num_warmup_steps=steps // 10, num_training_steps=steps)
@@ -332,7 +332,7 @@ def fine_tune(base: Path, target: Path, manner: str, *, steps: int, batch: int, 
             print(f"  {manner} step {step + 1}/{steps}  loss {loss.item():.3f}  {seconds:.0f} s", flush=True)
     del optimizer
     model = model.to(torch.bfloat16).eval()
-    after = model.state_dict()
+    after = {name: tensor.detach() for name, tensor in model.named_parameters()}
     same = sum(
         int((before[name].view(torch.int16) == after[name].view(torch.int16)).sum()) for name in before
     )
