@@ -142,16 +142,19 @@ def decode_delta(form: int, segments: Sequence[Any], z_sorted: Elements) -> None
             if used and digits[-1] >> used:
                 raise IntegrityError("the last byte of a group's digits is not padded with zeros")
             tail_count = kernels.expand_digits(digits, escape, bits, group)
-        tails = group if not bits else np.empty(tail_count + 1, element.uint)
-        if not bits or planes:
-            tails[:] = 0
+        tails = np.empty(tail_count + 1, element.uint) if bits else group
+        tails[tail_count if planes and bits else 0 :] = 0
         for plane in range(planes):
-            if parts[at].size != tail_count:
-                raise IntegrityError(f"{tail_count} values go on in a plane of {parts[at].size} bytes")
-            kernels.add_plane(parts[at], element.uint.type(8 * plane), tails)
+            part = parts[at]
             at += 1
+            if part.size != tail_count:
+                raise IntegrityError(f"{tail_count} values go on in a plane of {part.size} bytes")
+            if plane == 0:
+                tails[:tail_count] = part
+            else:
+                kernels.add_plane(part, element.uint.type(8 * plane), tails)
         if bits and planes:
-            kernels.add_tails(tails, escape, group)
+            kernels.add_tails(tails, tail_count, bits, group)
 
 
 def restore(sorted_base: Elements, z_sorted: Elements, order: npt.NDArray[np.uint32], out: Elements) -> None:
@@ -193,7 +196,7 @@ def _groups(
             ends.append(end)
             start = end
     bounds = np.array([0, *ends], np.int64)
-    every = 4 if n >= 1 << 18 else 1
+    every = max(1, min(4, n >> 16))
     counts = np.zeros((bounds.size - 1, 1 + element.nbytes, 256), np.uint32)
     digit_bits = np.zeros(bounds.size - 1, np.int64)
     kernels.count_values(placed, bounds, every, counts)

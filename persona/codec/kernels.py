@@ -256,19 +256,27 @@ def take_tails(z: Any, escape: Any, tails: Any) -> Any:
 
 
 @_kernel
-def add_tails(tails: Any, escape: Any, z: Any) -> None:
-    """z += the next tail wherever z equals escape. tails: one longer than the number of these."""
-    block = 32
+def add_tails(tails: Any, escapes: int, bits: int, z: Any) -> None:
+    """z += the next tail wherever the digit z, of `bits` bits, is the escape 2^bits - 1, which `escapes` are.
+
+    tails: one longer than `escapes`. Few escapes are looked for block by block; many are met without a branch.
+    """
+    escape, shift = np.uint64((1 << bits) - 1), np.uint64(bits)
+    few = escapes * 64 < z.size
+    block = 32 if few else z.size
     k = np.uint64(0)
     for start in range(0, z.size, block):
         stop = min(start + block, z.size)
-        hits = np.uint8(0)
-        for i in range(start, stop):
-            hits |= np.uint8(z[i] == escape)
+        hits = np.uint8(1)
+        if few:
+            hits = np.uint8(0)
+            for i in range(start, stop):
+                hits |= np.uint8(z[i] == escape)
         if hits:
             for i in range(start, stop):
-                hit = np.uint64(z[i] == escape)
-                z[i] = z[i] + (tails[k] & (np.uint64(0) - hit))
+                digit = np.uint64(z[i])
+                hit = (digit + np.uint64(1)) >> shift
+                z[i] = digit + (np.uint64(tails[k]) & (np.uint64(0) - hit))
                 k += hit
 
 
@@ -374,30 +382,43 @@ def _stored_bits(hist: Any, per: int, scale: float) -> Any:
 def _group_bits(counts: Any, scale: float) -> tuple[float, int]:
     """(bits, digit bits) of the cheapest way to store a group with these counts, as of one run."""
     planes = counts.shape[0] - 1
-    hist = np.empty(256, np.float64)
+    small, hist = counts[0], np.empty(256, np.float64)
+    total, large, end = 0.0, 0.0, 0
+    for v in range(256):
+        large += counts[1, v]
+        total += small[v]
+        if small[v]:
+            end = v + 1
+    total += large
+    if total == small[0]:
+        return 64.0, 0
     best, choice = np.inf, 0
-    for bits in (0, 1, 2, 4, 8):
+    for bits in (4, 2, 0, 1, 8):
         escape = (1 << bits) - 1
-        low, large = 0.0, 0.0
-        for v in range(256):
-            hist[v] = counts[0, v] if v < escape else 0
+        low = 0.0
+        for v in range(min(escape, end)):
+            hist[v] = small[v]
             low += hist[v]
-            large += counts[0, v] + counts[1, v]
-        escaped = large - low
+        escaped = total - low
+        if bits and (2.0 * escaped > total or (bits == 8 and large == 0.0)):
+            continue
         cost = 64.0
         if bits:
-            hist[escape] = escaped
-            cost += _stored_bits(hist, 8 // bits, scale)
-        if escaped > 0.0 and large > counts[0, 0]:
-            for p in range(planes):
+            hist[min(escape, end)] = escaped
+            cost += _stored_bits(hist[: min(escape, end) + 1], 8 // bits, scale)
+        if escaped > 0.0 and cost < best:
+            rest = max(0, end - escape)
+            for v in range(rest):
+                hist[v] = small[v + escape]
+            hist[rest:] = 0.0
+            if large:
+                for v in range(256):
+                    hist[v] += counts[1, v]
+            cost += _stored_bits(hist if large else hist[:rest], 1, scale)
+            for p in range(1, planes if large else 0):
                 hist[:] = counts[1 + p]
-                if p == 0:
-                    for v in range(escape, 256):
-                        hist[v - escape] += counts[0, v]
-                else:
-                    for v in range(escape, 256):
-                        hist[0] += counts[0, v]
-                if p and hist[0] == escaped:
+                hist[0] += escaped - large
+                if hist[0] == escaped:
                     break
                 cost += _stored_bits(hist, 1, scale)
         if cost < best:
