@@ -1,0 +1,220 @@
+"""**history** — the decoded objects of one repository, and where HEAD stands. Every module of this folder works on one.
+
+Invariant: a value handed out was verified by its id when it was read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final, TypeVar
+
+from persona.errors import InvalidInput, NotFound, Refused, UnknownName
+from persona.history import recipe_text
+from persona.history.config import Config
+from persona.history.recipe_text import MIN_PREFIX, RECIPE_FILE
+from persona.history.results import Head
+from persona.objects.base import Base
+from persona.objects.commit import Commit, Person, Tag
+from persona.objects.ids import abbreviate, is_id
+from persona.objects.recipe import Recipe
+from persona.objects.tree import Tree
+from persona.objects.vector import Vector
+from persona.store.refs import When
+from persona.store.store import Store
+
+HEADS: Final = "refs/heads/"
+TAGS: Final = "refs/tags/"
+BASES: Final = "refs/bases/"
+VECTORS: Final = "refs/vectors/"
+
+Value = TypeVar("Value")
+
+
+@dataclass
+class History:
+    """The objects, refs and work tree of one repository."""
+
+    store: Store
+    config: Config
+    notes: list[str] = field(default_factory=list)
+    """Sentences for the user that belong to no result."""
+    _kept: dict[str, Base | Vector | Recipe | Tree] = field(default_factory=dict)
+
+    @property
+    def root(self) -> Path:
+        """The work tree."""
+        return self.store.worktree
+
+    # -- objects
+
+    def commit(self, id: str) -> Commit:
+        """A commit."""
+        return Commit.decode(self.store.objects.get(id, "commit"))
+
+    def tree(self, id: str) -> Tree:
+        """A tree."""
+        return self._remembered(id, lambda: Tree.decode(self.store.objects.get(id, "tree")), Tree)
+
+    def recipe(self, id: str) -> Recipe:
+        """A recipe."""
+        return self._remembered(id, lambda: Recipe.decode(self.store.objects.get(id, "recipe")), Recipe)
+
+    def base(self, id: str) -> Base:
+        """The manifest of a base."""
+        return self._remembered(id, lambda: Base.decode(self.store.objects.get(id, "base")), Base)
+
+    def vector(self, id: str) -> Vector:
+        """The manifest of a vector."""
+        return self._remembered(id, lambda: Vector.decode(self.store.objects.get(id, "vector")), Vector)
+
+    def blob(self, id: str) -> bytes:
+        """The bytes of a small file."""
+        return self.store.objects.get(id, "blob")
+
+    def tag(self, id: str) -> Tag:
+        """An annotated tag."""
+        return Tag.decode(self.store.objects.get(id, "tag"))
+
+    def tree_of(self, commit: str) -> Tree:
+        """The tree of a commit."""
+        return self.tree(self.commit(commit).tree)
+
+    def recipe_of(self, commit: str) -> Recipe:
+        """The recipe of a commit."""
+        return self.recipe(self.tree_of(commit).recipe)
+
+    def recipe_text_of(self, commit: str) -> bytes:
+        """The recipe text of a commit."""
+        blob = self.tree_of(commit).files.get(RECIPE_FILE)
+        return self.blob(blob) if blob else b""
+
+    def files_of(self, commit: str) -> dict[str, str]:
+        """Every tracked file of a commit: path → blob id, the base's own files included."""
+        tree = self.tree_of(commit)
+        return self.files_of_tree(tree)
+
+    def files_of_tree(self, tree: Tree) -> dict[str, str]:
+        """Every tracked file of a tree: path → blob id, the base's own files included."""
+        files: dict[str, str | None] = {**self.base(self.recipe(tree.recipe).base).files, **tree.files}
+        return {path: blob for path, blob in files.items() if blob is not None}
+
+    def _remembered(self, id: str, read: Callable[[], Value], kind: type[Value]) -> Value:
+        found = self._kept.get(id)
+        if isinstance(found, kind):
+            return found
+        value = read()
+        if len(self._kept) >= 64:
+            self._kept.pop(next(iter(self._kept)))
+        self._kept[id] = value  # type: ignore[assignment]
+        return value
+
+    # -- HEAD
+
+    def head(self) -> Head:
+        """Where HEAD stands."""
+        kind, value = self.store.refs.head()
+        branch = value.removeprefix(HEADS) if kind == "ref" else None
+        return Head(branch, self.store.refs.head_id())
+
+    def head_commit(self) -> str:
+        """The commit at HEAD; `Refused` in a repository without one."""
+        id = self.store.refs.head_id()
+        if id is None:
+            raise Refused("this repository has no commit yet: its init was cut short; run `persona init` again")
+        return id
+
+    # -- names in recipes
+
+    def read_recipe(self, data: bytes, *, where: str = RECIPE_FILE) -> Recipe:
+        """The recipe of a text: names and starts of ids resolved, each vector known to belong to the base.
+
+        Raises `InvalidInput` with file and line.
+        """
+        base_ids: list[str] = []
+
+        def base(text: str) -> str:
+            base_ids.append(self.resolve_base(text))
+            return base_ids[0]
+
+        def vector(text: str) -> str:
+            id = self.resolve_object(text, "vector")
+            if not self._is_checked(base_ids[0], id):
+                self.require_vector_of(base_ids[0], id)
+            return id
+
+        return recipe_text.parse(data, base=base, vector=vector, where=where)
+
+    def require_vector_of(self, base_id: str, id: str) -> None:
+        """`InvalidInput` when a vector belongs to a base with other weights, both named."""
+        vector, base = self.vector(id), self.base(base_id)
+        if vector.base != base.digest:
+            raise InvalidInput(
+                f"vector {abbreviate(id)} belongs to {self.base_words(vector.base)}, not to this recipe's base"
+                f" {self.base_words(base.digest)}; import its fine-tune against this base"
+            )
+
+    def base_words(self, digest: str) -> str:
+        """A base as a sentence names it, by its weights digest: its name where the repository has one."""
+        for name, id in self.store.refs.list(BASES).items():
+            if self.base(id).digest == digest:
+                return f"{name.removeprefix(BASES)} ({digest[:15]}…)"
+        return f"a base with weights {digest[:15]}…"
+
+    def resolve_base(self, text: str) -> str:
+        """The id of a base by its name or the start of its id. Raises `UnknownName`."""
+        try:
+            id = self.store.refs.read(BASES + text)
+        except InvalidInput:
+            id = None
+        return id or self.resolve_object(text, "base")
+
+    def base_name(self, id: str) -> str:
+        """A base's name; the start of its id where no name holds it."""
+        for name, held in self.store.refs.list(BASES).items():
+            if held == id:
+                return name.removeprefix(BASES)
+        return abbreviate(id)
+
+    def resolve_object(self, text: str, kind: str) -> str:
+        """The id of an object of one kind by the start of its id. Raises `UnknownName`, listing what is ambiguous."""
+        found = self.objects_starting(text)
+        ids = [id for id, found_kind in found if found_kind == kind]
+        if len(ids) == 1:
+            return ids[0]
+        if len(ids) > 1:
+            listed = ", ".join(id[: len(text) + 4] for id in ids[:8])
+            raise UnknownName(f"{text} is the start of {len(ids)} {kind}s: {listed}; give more digits")
+        other = f"; it is a {found[0][1]}" if found else ""
+        raise UnknownName(f"no {kind} here is named or begins with {text!r:.80}{other}")
+
+    def objects_starting(self, text: str) -> list[tuple[str, str]]:
+        """(id, kind) of every object whose id begins with these hex digits (4 or more)."""
+        text = text.strip().removesuffix("…").lower()
+        if len(text) < MIN_PREFIX or not is_id(text.ljust(64, "0")):
+            return []
+        if len(text) == 64:
+            kind = self.store.objects.kind_of(text)
+            return [(text, kind)] if kind else []
+        return self.store.objects.ids_with_prefix(text)
+
+    def _is_checked(self, base: str, vector: str) -> bool:
+        """Whether HEAD's recipe joins this base and this vector, so that they were checked when it was made."""
+        try:
+            head = self.store.refs.head_id()
+            recipe = self.recipe_of(head) if head else None
+        except NotFound:
+            return False
+        return recipe is not None and recipe.base == base and any(t.vector == vector for t in recipe.terms)
+
+
+def signature(person: Person) -> tuple[str, When]:
+    """Who and when, as a reflog writes them."""
+    return f"{person.name} <{person.email}>", (person.time, person.offset)
+
+
+def renamed(recipe: Recipe) -> Recipe:
+    """The recipe with its names taken out: equal for two recipes that mean the same weights."""
+    terms = tuple(replace(term, name=f"t{index}") for index, term in enumerate(recipe.terms))
+    return replace(recipe, terms=terms)

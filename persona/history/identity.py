@@ -1,0 +1,56 @@
+"""Who commits, and when. The library asks its caller, then the config, then the system's account: never the environment."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import datetime
+
+from persona.errors import InvalidInput
+from persona.history.config import Config
+from persona.objects.commit import MAX_SECONDS, Person
+
+
+def person(config: Config, given: Person | None = None) -> Person:
+    """The one given, checked; else `user.name` and `user.email` of the config, else the account and host; now."""
+    if given is not None:
+        return check_person(given)
+    account_name, account_email = account()
+    seconds = int(time.time())
+    return check_person(
+        Person(
+            name=config.get("user.name") or account_name,
+            email=config.get("user.email") or account_email,
+            time=seconds,
+            offset=local_offset(seconds),
+        )
+    )
+
+
+def check_person(value: Person) -> Person:
+    """A person whose name and address can be recorded; `InvalidInput` otherwise."""
+    for what, text in (("name", value.name), ("e-mail address", value.email)):
+        if any(ord(char) < 0x20 or char in "<>\x7f" or 0xD800 <= ord(char) <= 0xDFFF for char in text):
+            raise InvalidInput(f"{text!r:.80} cannot be an author's {what}: it holds < > or a control character")
+    if not value.name.strip():
+        raise InvalidInput("an author's name cannot be empty; set user.name")
+    if not abs(value.time) <= MAX_SECONDS or not abs(value.offset) <= 1440:
+        raise InvalidInput(f"an author's date is out of range: {value.time} {value.offset:+d}")
+    return value
+
+
+def account() -> tuple[str, str]:
+    """Name and address made from the system's account and host."""
+    import pwd
+
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        user = f"uid{os.getuid()}"
+    return user, f"{user}@{os.uname().nodename}"
+
+
+def local_offset(seconds: int) -> int:
+    """Minutes east of UTC, here, at that time."""
+    offset = datetime.fromtimestamp(seconds).astimezone().utcoffset()
+    return int(offset.total_seconds() // 60) if offset else 0
