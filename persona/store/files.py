@@ -391,7 +391,7 @@ def _temporary_prefix(path: Path, tmp_dir: Path | None) -> str:
     return "file" if tmp_dir else f".{path.name[:64]}.tmp"
 
 
-def append_line(path: Path, line: bytes) -> None:
+def append_line(path: Path, line: bytes, *, tmp_dir: Path | None = None) -> None:
     """Appends `line` to a regular file, creating it, and fsyncs it. The caller holds the lock that orders
     appends.
 
@@ -401,7 +401,7 @@ def append_line(path: Path, line: bytes) -> None:
     try:
         fd = calls.open(path, flags)
     except FileNotFoundError:
-        write_file(path, line)
+        write_file(path, line, tmp_dir=tmp_dir)
         return
     except OSError as error:
         _raise_open(path, error, "write")
@@ -410,7 +410,7 @@ def append_line(path: Path, line: bytes) -> None:
         if not stat.S_ISREG(status.st_mode):
             raise not_plain(path)
         if status.st_nlink > 1:
-            write_file(path, [read_file(path, limit=status.st_size) or b"", line])
+            write_file(path, [read_file(path, limit=status.st_size) or b"", line], tmp_dir=tmp_dir)
             return
         view = memoryview(line)
         while view:

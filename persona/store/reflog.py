@@ -98,7 +98,7 @@ def append(root: Path, name: str, log: Log, entry: Entry) -> None:
     line = _line(name, log.check, entry)
     files.mkdirs(path.parent, below=root)
     if log.keep == log.size:
-        files.append_line(path, line)
+        files.append_line(path, line, tmp_dir=tmp_dir(root))
         return
     kept = (files.read_file(path, limit=MAX_REFLOG_BYTES) or b"")[: log.keep]
     files.write_file(path, [kept, line], tmp_dir=tmp_dir(root))

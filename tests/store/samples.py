@@ -1,0 +1,56 @@
+"""What the tests put into stores."""
+
+from __future__ import annotations
+
+import random
+
+from persona.objects.ids import object_id
+from persona.store.records import PackedRecord, pack_record
+from persona.store.refs import ANY
+from persona.store.store import Store
+
+WHO = {"who": "Ada <ada@example.org>", "when": (1_700_000_000, -330)}
+
+
+def noise(seed: int, count: int = 200) -> bytes:
+    """Bytes that zstd cannot shorten."""
+    return random.Random(seed).randbytes(count)
+
+
+def chunk(seed: int, count: int = 200) -> PackedRecord:
+    """A bulk record; the store takes its id on trust."""
+    segments = [noise(seed, count), bytes(count)]
+    id = object_id("delta", *segments)
+    return pack_record("delta", id, 7, segments, relative="ab" * 32)
+
+
+def commit(store: Store, number: int, *, bulk: int = 2) -> str:
+    """What a commit of a vector does: chunks, a table, small objects, then HEAD's branch. Returns the commit's id."""
+    with store.objects.transaction() as transaction:
+        records = [chunk(1000 * number + i) for i in range(bulk)]
+        for record in records:
+            transaction.append(record)
+        if records:
+            transaction.put_bulk("table", b"".join(bytes.fromhex(record.id) for record in records))
+        transaction.put("blob", b"text of commit %d" % number)
+        id = transaction.put("commit", b"commit %d" % number)
+    store.refs.advance(id, expect=ANY, why=f"commit: number {number}", **WHO)  # type: ignore[arg-type]
+    return id
+
+
+def commit_id(number: int) -> str:
+    """The id that `commit` returns."""
+    return object_id("commit", b"commit %d" % number)
+
+
+def check_commit(store: Store, number: int, *, bulk: int = 2) -> None:
+    """Reads back all of what `commit` stored."""
+    assert store.objects.get(commit_id(number), "commit") == b"commit %d" % number
+    text = b"text of commit %d" % number
+    assert store.objects.get(object_id("blob", text), "blob") == text
+    for i in range(bulk):
+        record = chunk(1000 * number + i)
+        assert [bytes(s) for s in store.objects.read(record.id, "delta", max_raw=400).segments] == [
+            noise(1000 * number + i),
+            bytes(200),
+        ]
