@@ -165,10 +165,10 @@ class Checkpoint:
                 f"{self.path}: no {SINGLE_NAME}; give {only} itself or rename it to {SINGLE_NAME}"
             )
         for name in names:
-            if foreign.is_weight_name(name) or "." not in name:
-                path = self.path / name
-                if (known := _recognise(path)) is not None:
-                    raise InvalidInput(f"{path}: this is {known.what}; {known.remedy}")
+            path = self.path / name
+            known = _recognise(path)
+            if known is not None and (known.holds_weights or foreign.is_weight_name(name)):
+                raise InvalidInput(f"{path}: this is {known.what}; {known.remedy}")
         unknown = [name for name in names if foreign.is_weight_name(name)]
         if unknown:
             raise InvalidInput(
@@ -239,8 +239,8 @@ class Checkpoint:
             path = self.path / name
             try:
                 status = os.stat(path)
-            except OSError:
-                self.ignored[name] = "a symbolic link to nothing"
+            except OSError as error:
+                self.ignored[name] = f"cannot be looked at: {error.strerror}"
                 continue
             if stat.S_ISDIR(status.st_mode):
                 continue
@@ -253,7 +253,7 @@ class Checkpoint:
         if is_published_name(name):
             return "a shard of an interrupted checkout"
         if foreign.is_weight_name(name):
-            return "other weights"
+            return "other weights, or a training's state"
         if not stat.S_ISREG(status.st_mode):
             return "not a regular file"
         if status.st_size > limits.MAX_TEXT_FILE_BYTES:

@@ -73,8 +73,8 @@ def encode_header(
     """The first bytes of a file of these tensors, and where each tensor goes, in file order.
 
     Tensors lie in the order that the safetensors package gives them (wider dtypes first, then by name), so
-    the file is the one that `safetensors.torch.save_file` would write, byte for byte. `metadata` defaults to
-    `{"format": "pt"}`.
+    the file is the one that `safetensors.torch.save_file` would write, byte for byte (but for the order of
+    several metadata keys, which that package leaves to chance). `metadata` defaults to `{"format": "pt"}`.
     """
     ordered = sorted(specs, key=_file_order)
     entries: dict[str, object] = {}
@@ -142,10 +142,10 @@ def _read_header(file: InputFile) -> Header:
 
 
 def _why_not(file: InputFile, start: bytes, length: int) -> str:
-    head = file.read(0, foreign.HEAD_BYTES)
-    known = foreign.recognise(head)
-    if known is not None and (start[8:] != b"{" or length > file.size - 8):
-        return f"this is {known.what}; {known.remedy}"
+    if start[8:] != b"{" or length > limits.MAX_SAFETENSORS_HEADER_BYTES:
+        known = foreign.recognise(file.read(0, foreign.HEAD_BYTES))
+        if known is not None:
+            return f"this is {known.what}; {known.remedy}"
     if file.size < 9:
         return f"{file.size} bytes are no safetensors file; save or download it again"
     if start[8:] != b"{":
@@ -155,7 +155,10 @@ def _why_not(file: InputFile, start: bytes, length: int) -> str:
             f"a safetensors header of {length} bytes is over the format's limit of "
             f"{limits.MAX_SAFETENSORS_HEADER_BYTES}; the file is damaged or made to mislead"
         )
-    return f"the header should have {length} bytes but the file ends after {file.size}; download or save it again"
+    return (
+        f"the header should have {length} bytes but the file ends after {file.size}; "
+        "download or save it again"
+    )
 
 
 def _entry(scan: Scan, name: str, where: str, data: int) -> TensorEntry:

@@ -40,12 +40,13 @@ def find_tied(
         if name in names and alias not in names and alias.endswith((".weight", ".bias"))
     }
     if config is not None and _may_tie(config):
-        for embedding, output in _OUTPUTS.items():
-            for name in names:
-                if name == embedding or name.endswith("." + embedding):
-                    alias = name.removesuffix(embedding) + output
-                    if not any(other.endswith(output) for other in names):
-                        tied.setdefault(alias, name)
+        for name in names:
+            if embedding := max(
+                (end for end in _OUTPUTS if ("." + name).endswith("." + end)), key=len, default=""
+            ):
+                output = _OUTPUTS[embedding]
+                if not any(other.endswith(output) for other in names):
+                    tied.setdefault(name.removesuffix(embedding) + output, name)
     return dict(sorted(tied.items()))
 
 

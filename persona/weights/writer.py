@@ -58,6 +58,7 @@ class ModelWriter:
             raise ValueError("a layout comes from plan_shards")
         files.mkdirs(directory)
         self.directory = Path(os.path.realpath(directory))
+        self._tmp_dir = tmp_dir or self.directory
         self._outputs: list[files.Output] = []
         self._places: dict[str, tuple[files.Output, TensorEntry]] = {}
         self._lock = threading.Lock()
@@ -68,7 +69,7 @@ class ModelWriter:
             check_output(self.directory)
             self._remove_temporaries()
             for shard in self._layout:
-                self._create(shard, tmp_dir)
+                self._create(shard)
         except BaseException:
             self.discard()
             raise
@@ -94,6 +95,11 @@ class ModelWriter:
             with self._lock:
                 self._missing[name] -= length
 
+    def restart(self, name: str) -> None:
+        """Forget what was written into the tensor `name`: it will be written again, whole."""
+        with self._lock:
+            self._missing[name] = self._places[name][1].nbytes
+
     def publish(self, digest: str) -> list[str]:
         """Make the weights appear, whole; the old ones go. `digest` is the weights digest of what was
         written.
@@ -113,11 +119,13 @@ class ModelWriter:
 
     def discard(self) -> None:
         """Remove what was not published and let go of the directory; a second time does nothing."""
-        for output in self._outputs:
-            output.discard()
-        fd, self._lock_fd = self._lock_fd, -1
-        if fd >= 0:
-            files.close(fd)
+        try:
+            for output in self._outputs:
+                output.discard()
+        finally:
+            fd, self._lock_fd = self._lock_fd, -1
+            if fd >= 0:
+                files.close(fd)
 
     def __enter__(self) -> ModelWriter:
         return self
@@ -142,7 +150,10 @@ class ModelWriter:
             for name, output in zip(names, self._outputs, strict=True):
                 output.publish(self.directory / name, sync_directory=False)
             files.sync_directory(self.directory)
-            files.write_file(self.directory / INDEX_NAME, encode_index(weight_map, self.nbytes, going))
+            index = files.Output.create(self._tmp_dir, prefix=_TEMPORARY_PREFIX)
+            self._outputs.append(index)
+            index.write(encode_index(weight_map, self.nbytes, going))
+            index.publish(self.directory / INDEX_NAME)
         except BaseException:
             self._withdraw(set(names) - set(old))
             raise
@@ -165,11 +176,9 @@ class ModelWriter:
             files.remove(self.directory / last)
             files.sync_directory(self.directory)
 
-    def _create(self, shard: ShardLayout, tmp_dir: Path | None) -> None:
+    def _create(self, shard: ShardLayout) -> None:
         header, entries = encode_header(shard.specs, shard.metadata)
-        output = files.Output.create(
-            tmp_dir or self.directory, prefix=_TEMPORARY_PREFIX, size=len(header) + shard.nbytes
-        )
+        output = files.Output.create(self._tmp_dir, prefix=_TEMPORARY_PREFIX, size=len(header) + shard.nbytes)
         self._outputs.append(output)
         output.pwrite(header, 0)
         for name, entry in entries.items():

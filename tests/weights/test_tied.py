@@ -1,0 +1,59 @@
+"""Names that a model shares are known from the metadata or the config."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from persona.weights.tied import find_tied
+
+LLAMA = {"architectures": ["LlamaForCausalLM"], "tie_word_embeddings": True}
+TIED = {"lm_head.weight": "model.embed_tokens.weight"}
+
+
+def test_an_absent_output_matrix_is_tied_to_the_embedding() -> None:
+    assert find_tied({"model.embed_tokens.weight", "model.norm.weight"}, [], LLAMA) == TIED
+
+
+def test_a_config_that_leaves_out_its_classs_default_still_ties() -> None:
+    config = {"architectures": ["GPT2LMHeadModel"]}
+    assert find_tied({"transformer.wte.weight"}, [], config) == {"lm_head.weight": "transformer.wte.weight"}
+
+
+def test_a_vision_models_inner_language_model_is_tied_under_its_prefix() -> None:
+    config = {
+        "architectures": ["LlavaForConditionalGeneration"],
+        "text_config": {"tie_word_embeddings": True},
+    }
+    names = {"language_model.model.embed_tokens.weight"}
+    assert find_tied(names, [], config) == {
+        "language_model.lm_head.weight": "language_model.model.embed_tokens.weight"
+    }
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        None,
+        {},
+        LLAMA | {"tie_word_embeddings": False},
+        LLAMA | {"text_config": {"tie_word_embeddings": False}},
+        {"architectures": ["BertModel"]},
+        {"architectures": "x"},
+        {"architectures": [3], "text_config": []},
+    ],
+)
+def test_nothing_is_tied_without_a_reason(config: dict[str, Any] | None) -> None:
+    assert find_tied({"model.embed_tokens.weight"}, [], config) == {}
+
+
+def test_a_stored_output_matrix_is_not_tied() -> None:
+    assert find_tied({"model.embed_tokens.weight", "lm_head.weight"}, [], LLAMA) == {}
+
+
+def test_the_metadata_of_save_model_names_what_it_dropped() -> None:
+    metadata = [
+        {"format": "pt", "head.weight": "emb.weight", "x.weight": "absent.weight", "emb.weight": "emb.weight"}
+    ]
+    assert find_tied({"emb.weight"}, metadata, None) == {"head.weight": "emb.weight"}

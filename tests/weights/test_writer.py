@@ -1,0 +1,369 @@
+"""What a writer publishes appears whole, replaces what is ours, and touches nothing else."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from persona.errors import BusyError, Refused, SystemFault
+from persona.objects.tensors import TensorSpec
+from persona.store import files
+from persona.weights.shards import ShardLayout, plan_shards
+from persona.weights.writer import ModelWriter, foreign_weight_files, shard_names, weight_files
+from tests.weights.crafted import contents_of, names_in, publish, save, save_sharded, specs_of
+
+OLD = {"a": b"old-a", "b": b"old-bb", "c": b"old-ccc"}
+NEW = {"a": b"new-a", "b": b"new-bb", "c": b"new-ccc"}
+HUB_SHARDS = {
+    "model-00001-of-00002.safetensors": {"a": OLD["a"], "b": OLD["b"]},
+    "model-00002-of-00002.safetensors": {"c": OLD["c"]},
+}
+
+
+def as_one(directory: Path) -> None:
+    publish(directory, OLD)
+
+
+def as_our_shards(directory: Path) -> None:
+    publish(directory, OLD, 6, "blake3:old")
+
+
+def as_hub_shards(directory: Path) -> None:
+    save_sharded(directory, HUB_SHARDS)
+
+
+STARTS: list[Callable[[Path], None]] = [as_one, as_our_shards, as_hub_shards]
+
+
+class Killed(BaseException):
+    """The process is gone: nothing it would still do gets done."""
+
+
+class Dying(files.Calls):
+    """Lets `left` changes of the disk happen, then none any more."""
+
+    def __init__(self, left: int, death: Callable[[], BaseException] = Killed, forever: bool = True) -> None:
+        super().__init__()
+        self.left = left
+        self.death = death
+        self.forever = forever
+
+    def _change(self) -> None:
+        self.left -= 1
+        if self.left < 0 and (self.forever or self.left == -1):
+            raise self.death()
+
+    def open(self, path: Path, flags: int, mode: int = 0o666) -> int:
+        if flags & os.O_CREAT:
+            self._change()
+        return super().open(path, flags, mode)
+
+    def pwritev(self, fd: int, buffers: Sequence[files.Buffer], offset: int) -> int:
+        self._change()
+        return super().pwritev(fd, buffers, offset)
+
+    def truncate(self, fd: int, length: int) -> None:
+        self._change()
+        super().truncate(fd, length)
+
+    def fsync(self, fd: int) -> None:
+        self._change()
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._change()
+        super().rename(source, target)
+
+    def unlink(self, path: Path) -> None:
+        self._change()
+        super().unlink(path)
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("size", [None, 6, 11])
+def test_publication_replaces_whatever_was_there(
+    start: Callable[[Path], None], size: int | None, tmp_path: Path
+) -> None:
+    start(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    published = publish(tmp_path, NEW, size, "blake3:new")
+    assert names_in(tmp_path) == sorted([*published, "config.json"])
+    assert contents_of(tmp_path) == NEW
+    assert weight_files(tmp_path) == sorted(published)
+
+
+@pytest.fixture
+def _no_fsync() -> Iterator[None]:
+    """Where hundreds of directories are written, waiting for the disk shows nothing."""
+    with files.replaced_calls(Dying(1 << 60)):
+        yield
+
+
+@pytest.mark.usefixtures("_no_fsync")
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("size", [None, 6])
+def test_a_kill_at_any_step_leaves_the_old_weights_or_the_new_and_the_next_writer_cleans_up(
+    start: Callable[[Path], None], size: int | None, tmp_path: Path
+) -> None:
+    seen = []
+    for step in range(200):
+        directory = tmp_path / str(step)
+        directory.mkdir()
+        start(directory)
+        try:
+            with files.replaced_calls(Dying(step)):
+                publish(directory, NEW, size, "blake3:new")
+        except Killed:
+            found = contents_of(directory)
+            assert found in (OLD, NEW), step
+            seen.append(found == NEW)
+        else:
+            break
+        again = (
+            publish(directory, NEW, size, "blake3:new")
+            if step % 2
+            else publish(directory, OLD, None, "blake3:old")
+        )
+        assert names_in(directory) == sorted(again), step
+        assert contents_of(directory) == (NEW if step % 2 else OLD)
+    assert seen == sorted(seen)
+    assert False in seen
+    assert True in seen
+
+
+@pytest.mark.usefixtures("_no_fsync")
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("size", [None, 6])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_a_fault_at_any_step_is_typed_and_leaves_no_temporary(
+    start: Callable[[Path], None], size: int | None, code: int, tmp_path: Path
+) -> None:
+    for step in range(200):
+        directory = tmp_path / str(step)
+        directory.mkdir()
+        start(directory)
+        before = names_in(directory)
+        try:
+            with files.replaced_calls(Dying(step, lambda: OSError(code, os.strerror(code)), forever=False)):
+                publish(directory, NEW, size, "blake3:new")
+        except SystemFault:
+            found = contents_of(directory)
+            assert not [name for name in names_in(directory) if name.startswith(".")], step
+            if found == OLD and size is None:
+                assert names_in(directory) == before, step
+            assert found in (OLD, NEW), step
+        else:
+            break
+        publish(directory, NEW, size, "blake3:new")
+        assert contents_of(directory) == NEW
+    assert step > 5
+
+
+def test_a_writer_that_fails_before_the_index_takes_its_shards_back(tmp_path: Path) -> None:
+    as_our_shards(tmp_path)
+    before = names_in(tmp_path)
+
+    class NoIndex(files.Calls):
+        def rename(self, source: Path, target: Path) -> None:
+            if target.name.endswith(".index.json"):
+                raise OSError(errno.ENOSPC, "no space")
+            super().rename(source, target)
+
+    with files.replaced_calls(NoIndex()), pytest.raises(SystemFault):
+        publish(tmp_path, NEW, 6, "blake3:new")
+    assert names_in(tmp_path) == before
+    assert contents_of(tmp_path) == OLD
+
+
+def test_writing_over_the_checkpoint_that_is_being_read(tmp_path: Path) -> None:
+    from persona.weights.checkpoint import Checkpoint
+
+    as_hub_shards(tmp_path)
+    with Checkpoint.open(tmp_path) as source:
+        plan = plan_shards(
+            [spec for spec, _ in source.tensors.values()],
+            shards=source.shards,
+            shard_of=[i for _, i in source.tensors.values()],
+        )
+        with ModelWriter(tmp_path, plan) as writer:
+            for name, (spec, _) in source.tensors.items():
+                data = bytearray(spec.nbytes)
+                source.read_into(name, 0, data)
+                writer.write(name, 0, data)
+            writer.publish("blake3:same")
+            for name, data in OLD.items():
+                out = bytearray(len(data))
+                source.read_into(name, 0, out)
+                assert out == data
+    assert contents_of(tmp_path) == OLD
+    assert len(names_in(tmp_path)) == 3
+
+
+def test_links_at_the_output_are_replaced_and_never_followed(tmp_path: Path) -> None:
+    directory, outside = tmp_path / "out", tmp_path / "outside"
+    directory.mkdir()
+    outside.write_bytes(b"precious")
+    layout = plan_shards(specs_of(NEW), 6)
+    for name in ("model.safetensors", "model.safetensors.index.json", *shard_names(layout, "blake3:new")):
+        (directory / name).symlink_to(outside)
+    publish(directory, NEW, 6, "blake3:new")
+    assert contents_of(directory) == NEW
+    (directory / "model.safetensors").symlink_to(outside)
+    publish(directory, NEW)
+    assert contents_of(directory) == NEW
+    assert not any(path.is_symlink() for path in directory.iterdir())
+    assert outside.read_bytes() == b"precious"
+
+
+def test_a_hard_link_to_old_weights_keeps_them(tmp_path: Path) -> None:
+    publish(tmp_path / "out", OLD)
+    os.link(tmp_path / "out" / "model.safetensors", tmp_path / "kept.safetensors")
+    publish(tmp_path / "out", NEW)
+    assert contents_of(tmp_path / "kept.safetensors") == OLD
+
+
+def test_pipes_at_the_output_are_replaced_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.safetensors")
+    os.mkfifo(tmp_path / "model.safetensors.index.json")
+    publish(tmp_path, NEW)
+    assert names_in(tmp_path) == ["model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["model.safetensors", "model.safetensors.index.json", "model-00001-of-00002-0123456789ab.safetensors"],
+)
+@pytest.mark.parametrize("size", [None, 6])
+def test_a_directory_where_weights_go_is_refused_by_name(name: str, size: int | None, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(Refused, match=name):
+        publish(tmp_path, NEW, size)
+    assert names_in(tmp_path) == [name]
+
+
+@pytest.mark.parametrize(
+    "name", ["consolidated.safetensors", "model-00001-of-00009.safetensors", "other.safetensors"]
+)
+@pytest.mark.parametrize("size", [None, 6])
+def test_weights_that_nothing_names_are_refused_by_name(name: str, size: int | None, tmp_path: Path) -> None:
+    publish(tmp_path, OLD)
+    save(tmp_path / name, {"x": b"x"})
+    assert foreign_weight_files(tmp_path) == [name]
+    with pytest.raises(Refused, match=name):
+        publish(tmp_path, NEW, size)
+    assert contents_of(tmp_path) == OLD
+    assert names_in(tmp_path) == sorted([name, "model.safetensors"])
+
+
+def test_a_damaged_index_makes_its_shards_nobodys(tmp_path: Path) -> None:
+    as_hub_shards(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text("{")
+    assert foreign_weight_files(tmp_path) == sorted(HUB_SHARDS)
+    with pytest.raises(Refused):
+        publish(tmp_path, NEW)
+
+
+def test_an_index_cannot_have_files_elsewhere_removed(tmp_path: Path) -> None:
+    directory = tmp_path / "out"
+    save_sharded(directory, HUB_SHARDS)
+    precious = save(tmp_path / "precious.safetensors", NEW)
+    index = json.loads((directory / "model.safetensors.index.json").read_text())
+    index["metadata"]["replaced"] = ["../precious.safetensors", str(precious), "config.json", 3]
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
+    (directory / "config.json").write_text("{}")
+    publish(directory, NEW)
+    assert precious.exists()
+    assert names_in(directory) == ["config.json", "model.safetensors"]
+
+
+def test_the_same_weights_divided_otherwise_have_other_names() -> None:
+    names = [set(shard_names(plan_shards(specs_of(NEW), size), "blake3:x")) for size in (6, 11)]
+    assert not names[0] & names[1]
+    assert names[0] == set(shard_names(plan_shards(specs_of(NEW), 6), "blake3:x"))
+    assert not names[0] & set(shard_names(plan_shards(specs_of(NEW), 6), "blake3:y"))
+
+
+def test_publishing_the_same_again_changes_nothing(tmp_path: Path) -> None:
+    first = publish(tmp_path, NEW, 6)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert publish(tmp_path, NEW, 6) == first
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_two_writers_never_mix_and_a_dead_ones_rest_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".persona-weights-999999-0123456789abcdef").write_bytes(b"left by a kill")
+    (tmp_path / ".persona-weights-notes").write_bytes(b"somebody's")
+    with ModelWriter(tmp_path, plan_shards(specs_of(NEW))) as writer:
+        with pytest.raises(BusyError):
+            ModelWriter(tmp_path, plan_shards(specs_of(NEW)))
+        for name, data in NEW.items():
+            writer.write(name, 0, data)
+        writer.publish("blake3:new")
+    publish(tmp_path, OLD)
+    assert names_in(tmp_path) == [".persona-weights-notes", "model.safetensors"]
+
+
+def test_nothing_appears_without_publication(tmp_path: Path) -> None:
+    publish(tmp_path, OLD)
+    with ModelWriter(tmp_path, plan_shards(specs_of(NEW), 6)) as writer:
+        writer.write("a", 0, NEW["a"])
+        assert contents_of(tmp_path) == OLD
+        with pytest.raises(ValueError, match="2 tensors are not written whole"):
+            writer.publish("blake3:new")
+    assert names_in(tmp_path) == ["model.safetensors"]
+    assert contents_of(tmp_path) == OLD
+
+
+def test_chunks_come_in_any_order_from_any_thread_and_as_arrays(tmp_path: Path) -> None:
+    values = np.arange(10_000, dtype=np.float32).reshape(100, 100)
+    specs = [
+        TensorSpec("w", "F32", (100, 100)),
+        TensorSpec("s", "F32", ()),
+        TensorSpec("none", "F32", (0, 3)),
+    ]
+    with ModelWriter(tmp_path, plan_shards(specs), tmp_dir=None) as writer:
+        assert writer.nbytes == 40_004
+        rows = [
+            threading.Thread(target=lambda i=i: writer.write("w", i * 400, values[i]))
+            for i in reversed(range(100))
+        ]  # type: ignore[misc]
+        for thread in rows:
+            thread.start()
+        for thread in rows:
+            thread.join()
+        writer.write("s", 0, np.float32(1.5).reshape(()))
+        writer.write("none", 0, np.zeros((0, 3), np.float32))
+        for offset, data in ((-1, b"1"), (4, b"1"), (0, b"12345")):
+            with pytest.raises(ValueError, match="s, which has 4"):
+                writer.write("s", offset, data)
+        writer.publish("blake3:x")
+    found = contents_of(tmp_path)
+    assert found["w"] == values.tobytes()
+    assert found["s"] == np.float32(1.5).tobytes()
+
+
+def test_unfinished_files_can_lie_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "tmp").mkdir()
+    with ModelWriter(
+        tmp_path / "new" / "out", plan_shards(specs_of(NEW)), tmp_dir=tmp_path / "tmp"
+    ) as writer:
+        assert len(names_in(tmp_path / "tmp")) == 1
+        for name, data in NEW.items():
+            writer.write(name, 0, data)
+        writer.publish("blake3:x")
+    assert names_in(tmp_path / "tmp") == []
+    assert contents_of(tmp_path / "new" / "out") == NEW
+
+
+def test_a_layout_that_names_files_itself_is_not_taken(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="plan_shards"):
+        ModelWriter(tmp_path, [ShardLayout("../x.safetensors", (), {})])
+    with pytest.raises(ValueError, match="plan_shards"):
+        ModelWriter(tmp_path, [])
+    assert names_in(tmp_path) == []
