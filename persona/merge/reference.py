@@ -88,7 +88,7 @@ def merge_tensor(
     rules: MergeRules,
     tie: int,
 ) -> torch.Tensor:
-    """One tensor: the terms admitted, in canonical order, each with its cut-off; `tie` is the sign of tied coordinates."""
+    """One tensor: the terms admitted, in canonical order, with their cut-offs; `tie` is the sign of a tie."""
     reaching = [k for k in range(len(terms)) if not torch.equal(_bits(after[k]), _bits(base))]
     if len(reaching) == 1:
         k = reaching[0]
@@ -154,7 +154,7 @@ def merge_tensor(
 def thresholds(
     taus: Sequence[Tensors], terms: Sequence[MergeTerm], rules: MergeRules, name: str
 ) -> list[float]:
-    """θ of every term for one tensor, in the terms' order; taus[k] holds t of every merged tensor of the base."""
+    """θ of every term for one tensor, in their order; taus[k] holds t of every merged tensor of the base."""
     found = []
     for k, term in enumerate(terms):
         density = term.effective_density(rules)
@@ -182,7 +182,7 @@ def order_statistic(magnitudes: torch.Tensor, rank: int) -> float:
 
 
 def low_rank(a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
-    """t of a low-rank vector: A is [rank, in], B is [out, rank], both float32; product then add, r ascending, `scale` last."""
+    """t of a low-rank vector, A [rank, in] and B [out, rank] in float32: product then add, `scale` last."""
     t = b[:, 0:1] * a[0:1, :]
     for r in range(1, a.shape[0]):
         t = t + b[:, r : r + 1] * a[r : r + 1, :]

@@ -58,7 +58,7 @@ class Divide(IntEnum):
 
 @dataclass(frozen=True)
 class MergeRules:
-    """The axes as words, λ as a binary32 value, the recipe's density as binary64 (None where nothing is trimmed)."""
+    """The axes as words, λ as a binary32 value, the density as binary64 (None where nothing is trimmed)."""
 
     trim: str = "tensor"
     rank: str | None = "floor1"
@@ -100,7 +100,7 @@ class MergeRules:
         )
 
     def tie(self, majority: int = 0) -> int:
-        """The sign that a tied coordinate takes: +1, −1, or 0 for none. `majority` is Σ sign(e) over the model."""
+        """The sign of a tied coordinate: +1, −1, or 0 for none. `majority` is Σ sign(e) over the model."""
         if self.on_tie == "majority":
             return 1 if majority > 0 else -1
         return 1 if self.on_tie == "positive" else 0
@@ -108,7 +108,7 @@ class MergeRules:
 
 @dataclass(frozen=True)
 class MergeTerm:
-    """One term: `alpha` a binary32 value, `density` binary64 or None for the recipe's, `kind` that of its vector."""
+    """One term: `alpha` a binary32 value, `density` binary64 or None for the recipe's, `kind` its vector's."""
 
     vector: str
     alpha: float = 1.0
@@ -165,5 +165,5 @@ def cut_rank(rank: str, density: float, elements: int) -> int:
 
 
 def joint_rank(density: float, elements: int) -> int:
-    """r for trim = joint: 0-based index ⌈(N−1)(1−d)⌉ ascending over the stack of N = `elements`, as r-th largest."""
+    """r for trim = joint: the 0-based index ⌈(N−1)(1−d)⌉ ascending of N = `elements`, as r-th largest."""
     return elements - math.ceil((elements - 1) * (1.0 - density))

@@ -42,7 +42,7 @@ class Selection:
     low: Counts = field(default_factory=lambda: np.zeros((0, BINS), np.int64))
 
     def open_bins(self) -> bool:
-        """Decides which upper values need their lower bits counted; False if none does, so that no second pass is needed."""
+        """Decides which upper values need their lower bits counted; False if none does: no second pass."""
         bins = sorted({found[0] for rank in self.ranks if (found := self._bin(rank)) is not None})
         self.row_of[bins] = np.arange(len(bins), dtype=np.int32)
         self.low = np.zeros((len(bins), BINS), np.int64)
@@ -54,7 +54,7 @@ class Selection:
         return np.array([self._theta(rank) for rank in self.ranks], np.float32)
 
     def _bin(self, rank: int) -> tuple[int, int] | None:
-        """(upper value, rank within it) of the rank-th largest; None where it is a zero or no element at all."""
+        """(upper value, rank within it) of the rank-th largest; None where it is a zero or no element."""
         above = np.cumsum(self.high[::-1])
         if rank <= 0 or rank > above[-1]:
             return None

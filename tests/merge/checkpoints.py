@@ -73,7 +73,7 @@ def merge_by_kernel(
     rules: MergeRules,
     dtype: str,
 ) -> tuple[np.ndarray[Any, Any], int]:
-    """(bits, count not finite) of a model of one tensor named "w", through the kernels and without the whole-tensor rule."""
+    """(bits, count not finite) of a tensor "w" through the kernels, without the whole-tensor rule."""
     indices = canonical_order(terms, rules)
     terms, afters = [terms[k] for k in indices], [afters[k] for k in indices]
     theta = cut_offs(base, afters, terms, rules, dtype)

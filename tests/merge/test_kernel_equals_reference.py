@@ -1,4 +1,4 @@
-"""The kernel equals the reference bit for bit: every dtype, axis and number of terms, whatever the numbers."""
+"""The kernel equals the reference bit for bit: any dtype, axes and number of terms, whatever the numbers."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def terms(draw: st.DrawFn, count: int, rules: MergeRules) -> list[MergeTerm]:
 
 
 def elements(seed: int, dtype: str, count: int, style: str, n: int) -> tuple[Any, list[Any]]:
-    """A base and fine-tunes as bits. Styles: any bits at all, small weights, subnormals, ties of small integers, huge numbers."""
+    """A base and fine-tunes as bits: any bits, small steps, subnormals, integers that tie, weights, huge numbers."""
     random = np.random.default_rng(seed)
     uint = UINT[dtype]
     top = np.iinfo(uint).max
