@@ -56,6 +56,9 @@ class Sink(Protocol):
     def write(self, name: str, offset: int, data: Buffer) -> None:
         """Takes the bytes of tensor `name` from byte `offset` on."""
 
+    def restart(self, name: str) -> None:
+        """Forgets what it took of tensor `name`: it comes again, whole."""
+
 
 @dataclass
 class Materialised:
@@ -300,6 +303,8 @@ def _copy(
         name = tensor.spec.name
         if name in lost or hashers[name].hexdigest() != expected:
             again.append(tensor)
+            if sink:
+                sink.restart(name)
         else:
             made.tensor_digests[name] = expected
             made.reused += 1

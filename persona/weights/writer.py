@@ -12,6 +12,7 @@ is written.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import stat
@@ -256,7 +257,8 @@ def shard_names(layout: Sequence[ShardLayout], digest: str) -> list[str]:
         return [SINGLE_NAME]
     unique = blake3(digest.encode("utf-8"))
     for shard in layout:
-        unique.update(encode_header(shard.specs, shard.metadata)[0])
+        names = sorted(spec.name for spec in shard.specs)
+        unique.update(json.dumps([names, shard.metadata], sort_keys=True).encode("utf-8"))
     return [published_name(shard.name, unique.hexdigest()[:12]) for shard in layout]
 
 

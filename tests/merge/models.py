@@ -1,0 +1,90 @@
+"""Small whole models on disk and in a store, for the tests of intake, plan and stream."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from persona.merge.intake import ImportedVector, import_base, import_vector
+from persona.merge.plan import Plan, plan
+from persona.merge.stream import Materialised, materialise
+from persona.objects.base import Base
+from persona.objects.recipe import Recipe, Term
+from persona.objects.rules import Rules
+from persona.store.store import Store
+from persona.weights.checkpoint import Checkpoint
+
+Bits = np.ndarray[Any, Any]
+Model = Mapping[str, tuple[str, tuple[int, ...], Bits]]
+"""name → (safetensors dtype, shape, bits)."""
+
+CHUNK = 64
+
+
+def write_model(path: Path, model: Model, metadata: Mapping[str, str] | None = None) -> Path:
+    """A safetensors file, from the format's own description."""
+    header: dict[str, Any] = {"__metadata__": dict(metadata or {"format": "pt"})}
+    data = b""
+    for name, (dtype, shape, bits) in model.items():
+        raw = bits.tobytes()
+        header[name] = {
+            "dtype": dtype,
+            "shape": list(shape),
+            "data_offsets": [len(data), len(data) + len(raw)],
+        }
+        data += raw
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    return path
+
+
+class Sandbox:
+    """A store with one base, and the vectors imported into it."""
+
+    def __init__(self, folder: Path, base: Model, *, chunk: int = CHUNK) -> None:
+        self.folder = folder
+        self.store = Store.create(folder)
+        self.imported: dict[str, ImportedVector] = {}
+        path = write_model(folder / "base.safetensors", base)
+        with Checkpoint.open(path) as checkpoint, self.store.objects.transaction() as tx:
+            self.base, self.base_id = import_base(tx, checkpoint, {}, chunk=chunk)
+
+    def vector(self, after: Model, **options: Any) -> ImportedVector:
+        """Imports a fine-tune."""
+        path = write_model(self.folder / f"ft-{len(self.imported)}.safetensors", after)
+        with Checkpoint.open(path) as checkpoint, self.store.objects.transaction() as tx:
+            found = import_vector(self.store, tx, self.base, checkpoint, **options)
+        self.imported[found.id] = found
+        return found
+
+    def plan(self, terms: Sequence[Term], rules: Rules) -> Plan:
+        """The plan of a recipe of imported vectors."""
+        recipe = Recipe.of(self.base_id, list(terms), rules)
+        base = Base.decode(self.store.objects.get(self.base_id, "base"))
+        return plan(
+            self.store, recipe, base, {term.vector: self.imported[term.vector].vector for term in terms}
+        )
+
+
+class Memory:
+    """A sink that keeps what it is given."""
+
+    def __init__(self, model: Model) -> None:
+        self.data = {name: bytearray(bits.nbytes) for name, (_, _, bits) in model.items()}
+
+    def write(self, name: str, offset: int, data: Any) -> None:
+        self.data[name][offset : offset + len(data)] = data
+
+    def restart(self, name: str) -> None:
+        self.data[name][:] = bytes(len(self.data[name]))
+
+
+def run(made: Plan, model: Model, **options: Any) -> tuple[dict[str, bytes], Materialised]:
+    """What a plan materialises, by name."""
+    memory = Memory(model)
+    result = materialise(made, memory, **options)
+    return {name: bytes(data) for name, data in memory.data.items()}, result
