@@ -1,0 +1,269 @@
+"""**revision** — any name of a commit (docs/commands.md): `HEAD`, `@`, branches, tags, starts of ids, `~n`, `^n`, `@{n}`,
+`@{date}`, `@{-n}`, `-`, `:/text`; and ranges: `A..B`, `A...B`, `^A`.
+
+A name is looked for as git does: the full ref, then a tag, a branch, a remote's branch, then the start of an id.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from persona.errors import InvalidInput, UnknownRevision
+from persona.history.dates import parse_date
+from persona.history.history import HEADS, TAGS, History
+from persona.history.recipe_text import MIN_PREFIX
+from persona.history.results import iso_date
+from persona.history.walk import merge_bases, walk
+from persona.objects.commit import Person
+from persona.objects.ids import abbreviate, is_id
+from persona.store.reflog import Entry
+
+_SUFFIX: Final = re.compile(r"~(\d*)|\^(\d*)(?!\{)|\^\{(commit)?\}")
+_MOVED: Final = re.compile(r"(?:checkout|switch): moving from (\S+) to (\S+)")
+MAX_STEPS: Final = 10_000_000
+
+
+@dataclass(frozen=True)
+class Range:
+    """Commits to start from, and commits whose history is left out."""
+
+    starts: tuple[str, ...]
+    hidden: tuple[str, ...]
+
+
+def resolve(history: History, text: str) -> str:
+    """The commit id that a revision names. Raises `UnknownRevision`."""
+    if not text or text.startswith("-") and text != "-":
+        raise _unknown(text)
+    if text.startswith(":/"):
+        return _by_message(history, text[2:])
+    if is_id(text):
+        return _commit_of(history, text, text)
+    name, suffixes = _split(text)
+    id = _named(history, name, text)
+    for suffix in suffixes:
+        id = _step(history, id, suffix, text)
+    return id
+
+
+def resolve_range(history: History, texts: Iterable[str]) -> Range:
+    """The commits that revisions and ranges (`A..B`, `A...B`, `^A`) select together."""
+    starts: list[str] = []
+    hidden: list[str] = []
+    for text in texts:
+        if text.startswith("^"):
+            hidden.append(resolve(history, text[1:]))
+        elif not text.startswith(":/") and "..." in text:
+            left, right = (resolve(history, side or "HEAD") for side in text.split("...", 1))
+            starts += [left, right]
+            hidden += merge_bases(history, left, right)
+        elif not text.startswith(":/") and ".." in text:
+            left, right = (resolve(history, side or "HEAD") for side in text.split("..", 1))
+            starts.append(right)
+            hidden.append(left)
+        else:
+            starts.append(resolve(history, text))
+    return Range(tuple(starts), tuple(hidden))
+
+
+def branch_named(history: History, text: str) -> str | None:
+    """The full ref of the branch that a text names by itself (`main`, `refs/heads/main`, `-`, `@{-1}`), or None."""
+    if text == "-" or re.fullmatch(r"@\{-\d{1,6}\}", text):
+        count = 1 if text == "-" else int(text[3:-1])
+        text = _before(history, count, text)
+        if is_id(text):
+            return None
+    name = text if text.startswith(HEADS) else HEADS + text
+    try:
+        return name if history.store.refs.read(name) is not None else None
+    except InvalidInput:
+        return None
+
+
+def full_ref(history: History, text: str) -> str | None:
+    """The full name of the ref that a short name means, or None. `HEAD` and `@` are HEAD."""
+    if text in ("HEAD", "@"):
+        return "HEAD"
+    for name in (text, TAGS + text, HEADS + text, "refs/remotes/" + text):
+        if not name.startswith("refs/"):
+            continue
+        try:
+            if history.store.refs.read(name) is not None:
+                return name
+        except InvalidInput:
+            continue
+    return None
+
+
+def _split(text: str) -> tuple[str, list[str]]:
+    """`main@{1}~2^` as "main@{1}" and ["~2", "^"]."""
+    brace = text.rfind("}") + 1 if "@{" in text else 0
+    start = next((i for i in range(brace, len(text)) if text[i] in "~^"), len(text))
+    if "@{" in text and any(char in "~^" for char in text[: text.find("@{")]):
+        raise _unknown(text)
+    name, rest = text[:start], text[start:]
+    suffixes: list[str] = []
+    while rest:
+        match = _SUFFIX.match(rest)
+        if match is None:
+            raise _unknown(text)
+        suffixes.append(match[0])
+        rest = rest[match.end() :]
+    return name, suffixes
+
+
+def _named(history: History, name: str, text: str) -> str:
+    """The commit that a revision without steps names."""
+    if name == "-":
+        name = "@{-1}"
+    if match := re.fullmatch(r"(.*?)@\{(.*)\}", name):
+        return _in_reflog(history, match[1], match[2], text)
+    ref = full_ref(history, name)
+    if ref == "HEAD":
+        id = history.store.refs.head_id()
+        if id is None:
+            raise UnknownRevision(f"{text}: there is no commit yet")
+        return id
+    if ref is not None:
+        held = history.store.refs.read(ref)
+        assert held is not None
+        return _commit_of(history, held, text)
+    return _by_id(history, name, text)
+
+
+def _by_id(history: History, name: str, text: str) -> str:
+    found = history.objects_starting(name)
+    commits = [id for id, kind in found if kind in ("commit", "tag")]
+    if len(commits) == 1:
+        return _commit_of(history, commits[0], text)
+    if len(commits) > 1:
+        listed = "; ".join(_described(history, id, len(name)) for id in commits[:8])
+        raise UnknownRevision(f"{name} is ambiguous, it begins {len(commits)} commits: {listed}")
+    if found:
+        raise UnknownRevision(f"{text} names no commit: {abbreviate(found[0][0])} is a {found[0][1]}")
+    raise _unknown(text)
+
+
+def _described(history: History, id: str, digits: int) -> str:
+    try:
+        subject = history.commit(id).message.split("\n", 1)[0]
+    except Exception:  # a tag, or damaged: the id alone
+        subject = ""
+    return f"{id[: max(digits + 4, 8)]} {subject}".rstrip()
+
+
+def _commit_of(history: History, id: str, text: str) -> str:
+    """The commit that an id is or that its tag names."""
+    for _ in range(64):
+        kind = history.store.objects.kind_of(id)
+        if kind == "commit":
+            return id
+        if kind != "tag":
+            what = f"{abbreviate(id)} is a {kind}" if kind else f"there is no {abbreviate(id)}"
+            raise UnknownRevision(f"{text} names no commit: {what}")
+        id = history.tag(id).object
+    raise UnknownRevision(f"{text}: a tag of tags too deep to follow")
+
+
+def _step(history: History, id: str, suffix: str, text: str) -> str:
+    if suffix.startswith("^{"):
+        return id
+    count = int(suffix[1:] or "1")
+    if suffix[0] == "^":
+        if count == 0:
+            return id
+        parents = history.commit(id).parents
+        if count > len(parents):
+            raise UnknownRevision(f"{text}: {abbreviate(id)} has {_parents(len(parents))}")
+        return parents[count - 1]
+    for done in range(min(count, MAX_STEPS)):
+        parents = history.commit(id).parents
+        if not parents:
+            raise UnknownRevision(f"{text}: history ends after {done} step{'s' if done != 1 else ''}")
+        id = parents[0]
+    return id
+
+
+def _parents(count: int) -> str:
+    return ("no parent", "one parent")[count] if count < 2 else f"{count} parents"
+
+
+def _in_reflog(history: History, name: str, what: str, text: str) -> str:
+    if re.fullmatch(r"-\d{1,6}", what):
+        if name:
+            raise _unknown(text)
+        return resolve(history, _before(history, int(what[1:]), text))
+    ref = full_ref(history, name) if name else _current(history)
+    if ref is None:
+        raise _unknown(text)
+    entries = history.store.refs.log(ref)
+    shown = ref.removeprefix(HEADS)
+    if re.fullmatch(r"\d{1,9}", what):
+        return _nth(history, entries, int(what), ref, shown, text)
+    date = parse_date(what, int(time.time()), at_end=True)
+    if date is None:
+        raise UnknownRevision(f"{text}: {what!r:.60} is neither a number nor a date that is understood here")
+    if not entries:
+        raise UnknownRevision(f"{text}: {shown} has no reflog")
+    for entry in entries:
+        if entry.time <= date[0] and entry.new is not None:
+            return entry.new
+    first = entries[-1]
+    when = iso_date(Person("", "", first.time, first.offset))
+    history.notes.append(f"the reflog of {shown} only goes back to {when}; {text} is taken as its first entry")
+    id = first.old or first.new
+    if id is None:
+        raise UnknownRevision(f"{text}: {shown} held nothing then")
+    return id
+
+
+def _nth(history: History, entries: Sequence[Entry], count: int, ref: str, shown: str, text: str) -> str:
+    if count == 0:
+        id = history.store.refs.head_id() if ref == "HEAD" else history.store.refs.read(ref)
+    elif count < len(entries):
+        id = entries[count].new
+    else:
+        id = entries[-1].old if entries and count == len(entries) else None
+    if id is None:
+        count = len(entries)
+        raise UnknownRevision(f"{text}: the reflog of {shown} has {count} entr{'y' if count == 1 else 'ies'}")
+    return id
+
+
+def _current(history: History) -> str:
+    kind, value = history.store.refs.head()
+    return value if kind == "ref" else "HEAD"
+
+
+def _before(history: History, count: int, text: str) -> str:
+    """The branch or id that HEAD was at before its last `count` moves between branches."""
+    for entry in history.store.refs.log("HEAD"):
+        if match := _MOVED.match(entry.why):
+            count -= 1
+            if count <= 0:
+                return match[1]
+    raise UnknownRevision(f"{text}: HEAD has not been anywhere before")
+
+
+def _by_message(history: History, pattern: str) -> str:
+    try:
+        wanted = re.compile(pattern)
+    except re.error as error:
+        raise UnknownRevision(f":/{pattern} is no pattern: {error}") from None
+    starts = set(history.store.refs.list(HEADS).values())
+    head = history.store.refs.head_id()
+    for tag in history.store.refs.list(TAGS).values():
+        starts.add(_commit_of(history, tag, f":/{pattern}"))
+    for id, commit in walk(history, sorted(starts | ({head} if head else set()))):
+        if wanted.search(commit.message):
+            return id
+    raise UnknownRevision(f":/{pattern}: no commit message matches")
+
+
+def _unknown(text: str) -> UnknownRevision:
+    short = f"; an id needs {MIN_PREFIX} digits or more" if re.fullmatch(r"[0-9a-f]{1,3}", text) else ""
+    return UnknownRevision(f"unknown revision {text!r:.100}{short}; `persona log --all` lists the commits")

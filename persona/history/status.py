@@ -1,0 +1,40 @@
+"""`status`: where HEAD stands, what the work tree changes, and what its weights are. Reads no chunk."""
+
+from __future__ import annotations
+
+from persona.errors import InvalidInput
+from persona.history import weights_state, worktree
+from persona.history.changes import diff_worktree
+from persona.history.history import History
+from persona.history.recipe_text import RECIPE_FILE
+from persona.history.results import Diff, Status
+
+
+def status(history: History) -> Status:
+    """See `Repository.status`."""
+    head = history.head()
+    id = history.head_commit()
+    tree = history.tree_of(id)
+    committed = history.files_of_tree(tree)
+    here = worktree.snapshot(history.root, committed)
+    changed = [path for path in sorted({*committed, *here}) if committed.get(path) != here.get(path)]
+    recipe = head_recipe = history.recipe(tree.recipe)
+    difference: Diff | None = None
+    problem: str | None = None
+    readable = True
+    try:
+        if RECIPE_FILE in changed:
+            recipe = history.read_recipe(worktree.read_recipe_text(history.root))
+        difference = diff_worktree(history, id)
+    except InvalidInput as error:
+        problem, readable = error.message, False
+    found = weights_state.look(history)
+    return Status(
+        branch=head.branch,
+        head=id,
+        recipe_changed=RECIPE_FILE in changed,
+        files_changed=tuple(path for path in changed if path != RECIPE_FILE),
+        weights=weights_state.describe(found, id, head_recipe, recipe if readable else None),
+        diff=difference,
+        problem=problem,
+    )

@@ -1,0 +1,142 @@
+"""**work tree** — the model directory beside `.persona`: `recipe.toml`, `graph/`, and the files that make the model load.
+
+**tracked** — a text file that commits hold: `recipe.toml`, all below `graph/`, the base's files, what the tree names, and new
+files whose name says that a model loads with them (a tokenizer, a chat template). Weights are never tracked.
+
+Files are read through links and written whole beside their target, which a link never survives.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+from persona.errors import InvalidInput, PersonaError
+from persona.history.history import History
+from persona.history.recipe_text import RECIPE_FILE
+from persona.limits import MAX_TEXT_FILE_BYTES
+from persona.objects.ids import object_id
+from persona.objects.names import check_file_path
+from persona.store import files
+from persona.weights.inputs import read_input
+
+GRAPH: Final = "graph"
+MODEL_FILES: Final = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "spiece.model",
+    "chat_template*",
+    "preprocessor_config.json",
+    "processor_config.json",
+)
+"""Names of files that a model loads with."""
+
+
+def is_model_file(name: str) -> bool:
+    """Whether a top-level file of this name belongs to what makes a model load."""
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in MODEL_FILES)
+
+
+def read(root: Path, path: str) -> bytes | None:
+    """The bytes of a tracked file, or None where there is no regular file."""
+    place = root / check_file_path(path)
+    try:
+        if not stat.S_ISREG(os.stat(place).st_mode):
+            return None
+    except OSError:
+        return None
+    return read_input(place, limit=MAX_TEXT_FILE_BYTES)
+
+
+def read_recipe_text(root: Path) -> bytes:
+    """The bytes of `recipe.toml`; `InvalidInput` where it is missing."""
+    data = read(root, RECIPE_FILE)
+    if data is None:
+        raise InvalidInput(f"{root / RECIPE_FILE} is missing; `persona restore {RECIPE_FILE}` brings it back")
+    return data
+
+
+def blob_id(data: bytes) -> str:
+    """The id that a file's bytes have as a blob."""
+    return object_id("blob", data)
+
+
+def snapshot(root: Path, known: Iterable[str]) -> dict[str, str]:
+    """The tracked files that are there: path → blob id. `known`: paths of the base and of the tree."""
+    found: dict[str, str] = {}
+    for path in tracked_paths(root, known):
+        data = read(root, path)
+        if data is not None:
+            found[path] = blob_id(data)
+    return found
+
+
+def tracked_paths(root: Path, known: Iterable[str]) -> list[str]:
+    """Paths that are tracked, there or not, in order."""
+    paths = {RECIPE_FILE, *known}
+    for item in files.names_in(root):
+        if is_model_file(item.name) and not item.is_dir():
+            paths.add(item.name)
+    paths.update(_below(root, GRAPH))
+    return sorted(paths)
+
+
+def write(history: History, path: str, data: bytes) -> None:
+    """Makes a tracked file hold `data`, whole or not at all."""
+    place = history.root / check_file_path(path)
+    if place.parent != history.root:
+        files.mkdirs(place.parent, below=history.root)
+    if place.is_dir() and not place.is_symlink():
+        raise InvalidInput(f"{place} is a directory where a file has to go; move it away and try again")
+    files.write_file(place, data)
+
+
+def remove(history: History, path: str) -> None:
+    """Removes a tracked file, and directories that it leaves empty."""
+    place = history.root / check_file_path(path)
+    files.remove(place)
+    files.sync_directories([place.parent] if place.parent.is_dir() else [])
+    files.remove_empty_directories(place.parent, below=history.root)
+
+
+def put(history: History, target: Mapping[str, str], current: Mapping[str, str], paths: Iterable[str]) -> list[str]:
+    """Makes `paths` what they are in `target` (absent there: removed) where `current` differs; returns them."""
+    changed = [path for path in paths if target.get(path) != current.get(path)]
+    # Everything is read before anything is written: a damaged blob changes no file.
+    contents = {path: history.blob(target[path]) for path in changed if path in target}
+    for path in changed:
+        if path in contents:
+            write(history, path, contents[path])
+        else:
+            remove(history, path)
+    return changed
+
+
+def _below(root: Path, folder: str) -> list[str]:
+    """Paths of the files below a directory of the work tree; links to directories are not followed."""
+    found: list[str] = []
+    pending = [folder]
+    while pending:
+        here = pending.pop()
+        try:
+            items = files.names_in(root / here)
+        except PersonaError:
+            continue
+        for item in items:
+            path = f"{here}/{item.name}"
+            if item.name.startswith("."):
+                continue
+            if item.is_dir(follow_symlinks=False):
+                pending.append(path)
+            elif item.is_file():
+                found.append(path)
+    return found
