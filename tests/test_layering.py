@@ -19,9 +19,9 @@ import persona
 PACKAGE = Path(persona.__file__).parent
 FOUNDATION = ("errors", "limits")
 LAYERS = ("objects", "store", "codec", "weights", "merge", "history", "remote", "behaviour", "cli")
-RANK = dict.fromkeys(FOUNDATION, 0) | {name: rank for rank, name in enumerate(LAYERS, start=1)}
-RANK[""] = len(LAYERS)  # persona/__init__.py, the public API: over the library, never over the command line
-RANK["__main__"] = len(LAYERS) + 1
+PUBLIC = ""  # persona/__init__.py: over the library, under the command line
+ORDER = (*LAYERS[:-1], PUBLIC, "cli", "__main__")
+RANK = dict.fromkeys(FOUNDATION, 0) | {name: rank for rank, name in enumerate(ORDER, start=1)}
 
 HEAVY = {
     "numba": ("codec/kernels.py", "merge/cpu.py"),
@@ -65,7 +65,7 @@ def modules() -> list[Module]:
     for file in sorted(PACKAGE.rglob("*.py")):
         path = file.relative_to(PACKAGE).as_posix()
         head = path.split("/")[0].removesuffix(".py")
-        layer = "" if path == "__init__.py" else head
+        layer = PUBLIC if path == "__init__.py" else head
         found.append(Module(path, layer, ast.parse(file.read_text(), filename=path)))
     return found
 
@@ -130,7 +130,7 @@ def test_imports_go_downward_only() -> None:
         for name, line in imports(module):
             parts = name.split(".")
             if parts[0] == "persona" and len(parts) > 1:
-                target = parts[1] if parts[1] in RANK else ""
+                target = parts[1] if parts[1] in RANK else PUBLIC
                 if target != module.layer and RANK[target] >= RANK[module.layer]:
                     upward.append(f"{module.path}:{line} imports {name}")
     assert not upward
@@ -162,7 +162,7 @@ def test_heavy_libraries_are_imported_only_where_they_belong() -> None:
 def test_numpy_and_zstandard_come_in_with_the_call_that_needs_them() -> None:
     early = [
         f"{module.path}:{line} imports {name}"
-        for module in modules_of("", *FOUNDATION, "objects", "store", "cli")
+        for module in modules_of(PUBLIC, *FOUNDATION, "objects", "store", "cli")
         for name, line in top_level_imports(module)
         if name.split(".")[0] in ("numpy", "zstandard", *HEAVY)
     ]
@@ -222,7 +222,7 @@ def change_of_disk(call: ast.Call, writers: set[str]) -> str | None:
     owner, _, method = name.rpartition(".")
     if name == "open":
         return name if set(mode_of(call, 1)) & set("wax+?") else None
-    if name == "os.open":
+    if name == "os.open" and dotted(call.args[0]) != "os.devnull":
         flags = {
             node.attr
             for argument in call.args[1:]
@@ -274,6 +274,7 @@ def test_only_store_files_changes_the_disk() -> None:
         ("p.open('rb')", False),
         ("os.open(p, os.O_RDONLY | os.O_NOFOLLOW)", False),
         ("os.open(p, os.O_RDWR | os.O_CREAT)", True),
+        ("os.open(os.devnull, os.O_WRONLY)", False),
         ("os.replace(a, b)", True),
         ("os.pread(f, 1, 0)", False),
         ("p.write_text('x')", True),
