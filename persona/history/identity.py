@@ -8,7 +8,7 @@ from datetime import datetime
 
 from persona.errors import InvalidInput
 from persona.history.config import Config
-from persona.objects.commit import MAX_SECONDS, Person
+from persona.objects.commit import MAX_OFFSET, MAX_SECONDS, MIN_SECONDS, Person
 
 
 def person(config: Config, given: Person | None = None) -> Person:
@@ -34,7 +34,7 @@ def check_person(value: Person) -> Person:
             raise InvalidInput(f"{text!r:.80} cannot be an author's {what}: it holds < > or a control character")
     if not value.name.strip():
         raise InvalidInput("an author's name cannot be empty; set user.name")
-    if not abs(value.time) <= MAX_SECONDS or not abs(value.offset) <= 1440:
+    if not MIN_SECONDS <= value.time <= MAX_SECONDS or abs(value.offset) > MAX_OFFSET:
         raise InvalidInput(f"an author's date is out of range: {value.time} {value.offset:+d}")
     return value
 

@@ -82,6 +82,8 @@ class Base:
         )
         tensors = specs_from_json(value["tensors"], "base")
         shards = tuple(_shard(item) for item in fields.items(value["shards"], "base shards", MAX_TENSORS))
+        if len({shard.name for shard in shards}) != len(shards):
+            raise IntegrityError("base shards: two have the same name")
         shard_of = fields.items(value["shard_of"], "base shard_of", MAX_TENSORS)
         if len(shard_of) != len(tensors):
             raise IntegrityError("base: shard_of does not match the tensors")
@@ -143,6 +145,6 @@ def _tied(value: object, names: set[str]) -> dict[str, str]:
             check_tensor_name(alias)
         except InvalidInput as error:
             raise IntegrityError(f"base tied: {error.message}") from None
-        if alias in names or name not in names:
+        if type(name) is not str or alias in names or name not in names:
             raise IntegrityError(f"base tied: {alias!r:.100} cannot be tied to {name!r:.100}")
     return value

@@ -62,16 +62,16 @@ def decimal(value: str | int | float | Decimal) -> str:
         raise InvalidInput(f"not a number: {value!r}")
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise InvalidInput(f"not a finite number: {value!r}")
+            raise InvalidInput(f"not a finite number: {value!r:.60}")
         value = repr(value)
     try:
         number = Decimal(value)
     except (InvalidOperation, TypeError, ValueError):
-        raise InvalidInput(f"not a number: {value!r}") from None
+        raise InvalidInput(f"not a number: {value!r:.60}") from None
     if not number.is_finite():
-        raise InvalidInput(f"not a finite number: {value}")
+        raise InvalidInput(f"not a finite number: {value!s:.60}")
     if abs(number.adjusted()) > MAX_DECIMAL_CHARS:
-        raise InvalidInput(f"a number out of range: {value}")
+        raise InvalidInput(f"a number out of range: {number:.3e}")
     text = format(number, "f")
     if "." in text:
         text = text.rstrip("0").rstrip(".")
@@ -97,14 +97,14 @@ def _no_float(text: str) -> NoReturn:
 
 
 def _check(value: Json, depth: int) -> None:
-    if depth > MAX_JSON_DEPTH:
-        raise InvalidInput(f"nested deeper than {MAX_JSON_DEPTH} levels")
     kind = type(value)
     if kind is str or kind is bool or value is None:
         return
     if kind is int:
         if not -MAX_INTEGER <= value <= MAX_INTEGER:
-            raise InvalidInput(f"an integer beyond 2^53: {value}")
+            raise InvalidInput(f"an integer beyond 2^53, of {value.bit_length()} bits")
+    elif depth == MAX_JSON_DEPTH and kind in (list, tuple, dict):
+        raise InvalidInput(f"nested deeper than {MAX_JSON_DEPTH} levels")
     elif kind is list or kind is tuple:
         for item in value:
             _check(item, depth + 1)
@@ -122,30 +122,25 @@ def _depth(data: bytes) -> int:
     if data.count(b"[") + data.count(b"{") <= MAX_JSON_DEPTH:
         return 0
     depth = deepest = 0
-    in_string = escaped = False
-    for byte in data if len(data) < 1 << 16 else _structure(data):
-        if in_string:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                in_string = False
-        elif byte == 0x22:
-            in_string = True
+    in_string = False
+    for byte in _structure(data):
+        if byte == 0x22:
+            in_string = not in_string
+        elif in_string:
+            continue
         elif byte in b"[{":
             depth += 1
             deepest = max(deepest, depth)
-        elif byte in b"]}":
+        else:
             depth -= 1
     return deepest
 
 
-_DROPPED = bytes(byte for byte in range(256) if byte not in b'"\\[]{}')
+_DROPPED = bytes(byte for byte in range(256) if byte not in b'"[]{}')
 
 
 def _structure(data: bytes) -> bytes:
-    """`data` without what cannot change the nesting; an escaped pair is dropped whole, so no escape is
+    """The quotes and brackets of `data`; an escaped backslash or quote is dropped as a pair, so no escape is
     misread.
     """
     return data.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _DROPPED)

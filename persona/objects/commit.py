@@ -14,8 +14,11 @@ from persona.objects import canonical, fields
 from persona.objects.ids import KINDS, require_id
 
 MAX_PARENTS = 16
-MAX_SECONDS = 253402300799
-"""The last second of the year 9999."""
+MIN_SECONDS = -62135510400
+MAX_SECONDS = 253402214399
+"""The years 1 to 9999, less a day at either end: every time is a calendar date at every offset."""
+MAX_OFFSET = 1439
+"""Minutes: less than a day from UTC."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,8 @@ class Person:
         return cls(
             name=item["name"],
             email=item["email"],
-            time=fields.integer(item["time"], f"{where} time", -MAX_SECONDS, MAX_SECONDS),
-            offset=fields.integer(item["offset"], f"{where} offset", -1440, 1440),
+            time=fields.integer(item["time"], f"{where} time", MIN_SECONDS, MAX_SECONDS),
+            offset=fields.integer(item["offset"], f"{where} offset", -MAX_OFFSET, MAX_OFFSET),
         )
 
 

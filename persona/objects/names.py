@@ -17,6 +17,8 @@ from persona.objects.ids import is_id
 
 _REF_FORBIDDEN = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//")
 _VECTOR = re.compile(r"[^\x00-\x1f\x7f/\\]+")
+_UNSEEN = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
+"""Characters that HFS+ ignores in names."""
 RESERVED_FILES = frozenset({".persona", ".git"})
 
 
@@ -77,7 +79,7 @@ def check_file_path(path: str) -> str:
     why = None
     if not path or path.startswith("/") or "\\" in path or "\x00" in path:
         why = "it is empty, absolute, or holds a backslash or NUL"
-    elif any(part in ("", ".", "..") or part.casefold() in RESERVED_FILES for part in parts):
+    elif any(_UNSEEN.sub("", part).casefold() in ("", ".", "..", *RESERVED_FILES) for part in parts):
         why = "a part of it is empty, . or .., or the repository's own"
     elif any(ord(char) < 0x20 or ord(char) == 0x7F for char in path):
         why = "it holds a control character"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Context, Decimal
 from functools import cached_property, lru_cache
 from typing import Any, Final
 
@@ -22,6 +22,8 @@ from persona.objects.names import check_vector_name
 from persona.objects.rules import Rules, check_density, check_strength
 
 JOINS: Final = ("vote", "add")
+_EXACT: Final = Context(prec=400)
+"""Wide enough for the difference of any binary32 and any canonical decimal."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,10 @@ def to_binary32(decimal: str) -> float:
     exact = Decimal(decimal)
     nearest: float = struct.unpack("<f", struct.pack("<f", float(exact)))[0]
     # float() rounds to binary64 first; where that lands on a tie of binary32, the decimal itself decides.
-    best = min(_neighbours(nearest), key=lambda item: (abs(Decimal(item) - exact), _bits(item) & 1))
+    best = min(
+        _neighbours(nearest),
+        key=lambda item: (_EXACT.subtract(Decimal(item), exact).copy_abs(), _bits(item) & 1),
+    )
     return best + 0.0
 
 

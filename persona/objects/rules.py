@@ -14,8 +14,8 @@ from typing import Any, Final
 from persona.errors import IntegrityError, InvalidInput
 from persona.objects import canonical
 
-MAX_BINARY32: Final = Decimal(2) ** 128 - Decimal(2) ** 104
-"""The largest finite binary32."""
+MAX_BINARY32: Final = Decimal((1 << 128) - (1 << 104))
+"""The largest finite binary32, exactly."""
 
 CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "trim": ("tensor", "global", "joint", "none"),
@@ -64,7 +64,7 @@ class Rules:
     @classmethod
     def of(cls, preset: str = "ties", **axes: object) -> Rules:
         """The rules of a preset with some axes set (`lambda_` or `lambda` for λ). Raises `InvalidInput`."""
-        if preset not in PRESETS:
+        if type(preset) is not str or preset not in PRESETS:
             raise InvalidInput(f"preset: {preset!r:.60} is not one of {', '.join(PRESETS)}")
         row: dict[str, str | None] = dict(PRESETS[preset])
         lambda_ = "1"
@@ -126,7 +126,7 @@ def check_density(value: object, what: str = "density") -> str:
 def check_strength(value: object, what: str = "alpha") -> str:
     """α or λ as a canonical decimal, finite as binary32; `InvalidInput` otherwise."""
     text = _number(value, what)
-    if abs(Decimal(text)) > MAX_BINARY32:
+    if Decimal(text).copy_abs() > MAX_BINARY32:
         raise InvalidInput(f"{what}: {text} is beyond the range of binary32")
     return text
 
