@@ -8,13 +8,41 @@ loops vectorisable: left alone, numba widens uint16 arithmetic to 64 bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
+from numba.core import event
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class _Watch(event.Listener):  # type: ignore[misc]
+    """Tells once that a kernel is being compiled; one that comes from the cache on disk runs no pass."""
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        self._tell: Callable[[], None] | None = tell
+
+    def on_start(self, event: Any) -> None:
+        """The first pass over any kernel."""
+        tell, self._tell = self._tell, None
+        if tell:
+            tell()
+
+    def on_end(self, event: Any) -> None:
+        """Nothing to tell."""
+
+
+@contextmanager
+def watch_compilation(tell: Callable[[], None] | None) -> Iterator[None]:
+    """Calls `tell` once if any kernel has to be compiled meanwhile, which only a first run has to."""
+    if tell is None:
+        yield
+        return
+    with event.install_listener("numba:run_pass", _Watch(tell)):
+        yield
 
 
 def _kernel(function: _F) -> _F:
@@ -325,9 +353,8 @@ def _xlogx(x: float) -> float:
 
 
 @_kernel
-def _huffman_bits(weights: Any) -> Any:
-    """Total bits of a Huffman code for symbols of these weights, ascending: two queues, symbols and nodes."""
-    n = weights.size
+def _huffman_bits(weights: Any, n: int) -> Any:
+    """Total bits of a Huffman code for n symbols of these weights, ascending: two queues, symbols and nodes."""
     nodes = np.empty(n, np.float64)
     symbol, node, bits = 0, 0, 0.0
     for made in range(n - 1):
@@ -353,20 +380,24 @@ def _stored_bits(hist: Any, per: int, scale: float) -> Any:
     """
     weights = np.empty(hist.size, np.float64)
     total, log, symbols = 0.0, 0.0, 0
-    for c in hist:
+    for v in range(hist.size - 1, -1, -1):  # the rarer first, mostly: next to nothing is left to sort
+        c = hist[v]
         if c > 0.0:
             total += c
             log += _xlogx(c)
-            weights[symbols] = c
+            at = symbols
+            while at and weights[at - 1] > c:
+                weights[at] = weights[at - 1]
+                at -= 1
+            weights[at] = c
             symbols += 1
     nbytes = total / per * scale
     raw = nbytes * 8.0 + 100.0
     if symbols < 2:
         return min(raw, 250.0) if symbols else 0.0
-    weights = np.sort(weights[:symbols])
-    common = (weights[-1] / total) ** per
+    common = (weights[symbols - 1] / total) ** per
     if per == 1:
-        code = _huffman_bits(weights) / total
+        code = _huffman_bits(weights, symbols) / total
     else:
         code = (np.log2(total) - log / total) * per
         if common > 0.5:
@@ -414,13 +445,13 @@ def _group_bits(counts: Any, scale: float) -> tuple[float, int]:
             if large:
                 for v in range(256):
                     hist[v] += counts[1, v]
-            cost += _stored_bits(hist if large else hist[:rest], 1, scale)
+            cost += _stored_bits(hist if large else hist[:rest], np.int64(1), scale)
             for p in range(1, planes if large else 0):
                 hist[:] = counts[1 + p]
                 hist[0] += escaped - large
                 if hist[0] == escaped:
                     break
-                cost += _stored_bits(hist, 1, scale)
+                cost += _stored_bits(hist, np.int64(1), scale)
         if cost < best:
             best, choice = cost, bits
     return best, choice

@@ -549,7 +549,7 @@ def _sum_of_signs(base: Any, z: Any, theta: Any, alpha: Any, weigh: int, elect: 
             _open_term(half, shift, b, mono, z[k, start : start + n], n, cuts[k], alpha[k], factor, v)
             _elect(elect, v, n, e)
         for i in range(n):
-            signs += np.int64(_sign(e[i]))
+            signs += (1 if e[i] > _ZERO else 0) - (1 if e[i] < _ZERO else 0)
     return signs
 
 
@@ -609,7 +609,7 @@ def sum_of_signs(base: Array, z: Array, theta: Array, alpha: Array, rules: Merge
 
 
 def count_high(base: Array, z: Array, dtype: int, histogram: Array) -> None:
-    """Counts the upper 16 bits of every |t| ≠ 0 of a vector's chunk in histogram: int64[65536]; base, z: uint[n]."""
+    """Counts the upper 16 bits of every |t| ≠ 0 of a chunk in histogram: int64[65536]; base, z: uint[n]."""
     _count_high(base, z, dtype, histogram)
 
 

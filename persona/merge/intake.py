@@ -22,7 +22,7 @@ from persona.limits import CHUNK_ELEMENTS
 from persona.merge import casts
 from persona.merge.checks import Match, match_tensors
 from persona.merge.chunks import UINT, ChunkReader, Workspaces
-from persona.merge.pipeline import Progress, in_order, thread_count
+from persona.merge.pipeline import Progress, first_run, in_order, thread_count
 from persona.merge.plan import Plan
 from persona.merge.stream import tensor_bits
 from persona.objects.base import Base
@@ -86,18 +86,19 @@ def import_base(
     digests: dict[str, bytes] = {spec.name: blake3().digest() for spec in specs}
     hasher = blake3()
     total, done = sum(spec.nbytes for spec in specs), 0
-    for (spec, index), (raw, id, record) in zip(
-        spans, in_order(encode, spans, threads=thread_count(threads)), strict=True
-    ):
-        tx.append(record)
-        ids.append(id)
-        hasher.update(raw.data)
-        if chunk_span(spec, index, chunk)[1] == spec.units:
-            digests[spec.name] = hasher.digest()
-            hasher = blake3()
-        done += raw.nbytes
-        if progress:
-            progress("storing the base", done, total)
+    with first_run(progress):
+        for (spec, index), (raw, id, record) in zip(
+            spans, in_order(encode, spans, threads=thread_count(threads)), strict=True
+        ):
+            tx.append(record)
+            ids.append(id)
+            hasher.update(raw.data)
+            if chunk_span(spec, index, chunk)[1] == spec.units:
+                digests[spec.name] = hasher.digest()
+                hasher = blake3()
+            done += raw.nbytes
+            if progress:
+                progress("storing the base", done, total)
     base = Base(
         chunk=chunk,
         digest=weights_digest((spec.name, spec.dtype, spec.shape, digests[spec.name]) for spec in specs),
@@ -156,23 +157,24 @@ def import_vector(
     stored = changed = 0
     rounding = 0.0
     total, done = sum(match.spec.nbytes for match, index in spans if index == 0), 0
-    for (match, index), made in zip(
-        spans, in_order(encoder, spans, threads=thread_count(threads)), strict=True
-    ):
-        name = match.spec.name
-        start, stop = chunk_span(match.spec, index, base.chunk)
-        if made.not_finite:
-            count, first = bad.get(name, (0, start + made.first_not_finite))
-            bad[name] = (count + made.not_finite, first)
-        elif made.record:
-            tx.append(made.record)
-            stored += made.record.length
-        ids.setdefault(name, []).append(made.id)
-        changed += made.changed
-        rounding = max(rounding, made.rounding)
-        done += (stop - start) * match.spec.unit
-        if progress:
-            progress("storing the vector", done, total)
+    with first_run(progress):
+        for (match, index), made in zip(
+            spans, in_order(encoder, spans, threads=thread_count(threads)), strict=True
+        ):
+            name = match.spec.name
+            start, stop = chunk_span(match.spec, index, base.chunk)
+            if made.not_finite:
+                count, first = bad.get(name, (0, start + made.first_not_finite))
+                bad[name] = (count + made.not_finite, first)
+            elif made.record:
+                tx.append(made.record)
+                stored += made.record.length
+            ids.setdefault(name, []).append(made.id)
+            changed += made.changed
+            rounding = max(rounding, made.rounding)
+            done += (stop - start) * match.spec.unit
+            if progress:
+                progress("storing the vector", done, total)
     if bad:
         _refuse_not_finite(checkpoint, bad)
     tensors = tuple(

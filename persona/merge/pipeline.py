@@ -11,7 +11,11 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Protocol, TypeVar
+
+from persona.codec.kernels import watch_compilation
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -24,6 +28,13 @@ class Progress(Protocol):
 
     def __call__(self, label: str, done: int, total: int) -> None:
         """`done` of `total` bytes of the work are finished."""
+
+
+def first_run(progress: Progress | None) -> AbstractContextManager[None]:
+    """Tells `progress` when a first run has to compile the kernels, which takes some seconds."""
+    return watch_compilation(
+        partial(progress, "compiling kernels (first run only)", 0, 0) if progress else None
+    )
 
 
 def thread_count(threads: int | None) -> int:

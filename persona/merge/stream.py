@@ -22,7 +22,7 @@ from persona.errors import InvalidInput, PersonaError
 from persona.merge import cpu
 from persona.merge.chunks import UINT, ChunkReader, Workspaces
 from persona.merge.cutoffs import Cutoffs, cutoffs
-from persona.merge.pipeline import Progress, in_order, thread_count
+from persona.merge.pipeline import Progress, first_run, in_order, thread_count
 from persona.merge.plan import Plan, TensorPlan
 from persona.merge.rules import MergeRules
 from persona.objects.digest import weights_digest
@@ -220,14 +220,15 @@ def materialise(
     for tensor in fresh:
         made.tensor_digests[tensor.spec.name] = empty
     hasher = blake3()
-    for piece in pieces(plan, fresh, threads=threads, progress=progress, not_finite=report):
-        hasher.update(piece.data)
-        if sink:
-            sink.write(piece.spec.name, piece.start, piece.data)
-            made.bytes_written += len(piece.data)
-        if piece.last:
-            made.tensor_digests[piece.spec.name] = hasher.hexdigest()
-            hasher = blake3()
+    with first_run(progress):
+        for piece in pieces(plan, fresh, threads=threads, progress=progress, not_finite=report):
+            hasher.update(piece.data)
+            if sink:
+                sink.write(piece.spec.name, piece.start, piece.data)
+                made.bytes_written += len(piece.data)
+            if piece.last:
+                made.tensor_digests[piece.spec.name] = hasher.hexdigest()
+                hasher = blake3()
     made.computed = len(fresh)
     made.weights = weights_digest(
         (spec.name, spec.dtype, spec.shape, bytes.fromhex(made.tensor_digests[spec.name]))

@@ -1,0 +1,51 @@
+"""Results in order, in bounded number, and errors in their turn."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from persona.merge.pipeline import in_order
+
+
+def test_results_come_in_the_order_of_the_items() -> None:
+    assert list(in_order(lambda n: n * n, range(200), threads=7)) == [n * n for n in range(200)]
+
+
+def test_no_more_results_than_the_window_are_under_way() -> None:
+    lock = threading.Lock()
+    ahead = most = 0
+
+    def work(item: int) -> int:
+        nonlocal ahead, most
+        with lock:
+            ahead += 1
+            most = max(most, ahead)
+        return item
+
+    for _ in in_order(work, range(100), threads=3, ahead=2):
+        with lock:
+            ahead -= 1
+    assert 0 < most <= 6
+
+
+def test_an_error_is_raised_when_its_turn_comes() -> None:
+    def work(item: int) -> int:
+        if item == 5:
+            raise ValueError("five")
+        return item
+
+    seen = []
+    with pytest.raises(ValueError, match="five"):
+        for result in in_order(work, range(100), threads=2):
+            seen.append(result)
+    assert seen == [0, 1, 2, 3, 4]
+
+
+def test_closing_early_drops_what_is_queued() -> None:
+    done = []
+    results = in_order(done.append, range(1000), threads=2)
+    next(results)
+    results.close()  # type: ignore[attr-defined]
+    assert len(done) < 20
