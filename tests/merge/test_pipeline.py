@@ -36,11 +36,10 @@ def test_an_error_is_raised_when_its_turn_comes() -> None:
             raise ValueError("five")
         return item
 
-    seen = []
+    results = in_order(work, range(100), threads=2)
+    assert [next(results) for _ in range(5)] == [0, 1, 2, 3, 4]
     with pytest.raises(ValueError, match="five"):
-        for result in in_order(work, range(100), threads=2):
-            seen.append(result)
-    assert seen == [0, 1, 2, 3, 4]
+        next(results)
 
 
 def test_closing_early_drops_what_is_queued() -> None:
