@@ -1,0 +1,108 @@
+"""What all commands have in common: `--json`, `-q`, `-v`, an example in the help, file names after `--`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from persona.cli.invocation import Invocation
+
+FILES = "persona.files"
+"""Key of `ctx.meta`: what stood after `--`, or None where there was no `--`."""
+
+
+class Command(click.Command):
+    """A command. `example`: lines of a shell, shown in its help. `takes_files`: files may follow `--`."""
+
+    def __init__(
+        self, *arguments: Any, example: str = "", takes_files: bool = False, **settings: Any
+    ) -> None:
+        settings.setdefault("context_settings", {"help_option_names": ["-h", "--help"]})
+        super().__init__(*arguments, **settings)
+        self.example = example
+        self.takes_files = takes_files
+        taken = {spelling for option in self.params for spelling in option.opts}
+        self.params += [option for option in common_options() if not taken & set(option.opts)]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does, but what follows `--` is kept apart where it names files."""
+        if self.takes_files:
+            ctx.meta[FILES] = None
+            if "--" in args:
+                at = args.index("--")
+                ctx.meta[FILES] = tuple(args[at + 1 :])
+                args = args[:at]
+        return super().parse_args(ctx, args)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The example."""
+        write_example(formatter, self.example)
+
+
+class CommandGroup(click.Group):
+    """A command with commands of its own, such as `vector ls`."""
+
+    command_class = Command
+
+    def __init__(self, *arguments: Any, example: str = "", **settings: Any) -> None:
+        settings.setdefault("context_settings", {"help_option_names": ["-h", "--help"]})
+        super().__init__(*arguments, **settings)
+        self.example = example
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The example."""
+        write_example(formatter, self.example)
+
+
+def declare(
+    name: str, *, example: str, cls: type[Command] = Command, takes_files: bool = False
+) -> Callable[[Callable[..., Any]], Command]:
+    """Makes a function a command of that name. Its docstring is the help: a summary, then a paragraph."""
+    return click.command(name, cls=cls, example=example, takes_files=takes_files)
+
+
+def common_options() -> list[click.Option]:
+    """`--json`, `-q` and `-v`, which set the invocation and reach no function."""
+    return [
+        click.Option(
+            ["--json"], is_flag=True, expose_value=False, callback=_set("json"), help="Answer in JSON."
+        ),
+        click.Option(
+            ["-q", "--quiet"],
+            is_flag=True,
+            expose_value=False,
+            callback=_set("quiet"),
+            help="Say nothing but what was asked for.",
+        ),
+        click.Option(
+            ["-v", "--verbose"],
+            is_flag=True,
+            expose_value=False,
+            callback=_set("verbose"),
+            help="Show the traceback of an unexpected error.",
+        ),
+    ]
+
+
+def write_example(formatter: click.HelpFormatter, example: str) -> None:
+    """Lines of a shell, as they are typed."""
+    if example:
+        with formatter.section("Example"):
+            for line in example.splitlines():
+                formatter.write(f"{'':{formatter.current_indent}}{line}\n")
+
+
+def files_after_dashes(ctx: click.Context) -> Sequence[str] | None:
+    """The file names after `--`; None where there was no `--`."""
+    files: Sequence[str] | None = ctx.meta.get(FILES)
+    return files
+
+
+def _set(attribute: str) -> Callable[[click.Context, click.Parameter, bool], None]:
+    def callback(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+        if value:
+            setattr(ctx.ensure_object(Invocation), attribute, True)
+
+    return callback

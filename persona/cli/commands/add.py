@@ -1,0 +1,40 @@
+"""`persona add`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from persona.cli import render
+from persona.cli.command import declare
+from persona.cli.invocation import Invocation
+from persona.cli.options import import_arguments, import_options, threads_option
+
+
+@declare(
+    "add",
+    example="$ persona add ../ft/listening --alpha 0.7\n$ persona checkout        # try it first\n"
+    '$ persona commit -m "listen before answering"',
+)
+@click.argument("path")
+@import_options
+@threads_option
+@click.pass_obj
+def command(call: Invocation, /, path: str, threads: int | None, **options: Any) -> None:
+    """Import a fine-tune and put it into recipe.toml.
+
+    PATH is a model directory or a safetensors file that was trained from the base. What the training changed
+    is stored without loss as a vector, and recipe.toml names it; nothing is committed yet. A name that the
+    recipe has already gets the new vector and keeps its alpha, density and filter unless they are given.
+    """
+    with call.repository() as repo, call.progress() as progress:
+        result = repo.add(
+            call.path(path),
+            author=call.author(),
+            threads=threads,
+            progress=progress,
+            **import_arguments(options),
+        )
+    call.remarks(result.notes)
+    call.report(result, render.commit_lines(result))

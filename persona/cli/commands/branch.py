@@ -1,0 +1,79 @@
+"""`persona branch`."""
+
+from __future__ import annotations
+
+import click
+
+from persona.cli import render
+from persona.cli.command import declare
+from persona.cli.invocation import Invocation
+from persona.errors import UsageError
+
+
+@declare("branch", example="$ persona branch warm HEAD~2\n$ persona branch -v\n$ persona branch -d warm")
+@click.argument("names", nargs=-1, metavar="[NAME [START] | OLD NEW]")
+@click.option("-d", "--delete", is_flag=True, help="Delete branches that HEAD has in its history.")
+@click.option("-D", "delete_force", is_flag=True, help="Delete branches, whatever they hold.")
+@click.option("-m", "--move", is_flag=True, help="Rename a branch, or the current one.")
+@click.option("-M", "move_force", is_flag=True, help="Rename it over one that exists.")
+@click.option("-f", "--force", is_flag=True, help="Move a branch that exists.")
+@click.option("-v", "--verbose", "verbose", is_flag=True, help="Show each branch's commit.")
+@click.option("--show-current", is_flag=True, help="Print the current branch alone.")
+@click.pass_obj
+def command(
+    call: Invocation,
+    names: tuple[str, ...],
+    delete: bool,
+    delete_force: bool,
+    move: bool,
+    move_force: bool,
+    force: bool,
+    verbose: bool,
+    show_current: bool,
+) -> None:
+    """List, make, rename and delete branches.
+
+    Without a name: lists them, the current one with a star. With one: makes it at HEAD, or at START; `persona
+    switch` goes there.
+    """
+    if delete or delete_force:
+        _delete(call, names, delete_force or force)
+    elif move or move_force:
+        _rename(call, names, move_force or force)
+    elif names:
+        _create(call, names, force)
+    else:
+        with call.repository() as repo:
+            head = repo.head()
+            if show_current:
+                call.answer({"branch": head.branch}, [head.branch] if head.branch else [])
+            else:
+                branches = repo.branches()
+                call.answer(branches, render.branch_lines(branches, head, verbose))
+
+
+def _create(call: Invocation, names: tuple[str, ...], force: bool) -> None:
+    if len(names) > 2:
+        raise UsageError("name one branch and where it starts: `persona branch NAME [START]`")
+    with call.repository() as repo:
+        made = repo.create_branch(*names, force=force, author=call.author())
+    call.report(made, [])
+
+
+def _delete(call: Invocation, names: tuple[str, ...], force: bool) -> None:
+    if not names:
+        raise UsageError("name the branches to delete")
+    with call.repository() as repo:
+        gone = {name: repo.delete_branch(name, force=force, author=call.author()) for name in names}
+    call.report(
+        {"deleted": gone}, [f"Deleted branch {name} (was {render.short(id)})." for name, id in gone.items()]
+    )
+
+
+def _rename(call: Invocation, names: tuple[str, ...], force: bool) -> None:
+    if not 1 <= len(names) <= 2:
+        raise UsageError("name the new name, or the old and the new: `persona branch -m [OLD] NEW`")
+    with call.repository() as repo:
+        old, new = names if len(names) == 2 else (None, names[0])
+        repo.rename_branch(old, new, force=force, author=call.author())
+    call.report({"from": old, "to": new}, [])

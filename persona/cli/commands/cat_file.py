@@ -1,0 +1,33 @@
+"""`persona cat-file`."""
+
+from __future__ import annotations
+
+import click
+
+from persona.cli.command import declare
+from persona.cli.invocation import Invocation
+from persona.errors import UsageError
+
+
+@declare("cat-file", example="$ persona cat-file -p HEAD\n$ persona cat-file -t 3f2a91c0")
+@click.argument("id")
+@click.option("-p", "part", flag_value="text", help="Print it.")
+@click.option("-t", "part", flag_value="kind", help="Print its kind.")
+@click.option("-s", "part", flag_value="size", help="Print the size of its payload in bytes.")
+@click.pass_obj
+def command(call: Invocation, id: str, part: str | None) -> None:
+    """Print one object of the store.
+
+    ID is the start of an object's id, or a revision.
+    """
+    if part is None and not call.json:
+        raise UsageError("say what to print: -p for the object, -t for its kind, -s for its size")
+    with call.repository() as repo:
+        found = repo.cat_file(id)
+    if call.json:
+        text = found.text.decode("utf-8", "replace")
+        call.answer_json({"id": found.id, "kind": found.kind, "size": found.size, "text": text})
+    elif part == "text":
+        click.echo(found.text, nl=not found.text.endswith(b"\n"))
+    else:
+        click.echo(found.kind if part == "kind" else str(found.size))

@@ -1,0 +1,103 @@
+"""`persona checkout`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from persona.cli import render
+from persona.cli.command import declare, files_after_dashes
+from persona.cli.invocation import Invocation
+from persona.cli.options import parse_size, threads_option
+from persona.errors import UsageError
+
+
+@declare(
+    "checkout",
+    takes_files=True,
+    example="$ persona checkout                     # the weights of recipe.toml as it stands\n"
+    "$ persona checkout HEAD~1              # roll back the personality\n"
+    "$ persona checkout 'main@{last week}'\n"
+    "$ persona checkout main -o ../release --max-shard-size 5GB\n"
+    "$ persona checkout HEAD~1 -- chat_template.jinja",
+)
+@click.argument("rev", required=False)
+@click.option("-b", "branch", metavar="NEW", help="Make branch NEW at REV and go there.")
+@click.option("-o", "--out", metavar="OUT", help="Write a model directory there instead; HEAD stays.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute."
+)
+@threads_option
+@click.option(
+    "--max-shard-size",
+    metavar="S",
+    callback=parse_size,
+    help="Split the weights into files of at most S (5GB).",
+)
+@click.option("--dtype", metavar="D", help="With -o: write floats as bfloat16, float16 or float32.")
+@click.option("--no-weights", is_flag=True, help="Text files only; compute nothing.")
+@click.option(
+    "--allow-nonfinite", is_flag=True, help="Write weights that are not finite instead of stopping."
+)
+@click.option("-f", "--force", is_flag=True, help="Overwrite hand-edited weights and uncommitted edits.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    rev: str | None,
+    branch: str | None,
+    out: str | None,
+    device: str,
+    threads: int | None,
+    max_shard_size: int | None,
+    dtype: str | None,
+    no_weights: bool,
+    allow_nonfinite: bool,
+    force: bool,
+) -> None:
+    """Compute the weights of a revision and put them in place.
+
+    With REV: moves HEAD there (a branch name attaches, anything else detaches, - goes back), puts its text
+    files in place and computes its weights. Without: computes the weights of recipe.toml as it stands,
+    committed or not. Only tensors whose inputs changed are computed again. Files appear whole or not at all.
+    What follows -- are files to put back from REV.
+    """
+    call: Invocation = ctx.obj
+    files = files_after_dashes(ctx)
+    if files is not None:
+        _restore(call, files, rev, moved=branch is not None or out is not None)
+        return
+    with call.repository() as repo:
+        with call.progress() as progress:
+            result = repo.checkout(
+                rev,
+                branch=branch,
+                out=None if out is None else call.path(out),
+                device=device,
+                threads=threads,
+                max_shard_size=max_shard_size,
+                dtype=dtype,
+                weights=not no_weights,
+                force=force,
+                allow_nonfinite=allow_nonfinite,
+                author=call.author(),
+                progress=progress,
+            )
+        lines: list[str] = []
+        if out is None and (rev is not None or branch is not None) and result.head is not None:
+            detached = result.head.branch is None and not call.json
+            lines += render.moved_lines(result.head, repo.entry().subject if detached else None)
+    call.remarks(result.notes)
+    call.report(result, [*lines, *render.checkout_lines(result)])
+
+
+def _restore(call: Invocation, files: Sequence[str], rev: str | None, moved: bool) -> None:
+    if moved:
+        raise UsageError(
+            "-b and -o do not go with files: `persona checkout REV -- FILE` puts files back and stays"
+        )
+    if not files:
+        raise UsageError("name the files to put back after --")
+    with call.repository() as repo:
+        paths = repo.restore(list(files), rev or "HEAD")
+    call.report({"files": paths}, f"Put back {render.counted(len(paths), 'file')}")

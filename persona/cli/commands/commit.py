@@ -1,0 +1,91 @@
+"""`persona commit`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from persona.cli import diffs, render
+from persona.cli.command import declare
+from persona.cli.invocation import Invocation
+from persona.cli.options import (
+    EDITOR_HINT,
+    edit_message,
+    import_arguments,
+    import_options,
+    read_message,
+    threads_option,
+)
+from persona.history.repository import Repository
+
+
+@declare(
+    "commit",
+    example='$ persona commit ../ft/listening -m "listen before answering"\n'
+    '$ persona set listening --alpha 0.7 && persona commit -m "a little less"',
+)
+@click.argument("path", required=False)
+@click.option(
+    "-m", "--message", metavar="MSG", multiple=True, help="The message; each further -m is a paragraph."
+)
+@click.option("-F", "--file", metavar="FILE", help="Read the message from FILE, or from stdin with -.")
+@click.option("-a", "--all", is_flag=True, help="Accepted as git's: every tracked file is always committed.")
+@click.option("--amend", is_flag=True, help="Replace the last commit instead of adding one.")
+@click.option("--no-edit", is_flag=True, help="With --amend: keep the message.")
+@click.option("--allow-empty", is_flag=True, help="Commit even where nothing differs.")
+@import_options
+@threads_option
+@click.pass_obj
+def command(
+    call: Invocation,
+    /,
+    path: str | None,
+    message: tuple[str, ...],
+    file: str | None,
+    all: bool,
+    amend: bool,
+    no_edit: bool,
+    allow_empty: bool,
+    threads: int | None,
+    **options: Any,
+) -> None:
+    """Record the recipe and the text files; with PATH, import a fine-tune first.
+
+    There is no staging area: recipe.toml and the tracked text files are committed as they stand. With PATH
+    the fine-tune found there becomes a vector of the recipe, as `persona add` does it, and the commit
+    follows. Without a message an editor opens.
+    """
+    text = read_message(call, message, file)
+    with call.repository() as repo:
+        if text is None and not no_edit:
+            text = _written(call, repo, path, amend, allow_empty)
+        with call.progress() as progress:
+            result = repo.commit(
+                None if path is None else call.path(path),
+                message=text,
+                amend=amend,
+                allow_empty=allow_empty,
+                author=call.author(),
+                threads=threads,
+                progress=progress,
+                **import_arguments(options),
+            )
+    call.remarks(result.notes)
+    call.report(result, render.commit_lines(result))
+
+
+def _written(
+    call: Invocation, repo: Repository, path: str | None, amend: bool, allow_empty: bool
+) -> str | None:
+    """The message from the editor; None for the old one, and none at all where nothing is to be committed."""
+    if amend and not call.interactive:
+        return None
+    status = repo.status()
+    changed = status.recipe_changed or bool(status.files_changed)
+    if path is None and not (changed or amend or allow_empty):
+        return ""
+    hints = [*EDITOR_HINT, render.head_line(status.branch, status.head)]
+    hints += [f"Import: {path}"] if path is not None else []
+    hints += [f"    {line}" for line in diffs.change_lines(status.diff)] if status.diff is not None else []
+    return edit_message(call, repo.entry().message if amend else "", [click.unstyle(line) for line in hints])

@@ -1,0 +1,22 @@
+"""`persona count-objects`."""
+
+from __future__ import annotations
+
+import click
+
+from persona.cli import render
+from persona.cli.command import declare
+from persona.cli.invocation import Invocation
+
+
+@declare("count-objects", example="$ persona count-objects")
+@click.pass_obj
+def command(call: Invocation) -> None:
+    """Count objects, packs and bytes.
+
+    The bytes are those on disk of packs, their indexes and loose objects.
+    """
+    with call.repository() as repo:
+        count = repo.count_objects()
+    objects, packs = render.counted(count.objects, "object"), render.counted(count.packs, "pack")
+    call.answer(count, f"{objects}, {packs}, {render.bytes_text(count.bytes)}")

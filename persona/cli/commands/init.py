@@ -1,0 +1,44 @@
+"""`persona init`."""
+
+from __future__ import annotations
+
+import click
+
+from persona.cli import render
+from persona.cli.command import declare
+from persona.cli.invocation import Invocation
+from persona.cli.options import threads_option
+
+
+@declare("init", example="$ persona init mybot --base ./SmolLM2-135M-Instruct\n$ cd mybot")
+@click.argument("directory", default=".", metavar="[DIR]")
+@click.option("--base", metavar="PATH", help="The base model: a model directory or a safetensors file.")
+@click.option(
+    "--name", metavar="NAME", help="What recipe.toml calls the base; its directory's name by default."
+)
+@threads_option
+@click.pass_obj
+def command(
+    call: Invocation, directory: str, base: str | None, name: str | None, threads: int | None
+) -> None:
+    """Make a repository around a base model.
+
+    Stores the base, chunked and compressed, puts its config, tokenizer and template files into DIR, and makes
+    the first commit: the base alone, on branch main. In a model directory, without --base, that model is the
+    base and its weights stay where they are.
+    """
+    from persona.history.repository import Repository
+
+    root = call.path(directory)
+    with call.progress() as progress:
+        result = Repository.init(
+            root,
+            base=None if base is None else call.path(base),
+            name=name,
+            author=call.author(),
+            user_config=call.user_config,
+            threads=threads,
+            progress=progress,
+        )
+    call.remarks(result.notes)
+    call.report(result, [f"Initialized persona repository in {root.resolve()}", *render.commit_lines(result)])

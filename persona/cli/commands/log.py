@@ -1,0 +1,129 @@
+"""`persona log`."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from persona.cli import diffs, render
+from persona.cli.command import Command, declare
+from persona.cli.invocation import Invocation, echo_lines
+
+if TYPE_CHECKING:
+    from persona.cli.graph import Cell
+    from persona.history.repository import Repository
+    from persona.history.results import CommitEntry
+
+_COUNT = re.compile(r"-(\d+)")
+
+
+class _Log(Command):
+    """`-5` is `-n 5`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As any command, numbers first."""
+        spelled = [part for word in args for part in _spelled(word)]
+        return super().parse_args(ctx, spelled)
+
+
+def _spelled(word: str) -> tuple[str, ...]:
+    count = _COUNT.fullmatch(word)
+    return ("-n", count[1]) if count else (word,)
+
+
+@declare(
+    "log",
+    cls=_Log,
+    example="$ persona log --oneline --graph --all\n$ persona log -p --vector listening\n"
+    "$ persona log main~5..main --since '2 weeks ago'",
+)
+@click.argument("revisions", nargs=-1, metavar="[REV | A..B]…")
+@click.option("--oneline", is_flag=True, help="One line a commit.")
+@click.option("--graph", is_flag=True, help="Draw how the commits hang together.")
+@click.option("--all", is_flag=True, help="Start from every branch and tag, and HEAD.")
+@click.option("-p", "--patch", is_flag=True, help="Show what each commit changed.")
+@click.option("--stat", is_flag=True, help="Show a summary of what each commit changed.")
+@click.option(
+    "-n", "--max-count", metavar="N", type=click.IntRange(min=0), help="At most N commits; -5 for short."
+)
+@click.option("--since", "--after", metavar="DATE", help="Only commits later than DATE.")
+@click.option("--until", "--before", metavar="DATE", help="Only commits up to DATE.")
+@click.option("--vector", metavar="NAME", help="Only commits that changed the vector of that name.")
+@click.option("--decorate/--no-decorate", default=None, help="Name branches and tags; usual on a terminal.")
+@click.pass_obj
+def command(
+    call: Invocation,
+    revisions: tuple[str, ...],
+    oneline: bool,
+    graph: bool,
+    all: bool,
+    patch: bool,
+    stat: bool,
+    max_count: int | None,
+    decorate: bool | None,
+    since: str | None,
+    until: str | None,
+    vector: str | None,
+) -> None:
+    """Show the history.
+
+    Starts from HEAD, or from the revisions given, newest first. A..B are the commits of B that A does not
+    have. Dates may be written as 2026-11-15, yesterday or '2 weeks ago'.
+    """
+    start = list(revisions) or ["HEAD"]
+    refs = sys.stdout.isatty() if decorate is None else decorate
+    filters = {"since": since, "until": until, "vector": vector}
+    with call.repository() as repo:
+        entries = repo.log(
+            start, all=all, n=max_count, since=since, until=until, vector=vector, topological=graph
+        )
+        if call.json:
+            call.answer_json_list(entries)
+            return
+        cells = _cells(repo, start, all, filters, max_count) if graph else None
+        echo_lines(_lines(repo, entries, cells, oneline, refs, patch, stat))
+
+
+def _lines(
+    repo: Repository,
+    entries: Iterator[CommitEntry],
+    cells: dict[str, Cell] | None,
+    oneline: bool,
+    refs: bool,
+    patch: bool,
+    stat: bool,
+) -> Iterator[str]:
+    margin = ""
+    for number, entry in enumerate(entries):
+        if number and not oneline:
+            yield margin.rstrip()
+        text = [render.oneline(entry, refs)] if oneline else render.entry_lines(entry, refs)
+        if patch or stat:
+            _, diff = repo.show(entry.id)
+            changes = list(diffs.stat_lines(diff) if stat else diffs.diff_lines(diff))
+            text += ([""] if changes and not oneline else []) + changes
+        if cells is None:
+            yield from text
+        else:
+            cell = cells[entry.id]
+            margin = cell.rest
+            yield from cell.beside([line for part in text for line in part.split("\n")])
+
+
+def _cells(
+    repo: Repository, start: list[str], all: bool, filters: dict[str, Any], limit: int | None
+) -> dict[str, Cell]:
+    """What is drawn beside each commit. Commits that the filters leave out are stepped over."""
+    from persona.cli.graph import Graph, within
+
+    parents = {entry.id: entry.parents for entry in repo.log(start, all=all, topological=True)}
+    kept = set(parents)
+    if any(filters.values()):
+        kept = {entry.id for entry in repo.log(start, all=all, topological=True, **filters)}
+    graph = Graph()
+    return {id: graph.draw(id, above) for id, above in islice(within(parents, kept).items(), limit)}

@@ -1,0 +1,24 @@
+"""`persona reflog`."""
+
+from __future__ import annotations
+
+import click
+
+from persona.cli import render
+from persona.cli.command import declare
+from persona.cli.invocation import Invocation
+
+
+@declare("reflog", example="$ persona reflog\n$ persona reset --hard 'HEAD@{2}'")
+@click.argument("ref", default="HEAD", metavar="[BRANCH]")
+@click.option("-n", "--max-count", metavar="N", type=click.IntRange(min=0), help="At most N moves.")
+@click.pass_obj
+def command(call: Invocation, ref: str, max_count: int | None) -> None:
+    """Show where a branch or HEAD has been.
+
+    Every commit, checkout, switch and reset leaves a line, newest first: what was lost from a branch can be
+    found here.
+    """
+    with call.repository() as repo:
+        entries = repo.reflog(ref)[:max_count]
+    call.answer(entries, render.reflog_lines(entries))

@@ -1,0 +1,60 @@
+"""`persona revert`."""
+
+from __future__ import annotations
+
+import click
+
+from persona.cli import render
+from persona.cli.command import declare
+from persona.cli.invocation import Invocation
+from persona.cli.options import EDITOR_HINT, edit_message
+from persona.errors import UsageError
+
+
+@declare(
+    "revert",
+    example="$ persona revert suggesting            # drop a behaviour\n"
+    "$ persona revert HEAD~3                # undo one commit",
+)
+@click.argument("target", required=False, metavar="[REV | NAME]")
+@click.option("--vector", metavar="NAME", help="Drop this vector, where NAME could be a revision too.")
+@click.option("-m", "--mainline", metavar="N", help="Undo a merge, back to its Nth parent.")
+@click.option("--message", metavar="MSG", help="The message, instead of the one that it writes.")
+@click.option("-e", "--edit", is_flag=True, help="Open the editor on the message.")
+@click.option("-n", "--no-commit", is_flag=True, help="Edit recipe.toml and the files, but commit nothing.")
+@click.pass_obj
+def command(
+    call: Invocation,
+    target: str | None,
+    vector: str | None,
+    mainline: str | None,
+    message: str | None,
+    edit: bool,
+    no_commit: bool,
+) -> None:
+    """Undo one commit, or drop one behaviour, in a new commit.
+
+    REV: undoes what that commit changed; where a later commit changed the same again, both sides are shown
+    and nothing moves. NAME: a vector of the recipe is dropped, whatever came after it.
+    """
+    if (target is None) == (vector is None):
+        raise UsageError("name one thing to revert: a revision or a vector")
+    if mainline is not None and not (mainline.isdigit() and int(mainline)):
+        raise UsageError(
+            "-m takes the number of a merge's parent, as in git; a message is given with --message"
+        )
+    name = target if vector is None else vector
+    assert name is not None
+    with call.repository() as repo:
+        if edit:
+            message = edit_message(call, message or f'Revert "{name}"', EDITOR_HINT)
+        result = repo.revert(
+            name,
+            vector=vector is not None,
+            mainline=None if mainline is None else int(mainline),
+            message=message,
+            no_commit=no_commit,
+            author=call.author(),
+        )
+    call.remarks(result.notes)
+    call.report(result, render.commit_lines(result))

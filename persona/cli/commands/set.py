@@ -1,0 +1,72 @@
+"""`persona set`."""
+
+from __future__ import annotations
+
+import click
+
+from persona.cli.command import declare
+from persona.cli.invocation import Invocation
+from persona.cli.options import filters
+from persona.errors import UsageError
+
+
+@declare(
+    "set",
+    example="$ persona set listening --alpha 0.7\n$ persona set suggesting --alpha -0.5 --only '*.mlp.*'\n"
+    "$ persona set --merge density=0.2 trim=global",
+)
+@click.argument("words", nargs=-1, metavar="NAME | KEY=VALUE …")
+@click.option("--alpha", metavar="A", help="The vector's strength.")
+@click.option("--density", metavar="D", help="The fraction of it to keep, in (0, 1].")
+@click.option("--only", metavar="GLOB", multiple=True, help="Reach only the tensors that match; '' for all.")
+@click.option(
+    "--except", "except_", metavar="GLOB", multiple=True, help="Leave these tensors alone; '' for none."
+)
+@click.option("--join", metavar="vote|add", help="Whether it votes with the others or is added after them.")
+@click.option(
+    "--merge", metavar="KEY=VALUE", multiple=True, help="A merge rule: preset, density, lambda, trim, …"
+)
+@click.pass_obj
+def command(
+    call: Invocation,
+    words: tuple[str, ...],
+    alpha: str | None,
+    density: str | None,
+    only: tuple[str, ...],
+    except_: tuple[str, ...],
+    join: str | None,
+    merge: tuple[str, ...],
+) -> None:
+    """Change a vector's alpha, density or filter, or the merge rules.
+
+    Edits recipe.toml, whose comments stay, and commits nothing: `persona commit` records it, `persona
+    checkout` computes it. With --merge the words are rules of the whole recipe.
+    """
+    given = any(value is not None for value in (alpha, density, filters(only), filters(except_), join))
+    if merge and given:
+        raise UsageError("--merge sets the rules of the recipe; set a vector in a command of its own")
+    axes = dict(_axis(word) for word in (*merge, *words)) if merge else {}
+    if not merge and (len(words) != 1 or not given):
+        raise UsageError(
+            "name one vector and what to set: `persona set NAME --alpha A`, or give --merge KEY=VALUE"
+        )
+    with call.repository() as repo:
+        if merge:
+            repo.set_rules(axes)
+        else:
+            repo.set_term(
+                words[0],
+                alpha=alpha,
+                density=density,
+                only=filters(only),
+                except_=filters(except_),
+                join=join,
+            )
+    call.report({"set": axes or words[0]}, [])
+
+
+def _axis(word: str) -> tuple[str, str]:
+    key, equals, value = word.partition("=")
+    if not equals or not key:
+        raise UsageError(f"{word!r}: a merge rule is KEY=VALUE, such as density=0.2")
+    return key.strip(), value.strip()

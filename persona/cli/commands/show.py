@@ -1,0 +1,34 @@
+"""`persona show`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from persona.cli import diffs, render
+from persona.cli.command import declare
+from persona.cli.invocation import Invocation
+
+
+@declare("show", example="$ persona show HEAD~1")
+@click.argument("rev", default="HEAD", metavar="[REV]")
+@click.option("--stat", is_flag=True, help="Show a summary of what it changed.")
+@click.option("--oneline", is_flag=True, help="Head it with one line.")
+@click.pass_obj
+def command(call: Invocation, rev: str, stat: bool, oneline: bool) -> None:
+    """Show one commit.
+
+    Its author, date and message, then what it changed against its first parent. In JSON: the commit as `log`
+    gives it, with `diff` beside it.
+    """
+    from persona.history.results import as_json
+
+    with call.repository() as repo:
+        entry, diff = repo.show(rev)
+        if call.json:
+            call.answer_json(as_json(entry) | {"diff": as_json(diff)})
+            return
+        refs = sys.stdout.isatty()
+        lines = [render.oneline(entry, refs)] if oneline else [*render.entry_lines(entry, refs), ""]
+        call.answer(entry, [*lines, *(diffs.stat_lines(diff) if stat else diffs.diff_lines(diff))])

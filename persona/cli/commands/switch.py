@@ -1,0 +1,38 @@
+"""`persona switch`."""
+
+from __future__ import annotations
+
+import click
+
+from persona.cli import render
+from persona.cli.command import declare
+from persona.cli.invocation import Invocation
+from persona.errors import UsageError
+from persona.history.results import Head
+
+
+@declare(
+    "switch", example="$ persona switch -c warm\n$ persona switch -             # back to the branch before"
+)
+@click.argument("target", required=False, metavar="[BRANCH]")
+@click.option("-c", "--create", metavar="NEW", help="Make branch NEW at BRANCH, or at HEAD, and go there.")
+@click.option("-d", "--detach", is_flag=True, help="Go to a commit that is no branch.")
+@click.option("-f", "--force", is_flag=True, help="Throw uncommitted edits away.")
+@click.pass_obj
+def command(call: Invocation, target: str | None, create: str | None, detach: bool, force: bool) -> None:
+    """Go to another branch without computing weights.
+
+    Moves HEAD and the text files, and says of which revision the weights in the work tree are now; `persona
+    checkout` computes those of the new one.
+    """
+    if target is None and create is None and not detach:
+        raise UsageError("name the branch to switch to, - for the one before, or -c NEW to make one")
+    with call.repository() as repo:
+        result = repo.switch(target, create=create, detach=detach, force=force, author=call.author())
+        subject = repo.entry().subject if result.branch is None and not call.json else None
+    lines = [f"Switched to a new branch '{create}'"] if create else []
+    lines = lines or list(render.moved_lines(Head(result.branch, result.id), subject))
+    call.remarks(result.notes)
+    if result.weights.state not in ("clean", "absent"):
+        lines += render.weights_lines(result.weights)
+    call.report(result, lines)

@@ -1,0 +1,65 @@
+"""`persona tag`."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+import click
+
+from persona.cli import render
+from persona.cli.command import declare
+from persona.cli.invocation import Invocation
+from persona.cli.options import edit_message
+from persona.errors import UsageError
+
+
+@declare("tag", example='$ persona tag -a v1 -m "the first that people liked"\n$ persona tag -l "v*"')
+@click.argument("names", nargs=-1, metavar="[NAME [REV] | PATTERN]")
+@click.option("-a", "--annotate", is_flag=True, help="Make a tag with a message, who made it and when.")
+@click.option("-m", "--message", metavar="MSG", multiple=True, help="Its message; implies -a.")
+@click.option("-l", "--list", "listing", is_flag=True, help="List the tags that match.")
+@click.option("-d", "--delete", is_flag=True, help="Delete tags.")
+@click.option("-f", "--force", is_flag=True, help="Move a tag that exists.")
+@click.pass_obj
+def command(
+    call: Invocation,
+    names: tuple[str, ...],
+    annotate: bool,
+    message: tuple[str, ...],
+    listing: bool,
+    delete: bool,
+    force: bool,
+) -> None:
+    """List, make and delete tags.
+
+    Without a name: lists them. With one: names HEAD, or REV, for good.
+    """
+    if delete:
+        _delete(call, names)
+    elif listing or not names:
+        with call.repository() as repo:
+            tags = [
+                tag
+                for tag in repo.tags()
+                if not names or any(fnmatchcase(tag.name, pattern) for pattern in names)
+            ]
+        call.answer(tags, [tag.name for tag in tags])
+    else:
+        if len(names) > 2:
+            raise UsageError("name one tag and what it names: `persona tag NAME [REV]`")
+        text = "\n\n".join(message) if message else None
+        if annotate and text is None:
+            text = edit_message(call, "", [f"Say what tag {names[0]} stands for."])
+        with call.repository() as repo:
+            made = repo.create_tag(*names, message=text, force=force, author=call.author())
+        call.report(made, [])
+
+
+def _delete(call: Invocation, names: tuple[str, ...]) -> None:
+    if not names:
+        raise UsageError("name the tags to delete")
+    with call.repository() as repo:
+        gone = {name: repo.delete_tag(name, author=call.author()) for name in names}
+    call.report(
+        {"deleted": gone}, [f"Deleted tag '{name}' (was {render.short(id)})" for name, id in gone.items()]
+    )

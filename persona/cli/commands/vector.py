@@ -1,0 +1,57 @@
+"""`persona vector`."""
+
+from __future__ import annotations
+
+import click
+
+from persona.cli import render
+from persona.cli.command import Command, CommandGroup
+from persona.cli.invocation import Invocation
+
+
+@click.group("vector", cls=CommandGroup, example="$ persona vector ls\n$ persona vector show listening")
+def command() -> None:
+    """List, show and forget vectors.
+
+    A vector is what one training run changed, stored without loss relative to its base.
+    """
+
+
+@command.command("ls", cls=Command, example="$ persona vector ls --json")
+@click.pass_obj
+def ls(call: Invocation) -> None:
+    """List the vectors.
+
+    Those of recipe.toml first, with a star, in canonical order; then those that only a name of their own
+    keeps.
+    """
+    with call.repository() as repo:
+        vectors = repo.vectors()
+    call.answer(vectors, render.vector_table(vectors))
+
+
+@command.command("show", cls=Command, example="$ persona vector show listening")
+@click.argument("name")
+@click.pass_obj
+def show(call: Invocation, name: str) -> None:
+    """Show one vector.
+
+    NAME is a vector of the recipe, a kept one, or the start of a vector's id.
+    """
+    with call.repository() as repo:
+        vector = repo.vector(name)
+    call.answer(vector, render.vector_lines(vector))
+
+
+@command.command("rm", cls=Command, example="$ persona vector rm old-draft")
+@click.argument("name")
+@click.pass_obj
+def rm(call: Invocation, name: str) -> None:
+    """Forget a kept vector.
+
+    Removes the name of a vector that the recipe does not use. History that uses it keeps it; `persona rm`
+    drops one from the recipe.
+    """
+    with call.repository() as repo:
+        repo.remove_vector(name)
+    call.report({"removed": [name]}, f"rm '{name}'")

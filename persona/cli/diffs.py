@@ -1,0 +1,183 @@
+"""Differences as text: recipes in the words of recipe.toml, text files as unified diffs, and summaries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from click import style
+
+from persona.cli.render import counted, number, printable, short
+
+if TYPE_CHECKING:
+    from persona.history.results import Diff, FileChange, TermChange
+
+_KEYS = ("id", "alpha", "density", "only", "except", "join")
+_USUAL: dict[str, Any] = {"density": None, "only": (), "except": (), "join": "vote"}
+"""Keys of a term that go without saying when a whole term comes or goes."""
+
+
+def diff_lines(diff: Diff) -> Iterator[str]:
+    """The whole difference: what the recipe loses with `-`, what it gains with `+`, then each text file."""
+    if diff.rules or diff.vectors:
+        yield style(f"diff recipe {_name(diff.from_)} {_name(diff.to)}", bold=True)
+        yield from _rules_lines(diff.rules)
+        for vector in diff.vectors:
+            yield from _term_lines(vector)
+    for change in diff.file_changes:
+        yield from _file_lines(change)
+
+
+def stat_lines(diff: Diff) -> Iterator[str]:
+    """One line for each thing that differs, and a sum."""
+    rows = [(f"vectors.{vector.name}", _term_summary(vector)) for vector in diff.vectors]
+    rows += [
+        (f"merge.{axis}", f"{_value(change['from'])} → {_value(change['to'])}")
+        for axis, change in diff.rules.items()
+    ]
+    rows += [(change.path, _file_summary(change)) for change in diff.file_changes]
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, summary in rows:
+        yield f" {name:<{width}} | {summary}"
+    if rows:
+        sums = ((len(diff.vectors), "vector"), (len(diff.rules), "rule"), (len(diff.file_changes), "file"))
+        yield " " + ", ".join(counted(count, noun) for count, noun in sums if count) + " changed"
+
+
+def change_lines(diff: Diff) -> Iterator[str]:
+    """What `status` lists: one line for each thing that the next commit would hold."""
+    for axis, change in diff.rules.items():
+        yield f"{'rule:':<12}{axis} {_value(change['from'])} → {_value(change['to'])}"
+    for vector in diff.vectors:
+        verb = {"added": "new vector:", "removed": "removed:"}.get(vector.change, "vector:")
+        yield f"{verb:<12}{vector.name}" + (
+            f"  {_term_summary(vector)}" if vector.change == "changed" else ""
+        )
+    for file in diff.file_changes:
+        verb = {"added": "new file:", "removed": "deleted:"}.get(file.change, "modified:")
+        yield f"{verb:<12}{file.path}"
+
+
+def _name(id: str | None) -> str:
+    return short(id) if id else "work tree"
+
+
+def _rules_lines(rules: dict[str, dict[str, Any]]) -> Iterator[str]:
+    if not rules:
+        return
+    yield " [merge]"
+    for axis, change in rules.items():
+        yield from _pair(axis, change.get("from"), change.get("to"))
+
+
+def _term_lines(vector: TermChange) -> Iterator[str]:
+    header = f"[vectors.{_key(vector.name)}]"
+    if vector.change == "added":
+        yield _plus(header)
+    elif vector.change == "removed":
+        yield _minus(header)
+    else:
+        yield f" {header}"
+    for key in _KEYS:
+        before, after = vector.from_.get(key), vector.to.get(key)
+        if vector.change != "changed" and _plain(before or after) == _plain(_USUAL.get(key)):
+            continue
+        if key in vector.from_ or key in vector.to:
+            yield from _pair(key, before, after)
+
+
+def _pair(key: str, before: Any, after: Any) -> Iterator[str]:
+    if before not in (None, (), []):
+        yield _minus(f"{key} = {_value(before)}")
+    if after not in (None, (), []):
+        yield _plus(f"{key} = {_value(after)}")
+
+
+def _term_summary(vector: TermChange) -> str:
+    if vector.change != "changed":
+        return vector.change
+    parts = []
+    for key in _KEYS:
+        if key in vector.from_ or key in vector.to:
+            name = "α" if key == "alpha" else key
+            parts.append(f"{name} {_value(vector.from_.get(key))} → {_value(vector.to.get(key))}")
+    return ", ".join(parts)
+
+
+def _value(value: Any) -> str:
+    if value is None or value in ((), []):
+        return "unset"
+    if isinstance(value, (int, float)):
+        return number(value)
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(f'"{item}"' for item in value) + "]"
+    text = str(value)
+    return short(text) if len(text) == 64 else text
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _key(name: str) -> str:
+    bare = name.isascii() and all(char.isalnum() or char in "-_" for char in name)
+    return name if bare else f'"{name}"'
+
+
+def _plus(text: str) -> str:
+    return style(f"+{text}", fg="green")
+
+
+def _minus(text: str) -> str:
+    return style(f"-{text}", fg="red")
+
+
+def _text(content: bytes | None) -> list[str] | None:
+    """The lines of a file, or None where it is not text."""
+    try:
+        return [] if content is None else printable_lines(content.decode("utf-8"))
+    except UnicodeDecodeError:
+        return None
+
+
+def printable_lines(text: str) -> list[str]:
+    """Lines without their ends and without what steers a terminal; a missing last newline is said."""
+    lines = [printable(line) for line in text.split("\n")]
+    if lines[-1] == "":
+        lines.pop()
+    elif lines:
+        lines[-1] += "\n\\ No newline at end of file"
+    return lines
+
+
+def _file_lines(change: FileChange) -> Iterator[str]:
+    yield style(f"diff a/{change.path} b/{change.path}", bold=True)
+    before, after = _text(change.before()), _text(change.after())
+    if before is None or after is None:
+        yield f"Binary files a/{change.path} and b/{change.path} differ"
+        return
+    yield style("--- " + ("/dev/null" if change.change == "added" else f"a/{change.path}"), bold=True)
+    yield style("+++ " + ("/dev/null" if change.change == "removed" else f"b/{change.path}"), bold=True)
+    for number_, line in enumerate(_unified(before, after)):
+        if number_ < 2:
+            continue
+        colour = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])
+        yield style(line, fg=colour) if colour else line
+
+
+def _unified(before: list[str], after: list[str]) -> Iterator[str]:
+    from difflib import unified_diff
+
+    return unified_diff(before, after, lineterm="")
+
+
+def _file_summary(change: FileChange) -> str:
+    before, after = _text(change.before()), _text(change.after())
+    if before is None or after is None:
+        return f"Bin {len(change.before() or b'')} → {len(change.after() or b'')} bytes"
+    lines = list(_unified(before, after))[2:]
+    gained = sum(line.startswith("+") for line in lines)
+    lost = sum(line.startswith("-") for line in lines)
+    bar = min(gained + lost, 40)
+    plus = round(bar * gained / (gained + lost)) if gained + lost else 0
+    return f"{gained + lost} " + style("+" * plus, fg="green") + style("-" * (bar - plus), fg="red")

@@ -1,0 +1,91 @@
+"""What a command says and exits with when it cannot do what was asked: a sentence on stderr, no traceback.
+
+With `--json` the same goes to stdout as `{"error": {"kind", "message", "exit"}}`. The exit codes are those of
+docs/commands.md.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+import click
+
+from persona.errors import PersonaError
+
+INTERNAL = 70
+INTERRUPTED = 130
+SYSTEM = 7
+USAGE = 2
+
+
+def guarded(run: Callable[[], object], arguments: Sequence[str]) -> int:
+    """Runs a command and returns its exit code; whatever it raises is said in a sentence."""
+    try:
+        answer = run()
+        sys.stdout.flush()
+        return answer if isinstance(answer, int) else 0
+    except BrokenPipeError:
+        _silence_stdout()
+        return 0
+    except (click.Abort, KeyboardInterrupt):
+        return _say("interrupted", "interrupted", INTERRUPTED, arguments)
+    except PersonaError as error:
+        return _say(error.kind, error.message, error.exit_code, arguments)
+    except click.ClickException as error:
+        return _say("usage", _usage_sentence(error), USAGE, arguments)
+    except MemoryError:
+        return _say("system", "out of memory", SYSTEM, arguments)
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            _silence_stdout()
+            return 0
+        return _say("system", _system_sentence(error), SYSTEM, arguments)
+    except Exception as error:
+        return _say("internal", _internal_sentence(error, arguments), INTERNAL, arguments)
+
+
+def _say(kind: str, message: str, exit_code: int, arguments: Sequence[str]) -> int:
+    try:
+        if "--json" in arguments:
+            answer = {"error": {"kind": kind, "message": message, "exit": exit_code}}
+            click.echo(json.dumps(answer))
+        click.echo(f"persona: {message}", err=True)
+    except OSError:
+        _silence_stdout()
+    return exit_code
+
+
+def _usage_sentence(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    sentence = error.format_message().rstrip(".")
+    return f"{sentence} (see `{context.command_path} --help`)" if context else sentence
+
+
+def _system_sentence(error: OSError) -> str:
+    reason = error.strerror or str(error)
+    return f"{error.filename}: {reason}" if error.filename else reason
+
+
+def _internal_sentence(error: Exception, arguments: Sequence[str]) -> str:
+    import traceback
+
+    if {"-v", "--verbose"} & set(arguments):
+        click.echo("".join(traceback.format_exception(error)).rstrip(), err=True)
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{os.path.basename(place.filename)}:{place.lineno}"
+    what = " ".join(str(error).split())[:300]
+    return f"a fault in persona itself: {type(error).__name__}: {what} ({where}; -v shows the traceback)"
+
+
+def _silence_stdout() -> None:
+    """Lets the interpreter's last flush go nowhere: the reader of the pipe has left."""
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    except (OSError, ValueError):
+        pass

@@ -1,0 +1,149 @@
+"""The entry: finds the command that was asked for and loads it alone."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from persona import __version__
+from persona.cli.command import common_options, write_example
+from persona.cli.errors import guarded
+from persona.cli.invocation import Invocation
+
+SECTIONS: dict[str, dict[str, str]] = {
+    "Start": {
+        "init": "Make a repository around a base model.",
+    },
+    "Change the recipe": {
+        "add": "Import a fine-tune and put it into recipe.toml.",
+        "commit": "Record the recipe and the text files; with PATH, import a fine-tune first.",
+        "set": "Change a vector's alpha, density or filter, or the merge rules.",
+        "rm": "Drop a vector from the recipe.",
+        "mv": "Rename a vector in the recipe.",
+        "restore": "Put text files back as they were committed.",
+    },
+    "Look": {
+        "status": "Show what differs from HEAD and what the weights are.",
+        "log": "Show the history.",
+        "show": "Show one commit.",
+        "diff": "Show what differs between two recipes.",
+        "vector": "List, show and forget vectors.",
+        "digest": "Print the weights digest of a revision.",
+    },
+    "Move": {
+        "checkout": "Compute the weights of a revision and put them in place.",
+        "switch": "Go to another branch without computing weights.",
+        "branch": "List, make, rename and delete branches.",
+        "tag": "List, make and delete tags.",
+        "revert": "Undo one commit, or drop one behaviour, in a new commit.",
+        "reset": "Move the branch to another commit.",
+        "reflog": "Show where a branch or HEAD has been.",
+    },
+    "Plumbing": {
+        "config": "Read and write settings.",
+        "fsck": "Check that everything stored is whole.",
+        "count-objects": "Count objects, packs and bytes.",
+        "cat-file": "Print one object of the store.",
+        "rev-parse": "Print the full id of a revision.",
+    },
+}
+"""The commands and their summaries, as `persona --help` lists them without loading one. A test compares
+both."""
+
+EXAMPLE = """\
+$ persona init mybot --base ./SmolLM2-135M-Instruct
+$ cd mybot
+$ persona commit ../ft/listening -m "listen before answering"
+$ persona set listening --alpha 0.7 && persona commit -m "a little less"
+$ persona checkout"""
+
+
+class Persona(click.Group):
+    """The group of all commands. A command is loaded when it is named, from the module of its name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every command, in the order of the help."""
+        return [name for section in SECTIONS.values() for name in section]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """The command of that name, its module loaded now."""
+        if name not in self.list_commands(ctx):
+            return None
+        module = import_module("persona.cli.commands." + name.replace("-", "_"))
+        found: click.Command = module.command
+        return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with a suggestion for a name that is nearly one."""
+        if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], self.list_commands(ctx), n=1)
+            hint = f"; did you mean `persona {near[0]}`?" if near else ""
+            raise click.UsageError(f"{args[0]!r} is not a persona command{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands by what one does with them."""
+        for title, section in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl(list(section.items()))
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The example."""
+        write_example(formatter, EXAMPLE)
+
+    def main(
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, *ignored: Any, **settings: Any
+    ) -> NoReturn:
+        """Runs one command and exits with the code of docs/commands.md."""
+        arguments = list(sys.argv[1:] if args is None else args)
+        settings["standalone_mode"] = False
+        run = super().main
+        code = guarded(lambda: run(arguments, prog_name or "persona", **settings), arguments)
+        sys.exit(code)
+
+
+@click.group(
+    cls=Persona,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    options_metavar="[-C DIR] [-q] [-v]",
+    subcommand_metavar="COMMAND …",
+)
+@click.option("-C", "directory", metavar="DIR", multiple=True, help="Run as if started in DIR.")
+@click.version_option(__version__, message="persona %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, directory: tuple[str, ...]) -> None:
+    """Version control for the behaviour of a language model.
+
+    A repository holds a base model, the vectors that change it, and a history of recipes that say which
+    vectors apply and how strongly. `persona checkout` turns any point of that history into weights that load
+    like any other model's.
+    """
+    call = ctx.ensure_object(Invocation)
+    call.directory = Path().joinpath(*directory)
+    if "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb":
+        ctx.color = False
+
+
+cli.params += common_options()
+
+
+def main() -> NoReturn:
+    """The `persona` command."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

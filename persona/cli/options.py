@@ -1,0 +1,124 @@
+"""Options that several commands share. Numbers go to the library as they were typed: it alone judges them."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from persona.cli.invocation import Invocation
+from persona.errors import Refused, UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_COMMENT = "#"
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
+_UNITS = " kmgt"
+
+
+def import_options(function: F) -> F:
+    """What `add PATH` and `commit PATH` take."""
+    options = (
+        click.option("-n", "--name", metavar="NAME", help="The vector's name; PATH's last part by default."),
+        click.option(
+            "--alpha", metavar="A", help="Its strength; 1 by default, negative removes a behaviour."
+        ),
+        click.option(
+            "--density", metavar="D", help="The fraction of it to keep, in (0, 1]; else the recipe's."
+        ),
+        click.option("--only", metavar="GLOB", multiple=True, help="Reach only the tensors that match."),
+        click.option("--except", "except_", metavar="GLOB", multiple=True, help="Leave these tensors alone."),
+        click.option(
+            "--onto",
+            metavar="base|REV",
+            help="What PATH was trained from: the base, or a revision's weights.",
+        ),
+        click.option("--missing", type=click.Choice(["zero"]), help="Take missing tensors as unchanged."),
+        click.option("--extra", type=click.Choice(["ignore"]), help="Leave out tensors that the base lacks."),
+        click.option("--cast", is_flag=True, help="Take another dtype, converted to the base's."),
+        click.option(
+            "--files", is_flag=True, help="Take its config, tokenizer and template files where they differ."
+        ),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def import_arguments(options: dict[str, Any]) -> dict[str, Any]:
+    """The values of `import_options` as the library takes them."""
+    return {
+        "name": options["name"],
+        "alpha": options["alpha"],
+        "density": options["density"],
+        "only": filters(options["only"]),
+        "except_": filters(options["except_"]),
+        "onto": options["onto"],
+        "missing": options["missing"] or "refuse",
+        "extra": options["extra"] or "refuse",
+        "cast": options["cast"],
+        "files": options["files"],
+    }
+
+
+def filters(globs: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The globs given, None where there were none; one empty glob stands for no filter at all."""
+    if not globs:
+        return None
+    return () if globs == ("",) else globs
+
+
+def threads_option(function: F) -> F:
+    """`--threads N`."""
+    return click.option(
+        "--threads", metavar="N", type=click.IntRange(min=1), help="Threads; all by default."
+    )(function)
+
+
+def parse_size(ctx: click.Context, parameter: click.Parameter, text: str | None) -> int | None:
+    """Bytes, from 5GB, 500MB or 2GiB: an option's callback."""
+    if text is None:
+        return None
+    found = _SIZE.fullmatch(text.strip())
+    power = _UNITS.index(found[2].lower() or " ") if found else 0
+    count = int(float(found[1]) * (1024 if found[3] else 1000) ** power) if found else 0
+    if count < 1:
+        raise click.BadParameter(f"{text!r} is no size; write 5GB, 500MB or 2GiB", ctx, parameter)
+    return count
+
+
+def read_message(call: Invocation, paragraphs: tuple[str, ...], file: str | None) -> str | None:
+    """The message of `-m` (each one a paragraph) or `-F`; None where neither was given."""
+    if paragraphs and file is not None:
+        raise UsageError("-m and -F both give a message; use one of them")
+    if file == "-":
+        return sys.stdin.read().rstrip("\n")
+    if file is not None:
+        return call.path(file).read_text(encoding="utf-8", errors="replace").rstrip("\n")
+    return "\n\n".join(paragraphs) if paragraphs else None
+
+
+def edit_message(call: Invocation, draft: str, hints: list[str]) -> str:
+    """What the user writes in the editor, comments left out. `UsageError` where nobody sits at a terminal."""
+    if not call.interactive:
+        raise UsageError("no message, and no terminal to open an editor on: give one with -m MSG or -F FILE")
+    wanted = (os.environ.get(name) for name in ("PERSONA_EDITOR", "GIT_EDITOR", "VISUAL", "EDITOR"))
+    editor = next((name for name in wanted if name), None)
+    comments = "".join(f"{_COMMENT} {line}".rstrip() + "\n" for line in hints)
+    text = click.edit(f"{draft}\n{comments}", editor=editor, require_save=False) or ""
+    lines = [line.rstrip() for line in text.splitlines() if not line.startswith(_COMMENT)]
+    message = "\n".join(lines).strip("\n")
+    if not message:
+        raise Refused("the message is empty; nothing was committed")
+    return message
+
+
+EDITOR_HINT = [
+    "Say what this commit changes. Lines that start with '#' are left out,",
+    "and an empty message gives the commit up.",
+    "",
+]

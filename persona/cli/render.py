@@ -1,0 +1,287 @@
+"""Results as text: numbers, names, and the shape of what commands say. `diffs` and `graph` do the rest.
+
+Every function returns text or lines and prints nothing. Colour is put in everywhere and taken out where it is
+echoed, unless stdout is a terminal and `NO_COLOR` is not set.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from click import style
+
+if TYPE_CHECKING:
+    from persona.history.results import (
+        CheckoutResult,
+        CommitEntry,
+        CommitResult,
+        FsckResult,
+        Head,
+        RefInfo,
+        ReflogEntry,
+        VectorChange,
+        VectorInfo,
+        WeightsState,
+    )
+
+SHORT = 8
+"""Digits of an abbreviated id."""
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f]")
+_SIGNS = {"added": "+", "replaced": "~", "removed": "-"}
+_COLOURS = {"added": "green", "replaced": "yellow", "changed": "yellow", "removed": "red"}
+
+
+# -- numbers and names ---------------------------------------------------------------------------------------
+
+
+def bytes_text(count: int) -> str:
+    """Bytes in decimal units: 25.1 MB."""
+    if count < 1000:
+        return f"{count} B"
+    power = next((power for power in (1, 2, 3) if count < 999.95 * 1000**power), 4)
+    return f"{count / 1000**power:.1f} {('kB', 'MB', 'GB', 'TB')[power - 1]}"
+
+
+def percent(fraction: float) -> str:
+    """A fraction as 9.3 %."""
+    if 0 < fraction < 0.0005:
+        return "< 0.1 %"
+    return f"{100 * fraction:.1f} %"
+
+
+def number(value: float | str) -> str:
+    """An alpha, density or lambda: two decimals, or as many as it has."""
+    exact = f"{float(value):.12g}"
+    plain = f"{float(value):.2f}"
+    return plain if float(plain) == float(exact) else exact
+
+
+def counted(count: int, noun: str) -> str:
+    """1 file, 2 files."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def short(id: str) -> str:
+    """An id, abbreviated."""
+    return id[:SHORT]
+
+
+def printable(text: str) -> str:
+    """Text of others without the characters that steer a terminal."""
+    return _CONTROL.sub("?", text)
+
+
+def coloured_id(id: str) -> str:
+    """An abbreviated id as it stands in lists."""
+    return style(short(id), fg="yellow")
+
+
+def columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Rows whose cells stand under each other, two spaces between."""
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))] if rows else []
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def date_text(iso: str) -> str:
+    """A date as git writes it: Sun Nov 22 09:30:00 2026 +0100."""
+    moment = datetime.fromisoformat(iso)
+    return f"{moment:%a %b} {moment.day} {moment:%H:%M:%S %Y %z}"
+
+
+# -- commits -------------------------------------------------------------------------------------------------
+
+
+def commit_lines(result: CommitResult) -> Iterator[str]:
+    """What a commit or an `add` has done: `[main 3f2a91c0] subject`, then a line for each vector."""
+    if result.id is not None:
+        where = result.branch or "detached HEAD"
+        root = "" if result.parents else " (root-commit)"
+        yield f"[{where}{root} {short(result.id)}] {printable(result.subject)}"
+    width = max((len(vector.name) for vector in result.vectors), default=0)
+    for vector in result.vectors:
+        yield vector_change_line(vector, width)
+    if result.checkout is not None:
+        yield from checkout_lines(result.checkout)
+
+
+def vector_change_line(vector: VectorChange, width: int) -> str:
+    """` + listening  α 1.00   25.1 MB stored of 269.1 MB (9.3 %), 34.6 % of weights changed`."""
+    sign = style(_SIGNS.get(vector.change, "~"), fg=_COLOURS.get(vector.change))
+    line = f" {sign} {vector.name:<{width}}"
+    if vector.change == "replaced" and vector.previous:
+        line += "{} → {}".format(*apart(vector.previous, vector.id)).join((" ", ""))
+    if vector.alpha is not None and vector.change != "removed":
+        line += f"  α {number(vector.alpha)} "
+    facts = []
+    if vector.stored_bytes is not None and vector.raw_bytes:
+        share = percent(vector.stored_bytes / vector.raw_bytes)
+        facts.append(f"{bytes_text(vector.stored_bytes)} stored of {bytes_text(vector.raw_bytes)} ({share})")
+    if vector.changed_fraction is not None:
+        facts.append(f"{percent(vector.changed_fraction)} of weights changed")
+    if vector.kept_fraction is not None and vector.density is not None and vector.density < 1:
+        facts.append(f"density {number(vector.density)} keeps {percent(vector.kept_fraction)}")
+    if vector.largest_rounding is not None:
+        facts.append(f"largest rounding {vector.largest_rounding:.2g}")
+    return (line + ("  " + ", ".join(facts) if facts else "")).rstrip()
+
+
+def apart(one: str, other: str) -> tuple[str, str]:
+    """Two ids, abbreviated to four digits or as many as tell them apart."""
+    length = 4
+    while length < len(one) and one[:length] == other[:length]:
+        length += 1
+    return one[:length], other[:length]
+
+
+def decoration(refs: Sequence[str]) -> str:
+    """` (HEAD -> main, tag: v1)` in git's colours, or nothing."""
+    if not refs:
+        return ""
+    painted = []
+    for ref in refs:
+        head, arrow, branch = ref.partition(" -> ")
+        if arrow:
+            painted.append(style(head + arrow, fg="cyan", bold=True) + style(branch, fg="green", bold=True))
+        elif ref == "HEAD":
+            painted.append(style(ref, fg="cyan", bold=True))
+        else:
+            painted.append(style(ref, fg="yellow" if ref.startswith("tag: ") else "green", bold=True))
+    comma = style(", ", fg="yellow")
+    return f" {style('(', fg='yellow')}{comma.join(painted)}{style(')', fg='yellow')}"
+
+
+def oneline(entry: CommitEntry, refs: bool) -> str:
+    """A commit on one line."""
+    return f"{coloured_id(entry.id)}{decoration(entry.refs if refs else ())} {printable(entry.subject)}"
+
+
+def entry_lines(entry: CommitEntry, refs: bool) -> list[str]:
+    """A commit as `log` and `show` head it."""
+    lines = [style(f"commit {entry.id}", fg="yellow") + decoration(entry.refs if refs else ())]
+    if len(entry.parents) > 1:
+        lines.append("Merge: " + " ".join(short(parent) for parent in entry.parents))
+    lines.append(f"Author: {printable(entry.author.name)} <{printable(entry.author.email)}>")
+    lines.append(f"Date:   {date_text(entry.date)}")
+    lines.append("")
+    lines += [f"    {line}".rstrip() for line in printable(entry.message).rstrip("\n").split("\n")]
+    return lines
+
+
+# -- where HEAD and the weights are --------------------------------------------------------------------------
+
+
+def head_line(branch: str | None, id: str | None) -> str:
+    """`On branch main`, or where HEAD is detached."""
+    if branch is not None:
+        return f"On branch {branch}"
+    return style("HEAD detached at ", fg="red") + short(id or "")
+
+
+def moved_lines(head: Head, subject: str | None) -> Iterator[str]:
+    """What `checkout` and `switch` say of HEAD once it has moved."""
+    if head.branch is not None:
+        yield f"Switched to branch '{head.branch}'"
+    elif head.id is not None:
+        yield f"HEAD is now at {short(head.id)}" + (f" {printable(subject)}" if subject else "")
+
+
+def weights_lines(weights: WeightsState) -> Iterator[str]:
+    """What the weights in the work tree are, and what to type about it."""
+    of = f" of {short(weights.revision)}" if weights.revision else ""
+    match weights.state:
+        case "clean":
+            yield "Weights: clean"
+        case "absent":
+            yield "Weights: absent"
+            yield '  (use "persona checkout" to compute them)'
+        case "stale":
+            yield f"Weights: stale, those{of or ' of another revision'}"
+            yield '  (use "persona checkout" to compute those of the recipe as it stands)'
+        case "uncommitted":
+            yield "Weights: those of the edited recipe, not committed"
+            yield '  (use "persona commit" to record it)'
+        case "edited":
+            yield f"Weights: edited by hand{' since those' + of if of else ''}"
+            yield '  (use "persona add . -n NAME --onto REV" to keep the change as a vector,'
+            yield '   "persona checkout -f" to compute them anew)'
+        case _:
+            yield "Weights: unknown, not made by persona"
+            yield '  (use "persona checkout -f" to replace them)'
+
+
+def checkout_lines(result: CheckoutResult) -> Iterator[str]:
+    """What a checkout has computed."""
+    if result.weights is None:
+        return
+    work = f"{counted(result.tensors_computed, 'tensor')} computed, {result.tensors_reused:,} reused"
+    written = f"{bytes_text(result.bytes_written)} written in {result.seconds:.1f} s ({result.device})"
+    yield f"{work}, {written}"
+    yield result.weights
+
+
+# -- lists ---------------------------------------------------------------------------------------------------
+
+
+def vector_table(vectors: Sequence[VectorInfo]) -> Iterator[str]:
+    """One vector a line."""
+    rows = [("", "NAME", "ID", "CHANGED", "STORED", "OF", "|τ|")]
+    for vector in vectors:
+        changed = "?" if vector.changed_fraction is None else percent(vector.changed_fraction)
+        share = f"{bytes_text(vector.raw_bytes)}"
+        if vector.raw_bytes:
+            share += f" ({percent(vector.stored_bytes / vector.raw_bytes)})"
+        length = "?" if vector.l2 is None else f"{vector.l2:.4g}"
+        mark = "*" if vector.in_recipe else " "
+        rows.append(
+            (mark, vector.name, short(vector.id), changed, bytes_text(vector.stored_bytes), share, length)
+        )
+    if len(rows) > 1:
+        yield from columns(rows)
+
+
+def vector_lines(vector: VectorInfo) -> Iterator[str]:
+    """Everything about one vector."""
+    yield style(f"vector {vector.name}", fg="yellow") + f" {vector.id}"
+    yield f"Kind:     {vector.kind}"
+    yield f"Base:     {vector.base}"
+    yield f"Changes:  {counted(vector.tensors, 'tensor')} of {counted(vector.elements, 'element')}" + (
+        "" if vector.changed_fraction is None else f", {percent(vector.changed_fraction)} of all weights"
+    )
+    share = f" ({percent(vector.stored_bytes / vector.raw_bytes)})" if vector.raw_bytes else ""
+    yield f"Stored:   {bytes_text(vector.stored_bytes)} of {bytes_text(vector.raw_bytes)}{share}"
+    if vector.l2 is not None:
+        yield f"Length:   {vector.l2:.6g} (Euclidean)"
+
+
+def branch_lines(branches: Sequence[RefInfo], head: Head, verbose: bool) -> Iterator[str]:
+    """The branches, the current one with a star."""
+    names = {branch.name: branch.name for branch in branches}
+    detached = f"(HEAD detached at {short(head.id)})" if head.branch is None and head.id else None
+    width = max((len(name) for name in (*names, detached or "")), default=0) if verbose else 0
+    if detached is not None:
+        yield "* " + style(detached.ljust(width), fg="red") + (f" {short(head.id or '')}" if verbose else "")
+    for branch in branches:
+        mark, colour = ("* ", "green") if branch.current else ("  ", None)
+        line = mark + style(branch.name.ljust(width), fg=colour)
+        yield f"{line} {short(branch.id)} {printable(branch.message)}" if verbose else line
+
+
+def reflog_lines(entries: Iterable[ReflogEntry]) -> Iterator[str]:
+    """The moves of a ref, newest first."""
+    for entry in entries:
+        yield f"{coloured_id(entry.id)} {entry.selector}: {printable(entry.message)}"
+
+
+def fsck_lines(result: FsckResult) -> Iterator[str]:
+    """The problems found, then the sum."""
+    for problem in result.problems:
+        what = " ".join(part for part in (problem.kind, problem.id and short(problem.id)) if part)
+        yield style("damaged", fg="red") + (f" {what}" if what else "") + f": {printable(problem.problem)}"
+    sum_ = f"{counted(result.objects, 'object')} checked"
+    if result.unreachable:
+        sum_ += f", {result.unreachable:,} unreachable"
+    yield sum_ + (", all whole" if result.ok else f", {counted(len(result.problems), 'problem')}")
