@@ -18,6 +18,7 @@ from persona.weights.scan import Scan, shorten
 
 SINGLE_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
+_MAX_MEMBERS = 64
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,9 @@ def read_index(path: Path) -> ShardIndex:
     scan = Scan(read_input(path, limit=limits.MAX_INDEX_BYTES), f"{path}: the index")
     weight_map: dict[str, str] | None = None
     replaced: tuple[str, ...] = ()
-    for key in scan.members():
+    for count, key in enumerate(scan.members()):
+        if count == _MAX_MEMBERS:
+            scan.fail(f"more than {_MAX_MEMBERS} members")
         if key == "weight_map":
             weight_map = scan.strings()
         elif key == "metadata":

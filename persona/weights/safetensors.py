@@ -76,20 +76,20 @@ def encode_header(
     the file is the one that `safetensors.torch.save_file` would write, byte for byte (but for the order of
     several metadata keys, which that package leaves to chance). `metadata` defaults to `{"format": "pt"}`.
     """
-    ordered = sorted(specs, key=_file_order)
+    ordered = [(spec, spec.nbytes) for spec in sorted(specs, key=_file_order)]
     entries: dict[str, object] = {}
     metadata = {"format": "pt"} if metadata is None else metadata
     if metadata:
         entries["__metadata__"] = dict(sorted(metadata.items()))
     offset = 0
-    for spec in ordered:
+    for spec, nbytes in ordered:
         if spec.name in entries:
             raise InvalidInput(
                 f"the tensor {shorten(spec.name)} stands twice in one file; give each tensor once"
             )
-        span = [offset, offset + spec.nbytes]
-        entries[spec.name] = {"dtype": spec.dtype, "shape": list(spec.shape), "data_offsets": span}
-        offset += spec.nbytes
+        span = (offset, offset + nbytes)
+        entries[spec.name] = {"dtype": spec.dtype, "shape": spec.shape, "data_offsets": span}
+        offset += nbytes
     text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
     text += b" " * (-len(text) % _ALIGNMENT)
     if len(text) > limits.MAX_SAFETENSORS_HEADER_BYTES:
@@ -99,9 +99,9 @@ def encode_header(
         )
     placed: dict[str, TensorEntry] = {}
     offset = 8 + len(text)
-    for spec in ordered:
-        placed[spec.name] = TensorEntry(spec, offset, spec.nbytes)
-        offset += spec.nbytes
+    for spec, nbytes in ordered:
+        placed[spec.name] = TensorEntry(spec, offset, nbytes)
+        offset += nbytes
     return len(text).to_bytes(8, "little") + text, placed
 
 

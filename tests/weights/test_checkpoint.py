@@ -248,6 +248,7 @@ def test_a_tensor_in_two_shards_is_refused(tmp_path: Path) -> None:
         '{"weight_map":{"a":"x.safetensors"},"weight_map":{"a":"x.safetensors"}}',
         '{"metadata":{"a":1,"a":2},"weight_map":{"a":"x.safetensors"}}',
         '{"metadata":' + "[" * 100_000,
+        "{" + "".join(f'"{i}":0,' for i in range(100)) + '"weight_map":{"a":"x.safetensors"}}',
     ],
 )
 def test_a_malformed_index_is_refused(text: str, tmp_path: Path) -> None:

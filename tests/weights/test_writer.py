@@ -367,3 +367,54 @@ def test_a_layout_that_names_files_itself_is_not_taken(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="plan_shards"):
         ModelWriter(tmp_path, [])
     assert names_in(tmp_path) == []
+
+
+class Recorded(files.Calls):
+    """Notes what would outlive a power cut, and when."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: list[tuple[str, str]] = []
+
+    def fsync(self, fd: int) -> None:
+        self.events.append(("fsync", Path(os.readlink(f"/proc/self/fd/{fd}")).name))
+
+    def rename(self, source: Path, target: Path) -> None:
+        super().rename(source, target)
+        self.events.append(
+            ("fsynced rename" if ("fsync", source.name) in self.events else "rename", target.name)
+        )
+
+    def unlink(self, path: Path) -> None:
+        super().unlink(path)
+        self.events.append(("unlink", path.name))
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("size", [None, 6])
+def test_each_step_is_on_the_disk_before_the_next(
+    start: Callable[[Path], None], size: int | None, tmp_path: Path
+) -> None:
+    directory = tmp_path / "out"
+    directory.mkdir()
+    start(directory)
+    old = weight_files(directory)
+    recorded = Recorded()
+    with files.replaced_calls(recorded):
+        names = publish(directory, NEW, size, "blake3:new")
+    events = [event for event in recorded.events if event[0] != "fsync" or event[1] == "out"]
+    barrier = ("fsync", "out")
+    gone = sorted(set(old) - {*names, "model.safetensors", "model.safetensors.index.json"})
+    last = [
+        name
+        for name in ("model.safetensors", "model.safetensors.index.json")
+        if name in old and name not in names
+    ]
+    expected = [("fsynced rename", name) for name in names if not name.endswith(".json")]
+    if size is not None:
+        expected += [barrier, ("fsynced rename", "model.safetensors.index.json")]
+    expected += [barrier, *(("unlink", name) for name in gone), barrier]
+    for name in last:
+        expected += [("unlink", name), barrier]
+    assert events == expected
