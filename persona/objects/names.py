@@ -16,6 +16,7 @@ from persona.limits import MAX_NAME_BYTES, MAX_TENSOR_NAME_BYTES
 from persona.objects.ids import is_id
 
 _REF_FORBIDDEN = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//")
+_NOT_TEXT = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _VECTOR = re.compile(r"[^\x00-\x1f\x7f/\\]+")
 _UNSEEN = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
 """Characters that HFS+ ignores in names."""
@@ -62,7 +63,7 @@ def check_tensor_name(name: str) -> str:
     why = None
     if not name or len(name.encode("utf-8", "surrogatepass")) > MAX_TENSOR_NAME_BYTES:
         why = f"it is empty or longer than {MAX_TENSOR_NAME_BYTES} bytes"
-    elif any(ord(char) < 0x20 or ord(char) == 0x7F or 0xD800 <= ord(char) <= 0xDFFF for char in name):
+    elif _NOT_TEXT.search(name):
         why = "it holds a control character or a lone surrogate"
     elif name == "__metadata__":
         why = "the safetensors format keeps that key for itself"
