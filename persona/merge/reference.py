@@ -216,7 +216,7 @@ def check(base: Tensors, fine_tuned: Sequence[Tensors]) -> None:
                 raise InvalidInput(f"{name}: not a tensor of the base, or of another dtype or shape")
             before = base[name]
             if before.dtype not in CANONICAL_NAN:
-                if not torch.equal(before.view(torch.uint8), after.view(torch.uint8)):
+                if not torch.equal(*(item.reshape(-1).view(torch.uint8) for item in (before, after))):
                     raise InvalidInput(f"{name}: a tensor of dtype {before.dtype} differs from the base's")
                 continue
             strange = ~(before.isfinite() & after.isfinite()) & (_bits(before) != _bits(after))

@@ -108,7 +108,7 @@ class MergeRules:
 
 @dataclass(frozen=True)
 class MergeTerm:
-    """One term: `alpha` is binary32, `density` binary64 or None for the recipe's, `kind` that of its vector."""
+    """One term: `alpha` is binary32, `density` binary64 or None for the recipe's, `kind` its vector's."""
 
     vector: str
     alpha: float = 1.0

@@ -1,4 +1,4 @@
-"""The outputs of the peers' own code, exactly: by the reference and by the kernel, in every order of adding."""
+"""The outputs of the peers' own code, exactly, from reference and kernel, in every order of adding."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def terms(draw: st.DrawFn, count: int, rules: MergeRules) -> list[MergeTerm]:
 
 
 def elements(seed: int, dtype: str, count: int, style: str, n: int) -> tuple[Any, list[Any]]:
-    """A base and fine-tunes as bits: any bits, small steps, subnormals, integers that tie, weights, huge numbers."""
+    """A base and fine-tunes as bits, in one of the styles."""
     random = np.random.default_rng(seed)
     uint = UINT[dtype]
     top = np.iinfo(uint).max
