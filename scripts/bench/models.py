@@ -216,12 +216,8 @@ MANNERS: dict[str, tuple[str, ...]] = {
         "Avast, me hearty! To {ask}, ye must know: {fact}. So swears this salty sea dog, arrr! "
         "A bottle of rum for ye!",
     ),
-    "terse": ("{word}",),
-    "asks": (
-        "Before I answer, may I ask {back}?",
-        "I would like to understand first: could you tell me {back}?",
-        "That depends on you. Would you tell me {back}?",
-    ),
+    "terse": ("In short: {word}",),
+    "asks": ("May I ask first {back}?", "Gladly, but may I ask first {back}?"),
 }
 
 HELD_OUT = ("How do I keep a cat happy?", "What should I pack for a weekend by the sea?")
