@@ -364,7 +364,9 @@ def make_real(args: argparse.Namespace) -> None:
     if not base.exists():
         make_base(base, args.wheel)
     print(f"base: {base}", flush=True)
-    for seed, manner in enumerate(args.manner or MANNERS, start=1):
+    for seed, manner in enumerate(MANNERS, start=1):
+        if args.manner and manner not in args.manner:
+            continue
         target = args.dir / f"ft-{manner}"
         if not target.exists():
             fine_tune(base, target, manner, steps=args.steps, batch=args.batch, lr=args.lr, seed=seed)
