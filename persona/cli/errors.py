@@ -50,13 +50,18 @@ def guarded(run: Callable[[], object], arguments: Sequence[str]) -> int:
 
 def _say(kind: str, message: str, exit_code: int, arguments: Sequence[str]) -> int:
     try:
-        if "--json" in arguments:
+        if "--json" in _options(arguments):
             answer = {"error": {"kind": kind, "message": message, "exit": exit_code}}
             click.echo(json.dumps(answer))
         click.echo(f"persona: {message}", err=True)
     except OSError:
         _silence_stdout()
     return exit_code
+
+
+def _options(arguments: Sequence[str]) -> Sequence[str]:
+    """The words that may be options: those before `--`."""
+    return arguments[: arguments.index("--")] if "--" in arguments else arguments
 
 
 def _usage_sentence(error: click.ClickException) -> str:
@@ -73,7 +78,7 @@ def _system_sentence(error: OSError) -> str:
 def _internal_sentence(error: Exception, arguments: Sequence[str]) -> str:
     import traceback
 
-    if {"-v", "--verbose"} & set(arguments):
+    if {"-v", "--verbose"} & set(_options(arguments)):
         click.echo("".join(traceback.format_exception(error)).rstrip(), err=True)
     place = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{os.path.basename(place.filename)}:{place.lineno}"

@@ -1,0 +1,67 @@
+"""Who commits: the environment, then persona's config, then git's, then the account."""
+
+from __future__ import annotations
+
+import pytest
+
+from persona.cli import identity
+from persona.errors import InvalidInput
+
+
+def who(
+    environment: dict[str, str], config: dict[str, str] | None = None
+) -> tuple[identity.Person, list[str]]:
+    said: list[str] = []
+    return identity.author(environment, (config or {}).get, said.append, "."), said
+
+
+def test_the_environment_comes_first() -> None:
+    environment = {"PERSONA_AUTHOR_NAME": "Ada", "PERSONA_AUTHOR_EMAIL": "ada@example.org"}
+    person, said = who(environment, {"user.name": "Bob", "user.email": "bob@example.org"})
+    assert (person.name, person.email, said) == ("Ada", "ada@example.org", [])
+
+
+def test_each_half_falls_back_by_itself() -> None:
+    person, said = who({"PERSONA_AUTHOR_NAME": "Ada"}, {"user.name": "Bob", "user.email": "bob@example.org"})
+    assert (person.name, person.email, said) == ("Ada", "bob@example.org", [])
+
+
+def test_git_is_asked_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"user.name": "Grace", "user.email": "grace@example.org"}
+    monkeypatch.setattr(identity, "_git_identity", lambda directory: known)
+    person, said = who({})
+    assert (person.name, person.email, said) == ("Grace", "grace@example.org", [])
+
+
+def test_the_account_is_the_last_resort_and_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity, "_git_identity", lambda directory: {})
+    person, said = who({})
+    assert "@" in person.email
+    assert len(said) == 1
+    assert f"{person.name} <{person.email}>" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "offset"),
+    [
+        ("2026-11-15T09:30:00+01:00", 1794731400, 60),
+        ("2026-11-15T08:30:00Z", 1794731400, 0),
+        ("@1794731400 +0100", 1794731400, 60),
+        ("1794731400 -0330", 1794731400, -210),
+        ("Sun, 15 Nov 2026 09:30:00 +0100", 1794731400, 60),
+    ],
+)
+def test_a_date_is_taken_in_the_usual_forms(text: str, seconds: int, offset: int) -> None:
+    person, _ = who({"PERSONA_AUTHOR_NAME": "a", "PERSONA_AUTHOR_EMAIL": "b", "PERSONA_AUTHOR_DATE": text})
+    assert (person.time, person.offset) == (seconds, offset)
+
+
+@pytest.mark.parametrize("text", ["soon", "2026-13-01", "@99999999999999 +0000", "@1794731400 +9900"])
+def test_a_date_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInput, match="PERSONA_AUTHOR_DATE"):
+        who({"PERSONA_AUTHOR_NAME": "a", "PERSONA_AUTHOR_EMAIL": "b", "PERSONA_AUTHOR_DATE": text})
+
+
+def test_what_a_commit_cannot_hold_is_left_out() -> None:
+    person, _ = who({"PERSONA_AUTHOR_NAME": " A <da>\n", "PERSONA_AUTHOR_EMAIL": "a@b"})
+    assert person.name == "A da"
