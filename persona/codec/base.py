@@ -57,7 +57,7 @@ def decode_base(form: int, segments: Sequence[Any], out: Elements) -> None:
     if layout == LAYOUT_RAW:
         if len(planes) != 1 or planes[0].size != out.nbytes:
             raise IntegrityError(f"a raw chunk of {out.nbytes} bytes has {[p.size for p in planes]} stored")
-        out.view(np.uint8)[:] = planes[0]
+        out.reshape(-1).view(np.uint8)[:] = planes[0]
         return
     if layout != LAYOUT_BASE or element is None:
         raise IntegrityError(f"storage form {form:#x} is not one of a base chunk")

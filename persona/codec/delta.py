@@ -82,12 +82,12 @@ def exponent_order(base: Elements, dtype: str, order: npt.NDArray[np.uint32], so
     """
     element = of(dtype)
     base = readable(base, element)
-    if order.size != base.size or sorted_base.size != base.size or sorted_base.dtype != base.dtype:
-        raise TypeError("order and sorted_base must be as long as base, and sorted_base of its type")
+    if order.shape != base.shape or sorted_base.shape != base.shape:
+        raise TypeError(f"order and sorted_base must have {base.size} elements, as base has")
+    if order.dtype != np.uint32 or sorted_base.dtype != base.dtype:
+        raise TypeError(f"order must be uint32 and sorted_base {base.dtype}")
     shift, mask = _key(element)
-    starts = np.zeros((4, 1 << element.exponent), np.uint32)
-    kernels.count_keys(base, shift, mask, starts)
-    kernels.counts_to_starts(starts)
+    _, starts = _exponents(base, element)
     kernels.place_order(base, shift, mask, starts, order, sorted_base)
 
 
@@ -102,10 +102,7 @@ def encode_delta(base: Elements, after: Elements, dtype: str, scratch: Scratch) 
     changed = (kernels.ulp_zigzag_16 if element.width == 16 else kernels.ulp_zigzag_32)(base, after, z)
 
     shift, mask = _key(element)
-    starts = np.zeros((4, 1 << element.exponent), np.uint32)
-    kernels.count_keys(base, shift, mask, starts)
-    sizes = starts.sum(axis=0, dtype=np.int64)
-    kernels.counts_to_starts(starts)
+    sizes, starts = _exponents(base, element)
     placed = scratch.array("placed", n, element.uint)
     kernels.place_values(base, shift, mask, starts, z, placed)
 
@@ -179,6 +176,14 @@ def delta_payload(base_chunk_id: str, z: Elements) -> tuple[bytes, Bytes]:
 def _key(element: ElementType) -> tuple[Any, Any]:
     """(shift, mask) that bring the exponent field to the bottom, in the type of the elements."""
     return element.uint.type(element.mantissa), element.uint.type((1 << element.exponent) - 1)
+
+
+def _exponents(base: Elements, element: ElementType) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
+    """(how many elements have each exponent, the place of the first of each in exponent order)."""
+    counts = np.zeros((4, 1 << element.exponent), np.uint32)
+    kernels.count_keys(base, *_key(element), counts)
+    sizes = counts.sum(axis=0, dtype=np.int64)
+    return sizes, (np.cumsum(sizes) - sizes).astype(np.uint32)
 
 
 def _groups(

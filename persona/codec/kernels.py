@@ -19,7 +19,7 @@ from numba.core import event
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-class _Watch(event.Listener):  # type: ignore[misc]
+class _Watch(event.Listener):
     """Tells once that a kernel is being compiled; one that comes from the cache on disk runs no pass."""
 
     def __init__(self, tell: Callable[[], None]) -> None:
@@ -55,7 +55,11 @@ def _inline(function: _F) -> _F:
 
 @_kernel
 def count_keys(base: Any, shift: Any, mask: Any, counts: Any) -> None:
-    """counts[q, k] += elements of quarter q whose key (base >> shift & mask) is k. uint32[4, keys]."""
+    """Adds to counts[:, k], together, the elements whose key (base >> shift & mask) is k. uint32[4, keys].
+
+    A quarter of the elements goes to each row, side by side: equal keys in a row, which are the rule, would
+    otherwise wait for each other's counter.
+    """
     n = base.size
     quarter = n // 4
     a, b, c, d = counts[0], counts[1], counts[2], counts[3]
@@ -69,85 +73,29 @@ def count_keys(base: Any, shift: Any, mask: Any, counts: Any) -> None:
 
 
 @_kernel
-def counts_to_starts(counts: Any) -> None:
-    """In place: the number of (quarter, key) becomes the place of its first element in key order."""
-    place = np.uint32(0)
-    for key in range(counts.shape[1]):
-        for quarter in range(4):
-            count = counts[quarter, key]
-            counts[quarter, key] = place
-            place += count
-
-
-@_kernel
 def place_order(base: Any, shift: Any, mask: Any, starts: Any, order: Any, sorted_base: Any) -> None:
     """Stable counting sort by key: order[place] = index, sorted_base[place] = element.
 
-    The four quarters advance side by side with counters of their own: equal keys in a row, which are the
-    rule, would otherwise wait for each other's counter.
+    starts: uint32[keys], the place of each key's first element; advanced. (Measured: several streams with
+    counters of their own are no faster than one.)
     """
-    n = base.size
-    quarter = n // 4
-    a, b, c, d = starts[0], starts[1], starts[2], starts[3]
-    for i in range(quarter):
-        j = i + quarter
-        k = j + quarter
-        m = k + quarter
-        x, y, z, w = base[i], base[j], base[k], base[m]
-        p = np.uint64((x >> shift) & mask)
-        q = np.uint64((y >> shift) & mask)
-        r = np.uint64((z >> shift) & mask)
-        s = np.uint64((w >> shift) & mask)
-        pa, pb, pc, pd = np.uint64(a[p]), np.uint64(b[q]), np.uint64(c[r]), np.uint64(d[s])
-        a[p] = np.uint32(pa + np.uint64(1))
-        b[q] = np.uint32(pb + np.uint64(1))
-        c[r] = np.uint32(pc + np.uint64(1))
-        d[s] = np.uint32(pd + np.uint64(1))
-        order[pa] = np.uint32(i)
-        order[pb] = np.uint32(j)
-        order[pc] = np.uint32(k)
-        order[pd] = np.uint32(m)
-        sorted_base[pa] = x
-        sorted_base[pb] = y
-        sorted_base[pc] = z
-        sorted_base[pd] = w
-    for i in range(4 * quarter, n):
+    for i in range(base.size):
         x = base[i]
-        p = np.uint64((x >> shift) & mask)
-        pd = np.uint64(d[p])
-        d[p] = np.uint32(pd + np.uint64(1))
-        order[pd] = np.uint32(i)
-        sorted_base[pd] = x
+        key = np.uint64((x >> shift) & mask)
+        place = np.uint64(starts[key])
+        starts[key] = np.uint32(place + np.uint64(1))
+        order[place] = np.uint32(i)
+        sorted_base[place] = x
 
 
 @_kernel
 def place_values(base: Any, shift: Any, mask: Any, starts: Any, values: Any, placed: Any) -> None:
     """placed[place of element i in key order] = values[i], as `place_order` places it."""
-    n = base.size
-    quarter = n // 4
-    a, b, c, d = starts[0], starts[1], starts[2], starts[3]
-    for i in range(quarter):
-        j = i + quarter
-        k = j + quarter
-        m = k + quarter
-        p = np.uint64((base[i] >> shift) & mask)
-        q = np.uint64((base[j] >> shift) & mask)
-        r = np.uint64((base[k] >> shift) & mask)
-        s = np.uint64((base[m] >> shift) & mask)
-        pa, pb, pc, pd = np.uint64(a[p]), np.uint64(b[q]), np.uint64(c[r]), np.uint64(d[s])
-        a[p] = np.uint32(pa + np.uint64(1))
-        b[q] = np.uint32(pb + np.uint64(1))
-        c[r] = np.uint32(pc + np.uint64(1))
-        d[s] = np.uint32(pd + np.uint64(1))
-        placed[pa] = values[i]
-        placed[pb] = values[j]
-        placed[pc] = values[k]
-        placed[pd] = values[m]
-    for i in range(4 * quarter, n):
-        p = np.uint64((base[i] >> shift) & mask)
-        pd = np.uint64(d[p])
-        d[p] = np.uint32(pd + np.uint64(1))
-        placed[pd] = values[i]
+    for i in range(base.size):
+        key = np.uint64((base[i] >> shift) & mask)
+        place = np.uint64(starts[key])
+        starts[key] = np.uint32(place + np.uint64(1))
+        placed[place] = values[i]
 
 
 @_kernel
@@ -287,7 +235,8 @@ def take_tails(z: Any, escape: Any, tails: Any) -> Any:
 def add_tails(tails: Any, escapes: int, bits: int, z: Any) -> None:
     """z += the next tail wherever the digit z, of `bits` bits, is the escape 2^bits - 1, which `escapes` are.
 
-    tails: one longer than `escapes`. Few escapes are looked for block by block; many are met without a branch.
+    tails: one longer than `escapes`. Few escapes are looked for block by block; many are met without a
+    branch.
     """
     escape, shift = np.uint64((1 << bits) - 1), np.uint64(bits)
     few = escapes * 64 < z.size
@@ -354,7 +303,7 @@ def _xlogx(x: float) -> float:
 
 @_kernel
 def _huffman_bits(weights: Any, n: int) -> Any:
-    """Total bits of a Huffman code for n symbols of these weights, ascending: two queues, symbols and nodes."""
+    """Total bits of a Huffman code for n symbols of these weights, ascending: two queues."""
     nodes = np.empty(n, np.float64)
     symbol, node, bits = 0, 0, 0.0
     for made in range(n - 1):
@@ -372,7 +321,7 @@ def _huffman_bits(weights: Any, n: int) -> Any:
 
 
 @_kernel
-def _stored_bits(hist: Any, per: int, scale: float) -> Any:
+def _stored_bits(hist: Any, per: Any, scale: float) -> Any:
     """About how many bits zstd needs for symbols so distributed, `per` independent ones to a byte.
 
     hist: float64, counts of one in `scale` symbols. The bytes are Huffman coded, which takes at least one bit
@@ -441,13 +390,13 @@ def _group_bits(counts: Any, scale: float) -> tuple[float, int]:
             rest = max(0, end - escape)
             for v in range(rest):
                 hist[v] = small[v + escape]
-            hist[rest:] = 0.0
             if large:
                 for v in range(256):
-                    hist[v] += counts[1, v]
+                    hist[v] = counts[1, v] + (hist[v] if v < rest else 0.0)
             cost += _stored_bits(hist if large else hist[:rest], np.int64(1), scale)
             for p in range(1, planes if large else 0):
-                hist[:] = counts[1 + p]
+                for v in range(256):
+                    hist[v] = counts[1 + p, v]
                 hist[0] += escaped - large
                 if hist[0] == escaped:
                     break
@@ -455,6 +404,14 @@ def _group_bits(counts: Any, scale: float) -> tuple[float, int]:
         if cost < best:
             best, choice = cost, bits
     return best, choice
+
+
+@_kernel
+def _sum(a: Any, b: Any, out: Any) -> None:
+    """out = a + b, or a where b is None. As a loop: array expressions take numba seconds to compile."""
+    for p in range(a.shape[0]):
+        for v in range(a.shape[1]):
+            out[p, v] = a[p, v] if b is None else a[p, v] + b[p, v]
 
 
 @_kernel
@@ -467,10 +424,12 @@ def choose_groups(bounds: Any, counts: Any, scale: float, limit: int, digit_bits
     groups = bounds.size - 1
     cost, joined = np.empty(groups, np.float64), np.empty(groups, np.float64)
     joined_bits = np.empty(groups, np.int64)
+    pair = np.empty_like(counts[0])
     for g in range(groups):
         cost[g], digit_bits[g] = _group_bits(counts[g], scale)
     for g in range(groups - 1):
-        joined[g], joined_bits[g] = _group_bits(counts[g] + counts[g + 1], scale)
+        _sum(counts[g], counts[g + 1], pair)
+        joined[g], joined_bits[g] = _group_bits(pair, scale)
     while groups > 1:
         best, at = -np.inf, 0
         for g in range(groups - 1):
@@ -479,17 +438,16 @@ def choose_groups(bounds: Any, counts: Any, scale: float, limit: int, digit_bits
         if best < 0.0 and groups <= limit:
             break
         cost[at], digit_bits[at] = joined[at], joined_bits[at]
-        counts[at] += counts[at + 1]
+        _sum(counts[at], counts[at + 1], counts[at])
         groups -= 1
         for g in range(at + 1, groups):
             bounds[g], cost[g], digit_bits[g] = bounds[g + 1], cost[g + 1], digit_bits[g + 1]
-            counts[g] = counts[g + 1]
             joined[g], joined_bits[g] = joined[g + 1], joined_bits[g + 1]
+            _sum(counts[g + 1], None, counts[g])
         bounds[groups] = bounds[groups + 1]
-        if at:
-            joined[at - 1], joined_bits[at - 1] = _group_bits(counts[at - 1] + counts[at], scale)
-        if at + 1 < groups:
-            joined[at], joined_bits[at] = _group_bits(counts[at] + counts[at + 1], scale)
+        for g in range(max(at - 1, 0), min(at + 1, groups - 1)):
+            _sum(counts[g], counts[g + 1], pair)
+            joined[g], joined_bits[g] = _group_bits(pair, scale)
     return groups
 
 
