@@ -54,7 +54,7 @@ def _pack_problems(
     try:
         one.check_frame()
     except PersonaError as error:
-        yield Problem("pack", one.name, str(one.path), error.message)
+        yield Problem("pack", one.name, str(one.path), error.message, _redundant(store, one))
     try:
         entries = {entry.id: entry for entry in one.index()}
     except PersonaError:
@@ -64,6 +64,22 @@ def _pack_problems(
     for entry in sorted(entries.values(), key=lambda entry: entry.offset):
         copy = Copy(one.path, one, entry)
         yield from _copy_problems(store, copy, entry.id, entry.kind, full, payload_of)
+
+
+def _redundant(store: ObjectStore, one: Pack) -> bool:
+    """Whether every object of a pack has an intact copy elsewhere."""
+    return all(
+        any(copy.pack is not one and _intact(store, copy, entry.id) for copy in store.copies(entry.id))
+        for entry in store.entries(one, "")
+    )
+
+
+def _intact(store: ObjectStore, copy: Copy, id: str) -> bool:
+    try:
+        store.verify(copy, id)
+    except PersonaError:
+        return False
+    return True
 
 
 def _copy_problems(

@@ -219,8 +219,9 @@ def read_file(path: Path, *, limit: int) -> bytes | None:
 
 
 def check_directories(root: Path, *parts: str) -> Path:
-    """`root/parts…`, none of whose parts (`root` included) is a symbolic link or file. Missing ones are no
-    harm.
+    """`root/parts…`, none of whose parts (`root` included) is a symbolic link, pipe or device.
+
+    A part that is missing is no harm, nor one that is a file: there is nothing below it.
     """
     path = root
     for part in ("", *parts):
@@ -233,7 +234,7 @@ def check_directories(root: Path, *parts: str) -> Path:
             if error.errno == errno.ENOTDIR:
                 continue
             raise system_fault("look at", path, error) from error
-        if not stat.S_ISDIR(mode):
+        if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
             raise not_plain(path, "a directory")
     return path
 

@@ -36,8 +36,13 @@ class PackWriter:
         self._idx: files.Output | None = None
         self._lock = threading.Lock()
         self._entries: list[Entry] = []
-        self._end = self._output.write(MAGIC) + len(MAGIC)
+        self._end = len(MAGIC)
         self.name = ""
+        try:
+            self._output.pwrite(MAGIC, 0)
+        except BaseException:
+            self.discard()
+            raise
 
     def append(self, record: records.PackedRecord, *, cap: int = MAX_PACK_BYTES) -> bool:
         """Takes the record, unless the pack would grow over `cap` bytes: then False, and nothing happened."""
@@ -214,7 +219,7 @@ class Pack:
             found = Index.parse(data, str(self.idx_path))
         except PersonaError:
             return None
-        return found if (found.pack_name, found.pack_length) == (self.name, length) else None
+        return found if found.pack_name == self.name else None
 
     def _rebuild_index(self) -> Index:
         with self._opened() as (_, length):

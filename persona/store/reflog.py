@@ -24,6 +24,9 @@ from persona.store import files
 
 CHECK_CHARS: Final = 16
 MAX_WHY_CHARS: Final = 1000
+MAX_WHO_CHARS: Final = 500
+_TAIL_BYTES: Final = 1 << 16
+"""More than the last three lines can have."""
 _LINE: Final = re.compile(
     r"([0-9a-f]{16}) ([0-9a-f]{64}) ([0-9a-f]{64}) ([^\t\n]*) (-?\d{1,15}) ([+-])(\d\d)(\d\d)\t([^\n]*)\n"
 )
@@ -44,64 +47,69 @@ class Entry:
     why: str
 
 
-@dataclass(frozen=True)
-class Log:
-    """A reflog as read: what counts, oldest first; `keep` bytes of the file do, the rest is to be dropped."""
-
-    entries: tuple[Entry, ...]
-    keep: int
-    size: int
-    check: str
-
-
 def path_of(root: Path, name: str) -> Path:
     """Where the reflog of a ref (or HEAD) lies. The name has been checked."""
     return root / "logs" / name
 
 
-def load(root: Path, name: str, value: str | None, *, known: bool = True) -> Log:
-    """The reflog of `name`, whose ref holds `value`.
+def load(root: Path, name: str, value: str | None, *, known: bool = True) -> tuple[Entry, ...]:
+    """The moves of `name`, whose ref holds `value`, oldest first; none where there is no reflog.
 
-    A last line that is torn or whose new value the ref does not hold is left out, where the line before
-    agrees with the ref. `known` False: `value` is not known, every whole line counts. `IntegrityError` names
-    file and line of any other damage.
+    A last line that is torn, or whose new value the ref does not hold, is left out. `IntegrityError` names
+    file and line of any other damage, a reflog that does not end at `value` included, unless that is not
+    `known`.
     """
     path = path_of(root, name)
     files.check_directories(root, "logs", *name.split("/")[:-1])
-    data = files.read_file(path, limit=MAX_REFLOG_BYTES) or b""
+    data = files.read_file(path, limit=MAX_REFLOG_BYTES)
+    if data is None:
+        return ()
     entries: list[Entry] = []
-    check, before, keep, kept_before = "", "", 0, 0
-    lines = [line + b"\n" for line in data.split(b"\n")]
-    lines[-1] = lines[-1][:-1]
-    if not lines[-1]:
-        lines.pop()
+    before = ""
+    lines = _lines(data)
     for number, line in enumerate(lines, 1):
-        entry, line_check = _parse(name, check, line)
+        entry = _parse(name, before, line)
         if entry is None:
-            if number == len(lines) and _torn(name, check, line):
+            if number == len(lines) and _torn(name, before, line):
                 break
             raise IntegrityError(f"{path}: line {number} is damaged", kind="reflog", file=str(path))
-        before, check = check, line_check
-        kept_before, keep = keep, keep + len(line)
+        before = _stated_check(line)
         entries.append(entry)
-    if known and entries and entries[-1].new != value:
-        undone = entries[-1].old == value if len(entries) == 1 else entries[-2].new == value
-        if undone and keep == len(data):
-            entries.pop()
-            keep, check = kept_before, before
-    return Log(tuple(entries), keep, len(data), check)
+    if not known:
+        return tuple(entries)
+    if entries and len(entries) == len(lines) and _undone(entries[-2:], value):
+        entries.pop()
+    if not data or (entries[-1].new if entries else None) != value:
+        raise IntegrityError(
+            f"{path} does not end at what {name} holds; a line of it is lost", kind="reflog", file=str(path)
+        )
+    return tuple(entries)
 
 
-def append(root: Path, name: str, log: Log, entry: Entry) -> None:
-    """Writes one line after `log`, durably, and drops what `log` left out. The caller holds the refs lock."""
+def append(root: Path, name: str, value: str | None, entry: Entry) -> None:
+    """Writes one line durably, in the place of a last one that is torn or not what the ref holds: `value`.
+
+    Only the end of the file is read, and damage further up stands in nobody's way here. The caller holds the
+    refs lock.
+    """
     path = path_of(root, name)
-    line = _line(name, log.check, entry)
     files.mkdirs(path.parent, below=root)
-    if log.keep == log.size:
-        files.append_line(path, line, tmp_dir=tmp_dir(root))
-        return
-    kept = (files.read_file(path, limit=MAX_REFLOG_BYTES) or b"")[: log.keep]
-    files.write_file(path, [kept, line], tmp_dir=tmp_dir(root))
+    size, tail = _tail(path)
+    third, second, last = [b"", b"", b"", *tail][-3:]
+    previous = _parse(name, _stated_check(third), second)
+    move = _parse(name, _stated_check(second), last)
+    if move is not None:
+        drop = _undone([previous, move] if previous else [move], value)
+    else:
+        agrees = (previous.new if previous else None) == value
+        drop = bool(last) and agrees and _torn(name, _stated_check(second), last)
+    line = _line(name, _stated_check(second if drop else last), entry)
+    if drop:
+        kept = (files.read_file(path, limit=MAX_REFLOG_BYTES) or b"")[: size - len(last)]
+        files.write_file(path, [kept, line], tmp_dir=tmp_dir(root))
+    else:
+        end = b"\n" if last and not last.endswith(b"\n") else b""
+        files.append_line(path, end + line, tmp_dir=tmp_dir(root))
 
 
 def tmp_dir(root: Path) -> Path:
@@ -112,7 +120,7 @@ def tmp_dir(root: Path) -> Path:
 
 def _line(name: str, before: str, entry: Entry) -> bytes:
     sign, minutes = ("-" if entry.offset < 0 else "+"), abs(entry.offset)
-    who = _CONTROL.sub(" ", entry.who)
+    who = _CONTROL.sub(" ", entry.who)[:MAX_WHO_CHARS]
     why = _CONTROL.sub(" ", entry.why)[:MAX_WHY_CHARS]
     body = (
         f"{entry.old or NULL_ID} {entry.new or NULL_ID} {who} {entry.time} "
@@ -125,26 +133,52 @@ def _check(name: str, before: str, body: bytes) -> str:
     return blake3(b"\x00".join((name.encode(), before.encode(), body))).hexdigest()[:CHECK_CHARS]
 
 
-def _parse(name: str, before: str, line: bytes) -> tuple[Entry | None, str]:
+def _parse(name: str, before: str, line: bytes) -> Entry | None:
     check = line[:CHECK_CHARS].decode("ascii", "replace")
     if line[CHECK_CHARS : CHECK_CHARS + 1] != b" " or check != _check(name, before, line[CHECK_CHARS + 1 :]):
-        return None, ""
+        return None
     match = _LINE.fullmatch(line.decode("utf-8", "replace"))
     if match is None:
-        return None, ""
+        return None
     _, old, new, who, time, sign, hours, minutes, why = match.groups()
     offset = int(hours) * 60 + int(minutes)
-    return (
-        Entry(
-            old=None if old == NULL_ID else old,
-            new=None if new == NULL_ID else new,
-            who=who,
-            time=int(time),
-            offset=-offset if sign == "-" else offset,
-            why=why,
-        ),
-        check,
+    return Entry(
+        old=None if old == NULL_ID else old,
+        new=None if new == NULL_ID else new,
+        who=who,
+        time=int(time),
+        offset=-offset if sign == "-" else offset,
+        why=why,
     )
+
+
+def _stated_check(line: bytes) -> str:
+    return line[:CHECK_CHARS].decode("ascii", "replace")
+
+
+def _undone(last: list[Entry], value: str | None) -> bool:
+    """Whether the last line's move never happened: the ref, which holds `value`, is where it was."""
+    return last[-1].new != value and (last[-2].new if last[1:] else last[-1].old) == value
+
+
+def _lines(data: bytes) -> list[bytes]:
+    """The lines with their ends; the last may have none."""
+    lines = [line + b"\n" for line in data.split(b"\n")]
+    lines[-1] = lines[-1][:-1]
+    return lines if lines[-1] else lines[:-1]
+
+
+def _tail(path: Path) -> tuple[int, list[bytes]]:
+    """The size of a reflog, and its last lines, whole but perhaps for the first."""
+    opened = files.open_regular(path)
+    if opened is None:
+        return 0, []
+    fd, size = opened
+    try:
+        start = max(0, size - _TAIL_BYTES)
+        return size, _lines(files.read_at(fd, size - start, start, path))
+    finally:
+        files.close(fd)
 
 
 def _torn(name: str, before: str, line: bytes) -> bool:
@@ -153,4 +187,4 @@ def _torn(name: str, before: str, line: bytes) -> bool:
     """
     if b"\x00" in line:
         return True
-    return not line.endswith(b"\n") and _parse(name, before, line[:-1] + b"\n")[0] is None
+    return not line.endswith(b"\n") and _parse(name, before, line[:-1] + b"\n") is None

@@ -74,8 +74,7 @@ class Store:
         files.mkdirs(worktree)
         making = worktree / f"{DIRECTORY}.making-{os.getpid()}-{os.urandom(4).hex()}"
         try:
-            for name in _DIRECTORIES:
-                files.mkdirs(making / name)
+            files.sync_directories(sorted(files.make_directories(making / name for name in _DIRECTORIES)))
             files.write_file(making / ".gitignore", b"*\n")
             files.write_file(making / "config", b"")
             files.write_file(making / "lock", b"")

@@ -1,7 +1,7 @@
-"""Disks that a test can bend: one that syncs nothing, one whose Nth call fails, one that is cut off, one that records.
+"""Disks that a test can bend: one that syncs nothing, one whose Nth call fails, one that records.
 
-The recording disk gives every state that a power cut may leave: data that was not synced is missing, zero or torn, names
-in directories that were not synced are absent or there.
+The recording disk gives states that a power cut may leave: data that was not synced is missing, zero or torn,
+names in directories that were not synced are absent or there.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class Inode:
 
 
 class Recording(Quick):
-    """Keeps, beside the real disk, a model of what is durable. `root` is the top directory that it knows, all of it durable."""
+    """Keeps, beside the real disk, a model of what is durable below `root`; what is there now is."""
 
     def __init__(self, root: Path) -> None:
         super().__init__()
@@ -214,7 +214,9 @@ class Recording(Quick):
             self.top,
             "",
             lambda: chance.random() < 0.5,
-            lambda old, new: chance.choice([old, new, _zeros(old, new), new[: chance.randint(0, len(new))]]),
+            lambda old, new: chance.choice(
+                [old, new, _zeros(old, new), new[: chance.randint(min(len(old), len(new)), len(new))]]
+            ),
         )
 
 

@@ -25,7 +25,7 @@ def chunk(seed: int, count: int = 200) -> PackedRecord:
 
 
 def commit(store: Store, number: int, *, bulk: int = 2) -> str:
-    """What a commit of a vector does: chunks, a table, small objects, then HEAD's branch. Returns the commit's id."""
+    """What a commit of a vector does: chunks, a table, small objects, then HEAD's branch."""
     with store.objects.transaction() as transaction:
         records = [chunk(1000 * number + i) for i in range(bulk)]
         for record in records:

@@ -39,7 +39,9 @@ def unpack(data: bytes, max_raw: int = 1 << 24) -> records.Record:
 
 
 segments = st.lists(
-    st.one_of(st.binary(max_size=300), st.builds(lambda b, n: b * n, st.binary(max_size=3), st.integers(0, 9000))),
+    st.one_of(
+        st.binary(max_size=300), st.builds(lambda b, n: b * n, st.binary(max_size=3), st.integers(0, 9000))
+    ),
     max_size=16,
 )
 
@@ -127,7 +129,7 @@ def frame(data: bytes, **options: int | bool) -> bytes:
 def lying(size: int, data: bytes = bytes(1000)) -> bytes:
     """A frame whose header declares `size` bytes: a single segment with an 8-byte content size."""
     honest = frame(data, write_content_size=False, window_log=10)
-    assert honest[4] >> 6 == 0 and not honest[4] & 0x20
+    assert honest[4] & 0xE0 == 0
     return honest[:4] + bytes([honest[4] | 0xC0]) + honest[5:6] + struct.pack("<Q", size) + honest[6:]
 
 
