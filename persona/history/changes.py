@@ -16,7 +16,9 @@ from persona.history.views import rules_view, term_keys
 from persona.objects.recipe import Recipe
 
 
-def diff_recipes(before: Recipe | None, after: Recipe | None) -> tuple[dict[str, dict[str, Any]], list[TermChange]]:
+def diff_recipes(
+    before: Recipe | None, after: Recipe | None
+) -> tuple[dict[str, dict[str, Any]], list[TermChange]]:
     """The rules and the terms that differ; None stands for no recipe at all."""
     return _rules(before, after), _terms(before, after)
 
@@ -87,7 +89,9 @@ def diff_commits(history: History, before: str | None, after: str) -> Diff:
     after_tree = history.tree_of(after)
     after_files = history.files_of_tree(after_tree)
     if before is None:
-        nothing: dict[str, str] = {path: after_files[path] for path in after_files if path not in after_tree.files}
+        nothing: dict[str, str] = {
+            path: after_files[path] for path in after_files if path not in after_tree.files
+        }
         changes = diff_files(nothing, after_files, lambda _: None, _blob_reader(history, after_files))
         return make_diff(None, after, (None, history.recipe(after_tree.recipe)), changes)
     before_tree = history.tree_of(before)

@@ -65,7 +65,11 @@ def _calendar(match: re.Match[str], at_end: bool) -> tuple[int, int] | None:
         else:
             clock = (int(hour), int(minute), int(second or 0))
         moment = datetime(int(year), int(month), int(day), *clock)
-        moment = moment.replace(tzinfo=timezone(timedelta(minutes=_zone_minutes(zone)))) if zone else moment.astimezone()
+        moment = (
+            moment.replace(tzinfo=timezone(timedelta(minutes=_zone_minutes(zone))))
+            if zone
+            else moment.astimezone()
+        )
         offset = moment.utcoffset() or timedelta()
         return int(moment.timestamp()), int(offset.total_seconds() // 60)
     except (ValueError, OverflowError):

@@ -122,7 +122,9 @@ class History:
         """The commit at HEAD; `Refused` in a repository without one."""
         id = self.store.refs.head_id()
         if id is None:
-            raise Refused("this repository has no commit yet: its init was cut short; run `persona init` again")
+            raise Refused(
+                "this repository has no commit yet: its init was cut short; run `persona init` again"
+            )
         return id
 
     # -- names in recipes

@@ -31,7 +31,9 @@ def check_person(value: Person) -> Person:
     """A person whose name and address can be recorded; `InvalidInput` otherwise."""
     for what, text in (("name", value.name), ("e-mail address", value.email)):
         if any(ord(char) < 0x20 or char in "<>\x7f" or 0xD800 <= ord(char) <= 0xDFFF for char in text):
-            raise InvalidInput(f"{text!r:.80} cannot be an author's {what}: it holds < > or a control character")
+            raise InvalidInput(
+                f"{text!r:.80} cannot be an author's {what}: it holds < > or a control character"
+            )
     if not value.name.strip():
         raise InvalidInput("an author's name cannot be empty; set user.name")
     if not MIN_SECONDS <= value.time <= MAX_SECONDS or abs(value.offset) > MAX_OFFSET:

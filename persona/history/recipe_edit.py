@@ -65,7 +65,9 @@ def rename_term(text: str, old: str, new: str) -> str:
     _term(document, old)
     vectors: Any = document["vectors"]
     if new in vectors:
-        raise Refused(f"{RECIPE_FILE} has a vector named {new} already; choose another name or `rm {new}` first")
+        raise Refused(
+            f"{RECIPE_FILE} has a vector named {new} already; choose another name or `rm {new}` first"
+        )
     lines = text.split("\n")
     renamed = _rename_header(lines, old, new)
     if renamed is not None:

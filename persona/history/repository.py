@@ -5,7 +5,7 @@ A repository holds the shared lock of `.persona` from `open` to `close`. It neve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,7 @@ from persona.history.results import (
     Head,
     ObjectCount,
     ObjectText,
+    Progress,
     RefInfo,
     ReflogEntry,
     Status,
@@ -30,8 +31,6 @@ from persona.history.results import (
 from persona.limits import CHUNK_ELEMENTS
 from persona.objects.commit import Person
 
-Progress = Callable[[str, int, int], None]
-"""(label, bytes done, bytes in all)"""
 AnyPath = str | PathLike[str]
 
 

@@ -10,9 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from persona.objects.commit import Commit, Person
+
+
+class Progress(Protocol):
+    """Told from one thread at a time how far the work named `label` is, in bytes."""
+
+    def __call__(self, label: str, done: int, total: int) -> None: ...
+
 
 UNPRINTED: Final = {"json": False}
 """Metadata of a field that is no part of the JSON."""
@@ -38,7 +45,9 @@ def as_json(value: Any) -> Any:
 def iso_date(person: Person) -> str:
     """ISO-8601 of a person's time, with its own offset from UTC."""
     zone = timezone(timedelta(minutes=person.offset))
-    return (datetime(1970, 1, 1, tzinfo=zone) + timedelta(seconds=person.time, minutes=person.offset)).isoformat()
+    return (
+        datetime(1970, 1, 1, tzinfo=zone) + timedelta(seconds=person.time, minutes=person.offset)
+    ).isoformat()
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,7 @@ class VectorChange:
     """A vector that a commit adds, replaces or removes. Bytes; fractions of the base's float elements.
 
     `largest_rounding`: the largest change by rounding to the base's dtype, None where nothing was rounded.
-    `kept_fraction`: what the density keeps of the changed elements' number, None where it is not known.
+    `kept_fraction`: the fraction that the density keeps, None where it is not known.
     """
 
     name: str

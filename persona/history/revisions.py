@@ -214,7 +214,9 @@ def _in_reflog(history: History, name: str, what: str, text: str) -> str:
             return entry.new
     first = entries[-1]
     when = iso_date(Person("", "", first.time, first.offset))
-    history.notes.append(f"the reflog of {shown} only goes back to {when}; {text} is taken as its first entry")
+    history.notes.append(
+        f"the reflog of {shown} only goes back to {when}; {text} is taken as its first entry"
+    )
     id = first.old or first.new
     if id is None:
         raise UnknownRevision(f"{text}: {shown} held nothing then")

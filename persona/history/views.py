@@ -145,7 +145,9 @@ def log(
 def _date(text: str, now: int, *, at_end: bool) -> int:
     found = parse_date(text, now, at_end=at_end)
     if found is None:
-        raise UnknownRevision(f"{text!r:.60} is no date that is understood here; try 2026-11-15 or '2 days ago'")
+        raise UnknownRevision(
+            f"{text!r:.60} is no date that is understood here; try 2026-11-15 or '2 days ago'"
+        )
     return found[0]
 
 

@@ -142,7 +142,9 @@ def tensor_digests(history: History, record: Record) -> dict[str, tuple[str, str
     return {name: (key, digest) for name, (key, digest) in value["tensors"].items()}
 
 
-def describe(found: Found, head: str | None, head_recipe: Recipe | None, recipe: Recipe | None) -> WeightsState:
+def describe(
+    found: Found, head: str | None, head_recipe: Recipe | None, recipe: Recipe | None
+) -> WeightsState:
     """The state as `status` names it; `recipe` is the work tree's, None when it cannot be read."""
     record = found.record
     if found.state != "intact" or record is None:
@@ -155,9 +157,7 @@ def describe(found: Found, head: str | None, head_recipe: Recipe | None, recipe:
     return WeightsState("stale", record.revision)
 
 
-def _identify(
-    history: History, here: Stats, now: Record | None, next_: Record | None, locked: bool
-) -> Found:
+def _identify(history: History, here: Stats, now: Record | None, next_: Record | None, locked: bool) -> Found:
     """Hashes weights that do not look as they were left, and finds out whose they are."""
     cache = history.store.cache(_EDITED)
     known = [here, now.digest if now else None, next_.digest if next_ else None]
@@ -177,9 +177,7 @@ def _identify(
     return Found("edited", now)
 
 
-def _adopt(
-    history: History, record: Record, seen: tuple[Record | None, Record | None], locked: bool
-) -> None:
+def _adopt(history: History, record: Record, seen: tuple[Record | None, Record | None], locked: bool) -> None:
     """Writes down what hashing found out, unless another command is at work on the work tree or was meanwhile."""
     if locked:
         _write(history, record, None)

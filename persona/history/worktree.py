@@ -108,7 +108,9 @@ def remove(history: History, path: str) -> None:
     files.remove_empty_directories(place.parent, below=history.root)
 
 
-def put(history: History, target: Mapping[str, str], current: Mapping[str, str], paths: Iterable[str]) -> list[str]:
+def put(
+    history: History, target: Mapping[str, str], current: Mapping[str, str], paths: Iterable[str]
+) -> list[str]:
     """Makes `paths` what they are in `target` (absent there: removed) where `current` differs; returns them."""
     changed = [path for path in paths if target.get(path) != current.get(path)]
     # Everything is read before anything is written: a damaged blob changes no file.

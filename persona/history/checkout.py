@@ -1,0 +1,258 @@
+"""`checkout`: HEAD, text files and weights of one revision in the work tree; or a model directory elsewhere.
+
+Order: the weights are computed into unpublished files; then the text files are put in place, each whole; then the weights are
+published, whole; then HEAD moves; then it is noted what the weights are. Cut short anywhere, the same command again
+completes it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from persona.errors import PersonaError, Refused, UsageError
+from persona.history import moving, weights_state, worktree
+from persona.history.history import History
+from persona.history.materials import plan_of
+from persona.history.moving import FileMove, Target
+from persona.history.results import CheckoutResult, DigestResult, Progress
+from persona.history.revisions import resolve
+from persona.objects.commit import Person
+from persona.objects.recipe import Recipe
+from persona.weights.checkpoint import Checkpoint
+from persona.weights.shards import plan_shards
+from persona.weights.writer import ModelWriter, check_output, weight_files
+
+if TYPE_CHECKING:
+    from persona.merge.plan import Plan, TensorPlan
+    from persona.merge.stream import Materialised, Sink
+
+
+@dataclass(frozen=True)
+class Options:
+    """How weights are computed and written; see `Repository.checkout`."""
+
+    device: str = "auto"
+    threads: int | None = None
+    max_shard_size: int | None = None
+    dtype: str | None = None
+    weights: bool = True
+    force: bool = False
+    allow_nonfinite: bool = False
+    progress: Progress | None = None
+
+
+def checkout(
+    history: History, rev: str | None, branch: str | None, out: Path | None, person: Person, options: Options
+) -> CheckoutResult:
+    """See `Repository.checkout`."""
+    started = time.perf_counter()
+    if options.device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"device {options.device!r:.40} is not one of auto, cpu, cuda")
+    if options.device == "cuda":
+        raise UsageError("this version computes weights on the CPU; use --device auto or cpu")
+    if out is not None:
+        if branch is not None or not options.weights:
+            raise UsageError(
+                "-o writes a model directory elsewhere; it goes with neither -b nor --no-weights"
+            )
+        from persona.history.export import export
+
+        return export(history, rev, out, options, started)
+    if options.dtype is not None:
+        raise UsageError("--dtype goes with -o OUT: the work tree's weights are those of its recipe")
+    with history.store.worktree_lock():
+        if rev is None and branch is None:
+            return _as_it_stands(history, options, started)
+        return _move(history, rev, branch, person, options, started)
+
+
+def digest(history: History, rev: str | None, threads: int | None, progress: Progress | None) -> DigestResult:
+    """See `Repository.digest`."""
+    from persona.merge.stream import materialise
+
+    revision, recipe = chosen_recipe(history, rev)
+    made = materialise(plan_of(history, recipe), threads=threads, progress=progress)
+    return DigestResult(revision, made.weights)
+
+
+def chosen_recipe(history: History, rev: str | None) -> tuple[str | None, Recipe]:
+    """The commit and recipe of a revision; without one `recipe.toml` as it stands, and no commit."""
+    if rev is None:
+        return None, history.read_recipe(worktree.read_recipe_text(history.root))
+    id = resolve(history, rev)
+    return id, history.recipe_of(id)
+
+
+def _as_it_stands(history: History, options: Options, started: float) -> CheckoutResult:
+    head = history.head_commit()
+    _, recipe = chosen_recipe(history, None)
+    same = weights_state.key_of(recipe) == weights_state.key_of(history.recipe_of(head))
+    revision = head if same else None
+    nothing = FileMove({}, {}, ())
+    return _place(history, recipe, revision, nothing, lambda: [], options, started)
+
+
+def _move(
+    history: History, rev: str | None, branch: str | None, person: Person, options: Options, started: float
+) -> CheckoutResult:
+    if branch is not None:
+        target = Target(resolve(history, rev or "HEAD"), moving.check_new_branch(history, branch))
+    else:
+        assert rev is not None
+        target = moving.target_of(history, rev)
+    files_move = moving.plan_files(history, target.id, force=options.force)
+
+    def move() -> list[str]:
+        return moving.move_head(history, target, person, "checkout", create=branch is not None)
+
+    return _place(history, history.recipe_of(target.id), target.id, files_move, move, options, started)
+
+
+def _place(
+    history: History,
+    recipe: Recipe,
+    revision: str | None,
+    files_move: FileMove,
+    move: Callable[[], list[str]],
+    options: Options,
+    started: float,
+) -> CheckoutResult:
+    """Weights, text files and HEAD, in the order of the module's docstring."""
+    if not options.weights:
+        files_move.apply(history)
+        return _result(history, None, revision, (), tuple(move()), started)
+    found = weights_state.look(history, locked=True)
+    if found.state in ("edited", "unknown") and not options.force:
+        names = ", ".join(weight_files(history.root))
+        why = "edited since they were checked out" if found.state == "edited" else "not from a checkout"
+        raise Refused(f"{names}: {why}, and would be overwritten; move them away, or -f overwrites them")
+    plan = plan_of(history, recipe)
+    if found.record and found.state == "intact" and _is_there(history, found.record, recipe, options):
+        files_move.apply(history)
+        notes = move()
+        tensors = weights_state.tensor_digests(history, found.record) or None
+        weights_state.settle(history, recipe, revision, found.record.digest, tensors)
+        kept = _Kept(found.record.digest, len(plan.tensors))
+        return _result(history, kept, revision, tuple(weight_files(history.root)), tuple(notes), started)
+    with ExitStack() as stack:
+        source = stack.enter_context(_Present(history, found.record)) if found.record else None
+        writer = stack.enter_context(open_writer(history.root, plan, options))
+        made = compute(plan, writer, options, source)
+        files_move.apply(history)
+        weights_state.expect(history, recipe, revision, made.weights)
+        published = writer.publish(made.weights)
+        notes = move()
+    digests = {
+        tensor.spec.name: (tensor.key, made.tensor_digests[tensor.spec.name]) for tensor in plan.tensors
+    }
+    weights_state.settle(history, recipe, revision, made.weights, digests)
+    return _result(history, made, revision, tuple(published), (*notes, *finite_notes(made)), started)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Weights that were there already, found whole by hashing them."""
+
+    weights: str
+    reused: int
+    computed: int = 0
+    bytes_written: int = 0
+
+
+def _is_there(history: History, record: weights_state.Record, recipe: Recipe, options: Options) -> bool:
+    """Whether the work tree's weights are those of `recipe`, found by hashing them."""
+    if record.key != weights_state.key_of(recipe) or options.max_shard_size is not None:
+        return False
+    try:
+        check_output(history.root)
+        return weights_state.measure(history.root, options.progress) == record.digest
+    except PersonaError:
+        return False
+
+
+class _Present:
+    """The work tree's own weights as a source of tensors whose inputs did not change."""
+
+    def __init__(self, history: History, record: weights_state.Record) -> None:
+        self._known = weights_state.tensor_digests(history, record)
+        self._checkpoint: Checkpoint | None = None
+        if self._known:
+            try:
+                self._checkpoint = Checkpoint.open(history.root)
+            except PersonaError:
+                self._known = {}
+
+    def holds(self, tensor: TensorPlan) -> str | None:
+        """The digest of a tensor that was made from the same inputs."""
+        key, digest = self._known.get(tensor.spec.name, ("", ""))
+        if key != tensor.key or self._checkpoint is None:
+            return None
+        here = self._checkpoint.tensors.get(tensor.spec.name)
+        return digest if here is not None and here[0] == tensor.spec else None
+
+    def read_into(self, name: str, start: int, out: memoryview) -> bool:
+        """Fills `out` with the tensor's bytes from byte `start` on."""
+        if self._checkpoint is None:
+            return False
+        self._checkpoint.read_into(name, start, out)
+        return True
+
+    def __enter__(self) -> _Present:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._checkpoint is not None:
+            self._checkpoint.close()
+
+
+def open_writer(directory: Path, plan: Plan, options: Options) -> ModelWriter:
+    """A writer for the weights of a plan, divided as the base is unless `max_shard_size` says otherwise."""
+    base = plan.base
+    layout = plan_shards(base.tensors, options.max_shard_size, shards=base.shards, shard_of=base.shard_of)
+    return ModelWriter(directory, layout)
+
+
+def compute(plan: Plan, writer: Sink, options: Options, source: _Present | None) -> Materialised:
+    """The weights of a plan into an unpublished writer."""
+    from persona.merge.stream import materialise
+
+    return materialise(
+        plan,
+        writer,
+        source=source,
+        threads=options.threads,
+        progress=options.progress,
+        allow_nonfinite=options.allow_nonfinite,
+    )
+
+
+def finite_notes(made: Materialised) -> list[str]:
+    """What to say of elements that are not finite and were allowed."""
+    return [f"tensor {name}: {count} elements are not finite" for name, count in made.not_finite.items()]
+
+
+def _result(
+    history: History,
+    made: Materialised | _Kept | None,
+    revision: str | None,
+    published: tuple[str, ...],
+    notes: tuple[str, ...],
+    started: float,
+) -> CheckoutResult:
+    return CheckoutResult(
+        revision=revision,
+        weights=made.weights if made else None,
+        files=published,
+        tensors_computed=made.computed if made else 0,
+        tensors_reused=made.reused if made else 0,
+        bytes_written=made.bytes_written if made else 0,
+        seconds=round(time.perf_counter() - started, 3),
+        device="cpu",
+        head=history.head(),
+        notes=notes,
+    )

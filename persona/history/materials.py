@@ -1,0 +1,20 @@
+"""The plan of a recipe, with the manifests that it needs read from the repository."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from persona.history.history import History
+from persona.objects.recipe import Recipe
+
+if TYPE_CHECKING:
+    from persona.merge.plan import Plan
+
+
+def plan_of(history: History, recipe: Recipe) -> Plan:
+    """What materialising a recipe takes; no chunk is read. Raises what `merge.plan.plan` raises."""
+    from persona.merge.plan import plan
+
+    base = history.base(recipe.base)
+    vectors = {term.vector: history.vector(term.vector) for term in recipe.terms}
+    return plan(history.store, recipe, base, vectors)

@@ -1,0 +1,196 @@
+"""Moving HEAD and the text files: what `checkout`, `switch`, `reset` and `restore` share.
+
+A tracked file that was edited and that a move would overwrite stops the move, by name, unless it is forced; an edited file that
+is the same on both sides is carried along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from persona.errors import Refused, UnknownName, UsageError
+from persona.history import weights_state, worktree
+from persona.history.history import HEADS, TAGS, History, signature
+from persona.history.results import Head, SwitchResult
+from persona.history.revisions import branch_named, resolve
+from persona.history.walk import walk
+from persona.objects.commit import Person
+from persona.objects.ids import abbreviate
+from persona.objects.names import check_ref_name
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where HEAD is to go: a commit, and the full ref of the branch to attach to, or None to detach."""
+
+    id: str
+    branch: str | None
+
+
+@dataclass(frozen=True)
+class FileMove:
+    """Text files to put in place: what they shall be, what they are, and which of them change."""
+
+    target: Mapping[str, str]
+    current: Mapping[str, str]
+    paths: tuple[str, ...]
+
+    def apply(self, history: History) -> list[str]:
+        """Writes and removes the files; returns their paths."""
+        return worktree.put(history, self.target, self.current, self.paths)
+
+
+def target_of(history: History, text: str) -> Target:
+    """What a revision means to `checkout`: a branch attaches, anything else detaches."""
+    branch = branch_named(history, text)
+    return Target(resolve(history, branch or text), branch)
+
+
+def plan_files(history: History, to: str, *, force: bool) -> FileMove:
+    """What moving the work tree from HEAD to commit `to` changes. Raises `Refused` naming edits that would be lost."""
+    before = history.files_of(history.head_commit())
+    after = history.files_of(to)
+    here = worktree.snapshot(history.root, {*before, *after})
+    tracked = sorted({*before, *after})
+    if force:
+        return FileMove(after, here, tuple(path for path in tracked if here.get(path) != after.get(path)))
+    moving = [path for path in tracked if before.get(path) != after.get(path)]
+    lost = [path for path in moving if here.get(path) not in (before.get(path), after.get(path))]
+    if lost:
+        raise Refused(
+            f"{', '.join(lost)}: edited and not committed, and would be overwritten; commit first, or"
+            " -f throws the edits away"
+        )
+    return FileMove(after, here, tuple(moving))
+
+
+def check_new_branch(history: History, name: str) -> str:
+    """The full ref of a branch that is to be made; `Refused` when it exists."""
+    check_ref_name(name)
+    if history.store.refs.read(HEADS + name) is not None:
+        raise Refused(f"a branch named {name} exists already; `persona switch {name}` goes there")
+    return HEADS + name
+
+
+def move_head(
+    history: History, target: Target, person: Person, verb: str, *, create: bool = False
+) -> list[str]:
+    """Moves HEAD, making the branch first where asked; returns notes about what it leaves."""
+    refs = history.store.refs
+    head = history.head()
+    held = refs.head()
+    who, when = signature(person)
+    old = head.branch or head.id or "nothing"
+    if create and target.branch is not None:
+        why = f"branch: Created from {old}"
+        refs.update(target.branch, target.id, expect=None, who=who, when=when, why=why)
+    new = target.branch.removeprefix(HEADS) if target.branch else target.id
+    notes = left_behind(history, head, target)
+    where = ("ref", target.branch) if target.branch else ("id", target.id)
+    if where != held:
+        why = f"{verb}: moving from {old} to {new}"
+        refs.set_head(where, expect=held, who=who, when=when, why=why)  # type: ignore[arg-type]
+    return notes
+
+
+def left_behind(history: History, head: Head, target: Target) -> list[str]:
+    """The sentence about commits that no branch or tag reaches once a detached HEAD leaves them."""
+    if head.branch is not None or head.id is None or head.id == target.id:
+        return []
+    reachable = [target.id, *history.store.refs.list(HEADS).values()]
+    reachable += [resolve(history, name) for name in history.store.refs.list(TAGS)]
+    first = next(walk(history, [head.id], reachable), None)
+    if first is None:
+        return []
+    short = abbreviate(head.id)
+    subject = history.commit(head.id).message.split("\n", 1)[0]
+    return [f"left {short} ({subject}), which no branch names; keep it with: persona branch NAME {short}"]
+
+
+def switch(
+    history: History,
+    target: str | None,
+    person: Person,
+    *,
+    create: str | None,
+    detach: bool,
+    force: bool,
+) -> SwitchResult:
+    """See `Repository.switch`."""
+    if create is not None:
+        ref = check_new_branch(history, create)
+        goal = Target(resolve(history, target or "HEAD"), ref)
+    elif target is None:
+        if not detach:
+            raise UsageError("switch where? Name a branch, or make one with -c NEW")
+        goal = Target(history.head_commit(), None)
+    elif detach:
+        goal = Target(resolve(history, target), None)
+    else:
+        goal = target_of(history, target)
+        if goal.branch is None and target != "-":
+            raise UsageError(
+                f"{target} is no branch; `persona switch --detach {target}` goes there without one,"
+                f" `persona switch -c NEW {target}` makes one there"
+            )
+    with history.store.worktree_lock():
+        plan_files(history, goal.id, force=force).apply(history)
+        notes = move_head(history, goal, person, "switch", create=create is not None)
+        return _where(history, notes)
+
+
+def reset(history: History, rev: str, mode: Literal["soft", "mixed", "hard"], person: Person) -> SwitchResult:
+    """See `Repository.reset`."""
+    if mode not in ("soft", "mixed", "hard"):
+        raise UsageError(f"reset knows soft, mixed and hard, not {mode!r:.40}")
+    to = resolve(history, rev)
+    with history.store.worktree_lock():
+        head = history.head_commit()
+        move = plan_files(history, to, force=True) if mode == "hard" else None
+        if move:
+            move.apply(history)
+        notes = left_behind(history, history.head(), Target(to, None))
+        who, when = signature(person)
+        history.store.refs.advance(to, expect=head, who=who, when=when, why=f"reset: moving to {rev}")
+        return _where(history, notes)
+
+
+def restore(history: History, paths: Sequence[str], rev: str) -> tuple[str, ...]:
+    """See `Repository.restore`."""
+    if not paths:
+        raise UsageError("restore which file? Name one or more; `persona status` lists those that changed")
+    id = resolve(history, rev)
+    with history.store.worktree_lock():
+        target = history.files_of(id)
+        here = worktree.snapshot(history.root, target)
+        chosen = list(_chosen(paths, target, here, rev))
+        worktree.put(history, target, here, chosen)
+    return tuple(chosen)
+
+
+def _chosen(
+    paths: Sequence[str], target: Mapping[str, str], here: Mapping[str, str], rev: str
+) -> Iterable[str]:
+    known = sorted({*target, *here})
+    found: dict[str, None] = {}
+    for path in paths:
+        clean = path.removeprefix("./").rstrip("/")
+        matches = [name for name in known if name == clean or name.startswith(f"{clean}/") or clean == "."]
+        if not any(name in target for name in matches):
+            raise UnknownName(f"{rev} has no file {path}; weights come back with `persona checkout`")
+        found.update(dict.fromkeys(name for name in matches if name in target or "/" not in clean))
+    return [name for name in found if name in target]
+
+
+def _where(history: History, notes: list[str]) -> SwitchResult:
+    head = history.head()
+    recipe = history.recipe_of(head.id) if head.id else None
+    found = weights_state.look(history, locked=True)
+    return SwitchResult(
+        branch=head.branch,
+        id=head.id,
+        weights=weights_state.describe(found, head.id, recipe, recipe),
+        notes=tuple(notes),
+    )

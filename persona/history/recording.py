@@ -1,0 +1,164 @@
+"""Making a commit of the work tree: the recipe in canonical form and as text, and the files that differ from the base's.
+
+Order of writes: objects, then the ref through HEAD by compare-and-swap. Nothing else is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+from persona.errors import Refused, UsageError
+from persona.history import vectors, weights_state, worktree
+from persona.history.history import History, signature
+from persona.history.recipe_text import RECIPE_FILE, decode, written_ids
+from persona.history.results import CommitResult, VectorChange
+from persona.objects.commit import Commit, Person
+from persona.objects.ids import is_id
+from persona.objects.recipe import Recipe, Term
+from persona.objects.tree import Tree
+from persona.store.transaction import Transaction
+
+NOTHING = "nothing to commit: recipe.toml and the text files are as in HEAD"
+
+
+def record(
+    history: History,
+    person: Person,
+    message: str | None,
+    *,
+    amend: bool = False,
+    allow_empty: bool = False,
+    imported: Mapping[str, VectorChange] | None = None,
+    notes: tuple[str, ...] = (),
+    verb: str = "commit",
+) -> CommitResult:
+    """Commits the work tree as it stands. The caller holds the work tree's lock.
+
+    `imported`: what an import in the same command knows of its vector, by name. Raises `Refused` when there is nothing
+    to commit, `InvalidInput` for a recipe that cannot be read, `UsageError` without a message.
+    """
+    head = history.head_commit()
+    before = history.commit(head)
+    write_whole_ids(history)
+    with history.store.objects.transaction() as tx:
+        tree, recipe = put_tree(history, tx, history.files_of(head))
+        if tree == before.tree and not (amend or allow_empty):
+            raise Refused(NOTHING)
+        parents = before.parents if amend else (head,)
+        text = tidy(message if message is not None or not amend else before.message)
+        author = before.author if amend else person
+        id = tx.put("commit", Commit(tree, parents, author, person, text).encode())
+    who, when = signature(person)
+    subject = text.split("\n", 1)[0]
+    why = f"{verb}{' (amend)' if amend else ''}: {subject}"
+    history.store.refs.advance(id, expect=head, who=who, when=when, why=why)
+    weights_state.adopt_commit(history, recipe, id)
+    old = history.recipe_of(parents[0]) if parents else None
+    changes = vector_changes(history, old, recipe, imported or {})
+    return CommitResult(
+        id=id,
+        branch=history.head().branch,
+        parents=parents,
+        vectors=tuple(changes),
+        notes=(*notes, *advice(old, recipe)),
+        subject=subject,
+    )
+
+
+def put_tree(history: History, tx: Transaction, known: Mapping[str, str]) -> tuple[str, Recipe]:
+    """Puts the work tree's recipe, files and tree into a transaction; returns the tree's id and the recipe."""
+    text = worktree.read_recipe_text(history.root)
+    recipe = history.read_recipe(text)
+    base_files = history.base(recipe.base).files
+    files: dict[str, str | None] = {}
+    for path in worktree.tracked_paths(history.root, [*known, *base_files]):
+        data = text if path == RECIPE_FILE else worktree.read(history.root, path)
+        if data is None:
+            if path in base_files:
+                files[path] = None
+        elif base_files.get(path) != worktree.blob_id(data):
+            files[path] = tx.put("blob", data)
+    return tx.put("tree", Tree(tx.put("recipe", recipe.encode()), files).encode()), recipe
+
+
+def write_whole_ids(history: History) -> None:
+    """Writes the ids of `recipe.toml` out in full where only their start stands."""
+    data = worktree.read_recipe_text(history.root)
+    text = decode(data)
+    short = [name for name, id in written_ids(text).items() if not is_id(id)]
+    if not short:
+        return
+    recipe = history.read_recipe(data)
+    from persona.history.recipe_edit import set_term
+
+    for name in short:
+        text = set_term(text, name, {"id": recipe.by_name[name].vector})
+    worktree.write(history, RECIPE_FILE, text.encode())
+
+
+def tidy(message: str | None) -> str:
+    """A message without trailing space, ending in one line feed; `UsageError` where nothing is left."""
+    lines = [line.rstrip() for line in (message or "").strip().splitlines()]
+    if not lines:
+        raise UsageError("a commit needs a message; give one with -m")
+    return "\n".join(lines) + "\n"
+
+
+def vector_changes(
+    history: History, before: Recipe | None, after: Recipe, imported: Mapping[str, VectorChange]
+) -> list[VectorChange]:
+    """The vectors that a commit adds, replaces or removes, in canonical order."""
+    old = before.by_name if before else {}
+    changes: list[VectorChange] = []
+    for term in after.terms:
+        was = old.get(term.name)
+        if term.name in imported and imported[term.name].id == term.vector:
+            changes.append(imported[term.name])
+        elif was is None or was.vector != term.vector:
+            change = "added" if was is None else "replaced"
+            changes.append(_known_change(history, after, term, change, was.vector if was else None))
+    for name, term in old.items():
+        if name not in after.by_name:
+            alpha = float(term.alpha)
+            changes.append(VectorChange(name, term.vector, "removed", alpha, None, None, None, None, None))
+    return changes
+
+
+def _known_change(
+    history: History, recipe: Recipe, term: Term, change: str, previous: str | None
+) -> VectorChange:
+    """A change to a vector that the store had already: what can be told without reading its chunks."""
+    fraction = vectors.known_fraction(history, term.vector)
+    density = float(term.density or recipe.rules.density or "1")
+    return VectorChange(
+        name=term.name,
+        id=term.vector,
+        change=change,
+        alpha=float(term.alpha),
+        stored_bytes=vectors.stored_bytes(history, term.vector, history.vector(term.vector)),
+        raw_bytes=history.base(recipe.base).merged_bytes,
+        changed_fraction=fraction,
+        kept_fraction=fraction if density == 1 or term.join == "add" else None,
+        largest_rounding=None,
+        previous=previous,
+        density=density,
+    )
+
+
+def advice(before: Recipe | None, after: Recipe) -> list[str]:
+    """Sentences that go with a commit of a recipe that changed."""
+    if before is not None and (before.rules, len(before.terms)) == (after.rules, len(after.terms)):
+        return []
+    notes: list[str] = []
+    voting = [term for term in after.terms if term.join == "vote"]
+    whole = all(term.density is None for term in voting) and after.rules.density == "1"
+    if len(voting) > 1 and whole and after.rules.trim != "none" and after.rules.preset == "ties":
+        notes.append("TIES usually trims when vectors are merged: persona set --merge density=0.2")
+    negative = [term.name for term in after.terms if Decimal(term.alpha) < 0]
+    if after.rules.divide == "weight" and after.rules.merge == "mean" and negative:
+        notes.append(
+            f"divide = weight with a negative alpha ({', '.join(negative)}) divides by a sum that can come"
+            " close to 0 and blow weights up; divide = strength does not"
+        )
+    return notes
