@@ -63,11 +63,14 @@ def _name(id: str | None) -> str:
 
 
 def _rules_lines(rules: dict[str, dict[str, Any]]) -> Iterator[str]:
-    if not rules:
-        return
-    yield " [merge]"
-    for axis, change in rules.items():
-        yield from _pair(axis, change.get("from"), change.get("to"))
+    """The base and the merge rules, in the order of recipe.toml."""
+    if "base" in rules:
+        yield from _pair("base", rules["base"]["from"], rules["base"]["to"])
+    axes = {axis: change for axis, change in rules.items() if axis != "base"}
+    if axes:
+        yield " [merge]"
+    for axis, change in axes.items():
+        yield from _pair(axis, change["from"], change["to"])
 
 
 def _term_lines(vector: TermChange) -> Iterator[str]:

@@ -6,11 +6,10 @@ import pytest
 
 from persona.cli import identity
 from persona.errors import InvalidInput
+from persona.objects.commit import Person
 
 
-def who(
-    environment: dict[str, str], config: dict[str, str] | None = None
-) -> tuple[identity.Person, list[str]]:
+def who(environment: dict[str, str], config: dict[str, str] | None = None) -> tuple[Person, list[str]]:
     said: list[str] = []
     return identity.author(environment, (config or {}).get, said.append, "."), said
 

@@ -78,13 +78,12 @@ def command(
 def _written(
     call: Invocation, repo: Repository, path: str | None, amend: bool, allow_empty: bool
 ) -> str | None:
-    """The message from the editor; None for the old one, and none at all where nothing is to be committed."""
-    if amend and not call.interactive:
+    """The message from the editor; None where the library says first that there is nothing to commit."""
+    if path is None and not call.interactive:
         return None
     status = repo.status()
-    changed = status.recipe_changed or bool(status.files_changed)
-    if path is None and not (changed or amend or allow_empty):
-        return ""
+    if path is None and not (status.recipe_changed or status.files_changed or amend or allow_empty):
+        return None
     hints = [*EDITOR_HINT, render.head_line(status.branch, status.head)]
     hints += [f"Import: {path}"] if path is not None else []
     hints += [f"    {line}" for line in diffs.change_lines(status.diff)] if status.diff is not None else []

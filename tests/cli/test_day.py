@@ -1,0 +1,253 @@
+"""What a user types in a day, and what comes back."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from .conftest import BASE, LISTENING, CommandLine, write_model
+
+
+def test_init_says_where_and_makes_a_first_commit(models: Path) -> None:
+    said = CommandLine(models).ok("init", "mybot", "--base", "base")
+    assert said.startswith(f"Initialized persona repository in {(models / 'mybot').resolve()}\n")
+    assert re.search(r"^\[main \(root-commit\) [0-9a-f]{8}\] \w+", said, re.MULTILINE)
+    assert (models / "mybot" / "chat_template.jinja").read_text() == "hello\n"
+
+
+def test_a_commit_says_what_it_stored_and_what_changed(persona: CommandLine) -> None:
+    said = persona.ok("commit", "../listening", "-m", "listen before answering").splitlines()
+    assert re.fullmatch(r"\[main [0-9a-f]{8}\] listen before answering", said[0])
+    assert re.fullmatch(
+        r" \+ listening  α 1\.00   \d+ B stored of 24 B \([\d.]+ %\), 16\.7 % of weights changed", said[1]
+    )
+
+
+def test_a_new_vector_of_an_old_name_replaces_it(persona: CommandLine) -> None:
+    persona.ok("commit", "../listening", "--alpha", "0.5", "-m", "one")
+    said = persona.ok("commit", "../suggesting", "-n", "listening", "-m", "two")
+    assert re.search(r"^ ~ listening [0-9a-f]{4,} → [0-9a-f]{4,}  α 0\.50 ", said, re.MULTILINE)
+
+
+def test_a_dropped_vector_is_shown(grown: CommandLine) -> None:
+    grown.ok("rm", "listening")
+    assert " - listening" in grown.ok("commit", "-m", "not any more").splitlines()
+
+
+def test_a_negative_alpha_may_follow_its_flag(persona: CommandLine) -> None:
+    persona.ok("commit", "../suggesting", "--alpha", "-0.5", "-m", "stop suggesting alternatives")
+    assert persona.json("log")[0]["recipe"]["vectors"]["suggesting"]["alpha"] == -0.5
+    persona.ok("set", "suggesting", "--alpha", "-0.25")
+    assert "+alpha = -0.25" in persona.ok("diff").splitlines()
+
+
+@pytest.mark.parametrize("alpha", ["nan", "inf", "-inf", "much", "1e39"])
+def test_an_alpha_that_is_no_strength_is_refused(grown: CommandLine, alpha: str) -> None:
+    assert "alpha" in grown.refused(4, "set", "listening", "--alpha", alpha)
+    assert grown.ok("diff") == ""
+
+
+@pytest.mark.parametrize("density", ["0", "2", "nan", "-0.5"])
+def test_a_density_out_of_range_is_refused(grown: CommandLine, density: str) -> None:
+    assert "density" in grown.refused(4, "set", "listening", "--density", density)
+    assert "density" in grown.refused(4, "set", "--merge", f"density={density}")
+    assert grown.ok("diff") == ""
+
+
+def test_rules_are_set_together(grown: CommandLine) -> None:
+    grown.ok("set", "--merge", "density=0.2", "trim=global")
+    assert {axis: rule["to"] for axis, rule in grown.json("diff")["rules"].items()} == {
+        "density": 0.2,
+        "trim": "global",
+    }
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["set", "listening"],
+        ["set", "--alpha", "1"],
+        ["set", "listening", "--merge", "density=1", "--alpha", "1"],
+        ["set", "--merge", "density"],
+        ["commit", "-m", "a", "-F", "file"],
+        ["revert"],
+        ["cat-file", "HEAD"],
+        ["config"],
+        ["config", "--list", "user.name"],
+        ["config", "--unset", "user.name", "x"],
+        ["switch"],
+        ["branch", "-d"],
+        ["checkout", "--max-shard-size", "big"],
+        ["checkout", "--device", "abacus"],
+        ["checkout", "-b", "new", "--", "recipe.toml"],
+        ["log", "-n", "some"],
+        ["log", "--no-such-flag"],
+        ["revert", "HEAD", "-m", "a message"],
+    ],
+)
+def test_words_that_make_no_sense_are_usage_errors(grown: CommandLine, words: list[str]) -> None:
+    assert grown.refused(2, *words)
+
+
+def test_a_filter_is_taken_away_by_an_empty_one(grown: CommandLine) -> None:
+    grown.ok("set", "listening", "--only", "a", "--only", "b*", "--except", "c")
+    assert '+only = ["a", "b*"]' in grown.ok("diff").splitlines()
+    grown.ok("set", "listening", "--only", "", "--except", "")
+    assert grown.json("diff")["vectors"] == []
+
+
+def test_nothing_to_commit_is_a_no(grown: CommandLine) -> None:
+    assert "nothing to commit" in grown.refused(1, "commit", "-m", "again")
+    assert "nothing to commit" in grown.refused(1, "commit")
+
+
+def test_a_commit_without_a_message_or_a_terminal_is_a_usage_error(grown: CommandLine) -> None:
+    grown.ok("set", "listening", "--alpha", "0.25")
+    assert "-m" in grown.refused(2, "commit")
+    assert "-m" in grown.refused(2, "commit", "../suggesting")
+
+
+def test_a_message_may_come_from_a_file_from_stdin_or_in_paragraphs(grown: CommandLine) -> None:
+    (grown.directory / "message").write_text("from a file\n\nmore\n")
+    grown.ok("commit", "--allow-empty", "-F", "message")
+    assert grown("commit", "--allow-empty", "-F", "-", typed="from stdin\n").exit_code == 0
+    grown.ok("commit", "--allow-empty", "-m", "first", "-m", "second")
+    messages = [entry["message"].rstrip("\n") for entry in grown.json("log", "-3")]
+    assert messages == ["first\n\nsecond", "from stdin", "from a file\n\nmore"]
+
+
+def test_an_amended_commit_keeps_its_message(grown: CommandLine) -> None:
+    before = grown.json("log")
+    grown.ok("set", "listening", "--alpha", "0.25")
+    grown.ok("commit", "--amend")
+    after = grown.json("log")
+    assert [entry["message"] for entry in after] == [entry["message"] for entry in before]
+    assert after[0]["recipe"]["vectors"]["listening"]["alpha"] == 0.25
+
+
+def test_the_second_vector_brings_the_advice_to_trim(grown: CommandLine) -> None:
+    result = grown("commit", "../suggesting", "-m", "two")
+    assert "persona set --merge density=0.2" in result.stderr
+    assert "density=0.2" not in grown("commit", "-q", "--amend", "--no-edit").output
+
+
+def test_add_edits_the_recipe_and_commits_nothing(persona: CommandLine) -> None:
+    added = persona.json("add", "../listening")
+    assert added["id"] is None
+    assert added["vectors"][0]["change"] == "added"
+    assert len(persona.json("log")) == 1
+    assert persona.json("status")["recipe_changed"] is True
+
+
+def test_a_rename_keeps_the_vector(grown: CommandLine) -> None:
+    before = grown.json("vector", "ls")[0]["id"]
+    grown.ok("mv", "listening", "attentive")
+    assert [(v["name"], v["id"]) for v in grown.json("vector", "ls")] == [("attentive", before)]
+
+
+def test_checkout_makes_the_fine_tune_byte_for_byte(persona: CommandLine, models: Path) -> None:
+    persona.ok("commit", "../listening", "-m", "listen")
+    result = persona.json("checkout")
+    assert result["files"] == ["model.safetensors"]
+    assert result["revision"] == persona.ok("rev-parse", "HEAD").strip()
+    assert result["weights"] == persona.ok("digest").strip() == persona.json("digest", "HEAD")["weights"]
+    assert weights(persona.directory) == weights(models / "listening")
+
+
+def test_checkout_of_an_earlier_revision_rolls_back(grown: CommandLine, models: Path) -> None:
+    said = grown.ok("checkout", "HEAD~2")
+    assert said.startswith("HEAD is now at ")
+    assert "tensors computed" in said
+    assert weights(grown.directory) == weights(models / "base")
+    assert grown.ok("status").startswith("HEAD detached at ")
+    assert grown.ok("checkout", "-").startswith("Switched to branch 'main'\n")
+
+
+def test_checkout_elsewhere_stays(grown: CommandLine, models: Path) -> None:
+    grown.ok("checkout", "HEAD~1", "-o", "../release")
+    assert weights(models / "release") == weights(models / "listening")
+    assert grown.json("status")["branch"] == "main"
+
+
+def test_checkout_puts_single_files_back(grown: CommandLine) -> None:
+    (grown.directory / "chat_template.jinja").write_text("edited\n")
+    grown.ok("checkout", "--", "chat_template.jinja")
+    assert (grown.directory / "chat_template.jinja").read_text() == "hello\n"
+    assert grown.json("checkout", "HEAD~1", "--", "recipe.toml")["files"] == ["recipe.toml"]
+    assert grown.json("status")["recipe_changed"] is True
+    grown.ok("restore", "recipe.toml")
+    assert grown.json("status")["recipe_changed"] is False
+
+
+def test_an_edit_that_would_be_overwritten_is_named(grown: CommandLine) -> None:
+    grown.ok("set", "listening", "--alpha", "0.25")
+    assert "recipe.toml" in grown.refused(1, "checkout", "HEAD~1")
+    grown.ok("checkout", "-f", "HEAD~1")
+
+
+def test_revert_of_a_name_drops_the_behaviour(grown: CommandLine) -> None:
+    reverted = grown.json("revert", "listening")
+    assert [vector["change"] for vector in reverted["vectors"]] == ["removed"]
+    assert grown.json("log", "-1")[0]["recipe"]["vectors"] == {}
+
+
+def test_revert_of_a_revision_undoes_it(grown: CommandLine) -> None:
+    grown.ok("revert", "HEAD")
+    assert grown.json("log", "-1")[0]["recipe"]["vectors"]["listening"]["alpha"] == 1.0
+
+
+def test_revert_without_a_commit_edits_alone(grown: CommandLine) -> None:
+    assert grown.json("revert", "--no-commit", "HEAD")["id"] is None
+    assert grown.json("status")["recipe_changed"] is True
+
+
+def test_an_unknown_revision_or_name_is_not_found(grown: CommandLine) -> None:
+    for words in (
+        ["log", "nowhere"],
+        ["checkout", "nowhere"],
+        ["rev-parse", "HEAD~99"],
+        ["show", "deadbeef"],
+    ):
+        assert grown.refused(3, *words)
+    assert grown.refused(3, "set", "nobody", "--alpha", "1")
+    assert grown.refused(3, "rm", "nobody")
+    assert grown.refused(3, "revert", "nobody")
+    assert grown.refused(3, "config", "no.such")
+
+
+def test_outside_of_a_repository_everything_says_so(outside: CommandLine) -> None:
+    for words in (
+        ["log"],
+        ["status"],
+        ["diff"],
+        ["commit", "-m", "x"],
+        ["checkout"],
+        ["fsck"],
+        ["vector", "ls"],
+    ):
+        result = outside(*words, "--json")
+        assert result.exit_code == 3
+        assert '"kind": "not-a-repository"' in result.stdout
+
+
+def test_an_input_that_cannot_be_taken_is_exit_4(persona: CommandLine, models: Path) -> None:
+    write_model(models / "narrow", {"a": BASE["a"]})
+    assert "b" in persona.refused(4, "commit", "../narrow", "-m", "x")
+    write_model(models / "longer", {**LISTENING, "b": [1.0, 2.0, 3.0]})
+    assert "b" in persona.refused(4, "commit", "../longer", "-m", "x")
+    assert len(persona.json("log")) == 1
+
+
+def test_a_recipe_with_a_fault_names_the_line(grown: CommandLine) -> None:
+    recipe = grown.directory / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace("alpha = 0.5", "alpha = nan"))
+    assert re.search(r"recipe\.toml:\d+", grown.refused(4, "commit", "-m", "x"))
+    assert "recipe.toml cannot be read" in grown.ok("status")
+
+
+def weights(directory: Path) -> bytes:
+    """The tensors' bytes of a small model, after its header."""
+    data = (directory / "model.safetensors").read_bytes()
+    return data[8 + int.from_bytes(data[:8], "little") :]

@@ -1,0 +1,268 @@
+"""Status, log, show, diff, vectors and the plumbing."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from .conftest import CommandLine
+
+FULL_ID = r"[0-9a-f]{64}"
+
+
+def test_a_fresh_repository_is_clean(persona: CommandLine) -> None:
+    said = persona.ok("status")
+    assert said.startswith("On branch main\n")
+    assert "Weights: absent" in said
+    assert said.endswith("nothing to commit, work tree clean\n")
+
+
+def test_status_lists_what_the_next_commit_holds(grown: CommandLine) -> None:
+    grown.ok("set", "listening", "--alpha", "0.25")
+    grown.ok("set", "--merge", "density=0.2")
+    (grown.directory / "chat_template.jinja").write_text("bye\n")
+    said = grown.ok("status")
+    assert "Changes to be committed:" in said
+    assert "\tvector:     listening  α 0.50 → 0.25\n" in said
+    assert "\trule:       density 1.00 → 0.20\n" in said
+    assert "\tmodified:   chat_template.jinja\n" in said
+    answer = grown.json("status")
+    assert (answer["branch"], answer["recipe_changed"]) == ("main", True)
+    assert answer["files_changed"] == ["chat_template.jinja"]
+
+
+def test_status_follows_the_weights(grown: CommandLine) -> None:
+    def state() -> str:
+        answer: str = grown.json("status")["weights"]["state"]
+        return answer
+
+    grown.ok("checkout")
+    assert state() == "clean"
+    grown.ok("set", "listening", "--alpha", "0.25")
+    grown.ok("checkout")
+    assert state() == "uncommitted"
+    grown.ok("commit", "-m", "quieter")
+    assert state() == "clean"
+    grown.ok("switch", "-c", "other", "HEAD~1")
+    assert state() == "stale"
+
+
+def test_log_is_written_as_git_does(grown: CommandLine) -> None:
+    said = grown.ok("log").splitlines()
+    assert re.fullmatch(rf"commit {FULL_ID}", said[0])
+    assert said[1] == "Author: A. Tester <tester@example.org>"
+    assert re.fullmatch(r"Date:   \w{3} \w{3} \d{1,2} [\d:]{8} \d{4} [+-]\d{4}", said[2])
+    assert said[3:6] == ["", "    a little less", ""]
+
+
+def test_log_on_one_line(grown: CommandLine) -> None:
+    said = grown.ok("log", "--oneline").splitlines()
+    assert [line[9:] for line in said[:2]] == ["a little less", "listen before answering"]
+    assert grown.ok("log", "--oneline", "--decorate").splitlines()[0][8:] == " (HEAD -> main) a little less"
+
+
+def test_log_takes_numbers_ranges_and_names(grown: CommandLine) -> None:
+    grown.ok("commit", "../suggesting", "-m", "more")
+    assert len(grown.json("log", "-n", "2")) == len(grown.json("log", "-2")) == 2
+    assert [entry["message"].strip() for entry in grown.json("log", "HEAD~2..HEAD")] == [
+        "more",
+        "a little less",
+    ]
+    touched = grown.json("log", "--vector", "listening")
+    assert [entry["message"].strip() for entry in touched] == ["a little less", "listen before answering"]
+    assert grown.json("log", "--since", "2100-01-01") == []
+    assert len(grown.json("log", "--until", "2100-01-01")) == 4
+
+
+def test_log_draws_branches(grown: CommandLine) -> None:
+    grown.ok("switch", "-c", "other", "HEAD~1")
+    grown.ok("commit", "../suggesting", "-m", "more")
+    drawn = grown.ok("log", "--oneline", "--graph", "--all").splitlines()
+    assert [
+        line[: line.index(re.findall(r"[0-9a-f]{8}", line)[0])] if "*" in line else line for line in drawn
+    ] in (
+        ["* ", "| * ", "|/", "* ", "* "],
+        ["* ", "| * ", "|/  ", "* ", "* "],
+    )
+    long = grown.ok("log", "--graph", "--all").splitlines()
+    assert long[0].startswith("* commit ")
+    assert long[1].startswith("| Author: ")
+
+
+def test_log_draws_what_a_filter_leaves(grown: CommandLine) -> None:
+    grown.ok("commit", "../suggesting", "-m", "more")
+    drawn = grown.ok("log", "--oneline", "--graph", "--vector", "listening").splitlines()
+    assert [line[:2] for line in drawn] == ["* ", "* "]
+
+
+def test_log_with_patches_shows_the_change_of_each_commit(grown: CommandLine) -> None:
+    said = grown.ok("log", "-p", "-1").splitlines()
+    assert "-alpha = 1.00" in said
+    assert "+alpha = 0.50" in said
+
+
+def test_log_in_json_has_the_whole_recipe(grown: CommandLine) -> None:
+    entry = grown.json("log")[0]
+    assert set(entry) == {"id", "parents", "author", "date", "message", "recipe"}
+    assert set(entry["author"]) == {"name", "email"}
+    assert set(entry["recipe"]) == {"base", "rules", "vectors"}
+    vector = entry["recipe"]["vectors"]["listening"]
+    assert set(vector) == {"id", "alpha", "density", "only", "except", "join"}
+
+
+def test_show_heads_a_diff_with_its_commit(grown: CommandLine) -> None:
+    said = grown.ok("show", "HEAD~1")
+    assert "    listen before answering\n" in said
+    assert "+[vectors.listening]\n" in said
+    assert " vectors.listening | added\n" in grown.ok("show", "HEAD~1", "--stat")
+    answer = grown.json("show")
+    assert answer["diff"]["vectors"][0]["change"] == "changed"
+
+
+def test_diff_shows_terms_rules_and_files(grown: CommandLine) -> None:
+    (grown.directory / "chat_template.jinja").write_text("bye")
+    grown.ok("set", "--merge", "density=0.2")
+    grown.ok("rm", "listening")
+    said = grown.ok("diff").splitlines()
+    assert said[0].startswith("diff recipe ")
+    for line in (
+        "-density = 1.00",
+        "+density = 0.20",
+        "-[vectors.listening]",
+        "-alpha = 0.50",
+        "-hello",
+        "+bye",
+    ):
+        assert line in said
+    assert said[-1] == "\\ No newline at end of file"
+    stat = grown.ok("diff", "--stat").splitlines()
+    assert " vectors.listening   | removed" in stat
+    assert stat[-1] == " 1 vector, 1 rule, 1 file changed"
+
+
+def test_diff_of_two_revisions(grown: CommandLine) -> None:
+    answer = grown.json("diff", "HEAD~1", "HEAD")
+    assert set(answer) == {"from", "to", "rules", "vectors", "files"}
+    assert answer["vectors"] == [
+        {"name": "listening", "change": "changed", "from": {"alpha": 1.0}, "to": {"alpha": 0.5}}
+    ]
+    assert grown.json("diff", "HEAD~1..HEAD") == answer
+
+
+def test_diff_exits_with_1_only_when_asked(grown: CommandLine) -> None:
+    assert grown("diff", "--exit-code").exit_code == 0
+    grown.ok("set", "listening", "--alpha", "0.25")
+    assert grown("diff").exit_code == 0
+    assert grown("diff", "--exit-code").exit_code == 1
+    assert grown("diff", "--exit-code", "--json").exit_code == 1
+
+
+def test_colour_is_for_terminals(grown: CommandLine) -> None:
+    grown.ok("rm", "listening")
+    assert "\x1b" not in grown.ok("diff") + grown.ok("log") + grown.ok("status")
+
+
+def test_vectors_are_listed_and_shown(grown: CommandLine) -> None:
+    (vector,) = grown.json("vector", "ls")
+    keys = "name id kind base tensors elements changed_fraction raw_bytes stored_bytes l2"
+    assert list(vector) == keys.split()
+    assert (vector["name"], vector["kind"], vector["raw_bytes"]) == ("listening", "delta", 24)
+    assert grown.json("vector", "show", vector["id"][:8]) == vector
+    assert grown.ok("vector", "ls").splitlines()[1].startswith("*  listening  ")
+    assert "Changes:  1 tensor" in grown.ok("vector", "show", "listening")
+    assert "listening" in grown.refused(1, "vector", "rm", "listening")
+
+
+def test_branches(grown: CommandLine) -> None:
+    assert grown.ok("branch") == "* main\n"
+    grown.ok("branch", "warm", "HEAD~1")
+    assert grown.ok("branch").splitlines() == ["* main", "  warm"]
+    assert re.fullmatch(r"\* main [0-9a-f]{8} a little less", grown.ok("branch", "-v").splitlines()[0])
+    grown.ok("branch", "-m", "warm", "cold")
+    assert grown.ok("switch", "cold") == "Switched to branch 'cold'\n"
+    assert grown.ok("branch", "--show-current") == "cold\n"
+    assert grown.ok("switch", "-") == "Switched to branch 'main'\n"
+    assert grown.ok("branch", "-d", "cold").startswith("Deleted branch cold (was ")
+    assert [branch["name"] for branch in grown.json("branch")] == ["main"]
+    assert grown.refused(1, "branch", "-d", "main")
+
+
+def test_a_detached_head_is_listed_with_the_branches(grown: CommandLine) -> None:
+    assert grown.ok("switch", "--detach", "HEAD~1").startswith("HEAD is now at ")
+    assert grown.ok("branch").startswith("* (HEAD detached at ")
+
+
+def test_tags(grown: CommandLine) -> None:
+    grown.ok("tag", "v1")
+    grown.ok("tag", "-a", "v2", "HEAD~1", "-m", "the first")
+    assert grown.ok("tag") == "v1\nv2\n"
+    assert grown.ok("tag", "-l", "*2") == "v2\n"
+    assert grown.ok("rev-parse", "v2") == grown.ok("rev-parse", "HEAD~1")
+    assert grown.ok("tag", "-d", "v1").startswith("Deleted tag 'v1' (was ")
+
+
+def test_reset_moves_the_branch(grown: CommandLine) -> None:
+    before = grown.ok("rev-parse", "HEAD")
+    assert grown.ok("reset", "--hard", "HEAD~1").endswith(" listen before answering\n")
+    assert grown.json("status")["recipe_changed"] is False
+    assert grown.ok("reflog").splitlines()[0].endswith(" HEAD@{0}: reset: moving to HEAD~1")
+    grown.ok("reset", "--soft", "HEAD@{1}")
+    assert grown.ok("rev-parse", "HEAD") == before
+    assert grown.json("status")["recipe_changed"] is True
+
+
+def test_reflog_in_json(grown: CommandLine) -> None:
+    entries = grown.json("reflog", "main", "-n", "2")
+    assert [entry["selector"] for entry in entries] == ["main@{0}", "main@{1}"]
+    assert set(entries[0]) == {"selector", "id", "previous", "name", "email", "date", "message"}
+
+
+def test_settings(grown: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
+    grown.ok("config", "--global", "user.name", "Ada")
+    assert grown.ok("config", "user.name") == "Ada\n"
+    grown.ok("config", "user.name", "Bob")
+    assert grown.ok("config", "user.name") == "Bob\n"
+    assert grown.ok("config", "--global", "user.name") == "Ada\n"
+    assert grown.json("config", "--list")["user.name"] == "Bob"
+    grown.ok("config", "--unset", "user.name")
+    assert grown.ok("config", "user.name") == "Ada\n"
+    assert CommandLine(tmp_path).ok("config", "--global", "--list") == "user.name=Ada\n"
+    assert grown.refused(3, "config", "--unset", "user.email")
+
+
+def test_plumbing(grown: CommandLine) -> None:
+    id = grown.ok("rev-parse", "HEAD").strip()
+    assert re.fullmatch(FULL_ID, id)
+    assert grown.ok("rev-parse", "--short", "HEAD") == f"{id[:8]}\n"
+    assert grown.ok("cat-file", "-t", id[:10]) == "commit\n"
+    assert "a little less" in grown.ok("cat-file", "-p", "HEAD")
+    assert int(grown.ok("cat-file", "-s", "HEAD")) > 100
+    assert set(grown.json("cat-file", "HEAD")) == {"id", "kind", "size", "text"}
+    assert set(grown.json("count-objects")) == {"objects", "packs", "bytes"}
+    assert re.fullmatch(r"\d+ objects, \d+ packs?, .+\n", grown.ok("count-objects"))
+
+
+def test_fsck_of_a_whole_repository(grown: CommandLine) -> None:
+    answer = grown.json("fsck", "--full")
+    assert (answer["ok"], answer["problems"]) == (True, [])
+    assert "all whole" in grown.ok("fsck")
+
+
+def test_fsck_of_a_damaged_one_exits_with_5(grown: CommandLine) -> None:
+    (pack,) = list((grown.directory / ".persona" / "packs").glob("*.pack"))[:1]
+    data = bytearray(pack.read_bytes())
+    data[len(data) // 2] ^= 1
+    pack.chmod(0o644)
+    pack.write_bytes(data)
+    result = grown("fsck", "--full")
+    assert result.exit_code == 5
+    assert "damaged" in result.stdout
+
+
+def test_quiet_leaves_reports_out_and_answers_in(grown: CommandLine) -> None:
+    assert grown.ok("-q", "commit", "--allow-empty", "-m", "x") == ""
+    assert grown.ok("commit", "--quiet", "--allow-empty", "-m", "x") == ""
+    assert grown.ok("-q", "log", "--oneline", "-1") != ""

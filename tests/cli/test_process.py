@@ -1,0 +1,174 @@
+"""What only a process of its own can show: start-up, pipes, signals, editors."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from .conftest import CommandLine
+
+PROGRAM = [sys.executable, "-c", "from persona.cli.main import main; main()"]
+ROOT = Path(__file__).parents[2]
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), **more}
+
+
+def persona_process(directory: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*PROGRAM, *words],
+        cwd=directory,
+        env=environment(**more),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_process_prints_and_exits(grown: CommandLine) -> None:
+    done = persona_process(grown.directory, "log", "--oneline")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 3
+    done = persona_process(grown.directory, "log", "nowhere")
+    assert (done.returncode, done.stdout) == (3, "")
+
+
+def test_looking_imports_nothing_heavy(grown: CommandLine) -> None:
+    for words in (
+        ["log", "-p", "--graph"],
+        ["status"],
+        ["diff", "HEAD~1", "HEAD"],
+        ["show"],
+        ["branch", "-v"],
+    ):
+        code = f"import sys; sys.argv[1:] = {words!r}\n" + (
+            "from persona.cli.main import main\n"
+            "try: main()\n"
+            "except SystemExit: pass\n"
+            "print(sorted({name.split('.')[0] for name in sys.modules}), file=sys.stderr)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=grown.directory,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        heavy = {"numpy", "numba", "torch", "transformers", "zstandard", "rich", "tomlkit", "subprocess"}
+        assert not heavy & set(eval(done.stderr.splitlines()[-1]))
+
+
+def test_one_command_loads_one_command(grown: CommandLine) -> None:
+    code = (
+        "import sys; sys.argv[1:] = ['rev-parse', 'HEAD']\n"
+        "from persona.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print([name for name in sys.modules if name.startswith('persona.cli.commands.')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=grown.directory,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "['persona.cli.commands.rev_parse']"
+
+
+def test_a_reader_that_leaves_early_is_no_error(grown: CommandLine) -> None:
+    for _ in range(3):
+        grown.ok("commit", "--allow-empty", "-m", "x" * 100_000)
+    process = subprocess.Popen(
+        [*PROGRAM, "log"],
+        cwd=grown.directory,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.read(10)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 0
+
+
+def on_a_terminal(directory: Path, *words: str, **more: str) -> tuple[int, str]:
+    """Runs a command on a pseudo-terminal; returns its exit code and all that it wrote there."""
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [*PROGRAM, *words],
+        cwd=directory,
+        env=environment(TERM="xterm", **more),
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+    )
+    os.close(slave)
+    written = b""
+    while True:
+        try:
+            piece = os.read(master, 4096)
+        except OSError:
+            break
+        if not piece:
+            break
+        written += piece
+    os.close(master)
+    return process.wait(), written.decode().replace("\r\n", "\n")
+
+
+def test_colour_appears_on_a_terminal_but_not_with_no_color(grown: CommandLine) -> None:
+    code, coloured = on_a_terminal(grown.directory, "log", "--oneline")
+    assert (code, "\x1b[33m" in coloured) == (0, True)
+    code, plain = on_a_terminal(grown.directory, "log", "--oneline", NO_COLOR="1")
+    assert (code, "\x1b" in plain) == (0, False)
+    assert "(HEAD -> main)" in plain
+
+
+def write_editor(path: Path, body: str) -> str:
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_the_editor_writes_the_message(grown: CommandLine, tmp_path: Path) -> None:
+    editor = write_editor(tmp_path / "editor", 'cp "$1" "$0.saw"; printf "from the editor\\n# no\\n" > "$1"')
+    grown.ok("set", "listening", "--alpha", "0.25")
+    code, said = on_a_terminal(grown.directory, "commit", PERSONA_EDITOR=editor, EDITOR="/bin/false")
+    assert code == 0, said
+    assert grown.json("log", "-1")[0]["message"].strip() == "from the editor"
+    assert "#     vector:     listening  α 0.50 → 0.25" in (tmp_path / "editor.saw").read_text()
+
+
+def test_an_empty_message_gives_the_commit_up(grown: CommandLine, tmp_path: Path) -> None:
+    editor = write_editor(tmp_path / "editor", ': > "$1"')
+    grown.ok("set", "listening", "--alpha", "0.25")
+    code, said = on_a_terminal(grown.directory, "commit", PERSONA_EDITOR=editor)
+    assert (code, "the message is empty" in said) == (1, True)
+    assert len(grown.json("log")) == 3
+
+
+def test_an_interrupt_exits_with_130(grown: CommandLine) -> None:
+    os.mkfifo(grown.directory / "message")
+    process = subprocess.Popen(
+        [*PROGRAM, "commit", "--allow-empty", "-F", "message"],
+        cwd=grown.directory,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with (grown.directory / "message").open("w"):  # opens once the process waits for what is written there
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert said.strip() == "persona: interrupted"
