@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from persona.errors import IntegrityError, PersonaError
+from persona.errors import IntegrityError, PersonaError, SystemFault
 from persona.limits import MAX_PACK_BYTES
 from persona.store import files, index, records
 from persona.store.index import Entry, Index
@@ -36,6 +36,7 @@ class PackWriter:
         self._idx: files.Output | None = None
         self._lock = threading.Lock()
         self._entries: list[Entry] = []
+        self._holed = False
         self._end = len(MAGIC)
         self.name = ""
         try:
@@ -52,11 +53,17 @@ class PackWriter:
             offset = self._end
             self._end += record.length
             self._entries.append(Entry(record.id, record.kind, offset, record.length))
-        self._output.pwrite(record.pieces, offset)
+        try:
+            self._output.pwrite(record.pieces, offset)
+        except BaseException:
+            self._holed = True
+            raise
         return True
 
     def seal(self, packs: Path) -> None:
         """Writes footer and idx, and syncs both; neither has its name yet."""
+        if self._holed:
+            raise SystemFault(f"cannot publish a pack in {packs}: a write to it failed before")
         ids = [entry.id for entry in self._entries]
         salt = 0
         while (packs / f"{(name := index.pack_name(ids, salt))}{SUFFIX}").exists():

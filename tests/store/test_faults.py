@@ -16,7 +16,7 @@ from persona.store import files
 from persona.store.files import Output, replaced_calls, write_file
 from persona.store.store import Store
 from tests.store.disks import Counting, Failing, Quick, Recording, Short, lay_out
-from tests.store.samples import check_commit, commit, commit_id
+from tests.store.samples import check_commit, chunk, commit, commit_id
 
 
 def check(worktree: Path, *, acknowledged: int, attempted: int, leftovers: bool = False) -> None:
@@ -81,6 +81,19 @@ def test_creating_a_store_makes_it_whole_or_not_at_all(tmp_path: Path) -> None:
         if not (worktree / ".persona").exists():
             Store.create(worktree)
         commit(Store.open(worktree), 1)
+
+
+def test_a_pack_with_a_hole_is_never_published(store: Store) -> None:
+    def store_two() -> None:
+        with store.objects.transaction() as transaction:
+            transaction.append(chunk(1))
+            with replaced_calls(Failing(1, errno.EIO)), suppress(SystemFault):
+                transaction.append(chunk(2))
+
+    with pytest.raises(SystemFault, match="failed before"):
+        store_two()
+    assert store.objects.counts() == (0, 0, 0)
+    assert os.listdir(store.root / "tmp") == []
 
 
 def test_a_read_that_fails_is_a_system_fault(store: Store) -> None:
