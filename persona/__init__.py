@@ -1,5 +1,107 @@
-"""persona: version control for the behaviour of a language model."""
+"""persona: version control for the behaviour of a language model.
+
+    import persona
+    repo = persona.init("mybot", base="./SmolLM2-135M-Instruct")     # or persona.open("mybot")
+    repo.commit("../ft/listening", name="listening", alpha=1.0, message="listen before answering")
+    repo.checkout("HEAD~1")
+
+The words and the layers are those of docs/architecture.md; every error is a `PersonaError` (persona.errors).
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+from persona.errors import (
+    BusyError,
+    Inconclusive,
+    IntegrityError,
+    InvalidInput,
+    NotARepository,
+    NotFound,
+    PersonaError,
+    Refused,
+    SystemFault,
+    UnknownName,
+    UnknownRevision,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from persona.history.repository import Repository
+    from persona.history.results import Progress
+    from persona.objects.commit import Person
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "open",
+    "init",
+    "Repository",
+    "Person",
+    "PersonaError",
+    "Refused",
+    "UsageError",
+    "NotFound",
+    "NotARepository",
+    "UnknownRevision",
+    "UnknownName",
+    "InvalidInput",
+    "IntegrityError",
+    "BusyError",
+    "SystemFault",
+    "Inconclusive",
+    "__version__",
+]
+
+
+def open(  # noqa: A001  as the API of docs/commands.md has it
+    path: str | PathLike[str] = ".",
+    *,
+    user_config: str | PathLike[str] | None = None,
+    author: Person | None = None,
+) -> Repository:
+    """The repository at `path` or above it; see `Repository.open`."""
+    from persona.history.repository import Repository
+
+    return Repository.open(path, user_config=user_config, author=author)
+
+
+def init(
+    path: str | PathLike[str] = ".",
+    *,
+    base: str | PathLike[str] | None = None,
+    name: str | None = None,
+    author: Person | None = None,
+    user_config: str | PathLike[str] | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Repository:
+    """Makes a repository with its first commit (see `Repository.init`) and opens it."""
+    from persona.history.repository import Repository
+
+    Repository.init(
+        path,
+        base=base,
+        name=name,
+        author=author,
+        user_config=user_config,
+        threads=threads,
+        progress=progress,
+    )
+    return Repository.open(path, user_config=user_config, author=author)
+
+
+def __getattr__(name: str) -> Any:
+    """`Repository` and `Person`, imported when first asked for."""
+    if name == "Repository":
+        from persona.history.repository import Repository
+
+        return Repository
+    if name == "Person":
+        from persona.objects.commit import Person
+
+        return Person
+    raise AttributeError(f"module 'persona' has no attribute {name!r}")

@@ -111,6 +111,11 @@ class _CastingWriter:
         self._writer.write(name, offset, data)
         self.bytes_written += memoryview(data).nbytes
 
+    def restart(self, name: str) -> None:
+        """Forgets what it took of a tensor."""
+        self._hashers[name].reset()
+        self._writer.restart(name)
+
     def digest(self) -> str:
         """The weights digest of what was written."""
         return weights_digest(

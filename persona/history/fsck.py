@@ -42,11 +42,10 @@ def fsck(history: History, full: bool, progress: Progress | None) -> FsckResult:
         if not found.healed:
             problems.append(Problem(found.kind or None, found.id or None, found.problem))
     damaged = {problem.id for problem in problems if problem.id}
-    for kind, _, text in store.refs.problems():
-        problems.append(Problem(kind, None, text))
+    problems += [Problem(kind, None, text) for kind, _, text in store.refs.problems()]
     reach = _Reach(history, present, damaged)
-    for what, id, kind in _roots(history):
-        reach.need(id, kind, what)
+    for what, root, kind in _roots(history):
+        reach.need(root, kind, what)
     reach.follow()
     problems += reach.problems
     for name in store.states():
@@ -100,7 +99,7 @@ class _Reach:
 
     history: History
     present: dict[str, str]
-    damaged: set[str | None]
+    damaged: set[str]
     seen: set[str] = field(default_factory=set)
     problems: list[Problem] = field(default_factory=list)
     _queue: list[tuple[str, str]] = field(default_factory=list)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -113,6 +113,20 @@ def add(history: History, path: Path, options: Options) -> Added:
             worktree.write(history, file, content)
     worktree.write(history, RECIPE_FILE, text.encode())
     return Added(change, (*made.notes, *_file_notes(differing, options.files)))
+
+
+def refuse_without_path(options: Options) -> None:
+    """`UsageError` for options of an import where nothing is imported."""
+    plain = Options(threads=options.threads, progress=options.progress)
+    if options != plain:
+        given = [
+            field.name.rstrip("_")
+            for field in fields(Options)
+            if getattr(options, field.name) != getattr(plain, field.name)
+        ]
+        raise UsageError(
+            f"{', '.join(given)}: only with a PATH to import; `persona set` edits what is in {RECIPE_FILE}"
+        )
 
 
 def default_name(path: Path) -> str:

@@ -1,0 +1,97 @@
+"""Merged tensors as arrays, one at a time: numpy, or torch on request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from persona.history.history import History
+from persona.history.materials import plan_of
+from persona.history.results import Progress
+from persona.merge.stream import pieces
+from persona.objects.recipe import Recipe
+from persona.objects.tensors import TensorSpec
+
+_NUMPY: Final = {
+    "BOOL": "?",
+    "U8": "u1",
+    "I8": "i1",
+    "I16": "<i2",
+    "U16": "<u2",
+    "F16": "<f2",
+    "I32": "<i4",
+    "U32": "<u4",
+    "F32": "<f4",
+    "C64": "<c8",
+    "I64": "<i8",
+    "U64": "<u8",
+    "F64": "<f8",
+}
+_TORCH: Final = {
+    "BOOL": "bool",
+    "U8": "uint8",
+    "I8": "int8",
+    "I16": "int16",
+    "U16": "uint16",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I32": "int32",
+    "U32": "uint32",
+    "F32": "float32",
+    "C64": "complex64",
+    "I64": "int64",
+    "U64": "uint64",
+    "F64": "float64",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+}
+
+
+class TensorArray(np.ndarray[Any, Any]):
+    """An array that knows the safetensors dtype of its elements: `tensor_dtype`.
+
+    Where numpy has no such dtype the elements are unsigned integers of the same width (bf16: uint16), or the raw bytes
+    where an element is narrower than a byte or numpy knows no integer of its width.
+    """
+
+    tensor_dtype: str
+
+    def __array_finalize__(self, other: Any) -> None:
+        self.tensor_dtype = getattr(other, "tensor_dtype", "")
+
+
+def arrays(
+    history: History, recipe: Recipe, *, torch: bool, threads: int | None, progress: Progress | None
+) -> Iterator[tuple[str, Any]]:
+    """(name, array) of every tensor of a recipe, in byte order of names; one tensor is in memory at a time."""
+    plan = plan_of(history, recipe)
+    raw: NDArray[np.uint8] | None = None
+    for tensor in plan.tensors:
+        if not tensor.spec.nbytes:
+            yield tensor.spec.name, _made(tensor.spec, np.empty(0, np.uint8), torch)
+    for piece in pieces(plan, list(plan.tensors), threads=threads, progress=progress):
+        if raw is None:
+            raw = np.empty(piece.spec.nbytes, np.uint8)
+        data = np.frombuffer(piece.data, np.uint8)
+        raw[piece.start : piece.start + data.size] = data
+        if piece.last:
+            yield piece.spec.name, _made(piece.spec, raw, torch)
+            raw = None
+
+
+def _made(spec: TensorSpec, raw: NDArray[np.uint8], as_torch: bool) -> Any:
+    if as_torch:
+        import torch
+
+        dtype = getattr(torch, _TORCH.get(spec.dtype, "uint8"), torch.uint8)
+        tensor = torch.from_numpy(raw)
+        return tensor if spec.dtype not in _TORCH else tensor.view(dtype).reshape(spec.shape)
+    name = _NUMPY.get(spec.dtype) or (f"<u{spec.unit}" if spec.units == spec.elements else "u1")
+    array = raw.view(name)
+    shaped = array.reshape(spec.shape) if array.size == spec.elements else array
+    found = shaped.view(TensorArray)
+    found.tensor_dtype = spec.dtype
+    return found
