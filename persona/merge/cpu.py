@@ -400,7 +400,7 @@ def _coordinate(
         divisor = _ONE
         m = total if merge == _SUM else largest
     x = np.float32(lam * m)
-    finite = finite and _is_finite(total) and _is_finite(divisor) and _is_finite(m)
+    finite = finite and (merge == _MAX or _is_finite(total)) and _is_finite(divisor) and _is_finite(m)
     for k in range(alpha.size):
         if add[k]:
             f, t = _tau(half, shift, word, np.uint32(z[k]))
@@ -575,6 +575,15 @@ def _count_low(base: Any, z: Any, dtype: int, row_of: Any, histograms: Any) -> N
                 histograms[row, bits & np.uint32(0xFFFF)] += 1 if bits else 0
 
 
+def _check(base: Array, z: Array, theta: Array, alpha: Array, dtype: int) -> None:
+    """Another type would compile another kernel with other bits; another size would leave the arrays."""
+    uint = np.uint32 if dtype == F32 else np.uint16
+    if base.dtype != uint or z.dtype != uint or theta.dtype != np.float32 or alpha.dtype != np.float32:
+        raise ValueError("base and z are of the dtype's unsigned integers, theta and alpha float32")
+    if z.ndim != 2 or z.shape[1] < base.size or not z.shape[0] == theta.size == alpha.size:
+        raise ValueError("z has a row for every term, as long as the chunk")
+
+
 def merge_chunk(
     base: Array,
     z: Array,
@@ -595,8 +604,14 @@ def merge_chunk(
     change in the chunk may be left out. order: uint32[≥ n]; out: uint[≥ n], filled so that out[order[j]] is
     element j. theta: float32[K], `NO_TRIM`, `KEEP_NOTHING` or the smallest |t| kept; not used for terms that
     join by adding. alpha: float32[K]; add: bool[K]. dtype: BF16, F16 or F32. majority: Σ sign(e) over the
-    model, where the rules ask for it. All arrays are C-contiguous. See docs/numerics.md.
+    model, where the rules ask for it. All arrays are C-contiguous. Raises `ValueError` where they do not fit.
+    See docs/numerics.md.
     """
+    _check(base, z, theta, alpha, dtype)
+    if add.dtype != np.bool_ or add.shape != alpha.shape or order.dtype != np.uint32:
+        raise ValueError("add is bool[K] and order uint32")
+    if out.dtype != base.dtype or min(out.size, order.size) < base.size:
+        raise ValueError("out and order are as long as the chunk, out of the base's type")
     tie = np.float32(rules.tie(majority))
     lam = np.float32(rules.lambda_)
     return int(_merge_chunk(base, z, order, out, theta, alpha, add, lam, tie, rules.codes(), dtype))
@@ -604,6 +619,7 @@ def merge_chunk(
 
 def sum_of_signs(base: Array, z: Array, theta: Array, alpha: Array, rules: MergeRules, dtype: int) -> int:
     """Σ sign(e) over one chunk, an exact integer, of voting terms only; arguments as for `merge_chunk`."""
+    _check(base, z, theta, alpha, dtype)
     weigh, elect, _, _ = rules.codes()
     return int(_sum_of_signs(base, z, theta, alpha, weigh, elect, dtype))
 

@@ -127,7 +127,9 @@ def merge_tensor(
         divisor = torch.ones_like(b)
         m = total if rules.merge == "sum" else largest
     x = _binary32(rules.lambda_) * m
-    finite = e.isfinite() & total.isfinite() & divisor.isfinite() & m.isfinite()
+    finite = e.isfinite() & divisor.isfinite() & m.isfinite()
+    if rules.merge != "max":
+        finite &= total.isfinite()
     for k in range(len(terms)):
         finite &= t[k].isfinite()
         if k in members:

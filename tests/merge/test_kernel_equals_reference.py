@@ -124,7 +124,7 @@ def test_the_kernel_equals_the_reference(dtype: str, style: str, data: st.DataOb
     axes = data.draw(rules())
     count = data.draw(st.integers(1, 12))
     mixture = data.draw(terms(count, axes))
-    n = data.draw(st.sampled_from([1, 7, 64, 300]))
+    n = data.draw(st.sampled_from([1, 7, 64, 300, 1024, 2100]))
     base, afters = elements(data.draw(st.integers(0, 1 << 32)), dtype, count, style, n)
     want, strange = by_reference(base, afters, mixture, axes, dtype)
     out, bad = checkpoints.merge_by_kernel(base, afters, mixture, axes, dtype)
