@@ -26,7 +26,7 @@ RANK = dict.fromkeys(FOUNDATION, 0) | {name: rank for rank, name in enumerate(OR
 HEAVY = {
     "numba": ("codec/kernels.py", "merge/cpu.py"),
     "triton": ("merge/cuda.py",),
-    "torch": ("merge/reference.py", "merge/cuda.py", "merge/live.py", "behaviour/"),
+    "torch": ("merge/reference.py", "merge/cuda.py", "merge/live.py", "history/arrays.py", "behaviour/"),
     "transformers": ("merge/live.py", "behaviour/"),
 }
 TERMINAL = ("click", "rich", "getpass", "readline", "subprocess")  # only the command line may
@@ -190,7 +190,7 @@ OS_CHANGES = set(
     """.split()
 )
 PATH_CHANGES = set(
-    "chmod hardlink_to lchmod mkdir rename rmdir symlink_to touch unlink write_bytes write_text".split()
+    "chmod hardlink_to lchmod mkdir rmdir symlink_to touch unlink write_bytes write_text".split()
 )
 WRITE_FLAGS = {"O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC", "O_APPEND", "O_EXCL"}
 
@@ -280,6 +280,8 @@ def test_only_store_files_changes_the_disk() -> None:
         ("p.write_text('x')", True),
         ("p.unlink()", True),
         ("p.replace(q)", True),
+        ("p.rename(q)", True),
+        ("refs.rename(old, new)", False),
         ("s.replace('a', 'b')", False),
         ("dataclasses.replace(x, y=1)", False),
         ("shutil.rmtree(p)", True),
