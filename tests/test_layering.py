@@ -239,9 +239,7 @@ def change_of_disk(call: ast.Call, writers: set[str]) -> str | None:
     if method == "open" and owner.split(".")[0][:1].islower():
         mode = mode_of(call, 0)
         return f"{name}({mode!r})" if set(mode) <= set("rwaxbt+") and set(mode) & set("wax+") else None
-    if (
-        method == "replace"
-    ):  # Path.replace takes one path; str.replace takes two strings, others take keywords
+    if method in ("replace", "rename"):  # a path's take one path; those of strings and of refs take two words
         return name if len(call.args) == 1 and not call.keywords else None
     return name if method in PATH_CHANGES else None
 
