@@ -30,24 +30,6 @@ _NUMPY: Final = {
     "U64": "<u8",
     "F64": "<f8",
 }
-_TORCH: Final = {
-    "BOOL": "bool",
-    "U8": "uint8",
-    "I8": "int8",
-    "I16": "int16",
-    "U16": "uint16",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "I32": "int32",
-    "U32": "uint32",
-    "F32": "float32",
-    "C64": "complex64",
-    "I64": "int64",
-    "U64": "uint64",
-    "F64": "float64",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-}
 
 
 class TensorArray(np.ndarray[Any, Any]):
@@ -84,11 +66,9 @@ def arrays(
 
 def _made(spec: TensorSpec, raw: NDArray[np.uint8], as_torch: bool) -> Any:
     if as_torch:
-        import torch
+        from persona.merge.reference import as_tensor
 
-        dtype = getattr(torch, _TORCH.get(spec.dtype, "uint8"), torch.uint8)
-        tensor = torch.from_numpy(raw)
-        return tensor if spec.dtype not in _TORCH else tensor.view(dtype).reshape(spec.shape)
+        return as_tensor(raw, spec.dtype, spec.shape)
     name = _NUMPY.get(spec.dtype) or (f"<u{spec.unit}" if spec.units == spec.elements else "u1")
     array = raw.view(name)
     shaped = array.reshape(spec.shape) if array.size == spec.elements else array

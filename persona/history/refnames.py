@@ -76,7 +76,7 @@ def rename_branch(history: History, old: str | None, new: str, force: bool, pers
             raise Refused(f"{new} is the current branch; switch to another one first")
         history.store.refs.update(target, None, expect=held, who=who, when=when, why="branch: deleted")
     why = f"branch: renamed {old} to {new}"
-    history.store.refs.rename(ref, target, who=who, when=when, why=why)
+    history.store.refs.move(ref, target, who=who, when=when, why=why)
 
 
 def tags(history: History) -> list[RefInfo]:

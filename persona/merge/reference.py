@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -311,3 +312,33 @@ def _bits(tensor: torch.Tensor) -> torch.Tensor:
 
 def _canonical_nan(like: torch.Tensor) -> torch.Tensor:
     return torch.full_like(_bits(like), CANONICAL_NAN[like.dtype])
+
+
+def as_tensor(raw: Any, dtype: str, shape: Sequence[int]) -> torch.Tensor:
+    """Raw little-endian bytes (uint8[n], numpy, writable) as a tensor of a safetensors dtype, without a copy.
+
+    A dtype that torch does not have stays uint8[n].
+    """
+    name = _TORCH_NAMES.get(dtype)
+    flat = torch.from_numpy(raw)
+    return flat if name is None else flat.view(getattr(torch, name)).reshape(tuple(shape))
+
+
+_TORCH_NAMES = {
+    "BOOL": "bool",
+    "U8": "uint8",
+    "I8": "int8",
+    "I16": "int16",
+    "U16": "uint16",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I32": "int32",
+    "U32": "uint32",
+    "F32": "float32",
+    "C64": "complex64",
+    "I64": "int64",
+    "U64": "uint64",
+    "F64": "float64",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+}

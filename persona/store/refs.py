@@ -172,7 +172,7 @@ class Refs:
                 self._log(HEAD, old, new, who, when, why)
             self._write(HEAD, _PREFIX + value if kind == "ref" else value)
 
-    def rename(self, old_name: str, new_name: str, *, who: str, when: When, why: str) -> None:
+    def move(self, old_name: str, new_name: str, *, who: str, when: When, why: str) -> None:
         """Renames a ref that exists to a name that does not; HEAD follows when it is attached to it."""
         old_name, new_name = _full(old_name), _full(new_name)
         id = self.read(old_name)

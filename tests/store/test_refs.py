@@ -126,7 +126,7 @@ def test_a_name_may_become_a_directory_of_names_and_back_again(store: Store) -> 
 
 def test_renaming_takes_head_along(store: Store) -> None:
     advance(store.refs, ONE)
-    store.refs.rename(MAIN, "refs/heads/trunk", why="rename", **WHO)  # type: ignore[arg-type]
+    store.refs.move(MAIN, "refs/heads/trunk", why="rename", **WHO)  # type: ignore[arg-type]
     assert store.refs.head() == ("ref", "refs/heads/trunk")
     assert store.refs.list() == {"refs/heads/trunk": ONE}
     assert list(store.refs.problems()) == []
