@@ -56,7 +56,7 @@ class CommandLine:
 
     def json(self, *arguments: str | Path) -> Any:
         """The JSON of a command that must succeed."""
-        return json.loads(self.ok(*arguments, "--json"))
+        return json.loads(self.ok("--json", *arguments))
 
     def refused(self, exit_code: int, *arguments: str | Path) -> str:
         """The sentence of a command that must fail with that code, without a traceback."""

@@ -80,12 +80,7 @@ def test_log_draws_branches(grown: CommandLine) -> None:
     grown.ok("switch", "-c", "other", "HEAD~1")
     grown.ok("commit", "../suggesting", "-m", "more")
     drawn = grown.ok("log", "--oneline", "--graph", "--all").splitlines()
-    assert [
-        line[: line.index(re.findall(r"[0-9a-f]{8}", line)[0])] if "*" in line else line for line in drawn
-    ] in (
-        ["* ", "| * ", "|/", "* ", "* "],
-        ["* ", "| * ", "|/  ", "* ", "* "],
-    )
+    assert [re.sub(r"[0-9a-f]{8} .*", "", line) for line in drawn] == ["* ", "| * ", "|/", "* ", "* "]
     long = grown.ok("log", "--graph", "--all").splitlines()
     assert long[0].startswith("* commit ")
     assert long[1].startswith("| Author: ")

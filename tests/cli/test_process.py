@@ -86,19 +86,19 @@ def test_one_command_loads_one_command(grown: CommandLine) -> None:
 def test_a_reader_that_leaves_early_is_no_error(grown: CommandLine) -> None:
     for _ in range(3):
         grown.ok("commit", "--allow-empty", "-m", "x" * 100_000)
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [*PROGRAM, "log"],
         cwd=grown.directory,
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    process.stdout.read(10)
-    process.stdout.close()
-    assert process.stderr.read() == b""
-    assert process.wait() == 0
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(10)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0
 
 
 def on_a_terminal(directory: Path, *words: str, **more: str) -> tuple[int, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,7 +17,9 @@ from persona.cli.options import (
     read_message,
     threads_option,
 )
-from persona.history.repository import Repository
+
+if TYPE_CHECKING:
+    from persona.history.repository import Repository
 
 
 @declare(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import NamedTuple
 
 import click
 
 from persona.cli.command import declare
 from persona.cli.invocation import Invocation
 from persona.errors import UnknownName, UsageError
-
-if TYPE_CHECKING:
-    from persona.history.config import Config
 
 
 @declare(
@@ -36,30 +34,32 @@ def command(
     if listing == (key is not None) or (unset and value is not None):
         raise UsageError("give a KEY to read, a KEY and a VALUE to set, or --list")
     if user:
-        _run(call, call.user_settings(), key, value, unset, listing, user=True)
+        own = call.user_settings()
+        _run(call, _Settings(own.get, own.set, own.unset, own.values), key, value, unset)
     else:
         with call.repository() as repo:
-            _run(call, repo.config, key, value, unset, listing, user=False)
+            settings = _Settings(repo.config_get, repo.config_set, repo.config_unset, repo.config_list)
+            _run(call, settings, key, value, unset)
 
 
-def _run(
-    call: Invocation,
-    settings: Config,
-    key: str | None,
-    value: str | None,
-    unset: bool,
-    listing: bool,
-    *,
-    user: bool,
-) -> None:
-    if key is None or listing:
-        values = settings.values()
+class _Settings(NamedTuple):
+    """What can be done with settings, of a repository or of the user alone."""
+
+    get: Callable[[str], str | None]
+    set: Callable[[str, str], None]
+    unset: Callable[[str], None]
+    list: Callable[[], dict[str, str]]
+
+
+def _run(call: Invocation, settings: _Settings, key: str | None, value: str | None, unset: bool) -> None:
+    if key is None:
+        values = settings.list()
         call.answer(values, [f"{name}={setting}" for name, setting in values.items()])
     elif unset:
-        settings.unset(key, user=user)
+        settings.unset(key)
         call.report({"unset": key}, [])
     elif value is not None:
-        settings.set(key, value, user=user)
+        settings.set(key, value)
         call.report({"key": key, "value": value}, [])
     else:
         found = settings.get(key)

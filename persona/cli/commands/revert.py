@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
 import click
 
 from persona.cli import render
 from persona.cli.command import declare
 from persona.cli.invocation import Invocation
 from persona.cli.options import EDITOR_HINT, edit_message
-from persona.errors import UsageError
+from persona.errors import UnknownRevision, UsageError
+
+if TYPE_CHECKING:
+    from persona.history.repository import Repository
 
 
 @declare(
@@ -47,7 +53,7 @@ def command(
     assert name is not None
     with call.repository() as repo:
         if edit:
-            message = edit_message(call, message or f'Revert "{name}"', EDITOR_HINT)
+            message = edit_message(call, message or _draft(repo, name, vector is not None), EDITOR_HINT)
         result = repo.revert(
             name,
             vector=vector is not None,
@@ -58,3 +64,12 @@ def command(
         )
     call.remarks(result.notes)
     call.report(result, render.commit_lines(result))
+
+
+def _draft(repo: Repository, name: str, vector: bool) -> str:
+    """The message that the editor starts with: the one that would be written without it."""
+    if not vector:
+        with suppress(UnknownRevision):
+            entry = repo.entry(name)
+            return f'Revert "{entry.subject}"\n\nThis reverts commit {entry.id}.'
+    return f'Revert vector "{name}"'
