@@ -1,0 +1,148 @@
+"""SIGKILL at any call that changes the disk, in commit and in checkout: the oracle of docs/invariants.md holds.
+
+(a) each acknowledged commit reads back bit for bit; (b) each ref holds its old or its new value; (c)
+`fsck --full` finds nothing wrong; (d) the next command works with no cleanup; the old weights are whole.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import persona
+from persona.store.files import replaced_calls
+from persona.weights.checkpoint import Checkpoint
+from tests.merge.models import Model, write_model
+from tests.store.disks import Counting
+
+KILLS = 25
+"""Places of each command at which it is killed: 50 in all."""
+
+
+class Deadly(Counting):
+    """Counts the calls that change the disk; the process dies before number `at`."""
+
+    def __init__(self, at: int | None = None) -> None:
+        super().__init__()
+        self.at = at
+
+    def step(self, name: str) -> None:
+        super().step(name)
+        if self.count == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def model(seed: int) -> Model:
+    random_ = np.random.default_rng(seed)
+    names = [f"model.layers.{i}.weight" for i in range(4)]
+    numbers = {name: random_.normal(size=300).astype(np.float32) for name in names}
+    return {name: ("F32", (30, 10), values.view(np.uint32)) for name, values in numbers.items()}
+
+
+def directory(path: Path, content: Model) -> Path:
+    path.mkdir()
+    write_model(path / "model.safetensors", content)
+    (path / "config.json").write_text('{"model_type": "llama"}')
+    return path
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> dict[str, Path]:
+    return {name: directory(tmp_path / name, model(seed)) for seed, name in enumerate(("base", "one", "two"))}
+
+
+def repository(path: Path, models: dict[str, Path]) -> Path:
+    with persona.Repository.init(path, base=models["base"], chunk=64) and persona.open(path) as repo:
+        repo.commit(models["one"], message="one")
+        repo.checkout()
+    return path
+
+
+def calls_of(work: Callable[[], None]) -> int:
+    with replaced_calls(Deadly()) as counting:
+        work()
+    assert isinstance(counting, Deadly)
+    return counting.count
+
+
+def killed(work: Callable[[], None], at: int) -> None:
+    child = os.fork()
+    if not child:
+        with replaced_calls(Deadly(at)):
+            work()
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+
+
+def places(count: int, seed: int) -> list[int]:
+    return sorted(random.Random(seed).sample(range(1, count + 1), min(KILLS, count)))
+
+
+def weights(path: Path) -> dict[str, bytes]:
+    with Checkpoint.open(path) as checkpoint:
+        found = {}
+        for name, (spec, _) in checkpoint.tensors.items():
+            data = bytearray(spec.nbytes)
+            checkpoint.read_into(name, 0, data)
+            found[name] = bytes(data)
+        return found
+
+
+def raw(content: Model) -> dict[str, bytes]:
+    return {name: bits.tobytes() for name, (_, _, bits) in content.items()}
+
+
+def check_whole(path: Path) -> None:
+    with persona.open(path) as repo:
+        found = repo.fsck(full=True)
+        assert found.ok, found.problems
+
+
+def test_commit_killed_anywhere_loses_nothing(tmp_path: Path, models: dict[str, Path]) -> None:
+    def commit(path: Path) -> None:
+        with persona.open(path) as repo:
+            repo.commit(models["two"], message="two")
+
+    rehearsal = repository(tmp_path / "rehearsal", models)
+    for at in places(calls_of(lambda: commit(rehearsal)), seed=1):
+        path = repository(tmp_path / f"repository{at}", models)
+        with persona.open(path) as repo:
+            old = repo.resolve("HEAD")
+        killed(lambda path=path: commit(path), at)  # type: ignore[misc]
+        check_whole(path)
+        assert weights(path) == raw(model(1))
+        with persona.open(path) as repo:
+            now = repo.entry("HEAD")
+            assert old in (now.id, *now.parents)
+            repo.checkout(old, force=True)
+            assert weights(path) == raw(model(1))
+            repo.checkout("main", force=True)
+            if repo.resolve("HEAD") == old:
+                repo.commit(models["two"], message="two")
+            assert set(repo.entry("HEAD").recipe.vectors) == {"one", "two"}
+        check_whole(path)
+
+
+@pytest.mark.parametrize("size", [None, 2000])
+def test_checkout_killed_anywhere_leaves_whole_weights(
+    tmp_path: Path, models: dict[str, Path], size: int | None
+) -> None:
+    def checkout(path: Path) -> None:
+        with persona.open(path) as repo:
+            repo.checkout("HEAD~1", max_shard_size=size)
+
+    rehearsal = repository(tmp_path / "rehearsal", models)
+    for at in places(calls_of(lambda: checkout(rehearsal)), seed=2)[:: 1 if size is None else 2]:
+        path = repository(tmp_path / f"repository{at}", models)
+        killed(lambda path=path: checkout(path), at)  # type: ignore[misc]
+        check_whole(path)
+        assert weights(path) in (raw(model(1)), raw(model(0)))
+        with persona.open(path) as repo:
+            repo.checkout("main", force=True)
+        assert weights(path) == raw(model(1))
