@@ -1,9 +1,8 @@
 """The cut-offs of a plan: found exactly, once, and kept in the cache.
 
 A cut-off belongs to a vector, a scope, a rank and a density (docs/numerics.md, "Trim"); filters and α do not
-move it. Under
-``tensor`` it is sought tensor by tensor, under ``global`` over all that the base merges, under ``joint`` over
-the same tensor of every voting term that the filters admit. What was found for a vector is kept in
+move it. Under ``tensor`` it is sought tensor by tensor, under ``global`` over all that the base merges,
+under ``joint`` over the same tensor of every term whose filter admits it. What was found for a vector is kept in
 ``cache/thresholds/``, beside how many elements it keeps; ``joint`` cut-offs and the majority sign belong to a
 whole recipe and are kept under its digest.
 """
@@ -140,8 +139,8 @@ def _find_joint(found: Cutoffs, tensors: list[TensorPlan], threads: int, progres
     if missing:
 
         def select(tensor: TensorPlan, walk: _Walk) -> Found:
-            elements = tensor.voters * tensor.spec.elements
-            vectors = [plan.recipe.terms[index].vector for index in tensor.terms if index in votes]
+            elements = tensor.admitted * tensor.spec.elements
+            vectors = [plan.recipe.terms[index].vector for index in tensor.terms]
             return walk.select(tensor.spec, vectors, elements, joint_rank(density, elements))
 
         found.by_tensor.update(_by_tensor(plan, missing, select, threads, progress))

@@ -37,13 +37,13 @@ WAYS = ("base", "lone", "merge")
 class TensorPlan:
     """One tensor: its way, the indices of the terms that reach it in canonical order, and its key.
 
-    `voters` counts the voting terms whose filters admit it, whether they changed it or not.
+    `admitted` counts the terms whose filters admit it, whether they changed it or not.
     """
 
     spec: TensorSpec
     way: str
     terms: tuple[int, ...]
-    voters: int
+    admitted: int
     key: str
 
 
@@ -100,13 +100,12 @@ def plan(store: Store, recipe: Recipe, base: Base, vectors: Mapping[str, Vector]
         if spec.merged:
             admitted = everything if unfiltered else tuple(i for i in everything if admits[i](spec.name))
         reaching = tuple(i for i in admitted if spec.name in tables[terms[i].vector])
-        voters = sum(terms[i].join == "vote" for i in admitted)
-        way_and_seed = ways.get((reaching, voters))
+        way_and_seed = ways.get((reaching, len(admitted)))
         if way_and_seed is None:
-            way_and_seed = ways[reaching, voters] = _way(recipe, base, reaching, voters)
+            way_and_seed = ways[reaching, len(admitted)] = _way(recipe, base, reaching, len(admitted))
         way, seed = way_and_seed
         key = blake3(seed + spec.name.encode()).hexdigest()
-        tensors.append(TensorPlan(spec, way, reaching, voters, key))
+        tensors.append(TensorPlan(spec, way, reaching, len(admitted), key))
     return Plan(store, recipe, base, base_table, vectors, tables, tuple(tensors))
 
 
@@ -116,7 +115,7 @@ def keeps_everything(recipe: Recipe, term: Term) -> bool:
     return rules.trim == "none" or term.join == "add" or float(term.density or rules.density or "1") == 1.0
 
 
-def _way(recipe: Recipe, base: Base, reaching: tuple[int, ...], voters: int) -> tuple[str, bytes]:
+def _way(recipe: Recipe, base: Base, reaching: tuple[int, ...], admitted: int) -> tuple[str, bytes]:
     """The way of the tensors that these terms reach, and what their keys start with."""
     if not reaching:
         return "base", _seed(["base", base.digest])
@@ -136,7 +135,7 @@ def _way(recipe: Recipe, base: Base, reaching: tuple[int, ...], voters: int) -> 
         for term in terms
     ]
     whole = [
-        voters if rules.trim == "joint" else None,
+        admitted if rules.trim == "joint" else None,
         recipe.encode().hex() if rules.on_tie == "majority" else None,
     ]
     return "merge", _seed(["merge", base.digest, axes, _hex32(lambda_), effects, whole])

@@ -7,8 +7,8 @@ the terms. What the page leaves open is settled here:
 - A coordinate whose e is NaN (infinite changes against each other) elects nobody and is not finite, whatever
   else holds.
 - D = ±inf is not finite although m would be 0: nothing that follows from it is "x = 0".
-- Under trim = joint the stack holds the voting terms: a term with join = add is not trimmed and moves no
-  cut-off.
+- Under trim = joint the stack holds every term whose filter admits the tensor, those that join by adding too,
+  though these are not trimmed themselves.
 - A difference in a zero's sign alone is t = 0.
 
 torch is imported at the top: only tests and the CUDA checks import this module.
@@ -164,9 +164,7 @@ def thresholds(
         if term.keeps_everything(rules):
             found.append(NO_TRIM)
         elif rules.trim == "joint":
-            stack = [
-                taus[j][name] for j in range(len(terms)) if terms[j].join == "vote" and terms[j].admits(name)
-            ]
+            stack = [taus[j][name] for j in range(len(terms)) if terms[j].admits(name)]
             found.append(_joint(stack, density))
         else:
             scope = taus[k].values() if rules.trim == "global" else [taus[k][name]]
