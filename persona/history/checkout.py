@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from persona.errors import PersonaError, Refused, UsageError
+from persona.errors import PersonaError, Refused, SystemFault, UsageError
 from persona.history import moving, weights_state, worktree
 from persona.history.history import History
 from persona.history.materials import plan_of
@@ -54,7 +54,7 @@ def checkout(
     if options.device not in ("auto", "cpu", "cuda"):
         raise UsageError(f"device {options.device!r:.40} is not one of auto, cpu, cuda")
     if options.device == "cuda":
-        raise UsageError("this version computes weights on the CPU; use --device auto or cpu")
+        raise SystemFault("this version computes weights on the CPU alone; use --device auto or cpu")
     if out is not None:
         if branch is not None or not options.weights:
             raise UsageError(
