@@ -4,7 +4,7 @@
     0       4      magic "PVR1"
     4       1      kind: 1 + its place in `KINDS`
     5       1      version of the kind
-    6       1      number of segments, n ≤ 16
+    6       1      number of segments, n ≤ 64
     7       1      flags: 1 = relative to another object
     8       4      form, little-endian: how the codec laid the segments out; the store does not look at it
     12      32     id
