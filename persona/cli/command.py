@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from persona.cli.errors import USAGE
 from persona.cli.invocation import Invocation
 
 FILES = "persona.files"
@@ -44,12 +45,18 @@ class Command(click.Command):
 class CommandGroup(click.Group):
     """A command with commands of its own, such as `vector ls`."""
 
-    command_class = Command
-
     def __init__(self, *arguments: Any, example: str = "", **settings: Any) -> None:
         settings.setdefault("context_settings", {"help_option_names": ["-h", "--help"]})
+        settings["no_args_is_help"] = False
         super().__init__(*arguments, **settings)
         self.example = example
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does; nothing at all is answered with the help, as a usage error."""
+        if not args:
+            click.echo(ctx.get_help(), err=True)
+            ctx.exit(USAGE)
+        return super().parse_args(ctx, args)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The example."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 from click import style
@@ -20,7 +20,8 @@ _USUAL: dict[str, Any] = {"density": None, "only": (), "except": (), "join": "vo
 def diff_lines(diff: Diff) -> Iterator[str]:
     """The whole difference: what the recipe loses with `-`, what it gains with `+`, then each text file."""
     if diff.rules or diff.vectors:
-        yield style(f"diff recipe {_name(diff.from_)} {_name(diff.to)}", bold=True)
+        before = short(diff.from_) if diff.from_ else "nothing"
+        yield style(f"diff recipe {before} {short(diff.to) if diff.to else 'work tree'}", bold=True)
         yield from _rules_lines(diff.rules)
         for vector in diff.vectors:
             yield from _term_lines(vector)
@@ -44,6 +45,18 @@ def stat_lines(diff: Diff) -> Iterator[str]:
         yield " " + ", ".join(counted(count, noun) for count, noun in sums if count) + " changed"
 
 
+def brief_lines(diff: Diff, told: Collection[str]) -> Iterator[str]:
+    """What a commit changed besides the vectors that it brought or dropped, which are `told` already."""
+    for axis, change in diff.rules.items():
+        yield f" {style('~', fg='yellow')} {axis} {_value(change['from'])} → {_value(change['to'])}"
+    for vector in diff.vectors:
+        if vector.name not in told:
+            yield f" {style('~', fg='yellow')} {vector.name}  {_term_summary(vector)}"
+    for file in diff.file_changes:
+        sign, colour = {"added": ("+", "green"), "removed": ("-", "red")}.get(file.change, ("~", "yellow"))
+        yield f" {style(sign, fg=colour)} {file.path}"
+
+
 def change_lines(diff: Diff) -> Iterator[str]:
     """What `status` lists: one line for each thing that the next commit would hold."""
     for axis, change in diff.rules.items():
@@ -56,10 +69,6 @@ def change_lines(diff: Diff) -> Iterator[str]:
     for file in diff.file_changes:
         verb = {"added": "new file:", "removed": "deleted:"}.get(file.change, "modified:")
         yield f"{verb:<12}{file.path}"
-
-
-def _name(id: str | None) -> str:
-    return short(id) if id else "work tree"
 
 
 def _rules_lines(rules: dict[str, dict[str, Any]]) -> Iterator[str]:
@@ -91,9 +100,9 @@ def _term_lines(vector: TermChange) -> Iterator[str]:
 
 def _pair(key: str, before: Any, after: Any) -> Iterator[str]:
     if before not in (None, (), []):
-        yield _minus(f"{key} = {_value(before)}")
+        yield _minus(f"{key} = {_written(before)}")
     if after not in (None, (), []):
-        yield _plus(f"{key} = {_value(after)}")
+        yield _plus(f"{key} = {_written(after)}")
 
 
 def _term_summary(vector: TermChange) -> str:
@@ -116,6 +125,10 @@ def _value(value: Any) -> str:
         return "[" + ", ".join(f'"{item}"' for item in value) + "]"
     text = str(value)
     return short(text) if len(text) == 64 else text
+
+
+def _written(value: Any) -> str:
+    return f'"{_value(value)}"' if isinstance(value, str) else _value(value)
 
 
 def _plain(value: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from persona import __version__
-from persona.cli.command import common_options, write_example
+from persona.cli.command import CommandGroup, common_options
 from persona.cli.errors import guarded
 from persona.cli.invocation import Invocation
 
@@ -64,7 +64,7 @@ $ persona set listening --alpha 0.7 && persona commit -m "a little less"
 $ persona checkout"""
 
 
-class Persona(click.Group):
+class Persona(CommandGroup):
     """The group of all commands. A command is loaded when it is named, from the module of its name."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -97,10 +97,6 @@ class Persona(click.Group):
             with formatter.section(title):
                 formatter.write_dl(list(section.items()))
 
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The example."""
-        write_example(formatter, EXAMPLE)
-
     def main(
         self, args: Sequence[str] | None = None, prog_name: str | None = None, *ignored: Any, **settings: Any
     ) -> NoReturn:
@@ -114,7 +110,7 @@ class Persona(click.Group):
 
 @click.group(
     cls=Persona,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    example=EXAMPLE,
     options_metavar="[-C DIR] [-q] [-v]",
     subcommand_metavar="COMMAND …",
 )

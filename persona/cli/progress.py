@@ -32,7 +32,7 @@ class ProgressBar:
         if task is None:
             for other in self._tasks.values():
                 self._bar.update(other, visible=False)
-            task = self._tasks[label] = self._bar.add_task(label, total=total or None)
+            task = self._tasks[label] = self._bar.add_task(label, completed=done, total=total or None)
         self._bar.update(task, completed=done, total=total or None)
 
     def close(self) -> None:

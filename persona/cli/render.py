@@ -189,12 +189,14 @@ def moved_lines(head: Head, subject: str | None) -> Iterator[str]:
         yield f"HEAD is now at {short(head.id)}" + (f" {printable(subject)}" if subject else "")
 
 
-def weights_lines(weights: WeightsState) -> Iterator[str]:
+def weights_lines(weights: WeightsState, recipe_changed: bool = False) -> Iterator[str]:
     """What the weights in the work tree are, and what to type about it."""
     of = f" of {short(weights.revision)}" if weights.revision else ""
     match weights.state:
         case "clean":
-            yield "Weights: clean"
+            yield "Weights: those of HEAD" if recipe_changed else "Weights: clean"
+            if recipe_changed:
+                yield '  (use "persona checkout" to try those of the edited recipe)'
         case "absent":
             yield "Weights: absent"
             yield '  (use "persona checkout" to compute them)'

@@ -133,6 +133,19 @@ def test_the_second_vector_brings_the_advice_to_trim(grown: CommandLine) -> None
     assert "density=0.2" not in grown("commit", "-q", "--amend", "--no-edit").output
 
 
+def test_a_commit_of_the_recipe_says_what_changed(persona: CommandLine) -> None:
+    persona.ok("commit", "../listening", "-m", "listen")
+    persona.ok("set", "listening", "--alpha", "0.7")
+    persona.ok("set", "--merge", "density=0.2")
+    (persona.directory / "chat_template.jinja").write_text("bye\n")
+    said = persona.ok("commit", "-m", "a little less").splitlines()
+    assert said[1:] == [
+        " ~ density 1.00 → 0.20",
+        " ~ listening  α 1.00 → 0.70",
+        " ~ chat_template.jinja",
+    ]
+
+
 def test_add_edits_the_recipe_and_commits_nothing(persona: CommandLine) -> None:
     added = persona.json("add", "../listening")
     assert added["id"] is None
@@ -204,6 +217,7 @@ def test_revert_without_a_commit_edits_alone(grown: CommandLine) -> None:
 
 
 def test_an_unknown_revision_or_name_is_not_found(grown: CommandLine) -> None:
+    assert "checkout -- recipe.toml" in grown.refused(3, "checkout", "recipe.toml")
     for words in (
         ["log", "nowhere"],
         ["checkout", "nowhere"],

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from persona.cli.command import Command, CommandGroup
 from persona.cli.main import SECTIONS, cli
@@ -98,6 +99,10 @@ def test_an_unknown_command_is_a_usage_error_with_a_suggestion(outside: CommandL
 
 def test_no_command_at_all_shows_the_list(outside: CommandLine) -> None:
     assert "checkout  Compute the weights" in outside("--help").stdout
+    for words in ([], ["vector"]):
+        result = CliRunner().invoke(cli, words)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr.startswith("Usage: ")
 
 
 def test_the_version_is_printed(outside: CommandLine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,7 +11,10 @@ from persona.cli import render
 from persona.cli.command import declare, files_after_dashes
 from persona.cli.invocation import Invocation
 from persona.cli.options import parse_size, threads_option
-from persona.errors import UsageError
+from persona.errors import UnknownRevision, UsageError
+
+if TYPE_CHECKING:
+    from persona.history.repository import Repository
 
 
 @declare(
@@ -68,6 +72,7 @@ def command(
         _restore(call, files, rev, moved=branch is not None or out is not None)
         return
     with call.repository() as repo:
+        _check_revision(repo, rev)
         with call.progress() as progress:
             result = repo.checkout(
                 rev,
@@ -89,6 +94,17 @@ def command(
             lines += render.moved_lines(result.head, repo.entry().subject if detached else None)
     call.remarks(result.notes)
     call.report(result, [*lines, *render.checkout_lines(result)])
+
+
+def _check_revision(repo: Repository, rev: str | None) -> None:
+    """A file's name where a revision belongs is answered with what to type."""
+    if rev is not None and (repo.root / rev).is_file():
+        try:
+            repo.resolve(rev)
+        except UnknownRevision as error:
+            raise UnknownRevision(
+                f"{error.message}; `persona checkout -- {rev}` puts the file back"
+            ) from None
 
 
 def _restore(call: Invocation, files: Sequence[str], rev: str | None, moved: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,6 +21,7 @@ from persona.cli.options import (
 
 if TYPE_CHECKING:
     from persona.history.repository import Repository
+    from persona.history.results import CommitResult
 
 
 @declare(
@@ -73,8 +75,15 @@ def command(
                 progress=progress,
                 **import_arguments(options),
             )
-    call.remarks(result.notes)
-    call.report(result, render.commit_lines(result))
+        call.remarks(result.notes)
+        call.report(result, _lines(repo, result))
+
+
+def _lines(repo: Repository, result: CommitResult) -> Iterator[str]:
+    yield from render.commit_lines(result)
+    if result.id is not None and result.parents:
+        _, diff = repo.show(result.id)
+        yield from diffs.brief_lines(diff, {vector.name for vector in result.vectors})
 
 
 def _written(

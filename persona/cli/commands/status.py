@@ -50,7 +50,7 @@ def _lines(status: Status) -> Iterator[str]:
         yield "Changes to be committed:"
         yield "\t" + click.style("modified:   recipe.toml", fg="green")
         yield ""
-    yield from render.weights_lines(status.weights)
+    yield from render.weights_lines(status.weights, status.recipe_changed)
     if not changes and not status.recipe_changed and status.problem is None:
         yield ""
         yield "nothing to commit, work tree clean"
