@@ -6,12 +6,15 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from persona.cli.invocation import Invocation
-from persona.errors import Refused, UsageError
+from persona.errors import InvalidInput, Refused, UsageError
+
+if TYPE_CHECKING:
+    from persona.history.repository import Repository
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -79,16 +82,43 @@ def threads_option(function: F) -> F:
     )(function)
 
 
-def parse_size(ctx: click.Context, parameter: click.Parameter, text: str | None) -> int | None:
-    """Bytes, from 5GB, 500MB or 2GiB: an option's callback."""
-    if text is None:
-        return None
+def parse_threads(text: str) -> int:
+    """A number of threads; `ValueError` for anything else."""
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"{text!r:.60} is no number of threads")
+    return int(text)
+
+
+def size_option(ctx: click.Context, parameter: click.Parameter, text: str | None) -> int | None:
+    """The callback of an option that takes bytes."""
+    try:
+        return None if text is None else parse_size(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, parameter) from None
+
+
+def parse_size(text: str) -> int:
+    """Bytes, from 5GB, 500MB or 2GiB; `ValueError` for anything else."""
     found = _SIZE.fullmatch(text.strip())
     power = _UNITS.index(found[2].lower() or " ") if found else 0
     count = int(float(found[1]) * (1024 if found[3] else 1000) ** power) if found else 0
     if count < 1:
-        raise click.BadParameter(f"{text!r} is no size; write 5GB, 500MB or 2GiB", ctx, parameter)
+        raise ValueError(f"{text!r:.60} is no size; write 5GB, 500MB or 2GiB")
     return count
+
+
+Setting = TypeVar("Setting")
+
+
+def setting(
+    repo: Repository, key: str, flag: Setting | None, parse: Callable[[str], Setting]
+) -> Setting | None:
+    """What a flag says, else the setting `key`. `InvalidInput` for a setting that cannot be taken."""
+    text = repo.config_get(key) if flag is None else None
+    try:
+        return flag if text is None else parse(text)
+    except ValueError as error:
+        raise InvalidInput(f"config {key}: {error}") from None
 
 
 def read_message(call: Invocation, paragraphs: tuple[str, ...], file: str | None) -> str | None:

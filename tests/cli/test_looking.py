@@ -228,6 +228,15 @@ def test_settings(grown: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert grown.refused(3, "config", "--unset", "user.email")
 
 
+def test_checkout_takes_its_defaults_from_the_settings(grown: CommandLine) -> None:
+    grown.ok("config", "checkout.max-shard-size", "16B")
+    grown.ok("config", "checkout.threads", "1")
+    assert "model.safetensors.index.json" in grown.json("checkout")["files"]
+    assert grown.json("checkout", "--max-shard-size", "1GB")["files"] == ["model.safetensors"]
+    grown.ok("config", "checkout.threads", "many")
+    assert "checkout.threads" in grown.refused(4, "checkout")
+
+
 def test_plumbing(grown: CommandLine) -> None:
     id = grown.ok("rev-parse", "HEAD").strip()
     assert re.fullmatch(FULL_ID, id)

@@ -10,11 +10,13 @@ import click
 from persona.cli import render
 from persona.cli.command import declare, files_after_dashes
 from persona.cli.invocation import Invocation
-from persona.cli.options import parse_size, threads_option
+from persona.cli.options import parse_size, parse_threads, setting, size_option, threads_option
 from persona.errors import UnknownRevision, UsageError
 
 if TYPE_CHECKING:
     from persona.history.repository import Repository
+
+DEVICES = ("auto", "cpu", "cuda")
 
 
 @declare(
@@ -29,14 +31,12 @@ if TYPE_CHECKING:
 @click.argument("rev", required=False)
 @click.option("-b", "branch", metavar="NEW", help="Make branch NEW at REV and go there.")
 @click.option("-o", "--out", metavar="OUT", help="Write a model directory there instead; HEAD stays.")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute."
-)
+@click.option("--device", type=click.Choice(DEVICES), help="Where to compute.")
 @threads_option
 @click.option(
     "--max-shard-size",
     metavar="S",
-    callback=parse_size,
+    callback=size_option,
     help="Split the weights into files of at most S (5GB).",
 )
 @click.option("--dtype", metavar="D", help="With -o: write floats as bfloat16, float16 or float32.")
@@ -51,7 +51,7 @@ def command(
     rev: str | None,
     branch: str | None,
     out: str | None,
-    device: str,
+    device: str | None,
     threads: int | None,
     max_shard_size: int | None,
     dtype: str | None,
@@ -78,9 +78,9 @@ def command(
                 rev,
                 branch=branch,
                 out=None if out is None else call.path(out),
-                device=device,
-                threads=threads,
-                max_shard_size=max_shard_size,
+                device=setting(repo, "checkout.device", device, str) or "auto",
+                threads=setting(repo, "checkout.threads", threads, parse_threads),
+                max_shard_size=setting(repo, "checkout.max-shard-size", max_shard_size, parse_size),
                 dtype=dtype,
                 weights=not no_weights,
                 force=force,

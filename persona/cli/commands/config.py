@@ -29,7 +29,7 @@ def command(
     """Read and write settings.
 
     KEY alone prints its value: the repository's, else the user's. KEY VALUE sets it. Known keys: user.name,
-    user.email, and the defaults of merge.* and checkout.* and commit.checkout.
+    user.email, commit.checkout, checkout.device, checkout.threads and checkout.max-shard-size.
     """
     if listing == (key is not None) or (unset and value is not None):
         raise UsageError("give a KEY to read, a KEY and a VALUE to set, or --list")
