@@ -1,4 +1,4 @@
-"""SIGKILL at any call that changes the disk, in commit and in checkout: the oracle of docs/invariants.md holds.
+"""SIGKILL at any call that changes the disk, in commit and checkout: the oracle of docs/invariants.md holds.
 
 (a) each acknowledged commit reads back bit for bit; (b) each ref holds its old or its new value; (c)
 `fsck --full` finds nothing wrong; (d) the next command works with no cleanup; the old weights are whole.
