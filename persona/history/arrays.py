@@ -35,8 +35,8 @@ _NUMPY: Final = {
 class TensorArray(np.ndarray[Any, Any]):
     """An array that knows the safetensors dtype of its elements: `tensor_dtype`.
 
-    Where numpy has no such dtype the elements are unsigned integers of the same width (bf16: uint16), or the raw bytes
-    where an element is narrower than a byte or numpy knows no integer of its width.
+    Where numpy has no such dtype the elements are unsigned integers of the same width (bf16: uint16), or the
+    raw bytes where an element is narrower than a byte or numpy knows no integer of its width.
     """
 
     tensor_dtype: str
@@ -48,7 +48,7 @@ class TensorArray(np.ndarray[Any, Any]):
 def arrays(
     history: History, recipe: Recipe, *, torch: bool, threads: int | None, progress: Progress | None
 ) -> Iterator[tuple[str, Any]]:
-    """(name, array) of every tensor of a recipe, in byte order of names; one tensor is in memory at a time."""
+    """(name, array) of every tensor of a recipe, in byte order of names; one is in memory at a time."""
     plan = plan_of(history, recipe)
     raw: NDArray[np.uint8] | None = None
     for tensor in plan.tensors:

@@ -1,8 +1,8 @@
 """`checkout`: HEAD, text files and weights of one revision in the work tree; or a model directory elsewhere.
 
-Order: the weights are computed into unpublished files; then the text files are put in place, each whole; then the weights are
-published, whole; then HEAD moves; then it is noted what the weights are. Cut short anywhere, the same command again
-completes it.
+Order: the weights are computed into unpublished files; then the text files are put in place, each whole; then
+the weights are published, whole; then HEAD moves; then it is noted what the weights are. Cut short anywhere,
+the same command again completes it.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _as_it_stands(history: History, options: Options, started: float) -> Checkou
     same = weights_state.key_of(recipe) == weights_state.key_of(history.recipe_of(head))
     revision = head if same else None
     nothing = FileMove({}, {}, ())
-    return _place(history, recipe, revision, nothing, lambda: [], options, started)
+    return _place(history, recipe, revision, nothing, list, options, started)
 
 
 def _move(

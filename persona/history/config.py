@@ -1,7 +1,7 @@
 """**config** — TOML that a user writes: the repository's file and the user's own, the repository's first.
 
-A key is dotted (`user.name`, `commit.checkout`). The text is the user's: an edit keeps its comments, and a file that cannot
-be read is `InvalidInput` with its line.
+A key is dotted (`user.name`, `commit.checkout`). The text is the user's: an edit keeps its comments, and a
+file that cannot be read is `InvalidInput` with its line.
 """
 
 from __future__ import annotations

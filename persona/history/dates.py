@@ -1,4 +1,5 @@
-"""Dates as a user types them: `yesterday`, `last week`, `1.week.ago`, `2 hours ago`, `2026-11-15`, `2026-11-15 12:30`, `@1763200000`.
+"""Dates as a user types them: `yesterday`, `last week`, `1.week.ago`, `2 hours ago`, `2026-11-15`,
+`2026-11-15 12:30`, `@1763200000`.
 
 A date without a time means its first second or, where a moment *at* that date is asked for, its last.
 """

@@ -1,4 +1,6 @@
-"""Edits of `recipe.toml` on behalf of a command: `set`, `rm`, `mv`. The new text must mean something before it is written."""
+"""Edits of `recipe.toml` on behalf of a command: `set`, `rm`, `mv`. The new text must mean something before
+it is written.
+"""
 
 from __future__ import annotations
 

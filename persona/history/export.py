@@ -1,4 +1,6 @@
-"""`checkout -o`: a model directory elsewhere, with its config, tokenizer and template files; HEAD and work tree stay."""
+"""`checkout -o`: a model directory elsewhere, with its config, tokenizer and template files; HEAD and work
+tree stay.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from persona.errors import UsageError
+from persona.history import worktree
 from persona.history.checkout import Options, chosen_recipe, compute, finite_notes
 from persona.history.history import History
 from persona.history.materials import plan_of
 from persona.history.recipe_text import RECIPE_FILE
 from persona.history.results import CheckoutResult
-from persona.history import worktree
 from persona.objects.digest import weights_digest
 from persona.objects.names import check_file_path
 from persona.objects.tensors import TensorSpec

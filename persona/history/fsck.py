@@ -1,7 +1,9 @@
-"""`fsck`: the bytes of every record, ref and reflog, and that whatever a ref names is complete. Walks are iterative.
+"""`fsck`: the bytes of every record, ref and reflog, and that whatever a ref names is complete. Walks are
+iterative.
 
-Roots are refs, HEAD, reflogs, and the recipe in the work tree. What no root reaches is counted, and no problem: an interrupted
-command leaves such things behind. `full` recomputes every id, also those over decoded elements.
+Roots are refs, HEAD, reflogs, and the recipe in the work tree. What no root reaches is counted, and no
+problem: an interrupted command leaves such things behind. `full` recomputes every id, also those over decoded
+elements.
 """
 
 from __future__ import annotations
@@ -95,7 +97,9 @@ def _roots(history: History) -> Iterator[tuple[str, str, str | None]]:
 
 @dataclass
 class _Reach:
-    """Everything that the roots lead to; what is missing, of another kind, or contradicts itself becomes a problem."""
+    """Everything that the roots lead to; what is missing, of another kind, or contradicts itself becomes a
+    problem.
+    """
 
     history: History
     present: dict[str, str]

@@ -1,4 +1,5 @@
-"""**history** — the decoded objects of one repository, and where HEAD stands. Every module of this folder works on one.
+"""**history** — the decoded objects of one repository, and where HEAD stands. Every module of this folder
+works on one.
 
 Invariant: a value handed out was verified by its id when it was read.
 """
@@ -141,6 +142,8 @@ class History:
             return base_ids[0]
 
         def vector(text: str) -> str:
+            if is_id(text) and self._is_checked(base_ids[0], text):
+                return text  # should it be missing, that is the store's damage and no fault of the text
             id = self.resolve_object(text, "vector")
             if not self._is_checked(base_ids[0], id):
                 self.require_vector_of(base_ids[0], id)
@@ -153,8 +156,8 @@ class History:
         vector, base = self.vector(id), self.base(base_id)
         if vector.base != base.digest:
             raise InvalidInput(
-                f"vector {abbreviate(id)} belongs to {self.base_words(vector.base)}, not to this recipe's base"
-                f" {self.base_words(base.digest)}; import its fine-tune against this base"
+                f"vector {abbreviate(id)} belongs to {self.base_words(vector.base)}, not to this recipe's"
+                f" base {self.base_words(base.digest)}; import its fine-tune against this base"
             )
 
     def base_words(self, digest: str) -> str:
@@ -180,7 +183,9 @@ class History:
         return abbreviate(id)
 
     def resolve_object(self, text: str, kind: str) -> str:
-        """The id of an object of one kind by the start of its id. Raises `UnknownName`, listing what is ambiguous."""
+        """The id of an object of one kind by the start of its id. Raises `UnknownName`, listing what is
+        ambiguous.
+        """
         found = self.objects_starting(text)
         ids = [id for id, found_kind in found if found_kind == kind]
         if len(ids) == 1:
@@ -202,7 +207,7 @@ class History:
         return self.store.objects.ids_with_prefix(text)
 
     def _is_checked(self, base: str, vector: str) -> bool:
-        """Whether HEAD's recipe joins this base and this vector, so that they were checked when it was made."""
+        """Whether HEAD's recipe joins this base and this vector, so that they were checked then."""
         try:
             head = self.store.refs.head_id()
             recipe = self.recipe_of(head) if head else None

@@ -1,4 +1,6 @@
-"""Who commits, and when. The library asks its caller, then the config, then the system's account: never the environment."""
+"""Who commits, and when. The library asks its caller, then the config, then the system's account: never the
+environment.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from persona.objects.commit import MAX_OFFSET, MAX_SECONDS, MIN_SECONDS, Person
 
 
 def person(config: Config, given: Person | None = None) -> Person:
-    """The one given, checked; else `user.name` and `user.email` of the config, else the account and host; now."""
+    """The one given, checked; else `user.name` and `user.email` of the config, else the account and host;
+    now.
+    """
     if given is not None:
         return check_person(given)
     account_name, account_email = account()

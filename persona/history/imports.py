@@ -1,4 +1,6 @@
-"""Checkpoints into the repository: the base that `init` takes, and the vector that `add` and `commit PATH` take."""
+"""Checkpoints into the repository: the base that `init` takes, and the vector that `add` and `commit PATH`
+take.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,8 @@ class Added:
 
 
 def add(history: History, path: Path, options: Options) -> Added:
-    """Imports the checkpoint at `path` as a vector and names it in `recipe.toml`. The caller holds the work tree's lock.
+    """Imports the checkpoint at `path` as a vector and names it in `recipe.toml`. The caller holds the work
+    tree's lock.
 
     Nothing in the work tree changes unless all of it can be done.
     """
@@ -73,7 +76,7 @@ def add(history: History, path: Path, options: Options) -> Added:
     inside = path.resolve() == history.root.resolve() or path.resolve().parent == history.root.resolve()
     if inside and (options.onto is None or options.name is None):
         raise UsageError(
-            f"{path} is the work tree itself: say which revision its weights were trained from with --onto REV,"
+            f"{path} is the work tree itself: say which revision it was trained from with --onto REV,"
             " and name the vector with -n NAME"
         )
     name = options.name if options.name is not None else default_name(path)
@@ -130,7 +133,9 @@ def refuse_without_path(options: Options) -> None:
 
 
 def default_name(path: Path) -> str:
-    """PATH's last part, its parent's for `checkpoint-N`; a weights file's own name, its directory's for `model…`."""
+    """PATH's last part, its parent's for `checkpoint-N`; a weights file's own name, its directory's for
+    `model…`.
+    """
     place = path.absolute()
     part = place.name or place.parent.name
     if part.endswith((".safetensors", ".safetensors.index.json")) and not place.is_dir():
@@ -147,7 +152,7 @@ def default_name(path: Path) -> str:
 
 
 def checked_keys(text: str, name: str, options: Options) -> dict[str, Any]:
-    """The keys of a term that the options set, as canonical decimals; `InvalidInput` names the term's line."""
+    """The keys of a term that options set, as canonical decimals; `InvalidInput` names the term's line."""
     keys: dict[str, Any] = {}
     for key, value, check in (
         ("alpha", options.alpha, check_strength),
@@ -168,7 +173,9 @@ def checked_keys(text: str, name: str, options: Options) -> dict[str, Any]:
 
 
 def checked(text: str, path: tuple[str, ...], check: Any) -> Any:
-    """The result of `check`; its `InvalidInput` gets the line of `path` in the recipe text, where the text has it."""
+    """The result of `check`; its `InvalidInput` gets the line of `path` in the recipe text, where the text
+    has it.
+    """
     try:
         return check()
     except InvalidInput as error:
@@ -290,7 +297,7 @@ def init(
 
 
 def default_base_name(path: Path) -> str:
-    """The base's name from its directory's (a file's parent's), with what no ref may hold replaced by a dash."""
+    """The base's name from its directory's (a file's parent's), with what no ref may hold made a dash."""
     place = path.absolute()
     if not place.is_dir():
         place = place.parent

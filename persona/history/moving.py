@@ -1,7 +1,7 @@
 """Moving HEAD and the text files: what `checkout`, `switch`, `reset` and `restore` share.
 
-A tracked file that was edited and that a move would overwrite stops the move, by name, unless it is forced; an edited file that
-is the same on both sides is carried along.
+A tracked file that was edited and that a move would overwrite stops the move, by name, unless it is forced;
+an edited file that is the same on both sides is carried along.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def target_of(history: History, text: str) -> Target:
 
 
 def plan_files(history: History, to: str, *, force: bool) -> FileMove:
-    """What moving the work tree from HEAD to commit `to` changes. Raises `Refused` naming edits that would be lost."""
+    """What moving the work tree from HEAD to commit `to` changes. Raises `Refused` naming edits that would be
+    lost.
+    """
     before = history.files_of(history.head_commit())
     after = history.files_of(to)
     here = worktree.snapshot(history.root, {*before, *after})

@@ -54,12 +54,22 @@ def remove_term(text: str, name: str) -> str:
     """The text without term `name`. Raises `UnknownName` when there is no such term."""
     document = _document(text)
     _term(document, name)
+    path = ("vectors", name)
+    start = header_line(text, path)
+    if start is not None:
+        lines = text.split("\n")
+        del lines[start : _last_line(lines, start) + 1]
+        if start < len(lines) and not lines[start].strip() and (start == 0 or not lines[start - 1].strip()):
+            del lines[start]
+        shorter = "\n".join(lines).rstrip("\n") + "\n"
+        if _is_toml(shorter) and name not in load(shorter).get("vectors", {}):
+            return shorter
     del document["vectors"][name]
     return tomlkit.dumps(document)
 
 
 def rename_term(text: str, old: str, new: str) -> str:
-    """The text with term `old` named `new`. Raises `UnknownName`, and `Refused` when the new name is taken."""
+    """The text with term `old` named `new`. Raises `UnknownName`, `Refused` when the new name is taken."""
     check_vector_name(new)
     document = _document(text)
     _term(document, old)
@@ -121,7 +131,9 @@ def _is_toml(text: str) -> bool:
 
 
 def _assigned(text: str, path: tuple[str, ...], keys: Mapping[str, Any]) -> str:
-    """The text with keys of the table at `path` set: in place where they stand, else after the table's last key."""
+    """The text with keys of the table at `path` set: in place where they stand, else after the table's last
+    key.
+    """
     for key, value in keys.items():
         document = _document(text)
         table: Any = document
@@ -144,16 +156,22 @@ def _insert_line(text: str, path: tuple[str, ...], line: str) -> str | None:
     start = header_line(text, path)
     if start is None:
         return None
-    last = start
-    for number in range(start + 1, len(lines)):
-        if is_header(lines[number]):
-            break
-        if lines[number].strip() and not lines[number].lstrip().startswith("#"):
-            last = number
+    last = _last_line(lines, start)
     indent = lines[last][: len(lines[last]) - len(lines[last].lstrip())] if last > start else ""
     lines.insert(last + 1, indent + line)
     written = "\n".join(lines)
     return written if _is_toml(written) else None
+
+
+def _last_line(lines: Sequence[str], header: int) -> int:
+    """The last line of the table that begins at `header` which is neither blank nor a comment."""
+    last = header
+    for number in range(header + 1, len(lines)):
+        if is_header(lines[number]):
+            break
+        if lines[number].strip() and not lines[number].lstrip().startswith("#"):
+            last = number
+    return last
 
 
 def _assign(table: Any, keys: Mapping[str, Any]) -> None:
@@ -190,7 +208,7 @@ def _key(name: str) -> str:
 
 
 def _rename_header(lines: list[str], old: str, new: str) -> str | None:
-    """The text with the one `[vectors.OLD]` header renamed in place, or None where it is written otherwise."""
+    """The text with the one `[vectors.OLD]` header renamed, or None where it is written otherwise."""
     places = [
         number
         for number, line in enumerate(lines)

@@ -1,8 +1,8 @@
 """**recipe text** — `recipe.toml`, as a user writes it, and the recipe that it means.
 
-Reading is strict: an unknown key, a value out of range or an unknown base or vector is `InvalidInput` that begins
-with the file and the line. A base is written by its name or the start of its id, a vector by the start of its id.
-Numbers keep the digits they were written with: they never pass through binary floats.
+Reading is strict: an unknown key, a value out of range or an unknown base or vector is `InvalidInput` that
+begins with the file and the line. A base is written by its name or the start of its id, a vector by the start
+of its id. Numbers keep the digits they were written with: they never pass through binary floats.
 """
 
 from __future__ import annotations

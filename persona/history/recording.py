@@ -1,4 +1,5 @@
-"""Making a commit of the work tree: the recipe in canonical form and as text, and the files that differ from the base's.
+"""Making a commit of the work tree: the recipe in canonical form and as text, and the files that differ from
+the base's.
 
 Order of writes: objects, then the ref through HEAD by compare-and-swap. Nothing else is touched.
 """
@@ -35,8 +36,8 @@ def record(
 ) -> CommitResult:
     """Commits the work tree as it stands. The caller holds the work tree's lock.
 
-    `imported`: what an import in the same command knows of its vector, by name. Raises `Refused` when there is nothing
-    to commit, `InvalidInput` for a recipe that cannot be read, `UsageError` without a message.
+    `imported`: what an import in the same command knows of its vector, by name. Raises `Refused` when there
+    is nothing to commit, `InvalidInput` for a recipe that cannot be read, `UsageError` without a message.
     """
     head = history.head_commit()
     before = history.commit(head)
@@ -67,7 +68,7 @@ def record(
 
 
 def put_tree(history: History, tx: Transaction, known: Mapping[str, str]) -> tuple[str, Recipe]:
-    """Puts the work tree's recipe, files and tree into a transaction; returns the tree's id and the recipe."""
+    """Puts the work tree's recipe, files and tree into `tx`; returns the tree's id and the recipe."""
     text = worktree.read_recipe_text(history.root)
     recipe = history.read_recipe(text)
     base_files = history.base(recipe.base).files

@@ -1,7 +1,7 @@
 """What the commands answer with: frozen values whose fields are named as the JSON keys of docs/commands.md.
 
-A trailing underscore (`from_`, `except_`) is dropped in JSON. A field marked `UNPRINTED` is for callers and for the text of
-the command line, and no part of the JSON. `as_json` is the one conversion.
+A trailing underscore (`from_`, `except_`) is dropped in JSON. A field marked `UNPRINTED` is for callers and
+for the text of the command line, and no part of the JSON. `as_json` is the one conversion.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from persona.objects.commit import Commit, Person
 class Progress(Protocol):
     """Told from one thread at a time how far the work named `label` is, in bytes."""
 
-    def __call__(self, label: str, done: int, total: int) -> None: ...
+    def __call__(self, label: str, done: int, total: int) -> None:
+        """Takes one message."""
 
 
 UNPRINTED: Final = {"json": False}
@@ -52,7 +53,7 @@ def iso_date(person: Person) -> str:
 
 @dataclass(frozen=True)
 class Head:
-    """Where HEAD stands: on a branch (`id` None while the branch has no commit), or detached (`branch` None)."""
+    """Where HEAD stands: on a branch (`id` None while it has no commit), or detached (no `branch`)."""
 
     branch: str | None
     id: str | None
@@ -83,7 +84,7 @@ class VectorChange:
 
 @dataclass(frozen=True)
 class CommitResult:
-    """A commit that was made, or (`id` None: `add`, `revert --no-commit`) an edit that is not committed yet."""
+    """A commit that was made, or (`id` None: `add`, `revert --no-commit`) an edit not committed yet."""
 
     id: str | None
     branch: str | None
@@ -179,7 +180,9 @@ class CommitEntry:
 
 @dataclass(frozen=True)
 class TermChange:
-    """A term that differs between two recipes: the keys that differ, before and after (all keys when added or removed)."""
+    """A term that differs between two recipes: the keys that differ, before and after (all keys when added or
+    removed).
+    """
 
     name: str
     change: str
@@ -199,9 +202,11 @@ class FileChange:
 
 @dataclass(frozen=True)
 class Diff:
-    """What differs between two trees. `from_`/`to`: commit ids, None for the work tree (or for nothing at all).
+    """What differs between two trees. `from_`/`to`: commit ids, None for the work tree (or for nothing at
+    all).
 
-    `rules`: axis → {"from", "to"} ("base" among them). `files`: paths, `recipe.toml` only when its text alone differs.
+    `rules`: axis → {"from", "to"} ("base" among them). `files`: paths, `recipe.toml` only when its text alone
+    differs.
     """
 
     from_: str | None
@@ -219,7 +224,9 @@ class Diff:
 
 @dataclass(frozen=True)
 class WeightsState:
-    """absent | clean | stale | uncommitted | edited | unknown, and the commit that the weights were computed for."""
+    """absent | clean | stale | uncommitted | edited | unknown, and the commit that the weights were computed
+    for.
+    """
 
     state: str
     revision: str | None
@@ -279,8 +286,9 @@ class DigestResult:
 class VectorInfo:
     """A vector by name. `elements`: those of the tensors that it changes; `l2`: the Euclidean norm of τ.
 
-    `changed_fraction`: of the base's float elements. `raw_bytes`: the base's float tensors; `stored_bytes`: the vector's
-    records in the store, manifest and table included (a chunk shared with another vector counts for both).
+    `changed_fraction`: of the base's float elements. `raw_bytes`: the base's float tensors; `stored_bytes`:
+    the vector's records in the store, manifest and table included (a chunk shared with another vector counts
+    for both).
     """
 
     name: str
@@ -350,7 +358,9 @@ class ReflogEntry:
 
 @dataclass(frozen=True)
 class ObjectText:
-    """An object for `cat-file`: its kind, its payload's size, and its text (hex lines for a table, prose for chunks)."""
+    """An object for `cat-file`: its kind, its payload's size, and its text (hex lines for a table, prose for
+    chunks).
+    """
 
     id: str
     kind: str

@@ -1,7 +1,8 @@
 """`revert`: undoing one commit's change key by key, whatever else came after; or dropping a vector.
 
-Three recipes meet: the commit's, its parent's, and HEAD's. Where the commit changed a key and HEAD still has what the commit
-made of it, the parent's value comes back; where HEAD has something else again, that is a conflict, and nothing moves.
+Three recipes meet: the commit's, its parent's, and HEAD's. Where the commit changed a key and HEAD still has
+what the commit made of it, the parent's value comes back; where HEAD has something else again, that is a
+conflict, and nothing moves.
 """
 
 from __future__ import annotations
@@ -86,7 +87,9 @@ def _drop(history: History, name: str) -> None:
 
 
 def _undo(history: History, id: str, mainline: int | None) -> None:
-    """Puts the work tree where the commit's change is taken back. Raises `Refused` before anything is written."""
+    """Puts the work tree where the commit's change is taken back. Raises `Refused` before anything is
+    written.
+    """
     parent = _parent(history, id, mainline)
     head = history.head_commit()
     trees = [history.tree_of(parent), history.tree_of(id), history.tree_of(head)]

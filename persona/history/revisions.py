@@ -1,7 +1,8 @@
-"""**revision** — any name of a commit (docs/commands.md): `HEAD`, `@`, branches, tags, starts of ids, `~n`, `^n`, `@{n}`,
-`@{date}`, `@{-n}`, `-`, `:/text`; and ranges: `A..B`, `A...B`, `^A`.
+"""**revision** — any name of a commit (docs/commands.md): `HEAD`, `@`, branches, tags, starts of ids, `~n`,
+`^n`, `@{n}`, `@{date}`, `@{-n}`, `-`, `:/text`; and ranges: `A..B`, `A...B`, `^A`.
 
-A name is looked for as git does: the full ref, then a tag, a branch, a remote's branch, then the start of an id.
+A name is looked for as git does: the full ref, then a tag, a branch, a remote's branch, then the start of an
+id.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Range:
 
 def resolve(history: History, text: str) -> str:
     """The commit id that a revision names. Raises `UnknownRevision`."""
-    if not text or text.startswith("-") and text != "-":
+    if not text or (text.startswith("-") and text != "-"):
         raise _unknown(text)
     if text.startswith(":/"):
         return _by_message(history, text[2:])
@@ -71,7 +72,9 @@ def resolve_range(history: History, texts: Iterable[str]) -> Range:
 
 
 def branch_named(history: History, text: str) -> str | None:
-    """The full ref of the branch that a text names by itself (`main`, `refs/heads/main`, `-`, `@{-1}`), or None."""
+    """The full ref of the branch that a text names by itself (`main`, `refs/heads/main`, `-`, `@{-1}`), or
+    None.
+    """
     if text == "-" or re.fullmatch(r"@\{-\d{1,6}\}", text):
         count = 1 if text == "-" else int(text[3:-1])
         text = _before(history, count, text)

@@ -1,4 +1,6 @@
-"""Vectors by name, and their statistics. What has to be counted over all chunks is counted once and kept in `cache/`."""
+"""Vectors by name, and their statistics. What has to be counted over all chunks is counted once and kept in
+`cache/`.
+"""
 
 from __future__ import annotations
 

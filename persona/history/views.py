@@ -1,4 +1,6 @@
-"""Commits, recipes and terms as they are shown: numbers as numbers, ids whole, terms by name in canonical order."""
+"""Commits, recipes and terms as they are shown: numbers as numbers, ids whole, terms by name in canonical
+order.
+"""
 
 from __future__ import annotations
 

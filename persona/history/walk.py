@@ -1,7 +1,8 @@
-"""**walk** — commits in order of time, newest first, without recursion and without holding more than the frontier.
+"""**walk** — commits in order of time, newest first, without recursion and without holding more than the
+frontier.
 
-A commit is given once and never before a child of it that the walk has seen. What one may not see (`A..B`: nothing that A
-reaches) is painted down from A beside the walk, as far as times demand.
+A commit is given once and never before a child of it that the walk has seen. What one may not see (`A..B`:
+nothing that A reaches) is painted down from A beside the walk, as far as times demand.
 """
 
 from __future__ import annotations

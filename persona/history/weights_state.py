@@ -1,8 +1,10 @@
-"""What the weights in the work tree are: for which recipe they were computed, and whether they still are that.
+"""What the weights in the work tree are: for which recipe they were computed, and whether they still are
+that.
 
-**record** — the recipe's meaning (its key), the commit it was computed for, the weights digest, and size, time and inode of every
-weights file. ``now`` is what was published; ``next`` is written before a publication, so that one cut short is recognised by its digest.
-Files whose size, time and inode are unchanged are taken to be unchanged; otherwise they are hashed before anything is said.
+**record** — the recipe's meaning (its key), the commit it was computed for, the weights digest, and size,
+time and inode of every weights file. ``now`` is what was published; ``next`` is written before a publication,
+so that one cut short is recognised by its digest. Files whose size, time and inode are unchanged are taken to
+be unchanged; otherwise they are hashed before anything is said.
 """
 
 from __future__ import annotations
@@ -74,7 +76,9 @@ def stats(root: Path) -> Stats:
 
 
 def measure(directory: Path, progress: Callable[[str, int, int], None] | None = None) -> str:
-    """The weights digest of the checkpoint in a directory, computed from its files. Raises what opening it raises."""
+    """The weights digest of the checkpoint in a directory, computed from its files. Raises what opening it
+    raises.
+    """
     digests: list[tuple[str, str, tuple[int, ...], bytes]] = []
     buffer = memoryview(bytearray(_READ_BYTES))
     with Checkpoint.open(directory) as checkpoint:
@@ -118,7 +122,9 @@ def settle(
     digest: str,
     tensors: Mapping[str, tuple[str, str]] | None = None,
 ) -> None:
-    """Notes what is there after a publication. `tensors`: name → (key of its inputs, BLAKE3 hex of its bytes)."""
+    """Notes what is there after a publication. `tensors`: name → (key of its inputs, BLAKE3 hex of its
+    bytes).
+    """
     record = Record(key_of(recipe), revision, digest, stats(history.root))
     _write(history, record, None)
     if tensors is not None:
@@ -134,7 +140,9 @@ def adopt_commit(history: History, recipe: Recipe, revision: str) -> None:
 
 
 def tensor_digests(history: History, record: Record) -> dict[str, tuple[str, str]]:
-    """name → (key of its inputs, BLAKE3 hex of its bytes) of the weights of `record`; empty where that is not known."""
+    """name → (key of its inputs, BLAKE3 hex of its bytes) of the weights of `record`; empty where that is not
+    known.
+    """
     data = history.store.cache(_TENSORS).read()
     value = json.loads(data) if data else {}
     if value.get("digest") != record.digest:
@@ -178,7 +186,9 @@ def _identify(history: History, here: Stats, now: Record | None, next_: Record |
 
 
 def _adopt(history: History, record: Record, seen: tuple[Record | None, Record | None], locked: bool) -> None:
-    """Writes down what hashing found out, unless another command is at work on the work tree or was meanwhile."""
+    """Writes down what hashing found out, unless another command is at work on the work tree or was
+    meanwhile.
+    """
     if locked:
         _write(history, record, None)
         return

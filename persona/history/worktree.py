@@ -1,7 +1,9 @@
-"""**work tree** — the model directory beside `.persona`: `recipe.toml`, `graph/`, and the files that make the model load.
+"""**work tree** — the model directory beside `.persona`: `recipe.toml`, `graph/`, and the files that make the
+model load.
 
-**tracked** — a text file that commits hold: `recipe.toml`, all below `graph/`, the base's files, what the tree names, and new
-files whose name says that a model loads with them (a tokenizer, a chat template). Weights are never tracked.
+**tracked** — a text file that commits hold: `recipe.toml`, all below `graph/`, the base's files, what the
+tree names, and new files whose name says that a model loads with them (a tokenizer, a chat template). Weights
+are never tracked.
 
 Files are read through links and written whole beside their target, which a link never survives.
 """
@@ -111,7 +113,7 @@ def remove(history: History, path: str) -> None:
 def put(
     history: History, target: Mapping[str, str], current: Mapping[str, str], paths: Iterable[str]
 ) -> list[str]:
-    """Makes `paths` what they are in `target` (absent there: removed) where `current` differs; returns them."""
+    """Makes `paths` as they are in `target` (absent: removed) where `current` differs; returns them."""
     changed = [path for path in paths if target.get(path) != current.get(path)]
     # Everything is read before anything is written: a damaged blob changes no file.
     contents = {path: history.blob(target[path]) for path in changed if path in target}
@@ -126,7 +128,7 @@ def put(
 def _below(root: Path, folder: str) -> list[str]:
     """Paths of the files below a directory of the work tree; links to directories are not followed."""
     found: list[str] = []
-    pending = [folder]
+    pending = [] if (root / folder).is_symlink() else [folder]
     while pending:
         here = pending.pop()
         try:

@@ -1,0 +1,214 @@
+"""**questions** — what can be asked of an open repository. Each method delegates to one module here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from persona.history import revisions
+from persona.history.history import History
+from persona.history.results import (
+    CommitEntry,
+    Diff,
+    DigestResult,
+    FsckResult,
+    Head,
+    ObjectCount,
+    ObjectText,
+    Progress,
+    RefInfo,
+    ReflogEntry,
+    Status,
+    VectorInfo,
+)
+from persona.objects.commit import Person
+
+
+class Questions:
+    """An open repository that is only looked at; `Repository` adds what changes it.
+
+    It holds the shared lock of `.persona` from the beginning to `close`.
+    """
+
+    def __init__(self, history: History, author: Person | None = None) -> None:
+        self._history = history
+        self._author = author
+        self._held = ExitStack()
+        self._held.enter_context(history.store.shared())
+
+    def close(self) -> None:
+        """Lets go of the shared lock and of open files."""
+        self._held.close()
+        self._history.store.objects.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def root(self) -> Path:
+        """The work tree."""
+        return self._history.root
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences for the user that belong to no result, such as a reflog that is too short."""
+        return self._history.notes
+
+    def head(self) -> Head:
+        """Where HEAD stands."""
+        return self._history.head()
+
+    def resolve(self, rev: str = "HEAD") -> str:
+        """The full commit id of a revision (docs/commands.md, "Revisions"). Raises `UnknownRevision`."""
+        return revisions.resolve(self._history, rev)
+
+    def entry(self, rev: str = "HEAD") -> CommitEntry:
+        """One commit."""
+        from persona.history.views import Entries
+
+        return Entries(self._history).of(self.resolve(rev))
+
+    def log(
+        self,
+        revs: str | Sequence[str] = ("HEAD",),
+        *,
+        all: bool = False,
+        n: int | None = None,
+        since: str | None = None,
+        until: str | None = None,
+        vector: str | None = None,
+        topological: bool = False,
+    ) -> Iterator[CommitEntry]:
+        """Commits reachable from `revs` (each a revision, `A..B`, `A...B` or `^A`), newest first, streaming.
+
+        `all` starts from every ref. `since` and `until` are dates. `vector`: only commits that change the
+        term of that name. `topological`: no commit before all its children (for drawing a graph; reads all of
+        it first).
+        """
+        from persona.history import views
+
+        return views.log(
+            self._history,
+            [revs] if isinstance(revs, str) else list(revs),
+            all=all,
+            n=n,
+            since=since,
+            until=until,
+            vector=vector,
+            in_topological_order=topological,
+            now=int(time.time()),
+        )
+
+    def status(self) -> Status:
+        """Branch, recipe and text files against HEAD, and what the weights are."""
+        from persona.history.status import status
+
+        return status(self._history)
+
+    def diff(self, a: str | None = None, b: str | None = None) -> Diff:
+        """No argument: HEAD against the work tree; one: it against the work tree; two: the first against the
+        second. `a` alone may be `A..B` or `A...B`.
+        """
+        from persona.history import changes
+
+        return changes.diff(self._history, a, b)
+
+    def show(self, rev: str = "HEAD") -> tuple[CommitEntry, Diff]:
+        """A commit, and what it changed against its first parent."""
+        from persona.history.changes import diff_commits
+
+        entry = self.entry(rev)
+        return entry, diff_commits(self._history, entry.parents[0] if entry.parents else None, entry.id)
+
+    def vectors(self) -> list[VectorInfo]:
+        """The vectors of `recipe.toml` in canonical order of its terms, then those that only a ref names."""
+        from persona.history import vectors
+
+        return vectors.infos(self._history)
+
+    def vector(self, name: str) -> VectorInfo:
+        """A vector by name in the recipe, by kept name, or by the start of its id."""
+        from persona.history import vectors
+
+        return vectors.named(self._history, name)
+
+    def digest(
+        self, rev: str | None = None, *, threads: int | None = None, progress: Progress | None = None
+    ) -> DigestResult:
+        """The weights digest of a revision, or of `recipe.toml` as it stands, without writing files."""
+        from persona.history import checkout
+
+        return checkout.digest(self._history, rev, threads, progress)
+
+    def materialise(
+        self,
+        rev: str | None = None,
+        *,
+        torch: bool = False,
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[tuple[str, Any]]:
+        """The merged tensors one at a time, in byte order of names, as (name, array).
+
+        numpy arrays of the tensor's shape; bf16 comes as uint16 whose `.tensor_dtype` says "BF16" (a
+        `TensorArray`). With `torch`, torch tensors of the true dtype instead. `rev` None: `recipe.toml` as it
+        stands.
+        """
+        from persona.history.arrays import arrays
+        from persona.history.checkout import chosen_recipe
+
+        _, recipe = chosen_recipe(self._history, rev)
+        return arrays(self._history, recipe, torch=torch, threads=threads, progress=progress)
+
+    def branches(self) -> list[RefInfo]:
+        """The branches, by name."""
+        from persona.history import refnames
+
+        return refnames.branches(self._history)
+
+    def tags(self) -> list[RefInfo]:
+        """The tags, by name."""
+        from persona.history import refnames
+
+        return refnames.tags(self._history)
+
+    def reflog(self, ref: str = "HEAD") -> list[ReflogEntry]:
+        """The moves of HEAD or of a branch, newest first."""
+        from persona.history import refnames
+
+        return refnames.reflog(self._history, ref)
+
+    def config_get(self, key: str) -> str | None:
+        """A value as text: the repository's, else the user's; None when neither has it."""
+        return self._history.config.get(key)
+
+    def config_list(self) -> dict[str, str]:
+        """Every key and the value in force."""
+        return self._history.config.values()
+
+    def fsck(self, *, full: bool = False, progress: Progress | None = None) -> FsckResult:
+        """Checks every record, ref, reflog and everything reachable; `full` recomputes every id too."""
+        from persona.history.fsck import fsck
+
+        return fsck(self._history, full, progress)
+
+    def count_objects(self) -> ObjectCount:
+        """Objects, packs and bytes on disk."""
+        from persona.history import plumbing
+
+        return plumbing.count_objects(self._history)
+
+    def cat_file(self, id: str) -> ObjectText:
+        """An object by the start of its id, or by revision."""
+        from persona.history import plumbing
+
+        return plumbing.cat_file(self._history, id)

@@ -1,0 +1,167 @@
+"""A repository over a model of a few hundred bf16 elements, and hands to change and read it with."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from blake3 import blake3
+
+from persona.history.repository import Repository
+from persona.history.results import CommitResult
+from persona.objects.commit import Person
+
+SHAPES = {
+    "model.embed.weight": (20, 10),
+    "model.layers.0.mlp.weight": (9, 15),
+    "model.layers.1.mlp.weight": (9, 15),
+    "model.norm.weight": (10,),
+}
+START = 1_763_000_000
+Tensors = dict[str, np.ndarray]  # uint16 bits of bf16
+
+
+def seeded(seed: int) -> np.random.Generator:
+    """A generator that is the same everywhere."""
+    return np.random.default_rng(seed)
+
+
+def bf16(values: np.ndarray) -> np.ndarray:
+    """The bits of floats rounded (toward zero) to bf16."""
+    return (values.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+
+
+def base_tensors(seed: int = 0) -> Tensors:
+    """The tensors of a base."""
+    rng = seeded(seed)
+    return {name: bf16(rng.normal(0, 0.02, shape)) for name, shape in SHAPES.items()}
+
+
+def tuned(base: Tensors, seed: int, *, only: str | None = None) -> Tensors:
+    """A fine-tune: about a third of the elements a few ulps away."""
+    rng = seeded(seed)
+    found = {}
+    for name, bits in base.items():
+        step = rng.integers(1, 5, bits.shape).astype(np.uint16) * (rng.random(bits.shape) < 0.34)
+        found[name] = bits if only is not None and only not in name else bits + step.astype(np.uint16)
+    return found
+
+
+def write_model(
+    directory: Path, tensors: Mapping[str, np.ndarray], dtype: str = "BF16", **files: str
+) -> Path:
+    """A model directory, written without the library that is tested."""
+    directory.mkdir(parents=True, exist_ok=True)
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    data = b""
+    for name, bits in tensors.items():
+        end = len(data) + bits.nbytes
+        header[name] = {"dtype": dtype, "shape": list(bits.shape), "data_offsets": [len(data), end]}
+        data += bits.tobytes()
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    (directory / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
+    for name, content in ({"config.json": '{"model_type": "tiny"}\n'} | files).items():
+        (directory / name).write_text(content)
+    return directory
+
+
+def read_weights(directory: Path) -> Tensors:
+    """The tensors of `model.safetensors`, read without the library that is tested."""
+    data = (directory / "model.safetensors").read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    found = {}
+    for name, entry in header.items():
+        if name != "__metadata__":
+            start, end = (8 + length + offset for offset in entry["data_offsets"])
+            found[name] = np.frombuffer(data[start:end], np.uint16).reshape(entry["shape"])
+    return found
+
+
+def digest_of(tensors: Tensors, dtype: str = "BF16") -> str:
+    """The weights digest, from its definition."""
+    whole = blake3()
+    for name in sorted(tensors, key=str.encode):
+        for text in (name.encode(), dtype.encode()):
+            whole.update(struct.pack("<Q", len(text)) + text)
+        shape = tensors[name].shape
+        whole.update(struct.pack(f"<Q{len(shape)}Q", len(shape), *shape))
+        whole.update(blake3(tensors[name].tobytes()).digest())
+    return "blake3:" + whole.hexdigest()
+
+
+def same(one: Tensors, other: Tensors) -> bool:
+    """Whether two sets of tensors are equal bit for bit."""
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def at(minutes: float = 0, name: str = "Ada") -> Person:
+    """A person that many minutes after the start."""
+    return Person(name, "ada@example.org", START + int(minutes * 60), 60)
+
+
+@dataclass
+class Bot:
+    """A repository with its models beside it."""
+
+    repo: Repository
+    models: Path
+    base: Tensors
+    tunes: dict[str, Tensors] = field(default_factory=dict)
+    minute: int = 0
+
+    @property
+    def root(self) -> Path:
+        return self.repo.root
+
+    @property
+    def recipe(self) -> Path:
+        return self.root / "recipe.toml"
+
+    def tune(self, name: str, seed: int, *, only: str | None = None, **files: str) -> Path:
+        """Writes a fine-tune and returns its directory."""
+        self.tunes[name] = tuned(self.base, seed, only=only)
+        return write_model(self.models / name, self.tunes[name], **files)
+
+    def now(self) -> Person:
+        """A minute later each time."""
+        self.minute += 1
+        return at(self.minute)
+
+    def commit(self, path: Path | None = None, message: str = "a change", **options: object) -> CommitResult:
+        return self.repo.commit(path, message=message, author=self.now(), **options)  # type: ignore[arg-type]
+
+    def edit(self, change: Callable[[str], str]) -> None:
+        """Edits recipe.toml by hand."""
+        self.recipe.write_text(change(self.recipe.read_text()))
+
+    def checkout(self, rev: str | None = None, **options: object) -> Tensors:
+        """Checks out and returns the weights that lie there then."""
+        self.repo.checkout(rev, author=self.now(), **options)  # type: ignore[arg-type]
+        return read_weights(self.root)
+
+
+@pytest.fixture
+def bot(tmp_path: Path) -> Iterator[Bot]:
+    """A fresh repository: the base alone."""
+    base = base_tensors()
+    write_model(tmp_path / "tiny", base, **{"chat_template.jinja": "hello\n"})
+    Repository.init(tmp_path / "bot", base=tmp_path / "tiny", author=at(), chunk=64)
+    with Repository.open(tmp_path / "bot", author=at()) as repo:
+        yield Bot(repo, tmp_path, base)
+
+
+@pytest.fixture
+def grown(bot: Bot) -> Bot:
+    """Two vectors and an α lowered: four commits."""
+    bot.commit(bot.tune("listening", 1), "listen before answering")
+    bot.commit(bot.tune("suggesting", 2), "suggest less", alpha="-0.5")
+    bot.repo.set_term("listening", alpha="0.7")
+    bot.commit(message="a little less")
+    return bot
