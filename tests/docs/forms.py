@@ -1,6 +1,6 @@
 """The sizes that docs/decisions compares: one set of changes, stored in several forms.
 
-`python -m tests.docs.forms [MODELS]` prints them for Gaussian updates of a Gaussian base, and for the fine-tunes
+`python -m tests.docs.forms [MODELS]` prints them for Gaussian updates of a Gaussian base, and for fine-tunes
 `ft-…` of the model `base` in a directory. Sizes are over the raw bytes.
 """
 
