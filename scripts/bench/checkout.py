@@ -82,6 +82,7 @@ def main() -> None:
                 ),
             ],
             args.rounds,
+            warm_up=not args.no_warm_up,
         )
         report = json.loads(measured["persona checkout"][-1].output)
         weights = sum(path.stat().st_size for path in ours.glob("*.safetensors"))

@@ -63,6 +63,7 @@ def main() -> None:
                     harness.Contestant("git add", ["git", "add", "model.safetensors"], fresh_git, cwd=theirs),
                 ],
                 args.rounds,
+                warm_up=not args.no_warm_up,
             )
             vector = json.loads(measured["persona commit"][-1].output)["vectors"][0]
             git = size_of(theirs / ".git" / "objects")

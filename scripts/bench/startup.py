@@ -65,6 +65,7 @@ def main() -> None:
                 harness.Contestant("git commit", [*git, "commit", "-a", "-m", "turn a little"], edit),
             ],
             args.rounds,
+            warm_up=not args.no_warm_up,
         )
     harness.show(
         "everyday commands",
