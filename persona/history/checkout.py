@@ -65,7 +65,7 @@ def checkout(
         return export(history, rev, out, options, started)
     if options.dtype is not None:
         raise UsageError("--dtype goes with -o OUT: the work tree's weights are those of its recipe")
-    with history.store.worktree_lock():
+    with history.changing():
         if rev is None and branch is None:
             return _as_it_stands(history, options, started)
         return _move(history, rev, branch, person, options, started)

@@ -85,7 +85,7 @@ def rename_term(history: History, old: str, new: str) -> None:
 
 
 def _edit(history: History, edit: Callable[[str], str]) -> None:
-    with history.store.worktree_lock():
+    with history.changing():
         text = decode(worktree.read_recipe_text(history.root))
         edited = edit(text)
         history.read_recipe(edited.encode())

@@ -6,7 +6,8 @@ Invariant: a value handed out was verified by its id when it was read.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypeVar
@@ -47,6 +48,13 @@ class History:
     def root(self) -> Path:
         """The work tree."""
         return self.store.worktree
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Holds the work tree's lock. `Refused` before anything changes when the store's format is newer."""
+        self.store.require_writable()
+        with self.store.worktree_lock():
+            yield
 
     # -- objects
 

@@ -1,6 +1,4 @@
-"""Checkpoints into the repository: the base that `init` takes, and the vector that `add` and `commit PATH`
-take.
-"""
+"""A checkpoint into the repository as a vector: what `add` and `commit PATH` take in."""
 
 from __future__ import annotations
 
@@ -10,19 +8,15 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from persona.errors import InvalidInput, Refused, UsageError
+from persona.errors import InvalidInput, UsageError
 from persona.history import worktree
-from persona.history.history import BASES, History, signature
-from persona.history.recipe_text import RECIPE_FILE, decode, first_text, line_of
-from persona.history.results import CommitResult, VectorChange
+from persona.history.history import History
+from persona.history.recipe_text import RECIPE_FILE, decode, line_of, load
+from persona.history.results import VectorChange
 from persona.limits import MAX_TEXT_FILE_BYTES
-from persona.objects.commit import Commit, Person
-from persona.objects.names import check_ref_name, check_vector_name
+from persona.objects.names import check_vector_name
 from persona.objects.recipe import Recipe
-from persona.objects.rules import Rules, check_density, check_strength
-from persona.objects.tree import Tree
-from persona.store.files import remove_tree
-from persona.store.store import Store
+from persona.objects.rules import check_density, check_strength
 from persona.weights.checkpoint import Checkpoint
 from persona.weights.inputs import read_input
 
@@ -58,9 +52,6 @@ class Added:
     notes: tuple[str, ...]
 
 
-# -- a vector ----------------------------------------------------------------------------------------------
-
-
 def add(history: History, path: Path, options: Options) -> Added:
     """Imports the checkpoint at `path` as a vector and names it in `recipe.toml`. The caller holds the work
     tree's lock.
@@ -73,7 +64,7 @@ def add(history: History, path: Path, options: Options) -> Added:
     text = decode(data)
     recipe = history.read_recipe(data)
     base = history.base(recipe.base)
-    inside = path.resolve() == history.root.resolve() or path.resolve().parent == history.root.resolve()
+    inside = history.root.resolve() == (path if path.is_dir() else path.parent).resolve()
     if inside and (options.onto is None or options.name is None):
         raise UsageError(
             f"{path} is the work tree itself: say which revision it was trained from with --onto REV,"
@@ -102,7 +93,7 @@ def add(history: History, path: Path, options: Options) -> Added:
         differing = {} if inside else _differing_files(history, checkpoint)
     keys = {"id": made.id, **keys}
     old = recipe.by_name.get(name)
-    from persona.history import recipe_edit, vectors
+    from persona.history import recipe_edit, vectors, weights_state
 
     if old is not None:
         text = recipe_edit.set_term(text, name, keys)
@@ -115,6 +106,8 @@ def add(history: History, path: Path, options: Options) -> Added:
         for file, content in differing.items():
             worktree.write(history, file, content)
     worktree.write(history, RECIPE_FILE, text.encode())
+    if inside:
+        weights_state.take(history, options.progress)
     return Added(change, (*made.notes, *_file_notes(differing, options.files)))
 
 
@@ -130,6 +123,41 @@ def refuse_without_path(options: Options) -> None:
         raise UsageError(
             f"{', '.join(given)}: only with a PATH to import; `persona set` edits what is in {RECIPE_FILE}"
         )
+
+
+def largest_difference(history: History, path: Path, options: Options) -> float:
+    """The largest |difference| between the weights of HEAD and those of a checkpoint, over what both have."""
+    import numpy as np
+
+    from persona.history.materials import plan_of
+    from persona.merge import casts
+    from persona.merge.stream import pieces
+
+    plan = plan_of(history, history.recipe_of(history.head_commit()))
+    largest = 0.0
+    with Checkpoint.open(path) as checkpoint:
+        wanted = [
+            tensor
+            for tensor in plan.tensors
+            if tensor.spec.merged
+            and tensor.spec.name in checkpoint.tensors
+            and checkpoint.spec(tensor.spec.name).shape == tensor.spec.shape
+            and checkpoint.spec(tensor.spec.name).dtype in casts.BITS_DTYPE
+        ]
+        for piece in pieces(
+            plan, wanted, threads=options.threads, progress=options.progress, not_finite=lambda *_: None
+        ):
+            spec = checkpoint.spec(piece.spec.name)
+            ours = casts.widen(np.frombuffer(piece.data, f"<u{piece.spec.unit}"), piece.spec.dtype)
+            theirs = np.empty(ours.size, f"<u{spec.unit}")
+            checkpoint.read_into(
+                spec.name, piece.start // piece.spec.unit * spec.unit, theirs.view(np.uint8).data
+            )
+            with np.errstate(invalid="ignore"):
+                difference = np.abs(ours - casts.widen(theirs, spec.dtype))
+            finite = np.isfinite(difference)
+            largest = max(largest, float(np.max(difference, initial=0.0, where=finite)))
+    return largest
 
 
 def default_name(path: Path) -> str:
@@ -173,12 +201,14 @@ def checked_keys(text: str, name: str, options: Options) -> dict[str, Any]:
 
 
 def checked(text: str, path: tuple[str, ...], check: Any) -> Any:
-    """The result of `check`; its `InvalidInput` gets the line of `path` in the recipe text, where the text
-    has it.
+    """The result of `check`; its `InvalidInput` gets the line of `path` in the recipe text, or the flag where
+    the text has no such term yet.
     """
     try:
         return check()
     except InvalidInput as error:
+        if path[0] == "vectors" and path[1] not in load(text).get("vectors", {}):
+            raise InvalidInput(f"--{path[-1]}: {error.message.removeprefix(': ')}") from None
         shown = ".".join(path)
         raise InvalidInput(
             f"{RECIPE_FILE}:{line_of(text, path)}: {shown}: {error.message.removeprefix(': ')}"
@@ -252,121 +282,3 @@ def _file_notes(differing: dict[str, bytes], taken: bool) -> tuple[str, ...]:
         if taken
         else (f"left behind, though they differ: {names} (--files takes them)",)
     )
-
-
-# -- a base ------------------------------------------------------------------------------------------------
-
-
-def init(
-    root: Path,
-    base: Path | None,
-    name: str | None,
-    person: Person,
-    *,
-    chunk: int,
-    threads: int | None,
-    progress: Progress | None,
-) -> CommitResult:
-    """See `Repository.init`."""
-    in_place = base is None
-    source = root if base is None else base
-    if in_place and not source.is_dir():
-        raise InvalidInput(f"{source} is no model directory; say which model to begin with: --base PATH")
-    base_name = check_ref_name(name) if name is not None else default_base_name(source)
-    with Checkpoint.open(source) as checkpoint:
-        store, made_now = _fresh_store(root)
-        from persona.history.config import Config
-
-        history = History(store, Config(store.config_path))
-        try:
-            with store.shared(), store.worktree_lock():
-                return _first_commit(
-                    history,
-                    checkpoint,
-                    base_name,
-                    person,
-                    in_place,
-                    chunk=chunk,
-                    threads=threads,
-                    progress=progress,
-                )
-        except BaseException:
-            if made_now and store.refs.head_id() is None:
-                remove_tree(store.root)
-            raise
-
-
-def default_base_name(path: Path) -> str:
-    """The base's name from its directory's (a file's parent's), with what no ref may hold made a dash."""
-    place = path.absolute()
-    if not place.is_dir():
-        place = place.parent
-    name = re.sub(r"[\x00-\x20\x7f~^:?*\[\\/]|\.\.|@\{", "-", place.name).strip(".-")
-    try:
-        return check_ref_name(name)
-    except InvalidInput:
-        raise UsageError(f"{path} gives no name for the base; name it with --name NAME") from None
-
-
-def _fresh_store(root: Path) -> tuple[Store, bool]:
-    """A new store, or one whose init was cut short before its first commit."""
-    try:
-        return Store.create(root), True
-    except Refused:
-        store = Store.open(root)
-        if store.refs.head_id() is not None or store.refs.list():
-            raise Refused(f"{root} is a persona repository already") from None
-        return store, False
-
-
-def _first_commit(
-    history: History,
-    checkpoint: Checkpoint,
-    name: str,
-    person: Person,
-    in_place: bool,
-    *,
-    chunk: int,
-    threads: int | None,
-    progress: Progress | None,
-) -> CommitResult:
-    from persona.history import weights_state
-    from persona.merge.intake import import_base
-
-    contents = {
-        path: read_input(place, limit=MAX_TEXT_FILE_BYTES)
-        for path, place in checkpoint.text_files.items()
-        if path != RECIPE_FILE
-    }
-    if not in_place:
-        _refuse_overwriting(history.root, {**contents, RECIPE_FILE: b""})
-    text = first_text(name).encode()
-    with history.store.objects.transaction() as tx:
-        blobs = {path: tx.put("blob", content) for path, content in contents.items()}
-        base, base_id = import_base(tx, checkpoint, blobs, chunk=chunk, threads=threads, progress=progress)
-        recipe = Recipe.of(base_id, (), Rules.of("ties", density="1"))
-        tree = Tree(tx.put("recipe", recipe.encode()), {RECIPE_FILE: tx.put("blob", text)})
-        message = f"Begin with {name}\n"
-        id = tx.put("commit", Commit(tx.put("tree", tree.encode()), (), person, person, message).encode())
-    for path, content in {} if in_place else contents.items():
-        worktree.write(history, path, content)
-    worktree.write(history, RECIPE_FILE, text)
-    who, when = signature(person)
-    history.store.refs.update(BASES + name, base_id, expect=None, who=who, when=when, why=f"init: {name}")
-    history.store.refs.advance(
-        id, expect=None, who=who, when=when, why=f"commit (initial): Begin with {name}"
-    )
-    if in_place:
-        weights_state.settle(history, recipe, id, base.digest)
-    notes = tuple(f"left behind: {path} ({why})" for path, why in sorted(checkpoint.ignored.items()))
-    return CommitResult(
-        id=id, branch=history.head().branch, parents=(), vectors=(), notes=notes, subject=f"Begin with {name}"
-    )
-
-
-def _refuse_overwriting(root: Path, contents: dict[str, bytes]) -> None:
-    """`Refused` where the new work tree holds other files under the names of the base's."""
-    for path, content in contents.items():
-        place = root / path
-        if (place.exists() or place.is_symlink()) and worktree.read(root, path) != content:
-            raise Refused(f"{place} is in the way; move it, or make the repository in an empty directory")

@@ -137,7 +137,7 @@ def switch(
                 f"{target} is no branch; `persona switch --detach {target}` goes there without one,"
                 f" `persona switch -c NEW {target}` makes one there"
             )
-    with history.store.worktree_lock():
+    with history.changing():
         plan_files(history, goal.id, force=force).apply(history)
         notes = move_head(history, goal, person, "switch", create=create is not None)
         return _where(history, notes)
@@ -148,7 +148,7 @@ def reset(history: History, rev: str, mode: Literal["soft", "mixed", "hard"], pe
     if mode not in ("soft", "mixed", "hard"):
         raise UsageError(f"reset knows soft, mixed and hard, not {mode!r:.40}")
     to = resolve(history, rev)
-    with history.store.worktree_lock():
+    with history.changing():
         head = history.head_commit()
         move = plan_files(history, to, force=True) if mode == "hard" else None
         if move:
@@ -164,7 +164,7 @@ def restore(history: History, paths: Sequence[str], rev: str) -> tuple[str, ...]
     if not paths:
         raise UsageError("restore which file? Name one or more; `persona status` lists those that changed")
     id = resolve(history, rev)
-    with history.store.worktree_lock():
+    with history.changing():
         target = history.files_of(id)
         here = worktree.snapshot(history.root, target)
         chosen = list(_chosen(paths, target, here, rev))

@@ -54,11 +54,11 @@ class Repository(Questions):
         `name` is the base's name, by default its directory's. Raises `InvalidInput` for a checkpoint that
         cannot be taken, `Refused` where a repository is already.
         """
-        from persona.history import imports
+        from persona.history import beginning
 
         place = Path(path)
         config = Config(place / DIRECTORY / "config", _optional(user_config))
-        return imports.init(
+        return beginning.init(
             place,
             _optional(base),
             name,
@@ -116,7 +116,7 @@ class Repository(Questions):
             threads=threads,
             progress=progress,
         )
-        with self._history.store.worktree_lock():
+        with self._history.changing():
             added = imports.add(self._history, Path(path), options)
         head = self.head()
         parents = (head.id,) if head.id else ()
@@ -165,7 +165,7 @@ class Repository(Questions):
             threads=threads,
             progress=progress,
         )
-        with history.store.worktree_lock():
+        with history.changing():
             added: imports.Added | None = None
             if path is not None:
                 if not amend or message is not None:
@@ -182,6 +182,10 @@ class Repository(Questions):
                 imported={added.change.name: added.change} if added else {},
                 notes=added.notes if added else (),
             )
+            if path is not None and onto not in (None, "base"):
+                gap = imports.largest_difference(history, Path(path), options)
+                said = f"HEAD differs from the trained weights by {gap:.3g} at most"
+                result = replace(result, notes=(*result.notes, said))
         return self._with_weights(result, threads=threads, progress=progress)
 
     def set_term(

@@ -36,8 +36,10 @@ def revert(
     no_commit: bool,
 ) -> CommitResult:
     """See `Repository.revert`."""
-    with history.store.worktree_lock():
+    with history.changing():
         id = None if vector else _revision(history, target)
+        if not no_commit:
+            _refuse_edits(history)
         if id is None:
             default = f'Revert vector "{target}"\n'
             _drop(history, target)
@@ -53,6 +55,18 @@ def revert(
         where = history.head().branch
         subject = tidy(message or default).split("\n", 1)[0]
         return CommitResult(id=None, branch=where, parents=(head,), vectors=tuple(changes), subject=subject)
+
+
+def _refuse_edits(history: History) -> None:
+    """`Refused` where the work tree holds edits that the new commit would take along."""
+    committed = history.files_of(history.head_commit())
+    here = worktree.snapshot(history.root, committed)
+    edited = sorted(path for path in {*committed, *here} if committed.get(path) != here.get(path))
+    if edited:
+        raise Refused(
+            f"{', '.join(edited)}: edited and not committed, and would go into the revert's commit; commit or"
+            " `persona restore` first, or --no-commit adds the revert to the edits"
+        )
 
 
 def _revision(history: History, target: str) -> str | None:

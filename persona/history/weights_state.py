@@ -10,7 +10,7 @@ be unchanged; otherwise they are hashed before anything is said.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from blake3 import blake3
 
 from persona.errors import PersonaError
 from persona.history.history import History, renamed
-from persona.history.results import WeightsState
+from persona.history.results import Progress, WeightsState
 from persona.objects.digest import weights_digest
 from persona.objects.ids import object_id
 from persona.objects.recipe import Recipe
@@ -75,7 +75,7 @@ def stats(root: Path) -> Stats:
     return found
 
 
-def measure(directory: Path, progress: Callable[[str, int, int], None] | None = None) -> str:
+def measure(directory: Path, progress: Progress | None = None) -> str:
     """The weights digest of the checkpoint in a directory, computed from its files. Raises what opening it
     raises.
     """
@@ -130,6 +130,11 @@ def settle(
     if tensors is not None:
         value = {"digest": digest, "tensors": tensors}
         history.store.cache(_TENSORS).write(json.dumps(value).encode())
+
+
+def take(history: History, progress: Progress | None) -> None:
+    """Weights that were trained in place and taken in as a vector are no edit that could be lost any more."""
+    _write(history, Record("", None, measure(history.root, progress), stats(history.root)), None)
 
 
 def adopt_commit(history: History, recipe: Recipe, revision: str) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from persona.errors import InvalidInput, PersonaError, Refused, UnknownName, UsageError
+from persona.history import beginning
 from persona.history.repository import Repository
 from persona.history.results import as_json
 from tests.history.conftest import Bot, at, base_tensors, read_weights, tuned, write_model
@@ -304,6 +305,26 @@ def test_names_that_could_be_paths_or_options_are_refused(bot: Bot, name: str) -
     assert not bot.repo.status().recipe_changed
 
 
+def test_a_newer_format_is_read_and_never_written(grown: Bot) -> None:
+    (grown.root / ".persona" / "format").write_text("persona 2\n")
+    text = grown.recipe.read_text()
+    with Repository.open(grown.root, author=at(9)) as repo:
+        assert len(list(repo.log())) == 4
+        assert repo.status().branch == "main"
+        for change in (
+            lambda: repo.set_term("listening", alpha=0.1),
+            lambda: repo.checkout("HEAD~2"),
+            lambda: repo.switch(create="x"),
+            lambda: repo.reset("HEAD~1", "hard"),
+            lambda: repo.commit(message="x", allow_empty=True),
+            lambda: repo.revert("suggesting"),
+        ):
+            with pytest.raises(Refused, match="format 2"):
+                change()
+    assert grown.recipe.read_text() == text
+    assert not (grown.root / "model.safetensors").exists()
+
+
 def test_a_failed_init_leaves_no_repository(tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "model.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{")
@@ -322,12 +343,22 @@ def test_init_does_not_overwrite_what_lies_there(tmp_path: Path) -> None:
     assert not (tmp_path / "bot" / ".persona").exists()
 
 
-def test_a_second_init_is_refused_and_one_cut_short_is_taken_up(bot: Bot, tmp_path: Path) -> None:
+def test_a_second_init_is_refused_and_one_cut_short_is_taken_up(
+    bot: Bot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(Refused, match="already"):
         Repository.init(bot.root, base=tmp_path / "tiny", author=at())
-    from persona.store.store import Store
+    from persona.store.refs import Refs
 
-    Store.create(tmp_path / "late")
+    def cut(*_: object, **__: object) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Refs, "advance", cut)
+        patch.setattr(beginning, "remove_tree", lambda _: None)
+        with pytest.raises(SystemExit):
+            Repository.init(tmp_path / "late", base=tmp_path / "tiny", author=at(), chunk=64)
+    assert (tmp_path / "late" / ".persona").exists()
     Repository.init(tmp_path / "late", base=tmp_path / "tiny", author=at(), chunk=64)
     with Repository.open(tmp_path / "late") as repo:
         assert repo.head().id == repo.resolve("main")

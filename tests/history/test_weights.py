@@ -41,6 +41,7 @@ def test_earlier_revisions_give_the_earlier_bytes(grown: Bot) -> None:
 
 def test_revert_of_a_vector_gives_the_bytes_without_it(grown: Bot) -> None:
     grown.repo.set_term("listening", alpha=1)
+    grown.commit()
     grown.repo.revert("suggesting", author=grown.now())
     assert same(grown.checkout(), grown.tunes["listening"])
 
@@ -183,7 +184,20 @@ def test_the_work_tree_trained_in_place_can_be_taken_in(grown: Bot) -> None:
         grown.repo.add(grown.root, name="onward", author=at(9))
     change = grown.repo.add(grown.root, name="onward", onto="HEAD", author=at(9)).vectors[0]
     assert change.change == "added"
-    assert grown.repo.status().weights.state == "edited"
+    assert grown.repo.status().weights.state == "stale"
+    grown.checkout()
+
+
+def test_a_directory_below_the_work_tree_is_not_the_work_tree(bot: Bot) -> None:
+    path = write_model(bot.root / "runs", tuned(bot.base, 1))
+    assert bot.commit(path).vectors[0].name == "runs"
+
+
+def test_a_commit_of_what_was_trained_onward_says_how_near_it_is(grown: Bot) -> None:
+    path = write_model(grown.models / "onward", tuned(grown.checkout(), 9))
+    notes = grown.commit(path, onto="HEAD").notes
+    said = next(note for note in notes if "differs from the trained weights" in note)
+    assert float(said.split()[-3]) < 1e-3
 
 
 def test_out_writes_a_model_directory_and_moves_nothing(grown: Bot) -> None:

@@ -1,0 +1,146 @@
+"""The beginning of a repository: a model becomes its base, and the base alone its first commit.
+
+Order of writes: the store, the objects, the text files, the name of the base, then the branch. An init that
+is cut short before the branch is taken up by the next one.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from persona.errors import InvalidInput, Refused, UsageError
+from persona.history import worktree
+from persona.history.history import BASES, History, signature
+from persona.history.recipe_text import RECIPE_FILE, first_text
+from persona.history.results import CommitResult
+from persona.limits import MAX_TEXT_FILE_BYTES
+from persona.objects.commit import Commit, Person
+from persona.objects.names import check_ref_name
+from persona.objects.recipe import Recipe
+from persona.objects.rules import Rules
+from persona.objects.tree import Tree
+from persona.store.files import remove_tree
+from persona.store.store import Store
+from persona.weights.checkpoint import Checkpoint
+from persona.weights.inputs import read_input
+
+if TYPE_CHECKING:
+    from persona.history.results import Progress
+
+
+def init(
+    root: Path,
+    base: Path | None,
+    name: str | None,
+    person: Person,
+    *,
+    chunk: int,
+    threads: int | None,
+    progress: Progress | None,
+) -> CommitResult:
+    """See `Repository.init`."""
+    in_place = base is None
+    source = root if base is None else base
+    if in_place and not source.is_dir():
+        raise InvalidInput(f"{source} is no model directory; say which model to begin with: --base PATH")
+    base_name = check_ref_name(name) if name is not None else default_base_name(source)
+    with Checkpoint.open(source) as checkpoint:
+        store, made_now = _fresh_store(root)
+        from persona.history.config import Config
+
+        history = History(store, Config(store.config_path))
+        try:
+            with store.shared(), store.worktree_lock():
+                return _first_commit(
+                    history,
+                    checkpoint,
+                    base_name,
+                    person,
+                    in_place,
+                    chunk=chunk,
+                    threads=threads,
+                    progress=progress,
+                )
+        except BaseException:
+            if made_now and store.refs.head_id() is None:
+                remove_tree(store.root)
+            raise
+
+
+def default_base_name(path: Path) -> str:
+    """The base's name from its directory's (a file's parent's), with what no ref may hold made a dash."""
+    place = path.absolute()
+    if not place.is_dir():
+        place = place.parent
+    name = re.sub(r"[\x00-\x20\x7f~^:?*\[\\/]|\.\.|@\{", "-", place.name).strip(".-")
+    try:
+        return check_ref_name(name)
+    except InvalidInput:
+        raise UsageError(f"{path} gives no name for the base; name it with --name NAME") from None
+
+
+def _fresh_store(root: Path) -> tuple[Store, bool]:
+    """A new store, or one whose init was cut short before its first commit."""
+    try:
+        return Store.create(root), True
+    except Refused:
+        store = Store.open(root)
+        if store.refs.head_id() is not None:
+            raise Refused(f"{root} is a persona repository already") from None
+        return store, False
+
+
+def _first_commit(
+    history: History,
+    checkpoint: Checkpoint,
+    name: str,
+    person: Person,
+    in_place: bool,
+    *,
+    chunk: int,
+    threads: int | None,
+    progress: Progress | None,
+) -> CommitResult:
+    from persona.history import weights_state
+    from persona.merge.intake import import_base
+
+    contents = {
+        path: read_input(place, limit=MAX_TEXT_FILE_BYTES)
+        for path, place in checkpoint.text_files.items()
+        if path != RECIPE_FILE
+    }
+    text = first_text(name).encode()
+    if not in_place:
+        _refuse_overwriting(history.root, {**contents, RECIPE_FILE: text})
+    with history.store.objects.transaction() as tx:
+        blobs = {path: tx.put("blob", content) for path, content in contents.items()}
+        base, base_id = import_base(tx, checkpoint, blobs, chunk=chunk, threads=threads, progress=progress)
+        recipe = Recipe.of(base_id, (), Rules.of("ties", density="1"))
+        tree = Tree(tx.put("recipe", recipe.encode()), {RECIPE_FILE: tx.put("blob", text)})
+        message = f"Begin with {name}\n"
+        id = tx.put("commit", Commit(tx.put("tree", tree.encode()), (), person, person, message).encode())
+    for path, content in {} if in_place else contents.items():
+        worktree.write(history, path, content)
+    worktree.write(history, RECIPE_FILE, text)
+    who, when = signature(person)
+    held = history.store.refs.read(BASES + name)  # by an init that was cut short
+    history.store.refs.update(BASES + name, base_id, expect=held, who=who, when=when, why=f"init: {name}")
+    history.store.refs.advance(
+        id, expect=None, who=who, when=when, why=f"commit (initial): Begin with {name}"
+    )
+    if in_place:
+        weights_state.settle(history, recipe, id, base.digest)
+    notes = tuple(f"left behind: {path} ({why})" for path, why in sorted(checkpoint.ignored.items()))
+    return CommitResult(
+        id=id, branch=history.head().branch, parents=(), vectors=(), notes=notes, subject=f"Begin with {name}"
+    )
+
+
+def _refuse_overwriting(root: Path, contents: dict[str, bytes]) -> None:
+    """`Refused` where the new work tree holds other files under the names of the base's."""
+    for path, content in contents.items():
+        place = root / path
+        if (place.exists() or place.is_symlink()) and worktree.read(root, path) != content:
+            raise Refused(f"{place} is in the way; move it, or make the repository in an empty directory")
