@@ -146,6 +146,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     options.add_argument(
         "--rounds", type=int, default=5, help="measured runs of each contestant (default: 5)"
     )
+    options.add_argument("--no-warm-up", action="store_true", help="count the first round too")
     options.add_argument(
         "--scratch", type=Path, help="where to work (default: the system's temporary directory)"
     )
