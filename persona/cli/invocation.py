@@ -45,6 +45,7 @@ class Invocation:
                 yield repo
             finally:
                 self._repository = None
+                self.remarks(dict.fromkeys(repo.notes))
 
     @property
     def user_config(self) -> Path:
