@@ -95,7 +95,11 @@ def init(
 
 
 def __getattr__(name: str) -> Any:
-    """`Repository` and `Person`, imported when first asked for."""
+    """`Repository`, `Person` and `merge`, imported when first asked for."""
+    if name == "merge":
+        from importlib import import_module
+
+        return import_module("persona.merge")
     if name == "Repository":
         from persona.history.repository import Repository
 

@@ -125,7 +125,9 @@ def _place(
     """Weights, text files and HEAD, in the order of the module's docstring."""
     if not options.weights:
         files_move.apply(history)
-        return _result(history, None, revision, (), tuple(move()), started)
+        notes = move()
+        files_move.done(history)
+        return _result(history, None, revision, (), tuple(notes), started)
     found = weights_state.look(history, locked=True)
     if found.state in ("edited", "unknown") and not options.force:
         names = ", ".join(weight_files(history.root))
@@ -135,6 +137,7 @@ def _place(
     if found.record and found.state == "intact" and _is_there(history, found.record, recipe, options):
         files_move.apply(history)
         notes = move()
+        files_move.done(history)
         tensors = weights_state.tensor_digests(history, found.record) or None
         weights_state.settle(history, recipe, revision, found.record.digest, tensors)
         kept = _Kept(found.record.digest, len(plan.tensors))
@@ -147,6 +150,7 @@ def _place(
         weights_state.expect(history, recipe, revision, made.weights)
         published = writer.publish(made.weights)
         notes = move()
+        files_move.done(history)
     digests = {
         tensor.spec.name: (tensor.key, made.tensor_digests[tensor.spec.name]) for tensor in plan.tensors
     }

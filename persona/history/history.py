@@ -51,9 +51,15 @@ class History:
 
     @contextmanager
     def changing(self) -> Iterator[None]:
-        """Holds the work tree's lock. `Refused` before anything changes when the store's format is newer."""
+        """Holds the work tree's lock, and first takes back what a move that was cut short left of its files.
+
+        `Refused` before anything changes when the store's format is newer.
+        """
+        from persona.history.moving import take_back
+
         self.store.require_writable()
         with self.store.worktree_lock():
+            take_back(self)
             yield
 
     # -- objects

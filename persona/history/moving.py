@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from persona.errors import Refused, UnknownName, UsageError
 from persona.history import weights_state, worktree
@@ -19,6 +19,9 @@ from persona.history.walk import walk
 from persona.objects.commit import Person
 from persona.objects.ids import abbreviate
 from persona.objects.names import check_ref_name
+
+MOVE: Final = "move"
+"""state/move: the commits that text files are on their way from and to, while they are."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,18 @@ class FileMove:
     current: Mapping[str, str]
     paths: tuple[str, ...]
 
+    to: str | None = None
+
     def apply(self, history: History) -> list[str]:
-        """Writes and removes the files; returns their paths."""
+        """Writes and removes the files; returns their paths. `done` has to follow once HEAD has moved."""
+        if self.paths and self.to is not None:
+            history.store.state(MOVE).write({"from": history.head_commit(), "to": self.to})
         return worktree.put(history, self.target, self.current, self.paths)
+
+    def done(self, history: History) -> None:
+        """HEAD has moved: the files belong to it now."""
+        if self.paths and self.to is not None:
+            history.store.state(MOVE).remove()
 
 
 def target_of(history: History, text: str) -> Target:
@@ -57,7 +69,7 @@ def plan_files(history: History, to: str, *, force: bool) -> FileMove:
     here = worktree.snapshot(history.root, {*before, *after})
     tracked = sorted({*before, *after})
     if force:
-        return FileMove(after, here, tuple(path for path in tracked if here.get(path) != after.get(path)))
+        return FileMove(after, here, tuple(path for path in tracked if here.get(path) != after.get(path)), to)
     moving = [path for path in tracked if before.get(path) != after.get(path)]
     lost = [path for path in moving if here.get(path) not in (before.get(path), after.get(path))]
     if lost:
@@ -65,7 +77,22 @@ def plan_files(history: History, to: str, *, force: bool) -> FileMove:
             f"{', '.join(lost)}: edited and not committed, and would be overwritten; commit first, or"
             " -f throws the edits away"
         )
-    return FileMove(after, here, tuple(moving))
+    return FileMove(after, here, tuple(moving), to)
+
+
+def take_back(history: History) -> None:
+    """Puts back the files that a move placed before it was cut short: HEAD had not followed. Edits stay."""
+    state = history.store.state(MOVE)
+    move = state.read()
+    if move is None:
+        return
+    head = history.head_commit()
+    if move["from"] == head:
+        before, after = history.files_of(head), history.files_of(move["to"])
+        here = worktree.snapshot(history.root, {*before, *after})
+        placed = [path for path in sorted({*before, *after}) if here.get(path) == after.get(path)]
+        worktree.put(history, before, here, placed)
+    state.remove()
 
 
 def check_new_branch(history: History, name: str) -> str:
@@ -138,8 +165,10 @@ def switch(
                 f" `persona switch -c NEW {target}` makes one there"
             )
     with history.changing():
-        plan_files(history, goal.id, force=force).apply(history)
+        move = plan_files(history, goal.id, force=force)
+        move.apply(history)
         notes = move_head(history, goal, person, "switch", create=create is not None)
+        move.done(history)
         return _where(history, notes)
 
 
@@ -156,6 +185,8 @@ def reset(history: History, rev: str, mode: Literal["soft", "mixed", "hard"], pe
         notes = left_behind(history, history.head(), Target(to, None))
         who, when = signature(person)
         history.store.refs.advance(to, expect=head, who=who, when=when, why=f"reset: moving to {rev}")
+        if move:
+            move.done(history)
         return _where(history, notes)
 
 

@@ -1,0 +1,167 @@
+"""Commands cut short at each call that changes the disk: what was acknowledged stays, the next one works."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from persona.history.repository import Repository
+from persona.store import files
+from tests.history.conftest import Bot, at, read_weights, same, write_model
+
+
+class Cut(BaseException):
+    """Stands for the death of the process."""
+
+
+class Dying(files.Calls):
+    """Lets `left` calls that change the disk pass, and none after that."""
+
+    def __init__(self, left: int) -> None:
+        super().__init__()
+        self.left = left
+
+
+def _dying(name: str) -> Callable[..., Any]:
+    def call(self: Dying, *arguments: Any, **options: Any) -> Any:
+        if self.left <= 0:
+            raise Cut
+        self.left -= 1
+        return getattr(files.Calls, name)(self, *arguments, **options)
+
+    return call
+
+
+for _name in ("append", "pwritev", "truncate", "fsync", "rename", "unlink", "mkdir", "rmdir"):
+    setattr(Dying, _name, _dying(_name))
+
+
+def each_cut(root: Path, act: Callable[[Repository], object], check: Callable[[Repository], None]) -> int:
+    """Runs `act` on copies of a repository, cut after 0, 1, 2, … calls, and checks what is left."""
+    for left in range(100_000):
+        copy = root.parent / "copy"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(root, copy, symlinks=True)
+        done = False
+        with Repository.open(copy, author=at(90)) as repo:
+            try:
+                with files.replaced_calls(Dying(left)):
+                    act(repo)
+                    done = True
+            except Cut:
+                pass
+        with Repository.open(copy, author=at(91)) as repo:
+            found = repo.fsck(full=True)
+            assert found.ok, (left, found.problems)
+            check(repo)
+        if done:
+            return left
+    raise AssertionError("it never ends")
+
+
+@pytest.fixture
+def ready(grown: Bot) -> Bot:
+    """Weights and a text file that differ between two revisions."""
+    (grown.root / "chat_template.jinja").write_text("late\n")
+    grown.commit()
+    grown.checkout()
+    return grown
+
+
+def test_a_checkout_cut_anywhere_leaves_whole_weights_and_can_be_done_again(ready: Bot) -> None:
+    late, early = read_weights(ready.root), ready.tunes["listening"]
+
+    def check(repo: Repository) -> None:
+        assert repo.status().weights.state in ("clean", "stale", "uncommitted")
+        here = read_weights(repo.root)
+        assert same(here, late) or same(here, early)
+        if repo.head().branch is None:
+            repo.checkout("main~3")
+            assert same(read_weights(repo.root), early)
+            assert not repo.status().recipe_changed
+        repo.checkout("main")
+        assert not repo.status().recipe_changed
+        assert same(read_weights(repo.root), late)
+        assert repo.status().files_changed == ()
+
+    assert each_cut(ready.root, lambda repo: repo.checkout("main~3"), check) > 20
+
+
+def test_a_checkout_into_shards_and_back_cut_anywhere_leaves_whole_weights(ready: Bot) -> None:
+    late = ready.repo.digest().weights
+    early = ready.repo.digest("HEAD~3").weights
+
+    def check(repo: Repository) -> None:
+        from persona.history.weights_state import measure
+
+        assert repo.status().weights.state in ("clean", "stale", "uncommitted")
+        assert measure(repo.root) in (late, early)
+        assert repo.checkout("main").weights == late
+
+    def there(repo: Repository) -> None:
+        repo.checkout("main~3", max_shard_size=300)
+
+    each_cut(ready.root, there, check)
+    ready.repo.checkout(max_shard_size=300, author=at(80))
+    ready.edit(lambda text: text + "# x\n")
+    ready.commit()
+    each_cut(ready.root, lambda repo: repo.checkout("main~4"), check)
+
+
+@pytest.mark.parametrize("again", ["main", "main~3"])
+def test_a_switch_cut_anywhere_leaves_no_edit_behind_and_keeps_those_of_the_user(
+    ready: Bot, again: str
+) -> None:
+    (ready.root / "config.json").write_text("mine")
+
+    def check(repo: Repository) -> None:
+        repo.switch(again, detach=True)
+        assert repo.status().files_changed == ("config.json",)
+        assert not repo.status().recipe_changed
+
+    assert each_cut(ready.root, lambda repo: repo.switch("main~3", detach=True), check) > 5
+
+
+def test_a_commit_of_a_fine_tune_cut_anywhere_is_there_or_not(ready: Bot) -> None:
+    path = ready.tune("late", 7)
+    before = ready.repo.resolve("HEAD")
+
+    def act(repo: Repository) -> None:
+        repo.commit(path, message="late")
+
+    def check(repo: Repository) -> None:
+        head = repo.resolve("HEAD")
+        assert head == before or repo.resolve("HEAD~1") == before
+        if head == before:
+            act(repo)
+        assert "late" in repo.entry().recipe.vectors
+        assert not repo.status().recipe_changed
+
+    each_cut(ready.root, act, check)
+
+
+def test_an_init_cut_anywhere_can_be_done_again(tmp_path: Path) -> None:
+    from tests.history.conftest import base_tensors
+
+    write_model(tmp_path / "tiny", base_tensors(), **{"chat_template.jinja": "hello\n"})
+    for left in range(100_000):
+        place = tmp_path / "bot"
+        shutil.rmtree(place, ignore_errors=True)
+        try:
+            with files.replaced_calls(Dying(left)):
+                Repository.init(place, base=tmp_path / "tiny", author=at(), chunk=64)
+            break
+        except Cut:
+            pass
+        try:
+            Repository.init(place, base=tmp_path / "tiny", author=at(), chunk=64)
+        except Exception:
+            with Repository.open(place) as repo:
+                assert repo.resolve("main")
+        with Repository.open(place) as repo:
+            assert repo.fsck(full=True).ok
+            assert repo.status().files_changed == ()
