@@ -15,8 +15,8 @@ from persona.history.recipe_text import RECIPE_FILE, decode, line_of, load
 from persona.history.results import VectorChange
 from persona.limits import MAX_TEXT_FILE_BYTES
 from persona.objects.names import check_vector_name
-from persona.objects.recipe import Recipe
-from persona.objects.rules import check_density, check_strength
+from persona.objects.recipe import Recipe, Term
+from persona.objects.rules import Rules, check_density, check_strength
 from persona.weights.checkpoint import Checkpoint
 from persona.weights.inputs import read_input
 
@@ -101,6 +101,7 @@ def add(history: History, path: Path, options: Options) -> Added:
         text = recipe_edit.add_term(text, name, {**keys, "alpha": keys.get("alpha") or "1"})
     recipe = history.read_recipe(text.encode())
     vectors.remember(history, made.id, made.changed_fraction)
+    _find_cutoffs(history, recipe.base, made, options)
     change = _change(history, recipe, name, made, old.vector if old else None, options)
     if options.files:
         for file, content in differing.items():
@@ -251,6 +252,17 @@ def _change(
         previous=previous,
         density=density,
     )
+
+
+def _find_cutoffs(history: History, base: str, made: ImportedVector, options: Options) -> None:
+    """Finds the cut-offs of a new vector once, for every density that checkouts usually ask for."""
+    from persona.history.materials import plan_of
+    from persona.merge.cutoffs import prepare
+    from persona.merge.pipeline import thread_count
+
+    alone = Recipe.of(base, [Term("vector", made.id)], Rules.of())
+    threads = thread_count(options.threads)
+    prepare(plan_of(history, alone), made.id, made.magnitudes, threads=threads, progress=options.progress)
 
 
 def _kept_fraction(history: History, recipe: Recipe, id: str, density: float, options: Options) -> float:

@@ -29,6 +29,8 @@ from persona.merge.rules import Divide, Elect, Merge, MergeRules, Weigh
 Array = npt.NDArray[Any]
 
 BLOCK: Final = 1024
+MAX_VALUES: Final = 1 << 16
+"""Places for distinct magnitudes; three quarters of them are used."""
 
 # Codes as plain integers, which the compiler folds.
 BF16: Final = elements.BF16.code
@@ -575,6 +577,29 @@ def _count_low(base: Any, z: Any, dtype: int, row_of: Any, histograms: Any) -> N
                 histograms[row, bits & np.uint32(0xFFFF)] += 1 if bits else 0
 
 
+@_compiled
+def _count_values(base: Any, z: Any, dtype: int, keys: Any, counts: Any) -> int:
+    half, shift = dtype == F16, np.uint32(0 if dtype == F32 else 16)
+    mask = np.int64(keys.size - 1)
+    room = keys.size - keys.size // 4
+    found = 0
+    for i in range(base.size):
+        if z[i] != 0:
+            _, t = _tau(half, shift, np.uint32(np.uint32(base[i]) << shift), np.uint32(z[i]))
+            bits = np.uint32(_as_bits(t) & _MAGNITUDE)
+            if bits != np.uint32(0):
+                slot = np.int64(np.uint32(bits * np.uint32(2654435761)) >> np.uint32(12)) & mask
+                while keys[slot] != bits and keys[slot] != np.uint32(0):
+                    slot = (slot + 1) & mask
+                if keys[slot] == np.uint32(0):
+                    if found == room:
+                        return -1
+                    keys[slot] = bits
+                    found += 1
+                counts[slot] += 1
+    return found
+
+
 def _check(base: Array, z: Array, theta: Array, alpha: Array, dtype: int) -> None:
     """Another type would compile another kernel with other bits; another size would leave the arrays."""
     uint = np.uint32 if dtype == F32 else np.uint16
@@ -635,3 +660,16 @@ def count_low(base: Array, z: Array, dtype: int, row_of: Array, histograms: Arra
     row_of: int32[65536], the row of each value of the upper 16 bits, −1 for none.
     """
     _count_low(base, z, dtype, row_of, histograms)
+
+
+def count_values(base: Array, z: Array, dtype: int) -> tuple[Array, Array] | None:
+    """The distinct |t| ≠ 0 of a chunk as bits, uint32[m], and how often each stands there, int64[m].
+
+    base, z: uint[n], in one order. None where they are too many to be worth it, as those of fp32 mostly are.
+    """
+    size = 1 << max(6, min(MAX_VALUES.bit_length() - 1, (2 * base.size).bit_length()))
+    keys, counts = np.zeros(size, np.uint32), np.zeros(size, np.int64)
+    if _count_values(base, z, dtype, keys, counts) < 0:
+        return None
+    taken = np.flatnonzero(keys)
+    return keys[taken], counts[taken]

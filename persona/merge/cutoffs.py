@@ -2,7 +2,8 @@
 
 A cut-off belongs to a vector, a scope, a rank and a density (docs/numerics.md, "Trim"); filters and α do not
 move it. Under ``tensor`` it is sought tensor by tensor, under ``global`` over all that the base merges,
-under ``joint`` over the same tensor of every term whose filter admits it. What was found for a vector is kept in
+under ``joint`` over the same tensor of every term whose filter admits it. What was found for a vector is kept
+in
 ``cache/thresholds/``, beside how many elements it keeps; ``joint`` cut-offs and the majority sign belong to a
 whole recipe and are kept under its digest.
 """
@@ -10,8 +11,9 @@ whole recipe and are kept under its digest.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from blake3 import blake3
@@ -21,15 +23,17 @@ from persona.codec.delta import exponent_order
 from persona.codec.elements import of as element_of
 from persona.merge import cpu
 from persona.merge.chunks import ChunkReader, Workspace, Workspaces
+from persona.merge.grid import Grid, grid_ranks, on_grid
 from persona.merge.pipeline import Progress, in_order
 from persona.merge.plan import Plan, TensorPlan, keeps_everything
 from persona.merge.rules import NO_TRIM, MergeRules, cut_rank, joint_rank
-from persona.merge.thresholds import Selection
+from persona.merge.thresholds import Magnitudes, Selection
 from persona.objects.tensors import TensorSpec, chunk_span
 
 _FOUND = struct.Struct("<fq")
 _UNKNOWN = -1
 
+Result = TypeVar("Result")
 Found = tuple[float, int]
 """θ as binary32, and how many elements of its scope it keeps."""
 
@@ -39,7 +43,7 @@ class Cutoffs:
     """θ for every trimmed term of a plan, by tensor, and the majority sign where the rules ask for it."""
 
     plan: Plan
-    by_vector: dict[tuple[str, float], dict[str, Found]] = field(default_factory=dict)
+    by_vector: dict[tuple[str, float], Mapping[str, float]] = field(default_factory=dict)
     by_tensor: dict[str, Found] = field(default_factory=dict)
     majority: int = 0
 
@@ -55,7 +59,7 @@ class Cutoffs:
         if recipe.rules.trim == "joint":
             return self.by_tensor[name][0]
         found = self.by_vector[term.vector, float(term.density or recipe.rules.density or "1")]
-        return found["" if recipe.rules.trim == "global" else name][0]
+        return found["" if recipe.rules.trim == "global" else name]
 
 
 def cutoffs(
@@ -81,7 +85,11 @@ def cutoffs(
                     key = (term.vector, float(term.density or rules.density or "1"))
                     wanted.setdefault(key, set()).add(tensor.spec.name)
         for (id, density), names in wanted.items():
-            found.by_vector[id, density] = _of_vector(plan, id, density, names, threads, progress)
+            thetas = _on_grid(plan, id, density)
+            if thetas is None:
+                chosen = _of_vector(plan, id, density, names, threads, progress)
+                thetas = {name: theta for name, (theta, _) in chosen.items()}
+            found.by_vector[id, density] = thetas
     if merged and numbers.needs_majority:
         found.majority = _majority(found, numbers, threads, progress)
     return found
@@ -93,9 +101,99 @@ def kept_fraction(
     """The fraction of the base's merged elements that a density keeps of one vector of the plan, ties
     included.
     """
-    names = {spec.name for spec in plan.vectors[id].tensors}
+    rules, vector = plan.recipe.rules, plan.vectors[id]
+    kept_grid = Grid.read(plan.store, id, len(vector.tensors)) if on_grid(density) is not None else None
+    if kept_grid is not None:
+        kept = kept_grid.kept_elements(rules.trim, rules.rank or "", density)
+        return kept / max(1, plan.base.merged_elements)
+    names = {spec.name for spec in vector.tensors}
     found = _of_vector(plan, id, density, names, threads, progress)
     return sum(count for _, count in found.values()) / max(1, plan.base.merged_elements)
+
+
+def prepare(
+    plan: Plan,
+    id: str,
+    magnitudes: Mapping[str, Magnitudes],
+    *,
+    threads: int,
+    progress: Progress | None = None,
+) -> None:
+    """Finds and keeps the cut-offs of one vector for every density of the grid.
+
+    `magnitudes`: of its tensors, as its import counted them; where one was too varied to be counted so,
+    chunks are read again.
+    """
+    specs = plan.vectors[id].tensors
+    elements = plan.base.merged_elements
+    if all(spec.name in magnitudes for spec in specs):
+        found = Grid.of([magnitudes[spec.name] for spec in specs], elements)
+    else:
+        found = _select_grid(plan, id, threads, progress)
+    found.write(plan.store, id)
+
+
+def _select_grid(plan: Plan, id: str, threads: int, progress: Progress | None) -> Grid:
+    """The grid of a vector in two passes over its chunks."""
+    walk = _Walk(plan)
+    specs = plan.vectors[id].tensors
+    nbytes = [spec.nbytes for spec in specs]
+    model = Selection(plan.base.merged_elements, grid_ranks(plan.base.merged_elements))
+    highs: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+    for high in _told(
+        in_order(lambda spec: walk.high(spec, [id]), specs, threads=threads), nbytes, 0, progress
+    ):
+        model.high += high
+        bins = np.flatnonzero(high)
+        highs.append((bins, high[bins]))
+    model.open_bins()
+
+    def select(
+        item: tuple[TensorSpec, tuple[NDArray[np.int64], NDArray[np.int64]]],
+    ) -> tuple[Selection, Selection]:
+        spec, (bins, counts) = item
+        own = Selection(spec.elements, grid_ranks(spec.elements))
+        own.high[bins] = counts
+        own.open_bins()
+        both = np.union1d(np.flatnonzero(own.row_of >= 0), np.flatnonzero(model.row_of >= 0))
+        joined = Selection(spec.elements, ())
+        joined.row_of[both] = np.arange(both.size, dtype=np.int32)
+        joined.low = np.zeros((both.size, 1 << 16), np.int64)
+        low = walk.low(spec, [id], joined)
+        own.low = low[joined.row_of[np.flatnonzero(own.row_of >= 0)]]
+        joined.low = low[joined.row_of[np.flatnonzero(model.row_of >= 0)]]
+        return own, joined
+
+    cuts = []
+    items = list(zip(specs, highs, strict=True))
+    results = in_order(select, items, threads=threads, ahead=0)
+    for own, part in _told(results, nbytes, sum(nbytes), progress):
+        model.low += part.low
+        cuts.append(own.cut())
+    return Grid.of_cuts([*cuts, model.cut()])
+
+
+def _told(
+    results: Iterator[Result], nbytes: list[int], before: int, progress: Progress | None
+) -> Iterator[Result]:
+    """`results`, with progress over two passes."""
+    done = before
+    for result, size in zip(results, nbytes, strict=True):
+        done += size
+        if progress:
+            progress("finding cut-offs", done, 2 * sum(nbytes))
+        yield result
+
+
+def _on_grid(plan: Plan, id: str, density: float) -> Mapping[str, float] | None:
+    """The cut-offs of one vector from its grid, by tensor name, or under "" for the whole model."""
+    rules, specs = plan.recipe.rules, plan.vectors[id].tensors
+    kept = Grid.read(plan.store, id, len(specs)) if on_grid(density) is not None else None
+    if kept is None:
+        return None
+    if rules.trim == "global":
+        return {"": kept.model(rules.rank or "", density)}
+    return kept.tensors(specs, rules.rank or "", density)
 
 
 def _of_vector(
@@ -202,7 +300,7 @@ def _whole(plan: Plan, id: str, rank: int, threads: int, progress: Progress | No
     if selection.open_bins():
         for low in in_order(lambda spec: walk.low(spec, [id], selection), specs, threads=threads):
             selection.low += low
-    return _result(selection)
+    return _only(selection)
 
 
 class _Walk:
@@ -218,7 +316,7 @@ class _Walk:
         selection = Selection(elements, [rank], high=self.high(spec, vectors))
         if selection.open_bins():
             selection.low = self.low(spec, vectors, selection)
-        return _result(selection)
+        return _only(selection)
 
     def high(self, spec: TensorSpec, vectors: list[str]) -> NDArray[np.int64]:
         """Counts of the upper 16 bits of |t|."""
@@ -285,16 +383,9 @@ class _Walk:
         return space.sorted_base[:size]
 
 
-def _result(selection: Selection) -> Found:
-    theta = selection.theta()[0]
-    if theta < 0:
-        return float(theta), 0
-    bits = 1 if np.isnan(theta) else max(1, int(theta.view(np.uint32)))
-    upper = bits >> 16
-    kept = int(selection.high[upper + 1 :].sum())
-    row = int(selection.row_of[upper])
-    kept += int(selection.low[row, bits & 0xFFFF :].sum()) if row >= 0 else int(selection.high[upper])
-    return float(theta), kept
+def _only(selection: Selection) -> Found:
+    theta, kept = selection.cut()
+    return float(theta[0]), int(kept[0])
 
 
 def _encode(found: dict[str, Found], keys: list[str]) -> bytes:

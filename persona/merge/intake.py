@@ -6,7 +6,7 @@ elements. What comes back from a vector is the fine-tune bit for bit, whatever i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,14 +17,16 @@ from numpy.typing import NDArray
 from persona.codec.base import encode_base
 from persona.codec.delta import delta_payload, encode_delta
 from persona.codec.elements import FORM_RAW
+from persona.codec.elements import of as element_of
 from persona.errors import InvalidInput, Refused
 from persona.limits import CHUNK_ELEMENTS
-from persona.merge import casts
+from persona.merge import casts, cpu
 from persona.merge.checks import Match, match_tensors
 from persona.merge.chunks import UINT, ChunkReader, Workspaces
 from persona.merge.pipeline import Progress, first_run, in_order, thread_count
 from persona.merge.plan import Plan
 from persona.merge.stream import tensor_bits
+from persona.merge.thresholds import Magnitudes
 from persona.objects.base import Base
 from persona.objects.digest import weights_digest
 from persona.objects.ids import NULL_ID, object_id
@@ -35,6 +37,9 @@ from persona.store.records import PackedRecord, pack_record
 from persona.store.store import Store
 from persona.store.transaction import Transaction
 from persona.weights.checkpoint import Checkpoint
+
+Values = tuple[NDArray[np.uint32], NDArray[np.int64]]
+"""Distinct |t| of a chunk as bits, and how often each stands there."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,8 @@ class ImportedVector:
     changed_fraction: float
     largest_rounding: float | None
     notes: tuple[str, ...]
+    magnitudes: Mapping[str, Magnitudes]
+    """Of the changed tensors whose |t| have few distinct values, as those of bf16 and fp16 do."""
 
 
 def import_base(
@@ -122,9 +129,11 @@ class _Encoded:
     rounding: float
     not_finite: int
     first_not_finite: int
+    values: Values | None
 
 
-_UNCHANGED = _Encoded(NULL_ID, None, 0, 0.0, 0, 0)
+_NO_VALUES: Values = (np.zeros(0, np.uint32), np.zeros(0, np.int64))
+_UNCHANGED = _Encoded(NULL_ID, None, 0, 0.0, 0, 0, _NO_VALUES)
 
 
 def import_vector(
@@ -153,6 +162,7 @@ def import_vector(
         for index in range(chunk_count(match.spec, base.chunk))
     ]
     ids: dict[str, list[str]] = {}
+    values: dict[str, list[Values | None]] = {}
     bad: dict[str, tuple[int, int]] = {}
     stored = changed = 0
     rounding = 0.0
@@ -170,6 +180,7 @@ def import_vector(
                 tx.append(made.record)
                 stored += made.record.length
             ids.setdefault(name, []).append(made.id)
+            values.setdefault(name, []).append(made.values)
             changed += made.changed
             rounding = max(rounding, made.rounding)
             done += (stop - start) * match.spec.unit
@@ -203,7 +214,20 @@ def import_vector(
         changed_fraction=changed / max(1, base.merged_elements),
         largest_rounding=rounding if rounded or onto else None,
         notes=tuple(notes),
+        magnitudes=_magnitudes(tensors, values),
     )
+
+
+def _magnitudes(
+    tensors: Sequence[TensorSpec], values: Mapping[str, list[Values | None]]
+) -> dict[str, Magnitudes]:
+    """What is known of each tensor all of whose chunks could be counted."""
+    found = {}
+    for spec in tensors:
+        parts = [part for part in values[spec.name] if part is not None]
+        if len(parts) == len(values[spec.name]):
+            found[spec.name] = Magnitudes.join(spec.elements, parts)
+    return found
 
 
 class _Encoder:
@@ -256,12 +280,13 @@ class _Encoder:
             (casts.not_finite(base, spec.dtype) | casts.not_finite(after, spec.dtype)) & (base != after)
         )
         if odd.size:
-            return _Encoded(NULL_ID, None, 0, 0.0, int(odd.size), int(odd[0]))
+            return _Encoded(NULL_ID, None, 0, 0.0, int(odd.size), int(odd[0]), None)
         delta = encode_delta(base, after, spec.dtype, space.scratch)
         prefix, values = delta_payload(base_id, delta.z)
         id = object_id("delta", prefix, values.data)
         record = pack_record("delta", id, delta.form, delta.segments, relative=base_id)
-        return _Encoded(id, record, delta.changed, rounding, 0, 0)
+        magnitudes = cpu.count_values(base, delta.z, element_of(spec.dtype).code)
+        return _Encoded(id, record, delta.changed, rounding, 0, 0, magnitudes)
 
     def _same(
         self, spec: TensorSpec, source: TensorSpec, base_id: str, index: int, start: int, stop: int

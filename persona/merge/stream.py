@@ -90,7 +90,20 @@ class _Buffers:
         self._free.put(buffer)
 
 
-class _Merger:
+@dataclass(frozen=True)
+class Opened:
+    """One chunk of n elements with the changes of `present`, the indices of the terms that changed it.
+
+    sorted_base: uint[n] and z: uint[present, ≥ n] in exponent order; order: uint32[n].
+    """
+
+    present: list[int]
+    sorted_base: NDArray[Any]
+    z: NDArray[Any]
+    order: NDArray[np.uint32]
+
+
+class Merger:
     """Computes single chunks of a plan; called by many threads."""
 
     def __init__(self, plan: Plan, cuts: Cutoffs) -> None:
@@ -118,38 +131,52 @@ class _Merger:
 
     def merge_into(self, tensor: TensorPlan, index: int, base_id: str, out: NDArray[Any]) -> int:
         """Merges one chunk of a float tensor into `out`; returns how many elements are not finite."""
-        spec, plan = tensor.spec, self.plan
+        spec = tensor.spec
         if tensor.way == "base":
             self.reader.base(spec, base_id, index, out)
             return 0
+        opened = self.open(tensor, index, base_id, out.size)
+        if opened is None:
+            self.reader.base(spec, base_id, index, out)
+            return 0
+        return self.merge(tensor, opened, out)
+
+    def open(self, tensor: TensorPlan, index: int, base_id: str, size: int) -> Opened | None:
+        """One chunk of a tensor that terms reach, in this thread's workspace until the next one is opened;
+        None where none of them changed anything.
+        """
+        spec, plan = tensor.spec, self.plan
         space = self.workspaces.get(spec)
         rows = space.rows(len(tensor.terms))
         present: list[int] = []
         for term_index in tensor.terms:
             vector = plan.recipe.terms[term_index].vector
             delta = plan.tables[vector].chunk(spec.name, index)
-            if self.reader.delta(spec, delta, base_id, index, rows[len(present), : out.size]):
+            if self.reader.delta(spec, delta, base_id, index, rows[len(present), :size]):
                 present.append(term_index)
         if not present:
-            self.reader.base(spec, base_id, index, out)
-            return 0
+            return None
         base = self.reader.base(spec, base_id, index, space.base)
-        order, sorted_base = space.order[: out.size], space.sorted_base[: out.size]
+        order, sorted_base = space.order[:size], space.sorted_base[:size]
         exponent_order(base, spec.dtype, order, sorted_base)
+        return Opened(present, sorted_base, rows[: len(present)], order)
+
+    def merge(self, tensor: TensorPlan, opened: Opened, out: NDArray[Any]) -> int:
+        """Merges an opened chunk into `out`; returns how many elements are not finite."""
         if tensor.way == "lone":
-            restore(sorted_base, rows[0, : out.size], order, out)
+            restore(opened.sorted_base, opened.z[0, : out.size], opened.order, out)
             return 0
-        terms = [plan.recipe.terms[i] for i in present]
+        terms = [self.plan.recipe.terms[i] for i in opened.present]
         return cpu.merge_chunk(
-            sorted_base,
-            rows[: len(present)],
-            order,
+            opened.sorted_base,
+            opened.z,
+            opened.order,
             out,
-            theta=self.cuts.theta(tensor, present),
+            theta=self.cuts.theta(tensor, opened.present),
             alpha=np.array([term.alpha32 for term in terms], np.float32),
             add=np.array([term.join == "add" for term in terms], np.bool_),
             rules=self.rules,
-            dtype=element_of(spec.dtype).code,
+            dtype=element_of(tensor.spec.dtype).code,
             majority=self.cuts.majority,
         )
 
@@ -168,7 +195,7 @@ def pieces(
     decides; without it they end the stream with `InvalidInput`.
     """
     workers = thread_count(threads)
-    merger = _Merger(plan, cutoffs(plan, tensors, threads=workers, progress=progress))
+    merger = Merger(plan, cutoffs(plan, tensors, threads=workers, progress=progress))
     spans = [(tensor, index) for tensor in tensors for index in range(plan.chunks(tensor))]
     total = sum(tensor.spec.nbytes for tensor in tensors)
     done = bad = 0
@@ -239,7 +266,7 @@ def materialise(
 
 def tensor_bits(plan: Plan, threads: int | None = None) -> Callable[[str, int], NDArray[Any]]:
     """A function of (tensor name, chunk index) that gives its materialised bits; thread-safe."""
-    merger = _Merger(plan, cutoffs(plan, list(plan.tensors), threads=thread_count(threads)))
+    merger = Merger(plan, cutoffs(plan, list(plan.tensors), threads=thread_count(threads)))
 
     def chunk(name: str, index: int) -> NDArray[Any]:
         tensor = plan.by_name[name]

@@ -36,44 +36,52 @@ class Selection:
     """
 
     elements: int
-    ranks: Sequence[int]
+    ranks: Sequence[int] | Counts
     high: Counts = field(default_factory=lambda: np.zeros(BINS, np.int64))
     row_of: npt.NDArray[np.int32] = field(default_factory=lambda: np.full(BINS, NO_ROW, np.int32))
     low: Counts = field(default_factory=lambda: np.zeros((0, BINS), np.int64))
 
     def open_bins(self) -> bool:
-        """Decides which upper values need their lower bits counted; False if none does: no second pass."""
-        bins = sorted({found[0] for rank in self.ranks if (found := self._bin(rank)) is not None})
-        self.row_of[bins] = np.arange(len(bins), dtype=np.int32)
-        self.low = np.zeros((len(bins), BINS), np.int64)
-        return bool(bins)
+        """Decides which upper values need their lower bits counted; False if none does."""
+        _, upper, _ = self._bins()
+        bins = np.unique(upper)
+        self.row_of[bins] = np.arange(bins.size, dtype=np.int32)
+        self.low = np.zeros((bins.size, BINS), np.int64)
+        return bool(bins.size)
 
     def theta(self) -> npt.NDArray[np.float32]:
-        """θ for each rank: float32[ranks]. 0 (every change is kept) where the rank reaches the zeros,
-        `NO_TRIM` beyond all elements, `KEEP_NOTHING` for rank 0."""
-        return np.array([self._theta(rank) for rank in self.ranks], np.float32)
+        """θ for each rank, float32[ranks]: 0 (every change is kept) where the rank reaches the zeros,
+        `NO_TRIM` beyond all elements, `KEEP_NOTHING` for rank 0.
+        """
+        return self.cut()[0]
 
-    def _bin(self, rank: int) -> tuple[int, int] | None:
-        """(upper value, rank within it) of the rank-th largest; None where it is a zero or no element."""
+    def cut(self) -> tuple[npt.NDArray[np.float32], Counts]:
+        """θ for each rank, and how many elements it keeps, ties included: float32[ranks], int64[ranks]."""
+        ranks = np.asarray(self.ranks, np.int64)
+        theta = np.zeros(ranks.size, np.float32)
+        kept = np.full(ranks.size, self.high.sum(), np.int64)
+        inside, upper, within = self._bins()
+        larger = np.cumsum(self.high[::-1])[::-1]
+        for value in np.unique(upper):
+            above = np.cumsum(self.low[self.row_of[value]][::-1])
+            here = np.flatnonzero(upper == value)
+            at = np.searchsorted(above, within[here])
+            bits = (np.uint32(value) << np.uint32(16)) | (BINS - 1 - at).astype(np.uint32)
+            theta[inside[here]] = bits.view(np.float32)
+            kept[inside[here]] = larger[value] - self.high[value] + above[at]
+        theta[ranks > self.elements] = NO_TRIM
+        theta[ranks <= 0] = KEEP_NOTHING
+        kept[ranks <= 0] = 0
+        return theta, kept
+
+    def _bins(self) -> tuple[Counts, Counts, Counts]:
+        """Of the ranks that fall on a change: their indices, upper values, and ranks within these."""
+        ranks = np.asarray(self.ranks, np.int64)
         above = np.cumsum(self.high[::-1])
-        if rank <= 0 or rank > above[-1]:
-            return None
-        position = int(np.searchsorted(above, rank))
-        within = rank - int(above[position - 1]) if position else rank
-        return BINS - 1 - position, within
-
-    def _theta(self, rank: int) -> float:
-        if rank <= 0:
-            return KEEP_NOTHING
-        if rank > self.elements:
-            return NO_TRIM
-        found = self._bin(rank)
-        if found is None:
-            return 0.0
-        upper, within = found
-        above = np.cumsum(self.low[self.row_of[upper]][::-1])
-        bits = upper << 16 | BINS - 1 - int(np.searchsorted(above, within))
-        return float(np.uint32(bits).view(np.float32))
+        inside = np.flatnonzero((ranks > 0) & (ranks <= above[-1]))
+        position = np.searchsorted(above, ranks[inside])
+        before = np.where(position > 0, above[position - 1], 0)
+        return inside, BINS - 1 - position, ranks[inside] - before
 
 
 def kept(theta: npt.NDArray[np.float32] | Any, magnitudes: npt.NDArray[np.float32]) -> int:
@@ -83,3 +91,41 @@ def kept(theta: npt.NDArray[np.float32] | Any, magnitudes: npt.NDArray[np.float3
     if theta < 0:
         return 0
     return int(np.count_nonzero((magnitudes != 0) & (magnitudes >= theta)))
+
+
+@dataclass(frozen=True)
+class Magnitudes:
+    """Every |t| ≠ 0 of a scope of `elements`: `bits` of binary32, uint32[m] rising, and their `counts`,
+    int64[m].
+    """
+
+    elements: int
+    bits: npt.NDArray[np.uint32]
+    counts: Counts
+
+    @classmethod
+    def join(cls, elements: int, parts: Sequence[tuple[npt.NDArray[np.uint32], Counts]]) -> Magnitudes:
+        """The sum of the counts of several parts of one scope."""
+        if not parts:
+            return cls(elements, np.zeros(0, np.uint32), np.zeros(0, np.int64))
+        bits, where = np.unique(np.concatenate([bits for bits, _ in parts]), return_inverse=True)
+        counts = np.zeros(bits.size, np.int64)
+        np.add.at(counts, where, np.concatenate([counts for _, counts in parts]))
+        return cls(elements, bits, counts)
+
+    def cut(self, ranks: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.float32], Counts]:
+        """θ for each rank, as `Selection.theta` gives it, and how many elements it keeps: float32[r],
+        int64[r].
+        """
+        above = np.cumsum(self.counts[::-1])
+        total = int(above[-1]) if above.size else 0
+        theta = np.zeros(ranks.size, np.float32)
+        kept = np.full(ranks.size, total, np.int64)
+        inside = np.flatnonzero((ranks > 0) & (ranks <= total))
+        at = np.searchsorted(above, ranks[inside])
+        theta[inside] = self.bits[::-1][at].view(np.float32)
+        kept[inside] = above[at]
+        theta[ranks > self.elements] = NO_TRIM
+        theta[ranks <= 0] = KEEP_NOTHING
+        kept[ranks <= 0] = 0
+        return theta, kept

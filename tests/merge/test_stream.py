@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -282,3 +284,25 @@ def test_a_vector_of_another_base_is_refused(tmp_path: Path) -> None:
     one.imported[stranger.id] = stranger
     with pytest.raises(InvalidInput, match="belongs to the base with weights"):
         one.plan([Term("v", stranger.id)], Rules.of("ties"))
+
+
+GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "golden-ties.json").read_text())
+
+
+@pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda case: case["preset"])
+def test_the_stream_gives_the_peers_outputs_in_every_order_of_adding(
+    tmp_path: Path, case: dict[str, Any]
+) -> None:
+    def numbers(values: list[float]) -> Model:
+        return {"w": ("F32", (8,), np.array(values, np.float32).view(np.uint32))}
+
+    axes = {axis: case[axis] for axis in ("density", "merge", "elect", "lambda") if axis in case}
+    for place, order in enumerate(permutations(range(3))):
+        (tmp_path / str(place)).mkdir()
+        sandbox = Sandbox(tmp_path / str(place), numbers([0.0] * 8))
+        terms = [
+            Term("ABC"[k], sandbox.vector(numbers(GOLDEN["ABC"[k]])).id, alpha=str(case["alpha"][k]))
+            for k in order
+        ]
+        written, _ = run(sandbox.plan(terms, Rules.of(case["preset"], **axes)), numbers([0.0] * 8))
+        assert np.frombuffer(written["w"], np.float32).tolist() == case["out"]
