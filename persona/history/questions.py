@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from persona.history import revisions
 from persona.history.history import History
@@ -26,6 +26,9 @@ from persona.history.results import (
     VectorInfo,
 )
 from persona.objects.commit import Person
+
+if TYPE_CHECKING:
+    from persona.history.known import KnownNames
 
 
 class Questions:
@@ -168,6 +171,12 @@ class Questions:
 
         _, recipe = chosen_recipe(self._history, rev)
         return arrays(self._history, recipe, torch=torch, threads=threads, progress=progress)
+
+    def known_names(self) -> KnownNames:
+        """The names of branches, tags, vectors and settings, cheaply: what shell completion offers."""
+        from persona.history import known
+
+        return known.names(self._history)
 
     def branches(self) -> list[RefInfo]:
         """The branches, by name."""

@@ -1,0 +1,59 @@
+"""**known names** — what may be typed where a name is asked for: branches, tags, vectors, settings.
+
+Shell completion asks for them at every key press, so they come from refs, `recipe.toml` and the config alone: no
+object is read. A part that cannot be read is empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from persona.errors import PersonaError
+from persona.history import worktree
+from persona.history.history import HEADS, TAGS, VECTORS, History
+from persona.history.recipe_text import decode, load
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class KnownNames:
+    """Names, each kind in order; `vectors` maps those of `recipe.toml` to their alpha as it is written."""
+
+    branches: tuple[str, ...]
+    tags: tuple[str, ...]
+    vectors: dict[str, str]
+    kept_vectors: tuple[str, ...]
+    settings: tuple[str, ...]
+
+
+def names(history: History) -> KnownNames:
+    """See `Repository.known_names`."""
+    return KnownNames(
+        branches=_below(history, HEADS),
+        tags=_below(history, TAGS),
+        vectors=_or(lambda: _of_recipe(history), {}),
+        kept_vectors=_below(history, VECTORS),
+        settings=_or(lambda: tuple(history.config.values()), ()),
+    )
+
+
+def _below(history: History, prefix: str) -> tuple[str, ...]:
+    return _or(lambda: tuple(ref.removeprefix(prefix) for ref in history.store.refs.list(prefix)), ())
+
+
+def _of_recipe(history: History) -> dict[str, str]:
+    document = load(decode(worktree.read_recipe_text(history.root)))
+    vectors = document.get("vectors", {})
+    return {
+        name: str(term.get("alpha", 1)) for name, term in vectors.items() if isinstance(term, dict)
+    }
+
+
+def _or(read: Callable[[], T], otherwise: T) -> T:
+    try:
+        return read()
+    except (PersonaError, AttributeError):
+        return otherwise
