@@ -64,6 +64,8 @@ def decimal(value: str | int | float | Decimal) -> str:
         if not math.isfinite(value):
             raise InvalidInput(f"not a finite number: {value!r:.60}")
         value = repr(value)
+    if isinstance(value, str) and not value.isascii():
+        raise InvalidInput(f"not a number: {value!r:.60}")  # digits of other scripts, which Decimal reads
     try:
         number = Decimal(value)
     except (InvalidOperation, TypeError, ValueError):

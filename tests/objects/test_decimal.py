@@ -60,7 +60,7 @@ def test_a_float_means_its_shortest_decimal(value: float) -> None:
 
 # fmt: off
 NO_NUMBERS = [
-    "", "x", "1,5", "nan", "sNaN", "-inf", "Infinity", "0x10", "1e65", "1e-65", "1e999999999999999999",
+    "", "x", "١", "1,5", "nan", "sNaN", "-inf", "Infinity", "0x10", "1e65", "1e-65", "1e999999999999999999",
     "1e9999999999999999999999", "0." + "1" * 63, "1" * 70, "1" * 10**5, 10**5000, -(10**5000),
     float("nan"), float("inf"), True, False, None, [], (1, 2),
 ]
