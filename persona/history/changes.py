@@ -118,18 +118,29 @@ def diff_worktree(history: History, before: str) -> Diff:
     return make_diff(before, None, (old, new), changes)
 
 
-def diff(history: History, a: str | None, b: str | None) -> Diff:
-    """See `Repository.diff`."""
+def sides(history: History, a: str | None, b: str | None) -> tuple[str | None, str | None]:
+    """The commits that `Repository.diff` compares: None stands for nothing at all on the first side, for the
+    work tree on the second.
+    """
     if a is not None and b is None and ".." in a and not a.startswith(":/"):
         chosen = resolve_range(history, [a])
         if "..." in a:
-            return diff_commits(history, chosen.hidden[0] if chosen.hidden else None, chosen.starts[1])
-        return diff_commits(history, chosen.hidden[0], chosen.starts[0])
+            return chosen.hidden[0] if chosen.hidden else None, chosen.starts[1]
+        return chosen.hidden[0], chosen.starts[0]
     if b is not None:
         if a is None:
             raise UsageError("a second revision without a first one")
-        return diff_commits(history, resolve(history, a), resolve(history, b))
-    return diff_worktree(history, resolve(history, a) if a is not None else history.head_commit())
+        return resolve(history, a), resolve(history, b)
+    return resolve(history, a) if a is not None else history.head_commit(), None
+
+
+def diff(history: History, a: str | None, b: str | None) -> Diff:
+    """See `Repository.diff`."""
+    before, after = sides(history, a, b)
+    if after is not None:
+        return diff_commits(history, before, after)
+    assert before is not None
+    return diff_worktree(history, before)
 
 
 def _blob_reader(history: History, blobs: Mapping[str, str]) -> Content:

@@ -28,6 +28,9 @@ from persona.history.results import (
 from persona.objects.commit import Person
 
 if TYPE_CHECKING:
+    from persona.history.measures import VectorStatistics, WeightsDiff
+
+if TYPE_CHECKING:
     from persona.history.known import KnownNames
 
 
@@ -125,6 +128,21 @@ class Questions:
 
         return changes.diff(self._history, a, b)
 
+    def diff_weights(
+        self,
+        a: str | None = None,
+        b: str | None = None,
+        *,
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> WeightsDiff:
+        """What lies between the weights of the two sides of `diff`, by layer and kind of module, and how the
+        vectors of the second side get along. Both are computed, neither is written.
+        """
+        from persona.history import measures
+
+        return measures.weights_diff(self._history, a, b, threads, progress)
+
     def show(self, rev: str = "HEAD") -> tuple[CommitEntry, Diff]:
         """A commit, and what it changed against its first parent."""
         from persona.history.changes import diff_commits
@@ -143,6 +161,14 @@ class Questions:
         from persona.history import vectors
 
         return vectors.named(self._history, name)
+
+    def vector_statistics(
+        self, name: str, *, threads: int | None = None, progress: Progress | None = None
+    ) -> VectorStatistics:
+        """What a vector changes, by layer and kind of module; named as for `vector`."""
+        from persona.history import measures
+
+        return measures.vector_statistics(self._history, name, threads, progress)
 
     def digest(
         self, rev: str | None = None, *, threads: int | None = None, progress: Progress | None = None

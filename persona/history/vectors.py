@@ -12,12 +12,10 @@ from persona.history import worktree
 from persona.history.history import BASES, VECTORS, History, signature
 from persona.history.recipe_text import RECIPE_FILE
 from persona.history.results import VectorInfo
-from persona.objects.base import Base
 from persona.objects.commit import Person
 from persona.objects.ids import NULL_ID, abbreviate
 from persona.objects.recipe import Recipe
 from persona.objects.table import Table, decode_table
-from persona.objects.tensors import chunk_span
 from persona.objects.vector import Vector
 
 
@@ -33,14 +31,22 @@ def infos(history: History) -> list[VectorInfo]:
 def named(history: History, name: str) -> VectorInfo:
     """See `Repository.vector`."""
     recipe = history.read_recipe(worktree.read_recipe_text(history.root))
+    id = id_of(history, name)
     if name in recipe.by_name:
-        return info(history, name, recipe.by_name[name].vector, recipe)
-    kept = history.store.refs.list(VECTORS).get(VECTORS + name)
-    if kept is not None:
-        return info(history, name, kept, None)
-    id = history.resolve_object(name, "vector")
+        return info(history, name, id, recipe)
+    if VECTORS + name in history.store.refs.list(VECTORS):
+        return info(history, name, id, None)
     names = [term.name for term in recipe.terms if term.vector == id]
     return info(history, names[0] if names else abbreviate(id), id, recipe if names else None)
+
+
+def id_of(history: History, name: str) -> str:
+    """The id of a vector by its name in `recipe.toml`, by a kept name, or by its start."""
+    recipe = history.read_recipe(worktree.read_recipe_text(history.root))
+    if name in recipe.by_name:
+        return recipe.by_name[name].vector
+    kept = history.store.refs.list(VECTORS).get(VECTORS + name)
+    return kept or history.resolve_object(name, "vector")
 
 
 def forget(history: History, name: str, person: Person) -> None:
@@ -58,8 +64,9 @@ def forget(history: History, name: str, person: Person) -> None:
 def info(history: History, name: str, id: str, recipe: Recipe | None) -> VectorInfo:
     """All that is known of a vector; counts it when no cache knows."""
     vector = history.vector(id)
-    base = history.base(recipe.base) if recipe else base_of(history, vector)
-    counted = statistics(history, id, vector, base) if base and vector.kind == "delta" else {}
+    base_id = base_of(history, vector, recipe)
+    base = history.base(base_id) if base_id else None
+    counted = statistics(history, id, base_id) if base_id and vector.kind == "delta" else {}
     return VectorInfo(
         name=name,
         id=id,
@@ -75,12 +82,12 @@ def info(history: History, name: str, id: str, recipe: Recipe | None) -> VectorI
     )
 
 
-def base_of(history: History, vector: Vector) -> Base | None:
-    """The manifest of a base that a vector is bound to, or None where the repository has none."""
-    for id in dict.fromkeys(history.store.refs.list(BASES).values()):
-        base = history.base(id)
-        if base.digest == vector.base:
-            return base
+def base_of(history: History, vector: Vector, recipe: Recipe | None) -> str | None:
+    """The id of the base that a vector is bound to: the recipe's, else one that has a name here."""
+    recipes = [] if recipe is None else [recipe.base]
+    for id in dict.fromkeys([*recipes, *history.store.refs.list(BASES).values()]):
+        if history.base(id).digest == vector.base:
+            return id
     return None
 
 
@@ -95,12 +102,10 @@ def stored_bytes(history: History, id: str, vector: Vector) -> int:
     return total + objects.stored_bytes(vector.table) + sum(objects.stored_bytes(chunk) for chunk in chunks)
 
 
-def remember(history: History, id: str, changed_fraction: float) -> None:
-    """Keeps what an import counted anyway."""
-    kept = _kept(history, id)
-    history.store.cache(f"vectors/{id}").write(
-        json.dumps({**kept, "changed_fraction": changed_fraction}).encode()
-    )
+def remember(history: History, id: str, changed_fraction: float, l2: float | None = None) -> None:
+    """Keeps what was counted anyway."""
+    found = {"changed_fraction": changed_fraction} | ({} if l2 is None else {"l2": l2})
+    history.store.cache(f"vectors/{id}").write(json.dumps({**_kept(history, id), **found}).encode())
 
 
 def known_fraction(history: History, id: str) -> float | None:
@@ -109,13 +114,15 @@ def known_fraction(history: History, id: str) -> float | None:
     return float(value) if value is not None else None
 
 
-def statistics(history: History, id: str, vector: Vector, base: Base) -> dict[str, Any]:
+def statistics(history: History, id: str, base_id: str) -> dict[str, Any]:
     """ "changed_fraction" of the base's float elements, and "l2", the Euclidean norm of f − b in binary64."""
     kept = _kept(history, id)
     if "l2" not in kept or "changed_fraction" not in kept:
-        changed, squares = _count(history, vector, base)
-        kept = {"changed_fraction": changed / max(1, base.merged_elements), "l2": squares**0.5}
-        history.store.cache(f"vectors/{id}").write(json.dumps(kept).encode())
+        from persona.history import measures
+
+        size = measures.size_of(history, id, base_id)
+        remember(history, id, size.changed_fraction, size.l2)
+        kept = _kept(history, id)
     return kept
 
 
@@ -129,43 +136,3 @@ def _table(history: History, vector: Vector) -> Table:
     assert vector.table is not None
     data = history.store.objects.get(vector.table, "table")
     return decode_table(data, vector.tensors, vector.chunk, "the vector's table")
-
-
-def _count(history: History, vector: Vector, base: Base) -> tuple[int, float]:
-    """Elements that differ, and the sum of (f − b)² over finite ones."""
-    import numpy as np
-
-    from persona.codec.delta import exponent_order, restore
-    from persona.merge import casts
-    from persona.merge.chunks import ChunkReader, Workspaces
-    from persona.merge.pipeline import in_order, thread_count
-
-    data = history.store.objects.get(base.table, "table")
-    base_table = decode_table(data, base.tensors, base.chunk, "the base's table")
-    table = _table(history, vector)
-    reader = ChunkReader(history.store.objects, base.chunk)
-    workspaces = Workspaces(vector.tensors, base.chunk)
-
-    def count(span: tuple[int, int]) -> tuple[int, float]:
-        spec, index = vector.tensors[span[0]], span[1]
-        space = workspaces.get(spec)
-        start, stop = chunk_span(spec, index, base.chunk)
-        size = stop - start
-        z = space.rows(1)[0, :size]
-        base_id = base_table.chunk(spec.name, index)
-        if not reader.delta(spec, table.chunk(spec.name, index), base_id, index, z):
-            return 0, 0.0
-        before = reader.base(spec, base_id, index, space.base)
-        exponent_order(before, spec.dtype, space.order[:size], space.sorted_base[:size])
-        after = space.other[:size]
-        restore(space.sorted_base[:size], z, space.order[:size], after)
-        with np.errstate(invalid="ignore", over="ignore"):
-            difference = casts.widen(after, spec.dtype) - casts.widen(before, spec.dtype)
-            squares = np.square(difference[np.isfinite(difference)])
-        return int(np.count_nonzero(z)), float(squares.sum())
-
-    spans = [
-        (place, i) for place, spec in enumerate(vector.tensors) for i in range(len(table.chunks(spec.name)))
-    ]
-    counts = list(in_order(count, spans, threads=thread_count(None)))
-    return sum(changed for changed, _ in counts), sum(squares for _, squares in counts)

@@ -1,0 +1,350 @@
+"""What a change does to weights, by layer and kind of module: `diff --weights` and `vector show`.
+
+**row** — one kind of module of one layer, or one module outside the layers. All sizes are Euclidean norms.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, Final
+
+from persona.errors import InvalidInput
+from persona.history import changes, vectors, worktree
+from persona.history.history import History
+from persona.history.materials import plan_of
+from persona.history.results import UNPRINTED, Progress, VectorInfo, as_json
+from persona.objects.ids import abbreviate
+from persona.objects.recipe import Recipe, Term
+from persona.objects.rules import Rules
+
+if TYPE_CHECKING:
+    from persona.merge.elections import Election
+    from persona.merge.modules import Place
+    from persona.merge.statistics import Comparison, Tally
+
+NOTES: Final = "refs/notes/"
+TYPICAL: Final = (0.1, 0.2, 0.5)
+"""Densities that a vector's statistics are told for."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of some weights changes: elements, how many have other bits, the norm of the change, and that
+    norm in proportion to the weights' own before (None where those were all 0).
+    """
+
+    tensors: int
+    elements: int
+    changed: int
+    changed_fraction: float
+    l2: float
+    relative_size: float | None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two vectors. `cosine`: between what they change, before trim and α (None where one changes nothing).
+
+    `shared_fraction`: of the weights, those that both pull; `conflict_fraction`: of those, the ones that they
+    pull in opposite directions (None where they share none).
+    """
+
+    vectors: tuple[str, str]
+    cosine: float | None
+    shared_fraction: float
+    conflict_fraction: float | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind of module of one layer; `stack` and `layer` None outside the layers.
+
+    `lost_fraction`: of the mass Σ|α·u| of the vectors there, what loses the election.
+    """
+
+    stack: str | None
+    layer: int | None
+    module: str
+    size: Size
+    lost_fraction: float | None = None
+    pairs: tuple[Pair, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As a row of `diff --weights`."""
+        return {**self.plain_json(), "lost_fraction": self.lost_fraction, "pairs": self.pairs}
+
+    def plain_json(self) -> dict[str, Any]:
+        """As a row of `vector show`."""
+        return {"stack": self.stack, "layer": self.layer, "module": self.module, **as_json(self.size)}
+
+
+@dataclass(frozen=True)
+class Share:
+    """One vector in a recipe. `kept_fraction`: of the weights, what trim leaves of it; `mass_fraction`: its
+    part of the mass of all; `lost_fraction`: what of its own loses the election.
+    """
+
+    name: str
+    id: str
+    alpha: float
+    kept_fraction: float
+    mass_fraction: float | None
+    lost_fraction: float | None
+
+
+@dataclass(frozen=True)
+class WeightsDiff:
+    """What lies between the weights of two recipes. `vectors` and `pairs` are those of the second.
+
+    `unmatched`: tensors that only one of them has, or that differ in dtype or shape; they are left out.
+    `not_finite`: weights that changed and are not finite.
+    """
+
+    size: Size
+    lost_fraction: float | None
+    vectors: tuple[Share, ...]
+    pairs: tuple[Pair, ...]
+    layers: tuple[Row, ...]
+    unmatched: tuple[str, ...]
+    not_finite: int
+    modules: tuple[Row, ...] = field(default=(), metadata=UNPRINTED)
+    """By kind of module alone."""
+    depths: tuple[Row, ...] = field(default=(), metadata=UNPRINTED)
+    """By layer alone; those outside the layers one by one."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The value of "weights" in the JSON of `diff`."""
+        return {
+            **as_json(self.size),
+            "lost_fraction": self.lost_fraction,
+            "vectors": self.vectors,
+            "pairs": self.pairs,
+            "layers": self.layers,
+            "unmatched": self.unmatched,
+            "not_finite": self.not_finite,
+        }
+
+
+@dataclass(frozen=True)
+class VectorStatistics:
+    """A vector, by layer and kind of module, and what a few densities keep of it: (density, fraction of the
+    weights), trimmed as `recipe.toml` says, or tensor by tensor. `provenance`: what was noted of its origin.
+    """
+
+    info: VectorInfo
+    size: Size
+    layers: tuple[Row, ...]
+    kept: tuple[tuple[float, float], ...]
+    provenance: tuple[dict[str, Any], ...]
+    modules: tuple[Row, ...] = field(default=(), metadata=UNPRINTED)
+    depths: tuple[Row, ...] = field(default=(), metadata=UNPRINTED)
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys of `vector ls`, and more."""
+        return {
+            **as_json(self.info),
+            "relative_size": self.size.relative_size,
+            "kept": [{"density": density, "kept_fraction": fraction} for density, fraction in self.kept],
+            "provenance": self.provenance,
+            "layers": [row.plain_json() for row in self.layers],
+        }
+
+
+def weights_diff(
+    history: History, a: str | None, b: str | None, threads: int | None, progress: Progress | None
+) -> WeightsDiff:
+    """See `Repository.diff_weights`."""
+    from persona.merge.statistics import comparable, compare
+
+    before, after = changes.sides(history, a, b)
+    new = _recipe(history, after)
+    old = Recipe.of(new.base, [], new.rules) if before is None else history.recipe_of(before)
+    plans = plan_of(history, old), plan_of(history, new)
+    matched = {spec.name for spec in comparable(*plans)}
+    floats = {spec.name for plan in plans for spec in plan.base.tensors if spec.merged}
+    found = list(compare(*plans, threads=threads, progress=progress))
+    rows = _rows(found, new.terms)
+    return WeightsDiff(
+        size=rows.whole.size,
+        lost_fraction=rows.whole.lost_fraction,
+        vectors=_shares(found, new.terms, rows.whole.size.elements),
+        pairs=rows.whole.pairs,
+        layers=rows.places,
+        unmatched=tuple(sorted(floats - matched, key=str.encode)),
+        not_finite=sum(one.tally.not_finite for one in found),
+        modules=rows.modules,
+        depths=rows.depths,
+    )
+
+
+def vector_statistics(
+    history: History, name: str, threads: int | None, progress: Progress | None
+) -> VectorStatistics:
+    """See `Repository.vector_statistics`."""
+    from persona.merge.cutoffs import kept_fraction
+    from persona.merge.pipeline import thread_count
+
+    recipe = _recipe(history, None)
+    id = vectors.id_of(history, name)
+    base_id = vectors.base_of(history, history.vector(id), recipe)
+    if base_id is None or history.vector(id).kind != "delta":
+        raise InvalidInput(f"vector {abbreviate(id)}: its base is not here, so it cannot be measured")
+    found = _measured(history, id, base_id, threads, progress)
+    rows = _rows(found, ())
+    size = rows.whole.size
+    vectors.remember(history, id, size.changed_fraction, size.l2)
+    rules = recipe.rules if recipe.rules.trim in ("tensor", "global") else Rules.of("ties")
+    trimmed = plan_of(history, _alone(id, base_id, rules))
+    workers = thread_count(threads)
+    kept = [(density, kept_fraction(trimmed, id, density, threads=workers)) for density in TYPICAL]
+    info = vectors.named(history, name)
+    origin = _provenance(history, id)
+    return VectorStatistics(info, size, rows.places, tuple(kept), origin, rows.modules, rows.depths)
+
+
+def size_of(history: History, id: str, base_id: str) -> Size:
+    """How much a vector changes of all that its base merges."""
+    from persona.merge.statistics import Tally
+
+    tally, found = Tally(), _measured(history, id, base_id, None, None)
+    for one in found:
+        tally.add(one.tally)
+    return _size(tally, len(found))
+
+
+def _measured(
+    history: History, id: str, base_id: str, threads: int | None, progress: Progress | None
+) -> list[Comparison]:
+    """From the base to the fine-tune that a vector came from."""
+    from persona.merge.statistics import compare
+
+    tuned = _alone(id, base_id, Rules.of("ties"))
+    plans = plan_of(history, Recipe.of(base_id, [], tuned.rules)), plan_of(history, tuned)
+    return list(compare(*plans, elections=False, threads=threads, progress=progress))
+
+
+def _alone(id: str, base_id: str, rules: Rules) -> Recipe:
+    return Recipe.of(base_id, [Term(name="vector", vector=id)], rules)
+
+
+def _recipe(history: History, revision: str | None) -> Recipe:
+    """The recipe of a commit; None stands for `recipe.toml` as it is."""
+    if revision is not None:
+        return history.recipe_of(revision)
+    return history.read_recipe(worktree.read_recipe_text(history.root))
+
+
+def _provenance(history: History, id: str) -> tuple[dict[str, Any], ...]:
+    """What notes say of a vector's origin."""
+    from persona.objects.note import Note
+
+    objects = history.store.objects
+    notes = [Note.decode(objects.get(note, "note")) for note in history.store.refs.list(NOTES).values()]
+    return tuple(note.data for note in notes if note.about == id and note.kind == "provenance")
+
+
+# -- rows ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows by place, by kind of module, by layer, and all in one."""
+
+    places: tuple[Row, ...]
+    modules: tuple[Row, ...]
+    depths: tuple[Row, ...]
+    whole: Row
+
+
+def _rows(found: Sequence[Comparison], terms: Sequence[Term]) -> Rows:
+    from persona.merge.modules import Place, places
+
+    where = places(one.spec.name for one in found)
+
+    def grouped(key: Callable[[Place], Place]) -> tuple[Row, ...]:
+        groups: dict[Place, list[Comparison]] = {}
+        for one in ordered:
+            groups.setdefault(key(where[one.spec.name]), []).append(one)
+        return tuple(_row(place, group, terms) for place, group in groups.items())
+
+    ordered = sorted(found, key=lambda one: where[one.spec.name].order())
+    return Rows(
+        places=grouped(lambda place: place),
+        modules=grouped(lambda place: Place(place.stack, None, place.module)),
+        depths=grouped(lambda place: place if place.layer is None else Place(place.stack, place.layer, "")),
+        whole=_row(Place(None, None, ""), found, terms),
+    )
+
+
+def _row(place: Place, group: Sequence[Comparison], terms: Sequence[Term]) -> Row:
+    from persona.merge.elections import Election
+    from persona.merge.statistics import Tally
+
+    tally, election = Tally(), Election(len(terms))
+    for one in group:
+        tally.add(one.tally)
+        if terms:
+            election.add(one.election)
+    return Row(
+        place.stack,
+        place.layer,
+        place.module,
+        _size(tally, len(group)),
+        _fraction(float(election.lost.sum()), float(election.mass.sum())),
+        tuple(_pairs(election, terms, tally.elements)),
+    )
+
+
+def _size(tally: Tally, tensors: int) -> Size:
+    relative = math.sqrt(tally.change / tally.before) if tally.before else None
+    return Size(
+        tensors=tensors,
+        elements=tally.elements,
+        changed=tally.changed,
+        changed_fraction=tally.changed / max(1, tally.elements),
+        l2=math.sqrt(tally.change),
+        relative_size=relative if tally.change else 0.0,
+    )
+
+
+def _shares(found: Iterable[Comparison], terms: Sequence[Term], elements: int) -> tuple[Share, ...]:
+    from persona.merge.elections import Election
+
+    election = Election(len(terms))
+    for one in found:
+        election.add(one.election)
+    mass = float(election.mass.sum())
+    return tuple(
+        Share(
+            name=term.name,
+            id=term.vector,
+            alpha=float(term.alpha),
+            kept_fraction=int(election.kept[k]) / max(1, elements),
+            mass_fraction=_fraction(float(election.mass[k]), mass),
+            lost_fraction=_fraction(float(election.lost[k]), float(election.mass[k])),
+        )
+        for k, term in enumerate(terms)
+    )
+
+
+def _pairs(election: Election, terms: Sequence[Term], elements: int) -> Iterable[Pair]:
+    if not election.shared.size:
+        return
+    for j, k in combinations(range(len(terms)), 2):
+        shared, opposed = int(election.shared[j, k]), int(election.opposed[j, k])
+        lengths = math.sqrt(election.squares[j]) * math.sqrt(election.squares[k])
+        yield Pair(
+            vectors=(terms[j].name, terms[k].name),
+            cosine=_fraction(float(election.products[j, k]), lengths),
+            shared_fraction=shared / max(1, elements),
+            conflict_fraction=opposed / shared if shared else None,
+        )
+
+
+def _fraction(part: float, whole: float) -> float | None:
+    """part ÷ whole; None where that is no number."""
+    found = part / whole if whole else math.nan
+    return found if math.isfinite(found) else None
