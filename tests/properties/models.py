@@ -1,0 +1,244 @@
+"""Tiny Llama models on disk, nasty bits for them, and readers that know nothing of persona."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+from blake3 import blake3
+
+DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+UNSIGNED = {"BF16": np.uint16, "F16": np.uint16, "F32": np.uint32, "I64": np.uint64, "U8": np.uint8}
+EXPONENT_BITS = {"BF16": 8, "F16": 5, "F32": 8}
+MANTISSA_BITS = {"BF16": 7, "F16": 10, "F32": 23}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """The elements of a tensor as the bits they are stored with."""
+
+    dtype: str
+    bits: np.ndarray[Any, Any]
+
+    def same(self, other: Tensor) -> bool:
+        return self.dtype == other.dtype and np.array_equal(self.bits, other.bits)
+
+
+Model = dict[str, Tensor]
+
+
+def write_file(path: Path, model: Mapping[str, Tensor]) -> Path:
+    """A safetensors file, from the format's own description."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    data = b""
+    for name, tensor in model.items():
+        raw = tensor.bits.tobytes()
+        entry = {"dtype": tensor.dtype, "shape": list(tensor.bits.shape)}
+        header[name] = {**entry, "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    return path
+
+
+def write_weights(directory: Path, model: Mapping[str, Tensor], shards: int = 1) -> Path:
+    """The weights of a model directory: one file, or `shards` of them with their index."""
+    directory.mkdir(parents=True, exist_ok=True)
+    if shards == 1:
+        write_file(directory / "model.safetensors", model)
+        return directory
+    names = list(model)
+    weight_map: dict[str, str] = {}
+    for number in range(shards):
+        file = f"model-{number + 1:05}-of-{shards:05}.safetensors"
+        part = {name: model[name] for name in names[number::shards]}
+        write_file(directory / file, part)
+        weight_map.update(dict.fromkeys(part, file))
+    size = sum(tensor.bits.nbytes for tensor in model.values())
+    index = {"metadata": {"total_size": size}, "weight_map": weight_map}
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
+    return directory
+
+
+def llama(
+    directory: Path, dtype: str = "BF16", *, tied: bool = False, shards: int = 1, seed: int = 0
+) -> Path:
+    """A model directory as transformers writes it, of two layers and some thousand random parameters."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=37,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=32,
+        tie_word_embeddings=tied,
+        dtype=DTYPES[dtype],
+    )
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(config).to(getattr(torch, DTYPES[dtype]))
+    whole = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    model.save_pretrained(directory, max_shard_size=whole // shards + 600 if shards > 1 else "1GB")
+    (directory / "chat_template.jinja").write_text("{{ messages }}\n")
+    assert len(list(directory.glob("model*.safetensors"))) == shards
+    return directory
+
+
+def fine_tune(base: Path, directory: Path, model: Mapping[str, Tensor], shards: int = 1) -> Path:
+    """A model directory with the config of `base` and other weights."""
+    directory.mkdir()
+    (directory / "config.json").write_bytes((base / "config.json").read_bytes())
+    return write_weights(directory, model, shards)
+
+
+def read_file(path: Path) -> Model:
+    data = path.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    found: Model = {}
+    for name, entry in json.loads(data[8 : 8 + length]).items():
+        if name != "__metadata__":
+            start, end = (8 + length + offset for offset in entry["data_offsets"])
+            bits = np.frombuffer(data[start:end], UNSIGNED[entry["dtype"]]).reshape(entry["shape"])
+            found[name] = Tensor(entry["dtype"], bits)
+    return found
+
+
+def read_weights(directory: Path) -> Model:
+    """Every tensor of a model directory, by its index where it has one."""
+    index = directory / "model.safetensors.index.json"
+    if not index.exists():
+        return read_file(directory / "model.safetensors")
+    weight_map = json.loads(index.read_text())["weight_map"]
+    files = {file: read_file(directory / file) for file in set(weight_map.values())}
+    return {name: files[file][name] for name, file in weight_map.items()}
+
+
+def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Whether two models are equal byte for byte."""
+    return one.keys() == other.keys() and all(one[name].same(other[name]) for name in one)
+
+
+def digest_of_files(directory: Path) -> str:
+    """The weights digest, from its definition in docs/numerics.md and the format of safetensors alone."""
+    tensors = {}
+    for file in directory.glob("*.safetensors"):
+        data = file.read_bytes()
+        body = 8 + int.from_bytes(data[:8], "little")
+        header = json.loads(data[8:body])
+        header.pop("__metadata__", None)
+        for name, entry in header.items():
+            start, end = entry["data_offsets"]
+            tensors[name.encode()] = (
+                entry["dtype"].encode(),
+                entry["shape"],
+                data[body + start : body + end],
+            )
+    whole = blake3()
+    for name in sorted(tensors):
+        dtype, shape, raw = tensors[name]
+        whole.update(struct.pack("<Q", len(name)) + name + struct.pack("<Q", len(dtype)) + dtype)
+        whole.update(struct.pack(f"<{1 + len(shape)}Q", len(shape), *shape) + blake3(raw).digest())
+    return "blake3:" + whole.hexdigest()
+
+
+# -- bits --------------------------------------------------------------------------------------------------
+
+
+def a_few_ulps(model: Mapping[str, Tensor], seed: int, only: str = "") -> Model:
+    """What training does: about a third of the elements a few steps away, in the tensors whose name holds
+    `only`. What is not finite, or nearly not, stays.
+    """
+    found = dict(model)
+    for name, tensor in model.items():
+        if only in name:
+            random = np.random.default_rng([seed, crc32(name.encode())])  # whatever order the tensors are in
+            step = random.integers(1, 9, tensor.bits.shape) * (random.random(tensor.bits.shape) < 0.34)
+            exponent = (tensor.bits >> MANTISSA_BITS[tensor.dtype]) & ((1 << EXPONENT_BITS[tensor.dtype]) - 1)
+            step *= exponent < (1 << EXPONENT_BITS[tensor.dtype]) - 2
+            found[name] = Tensor(tensor.dtype, tensor.bits + step.astype(tensor.bits.dtype))
+    return found
+
+
+def special(dtype: str) -> dict[str, int]:
+    """Bit patterns that arithmetic likes to lose."""
+    mantissa, width = MANTISSA_BITS[dtype], 8 * np.dtype(UNSIGNED[dtype]).itemsize
+    infinity = ((1 << EXPONENT_BITS[dtype]) - 1) << mantissa
+    sign = 1 << (width - 1)
+    return {
+        "zero": 0,
+        "minus zero": sign,
+        "smallest subnormal": 1,
+        "minus smallest subnormal": sign | 1,
+        "largest subnormal": (1 << mantissa) - 1,
+        "smallest normal": 1 << mantissa,
+        "largest": infinity - 1,
+        "minus largest": sign | (infinity - 1),
+        "infinity": infinity,
+        "minus infinity": sign | infinity,
+        "nan": infinity | (1 << (mantissa - 1)),
+        "nan with payload": sign | infinity | 5,
+    }
+
+
+def nasty(model: Mapping[str, Tensor], seed: int, *, overflowing: bool = True) -> tuple[Model, Model]:
+    """A base and a fine-tune of it that hold, in every tensor, each finite special value turned into each
+    other one, and the values that are not finite unchanged. Not `overflowing`: none turned into one so far
+    away that their difference is not finite.
+    """
+    random = np.random.default_rng(seed)
+    base: Model = {}
+    tuned: Model = {}
+    for name, tensor in model.items():
+        values = special(tensor.dtype)
+        kept = [value for word, value in values.items() if "nan" in word or "infinity" in word]
+        finite = [value for value in values.values() if value not in kept]
+        far = {values["largest"], values["minus largest"]}
+        pairs = [(a, b) for a in finite for b in finite if overflowing or {a, b} != far or a == b]
+        pairs += [(value, value) for value in kept]
+        before, after = (
+            tensor.bits.copy().reshape(-1),
+            a_few_ulps({name: tensor}, seed)[name].bits.reshape(-1),
+        )
+        after = after.copy()
+        chosen = random.permutation(before.size)[: len(pairs)]
+        for place, (a, b) in zip(chosen, random.permutation(np.array(pairs)), strict=False):
+            before[place], after[place] = a, b
+        shape = tensor.bits.shape
+        base[name] = Tensor(tensor.dtype, before.reshape(shape))
+        tuned[name] = Tensor(tensor.dtype, after.reshape(shape))
+    return base, tuned
+
+
+def floats(tensor: Tensor) -> np.ndarray[Any, Any]:
+    """The elements as binary64."""
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        if tensor.dtype == "BF16":
+            return (tensor.bits.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+        return tensor.bits.view({"F16": np.float16, "F32": np.float32}[tensor.dtype]).astype(np.float64)
+
+
+def everything_below(*places: Path, leaving: Iterable[str] = ()) -> dict[str, bytes | str]:
+    """Every file below some directories, with what it holds; a link with where it goes."""
+    found: dict[str, bytes | str] = {}
+    for place in places:
+        for path in sorted(place.rglob("*")):
+            shown = f"{place.name}/{path.relative_to(place)}"
+            if any(part in path.parts for part in leaving):
+                continue
+            if path.is_symlink():
+                found[shown] = str(path.readlink())
+            elif path.is_file():
+                found[shown] = path.read_bytes()
+            else:
+                found[shown] = "directory"
+    return found

@@ -1,0 +1,76 @@
+"""Any point of the history gives the bytes it gave, and three ways to its digest agree."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.properties.conftest import Bot
+from tests.properties.models import digest_of_files
+
+WRITTEN = ["HEAD~1", "HEAD~2", "main^", "@~3", "HEAD^^", "main@{1}", "v1", ":/teach two", "@"]
+
+
+def test_every_way_to_a_revision_gives_its_bytes(grown: Bot) -> None:
+    grown.run.ok("tag", "v1", "HEAD~2")
+    digests = {}
+    commits = [entry["id"] for entry in grown.run.json("log")]
+    for id in commits:
+        assert grown.checkout(id)["revision"] == id
+        digests[id] = digest_of_files(grown.root)
+    assert len(set(digests.values())) == 4
+    for text in [*WRITTEN, commits[0][:6]]:
+        grown.run.ok("switch", "main")
+        id = grown.run.ok("rev-parse", text).strip()
+        assert grown.run.json("digest", text) == {"revision": id, "weights": digests[id]}
+        assert grown.checkout(text)["weights"] == digests[id]
+        assert digest_of_files(grown.root) == digests[id]
+        assert grown.run.json("digest")["weights"] == digests[id]
+
+
+def test_checkout_prints_the_digest_of_the_files(grown: Bot) -> None:
+    printed = re.findall(r"blake3:[0-9a-f]{64}", grown.run.ok("checkout"))
+    assert printed == [digest_of_files(grown.root)]
+    assert grown.run.ok("digest", "HEAD").split()[-1] == printed[0]
+
+
+def test_one_commit_back_and_a_reverted_name_are_the_earlier_bytes(grown: Bot) -> None:
+    grown.checkout("HEAD~1")
+    earlier = grown.weights
+    grown.checkout("main")
+    assert not grown.holds(earlier)
+    grown.run.ok("revert", "three")
+    grown.checkout()
+    assert grown.holds(earlier)
+    grown.run.ok("revert", "HEAD")
+    grown.run.ok("revert", "HEAD~2")
+    grown.checkout()
+    assert grown.holds(earlier)
+    grown.run.ok("reset", "--hard", "HEAD~6")
+    grown.checkout()
+    assert grown.holds(grown.base)
+
+
+@pytest.mark.parametrize("vector", [False, True], ids=["commit", "name"])
+def test_a_revert_takes_no_uncommitted_edit_along(grown: Bot, vector: bool) -> None:
+    head = grown.run.ok("rev-parse", "HEAD")
+    target = ["--vector", "one"] if vector else ["HEAD"]
+    grown.run.ok("set", "two", "--alpha", "-0.25")
+    assert "recipe.toml" in grown.run.refused(1, "revert", *target)
+    grown.run.ok("restore", "recipe.toml")
+    (grown.root / "chat_template.jinja").write_text("mine\n")
+    assert "chat_template.jinja" in grown.run.refused(1, "revert", *target)
+    assert grown.run.ok("rev-parse", "HEAD") == head
+    assert grown.run.json("status")["files_changed"] == ["chat_template.jinja"]
+    grown.run.ok("revert", "--no-commit", *target)
+    assert (grown.root / "chat_template.jinja").read_text() == "mine\n"
+
+
+def test_a_date_before_the_reflog_is_answered_with_a_warning(grown: Bot) -> None:
+    first = grown.run.ok("rev-parse", "HEAD~3")
+    answer = grown.run("rev-parse", "main@{2001-01-01}")
+    assert (answer.exit_code, answer.stdout) == (0, first)
+    assert "only goes back to" in answer.stderr
+    assert answer.stderr.count("only goes back to") == 1
+    assert grown.run("rev-parse", "main@{now}").stderr == ""
