@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from persona.cli.errors import USAGE
 from persona.cli.invocation import Invocation
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 FILES = "persona.files"
 """Key of `ctx.meta`: what stood after `--`, or None where there was no `--`."""
@@ -37,6 +40,14 @@ class Command(click.Command):
                 args = args[:at]
         return super().parse_args(ctx, args)
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        """As click does, and files after `--` where they may stand."""
+        if ctx.meta.get(FILES) is not None:
+            from persona.cli.offers import paths
+
+            return paths(ctx, incomplete)
+        return super().shell_complete(ctx, incomplete)
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The example."""
         write_example(formatter, self.example)
@@ -53,7 +64,7 @@ class CommandGroup(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does; nothing at all is answered with the help, as a usage error."""
-        if not args:
+        if not args and not ctx.resilient_parsing:
             click.echo(ctx.get_help(), err=True)
             ctx.exit(USAGE)
         return super().parse_args(ctx, args)

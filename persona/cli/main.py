@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -15,6 +15,10 @@ from persona import __version__
 from persona.cli.command import CommandGroup, common_options
 from persona.cli.errors import guarded
 from persona.cli.invocation import Invocation
+from persona.cli.offers import VARIABLE, directories
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 SECTIONS: dict[str, dict[str, str]] = {
     "Start": {
@@ -51,6 +55,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "count-objects": "Count objects, packs and bytes.",
         "cat-file": "Print one object of the store.",
         "rev-parse": "Print the full id of a revision.",
+        "completion": "Print the script that completes persona's words in a shell.",
     },
 }
 """The commands and their summaries, as `persona --help` lists them without loading one. A test compares
@@ -83,7 +88,8 @@ class Persona(CommandGroup):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click does, with a suggestion for a name that is nearly one."""
-        if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
+        unknown = bool(args) and not args[0].startswith("-") and args[0] not in self.list_commands(ctx)
+        if unknown and not ctx.resilient_parsing:
             from difflib import get_close_matches
 
             near = get_close_matches(args[0], self.list_commands(ctx), n=1)
@@ -97,12 +103,27 @@ class Persona(CommandGroup):
             with formatter.section(title):
                 formatter.write_dl(list(section.items()))
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        """The commands with their summaries, none of them loaded; options where one was begun."""
+        from click.shell_completion import CompletionItem
+
+        if incomplete.startswith("-"):
+            return click.Command.shell_complete(self, ctx, incomplete)
+        return [
+            CompletionItem(name, help=summary)
+            for section in SECTIONS.values()
+            for name, summary in section.items()
+            if name.startswith(incomplete)
+        ]
+
     def main(
         self, args: Sequence[str] | None = None, prog_name: str | None = None, *ignored: Any, **settings: Any
     ) -> NoReturn:
         """Runs one command and exits with the code of docs/commands.md."""
         arguments = list(sys.argv[1:] if args is None else args)
         settings["standalone_mode"] = False
+        if VARIABLE in os.environ:
+            _complete(self)
         run = super().main
         code = guarded(lambda: run(arguments, prog_name or "persona", **settings), arguments)
         sys.exit(code)
@@ -114,7 +135,14 @@ class Persona(CommandGroup):
     options_metavar="[-C DIR] [-q] [-v]",
     subcommand_metavar="COMMAND …",
 )
-@click.option("-C", "directory", metavar="DIR", multiple=True, help="Run as if started in DIR.")
+@click.option(
+    "-C",
+    "directory",
+    metavar="DIR",
+    multiple=True,
+    shell_complete=directories,
+    help="Run as if started in DIR.",
+)
 @click.version_option(__version__, message="persona %(version)s")
 @click.pass_context
 def cli(ctx: click.Context, directory: tuple[str, ...]) -> None:
@@ -131,6 +159,18 @@ def cli(ctx: click.Context, directory: tuple[str, ...]) -> None:
 
 
 cli.params += common_options()
+
+
+def _complete(group: Persona) -> NoReturn:
+    """Answers a completion script, silent where it has no answer: the user is in the middle of a line."""
+    from persona.cli import shells
+
+    try:
+        code = shells.answer(group, os.environ[VARIABLE])
+        sys.stdout.flush()
+    except Exception:
+        code = 1
+    sys.exit(code)
 
 
 def main() -> NoReturn:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from persona.cli.invocation import Invocation
+from persona.cli.offers import base_or_revision
 from persona.errors import InvalidInput, Refused, UsageError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def import_options(function: F) -> F:
         click.option(
             "--onto",
             metavar="base|REV",
+            shell_complete=base_or_revision,
             help="What PATH was trained from: the base, or a revision's weights.",
         ),
         click.option("--missing", type=click.Choice(["zero"]), help="Take missing tensors as unchanged."),

@@ -1,6 +1,6 @@
 """**known names** — what may be typed where a name is asked for: branches, tags, vectors, settings.
 
-Shell completion asks for them at every key press, so they come from refs, `recipe.toml` and the config alone: no
+Shell completion asks for them at every Tab, so they come from refs, `recipe.toml` and the config alone: no
 object is read. A part that cannot be read is empty.
 """
 
@@ -41,15 +41,13 @@ def names(history: History) -> KnownNames:
 
 
 def _below(history: History, prefix: str) -> tuple[str, ...]:
-    return _or(lambda: tuple(ref.removeprefix(prefix) for ref in history.store.refs.list(prefix)), ())
+    return _or(lambda: tuple(sorted(ref.removeprefix(prefix) for ref in history.store.refs.list(prefix))), ())
 
 
 def _of_recipe(history: History) -> dict[str, str]:
     document = load(decode(worktree.read_recipe_text(history.root)))
     vectors = document.get("vectors", {})
-    return {
-        name: str(term.get("alpha", 1)) for name, term in vectors.items() if isinstance(term, dict)
-    }
+    return {name: str(term.get("alpha", 1)) for name, term in vectors.items() if isinstance(term, dict)}
 
 
 def _or(read: Callable[[], T], otherwise: T) -> T:

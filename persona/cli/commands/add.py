@@ -9,6 +9,7 @@ import click
 from persona.cli import render
 from persona.cli.command import declare
 from persona.cli.invocation import Invocation
+from persona.cli.offers import files
 from persona.cli.options import import_arguments, import_options, threads_option
 
 
@@ -17,7 +18,7 @@ from persona.cli.options import import_arguments, import_options, threads_option
     example="$ persona add ../ft/listening --alpha 0.7\n$ persona checkout        # try it first\n"
     '$ persona commit -m "listen before answering"',
 )
-@click.argument("path")
+@click.argument("path", shell_complete=files)
 @import_options
 @threads_option
 @click.pass_obj

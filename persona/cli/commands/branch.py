@@ -7,11 +7,12 @@ import click
 from persona.cli import render
 from persona.cli.command import declare
 from persona.cli.invocation import Invocation
+from persona.cli.offers import branch_or_start
 from persona.errors import UsageError
 
 
 @declare("branch", example="$ persona branch warm HEAD~2\n$ persona branch -v\n$ persona branch -d warm")
-@click.argument("names", nargs=-1, metavar="[NAME [START] | OLD NEW]")
+@click.argument("names", nargs=-1, metavar="[NAME [START] | OLD NEW]", shell_complete=branch_or_start)
 @click.option("-d", "--delete", is_flag=True, help="Delete branches that HEAD has in its history.")
 @click.option("-D", "delete_force", is_flag=True, help="Delete branches, whatever they hold.")
 @click.option("-m", "--move", is_flag=True, help="Rename a branch, or the current one.")

@@ -6,11 +6,12 @@ import click
 
 from persona.cli.command import declare
 from persona.cli.invocation import Invocation
+from persona.cli.offers import revisions
 from persona.errors import UsageError
 
 
 @declare("cat-file", example="$ persona cat-file -p HEAD\n$ persona cat-file -t 3f2a91c0")
-@click.argument("id")
+@click.argument("id", shell_complete=revisions)
 @click.option("-p", "part", flag_value="text", help="Print it.")
 @click.option("-t", "part", flag_value="kind", help="Print its kind.")
 @click.option("-s", "part", flag_value="size", help="Print the size of its payload in bytes.")

@@ -10,6 +10,7 @@ import click
 from persona.cli import render
 from persona.cli.command import declare, files_after_dashes
 from persona.cli.invocation import Invocation
+from persona.cli.offers import directories, one_of, revisions
 from persona.cli.options import parse_size, parse_threads, setting, size_option, threads_option
 from persona.errors import UnknownRevision, UsageError
 
@@ -28,9 +29,15 @@ DEVICES = ("auto", "cpu", "cuda")
     "$ persona checkout main -o ../release --max-shard-size 5GB\n"
     "$ persona checkout HEAD~1 -- chat_template.jinja",
 )
-@click.argument("rev", required=False)
+@click.argument("rev", required=False, shell_complete=revisions)
 @click.option("-b", "branch", metavar="NEW", help="Make branch NEW at REV and go there.")
-@click.option("-o", "--out", metavar="OUT", help="Write a model directory there instead; HEAD stays.")
+@click.option(
+    "-o",
+    "--out",
+    metavar="OUT",
+    shell_complete=directories,
+    help="Write a model directory there instead; HEAD stays.",
+)
 @click.option("--device", type=click.Choice(DEVICES), help="Where to compute.")
 @threads_option
 @click.option(
@@ -39,7 +46,12 @@ DEVICES = ("auto", "cpu", "cuda")
     callback=size_option,
     help="Split the weights into files of at most S (5GB).",
 )
-@click.option("--dtype", metavar="D", help="With -o: write floats as bfloat16, float16 or float32.")
+@click.option(
+    "--dtype",
+    metavar="D",
+    shell_complete=one_of("bfloat16", "float16", "float32"),
+    help="With -o: write floats as bfloat16, float16 or float32.",
+)
 @click.option("--no-weights", is_flag=True, help="Text files only; compute nothing.")
 @click.option(
     "--allow-nonfinite", is_flag=True, help="Write weights that are not finite instead of stopping."

@@ -10,6 +10,7 @@ import click
 from persona.cli import diffs, render
 from persona.cli.command import declare
 from persona.cli.invocation import Invocation
+from persona.cli.offers import files
 from persona.cli.options import (
     EDITOR_HINT,
     edit_message,
@@ -29,11 +30,17 @@ if TYPE_CHECKING:
     example='$ persona commit ../ft/listening -m "listen before answering"\n'
     '$ persona set listening --alpha 0.7 && persona commit -m "a little less"',
 )
-@click.argument("path", required=False)
+@click.argument("path", required=False, shell_complete=files)
 @click.option(
     "-m", "--message", metavar="MSG", multiple=True, help="The message; each further -m is a paragraph."
 )
-@click.option("-F", "--file", metavar="FILE", help="Read the message from FILE, or from stdin with -.")
+@click.option(
+    "-F",
+    "--file",
+    metavar="FILE",
+    shell_complete=files,
+    help="Read the message from FILE, or from stdin with -.",
+)
 @click.option("-a", "--all", is_flag=True, help="Accepted as git's: every tracked file is always committed.")
 @click.option("--amend", is_flag=True, help="Replace the last commit instead of adding one.")
 @click.option("--no-edit", is_flag=True, help="With --amend: keep the message.")

@@ -9,6 +9,7 @@ import click
 
 from persona.cli.command import declare
 from persona.cli.invocation import Invocation
+from persona.cli.offers import setting_values, settings
 from persona.errors import UnknownName, UsageError
 
 
@@ -17,8 +18,8 @@ from persona.errors import UnknownName, UsageError
     example='$ persona config --global user.name "Ada"\n$ persona config commit.checkout true\n'
     "$ persona config --list",
 )
-@click.argument("key", required=False)
-@click.argument("value", required=False)
+@click.argument("key", required=False, shell_complete=settings)
+@click.argument("value", required=False, shell_complete=setting_values)
 @click.option("--global", "user", is_flag=True, help="The user's file alone, in every repository's place.")
 @click.option("--unset", is_flag=True, help="Remove KEY.")
 @click.option("-l", "--list", "listing", is_flag=True, help="List every key and the value in force.")

@@ -7,6 +7,7 @@ import click
 from persona.cli import diffs
 from persona.cli.command import declare
 from persona.cli.invocation import Invocation
+from persona.cli.offers import revisions
 
 
 @declare(
@@ -14,8 +15,8 @@ from persona.cli.invocation import Invocation
     example="$ persona diff                 # what the next commit would hold\n"
     "$ persona diff HEAD~2 HEAD --stat",
 )
-@click.argument("a", required=False)
-@click.argument("b", required=False)
+@click.argument("a", required=False, shell_complete=revisions)
+@click.argument("b", required=False, shell_complete=revisions)
 @click.option("--stat", is_flag=True, help="Show a summary instead.")
 @click.option("--exit-code", is_flag=True, help="Exit with 1 where something differs.")
 @click.pass_obj

@@ -6,11 +6,12 @@ import click
 
 from persona.cli.command import declare
 from persona.cli.invocation import Invocation
+from persona.cli.offers import revisions
 from persona.cli.options import threads_option
 
 
 @declare("digest", example="$ persona digest HEAD~1")
-@click.argument("rev", required=False)
+@click.argument("rev", required=False, shell_complete=revisions)
 @threads_option
 @click.pass_obj
 def command(call: Invocation, rev: str | None, threads: int | None) -> None:

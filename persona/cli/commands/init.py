@@ -7,12 +7,18 @@ import click
 from persona.cli import render
 from persona.cli.command import declare
 from persona.cli.invocation import Invocation
+from persona.cli.offers import directories, files
 from persona.cli.options import threads_option
 
 
 @declare("init", example="$ persona init mybot --base ./SmolLM2-135M-Instruct\n$ cd mybot")
-@click.argument("directory", default=".", metavar="[DIR]")
-@click.option("--base", metavar="PATH", help="The base model: a model directory or a safetensors file.")
+@click.argument("directory", default=".", metavar="[DIR]", shell_complete=directories)
+@click.option(
+    "--base",
+    metavar="PATH",
+    shell_complete=files,
+    help="The base model: a model directory or a safetensors file.",
+)
 @click.option(
     "--name", metavar="NAME", help="What recipe.toml calls the base; its directory's name by default."
 )

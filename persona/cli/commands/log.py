@@ -13,6 +13,7 @@ import click
 from persona.cli import diffs, render
 from persona.cli.command import Command, declare
 from persona.cli.invocation import Invocation, echo_lines
+from persona.cli.offers import all_vectors, revisions
 
 if TYPE_CHECKING:
     from persona.cli.graph import Cell
@@ -42,7 +43,7 @@ def _spelled(word: str) -> tuple[str, ...]:
     example="$ persona log --oneline --graph --all\n$ persona log -p --vector listening\n"
     "$ persona log main~5..main --since '2 weeks ago'",
 )
-@click.argument("revisions", nargs=-1, metavar="[REV | A..B]…")
+@click.argument("revisions", nargs=-1, metavar="[REV | A..B]…", shell_complete=revisions)
 @click.option("--oneline", is_flag=True, help="One line a commit.")
 @click.option("--graph", is_flag=True, help="Draw how the commits hang together.")
 @click.option("--all", is_flag=True, help="Start from every branch and tag, and HEAD.")
@@ -53,7 +54,12 @@ def _spelled(word: str) -> tuple[str, ...]:
 )
 @click.option("--since", "--after", metavar="DATE", help="Only commits later than DATE.")
 @click.option("--until", "--before", metavar="DATE", help="Only commits up to DATE.")
-@click.option("--vector", metavar="NAME", help="Only commits that changed the vector of that name.")
+@click.option(
+    "--vector",
+    metavar="NAME",
+    shell_complete=all_vectors,
+    help="Only commits that changed the vector of that name.",
+)
 @click.option("--decorate/--no-decorate", default=None, help="Name branches and tags; usual on a terminal.")
 @click.pass_obj
 def command(

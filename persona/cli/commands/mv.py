@@ -6,10 +6,11 @@ import click
 
 from persona.cli.command import declare
 from persona.cli.invocation import Invocation
+from persona.cli.offers import vectors
 
 
 @declare("mv", example="$ persona mv listening attentive")
-@click.argument("old")
+@click.argument("old", shell_complete=vectors)
 @click.argument("new")
 @click.pass_obj
 def command(call: Invocation, old: str, new: str) -> None:

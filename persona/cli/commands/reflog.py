@@ -7,10 +7,11 @@ import click
 from persona.cli import render
 from persona.cli.command import declare
 from persona.cli.invocation import Invocation
+from persona.cli.offers import moved_refs
 
 
 @declare("reflog", example="$ persona reflog\n$ persona reset --hard 'HEAD@{2}'")
-@click.argument("ref", default="HEAD", metavar="[BRANCH]")
+@click.argument("ref", default="HEAD", metavar="[BRANCH]", shell_complete=moved_refs)
 @click.option("-n", "--max-count", metavar="N", type=click.IntRange(min=0), help="At most N moves.")
 @click.pass_obj
 def command(call: Invocation, ref: str, max_count: int | None) -> None:

@@ -9,13 +9,14 @@ import click
 from persona.cli import render
 from persona.cli.command import declare
 from persona.cli.invocation import Invocation
+from persona.cli.offers import revisions
 
 
 @declare(
     "reset",
     example="$ persona reset --hard HEAD~1\n$ persona reset --soft HEAD~2 && persona commit -m 'both in one'",
 )
-@click.argument("rev", default="HEAD", metavar="[REV]")
+@click.argument("rev", default="HEAD", metavar="[REV]", shell_complete=revisions)
 @click.option("--soft", "mode", flag_value="soft", help="Move the branch; the work tree stays.")
 @click.option(
     "--mixed",

@@ -7,13 +7,21 @@ import click
 from persona.cli import render
 from persona.cli.command import declare
 from persona.cli.invocation import Invocation
+from persona.cli.offers import files, revisions
 
 
 @declare(
     "restore", example="$ persona restore recipe.toml\n$ persona restore --source HEAD~2 chat_template.jinja"
 )
-@click.argument("files", nargs=-1, required=True, metavar="FILE…")
-@click.option("-s", "--source", metavar="REV", default="HEAD", help="The revision to take them from.")
+@click.argument("files", nargs=-1, required=True, metavar="FILE…", shell_complete=files)
+@click.option(
+    "-s",
+    "--source",
+    metavar="REV",
+    shell_complete=revisions,
+    default="HEAD",
+    help="The revision to take them from.",
+)
 @click.pass_obj
 def command(call: Invocation, files: tuple[str, ...], source: str) -> None:
     """Put text files back as they were committed.

@@ -7,10 +7,11 @@ import click
 from persona.cli import render
 from persona.cli.command import declare
 from persona.cli.invocation import Invocation
+from persona.cli.offers import revisions
 
 
 @declare("rev-parse", example="$ persona rev-parse 'main@{yesterday}'")
-@click.argument("rev")
+@click.argument("rev", shell_complete=revisions)
 @click.option("--short", is_flag=True, help="Print the abbreviated id.")
 @click.pass_obj
 def command(call: Invocation, rev: str, short: bool) -> None:

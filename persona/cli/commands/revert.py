@@ -10,6 +10,7 @@ import click
 from persona.cli import render
 from persona.cli.command import declare
 from persona.cli.invocation import Invocation
+from persona.cli.offers import vector_or_revision, vectors
 from persona.cli.options import EDITOR_HINT, edit_message
 from persona.errors import UnknownRevision, UsageError
 
@@ -22,8 +23,13 @@ if TYPE_CHECKING:
     example="$ persona revert suggesting            # drop a behaviour\n"
     "$ persona revert HEAD~3                # undo one commit",
 )
-@click.argument("target", required=False, metavar="[REV | NAME]")
-@click.option("--vector", metavar="NAME", help="Drop this vector, where NAME could be a revision too.")
+@click.argument("target", required=False, metavar="[REV | NAME]", shell_complete=vector_or_revision)
+@click.option(
+    "--vector",
+    metavar="NAME",
+    shell_complete=vectors,
+    help="Drop this vector, where NAME could be a revision too.",
+)
 @click.option("-m", "--mainline", metavar="N", help="Undo a merge, back to its Nth parent.")
 @click.option("--message", metavar="MSG", help="The message, instead of the one that it writes.")
 @click.option("-e", "--edit", is_flag=True, help="Open the editor on the message.")

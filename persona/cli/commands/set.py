@@ -6,6 +6,7 @@ import click
 
 from persona.cli.command import declare
 from persona.cli.invocation import Invocation
+from persona.cli.offers import one_of, rules, vector_or_rule
 from persona.cli.options import filters
 from persona.errors import UsageError
 
@@ -15,16 +16,25 @@ from persona.errors import UsageError
     example="$ persona set listening --alpha 0.7\n$ persona set suggesting --alpha -0.5 --only '*.mlp.*'\n"
     "$ persona set --merge density=0.2 trim=global",
 )
-@click.argument("words", nargs=-1, metavar="NAME | KEY=VALUE …")
+@click.argument("words", nargs=-1, metavar="NAME | KEY=VALUE …", shell_complete=vector_or_rule)
 @click.option("--alpha", metavar="A", help="The vector's strength.")
 @click.option("--density", metavar="D", help="The fraction of it to keep, in (0, 1].")
 @click.option("--only", metavar="GLOB", multiple=True, help="Reach only the tensors that match; '' for all.")
 @click.option(
     "--except", "except_", metavar="GLOB", multiple=True, help="Leave these tensors alone; '' for none."
 )
-@click.option("--join", metavar="vote|add", help="Whether it votes with the others or is added after them.")
 @click.option(
-    "--merge", metavar="KEY=VALUE", multiple=True, help="A merge rule: preset, density, lambda, trim, …"
+    "--join",
+    metavar="vote|add",
+    shell_complete=one_of("vote", "add"),
+    help="Whether it votes with the others or is added after them.",
+)
+@click.option(
+    "--merge",
+    metavar="KEY=VALUE",
+    multiple=True,
+    shell_complete=rules,
+    help="A merge rule: preset, density, lambda, trim, …",
 )
 @click.pass_obj
 def command(

@@ -9,10 +9,11 @@ import click
 from persona.cli import diffs, render
 from persona.cli.command import declare
 from persona.cli.invocation import Invocation
+from persona.cli.offers import revisions
 
 
 @declare("show", example="$ persona show HEAD~1")
-@click.argument("rev", default="HEAD", metavar="[REV]")
+@click.argument("rev", default="HEAD", metavar="[REV]", shell_complete=revisions)
 @click.option("--stat", is_flag=True, help="Show a summary of what it changed.")
 @click.option("--oneline", is_flag=True, help="Head it with one line.")
 @click.pass_obj

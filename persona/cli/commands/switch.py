@@ -7,6 +7,7 @@ import click
 from persona.cli import render
 from persona.cli.command import declare
 from persona.cli.invocation import Invocation
+from persona.cli.offers import branch_or_revision
 from persona.errors import UsageError
 from persona.history.results import Head
 
@@ -14,7 +15,7 @@ from persona.history.results import Head
 @declare(
     "switch", example="$ persona switch -c warm\n$ persona switch -             # back to the branch before"
 )
-@click.argument("target", required=False, metavar="[BRANCH]")
+@click.argument("target", required=False, metavar="[BRANCH]", shell_complete=branch_or_revision)
 @click.option("-c", "--create", metavar="NEW", help="Make branch NEW at BRANCH, or at HEAD, and go there.")
 @click.option("-d", "--detach", is_flag=True, help="Go to a commit that is no branch.")
 @click.option("-f", "--force", is_flag=True, help="Throw uncommitted edits away.")

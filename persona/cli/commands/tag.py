@@ -9,12 +9,13 @@ import click
 from persona.cli import render
 from persona.cli.command import declare
 from persona.cli.invocation import Invocation
+from persona.cli.offers import tag_or_revision
 from persona.cli.options import edit_message
 from persona.errors import UsageError
 
 
 @declare("tag", example='$ persona tag -a v1 -m "the first that people liked"\n$ persona tag -l "v*"')
-@click.argument("names", nargs=-1, metavar="[NAME [REV] | PATTERN]")
+@click.argument("names", nargs=-1, metavar="[NAME [REV] | PATTERN]", shell_complete=tag_or_revision)
 @click.option("-a", "--annotate", is_flag=True, help="Make a tag with a message, who made it and when.")
 @click.option("-m", "--message", metavar="MSG", multiple=True, help="Its message; implies -a.")
 @click.option("-l", "--list", "listing", is_flag=True, help="List the tags that match.")

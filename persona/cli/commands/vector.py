@@ -7,6 +7,7 @@ import click
 from persona.cli import render
 from persona.cli.command import Command, CommandGroup
 from persona.cli.invocation import Invocation
+from persona.cli.offers import all_vectors, kept_vectors
 
 
 @click.group("vector", cls=CommandGroup, example="$ persona vector ls\n$ persona vector show listening")
@@ -31,7 +32,7 @@ def ls(call: Invocation) -> None:
 
 
 @command.command("show", cls=Command, example="$ persona vector show listening")
-@click.argument("name")
+@click.argument("name", shell_complete=all_vectors)
 @click.pass_obj
 def show(call: Invocation, name: str) -> None:
     """Show one vector.
@@ -44,7 +45,7 @@ def show(call: Invocation, name: str) -> None:
 
 
 @command.command("rm", cls=Command, example="$ persona vector rm old-draft")
-@click.argument("name")
+@click.argument("name", shell_complete=kept_vectors)
 @click.pass_obj
 def rm(call: Invocation, name: str) -> None:
     """Forget a kept vector.

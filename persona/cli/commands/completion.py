@@ -1,0 +1,28 @@
+"""`persona completion`."""
+
+from __future__ import annotations
+
+import click
+
+from persona.cli.command import declare
+from persona.cli.invocation import Invocation
+
+
+@declare(
+    "completion",
+    example='$ eval "$(persona completion bash)"                                  # in ~/.bashrc\n'
+    '$ eval "$(persona completion zsh)"                                   # in ~/.zshrc\n'
+    "$ persona completion fish > ~/.config/fish/completions/persona.fish",
+)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_obj
+def command(call: Invocation, shell: str) -> None:
+    """Print the script that completes persona's words in a shell.
+
+    With it the Tab key completes commands, options, branches, tags, vectors, merge rules, settings and files.
+    """
+    from persona.cli.main import cli
+    from persona.cli.shells import script
+
+    text = script(shell, cli)
+    call.answer({"shell": shell, "script": text}, text.rstrip("\n"))
