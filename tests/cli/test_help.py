@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,12 +12,21 @@ import pytest
 from click.testing import CliRunner
 
 from persona.cli.command import Command, CommandGroup
+from persona.cli.invocation import Invocation
 from persona.cli.main import SECTIONS, cli
 
 from .conftest import CommandLine
 
 DOCS = Path(__file__).parents[2] / "docs" / "commands.md"
 CONTEXT = click.Context(cli, info_name="persona")
+
+
+def groups() -> Iterator[tuple[str, CommandGroup]]:
+    """Every command that only has commands of its own."""
+    for name in cli.list_commands(CONTEXT):
+        found = cli.get_command(CONTEXT, name)
+        if isinstance(found, CommandGroup):
+            yield name, found
 
 
 def commands() -> Iterator[tuple[str, Command]]:
@@ -47,9 +57,121 @@ def test_help_has_a_summary_a_paragraph_and_an_example(name: str, outside: Comma
     assert f"$ persona {name}" in text.partition("Example:")[2]
 
 
+@pytest.mark.parametrize(("name", "group"), list(groups()))
+def test_a_group_has_a_summary_a_paragraph_and_an_example(name: str, group: CommandGroup) -> None:
+    summary, _, paragraph = (group.help or "").partition("\n\n")
+    assert summary.endswith(".")
+    assert len(paragraph.split()) >= 8
+    assert re.search(rf"^\$ persona {name} \w", group.example)
+
+
 @each_command
-def test_every_command_answers_in_json(name: str, outside: CommandLine) -> None:
-    assert "--json" in outside.ok(*name.split(), "--help")
+def test_the_example_of_a_command_can_be_typed(name: str) -> None:
+    lines = COMMANDS[name].example.splitlines()
+    assert lines
+    for line in lines:
+        for words in spoken(line):
+            parse(words)
+
+
+ANSWERS = {
+    "init": "init ../new --base ../base",
+    "add": "add ../suggesting",
+    "commit": "commit ../suggesting -m more",
+    "set": "set listening --alpha 0.25",
+    "rm": "rm listening",
+    "mv": "mv listening attentive",
+    "restore": "restore recipe.toml",
+    "status": "status",
+    "log": "log",
+    "show": "show",
+    "diff": "diff HEAD~1 HEAD",
+    "vector ls": "vector ls",
+    "vector show": "vector show listening",
+    "vector rm": None,
+    "digest": "digest",
+    "checkout": "checkout",
+    "switch": "switch -c warm",
+    "branch": "branch",
+    "tag": "tag",
+    "revert": "revert listening",
+    "reset": "reset HEAD~1",
+    "reflog": "reflog",
+    "config": "config user.name Ada",
+    "fsck": "fsck",
+    "count-objects": "count-objects",
+    "cat-file": "cat-file HEAD",
+    "rev-parse": "rev-parse HEAD",
+    "completion": "completion bash",
+}
+"""What is typed to see each command answer in JSON; None where so small a repository cannot."""
+
+
+@each_command
+def test_every_command_answers_with_the_json_of_the_page(name: str, grown: CommandLine) -> None:
+    line = ANSWERS[name]
+    entry = json_of(name)
+    if line is not None:
+        grown.ok("tag", "v1")
+        answer = grown.json(*line.split())
+        assert entry.startswith("[") == isinstance(answer, list)
+        keys = set(answer[0] if isinstance(answer, list) else answer)
+        assert keys
+        assert keys <= set(re.findall(r'"(\w+)"', entry))
+
+
+def json_of(name: str) -> str:
+    """What the page gives as the JSON of a command; one entry may refer to another."""
+    block = DOCS.read_text().partition("\n## JSON\n")[2].split("```")[1]
+    for heads, entry in re.findall(r"^(\w.*?)(?:  +|\n +)(.*(?:\n .*)*)", block, re.MULTILINE):
+        if name in heads.split(", "):
+            referred = re.search(r"(?:one entry of|one of) (\w+(?: ls)?)?", entry)
+            if referred and not entry.startswith("["):
+                other = referred[1] if referred[1] not in (None, "these") else "vector ls"
+                return "{" + entry + json_of(other)
+            return str(entry)
+    raise AssertionError(f"docs/commands.md gives no JSON for {name}")
+
+
+def spoken(line: str) -> Iterator[list[str]]:
+    """The words of every persona command on a line of a shell."""
+    if line.lstrip().startswith("$ "):
+        for part in line.lstrip().removeprefix("$ ").split("#")[0].split(" && "):
+            eval_of = re.fullmatch(r'eval "\$\((.*)\)"\s*', part)
+            words = shlex.split(eval_of[1] if eval_of else part)
+            words = words[: words.index(">")] if ">" in words else words
+            words = words[: words.index("|")] if "|" in words else words
+            if words[:1] == ["persona"]:
+                yield words[1:]
+
+
+def parse(words: list[str]) -> None:
+    """Takes a command line apart as the command itself would, and does nothing. Raises for one that is
+    wrong.
+    """
+    context = cli.make_context("persona", words[:], obj=Invocation())
+    command: click.Command | None = cli
+    rest = [*context._protected_args, *context.args]
+    while isinstance(command, click.Group) and rest:
+        _, command, rest = command.resolve_command(context, rest)
+        assert command is not None
+        context = command.make_context(command.name, rest, parent=context)
+        rest = [*context._protected_args, *context.args] if isinstance(command, click.Group) else []
+
+
+def pages() -> Iterator[tuple[str, str]]:
+    """Every line of every page that shows a persona command as it is typed."""
+    root = DOCS.parents[1]
+    for page in sorted([*DOCS.parent.rglob("*.md"), root / "README.md"]):
+        for line in page.read_text().splitlines():
+            if line.startswith("$ "):
+                yield page.name, line
+
+
+@pytest.mark.parametrize(("page", "line"), list(pages()))
+def test_every_command_that_a_page_shows_can_be_typed(page: str, line: str) -> None:
+    for words in spoken(line):
+        parse(words)
 
 
 @each_command
