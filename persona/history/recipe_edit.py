@@ -6,8 +6,10 @@ written. The caller parses the result before it is stored (`recipe_text.parse`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import wraps
+from typing import Any, Concatenate, Final, ParamSpec
 
 import tomlkit
 from tomlkit import items
@@ -20,54 +22,81 @@ from persona.objects.names import check_vector_name
 
 UNSET = object()
 """A value that takes the key away."""
+_NUMBERS: Final = ("alpha", "density", "lambda")
+Rest = ParamSpec("Rest")
 
 
+def _careful(edit: Callable[Concatenate[str, Rest], str]) -> Callable[Concatenate[str, Rest], str]:
+    """An edit that leaves a text's kind of line ends as it is."""
+
+    @wraps(edit)
+    def careful(text: str, /, *rest: Rest.args, **named: Rest.kwargs) -> str:
+        if "\r\n" not in text:
+            return edit(text, *rest, **named)
+        return edit(text.replace("\r\n", "\n"), *rest, **named).replace("\n", "\r\n")
+
+    return careful
+
+
+@_careful
 def set_term(text: str, name: str, keys: Mapping[str, Any]) -> str:
     """The text with some keys of term `name` set; None leaves one alone, `UNSET` takes it away.
 
     Numbers are canonical decimals. Raises `UnknownName` when there is no such term.
     """
     _term(_document(text), name)
-    return _assigned(text, ("vectors", name), keys)
+    wanted = _meaning(text)
+    _set_plain(wanted["vectors"][name], keys)
+    return _first(wanted, *_ways(text, ("vectors", name), keys))
 
 
+@_careful
 def add_term(text: str, name: str, keys: Mapping[str, Any]) -> str:
     """The text with a term more at its end, keys in the given order."""
     check_vector_name(name)
     document = _document(text)
-    table = tomlkit.table()
-    _assign(table, keys)
+    wanted = _meaning(text)
+    _set_plain(wanted.setdefault("vectors", {}).setdefault(name, {}), keys)
+
+    def inline() -> str:
+        table = tomlkit.inline_table()
+        _assign(table, keys)
+        vectors: Any = document["vectors"]
+        vectors[name] = table
+        return tomlkit.dumps(document)
+
     # Appended as text: what stands in the file keeps its place, whatever order its tables are in.
-    head = text.rstrip("\n")
-    block = f"[vectors.{_key(name)}]\n{tomlkit.dumps(table).rstrip()}\n"
-    appended = (head + "\n\n" if head else "") + block
-    if _is_toml(appended):
-        return appended
-    inline = tomlkit.inline_table()
-    _assign(inline, keys)
-    vectors: Any = document["vectors"]
-    vectors[name] = inline
-    return tomlkit.dumps(document)
+    return _first(wanted, lambda: _appended(text, name, keys), inline)
 
 
+@_careful
 def remove_term(text: str, name: str) -> str:
     """The text without term `name`. Raises `UnknownName` when there is no such term."""
     document = _document(text)
     _term(document, name)
-    path = ("vectors", name)
-    start = header_line(text, path)
-    if start is not None:
+    wanted = _meaning(text)
+    del wanted["vectors"][name]
+    if not wanted["vectors"]:
+        del wanted["vectors"]
+
+    def lines() -> str:
+        start = header_line(text, ("vectors", name))
+        if start is None:
+            return text
         lines = text.split("\n")
         del lines[start : _last_line(lines, start) + 1]
         if start < len(lines) and not lines[start].strip() and (start == 0 or not lines[start - 1].strip()):
             del lines[start]
-        shorter = "\n".join(lines).rstrip("\n") + "\n"
-        if _is_toml(shorter) and name not in load(shorter).get("vectors", {}):
-            return shorter
-    del document["vectors"][name]
-    return tomlkit.dumps(document)
+        return "\n".join(lines).rstrip("\n") + "\n"
+
+    def document_without() -> str:
+        del document["vectors"][name]
+        return tomlkit.dumps(document)
+
+    return _first(wanted, lines, document_without)
 
 
+@_careful
 def rename_term(text: str, old: str, new: str) -> str:
     """The text with term `old` named `new`. Raises `UnknownName`, `Refused` when the new name is taken."""
     check_vector_name(new)
@@ -78,31 +107,108 @@ def rename_term(text: str, old: str, new: str) -> str:
         raise Refused(
             f"{RECIPE_FILE} has a vector named {new} already; choose another name or `rm {new}` first"
         )
-    lines = text.split("\n")
-    renamed = _rename_header(lines, old, new)
-    if renamed is not None:
-        return renamed
-    table = vectors[old]
-    del vectors[old]
-    vectors[new] = table
-    return tomlkit.dumps(document)
+    wanted = _meaning(text)
+    wanted["vectors"][new] = wanted["vectors"].pop(old)
+
+    def table() -> str:
+        table = vectors[old]
+        del vectors[old]
+        vectors[new] = table
+        return tomlkit.dumps(document)
+
+    def moved() -> str:
+        return _appended(remove_term(text, old), new, load(text)["vectors"][old])
+
+    return _first(wanted, lambda: _rename_header(text.split("\n"), old, new), table, moved)
 
 
+@_careful
 def set_rules(text: str, axes: Mapping[str, Any]) -> str:
     """The text with axes of `[merge]` set; `UNSET` takes one away. λ and density are canonical decimals."""
     document = _document(text)
+    wanted = _meaning(text)
+    _set_plain(wanted.setdefault("merge", {}), axes)
     if "merge" in document:
-        return _assigned(text, ("merge",), axes)
+        return _first(wanted, *_ways(text, ("merge",), axes))
     table = tomlkit.table()
     _assign(table, axes)
-    return _insert_merge(text, tomlkit.dumps(table))
+    return _first(wanted, lambda: _insert_merge(text, tomlkit.dumps(table)))
 
 
+@_careful
 def set_base(text: str, base: str) -> str:
     """The text with another base."""
     document = _document(text)
     document["base"] = base
-    return tomlkit.dumps(document)
+    return _first({**_meaning(text), "base": base}, lambda: tomlkit.dumps(document))
+
+
+# -- what an edit has to mean --------------------------------------------------------------------------------
+
+
+def _first(wanted: dict[str, Any], *ways: Callable[[], str | None]) -> str:
+    """The text that the first of the ways gives which means what is wanted, so that no style of writing makes
+    an edit do something else.
+    """
+    for way in ways:
+        try:
+            text = way()
+            if text is not None and _meaning(text) == wanted:
+                return text
+        except (InvalidInput, TOMLKitError, KeyError, ValueError):
+            continue
+    raise InvalidInput(f"{RECIPE_FILE} is written in a way that no command can edit; change it by hand")
+
+
+def _meaning(text: str) -> dict[str, Any]:
+    """The values of a text, equal numbers equal however they are written, without an empty table of
+    vectors.
+    """
+    found: dict[str, Any] = _plain("", load(text))
+    if not found.get("vectors", True):
+        del found["vectors"]
+    return found
+
+
+def _plain(key: str, value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(key, item) for key, item in value.items()}
+    if key in _NUMBERS:
+        with suppress(InvalidInput):
+            return decimal(value)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return list(value)
+    return value
+
+
+def _set_plain(table: dict[str, Any], keys: Mapping[str, Any]) -> None:
+    for key, value in keys.items():
+        if value is UNSET:
+            table.pop(key, None)
+        elif value is not None:
+            table[key] = _plain(key, value)
+
+
+def _ways(text: str, path: tuple[str, ...], keys: Mapping[str, Any]) -> list[Callable[[], str]]:
+    """The ways to set keys of the table at `path`: line by line, or in the document as a whole."""
+
+    def whole() -> str:
+        document = _document(text)
+        table: Any = document
+        for part in path:
+            table = table[part]
+        _assign(table, keys)
+        return tomlkit.dumps(document)
+
+    return [lambda: _assigned(text, path, keys), whole]
+
+
+def _appended(text: str, name: str, keys: Mapping[str, Any]) -> str:
+    table = tomlkit.table()
+    _assign(table, keys)
+    head = text.rstrip("\n")
+    block = f"[vectors.{_key(name)}]\n{tomlkit.dumps(table).rstrip()}\n"
+    return (head + "\n\n" if head else "") + block
 
 
 def _document(text: str) -> tomlkit.TOMLDocument:
@@ -193,7 +299,7 @@ def _assign(table: Any, keys: Mapping[str, Any]) -> None:
 
 
 def _item(key: str, value: Any) -> items.Item:
-    if key in ("alpha", "density", "lambda"):
+    if key in _NUMBERS:
         text = toml_number(decimal(value))
         return items.Float(float(text), items.Trivia(), text)
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -220,9 +326,7 @@ def _rename_header(lines: list[str], old: str, new: str) -> str | None:
     for written in (_key(old), f'"{old}"'):
         if f"[vectors.{written}]" in line:
             lines[places[0]] = line.replace(f"[vectors.{written}]", f"[vectors.{_key(new)}]", 1)
-            text = "\n".join(lines)
-            vectors = load(text).get("vectors", {})
-            return text if new in vectors and old not in vectors else None
+            return "\n".join(lines)
     return None
 
 

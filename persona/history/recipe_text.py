@@ -59,11 +59,13 @@ def parse(data: bytes, *, base: Resolve, vector: Resolve, where: str = RECIPE_FI
 
 
 def decode(data: bytes, where: str = RECIPE_FILE) -> str:
-    """The text of a recipe file; `InvalidInput` when it is too long or not UTF-8."""
+    """The text of a recipe file, without a byte order mark; `InvalidInput` when it is too long or not
+    UTF-8.
+    """
     if len(data) > MAX_RECIPE_BYTES:
         raise InvalidInput(f"{where}: {len(data)} bytes; a recipe may have {MAX_RECIPE_BYTES}")
     try:
-        return data.decode("utf-8")
+        return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise InvalidInput(f"{where}:{line}: not UTF-8 text") from None
