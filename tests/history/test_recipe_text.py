@@ -191,37 +191,28 @@ STYLES = [
     'base="b"\nvectors.listening.id="aaaa"\nvectors.listening.alpha=1\nvectors."sug gest".id="bbbb"\n',
     'base="b"\n[vectors]\nlistening.id="aaaa" # it\n"sug gest".id="bbbb"\n',
     'base="b"\n["vectors" . \'listening\']\n"id"="aaaa"\n[ vectors . "sug gest" ]#s\nid="bbbb"\n[merge]\n',
-    'base="b"\n[vectors.listening]\nid="aaaa"\nonly=["""\n[vectors.x]\n"""]\n[vectors."sug gest"]\nid="bbbb"\n',
-    'base="b"\n[vectors."sug gest"]\nid="bbbb"\nonly=["""\n[vectors.listening]\n"""]\n[vectors.listening]\nid="aaaa"',
+    'base="b"\n[vectors.listening]\nid="aaaa"\nonly=["""\n[vectors.x]\n"""]\n'
+    '[vectors."sug gest"]\nid="bbbb"\n',
+    'base="b"\n[vectors."sug gest"]\nid="bbbb"\nonly=["""\n[vectors.listening]\n"""]\n'
+    '[vectors.listening]\nid="aaaa"',
 ]
 
 
 @pytest.mark.parametrize("ends", ["\n", "\r\n"], ids=["lf", "crlf"])
 @pytest.mark.parametrize("text", STYLES)
-def test_an_edit_does_what_it_says_in_every_style_or_nothing(text: str, ends: str) -> None:
+def test_an_edit_does_what_it_says_in_every_style(text: str, ends: str) -> None:
     text = text.replace("\n", ends)
-    id = "2" * 64
-    for edit, name, change in (
-        (lambda text: recipe_edit.set_term(text, "listening", {"alpha": "0.25"}), "listening", "0.25"),
-        (lambda text: recipe_edit.set_term(text, "listening", {"density": "0.5"}), "listening", "0.5"),
-        (lambda text: recipe_edit.set_rules(text, {"lambda": "0.5"}), "", "0.5"),
-        (lambda text: recipe_edit.rename_term(text, "listening", "a b"), "a b", "a"),
-        (lambda text: recipe_edit.remove_term(text, "sug gest"), "", ""),
-        (lambda text: recipe_edit.add_term(text, "new", {"id": id, "alpha": "1"}), "new", "2"),
+    for edit in (
+        lambda text: recipe_edit.set_term(text, "listening", {"alpha": "0.25"}),
+        lambda text: recipe_edit.set_term(text, "listening", {"density": "0.5"}),
+        lambda text: recipe_edit.set_rules(text, {"lambda": "0.5"}),
+        lambda text: recipe_edit.rename_term(text, "listening", "a b"),
+        lambda text: recipe_edit.remove_term(text, "sug gest"),
+        lambda text: recipe_edit.add_term(text, "new", {"id": "2" * 64, "alpha": "1"}),
     ):
-        before = read(text)
-        try:
-            edited = edit(text)
-        except InvalidInput as error:
-            assert "by hand" in error.message
-            continue
-        after = read(edited)
-        assert after != before
-        assert not name or name in after.by_name
+        edited = edit(text)
+        assert read(edited) != read(text)
         assert edited.count("\r\n") == (edited.count("\n") if ends == "\r\n" else 0)
-        for term in before.terms:
-            if term.name not in ("listening", "sug gest"):
-                assert after.by_name[term.name] == term
         text = edited
     assert set(read(text).by_name) == {"a b", "new"}
     assert (read(text).by_name["a b"].alpha, read(text).by_name["a b"].density) == ("0.25", "0.5")
