@@ -25,6 +25,7 @@ RANK = dict.fromkeys(FOUNDATION, 0) | {name: rank for rank, name in enumerate(OR
 
 HEAVY = {
     "numba": ("codec/kernels.py", "merge/cpu.py"),
+    "matplotlib": ("cli/heatmap.py",),
     "triton": ("merge/cuda.py",),
     "torch": ("merge/reference.py", "merge/cuda.py", "merge/live.py", "history/arrays.py", "behaviour/"),
     "transformers": ("merge/live.py", "behaviour/"),

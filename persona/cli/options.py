@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -82,6 +83,23 @@ def threads_option(function: F) -> F:
     return click.option(
         "--threads", metavar="N", type=click.IntRange(min=1), help="Threads; all by default."
     )(function)
+
+
+def plot_option(function: F) -> F:
+    """`--plot FILE`."""
+    return click.option("--plot", metavar="FILE", help="Draw it as a heat map too: a .png or .svg file.")(
+        function
+    )
+
+
+def plot_path(call: Invocation, plot: str | None) -> Path | None:
+    """Where `--plot` draws to, or None; refused at once where that cannot be."""
+    if plot is None:
+        return None
+    from persona.cli.heatmap import check
+
+    check(call.path(plot))
+    return call.path(plot)
 
 
 def parse_threads(text: str) -> int:

@@ -104,7 +104,7 @@ class Ballot:
         )
 
     def count(self, found: Election, booth: Booth) -> None:
-        """Adds the whole chunk to `found`."""
+        """Adds the whole chunk to `found`. Called where numpy does not report what is not finite."""
         opened = self.opened
         for start in range(0, opened.sorted_base.size, BLOCK):
             stop = min(start + BLOCK, opened.sorted_base.size)
@@ -117,8 +117,7 @@ class Ballot:
         terms = [self.terms[j] for j in acting]
         taus = self._differences(part, acting, booth)
         kept = [_trimmed(t, self.theta[j]) for t, j in zip(taus, acting, strict=True)]
-        with np.errstate(over="ignore", under="ignore"):
-            weights = [u * np.float32(term.alpha32) for u, term in zip(kept, terms, strict=True)]
+        weights = [u * np.float32(term.alpha32) for u, term in zip(kept, terms, strict=True)]
         votes = kept if self.rules.weigh == "after" else weights
         voting = [vote if term.join == "vote" else None for vote, term in zip(votes, terms, strict=True)]
         elected = self._elected(voting)
@@ -142,8 +141,7 @@ class Ballot:
         found: list[Floats] = []
         for j in acting:
             restore(sorted_base, self.opened.z[j, part], in_place, bits)
-            with np.errstate(over="ignore", invalid="ignore"):
-                t = widen32(bits, self.dtype) - base
+            t = widen32(bits, self.dtype) - base
             finite = np.isfinite(t)
             if not finite.all():
                 t[~finite] = 0.0
@@ -156,10 +154,9 @@ class Ballot:
         if self.rules.elect == "none" or not votes:
             return None
         e = np.zeros_like(votes[0])
-        with np.errstate(over="ignore", invalid="ignore"):
-            for vote in votes:
-                np.add(e, vote if self.rules.elect == "mass" else np.sign(vote), out=e)
-            s: Floats = np.sign(e)
+        for vote in votes:
+            np.add(e, vote if self.rules.elect == "mass" else np.sign(vote), out=e)
+        s: Floats = np.sign(e)
         if self.tie:
             s[s == 0] = self.tie
         return s

@@ -131,6 +131,10 @@ class _Counter:
 
     def chunk(self, spec: TensorSpec, index: int) -> tuple[Tally, Election | None]:
         """The tally and the election of one chunk; no election where no term changes it."""
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            return self._chunk(spec, index)
+
+    def _chunk(self, spec: TensorSpec, index: int) -> tuple[Tally, Election | None]:
         start, stop = chunk_span(spec, index, self.after.base.chunk)
         scratch = self._scratch(spec.unit)
         old, new = scratch.old[: stop - start], scratch.new[: stop - start]
@@ -177,8 +181,7 @@ def _tally(dtype: str, old: NDArray[Any], new: NDArray[Any], booth: Booth) -> Ta
         if changed:
             found.changed += changed
             after = widen32(after_bits, dtype)
-            with np.errstate(invalid="ignore"):
-                np.subtract(after, before, out=wide, dtype=np.float64)
+            np.subtract(after, before, out=wide, dtype=np.float64)
             found.change += _sum_of_squares(wide)
             finite = np.isfinite(after)
             if not finite.all():

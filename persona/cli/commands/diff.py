@@ -2,32 +2,81 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
 
 from persona.cli import diffs
 from persona.cli.command import declare
 from persona.cli.invocation import Invocation
 from persona.cli.offers import revisions
+from persona.cli.options import plot_option, plot_path, threads_option
+from persona.cli.render import short
+
+if TYPE_CHECKING:
+    from persona.history.measures import WeightsDiff
+    from persona.history.results import Diff
 
 
 @declare(
     "diff",
     example="$ persona diff                 # what the next commit would hold\n"
-    "$ persona diff HEAD~2 HEAD --stat",
+    "$ persona diff HEAD~2 HEAD --stat\n"
+    "$ persona diff HEAD~2 HEAD --weights --plot change.png",
 )
 @click.argument("a", required=False, shell_complete=revisions)
 @click.argument("b", required=False, shell_complete=revisions)
 @click.option("--stat", is_flag=True, help="Show a summary instead.")
+@click.option("--weights", is_flag=True, help="Compute both and compare their weights, layer by layer.")
+@plot_option
+@threads_option
 @click.option("--exit-code", is_flag=True, help="Exit with 1 where something differs.")
 @click.pass_obj
-def command(call: Invocation, a: str | None, b: str | None, stat: bool, exit_code: bool) -> int:
+def command(
+    call: Invocation,
+    a: str | None,
+    b: str | None,
+    stat: bool,
+    weights: bool,
+    plot: str | None,
+    threads: int | None,
+    exit_code: bool,
+) -> int:
     """Show what differs between two recipes.
 
     Without a revision: HEAD against the work tree. With one: it against the work tree. With two, or A..B: the
     first against the second. Vectors and merge rules are shown in the words of recipe.toml, text files as
-    unified diffs.
+    unified diffs. With --weights also what that does to the weights: by layer and kind of module, how many
+    change and by how much, and which vectors pull in opposite directions. --plot draws it.
     """
+    place = plot_path(call, plot)
     with call.repository() as repo:
         diff = repo.diff(a, b)
-        call.answer(diff, diffs.stat_lines(diff) if stat else diffs.diff_lines(diff))
+        lines = diffs.stat_lines(diff) if stat else diffs.diff_lines(diff)
+        if not weights and place is None:
+            call.answer(diff, lines)
+        else:
+            with call.progress() as progress:
+                measured = repo.diff_weights(a, b, threads=threads, progress=progress)
+            _answer(call, diff, lines, measured, stat, place)
     return 1 if exit_code and not diff.empty else 0
+
+
+def _answer(
+    call: Invocation, diff: Diff, lines: Iterable[str], measured: WeightsDiff, stat: bool, place: Path | None
+) -> None:
+    """The difference of the recipes, then that of the weights, and the picture."""
+    from persona.cli import heatmap, measures
+    from persona.history.results import as_json
+
+    if place is not None:
+        title = f"{short(diff.from_ or 'nothing')} → {short(diff.to) if diff.to else 'recipe.toml'}"
+        heatmap.write(place, f"Weights, {title}", measures.diff_sheets(measured))
+    if call.json:
+        call.answer_json(as_json(diff) | {"weights": as_json(measured)})
+        return
+    above = list(lines)
+    shown = measures.weights_lines(measured, brief=stat)
+    call.answer(diff, [*above, *([""] if above else []), *shown])

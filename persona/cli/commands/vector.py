@@ -8,6 +8,7 @@ from persona.cli import render
 from persona.cli.command import Command, CommandGroup
 from persona.cli.invocation import Invocation
 from persona.cli.offers import all_vectors, kept_vectors
+from persona.cli.options import plot_option, plot_path, threads_option
 
 
 @click.group("vector", cls=CommandGroup, example="$ persona vector ls\n$ persona vector show listening")
@@ -31,17 +32,29 @@ def ls(call: Invocation) -> None:
     call.answer(vectors, render.vector_table(vectors))
 
 
-@command.command("show", cls=Command, example="$ persona vector show listening")
+@command.command(
+    "show",
+    cls=Command,
+    example="$ persona vector show listening\n$ persona vector show listening --plot listening.svg",
+)
 @click.argument("name", shell_complete=all_vectors)
+@plot_option
+@threads_option
 @click.pass_obj
-def show(call: Invocation, name: str) -> None:
+def show(call: Invocation, name: str, plot: str | None, threads: int | None) -> None:
     """Show one vector.
 
-    NAME is a vector of the recipe, a kept one, or the start of a vector's id.
+    NAME is a vector of the recipe, a kept one, or the start of a vector's id. Shows by layer and kind of
+    module how many weights it changes and by how much. --plot draws it.
     """
-    with call.repository() as repo:
-        vector = repo.vector(name)
-    call.answer(vector, render.vector_lines(vector))
+    from persona.cli import heatmap, measures
+
+    place = plot_path(call, plot)
+    with call.repository() as repo, call.progress() as progress:
+        vector = repo.vector_statistics(name, threads=threads, progress=progress)
+    if place is not None:
+        heatmap.write(place, f"Vector {vector.info.name}", measures.vector_sheets(vector))
+    call.answer(vector, measures.statistics_lines(vector))
 
 
 @command.command("rm", cls=Command, example="$ persona vector rm old-draft")

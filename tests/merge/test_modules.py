@@ -1,0 +1,92 @@
+"""Layer and module, read off the names of tensors."""
+
+from __future__ import annotations
+
+import pytest
+
+from persona.merge.modules import Place, places
+
+NAMES = {
+    "llama": {
+        "model.embed_tokens.weight": (None, "embed_tokens"),
+        "model.layers.12.self_attn.q_proj.weight": (12, "self_attn.q_proj"),
+        "model.layers.12.input_layernorm.weight": (12, "input_layernorm"),
+        "model.norm.weight": (None, "norm"),
+        "lm_head.weight": (None, "lm_head"),
+    },
+    "qwen": {
+        "model.layers.0.self_attn.q_proj.bias": (0, "self_attn.q_proj"),
+        "model.layers.0.self_attn.q_norm.weight": (0, "self_attn.q_norm"),
+        "model.layers.1.mlp.experts.17.gate_proj.weight": (1, "mlp.experts.gate_proj"),
+        "model.layers.1.mlp.shared_expert_gate.weight": (1, "mlp.shared_expert_gate"),
+    },
+    "gpt2": {
+        "transformer.wte.weight": (None, "wte"),
+        "transformer.h.3.attn.c_attn.bias": (3, "attn.c_attn"),
+        "transformer.h.3.ln_1.weight": (3, "ln_1"),
+        "transformer.ln_f.bias": (None, "ln_f"),
+    },
+    "gpt2 without its root": {
+        "h.0.mlp.c_fc.weight": (0, "mlp.c_fc"),
+        "wpe.weight": (None, "wpe"),
+    },
+    "neox": {
+        "gpt_neox.embed_in.weight": (None, "embed_in"),
+        "gpt_neox.layers.5.attention.query_key_value.weight": (5, "attention.query_key_value"),
+        "gpt_neox.final_layer_norm.bias": (None, "final_layer_norm"),
+        "embed_out.weight": (None, "embed_out"),
+    },
+    "mixtral": {
+        "model.layers.31.block_sparse_moe.gate.weight": (31, "block_sparse_moe.gate"),
+        "model.layers.31.block_sparse_moe.experts.7.w2.weight": (31, "block_sparse_moe.experts.w2"),
+    },
+    "two stacks": {
+        "encoder.block.0.layer.0.SelfAttention.q.weight": (0, "layer.SelfAttention.q"),
+        "decoder.block.0.layer.0.SelfAttention.q.weight": (0, "layer.SelfAttention.q"),
+        "encoder.final_layer_norm.weight": (None, "encoder.final_layer_norm"),
+        "decoder.final_layer_norm.weight": (None, "decoder.final_layer_norm"),
+    },
+    "of no kind": {
+        "weight": (None, "weight"),
+        "a": (None, "a"),
+        "net.0.weight": (0, "net"),
+        "net.1.bias": (1, "net"),
+        "0.weight": (None, "0"),
+        "backbone.layers.2.mixer.A_log": (2, "mixer.A_log"),
+    },
+}
+
+
+@pytest.mark.parametrize("family", NAMES)
+def test_names_of_every_family_have_their_place(family: str) -> None:
+    found = {name: (place.layer, place.module) for name, place in places(NAMES[family]).items()}
+    assert found == NAMES[family]
+
+
+def test_stacks_tell_layers_of_one_number_apart() -> None:
+    found = places(NAMES["two stacks"])
+    assert {place.stack for place in found.values()} == {"encoder.block", "decoder.block", None}
+
+
+def test_a_model_is_read_from_the_embedding_to_the_head() -> None:
+    llama = {
+        name: None
+        for layer in (10, 2)
+        for part in (
+            "mlp.down_proj",
+            "input_layernorm",
+            "self_attn.v_proj",
+            "self_attn.q_proj",
+            "mlp.up_proj",
+        )
+        for name in (f"model.layers.{layer}.{part}.weight",)
+    }
+    found = places(["lm_head.weight", "model.norm.weight", *llama, "model.embed_tokens.weight"])
+    ordered = [(place.layer, place.module) for place in sorted(found.values(), key=Place.order)]
+    inside = ["self_attn.q_proj", "self_attn.v_proj", "mlp.up_proj", "mlp.down_proj", "input_layernorm"]
+    assert ordered == [
+        (None, "embed_tokens"),
+        *((layer, module) for layer in (2, 10) for module in inside),
+        (None, "norm"),
+        (None, "lm_head"),
+    ]
