@@ -9,8 +9,8 @@ its end.
     footer  entries: id (32), kind (1), offset (8), length (8) each
             count (8), pack name (32), BLAKE3 of the footer up to here (32), magic "PVF1" (4)
 
-Integers are little-endian, kinds as in records. An idx whose check, name or pack length is not right is as
-good as absent.
+Integers are little-endian, kinds as in records. An idx whose check or name is not right is as good as absent;
+`fsck` compares all of it with its pack.
 """
 
 from __future__ import annotations

@@ -92,13 +92,17 @@ class ObjectStore:
 
     def contains_intact(self, id: str) -> bool:
         """Whether a copy exists whose stored bytes are what they were when written."""
+        return self.intact_copy(id) is not None
+
+    def intact_copy(self, id: str) -> Copy | None:
+        """A copy whose stored bytes are what they were when written, or None."""
         for copy in self.copies(id):
             try:
                 self.verify(copy, id)
-                return True
+                return copy
             except PersonaError:
                 continue
-        return False
+        return None
 
     def __contains__(self, id: str) -> bool:
         """Whether a copy exists, intact or not: no byte of it is read."""

@@ -200,21 +200,23 @@ class Pack:
             yield self._fd, self._length
             return
         with self._lock:
-            if self._fd < 0:
+            kept = self._fd >= 0
+            if kept:
+                fd, length = self._fd, self._length
+            else:
                 opened = files.open_regular(self.path)
                 if opened is None:
                     raise IntegrityError(f"{self.path} is missing", kind="pack", file=str(self.path))
                 fd, length = opened
                 if _kept < KEPT_OPEN:
                     _kept += 1
+                    kept = True
                     self._length, self._fd = length, fd
-        if self._fd >= 0:
-            yield self._fd, self._length
-            return
         try:
             yield fd, length
         finally:
-            files.close(fd)
+            if not kept:
+                files.close(fd)
 
     def _read_index(self) -> Index | None:
         with self._opened() as (_, length):

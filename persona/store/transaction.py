@@ -1,8 +1,9 @@
 """**transaction** — objects on their way into the store: bulk into packs under `tmp/`, small ones last.
 
 Invariants: nothing is visible before `commit`, and what `commit` made visible is durable when it returns:
-packs and their idx first, then small objects, each with its directories. A transaction that fails leaves at
-most objects that nothing names.
+packs and their idx first, then small objects, each with its directories. That holds for objects that were
+there already too: who wrote them may have been cut short before their names were durable. A transaction that
+fails leaves at most objects that nothing names.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Transaction:
         self._known: set[str] = set()
         self._writers: list[PackWriter] = []
         self._small: dict[str, PackedRecord] = {}
+        self._relied_on: set[Path] = set()
         self.pack_cap = MAX_PACK_BYTES
 
     def append(self, record: PackedRecord) -> bool:
@@ -72,6 +74,8 @@ class Transaction:
             self._writers.clear()
         if self._small:
             self._write_small()
+        files.sync_directories(sorted(self._relied_on))
+        self._relied_on.clear()
         self._store.refresh()
 
     def discard(self) -> None:
@@ -98,7 +102,14 @@ class Transaction:
             if id in self._known:
                 return False
             self._known.add(id)
-        return not self._store.contains_intact(id)
+        copy = self._store.intact_copy(id)
+        if copy is None:
+            return True
+        with self._lock:
+            self._relied_on.add(copy.file.parent)
+            if copy.pack is None:
+                self._relied_on.add(self._store.loose_dir)
+        return False
 
     def _writer(self, full: PackWriter | None) -> PackWriter:
         """The pack being filled; a new one when there is none or `full` is it."""
@@ -118,12 +129,12 @@ class Transaction:
                 outputs.append((output, store.loose_dir / id[:2] / id[2:]))
                 output.write(record.pieces)
             folders = {target.parent for _, target in outputs}
-            grown = files.make_directories(folders, below=store.root)
+            files.make_directories(folders, below=store.root)
             for output, _ in outputs:
                 output.finish()
             for output, target in outputs:
                 output.rename_to(target)
-            files.sync_directories(sorted(grown | folders))
+            files.sync_directories(sorted({store.loose_dir, *folders}))
         finally:
             for output, _ in outputs:
                 output.discard()

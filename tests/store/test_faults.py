@@ -185,6 +185,43 @@ def test_the_power_may_fail_at_every_call(tmp_path: Path) -> None:
         check(target / "repository", acknowledged=acknowledged, attempted=attempted, leftovers=True)
 
 
+def test_what_an_earlier_command_left_unsynced_is_synced_before_it_is_relied_on(tmp_path: Path) -> None:
+    class Unsyncable(Recording):
+        """The directory sync number `at` fails."""
+
+        at = 0
+        count = 0
+
+        def fsync(self, fd: int) -> None:
+            if self._open[fd].directory:
+                self.count += 1
+                if self.count == self.at:
+                    raise OSError(errno.EIO, "Input/output error")
+            super().fsync(fd)
+
+    failures = 0
+    for at in range(1, 40):
+        disk = tmp_path / f"disk{at}"
+        disk.mkdir()
+        store = Store.create(disk / "repository")
+        commit(store, 1)
+        with replaced_calls(Unsyncable(disk)) as recording:
+            assert isinstance(recording, Unsyncable)
+            recording.at = at
+            try:
+                commit(store, 2)
+            except SystemFault:
+                failures += 1
+                commit(Store.open(store.worktree), 2)
+        for place, state in enumerate(recording.states(random.Random(at))):
+            target = tmp_path / f"cut{at}-{place}"
+            lay_out(state, target)
+            check(target / "repository", acknowledged=2, attempted=2, leftovers=True)
+        if recording.count < at:
+            break
+    assert failures == at - 1 >= 5
+
+
 def test_an_output_is_published_whole_or_discarded(tmp_path: Path) -> None:
     target = tmp_path / "model"
     target.write_bytes(b"old")
