@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from persona.cli.invocation import Invocation
-from persona.cli.offers import base_or_revision
+from persona.cli.offers import base_or_revision, files
 from persona.errors import InvalidInput, Refused, UsageError
 
 if TYPE_CHECKING:
@@ -87,9 +87,12 @@ def threads_option(function: F) -> F:
 
 def plot_option(function: F) -> F:
     """`--plot FILE`."""
-    return click.option("--plot", metavar="FILE", help="Draw it as a heat map too: a .png or .svg file.")(
-        function
-    )
+    return click.option(
+        "--plot",
+        metavar="FILE",
+        shell_complete=files,
+        help="Draw it as a heat map too: a .png or .svg file.",
+    )(function)
 
 
 def plot_path(call: Invocation, plot: str | None) -> Path | None:
