@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from persona.codec import kernels
 from persona.codec.elements import (
     FORM_RAW,
     LAYOUT_BASE,
@@ -26,7 +25,10 @@ from persona.codec.elements import (
     readable,
     segment_bytes,
 )
+from persona.codec.native import Kernels
 from persona.errors import IntegrityError
+
+kernels = Kernels("persona.codec.kernels")
 
 
 def encode_base(raw: Elements, dtype: str) -> tuple[int, list[Bytes]]:

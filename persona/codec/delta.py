@@ -22,7 +22,6 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from persona.codec import kernels
 from persona.codec.elements import (
     LAYOUT_DELTA,
     Bytes,
@@ -34,6 +33,7 @@ from persona.codec.elements import (
     readable,
     segment_bytes,
 )
+from persona.codec.native import Kernels
 from persona.errors import IntegrityError
 
 MAX_GROUPS: Final = 12
@@ -43,6 +43,9 @@ GROUP: Final = np.dtype([("elements", "<u4"), ("digit_bits", "u1"), ("planes", "
 """One group in the first segment: its elements, the bits of a digit, and how many tail planes are stored."""
 
 _DIGIT_BITS: Final = (0, 1, 2, 4, 8)
+_WORK: Final = 5
+
+kernels = Kernels("persona.codec.kernels")
 
 
 class Scratch:
@@ -205,7 +208,17 @@ def _groups(
     counts = np.zeros((bounds.size - 1, 1 + element.nbytes, 256), np.uint32)
     digit_bits = np.zeros(bounds.size - 1, np.int64)
     kernels.count_values(placed, bounds, every, counts)
-    groups = kernels.choose_groups(bounds, counts, float(every), MAX_GROUPS, digit_bits)
+    work = np.empty((_WORK, max(256, digit_bits.size)))
+    groups = kernels.choose_groups(
+        bounds,
+        counts,
+        float(every),
+        MAX_GROUPS,
+        digit_bits,
+        work,
+        np.empty_like(digit_bits),
+        np.empty_like(counts[0]),
+    )
     return bounds[: groups + 1].tolist(), digit_bits[:groups].tolist()
 
 

@@ -1,52 +1,27 @@
-"""The loops over elements, compiled by numba, without the GIL.
+"""The loops over elements, compiled by numba, without the GIL; `native` keeps their code and calls it.
 
 Nothing here checks bounds: the modules that call these functions have validated every length and count first.
-Arrays that are only read are handed over read-only and those written are fresh or checked, so that numba
-compiles each kernel once for each width. Every step casts back to the element's own width, which keeps the
-loops vectorisable: left alone, numba widens uint16 arithmetic to 64 bits.
+Nothing here allocates or raises, so that the machine code stands alone: scratch comes from the caller. Every
+step casts back to the element's own width, which keeps the loops vectorisable: left alone, numba widens
+uint16 arithmetic to 64 bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
-from numba.core import event
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-
-class _Watch(event.Listener):
-    """Tells once that a kernel is being compiled; one that comes from the cache on disk runs no pass."""
-
-    def __init__(self, tell: Callable[[], None]) -> None:
-        self._tell: Callable[[], None] | None = tell
-
-    def on_start(self, event: Any) -> None:
-        """The first pass over any kernel."""
-        tell, self._tell = self._tell, None
-        if tell:
-            tell()
-
-    def on_end(self, event: Any) -> None:
-        """Nothing to tell."""
-
-
-@contextmanager
-def watch_compilation(tell: Callable[[], None] | None) -> Iterator[None]:
-    """Calls `tell` once if any kernel has to be compiled meanwhile, which only a first run has to."""
-    if tell is None:
-        yield
-        return
-    with event.install_listener("numba:run_pass", _Watch(tell)):
-        yield
+HIST, WEIGHTS, NODES, COST, JOINED = range(5)
+"""Rows of the scratch of `choose_groups`."""
 
 
 def _kernel(function: _F) -> _F:
-    return cast(_F, numba.njit(nogil=True, cache=True, error_model="numpy")(function))
+    return cast(_F, numba.njit(nogil=True, error_model="numpy")(function))
 
 
 def _inline(function: _F) -> _F:
@@ -302,9 +277,8 @@ def _xlogx(x: float) -> float:
 
 
 @_kernel
-def _huffman_bits(weights: Any, n: int) -> Any:
-    """Total bits of a Huffman code for n symbols of these weights, ascending: two queues."""
-    nodes = np.empty(n, np.float64)
+def _huffman_bits(weights: Any, n: int, nodes: Any) -> Any:
+    """Bits of a Huffman code for n symbols of these weights, ascending: two queues; nodes is scratch."""
     symbol, node, bits = 0, 0, 0.0
     for made in range(n - 1):
         pair = 0.0
@@ -321,13 +295,13 @@ def _huffman_bits(weights: Any, n: int) -> Any:
 
 
 @_kernel
-def _stored_bits(hist: Any, per: Any, scale: float) -> Any:
+def _stored_bits(hist: Any, per: Any, scale: float, work: Any) -> Any:
     """About how many bits zstd needs for symbols so distributed, `per` independent ones to a byte.
 
     hist: float64, counts of one in `scale` symbols. The bytes are Huffman coded, which takes at least one bit
     each; where one byte dominates, matches between the others are cheaper; and bytes can stay as they are.
     """
-    weights = np.empty(hist.size, np.float64)
+    weights = work[WEIGHTS]
     total, log, symbols = 0.0, 0.0, 0
     for v in range(hist.size - 1, -1, -1):  # the rarer first, mostly: next to nothing is left to sort
         c = hist[v]
@@ -346,7 +320,7 @@ def _stored_bits(hist: Any, per: Any, scale: float) -> Any:
         return min(raw, 250.0) if symbols else 0.0
     common = (weights[symbols - 1] / total) ** per
     if per == 1:
-        code = _huffman_bits(weights, symbols) / total
+        code = _huffman_bits(weights, symbols, work[NODES]) / total
     else:
         code = (np.log2(total) - log / total) * per
         if common > 0.5:
@@ -359,10 +333,10 @@ def _stored_bits(hist: Any, per: Any, scale: float) -> Any:
 
 
 @_kernel
-def _group_bits(counts: Any, scale: float) -> tuple[float, int]:
+def _group_bits(counts: Any, scale: float, work: Any) -> tuple[float, int]:
     """(bits, digit bits) of the cheapest way to store a group with these counts, as of one run."""
     planes = counts.shape[0] - 1
-    small, hist = counts[0], np.empty(256, np.float64)
+    small, hist = counts[0], work[HIST]
     total, large, end = 0.0, 0.0, 0
     for v in range(256):
         large += counts[1, v]
@@ -385,7 +359,7 @@ def _group_bits(counts: Any, scale: float) -> tuple[float, int]:
         cost = 64.0
         if bits:
             hist[min(escape, end)] = escaped
-            cost += _stored_bits(hist[: min(escape, end) + 1], 8 // bits, scale)
+            cost += _stored_bits(hist[: min(escape, end) + 1], 8 // bits, scale, work)
         if escaped > 0.0 and cost < best:
             rest = max(0, end - escape)
             for v in range(rest):
@@ -393,14 +367,14 @@ def _group_bits(counts: Any, scale: float) -> tuple[float, int]:
             if large:
                 for v in range(256):
                     hist[v] = counts[1, v] + (hist[v] if v < rest else 0.0)
-            cost += _stored_bits(hist if large else hist[:rest], np.int64(1), scale)
+            cost += _stored_bits(hist[:256] if large else hist[:rest], np.int64(1), scale, work)
             for p in range(1, planes if large else 0):
                 for v in range(256):
                     hist[v] = counts[1 + p, v]
                 hist[0] += escaped - large
                 if hist[0] == escaped:
                     break
-                cost += _stored_bits(hist, np.int64(1), scale)
+                cost += _stored_bits(hist[:256], np.int64(1), scale, work)
         if cost < best:
             best, choice = cost, bits
     return best, choice
@@ -415,21 +389,29 @@ def _sum(a: Any, b: Any, out: Any) -> None:
 
 
 @_kernel
-def choose_groups(bounds: Any, counts: Any, scale: float, limit: int, digit_bits: Any) -> Any:
+def choose_groups(
+    bounds: Any,
+    counts: Any,
+    scale: float,
+    limit: int,
+    digit_bits: Any,
+    work: Any,
+    joined_bits: Any,
+    pair: Any,
+) -> Any:
     """Joins neighbouring runs while that saves bits, or while more than `limit` are left; how many are left.
 
     counts: as `count_values` fills it, one value in `scale`. In place: bounds, counts and digit_bits (int64,
-    one for each run) hold the groups afterwards.
+    one for each run) hold the groups afterwards. Scratch: work, float64[5, at least 256 and the runs],
+    joined_bits like digit_bits, pair like one row of counts.
     """
     groups = bounds.size - 1
-    cost, joined = np.empty(groups, np.float64), np.empty(groups, np.float64)
-    joined_bits = np.empty(groups, np.int64)
-    pair = np.empty_like(counts[0])
+    cost, joined = work[COST], work[JOINED]
     for g in range(groups):
-        cost[g], digit_bits[g] = _group_bits(counts[g], scale)
+        cost[g], digit_bits[g] = _group_bits(counts[g], scale, work)
     for g in range(groups - 1):
         _sum(counts[g], counts[g + 1], pair)
-        joined[g], joined_bits[g] = _group_bits(pair, scale)
+        joined[g], joined_bits[g] = _group_bits(pair, scale, work)
     while groups > 1:
         best, at = -np.inf, 0
         for g in range(groups - 1):
@@ -447,7 +429,7 @@ def choose_groups(bounds: Any, counts: Any, scale: float, limit: int, digit_bits
         bounds[groups] = bounds[groups + 1]
         for g in range(max(at - 1, 0), min(at + 1, groups - 1)):
             _sum(counts[g], counts[g + 1], pair)
-            joined[g], joined_bits[g] = _group_bits(pair, scale)
+            joined[g], joined_bits[g] = _group_bits(pair, scale, work)
     return groups
 
 

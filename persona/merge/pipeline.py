@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import Protocol, TypeVar
 
-from persona.codec.kernels import watch_compilation
+from persona.codec.native import watch_compilation
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
