@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from persona.errors import UsageError
 
 if TYPE_CHECKING:
     from persona.history.config import Config
@@ -81,6 +83,15 @@ class Invocation:
     def path(self, path: str) -> Path:
         """A path from the command line, seen from `-C`."""
         return self.directory / path
+
+    def tracked(self, repo: Repository, paths: Sequence[str]) -> list[str]:
+        """Files of the work tree from the command line, as the repository names them: from its root."""
+        here, root = self.directory.resolve(), repo.root.resolve()
+        found = [os.path.relpath(os.path.normpath(here / path), root) if path else "" for path in paths]
+        for path, name in zip(paths, found, strict=True):
+            if not path or name.split(os.sep)[0] == os.pardir:
+                raise UsageError(f"{path!r:.100} is no file of the work tree {repo.root}")
+        return found
 
     # -- what is said ----------------------------------------------------------------------------------------
 

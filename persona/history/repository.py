@@ -407,7 +407,7 @@ def _optional(path: AnyPath | None) -> Path | None:
 
 def _find_root(path: Path) -> Path:
     """The directory at `path` or above it that holds a repository."""
-    start = path.absolute()
+    start = path.resolve()  # without "..", whose lexical parents lie elsewhere
     for place in (start, *start.parents):
         if os.path.lexists(place / DIRECTORY):
             return place

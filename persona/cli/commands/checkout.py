@@ -127,5 +127,5 @@ def _restore(call: Invocation, files: Sequence[str], rev: str | None, moved: boo
     if not files:
         raise UsageError("name the files to put back after --")
     with call.repository() as repo:
-        paths = repo.restore(list(files), rev or "HEAD")
+        paths = repo.restore(call.tracked(repo, files), rev or "HEAD")
     call.report({"files": paths}, f"Put back {render.counted(len(paths), 'file')}")

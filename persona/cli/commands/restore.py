@@ -30,5 +30,5 @@ def command(call: Invocation, files: tuple[str, ...], source: str) -> None:
     all of them.
     """
     with call.repository() as repo:
-        paths = repo.restore(list(files), source)
+        paths = repo.restore(call.tracked(repo, files), source)
     call.report({"files": paths}, f"Put back {render.counted(len(paths), 'file')}")
