@@ -18,10 +18,12 @@ from __future__ import annotations
 import ctypes
 import importlib
 import importlib.util
+import os
+import pwd
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -154,7 +156,10 @@ def _sources(module: str, depends: tuple[str, ...]) -> bytes:
 
 def _folders() -> list[Path]:
     """Where code may be kept, the usual place first."""
-    return [Path(__file__).parent / "__pycache__", Path.home() / ".cache" / "persona" / "kernels"]
+    folders = [Path(__file__).parent / "__pycache__"]
+    with suppress(KeyError):
+        folders.append(Path(pwd.getpwuid(os.getuid()).pw_dir) / ".cache" / "persona" / "kernels")
+    return folders
 
 
 def _read(file: str) -> bytes | None:
