@@ -19,9 +19,11 @@ from persona.merge.rules import MergeRules, MergeTerm
 from persona.merge.stream import materialise
 from persona.objects.recipe import Term
 from persona.objects.rules import PRESETS, Rules
+from persona.store.files import replaced_calls
 from tests.merge import checkpoints
 from tests.merge.models import Memory, Model, Sandbox, run
 from tests.merge.test_kernel_equals_reference import elements
+from tests.store.disks import Quick
 
 SETTINGS = settings(
     deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], max_examples=25
@@ -132,7 +134,7 @@ def test_the_stream_equals_the_reference(data: st.DataObject) -> None:
     base, afters = draw_model(data.draw, count)
     rules = data.draw(draw_rules())
     threads = data.draw(st.integers(1, 8))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, replaced_calls(Quick()):
         sandbox = Sandbox(Path(folder), base)
         ids, kept = [], []
         for after in afters:
