@@ -112,7 +112,7 @@ def vector_change_line(vector: VectorChange, width: int) -> str:
     """` + listening  α 1.00   25.1 MB stored of 269.1 MB (9.3 %), 34.6 % of weights changed`."""
     sign = style(_SIGNS.get(vector.change, "~"), fg=_COLOURS.get(vector.change))
     line = f" {sign} {vector.name:<{width}}"
-    if vector.change == "replaced" and vector.previous:
+    if vector.change == "replaced" and vector.previous and vector.previous != vector.id:
         line += "{} → {}".format(*apart(vector.previous, vector.id)).join((" ", ""))
     if vector.alpha is not None and vector.change != "removed":
         line += f"  α {number(vector.alpha)} "

@@ -5,12 +5,13 @@ tree stay.
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from persona.errors import UsageError
+from persona.errors import Refused, UsageError
 from persona.history import worktree
 from persona.history.checkout import Options, chosen_recipe, compute, finite_notes
 from persona.history.history import History
@@ -45,6 +46,8 @@ def export(history: History, rev: str | None, out: Path, options: Options, start
     place = out.resolve()
     if place == history.root.resolve() or history.store.root.resolve() in (place, *place.parents):
         raise UsageError(f"{out} is the work tree or the repository itself; without -o the weights go there")
+    if os.path.lexists(out) and not out.is_dir():
+        raise Refused(f"{out} is in the way, and no directory; move it away or write elsewhere")
     dtype = None
     if options.dtype is not None:
         dtype = DTYPES.get(options.dtype.lower())

@@ -7,10 +7,11 @@ an edited file that is the same on both sides is carried along.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from persona.errors import Refused, UnknownName, UsageError
+from persona.errors import PersonaError, Refused, UnknownName, UsageError
 from persona.history import weights_state, worktree
 from persona.history.history import HEADS, TAGS, History, signature
 from persona.history.results import Head, SwitchResult
@@ -219,11 +220,13 @@ def _chosen(
 
 def _where(history: History, notes: list[str]) -> SwitchResult:
     head = history.head()
-    recipe = history.recipe_of(head.id) if head.id else None
+    committed = recipe = history.recipe_of(head.id) if head.id else None
+    with suppress(PersonaError):  # edits that are carried along
+        recipe = history.read_recipe(worktree.read_recipe_text(history.root))
     found = weights_state.look(history, locked=True)
     return SwitchResult(
         branch=head.branch,
         id=head.id,
-        weights=weights_state.describe(found, head.id, recipe, recipe),
+        weights=weights_state.describe(found, head.id, committed, recipe),
         notes=tuple(notes),
     )

@@ -165,6 +165,7 @@ class Repository(Questions):
             threads=threads,
             progress=progress,
         )
+        history.config.flag("commit.checkout")  # refused before anything is recorded, if it says nothing
         with history.changing():
             added: imports.Added | None = None
             if path is not None:
@@ -246,6 +247,8 @@ class Repository(Questions):
         """
         from persona.history.revert import revert
 
+        if not no_commit:
+            self._history.config.flag("commit.checkout")
         result = revert(
             self._history,
             target,

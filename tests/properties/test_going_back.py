@@ -74,3 +74,30 @@ def test_a_date_before_the_reflog_is_answered_with_a_warning(grown: Bot) -> None
     assert "only goes back to" in answer.stderr
     assert answer.stderr.count("only goes back to") == 1
     assert grown.run("rev-parse", "main@{now}").stderr == ""
+
+
+def test_weights_of_an_edit_that_is_carried_along_are_not_called_stale(grown: Bot) -> None:
+    grown.run.ok("branch", "other")
+    grown.run.ok("set", "one", "--alpha", "0.3")
+    grown.checkout()
+    assert grown.run.json("switch", "other")["weights"]["state"] == "uncommitted"
+    assert grown.run.json("status")["weights"]["state"] == "uncommitted"
+
+
+def test_a_name_longer_than_any_file_is_no_revision(grown: Bot) -> None:
+    assert "unknown revision" in grown.run.refused(3, "checkout", "x" * 5000)
+
+
+def test_the_same_vector_again_is_not_shown_as_another(grown: Bot) -> None:
+    text = grown.run.ok("commit", "../one", "-n", "one", "--alpha", "0.2", "-m", "again")
+    assert "→" not in text
+    assert "~ one" in text
+
+
+def test_a_setting_that_says_nothing_is_refused_before_anything_is_recorded(grown: Bot) -> None:
+    head = grown.run.ok("rev-parse", "HEAD")
+    grown.run.ok("config", "commit.checkout", "maybe")
+    for command in (["commit", "--allow-empty", "-m", "x"], ["revert", "one"]):
+        assert "commit.checkout" in grown.run.refused(4, *command)
+    assert grown.run.ok("rev-parse", "HEAD") == head
+    assert not grown.run.json("status")["recipe_changed"]

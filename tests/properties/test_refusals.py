@@ -401,3 +401,12 @@ def test_a_link_planted_in_the_store_leads_nowhere(grown: Bot, part: str) -> Non
     assert everything_below(grown.place, leaving=["bot"]) == before
     if prey.is_file():
         assert prey.is_file()
+
+
+def test_what_is_in_the_way_of_a_model_directory_is_named(grown: Bot) -> None:
+    (grown.place / "file").write_text("mine")
+    (grown.place / "dangling").symlink_to("nowhere")
+    for name in ("file", "dangling", "base/config.json"):
+        assert "in the way" in refused(grown, 1, "checkout", "-o", f"../{name}")
+    assert (grown.place / "file").read_text() == "mine"
+    assert not (grown.place / "nowhere").exists()

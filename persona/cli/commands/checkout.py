@@ -110,7 +110,11 @@ def command(
 
 def _check_revision(repo: Repository, rev: str | None) -> None:
     """A file's name where a revision belongs is answered with what to type."""
-    if rev is not None and (repo.root / rev).is_file():
+    try:
+        is_file = rev is not None and (repo.root / rev).is_file()
+    except OSError:  # what is too long for a name
+        return
+    if rev is not None and is_file:
         try:
             repo.resolve(rev)
         except UnknownRevision as error:
