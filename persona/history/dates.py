@@ -36,7 +36,7 @@ _DAYS: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturda
 _ISO: Final = re.compile(
     r"(\d{4})-(\d\d?)-(\d\d?)(?:[t ]+(\d\d?):(\d\d)(?::(\d\d)(?:\.\d+)?)?)?\s*(z|utc|[+-]\d\d:?\d\d)?"
 )
-_AGO: Final = re.compile(r"(\d+|[a-z]+) (second|minute|hour|day|week|fortnight|month|year)s?(?: ago)?")
+_AGO: Final = re.compile(r"(\d{1,9}|[a-z]+) (second|minute|hour|day|week|fortnight|month|year)s?(?: ago)?")
 
 
 def parse_date(text: str, now: int, *, at_end: bool = False) -> tuple[int, int] | None:

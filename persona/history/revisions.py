@@ -23,7 +23,7 @@ from persona.objects.commit import Person
 from persona.objects.ids import abbreviate, is_id
 from persona.store.reflog import Entry
 
-_SUFFIX: Final = re.compile(r"~(\d*)|\^(\d*)(?!\{)|\^\{(commit)?\}")
+_SUFFIX: Final = re.compile(r"~(\d{0,9})(?!\d)|\^(\d{0,9})(?![\d{])|\^\{(commit)?\}", re.ASCII)
 _MOVED: Final = re.compile(r"(?:checkout|switch): moving from (\S+) to (\S+)")
 MAX_STEPS: Final = 10_000_000
 

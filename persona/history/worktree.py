@@ -115,7 +115,10 @@ def put(
 ) -> list[str]:
     """Makes `paths` as they are in `target` (absent: removed) where `current` differs; returns them."""
     changed = [path for path in paths if target.get(path) != current.get(path)]
-    # Everything is read before anything is written: a damaged blob changes no file.
+    # Everything is read before anything is written: a damaged blob changes no file, nor does a directory that
+    # was replaced by a link, through which files elsewhere would be written or removed.
+    for path in changed:
+        files.check_directories(history.root, *check_file_path(path).split("/")[:-1])
     contents = {path: history.blob(target[path]) for path in changed if path in target}
     for path in changed:
         if path in contents:

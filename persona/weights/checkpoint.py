@@ -213,6 +213,10 @@ class Checkpoint:
             raise InvalidInput(f"{self.path}: more than {limits.MAX_SHARDS} shards; save the model in fewer")
         file = InputFile(path)
         self._files.append(file)
+        try:
+            check_file_path(path.name)
+        except InvalidInput as error:
+            raise InvalidInput(f"{path}: {error}; rename the file") from None
         header: Header = read_header(file)
         for name, entry in header.tensors.items():
             if name in self._entries:

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from persona.errors import InvalidInput
+from persona.objects.names import check_tensor_name
+
 _OUTPUTS = {
     "model.embed_tokens.weight": "lm_head.weight",
     "transformer.wte.weight": "lm_head.weight",
@@ -47,7 +50,15 @@ def find_tied(
                 output = _OUTPUTS[embedding]
                 if not any(other.endswith(output) for other in names):
                     tied.setdefault(name.removesuffix(embedding) + output, name)
-    return dict(sorted(tied.items()))
+    return {alias: name for alias, name in sorted(tied.items()) if _can_name_a_tensor(alias)}
+
+
+def _can_name_a_tensor(text: str) -> bool:
+    try:
+        check_tensor_name(text)
+    except InvalidInput:
+        return False
+    return True
 
 
 def _may_tie(config: Mapping[str, Any]) -> bool:

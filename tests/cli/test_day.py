@@ -80,11 +80,13 @@ def test_rules_are_set_together(grown: CommandLine) -> None:
         ["switch"],
         ["branch", "-d"],
         ["checkout", "--max-shard-size", "big"],
+        ["checkout", "--max-shard-size", "9" * 400],
         ["checkout", "--device", "abacus"],
         ["checkout", "-b", "new", "--", "recipe.toml"],
         ["log", "-n", "some"],
         ["log", "--no-such-flag"],
         ["revert", "HEAD", "-m", "a message"],
+        ["revert", "HEAD", "-m", "²"],
     ],
 )
 def test_words_that_make_no_sense_are_usage_errors(grown: CommandLine, words: list[str]) -> None:

@@ -269,11 +269,14 @@ def test_a_date_before_the_reflog_is_its_first_entry_and_is_said(bot: Bot) -> No
         "HEAD^2",
         "HEAD@{99}",
         "HEAD@{someday}",
+        "HEAD@{" + "9" * 5000 + ".days.ago}",
         "",
         "-x",
         "@{-1}",
         ":/no such message",
         "HEAD~x",
+        "HEAD~" + "9" * 5000,
+        "HEAD^" + "9" * 5000,
         "HEAD^{tree}",
         "0000",
         "abc",
@@ -351,6 +354,17 @@ def test_a_planted_link_is_never_written_through(grown: Bot, tmp_path: Path) -> 
     (grown.root / "graph").symlink_to(tmp_path)
     (tmp_path / "note.md").write_text("outside")
     assert grown.repo.status().files_changed == ()
+
+
+def test_a_file_behind_a_planted_link_is_never_removed(grown: Bot, tmp_path: Path) -> None:
+    (grown.root / "graph").mkdir()
+    (grown.root / "graph" / "listening.md").write_text("listen")
+    grown.commit(message="a pattern")
+    (grown.root / "graph").rename(tmp_path / "elsewhere")
+    (grown.root / "graph").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(IntegrityError, match="graph is not a directory"):
+        grown.repo.switch("HEAD~1", detach=True, author=grown.now())
+    assert (tmp_path / "elsewhere" / "listening.md").read_text() == "listen"
 
 
 def test_two_commands_on_one_work_tree_exclude_each_other(grown: Bot) -> None:

@@ -52,6 +52,11 @@ def test_tensors_are_in_byte_order_of_names(tmp_path: Path) -> None:
         assert list(checkpoint.tensors) == sorted(names, key=str.encode)
 
 
+def test_a_file_whose_name_no_base_could_keep_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "a\tb.safetensors", ALL)
+    refused(tmp_path / "a\tb.safetensors", "control character; rename the file")
+
+
 def test_any_span_of_a_tensor_can_be_read_by_many_threads(tmp_path: Path) -> None:
     data = os.urandom(100_000)
     save(tmp_path / "model.safetensors", {"w": data, "v": b"v" * 99, "nothing": b""})

@@ -57,3 +57,8 @@ def test_the_metadata_of_save_model_names_what_it_dropped() -> None:
         {"format": "pt", "head.weight": "emb.weight", "x.weight": "absent.weight", "emb.weight": "emb.weight"}
     ]
     assert find_tied({"emb.weight"}, metadata, None) == {"head.weight": "emb.weight"}
+
+
+@pytest.mark.parametrize("alias", ["../x.weight", "/x.weight", "x\ny.weight", "x" * 5000 + ".weight"])
+def test_an_alias_that_cannot_name_a_tensor_is_no_alias(alias: str) -> None:
+    assert find_tied({"emb.weight"}, [{alias: "emb.weight"}], None) == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,7 @@ def command(
     """
     if (target is None) == (vector is None):
         raise UsageError("name one thing to revert: a revision or a vector")
-    if mainline is not None and not (mainline.isdigit() and int(mainline)):
+    if mainline is not None and not re.fullmatch(r"[1-9][0-9]{0,3}", mainline):
         raise UsageError(
             "-m takes the number of a merge's parent, as in git; a message is given with --message"
         )
