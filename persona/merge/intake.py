@@ -6,8 +6,8 @@ elements. What comes back from a vector is the fine-tune bit for bit, whatever i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -162,7 +162,8 @@ def import_vector(
         for index in range(chunk_count(match.spec, base.chunk))
     ]
     ids: dict[str, list[str]] = {}
-    values: dict[str, list[Values | None]] = {}
+    values: list[Values | None] = []
+    magnitudes: dict[str, Magnitudes] = {}
     bad: dict[str, tuple[int, int]] = {}
     stored = changed = 0
     rounding = 0.0
@@ -180,7 +181,12 @@ def import_vector(
                 tx.append(made.record)
                 stored += made.record.length
             ids.setdefault(name, []).append(made.id)
-            values.setdefault(name, []).append(made.values)
+            values.append(made.values)
+            if stop == match.spec.units:
+                known = [part for part in values if part is not None]
+                if len(known) == len(values):
+                    magnitudes[name] = Magnitudes.join(match.spec.elements, known)
+                values.clear()
             changed += made.changed
             rounding = max(rounding, made.rounding)
             done += (stop - start) * match.spec.unit
@@ -214,20 +220,8 @@ def import_vector(
         changed_fraction=changed / max(1, base.merged_elements),
         largest_rounding=rounding if rounded or onto else None,
         notes=tuple(notes),
-        magnitudes=_magnitudes(tensors, values),
+        magnitudes={spec.name: magnitudes[spec.name] for spec in tensors if spec.name in magnitudes},
     )
-
-
-def _magnitudes(
-    tensors: Sequence[TensorSpec], values: Mapping[str, list[Values | None]]
-) -> dict[str, Magnitudes]:
-    """What is known of each tensor all of whose chunks could be counted."""
-    found = {}
-    for spec in tensors:
-        parts = [part for part in values[spec.name] if part is not None]
-        if len(parts) == len(values[spec.name]):
-            found[spec.name] = Magnitudes.join(spec.elements, parts)
-    return found
 
 
 class _Encoder:
@@ -275,7 +269,7 @@ class _Encoder:
                 spec,
             )
         if np.array_equal(base, after):
-            return _UNCHANGED
+            return replace(_UNCHANGED, rounding=rounding)
         odd = np.flatnonzero(
             (casts.not_finite(base, spec.dtype) | casts.not_finite(after, spec.dtype)) & (base != after)
         )

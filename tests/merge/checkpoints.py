@@ -33,7 +33,7 @@ def bits(value: torch.Tensor) -> np.ndarray[Any, Any]:
 
 
 def ulp_delta(base: np.ndarray[Any, Any], after: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """z of docs/store.md, from its definition."""
+    """z of docs/format.md, from its definition."""
     width = base.dtype.itemsize * 8
     modulus, half = 1 << width, 1 << (width - 1)
 

@@ -100,6 +100,16 @@ def test_a_wider_fine_tune_is_rounded_once_and_says_by_how_much(tmp_path: Path) 
     assert "rounded from F32" in found.notes[0]
 
 
+def test_a_difference_that_rounding_takes_away_whole_is_reported_too(tmp_path: Path) -> None:
+    nudged = np.full(100, np.float32(2.0))
+    base = base_model() | {"b.weight": ("BF16", (100,), bf16(nudged))}
+    nudged[7] += 0.0078125 / 4
+    after = base | {"a.weight": ("BF16", (10, 10), bf16(SMALL * 1.5))}
+    found = Sandbox(tmp_path, base).vector(after | {"b.weight": ("F32", (100,), nudged.view(np.uint32))})
+    assert [spec.name for spec in found.vector.tensors] == ["a.weight"]
+    assert found.largest_rounding == 0.0078125 / 4
+
+
 def test_another_dtype_of_the_same_width_needs_cast(tmp_path: Path) -> None:
     half = ("F16", (10, 10), (SMALL * 1.5).astype(np.float16).view(np.uint16))
     assert "is F16, which cannot hold every value of the base's BF16: pass --cast" in refused(
