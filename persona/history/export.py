@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from persona.errors import Refused, UsageError
+from persona.errors import InvalidInput, Refused, UsageError
 from persona.history import worktree
 from persona.history.checkout import Options, chosen_recipe, compute, finite_notes
 from persona.history.history import History
@@ -65,7 +65,7 @@ def export(history: History, rev: str | None, out: Path, options: Options, start
             made = compute(plan, writer, options, None)
             weights, written = made.weights, made.bytes_written
         else:
-            casting = _CastingWriter(writer, plan, specs)
+            casting = _CastingWriter(writer, plan, specs, options.allow_nonfinite)
             made = compute(plan, casting, options, None)
             weights, written = casting.digest(), casting.bytes_written
         for path, content in texts.items():
@@ -91,17 +91,22 @@ def export(history: History, rev: str | None, out: Path, options: Options, start
 class _CastingWriter:
     """Converts the floats of each piece to the dtype of `specs`, hashing what is written."""
 
-    def __init__(self, writer: ModelWriter, plan: Plan, specs: list[TensorSpec]) -> None:
+    def __init__(
+        self, writer: ModelWriter, plan: Plan, specs: list[TensorSpec], allow_nonfinite: bool
+    ) -> None:
         from blake3 import blake3
 
         self._writer = writer
         self._before = plan.base.spec
         self._after = {spec.name: spec for spec in specs}
         self._hashers = {spec.name: blake3() for spec in specs}
+        self._allow_nonfinite = allow_nonfinite
         self.bytes_written = 0
 
     def write(self, name: str, offset: int, data: Any) -> None:
-        """Takes the bytes of a tensor from byte `offset` on, in order."""
+        """Takes the bytes of a tensor from byte `offset` on, in order. `InvalidInput` where its numbers are
+        too large for the dtype.
+        """
         import numpy as np
 
         from persona.merge import casts
@@ -110,6 +115,13 @@ class _CastingWriter:
         if before.dtype != after.dtype:
             bits = np.frombuffer(data, f"<u{before.unit}")
             cast: Any = casts.narrow(casts.widen(bits, before.dtype), after.dtype)
+            infinite = casts.not_finite(cast, after.dtype) & ~casts.not_finite(bits, before.dtype)
+            if infinite.any() and not self._allow_nonfinite:
+                raise InvalidInput(
+                    f"tensor {name}: {np.count_nonzero(infinite)} elements or more are too large for"
+                    f" {_TORCH_NAMES[after.dtype]}; choose another --dtype, or pass --allow-nonfinite to"
+                    " write infinity there"
+                )
             data = cast.view(np.uint8).data
             offset = offset // before.unit * after.unit
         self._hashers[name].update(data)

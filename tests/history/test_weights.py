@@ -11,7 +11,17 @@ import pytest
 
 from persona.errors import InvalidInput, PersonaError, Refused, UsageError
 from persona.history.repository import Repository
-from tests.history.conftest import Bot, at, base_tensors, digest_of, read_weights, same, tuned, write_model
+from tests.history.conftest import (
+    Bot,
+    at,
+    base_tensors,
+    bf16,
+    digest_of,
+    read_weights,
+    same,
+    tuned,
+    write_model,
+)
 
 
 def test_an_empty_recipe_is_the_base(bot: Bot) -> None:
@@ -227,6 +237,18 @@ def test_out_in_another_dtype_says_the_digest_of_what_it_wrote(grown: Bot) -> No
         wide[name] = bits.astype(np.uint32) << 16
     assert made.weights == digest_of(wide, "F32")
     assert json.loads((out / "config.json").read_text())["dtype"] == "float32"
+
+
+def test_numbers_too_large_for_the_dtype_asked_for_stop_the_output(bot: Bot) -> None:
+    huge = {name: bits.copy() for name, bits in bot.base.items()}
+    huge["model.norm.weight"][:2] = bf16(np.array([1e9, -1e9]))
+    bot.commit(write_model(bot.models / "huge", huge), "huge")
+    out = bot.models / "out"
+    with pytest.raises(InvalidInput, match=r"norm\.weight: 2 elements or more are too large for float16"):
+        bot.repo.checkout(out=out, dtype="float16", author=at(8))
+    assert list(out.iterdir()) == []
+    bot.repo.checkout(out=out, dtype="float16", allow_nonfinite=True, author=at(8))
+    assert read_weights(out)["model.norm.weight"][:2].tolist() == [0x7C00, 0xFC00]
 
 
 def test_shards_are_written_and_left_again(grown: Bot) -> None:
