@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import pytest
+import torch
 from blake3 import blake3
 
-from persona.merge.rules import cut_rank, joint_rank
+from persona.merge import reference
+from persona.merge.rules import MergeRules, MergeTerm, cut_rank, joint_rank
 from persona.objects.digest import weights_digest
 from persona.objects.rules import CHOICES, PRESETS
 from tests.docs.pages import blocks, table
@@ -38,3 +41,16 @@ def test_ranks_are_those_of_the_page() -> None:
     for n, d in ((10, 0.2), (7, 0.5), (1, 0.3)):
         ascending = -(-(n - 1) * (1 - d) // 1)
         assert joint_rank(d, n) == n - ascending
+
+
+@pytest.mark.parametrize("row", table("numerics.md", "α"), ids=lambda row: row[0])
+def test_divisors_make_of_two_changes_what_the_page_says(row: list[str]) -> None:
+    alphas = [float(alpha.replace("−", "-")) for alpha in row[0].split(",")]
+    for divide, printed in zip(("strength", "count", "weight"), row[1:], strict=True):
+        merged = reference.merge(
+            {"a": torch.zeros(1)},
+            [{"a": torch.full((1,), value)} for value in (2.0, 4.0)],
+            [MergeTerm(alpha=alpha, vector=str(k)) for k, alpha in enumerate(alphas)],
+            MergeRules(divide=divide),
+        )
+        assert merged["a"].item() == pytest.approx(float(printed.replace("−", "-")), rel=1e-6)
