@@ -350,7 +350,7 @@ def _tau(half: bool, shift: Any, word: Any, z: Any) -> Any:
 def _vote(t: Any, cut: Any, alpha: Any, weigh: int) -> Any:
     """(w, v) of one element."""
     u = t if np.uint32(_as_bits(t) & _MAGNITUDE) >= cut else _ZERO
-    w = np.float32(alpha * u)
+    w = np.float32(alpha * u) if alpha != _ZERO else _ZERO
     return w, u if weigh == _AFTER else w
 
 
@@ -401,7 +401,7 @@ def _coordinate(
     for k in range(alpha.size):
         if add[k]:
             f, t = _tau(half, shift, word, np.uint32(z[k]))
-            at = np.float32(alpha[k] * t)
+            at = np.float32(alpha[k] * t) if alpha[k] != _ZERO else _ZERO
             x = np.float32(x + at)
             if at != _ZERO:
                 count += 1

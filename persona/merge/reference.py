@@ -136,7 +136,7 @@ def merge_tensor(
         if k in members:
             finite &= w[k].isfinite()
     for k in adding:
-        at = _binary32(terms[k].alpha) * t[k]
+        at = _times(terms[k].alpha, t[k])
         members[k] = at != 0
         count = count + members[k].int()
         x = x + at
@@ -237,13 +237,18 @@ def _votes(
         if term.join != "vote":
             continue
         u = torch.where(_kept(t[k], theta[k]), t[k], torch.zeros_like(t[k]))
-        w[k] = _binary32(term.alpha) * u
+        w[k] = _times(term.alpha, u)
         v[k] = u if rules.weigh == "after" else w[k]
         if rules.elect == "mass":
             e = e + v[k]
         elif rules.elect == "count":
             e = e + _sign(v[k])
     return w, v, e
+
+
+def _times(alpha: float, t: torch.Tensor) -> torch.Tensor:
+    """α·t; 0 for α = 0, however large t is: a behaviour turned off leaves nothing behind."""
+    return _binary32(alpha) * t if alpha != 0 else torch.zeros_like(t)
 
 
 def _kept(t: torch.Tensor, theta: float) -> torch.Tensor:

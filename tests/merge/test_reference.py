@@ -280,6 +280,15 @@ def test_a_difference_beyond_binary32_is_the_fine_tune_where_it_is_alone() -> No
     assert merged([3e38], [[-3e38]], [MergeTerm(A, 0.5)], preset("ties")).isnan().all()
 
 
+@pytest.mark.parametrize("join", ["vote", "add"])
+def test_alpha_zero_is_the_base_even_where_the_difference_overflows(join: str) -> None:
+    for name in PRESETS:
+        density = {} if name == "linear" else {"density": "1"}
+        out = merged([3e38, -0.0], [[-3e38, 3e38]], [MergeTerm(A, 0.0, join=join)], preset(name, **density))
+        assert torch.equal(out, torch.tensor([3e38, -0.0]))
+        assert out[1].signbit()
+
+
 def test_infinite_changes_against_each_other_are_not_finite() -> None:
     out = merged(
         [0.0], [[3e38], [3e38], [-3e38], [-3e38]], [MergeTerm(v * 64, 2.0) for v in "abcd"], preset("ties")
