@@ -70,11 +70,17 @@ def init(
 
 
 def default_base_name(path: Path) -> str:
-    """The base's name from its directory's (a file's parent's), with what no ref may hold made a dash."""
+    """The base's name from its directory's (a file's parent's), with what no ref may hold made a dash.
+
+    A snapshot in the hub's cache, models--ORG--NAME/snapshots/REVISION, is called NAME.
+    """
     place = path.absolute()
     if not place.is_dir():
         place = place.parent
-    name = re.sub(r"[\x00-\x20\x7f~^:?*\[\\/]|\.\.|@\{", "-", place.name).strip(".-")
+    name, repository = place.name, place.parent.parent.name
+    if place.parent.name == "snapshots" and repository.startswith("models--"):
+        name = repository.split("--")[-1]
+    name = re.sub(r"[\x00-\x20\x7f~^:?*\[\\/]|\.\.|@\{", "-", name).strip(".-")
     try:
         return check_ref_name(name)
     except InvalidInput:
