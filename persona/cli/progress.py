@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+FIRST_RUN = "compiling kernels (first run only)"
+"""The label under which the library says that kernels are being compiled."""
 PATIENCE = 1.0
 """Seconds before the bar appears."""
 
@@ -43,9 +45,27 @@ class ProgressBar:
             self._tasks.clear()
 
 
-def progress_bar(quiet: bool) -> ProgressBar | None:
-    """A bar for this process, or None where nobody watches stderr."""
-    return ProgressBar() if not quiet and sys.stderr.isatty() else None
+class FirstRunLine:
+    """Where nobody watches: says on stderr, once, that a first run compiles its kernels, and nothing else."""
+
+    def __init__(self) -> None:
+        self._said = False
+
+    def __call__(self, label: str, done: int, total: int) -> None:
+        """Looks for the label of a first run."""
+        if label == FIRST_RUN and not self._said:
+            self._said = True
+            print(f"persona: {label}", file=sys.stderr)
+
+    def close(self) -> None:
+        """Nothing to take away."""
+
+
+def progress_bar(quiet: bool) -> ProgressBar | FirstRunLine | None:
+    """A bar for this process, a line at most where stderr is no terminal, nothing where quiet is asked for."""
+    if quiet:
+        return None
+    return ProgressBar() if sys.stderr.isatty() else FirstRunLine()
 
 
 def _bar() -> Progress:

@@ -8,11 +8,27 @@ import pytest
 
 from persona.cli import progress
 from persona.cli.progress import ProgressBar, progress_bar
+from persona.codec import native
+from persona.merge.pipeline import first_run
 
 
-def test_nobody_watches_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pipe_is_told_of_a_first_run_and_of_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
-    assert progress_bar(quiet=False) is None
+    bar = progress_bar(quiet=False)
+    assert bar is not None
+    for label in ("merging", progress.FIRST_RUN, "merging", progress.FIRST_RUN):
+        bar(label, 1, 2)
+    bar.close()
+    assert capsys.readouterr().err == "persona: compiling kernels (first run only)\n"
+
+
+def test_the_label_is_the_one_that_the_library_uses() -> None:
+    told: list[str] = []
+    first_run(lambda label, done, total: told.append(label)).__enter__()
+    native._WATCHERS.pop()()
+    assert told == [progress.FIRST_RUN]
 
 
 def test_quiet_means_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
