@@ -55,14 +55,14 @@ class FirstRunLine:
         """Looks for the label of a first run."""
         if label == FIRST_RUN and not self._said:
             self._said = True
-            print(f"persona: {label}", file=sys.stderr)
+            sys.stderr.write(f"persona: {label}\n")
 
     def close(self) -> None:
         """Nothing to take away."""
 
 
 def progress_bar(quiet: bool) -> ProgressBar | FirstRunLine | None:
-    """A bar for this process, a line at most where stderr is no terminal, nothing where quiet is asked for."""
+    """A bar for this process, a line at most where stderr is no terminal, nothing where that is asked for."""
     if quiet:
         return None
     return ProgressBar() if sys.stderr.isatty() else FirstRunLine()

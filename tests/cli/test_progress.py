@@ -26,8 +26,8 @@ def test_a_pipe_is_told_of_a_first_run_and_of_nothing_else(
 
 def test_the_label_is_the_one_that_the_library_uses() -> None:
     told: list[str] = []
-    first_run(lambda label, done, total: told.append(label)).__enter__()
-    native._WATCHERS.pop()()
+    with first_run(lambda label, done, total: told.append(label)):
+        native._WATCHERS[-1]()
     assert told == [progress.FIRST_RUN]
 
 
