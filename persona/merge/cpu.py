@@ -115,7 +115,8 @@ def count_high(base: Array, z: Array, dtype: int, histogram: Array) -> None:
 
 
 def count_low(base: Array, z: Array, dtype: int, row_of: Array, histograms: Array) -> None:
-    """Adds the lower 16 bits of every |t| whose upper ones have a row to histograms: int64[rows, 65536].
+    """Adds the lower 16 bits of every |t| whose upper ones have a row to histograms: int64[rows, 65536], or
+    uint32 where no count can reach 2^32.
 
     row_of: int32[65536], the row of each value of the upper 16 bits, −1 for none.
     """

@@ -32,6 +32,8 @@ from persona.objects.tensors import TensorSpec, chunk_span
 
 _FOUND = struct.Struct("<fq")
 _UNKNOWN = -1
+_GRID_THREADS = 4
+"""Tensors whose cut-offs of the grid are sought at a time: 30 to 50 MB of counts each."""
 
 Result = TypeVar("Result")
 Found = tuple[float, int]
@@ -121,22 +123,24 @@ def prepare(
 ) -> None:
     """Finds and keeps the cut-offs of one vector for every density of the grid.
 
-    `magnitudes`: of its tensors, as its import counted them; where one was too varied to be counted so,
-    chunks are read again.
+    `magnitudes`: of its tensors, as its import counted them; the chunks of those that were too varied to be
+    counted so are read again.
     """
     specs = plan.vectors[id].tensors
     elements = plan.base.merged_elements
     if all(spec.name in magnitudes for spec in specs):
         found = Grid.of([magnitudes[spec.name] for spec in specs], elements)
     else:
-        found = _select_grid(plan, id, threads, progress)
+        found = _select_grid(plan, id, magnitudes, threads, progress)
     found.write(plan.store, id)
 
 
-def _select_grid(plan: Plan, id: str, threads: int, progress: Progress | None) -> Grid:
-    """The grid of a vector in two passes over its chunks."""
+def _select_grid(
+    plan: Plan, id: str, magnitudes: Mapping[str, Magnitudes], threads: int, progress: Progress | None
+) -> Grid:
+    """The grid of a vector in two passes over the chunks of those tensors that could not be counted."""
     walk = _Walk(plan)
-    specs = plan.vectors[id].tensors
+    specs = [spec for spec in plan.vectors[id].tensors if spec.name not in magnitudes]
     nbytes = [spec.nbytes for spec in specs]
     model = Selection(plan.base.merged_elements, grid_ranks(plan.base.merged_elements))
     highs: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
@@ -146,31 +150,28 @@ def _select_grid(plan: Plan, id: str, threads: int, progress: Progress | None) -
         model.high += high
         bins = np.flatnonzero(high)
         highs.append((bins, high[bins]))
+    for known in magnitudes.values():
+        model.add_high(known)
     model.open_bins()
+    opened = np.flatnonzero(model.row_of >= 0)
 
-    def select(
-        item: tuple[TensorSpec, tuple[NDArray[np.int64], NDArray[np.int64]]],
-    ) -> tuple[Selection, Selection]:
+    def select(item: tuple[TensorSpec, tuple[NDArray[np.int64], NDArray[np.int64]]]) -> Selection:
         spec, (bins, counts) = item
         own = Selection(spec.elements, grid_ranks(spec.elements))
         own.high[bins] = counts
-        own.open_bins()
-        both = np.union1d(np.flatnonzero(own.row_of >= 0), np.flatnonzero(model.row_of >= 0))
-        joined = Selection(spec.elements, ())
-        joined.row_of[both] = np.arange(both.size, dtype=np.int32)
-        joined.low = np.zeros((both.size, 1 << 16), np.int64)
-        low = walk.low(spec, [id], joined)
-        own.low = low[joined.row_of[np.flatnonzero(own.row_of >= 0)]]
-        joined.low = low[joined.row_of[np.flatnonzero(model.row_of >= 0)]]
-        return own, joined
+        own.open_bins(opened)
+        own.low = walk.low(spec, [id], own)
+        return own
 
-    cuts = []
+    cuts = {name: known.cut(grid_ranks(known.elements)) for name, known in magnitudes.items()}
     items = list(zip(specs, highs, strict=True))
-    results = in_order(select, items, threads=threads, ahead=0)
-    for own, part in _told(results, nbytes, sum(nbytes), progress):
-        model.low += part.low
-        cuts.append(own.cut())
-    return Grid.of_cuts([*cuts, model.cut()])
+    results = in_order(select, items, threads=min(threads, _GRID_THREADS), ahead=0)
+    for spec, own in zip(specs, _told(results, nbytes, sum(nbytes), progress), strict=True):
+        model.low += own.low[own.row_of[opened]]
+        cuts[spec.name] = own.cut()
+    for known in magnitudes.values():
+        model.add_low(known)
+    return Grid.of_cuts([*(cuts[spec.name] for spec in plan.vectors[id].tensors), model.cut()])
 
 
 def _told(

@@ -31,23 +31,35 @@ class Selection:
 
     First `cpu.count_high(…, selection.high)` for every chunk, then `open_bins()`, then, if that says so,
     `cpu.count_low(…, selection.row_of, selection.low)` for every chunk, then `theta()`. high: int64[65536];
-    row_of: int32[65536]; low: int64[rows, 65536]. Several threads may count into arrays of their own and add
-    them up.
+    row_of: int32[65536]; low: int64[rows, 65536], or uint32 where no count can reach 2^32. Several threads
+    may count into arrays of their own and add them up.
     """
 
     elements: int
     ranks: Sequence[int] | Counts
     high: Counts = field(default_factory=lambda: np.zeros(BINS, np.int64))
     row_of: npt.NDArray[np.int32] = field(default_factory=lambda: np.full(BINS, NO_ROW, np.int32))
-    low: Counts = field(default_factory=lambda: np.zeros((0, BINS), np.int64))
+    low: npt.NDArray[Any] = field(default_factory=lambda: np.zeros((0, BINS), np.int64))
 
-    def open_bins(self) -> bool:
-        """Decides which upper values need their lower bits counted; False if none does."""
+    def open_bins(self, others: Counts | None = None) -> bool:
+        """Decides which upper values need their lower bits counted, `others` among them; False if none
+        does.
+        """
         _, upper, _ = self._bins()
-        bins = np.unique(upper)
+        bins = np.unique(upper if others is None else np.concatenate([upper, others]))
         self.row_of[bins] = np.arange(bins.size, dtype=np.int32)
-        self.low = np.zeros((bins.size, BINS), np.int64)
+        self.low = np.zeros((bins.size, BINS), np.uint32 if self.elements < 1 << 32 else np.int64)
         return bool(bins.size)
+
+    def add_high(self, known: Magnitudes) -> None:
+        """Adds what is counted already to `high`."""
+        np.add.at(self.high, known.bits >> np.uint32(16), known.counts)
+
+    def add_low(self, known: Magnitudes) -> None:
+        """Adds what is counted already to `low`."""
+        rows = self.row_of[known.bits >> np.uint32(16)]
+        bits, counts = known.bits[rows >= 0], known.counts[rows >= 0]
+        np.add.at(self.low, (rows[rows >= 0], bits & np.uint32(BINS - 1)), counts.astype(self.low.dtype))
 
     def theta(self) -> npt.NDArray[np.float32]:
         """θ for each rank, float32[ranks]: 0 (every change is kept) where the rank reaches the zeros,
@@ -63,7 +75,7 @@ class Selection:
         inside, upper, within = self._bins()
         larger = np.cumsum(self.high[::-1])[::-1]
         for value in np.unique(upper):
-            above = np.cumsum(self.low[self.row_of[value]][::-1])
+            above = np.cumsum(self.low[self.row_of[value]][::-1], dtype=np.int64)
             here = np.flatnonzero(upper == value)
             at = np.searchsorted(above, within[here])
             bits = (np.uint32(value) << np.uint32(16)) | (BINS - 1 - at).astype(np.uint32)

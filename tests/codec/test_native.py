@@ -96,7 +96,7 @@ def test_every_kernel_stands_alone(monkeypatch: pytest.MonkeyPatch, dtype: str, 
     cpu.merge_chunk(base, z, order, base.copy(), theta, alpha, add, MergeRules(), code)
     cpu.sum_of_signs(base, z, theta, alpha, MergeRules(), code)
     cpu.count_high(base, z[0], code, np.zeros(1 << 16, np.int64))
-    cpu.count_low(base, z[0], code, np.zeros(1 << 16, np.int32), np.zeros((1, 1 << 16), np.int64))
+    cpu.count_low(base, z[0], code, np.zeros(1 << 16, np.int32), np.zeros((1, 1 << 16), np.uint32))
     cpu.count_values(base, z[0], code)
     assert len(used) > 12
     assert not [name for name in used if name.endswith("through numba")]

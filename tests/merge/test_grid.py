@@ -107,6 +107,28 @@ def test_a_checkout_on_the_grid_equals_one_that_selects(tmp_path: Path, make: An
     assert fractions[0] == fractions[1] > 0
 
 
+def test_a_grid_is_the_same_however_much_of_it_was_counted(tmp_path: Path) -> None:
+    base, tuned, _ = many_values(4)
+    sandbox = Sandbox(tmp_path, base, chunk=1 << 16)
+    id = sandbox.vector(tuned).id
+    alone = sandbox.plan([Term("v", id)], Rules.of())
+    counted = {}
+    for spec in alone.vectors[id].tensors:
+        before, after = (model[spec.name][2].view(np.float32) for model in (base, tuned))
+        changes = np.abs(after - before).view(np.uint32)
+        counted[spec.name] = Magnitudes.join(
+            spec.elements, [np.unique(changes[changes > 0], return_counts=True)]
+        )
+    assert list(sandbox.imported[id].magnitudes) == ["small"]
+    grids = []
+    for magnitudes in (counted, sandbox.imported[id].magnitudes, {}):
+        prepare(alone, id, magnitudes, threads=2)
+        grids.append(Grid.read(sandbox.store, id, 2))
+    for grid in grids:
+        np.testing.assert_array_equal(grid.theta, grids[0].theta)
+        np.testing.assert_array_equal(grid.kept, grids[0].kept)
+
+
 def test_a_density_on_the_grid_needs_no_selection_pass(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
