@@ -231,6 +231,8 @@ class _Payloads:
             raw = self._chunk(self.history.store.objects.read(record.relative, "chunk"))
         except PersonaError:
             return None
+        if memoryview(raw).nbytes % element.nbytes:
+            raise IntegrityError(f"delta {abbreviate(record.id)}: its base chunk is not of {element.name}")
         base = np.frombuffer(raw, np.uint8).view(element.uint)
         order, sorted_base = np.empty(base.size, np.uint32), np.empty_like(base)
         exponent_order(base, element.name, order, sorted_base)

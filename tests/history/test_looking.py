@@ -10,12 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from persona.codec.elements import BF16, FORM_RAW, LAYOUT_DELTA, form_of
 from persona.errors import IntegrityError, InvalidInput, Refused, UnknownName, UnknownRevision
 from persona.history.history import History
 from persona.history.repository import Repository
 from persona.history.results import as_json
 from persona.history.walk import merge_bases, walk
 from persona.objects.commit import Commit, Person
+from persona.objects.ids import object_id
+from persona.store.records import pack_record
+from persona.store.store import Store
 from tests.history.conftest import START, Bot, at
 
 
@@ -175,6 +179,16 @@ def test_fsck_finds_a_flipped_bit_wherever_it_is(grown: Bot, what: str) -> None:
         result = repo.fsck(full=True)
     assert not result.ok
     assert all(problem.problem for problem in result.problems)
+
+
+def test_fsck_names_a_delta_of_a_chunk_that_holds_other_elements(bot: Bot) -> None:
+    chunk = object_id("chunk", b"abc")
+    delta = object_id("delta", bytes.fromhex(chunk), bytes(2))
+    with Store.open(bot.root).objects.transaction() as tx:
+        tx.append(pack_record("chunk", chunk, FORM_RAW, [b"abc"]))
+        tx.append(pack_record("delta", delta, form_of(LAYOUT_DELTA, BF16), [b""], relative=chunk))
+    with Repository.open(bot.root) as repo:
+        assert [(found.kind, found.id) for found in repo.fsck(full=True).problems] == [("delta", delta)]
 
 
 def test_fsck_names_what_is_missing_and_who_names_it(grown: Bot) -> None:
