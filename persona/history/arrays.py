@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any, Final
 
 import numpy as np
@@ -50,18 +51,15 @@ def arrays(
 ) -> Iterator[tuple[str, Any]]:
     """(name, array) of every tensor of a recipe, in byte order of names; one is in memory at a time."""
     plan = plan_of(history, recipe)
-    raw: NDArray[np.uint8] | None = None
-    for tensor in plan.tensors:
-        if not tensor.spec.nbytes:
-            yield tensor.spec.name, _made(tensor.spec, np.empty(0, np.uint8), torch)
-    for piece in pieces(plan, list(plan.tensors), threads=threads, progress=progress):
-        if raw is None:
-            raw = np.empty(piece.spec.nbytes, np.uint8)
-        data = np.frombuffer(piece.data, np.uint8)
-        raw[piece.start : piece.start + data.size] = data
-        if piece.last:
-            yield piece.spec.name, _made(piece.spec, raw, torch)
-            raw = None
+    with closing(pieces(plan, list(plan.tensors), threads=threads, progress=progress)) as coming:
+        for tensor in plan.tensors:
+            raw = np.empty(tensor.spec.nbytes, np.uint8)
+            filled = 0
+            while filled < raw.size:
+                data = np.frombuffer(next(coming).data, np.uint8)
+                raw[filled : filled + data.size] = data
+                filled += data.size
+            yield tensor.spec.name, _made(tensor.spec, raw, torch)
 
 
 def _made(spec: TensorSpec, raw: NDArray[np.uint8], as_torch: bool) -> Any:

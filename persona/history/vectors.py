@@ -102,10 +102,12 @@ def stored_bytes(history: History, id: str, vector: Vector) -> int:
     return total + objects.stored_bytes(vector.table) + sum(objects.stored_bytes(chunk) for chunk in chunks)
 
 
-def remember(history: History, id: str, changed_fraction: float, l2: float | None = None) -> None:
-    """Keeps what was counted anyway."""
+def remember(history: History, id: str, changed_fraction: float, l2: float | None = None) -> dict[str, Any]:
+    """Keeps what was counted anyway; returns all that is known then."""
     found = {"changed_fraction": changed_fraction} | ({} if l2 is None else {"l2": l2})
-    history.store.cache(f"vectors/{id}").write(json.dumps({**_kept(history, id), **found}).encode())
+    known = {**_kept(history, id), **found}
+    history.store.cache(f"vectors/{id}").write(json.dumps(known).encode())
+    return known
 
 
 def known_fraction(history: History, id: str) -> float | None:
@@ -121,8 +123,7 @@ def statistics(history: History, id: str, base_id: str) -> dict[str, Any]:
         from persona.history import measures
 
         size = measures.size_of(history, id, base_id)
-        remember(history, id, size.changed_fraction, size.l2)
-        kept = _kept(history, id)
+        kept = remember(history, id, size.changed_fraction, size.l2)
     return kept
 
 

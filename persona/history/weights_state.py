@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -185,8 +184,7 @@ def _identify(history: History, here: Stats, now: Record | None, next_: Record |
             record = replace(record, files=here)
             _adopt(history, record, (now, next_), locked)
             return Found("intact", record)
-    with suppress(PersonaError):
-        cache.write(json.dumps(known).encode())
+    cache.write(json.dumps(known).encode())
     return Found("edited", now)
 
 

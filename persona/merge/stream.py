@@ -6,7 +6,7 @@ is asked for, so memory is a few chunks a thread, whatever the model's size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -188,7 +188,7 @@ def pieces(
     threads: int | None = None,
     progress: Progress | None = None,
     not_finite: Callable[[TensorSpec, int], None] | None = None,
-) -> Iterator[Piece]:
+) -> Generator[Piece, None, None]:
     """The finished bytes of these tensors, in order.
 
     `not_finite(spec, count)` is told of tensors with elements that are not finite where no exactness rule

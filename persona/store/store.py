@@ -14,7 +14,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -229,13 +229,16 @@ class CacheFile:
         return data[_CHECK:]
 
     def write(self, data: files.Buffer) -> None:
-        """Replaces the bytes. Not synced: what a power cut damages is computed again."""
-        self._store.require_writable()
-        files.mkdirs(self.path.parent, below=self._store.root)
-        files.mkdirs(self._store.root / "tmp", below=self._store.root)
-        files.write_file(
-            self.path, [self._check(data), data], tmp_dir=self._store.root / "tmp", durable=False
-        )
+        """Replaces the bytes. Not synced: what a power cut damages is computed again, as is what cannot be
+        kept, in a store that can only be read or on a full disk.
+        """
+        with suppress(PersonaError):
+            self._store.require_writable()
+            files.mkdirs(self.path.parent, below=self._store.root)
+            files.mkdirs(self._store.root / "tmp", below=self._store.root)
+            files.write_file(
+                self.path, [self._check(data), data], tmp_dir=self._store.root / "tmp", durable=False
+            )
 
     def remove(self) -> None:
         """Removes the bytes; no harm where there are none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -147,6 +148,17 @@ def test_counts_that_a_cache_held_are_counted_again_without_it(grown: Bot) -> No
         if path.is_file():
             path.write_bytes(b"damaged")
     assert grown.repo.vectors() == before
+
+
+def test_a_newer_format_can_be_looked_at_without_its_caches(grown: Bot) -> None:
+    grown.repo.set_rules({"density": "0.235"})
+    digest, vectors = grown.repo.digest().weights, grown.repo.vectors()
+    shutil.rmtree(grown.root / ".persona" / "cache")
+    (grown.root / ".persona" / "format").write_text("persona 2\n")
+    with Repository.open(grown.root) as repo:
+        assert repo.digest().weights == digest
+        assert repo.vectors() == vectors
+    assert not (grown.root / ".persona" / "cache").exists()
 
 
 def test_fsck_is_clean_and_counts_leftovers(grown: Bot) -> None:

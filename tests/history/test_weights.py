@@ -268,6 +268,18 @@ def test_materialise_gives_arrays_that_know_their_dtype(grown: Bot) -> None:
     assert {array.tensor_dtype for array in found.values()} == {"BF16"}
 
 
+def test_materialise_keeps_the_order_of_names_with_empty_tensors_among_them(tmp_path: Path) -> None:
+    tensors = base_tensors() | {"model.layers.empty": np.empty((0, 4), np.uint16)}
+    write_model(tmp_path / "model", tensors)
+    Repository.init(tmp_path / "model", author=at(), chunk=64)
+    with Repository.open(tmp_path / "model") as repo:
+        found = dict(repo.materialise())
+        assert list(found) == sorted(tensors)
+        assert same(found, tensors)
+        first, array = next(repo.materialise(threads=2))
+        assert np.array_equal(array, tensors[first])
+
+
 def test_materialise_gives_torch_tensors_on_request(bot: Bot) -> None:
     import torch
 
