@@ -128,10 +128,9 @@ class Transaction:
                 output = files.Output.create(store.tmp_dir, prefix="object")
                 outputs.append((output, store.loose_dir / id[:2] / id[2:]))
                 output.write(record.pieces)
+                output.finish()  # at once: there may be more of them than descriptors
             folders = {target.parent for _, target in outputs}
             files.make_directories(folders, below=store.root)
-            for output, _ in outputs:
-                output.finish()
             for output, target in outputs:
                 output.rename_to(target)
             files.sync_directories(sorted({store.loose_dir, *folders}))

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import threading
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from persona.errors import IntegrityError, Refused
 from persona.objects.ids import object_id
 from persona.store import index
+from persona.store.files import replaced_calls
 from persona.store.index import Entry, Index
 from persona.store.records import pack_record
 from persona.store.store import Store
+from tests.store.disks import Quick
 from tests.store.samples import check_commit, chunk, commit, commit_id
 
 
@@ -312,6 +316,28 @@ def test_a_planted_pack_is_not_followed(store: Store, tmp_path: Path, suffix: st
     commit(fresh, 1)
     check_commit(Store.open(store.worktree), 1)
     assert outside.read_bytes() == before
+
+
+def test_a_transaction_takes_more_objects_than_a_process_may_open(store: Store) -> None:
+    class Few(Quick):
+        """Sixteen descriptors for files that are written."""
+
+        held: ClassVar[set[int]] = set()
+
+        def open(self, path: Path, flags: int, mode: int = 0o666) -> int:
+            if len(self.held) >= 16:
+                raise OSError(errno.EMFILE, "Too many open files")
+            fd = super().open(path, flags, mode)
+            self.held.add(fd)
+            return fd
+
+        def close(self, fd: int) -> None:
+            super().close(fd)
+            self.held.discard(fd)
+
+    with replaced_calls(Few()), store.objects.transaction() as transaction:
+        ids = [transaction.put("blob", b"%d" % number) for number in range(100)]
+    assert store.objects.get(ids[99], "blob") == b"99"
 
 
 def test_a_newer_format_is_read_and_not_written(store: Store) -> None:
