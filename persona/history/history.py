@@ -100,11 +100,6 @@ class History:
         """The recipe of a commit."""
         return self.recipe(self.tree_of(commit).recipe)
 
-    def recipe_text_of(self, commit: str) -> bytes:
-        """The recipe text of a commit."""
-        blob = self.tree_of(commit).files.get(RECIPE_FILE)
-        return self.blob(blob) if blob else b""
-
     def files_of(self, commit: str) -> dict[str, str]:
         """Every tracked file of a commit: path → blob id, the base's own files included."""
         tree = self.tree_of(commit)

@@ -39,11 +39,6 @@ def not_finite(bits: Bits, dtype: str) -> NDArray[np.bool_]:
     return np.asarray((bits & mask) == mask)
 
 
-def has_not_finite(bits: Bits, dtype: str) -> bool:
-    """Whether any element is infinite or NaN."""
-    return bool(not_finite(bits, dtype).any())
-
-
 def widen(bits: Bits, dtype: str) -> NDArray[np.float64]:
     """The exact values as binary64."""
     if dtype == "BF16":

@@ -9,7 +9,8 @@ from tests.history.conftest import Bot
 
 
 def test_reverting_the_last_commit_gives_the_text_before_it(grown: Bot) -> None:
-    before = grown.repo._history.recipe_text_of(grown.repo.resolve("HEAD~1"))
+    history = grown.repo._history
+    before = history.blob(history.files_of(grown.repo.resolve("HEAD~1"))["recipe.toml"])
     result = grown.repo.revert("HEAD", author=grown.now())
     assert grown.recipe.read_bytes() == before
     assert grown.repo.entry().message == (

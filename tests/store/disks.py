@@ -14,8 +14,6 @@ from pathlib import Path
 
 from persona.store.files import Buffer, Calls
 
-CHANGING = ("open", "append", "pwritev", "truncate", "fsync", "rename", "unlink", "mkdir", "rmdir")
-
 
 class Quick(Calls):
     """Syncs nothing: for tests that look at bytes alone."""
