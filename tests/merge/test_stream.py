@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from persona.errors import InvalidInput, Refused
-from persona.merge import reference
+from persona.merge import reference, stream
 from persona.merge.rules import MergeRules, MergeTerm
 from persona.merge.stream import materialise
 from persona.objects.recipe import Term
@@ -308,3 +308,23 @@ def test_the_stream_gives_the_peers_outputs_in_every_order_of_adding(
         ]
         written, _ = run(sandbox.plan(terms, Rules.of(case["preset"], **axes)), numbers([0.0] * 8))
         assert np.frombuffer(written["w"], np.float32).tolist() == case["out"]
+
+
+def test_fewer_threads_run_where_their_chunks_need_much_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, first, _ = one_model(dtype="F32")
+    sandbox = Sandbox(tmp_path, base)
+    made = sandbox.plan([Term("v", sandbox.vector(first).id)], Rules.of("ties"))
+    wanted: list[int] = []
+    ordered = stream.in_order
+
+    def counting(work: Any, items: Any, *, threads: int, **options: Any) -> Any:
+        wanted.append(threads)
+        return ordered(work, items, threads=threads, **options)
+
+    monkeypatch.setattr(stream, "in_order", counting)
+    for memory in (stream.CHUNK_MEMORY, 64 * (4 * 6 + 4) * 3, 1):
+        monkeypatch.setattr(stream, "CHUNK_MEMORY", memory)
+        assert run(made, base, threads=8)[0] == raw(first)
+    assert wanted == [8, 3, 1]
