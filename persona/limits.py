@@ -14,6 +14,8 @@ MIN_CHUNK_ELEMENTS: Final = 1 << 6
 MAX_CHUNK_ELEMENTS: Final = 1 << 24
 """Bounds of the chunk length, in elements, that a base may declare (a power of two)."""
 
+CHUNK_MEMORY: Final = 384 * MIB
+"""Bytes of chunks that the threads of a merge may hold together; where many need more, fewer run."""
 MAX_PACK_BYTES: Final = 1 * GIB
 """Bytes of one pack; a transaction goes on in the next."""
 MAX_SEGMENTS: Final = 64

@@ -194,7 +194,7 @@ def pieces(
     `not_finite(spec, count)` is told of tensors with elements that are not finite where no exactness rule
     decides; without it they end the stream with `InvalidInput`.
     """
-    workers = thread_count(threads)
+    workers = _affordable(plan, tensors, thread_count(threads))
     merger = Merger(plan, cutoffs(plan, tensors, threads=workers, progress=progress))
     spans = [(tensor, index) for tensor in tensors for index in range(plan.chunks(tensor))]
     total = sum(tensor.spec.nbytes for tensor in tensors)
@@ -214,6 +214,16 @@ def pieces(
         done += nbytes
         if progress:
             progress("merging", done, total)
+
+
+def _affordable(plan: Plan, tensors: list[TensorPlan], threads: int) -> int:
+    """As many of these threads as have room for their chunks, one at least: fewer for many vectors of fp32."""
+    most = 0
+    for tensor in tensors:
+        elements = min(tensor.spec.units, plan.base.chunk)
+        arrays = tensor.spec.unit * (len(tensor.terms) + 5) + 4
+        most = max(most, elements * arrays)
+    return max(1, min(threads, CHUNK_MEMORY // max(1, most)))
 
 
 def materialise(

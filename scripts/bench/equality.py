@@ -142,7 +142,7 @@ def main() -> None:
         alone = int((other & (flat.float() == own)).sum())
         rows.append(["paper, over the flat model", f"{flat.numel():,}", f"{int(other.sum()):,}", "", "", ""])
     print(
-        f"paper: {alone} of the elements that differ are a lone vector's own, which base + (own - base) misses"
+        f"paper: {alone} of those that differ are a lone vector's own, which base + (own - base) misses"
     )
     harness.show(
         f"presets against their peers, {len(tuned)} vectors, density {args.density}",
