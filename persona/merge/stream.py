@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from persona.codec.delta import exponent_order, restore
 from persona.codec.elements import of as element_of
 from persona.errors import InvalidInput, PersonaError
+from persona.limits import CHUNK_MEMORY
 from persona.merge import cpu
 from persona.merge.chunks import UINT, ChunkReader, Workspaces
 from persona.merge.cutoffs import Cutoffs, cutoffs
@@ -217,7 +218,7 @@ def pieces(
 
 
 def _affordable(plan: Plan, tensors: list[TensorPlan], threads: int) -> int:
-    """As many of these threads as have room for their chunks, one at least: fewer for many vectors of fp32."""
+    """As many of these threads as have room for their chunks, but one: fewer for many vectors of fp32."""
     most = 0
     for tensor in tensors:
         elements = min(tensor.spec.units, plan.base.chunk)
