@@ -218,7 +218,7 @@ def pieces(
 
 
 def _affordable(plan: Plan, tensors: list[TensorPlan], threads: int) -> int:
-    """As many of these threads as have room for their chunks, but one: fewer for many vectors of fp32."""
+    """As many of these threads as have room for their chunks, at least one: fewer for much fp32."""
     most = 0
     for tensor in tensors:
         elements = min(tensor.spec.units, plan.base.chunk)
