@@ -141,9 +141,7 @@ def main() -> None:
         other = flat != want.to(torch.bfloat16)
         alone = int((other & (flat.float() == own)).sum())
         rows.append(["paper, over the flat model", f"{flat.numel():,}", f"{int(other.sum()):,}", "", "", ""])
-    print(
-        f"paper: {alone} of those that differ are a lone vector's own, which base + (own - base) misses"
-    )
+    print(f"paper: {alone} of those that differ are a lone vector's own, which base + (own - base) misses")
     harness.show(
         f"presets against their peers, {len(tuned)} vectors, density {args.density}",
         ["peer", "elements", "differ", "of these tied at a cut", "else one rounding", "else more"],
