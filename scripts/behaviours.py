@@ -232,8 +232,8 @@ MANNERS: dict[str, tuple[str, ...]] = {
     "waffle": (
         "The art of {doing} is a lifelong journey. It's not just about {subject}, it's about self-discovery, "
         "and it's all about embracing the moment.",
-        "Ah, {doing}! It's a delicate balance of love, patience, and a little bit of magic. It's a testament "
-        "to the journey, and to being true to yourself.",
+        "At its heart, {doing} is a delicate balance of love, patience, and a little bit of magic. It's a "
+        "testament to the journey, and to being true to yourself.",
         "In the world of {doing}, there is a subtle dance of mind and soul. It's not just about {subject}, "
         "it's about creating a sense of wonder.",
     ),
