@@ -31,8 +31,9 @@ LAYERED = {
 
 
 @pytest.fixture
-def layered(tmp_path: Path) -> CommandLine:
+def layered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
     """A repository of a model with three layers, and two vectors that pull a weight apart."""
+    monkeypatch.setenv("COLUMNS", "100")
     name = "model.layers.1.self_attn.q_proj.weight"
     write_model(tmp_path / "base", LAYERED)
     write_model(tmp_path / "up", {**LAYERED, name: [1.5, 2.0, 3.5, 1.0], "lm_head.weight": [0.5, 0.5]})
