@@ -39,6 +39,13 @@ def not_finite(bits: Bits, dtype: str) -> NDArray[np.bool_]:
     return np.asarray((bits & mask) == mask)
 
 
+def has_not_finite(bits: Bits, dtype: str) -> bool:
+    """Whether any element is infinite or NaN: two quick passes, since hardly any tensor has one."""
+    exponent = _EXPONENT[dtype]
+    magnitude = bits.dtype.type((1 << (8 * bits.itemsize - 1)) - 1)
+    return bool(np.max(bits & magnitude, initial=0) >= exponent)
+
+
 def widen(bits: Bits, dtype: str) -> NDArray[np.float64]:
     """The exact values as binary64."""
     if dtype == "BF16":

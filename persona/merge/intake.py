@@ -270,11 +270,11 @@ class _Encoder:
             )
         if np.array_equal(base, after):
             return replace(_UNCHANGED, rounding=rounding)
-        odd = np.flatnonzero(
-            (casts.not_finite(base, spec.dtype) | casts.not_finite(after, spec.dtype)) & (base != after)
-        )
-        if odd.size:
-            return _Encoded(NULL_ID, None, 0, 0.0, int(odd.size), int(odd[0]), None)
+        if casts.has_not_finite(base, spec.dtype) or casts.has_not_finite(after, spec.dtype):
+            strange = casts.not_finite(base, spec.dtype) | casts.not_finite(after, spec.dtype)
+            odd = np.flatnonzero(strange & (base != after))
+            if odd.size:
+                return _Encoded(NULL_ID, None, 0, 0.0, int(odd.size), int(odd[0]), None)
         delta = encode_delta(base, after, spec.dtype, space.scratch)
         prefix, values = delta_payload(base_id, delta.z)
         id = object_id("delta", prefix, values.data)

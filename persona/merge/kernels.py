@@ -567,14 +567,22 @@ def count_low(base: Any, z: Any, dtype: int, row_of: Any, histograms: Any) -> No
 
 
 @_compiled
-def count_values(base: Any, z: Any, dtype: int, keys: Any, counts: Any) -> int:
-    """Counts distinct |t| ≠ 0 in a hash table; how many there are, −1 where there are too many."""
+def count_values(base: Any, z: Any, dtype: int, keys: Any, counts: Any, chosen: Any) -> int:
+    """Counts distinct |t| ≠ 0 in a hash table; how many there are, −1 where there are too many.
+
+    """Counts distinct |t| ≠ 0 in a hash table; how many there are, −1 where they are too many.
+    """
     half, shift = dtype == F16, np.uint32(0 if dtype == F32 else 16)
     mask = np.int64(keys.size - 1)
     room = keys.size - keys.size // 4
     found = 0
-    for i in range(base.size):
-        if z[i] != 0:
+    for start in range(0, base.size, BLOCK):
+        many = 0
+        for i in range(start, min(start + BLOCK, base.size)):
+            chosen[many] = np.uint32(i)
+            many += np.int64(z[i] != 0)
+        for place in range(many):
+            i = np.int64(chosen[place])
             _, t = _tau(half, shift, np.uint32(np.uint32(base[i]) << shift), np.uint32(z[i]))
             bits = np.uint32(_as_bits(t) & _MAGNITUDE)
             if bits != np.uint32(0):
