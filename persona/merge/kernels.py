@@ -570,7 +570,7 @@ def count_low(base: Any, z: Any, dtype: int, row_of: Any, histograms: Any) -> No
 def count_values(base: Any, z: Any, dtype: int, keys: Any, counts: Any, chosen: Any) -> int:
     """Counts distinct |t| ≠ 0 in a hash table; how many there are, −1 where there are too many.
 
-    """Counts distinct |t| ≠ 0 in a hash table; how many there are, −1 where they are too many.
+    chosen: scratch, uint32[BLOCK], for the places that changed: found first, so no branch is guessed wrong.
     """
     half, shift = dtype == F16, np.uint32(0 if dtype == F32 else 16)
     mask = np.int64(keys.size - 1)
