@@ -577,13 +577,13 @@ def count_values(base: Any, z: Any, dtype: int, keys: Any, counts: Any, chosen: 
     room = keys.size - keys.size // 4
     found = 0
     for start in range(0, base.size, BLOCK):
-        many = 0
+        many: Any = 0
         for i in range(start, min(start + BLOCK, base.size)):
             chosen[many] = np.uint32(i)
             many += np.int64(z[i] != 0)
         for place in range(many):
-            i = np.int64(chosen[place])
-            _, t = _tau(half, shift, np.uint32(np.uint32(base[i]) << shift), np.uint32(z[i]))
+            at = np.int64(chosen[place])
+            _, t = _tau(half, shift, np.uint32(np.uint32(base[at]) << shift), np.uint32(z[at]))
             bits = np.uint32(_as_bits(t) & _MAGNITUDE)
             if bits != np.uint32(0):
                 slot = np.int64(np.uint32(bits * np.uint32(2654435761)) >> np.uint32(12)) & mask
