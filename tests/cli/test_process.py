@@ -168,7 +168,13 @@ def test_an_interrupt_exits_with_130(grown: CommandLine) -> None:
         text=True,
     )
     with (grown.directory / "message").open("w"):  # opens once the process waits for what is written there
-        process.send_signal(signal.SIGINT)
+        for _ in range(60):  # one that falls between opening and reading is only seen at the next
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(timeout=1)
+                break
+            except subprocess.TimeoutExpired:
+                continue
         _, said = process.communicate(timeout=20)
     assert process.returncode == 130
     assert said.strip() == "persona: interrupted"
