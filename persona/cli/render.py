@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 SHORT = 8
 """Digits of an abbreviated id."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f]")
+_MOVE = re.compile(r"(?:checkout|switch|branch|tag|reset): ")
+_WHOLE_ID = re.compile(r"\b[0-9a-f]{64}\b")
 _SIGNS = {"added": "+", "replaced": "~", "removed": "-"}
 _COLOURS = {"added": "green", "replaced": "yellow", "changed": "yellow", "removed": "red"}
 
@@ -275,7 +277,12 @@ def branch_lines(branches: Sequence[RefInfo], head: Head, verbose: bool) -> Iter
 def reflog_lines(entries: Iterable[ReflogEntry]) -> Iterator[str]:
     """The moves of a ref, newest first."""
     for entry in entries:
-        yield f"{coloured_id(entry.id)} {entry.selector}: {printable(entry.message)}"
+        yield f"{coloured_id(entry.id)} {entry.selector}: {printable(_with_short_ids(entry.message))}"
+
+
+def _with_short_ids(why: str) -> str:
+    """The reason of a move with its ids abbreviated; a commit's subject stays as it is."""
+    return _WHOLE_ID.sub(lambda match: short(match[0]), why) if _MOVE.match(why) else why
 
 
 def fsck_lines(result: FsckResult) -> Iterator[str]:

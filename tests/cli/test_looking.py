@@ -209,6 +209,19 @@ def test_reset_moves_the_branch(grown: CommandLine) -> None:
     assert grown.json("status")["recipe_changed"] is True
 
 
+def test_the_reflog_abbreviates_ids_but_for_those_in_a_commits_subject(grown: CommandLine) -> None:
+    id = grown.ok("rev-parse", "HEAD").strip()
+    grown.ok("commit", "--allow-empty", "-m", f"as in {id}")
+    grown.ok("switch", "-d", id)
+    grown.ok("switch", "main")
+    assert [line.split(": ", 1)[1] for line in grown.ok("reflog", "-n", "3").splitlines()] == [
+        f"switch: moving from {id[:8]} to main",
+        f"switch: moving from main to {id[:8]}",
+        f"commit: as in {id}",
+    ]
+    assert grown.json("reflog", "-n", "1")[0]["message"] == f"switch: moving from {id} to main"
+
+
 def test_reflog_in_json(grown: CommandLine) -> None:
     entries = grown.json("reflog", "main", "-n", "2")
     assert [entry["selector"] for entry in entries] == ["main@{0}", "main@{1}"]
