@@ -62,7 +62,7 @@ def record(
         branch=history.head().branch,
         parents=parents,
         vectors=tuple(changes),
-        notes=(*notes, *advice(old, recipe)),
+        notes=(*notes, *advice(history.recipe_of(head), recipe)),
         subject=subject,
     )
 
@@ -149,13 +149,11 @@ def _known_change(
 
 def advice(before: Recipe | None, after: Recipe) -> list[str]:
     """Sentences that go with a commit of a recipe that changed."""
-    if before is not None and (before.rules, len(before.terms)) == (after.rules, len(after.terms)):
-        return []
     notes: list[str] = []
-    voting = [term for term in after.terms if term.join == "vote"]
-    whole = all(term.density is None for term in voting) and after.rules.density == "1"
-    if len(voting) > 1 and whole and after.rules.trim != "none" and after.rules.preset == "ties":
+    if _votes(before) < 2 <= _votes(after) and after.rules.preset == "ties" and _keeps_all(after):
         notes.append("TIES usually trims when vectors are merged: persona set --merge density=0.2")
+    if before is not None and (before.rules, len(before.terms)) == (after.rules, len(after.terms)):
+        return notes
     negative = [term.name for term in after.terms if Decimal(term.alpha) < 0]
     if after.rules.divide == "weight" and after.rules.merge == "mean" and negative:
         notes.append(
@@ -163,3 +161,14 @@ def advice(before: Recipe | None, after: Recipe) -> list[str]:
             " close to 0 and blow weights up; divide = strength does not"
         )
     return notes
+
+
+def _votes(recipe: Recipe | None) -> int:
+    """How many vectors vote."""
+    return sum(term.join == "vote" for term in recipe.terms) if recipe else 0
+
+
+def _keeps_all(recipe: Recipe) -> bool:
+    """Whether vectors would be trimmed if a density said so, and none does."""
+    whole = all(term.density is None for term in recipe.terms if term.join == "vote")
+    return whole and recipe.rules.trim != "none" and recipe.rules.density == "1"

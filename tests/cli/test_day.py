@@ -135,6 +135,15 @@ def test_the_second_vector_brings_the_advice_to_trim(grown: CommandLine) -> None
     assert "density=0.2" not in grown("commit", "-q", "--amend", "--no-edit").output
 
 
+def test_the_advice_to_trim_is_given_once(grown: CommandLine) -> None:
+    grown.ok("commit", "../suggesting", "-m", "two")
+    grown.ok("set", "--merge", "lambda=0.9")
+    said = [grown("commit", "-m", "weaker"), grown("commit", "../listening", "-n", "third", "-m", "three")]
+    said += [grown("revert", "third"), grown("revert", "HEAD"), grown("commit", "--amend", "--no-edit")]
+    assert [result.stderr for result in said if "TIES" in result.stderr] == []
+    assert all(result.exit_code == 0 for result in said)
+
+
 def test_a_commit_of_the_recipe_says_what_changed(persona: CommandLine) -> None:
     persona.ok("commit", "../listening", "-m", "listen")
     persona.ok("set", "listening", "--alpha", "0.7")
