@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from click import style
 
-from persona.cli.render import counted, number, printable, short
+from persona.cli.render import commit_lines, counted, number, printable, short
 
 if TYPE_CHECKING:
-    from persona.history.results import Diff, FileChange, TermChange
+    from persona.history.repository import Repository
+    from persona.history.results import CommitResult, Diff, FileChange, TermChange
 
 _KEYS = ("id", "alpha", "density", "only", "except", "join")
 _USUAL: dict[str, Any] = {"density": None, "only": (), "except": (), "join": "vote"}
@@ -43,6 +44,14 @@ def stat_lines(diff: Diff) -> Iterator[str]:
     if rows:
         sums = ((len(diff.vectors), "vector"), (len(diff.rules), "rule"), (len(diff.file_changes), "file"))
         yield " " + ", ".join(counted(count, noun) for count, noun in sums if count) + " changed"
+
+
+def committed_lines(repo: Repository, result: CommitResult) -> Iterator[str]:
+    """What a commit, or a revert that is not committed yet, has done: all that it changed, a line each."""
+    yield from commit_lines(result)
+    if result.parents:
+        diff = repo.diff() if result.id is None else repo.show(result.id)[1]
+        yield from brief_lines(diff, {vector.name for vector in result.vectors})
 
 
 def brief_lines(diff: Diff, told: Collection[str]) -> Iterator[str]:

@@ -222,6 +222,18 @@ def test_revert_of_a_revision_undoes_it(grown: CommandLine) -> None:
     assert grown.json("log", "-1")[0]["recipe"]["vectors"]["listening"]["alpha"] == 1.0
 
 
+def test_a_revert_says_what_it_changed(grown: CommandLine) -> None:
+    grown.ok("set", "--merge", "density=0.2")
+    (grown.directory / "chat_template.jinja").write_text("bye\n")
+    grown.ok("commit", "-m", "trim")
+    assert grown.ok("revert", "HEAD~1").splitlines()[1:] == [" ~ listening  α 0.50 → 1.00"]
+    lines = [" ~ density 0.20 → 1.00", " ~ chat_template.jinja"]
+    assert grown.ok("revert", "--no-commit", "HEAD~1").splitlines() == lines
+    grown.ok("restore", ".")
+    assert grown.ok("revert", "HEAD~1").splitlines()[1:] == lines
+    assert grown.ok("revert", "-q", "HEAD") == ""
+
+
 def test_revert_without_a_commit_edits_alone(grown: CommandLine) -> None:
     assert grown.json("revert", "--no-commit", "HEAD")["id"] is None
     assert grown.json("status")["recipe_changed"] is True

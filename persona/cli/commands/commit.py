@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,7 +21,6 @@ from persona.cli.options import (
 
 if TYPE_CHECKING:
     from persona.history.repository import Repository
-    from persona.history.results import CommitResult
 
 
 @declare(
@@ -83,14 +81,7 @@ def command(
                 **import_arguments(options),
             )
         call.remarks(result.notes)
-        call.report(result, _lines(repo, result))
-
-
-def _lines(repo: Repository, result: CommitResult) -> Iterator[str]:
-    yield from render.commit_lines(result)
-    if result.id is not None and result.parents:
-        _, diff = repo.show(result.id)
-        yield from diffs.brief_lines(diff, {vector.name for vector in result.vectors})
+        call.report(result, diffs.committed_lines(repo, result))
 
 
 def _written(

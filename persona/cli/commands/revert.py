@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from persona.cli import render
+from persona.cli import diffs
 from persona.cli.command import declare
 from persona.cli.invocation import Invocation
 from persona.cli.offers import vector_or_revision, vectors
@@ -69,8 +69,8 @@ def command(
             no_commit=no_commit,
             author=call.author(),
         )
-    call.remarks(result.notes)
-    call.report(result, render.commit_lines(result))
+        call.remarks(result.notes)
+        call.report(result, diffs.committed_lines(repo, result))
 
 
 def _draft(repo: Repository, name: str, vector: bool) -> str:
