@@ -4,14 +4,15 @@ it is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from persona.errors import InvalidInput, UsageError
 from persona.history import worktree
 from persona.history.history import History
 from persona.history.imports import Options, checked, checked_keys
-from persona.history.recipe_text import RECIPE_FILE, decode
+from persona.history.recipe_text import RECIPE_FILE, decode, load
+from persona.objects.canonical import decimal
 from persona.objects.recipe import JOINS
 from persona.objects.rules import AXES, CHOICES, PRESETS, check_density, check_strength
 
@@ -55,9 +56,12 @@ def set_rules(history: History, axes: Mapping[str, str | float]) -> None:
 
     if not axes:
         raise UsageError("set what? Give KEY=VALUE, such as density=0.2 or preset=linear")
+    before: dict[str, Any] = {}
+    keys: dict[str, Any] = {}
 
     def edit(text: str) -> str:
-        keys: dict[str, Any] = {}
+        merge = load(text).get("merge")
+        before.update(merge if isinstance(merge, dict) else {})
         for axis, value in axes.items():
             keys[axis] = checked(text, ("merge", axis), lambda axis=axis, value=value: _axis(axis, value))
         if "preset" in keys:
@@ -68,6 +72,23 @@ def set_rules(history: History, axes: Mapping[str, str | float]) -> None:
         return recipe_edit.set_rules(text, keys)
 
     _edit(history, edit)
+    if "preset" in keys:
+        history.notes.extend(_preset_notes(before, keys))
+
+
+def _preset_notes(before: Mapping[str, Any], keys: Mapping[str, Any]) -> Iterator[str]:
+    """What a new preset does to the rules that stood in the text and were not named with it."""
+    from persona.history.recipe_edit import UNSET
+
+    preset = keys["preset"]
+    dropped = [f"{axis} = {value}" for axis, value in before.items() if keys.get(axis) is UNSET]
+    if dropped:
+        yield f"preset = {preset} dropped {', '.join(dropped)}"
+    own = {**PRESETS[preset], "lambda": "1"}
+    for axis in ("density", "lambda"):
+        value = before.get(axis)
+        if value is not None and axis not in keys and decimal(value) != own[axis]:
+            yield f"{axis} = {value} stays; the preset's own is {own[axis]}"
 
 
 def remove_term(history: History, name: str) -> None:

@@ -206,7 +206,7 @@ class Repository(Questions):
 
     def set_rules(self, axes: Mapping[str, str | float]) -> None:
         """Edits `[merge]`: `preset` and any axis. Setting a preset drops the axes set before, unless given
-        too.
+        too; `notes` say which, and which stay.
         """
         from persona.history import editing
 

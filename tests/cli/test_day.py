@@ -64,6 +64,27 @@ def test_rules_are_set_together(grown: CommandLine) -> None:
     }
 
 
+def test_a_preset_says_which_rules_it_drops_and_which_stay(grown: CommandLine) -> None:
+    said = grown("set", "--merge", "density=0.3", "lambda=0.5", "trim=global", "divide=count")
+    assert said.output == ""
+    assert grown("set", "--merge", "preset=mergekit", "divide=weight").stderr.splitlines() == [
+        "preset = mergekit dropped trim = global",
+        "density = 0.3 stays; the preset's own is 1",
+        "lambda = 0.5 stays; the preset's own is 1",
+    ]
+    assert grown("set", "--merge", "preset=linear", "lambda=1").stderr.splitlines() == [
+        "preset = linear dropped density = 0.3, divide = weight"
+    ]
+    assert grown("set", "--merge", "preset=ties").output == ""
+
+
+def test_a_preset_that_is_refused_drops_nothing(grown: CommandLine) -> None:
+    grown.ok("set", "listening", "--density", "0.5")
+    refused = grown.refused(4, "set", "--merge", "preset=linear")
+    assert "vectors.listening.density" in refused
+    assert "dropped" not in refused
+
+
 @pytest.mark.parametrize(
     "words",
     [
