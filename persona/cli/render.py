@@ -121,7 +121,8 @@ def vector_change_line(vector: VectorChange, width: int) -> str:
     facts = []
     if vector.stored_bytes is not None and vector.raw_bytes:
         share = percent(vector.stored_bytes / vector.raw_bytes)
-        facts.append(f"{bytes_text(vector.stored_bytes)} stored of {bytes_text(vector.raw_bytes)} ({share})")
+        verb = "already stored" if vector.new_bytes == 0 else "stored"
+        facts.append(f"{bytes_text(vector.stored_bytes)} {verb} of {bytes_text(vector.raw_bytes)} ({share})")
     if vector.changed_fraction is not None:
         facts.append(f"{percent(vector.changed_fraction)} of weights changed")
     if vector.kept_fraction is not None and vector.density is not None and vector.density < 1:

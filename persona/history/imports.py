@@ -90,6 +90,7 @@ def add(history: History, path: Path, options: Options) -> Added:
                 threads=options.threads,
                 progress=options.progress,
             )
+            new_bytes = tx.new_bytes
         differing = {} if inside else _differing_files(history, checkpoint)
     keys = {"id": made.id, **keys}
     old = recipe.by_name.get(name)
@@ -102,7 +103,7 @@ def add(history: History, path: Path, options: Options) -> Added:
     recipe = history.read_recipe(text.encode())
     vectors.remember(history, made.id, made.changed_fraction)
     _find_cutoffs(history, recipe.base, made, options)
-    change = _change(history, recipe, name, made, old.vector if old else None, options)
+    change = _change(history, recipe, name, made, new_bytes, old.vector if old else None, options)
     if options.files:
         for file, content in differing.items():
             worktree.write(history, file, content)
@@ -230,7 +231,13 @@ def _onto(history: History, recipe: Recipe, rev: str | None) -> Plan | None:
 
 
 def _change(
-    history: History, recipe: Recipe, name: str, made: ImportedVector, previous: str | None, options: Options
+    history: History,
+    recipe: Recipe,
+    name: str,
+    made: ImportedVector,
+    new_bytes: int,
+    previous: str | None,
+    options: Options,
 ) -> VectorChange:
     term = recipe.by_name[name]
     density = float(term.density or recipe.rules.density or "1")
@@ -249,6 +256,7 @@ def _change(
         changed_fraction=made.changed_fraction,
         kept_fraction=kept,
         largest_rounding=made.largest_rounding,
+        new_bytes=new_bytes,
         previous=previous,
         density=density,
     )

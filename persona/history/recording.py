@@ -142,6 +142,7 @@ def _known_change(
         changed_fraction=fraction,
         kept_fraction=fraction if density == 1 or term.join == "add" else None,
         largest_rounding=None,
+        new_bytes=0,
         previous=previous,
         density=density,
     )

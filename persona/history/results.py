@@ -64,7 +64,8 @@ class VectorChange:
     """A vector that a commit adds, replaces or removes. Bytes; fractions of the base's float elements.
 
     `largest_rounding`: the largest change by rounding to the base's dtype, None where nothing was rounded.
-    `kept_fraction`: the fraction that the density keeps, None where it is not known.
+    `kept_fraction`: the fraction that the density keeps, None where it is not known. `new_bytes`: by how much
+    the store grew; 0 for a vector that was stored already.
     """
 
     name: str
@@ -76,6 +77,7 @@ class VectorChange:
     changed_fraction: float | None
     kept_fraction: float | None
     largest_rounding: float | None
+    new_bytes: int | None = None
     previous: str | None = field(default=None, metadata=UNPRINTED)
     """The id that the name had before, when `change` is "replaced"."""
     density: float | None = field(default=None, metadata=UNPRINTED)

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 
 class Transaction:
-    """Objects on their way into the store. `append` and `put` may be called from many threads."""
+    """Objects on their way into the store. `append` and `put` may be called from many threads.
+
+    `new_bytes`: what the store grows by, so far; objects that it has already count for nothing.
+    """
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
@@ -33,6 +36,7 @@ class Transaction:
         self._writers: list[PackWriter] = []
         self._small: dict[str, PackedRecord] = {}
         self._relied_on: set[Path] = set()
+        self.new_bytes = 0
         self.pack_cap = MAX_PACK_BYTES
 
     def append(self, record: PackedRecord) -> bool:
@@ -44,6 +48,8 @@ class Transaction:
         while True:
             writer = self._writer(None)
             if writer.append(record, cap=self.pack_cap):
+                with self._lock:
+                    self.new_bytes += record.length
                 return True
             self._writer(writer)
 
@@ -54,6 +60,7 @@ class Transaction:
             record = pack_record(kind, id, 0, [payload], level="small", version=version)
             with self._lock:
                 self._small[id] = record
+                self.new_bytes += record.length
         return id
 
     def put_bulk(self, kind: str, payload: Buffer, *, version: int = 1) -> str:

@@ -25,6 +25,17 @@ def test_a_commit_says_what_it_stored_and_what_changed(persona: CommandLine) -> 
     )
 
 
+def test_a_vector_that_the_store_has_is_said_to_be_stored_already(persona: CommandLine) -> None:
+    assert " B stored of 24 B" in persona.ok("add", "../listening")
+    assert " B already stored of 24 B" in persona.ok("commit", "-m", "listen")
+    again = persona.json("commit", "../listening", "-n", "again", "-m", "once more")["vectors"][0]
+    assert again["new_bytes"] == 0 < again["stored_bytes"]
+    persona.ok("revert", "listening")
+    assert " B already stored of 24 B" in persona.ok("revert", "HEAD")
+    other = persona.json("commit", "../suggesting", "-m", "suggest")["vectors"][0]
+    assert other["new_bytes"] == other["stored_bytes"]
+
+
 def test_a_new_vector_of_an_old_name_replaces_it(persona: CommandLine) -> None:
     persona.ok("commit", "../listening", "--alpha", "0.5", "-m", "one")
     said = persona.ok("commit", "../suggesting", "-n", "listening", "-m", "two")
