@@ -195,7 +195,7 @@ def pieces(
     `not_finite(spec, count)` is told of tensors with elements that are not finite where no exactness rule
     decides; without it they end the stream with `InvalidInput`.
     """
-    workers = _affordable(plan, tensors, thread_count(threads))
+    workers = affordable(plan, tensors, thread_count(threads))
     merger = Merger(plan, cutoffs(plan, tensors, threads=workers, progress=progress))
     spans = [(tensor, index) for tensor in tensors for index in range(plan.chunks(tensor))]
     total = sum(tensor.spec.nbytes for tensor in tensors)
@@ -217,7 +217,7 @@ def pieces(
             progress("merging", done, total)
 
 
-def _affordable(plan: Plan, tensors: list[TensorPlan], threads: int) -> int:
+def affordable(plan: Plan, tensors: list[TensorPlan], threads: int) -> int:
     """As many of these threads as have room for their chunks, at least one: fewer for much fp32."""
     most = 0
     for tensor in tensors:
