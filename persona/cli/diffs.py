@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from click import style
 
-from persona.cli.render import commit_lines, counted, number, printable, short
+from persona.cli.render import commit_lines, counted, number, percent, printable, short
 
 if TYPE_CHECKING:
     from persona.history.repository import Repository
-    from persona.history.results import CommitResult, Diff, FileChange, TermChange
+    from persona.history.results import CommitResult, Diff, FileChange, Kept, TermChange
 
 _KEYS = ("id", "alpha", "density", "only", "except", "join")
 _USUAL: dict[str, Any] = {"density": None, "only": (), "except": (), "join": "vote"}
@@ -51,22 +51,31 @@ def committed_lines(repo: Repository, result: CommitResult) -> Iterator[str]:
     yield from commit_lines(result)
     if result.parents:
         diff = repo.diff() if result.id is None else repo.show(result.id)[1]
-        yield from brief_lines(diff, {vector.name for vector in result.vectors})
+        yield from brief_lines(diff, {vector.name for vector in result.vectors}, result.kept)
 
 
-def brief_lines(diff: Diff, told: Collection[str]) -> Iterator[str]:
+def brief_lines(diff: Diff, told: Collection[str], kept: Sequence[Kept] = ()) -> Iterator[str]:
     """What a commit changed besides the vectors that it brought or dropped, which are `told` already."""
     for axis, change in diff.rules.items():
         yield f" {style('~', fg='yellow')} {axis} {_value(change['from'])} → {_value(change['to'])}"
     for vector in diff.vectors:
         if vector.name not in told:
             yield f" {style('~', fg='yellow')} {vector.name}  {_term_summary(vector)}"
+    for line in kept_lines(kept):
+        yield f"   {line}"
     for file in diff.file_changes:
         sign, colour = {"added": ("+", "green"), "removed": ("-", "red")}.get(file.change, ("~", "yellow"))
         yield f" {style(sign, fg=colour)} {file.path}"
 
 
-def change_lines(diff: Diff) -> Iterator[str]:
+def kept_lines(kept: Sequence[Kept]) -> Iterator[str]:
+    """`density 0.20 keeps 23.5 % (pirate), 20.8 % (terse)`, a line for each density."""
+    for density in dict.fromkeys(one.density for one in kept):
+        fractions = [f"{percent(one.kept_fraction)} ({one.name})" for one in kept if one.density == density]
+        yield f"density {number(density)} keeps {', '.join(fractions)}"
+
+
+def change_lines(diff: Diff, kept: Sequence[Kept] = ()) -> Iterator[str]:
     """What `status` lists: one line for each thing that the next commit would hold."""
     for axis, change in diff.rules.items():
         yield f"{'rule:':<12}{axis} {_value(change['from'])} → {_value(change['to'])}"
@@ -75,6 +84,8 @@ def change_lines(diff: Diff) -> Iterator[str]:
         yield f"{verb:<12}{vector.name}" + (
             f"  {_term_summary(vector)}" if vector.change == "changed" else ""
         )
+    for line in kept_lines(kept):
+        yield f"{'':<12}{line}"
     for file in diff.file_changes:
         verb = {"added": "new file:", "removed": "deleted:"}.get(file.change, "modified:")
         yield f"{verb:<12}{file.path}"

@@ -13,6 +13,7 @@ from persona.history import worktree
 from persona.history.history import History
 from persona.history.recipe_text import RECIPE_FILE, decode, line_of, load
 from persona.history.results import VectorChange
+from persona.history.trimming import density_of
 from persona.limits import MAX_TEXT_FILE_BYTES
 from persona.objects.names import check_vector_name
 from persona.objects.recipe import Recipe, Term
@@ -240,7 +241,7 @@ def _change(
     options: Options,
 ) -> VectorChange:
     term = recipe.by_name[name]
-    density = float(term.density or recipe.rules.density or "1")
+    density = density_of(recipe, term)
     kept: float | None = made.changed_fraction
     if recipe.rules.trim == "joint":
         kept = None

@@ -16,6 +16,7 @@ from persona.history import changes, vectors, worktree
 from persona.history.history import History
 from persona.history.materials import plan_of
 from persona.history.results import UNPRINTED, Progress, VectorInfo, as_json
+from persona.history.trimming import density_of
 from persona.objects.ids import abbreviate
 from persona.objects.recipe import Recipe, Term
 from persona.objects.rules import Rules
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 NOTES: Final = "refs/notes/"
 TYPICAL: Final = (0.1, 0.2, 0.5)
-"""Densities that a vector's statistics are told for."""
+"""Densities that a vector's statistics are told for, beside its own."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,9 @@ class WeightsDiff:
 
 @dataclass(frozen=True)
 class VectorStatistics:
-    """A vector, by layer and kind of module, and what a few densities keep of it: (density, fraction of the
-    weights), trimmed as `recipe.toml` says, or tensor by tensor. `provenance`: what was noted of its origin.
+    """A vector, by layer and kind of module, and what a few densities keep of it, its own among them:
+    (density, fraction of the weights), trimmed as `recipe.toml` says, or tensor by tensor. `provenance`: what
+    was noted of its origin.
     """
 
     info: VectorInfo
@@ -199,7 +201,9 @@ def vector_statistics(
     rules = recipe.rules if recipe.rules.trim in ("tensor", "global") else Rules.of("ties")
     trimmed = plan_of(history, _alone(id, base_id, rules))
     workers = thread_count(threads)
-    kept = [(density, kept_fraction(trimmed, id, density, threads=workers)) for density in TYPICAL]
+    used = {density_of(recipe, term) for term in recipe.terms if term.vector == id} - {1.0}
+    densities = sorted({*TYPICAL, *used})
+    kept = [(density, kept_fraction(trimmed, id, density, threads=workers)) for density in densities]
     info = vectors.named(history, name)
     origin = _provenance(history, id)
     return VectorStatistics(info, size, rows.places, tuple(kept), origin, rows.modules, rows.depths)

@@ -6,14 +6,15 @@ Order of writes: objects, then the ref through HEAD by compare-and-swap. Nothing
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from persona.errors import Refused, UsageError
 from persona.history import vectors, weights_state, worktree
 from persona.history.history import History, signature
 from persona.history.recipe_text import RECIPE_FILE, decode, written_ids
-from persona.history.results import CommitResult, VectorChange
+from persona.history.results import CommitResult, Kept, VectorChange
+from persona.history.trimming import density_of, kept_fraction, kept_terms
 from persona.objects.commit import Commit, Person
 from persona.objects.ids import is_id
 from persona.objects.recipe import Recipe, Term
@@ -62,6 +63,7 @@ def record(
         branch=history.head().branch,
         parents=parents,
         vectors=tuple(changes),
+        kept=other_kept(history, old, recipe, changes),
         notes=(*notes, *advice(history.recipe_of(head), recipe)),
         subject=subject,
     )
@@ -126,12 +128,21 @@ def vector_changes(
     return changes
 
 
+def other_kept(
+    history: History, before: Recipe | None, after: Recipe, changes: Sequence[VectorChange]
+) -> tuple[Kept, ...]:
+    """What densities keep of vectors that are no part of `changes` but are trimmed in another way now."""
+    told = {change.name for change in changes}
+    return tuple(kept for kept in kept_terms(history, after, before) if kept.name not in told)
+
+
 def _known_change(
     history: History, recipe: Recipe, term: Term, change: str, previous: str | None
 ) -> VectorChange:
     """A change to a vector that the store had already: what can be told without reading its chunks."""
     fraction = vectors.known_fraction(history, term.vector)
-    density = float(term.density or recipe.rules.density or "1")
+    density = density_of(recipe, term)
+    whole = density == 1 or recipe.rules.trim == "none" or term.join == "add"
     return VectorChange(
         name=term.name,
         id=term.vector,
@@ -140,7 +151,7 @@ def _known_change(
         stored_bytes=vectors.stored_bytes(history, term.vector, history.vector(term.vector)),
         raw_bytes=history.base(recipe.base).merged_bytes,
         changed_fraction=fraction,
-        kept_fraction=fraction if density == 1 or term.join == "add" else None,
+        kept_fraction=fraction if whole else kept_fraction(history, recipe, term),
         largest_rounding=None,
         new_bytes=0,
         previous=previous,

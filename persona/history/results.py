@@ -85,8 +85,22 @@ class VectorChange:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """What a density keeps of a vector: a fraction of the base's float elements, ties at the cut-off
+    included.
+    """
+
+    name: str
+    density: float
+    kept_fraction: float
+
+
+@dataclass(frozen=True)
 class CommitResult:
-    """A commit that was made, or (`id` None: `add`, `revert --no-commit`) an edit not committed yet."""
+    """A commit that was made, or (`id` None: `add`, `revert --no-commit`) an edit not committed yet.
+
+    `kept`: of the other vectors, those that are trimmed in another way than before, where it is known.
+    """
 
     id: str | None
     branch: str | None
@@ -97,6 +111,7 @@ class CommitResult:
     subject: str = field(default="", metadata=UNPRINTED)
     checkout: CheckoutResult | None = field(default=None, metadata=UNPRINTED)
     """The weights computed at once, with `commit.checkout = true`."""
+    kept: tuple[Kept, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -236,13 +251,17 @@ class WeightsState:
 
 @dataclass(frozen=True)
 class Status:
-    """Branch, recipe and text files against HEAD, weights."""
+    """Branch, recipe and text files against HEAD, weights.
+
+    `kept`: the vectors of the recipe that are trimmed in another way than in HEAD, where it is known.
+    """
 
     branch: str | None
     head: str | None
     recipe_changed: bool
     files_changed: tuple[str, ...]
     weights: WeightsState
+    kept: tuple[Kept, ...] = ()
     diff: Diff | None = field(default=None, metadata=UNPRINTED)
     """HEAD against the work tree; None when `problem` stands."""
     problem: str | None = field(default=None, metadata=UNPRINTED)

@@ -14,7 +14,7 @@ from persona.errors import Refused, UnknownName, UnknownRevision, UsageError
 from persona.history import worktree
 from persona.history.history import History
 from persona.history.recipe_text import RECIPE_FILE, decode
-from persona.history.recording import record, tidy, vector_changes
+from persona.history.recording import other_kept, record, tidy, vector_changes
 from persona.history.results import CommitResult
 from persona.history.revisions import resolve
 from persona.objects.commit import Person
@@ -51,10 +51,18 @@ def revert(
             return record(history, person, message if message is not None else default, verb="revert")
         head = history.head_commit()
         recipe = history.read_recipe(worktree.read_recipe_text(history.root))
-        changes = vector_changes(history, history.recipe_of(head), recipe, {})
+        before = history.recipe_of(head)
+        changes = vector_changes(history, before, recipe, {})
         where = history.head().branch
         subject = tidy(message or default).split("\n", 1)[0]
-        return CommitResult(id=None, branch=where, parents=(head,), vectors=tuple(changes), subject=subject)
+        return CommitResult(
+            id=None,
+            branch=where,
+            parents=(head,),
+            vectors=tuple(changes),
+            kept=other_kept(history, before, recipe, changes),
+            subject=subject,
+        )
 
 
 def _refuse_edits(history: History) -> None:

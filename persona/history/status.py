@@ -8,6 +8,7 @@ from persona.history.changes import diff_worktree
 from persona.history.history import History
 from persona.history.recipe_text import RECIPE_FILE
 from persona.history.results import Diff, Status
+from persona.history.trimming import kept_terms
 
 
 def status(history: History) -> Status:
@@ -35,6 +36,7 @@ def status(history: History) -> Status:
         recipe_changed=RECIPE_FILE in changed,
         files_changed=tuple(path for path in changed if path != RECIPE_FILE),
         weights=weights_state.describe(found, id, head_recipe, recipe if readable else None),
+        kept=kept_terms(history, recipe, head_recipe) if recipe != head_recipe else (),
         diff=difference,
         problem=problem,
     )

@@ -185,8 +185,39 @@ def test_a_commit_of_the_recipe_says_what_changed(persona: CommandLine) -> None:
     assert said[1:] == [
         " ~ density 1.00 → 0.20",
         " ~ listening  α 1.00 → 0.70",
+        "   density 0.20 keeps 16.7 % (listening)",
         " ~ chat_template.jinja",
     ]
+
+
+@pytest.fixture
+def tied(persona: CommandLine, models: Path) -> CommandLine:
+    """A repository whose vector changes four of six weights by the same amount."""
+    write_model(models / "tied", {"a": [value + 0.25 for value in BASE["a"]], "b": BASE["b"]})
+    persona.ok("commit", "../tied", "-m", "tied")
+    return persona
+
+
+def test_a_density_set_later_says_what_it_keeps(tied: CommandLine) -> None:
+    tied.ok("set", "--merge", "density=0.2")
+    assert "\t            density 0.20 keeps 66.7 % (tied)" in tied.ok("status").splitlines()
+    assert tied.json("status")["kept"] == [{"name": "tied", "density": 0.2, "kept_fraction": 4 / 6}]
+    assert tied.ok("commit", "-m", "trim").splitlines()[1:] == [
+        " ~ density 1.00 → 0.20",
+        "   density 0.20 keeps 66.7 % (tied)",
+    ]
+    assert tied.json("status")["kept"] == []
+    tied.ok("set", "tied", "--alpha", "0.5")
+    assert tied.json("status")["kept"] == tied.json("commit", "-m", "weaker")["kept"] == []
+    tied.ok("rm", "tied")
+    tied.ok("commit", "-m", "gone")
+    assert tied.ok("revert", "HEAD").endswith("density 0.20 keeps 66.7 %\n")
+
+
+def test_a_density_beside_the_grid_is_told_by_vector_show_alone(tied: CommandLine) -> None:
+    tied.ok("set", "tied", "--density", "0.123")
+    assert tied.json("status")["kept"] == []
+    assert [kept["density"] for kept in tied.json("vector", "show", "tied")["kept"]] == [0.1, 0.123, 0.2, 0.5]
 
 
 def test_add_edits_the_recipe_and_commits_nothing(persona: CommandLine) -> None:

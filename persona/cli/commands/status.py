@@ -34,7 +34,9 @@ def _lines(status: Status) -> Iterator[str]:
         yield ""
         yield "No commits yet"
     yield ""
-    changes = list(diffs.change_lines(status.diff)) if status.diff is not None else list(status.files_changed)
+    changes = list(status.files_changed)
+    if status.diff is not None:
+        changes = list(diffs.change_lines(status.diff, status.kept))
     if status.problem is not None:
         yield click.style("recipe.toml cannot be read:", fg="red")
         yield f"  {status.problem}"
