@@ -119,7 +119,7 @@ def delete_tag(history: History, name: str, person: Person) -> str:
 
 def reflog(history: History, name: str) -> list[ReflogEntry]:
     """See `Repository.reflog`."""
-    ref = full_ref(history, name)
+    ref = full_ref(history, name, branch_first=True)
     if ref is None:
         raise UnknownName(f"no branch or tag is named {name}; `persona branch` lists the branches")
     shown = ref.removeprefix(HEADS)

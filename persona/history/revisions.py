@@ -2,7 +2,7 @@
 `^n`, `@{n}`, `@{date}`, `@{-n}`, `-`, `:/text`; and ranges: `A..B`, `A...B`, `^A`.
 
 A name is looked for as git does: the full ref, then a tag, a branch, a remote's branch, then the start of an
-id.
+id. Where a place to go to or a reflog is asked for, a branch comes before a tag. A name of both is noted.
 """
 
 from __future__ import annotations
@@ -78,28 +78,46 @@ def branch_named(history: History, text: str) -> str | None:
     if text == "-" or re.fullmatch(r"@\{-\d{1,6}\}", text):
         count = 1 if text == "-" else int(text[3:-1])
         text = _before(history, count, text)
-        if is_id(text):
-            return None
-    name = text if text.startswith(HEADS) else HEADS + text
+        return None if is_id(text) else _existing(history, HEADS + text)
+    if text.startswith(HEADS):
+        return _existing(history, text)
+    branch = _existing(history, HEADS + text)
+    if branch is not None and _existing(history, TAGS + text) is not None:
+        _note_ambiguous(history, text, "branch", "tag")
+    return branch
+
+
+def full_ref(history: History, text: str, *, branch_first: bool = False) -> str | None:
+    """The full name of the ref that a short name means, or None. `HEAD` and `@` are HEAD.
+
+    A tag comes before a branch of its name, unless it is asked for the other way around.
+    """
+    if text in ("HEAD", "@"):
+        return "HEAD"
+    if text.startswith("refs/") and (ref := _existing(history, text)) is not None:
+        return ref
+    words = ("branch", "tag") if branch_first else ("tag", "branch")
+    found = [
+        (word, ref)
+        for word in words
+        if (ref := _existing(history, (TAGS if word == "tag" else HEADS) + text)) is not None
+    ]
+    if len(found) == 2:
+        _note_ambiguous(history, text, *words)
+    return found[0][1] if found else _existing(history, "refs/remotes/" + text)
+
+
+def _existing(history: History, ref: str) -> str | None:
+    """The full name of a ref, or None where there is none or can be none."""
     try:
-        return name if history.store.refs.read(name) is not None else None
+        return ref if history.store.refs.read(ref) is not None else None
     except InvalidInput:
         return None
 
 
-def full_ref(history: History, text: str) -> str | None:
-    """The full name of the ref that a short name means, or None. `HEAD` and `@` are HEAD."""
-    if text in ("HEAD", "@"):
-        return "HEAD"
-    for name in (text, TAGS + text, HEADS + text, "refs/remotes/" + text):
-        if not name.startswith("refs/"):
-            continue
-        try:
-            if history.store.refs.read(name) is not None:
-                return name
-        except InvalidInput:
-            continue
-    return None
+def _note_ambiguous(history: History, name: str, taken: str, other: str) -> None:
+    full = {"tag": TAGS, "branch": HEADS}[other] + name
+    history.notes.append(f"{name} is a tag and a branch: the {taken} is taken; {full} is the {other}")
 
 
 def _split(text: str) -> tuple[str, list[str]]:
@@ -199,8 +217,9 @@ def _in_reflog(history: History, name: str, what: str, text: str) -> str:
     if re.fullmatch(r"-\d{1,6}", what):
         if name:
             raise _unknown(text)
-        return resolve(history, _before(history, int(what[1:]), text))
-    ref = full_ref(history, name) if name else _current(history)
+        place = _before(history, int(what[1:]), text)
+        return resolve(history, _existing(history, HEADS + place) or place)
+    ref = full_ref(history, name, branch_first=True) if name else _current(history)
     if ref is None:
         raise _unknown(text)
     entries = history.store.refs.log(ref)

@@ -222,6 +222,16 @@ def test_the_reflog_abbreviates_ids_but_for_those_in_a_commits_subject(grown: Co
     assert grown.json("reflog", "-n", "1")[0]["message"] == f"switch: moving from {id} to main"
 
 
+def test_an_ambiguous_name_is_warned_of_on_stderr(grown: CommandLine) -> None:
+    grown.ok("tag", "both", "HEAD~1")
+    grown.ok("branch", "both", "HEAD")
+    result = grown("rev-parse", "both")
+    assert result.stdout == grown.ok("rev-parse", "HEAD~1")
+    assert result.stderr == "both is a tag and a branch: the tag is taken; refs/heads/both is the branch\n"
+    assert grown("rev-parse", "-q", "both").stderr == ""
+    assert "the branch is taken" in grown("checkout", "--no-weights", "both").stderr
+
+
 def test_reflog_in_json(grown: CommandLine) -> None:
     entries = grown.json("reflog", "main", "-n", "2")
     assert [entry["selector"] for entry in entries] == ["main@{0}", "main@{1}"]

@@ -261,6 +261,30 @@ def test_a_date_before_the_reflog_is_its_first_entry_and_is_said(bot: Bot) -> No
     assert any("only goes back" in note for note in bot.repo.notes)
 
 
+def test_a_name_of_a_tag_and_a_branch_is_the_tag_but_for_going_there(grown: Bot) -> None:
+    tagged, branched = grown.repo.resolve("HEAD~1"), grown.repo.resolve("HEAD~2")
+    grown.repo.create_tag("both", tagged, author=at(9))
+    grown.repo.create_branch("both", branched, author=at(9))
+    assert grown.repo.resolve("refs/tags/both") == tagged
+    assert grown.repo.resolve("refs/heads/both") == branched
+    assert grown.repo.notes == []
+    assert grown.repo.resolve("both") == grown.repo.resolve("both~0") == tagged
+    assert set(grown.repo.notes) == {
+        "both is a tag and a branch: the tag is taken; refs/heads/both is the branch"
+    }
+    grown.repo.notes.clear()
+    assert grown.repo.resolve("both@{0}") == grown.repo.reflog("both")[0].id == branched
+    assert grown.repo.switch("both", author=at(10)).id == branched
+    assert grown.repo.head().branch == "both"
+    said = "both is a tag and a branch: the branch is taken; refs/tags/both is the tag"
+    assert set(grown.repo.notes) == {said}
+    grown.repo.notes.clear()
+    grown.repo.switch("main", author=at(11))
+    assert grown.repo.resolve("-") == branched
+    assert grown.repo.checkout("-", weights=False, author=at(12)).revision == branched
+    assert grown.repo.notes == []
+
+
 @pytest.mark.parametrize(
     "text",
     [
