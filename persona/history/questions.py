@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 if TYPE_CHECKING:
     from persona.history.known import KnownNames
+    from persona.history.live import LiveModel
+    from persona.merge.live import Module, PreTrainedModel
 
 
 class Questions:
@@ -43,11 +45,13 @@ class Questions:
     def __init__(self, history: History, author: Person | None = None) -> None:
         self._history = history
         self._author = author
+        self._closed = False
         self._held = ExitStack()
         self._held.enter_context(history.store.shared())
 
     def close(self) -> None:
-        """Lets go of the shared lock and of open files."""
+        """Lets go of the shared lock and of open files. Live models keep the weights that they hold."""
+        self._closed = True
         self._held.close()
         self._history.store.objects.close()
 
@@ -197,6 +201,50 @@ class Questions:
 
         _, recipe = chosen_recipe(self._history, rev)
         return arrays(self._history, recipe, torch=torch, threads=threads, progress=progress)
+
+    def load(
+        self,
+        rev: str | None = None,
+        *,
+        threads: int | None = None,
+        allow_nonfinite: bool = False,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> PreTrainedModel:
+        """A transformers model with the weights and config of a revision, in evaluation mode; nothing is
+        written.
+
+        It is what `from_pretrained` loads from a checkout of `rev`; None: `recipe.toml` and config as they
+        stand. Its class is the one that config.json names. `options` go to `from_pretrained`
+        (`dtype=torch.float32`, `attn_implementation=…`, `device_map=…`). Raises `InvalidInput` where the
+        weights are not finite, or transformers has no such class.
+        """
+        from persona.history import loading
+
+        how = loading.Options(threads, allow_nonfinite, progress)
+        return loading.load(self._history, rev, how, options)
+
+    def live(
+        self,
+        model: Module | None = None,
+        rev: str | None = None,
+        *,
+        threads: int | None = None,
+        allow_nonfinite: bool = False,
+        progress: Progress | None = None,
+    ) -> LiveModel:
+        """Puts the weights of a revision into a model's parameters, in place, whatever they held, and gives
+        the hand that changes them from then on: `set`, `set_rules`, `checkout`.
+
+        Without `model` one is loaded, as by `load`. `rev` None: `recipe.toml` as it stands. The model's
+        tensors have the names, shapes and dtypes of the base's; they lie on any device, and are computed on
+        the CPU. Raises `InvalidInput` that names the tensor where they do not fit, `Refused` where the model
+        is live already. The repository has to stay open while weights are changed.
+        """
+        from persona.history import live, loading
+
+        how = loading.Options(threads, allow_nonfinite, progress)
+        return live.live(self._history, model, rev, how, lambda: self._closed)
 
     def known_names(self) -> KnownNames:
         """The names of branches, tags, vectors and settings, cheaply: what shell completion offers."""

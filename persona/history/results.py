@@ -286,6 +286,21 @@ class CheckoutResult:
 
 
 @dataclass(frozen=True)
+class LiveResult:
+    """Weights that were merged into a model in memory. `revision` None: those of an edited recipe.
+
+    `tensors_reused` stayed as they were; `bytes_written` into the others; `seconds` of wall clock.
+    """
+
+    revision: str | None
+    tensors_computed: int
+    tensors_reused: int
+    bytes_written: int
+    seconds: float
+    notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
+
+
+@dataclass(frozen=True)
 class SwitchResult:
     """Where HEAD went, and what the weights in the work tree are now."""
 
