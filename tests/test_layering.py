@@ -24,8 +24,8 @@ ORDER = (*LAYERS[:-1], PUBLIC, "cli", "__main__")
 RANK = dict.fromkeys(FOUNDATION, 0) | {name: rank for rank, name in enumerate(ORDER, start=1)}
 
 HEAVY = {
-    "numba": ("codec/kernels.py", "merge/kernels.py", "codec/native.py"),
-    "llvmlite": ("codec/native.py",),
+    "numba": ("codec/kernels.py", "codec/vectors.py", "merge/kernels.py", "codec/native.py"),
+    "llvmlite": ("codec/native.py", "codec/vectors.py"),
     "matplotlib": ("cli/heatmap.py",),
     "triton": ("merge/cuda.py",),
     "torch": ("merge/reference.py", "merge/cuda.py", "merge/live.py", "history/arrays.py", "behaviour/"),

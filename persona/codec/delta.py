@@ -33,7 +33,7 @@ from persona.codec.elements import (
     readable,
     segment_bytes,
 )
-from persona.codec.native import Kernels
+from persona.codec.native import Kernels, processor_has
 from persona.errors import IntegrityError
 
 MAX_GROUPS: Final = 12
@@ -44,8 +44,15 @@ GROUP: Final = np.dtype([("elements", "<u4"), ("digit_bits", "u1"), ("planes", "
 
 _DIGIT_BITS: Final = (0, 1, 2, 4, 8)
 _WORK: Final = 5
+_VECTOR_BYTES: Final = 64
+"""As `persona.codec.vectors` has it."""
+_WRONG: Final = {
+    1: "a group's digits are not as many as its elements",
+    2: "the last byte of a group's digits is not padded with zeros",
+    3: "the values that go on in a group's tails are not as many as its escapes",
+}
 
-kernels = Kernels("persona.codec.kernels")
+kernels = Kernels("persona.codec.kernels", "persona.codec.vectors")
 
 
 class Scratch:
@@ -89,9 +96,9 @@ def exponent_order(base: Elements, dtype: str, order: npt.NDArray[np.uint32], so
         raise TypeError(f"order and sorted_base must have {base.size} elements, as base has")
     if order.dtype != np.uint32 or sorted_base.dtype != base.dtype:
         raise TypeError(f"order must be uint32 and sorted_base {base.dtype}")
-    shift, mask = _key(element)
-    _, starts = _exponents(base, element)
-    kernels.place_order(base, shift, mask, starts, order, sorted_base)
+    keys = 1 << element.exponent
+    counts, starts = np.empty((4, keys), np.uint32), np.empty(keys, np.uint32)
+    kernels.exponent_order(base, *_key(element), counts, starts, _wide(), order, sorted_base)
 
 
 def encode_delta(base: Elements, after: Elements, dtype: str, scratch: Scratch) -> EncodedDelta:
@@ -105,9 +112,12 @@ def encode_delta(base: Elements, after: Elements, dtype: str, scratch: Scratch) 
     changed = (kernels.ulp_zigzag_16 if element.width == 16 else kernels.ulp_zigzag_32)(base, after, z)
 
     shift, mask = _key(element)
-    sizes, starts = _exponents(base, element)
+    keys = 1 << element.exponent
+    counts, starts = np.empty((4, keys), np.uint32), np.empty(keys, np.uint32)
+    kernels.count_keys(base, shift, mask, counts, starts)
+    sizes = np.diff(starts, append=np.uint32(n)).astype(np.int64)
     placed = scratch.array("placed", n, element.uint)
-    kernels.place_values(base, shift, mask, starts, z, placed)
+    kernels.place_values(base, shift, mask, counts, starts, _wide(), z, placed)
 
     bounds, digit_bits = _groups(placed, sizes, element)
     segments = _pack(placed, bounds, digit_bits, element, scratch)
@@ -128,33 +138,15 @@ def decode_delta(form: int, segments: Sequence[Any], z_sorted: Elements) -> None
             f"storage form {form:#x} holds {element.name}, not elements of {z_sorted.itemsize} bytes"
         )
     parts = [segment_bytes(segment) for segment in segments]
-    start, at = 0, 1
-    for elements, bits, planes in _parse_groups(parts, z_sorted.size, element):
-        group = z_sorted[start : start + elements]
-        start += elements
-        tail_count, escape = elements, element.uint.type((1 << bits) - 1)
-        if bits:
-            digits = parts[at]
-            at += 1
-            if digits.size != -(-elements * bits // 8):
-                raise IntegrityError(f"{elements} digits of {bits} bits have {digits.size} bytes")
-            used = elements * bits % 8
-            if used and digits[-1] >> used:
-                raise IntegrityError("the last byte of a group's digits is not padded with zeros")
-            tail_count = kernels.expand_digits(digits, escape, bits, group)
-        tails = np.empty(tail_count + 1, element.uint) if bits else group
-        tails[tail_count if planes and bits else 0 :] = 0
-        for plane in range(planes):
-            part = parts[at]
-            at += 1
-            if part.size != tail_count:
-                raise IntegrityError(f"{tail_count} values go on in a plane of {part.size} bytes")
-            if plane == 0:
-                tails[:tail_count] = part
-            else:
-                kernels.add_plane(part, element.uint.type(8 * plane), tails)
-        if bits and planes:
-            kernels.add_tails(tails, tail_count, bits, group)
+    groups = _parse_groups(parts, z_sorted.size, element)
+    sizes = np.array([part.size for part in parts[1:]], np.int64)
+    pieces: list[Any] = [*parts[1:], b"\0"]
+    data = np.frombuffer(b"".join(pieces), np.uint8)
+    most = max((group[0] for group in groups if group[1] and group[2] > 1), default=0)
+    tails = np.empty(most + 1, element.uint)
+    table = np.array(groups, np.int64).reshape(-1, 3)
+    if wrong := kernels.decode_groups(data, sizes, table, tails, _wide(), z_sorted):
+        raise IntegrityError(_WRONG[wrong])
 
 
 def restore(sorted_base: Elements, z_sorted: Elements, order: npt.NDArray[np.uint32], out: Elements) -> None:
@@ -181,12 +173,9 @@ def _key(element: ElementType) -> tuple[Any, Any]:
     return element.uint.type(element.mantissa), element.uint.type((1 << element.exponent) - 1)
 
 
-def _exponents(base: Elements, element: ElementType) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
-    """(how many elements have each exponent, the place of the first of each in exponent order)."""
-    counts = np.zeros((4, 1 << element.exponent), np.uint32)
-    kernels.count_keys(base, *_key(element), counts)
-    sizes = counts.sum(axis=0, dtype=np.int64)
-    return sizes, (np.cumsum(sizes) - sizes).astype(np.uint32)
+def _wide() -> int:
+    """1 where the processor takes elements out of vectors and puts them into vectors, else 0."""
+    return int(processor_has("avx512vbmi2"))
 
 
 def _groups(
@@ -228,7 +217,7 @@ def _pack(
     """The segments of z in exponent order, cut into these groups."""
     n = placed.size
     room = scratch.array("segments", n * (1 + element.nbytes), np.uint8)
-    tails = scratch.array("tails", n, element.uint)
+    tails = scratch.array("tails", n + _VECTOR_BYTES, element.uint)
     groups = np.zeros(len(digit_bits), GROUP)
     segments: list[Bytes] = [groups.view(np.uint8)]
     used = 0
@@ -241,7 +230,7 @@ def _pack(
             used += digits.size
             kernels.pack_digits(group, escape, bits, digits)
             segments.append(digits)
-            rest = tails[: kernels.take_tails(group, escape, tails)]
+            rest = tails[: kernels.take_tails(group, escape, _wide(), tails)]
         planes, first = 0, len(segments)
         for plane in range(element.nbytes):
             taken = room[used + plane * rest.size : used + (plane + 1) * rest.size]

@@ -14,7 +14,23 @@ from typing import Any, TypeVar, cast
 import numba
 import numpy as np
 
+from persona.codec.vectors import (
+    VECTOR_BYTES,
+    add_expanded,
+    bit_count,
+    bits_equal,
+    bits_reaching,
+    lowest_bit,
+    take_chosen,
+    take_indices,
+)
+
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+_COMMON = 4
+"""Keys that are looked for in every vector."""
+_ENOUGH = 4096
+"""Elements from which on that pays."""
 
 HIST, WEIGHTS, NODES, COST, JOINED = range(5)
 """Rows of the scratch of `choose_groups`."""
@@ -29,15 +45,18 @@ def _inline(function: _F) -> _F:
 
 
 @_kernel
-def count_keys(base: Any, shift: Any, mask: Any, counts: Any) -> None:
-    """Adds to counts[:, k], together, the elements whose key (base >> shift & mask) is k. uint32[4, keys].
+def count_keys(base: Any, shift: Any, mask: Any, counts: Any, starts: Any) -> None:
+    """starts[k] = the place of the first element with key (base >> shift & mask) k in key order.
+    uint32[keys].
 
-    A quarter of the elements goes to each row, side by side: equal keys in a row, which are the rule, would
-    otherwise wait for each other's counter.
+    counts: scratch, uint32[4, keys]. A quarter of the elements is counted in each row, side by side: equal
+    keys in a row, which are the rule, would otherwise wait for each other's counter.
     """
     n = base.size
     quarter = n // 4
     a, b, c, d = counts[0], counts[1], counts[2], counts[3]
+    for k in range(starts.size):
+        a[k] = b[k] = c[k] = d[k] = np.uint32(0)
     for i in range(quarter):
         a[np.uint64((base[i] >> shift) & mask)] += np.uint32(1)
         b[np.uint64((base[quarter + i] >> shift) & mask)] += np.uint32(1)
@@ -45,16 +64,73 @@ def count_keys(base: Any, shift: Any, mask: Any, counts: Any) -> None:
         d[np.uint64((base[3 * quarter + i] >> shift) & mask)] += np.uint32(1)
     for i in range(4 * quarter, n):
         d[np.uint64((base[i] >> shift) & mask)] += np.uint32(1)
+    place = np.uint32(0)
+    for k in range(starts.size):
+        starts[k] = place
+        place = np.uint32(place + np.uint32(np.uint32(a[k] + b[k]) + np.uint32(c[k] + d[k])))
 
 
 @_kernel
-def place_order(base: Any, shift: Any, mask: Any, starts: Any, order: Any, sorted_base: Any) -> None:
+def _common_keys(starts: Any, counts: Any, n: int) -> int:
+    """How many keys are so common that looking for each in every vector pays; 0 for few elements.
+
+    counts[0] is filled with the end of each key's places, counts[1] with the common keys.
+    """
+    ends, common = counts[0], counts[1]
+    for k in range(starts.size - 1):
+        ends[k] = starts[k + 1]
+    ends[starts.size - 1] = np.uint32(n)
+    many = 0
+    while many < _COMMON and n >= _ENOUGH:
+        best, most = 0, np.uint32(n // 64)
+        for k in range(starts.size):
+            known = False
+            for h in range(many):
+                known = known or common[h] == k
+            if not known and ends[k] - starts[k] > most:
+                best, most = k, np.uint32(ends[k] - starts[k])
+        if most == np.uint32(n // 64):
+            break
+        common[many] = np.uint32(best)
+        many += 1
+    return many
+
+
+@_kernel
+def exponent_order(
+    base: Any, shift: Any, mask: Any, counts: Any, starts: Any, wide: int, order: Any, sorted_base: Any
+) -> None:
     """Stable counting sort by key: order[place] = index, sorted_base[place] = element.
 
-    starts: uint32[keys], the place of each key's first element; advanced. (Measured: several streams with
-    counters of their own are no faster than one.)
+    Scratch as for `count_keys`. With `wide`, the elements of each common key are taken out of a vector
+    together, and what a vector writes too much lies where that key's next elements go.
     """
-    for i in range(base.size):
+    count_keys(base, shift, mask, counts, starts)
+    many = _common_keys(starts, counts, base.size) if wide else 0
+    ends, common = counts[0], counts[1]
+    lanes = VECTOR_BYTES // base.itemsize
+    whole = base.size - base.size % lanes if many else 0
+    for start in range(0, whole, lanes):
+        at, rest = np.uint64(start), np.uint64((1 << lanes) - 1)
+        for h in range(many):
+            key = np.uint64(common[h])
+            place = np.uint64(starts[key])
+            if place + np.uint64(lanes) <= np.uint64(ends[key]):
+                bits = bits_equal(base, at, np.uint64(shift), np.uint64(mask), key)
+                take_chosen(base, at, bits, np.uint64(0), sorted_base, place)
+                take_indices(base, at, bits, order, place)
+                starts[key] = np.uint32(place + bit_count(bits))
+                rest &= ~bits
+        while rest:
+            i = at + lowest_bit(rest)
+            rest &= rest - np.uint64(1)
+            x = base[i]
+            key = np.uint64((x >> shift) & mask)
+            place = np.uint64(starts[key])
+            starts[key] = np.uint32(place + np.uint64(1))
+            order[place] = np.uint32(i)
+            sorted_base[place] = x
+    for i in range(whole, base.size):
         x = base[i]
         key = np.uint64((x >> shift) & mask)
         place = np.uint64(starts[key])
@@ -64,9 +140,35 @@ def place_order(base: Any, shift: Any, mask: Any, starts: Any, order: Any, sorte
 
 
 @_kernel
-def place_values(base: Any, shift: Any, mask: Any, starts: Any, values: Any, placed: Any) -> None:
-    """placed[place of element i in key order] = values[i], as `place_order` places it."""
-    for i in range(base.size):
+def place_values(
+    base: Any, shift: Any, mask: Any, counts: Any, starts: Any, wide: int, values: Any, placed: Any
+) -> None:
+    """placed[place of element i in key order] = values[i], as `exponent_order` places it.
+
+    starts: uint32[keys], as `count_keys` fills it; advanced. counts: scratch, uint32[2 or more, keys].
+    """
+    many = _common_keys(starts, counts, base.size) if wide else 0
+    ends, common = counts[0], counts[1]
+    lanes = VECTOR_BYTES // base.itemsize
+    whole = base.size - base.size % lanes if many else 0
+    for start in range(0, whole, lanes):
+        at, rest = np.uint64(start), np.uint64((1 << lanes) - 1)
+        for h in range(many):
+            key = np.uint64(common[h])
+            place = np.uint64(starts[key])
+            if place + np.uint64(lanes) <= np.uint64(ends[key]):
+                bits = bits_equal(base, at, np.uint64(shift), np.uint64(mask), key)
+                take_chosen(values, at, bits, np.uint64(0), placed, place)
+                starts[key] = np.uint32(place + bit_count(bits))
+                rest &= ~bits
+        while rest:
+            i = at + lowest_bit(rest)
+            rest &= rest - np.uint64(1)
+            key = np.uint64((base[i] >> shift) & mask)
+            place = np.uint64(starts[key])
+            starts[key] = np.uint32(place + np.uint64(1))
+            placed[place] = values[i]
+    for i in range(whole, base.size):
         key = np.uint64((base[i] >> shift) & mask)
         place = np.uint64(starts[key])
         starts[key] = np.uint32(place + np.uint64(1))
@@ -165,8 +267,8 @@ def pack_digits(z: Any, escape: Any, bits: int, digits: Any) -> None:
 
 
 @_kernel
-def expand_digits(digits: Any, escape: Any, bits: int, z: Any) -> int:
-    """The reverse of `pack_digits`; the number of digits that equal `escape`."""
+def _expand_digits(digits: Any, bits: int, z: Any) -> Any:
+    """The reverse of `pack_digits`; the number of digits that equal the escape 2^bits - 1."""
     n, full = z.size, z.size * bits // 8
     if bits == 8:
         for j in range(n):
@@ -187,37 +289,60 @@ def expand_digits(digits: Any, escape: Any, bits: int, z: Any) -> int:
             v = digits[j]
             for k in range(8):
                 z[8 * j + k] = np.uint8(np.uint8(v >> np.uint8(k)) & np.uint8(1))
-    first = full * (8 // bits)
+    first, escape = full * (8 // bits), np.uint8((1 << bits) - 1)
     for k in range(first, n):
-        z[k] = np.uint8(digits[full] >> np.uint8((k - first) * bits)) & np.uint8(escape)
-    escapes = 0
-    for j in range(n):
-        escapes += z[j] == escape
-    return escapes
+        z[k] = np.uint8(np.uint8(digits[full] >> np.uint8((k - first) * bits)) & escape)
+    return _count_equal(z, escape)
 
 
 @_kernel
-def take_tails(z: Any, escape: Any, tails: Any) -> Any:
-    """tails[k] = z - escape of the k-th value that is at least escape; their number. tails: as long as z."""
+def _count_equal(z: Any, value: Any) -> Any:
+    """How many of z are `value`; in runs so short that a counter of 16 bits suffices."""
+    count: Any = 0
+    for start in range(0, z.size, 4096):
+        part, here = z[start : start + 4096], np.uint16(0)
+        for j in range(part.size):
+            here += np.uint16(1) if part[j] == value else np.uint16(0)
+        count += np.int64(here)
+    return count
+
+
+@_kernel
+def take_tails(z: Any, escape: Any, wide: int, tails: Any) -> Any:
+    """tails[k] = z - escape of the k-th value that is at least escape; their number. tails: a vector longer
+    than z.
+    """
     k = np.uint64(0)
-    for i in range(z.size):
+    lanes = VECTOR_BYTES // z.itemsize
+    whole = z.size - z.size % lanes if wide else 0
+    for start in range(0, whole, lanes):
+        chosen = bits_reaching(z, np.uint64(start), np.uint64(escape))
+        take_chosen(z, np.uint64(start), chosen, np.uint64(escape), tails, k)
+        k += bit_count(chosen)
+    for i in range(whole, z.size):
         tails[k] = z[i] - escape
         k += np.uint64(z[i] >= escape)
     return k
 
 
 @_kernel
-def add_tails(tails: Any, escapes: int, bits: int, z: Any) -> None:
+def _add_tails(tails: Any, escapes: int, bits: int, wide: int, z: Any) -> None:
     """z += the next tail wherever the digit z, of `bits` bits, is the escape 2^bits - 1, which `escapes` are.
 
-    tails: one longer than `escapes`. Few escapes are looked for block by block; many are met without a
-    branch.
+    tails: one longer than `escapes`. Without `wide`, few escapes are looked for block by block and many are
+    met without a branch.
     """
     escape, shift = np.uint64((1 << bits) - 1), np.uint64(bits)
+    k = np.uint64(0)
+    lanes = VECTOR_BYTES // z.itemsize
+    whole = z.size - z.size % lanes if wide else 0
+    for start in range(0, whole, lanes):
+        chosen = bits_reaching(z, np.uint64(start), escape)
+        add_expanded(z, np.uint64(start), chosen, tails, k)
+        k += bit_count(chosen)
     few = escapes * 64 < z.size
     block = 32 if few else z.size
-    k = np.uint64(0)
-    for start in range(0, z.size, block):
+    for start in range(whole, z.size, block):
         stop = min(start + block, z.size)
         hits = np.uint8(1)
         if few:
@@ -244,10 +369,57 @@ def take_plane(values: Any, shift: Any, plane: Any) -> Any:
 
 
 @_kernel
-def add_plane(plane: Any, shift: Any, values: Any) -> None:
-    """values |= plane << shift. shift: of the type of values."""
-    for i in range(plane.size):
-        values[i] |= np.uint64(plane[i]) << shift
+def _join_planes(data: Any, planes: int, values: Any) -> None:
+    """values = the byte planes that follow each other in data, the lowest first; 0 without any."""
+    n = values.size
+    for i in range(n):
+        values[i] = data[i] if planes else np.uint8(0)
+    for p in range(1, planes):
+        plane = data[p * n : (p + 1) * n]
+        for i in range(n):
+            values[i] |= np.uint64(plane[i]) << np.uint64(8 * p)
+
+
+@_kernel
+def decode_groups(data: Any, sizes: Any, groups: Any, tails: Any, wide: int, z: Any) -> int:
+    """Fills z from the segments of its groups; 0, or what is wrong with them: 1 digits of another size, 2
+    digits not padded with zeros, 3 tails of another size.
+
+    data: uint8, the segments one after the other, and one byte more. sizes: int64, theirs. groups: int64[g,
+    3] of (elements, digit bits, tail planes), checked against z and the number of segments. tails: scratch,
+    of z's type and one longer than the largest group with two planes or more. wide: whether the processor
+    expands vectors.
+    """
+    at, part, start = 0, 0, 0
+    for g in range(groups.shape[0]):
+        elements, bits, planes = groups[g, 0], groups[g, 1], groups[g, 2]
+        group = z[start : start + elements]
+        start += elements
+        going_on = elements
+        if bits:
+            size = (elements * bits + 7) // 8
+            if sizes[part] != size:
+                return 1
+            used = elements * bits % 8
+            if used and data[at + size - 1] >> np.uint8(used):
+                return 2
+            going_on = _expand_digits(data[at : at + size], bits, group)
+            at += size
+            part += 1
+        for p in range(planes):
+            if sizes[part + p] != going_on:
+                return 3
+        if bits == 0:
+            _join_planes(data[at : at + planes * elements], planes, group)
+        elif planes == 1:
+            _add_tails(data[at : at + going_on + 1], going_on, bits, wide, group)
+        elif planes:
+            _join_planes(data[at : at + planes * going_on], planes, tails[:going_on])
+            tails[going_on] = 0
+            _add_tails(tails, going_on, bits, wide, group)
+        at += planes * going_on
+        part += planes
+    return 0
 
 
 @_kernel

@@ -96,6 +96,14 @@ class Kernel:
             return found
 
 
+@cache
+def processor_has(feature: str) -> bool:
+    """Whether this processor has a feature, by LLVM's name for it."""
+    import llvmlite.binding as llvm
+
+    return bool(llvm.get_host_cpu_features().get(feature))
+
+
 @contextmanager
 def watch_compilation(tell: Callable[[], None] | None) -> Iterator[None]:
     """Calls `tell` when a kernel has to be compiled meanwhile, which only a first run has to."""

@@ -17,7 +17,7 @@ from persona.merge.rules import MergeRules
 
 Array = npt.NDArray[Any]
 
-BLOCK: Final = 1024
+BLOCK: Final = 2048
 """Elements of a block, as `persona.merge.kernels` has it."""
 MAX_VALUES: Final = 1 << 16
 """Places for distinct magnitudes; three quarters of them are used."""

@@ -25,7 +25,7 @@ from numba.extending import intrinsic
 from persona.codec import elements
 from persona.merge.rules import Divide, Elect, Merge, Weigh
 
-BLOCK: Final = 1024
+BLOCK: Final = 2048
 
 # Codes as plain integers, which the compiler folds.
 BF16: Final = elements.BF16.code
@@ -83,6 +83,26 @@ def _as_bits(_context: Any, number: Any) -> Any:
     return uint32(float32), codegen
 
 
+@_intrinsic
+def _up(_context: Any, word: Any, count: Any) -> Any:
+    """word << count in 32 bits; left alone, numba shifts in 64."""
+
+    def codegen(_: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.shl(args[0], args[1])
+
+    return uint32(uint32, uint32), codegen
+
+
+@_intrinsic
+def _down(_context: Any, word: Any, count: Any) -> Any:
+    """word >> count in 32 bits."""
+
+    def codegen(_: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.lshr(args[0], args[1])
+
+    return uint32(uint32, uint32), codegen
+
+
 # One element. An element of 16 bits is kept in the upper half of a 32-bit word (`shift` is 16, else 0), so
 # that its order wraps around where it must, and a bf16 element is the binary32 number of its word.
 
@@ -96,7 +116,7 @@ def _mono(word: Any) -> Any:
 def _moved(mono: Any, z: Any, shift: Any) -> Any:
     """The word that lies unzigzag(z) steps from that of `mono`; for 16 bits the lower half is noise."""
     d = np.uint32(np.uint32(z >> np.uint32(1)) ^ np.uint32(np.uint32(0) - np.uint32(z & np.uint32(1))))
-    m = np.uint32(mono + np.uint32(d << shift))
+    m = np.uint32(mono + _up(d, shift))
     return np.uint32(m ^ np.uint32(~np.uint32(np.uint32(np.int32(m) >> np.int32(31)) & _MAGNITUDE)))
 
 
@@ -151,7 +171,7 @@ def _open_base(half: bool, shift: Any, base: Any, n: int, b: Any, mono: Any) -> 
     exponent = _EXPONENT_F16 if half else _EXPONENT
     bad = np.uint32(0)
     for i in range(n):
-        word = np.uint32(np.uint32(base[i]) << shift)
+        word = _up(np.uint32(base[i]), shift)
         strange = np.uint32(word & exponent) == exponent
         word = np.uint32(0) if strange else word
         bad = np.uint32(bad | (_TOP if strange else np.uint32(0)))
@@ -165,9 +185,22 @@ def _open_base(half: bool, shift: Any, base: Any, n: int, b: Any, mono: Any) -> 
 
 @_compiled
 def _open_term(
-    half: bool, shift: Any, b: Any, mono: Any, z: Any, n: int, cut: Any, alpha: Any, factor: Any, v: Any
+    half: bool,
+    shift: Any,
+    b: Any,
+    mono: Any,
+    z: Any,
+    n: int,
+    cut: Any,
+    alpha: Any,
+    factor: Any,
+    mass: bool,
+    v: Any,
+    e: Any,
 ) -> Any:
-    """v = factor · u of a block. The top bit tells whether t or α · u is not finite somewhere."""
+    """v = factor · u of a block, and e += v where `mass`. The top bit tells whether t or α · u is not finite
+    somewhere.
+    """
     bad = np.uint32(0)
     if half:
         for i in range(n):
@@ -177,13 +210,23 @@ def _open_term(
             v[i] = np.float32(factor * u)
             beyond = np.uint32(np.uint32(word & _MAGNITUDE) + np.uint32(0x04000000))
             bad = np.uint32(bad | np.uint32(beyond | _overflowing(np.float32(alpha * u))))
+        if mass:
+            _elect(_MASS, v, n, e)
         return bad
-    mask = np.uint32(np.uint32(0xFFFFFFFF) << shift)
-    for i in range(n):
-        t = np.float32(_as_float(np.uint32(_moved(mono[i], np.uint32(z[i]), shift) & mask)) - b[i])
-        u = t if np.uint32(_as_bits(t) & _MAGNITUDE) >= cut else _ZERO
-        v[i] = np.float32(factor * u)
-        bad = np.uint32(bad | np.uint32(_overflowing(t) | _overflowing(np.float32(alpha * u))))
+    mask = _up(np.uint32(0xFFFFFFFF), shift)
+    if mass:
+        for i in range(n):
+            t = np.float32(_as_float(np.uint32(_moved(mono[i], np.uint32(z[i]), shift) & mask)) - b[i])
+            u = t if np.uint32(_as_bits(t) & _MAGNITUDE) >= cut else _ZERO
+            v[i] = np.float32(factor * u)
+            e[i] = np.float32(e[i] + np.float32(factor * u))
+            bad = np.uint32(bad | np.uint32(_overflowing(t) | _overflowing(np.float32(alpha * u))))
+    else:
+        for i in range(n):
+            t = np.float32(_as_float(np.uint32(_moved(mono[i], np.uint32(z[i]), shift) & mask)) - b[i])
+            u = t if np.uint32(_as_bits(t) & _MAGNITUDE) >= cut else _ZERO
+            v[i] = np.float32(factor * u)
+            bad = np.uint32(bad | np.uint32(_overflowing(t) | _overflowing(np.float32(alpha * u))))
     return bad
 
 
@@ -221,21 +264,45 @@ def _decide(e: Any, n: int, tie: Any) -> Any:
 
 @_compiled
 def _gather(
-    elect: int, v: Any, s: Any, n: int, beta: Any, share: Any, total: Any, divisor: Any, count: Any
+    elect: int,
+    v: Any,
+    s: Any,
+    n: int,
+    beta: Any,
+    share: Any,
+    total: Any,
+    divisor: Any,
+    is_itself: bool,
+    z: Any,
+    lone: Any,
 ) -> None:
-    """Adds one term to Σw, D and |A|, with w = beta · v."""
+    """Adds one term to Σw and D, w = beta · v, and remembers the z of one that is itself at full strength."""
     if elect == _NONE:
         for i in range(n):
             w = np.float32(beta * v[i])
             total[i] = np.float32(total[i] + w)
             divisor[i] = np.float32(divisor[i] + (share if w != _ZERO else _ZERO))
-            count[i] = np.float32(count[i] + (_ONE if w != _ZERO else _ZERO))
+        if is_itself:
+            _choose(False, v, s, z, n, lone)
+    elif is_itself:
+        for i in range(n):
+            inside = np.float32(v[i] * s[i]) > _ZERO
+            total[i] = np.float32(total[i] + (np.float32(beta * v[i]) if inside else _ZERO))
+            divisor[i] = np.float32(divisor[i] + (share if inside else _ZERO))
+            lone[i] = np.uint32(z[i]) if inside else lone[i]
     else:
         for i in range(n):
             inside = np.float32(v[i] * s[i]) > _ZERO
             total[i] = np.float32(total[i] + (np.float32(beta * v[i]) if inside else _ZERO))
             divisor[i] = np.float32(divisor[i] + (share if inside else _ZERO))
-            count[i] = np.float32(count[i] + (_ONE if inside else _ZERO))
+
+
+@_compiled
+def _count_members(elect: int, v: Any, s: Any, n: int, beta: Any, count: Any) -> None:
+    """Adds one term to |A|."""
+    for i in range(n):
+        held = np.float32(beta * v[i]) != _ZERO if elect == _NONE else np.float32(v[i] * s[i]) > _ZERO
+        count[i] = np.float32(count[i] + (_ONE if held else _ZERO))
 
 
 @_compiled
@@ -315,7 +382,7 @@ def _choose(signed: bool, v: Any, s: Any, z: Any, n: int, lone: Any) -> None:
 def _close_lone(shift: Any, mono: Any, lone: Any, count: Any, n: int, result: Any) -> None:
     """The fine-tune's own bits where one term alone contributes, and is itself at full strength."""
     for i in range(n):
-        own = np.uint32(_moved(mono[i], lone[i], shift) >> shift)
+        own = _down(_moved(mono[i], lone[i], shift), shift)
         result[i] = own if (count[i] == _ONE) & (lone[i] != np.uint32(0)) else result[i]
 
 
@@ -338,7 +405,7 @@ def _tau(half: bool, shift: Any, word: Any, z: Any) -> Any:
     """(f's word, t) of one element."""
     if z == np.uint32(0):
         return word, _ZERO
-    after = np.uint32(_moved(_mono(word), z, shift) & np.uint32(np.uint32(0xFFFFFFFF) << shift))
+    after = np.uint32(_moved(_mono(word), z, shift) & _up(np.uint32(0xFFFFFFFF), shift))
     if not half:
         return after, np.float32(_as_float(after) - _as_float(word))
     if np.uint32(after & _EXPONENT_F16) == _EXPONENT_F16:
@@ -457,11 +524,13 @@ def merge_chunk(
     half, shift = dtype == F16, np.uint32(0 if dtype == F32 else 16)
     b, e, total, divisor, count, v = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4], scratch[5:]
     mono, lone, result = words[0], words[1], words[2]
-    strength, any_itself = _ZERO, False
+    strength, any_itself, alike = _ZERO, False, merge != _MAX
     for k in range(terms):
         strength = np.float32(strength + abs(alpha[k]))
         is_itself[k] = alpha[k] == _ONE and (add[k] or lam == _ONE)
         any_itself = any_itself or is_itself[k]
+        alike = alike and (add[k] or _share(alpha[k], divide) == _ONE)
+    members = divisor if alike else count  # |A|, which is D where every share is 1
     # A divisor beyond the finite numbers leaves no trace in the sums.
     always = _TOP if merge == _MEAN and not _is_finite(strength) else np.uint32(0)
     not_finite = 0
@@ -478,44 +547,52 @@ def merge_chunk(
             continue
         bad = np.uint32(always | _open_base(half, shift, base_n, n, b, mono))
         for row in range(1, 5):
-            _fill(scratch[row], n, _ZERO)
+            if row < 4 or not alike:
+                _fill(scratch[row], n, _ZERO)
         for j in range(actors):
             k = acting[j]
             z_k = z[k, start : start + n]
             cut = np.uint32(1) if add[k] else cuts[k]
             factor = _ONE if weigh == _AFTER and not add[k] else alpha[k]
-            bad = np.uint32(bad | _open_term(half, shift, b, mono, z_k, n, cut, alpha[k], factor, v[j]))
-            if not add[k]:
+            mass = elect == _MASS and not add[k]
+            term = _open_term(half, shift, b, mono, z_k, n, cut, alpha[k], factor, mass, v[j], e)
+            bad = np.uint32(bad | term)
+            if elect == _COUNT and not add[k]:
                 _elect(elect, v[j], n, e)
         if elect != _NONE:
             bad = np.uint32(bad | _decide(e, n, tie))
+        if any_itself:
+            _fill(lone, n, np.uint32(0))
         for j in range(actors):
             k = acting[j]
             beta = alpha[k] if weigh == _AFTER else _ONE
-            if not add[k]:
-                if merge == _MAX:
-                    _gather_largest(elect, v[j], e, n, beta, total, count)
-                else:
-                    _gather(elect, v[j], e, n, beta, _share(alpha[k], divide), total, divisor, count)
+            z_k = z[k, start : start + n]
+            if not add[k] and merge == _MAX:
+                _gather_largest(elect, v[j], e, n, beta, total, members)
+                if is_itself[k]:
+                    _choose(elect != _NONE, v[j], e, z_k, n, lone)
+            elif not add[k]:
+                share = _share(alpha[k], divide)
+                _gather(elect, v[j], e, n, beta, share, total, divisor, is_itself[k], z_k, lone)
+                if any_itself and not alike:
+                    _count_members(elect, v[j], e, n, beta, members)
         _scale(merge, divide, total, divisor, n, lam)
         for j in range(actors):
-            if add[acting[j]]:
-                _join(v[j], n, total, count)
+            k = acting[j]
+            if add[k]:
+                _join(v[j], n, total, members)
+                if is_itself[k]:
+                    _choose(False, v[j], e, z[k, start : start + n], n, lone)
         bad = np.uint32(bad | _close(half, shift, base_n, b, total, n, result))
         if any_itself:
-            _fill(lone, n, np.uint32(0))
-            for j in range(actors):
-                k = acting[j]
-                if is_itself[k]:
-                    _choose(elect != _NONE and not add[k], v[j], e, z[k, start : start + n], n, lone)
-            _close_lone(shift, mono, lone, count, n, result)
+            _close_lone(shift, mono, lone, members, n, result)
         if np.uint32(bad & _TOP) != np.uint32(0):
             for i in range(n):
-                word = np.uint32(np.uint32(base_n[i]) << shift)
+                word = _up(np.uint32(base_n[i]), shift)
                 word, strange = _coordinate(
                     half, shift, word, z[:, start + i], cuts, alpha, add, lam, tie, axes
                 )
-                result[i] = np.uint32(word >> shift)
+                result[i] = _down(word, shift)
                 not_finite += 1 if strange else 0
         _scatter(result, order_n, n, out)
     return not_finite
@@ -535,8 +612,10 @@ def sum_of_signs(
         _fill(e, n, _ZERO)
         for k in range(alpha.size):
             factor = _ONE if weigh == _AFTER else alpha[k]
-            _open_term(half, shift, b, mono, z[k, start : start + n], n, cuts[k], alpha[k], factor, v)
-            _elect(elect, v, n, e)
+            z_k = z[k, start : start + n]
+            _open_term(half, shift, b, mono, z_k, n, cuts[k], alpha[k], factor, elect == _MASS, v, e)
+            if elect == _COUNT:
+                _elect(elect, v, n, e)
         for i in range(n):
             signs += (1 if e[i] > _ZERO else 0) - (1 if e[i] < _ZERO else 0)
     return signs
@@ -548,7 +627,7 @@ def count_high(base: Any, z: Any, dtype: int, histogram: Any) -> None:
     half, shift = dtype == F16, np.uint32(0 if dtype == F32 else 16)
     for i in range(base.size):
         if z[i] != 0:
-            _, t = _tau(half, shift, np.uint32(np.uint32(base[i]) << shift), np.uint32(z[i]))
+            _, t = _tau(half, shift, _up(np.uint32(base[i]), shift), np.uint32(z[i]))
             bits = np.uint32(_as_bits(t) & _MAGNITUDE)
             histogram[bits >> np.uint32(16)] += 1 if bits else 0
 
@@ -559,7 +638,7 @@ def count_low(base: Any, z: Any, dtype: int, row_of: Any, histograms: Any) -> No
     half, shift = dtype == F16, np.uint32(0 if dtype == F32 else 16)
     for i in range(base.size):
         if z[i] != 0:
-            _, t = _tau(half, shift, np.uint32(np.uint32(base[i]) << shift), np.uint32(z[i]))
+            _, t = _tau(half, shift, _up(np.uint32(base[i]), shift), np.uint32(z[i]))
             bits = np.uint32(_as_bits(t) & _MAGNITUDE)
             row = row_of[bits >> np.uint32(16)]
             if row >= 0:
@@ -583,7 +662,7 @@ def count_values(base: Any, z: Any, dtype: int, keys: Any, counts: Any, chosen: 
             many += np.int64(z[i] != 0)
         for place in range(many):
             at = np.int64(chosen[place])
-            _, t = _tau(half, shift, np.uint32(np.uint32(base[at]) << shift), np.uint32(z[at]))
+            _, t = _tau(half, shift, _up(np.uint32(base[at]), shift), np.uint32(z[at]))
             bits = np.uint32(_as_bits(t) & _MAGNITUDE)
             if bits != np.uint32(0):
                 slot = np.int64(np.uint32(bits * np.uint32(2654435761)) >> np.uint32(12)) & mask

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from persona.codec import delta as delta_codec
 from persona.codec.delta import (
     MAX_GROUPS,
     Scratch,
@@ -25,15 +28,26 @@ SCRATCH = Scratch()
 
 
 def round_trip(base: Elements, after: Elements, dtype: str) -> Elements:
-    """`after` by way of segments as bytes; z in exponent order is checked on the way."""
-    encoded = encode_delta(base, after, dtype, SCRATCH)
-    order, sorted_base = np.empty(base.size, np.uint32), np.empty_like(base)
-    exponent_order(base, dtype, order, sorted_base)
-    z_sorted, out = np.empty_like(base), np.empty_like(base)
-    decode_delta(encoded.form, [segment.tobytes() for segment in encoded.segments], z_sorted)
-    assert (z_sorted == encoded.z[order]).all()
-    assert encoded.changed == np.count_nonzero(base != after)
-    restore(sorted_base, z_sorted, order, out)
+    """`after` by way of segments as bytes; z in exponent order is checked on the way.
+
+    Without vector instructions first, then as this processor has it: the same bytes.
+    """
+    before: list[bytes] = []
+    for wide in (0, delta_codec._wide()):
+        with mock.patch.object(delta_codec, "_wide", return_value=wide):
+            encoded = encode_delta(base, after, dtype, SCRATCH)
+            segments = [segment.tobytes() for segment in encoded.segments]
+            assert segments == (before or segments)
+            before = segments
+            order, sorted_base = np.empty(base.size, np.uint32), np.empty_like(base)
+            exponent_order(base, dtype, order, sorted_base)
+            z_sorted, out = np.empty_like(base), np.empty_like(base)
+            decode_delta(encoded.form, segments, z_sorted)
+            assert (sorted_base == base[order]).all()
+            assert (z_sorted == encoded.z[order]).all()
+            assert encoded.changed == np.count_nonzero(base != after)
+            restore(sorted_base, z_sorted, order, out)
+            assert (out == after).all()
     return out
 
 
@@ -85,6 +99,26 @@ def test_the_order_is_the_stable_sort_by_the_exponent_of_the_base() -> None:
         keys = base >> element.mantissa & (1 << element.exponent) - 1
         assert (order == np.argsort(keys, kind="stable")).all()
         assert (sorted_base == base[order]).all()
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F16", "F32"])
+@pytest.mark.parametrize("n", [4096, 4127, 20_000])
+@pytest.mark.parametrize("sigma", [1e-3, 1.0])
+def test_a_long_chunk_is_ordered_by_its_common_exponents(dtype: str, n: int, sigma: float) -> None:
+    element = of(dtype)
+    rng = np.random.default_rng(n)
+    values = rng.normal(0, sigma, n).astype(np.float32)
+    values[n // 2 : n // 2 + 100] = 0.0
+    bits = values.view(np.uint32) if dtype == "F32" else values.astype(np.float16).view(np.uint16)
+    if dtype == "BF16":
+        bits = (values.view(np.uint32) >> np.uint32(16)).astype(np.uint16)
+    exponent = bits >> element.mantissa & ((1 << element.exponent) - 1)
+    order, sorted_base = np.empty(n, np.uint32), np.empty_like(bits)
+    exponent_order(bits, dtype, order, sorted_base)
+    assert (order == np.argsort(exponent, kind="stable")).all()
+    assert (sorted_base == bits[order]).all()
+    after = bits ^ (rng.random(n) < 0.3).astype(bits.dtype) * bits.dtype.type(3)
+    assert (round_trip(bits, after, dtype) == after).all()
 
 
 def test_z_is_the_zigzag_of_the_distance_in_ulps() -> None:
