@@ -18,7 +18,7 @@ from persona.errors import PersonaError, Refused, SystemFault, UsageError
 from persona.history import moving, weights_state, worktree
 from persona.history.history import History
 from persona.history.materials import plan_of
-from persona.history.moving import FileMove, Target
+from persona.history.moving import FileMove
 from persona.history.results import CheckoutResult, DigestResult, Progress
 from persona.history.revisions import resolve
 from persona.objects.commit import Person
@@ -101,7 +101,7 @@ def _move(
     history: History, rev: str | None, branch: str | None, person: Person, options: Options, started: float
 ) -> CheckoutResult:
     if branch is not None:
-        target = Target(resolve(history, rev or "HEAD"), moving.check_new_branch(history, branch))
+        target = moving.new_branch(history, branch, resolve(history, rev or "HEAD"))
     else:
         assert rev is not None
         target = moving.target_of(history, rev)

@@ -15,11 +15,12 @@ from persona.errors import PersonaError, Refused, UnknownName, UsageError
 from persona.history import weights_state, worktree
 from persona.history.history import HEADS, TAGS, History, signature
 from persona.history.results import Head, SwitchResult
-from persona.history.revisions import branch_named, resolve
+from persona.history.revisions import MOVED, branch_named, resolve
 from persona.history.walk import walk
 from persona.objects.commit import Person
 from persona.objects.ids import abbreviate
 from persona.objects.names import check_ref_name
+from persona.store.refs import HEAD
 
 MOVE: Final = "move"
 """state/move: the commits that text files are on their way from and to, while they are."""
@@ -96,25 +97,53 @@ def take_back(history: History) -> None:
     state.remove()
 
 
-def check_new_branch(history: History, name: str) -> str:
-    """The full ref of a branch that is to be made; `Refused` when it exists."""
-    check_ref_name(name)
-    if history.store.refs.read(HEADS + name) is not None:
+def new_branch(history: History, name: str, id: str) -> Target:
+    """The branch that a command is to make at `id`, and HEAD's way there; `Refused` when it exists.
+
+    One that the same command made before it was cut short, with HEAD still where it was, is taken up.
+    """
+    ref = HEADS + check_ref_name(name)
+    if history.store.refs.read(ref) is not None and not _half_made(history, ref, id):
         raise Refused(f"a branch named {name} exists already; `persona switch {name}` goes there")
-    return HEADS + name
+    return Target(id, ref)
+
+
+def _half_made(history: History, ref: str, id: str) -> bool:
+    """Whether a branch was made at `id` by a command that was cut before HEAD went there."""
+    refs, head = history.store.refs, history.head()
+    name, made = ref.removeprefix(HEADS), refs.log(ref)
+    reasons = {_created(verb, head) for verb in ("checkout", "switch")}
+    if refs.read(ref) != id or head.branch == name or not made:
+        return False
+    if made[0].old is not None or made[0].why not in reasons:
+        return False
+    for entry in refs.log(HEAD):
+        if entry.time < made[0].time:
+            break
+        moved = MOVED.match(entry.why)
+        if moved is not None and name in moved.groups():
+            return moved[2] == name  # a line whose move never happened: HEAD is not there
+    return True
+
+
+def _created(verb: str, head: Head) -> str:
+    """Why a branch was made, as its reflog says."""
+    return f"{verb}: Created from {head.branch or head.id or 'nothing'}"
 
 
 def move_head(
     history: History, target: Target, person: Person, verb: str, *, create: bool = False
 ) -> list[str]:
-    """Moves HEAD, making the branch first where asked; returns notes about what it leaves."""
+    """Moves HEAD, making the branch first where asked (unless it is half made); returns notes about what it
+    leaves.
+    """
     refs = history.store.refs
     head = history.head()
     held = refs.head()
     who, when = signature(person)
     old = head.branch or head.id or "nothing"
-    if create and target.branch is not None:
-        why = f"branch: Created from {old}"
+    if create and target.branch is not None and refs.read(target.branch) is None:
+        why = _created(verb, head)
         refs.update(target.branch, target.id, expect=None, who=who, when=when, why=why)
     new = target.branch.removeprefix(HEADS) if target.branch else target.id
     notes = left_behind(history, head, target)
@@ -150,8 +179,7 @@ def switch(
 ) -> SwitchResult:
     """See `Repository.switch`."""
     if create is not None:
-        ref = check_new_branch(history, create)
-        goal = Target(resolve(history, target or "HEAD"), ref)
+        goal = new_branch(history, create, resolve(history, target or "HEAD"))
     elif target is None:
         if not detach:
             raise UsageError("switch where? Name a branch, or make one with -c NEW")

@@ -24,7 +24,8 @@ from persona.objects.ids import abbreviate, is_id
 from persona.store.reflog import Entry
 
 _SUFFIX: Final = re.compile(r"~(\d{0,9})(?!\d)|\^(\d{0,9})(?![\d{])|\^\{(commit)?\}", re.ASCII)
-_MOVED: Final = re.compile(r"(?:checkout|switch): moving from (\S+) to (\S+)")
+MOVED: Final = re.compile(r"(?:checkout|switch): moving from (\S+) to (\S+)")
+"""Why HEAD moved between branches, as its reflog says."""
 MAX_STEPS: Final = 10_000_000
 
 
@@ -266,7 +267,7 @@ def _current(history: History) -> str:
 def _before(history: History, count: int, text: str) -> str:
     """The branch or id that HEAD was at before its last `count` moves between branches."""
     for entry in history.store.refs.log("HEAD"):
-        if match := _MOVED.match(entry.why):
+        if match := MOVED.match(entry.why):
             count -= 1
             if count <= 0:
                 return match[1]

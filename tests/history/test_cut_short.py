@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from persona.errors import Refused
 from persona.history.repository import Repository
+from persona.history.results import Head
 from persona.store import files
 from tests.history.conftest import Bot, at, read_weights, same, write_model
 
@@ -124,6 +126,35 @@ def test_a_switch_cut_anywhere_leaves_no_edit_behind_and_keeps_those_of_the_user
         assert not repo.status().recipe_changed
 
     assert each_cut(ready.root, lambda repo: repo.switch("main~3", detach=True), check) > 5
+
+
+@pytest.mark.parametrize("command", ["checkout", "switch"])
+@pytest.mark.parametrize("start", ["HEAD", "main~3"])
+def test_a_branch_made_and_gone_to_cut_anywhere_can_be_made_again(
+    ready: Bot, command: str, start: str
+) -> None:
+    id = ready.repo.resolve(start)
+    ready.repo.switch(create="warm", author=at(70))  # and not the first of its name
+    ready.repo.switch("main", author=at(71))
+    ready.repo.delete_branch("warm", author=at(72))
+
+    def act(repo: Repository) -> None:
+        if command == "switch":
+            repo.switch(start, create="warm")
+        else:
+            repo.checkout(start, branch="warm")
+
+    def check(repo: Repository) -> None:
+        if repo.head().branch == "main":
+            act(repo)
+        assert repo.head() == Head("warm", id)
+        assert not repo.status().recipe_changed
+        assert repo.status().files_changed == ()
+        assert repo.switch("-", author=at(92)).branch == "main"
+        with pytest.raises(Refused, match="warm"):
+            act(repo)
+
+    assert each_cut(ready.root, act, check) > 5
 
 
 def test_a_commit_of_a_fine_tune_cut_anywhere_is_there_or_not(ready: Bot) -> None:

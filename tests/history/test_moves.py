@@ -90,6 +90,16 @@ def test_checkout_can_make_its_branch(grown: Bot) -> None:
         grown.repo.checkout(branch="warm", weights=False)
 
 
+def test_a_branch_that_was_made_on_its_own_is_not_made_again(grown: Bot) -> None:
+    grown.repo.create_branch("warm", "main", author=at(9))
+    with pytest.raises(Refused, match="persona switch warm"):
+        grown.repo.switch(create="warm", author=at(10))
+    grown.repo.switch(create="hot", author=at(10))
+    grown.repo.switch("main", author=at(10))
+    with pytest.raises(Refused, match="persona switch hot"):
+        grown.repo.checkout(branch="hot", weights=False, author=at(10))
+
+
 @pytest.mark.parametrize("way", ["checkout", "switch"])
 def test_edits_that_would_be_overwritten_stop_the_move_by_name(grown: Bot, way: str) -> None:
     grown.repo.create_branch("old", "HEAD~1", author=at(9))
