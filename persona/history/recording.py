@@ -1,17 +1,21 @@
 """Making a commit of the work tree: the recipe in canonical form and as text, and the files that differ from
 the base's.
 
-Order of writes: objects, then the ref through HEAD by compare-and-swap. Nothing else is touched.
+Order of writes: objects, then the ref through HEAD by compare-and-swap. Nothing else is touched, but for the
+edits that a `revert` brings: they are put into the work tree after the objects and before the ref, as a move
+that is taken back where the ref does not follow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from typing import Final
 
 from persona.errors import Refused, UsageError
 from persona.history import vectors, weights_state, worktree
 from persona.history.history import History, signature
+from persona.history.moving import FileMove
 from persona.history.recipe_text import RECIPE_FILE, decode, written_ids
 from persona.history.results import CommitResult, Kept, VectorChange
 from persona.history.trimming import density_of, kept_fraction, kept_terms
@@ -21,6 +25,7 @@ from persona.objects.recipe import Recipe, Term
 from persona.objects.tree import Tree
 from persona.store.transaction import Transaction
 
+NO_EDITS: Final[Mapping[str, bytes | None]] = {}
 NOTHING = "nothing to commit: recipe.toml and the text files are as in HEAD"
 
 
@@ -34,17 +39,19 @@ def record(
     imported: Mapping[str, VectorChange] | None = None,
     notes: tuple[str, ...] = (),
     verb: str = "commit",
+    edits: Mapping[str, bytes | None] = NO_EDITS,
 ) -> CommitResult:
     """Commits the work tree as it stands. The caller holds the work tree's lock.
 
-    `imported`: what an import in the same command knows of its vector, by name. Raises `Refused` when there
+    `imported`: what an import in the same command knows of its vector, by name. `edits`: what files of a work
+    tree that is as in HEAD are to hold in it and in the commit (None: removed). Raises `Refused` when there
     is nothing to commit, `InvalidInput` for a recipe that cannot be read, `UsageError` without a message.
     """
     head = history.head_commit()
     before = history.commit(head)
     write_whole_ids(history)
     with history.store.objects.transaction() as tx:
-        tree, recipe = put_tree(history, tx, history.files_of(head))
+        tree, recipe = put_tree(history, tx, history.files_of(head), edits)
         if tree == before.tree and not (amend or allow_empty):
             raise Refused(NOTHING)
         parents = before.parents if amend else (head,)
@@ -54,7 +61,12 @@ def record(
     who, when = signature(person)
     subject = text.split("\n", 1)[0]
     why = f"{verb}{' (amend)' if amend else ''}: {subject}"
+    move = FileMove(history.files_of(id), history.files_of(head), tuple(edits), id) if edits else None
+    if move:
+        move.apply(history)
     history.store.refs.advance(id, expect=head, who=who, when=when, why=why)
+    if move:
+        move.done(history)
     weights_state.adopt_commit(history, recipe, id)
     old = history.recipe_of(parents[0]) if parents else None
     changes = vector_changes(history, old, recipe, imported or {})
@@ -69,14 +81,19 @@ def record(
     )
 
 
-def put_tree(history: History, tx: Transaction, known: Mapping[str, str]) -> tuple[str, Recipe]:
-    """Puts the work tree's recipe, files and tree into `tx`; returns the tree's id and the recipe."""
-    text = worktree.read_recipe_text(history.root)
+def put_tree(
+    history: History, tx: Transaction, known: Mapping[str, str], edits: Mapping[str, bytes | None]
+) -> tuple[str, Recipe]:
+    """Puts the work tree's recipe, files and tree, as `edits` will leave them, into `tx`; returns the tree's
+    id and the recipe.
+    """
+    text = edits.get(RECIPE_FILE) or worktree.read_recipe_text(history.root)
     recipe = history.read_recipe(text)
     base_files = history.base(recipe.base).files
     files: dict[str, str | None] = {}
-    for path in worktree.tracked_paths(history.root, [*known, *base_files]):
-        data = text if path == RECIPE_FILE else worktree.read(history.root, path)
+    for path in worktree.tracked_paths(history.root, [*known, *base_files, *edits]):
+        data = edits[path] if path in edits else worktree.read(history.root, path)
+        data = text if path == RECIPE_FILE else data
         if data is None:
             if path in base_files:
                 files[path] = None

@@ -42,13 +42,15 @@ def revert(
             _refuse_edits(history)
         if id is None:
             default = f'Revert vector "{target}"\n'
-            _drop(history, target)
+            edits = _dropped(history, target)
         else:
             subject = history.commit(id).message.split("\n", 1)[0]
             default = f'Revert "{subject}"\n\nThis reverts commit {id}.\n'
-            _undo(history, id, mainline)
+            edits = _undone(history, id, mainline)
         if not no_commit:
-            return record(history, person, message if message is not None else default, verb="revert")
+            said = message if message is not None else default
+            return record(history, person, said, verb="revert", edits=edits)
+        worktree.apply(history, edits)
         head = history.head_commit()
         recipe = history.read_recipe(worktree.read_recipe_text(history.root))
         before = history.recipe_of(head)
@@ -97,7 +99,8 @@ def _revision(history: History, target: str) -> str | None:
     return id
 
 
-def _drop(history: History, name: str) -> None:
+def _dropped(history: History, name: str) -> dict[str, bytes | None]:
+    """What files hold without the vector."""
     from persona.history.recipe_edit import remove_term
 
     data = worktree.read_recipe_text(history.root)
@@ -105,12 +108,14 @@ def _drop(history: History, name: str) -> None:
         raise UnknownName(f"{RECIPE_FILE} has no vector named {name}; `persona vector ls` lists them")
     text = remove_term(decode(data), name)
     history.read_recipe(text.encode())
-    worktree.write(history, RECIPE_FILE, text.encode())
+    return {RECIPE_FILE: text.encode()}
 
 
-def _undo(history: History, id: str, mainline: int | None) -> None:
-    """Puts the work tree where the commit's change is taken back. Raises `Refused` before anything is
-    written.
+def _undone(history: History, id: str, mainline: int | None) -> dict[str, bytes | None]:
+    """What files hold, `recipe.toml` last, where the commit's change is taken back; None for one that goes.
+
+    Raises `Refused` for a conflict, for a file that was edited, and where nothing is left to do. A file that
+    is already as it has to be is no edit: the same command may have put it there before it was cut short.
     """
     parent = _parent(history, id, mainline)
     head = history.head_commit()
@@ -118,36 +123,30 @@ def _undo(history: History, id: str, mainline: int | None) -> None:
     old, new, ours = (history.files_of_tree(tree) for tree in trees)
     here = worktree.snapshot(history.root, {**old, **new, **ours})
     touched = [path for path in sorted({*old, *new}) if old.get(path) != new.get(path)]
-    edited = [path for path in touched if here.get(path) != ours.get(path)]
-    if edited:
-        raise Refused(f"{', '.join(edited)}: edited and not committed; commit or `persona restore` first")
-    target: dict[str, str] = {}
+    touched.sort(key=lambda path: path == RECIPE_FILE)
     conflicts: list[str] = []
+    target: dict[str, bytes | None] = {}
     for path in touched:
-        if path == RECIPE_FILE:
-            continue
-        if ours.get(path) not in (new.get(path), old.get(path)):
-            conflicts.append(f"{path}: changed again since")
-        elif path in old:
-            target[path] = old[path]
-    text: bytes | None = None
-    if RECIPE_FILE in touched:
-        if ours.get(RECIPE_FILE) == new.get(RECIPE_FILE):
-            text = history.blob(old[RECIPE_FILE])
-        else:
+        if path == RECIPE_FILE and ours.get(path) != new.get(path):
             recipes = [history.recipe(tree.recipe) for tree in trees]
-            text = _merged_text(history, recipes, conflicts)
+            target[path] = _merged_text(history, recipes, conflicts)
+        elif ours.get(path) not in (new.get(path), old.get(path)):
+            conflicts.append(f"{path}: changed again since")
+        else:
+            target[path] = history.blob(old[path]) if path in old else None
     if conflicts:
         listed = "\n".join(f"  {line}" for line in conflicts)
         raise Refused(
             f"{abbreviate(id)} cannot be reverted, for what it changed was changed again:\n{listed}"
         )
-    paths = [path for path in touched if path != RECIPE_FILE]
-    changed = worktree.put(history, target, here, paths)
-    if text is not None and text != worktree.read_recipe_text(history.root):
-        worktree.write(history, RECIPE_FILE, text)
-    elif not changed:
+    ids = {path: None if data is None else worktree.blob_id(data) for path, data in target.items()}
+    edited = sorted(path for path in touched if here.get(path) not in (ours.get(path), ids[path]))
+    if edited:
+        raise Refused(f"{', '.join(edited)}: edited and not committed; commit or `persona restore` first")
+    edits = {path: data for path, data in target.items() if here.get(path) != ids[path]}
+    if not edits:
         raise Refused(f"nothing to revert: what {abbreviate(id)} changed is undone already")
+    return edits
 
 
 def _parent(history: History, id: str, mainline: int | None) -> str:

@@ -115,17 +115,24 @@ def put(
 ) -> list[str]:
     """Makes `paths` as they are in `target` (absent: removed) where `current` differs; returns them."""
     changed = [path for path in paths if target.get(path) != current.get(path)]
-    # Everything is read before anything is written: a damaged blob changes no file, nor does a directory that
-    # was replaced by a link, through which files elsewhere would be written or removed.
-    for path in changed:
+    # Everything is read before anything is written: a damaged blob changes no file.
+    apply(history, {path: history.blob(target[path]) if path in target else None for path in changed})
+    return changed
+
+
+def apply(history: History, edits: Mapping[str, bytes | None]) -> None:
+    """Makes tracked files hold these bytes (None: removed), in this order.
+
+    A directory that was replaced by a link, through which files elsewhere would be written or removed, is
+    found before anything is changed.
+    """
+    for path in edits:
         files.check_directories(history.root, *check_file_path(path).split("/")[:-1])
-    contents = {path: history.blob(target[path]) for path in changed if path in target}
-    for path in changed:
-        if path in contents:
-            write(history, path, contents[path])
+    for path, data in edits.items():
+        if data is not None:
+            write(history, path, data)
         else:
             remove(history, path)
-    return changed
 
 
 def _below(root: Path, folder: str) -> list[str]:

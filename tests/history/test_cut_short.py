@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,49 @@ def test_a_branch_made_and_gone_to_cut_anywhere_can_be_made_again(
             act(repo)
 
     assert each_cut(ready.root, act, check) > 5
+
+
+@pytest.fixture
+def patterned(grown: Bot) -> Bot:
+    """A last commit that brings a vector's pattern, drops a template and changes the recipe."""
+    (grown.root / "chat_template.jinja").unlink()
+    (grown.root / "graph").mkdir()
+    (grown.root / "graph" / "listening.md").write_text("listen\n")
+    grown.repo.set_term("listening", alpha="0.3")
+    grown.commit()
+    return grown
+
+
+@pytest.mark.parametrize("target", ["HEAD", "listening"])
+def test_a_revert_cut_anywhere_is_there_or_leaves_no_edit(patterned: Bot, target: str) -> None:
+    before = patterned.repo.resolve("HEAD")
+    wanted = patterned.repo.digest("HEAD~1").weights if target == "HEAD" else None
+
+    def check(repo: Repository) -> None:
+        if repo.resolve("HEAD") == before:
+            repo.revert(target, author=at(92))
+        assert repo.resolve("HEAD~1") == before
+        assert ("listening" in repo.entry().recipe.vectors) is (target == "HEAD")
+        assert wanted in (None, repo.digest().weights)
+        repo.switch(create="clean")  # with what a cut left taken back
+        assert not repo.status().recipe_changed
+        assert repo.status().files_changed == ()
+
+    assert each_cut(patterned.root, lambda repo: repo.revert(target), check) > 10
+
+
+def test_a_revert_without_a_commit_cut_anywhere_can_be_done_again(patterned: Bot) -> None:
+    def act(repo: Repository) -> None:
+        repo.revert("HEAD", no_commit=True)
+
+    def check(repo: Repository) -> None:
+        with suppress(Refused):  # undone already
+            act(repo)
+        assert repo.diff("HEAD~1").empty
+        with pytest.raises(Refused, match="undone already"):
+            act(repo)
+
+    assert each_cut(patterned.root, act, check) > 5
 
 
 def test_a_commit_of_a_fine_tune_cut_anywhere_is_there_or_not(ready: Bot) -> None:
