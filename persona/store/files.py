@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 import sys
 import threading
@@ -271,7 +270,7 @@ class Output:
     @classmethod
     def create(cls, directory: Path, *, prefix: str, size: int | None = None) -> Output:
         """A new file `<prefix>-<random>` in `directory`; `size` sets its length in bytes from the start."""
-        path = directory / f"{prefix}-{os.getpid()}-{secrets.token_hex(8)}"
+        path = directory / f"{prefix}-{os.getpid()}-{os.urandom(8).hex()}"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             fd = calls.open(path, flags)

@@ -58,6 +58,7 @@ def run(command: Sequence[str | Path], *, cwd: Path | None = None) -> Run:
         "GIT_CONFIG_NOSYSTEM": "1",
         "HF_HUB_OFFLINE": "1",
     }
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # everybody's byte code is on disk after the warm-up
     environment |= {"PERSONA_AUTHOR_NAME": "bench", "PERSONA_AUTHOR_EMAIL": "bench@example.org"}
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         started = time.perf_counter()
