@@ -36,6 +36,8 @@ SETTINGS = {
     "user.name": "who commits",
     "user.email": "who commits",
     "commit.checkout": "true: every commit computes the weights at once",
+    "merge.preset": "the preset that init writes into recipe.toml",
+    "merge.density": "the density that init writes into recipe.toml",
     "checkout.device": "where checkout computes",
     "checkout.threads": "how many threads checkout uses",
     "checkout.max-shard-size": "how large checkout's files get",
@@ -158,7 +160,10 @@ def setting_values(
     ctx: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem[str]]:
     """Of `config KEY`: what the key may hold, where that is a choice."""
-    values = _VALUES.get(str(ctx.params.get("key")), ())
+    from persona.objects.rules import CHOICES, PRESETS
+
+    rules = {f"merge.{axis}": tuple(choices) for axis, choices in ({"preset": PRESETS} | CHOICES).items()}
+    values = (_VALUES | rules).get(str(ctx.params.get("key")), ())
     return _matching(((value, "") for value in values), incomplete)
 
 

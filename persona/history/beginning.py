@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from persona.errors import InvalidInput, Refused, UsageError
 from persona.history import worktree
+from persona.history.config import Config
 from persona.history.history import BASES, History, signature
 from persona.history.recipe_text import RECIPE_FILE, first_text
 from persona.history.results import CommitResult
@@ -19,7 +20,7 @@ from persona.limits import MAX_TEXT_FILE_BYTES
 from persona.objects.commit import Commit, Person
 from persona.objects.names import check_ref_name
 from persona.objects.recipe import Recipe
-from persona.objects.rules import Rules
+from persona.objects.rules import AXES, Rules
 from persona.objects.tree import Tree
 from persona.store.files import remove_tree
 from persona.store.store import Store
@@ -35,12 +36,14 @@ def init(
     base: Path | None,
     name: str | None,
     person: Person,
+    config: Config,
     *,
     chunk: int,
     threads: int | None,
     progress: Progress | None,
 ) -> CommitResult:
     """See `Repository.init`."""
+    rules = default_rules(config)
     in_place = base is None
     source = root if base is None else base
     if in_place and not source.is_dir():
@@ -48,15 +51,14 @@ def init(
     base_name = check_ref_name(name) if name is not None else default_base_name(source)
     with Checkpoint.open(source) as checkpoint:
         store, made_now = _fresh_store(root)
-        from persona.history.config import Config
-
-        history = History(store, Config(store.config_path))
+        history = History(store, config)
         try:
             with store.shared(), store.worktree_lock():
                 return _first_commit(
                     history,
                     checkpoint,
                     base_name,
+                    rules,
                     person,
                     in_place,
                     chunk=chunk,
@@ -87,6 +89,18 @@ def default_base_name(path: Path) -> str:
         raise UsageError(f"{path} gives no name for the base; name it with --name NAME") from None
 
 
+def default_rules(config: Config) -> Rules:
+    """The merge rules that a first recipe has: what `merge.…` of the config says, else the preset's own.
+
+    Raises `InvalidInput` that names the setting.
+    """
+    given = {axis: value for axis in AXES if (value := config.get(f"merge.{axis}")) is not None}
+    try:
+        return Rules.of(config.get("merge.preset") or "ties", **given)
+    except InvalidInput as error:
+        raise InvalidInput(f"config merge.{error.message}") from None
+
+
 def _fresh_store(root: Path) -> tuple[Store, bool]:
     """A new store, or one whose init was cut short before its first commit."""
     try:
@@ -102,6 +116,7 @@ def _first_commit(
     history: History,
     checkpoint: Checkpoint,
     name: str,
+    rules: Rules,
     person: Person,
     in_place: bool,
     *,
@@ -117,13 +132,13 @@ def _first_commit(
         for path, place in checkpoint.text_files.items()
         if path != RECIPE_FILE
     }
-    text = first_text(name).encode()
+    text = first_text(name, rules).encode()
     if not in_place:
         _refuse_overwriting(history.root, {**contents, RECIPE_FILE: text})
     with history.store.objects.transaction() as tx:
         blobs = {path: tx.put("blob", content) for path, content in contents.items()}
         base, base_id = import_base(tx, checkpoint, blobs, chunk=chunk, threads=threads, progress=progress)
-        recipe = Recipe.of(base_id, (), Rules.of("ties", density="1"))
+        recipe = Recipe.of(base_id, (), rules)
         tree = Tree(tx.put("recipe", recipe.encode()), {RECIPE_FILE: tx.put("blob", text)})
         message = f"Begin with {name}\n"
         id = tx.put("commit", Commit(tx.put("tree", tree.encode()), (), person, person, message).encode())

@@ -34,9 +34,15 @@ class _Number(str):
     __slots__ = ()
 
 
-def first_text(base: str) -> str:
-    """The recipe text of a repository's first commit: the base alone."""
-    return f'base = {toml_string(base)}\n\n[merge]\npreset = "ties"\ndensity = 1.0\n'
+def first_text(base: str, rules: Rules) -> str:
+    """The recipe text of a repository's first commit: the base alone, the density in words."""
+    axes = {"density": rules.density, **rules.changed_axes()}
+    lines = [f"{axis} = {_toml_axis(axis, value)}" for axis, value in axes.items() if value is not None]
+    return "\n".join([f"base = {toml_string(base)}", "", "[merge]", f'preset = "{rules.preset}"', *lines, ""])
+
+
+def _toml_axis(axis: str, value: str) -> str:
+    return toml_string(value) if axis in CHOICES else toml_number(value)
 
 
 def toml_string(text: str) -> str:

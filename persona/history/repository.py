@@ -48,7 +48,8 @@ class Repository(Questions):
         threads: int | None = None,
         progress: Progress | None = None,
     ) -> CommitResult:
-        """Makes a repository at `path` and its first commit: the base alone, on `main`, density 1.
+        """Makes a repository at `path` and its first commit: the base alone, on `main`, with the merge rules
+        of the user's config (`merge.preset`, `merge.density`, …), by default TIES at density 1.
 
         Without `base`, `path` is a model directory: that model is the base, its weights the clean work tree.
         `name` is the base's name, by default its directory's. Raises `InvalidInput` for a checkpoint that
@@ -63,6 +64,7 @@ class Repository(Questions):
             _optional(base),
             name,
             identity.person(config, author),
+            config,
             chunk=chunk,
             threads=threads,
             progress=progress,

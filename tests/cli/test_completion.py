@@ -113,6 +113,7 @@ def test_revisions_are_offered_where_one_is_asked_for(named: CommandLine, line: 
         ("config commit.", ["commit.checkout"]),
         ("config commit.checkout ", ["true", "false"]),
         ("config user.name ", []),
+        ("config merge.preset pa", ["paper"]),
         ("checkout --no-w", ["--no-weights"]),
         ("checko", ["checkout"]),
         ("rev", ["revert", "rev-parse"]),

@@ -261,6 +261,25 @@ def test_checkout_takes_its_defaults_from_the_settings(grown: CommandLine) -> No
     assert "checkout.threads" in grown.refused(4, "checkout")
 
 
+def test_a_repository_begins_with_the_merge_rules_of_the_settings(
+    outside: CommandLine, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(models / "settings"))
+    for key, value in {"preset": "paper", "density": "0.3", "merge": "sum"}.items():
+        outside.ok("config", "--global", f"merge.{key}", value)
+    outside.ok("init", "bot", "--base", "base")
+    bot = CommandLine(models / "bot")
+    written = '[merge]\npreset = "paper"\ndensity = 0.3\nmerge = "sum"\n'
+    assert (bot.directory / "recipe.toml").read_text() == f'base = "base"\n\n{written}'
+    rules = bot.json("log")[0]["recipe"]["rules"]
+    assert (rules["preset"], rules["density"], rules["merge"]) == ("paper", 0.3, "sum")
+    assert bot.json("status")["recipe_changed"] is False
+    outside.ok("config", "--global", "merge.density", "2")
+    assert outside.refused(4, "init", "other", "--base", "base").startswith("config merge.density: ")
+    assert not (models / "other").exists()
+    assert "nothing to commit" in bot.refused(1, "commit", "-m", "x")
+
+
 def test_plumbing(grown: CommandLine) -> None:
     id = grown.ok("rev-parse", "HEAD").strip()
     assert re.fullmatch(FULL_ID, id)

@@ -13,6 +13,7 @@ from persona.errors import InvalidInput, Refused, UnknownName
 from persona.history import recipe_edit
 from persona.history.recipe_text import first_text, line_of, parse
 from persona.objects.recipe import Recipe
+from persona.objects.rules import PRESETS, Rules
 
 TEXT = """\
 # a bot
@@ -179,8 +180,16 @@ def test_edits_work_however_the_tables_are_written(text: str) -> None:
 @given(st.text(st.characters(exclude_categories=["C"]), min_size=1, max_size=20))
 def test_any_base_name_can_be_written(name: str) -> None:
     seen = []
-    parse(first_text(name).encode(), base=lambda text: seen.append(text) or "1" * 64, vector=str)
+    text = first_text(name, Rules.of())
+    parse(text.encode(), base=lambda text: seen.append(text) or "1" * 64, vector=str)
     assert seen == [name]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("axes", [{}, {"lambda": "-0.5", "merge": "max"}])
+def test_any_rules_can_be_written(preset: str, axes: dict[str, str]) -> None:
+    rules = Rules.of(preset, **axes)
+    assert read(first_text("b", rules)).rules == rules
 
 
 STYLES = [
