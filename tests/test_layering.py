@@ -330,11 +330,11 @@ def test_the_library_never_prints_prompts_exits_or_reads_the_environment() -> No
 
 RUN = """
 import json, sys
-from persona.cli.main import main
+from persona.cli.main import cli
 sys.argv = ["persona", *sys.argv[1:]]
 code = 0
 try:
-    main()
+    cli.main()
 except SystemExit as stop:
     code = stop.code or 0
 sys.stdout.flush()

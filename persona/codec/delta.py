@@ -137,11 +137,9 @@ def decode_delta(form: int, segments: Sequence[Any], z_sorted: Elements) -> None
         raise IntegrityError(
             f"storage form {form:#x} holds {element.name}, not elements of {z_sorted.itemsize} bytes"
         )
-    parts = [segment_bytes(segment) for segment in segments]
-    groups = _parse_groups(parts, z_sorted.size, element)
-    sizes = np.array([part.size for part in parts[1:]], np.int64)
-    pieces: list[Any] = [*parts[1:], b"\0"]
-    data = np.frombuffer(b"".join(pieces), np.uint8)
+    groups = _parse_groups(segments, z_sorted.size, element)
+    sizes = np.array([memoryview(segment).nbytes for segment in segments[1:]], np.int64)
+    data = np.frombuffer(b"".join([*segments[1:], b"\0"]), np.uint8)
     most = max((group[0] for group in groups if group[1] and group[2] > 1), default=0)
     tails = np.empty(most + 1, element.uint)
     table = np.array(groups, np.int64).reshape(-1, 3)
@@ -243,11 +241,12 @@ def _pack(
     return segments
 
 
-def _parse_groups(parts: list[Bytes], n: int, element: ElementType) -> list[tuple[int, int, int]]:
+def _parse_groups(segments: Sequence[Any], n: int, element: ElementType) -> list[tuple[int, int, int]]:
     """(elements, digit bits, tail planes) of each group, checked against n and the number of segments."""
-    if not parts or parts[0].size % GROUP.itemsize or parts[0].size > MAX_GROUPS * GROUP.itemsize:
+    first = segment_bytes(segments[0]) if segments else np.empty(1, np.uint8)
+    if first.size % GROUP.itemsize or first.size > MAX_GROUPS * GROUP.itemsize:
         raise IntegrityError("a vector chunk does not begin with its groups")
-    groups = parts[0].view(GROUP).tolist()
+    groups = first.view(GROUP).tolist()
     expected = 1
     for elements, bits, planes, zero in groups:
         if elements == 0 or bits not in _DIGIT_BITS or planes > element.nbytes or zero:
@@ -257,6 +256,6 @@ def _parse_groups(parts: list[Bytes], n: int, element: ElementType) -> list[tupl
         expected += (bits > 0) + planes
     if sum(group[0] for group in groups) != n:
         raise IntegrityError(f"the groups of a vector chunk of {n} elements hold {sum(g[0] for g in groups)}")
-    if expected != len(parts):
-        raise IntegrityError(f"a vector chunk has {len(parts)} segments where its groups name {expected}")
+    if expected != len(segments):
+        raise IntegrityError(f"a vector chunk has {len(segments)} segments where its groups name {expected}")
     return [(elements, bits, planes) for elements, bits, planes, _ in groups]

@@ -258,22 +258,32 @@ class ObjectStore:
             files.close(fd)
         return records.parse_header(head, str(path))
 
-    def copies(self, id: str) -> Iterator[Copy]:
-        """Every place that claims to hold the object; packs that appeared since the last look come last."""
+    def copies(self, id: str, kind: str | None = None) -> Iterator[Copy]:
+        """Every place that claims to hold the object; packs that appeared since the last look come last.
+
+        Bulk kinds are looked for in the packs first: a file for each of them would be asked for in vain.
+        """
         if not is_id(id):
             raise IntegrityError(f"{id!r:.80} is not an object id")
-        try:
-            path = self._loose_path(id)
-            if os.path.lexists(path):
-                yield Copy(path, None, None)
-        except IntegrityError:
-            pass
+        bulk = kind in BULK_KINDS
+        if not bulk:
+            yield from self._loose_copies(id)
         seen = self.open_packs()
         yield from self._packed_copies(seen, id)
+        if bulk:
+            yield from self._loose_copies(id)
         self.refresh()
         yield from self._packed_copies(
             {name: one for name, one in self.open_packs().items() if name not in seen}, id
         )
+
+    def _loose_copies(self, id: str) -> Iterator[Copy]:
+        try:
+            path = self._loose_path(id)
+        except IntegrityError:
+            return
+        if os.path.lexists(path):
+            yield Copy(path, None, None)
 
     def _packed_copies(self, packs: dict[str, Pack], id: str) -> Iterator[Copy]:
         for one in packs.values():
@@ -286,7 +296,7 @@ class ObjectStore:
 
     def _first_intact(self, id: str, kind: str | None, read: Callable[[Copy], _T]) -> _T:
         failure: PersonaError | None = None
-        for copy in self.copies(id):
+        for copy in self.copies(id, kind):
             try:
                 return read(copy)
             except PersonaError as error:

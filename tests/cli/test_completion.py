@@ -223,8 +223,8 @@ def test_an_instruction_that_is_unknown_is_refused_in_silence(named: CommandLine
 def test_completing_imports_nothing_heavy(named: CommandLine, line: str) -> None:
     code = (
         "import sys\n"
-        "from persona.cli.main import main\n"
-        "try: main()\n"
+        "from persona.cli.main import cli\n"
+        "try: cli.main()\n"
         "except SystemExit: pass\n"
         "print(sorted({name.split('.')[0] for name in sys.modules}), file=sys.stderr)\n"
         "print([name for name in sys.modules if name.startswith('persona.cli.commands.')], file=sys.stderr)"

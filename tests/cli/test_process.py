@@ -47,8 +47,8 @@ def test_looking_imports_nothing_heavy(grown: CommandLine) -> None:
         ["branch", "-v"],
     ):
         code = f"import sys; sys.argv[1:] = {words!r}\n" + (
-            "from persona.cli.main import main\n"
-            "try: main()\n"
+            "from persona.cli.main import cli\n"
+            "try: cli.main()\n"
             "except SystemExit: pass\n"
             "print(sorted({name.split('.')[0] for name in sys.modules}), file=sys.stderr)"
         )
@@ -67,8 +67,8 @@ def test_looking_imports_nothing_heavy(grown: CommandLine) -> None:
 def test_one_command_loads_one_command(grown: CommandLine) -> None:
     code = (
         "import sys; sys.argv[1:] = ['rev-parse', 'HEAD']\n"
-        "from persona.cli.main import main\n"
-        "try: main()\n"
+        "from persona.cli.main import cli\n"
+        "try: cli.main()\n"
         "except SystemExit: pass\n"
         "print([name for name in sys.modules if name.startswith('persona.cli.commands.')])"
     )
