@@ -22,6 +22,7 @@ from persona.history.loading import Options, built, chosen
 from persona.history.materials import plan_of
 from persona.history.results import LiveResult, RecipeView
 from persona.history.views import recipe_view
+from persona.merge.kept import Kept
 from persona.merge.live import (
     Filler,
     Slot,
@@ -62,6 +63,7 @@ class LiveModel:
         options: Options,
         is_closed: Callable[[], bool],
         filled: Mapping[str, tuple[str, Tensor]],
+        kept: Kept,
     ) -> None:
         """`filled`: name → (key, tensor) of tensors that hold the bytes of that key already; a parameter that
         lies in the same memory does too.
@@ -71,6 +73,7 @@ class LiveModel:
         self._options = options
         self._is_closed = is_closed
         self._filler = Filler()
+        self._kept = kept
         self._keys: dict[str, str] = {}
         self._stamps: dict[str, Stamp] = {}
         self._holds: Holding | None = None
@@ -304,7 +307,7 @@ class LiveModel:
 
         if changed:
             threads, progress = self._options.threads, self._options.progress
-            merger = merger_of(plan, changed, threads=threads, progress=progress)
+            merger = merger_of(plan, changed, self._kept, threads=threads, progress=progress)
             self._target = target
             self._gate.shut = self._half_done_words()
             for tensor in changed:
@@ -348,13 +351,16 @@ def live(
     history: History, model: Any, rev: str | None, options: Options, is_closed: Callable[[], bool]
 ) -> LiveModel:
     """See `Repository.live`."""
+    if type(options.cache) is not int or options.cache < 0:
+        raise UsageError(f"cache is a number of bytes, not {options.cache!r:.60}")
+    kept = Kept(options.cache)
     revision, recipe = chosen(history, rev)
     filled: dict[str, tuple[str, Tensor]] = {}
     if model is None:
-        model, filled = built(history, rev, plan_of(history, recipe), options, {})
+        model, filled = built(history, rev, plan_of(history, recipe), options, {}, kept)
     elif not hasattr(model, "register_forward_pre_hook"):
         raise UsageError(f"live takes a model, such as repo.load gives, not {type(model).__name__}")
-    return LiveModel(history, model, recipe, revision, options, is_closed, filled)
+    return LiveModel(history, model, recipe, revision, options, is_closed, filled, kept)
 
 
 def _gate(model: Any, owner: LiveModel) -> Gate:

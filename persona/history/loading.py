@@ -18,6 +18,7 @@ from persona.history.materials import plan_of
 from persona.history.results import Progress
 from persona.history.revisions import resolve
 from persona.limits import MAX_CONFIG_BYTES
+from persona.merge.kept import Kept
 from persona.merge.live import Filler, Tensor, build, merger_of, new_slots
 from persona.merge.plan import Plan
 from persona.objects.ids import abbreviate
@@ -32,11 +33,12 @@ GENERATION_CONFIG: Final = "generation_config.json"
 
 @dataclass(frozen=True)
 class Options:
-    """How weights are computed; see `Repository.load`."""
+    """How weights are computed; see `Repository.load` and `Repository.live`. `cache` in bytes."""
 
     threads: int | None = None
     allow_nonfinite: bool = False
     progress: Progress | None = None
+    cache: int = 0
 
 
 def load(history: History, rev: str | None, options: Options, more: Mapping[str, Any]) -> PreTrainedModel:
@@ -57,7 +59,12 @@ def chosen(history: History, rev: str | None) -> tuple[str | None, Recipe]:
 
 
 def built(
-    history: History, rev: str | None, plan: Plan, options: Options, more: Mapping[str, Any]
+    history: History,
+    rev: str | None,
+    plan: Plan,
+    options: Options,
+    more: Mapping[str, Any],
+    kept: Kept | None = None,
 ) -> tuple[PreTrainedModel, dict[str, tuple[str, Tensor]]]:
     """A new model with the weights of a plan and the config of a revision, or of the work tree; and name →
     (key, tensor).
@@ -73,7 +80,7 @@ def built(
     tensors, slots = new_slots(plan.base.tensors)
     told = (lambda spec, count: None) if options.allow_nonfinite else None
     whole, threads, progress = list(plan.tensors), options.threads, options.progress
-    merger = merger_of(plan, whole, threads=threads, progress=progress)
+    merger = merger_of(plan, whole, kept, threads=threads, progress=progress)
     filling = Filler().fill(merger, whole, slots, threads=threads, progress=progress, not_finite=told)
     with closing(filling):
         filled = {tensor.spec.name: (tensor.key, tensors[tensor.spec.name]) for tensor, _ in filling}

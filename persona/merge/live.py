@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from persona.errors import InvalidInput
 from persona.merge.chunks import UINT
 from persona.merge.cutoffs import cutoffs
+from persona.merge.kept import KeepingMerger, Kept
 from persona.merge.pipeline import Progress, first_run, in_order, thread_count
 from persona.merge.plan import Plan, TensorPlan
 from persona.merge.stream import Merger, affordable
@@ -165,12 +166,18 @@ def digest_of(slots: Mapping[str, Slot], threads: int | None = None) -> str:
 
 
 def merger_of(
-    plan: Plan, tensors: list[TensorPlan], *, threads: int | None = None, progress: Progress | None = None
+    plan: Plan,
+    tensors: list[TensorPlan],
+    kept: Kept | None = None,
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
 ) -> Merger:
     """What computes these tensors of a plan, their cut-offs found; nothing is written yet."""
     workers = affordable(plan, tensors, thread_count(threads))
     with first_run(progress):
-        return Merger(plan, cutoffs(plan, tensors, threads=workers, progress=progress))
+        cuts = cutoffs(plan, tensors, threads=workers, progress=progress)
+    return KeepingMerger(plan, cuts, kept) if kept is not None and kept.limit else Merger(plan, cuts)
 
 
 class Filler:

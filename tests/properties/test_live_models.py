@@ -158,18 +158,20 @@ CHANGES = st.one_of(
 )
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("dtype", "cache"), [(dtype, cache) for dtype in DTYPES for cache in (0, 20_000, 1 << 20)]
+)
 def test_any_changes_leave_the_weights_of_the_recipe_that_they_make(
-    begin: Callable[..., Bot], dtype: str
+    begin: Callable[..., Bot], dtype: str, cache: int
 ) -> None:
     bot = begin(dtype=dtype, tied=dtype == "BF16")
     for seed, name in enumerate(("one", "two", "three")):
         bot.tune(name, seed, LAYER if name == "three" else "")
         bot.run.ok("commit", f"../{name}", "-m", name)
     with persona.open(bot.root) as repo:
-        live = repo.live(repo.load("main"), "main")
+        live = repo.live(repo.load("main"), "main", cache=cache)
 
-        @settings(max_examples=10)
+        @settings(max_examples=6)
         @given(st.lists(CHANGES, min_size=1, max_size=6))
         def check(changes: list[tuple[str, str, str]]) -> None:
             live.checkout("main")
@@ -531,6 +533,29 @@ def test_damage_in_the_store_ends_half_done_and_is_healed_to_the_bit(
     pack.write_bytes(whole)
     live.abort()
     assert same(bits(live.model), before)
+
+
+def test_what_is_kept_in_memory_is_not_read_again(repo: Repository) -> None:
+    live = repo.live(rev="HEAD", cache=1 << 20)
+    live.set("one", alpha=0.5)
+    expected = repo.digest("HEAD").weights
+    objects = repo._history.store.objects
+    for pack in objects.open_packs().values():
+        data = bytearray(pack.path.read_bytes())
+        for entry in pack.index():
+            if entry.kind in ("chunk", "delta"):
+                data[entry.offset : entry.offset + entry.length] = bytes(entry.length)
+        pack.path.write_bytes(data)
+    with pytest.raises(IntegrityError):
+        repo.digest("HEAD")
+    live.set("one", alpha=1)
+    assert live.digest() == expected
+
+
+def test_a_cache_is_a_number_of_bytes(repo: Repository) -> None:
+    for wrong in (-1, "1GB", 1.5, None):
+        with pytest.raises(UsageError, match="bytes"):
+            repo.live(rev="HEAD", cache=wrong)  # type: ignore[arg-type]
 
 
 def test_weights_that_are_not_finite_leave_the_model_as_it_was(repo: Repository, live: LiveModel) -> None:

@@ -1,0 +1,71 @@
+"""Opened chunks that are kept: within their room, and given back as they were."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from persona.merge.kept import Kept
+from persona.merge.stream import Opened
+
+SIZE = 8
+ONE = SIZE * (4 + 2 + 2)  # bytes of a chunk with one vector
+
+
+def opened(seed: int) -> Opened:
+    """A chunk with one vector, in arrays that are longer and overwritten soon, as a workspace's are."""
+    random = np.random.default_rng(seed)
+    room = random.integers(0, 1 << 16, (3, SIZE + 4)).astype(np.uint16)
+    return Opened([0], room[0, :SIZE], room[1:2], random.permutation(SIZE).astype(np.uint32))
+
+
+def holds(kept: Kept, seed: int) -> bool:
+    """Whether a chunk is kept; what is kept is what it was."""
+    found, expected = kept.find((str(seed),)), opened(seed)
+    if found is None:
+        return False
+    assert np.array_equal(found.sorted_base, expected.sorted_base)
+    assert np.array_equal(found.z, expected.z[:, :SIZE])
+    assert np.array_equal(found.order, expected.order)
+    return True
+
+
+def keep(kept: Kept, seed: int) -> None:
+    chunk = opened(seed)
+    kept.keep((str(seed),), [0], chunk)
+    chunk.sorted_base[:] = chunk.z[:] = 0
+    chunk.order[:] = 0
+
+
+@given(st.integers(0, 5 * ONE), st.lists(st.lists(st.integers(0, 9), max_size=12), max_size=6))
+def test_it_never_takes_more_than_its_room(limit: int, merges: list[list[int]]) -> None:
+    kept = Kept(limit)
+    for merge in merges:
+        kept.begin()
+        for seed in merge:
+            if not holds(kept, seed):
+                keep(kept, seed)
+            assert kept.nbytes <= limit
+        assert kept.nbytes == ONE * sum(holds(kept, seed) for seed in range(10))
+
+
+def test_a_walk_over_more_than_fits_finds_what_fits() -> None:
+    kept = Kept(3 * ONE)
+    for _ in range(3):
+        kept.begin()
+        for seed in range(10):
+            if not holds(kept, seed):
+                keep(kept, seed)
+    kept.begin()
+    assert [holds(kept, seed) for seed in range(10)] == [True] * 3 + [False] * 7
+
+
+def test_what_the_last_merge_did_not_use_makes_place() -> None:
+    kept = Kept(2 * ONE)
+    for seeds in ((1, 2), (2, 3)):
+        kept.begin()
+        for seed in seeds:
+            if not holds(kept, seed):
+                keep(kept, seed)
+    assert [holds(kept, seed) for seed in (1, 2, 3)] == [False, True, True]
