@@ -83,6 +83,7 @@ def command(
     if files is not None:
         _restore(call, files, rev, moved=branch is not None or out is not None)
         return
+    moves = out is None and (rev is not None or branch is not None)
     with call.repository() as repo:
         _check_revision(repo, rev)
         with call.progress() as progress:
@@ -97,11 +98,11 @@ def command(
                 weights=not no_weights,
                 force=force,
                 allow_nonfinite=allow_nonfinite,
-                author=call.author(),
+                author=call.author() if moves else None,
                 progress=progress,
             )
         lines: list[str] = []
-        if out is None and (rev is not None or branch is not None) and result.head is not None:
+        if moves and result.head is not None:
             detached = result.head.branch is None and not call.json
             lines += render.moved_lines(result.head, repo.entry().subject if detached else None)
     call.remarks(result.notes)
