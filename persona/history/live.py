@@ -85,8 +85,12 @@ class LiveModel:
             if tensor is not None and slot.stamp()[0] == tensor.data_ptr():
                 self._keys[name], self._stamps[name] = key, slot.stamp()
         self._gate = _gate(model, self)
-        with self._gate.merging():
-            self._move((plan, revision))
+        try:
+            with self._gate.merging():
+                self._move((plan, revision))
+        finally:
+            if self._holds is None:
+                self.close()
 
     @property
     def model(self) -> PreTrainedModel:
@@ -212,9 +216,10 @@ class LiveModel:
 
     def close(self) -> None:
         """Leaves the model to itself, with the weights that it holds. One that is half done stays shut."""
-        self._is_closed = lambda: True
-        if self._gate.shut is None:
-            self._gate.remove()
+        with self._gate.merging():
+            self._is_closed = lambda: True
+            if self._gate.shut is None:
+                self._gate.remove()
 
     def __enter__(self) -> Self:
         return self
@@ -367,8 +372,11 @@ def _gate(model: Any, owner: LiveModel) -> Gate:
     """A gate for a model; `Refused` where another live model still has it."""
     there = Gate.of(model)
     if there is not None:
-        if there.owner() is not None and there.shut is None:
-            raise Refused("the model is live already: close its live model first, or use that one")
+        other = there.owner()
+        if isinstance(other, LiveModel):
+            if there.shut is None:
+                raise Refused("the model is live already: close its live model first, or use that one")
+            other.close()
         there.remove()
     return Gate(model, owner)
 

@@ -95,12 +95,14 @@ class Slot:
             taken = self._stage()[start:stop]
         yield taken.numpy().view(UINT[unit] if self.spec.merged else np.uint8)
         if in_pieces:
-            self._bits[start:stop].copy_(taken)
+            with torch.inference_mode():  # which may change its own tensors and any other
+                self._bits[start:stop].copy_(taken)
 
     def changed(self) -> Stamp:
         """Ends the writing of the whole tensor; the stamp that it has now."""
         if self._staged is not None:
-            self._bits.copy_(self._staged.view(self._bits.shape))
+            with torch.inference_mode():
+                self._bits.copy_(self._staged.view(self._bits.shape))
             self._staged = None
         if not self._tensor.is_inference():
             torch.autograd.graph.increment_version(self._tensor)
@@ -125,12 +127,13 @@ def slots_of(model: Module, specs: Iterable[TensorSpec]) -> dict[str, Slot]:
     without memory of its own or in memory shared with another one, and where it has a parameter that is
     neither among them nor tied to one.
     """
-    state: dict[str, Any] = model.state_dict(keep_vars=True)
+    state: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    state |= model.named_buffers(remove_duplicate=False)
     slots: dict[str, Slot] = {}
     missing: list[str] = []
     for spec in specs:
         tensor = state.get(spec.name)
-        if isinstance(tensor, Tensor):
+        if tensor is not None:
             _check(spec, tensor)
             slots[spec.name] = Slot(spec, tensor)
         else:
@@ -351,12 +354,12 @@ def _check(spec: TensorSpec, tensor: Tensor) -> None:
         )
 
 
-def _check_sharing(state: Mapping[str, Any], slots: Mapping[str, Slot]) -> None:
+def _check_sharing(state: Mapping[str, Tensor], slots: Mapping[str, Slot]) -> None:
     """`InvalidInput` where two tensors of the base share memory, or a parameter belongs to none of them."""
     places: dict[tuple[int, tuple[int, ...]], str] = {}
     ends: list[tuple[str, int, int, str]] = []
     for name, slot in slots.items():
-        tensor: Tensor = state[name]
+        tensor = state[name]
         if tensor.numel():
             reach = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True)) + 1
             start = tensor.data_ptr()

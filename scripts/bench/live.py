@@ -46,8 +46,8 @@ def main() -> None:
     harness.show(f"live model, {len(tuned)} vectors, density {args.density}", HEADER, found["rows"])
     print(f"{CHANGES} random changes in a row and back: {found['drift']}.")
     print(
-        f"Peak {done.peak / harness.MB:,.0f} MB: two models of {found['model'] / harness.MB:,.0f} MB, the cache,"
-        " and a third model while it is loaded."
+        f"Peak {done.peak / harness.MB:,.0f} MB: two models of {found['model'] / harness.MB:,.0f} MB, the"
+        " cache, and a third model while it is loaded."
     )
 
 

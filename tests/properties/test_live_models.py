@@ -349,14 +349,16 @@ def misaligned(tensor: torch.Tensor) -> torch.Tensor:
     return odd.copy_(tensor.detach())
 
 
+@pytest.mark.parametrize("inference", [False, True])
 @pytest.mark.parametrize("lay", [transposed, misaligned])
 def test_memory_that_is_laid_out_otherwise_is_filled_all_the_same(
-    repo: Repository, lay: Callable[[torch.Tensor], torch.Tensor]
+    repo: Repository, lay: Callable[[torch.Tensor], torch.Tensor], inference: bool
 ) -> None:
-    model = repo.load("HEAD~1")
-    for parameter in model.parameters():
-        if parameter.dim() == 2:
-            parameter.data = lay(parameter.data)
+    with torch.inference_mode(inference):
+        model = repo.load("HEAD~1")
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.data = lay(parameter.data)
     odd = dict(model.named_parameters())[f"{LAYER}mlp.up_proj.weight"]
     place = odd.data_ptr()
     live = repo.live(model, "HEAD")
@@ -687,6 +689,31 @@ def test_a_model_is_live_once(repo: Repository, live: LiveModel) -> None:
     assert not live.model._forward_hooks
     with pytest.raises(UsageError, match="closed"):
         second.set("one", alpha=1)
+
+
+def test_a_model_that_could_not_be_filled_is_free_again(repo: Repository) -> None:
+    model, packs = repo.load("HEAD"), list((repo.root / ".persona" / "packs").glob("*.pack"))
+    for pack in packs:
+        pack.rename(pack.with_suffix(".away"))
+    with persona.open(repo.root) as other:
+        for _ in range(2):
+            with pytest.raises(IntegrityError):
+                other.live(model, "HEAD~1")
+    assert not model._forward_pre_hooks
+    for pack in packs:
+        pack.with_suffix(".away").rename(pack)
+    assert repo.live(model, "HEAD~1").digest() == repo.digest("HEAD~1").weights
+
+
+def test_a_live_model_whose_model_was_taken_over_is_closed(cuttable: LiveModel, cut: Cut) -> None:
+    cut.times = 2
+    with pytest.raises(Stop):
+        cuttable.set("one", alpha=0.2)
+    with persona.open(cuttable._history.root) as repo:
+        second = repo.live(cuttable.model, "HEAD~1")
+        with pytest.raises(UsageError, match="closed"):
+            cuttable.abort()
+        assert second.digest() == repo.digest("HEAD~1").weights
 
 
 def test_when_the_repository_is_closed_the_weights_stay(grown: Bot) -> None:
