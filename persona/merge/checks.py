@@ -61,16 +61,30 @@ def match_tensors(
         else:
             _check_pair(spec, source, checkpoint, cast)
         matches.append(Match(spec, source))
-    if absent and missing != "zero":
-        raise InvalidInput(
-            f"{checkpoint.path}: {_count(absent, 'tensor')} of the base"
-            f" {'is' if len(absent) == 1 else 'are'} missing: {_listed(absent)};"
-            " pass --missing zero to count them as unchanged"
-        )
+    unknown = _unknown(base, checkpoint, given, notes)
+    _refuse(checkpoint, absent if missing != "zero" else [], unknown if extra != "ignore" else [])
     if absent:
         notes.append(f"{_count(absent, 'tensor')} missing in {checkpoint.path.name}: counted as unchanged")
-    _check_extra(base, checkpoint, given, extra, notes)
+    if unknown:
+        notes.append(f"{_count(unknown, 'tensor')} that the base does not have: left out")
     return matches, notes
+
+
+def _refuse(checkpoint: Checkpoint, absent: list[str], unknown: list[str]) -> None:
+    """`InvalidInput` that names the tensors on both sides, where there are any."""
+    problems: list[str] = []
+    if absent:
+        problems.append(
+            f"{_count(absent, 'tensor')} of the base {'is' if len(absent) == 1 else 'are'} missing:"
+            f" {_listed(absent)}; pass --missing zero to count them as unchanged"
+        )
+    if unknown:
+        problems.append(
+            f"{_count(unknown, 'tensor')} that the base does not have: {_listed(unknown)};"
+            " pass --extra ignore to leave them out"
+        )
+    if problems:
+        raise InvalidInput(f"{checkpoint.path}: {'; and '.join(problems)}")
 
 
 def _check_pair(spec: TensorSpec, source: TensorSpec, checkpoint: Checkpoint, cast: bool) -> None:
@@ -102,9 +116,8 @@ def _check_pair(spec: TensorSpec, source: TensorSpec, checkpoint: Checkpoint, ca
         )
 
 
-def _check_extra(
-    base: Base, checkpoint: Checkpoint, given: dict[str, TensorSpec], extra: str, notes: list[str]
-) -> None:
+def _unknown(base: Base, checkpoint: Checkpoint, given: dict[str, TensorSpec], notes: list[str]) -> list[str]:
+    """The tensors that the base lacks, but for those that equal what the base ties them to."""
     unknown: list[str] = []
     for name in given:
         if name in base.spec:
@@ -114,14 +127,7 @@ def _check_extra(
             notes.append(f"{name} equals {target}, to which the base ties it: left out")
         else:
             unknown.append(name)
-    if not unknown:
-        return
-    if extra != "ignore":
-        raise InvalidInput(
-            f"{checkpoint.path}: {_count(unknown, 'tensor')} that the base does not have: {_listed(unknown)};"
-            " pass --extra ignore to leave them out"
-        )
-    notes.append(f"{_count(unknown, 'tensor')} that the base does not have: left out")
+    return unknown
 
 
 def _equal(checkpoint: Checkpoint, one: TensorSpec, other: TensorSpec, step: int = 1 << 22) -> bool:

@@ -67,6 +67,14 @@ def test_an_extra_tensor_is_listed_and_may_be_left_out(tmp_path: Path) -> None:
     assert Sandbox(tmp_path / "other", base_model()).vector(after, extra="ignore").changed_fraction > 0
 
 
+def test_missing_and_extra_tensors_are_named_together(tmp_path: Path) -> None:
+    after = changed(extra=("BF16", (2,), bf16([1, 2])))
+    del after["b.weight"]
+    message = refused(tmp_path, after)
+    assert "1 tensor of the base is missing: b.weight; pass --missing zero" in message
+    assert "; and 1 tensor that the base does not have: extra; pass --extra ignore" in message
+
+
 def test_another_shape_is_refused_with_both(tmp_path: Path) -> None:
     message = refused(tmp_path, changed(**{"b.weight": ("BF16", (50, 2), bf16(SMALL))}))
     assert "b.weight has shape [50, 2] where the base has [100]" in message
