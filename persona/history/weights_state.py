@@ -81,7 +81,7 @@ def measure(directory: Path, progress: Progress | None = None) -> str:
     digests: list[tuple[str, str, tuple[int, ...], bytes]] = []
     buffer = memoryview(bytearray(_READ_BYTES))
     with Checkpoint.open(directory) as checkpoint:
-        done = 0
+        done, total = 0, checkpoint.nbytes
         for name, (spec, _) in checkpoint.tensors.items():
             hasher = blake3()
             for start in range(0, spec.nbytes, _READ_BYTES):
@@ -90,7 +90,7 @@ def measure(directory: Path, progress: Progress | None = None) -> str:
                 hasher.update(part)
                 done += len(part)
                 if progress:
-                    progress("hashing the weights", done, checkpoint.nbytes)
+                    progress("hashing the weights", done, total)
             digests.append((name, spec.dtype, spec.shape, hasher.digest()))
     return weights_digest(digests)
 

@@ -59,7 +59,7 @@ class TensorSpec:
         """The number of elements; 1 for a scalar."""
         return prod(self.shape)
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """Bytes of the raw little-endian elements."""
         return (self.elements * DTYPE_BITS[self.dtype] + 7) // 8
@@ -69,12 +69,12 @@ class TensorSpec:
         """Whether recipes change tensors of this dtype at all."""
         return self.dtype in FLOAT_DTYPES
 
-    @property
+    @cached_property
     def unit(self) -> int:
         """Bytes of one storage element: the element, or one byte for dtypes narrower than that."""
         return max(1, DTYPE_BITS[self.dtype] // 8)
 
-    @property
+    @cached_property
     def units(self) -> int:
         """The number of storage elements."""
         return self.nbytes // self.unit
