@@ -16,6 +16,8 @@ MAX_CHUNK_ELEMENTS: Final = 1 << 24
 
 CHUNK_MEMORY: Final = 384 * MIB
 """Bytes of chunks that the threads of a merge may hold together; where many need more, fewer run."""
+LIVE_CACHE: Final = 512 * MIB
+"""Bytes of decoded chunks that a live model keeps for its next change, unless told otherwise."""
 MAX_PACK_BYTES: Final = 1 * GIB
 """Bytes of one pack; a transaction goes on in the next."""
 MAX_SEGMENTS: Final = 64

@@ -56,6 +56,9 @@ DTYPES: Final[dict[str, torch.dtype]] = {
 }
 """safetensors dtype → torch's, for those that a model's parameters and buffers have."""
 
+_AHEAD: Final = 64
+"""Chunks that may wait for an earlier one: they lie in their place already and hold no buffer."""
+
 _BITS: Final = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -223,7 +226,7 @@ class Filler:
             if not plan.chunks(tensor):  # an empty tensor
                 yield tensor, slots[tensor.spec.name].changed()
         workers = affordable(plan, tensors, thread_count(threads))
-        counts: Any = in_order(work, spans, threads=workers)
+        counts: Any = in_order(work, spans, threads=workers, ahead=_AHEAD)
         try:
             with first_run(progress), closing(counts):
                 for (tensor, index), count in zip(spans, counts, strict=True):

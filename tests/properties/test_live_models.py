@@ -520,9 +520,8 @@ def test_a_model_that_was_never_whole_stays_shut_until_it_is(repo: Repository, c
     model(WORDS)
 
 
-def test_damage_in_the_store_ends_half_done_and_is_healed_to_the_bit(
-    grown: Bot, repo: Repository, live: LiveModel
-) -> None:
+def test_damage_in_the_store_ends_half_done_and_is_healed_to_the_bit(grown: Bot, repo: Repository) -> None:
+    live = repo.live(rev="HEAD", cache=0)
     before = bits(live.model)
     pack = max((grown.root / ".persona" / "packs").glob("*.pack"), key=lambda path: path.stat().st_mtime_ns)
     whole = pack.read_bytes()
@@ -537,8 +536,7 @@ def test_damage_in_the_store_ends_half_done_and_is_healed_to_the_bit(
     assert same(bits(live.model), before)
 
 
-def test_what_is_kept_in_memory_is_not_read_again(repo: Repository) -> None:
-    live = repo.live(rev="HEAD", cache=1 << 20)
+def test_what_is_kept_in_memory_is_not_read_again(repo: Repository, live: LiveModel) -> None:
     live.set("one", alpha=0.5)
     expected = repo.digest("HEAD").weights
     objects = repo._history.store.objects
