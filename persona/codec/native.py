@@ -97,11 +97,11 @@ class Kernel:
 
 
 @cache
-def processor_has(feature: str) -> bool:
-    """Whether this processor has a feature, by LLVM's name for it."""
+def takes_vectors() -> int:
+    """1 where the processor has what `persona.codec.vectors` is for (AVX-512 VBMI2), else 0."""
     import llvmlite.binding as llvm
 
-    return bool(llvm.get_host_cpu_features().get(feature))
+    return int(bool(llvm.get_host_cpu_features().get("avx512vbmi2")))
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from persona.codec import elements
-from persona.codec.native import Kernels
+from persona.codec.native import Kernels, takes_vectors
 from persona.merge.rules import MergeRules
 
 Array = npt.NDArray[Any]
@@ -29,7 +29,9 @@ F16: Final = elements.F16.code
 F32: Final = elements.F32.code
 
 _KEEP_NOTHING_CUT: Final = 0xFFFFFFFF
-_kernels = Kernels("persona.merge.kernels", "persona.codec.elements", "persona.merge.rules")
+_kernels = Kernels(
+    "persona.merge.kernels", "persona.codec.elements", "persona.codec.vectors", "persona.merge.rules"
+)
 _local = threading.local()
 
 
@@ -131,9 +133,10 @@ def count_values(base: Array, z: Array, dtype: int) -> tuple[Array, Array] | Non
     base, z: uint[n], in one order. None where they are too many to be worth it, as those of fp32 mostly are.
     """
     most = 1 << max(6, min(MAX_VALUES.bit_length() - 1, (2 * base.size).bit_length()))
+    scratch = np.empty((2, BLOCK + 64), np.uint32)
     for size in sorted({min(FEW_VALUES, most), most}):
         keys, counts = np.zeros(size, np.uint32), np.zeros(size, np.int64)
-        if _kernels.count_values(base, z, dtype, keys, counts, np.empty(BLOCK, np.uint32)) >= 0:
+        if _kernels.count_values(base, z, dtype, takes_vectors(), keys, counts, scratch) >= 0:
             taken = np.flatnonzero(keys)
             return keys[taken], counts[taken]
     return None

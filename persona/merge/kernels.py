@@ -23,6 +23,7 @@ from numba import float32, njit, uint32
 from numba.extending import intrinsic
 
 from persona.codec import elements
+from persona.codec.vectors import VECTOR_BYTES, bit_count, bits_reaching, take_chosen
 from persona.merge.rules import Divide, Elect, Merge, Weigh
 
 BLOCK: Final = 2048
@@ -646,32 +647,72 @@ def count_low(base: Any, z: Any, dtype: int, row_of: Any, histograms: Any) -> No
 
 
 @_compiled
-def count_values(base: Any, z: Any, dtype: int, keys: Any, counts: Any, chosen: Any) -> int:
+def _magnitudes(half: bool, shift: Any, base: Any, z: Any, n: int, bits: Any) -> None:
+    """The bits of |t| of a block."""
+    mask = _up(np.uint32(0xFFFFFFFF), shift)
+    if half:
+        for i in range(n):
+            word = _up(np.uint32(base[i]), shift)
+            after = np.uint32(_moved(_mono(word), np.uint32(z[i]), shift) & mask)
+            t = _as_bits(np.float32(_half_float(after) - _half_float(word)))
+            t = _QUIET_NAN if np.uint32(after & _EXPONENT_F16) == _EXPONENT_F16 else t
+            bits[i] = np.uint32(t & _MAGNITUDE) if z[i] != 0 else np.uint32(0)
+    else:
+        for i in range(n):
+            word = _up(np.uint32(base[i]), shift)
+            after = np.uint32(_moved(_mono(word), np.uint32(z[i]), shift) & mask)
+            t = _as_bits(np.float32(_as_float(after) - _as_float(word)))
+            bits[i] = np.uint32(t & _MAGNITUDE) if z[i] != 0 else np.uint32(0)
+
+
+@_compiled
+def _take_nonzero(bits: Any, n: int, wide: int, chosen: Any) -> Any:
+    """The bits that are not 0, in order; how many they are."""
+    many = np.uint64(0)
+    lanes = VECTOR_BYTES // 4
+    whole = n - n % lanes if wide else 0
+    for i in range(0, whole, lanes):
+        at = np.uint64(i)
+        found = bits_reaching(bits, at, np.uint64(1))
+        take_chosen(bits, at, found, np.uint64(0), chosen, many)
+        many += bit_count(found)
+    for i in range(whole, n):
+        chosen[many] = bits[i]
+        many += np.uint64(bits[i] != np.uint32(0))
+    return many
+
+
+@_compiled
+def count_values(base: Any, z: Any, dtype: int, wide: int, keys: Any, counts: Any, scratch: Any) -> int:
     """Counts distinct |t| ≠ 0 in a hash table; how many there are, −1 where there are too many.
 
-    chosen: scratch, uint32[BLOCK], for the places that changed: found first, so no branch is guessed wrong.
+    scratch: uint32[2, BLOCK and a vector]: the |t| of a block, and those that are not 0, found first so that
+    no branch is guessed wrong. wide: whether the processor takes elements out of vectors.
     """
     half, shift = dtype == F16, np.uint32(0 if dtype == F32 else 16)
-    mask = np.int64(keys.size - 1)
+    mask = np.uint32(keys.size - 1)
     room = keys.size - keys.size // 4
+    bits, chosen = scratch[0], scratch[1]
     found = 0
     for start in range(0, base.size, BLOCK):
-        many: Any = 0
-        for i in range(start, min(start + BLOCK, base.size)):
-            chosen[many] = np.uint32(i)
-            many += np.int64(z[i] != 0)
+        n = min(BLOCK, base.size - start)
+        _magnitudes(half, shift, base[start : start + n], z[start : start + n], n, bits)
+        many = _take_nonzero(bits, n, wide, chosen)
         for place in range(many):
-            at = np.int64(chosen[place])
-            _, t = _tau(half, shift, _up(np.uint32(base[at]), shift), np.uint32(z[at]))
-            bits = np.uint32(_as_bits(t) & _MAGNITUDE)
-            if bits != np.uint32(0):
-                slot = np.int64(np.uint32(bits * np.uint32(2654435761)) >> np.uint32(12)) & mask
-                while keys[slot] != bits and keys[slot] != np.uint32(0):
-                    slot = (slot + 1) & mask
-                if keys[slot] == np.uint32(0):
-                    if found == room:
-                        return -1
-                    keys[slot] = bits
-                    found += 1
-                counts[slot] += 1
+            value = chosen[place]
+            slot = np.uint32(_down(_times(value), np.uint32(12)) & mask)
+            while keys[slot] != value and keys[slot] != np.uint32(0):
+                slot = np.uint32(np.uint32(slot + np.uint32(1)) & mask)
+            if keys[slot] == np.uint32(0):
+                if found == room:
+                    return -1
+                keys[slot] = value
+                found += 1
+            counts[slot] += 1
     return found
+
+
+@_compiled
+def _times(value: Any) -> Any:
+    """A product whose upper bits depend on all of the value's (Knuth, 6.4)."""
+    return np.uint32(value * np.uint32(2654435761))

@@ -22,7 +22,7 @@ from persona.merge.rules import MergeRules
 from tests.codec.test_delta import round_trip
 
 kernels = Kernels("persona.codec.kernels")
-DEPENDS = ("persona.codec.elements", "persona.merge.rules")
+DEPENDS = ("persona.codec.elements", "persona.codec.vectors", "persona.merge.rules")
 
 
 @pytest.fixture
