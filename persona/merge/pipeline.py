@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import partial
+from math import fsum
 from typing import Protocol, TypeVar
 
 from persona.codec.native import watch_compilation
@@ -21,6 +22,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MAX_THREADS = 64
+_MOST = 8
+"""Times as many small results may be under way as whole ones."""
 
 
 class Progress(Protocol):
@@ -46,22 +49,32 @@ def thread_count(threads: int | None) -> int:
 
 
 def in_order(
-    work: Callable[[Item], Result], items: Iterable[Item], *, threads: int, ahead: int = 2
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    threads: int,
+    ahead: int = 2,
+    part: Callable[[Item], float] = lambda _: 1.0,
 ) -> Iterator[Result]:
     """The results of `work` on each item, in the order of the items, computed by `threads` threads.
 
-    At most `threads + ahead` results are under way or waiting. An error of any item is raised when its turn
-    comes; what is still queued is dropped. Closing the generator early does the same.
+    At most `threads + ahead` results are under way or waiting. `part`: how much of a whole result's memory
+    the one of an item takes, above 0 and at most 1; of small ones more may wait, lest a thread idles behind a
+    large one. An error of any item is raised when its turn comes; what is still queued is dropped. Closing
+    the generator early does the same.
     """
-    waiting: deque[Future[Result]] = deque()
+    window = threads + ahead
+    waiting: deque[tuple[Future[Result], float]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="persona") as pool:
         try:
             for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) >= threads + ahead:
-                    yield waiting.popleft().result()
+                waiting.append((pool.submit(work, item), part(item)))
+                while len(waiting) >= window and (
+                    len(waiting) >= _MOST * window or fsum(share for _, share in waiting) > window - 1
+                ):
+                    yield waiting.popleft()[0].result()
             while waiting:
-                yield waiting.popleft().result()
+                yield waiting.popleft()[0].result()
         finally:
-            for future in waiting:
+            for future, _ in waiting:
                 future.cancel()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from blake3 import blake3
@@ -73,13 +73,18 @@ class Materialised:
     not_finite: dict[str, int] = field(default_factory=dict)
 
 
+_SMALL_BYTES: Final = 1 << 18
+
+
 class _Buffers:
-    """Output arrays that go round between the threads and the consumer."""
+    """Output arrays that go round between the threads and the consumer; small ones are made anew."""
 
     def __init__(self) -> None:
         self._free: SimpleQueue[NDArray[np.uint8]] = SimpleQueue()
 
     def take(self, nbytes: int) -> NDArray[np.uint8]:
+        if nbytes < _SMALL_BYTES:
+            return np.empty(nbytes, np.uint8)
         try:
             while (buffer := self._free.get_nowait()).nbytes < nbytes:
                 pass
@@ -88,7 +93,8 @@ class _Buffers:
         return buffer
 
     def give(self, buffer: NDArray[np.uint8]) -> None:
-        self._free.put(buffer)
+        if buffer.nbytes >= _SMALL_BYTES:
+            self._free.put(buffer)
 
 
 @dataclass(frozen=True)
@@ -200,7 +206,9 @@ def pieces(
     spans = [(tensor, index) for tensor in tensors for index in range(plan.chunks(tensor))]
     total = sum(tensor.spec.nbytes for tensor in tensors)
     done = bad = 0
-    results = in_order(lambda span: merger.chunk(*span), spans, threads=workers)
+    results = in_order(
+        lambda span: merger.chunk(*span), spans, threads=workers, part=partial(chunk_part, plan.base.chunk)
+    )
     for (tensor, index), (buffer, count) in zip(spans, results, strict=True):
         spec = tensor.spec
         start, stop = chunk_span(spec, index, plan.base.chunk)
@@ -215,6 +223,13 @@ def pieces(
         done += nbytes
         if progress:
             progress("merging", done, total)
+
+
+def chunk_part(chunk: int, span: tuple[TensorPlan, int]) -> float:
+    """How much of a whole chunk a tensor's chunk is."""
+    tensor, index = span
+    start, stop = chunk_span(tensor.spec, index, chunk)
+    return (stop - start) / chunk
 
 
 def affordable(plan: Plan, tensors: list[TensorPlan], threads: int) -> int:

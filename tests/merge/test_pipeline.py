@@ -30,6 +30,22 @@ def test_no_more_results_than_the_window_are_under_way() -> None:
     assert 0 < most <= 6
 
 
+def test_of_small_results_more_may_wait() -> None:
+    begun: list[int] = []
+    held = threading.Event()
+
+    def work(item: int) -> int:
+        begun.append(item)
+        if item == 0:
+            held.wait(20)
+        elif item == 10:
+            held.set()  # reached only where ten small ones may wait for the first
+        return item
+
+    assert list(in_order(work, range(20), threads=2, part=lambda _: 0.1)) == list(range(20))
+    assert held.is_set() and sorted(begun) == list(range(20))
+
+
 def test_an_error_is_raised_when_its_turn_comes() -> None:
     def work(item: int) -> int:
         if item == 5:
