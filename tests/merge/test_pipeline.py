@@ -43,7 +43,8 @@ def test_of_small_results_more_may_wait() -> None:
         return item
 
     assert list(in_order(work, range(20), threads=2, part=lambda _: 0.1)) == list(range(20))
-    assert held.is_set() and sorted(begun) == list(range(20))
+    assert held.is_set()
+    assert sorted(begun) == list(range(20))
 
 
 def test_an_error_is_raised_when_its_turn_comes() -> None:
