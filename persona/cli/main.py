@@ -176,9 +176,8 @@ def _complete(group: Persona) -> NoReturn:
 
 def main() -> NoReturn:
     """The `persona` command."""
-    os.environ.setdefault(
-        "OPENBLAS_NUM_THREADS", "1"
-    )  # numpy's threads spin from its import on, for nothing here
+    # numpy's threads spin from its import on, for nothing here.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
@@ -189,7 +188,7 @@ def main() -> NoReturn:
         with suppress(OSError, ValueError):
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(end.code if isinstance(end.code, int) else 1)
+            os._exit(end.code if isinstance(end.code, int) else int(end.code is not None))
         raise
 
 
