@@ -23,13 +23,15 @@ from persona.history.results import CheckoutResult, DigestResult, Progress
 from persona.history.revisions import resolve
 from persona.objects.commit import Person
 from persona.objects.recipe import Recipe
+from persona.objects.tensors import TensorSpec
 from persona.weights.checkpoint import Checkpoint
-from persona.weights.shards import plan_shards
+from persona.weights.index import SINGLE_NAME
+from persona.weights.shards import ShardLayout, plan_shards
 from persona.weights.writer import ModelWriter, check_output, weight_files
 
 if TYPE_CHECKING:
     from persona.merge.plan import Plan, TensorPlan
-    from persona.merge.stream import Materialised, Sink
+    from persona.merge.stream import Cast, Materialised, Sink
 
 
 @dataclass(frozen=True)
@@ -144,11 +146,13 @@ def _place(
         return _result(history, kept, revision, tuple(weight_files(history.root)), tuple(notes), started)
     with ExitStack() as stack:
         source = stack.enter_context(_Present(history, found.record)) if found.record else None
-        writer = stack.enter_context(open_writer(history.root, plan, options))
+        layout = layout_of(plan, options)
+        keep = source.keep_shards(plan, layout) if source else {}
+        writer = stack.enter_context(ModelWriter(history.root, layout, keep=keep))
         made = compute(plan, writer, options, source)
         files_move.apply(history)
         weights_state.expect(history, recipe, revision, made.weights)
-        published = writer.publish(made.weights)
+        published = writer.publish(made.tensor_digests)
         notes = move()
         files_move.done(history)
     digests = {
@@ -184,6 +188,8 @@ class _Present:
 
     def __init__(self, history: History, record: weights_state.Record) -> None:
         self._known = weights_state.tensor_digests(history, record)
+        self._untouched = weights_state.untouched(history.root, record)
+        self.staying: dict[str, str] = {}
         self._checkpoint: Checkpoint | None = None
         if self._known:
             try:
@@ -198,6 +204,30 @@ class _Present:
             return None
         here = self._checkpoint.tensors.get(tensor.spec.name)
         return digest if here is not None and here[0] == tensor.spec else None
+
+    def keep_shards(self, plan: Plan, layout: list[ShardLayout]) -> dict[str, str]:
+        """Planned name → the file that is that shard already, for those in which nothing changes; `staying`
+        has the digests of their tensors.
+        """
+        if self._checkpoint is None:
+            return {}
+        held: dict[str, set[TensorSpec]] = {}
+        for spec, place in self._checkpoint.tensors.values():
+            held.setdefault(self._checkpoint.shards[place].name, set()).add(spec)
+        kept: dict[str, str] = {}
+        for shard in self._checkpoint.shards:
+            for planned in layout:
+                digests = {spec.name: self.holds(plan.by_name[spec.name]) for spec in planned.specs}
+                if (
+                    shard.name in self._untouched
+                    and all(digests.values())
+                    and held.get(shard.name, set()) == set(planned.specs)
+                    and shard.metadata == planned.metadata
+                    and (shard.name == SINGLE_NAME) == (len(layout) == 1)
+                ):
+                    kept[planned.name] = shard.name
+                    self.staying.update((name, digest) for name, digest in digests.items() if digest)
+        return kept
 
     def read_into(self, name: str, start: int, out: memoryview) -> bool:
         """Fills `out` with the tensor's bytes from byte `start` on."""
@@ -214,14 +244,19 @@ class _Present:
             self._checkpoint.close()
 
 
-def open_writer(directory: Path, plan: Plan, options: Options) -> ModelWriter:
-    """A writer for the weights of a plan, divided as the base is unless `max_shard_size` says otherwise."""
+def layout_of(plan: Plan, options: Options) -> list[ShardLayout]:
+    """The files of a plan's weights, divided as the base is unless `max_shard_size` says otherwise."""
     base = plan.base
-    layout = plan_shards(base.tensors, options.max_shard_size, shards=base.shards, shard_of=base.shard_of)
-    return ModelWriter(directory, layout)
+    return plan_shards(base.tensors, options.max_shard_size, shards=base.shards, shard_of=base.shard_of)
 
 
-def compute(plan: Plan, writer: Sink, options: Options, source: _Present | None) -> Materialised:
+def compute(
+    plan: Plan,
+    writer: Sink,
+    options: Options,
+    source: _Present | None = None,
+    cast: Cast | None = None,
+) -> Materialised:
     """The weights of a plan into an unpublished writer."""
     from persona.merge.stream import materialise
 
@@ -229,6 +264,8 @@ def compute(plan: Plan, writer: Sink, options: Options, source: _Present | None)
         plan,
         writer,
         source=source,
+        staying=source.staying if source else {},
+        cast=cast,
         threads=options.threads,
         progress=options.progress,
         allow_nonfinite=options.allow_nonfinite,

@@ -9,7 +9,7 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from persona.errors import InvalidInput, Refused, UsageError
 from persona.history import worktree
@@ -18,15 +18,12 @@ from persona.history.history import History
 from persona.history.materials import plan_of
 from persona.history.recipe_text import RECIPE_FILE
 from persona.history.results import CheckoutResult
-from persona.objects.digest import weights_digest
 from persona.objects.names import check_file_path
 from persona.objects.tensors import TensorSpec
 from persona.store import files
 from persona.weights.shards import plan_shards
 from persona.weights.writer import ModelWriter
 
-if TYPE_CHECKING:
-    from persona.merge.plan import Plan
 
 DTYPES: Final = {
     "bfloat16": "BF16",
@@ -58,29 +55,24 @@ def export(history: History, rev: str | None, out: Path, options: Options, start
     if dtype is not None and "config.json" in texts:
         texts["config.json"] = _with_dtype(texts["config.json"], _TORCH_NAMES[dtype])
     plan = plan_of(history, recipe)
-    specs = [replace(spec, dtype=dtype) if dtype and spec.merged else spec for spec in plan.base.tensors]
+    cast = _ToDtype(dtype, options.allow_nonfinite) if dtype else None
+    specs = [cast.spec(spec) if cast else spec for spec in plan.base.tensors]
     layout = plan_shards(specs, options.max_shard_size, shards=plan.base.shards, shard_of=plan.base.shard_of)
     with ModelWriter(out, layout) as writer:
-        if dtype is None:
-            made = compute(plan, writer, options, None)
-            weights, written = made.weights, made.bytes_written
-        else:
-            casting = _CastingWriter(writer, plan, specs, options.allow_nonfinite)
-            made = compute(plan, casting, options, None)
-            weights, written = casting.digest(), casting.bytes_written
+        made = compute(plan, writer, options, cast=cast)
         for path, content in texts.items():
             _write_text(writer.directory, path, content)
-        published = writer.publish(weights)
+        published = writer.publish(made.tensor_digests)
     if revision is None:
         head = history.head_commit()
         revision = head if history.recipe_of(head) == recipe else None
     return CheckoutResult(
         revision=revision,
-        weights=weights,
+        weights=made.weights,
         files=tuple(published),
         tensors_computed=made.computed,
         tensors_reused=made.reused,
-        bytes_written=written,
+        bytes_written=made.bytes_written,
         seconds=round(time.perf_counter() - started, 3),
         device="cpu",
         head=history.head(),
@@ -88,57 +80,36 @@ def export(history: History, rev: str | None, out: Path, options: Options, start
     )
 
 
-class _CastingWriter:
-    """Converts the floats of each piece to the dtype of `specs`, hashing what is written."""
+class _ToDtype:
+    """Floats in another dtype, rounded to nearest even."""
 
-    def __init__(
-        self, writer: ModelWriter, plan: Plan, specs: list[TensorSpec], allow_nonfinite: bool
-    ) -> None:
-        from blake3 import blake3
-
-        self._writer = writer
-        self._before = plan.base.spec
-        self._after = {spec.name: spec for spec in specs}
-        self._hashers = {spec.name: blake3() for spec in specs}
+    def __init__(self, dtype: str, allow_nonfinite: bool) -> None:
+        self._dtype = dtype
         self._allow_nonfinite = allow_nonfinite
-        self.bytes_written = 0
 
-    def write(self, name: str, offset: int, data: Any) -> None:
-        """Takes the bytes of a tensor from byte `offset` on, in order. `InvalidInput` where its numbers are
-        too large for the dtype.
-        """
+    def spec(self, spec: TensorSpec) -> TensorSpec:
+        """The tensor in the other dtype, if it is merged."""
+        return replace(spec, dtype=self._dtype) if spec.merged else spec
+
+    def convert(self, spec: TensorSpec, data: files.Buffer) -> files.Buffer:
+        """Elements of a tensor in the other dtype. `InvalidInput` where a number is too large for it."""
         import numpy as np
 
         from persona.merge import casts
 
-        before, after = self._before[name], self._after[name]
-        if before.dtype != after.dtype:
-            bits = np.frombuffer(data, f"<u{before.unit}")
-            cast: Any = casts.narrow(casts.widen(bits, before.dtype), after.dtype)
-            infinite = casts.not_finite(cast, after.dtype) & ~casts.not_finite(bits, before.dtype)
-            if infinite.any() and not self._allow_nonfinite:
-                raise InvalidInput(
-                    f"tensor {name}: {np.count_nonzero(infinite)} elements or more are too large for"
-                    f" {_TORCH_NAMES[after.dtype]}; choose another --dtype, or pass --allow-nonfinite to"
-                    " write infinity there"
-                )
-            data = cast.view(np.uint8).data
-            offset = offset // before.unit * after.unit
-        self._hashers[name].update(data)
-        self._writer.write(name, offset, data)
-        self.bytes_written += memoryview(data).nbytes
-
-    def restart(self, name: str) -> None:
-        """Forgets what it took of a tensor."""
-        self._hashers[name].reset()
-        self._writer.restart(name)
-
-    def digest(self) -> str:
-        """The weights digest of what was written."""
-        return weights_digest(
-            (spec.name, spec.dtype, spec.shape, self._hashers[spec.name].digest())
-            for spec in self._after.values()
-        )
+        if not spec.merged or spec.dtype == self._dtype:
+            return data
+        bits = np.frombuffer(data, f"<u{spec.unit}")
+        cast: Any = casts.narrow(casts.widen(bits, spec.dtype), self._dtype)
+        infinite = casts.not_finite(cast, self._dtype) & ~casts.not_finite(bits, spec.dtype)
+        if infinite.any() and not self._allow_nonfinite:
+            raise InvalidInput(
+                f"tensor {spec.name}: {np.count_nonzero(infinite)} elements or more are too large for"
+                f" {_TORCH_NAMES[self._dtype]}; choose another --dtype, or pass --allow-nonfinite to write"
+                " infinity there"
+            )
+        converted: files.Buffer = cast.view(np.uint8).data
+        return converted
 
 
 def _texts(history: History, revision: str | None) -> dict[str, bytes]:

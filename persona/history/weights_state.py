@@ -4,14 +4,16 @@ that.
 **record** — the recipe's meaning (its key), the commit it was computed for, the weights digest, and size,
 time and inode of every weights file. ``now`` is what was published; ``next`` is written before a publication,
 so that one cut short is recognised by its digest. Files whose size, time and inode are unchanged are taken to
-be unchanged; otherwise they are hashed before anything is said.
+be unchanged; otherwise they are hashed before anything is said. **untouched** — a file whose inode was not
+changed since either: that time no program sets back.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,16 +38,19 @@ Stats = dict[str, list[int]]
 
 @dataclass(frozen=True)
 class Record:
-    """What weights were computed for. `revision` is None for a recipe that was not committed."""
+    """What weights were computed for. `revision` is None for a recipe that was not committed; `changed`: when
+    each file's inode was changed last, in nanoseconds.
+    """
 
     key: str
     revision: str | None
     digest: str
     files: Stats
+    changed: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The form in state/weights."""
-        return {"key": self.key, "revision": self.revision, "digest": self.digest, "files": self.files}
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,20 @@ def stats(root: Path) -> Stats:
             found[name] = []
             continue
         found[name] = [status.st_size, status.st_mtime_ns, status.st_ino]
+    return found
+
+
+def untouched(root: Path, record: Record) -> set[str]:
+    """The weights files in which nothing was written since they were published, not even in secret."""
+    here = _changed(root)
+    return {name for name, time in record.changed.items() if here.get(name) == time}
+
+
+def _changed(root: Path) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for name in weight_files(root):
+        with suppress(OSError):
+            found[name] = (root / name).stat().st_ctime_ns
     return found
 
 
@@ -124,7 +143,7 @@ def settle(
     """Notes what is there after a publication. `tensors`: name → (key of its inputs, BLAKE3 hex of its
     bytes).
     """
-    record = Record(key_of(recipe), revision, digest, stats(history.root))
+    record = Record(key_of(recipe), revision, digest, stats(history.root), _changed(history.root))
     _write(history, record, None)
     if tensors is not None:
         value = {"digest": digest, "tensors": tensors}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import partial
@@ -55,7 +55,7 @@ def in_order(
     threads: int,
     ahead: int = 2,
     part: Callable[[Item], float] = lambda _: 1.0,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """The results of `work` on each item, in the order of the items, computed by `threads` threads.
 
     At most `threads + ahead` results are under way or waiting. `part`: how much of a whole result's memory

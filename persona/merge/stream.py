@@ -1,19 +1,20 @@
-"""The merge as a stream: chunks are read, verified, decoded and merged by all cores, and arrive in order.
+"""The merge as a stream: a thread takes a chunk through all that has to be done with it, from reading to
+hashing and writing, and memory is a few chunks a thread, whatever the model's size.
 
-**piece** — the finished bytes of one chunk. Its memory belongs to the stream again as soon as the next piece
-is asked for, so memory is a few chunks a thread, whatever the model's size.
+**piece** — the finished bytes of one chunk, for those who want them one after another. Its memory belongs to
+the stream again as soon as the next piece is asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
-from queue import Empty, SimpleQueue
-from typing import Any, Final, Protocol
+from types import MappingProxyType
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
-from blake3 import blake3
 from numpy.typing import NDArray
 
 from persona.codec.delta import exponent_order, restore
@@ -23,12 +24,17 @@ from persona.limits import CHUNK_MEMORY
 from persona.merge import cpu
 from persona.merge.chunks import UINT, ChunkReader, Workspaces
 from persona.merge.cutoffs import Cutoffs, cutoffs
+from persona.merge.hashes import Buffers, Hashes
 from persona.merge.pipeline import Progress, first_run, in_order, thread_count
 from persona.merge.plan import Plan, TensorPlan
 from persona.merge.rules import MergeRules
 from persona.objects.digest import weights_digest
 from persona.objects.tensors import TensorSpec, chunk_span
 from persona.store.files import Buffer
+
+T = TypeVar("T")
+NotFinite = Callable[[TensorSpec, int], None]
+"""Told of a tensor and how many of its elements are not finite where no exactness rule decides."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +58,23 @@ class Source(Protocol):
 
 
 class Sink(Protocol):
-    """Where finished bytes go."""
+    """Where finished bytes go, from many threads and in any order."""
 
     def write(self, name: str, offset: int, data: Buffer) -> None:
         """Takes the bytes of tensor `name` from byte `offset` on."""
 
     def restart(self, name: str) -> None:
         """Forgets what it took of tensor `name`: it comes again, whole."""
+
+
+class Cast(Protocol):
+    """What becomes of finished tensors before they are hashed and written. Called by many threads."""
+
+    def spec(self, spec: TensorSpec) -> TensorSpec:
+        """What a tensor is afterwards; as many storage units as before."""
+
+    def convert(self, spec: TensorSpec, data: Buffer) -> Buffer:
+        """Some elements of a tensor, as they are written."""
 
 
 @dataclass
@@ -71,30 +87,6 @@ class Materialised:
     reused: int = 0
     bytes_written: int = 0
     not_finite: dict[str, int] = field(default_factory=dict)
-
-
-_SMALL_BYTES: Final = 1 << 18
-
-
-class _Buffers:
-    """Output arrays that go round between the threads and the consumer; small ones are made anew."""
-
-    def __init__(self) -> None:
-        self._free: SimpleQueue[NDArray[np.uint8]] = SimpleQueue()
-
-    def take(self, nbytes: int) -> NDArray[np.uint8]:
-        if nbytes < _SMALL_BYTES:
-            return np.empty(nbytes, np.uint8)
-        try:
-            while (buffer := self._free.get_nowait()).nbytes < nbytes:
-                pass
-        except Empty:
-            return np.empty(nbytes, np.uint8)
-        return buffer
-
-    def give(self, buffer: NDArray[np.uint8]) -> None:
-        if buffer.nbytes >= _SMALL_BYTES:
-            self._free.put(buffer)
 
 
 @dataclass(frozen=True)
@@ -117,7 +109,7 @@ class Merger:
         self.plan = plan
         self.reader = ChunkReader(plan.store.objects, plan.base.chunk)
         self.workspaces = Workspaces(plan.base.tensors, plan.base.chunk)
-        self.buffers = _Buffers()
+        self.buffers = Buffers()
         self.cuts = cuts
         self.rules = MergeRules.of(plan.recipe.rules)
 
@@ -194,35 +186,52 @@ def pieces(
     *,
     threads: int | None = None,
     progress: Progress | None = None,
-    not_finite: Callable[[TensorSpec, int], None] | None = None,
+    not_finite: NotFinite | None = None,
 ) -> Generator[Piece, None, None]:
     """The finished bytes of these tensors, in order.
 
-    `not_finite(spec, count)` is told of tensors with elements that are not finite where no exactness rule
-    decides; without it they end the stream with `InvalidInput`.
+    Without `not_finite`, elements that are not finite end the stream with `InvalidInput`.
     """
     workers = affordable(plan, tensors, thread_count(threads))
     merger = Merger(plan, cutoffs(plan, tensors, threads=workers, progress=progress))
+    with closing(_each(plan, tensors, merger.chunk, workers, progress, not_finite)) as made:
+        for tensor, index, buffer in made:
+            spec = tensor.spec
+            start, stop = chunk_span(spec, index, plan.base.chunk)
+            data = buffer.data[: (stop - start) * spec.unit]
+            yield Piece(spec, start * spec.unit, data, stop == spec.units)
+            merger.buffers.give(buffer)
+
+
+def _each(
+    plan: Plan,
+    tensors: list[TensorPlan],
+    work: Callable[[TensorPlan, int], tuple[T, int]],
+    workers: int,
+    progress: Progress | None,
+    not_finite: NotFinite | None,
+) -> Generator[tuple[TensorPlan, int, T], None, None]:
+    """(tensor, chunk index, what `work` made of it) for every chunk, in order; `work` also tells how many
+    elements are not finite.
+    """
     spans = [(tensor, index) for tensor in tensors for index in range(plan.chunks(tensor))]
     total = sum(tensor.spec.nbytes for tensor in tensors)
     done = bad = 0
     results = in_order(
-        lambda span: merger.chunk(*span), spans, threads=workers, part=partial(chunk_part, plan.base.chunk)
+        lambda span: work(*span), spans, threads=workers, part=partial(chunk_part, plan.base.chunk)
     )
-    for (tensor, index), (buffer, count) in zip(spans, results, strict=True):
-        spec = tensor.spec
-        start, stop = chunk_span(spec, index, plan.base.chunk)
-        nbytes = (stop - start) * spec.unit
-        bad += count
-        last = stop == spec.units
-        if last and bad:
-            _report(spec, bad, not_finite)
-            bad = 0
-        yield Piece(spec, start * spec.unit, buffer.data[:nbytes], last)
-        merger.buffers.give(buffer)
-        done += nbytes
-        if progress:
-            progress("merging", done, total)
+    with closing(results):
+        for (tensor, index), (made, count) in zip(spans, results, strict=True):
+            spec = tensor.spec
+            start, stop = chunk_span(spec, index, plan.base.chunk)
+            bad += count
+            if stop == spec.units and bad:
+                _report(spec, bad, not_finite)
+                bad = 0
+            yield tensor, index, made
+            done += (stop - start) * spec.unit
+            if progress:
+                progress("merging", done, total)
 
 
 def chunk_part(chunk: int, span: tuple[TensorPlan, int]) -> float:
@@ -247,14 +256,17 @@ def materialise(
     sink: Sink | None = None,
     *,
     source: Source | None = None,
+    staying: Mapping[str, str] = MappingProxyType({}),
+    cast: Cast | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
     allow_nonfinite: bool = False,
 ) -> Materialised:
-    """Computes every tensor of a plan, writes it to `sink` and returns the weights digest.
+    """Computes every tensor of a plan, writes it to `sink` and returns the weights digest, both after `cast`.
 
-    A tensor that `source` holds is copied and hashed on the way; where the hash is not what it was, it is
-    computed after all. Raises `InvalidInput` for weights that are not finite unless allowed, and what reading
+    `staying`: name → BLAKE3 of the tensors that lie where they belong, and are neither read nor written. One
+    that `source` holds is copied and hashed on the way; where the hash is not what it was, it is computed
+    after all. Raises `InvalidInput` for weights that are not finite unless allowed, and what reading
     the store raises.
     """
     made = Materialised()
@@ -262,32 +274,58 @@ def materialise(
     fresh: list[TensorPlan] = []
     for tensor in plan.tensors:
         expected = source.holds(tensor) if source else None
-        if expected is None:
+        if tensor.spec.name in staying:
+            made.tensor_digests[tensor.spec.name] = staying[tensor.spec.name]
+            made.reused += 1
+        elif expected is None:
             fresh.append(tensor)
         else:
             kept.append((tensor, expected))
     if source:
         fresh.extend(_copy(plan, kept, source, sink, made, threads, progress))
     report = partial(_note_not_finite, made) if allow_nonfinite else None
-    empty = blake3().hexdigest()
-    for tensor in fresh:
-        made.tensor_digests[tensor.spec.name] = empty
-    hasher = blake3()
     with first_run(progress):
-        for piece in pieces(plan, fresh, threads=threads, progress=progress, not_finite=report):
-            hasher.update(piece.data)
-            if sink:
-                sink.write(piece.spec.name, piece.start, piece.data)
-                made.bytes_written += len(piece.data)
-            if piece.last:
-                made.tensor_digests[piece.spec.name] = hasher.hexdigest()
-                hasher = blake3()
-    made.computed = len(fresh)
+        _compute(plan, fresh, sink, cast, made, threads, progress, report)
+    specs = [cast.spec(spec) for spec in plan.base.tensors] if cast else plan.base.tensors
     made.weights = weights_digest(
-        (spec.name, spec.dtype, spec.shape, bytes.fromhex(made.tensor_digests[spec.name]))
-        for spec in plan.base.tensors
+        (spec.name, spec.dtype, spec.shape, bytes.fromhex(made.tensor_digests[spec.name])) for spec in specs
     )
     return made
+
+
+def _compute(
+    plan: Plan,
+    tensors: list[TensorPlan],
+    sink: Sink | None,
+    cast: Cast | None,
+    made: Materialised,
+    threads: int | None,
+    progress: Progress | None,
+    not_finite: NotFinite | None,
+) -> None:
+    """Merges tensors; each chunk is converted, written and hashed by the thread that merged it."""
+    workers = affordable(plan, tensors, thread_count(threads))
+    merger = Merger(plan, cutoffs(plan, tensors, threads=workers, progress=progress))
+    hashes = Hashes(merger.buffers)
+
+    def work(tensor: TensorPlan, index: int) -> tuple[int, int]:
+        buffer, bad = merger.chunk(tensor, index)
+        spec = tensor.spec
+        start, stop = chunk_span(spec, index, plan.base.chunk)
+        data: Buffer = buffer.data[: (stop - start) * spec.unit]
+        written = spec
+        if cast:
+            data, written = cast.convert(spec, data), cast.spec(spec)
+        if sink:
+            sink.write(spec.name, start * written.unit, data)
+        hashes.add(spec.name, index, data, buffer)
+        return memoryview(data).nbytes, bad
+
+    for _, _, nbytes in _each(plan, tensors, work, workers, progress, not_finite):
+        made.bytes_written += nbytes if sink else 0
+    for tensor in tensors:
+        made.tensor_digests[tensor.spec.name] = hashes.hexdigest(tensor.spec.name)
+    made.computed = len(tensors)
 
 
 def tensor_bits(plan: Plan, threads: int | None = None) -> Callable[[str, int], NDArray[Any]]:
@@ -322,40 +360,40 @@ def _copy(
         for tensor, _ in kept
         for start in range(0, tensor.spec.nbytes, plan.base.chunk * tensor.spec.unit)
     ]
-    buffers = _Buffers()
+    buffers = Buffers()
+    hashes = Hashes(buffers)
 
-    def read(span: tuple[TensorPlan, int]) -> tuple[NDArray[np.uint8], int, bool]:
+    def copy(span: tuple[TensorPlan, int]) -> tuple[int, bool]:
         tensor, start = span
-        nbytes = min(plan.base.chunk * tensor.spec.unit, tensor.spec.nbytes - start)
+        name, step = tensor.spec.name, plan.base.chunk * tensor.spec.unit
+        nbytes = min(step, tensor.spec.nbytes - start)
         buffer = buffers.take(nbytes)
+        data = buffer.data[:nbytes]
         try:
-            return buffer, nbytes, source.read_into(tensor.spec.name, start, buffer.data[:nbytes])
+            good = source.read_into(name, start, data)
         except PersonaError:
-            return buffer, nbytes, False
+            good = False
+        if good and sink:
+            sink.write(name, start, data)
+        hashes.add(name, start // step, data, buffer)
+        return nbytes, good
 
-    hashers = {tensor.spec.name: blake3() for tensor, _ in kept}
     total = sum(tensor.spec.nbytes for tensor, _ in kept)
     done = 0
     lost: set[str] = set()
-    results = in_order(read, spans, threads=thread_count(threads))
-    for (tensor, start), (buffer, nbytes, good) in zip(spans, results, strict=True):
-        name = tensor.spec.name
-        data = buffer.data[:nbytes]
-        if good:
-            hashers[name].update(data)
-            if sink:
-                sink.write(name, start, data)
-                made.bytes_written += nbytes
-        else:
-            lost.add(name)
-        buffers.give(buffer)
+    results = in_order(copy, spans, threads=thread_count(threads))
+    for (tensor, _), (nbytes, good) in zip(spans, results, strict=True):
+        if not good:
+            lost.add(tensor.spec.name)
+        elif sink:
+            made.bytes_written += nbytes
         done += nbytes
         if progress:
             progress("copying unchanged tensors", done, total)
     again: list[TensorPlan] = []
     for tensor, expected in kept:
         name = tensor.spec.name
-        if name in lost or hashers[name].hexdigest() != expected:
+        if name in lost or hashes.hexdigest(name) != expected:
             again.append(tensor)
             if sink:
                 sink.restart(name)
@@ -365,7 +403,7 @@ def _copy(
     return again
 
 
-def _report(spec: TensorSpec, count: int, not_finite: Callable[[TensorSpec, int], None] | None) -> None:
+def _report(spec: TensorSpec, count: int, not_finite: NotFinite | None) -> None:
     if not_finite is None:
         raise InvalidInput(
             f"tensor {spec.name}: {count} merged element{'s are' if count > 1 else ' is'} not finite;"

@@ -1,8 +1,9 @@
 """ModelWriter: a checkpoint being filled chunk by chunk beside its target, published whole.
 
 Order of writes (docs/invariants.md). One file: fsync, rename to `model.safetensors`; the old shards go; the
-old index goes last. Several: each is fsynced and renamed to a name unique to its content and layout; then the
-index is renamed into place; the old shards go; an old `model.safetensors` goes last. Readers take
+old index goes last. Several: each is fsynced and renamed to a name unique to its content; then the index is
+renamed into place; the old shards go; an old `model.safetensors` goes last. A **kept** shard is a file of the
+directory that holds already what is wanted: it is not written, and keeps its name. Readers take
 `model.safetensors` before an index, so at every point a reader sees all of the old weights or all of the new.
 What a cut leaves behind is named: by persona's own pattern of names, or by an index; the next publication
 removes it. A safetensors file that nothing names is somebody else's: it is refused by name, before anything
@@ -17,7 +18,7 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,8 @@ from persona.weights.shards import ShardLayout, is_published_name, planned_name,
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
+SYNC_EARLY_BYTES = 64 << 20
+"""A shard of so many bytes is synced as soon as it is whole, while the next ones are written."""
 _TEMPORARY_PREFIX = ".persona-weights"
 _TEMPORARY = re.compile(r"\.(?:persona-weights|.{1,64}\.tmp)-\d+-[0-9a-f]{16}")
 
@@ -45,10 +48,15 @@ class ModelWriter:
     """
 
     def __init__(
-        self, directory: Path, layout: Sequence[ShardLayout], *, tmp_dir: Path | None = None
+        self,
+        directory: Path,
+        layout: Sequence[ShardLayout],
+        *,
+        keep: Mapping[str, str] | None = None,
+        tmp_dir: Path | None = None,
     ) -> None:
         """Create `directory` if need be, and a file for each shard, beside its target or in `tmp_dir` (which
-        must be on the same file system).
+        must be on the same file system). `keep`: planned name → name in the directory, of kept shards.
 
         Raises Refused, by name, where the directory holds safetensors files or directories that would have to
         go and are not ours, BusyError where another writer is at work, SystemFault where the disk says no.
@@ -60,8 +68,10 @@ class ModelWriter:
         files.mkdirs(directory)
         self.directory = Path(os.path.realpath(directory))
         self._tmp_dir = tmp_dir or self.directory
+        self._kept = dict(keep or {})
         self._outputs: list[files.Output] = []
-        self._places: dict[str, tuple[files.Output, TensorEntry]] = {}
+        self._written: dict[str, _Shard] = {}
+        self._places: dict[str, tuple[_Shard, TensorEntry]] = {}
         self._lock = threading.Lock()
         self._missing: dict[str, int] = {}
         self._lock_fd = files.lock_descriptor(self.directory)
@@ -70,7 +80,8 @@ class ModelWriter:
             check_output(self.directory)
             self._remove_temporaries()
             for shard in self._layout:
-                self._create(shard)
+                if shard.name not in self._kept:
+                    self._create(shard)
         except BaseException:
             self.discard()
             raise
@@ -84,7 +95,7 @@ class ModelWriter:
         """Write `data` into the tensor `name` from its byte `byte_offset` on; each byte once, from any
         thread.
         """
-        output, entry = self._places[name]
+        shard, entry = self._places[name]
         view = memoryview(data)
         length = view.nbytes
         if byte_offset < 0 or byte_offset + length > entry.nbytes:
@@ -92,18 +103,23 @@ class ModelWriter:
                 f"bytes {byte_offset} to {byte_offset + length} of {name}, which has {entry.nbytes}"
             )
         if length:
-            output.pwrite(view.cast("B"), entry.offset + byte_offset)
+            shard.output.pwrite(view.cast("B"), entry.offset + byte_offset)
             with self._lock:
                 self._missing[name] -= length
+                shard.missing -= length
+                whole = shard.missing == 0 and shard.nbytes >= SYNC_EARLY_BYTES
+            if whole:
+                shard.sync_early()
 
     def restart(self, name: str) -> None:
         """Forget what was written into the tensor `name`: it will be written again, whole."""
+        shard, entry = self._places[name]
         with self._lock:
-            self._missing[name] = self._places[name][1].nbytes
+            shard.missing += entry.nbytes - self._missing[name]
+            self._missing[name] = entry.nbytes
 
-    def publish(self, digest: str) -> list[str]:
-        """Make the weights appear, whole; the old ones go. `digest` is the weights digest of what was
-        written.
+    def publish(self, digests: Mapping[str, str]) -> list[str]:
+        """Make the weights appear, whole; the old ones go. `digests`: name → BLAKE3 hex of each tensor.
 
         Returns the names of the files, the index included, in the directory. Raises SystemFault, and before
         the moment of publication leaves the old weights as they were. The writer is done afterwards, whatever
@@ -113,14 +129,19 @@ class ModelWriter:
         if unfinished:
             raise ValueError(f"{len(unfinished)} tensors are not written whole, {unfinished[0]!r} among them")
         try:
+            for shard in self._written.values():
+                shard.wait()
             check_output(self.directory)
-            return self._publish_single() if len(self._layout) == 1 else self._publish_shards(digest)
+            return self._publish_single() if len(self._layout) == 1 else self._publish_shards(digests)
         finally:
             self.discard()
 
     def discard(self) -> None:
         """Remove what was not published and let go of the directory; a second time does nothing."""
         try:
+            for shard in self._written.values():
+                with suppress(PersonaError):
+                    shard.wait()
             for output in self._outputs:
                 output.discard()
         finally:
@@ -136,20 +157,26 @@ class ModelWriter:
 
     def _publish_single(self) -> list[str]:
         old = weight_files(self.directory)
-        self._outputs[0].publish(self.directory / SINGLE_NAME)
+        for shard in self._written.values():
+            shard.output.publish(self.directory / SINGLE_NAME)
         self._remove(sorted(set(old) - {SINGLE_NAME, INDEX_NAME}), last=INDEX_NAME)
         return [SINGLE_NAME]
 
-    def _publish_shards(self, digest: str) -> list[str]:
-        names = shard_names(self._layout, digest)
+    def _publish_shards(self, digests: Mapping[str, str]) -> list[str]:
+        names = [
+            self._kept.get(shard.name, name)
+            for shard, name in zip(self._layout, shard_names(self._layout, digests), strict=True)
+        ]
         old = weight_files(self.directory)
         going = sorted(set(old) - {*names, SINGLE_NAME, INDEX_NAME})
         weight_map = {
             spec.name: name for name, shard in zip(names, self._layout, strict=True) for spec in shard.specs
         }
         try:
-            for name, output in zip(names, self._outputs, strict=True):
-                output.publish(self.directory / name, sync_directory=False)
+            for name, planned in zip(names, self._layout, strict=True):
+                if planned.name in self._written:
+                    output = self._written[planned.name].output
+                    output.publish(self.directory / name, sync_directory=False)
             files.sync_directory(self.directory)
             index = files.Output.create(self._tmp_dir, prefix=_TEMPORARY_PREFIX)
             self._outputs.append(index)
@@ -182,10 +209,11 @@ class ModelWriter:
         output = files.Output.create(self._tmp_dir, prefix=_TEMPORARY_PREFIX, size=len(header) + shard.nbytes)
         self._outputs.append(output)
         output.pwrite(header, 0)
+        written = self._written[shard.name] = _Shard(output, shard.nbytes)
         for name, entry in entries.items():
             if name in self._places:
                 raise InvalidInput(f"the tensor {name!r} stands in two shards; give each tensor once")
-            self._places[name] = (output, entry)
+            self._places[name] = (written, entry)
             self._missing[name] = entry.nbytes
 
     def _take_lock(self) -> None:
@@ -207,6 +235,35 @@ class ModelWriter:
                 and not entry.is_dir(follow_symlinks=False)
             ):
                 files.remove(self.directory / entry.name)
+
+
+class _Shard:
+    """A shard being written, of `nbytes` of tensors, `missing` of them."""
+
+    def __init__(self, output: files.Output, nbytes: int) -> None:
+        self.output = output
+        self.nbytes = self.missing = nbytes
+        self._syncs: list[threading.Thread] = []
+        self._failure: PersonaError | None = None
+
+    def sync_early(self) -> None:
+        """Begins to sync what is written by now; publication does so again for what comes later."""
+        thread = threading.Thread(target=self._sync, name="persona-sync")
+        self._syncs.append(thread)
+        thread.start()
+
+    def wait(self) -> None:
+        """No sync is under way when this returns. Raises SystemFault where one failed: it is not tried again."""
+        for thread in self._syncs:
+            thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def _sync(self) -> None:
+        try:
+            self.output.sync()
+        except PersonaError as error:
+            self._failure = error
 
 
 def weight_files(directory: Path) -> list[str]:
@@ -247,19 +304,19 @@ def check_output(directory: Path) -> None:
         )
 
 
-def shard_names(layout: Sequence[ShardLayout], digest: str) -> list[str]:
-    """The names under which shards of these tensors, with this weights digest, are published.
+def shard_names(layout: Sequence[ShardLayout], digests: Mapping[str, str]) -> list[str]:
+    """The names under which shards of these tensors are published; `digests`: name → BLAKE3 hex of each.
 
-    The twelve digits cover the layout too: the same weights divided otherwise never take the name of a shard
-    in use.
+    The twelve digits cover all that a file holds, so no other one ever takes the name of a shard in use.
     """
     if len(layout) == 1:
         return [SINGLE_NAME]
-    unique = blake3(digest.encode("utf-8"))
+    names = []
     for shard in layout:
-        names = sorted(spec.name for spec in shard.specs)
-        unique.update(json.dumps([names, shard.metadata], sort_keys=True).encode("utf-8"))
-    return [published_name(shard.name, unique.hexdigest()[:12]) for shard in layout]
+        held = sorted((spec.name, spec.dtype, list(spec.shape), digests[spec.name]) for spec in shard.specs)
+        unique = blake3(json.dumps([held, shard.metadata], sort_keys=True).encode("utf-8")).hexdigest()
+        names.append(published_name(shard.name, unique[:12]))
+    return names
 
 
 def is_temporary(name: str) -> bool:

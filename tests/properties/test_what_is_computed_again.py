@@ -48,6 +48,29 @@ def test_weights_that_are_there_already_are_not_written_again(filtered: Bot) -> 
     assert result["tensors_reused"] == len(filtered.base)
 
 
+def test_a_shard_in_which_nothing_changes_is_not_touched(filtered: Bot) -> None:
+    def shards() -> dict[str, os.stat_result]:
+        return {path.name: path.stat() for path in filtered.root.glob("model-*.safetensors")}
+
+    before = shards()
+    filtered.run.ok("set", "two", "--alpha", "0.3")
+    result = filtered.checkout()
+    after = shards()
+    kept = [name for name in before if name in after]
+    assert 0 < len(kept) < len(before) == len(after)
+    assert [after[name] for name in kept] == [before[name] for name in kept]
+    assert result["bytes_written"] < sum(tensor.bits.nbytes for tensor in filtered.base.values())
+    assert result["weights"] == digest_of_files(filtered.root) == filtered.run.json("digest")["weights"]
+
+
+def test_a_shard_that_was_changed_in_secret_is_not_kept(filtered: Bot) -> None:
+    for path in filtered.root.glob("model-*.safetensors"):
+        path.chmod(0o640)
+    filtered.run.ok("set", "two", "--alpha", "0.3")
+    result = filtered.checkout()
+    assert result["bytes_written"] == sum(tensor.bits.nbytes for tensor in filtered.base.values())
+
+
 def flip(bot: Bot, *, in_secret: bool) -> None:
     """Changes one byte of a tensor outside layer 1; in secret, its file's times are put back."""
     for path in bot.root.glob("model*.safetensors"):

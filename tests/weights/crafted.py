@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from blake3 import blake3
+
 from persona.objects.tensors import TensorSpec
 from persona.weights.checkpoint import Checkpoint
 from persona.weights.safetensors import encode_header
@@ -54,14 +56,17 @@ def save_sharded(directory: Path, shards: Mapping[str, Contents]) -> Path:
     return directory
 
 
-def publish(
-    directory: Path, contents: Contents, max_shard_size: int | None = None, digest: str = "blake3:0"
-) -> list[str]:
+def publish(directory: Path, contents: Contents, max_shard_size: int | None = None) -> list[str]:
     """Write these contents into `directory` with a ModelWriter."""
     with ModelWriter(directory, plan_shards(specs_of(contents), max_shard_size)) as writer:
         for name, data in contents.items():
             writer.write(name, 0, data)
-        return writer.publish(digest)
+        return writer.publish(digests_of(contents))
+
+
+def digests_of(contents: Contents) -> dict[str, str]:
+    """The BLAKE3 of each tensor."""
+    return {name: blake3(data).hexdigest() for name, data in contents.items()}
 
 
 def contents_of(path: Path) -> dict[str, bytes]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import safetensors
 import torch
+from blake3 import blake3
 
 from persona.weights.checkpoint import Checkpoint
 from persona.weights.shards import plan_shards
@@ -25,12 +26,14 @@ def rewrite(source: Path, target: Path, max_shard_size: int | None) -> list[str]
             shards=checkpoint.shards,
             shard_of=[place for _, place in held],
         )
+        digests = {}
         with ModelWriter(target, plan) as writer:
             for name, (spec, _) in checkpoint.tensors.items():
                 data = bytearray(spec.nbytes)
                 checkpoint.read_into(name, 0, data)
                 writer.write(name, 0, data)
-            names = writer.publish("blake3:any")
+                digests[name] = blake3(data).hexdigest()
+            names = writer.publish(digests)
         for name, path in checkpoint.text_files.items():
             (target / name).write_bytes(path.read_bytes())
     return names

@@ -17,7 +17,7 @@ from persona.objects.tensors import TensorSpec
 from persona.store import files
 from persona.weights.shards import ShardLayout, plan_shards
 from persona.weights.writer import ModelWriter, foreign_weight_files, shard_names, weight_files
-from tests.weights.crafted import contents_of, names_in, publish, save, save_sharded, specs_of
+from tests.weights.crafted import contents_of, digests_of, names_in, publish, save, save_sharded, specs_of
 
 OLD = {"a": b"old-a", "b": b"old-bb", "c": b"old-ccc"}
 NEW = {"a": b"new-a", "b": b"new-bb", "c": b"new-ccc"}
@@ -32,7 +32,7 @@ def as_one(directory: Path) -> None:
 
 
 def as_our_shards(directory: Path) -> None:
-    publish(directory, OLD, 6, "blake3:old")
+    publish(directory, OLD, 6)
 
 
 def as_hub_shards(directory: Path) -> None:
@@ -92,7 +92,7 @@ def test_publication_replaces_whatever_was_there(
 ) -> None:
     start(tmp_path)
     (tmp_path / "config.json").write_text("{}")
-    published = publish(tmp_path, NEW, size, "blake3:new")
+    published = publish(tmp_path, NEW, size)
     assert names_in(tmp_path) == sorted([*published, "config.json"])
     assert contents_of(tmp_path) == NEW
     assert weight_files(tmp_path) == sorted(published)
@@ -118,18 +118,14 @@ def test_a_kill_at_any_step_leaves_the_old_weights_or_the_new_and_the_next_write
         start(directory)
         try:
             with files.replaced_calls(Dying(step)):
-                publish(directory, NEW, size, "blake3:new")
+                publish(directory, NEW, size)
         except Killed:
             found = contents_of(directory)
             assert found in (OLD, NEW), step
             seen.append(found == NEW)
         else:
             break
-        again = (
-            publish(directory, NEW, size, "blake3:new")
-            if step % 2
-            else publish(directory, OLD, None, "blake3:old")
-        )
+        again = publish(directory, NEW, size) if step % 2 else publish(directory, OLD, None)
         assert names_in(directory) == sorted(again), step
         assert contents_of(directory) == (NEW if step % 2 else OLD)
     assert seen == sorted(seen)
@@ -151,7 +147,7 @@ def test_a_fault_at_any_step_is_typed_and_leaves_no_temporary(
         before = names_in(directory)
         try:
             with files.replaced_calls(Dying(step, lambda: OSError(code, os.strerror(code)), forever=False)):
-                publish(directory, NEW, size, "blake3:new")
+                publish(directory, NEW, size)
         except SystemFault:
             found = contents_of(directory)
             assert not [name for name in names_in(directory) if name.startswith(".")], step
@@ -160,7 +156,7 @@ def test_a_fault_at_any_step_is_typed_and_leaves_no_temporary(
             assert found in (OLD, NEW), step
         else:
             break
-        publish(directory, NEW, size, "blake3:new")
+        publish(directory, NEW, size)
         assert contents_of(directory) == NEW
     assert step > 5
 
@@ -176,7 +172,7 @@ def test_a_writer_that_fails_before_the_index_takes_its_shards_back(tmp_path: Pa
             super().rename(source, target)
 
     with files.replaced_calls(NoIndex()), pytest.raises(SystemFault):
-        publish(tmp_path, NEW, 6, "blake3:new")
+        publish(tmp_path, NEW, 6)
     assert names_in(tmp_path) == before
     assert contents_of(tmp_path) == OLD
 
@@ -196,7 +192,7 @@ def test_writing_over_the_checkpoint_that_is_being_read(tmp_path: Path) -> None:
                 data = bytearray(spec.nbytes)
                 source.read_into(name, 0, data)
                 writer.write(name, 0, data)
-            writer.publish("blake3:same")
+            writer.publish(digests_of(OLD))
             for name, data in OLD.items():
                 out = bytearray(len(data))
                 source.read_into(name, 0, out)
@@ -210,9 +206,9 @@ def test_links_at_the_output_are_replaced_and_never_followed(tmp_path: Path) -> 
     directory.mkdir()
     outside.write_bytes(b"precious")
     layout = plan_shards(specs_of(NEW), 6)
-    for name in ("model.safetensors", "model.safetensors.index.json", *shard_names(layout, "blake3:new")):
+    for name in ("model.safetensors", "model.safetensors.index.json", *shard_names(layout, digests_of(NEW))):
         (directory / name).symlink_to(outside)
-    publish(directory, NEW, 6, "blake3:new")
+    publish(directory, NEW, 6)
     assert contents_of(directory) == NEW
     (directory / "model.safetensors").symlink_to(outside)
     publish(directory, NEW)
@@ -283,10 +279,77 @@ def test_an_index_cannot_have_files_elsewhere_removed(tmp_path: Path) -> None:
 
 
 def test_the_same_weights_divided_otherwise_have_other_names() -> None:
-    names = [set(shard_names(plan_shards(specs_of(NEW), size), "blake3:x")) for size in (6, 11)]
+    names = [set(shard_names(plan_shards(specs_of(NEW), size), digests_of(NEW))) for size in (6, 11)]
     assert not names[0] & names[1]
-    assert names[0] == set(shard_names(plan_shards(specs_of(NEW), 6), "blake3:x"))
-    assert not names[0] & set(shard_names(plan_shards(specs_of(NEW), 6), "blake3:y"))
+    assert not names[0] & set(shard_names(plan_shards(specs_of(NEW), 6), digests_of(OLD)))
+
+
+def test_a_shard_is_named_after_what_it_holds_alone() -> None:
+    layout = plan_shards(specs_of(NEW), 6)
+    before = shard_names(layout, digests_of(NEW))
+    after = shard_names(layout, digests_of(NEW | {"b": b"new-BB"}))
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True, False, True]
+
+
+def test_a_kept_shard_is_not_written_and_stays_under_its_name(tmp_path: Path) -> None:
+    as_hub_shards(tmp_path)
+    kept = tmp_path / "model-00002-of-00002.safetensors"
+    before = kept.stat()
+    layout = plan_shards(specs_of(OLD), 11)
+    digests = digests_of(NEW | {"c": OLD["c"]})
+    with ModelWriter(tmp_path, layout, keep={kept.name: kept.name}) as writer:
+        writer.write("a", 0, NEW["a"])
+        writer.write("b", 0, NEW["b"])
+        published = writer.publish(digests)
+    assert published == [shard_names(layout, digests)[0], kept.name, "model.safetensors.index.json"]
+    assert names_in(tmp_path) == sorted(published)
+    assert contents_of(tmp_path) == NEW | {"c": OLD["c"]}
+    assert kept.stat() == before
+
+
+def test_a_large_shard_is_synced_while_the_next_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("persona.weights.writer.SYNC_EARLY_BYTES", 1)
+    synced = threading.Event()
+
+    class Watching(files.Calls):
+        def fsync(self, fd: int) -> None:
+            synced.set()
+
+    with files.replaced_calls(Watching()), ModelWriter(tmp_path, plan_shards(specs_of(NEW), 6)) as writer:
+        writer.write("a", 0, NEW["a"])
+        assert synced.wait(60)
+        writer.restart("a")
+        for name, data in NEW.items():
+            writer.write(name, 0, data)
+        writer.publish(digests_of(NEW))
+    assert contents_of(tmp_path) == NEW
+
+
+def test_an_early_sync_that_failed_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("persona.weights.writer.SYNC_EARLY_BYTES", 1)
+    tried = []
+
+    class Failing(files.Calls):
+        def fsync(self, fd: int) -> None:
+            tried.append(fd)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    as_one(tmp_path)
+    with (
+        files.replaced_calls(Failing()),
+        ModelWriter(tmp_path, plan_shards(specs_of(NEW), 100)) as writer,
+    ):
+        for name, data in NEW.items():
+            writer.write(name, 0, data)
+        with pytest.raises(SystemFault):
+            writer.publish(digests_of(NEW))
+    assert len(tried) == 1
+    assert names_in(tmp_path) == ["model.safetensors"]
+    assert contents_of(tmp_path) == OLD
 
 
 def test_publishing_the_same_again_changes_nothing(tmp_path: Path) -> None:
@@ -304,7 +367,7 @@ def test_two_writers_never_mix_and_a_dead_ones_rest_is_removed(tmp_path: Path) -
             ModelWriter(tmp_path, plan_shards(specs_of(NEW)))
         for name, data in NEW.items():
             writer.write(name, 0, data)
-        writer.publish("blake3:new")
+        writer.publish(digests_of(NEW))
     publish(tmp_path, OLD)
     assert names_in(tmp_path) == [".persona-weights-notes", "model.safetensors"]
 
@@ -315,7 +378,7 @@ def test_nothing_appears_without_publication(tmp_path: Path) -> None:
         writer.write("a", 0, NEW["a"])
         assert contents_of(tmp_path) == OLD
         with pytest.raises(ValueError, match="2 tensors are not written whole"):
-            writer.publish("blake3:new")
+            writer.publish(digests_of(NEW))
     assert names_in(tmp_path) == ["model.safetensors"]
     assert contents_of(tmp_path) == OLD
 
@@ -342,7 +405,7 @@ def test_chunks_come_in_any_order_from_any_thread_and_as_arrays(tmp_path: Path) 
         for offset, data in ((-1, b"1"), (4, b"1"), (0, b"12345")):
             with pytest.raises(ValueError, match="s, which has 4"):
                 writer.write("s", offset, data)
-        writer.publish("blake3:x")
+        writer.publish({})
     found = contents_of(tmp_path)
     assert found["w"] == values.tobytes()
     assert found["s"] == np.float32(1.5).tobytes()
@@ -356,7 +419,7 @@ def test_unfinished_files_can_lie_elsewhere(tmp_path: Path) -> None:
         assert len(names_in(tmp_path / "tmp")) == 1
         for name, data in NEW.items():
             writer.write(name, 0, data)
-        writer.publish("blake3:x")
+        writer.publish(digests_of(NEW))
     assert names_in(tmp_path / "tmp") == []
     assert contents_of(tmp_path / "new" / "out") == NEW
 
@@ -402,7 +465,7 @@ def test_each_step_is_on_the_disk_before_the_next(
     old = weight_files(directory)
     recorded = Recorded()
     with files.replaced_calls(recorded):
-        names = publish(directory, NEW, size, "blake3:new")
+        names = publish(directory, NEW, size)
     events = [event for event in recorded.events if event[0] != "fsync" or event[1] == "out"]
     barrier = ("fsync", "out")
     gone = sorted(set(old) - {*names, "model.safetensors", "model.safetensors.index.json"})
