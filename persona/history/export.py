@@ -24,7 +24,6 @@ from persona.store import files
 from persona.weights.shards import plan_shards
 from persona.weights.writer import ModelWriter
 
-
 DTYPES: Final = {
     "bfloat16": "BF16",
     "bf16": "BF16",

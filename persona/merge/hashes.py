@@ -61,7 +61,7 @@ class Hashes:
         self._lock = threading.Lock()
 
     def add(self, name: str, index: int, data: Buffer, buffer: NDArray[np.uint8]) -> None:
-        """Takes chunk `index` of a tensor, each once: its bytes, and the array that may be used again then."""
+        """Takes chunk `index` of a tensor, each once: its bytes, and the array to give back then."""
         with self._lock:
             tensor = self._tensors.setdefault(name, _Tensor())
             tensor.waiting[index] = data, buffer

@@ -253,7 +253,7 @@ class _Shard:
         thread.start()
 
     def wait(self) -> None:
-        """No sync is under way when this returns. Raises SystemFault where one failed: it is not tried again."""
+        """No sync is under way when this returns. Raises SystemFault where one failed; none is repeated."""
         for thread in self._syncs:
             thread.join()
         if self._failure is not None:

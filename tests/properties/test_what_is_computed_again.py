@@ -52,13 +52,17 @@ def test_a_shard_in_which_nothing_changes_is_not_touched(filtered: Bot) -> None:
     def shards() -> dict[str, os.stat_result]:
         return {path.name: path.stat() for path in filtered.root.glob("model-*.safetensors")}
 
+    filtered.run.ok("set", "two", "--only", f"{LAYER}mlp.up_proj.weight")
+    filtered.checkout()
     before = shards()
     filtered.run.ok("set", "two", "--alpha", "0.3")
     result = filtered.checkout()
     after = shards()
     kept = [name for name in before if name in after]
-    assert 0 < len(kept) < len(before) == len(after)
+    assert len(kept) == 2
+    assert len(before) == len(after) == 3
     assert [after[name] for name in kept] == [before[name] for name in kept]
+    assert result["tensors_computed"] == 1
     assert result["bytes_written"] < sum(tensor.bits.nbytes for tensor in filtered.base.values())
     assert result["weights"] == digest_of_files(filtered.root) == filtered.run.json("digest")["weights"]
 
