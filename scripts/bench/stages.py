@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Where does the time of a checkout go? Each stage alone, on one core, beside the ceilings of this machine.
 
-Nanoseconds and bytes are per element of the model. The stages run one after another on the same chunks, in one
-process, over all chunks of a recipe: what they add up to is the work; a checkout overlaps it on all cores.
-Ceilings: `memcpy` of a chunk that lies in memory, BLAKE3 of it, zstd of a plane of small numbers, a read and a
-write of a chunk through the page cache, and 256 MiB brought to the disk.
+Nanoseconds and bytes are per element of the model. The stages run one after another on the same chunks,
+in one process, over all chunks of a recipe: what they add up to is the work; a checkout overlaps it on all
+cores. Ceilings: `memcpy` of a chunk that lies in memory, BLAKE3 of it, zstd of a plane of small numbers, a
+read and a write of a chunk through the page cache, and 256 MiB brought to the disk.
 """
 
 from __future__ import annotations
