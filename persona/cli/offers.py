@@ -41,6 +41,7 @@ SETTINGS = {
     "checkout.device": "where checkout computes",
     "checkout.threads": "how many threads checkout uses",
     "checkout.max-shard-size": "how large checkout's files get",
+    "checkout.memory": "how much memory checkout takes for chunks",
 }
 """The keys of `config`, with what they say."""
 

@@ -40,6 +40,7 @@ class Options:
 
     device: str = "auto"
     threads: int | None = None
+    memory: int | None = None
     max_shard_size: int | None = None
     dtype: str | None = None
     weights: bool = True
@@ -267,6 +268,7 @@ def compute(
         staying=source.staying if source else {},
         cast=cast,
         threads=options.threads,
+        memory=options.memory,
         progress=options.progress,
         allow_nonfinite=options.allow_nonfinite,
     )

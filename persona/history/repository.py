@@ -270,6 +270,7 @@ class Repository(Questions):
         out: AnyPath | None = None,
         device: str = "auto",
         threads: int | None = None,
+        memory: int | None = None,
         max_shard_size: int | None = None,
         dtype: str | None = None,
         weights: bool = True,
@@ -282,15 +283,16 @@ class Repository(Questions):
         weights.
 
         Without `rev`: the weights of `recipe.toml` as it stands. `branch` makes that branch at `rev` and
-        attaches to it. `out`: a model directory elsewhere; HEAD stays. `max_shard_size` in bytes. `dtype`:
-        "bfloat16" | "float16" | "float32" for the written floats, with `out` alone. `weights=False`: text
-        files only.
+        attaches to it. `out`: a model directory elsewhere; HEAD stays. `memory`: bytes that decoded chunks
+        may take together. `max_shard_size` in bytes. `dtype`: "bfloat16" | "float16" | "float32" for the
+        written floats, with `out` alone. `weights=False`: text files only.
         """
         from persona.history import checkout
 
         options = checkout.Options(
             device=device,
             threads=threads,
+            memory=memory,
             max_shard_size=max_shard_size,
             dtype=dtype,
             weights=weights,

@@ -46,10 +46,16 @@ class Workspace:
         self.scratch = Scratch()
 
     def rows(self, count: int) -> NDArray[Any]:
-        """At least `count` rows for z."""
+        """At least `count` rows for z, each as long as a chunk."""
         if self.z.shape[0] < count:
             self.z = np.empty((count, self.chunk), UINT[self.width])
         return self.z
+
+    def short_rows(self, count: int, length: int) -> NDArray[Any]:
+        """`count` rows for z of `length` elements each."""
+        if self.z.size < count * length:
+            self.z = np.empty((-(-count * length // self.chunk), self.chunk), UINT[self.width])
+        return self.z.reshape(-1)[: count * length].reshape(count, length)
 
 
 class Workspaces:

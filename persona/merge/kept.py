@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from persona.merge.cutoffs import Cutoffs
 from persona.merge.plan import Plan, TensorPlan
+from persona.merge.room import Room
 from persona.merge.stream import Merger, Opened
 
 Key = tuple[str, ...]
@@ -91,8 +92,8 @@ class Kept:
 class KeepingMerger(Merger):
     """A merger that opens a chunk from what is kept, and keeps what it opens."""
 
-    def __init__(self, plan: Plan, cuts: Cutoffs, kept: Kept) -> None:
-        super().__init__(plan, cuts)
+    def __init__(self, plan: Plan, cuts: Cutoffs, kept: Kept, room: Room | None = None) -> None:
+        super().__init__(plan, cuts, room)
         self._kept = kept
         kept.begin()
 

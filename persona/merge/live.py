@@ -28,7 +28,8 @@ from persona.merge.cutoffs import cutoffs
 from persona.merge.kept import KeepingMerger, Kept
 from persona.merge.pipeline import Progress, first_run, in_order, thread_count
 from persona.merge.plan import Plan, TensorPlan
-from persona.merge.stream import Merger, affordable
+from persona.merge.room import room
+from persona.merge.stream import Merger
 from persona.objects.digest import weights_digest
 from persona.objects.tensors import TensorSpec, chunk_span
 
@@ -180,10 +181,12 @@ def merger_of(
     progress: Progress | None = None,
 ) -> Merger:
     """What computes these tensors of a plan, their cut-offs found; nothing is written yet."""
-    workers = affordable(plan, tensors, thread_count(threads))
+    found = room(plan, tensors, thread_count(threads))
     with first_run(progress):
-        cuts = cutoffs(plan, tensors, threads=workers, progress=progress)
-    return KeepingMerger(plan, cuts, kept) if kept is not None and kept.limit else Merger(plan, cuts)
+        cuts = cutoffs(plan, tensors, threads=found.threads, progress=progress)
+    if kept is not None and kept.limit:
+        return KeepingMerger(plan, cuts, kept, found)
+    return Merger(plan, cuts, found)
 
 
 class Filler:
@@ -225,7 +228,7 @@ class Filler:
         for tensor in tensors:
             if not plan.chunks(tensor):  # an empty tensor
                 yield tensor, slots[tensor.spec.name].changed()
-        workers = affordable(plan, tensors, thread_count(threads))
+        workers = room(plan, tensors, thread_count(threads)).threads
         counts: Any = in_order(work, spans, threads=workers, ahead=_AHEAD)
         try:
             with first_run(progress), closing(counts):

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from persona.codec.delta import exponent_order, restore
 from persona.codec.elements import of as element_of
 from persona.errors import InvalidInput, PersonaError
-from persona.limits import CHUNK_MEMORY
 from persona.merge import cpu
 from persona.merge.chunks import UINT, ChunkReader, Workspaces
 from persona.merge.cutoffs import Cutoffs, cutoffs
 from persona.merge.hashes import Buffers, Hashes
 from persona.merge.pipeline import Progress, first_run, in_order, thread_count
 from persona.merge.plan import Plan, TensorPlan
+from persona.merge.room import Room, room
 from persona.merge.rules import MergeRules
 from persona.objects.digest import weights_digest
 from persona.objects.tensors import TensorSpec, chunk_span
@@ -105,8 +105,9 @@ class Opened:
 class Merger:
     """Computes single chunks of a plan; called by many threads."""
 
-    def __init__(self, plan: Plan, cuts: Cutoffs) -> None:
+    def __init__(self, plan: Plan, cuts: Cutoffs, room: Room | None = None) -> None:
         self.plan = plan
+        self.room = room
         self.reader = ChunkReader(plan.store.objects, plan.base.chunk)
         self.workspaces = Workspaces(plan.base.tensors, plan.base.chunk)
         self.buffers = Buffers()
@@ -134,11 +135,37 @@ class Merger:
         if tensor.way == "base":
             self.reader.base(spec, base_id, index, out)
             return 0
+        if self.room and tensor.way == "merge" and self.room.slice(tensor) < out.size:
+            return self._merge_slices(tensor, index, base_id, out, self.room.slice(tensor))
         opened = self.open(tensor, index, base_id, out.size)
         if opened is None:
             self.reader.base(spec, base_id, index, out)
             return 0
         return self.merge(tensor, opened, out)
+
+    def _merge_slices(
+        self, tensor: TensorPlan, index: int, base_id: str, out: NDArray[Any], length: int
+    ) -> int:
+        """As `merge_into`, so many elements at a time."""
+        spec, plan, space, size = tensor.spec, self.plan, self.workspaces.get(tensor.spec), out.size
+        rows = space.short_rows(len(tensor.terms), length)
+        opened: Opened | None = None
+        bad = 0
+        for start in range(0, size, length):
+            stop = min(start + length, size)
+            present: list[int] = []
+            for term in tensor.terms:
+                delta = plan.tables[plan.recipe.terms[term].vector].chunk(spec.name, index)
+                if self.reader.delta(spec, delta, base_id, index, space.other[:size]):
+                    rows[len(present), : stop - start] = space.other[start:stop]
+                    present.append(term)
+            if opened is None:
+                opened = self._ordered(spec, index, base_id, present, rows)
+            part = Opened(
+                present, opened.sorted_base[start:stop], rows[: len(present)], opened.order[start:stop]
+            )
+            bad += self.merge(tensor, part, out)
+        return bad
 
     def open(self, tensor: TensorPlan, index: int, base_id: str, size: int) -> Opened | None:
         """One chunk of a tensor that terms reach, in this thread's workspace until the next one is opened;
@@ -153,10 +180,14 @@ class Merger:
             delta = plan.tables[vector].chunk(spec.name, index)
             if self.reader.delta(spec, delta, base_id, index, rows[len(present), :size]):
                 present.append(term_index)
-        if not present:
-            return None
+        return self._ordered(spec, index, base_id, present, rows) if present else None
+
+    def _ordered(
+        self, spec: TensorSpec, index: int, base_id: str, present: list[int], rows: NDArray[Any]
+    ) -> Opened:
+        space = self.workspaces.get(spec)
         base = self.reader.base(spec, base_id, index, space.base)
-        order, sorted_base = space.order[:size], space.sorted_base[:size]
+        order, sorted_base = space.order[: base.size], space.sorted_base[: base.size]
         exponent_order(base, spec.dtype, order, sorted_base)
         return Opened(present, sorted_base, rows[: len(present)], order)
 
@@ -192,9 +223,8 @@ def pieces(
 
     Without `not_finite`, elements that are not finite end the stream with `InvalidInput`.
     """
-    workers = affordable(plan, tensors, thread_count(threads))
-    merger = Merger(plan, cutoffs(plan, tensors, threads=workers, progress=progress))
-    with closing(_each(plan, tensors, merger.chunk, workers, progress, not_finite)) as made:
+    merger = merger_of(plan, tensors, thread_count(threads), None, progress)
+    with closing(_each(merger, tensors, merger.chunk, progress, not_finite)) as made:
         for tensor, index, buffer in made:
             spec = tensor.spec
             start, stop = chunk_span(spec, index, plan.base.chunk)
@@ -203,20 +233,29 @@ def pieces(
             merger.buffers.give(buffer)
 
 
+def merger_of(
+    plan: Plan, tensors: list[TensorPlan], threads: int, memory: int | None, progress: Progress | None
+) -> Merger:
+    """What computes these tensors of a plan, in the room that there is; their cut-offs are found first."""
+    found = room(plan, tensors, threads, memory)
+    return Merger(plan, cutoffs(plan, tensors, threads=found.threads, progress=progress), found)
+
+
 def _each(
-    plan: Plan,
+    merger: Merger,
     tensors: list[TensorPlan],
     work: Callable[[TensorPlan, int], tuple[T, int]],
-    workers: int,
     progress: Progress | None,
     not_finite: NotFinite | None,
 ) -> Generator[tuple[TensorPlan, int, T], None, None]:
     """(tensor, chunk index, what `work` made of it) for every chunk, in order; `work` also tells how many
     elements are not finite.
     """
+    plan = merger.plan
     spans = [(tensor, index) for tensor in tensors for index in range(plan.chunks(tensor))]
     total = sum(tensor.spec.nbytes for tensor in tensors)
     done = bad = 0
+    workers = merger.room.threads if merger.room else 1
     results = in_order(
         lambda span: work(*span), spans, threads=workers, part=partial(chunk_part, plan.base.chunk)
     )
@@ -241,16 +280,6 @@ def chunk_part(chunk: int, span: tuple[TensorPlan, int]) -> float:
     return (stop - start) / chunk
 
 
-def affordable(plan: Plan, tensors: list[TensorPlan], threads: int) -> int:
-    """As many of these threads as have room for their chunks, at least one: fewer for much fp32."""
-    most = 0
-    for tensor in tensors:
-        elements = min(tensor.spec.units, plan.base.chunk)
-        arrays = tensor.spec.unit * (len(tensor.terms) + 5) + 4
-        most = max(most, elements * arrays)
-    return max(1, min(threads, CHUNK_MEMORY // max(1, most)))
-
-
 def materialise(
     plan: Plan,
     sink: Sink | None = None,
@@ -259,10 +288,12 @@ def materialise(
     staying: Mapping[str, str] = MappingProxyType({}),
     cast: Cast | None = None,
     threads: int | None = None,
+    memory: int | None = None,
     progress: Progress | None = None,
     allow_nonfinite: bool = False,
 ) -> Materialised:
     """Computes every tensor of a plan, writes it to `sink` and returns the weights digest, both after `cast`.
+    `memory`: bytes for chunks, see `persona.merge.room`.
 
     `staying`: name → BLAKE3 of the tensors that lie where they belong, and are neither read nor written. One
     that `source` holds is copied and hashed on the way; where the hash is not what it was, it is computed
@@ -285,7 +316,8 @@ def materialise(
         fresh.extend(_copy(plan, kept, source, sink, made, threads, progress))
     report = partial(_note_not_finite, made) if allow_nonfinite else None
     with first_run(progress):
-        _compute(plan, fresh, sink, cast, made, threads, progress, report)
+        merger = merger_of(plan, fresh, thread_count(threads), memory, progress)
+        _compute(merger, fresh, sink, cast, made, progress, report)
     specs = [cast.spec(spec) for spec in plan.base.tensors] if cast else plan.base.tensors
     made.weights = weights_digest(
         (spec.name, spec.dtype, spec.shape, bytes.fromhex(made.tensor_digests[spec.name])) for spec in specs
@@ -294,24 +326,22 @@ def materialise(
 
 
 def _compute(
-    plan: Plan,
+    merger: Merger,
     tensors: list[TensorPlan],
     sink: Sink | None,
     cast: Cast | None,
     made: Materialised,
-    threads: int | None,
     progress: Progress | None,
     not_finite: NotFinite | None,
 ) -> None:
     """Merges tensors; each chunk is converted, written and hashed by the thread that merged it."""
-    workers = affordable(plan, tensors, thread_count(threads))
-    merger = Merger(plan, cutoffs(plan, tensors, threads=workers, progress=progress))
+    chunk = merger.plan.base.chunk
     hashes = Hashes(merger.buffers)
 
     def work(tensor: TensorPlan, index: int) -> tuple[int, int]:
         buffer, bad = merger.chunk(tensor, index)
         spec = tensor.spec
-        start, stop = chunk_span(spec, index, plan.base.chunk)
+        start, stop = chunk_span(spec, index, chunk)
         data: Buffer = buffer.data[: (stop - start) * spec.unit]
         written = spec
         if cast:
@@ -321,7 +351,7 @@ def _compute(
         hashes.add(spec.name, index, data, buffer)
         return memoryview(data).nbytes, bad
 
-    for _, _, nbytes in _each(plan, tensors, work, workers, progress, not_finite):
+    for _, _, nbytes in _each(merger, tensors, work, progress, not_finite):
         made.bytes_written += nbytes if sink else 0
     for tensor in tensors:
         made.tensor_digests[tensor.spec.name] = hashes.hexdigest(tensor.spec.name)

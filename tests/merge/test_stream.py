@@ -324,7 +324,6 @@ def test_fewer_threads_run_where_their_chunks_need_much_memory(
         return ordered(work, items, threads=threads, **options)
 
     monkeypatch.setattr(stream, "in_order", counting)
-    for memory in (stream.CHUNK_MEMORY, 64 * (4 * 6 + 4) * 3, 1):
-        monkeypatch.setattr(stream, "CHUNK_MEMORY", memory)
-        assert run(made, base, threads=8)[0] == raw(first)
+    for memory in (None, 64 * (4 * 9 + 4) * 3, 64 * (4 * 9 + 4)):
+        assert run(made, base, threads=8, memory=memory)[0] == raw(first)
     assert wanted == [8, 3, 1]

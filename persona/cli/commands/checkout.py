@@ -41,6 +41,12 @@ DEVICES = ("auto", "cpu", "cuda")
 @click.option("--device", type=click.Choice(DEVICES), help="Where to compute.")
 @threads_option
 @click.option(
+    "--memory",
+    metavar="S",
+    callback=size_option,
+    help="Bytes that decoded chunks may take together (200MB); 400 MB by default.",
+)
+@click.option(
     "--max-shard-size",
     metavar="S",
     callback=size_option,
@@ -65,6 +71,7 @@ def command(
     out: str | None,
     device: str | None,
     threads: int | None,
+    memory: int | None,
     max_shard_size: int | None,
     dtype: str | None,
     no_weights: bool,
@@ -93,6 +100,7 @@ def command(
                 out=None if out is None else call.path(out),
                 device=setting(repo, "checkout.device", device, str) or "auto",
                 threads=setting(repo, "checkout.threads", threads, parse_threads),
+                memory=setting(repo, "checkout.memory", memory, parse_size),
                 max_shard_size=setting(repo, "checkout.max-shard-size", max_shard_size, parse_size),
                 dtype=dtype,
                 weights=not no_weights,

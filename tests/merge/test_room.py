@@ -1,0 +1,86 @@
+"""However little memory there is, the bytes are the same, or it is said how much is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from persona.errors import UsageError
+from persona.merge import room as rooms
+from persona.merge.plan import Plan
+from persona.merge.room import Room, room
+from persona.objects.recipe import Term
+from persona.objects.rules import Rules
+from tests.merge.models import Model, Sandbox, run
+from tests.merge.test_kernel_equals_reference import elements
+
+SIZE = 3000
+VECTORS = 5
+
+
+@pytest.fixture
+def shortest(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Slices of a few elements, so that a small model has many."""
+    monkeypatch.setattr(rooms, "_SHORTEST", 64)
+    return 64
+
+
+def mixture(folder: Path, rules: Rules) -> tuple[Plan, Model]:
+    base, afters = elements(7, "BF16", VECTORS, "weights", SIZE)
+    half, halves = elements(8, "F32", VECTORS, "bits", SIZE)
+    model = {"w": ("BF16", (SIZE,), base), "x": ("F32", (SIZE,), half)}
+    sandbox = Sandbox(folder, model, chunk=1024)
+    terms = []
+    for k in range(VECTORS):
+        changed = halves[k] if k != 2 else half
+        tuned = {"w": ("BF16", (SIZE,), afters[k]), "x": ("F32", (SIZE,), changed)}
+        join = "add" if k == 3 else "vote"
+        terms.append(Term(name=str(k), vector=sandbox.vector(tuned).id, alpha=str(k - 1.5), join=join))
+    return sandbox.plan(terms, rules), model
+
+
+def needed(plan: Plan) -> int:
+    """The least memory, from what is said when there is none, in bytes."""
+    fixed = max(1024 * (tensor.spec.unit * 8 + 4) for tensor in plan.tensors)
+    return fixed + 64 * 4 * VECTORS
+
+
+@pytest.mark.parametrize("preset", ["ties", "paper", "joint", "linear"])
+def test_slices_change_no_bit(preset: str, shortest: int, tmp_path: Path) -> None:
+    plan, model = mixture(tmp_path, Rules.of(preset))
+    whole, made = run(plan, model, allow_nonfinite=True)
+    sliced, again = run(plan, model, allow_nonfinite=True, memory=needed(plan))
+    assert room(plan, list(plan.tensors), 4, needed(plan)).slice(plan.by_name["x"]) < 1024
+    assert sliced == whole
+    assert again == made
+
+
+def test_too_little_memory_is_refused_with_what_is_needed(tmp_path: Path) -> None:
+    plan, _ = mixture(tmp_path, Rules.of("ties"))
+    with pytest.raises(UsageError, match="need 1 MiB at least; give --memory"):
+        room(plan, list(plan.tensors), 4, 1000)
+
+
+def test_threads_are_fewer_where_memory_is_little(shortest: int, tmp_path: Path) -> None:
+    plan, _ = mixture(tmp_path, Rules.of("ties"))
+    tensors = list(plan.tensors)
+    most = [room(plan, tensors, 8, memory).threads for memory in (needed(plan), 150_000, 1 << 30)]
+    assert most == sorted(most)
+    assert (most[0], most[-1]) == (1, 8)
+
+
+def test_all_rows_of_all_threads_fit_into_the_memory(shortest: int, tmp_path: Path) -> None:
+    plan, _ = mixture(tmp_path, Rules.of("ties"))
+    tensors = list(plan.tensors)
+    for memory in range(needed(plan), 400_000, 7919):
+        found = room(plan, tensors, 8, memory)
+        rows = max(
+            min(found.slice(tensor), 1024) * tensor.spec.unit * len(tensor.terms) for tensor in tensors
+        )
+        assert found.threads * (needed(plan) - 64 * 4 * VECTORS + rows) <= memory
+
+
+def test_a_room_of_nothing_still_holds_the_shortest_slice(tmp_path: Path) -> None:
+    plan, _ = mixture(tmp_path, Rules.of("ties"))
+    assert Room(1, 0).slice(plan.by_name["w"]) == 1 << 14
