@@ -30,7 +30,11 @@ F32: Final = elements.F32.code
 
 _KEEP_NOTHING_CUT: Final = 0xFFFFFFFF
 _kernels = Kernels(
-    "persona.merge.kernels", "persona.codec.elements", "persona.codec.vectors", "persona.merge.rules"
+    "persona.merge.kernels",
+    "persona.codec.elements",
+    "persona.codec.vectors",
+    "persona.merge.fused",
+    "persona.merge.rules",
 )
 _local = threading.local()
 
@@ -52,9 +56,9 @@ def _cuts(theta: Array) -> Array:
     return cuts
 
 
-def _scratch(terms: int) -> tuple[Array, Array, Array, Array]:
+def _scratch(terms: int) -> tuple[Array, ...]:
     """This thread's scratch for as many terms."""
-    held: dict[int, tuple[Array, Array, Array, Array]] | None = getattr(_local, "held", None)
+    held: dict[int, tuple[Array, ...]] | None = getattr(_local, "held", None)
     if held is None:
         held = _local.held = {}
     if terms not in held:
@@ -63,6 +67,8 @@ def _scratch(terms: int) -> tuple[Array, Array, Array, Array]:
             np.empty((3, BLOCK), np.uint32),
             np.empty(max(1, terms), np.int64),
             np.empty(terms, np.bool_),
+            np.empty(terms, np.float32),
+            np.empty(terms, np.uint32),
         )
     return held[terms]
 
@@ -109,7 +115,7 @@ def sum_of_signs(base: Array, z: Array, theta: Array, alpha: Array, rules: Merge
     """Σ sign(e) over one chunk, an exact integer, of voting terms only; arguments as for `merge_chunk`."""
     _check(base, z, theta, alpha, dtype)
     weigh, elect, _, _ = rules.codes()
-    scratch, words, _, _ = _scratch(alpha.size)
+    scratch, words, *_ = _scratch(alpha.size)
     return int(_kernels.sum_of_signs(base, z, _cuts(theta), alpha, weigh, elect, dtype, scratch, words))
 
 

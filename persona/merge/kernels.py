@@ -5,6 +5,8 @@ through short loops over terms and elements without branches, so that each becom
 open each term (z → t → u → v), elect, gather the members, divide, add, round, scatter to element order. The
 rules are chosen between those loops, never inside.
 
+The most common rules have loops of their own that go over a block once (`persona.merge.fused`).
+
 The loops assume that every number is finite. They also fold the exponents of all of them into one word; where
 that shows a number that is not finite, the block is computed again by `_coordinate`, one element at a time,
 with the page's full rules.
@@ -20,10 +22,11 @@ from typing import Any, Final
 
 import numpy as np
 from numba import float32, njit, uint32
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
 from persona.codec import elements
 from persona.codec.vectors import VECTOR_BYTES, bit_count, bits_reaching, take_chosen
+from persona.merge import fused
 from persona.merge.rules import Divide, Elect, Merge, Weigh
 
 BLOCK: Final = 2048
@@ -58,6 +61,7 @@ _ONE = np.float32(1.0)
 
 
 _intrinsic: Any = intrinsic
+_overload: Any = overload
 
 
 def _compiled(function: Any) -> Any:
@@ -393,6 +397,30 @@ def _scatter(result: Any, order: Any, n: int, out: Any) -> None:
         out[order[i]] = result[i]
 
 
+# One block in one pass.
+
+_TOP16 = np.uint16(0x8000)
+_LOW = np.uint32(0xFFFF)
+_MARK = np.uint32(0x10000)
+
+
+@_compiled
+def _mono16(element: Any) -> Any:
+    """The order-preserving map of 16 bits."""
+    sign = np.uint16(np.uint16(0) - np.uint16(element >> np.uint16(15)))
+    return np.uint16(element ^ np.uint16(sign | _TOP16))
+
+
+@_compiled
+def _element(mono: Any) -> Any:
+    """The 16 bits of which `mono` is that map."""
+    return np.uint16(mono ^ np.uint16(np.uint16(np.uint16(mono >> np.uint16(15)) - np.uint16(1)) | _TOP16))
+
+
+exec(fused.source(), globals())
+_merge_at_once: Any = globals()["merge_at_once"]
+
+
 # One coordinate by the page's full rules: slow, for what is not finite.
 
 
@@ -516,9 +544,11 @@ def merge_chunk(
     words: Any,
     acting: Any,
     is_itself: Any,
+    shares: Any,
+    own: Any,
 ) -> int:
     """One chunk; how many elements are not finite. Scratch: float32[K + 5, BLOCK], uint32[3, BLOCK],
-    int64[K], bool[K].
+    int64[K], bool[K], float32[K], uint32[K].
     """
     axes = (weigh, elect, merge, divide)
     terms, size = alpha.size, base.size
@@ -526,11 +556,16 @@ def merge_chunk(
     b, e, total, divisor, count, v = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4], scratch[5:]
     mono, lone, result = words[0], words[1], words[2]
     strength, any_itself, alike = _ZERO, False, merge != _MAX
+    at_once = dtype == BF16 and weigh != _AFTER and elect == _MASS and merge == _MEAN
     for k in range(terms):
         strength = np.float32(strength + abs(alpha[k]))
         is_itself[k] = alpha[k] == _ONE and (add[k] or lam == _ONE)
         any_itself = any_itself or is_itself[k]
         alike = alike and (add[k] or _share(alpha[k], divide) == _ONE)
+        # A number that is not finite could go unnoticed where it is not kept.
+        at_once = at_once and not add[k] and cuts[k] != _KEEP_NOTHING_CUT
+        shares[k] = _share(alpha[k], divide)
+        own[k] = np.uint32(0xFFFFFFFF) if is_itself[k] else np.uint32(0)
     members = divisor if alike else count  # |A|, which is D where every share is 1
     # A divisor beyond the finite numbers leaves no trace in the sums.
     always = _TOP if merge == _MEAN and not _is_finite(strength) else np.uint32(0)
@@ -546,6 +581,27 @@ def merge_chunk(
         if actors == 0:
             _scatter(base_n, order_n, n, out)
             continue
+        if at_once and actors <= fused.MOST_TERMS:
+            bad = _merge_at_once(
+                base_n,
+                z,
+                acting,
+                actors,
+                any_itself,
+                start,
+                n,
+                cuts,
+                alpha,
+                shares,
+                own,
+                lam,
+                tie,
+                divide == _STRENGTH,
+                result,
+            )
+            if np.uint32(np.uint32(bad | always) & _TOP) == np.uint32(0):
+                _scatter(result, order_n, n, out)
+                continue
         bad = np.uint32(always | _open_base(half, shift, base_n, n, b, mono))
         for row in range(1, 5):
             if row < 4 or not alike:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -116,14 +117,41 @@ def owned(base: Any, afters: list[Any], terms: list[MergeTerm], rules: MergeRule
     return terms[reaching[0]].alpha == 1 and terms[reaching[0]].keeps_everything(rules)
 
 
+@st.composite
+def common_rules(draw: st.DrawFn) -> MergeRules:
+    """The rules that have loops of their own."""
+    return MergeRules(
+        trim=draw(st.sampled_from(["tensor", "none"])),
+        rank=draw(st.sampled_from(["floor1", "floor"])),
+        on_tie=draw(st.sampled_from(["drop", "positive", "majority"])),
+        divide=draw(st.sampled_from(["strength", "count", "weight"])),
+        density=draw(st.sampled_from([1.0, 0.5, 0.2, 0.01])),
+        lambda_=draw(st.sampled_from([1.0, 1.0, 0.5, -1.5, 0.0, 3e38])),
+    )
+
+
 @SETTINGS
 @given(st.data())
 @pytest.mark.parametrize("style", ["bits", "steps", "subnormal", "integers", "weights", "huge"])
 @pytest.mark.parametrize("dtype", ["BF16", "F16", "F32"])
 def test_the_kernel_equals_the_reference(dtype: str, style: str, data: st.DataObject) -> None:
     axes = data.draw(rules())
-    count = data.draw(st.integers(1, 12))
-    mixture = data.draw(terms(count, axes))
+    check_equality(dtype, style, axes, data.draw(terms(data.draw(st.integers(1, 12)), axes)), data)
+
+
+@SETTINGS
+@given(st.data())
+@pytest.mark.parametrize("style", ["bits", "steps", "subnormal", "integers", "weights", "huge"])
+def test_the_most_common_rules_in_one_pass_equal_the_reference(style: str, data: st.DataObject) -> None:
+    axes = data.draw(common_rules())
+    mixture = [replace(term, join="vote") for term in data.draw(terms(data.draw(st.integers(1, 5)), axes))]
+    check_equality("BF16", style, axes, mixture, data)
+
+
+def check_equality(
+    dtype: str, style: str, axes: MergeRules, mixture: list[MergeTerm], data: st.DataObject
+) -> None:
+    count = len(mixture)
     n = data.draw(st.sampled_from([1, 7, 64, 300, 1024, 2100]))
     base, afters = elements(data.draw(st.integers(0, 1 << 32)), dtype, count, style, n)
     want, strange = by_reference(base, afters, mixture, axes, dtype)
