@@ -73,17 +73,24 @@ def _strange(word: tl.tensor, DTYPE: tl.constexpr) -> tl.tensor:
 
 
 @triton.jit
+def _ranked(word: tl.tensor, DTYPE: tl.constexpr) -> tl.tensor:
+    """mono(word), its top bit turned: a signed integer that orders like the number. Its own inverse."""
+    magnitude: tl.constexpr = 0x7FFFFFFF if DTYPE == _F32 else 0x7FFF0000
+    return word ^ ((word >> 31) & magnitude)
+
+
+@triton.jit
 def _moved(word: tl.tensor, z: tl.tensor, DTYPE: tl.constexpr) -> tl.tensor:
     """The word unzigzag(z) steps from another in the order of the numbers."""
-    z = z.to(tl.uint32)
-    d = (z >> 1).to(tl.int32, bitcast=True) ^ ((z << 31).to(tl.int32, bitcast=True) >> 31)
-    if DTYPE != _F32:
-        d = d << 16
-    m = (word ^ ((word >> 31) | ~_MAGNITUDE)) + d
-    f = m ^ ~((m >> 31) & _MAGNITUDE)
-    if DTYPE != _F32:
-        f = f & -0x10000
-    return f
+    if DTYPE == _F32:
+        d = (z >> 1).to(tl.int32, bitcast=True) ^ -((z & 1).to(tl.int32))
+        return _ranked(_ranked(word, DTYPE) + d, DTYPE)
+    # Two at once: the upper one of a pair carries what is left of the lower one below it, until it is masked.
+    lower, upper = tl.split(tl.reshape(z, [z.shape[0] // 2, 2]))
+    pair = (upper.to(tl.uint32) << 16) | lower.to(tl.uint32)
+    d = ((pair >> 1) & 0x7FFF7FFF) ^ ((pair & 0x00010001) * 0xFFFF)
+    d = tl.reshape(tl.join(d << 16, d & 0xFFFF0000), z.shape).to(tl.int32, bitcast=True)
+    return _ranked(_ranked(word, DTYPE) + d, DTYPE)
 
 
 @triton.jit
@@ -100,7 +107,9 @@ def _vote(
     t: tl.tensor, cut: tl.tensor, alpha: tl.tensor, WEIGH: tl.constexpr, CAREFUL: tl.constexpr
 ) -> tuple[tl.tensor, tl.tensor]:
     """(w, v) = (α·u, what votes), u = t trimmed. α = 0 leaves nothing of an infinite t behind."""
-    u = tl.where(_magnitude(t).to(tl.uint32, bitcast=True) >= cut, t, 0.0)
+    u = tl.where(tl.abs(t) < cut, 0.0, t)
+    if CAREFUL:
+        u = tl.where(cut == cut, u, 0.0)
     w = alpha * u
     if CAREFUL:
         w = tl.where(alpha != 0.0, w, 0.0)
@@ -170,7 +179,7 @@ def _merge_kernel(
 
     The VOTES terms come first, then the ADDS that add. base, out: uint[n] at `base_ptr`, `out_ptr`; z:
     uint[VOTES + ADDS, ≥ n], rows `z_stride` elements apart; order: uint32[n] or None: element j goes
-    to out[order[j]]. alpha: float32, cut: uint32. not_finite: int64[1], added to.
+    to out[order[j]]. alpha, cut: float32, cut NaN to keep nothing. not_finite: int64[1], added to.
 
     What is not finite shows in e or in b + x, unless CAREFUL: then t and w of every term and D are watched
     too. LONE: whether a term that contributes alone may be itself (α = 1, and λ = 1 or it adds).
@@ -179,16 +188,14 @@ def _merge_kernel(
     lane = tl.arange(0, BLOCK)
     inside = lane < n - start
     bits = tl.load(base_ptr + start + lane, mask=inside, other=0)
-    stored = _word(bits, DTYPE)
-    strange = _strange(stored, DTYPE)
-    word = tl.where(strange, 0, stored)
+    word = _word(bits, DTYPE)
     b = _number(word, DTYPE)
 
     zero = tl.full([BLOCK], 0.0, tl.float32)
     nothing = tl.full([BLOCK], 0, tl.int32)
     e, peak, changed = zero, nothing, nothing
     total_p, total_n, divisor_p, divisor_n = zero, zero, zero, zero
-    count_p, count_n, own_p, own_n = nothing, nothing, nothing, nothing
+    count_p, count_n, own_p, own_n = zero, zero, nothing, nothing
 
     row = z_ptr + start
     for k in tl.range(0, VOTES, loop_unroll_factor=UNROLL):
@@ -225,33 +232,42 @@ def _merge_kernel(
             divisor_n = tl.where(q, divisor_n + share, divisor_n)
         if LONE:
             # One contribution counts 1 if it may be itself and 2 if not: a sum of 1 is a lone one that is.
-            one = tl.where((alpha == 1.0) & (lam == 1.0), 1, 2)
+            one = tl.where((alpha == 1.0) & (lam == 1.0), 1.0, 2.0)
             count_p = tl.where(p, count_p + one, count_p)
             count_n = tl.where(q, count_n + one, count_n)
             own_p = tl.where(p, f, own_p)
             own_n = tl.where(q, f, own_n)
 
+    # Where nobody is elected m is e: 0, or NaN where infinite changes stand against each other.
     if ELECT == _NONE:
-        positive, negative = zero == 0.0, zero != 0.0
+        positive = zero == 0.0
+        negative = positive
     elif TIE == 0:
         positive, negative = e > 0.0, e < 0.0
     elif TIE > 0:
         positive, negative = e >= 0.0, e < 0.0
     else:
         positive, negative = e > 0.0, e <= 0.0
-    m = tl.where(positive, total_p, tl.where(negative, total_n, 0.0))
+    total = tl.where(positive, total_p, tl.where(negative, total_n, e))
+    count = tl.where(positive, count_p, tl.where(negative, count_n, 0.0))
+    own = tl.where(positive, own_p, own_n)
+    if CAREFUL:
+        peak = tl.maximum(peak, _magnitude(e))
     if MERGE == _MEAN:
-        divisor = tl.where(positive, divisor_p, tl.where(negative, divisor_n, 0.0))
+        divisor = tl.where(positive, divisor_p, divisor_n)
+        if CAREFUL:
+            divisor = tl.where(positive | negative, divisor, 0.0)
         if DIVIDE == _STRENGTH:
             divisor = tl.maximum(divisor, 1.0)
         else:
             divisor = tl.where(divisor == 0.0, 1.0, divisor)
-        m = tl.math.div_rn(m, divisor)
+        # A dividend of 0 would send its warp through the slow way of the division.
+        m = tl.math.div_rn(tl.where(total.to(tl.int32, bitcast=True) == 0, 1.0, total), divisor)
         if CAREFUL:
             peak = tl.maximum(peak, _magnitude(divisor))
-    count = tl.where(positive, count_p, tl.where(negative, count_n, 0))
-    own = tl.where(positive, own_p, own_n)
-    x = lam * m
+        x = tl.where(total == 0.0, 0.0, lam * m)
+    else:
+        x = lam * total
 
     for k in tl.range(VOTES, VOTES + ADDS, loop_unroll_factor=UNROLL):
         z = tl.load(row + lane, mask=inside, other=0)
@@ -259,34 +275,34 @@ def _merge_kernel(
         alpha = tl.load(alpha_ptr + k)
         f = _moved(word, z, DTYPE)
         t = _change(f, b, DTYPE)
-        at, _ = _vote(t, tl.full([], 0, tl.uint32), alpha, 0, CAREFUL)
+        at, _ = _vote(t, 0.0, alpha, 0, CAREFUL)
         x += at
         changed |= z.to(tl.int32)
         if CAREFUL:
             peak = tl.maximum(peak, _magnitude(t))
         if LONE:
-            count = tl.where(at != 0.0, count + tl.where(alpha == 1.0, 1, 2), count)
+            count = tl.where(at != 0.0, count + tl.where(alpha == 1.0, 1.0, 2.0), count)
             own = tl.where(at != 0.0, f, own)
 
-    nan: tl.constexpr = 0x7E000000 if DTYPE == _F16 else (0x7FC00000)
+    nan: tl.constexpr = 0x7E000000 if DTYPE == _F16 else 0x7FC00000
     limit: tl.constexpr = 0x477FF000 if DTYPE == _F16 else (0x7F800000 if DTYPE == _F32 else 0x7F7F8000)
     y = b + x
     untouched = x == 0.0
-    if CAREFUL and MERGE == _MEAN:
-        untouched &= _magnitude(divisor) < _INFINITE
-    bad = (_magnitude(y) >= limit) | (_magnitude(e) >= _INFINITE)
+    bad = _magnitude(y) >= limit
+    if CAREFUL or LONE:
+        undecided = (e != e) | _strange(word, DTYPE)
     if CAREFUL:
-        bad |= peak >= _INFINITE
-    bad &= ~untouched
-    result = tl.where(untouched, stored, _rounded(y, DTYPE))
+        if MERGE == _MEAN:
+            untouched &= _magnitude(divisor) < _INFINITE
+        bad = tl.where(untouched, undecided, bad | undecided | (peak >= _INFINITE))
+    # A base that is not finite makes t NaN even where nothing changes.
+    bad &= changed != 0
+    untouched |= changed == 0
+    result = tl.where(bad, nan, tl.where(untouched, word, _rounded(y, DTYPE)))
     if LONE:
-        alone = count == 1
+        alone = tl.where(undecided, False, count == 1.0)
         result = tl.where(alone, own, result)
-        bad &= ~alone
-    bad |= (e != e) | (strange & (changed != 0))
-    result = tl.where(bad, nan, result)
-    if LONE:
-        bad |= alone & _strange(own, DTYPE)
+        bad = tl.where(alone, _strange(own, DTYPE), bad)
 
     if DTYPE != _F32:
         result = result >> 16
@@ -295,7 +311,7 @@ def _merge_kernel(
     else:
         out = out_ptr + start + lane
     tl.store(out, result.to(bits.dtype), mask=inside)
-    many = tl.reduce((bad & inside).to(tl.int32), 0, _add)
+    many = tl.reduce(bad.to(tl.int32), 0, _add)
     tl.atomic_add(not_finite_ptr, many.to(tl.int64), mask=many > 0, sem="relaxed")
 
 
@@ -338,7 +354,7 @@ def _signs_kernel(
 class Terms:
     """The terms that reach a tensor, on a device: `votes` of them vote, those after them join by adding.
 
-    alpha: float32[K]; cut: uint32[K], the smallest |t| kept, as bits. `careful` and `lone` as `_merge_kernel`
+    alpha: float32[K]; cut: float32[K], the smallest |t| kept, NaN where none is. `careful` and `lone` as `_merge_kernel`
     has them: they depend on the rules too.
     """
 
@@ -360,12 +376,12 @@ class Terms:
         votes = int(np.count_nonzero(~add))
         if add[:votes].any():
             raise ValueError("terms that join by adding come after those that vote")
-        cuts = _cuts(theta)
-        weigh, elect, _, _ = rules.codes()
+        cuts = _cuts(theta).view(np.float32)
+        weigh, elect, merge, _ = rules.codes()
         silent = (alpha == 0) | (~add & (theta < 0))
         with np.errstate(over="ignore"):
             bounded = np.isfinite(np.abs(alpha[:votes]).cumsum(dtype=np.float32)).all()
-        plain = weigh == Weigh.BEFORE and elect == Elect.MASS and bounded and not silent.any()
+        plain = (weigh, elect) == (Weigh.BEFORE, Elect.MASS) and merge != Merge.MAX and bounded and not silent.any()
         lone = bool(((alpha == 1) & (add | (rules.lambda_ == 1))).any())
         where = torch.device(device)
         return cls(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from itertools import count
 from pathlib import Path
@@ -37,8 +38,10 @@ def load(path: Path, *, interpreted: bool) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
-    with mock.patch.dict(sys.modules, {spec.name: module}), mock.patch.dict(os.environ):
-        os.environ["TRITON_INTERPRET"] = str(int(interpreted))
+    sys.modules[spec.name] = module
+    with mock.patch.dict(os.environ, TRITON_INTERPRET="0"):
+        import_module("triton")  # its own functions are for the compiler
+    with mock.patch.dict(os.environ, TRITON_INTERPRET=str(int(interpreted))):
         spec.loader.exec_module(module)
     return module
 
