@@ -35,11 +35,11 @@ _BY_COUNT = tl.constexpr(int(Divide.COUNT))
 _MAGNITUDE = tl.constexpr(0x7FFFFFFF)
 _INFINITE = tl.constexpr(0x7F800000)
 
-WARPS: Final = 4
-VECTOR_BYTES: Final = 16
-"""What a thread loads at once of each row."""
-UNROLLED: Final = 16
-"""Terms whose loads may all be under way before the first is used."""
+OPTIONS: Final = {"num_warps": 4, "enable_fp_fusion": False}
+BLOCK: Final = 512
+"""Elements of a block, four a thread (docs/decisions/020-terms-on-a-gpu.md)."""
+UNROLLED: Final = 4
+"""Terms that are loaded and merged as one run of instructions; more go four at a time."""
 
 
 @triton.jit
@@ -403,20 +403,19 @@ def _constants(terms: Terms, rules: MergeRules, majority: int, dtype: int) -> di
         "DTYPE": dtype,
         "CAREFUL": terms.careful,
         "LONE": terms.lone,
-        **_shape(dtype),
+        **_shape(terms),
     }
 
 
-def _shape(dtype: int) -> dict[str, int]:
-    """The elements of a block, and how many terms a loop takes at once."""
-    return {"UNROLL": UNROLLED, "BLOCK": WARPS * 32 * VECTOR_BYTES // (4 if dtype == F32 else 2)}
+def _shape(terms: Terms) -> dict[str, int]:
+    """How many terms a loop takes at once, and the elements of a block."""
+    return {"UNROLL": max(1, min(terms.votes, UNROLLED)), "BLOCK": BLOCK}
 
 
 def _launch(kernel: Any, n: int, *arguments: Any, **constants: Any) -> None:
-    """Runs a kernel over n elements, without fused multiply-adds, on the current stream."""
-    blocks = -(-n // constants["BLOCK"])
-    if blocks:
-        kernel[(blocks,)](*arguments, **constants, num_warps=WARPS, enable_fp_fusion=False)
+    """Runs a kernel over n elements on the current stream."""
+    if n:
+        kernel[(-(-n // BLOCK),)](*arguments, **constants, **OPTIONS)
 
 
 def _check(base: torch.Tensor, z: torch.Tensor, terms: Terms, counter: torch.Tensor, dtype: int) -> None:
@@ -501,5 +500,5 @@ def sum_of_signs(
             WEIGH=weigh,
             ELECT=elect,
             DTYPE=dtype,
-            **_shape(dtype),
+            **_shape(terms),
         )
