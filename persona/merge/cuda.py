@@ -381,7 +381,12 @@ class Terms:
         silent = (alpha == 0) | (~add & (theta < 0))
         with np.errstate(over="ignore"):
             bounded = np.isfinite(np.abs(alpha[:votes]).cumsum(dtype=np.float32)).all()
-        plain = (weigh, elect) == (Weigh.BEFORE, Elect.MASS) and merge != Merge.MAX and bounded and not silent.any()
+        plain = (
+            (weigh, elect) == (Weigh.BEFORE, Elect.MASS)
+            and merge != Merge.MAX
+            and bounded
+            and not silent.any()
+        )
         lone = bool(((alpha == 1) & (add | (rules.lambda_ == 1))).any())
         where = torch.device(device)
         return cls(

@@ -103,7 +103,9 @@ def run(
     n, over = chunk.base.size, cuda.BLOCK
     shift, mask = EXPONENT[dtype]
     untouched = chunk.base.dtype.type(0xAAAA)
-    z = np.full((alpha.size, n + over), 2 * (mask << shift) % (1 << 8 * chunk.base.itemsize), chunk.base.dtype)
+    z = np.full(
+        (alpha.size, n + over), 2 * (mask << shift) % (1 << 8 * chunk.base.itemsize), chunk.base.dtype
+    )
     z[:, :n] = chunk.z
     base = np.zeros(n + over, chunk.base.dtype)
     base[:n] = chunk.base
@@ -203,7 +205,9 @@ class Compiled:
         return found
 
 
-def compiled(function: Any, capability: int, pointers: dict[str, str], constants: dict[str, Any], **options: Any) -> Compiled:
+def compiled(
+    function: Any, capability: int, pointers: dict[str, str], constants: dict[str, Any], **options: Any
+) -> Compiled:
     """A kernel for a device of this capability, with aligned rows and n that 16 divides."""
     triton = import_module("triton")
     compiler = import_module("triton.compiler")
@@ -233,7 +237,13 @@ def merge_kernel(
     add = np.arange(strengths.size) >= strengths.size - adds
     terms = cuda.Terms.of(np.zeros_like(strengths), strengths, add, rules, "cpu")
     uint = "*u32" if dtype == "F32" else "*u16"
-    pointers = {"base_ptr": uint, "z_ptr": uint, "out_ptr": uint, "order_ptr": "*u32", "not_finite_ptr": "*i64"}
+    pointers = {
+        "base_ptr": uint,
+        "z_ptr": uint,
+        "out_ptr": uint,
+        "order_ptr": "*u32",
+        "not_finite_ptr": "*i64",
+    }
     pointers |= {"alpha_ptr": "*fp32", "cut_ptr": "*fp32"}
     constants = cuda._constants(terms, rules, 0, CODE[dtype])
     if not ordered:
@@ -243,13 +253,21 @@ def merge_kernel(
 
 def signs_kernel(cuda: ModuleType, capability: int, dtype: str, votes: int) -> Compiled:
     uint = "*u32" if dtype == "F32" else "*u16"
-    pointers = {"base_ptr": uint, "z_ptr": uint, "signs_ptr": "*i64", "alpha_ptr": "*fp32", "cut_ptr": "*fp32"}
+    pointers = {
+        "base_ptr": uint,
+        "z_ptr": uint,
+        "signs_ptr": "*i64",
+        "alpha_ptr": "*fp32",
+        "cut_ptr": "*fp32",
+    }
     constants = {"VOTES": votes, "WEIGH": 0, "ELECT": 0, "DTYPE": CODE[dtype], "UNROLL": votes}
     constants["BLOCK"] = cuda.BLOCK
     return compiled(cuda._signs_kernel, capability, pointers, constants, **cuda.OPTIONS)
 
 
-def check_code(kernel: Compiled, dtype: str, terms: int, *, ordered: bool, stores: bool = True, mean: bool = True) -> None:
+def check_code(
+    kernel: Compiled, dtype: str, terms: int, *, ordered: bool, stores: bool = True, mean: bool = True
+) -> None:
     """What the machine code of a kernel without a loop has to be like; raises `AssertionError`."""
     own, _ = kernel.sass
     assert "fma" not in kernel.ptx
