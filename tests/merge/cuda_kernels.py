@@ -21,6 +21,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import pytest
 import torch
 
 from persona.merge import cpu
@@ -31,6 +32,16 @@ from tests.merge.test_kernel_equals_reference import by_reference, elements
 Array = np.ndarray[Any, Any]
 
 _copies = count()
+
+
+def interpreting(interpreted: bool) -> Any:
+    """While it is entered, triton defines functions for the interpreter, or for the compiler."""
+    return mock.patch.dict(os.environ, TRITON_INTERPRET=str(int(interpreted)))
+
+
+with interpreting(False):  # triton's own functions are for the compiler, whatever the environment says
+    triton = pytest.importorskip("triton")
+    standard = import_module("triton.language.standard")
 
 
 def source() -> Path:
@@ -45,14 +56,12 @@ def load(path: Path, *, interpreted: bool) -> ModuleType:
 
     A process may hold both, whatever it imported before.
     """
-    with mock.patch.dict(os.environ, TRITON_INTERPRET="0"):
-        standard = import_module("triton.language.standard")  # triton's own functions stay for the compiler
     spec = spec_from_file_location(f"cuda_kernels_{next(_copies)}", path)
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
     sys.modules[spec.name] = module
-    with mock.patch.dict(os.environ, TRITON_INTERPRET=str(int(interpreted))):
+    with interpreting(interpreted):
         spec.loader.exec_module(module)
     if interpreted:
         module._add = standard._sum_combine  # type: ignore[attr-defined]  # the sum it knows, not a loop
@@ -176,7 +185,7 @@ class Compiled:
     cubin: bytes
 
     def _tool(self, name: str, *options: str) -> str:
-        nvidia = Path(import_module("triton").__file__ or "").parent / "backends" / "nvidia" / "bin"
+        nvidia = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
         with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
             file.write(self.cubin)
             file.flush()
@@ -209,7 +218,6 @@ def compiled(
     function: Any, capability: int, pointers: dict[str, str], constants: dict[str, Any], **options: Any
 ) -> Compiled:
     """A kernel for a device of this capability, with aligned rows and n that 16 divides."""
-    triton = import_module("triton")
     compiler = import_module("triton.compiler")
     target = import_module("triton.backends.compiler").GPUTarget("cuda", capability, 32)
     numbers = {name: "fp32" if name == "lam" else "i32" for name in function.arg_names}
@@ -218,7 +226,8 @@ def compiled(
     attributes = {(function.arg_names.index(name),): [["tt.divisibility", 16]] for name in aligned}
     signature = {name: signature[name] for name in function.arg_names}
     ast = compiler.ASTSource(fn=function, signature=signature, constexprs=constants, attrs=attributes)
-    kernel = triton.compile(ast, target=target, options=options)
+    with interpreting(False):
+        kernel = triton.compile(ast, target=target, options=options)
     return Compiled(kernel.asm["ptx"], kernel.asm["cubin"])
 
 

@@ -6,8 +6,6 @@ from types import ModuleType
 
 import pytest
 
-pytest.importorskip("triton")
-
 from persona.merge.rules import MergeRules
 from tests.merge.cuda_kernels import check_code, is_fused, load, merge_kernel, signs_kernel, source
 

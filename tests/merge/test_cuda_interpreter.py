@@ -11,8 +11,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-pytest.importorskip("triton")
-
 from persona.merge.rules import KEEP_NOTHING, NO_TRIM, MergeRules
 from tests.merge.checkpoints import CODE, UINT, Chunk
 from tests.merge.cuda_kernels import check_bits, load, merge_by_kernel, run, run_on_cpu, source
@@ -129,7 +127,7 @@ def arguments(cuda: ModuleType, **changed: Any) -> dict[str, Any]:
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(cuda: ModuleType, changed: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="chunk|contiguous|int64"):
+    with pytest.raises(ValueError, match=r"chunk|contiguous|int64"):
         cuda.merge_chunk(**arguments(cuda, **changed))
 
 
@@ -147,5 +145,5 @@ def test_an_empty_chunk_is_no_work(cuda: ModuleType) -> None:
     ],
 )
 def test_terms_that_do_not_fit_are_refused(cuda: ModuleType, theta: Any, alpha: Any, add: Any) -> None:
-    with pytest.raises(ValueError, match="theta|vote"):
+    with pytest.raises(ValueError, match=r"theta|vote"):
         cuda.Terms.of(theta, alpha, add, MergeRules(), "cpu")

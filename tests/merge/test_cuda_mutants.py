@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("triton")
-
 from persona.merge.rules import MergeRules
 from tests.merge.cuda_kernels import check_bits, check_code, load, merge_kernel, signs_kernel, source
 
