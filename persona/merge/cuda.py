@@ -1,12 +1,13 @@
-"""The merge on CUDA: one fused Triton kernel, bit-equal to `persona.merge.reference` and to `persona.merge.cpu`.
+"""The merge on CUDA: one fused Triton kernel, bit-equal to `persona.merge.reference` and `persona.merge.cpu`.
 
-A **word** is an element's bits in 32, those of 16-bit elements in the upper half: its order wraps around where
-it must, and a bf16 element is the binary32 number of its word. A **side** is a sign that a coordinate can
-elect. Every sum over members is kept for both sides at once, and the sign elected at the end chooses: so each
-difference is read once, whatever the number of terms, and nothing waits in registers for the election.
+A **word** is an element's bits in 32, those of 16-bit elements in the upper half: its order wraps around
+where it must, and a bf16 element is the binary32 number of its word. A **side** is a sign that a coordinate
+can elect. Every sum over members is kept for both sides at once, and the sign elected at the end chooses: so
+each difference is read once, whatever the number of terms, and nothing waits in registers for the election.
 
-Invariants: binary32 only, no contraction (`enable_fp_fusion=False`), no flush to zero, true division, additions
-in the order of the terms. No result depends on the block or the number of warps.
+Invariants: binary32 only, no contraction (`enable_fp_fusion=False`), no flush to zero, true division,
+additions in the order of the terms. No result depends on the block or the number of warps. Why it is so, and
+what it moves: docs/decisions/020-terms-on-a-gpu.md.
 """
 
 from __future__ import annotations
@@ -354,8 +355,8 @@ def _signs_kernel(
 class Terms:
     """The terms that reach a tensor, on a device: `votes` of them vote, those after them join by adding.
 
-    alpha: float32[K]; cut: float32[K], the smallest |t| kept, NaN where none is. `careful` and `lone` as `_merge_kernel`
-    has them: they depend on the rules too.
+    alpha: float32[K]; cut: float32[K], the smallest |t| kept, NaN where none is. `careful` and `lone` as
+    `_merge_kernel` has them: they depend on the rules too.
     """
 
     alpha: torch.Tensor
@@ -417,10 +418,11 @@ def _shape(terms: Terms) -> dict[str, int]:
     return {"UNROLL": max(1, min(terms.votes, UNROLLED)), "BLOCK": BLOCK}
 
 
-def _launch(kernel: Any, n: int, *arguments: Any, **constants: Any) -> None:
-    """Runs a kernel over n elements on the current stream."""
-    if n:
-        kernel[(-(-n // BLOCK),)](*arguments, **constants, **OPTIONS)
+def _launch(kernel: Any, base: torch.Tensor, *arguments: Any, **constants: Any) -> None:
+    """Runs a kernel over the elements of base, on the current stream of its device."""
+    if base.numel():
+        with torch.cuda.device_of(base):  # type: ignore[no-untyped-call]
+            kernel[(-(-base.numel() // BLOCK),)](base, *arguments, **constants, **OPTIONS)
 
 
 def _check(base: torch.Tensor, z: torch.Tensor, terms: Terms, counter: torch.Tensor, dtype: int) -> None:
@@ -466,22 +468,9 @@ def merge_chunk(
             raise ValueError("order is uint32, as long as the chunk, on its device")
         if not order.is_contiguous():
             raise ValueError("order is contiguous")
-    with torch.cuda.device_of(base):
-        _launch(
-            _merge_kernel,
-            base.numel(),
-            base,
-            z,
-            order,
-            out,
-            terms.alpha,
-            terms.cut,
-            not_finite,
-            base.numel(),
-            z.stride(0),
-            float(rules.lambda_),
-            **_constants(terms, rules, majority, dtype),
-        )
+    constants = _constants(terms, rules, majority, dtype)
+    numbers = base.numel(), z.stride(0), float(rules.lambda_)
+    _launch(_merge_kernel, base, z, order, out, terms.alpha, terms.cut, not_finite, *numbers, **constants)
 
 
 def sum_of_signs(
@@ -490,20 +479,6 @@ def sum_of_signs(
     """Adds Σ sign(e) over one chunk to signs: int64[1], an exact integer; arguments as for `merge_chunk`."""
     _check(base, z, terms, signs, dtype)
     weigh, elect, _, _ = rules.codes()
-    with torch.cuda.device_of(base):
-        _launch(
-            _signs_kernel,
-            base.numel(),
-            base,
-            z,
-            terms.alpha,
-            terms.cut,
-            signs,
-            base.numel(),
-            z.stride(0),
-            VOTES=terms.votes,
-            WEIGH=weigh,
-            ELECT=elect,
-            DTYPE=dtype,
-            **_shape(terms),
-        )
+    constants = {"VOTES": terms.votes, "WEIGH": weigh, "ELECT": elect, "DTYPE": dtype, **_shape(terms)}
+    numbers = base.numel(), z.stride(0)
+    _launch(_signs_kernel, base, z, terms.alpha, terms.cut, signs, *numbers, **constants)

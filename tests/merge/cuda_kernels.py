@@ -166,6 +166,8 @@ def check_bits(cuda: ModuleType) -> None:
             strengths = alphas[(seed + (style == "integers")) % 2]
             terms = [MergeTerm("abcde"[k] * 64, strengths[k], join=joins[k]) for k in range(5)]
             base, afters = elements(seed, dtype, 5, style, 600)
+            if style != "steps":  # which changes what is not finite, where its base is not
+                base[::7] = 1 << (8 * base.itemsize - 1)  # −0.0 stays itself where a change is trimmed
             want, strange = by_reference(base, afters, terms, rules, dtype)
             out, bad = merge_by_kernel(cuda, base, afters, terms, rules, dtype, ordered=seed % 2 == 0)
             np.testing.assert_array_equal(out, want)
