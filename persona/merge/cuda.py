@@ -36,7 +36,8 @@ _BY_COUNT = tl.constexpr(int(Divide.COUNT))
 _MAGNITUDE = tl.constexpr(0x7FFFFFFF)
 _INFINITE = tl.constexpr(0x7F800000)
 
-OPTIONS: Final = {"num_warps": 4, "enable_fp_fusion": False}
+OPTIONS: Final = {"num_warps": 4, "enable_fp_fusion": False, "maxnreg": 168}
+"""168 registers let three blocks be resident; without a limit of its own the assembler spills a few."""
 BLOCK: Final = 512
 """Elements of a block, four a thread (docs/decisions/020-terms-on-a-gpu.md)."""
 UNROLLED: Final = 4

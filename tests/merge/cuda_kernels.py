@@ -242,8 +242,9 @@ def merge_kernel(
     *,
     adds: int = 0,
     ordered: bool = True,
+    **constants: Any,
 ) -> Compiled:
-    """The kernel as the launcher would have it compiled."""
+    """The kernel as the launcher would have it compiled, but for constants of the caller's."""
     strengths = np.array(alpha, np.float32)
     add = np.arange(strengths.size) >= strengths.size - adds
     terms = cuda.Terms.of(np.zeros_like(strengths), strengths, add, rules, "cpu")
@@ -256,7 +257,7 @@ def merge_kernel(
         "not_finite_ptr": "*i64",
     }
     pointers |= {"alpha_ptr": "*fp32", "cut_ptr": "*fp32"}
-    constants = cuda._constants(terms, rules, 0, CODE[dtype])
+    constants = cuda._constants(terms, rules, 0, CODE[dtype]) | constants
     if not ordered:
         constants["order_ptr"] = None
     return compiled(cuda._merge_kernel, capability, pointers, constants, **cuda.OPTIONS)
