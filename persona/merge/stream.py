@@ -301,23 +301,24 @@ def materialise(
     the store raises.
     """
     made = Materialised()
-    kept: list[tuple[TensorPlan, str]] = []
-    fresh: list[TensorPlan] = []
+    kept: dict[str, str] = {}
+    wanted: list[TensorPlan] = []
     for tensor in plan.tensors:
-        expected = source.holds(tensor) if source else None
-        if tensor.spec.name in staying:
-            made.tensor_digests[tensor.spec.name] = staying[tensor.spec.name]
+        name = tensor.spec.name
+        if name in staying:
+            made.tensor_digests[name] = staying[name]
             made.reused += 1
-        elif expected is None:
-            fresh.append(tensor)
-        else:
-            kept.append((tensor, expected))
-    if source:
-        fresh.extend(_copy(plan, kept, source, sink, made, threads, progress))
+            continue
+        wanted.append(tensor)
+        if source and (expected := source.holds(tensor)):
+            kept[name] = expected
     report = partial(_note_not_finite, made) if allow_nonfinite else None
     with first_run(progress):
-        merger = merger_of(plan, fresh, thread_count(threads), memory, progress)
-        _compute(merger, fresh, sink, cast, made, progress, report)
+        while wanted:
+            fresh = [tensor for tensor in wanted if tensor.spec.name not in kept]
+            merger = merger_of(plan, fresh, thread_count(threads), memory, progress)
+            wanted = _run(merger, wanted, kept, source, sink, cast, made, progress, report)
+            kept = {}
     specs = [cast.spec(spec) for spec in plan.base.tensors] if cast else plan.base.tensors
     made.weights = weights_digest(
         (spec.name, spec.dtype, spec.shape, bytes.fromhex(made.tensor_digests[spec.name])) for spec in specs
@@ -325,23 +326,34 @@ def materialise(
     return made
 
 
-def _compute(
+def _run(
     merger: Merger,
     tensors: list[TensorPlan],
+    kept: Mapping[str, str],
+    source: Source | None,
     sink: Sink | None,
     cast: Cast | None,
     made: Materialised,
     progress: Progress | None,
     not_finite: NotFinite | None,
-) -> None:
-    """Merges tensors; each chunk is converted, written and hashed by the thread that merged it."""
+) -> list[TensorPlan]:
+    """Merges tensors, or copies those that are `kept`: name → BLAKE3. A chunk is written and hashed by the
+    thread that made it. Returns the tensors that were not what they should be: they have to be merged after
+    all.
+    """
     chunk = merger.plan.base.chunk
     hashes = Hashes(merger.buffers)
+    lost: set[str] = set()
 
     def work(tensor: TensorPlan, index: int) -> tuple[int, int]:
-        buffer, bad = merger.chunk(tensor, index)
         spec = tensor.spec
         start, stop = chunk_span(spec, index, chunk)
+        if spec.name in kept and source is not None:
+            buffer, bad = merger.buffers.take((stop - start) * spec.unit), 0
+            if not _read(source, spec.name, start * spec.unit, buffer.data[: (stop - start) * spec.unit]):
+                lost.add(spec.name)
+        else:
+            buffer, bad = merger.chunk(tensor, index)
         data: Buffer = buffer.data[: (stop - start) * spec.unit]
         written = spec
         if cast:
@@ -353,9 +365,26 @@ def _compute(
 
     for _, _, nbytes in _each(merger, tensors, work, progress, not_finite):
         made.bytes_written += nbytes if sink else 0
+    again: list[TensorPlan] = []
     for tensor in tensors:
-        made.tensor_digests[tensor.spec.name] = hashes.hexdigest(tensor.spec.name)
-    made.computed = len(tensors)
+        name = tensor.spec.name
+        digest = hashes.hexdigest(name)
+        if name in lost or kept.get(name, digest) != digest:
+            again.append(tensor)
+            if sink:
+                sink.restart(name)
+            continue
+        made.tensor_digests[name] = digest
+        made.reused += name in kept
+        made.computed += name not in kept
+    return again
+
+
+def _read(source: Source, name: str, start: int, out: memoryview) -> bool:
+    try:
+        return source.read_into(name, start, out)
+    except PersonaError:
+        return False
 
 
 def tensor_bits(plan: Plan, threads: int | None = None) -> Callable[[str, int], NDArray[Any]]:
@@ -371,66 +400,6 @@ def tensor_bits(plan: Plan, threads: int | None = None) -> Callable[[str, int], 
         return out
 
     return chunk
-
-
-def _copy(
-    plan: Plan,
-    kept: list[tuple[TensorPlan, str]],
-    source: Source,
-    sink: Sink | None,
-    made: Materialised,
-    threads: int | None,
-    progress: Progress | None,
-) -> list[TensorPlan]:
-    """Copies finished tensors, hashing them on the way; returns those that turned out not to be what they
-    were.
-    """
-    spans = [
-        (tensor, start)
-        for tensor, _ in kept
-        for start in range(0, tensor.spec.nbytes, plan.base.chunk * tensor.spec.unit)
-    ]
-    buffers = Buffers()
-    hashes = Hashes(buffers)
-
-    def copy(span: tuple[TensorPlan, int]) -> tuple[int, bool]:
-        tensor, start = span
-        name, step = tensor.spec.name, plan.base.chunk * tensor.spec.unit
-        nbytes = min(step, tensor.spec.nbytes - start)
-        buffer = buffers.take(nbytes)
-        data = buffer.data[:nbytes]
-        try:
-            good = source.read_into(name, start, data)
-        except PersonaError:
-            good = False
-        if good and sink:
-            sink.write(name, start, data)
-        hashes.add(name, start // step, data, buffer)
-        return nbytes, good
-
-    total = sum(tensor.spec.nbytes for tensor, _ in kept)
-    done = 0
-    lost: set[str] = set()
-    results = in_order(copy, spans, threads=thread_count(threads))
-    for (tensor, _), (nbytes, good) in zip(spans, results, strict=True):
-        if not good:
-            lost.add(tensor.spec.name)
-        elif sink:
-            made.bytes_written += nbytes
-        done += nbytes
-        if progress:
-            progress("copying unchanged tensors", done, total)
-    again: list[TensorPlan] = []
-    for tensor, expected in kept:
-        name = tensor.spec.name
-        if name in lost or hashes.hexdigest(name) != expected:
-            again.append(tensor)
-            if sink:
-                sink.restart(name)
-        else:
-            made.tensor_digests[name] = expected
-            made.reused += 1
-    return again
 
 
 def _report(spec: TensorSpec, count: int, not_finite: NotFinite | None) -> None:
