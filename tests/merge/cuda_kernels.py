@@ -105,9 +105,10 @@ def run(
     dtype: str,
     *,
     ordered: bool = True,
+    majority: int | None = None,
 ) -> tuple[Array, int]:
-    """(bits, count not finite) of one chunk. Beyond its end lies what would show if it were read or written:
-    elements that become infinite.
+    """(bits, count not finite) of one chunk; `majority` is counted there unless given. Beyond its end lies
+    what would show if it were read or written: elements that become infinite.
     """
     n, over = chunk.base.size, cuda.BLOCK
     shift, mask = EXPONENT[dtype]
@@ -126,26 +127,33 @@ def run(
     base_, z_ = torch.from_numpy(base)[:n], torch.from_numpy(z)
     order_ = torch.from_numpy(order) if ordered else None
     with np.errstate(all="ignore"):
-        if rules.needs_majority:
+        if majority is None and rules.needs_majority:
             cuda.sum_of_signs(base_, z_, terms, rules, CODE[dtype], signs)
+        sign = int(signs) if majority is None else majority
         cuda.merge_chunk(
-            base_, z_, order_, torch.from_numpy(out), terms, rules, CODE[dtype], not_finite, int(signs)
+            base_, z_, order_, torch.from_numpy(out), terms, rules, CODE[dtype], not_finite, sign
         )
     assert (out[n:] == untouched).all(), "written beyond the end"
     return out[:n], int(not_finite)
 
 
 def run_on_cpu(
-    chunk: Chunk, theta: Array, alpha: Array, add: Array, rules: MergeRules, dtype: str
+    chunk: Chunk,
+    theta: Array,
+    alpha: Array,
+    add: Array,
+    rules: MergeRules,
+    dtype: str,
+    *,
+    majority: int | None = None,
 ) -> tuple[Array, int]:
     """The same through the CPU's kernels."""
-    majority = 0
-    if rules.needs_majority:
+    if majority is None and rules.needs_majority:
         z = np.ascontiguousarray(chunk.z[~add])
         majority = cpu.sum_of_signs(chunk.base, z, theta[~add], alpha[~add], rules, CODE[dtype])
     out = np.empty_like(chunk.base)
     bad = cpu.merge_chunk(
-        chunk.base, chunk.z, chunk.order, out, theta, alpha, add, rules, CODE[dtype], majority
+        chunk.base, chunk.z, chunk.order, out, theta, alpha, add, rules, CODE[dtype], majority or 0
     )
     return out, bad
 

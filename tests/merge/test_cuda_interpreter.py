@@ -53,7 +53,9 @@ def test_the_kernel_equals_the_reference(
 @given(st.data())
 @pytest.mark.parametrize("dtype", ["BF16", "F16", "F32"])
 def test_the_kernel_equals_the_cpu_on_any_bits(cuda: ModuleType, dtype: str, data: st.DataObject) -> None:
-    """Also on what no checkpoint may bring: changes of or to numbers that are not finite."""
+    """Also on what no checkpoint may bring: changes of or to numbers that are not finite. What these add to
+    a majority is not asked: it is given.
+    """
     axes = data.draw(rules())
     count = data.draw(st.integers(1, 5))
     random = np.random.default_rng(data.draw(st.integers(0, 1 << 32)))
@@ -71,8 +73,10 @@ def test_the_kernel_equals_the_cpu_on_any_bits(cuda: ModuleType, dtype: str, dat
     alpha = np.array([data.draw(ALPHAS) for _ in range(count)], np.float32) + np.float32(0)
     add = np.arange(count) >= data.draw(st.integers(0, count))
     with np.errstate(all="ignore"):
-        want, strange = run_on_cpu(chunk, theta, alpha, add, axes, dtype)
-        out, bad = run(cuda, chunk, theta, alpha, add, axes, dtype)
+        majority = data.draw(st.integers(-1, 1))
+        terms_and_rules = (chunk, theta, alpha, add, axes, dtype)
+        want, strange = run_on_cpu(*terms_and_rules, majority=majority)
+        out, bad = run(cuda, *terms_and_rules, majority=majority)
     np.testing.assert_array_equal(out, want)
     assert bad == strange
 
