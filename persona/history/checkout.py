@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from persona.errors import PersonaError, Refused, SystemFault, UsageError
 from persona.history import moving, weights_state, worktree
@@ -21,17 +21,22 @@ from persona.history.materials import plan_of
 from persona.history.moving import FileMove
 from persona.history.results import CheckoutResult, DigestResult, Progress
 from persona.history.revisions import resolve
+from persona.limits import MIB
 from persona.objects.commit import Person
 from persona.objects.recipe import Recipe
 from persona.objects.tensors import TensorSpec
 from persona.weights.checkpoint import Checkpoint
 from persona.weights.index import SINGLE_NAME
-from persona.weights.shards import ShardLayout, plan_shards
+from persona.weights.shards import ShardLayout, by_layers, plan_shards
 from persona.weights.writer import ModelWriter, check_output, weight_files
 
 if TYPE_CHECKING:
     from persona.merge.plan import Plan, TensorPlan
     from persona.merge.stream import Cast, Materialised, Sink
+
+_SHARDS: Final = 32
+_SHARD_BYTES: Final = 128 * MIB
+"""The work tree's shards: about so many, but none cut below so many bytes (docs/decisions/009)."""
 
 
 @dataclass(frozen=True)
@@ -212,22 +217,24 @@ class _Present:
         """
         if self._checkpoint is None:
             return {}
-        held: dict[str, set[TensorSpec]] = {}
+        held: dict[int, set[TensorSpec]] = {}
         for spec, place in self._checkpoint.tensors.values():
-            held.setdefault(self._checkpoint.shards[place].name, set()).add(spec)
+            held.setdefault(place, set()).add(spec)
+        present = {frozenset(specs): self._checkpoint.shards[place] for place, specs in held.items()}
         kept: dict[str, str] = {}
-        for shard in self._checkpoint.shards:
-            for planned in layout:
-                digests = {spec.name: self.holds(plan.by_name[spec.name]) for spec in planned.specs}
-                if (
-                    shard.name in self._untouched
-                    and all(digests.values())
-                    and held.get(shard.name, set()) == set(planned.specs)
-                    and shard.metadata == planned.metadata
-                    and (shard.name == SINGLE_NAME) == (len(layout) == 1)
-                ):
-                    kept[planned.name] = shard.name
-                    self.staying.update((name, digest) for name, digest in digests.items() if digest)
+        for planned in layout:
+            shard = present.get(frozenset(planned.specs))
+            if (
+                shard is None
+                or shard.name not in self._untouched
+                or shard.metadata != planned.metadata
+                or (shard.name == SINGLE_NAME) != (len(layout) == 1)
+            ):
+                continue
+            digests = {spec.name: self.holds(plan.by_name[spec.name]) for spec in planned.specs}
+            if all(digests.values()):
+                kept[planned.name] = shard.name
+                self.staying.update((name, digest) for name, digest in digests.items() if digest)
         return kept
 
     def read_into(self, name: str, start: int, out: memoryview) -> bool:
@@ -246,9 +253,14 @@ class _Present:
 
 
 def layout_of(plan: Plan, options: Options) -> list[ShardLayout]:
-    """The files of a plan's weights, divided as the base is unless `max_shard_size` says otherwise."""
+    """The files of the work tree's weights: as many as `max_shard_size` asks for, else the base's, those of a
+    sharded base cut at its layers.
+    """
     base = plan.base
-    return plan_shards(base.tensors, options.max_shard_size, shards=base.shards, shard_of=base.shard_of)
+    layout = plan_shards(base.tensors, options.max_shard_size, shards=base.shards, shard_of=base.shard_of)
+    if options.max_shard_size is not None:
+        return layout
+    return by_layers(layout, max(_SHARD_BYTES, sum(shard.nbytes for shard in layout) // _SHARDS))
 
 
 def compute(

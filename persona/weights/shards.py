@@ -1,7 +1,8 @@
 """Shards: how tensors are divided among the files of a written checkpoint.
 
-`plan_shards` decides; a lone shard is `model.safetensors`, several are `model-00001-of-00004.safetensors` and
-so on, which a writer publishes with twelve digits more (`published_name`).
+`plan_shards` decides, and `by_layers` divides further; a lone shard is `model.safetensors`, several are
+`model-00001-of-00004.safetensors` and so on, which a writer publishes with twelve digits more
+(`published_name`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from persona import limits
 from persona.errors import InvalidInput
@@ -19,6 +21,7 @@ from persona.weights.index import SINGLE_NAME
 _PLANNED = re.compile(r"model-\d{5,}-of-\d{5,}\.safetensors")
 _PUBLISHED = re.compile(r"model-\d{5,}-of-\d{5,}-[0-9a-f]{12}\.safetensors")
 _DIGITS = re.compile(r"(\d+)")
+_LAYER = re.compile(r"\D*\d+(?=\.)")
 _FORMAT = {"format": "pt"}
 
 
@@ -82,10 +85,33 @@ def plan_shards(
         raise InvalidInput(
             f"{len(groups)} shards are more than {limits.MAX_SHARDS}; give a larger --max-shard-size"
         )
-    return [
-        ShardLayout(planned_name(index, len(groups)), tuple(group), text)
-        for index, (group, text) in enumerate(zip(groups, metadata, strict=True))
-    ]
+    return _named(groups, metadata)
+
+
+def by_layers(layout: Sequence[ShardLayout], size: int) -> list[ShardLayout]:
+    """The same files, each cut into ones of at most `size` bytes of tensors: so that a change of one layer is
+    written without its neighbours. A layer that fits stays whole; a tensor above the size has a file of its
+    own. A lone file stays as it is, and so do all where they would become too many.
+    """
+    if len(layout) == 1:
+        return list(layout)
+    groups: list[list[TensorSpec]] = []
+    metadata: list[dict[str, str]] = []
+    for shard in layout:
+        room = -1
+        ordered = sorted(shard.specs, key=lambda spec: _natural(spec.name))
+        for _, found in groupby(ordered, key=_layer):
+            layer = list(found)
+            whole = sum(spec.nbytes for spec in layer) <= size
+            for part in [layer] if whole else [[spec] for spec in layer]:
+                nbytes = sum(spec.nbytes for spec in part)
+                if room < nbytes:
+                    groups.append([])
+                    metadata.append(shard.metadata)
+                    room = size
+                groups[-1] += part
+                room -= nbytes
+    return list(layout) if len(groups) > limits.MAX_SHARDS else _named(groups, metadata)
 
 
 def planned_name(index: int, count: int) -> str:
@@ -103,6 +129,19 @@ def published_name(name: str, unique: str) -> str:
 def is_published_name(name: str) -> bool:
     """Whether a writer of persona gave a shard this name."""
     return _PUBLISHED.fullmatch(name) is not None
+
+
+def _named(groups: Sequence[list[TensorSpec]], metadata: Sequence[dict[str, str]]) -> list[ShardLayout]:
+    return [
+        ShardLayout(planned_name(index, len(groups)), tuple(group), text)
+        for index, (group, text) in enumerate(zip(groups, metadata, strict=True))
+    ]
+
+
+def _layer(spec: TensorSpec) -> str:
+    """What a tensor's name begins with, up to its first number; all of it without one."""
+    found = _LAYER.match(spec.name)
+    return found[0] if found else spec.name
 
 
 def _common(texts: Sequence[dict[str, str]]) -> dict[str, str]:

@@ -67,6 +67,28 @@ def test_a_shard_in_which_nothing_changes_is_not_touched(filtered: Bot) -> None:
     assert result["weights"] == digest_of_files(filtered.root) == filtered.run.json("digest")["weights"]
 
 
+def test_a_sharded_base_is_cut_at_its_layers_and_one_layer_is_written_alone(
+    filtered: Bot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {name: tensor.bits.nbytes for name, tensor in filtered.base.items()}
+    of_layer = sum(size for name, size in sizes.items() if name.startswith(LAYER))
+    monkeypatch.setattr("persona.history.checkout._SHARD_BYTES", of_layer // 3)
+    monkeypatch.setattr("persona.history.checkout._SHARDS", 1 << 20)
+    filtered.run.ok("set", "two", "--alpha", "0.4")
+    filtered.checkout()
+    index = json.loads((filtered.root / "model.safetensors.index.json").read_text())["weight_map"]
+    files = {file for name, file in index.items() if name.startswith(LAYER)}
+    beside = {name for name, file in index.items() if file in files}
+    assert len(set(index.values())) > 3
+    filtered.run.ok("set", "two", "--alpha", "0.3")
+    result = filtered.checkout()
+    assert result["bytes_written"] == sum(sizes[name] for name in beside) < sum(sizes.values()) / 2
+    assert result["weights"] == digest_of_files(filtered.root) == filtered.run.json("digest")["weights"]
+    out = filtered.root.parent / "out"
+    filtered.run.ok("checkout", "-o", str(out))
+    assert len(list(out.glob("*.safetensors"))) == 3
+
+
 def test_a_shard_that_was_changed_in_secret_is_not_kept(filtered: Bot) -> None:
     for path in filtered.root.glob("model-*.safetensors"):
         path.chmod(0o640)

@@ -10,7 +10,7 @@ from persona import limits
 from persona.errors import InvalidInput
 from persona.objects.base import Shard
 from persona.objects.tensors import TensorSpec
-from persona.weights.shards import plan_shards
+from persona.weights.shards import by_layers, plan_shards
 
 SPECS = [TensorSpec(f"layers.{i}.w", "U8", (10,)) for i in range(12)]
 
@@ -56,6 +56,50 @@ def test_every_tensor_is_in_one_shard_and_only_a_lone_one_exceeds_the_size(
     plan = plan_shards(specs, most)
     assert sorted(spec.name for shard in plan for spec in shard.specs) == sorted(spec.name for spec in specs)
     assert all(shard.nbytes <= most or len(shard.specs) == 1 for shard in plan)
+
+
+def layers(sizes: dict[str, int]) -> list[TensorSpec]:
+    return [TensorSpec(name, "U8", (size,)) for name, size in sizes.items()]
+
+
+def test_files_are_cut_between_layers_and_never_joined() -> None:
+    specs = layers({"embed": 5, "h.0.a": 4, "h.10.a": 4, "h.2.a": 4, "h.2.b.7": 4, "h.3.a": 1, "norm": 1})
+    shards = [Shard("a", {"from": "a"}), Shard("b", {"from": "b"})]
+    plan = by_layers(plan_shards(specs, shards=shards, shard_of=[0, 0, 1, 0, 0, 1, 1]), 9)
+    assert [[spec.name for spec in shard.specs] for shard in plan] == [
+        ["embed", "h.0.a"],
+        ["h.2.a", "h.2.b.7"],
+        ["h.3.a", "h.10.a", "norm"],
+    ]
+    assert [shard.metadata["from"] for shard in plan] == ["a", "a", "b"]
+    assert [shard.name for shard in plan] == [f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]
+
+
+def test_a_layer_that_does_not_fit_is_cut_between_tensors() -> None:
+    specs = layers({"h.0.a": 4, "h.0.b": 4, "h.0.c": 20, "h.1.a": 4})
+    plan = by_layers(plan_shards(specs, shards=[Shard("a", {})] * 2, shard_of=[0, 0, 0, 1]), 10)
+    assert [shard.nbytes for shard in plan] == [8, 20, 4]
+
+
+def test_a_lone_file_stays_one_and_too_many_stay_as_they_are() -> None:
+    assert by_layers(plan_shards(SPECS), 10) == plan_shards(SPECS)
+    many = [TensorSpec(f"h.{i}.w", "U8", (2,)) for i in range(limits.MAX_SHARDS + 2)]
+    layout = plan_shards(many, shards=[Shard("a", {})] * 2, shard_of=[i % 2 for i in range(len(many))])
+    assert by_layers(layout, 2) == layout
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2), st.integers(0, 100)), max_size=30),
+    st.integers(1, 200),
+)
+def test_cutting_loses_no_tensor_and_keeps_to_the_size(found: list[tuple[int, int, int]], size: int) -> None:
+    specs = [TensorSpec(f"h.{layer}.{i}", "U8", (n,)) for i, (layer, _, n) in enumerate(found)]
+    layout = plan_shards(specs, shards=[Shard("a", {})] * 3, shard_of=[place for _, place, _ in found])
+    plan = by_layers(layout, size)
+    assert sorted(spec.name for shard in plan for spec in shard.specs) == sorted(spec.name for spec in specs)
+    whole = {shard.specs: set(shard.specs) for shard in layout}
+    assert all(any(set(part.specs) <= specs for specs in whole.values()) for part in plan)
+    assert len(plan) == 1 or all(part.nbytes <= size or len(part.specs) == 1 for part in plan)
 
 
 def test_sizes_that_make_no_sense_are_refused() -> None:
