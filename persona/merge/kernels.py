@@ -159,7 +159,8 @@ def _overflowing(number: Any) -> Any:
     return np.uint32(np.uint32(_as_bits(number) & _MAGNITUDE) + _EXPONENT_STEP)
 
 
-# One block. Every function is loops of at most BLOCK elements without branches.
+# One block. Every function is loops of at most BLOCK elements without branches: what a choice is between is
+# loaded before it, for a load that only one side needs is a branch where vectors cannot mask it.
 
 
 @_compiled
@@ -294,7 +295,8 @@ def _gather(
             inside = np.float32(v[i] * s[i]) > _ZERO
             total[i] = np.float32(total[i] + (np.float32(beta * v[i]) if inside else _ZERO))
             divisor[i] = np.float32(divisor[i] + (share if inside else _ZERO))
-            lone[i] = np.uint32(z[i]) if inside else lone[i]
+            own, before = np.uint32(z[i]), lone[i]
+            lone[i] = own if inside else before
     else:
         for i in range(n):
             inside = np.float32(v[i] * s[i]) > _ZERO
@@ -358,17 +360,20 @@ def _close(half: bool, shift: Any, base: Any, b: Any, x: Any, n: int, result: An
         for i in range(n):
             word = _round_f16(np.float32(b[i] + x[i]))
             bad = np.uint32(bad | np.uint32(np.uint32(word & _MAGNITUDE) + np.uint32(0x04000000)))
-            result[i] = np.uint32(base[i]) if x[i] == _ZERO else np.uint32(word >> np.uint32(16))
+            same = np.uint32(base[i])
+            result[i] = same if x[i] == _ZERO else np.uint32(word >> np.uint32(16))
     elif shift == np.uint32(16):
         for i in range(n):
             word = _round_bf16(np.float32(b[i] + x[i]))
             bad = np.uint32(bad | _overflowing(_as_float(word)))
-            result[i] = np.uint32(base[i]) if x[i] == _ZERO else np.uint32(word >> np.uint32(16))
+            same = np.uint32(base[i])
+            result[i] = same if x[i] == _ZERO else np.uint32(word >> np.uint32(16))
     else:
         for i in range(n):
             y = np.float32(b[i] + x[i])
             bad = np.uint32(bad | _overflowing(y))
-            result[i] = np.uint32(base[i]) if x[i] == _ZERO else _as_bits(y)
+            same = np.uint32(base[i])
+            result[i] = same if x[i] == _ZERO else _as_bits(y)
     return bad
 
 
@@ -377,18 +382,20 @@ def _choose(signed: bool, v: Any, s: Any, z: Any, n: int, lone: Any) -> None:
     """Remembers the z of a term that is itself at full strength, where it contributes."""
     if signed:
         for i in range(n):
-            lone[i] = np.uint32(z[i]) if np.float32(v[i] * s[i]) > _ZERO else lone[i]
+            own, before = np.uint32(z[i]), lone[i]
+            lone[i] = own if np.float32(v[i] * s[i]) > _ZERO else before
     else:
         for i in range(n):
-            lone[i] = np.uint32(z[i]) if v[i] != _ZERO else lone[i]
+            own, before = np.uint32(z[i]), lone[i]
+            lone[i] = own if v[i] != _ZERO else before
 
 
 @_compiled
 def _close_lone(shift: Any, mono: Any, lone: Any, count: Any, n: int, result: Any) -> None:
     """The fine-tune's own bits where one term alone contributes, and is itself at full strength."""
     for i in range(n):
-        own = _down(_moved(mono[i], lone[i], shift), shift)
-        result[i] = own if (count[i] == _ONE) & (lone[i] != np.uint32(0)) else result[i]
+        own, merged = _down(_moved(mono[i], lone[i], shift), shift), result[i]
+        result[i] = own if (count[i] == _ONE) & (lone[i] != np.uint32(0)) else merged
 
 
 @_compiled
