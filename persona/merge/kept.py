@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from persona.merge.chunks import Opened
 from persona.merge.cutoffs import Cutoffs
 from persona.merge.plan import Plan, TensorPlan
 from persona.merge.room import Room
-from persona.merge.stream import Merger, Opened
+from persona.merge.stream import Merger
 
 Key = tuple[str, ...]
 
