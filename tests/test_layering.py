@@ -28,7 +28,14 @@ HEAVY = {
     "llvmlite": ("codec/native.py", "codec/vectors.py"),
     "matplotlib": ("cli/heatmap.py",),
     "triton": ("merge/cuda.py",),
-    "torch": ("merge/reference.py", "merge/cuda.py", "merge/live.py", "history/arrays.py", "behaviour/"),
+    "torch": (
+        "merge/reference.py",
+        "merge/cuda.py",
+        "merge/cuda_device.py",
+        "merge/live.py",
+        "history/arrays.py",
+        "behaviour/",
+    ),
     "transformers": ("merge/live.py", "behaviour/"),
 }
 TERMINAL = ("click", "rich", "getpass", "readline", "subprocess")  # only the command line may

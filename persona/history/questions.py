@@ -176,32 +176,49 @@ class Questions:
         return measures.vector_statistics(self._history, name, threads, progress)
 
     def digest(
-        self, rev: str | None = None, *, threads: int | None = None, progress: Progress | None = None
+        self,
+        rev: str | None = None,
+        *,
+        device: str | None = None,
+        device_memory: int | None = None,
+        threads: int | None = None,
+        progress: Progress | None = None,
     ) -> DigestResult:
-        """The weights digest of a revision, or of `recipe.toml` as it stands, without writing files."""
+        """The weights digest of a revision, or of `recipe.toml` as it stands, without writing files. `device`
+        and `device_memory` as for `Repository.checkout`; the digest is the same on all.
+        """
         from persona.history import checkout
 
-        return checkout.digest(self._history, rev, threads, progress)
+        options = checkout.Options(
+            device=device, device_memory=device_memory, threads=threads, progress=progress
+        )
+        return checkout.digest(self._history, rev, options)
 
     def materialise(
         self,
         rev: str | None = None,
         *,
         torch: bool = False,
+        device: str | None = None,
+        device_memory: int | None = None,
         threads: int | None = None,
         progress: Progress | None = None,
     ) -> Iterator[tuple[str, Any]]:
         """The merged tensors one at a time, in byte order of names, as (name, array).
 
         numpy arrays of the tensor's shape; bf16 comes as uint16 whose `.tensor_dtype` says "BF16" (a
-        `TensorArray`). With `torch`, torch tensors of the true dtype instead. `rev` None: `recipe.toml` as it
-        stands.
+        `TensorArray`). With `torch`, torch tensors of the true dtype instead. They lie on the host, wherever
+        they were computed: `device` and `device_memory` as for `Repository.checkout`. `rev` None:
+        `recipe.toml` as it stands.
         """
+        from persona.history import checkout
         from persona.history.arrays import arrays
-        from persona.history.checkout import chosen_recipe
 
-        _, recipe = chosen_recipe(self._history, rev)
-        return arrays(self._history, recipe, torch=torch, threads=threads, progress=progress)
+        options = checkout.Options(
+            device=device, device_memory=device_memory, threads=threads, progress=progress
+        )
+        _, recipe = checkout.chosen_recipe(self._history, rev)
+        return arrays(self._history, recipe, options, torch=torch)
 
     def load(
         self,

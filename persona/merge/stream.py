@@ -235,12 +235,14 @@ def pieces(
     progress: Progress | None = None,
     not_finite: NotFinite | None = None,
     place: Place = CPU,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Generator[Piece, None, None]:
     """The finished bytes of these tensors, in order.
 
-    Without `not_finite`, elements that are not finite end the stream with `InvalidInput`.
+    Without `not_finite`, elements that are not finite end the stream with `InvalidInput`. `place` and `tell`
+    as for `merger_of`.
     """
-    merger = merger_of(plan, tensors, threads, None, progress, place)
+    merger = merger_of(plan, tensors, threads, None, progress, place, tell)
     with closing(_each(merger, tensors, merger.chunk, progress, not_finite)) as made:
         for tensor, index, buffer in made:
             spec = tensor.spec
