@@ -251,21 +251,26 @@ class Questions:
         allow_nonfinite: bool = False,
         progress: Progress | None = None,
         cache: int = LIVE_CACHE,
+        device_memory: int | None = None,
     ) -> LiveModel:
         """Puts the weights of a revision into a model's parameters, in place, whatever they held, and gives
         the hand that changes them from then on: `set`, `set_rules`, `checkout`.
 
         Without `model` one is loaded, as by `load`. `rev` None: `recipe.toml` as it stands. The model's
-        tensors have the names, shapes and dtypes of the base's; they lie on any device, and are computed on
-        the CPU. Raises `InvalidInput` that names the tensor where they do not fit, `Refused` where the model
-        is live already. `cache`: bytes of decoded chunks that may stay in memory from one change to the next
-        (512 MiB). All of a bf16 model with K vectors takes 6 + 2·K bytes an element; then a change takes well
-        under half the time. 0 keeps none.
+        tensors have the names, shapes and dtypes of the base's. They lie on any device; those on a GPU are
+        merged there, in place. Raises `InvalidInput` that names the tensor where they do not fit, `Refused`
+        where the model is live already.
+
+        `cache`: bytes of decoded chunks that may stay in memory from one change to the next (512 MiB); 0
+        keeps none. All of a bf16 model with K vectors takes 6 + 2·K bytes an element; then a change takes
+        well under half the time. As many bytes may stay on each GPU that the model lies on, where all of it
+        takes 2 + 2·K: then a change of α reads nothing else. `device_memory`: bytes that chunks may take
+        there while they are loaded, as for `Repository.checkout`.
         The repository has to stay open while weights are changed.
         """
         from persona.history import live, loading
 
-        how = loading.Options(threads, allow_nonfinite, progress, cache)
+        how = loading.Options(threads, allow_nonfinite, progress, cache, device_memory)
         return live.live(self._history, model, rev, how, lambda: self._closed)
 
     def known_names(self) -> KnownNames:

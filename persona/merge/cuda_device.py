@@ -123,6 +123,10 @@ class CudaDevice:
         with _told():
             return self.kernels.Terms.of(mixture.theta, mixture.alpha, mixture.add, mixture.rules, self.where)
 
+    def adopt(self, bits: Any) -> DeviceArray:
+        """See `Device.adopt`."""
+        return bits.view(-1).view(torch.uint16 if bits.element_size() == 2 else torch.uint32)
+
     def settle(self) -> None:
         """See `Device.settle`."""
         with _told():
@@ -159,8 +163,9 @@ class CudaStream:
 
     def clear(self, target: DeviceArray) -> None:
         """See `Stream.clear`."""
+        signed = {torch.uint16: torch.int16, torch.uint32: torch.int32}
         with self._current():
-            target.zero_()
+            target.view(signed.get(target.dtype, target.dtype)).zero_()
 
     def scatter(self, source: DeviceArray, order: DeviceArray, target: DeviceArray) -> None:
         """A merge of no terms: every element is the base's own bits."""

@@ -124,5 +124,8 @@ class Device(Protocol):
     def terms(self, mixture: Mixture) -> DeviceTerms:
         """The numbers of a mixture that has its votes first, on the device. Raises `DeviceFull`."""
 
+    def adopt(self, bits: Any) -> DeviceArray:
+        """The memory of a contiguous torch tensor of integers that lies on the device: uint[n]."""
+
     def settle(self) -> None:
         """Waits for all that anybody queued on the device."""

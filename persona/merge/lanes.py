@@ -237,25 +237,34 @@ class Lanes:
                 self._condition.wait()
 
     def merge(
-        self, parts: Iterable[Opened], mixture: Callable[[list[int]], Mixture], out: NDArray[Any]
+        self,
+        parts: Iterable[Opened],
+        mixture: Callable[[list[int]], Mixture],
+        out: NDArray[Any] | None,
+        onto: DeviceArray | None = None,
     ) -> int:
-        """Merges the parts of one chunk into out: uint[n]; returns how many elements are not finite.
+        """Merges the parts of one chunk into out: uint[n], or where there is none into onto: uint[n] on the
+        device; returns how many elements are not finite.
 
         A part's arrays may be used again as soon as the next part is asked for.
         """
         remaining = iter(parts)
         first = next(remaining)
         rows, terms_first = mixture(first.present).votes_first()
+        target: DeviceArray = onto
         with self.lane() as (lane, terms_of):
             terms = terms_of(terms_first)
             lane.stream.clear(lane.counter)
-            target = lane.out(out.size, out.dtype)
+            size = len(target) if out is None else out.size
+            if out is not None:
+                target = lane.out(size, out.dtype)
             part: Opened | None = first
             while part is not None:
-                for base, z, order in lane.loaded(part, rows, out.size):
+                for base, z, order in lane.loaded(part, rows, size):
                     lane.stream.merge(base, z, order, target, terms, terms_first, lane.counter)
-                if part.order.size < out.size:
+                if part.order.size < size:
                     lane.stream.synchronize()
                 part = next(remaining, None)
-            lane.stream.store(target, out)
+            if out is not None:
+                lane.stream.store(target, out)
             return lane.counted()

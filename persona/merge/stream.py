@@ -21,7 +21,7 @@ from persona.codec.delta import exponent_order, restore
 from persona.codec.elements import of as element_of
 from persona.errors import InvalidInput, PersonaError
 from persona.merge import cpu
-from persona.merge.chunks import UINT, ChunkReader, Opened, Workspaces
+from persona.merge.chunks import UINT, ChunkReader, Empty, Opened, Workspaces
 from persona.merge.cutoffs import Cutoffs, cutoffs
 from persona.merge.device import Mixture
 from persona.merge.hashes import Buffers, Hashes
@@ -105,13 +105,22 @@ class Merger:
     """Computes single chunks of a plan; called by many threads."""
 
     def __init__(
-        self, plan: Plan, cuts: Cutoffs, room: Room | None = None, lanes: Lanes | None = None
+        self,
+        plan: Plan,
+        cuts: Cutoffs,
+        room: Room | None = None,
+        lanes: Lanes | None = None,
+        empty: Empty | None = None,
     ) -> None:
-        """`lanes`: where terms are merged; without, by the thread that has the chunk."""
+        """`lanes`: where terms are merged; without, by the thread that has the chunk. `empty` makes the
+        arrays that a device may be asked to copy.
+        """
         self.plan = plan
         self.room = room
         self.lanes = lanes
-        empty = lanes.host if lanes else np.empty
+        self.elsewhere: frozenset[str] = frozenset()
+        """Names of tensors whose opened chunks somebody else keeps."""
+        empty = empty or (lanes.host if lanes else np.empty)
         self.reader = ChunkReader(plan.store.objects, plan.base.chunk)
         self.workspaces = Workspaces(plan.base.tensors, plan.base.chunk, empty)
         self.buffers = Buffers(empty)

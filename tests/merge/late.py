@@ -49,13 +49,18 @@ class LateDevice:
         self.memory = memory
         self.taken = self.most = 0
         self.allocations = self.merges = 0
-        self.locked = 0
+        self.locked = self.copied = 0
         self.settled = 0
         self.streams: list[LateStream] = []
         self.kernel = kernel
-        self._full_at, self._fault_at = frozenset(full_at), frozenset(fault_at)
+        self._full_at = frozenset(full_at)
+        self.fail_at(fault_at)
         self._random = None if seed is None else random.Random(seed)
         self._lock = threading.RLock()
+
+    def fail_at(self, merges: Collection[int]) -> None:
+        """These merges fail, counted from the first one."""
+        self._fault_at = frozenset(merges)
 
     def free(self) -> int:
         with self._lock:
@@ -110,6 +115,10 @@ class LateDevice:
         with self._lock:
             return 0 if self._random is None else self._random.randint(0, most)
 
+    def count_copy(self, nbytes: int) -> None:
+        with self._lock:
+            self.copied += nbytes
+
     def count_merge(self) -> None:
         with self._lock:
             number, self.merges = self.merges, self.merges + 1
@@ -131,10 +140,12 @@ class LateStream:
 
     def load(self, source: Array, target: Array) -> None:
         check_copy(source, target)
+        self.device.count_copy(source.nbytes)
         self._later(lambda: np.copyto(target, source))
 
     def store(self, source: Array, target: Array) -> None:
         check_copy(source, target)
+        self.device.count_copy(source.nbytes)
         self._later(lambda: np.copyto(target, source))
 
     def clear(self, target: Array) -> None:
