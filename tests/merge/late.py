@@ -53,7 +53,7 @@ class LateDevice:
         self.settled = 0
         self.streams: list[LateStream] = []
         self.kernel = kernel
-        self._full_at = frozenset(full_at)
+        self.fill_up(full_at)
         self.fail_at(fault_at)
         self._random = None if seed is None else random.Random(seed)
         self._lock = threading.RLock()
@@ -61,6 +61,10 @@ class LateDevice:
     def fail_at(self, merges: Collection[int]) -> None:
         """These merges fail, counted from the first one."""
         self._fault_at = frozenset(merges)
+
+    def fill_up(self, allocations: Collection[int]) -> None:
+        """There is no room for these allocations, counted from the first one."""
+        self._full_at = frozenset(allocations)
 
     def free(self) -> int:
         with self._lock:

@@ -16,7 +16,7 @@ import persona
 from persona.errors import SystemFault
 from persona.history.live import LiveModel
 from persona.history.repository import Repository
-from persona.merge import lanes, live, resident
+from persona.merge import lanes, live, resident, room
 from tests.merge.late import LateDevice
 from tests.properties.conftest import Bot
 
@@ -202,8 +202,11 @@ def test_any_walk_ends_at_the_recipe(repo: Repository, place: Place, data: st.Da
 
 def test_short_slices_change_no_bit(repo: Repository, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes, "_SHORTEST", 64)
-    for cache in (0, PLENTY):
-        device = place(LateDevice(seed=2))
+    for cache, memory in ((0, None), (PLENTY, None), (0, 0), (PLENTY, 0)):
+        if memory is not None:  # of the host, so that it opens chunks a slice at a time
+            monkeypatch.setattr(room, "_SHORTEST", 64)
+            monkeypatch.setattr(room, "CHUNK_MEMORY", memory)
+        device = place(LateDevice(seed=2 if cache else None))
         model = repo.live(repo.load("HEAD~1"), "HEAD", cache=cache, device_memory=4200)
         model.set("one", alpha=0.3)
         assert right(repo, model)
