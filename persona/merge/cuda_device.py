@@ -7,6 +7,7 @@ from what that stream has let go, not from what the model's own kernels may stil
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -92,6 +93,8 @@ class CudaDevice:
         """`kernels`: `persona.merge.cuda`, or a copy of it."""
         self.where = torch.device("cuda", index)
         self.kernels = kernels
+        self.launching = threading.Lock()
+        """Held while a kernel is launched, which compiles it when it is first met: once, not in each thread."""
 
     def free(self) -> int:
         """Bytes of its memory that nobody has taken, those that torch keeps for its next arrays included."""
@@ -112,7 +115,11 @@ class CudaDevice:
     def stream(self) -> CudaStream:
         """A stream of torch's."""
         with _told():
-            return CudaStream(self, torch.cuda.Stream(self.where))  # type: ignore[no-untyped-call]
+            return CudaStream(
+                self,
+                torch.cuda.Stream(self.where),  # type: ignore[no-untyped-call]
+                torch.cuda.Event(blocking=True),  # type: ignore[no-untyped-call]
+            )
 
     def view(self, part: DeviceArray, dtype: Any) -> DeviceArray:
         """See `Device.view`."""
@@ -134,11 +141,14 @@ class CudaDevice:
 
 
 class CudaStream:
-    """See `persona.merge.device.Stream`."""
+    """See `persona.merge.device.Stream`. `done` is an event whose waits sleep: a stream's own would keep a
+    core busy that can decode.
+    """
 
-    def __init__(self, device: CudaDevice, stream: Any) -> None:
+    def __init__(self, device: CudaDevice, stream: Any, done: Any) -> None:
         self._device = device
         self._stream = stream
+        self._done = done
         self._nothing: tuple[Mixture, Any, DeviceArray] | None = None
 
     @contextmanager
@@ -188,7 +198,7 @@ class CudaStream:
         not_finite: DeviceArray,
     ) -> None:
         """See `Stream.merge`."""
-        with self._current():
+        with self._device.launching, self._current():
             self._device.kernels.merge_chunk(
                 base, z, order, out, terms, mixture.rules, mixture.dtype, not_finite, mixture.majority
             )
@@ -196,4 +206,5 @@ class CudaStream:
     def synchronize(self) -> None:
         """See `Stream.synchronize`."""
         with _told():
-            self._stream.synchronize()
+            self._done.record(self._stream)
+            self._done.synchronize()

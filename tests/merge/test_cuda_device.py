@@ -23,7 +23,10 @@ from tests.merge.test_lanes import There, mixed, short_slices  # noqa: F401  fix
 
 
 class Ready:
-    """A stream that is never behind."""
+    """A stream, and an event, that is never behind."""
+
+    def record(self, stream: Any) -> None:
+        pass
 
     def synchronize(self) -> None:
         pass
@@ -37,7 +40,7 @@ class Hosted(CudaDevice):
         self.where = torch.device("cpu")
 
     def stream(self) -> CudaStream:
-        return CudaStream(self, Ready())
+        return CudaStream(self, Ready(), Ready())
 
 
 @pytest.fixture(scope="module")
