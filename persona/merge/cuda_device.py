@@ -94,7 +94,7 @@ class CudaDevice:
         self.where = torch.device("cuda", index)
         self.kernels = kernels
         self.launching = threading.Lock()
-        """Held while a kernel is launched, which compiles it when it is first met: once, not in each thread."""
+        """Held while a kernel is launched, which compiles it when it is first met, once."""
 
     def free(self) -> int:
         """Bytes of its memory that nobody has taken, those that torch keeps for its next arrays included."""

@@ -215,7 +215,6 @@ class _Side:
         with self._lanes.lane() as (lane, terms_of):
             if loading is None:
                 lane.stream.load(elements, out)
-                lane.stream.synchronize()
                 return 0
             base = loading.resident.base[start : start + size]
             z = loading.resident.z[:, start : start + size]
