@@ -368,7 +368,7 @@ def write_checkpoint(directory: Path, tensors: dict[str, list[float]]) -> Path:
 
 def imported_by(*arguments: str | Path, cwd: Path) -> set[str]:
     """The top-level modules that one successful command has imported when it ends."""
-    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent), "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", RUN, *map(str, arguments)],
         cwd=cwd,

@@ -208,8 +208,8 @@ class Questions:
 
         numpy arrays of the tensor's shape; bf16 comes as uint16 whose `.tensor_dtype` says "BF16" (a
         `TensorArray`). With `torch`, torch tensors of the true dtype instead. They lie on the host, wherever
-        they were computed: `device` and `device_memory` as for `Repository.checkout`. `rev` None:
-        `recipe.toml` as it stands.
+        they were computed: `device` and `device_memory` as for `Repository.checkout`, whose note is among
+        `notes`. `rev` None: `recipe.toml` as it stands.
         """
         from persona.history import checkout
         from persona.history.arrays import arrays

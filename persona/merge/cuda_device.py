@@ -43,9 +43,13 @@ def devices() -> tuple[CudaDevice, ...]:
         raise NoDevice(f"torch {torch.__version__} cannot use this NVIDIA driver", there=True)
     try:
         from persona.merge import cuda
-    except ImportError as error:
+    except (ImportError, OSError) as error:
         raise NoDevice(f"triton is not installed or cannot be used ({error})", there=True) from error
-    found = [(torch.cuda.get_device_capability(index), index) for index in range(torch.cuda.device_count())]
+    try:
+        count = torch.cuda.device_count()
+        found = [(torch.cuda.get_device_capability(index), index) for index in range(count)]
+    except RuntimeError as error:
+        raise NoDevice(f"torch cannot use the GPU ({_first_line(error)})", there=True) from error
     if usable := tuple(CudaDevice(index, cuda) for capability, index in found if capability >= OLDEST):
         _watch(vars(cuda)["triton"])
         return usable
@@ -80,8 +84,11 @@ def _told() -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise DeviceFull("the GPU has no room for what the merge needs there") from error
     except RuntimeError as error:
-        first = str(error).strip().partition("\n")[0]
-        raise DeviceFault(f"the GPU failed: {first:.200}; --device cpu computes without it") from error
+        raise DeviceFault(f"the GPU failed: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:200]
 
 
 class CudaDevice:

@@ -9,12 +9,13 @@ NVIDIA driver says that there is a GPU.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from persona.errors import SystemFault, UsageError
-from persona.merge.device import Device, DeviceFull, NoDevice
+from persona.merge.device import Device, DeviceFault, DeviceFull, NoDevice
 from persona.merge.lanes import Lanes, Need
 from persona.merge.plan import Plan, TensorPlan
 
@@ -66,22 +67,36 @@ class Place:
     ) -> Lanes | None:
         """Lanes to merge these tensors of a plan on, None for the CPU.
 
-        Raises `SystemFault` where a GPU is asked for and has no room, `UsageError` where `memory` is too
-        little.
+        Raises `SystemFault` where a GPU is asked for and has no room or fails, `UsageError` where `memory` is
+        too little.
         """
         need = Need.of(plan, tensors)
         if not need.whole or not (devices := self.devices(tell)):
             return None
         try:
             return Lanes(devices, need, self.memory)
-        except DeviceFull as error:
+        except (DeviceFull, DeviceFault) as error:
             if self.device == "cuda":
-                raise SystemFault(f"{error}; make room there, or use --device cpu") from error
+                raise _with_remedy(error) from error
             tell(f"computed on the CPU: {error}")
             return None
 
 
 CPU: Final = Place("cpu")
+
+
+@contextmanager
+def remedied() -> Iterator[None]:
+    """What a device raises on the way, with what to do about it: too late to compute elsewhere unasked."""
+    try:
+        yield
+    except (DeviceFull, DeviceFault) as error:
+        raise _with_remedy(error) from error
+
+
+def _with_remedy(error: SystemFault) -> SystemFault:
+    room = "make room there, or " if isinstance(error, DeviceFull) else ""
+    return SystemFault(f"{error}; {room}use --device cpu")
 
 
 def cuda_devices() -> tuple[Device, ...]:
@@ -90,7 +105,7 @@ def cuda_devices() -> tuple[Device, ...]:
         ask_driver()
         try:
             from persona.merge import cuda_device
-        except ImportError as error:
+        except (ImportError, OSError) as error:
             raise NoDevice(f"torch cannot be imported ({error})", there=True) from error
         _found.append(cuda_device.devices())
     return _found[0]

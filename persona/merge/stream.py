@@ -27,7 +27,7 @@ from persona.merge.device import Mixture
 from persona.merge.hashes import Buffers, Hashes
 from persona.merge.lanes import Lanes
 from persona.merge.pipeline import Progress, first_run, in_order, thread_count, worker_count
-from persona.merge.place import CPU, Place
+from persona.merge.place import CPU, Place, remedied
 from persona.merge.plan import Plan, TensorPlan
 from persona.merge.room import Room, room
 from persona.merge.rules import MergeRules
@@ -252,7 +252,7 @@ def pieces(
     as for `merger_of`.
     """
     merger = merger_of(plan, tensors, threads, None, progress, place, tell)
-    with closing(_each(merger, tensors, merger.chunk, progress, not_finite)) as made:
+    with remedied(), closing(_each(merger, tensors, merger.chunk, progress, not_finite)) as made:
         for tensor, index, buffer in made:
             spec = tensor.spec
             start, stop = chunk_span(spec, index, plan.base.chunk)
@@ -351,7 +351,7 @@ def materialise(
         if source and (expected := source.holds(tensor)):
             kept[name] = expected
     report = partial(_note_not_finite, made) if allow_nonfinite else None
-    with first_run(progress):
+    with first_run(progress), remedied():
         while wanted:
             fresh = [tensor for tensor in wanted if tensor.spec.name not in kept]
             merger = merger_of(plan, fresh, threads, memory, progress, place, made.tell)

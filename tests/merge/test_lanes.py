@@ -197,6 +197,20 @@ def test_a_full_device_gets_smaller_lanes_then_fewer_then_none(mixed: Any) -> No
     assert [remark.startswith("computed on the CPU: the GPU has") for remark in said[1].remarks] == [True]
 
 
+def test_a_device_that_fails_before_anything_is_written_leaves_it_to_the_cpu(mixed: Any) -> None:
+    plan, model, want = mixed
+
+    class Broken(LateDevice):
+        def stream(self) -> Any:
+            raise DeviceFault("the GPU failed: it is broken")
+
+    found, made = run(plan, model, place=There("auto", None, (Broken(),)))
+    assert found == want[0]
+    assert made.remarks == ["computed on the CPU: the GPU failed: it is broken"]
+    with pytest.raises(SystemFault, match="it is broken; use --device cpu"):
+        run(plan, model, place=There("cuda", None, (Broken(),)))
+
+
 def test_a_device_that_is_full_is_left_out_where_another_has_room(mixed: Any) -> None:
     plan, model, want = mixed
     full, other = LateDevice(100), LateDevice()
@@ -226,7 +240,7 @@ def test_a_fault_ends_the_run_with_its_sentence(mixed: Any) -> None:
     plan, model, want = mixed
     device = LateDevice(fault_at=[5], seed=1)
     place = There("cuda", None, (device,))
-    with pytest.raises(DeviceFault, match="it was told to"):
+    with pytest.raises(SystemFault, match="it was told to; use --device cpu"):
         run(plan, model, threads=4, place=place)
     assert run(plan, model, threads=4, place=place)[0] == want[0]
 

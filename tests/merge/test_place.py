@@ -123,6 +123,16 @@ def test_a_gpu_that_is_too_old_is_named(with_cuda: dict[str, Any]) -> None:
     assert str(refusal()) == "the GPU has compute capability 7.5, and 8.0 is needed"
 
 
+def test_a_gpu_that_cannot_be_asked_is_named(
+    with_cuda: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(index: int) -> None:
+        raise RuntimeError("CUDA error: devices unavailable\nand more")
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", refuse)
+    assert str(refusal()) == "torch cannot use the GPU (CUDA error: devices unavailable)"
+
+
 def test_a_gpu_is_found_once(with_cuda: dict[str, Any]) -> None:
     (found,) = place.cuda_devices()
     assert found.name == "cuda"
