@@ -72,7 +72,8 @@ def checkout(
 ) -> CheckoutResult:
     """See `Repository.checkout`."""
     started = time.perf_counter()
-    _ = options.place  # refused before anything moves, if it cannot be had
+    if options.weights:
+        _ = options.place  # refused before anything moves, if it cannot be had
     if out is not None:
         if branch is not None or not options.weights:
             raise UsageError(

@@ -217,9 +217,12 @@ class LiveModel:
             return digest_of(slots_of(self._model, plan.base.tensors), self._options.threads)
 
     def close(self) -> None:
-        """Leaves the model to itself, with the weights that it holds. One that is half done stays shut."""
+        """Leaves the model to itself, with the weights that it holds, and lets go of what was kept for the
+        next change. One that is half done stays shut.
+        """
         with self._gate.merging():
             self._is_closed = lambda: True
+            self._kept, self._residents = Kept(0), Residents(0)
             if self._gate.shut is None:
                 self._gate.remove()
 

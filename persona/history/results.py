@@ -316,7 +316,7 @@ class DigestResult:
 
     revision: str | None
     weights: str
-    device: str = "cpu"
+    device: str = field(default="cpu", metadata=UNPRINTED)
     notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
 
 

@@ -101,6 +101,8 @@ def test_what_stays_on_a_device_stays_within_the_cache(repo: Repository, place: 
             model.set("one", alpha=alpha)
             assert device.taken <= cache
         found.append(device.taken)
+        model.close()
+        assert device.taken == 0
     assert found[0] == 0 < found[1] < found[2] < found[3] <= found[4]
 
 
