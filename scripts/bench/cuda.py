@@ -47,6 +47,11 @@ def main() -> None:
         help="what `models.py synthetic` wrote (default: build/synthetic)",
     )
     options.add_argument("--density", default="0.2", help="of the mixtures (default: 0.2)")
+    options.add_argument(
+        "--memory",
+        default="4GB",
+        help="persona's --memory on both sides: many cores need more than its default (default: 4GB)",
+    )
     options.add_argument("--elements", type=int, default=ELEMENTS, help="of the kernel's arrays (2^27)")
     options.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     args = options.parse_args()
@@ -241,7 +246,19 @@ def compare_checkouts(args: argparse.Namespace, models: Path) -> None:
             measured = harness.rounds(
                 [
                     harness.Contestant(
-                        device, [*persona, "checkout", "-o", out, "--device", device, "--json"], clear
+                        device,
+                        [
+                            *persona,
+                            "checkout",
+                            "-o",
+                            out,
+                            "--device",
+                            device,
+                            "--memory",
+                            args.memory,
+                            "--json",
+                        ],
+                        clear,
                     )
                     for device in ("cpu", "cuda")
                 ],
