@@ -240,6 +240,8 @@ def compare_checkouts(args: argparse.Namespace, models: Path) -> None:
                 sys.exit(f"the digests of {count} vectors differ: {digests}")
             out = work / "out"
 
+            checkout = ["checkout", "-o", out, "--json", "--memory", args.memory, "--device"]
+
             def clear(out: Path = out) -> None:
                 harness.remove(out)
 
@@ -247,17 +249,7 @@ def compare_checkouts(args: argparse.Namespace, models: Path) -> None:
                 [
                     harness.Contestant(
                         device,
-                        [
-                            *persona,
-                            "checkout",
-                            "-o",
-                            out,
-                            "--device",
-                            device,
-                            "--memory",
-                            args.memory,
-                            "--json",
-                        ],
+                        [*persona, *checkout, device],
                         clear,
                     )
                     for device in ("cpu", "cuda")
