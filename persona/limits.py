@@ -16,8 +16,14 @@ MAX_CHUNK_ELEMENTS: Final = 1 << 24
 
 CHUNK_MEMORY: Final = 384 * MIB
 """Bytes of chunks that the threads of a merge may hold together; where many need more, fewer run."""
+DEVICE_MEMORY: Final = 1 * GIB
+"""Bytes that the chunks of a merge may take on each GPU, unless told otherwise: four lanes of about 120 bf16
+vectors.
+"""
 LIVE_CACHE: Final = 512 * MIB
-"""Bytes of decoded chunks that a live model keeps for its next change, unless told otherwise."""
+"""Bytes of decoded chunks that a live model keeps for its next change, unless told otherwise; as many on each
+GPU that it lies on.
+"""
 MAX_PACK_BYTES: Final = 1 * GIB
 """Bytes of one pack; a transaction goes on in the next."""
 MAX_SEGMENTS: Final = 64

@@ -28,7 +28,14 @@ HEAVY = {
     "llvmlite": ("codec/native.py", "codec/vectors.py"),
     "matplotlib": ("cli/heatmap.py",),
     "triton": ("merge/cuda.py",),
-    "torch": ("merge/reference.py", "merge/cuda.py", "merge/live.py", "history/arrays.py", "behaviour/"),
+    "torch": (
+        "merge/reference.py",
+        "merge/cuda.py",
+        "merge/cuda_device.py",
+        "merge/live.py",
+        "history/arrays.py",
+        "behaviour/",
+    ),
     "transformers": ("merge/live.py", "behaviour/"),
 }
 TERMINAL = ("click", "rich", "getpass", "readline", "subprocess")  # only the command line may
@@ -361,7 +368,7 @@ def write_checkpoint(directory: Path, tensors: dict[str, list[float]]) -> Path:
 
 def imported_by(*arguments: str | Path, cwd: Path) -> set[str]:
     """The top-level modules that one successful command has imported when it ends."""
-    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent), "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", RUN, *map(str, arguments)],
         cwd=cwd,

@@ -39,6 +39,7 @@ SETTINGS = {
     "merge.preset": "the preset that init writes into recipe.toml",
     "merge.density": "the density that init writes into recipe.toml",
     "checkout.device": "where checkout computes",
+    "checkout.device-memory": "how much memory of a GPU checkout takes for chunks",
     "checkout.threads": "how many threads checkout uses",
     "checkout.max-shard-size": "how large checkout's files get",
     "checkout.memory": "how much memory checkout takes for chunks",

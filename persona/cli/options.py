@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ import click
 from persona.cli.invocation import Invocation
 from persona.cli.offers import base_or_revision, files
 from persona.errors import InvalidInput, Refused, UsageError
+from persona.history.config import parse_size
 
 if TYPE_CHECKING:
     from persona.history.repository import Repository
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 _COMMENT = "#"
-_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*([kmgt]?)(i?)b?", re.IGNORECASE | re.ASCII)
-_UNITS = " kmgt"
 
 
 def import_options(function: F) -> F:
@@ -85,6 +83,32 @@ def threads_option(function: F) -> F:
     )(function)
 
 
+def device_options(function: F) -> F:
+    """`--device` and `--device-memory S`."""
+    options = (
+        click.option(
+            "--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where to compute; auto by default."
+        ),
+        click.option(
+            "--device-memory",
+            metavar="S",
+            callback=size_option,
+            help="Bytes that chunks may take on each GPU (500MB); 1 GiB, or half of what is free.",
+        ),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def device_arguments(repo: Repository, device: str | None, device_memory: int | None) -> dict[str, Any]:
+    """The values of `device_options`, else those of the settings, as the library takes them."""
+    return {
+        "device": setting(repo, "checkout.device", device, str),
+        "device_memory": setting(repo, "checkout.device-memory", device_memory, parse_size),
+    }
+
+
 def plot_option(function: F) -> F:
     """`--plot FILE`."""
     return click.option(
@@ -118,16 +142,6 @@ def size_option(ctx: click.Context, parameter: click.Parameter, text: str | None
         return None if text is None else parse_size(text)
     except ValueError as error:
         raise click.BadParameter(str(error), ctx, parameter) from None
-
-
-def parse_size(text: str) -> int:
-    """Bytes, from 5GB, 500MB or 2GiB; `ValueError` for anything else."""
-    found = _SIZE.fullmatch(text.strip())
-    power = _UNITS.index(found[2].lower() or " ") if found else 0
-    count = int(float(found[1]) * (1024 if found[3] else 1000) ** power) if found else 0
-    if count < 1:
-        raise ValueError(f"{text!r:.60} is no size; write 5GB, 500MB or 2GiB")
-    return count
 
 
 Setting = TypeVar("Setting")

@@ -117,6 +117,12 @@ def watch_compilation(tell: Callable[[], None] | None) -> Iterator[None]:
         _WATCHERS.remove(tell)
 
 
+def tell_of_compilation() -> None:
+    """Tells who watches that a kernel is being compiled; for compilers other than this module's."""
+    for tell in _WATCHERS:
+        tell()
+
+
 def _kind(argument: Any) -> str:
     """What numba tells apart: an array's element type and dimensions, or a number's type."""
     if type(argument) is np.ndarray:
@@ -130,8 +136,7 @@ def _variant(module: str, depends: tuple[str, ...], name: str, kinds: tuple[str,
     file, symbol = _names(module, depends, name, kinds)
     code = _read(file)
     if code is None:
-        for tell in _WATCHERS:
-            tell()
+        tell_of_compilation()
         code = _compile(module, name, kinds, symbol)
         _write(file, code)
     if not code:

@@ -9,9 +9,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from persona.history.checkout import Options
 from persona.history.history import History
 from persona.history.materials import plan_of
-from persona.history.results import Progress
 from persona.merge.stream import pieces
 from persona.objects.recipe import Recipe
 from persona.objects.tensors import TensorSpec
@@ -46,12 +46,18 @@ class TensorArray(np.ndarray[Any, Any]):
         self.tensor_dtype = getattr(other, "tensor_dtype", "")
 
 
-def arrays(
-    history: History, recipe: Recipe, *, torch: bool, threads: int | None, progress: Progress | None
-) -> Iterator[tuple[str, Any]]:
+def arrays(history: History, recipe: Recipe, options: Options, *, torch: bool) -> Iterator[tuple[str, Any]]:
     """(name, array) of every tensor of a recipe, in byte order of names; one is in memory at a time."""
-    plan = plan_of(history, recipe)
-    with closing(pieces(plan, list(plan.tensors), threads=threads, progress=progress)) as coming:
+    plan, place = plan_of(history, recipe), options.place
+    made = pieces(
+        plan,
+        list(plan.tensors),
+        threads=options.threads,
+        progress=options.progress,
+        place=place,
+        tell=history.notes.append,
+    )
+    with closing(made) as coming:
         for tensor in plan.tensors:
             raw = np.empty(tensor.spec.nbytes, np.uint8)
             filled = 0

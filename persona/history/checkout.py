@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from persona.errors import PersonaError, Refused, SystemFault, UsageError
+from persona.errors import PersonaError, Refused, UsageError
 from persona.history import moving, weights_state, worktree
 from persona.history.history import History
 from persona.history.materials import plan_of
@@ -31,6 +31,7 @@ from persona.weights.shards import ShardLayout, by_layers, plan_shards
 from persona.weights.writer import ModelWriter, check_output, weight_files
 
 if TYPE_CHECKING:
+    from persona.merge.place import Place
     from persona.merge.plan import Plan, TensorPlan
     from persona.merge.stream import Cast, Materialised, Sink
 
@@ -43,7 +44,8 @@ _SHARD_BYTES: Final = 128 * MIB
 class Options:
     """How weights are computed and written; see `Repository.checkout`."""
 
-    device: str = "auto"
+    device: str | None = None
+    device_memory: int | None = None
     threads: int | None = None
     memory: int | None = None
     max_shard_size: int | None = None
@@ -53,16 +55,25 @@ class Options:
     allow_nonfinite: bool = False
     progress: Progress | None = None
 
+    @property
+    def place(self) -> Place:
+        """Where terms are merged. Raises `UsageError` for a device that is none, `SystemFault` for one that
+        is not there.
+        """
+        from persona.merge.place import Place
+
+        place = Place(self.device, self.device_memory)
+        place.check()
+        return place
+
 
 def checkout(
     history: History, rev: str | None, branch: str | None, out: Path | None, person: Person, options: Options
 ) -> CheckoutResult:
     """See `Repository.checkout`."""
     started = time.perf_counter()
-    if options.device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"device {options.device!r:.40} is not one of auto, cpu, cuda")
-    if options.device == "cuda":
-        raise SystemFault("this version computes weights on the CPU alone; use --device auto or cpu")
+    if options.weights:
+        _ = options.place  # refused before anything moves, if it cannot be had
     if out is not None:
         if branch is not None or not options.weights:
             raise UsageError(
@@ -79,13 +90,16 @@ def checkout(
         return _move(history, rev, branch, person, options, started)
 
 
-def digest(history: History, rev: str | None, threads: int | None, progress: Progress | None) -> DigestResult:
+def digest(history: History, rev: str | None, options: Options) -> DigestResult:
     """See `Repository.digest`."""
     from persona.merge.stream import materialise
 
+    place = options.place
     revision, recipe = chosen_recipe(history, rev)
-    made = materialise(plan_of(history, recipe), threads=threads, progress=progress)
-    return DigestResult(revision, made.weights)
+    made = materialise(
+        plan_of(history, recipe), threads=options.threads, progress=options.progress, place=place
+    )
+    return DigestResult(revision, made.weights, made.device, tuple(notes_of(made)))
 
 
 def chosen_recipe(history: History, rev: str | None) -> tuple[str | None, Recipe]:
@@ -165,7 +179,7 @@ def _place(
         tensor.spec.name: (tensor.key, made.tensor_digests[tensor.spec.name]) for tensor in plan.tensors
     }
     weights_state.settle(history, recipe, revision, made.weights, digests)
-    return _result(history, made, revision, tuple(published), (*notes, *finite_notes(made)), started)
+    return _result(history, made, revision, tuple(published), (*notes, *notes_of(made)), started)
 
 
 @dataclass(frozen=True)
@@ -176,6 +190,7 @@ class _Kept:
     reused: int
     computed: int = 0
     bytes_written: int = 0
+    device: str = "cpu"
 
 
 def _is_there(history: History, record: weights_state.Record, recipe: Recipe, options: Options) -> bool:
@@ -283,12 +298,15 @@ def compute(
         memory=options.memory,
         progress=options.progress,
         allow_nonfinite=options.allow_nonfinite,
+        place=options.place,
     )
 
 
-def finite_notes(made: Materialised) -> list[str]:
-    """What to say of elements that are not finite and were allowed."""
-    return [f"tensor {name}: {count} elements are not finite" for name, count in made.not_finite.items()]
+def notes_of(made: Materialised) -> list[str]:
+    """What to say of where weights were computed, and of elements that are not finite and were allowed."""
+    return made.remarks + [
+        f"tensor {name}: {count} elements are not finite" for name, count in made.not_finite.items()
+    ]
 
 
 def _result(
@@ -307,7 +325,7 @@ def _result(
         tensors_reused=made.reused if made else 0,
         bytes_written=made.bytes_written if made else 0,
         seconds=round(time.perf_counter() - started, 3),
-        device="cpu",
+        device=made.device if made else "cpu",
         head=history.head(),
         notes=notes,
     )

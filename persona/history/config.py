@@ -15,6 +15,8 @@ from persona.limits import MAX_RECIPE_BYTES
 from persona.store import files
 
 _KEY: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+")
+_SIZE: Final = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*([kmgt]?)(i?)b?", re.IGNORECASE | re.ASCII)
+_UNITS: Final = " kmgt"
 
 
 class Config:
@@ -37,6 +39,14 @@ class Config:
         if text.lower() not in ("true", "false"):
             raise InvalidInput(f"config {key}: {text!r:.60} is neither true nor false")
         return text.lower() == "true"
+
+    def size(self, key: str) -> int | None:
+        """A value in bytes, as `parse_size` reads it. Raises `InvalidInput` for another."""
+        text = self.get(key)
+        try:
+            return None if text is None else parse_size(text)
+        except ValueError as error:
+            raise InvalidInput(f"config {key}: {error}") from None
 
     def values(self) -> dict[str, str]:
         """Every key and the value in force, in order of keys."""
@@ -91,6 +101,16 @@ class Config:
         files.mkdirs(path.parent)
         files.write_file(path, text.encode())
         self._values = None
+
+
+def parse_size(text: str) -> int:
+    """Bytes, from 5GB, 500MB or 2GiB; `ValueError` for anything else."""
+    found = _SIZE.fullmatch(text.strip())
+    power = _UNITS.index(found[2].lower() or " ") if found else 0
+    count = int(float(found[1]) * (1024 if found[3] else 1000) ** power) if found else 0
+    if count < 1:
+        raise ValueError(f"{text!r:.60} is no size; write 5GB, 500MB or 2GiB")
+    return count
 
 
 def _load(path: Path) -> dict[str, Any]:

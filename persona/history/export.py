@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from persona.errors import InvalidInput, Refused, UsageError
 from persona.history import worktree
-from persona.history.checkout import Options, chosen_recipe, compute, finite_notes
+from persona.history.checkout import Options, chosen_recipe, compute, notes_of
 from persona.history.history import History
 from persona.history.materials import plan_of
 from persona.history.recipe_text import RECIPE_FILE
@@ -73,9 +73,9 @@ def export(history: History, rev: str | None, out: Path, options: Options, start
         tensors_reused=made.reused,
         bytes_written=made.bytes_written,
         seconds=round(time.perf_counter() - started, 3),
-        device="cpu",
+        device=made.device,
         head=history.head(),
-        notes=tuple(finite_notes(made)),
+        notes=tuple(notes_of(made)),
     )
 
 

@@ -33,6 +33,7 @@ from persona.merge.live import (
     slots_of,
 )
 from persona.merge.plan import Plan
+from persona.merge.resident import Residents
 from persona.objects.ids import abbreviate
 from persona.objects.recipe import Recipe
 from persona.objects.rules import Rules
@@ -74,6 +75,7 @@ class LiveModel:
         self._is_closed = is_closed
         self._filler = Filler()
         self._kept = kept
+        self._residents = Residents(options.cache, options.device_memory)
         self._keys: dict[str, str] = {}
         self._stamps: dict[str, Stamp] = {}
         self._holds: Holding | None = None
@@ -215,9 +217,12 @@ class LiveModel:
             return digest_of(slots_of(self._model, plan.base.tensors), self._options.threads)
 
     def close(self) -> None:
-        """Leaves the model to itself, with the weights that it holds. One that is half done stays shut."""
+        """Leaves the model to itself, with the weights that it holds, and lets go of what was kept for the
+        next change. One that is half done stays shut.
+        """
         with self._gate.merging():
             self._is_closed = lambda: True
+            self._kept, self._residents = Kept(0), Residents(0)
             if self._gate.shut is None:
                 self._gate.remove()
 
@@ -312,14 +317,21 @@ class LiveModel:
 
         if changed:
             threads, progress = self._options.threads, self._options.progress
-            merger = merger_of(plan, changed, self._kept, threads=threads, progress=progress)
+            merger = merger_of(plan, changed, self._kept, threads=threads, progress=progress, slots=slots)
             self._target = target
             self._gate.shut = self._half_done_words()
             for tensor in changed:
                 self._keys.pop(tensor.spec.name, None)
             told = note if self._options.allow_nonfinite else None
             filling = self._filler.fill(
-                merger, changed, slots, threads=threads, progress=progress, not_finite=told
+                merger,
+                changed,
+                slots,
+                residents=self._residents,
+                threads=threads,
+                progress=progress,
+                not_finite=told,
+                tell=notes.append,
             )
             with closing(filling):
                 for tensor, stamp in filling:

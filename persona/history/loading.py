@@ -33,12 +33,15 @@ GENERATION_CONFIG: Final = "generation_config.json"
 
 @dataclass(frozen=True)
 class Options:
-    """How weights are computed; see `Repository.load` and `Repository.live`. `cache` in bytes."""
+    """How weights are computed; see `Repository.load` and `Repository.live`. `cache` and `device_memory` in
+    bytes.
+    """
 
     threads: int | None = None
     allow_nonfinite: bool = False
     progress: Progress | None = None
     cache: int = 0
+    device_memory: int | None = None
 
 
 def load(history: History, rev: str | None, options: Options, more: Mapping[str, Any]) -> PreTrainedModel:

@@ -176,32 +176,49 @@ class Questions:
         return measures.vector_statistics(self._history, name, threads, progress)
 
     def digest(
-        self, rev: str | None = None, *, threads: int | None = None, progress: Progress | None = None
+        self,
+        rev: str | None = None,
+        *,
+        device: str | None = None,
+        device_memory: int | None = None,
+        threads: int | None = None,
+        progress: Progress | None = None,
     ) -> DigestResult:
-        """The weights digest of a revision, or of `recipe.toml` as it stands, without writing files."""
+        """The weights digest of a revision, or of `recipe.toml` as it stands, without writing files. `device`
+        and `device_memory` as for `Repository.checkout`; the digest is the same on all.
+        """
         from persona.history import checkout
 
-        return checkout.digest(self._history, rev, threads, progress)
+        options = checkout.Options(
+            device=device, device_memory=device_memory, threads=threads, progress=progress
+        )
+        return checkout.digest(self._history, rev, options)
 
     def materialise(
         self,
         rev: str | None = None,
         *,
         torch: bool = False,
+        device: str | None = None,
+        device_memory: int | None = None,
         threads: int | None = None,
         progress: Progress | None = None,
     ) -> Iterator[tuple[str, Any]]:
         """The merged tensors one at a time, in byte order of names, as (name, array).
 
         numpy arrays of the tensor's shape; bf16 comes as uint16 whose `.tensor_dtype` says "BF16" (a
-        `TensorArray`). With `torch`, torch tensors of the true dtype instead. `rev` None: `recipe.toml` as it
-        stands.
+        `TensorArray`). With `torch`, torch tensors of the true dtype instead. They lie on the host, wherever
+        they were computed: `device` and `device_memory` as for `Repository.checkout`, whose note is among
+        `notes`. `rev` None: `recipe.toml` as it stands.
         """
+        from persona.history import checkout
         from persona.history.arrays import arrays
-        from persona.history.checkout import chosen_recipe
 
-        _, recipe = chosen_recipe(self._history, rev)
-        return arrays(self._history, recipe, torch=torch, threads=threads, progress=progress)
+        options = checkout.Options(
+            device=device, device_memory=device_memory, threads=threads, progress=progress
+        )
+        _, recipe = checkout.chosen_recipe(self._history, rev)
+        return arrays(self._history, recipe, options, torch=torch)
 
     def load(
         self,
@@ -234,21 +251,26 @@ class Questions:
         allow_nonfinite: bool = False,
         progress: Progress | None = None,
         cache: int = LIVE_CACHE,
+        device_memory: int | None = None,
     ) -> LiveModel:
         """Puts the weights of a revision into a model's parameters, in place, whatever they held, and gives
         the hand that changes them from then on: `set`, `set_rules`, `checkout`.
 
         Without `model` one is loaded, as by `load`. `rev` None: `recipe.toml` as it stands. The model's
-        tensors have the names, shapes and dtypes of the base's; they lie on any device, and are computed on
-        the CPU. Raises `InvalidInput` that names the tensor where they do not fit, `Refused` where the model
-        is live already. `cache`: bytes of decoded chunks that may stay in memory from one change to the next
-        (512 MiB). All of a bf16 model with K vectors takes 6 + 2·K bytes an element; then a change takes well
-        under half the time. 0 keeps none.
+        tensors have the names, shapes and dtypes of the base's. They lie on any device; those on a GPU are
+        merged there, in place. Raises `InvalidInput` that names the tensor where they do not fit, `Refused`
+        where the model is live already.
+
+        `cache`: bytes of decoded chunks that may stay in memory from one change to the next (512 MiB); 0
+        keeps none. All of a bf16 model with K vectors takes 6 + 2·K bytes an element; then a change takes
+        well under half the time. As many bytes may stay on each GPU that the model lies on, where all of it
+        takes 2 + 2·K: then a change of α reads nothing else. `device_memory`: bytes that chunks may take
+        there while they are loaded, as for `Repository.checkout`.
         The repository has to stay open while weights are changed.
         """
         from persona.history import live, loading
 
-        how = loading.Options(threads, allow_nonfinite, progress, cache)
+        how = loading.Options(threads, allow_nonfinite, progress, cache, device_memory)
         return live.live(self._history, model, rev, how, lambda: self._closed)
 
     def known_names(self) -> KnownNames:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from persona.errors import NotARepository
 from persona.history import identity
@@ -167,7 +167,7 @@ class Repository(Questions):
             threads=threads,
             progress=progress,
         )
-        history.config.flag("commit.checkout")  # refused before anything is recorded, if it says nothing
+        where = self._wanted_weights()
         with history.changing():
             added: imports.Added | None = None
             if path is not None:
@@ -189,7 +189,7 @@ class Repository(Questions):
                 gap = imports.largest_difference(history, Path(path), options)
                 said = f"HEAD differs from the trained weights by {gap:.3g} at most"
                 result = replace(result, notes=(*result.notes, said))
-        return self._with_weights(result, threads=threads, progress=progress)
+        return self._with_weights(result, where, threads=threads, progress=progress)
 
     def set_term(
         self,
@@ -249,8 +249,7 @@ class Repository(Questions):
         """
         from persona.history.revert import revert
 
-        if not no_commit:
-            self._history.config.flag("commit.checkout")
+        where = None if no_commit else self._wanted_weights()
         result = revert(
             self._history,
             target,
@@ -260,7 +259,7 @@ class Repository(Questions):
             message=message,
             no_commit=no_commit,
         )
-        return result if no_commit else self._with_weights(result)
+        return self._with_weights(result, where)
 
     def checkout(
         self,
@@ -268,7 +267,8 @@ class Repository(Questions):
         *,
         branch: str | None = None,
         out: AnyPath | None = None,
-        device: str = "auto",
+        device: str | None = None,
+        device_memory: int | None = None,
         threads: int | None = None,
         memory: int | None = None,
         max_shard_size: int | None = None,
@@ -283,14 +283,18 @@ class Repository(Questions):
         weights.
 
         Without `rev`: the weights of `recipe.toml` as it stands. `branch` makes that branch at `rev` and
-        attaches to it. `out`: a model directory elsewhere; HEAD stays. `memory`: bytes that decoded chunks
-        may take together. `max_shard_size` in bytes. `dtype`: "bfloat16" | "float16" | "float32" for the
-        written floats, with `out` alone. `weights=False`: text files only.
+        attaches to it. `out`: a model directory elsewhere; HEAD stays. `device`: "cpu", "cuda", or "auto" for
+        CUDA where it can be had, with a note where it cannot; None: auto, noted only where a GPU is there and
+        cannot be used. The bytes are the same on all. `device_memory`: bytes that chunks may take on each
+        GPU. `memory`: bytes that decoded chunks may take together. `max_shard_size` in bytes. `dtype`:
+        "bfloat16" | "float16" | "float32" for the written floats, with `out` alone. `weights=False`: text
+        files only.
         """
         from persona.history import checkout
 
         options = checkout.Options(
             device=device,
+            device_memory=device_memory,
             threads=threads,
             memory=memory,
             max_shard_size=max_shard_size,
@@ -398,14 +402,29 @@ class Repository(Questions):
     def _with_weights(
         self,
         result: CommitResult,
+        where: Mapping[str, Any] | None,
         *,
         threads: int | None = None,
         progress: Progress | None = None,
     ) -> CommitResult:
-        """The result, with the weights computed at once where `commit.checkout` says so."""
-        if not self._history.config.flag("commit.checkout"):
+        """The result, with the weights computed at once where `_wanted_weights` says so."""
+        if where is None:
             return result
-        return replace(result, checkout=self.checkout(threads=threads, progress=progress))
+        made = self.checkout(**where, threads=threads, progress=progress)
+        return replace(result, checkout=made, notes=(*result.notes, *made.notes))
+
+    def _wanted_weights(self) -> dict[str, Any] | None:
+        """Where the settings want the weights of a commit computed at once, None where they do not. Settings
+        that say nothing, or ask for what is not there, are refused before anything is recorded.
+        """
+        config = self._history.config
+        if not config.flag("commit.checkout"):
+            return None
+        from persona.history.checkout import Options
+
+        device, memory = config.get("checkout.device"), config.size("checkout.device-memory")
+        _ = Options(device=device, device_memory=memory).place
+        return {"device": device, "device_memory": memory}
 
 
 def _optional(path: AnyPath | None) -> Path | None:

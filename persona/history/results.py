@@ -312,10 +312,12 @@ class SwitchResult:
 
 @dataclass(frozen=True)
 class DigestResult:
-    """A weights digest; `revision` None for `recipe.toml` as it stands."""
+    """A weights digest; `revision` None for `recipe.toml` as it stands; `device`: where terms were merged."""
 
     revision: str | None
     weights: str
+    device: str = field(default="cpu", metadata=UNPRINTED)
+    notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
 
 
 @dataclass(frozen=True)

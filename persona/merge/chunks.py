@@ -8,7 +8,7 @@ thread is all the memory of a merge.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,43 +25,60 @@ from persona.objects.tensors import TensorSpec, chunk_span
 from persona.store.objects import ObjectStore
 
 UINT: Final[dict[int, Any]] = {2: np.uint16, 4: np.uint32}
+Empty = Callable[[Any, Any], NDArray[Any]]
+"""Makes a host array of a shape and dtype: `numpy.empty`, or one that makes memory which devices reach."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """One chunk of n elements with the changes of `present`, the indices of the terms that changed it.
+
+    sorted_base: uint[n] and z: uint[present, ≥ n] in exponent order; order: uint32[n].
+    """
+
+    present: list[int]
+    sorted_base: NDArray[Any]
+    z: NDArray[Any]
+    order: NDArray[np.uint32]
 
 
 @dataclass
 class Workspace:
     """Arrays of `chunk` elements for elements of `width` bytes; `z` has one row for each vector and grows on
-    demand.
+    demand. `empty` makes what a device may be asked to copy.
     """
 
     chunk: int
     width: int
+    empty: Empty = np.empty
 
     def __post_init__(self) -> None:
         uint = UINT[self.width]
         self.base = np.empty(self.chunk, uint)
         self.other = np.empty(self.chunk, uint)
-        self.sorted_base = np.empty(self.chunk, uint)
-        self.order = np.empty(self.chunk, np.uint32)
+        self.sorted_base = self.empty(self.chunk, uint)
+        self.order = self.empty(self.chunk, np.uint32)
         self.z = np.empty((0, self.chunk), uint)
         self.scratch = Scratch()
 
     def rows(self, count: int) -> NDArray[Any]:
         """At least `count` rows for z, each as long as a chunk."""
         if self.z.shape[0] < count:
-            self.z = np.empty((count, self.chunk), UINT[self.width])
+            self.z = self.empty((count, self.chunk), UINT[self.width])
         return self.z
 
     def short_rows(self, count: int, length: int) -> NDArray[Any]:
         """`count` rows for z of `length` elements each."""
         if self.z.size < count * length:
-            self.z = np.empty((-(-count * length // self.chunk), self.chunk), UINT[self.width])
+            self.z = self.empty((-(-count * length // self.chunk), self.chunk), UINT[self.width])
         return self.z.reshape(-1)[: count * length].reshape(count, length)
 
 
 class Workspaces:
     """One workspace for each thread and element width, as long as the longest chunk of that width."""
 
-    def __init__(self, specs: Sequence[TensorSpec], chunk: int) -> None:
+    def __init__(self, specs: Sequence[TensorSpec], chunk: int, empty: Empty = np.empty) -> None:
+        self._empty = empty
         self._longest = {2: 0, 4: 0}
         for spec in specs:
             if spec.merged:
@@ -75,7 +92,7 @@ class Workspaces:
             held = self._local.held = {}
         found = held.get(spec.unit)
         if found is None:
-            found = held[spec.unit] = Workspace(self._longest[spec.unit], spec.unit)
+            found = held[spec.unit] = Workspace(self._longest[spec.unit], spec.unit, self._empty)
         return found
 
 

@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 
 from persona.codec.delta import restore
 from persona.merge.casts import widen32
-from persona.merge.chunks import UINT
+from persona.merge.chunks import UINT, Opened
 from persona.merge.cutoffs import Cutoffs
 from persona.merge.plan import TensorPlan
 from persona.merge.rules import MergeRules
-from persona.merge.stream import Opened
 from persona.objects.recipe import Term
 
 BLOCK: Final = 1 << 15

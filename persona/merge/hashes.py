@@ -6,23 +6,26 @@ behind it; one that comes too early leaves its chunk and goes on: nobody waits.
 
 from __future__ import annotations
 
+import queue
 import threading
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Final
 
 import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from persona.merge.chunks import Empty
 from persona.store.files import Buffer
 
 _SMALL_BYTES: Final = 1 << 18
 
 
 class Buffers:
-    """Output arrays that go round between threads; small ones are made anew. Thread-safe."""
+    """Output arrays that go round between threads, made by `empty`; small ones are made anew. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, empty: Empty = np.empty) -> None:
+        self._empty = empty
         self._free: SimpleQueue[NDArray[np.uint8]] = SimpleQueue()
 
     def take(self, nbytes: int) -> NDArray[np.uint8]:
@@ -32,8 +35,8 @@ class Buffers:
         try:
             while (buffer := self._free.get_nowait()).nbytes < nbytes:
                 pass
-        except Empty:
-            return np.empty(nbytes, np.uint8)
+        except queue.Empty:
+            return self._empty(nbytes, np.uint8)
         return buffer
 
     def give(self, buffer: NDArray[np.uint8]) -> None:

@@ -11,43 +11,47 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from persona.merge.chunks import Empty, Opened
 from persona.merge.cutoffs import Cutoffs
 from persona.merge.plan import Plan, TensorPlan
 from persona.merge.room import Room
-from persona.merge.stream import Merger, Opened
+from persona.merge.stream import Merger
 
 Key = tuple[str, ...]
+Value = TypeVar("Value")
 
 
 @dataclass
 class _Chunk:
-    """The arrays of an opened chunk; `present`: which of the terms of its key changed it; `used`: by which
-    merge last.
-    """
+    """The arrays of an opened chunk; `present`: which of the terms of its key changed it."""
 
     present: list[int]
     sorted_base: NDArray[Any]
     z: NDArray[Any]
     order: NDArray[np.uint32]
+
+
+@dataclass
+class _Held(Generic[Value]):
+    """A value with its size; `used`: by which merge last."""
+
+    value: Value
+    nbytes: int
     used: int
 
-    @property
-    def nbytes(self) -> int:
-        return self.sorted_base.nbytes + self.z.nbytes + self.order.nbytes
 
-
-class Kept:
-    """Opened chunks, `limit` bytes of them at most. Thread-safe."""
+class Shelf(Generic[Value]):
+    """Values by what they were made from, `limit` bytes of them at most. Thread-safe."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.nbytes = 0
-        self._chunks: dict[Key, _Chunk] = {}  # those used last come last
+        self._held: dict[Key, _Held[Value]] = {}  # those used last come last
         self._merge = 0
         self._lock = threading.Lock()
 
@@ -56,49 +60,67 @@ class Kept:
         with self._lock:
             self._merge += 1
 
-    def find(self, key: Key) -> _Chunk | None:
-        """A chunk that is kept."""
+    def find(self, key: Key) -> Value | None:
+        """A value that is kept."""
         with self._lock:
-            chunk = self._chunks.pop(key, None)
-            if chunk is not None:
-                chunk.used = self._merge
-                self._chunks[key] = chunk
-            return chunk
+            held = self._held.pop(key, None)
+            if held is None:
+                return None
+            held.used = self._merge
+            self._held[key] = held
+            return held.value
+
+    def reserve(self, nbytes: int) -> bool:
+        """Whether there is room for so many bytes more; then they count, until `put` or `refund`."""
+        with self._lock:
+            while self.nbytes + nbytes > self.limit:
+                oldest = next(iter(self._held), None)
+                if oldest is None or self._held[oldest].used == self._merge:
+                    return False
+                self.nbytes -= self._held.pop(oldest).nbytes
+            self.nbytes += nbytes
+            return True
+
+    def put(self, key: Key, value: Value, nbytes: int) -> None:
+        """Keeps a value for which so many bytes were reserved."""
+        with self._lock:
+            if key in self._held:
+                self.nbytes -= nbytes
+            else:
+                self._held[key] = _Held(value, nbytes, self._merge)
+
+    def refund(self, nbytes: int) -> None:
+        """Reserved bytes are not needed after all."""
+        with self._lock:
+            self.nbytes -= nbytes
+
+
+class Kept(Shelf[_Chunk]):
+    """Opened chunks in the memory of the host."""
 
     def keep(self, key: Key, present: list[int], opened: Opened) -> None:
         """Copies an opened chunk, if there is room."""
         size = opened.order.size
         nbytes = opened.order.nbytes + (1 + len(present)) * opened.sorted_base.nbytes
-        if not self._make_room(nbytes):
-            return
-        arrays = opened.sorted_base.copy(), opened.z[:, :size].copy(), opened.order.copy()
-        with self._lock:
-            if key in self._chunks:
-                self.nbytes -= nbytes
-            else:
-                self._chunks[key] = _Chunk(present, *arrays, self._merge)
-
-    def _make_room(self, nbytes: int) -> bool:
-        with self._lock:
-            while self.nbytes + nbytes > self.limit:
-                oldest = next(iter(self._chunks), None)
-                if oldest is None or self._chunks[oldest].used == self._merge:
-                    return False
-                self.nbytes -= self._chunks.pop(oldest).nbytes
-            self.nbytes += nbytes
-            return True
+        if self.reserve(nbytes):
+            arrays = opened.sorted_base.copy(), opened.z[:, :size].copy(), opened.order.copy()
+            self.put(key, _Chunk(present, *arrays), nbytes)
 
 
 class KeepingMerger(Merger):
     """A merger that opens a chunk from what is kept, and keeps what it opens."""
 
-    def __init__(self, plan: Plan, cuts: Cutoffs, kept: Kept, room: Room | None = None) -> None:
-        super().__init__(plan, cuts, room)
+    def __init__(
+        self, plan: Plan, cuts: Cutoffs, kept: Kept, room: Room | None = None, empty: Empty = np.empty
+    ) -> None:
+        super().__init__(plan, cuts, room, empty=empty)
         self._kept = kept
         kept.begin()
 
     def open(self, tensor: TensorPlan, index: int, base_id: str, size: int) -> Opened | None:
         """As `Merger.open`; the arrays are only read."""
+        if tensor.spec.name in self.elsewhere:
+            return super().open(tensor, index, base_id, size)
         plan, spec = self.plan, tensor.spec
         vectors = [plan.recipe.terms[term].vector for term in tensor.terms]
         key = (spec.dtype, base_id, *(plan.tables[vector].chunk(spec.name, index) for vector in vectors))

@@ -1,9 +1,11 @@
 """A model in memory as the place that merged bytes go to: no file, no second copy of the weights.
 
 **slot** — where one tensor of a base lies in a model. Where the memory is the CPU's, contiguous and aligned,
-chunks are merged straight into it; elsewhere (a GPU, a transposed view) they are computed on the CPU and
-copied over, bit by bit. **stamp** — address and version counter of a tensor: torch raises the counter at each
-change in place, and so does `Slot.changed`, so that autograd notices what was merged after it saved a tensor.
+chunks are merged straight into it, by the CPU; where it is a GPU's and contiguous, by that GPU
+(`persona.merge.resident`). Elsewhere (a transposed view), and where nothing is to be merged, they are made on
+the CPU and copied over, bit by bit. **stamp** — address and version counter of a tensor: torch raises the
+counter at each change in place, and so does `Slot.changed`, so that autograd notices what was merged after it
+saved a tensor.
 
 torch is imported at the top and transformers in the call that builds a model: `persona.history` imports this
 module inside the calls that have a model in their hands.
@@ -15,6 +17,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from itertools import pairwise
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
@@ -25,9 +28,12 @@ from numpy.typing import NDArray
 from persona.errors import InvalidInput
 from persona.merge.chunks import UINT
 from persona.merge.cutoffs import cutoffs
+from persona.merge.device import Device, DeviceArray, NoDevice
 from persona.merge.kept import KeepingMerger, Kept
-from persona.merge.pipeline import Progress, first_run, in_order, thread_count
+from persona.merge.pipeline import Progress, first_run, in_order, thread_count, worker_count
+from persona.merge.place import cuda_devices
 from persona.merge.plan import Plan, TensorPlan
+from persona.merge.resident import Landing, Residents
 from persona.merge.room import room
 from persona.merge.stream import Merger
 from persona.objects.digest import weights_digest
@@ -63,6 +69,17 @@ _AHEAD: Final = 64
 _BITS: Final = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
+def device_of(tensor: Tensor) -> Device | None:
+    """The device that a tensor lies on, if it can merge."""
+    if tensor.device.type != "cuda":
+        return None
+    try:
+        devices: tuple[Any, ...] = cuda_devices()
+    except NoDevice:
+        return None
+    return next((device for device in devices if device.where == tensor.device), None)
+
+
 class Slot:
     """One tensor of a model that holds what `spec` says: same shape, same dtype."""
 
@@ -76,6 +93,12 @@ class Slot:
         self._direct: NDArray[Any] | None = None
         if bits.is_contiguous() and bits.device.type == "cpu" and bits.data_ptr() % spec.unit == 0:
             self._direct = self._bits.numpy().view(UINT[spec.unit] if spec.merged else np.uint8)
+        self.device = device_of(tensor) if spec.merged and bits.is_contiguous() else None
+
+    def onto(self, start: int, stop: int) -> DeviceArray:
+        """Storage elements [start, stop) on the slot's device, to be written: uint16 or uint32."""
+        assert self.device is not None
+        return self.device.adopt(self._bits)[start:stop]
 
     def stamp(self) -> Stamp:
         """Where the tensor lies, and how often it was changed in place."""
@@ -179,14 +202,25 @@ def merger_of(
     *,
     threads: int | None = None,
     progress: Progress | None = None,
+    slots: Mapping[str, Slot] = MappingProxyType({}),
 ) -> Merger:
-    """What computes these tensors of a plan, their cut-offs found; nothing is written yet."""
-    found = room(plan, tensors, thread_count(threads))
+    """What computes these tensors of a plan, their cut-offs found; nothing is written yet. `slots`: where
+    they will go, if that is known.
+    """
+    devices = devices_of(tensors, slots)
+    found = room(plan, tensors, worker_count(threads, bool(devices)))
     with first_run(progress):
         cuts = cutoffs(plan, tensors, threads=found.threads, progress=progress)
+    empty = devices[0].host if devices else np.empty
     if kept is not None and kept.limit:
-        return KeepingMerger(plan, cuts, kept, found)
-    return Merger(plan, cuts, found)
+        return KeepingMerger(plan, cuts, kept, found, empty)
+    return Merger(plan, cuts, found, empty=empty)
+
+
+def devices_of(tensors: Iterable[TensorPlan], slots: Mapping[str, Slot]) -> list[Device]:
+    """The devices that tensors to be merged lie on."""
+    found = [slots[name].device for tensor in tensors if (name := tensor.spec.name) in slots]
+    return [device for device in dict.fromkeys(found) if device is not None]
 
 
 class Filler:
@@ -206,49 +240,62 @@ class Filler:
         tensors: list[TensorPlan],
         slots: Mapping[str, Slot],
         *,
+        residents: Residents | None = None,
         threads: int | None = None,
         progress: Progress | None = None,
         not_finite: Callable[[TensorSpec, int], None] | None = None,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> Generator[tuple[TensorPlan, Stamp], None, None]:
         """Computes these tensors, for which `merger_of` made the merger; gives each one, with its stamp, as
-        soon as it is whole.
+        soon as it is whole. `residents`: what is kept on the devices of the slots from one run to the next;
+        `tell` is told in a sentence where a device cannot be used.
 
         `not_finite(spec, count)` is told of tensors with elements that are not finite; without it they end
         the run with `InvalidInput`. The tensors that were not given hold anything then.
         """
         self._settle()
         plan, run = merger.plan, self._run
-        spans = [(tensor, index) for tensor in tensors for index in range(plan.chunks(tensor))]
         total = sum(tensor.spec.nbytes for tensor in tensors)
         done = bad = 0
+        workers = room(plan, tensors, worker_count(threads, bool(devices_of(tensors, slots)))).threads
+        with closing((residents or Residents(0)).begin(merger, tensors, slots, tell)) as landing:
+            spans: list[tuple[TensorPlan, int | None]] = []
+            for tensor in tensors:
+                whole = landing.holds(tensor)
+                spans += [(tensor, index) for index in ([None] if whole else range(plan.chunks(tensor)))]
+                if not plan.chunks(tensor):  # an empty tensor
+                    yield tensor, slots[tensor.spec.name].changed()
 
-        def work(span: tuple[TensorPlan, int]) -> int:
-            return self._chunk(run, merger, *span, slots)
+            def work(span: tuple[TensorPlan, int | None]) -> int:
+                return self._chunk(run, merger, *span, slots, landing)
 
-        for tensor in tensors:
-            if not plan.chunks(tensor):  # an empty tensor
-                yield tensor, slots[tensor.spec.name].changed()
-        workers = room(plan, tensors, thread_count(threads)).threads
-        counts: Any = in_order(work, spans, threads=workers, ahead=_AHEAD)
-        try:
-            with first_run(progress), closing(counts):
-                for (tensor, index), count in zip(spans, counts, strict=True):
-                    spec = tensor.spec
-                    start, stop = chunk_span(spec, index, plan.base.chunk)
-                    bad += count
-                    done += (stop - start) * spec.unit
-                    if stop == spec.units:
-                        if bad:
-                            _tell(spec, bad, not_finite)
-                        bad = 0
-                        yield tensor, slots[spec.name].changed()
-                    if progress:
-                        progress("merging", done, total)
-        finally:
-            self._settle()
+            counts: Any = in_order(work, spans, threads=workers, ahead=_AHEAD)
+            try:
+                with first_run(progress), closing(counts):
+                    for (tensor, index), count in zip(spans, counts, strict=True):
+                        spec = tensor.spec
+                        start, stop = _span(spec, index, plan.base.chunk)
+                        bad += count
+                        done += (stop - start) * spec.unit
+                        if stop == spec.units:
+                            if bad:
+                                _tell(spec, bad, not_finite)
+                            bad = 0
+                            landing.finish(tensor)
+                            yield tensor, slots[spec.name].changed()
+                        if progress:
+                            progress("merging", done, total)
+            finally:
+                self._settle()
 
     def _chunk(
-        self, run: int, merger: Merger, tensor: TensorPlan, index: int, slots: Mapping[str, Slot]
+        self,
+        run: int,
+        merger: Merger,
+        tensor: TensorPlan,
+        index: int | None,
+        slots: Mapping[str, Slot],
+        landing: Landing,
     ) -> int:
         """Merges one chunk; how many of its elements are not finite. Nothing where its run is over."""
         with self._condition:
@@ -257,6 +304,8 @@ class Filler:
             self._writing += 1
         try:
             spec, plan = tensor.spec, merger.plan
+            if index is None or landing.takes(tensor):
+                return landing.merge(tensor, index)
             id = plan.base_table.chunk(spec.name, index)
             with slots[spec.name].span(*chunk_span(spec, index, plan.base.chunk)) as out:
                 if spec.merged:
@@ -274,6 +323,11 @@ class Filler:
             self._run += 1
             while self._writing:
                 self._condition.wait()
+
+
+def _span(spec: TensorSpec, index: int | None, chunk: int) -> tuple[int, int]:
+    """Storage elements of a chunk, or of the whole tensor."""
+    return (0, spec.units) if index is None else chunk_span(spec, index, chunk)
 
 
 def build(

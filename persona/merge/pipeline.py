@@ -22,6 +22,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MAX_THREADS = 64
+WAITING_THREADS = 3
+"""Threads that may wait for a device while the others work: as many as copy, compute and copy back."""
 _MOST = 8
 """Times as many small results may be under way as whole ones."""
 
@@ -46,6 +48,11 @@ def thread_count(threads: int | None) -> int:
         affinity = getattr(os, "sched_getaffinity", None)
         threads = len(affinity(0)) if affinity else os.cpu_count() or 1
     return max(1, min(threads, MAX_THREADS))
+
+
+def worker_count(threads: int | None, waiting: bool) -> int:
+    """As `thread_count`; where the work waits for a device, a few more by default, so that no core idles."""
+    return min(MAX_THREADS, thread_count(threads) + (WAITING_THREADS if waiting and threads is None else 0))
 
 
 def in_order(

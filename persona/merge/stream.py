@@ -7,7 +7,7 @@ the stream again as soon as the next piece is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,10 +21,13 @@ from persona.codec.delta import exponent_order, restore
 from persona.codec.elements import of as element_of
 from persona.errors import InvalidInput, PersonaError
 from persona.merge import cpu
-from persona.merge.chunks import UINT, ChunkReader, Workspaces
+from persona.merge.chunks import UINT, ChunkReader, Empty, Opened, Workspaces
 from persona.merge.cutoffs import Cutoffs, cutoffs
+from persona.merge.device import Mixture
 from persona.merge.hashes import Buffers, Hashes
-from persona.merge.pipeline import Progress, first_run, in_order, thread_count
+from persona.merge.lanes import Lanes
+from persona.merge.pipeline import Progress, first_run, in_order, thread_count, worker_count
+from persona.merge.place import CPU, Place, remedied
 from persona.merge.plan import Plan, TensorPlan
 from persona.merge.room import Room, room
 from persona.merge.rules import MergeRules
@@ -79,7 +82,9 @@ class Cast(Protocol):
 
 @dataclass
 class Materialised:
-    """What a run over a plan produced. `tensor_digests`: name → BLAKE3 hex of its raw bytes."""
+    """What a run over a plan produced. `tensor_digests`: name → BLAKE3 hex of its raw bytes; `device`: where
+    terms were merged.
+    """
 
     weights: str = ""
     tensor_digests: dict[str, str] = field(default_factory=dict)
@@ -87,30 +92,38 @@ class Materialised:
     reused: int = 0
     bytes_written: int = 0
     not_finite: dict[str, int] = field(default_factory=dict)
+    device: str = "cpu"
+    remarks: list[str] = field(default_factory=list)
 
-
-@dataclass(frozen=True)
-class Opened:
-    """One chunk of n elements with the changes of `present`, the indices of the terms that changed it.
-
-    sorted_base: uint[n] and z: uint[present, ≥ n] in exponent order; order: uint32[n].
-    """
-
-    present: list[int]
-    sorted_base: NDArray[Any]
-    z: NDArray[Any]
-    order: NDArray[np.uint32]
+    def tell(self, remark: str) -> None:
+        """Takes a sentence for the user, once."""
+        if remark not in self.remarks:
+            self.remarks.append(remark)
 
 
 class Merger:
     """Computes single chunks of a plan; called by many threads."""
 
-    def __init__(self, plan: Plan, cuts: Cutoffs, room: Room | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        cuts: Cutoffs,
+        room: Room | None = None,
+        lanes: Lanes | None = None,
+        empty: Empty | None = None,
+    ) -> None:
+        """`lanes`: where terms are merged; without, by the thread that has the chunk. `empty` makes the
+        arrays that a device may be asked to copy.
+        """
         self.plan = plan
         self.room = room
+        self.lanes = lanes
+        self.elsewhere: frozenset[str] = frozenset()
+        """Names of tensors whose opened chunks somebody else keeps."""
+        empty = empty or (lanes.host if lanes else np.empty)
         self.reader = ChunkReader(plan.store.objects, plan.base.chunk)
-        self.workspaces = Workspaces(plan.base.tensors, plan.base.chunk)
-        self.buffers = Buffers()
+        self.workspaces = Workspaces(plan.base.tensors, plan.base.chunk, empty)
+        self.buffers = Buffers(empty)
         self.cuts = cuts
         self.rules = MergeRules.of(plan.recipe.rules)
 
@@ -131,26 +144,30 @@ class Merger:
 
     def merge_into(self, tensor: TensorPlan, index: int, base_id: str, out: NDArray[Any]) -> int:
         """Merges one chunk of a float tensor into `out`; returns how many elements are not finite."""
-        spec = tensor.spec
-        if tensor.way == "base":
-            self.reader.base(spec, base_id, index, out)
+        parts = self.parts(tensor, index, base_id, out.size)
+        if parts is None:
+            self.reader.base(tensor.spec, base_id, index, out)
             return 0
-        if self.room and tensor.way == "merge" and self.room.slice(tensor) < out.size:
-            return self._merge_slices(tensor, index, base_id, out, self.room.slice(tensor))
-        opened = self.open(tensor, index, base_id, out.size)
-        if opened is None:
-            self.reader.base(spec, base_id, index, out)
-            return 0
-        return self.merge(tensor, opened, out)
+        return self._merge(tensor, parts, out)
 
-    def _merge_slices(
-        self, tensor: TensorPlan, index: int, base_id: str, out: NDArray[Any], length: int
-    ) -> int:
-        """As `merge_into`, so many elements at a time."""
-        spec, plan, space, size = tensor.spec, self.plan, self.workspaces.get(tensor.spec), out.size
+    def parts(self, tensor: TensorPlan, index: int, base_id: str, size: int) -> Iterable[Opened] | None:
+        """One chunk of a tensor, opened whole, or in slices of its exponent order where there is no room for
+        that: each part lies in this thread's workspace until the next one is asked for. None where the chunk
+        is the base's.
+        """
+        if tensor.way == "base":
+            return None
+        if self.room and tensor.way == "merge" and self.room.slice(tensor) < size:
+            return self._slices(tensor, index, base_id, size, self.room.slice(tensor))
+        opened = self.open(tensor, index, base_id, size)
+        return None if opened is None else (opened,)
+
+    def _slices(
+        self, tensor: TensorPlan, index: int, base_id: str, size: int, length: int
+    ) -> Iterator[Opened]:
+        spec, plan, space = tensor.spec, self.plan, self.workspaces.get(tensor.spec)
         rows = space.short_rows(len(tensor.terms), length)
         opened: Opened | None = None
-        bad = 0
         for start in range(0, size, length):
             stop = min(start + length, size)
             present: list[int] = []
@@ -161,11 +178,9 @@ class Merger:
                     present.append(term)
             if opened is None:
                 opened = self._ordered(spec, index, base_id, present, rows)
-            part = Opened(
+            yield Opened(
                 present, opened.sorted_base[start:stop], rows[: len(present)], opened.order[start:stop]
             )
-            bad += self.merge(tensor, part, out)
-        return bad
 
     def open(self, tensor: TensorPlan, index: int, base_id: str, size: int) -> Opened | None:
         """One chunk of a tensor that terms reach, in this thread's workspace until the next one is opened;
@@ -193,16 +208,26 @@ class Merger:
 
     def merge(self, tensor: TensorPlan, opened: Opened, out: NDArray[Any]) -> int:
         """Merges an opened chunk into `out`; returns how many elements are not finite."""
+        return self._merge(tensor, (opened,), out)
+
+    def _merge(self, tensor: TensorPlan, parts: Iterable[Opened], out: NDArray[Any]) -> int:
         if tensor.way == "lone":
-            restore(opened.sorted_base, opened.z[0, : out.size], opened.order, out)
+            for opened in parts:
+                restore(opened.sorted_base, opened.z[0, : out.size], opened.order, out)
             return 0
-        terms = [self.plan.recipe.terms[i] for i in opened.present]
-        return cpu.merge_chunk(
-            opened.sorted_base,
-            opened.z,
-            opened.order,
-            out,
-            theta=self.cuts.theta(tensor, opened.present),
+        mixture = partial(self.mixture, tensor)
+        if self.lanes is not None:
+            return self.lanes.merge(parts, mixture, out)
+        return sum(
+            cpu.merge_chunk(part.sorted_base, part.z, part.order, out, **vars(mixture(part.present)))
+            for part in parts
+        )
+
+    def mixture(self, tensor: TensorPlan, present: list[int]) -> Mixture:
+        """How these of the terms that reach a tensor are merged there."""
+        terms = [self.plan.recipe.terms[index] for index in present]
+        return Mixture(
+            theta=self.cuts.theta(tensor, present),
             alpha=np.array([term.alpha32 for term in terms], np.float32),
             add=np.array([term.join == "add" for term in terms], np.bool_),
             rules=self.rules,
@@ -218,13 +243,16 @@ def pieces(
     threads: int | None = None,
     progress: Progress | None = None,
     not_finite: NotFinite | None = None,
+    place: Place = CPU,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Generator[Piece, None, None]:
     """The finished bytes of these tensors, in order.
 
-    Without `not_finite`, elements that are not finite end the stream with `InvalidInput`.
+    Without `not_finite`, elements that are not finite end the stream with `InvalidInput`. `place` and `tell`
+    as for `merger_of`.
     """
-    merger = merger_of(plan, tensors, thread_count(threads), None, progress)
-    with closing(_each(merger, tensors, merger.chunk, progress, not_finite)) as made:
+    merger = merger_of(plan, tensors, threads, None, progress, place, tell)
+    with remedied(), closing(_each(merger, tensors, merger.chunk, progress, not_finite)) as made:
         for tensor, index, buffer in made:
             spec = tensor.spec
             start, stop = chunk_span(spec, index, plan.base.chunk)
@@ -234,11 +262,20 @@ def pieces(
 
 
 def merger_of(
-    plan: Plan, tensors: list[TensorPlan], threads: int, memory: int | None, progress: Progress | None
+    plan: Plan,
+    tensors: list[TensorPlan],
+    threads: int | None,
+    memory: int | None,
+    progress: Progress | None,
+    place: Place = CPU,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Merger:
-    """What computes these tensors of a plan, in the room that there is; their cut-offs are found first."""
-    found = room(plan, tensors, threads, memory)
-    return Merger(plan, cutoffs(plan, tensors, threads=found.threads, progress=progress), found)
+    """What computes these tensors of a plan at a place, in the room that there is; their cut-offs are found
+    first, on the CPU. `tell` is told why it is not the place that was asked for.
+    """
+    lanes = place.lanes(plan, tensors, tell)
+    found = room(plan, tensors, worker_count(threads, lanes is not None), memory)
+    return Merger(plan, cutoffs(plan, tensors, threads=found.threads, progress=progress), found, lanes)
 
 
 def _each(
@@ -291,9 +328,10 @@ def materialise(
     memory: int | None = None,
     progress: Progress | None = None,
     allow_nonfinite: bool = False,
+    place: Place = CPU,
 ) -> Materialised:
     """Computes every tensor of a plan, writes it to `sink` and returns the weights digest, both after `cast`.
-    `memory`: bytes for chunks, see `persona.merge.room`.
+    `memory`: bytes for chunks, see `persona.merge.room`. `place`: where terms are merged.
 
     `staying`: name → BLAKE3 of the tensors that lie where they belong, and are neither read nor written. One
     that `source` holds is copied and hashed on the way; where the hash is not what it was, it is computed
@@ -313,10 +351,12 @@ def materialise(
         if source and (expected := source.holds(tensor)):
             kept[name] = expected
     report = partial(_note_not_finite, made) if allow_nonfinite else None
-    with first_run(progress):
+    with first_run(progress), remedied():
         while wanted:
             fresh = [tensor for tensor in wanted if tensor.spec.name not in kept]
-            merger = merger_of(plan, fresh, thread_count(threads), memory, progress)
+            merger = merger_of(plan, fresh, threads, memory, progress, place, made.tell)
+            if merger.lanes is not None:
+                made.device = merger.lanes.devices[0].name
             wanted = _run(merger, wanted, kept, source, sink, cast, made, progress, report)
             kept = {}
     specs = [cast.spec(spec) for spec in plan.base.tensors] if cast else plan.base.tensors

@@ -26,8 +26,9 @@ import persona
 from persona.codec.base import decode_base
 from persona.codec.delta import decode_delta, exponent_order
 from persona.history.materials import plan_of
+from persona.merge.chunks import Opened
 from persona.merge.cutoffs import cutoffs
-from persona.merge.stream import Merger, Opened
+from persona.merge.stream import Merger
 from persona.objects.ids import NULL_ID
 from persona.objects.tensors import chunk_span
 from persona.store import records

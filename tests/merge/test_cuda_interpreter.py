@@ -98,6 +98,20 @@ def test_any_number_of_terms(cuda: ModuleType, count: int) -> None:
     np.testing.assert_array_equal(run(cuda, *given)[0], want)
 
 
+@pytest.mark.parametrize("dtype", ["BF16", "F32"])
+def test_a_merge_of_no_terms_scatters_any_bits(cuda: ModuleType, dtype: str) -> None:
+    """As `persona.merge.cuda_device` scatters: rows of vectors too, and fp16 by the code of bf16."""
+    random = np.random.default_rng(5)
+    uint, none = UINT[dtype], np.empty(0, np.float32)
+    bits = random.integers(0, np.iinfo(uint).max, 70_000, endpoint=True, dtype=uint)
+    bits[:65_536] = np.arange(65_536).astype(uint) << (16 if dtype == "F32" else 0)
+    order = random.permutation(bits.size).astype(np.uint32)
+    chunk = Chunk(bits, np.empty((0, bits.size), uint), order)
+    scattered, bad = run(cuda, chunk, none, none, np.empty(0, np.bool_), MergeRules(), dtype)
+    np.testing.assert_array_equal(scattered[order], bits)
+    assert bad == 0
+
+
 def arguments(cuda: ModuleType, **changed: Any) -> dict[str, Any]:
     """Terms and tensors of 50 elements that fit each other."""
     one = np.ones(3, np.float32)

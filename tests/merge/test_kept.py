@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from persona.merge.chunks import Opened
 from persona.merge.kept import Kept
-from persona.merge.stream import Opened
 
 SIZE = 8
 ONE = SIZE * (4 + 2 + 2)  # bytes of a chunk with one vector

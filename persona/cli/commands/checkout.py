@@ -11,13 +11,19 @@ from persona.cli import render
 from persona.cli.command import declare, files_after_dashes
 from persona.cli.invocation import Invocation
 from persona.cli.offers import directories, one_of, revisions
-from persona.cli.options import parse_size, parse_threads, setting, size_option, threads_option
+from persona.cli.options import (
+    device_arguments,
+    device_options,
+    parse_threads,
+    setting,
+    size_option,
+    threads_option,
+)
 from persona.errors import UnknownRevision, UsageError
+from persona.history.config import parse_size
 
 if TYPE_CHECKING:
     from persona.history.repository import Repository
-
-DEVICES = ("auto", "cpu", "cuda")
 
 
 @declare(
@@ -38,7 +44,7 @@ DEVICES = ("auto", "cpu", "cuda")
     shell_complete=directories,
     help="Write a model directory there instead; HEAD stays.",
 )
-@click.option("--device", type=click.Choice(DEVICES), help="Where to compute.")
+@device_options
 @threads_option
 @click.option(
     "--memory",
@@ -70,6 +76,7 @@ def command(
     branch: str | None,
     out: str | None,
     device: str | None,
+    device_memory: int | None,
     threads: int | None,
     memory: int | None,
     max_shard_size: int | None,
@@ -98,7 +105,7 @@ def command(
                 rev,
                 branch=branch,
                 out=None if out is None else call.path(out),
-                device=setting(repo, "checkout.device", device, str) or "auto",
+                **device_arguments(repo, device, device_memory),
                 threads=setting(repo, "checkout.threads", threads, parse_threads),
                 memory=setting(repo, "checkout.memory", memory, parse_size),
                 max_shard_size=setting(repo, "checkout.max-shard-size", max_shard_size, parse_size),

@@ -7,19 +7,24 @@ import click
 from persona.cli.command import declare
 from persona.cli.invocation import Invocation
 from persona.cli.offers import revisions
-from persona.cli.options import threads_option
+from persona.cli.options import device_arguments, device_options, threads_option
 
 
 @declare("digest", example="$ persona digest HEAD~1")
 @click.argument("rev", required=False, shell_complete=revisions)
+@device_options
 @threads_option
 @click.pass_obj
-def command(call: Invocation, rev: str | None, threads: int | None) -> None:
+def command(
+    call: Invocation, rev: str | None, device: str | None, device_memory: int | None, threads: int | None
+) -> None:
     """Print the weights digest of a revision.
 
     Computes the weights without writing them, of REV or of recipe.toml as it stands. The same recipe has the
-    same digest on every machine.
+    same digest on every machine and device.
     """
     with call.repository() as repo, call.progress() as progress:
-        result = repo.digest(rev, threads=threads, progress=progress)
+        where = device_arguments(repo, device, device_memory)
+        result = repo.digest(rev, **where, threads=threads, progress=progress)
+    call.remarks(result.notes)
     call.answer(result, result.weights)

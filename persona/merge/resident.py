@@ -1,0 +1,257 @@
+"""**resident** — what decides a tensor besides its mixture, kept on the device that the tensor lies on: the
+base's elements and a row of ulp deltas for each vector, in the order of the elements. So a change of α is one
+kernel, from there into the tensor's own memory, and nothing crosses the bus.
+
+A tensor of n elements with K vectors takes (1 + K)·n elements. What has no room is streamed through lanes
+each time. Invariant: a resident that can be found is whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import Protocol
+
+from persona.merge.chunks import UINT, Opened
+from persona.merge.device import Device, DeviceArray, DeviceFull, Mixture
+from persona.merge.kept import Key, Shelf
+from persona.merge.lanes import Lane, Lanes, Need
+from persona.merge.plan import TensorPlan
+from persona.merge.stream import Merger
+from persona.objects.tensors import chunk_span
+
+_ROUND = 64
+"""Elements to whose multiple the rows are apart, so that each begins at 128 bytes."""
+
+
+class Seat(Protocol):
+    """Where a tensor lies; `device` is None where it cannot be merged to in place."""
+
+    device: Device | None
+
+    def onto(self, start: int, stop: int) -> DeviceArray:
+        """Its elements [start, stop) on the device, to be written: uint[stop − start]."""
+
+
+@dataclass(frozen=True)
+class Resident:
+    """base: uint[n]; z: uint[K, ≥ n], a row for each term that reaches the tensor, votes first."""
+
+    base: DeviceArray
+    z: DeviceArray
+
+
+@dataclass(frozen=True)
+class _Loading:
+    key: Key
+    resident: Resident
+    nbytes: int
+
+
+class Residents:
+    """The residents of the devices that a model lies on, `limit` bytes of them on each."""
+
+    def __init__(self, limit: int, memory: int | None = None) -> None:
+        """`memory`: bytes that lanes may take on each device beside them, see `persona.merge.lanes.Lanes`."""
+        self._limit = limit
+        self._memory = memory
+        self._shelves: dict[Device, Shelf[Resident]] = {}
+
+    def begin(
+        self,
+        merger: Merger,
+        tensors: Iterable[TensorPlan],
+        seats: Mapping[str, Seat],
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> Landing:
+        """A merge of these tensors begins, once all that was queued on their devices is done. `tell` is told
+        of a device that has no room even for lanes: then its tensors are computed on the CPU.
+        """
+        placed: dict[Device, list[TensorPlan]] = {}
+        for tensor in tensors:
+            device = seats[tensor.spec.name].device
+            if device is not None:
+                placed.setdefault(device, []).append(tensor)
+        sides: dict[str, _Side] = {}
+        for device, here in placed.items():
+            device.settle()
+            merged = [tensor for tensor in here if tensor.way == "merge" and tensor.spec.units]
+            if not merged:
+                continue
+            shelf = self._shelves.setdefault(device, Shelf(self._limit))
+            try:
+                side = _Side(merger, device, shelf, merged, self._memory)
+            except DeviceFull as error:
+                tell(f"computed on the CPU: {error}")
+                continue
+            sides.update((tensor.spec.name, side) for tensor in merged)
+        return Landing(merger, sides, seats)
+
+
+class Landing:
+    """One merge into tensors on devices. Its chunks may be merged by many threads."""
+
+    def __init__(self, merger: Merger, sides: Mapping[str, _Side], seats: Mapping[str, Seat]) -> None:
+        self._merger = merger
+        self._sides = sides
+        self._seats = seats
+        merger.elsewhere = frozenset(name for name, side in sides.items() if side.keeps(name))
+
+    def takes(self, tensor: TensorPlan) -> bool:
+        """Whether a tensor is merged on its device."""
+        return tensor.spec.name in self._sides
+
+    def holds(self, tensor: TensorPlan) -> bool:
+        """Whether it is resident: then `merge` takes it whole, else chunk by chunk."""
+        side = self._sides.get(tensor.spec.name)
+        return side is not None and tensor.spec.name in side.found
+
+    def merge(self, tensor: TensorPlan, index: int | None) -> int:
+        """Merges a chunk of a tensor that it takes, or with None all of one that it holds, and waits for it;
+        how many elements are not finite.
+        """
+        spec, side = tensor.spec, self._sides[tensor.spec.name]
+        if index is None:
+            return side.whole(tensor, self._seats[spec.name].onto(0, spec.units))
+        start, stop = chunk_span(spec, index, self._merger.plan.base.chunk)
+        return side.chunk(tensor, index, start, self._seats[spec.name].onto(start, stop))
+
+    def finish(self, tensor: TensorPlan) -> None:
+        """All chunks of a tensor were merged: it is resident from now on, if there was room."""
+        if self.takes(tensor):
+            self._sides[tensor.spec.name].finish(tensor)
+
+    def close(self) -> None:
+        """Lets go of what was not finished."""
+        for side in self._sides.values():
+            side.close()
+
+
+class _Side:
+    """One device in one merge."""
+
+    def __init__(
+        self,
+        merger: Merger,
+        device: Device,
+        shelf: Shelf[Resident],
+        tensors: list[TensorPlan],
+        memory: int | None,
+    ) -> None:
+        self._merger = merger
+        self._shelf = shelf
+        self._loading: dict[str, _Loading] = {}
+        self.found: dict[str, Resident] = {}
+        shelf.begin()
+        for tensor in tensors:
+            resident = shelf.find(self._key(tensor))
+            if resident is not None:
+                self.found[tensor.spec.name] = resident
+        missing = [tensor for tensor in tensors if tensor.spec.name not in self.found]
+        self._lanes = Lanes([device], Need.of(merger.plan, missing), memory)
+        for tensor in missing:
+            self._make(tensor)
+
+    def _key(self, tensor: TensorPlan) -> Key:
+        """The base's digest and the tensor's name decide its elements, with a vector's id its row."""
+        terms = self._merger.plan.recipe.terms
+        vectors = [terms[index].vector for index in self._terms(tensor)]
+        return self._merger.plan.base.digest, tensor.spec.name, *vectors
+
+    def _terms(self, tensor: TensorPlan) -> list[int]:
+        """The terms that reach a tensor in the order of its rows."""
+        terms = self._merger.plan.recipe.terms
+        return sorted(tensor.terms, key=lambda index: terms[index].join == "add")
+
+    def _mixture(self, tensor: TensorPlan) -> Mixture:
+        return self._merger.mixture(tensor, self._terms(tensor))
+
+    def _make(self, tensor: TensorPlan) -> None:
+        """Takes memory for a tensor's resident, if there is room."""
+        spec, rows = tensor.spec, len(tensor.terms)
+        length = -(-spec.units // _ROUND) * _ROUND
+        nbytes = length * (1 + rows) * spec.unit
+        if not self._shelf.reserve(nbytes):
+            return
+        uint = UINT[spec.unit]
+        try:
+            with self._lanes.lane() as (lane, _):
+                base = lane.stream.array(length, uint)[: spec.units]
+                z = lane.stream.array((rows, length), uint)[:, : spec.units]
+        except DeviceFull:
+            self._shelf.refund(nbytes)
+            self._shelf.limit = self._shelf.nbytes  # there is no more, whatever the limit was
+            return
+        self._loading[spec.name] = _Loading(self._key(tensor), Resident(base, z), nbytes)
+
+    def keeps(self, name: str) -> bool:
+        """Whether a tensor is resident, or will be."""
+        return name in self.found or name in self._loading
+
+    def whole(self, tensor: TensorPlan, out: DeviceArray) -> int:
+        """See `Landing.merge`."""
+        with self._lanes.lane() as (lane, terms_of):
+            lane.stream.clear(lane.counter)
+            mixture = self._mixture(tensor)
+            resident = self.found[tensor.spec.name]
+            terms = terms_of(mixture)
+            lane.stream.merge(resident.base, resident.z, None, out, terms, mixture, lane.counter)
+            return lane.counted()
+
+    def chunk(self, tensor: TensorPlan, index: int, start: int, out: DeviceArray) -> int:
+        """See `Landing.merge`."""
+        merger, spec, size = self._merger, tensor.spec, len(out)
+        base_id = merger.plan.base_table.chunk(spec.name, index)
+        parts = merger.parts(tensor, index, base_id, size)
+        loading = self._loading.get(spec.name)
+        if parts is not None and loading is None:
+            return self._lanes.merge(parts, lambda present: merger.mixture(tensor, present), None, out)
+        if parts is not None:
+            remaining = iter(parts)
+            parts = chain([next(remaining)], remaining)  # opened before a lane is taken
+        else:
+            elements = merger.reader.base(spec, base_id, index, merger.workspaces.get(spec).sorted_base)
+        with self._lanes.lane() as (lane, terms_of):
+            if loading is None:
+                lane.stream.load(elements, out)
+                return 0
+            base = loading.resident.base[start : start + size]
+            z = loading.resident.z[:, start : start + size]
+            if parts is None:
+                lane.stream.load(elements, base)
+                for row in range(len(tensor.terms)):
+                    lane.stream.clear(z[row])
+            else:
+                self._scatter(lane, parts, self._terms(tensor), base, z)
+            mixture = self._mixture(tensor)
+            lane.stream.clear(lane.counter)
+            lane.stream.merge(base, z, None, out, terms_of(mixture), mixture, lane.counter)
+            return lane.counted()
+
+    def _scatter(
+        self, lane: Lane, parts: Iterable[Opened], terms: list[int], base: DeviceArray, z: DeviceArray
+    ) -> None:
+        """Loads an opened chunk into its place in a resident, in the order of the elements."""
+        for row in range(len(terms)):
+            lane.stream.clear(z[row])
+        for part in parts:
+            there = [row for row, term in enumerate(terms) if term in part.present]
+            places = [part.present.index(terms[row]) for row in there]
+            for sorted_base, rows, order in lane.loaded(part, places, len(base)):
+                lane.stream.scatter(sorted_base, order, base)
+                for place, row in enumerate(there):
+                    lane.stream.scatter(rows[place, : len(order)], order, z[row])
+            if part.order.size < len(base):
+                lane.stream.synchronize()
+
+    def finish(self, tensor: TensorPlan) -> None:
+        """See `Landing.finish`."""
+        loading = self._loading.pop(tensor.spec.name, None)
+        if loading is not None:
+            self._shelf.put(loading.key, loading.resident, loading.nbytes)
+
+    def close(self) -> None:
+        """See `Landing.close`."""
+        while self._loading:
+            self._shelf.refund(self._loading.popitem()[1].nbytes)

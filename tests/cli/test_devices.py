@@ -1,0 +1,122 @@
+"""`--device` and `--device-memory`, where there is no GPU and where there is one: the words, the exit codes,
+and the same bytes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from persona.merge import place
+from persona.merge.device import NoDevice
+from tests.cli.conftest import CommandLine
+from tests.merge.late import LateDevice
+
+LINE = "computed on the CPU: there is no NVIDIA driver (libcuda.so.1)"
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without a driver."""
+
+    def refuse() -> Any:
+        raise NoDevice("there is no NVIDIA driver (libcuda.so.1)", there=False)
+
+    monkeypatch.setattr(place, "cuda_devices", refuse)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> LateDevice:
+    """A machine with a GPU that is late."""
+    device = LateDevice(seed=1)
+    monkeypatch.setattr(place, "cuda_devices", lambda: (device,))
+    return device
+
+
+@pytest.mark.parametrize("words", [["checkout"], ["checkout", "-o", "../out"], ["digest"]])
+@pytest.mark.usefixtures("no_gpu")
+def test_cuda_without_a_gpu_is_said_in_a_sentence(grown: CommandLine, words: list[str]) -> None:
+    said = grown.refused(7, *words, "--device", "cuda")
+    assert said == (
+        "no GPU to compute on: there is no NVIDIA driver (libcuda.so.1); use --device auto or cpu"
+    )
+    assert not (grown.directory / "model.safetensors").exists()
+    assert not (grown.directory.parent / "out").exists()
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_auto_without_a_gpu_says_so_where_it_was_asked_for(grown: CommandLine) -> None:
+    for words in (["digest"], ["checkout", "-o", "../out"]):
+        assert LINE not in grown(*words).stderr
+        asked = grown(*words, "--device", "auto")
+        assert asked.exit_code == 0
+        assert asked.stderr.count(LINE) == 1
+    grown.ok("config", "checkout.device", "auto")
+    assert LINE in grown("digest").stderr
+    assert LINE not in grown("digest", "--device", "cpu").stderr
+
+
+@pytest.mark.parametrize("word", ["auto", "cuda", None])
+def test_a_gpu_computes_the_same_bytes(grown: CommandLine, gpu: LateDevice, word: str | None) -> None:
+    on_cpu = grown.json("checkout", "-o", "../cpu", "--device", "cpu")
+    flags = [] if word is None else ["--device", word]
+    here = grown.json("checkout", *flags)
+    there = grown.json("checkout", "-o", "../out", *flags, "--device-memory", "1MB")
+    merges = gpu.merges
+    digest = grown.json("digest", *flags)
+    assert [found["device"] for found in (on_cpu, here, there)] == ["cpu", "cuda", "cuda"]
+    assert gpu.merges > merges > 0
+    assert {found["weights"] for found in (on_cpu, here, there, digest)} == {on_cpu["weights"]}
+    written = [directory / "model.safetensors" for directory in (grown.directory, Path("cpu"), Path("out"))]
+    assert len({(grown.directory.parent / path).read_bytes() for path in written}) == 1
+
+
+def test_a_gpu_without_room_is_said_in_a_sentence(grown: CommandLine, gpu: LateDevice) -> None:
+    gpu.memory = 10
+    said = grown.refused(7, "digest", "--device", "cuda")
+    assert said.startswith("the GPU has 0 MiB free, and this recipe's chunks need 1 MiB there at least")
+    assert said.endswith("use --device cpu")
+    for flags in ([], ["--device", "auto"]):
+        found = grown("--json", "digest", *flags)
+        assert found.exit_code == 0
+        assert found.stderr.count("computed on the CPU: the GPU has 0 MiB free") == 1
+
+
+@pytest.mark.usefixtures("gpu")
+def test_memory_of_a_gpu_in_which_nothing_fits_is_a_usage_error(grown: CommandLine) -> None:
+    said = grown.refused(2, "digest", "--device-memory", "10")
+    assert said.startswith("this recipe's chunks need 1 MiB on the GPU at least; give --device-memory that")
+    grown.ok("config", "checkout.device-memory", "12")
+    assert grown.refused(2, "digest") == said
+    grown.ok("config", "checkout.device-memory", "much")
+    assert grown.refused(4, "digest").startswith("config checkout.device-memory: 'much' is no size")
+
+
+def test_a_commit_that_computes_weights_does_it_where_the_settings_say(
+    grown: CommandLine, gpu: LateDevice
+) -> None:
+    grown.ok("config", "commit.checkout", "true")
+    grown.ok("set", "listening", "--alpha", "0.25")
+    assert "(cuda)" in grown.ok("commit", "-m", "less")
+    merges = gpu.merges
+    grown.ok("config", "checkout.device", "cpu")
+    grown.ok("set", "listening", "--alpha", "0.125")
+    assert "(cpu)" in grown.ok("commit", "-m", "still less")
+    assert gpu.merges == merges
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_a_commit_that_could_not_compute_weights_records_nothing(grown: CommandLine) -> None:
+    grown.ok("config", "commit.checkout", "true")
+    grown.ok("config", "checkout.device", "cuda")
+    grown.ok("set", "listening", "--alpha", "0.25")
+    head = grown.ok("rev-parse", "HEAD")
+    for words in (["commit", "-m", "less"], ["revert", "listening"]):
+        assert grown.refused(7, *words).startswith("no GPU to compute on")
+    assert grown.ok("rev-parse", "HEAD") == head
+    grown.ok("config", "checkout.device", "auto")
+    done = grown("commit", "-m", "less")
+    assert done.exit_code == 0
+    assert LINE in done.stderr

@@ -1,0 +1,208 @@
+"""A device without a GPU that is late: what its streams are asked for runs when they are waited for, or at
+any time before, in memory of its own that holds garbage and runs out.
+
+So a missing wait, memory that is used again too early, or a copy that was forgotten shows as wrong bits.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import weakref
+from collections.abc import Callable, Collection
+from typing import Any
+
+import numpy as np
+
+from persona.merge import cpu
+from persona.merge.device import DeviceFault, DeviceFull, Mixture
+
+Array = np.ndarray[Any, Any]
+GARBAGE = 0xA5
+
+
+def merge_on_cpu(base: Array, z: Array, order: Array | None, out: Array, mixture: Mixture) -> int:
+    """The CPU's kernel, as a device's."""
+    if order is None:
+        order = np.arange(base.size, dtype=np.uint32)
+    given = np.ascontiguousarray(base), np.ascontiguousarray(z), np.ascontiguousarray(order)
+    return cpu.merge_chunk(*given, out, **vars(mixture))
+
+
+class LateDevice:
+    """`memory`: bytes of it; `full_at`: the numbers of allocations, from 0 on, for which it has no room;
+    `fault_at`: the numbers of merges that fail; `seed` decides how late things run: None for as late as can
+    be.
+    """
+
+    name = "cuda"
+
+    def __init__(
+        self,
+        memory: int = 1 << 30,
+        *,
+        full_at: Collection[int] = (),
+        fault_at: Collection[int] = (),
+        seed: int | None = None,
+        kernel: Callable[[Array, Array, Array | None, Array, Mixture], int] = merge_on_cpu,
+    ) -> None:
+        self.memory = memory
+        self.taken = self.most = 0
+        self.allocations = self.merges = 0
+        self.locked = self.copied = 0
+        self.settled = 0
+        self.streams: list[LateStream] = []
+        self.kernel = kernel
+        self.fill_up(full_at)
+        self.fail_at(fault_at)
+        self._random = None if seed is None else random.Random(seed)
+        self._lock = threading.RLock()
+
+    def fail_at(self, merges: Collection[int]) -> None:
+        """These merges fail, counted from the first one."""
+        self._fault_at = frozenset(merges)
+
+    def fill_up(self, allocations: Collection[int]) -> None:
+        """There is no room for these allocations, counted from the first one."""
+        self._full_at = frozenset(allocations)
+
+    def free(self) -> int:
+        with self._lock:
+            return max(0, self.memory - self.taken)
+
+    def host(self, shape: tuple[int, ...] | int, dtype: Any) -> Array:
+        made = garbage(shape, dtype)
+        with self._lock:
+            self.locked += made.nbytes
+        return made
+
+    def stream(self) -> LateStream:
+        with self._lock:
+            self.streams.append(LateStream(self))
+            return self.streams[-1]
+
+    def view(self, part: Array, dtype: Any) -> Array:
+        assert part.dtype == np.uint8
+        return part.view(dtype)
+
+    def terms(self, mixture: Mixture) -> Any:
+        votes = np.count_nonzero(~mixture.add)
+        assert not mixture.add[:votes].any(), "terms that add come after those that vote"
+        return self.take(8 * mixture.alpha.size), mixture.alpha.copy()
+
+    def settle(self) -> None:
+        self.settled += 1
+
+    def adopt(self, bits: Any) -> Array:
+        """The memory of a tensor of the host, as if it lay here."""
+        array: Array = bits.numpy()
+        return array.view({2: np.uint16, 4: np.uint32}[array.itemsize])
+
+    def take(self, nbytes: int) -> Array:
+        """So much of the memory."""
+        with self._lock:
+            number, self.allocations = self.allocations, self.allocations + 1
+            if number in self._full_at or self.taken + nbytes > self.memory:
+                raise DeviceFull("the GPU has no room for what the merge needs there")
+            self.taken += nbytes
+            self.most = max(self.most, self.taken)
+        made = garbage(nbytes, np.uint8)
+        weakref.finalize(made, self._let_go, nbytes)
+        return made
+
+    def _let_go(self, nbytes: int) -> None:
+        with self._lock:
+            self.taken -= nbytes
+
+    def luck(self, most: int) -> int:
+        """How many of some waiting operations run early."""
+        with self._lock:
+            return 0 if self._random is None else self._random.randint(0, most)
+
+    def count_copy(self, nbytes: int) -> None:
+        with self._lock:
+            self.copied += nbytes
+
+    def count_merge(self) -> None:
+        with self._lock:
+            number, self.merges = self.merges, self.merges + 1
+        if number in self._fault_at:
+            raise DeviceFault("the GPU failed: it was told to")
+
+
+class LateStream:
+    """A queue whose operations run in its order, late."""
+
+    def __init__(self, device: LateDevice) -> None:
+        self.device = device
+        self.waiting: list[Callable[[], object]] = []
+        self.user: int | None = None
+
+    def array(self, shape: tuple[int, ...] | int, dtype: Any) -> Array:
+        nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        return self.device.take(nbytes).view(dtype).reshape(shape)
+
+    def load(self, source: Array, target: Array) -> None:
+        check_copy(source, target)
+        self.device.count_copy(source.nbytes)
+        self._later(lambda: np.copyto(target, source))
+
+    def store(self, source: Array, target: Array) -> None:
+        check_copy(source, target)
+        self.device.count_copy(source.nbytes)
+        self._later(lambda: np.copyto(target, source))
+
+    def clear(self, target: Array) -> None:
+        self._later(lambda: target.fill(0))
+
+    def scatter(self, source: Array, order: Array, target: Array) -> None:
+        def run() -> None:
+            target[order] = source
+
+        self._later(run)
+
+    def merge(
+        self,
+        base: Array,
+        z: Array,
+        order: Array | None,
+        out: Array,
+        terms: Any,
+        mixture: Mixture,
+        not_finite: Array,
+    ) -> None:
+        assert z.shape[0] == mixture.alpha.size
+        assert np.array_equal(terms[1], mixture.alpha)
+        self.device.count_merge()
+
+        def run() -> None:
+            not_finite[0] += self.device.kernel(base, z, order, out, mixture)
+
+        self._later(run)
+
+    def synchronize(self) -> None:
+        self._run(len(self.waiting))
+
+    def _later(self, operation: Callable[[], object]) -> None:
+        self.waiting.append(operation)
+        self._run(self.device.luck(len(self.waiting)))
+
+    def _run(self, count: int) -> None:
+        ready, self.waiting = self.waiting[:count], self.waiting[count:]
+        for operation in ready:
+            operation()
+
+
+def check_copy(source: Array, target: Array) -> None:
+    """Copies are of whole runs of memory."""
+    assert source.dtype == target.dtype
+    assert source.shape == target.shape
+    assert source.flags.c_contiguous
+    assert target.flags.c_contiguous
+
+
+def garbage(shape: tuple[int, ...] | int, dtype: Any) -> Array:
+    """An array that holds nothing sensible."""
+    made = np.empty(shape, dtype)
+    made.reshape(-1).view(np.uint8)[:] = GARBAGE
+    return made

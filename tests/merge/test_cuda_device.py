@@ -1,0 +1,148 @@
+"""CUDA as a device: what there is of it is run here on the host's memory, with the kernel interpreted, and
+once more on a GPU where there is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from persona.merge import cuda_device, place
+from persona.merge.cuda_device import CudaDevice, CudaStream
+from persona.merge.device import DeviceFault, DeviceFull, NoDevice
+from persona.merge.lanes import Need
+from tests.merge.cuda_kernels import load, source
+from tests.merge.models import run
+from tests.merge.test_lanes import There, mixed, short_slices  # noqa: F401  fixtures
+
+
+class Ready:
+    """A stream, and an event, that is never behind."""
+
+    def record(self, stream: Any) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        pass
+
+
+class Hosted(CudaDevice):
+    """The device over the host's memory."""
+
+    def __init__(self, kernels: ModuleType) -> None:
+        super().__init__(0, kernels)
+        self.where = torch.device("cpu")
+
+    def stream(self) -> CudaStream:
+        return CudaStream(self, Ready(), Ready())
+
+
+@pytest.fixture(scope="module")
+def kernels() -> ModuleType:
+    return load(source(), interpreted=True)
+
+
+def gpus() -> tuple[Any, ...]:
+    """The GPUs that there are."""
+    try:
+        return place.cuda_devices()
+    except NoDevice:
+        return ()
+
+
+@pytest.fixture(params=["host", "gpu"])
+def device(
+    request: pytest.FixtureRequest, kernels: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Any]:
+    if request.param == "gpu":
+        if not (found := gpus()):
+            pytest.skip("needs a GPU")
+        yield found[0]
+        return
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda where: (1 << 30, 1 << 31))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda where: 5)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda where: 2)
+    with np.errstate(all="ignore"):
+        yield Hosted(kernels)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
+def test_what_is_loaded_and_scattered_comes_back(device: Any, dtype: Any) -> None:
+    stream = device.stream()
+    random = np.random.default_rng(1)
+    values = device.host(1000, dtype)
+    values[:] = random.integers(0, np.iinfo(dtype).max, 1000, endpoint=True, dtype=dtype)
+    order, back = device.host(1000, np.uint32), device.host((2, 1000), dtype)
+    order[:] = random.permutation(1000)
+    memory = stream.array(16_000, np.uint8)
+    there = device.view(memory[: values.nbytes], dtype)
+    places = device.view(memory[4096 : 4096 + order.nbytes], np.uint32)
+    target = stream.array((2, 1000), dtype)
+    stream.load(values, there)
+    stream.load(order, places)
+    stream.clear(target)
+    stream.scatter(there, places, target[1])
+    stream.store(target, back)
+    stream.synchronize()
+    assert not back[0].any()
+    np.testing.assert_array_equal(back[1][order], values)
+
+
+def test_the_stream_over_it_gives_the_bits_of_the_cpu(device: Any, mixed: Any) -> None:  # noqa: F811
+    plan, model, want = mixed
+    for memory in (None, Need.of(plan, plan.tensors).least):
+        found, made = run(plan, model, threads=1, place=There("cuda", memory, (device,)))
+        assert found == want[0]
+        assert made.device == "cuda"
+
+
+def test_the_memory_of_a_tensor_is_adopted_as_it_lies(device: Any) -> None:
+    tensor = torch.arange(12, dtype=torch.int16, device=device.where).reshape(3, 4)
+    adopted = device.adopt(tensor)
+    assert (adopted.dtype, tuple(adopted.shape), adopted.data_ptr()) == (
+        torch.uint16,
+        (12,),
+        tensor.data_ptr(),
+    )
+    assert device.adopt(tensor.to(torch.int32)).dtype == torch.uint32
+
+
+def test_what_is_free_is_what_the_driver_and_torch_have_to_spare(device: Any) -> None:
+    assert device.free() > 0
+    if isinstance(device, Hosted):
+        assert device.free() == (1 << 30) + 3
+
+
+def test_what_torch_says_of_a_device_is_said_in_a_sentence() -> None:
+    with pytest.raises(DeviceFull, match="the GPU has no room"), cuda_device._told():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore")
+    with (
+        pytest.raises(DeviceFault, match=r"^the GPU failed: CUDA error: broken$"),
+        cuda_device._told(),
+    ):
+        raise RuntimeError("CUDA error: broken\nCompile with TORCH_USE_CUDA_DSA")
+
+
+def test_more_than_a_gpu_has_is_refused() -> None:
+    if not (found := gpus()):
+        pytest.skip("needs a GPU")
+    with pytest.raises(DeviceFull):
+        found[0].stream().array(1 << 50, np.uint8)
+
+
+def test_memory_that_cannot_be_locked_is_ordinary_memory(
+    kernels: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(cuda_device.torch, "empty", refuse)
+    made = Hosted(kernels).host((3, 5), np.uint16)
+    assert (made.shape, made.dtype) == ((3, 5), np.uint16)

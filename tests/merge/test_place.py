@@ -1,0 +1,186 @@
+"""Where a merge runs: what is looked for, in which order, and what is said where it is not found."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from persona.codec.native import watch_compilation
+from persona.errors import SystemFault, UsageError
+from persona.merge import cuda_device, place
+from persona.merge.device import NoDevice
+from persona.merge.place import Place
+from tests.merge.late import LateDevice
+
+
+@pytest.fixture(autouse=True)
+def nothing_found_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place, "_found", [])
+
+
+class Driver:
+    """NVIDIA's driver library, as far as it is asked."""
+
+    def __init__(self, status: int, count: int) -> None:
+        self.status, self.count = status, count
+
+    def cuInit(self, flags: int) -> int:
+        assert flags == 0
+        return self.status
+
+    def cuDeviceGetCount(self, count: Any) -> int:
+        count._obj.value = self.count
+        return 0
+
+
+def install(monkeypatch: pytest.MonkeyPatch, status: int = 0, count: int = 1) -> None:
+    """A driver that answers so."""
+    monkeypatch.setattr(place.ctypes, "CDLL", lambda name: Driver(status, count))
+
+
+def refusal() -> NoDevice:
+    with pytest.raises(NoDevice) as caught:
+        place.cuda_devices()
+    return caught.value
+
+
+def test_without_a_driver_there_is_no_gpu() -> None:
+    with pytest.raises(NoDevice, match=r"there is no NVIDIA driver \(libnosuch\.so\.1\)") as caught:
+        place.ask_driver("libnosuch.so.1")
+    assert not caught.value.there
+
+
+@pytest.mark.parametrize(
+    ("status", "count", "said", "there"),
+    [
+        (100, 0, "the NVIDIA driver finds no GPU", False),
+        (0, 0, "the NVIDIA driver finds no GPU", False),
+        (803, 0, r"the NVIDIA driver does not start \(CUDA error 803\)", True),
+    ],
+)
+def test_a_driver_that_gives_no_gpu_is_told_apart(
+    monkeypatch: pytest.MonkeyPatch, status: int, count: int, said: str, there: bool
+) -> None:
+    install(monkeypatch, status, count)
+    error = refusal()
+    assert error.there is there
+    with pytest.raises(NoDevice, match=said):
+        place.ask_driver()
+
+
+def test_a_driver_tells_how_many_gpus_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, count=3)
+    assert place.ask_driver() == 3
+
+
+def test_a_torch_without_cuda_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    error = refusal()
+    assert error.there
+    assert str(error) == f"torch {torch.__version__} is built without CUDA"
+
+
+def test_a_torch_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch)
+    monkeypatch.setitem(sys.modules, "persona.merge.cuda_device", None)
+    monkeypatch.delattr("persona.merge.cuda_device")
+    assert str(refusal()).startswith("torch cannot be imported (")
+
+
+@pytest.fixture
+def with_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """A torch that says that it has one GPU; what it says of it may be changed."""
+    says: dict[str, Any] = {"available": True, "capability": (9, 0)}
+    install(monkeypatch)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: says["available"])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: says["capability"])
+    return says  # type: ignore[return-value]
+
+
+def test_a_torch_that_cannot_use_the_driver_is_named(with_cuda: dict[str, Any]) -> None:
+    with_cuda["available"] = False
+    assert str(refusal()) == f"torch {torch.__version__} cannot use this NVIDIA driver"
+
+
+def test_a_missing_triton_is_named(with_cuda: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "triton", None)
+    for name in [name for name in sys.modules if name == "persona.merge.cuda"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr("persona.merge.cuda", raising=False)
+    assert str(refusal()).startswith("triton is not installed or cannot be used (")
+
+
+def test_a_gpu_that_is_too_old_is_named(with_cuda: dict[str, Any]) -> None:
+    with_cuda["capability"] = (7, 5)
+    assert str(refusal()) == "the GPU has compute capability 7.5, and 8.0 is needed"
+
+
+def test_a_gpu_that_cannot_be_asked_is_named(
+    with_cuda: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(index: int) -> None:
+        raise RuntimeError("CUDA error: devices unavailable\nand more")
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", refuse)
+    assert str(refusal()) == "torch cannot use the GPU (CUDA error: devices unavailable)"
+
+
+def test_a_gpu_is_found_once(with_cuda: dict[str, Any]) -> None:
+    (found,) = place.cuda_devices()
+    assert found.name == "cuda"
+    with_cuda["available"] = False
+    assert place.cuda_devices() == (found,)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_who_is_told_that_the_cpu_computes(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+    def refuse() -> Any:
+        raise NoDevice("the abacus is broken", there=there)
+
+    monkeypatch.setattr(place, "cuda_devices", refuse)
+    for word, expected in (("cpu", 0), ("auto", 1), (None, int(there))):
+        said: list[str] = []
+        Place(word).check()
+        assert Place(word).devices(said.append) == ()
+        assert said == ["computed on the CPU: the abacus is broken"] * expected
+    for asked in (Place("cuda").check, lambda: Place("cuda").devices(print)):
+        with pytest.raises(SystemFault, match="the abacus is broken; use --device auto or cpu"):
+            asked()
+
+
+def test_a_gpu_that_is_there_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = (LateDevice(),)
+    monkeypatch.setattr(place, "cuda_devices", lambda: devices)
+    for word in ("auto", "cuda", None):
+        assert Place(word).devices(pytest.fail) == devices
+    assert Place("cpu").devices(pytest.fail) == ()
+
+
+@pytest.mark.parametrize("bad", [Place("tpu"), Place("cpu", 0), Place(None, -1)])
+def test_what_means_nothing_is_refused(bad: Place) -> None:
+    with pytest.raises(UsageError, match="device"):
+        bad.check()
+
+
+def test_a_kernel_that_had_to_be_compiled_is_told() -> None:
+    heard: list[object] = []
+    before: list[object] = []
+    triton = SimpleNamespace(
+        knobs=SimpleNamespace(compilation=SimpleNamespace(listener=lambda **event: before.append(event)))
+    )
+    hashable = type("Triton", (), vars(triton))
+    cuda_device._watch(hashable)
+    with watch_compilation(lambda: heard.append(True)):
+        for cache_hit in (True, False):
+            triton.knobs.compilation.listener(cache_hit=cache_hit, src=None)
+    assert heard == [True]
+    assert len(before) == 2
+    cuda_device._watch(type("OldTriton", (), {}))

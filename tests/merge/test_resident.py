@@ -1,0 +1,203 @@
+"""Tensors on a device that are merged there, chunk by chunk while they are loaded and whole afterwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from persona.errors import SystemFault
+from persona.merge import lanes, live, room
+from persona.merge.kept import Kept
+from persona.merge.live import Filler, Slot, merger_of, new_slots
+from persona.merge.plan import Plan
+from persona.merge.resident import Residents
+from persona.objects.recipe import Term
+from persona.objects.rules import Rules
+from tests.merge.late import LateDevice
+from tests.merge.models import Model, Sandbox, run
+from tests.merge.test_kernel_equals_reference import elements
+
+CHUNK = 64
+SIZE = 300
+VECTORS = 4
+PLENTY = 1 << 20
+Strengths = tuple[str, ...]
+
+
+class Models:
+    """Vectors each of which leaves some chunks as they are, over tensors of three dtypes; and the plans and
+    bytes of their mixtures, by the CPU.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.model: dict[str, Any] = {}
+        tuned: list[dict[str, Any]] = [{} for _ in range(VECTORS)]
+        for seed, (name, dtype) in enumerate((("a", "BF16"), ("b", "F16"), ("c", "F32"))):
+            bits, afters = elements(seed, dtype, VECTORS, "weights", SIZE + seed)
+            self.model[name] = (dtype, bits.shape, bits)
+            for k, after in enumerate(afters):
+                chunks = np.arange(bits.size) // CHUNK
+                changed = np.where((chunks == 2) | (chunks % VECTORS == k), bits, after)
+                tuned[k][name] = (dtype, bits.shape, np.where(chunks == 3, bits, changed))
+        self.sandbox = Sandbox(folder, self.model, chunk=CHUNK)
+        self.ids = [self.sandbox.vector(after).id for after in tuned]
+        self._known: dict[Any, dict[str, bytes]] = {}
+
+    def plan(self, alphas: Strengths, joins: Strengths = ("vote",) * VECTORS) -> Plan:
+        terms = [
+            Term(str(k), self.ids[k], alpha=alphas[k], join=joins[k], only=("*",)) for k in range(len(alphas))
+        ]
+        return self.sandbox.plan(terms, Rules.of("ties", density="0.6"))
+
+    def bytes_of(self, plan: Plan) -> dict[str, bytes]:
+        key = plan.recipe.encode()
+        if key not in self._known:
+            self._known[key] = run(plan, self.model, threads=1)[0]
+        return self._known[key]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    return Models(tmp_path_factory.mktemp("resident"))
+
+
+class Board:
+    """Tensors on a device, and what merges plans into them."""
+
+    def __init__(self, model: Model, device: LateDevice, limit: int, kept: int = 0) -> None:
+        self.device = device
+        self.residents = Residents(limit)
+        self.kept = Kept(kept)
+        self.filler = Filler()
+        self.tensors: Any = None
+        self.slots: dict[str, Slot] = {}
+
+    def fill(self, plan: Plan, **options: Any) -> list[str]:
+        """Merges a plan; the names of the tensors in the order in which they got whole."""
+        if not self.slots:
+            self.tensors, self.slots = new_slots(plan.base.tensors)
+            for slot in self.slots.values():
+                slot.device = self.device
+        whole = list(plan.tensors)
+        merger = merger_of(plan, whole, self.kept, threads=2, slots=self.slots)
+        filling = self.filler.fill(merger, whole, self.slots, residents=self.residents, threads=2, **options)
+        return [tensor.spec.name for tensor, _ in filling]
+
+    def holds(self) -> dict[str, bytes]:
+        return {name: slot._bits.numpy().tobytes() for name, slot in self.slots.items()}
+
+
+@pytest.mark.parametrize("limit", [0, 2000, PLENTY])
+@pytest.mark.parametrize("seed", [None, 1])
+@pytest.mark.parametrize("slices", [False, True])
+def test_chunks_that_vectors_leave_alone_are_right_while_loaded_and_later(
+    models: Models, limit: int, seed: int | None, slices: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if slices:
+        monkeypatch.setattr(room, "_SHORTEST", 16)
+        monkeypatch.setattr(room, "CHUNK_MEMORY", 0)
+        monkeypatch.setattr(lanes, "_SHORTEST", 16)
+    board = Board(models.model, LateDevice(seed=seed), limit)
+    first = models.plan(("0.8", "-0.5", "1.5", "0.25"), ("vote", "add", "vote", "add"))
+    for _ in range(2):
+        board.fill(first)
+        assert board.holds() == models.bytes_of(first)
+    for joins in (("add", "vote", "vote", "vote"), ("vote",) * VECTORS):
+        plan = models.plan(("0.3", "2", "-1", "0.7"), joins)
+        board.fill(plan)
+        assert board.holds() == models.bytes_of(plan)
+    fewer = models.plan(("0.3", "0.5"))
+    board.fill(fewer)
+    assert board.holds() == models.bytes_of(fewer)
+    board.fill(first)
+    assert board.holds() == models.bytes_of(first)
+
+
+def test_what_is_resident_is_not_opened_again(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    board = Board(models.model, LateDevice(), PLENTY, kept=PLENTY)
+    board.fill(models.plan(("0.8", "0.5", "1.5", "0.25")))
+    assert board.kept.nbytes == 0
+    monkeypatch.setattr(live, "chunk_span", lambda *_: pytest.fail("a chunk was asked for"))
+    plan = models.plan(("0.8", "0.5", "1.5", "-0.25"))
+    board.fill(plan)
+    monkeypatch.undo()
+    assert board.holds() == models.bytes_of(plan)
+
+
+def test_what_streams_through_lanes_is_opened_from_what_the_host_keeps(models: Models) -> None:
+    board = Board(models.model, LateDevice(seed=3), 0, kept=PLENTY)
+    board.fill(models.plan(("0.8", "0.5", "1.5", "0.25")))
+    kept = board.kept.nbytes
+    plan = models.plan(("0.8", "0.5", "1.5", "-0.25"))
+    board.fill(plan)
+    assert board.kept.nbytes == kept > 0
+    assert board.holds() == models.bytes_of(plan)
+
+
+@settings(
+    deadline=None,
+    max_examples=30,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(st.data())
+def test_runs_that_end_early_leave_nothing_half_loaded_behind(models: Models, data: st.DataObject) -> None:
+    limit = data.draw(st.sampled_from([0, 1500, 4000, PLENTY]))
+    device = LateDevice(seed=data.draw(st.sampled_from([None, 1])))
+    board = Board(models.model, device, limit)
+    for _ in range(data.draw(st.integers(1, 4))):
+        alphas = data.draw(st.tuples(*[st.sampled_from(["0.5", "-1", "0.75"])] * VECTORS))
+        joins = data.draw(st.tuples(*[st.sampled_from(["vote", "add"])] * VECTORS))
+        plan = models.plan(alphas, joins)
+        device.fail_at([device.merges + data.draw(st.integers(0, 25))])
+        device.fill_up([device.allocations + data.draw(st.integers(0, 30))])
+        try:
+            board.fill(plan)
+        except SystemFault:
+            device.fail_at([])
+            device.fill_up([])
+            board.fill(plan)
+        assert board.holds() == models.bytes_of(plan)
+        shelf = board.residents._shelves.get(device)
+        assert shelf is None or device.taken == shelf.nbytes <= limit
+
+
+def test_a_run_that_nobody_ends_lets_go_of_what_it_loaded(models: Models) -> None:
+    device = LateDevice()
+    board = Board(models.model, device, PLENTY)
+    plan = models.plan(("0.5", "0.5", "0.5", "0.5"))
+    board.fill(plan)
+    other = models.plan(("0.5", "0.5"))
+    merger = merger_of(other, list(other.tensors), slots=board.slots)
+    filling = board.filler.fill(merger, list(other.tensors), board.slots, residents=board.residents)
+    name = next(filling)[0].spec.name
+    filling.close()
+    shelf = board.residents._shelves[device]
+    sizes = {spec.name: -(-spec.units // 64) * 64 * spec.unit for spec in plan.base.tensors}
+    assert shelf.nbytes == sum(5 * size for size in sizes.values()) + 3 * sizes[name]
+
+
+def test_a_device_without_room_for_lanes_is_told_of(models: Models) -> None:
+    board = Board(models.model, LateDevice(memory=10), PLENTY)
+    plan = models.plan(("0.5", "0.5", "0.5", "0.5"))
+    said: list[str] = []
+    board.fill(plan, tell=said.append)
+    assert board.holds() == models.bytes_of(plan)
+    assert [line.startswith("computed on the CPU: the GPU has") for line in said] == [True]
+
+
+def test_every_device_is_waited_for_before_anything_is_written(models: Models) -> None:
+    device = LateDevice()
+    board = Board(models.model, device, PLENTY)
+
+    def settle() -> None:
+        device.settled += 1
+        assert device.streams == []
+
+    device.settle = settle  # type: ignore[method-assign]
+    board.fill(models.plan(("0.5",) * VECTORS))
+    assert device.settled == 1
