@@ -261,7 +261,7 @@ class Questions:
         merged there, in place. Raises `InvalidInput` that names the tensor where they do not fit, `Refused`
         where the model is live already.
 
-        `cache`: bytes of decoded chunks that may stay in memory from one change to the next (512 MiB); 0
+        `cache`: bytes of decoded chunks that may stay in memory from one change to the next (1.5 GiB); 0
         keeps none. All of a bf16 model with K vectors takes 6 + 2·K bytes an element; then a change takes
         well under half the time. As many bytes may stay on each GPU that the model lies on, where all of it
         takes 2 + 2·K: then a change of α reads nothing else. `device_memory`: bytes that chunks may take

@@ -111,6 +111,17 @@ def merge_chunk(
     )
 
 
+def scatter(values: Array, order: Array, out: Array) -> None:
+    """out[order[j]] = values[j]; values: uint[n], order: uint32[n], out: uint[≥ n], of one type. Raises
+    `ValueError` where they do not fit.
+    """
+    if out.dtype != values.dtype or order.dtype != np.uint32:
+        raise ValueError("values and out are of one type and order uint32")
+    if min(order.size, out.size) < values.size:
+        raise ValueError("out and order are as long as the values")
+    _kernels.scatter(values, order, values.size, out)
+
+
 def sum_of_signs(base: Array, z: Array, theta: Array, alpha: Array, rules: MergeRules, dtype: int) -> int:
     """Σ sign(e) over one chunk, an exact integer, of voting terms only; arguments as for `merge_chunk`."""
     _check(base, z, theta, alpha, dtype)

@@ -1,10 +1,10 @@
 """**kept chunks** — opened chunks that stay in memory from one merge to the next, so that only the arithmetic
 is left to do.
 
-A chunk of n elements with K vectors that change it takes 4 n bytes for its order and (1 + K) n elements. It
-is known by the ids of what it was made from, so whoever names the same chunks again may have it, whatever the
-recipe. Where there is no room, a chunk that the current merge did not use makes place; one that it used
-stays, so that a model larger than the room still finds a part of itself.
+A chunk is kept in the order of its elements, so that it needs no order of its own: with K vectors that change
+it (1 + K) n elements. It is known by the ids of what it was made from, so whoever names the same chunks again
+may have it, whatever the recipe. Where there is no room, a chunk that the current merge did not use makes
+place; one that it used stays, so that a model larger than the room still finds a part of itself.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from persona.merge import cpu
 from persona.merge.chunks import Empty, Opened
 from persona.merge.cutoffs import Cutoffs
 from persona.merge.plan import Plan, TensorPlan
@@ -28,12 +29,13 @@ Value = TypeVar("Value")
 
 @dataclass
 class _Chunk:
-    """The arrays of an opened chunk; `present`: which of the terms of its key changed it."""
+    """base: uint[n] and z: uint[K, n] of a chunk, in the order of its elements; `present`: which of the terms
+    of its key changed it.
+    """
 
     present: list[int]
-    sorted_base: NDArray[Any]
+    base: NDArray[Any]
     z: NDArray[Any]
-    order: NDArray[np.uint32]
 
 
 @dataclass
@@ -100,11 +102,13 @@ class Kept(Shelf[_Chunk]):
 
     def keep(self, key: Key, present: list[int], opened: Opened) -> None:
         """Copies an opened chunk, if there is room."""
-        size = opened.order.size
-        nbytes = opened.order.nbytes + (1 + len(present)) * opened.sorted_base.nbytes
+        rows = [opened.sorted_base, *opened.z[: len(present)]]
+        nbytes = len(rows) * opened.sorted_base.nbytes
         if self.reserve(nbytes):
-            arrays = opened.sorted_base.copy(), opened.z[:, :size].copy(), opened.order.copy()
-            self.put(key, _Chunk(present, *arrays), nbytes)
+            found = np.empty((len(rows), opened.order.size), opened.sorted_base.dtype)
+            for row, out in zip(rows, found, strict=True):
+                cpu.scatter(row[: out.size], opened.order, out)
+            self.put(key, _Chunk(present, found[0], found[1:]), nbytes)
 
 
 class KeepingMerger(Merger):
@@ -115,6 +119,8 @@ class KeepingMerger(Merger):
     ) -> None:
         super().__init__(plan, cuts, room, empty=empty)
         self._kept = kept
+        longest = max((spec.units for spec in plan.base.tensors), default=0)
+        self._in_order = np.arange(min(longest, plan.base.chunk), dtype=np.uint32)
         kept.begin()
 
     def open(self, tensor: TensorPlan, index: int, base_id: str, size: int) -> Opened | None:
@@ -127,7 +133,7 @@ class KeepingMerger(Merger):
         chunk = self._kept.find(key)
         if chunk is not None:
             present = [tensor.terms[place] for place in chunk.present]
-            return Opened(present, chunk.sorted_base, chunk.z, chunk.order)
+            return Opened(present, chunk.base, chunk.z, self._in_order[: chunk.base.size])
         opened = super().open(tensor, index, base_id, size)
         if opened is not None:
             self._kept.keep(key, [tensor.terms.index(term) for term in opened.present], opened)

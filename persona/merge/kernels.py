@@ -399,7 +399,8 @@ def _close_lone(shift: Any, mono: Any, lone: Any, count: Any, n: int, result: An
 
 
 @_compiled
-def _scatter(result: Any, order: Any, n: int, out: Any) -> None:
+def scatter(result: Any, order: Any, n: int, out: Any) -> None:
+    """out[order[i]] = result[i] for n elements."""
     for i in range(n):
         out[order[i]] = result[i]
 
@@ -586,7 +587,7 @@ def merge_chunk(
                 acting[actors] = k
                 actors += 1
         if actors == 0:
-            _scatter(base_n, order_n, n, out)
+            scatter(base_n, order_n, n, out)
             continue
         if at_once and actors <= fused.MOST_TERMS:
             bad = _merge_at_once(
@@ -607,7 +608,7 @@ def merge_chunk(
                 result,
             )
             if np.uint32(np.uint32(bad | always) & _TOP) == np.uint32(0):
-                _scatter(result, order_n, n, out)
+                scatter(result, order_n, n, out)
                 continue
         bad = np.uint32(always | _open_base(half, shift, base_n, n, b, mono))
         for row in range(1, 5):
@@ -658,7 +659,7 @@ def merge_chunk(
                 )
                 result[i] = _down(word, shift)
                 not_finite += 1 if strange else 0
-        _scatter(result, order_n, n, out)
+        scatter(result, order_n, n, out)
     return not_finite
 
 
