@@ -1,41 +1,35 @@
-"""**kept chunks** — opened chunks that stay in memory from one merge to the next, so that only the arithmetic
+"""**kept rows** — decoded chunks that stay in memory from one merge to the next, so that only the arithmetic
 is left to do.
 
-A chunk is kept in the order of its elements, so that it needs no order of its own: with K vectors that change
-it (1 + K) n elements. It is known by the ids of what it was made from, so whoever names the same chunks again
-may have it, whatever the recipe. Where there is no room, a chunk that the current merge did not use makes
-place; one that it used stays, so that a model larger than the room still finds a part of itself.
+A row is a chunk of the base, or of a vector, in the order of its elements: n elements, whatever the recipe.
+It is known by the ids of what it was made from, so whoever names the same chunks again may have it: at
+another α, beside other vectors, in another revision. Where there is no room, a row that the current merge
+did not use makes place; one that it used stays, so that a model larger than the room still finds a part of
+itself.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from persona.codec.delta import exponent_order
 from persona.merge import cpu
 from persona.merge.chunks import Empty, Opened
 from persona.merge.cutoffs import Cutoffs
 from persona.merge.plan import Plan, TensorPlan
 from persona.merge.room import Room
 from persona.merge.stream import Merger
+from persona.objects.ids import NULL_ID
+from persona.objects.tensors import TensorSpec
 
 Key = tuple[str, ...]
 Value = TypeVar("Value")
-
-
-@dataclass
-class _Chunk:
-    """base: uint[n] and z: uint[K, n] of a chunk, in the order of its elements; `present`: which of the terms
-    of its key changed it.
-    """
-
-    present: list[int]
-    base: NDArray[Any]
-    z: NDArray[Any]
 
 
 @dataclass
@@ -97,18 +91,15 @@ class Shelf(Generic[Value]):
             self.nbytes -= nbytes
 
 
-class Kept(Shelf[_Chunk]):
-    """Opened chunks in the memory of the host."""
+class Kept(Shelf[NDArray[Any]]):
+    """Rows in the memory of the host."""
 
-    def keep(self, key: Key, present: list[int], opened: Opened) -> None:
-        """Copies an opened chunk, if there is room."""
-        rows = [opened.sorted_base, *opened.z[: len(present)]]
-        nbytes = len(rows) * opened.sorted_base.nbytes
-        if self.reserve(nbytes):
-            found = np.empty((len(rows), opened.order.size), opened.sorted_base.dtype)
-            for row, out in zip(rows, found, strict=True):
-                cpu.scatter(row[: out.size], opened.order, out)
-            self.put(key, _Chunk(present, found[0], found[1:]), nbytes)
+    def keep(self, key: Key, row: NDArray[Any], order: NDArray[np.uint32]) -> None:
+        """Copies a row that stands in exponent order, if there is room."""
+        if self.reserve(row.nbytes):
+            kept = np.empty_like(row)
+            cpu.scatter(row, order, kept)
+            self.put(key, kept, row.nbytes)
 
 
 class KeepingMerger(Merger):
@@ -124,17 +115,48 @@ class KeepingMerger(Merger):
         kept.begin()
 
     def open(self, tensor: TensorPlan, index: int, base_id: str, size: int) -> Opened | None:
-        """As `Merger.open`; the arrays are only read."""
-        if tensor.spec.name in self.elsewhere:
+        """As `Merger.open`, in the order of the elements where the base's row is kept; the base's array is
+        only read.
+        """
+        spec = tensor.spec
+        if spec.name in self.elsewhere:
             return super().open(tensor, index, base_id, size)
-        plan, spec = self.plan, tensor.spec
-        vectors = [plan.recipe.terms[term].vector for term in tensor.terms]
-        key = (spec.dtype, base_id, *(plan.tables[vector].chunk(spec.name, index) for vector in vectors))
-        chunk = self._kept.find(key)
-        if chunk is not None:
-            present = [tensor.terms[place] for place in chunk.present]
-            return Opened(present, chunk.base, chunk.z, self._in_order[: chunk.base.size])
+        keys = {
+            term: (spec.dtype, base_id, id)
+            for term in tensor.terms
+            if (id := self._delta(term, spec, index)) != NULL_ID
+        }
+        base = self._kept.find((spec.dtype, base_id))
+        if base is not None and keys:
+            return self._from_kept(tensor, index, base, keys)
         opened = super().open(tensor, index, base_id, size)
         if opened is not None:
-            self._kept.keep(key, [tensor.terms.index(term) for term in opened.present], opened)
+            self._kept.keep((spec.dtype, base_id), opened.sorted_base, opened.order)
+            for term, row in zip(opened.present, opened.z, strict=True):
+                self._kept.keep(keys[term], row[:size], opened.order)
         return opened
+
+    def _delta(self, term: int, spec: TensorSpec, index: int) -> str:
+        return self.plan.tables[self.plan.recipe.terms[term].vector].chunk(spec.name, index)
+
+    def _from_kept(
+        self, tensor: TensorPlan, index: int, base: NDArray[Any], keys: Mapping[int, Key]
+    ) -> Opened:
+        """A chunk whose base is kept; the vectors' rows that are not are decoded."""
+        spec, size = tensor.spec, base.size
+        space = self.workspaces.get(spec)
+        rows, order = space.rows(len(tensor.terms)), space.order[:size]
+        ordered = False
+        for place, (term, key) in enumerate(keys.items()):
+            row = rows[place, :size]
+            kept = self._kept.find(key)
+            if kept is not None:
+                row[:] = kept
+                continue
+            if not ordered:
+                exponent_order(base, spec.dtype, order, space.sorted_base[:size])
+                ordered = True
+            self.reader.delta(spec, self._delta(term, spec, index), key[1], index, space.other[:size])
+            self._kept.keep(key, space.other[:size], order)
+            cpu.scatter(space.other[:size], order, row)
+        return Opened(list(keys), base, rows[: len(keys)], self._in_order[:size])

@@ -1,4 +1,4 @@
-"""Opened chunks that are kept: within their room, and given back as they were."""
+"""Rows that are kept: within their room, and given back as they were."""
 
 from __future__ import annotations
 
@@ -6,35 +6,33 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persona.merge.chunks import Opened
 from persona.merge.kept import Kept
 
 SIZE = 8
-ONE = SIZE * (2 + 2)  # bytes of a chunk with one vector
+ONE = SIZE * 2  # bytes of a row
 
 
-def opened(seed: int) -> Opened:
-    """A chunk with one vector, in arrays that are longer and overwritten soon, as a workspace's are."""
+def ordered(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A row in another order than that of its elements, and that order."""
     random = np.random.default_rng(seed)
-    room = random.integers(0, 1 << 16, (3, SIZE + 4)).astype(np.uint16)
-    return Opened([0], room[0, :SIZE], room[1:2], random.permutation(SIZE).astype(np.uint32))
+    row = random.integers(0, 1 << 16, SIZE).astype(np.uint16)
+    return row, random.permutation(SIZE).astype(np.uint32)
 
 
 def holds(kept: Kept, seed: int) -> bool:
-    """Whether a chunk is kept; what is kept is what it was, in the order of its elements."""
-    found, expected = kept.find((str(seed),)), opened(seed)
+    """Whether a row is kept; what is kept is what it was, in the order of its elements."""
+    found, (row, order) = kept.find((str(seed),)), ordered(seed)
     if found is None:
         return False
-    assert np.array_equal(found.base[expected.order], expected.sorted_base)
-    assert np.array_equal(found.z[:, expected.order], expected.z[:, :SIZE])
+    assert np.array_equal(found[order], row)
     return True
 
 
 def keep(kept: Kept, seed: int) -> None:
-    chunk = opened(seed)
-    kept.keep((str(seed),), [0], chunk)
-    chunk.sorted_base[:] = chunk.z[:] = 0
-    chunk.order[:] = 0
+    row, order = ordered(seed)
+    kept.keep((str(seed),), row, order)
+    row[:] = 0  # as the next chunk in its workspace would
+    order[:] = 0
 
 
 @given(st.integers(0, 5 * ONE), st.lists(st.lists(st.integers(0, 9), max_size=12), max_size=6))
