@@ -20,6 +20,8 @@ DEVICE_MEMORY: Final = 1 * GIB
 """Bytes that the chunks of a merge may take on each GPU, unless told otherwise: four lanes of about 120 bf16
 vectors.
 """
+DEVICE_RESERVE: Final = 256 * MIB
+"""Bytes of each GPU that a live model's residents leave free at least, for what the model itself computes."""
 LIVE_CACHE: Final = 1536 * MIB
 """Bytes of decoded chunks that a live model keeps for its next change, unless told otherwise; as many on each
 GPU that it lies on.

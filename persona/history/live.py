@@ -317,6 +317,7 @@ class LiveModel:
 
         if changed:
             threads, progress = self._options.threads, self._options.progress
+            self._residents.check(plan, changed, slots)
             merger = merger_of(plan, changed, self._kept, threads=threads, progress=progress, slots=slots)
             self._target = target
             self._gate.shut = self._half_done_words()
@@ -368,8 +369,7 @@ def live(
     history: History, model: Any, rev: str | None, options: Options, is_closed: Callable[[], bool]
 ) -> LiveModel:
     """See `Repository.live`."""
-    if type(options.cache) is not int or options.cache < 0:
-        raise UsageError(f"cache is a number of bytes, not {options.cache!r:.60}")
+    options.check()
     kept = Kept(options.cache)
     revision, recipe = chosen(history, rev)
     filled: dict[str, tuple[str, Tensor]] = {}

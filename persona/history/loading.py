@@ -43,11 +43,20 @@ class Options:
     cache: int = 0
     device_memory: int | None = None
 
+    def check(self) -> None:
+        """Raises `UsageError` for a number of bytes that is none."""
+        if type(self.cache) is not int or self.cache < 0:
+            raise UsageError(f"cache is a number of bytes, not {self.cache!r:.60}")
+        memory = self.device_memory
+        if memory is not None and (type(memory) is not int or memory < 1):
+            raise UsageError(f"device_memory is a number of bytes above 0, not {memory!r:.60}")
+
 
 def load(history: History, rev: str | None, options: Options, more: Mapping[str, Any]) -> PreTrainedModel:
     """See `Repository.load`."""
     if more.get("trust_remote_code"):
         raise UsageError("trust_remote_code: persona runs no code that comes with a model")
+    options.check()
     _, recipe = chosen(history, rev)
     model, _ = built(history, rev, plan_of(history, recipe), options, more)
     return model

@@ -8,6 +8,7 @@ from what that stream has let go, not from what the model's own kernels may stil
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from persona.codec.elements import BF16, F32
 from persona.codec.native import tell_of_compilation
+from persona.errors import PersonaError
 from persona.merge.device import DeviceArray, DeviceFault, DeviceFull, Mixture, NoDevice
 from persona.merge.rules import MergeRules
 
@@ -50,13 +52,33 @@ def devices() -> tuple[CudaDevice, ...]:
         found = [(torch.cuda.get_device_capability(index), index) for index in range(count)]
     except RuntimeError as error:
         raise NoDevice(f"torch cannot use the GPU ({_first_line(error)})", there=True) from error
-    if usable := tuple(CudaDevice(index, cuda) for capability, index in found if capability >= OLDEST):
-        _watch(vars(cuda)["triton"])
-        return usable
-    (major, minor), _ = max(found)
-    raise NoDevice(
-        f"the GPU has compute capability {major}.{minor}, and {OLDEST[0]}.{OLDEST[1]} is needed", there=True
-    )
+    young = [CudaDevice(index, cuda) for capability, index in found if capability >= OLDEST]
+    if not young:
+        (major, minor), _ = max(found)
+        raise NoDevice(
+            f"the GPU has compute capability {major}.{minor}, and {OLDEST[0]}.{OLDEST[1]} is needed",
+            there=True,
+        )
+    _watch(vars(cuda)["triton"])
+    return _working(young)
+
+
+def _working(devices: list[CudaDevice]) -> tuple[CudaDevice, ...]:
+    """Those that launch a kernel, and those too full to say. Raises `NoDevice` where none is left."""
+    usable: list[CudaDevice] = []
+    failed: list[Exception] = []
+    for device in devices:
+        try:
+            device.try_out()
+        except DeviceFull:
+            usable.append(device)
+        except Exception as error:
+            failed.append(error)
+        else:
+            usable.append(device)
+    if not usable:
+        raise NoDevice(f"no kernel runs on the GPU: {_first_line(failed[0])}", there=True) from failed[0]
+    return tuple(usable)
 
 
 @cache
@@ -76,19 +98,28 @@ def _watch(triton: Any) -> None:
     compilation.listener = listen
 
 
+def settle(where: torch.device) -> None:
+    """Waits for all that anybody queued on a GPU, whether it can merge or not; on the CPU nothing waits."""
+    if where.type == "cuda":
+        with _told():
+            torch.cuda.synchronize(where)
+
+
 @contextmanager
-def _told() -> Iterator[None]:
-    """What torch raises of a device, in a sentence."""
+def _told(kind: type[Exception] = RuntimeError) -> Iterator[None]:
+    """What torch raises of a device, in a sentence; and of other kinds what triton raises."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise DeviceFull("the GPU has no room for what the merge needs there") from error
-    except RuntimeError as error:
+    except kind as error:
+        if isinstance(error, PersonaError):
+            raise
         raise DeviceFault(f"the GPU failed: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:200]
+    return str(error).strip().partition("\n")[0][:200] or type(error).__name__
 
 
 class CudaDevice:
@@ -102,6 +133,10 @@ class CudaDevice:
         self.kernels = kernels
         self.launching = threading.Lock()
         """Held while a kernel is launched, which compiles it when it is first met, once."""
+        self._queues: list[tuple[Any, Any]] = []
+        """Torch's streams that are free, with an event each. Torch keeps the memory of an array that was let
+        go for arrays of the same stream, so few streams keep little.
+        """
 
     def free(self) -> int:
         """Bytes of its memory that nobody has taken, those that torch keeps for its next arrays included."""
@@ -120,13 +155,29 @@ class CudaDevice:
         return found
 
     def stream(self) -> CudaStream:
-        """A stream of torch's."""
-        with _told():
-            return CudaStream(
-                self,
-                torch.cuda.Stream(self.where),  # type: ignore[no-untyped-call]
-                torch.cuda.Event(blocking=True),  # type: ignore[no-untyped-call]
-            )
+        """A stream of torch's, one that was let go if there is one."""
+        try:
+            queue = self._queues.pop()
+        except IndexError:
+            with _told():
+                queue = self._queue()
+        made = CudaStream(self, *queue)
+        weakref.finalize(made, self._queues.append, queue).atexit = False
+        return made
+
+    def _queue(self) -> tuple[Any, Any]:
+        stream = torch.cuda.Stream(self.where)  # type: ignore[no-untyped-call]
+        return stream, torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+
+    def try_out(self) -> None:
+        """Launches a kernel over one element, which needs all that others need. Raises what it raises."""
+        stream = self.stream()
+        source, order = stream.array(1, np.uint16), stream.array(1, np.uint32)
+        target = stream.array(1, np.uint16)
+        stream.clear(source)
+        stream.clear(order)
+        stream.scatter(source, order, target)
+        stream.synchronize()
 
     def view(self, part: DeviceArray, dtype: Any) -> DeviceArray:
         """See `Device.view`."""
@@ -143,8 +194,7 @@ class CudaDevice:
 
     def settle(self) -> None:
         """See `Device.settle`."""
-        with _told():
-            torch.cuda.synchronize(self.where)
+        settle(self.where)
 
 
 class CudaStream:
@@ -159,8 +209,8 @@ class CudaStream:
         self._nothing: tuple[Mixture, Any, DeviceArray] | None = None
 
     @contextmanager
-    def _current(self) -> Iterator[None]:
-        with _told(), torch.cuda.stream(self._stream), torch.inference_mode():
+    def _current(self, kind: type[Exception] = RuntimeError) -> Iterator[None]:
+        with _told(kind), torch.cuda.stream(self._stream), torch.inference_mode():
             yield
 
     def array(self, shape: tuple[int, ...] | int, dtype: Any) -> DeviceArray:
@@ -205,7 +255,7 @@ class CudaStream:
         not_finite: DeviceArray,
     ) -> None:
         """See `Stream.merge`."""
-        with self._device.launching, self._current():
+        with self._device.launching, self._current(Exception):
             self._device.kernels.merge_chunk(
                 base, z, order, out, terms, mixture.rules, mixture.dtype, not_finite, mixture.majority
             )

@@ -42,10 +42,12 @@ class _Held(Generic[Value]):
 
 
 class Shelf(Generic[Value]):
-    """Values by what they were made from, `limit` bytes of them at most. Thread-safe."""
+    """Values by what they were made from, `limit` bytes of them at most, `room` of them in this merge.
+    Thread-safe.
+    """
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
+        self.limit = self.room = limit
         self.nbytes = 0
         self._held: dict[Key, _Held[Value]] = {}  # those used last come last
         self._merge = 0
@@ -55,6 +57,12 @@ class Shelf(Generic[Value]):
         """A merge begins: what the one before used may make place."""
         with self._lock:
             self._merge += 1
+            self.room = self.limit
+
+    def leave(self, nbytes: int) -> None:
+        """This merge may add so many bytes at most to those that are held."""
+        with self._lock:
+            self.room = min(self.room, self.nbytes + nbytes)
 
     def find(self, key: Key) -> Value | None:
         """A value that is kept."""
@@ -69,7 +77,7 @@ class Shelf(Generic[Value]):
     def reserve(self, nbytes: int) -> bool:
         """Whether there is room for so many bytes more; then they count, until `put` or `refund`."""
         with self._lock:
-            while self.nbytes + nbytes > self.limit:
+            while self.nbytes + nbytes > self.room:
                 oldest = next(iter(self._held), None)
                 if oldest is None or self._held[oldest].used == self._merge:
                     return False

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from persona.errors import UsageError
 from persona.limits import DEVICE_MEMORY, MIB
 from persona.merge.chunks import Opened
-from persona.merge.device import Device, DeviceArray, DeviceFull, DeviceTerms, Mixture
+from persona.merge.device import Device, DeviceArray, DeviceFault, DeviceFull, DeviceTerms, Mixture
 from persona.merge.plan import Plan, TensorPlan
 
 MOST_LANES: Final = 4
@@ -56,6 +56,14 @@ class Need:
     whole: int
     least: int
 
+    def check(self, memory: int | None) -> None:
+        """Raises `UsageError` for bytes of a device in which not even slices fit."""
+        if memory is not None and memory < self.least:
+            raise UsageError(
+                f"this recipe's chunks need {-(-self.least // MIB)} MiB on the GPU at least; give"
+                " --device-memory that much or more, in Python device_memory"
+            )
+
     @classmethod
     def of(cls, plan: Plan, tensors: Iterable[TensorPlan]) -> Need:
         """What merging these tensors of a plan takes."""
@@ -83,6 +91,8 @@ class Lane:
         self.nbytes = nbytes
         self.stream = device.stream()
         self.counter = self.stream.array(1, np.int64)
+        self.held: list[DeviceTerms] = []
+        """What operations in the stream may read, and only the lane holds."""
         self._memory = self.stream.array(nbytes, np.uint8)
         self._count = device.host(1, np.int64)
 
@@ -133,13 +143,8 @@ class _Side:
         self.need = need
         self.idle: list[Lane] = []
         self.made = 0
+        need.check(memory)
         budget = max(need.least, min(DEVICE_MEMORY, device.free() // 2)) if memory is None else memory
-        if budget < need.least:
-            needed = -(-need.least // MIB)
-            raise UsageError(
-                f"this recipe's chunks need {needed} MiB on the GPU at least; give --device-memory that much"
-                " or more"
-            )
         self.nbytes = min(need.whole, budget)
         self.limit = min(MOST_LANES, budget // max(1, self.nbytes))
         self._terms: dict[tuple[bytes, ...], DeviceTerms] = {}
@@ -155,6 +160,11 @@ class _Side:
                     return None
                 self.nbytes = max(self.need.least, self.nbytes // 2)
                 self.limit = 1
+            except DeviceFault:
+                if not self.made:
+                    raise
+                self.limit = self.made
+                return None
             else:
                 self.made += 1
                 return lane
@@ -180,23 +190,35 @@ class Lanes:
         """`memory`: bytes that lanes may take on each device; by default half of what is free there, and
         `DEVICE_MEMORY` at most.
 
-        Raises `UsageError` for a memory in which not even slices fit, `DeviceFull` where no device has room
-        for a lane.
+        A device that fails is left out like one that is full. Raises `UsageError` for a memory in which not
+        even slices fit, `DeviceFault` where none is left and one failed, `DeviceFull` where none has room.
         """
         self._condition = threading.Condition()
         self._sides = []
+        failed: DeviceFault | None = None
         for device in devices:
-            side = _Side(device, need, memory)
-            lane = side.make()
+            try:
+                side = _Side(device, need, memory)
+                lane = side.make()
+            except DeviceFault as error:
+                failed = failed or error
+                continue
             if lane is not None:
                 side.idle.append(lane)
                 self._sides.append(side)
+        if not self._sides and failed:
+            raise failed
         if not self._sides:
             free = max((device.free() for device in devices), default=0)
             raise DeviceFull(
                 f"the GPU has {free // MIB} MiB free, and this recipe's chunks need"
                 f" {-(-need.least // MIB)} MiB there at least"
             )
+
+    @property
+    def nbytes(self) -> int:
+        """What all lanes take that may be made."""
+        return sum(side.limit * side.nbytes for side in self._sides)
 
     @property
     def devices(self) -> list[Device]:
@@ -210,14 +232,20 @@ class Lanes:
     @contextmanager
     def lane(self) -> Iterator[tuple[Lane, Callable[[Mixture], DeviceTerms]]]:
         """A lane of the device that has most to spare, and what gives a mixture's numbers there; waits until
-        one is free. Nothing that was queued on it is left when it is given back.
+        one is free. Nothing that was queued on it is left when it is given back, and numbers stay until then.
         """
         side, lane = self._take()
+
+        def terms_of(mixture: Mixture) -> DeviceTerms:
+            lane.held.append(side.terms(mixture))
+            return lane.held[-1]
+
         try:
             try:
-                yield lane, side.terms
+                yield lane, terms_of
             finally:
                 lane.stream.synchronize()
+                lane.held.clear()
         finally:
             with self._condition:
                 side.idle.append(lane)

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from persona.errors import InvalidInput
 from persona.merge.chunks import UINT
+from persona.merge.cuda_device import settle
 from persona.merge.cutoffs import cutoffs
 from persona.merge.device import Device, DeviceArray, NoDevice
 from persona.merge.kept import KeepingMerger, Kept
@@ -80,6 +81,19 @@ def device_of(tensor: Tensor) -> Device | None:
     return next((device for device in devices if device.where == tensor.device), None)
 
 
+def why_not(where: torch.device) -> str | None:
+    """Why the GPU that a tensor lies on cannot merge; None where it can, and for the CPU."""
+    if where.type != "cuda":
+        return None
+    try:
+        devices: tuple[Any, ...] = cuda_devices()
+    except NoDevice as error:
+        return str(error)
+    if any(device.where == where for device in devices):
+        return None
+    return f"the GPU {where} is too old, or runs no kernel"
+
+
 class Slot:
     """One tensor of a model that holds what `spec` says: same shape, same dtype."""
 
@@ -94,6 +108,11 @@ class Slot:
         if bits.is_contiguous() and bits.device.type == "cpu" and bits.data_ptr() % spec.unit == 0:
             self._direct = self._bits.numpy().view(UINT[spec.unit] if spec.merged else np.uint8)
         self.device = device_of(tensor) if spec.merged and bits.is_contiguous() else None
+
+    @property
+    def where(self) -> torch.device:
+        """Where the tensor lies, by torch."""
+        return self._tensor.device
 
     def onto(self, start: int, stop: int) -> DeviceArray:
         """Storage elements [start, stop) on the slot's device, to be written: uint16 or uint32."""
@@ -130,6 +149,7 @@ class Slot:
         if self._staged is not None:
             with torch.inference_mode():
                 self._bits.copy_(self._staged.view(self._bits.shape))
+            settle(self.where)
             self._staged = None
         if not self._tensor.is_inference():
             torch.autograd.graph.increment_version(self._tensor)
@@ -248,12 +268,18 @@ class Filler:
     ) -> Generator[tuple[TensorPlan, Stamp], None, None]:
         """Computes these tensors, for which `merger_of` made the merger; gives each one, with its stamp, as
         soon as it is whole. `residents`: what is kept on the devices of the slots from one run to the next;
-        `tell` is told in a sentence where a device cannot be used.
+        `tell` is told in a sentence where a device cannot be used. All that was queued on the tensors' GPUs
+        is waited for, since what reads them may be on any stream.
 
         `not_finite(spec, count)` is told of tensors with elements that are not finite; without it they end
         the run with `InvalidInput`. The tensors that were not given hold anything then.
         """
         self._settle()
+        for where in {slots[tensor.spec.name].where for tensor in tensors}:
+            settle(where)
+        for where in {slots[tensor.spec.name].where for tensor in tensors if tensor.way == "merge"}:
+            if why := why_not(where):
+                tell(f"computed on the CPU: {why}")
         plan, run = merger.plan, self._run
         total = sum(tensor.spec.nbytes for tensor in tensors)
         done = bad = 0

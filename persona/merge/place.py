@@ -24,7 +24,7 @@ _DRIVER: Final = "libcuda.so.1"
 _NO_DEVICE: Final = 100
 """CUDA_ERROR_NO_DEVICE"""
 
-_found: list[tuple[Device, ...]] = []
+_found: list[tuple[Device, ...] | NoDevice] = []
 
 
 @dataclass(frozen=True)
@@ -100,15 +100,21 @@ def _with_remedy(error: SystemFault) -> SystemFault:
 
 
 def cuda_devices() -> tuple[Device, ...]:
-    """The GPUs that this process can use. Raises `NoDevice`."""
+    """The GPUs that this process can use, tried once. Raises `NoDevice`."""
     if not _found:
         ask_driver()
         try:
             from persona.merge import cuda_device
         except (ImportError, OSError) as error:
             raise NoDevice(f"torch cannot be imported ({error})", there=True) from error
-        _found.append(cuda_device.devices())
-    return _found[0]
+        try:
+            _found.append(cuda_device.devices())
+        except NoDevice as error:
+            _found.append(error)
+    found = _found[0]
+    if isinstance(found, NoDevice):
+        raise NoDevice(str(found), there=found.there) from found
+    return found
 
 
 def ask_driver(name: str = _DRIVER) -> int:

@@ -3,7 +3,8 @@ base's elements and a row of ulp deltas for each vector, in the order of the ele
 kernel, from there into the tensor's own memory, and nothing crosses the bus.
 
 A tensor of n elements with K vectors takes (1 + K)·n elements. What has no room is streamed through lanes
-each time. Invariant: a resident that can be found is whole.
+each time; a part of the device stays free, for the lanes and for what the model itself computes. Invariant:
+a resident that can be found is whole.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol
 
+from persona.limits import DEVICE_RESERVE
 from persona.merge.chunks import UINT, Opened
-from persona.merge.device import Device, DeviceArray, DeviceFull, Mixture
+from persona.merge.device import Device, DeviceArray, DeviceFault, DeviceFull, Mixture
 from persona.merge.kept import Key, Shelf
 from persona.merge.lanes import Lane, Lanes, Need
-from persona.merge.plan import TensorPlan
+from persona.merge.plan import Plan, TensorPlan
 from persona.merge.stream import Merger
 from persona.objects.tensors import chunk_span
 
@@ -66,27 +68,50 @@ class Residents:
         tell: Callable[[str], None] = lambda _: None,
     ) -> Landing:
         """A merge of these tensors begins, once all that was queued on their devices is done. `tell` is told
-        of a device that has no room even for lanes: then its tensors are computed on the CPU.
+        of a device that has no room even for lanes, or fails at them: then its tensors are computed on the
+        CPU.
         """
-        placed: dict[Device, list[TensorPlan]] = {}
-        for tensor in tensors:
-            device = seats[tensor.spec.name].device
-            if device is not None:
-                placed.setdefault(device, []).append(tensor)
+        lying = {seat.device for seat in seats.values()}
+        for device in [device for device in self._shelves if device not in lying]:
+            del self._shelves[device]
         sides: dict[str, _Side] = {}
-        for device, here in placed.items():
-            device.settle()
-            merged = [tensor for tensor in here if tensor.way == "merge" and tensor.spec.units]
-            if not merged:
-                continue
-            shelf = self._shelves.setdefault(device, Shelf(self._limit))
-            try:
-                side = _Side(merger, device, shelf, merged, self._memory)
-            except DeviceFull as error:
-                tell(f"computed on the CPU: {error}")
-                continue
-            sides.update((tensor.spec.name, side) for tensor in merged)
-        return Landing(merger, sides, seats)
+        try:
+            for device, here in _placed(tensors, seats).items():
+                device.settle()
+                merged = _merged(here)
+                if not merged:
+                    continue
+                shelf = self._shelves.setdefault(device, Shelf(self._limit))
+                try:
+                    side = _Side(merger, device, shelf, merged, self._memory)
+                except (DeviceFull, DeviceFault) as error:
+                    tell(f"computed on the CPU: {error}")
+                    continue
+                sides.update((tensor.spec.name, side) for tensor in merged)
+            return Landing(merger, sides, seats)
+        except BaseException:
+            for side in sides.values():
+                side.close()
+            raise
+
+    def check(self, plan: Plan, tensors: Iterable[TensorPlan], seats: Mapping[str, Seat]) -> None:
+        """Raises `UsageError` where lanes for these tensors of a plan do not fit into `memory`."""
+        for here in _placed(tensors, seats).values():
+            Need.of(plan, _merged(here)).check(self._memory)
+
+
+def _placed(tensors: Iterable[TensorPlan], seats: Mapping[str, Seat]) -> dict[Device, list[TensorPlan]]:
+    """Tensors by the devices that they lie on."""
+    placed: dict[Device, list[TensorPlan]] = {}
+    for tensor in tensors:
+        device = seats[tensor.spec.name].device
+        if device is not None:
+            placed.setdefault(device, []).append(tensor)
+    return placed
+
+
+def _merged(tensors: Iterable[TensorPlan]) -> list[TensorPlan]:
+    return [tensor for tensor in tensors if tensor.way == "merge" and tensor.spec.units]
 
 
 class Landing:
@@ -150,8 +175,14 @@ class _Side:
                 self.found[tensor.spec.name] = resident
         missing = [tensor for tensor in tensors if tensor.spec.name not in self.found]
         self._lanes = Lanes([device], Need.of(merger.plan, missing), memory)
-        for tensor in missing:
-            self._make(tensor)
+        try:
+            if missing:
+                shelf.leave(max(0, device.free() - max(DEVICE_RESERVE, self._lanes.nbytes)))
+            for tensor in missing:
+                self._make(tensor)
+        except BaseException:
+            self.close()
+            raise
 
     def _key(self, tensor: TensorPlan) -> Key:
         """The base's digest and the tensor's name decide its elements, with a vector's id its row."""
@@ -179,9 +210,11 @@ class _Side:
             with self._lanes.lane() as (lane, _):
                 base = lane.stream.array(length, uint)[: spec.units]
                 z = lane.stream.array((rows, length), uint)[:, : spec.units]
-        except DeviceFull:
+        except BaseException as error:
             self._shelf.refund(nbytes)
-            self._shelf.limit = self._shelf.nbytes  # there is no more, whatever the limit was
+            if not isinstance(error, DeviceFull):
+                raise
+            self._shelf.leave(0)
             return
         self._loading[spec.name] = _Loading(self._key(tensor), Resident(base, z), nbytes)
 
@@ -225,8 +258,9 @@ class _Side:
             else:
                 self._scatter(lane, parts, self._terms(tensor), base, z)
             mixture = self._mixture(tensor)
+            terms = terms_of(mixture)
             lane.stream.clear(lane.counter)
-            lane.stream.merge(base, z, None, out, terms_of(mixture), mixture, lane.counter)
+            lane.stream.merge(base, z, None, out, terms, mixture, lane.counter)
             return lane.counted()
 
     def _scatter(

@@ -1,7 +1,8 @@
 """A device without a GPU that is late: what its streams are asked for runs when they are waited for, or at
 any time before, in memory of its own that holds garbage and runs out.
 
-So a missing wait, memory that is used again too early, or a copy that was forgotten shows as wrong bits.
+So a missing wait, memory that is used again too early, or a copy that was forgotten shows as wrong bits, and
+memory that was let go before it was read as an error: what waits in a stream does not hold it.
 """
 
 from __future__ import annotations
@@ -88,7 +89,9 @@ class LateDevice:
     def terms(self, mixture: Mixture) -> Any:
         votes = np.count_nonzero(~mixture.add)
         assert not mixture.add[:votes].any(), "terms that add come after those that vote"
-        return self.take(8 * mixture.alpha.size), mixture.alpha.copy()
+        numbers = self.take(8 * mixture.alpha.size).view(np.float32)
+        numbers[: mixture.alpha.size] = mixture.alpha
+        return numbers
 
     def settle(self) -> None:
         self.settled += 1
@@ -145,19 +148,26 @@ class LateStream:
     def load(self, source: Array, target: Array) -> None:
         check_copy(source, target)
         self.device.count_copy(source.nbytes)
-        self._later(lambda: np.copyto(target, source))
+        self._copy(source, target)
 
     def store(self, source: Array, target: Array) -> None:
         check_copy(source, target)
         self.device.count_copy(source.nbytes)
-        self._later(lambda: np.copyto(target, source))
+        self._copy(source, target)
+
+    def _copy(self, source: Array, target: Array) -> None:
+        to, of = lent(target), lent(source)
+        self._later(lambda: np.copyto(to(), of()))
 
     def clear(self, target: Array) -> None:
-        self._later(lambda: target.fill(0))
+        there = lent(target)
+        self._later(lambda: there().fill(0))
 
     def scatter(self, source: Array, order: Array, target: Array) -> None:
+        to, at, of = lent(target), lent(order), lent(source)
+
         def run() -> None:
-            target[order] = source
+            to()[at()] = of()
 
         self._later(run)
 
@@ -172,11 +182,14 @@ class LateStream:
         not_finite: Array,
     ) -> None:
         assert z.shape[0] == mixture.alpha.size
-        assert np.array_equal(terms[1], mixture.alpha)
         self.device.count_merge()
+        given = [lent(array) for array in (base, z, out, not_finite, terms)]
+        at = None if order is None else lent(order)
 
         def run() -> None:
-            not_finite[0] += self.device.kernel(base, z, order, out, mixture)
+            base, z, out, not_finite, numbers = (array() for array in given)
+            assert np.array_equal(numbers[: mixture.alpha.size], mixture.alpha)
+            not_finite[0] += self.device.kernel(base, z, at and at(), out, mixture)
 
         self._later(run)
 
@@ -199,6 +212,24 @@ def check_copy(source: Array, target: Array) -> None:
     assert source.shape == target.shape
     assert source.flags.c_contiguous
     assert target.flags.c_contiguous
+
+
+def lent(array: Array) -> Callable[[], Array]:
+    """Gives an array again, as long as somebody else holds its memory."""
+    owner = array
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    if not owner.flags.owndata:  # a tensor's
+        return lambda: array
+    start = array.__array_interface__["data"][0] - owner.__array_interface__["data"][0]
+    shape, dtype, steps, held = array.shape, array.dtype, array.strides, weakref.ref(owner)
+
+    def again() -> Array:
+        memory = held()
+        assert memory is not None, "memory was let go before what was queued had read it"
+        return np.ndarray(shape, dtype, memory, start, steps)  # type: ignore[call-overload,no-any-return]
+
+    return again
 
 
 def garbage(shape: tuple[int, ...] | int, dtype: Any) -> Array:

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from types import ModuleType
+from subprocess import CalledProcessError
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from persona.merge import cuda_device, place
-from persona.merge.cuda_device import CudaDevice, CudaStream
+from persona.merge.cuda_device import CudaDevice
 from persona.merge.device import DeviceFault, DeviceFull, NoDevice
 from persona.merge.lanes import Need
 from tests.merge.cuda_kernels import load, source
@@ -39,8 +40,8 @@ class Hosted(CudaDevice):
         super().__init__(0, kernels)
         self.where = torch.device("cpu")
 
-    def stream(self) -> CudaStream:
-        return CudaStream(self, Ready(), Ready())
+    def _queue(self) -> tuple[Any, Any]:
+        return Ready(), Ready()
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +129,40 @@ def test_what_torch_says_of_a_device_is_said_in_a_sentence() -> None:
         cuda_device._told(),
     ):
         raise RuntimeError("CUDA error: broken\nCompile with TORCH_USE_CUDA_DSA")
+
+
+def test_a_kernel_is_tried(device: Any) -> None:
+    device.try_out()
+
+
+@pytest.mark.parametrize("error", [AssertionError(), CalledProcessError(1, ["gcc"]), ValueError("no")])
+def test_whatever_a_kernel_raises_is_a_fault_of_the_device(
+    kernels: ModuleType, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    broken = Hosted(SimpleNamespace(Terms=kernels.Terms, merge_chunk=fail))  # type: ignore[arg-type]
+    with pytest.raises(DeviceFault, match=r"^the GPU failed: .+"):
+        broken.try_out()
+
+
+def test_streams_that_were_let_go_are_used_again(device: Any) -> None:
+    one, two = device.stream(), device.stream()
+    queues = [one._stream, two._stream]
+    assert queues[0] is not queues[1]
+    del one, two
+    again = [device.stream() for _ in range(2)]
+    assert {id(stream._stream) for stream in again} == {id(queue) for queue in queues}
+
+
+def test_what_is_waited_for_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    for where in (torch.device("cpu"), torch.device("cuda", 3)):
+        cuda_device.settle(where)
+    assert waited == [torch.device("cuda", 3)]
 
 
 def test_more_than_a_gpu_has_is_refused() -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -211,6 +211,21 @@ def test_a_device_that_fails_before_anything_is_written_leaves_it_to_the_cpu(mix
         run(plan, model, place=There("cuda", None, (Broken(),)))
 
 
+def test_a_device_that_fails_is_left_out_where_another_works(mixed: Any) -> None:
+    plan, model, want = mixed
+
+    class Broken(LateDevice):
+        def free(self) -> int:
+            raise DeviceFault("the GPU failed: it is broken")
+
+    other = LateDevice()
+    found, made = run(plan, model, place=There("cuda", None, (Broken(), other)))
+    assert (found, made.device, made.remarks) == (want[0], "cuda", [])
+    assert other.merges > 0
+    with pytest.raises(SystemFault, match="it is broken; use --device cpu"):
+        run(plan, model, place=There("cuda", None, (Broken(), LateDevice(10))))
+
+
 def test_a_device_that_is_full_is_left_out_where_another_has_room(mixed: Any) -> None:
     plan, model, want = mixed
     full, other = LateDevice(100), LateDevice()
@@ -318,3 +333,18 @@ def test_the_kernel_for_gpus_in_the_lanes_gives_the_same_bits(mixed: Any) -> Non
     with np.errstate(all="ignore"):
         found, _ = run(plan, model, threads=1, place=There("cuda", needs(plan).least, (device,)))
     assert found == want[0]
+
+
+def test_numbers_stay_until_the_lane_was_waited_for(mixed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes_module, "_TERMS", 1)
+    plan, model, want = mixed
+    made = merger(plan, LateDevice())
+    first = made.mixture(plan.tensors[0], [2, 4])
+    mixtures = [replace(first, alpha=first.alpha * np.float32(times)) for times in (1, 2, 3)]
+    with lanes_of(made).lane() as (lane, terms_of):
+        base, z = lane.stream.array(CHUNK, np.uint16), lane.stream.array((2, CHUNK), np.uint16)
+        out = lane.out(CHUNK, np.uint16)
+        for mixture in mixtures:
+            lane.stream.merge(base, z, None, out, terms_of(mixture), mixture, lane.counter)
+        lane.counted()
+    assert run(plan, model, threads=4, place=There("cuda", None, (LateDevice(),)))[0] == want[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from subprocess import CalledProcessError
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,8 +13,8 @@ import torch
 
 from persona.codec.native import watch_compilation
 from persona.errors import SystemFault, UsageError
-from persona.merge import cuda_device, place
-from persona.merge.device import NoDevice
+from persona.merge import cuda_device, live, place
+from persona.merge.device import DeviceFull, NoDevice
 from persona.merge.place import Place
 from tests.merge.late import LateDevice
 
@@ -96,12 +97,13 @@ def test_a_torch_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatc
 @pytest.fixture
 def with_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """A torch that says that it has one GPU; what it says of it may be changed."""
-    says: dict[str, Any] = {"available": True, "capability": (9, 0)}
+    says: dict[str, Any] = {"available": True, "capability": (9, 0), "tries": [lambda: None]}
     install(monkeypatch)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: says["available"])
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: says["capability"])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(says["tries"]))
+    monkeypatch.setattr(cuda_device.CudaDevice, "try_out", lambda device: says["tries"][device.where.index]())
     return says  # type: ignore[return-value]
 
 
@@ -131,6 +133,56 @@ def test_a_gpu_that_cannot_be_asked_is_named(
 
     monkeypatch.setattr(torch.cuda, "get_device_capability", refuse)
     assert str(refusal()) == "torch cannot use the GPU (CUDA error: devices unavailable)"
+
+
+def fails(*errors: Exception | None) -> list[Any]:
+    """What trying GPUs comes to, one after another."""
+
+    def trial(error: Exception | None) -> Any:
+        def run() -> None:
+            if error is not None:
+                raise error
+
+        return run
+
+    return [trial(error) for error in errors]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (RuntimeError("Failed to find C compiler.\nPlease specify"), "Failed to find C compiler."),
+        (CalledProcessError(1, ["gcc"]), r"Command '\['gcc'\]' returned non-zero exit status 1."),
+        (AssertionError(), "AssertionError"),
+    ],
+)
+def test_a_gpu_on_which_no_kernel_runs_is_none_and_tried_once(
+    with_cuda: dict[str, Any], error: Exception, line: str
+) -> None:
+    with_cuda["tries"] = fails(error)
+    with pytest.raises(NoDevice, match=f"^no kernel runs on the GPU: {line}$"):
+        place.cuda_devices()
+    with_cuda["tries"] = fails(KeyError("tried again"))
+    assert refusal().there
+    assert "tried again" not in str(refusal())
+    said: list[str] = []
+    assert Place("auto").devices(said.append) == ()
+    assert [line.startswith("computed on the CPU: no kernel runs on the GPU: ") for line in said] == [True]
+
+
+def test_gpus_that_launch_and_those_too_full_to_say_are_left(with_cuda: dict[str, Any]) -> None:
+    with_cuda["tries"] = fails(RuntimeError("broken"), None, DeviceFull("full"))
+    assert [device.where.index for device in place.cuda_devices()] == [1, 2]  # type: ignore[attr-defined]
+
+
+def test_why_a_tensor_is_not_merged_where_it_lies(with_cuda: dict[str, Any]) -> None:
+    with_cuda["tries"] = fails(None, RuntimeError("broken"))
+    assert live.why_not(torch.device("cpu")) is None
+    assert live.why_not(torch.device("cuda", 0)) is None
+    assert live.why_not(torch.device("cuda", 1)) == "the GPU cuda:1 is too old, or runs no kernel"
+    place._found.clear()
+    with_cuda["available"] = False
+    assert live.why_not(torch.device("cuda", 0)) == str(refusal())
 
 
 def test_a_gpu_is_found_once(with_cuda: dict[str, Any]) -> None:

@@ -7,17 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from persona.errors import SystemFault
-from persona.merge import lanes, live, room
+from persona.merge import lanes, live, resident, room
+from persona.merge.device import DeviceFault
 from persona.merge.kept import Kept
 from persona.merge.live import Filler, Slot, merger_of, new_slots
 from persona.merge.plan import Plan
 from persona.merge.resident import Residents
 from persona.objects.recipe import Term
 from persona.objects.rules import Rules
+from persona.objects.tensors import TensorSpec
 from tests.merge.late import LateDevice
 from tests.merge.models import Model, Sandbox, run
 from tests.merge.test_kernel_equals_reference import elements
@@ -201,3 +204,126 @@ def test_every_device_is_waited_for_before_anything_is_written(models: Models) -
     device.settle = settle  # type: ignore[method-assign]
     board.fill(models.plan(("0.5",) * VECTORS))
     assert device.settled == 1
+
+
+def test_numbers_that_made_place_for_others_are_still_there_for_the_kernel(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "_TERMS", 1)
+    for limit in (0, PLENTY):
+        board = Board(models.model, LateDevice(), limit)
+        for alphas in (("0.8", "-0.5", "1.5", "0.25"), ("0.3", "2", "-1", "0.7")):
+            plan = models.plan(alphas)
+            board.fill(plan)
+            assert board.holds() == models.bytes_of(plan)
+
+
+@pytest.mark.parametrize("error", [DeviceFault("broken"), KeyboardInterrupt()])
+def test_what_was_reserved_is_given_back_where_a_merge_does_not_begin(
+    models: Models, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    device = LateDevice()
+    board = Board(models.model, device, PLENTY)
+    take, plan = device.take, models.plan(("0.5",) * VECTORS)
+
+    def fail(nbytes: int) -> Any:
+        if device.allocations == 5:  # those of a lane, a tensor's, and the next one's base
+            raise error
+        return take(nbytes)
+
+    monkeypatch.setattr(device, "take", fail)
+    if isinstance(error, DeviceFault):
+        board.fill(plan, tell=lambda line: None)
+        assert board.holds() == models.bytes_of(plan)
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            board.fill(plan)
+    assert device.allocations == 5
+    assert board.residents._shelves[device].nbytes == 0
+
+
+def test_where_a_second_device_fails_the_first_gives_back_what_it_reserved(models: Models) -> None:
+    device, broken = LateDevice(), LateDevice()
+    board = Board(models.model, device, PLENTY)
+    plan = models.plan(("0.5",) * VECTORS)
+    board.tensors, board.slots = new_slots(plan.base.tensors)
+    for name, slot in board.slots.items():
+        slot.device = device if name < "c" else broken
+
+    def fail() -> None:
+        raise DeviceFault("broken")
+
+    broken.settle = fail  # type: ignore[method-assign]
+    with pytest.raises(DeviceFault):
+        board.fill(plan)
+    assert device.allocations > 2
+    assert board.residents._shelves[device].nbytes == 0
+
+
+def test_a_device_that_is_full_for_once_holds_all_the_next_time(models: Models) -> None:
+    device = LateDevice(full_at=[4])
+    board = Board(models.model, device, PLENTY)
+    board.fill(models.plan(("0.5",) * VECTORS))
+    shelf = board.residents._shelves[device]
+    part = shelf.nbytes
+    board.fill(models.plan(("0.75",) * VECTORS))
+    assert 0 < part < shelf.nbytes
+
+
+def test_a_part_of_a_device_stays_free(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = models.plan(("0.5",) * VECTORS)
+    for reserve in (0, 1 << 15):
+        monkeypatch.setattr(resident, "DEVICE_RESERVE", reserve)
+        device = LateDevice(36_000)
+        board = Board(models.model, device, PLENTY)
+        board.residents = Residents(PLENTY, 4200)
+        board.fill(plan)
+        assert board.holds() == models.bytes_of(plan)
+        assert device.most <= 36_000 - reserve + 4200
+        assert (device.taken > 0) == (not reserve)
+
+
+def test_residents_go_with_the_tensors_that_left_their_device(models: Models) -> None:
+    device = LateDevice()
+    board = Board(models.model, device, PLENTY)
+    board.fill(models.plan(("0.5",) * VECTORS))
+    assert device.taken > 0
+    for slot in board.slots.values():
+        slot.device = None
+    board.fill(models.plan(("0.75",) * VECTORS))
+    assert device.taken == 0
+
+
+def test_what_the_host_writes_waits_for_what_the_model_queued(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = Board(models.model, LateDevice(), 0)
+    plan = models.plan(("0.5",) * VECTORS)
+    _, board.slots = new_slots(plan.base.tensors)
+    waited: list[tuple[Any, dict[str, bytes]]] = []
+    monkeypatch.setattr(live, "settle", lambda where: waited.append((where, board.holds())))
+    before = board.holds()
+    board.fill(plan)
+    assert waited == [(torch.device("cpu"), before)]
+
+
+def test_a_copy_into_memory_that_is_not_contiguous_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensor = torch.zeros((4, 3), dtype=torch.bfloat16).t()
+    slot = Slot(TensorSpec("t", "BF16", (3, 4)), tensor)
+    waited: list[float] = []
+    monkeypatch.setattr(live, "settle", lambda where: waited.append(float(tensor.sum())))
+    with slot.span(0, 12) as out:
+        out[:] = 0x3F80  # 1.0
+    assert waited == []
+    slot.changed()
+    assert waited == [12.0]
+
+
+def test_why_a_gpu_is_not_used_is_told_once(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    board = Board(models.model, LateDevice(), 0)
+    plan = models.plan(("0.5",) * VECTORS)
+    _, board.slots = new_slots(plan.base.tensors)
+    monkeypatch.setattr(live, "why_not", lambda where: "the abacus is broken")
+    said: list[str] = []
+    board.fill(plan, tell=said.append)
+    assert said == ["computed on the CPU: the abacus is broken"]

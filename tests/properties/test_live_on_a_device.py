@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import persona
-from persona.errors import SystemFault
+from persona.errors import SystemFault, UsageError
+from persona.history import loading
 from persona.history.live import LiveModel
 from persona.history.repository import Repository
 from persona.merge import lanes, live, resident, room
@@ -217,3 +218,27 @@ def test_short_slices_change_no_bit(repo: Repository, place: Place, monkeypatch:
 
 def test_rows_are_apart_by_whole_lines_of_memory() -> None:
     assert resident._ROUND * np.dtype(np.uint16).itemsize % 128 == 0
+
+
+@pytest.mark.parametrize("bad", [0, -1, 1.5, "1", True])
+def test_a_device_memory_that_means_nothing_is_refused_up_front(repo: Repository, bad: Any) -> None:
+    with pytest.raises(UsageError, match="device_memory is a number of bytes above 0, not"):
+        repo.live(object(), device_memory=bad)
+    with pytest.raises(UsageError, match="device_memory"):
+        loading.load(repo._history, None, loading.Options(device_memory=bad), {})
+
+
+def test_too_little_device_memory_is_refused_before_anything_changes(repo: Repository, place: Place) -> None:
+    place(LateDevice())
+    loaded = repo.load("HEAD~1")
+    with pytest.raises(UsageError, match="that much or more, in Python device_memory") as said:
+        repo.live(loaded, "HEAD", device_memory=1)
+    assert not getattr(said.value, "__notes__", [])
+    model = repo.live(loaded, "HEAD~1", cache=0)
+    held = model.digest()
+    assert held == repo.digest("HEAD~1").weights
+    keys = dict(model._keys)
+    model._residents = resident.Residents(0, 1)
+    with pytest.raises(UsageError, match="device_memory"):
+        model.checkout("HEAD")
+    assert (model._keys, model.half_done, model.digest()) == (keys, False, held)
