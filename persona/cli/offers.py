@@ -46,7 +46,8 @@ SETTINGS = {
 }
 """The keys of `config`, with what they say."""
 
-_VALUES = {"commit.checkout": ("true", "false"), "checkout.device": ("auto", "cpu", "cuda")}
+DEVICES = ("auto", "cpu", "cuda")
+_VALUES = {"commit.checkout": ("true", "false"), "checkout.device": DEVICES}
 
 
 def revisions(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from persona.cli.invocation import Invocation
-from persona.cli.offers import base_or_revision, files
+from persona.cli.offers import DEVICES, base_or_revision, files
 from persona.errors import InvalidInput, Refused, UsageError
 from persona.history.config import parse_size
 
@@ -86,9 +86,7 @@ def threads_option(function: F) -> F:
 def device_options(function: F) -> F:
     """`--device` and `--device-memory S`."""
     options = (
-        click.option(
-            "--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where to compute; auto by default."
-        ),
+        click.option("--device", type=click.Choice(DEVICES), help="Where to compute; auto by default."),
         click.option(
             "--device-memory",
             metavar="S",

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _SHARDS: Final = 32
 _SHARD_BYTES: Final = 128 * MIB
-"""The work tree's shards: about so many, but none cut below so many bytes (docs/decisions/009)."""
+"""A shard of the work tree holds a 32nd of the weights at most, or so many bytes (docs/decisions/009)."""
 
 
 @dataclass(frozen=True)

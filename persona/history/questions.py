@@ -262,10 +262,9 @@ class Questions:
         where the model is live already.
 
         `cache`: bytes of decoded chunks that may stay in memory from one change to the next (1.5 GiB); 0
-        keeps none. All of a bf16 model with K vectors takes 6 + 2·K bytes an element; then a change takes
-        well under half the time. As many bytes may stay on each GPU that the model lies on, where all of it
-        takes 2 + 2·K: then a change of α reads nothing else. `device_memory`: bytes that chunks may take
-        there while they are loaded, as for `Repository.checkout`.
+        keeps none. As many bytes may stay on each GPU that the model lies on. All of a bf16 model with K
+        vectors takes 2 + 2·K bytes an element; then a change of α reads nothing else. `device_memory`: bytes
+        that chunks may take on a GPU while they are loaded, as for `Repository.checkout`.
         The repository has to stay open while weights are changed.
         """
         from persona.history import live, loading

@@ -33,7 +33,8 @@ Empty = Callable[[Any, Any], NDArray[Any]]
 class Opened:
     """One chunk of n elements with the changes of `present`, the indices of the terms that changed it.
 
-    sorted_base: uint[n] and z: uint[present, ≥ n] in exponent order; order: uint32[n].
+    sorted_base: uint[n] and z: uint[present, ≥ n] in one order, that of the exponents unless the chunk was
+    kept (`persona.merge.kept`); order: uint32[n], the element that stands at each place of it.
     """
 
     present: list[int]
