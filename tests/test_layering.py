@@ -32,7 +32,7 @@ HEAVY = {
         "merge/reference.py",
         "merge/cuda.py",
         "merge/cuda_device.py",
-        "merge/live.py",
+        "merge/slots.py",
         "history/arrays.py",
         "behaviour/",
     ),

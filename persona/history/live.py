@@ -23,23 +23,17 @@ from persona.history.materials import plan_of
 from persona.history.results import LiveResult, RecipeView
 from persona.history.views import recipe_view
 from persona.merge.kept import Kept
-from persona.merge.live import (
-    Filler,
-    Slot,
-    Stamp,
-    Tensor,
-    digest_of,
-    merger_of,
-    slots_of,
-)
+from persona.merge.live import Filler, merger_of
 from persona.merge.plan import Plan
 from persona.merge.resident import Residents
+from persona.merge.slots import Slot, Stamp, Tensor, digest_of, slots_of
 from persona.objects.ids import abbreviate
 from persona.objects.recipe import Recipe
 from persona.objects.rules import Rules
 
 if TYPE_CHECKING:
-    from persona.merge.live import Module, PreTrainedModel
+    from persona.merge.live import PreTrainedModel
+    from persona.merge.slots import Module
 
 Number = str | float | None
 Holding = tuple[Plan, str | None]

@@ -19,8 +19,9 @@ from persona.history.results import Progress
 from persona.history.revisions import resolve
 from persona.limits import MAX_CONFIG_BYTES
 from persona.merge.kept import Kept
-from persona.merge.live import Filler, Tensor, build, merger_of, new_slots
+from persona.merge.live import Filler, build, merger_of
 from persona.merge.plan import Plan
+from persona.merge.slots import Tensor, new_slots
 from persona.objects.ids import abbreviate
 from persona.objects.recipe import Recipe
 

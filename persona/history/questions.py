@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     from persona.history.known import KnownNames
     from persona.history.live import LiveModel
-    from persona.merge.live import Module, PreTrainedModel
+    from persona.merge.live import PreTrainedModel
+    from persona.merge.slots import Module
 
 
 class Questions:

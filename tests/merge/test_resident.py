@@ -12,12 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from persona.errors import SystemFault
-from persona.merge import lanes, live, resident, room
+from persona.merge import lanes, live, resident, room, slots
 from persona.merge.device import DeviceFault
 from persona.merge.kept import Kept
-from persona.merge.live import Filler, Slot, merger_of, new_slots
+from persona.merge.live import Filler, merger_of
 from persona.merge.plan import Plan
 from persona.merge.resident import Residents
+from persona.merge.slots import Slot, new_slots
 from persona.objects.recipe import Term
 from persona.objects.rules import Rules
 from persona.objects.tensors import TensorSpec
@@ -311,7 +312,7 @@ def test_a_copy_into_memory_that_is_not_contiguous_is_waited_for(monkeypatch: py
     tensor = torch.zeros((4, 3), dtype=torch.bfloat16).t()
     slot = Slot(TensorSpec("t", "BF16", (3, 4)), tensor)
     waited: list[float] = []
-    monkeypatch.setattr(live, "settle", lambda where: waited.append(float(tensor.sum())))
+    monkeypatch.setattr(slots, "settle", lambda where: waited.append(float(tensor.sum())))
     with slot.span(0, 12) as out:
         out[:] = 0x3F80  # 1.0
     assert waited == []

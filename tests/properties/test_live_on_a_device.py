@@ -17,7 +17,7 @@ from persona.errors import SystemFault, UsageError
 from persona.history import loading
 from persona.history.live import LiveModel
 from persona.history.repository import Repository
-from persona.merge import lanes, live, resident, room
+from persona.merge import lanes, live, resident, room, slots
 from tests.merge.late import LateDevice
 from tests.properties.conftest import Bot
 
@@ -42,7 +42,7 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Place:
         def find(tensor: Any) -> LateDevice | None:
             return devices[tensor.data_ptr() // 64 % len(devices)] if tensor.ndim else None
 
-        monkeypatch.setattr(live, "device_of", find)
+        monkeypatch.setattr(slots, "device_of", find)
         return devices[0]
 
     return on
