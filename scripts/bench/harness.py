@@ -33,9 +33,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Run:
-    """One finished process: wall seconds, peak resident bytes, standard output."""
+    """One finished process: wall seconds, processor seconds, peak resident bytes, standard output."""
 
     seconds: float
+    cpu: float
     peak: int
     output: str
 
@@ -79,7 +80,8 @@ def run(command: Sequence[str | Path], *, cwd: Path | None = None) -> Run:
         if process.returncode:
             said = err.read().decode(errors="replace") + output
             raise RuntimeError(f"{' '.join(map(str, command))}: exit {process.returncode}\n{said[-3000:]}")
-    return Run(seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024), output)
+    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return Run(seconds, usage.ru_utime + usage.ru_stime, peak, output)
 
 
 def rounds(contestants: Sequence[Contestant], count: int, *, warm_up: bool = True) -> dict[str, list[Run]]:
