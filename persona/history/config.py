@@ -1,16 +1,18 @@
 """**config** — TOML that a user writes: the repository's file and the user's own, the repository's first.
 
 A key is dotted (`user.name`, `commit.checkout`). The text is the user's: an edit keeps its comments, and a
-file that cannot be read is `InvalidInput` with its line.
+file that cannot be read is `InvalidInput` with its line. The user's own file may be a symbolic link, as
+managers of dotfiles make them: it is read and written where it leads. The repository's may not.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any, Final
 
-from persona.errors import InvalidInput, UnknownName, UsageError
+from persona.errors import IntegrityError, InvalidInput, UnknownName, UsageError
 from persona.limits import MAX_RECIPE_BYTES
 from persona.store import files
 
@@ -24,7 +26,7 @@ class Config:
 
     def __init__(self, path: Path, user_path: Path | None = None) -> None:
         self.path = path
-        self.user_path = user_path
+        self.user_path = None if user_path is None else Path(os.path.realpath(user_path))
         self._values: dict[str, str] | None = None
 
     def get(self, key: str) -> str | None:
@@ -54,7 +56,7 @@ class Config:
             values: dict[str, str] = {}
             for path in (self.user_path, self.path):
                 if path is not None:
-                    values.update(_flat(_load(path), ""))
+                    values.update(_flat(_load(path, self._read(path)), ""))
             self._values = dict(sorted(values.items()))
         return self._values
 
@@ -94,8 +96,18 @@ class Config:
         path = self.user_path if user else self.path
         if path is None:
             raise UsageError("no place is known for the user's own config")
-        _load(path)
-        return path, tomlkit.parse((files.read_file(path, limit=MAX_RECIPE_BYTES) or b"").decode())
+        data = self._read(path)
+        _load(path, data)
+        return path, tomlkit.parse(data.decode())
+
+    def _read(self, path: Path) -> bytes:
+        """The bytes of one of the files, none where it is not there."""
+        try:
+            return files.read_file(path, limit=MAX_RECIPE_BYTES) or b""
+        except IntegrityError as error:
+            if path != self.user_path:
+                raise
+            raise InvalidInput(f"{error.message}; move it away, or write a config file there") from None
 
     def _store(self, path: Path, text: str) -> None:
         files.mkdirs(path.parent)
@@ -113,8 +125,7 @@ def parse_size(text: str) -> int:
     return count
 
 
-def _load(path: Path) -> dict[str, Any]:
-    data = files.read_file(path, limit=MAX_RECIPE_BYTES)
+def _load(path: Path, data: bytes) -> dict[str, Any]:
     if not data:
         return {}
     from persona.history.recipe_text import decode, load

@@ -72,6 +72,10 @@ class Calls:
         else:
             os.fsync(fd)
 
+    def set_mode(self, fd: int, mode: int) -> None:
+        """Sets the permissions of an open file."""
+        os.fchmod(fd, mode)
+
     def rename(self, source: Path, target: Path) -> None:
         """Replaces `target` by `source`."""
         os.replace(source, target)
@@ -320,6 +324,18 @@ class Output:
             raise system_fault("write", self.path, error) from error
         return total
 
+    def take_mode_of(self, path: Path) -> None:
+        """Gives the output the permissions of the regular file at `path`, if there is one."""
+        try:
+            status = os.lstat(path)
+            mode = stat.S_IMODE(status.st_mode) & 0o777
+            if stat.S_ISREG(status.st_mode) and stat.S_IMODE(os.fstat(self._fd).st_mode) != mode:
+                calls.set_mode(self._fd, mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise system_fault("write", self.path, error) from error
+
     def sync(self) -> None:
         """Every byte written so far is on the disk when this returns."""
         try:
@@ -377,9 +393,11 @@ def write_file(
     """Makes `path` hold `data`, whole or not at all: a temporary in `tmp_dir` or beside, fsync, rename,
     fsync of the directory.
 
-    Not `durable`: no fsync, for what is checked when read and safe to lose. The directory must exist.
+    Not `durable`: no fsync, for what is checked when read and safe to lose. The directory must exist. A file
+    that is replaced passes its permissions on: one that its owner alone may read stays so.
     """
     with Output.create(tmp_dir or path.parent, prefix=_temporary_prefix(path, tmp_dir)) as output:
+        output.take_mode_of(path)
         output.write(data)
         output.finish(durable=durable)
         output.rename_to(path)

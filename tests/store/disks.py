@@ -65,6 +65,10 @@ class Counting(Quick):
     def fsync(self, fd: int) -> None:
         self.step("fsync")
 
+    def set_mode(self, fd: int, mode: int) -> None:
+        self.step("set_mode")
+        super().set_mode(fd, mode)
+
     def rename(self, source: Path, target: Path) -> None:
         self.step("rename")
         super().rename(source, target)
