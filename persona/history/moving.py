@@ -46,9 +46,18 @@ class FileMove:
 
     def apply(self, history: History) -> list[str]:
         """Writes and removes the files; returns their paths. `done` has to follow once HEAD has moved."""
+        edits = worktree.edits_of(history, self.target, self.current, self.paths)
+        self.check(history)
         if self.paths and self.to is not None:
             history.store.state(MOVE).write({"from": history.head_commit(), "to": self.to})
-        return worktree.put(history, self.target, self.current, self.paths)
+        worktree.apply(history, edits)
+        return list(edits)
+
+    def check(self, history: History) -> None:
+        """`Refused` where something stands in the way of the files, before any of them changes."""
+        changed = [path for path in self.paths if self.target.get(path) != self.current.get(path)]
+        removed = [path for path in changed if path not in self.target]
+        worktree.check_room(history.root, [path for path in changed if path in self.target], removed)
 
     def done(self, history: History) -> None:
         """HEAD has moved: the files belong to it now."""
@@ -64,22 +73,22 @@ def target_of(history: History, text: str) -> Target:
 
 def plan_files(history: History, to: str, *, force: bool) -> FileMove:
     """What moving the work tree from HEAD to commit `to` changes. Raises `Refused` naming edits that would be
-    lost.
+    lost, or files that stand in the way.
     """
     before = history.files_of(history.head_commit())
     after = history.files_of(to)
     here = worktree.snapshot(history.root, {*before, *after})
     tracked = sorted({*before, *after})
-    if force:
-        return FileMove(after, here, tuple(path for path in tracked if here.get(path) != after.get(path)), to)
-    moving = [path for path in tracked if before.get(path) != after.get(path)]
+    moving = [path for path in tracked if (here if force else before).get(path) != after.get(path)]
     lost = [path for path in moving if here.get(path) not in (before.get(path), after.get(path))]
-    if lost:
+    if lost and not force:
         raise Refused(
             f"{', '.join(lost)}: edited and not committed, and would be overwritten; commit first, or"
             " -f throws the edits away"
         )
-    return FileMove(after, here, tuple(moving), to)
+    move = FileMove(after, here, tuple(moving), to)
+    move.check(history)
+    return move
 
 
 def take_back(history: History) -> None:
@@ -225,11 +234,25 @@ def restore(history: History, paths: Sequence[str], rev: str) -> tuple[str, ...]
         raise UsageError("restore which file? Name one or more; `persona status` lists those that changed")
     id = resolve(history, rev)
     with history.changing():
-        target = history.files_of(id)
-        here = worktree.snapshot(history.root, target)
+        target, known = history.files_of(id), history.files_of(history.head_commit())
+        here = worktree.snapshot(history.root, {**target, **known})
         chosen = list(_chosen(paths, target, here, rev))
-        worktree.put(history, target, here, chosen)
+        way = [path for path in here if path not in target and _gives_way(history, path, chosen, here, known)]
+        worktree.put(history, target, here, [*chosen, *way])
     return tuple(chosen)
+
+
+def _gives_way(
+    history: History, path: str, chosen: Iterable[str], here: Mapping[str, str], known: Mapping[str, str]
+) -> bool:
+    """Whether a file makes room for the chosen: one in a directory that is a file there, or one that is a
+    directory there. What HEAD does not track, and an edit of a file that was not named, have to be in the
+    store.
+    """
+    below = any(path.startswith(f"{other}/") for other in chosen)
+    if not below and not any(other.startswith(f"{path}/") for other in chosen):
+        return False
+    return (below and path in known) or history.store.objects.kind_of(here[path]) == "blob"
 
 
 def _chosen(

@@ -13,11 +13,11 @@ from __future__ import annotations
 import fnmatch
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from persona.errors import InvalidInput, PersonaError
+from persona.errors import InvalidInput, PersonaError, Refused
 from persona.history.history import History
 from persona.history.recipe_text import RECIPE_FILE
 from persona.limits import MAX_TEXT_FILE_BYTES
@@ -94,45 +94,106 @@ def tracked_paths(root: Path, known: Iterable[str]) -> list[str]:
 
 def write(history: History, path: str, data: bytes) -> None:
     """Makes a tracked file hold `data`, whole or not at all."""
-    place = history.root / check_file_path(path)
-    if place.parent != history.root:
-        files.mkdirs(place.parent, below=history.root)
-    if place.is_dir() and not place.is_symlink():
-        raise InvalidInput(f"{place} is a directory where a file has to go; move it away and try again")
-    files.write_file(place, data)
-
-
-def remove(history: History, path: str) -> None:
-    """Removes a tracked file, and directories that it leaves empty."""
-    place = history.root / check_file_path(path)
-    files.remove(place)
-    files.sync_directories([place.parent] if place.parent.is_dir() else [])
-    files.remove_empty_directories(place.parent, below=history.root)
+    apply(history, {path: data})
 
 
 def put(
     history: History, target: Mapping[str, str], current: Mapping[str, str], paths: Iterable[str]
 ) -> list[str]:
     """Makes `paths` as they are in `target` (absent: removed) where `current` differs; returns them."""
+    edits = edits_of(history, target, current, paths)
+    apply(history, edits)
+    return list(edits)
+
+
+def edits_of(
+    history: History, target: Mapping[str, str], current: Mapping[str, str], paths: Iterable[str]
+) -> dict[str, bytes | None]:
+    """What `put` has to make files hold. Everything is read here, before anything is written: a damaged blob
+    changes no file.
+    """
     changed = [path for path in paths if target.get(path) != current.get(path)]
-    # Everything is read before anything is written: a damaged blob changes no file.
-    apply(history, {path: history.blob(target[path]) if path in target else None for path in changed})
-    return changed
+    return {path: history.blob(target[path]) if path in target else None for path in changed}
 
 
 def apply(history: History, edits: Mapping[str, bytes | None]) -> None:
-    """Makes tracked files hold these bytes (None: removed), in this order.
+    """Makes tracked files hold these bytes (None: removed): removals first, so that a file may stand where a
+    directory was and a directory where a file was; then the rest in this order.
 
-    A directory that was replaced by a link, through which files elsewhere would be written or removed, is
-    found before anything is changed.
+    Whatever stands in the way is found before anything is changed (`check_room`).
     """
-    for path in edits:
-        files.check_directories(history.root, *check_file_path(path).split("/")[:-1])
+    kept = [path for path, data in edits.items() if data is not None]
+    removed = [path for path, data in edits.items() if data is None]
+    check_room(history.root, kept, removed)
+    for path in removed:
+        _remove(history.root, path)
     for path, data in edits.items():
         if data is not None:
-            write(history, path, data)
-        else:
-            remove(history, path)
+            _write(history.root, path, data)
+
+
+def check_room(root: Path, kept: Iterable[str], removed: Iterable[str]) -> None:
+    """Whether files can be written at `kept` once `removed` are gone.
+
+    Raises `Refused` naming the files that stand where a directory or a file has to go, `IntegrityError` for a
+    directory that was replaced by a link, through which files elsewhere would be written or removed.
+    """
+    gone = {check_file_path(path) for path in removed}
+    in_the_way: dict[str, None] = {}
+    for path in [*gone, *map(check_file_path, kept)]:
+        parts = path.split("/")
+        above = ["/".join(parts[:count]) for count in range(1, len(parts))]
+        if any(name in gone for name in above):
+            continue  # a file that makes room for the directory
+        files.check_directories(root, *parts[:-1])
+        if path in gone:
+            continue
+        in_the_way.update((name, None) for name in above if (root / name).is_file())
+        in_the_way.update((name, None) for name in _all_below(root, path) if name not in gone)
+    if in_the_way:
+        names = list(in_the_way)
+        it = "it" if len(names) == 1 else "them"
+        listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        raise Refused(f"{listed}: in the way of files that have to go there; move {it} away and try again")
+
+
+def _write(root: Path, path: str, data: bytes) -> None:
+    place = root / path
+    if place.is_dir() and not place.is_symlink():
+        _clear(place)
+    if place.parent != root:
+        files.mkdirs(place.parent, below=root)
+    files.write_file(place, data)
+
+
+def _remove(root: Path, path: str) -> None:
+    """Removes a tracked file, and directories that it leaves empty."""
+    place = root / path
+    files.remove(place)
+    files.sync_directories([place.parent] if place.parent.is_dir() else [])
+    files.remove_empty_directories(place.parent, below=root)
+
+
+def _clear(directory: Path) -> None:
+    """Removes a directory that holds nothing but directories, and what a write that was cut short left."""
+    for folder, _, names in os.walk(directory, topdown=False):
+        for name in filter(files.is_unfinished, names):
+            files.remove(Path(folder, name))
+        files.remove_empty_directories(Path(folder), below=directory.parent)
+
+
+def _all_below(root: Path, path: str) -> Iterator[str]:
+    """Every file below a directory of the work tree, hidden ones and links too, but for what a write that was
+    cut short left.
+    """
+    pending = [path] if (root / path).is_dir() and not (root / path).is_symlink() else []
+    while pending:
+        here = pending.pop()
+        for item in files.names_in(root / here):
+            if item.is_dir(follow_symlinks=False):
+                pending.append(f"{here}/{item.name}")
+            elif not files.is_unfinished(item.name):
+                yield f"{here}/{item.name}"
 
 
 def _below(root: Path, folder: str) -> list[str]:

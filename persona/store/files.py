@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import sys
 import threading
@@ -403,6 +404,11 @@ def write_file(
         output.rename_to(path)
     if durable:
         sync_directories([path.parent])
+
+
+def is_unfinished(name: str) -> bool:
+    """Whether a file of this name beside others was left by a `write_file` that was cut short."""
+    return re.fullmatch(r"\..{1,64}\.tmp-\d+-[0-9a-f]{16}", name, re.DOTALL) is not None
 
 
 def _temporary_prefix(path: Path, tmp_dir: Path | None) -> str:
