@@ -31,6 +31,7 @@ from typing import Any, Final
 import numpy as np
 from blake3 import blake3
 
+from persona.codec.floats import DefaultEnvironment
 from persona.errors import PersonaError
 from persona.limits import MIB
 from persona.store import files
@@ -82,9 +83,12 @@ class Kernel:
         self._variants: dict[tuple[str, ...], Call] = {}
 
     def __call__(self, *arguments: Any) -> Any:
-        """The kernel's result, an integer; arrays are read and filled in place."""
+        """The kernel's result, an integer; arrays are read and filled in place. It computes in the default
+        floating-point environment.
+        """
         kinds = tuple([_kind(argument) for argument in arguments])
-        return (self._variants.get(kinds) or self.variant(kinds))(*arguments)
+        with DefaultEnvironment():
+            return (self._variants.get(kinds) or self.variant(kinds))(*arguments)
 
     def variant(self, kinds: tuple[str, ...]) -> Call:
         """The kernel for arguments of these kinds."""

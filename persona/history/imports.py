@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from persona.codec.floats import in_default_environment
 from persona.errors import InvalidInput, UsageError
 from persona.history import worktree
 from persona.history.history import History
@@ -128,6 +129,7 @@ def refuse_without_path(options: Options) -> None:
         )
 
 
+@in_default_environment
 def largest_difference(history: History, path: Path, options: Options) -> float:
     """The largest |difference| between the weights of HEAD and those of a checkpoint, over what both have."""
     import numpy as np

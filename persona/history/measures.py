@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Final
 
+from persona.codec.floats import in_default_environment
 from persona.errors import InvalidInput
 from persona.history import changes, vectors, worktree
 from persona.history.history import History
@@ -155,6 +156,7 @@ class VectorStatistics:
         }
 
 
+@in_default_environment
 def weights_diff(
     history: History, a: str | None, b: str | None, threads: int | None, progress: Progress | None
 ) -> WeightsDiff:
@@ -182,6 +184,7 @@ def weights_diff(
     )
 
 
+@in_default_environment
 def vector_statistics(
     history: History, name: str, threads: int | None, progress: Progress | None
 ) -> VectorStatistics:
@@ -209,6 +212,7 @@ def vector_statistics(
     return VectorStatistics(info, size, rows.places, tuple(kept), origin, rows.modules, rows.depths)
 
 
+@in_default_environment
 def size_of(history: History, id: str, base_id: str) -> Size:
     """How much a vector changes of all that its base merges."""
     from persona.merge.statistics import Tally

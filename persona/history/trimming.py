@@ -6,6 +6,7 @@ not the density.
 
 from __future__ import annotations
 
+from persona.codec.floats import in_default_environment
 from persona.history.history import History
 from persona.history.results import Kept
 from persona.objects.recipe import Recipe, Term
@@ -27,6 +28,7 @@ def kept_terms(history: History, recipe: Recipe, before: Recipe | None) -> tuple
     return tuple(found)
 
 
+@in_default_environment
 def kept_fraction(history: History, recipe: Recipe, term: Term) -> float | None:
     """The fraction of the base's merged elements that is kept of a trimmed term, ties included; None where no
     cache holds it.
@@ -44,6 +46,7 @@ def kept_fraction(history: History, recipe: Recipe, term: Term) -> float | None:
     return kept / max(1, history.base(recipe.base).merged_elements)
 
 
+@in_default_environment
 def density_of(recipe: Recipe, term: Term) -> float:
     """The density in effect for a term."""
     return float(term.density or recipe.rules.density or "1")

@@ -10,6 +10,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from persona.codec.floats import in_default_environment
+
 Bits = NDArray[Any]
 """uint16 for BF16 and F16, uint32 for F32, uint64 for F64, little-endian."""
 
@@ -46,6 +48,7 @@ def has_not_finite(bits: Bits, dtype: str) -> bool:
     return bool(np.max(bits & magnitude, initial=0) >= exponent)
 
 
+@in_default_environment
 def widen(bits: Bits, dtype: str) -> NDArray[np.float64]:
     """The exact values as binary64."""
     if dtype == "BF16":
@@ -56,6 +59,7 @@ def widen(bits: Bits, dtype: str) -> NDArray[np.float64]:
         return values.astype(np.float64)
 
 
+@in_default_environment
 def widen32(bits: Bits, dtype: str) -> NDArray[np.float32]:
     """The exact values of BF16, F16 or F32 bits as binary32."""
     if dtype == "BF16":
@@ -66,6 +70,7 @@ def widen32(bits: Bits, dtype: str) -> NDArray[np.float32]:
         return bits.view(np.float16).astype(np.float32)
 
 
+@in_default_environment
 def narrow32(values: NDArray[np.float32], dtype: str) -> Bits:
     """Binary32 values rounded to nearest even to BF16, F16 or F32 bits."""
     bits = values.view(np.uint32)
@@ -81,6 +86,7 @@ def narrow32(values: NDArray[np.float32], dtype: str) -> Bits:
     return np.where(nan, quiet, rounded)
 
 
+@in_default_environment
 def narrow(values: NDArray[np.float64], dtype: str) -> Bits:
     """Binary64 values rounded once to BF16, F16 or F32 bits."""
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):

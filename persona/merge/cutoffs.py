@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from persona.codec.delta import exponent_order
 from persona.codec.elements import of as element_of
+from persona.codec.floats import in_default_environment
 from persona.merge import cpu
 from persona.merge.chunks import ChunkReader, Workspace, Workspaces
 from persona.merge.grid import Grid, grid_ranks, on_grid
@@ -64,6 +65,7 @@ class Cutoffs:
         return found["" if recipe.rules.trim == "global" else name]
 
 
+@in_default_environment
 def cutoffs(
     plan: Plan, tensors: Sequence[TensorPlan], *, threads: int, progress: Progress | None = None
 ) -> Cutoffs:
@@ -97,6 +99,7 @@ def cutoffs(
     return found
 
 
+@in_default_environment
 def kept_fraction(
     plan: Plan, id: str, density: float, *, threads: int, progress: Progress | None = None
 ) -> float:
@@ -113,6 +116,7 @@ def kept_fraction(
     return sum(count for _, count in found.values()) / max(1, plan.base.merged_elements)
 
 
+@in_default_environment
 def prepare(
     plan: Plan,
     id: str,

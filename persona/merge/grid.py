@@ -14,11 +14,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from persona.codec.floats import DefaultEnvironment
 from persona.merge.thresholds import Magnitudes
 from persona.objects.tensors import TensorSpec
 from persona.store.store import Store
 
-DENSITIES: Final = np.arange(1, 101) / 100
+with DefaultEnvironment():
+    DENSITIES: Final = np.arange(1, 101) / 100
 RANKS: Final = ("floor1", "plus1", "floor")
 
 Thetas = NDArray[np.float32]

@@ -18,6 +18,7 @@ from persona.codec.base import encode_base
 from persona.codec.delta import delta_payload, encode_delta
 from persona.codec.elements import FORM_RAW
 from persona.codec.elements import of as element_of
+from persona.codec.floats import in_default_environment
 from persona.errors import InvalidInput, Refused
 from persona.limits import CHUNK_ELEMENTS
 from persona.merge import casts, cpu
@@ -62,6 +63,7 @@ class ImportedVector:
     """Of the changed tensors whose |t| have few distinct values, as those of bf16 and fp16 do."""
 
 
+@in_default_environment
 def import_base(
     tx: Transaction,
     checkpoint: Checkpoint,
@@ -136,6 +138,7 @@ _NO_VALUES: Values = (np.zeros(0, np.uint32), np.zeros(0, np.int64))
 _UNCHANGED = _Encoded(NULL_ID, None, 0, 0.0, 0, 0, _NO_VALUES)
 
 
+@in_default_environment
 def import_vector(
     store: Store,
     tx: Transaction,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from persona.codec.floats import in_default_environment
 from persona.errors import InvalidInput
 from persona.merge.cuda_device import settle
 from persona.merge.cutoffs import cutoffs
@@ -36,6 +37,7 @@ _AHEAD: Final = 64
 """Chunks that may wait for an earlier one: they lie in their place already and hold no buffer."""
 
 
+@in_default_environment
 def merger_of(
     plan: Plan,
     tensors: list[TensorPlan],

@@ -16,6 +16,7 @@ from functools import partial
 from math import fsum
 from typing import Protocol, TypeVar
 
+from persona.codec.floats import in_default_environment
 from persona.codec.native import watch_compilation
 
 Item = TypeVar("Item")
@@ -68,8 +69,9 @@ def in_order(
     At most `threads + ahead` results are under way or waiting. `part`: how much of a whole result's memory
     the one of an item takes, above 0 and at most 1; of small ones more may wait, lest a thread idles behind a
     large one. An error of any item is raised when its turn comes; what is still queued is dropped. Closing
-    the generator early does the same.
+    the generator early does the same. `work` runs in the default floating-point environment.
     """
+    work = in_default_environment(work)
     window = threads + ahead
     waiting: deque[tuple[Future[Result], float]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="persona") as pool:

@@ -20,6 +20,7 @@ from functools import cached_property
 
 from blake3 import blake3
 
+from persona.codec.floats import in_default_environment
 from persona.errors import IntegrityError, InvalidInput
 from persona.objects import canonical
 from persona.objects.base import Base
@@ -78,6 +79,7 @@ class Plan:
         return chunk_count(spec, self.base.chunk)
 
 
+@in_default_environment
 def plan(store: Store, recipe: Recipe, base: Base, vectors: Mapping[str, Vector]) -> Plan:
     """The plan of a recipe. `vectors` holds the manifest of every term's vector, by id.
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from persona.codec.floats import in_default_environment
 from persona.errors import InvalidInput
 from persona.merge.rules import (
     KEEP_NOTHING,
@@ -40,6 +41,7 @@ CANONICAL_NAN = {torch.bfloat16: 0x7FC0, torch.float16: 0x7E00, torch.float32: 0
 _BITS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32}
 
 
+@in_default_environment
 def merge(
     base: Tensors, fine_tuned: Sequence[Tensors], terms: Sequence[MergeTerm], rules: MergeRules
 ) -> dict[str, torch.Tensor]:
@@ -81,6 +83,7 @@ def merge(
     return out
 
 
+@in_default_environment
 def merge_tensor(
     base: torch.Tensor,
     after: Sequence[torch.Tensor],
@@ -154,6 +157,7 @@ def merge_tensor(
     return result.view(base.dtype)
 
 
+@in_default_environment
 def thresholds(
     taus: Sequence[Tensors], terms: Sequence[MergeTerm], rules: MergeRules, name: str
 ) -> list[float]:
@@ -182,6 +186,7 @@ def order_statistic(magnitudes: torch.Tensor, rank: int) -> float:
     return float(magnitudes.sort(descending=True).values[rank - 1])
 
 
+@in_default_environment
 def low_rank(a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
     """t of a low-rank vector, A [rank, in] and B [out, rank] in float32: product then add, `scale` last."""
     t = b[:, 0:1] * a[0:1, :]
@@ -190,6 +195,7 @@ def low_rank(a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
     return t * _binary32(scale)
 
 
+@in_default_environment
 def expression(taus: Sequence[torch.Tensor], coefficients: Sequence[float]) -> torch.Tensor:
     """t of an expression: the taus in order of vector id, each times its coefficient, then added."""
     t = torch.zeros_like(taus[0])

@@ -15,6 +15,7 @@ from enum import IntEnum
 from functools import cached_property
 from typing import Any, Final
 
+from persona.codec.floats import in_default_environment
 from persona.objects import canonical
 from persona.objects.recipe import Term, to_binary32
 from persona.objects.rules import Rules
@@ -154,6 +155,7 @@ def canonical_order(terms: Iterable[MergeTerm], rules: MergeRules) -> list[int]:
     return sorted(range(len(terms)), key=lambda index: terms[index].order(rules))
 
 
+@in_default_environment
 def cut_rank(rank: str, density: float, elements: int) -> int:
     """r, so that θ is the r-th largest of `elements` magnitudes; 0 keeps nothing, more than `elements`
     everything.
@@ -164,6 +166,7 @@ def cut_rank(rank: str, density: float, elements: int) -> int:
     return {"floor1": max(1, kept), "plus1": kept + 1, "floor": kept}[rank]
 
 
+@in_default_environment
 def joint_rank(density: float, elements: int) -> int:
     """r for trim = joint: the 0-based index ⌈(N−1)(1−d)⌉ ascending of N = `elements`, as r-th largest."""
     return elements - math.ceil((elements - 1) * (1.0 - density))

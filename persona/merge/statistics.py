@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from persona.codec.floats import DefaultEnvironment, in_default_environment
 from persona.errors import InvalidInput
 from persona.merge.casts import widen32
 from persona.merge.chunks import UINT
@@ -86,9 +87,10 @@ def compare(
             made = Comparison(spec, Tally(), counter.election())
             for _ in range(after.chunks_of(spec)):
                 tally, election = next(results)
-                made.tally.add(tally)
-                if election is not None:
-                    made.election.add(election)
+                with DefaultEnvironment():
+                    made.tally.add(tally)
+                    if election is not None:
+                        made.election.add(election)
             done += spec.nbytes
             if progress:
                 progress("comparing", done, total)
@@ -106,6 +108,7 @@ class _Scratch:
 class _Counter:
     """Counts single chunks; called by many threads."""
 
+    @in_default_environment
     def __init__(
         self,
         before: Plan,

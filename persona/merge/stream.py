@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from persona.codec.delta import exponent_order, restore
 from persona.codec.elements import of as element_of
+from persona.codec.floats import in_default_environment
 from persona.errors import InvalidInput, PersonaError
 from persona.merge import cpu
 from persona.merge.chunks import UINT, ChunkReader, Empty, Opened, Workspaces
@@ -261,6 +262,7 @@ def pieces(
             merger.buffers.give(buffer)
 
 
+@in_default_environment
 def merger_of(
     plan: Plan,
     tensors: list[TensorPlan],
@@ -427,6 +429,7 @@ def _read(source: Source, name: str, start: int, out: memoryview) -> bool:
         return False
 
 
+@in_default_environment
 def tensor_bits(plan: Plan, threads: int | None = None) -> Callable[[str, int], NDArray[Any]]:
     """A function of (tensor name, chunk index) that gives its materialised bits; thread-safe."""
     merger = Merger(plan, cutoffs(plan, list(plan.tensors), threads=thread_count(threads)))

@@ -7,10 +7,10 @@ then name; never by the order of adding. The name is a label: it changes no bit 
 
 from __future__ import annotations
 
+import math
 import re
-import struct
 from dataclasses import dataclass
-from decimal import Context, Decimal
+from decimal import Decimal
 from functools import cached_property, lru_cache
 from typing import Any, Final
 
@@ -22,8 +22,6 @@ from persona.objects.names import check_vector_name
 from persona.objects.rules import Rules, check_density, check_strength
 
 JOINS: Final = ("vote", "add")
-_EXACT: Final = Context(prec=400)
-"""Wide enough for the difference of any binary32 and any canonical decimal."""
 
 
 @dataclass(frozen=True)
@@ -124,29 +122,19 @@ class Recipe:
 
 
 def to_binary32(decimal: str) -> float:
-    """A canonical decimal rounded once to binary32 (as a Python float), −0 as +0."""
-    exact = Decimal(decimal)
-    nearest: float = struct.unpack("<f", struct.pack("<f", float(exact)))[0]
-    # float() rounds to binary64 first; where that lands on a tie of binary32, the decimal itself decides.
-    best = min(
-        _neighbours(nearest),
-        key=lambda item: (_EXACT.subtract(Decimal(item), exact).copy_abs(), _bits(item) & 1),
-    )
-    return best + 0.0
-
-
-def _neighbours(value: float) -> list[float]:
-    bits = _bits(value)
-    found = [value]
-    for step in (-1, 1):
-        other = (bits & 0x7FFFFFFF) + step
-        if 0 <= other < 0x7F800000:
-            found.append(struct.unpack("<f", struct.pack("<I", other | bits & 0x80000000))[0])
-    return found
-
-
-def _bits(value: float) -> int:
-    return int(struct.unpack("<I", struct.pack("<f", value))[0])
+    """A canonical decimal rounded once to binary32 (as a Python float), −0 as +0. In
+    integers: no floating-point environment rounds or flushes it.
+    """
+    numerator, denominator = Decimal(decimal).as_integer_ratio()
+    magnitude = abs(numerator)
+    # The unit in the last place is 2^unit: 24 bits at most stand before it, and subnormals share one unit.
+    unit = max(magnitude.bit_length() - denominator.bit_length() - 24, -149)
+    if magnitude << max(-unit, 0) >= denominator << max(unit, 0) + 24:
+        unit += 1
+    steps, rest = divmod(magnitude << max(-unit, 0), scaled := denominator << max(unit, 0))
+    steps += 2 * rest > scaled or (2 * rest == scaled and steps & 1)
+    found = math.ldexp(steps, unit)
+    return -found if numerator < 0 and steps else found
 
 
 @lru_cache(maxsize=4096)
