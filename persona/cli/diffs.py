@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from click import style
 
-from persona.cli.render import commit_lines, counted, number, percent, printable, short
+from persona.cli.render import commit_lines, counted, number, percent, short
+from persona.cli.terminal import printable
 
 if TYPE_CHECKING:
     from persona.history.repository import Repository

@@ -11,9 +11,11 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import click
 
+from persona.cli.terminal import say, silence_stdout
 from persona.errors import PersonaError
 
 INTERNAL = 70
@@ -29,7 +31,7 @@ def guarded(run: Callable[[], object], arguments: Sequence[str]) -> int:
         sys.stdout.flush()
         return answer if isinstance(answer, int) else 0
     except BrokenPipeError:
-        _silence_stdout()
+        silence_stdout()
         return 0
     except (click.Abort, KeyboardInterrupt):
         return _say("interrupted", "interrupted", INTERRUPTED, arguments)
@@ -41,7 +43,7 @@ def guarded(run: Callable[[], object], arguments: Sequence[str]) -> int:
         return _say("system", "out of memory", SYSTEM, arguments)
     except OSError as error:
         if error.errno == errno.EPIPE:
-            _silence_stdout()
+            silence_stdout()
             return 0
         return _say("system", _system_sentence(error), SYSTEM, arguments)
     except Exception as error:
@@ -49,13 +51,11 @@ def guarded(run: Callable[[], object], arguments: Sequence[str]) -> int:
 
 
 def _say(kind: str, message: str, exit_code: int, arguments: Sequence[str]) -> int:
-    try:
-        if "--json" in _options(arguments):
-            answer = {"error": {"kind": kind, "message": message, "exit": exit_code}}
+    if "--json" in _options(arguments):
+        answer = {"error": {"kind": kind, "message": message, "exit": exit_code}}
+        with suppress(OSError):
             click.echo(json.dumps(answer))
-        click.echo(f"persona: {message}", err=True)
-    except OSError:
-        _silence_stdout()
+    say(f"persona: {message}")
     return exit_code
 
 
@@ -79,18 +79,8 @@ def _internal_sentence(error: Exception, arguments: Sequence[str]) -> str:
     import traceback
 
     if {"-v", "--verbose"} & set(_options(arguments)):
-        click.echo("".join(traceback.format_exception(error)).rstrip(), err=True)
+        say("".join(traceback.format_exception(error)).rstrip())
     place = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{os.path.basename(place.filename)}:{place.lineno}"
     what = " ".join(str(error).split())[:300]
     return f"a fault in persona itself: {type(error).__name__}: {what} ({where}; -v shows the traceback)"
-
-
-def _silence_stdout() -> None:
-    """Lets the interpreter's last flush go nowhere: the reader of the pipe has left."""
-    try:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
-    except (OSError, ValueError):
-        pass

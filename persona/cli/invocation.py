@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from persona.errors import UsageError
+from persona.cli.terminal import echo, say
+from persona.errors import NotFound, SystemFault, UsageError
 
 if TYPE_CHECKING:
     from persona.history.config import Config
@@ -33,6 +36,11 @@ class Invocation:
     verbose: bool = False
     json: bool = False
     _repository: Repository | None = None
+    _author: Person | None = None
+    _unsaid: list[str] = field(default_factory=list)
+    """What `report` has to say of the author, once a command has signed with that name."""
+    _answer: list[str] = field(default_factory=list)
+    """The answer in JSON, in pieces, until the command has ended well."""
 
     # -- the library -----------------------------------------------------------------------------------------
 
@@ -49,24 +57,57 @@ class Invocation:
                 self._repository = None
                 self.remarks(dict.fromkeys(repo.notes))
 
+    def go_to(self, directory: Path) -> None:
+        """Runs as if started in `directory`. Raises `NotFound` where there is none."""
+        try:
+            if not stat.S_ISDIR(os.stat(directory).st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        except OSError as error:
+            sentence = f"cannot change to '{directory}': {error.strerror}"
+            if isinstance(error, FileNotFoundError):
+                advice = f"; persona init {directory} --base MODEL makes a repository there"
+                raise NotFound(sentence + advice) from None
+            kind = NotFound if isinstance(error, NotADirectoryError) else SystemFault
+            raise kind(f"{sentence}; give -C a directory") from None
+        self.directory = directory
+
     @property
-    def user_config(self) -> Path:
-        """The user's own config file, whether it exists or not."""
-        home = os.environ.get("XDG_CONFIG_HOME") or Path("~/.config").expanduser()
-        return Path(home) / "persona" / "config"
+    def user_config(self) -> Path | None:
+        """The user's own config file, whether it exists or not; None where no home directory is known."""
+        named = os.environ.get("XDG_CONFIG_HOME", "")
+        if os.path.isabs(named):  # a relative one has to be ignored, says the XDG specification
+            return Path(named) / "persona" / "config"
+        home = os.environ.get("HOME") or _home_of_the_account()
+        return Path(home) / ".config" / "persona" / "config" if home else None
 
-    def author(self) -> Person:
-        """Who commits, and when: now, unless the environment says otherwise."""
-        from persona.cli import identity
+    def author(self, *, signs: bool = False) -> Person:
+        """Who acts, and when: now, unless the environment says otherwise.
 
-        config = self._repository.config_get if self._repository else self.user_settings().get
-        return identity.author(os.environ, config, self.remark, str(self.directory))
+        `signs`: a commit or a tag will carry the name, so `report` says where it was made up.
+        """
+        if self._author is None:
+            from persona.cli import identity
+
+            say_so, here = self._unsaid.append, str(self.directory)
+            self._author = identity.author(os.environ, self.setting, say_so, here)
+        if not signs:
+            self._unsaid.clear()
+        return self._author
+
+    def setting(self, key: str) -> str | None:
+        """A setting of the repository, else of the user; None where neither has it."""
+        if self._repository is not None:
+            return self._repository.config_get(key)
+        return None if self.user_config is None else self.user_settings().get(key)
 
     def user_settings(self) -> Config:
         """The user's own config file, for a command that has no repository."""
         from persona.history.config import Config
 
-        return Config(self.user_config, self.user_config)
+        path = self.user_config
+        if path is None:
+            raise SystemFault("no home directory is known; set HOME, or XDG_CONFIG_HOME to an absolute path")
+        return Config(path, path)
 
     @contextmanager
     def progress(self) -> Iterator[Any]:
@@ -86,8 +127,11 @@ class Invocation:
 
     def tracked(self, repo: Repository, paths: Sequence[str]) -> list[str]:
         """Files of the work tree from the command line, as the repository names them: from its root."""
-        here, root = self.directory.resolve(), repo.root.resolve()
-        found = [os.path.relpath(os.path.normpath(here / path), root) if path else "" for path in paths]
+        here, root = os.path.realpath(self.directory), os.path.realpath(repo.root)
+        found = [
+            os.path.relpath(os.path.normpath(os.path.join(here, path)), root) if path else ""
+            for path in paths
+        ]
         for path, name in zip(paths, found, strict=True):
             if not path or name.split(os.sep)[0] == os.pardir:
                 raise UsageError(f"{path!r:.100} is no file of the work tree {repo.root}")
@@ -104,6 +148,7 @@ class Invocation:
 
     def report(self, value: Any, text: Iterable[str] | str) -> None:
         """What was done: as `answer`, but its text is left out with `-q`."""
+        self.remarks(self._unsaid)
         if self.json or not self.quiet:
             self.answer(value, text)
 
@@ -111,22 +156,25 @@ class Invocation:
         """A result in the form of docs/commands.md, on one line."""
         from persona.history.results import as_json
 
-        click.echo(json.dumps(as_json(value)))
+        self._answer.append(json.dumps(as_json(value)) + "\n")
 
     def answer_json_list(self, values: Iterable[Any]) -> None:
-        """A list of results, each on its own line and written as it comes."""
+        """A list of results, each on its own line."""
         from persona.history.results import as_json
 
-        first = True
-        for lines in _batches(json.dumps(as_json(value)) for value in values):
-            click.echo(("[" if first else ",\n") + ",\n".join(lines), nl=False)
-            first = False
-        click.echo("[]" if first else "]")
+        for number, value in enumerate(values):
+            self._answer.append((",\n" if number else "[") + json.dumps(as_json(value)))
+        self._answer.append("]\n" if self._answer else "[]\n")
+
+    def deliver(self) -> None:
+        """Writes the answer in JSON, whole: a command that fails half-way has written nothing of it."""
+        for pieces in _batches(self._answer):
+            click.echo("".join(pieces), nl=False)
 
     def remark(self, sentence: str) -> None:
         """A sentence beside the result, on stderr."""
         if not self.quiet:
-            click.echo(sentence, err=True)
+            say(sentence)
 
     def remarks(self, sentences: Iterable[str]) -> None:
         """Several of them."""
@@ -142,7 +190,16 @@ class Invocation:
 def echo_lines(lines: Iterable[str]) -> None:
     """Writes lines to stdout, many at a time."""
     for batch in _batches(lines):
-        click.echo("\n".join(batch))
+        echo("\n".join(batch))
+
+
+def _home_of_the_account() -> str | None:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        return None
 
 
 def _batches(lines: Iterable[str]) -> Iterator[list[str]]:

@@ -14,9 +14,10 @@ import click
 
 from persona import __version__
 from persona.cli.command import CommandGroup, common_options
-from persona.cli.errors import guarded
+from persona.cli.errors import INTERRUPTED, guarded
 from persona.cli.invocation import Invocation
 from persona.cli.offers import VARIABLE, directories
+from persona.cli.terminal import open_streams
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -122,12 +123,24 @@ class Persona(CommandGroup):
     ) -> NoReturn:
         """Runs one command and exits with the code of docs/commands.md."""
         arguments = list(sys.argv[1:] if args is None else args)
-        settings["standalone_mode"] = False
+        settings.pop("standalone_mode", None)
         if VARIABLE in os.environ:
             _complete(self)
-        run = super().main
-        code = guarded(lambda: run(arguments, prog_name or "persona", **settings), arguments)
-        sys.exit(code)
+        sys.exit(guarded(lambda: self._run(arguments, prog_name or "persona", settings), arguments))
+
+    def _run(self, arguments: list[str], name: str, settings: dict[str, Any]) -> object:
+        """One command; then its answer in JSON goes out whole. Click's own `main` answers a broken pipe
+        with 1.
+        """
+        call = settings.setdefault("obj", Invocation())
+        try:
+            # click takes its words out of the list that it is given.
+            with self.make_context(name, arguments[:], **settings) as ctx:
+                code: object = self.invoke(ctx)
+        except click.exceptions.Exit as end:
+            code = end.exit_code
+        call.deliver()
+        return code
 
 
 @click.group(
@@ -154,8 +167,8 @@ def cli(ctx: click.Context, directory: tuple[str, ...]) -> None:
     like any other model's.
     """
     call = ctx.ensure_object(Invocation)
-    call.directory = Path().joinpath(*directory)
-    if "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb":
+    call.go_to(Path().joinpath(*directory))
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         ctx.color = False
 
 
@@ -178,18 +191,18 @@ def main() -> NoReturn:
     """The `persona` command."""
     # numpy's threads spin from its import on, for nothing here.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
     try:
+        open_streams()
         cli.main()
     except SystemExit as end:
-        # All is written and closed: the kernel frees memory faster than the interpreter takes it apart.
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:  # a second one, while the first was being answered
+        code = INTERRUPTED
+    for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(end.code if isinstance(end.code, int) else int(end.code is not None))
-        raise
+            stream.flush()
+    # All is written and closed: the kernel frees memory faster than the interpreter takes it apart.
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import sys
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from persona.cli.terminal import say
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -55,7 +57,7 @@ class FirstRunLine:
         """Looks for the label of a first run."""
         if label == FIRST_RUN and not self._said:
             self._said = True
-            sys.stderr.write(f"persona: {label}\n")
+            say(f"persona: {label}")
 
     def close(self) -> None:
         """Nothing to take away."""

@@ -1,7 +1,7 @@
 """Results as text: numbers, names, and the shape of what commands say. `diffs` and `graph` do the rest.
 
 Every function returns text or lines and prints nothing. Colour is put in everywhere and taken out where it is
-echoed, unless stdout is a terminal and `NO_COLOR` is not set.
+echoed, unless stdout is a terminal and `NO_COLOR` is not set. `terminal.echo` lets no other escape through.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from click import style
+
+from persona.cli.terminal import printable as printable
 
 if TYPE_CHECKING:
     from persona.history.results import (
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 
 SHORT = 8
 """Digits of an abbreviated id."""
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f]")
 _MOVE = re.compile(r"(?:checkout|switch|branch|tag|reset): ")
 _WHOLE_ID = re.compile(r"\b[0-9a-f]{64}\b")
 _SIGNS = {"added": "+", "replaced": "~", "removed": "-"}
@@ -69,11 +70,6 @@ def counted(count: int, noun: str) -> str:
 def short(id: str) -> str:
     """An id, abbreviated."""
     return id[:SHORT]
-
-
-def printable(text: str) -> str:
-    """Text of others without the characters that steer a terminal."""
-    return _CONTROL.sub("?", text)
 
 
 def coloured_id(id: str) -> str:

@@ -8,6 +8,7 @@ environment.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -28,6 +29,7 @@ from persona.history.results import (
 )
 from persona.limits import CHUNK_ELEMENTS
 from persona.objects.commit import Person
+from persona.store import files
 from persona.store.store import DIRECTORY, Store
 
 AnyPath = str | PathLike[str]
@@ -432,9 +434,16 @@ def _optional(path: AnyPath | None) -> Path | None:
 
 
 def _find_root(path: Path) -> Path:
-    """The directory at `path` or above it that holds a repository."""
-    start = path.resolve()  # without "..", whose lexical parents lie elsewhere
+    """The directory at `path` or above it that holds a repository; `path` itself has to be a directory."""
+    try:
+        if not stat.S_ISDIR(os.stat(path).st_mode):
+            raise NotARepository(f"{path} is not a directory; name the directory of a repository")
+        start = path.resolve()  # without "..", whose lexical parents lie elsewhere
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotARepository(f"{path} does not exist; name the directory of a repository") from None
+    except OSError as error:
+        raise files.system_fault("open", path, error) from error
     for place in (start, *start.parents):
         if os.path.lexists(place / DIRECTORY):
             return place
-    raise NotARepository(f"{path} is in no persona repository; make one with: persona init --base MODEL")
+    raise NotARepository(f"{path} is not in a persona repository; make one with: persona init --base MODEL")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from persona.cli.command import declare
 from persona.cli.invocation import Invocation
 from persona.cli.offers import revisions
+from persona.cli.terminal import echo
 from persona.errors import UsageError
 
 
@@ -28,7 +31,9 @@ def command(call: Invocation, id: str, part: str | None) -> None:
     if call.json:
         text = found.text.decode("utf-8", "replace")
         call.answer_json({"id": found.id, "kind": found.kind, "size": found.size, "text": text})
-    elif part == "text":
+    elif part == "text" and sys.stdout.isatty():
+        echo(found.text.decode("utf-8", "replace"), nl=not found.text.endswith(b"\n"))
+    elif part == "text":  # the bytes as they are, for a program
         click.echo(found.text, nl=not found.text.endswith(b"\n"))
     else:
         click.echo(found.kind if part == "kind" else str(found.size))

@@ -75,7 +75,7 @@ def command(
                 message=text,
                 amend=amend,
                 allow_empty=allow_empty,
-                author=call.author(),
+                author=call.author(signs=True),
                 threads=threads,
                 progress=progress,
                 **import_arguments(options),

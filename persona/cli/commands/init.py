@@ -41,7 +41,7 @@ def command(
             root,
             base=None if base is None else call.path(base),
             name=name,
-            author=call.author(),
+            author=call.author(signs=True),
             user_config=call.user_config,
             threads=threads,
             progress=progress,

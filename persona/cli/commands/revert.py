@@ -67,7 +67,7 @@ def command(
             mainline=None if mainline is None else int(mainline),
             message=message,
             no_commit=no_commit,
-            author=call.author(),
+            author=call.author(signs=not no_commit),
         )
         call.remarks(result.notes)
         call.report(result, diffs.committed_lines(repo, result))

@@ -52,7 +52,8 @@ def command(
         if annotate and text is None:
             text = edit_message(call, "", [f"Say what tag {names[0]} stands for."])
         with call.repository() as repo:
-            made = repo.create_tag(*names, message=text, force=force, author=call.author())
+            author = call.author(signs=text is not None)
+            made = repo.create_tag(*names, message=text, force=force, author=author)
         call.report(made, [])
 
 

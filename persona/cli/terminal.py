@@ -1,0 +1,63 @@
+"""The standard streams: what may be written to a terminal, and what happens when one is closed."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+from contextlib import suppress
+
+import click
+
+_UNSEEN = (
+    "\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters; U+009B begins a command as ESC [ does
+    "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u2060-\u206f\u3164\ufeff\uffa0"
+    "\u2028-\u202e\ufff9-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e007f"
+    "\ud800-\udfff"  # bytes of a file name that are not UTF-8
+)
+"""Characters that steer a terminal, turn the order of the text around, or cannot be seen. Of white space only
+the tab, the line feed and visible spaces stay."""
+_HOSTILE = re.compile(f"[{_UNSEEN}]")
+_STYLE = "(?:[0-3]|[39][0-7])"
+_HOSTILE_OR_COLOUR = re.compile(rf"\x1b\[{_STYLE}(?:;{_STYLE})*m|[{_UNSEEN}]")
+
+
+def printable(text: str) -> str:
+    """Text of others, each character that a terminal must not see replaced by `?`."""
+    return _HOSTILE.sub("?", text)
+
+
+def echo(text: str, *, nl: bool = True) -> None:
+    """Writes to stdout. Only persona's own colours and bold type get through to a terminal."""
+    click.echo(_HOSTILE_OR_COLOUR.sub(lambda found: found[0] if len(found[0]) > 1 else "?", text), nl=nl)
+
+
+def say(sentence: str) -> None:
+    """Writes a sentence to stderr. That nobody reads it stops no command."""
+    with suppress(OSError, ValueError):
+        click.echo(printable(sentence), err=True)
+
+
+def open_streams() -> None:
+    """Opens the null device for each standard stream that the caller closed, as git does.
+
+    Otherwise the next file that is opened, a pack or a lock, becomes the standard output.
+    """
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    sys.stdin = sys.stdin or io.TextIOWrapper(io.FileIO(0, "r", closefd=False))
+    sys.stdout = sys.stdout or io.TextIOWrapper(io.FileIO(1, "w", closefd=False))
+    sys.stderr = sys.stderr or io.TextIOWrapper(io.FileIO(2, "w", closefd=False), line_buffering=True)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def silence_stdout() -> None:
+    """Lets what is still to be flushed go nowhere: the reader of the pipe has left."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
