@@ -1,14 +1,17 @@
 """**walk** — commits in order of time, newest first, without recursion and without holding more than the
 frontier.
 
-A commit is given once and never before a child of it that the walk has seen. What one may not see (`A..B`:
-nothing that A reaches) is painted down from A beside the walk, as far as times demand.
+A commit is given once and never before a child of it that the walk has seen. Clocks decide the order of work,
+never an answer: what one may not see (`A..B`: nothing that A reaches) is painted down from A beside the walk
+until no wanted commit waits, and what was found then is settled by the one thing that is certain of history,
+that no commit is its own ancestor (`_reached`). So a range near the tip is exact without a walk to the root
+and without numbers kept beside the commits.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 from persona.history.history import History
@@ -16,33 +19,56 @@ from persona.objects.commit import Commit
 
 _LEFT: Final = 1
 _RIGHT: Final = 2
+_BOTH: Final = _LEFT | _RIGHT
 _STALE: Final = 4
 
 
-class _Queue:
-    """Commits by committer time, newest first; equal times in the order they came."""
+class _Graph:
+    """Times and parents of commits, each read once."""
 
     def __init__(self, history: History) -> None:
         self._history = history
+        self._known: dict[str, tuple[int, tuple[str, ...]]] = {}
+
+    def commit(self, id: str) -> Commit:
+        """A commit, whole."""
+        commit = self._history.commit(id)
+        self._known[id] = commit.committer.time, commit.parents
+        return commit
+
+    def time(self, id: str) -> int:
+        """When a commit was made: seconds since 1970 UTC of its committer's clock."""
+        return self._of(id)[0]
+
+    def parents(self, id: str) -> tuple[str, ...]:
+        """The ids of a commit's parents."""
+        return self._of(id)[1]
+
+    def _of(self, id: str) -> tuple[int, tuple[str, ...]]:
+        if id not in self._known:
+            self.commit(id)
+        return self._known[id]
+
+
+class _Queue:
+    """Ids by time, newest first; equal times in the order they came."""
+
+    def __init__(self) -> None:
         self._heap: list[tuple[int, int, str]] = []
         self._count = 0
-        self.commits: dict[str, Commit] = {}
 
-    def push(self, id: str) -> None:
-        if id not in self.commits:
-            self.commits[id] = self._history.commit(id)
+    def push(self, id: str, time: int) -> None:
+        """Adds an id."""
         self._count += 1
-        heapq.heappush(self._heap, (-self.commits[id].committer.time, self._count, id))
+        heapq.heappush(self._heap, (-time, self._count, id))
 
-    def pop(self) -> tuple[str, Commit]:
-        id = heapq.heappop(self._heap)[2]
-        return id, self.commits.pop(id)
+    def pop(self) -> str:
+        """Takes the newest."""
+        return heapq.heappop(self._heap)[2]
 
-    def newest(self) -> int:
-        return -self._heap[0][0]
-
-    def ids(self) -> Iterable[str]:
-        return (id for _, _, id in self._heap)
+    def ids(self) -> list[str]:
+        """All that wait."""
+        return [id for _, _, id in self._heap]
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -54,62 +80,130 @@ def walk(history: History, starts: Iterable[str], hidden: Iterable[str] = ()) ->
     if hidden:
         yield from _limited(history, list(starts), hidden)
         return
-    queue = _Queue(history)
+    queue = _Queue()
+    commits: dict[str, Commit] = {}
     seen: set[str] = set()
-    for id in starts:
+
+    def see(id: str) -> None:
         if id not in seen:
             seen.add(id)
-            queue.push(id)
+            commits[id] = history.commit(id)
+            queue.push(id, commits[id].committer.time)
+
+    for id in starts:
+        see(id)
     while queue:
-        id, commit = queue.pop()
+        id = queue.pop()
+        commit = commits.pop(id)
         for parent in commit.parents:
-            if parent not in seen:
-                seen.add(parent)
-                queue.push(parent)
+            see(parent)
         yield id, commit
 
 
 def _limited(history: History, starts: list[str], hidden: list[str]) -> Iterator[tuple[str, Commit]]:
-    queue = _Queue(history)
+    graph, queue = _Graph(history), _Queue()
     unwanted: dict[str, bool] = {}
-    parents: dict[str, tuple[str, ...]] = {}
-    found: list[tuple[str, Commit]] = []
-    oldest: int | None = None
-    waiting = 0
+    commits: dict[str, Commit] = {}
+    found: list[str] = []
+    walked: set[str] = set()
+    waiting: set[str] = set()
+    """What is in the queue and wanted."""
 
     def reach(id: str, hide: bool) -> None:
-        nonlocal waiting
-        if id not in unwanted:
-            unwanted[id] = hide
-            waiting += not hide
-            queue.push(id)
-        elif hide and not unwanted[id]:
-            stack = [id]
-            while stack:
-                one = stack.pop()
-                if one in unwanted and not unwanted[one]:
-                    unwanted[one] = True
-                    waiting -= one not in parents
-                    stack.extend(parents.get(one, ()))
+        pending = [id]
+        while pending:
+            id = pending.pop()
+            if id not in unwanted:
+                unwanted[id] = hide
+                commits[id] = graph.commit(id)
+                queue.push(id, graph.time(id))
+                if not hide:
+                    waiting.add(id)
+            elif hide and not unwanted[id]:
+                unwanted[id] = True
+                waiting.discard(id)
+                if id in walked:
+                    pending.extend(graph.parents(id))
 
     for id in hidden:
         reach(id, True)
     for id in starts:
         reach(id, False)
-    while queue and (waiting or (oldest is not None and queue.newest() >= oldest)):
-        id, commit = queue.pop()
-        parents[id] = commit.parents
-        hide = unwanted[id]
-        if not hide:
-            waiting -= 1
-            found.append((id, commit))
-            time = commit.committer.time
-            oldest = time if oldest is None else min(oldest, time)
-        for parent in commit.parents:
-            reach(parent, hide)
-    for id, commit in found:
-        if not unwanted[id]:
-            yield id, commit
+    while waiting:
+        id = queue.pop()
+        waiting.discard(id)
+        walked.add(id)
+        if unwanted[id]:
+            del commits[id]
+        else:
+            found.append(id)
+        for parent in graph.parents(id):
+            reach(parent, unwanted[id])
+    found = [id for id in found if not unwanted[id]]
+    wanted = set(found)
+    floor = [id for id in found if wanted.isdisjoint(graph.parents(id))]
+    wanted -= _reached(graph, queue.ids(), wanted, floor)
+    for id in found:
+        if id in wanted:
+            yield id, commits[id]
+
+
+def _reached(
+    graph: _Graph, starts: Iterable[str], targets: Collection[str], floor: Collection[str]
+) -> set[str]:
+    """Those of `targets` that `starts` reach. Each target is one of `floor` or a descendant of one.
+
+    A commit that is an ancestor of all of `floor` reaches no target, for it would be its own ancestor; so the
+    walk ends where only such are left, and times decide no more than which commit is looked at next.
+    """
+    above = {id: 1 << place for place, id in enumerate(floor)}
+    """Walked or waiting commit → a bit for each of `floor` that it is, or is an ancestor of."""
+    every = (1 << len(above)) - 1
+    reached = set(starts)
+    queue = _Queue()
+    walked: set[str] = set()
+    waiting: set[str] = set()
+    """What is in the queue, is reached, and may reach a target."""
+
+    def look(id: str) -> None:
+        if id in reached and above.get(id, 0) != every:
+            waiting.add(id)
+        else:
+            waiting.discard(id)
+
+    def step(id: str) -> None:
+        waiting.discard(id)
+        walked.add(id)
+        pending = [id]
+        while pending:
+            id = pending.pop()
+            for parent in graph.parents(id):
+                bits, come = above.get(parent), parent in reached
+                new = (bits or 0) | above.get(id, 0)
+                if new == bits and (come or id not in reached):
+                    continue
+                if bits is None and not come:
+                    queue.push(parent, graph.time(parent))
+                above[parent] = new
+                if id in reached:
+                    reached.add(parent)
+                if parent in walked:
+                    pending.append(parent)
+                else:
+                    look(parent)
+
+    for id in reached:
+        queue.push(id, graph.time(id))
+        above.setdefault(id, 0)
+    for id in floor:
+        step(id)
+    for id in reached - walked:
+        look(id)
+    while waiting:
+        id = queue.pop()
+        if id not in walked:
+            step(id)
+    return reached.intersection(targets)
 
 
 def topological(commits: Iterable[tuple[str, Commit]]) -> Iterator[tuple[str, Commit]]:
@@ -133,36 +227,45 @@ def topological(commits: Iterable[tuple[str, Commit]]) -> Iterator[tuple[str, Co
 
 
 def merge_bases(history: History, one: str, other: str) -> list[str]:
-    """The best common ancestors of two commits, newest first."""
+    """The best common ancestors of two commits, none an ancestor of another, newest first."""
     if one == other:
         return [one]
-    queue = _Queue(history)
+    graph, queue = _Graph(history), _Queue()
     marks: dict[str, int] = {}
+    fresh: set[str] = set()
+    """What is in the queue and no ancestor of a common ancestor, as far as is known."""
+    found: list[str] = []
 
     def mark(id: str, bits: int) -> None:
-        if marks.get(id, 0) | bits != marks.get(id, 0):
-            marks[id] = marks.get(id, 0) | bits
-            queue.push(id)
+        before = marks.get(id, 0)
+        if before | bits != before:
+            marks[id] = before | bits
+            queue.push(id, graph.time(id))
+            if marks[id] & _STALE:
+                fresh.discard(id)
+            else:
+                fresh.add(id)
 
     mark(one, _LEFT)
     mark(other, _RIGHT)
-    found: list[tuple[int, str]] = []
-    done: set[tuple[str, int]] = set()
-    while queue and any(not marks[id] & _STALE for id in queue.ids()):
-        id = heapq.heappop(queue._heap)[2]
-        commit = queue.commits[id]
+    while fresh:
+        id = queue.pop()
+        fresh.discard(id)
         bits = marks[id]
-        if (id, bits) in done:
-            continue
-        done.add((id, bits))
-        if bits & (_LEFT | _RIGHT) == _LEFT | _RIGHT and not bits & _STALE:
-            found.append((-commit.committer.time, id))
+        if bits & _BOTH == _BOTH and not bits & _STALE:
+            if id not in found:
+                found.append(id)
             bits |= _STALE
-        for parent in commit.parents:
+        for parent in graph.parents(id):
             mark(parent, bits)
-    return [id for _, id in sorted(found) if not marks[id] & _STALE]
+    best = [id for id in found if not marks[id] & _STALE]
+    if len(best) > 1:
+        above = [parent for id in best for parent in graph.parents(id)]
+        worse = _reached(graph, above, best, best)
+        best = [id for id in best if id not in worse]
+    return sorted(best, key=graph.time, reverse=True)
 
 
 def is_ancestor(history: History, ancestor: str, of: str) -> bool:
     """Whether `of` reaches `ancestor`; a commit reaches itself."""
-    return any(id == ancestor for id, _ in walk(history, [of]))
+    return next(walk(history, [ancestor], [of]), None) is None
