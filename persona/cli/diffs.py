@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from click import style
 
-from persona.cli.linediff import runs, unified
 from persona.cli.render import commit_lines, counted, number, percent, short
 from persona.cli.terminal import printable
 
@@ -68,6 +67,11 @@ def brief_lines(diff: Diff, told: Collection[str], kept: Sequence[Kept] = ()) ->
     for file in diff.file_changes:
         sign, colour = {"added": ("+", "green"), "removed": ("-", "red")}.get(file.change, ("~", "yellow"))
         yield f" {style(sign, fg=colour)} {file.path}"
+
+
+def new_file_lines(paths: Sequence[str]) -> Iterator[str]:
+    """The files that `add` tracks from now on."""
+    yield from (f" {style('+', fg='green')} {printable(path)}" for path in paths)
 
 
 def kept_lines(kept: Sequence[Kept]) -> Iterator[str]:
@@ -171,12 +175,17 @@ def _minus(text: str) -> str:
 
 
 def _text(content: bytes | None) -> list[str] | None:
-    """The lines of a file without their ends, a missing last end said, or None where it is not text."""
+    """The lines of a file, or None where it is not text."""
     try:
-        lines = [] if content is None else content.decode("utf-8").split("\n")
+        return [] if content is None else printable_lines(content.decode("utf-8"))
     except UnicodeDecodeError:
         return None
-    if lines and lines[-1] == "":
+
+
+def printable_lines(text: str) -> list[str]:
+    """Lines without their ends and without what steers a terminal; a missing last newline is said."""
+    lines = [printable(line) for line in text.split("\n")]
+    if lines[-1] == "":
         lines.pop()
     elif lines:
         lines[-1] += "\n\\ No newline at end of file"
@@ -184,27 +193,33 @@ def _text(content: bytes | None) -> list[str] | None:
 
 
 def _file_lines(change: FileChange) -> Iterator[str]:
-    path = printable(change.path)
-    yield style(f"diff a/{path} b/{path}", bold=True)
+    yield style(f"diff a/{change.path} b/{change.path}", bold=True)
     before, after = _text(change.before()), _text(change.after())
     if before is None or after is None:
-        yield f"Binary files a/{path} and b/{path} differ"
+        yield f"Binary files a/{change.path} and b/{change.path} differ"
         return
-    yield style("--- " + ("/dev/null" if change.change == "added" else f"a/{path}"), bold=True)
-    yield style("+++ " + ("/dev/null" if change.change == "removed" else f"b/{path}"), bold=True)
-    for line in unified(before, after):
+    yield style("--- " + ("/dev/null" if change.change == "added" else f"a/{change.path}"), bold=True)
+    yield style("+++ " + ("/dev/null" if change.change == "removed" else f"b/{change.path}"), bold=True)
+    for number_, line in enumerate(_unified(before, after)):
+        if number_ < 2:
+            continue
         colour = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])
-        shown = printable(line)
-        yield style(shown, fg=colour) if colour else shown
+        yield style(line, fg=colour) if colour else line
+
+
+def _unified(before: list[str], after: list[str]) -> Iterator[str]:
+    from difflib import unified_diff
+
+    return unified_diff(before, after, lineterm="")
 
 
 def _file_summary(change: FileChange) -> str:
     before, after = _text(change.before()), _text(change.after())
     if before is None or after is None:
         return f"Bin {len(change.before() or b'')} → {len(change.after() or b'')} bytes"
-    changed = runs(before, after)
-    lost = sum(end - start for start, end, _, _ in changed)
-    gained = sum(end - start for _, _, start, end in changed)
+    lines = list(_unified(before, after))[2:]
+    gained = sum(line.startswith("+") for line in lines)
+    lost = sum(line.startswith("-") for line in lines)
     bar = min(gained + lost, 40)
     plus = round(bar * gained / (gained + lost)) if gained + lost else 0
     return f"{gained + lost} " + style("+" * plus, fg="green") + style("-" * (bar - plus), fg="red")

@@ -27,8 +27,8 @@ SECTIONS: dict[str, dict[str, str]] = {
         "init": "Make a repository around a base model.",
     },
     "Change the recipe": {
-        "add": "Import a fine-tune and put it into recipe.toml.",
-        "commit": "Record the recipe and the text files; with PATH, import a fine-tune first.",
+        "add": "Import a fine-tune and put it into recipe.toml, or track text files.",
+        "commit": "Record the recipe and the text files; with PATH, add that first.",
         "set": "Change a vector's alpha, density or filter, or the merge rules.",
         "rm": "Drop a vector from the recipe.",
         "mv": "Rename a vector in the recipe.",

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 SHORT = 8
 """Digits of an abbreviated id."""
+LISTED = 20
+"""Lines of a list that nobody asked for by name."""
 _MOVE = re.compile(r"(?:checkout|switch|branch|tag|reset): ")
 _WHOLE_ID = re.compile(r"\b[0-9a-f]{64}\b")
 _SIGNS = {"added": "+", "replaced": "~", "removed": "-"}
@@ -70,6 +72,18 @@ def counted(count: int, noun: str) -> str:
 def short(id: str) -> str:
     """An id, abbreviated."""
     return id[:SHORT]
+
+
+def shown_path(path: str) -> str:
+    """A file's name for a terminal: bytes that are no text become escapes."""
+    return printable(path.encode("utf-8", "backslashreplace").decode())
+
+
+def listed(lines: Sequence[str]) -> Iterator[str]:
+    """The first of many lines, and how many more there are."""
+    yield from lines[:LISTED]
+    if len(lines) > LISTED:
+        yield f"and {len(lines) - LISTED:,} more"
 
 
 def coloured_id(id: str) -> str:

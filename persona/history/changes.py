@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from persona.errors import UsageError
-from persona.history import worktree
+from persona.history import tracking, worktree
 from persona.history.history import History
 from persona.history.recipe_text import RECIPE_FILE
 from persona.history.results import Diff, FileChange, TermChange
@@ -107,7 +107,7 @@ def diff_worktree(history: History, before: str) -> Diff:
     """What differs from a commit to the work tree. Raises `InvalidInput` when recipe.toml cannot be read."""
     tree = history.tree_of(before)
     committed = history.files_of_tree(tree)
-    here = worktree.snapshot(history.root, committed)
+    here = tracking.snapshot(history)
     old = history.recipe(tree.recipe)
     new = old
     if here.get(RECIPE_FILE) != committed.get(RECIPE_FILE):

@@ -147,7 +147,7 @@ def _place(
     """Weights, text files and HEAD, in the order of the module's docstring."""
     if not options.weights:
         files_move.apply(history)
-        notes = move()
+        notes = [*files_move.notes, *move()]
         files_move.done(history)
         return _result(history, None, revision, (), tuple(notes), started)
     found = weights_state.look(history, locked=True)
@@ -158,7 +158,7 @@ def _place(
     plan = plan_of(history, recipe)
     if found.record and found.state == "intact" and _is_there(history, found.record, recipe, options):
         files_move.apply(history)
-        notes = move()
+        notes = [*files_move.notes, *move()]
         files_move.done(history)
         tensors = weights_state.tensor_digests(history, found.record) or None
         weights_state.settle(history, recipe, revision, found.record.digest, tensors)
@@ -173,7 +173,7 @@ def _place(
         files_move.apply(history)
         weights_state.expect(history, recipe, revision, made.weights)
         published = writer.publish(made.tensor_digests)
-        notes = move()
+        notes = [*files_move.notes, *move()]
         files_move.done(history)
     digests = {
         tensor.spec.name: (tensor.key, made.tensor_digests[tensor.spec.name]) for tensor in plan.tensors

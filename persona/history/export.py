@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from persona.errors import InvalidInput, Refused, UsageError
-from persona.history import worktree
+from persona.history import tracking, worktree
 from persona.history.checkout import Options, chosen_recipe, compute, notes_of
 from persona.history.history import History
 from persona.history.materials import plan_of
@@ -117,13 +117,13 @@ def _texts(history: History, revision: str | None) -> dict[str, bytes]:
     if revision is not None:
         contents = {path: history.blob(blob) for path, blob in known.items()}
     else:
-        paths = worktree.tracked_paths(history.root, known)
+        paths = tracking.tracked(history).paths
         read = {path: worktree.read(history.root, path) for path in paths}
         contents = {path: content for path, content in read.items() if content is not None}
     return {
         path: content
         for path, content in contents.items()
-        if path != RECIPE_FILE and not path.startswith(f"{worktree.GRAPH}/")
+        if path != RECIPE_FILE and not path.startswith(f"{tracking.GRAPH}/")
     }
 
 

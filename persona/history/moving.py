@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from persona.errors import PersonaError, Refused, UnknownName, UsageError
-from persona.history import weights_state, worktree
+from persona.history import tracking, weights_state, worktree
 from persona.history.history import HEADS, TAGS, History, signature
 from persona.history.results import Head, SwitchResult
 from persona.history.revisions import MOVED, branch_named, resolve
 from persona.history.walk import walk
 from persona.objects.commit import Person
-from persona.objects.ids import abbreviate
+from persona.objects.ids import abbreviate, is_id
 from persona.objects.names import check_ref_name
 from persona.store.refs import HEAD
+from persona.weights.foreign import is_weight_name
 
 MOVE: Final = "move"
 """state/move: the commits that text files are on their way from and to, while they are."""
@@ -43,11 +44,28 @@ class FileMove:
     paths: tuple[str, ...]
 
     to: str | None = None
+    forced: bool = False
+    """Whether edits are thrown away, and with them files that no commit holds."""
+    dropped: tuple[str, ...] = ()
+    """Those files. Their content stays in the store as long as nothing collects it."""
+
+    @property
+    def notes(self) -> list[str]:
+        """Where the content of dropped files is found."""
+        return [
+            f"removed {path}, which no commit holds; its text: persona cat-file -p"
+            f" {abbreviate(self.current[path])}"
+            for path in self.dropped
+        ]
 
     def apply(self, history: History) -> list[str]:
         """Writes and removes the files; returns their paths. `done` has to follow once HEAD has moved."""
         edits = worktree.edits_of(history, self.target, self.current, self.paths)
         self.check(history)
+        if self.dropped:
+            with history.store.objects.transaction() as tx:
+                for path in self.dropped:
+                    tx.put("blob", worktree.read(history.root, path) or b"")
         if self.paths and self.to is not None:
             history.store.state(MOVE).write({"from": history.head_commit(), "to": self.to})
         worktree.apply(history, edits)
@@ -63,6 +81,7 @@ class FileMove:
         """HEAD has moved: the files belong to it now."""
         if self.paths and self.to is not None:
             history.store.state(MOVE).remove()
+        tracking.forget(history, None if self.forced else self.target)
 
 
 def target_of(history: History, text: str) -> Target:
@@ -77,16 +96,26 @@ def plan_files(history: History, to: str, *, force: bool) -> FileMove:
     """
     before = history.files_of(history.head_commit())
     after = history.files_of(to)
-    here = worktree.snapshot(history.root, {*before, *after})
-    tracked = sorted({*before, *after})
-    moving = [path for path in tracked if (here if force else before).get(path) != after.get(path)]
+    known = tracking.tracked(history).paths
+    here = tracking.ids(history, {*known, *before, *after})
+    if force:  # a new file that no blob can hold is not dropped: nothing would be left of it
+        here = {path: id for path, id in here.items() if is_id(id) or path in before or path in after}
+    known_now = here if force else before
+    moving = [path for path in sorted({*known_now, *after}) if known_now.get(path) != after.get(path)]
     lost = [path for path in moving if here.get(path) not in (before.get(path), after.get(path))]
     if lost and not force:
+        foreign = [path for path in lost if path not in known]
+        if foreign:
+            raise Refused(
+                f"{', '.join(foreign)}: not tracked, and would be overwritten; move it away, or -f"
+                " overwrites it"
+            )
         raise Refused(
             f"{', '.join(lost)}: edited and not committed, and would be overwritten; commit first, or"
             " -f throws the edits away"
         )
-    move = FileMove(after, here, tuple(moving), to)
+    dropped = [path for path in moving if path in here and path not in before and path not in after]
+    move = FileMove(after, here, tuple(moving), to, force, tuple(dropped))
     move.check(history)
     return move
 
@@ -100,7 +129,7 @@ def take_back(history: History) -> None:
     head = history.head_commit()
     if move["from"] == head:
         before, after = history.files_of(head), history.files_of(move["to"])
-        here = worktree.snapshot(history.root, {*before, *after})
+        here = tracking.snapshot(history, {*before, *after})
         placed = [path for path in sorted({*before, *after}) if here.get(path) == after.get(path)]
         worktree.put(history, before, here, placed)
     state.remove()
@@ -207,7 +236,7 @@ def switch(
         move.apply(history)
         notes = move_head(history, goal, person, "switch", create=create is not None)
         move.done(history)
-        return _where(history, notes)
+        return _where(history, [*move.notes, *notes])
 
 
 def reset(history: History, rev: str, mode: Literal["soft", "mixed", "hard"], person: Person) -> SwitchResult:
@@ -220,12 +249,16 @@ def reset(history: History, rev: str, mode: Literal["soft", "mixed", "hard"], pe
         move = plan_files(history, to, force=True) if mode == "hard" else None
         if move:
             move.apply(history)
+        elif mode == "soft":
+            tracking.add(history, set(history.files_of(head)) - set(history.files_of(to)))
         notes = left_behind(history, history.head(), Target(to, None))
         who, when = signature(person)
         history.store.refs.advance(to, expect=head, who=who, when=when, why=f"reset: moving to {rev}")
         if move:
             move.done(history)
-        return _where(history, notes)
+        elif mode == "mixed":
+            tracking.forget(history)
+        return _where(history, [*(move.notes if move else ()), *notes])
 
 
 def restore(history: History, paths: Sequence[str], rev: str) -> tuple[str, ...]:
@@ -235,11 +268,12 @@ def restore(history: History, paths: Sequence[str], rev: str) -> tuple[str, ...]
     id = resolve(history, rev)
     with history.changing():
         target, known = history.files_of(id), history.files_of(history.head_commit())
-        here = worktree.snapshot(history.root, {**target, **known})
-        chosen = list(_chosen(paths, target, here, rev))
+        tracked = tracking.tracked(history).paths
+        here = tracking.ids(history, {*tracked, *target})
+        chosen = _chosen(paths, target, known, here, rev)
         way = [path for path in here if path not in target and _gives_way(history, path, chosen, here, known)]
-        worktree.put(history, target, here, [*chosen, *way])
-    return tuple(chosen)
+        tracking.add(history, [path for path in chosen if path in target and path not in tracked])
+        return tuple(worktree.put(history, target, here, dict.fromkeys([*chosen, *way])))
 
 
 def _gives_way(
@@ -256,17 +290,31 @@ def _gives_way(
 
 
 def _chosen(
-    paths: Sequence[str], target: Mapping[str, str], here: Mapping[str, str], rev: str
-) -> Iterable[str]:
-    known = sorted({*target, *here})
+    paths: Sequence[str],
+    target: Mapping[str, str],
+    known: Mapping[str, str],
+    here: Mapping[str, str],
+    rev: str,
+) -> list[str]:
+    """The files that `paths` name: those of `rev`, and those of HEAD, which go where `rev` has none. A file
+    that no commit holds stays as it is.
+    """
     found: dict[str, None] = {}
     for path in paths:
         clean = path.removeprefix("./").rstrip("/")
-        matches = [name for name in known if name == clean or name.startswith(f"{clean}/") or clean == "."]
-        if not any(name in target for name in matches):
-            raise UnknownName(f"{rev} has no file {path}; weights come back with `persona checkout`")
-        found.update(dict.fromkeys(name for name in matches if name in target or "/" not in clean))
-    return [name for name in found if name in target]
+
+        def named(name: str, clean: str = clean) -> bool:
+            return clean == "." or name == clean or name.startswith(f"{clean}/")
+
+        matches = [name for name in sorted({*target, *known}) if named(name)]
+        if not matches:
+            new = any(map(named, here))
+            what = "it is new; delete it to drop it" if new else "`persona status` lists those that changed"
+            if is_weight_name(clean):
+                what = "weights come back with `persona checkout`"
+            raise UnknownName(f"{rev} has no file {path}; {what}")
+        found.update(dict.fromkeys(matches))
+    return list(found)
 
 
 def _where(history: History, notes: list[str]) -> SwitchResult:

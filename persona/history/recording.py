@@ -13,11 +13,12 @@ from decimal import Decimal
 from typing import Final
 
 from persona.errors import Refused, UsageError
-from persona.history import vectors, weights_state, worktree
+from persona.history import tracking, vectors, weights_state, worktree
 from persona.history.history import History, signature
 from persona.history.moving import FileMove
 from persona.history.recipe_text import RECIPE_FILE, decode, written_ids
 from persona.history.results import CommitResult, Kept, VectorChange
+from persona.history.tracking import Tracked
 from persona.history.trimming import density_of, kept_fraction, kept_terms
 from persona.objects.commit import Commit, Person
 from persona.objects.ids import is_id
@@ -26,6 +27,7 @@ from persona.objects.tree import Tree
 from persona.store.transaction import Transaction
 
 NO_EDITS: Final[Mapping[str, bytes | None]] = {}
+MAX_LISTED: Final = 5
 NOTHING = "nothing to commit: recipe.toml and the text files are as in HEAD"
 
 
@@ -51,7 +53,8 @@ def record(
     before = history.commit(head)
     write_whole_ids(history)
     with history.store.objects.transaction() as tx:
-        tree, recipe = put_tree(history, tx, history.files_of(head), edits)
+        known = tracking.tracked(history, edits)
+        tree, recipe = put_tree(history, tx, known, edits)
         if tree == before.tree and not (amend or allow_empty):
             raise Refused(NOTHING)
         parents = before.parents if amend else (head,)
@@ -67,6 +70,7 @@ def record(
     history.store.refs.advance(id, expect=head, who=who, when=when, why=why)
     if move:
         move.done(history)
+    tracking.forget(history)
     weights_state.adopt_commit(history, recipe, id)
     old = history.recipe_of(parents[0]) if parents else None
     changes = vector_changes(history, old, recipe, imported or {})
@@ -76,13 +80,13 @@ def record(
         parents=parents,
         vectors=tuple(changes),
         kept=other_kept(history, old, recipe, changes),
-        notes=(*notes, *advice(history.recipe_of(head), recipe)),
+        notes=(*notes, *left_out_notes(known), *advice(history.recipe_of(head), recipe)),
         subject=subject,
     )
 
 
 def put_tree(
-    history: History, tx: Transaction, known: Mapping[str, str], edits: Mapping[str, bytes | None]
+    history: History, tx: Transaction, known: Tracked, edits: Mapping[str, bytes | None]
 ) -> tuple[str, Recipe]:
     """Puts the work tree's recipe, files and tree, as `edits` will leave them, into `tx`; returns the tree's
     id and the recipe.
@@ -91,8 +95,10 @@ def put_tree(
     recipe = history.read_recipe(text)
     base_files = history.base(recipe.base).files
     files: dict[str, str | None] = {}
-    for path in worktree.tracked_paths(history.root, [*known, *base_files, *edits]):
-        data = edits[path] if path in edits else worktree.read(history.root, path)
+    for path in sorted({*known.paths, *base_files}):
+        data = edits.get(path)
+        if path not in edits and path not in known.left_out:
+            data = worktree.read(history.root, path)
         data = text if path == RECIPE_FILE else data
         if data is None:
             if path in base_files:
@@ -100,6 +106,13 @@ def put_tree(
         elif base_files.get(path) != worktree.blob_id(data):
             files[path] = tx.put("blob", data)
     return tx.put("tree", Tree(tx.put("recipe", recipe.encode()), files).encode()), recipe
+
+
+def left_out_notes(known: Tracked) -> list[str]:
+    """What a commit says of files that it cannot hold."""
+    listed = [f"{path!r} ({why})" for path, why in known.left_out.items()]
+    more = [f"{len(listed) - MAX_LISTED} more"] if len(listed) > MAX_LISTED else []
+    return [f"left out: {', '.join([*listed[:MAX_LISTED], *more])}"] if listed else []
 
 
 def write_whole_ids(history: History) -> None:

@@ -88,7 +88,7 @@ class Repository(Questions):
     def add(
         self,
         path: AnyPath,
-        *,
+        *more: AnyPath,
         name: str | None = None,
         alpha: str | float | None = None,
         density: str | float | None = None,
@@ -103,8 +103,12 @@ class Repository(Questions):
         threads: int | None = None,
         progress: Progress | None = None,
     ) -> CommitResult:
-        """Imports a fine-tune as a vector and edits `recipe.toml`; `id` of the result is None."""
-        from persona.history import imports
+        """Imports a fine-tune as a vector and edits `recipe.toml`; `id` of the result is None.
+
+        Text files of the work tree, and directories of them, are tracked from now on instead: `files` of the
+        result are their names. Raises `InvalidInput` for one that no commit can hold.
+        """
+        from persona.history import imports, tracking
 
         options = imports.Options(
             name=name,
@@ -121,9 +125,14 @@ class Repository(Questions):
             progress=progress,
         )
         with self._history.changing():
+            head = self.head()
+            parents = (head.id,) if head.id else ()
+            texts = tracking.text_files(self._history, [Path(path), *map(Path, more)])
+            if texts is not None:
+                imports.refuse_without_path(replace(options, files=False))
+                tracking.add(self._history, texts)
+                return CommitResult(None, head.branch, parents, (), files=tuple(texts))
             added = imports.add(self._history, Path(path), options)
-        head = self.head()
-        parents = (head.id,) if head.id else ()
         return CommitResult(None, head.branch, parents, (added.change,), added.notes)
 
     def commit(
@@ -147,12 +156,12 @@ class Repository(Questions):
         threads: int | None = None,
         progress: Progress | None = None,
     ) -> CommitResult:
-        """With `path`: `add`, then a commit. Without: commits `recipe.toml` and the text files of the work
-        tree.
+        """With `path`: `add`, then a commit. Without: commits `recipe.toml` and the tracked text files of the
+        work tree.
 
         No `message`: `UsageError` (with `amend`, the old message stays). "nothing to commit" is `Refused`.
         """
-        from persona.history import imports, recording
+        from persona.history import imports, recording, tracking
 
         history, person = self._history, self._person(author)
         options = imports.Options(
@@ -172,12 +181,16 @@ class Repository(Questions):
         where = self._wanted_weights()
         with history.changing():
             added: imports.Added | None = None
+            texts: Sequence[str] | None = ()
             if path is not None:
                 if not amend or message is not None:
                     recording.tidy(message)
+                texts = tracking.text_files(history, [Path(path)])
+            if texts is not None:
+                imports.refuse_without_path(replace(options, files=files and path is None))
+                tracking.add(history, texts)
+            elif path is not None:
                 added = imports.add(history, Path(path), options)
-            else:
-                imports.refuse_without_path(options)
             result = recording.record(
                 history,
                 person,
@@ -187,7 +200,8 @@ class Repository(Questions):
                 imported={added.change.name: added.change} if added else {},
                 notes=added.notes if added else (),
             )
-            if path is not None and onto not in (None, "base"):
+            result = replace(result, files=tuple(texts or ()))
+            if added and path is not None and onto not in (None, "base"):
                 gap = imports.largest_difference(history, Path(path), options)
                 said = f"HEAD differs from the trained weights by {gap:.3g} at most"
                 result = replace(result, notes=(*result.notes, said))

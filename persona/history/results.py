@@ -112,6 +112,8 @@ class CommitResult:
     checkout: CheckoutResult | None = field(default=None, metadata=UNPRINTED)
     """The weights computed at once, with `commit.checkout = true`."""
     kept: tuple[Kept, ...] = ()
+    files: tuple[str, ...] = ()
+    """Text files that are tracked from now on, because `add` or `commit` named them."""
 
 
 @dataclass(frozen=True)
@@ -250,6 +252,14 @@ class WeightsState:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A file that no commit can hold, and why."""
+
+    path: str
+    why: str
+
+
+@dataclass(frozen=True)
 class Status:
     """Branch, recipe and text files against HEAD, weights.
 
@@ -262,6 +272,12 @@ class Status:
     files_changed: tuple[str, ...]
     weights: WeightsState
     kept: tuple[Kept, ...] = ()
+    untracked: tuple[str, ...] = ()
+    """Files that no commit will hold; a directory of such files alone stands for all in it, as `runs/`."""
+    left_out: tuple[LeftOut, ...] = ()
+    """Files that would be tracked but that no commit can hold."""
+    in_the_way: tuple[str, ...] = ()
+    """Weights that no index names: `checkout` refuses to write its own beside them."""
     diff: Diff | None = field(default=None, metadata=UNPRINTED)
     """HEAD against the work tree; None when `problem` stands."""
     problem: str | None = field(default=None, metadata=UNPRINTED)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from persona.errors import Refused, UnknownName, UnknownRevision, UsageError
-from persona.history import worktree
+from persona.history import tracking, worktree
 from persona.history.history import History
 from persona.history.recipe_text import RECIPE_FILE, decode
 from persona.history.recording import other_kept, record, tidy, vector_changes
@@ -50,6 +50,7 @@ def revert(
         if not no_commit:
             said = message if message is not None else default
             return record(history, person, said, verb="revert", edits=edits)
+        tracking.add(history, [path for path, data in edits.items() if data is not None])
         worktree.apply(history, edits)
         head = history.head_commit()
         recipe = history.read_recipe(worktree.read_recipe_text(history.root))
@@ -70,12 +71,13 @@ def revert(
 def _refuse_edits(history: History) -> None:
     """`Refused` where the work tree holds edits that the new commit would take along."""
     committed = history.files_of(history.head_commit())
-    here = worktree.snapshot(history.root, committed)
+    here = tracking.snapshot(history)
     edited = sorted(path for path in {*committed, *here} if committed.get(path) != here.get(path))
     if edited:
         raise Refused(
-            f"{', '.join(edited)}: edited and not committed, and would go into the revert's commit; commit or"
-            " `persona restore` first, or --no-commit adds the revert to the edits"
+            f"{', '.join(edited)}: edited and not committed, and would go into the revert's commit; commit"
+            " first, or `persona reset --hard` drops edits and new files, or --no-commit adds the revert to"
+            " the edits"
         )
 
 
@@ -121,7 +123,7 @@ def _undone(history: History, id: str, mainline: int | None) -> dict[str, bytes 
     head = history.head_commit()
     trees = [history.tree_of(parent), history.tree_of(id), history.tree_of(head)]
     old, new, ours = (history.files_of_tree(tree) for tree in trees)
-    here = worktree.snapshot(history.root, {**old, **new, **ours})
+    here = tracking.snapshot(history, {**old, **new, **ours})
     touched = [path for path in sorted({*old, *new}) if old.get(path) != new.get(path)]
     touched.sort(key=lambda path: path == RECIPE_FILE)
     conflicts: list[str] = []

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from persona.errors import InvalidInput
-from persona.history import weights_state, worktree
+from persona.history import tracking, weights_state, worktree
 from persona.history.changes import diff_worktree
 from persona.history.history import History
 from persona.history.recipe_text import RECIPE_FILE
-from persona.history.results import Diff, Status
+from persona.history.results import Diff, LeftOut, Status
 from persona.history.trimming import kept_terms
+from persona.weights.writer import foreign_weight_files
 
 
 def status(history: History) -> Status:
@@ -17,7 +18,8 @@ def status(history: History) -> Status:
     id = history.head_commit()
     tree = history.tree_of(id)
     committed = history.files_of_tree(tree)
-    here = worktree.snapshot(history.root, committed)
+    known = tracking.tracked(history)
+    here = tracking.ids(history, known.paths)
     changed = [path for path in sorted({*committed, *here}) if committed.get(path) != here.get(path)]
     recipe = head_recipe = history.recipe(tree.recipe)
     difference: Diff | None = None
@@ -37,6 +39,9 @@ def status(history: History) -> Status:
         files_changed=tuple(path for path in changed if path != RECIPE_FILE),
         weights=weights_state.describe(found, id, head_recipe, recipe if readable else None),
         kept=kept_terms(history, recipe, head_recipe) if recipe != head_recipe else (),
+        untracked=tuple(tracking.untracked(history, known)),
+        left_out=tuple(LeftOut(path, why) for path, why in known.left_out.items()),
+        in_the_way=tuple(foreign_weight_files(history.root)),
         diff=difference,
         problem=problem,
     )

@@ -1,23 +1,17 @@
 """**work tree** — the model directory beside `.persona`: `recipe.toml`, `graph/`, and the files that make the
-model load.
-
-**tracked** — a text file that commits hold: `recipe.toml`, all below `graph/`, the base's files, what the
-tree names, and new files whose name says that a model loads with them (a tokenizer, a chat template). Weights
-are never tracked.
+model load. Here its files are read and written; `tracking` says which of them commits hold.
 
 Files are read through links and written whole beside their target, which a link never survives.
 """
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
 
-from persona.errors import InvalidInput, PersonaError, Refused
+from persona.errors import InvalidInput, Refused
 from persona.history.history import History
 from persona.history.recipe_text import RECIPE_FILE
 from persona.limits import MAX_TEXT_FILE_BYTES
@@ -25,27 +19,6 @@ from persona.objects.ids import object_id
 from persona.objects.names import check_file_path
 from persona.store import files
 from persona.weights.inputs import read_input
-
-GRAPH: Final = "graph"
-MODEL_FILES: Final = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "spiece.model",
-    "chat_template*",
-    "preprocessor_config.json",
-    "processor_config.json",
-)
-"""Names of files that a model loads with."""
-
-
-def is_model_file(name: str) -> bool:
-    """Whether a top-level file of this name belongs to what makes a model load."""
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in MODEL_FILES)
 
 
 def read(root: Path, path: str) -> bytes | None:
@@ -70,26 +43,6 @@ def read_recipe_text(root: Path) -> bytes:
 def blob_id(data: bytes) -> str:
     """The id that a file's bytes have as a blob."""
     return object_id("blob", data)
-
-
-def snapshot(root: Path, known: Iterable[str]) -> dict[str, str]:
-    """The tracked files that are there: path → blob id. `known`: paths of the base and of the tree."""
-    found: dict[str, str] = {}
-    for path in tracked_paths(root, known):
-        data = read(root, path)
-        if data is not None:
-            found[path] = blob_id(data)
-    return found
-
-
-def tracked_paths(root: Path, known: Iterable[str]) -> list[str]:
-    """Paths that are tracked, there or not, in order."""
-    paths = {RECIPE_FILE, *known}
-    for item in files.names_in(root):
-        if is_model_file(item.name) and not item.is_dir():
-            paths.add(item.name)
-    paths.update(_below(root, GRAPH))
-    return sorted(paths)
 
 
 def write(history: History, path: str, data: bytes) -> None:
@@ -194,24 +147,3 @@ def _all_below(root: Path, path: str) -> Iterator[str]:
                 pending.append(f"{here}/{item.name}")
             elif not files.is_unfinished(item.name):
                 yield f"{here}/{item.name}"
-
-
-def _below(root: Path, folder: str) -> list[str]:
-    """Paths of the files below a directory of the work tree; links to directories are not followed."""
-    found: list[str] = []
-    pending = [] if (root / folder).is_symlink() else [folder]
-    while pending:
-        here = pending.pop()
-        try:
-            items = files.names_in(root / here)
-        except PersonaError:
-            continue
-        for item in items:
-            path = f"{here}/{item.name}"
-            if item.name.startswith("."):
-                continue
-            if item.is_dir(follow_symlinks=False):
-                pending.append(path)
-            elif item.is_file():
-                found.append(path)
-    return found

@@ -76,21 +76,25 @@ def check_tensor_name(name: str) -> str:
 
 def check_file_path(path: str) -> str:
     """A relative path of a tracked file, `/` between parts; returns it or raises `InvalidInput`."""
-    parts = path.split("/")
-    why = None
-    if not path or path.startswith("/") or "\\" in path or "\x00" in path:
-        why = "it is empty, absolute, or holds a backslash or NUL"
-    elif any(_UNSEEN.sub("", part).casefold() in ("", ".", "..", *RESERVED_FILES) for part in parts):
-        why = "a part of it is empty, . or .., or the repository's own"
-    elif any(ord(char) < 0x20 or ord(char) == 0x7F for char in path):
-        why = "it holds a control character"
-    elif any(len(part.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES for part in parts):
-        why = f"a part of it is longer than {MAX_NAME_BYTES} bytes"
-    elif any(0xD800 <= ord(char) <= 0xDFFF for char in path):
-        why = "it is not valid Unicode"
-    if why:
+    if why := file_path_problem(path):
         raise InvalidInput(f"{path!r:.100} cannot name a tracked file: {why}")
     return path
+
+
+def file_path_problem(path: str) -> str | None:
+    """Why a relative path, `/` between parts, cannot name a tracked file; None where it can."""
+    parts = path.split("/")
+    if not path or path.startswith("/") or "\\" in path or "\x00" in path:
+        return "it is empty, absolute, or holds a backslash or NUL"
+    if any(_UNSEEN.sub("", part).casefold() in ("", ".", "..", *RESERVED_FILES) for part in parts):
+        return "a part of it is empty, . or .., or the repository's own"
+    if any(ord(char) < 0x20 or ord(char) == 0x7F for char in path):
+        return "it holds a control character"
+    if any(len(part.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES for part in parts):
+        return f"a part of it is longer than {MAX_NAME_BYTES} bytes"
+    if any(0xD800 <= ord(char) <= 0xDFFF for char in path):
+        return "it is not valid Unicode"
+    return None
 
 
 def _text_problem(name: str, parts: list[str]) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from persona.cli import render
+from persona.cli import diffs, render
 from persona.cli.command import declare
 from persona.cli.invocation import Invocation
 from persona.cli.offers import files
@@ -16,26 +16,28 @@ from persona.cli.options import import_arguments, import_options, threads_option
 @declare(
     "add",
     example="$ persona add ../ft/listening --alpha 0.7\n$ persona checkout        # try it first\n"
-    '$ persona commit -m "listen before answering"',
+    '$ persona commit -m "listen before answering"\n'
+    "$ persona add README.md notes        # text files: track them from now on",
 )
-@click.argument("path", shell_complete=files)
+@click.argument("paths", nargs=-1, required=True, metavar="PATH…", shell_complete=files)
 @import_options
 @threads_option
 @click.pass_obj
-def command(call: Invocation, /, path: str, threads: int | None, **options: Any) -> None:
-    """Import a fine-tune and put it into recipe.toml.
+def command(call: Invocation, /, paths: tuple[str, ...], threads: int | None, **options: Any) -> None:
+    """Import a fine-tune and put it into recipe.toml, or track text files.
 
     PATH is a model directory or a safetensors file that was trained from the base. What the training changed
     is stored without loss as a vector, and recipe.toml names it; nothing is committed yet. A name that the
-    recipe has already gets the new vector and keeps its alpha, density and filter unless they are given.
+    recipe has already gets the new vector and keeps its alpha, density and filter unless they are given. Text
+    files of the work tree, or directories of them, are part of every commit from now on.
     """
     with call.repository() as repo, call.progress() as progress:
         result = repo.add(
-            call.path(path),
+            *map(call.path, paths),
             author=call.author(),
             threads=threads,
             progress=progress,
             **import_arguments(options),
         )
     call.remarks(result.notes)
-    call.report(result, render.commit_lines(result))
+    call.report(result, [*render.commit_lines(result), *diffs.new_file_lines(result.files)])

@@ -59,11 +59,11 @@ def command(
     threads: int | None,
     **options: Any,
 ) -> None:
-    """Record the recipe and the text files; with PATH, import a fine-tune first.
+    """Record the recipe and the text files; with PATH, add that first.
 
     There is no staging area: recipe.toml and the tracked text files are committed as they stand. With PATH
-    the fine-tune found there becomes a vector of the recipe, as `persona add` does it, and the commit
-    follows. Without a message an editor opens.
+    the fine-tune found there becomes a vector of the recipe, or the text file is tracked, as `persona add`
+    does it, and the commit follows. Without a message an editor opens.
     """
     text = read_message(call, message, file)
     with call.repository() as repo:

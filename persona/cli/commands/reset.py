@@ -23,7 +23,7 @@ from persona.cli.offers import revisions
     "mode",
     flag_value="mixed",
     default=True,
-    help="The same, as there is no staging area (default).",
+    help="The same; added files are untracked again (default).",
 )
 @click.option("--hard", "mode", flag_value="hard", help="Put the text files in place too; edits are lost.")
 @click.pass_obj

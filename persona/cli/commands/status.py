@@ -22,6 +22,7 @@ def command(call: Invocation) -> None:
 
     Compares recipe.toml and the tracked text files with HEAD, and says whether the weights in the work tree
     are absent, clean, stale (of another revision), those of the edited recipe, edited by hand, or unknown.
+    Lists the files that are not tracked.
     """
     with call.repository() as repo:
         status = repo.status()
@@ -30,29 +31,47 @@ def command(call: Invocation) -> None:
 
 def _lines(status: Status) -> Iterator[str]:
     yield render.head_line(status.branch, status.head)
-    if status.head is None:
-        yield ""
-        yield "No commits yet"
     yield ""
-    changes = list(status.files_changed)
-    if status.diff is not None:
-        changes = list(diffs.change_lines(status.diff, status.kept))
+    changes = list(_changes(status))
     if status.problem is not None:
         yield click.style("recipe.toml cannot be read:", fg="red")
-        yield f"  {status.problem}"
-        yield '  (edit it, or use "persona restore recipe.toml" to take the committed one)'
+        yield f"  {render.printable(status.problem)}"
+        if "persona restore" not in status.problem:
+            yield '  (edit it, or use "persona restore recipe.toml" to take the committed one)'
         yield ""
     if changes:
         yield "Changes to be committed:"
         yield '  (use "persona restore FILE..." to put a file back as it was committed)'
-        for change in changes:
-            yield "\t" + click.style(change, fg="green")
+        yield from ("\t" + click.style(change, fg="green") for change in changes)
         yield ""
-    elif status.recipe_changed and status.problem is None:
-        yield "Changes to be committed:"
-        yield "\t" + click.style("modified:   recipe.toml", fg="green")
+    if status.untracked:
+        yield "Untracked files:"
+        yield '  (use "persona add FILE..." to make them part of every commit)'
+        yield from (
+            "\t" + click.style(path, fg="red")
+            for path in render.listed([*map(render.shown_path, status.untracked)])
+        )
         yield ""
-    yield from render.weights_lines(status.weights, status.recipe_changed)
-    if not changes and not status.recipe_changed and status.problem is None:
+    if status.left_out:
+        yield "Left out, as no commit can hold them:"
+        left_out = [f"{render.shown_path(file.path)}  ({file.why})" for file in status.left_out]
+        yield from ("\t" + click.style(line, fg="red") for line in render.listed(left_out))
         yield ""
-        yield "nothing to commit, work tree clean"
+    readable = status.problem is None
+    yield from render.weights_lines(status.weights, status.recipe_changed and readable)
+    if status.in_the_way:
+        names = ", ".join(map(render.shown_path, status.in_the_way))
+        yield f'  (no index names {names}: "persona checkout" needs that moved away)'
+    if not changes and readable:
+        yield ""
+        clean = not status.untracked and not status.left_out
+        yield "nothing to commit, work tree clean" if clean else "nothing to commit"
+
+
+def _changes(status: Status) -> Iterator[str]:
+    """A line for each thing that the next commit would hold."""
+    if status.diff is not None:
+        yield from diffs.change_lines(status.diff, status.kept)
+        return
+    for path in status.files_changed:
+        yield f"{'changed:':<12}{path}"
