@@ -26,6 +26,8 @@ LIVE_CACHE: Final = 1536 * MIB
 """Bytes of decoded chunks that a live model keeps for its next change, unless told otherwise; as many on each
 GPU that it lies on.
 """
+LIVE_TIMEOUT_SECONDS: Final = 600.0
+"""Seconds that a change of a live model's weights waits for those who use it, unless told otherwise."""
 MAX_PACK_BYTES: Final = 1 * GIB
 """Bytes of one pack; a transaction goes on in the next."""
 MAX_SEGMENTS: Final = 64

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from click import style
 
+from persona.cli.linediff import runs, unified
 from persona.cli.render import commit_lines, counted, number, percent, short
 from persona.cli.terminal import printable
 
@@ -175,17 +176,12 @@ def _minus(text: str) -> str:
 
 
 def _text(content: bytes | None) -> list[str] | None:
-    """The lines of a file, or None where it is not text."""
+    """The lines of a file without their ends, a missing last end said, or None where it is not text."""
     try:
-        return [] if content is None else printable_lines(content.decode("utf-8"))
+        lines = [] if content is None else content.decode("utf-8").split("\n")
     except UnicodeDecodeError:
         return None
-
-
-def printable_lines(text: str) -> list[str]:
-    """Lines without their ends and without what steers a terminal; a missing last newline is said."""
-    lines = [printable(line) for line in text.split("\n")]
-    if lines[-1] == "":
+    if lines and lines[-1] == "":
         lines.pop()
     elif lines:
         lines[-1] += "\n\\ No newline at end of file"
@@ -193,33 +189,27 @@ def printable_lines(text: str) -> list[str]:
 
 
 def _file_lines(change: FileChange) -> Iterator[str]:
-    yield style(f"diff a/{change.path} b/{change.path}", bold=True)
+    path = printable(change.path)
+    yield style(f"diff a/{path} b/{path}", bold=True)
     before, after = _text(change.before()), _text(change.after())
     if before is None or after is None:
-        yield f"Binary files a/{change.path} and b/{change.path} differ"
+        yield f"Binary files a/{path} and b/{path} differ"
         return
-    yield style("--- " + ("/dev/null" if change.change == "added" else f"a/{change.path}"), bold=True)
-    yield style("+++ " + ("/dev/null" if change.change == "removed" else f"b/{change.path}"), bold=True)
-    for number_, line in enumerate(_unified(before, after)):
-        if number_ < 2:
-            continue
+    yield style("--- " + ("/dev/null" if change.change == "added" else f"a/{path}"), bold=True)
+    yield style("+++ " + ("/dev/null" if change.change == "removed" else f"b/{path}"), bold=True)
+    for line in unified(before, after):
         colour = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])
-        yield style(line, fg=colour) if colour else line
-
-
-def _unified(before: list[str], after: list[str]) -> Iterator[str]:
-    from difflib import unified_diff
-
-    return unified_diff(before, after, lineterm="")
+        shown = printable(line)
+        yield style(shown, fg=colour) if colour else shown
 
 
 def _file_summary(change: FileChange) -> str:
     before, after = _text(change.before()), _text(change.after())
     if before is None or after is None:
         return f"Bin {len(change.before() or b'')} → {len(change.after() or b'')} bytes"
-    lines = list(_unified(before, after))[2:]
-    gained = sum(line.startswith("+") for line in lines)
-    lost = sum(line.startswith("-") for line in lines)
+    changed = runs(before, after)
+    lost = sum(end - start for start, end, _, _ in changed)
+    gained = sum(end - start for _, _, start, end in changed)
     bar = min(gained + lost, 40)
     plus = round(bar * gained / (gained + lost)) if gained + lost else 0
     return f"{gained + lost} " + style("+" * plus, fg="green") + style("-" * (bar - plus), fg="red")

@@ -1,24 +1,33 @@
 """**gate** — who may have a model's weights: any number of users, or one merge, and nobody once a merge was
 cut short.
 
-A user is a forward pass of the model, known from its hooks, or a thread inside `using`. A merge waits until
-there are none; users wait while one merges. A thread never waits for itself: that is `BusyError`.
+A **user** is a forward pass of the model, known from its hooks, or a `using` block. A merge waits until there
+are none; users wait while one merges. Neither side starves the other:
 
-An interrupt (Ctrl-C) ends a forward pass without telling the hooks. So a pass counts only while it stands on
-its thread's stack.
+- A merge that waits keeps new users out. It lets in the thread that uses the model already and, as long as a
+  `using` block holds the model, forward passes of any thread: an answer is often computed by a thread of its
+  own, and the block waits for it.
+- When a merge ends, the users that waited for it go before the next merge. Merges go in order of arrival.
+
+A thread never waits for itself: that is `BusyError`.
+
+An interrupt (Ctrl-C) ends a forward pass without telling the hooks. So each pass is known by a frame that
+runs as long as the pass does: when that frame has ended, the pass has too.
 """
 
 from __future__ import annotations
 
 import sys
 import threading
+import time
 import weakref
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, Final
 
-from persona.errors import BusyError, Refused
+from persona.errors import BusyError, Refused, UsageError
+from persona.limits import LIVE_TIMEOUT_SECONDS
 
 _LOOK_AGAIN_SECONDS: Final = 0.1
 """How long a merge waits before it looks whether a forward pass was interrupted."""
@@ -33,12 +42,16 @@ class Gate:
     def __init__(self, model: Any, owner: object) -> None:
         self.shut: str | None = None
         self.owner: Callable[[], object | None] = weakref.ref(owner)
-        self._model = weakref.ref(model)
         self._condition = threading.Condition()
-        self._held: Counter[int] = Counter()
-        self._passing: set[int] = set()
-        self._merging: int | None = None
-        self._waiting = 0
+        self._passes: dict[FrameType, threading.Thread] = {}
+        self._holds: dict[object, threading.Thread] = {}
+        self._merging: threading.Thread | None = None
+        self._merges: list[object] = []
+        """The merges that wait, in order of arrival."""
+        self._waiting: set[object] = set()
+        """The users that wait."""
+        self._first: set[object] = set()
+        """Those of them that go before the next merge."""
         self._hooks = [
             model.register_forward_pre_hook(self),
             model.register_forward_hook(self, always_call=True),
@@ -56,14 +69,16 @@ class Gate:
 
     def __call__(self, model: Any, inputs: Any, *result: Any) -> None:
         """The hook before a forward pass and, with its result, after it."""
-        me = threading.get_ident()
+        # The frame that calls the hooks runs as long as the pass does, and no other pass has it.
+        caller = sys._getframe(1)
         with self._condition:
             if result:
-                self._passing.discard(me)
+                self._passes.pop(caller, None)
+                self._forget_ended()
                 self._condition.notify_all()
             else:
-                self._admit(me)
-                self._passing.add(me)
+                self._admit(holds=False)
+                self._passes[caller] = threading.current_thread()
 
     def __reduce__(self) -> Any:
         return _no_gate, ()
@@ -71,71 +86,123 @@ class Gate:
     @contextmanager
     def using(self) -> Iterator[None]:
         """Holds the model against merges. Raises `Refused` while it is shut."""
-        me = threading.get_ident()
-        with self._condition:
-            self._admit(me)
-            self._held[me] += 1
+        hold = object()
         try:
+            with self._condition:
+                self._admit(holds=True)
+                self._holds[hold] = threading.current_thread()
             yield
         finally:
             with self._condition:
-                self._held[me] -= 1
-                self._held += Counter()  # without those at 0
+                self._holds.pop(hold, None)
                 self._condition.notify_all()
 
     @contextmanager
-    def merging(self) -> Iterator[None]:
-        """Holds the model for a merge, shut or not, once its users have gone."""
-        me = threading.get_ident()
+    def merging(self, timeout: float | None = LIVE_TIMEOUT_SECONDS) -> Iterator[None]:
+        """Holds the model for a merge, shut or not, once its users have gone.
+
+        Raises `BusyError` where they have not after `timeout` seconds (None: waits for ever), and at once
+        inside a user or a merge of this very thread.
+        """
+        deadline = None if timeout is None else time.monotonic() + _checked(timeout)
+        me, turn = threading.current_thread(), object()
         with self._condition:
-            self._waiting += 1
+            self._merges.append(turn)
             try:
-                while True:
-                    self._forget_interrupted()
-                    if self._merging == me or self._is_user(me):
+                while not self._may_merge(me, turn):
+                    left = _LOOK_AGAIN_SECONDS
+                    if deadline is not None:
+                        left = min(left, deadline - time.monotonic())
+                    if left <= 0:
                         raise BusyError(
-                            "this thread itself is using the model, or merging into it: leave `with"
-                            " live.using()`, the forward pass or the progress callback first"
+                            f"the model was in use for {timeout:g} s, by {self._users()}; its weights are"
+                            " unchanged. Try again, or wait longer with timeout=SECONDS (None: for ever)"
                         )
-                    if self._merging is None and not self._users():
-                        break
-                    self._condition.wait(_LOOK_AGAIN_SECONDS)
+                    self._condition.wait(left)
                 self._merging = me
             finally:
-                self._waiting -= 1
+                self._merges.remove(turn)
                 self._condition.notify_all()
         try:
             yield
         finally:
             with self._condition:
                 self._merging = None
+                self._first = set(self._waiting)
                 self._condition.notify_all()
 
-    def _admit(self, me: int) -> None:
-        """Waits until the model may be used; where others use it already, a merge that waits goes on
-        waiting.
-        """
-        if self._merging == me:
+    def _may_merge(self, me: threading.Thread, turn: object) -> bool:
+        """Whether it is a merge's turn. `BusyError` where it waits for its own thread."""
+        self._forget_ended()
+        if self._merging is me or self._is_user(me):
+            raise BusyError(
+                "this thread itself is using the model, or merging into it: leave `with"
+                " live.using()`, the forward pass or the progress callback first"
+            )
+        busy = self._merging is not None or self._passes or self._holds or self._first
+        return not busy and self._merges[0] is turn
+
+    def _admit(self, *, holds: bool) -> None:
+        """Waits until this thread may use the model. `holds`: for a `using` block."""
+        me, turn = threading.current_thread(), object()
+        self._forget_ended()
+        if self._merging is me:
             raise BusyError("the model is being merged into by this very thread: use it when that is done")
-        while self._merging is not None or (self._waiting and not self._users()):
-            self._condition.wait()
+        self._waiting.add(turn)
+        try:
+            while not self._may_use(me, turn, holds):
+                self._condition.wait()
+        finally:
+            self._waiting.discard(turn)
+            self._first.discard(turn)
+            self._condition.notify_all()
         if self.shut is not None:
             raise Refused(self.shut)
 
-    def _is_user(self, ident: int) -> bool:
-        return self._held[ident] > 0 or ident in self._passing
+    def _may_use(self, me: threading.Thread, turn: object, holds: bool) -> bool:
+        if self._merging is not None:
+            return False
+        if not self._merges or turn in self._first or self._is_user(me):
+            return True
+        return bool(self._holds) and not holds
 
-    def _users(self) -> bool:
-        return bool(self._passing) or any(count > 0 for count in self._held.values())
+    def _is_user(self, thread: threading.Thread) -> bool:
+        return thread in self._passes.values() or thread in self._holds.values()
 
-    def _forget_interrupted(self) -> None:
-        model, stacks = self._model(), sys._current_frames()
-        for ident in list(self._passing):
-            frame = stacks.get(ident)
-            while frame is not None and frame.f_locals.get("self") is not model:
-                frame = frame.f_back
-            if frame is None:
-                self._passing.discard(ident)
+    def _users(self) -> str:
+        """What a merge waits for, in words."""
+        if self._merging is not None:
+            return "another merge"
+        names = sorted({thread.name for thread in (*self._passes.values(), *self._holds.values())})
+        return (
+            f"{len(self._passes)} forward passes and {len(self._holds)} `using` blocks ({', '.join(names)})"
+        )
+
+    def _forget_ended(self) -> None:
+        """Drops the passes whose frames have ended."""
+        for frame in list(self._passes):
+            if not _is_executing(frame):
+                del self._passes[frame]
+
+
+def _is_executing(frame: FrameType) -> bool:
+    """Whether a frame, of any thread, still runs.
+
+    `frame.clear` refuses a frame that runs, and decides that in one step. A walk along `f_back` from a
+    thread's top frame is no such step: the thread goes on meanwhile, and a generator that it leaves has no
+    `f_back` any more. For a frame that has ended `clear` drops local variables, which nobody uses.
+    """
+    try:
+        frame.clear()
+    except RuntimeError:
+        return True
+    return False
+
+
+def _checked(timeout: object) -> float:
+    if isinstance(timeout, (int, float)) and not isinstance(timeout, bool) and timeout >= 0:
+        return float(timeout)
+    raise UsageError(f"timeout is a number of seconds or None, not {timeout!r:.60}")
 
 
 def _no_gate() -> Callable[..., None]:

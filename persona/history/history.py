@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Lock
 from typing import Final, TypeVar
 
 from persona.errors import InvalidInput, NotFound, Refused, UnknownName
@@ -43,6 +44,8 @@ class History:
     notes: list[str] = field(default_factory=list)
     """Sentences for the user that belong to no result."""
     _kept: dict[str, Base | Vector | Recipe | Tree] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
+    """Held while `_kept` changes: threads read one repository."""
 
     @property
     def root(self) -> Path:
@@ -115,9 +118,10 @@ class History:
         if isinstance(found, kind):
             return found
         value = read()
-        if len(self._kept) >= 64:
-            self._kept.pop(next(iter(self._kept)))
-        self._kept[id] = value  # type: ignore[assignment]
+        with self._lock:
+            if len(self._kept) >= 64:
+                del self._kept[next(iter(self._kept))]
+            self._kept[id] = value  # type: ignore[assignment]
         return value
 
     # -- HEAD

@@ -22,6 +22,7 @@ from persona.history.loading import Options, built, chosen
 from persona.history.materials import plan_of
 from persona.history.results import LiveResult, RecipeView
 from persona.history.views import recipe_view
+from persona.limits import LIVE_TIMEOUT_SECONDS
 from persona.merge.kept import Kept
 from persona.merge.live import Filler, merger_of
 from persona.merge.plan import Plan
@@ -44,9 +45,11 @@ class LiveModel:
     """A model whose parameters hold the weights of a recipe, and the calls that change which;
     `Repository.live` makes one.
 
-    Every call that changes the weights waits until nobody uses the model; the model's forward pass waits
-    until the weights are whole, and raises `Refused` while they are half done. Calls may come from any
-    thread, and take turns. What is set here changes neither `recipe.toml` nor HEAD.
+    Every call that changes the weights waits until nobody uses the model, for `timeout` seconds at most
+    (None: for ever), and raises `BusyError` then. The model's forward pass waits until the weights are whole,
+    and raises `Refused` while they are half done. Calls may come from any thread and take turns: neither
+    those who use the model nor those who change it wait for ever. What is set here changes neither
+    `recipe.toml` nor HEAD.
     """
 
     def __init__(
@@ -119,6 +122,7 @@ class LiveModel:
         except_: Sequence[str] | None = None,
         join: str | None = None,
         force: bool = False,
+        timeout: float | None = LIVE_TIMEOUT_SECONDS,
     ) -> LiveResult:
         """Changes one vector of what the model holds; None leaves a key as it is, an empty filter removes it.
 
@@ -138,9 +142,15 @@ class LiveModel:
             terms = [replace(term, **keys) if term.name == name else term for term in recipe.terms]
             return Recipe.of(recipe.base, terms, recipe.rules)
 
-        return self._edit(edit, force)
+        return self._edit(edit, force, timeout)
 
-    def set_rules(self, axes: Mapping[str, str | float], *, force: bool = False) -> LiveResult:
+    def set_rules(
+        self,
+        axes: Mapping[str, str | float],
+        *,
+        force: bool = False,
+        timeout: float | None = LIVE_TIMEOUT_SECONDS,
+    ) -> LiveResult:
         """Changes merge rules: `{"density": 0.2}`, `{"lambda": 0.8}`, `{"preset": "linear"}`, any axis of
         docs/numerics.md.
 
@@ -162,32 +172,38 @@ class LiveModel:
             named = {"preset": rules.preset, **kept, **given}
             return Recipe.of(recipe.base, recipe.terms, Rules.of(**named))
 
-        return self._edit(edit, force)
+        return self._edit(edit, force, timeout)
 
-    def checkout(self, rev: str | None = None, *, force: bool = False) -> LiveResult:
+    def checkout(
+        self,
+        rev: str | None = None,
+        *,
+        force: bool = False,
+        timeout: float | None = LIVE_TIMEOUT_SECONDS,
+    ) -> LiveResult:
         """Merges the weights of a revision, or of `recipe.toml` as it stands, into the model.
 
         Raises `InvalidInput` where the model no longer fits the base, `Refused` where parameters were changed
         in place by something else (training) since, unless `force` throws that away, `BusyError` inside this
-        thread's own `using`, and what reading the store raises. Then the model is what it was; where even
-        that could not be had, it is half done.
+        thread's own `using` and after `timeout`, and what reading the store raises. Then the model is what it
+        was; where even that could not be had, it is half done.
         """
-        with self._changing():
+        with self._changing(timeout):
             revision, recipe = chosen(self._history, rev)
             result = self._move((plan_of(self._history, recipe), revision), force=force)
             self._origin = (revision, recipe)
             return result
 
-    def resume(self) -> LiveResult:
+    def resume(self, *, timeout: float | None = LIVE_TIMEOUT_SECONDS) -> LiveResult:
         """Completes a change that ended half done. `UsageError` where nothing is half done."""
-        with self._changing():
+        with self._changing(timeout):
             return self._move(self._unfinished(), force=True)
 
-    def abort(self) -> LiveResult:
+    def abort(self, *, timeout: float | None = LIVE_TIMEOUT_SECONDS) -> LiveResult:
         """Goes back to what the model held before a change that ended half done. `UsageError` where nothing
         is.
         """
-        with self._changing():
+        with self._changing(timeout):
             self._unfinished()
             assert self._holds is not None
             return self._move(self._holds, force=True)
@@ -196,7 +212,8 @@ class LiveModel:
     def using(self) -> Iterator[PreTrainedModel]:
         """The model, whose weights nobody changes meanwhile: for all the tokens of one answer, say.
 
-        A single forward pass needs no `using`. Raises `Refused` while the model is half done.
+        A single forward pass needs no `using`, and another thread that computes a part of the answer needs
+        none of its own. Raises `Refused` while the model is half done.
         """
         with self._gate.using():
             yield self.model
@@ -210,11 +227,11 @@ class LiveModel:
             plan = self._now()[0]
             return digest_of(slots_of(self._model, plan.base.tensors), self._options.threads)
 
-    def close(self) -> None:
+    def close(self, *, timeout: float | None = LIVE_TIMEOUT_SECONDS) -> None:
         """Leaves the model to itself, with the weights that it holds, and lets go of what was kept for the
         next change. One that is half done stays shut.
         """
-        with self._gate.merging():
+        with self._gate.merging(timeout):
             self._is_closed = lambda: True
             self._kept, self._residents = Kept(0), Residents(0)
             if self._gate.shut is None:
@@ -229,8 +246,8 @@ class LiveModel:
         self.close()
 
     @contextmanager
-    def _changing(self) -> Iterator[None]:
-        with self._gate.merging():
+    def _changing(self, timeout: float | None) -> Iterator[None]:
+        with self._gate.merging(timeout):
             if self._is_closed():
                 raise UsageError(
                     "the repository, or this live model, is closed: open it, and call its live(model) again"
@@ -247,8 +264,8 @@ class LiveModel:
             raise UsageError("nothing is half done: there is nothing to resume or abort")
         return self._target
 
-    def _edit(self, edit: Callable[[Recipe], Recipe], force: bool) -> LiveResult:
-        with self._changing():
+    def _edit(self, edit: Callable[[Recipe], Recipe], force: bool, timeout: float | None) -> LiveResult:
+        with self._changing(timeout):
             if self.half_done:
                 raise Refused(str(self._gate.shut))
             recipe = edit(self._now()[0].recipe)

@@ -15,6 +15,7 @@ from persona.history.results import VectorInfo
 from persona.objects.commit import Person
 from persona.objects.ids import NULL_ID, abbreviate
 from persona.objects.recipe import Recipe
+from persona.objects.rules import NUMERICS
 from persona.objects.table import Table, decode_table
 from persona.objects.vector import Vector
 
@@ -106,7 +107,7 @@ def remember(history: History, id: str, changed_fraction: float, l2: float | Non
     """Keeps what was counted anyway; returns all that is known then."""
     found = {"changed_fraction": changed_fraction} | ({} if l2 is None else {"l2": l2})
     known = {**_kept(history, id), **found}
-    history.store.cache(f"vectors/{id}").write(json.dumps(known).encode())
+    history.store.cache(f"vectors-{NUMERICS}/{id}").write(json.dumps(known).encode())
     return known
 
 
@@ -128,7 +129,7 @@ def statistics(history: History, id: str, base_id: str) -> dict[str, Any]:
 
 
 def _kept(history: History, id: str) -> dict[str, Any]:
-    data = history.store.cache(f"vectors/{id}").read()
+    data = history.store.cache(f"vectors-{NUMERICS}/{id}").read()
     value: dict[str, Any] = json.loads(data) if data else {}
     return value
 

@@ -25,6 +25,7 @@ from persona.history.results import Progress, WeightsState
 from persona.objects.digest import weights_digest
 from persona.objects.ids import object_id
 from persona.objects.recipe import Recipe
+from persona.objects.rules import NUMERICS
 from persona.weights.checkpoint import Checkpoint
 from persona.weights.writer import weight_files
 
@@ -62,8 +63,8 @@ class Found:
 
 
 def key_of(recipe: Recipe) -> str:
-    """What a recipe means: equal for recipes that differ by names alone."""
-    return object_id("recipe", renamed(recipe).encode())
+    """What a recipe means in this version of the arithmetic: equal for recipes that differ by names alone."""
+    return object_id("recipe", b"numerics %d\0" % NUMERICS + renamed(recipe).encode())
 
 
 def stats(root: Path) -> Stats:

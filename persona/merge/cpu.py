@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from persona.codec import elements
 from persona.codec.native import Kernels, takes_vectors
-from persona.merge.rules import MergeRules
+from persona.merge.rules import MergeRules, Weigh
 
 Array = npt.NDArray[Any]
 
@@ -29,6 +29,9 @@ F16: Final = elements.F16.code
 F32: Final = elements.F32.code
 
 _KEEP_NOTHING_CUT: Final = 0xFFFFFFFF
+_SCRATCH_ROWS: Final = 5
+"""Rows of numbers that the kernels need beside one for each term."""
+_WORD_ROWS: Final = 3
 _kernels = Kernels(
     "persona.merge.kernels",
     "persona.codec.elements",
@@ -56,21 +59,27 @@ def _cuts(theta: Array) -> Array:
     return cuts
 
 
+def scratch_bytes(terms: int) -> int:
+    """Bytes of a thread's scratch once it merged chunks with as many terms."""
+    return 4 * BLOCK * (max(1, terms) + _SCRATCH_ROWS + _WORD_ROWS)
+
+
 def _scratch(terms: int) -> tuple[Array, ...]:
-    """This thread's scratch for as many terms."""
-    held: dict[int, tuple[Array, ...]] | None = getattr(_local, "held", None)
-    if held is None:
-        held = _local.held = {}
-    if terms not in held:
-        held[terms] = (
-            np.empty((max(1, terms) + 5, BLOCK), np.float32),
-            np.empty((3, BLOCK), np.uint32),
-            np.empty(max(1, terms), np.int64),
-            np.empty(terms, np.bool_),
-            np.empty(terms, np.float32),
-            np.empty(terms, np.uint32),
+    """This thread's scratch for as many terms: the front of one that is long enough for any that it met."""
+    held: tuple[Array, ...] | None = getattr(_local, "held", None)
+    if held is None or len(held[-1]) < terms:
+        most = max(1, terms)
+        held = _local.held = (
+            np.empty((most + _SCRATCH_ROWS, BLOCK), np.float32),
+            np.empty((_WORD_ROWS, BLOCK), np.uint32),
+            np.empty(most, np.int64),
+            np.empty(most, np.bool_),
+            np.empty(most, np.float32),
+            np.empty(most, np.uint32),
         )
-    return held[terms]
+    floats, words, acting, *by_term = held
+    length = max(1, terms)
+    return floats[: length + _SCRATCH_ROWS], words, acting[:length], *(each[:terms] for each in by_term)
 
 
 def merge_chunk(
@@ -127,7 +136,10 @@ def sum_of_signs(base: Array, z: Array, theta: Array, alpha: Array, rules: Merge
     _check(base, z, theta, alpha, dtype)
     weigh, elect, _, _ = rules.codes()
     scratch, words, *_ = _scratch(alpha.size)
-    return int(_kernels.sum_of_signs(base, z, _cuts(theta), alpha, weigh, elect, dtype, scratch, words))
+    cuts = _cuts(theta)
+    if weigh == Weigh.BEFORE:
+        cuts[alpha == 0] = _KEEP_NOTHING_CUT  # its w is 0 even where t is infinite
+    return int(_kernels.sum_of_signs(base, z, cuts, alpha, weigh, elect, dtype, scratch, words))
 
 
 def count_high(base: Array, z: Array, dtype: int, histogram: Array) -> None:

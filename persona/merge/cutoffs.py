@@ -3,9 +3,9 @@
 A cut-off belongs to a vector, a scope, a rank and a density (docs/numerics.md, "Trim"); filters and α do not
 move it. Under ``tensor`` it is sought tensor by tensor, under ``global`` over all that the base merges,
 under ``joint`` over the same tensor of every term whose filter admits it. What was found for a vector is kept
-in
-``cache/thresholds/``, beside how many elements it keeps; ``joint`` cut-offs and the majority sign belong to a
-whole recipe and are kept under its digest.
+in the cache (`grid.CACHE`), beside how many elements it keeps. ``joint`` cut-offs belong to the vectors of a
+recipe and to where its filters let them, and the majority sign to a whole recipe but for its names: each is
+kept under a digest of just that.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from persona.codec.elements import of as element_of
 from persona.codec.floats import in_default_environment
 from persona.merge import cpu
 from persona.merge.chunks import ChunkReader, Workspace, Workspaces
-from persona.merge.grid import Grid, grid_ranks, on_grid
+from persona.merge.grid import CACHE, Grid, grid_ranks, on_grid
 from persona.merge.pipeline import Progress, in_order
 from persona.merge.plan import Plan, TensorPlan, keeps_everything
 from persona.merge.rules import NO_TRIM, MergeRules, cut_rank, joint_rank
 from persona.merge.thresholds import Magnitudes, Selection
+from persona.objects import canonical
 from persona.objects.tensors import TensorSpec, chunk_span
 
 _FOUND = struct.Struct("<fq")
@@ -207,7 +208,7 @@ def _of_vector(
     """The cut-offs of one vector by tensor name, or under "" for the whole model."""
     rules, vector = plan.recipe.rules, plan.vectors[id]
     scope, rank = rules.trim, rules.rank or ""
-    cache = plan.store.cache(f"thresholds/{id[:32]}-{scope}-{rank}-{density.hex()}")
+    cache = plan.store.cache(f"{CACHE}/{id[:32]}-{scope}-{rank}-{density.hex()}")
     keys = [""] if scope == "global" else [spec.name for spec in vector.tensors]
     found = _decode(cache.read(), keys)
     if scope == "global":
@@ -234,27 +235,33 @@ def _find_joint(found: Cutoffs, tensors: list[TensorPlan], threads: int, progres
     density = float(plan.recipe.rules.density or "1")
     votes = {i for i, term in enumerate(plan.recipe.terms) if term.join == "vote"}
     wanted = [tensor for tensor in tensors if density != 1.0 and votes.intersection(tensor.terms)]
-    seed = blake3("".join(tensor.key for tensor in wanted).encode()).hexdigest()[:32]
-    cache = plan.store.cache(f"thresholds/joint-{seed}")
-    keys = [tensor.spec.name for tensor in wanted]
+    reached = [tensor for tensor in plan.tensors if tensor.terms]
+    stacks = [[tensor.spec.name, tensor.admitted, _vectors(plan, tensor)] for tensor in reached]
+    seed = canonical.encode([plan.base.digest, density.hex(), stacks])
+    cache = plan.store.cache(f"{CACHE}/joint-{blake3(seed).hexdigest()[:32]}")
+    keys = [tensor.spec.name for tensor in reached]
     found.by_tensor = _decode(cache.read(), keys)
     missing = [tensor for tensor in wanted if tensor.spec.name not in found.by_tensor]
     if missing:
 
         def select(tensor: TensorPlan, walk: _Walk) -> Found:
             elements = tensor.admitted * tensor.spec.elements
-            vectors = [plan.recipe.terms[index].vector for index in tensor.terms]
-            return walk.select(tensor.spec, vectors, elements, joint_rank(density, elements))
+            return walk.select(tensor.spec, _vectors(plan, tensor), elements, joint_rank(density, elements))
 
         found.by_tensor.update(_by_tensor(plan, missing, select, threads, progress))
         cache.write(_encode(found.by_tensor, keys))
+
+
+def _vectors(plan: Plan, tensor: TensorPlan) -> list[str]:
+    """The vectors that reach a tensor, sorted, so that no α moves one."""
+    return sorted(plan.recipe.terms[index].vector for index in tensor.terms)
 
 
 def _majority(found: Cutoffs, rules: MergeRules, threads: int, progress: Progress | None) -> int:
     """Σ sign(e) over all coordinates of the model, an exact integer."""
     plan = found.plan
     seed = blake3("".join(tensor.key for tensor in plan.tensors).encode()).hexdigest()[:32]
-    cache = plan.store.cache(f"thresholds/majority-{seed}")
+    cache = plan.store.cache(f"{CACHE}/majority-{seed}")
     if (data := cache.read()) is not None and len(data) == 8:
         return int.from_bytes(data, "little", signed=True)
     walk = _Walk(plan)

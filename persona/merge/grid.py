@@ -1,7 +1,7 @@
 """**grid** — the cut-offs of a vector for the densities 0.01, 0.02, …, 1.00, found when it is committed.
 
 For each rank rule, by tensor and over the whole model, so that a checkout at any of these densities needs no
-selection pass. Kept in ``cache/thresholds/``, checksummed, and always safe to delete: what is missing is
+selection pass. Kept in `CACHE`, checksummed, and always safe to delete: what is missing is
 selected again (`cutoffs`).
 """
 
@@ -16,12 +16,15 @@ from numpy.typing import NDArray
 
 from persona.codec.floats import DefaultEnvironment
 from persona.merge.thresholds import Magnitudes
+from persona.objects.rules import NUMERICS
 from persona.objects.tensors import TensorSpec
 from persona.store.store import Store
 
 with DefaultEnvironment():
     DENSITIES: Final = np.arange(1, 101) / 100
 RANKS: Final = ("floor1", "plus1", "floor")
+CACHE: Final = f"thresholds-{NUMERICS}"
+"""The folder of `cache/` for cut-offs and what else was counted of magnitudes."""
 
 Thetas = NDArray[np.float32]
 Counts = NDArray[np.int64]
@@ -96,4 +99,4 @@ def on_grid(density: float) -> int | None:
 
 
 def _name(id: str) -> str:
-    return f"thresholds/{id[:32]}-grid"
+    return f"{CACHE}/{id[:32]}-grid"

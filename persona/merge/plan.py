@@ -7,8 +7,8 @@ way of a tensor:
 * ``lone``: one vector owns it (docs/numerics.md), so it is the fine-tune's own bytes;
 * ``merge``: everything else.
 
-**key** — a digest of all that decides a tensor's bytes. Two tensors with one key are equal, so a checkout may
-keep what it has.
+**key** — a digest of all that decides a tensor's bytes, the version of the arithmetic included. Two tensors
+with one key are equal, so a checkout may keep what it has.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from persona.objects import canonical
 from persona.objects.base import Base
 from persona.objects.ids import abbreviate
 from persona.objects.recipe import Recipe, Term, to_binary32
+from persona.objects.rules import NUMERICS
 from persona.objects.table import Table, decode_table
 from persona.objects.tensors import TensorSpec, chunk_count
 from persona.objects.vector import Vector
@@ -127,24 +128,24 @@ def _way(recipe: Recipe, base: Base, reaching: tuple[int, ...], admitted: int) -
     if len(terms) == 1 and terms[0].alpha32 == 1.0 and lambda_ == 1.0 and keeps_everything(recipe, terms[0]):
         return "lone", _seed(["lone", base.digest, terms[0].vector])
     axes = {axis: value for axis, value in rules.axes().items() if axis not in ("density", "lambda")}
-    effects = [
-        [
-            term.vector,
-            _hex32(term.alpha32),
-            None if keeps_everything(recipe, term) else term.density or rules.density,
-            term.join,
-        ]
-        for term in terms
-    ]
+    effects = [_effect(recipe, term) for term in terms]
     whole = [
         admitted if rules.trim == "joint" else None,
-        recipe.encode().hex() if rules.on_tie == "majority" else None,
+        [[*_effect(recipe, term), list(term.only), list(term.except_)] for term in recipe.terms]
+        if rules.on_tie == "majority"
+        else None,
     ]
     return "merge", _seed(["merge", base.digest, axes, _hex32(lambda_), effects, whole])
 
 
+def _effect(recipe: Recipe, term: Term) -> list[object]:
+    """What a term does to a tensor that it reaches."""
+    density = None if keeps_everything(recipe, term) else term.density or recipe.rules.density
+    return [term.vector, _hex32(term.alpha32), density, term.join]
+
+
 def _seed(value: list[object]) -> bytes:
-    return blake3(canonical.encode(value)).digest()
+    return blake3(canonical.encode([NUMERICS, *value])).digest()
 
 
 def _hex32(value: float) -> str:

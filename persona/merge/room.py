@@ -13,6 +13,7 @@ from typing import Final
 
 from persona.errors import UsageError
 from persona.limits import CHUNK_MEMORY, MIB
+from persona.merge.cpu import scratch_bytes
 from persona.merge.plan import Plan, TensorPlan
 
 _ARRAYS: Final = 8
@@ -49,6 +50,7 @@ def room(plan: Plan, tensors: list[TensorPlan], threads: int, memory: int | None
         rows = max(rows, elements * tensor.spec.unit * len(tensor.terms))
         shortest = min(elements, _SHORTEST) if tensor.way == "merge" else elements
         least = max(least, shortest * tensor.spec.unit * len(tensor.terms))
+    fixed += max((scratch_bytes(len(tensor.terms)) for tensor in tensors if tensor.way == "merge"), default=0)
     if memory is not None and memory < fixed + least:
         needed = -(-(fixed + least) // MIB)
         raise UsageError(f"this recipe's chunks need {needed} MiB at least; give --memory that much or more")

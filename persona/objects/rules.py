@@ -14,6 +14,11 @@ from typing import Any, Final
 from persona.errors import IntegrityError, InvalidInput
 from persona.objects import canonical
 
+NUMERICS: Final = 1
+"""The version of docs/numerics.md, which is raised whenever a recipe comes to mean other bits, a corrected
+error included. It is in the keys of tensors and in the names of caches, so that no bits of another version
+are copied or found.
+"""
 MAX_BINARY32: Final = Decimal((1 << 128) - (1 << 104))
 """The largest finite binary32, exactly."""
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from persona.merge import cpu
 from persona.merge.cutoffs import kept_fraction, prepare
-from persona.merge.grid import DENSITIES, Grid, grid_ranks, on_grid
+from persona.merge.grid import CACHE, DENSITIES, Grid, grid_ranks, on_grid
 from persona.merge.rules import KEEP_NOTHING, NO_TRIM, cut_rank
 from persona.merge.thresholds import Magnitudes, Selection
 from persona.objects.recipe import Term
@@ -162,7 +162,7 @@ def test_a_damaged_grid_is_found_again_by_selection(tmp_path: Path, damage: Any)
     want = run(sandbox.plan(terms, rules), base)[1].weights
     for term in terms:
         prepare(sandbox.plan(terms, rules), term.vector, sandbox.imported[term.vector].magnitudes, threads=1)
-    for path in (tmp_path / ".persona" / "cache" / "thresholds").iterdir():
+    for path in (tmp_path / ".persona" / "cache" / CACHE).iterdir():
         path.write_bytes(damage(path.read_bytes()))
     assert run(sandbox.plan(terms, rules), base)[1].weights == want
 

@@ -128,3 +128,14 @@ def test_every_16_bit_number_moves_to_its_neighbour() -> None:
 def test_arrays_that_do_not_fit_are_refused(changed: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"K|term|chunk|float32"):
         cpu.merge_chunk(**arguments(chunk_of(50), **changed))
+
+
+def test_scratch_is_that_of_the_largest_number_of_terms_not_of_each() -> None:
+    def merge_all() -> int:
+        for terms in (1, 7, 2, 30, 30, 3, 29):
+            cpu.merge_chunk(**arguments(chunk_of(100, terms)))
+        return sum(array.nbytes for array in cpu._local.held)
+
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(merge_all).result()
+    assert held == pytest.approx(cpu.scratch_bytes(30), rel=0.01)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from persona.errors import UsageError
+from persona.merge import cpu
 from persona.merge import room as rooms
 from persona.merge.plan import Plan
 from persona.merge.room import Room, room
@@ -43,7 +44,7 @@ def mixture(folder: Path, rules: Rules) -> tuple[Plan, Model]:
 def needed(plan: Plan) -> int:
     """The least memory, from what is said when there is none, in bytes."""
     fixed = max(1024 * (tensor.spec.unit * 8 + 4) for tensor in plan.tensors)
-    return fixed + 64 * 4 * VECTORS
+    return fixed + cpu.scratch_bytes(VECTORS) + 64 * 4 * VECTORS
 
 
 @pytest.mark.parametrize("preset", ["ties", "paper", "joint", "linear"])
@@ -65,7 +66,7 @@ def test_too_little_memory_is_refused_with_what_is_needed(tmp_path: Path) -> Non
 def test_threads_are_fewer_where_memory_is_little(shortest: int, tmp_path: Path) -> None:
     plan, _ = mixture(tmp_path, Rules.of("ties"))
     tensors = list(plan.tensors)
-    most = [room(plan, tensors, 8, memory).threads for memory in (needed(plan), 150_000, 1 << 30)]
+    most = [room(plan, tensors, 8, memory).threads for memory in (needed(plan), 300_000, 1 << 30)]
     assert most == sorted(most)
     assert (most[0], most[-1]) == (1, 8)
 
@@ -73,7 +74,7 @@ def test_threads_are_fewer_where_memory_is_little(shortest: int, tmp_path: Path)
 def test_all_rows_of_all_threads_fit_into_the_memory(shortest: int, tmp_path: Path) -> None:
     plan, _ = mixture(tmp_path, Rules.of("ties"))
     tensors = list(plan.tensors)
-    for memory in range(needed(plan), 400_000, 7919):
+    for memory in range(needed(plan), 800_000, 7919):
         found = room(plan, tensors, 8, memory)
         rows = max(
             min(found.slice(tensor), 1024) * tensor.spec.unit * len(tensor.terms) for tensor in tensors

@@ -647,6 +647,32 @@ def test_a_forward_pass_that_was_interrupted_keeps_nobody_waiting(live: LiveMode
     live.model(WORDS)
 
 
+def test_a_change_gives_up_when_the_model_is_used_for_too_long(repo: Repository, live: LiveModel) -> None:
+    changes: list[Callable[[], object]] = [
+        lambda: live.set("one", alpha=0.5, timeout=0),
+        lambda: live.set_rules({"density": 0.5}, timeout=0),
+        lambda: live.checkout("HEAD~1", timeout=0),
+        lambda: live.close(timeout=0),
+    ]
+    refused: list[str] = []
+
+    def change() -> None:
+        for call in changes:
+            try:
+                call()
+            except BusyError as error:
+                refused.append(error.message)
+
+    with live.using():
+        thread = threading.Thread(target=change)
+        thread.start()
+        thread.join()
+    assert len(refused) == len(changes)
+    assert all("timeout=SECONDS" in message for message in refused)
+    assert live.digest() == repo.digest("HEAD").weights
+    assert live.set("one", alpha=0.5, timeout=None).tensors_computed
+
+
 def test_changes_from_many_threads_take_turns(repo: Repository, live: LiveModel) -> None:
     def change(seed: int) -> None:
         for step in range(5):
