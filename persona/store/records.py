@@ -181,7 +181,7 @@ def parse_header(buffer: Buffer, where: str) -> Header:
     segments = tuple(SEGMENT.iter_unpack(view[FIXED.size : end]))
     for stored, raw, encoding in segments:
         if encoding not in (RAW, ZSTD):
-            raise IntegrityError(f"{where}: a segment is malformed or of a new encoding; {_NEWER}", file=where)
+            raise IntegrityError(f"{where}: a segment malformed or of a new encoding; {_NEWER}", file=where)
         if encoding == RAW and stored != raw:
             raise IntegrityError(f"{where}: a record's segment is malformed", file=where)
     return Header(
