@@ -194,12 +194,19 @@ def head_line(branch: str | None, id: str | None) -> str:
     return style("HEAD detached at ", fg="red") + short(id or "")
 
 
-def moved_lines(head: Head, subject: str | None) -> Iterator[str]:
-    """What `checkout` and `switch` say of HEAD once it has moved."""
-    if head.branch is not None:
-        yield f"Switched to branch '{head.branch}'"
+def moved_lines(
+    head: Head, subject: str | None, *, before: Head | None = None, made: bool = False
+) -> Iterator[str]:
+    """What `checkout` and `switch` say of HEAD once it has moved from `before`, to a branch `made` for it or
+    not.
+    """
+    if head.branch is not None and before is not None and before.branch == head.branch:
+        yield f"Already on '{head.branch}'"
+    elif head.branch is not None:
+        yield f"Switched to {'a new ' if made else ''}branch '{head.branch}'"
     elif head.id is not None:
         yield f"HEAD is now at {short(head.id)}" + (f" {printable(subject)}" if subject else "")
+        yield f'HEAD detached at {short(head.id)} (use "persona switch -c NAME" to keep what you commit here)'
 
 
 def weights_lines(weights: WeightsState, recipe_changed: bool = False) -> Iterator[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -128,11 +128,13 @@ def _move(
         assert rev is not None
         target = moving.target_of(history, rev)
     files_move = moving.plan_files(history, target.id, force=options.force)
+    before = history.head_or_name()
 
     def move() -> list[str]:
         return moving.move_head(history, target, person, "checkout", create=branch is not None)
 
-    return _place(history, history.recipe_of(target.id), target.id, files_move, move, options, started)
+    made = _place(history, history.recipe_of(target.id), target.id, files_move, move, options, started)
+    return replace(made, before=before)
 
 
 def _place(

@@ -91,11 +91,19 @@ def _preset_notes(before: Mapping[str, Any], keys: Mapping[str, Any]) -> Iterato
             yield f"{axis} = {value} stays; the preset's own is {own[axis]}"
 
 
-def remove_term(history: History, name: str) -> None:
+def remove_terms(history: History, names: Sequence[str]) -> None:
     """See `Repository.remove_term`."""
     from persona.history import recipe_edit
 
-    _edit(history, lambda text: recipe_edit.remove_term(text, name))
+    if not names:
+        raise UsageError("name the vectors to drop")
+
+    def edit(text: str) -> str:
+        for name in dict.fromkeys(names):
+            text = recipe_edit.remove_term(text, name)
+        return text
+
+    _edit(history, edit)
 
 
 def rename_term(history: History, old: str, new: str) -> None:

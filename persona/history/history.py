@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Final, TypeVar
 
-from persona.errors import InvalidInput, NotFound, Refused, UnknownName
+from persona.errors import IntegrityError, InvalidInput, NotFound, Refused, UnknownName
 from persona.history import recipe_text
 from persona.history.config import Config
 from persona.history.recipe_text import MIN_PREFIX, RECIPE_FILE
@@ -127,17 +127,41 @@ class History:
     # -- HEAD
 
     def head(self) -> Head:
-        """Where HEAD stands."""
-        kind, value = self.store.refs.head()
-        branch = value.removeprefix(HEADS) if kind == "ref" else None
-        return Head(branch, self.store.refs.head_id())
+        """Where HEAD stands. `IntegrityError` where it leads nowhere."""
+        (kind, value), id = self.store.refs.position()
+        return Head(value.removeprefix(HEADS) if kind == "ref" else None, id)
+
+    def head_or_name(self) -> Head:
+        """As `head`; without an id where HEAD's branch is gone, and nothing at all where HEAD is damaged."""
+        try:
+            return self.head()
+        except IntegrityError:
+            pass
+        try:
+            kind, value = self.store.refs.head()
+        except IntegrityError:
+            return Head(None, None)
+        return Head(value.removeprefix(HEADS), None) if kind == "ref" else Head(None, value)
+
+    def last_commit(self) -> str | None:
+        """The commit at HEAD; where HEAD leads nowhere the last one that its reflog names, if any."""
+        id = self.head_or_name().id
+        if id is not None:
+            return id
+        moves = self.store.refs.log("HEAD")
+        return next((move.new for move in moves if move.new is not None), None)
+
+    def last_files(self) -> dict[str, str]:
+        """Every tracked file of `last_commit`: path → blob id; none where no commit is known."""
+        id = self.last_commit()
+        return self.files_of(id) if id is not None else {}
 
     def head_commit(self) -> str:
         """The commit at HEAD; `Refused` in a repository without one."""
         id = self.store.refs.head_id()
         if id is None:
             raise Refused(
-                "this repository has no commit yet: its init was cut short; run `persona init` again"
+                "this repository has no commit yet: its init was cut short; run the same `persona init` again"
             )
         return id
 
@@ -224,7 +248,7 @@ class History:
         try:
             head = self.store.refs.head_id()
             recipe = self.recipe_of(head) if head else None
-        except NotFound:
+        except (NotFound, IntegrityError):
             return False
         return recipe is not None and recipe.base == base and any(t.vector == vector for t in recipe.terms)
 

@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from persona.errors import PersonaError, Refused, UnknownName, UsageError
 from persona.history import tracking, weights_state, worktree
 from persona.history.history import HEADS, TAGS, History, signature
 from persona.history.results import Head, SwitchResult
-from persona.history.revisions import MOVED, branch_named, resolve
+from persona.history.revisions import branch_named, resolve
 from persona.history.walk import walk
 from persona.objects.commit import Person
 from persona.objects.ids import abbreviate, is_id
 from persona.objects.names import check_ref_name
-from persona.store.refs import HEAD
+from persona.store.refs import ANY
 from persona.weights.foreign import is_weight_name
 
 MOVE: Final = "move"
@@ -67,7 +67,7 @@ class FileMove:
                 for path in self.dropped:
                     tx.put("blob", worktree.read(history.root, path) or b"")
         if self.paths and self.to is not None:
-            history.store.state(MOVE).write({"from": history.head_commit(), "to": self.to})
+            history.store.state(MOVE).write({"from": history.last_commit(), "to": self.to})
         worktree.apply(history, edits)
         return list(edits)
 
@@ -85,7 +85,12 @@ class FileMove:
 
 
 def target_of(history: History, text: str) -> Target:
-    """What a revision means to `checkout`: a branch attaches, anything else detaches."""
+    """What a revision means to `checkout`: a branch attaches, HEAD stays where it is, and anything else
+    detaches.
+    """
+    if text in ("HEAD", "@"):
+        head = history.head()
+        return Target(history.head_commit(), HEADS + head.branch if head.branch is not None else None)
     branch = branch_named(history, text)
     return Target(resolve(history, branch or text), branch)
 
@@ -94,8 +99,7 @@ def plan_files(history: History, to: str, *, force: bool) -> FileMove:
     """What moving the work tree from HEAD to commit `to` changes. Raises `Refused` naming edits that would be
     lost, or files that stand in the way.
     """
-    before = history.files_of(history.head_commit())
-    after = history.files_of(to)
+    before, after = history.last_files(), history.files_of(to)
     known = tracking.tracked(history).paths
     here = tracking.ids(history, {*known, *before, *after})
     if force:  # a new file that no blob can hold is not dropped: nothing would be left of it
@@ -126,8 +130,8 @@ def take_back(history: History) -> None:
     move = state.read()
     if move is None:
         return
-    head = history.head_commit()
-    if move["from"] == head:
+    head = history.last_commit()
+    if head is not None and move["from"] == head:
         before, after = history.files_of(head), history.files_of(move["to"])
         here = tracking.snapshot(history, {*before, *after})
         placed = [path for path in sorted({*before, *after}) if here.get(path) == after.get(path)]
@@ -136,60 +140,44 @@ def take_back(history: History) -> None:
 
 
 def new_branch(history: History, name: str, id: str) -> Target:
-    """The branch that a command is to make at `id`, and HEAD's way there; `Refused` when it exists.
-
-    One that the same command made before it was cut short, with HEAD still where it was, is taken up.
-    """
+    """The branch that a command is to make at `id`, and HEAD's way there; `Refused` when it exists."""
     ref = HEADS + check_ref_name(name)
-    if history.store.refs.read(ref) is not None and not _half_made(history, ref, id):
+    if history.store.refs.read(ref) is not None:
         raise Refused(f"a branch named {name} exists already; `persona switch {name}` goes there")
     return Target(id, ref)
-
-
-def _half_made(history: History, ref: str, id: str) -> bool:
-    """Whether a branch was made at `id` by a command that was cut before HEAD went there."""
-    refs, head = history.store.refs, history.head()
-    name, made = ref.removeprefix(HEADS), refs.log(ref)
-    reasons = {_created(verb, head) for verb in ("checkout", "switch")}
-    if refs.read(ref) != id or head.branch == name or not made:
-        return False
-    if made[0].old is not None or made[0].why not in reasons:
-        return False
-    for entry in refs.log(HEAD):
-        if entry.time < made[0].time:
-            break
-        moved = MOVED.match(entry.why)
-        if moved is not None and name in moved.groups():
-            return moved[2] == name  # a line whose move never happened: HEAD is not there
-    return True
-
-
-def _created(verb: str, head: Head) -> str:
-    """Why a branch was made, as its reflog says."""
-    return f"{verb}: Created from {head.branch or head.id or 'nothing'}"
 
 
 def move_head(
     history: History, target: Target, person: Person, verb: str, *, create: bool = False
 ) -> list[str]:
-    """Moves HEAD, making the branch first where asked (unless it is half made); returns notes about what it
-    leaves.
+    """Moves HEAD, and makes the branch in the same move where asked; returns notes about what it leaves.
+
+    `BusyError` when HEAD, or the branch, is not where it was when the target was looked up.
     """
-    refs = history.store.refs
-    head = history.head()
-    held = refs.head()
+    head = history.head_or_name()
     who, when = signature(person)
     old = head.branch or head.id or "nothing"
-    if create and target.branch is not None and refs.read(target.branch) is None:
-        why = _created(verb, head)
-        refs.update(target.branch, target.id, expect=None, who=who, when=when, why=why)
     new = target.branch.removeprefix(HEADS) if target.branch else target.id
     notes = left_behind(history, head, target)
-    where = ("ref", target.branch) if target.branch else ("id", target.id)
-    if where != held:
-        why = f"{verb}: moving from {old} to {new}"
-        refs.set_head(where, expect=held, who=who, when=when, why=why)  # type: ignore[arg-type]
+    held, where = _holds(head.branch, head.id), _holds(new if target.branch else None, target.id)
+    if where != held or create:
+        history.store.refs.set_head(
+            where,
+            expect=held,
+            at=target.id if target.branch else ANY,
+            created=f"{verb}: Created from {old}" if create else None,
+            who=who,
+            when=when,
+            why=f"{verb}: moving from {old} to {new}",
+        )
     return notes
+
+
+def _holds(branch: str | None, id: str | None) -> Any:
+    """What HEAD's file holds on a branch, or detached at an id; anything where neither is known."""
+    if branch is not None:
+        return "ref", HEADS + branch
+    return ("id", id) if id is not None else ANY
 
 
 def left_behind(history: History, head: Head, target: Target) -> list[str]:
@@ -216,49 +204,57 @@ def switch(
     force: bool,
 ) -> SwitchResult:
     """See `Repository.switch`."""
-    if create is not None:
-        goal = new_branch(history, create, resolve(history, target or "HEAD"))
-    elif target is None:
-        if not detach:
-            raise UsageError("switch where? Name a branch, or make one with -c NEW")
-        goal = Target(history.head_commit(), None)
-    elif detach:
-        goal = Target(resolve(history, target), None)
-    else:
-        goal = target_of(history, target)
-        if goal.branch is None and target != "-":
-            raise UsageError(
-                f"{target} is no branch; `persona switch --detach {target}` goes there without one,"
-                f" `persona switch -c NEW {target}` makes one there"
-            )
     with history.changing():
+        goal = _goal(history, target, create, detach)
         move = plan_files(history, goal.id, force=force)
         move.apply(history)
+        before = history.head_or_name()
         notes = move_head(history, goal, person, "switch", create=create is not None)
         move.done(history)
-        return _where(history, [*move.notes, *notes])
+        return _where(history, [*move.notes, *notes], before)
+
+
+def _goal(history: History, target: str | None, create: str | None, detach: bool) -> Target:
+    """Where `switch` is to go."""
+    if create is not None:
+        if detach:
+            raise UsageError("-c makes a branch and goes there, --detach goes to no branch: give one of them")
+        return new_branch(history, create, resolve(history, target or "HEAD"))
+    if target is None:
+        if not detach:
+            raise UsageError("switch where? Name a branch, or make one with -c NEW")
+        return Target(history.head_commit(), None)
+    if detach:
+        return Target(resolve(history, target), None)
+    goal = target_of(history, target)
+    if target in ("HEAD", "@") or (goal.branch is None and target != "-"):
+        raise UsageError(
+            f"{target} is no branch; `persona switch --detach {target}` goes there without one,"
+            f" `persona switch -c NEW {target}` makes one there"
+        )
+    return goal
 
 
 def reset(history: History, rev: str, mode: Literal["soft", "mixed", "hard"], person: Person) -> SwitchResult:
     """See `Repository.reset`."""
     if mode not in ("soft", "mixed", "hard"):
         raise UsageError(f"reset knows soft, mixed and hard, not {mode!r:.40}")
-    to = resolve(history, rev)
     with history.changing():
-        head = history.head_commit()
+        before = history.head()
+        head, to = history.head_commit(), resolve(history, rev)
         move = plan_files(history, to, force=True) if mode == "hard" else None
         if move:
             move.apply(history)
         elif mode == "soft":
             tracking.add(history, set(history.files_of(head)) - set(history.files_of(to)))
-        notes = left_behind(history, history.head(), Target(to, None))
+        notes = left_behind(history, before, Target(to, None))
         who, when = signature(person)
         history.store.refs.advance(to, expect=head, who=who, when=when, why=f"reset: moving to {rev}")
         if move:
             move.done(history)
         elif mode == "mixed":
             tracking.forget(history)
-        return _where(history, [*(move.notes if move else ()), *notes])
+        return _where(history, [*(move.notes if move else ()), *notes], before)
 
 
 def restore(history: History, paths: Sequence[str], rev: str) -> tuple[str, ...]:
@@ -267,7 +263,7 @@ def restore(history: History, paths: Sequence[str], rev: str) -> tuple[str, ...]
         raise UsageError("restore which file? Name one or more; `persona status` lists those that changed")
     id = resolve(history, rev)
     with history.changing():
-        target, known = history.files_of(id), history.files_of(history.head_commit())
+        target, known = history.files_of(id), history.last_files()
         tracked = tracking.tracked(history).paths
         here = tracking.ids(history, {*tracked, *target})
         chosen = _chosen(paths, target, known, here, rev)
@@ -317,7 +313,7 @@ def _chosen(
     return list(found)
 
 
-def _where(history: History, notes: list[str]) -> SwitchResult:
+def _where(history: History, notes: list[str], before: Head) -> SwitchResult:
     head = history.head()
     committed = recipe = history.recipe_of(head.id) if head.id else None
     with suppress(PersonaError):  # edits that are carried along
@@ -327,5 +323,7 @@ def _where(history: History, notes: list[str]) -> SwitchResult:
         branch=head.branch,
         id=head.id,
         weights=weights_state.describe(found, head.id, committed, recipe),
+        detached=head.branch is None,
+        before=before,
         notes=tuple(notes),
     )

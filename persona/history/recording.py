@@ -14,7 +14,7 @@ from typing import Final
 
 from persona.errors import Refused, UsageError
 from persona.history import tracking, vectors, weights_state, worktree
-from persona.history.history import History, signature
+from persona.history.history import HEADS, History, signature
 from persona.history.moving import FileMove
 from persona.history.recipe_text import RECIPE_FILE, decode, written_ids
 from persona.history.results import CommitResult, Kept, VectorChange
@@ -67,7 +67,7 @@ def record(
     move = FileMove(history.files_of(id), history.files_of(head), tuple(edits), id) if edits else None
     if move:
         move.apply(history)
-    history.store.refs.advance(id, expect=head, who=who, when=when, why=why)
+    kind, name = history.store.refs.advance(id, expect=head, who=who, when=when, why=why)
     if move:
         move.done(history)
     tracking.forget(history)
@@ -76,7 +76,7 @@ def record(
     changes = vector_changes(history, old, recipe, imported or {})
     return CommitResult(
         id=id,
-        branch=history.head().branch,
+        branch=name.removeprefix(HEADS) if kind == "ref" else None,
         parents=parents,
         vectors=tuple(changes),
         kept=other_kept(history, old, recipe, changes),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from persona.errors import Refused, UnknownName
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+
+from persona.errors import InvalidInput, Refused, UnknownName, UsageError
 from persona.history.history import HEADS, TAGS, History, signature
 from persona.history.results import RefInfo, ReflogEntry, iso_date
 from persona.history.revisions import full_ref, resolve
@@ -10,11 +13,12 @@ from persona.history.walk import is_ancestor
 from persona.objects.commit import Person, Tag
 from persona.objects.ids import abbreviate
 from persona.objects.names import check_ref_name
+from persona.store.refs import Change
 
 
 def branches(history: History) -> list[RefInfo]:
     """See `Repository.branches`."""
-    current = history.head().branch
+    current = history.head_or_name().branch
     return [
         _branch(history, name, id, name == HEADS + current if current else False)
         for name, id in history.store.refs.list(HEADS).items()
@@ -33,50 +37,48 @@ def create_branch(history: History, name: str, rev: str, force: bool, person: Pe
     old = history.store.refs.read(ref)
     if old is not None and not force:
         raise Refused(f"a branch named {name} exists already at {abbreviate(old)}; -f moves it")
-    if old is not None and history.head().branch == name:
+    if old is not None and history.head_or_name().branch == name:
         raise Refused(f"{name} is the current branch; `persona reset {rev}` moves it")
     who, when = signature(person)
-    why = f"branch: {'Reset to' if old else 'Created from'} {rev}"
-    history.store.refs.update(ref, id, expect=old, who=who, when=when, why=why)
+    change = Change(ref, id, old, f"branch: {'Reset to' if old else 'Created from'} {rev}")
+    history.store.refs.update_all([change], who=who, when=when, under_head=False)
     return _branch(history, ref, id, False)
 
 
-def delete_branch(history: History, name: str, force: bool, person: Person) -> str:
-    """See `Repository.delete_branch`."""
-    ref, id = _existing(history, HEADS, name, "branch")
-    head = history.head()
-    if head.branch == name:
-        raise Refused(f"{name} is the current branch; switch to another one first")
-    if not force and (head.id is None or not is_ancestor(history, id, head.id)):
-        raise Refused(
-            f"{name} ({abbreviate(id)}) has commits that HEAD does not reach; -D deletes it all the same"
-        )
-    who, when = signature(person)
-    history.store.refs.update(ref, None, expect=id, who=who, when=when, why="branch: deleted")
-    return id
+def delete_branches(history: History, names: Iterable[str], force: bool, person: Person) -> dict[str, str]:
+    """See `Repository.delete_branches`."""
+    found = _existing(history, HEADS, names, "branch")
+    head = history.head_or_name()
+    for name, id in found.items():
+        if head.branch == name:
+            raise Refused(f"{name} is the current branch; switch to another one first")
+        if not force and (head.id is None or not is_ancestor(history, id, head.id)):
+            raise Refused(
+                f"{name} ({abbreviate(id)}) has commits that HEAD does not reach; -D deletes it all the same"
+            )
+    return _delete(history, HEADS, found, "branch: deleted", person)
 
 
-def rename_branch(history: History, old: str | None, new: str, force: bool, person: Person) -> None:
+def rename_branch(history: History, old: str | None, new: str, force: bool, person: Person) -> str:
     """See `Repository.rename_branch`."""
-    current = history.head().branch
+    current = history.head_or_name().branch
     if old is None:
         if current is None:
             raise Refused("HEAD is detached: name the branch to rename")
         old = current
-    ref, _ = _existing(history, HEADS, old, "branch")
+    _existing(history, HEADS, [old], "branch")
     target = HEADS + check_ref_name(new)
     if new == old:
-        return
-    who, when = signature(person)
-    held = history.store.refs.read(target)
-    if held is not None:
+        return old
+    if history.store.refs.read(target) is not None:
         if not force:
             raise Refused(f"a branch named {new} exists already; -M renames over it")
         if current == new:
             raise Refused(f"{new} is the current branch; switch to another one first")
-        history.store.refs.update(target, None, expect=held, who=who, when=when, why="branch: deleted")
+    who, when = signature(person)
     why = f"branch: renamed {old} to {new}"
-    history.store.refs.move(ref, target, who=who, when=when, why=why)
+    history.store.refs.move(HEADS + old, target, over=force, who=who, when=when, why=why)
+    return old
 
 
 def tags(history: History) -> list[RefInfo]:
@@ -102,6 +104,8 @@ def create_tag(
     if old is not None and not force:
         raise Refused(f"a tag named {name} exists already; -f moves it")
     if message is not None:
+        if not message.strip():
+            raise UsageError("the message of the tag is empty; say with -m what it stands for")
         with history.store.objects.transaction() as tx:
             id = tx.put("tag", Tag(id, "commit", name, person, message.strip() + "\n").encode())
     who, when = signature(person)
@@ -109,17 +113,15 @@ def create_tag(
     return _tag(history, ref, id)
 
 
-def delete_tag(history: History, name: str, person: Person) -> str:
-    """See `Repository.delete_tag`."""
-    ref, id = _existing(history, TAGS, name, "tag")
-    who, when = signature(person)
-    history.store.refs.update(ref, None, expect=id, who=who, when=when, why="tag: deleted")
-    return id
+def delete_tags(history: History, names: Iterable[str], person: Person) -> dict[str, str]:
+    """See `Repository.delete_tags`."""
+    found = _existing(history, TAGS, names, "tag")
+    return _delete(history, TAGS, found, "tag: deleted", person)
 
 
 def reflog(history: History, name: str) -> list[ReflogEntry]:
     """See `Repository.reflog`."""
-    ref = full_ref(history, name, branch_first=True)
+    ref = full_ref(history, name, branch_first=True) or _moved_once(history, name)
     if ref is None:
         raise UnknownName(f"no branch or tag is named {name}; `persona branch` lists the branches")
     shown = ref.removeprefix(HEADS)
@@ -134,9 +136,29 @@ def reflog(history: History, name: str) -> list[ReflogEntry]:
     return found
 
 
-def _existing(history: History, prefix: str, name: str, what: str) -> tuple[str, str]:
-    ref = prefix + check_ref_name(name)
-    id = history.store.refs.read(ref)
-    if id is None:
-        raise UnknownName(f"no {what} is named {name}; `persona {what}` lists them")
-    return ref, id
+def _moved_once(history: History, name: str) -> str | None:
+    """The branch or tag of a name that is gone and has left a reflog."""
+    with suppress(InvalidInput):
+        for prefix in (HEADS, TAGS):
+            if history.store.refs.log(prefix + name):
+                return prefix + name
+    return None
+
+
+def _existing(history: History, prefix: str, names: Iterable[str], what: str) -> dict[str, str]:
+    """The ids of refs by their short names; `UnknownName` where one is missing."""
+    found = {name: history.store.refs.read(prefix + check_ref_name(name)) for name in names}
+    missing = [name for name, id in found.items() if id is None]
+    if missing:
+        raise UnknownName(f"no {what} is named {' or '.join(missing)}; `persona {what}` lists them")
+    return {name: id for name, id in found.items() if id is not None}
+
+
+def _delete(
+    history: History, prefix: str, found: Mapping[str, str], why: str, person: Person
+) -> dict[str, str]:
+    """Removes refs if they still hold these ids: all or none."""
+    who, when = signature(person)
+    changes = [Change(prefix + name, None, id, why) for name, id in found.items()]
+    history.store.refs.update_all(changes, who=who, when=when)
+    return dict(found)

@@ -230,11 +230,11 @@ class Repository(Questions):
 
         editing.set_rules(self._history, axes)
 
-    def remove_term(self, name: str) -> None:
-        """Drops a term from `recipe.toml`; the vector stays in history."""
+    def remove_term(self, *names: str) -> None:
+        """Drops terms from `recipe.toml`, all or none; the vectors stay in history."""
         from persona.history import editing
 
-        editing.remove_term(self._history, name)
+        editing.remove_terms(self._history, names)
 
     def rename_term(self, old: str, new: str) -> None:
         """Renames a term in `recipe.toml`."""
@@ -242,11 +242,13 @@ class Repository(Questions):
 
         editing.rename_term(self._history, old, new)
 
-    def remove_vector(self, name: str) -> None:
-        """Forgets the kept name of a vector that no recipe names; `Refused` while `recipe.toml` names it."""
+    def remove_vector(self, *names: str) -> None:
+        """Forgets the kept names of vectors that no recipe names, all or none; `Refused` while `recipe.toml`
+        names one.
+        """
         from persona.history import vectors
 
-        vectors.forget(self._history, name, self._person())
+        vectors.forget(self._history, names, self._person())
 
     def revert(
         self,
@@ -372,17 +374,23 @@ class Repository(Questions):
         """Deletes a branch and returns its id; `Refused` when it is current, or not reachable from HEAD
         unless `force`.
         """
+        return self.delete_branches([name], force=force, author=author)[name]
+
+    def delete_branches(
+        self, names: Sequence[str], *, force: bool = False, author: Person | None = None
+    ) -> dict[str, str]:
+        """Deletes branches, all or none, as `delete_branch`; returns their ids."""
         from persona.history import refnames
 
-        return refnames.delete_branch(self._history, name, force, self._person(author))
+        return refnames.delete_branches(self._history, names, force, self._person(author))
 
     def rename_branch(
         self, old: str | None, new: str, *, force: bool = False, author: Person | None = None
-    ) -> None:
-        """Renames a branch (None: the current one), its reflog with it."""
+    ) -> str:
+        """Renames a branch (None: the current one), its reflog with it; returns the old name."""
         from persona.history import refnames
 
-        refnames.rename_branch(self._history, old, new, force, self._person(author))
+        return refnames.rename_branch(self._history, old, new, force, self._person(author))
 
     def create_tag(
         self,
@@ -400,9 +408,13 @@ class Repository(Questions):
 
     def delete_tag(self, name: str, *, author: Person | None = None) -> str:
         """Deletes a tag and returns what it named."""
+        return self.delete_tags([name], author=author)[name]
+
+    def delete_tags(self, names: Sequence[str], *, author: Person | None = None) -> dict[str, str]:
+        """Deletes tags, all or none; returns what they named."""
         from persona.history import refnames
 
-        return refnames.delete_tag(self._history, name, self._person(author))
+        return refnames.delete_tags(self._history, names, self._person(author))
 
     def config_set(self, key: str, value: str, *, user: bool = False) -> None:
         """Sets a key ("user.name") in the repository's file or in the user's."""

@@ -58,6 +58,15 @@ class Head:
     branch: str | None
     id: str | None
 
+    @property
+    def detached(self) -> bool:
+        """Whether HEAD is at a commit and on no branch."""
+        return self.branch is None and self.id is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """As printed with `--json`."""
+        return {"branch": self.branch, "id": self.id, "detached": self.detached}
+
 
 @dataclass(frozen=True)
 class VectorChange:
@@ -280,7 +289,7 @@ class Status:
     """Weights that no index names: `checkout` refuses to write its own beside them."""
     diff: Diff | None = field(default=None, metadata=UNPRINTED)
     """HEAD against the work tree; None when `problem` stands."""
-    problem: str | None = None
+    problem: str | None = field(default=None, metadata=UNPRINTED)
     """Why recipe.toml cannot be read, with its line."""
 
 
@@ -296,8 +305,10 @@ class CheckoutResult:
     bytes_written: int
     seconds: float
     device: str
-    head: Head | None = field(default=None, metadata=UNPRINTED)
+    head: Head | None = None
     """Where HEAD stands now."""
+    before: Head | None = field(default=None, metadata=UNPRINTED)
+    """Where HEAD was."""
     notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
 
 
@@ -323,6 +334,9 @@ class SwitchResult:
     branch: str | None
     id: str | None
     weights: WeightsState
+    detached: bool = False
+    before: Head | None = field(default=None, metadata=UNPRINTED)
+    """Where HEAD was."""
     notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
 
 

@@ -152,7 +152,8 @@ def _named(history: History, name: str, text: str) -> str:
         return id
     if ref is not None:
         held = history.store.refs.read(ref)
-        assert held is not None
+        if held is None:  # removed meanwhile
+            raise _unknown(text)
         return _commit_of(history, held, text)
     return _by_id(history, name, text)
 
@@ -253,6 +254,8 @@ def _nth(history: History, entries: Sequence[Entry], count: int, ref: str, shown
         id = entries[count].new
     else:
         id = entries[-1].old if entries and count == len(entries) else None
+    if id is None and count < len(entries):
+        raise UnknownRevision(f"{text}: {shown} did not exist then")
     if id is None:
         count = len(entries)
         raise UnknownRevision(f"{text}: the reflog of {shown} has {count} entr{'y' if count == 1 else 'ies'}")
@@ -264,10 +267,17 @@ def _current(history: History) -> str:
     return value if kind == "ref" else "HEAD"
 
 
+def _here(history: History) -> tuple[str | None, str | None]:
+    head = history.head_or_name()
+    return (head.branch, None) if head.branch is not None else (None, head.id)
+
+
 def _before(history: History, count: int, text: str) -> str:
     """The branch or id that HEAD was at before its last `count` moves between branches."""
-    for entry in history.store.refs.log("HEAD"):
+    for number, entry in enumerate(history.store.refs.log("HEAD")):
         if match := MOVED.match(entry.why):
+            if number == 0 and match[2] not in _here(history):
+                continue  # the move was cut short before HEAD went there
             count -= 1
             if count <= 0:
                 return match[1]

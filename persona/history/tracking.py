@@ -75,7 +75,7 @@ def tracked(history: History, also: Iterable[str] = ()) -> Tracked:
     """What the work tree tracks. `also`: paths that count as tracked too, such as those of the commit that
     HEAD is to go to.
     """
-    committed = history.files_of(history.head_commit())
+    committed = history.last_files()
     paths = {RECIPE_FILE, *committed, *added(history), *also}
     left_out: dict[str, str] = {}
     for path in {*_base_files(history, committed), *_found(history.root, left_out)} - paths:
@@ -222,11 +222,11 @@ def _folded(path: str) -> str:
 
 def _base_files(history: History, committed: Collection[str]) -> set[str]:
     """Names of the files of HEAD's base, and of that of recipe.toml where it names another."""
-    recipe = history.recipe_of(history.head_commit())
-    names = set(history.base(recipe.base).files)
+    head = history.last_commit()
+    names = set(history.base(history.recipe_of(head).base).files) if head is not None else set[str]()
     with suppress(PersonaError):  # a text that cannot be read is told by who needs it
         data = worktree.read_recipe_text(history.root)
-        if worktree.blob_id(data) != history.files_of(history.head_commit()).get(RECIPE_FILE):
+        if worktree.blob_id(data) != history.last_files().get(RECIPE_FILE):
             names |= set(history.base(history.read_recipe(data).base).files)
     return names
 

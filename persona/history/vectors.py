@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from persona.errors import Refused, UnknownName
@@ -18,6 +19,7 @@ from persona.objects.recipe import Recipe
 from persona.objects.rules import NUMERICS
 from persona.objects.table import Table, decode_table
 from persona.objects.vector import Vector
+from persona.store.refs import Change
 
 
 def infos(history: History) -> list[VectorInfo]:
@@ -50,16 +52,20 @@ def id_of(history: History, name: str) -> str:
     return kept or history.resolve_object(name, "vector")
 
 
-def forget(history: History, name: str, person: Person) -> None:
+def forget(history: History, names: Sequence[str], person: Person) -> None:
     """See `Repository.remove_vector`."""
     recipe = history.read_recipe(worktree.read_recipe_text(history.root))
-    if name in recipe.by_name:
-        raise Refused(f"{RECIPE_FILE} names the vector {name}; `persona rm {name}` drops it from there")
-    id = history.store.refs.list(VECTORS).get(VECTORS + name)
-    if id is None:
-        raise UnknownName(f"no vector is kept under the name {name}; `persona vector ls` lists them")
+    kept = history.store.refs.list(VECTORS)
+    changes: list[Change] = []
+    for name in dict.fromkeys(names):
+        if name in recipe.by_name:
+            raise Refused(f"{RECIPE_FILE} names the vector {name}; `persona rm {name}` drops it from there")
+        id = kept.get(VECTORS + name)
+        if id is None:
+            raise UnknownName(f"no vector is kept under the name {name}; `persona vector ls` lists them")
+        changes.append(Change(VECTORS + name, None, id, f"vector: rm {name}"))
     who, when = signature(person)
-    history.store.refs.update(VECTORS + name, None, expect=id, who=who, when=when, why=f"vector: rm {name}")
+    history.store.refs.update_all(changes, who=who, when=when)
 
 
 def info(history: History, name: str, id: str, recipe: Recipe | None) -> VectorInfo:

@@ -84,7 +84,7 @@ class Entries:
         if self._names is None:
             self._names = {}
             refs = self.history.store.refs
-            head = self.history.head()
+            head = self.history.head_or_name()
             if head.id:
                 self._names[head.id] = [f"HEAD -> {head.branch}" if head.branch else "HEAD"]
             for name, id in refs.list(HEADS).items():

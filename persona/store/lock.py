@@ -5,19 +5,21 @@ deletes objects holds it exclusive. **work tree lock** — one command at a time
 `.persona`. **refs lock** — one move of refs at a time; it is held for milliseconds.
 
 The lock is `flock` on an open file description, so two threads of one process exclude each other as two
-processes do.
+processes do. A child that is forked meanwhile shares the description. So the process that took the lock
+unlocks it in so many words: a close would leave it locked until the child ends.
 """
 
 from __future__ import annotations
 
 import fcntl
+import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from persona.errors import BusyError
+from persona.errors import BusyError, SystemFault
 from persona.store import files
 
 REFS_WAIT: Final = 30.0
@@ -29,6 +31,7 @@ SHARED_WAIT: Final = 1.0
 @contextmanager
 def _held(path: Path, operation: int, wait: float, busy: str) -> Iterator[None]:
     fd = files.lock_descriptor(path)
+    owner = os.getpid()
     try:
         deadline = time.monotonic() + wait
         pause = 0.0005
@@ -45,6 +48,9 @@ def _held(path: Path, operation: int, wait: float, busy: str) -> Iterator[None]:
             pause = min(pause * 1.5, 0.02)
         yield
     finally:
+        if os.getpid() == owner:  # a forked child that leaves this block must not unlock its parent's lock
+            with suppress(OSError):
+                fcntl.flock(fd, fcntl.LOCK_UN)
         files.close(fd)
 
 
@@ -80,4 +86,16 @@ def refs_lock(root: Path, *, wait: float = REFS_WAIT) -> Iterator[None]:
     """Holds the lock that orders moves of refs: on the directory `root/refs` itself."""
     files.mkdirs(root / "refs", below=root)
     with _held(root / "refs", fcntl.LOCK_EX, wait, f"another command is moving the refs of {root}"):
+        yield
+
+
+@contextmanager
+def refs_steady(root: Path, *, wait: float = REFS_WAIT) -> Iterator[None]:
+    """Holds the refs lock shared: no ref moves meanwhile. A reader that cannot have it, as on a file system
+    without locks, goes on without.
+    """
+    with ExitStack() as held:
+        if os.path.isdir(root / "refs"):
+            with suppress(BusyError, SystemFault):
+                held.enter_context(_held(root / "refs", fcntl.LOCK_SH, wait, ""))
         yield

@@ -11,6 +11,7 @@ ignored, and dropped by the next write.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -64,17 +65,8 @@ def load(root: Path, name: str, value: str | None, *, known: bool = True) -> tup
     data = files.read_file(path, limit=MAX_REFLOG_BYTES)
     if data is None:
         return ()
-    entries: list[Entry] = []
-    before = ""
     lines = _lines(data)
-    for number, line in enumerate(lines, 1):
-        entry = _parse(name, before, line)
-        if entry is None:
-            if number == len(lines) and _torn(name, before, line):
-                break
-            raise IntegrityError(f"{path}: line {number} is damaged", kind="reflog", file=str(path))
-        before = _stated_check(line)
-        entries.append(entry)
+    entries = _entries(name, lines, path)
     if not known:
         return tuple(entries)
     if entries and len(entries) == len(lines) and _undone(entries[-2:], value):
@@ -86,15 +78,32 @@ def load(root: Path, name: str, value: str | None, *, known: bool = True) -> tup
     return tuple(entries)
 
 
+def _entries(name: str, lines: list[bytes], path: Path) -> list[Entry]:
+    """The moves of a whole reflog; a torn last line is left out."""
+    entries: list[Entry] = []
+    before = ""
+    for number, line in enumerate(lines, 1):
+        entry = _parse(name, before, line)
+        if entry is None:
+            if number == len(lines) and _torn(name, before, line):
+                break
+            raise IntegrityError(f"{path}: line {number} is damaged", kind="reflog", file=str(path))
+        before = _stated_check(line)
+        entries.append(entry)
+    return entries
+
+
 def append(root: Path, name: str, value: str | None, entry: Entry) -> None:
     """Writes one line durably, in the place of a last one that is torn or not what the ref holds: `value`.
 
-    Only the end of the file is read, and damage further up stands in nobody's way here. The caller holds the
-    refs lock.
+    Only the end of the file is read, and damage further up stands in nobody's way here. A file that would
+    become larger than `load` reads loses its older half. The caller holds the refs lock.
     """
     path = path_of(root, name)
-    files.mkdirs(path.parent, below=root)
+    files.check_directories(root, "logs", *name.split("/")[:-1])
     size, tail = _tail(path)
+    if not size:
+        files.relied_on_directories(path.parent, below=root)
     third, second, last = [b"", b"", b"", *tail][-3:]
     previous = _parse(name, _stated_check(third), second)
     move = _parse(name, _stated_check(second), last)
@@ -104,6 +113,8 @@ def append(root: Path, name: str, value: str | None, entry: Entry) -> None:
         agrees = (previous.new if previous else None) == value
         drop = bool(last) and agrees and _torn(name, _stated_check(second), last)
     line = _line(name, _stated_check(second if drop else last), entry)
+    if size + len(line) >= MAX_REFLOG_BYTES and _shorten(root, name, value, entry):
+        return
     if drop:
         kept = (files.read_file(path, limit=MAX_REFLOG_BYTES) or b"")[: size - len(last)]
         files.write_file(path, [kept, line], tmp_dir=tmp_dir(root))
@@ -112,10 +123,45 @@ def append(root: Path, name: str, value: str | None, entry: Entry) -> None:
         files.append_line(path, end + line, tmp_dir=tmp_dir(root))
 
 
+def newest(root: Path, name: str) -> Entry | None:
+    """The move that the last line states, whether it happened or not; None for a torn line or none."""
+    _, tail = _tail(path_of(root, name))
+    second, line = [b"", b"", *tail][-2:]
+    return _parse(name, _stated_check(second), line)
+
+
+def renamed(root: Path, old: str, new: str, value: str | None, entry: Entry) -> bytes:
+    """The reflog of `old`, whose ref holds `value`, as the bytes of one of `new`, with `entry` at its end."""
+    return _chained(new, [*load(root, old, value), entry])
+
+
 def tmp_dir(root: Path) -> Path:
     """The directory for unfinished writes, made when it is not there."""
     files.mkdirs(root / "tmp", below=root)
     return root / "tmp"
+
+
+def _shorten(root: Path, name: str, value: str | None, entry: Entry) -> bool:
+    """Writes the newer half of a reflog, and `entry`; False for one that is damaged, which stays."""
+    path = path_of(root, name)
+    size, _ = _tail(path)
+    try:
+        entries = _entries(name, _lines(files.read_file(path, limit=size) or b""), path)
+    except IntegrityError:
+        return False
+    if entries and _undone(entries[-2:], value):
+        entries.pop()
+    kept = _chained(name, [*entries[len(entries) // 2 :], entry])
+    files.write_file(path, kept, tmp_dir=tmp_dir(root))
+    return True
+
+
+def _chained(name: str, entries: Iterable[Entry]) -> bytes:
+    """The bytes of a reflog with these moves."""
+    lines = [b""]
+    for entry in entries:
+        lines.append(_line(name, _stated_check(lines[-1]), entry))
+    return b"".join(lines)
 
 
 def _line(name: str, before: str, entry: Entry) -> bytes:

@@ -25,6 +25,7 @@ from persona.errors import IntegrityError, NotARepository, PersonaError, Refused
 from persona.limits import MAX_REF_BYTES, MAX_STATE_BYTES
 from persona.store import files, lock
 from persona.store.objects import ObjectStore
+from persona.store.ref_steps import JOURNAL
 from persona.store.refs import Refs
 
 DIRECTORY: Final = ".persona"
@@ -128,7 +129,7 @@ class Store:
     @cached_property
     def refs(self) -> Refs:
         """The refs and HEAD."""
-        return Refs(self.root, require_writable=self.require_writable)
+        return Refs(self.root, require_writable=self.require_writable, journal=self.state(JOURNAL))
 
     @property
     def config_path(self) -> Path:

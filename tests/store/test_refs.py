@@ -22,7 +22,7 @@ def id_of(number: int) -> str:
 
 
 ONE, TWO, THREE = id_of(1), id_of(2), id_of(3)
-MAIN = "refs/heads/main"
+MAIN, OTHER = "refs/heads/main", "refs/heads/other"
 
 
 def move(refs: Refs, name: str, new: str | None, expect: object = ANY) -> None:
@@ -50,16 +50,16 @@ def test_a_new_store_is_on_a_branch_without_a_commit(store: Store) -> None:
 
 def test_a_ref_moves_only_from_what_was_expected(store: Store) -> None:
     refs = store.refs
-    move(refs, MAIN, ONE, expect=None)
+    move(refs, OTHER, ONE, expect=None)
     for wrong in (None, TWO):
         with pytest.raises(BusyError, match="moved"):
-            move(refs, MAIN, THREE, expect=wrong)
-    move(refs, MAIN, TWO, expect=ONE)
-    assert refs.read(MAIN) == TWO
-    move(refs, MAIN, None, expect=TWO)
-    assert refs.read(MAIN) is None
+            move(refs, OTHER, THREE, expect=wrong)
+    move(refs, OTHER, TWO, expect=ONE)
+    assert refs.read(OTHER) == TWO
+    move(refs, OTHER, None, expect=TWO)
+    assert refs.read(OTHER) is None
     with pytest.raises(BusyError):
-        move(refs, MAIN, ONE, expect=TWO)
+        move(refs, OTHER, ONE, expect=TWO)
 
 
 def test_head_moves_with_its_branch_or_alone(store: Store) -> None:
@@ -163,8 +163,8 @@ def test_names_that_cannot_be_are_refused_everywhere(store: Store, name: str) ->
 def test_listing_is_by_prefix_and_in_order(store: Store) -> None:
     for name in ("refs/tags/v1", "refs/heads/b", "refs/heads/a/x", "refs/heads/ab"):
         move(store.refs, name, ONE)
-    assert list(store.refs.list("refs/heads/")) == ["refs/heads/ab", "refs/heads/b", "refs/heads/a/x"]
-    assert list(store.refs.list("refs/heads/a")) == ["refs/heads/ab", "refs/heads/a/x"]
+    assert list(store.refs.list("refs/heads/")) == ["refs/heads/a/x", "refs/heads/ab", "refs/heads/b"]
+    assert list(store.refs.list("refs/heads/a")) == ["refs/heads/a/x", "refs/heads/ab"]
     assert len(store.refs.list()) == 4
     assert store.refs.list("refs/stash") == {}
 

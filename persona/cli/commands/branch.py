@@ -8,7 +8,8 @@ from persona.cli import render
 from persona.cli.command import declare
 from persona.cli.invocation import Invocation
 from persona.cli.offers import branch_or_start
-from persona.errors import UsageError
+from persona.errors import IntegrityError, UsageError
+from persona.history.results import Head
 
 
 @declare("branch", example="$ persona branch warm HEAD~2\n$ persona branch -v\n$ persona branch -d warm")
@@ -45,12 +46,16 @@ def command(
         _create(call, names, force)
     else:
         with call.repository() as repo:
-            head = repo.head()
             if show_current:
-                call.answer({"branch": head.branch}, [head.branch] if head.branch else [])
-            else:
-                branches = repo.branches()
-                call.answer(branches, render.branch_lines(branches, head, verbose))
+                current = repo.head().branch
+                call.answer({"branch": current}, [current] if current else [])
+                return
+            branches, head = repo.branches(), Head(None, None)
+            try:
+                head = repo.head()
+            except IntegrityError as error:  # the list is what one needs to find a way out
+                call.remark(error.message)
+            call.answer(branches, render.branch_lines(branches, head, verbose))
 
 
 def _create(call: Invocation, names: tuple[str, ...], force: bool) -> None:
@@ -65,7 +70,7 @@ def _delete(call: Invocation, names: tuple[str, ...], force: bool) -> None:
     if not names:
         raise UsageError("name the branches to delete")
     with call.repository() as repo:
-        gone = {name: repo.delete_branch(name, force=force, author=call.author()) for name in names}
+        gone = repo.delete_branches(names, force=force, author=call.author())
     call.report(
         {"deleted": gone}, [f"Deleted branch {name} (was {render.short(id)})." for name, id in gone.items()]
     )
@@ -76,5 +81,5 @@ def _rename(call: Invocation, names: tuple[str, ...], force: bool) -> None:
         raise UsageError("name the new name, or the old and the new: `persona branch -m [OLD] NEW`")
     with call.repository() as repo:
         old, new = names if len(names) == 2 else (None, names[0])
-        repo.rename_branch(old, new, force=force, author=call.author())
+        old = repo.rename_branch(old, new, force=force, author=call.author())
     call.report({"from": old, "to": new}, [])

@@ -119,7 +119,12 @@ def command(
         lines: list[str] = []
         if moves and result.head is not None:
             detached = result.head.branch is None and not call.json
-            lines += render.moved_lines(result.head, repo.entry().subject if detached else None)
+            lines += render.moved_lines(
+                result.head,
+                repo.entry().subject if detached else None,
+                before=result.before,
+                made=branch is not None,
+            )
     call.remarks(result.notes)
     call.report(result, [*lines, *render.checkout_lines(result)])
 

@@ -21,4 +21,5 @@ def command(call: Invocation, rev: str, short: bool) -> None:
     """
     with call.repository() as repo:
         id = repo.resolve(rev)
-    call.answer({"id": id}, render.short(id) if short else id)
+    shown = render.short(id) if short else id
+    call.answer({"id": shown}, shown)

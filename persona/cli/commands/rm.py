@@ -18,6 +18,5 @@ def command(call: Invocation, names: tuple[str, ...]) -> None:
     Edits recipe.toml; the vector itself stays in history, and an earlier commit still has it.
     """
     with call.repository() as repo:
-        for name in names:
-            repo.remove_term(name)
+        repo.remove_term(*names)
     call.report({"removed": names}, [f"rm '{name}'" for name in names])

@@ -31,8 +31,8 @@ def command(call: Invocation, target: str | None, create: str | None, detach: bo
     with call.repository() as repo:
         result = repo.switch(target, create=create, detach=detach, force=force, author=call.author())
         subject = repo.entry().subject if result.branch is None and not call.json else None
-    lines = [f"Switched to a new branch '{create}'"] if create else []
-    lines = lines or list(render.moved_lines(Head(result.branch, result.id), subject))
+    here = Head(result.branch, result.id)
+    lines = list(render.moved_lines(here, subject, before=result.before, made=create is not None))
     call.remarks(result.notes)
     if result.weights.state not in ("clean", "absent"):
         lines += render.weights_lines(result.weights)

@@ -61,7 +61,7 @@ def _delete(call: Invocation, names: tuple[str, ...]) -> None:
     if not names:
         raise UsageError("name the tags to delete")
     with call.repository() as repo:
-        gone = {name: repo.delete_tag(name, author=call.author()) for name in names}
+        gone = repo.delete_tags(names, author=call.author())
     call.report(
         {"deleted": gone}, [f"Deleted tag '{name}' (was {render.short(id)})" for name, id in gone.items()]
     )

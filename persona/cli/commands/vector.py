@@ -58,14 +58,14 @@ def show(call: Invocation, name: str, plot: str | None, threads: int | None) -> 
 
 
 @command.command("rm", cls=Command, example="$ persona vector rm old-draft")
-@click.argument("name", shell_complete=kept_vectors)
+@click.argument("names", nargs=-1, required=True, metavar="NAME…", shell_complete=kept_vectors)
 @click.pass_obj
-def rm(call: Invocation, name: str) -> None:
-    """Forget a kept vector.
+def rm(call: Invocation, names: tuple[str, ...]) -> None:
+    """Forget kept vectors.
 
-    Removes the name of a vector that the recipe does not use. History that uses it keeps it; `persona rm`
-    drops one from the recipe.
+    Removes the names of vectors that the recipe does not use, all or none. History that uses them keeps them;
+    `persona rm` drops one from the recipe.
     """
     with call.repository() as repo:
-        repo.remove_vector(name)
-    call.report({"removed": [name]}, f"rm '{name}'")
+        repo.remove_vector(*names)
+    call.report({"removed": names}, [f"rm '{name}'" for name in names])

@@ -1,0 +1,147 @@
+"""**step** — one file to write or remove: a ref's, or HEAD.
+
+**journal** — the steps that only mean something together (a rename, several deletions, a branch that is made
+and gone to), in `state/refs.json` while they are taken. If the command is cut short, whoever takes the refs
+lock next takes the steps that are left. So all of them happen, or none.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from persona.errors import IntegrityError, PersonaError
+from persona.objects.ids import is_id
+from persona.store import files, reflog
+from persona.store.ref_files import HEAD, PREFIX, RefFiles, full
+from persona.store.reflog import Entry
+
+if TYPE_CHECKING:
+    from persona.store.store import StateFile
+
+JOURNAL: Final = "refs"
+"""The state file of the steps under way."""
+_REFLOG: Final = "refs.reflog"
+"""In `state/`: the reflog of a renamed ref on its way to its new name."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A file whose text is to become `new` from `old` (None: no file); `entry` goes into its reflog first."""
+
+    name: str
+    old: str | None
+    new: str | None
+    entry: Entry | None
+
+
+class Steps:
+    """Takes steps. The caller holds the refs lock. Without a `journal`, as in a store that is being made,
+    steps are not taken together.
+    """
+
+    def __init__(self, ref_files: RefFiles, journal: StateFile | None) -> None:
+        self.root = ref_files.root
+        self._files = ref_files
+        self._journal = journal
+
+    @property
+    def left(self) -> bool:
+        """Whether steps are under way, or were left by a command that was cut short."""
+        return self._journal is not None and os.path.lexists(self._journal.path)
+
+    def take_left(self) -> None:
+        """Takes the steps that a command left when it was cut short. `IntegrityError` when it is not known
+        which they were.
+        """
+        if self._journal is not None and (value := self._journal.read()) is not None:
+            self._finish(*_from_journal(value, self._journal.path), again=True)
+
+    def prepare_reflog(self, data: bytes) -> None:
+        """Writes the reflog that a rename, taken next, puts under the new name."""
+        files.mkdirs(self._moved_reflog.parent, below=self.root)
+        files.write_file(self._moved_reflog, data, tmp_dir=reflog.tmp_dir(self.root))
+
+    def take(
+        self, steps: Sequence[Step], *, together: bool = False, renamed: tuple[str, str] | None = None
+    ) -> None:
+        """Takes the steps; `together` all or none, whatever happens in between."""
+        if together and self._journal is not None:
+            self._journal.write(_to_journal(steps, renamed))
+        self._finish(steps, renamed, again=False)
+
+    def _finish(self, steps: Sequence[Step], renamed: tuple[str, str] | None, *, again: bool) -> None:
+        """Takes the steps, `again` after some of them may have been taken, and clears the journal."""
+        if renamed is not None and self._moved_reflog.exists():
+            self._place_reflog(*renamed)
+        for step in steps:
+            if again and self._files.text_or_damage(step.name) != step.old:
+                continue
+            new_name = step.old is None and step.new is not None and step.name != HEAD
+            if new_name:
+                self._files.clear_way(step.name)
+            entry = step.entry
+            if entry is not None and not (again and reflog.newest(self.root, step.name) == entry):
+                reflog.append(self.root, step.name, entry.old, entry)
+            if step.new != step.old:
+                self._files.write(step.name, step.new, first=new_name)
+        if self._journal is not None and os.path.lexists(self._journal.path):
+            self._journal.remove()
+
+    def _place_reflog(self, old_name: str, new_name: str) -> None:
+        """Puts the reflog of a renamed ref from `state/` under the new name, in the place of the old one."""
+        old, new = reflog.path_of(self.root, old_name), reflog.path_of(self.root, new_name)
+        files.check_directories(self.root, "logs", *old_name.split("/")[:-1])
+        files.remove(old)
+        if old.parent.is_dir():
+            files.sync_directory(old.parent)
+        files.remove_empty_directories(old.parent, below=self.root / "logs" / "refs")
+        self._files.clear_way(new_name)
+        files.relied_on_directories(new.parent, below=self.root)
+        files.rename(self._moved_reflog, new)
+        files.sync_directories([new.parent, self._moved_reflog.parent])
+
+    @property
+    def _moved_reflog(self) -> Path:
+        return self.root / "state" / _REFLOG
+
+
+def _to_journal(steps: Sequence[Step], renamed: tuple[str, str] | None) -> dict[str, Any]:
+    """The value of the journal: steps as [name, old, new, fields of the entry], and the names of a rename."""
+    listed = [[s.name, s.old, s.new, astuple(s.entry) if s.entry else None] for s in steps]
+    return {"steps": listed, "renamed": renamed}
+
+
+def _from_journal(value: Any, path: Path) -> tuple[list[Step], tuple[str, str] | None]:
+    """What `_to_journal` wrote; `IntegrityError` for any other value."""
+    try:
+        steps = [_step(*listed) for listed in value["steps"]]
+        if value["renamed"] is None:
+            return steps, None
+        old, new = map(full, value["renamed"])
+        return steps, (old, new)
+    except (TypeError, ValueError, KeyError, PersonaError) as error:
+        raise IntegrityError(
+            f"{path} does not say which refs were to move; remove it, then see what is there: persona branch",
+            kind="state",
+            file=str(path),
+        ) from error
+
+
+def _step(name: str, old: str | None, new: str | None, entry: Sequence[Any] | None) -> Step:
+    """A step of a journal, checked."""
+    found = None
+    if entry is not None:
+        before, after, who, time, offset, why = entry
+        if not all(id is None or is_id(id) for id in (before, after)):
+            raise ValueError("no id")
+        found = Entry(before, after, str(who), int(time), int(offset), str(why))
+    branch = name == HEAD and str(new).startswith(f"{PREFIX}refs/heads/")
+    if branch:
+        full(str(new).removeprefix(PREFIX))
+    elif new is not None and not is_id(new):
+        raise ValueError("no value of a ref")
+    return Step(full(name), old, new, found)
