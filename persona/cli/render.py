@@ -17,6 +17,7 @@ from persona.cli.terminal import printable as printable
 
 if TYPE_CHECKING:
     from persona.history.results import (
+        Carried,
         CheckoutResult,
         CommitEntry,
         CommitResult,
@@ -192,6 +193,12 @@ def head_line(branch: str | None, id: str | None) -> str:
     if branch is not None:
         return f"On branch {branch}"
     return style("HEAD detached at ", fg="red") + short(id or "")
+
+
+def carried_lines(carried: Sequence[Carried]) -> Iterator[str]:
+    """Edits that came along, as git lists them: `M recipe.toml`."""
+    letters = {"added": "A", "removed": "D"}
+    yield from (f"{letters.get(edit.change, 'M')}\t{shown_path(edit.path)}" for edit in carried)
 
 
 def moved_lines(

@@ -19,6 +19,7 @@ from persona.history import moving, weights_state, worktree
 from persona.history.history import History
 from persona.history.materials import plan_of
 from persona.history.moving import FileMove
+from persona.history.recipe_text import RECIPE_FILE
 from persona.history.results import CheckoutResult, DigestResult, Progress
 from persona.history.revisions import resolve
 from persona.limits import MIB
@@ -72,6 +73,8 @@ def checkout(
 ) -> CheckoutResult:
     """See `Repository.checkout`."""
     started = time.perf_counter()
+    if branch is not None and rev is None and out is None:
+        options = replace(options, weights=False)  # the same commit: whatever was tried stays as it is
     if options.weights:
         _ = options.place  # refused before anything moves, if it cannot be had
     if out is not None:
@@ -133,7 +136,13 @@ def _move(
     def move() -> list[str]:
         return moving.move_head(history, target, person, "checkout", create=branch is not None)
 
-    made = _place(history, history.recipe_of(target.id), target.id, files_move, move, options, started)
+    recipe = history.recipe_of(target.id)
+    revision: str | None = target.id
+    if options.weights and any(edit.path == RECIPE_FILE for edit in files_move.carried):
+        edited = history.read_recipe(worktree.read_recipe_text(history.root))
+        if weights_state.key_of(edited) != weights_state.key_of(recipe):
+            recipe, revision = edited, None
+    made = _place(history, recipe, revision, files_move, move, options, started)
     return replace(made, before=before)
 
 
@@ -151,7 +160,7 @@ def _place(
         files_move.apply(history)
         notes = [*files_move.notes, *move()]
         files_move.done(history)
-        return _result(history, None, revision, (), tuple(notes), started)
+        return _result(history, None, revision, (), files_move, tuple(notes), started)
     found = weights_state.look(history, locked=True)
     if found.state in ("edited", "unknown") and not options.force:
         names = ", ".join(weight_files(history.root))
@@ -165,7 +174,8 @@ def _place(
         tensors = weights_state.tensor_digests(history, found.record) or None
         weights_state.settle(history, recipe, revision, found.record.digest, tensors)
         kept = _Kept(found.record.digest, len(plan.tensors))
-        return _result(history, kept, revision, tuple(weight_files(history.root)), tuple(notes), started)
+        there = tuple(weight_files(history.root))
+        return _result(history, kept, revision, there, files_move, tuple(notes), started)
     with ExitStack() as stack:
         source = stack.enter_context(_Present(history, found.record)) if found.record else None
         layout = layout_of(plan, options)
@@ -181,7 +191,8 @@ def _place(
         tensor.spec.name: (tensor.key, made.tensor_digests[tensor.spec.name]) for tensor in plan.tensors
     }
     weights_state.settle(history, recipe, revision, made.weights, digests)
-    return _result(history, made, revision, tuple(published), (*notes, *notes_of(made)), started)
+    notes += notes_of(made)
+    return _result(history, made, revision, tuple(published), files_move, tuple(notes), started)
 
 
 @dataclass(frozen=True)
@@ -316,6 +327,7 @@ def _result(
     made: Materialised | _Kept | None,
     revision: str | None,
     published: tuple[str, ...],
+    files_move: FileMove,
     notes: tuple[str, ...],
     started: float,
 ) -> CheckoutResult:
@@ -328,6 +340,7 @@ def _result(
         bytes_written=made.bytes_written if made else 0,
         seconds=round(time.perf_counter() - started, 3),
         device=made.device if made else "cpu",
+        carried=files_move.carried,
         head=history.head(),
         notes=notes,
     )

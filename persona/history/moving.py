@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from persona.errors import PersonaError, Refused, UnknownName, UsageError
 from persona.history import tracking, weights_state, worktree
 from persona.history.history import HEADS, TAGS, History, signature
-from persona.history.results import Head, SwitchResult
+from persona.history.results import Carried, Head, SwitchResult
 from persona.history.revisions import branch_named, resolve
 from persona.history.walk import walk
 from persona.objects.commit import Person
@@ -48,6 +48,8 @@ class FileMove:
     """Whether edits are thrown away, and with them files that no commit holds."""
     dropped: tuple[str, ...] = ()
     """Those files. Their content stays in the store as long as nothing collects it."""
+    carried: tuple[Carried, ...] = ()
+    """The edits and new files that stay as they are, against the commit that HEAD goes to."""
 
     @property
     def notes(self) -> list[str]:
@@ -119,9 +121,17 @@ def plan_files(history: History, to: str, *, force: bool) -> FileMove:
             " -f throws the edits away"
         )
     dropped = [path for path in moving if path in here and path not in before and path not in after]
-    move = FileMove(after, here, tuple(moving), to, force, tuple(dropped))
+    stays = {*known, *after}.difference(moving)
+    carried = [
+        Carried(path, _kind(after, here, path)) for path in sorted(stays) if here.get(path) != after.get(path)
+    ]
+    move = FileMove(after, here, tuple(moving), to, force, tuple(dropped), tuple(carried))
     move.check(history)
     return move
+
+
+def _kind(committed: Mapping[str, str], here: Mapping[str, str], path: str) -> str:
+    return "added" if path not in committed else "changed" if path in here else "removed"
 
 
 def take_back(history: History) -> None:
@@ -211,7 +221,7 @@ def switch(
         before = history.head_or_name()
         notes = move_head(history, goal, person, "switch", create=create is not None)
         move.done(history)
-        return _where(history, [*move.notes, *notes], before)
+        return replace(_where(history, [*move.notes, *notes], before), carried=move.carried)
 
 
 def _goal(history: History, target: str | None, create: str | None, detach: bool) -> Target:

@@ -294,6 +294,14 @@ class Status:
 
 
 @dataclass(frozen=True)
+class Carried:
+    """An edit that came along to another commit: a file "changed", "added" or "removed" against it."""
+
+    path: str
+    change: str
+
+
+@dataclass(frozen=True)
 class CheckoutResult:
     """Weights that were materialised. `files`: the weights files written; `seconds`: of wall clock."""
 
@@ -305,6 +313,8 @@ class CheckoutResult:
     bytes_written: int
     seconds: float
     device: str
+    carried: tuple[Carried, ...] = ()
+    """Edits that are not committed and came along."""
     head: Head | None = None
     """Where HEAD stands now."""
     before: Head | None = field(default=None, metadata=UNPRINTED)
@@ -337,6 +347,8 @@ class SwitchResult:
     detached: bool = False
     before: Head | None = field(default=None, metadata=UNPRINTED)
     """Where HEAD was."""
+    carried: tuple[Carried, ...] = ()
+    """Edits that are not committed and came along."""
     notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
 
 

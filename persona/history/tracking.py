@@ -136,10 +136,10 @@ def forget(history: History, paths: Collection[str] | None = None) -> None:
     """Drops these names from the added ones, all by default. The caller holds the work tree's lock."""
     before = added(history)
     rest = [] if paths is None else [path for path in before if path not in paths]
-    if rest:
-        history.store.state(ADDED).write(rest)
-    elif before:
+    if not rest and before:
         history.store.state(ADDED).remove()
+    elif len(rest) < len(before):
+        history.store.state(ADDED).write(rest)
 
 
 def text_files(history: History, paths: Sequence[Path]) -> list[str] | None:

@@ -351,3 +351,18 @@ def weights(directory: Path) -> bytes:
     """The tensors' bytes of a small model, after its header."""
     data = (directory / "model.safetensors").read_bytes()
     return data[8 + int.from_bytes(data[:8], "little") :]
+
+
+def test_edits_that_come_along_are_listed_and_a_new_branch_says_so(grown: CommandLine) -> None:
+    grown.ok("checkout")
+    grown.ok("set", "listening", "--alpha", "0.25")
+    (grown.directory / "tokenizer.json").write_text("{}\n")
+    (grown.directory / "chat_template.jinja").unlink()
+    listed = ["D\tchat_template.jinja", "M\trecipe.toml", "A\ttokenizer.json"]
+    said = grown.ok("checkout", "-b", "warm").splitlines()
+    assert said == [*listed, "Switched to a new branch 'warm'"]
+    said = grown.ok("checkout", "main").splitlines()
+    assert said[:4] == [*listed, "Switched to branch 'main'"]
+    assert grown.json("checkout", "warm")["carried"][1] == {"path": "recipe.toml", "change": "changed"}
+    assert "Weights: those of the edited recipe, not committed" in grown.ok("status")
+    assert grown.ok("switch", "main").splitlines()[:3] == listed

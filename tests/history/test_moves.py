@@ -436,3 +436,52 @@ def test_an_author_that_cannot_be_recorded_is_refused(bot: Bot, name: str) -> No
     bot.edit(lambda text: text + "#\n")
     with pytest.raises(InvalidInput):
         bot.repo.commit(message="x", author=Person(name, "a@b", 0, 0))
+
+
+def test_a_new_branch_alone_keeps_the_weights_that_were_tried(grown: Bot) -> None:
+    grown.repo.set_term("listening", alpha=0.3)
+    tried = grown.checkout()
+    made = grown.repo.checkout(branch="try", author=grown.now())
+    assert (made.weights, made.files, made.tensors_computed) == (None, (), 0)
+    assert [(edit.path, edit.change) for edit in made.carried] == [("recipe.toml", "changed")]
+    assert grown.repo.head().branch == "try"
+    assert same(read_weights(grown.root), tried)
+    assert grown.repo.status().weights.state == "uncommitted"
+    path = grown.root / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
+    grown.repo.checkout(branch="again", author=grown.now())
+    assert grown.repo.status().weights.state == "edited"
+
+
+@pytest.mark.parametrize("rev", ["main", "HEAD", "other"])
+def test_an_edited_recipe_that_comes_along_is_what_is_computed(grown: Bot, rev: str) -> None:
+    grown.repo.create_branch("other", author=grown.now())
+    grown.repo.set_term("listening", alpha=0.3)
+    (grown.root / "config.json").unlink()
+    wanted = grown.repo.digest().weights
+    made = grown.repo.checkout(rev, author=grown.now())
+    assert [(edit.path, edit.change) for edit in made.carried] == [
+        ("config.json", "removed"),
+        ("recipe.toml", "changed"),
+    ]
+    assert (made.weights, made.revision) == (wanted, None)
+    assert grown.repo.status().weights.state == "uncommitted"
+    made = grown.repo.checkout(rev, force=True, author=grown.now())
+    assert (made.carried, made.revision) == ((), grown.repo.resolve("HEAD"))
+    assert grown.repo.status().weights.state == "clean"
+
+
+def test_a_comment_that_comes_along_changes_no_weights(grown: Bot) -> None:
+    grown.edit(lambda text: text + "# mine\n")
+    made = grown.repo.checkout("main", author=grown.now())
+    assert made.revision == grown.repo.resolve("main")
+    assert grown.repo.status().weights.state == "clean"
+
+
+def test_an_edited_recipe_that_means_nothing_stops_a_checkout_before_it_moves(grown: Bot) -> None:
+    grown.repo.create_branch("other", author=grown.now())
+    grown.edit(lambda text: text + "what is this\n")
+    with pytest.raises(InvalidInput, match=r"recipe\.toml"):
+        grown.repo.checkout("other", author=grown.now())
+    assert grown.repo.head().branch == "main"
+    assert grown.repo.checkout("other", weights=False, author=grown.now()).carried[0].path == "recipe.toml"

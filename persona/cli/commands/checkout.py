@@ -88,8 +88,9 @@ def command(
     """Compute the weights of a revision and put them in place.
 
     With REV: moves HEAD there (a branch name attaches, anything else detaches, - goes back), puts its text
-    files in place and computes its weights. Without: computes the weights of recipe.toml as it stands,
-    committed or not. Only tensors whose inputs changed are computed again. Files appear whole or not at all.
+    files in place and computes its weights; edits that are not committed come along where they can, and are
+    listed. Without: computes the weights of recipe.toml as it stands, committed or not. -b NEW alone changes
+    no weights. Only tensors whose inputs changed are computed again. Files appear whole or not at all.
     What follows -- are files to put back from REV.
     """
     call: Invocation = ctx.obj
@@ -119,6 +120,7 @@ def command(
         lines: list[str] = []
         if moves and result.head is not None:
             detached = result.head.branch is None and not call.json
+            lines += render.carried_lines(result.carried)
             lines += render.moved_lines(
                 result.head,
                 repo.entry().subject if detached else None,

@@ -32,7 +32,8 @@ def command(call: Invocation, target: str | None, create: str | None, detach: bo
         result = repo.switch(target, create=create, detach=detach, force=force, author=call.author())
         subject = repo.entry().subject if result.branch is None and not call.json else None
     here = Head(result.branch, result.id)
-    lines = list(render.moved_lines(here, subject, before=result.before, made=create is not None))
+    moved = render.moved_lines(here, subject, before=result.before, made=create is not None)
+    lines = [*render.carried_lines(result.carried), *moved]
     call.remarks(result.notes)
     if result.weights.state not in ("clean", "absent"):
         lines += render.weights_lines(result.weights)
