@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -141,6 +142,17 @@ def diff(history: History, a: str | None, b: str | None) -> Diff:
         return diff_commits(history, before, after)
     assert before is not None
     return diff_worktree(history, before)
+
+
+def of_paths(diff: Diff, paths: Sequence[str]) -> Diff:
+    """The part of a difference that lies in these files or directories; rules and vectors are of
+    `recipe.toml`.
+    """
+    changes = tuple(change for change in diff.file_changes if tracking.is_among(change.path, paths))
+    files = tuple(change.path for change in changes)
+    if tracking.is_among(RECIPE_FILE, paths):
+        return replace(diff, files=files, file_changes=changes)
+    return replace(diff, rules={}, vectors=(), files=files, file_changes=changes)
 
 
 def _blob_reader(history: History, blobs: Mapping[str, str]) -> Content:

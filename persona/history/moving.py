@@ -307,16 +307,11 @@ def _chosen(
     """
     found: dict[str, None] = {}
     for path in paths:
-        clean = path.removeprefix("./").rstrip("/")
-
-        def named(name: str, clean: str = clean) -> bool:
-            return clean == "." or name == clean or name.startswith(f"{clean}/")
-
-        matches = [name for name in sorted({*target, *known}) if named(name)]
+        matches = [name for name in sorted({*target, *known}) if tracking.is_among(name, [path])]
         if not matches:
-            new = any(map(named, here))
+            new = any(tracking.is_among(name, [path]) for name in here)
             what = "it is new; delete it to drop it" if new else "`persona status` lists those that changed"
-            if is_weight_name(clean):
+            if is_weight_name(path):
                 what = "weights come back with `persona checkout`"
             raise UnknownName(f"{rev} has no file {path}; {what}")
         found.update(dict.fromkeys(matches))

@@ -126,13 +126,16 @@ class Questions:
 
         return status(self._history)
 
-    def diff(self, a: str | None = None, b: str | None = None) -> Diff:
+    def diff(self, a: str | None = None, b: str | None = None, *, paths: Sequence[str] | None = None) -> Diff:
         """No argument: HEAD against the work tree; one: it against the work tree; two: the first against the
-        second. `a` alone may be `A..B` or `A...B`.
+        second. `a` alone may be `A..B` or `A...B`. `paths`: of these files, or directories, alone.
         """
         from persona.history import changes
 
-        return changes.diff(self._history, a, b)
+        found = changes.diff(self._history, a, b)
+        return (
+            found if paths is None else changes.of_paths(found, [paths] if isinstance(paths, str) else paths)
+        )
 
     def diff_weights(
         self,

@@ -71,6 +71,12 @@ def is_model_file(name: str) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in MODEL_FILES)
 
 
+def is_among(name: str, paths: Iterable[str]) -> bool:
+    """Whether a file is one of `paths`, or lies in a directory that is; `.` is the work tree itself."""
+    clean = [path.removeprefix("./").rstrip("/") or "." for path in paths if path]
+    return any(path == "." or name == path or name.startswith(f"{path}/") for path in clean)
+
+
 def tracked(history: History, also: Iterable[str] = ()) -> Tracked:
     """What the work tree tracks. `also`: paths that count as tracked too, such as those of the commit that
     HEAD is to go to.

@@ -313,3 +313,29 @@ def test_quiet_leaves_reports_out_and_answers_in(grown: CommandLine) -> None:
     assert grown.ok("-q", "commit", "--allow-empty", "-m", "x") == ""
     assert grown.ok("commit", "--quiet", "--allow-empty", "-m", "x") == ""
     assert grown.ok("-q", "log", "--oneline", "-1") != ""
+
+
+def test_a_quiet_diff_prints_nothing_and_its_exit_code_tells(grown: CommandLine) -> None:
+    for flag in ("-q", "--quiet"):
+        same, other = grown("diff", flag), grown("diff", "HEAD~1", flag)
+        assert (same.exit_code, same.output) == (0, "")
+        assert (other.exit_code, other.output) == (1, "")
+    (grown.directory / "graph").mkdir()
+    (grown.directory / "graph" / "new.md").write_text("new\n")
+    assert (grown("-q", "diff").exit_code, grown("-q", "diff").output) == (1, "")
+    assert grown("diff", "--exit-code").exit_code == 1
+    answer = grown("diff", "--json", "-q")
+    assert (answer.exit_code, '"graph/new.md"' in answer.stdout) == (1, True)
+
+
+def test_a_diff_of_some_files_leaves_out_the_others(grown: CommandLine) -> None:
+    grown.ok("set", "listening", "--alpha", "0.25")
+    (grown.directory / "graph").mkdir()
+    (grown.directory / "graph" / "new.md").write_text("new\n")
+    assert grown.json("diff", "--", "graph")["files"] == ["graph/new.md"]
+    assert grown.json("diff", "--", "graph")["vectors"] == []
+    assert grown.json("diff", "HEAD~1", "--", "recipe.toml", "config.json")["vectors"] != []
+    below = CommandLine(grown.directory / "graph")
+    assert below.json("diff", "--", "new.md")["files"] == ["graph/new.md"]
+    assert grown("diff", "-q", "--", "config.json").exit_code == 0
+    assert "files" in grown.refused(2, "diff", "--weights", "--", "graph")

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from persona.cli import diffs
-from persona.cli.command import declare
+from persona.cli.command import declare, files_after_dashes
 from persona.cli.invocation import Invocation
 from persona.cli.offers import revisions
 from persona.cli.options import plot_option, plot_path, threads_option
 from persona.cli.render import short
+from persona.errors import UsageError
 
 if TYPE_CHECKING:
     from persona.history.measures import WeightsDiff
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     "diff",
     example="$ persona diff                 # what the next commit would hold\n"
     "$ persona diff HEAD~2 HEAD --stat\n"
-    "$ persona diff HEAD~2 HEAD --weights --plot change.png",
+    "$ persona diff HEAD~2 HEAD --weights --plot change.png\n"
+    "$ persona diff HEAD~2 -- recipe.toml notes",
+    takes_files=True,
 )
 @click.argument("a", required=False, shell_complete=revisions)
 @click.argument("b", required=False, shell_complete=revisions)
@@ -33,9 +36,9 @@ if TYPE_CHECKING:
 @plot_option
 @threads_option
 @click.option("--exit-code", is_flag=True, help="Exit with 1 where something differs.")
-@click.pass_obj
+@click.pass_context
 def command(
-    call: Invocation,
+    ctx: click.Context,
     a: str | None,
     b: str | None,
     stat: bool,
@@ -49,11 +52,19 @@ def command(
     Without a revision: HEAD against the work tree. With one: it against the work tree. With two, or A..B: the
     first against the second. Vectors and merge rules are shown in the words of recipe.toml, text files as
     unified diffs. With --weights also what that does to the weights: by layer and kind of module, how many
-    change and by how much, and which vectors pull in opposite directions. --plot draws it.
+    change and by how much, and which vectors pull in opposite directions. --plot draws it. What follows --
+    are files to compare. With -q nothing is printed, and the exit code tells.
     """
+    call: Invocation = ctx.obj
+    files = files_after_dashes(ctx)
     place = plot_path(call, plot)
+    if files is not None and (weights or place is not None):
+        raise UsageError("--weights and --plot compare whole models: leave out the files")
+    silent = call.quiet and not call.json
     with call.repository() as repo:
-        diff = repo.diff(a, b)
+        diff = repo.diff(a, b, paths=None if files is None else call.tracked(repo, files))
+        if silent and place is None:
+            return 0 if diff.empty else 1
         lines = diffs.stat_lines(diff) if stat else diffs.diff_lines(diff)
         if not weights and place is None:
             call.answer(diff, lines)
@@ -61,7 +72,7 @@ def command(
             with call.progress() as progress:
                 measured = repo.diff_weights(a, b, threads=threads, progress=progress)
             _answer(call, diff, lines, measured, stat, place)
-    return 1 if exit_code and not diff.empty else 0
+    return 1 if (exit_code or call.quiet) and not diff.empty else 0
 
 
 def _answer(
@@ -76,6 +87,8 @@ def _answer(
         heatmap.write(place, f"Weights, {title}", measures.diff_sheets(measured))
     if call.json:
         call.answer_json(as_json(diff) | {"weights": as_json(measured)})
+        return
+    if call.quiet:
         return
     above = list(lines)
     shown = measures.weights_lines(measured, brief=stat)
