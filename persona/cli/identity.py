@@ -26,7 +26,7 @@ def author(
     name = environment.get("PERSONA_AUTHOR_NAME") or config("user.name")
     email = environment.get("PERSONA_AUTHOR_EMAIL") or config("user.email")
     if not name or not email:
-        known = _git_identity(directory)
+        known = git_settings(directory)
         name = name or known.get("user.name")
         email = email or known.get("user.email")
     if not name or not email:
@@ -74,10 +74,12 @@ def _parse(text: str) -> tuple[int, int]:
     return seconds, identity.local_offset(seconds) if zone is None else int(zone.total_seconds()) // 60
 
 
-def _git_identity(directory: str) -> dict[str, str]:
+def git_settings(directory: str) -> dict[str, str]:
+    """What git knows, in that directory, of who the user is and of the editor; nothing without git."""
     import subprocess
 
-    command = ["git", "-C", directory, "config", "--null", "--get-regexp", r"^user\.(name|email)$"]
+    wanted = r"^(user\.(name|email)|core\.editor)$"
+    command = ["git", "-C", directory, "config", "--null", "--get-regexp", wanted]
     try:
         answer = subprocess.run(command, capture_output=True, timeout=5, check=False).stdout
     except (OSError, subprocess.SubprocessError):

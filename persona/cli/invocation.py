@@ -35,6 +35,8 @@ class Invocation:
     quiet: bool = False
     verbose: bool = False
     json: bool = False
+    drafted: str | None = None
+    """Where the message is that the user wrote in an editor: said if the command fails afterwards."""
     _repository: Repository | None = None
     _author: Person | None = None
     _unsaid: list[str] = field(default_factory=list)
@@ -53,6 +55,10 @@ class Invocation:
             self._repository = repo
             try:
                 yield repo
+            except BaseException:
+                if self.drafted is not None:
+                    say(self.drafted)
+                raise
             finally:
                 self._repository = None
                 self.remarks(dict.fromkeys(repo.notes))

@@ -35,6 +35,7 @@ Words = Iterable[tuple[str, str]]
 SETTINGS = {
     "user.name": "who commits",
     "user.email": "who commits",
+    "core.editor": "the editor for messages",
     "commit.checkout": "true: every commit computes the weights at once",
     "merge.preset": "the preset that init writes into recipe.toml",
     "merge.density": "the density that init writes into recipe.toml",

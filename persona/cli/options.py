@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,15 +10,13 @@ import click
 
 from persona.cli.invocation import Invocation
 from persona.cli.offers import DEVICES, base_or_revision, files
-from persona.errors import InvalidInput, Refused, UsageError
+from persona.errors import InvalidInput
 from persona.history.config import parse_size
 
 if TYPE_CHECKING:
     from persona.history.repository import Repository
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_COMMENT = "#"
 
 
 def import_options(function: F) -> F:
@@ -154,36 +150,3 @@ def setting(
         return flag if text is None else parse(text)
     except ValueError as error:
         raise InvalidInput(f"config {key}: {error}") from None
-
-
-def read_message(call: Invocation, paragraphs: tuple[str, ...], file: str | None) -> str | None:
-    """The message of `-m` (each one a paragraph) or `-F`; None where neither was given."""
-    if paragraphs and file is not None:
-        raise UsageError("-m and -F both give a message; use one of them")
-    if file == "-":
-        return sys.stdin.read().rstrip("\n")
-    if file is not None:
-        return call.path(file).read_text(encoding="utf-8", errors="replace").rstrip("\n")
-    return "\n\n".join(paragraphs) if paragraphs else None
-
-
-def edit_message(call: Invocation, draft: str, hints: list[str]) -> str:
-    """What the user writes in the editor, comments left out. `UsageError` where nobody sits at a terminal."""
-    if not call.interactive:
-        raise UsageError("no message, and no terminal to open an editor on: give one with -m MSG or -F FILE")
-    wanted = (os.environ.get(name) for name in ("PERSONA_EDITOR", "GIT_EDITOR", "VISUAL", "EDITOR"))
-    editor = next((name for name in wanted if name), None)
-    comments = "".join(f"{_COMMENT} {line}".rstrip() + "\n" for line in hints)
-    text = click.edit(f"{draft}\n{comments}", editor=editor, require_save=False) or ""
-    lines = [line.rstrip() for line in text.splitlines() if not line.startswith(_COMMENT)]
-    message = "\n".join(lines).strip("\n")
-    if not message:
-        raise Refused("the message is empty; nothing was committed")
-    return message
-
-
-EDITOR_HINT = [
-    "Say what this commit changes. Lines that start with '#' are left out,",
-    "and an empty message gives the commit up.",
-    "",
-]

@@ -43,7 +43,7 @@ class CommandLine:
 
     directory: Path
 
-    def __call__(self, *arguments: str | Path, typed: str | None = None) -> Result:
+    def __call__(self, *arguments: str | Path, typed: str | bytes | None = None) -> Result:
         """One command, whatever it exits with."""
         words = ["-C", str(self.directory), *map(str, arguments)]
         return CliRunner().invoke(cli, words, input=typed, prog_name="persona")

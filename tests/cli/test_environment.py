@@ -304,7 +304,7 @@ def test_an_unknown_author_is_said_once_and_by_commands_that_sign(
         asked.append(directory)
         return {}
 
-    monkeypatch.setattr(identity, "_git_identity", nobody)
+    monkeypatch.setattr(identity, "git_settings", nobody)
     for half in ("NAME", "EMAIL"):
         monkeypatch.delenv(f"PERSONA_AUTHOR_{half}", raising=False)
     for signing, words in (

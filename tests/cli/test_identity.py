@@ -27,13 +27,13 @@ def test_each_half_falls_back_by_itself() -> None:
 
 def test_git_is_asked_next(monkeypatch: pytest.MonkeyPatch) -> None:
     known = {"user.name": "Grace", "user.email": "grace@example.org"}
-    monkeypatch.setattr(identity, "_git_identity", lambda directory: known)
+    monkeypatch.setattr(identity, "git_settings", lambda directory: known)
     person, said = who({})
     assert (person.name, person.email, said) == ("Grace", "grace@example.org", [])
 
 
 def test_the_account_is_the_last_resort_and_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(identity, "_git_identity", lambda directory: {})
+    monkeypatch.setattr(identity, "git_settings", lambda directory: {})
     person, said = who({})
     assert "@" in person.email
     assert len(said) == 1

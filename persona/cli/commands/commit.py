@@ -9,15 +9,9 @@ import click
 from persona.cli import diffs, render
 from persona.cli.command import declare
 from persona.cli.invocation import Invocation
+from persona.cli.messages import EDITOR_HINT, Draft, edit_message, read_message
 from persona.cli.offers import files
-from persona.cli.options import (
-    EDITOR_HINT,
-    edit_message,
-    import_arguments,
-    import_options,
-    read_message,
-    threads_option,
-)
+from persona.cli.options import import_arguments, import_options, threads_option
 
 if TYPE_CHECKING:
     from persona.history.repository import Repository
@@ -96,4 +90,5 @@ def _written(
     hints = [*EDITOR_HINT, render.head_line(status.branch, status.head)]
     hints += [f"Import: {path}"] if path is not None else []
     hints += [f"    {line}" for line in diffs.change_lines(status.diff)] if status.diff is not None else []
-    return edit_message(call, repo.entry().message if amend else "", [click.unstyle(line) for line in hints])
+    draft = Draft(repo.entry().message if amend else "", [click.unstyle(line) for line in hints])
+    return edit_message(call, repo, draft)

@@ -30,8 +30,9 @@ def command(
     """Read and write settings.
 
     KEY alone prints its value: the repository's, else the user's. KEY VALUE sets it. Known keys: user.name,
-    user.email, commit.checkout, merge.preset, merge.density and the other rules of a first recipe,
-    checkout.device, checkout.device-memory, checkout.threads, checkout.memory and checkout.max-shard-size.
+    user.email, core.editor (with --global), commit.checkout, merge.preset, merge.density and the other rules
+    of a first recipe, checkout.device, checkout.device-memory, checkout.threads, checkout.memory and
+    checkout.max-shard-size.
     """
     if listing == (key is not None) or (unset and value is not None):
         raise UsageError("give a KEY to read, a KEY and a VALUE to set, or --list")

@@ -11,8 +11,8 @@ import click
 from persona.cli import diffs
 from persona.cli.command import declare
 from persona.cli.invocation import Invocation
+from persona.cli.messages import EDITOR_HINT, Draft, edit_message
 from persona.cli.offers import vector_or_revision, vectors
-from persona.cli.options import EDITOR_HINT, edit_message
 from persona.errors import UnknownRevision, UsageError
 
 if TYPE_CHECKING:
@@ -60,7 +60,9 @@ def command(
     assert name is not None
     with call.repository() as repo:
         if edit:
-            message = edit_message(call, message or _draft(repo, name, vector is not None), EDITOR_HINT)
+            text = message or _draft(repo, name, vector is not None)
+            draft = Draft(text, EDITOR_HINT, instead="--message MSG", undone="nothing was reverted")
+            message = edit_message(call, repo, draft)
         result = repo.revert(
             name,
             vector=vector is not None,

@@ -9,8 +9,8 @@ import click
 from persona.cli import render
 from persona.cli.command import declare
 from persona.cli.invocation import Invocation
-from persona.cli.offers import tag_or_revision
-from persona.cli.options import edit_message
+from persona.cli.messages import Draft, edit_message, read_message
+from persona.cli.offers import files, tag_or_revision
 from persona.errors import UsageError
 
 
@@ -18,6 +18,13 @@ from persona.errors import UsageError
 @click.argument("names", nargs=-1, metavar="[NAME [REV] | PATTERN]", shell_complete=tag_or_revision)
 @click.option("-a", "--annotate", is_flag=True, help="Make a tag with a message, who made it and when.")
 @click.option("-m", "--message", metavar="MSG", multiple=True, help="Its message; implies -a.")
+@click.option(
+    "-F",
+    "--file",
+    metavar="FILE",
+    shell_complete=files,
+    help="Read its message from FILE, or from stdin with -.",
+)
 @click.option("-l", "--list", "listing", is_flag=True, help="List the tags that match.")
 @click.option("-d", "--delete", is_flag=True, help="Delete tags.")
 @click.option("-f", "--force", is_flag=True, help="Move a tag that exists.")
@@ -27,6 +34,7 @@ def command(
     names: tuple[str, ...],
     annotate: bool,
     message: tuple[str, ...],
+    file: str | None,
     listing: bool,
     delete: bool,
     force: bool,
@@ -48,10 +56,12 @@ def command(
     else:
         if len(names) > 2:
             raise UsageError("name one tag and what it names: `persona tag NAME [REV]`")
-        text = "\n\n".join(message) if message else None
-        if annotate and text is None:
-            text = edit_message(call, "", [f"Say what tag {names[0]} stands for."])
+        text = read_message(call, message, file)
         with call.repository() as repo:
+            if annotate and text is None:
+                hints = [f"Say what tag {names[0]} stands for."]
+                draft = Draft("", hints, file="TAG_EDITMSG", undone="no tag was made")
+                text = edit_message(call, repo, draft)
             author = call.author(signs=text is not None)
             made = repo.create_tag(*names, message=text, force=force, author=author)
         call.report(made, [])

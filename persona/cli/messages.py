@@ -1,0 +1,148 @@
+"""**message** — of a commit or a tag: typed, read from a file, or written in the user's editor."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from persona.cli.invocation import Invocation
+from persona.errors import InvalidInput, Refused, UsageError
+from persona.store import files
+from persona.store.store import DIRECTORY
+
+if TYPE_CHECKING:
+    from persona.history.repository import Repository
+
+MAX_BYTES: Final = 16 << 20
+"""Bytes of a message that is read."""
+_COMMENT: Final = "#"
+_NOT_FOUND: Final = 127
+"""The exit code of a shell that does not find a program."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A message that an editor opens with. `hints` stand below it as comments.
+
+    `file`: its name in `.persona`, which editors know. `instead`: how else a message is given. `undone`: what
+    is said when nothing came of it.
+    """
+
+    text: str
+    hints: Sequence[str]
+    file: str = "COMMIT_EDITMSG"
+    instead: str = "-m MSG or -F FILE"
+    undone: str = "nothing was committed"
+
+
+def read_message(call: Invocation, paragraphs: tuple[str, ...], file: str | None) -> str | None:
+    """The message of `-m` (each one a paragraph) or `-F`; None where neither was given."""
+    if paragraphs and file is not None:
+        raise UsageError("-m and -F both give a message; use one of them")
+    if paragraphs:
+        return _decoded(call, os.fsencode("\n\n".join(paragraphs)))
+    if file is None:
+        return None
+    if file == "-":
+        data = sys.stdin.buffer.read(MAX_BYTES + 1)
+    else:
+        with call.path(file).open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise InvalidInput(f"the message in {file} is longer than {MAX_BYTES} bytes; give a shorter one")
+    return _decoded(call, data).rstrip("\n")
+
+
+def edit_message(call: Invocation, repo: Repository, draft: Draft) -> str:
+    """What the user writes in the editor, comments left out. `UsageError` where nobody sits at a terminal.
+
+    The text stays in its file, so that it is not lost if the command fails afterwards.
+    """
+    if not call.interactive:
+        raise UsageError(f"no message, and no terminal to open an editor on; give one with {draft.instead}")
+    place = repo.root / DIRECTORY / draft.file
+    comments = "".join(f"{_COMMENT} {line}".rstrip() + "\n" for line in draft.hints)
+    files.write_file(place, f"{draft.text}\n{comments}".encode("utf-8", "replace"), durable=False)
+    _run(_editor(call), place, draft)
+    text = _decoded(call, files.read_file(place, limit=MAX_BYTES) or b"")
+    lines = [line.rstrip() for line in text.splitlines() if not line.startswith(_COMMENT)]
+    message = "\n".join(lines).strip("\n")
+    if not message:
+        raise Refused(f"the message is empty; {draft.undone}")
+    files.write_file(place, f"{message}\n".encode(), durable=False)
+    call.drafted = f"the message that you wrote is kept in {place.absolute()}; give it with {draft.instead}"
+    return message
+
+
+def _decoded(call: Invocation, data: bytes) -> str:
+    """Text as UTF-8, else, as git takes it, as Latin-1."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        call.remark("the message is not UTF-8; it was read as Latin-1")
+        return data.decode("latin-1")
+
+
+def _editor(call: Invocation) -> str:
+    """The command that the user has chosen, in git's order; persona's own variable and setting come first.
+
+    A repository may come from a stranger, so its own config and that of a git repository around it name no
+    program to run.
+    """
+    from persona.cli import identity
+
+    return (
+        os.environ.get("PERSONA_EDITOR")
+        or os.environ.get("GIT_EDITOR")
+        or (call.user_settings().get("core.editor") if call.user_config else None)
+        or identity.git_settings(os.sep).get("core.editor")
+        or os.environ.get("VISUAL")
+        or os.environ.get("EDITOR")
+        or "vi"
+    )
+
+
+def _run(editor: str, place: Path, draft: Draft) -> None:
+    """Lets the editor, a command of the shell, change the file. `Refused` where it fails."""
+    import subprocess
+
+    try:
+        with _interrupts_left_to_the_editor():
+            code = subprocess.run(
+                ["sh", "-c", f'{editor} "$@"', editor, str(place)],
+                check=False,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            ).returncode
+    except (OSError, ValueError) as error:
+        raise Refused(f"the editor `{editor}` cannot be run: {error}; {draft.undone}") from None
+    if code in (-signal.SIGINT, 128 + signal.SIGINT):
+        raise KeyboardInterrupt
+    if code:
+        why = "was not found" if code == _NOT_FOUND else f"failed with exit code {code}"
+        raise Refused(
+            f"the editor `{editor}` {why}; {draft.undone}. Choose another with "
+            f"`persona config --global core.editor NAME`, or give the message with {draft.instead}"
+        )
+
+
+@contextmanager
+def _interrupts_left_to_the_editor() -> Iterator[None]:
+    """Ctrl-C in an editor is the editor's. It reaches every process of the terminal."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+EDITOR_HINT = [
+    "Say what this commit changes. Lines that start with '#' are left out,",
+    "and an empty message gives the commit up.",
+    "",
+]
