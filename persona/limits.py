@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 KIB: Final = 1 << 10
@@ -32,10 +33,8 @@ MAX_PACK_BYTES: Final = 1 * GIB
 """Bytes of one pack; a transaction goes on in the next."""
 MAX_SEGMENTS: Final = 64
 """Segments of one record."""
-MAX_SMALL_BYTES: Final = 1 * GIB
-"""Payload bytes of one small object (a manifest of 10^6 tensors is about 100 MB)."""
-MAX_RECORD_BYTES: Final = 1 * GIB
-"""Raw bytes of one record, segments together."""
+MAX_PACK_RECORDS: Final = 1 << 20
+"""Records of one pack."""
 ZSTD_WINDOW_BYTES: Final = 8 * MIB
 """The largest zstd window that a stored frame may ask for (level 1 uses 512 KiB)."""
 MAX_REF_BYTES: Final = 4 * KIB
@@ -54,10 +53,13 @@ MAX_SHARDS: Final = 1 << 12
 MAX_CONFIG_BYTES: Final = 16 * MIB
 """Bytes of config.json."""
 MAX_TENSORS: Final = 1 << 21
+"""Tensors of one checkpoint, in all its files together."""
 MAX_RANK: Final = 64
 """Dimensions of one tensor."""
 MAX_ELEMENTS: Final = 1 << 53
 """Elements of one tensor; every integer of a canonical object stays below it."""
+MAX_METADATA_BYTES: Final = 16 * MIB
+"""Characters of the `__metadata__` of one safetensors file."""
 MAX_NAME_BYTES: Final = 255
 """Bytes of one part of a file, ref or vector name."""
 MAX_TENSOR_NAME_BYTES: Final = 4096
@@ -66,3 +68,18 @@ MAX_TERMS: Final = 4096
 MAX_JSON_DEPTH: Final = 32
 MAX_DECIMAL_CHARS: Final = 64
 """Characters of a canonical decimal string."""
+
+MAX_PAYLOAD_BYTES: Final[Mapping[str, int]] = {
+    "chunk": MAX_CHUNK_ELEMENTS * 16,
+    "delta": MAX_CHUNK_ELEMENTS * 16,
+    "table": 256 * MIB,
+    "blob": MAX_TEXT_FILE_BYTES,
+    "base": 128 * MIB,
+    "vector": 128 * MIB,
+    "recipe": 64 * MIB,
+    "tree": 16 * MIB,
+    "commit": 16 * MIB,
+    "tag": 16 * MIB,
+    "note": 16 * MIB,
+}
+"""Bytes of one object of each kind, decompressed (a manifest of 10^6 tensors is about 100 MB)."""

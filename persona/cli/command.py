@@ -61,6 +61,7 @@ class CommandGroup(click.Group):
         settings["no_args_is_help"] = False
         super().__init__(*arguments, **settings)
         self.example = example
+        self.params += common_options()
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does; nothing at all is answered with the help, as a usage error."""
@@ -68,6 +69,23 @@ class CommandGroup(click.Group):
             click.echo(ctx.get_help(), err=True)
             ctx.exit(USAGE)
         return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does; a word that is no command is answered with what to type instead."""
+        names = self.list_commands(ctx)
+        if args and not args[0].startswith("-") and args[0] not in names and not ctx.resilient_parsing:
+            raise click.UsageError(self.unknown(ctx, args[0], names), ctx)
+        return super().resolve_command(ctx, args)
+
+    def unknown(self, ctx: click.Context, word: str, names: Sequence[str]) -> str:
+        """The sentence for a word that is none of the commands `names`."""
+        from persona.cli.words import nearest
+
+        near = nearest(word, names)
+        hint = f"did you mean `{ctx.command_path} {near}`?" if near else f"it has {', '.join(names)}"
+        return f"{word!r} is not a command of `{ctx.command_path}`; {hint}"
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The example."""

@@ -66,7 +66,14 @@ def _options(arguments: Sequence[str]) -> Sequence[str]:
 
 def _usage_sentence(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
-    sentence = error.format_message().rstrip(".")
+    if isinstance(error, click.NoSuchOption):
+        from persona.cli.words import nearest
+
+        # Click suggests whatever is left over, such as --quiet for --list.
+        near = nearest(error.option_name, error.possibilities or ())
+        sentence = error.message.rstrip(".") + (f"; did you mean {near}?" if near else "")
+    else:
+        sentence = error.format_message().rstrip(".")
     return f"{sentence} (see `{context.command_path} --help`)" if context else sentence
 
 

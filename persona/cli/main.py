@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from persona import __version__
-from persona.cli.command import CommandGroup, common_options
+from persona.cli.command import CommandGroup
 from persona.cli.errors import INTERRUPTED, guarded
 from persona.cli.invocation import Invocation
 from persona.cli.offers import VARIABLE, directories
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SECTIONS: dict[str, dict[str, str]] = {
     "Start": {
         "init": "Make a repository around a base model.",
+        "help": "Show how a command is used.",
     },
     "Change the recipe": {
         "add": "Import a fine-tune and put it into recipe.toml, or track text files.",
@@ -86,18 +87,13 @@ class Persona(CommandGroup):
         found: click.Command = module.command
         return found
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, with a suggestion for a name that is nearly one."""
-        unknown = bool(args) and not args[0].startswith("-") and args[0] not in self.list_commands(ctx)
-        if unknown and not ctx.resilient_parsing:
-            from difflib import get_close_matches
+    def unknown(self, ctx: click.Context, word: str, names: Sequence[str]) -> str:
+        """The sentence for a word that is no command; a command of git's is answered by name."""
+        from persona.cli.words import absent, nearest
 
-            near = get_close_matches(args[0], self.list_commands(ctx), n=1)
-            hint = f"; did you mean `persona {near[0]}`?" if near else ""
-            raise click.UsageError(f"{args[0]!r} is not a persona command{hint}", ctx)
-        return super().resolve_command(ctx, args)
+        near = nearest(word, names)
+        hint = f"did you mean `persona {near}`?" if near else "`persona help` lists the commands"
+        return absent(word) or f"{word!r} is not a persona command; {hint}"
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The commands by what one does with them."""
@@ -170,9 +166,6 @@ def cli(ctx: click.Context, directory: tuple[str, ...]) -> None:
     call.go_to(Path().joinpath(*directory))
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         ctx.color = False
-
-
-cli.params += common_options()
 
 
 def _complete(group: Persona) -> NoReturn:

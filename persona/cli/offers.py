@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from persona.cli.command import FILES
+from persona.cli.terminal import printable
 from persona.errors import PersonaError
 
 if TYPE_CHECKING:
@@ -181,6 +182,18 @@ def files(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> li
     return paths(ctx, incomplete)
 
 
+def commands(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """Of `help`: the commands, then those of a command that has some."""
+    group = ctx.find_root().command
+    for word in _given(ctx, parameter):
+        inner = group.get_command(ctx, word) if isinstance(group, click.Group) else None
+        if inner is None:
+            return []
+        group = inner
+    names = group.list_commands(ctx) if isinstance(group, click.Group) else []
+    return _matching(((name, "") for name in names), incomplete)
+
+
 def one_of(*words: str) -> Offer:
     """Always the same words."""
     return lambda ctx, parameter, incomplete: _matching(((word, "") for word in words), incomplete)
@@ -225,7 +238,12 @@ def _given(ctx: click.Context, parameter: click.Parameter) -> tuple[Any, ...]:
 
 
 def _matching(words: Words, incomplete: str) -> list[CompletionItem[str]]:
-    return [_item(word, about) for word, about in words if word.startswith(incomplete)]
+    # The shell prints an offer as it is: a name that steers a terminal is not offered.
+    return [
+        _item(word, about)
+        for word, about in words
+        if word.startswith(incomplete) and printable(word + about) == word + about
+    ]
 
 
 def _item(word: str, about: str = "", kind: str = "plain") -> CompletionItem[str]:

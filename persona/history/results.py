@@ -289,7 +289,7 @@ class Status:
     """Weights that no index names: `checkout` refuses to write its own beside them."""
     diff: Diff | None = field(default=None, metadata=UNPRINTED)
     """HEAD against the work tree; None when `problem` stands."""
-    problem: str | None = field(default=None, metadata=UNPRINTED)
+    problem: str | None = None
     """Why recipe.toml cannot be read, with its line."""
 
 

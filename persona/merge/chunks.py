@@ -19,7 +19,7 @@ from persona.codec.base import decode_base
 from persona.codec.delta import Scratch, decode_delta, exponent_order
 from persona.codec.elements import FORM_RAW, parse_form
 from persona.errors import IntegrityError
-from persona.limits import MAX_RECORD_BYTES
+from persona.limits import MAX_PAYLOAD_BYTES
 from persona.objects.ids import NULL_ID, abbreviate
 from persona.objects.tensors import TensorSpec, chunk_span
 from persona.store.objects import ObjectStore
@@ -136,7 +136,7 @@ class ChunkReader:
         """z of a vector's chunk in exponent order into all of `out`; False when nothing changed there."""
         if id == NULL_ID:
             return False
-        limit = min(2 * out.nbytes + (1 << 16), MAX_RECORD_BYTES)
+        limit = min(2 * out.nbytes + (1 << 16), MAX_PAYLOAD_BYTES["delta"])
         record = self.objects.read(id, "delta", max_raw=limit)
         if record.relative != base_id:
             raise IntegrityError(

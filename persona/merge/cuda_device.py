@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from persona.codec.elements import BF16, F32
 from persona.codec.native import tell_of_compilation
 from persona.errors import PersonaError
-from persona.merge.device import DeviceArray, DeviceFault, DeviceFull, Mixture, NoDevice
+from persona.merge import trial
+from persona.merge.device import DeviceArray, DeviceFault, DeviceFull, Mixture, NoDevice, OtherBits
 from persona.merge.rules import MergeRules
 
 OLDEST: Final = (8, 0)
@@ -64,7 +65,9 @@ def devices() -> tuple[CudaDevice, ...]:
 
 
 def _working(devices: list[CudaDevice]) -> tuple[CudaDevice, ...]:
-    """Those that launch a kernel, and those too full to say. Raises `NoDevice` where none is left."""
+    """Those that pass the trial of hard elements, and those too full to say. Raises `NoDevice` where none is
+    left.
+    """
     usable: list[CudaDevice] = []
     failed: list[Exception] = []
     for device in devices:
@@ -77,7 +80,10 @@ def _working(devices: list[CudaDevice]) -> tuple[CudaDevice, ...]:
         else:
             usable.append(device)
     if not usable:
-        raise NoDevice(f"no kernel runs on the GPU: {_first_line(failed[0])}", there=True) from failed[0]
+        why = _first_line(failed[0])
+        if not isinstance(failed[0], OtherBits):
+            why = f"no kernel runs on the GPU: {why}"
+        raise NoDevice(why, there=True) from failed[0]
     return tuple(usable)
 
 
@@ -122,6 +128,10 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0][:200] or type(error).__name__
 
 
+_LAUNCHING: Final = threading.Lock()
+"""Held while a kernel is launched, which compiles it when it is first met, once for all GPUs."""
+
+
 class CudaDevice:
     """GPU number `index` of this process."""
 
@@ -131,8 +141,7 @@ class CudaDevice:
         """`kernels`: `persona.merge.cuda`, or a copy of it."""
         self.where = torch.device("cuda", index)
         self.kernels = kernels
-        self.launching = threading.Lock()
-        """Held while a kernel is launched, which compiles it when it is first met, once."""
+        self._tried = False
         self._queues: list[tuple[Any, Any]] = []
         """Torch's streams that are free, with an event each. Torch keeps the memory of an array that was let
         go for arrays of the same stream, so few streams keep little.
@@ -155,7 +164,13 @@ class CudaDevice:
         return found
 
     def stream(self) -> CudaStream:
-        """A stream of torch's, one that was let go if there is one."""
+        """A stream of torch's, one that was let go if there is one. The first one is made once the device
+        passed its trial. Raises `DeviceFull` where it has no room for that, `OtherBits` where it fails.
+        """
+        self.try_out()
+        return self._stream()
+
+    def _stream(self) -> CudaStream:
         try:
             queue = self._queues.pop()
         except IndexError:
@@ -170,14 +185,34 @@ class CudaDevice:
         return stream, torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
 
     def try_out(self) -> None:
-        """Launches a kernel over one element, which needs all that others need. Raises what it raises."""
-        stream = self.stream()
-        source, order = stream.array(1, np.uint16), stream.array(1, np.uint32)
-        target = stream.array(1, np.uint16)
-        stream.clear(source)
-        stream.clear(order)
-        stream.scatter(source, order, target)
+        """Merges hard elements (`persona.merge.trial`), once a process. Raises `OtherBits` where one comes
+        out wrong, and what kernels raise.
+        """
+        if self._tried:
+            return
+        for case in trial.cases():
+            if not case.passes(*self._merged(case)):
+                raise OtherBits(
+                    f"this GPU, with Triton {self.kernels.triton.__version__}, computes other bits than"
+                    f" docs/numerics.md says ({case.name} numbers); install Triton 3.6 or newer"
+                )
+        self._tried = True
+
+    def _merged(self, case: trial.Case) -> tuple[NDArray[Any], int]:
+        """The elements of a case, and how many of them are not finite."""
+        stream, given = self._stream(), (case.base, case.z, case.order)
+        base, z, order = (stream.array(one.shape, one.dtype) for one in given)
+        for source, target in zip(given, (base, z, order), strict=True):
+            stream.load(source, target)
+        out, counter = stream.array(case.base.size, case.base.dtype), stream.array(1, np.int64)
+        stream.clear(counter)
+        terms, places = self.terms(case.mixture), order if case.scattered else None
+        stream.merge(base, z, places, out, terms, case.mixture, counter)
+        found, count = np.empty_like(case.base), np.empty(1, np.int64)
+        stream.store(out, found)
+        stream.store(counter, count)
         stream.synchronize()
+        return found, int(count[0])
 
     def view(self, part: DeviceArray, dtype: Any) -> DeviceArray:
         """See `Device.view`."""
@@ -255,7 +290,7 @@ class CudaStream:
         not_finite: DeviceArray,
     ) -> None:
         """See `Stream.merge`."""
-        with self._device.launching, self._current(Exception):
+        with _LAUNCHING, self._current(Exception):
             self._device.kernels.merge_chunk(
                 base, z, order, out, terms, mixture.rules, mixture.dtype, not_finite, mixture.majority
             )

@@ -31,6 +31,10 @@ class DeviceFault(SystemFault):
     """A device failed at what it was asked to do."""
 
 
+class OtherBits(DeviceFault):
+    """A device computes something else than docs/numerics.md says."""
+
+
 class NoDevice(SystemFault):
     """There is no device that can be used; the message says why. `there`: whether there seems to be one."""
 

@@ -74,7 +74,7 @@ def why_not(where: torch.device) -> str | None:
         return str(error)
     if any(device.where == where for device in devices):
         return None
-    return f"the GPU {where} is too old, or runs no kernel"
+    return f"the GPU {where} is too old, runs no kernel, or computes other bits"
 
 
 class Slot:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from persona.errors import IntegrityError, PersonaError
-from persona.limits import MAX_RECORD_BYTES
 from persona.objects.ids import is_id
 from persona.store import files
 from persona.store.objects import BULK_KINDS, Copy, check_id
@@ -91,13 +90,30 @@ def _copy_problems(
         if kind != found.kind:
             raise IntegrityError(f"{found.kind} {id[:12]} in {copy.file} is indexed as {kind}")
         if found.kind in BULK_KINDS and full and payload_of is not None:
-            record = store.unpack(copy, id, kind, MAX_RECORD_BYTES)
+            record = store.unpack(copy, id, kind)
             parts = payload_of(record)
             if parts is not None:
                 check_id(record, parts, str(copy.file))
     except PersonaError as error:
-        healed = sum(1 for _ in store.copies(id)) > 1 and store.contains_intact(id)
+        healed = _reads_right(store, copy, id, payload_of if full else None)
         yield Problem(kind or "object", id, str(copy.file), error.message, healed)
+
+
+def _reads_right(store: ObjectStore, bad: Copy, id: str, payload_of: PayloadOf | None) -> bool:
+    """Whether a reader gets another copy than a bad one, and a right one."""
+    found = store.intact(id)
+    if found is None or found[0] == bad:
+        return False
+    if found[1].kind not in BULK_KINDS or payload_of is None:
+        return True
+    try:
+        record = store.unpack(found[0], id, None)
+        parts = payload_of(record)
+        if parts is not None:
+            check_id(record, parts, str(found[0].file))
+    except PersonaError:
+        return False
+    return True
 
 
 def _strangers(store: ObjectStore) -> Iterator[Problem]:

@@ -2,6 +2,7 @@
 
 **call** — one system call; all of them go through `calls`, so that a test can record them or make them fail.
 **output** — a file being filled beside its target under a name of its own, and published whole by a rename.
+Its maker holds a kernel lock on it; one that nobody holds is a **leftover** of a command that died.
 
 Invariants: a file appears whole or not at all; it is on the disk before its name is; a failed fsync is never
 retried and publishes nothing; whatever fails removes its temporary and raises `SystemFault`. Nothing here
@@ -12,6 +13,7 @@ hard link.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import stat
@@ -23,13 +25,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, NoReturn
 
-from persona.errors import IntegrityError, SystemFault
+from persona.errors import IntegrityError, PersonaError, SystemFault
 
 Buffer = bytes | bytearray | memoryview
 
 WRITE_BACK_BYTES: Final = 32 << 20
 """Bytes after which an output asks the kernel to start writing, so that the fsync at the end is short."""
 _IOV_MAX: Final = 512
+_OURS: Final = re.compile(r"[a-z]+-\d+-[0-9a-f]{16}")
+_BESIDE: Final = re.compile(r"\.(?:persona-weights|.{1,64}\.tmp)-\d+-[0-9a-f]{16}", re.DOTALL)
+"""Names of outputs in a directory that is ours, and beside the user's files."""
+_NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+"""What a file system without hard links answers."""
 _NO_SYNC: Final = (errno.EINVAL, errno.ENOTSUP, errno.ENOTTY)
 """What a file system answers that has no F_FULLFSYNC, or cannot sync a directory (exFAT, SMB, 9p)."""
 
@@ -69,8 +76,6 @@ class Calls:
     def fsync(self, fd: int) -> None:
         """Makes a file or directory durable, past the drive's own cache where the system can."""
         if sys.platform == "darwin":
-            import fcntl
-
             try:
                 fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
                 return
@@ -86,6 +91,10 @@ class Calls:
     def rename(self, source: Path, target: Path) -> None:
         """Replaces `target` by `source`."""
         os.replace(source, target)
+
+    def link(self, source: Path, target: Path) -> None:
+        """Gives a file a second name; fails where that is taken."""
+        os.link(source, target, follow_symlinks=False)
 
     def unlink(self, path: Path) -> None:
         """Removes a name."""
@@ -273,6 +282,7 @@ class Output:
     def __init__(self, path: Path, fd: int) -> None:
         self.path = path
         self._fd = fd
+        self._claim = -1
         self._end = 0
         self._dirty = 0
         self._lock = threading.Lock()
@@ -281,12 +291,18 @@ class Output:
     @classmethod
     def create(cls, directory: Path, *, prefix: str, size: int | None = None) -> Output:
         """A new file `<prefix>-<random>` in `directory`; `size` sets its length in bytes from the start."""
-        path = directory / f"{prefix}-{os.getpid()}-{os.urandom(8).hex()}"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            fd = calls.open(path, flags)
-        except OSError as error:
-            raise system_fault("create a file in", directory, error) from error
+        while True:
+            path = directory / f"{prefix}-{os.getpid()}-{os.urandom(8).hex()}"
+            try:
+                fd = calls.open(path, flags)
+            except OSError as error:
+                raise system_fault("create a file in", directory, error) from error
+            if _claimed(fd):
+                break
+            close(fd)  # another command took it for a leftover before it was claimed
+            with suppress(OSError):
+                calls.unlink(path)
         output = cls(path, fd)
         if size:
             try:
@@ -356,6 +372,7 @@ class Output:
             self.sync()
         fd, self._fd = self._fd, -1
         try:
+            self._claim = os.dup(fd)  # holds the lock until it has its name
             calls.close(fd)
         except OSError as error:
             raise system_fault("write", self.path, error) from error
@@ -364,6 +381,32 @@ class Output:
         """Gives a finished output its name. The caller syncs the directory."""
         rename(self.path, target)
         self.published = True
+        self._let_go()
+
+    def link_to(self, target: Path) -> bool:
+        """Gives a synced output a name that nothing has; False, and nothing happened, where something has it.
+
+        `withdraw` has to follow. The caller syncs the directory.
+        """
+        try:
+            calls.link(self.path, target)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise system_fault("write", target, error) from error
+            if os.path.lexists(target):
+                return False
+            self.rename_to(target)
+        return True
+
+    def withdraw(self) -> None:
+        """Closes an output that has another name by now, and takes its first one away."""
+        self.finish(durable=False)
+        if not self.published:
+            remove(self.path)
+            self.published = True
+        self._let_go()
 
     def publish(self, target: Path, *, sync_directory: bool = True) -> None:
         """Syncs, closes and renames to `target`; the directory is synced too unless the caller does that for
@@ -384,6 +427,12 @@ class Output:
             self.published = True
             with suppress(OSError):
                 calls.unlink(self.path)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        fd, self._claim = self._claim, -1
+        if fd >= 0:
+            os.close(fd)
 
     def __enter__(self) -> Output:
         return self
@@ -418,7 +467,51 @@ def is_unfinished(name: str) -> bool:
 
 
 def _temporary_prefix(path: Path, tmp_dir: Path | None) -> str:
-    return "file" if tmp_dir else f".{path.name[:64]}.tmp"
+    if tmp_dir:
+        return "file"
+    return f".{os.fsencode(path.name)[:64].decode('utf-8', 'ignore') or 'file'}.tmp"
+
+
+def _claimed(fd: int) -> bool:
+    """Takes the lock that says that an output's maker lives; False where it was taken for a leftover."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # a file system without locks: nothing is ever taken for a leftover there
+    return os.fstat(fd).st_nlink > 0
+
+
+def leftovers(directory: Path, *, beside: bool = False) -> Iterator[tuple[Path, int]]:
+    """Outputs in a directory that commands that died left there, and their sizes in bytes; each stays locked
+    while it is looked at. `beside`: those beside the user's files.
+    """
+    pattern = _BESIDE if beside else _OURS
+    for item in _entries(directory):
+        if not pattern.fullmatch(item.name):
+            continue
+        try:
+            opened = open_regular(Path(item.path))
+        except PersonaError:
+            continue
+        if opened is None:
+            continue
+        fd, size = opened
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield Path(item.path), size
+        except OSError:
+            continue
+        finally:
+            close(fd)
+
+
+def clear_leftovers(directory: Path, *, beside: bool = False) -> None:
+    """Removes what commands that died left in a directory. Never raises."""
+    for path, _ in leftovers(directory, beside=beside):
+        with suppress(OSError):
+            calls.unlink(path)
 
 
 def append_line(path: Path, line: bytes, *, tmp_dir: Path | None = None) -> None:

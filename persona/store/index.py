@@ -9,8 +9,8 @@ its end.
     footer  entries: id (32), kind (1), offset (8), length (8) each
             count (8), pack name (32), BLAKE3 of the footer up to here (32), magic "PVF1" (4)
 
-Integers are little-endian, kinds as in records. An idx whose check or name is not right is as good as absent;
-`fsck` compares all of it with its pack.
+Integers are little-endian, kinds as in records. An idx whose check, name or pack length is not right is as
+good as absent; `fsck` compares all of it with its pack.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Final
 from blake3 import blake3
 
 from persona.errors import IntegrityError
+from persona.limits import MAX_PACK_RECORDS
 from persona.objects.ids import KINDS
 
 IDX_MAGIC: Final = b"PVI1"
@@ -36,6 +37,8 @@ _TRAILER: Final = struct.Struct("<Q32s32s4s")
 TRAILER_BYTES: Final = _TRAILER.size
 _CHECK: Final = 32
 _CODES: Final = {kind: code for code, kind in enumerate(KINDS, 1)}
+MAX_IDX_BYTES: Final = _IDX_HEAD.size + _FANOUT.size + MAX_PACK_RECORDS * (32 + _PLACE.size) + _CHECK
+"""Bytes that an idx may have."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,11 @@ class Index:
     def __len__(self) -> int:
         return int(self._count)
 
+    def prefixes(self) -> set[int]:
+        """The first two bytes of every id, as integers."""
+        ids = memoryview(self._data)[self._ids : self._places]
+        return {first << 8 | second for first, second in zip(ids[::32], ids[1::32], strict=True)}
+
     def find(self, id: str) -> Entry | None:
         """Where the object lies, or None."""
         key = bytes.fromhex(id)
@@ -154,6 +162,12 @@ def footer_bytes(trailer: bytes, where: str) -> int:
     if len(trailer) != TRAILER_BYTES or trailer[-4:] != FOOTER_MAGIC:
         raise IntegrityError(f"{where} has no footer", kind="pack", file=where)
     count: int = _TRAILER.unpack(trailer)[0]
+    if count > MAX_PACK_RECORDS:
+        raise IntegrityError(
+            f"{where}: its footer declares {count} records, more than the {MAX_PACK_RECORDS} it may have",
+            kind="pack",
+            file=where,
+        )
     return count * _FOOTER_ENTRY.size + TRAILER_BYTES
 
 

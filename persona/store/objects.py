@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from persona.errors import IntegrityError, PersonaError
-from persona.limits import MAX_RECORD_BYTES, MAX_SMALL_BYTES
+from persona.limits import MAX_PAYLOAD_BYTES
 from persona.objects.ids import is_id, object_id
 from persona.store import files, pack, records
 from persona.store.index import Entry
@@ -35,7 +35,9 @@ BULK_KINDS: Final = frozenset({"chunk", "delta"})
 """Kinds whose id is over decoded elements, which the store cannot compute itself."""
 _SETTLED_NS: Final = 100_000_000
 """A directory changed less than this many nanoseconds ago may change again under the same time stamp."""
-_LOOSE_LIMIT: Final = MAX_SMALL_BYTES + records.MAX_HEADER_BYTES
+_LOOSE_LIMIT: Final = max(MAX_PAYLOAD_BYTES.values()) + records.MAX_HEADER_BYTES
+_FEW_PACKS: Final = 8
+"""So many packs are asked one after another; of more, only those that hold ids which begin alike."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,12 @@ class Copy:
     pack: Pack | None
     entry: Entry | None
 
-    def read(self) -> bytes:
-        """The bytes of the record, not yet verified."""
+    def read(self, max_raw: int | None = None) -> bytes:
+        """The bytes of the record, not yet verified; none larger than its kind or `max_raw` allows."""
         if self.pack is not None and self.entry is not None:
-            return self.pack.read_record(self.entry)
+            return self.pack.read_record(self.entry, max_raw=max_raw)
+        if _size(self.file) > pack.LARGE_BYTES:
+            records.check_size(loose_header(self.file), max_raw, str(self.file))
         data = files.read_file(self.file, limit=_LOOSE_LIMIT)
         if data is None:
             raise IntegrityError(f"{self.file} is missing", file=str(self.file))
@@ -67,20 +71,21 @@ class ObjectStore:
         self.tmp_dir = root / "tmp"
         self._packs: dict[str, Pack] | None = None
         self._packs_stamp = -1
+        self._by_start: dict[int, dict[str, Pack]] | None = None
         self._plain: set[str] = set()
         self._lock = threading.Lock()
 
     # -- reading
 
-    def read(self, id: str, kind: str | None, *, max_raw: int = MAX_RECORD_BYTES) -> Record:
+    def read(self, id: str, kind: str | None, *, max_raw: int | None = None) -> Record:
         """The record of an object, its stored bytes verified, its segments decompressed.
 
-        `max_raw` bounds the raw bytes of all segments together. `IntegrityError` with kind, id and file when
-        no copy is intact or none exists.
+        `max_raw` bounds the raw bytes of all segments together, further than the kind does. `IntegrityError`
+        with kind, id and file when no copy is intact or none exists.
         """
         return self._first_intact(id, kind, lambda copy: self.unpack(copy, id, kind, max_raw))
 
-    def get(self, id: str, kind: str, *, max_raw: int = MAX_SMALL_BYTES) -> bytes:
+    def get(self, id: str, kind: str, *, max_raw: int | None = None) -> bytes:
         """The payload of a small object or table, verified by id."""
 
         def verified(copy: Copy) -> bytes:
@@ -92,14 +97,13 @@ class ObjectStore:
 
     def contains_intact(self, id: str) -> bool:
         """Whether a copy exists whose stored bytes are what they were when written."""
-        return self.intact_copy(id) is not None
+        return self.intact(id) is not None
 
-    def intact_copy(self, id: str) -> Copy | None:
-        """A copy whose stored bytes are what they were when written, or None."""
+    def intact(self, id: str) -> tuple[Copy, Header] | None:
+        """The copy that is read, with its header, if one's stored bytes are what they were when written."""
         for copy in self.copies(id):
             try:
-                self.verify(copy, id)
-                return copy
+                return copy, self.verify(copy, id)
             except PersonaError:
                 continue
         return None
@@ -112,7 +116,7 @@ class ObjectStore:
         """The kind of an object, or None when there is no readable copy of it."""
         for copy in self.copies(id):
             try:
-                return copy.entry.kind if copy.entry else self.loose_header(copy.file).kind
+                return copy.entry.kind if copy.entry else loose_header(copy.file).kind
             except PersonaError:
                 continue
         return None
@@ -121,7 +125,7 @@ class ObjectStore:
         """Bytes on disk of one copy of the object's record; `IntegrityError` when it is missing."""
         for copy in self.copies(id):
             try:
-                return copy.entry.length if copy.entry else self.loose_header(copy.file).length
+                return copy.entry.length if copy.entry else loose_header(copy.file).length
             except PersonaError:
                 continue
         raise _missing(id, None)
@@ -137,7 +141,7 @@ class ObjectStore:
         for id, path in self.loose(prefix):
             if id not in found:
                 try:
-                    found[id] = self.loose_header(path).kind
+                    found[id] = loose_header(path).kind
                 except PersonaError:
                     continue
         return sorted(found.items())
@@ -148,7 +152,7 @@ class ObjectStore:
         """
         for id, path in self.loose(""):
             try:
-                kind = self.loose_header(path).kind
+                kind = loose_header(path).kind
             except PersonaError:
                 kind = "unknown"
             yield id, kind, str(path)
@@ -178,10 +182,13 @@ class ObjectStore:
         if self._packs is not None and stamp == self._packs_stamp:
             return
         settled = time.time_ns() - stamp > _SETTLED_NS
-        found = pack.packs_in(files.check_directories(self.root, "packs"), tmp_dir=self.tmp_dir)
+        found = pack.packs_in(
+            files.check_directories(self.root, "packs"), tmp_dir=self.tmp_dir, writable=self._is_writable
+        )
         with self._lock:
             known = self._packs or {}
             self._packs = {name: known.get(name, one) for name, one in found.items()}
+            self._by_start = None
             self._packs_stamp = stamp if settled else -1
 
     def close(self) -> None:
@@ -191,14 +198,21 @@ class ObjectStore:
 
     # -- writing
 
-    def transaction(self) -> Transaction:
+    def transaction(self, payload_of: PayloadOf | None = None) -> Transaction:
         """A context manager that makes what was appended and put durable on a clean exit, and discards it
-        otherwise.
+        otherwise. `payload_of` decodes the kinds of `BULK_KINDS`, to tell a wrong copy from a right one.
         """
         from persona.store.transaction import Transaction
 
         self.require_writable()
-        return Transaction(self)
+        return Transaction(self, payload_of)
+
+    def _is_writable(self) -> bool:
+        try:
+            self.require_writable()
+        except PersonaError:
+            return False
+        return True
 
     # -- checking
 
@@ -246,18 +260,6 @@ class ObjectStore:
                 if id.startswith(prefix) and is_id(id):
                     yield id, Path(item.path)
 
-    def loose_header(self, path: Path) -> Header:
-        """The header of a loose object."""
-        opened = files.open_regular(path)
-        if opened is None:
-            raise IntegrityError(f"{path} is missing", file=str(path))
-        fd, size = opened
-        try:
-            head = files.read_at(fd, min(size, records.MAX_HEADER_BYTES), 0, path)
-        finally:
-            files.close(fd)
-        return records.parse_header(head, str(path))
-
     def copies(self, id: str, kind: str | None = None) -> Iterator[Copy]:
         """Every place that claims to hold the object; packs that appeared since the last look come last.
 
@@ -269,7 +271,7 @@ class ObjectStore:
         if not bulk:
             yield from self._loose_copies(id)
         seen = self.open_packs()
-        yield from self._packed_copies(seen, id)
+        yield from self._packed_copies(self._packs_with(id), id)
         if bulk:
             yield from self._loose_copies(id)
         self.refresh()
@@ -285,6 +287,31 @@ class ObjectStore:
         if os.path.lexists(path):
             yield Copy(path, None, None)
 
+    def _packs_with(self, id: str) -> dict[str, Pack]:
+        """The packs that may hold an object, the newest first: of many, those with ids that begin alike."""
+        packs = self.open_packs()
+        if len(packs) <= _FEW_PACKS:
+            return packs
+        with self._lock:
+            if self._by_start is None:
+                self._by_start = {}
+                for name, one in packs.items():
+                    try:
+                        starts = one.index().prefixes()
+                    except PersonaError:
+                        continue
+                    for start in starts:
+                        self._by_start.setdefault(start, {})[name] = one
+            return self._by_start.get(int(id[:4], 16), {})
+
+    def _look_again(self) -> bool:
+        """Whether the packs themselves say something else than their indexes did."""
+        changed = [one.look_again() for one in self.open_packs().values() if _is_readable(one)]
+        if any(changed):
+            with self._lock:
+                self._by_start = None
+        return any(changed)
+
     def _packed_copies(self, packs: dict[str, Pack], id: str) -> Iterator[Copy]:
         for one in packs.values():
             try:
@@ -296,11 +323,15 @@ class ObjectStore:
 
     def _first_intact(self, id: str, kind: str | None, read: Callable[[Copy], _T]) -> _T:
         failure: PersonaError | None = None
-        for copy in self.copies(id, kind):
-            try:
-                return read(copy)
-            except PersonaError as error:
-                failure = failure or error
+        for _ in range(2):
+            for copy in self.copies(id, kind):
+                try:
+                    return read(copy)
+                except PersonaError as error:
+                    failure = failure or error
+            if not self._look_again():
+                break
+            failure = None
         if failure is None:
             raise _missing(id, kind)
         if isinstance(failure, IntegrityError):
@@ -308,10 +339,10 @@ class ObjectStore:
             failure.id = failure.id or id
         raise failure
 
-    def unpack(self, copy: Copy, id: str, kind: str | None, max_raw: int) -> Record:
+    def unpack(self, copy: Copy, id: str, kind: str | None, max_raw: int | None = None) -> Record:
         """One copy, verified and decompressed."""
         return records.unpack_record(
-            copy.read(), expect_id=id, expect_kind=kind, max_raw=max_raw, where=str(copy.file)
+            copy.read(max_raw), expect_id=id, expect_kind=kind, max_raw=max_raw, where=str(copy.file)
         )
 
     def verify(self, copy: Copy, id: str) -> Header:
@@ -322,11 +353,22 @@ class ObjectStore:
             raise IntegrityError(f"{where} holds {header.kind} {header.id[:12]} instead", id=id, file=where)
         records.verify_stored(header, data, where)
         if header.kind not in BULK_KINDS:
-            record = records.unpack_record(
-                data, expect_id=id, expect_kind=None, max_raw=MAX_SMALL_BYTES, where=where
-            )
+            record = records.unpack_record(data, expect_id=id, expect_kind=None, where=where)
             check_id(record, record.segments, where)
         return header
+
+
+def loose_header(path: Path) -> Header:
+    """The header of a loose object."""
+    opened = files.open_regular(path)
+    if opened is None:
+        raise IntegrityError(f"{path} is missing", file=str(path))
+    fd, size = opened
+    try:
+        head = files.read_at(fd, min(size, records.MAX_HEADER_BYTES), 0, path)
+    finally:
+        files.close(fd)
+    return records.parse_header(head, str(path))
 
 
 def check_id(record: Record, payload: Iterable[Buffer], where: str) -> None:
@@ -338,6 +380,14 @@ def check_id(record: Record, payload: Iterable[Buffer], where: str) -> None:
             id=record.id,
             file=where,
         )
+
+
+def _is_readable(one: Pack) -> bool:
+    try:
+        one.index()
+    except PersonaError:
+        return False
+    return True
 
 
 def _missing(id: str, kind: str | None) -> IntegrityError:

@@ -1,20 +1,22 @@
 """**pack** — an immutable file of records: `MAGIC`, the records one after another, the footer (see `index`).
 
-A pack is named by its ids. It is filled under `tmp/`, synced, renamed, and never changed again. Its idx is a
-convenience: when it is missing or damaged it is rebuilt from the footer, and when that is damaged too, from
-the records themselves.
+A pack is named by its ids. It is filled under `tmp/`, synced, given its name, and never changed or replaced.
+Its idx is a convenience: when it is missing, damaged or not of this pack, it is rebuilt from the footer. When
+that is damaged too, the records themselves serve, and no idx is written.
 """
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Final
 
 from persona.errors import IntegrityError, PersonaError, SystemFault
-from persona.limits import MAX_PACK_BYTES
+from persona.limits import MAX_PACK_BYTES, MAX_PACK_RECORDS
 from persona.store import files, index, records
 from persona.store.index import Entry, Index
 
@@ -24,6 +26,9 @@ IDX_SUFFIX: Final = ".idx"
 _NAME_CHARS: Final = 64
 KEPT_OPEN: Final = 128
 """Packs whose descriptors stay open between reads; the others are opened for each read."""
+_COMPARED_BYTES: Final = 8 << 20
+LARGE_BYTES: Final = 8 << 20
+"""A record above this many bytes says in its header how long it is before all of it is read."""
 _kept = 0
 
 
@@ -33,8 +38,9 @@ class PackWriter:
     def __init__(self, tmp_dir: Path) -> None:
         self._tmp_dir = tmp_dir
         self._output = files.Output.create(tmp_dir, prefix="pack")
-        self._idx: files.Output | None = None
-        self._lock = threading.Lock()
+        self._idle = threading.Condition()
+        self._writing = 0
+        self._closed = False
         self._entries: list[Entry] = []
         self._holed = False
         self._end = len(MAGIC)
@@ -46,61 +52,100 @@ class PackWriter:
             raise
 
     def append(self, record: records.PackedRecord, *, cap: int = MAX_PACK_BYTES) -> bool:
-        """Takes the record, unless the pack would grow over `cap` bytes: then False, and nothing happened."""
-        with self._lock:
-            if self._entries and self._end + record.length > cap:
+        """Takes the record, unless the pack would grow over `cap` bytes or too many records: then False, and
+        nothing happened.
+        """
+        with self._idle:
+            full = self._end + record.length > cap or len(self._entries) == MAX_PACK_RECORDS
+            if self._closed or (self._entries and full):
                 return False
             offset = self._end
             self._end += record.length
             self._entries.append(Entry(record.id, record.kind, offset, record.length))
+            self._writing += 1
         try:
             self._output.pwrite(record.pieces, offset)
         except BaseException:
             self._holed = True
             raise
+        finally:
+            with self._idle:
+                self._writing -= 1
+                self._idle.notify_all()
         return True
 
-    def seal(self, packs: Path) -> None:
-        """Writes footer and idx, and syncs both; neither has its name yet."""
+    def publish(self, packs: Path) -> None:
+        """Waits for the appends under way, writes the footer, syncs, and gives the pack its name in `packs`,
+        then its idx. Takes nothing more. The caller syncs the directory.
+
+        A pack that has the name already stays as it is: the same bytes are stored then, others get another
+        name.
+        """
+        with self._idle:
+            self._closed = True
+            self._idle.wait_for(lambda: not self._writing)
         if self._holed:
             raise SystemFault(f"cannot publish a pack in {packs}: a write to it failed before")
         ids = [entry.id for entry in self._entries]
-        salt = 0
-        while (packs / f"{(name := index.pack_name(ids, salt))}{SUFFIX}").exists():
-            salt += 1
-        self.name = name
-        footer = index.encode_footer(self._entries, name)
-        self._output.pwrite(footer, self._end)
-        self._end += len(footer)
-        self._output.finish()
-        self._idx = files.Output.create(self._tmp_dir, prefix="idx")
-        self._idx.write(Index.of(self._entries, name, self._end).data)
-        self._idx.finish()
-
-    def publish(self, packs: Path) -> None:
-        """Renames a sealed pack, then its idx, into `packs`. The caller syncs the directory."""
-        assert self._idx is not None
-        self._output.rename_to(packs / f"{self.name}{SUFFIX}")
-        self._idx.rename_to(packs / f"{self.name}{IDX_SUFFIX}")
+        for salt in count():
+            self.name = index.pack_name(ids, salt)
+            target = packs / f"{self.name}{SUFFIX}"
+            footer = index.encode_footer(self._entries, self.name)
+            self._output.pwrite(footer, self._end)
+            length = self._end + len(footer)
+            if os.path.lexists(target):
+                if self._is_same(target, length):
+                    self.discard()
+                    return
+                continue
+            self._output.sync()
+            if self._output.link_to(target):
+                break
+        self._output.withdraw()
+        with files.Output.create(self._tmp_dir, prefix="idx") as idx:
+            idx.write(Index.of(self._entries, self.name, length).data)
+            idx.publish(packs / f"{self.name}{IDX_SUFFIX}", sync_directory=False)
 
     def discard(self) -> None:
         """Removes what was not published. Never raises."""
         self._output.discard()
-        if self._idx is not None:
-            self._idx.discard()
+
+    def _is_same(self, target: Path, length: int) -> bool:
+        """Whether the file at `target` holds the same bytes."""
+        try:
+            opened = files.open_regular(target)
+        except PersonaError:
+            return False
+        if opened is None:
+            return False
+        fd, size = opened
+        try:
+            return size == length and all(
+                files.read_at(fd, _COMPARED_BYTES, start, target)
+                == files.read_at(self._output.fileno(), _COMPARED_BYTES, start, self._output.path)
+                for start in range(0, length, _COMPARED_BYTES)
+            )
+        finally:
+            files.close(fd)
 
 
 class Pack:
-    """One pack of the store, opened when first needed. Thread-safe."""
+    """One pack of the store, opened when first needed. Thread-safe.
 
-    def __init__(self, path: Path, *, tmp_dir: Path) -> None:
+    `writable` says whether an idx may be made anew on disk.
+    """
+
+    def __init__(self, path: Path, *, tmp_dir: Path, writable: Callable[[], bool] = lambda: True) -> None:
         self.path = path
         self.name = path.name.removesuffix(SUFFIX)
         self._tmp_dir = tmp_dir
+        self._writable = writable
         self._lock = threading.RLock()
         self._fd = -1
         self._length = 0
         self._index: Index | None = None
+        self._certain = False
+        """Whether the index was made from the pack itself."""
 
     @property
     def idx_path(self) -> Path:
@@ -108,35 +153,49 @@ class Pack:
         return self.path.with_suffix(IDX_SUFFIX)
 
     def index(self) -> Index:
-        """The idx: read, or rebuilt from the pack and written again. `IntegrityError` when the pack is no
-        pack at all.
-        """
+        """The idx: read, or rebuilt from the pack. `IntegrityError` when the pack is no pack at all."""
         if self._index is None:
             with self._lock:
                 if self._index is None:
-                    self._index = self._read_index() or self._rebuild_index()
+                    self._index = self._read_index() or self._rebuilt_index()
         return self._index
+
+    def look_again(self) -> bool:
+        """Makes the index anew from the footer, once, unless it was made so; whether it was another."""
+        with self._lock:
+            before = self.index()
+            if self._certain:
+                return False
+            self._certain = True
+            try:
+                self._index = self._index_of_footer()
+            except IntegrityError:
+                return False
+            return self._index.data != before.data
 
     def find(self, id: str) -> Entry | None:
         """Where the object lies in this pack, or None."""
         return self.index().find(id)
 
-    def read_record(self, entry: Entry) -> bytes:
-        """The bytes of a record, not yet verified. Raises `IntegrityError` when the pack is too short,
-        `SystemFault`.
+    def read_record(self, entry: Entry, *, max_raw: int | None = None) -> bytes:
+        """The bytes of a record, not yet verified. Raises `IntegrityError` when the pack is too short or the
+        record is larger than its kind or `max_raw` allows, `SystemFault`.
         """
         with self._opened() as (fd, length):
             if entry.offset + entry.length > length:
-                raise IntegrityError(
-                    f"{entry.kind} {entry.id[:12]} in {self.path} is cut off",
-                    kind=entry.kind,
-                    id=entry.id,
-                    file=str(self.path),
-                )
+                raise self._damaged(entry, "is cut off")
+            if entry.length > LARGE_BYTES:  # may be memory for nothing: the header has to say so too
+                head = files.read_at(fd, records.MAX_HEADER_BYTES, entry.offset, self.path)
+                header = records.parse_header(head, str(self.path))
+                records.check_size(header, max_raw, str(self.path))
+                if header.length != entry.length:
+                    raise self._damaged(entry, f"has {header.length} bytes instead of {entry.length}")
             return files.read_at(fd, entry.length, entry.offset, self.path)
 
     def footer(self) -> list[Entry]:
-        """The entries in the order of the pack, from its footer; `IntegrityError` when that is damaged."""
+        """The entries in the order of the pack, from its footer; `IntegrityError` unless that is whole and
+        its records fill the pack without a gap.
+        """
         where = str(self.path)
         with self._opened() as (fd, length):
             start = max(length - index.TRAILER_BYTES, 0)
@@ -146,6 +205,13 @@ class Pack:
             entries, name = index.decode_footer(files.read_at(fd, size, length - size, self.path), where)
         if name != self.name:
             raise IntegrityError(f"{where} holds the pack {name[:12]}", kind="pack", file=where)
+        end = len(MAGIC)
+        for entry in entries:
+            if entry.offset != end:
+                break
+            end += entry.length
+        if end + size != length:
+            raise IntegrityError(f"{where}: its records leave a gap", kind="pack", file=where)
         return entries
 
     def walk_records(self) -> Iterator[Entry]:
@@ -165,23 +231,18 @@ class Pack:
 
     def check_frame(self) -> None:
         """`IntegrityError` unless magic, records, footer and idx fit each other without a gap. Reads no
-        segment.
+        segment. An idx that is another pack's, or lacks something, is made anew all the same.
         """
         where = str(self.path)
-        entries = self.footer()
-        with self._opened() as (fd, length):
+        with self._opened() as (fd, _):
             magic = files.read_at(fd, len(MAGIC), 0, self.path)
         if magic != MAGIC:
             raise IntegrityError(f"{where} does not begin as a pack", kind="pack", file=where)
-        end = len(MAGIC)
-        for entry in entries:
-            if entry.offset != end:
-                raise IntegrityError(f"{where}: its records leave a gap", kind="pack", file=where)
-            end += entry.length
-        if end + len(index.encode_footer(entries, self.name)) != length:
-            raise IntegrityError(f"{where}: its records leave a gap", kind="pack", file=where)
-        if Index.of(entries, self.name, length).data != self.index().data:
-            raise IntegrityError(f"{self.idx_path} is not the index of its pack", kind="idx", file=where)
+        self.footer()
+        if self.look_again():
+            raise IntegrityError(
+                f"{self.idx_path} was not the index of its pack; it is made anew", kind="idx", file=where
+            )
 
     def close(self) -> None:
         """Closes the descriptor; no read may be under way."""
@@ -222,32 +283,60 @@ class Pack:
         with self._opened() as (_, length):
             pass
         try:
-            data = files.read_file(self.idx_path, limit=length + (1 << 20))
+            data = files.read_file(self.idx_path, limit=index.MAX_IDX_BYTES)
             if data is None:
                 return None
             found = Index.parse(data, str(self.idx_path))
         except PersonaError:
             return None
-        return found if found.pack_name == self.name else None
+        return found if (found.pack_name, found.pack_length) == (self.name, length) else None
 
-    def _rebuild_index(self) -> Index:
+    def _rebuilt_index(self) -> Index:
+        self._certain = True
+        try:
+            return self._index_of_footer()
+        except IntegrityError:
+            with self._opened() as (_, length):
+                pass
+            # What the records give may be a part, of a pack that is still being copied say: it is not kept.
+            return Index.of(self.walk_records(), self.name, length)
+
+    def _index_of_footer(self) -> Index:
+        """The index as a whole footer gives it, written beside the pack where that is possible."""
         with self._opened() as (_, length):
             pass
-        try:
-            entries = self.footer()
-        except IntegrityError:
-            entries = list(self.walk_records())
-        rebuilt = Index.of(entries, self.name, length)
-        with suppress(PersonaError):
-            files.write_file(self.idx_path, rebuilt.data, tmp_dir=self._tmp_dir)
-        return rebuilt
+        made = Index.of(self.footer(), self.name, length)
+        if self._writable():
+            with suppress(PersonaError):
+                if files.read_file(self.idx_path, limit=index.MAX_IDX_BYTES) == made.data:
+                    return made
+            with suppress(PersonaError):
+                files.write_file(self.idx_path, made.data, tmp_dir=self._tmp_dir)
+        return made
+
+    def _damaged(self, entry: Entry, what: str) -> IntegrityError:
+        return IntegrityError(
+            f"{entry.kind} {entry.id[:12]} in {self.path} {what}",
+            kind=entry.kind,
+            id=entry.id,
+            file=str(self.path),
+        )
 
 
-def packs_in(directory: Path, *, tmp_dir: Path) -> dict[str, Pack]:
-    """The packs of a directory by name. An idx without a pack is a leftover and no pack."""
-    found: dict[str, Pack] = {}
+def packs_in(
+    directory: Path, *, tmp_dir: Path, writable: Callable[[], bool] = lambda: True
+) -> dict[str, Pack]:
+    """The packs of a directory by name, the newest first: of several copies of an object, one that was stored
+    again is read. An idx without a pack is a leftover and no pack.
+    """
+    found: list[tuple[int, str, Pack]] = []
     for item in files.names_in(directory):
         name = item.name.removesuffix(SUFFIX)
         if item.name.endswith(SUFFIX) and len(name) == _NAME_CHARS:
-            found[name] = Pack(Path(item.path), tmp_dir=tmp_dir)
-    return found
+            path = Path(item.path)
+            try:
+                age = -path.lstat().st_mtime_ns
+            except OSError:
+                continue
+            found.append((age, name, Pack(path, tmp_dir=tmp_dir, writable=writable)))
+    return {name: one for _, name, one in sorted(found, key=lambda item: item[:2])}

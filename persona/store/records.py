@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from blake3 import blake3
 
-from persona.errors import IntegrityError
-from persona.limits import MAX_RECORD_BYTES, MAX_SEGMENTS, ZSTD_WINDOW_BYTES
+from persona.errors import IntegrityError, InvalidInput
+from persona.limits import MAX_PAYLOAD_BYTES, MAX_SEGMENTS, ZSTD_WINDOW_BYTES
 from persona.objects.ids import KINDS
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ SMALL_RAW_BYTES: Final = 4096
 _CODES: Final = {kind: code for code, kind in enumerate(KINDS, 1)}
 _RELATIVE: Final = 1
 _NO_ID: Final = bytes(32)
+_NEWER: Final = "a newer persona may read it"
 _local = threading.local()
 
 
@@ -103,8 +104,8 @@ class Record:
 
 @dataclass(frozen=True)
 class PackedRecord:
-    """A record ready to be written: `pieces` in order, `length` bytes together, `raw_bytes` before
-    compression.
+    """A record ready to be written: `pieces` in order, the header first, `length` bytes together, `raw_bytes`
+    before compression.
     """
 
     kind: str
@@ -130,10 +131,16 @@ def pack_record(
     `level`: "bulk" for planes of elements (zstd level 1, min_match 7, hash_log 6), "small" for text and
     tables (level 3, raw below 4 KiB). A segment stays raw where zstd gains under 3 %. Thread-safe; releases
     the GIL while it compresses.
+    Raises `InvalidInput` for more bytes than an object of its kind may have.
     """
     if len(segments) > MAX_SEGMENTS:
         raise ValueError(f"{len(segments)} segments, more than {MAX_SEGMENTS}")
     views = [_bytes_of(segment) for segment in segments]
+    raw_bytes = sum(view.nbytes for view in views)
+    if raw_bytes > MAX_PAYLOAD_BYTES[kind]:
+        raise InvalidInput(
+            f"a {kind} of {raw_bytes} bytes cannot be stored: {MAX_PAYLOAD_BYTES[kind]} are the most"
+        )
     table: list[bytes] = []
     stored: list[Buffer] = []
     hasher = blake3()
@@ -155,9 +162,6 @@ def pack_record(
     )
     head = b"".join((fixed, *table))
     pieces = (head + blake3(head).digest(CHECK_BYTES), *stored)
-    raw_bytes = sum(view.nbytes for view in views)
-    if raw_bytes > MAX_RECORD_BYTES:
-        raise ValueError(f"{kind} of {raw_bytes} bytes, more than {MAX_RECORD_BYTES}")
     return PackedRecord(kind, id, pieces, sum(map(len, pieces)), raw_bytes)
 
 
@@ -173,10 +177,12 @@ def parse_header(buffer: Buffer, where: str) -> Header:
     if blake3(view[:end]).digest(CHECK_BYTES) != view[end : end + CHECK_BYTES]:
         raise IntegrityError(f"{where}: a record's header is damaged", file=where)
     if not 1 <= code <= len(KINDS) or flags not in (0, _RELATIVE):
-        raise IntegrityError(f"{where}: a record of an unknown kind; a newer persona may read it", file=where)
+        raise IntegrityError(f"{where}: a record of an unknown kind; {_NEWER}", file=where)
     segments = tuple(SEGMENT.iter_unpack(view[FIXED.size : end]))
     for stored, raw, encoding in segments:
-        if encoding not in (RAW, ZSTD) or (encoding == RAW and stored != raw):
+        if encoding not in (RAW, ZSTD):
+            raise IntegrityError(f"{where}: a segment malformed or of a new encoding; {_NEWER}", file=where)
+        if encoding == RAW and stored != raw:
             raise IntegrityError(f"{where}: a record's segment is malformed", file=where)
     return Header(
         kind=KINDS[code - 1],
@@ -202,14 +208,28 @@ def verify_stored(header: Header, buffer: Buffer, where: str) -> memoryview:
     return body
 
 
+def check_size(header: Header, max_raw: int | None, where: str) -> None:
+    """`IntegrityError` for a record of more raw bytes than `max_raw`, or than its kind may have."""
+    largest = MAX_PAYLOAD_BYTES[header.kind]
+    most = largest if max_raw is None else min(largest, max_raw)
+    if header.raw_bytes > most or header.stored_bytes > largest:
+        declared = max(header.raw_bytes, header.stored_bytes)
+        raise _damaged(header, where, f"declares {declared} bytes, more than the {most} it may have")
+
+
 def unpack_record(
-    buffer: Buffer, *, expect_id: str, expect_kind: str | None, max_raw: int, where: str = "record"
+    buffer: Buffer,
+    *,
+    expect_id: str,
+    expect_kind: str | None,
+    max_raw: int | None = None,
+    where: str = "record",
 ) -> Record:
     """Verifies and decompresses one whole record.
 
     `IntegrityError` naming kind, id and `where` when it is another object, damaged, of more than `max_raw`
-    raw bytes, or holds a frame that is not exactly what the header declares. Raw segments are views into
-    `buffer`.
+    raw bytes or more than its kind may have, or holds a frame that is not exactly what the header declares.
+    Raw segments are views into `buffer`.
     """
     header = parse_header(buffer, where)
     if header.id != expect_id or (expect_kind is not None and header.kind != expect_kind):
@@ -220,10 +240,7 @@ def unpack_record(
             id=expect_id,
             file=where,
         )
-    if header.raw_bytes > max_raw:
-        raise _damaged(
-            header, where, f"declares {header.raw_bytes} bytes, more than the {max_raw} it may have"
-        )
+    check_size(header, max_raw, where)
     body = verify_stored(header, buffer, where)
     parts: list[Buffer] = []
     offset = 0

@@ -1,9 +1,11 @@
 """**transaction** — objects on their way into the store: bulk into packs under `tmp/`, small ones last.
 
-Invariants: nothing is visible before `commit`, and what `commit` made visible is durable when it returns:
-packs and their idx first, then small objects, each with its directories. That holds for objects that were
-there already too: who wrote them may have been cut short before their names were durable. A transaction that
-fails leaves at most objects that nothing names.
+Invariants: what `commit` made visible is durable when it returns: packs and their idx first, then small
+objects, each with its directories. That holds for objects that were there already too: who wrote them may
+have been cut short before their names were durable. A pack that is full gets its name at once, so that a
+transaction holds few files open, and one that is cut short and done again finds what it had. A transaction
+that fails leaves at most objects that nothing names. What is put is what can be read: a structured object
+is decoded before it is taken.
 """
 
 from __future__ import annotations
@@ -11,16 +13,22 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from persona.errors import IntegrityError, InvalidInput
 from persona.limits import MAX_PACK_BYTES
+from persona.objects.decoders import DECODERS
 from persona.objects.ids import object_id
-from persona.store import files
+from persona.store import files, records
 from persona.store.pack import PackWriter
 from persona.store.records import Buffer, PackedRecord, pack_record
 
 if TYPE_CHECKING:
-    from persona.store.objects import ObjectStore
+    from persona.store.check import PayloadOf
+    from persona.store.objects import Copy, ObjectStore
+
+_SMALL_AT_ONCE: Final = 128
+"""Small objects that are written before they get their names; each holds a descriptor meanwhile."""
 
 
 class Transaction:
@@ -29,11 +37,14 @@ class Transaction:
     `new_bytes`: what the store grows by, so far; objects that it has already count for nothing.
     """
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, payload_of: PayloadOf | None = None) -> None:
         self._store = store
+        self._payload_of = payload_of
+        self._healed = False
         self._lock = threading.Lock()
         self._known: set[str] = set()
-        self._writers: list[PackWriter] = []
+        self._writer: PackWriter | None = None
+        self._unsynced = False
         self._small: dict[str, PackedRecord] = {}
         self._relied_on: set[Path] = set()
         self.new_bytes = 0
@@ -42,19 +53,27 @@ class Transaction:
     def append(self, record: PackedRecord) -> bool:
         """Takes a record into a pack; False when an intact copy is in the store or in this transaction
         already.
+
+        A copy whose stored bytes are right but stand for something else than the record's is none: the record
+        is stored again, and read from then on.
         """
-        if not self._is_new(record.id):
+        if not self._is_new(record.id, record):
             return False
-        while True:
-            writer = self._writer(None)
-            if writer.append(record, cap=self.pack_cap):
-                with self._lock:
-                    self.new_bytes += record.length
-                return True
-            self._writer(writer)
+        while not (writer := self._open_writer()).append(record, cap=self.pack_cap):
+            self._publish(writer)
+        with self._lock:
+            self.new_bytes += record.length
+        return True
 
     def put(self, kind: str, payload: Buffer, *, version: int = 1) -> str:
-        """Takes a small object, to be written loose; returns its id."""
+        """Takes a small object, to be written loose; returns its id. `InvalidInput` for a structured one that
+        no reader would take.
+        """
+        if kind in DECODERS:
+            try:
+                DECODERS[kind](bytes(payload))
+            except IntegrityError as error:
+                raise InvalidInput(f"this {kind} cannot be stored: {error.message}") from None
         id = object_id(kind, payload, version=version)
         if self._is_new(id):
             record = pack_record(kind, id, 0, [payload], level="small", version=version)
@@ -71,26 +90,32 @@ class Transaction:
 
     def commit(self) -> None:
         """Makes everything durable, in order: packs and their idx, then small objects."""
-        packs = self._store.packs_dir
-        if self._writers:
-            files.mkdirs(packs, below=self._store.root)
-            for writer in self._writers:
-                writer.seal(packs)
-                writer.publish(packs)
-            files.sync_directory(packs)
-            self._writers.clear()
+        if self._writer is not None:
+            self._publish(self._writer)
+        if self._unsynced:
+            files.sync_directory(self._store.packs_dir)
+            self._unsynced = False
         if self._small:
             self._write_small()
         files.sync_directories(sorted(self._relied_on))
         self._relied_on.clear()
         self._store.refresh()
+        if self._healed:
+            files.remove_tree(self._store.root / "cache")  # some of it may have come from what was healed
 
     def discard(self) -> None:
         """Removes what was not published. Never raises."""
-        for writer in self._writers:
-            writer.discard()
-        self._writers.clear()
+        if self._writer is not None:
+            self._writer.discard()
+        self._writer = None
         self._small.clear()
+
+    def rely_on(self, id: str) -> None:
+        """Makes sure that the name of an object which is only named here is durable when `commit` returns."""
+        with self._lock:
+            known = id in self._known
+        if not known and (copy := next(self._store.copies(id), None)) is not None:
+            self._rely_on(copy)
 
     def __enter__(self) -> Transaction:
         return self
@@ -104,43 +129,85 @@ class Transaction:
         finally:
             self.discard()
 
-    def _is_new(self, id: str) -> bool:
+    def _is_new(self, id: str, record: PackedRecord | None = None) -> bool:
         with self._lock:
             if id in self._known:
                 return False
             self._known.add(id)
-        copy = self._store.intact_copy(id)
-        if copy is None:
+        found = self._store.intact(id)
+        if found is None or (record is not None and self._is_other(*found, record)):
             return True
+        self._rely_on(found[0])
+        return False
+
+    def _is_other(self, copy: Copy, header: records.Header, record: PackedRecord) -> bool:
+        """Whether a copy whose stored bytes are right stands for something else than its id says."""
+        if header.digest == records.parse_header(record.pieces[0], "record").digest:
+            return False
+        try:
+            held = self._store.unpack(copy, record.id, record.kind)
+            if self._payload_of is None:
+                ours = b"".join(record.pieces)
+                new = records.unpack_record(ours, expect_id=record.id, expect_kind=record.kind)
+                wrong = list(map(bytes, held.segments)) != list(map(bytes, new.segments))
+            else:
+                parts = self._payload_of(held)
+                wrong = parts is not None and object_id(held.kind, *parts, version=held.version) != record.id
+        except IntegrityError:
+            wrong = True
+        self._healed = self._healed or wrong
+        return wrong
+
+    def _rely_on(self, copy: Copy) -> None:
         with self._lock:
             self._relied_on.add(copy.file.parent)
             if copy.pack is None:
                 self._relied_on.add(self._store.loose_dir)
-        return False
 
-    def _writer(self, full: PackWriter | None) -> PackWriter:
-        """The pack being filled; a new one when there is none or `full` is it."""
+    def _open_writer(self) -> PackWriter:
+        """The pack being filled."""
         with self._lock:
-            if not self._writers or self._writers[-1] is full:
+            if self._writer is None:
                 files.mkdirs(self._store.tmp_dir, below=self._store.root)
-                self._writers.append(PackWriter(self._store.tmp_dir))
-            return self._writers[-1]
+                self._writer = PackWriter(self._store.tmp_dir)
+            return self._writer
+
+    def _publish(self, writer: PackWriter) -> None:
+        """Gives a full pack its name, once; meanwhile other threads fill the next."""
+        with self._lock:
+            if self._writer is not writer:
+                return
+            self._writer, self._unsynced = None, True
+        try:
+            files.mkdirs(self._store.packs_dir, below=self._store.root)
+            writer.publish(self._store.packs_dir)
+        finally:
+            writer.discard()
 
     def _write_small(self) -> None:
         store = self._store
         files.mkdirs(store.tmp_dir, below=store.root)
+        items = list(self._small.items())
+        folders: set[Path] = set()
+        for start in range(0, len(items), _SMALL_AT_ONCE):
+            folders |= self._write_some(items[start : start + _SMALL_AT_ONCE])
+        files.sync_directories(sorted({store.loose_dir, *folders}))
+
+    def _write_some(self, items: list[tuple[str, PackedRecord]]) -> set[Path]:
+        """Writes small objects; returns their directories, which the caller has yet to sync."""
+        store = self._store
         outputs: list[tuple[files.Output, Path]] = []
         try:
-            for id, record in self._small.items():
+            for id, record in items:
                 output = files.Output.create(store.tmp_dir, prefix="object")
                 outputs.append((output, store.loose_dir / id[:2] / id[2:]))
                 output.write(record.pieces)
-                output.finish()  # at once: there may be more of them than descriptors
+                output.finish()
             folders = {target.parent for _, target in outputs}
             files.make_directories(folders, below=store.root)
             for output, target in outputs:
                 output.rename_to(target)
-            files.sync_directories(sorted({store.loose_dir, *folders}))
         finally:
             for output, _ in outputs:
                 output.discard()
+        return folders

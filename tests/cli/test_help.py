@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from click.testing import CliRunner
 from persona.cli.command import Command, CommandGroup
 from persona.cli.invocation import Invocation
 from persona.cli.main import SECTIONS, cli
+from persona.cli.words import ABSENT, PLANNED, absent
 
 from .conftest import CommandLine
 
@@ -76,6 +79,7 @@ def test_the_example_of_a_command_can_be_typed(name: str) -> None:
 
 ANSWERS = {
     "init": "init ../new --base ../base",
+    "help": "help commit",
     "add": "add ../suggesting",
     "commit": "commit ../suggesting -m more",
     "set": "set listening --alpha 0.25",
@@ -215,8 +219,100 @@ def test_the_list_of_commands_has_the_summaries_of_the_commands() -> None:
             assert (command.help or "").partition("\n\n")[0] == summary
 
 
-def test_an_unknown_command_is_a_usage_error_with_a_suggestion(outside: CommandLine) -> None:
-    assert "did you mean `persona status`?" in outside.refused(2, "statsu")
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("statsu", "status"), ("comit", "commit"), ("lgo", "log"), ("chekout", "checkout")]
+)
+def test_a_slip_is_answered_with_the_command_that_was_meant(
+    outside: CommandLine, typed: str, meant: str
+) -> None:
+    assert f"did you mean `persona {meant}`?" in outside.refused(2, typed)
+
+
+@pytest.mark.parametrize("word", ["lo-g-s", "x", "train", "undo", "list", "history"])
+def test_any_other_word_gets_the_list_and_no_guess(outside: CommandLine, word: str) -> None:
+    sentence = outside.refused(2, word)
+    assert "persona help" in sentence
+    assert "did you mean" not in sentence
+
+
+@pytest.mark.parametrize("word", [*PLANNED, *ABSENT])
+def test_a_command_of_gits_is_answered_by_name(outside: CommandLine, word: str) -> None:
+    sentence = outside.refused(2, word, "--anything", "x")
+    assert sentence.startswith(f"persona has no `{word}`")
+    assert "did you mean" not in sentence
+    assert outside.refused(2, "help", word) == sentence
+
+
+def test_every_command_of_gits_is_known_or_answered() -> None:
+    listed = subprocess.run(
+        ["git", "--list-cmds=list-mainporcelain,list-ancillarymanipulators"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    ours = cli.list_commands(CONTEXT)
+    assert not [name for name in listed if name not in ours and absent(name) is None]
+    assert not [name for name in {*PLANNED, *ABSENT} if name in ours]
+
+
+def test_the_advice_for_a_command_of_gits_names_commands_that_there_are() -> None:
+    for advice in {*PLANNED.values(), *ABSENT.values()}:
+        for quoted in re.findall(r"`persona ([^-`][^`]*)`", advice):
+            parse(quoted.replace("A...B", "main...v1").split())
+
+
+@pytest.mark.parametrize(
+    "line", ["branch --list", "reset --merge", "log --not HEAD", "tag --sort x", "status --short"]
+)
+def test_an_option_that_is_missing_gets_no_guess_that_means_something_else(
+    grown: CommandLine, line: str
+) -> None:
+    sentence = grown.refused(2, *line.split())
+    assert "did you mean" not in sentence.lower()
+    assert f"(see `persona {line.split()[0]} --help`)" in sentence
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [("set x --alhpa 1", "--alpha"), ("log --onelin", "--oneline"), ("diff --stta", "--stat")],
+)
+def test_an_option_that_was_mistyped_is_answered_with_the_right_one(
+    grown: CommandLine, line: str, meant: str
+) -> None:
+    assert f"did you mean {meant}?" in grown.refused(2, *line.split())
+
+
+@each_command
+def test_help_shows_what_the_option_shows(name: str, outside: CommandLine) -> None:
+    assert outside.ok("help", *name.split()) == outside.ok(*name.split(), "--help")
+
+
+def test_help_of_nothing_is_the_list(outside: CommandLine) -> None:
+    assert outside.ok("help") == outside.ok("--help")
+    assert outside.ok("help", "vector") == outside.ok("vector", "--help")
+    assert "did you mean `persona commit`?" in outside.refused(2, "help", "comit")
+    assert "it has ls, rm, show" in outside.refused(2, "vector", "list")
+    assert "no commands of its own" in outside.refused(2, "help", "commit", "more")
+
+
+def test_options_that_every_command_has_may_stand_anywhere(grown: CommandLine) -> None:
+    shown = grown.json("vector", "ls")
+    for words in (["vector", "--json", "ls"], ["vector", "ls", "--json"], ["--json", "vector", "ls"]):
+        assert json.loads(grown.ok(*words)) == shown
+    grown.ok("vector", "-q", "ls")
+
+
+def test_ids_in_json_are_whole(grown: CommandLine) -> None:
+    assert grown.json("rev-parse", "--short", "HEAD") == grown.json("rev-parse", "HEAD")
+
+
+def test_json_of_the_page_for_what_has_several_forms(grown: CommandLine) -> None:
+    assert grown.json("branch", "--show-current") == {"branch": "main"}
+    assert grown.json("branch", "-m", "main", "trunk") == {"from": "main", "to": "trunk"}
+    grown.ok("config", "user.name", "Ada")
+    assert grown.json("config", "--unset", "user.name") == {"unset": "user.name"}
+    (grown.directory / "recipe.toml").write_text("base = \n")
+    assert "recipe.toml" in grown.json("status")["problem"]
 
 
 def test_no_command_at_all_shows_the_list(outside: CommandLine) -> None:

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from persona.errors import Refused, SystemFault, UsageError
+from persona.merge import cpu
 from persona.merge import lanes as lanes_module
 from persona.merge import room as rooms
 from persona.merge.device import Device, DeviceFault, Mixture
@@ -169,7 +170,7 @@ def test_every_budget_gives_the_same_bits(mixed: Any, count: int, seed: int | No
 
 def test_slices_of_the_host_are_slices_of_the_device_too(mixed: Any) -> None:
     plan, model, want = mixed
-    fixed = CHUNK * (4 * 8 + 4)
+    fixed = CHUNK * (4 * 8 + 4) + cpu.scratch_bytes(VECTORS)
     memory = fixed + 64 * 4 * VECTORS
     for device_memory in (None, needs(plan).least):
         for seed in (None, 3):

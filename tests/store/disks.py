@@ -73,6 +73,10 @@ class Counting(Quick):
         self.step("rename")
         super().rename(source, target)
 
+    def link(self, source: Path, target: Path) -> None:
+        self.step("link")
+        super().link(source, target)
+
     def unlink(self, path: Path) -> None:
         self.step("unlink")
         super().unlink(path)
@@ -188,6 +192,12 @@ class Recording(Quick):
         super().rename(source, target)
         self._name(target, inode)
         self._name(source, None)
+        self.changed()
+
+    def link(self, source: Path, target: Path) -> None:
+        inode = self._at(source)
+        super().link(source, target)
+        self._name(target, inode)
         self.changed()
 
     def unlink(self, path: Path) -> None:

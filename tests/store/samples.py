@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from persona.objects.commit import Commit, Person
 from persona.objects.ids import object_id
 from persona.store.records import PackedRecord, pack_record
 from persona.store.refs import ANY
@@ -24,6 +25,12 @@ def chunk(seed: int, count: int = 200) -> PackedRecord:
     return pack_record("delta", id, 7, segments, relative="ab" * 32)
 
 
+def commit_bytes(number: int) -> bytes:
+    """The payload of commit `number`; what it names is not in the store."""
+    who = Person("Ada", "ada@example.org", 1_700_000_000, -330)
+    return Commit("ab" * 32, (), who, who, f"commit {number}\n").encode()
+
+
 def commit(store: Store, number: int, *, bulk: int = 2) -> str:
     """What a commit of a vector does: chunks, a table, small objects, then HEAD's branch."""
     with store.objects.transaction() as transaction:
@@ -33,19 +40,19 @@ def commit(store: Store, number: int, *, bulk: int = 2) -> str:
         if records:
             transaction.put_bulk("table", b"".join(bytes.fromhex(record.id) for record in records))
         transaction.put("blob", b"text of commit %d" % number)
-        id = transaction.put("commit", b"commit %d" % number)
+        id = transaction.put("commit", commit_bytes(number))
     store.refs.advance(id, expect=ANY, why=f"commit: number {number}", **WHO)  # type: ignore[arg-type]
     return id
 
 
 def commit_id(number: int) -> str:
     """The id that `commit` returns."""
-    return object_id("commit", b"commit %d" % number)
+    return object_id("commit", commit_bytes(number))
 
 
 def check_commit(store: Store, number: int, *, bulk: int = 2) -> None:
     """Reads back all of what `commit` stored."""
-    assert store.objects.get(commit_id(number), "commit") == b"commit %d" % number
+    assert store.objects.get(commit_id(number), "commit") == commit_bytes(number)
     text = b"text of commit %d" % number
     assert store.objects.get(object_id("blob", text), "blob") == text
     for i in range(bulk):

@@ -21,5 +21,4 @@ def command(call: Invocation, rev: str, short: bool) -> None:
     """
     with call.repository() as repo:
         id = repo.resolve(rev)
-    shown = render.short(id) if short else id
-    call.answer({"id": shown}, shown)
+    call.answer({"id": id}, render.short(id) if short else id)

@@ -1,0 +1,30 @@
+"""`persona help`."""
+
+from __future__ import annotations
+
+import click
+
+from persona.cli.command import declare
+from persona.cli.invocation import Invocation
+from persona.cli.offers import commands
+
+
+@declare("help", example="$ persona help commit\n$ persona help vector show")
+@click.argument("words", nargs=-1, metavar="[COMMAND]", shell_complete=commands)
+@click.pass_context
+def command(ctx: click.Context, words: tuple[str, ...]) -> None:
+    """Show how a command is used.
+
+    Prints what `persona COMMAND --help` prints; without COMMAND, the list of all commands.
+    """
+    call: Invocation = ctx.obj
+    shown = ctx.find_root()
+    for word in words:
+        group = shown.command
+        if not isinstance(group, click.Group):
+            raise click.UsageError(f"`{shown.command_path}` has no commands of its own", shown)
+        _, found, _ = group.resolve_command(shown, [word])
+        assert found is not None
+        shown = click.Context(found, info_name=word, parent=shown)
+    text = shown.command.get_help(shown)
+    call.answer({"command": " ".join(words) or None, "help": text}, text)

@@ -1,0 +1,104 @@
+"""What persona answers to a word that it does not have: git's commands by name, slips of the finger by the
+word that was meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+_COPY = "a repository is a directory: copy it, for example with cp -a or rsync"
+_RECIPE = "show what the other side changed with `persona diff`, edit recipe.toml and commit it"
+_NOTHING = "nothing needs cleaning up; `persona count-objects` shows what is stored"
+
+PLANNED: Final[dict[str, str]] = {
+    "bisect": "try the revisions of `persona log` one after another with `persona checkout`",
+    "blame": "`persona log -p --vector NAME` shows every change of a vector",
+    "cherry-pick": "show that commit with `persona show`, edit recipe.toml and commit it",
+    "clone": _COPY,
+    "describe": "`persona log --oneline --decorate` shows the tags",
+    "fetch": _COPY,
+    "gc": _NOTHING,
+    "maintenance": _NOTHING,
+    "merge": _RECIPE,
+    "notes": "write it into the message of a tag: `persona tag -a NAME REV`",
+    "pull": _COPY,
+    "push": _COPY,
+    "rebase": _RECIPE,
+    "remote": _COPY,
+    "stash": "commit the edits on a branch of their own: `persona switch -c NAME`, then `persona commit`",
+}
+"""Commands of git's that persona will have, and what does their work until then."""
+
+ABSENT: Final[dict[str, str]] = {
+    **dict.fromkeys(
+        ("am", "apply", "format-patch"), "`persona diff` shows changes; edit recipe.toml by hand"
+    ),
+    "annotate": PLANNED["blame"],
+    "archive": "`persona checkout REV -o DIR` writes a model directory",
+    **dict.fromkeys(("bundle", "ls-remote", "send-email", "request-pull"), _COPY),
+    **dict.fromkeys(("cherry", "merge-base", "range-diff"), "`persona log A...B` shows where two parted"),
+    "init-db": "use `persona init`",
+    "version": "use `persona --version`",
+    "clean": "remove files that are not tracked with rm",
+    **dict.fromkeys(("diff-files", "diff-index", "diff-tree", "difftool"), "use `persona diff`"),
+    **dict.fromkeys(("for-each-ref", "show-ref", "show-branch", "name-rev"), "use `persona branch -v`"),
+    "grep": "`persona log -p` shows what each commit changed",
+    **dict.fromkeys(
+        ("ls-files", "ls-tree"),
+        "`persona cat-file -p HEAD` names the tree, and `persona cat-file -p TREE` lists its files",
+    ),
+    "mergetool": _RECIPE,
+    **dict.fromkeys(("pack-refs", "prune", "repack"), _NOTHING),
+    **dict.fromkeys(("rev-list", "shortlog"), "use `persona log --oneline`"),
+    "stage": "there is no staging area: `persona commit` records the files as they stand",
+    **dict.fromkeys(
+        ("submodule", "subtree", "sparse-checkout"), "a repository holds one model and its recipes"
+    ),
+    **dict.fromkeys(("symbolic-ref", "update-ref"), "use `persona switch`, `branch -f` or `reset`"),
+    "whatchanged": "use `persona log -p`",
+    "worktree": "`persona checkout REV -o DIR` writes a model directory",
+    **dict.fromkeys(
+        (
+            "bugreport check-attr check-ignore check-mailmap check-ref-format checkout-index citool "
+            "column commit-graph commit-tree credential daemon diagnose fast-export fast-import fetch- "
+            "pack filter-branch filter-repo fmt-merge-msg gitk gui hash-object hook http-backend index- "
+            "pack instaweb interpret-trailers lfs merge-file merge-index merge-tree mktag mktree multi- "
+            "pack-index p4 pack-objects patch-id quiltimport read-tree receive-pack replace rerere "
+            "scalar send-pack stripspace svn unpack-objects update-index upload-pack var verify-commit "
+            "verify-pack verify-tag write-tree"
+        ).split(),
+        "`persona help` lists the commands",
+    ),
+}
+"""Other commands of git's, and what to use instead."""
+
+
+def absent(word: str) -> str | None:
+    """The answer to a command of git's that persona does not have; None for any other word."""
+    if word in PLANNED:
+        return f"persona has no `{word}` yet; {PLANNED[word]}"
+    return f"persona has no `{word}`; {ABSENT[word]}" if word in ABSENT else None
+
+
+def nearest(word: str, words: Iterable[str]) -> str | None:
+    """The one of `words` that `word` is a slip of: one edit away, or two if it has six letters or more."""
+    plain = word.lstrip("-")
+    near = [(_distance(plain, other.lstrip("-")), other) for other in words]
+    distance, found = min(near, default=(len(word), ""))
+    return found if distance <= max(1, min(2, len(plain) // 3)) < len(plain) else None
+
+
+def _distance(one: str, other: str) -> int:
+    """Letters added, left out, replaced, or exchanged with a neighbour between two words."""
+    if abs(len(one) - len(other)) > 2:
+        return max(len(one), len(other))
+    above: list[int] = []
+    row = list(range(len(other) + 1))
+    for i, left in enumerate(one):
+        above, last, row = row, above, [i + 1]
+        for j, right in enumerate(other):
+            best = min(above[j] + (left != right), above[j + 1] + 1, row[j] + 1)
+            if i and j and left == other[j - 1] and right == one[i - 1]:
+                best = min(best, last[j - 1] + 1)
+            row.append(best)
+    return row[-1]

@@ -1,0 +1,24 @@
+"""What reads each kind of structured object; an object that it refuses is not stored either."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from persona.objects.base import Base
+from persona.objects.commit import Commit, Tag
+from persona.objects.note import Note
+from persona.objects.recipe import Recipe
+from persona.objects.tree import Tree
+from persona.objects.vector import Vector
+
+DECODERS: Final[Mapping[str, Callable[[bytes], object]]] = {
+    "base": Base.decode,
+    "vector": Vector.decode,
+    "recipe": Recipe.decode,
+    "tree": Tree.decode,
+    "commit": Commit.decode,
+    "tag": Tag.decode,
+    "note": Note.decode,
+}
+"""Each raises `IntegrityError` for anything but canonical bytes."""
