@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from click import style
 
+from persona.cli.errors import failure
 from persona.cli.linediff import runs, unified
 from persona.cli.render import commit_lines, counted, number, percent, short
-from persona.cli.terminal import printable
+from persona.cli.terminal import printable, say
 
 if TYPE_CHECKING:
+    from persona.cli.invocation import Invocation
     from persona.history.repository import Repository
     from persona.history.results import CommitResult, Diff, FileChange, Kept, TermChange
 
@@ -46,6 +48,24 @@ def stat_lines(diff: Diff) -> Iterator[str]:
     if rows:
         sums = ((len(diff.vectors), "vector"), (len(diff.rules), "rule"), (len(diff.file_changes), "file"))
         yield " " + ", ".join(counted(count, noun) for count, noun in sums if count) + " changed"
+
+
+def report_commit(call: Invocation, repo: Repository, result: CommitResult) -> int:
+    """Says what a commit or a revert has done, and why its weights could not be computed where that was
+    wanted; returns the exit code.
+    """
+    call.remarks(result.notes)
+    error = result.failure
+    if error is None:
+        call.report(result, committed_lines(repo, result))
+        return 0
+    from persona.history.results import as_json
+
+    message = f"the commit is made, but not its weights: {error.message}; `persona checkout` tries again"
+    value = as_json(result) | failure(error.kind, message, error.exit_code)
+    call.report(value, committed_lines(repo, result))
+    say(f"persona: {message}")
+    return error.exit_code
 
 
 def committed_lines(repo: Repository, result: CommitResult) -> Iterator[str]:

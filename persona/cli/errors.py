@@ -52,11 +52,16 @@ def guarded(run: Callable[[], object], arguments: Sequence[str]) -> int:
 
 def _say(kind: str, message: str, exit_code: int, arguments: Sequence[str]) -> int:
     if "--json" in _options(arguments):
-        answer = {"error": {"kind": kind, "message": message, "exit": exit_code}}
+        answer = failure(kind, message, exit_code)
         with suppress(OSError):
             click.echo(json.dumps(answer))
     say(f"persona: {message}")
     return exit_code
+
+
+def failure(kind: str, message: str, exit_code: int) -> dict[str, dict[str, str | int]]:
+    """A failure in the form of docs/commands.md."""
+    return {"error": {"kind": kind, "message": message, "exit": exit_code}}
 
 
 def _options(arguments: Sequence[str]) -> Sequence[str]:

@@ -228,14 +228,15 @@ def weights_lines(weights: WeightsState, recipe_changed: bool = False) -> Iterat
             yield "Weights: absent"
             yield '  (use "persona checkout" to compute them)'
         case "stale":
-            yield f"Weights: stale, those{of or ' of another revision'}"
+            yield f"Weights: stale, those{of or ' of a recipe that no commit holds'}"
             yield '  (use "persona checkout" to compute those of the recipe as it stands)'
         case "uncommitted":
             yield "Weights: those of the edited recipe, not committed"
             yield '  (use "persona commit" to record it)'
         case "edited":
             yield f"Weights: edited by hand{' since those' + of if of else ''}"
-            yield '  (use "persona add . -n NAME --onto REV" to keep the change as a vector,'
+            onto = short(weights.revision) if weights.revision else "REV"
+            yield f'  (use "persona add . -n NAME --onto {onto}" to keep the change as a vector,'
             yield '   "persona checkout -f" to compute them anew)'
         case _:
             yield "Weights: unknown, not made by persona"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from persona.codec.floats import in_default_environment
 from persona.errors import InvalidInput, UsageError
-from persona.history import tracking, worktree
+from persona.history import in_place, tracking, worktree
 from persona.history.history import History
 from persona.history.recipe_text import RECIPE_FILE, decode, line_of, load
 from persona.history.results import VectorChange
@@ -66,12 +66,9 @@ def add(history: History, path: Path, options: Options) -> Added:
     text = decode(data)
     recipe = history.read_recipe(data)
     base = history.base(recipe.base)
-    inside = is_work_tree(history, path)
-    if inside and (options.onto is None or options.name is None):
-        raise UsageError(
-            f"{path} is the work tree itself: say which revision it was trained from with --onto REV,"
-            " and name the vector with -n NAME; to track text files, name them"
-        )
+    inside = in_place.is_work_tree(history, path)
+    if inside:
+        in_place.check(history, path, recipe.base, options.onto, options.name)
     name = options.name if options.name is not None else default_name(path)
     check_vector_name(name)
     keys = checked_keys(text, name, options)
@@ -113,12 +110,6 @@ def add(history: History, path: Path, options: Options) -> Added:
     if inside:
         weights_state.take(history, options.progress)
     return Added(change, (*made.notes, *_file_notes(differing, options.files)))
-
-
-def is_work_tree(history: History, path: Path) -> bool:
-    """Whether a path stands for the weights in the work tree itself."""
-    directory = path if path.is_dir() else path.parent
-    return path.exists() and directory.resolve() == history.root.resolve()
 
 
 def refuse_without_path(options: Options) -> None:

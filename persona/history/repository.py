@@ -15,8 +15,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
-from persona.errors import NotARepository
-from persona.history import identity
+from persona.errors import NotARepository, PersonaError
+from persona.history import identity, in_place
 from persona.history.config import Config
 from persona.history.history import History
 from persona.history.questions import Questions
@@ -160,6 +160,8 @@ class Repository(Questions):
         work tree.
 
         No `message`: `UsageError` (with `amend`, the old message stays). "nothing to commit" is `Refused`.
+        With the setting `commit.checkout` the weights are computed at once; where that fails, the commit
+        stands and the result's `failure` is the error.
         """
         from persona.history import imports, recording, tracking
 
@@ -178,7 +180,7 @@ class Repository(Questions):
             threads=threads,
             progress=progress,
         )
-        where = self._wanted_weights()
+        where = self._wanted_weights(path)
         with history.changing():
             added: imports.Added | None = None
             texts: Sequence[str] | None = ()
@@ -200,7 +202,8 @@ class Repository(Questions):
                 imported={added.change.name: added.change} if added else {},
                 notes=added.notes if added else (),
             )
-            result = replace(result, files=tuple(texts or ()))
+            told = in_place.edited_notes(history) if added is None else []
+            result = replace(result, files=tuple(texts or ()), notes=(*result.notes, *told))
             if added and path is not None and onto not in (None, "base"):
                 gap = imports.largest_difference(history, Path(path), options)
                 said = f"HEAD differs from the trained weights by {gap:.3g} at most"
@@ -435,15 +438,21 @@ class Repository(Questions):
         threads: int | None = None,
         progress: Progress | None = None,
     ) -> CommitResult:
-        """The result, with the weights computed at once where `_wanted_weights` says so."""
+        """The result, with the weights computed at once where `_wanted_weights` says so. The commit stands
+        when that fails: the error becomes the result's `failure`.
+        """
         if where is None:
             return result
-        made = self.checkout(**where, threads=threads, progress=progress)
+        try:
+            made = self.checkout(**where, threads=threads, progress=progress)
+        except PersonaError as error:
+            return replace(result, failure=error)
         return replace(result, checkout=made, notes=(*result.notes, *made.notes))
 
-    def _wanted_weights(self) -> dict[str, Any] | None:
-        """Where the settings want the weights of a commit computed at once, None where they do not. Settings
-        that say nothing, or ask for what is not there, are refused before anything is recorded.
+    def _wanted_weights(self, path: AnyPath | None = None) -> dict[str, Any] | None:
+        """Where the settings want the weights of a commit of `path` computed at once, None where they do not.
+        Settings that say nothing, or ask for what is not there, and weights that would be lost, are refused
+        before anything is recorded.
         """
         config = self._history.config
         if not config.flag("commit.checkout"):
@@ -452,6 +461,8 @@ class Repository(Questions):
 
         device, memory = config.get("checkout.device"), config.size("checkout.device-memory")
         _ = Options(device=device, device_memory=memory).place
+        if path is None or not in_place.is_work_tree(self._history, Path(path)):
+            in_place.refuse_losing(self._history)
         return {"device": device, "device_memory": memory}
 
 

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import Any, Final, Protocol
 
+from persona.errors import PersonaError
 from persona.objects.commit import Commit, Person
 
 
@@ -118,8 +119,10 @@ class CommitResult:
     notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
     """Sentences for the user: what was rounded, ignored, left behind, or is usually done next."""
     subject: str = field(default="", metadata=UNPRINTED)
-    checkout: CheckoutResult | None = field(default=None, metadata=UNPRINTED)
+    checkout: CheckoutResult | None = None
     """The weights computed at once, with `commit.checkout = true`."""
+    failure: PersonaError | None = field(default=None, metadata=UNPRINTED)
+    """Why they could not be computed, though the commit was made."""
     kept: tuple[Kept, ...] = ()
     files: tuple[str, ...] = ()
     """Text files that are tracked from now on, because `add` or `commit` named them."""

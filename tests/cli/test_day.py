@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -366,3 +367,25 @@ def test_edits_that_come_along_are_listed_and_a_new_branch_says_so(grown: Comman
     assert grown.json("checkout", "warm")["carried"][1] == {"path": "recipe.toml", "change": "changed"}
     assert "Weights: those of the edited recipe, not committed" in grown.ok("status")
     assert grown.ok("switch", "main").splitlines()[:3] == listed
+
+
+@pytest.mark.parametrize("words", [["commit", "--allow-empty", "-m", "x"], ["revert", "HEAD"]])
+def test_a_commit_whose_weights_fail_is_reported_with_the_failure(
+    grown: CommandLine, words: list[str]
+) -> None:
+    grown.ok("config", "commit.checkout", "true")
+    stranger = grown.directory / "other.safetensors"
+    stranger.write_bytes(b"")
+    said = grown(*words)
+    head = grown.ok("rev-parse", "HEAD").strip()
+    assert said.exit_code == 1
+    assert said.stdout.startswith(f"[main {head[:8]}] ")
+    assert said.stderr.startswith("persona: the commit is made, but not its weights: ")
+    answer = grown("--json", "commit", "--allow-empty", "-m", "y")
+    value = json.loads(answer.stdout)
+    assert (answer.exit_code, value["id"]) == (1, grown.ok("rev-parse", "HEAD").strip())
+    assert (value["error"]["exit"], value["checkout"]) == (1, None)
+    stranger.unlink()
+    value = grown.json("commit", "--allow-empty", "-m", "z")
+    assert value["checkout"]["weights"] == grown.json("digest")["weights"]
+    assert "error" not in value

@@ -52,7 +52,7 @@ def command(
     allow_empty: bool,
     threads: int | None,
     **options: Any,
-) -> None:
+) -> int:
     """Record the recipe and the text files; with PATH, add that first.
 
     There is no staging area: recipe.toml and the tracked text files are committed as they stand. With PATH
@@ -74,8 +74,7 @@ def command(
                 progress=progress,
                 **import_arguments(options),
             )
-        call.remarks(result.notes)
-        call.report(result, diffs.committed_lines(repo, result))
+        return diffs.report_commit(call, repo, result)
 
 
 def _written(

@@ -44,7 +44,7 @@ def command(
     message: str | None,
     edit: bool,
     no_commit: bool,
-) -> None:
+) -> int:
     """Undo one commit, or drop one behaviour, in a new commit.
 
     REV: undoes what that commit changed; where a later commit changed the same again, both sides are shown
@@ -71,8 +71,7 @@ def command(
             no_commit=no_commit,
             author=call.author(signs=not no_commit),
         )
-        call.remarks(result.notes)
-        call.report(result, diffs.committed_lines(repo, result))
+        return diffs.report_commit(call, repo, result)
 
 
 def _draft(repo: Repository, name: str, vector: bool) -> str:
