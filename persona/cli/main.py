@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,7 +18,7 @@ from persona.cli.command import CommandGroup
 from persona.cli.errors import INTERRUPTED, guarded
 from persona.cli.invocation import Invocation
 from persona.cli.offers import VARIABLE, directories
-from persona.cli.terminal import open_streams
+from persona.cli.terminal import open_streams, say
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -185,11 +186,14 @@ def main() -> NoReturn:
     # numpy's threads spin from its import on, for nothing here.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # by `entry`, while modules were loaded
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         open_streams()
         cli.main()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except KeyboardInterrupt:  # a second one, while the first was being answered
+    except KeyboardInterrupt:  # before a command has begun, or while one is being answered
+        say("persona: interrupted")
         code = INTERRUPTED
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):

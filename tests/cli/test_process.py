@@ -7,7 +7,10 @@ import pty
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+
+import pytest
 
 from .conftest import CommandLine
 
@@ -185,3 +188,46 @@ def test_an_interrupt_exits_with_130(grown: CommandLine) -> None:
         _, said = process.communicate()
     assert process.returncode == 130
     assert said.strip() == "persona: interrupted"
+
+
+INTERRUPT_AT = """
+import os, signal, sys
+from importlib.abc import MetaPathFinder
+class Interrupt(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == {name!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+sys.argv[1:] = ["log"]
+from persona.cli.entry import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "ended", "said"),
+    [
+        ("click", -signal.SIGINT, ""),
+        ("persona.cli.main", -signal.SIGINT, ""),
+        ("persona.cli.commands.log", 130, "persona: interrupted\n"),
+        ("persona.history.repository", 130, "persona: interrupted\n"),
+    ],
+)
+def test_an_interrupt_while_modules_are_loaded_prints_no_traceback(
+    grown: CommandLine, name: str, ended: int, said: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPT_AT.format(name=name)],
+        cwd=grown.directory,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=_interruptible,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (ended, "", said)
+
+
+def test_the_installed_command_begins_with_the_entry() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["project"]["scripts"] == {"persona": "persona.cli.entry:main"}
