@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from click import style
@@ -102,8 +102,10 @@ def kept_lines(kept: Sequence[Kept]) -> Iterator[str]:
         yield f"density {number(density)} keeps {', '.join(fractions)}"
 
 
-def change_lines(diff: Diff, kept: Sequence[Kept] = ()) -> Iterator[str]:
-    """What `status` lists: one line for each thing that the next commit would hold."""
+def change_lines(diff: Diff, kept: Sequence[Kept] = (), path: Callable[[str], str] = str) -> Iterator[str]:
+    """What `status` lists: one line for each thing that the next commit would hold. `path` names a file as it
+    is typed where the command runs.
+    """
     for axis, change in diff.rules.items():
         yield f"{'rule:':<12}{axis} {_value(change['from'])} → {_value(change['to'])}"
     for vector in diff.vectors:
@@ -115,7 +117,7 @@ def change_lines(diff: Diff, kept: Sequence[Kept] = ()) -> Iterator[str]:
         yield f"{'':<12}{line}"
     for file in diff.file_changes:
         verb = {"added": "new file:", "removed": "deleted:"}.get(file.change, "modified:")
-        yield f"{verb:<12}{file.path}"
+        yield f"{verb:<12}{path(file.path)}"
 
 
 def _rules_lines(rules: dict[str, dict[str, Any]]) -> Iterator[str]:

@@ -7,7 +7,7 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,15 +133,24 @@ class Invocation:
 
     def tracked(self, repo: Repository, paths: Sequence[str]) -> list[str]:
         """Files of the work tree from the command line, as the repository names them: from its root."""
+        from persona.history.recipe_text import RECIPE_FILE
+
         here, root = os.path.realpath(self.directory), os.path.realpath(repo.root)
-        found = [
-            os.path.relpath(os.path.normpath(os.path.join(here, path)), root) if path else ""
-            for path in paths
-        ]
-        for path, name in zip(paths, found, strict=True):
+        found = []
+        for path in paths:
+            place = os.path.normpath(os.path.join(here, path))
+            if path == RECIPE_FILE and not os.path.lexists(place):
+                place = os.path.join(root, path)  # there is but one, and messages name it so
+            name = os.path.relpath(place, root)
             if not path or name.split(os.sep)[0] == os.pardir:
-                raise UsageError(f"{path!r:.100} is no file of the work tree {repo.root}")
+                raise UsageError(f"'{path:.100}' is not a file of the work tree {repo.root}")
+            found.append(name)
         return found
+
+    def seen_from_here(self, repo: Repository) -> Callable[[str], str]:
+        """Names a file of the work tree, given from its root, as it is typed where the command runs."""
+        here, root = os.path.realpath(self.directory), os.path.realpath(repo.root)
+        return lambda name: os.path.relpath(os.path.join(root, name), here)
 
     # -- what is said ----------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -100,7 +101,7 @@ def command(
         return
     moves = out is None and (rev is not None or branch is not None)
     with call.repository() as repo:
-        _check_revision(repo, rev)
+        _check_revision(call, repo, rev)
         with call.progress() as progress:
             result = repo.checkout(
                 rev,
@@ -131,19 +132,15 @@ def command(
     call.report(result, [*lines, *render.checkout_lines(result)])
 
 
-def _check_revision(repo: Repository, rev: str | None) -> None:
+def _check_revision(call: Invocation, repo: Repository, rev: str | None) -> None:
     """A file's name where a revision belongs is answered with what to type."""
-    try:
-        is_file = rev is not None and (repo.root / rev).is_file()
-    except OSError:  # what is too long for a name
+    if rev is None or not os.path.lexists(call.path(rev)):
         return
-    if rev is not None and is_file:
-        try:
-            repo.resolve(rev)
-        except UnknownRevision as error:
-            raise UnknownRevision(
-                f"{error.message}; `persona checkout -- {rev}` puts the file back"
-            ) from None
+    try:
+        repo.resolve(rev)
+    except UnknownRevision as error:
+        what = "the files in it" if call.path(rev).is_dir() else "the file"
+        raise UnknownRevision(f"{error.message}; `persona checkout -- {rev}` puts {what} back") from None
 
 
 def _restore(call: Invocation, files: Sequence[str], rev: str | None, moved: bool) -> None:

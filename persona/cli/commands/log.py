@@ -28,13 +28,12 @@ class _Log(Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As any command, numbers first."""
-        spelled = [part for word in args for part in _spelled(word)]
+        counted = ("-n", "--max-count")
+        spelled: list[str] = []
+        for before, word in zip(["", *args], args, strict=False):
+            count = None if before in counted else _COUNT.fullmatch(word)
+            spelled += ["-n", count[1]] if count else [word]
         return super().parse_args(ctx, spelled)
-
-
-def _spelled(word: str) -> tuple[str, ...]:
-    count = _COUNT.fullmatch(word)
-    return ("-n", count[1]) if count else (word,)
 
 
 @declare(

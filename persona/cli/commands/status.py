@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -26,13 +26,18 @@ def command(call: Invocation) -> None:
     """
     with call.repository() as repo:
         status = repo.status()
-        call.answer(status, list(_lines(status)))
+        call.answer(status, list(_lines(status, call.seen_from_here(repo))))
 
 
-def _lines(status: Status) -> Iterator[str]:
+def _lines(status: Status, path: Callable[[str], str]) -> Iterator[str]:
+    """What is printed; `path` names a file as it is typed where the command runs."""
+
+    def shown(name: str) -> str:
+        return render.shown_path(path(name))
+
     yield render.head_line(status.branch, status.head)
     yield ""
-    changes = list(_changes(status))
+    changes = list(_changes(status, path))
     if status.problem is not None:
         yield click.style("recipe.toml cannot be read:", fg="red")
         yield f"  {render.printable(status.problem)}"
@@ -48,19 +53,18 @@ def _lines(status: Status) -> Iterator[str]:
         yield "Untracked files:"
         yield '  (use "persona add FILE..." to make them part of every commit)'
         yield from (
-            "\t" + click.style(path, fg="red")
-            for path in render.listed([*map(render.shown_path, status.untracked)])
+            "\t" + click.style(name, fg="red") for name in render.listed([*map(shown, status.untracked)])
         )
         yield ""
     if status.left_out:
         yield "Left out, as no commit can hold them:"
-        left_out = [f"{render.shown_path(file.path)}  ({file.why})" for file in status.left_out]
+        left_out = [f"{shown(file.path)}  ({file.why})" for file in status.left_out]
         yield from ("\t" + click.style(line, fg="red") for line in render.listed(left_out))
         yield ""
     readable = status.problem is None
     yield from render.weights_lines(status.weights, status.recipe_changed and readable)
     if status.in_the_way:
-        names = ", ".join(map(render.shown_path, status.in_the_way))
+        names = ", ".join(map(shown, status.in_the_way))
         yield f'  (no index names {names}: "persona checkout" needs that moved away)'
     if not changes and readable:
         yield ""
@@ -68,10 +72,10 @@ def _lines(status: Status) -> Iterator[str]:
         yield "nothing to commit, work tree clean" if clean else "nothing to commit"
 
 
-def _changes(status: Status) -> Iterator[str]:
+def _changes(status: Status, path: Callable[[str], str]) -> Iterator[str]:
     """A line for each thing that the next commit would hold."""
     if status.diff is not None:
-        yield from diffs.change_lines(status.diff, status.kept)
+        yield from diffs.change_lines(status.diff, status.kept, path)
         return
-    for path in status.files_changed:
-        yield f"{'changed:':<12}{path}"
+    for name in status.files_changed:
+        yield f"{'changed:':<12}{path(name)}"
