@@ -42,7 +42,7 @@ def test_a_commit_of_a_fine_tune_says_what_it_stored(bot: Bot) -> None:
         (bot.repo.resolve("HEAD~1"),),
         "listen",
     )
-    assert set(as_json(result)) == {"id", "branch", "parents", "vectors", "kept"}
+    assert set(as_json(result)) == {"id", "branch", "parents", "vectors", "kept", "files", "checkout"}
     assert "previous" not in as_json(result)["vectors"][0]
 
 
