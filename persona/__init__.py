@@ -28,6 +28,7 @@ from persona.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from os import PathLike
 
     from persona.history.repository import Repository
@@ -62,11 +63,12 @@ def open(  # noqa: A001  as the API of docs/commands.md has it
     *,
     user_config: str | PathLike[str] | None = None,
     author: Person | None = None,
+    committer: Callable[[], Person] | None = None,
 ) -> Repository:
     """The repository at `path` or above it; see `Repository.open`."""
     from persona.history.repository import Repository
 
-    return Repository.open(path, user_config=user_config, author=author)
+    return Repository.open(path, user_config=user_config, author=author, committer=committer)
 
 
 def init(
@@ -75,6 +77,7 @@ def init(
     base: str | PathLike[str] | None = None,
     name: str | None = None,
     author: Person | None = None,
+    committer: Callable[[], Person] | None = None,
     user_config: str | PathLike[str] | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -87,11 +90,12 @@ def init(
         base=base,
         name=name,
         author=author,
+        committer=committer,
         user_config=user_config,
         threads=threads,
         progress=progress,
     )
-    return Repository.open(path, user_config=user_config, author=author)
+    return Repository.open(path, user_config=user_config, author=author, committer=committer)
 
 
 def __getattr__(name: str) -> Any:

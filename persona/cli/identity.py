@@ -1,13 +1,15 @@
-"""Who commits: `PERSONA_AUTHOR_NAME`, `_EMAIL`, `_DATE`, then persona's config, git's, and user@host."""
+"""Who writes a commit: `PERSONA_AUTHOR_NAME`, `_EMAIL`, `_DATE`, then persona's config, git's, and user@host.
+Who records it: `PERSONA_COMMITTER_…`, then the same.
+"""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 
 from persona.errors import InvalidInput
 from persona.history import identity
-from persona.objects.commit import MAX_OFFSET, MAX_SECONDS, MIN_SECONDS, Person
+from persona.history.dates import parse_date
+from persona.objects.commit import Person
 
 UNSAID = (
     "no user.name or user.email is set; committing as {}. "
@@ -21,14 +23,43 @@ def author(
     say: Callable[[str], None],
     directory: str,
 ) -> Person:
-    """Who commits. `config` reads persona's own config, `say` tells the user that nothing else was known."""
-    seconds, offset = _when(environment.get("PERSONA_AUTHOR_DATE"))
-    name = environment.get("PERSONA_AUTHOR_NAME") or config("user.name")
-    email = environment.get("PERSONA_AUTHOR_EMAIL") or config("user.email")
+    """Who writes a commit. `config` reads persona's own config, `say` tells the user that nothing else was
+    known.
+    """
+    return _person("PERSONA_AUTHOR", environment, config, say, directory, {})
+
+
+def committer(
+    environment: Mapping[str, str],
+    config: Callable[[str], str | None],
+    say: Callable[[str], None],
+    directory: str,
+    author: Person | None = None,
+) -> Person:
+    """Who runs the command, and now. `author`, where known already, says what no environment decides."""
+    known = {}
+    if author is not None and not environment.get("PERSONA_AUTHOR_NAME"):
+        known["user.name"] = author.name
+    if author is not None and not environment.get("PERSONA_AUTHOR_EMAIL"):
+        known["user.email"] = author.email
+    return _person("PERSONA_COMMITTER", environment, config, say, directory, known)
+
+
+def _person(
+    prefix: str,
+    environment: Mapping[str, str],
+    config: Callable[[str], str | None],
+    say: Callable[[str], None],
+    directory: str,
+    known: dict[str, str],
+) -> Person:
+    seconds, offset = _when(f"{prefix}_DATE", environment.get(f"{prefix}_DATE"))
+    name = environment.get(f"{prefix}_NAME") or known.get("user.name") or config("user.name")
+    email = environment.get(f"{prefix}_EMAIL") or known.get("user.email") or config("user.email")
     if not name or not email:
-        known = git_settings(directory)
-        name = name or known.get("user.name")
-        email = email or known.get("user.email")
+        found = git_settings(directory)
+        name = name or found.get("user.name")
+        email = email or found.get("user.email")
     if not name or not email:
         account, address = identity.account()
         name, email = name or account, email or address
@@ -36,42 +67,18 @@ def author(
     return Person(_clean(name), _clean(email), seconds, offset)
 
 
-def _when(text: str | None) -> tuple[int, int]:
-    """Seconds since 1970 UTC, minutes east of it: `[@]SECONDS [+HHMM]`, ISO-8601 or RFC 2822; else now."""
+def _when(variable: str, text: str | None) -> tuple[int, int]:
+    """Seconds since 1970 UTC, minutes east of it, of a date of the environment; else now."""
+    now, offset = identity.now()
     if not text:
-        now = int(time.time())
-        return now, identity.local_offset(now)
-    try:
-        seconds, offset = _parse(text.strip())
-    except (ValueError, OverflowError, OSError):
+        return now, offset
+    found = parse_date(text, now)
+    if found is None:
         raise InvalidInput(
-            f"PERSONA_AUTHOR_DATE: {text!r:.60} is no date; write 2026-11-15T09:30:00+01:00 or @SECONDS +HHMM"
-        ) from None
-    if not MIN_SECONDS <= seconds <= MAX_SECONDS or abs(offset) > MAX_OFFSET:
-        raise InvalidInput(f"PERSONA_AUTHOR_DATE: {text!r:.60} is not a date of the years 1 to 9999")
-    return seconds, offset
-
-
-def _parse(text: str) -> tuple[int, int]:
-    import re
-    from datetime import datetime
-
-    stamp = re.fullmatch(r"@?(-?\d{4,})(?:\s+([+-])(\d\d):?(\d\d))?", text)
-    if stamp and (text[0] == "@" or len(stamp[1]) > 8):
-        seconds = int(stamp[1])
-        if not stamp[2]:
-            return seconds, identity.local_offset(seconds)
-        minutes = int(stamp[3]) * 60 + int(stamp[4])
-        return seconds, minutes if stamp[2] == "+" else -minutes
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        from email.utils import parsedate_to_datetime
-
-        moment = parsedate_to_datetime(text)
-    seconds = int(moment.timestamp())
-    zone = moment.utcoffset()
-    return seconds, identity.local_offset(seconds) if zone is None else int(zone.total_seconds()) // 60
+            f"{variable}: {text!r:.60} is no date of the years 1 to 9999; write 2026-11-15T09:30:00+01:00 or"
+            " @SECONDS +HHMM"
+        )
+    return found
 
 
 def git_settings(directory: str) -> dict[str, str]:

@@ -51,7 +51,7 @@ class Invocation:
         """The repository of the directory, open."""
         from persona.history.repository import Repository
 
-        with Repository.open(self.directory, user_config=self.user_config) as repo:
+        with Repository.open(self.directory, user_config=self.user_config, committer=self.committer) as repo:
             self._repository = repo
             try:
                 yield repo
@@ -87,7 +87,7 @@ class Invocation:
         return Path(home) / ".config" / "persona" / "config" if home else None
 
     def author(self, *, signs: bool = False) -> Person:
-        """Who acts, and when: now, unless the environment says otherwise.
+        """Who writes a commit, and when: now, unless the environment says otherwise.
 
         `signs`: a commit or a tag will carry the name, so `report` says where it was made up.
         """
@@ -99,6 +99,14 @@ class Invocation:
         if not signs:
             self._unsaid.clear()
         return self._author
+
+    def committer(self, *, signs: bool = False) -> Person:
+        """Who runs the command, and now. `signs`: as for `author`."""
+        from persona.cli import identity
+
+        say_so: Callable[[str], None] = self._unsaid.append if signs else lambda sentence: None
+        here = str(self.directory)
+        return identity.committer(os.environ, self.setting, say_so, here, self._author)
 
     def setting(self, key: str) -> str | None:
         """A setting of the repository, else of the user; None where neither has it."""

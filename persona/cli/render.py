@@ -102,7 +102,7 @@ def columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 def date_text(iso: str) -> str:
     """A date as git writes it: Sun Nov 22 09:30:00 2026 +0100."""
     moment = datetime.fromisoformat(iso)
-    return f"{moment:%a %b} {moment.day} {moment:%H:%M:%S %Y %z}"
+    return f"{moment:%a %b} {moment.day} {moment:%H:%M:%S} {moment.year:04} {moment:%z}"
 
 
 # -- commits -------------------------------------------------------------------------------------------------

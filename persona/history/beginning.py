@@ -7,6 +7,7 @@ is cut short before the branch is taken up by the next one.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ def init(
     name: str | None,
     person: Person,
     config: Config,
+    committer: Callable[[], Person] | None,
     *,
     chunk: int,
     threads: int | None,
@@ -51,7 +53,7 @@ def init(
     base_name = check_ref_name(name) if name is not None else default_base_name(source)
     with Checkpoint.open(source) as checkpoint:
         store, made_now = _fresh_store(root)
-        history = History(store, config)
+        history = History(store, config, committer_of=committer)
         try:
             with store.shared(), store.worktree_lock():
                 return _first_commit(
@@ -141,11 +143,13 @@ def _first_commit(
         recipe = Recipe.of(base_id, (), rules)
         tree = Tree(tx.put("recipe", recipe.encode()), {RECIPE_FILE: tx.put("blob", text)})
         message = f"Begin with {name}\n"
-        id = tx.put("commit", Commit(tx.put("tree", tree.encode()), (), person, person, message).encode())
+        committer = history.committer()
+        commit = Commit(tx.put("tree", tree.encode()), (), person, committer, message)
+        id = tx.put("commit", commit.encode())
     for path, content in {} if in_place else contents.items():
         worktree.write(history, path, content)
     worktree.write(history, RECIPE_FILE, text)
-    who, when = signature(person)
+    who, when = signature(committer)
     held = history.store.refs.read(BASES + name)  # by an init that was cut short
     history.store.refs.update(BASES + name, base_id, expect=held, who=who, when=when, why=f"init: {name}")
     history.store.refs.advance(

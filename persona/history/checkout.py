@@ -69,7 +69,12 @@ class Options:
 
 
 def checkout(
-    history: History, rev: str | None, branch: str | None, out: Path | None, person: Person, options: Options
+    history: History,
+    rev: str | None,
+    branch: str | None,
+    out: Path | None,
+    mover: Callable[[], Person],
+    options: Options,
 ) -> CheckoutResult:
     """See `Repository.checkout`."""
     started = time.perf_counter()
@@ -90,7 +95,7 @@ def checkout(
     with history.changing():
         if rev is None and branch is None:
             return _as_it_stands(history, options, started)
-        return _move(history, rev, branch, person, options, started)
+        return _move(history, rev, branch, mover, options, started)
 
 
 def digest(history: History, rev: str | None, options: Options) -> DigestResult:
@@ -123,7 +128,12 @@ def _as_it_stands(history: History, options: Options, started: float) -> Checkou
 
 
 def _move(
-    history: History, rev: str | None, branch: str | None, person: Person, options: Options, started: float
+    history: History,
+    rev: str | None,
+    branch: str | None,
+    mover: Callable[[], Person],
+    options: Options,
+    started: float,
 ) -> CheckoutResult:
     if branch is not None:
         target = moving.new_branch(history, branch, resolve(history, rev or "HEAD"))
@@ -134,7 +144,7 @@ def _move(
     before = history.head_or_name()
 
     def move() -> list[str]:
-        return moving.move_head(history, target, person, "checkout", create=branch is not None)
+        return moving.move_head(history, target, mover(), "checkout", create=branch is not None)
 
     recipe = history.recipe_of(target.id)
     revision: str | None = target.id

@@ -1,122 +1,251 @@
-"""Dates as a user types them: `yesterday`, `last week`, `1.week.ago`, `2 hours ago`, `2026-11-15`,
-`2026-11-15 12:30`, `@1763200000`.
+"""Dates as a user types them: `yesterday`, `last week`, `1.week.ago`, `3 days`, `10:00`, `noon yesterday`,
+`2026-11-15`, `20261115`, `2026-11-15T12:30+01:00`, `Sun Nov 15 09:30:00 2026 +0100`, `@1763200000 +0100`.
 
+The one parser of dates there is. What names no zone is local time, with the offset that holds here at that
+moment. Days, weeks, months and years go by the calendar and keep the time of day; hours and less are elapsed.
 A date without a time means its first second or, where a moment *at* that date is asked for, its last.
 """
 
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta, timezone
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta, timezone
 from typing import Final
 
-_UNITS: Final = {
-    "second": 1,
-    "minute": 60,
-    "hour": 3600,
-    "day": 86400,
-    "week": 7 * 86400,
-    "fortnight": 14 * 86400,
-}
-_WORDS: Final = {
-    "a": 1,
-    "an": 1,
-    "one": 1,
-    "two": 2,
-    "three": 3,
-    "four": 4,
-    "five": 5,
-    "six": 6,
-    "seven": 7,
-    "eight": 8,
-    "nine": 9,
-    "ten": 10,
-}
-_DAYS: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-_ISO: Final = re.compile(
-    r"(\d{4})-(\d\d?)-(\d\d?)(?:[t ]+(\d\d?):(\d\d)(?::(\d\d)(?:\.\d+)?)?)?\s*(z|utc|[+-]\d\d:?\d\d)?"
+from persona.objects.commit import MAX_OFFSET, MAX_SECONDS, MIN_SECONDS
+
+_SECONDS: Final = {"second": 1, "minute": 60, "hour": 3600}
+_DAYS: Final = {"day": 1, "week": 7, "fortnight": 14}
+_MONTHS: Final = {"month": 1, "year": 12}
+_COUNTS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_WORDS: Final = {"a": 1, "an": 1, "last": 1} | {word: count for count, word in enumerate(_COUNTS)}
+_WEEKDAYS: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_YEAR: Final = "january february march april may june july august september october november december".split()
+_CLOCKS: Final = {"midnight": 0, "noon": 12, "tea": 17}
+_MAX_COUNT: Final = 100_000_000
+
+_EPOCH: Final = re.compile(r"(?:@(-?\d{1,14})|(\d{9,14}))(?: *([+-]\d\d:?\d\d))?")
+_TOKEN: Final = re.compile(
+    r"""[\s,]*(?:
+      (?P<iso>\d{4}-\d\d?-\d\d?|\d{4}/\d\d?/\d\d?|\d{4}\.\d\d?\.\d\d?)(?:t(?=\d))?
+    | (?P<european>\d\d?\.\d\d?\.\d{4})
+    | (?P<compact>\d{8})(?:t(?=\d)(?P<clock>\d{4}(?:\d\d)?))?(?!\d)
+    | (?P<hour>\d\d?)(?::(?P<minute>\d\d)(?::(?P<second>\d\d)(?:[.,]\d+)?)?)?\s*(?P<half>am|pm)(?![a-z])
+    | (?P<time>\d\d?:\d\d(?::\d\d)?)(?:[.,]\d+)?
+    | (?P<zone>(?:z|utc|gmt)(?![a-z])|[+-]\d\d(?::?\d\d)?(?!\d))
+    | (?P<number>\d{1,9})(?:st|nd|rd|th)?(?![\d:])
+    | (?P<word>[a-z]+)
+    )(?:\.|_|-(?=[a-z]))?""",
+    re.VERBOSE,
 )
-_AGO: Final = re.compile(r"(\d{1,9}|[a-z]+) (second|minute|hour|day|week|fortnight|month|year)s?(?: ago)?")
 
 
 def parse_date(text: str, now: int, *, at_end: bool = False) -> tuple[int, int] | None:
     """Seconds since 1970 UTC and the offset in minutes that a text means at `now`; None when it is no date.
 
-    `at_end`: a day without a time is its last second. What names no zone is local time.
+    `at_end`: a day without a time is its last second.
     """
-    words = " ".join(re.sub(r"[._]", " ", text.strip().lower()).split())
-    if match := re.fullmatch(r"@?(\d{5,12})(?:\s*([+-]\d{4}))?", words):
-        return int(match[1]), _zone_minutes(match[2]) if match[2] else 0
-    if match := _ISO.fullmatch(" ".join(text.strip().lower().split())):
-        return _calendar(match, at_end)
-    moment = datetime.fromtimestamp(now).astimezone()
-    found = _relative(words, moment, at_end)
-    if found is None:
-        return None
-    seconds = int(found.timestamp())
-    offset = datetime.fromtimestamp(seconds).astimezone().utcoffset() or timedelta()
-    return seconds, int(offset.total_seconds() // 60)
-
-
-def _calendar(match: re.Match[str], at_end: bool) -> tuple[int, int] | None:
-    year, month, day, hour, minute, second, zone = match.groups()
+    words = text.strip().lower()
     try:
-        if hour is None:
-            clock = (23, 59, 59) if at_end else (0, 0, 0)
+        if match := _EPOCH.fullmatch(words):
+            seconds = int(match[1] or match[2])
+            offset = _zone_minutes(match[3]) if match[3] else local_offset(seconds)
         else:
-            clock = (int(hour), int(minute), int(second or 0))
-        moment = datetime(int(year), int(month), int(day), *clock)
-        moment = (
-            moment.replace(tzinfo=timezone(timedelta(minutes=_zone_minutes(zone))))
-            if zone
-            else moment.astimezone()
-        )
-        offset = moment.utcoffset() or timedelta()
-        return int(moment.timestamp()), int(offset.total_seconds() // 60)
-    except (ValueError, OverflowError):
+            reading = _Reading(datetime.fromtimestamp(now))
+            if not words or not reading.take(words):
+                return None
+            seconds, offset = reading.moment(now, at_end)
+    except (ValueError, OverflowError, OSError):
         return None
+    if not MIN_SECONDS <= seconds <= MAX_SECONDS or abs(offset) > MAX_OFFSET:
+        return None
+    return seconds, offset
+
+
+def local_offset(seconds: int) -> int:
+    """Minutes east of UTC, here, at that time."""
+    offset = datetime.fromtimestamp(seconds).astimezone().utcoffset()
+    return int(offset.total_seconds() // 60) if offset else 0
+
+
+@dataclass
+class _Reading:
+    """What the words of a date have said so far."""
+
+    here: datetime
+    """Now, local and without a zone."""
+    day: date | None = None
+    """A date of the calendar."""
+    whole: bool = False
+    """Whether a day as such is meant, from its first second to its last."""
+    clock: tuple[int, int, int] | None = None
+    latest: bool = False
+    """Whether the clock's last time up to now is meant where no day is named."""
+    zone: int | None = None
+    months: int = 0
+    days: int = 0
+    seconds: int = 0
+    """How far back, by the calendar and by the clock."""
+    relative: bool = False
+    weekday: int | None = None
+    """How many days ago the weekday was that is named."""
+    month: int | None = None
+    numbers: list[str] = field(default_factory=list)
+    """Counts, days of a month and years, as written, whose word has not come yet."""
+
+    def take(self, text: str) -> bool:
+        """Reads a text; whether all of it was understood."""
+        text, place = text.rstrip(" ,."), 0
+        while place < len(text):
+            match = _TOKEN.match(text, place)
+            if match is None or match.end() == place or not self._token(match):
+                return False
+            place = match.end()
+        return self._finish()
+
+    def moment(self, now: int, at_end: bool) -> tuple[int, int]:
+        """What was read, as seconds and offset."""
+        found = self.here
+        if self.day is not None:
+            found = datetime.combine(self.day, found.time())
+        if self.months:
+            found = _months_back(found, self.months)
+        if self.days:
+            found -= timedelta(days=self.days)
+        clock = self.clock
+        if clock is None and self.whole:
+            clock = (23, 59, 59) if at_end else (0, 0, 0)
+        if clock is not None:
+            found = found.replace(hour=clock[0], minute=clock[1], second=clock[2], microsecond=0, fold=0)
+            if self.latest and not self.relative and self.day is None and found > self.here:
+                found -= timedelta(days=1)
+        if self.zone is not None:
+            found = found.replace(tzinfo=timezone(timedelta(minutes=self.zone)))
+        # Without a change it is now itself: a local time is no moment where clocks are set back.
+        seconds = now if found == self.here and self.zone is None else int(found.timestamp())
+        seconds -= self.seconds
+        return seconds, self.zone if self.zone is not None else local_offset(seconds)
+
+    def _token(self, match: re.Match[str]) -> bool:
+        said = match.groupdict()
+        if said["iso"] or said["european"]:
+            parts = [int(part) for part in re.split(r"[-/.]", said["iso"] or said["european"])]
+            return self._calendar(*(parts if said["iso"] else reversed(parts)))
+        if said["compact"]:
+            digits, clock = said["compact"], said["clock"]
+            if clock is not None and not self._time(clock[:2], clock[2:4], clock[4:]):
+                return False
+            return self._calendar(int(digits[:4]), int(digits[4:6]), int(digits[6:]))
+        if said["half"]:
+            hour = int(said["hour"])
+            if not 1 <= hour <= 12:
+                return False
+            hour = hour % 12 + (12 if said["half"] == "pm" else 0)
+            return self._time(str(hour), said["minute"] or "", said["second"] or "")
+        if said["time"]:
+            return self._time(*said["time"].split(":"))
+        if said["zone"]:
+            if self.zone is not None:
+                return False
+            self.zone = _zone_minutes(said["zone"])
+            return True
+        if said["number"]:
+            return self._number(said["number"])
+        return self._word(said["word"])
+
+    def _calendar(self, year: int, month: int, day: int) -> bool:
+        if self.day is not None:
+            return False
+        self.day, self.whole = date(year, month, day), True
+        return True
+
+    def _time(self, hour: str, minute: str = "", second: str = "") -> bool:
+        if self.clock is not None:
+            return False
+        self.clock = int(hour), int(minute or 0), int(second or 0)
+        return True
+
+    def _number(self, text: str) -> bool:
+        self.numbers.append(text)
+        return len(self.numbers) <= 2
+
+    def _word(self, word: str) -> bool:
+        unit = word.removesuffix("s")
+        if unit in _SECONDS or unit in _DAYS or unit in _MONTHS:
+            return self._back(unit)
+        if word in _WORDS:
+            return self._number(word)
+        if word in _CLOCKS:
+            self.latest = True
+            return self._time(str(_CLOCKS[word]))
+        if word in ("yesterday", "tomorrow"):
+            self.days += 1 if word == "yesterday" else -1
+            self.relative = True
+            return True
+        if word == "today":
+            self.whole = self.relative = True
+            return True
+        for place, name in enumerate(_WEEKDAYS):
+            if word in (name, name[:3]):
+                return self._weekday(place)
+        for place, name in enumerate(_YEAR, 1):
+            if word in (name, name[:3]) or (word, place) == ("sept", 9):
+                known, self.month = self.month, place
+                return known is None
+        self.relative |= word == "now"
+        return word in ("now", "ago", "at", "on", "and")
+
+    def _back(self, unit: str) -> bool:
+        if not self.numbers:
+            return False
+        text = self.numbers.pop()
+        count = _WORDS[text] if text in _WORDS else int(text)
+        if count > _MAX_COUNT:
+            return False
+        self.months += count * _MONTHS.get(unit, 0)
+        self.days += count * _DAYS.get(unit, 0)
+        self.seconds += count * _SECONDS.get(unit, 0)
+        self.relative = True
+        return True
+
+    def _weekday(self, place: int) -> bool:
+        if self.numbers[-1:] == ["last"]:
+            self.numbers.pop()
+        self.weekday = (self.here.weekday() - place) % 7 or 7
+        return True
+
+    def _finish(self) -> bool:
+        """Puts day, month and year together where they were said apart; whether all fits."""
+        if self.month is not None:
+            days = [int(text) for text in self.numbers if re.fullmatch(r"\d\d?", text)]
+            years = [int(text) for text in self.numbers if re.fullmatch(r"\d{4}", text)]
+            if len(days) != 1 or len(days) + len(years) != len(self.numbers):
+                return False
+            self.numbers.clear()
+            year = years[0] if years else self.here.year - (self.month > self.here.month)
+            if not self._calendar(year, self.month, days[0]):
+                return False
+        if self.weekday is not None and self.day is None:
+            self.days += self.weekday
+            self.relative = True
+        if self.numbers or (self.zone is not None and self.clock is None and self.day is None):
+            return False
+        # One of a date, a distance and a time has to be said, and the first two exclude each other.
+        return (self.day is not None) + self.relative == 1 or (self.day is None and self.clock is not None)
 
 
 def _zone_minutes(text: str) -> int:
-    if text in ("z", "utc"):
+    if text in ("z", "utc", "gmt"):
         return 0
-    digits = text[1:].replace(":", "")
+    digits = text[1:].replace(":", "").ljust(4, "0")
     minutes = int(digits[:2]) * 60 + int(digits[2:])
     return -minutes if text[0] == "-" else minutes
 
 
-def _relative(words: str, moment: datetime, at_end: bool) -> datetime | None:
-    if words == "now":
-        return moment
-    if words == "today":
-        clock = {"hour": 23, "minute": 59, "second": 59} if at_end else {"hour": 0, "minute": 0, "second": 0}
-        return moment.replace(microsecond=0, **clock)  # type: ignore[arg-type]
-    if words == "yesterday":
-        return moment - timedelta(days=1)
-    if words in ("noon", "midnight"):
-        found = moment.replace(hour=12 if words == "noon" else 0, minute=0, second=0, microsecond=0)
-        return found if found <= moment else found - timedelta(days=1)
-    day = words.removeprefix("last ")
-    if day in _DAYS:
-        back = (moment.weekday() - _DAYS.index(day)) % 7 or 7
-        return moment - timedelta(days=back)
-    match = _AGO.fullmatch(f"1 {day}" if words.startswith("last ") else words)
-    if match is None or not (words.endswith("ago") or words.startswith("last ")):
-        return None
-    count = int(match[1]) if match[1].isdigit() else _WORDS.get(match[1], -1)
-    if not 0 <= count <= 100_000_000:
-        return None
-    try:
-        return _months_back(moment, count, match[2])
-    except (ValueError, OverflowError):
-        return None
-
-
-def _months_back(moment: datetime, count: int, unit: str) -> datetime:
-    if unit not in ("month", "year"):
-        return moment - timedelta(seconds=count * _UNITS[unit])
-    months = moment.year * 12 + moment.month - 1 - count * (12 if unit == "year" else 1)
-    year, month = divmod(months, 12)
+def _months_back(moment: datetime, count: int) -> datetime:
+    """The same day and time so many months before; the last day of a month that is too short."""
+    year, month = divmod(moment.year * 12 + moment.month - 1 - count, 12)
     for day in range(moment.day, 27, -1):
         try:
             return moment.replace(year=year, month=month + 1, day=day)

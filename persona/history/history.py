@@ -14,7 +14,7 @@ from threading import Lock
 from typing import Final, TypeVar
 
 from persona.errors import IntegrityError, InvalidInput, NotFound, Refused, UnknownName
-from persona.history import recipe_text
+from persona.history import identity, recipe_text
 from persona.history.config import Config
 from persona.history.recipe_text import MIN_PREFIX, RECIPE_FILE
 from persona.history.results import Head
@@ -43,6 +43,8 @@ class History:
     config: Config
     notes: list[str] = field(default_factory=list)
     """Sentences for the user that belong to no result."""
+    committer_of: Callable[[], Person] | None = None
+    """Who records, and when, asked at every commit."""
     _kept: dict[str, Base | Vector | Recipe | Tree] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
     """Held while `_kept` changes: threads read one repository."""
@@ -51,6 +53,10 @@ class History:
     def root(self) -> Path:
         """The work tree."""
         return self.store.worktree
+
+    def committer(self) -> Person:
+        """Who records what is done here, checked: by default `user.name`, `user.email` of the config; now."""
+        return identity.person(self.config, self.committer_of() if self.committer_of else None)
 
     @contextmanager
     def changing(self) -> Iterator[None]:
@@ -254,8 +260,8 @@ class History:
 
 
 def signature(person: Person) -> tuple[str, When]:
-    """Who and when, as a reflog writes them."""
-    return f"{person.name} <{person.email}>", (person.time, person.offset)
+    """Who and when, as a reflog writes them: now, whatever date a commit was given."""
+    return f"{person.name} <{person.email}>", identity.now()
 
 
 def renamed(recipe: Recipe) -> Recipe:

@@ -1,15 +1,15 @@
-"""Who commits, and when. The library asks its caller, then the config, then the system's account: never the
-environment.
+"""Who writes and who records, and when. The library asks its caller, then the config, then the system's
+account: never the environment.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from datetime import datetime
 
 from persona.errors import InvalidInput
 from persona.history.config import Config
+from persona.history.dates import local_offset
 from persona.objects.commit import MAX_OFFSET, MAX_SECONDS, MIN_SECONDS, Person
 
 
@@ -20,15 +20,21 @@ def person(config: Config, given: Person | None = None) -> Person:
     if given is not None:
         return check_person(given)
     account_name, account_email = account()
-    seconds = int(time.time())
+    seconds, offset = now()
     return check_person(
         Person(
             name=config.get("user.name") or account_name,
             email=config.get("user.email") or account_email,
             time=seconds,
-            offset=local_offset(seconds),
+            offset=offset,
         )
     )
+
+
+def now() -> tuple[int, int]:
+    """Seconds since 1970 UTC, and minutes east of it, here."""
+    seconds = int(time.time())
+    return seconds, local_offset(seconds)
 
 
 def check_person(value: Person) -> Person:
@@ -54,9 +60,3 @@ def account() -> tuple[str, str]:
     except KeyError:
         user = f"uid{os.getuid()}"
     return user, f"{user}@{os.uname().nodename}"
-
-
-def local_offset(seconds: int) -> int:
-    """Minutes east of UTC, here, at that time."""
-    offset = datetime.fromtimestamp(seconds).astimezone().utcoffset()
-    return int(offset.total_seconds() // 60) if offset else 0

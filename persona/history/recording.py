@@ -43,7 +43,8 @@ def record(
     verb: str = "commit",
     edits: Mapping[str, bytes | None] = NO_EDITS,
 ) -> CommitResult:
-    """Commits the work tree as it stands. The caller holds the work tree's lock.
+    """Commits the work tree as it stands; `person` is its author, unless it is amended. The caller holds the
+    work tree's lock.
 
     `imported`: what an import in the same command knows of its vector, by name. `edits`: what files of a work
     tree that is as in HEAD are to hold in it and in the commit (None: removed). Raises `Refused` when there
@@ -59,9 +60,9 @@ def record(
             raise Refused(NOTHING)
         parents = before.parents if amend else (head,)
         text = tidy(message if message is not None or not amend else before.message)
-        author = before.author if amend else person
-        id = tx.put("commit", Commit(tree, parents, author, person, text).encode())
-    who, when = signature(person)
+        author, committer = before.author if amend else person, history.committer()
+        id = tx.put("commit", Commit(tree, parents, author, committer, text).encode())
+    who, when = signature(committer)
     subject = text.split("\n", 1)[0]
     why = f"{verb}{' (amend)' if amend else ''}: {subject}"
     move = FileMove(history.files_of(id), history.files_of(head), tuple(edits), id) if edits else None

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -45,6 +46,7 @@ class Repository(Questions):
         base: AnyPath | None = None,
         name: str | None = None,
         author: Person | None = None,
+        committer: Callable[[], Person] | None = None,
         user_config: AnyPath | None = None,
         chunk: int = CHUNK_ELEMENTS,
         threads: int | None = None,
@@ -67,6 +69,7 @@ class Repository(Questions):
             name,
             identity.person(config, author),
             config,
+            committer,
             chunk=chunk,
             threads=threads,
             progress=progress,
@@ -74,16 +77,22 @@ class Repository(Questions):
 
     @staticmethod
     def open(
-        path: AnyPath = ".", *, user_config: AnyPath | None = None, author: Person | None = None
+        path: AnyPath = ".",
+        *,
+        user_config: AnyPath | None = None,
+        author: Person | None = None,
+        committer: Callable[[], Person] | None = None,
     ) -> Repository:
         """The repository at `path` or above it; `NotARepository` otherwise.
 
-        `user_config` is the user's own config file; `author` signs what this object commits unless a call
-        names another (default: `user.name` and `user.email` of the config, else the account's name and host,
-        now).
+        `user_config` is the user's own config file. `author` wrote what this object commits, unless a call
+        names another; `committer`, asked at every commit, records it and moves the refs. Either is by default
+        `user.name` and `user.email` of the config, else the account's name and host, now. Reflogs have the
+        committer and the real time.
         """
         store = Store.open(_find_root(Path(path)))
-        return Repository(History(store, Config(store.config_path, _optional(user_config))), author)
+        config = Config(store.config_path, _optional(user_config))
+        return Repository(History(store, config, committer_of=committer), author)
 
     def add(
         self,
@@ -165,7 +174,7 @@ class Repository(Questions):
         """
         from persona.history import imports, recording, tracking
 
-        history, person = self._history, self._person(author)
+        history, person = self._history, self._writer(author)
         options = imports.Options(
             name=name,
             alpha=alpha,
@@ -274,7 +283,7 @@ class Repository(Questions):
         result = revert(
             self._history,
             target,
-            self._person(author),
+            self._writer(author),
             vector=vector,
             mainline=mainline,
             message=message,
@@ -325,7 +334,8 @@ class Repository(Questions):
             allow_nonfinite=allow_nonfinite,
             progress=progress,
         )
-        return checkout.checkout(self._history, rev, branch, _optional(out), self._person(author), options)
+        mover = partial(self._person, author)
+        return checkout.checkout(self._history, rev, branch, _optional(out), mover, options)
 
     def restore(self, paths: Sequence[str], rev: str = "HEAD") -> tuple[str, ...]:
         """Puts tracked text files of `rev` back into the work tree; returns the paths."""
@@ -427,8 +437,13 @@ class Repository(Questions):
         """Removes a key; `UnknownName` when it is not set there."""
         self._history.config.unset(key, user=user)
 
-    def _person(self, author: Person | None = None) -> Person:
+    def _writer(self, author: Person | None) -> Person:
+        """Who writes a commit, and when."""
         return identity.person(self._history.config, author or self._author)
+
+    def _person(self, author: Person | None = None) -> Person:
+        """Who moves a ref or makes a tag: the one given, else the committer."""
+        return identity.check_person(author) if author else self._history.committer()
 
     def _with_weights(
         self,

@@ -60,7 +60,8 @@ def run(command: Sequence[str | Path], *, cwd: Path | None = None) -> Run:
         "HF_HUB_OFFLINE": "1",
     }
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # everybody's byte code is on disk after the warm-up
-    environment |= {"PERSONA_AUTHOR_NAME": "bench", "PERSONA_AUTHOR_EMAIL": "bench@example.org"}
+    for who in ("PERSONA_AUTHOR", "PERSONA_COMMITTER"):
+        environment |= {f"{who}_NAME": "bench", f"{who}_EMAIL": "bench@example.org"}
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         started = time.perf_counter()
         process = subprocess.Popen(

@@ -48,6 +48,9 @@ def test_the_account_is_the_last_resort_and_is_said(monkeypatch: pytest.MonkeyPa
         ("@1794731400 +0100", 1794731400, 60),
         ("1794731400 -0330", 1794731400, -210),
         ("Sun, 15 Nov 2026 09:30:00 +0100", 1794731400, 60),
+        ("Sun Nov 15 09:30:00 2026 +0100", 1794731400, 60),
+        ("20261115T083000Z", 1794731400, 0),
+        ("@0 +0000", 0, 0),
     ],
 )
 def test_a_date_is_taken_in_the_usual_forms(text: str, seconds: int, offset: int) -> None:
@@ -64,3 +67,29 @@ def test_a_date_that_is_none_is_refused(text: str) -> None:
 def test_what_a_commit_cannot_hold_is_left_out() -> None:
     person, _ = who({"PERSONA_AUTHOR_NAME": " A <da>\n", "PERSONA_AUTHOR_EMAIL": "a@b"})
     assert person.name == "A da"
+
+
+def test_the_committer_is_who_runs_the_command_now() -> None:
+    environment = {"PERSONA_AUTHOR_NAME": "Ada", "PERSONA_AUTHOR_DATE": "@0 +0000"}
+    config = {"user.name": "Bob", "user.email": "bob@example.org"}
+    person = identity.committer(environment, config.get, [].append, ".")
+    assert (person.name, person.email) == ("Bob", "bob@example.org")
+    assert person.time > 1_700_000_000
+
+
+def test_the_environment_names_the_committer_where_one_must() -> None:
+    environment = {
+        "PERSONA_COMMITTER_NAME": "Carl",
+        "PERSONA_COMMITTER_EMAIL": "c@d",
+        "PERSONA_COMMITTER_DATE": "@7 +0100",
+    }
+    assert identity.committer(environment, {}.get, [].append, ".") == Person("Carl", "c@d", 7, 60)
+
+
+def test_git_is_asked_once_for_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    known = {"user.name": "Grace", "user.email": "grace@example.org"}
+    monkeypatch.setattr(identity, "git_settings", lambda directory: asked.append(directory) or known)
+    author = identity.author({}, {}.get, [].append, ".")
+    committer = identity.committer({}, {}.get, [].append, ".", author)
+    assert (committer.name, committer.email, len(asked)) == ("Grace", "grace@example.org", 1)

@@ -152,9 +152,15 @@ def bot(tmp_path: Path) -> Iterator[Bot]:
     """A fresh repository: the base alone."""
     base = base_tensors()
     write_model(tmp_path / "tiny", base, **{"chat_template.jinja": "hello\n"})
-    Repository.init(tmp_path / "bot", base=tmp_path / "tiny", author=at(), chunk=64)
-    with Repository.open(tmp_path / "bot", author=at()) as repo:
-        yield Bot(repo, tmp_path, base)
+    made: list[Bot] = []
+
+    def committer() -> Person:
+        return at(made[0].minute if made else 0)
+
+    Repository.init(tmp_path / "bot", base=tmp_path / "tiny", author=at(), committer=committer, chunk=64)
+    with Repository.open(tmp_path / "bot", author=at(), committer=committer) as repo:
+        made.append(Bot(repo, tmp_path, base))
+        yield made[0]
 
 
 @pytest.fixture

@@ -132,10 +132,11 @@ def test_a_commit_without_a_message_is_a_usage_error(bot: Bot, message: str | No
 def test_amend_replaces_the_last_commit_and_keeps_its_message_and_author(grown: Bot) -> None:
     before = grown.repo.entry()
     grown.repo.set_term("listening", alpha=0.5)
+    grown.minute += 1
     result = grown.repo.commit(amend=True, author=at(50, name="Bob"))
     after = grown.repo.entry()
     assert (after.parents, after.message, after.author) == (before.parents, before.message, before.author)
-    assert after.commit.committer.name == "Bob"
+    assert after.commit.committer != before.commit.committer
     assert result.id == after.id != before.id
     assert grown.repo.resolve("HEAD@{1}") == before.id
 

@@ -17,6 +17,7 @@ from persona.errors import (
     UnknownRevision,
     UsageError,
 )
+from persona.history import identity
 from persona.history.repository import Repository
 from persona.objects.commit import Commit, Person
 from persona.objects.ids import object_id
@@ -244,12 +245,13 @@ def test_the_reflog_tells_every_move_newest_first(grown: Bot) -> None:
     assert grown.repo.reflog("main")[0].message == "commit: a little less"
 
 
-def test_reflog_dates_find_where_a_branch_was(bot: Bot) -> None:
+def test_reflog_dates_find_where_a_branch_was(bot: Bot, monkeypatch: pytest.MonkeyPatch) -> None:
     day, now = 86400, int(time.time())
     ids = [bot.repo.resolve("HEAD")]
     for days in (30, 9, 3):
         bot.edit(lambda text: text + "#\n")
-        result = bot.repo.commit(message="x", author=Person("A", "a@b", now - days * day, 0))
+        monkeypatch.setattr(identity, "now", lambda then=now - days * day: (then, 0))
+        result = bot.repo.commit(message="x")
         assert result.id is not None
         ids.append(result.id)
     moment = time.strftime("%Y-%m-%d", time.localtime(now - 9 * day))

@@ -34,7 +34,6 @@ def command(call: Invocation, /, paths: tuple[str, ...], threads: int | None, **
     with call.repository() as repo, call.progress() as progress:
         result = repo.add(
             *map(call.path, paths),
-            author=call.author(),
             threads=threads,
             progress=progress,
             **import_arguments(options),

@@ -62,7 +62,7 @@ def _create(call: Invocation, names: tuple[str, ...], force: bool) -> None:
     if len(names) > 2:
         raise UsageError("name one branch and where it starts: `persona branch NAME [START]`")
     with call.repository() as repo:
-        made = repo.create_branch(*names, force=force, author=call.author())
+        made = repo.create_branch(*names, force=force)
     call.report(made, [])
 
 
@@ -70,7 +70,7 @@ def _delete(call: Invocation, names: tuple[str, ...], force: bool) -> None:
     if not names:
         raise UsageError("name the branches to delete")
     with call.repository() as repo:
-        gone = repo.delete_branches(names, force=force, author=call.author())
+        gone = repo.delete_branches(names, force=force)
     call.report(
         {"deleted": gone}, [f"Deleted branch {name} (was {render.short(id)})." for name, id in gone.items()]
     )
@@ -81,5 +81,5 @@ def _rename(call: Invocation, names: tuple[str, ...], force: bool) -> None:
         raise UsageError("name the new name, or the old and the new: `persona branch -m [OLD] NEW`")
     with call.repository() as repo:
         old, new = names if len(names) == 2 else (None, names[0])
-        old = repo.rename_branch(old, new, force=force, author=call.author())
+        old = repo.rename_branch(old, new, force=force)
     call.report({"from": old, "to": new}, [])

@@ -115,7 +115,6 @@ def command(
                 weights=not no_weights,
                 force=force,
                 allow_nonfinite=allow_nonfinite,
-                author=call.author() if moves else None,
                 progress=progress,
             )
         lines: list[str] = []

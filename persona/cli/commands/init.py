@@ -42,6 +42,7 @@ def command(
             base=None if base is None else call.path(base),
             name=name,
             author=call.author(signs=True),
+            committer=call.committer,
             user_config=call.user_config,
             threads=threads,
             progress=progress,

@@ -34,7 +34,7 @@ def command(call: Invocation, rev: str, mode: Literal["soft", "mixed", "hard"]) 
     that. The reflog keeps where the branch was.
     """
     with call.repository() as repo:
-        result = repo.reset(rev, mode, author=call.author())
+        result = repo.reset(rev, mode)
         entry = repo.entry()
     call.remarks(result.notes)
     lines = [f"HEAD is now at {render.short(entry.id)} {render.printable(entry.subject)}"]

@@ -29,7 +29,7 @@ def command(call: Invocation, target: str | None, create: str | None, detach: bo
     if target is None and create is None and not detach:
         raise UsageError("name the branch to switch to, - for the one before, or -c NEW to make one")
     with call.repository() as repo:
-        result = repo.switch(target, create=create, detach=detach, force=force, author=call.author())
+        result = repo.switch(target, create=create, detach=detach, force=force)
         subject = repo.entry().subject if result.branch is None and not call.json else None
     here = Head(result.branch, result.id)
     moved = render.moved_lines(here, subject, before=result.before, made=create is not None)

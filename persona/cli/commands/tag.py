@@ -62,8 +62,8 @@ def command(
                 hints = [f"Say what tag {names[0]} stands for."]
                 draft = Draft("", hints, file="TAG_EDITMSG", undone="no tag was made")
                 text = edit_message(call, repo, draft)
-            author = call.author(signs=text is not None)
-            made = repo.create_tag(*names, message=text, force=force, author=author)
+            tagger = call.committer(signs=text is not None)
+            made = repo.create_tag(*names, message=text, force=force, author=tagger)
         call.report(made, [])
 
 
@@ -71,7 +71,7 @@ def _delete(call: Invocation, names: tuple[str, ...]) -> None:
     if not names:
         raise UsageError("name the tags to delete")
     with call.repository() as repo:
-        gone = repo.delete_tags(names, author=call.author())
+        gone = repo.delete_tags(names)
     call.report(
         {"deleted": gone}, [f"Deleted tag '{name}' (was {render.short(id)})" for name, id in gone.items()]
     )
