@@ -93,6 +93,13 @@ class Shelf(Generic[Value]):
             else:
                 self._held[key] = _Held(value, nbytes, self._merge)
 
+    def evict(self, *, all: bool) -> None:
+        """Lets go of what this merge has not used, or of all that is held."""
+        with self._lock:
+            for key, held in list(self._held.items()):
+                if all or held.used != self._merge:
+                    self.nbytes -= self._held.pop(key).nbytes
+
     def refund(self, nbytes: int) -> None:
         """Reserved bytes are not needed after all."""
         with self._lock:

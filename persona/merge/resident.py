@@ -10,6 +10,7 @@ a resident that can be found is whole.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol
@@ -169,12 +170,7 @@ class _Side:
         self._loading: dict[str, _Loading] = {}
         self.found: dict[str, Resident] = {}
         shelf.begin()
-        for tensor in tensors:
-            resident = shelf.find(self._key(tensor))
-            if resident is not None:
-                self.found[tensor.spec.name] = resident
-        missing = [tensor for tensor in tensors if tensor.spec.name not in self.found]
-        self._lanes = Lanes([device], Need.of(merger.plan, missing), memory)
+        missing = self._make_room(device, tensors, memory)
         try:
             if missing:
                 shelf.leave(max(0, device.free() - max(DEVICE_RESERVE, self._lanes.nbytes)))
@@ -183,6 +179,25 @@ class _Side:
         except BaseException:
             self.close()
             raise
+
+    def _make_room(self, device: Device, tensors: list[TensorPlan], memory: int | None) -> list[TensorPlan]:
+        """As `_look`. A device that is full loses what earlier recipes left there, and at last what this one
+        could use.
+        """
+        for everything in (False, True):
+            with suppress(DeviceFull):
+                return self._look(device, tensors, memory)
+            self._shelf.evict(all=everything)
+        return self._look(device, tensors, memory)
+
+    def _look(self, device: Device, tensors: list[TensorPlan], memory: int | None) -> list[TensorPlan]:
+        """Finds what is resident, and takes lanes for the rest, which it returns. Raises `DeviceFull`."""
+        residents = {tensor.spec.name: self._shelf.find(self._key(tensor)) for tensor in tensors}
+        missing = [tensor for tensor in tensors if residents[tensor.spec.name] is None]
+        self.found = {}  # lets go of what was evicted
+        self._lanes = Lanes([device], Need.of(self._merger.plan, missing), memory)
+        self.found = {name: resident for name, resident in residents.items() if resident is not None}
+        return missing
 
     def _key(self, tensor: TensorPlan) -> Key:
         """The base's digest and the tensor's name decide its elements, with a vector's id its row."""

@@ -261,6 +261,26 @@ def test_where_a_second_device_fails_the_first_gives_back_what_it_reserved(model
     assert board.residents._shelves[device].nbytes == 0
 
 
+@pytest.mark.parametrize("stale", [True, False], ids=["of an earlier recipe", "of this recipe"])
+def test_residents_make_place_before_a_model_is_left_to_the_cpu(models: Models, stale: bool) -> None:
+    device = LateDevice()
+    board = Board(models.model, device, PLENTY)
+    first = models.plan(("0.5",) * VECTORS)
+    board.fill(first)
+    if not stale:  # one tensor has to be loaded, beside others that are resident
+        held = board.residents._shelves[device]._held
+        del held[next(iter(held))]
+    device.memory = device.taken + 600  # not enough for a lane any more
+    merges, said = device.merges, list[str]()
+    second = models.plan(("0.5",) * (VECTORS - 1)) if stale else models.plan(("0.75",) * VECTORS)
+    for plan in (second, models.plan(("0.25",) * len(second.recipe.terms))):
+        board.fill(plan, tell=said.append)
+        assert board.holds() == models.bytes_of(plan)
+        assert device.merges > merges
+        merges = device.merges
+    assert said == []
+
+
 def test_a_device_that_is_full_for_once_holds_all_the_next_time(models: Models) -> None:
     device = LateDevice(full_at=[4])
     board = Board(models.model, device, PLENTY)
