@@ -79,6 +79,21 @@ def threads_option(function: F) -> F:
     )(function)
 
 
+def memory_option(function: F) -> F:
+    """`--memory S`."""
+    return click.option(
+        "--memory",
+        metavar="S",
+        callback=size_option,
+        help="Bytes that decoded chunks may take together (200MB); 400 MB by default.",
+    )(function)
+
+
+def memory_argument(repo: Repository, memory: int | None) -> int | None:
+    """The value of `memory_option`, else that of the setting."""
+    return setting(repo, "checkout.memory", memory, parse_size)
+
+
 def device_options(function: F) -> F:
     """`--device` and `--device-memory S`."""
     options = (

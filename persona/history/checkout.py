@@ -105,7 +105,11 @@ def digest(history: History, rev: str | None, options: Options) -> DigestResult:
     place = options.place
     revision, recipe = chosen_recipe(history, rev)
     made = materialise(
-        plan_of(history, recipe), threads=options.threads, progress=options.progress, place=place
+        plan_of(history, recipe),
+        threads=options.threads,
+        memory=options.memory,
+        progress=options.progress,
+        place=place,
     )
     return DigestResult(revision, made.weights, made.device, tuple(notes_of(made)))
 

@@ -87,6 +87,7 @@ def add(history: History, path: Path, options: Options) -> Added:
                 cast=options.cast,
                 onto=onto,
                 threads=options.threads,
+                memory=history.config.size("checkout.memory"),
                 progress=options.progress,
             )
             new_bytes = tx.new_bytes
@@ -147,7 +148,12 @@ def largest_difference(history: History, path: Path, options: Options) -> float:
             and checkpoint.spec(tensor.spec.name).dtype in casts.BITS_DTYPE
         ]
         for piece in pieces(
-            plan, wanted, threads=options.threads, progress=options.progress, not_finite=lambda *_: None
+            plan,
+            wanted,
+            threads=options.threads,
+            memory=history.config.size("checkout.memory"),
+            progress=options.progress,
+            not_finite=lambda *_: None,
         ):
             spec = checkpoint.spec(piece.spec.name)
             ours = casts.widen(np.frombuffer(piece.data, f"<u{piece.spec.unit}"), piece.spec.dtype)

@@ -158,7 +158,12 @@ class VectorStatistics:
 
 @in_default_environment
 def weights_diff(
-    history: History, a: str | None, b: str | None, threads: int | None, progress: Progress | None
+    history: History,
+    a: str | None,
+    b: str | None,
+    threads: int | None,
+    memory: int | None,
+    progress: Progress | None,
 ) -> WeightsDiff:
     """See `Repository.diff_weights`."""
     from persona.merge.statistics import comparable, compare
@@ -169,7 +174,7 @@ def weights_diff(
     plans = plan_of(history, old), plan_of(history, new)
     matched = {spec.name for spec in comparable(*plans)}
     floats = {spec.name for plan in plans for spec in plan.base.tensors if spec.merged}
-    found = list(compare(*plans, threads=threads, progress=progress))
+    found = list(compare(*plans, threads=threads, memory=memory, progress=progress))
     rows = _rows(found, new.terms)
     return WeightsDiff(
         size=rows.whole.size,

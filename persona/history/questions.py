@@ -143,6 +143,7 @@ class Questions:
         b: str | None = None,
         *,
         threads: int | None = None,
+        memory: int | None = None,
         progress: Progress | None = None,
     ) -> WeightsDiff:
         """What lies between the weights of the two sides of `diff`, by layer and kind of module, and how the
@@ -150,7 +151,7 @@ class Questions:
         """
         from persona.history import measures
 
-        return measures.weights_diff(self._history, a, b, threads, progress)
+        return measures.weights_diff(self._history, a, b, threads, memory, progress)
 
     def show(self, rev: str = "HEAD") -> tuple[CommitEntry, Diff]:
         """A commit, and what it changed against its first parent."""
@@ -186,15 +187,17 @@ class Questions:
         device: str | None = None,
         device_memory: int | None = None,
         threads: int | None = None,
+        memory: int | None = None,
         progress: Progress | None = None,
     ) -> DigestResult:
-        """The weights digest of a revision, or of `recipe.toml` as it stands, without writing files. `device`
-        and `device_memory` as for `Repository.checkout`; the digest is the same on all.
+        """The weights digest of a revision, or of `recipe.toml` as it stands, without writing files.
+
+        `device`, `device_memory` and `memory` as for `Repository.checkout`; the digest is the same on all.
         """
         from persona.history import checkout
 
         options = checkout.Options(
-            device=device, device_memory=device_memory, threads=threads, progress=progress
+            device=device, device_memory=device_memory, threads=threads, memory=memory, progress=progress
         )
         return checkout.digest(self._history, rev, options)
 

@@ -62,13 +62,7 @@ class Workspace:
         self.z = np.empty((0, self.chunk), uint)
         self.scratch = Scratch()
 
-    def rows(self, count: int) -> NDArray[Any]:
-        """At least `count` rows for z, each as long as a chunk."""
-        if self.z.shape[0] < count:
-            self.z = self.empty((count, self.chunk), UINT[self.width])
-        return self.z
-
-    def short_rows(self, count: int, length: int) -> NDArray[Any]:
+    def rows(self, count: int, length: int) -> NDArray[Any]:
         """`count` rows for z of `length` elements each."""
         if self.z.size < count * length:
             self.z = self.empty((-(-count * length // self.chunk), self.chunk), UINT[self.width])

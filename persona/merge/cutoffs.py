@@ -27,6 +27,7 @@ from persona.merge.chunks import ChunkReader, Workspace, Workspaces
 from persona.merge.grid import CACHE, Grid, grid_ranks, on_grid
 from persona.merge.pipeline import Progress, in_order
 from persona.merge.plan import Plan, TensorPlan, keeps_everything
+from persona.merge.room import Room
 from persona.merge.rules import NO_TRIM, MergeRules, cut_rank, joint_rank
 from persona.merge.thresholds import Magnitudes, Selection
 from persona.objects import canonical
@@ -68,10 +69,15 @@ class Cutoffs:
 
 @in_default_environment
 def cutoffs(
-    plan: Plan, tensors: Sequence[TensorPlan], *, threads: int, progress: Progress | None = None
+    plan: Plan,
+    tensors: Sequence[TensorPlan],
+    *,
+    threads: int,
+    room: Room | None = None,
+    progress: Progress | None = None,
 ) -> Cutoffs:
     """What the kernels need to know before they merge these tensors; reads chunks only for what no cache
-    holds.
+    holds. `room`: how much memory each thread has for the vectors of a chunk; without, as much as they take.
     """
     found = Cutoffs(plan)
     rules = plan.recipe.rules
@@ -96,7 +102,7 @@ def cutoffs(
                 thetas = {name: theta for name, (theta, _) in chosen.items()}
             found.by_vector[id, density] = thetas
     if merged and numbers.needs_majority:
-        found.majority = _majority(found, numbers, threads, progress)
+        found.majority = _majority(found, numbers, threads, room, progress)
     return found
 
 
@@ -257,7 +263,9 @@ def _vectors(plan: Plan, tensor: TensorPlan) -> list[str]:
     return sorted(plan.recipe.terms[index].vector for index in tensor.terms)
 
 
-def _majority(found: Cutoffs, rules: MergeRules, threads: int, progress: Progress | None) -> int:
+def _majority(
+    found: Cutoffs, rules: MergeRules, threads: int, room: Room | None, progress: Progress | None
+) -> int:
     """Σ sign(e) over all coordinates of the model, an exact integer."""
     plan = found.plan
     seed = blake3("".join(tensor.key for tensor in plan.tensors).encode()).hexdigest()[:32]
@@ -268,7 +276,7 @@ def _majority(found: Cutoffs, rules: MergeRules, threads: int, progress: Progres
 
     def signs(tensor: TensorPlan) -> int:
         votes = [index for index in tensor.terms if plan.recipe.terms[index].join == "vote"]
-        return walk.signs(tensor, votes, found, rules)
+        return walk.signs(tensor, votes, found, rules, room)
 
     wanted = [tensor for tensor in plan.tensors if tensor.terms]
     total, done, majority = sum(tensor.spec.nbytes for tensor in wanted), 0, 0
@@ -355,7 +363,7 @@ class _Walk:
             base: NDArray[np.generic] | None = None
             base_id = self.plan.base_table.chunk(spec.name, index)
             start, stop = chunk_span(spec, index, self.plan.base.chunk)
-            z = space.rows(1)[0, : stop - start]
+            z = space.rows(1, stop - start)[0]
             for id in vectors:
                 table = self.plan.tables[id]
                 if spec.name not in table:
@@ -366,25 +374,35 @@ class _Walk:
                     base = self._sorted(spec, base_id, index, space, stop - start)
                 count(base, z)
 
-    def signs(self, tensor: TensorPlan, votes: list[int], cuts: Cutoffs, rules: MergeRules) -> int:
-        """Σ sign(e) over one tensor of the terms `votes`."""
+    def signs(
+        self, tensor: TensorPlan, votes: list[int], cuts: Cutoffs, rules: MergeRules, room: Room | None
+    ) -> int:
+        """Σ sign(e) over one tensor of the terms `votes`, by slices of chunks where the room asks."""
         spec, plan, total = tensor.spec, self.plan, 0
-        space = self.workspaces.get(spec)
-        rows = space.rows(len(votes))
+        space, code = self.workspaces.get(spec), element_of(spec.dtype).code
         for index in range(plan.chunks_of(spec)):
             base_id = plan.base_table.chunk(spec.name, index)
-            start, stop = chunk_span(spec, index, plan.base.chunk)
-            present: list[int] = []
-            for term in votes:
-                delta = plan.tables[plan.recipe.terms[term].vector].chunk(spec.name, index)
-                if self.reader.delta(spec, delta, base_id, index, rows[len(present), : stop - start]):
-                    present.append(term)
-            if present:
-                base = self._sorted(spec, base_id, index, space, stop - start)
+            begin, end = chunk_span(spec, index, plan.base.chunk)
+            size = end - begin
+            length = min(size, room.slice(tensor)) if room else size
+            rows, base = space.rows(len(votes), length), None
+            for start in range(0, size, length):
+                stop = min(start + length, size)
+                present: list[int] = []
+                for term in votes:
+                    delta = plan.tables[plan.recipe.terms[term].vector].chunk(spec.name, index)
+                    row = rows[len(present)] if length == size else space.other[:size]
+                    if self.reader.delta(spec, delta, base_id, index, row):
+                        if length < size:
+                            rows[len(present), : stop - start] = row[start:stop]
+                        present.append(term)
+                if not present:
+                    break
+                if base is None:
+                    base = self._sorted(spec, base_id, index, space, size)
                 alpha = np.array([plan.recipe.terms[i].alpha32 for i in present], np.float32)
-                theta = cuts.theta(tensor, present)
-                code = element_of(spec.dtype).code
-                total += cpu.sum_of_signs(base, rows[: len(present)], theta, alpha, rules, code)
+                theta, part = cuts.theta(tensor, present), base[start:stop]
+                total += cpu.sum_of_signs(part, rows[: len(present)], theta, alpha, rules, code)
         return total
 
     def _sorted(

@@ -23,8 +23,10 @@ from persona.merge.plan import TensorPlan
 from persona.merge.rules import MergeRules
 from persona.objects.recipe import Term
 
-BLOCK: Final = 1 << 15
-"""Elements whose arithmetic stays in the L2 cache."""
+BLOCK: Final = 1 << 14
+"""Elements whose arithmetic stays in the L2 cache; slices of chunks (`persona.merge.room`) are multiples."""
+_FLOATS: Final = 4
+"""Arrays of a block that each term takes: t, u, w, and what it votes."""
 MAX_PAIRED: Final = 32
 """Terms up to which every pair of them is looked at; the work grows with the square of their number."""
 
@@ -68,6 +70,11 @@ class Election:
         self.shared += other.shared
         self.opposed += other.opposed
         self.products += other.products
+
+
+def booth_bytes(terms: int) -> int:
+    """Bytes that a thread takes to hold the election of so many terms."""
+    return BLOCK * (4 * _FLOATS * terms + 32)
 
 
 class Booth:

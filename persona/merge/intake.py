@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from blake3 import blake3
@@ -26,6 +26,7 @@ from persona.merge.checks import Match, match_tensors
 from persona.merge.chunks import UINT, ChunkReader, Workspaces
 from persona.merge.pipeline import Progress, first_run, in_order, thread_count
 from persona.merge.plan import Plan
+from persona.merge.room import room
 from persona.merge.stream import tensor_bits
 from persona.merge.thresholds import Magnitudes
 from persona.objects.base import Base
@@ -38,6 +39,13 @@ from persona.store.records import PackedRecord, pack_record
 from persona.store.store import Store
 from persona.store.transaction import Transaction
 from persona.weights.checkpoint import Checkpoint
+
+_ARRAYS: Final = 10
+"""Arrays of a chunk's elements that a thread holds while it encodes one: both sides, exponent order, z, its
+segments and tails, and the record.
+"""
+_BLOCK: Final = 1 << 15
+"""Elements that are computed with in binary64 at a time."""
 
 Values = tuple[NDArray[np.uint32], NDArray[np.int64]]
 """Distinct |t| of a chunk as bits, and how often each stands there."""
@@ -150,14 +158,16 @@ def import_vector(
     cast: bool = False,
     onto: Plan | None = None,
     threads: int | None = None,
+    memory: int | None = None,
     progress: Progress | None = None,
 ) -> ImportedVector:
-    """Stores what a checkpoint changed relative to `base`, or relative to the materialised weights of `onto`.
+    """Stores what a checkpoint changed relative to `base`, or relative to the materialised weights of `onto`,
+    for which chunks may take `memory` bytes (`persona.merge.room`).
 
     Raises `InvalidInput` for a checkpoint that does not fit, `Refused` when no element changed.
     """
     matches, notes = match_tensors(base, checkpoint, missing=missing, extra=extra, cast=cast)
-    encoder = _Encoder(store, base, checkpoint, onto, threads)
+    encoder = _Encoder(store, base, checkpoint, onto, thread_count(threads), memory)
     spans = [
         (match, index)
         for match in matches
@@ -173,7 +183,7 @@ def import_vector(
     total, done = sum(match.spec.nbytes for match, index in spans if index == 0), 0
     with first_run(progress):
         for (match, index), made in zip(
-            spans, in_order(encoder, spans, threads=thread_count(threads)), strict=True
+            spans, in_order(encoder, spans, threads=encoder.threads), strict=True
         ):
             name = match.spec.name
             start, stop = chunk_span(match.spec, index, base.chunk)
@@ -231,7 +241,13 @@ class _Encoder:
     """Encodes single chunks of a fine-tune; called by many threads."""
 
     def __init__(
-        self, store: Store, base: Base, checkpoint: Checkpoint, onto: Plan | None, threads: int | None
+        self,
+        store: Store,
+        base: Base,
+        checkpoint: Checkpoint,
+        onto: Plan | None,
+        threads: int,
+        memory: int | None,
     ) -> None:
         self.base = base
         self.checkpoint = checkpoint
@@ -240,7 +256,12 @@ class _Encoder:
         )
         self.reader = ChunkReader(store.objects, base.chunk)
         self.workspaces = Workspaces(base.tensors, base.chunk)
-        self.onto: Callable[[str, int], NDArray[Any]] | None = tensor_bits(onto, threads) if onto else None
+        self.threads = threads
+        self.onto: Callable[[str, int], NDArray[Any]] | None = None
+        if onto is not None:
+            longest = max((min(spec.nbytes, base.chunk * spec.unit) for spec in base.tensors), default=0)
+            found = room(onto, list(onto.tensors), threads, memory, beside=_ARRAYS * longest)
+            self.threads, self.onto = found.threads, tensor_bits(onto, found)
 
     def __call__(self, span: tuple[Match, int]) -> _Encoded:
         match, index = span
@@ -301,11 +322,15 @@ class _Encoder:
 
 def _round_into(given: NDArray[Any], dtype: str, out: NDArray[Any], to: str) -> float:
     """Rounds `given` into `out`; returns the largest |difference| over finite elements."""
-    values = casts.widen(given, dtype)
-    out[:] = casts.narrow(values, to)
-    with np.errstate(invalid="ignore", over="ignore"):
-        difference = np.abs(casts.widen(out, to) - values)
-    return float(np.max(difference, initial=0.0, where=np.isfinite(difference)))
+    largest = 0.0
+    for start in range(0, out.size, _BLOCK):
+        part = slice(start, start + _BLOCK)
+        values = casts.widen(given[part], dtype)
+        out[part] = casts.narrow(values, to)
+        with np.errstate(invalid="ignore", over="ignore"):
+            difference = np.abs(casts.widen(out[part], to) - values)
+        largest = max(largest, _largest(difference))
+    return largest
 
 
 def _shift_into(
@@ -319,15 +344,25 @@ def _shift_into(
     """f = round(b + (a − w)) into `out`, b's bits where a and w agree; returns the largest rounding
     (docs/numerics.md).
     """
-    dtype = spec.dtype
-    rounded = casts.narrow(casts.widen(trained, source.dtype), dtype) if source.dtype != dtype else trained
-    with np.errstate(invalid="ignore", over="ignore"):
-        change = casts.widen32(rounded, dtype) - casts.widen32(materialised, dtype)
-        shifted = casts.narrow32(casts.widen32(base, dtype) + change, dtype)
-        out[:] = np.where(rounded == materialised, base, shifted)
-        exact = casts.widen(base, dtype) + (casts.widen(rounded, dtype) - casts.widen(materialised, dtype))
-        difference = np.abs(casts.widen(out, dtype) - exact)
-    return float(np.max(difference, initial=0.0, where=np.isfinite(difference)))
+    dtype, largest = spec.dtype, 0.0
+    for start in range(0, out.size, _BLOCK):
+        part = slice(start, start + _BLOCK)
+        b, w, a = base[part], materialised[part], trained[part]
+        if source.dtype != dtype:
+            a = casts.narrow(casts.widen(a, source.dtype), dtype)
+        with np.errstate(invalid="ignore", over="ignore"):
+            change = casts.widen32(a, dtype) - casts.widen32(w, dtype)
+            shifted = casts.narrow32(casts.widen32(b, dtype) + change, dtype)
+            out[part] = np.where(a == w, b, shifted)
+            exact = casts.widen(b, dtype) + (casts.widen(a, dtype) - casts.widen(w, dtype))
+            difference = np.abs(casts.widen(out[part], dtype) - exact)
+        largest = max(largest, _largest(difference))
+    return largest
+
+
+def _largest(values: NDArray[np.float64]) -> float:
+    """The largest of the finite ones, at least 0."""
+    return float(np.max(values, initial=0.0, where=np.isfinite(values)))
 
 
 def _put_table(tx: Transaction, ids: list[str]) -> str:

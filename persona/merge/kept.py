@@ -160,7 +160,7 @@ class KeepingMerger(Merger):
         """A chunk whose base is kept; the vectors' rows that are not are decoded."""
         spec, size = tensor.spec, base.size
         space = self.workspaces.get(spec)
-        rows, order = space.rows(len(tensor.terms)), space.order[:size]
+        rows, order = space.rows(len(tensor.terms), size), space.order[:size]
         ordered = False
         for place, (term, key) in enumerate(keys.items()):
             row = rows[place, :size]

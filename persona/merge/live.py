@@ -53,7 +53,7 @@ def merger_of(
     devices = devices_of(tensors, slots)
     found = room(plan, tensors, worker_count(threads, bool(devices)))
     with first_run(progress):
-        cuts = cutoffs(plan, tensors, threads=found.threads, progress=progress)
+        cuts = cutoffs(plan, tensors, threads=found.threads, room=found, progress=progress)
     empty = devices[0].host if devices else np.empty
     if kept is not None and kept.limit:
         return KeepingMerger(plan, cuts, kept, found, empty)

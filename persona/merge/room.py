@@ -33,20 +33,25 @@ class Room:
     rows: int
 
     def slice(self, tensor: TensorPlan) -> int:
-        """Elements of a chunk of a tensor that can be merged at a time."""
-        return max(_SHORTEST, self.rows // (tensor.spec.unit * max(1, len(tensor.terms))))
+        """Elements of a chunk of a tensor that can be merged at a time, a multiple of the shortest slice."""
+        length = self.rows // (tensor.spec.unit * max(1, len(tensor.terms)))
+        return max(_SHORTEST, length // _SHORTEST * _SHORTEST)
 
 
-def room(plan: Plan, tensors: list[TensorPlan], threads: int, memory: int | None = None) -> Room:
+def room(
+    plan: Plan, tensors: list[TensorPlan], threads: int, memory: int | None = None, *, beside: int = 0
+) -> Room:
     """The room for merging these tensors on at most so many threads in `memory` bytes; by default
-    `CHUNK_MEMORY`, or more where one thread needs that for its slices.
+    `CHUNK_MEMORY`, or more where one thread needs that for its slices. `beside`: bytes that each thread takes
+    for other work with a chunk.
 
     Raises `UsageError` for a memory in which not even slices fit.
     """
-    fixed = rows = least = 0
+    rows = least = 0
+    fixed = beside
     for tensor in tensors:
         elements = min(tensor.spec.units, plan.base.chunk)
-        fixed = max(fixed, elements * (tensor.spec.unit * _ARRAYS + _ORDER_BYTES))
+        fixed = max(fixed, beside + elements * (tensor.spec.unit * _ARRAYS + _ORDER_BYTES))
         rows = max(rows, elements * tensor.spec.unit * len(tensor.terms))
         shortest = min(elements, _SHORTEST) if tensor.way == "merge" else elements
         least = max(least, shortest * tensor.spec.unit * len(tensor.terms))

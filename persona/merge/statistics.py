@@ -20,9 +20,10 @@ from persona.errors import InvalidInput
 from persona.merge.casts import widen32
 from persona.merge.chunks import UINT
 from persona.merge.cutoffs import cutoffs
-from persona.merge.elections import BLOCK, Ballot, Booth, Election
+from persona.merge.elections import BLOCK, Ballot, Booth, Election, booth_bytes
 from persona.merge.pipeline import Progress, first_run, in_order, thread_count
 from persona.merge.plan import Plan
+from persona.merge.room import room
 from persona.merge.stream import Merger
 from persona.objects.tensors import TensorSpec, chunk_span
 
@@ -66,23 +67,23 @@ def compare(
     *,
     elections: bool = True,
     threads: int | None = None,
+    memory: int | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Comparison]:
     """Every tensor of `comparable`, in its order. The elections are those of `after`; without `elections`
-    they are of no term.
+    they are of no term. `memory`: bytes for chunks, see `persona.merge.room`; no sum depends on it.
 
     Weights that are not finite are counted, not refused. Raises `InvalidInput` for bases whose chunks have
-    different lengths, and what reading the store raises.
+    different lengths, `UsageError` for too little memory, and what reading the store raises.
     """
     if before.base.chunk != after.base.chunk:
         raise InvalidInput("the two bases are stored in chunks of different lengths; import one of them anew")
-    workers = thread_count(threads)
     specs = comparable(before, after)
     total, done = sum(spec.nbytes for spec in specs), 0
     with first_run(progress):
-        counter = _Counter(before, after, specs, elections, workers, progress)
+        counter = _Counter(before, after, specs, elections, thread_count(threads), memory, progress)
         spans = [(spec, index) for spec in specs for index in range(after.chunks_of(spec))]
-        results = in_order(lambda span: counter.chunk(*span), spans, threads=workers)
+        results = in_order(lambda span: counter.chunk(*span), spans, threads=counter.threads)
         for spec in specs:
             made = Comparison(spec, Tally(), counter.election())
             for _ in range(after.chunks_of(spec)):
@@ -115,7 +116,8 @@ class _Counter:
         after: Plan,
         specs: list[TensorSpec],
         elections: bool,
-        workers: int,
+        threads: int,
+        memory: int | None,
         progress: Progress | None,
     ) -> None:
         self.before, self.after, self.elections = before, after, elections
@@ -123,8 +125,17 @@ class _Counter:
         self.unchanged = {spec.name for spec, equal in zip(specs, same, strict=True) if equal}
         old = [before.by_name[spec.name] for spec in specs if spec.name not in self.unchanged]
         new = [after.by_name[spec.name] for spec in specs]
-        self.old = Merger(before, cutoffs(before, old, threads=workers, progress=progress))
-        self.new = Merger(after, cutoffs(after, new, threads=workers, progress=progress))
+        beside = booth_bytes(len(after.recipe.terms) if elections else 1)
+        rooms = [
+            room(plan, tensors, threads, memory, beside=beside)
+            for plan, tensors in ((before, old), (after, new))
+        ]
+        self.threads = min(one.threads for one in rooms)
+        self.old, self.new = (
+            Merger(plan, cutoffs(plan, tensors, threads=self.threads, room=one, progress=progress), one)
+            for plan, tensors, one in zip((before, after), (old, new), rooms, strict=True)
+        )
+        self.old.workspaces = self.new.workspaces  # a thread is done with the one before it begins the other
         self.longest = min(after.base.chunk, max((spec.units for spec in specs), default=0))
         self._local = threading.local()
 
@@ -152,16 +163,16 @@ class _Counter:
         """Merges a chunk of the second recipe into `out` and holds its election."""
         tensor, merger = self.after.by_name[spec.name], self.new
         base_id = self.after.base_table.chunk(spec.name, index)
-        opened = merger.open(tensor, index, base_id, out.size) if tensor.terms else None
-        if opened is None:
+        parts = merger.parts(tensor, index, base_id, out.size)
+        if parts is None:
             merger.reader.base(spec, base_id, index, out)
             return None
-        merger.merge(tensor, opened, out)
-        if not self.elections:
-            return None
         found = self.election()
-        Ballot.of(tensor, opened, merger.rules, merger.cuts).count(found, booth)
-        return found
+        for opened in parts:
+            merger.merge(tensor, opened, out)
+            if self.elections:
+                Ballot.of(tensor, opened, merger.rules, merger.cuts).count(found, booth)
+        return found if self.elections else None
 
     def _scratch(self, width: int) -> _Scratch:
         held: dict[int, _Scratch] | None = getattr(self._local, "held", None)

@@ -27,7 +27,7 @@ from persona.merge.cutoffs import Cutoffs, cutoffs
 from persona.merge.device import Mixture
 from persona.merge.hashes import Buffers, Hashes
 from persona.merge.lanes import Lanes
-from persona.merge.pipeline import Progress, first_run, in_order, thread_count, worker_count
+from persona.merge.pipeline import Progress, first_run, in_order, worker_count
 from persona.merge.place import CPU, Place, remedied
 from persona.merge.plan import Plan, TensorPlan
 from persona.merge.room import Room, room
@@ -167,7 +167,7 @@ class Merger:
         self, tensor: TensorPlan, index: int, base_id: str, size: int, length: int
     ) -> Iterator[Opened]:
         spec, plan, space = tensor.spec, self.plan, self.workspaces.get(tensor.spec)
-        rows = space.short_rows(len(tensor.terms), length)
+        rows = space.rows(len(tensor.terms), length)
         opened: Opened | None = None
         for start in range(0, size, length):
             stop = min(start + length, size)
@@ -189,7 +189,7 @@ class Merger:
         """
         spec, plan = tensor.spec, self.plan
         space = self.workspaces.get(spec)
-        rows = space.rows(len(tensor.terms))
+        rows = space.rows(len(tensor.terms), size)
         present: list[int] = []
         for term_index in tensor.terms:
             vector = plan.recipe.terms[term_index].vector
@@ -242,6 +242,7 @@ def pieces(
     tensors: list[TensorPlan],
     *,
     threads: int | None = None,
+    memory: int | None = None,
     progress: Progress | None = None,
     not_finite: NotFinite | None = None,
     place: Place = CPU,
@@ -249,10 +250,10 @@ def pieces(
 ) -> Generator[Piece, None, None]:
     """The finished bytes of these tensors, in order.
 
-    Without `not_finite`, elements that are not finite end the stream with `InvalidInput`. `place` and `tell`
-    as for `merger_of`.
+    Without `not_finite`, elements that are not finite end the stream with `InvalidInput`. `memory`: see
+    `persona.merge.room`. `place` and `tell` as for `merger_of`.
     """
-    merger = merger_of(plan, tensors, threads, None, progress, place, tell)
+    merger = merger_of(plan, tensors, threads, memory, progress, place, tell)
     with remedied(), closing(_each(merger, tensors, merger.chunk, progress, not_finite)) as made:
         for tensor, index, buffer in made:
             spec = tensor.spec
@@ -277,7 +278,8 @@ def merger_of(
     """
     lanes = place.lanes(plan, tensors, tell)
     found = room(plan, tensors, worker_count(threads, lanes is not None), memory)
-    return Merger(plan, cutoffs(plan, tensors, threads=found.threads, progress=progress), found, lanes)
+    cuts = cutoffs(plan, tensors, threads=found.threads, room=found, progress=progress)
+    return Merger(plan, cuts, found, lanes)
 
 
 def _each(
@@ -430,9 +432,12 @@ def _read(source: Source, name: str, start: int, out: memoryview) -> bool:
 
 
 @in_default_environment
-def tensor_bits(plan: Plan, threads: int | None = None) -> Callable[[str, int], NDArray[Any]]:
-    """A function of (tensor name, chunk index) that gives its materialised bits; thread-safe."""
-    merger = Merger(plan, cutoffs(plan, list(plan.tensors), threads=thread_count(threads)))
+def tensor_bits(plan: Plan, room: Room) -> Callable[[str, int], NDArray[Any]]:
+    """A function of (tensor name, chunk index) that gives its materialised bits; for as many threads as the
+    room is for.
+    """
+    cuts = cutoffs(plan, list(plan.tensors), threads=room.threads, room=room)
+    merger = Merger(plan, cuts, room)
 
     def chunk(name: str, index: int) -> NDArray[Any]:
         tensor = plan.by_name[name]

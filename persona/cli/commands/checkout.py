@@ -15,6 +15,8 @@ from persona.cli.offers import directories, one_of, revisions
 from persona.cli.options import (
     device_arguments,
     device_options,
+    memory_argument,
+    memory_option,
     parse_threads,
     setting,
     size_option,
@@ -47,12 +49,7 @@ if TYPE_CHECKING:
 )
 @device_options
 @threads_option
-@click.option(
-    "--memory",
-    metavar="S",
-    callback=size_option,
-    help="Bytes that decoded chunks may take together (200MB); 400 MB by default.",
-)
+@memory_option
 @click.option(
     "--max-shard-size",
     metavar="S",
@@ -109,7 +106,7 @@ def command(
                 out=None if out is None else call.path(out),
                 **device_arguments(repo, device, device_memory),
                 threads=setting(repo, "checkout.threads", threads, parse_threads),
-                memory=setting(repo, "checkout.memory", memory, parse_size),
+                memory=memory_argument(repo, memory),
                 max_shard_size=setting(repo, "checkout.max-shard-size", max_shard_size, parse_size),
                 dtype=dtype,
                 weights=not no_weights,

@@ -12,7 +12,7 @@ from persona.cli import diffs
 from persona.cli.command import declare, files_after_dashes
 from persona.cli.invocation import Invocation
 from persona.cli.offers import revisions
-from persona.cli.options import plot_option, plot_path, threads_option
+from persona.cli.options import memory_argument, memory_option, plot_option, plot_path, threads_option
 from persona.cli.render import short
 from persona.errors import UsageError
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 @click.option("--weights", is_flag=True, help="Compute both and compare their weights, layer by layer.")
 @plot_option
 @threads_option
+@memory_option
 @click.option("--exit-code", is_flag=True, help="Exit with 1 where something differs.")
 @click.pass_context
 def command(
@@ -45,6 +46,7 @@ def command(
     weights: bool,
     plot: str | None,
     threads: int | None,
+    memory: int | None,
     exit_code: bool,
 ) -> int:
     """Show what differs between two recipes.
@@ -70,7 +72,8 @@ def command(
             call.answer(diff, lines)
         else:
             with call.progress() as progress:
-                measured = repo.diff_weights(a, b, threads=threads, progress=progress)
+                memory = memory_argument(repo, memory)
+                measured = repo.diff_weights(a, b, threads=threads, memory=memory, progress=progress)
             _answer(call, diff, lines, measured, stat, place)
     return 1 if (exit_code or call.quiet) and not diff.empty else 0
 
