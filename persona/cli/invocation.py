@@ -158,7 +158,12 @@ class Invocation:
     def seen_from_here(self, repo: Repository) -> Callable[[str], str]:
         """Names a file of the work tree, given from its root, as it is typed where the command runs."""
         here, root = os.path.realpath(self.directory), os.path.realpath(repo.root)
-        return lambda name: os.path.relpath(os.path.join(root, name), here)
+
+        def seen(name: str) -> str:
+            slash = "/" if name.endswith("/") else ""  # of a directory
+            return os.path.relpath(os.path.join(root, name), here) + slash
+
+        return seen
 
     # -- what is said ----------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ echoed, unless stdout is a terminal and `NO_COLOR` is not set. `terminal.echo` l
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -195,10 +195,10 @@ def head_line(branch: str | None, id: str | None) -> str:
     return style("HEAD detached at ", fg="red") + short(id or "")
 
 
-def carried_lines(carried: Sequence[Carried]) -> Iterator[str]:
-    """Edits that came along, as git lists them: `M recipe.toml`."""
+def carried_lines(carried: Sequence[Carried], path: Callable[[str], str]) -> Iterator[str]:
+    """Edits that came along, as git lists them: `M recipe.toml`. `path` names a file as it is typed."""
     letters = {"added": "A", "removed": "D"}
-    yield from (f"{letters.get(edit.change, 'M')}\t{shown_path(edit.path)}" for edit in carried)
+    yield from (f"{letters.get(edit.change, 'M')}\t{shown_path(path(edit.path))}" for edit in carried)
 
 
 def moved_lines(

@@ -313,7 +313,7 @@ def _chosen(
             what = "it is new; delete it to drop it" if new else "`persona status` lists those that changed"
             if is_weight_name(path):
                 what = "weights come back with `persona checkout`"
-            raise UnknownName(f"{rev} has no file {path}; {what}")
+            raise UnknownName(f"{rev} has no file {path}: {what}")
         found.update(dict.fromkeys(matches))
     return list(found)
 

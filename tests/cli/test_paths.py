@@ -86,3 +86,16 @@ def test_a_negative_number_of_commits_is_refused_as_one(grown: CommandLine) -> N
     for words in (["-n", "-1"], ["--max-count", "-3"], ["--max-count=-3"]):
         assert words[-1][-2:] + " is not in the range" in grown.refused(2, "log", *words)
     assert len(grown.json("log", "-2")) == 2
+
+
+def test_edits_that_come_along_and_untracked_directories_are_named_from_here(grown: CommandLine) -> None:
+    below = grown.directory / "graph" / "deep"
+    below.mkdir(parents=True)
+    (below / "new.md").write_text("new\n")
+    (grown.directory / "runs").mkdir()
+    (grown.directory / "runs" / "log").write_text("log\n")
+    here = CommandLine(below)
+    assert "\t../../runs/\n" in here.ok("status")
+    assert here.ok("switch", "-c", "warm").splitlines()[0] == "A\tnew.md"
+    assert here.ok("checkout", "--no-weights", "main").splitlines()[0] == "A\tnew.md"
+    assert grown.ok("checkout", "-b", "other").splitlines()[0] == "A\tgraph/deep/new.md"

@@ -117,7 +117,7 @@ def command(
         lines: list[str] = []
         if moves and result.head is not None:
             detached = result.head.branch is None and not call.json
-            lines += render.carried_lines(result.carried)
+            lines += render.carried_lines(result.carried, call.seen_from_here(repo))
             lines += render.moved_lines(
                 result.head,
                 repo.entry().subject if detached else None,

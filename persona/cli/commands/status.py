@@ -46,7 +46,9 @@ def _lines(status: Status, path: Callable[[str], str]) -> Iterator[str]:
         yield ""
     if changes:
         yield "Changes to be committed:"
-        yield '  (use "persona restore FILE..." to put a file back as it was committed)'
+        new = status.diff is not None and any(file.change == "added" for file in status.diff.file_changes)
+        also = "; delete a new one" if new else ""
+        yield f'  (use "persona restore FILE..." to put a file back as it was committed{also})'
         yield from ("\t" + click.style(change, fg="green") for change in changes)
         yield ""
     if status.untracked:

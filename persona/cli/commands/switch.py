@@ -33,7 +33,7 @@ def command(call: Invocation, target: str | None, create: str | None, detach: bo
         subject = repo.entry().subject if result.branch is None and not call.json else None
     here = Head(result.branch, result.id)
     moved = render.moved_lines(here, subject, before=result.before, made=create is not None)
-    lines = [*render.carried_lines(result.carried), *moved]
+    lines = [*render.carried_lines(result.carried, call.seen_from_here(repo)), *moved]
     call.remarks(result.notes)
     if result.weights.state not in ("clean", "absent"):
         lines += render.weights_lines(result.weights)
