@@ -339,3 +339,38 @@ def test_a_diff_of_some_files_leaves_out_the_others(grown: CommandLine) -> None:
     assert below.json("diff", "--", "new.md")["files"] == ["graph/new.md"]
     assert grown("diff", "-q", "--", "config.json").exit_code == 0
     assert "files" in grown.refused(2, "diff", "--weights", "--", "graph")
+
+
+def test_a_missing_recipe_is_said_once_with_what_brings_it_back(grown: CommandLine) -> None:
+    grown.ok("checkout")
+    (grown.directory / "recipe.toml").unlink()
+    said = grown.ok("status")
+    assert said.count("persona restore recipe.toml") == 1
+    assert said.endswith("Weights: those of HEAD\n")
+    grown.ok("restore", "recipe.toml")
+    assert "work tree clean" in grown.ok("status")
+
+
+def test_status_lists_what_is_new_untracked_left_out_or_in_the_way(grown: CommandLine) -> None:
+    root = grown.directory
+    for name in ("notes.md", "tokenizer.json", "other.safetensors", "log-\x9b1m.txt"):
+        (root / name).write_text("text\n")
+    (root / "graph").mkdir()
+    (root / "graph" / "a\\b").write_text("text\n")
+    for number in range(30):
+        (root / f"run-{number:02}.log").write_text("text\n")
+    said = grown.ok("status")
+    assert "\tnew file:   tokenizer.json\n" in said
+    assert "\tnotes.md\n" in said
+    assert "and 12 more\n" in said
+    assert "\tgraph/a\\b  (it is empty, absolute, or holds a backslash or NUL)\n" in said
+    assert "no index names other.safetensors" in said
+    assert "\x9b" not in said
+    answer = grown.json("status")
+    assert answer["files_changed"] == ["tokenizer.json"]
+    assert len(answer["untracked"]) == 32
+    assert answer["left_out"][0]["path"] == "graph/a\\b"
+    assert answer["in_the_way"] == ["other.safetensors"]
+    grown.ok("add", "notes.md")
+    assert "\tnew file:   notes.md\n" in grown.ok("status")
+    assert "delete it" in grown.refused(3, "rm", "notes.md")

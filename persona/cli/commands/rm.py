@@ -7,6 +7,7 @@ import click
 from persona.cli.command import declare
 from persona.cli.invocation import Invocation
 from persona.cli.offers import vectors
+from persona.errors import UnknownName
 
 
 @declare("rm", example='$ persona rm suggesting && persona commit -m "suggest as before"')
@@ -18,5 +19,13 @@ def command(call: Invocation, names: tuple[str, ...]) -> None:
     Edits recipe.toml; the vector itself stays in history, and an earlier commit still has it.
     """
     with call.repository() as repo:
-        repo.remove_term(*names)
+        try:
+            repo.remove_term(*names)
+        except UnknownName as error:
+            texts = [name for name in names if call.path(name).is_file()]
+            if not texts:
+                raise
+            raise UnknownName(
+                f"{error.message}; to drop the file {texts[0]}, delete it: the next commit leaves it out"
+            ) from None
     call.report({"removed": names}, [f"rm '{name}'" for name in names])

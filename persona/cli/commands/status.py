@@ -64,7 +64,8 @@ def _lines(status: Status, path: Callable[[str], str]) -> Iterator[str]:
         yield from ("\t" + click.style(line, fg="red") for line in render.listed(left_out))
         yield ""
     readable = status.problem is None
-    yield from render.weights_lines(status.weights, status.recipe_changed and readable)
+    weights = list(render.weights_lines(status.weights, status.recipe_changed))
+    yield from weights if readable else weights[:1]  # what to do about them depends on the recipe
     if status.in_the_way:
         names = ", ".join(map(shown, status.in_the_way))
         yield f'  (no index names {names}: "persona checkout" needs that moved away)'
