@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from persona.errors import IntegrityError, PersonaError
+from persona.limits import MAX_REFLOG_BYTES
 from persona.objects.ids import is_id
 from persona.store import files, reflog
 from persona.store.ref_files import HEAD, PREFIX, RefFiles, full
@@ -75,7 +76,7 @@ class Steps:
 
     def _finish(self, steps: Sequence[Step], renamed: tuple[str, str] | None, *, again: bool) -> None:
         """Takes the steps, `again` after some of them may have been taken, and clears the journal."""
-        if renamed is not None and self._moved_reflog.exists():
+        if renamed is not None:
             self._place_reflog(*renamed)
         for step in steps:
             if again and self._files.text_or_damage(step.name) != step.old:
@@ -90,19 +91,22 @@ class Steps:
                 self._files.write(step.name, step.new, first=new_name)
         if self._journal is not None and os.path.lexists(self._journal.path):
             self._journal.remove()
+        if renamed is not None:  # not earlier: it is all there is of the reflog until the new one is durable
+            files.remove(self._moved_reflog)
 
     def _place_reflog(self, old_name: str, new_name: str) -> None:
-        """Puts the reflog of a renamed ref from `state/` under the new name, in the place of the old one."""
+        """Puts the reflog of a renamed ref from `state/` under the new name, and removes the old one."""
+        data = files.read_file(self._moved_reflog, limit=MAX_REFLOG_BYTES)
         old, new = reflog.path_of(self.root, old_name), reflog.path_of(self.root, new_name)
         files.check_directories(self.root, "logs", *old_name.split("/")[:-1])
-        files.remove(old)
-        if old.parent.is_dir():
+        if old.is_file() and not old.is_symlink():
+            files.remove(old)
             files.sync_directory(old.parent)
         files.remove_empty_directories(old.parent, below=self.root / "logs" / "refs")
         self._files.clear_way(new_name)
         files.relied_on_directories(new.parent, below=self.root)
-        files.rename(self._moved_reflog, new)
-        files.sync_directories([new.parent, self._moved_reflog.parent])
+        if data is not None:
+            files.write_file(new, data, tmp_dir=reflog.tmp_dir(self.root))
 
     @property
     def _moved_reflog(self) -> Path:

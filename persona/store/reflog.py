@@ -62,6 +62,8 @@ def load(root: Path, name: str, value: str | None, *, known: bool = True) -> tup
     """
     path = path_of(root, name)
     files.check_directories(root, "logs", *name.split("/")[:-1])
+    if path.is_dir() and not path.is_symlink():  # of names that this one is the beginning of
+        return ()
     data = files.read_file(path, limit=MAX_REFLOG_BYTES)
     if data is None:
         return ()

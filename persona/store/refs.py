@@ -149,7 +149,9 @@ class Refs:
                     raise UsageError("HEAD is moved with advance or set_head")
                 old = self._files.value(name)
                 _compare(name, old, change.expect)
-                if old is None and new is not None:
+                if old is None and new is None:
+                    continue
+                if old is None:
                     self._files.check_new(name)
                 line = Entry(old, new, who, *when, change.why)
                 if self._files.attached_to(name):

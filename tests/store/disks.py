@@ -108,6 +108,23 @@ class Failing(Counting):
             raise OSError(self.error, os.strerror(self.error))
 
 
+class Cut(BaseException):
+    """Stands for the death of the process."""
+
+
+class Dying(Counting):
+    """Lets `left` calls that change the disk pass, and none after that."""
+
+    def __init__(self, left: int) -> None:
+        super().__init__()
+        self.left = left
+
+    def step(self, name: str) -> None:
+        super().step(name)
+        if self.count > self.left:
+            raise Cut
+
+
 class Short(Quick):
     """Writes and reads at most seven bytes a call."""
 
