@@ -113,3 +113,11 @@ class Inconclusive(PersonaError):
 
     exit_code = 8
     kind = "inconclusive"
+
+
+def quoted(value: object, limit: int = 100) -> str:
+    """A value as it was typed, in quotes, for a sentence; the middle of a long one is left out."""
+    text = repr(value)
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit - limit // 4]}…{text[-(limit // 4) :]}"

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from persona.errors import InvalidInput
+from persona.errors import InvalidInput, quoted
 from persona.history import identity
 from persona.history.dates import parse_date
 from persona.objects.commit import Person
@@ -75,8 +75,8 @@ def _when(variable: str, text: str | None) -> tuple[int, int]:
     found = parse_date(text, now)
     if found is None:
         raise InvalidInput(
-            f"{variable}: {text!r:.60} is no date of the years 1 to 9999; write 2026-11-15T09:30:00+01:00 or"
-            " @SECONDS +HHMM"
+            f"{variable}: {quoted(text, 60)} is not a date of the years 1 to 9999; write "
+            "2026-11-15T09:30:00+01:00 or @SECONDS +HHMM"
         )
     return found
 

@@ -10,7 +10,7 @@ import click
 
 from persona.cli.invocation import Invocation
 from persona.cli.offers import DEVICES, base_or_revision, files
-from persona.errors import InvalidInput
+from persona.errors import InvalidInput, quoted
 from persona.history.config import parse_size
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def plot_path(call: Invocation, plot: str | None) -> Path | None:
 def parse_threads(text: str) -> int:
     """A number of threads; `ValueError` for anything else."""
     if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"{text!r:.60} is no number of threads")
+        raise ValueError(f"{quoted(text, 60)} is not a number of threads")
     return int(text)
 
 

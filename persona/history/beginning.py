@@ -6,10 +6,11 @@ is cut short before the branch is taken up by the next one.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from persona.errors import InvalidInput, Refused, UsageError
 from persona.history import worktree
@@ -24,12 +25,18 @@ from persona.objects.recipe import Recipe
 from persona.objects.rules import AXES, Rules
 from persona.objects.tree import Tree
 from persona.store.files import remove_tree
-from persona.store.store import Store
+from persona.store.store import DIRECTORY, Store
 from persona.weights.checkpoint import Checkpoint
 from persona.weights.inputs import read_input
 
 if TYPE_CHECKING:
     from persona.history.results import Progress
+
+CONFIG_FILE: Final = "config.json"
+NO_CONFIG: Final = (
+    "the base has no config.json, so transformers cannot load what checkout writes; copy the model's into "
+    "the work tree and commit it, or begin again with the model's directory as --base"
+)
 
 
 def init(
@@ -47,9 +54,11 @@ def init(
     """See `Repository.init`."""
     rules = default_rules(config)
     in_place = base is None
+    if os.path.lexists(root / DIRECTORY) and Store.open(root).refs.head_id() is not None:
+        raise Refused(f"{root} is a persona repository already; `persona commit PATH` imports a fine-tune")
     source = root if base is None else base
     if in_place and not source.is_dir():
-        raise InvalidInput(f"{source} is no model directory; say which model to begin with: --base PATH")
+        raise InvalidInput(f"{source} is not a model directory; say which model to begin with: --base PATH")
     base_name = check_ref_name(name) if name is not None else default_base_name(source)
     with Checkpoint.open(source) as checkpoint:
         store, made_now = _fresh_store(root)
@@ -157,9 +166,16 @@ def _first_commit(
     )
     if in_place:
         weights_state.settle(history, recipe, id, base.digest)
-    notes = tuple(f"left behind: {path} ({why})" for path, why in sorted(checkpoint.ignored.items()))
+    notes = [f"left behind: {path} ({why})" for path, why in sorted(checkpoint.ignored.items())]
+    if not (history.root / CONFIG_FILE).exists():
+        notes.append(NO_CONFIG)
     return CommitResult(
-        id=id, branch=history.head().branch, parents=(), vectors=(), notes=notes, subject=f"Begin with {name}"
+        id=id,
+        branch=history.head().branch,
+        parents=(),
+        vectors=(),
+        notes=tuple(notes),
+        subject=f"Begin with {name}",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from persona.errors import UnknownName, UnknownRevision
+from persona.errors import UnknownName, UnknownRevision, quoted
 from persona.history.history import History
 from persona.history.results import ObjectCount, ObjectText
 from persona.history.revisions import resolve
@@ -48,5 +48,5 @@ def _find(history: History, text: str) -> tuple[str, str]:
     try:
         id = resolve(history, text)
     except UnknownRevision:
-        raise UnknownName(f"no object is named or begins with {text!r:.100}") from None
+        raise UnknownName(f"no object is named or begins with {quoted(text)}") from None
     return id, "commit"

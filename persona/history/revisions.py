@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from persona.errors import InvalidInput, UnknownRevision
+from persona.errors import InvalidInput, UnknownRevision, quoted
 from persona.history.dates import parse_date
 from persona.history.history import HEADS, TAGS, History
 from persona.history.recipe_text import MIN_PREFIX
@@ -230,7 +230,9 @@ def _in_reflog(history: History, name: str, what: str, text: str) -> str:
         return _nth(history, entries, int(what), ref, shown, text)
     date = parse_date(what, int(time.time()), at_end=True)
     if date is None:
-        raise UnknownRevision(f"{text}: {what!r:.60} is neither a number nor a date that is understood here")
+        raise UnknownRevision(
+            f"{text}: {quoted(what, 60)} is neither a number nor a date that is understood here"
+        )
     if not entries:
         raise UnknownRevision(f"{text}: {shown} has no reflog")
     for entry in entries:
@@ -301,4 +303,4 @@ def _by_message(history: History, pattern: str) -> str:
 
 def _unknown(text: str) -> UnknownRevision:
     short = f"; an id needs {MIN_PREFIX} digits or more" if re.fullmatch(r"[0-9a-f]{1,3}", text) else ""
-    return UnknownRevision(f"unknown revision {text!r:.100}{short}; `persona log --all` lists the commits")
+    return UnknownRevision(f"unknown revision {quoted(text)}{short}; `persona log --all` lists the commits")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from persona.errors import InvalidInput
+from persona.errors import InvalidInput, quoted
 from persona.limits import MAX_NAME_BYTES, MAX_TENSOR_NAME_BYTES
 from persona.objects.ids import is_id
 
@@ -38,7 +38,7 @@ def check_ref_name(name: str) -> str:
     else:
         why = _text_problem(name, parts)
     if why:
-        raise InvalidInput(f"{name!r:.100} cannot name a branch, tag or ref: {why}")
+        raise InvalidInput(f"{quoted(name)} cannot name a branch, tag or ref: {why}")
     return name
 
 
@@ -54,7 +54,7 @@ def check_vector_name(name: str) -> str:
     else:
         why = _text_problem(name, [name])
     if why:
-        raise InvalidInput(f"{name!r:.100} cannot name a vector: {why}")
+        raise InvalidInput(f"{quoted(name)} cannot name a vector: {why}")
     return name
 
 
@@ -70,14 +70,14 @@ def check_tensor_name(name: str) -> str:
     elif name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name):
         why = "it is a path that leaves its directory"
     if why:
-        raise InvalidInput(f"{name!r:.100} cannot name a tensor: {why}")
+        raise InvalidInput(f"{quoted(name)} cannot name a tensor: {why}")
     return name
 
 
 def check_file_path(path: str) -> str:
     """A relative path of a tracked file, `/` between parts; returns it or raises `InvalidInput`."""
     if why := file_path_problem(path):
-        raise InvalidInput(f"{path!r:.100} cannot name a tracked file: {why}")
+        raise InvalidInput(f"{quoted(path)} cannot name a tracked file: {why}")
     return path
 
 

@@ -55,6 +55,10 @@ def read_index(path: Path) -> ShardIndex:
         else:
             scan.value()
     scan.end()
+    if weight_map is None:
+        raise InvalidInput(
+            f"{path} is not an index of weights, as it has no weight_map; give the directory of the model"
+        )
     if not weight_map:
         raise InvalidInput(f"{path}: the index names no tensor; save or download the checkpoint again")
     for tensor, shard in weight_map.items():

@@ -389,3 +389,32 @@ def test_a_commit_whose_weights_fail_is_reported_with_the_failure(
     value = grown.json("commit", "--allow-empty", "-m", "z")
     assert value["checkout"]["weights"] == grown.json("digest")["weights"]
     assert "error" not in value
+
+
+def test_a_base_without_a_config_is_noted(persona: CommandLine) -> None:
+    result = persona("init", "../bare", "--base", "../base/model.safetensors")
+    assert result.exit_code == 0
+    assert "no config.json" in result.stderr
+    assert "config.json" not in persona("init", "../whole", "--base", "../base").stderr
+
+
+def test_init_in_a_repository_says_that_it_is_one(persona: CommandLine) -> None:
+    for words in (["init"], ["init", "--base", "../base"], ["init", "--base", "../nowhere"]):
+        assert "is a persona repository already" in persona.refused(1, *words)
+
+
+def test_a_file_that_is_no_index_is_not_called_one(persona: CommandLine) -> None:
+    assert "is not an index of weights" in persona.refused(
+        4, "init", "../new", "--base", "../base/config.json"
+    )
+
+
+def test_a_long_name_is_quoted_to_its_end(persona: CommandLine) -> None:
+    for words in (
+        ["branch", "b" * 300],
+        ["log", "r" * 300],
+        ["mv", "listening", "v" * 300],
+        ["cat-file", "-p", "c" * 300],
+    ):
+        sentence = persona("-q", *words).stderr
+        assert sentence.count("'") % 2 == 0, sentence
