@@ -70,10 +70,17 @@ class UnknownName(NotFound):
 
 
 class InvalidInput(PersonaError):
-    """Input from the user's world that cannot be taken as it is."""
+    """Input from the user's world that cannot be taken as it is.
+
+    `parameter`: the argument of the call that cannot be taken, where it is one; the message begins with it.
+    """
 
     exit_code = 4
     kind = "invalid-input"
+
+    def __init__(self, message: str, *, parameter: str | None = None) -> None:
+        super().__init__(message if parameter is None else f"{parameter}: {message}")
+        self.parameter = parameter
 
 
 class IntegrityError(PersonaError):

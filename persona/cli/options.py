@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -43,6 +44,9 @@ def import_options(function: F) -> F:
         click.option(
             "--files", is_flag=True, help="Take its config, tokenizer and template files where they differ."
         ),
+        click.option(
+            "--replace", is_flag=True, help="Replace a vector of that name that comes from another PATH."
+        ),
     )
     for option in reversed(options):
         function = option(function)
@@ -62,7 +66,20 @@ def import_arguments(options: dict[str, Any]) -> dict[str, Any]:
         "extra": options["extra"] or "refuse",
         "cast": options["cast"],
         "files": options["files"],
+        "replace": options["replace"],
     }
+
+
+@contextmanager
+def flags(prefix: str = "--") -> Iterator[None]:
+    """Names a parameter that cannot be taken as the command line spells it: `--alpha`, `--merge lambda`."""
+    try:
+        yield
+    except InvalidInput as error:
+        if error.parameter is None:
+            raise
+        problem = error.message.removeprefix(f"{error.parameter}: ")
+        raise InvalidInput(f"{prefix}{error.parameter.rstrip('_')}: {problem}") from None
 
 
 def filters(globs: tuple[str, ...]) -> tuple[str, ...] | None:

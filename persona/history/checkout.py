@@ -117,7 +117,7 @@ def digest(history: History, rev: str | None, options: Options) -> DigestResult:
 def chosen_recipe(history: History, rev: str | None) -> tuple[str | None, Recipe]:
     """The commit and recipe of a revision; without one `recipe.toml` as it stands, and no commit."""
     if rev is None:
-        return None, history.read_recipe(worktree.read_recipe_text(history.root))
+        return None, history.new_recipe(worktree.read_recipe_text(history.root))
     id = resolve(history, rev)
     return id, history.recipe_of(id)
 
@@ -153,7 +153,7 @@ def _move(
     recipe = history.recipe_of(target.id)
     revision: str | None = target.id
     if options.weights and any(edit.path == RECIPE_FILE for edit in files_move.carried):
-        edited = history.read_recipe(worktree.read_recipe_text(history.root))
+        edited = history.new_recipe(worktree.read_recipe_text(history.root))
         if weights_state.key_of(edited) != weights_state.key_of(recipe):
             recipe, revision = edited, None
     made = _place(history, recipe, revision, files_move, move, options, started)

@@ -1,5 +1,6 @@
 """Edits of `recipe.toml` on behalf of a command: `set`, `rm`, `mv`. The new text must mean something before
-it is written.
+it is written. An argument that cannot be taken is refused by the name of its parameter, a fault that the text
+had before by its line.
 """
 
 from __future__ import annotations
@@ -7,16 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from persona.errors import InvalidInput, UsageError
+from persona.errors import InvalidInput, Refused, UsageError
 from persona.history import worktree
+from persona.history.arguments import Number, checked
 from persona.history.history import History
-from persona.history.imports import Options, checked, checked_keys
-from persona.history.recipe_text import RECIPE_FILE, decode, load
+from persona.history.imports import Options, checked_keys
+from persona.history.recipe_text import RECIPE_FILE, decode, dotted, load
 from persona.objects.canonical import decimal
 from persona.objects.recipe import JOINS
 from persona.objects.rules import AXES, CHOICES, PRESETS, check_density, check_strength
-
-Number = str | float | None
 
 
 def set_term(
@@ -24,8 +24,8 @@ def set_term(
     name: str,
     alpha: Number,
     density: Number,
-    only: Sequence[str] | None,
-    except_: Sequence[str] | None,
+    only: str | Sequence[str] | None,
+    except_: str | Sequence[str] | None,
     join: str | None,
 ) -> None:
     """See `Repository.set_term`."""
@@ -33,21 +33,10 @@ def set_term(
 
     if all(value is None for value in (alpha, density, only, except_, join)):
         raise UsageError("set what? Give --alpha, --density, --only, --except or --join")
-
-    def edit(text: str) -> str:
-        options = Options(alpha=alpha, density=density, only=only, except_=except_)
-        keys = checked_keys(text, name, options)
-        for key in ("only", "except"):
-            if keys.get(key) == []:
-                keys[key] = recipe_edit.UNSET
-        if join is not None:
-            if join not in JOINS:
-                problem = f"{join!r:.60} is not one of {', '.join(JOINS)}"
-                checked(text, ("vectors", name, "join"), lambda: _refuse(problem))
-            keys["join"] = recipe_edit.UNSET if join == "vote" else join
-        return recipe_edit.set_term(text, name, keys)
-
-    _edit(history, edit)
+    keys = checked_keys(Options(alpha=alpha, density=density, only=only, except_=except_))
+    if join is not None:
+        keys["join"] = recipe_edit.UNSET if checked("join", _join, join) == "vote" else join
+    _edit(history, lambda text: recipe_edit.set_term(text, name, keys))
 
 
 def set_rules(history: History, axes: Mapping[str, str | float]) -> None:
@@ -56,24 +45,42 @@ def set_rules(history: History, axes: Mapping[str, str | float]) -> None:
 
     if not axes:
         raise UsageError("set what? Give KEY=VALUE, such as density=0.2 or preset=linear")
+    keys: dict[str, Any] = {axis: checked(axis, _check_of(axis), value) for axis, value in axes.items()}
     before: dict[str, Any] = {}
-    keys: dict[str, Any] = {}
 
     def edit(text: str) -> str:
         merge = load(text).get("merge")
         before.update(merge if isinstance(merge, dict) else {})
-        for axis, value in axes.items():
-            keys[axis] = checked(text, ("merge", axis), lambda axis=axis, value=value: _axis(axis, value))
         if "preset" in keys:
             row = PRESETS[keys["preset"]]
             for axis in AXES:
                 if axis not in keys and axis != "lambda" and (axis != "density" or row["density"] is None):
                     keys[axis] = recipe_edit.UNSET
-        return recipe_edit.set_rules(text, keys)
+        edited = recipe_edit.set_rules(text, keys)
+        _refuse_useless_densities(load(edited))
+        return edited
 
     _edit(history, edit)
     if "preset" in keys:
         history.notes.extend(_preset_notes(before, keys))
+
+
+def _refuse_useless_densities(document: Mapping[str, Any]) -> None:
+    """`InvalidInput` for vectors of a text with a density of their own, where its merge rules have no use for
+    one.
+    """
+    merge, vectors = document.get("merge"), document.get("vectors")
+    preset = merge.get("preset", "ties") if isinstance(merge, dict) else None
+    if not isinstance(merge, dict) or not isinstance(vectors, dict) or preset not in PRESETS:
+        return
+    trim = merge.get("trim", PRESETS[preset]["trim"])
+    names = [name for name, term in vectors.items() if isinstance(term, dict) and "density" in term]
+    if trim in ("joint", "none") and names:
+        listed = ", ".join(dotted(("vectors", name, "density")) for name in names)
+        ways = ", ".join(f"`persona set {name} --no-density`" for name in names)
+        raise InvalidInput(
+            f"{listed}: under trim = {trim} no vector has a density of its own; take it back first: {ways}"
+        )
 
 
 def _preset_notes(before: Mapping[str, Any], keys: Mapping[str, Any]) -> Iterator[str]:
@@ -115,28 +122,39 @@ def rename_term(history: History, old: str, new: str) -> None:
 
 def _edit(history: History, edit: Callable[[str], str]) -> None:
     with history.changing():
-        text = decode(worktree.read_recipe_text(history.root))
+        if (history.root / RECIPE_FILE).is_symlink():
+            raise Refused(
+                f"{RECIPE_FILE} is a symbolic link, which a new file would replace; put the file itself there"
+            )
+        data = worktree.read_recipe_text(history.root)
+        text = decode(data)
         edited = edit(text)
-        history.read_recipe(edited.encode())
+        try:
+            history.new_recipe(edited.encode(), where=None)
+        except InvalidInput:
+            history.new_recipe(data)  # a fault that was there before is told with its line
+            raise
         if edited != text:
             worktree.write(history, RECIPE_FILE, edited.encode())
 
 
-def _axis(axis: str, value: str | float) -> str:
-    if axis == "preset":
-        if value not in PRESETS:
-            raise InvalidInput(f"{value!r:.60} is not one of {', '.join(PRESETS)}")
-        return str(value)
-    if axis not in AXES:
-        raise InvalidInput(f"unknown key; the keys are preset, {', '.join(AXES)}")
+def _check_of(axis: str) -> Callable[[Any, str], str]:
+    """What checks a value of an axis of the merge rules."""
     if axis == "density":
-        return check_density(value, "")
+        return check_density
     if axis == "lambda":
-        return check_strength(value, "")
-    if value not in CHOICES[axis]:
-        raise InvalidInput(f"{value!r:.60} is not one of {', '.join(CHOICES[axis])}")
+        return check_strength
+    if axis not in ("preset", *AXES):
+        raise InvalidInput(f"unknown key; the keys are preset, {', '.join(AXES)}", parameter=axis)
+    words = tuple(PRESETS) if axis == "preset" else CHOICES[axis]
+    return lambda value, _: _one_of(value, words)
+
+
+def _join(value: Any, _: str) -> str:
+    return _one_of(value, JOINS)
+
+
+def _one_of(value: Any, words: Sequence[str]) -> str:
+    if value not in words:
+        raise InvalidInput(f"{value!r:.60} is not one of {', '.join(words)}")
     return str(value)
-
-
-def _refuse(problem: str) -> None:
-    raise InvalidInput(problem)

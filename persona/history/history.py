@@ -14,7 +14,7 @@ from threading import Lock
 from typing import Final, TypeVar
 
 from persona.errors import IntegrityError, InvalidInput, NotFound, Refused, UnknownName
-from persona.history import identity, recipe_text
+from persona.history import filters, identity, recipe_text
 from persona.history.config import Config
 from persona.history.recipe_text import MIN_PREFIX, RECIPE_FILE
 from persona.history.results import Head
@@ -173,10 +173,10 @@ class History:
 
     # -- names in recipes
 
-    def read_recipe(self, data: bytes, *, where: str = RECIPE_FILE) -> Recipe:
+    def read_recipe(self, data: bytes, *, where: str | None = RECIPE_FILE) -> Recipe:
         """The recipe of a text: names and starts of ids resolved, each vector known to belong to the base.
 
-        Raises `InvalidInput` with file and line.
+        Raises `InvalidInput` as `recipe_text.failure` words it.
         """
         base_ids: list[str] = []
 
@@ -193,6 +193,19 @@ class History:
             return id
 
         return recipe_text.parse(data, base=base, vector=vector, where=where)
+
+    def new_recipe(self, data: bytes, *, where: str | None = RECIPE_FILE) -> Recipe:
+        """The recipe of a text that is taken in or that weights are computed from: as `read_recipe`, and its
+        filters match tensors (`filters`).
+        """
+        recipe = self.read_recipe(data, where=where)
+        if any(term.only or term.except_ for term in recipe.terms):
+            head = self.store.refs.head_id()
+            before = self.recipe_of(head) if head else None
+            for term, key, problem in filters.problems(recipe, self.base(recipe.base), before):
+                text = recipe_text.decode(data)
+                raise recipe_text.failure(text, where, ("vectors", term.name, key), problem)
+        return recipe
 
     def require_vector_of(self, base_id: str, id: str) -> None:
         """`InvalidInput` when a vector belongs to a base with other weights, both named."""

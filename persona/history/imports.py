@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -9,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from persona.codec.floats import in_default_environment
-from persona.errors import InvalidInput, UsageError
-from persona.history import in_place, tracking, worktree
+from persona.errors import InvalidInput, Refused, UsageError
+from persona.history import filters, in_place, tracking, worktree
+from persona.history.arguments import checked, globs
 from persona.history.history import History
-from persona.history.recipe_text import RECIPE_FILE, decode, line_of, load
+from persona.history.recipe_text import RECIPE_FILE, decode
 from persona.history.results import VectorChange
 from persona.history.trimming import density_of
 from persona.limits import MAX_TEXT_FILE_BYTES
@@ -35,13 +37,14 @@ class Options:
     name: str | None = None
     alpha: str | float | None = None
     density: str | float | None = None
-    only: Sequence[str] | None = None
-    except_: Sequence[str] | None = None
+    only: str | Sequence[str] | None = None
+    except_: str | Sequence[str] | None = None
     onto: str | None = None
     missing: Literal["refuse", "zero"] = "refuse"
     extra: Literal["refuse", "ignore"] = "refuse"
     cast: bool = False
     files: bool = False
+    replace: bool = False
     threads: int | None = None
     progress: Progress | None = None
 
@@ -71,7 +74,10 @@ def add(history: History, path: Path, options: Options) -> Added:
         in_place.check(history, path, recipe.base, options.onto, options.name)
     name = options.name if options.name is not None else default_name(path)
     check_vector_name(name)
-    keys = checked_keys(text, name, options)
+    keys = checked_keys(options)
+    old = recipe.by_name.get(name)
+    if old is not None and options.name is None and not options.replace:
+        _refuse_another(history, path, name, old.vector)
     onto = _onto(history, recipe, options.onto)
     if onto is not None:
         keys["join"] = "add"
@@ -93,15 +99,15 @@ def add(history: History, path: Path, options: Options) -> Added:
             new_bytes = tx.new_bytes
         differing = {} if inside else _differing_files(history, checkpoint)
     keys = {"id": made.id, **keys}
-    old = recipe.by_name.get(name)
     from persona.history import recipe_edit, vectors, weights_state
 
     if old is not None:
         text = recipe_edit.set_term(text, name, keys)
     else:
         text = recipe_edit.add_term(text, name, {**keys, "alpha": keys.get("alpha") or "1"})
-    recipe = history.read_recipe(text.encode())
+    recipe = history.new_recipe(text.encode(), where=None)
     vectors.remember(history, made.id, made.changed_fraction)
+    vectors.remember_origin(history, made.id, origin(path))
     _find_cutoffs(history, recipe.base, made, options)
     change = _change(history, recipe, name, made, new_bytes, old.vector if old else None, options)
     if options.files:
@@ -110,7 +116,8 @@ def add(history: History, path: Path, options: Options) -> Added:
     worktree.write(history, RECIPE_FILE, text.encode())
     if inside:
         weights_state.take(history, options.progress)
-    return Added(change, (*made.notes, *_file_notes(differing, options.files)))
+    twice = filters.twice(recipe, base, {name})
+    return Added(change, (*made.notes, *twice, *_file_notes(differing, options.files)))
 
 
 def refuse_without_path(options: Options) -> None:
@@ -168,59 +175,64 @@ def largest_difference(history: History, path: Path, options: Options) -> float:
     return largest
 
 
-def default_name(path: Path) -> str:
-    """PATH's last part, its parent's for `checkpoint-N`; a weights file's own name, its directory's for
-    `model…`.
+def origin(path: Path) -> Path:
+    """Where a fine-tune comes from: PATH, its directory for a weights file `model…`, and the directory of the
+    run for `checkpoint-N`.
     """
-    place = path.absolute()
-    part = place.name or place.parent.name
-    if part.endswith((".safetensors", ".safetensors.index.json")) and not place.is_dir():
-        part = part.removesuffix(".index.json").removesuffix(".safetensors")
-        if re.fullmatch(r"model(-\d+-of-\d+)?", part):
-            place = place.parent
-            part = place.name
-    if re.fullmatch(r"checkpoint-\d+", part):
-        part = place.parent.name
+    place = Path(os.path.abspath(path))
+    if re.fullmatch(r"model(-\d+-of-\d+)?", _weights_name(place) or ""):
+        place = place.parent
+    if re.fullmatch(r"checkpoint-\d+", _weights_name(place) or place.name):
+        place = place.parent
+    return place
+
+
+def _weights_name(place: Path) -> str | None:
+    """The name of a weights file without its endings; None for anything else."""
+    if not place.name.endswith((".safetensors", ".safetensors.index.json")) or place.is_dir():
+        return None
+    return place.name.removesuffix(".index.json").removesuffix(".safetensors")
+
+
+def default_name(path: Path) -> str:
+    """The name of PATH's `origin`, without the endings of a weights file."""
+    place = origin(path)
+    part = _weights_name(place) or place.name
     try:
         return check_vector_name(part)
     except InvalidInput:
         raise UsageError(f"{path} gives no name for the vector; name it with -n NAME") from None
 
 
-def checked_keys(text: str, name: str, options: Options) -> dict[str, Any]:
-    """The keys of a term that options set, as canonical decimals; `InvalidInput` names the term's line."""
+def checked_keys(options: Options) -> dict[str, Any]:
+    """The keys of a term that options set, numbers as canonical decimals; an empty density or filter takes
+    the key away. Raises `InvalidInput` that names the parameter.
+    """
+    from persona.history.recipe_edit import UNSET
+
     keys: dict[str, Any] = {}
-    for key, value, check in (
-        ("alpha", options.alpha, check_strength),
-        ("density", options.density, check_density),
-    ):
-        if value is not None:
-            keys[key] = checked(
-                text, ("vectors", name, key), lambda value=value, check=check: check(value, "")
-            )
-    if options.only is not None:
-        keys["only"] = list(options.only)
-    if options.except_ is not None:
-        keys["except"] = list(options.except_)
-    for key in ("only", "except"):
-        if any(not pattern for pattern in keys.get(key, ())):
-            raise InvalidInput(f"vectors.{name}.{key}: a tensor filter cannot be empty")
+    if options.alpha is not None:
+        keys["alpha"] = checked("alpha", check_strength, options.alpha)
+    if options.density is not None:
+        empty = options.density == ""
+        keys["density"] = UNSET if empty else checked("density", check_density, options.density)
+    for key, parameter, value in (("only", "only", options.only), ("except", "except_", options.except_)):
+        patterns = globs(value, parameter)
+        if patterns is not None:
+            keys[key] = list(patterns) or UNSET
     return keys
 
 
-def checked(text: str, path: tuple[str, ...], check: Any) -> Any:
-    """The result of `check`; its `InvalidInput` gets the line of `path` in the recipe text, or the flag where
-    the text has no such term yet.
-    """
-    try:
-        return check()
-    except InvalidInput as error:
-        if path[0] == "vectors" and path[1] not in load(text).get("vectors", {}):
-            raise InvalidInput(f"--{path[-1]}: {error.message.removeprefix(': ')}") from None
-        shown = ".".join(path)
-        raise InvalidInput(
-            f"{RECIPE_FILE}:{line_of(text, path)}: {shown}: {error.message.removeprefix(': ')}"
-        ) from None
+def _refuse_another(history: History, path: Path, name: str, id: str) -> None:
+    """`Refused` where the vector of that name is known to come from elsewhere than PATH."""
+    from persona.history.vectors import known_origin
+
+    known = known_origin(history, id)
+    if known is not None and known.resolve() != origin(path).resolve():
+        raise Refused(
+            f"{path}: {RECIPE_FILE} has a vector named {name} already, which comes from {known}; give this"
+            " one a name of its own with -n NAME, or put it in the other's place with --replace"
+        )
 
 
 def _onto(history: History, recipe: Recipe, rev: str | None) -> Plan | None:

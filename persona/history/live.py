@@ -15,7 +15,9 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from persona.errors import Refused, UnknownName, UsageError
+from persona.errors import InvalidInput, Refused, UnknownName, UsageError
+from persona.history import filters
+from persona.history.arguments import Number, checked, globs, number
 from persona.history.gate import Gate
 from persona.history.history import History
 from persona.history.loading import Options, built, chosen
@@ -30,13 +32,12 @@ from persona.merge.resident import Residents
 from persona.merge.slots import Slot, Stamp, Tensor, digest_of, slots_of
 from persona.objects.ids import abbreviate
 from persona.objects.recipe import Recipe
-from persona.objects.rules import Rules
+from persona.objects.rules import Rules, check_density, check_strength
 
 if TYPE_CHECKING:
     from persona.merge.live import PreTrainedModel
     from persona.merge.slots import Module
 
-Number = str | float | None
 Holding = tuple[Plan, str | None]
 """A plan, and the commit whose recipe it is of."""
 
@@ -118,20 +119,30 @@ class LiveModel:
         *,
         alpha: Number = None,
         density: Number = None,
-        only: Sequence[str] | None = None,
-        except_: Sequence[str] | None = None,
+        only: str | Sequence[str] | None = None,
+        except_: str | Sequence[str] | None = None,
         join: str | None = None,
         force: bool = False,
         timeout: float | None = LIVE_TIMEOUT_SECONDS,
     ) -> LiveResult:
-        """Changes one vector of what the model holds; None leaves a key as it is, an empty filter removes it.
+        """Changes one vector of what the model holds; None leaves a key as it is, an empty filter or density
+        ("") takes it away.
 
         Raises `UnknownName` for a vector that the recipe does not have, `InvalidInput` for a value out of
         range and for weights that are not finite, and what `checkout` raises.
         """
-        given: dict[str, Any] = {"alpha": _number(alpha), "density": _number(density), "join": join}
-        given |= {"only": _globs(only), "except_": _globs(except_)}
+        given: dict[str, Any] = {
+            "join": join,
+            "only": globs(only, "only"),
+            "except_": globs(except_, "except_"),
+        }
+        if alpha is not None:
+            given["alpha"] = checked("alpha", check_strength, alpha)
+        if density is not None and density != "":
+            given["density"] = checked("density", check_density, density)
         keys = {key: value for key, value in given.items() if value is not None}
+        if density == "":
+            keys["density"] = None
         if not keys:
             raise UsageError("set what? Give alpha, density, only, except_ or join")
 
@@ -140,7 +151,10 @@ class LiveModel:
                 there = ", ".join(recipe.by_name) or "none"
                 raise UnknownName(f"the model holds no vector named {name!r:.80}; it holds: {there}")
             terms = [replace(term, **keys) if term.name == name else term for term in recipe.terms]
-            return Recipe.of(recipe.base, terms, recipe.rules)
+            edited = Recipe.of(recipe.base, terms, recipe.rules)
+            for _, key, problem in filters.problems(edited, self._history.base(edited.base), recipe):
+                raise InvalidInput(problem, parameter="except_" if key == "except" else key)
+            return edited
 
         return self._edit(edit, force, timeout)
 
@@ -155,11 +169,13 @@ class LiveModel:
         docs/numerics.md.
 
         A preset brings its own axes; λ and, where it has a use for one, the density stay what they are unless
-        given too. Raises `InvalidInput` for an axis or value that cannot be, and what `checkout` raises.
+        given too. Rules that trim nothing or jointly are refused while
+        a vector has a density of its own (`set(NAME, density="")` takes it back). Raises `InvalidInput` for
+        an axis or value that cannot be, and what `checkout` raises.
         """
         if not axes:
             raise UsageError('set what? Give axes, such as {"density": 0.2} or {"preset": "linear"}')
-        given: dict[str, Any] = {axis: _number(value) for axis, value in axes.items()}
+        given: dict[str, Any] = {axis: number(value) for axis, value in axes.items()}
 
         def edit(recipe: Recipe) -> Recipe:
             rules = recipe.rules
@@ -406,19 +422,3 @@ def _gate(model: Any, owner: LiveModel) -> Gate:
 
 def _words(revision: str | None) -> str:
     return "an edited recipe" if revision is None else abbreviate(revision)
-
-
-def _number(value: Any) -> Any:
-    """numpy's and torch's numbers as Python's; anything else as it is, to be judged where it is checked."""
-    if type(value) in (str, int, float, bool, type(None)) or not hasattr(value, "__float__"):
-        return value
-    try:
-        return float(value)
-    except (TypeError, ValueError, RuntimeError):
-        return value
-
-
-def _globs(patterns: Sequence[str] | None) -> tuple[str, ...] | None:
-    if patterns is None:
-        return None
-    return (patterns,) if isinstance(patterns, str) else tuple(patterns)

@@ -247,7 +247,7 @@ def _recipe(history: History, revision: str | None) -> Recipe:
     """The recipe of a commit; None stands for `recipe.toml` as it is."""
     if revision is not None:
         return history.recipe_of(revision)
-    return history.read_recipe(worktree.read_recipe_text(history.root))
+    return history.new_recipe(worktree.read_recipe_text(history.root))
 
 
 def _provenance(history: History, id: str) -> tuple[dict[str, Any], ...]:

@@ -56,12 +56,23 @@ def toml_number(decimal: str) -> str:
     return decimal if "." in decimal else decimal + ".0"
 
 
-def parse(data: bytes, *, base: Resolve, vector: Resolve, where: str = RECIPE_FILE) -> Recipe:
+def parse(data: bytes, *, base: Resolve, vector: Resolve, where: str | None = RECIPE_FILE) -> Recipe:
     """The recipe of a text. `base` and `vector` turn what is written into whole ids, or raise.
 
-    Raises `InvalidInput` that begins with `where` and the line.
+    Raises `InvalidInput` as `failure` words it.
     """
-    return _Reader(decode(data, where), where, base, vector).recipe()
+    return _Reader(decode(data, where or RECIPE_FILE), where, base, vector).recipe()
+
+
+def failure(text: str, where: str | None, path: Path, problem: str) -> InvalidInput:
+    """The error of what stands at `path` in a text: it begins with `where` and the line. `where` None: the
+    text is what an edit would have made, which nobody has; the error begins with the parameter that was set.
+    """
+    if where is not None:
+        return InvalidInput(f"{where}:{line_of(text, path)}: {dotted(path)}: {problem}")
+    if path[-1] in (*TERM_KEYS[1:], *AXES, "preset"):
+        return InvalidInput(problem, parameter="except_" if path[-1] == "except" else path[-1])
+    return InvalidInput(f"{dotted(path)}: {problem}")
 
 
 def decode(data: bytes, where: str = RECIPE_FILE) -> str:
@@ -98,18 +109,18 @@ def written_ids(text: str) -> dict[str, str]:
 class _Reader:
     """One reading of a recipe text."""
 
-    def __init__(self, text: str, where: str, base: Resolve, vector: Resolve) -> None:
+    def __init__(self, text: str, where: str | None, base: Resolve, vector: Resolve) -> None:
         self.text = text
         self.where = where
         self.base = base
         self.vector = vector
 
     def fail(self, path: Path, problem: str) -> InvalidInput:
-        """The error of what stands at `path`, with its line."""
-        return InvalidInput(f"{self.where}:{line_of(self.text, path)}: {dotted(path)}: {problem}")
+        """The error of what stands at `path`."""
+        return failure(self.text, self.where, path, problem)
 
     def recipe(self) -> Recipe:
-        document = load(self.text, self.where)
+        document = load(self.text, self.where or RECIPE_FILE)
         for key in document:
             if key not in ("base", "merge", "vectors"):
                 raise self.fail((key,), "unknown key; the keys are base, merge and vectors")
@@ -124,7 +135,8 @@ class _Reader:
         try:
             return Recipe.of(base_id, terms, rules)
         except InvalidInput as error:
-            raise InvalidInput(f"{self.where}: {error.message}") from None
+            where = f"{self.where}: " if self.where else ""
+            raise InvalidInput(where + error.message) from None
 
     def _rules(self, table: dict[str, Any]) -> Rules:
         preset = table.get("preset", "ties")

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Final
 
 from persona.errors import Refused, UsageError
-from persona.history import tracking, vectors, weights_state, worktree
+from persona.history import filters, tracking, vectors, weights_state, worktree
 from persona.history.history import HEADS, History, signature
 from persona.history.moving import FileMove
 from persona.history.recipe_text import RECIPE_FILE, decode, written_ids
@@ -75,13 +75,17 @@ def record(
     weights_state.adopt_commit(history, recipe, id)
     old = history.recipe_of(parents[0]) if parents else None
     changes = vector_changes(history, old, recipe, imported or {})
+    added = [change.name for change in changes if change.change in ("added", "replaced")]
+    twice = filters.twice(recipe, history.base(recipe.base), added)
     return CommitResult(
         id=id,
         branch=name.removeprefix(HEADS) if kind == "ref" else None,
         parents=parents,
         vectors=tuple(changes),
         kept=other_kept(history, old, recipe, changes),
-        notes=(*notes, *left_out_notes(known), *advice(history.recipe_of(head), recipe)),
+        notes=tuple(
+            dict.fromkeys([*notes, *left_out_notes(known), *advice(history.recipe_of(head), recipe), *twice])
+        ),
         subject=subject,
     )
 
@@ -93,7 +97,7 @@ def put_tree(
     id and the recipe.
     """
     text = edits.get(RECIPE_FILE) or worktree.read_recipe_text(history.root)
-    recipe = history.read_recipe(text)
+    recipe = history.new_recipe(text)
     base_files = history.base(recipe.base).files
     files: dict[str, str | None] = {}
     for path in sorted({*known.paths, *base_files}):

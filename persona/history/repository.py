@@ -7,10 +7,10 @@ environment.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -101,18 +101,24 @@ class Repository(Questions):
         name: str | None = None,
         alpha: str | float | None = None,
         density: str | float | None = None,
-        only: Sequence[str] | None = None,
-        except_: Sequence[str] | None = None,
+        only: str | Sequence[str] | None = None,
+        except_: str | Sequence[str] | None = None,
         onto: str | None = None,
         missing: Literal["refuse", "zero"] = "refuse",
         extra: Literal["refuse", "ignore"] = "refuse",
         cast: bool = False,
         files: bool = False,
+        replace: bool = False,
         author: Person | None = None,
         threads: int | None = None,
         progress: Progress | None = None,
     ) -> CommitResult:
         """Imports a fine-tune as a vector and edits `recipe.toml`; `id` of the result is None.
+
+        `name`: by default PATH's last part (the run's for `checkpoint-N`). A vector of that name gets the new
+        content; without `name`, `Refused` where it is known to come from another place, unless `replace`.
+        `only` and `except_`: globs of tensor names, or one. Raises `InvalidInput` for a filter that matches
+        no tensor, and for a checkpoint that cannot be taken.
 
         Text files of the work tree, and directories of them, are tracked from now on instead: `files` of the
         result are their names. Raises `InvalidInput` for one that no commit can hold.
@@ -130,6 +136,7 @@ class Repository(Questions):
             extra=extra,
             cast=cast,
             files=files,
+            replace=replace,
             threads=threads,
             progress=progress,
         )
@@ -138,7 +145,7 @@ class Repository(Questions):
             parents = (head.id,) if head.id else ()
             texts = tracking.text_files(self._history, [Path(path), *map(Path, more)])
             if texts is not None:
-                imports.refuse_without_path(replace(options, files=False))
+                imports.refuse_without_path(dataclasses.replace(options, files=False))
                 tracking.add(self._history, texts)
                 return CommitResult(None, head.branch, parents, (), files=tuple(texts))
             added = imports.add(self._history, Path(path), options)
@@ -155,13 +162,14 @@ class Repository(Questions):
         name: str | None = None,
         alpha: str | float | None = None,
         density: str | float | None = None,
-        only: Sequence[str] | None = None,
-        except_: Sequence[str] | None = None,
+        only: str | Sequence[str] | None = None,
+        except_: str | Sequence[str] | None = None,
         onto: str | None = None,
         missing: Literal["refuse", "zero"] = "refuse",
         extra: Literal["refuse", "ignore"] = "refuse",
         cast: bool = False,
         files: bool = False,
+        replace: bool = False,
         threads: int | None = None,
         progress: Progress | None = None,
     ) -> CommitResult:
@@ -186,6 +194,7 @@ class Repository(Questions):
             extra=extra,
             cast=cast,
             files=files,
+            replace=replace,
             threads=threads,
             progress=progress,
         )
@@ -198,7 +207,7 @@ class Repository(Questions):
                     recording.tidy(message)
                 texts = tracking.text_files(history, [Path(path)])
             if texts is not None:
-                imports.refuse_without_path(replace(options, files=files and path is None))
+                imports.refuse_without_path(dataclasses.replace(options, files=files and path is None))
                 tracking.add(history, texts)
             elif path is not None:
                 added = imports.add(history, Path(path), options)
@@ -212,11 +221,11 @@ class Repository(Questions):
                 notes=added.notes if added else (),
             )
             told = in_place.edited_notes(history) if added is None else []
-            result = replace(result, files=tuple(texts or ()), notes=(*result.notes, *told))
+            result = dataclasses.replace(result, files=tuple(texts or ()), notes=(*result.notes, *told))
             if added and path is not None and onto not in (None, "base"):
                 gap = imports.largest_difference(history, Path(path), options)
                 said = f"HEAD differs from the trained weights by {gap:.3g} at most"
-                result = replace(result, notes=(*result.notes, said))
+                result = dataclasses.replace(result, notes=(*result.notes, said))
         return self._with_weights(result, where, threads=threads, progress=progress)
 
     def set_term(
@@ -225,18 +234,21 @@ class Repository(Questions):
         *,
         alpha: str | float | None = None,
         density: str | float | None = None,
-        only: Sequence[str] | None = None,
-        except_: Sequence[str] | None = None,
+        only: str | Sequence[str] | None = None,
+        except_: str | Sequence[str] | None = None,
         join: str | None = None,
     ) -> None:
-        """Edits one term in `recipe.toml`; None leaves a key as it is, an empty filter removes it."""
+        """Edits one term in `recipe.toml`; None leaves a key as it is, an empty filter or density ("") takes
+        it away.
+        """
         from persona.history import editing
 
         editing.set_term(self._history, name, alpha, density, only, except_, join)
 
     def set_rules(self, axes: Mapping[str, str | float]) -> None:
         """Edits `[merge]`: `preset` and any axis. Setting a preset drops the axes set before, unless given
-        too; `notes` say which, and which stay.
+        too; `notes` say which, and which stay. Rules that trim nothing or jointly are `InvalidInput` while a
+        vector has a density of its own.
         """
         from persona.history import editing
 
@@ -461,8 +473,8 @@ class Repository(Questions):
         try:
             made = self.checkout(**where, threads=threads, progress=progress)
         except PersonaError as error:
-            return replace(result, failure=error)
-        return replace(result, checkout=made, notes=(*result.notes, *made.notes))
+            return dataclasses.replace(result, failure=error)
+        return dataclasses.replace(result, checkout=made, notes=(*result.notes, *made.notes))
 
     def _wanted_weights(self, path: AnyPath | None = None) -> dict[str, Any] | None:
         """Where the settings want the weights of a commit of `path` computed at once, None where they do not.

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from persona.errors import Refused, UnknownName
@@ -115,6 +116,17 @@ def remember(history: History, id: str, changed_fraction: float, l2: float | Non
     known = {**_kept(history, id), **found}
     history.store.cache(f"vectors-{NUMERICS}/{id}").write(json.dumps(known).encode())
     return known
+
+
+def remember_origin(history: History, id: str, place: Path) -> None:
+    """Keeps where a vector was imported from, on this machine."""
+    history.store.cache(f"origins/{id}").write(json.dumps(str(place)).encode())
+
+
+def known_origin(history: History, id: str) -> Path | None:
+    """Where a vector was imported from; None where that is not known."""
+    data = history.store.cache(f"origins/{id}").read()
+    return Path(json.loads(data)) if data else None
 
 
 def known_fraction(history: History, id: str) -> float | None:

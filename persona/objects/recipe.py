@@ -148,6 +148,9 @@ def _glob(pattern: str) -> re.Pattern[str]:
 def _check_term(term: Term, rules: Rules) -> Term:
     check_vector_name(term.name)
     where = f"vector {term.name}"
+    for key, patterns in (("only", term.only), ("except", term.except_)):
+        if len(patterns) > MAX_TERMS:
+            raise InvalidInput(f"{where}: {key}: {len(patterns)} globs; at most {MAX_TERMS} are possible")
     for pattern in (*term.only, *term.except_):
         if type(pattern) is not str or not pattern:
             raise InvalidInput(
@@ -158,10 +161,10 @@ def _check_term(term: Term, rules: Rules) -> Term:
     density = None if term.density is None else check_density(term.density, f"{where}: density")
     if density is not None and rules.trim == "joint":
         raise InvalidInput(
-            f"{where}: density: under trim = joint the cut is shared; set the recipe's density"
+            f"{where}: density: under trim = joint the cut is shared; take it back, set the recipe's"
         )
     if density is not None and rules.trim == "none":
-        raise InvalidInput(f"{where}: density: the recipe trims nothing (trim = none)")
+        raise InvalidInput(f"{where}: density: the recipe trims nothing (trim = none); take it back")
     return Term(
         name=term.name,
         vector=term.vector,

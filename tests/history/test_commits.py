@@ -161,14 +161,11 @@ def test_ids_are_written_whole_when_committed(grown: Bot) -> None:
         ("join", "sum", "vote, add"),
     ],
 )
-def test_a_value_out_of_range_is_refused_with_the_line_that_it_is_for(
+def test_a_value_out_of_range_is_refused_by_the_name_of_its_parameter(
     grown: Bot, key: str, value: object, words: str
 ) -> None:
     before = grown.recipe.read_bytes()
-    line = 1 + grown.recipe.read_text().split("\n").index("[vectors.listening]")
-    with pytest.raises(
-        InvalidInput, match=rf"^recipe\.toml:{line}\d?: .*{words}|recipe\.toml:\d+: .*{words}"
-    ):
+    with pytest.raises(InvalidInput, match=rf"^{key}: .*{words}"):
         grown.repo.set_term("listening", **{key: value})  # type: ignore[arg-type]
     assert grown.recipe.read_bytes() == before
     if key != "join":
@@ -271,7 +268,7 @@ def test_set_rules_with_a_preset_starts_from_the_preset(bot: Bot) -> None:
     rules = bot.repo.entry().recipe.rules
     assert rules["preset"] == "linear"
     assert "density" not in rules
-    with pytest.raises(InvalidInput, match=r"recipe\.toml:\d+: merge\.density"):
+    with pytest.raises(InvalidInput, match=r"^density: the preset linear"):
         bot.repo.set_rules({"density": "0.2"})
 
 

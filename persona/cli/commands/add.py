@@ -10,7 +10,7 @@ from persona.cli import diffs, render
 from persona.cli.command import declare
 from persona.cli.invocation import Invocation
 from persona.cli.offers import files
-from persona.cli.options import import_arguments, import_options, threads_option
+from persona.cli.options import flags, import_arguments, import_options, threads_option
 
 
 @declare(
@@ -28,10 +28,11 @@ def command(call: Invocation, /, paths: tuple[str, ...], threads: int | None, **
 
     PATH is a model directory or a safetensors file that was trained from the base. What the training changed
     is stored without loss as a vector, and recipe.toml names it; nothing is committed yet. A name that the
-    recipe has already gets the new vector and keeps its alpha, density and filter unless they are given. Text
-    files of the work tree, or directories of them, are part of every commit from now on.
+    recipe has already gets the new vector and keeps its alpha, density and filter unless they are given. A
+    vector of that name that came from another path is replaced only with -n or --replace. Text files of the
+    work tree, or directories of them, are part of every commit from now on.
     """
-    with call.repository() as repo, call.progress() as progress:
+    with call.repository() as repo, call.progress() as progress, flags():
         result = repo.add(
             *map(call.path, paths),
             threads=threads,

@@ -11,7 +11,7 @@ from persona.cli.command import declare
 from persona.cli.invocation import Invocation
 from persona.cli.messages import EDITOR_HINT, Draft, edit_message, read_message
 from persona.cli.offers import files
-from persona.cli.options import import_arguments, import_options, threads_option
+from persona.cli.options import flags, import_arguments, import_options, threads_option
 
 if TYPE_CHECKING:
     from persona.history.repository import Repository
@@ -63,7 +63,7 @@ def command(
     with call.repository() as repo:
         if text is None and not no_edit:
             text = _written(call, repo, path, amend, allow_empty)
-        with call.progress() as progress:
+        with call.progress() as progress, flags():
             result = repo.commit(
                 None if path is None else call.path(path),
                 message=text,

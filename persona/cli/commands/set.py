@@ -7,7 +7,7 @@ import click
 from persona.cli.command import declare
 from persona.cli.invocation import Invocation
 from persona.cli.offers import one_of, rules, vector_or_rule
-from persona.cli.options import filters
+from persona.cli.options import filters, flags
 from persona.errors import UsageError
 
 
@@ -19,6 +19,7 @@ from persona.errors import UsageError
 @click.argument("words", nargs=-1, metavar="NAME | KEY=VALUE …", shell_complete=vector_or_rule)
 @click.option("--alpha", metavar="A", help="The vector's strength.")
 @click.option("--density", metavar="D", help="The fraction of it to keep, in (0, 1].")
+@click.option("--no-density", is_flag=True, help="Take its density back; the recipe's holds again.")
 @click.option("--only", metavar="GLOB", multiple=True, help="Reach only the tensors that match; '' for all.")
 @click.option(
     "--except", "except_", metavar="GLOB", multiple=True, help="Leave these tensors alone; '' for none."
@@ -42,6 +43,7 @@ def command(
     words: tuple[str, ...],
     alpha: str | None,
     density: str | None,
+    no_density: bool,
     only: tuple[str, ...],
     except_: tuple[str, ...],
     join: str | None,
@@ -52,6 +54,10 @@ def command(
     Edits recipe.toml, whose comments stay, and commits nothing: `persona commit` records it, `persona
     checkout` computes it. With --merge the words are rules of the whole recipe.
     """
+    if no_density:
+        if density is not None:
+            raise UsageError("--density and --no-density contradict each other; give one of them")
+        density = ""
     given = any(value is not None for value in (alpha, density, filters(only), filters(except_), join))
     if merge and given:
         raise UsageError("--merge sets the rules of the recipe; set a vector in a command of its own")
@@ -60,7 +66,7 @@ def command(
         raise UsageError(
             "name one vector and what to set: `persona set NAME --alpha A`, or give --merge KEY=VALUE"
         )
-    with call.repository() as repo:
+    with call.repository() as repo, flags("--merge " if merge else "--"):
         if merge:
             repo.set_rules(axes)
         else:

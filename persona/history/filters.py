@@ -1,0 +1,130 @@
+"""**filter** — the globs by which a term reaches some tensors only: one of `only`, none of `except`.
+
+A glob that matches no tensor is a mistake, and what it would do is not to be seen in any result. So it is
+refused where a recipe is taken in, or where weights are computed from an edited one. A filter that HEAD has
+already is taken as it is: history that holds such a filter can be gone back to, and gone on from.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from persona.objects.base import Base
+from persona.objects.recipe import Recipe, Term
+
+_REGEX: Final = re.compile(r"\\|[\^$|+()]|^\.\*")
+_REGEX_PARTS: Final = re.compile(r"(?:\\[dwDWS]|\.|\[[^\]]*\])[+*]|\\d|\\(?=[.\-_])")
+_BRACES: Final = re.compile(r"\{([^{}]*)\}")
+
+
+def tensor_names(base: Base) -> list[str]:
+    """The names of the tensors that a vector can change."""
+    return [spec.name for spec in base.tensors if spec.merged]
+
+
+def problems(recipe: Recipe, base: Base, before: Recipe | None) -> Iterator[tuple[Term, str, str]]:
+    """For every filter that cannot be meant: its term, its key ("only" or "except"), and what is wrong.
+
+    `before`: a recipe whose filters are taken as they are.
+    """
+    known = {(term.only, term.except_) for term in before.terms} if before else set()
+    if before is not None and before.base != recipe.base:
+        known = set()
+    names: list[str] = []
+    for term in recipe.terms:
+        if (term.only, term.except_) in known or not (term.only or term.except_):
+            continue
+        names = names or tensor_names(base)
+        found = problem(term, names)
+        if found is not None:
+            yield (term, *found)
+
+
+def problem(term: Term, names: Sequence[str]) -> tuple[str, str] | None:
+    """What is wrong with the filter of a term: its key ("only" or "except") and a sentence; None where
+    nothing is.
+    """
+    for key, patterns in (("only", term.only), ("except", term.except_)):
+        for pattern in patterns:
+            if not _matched(pattern, names):
+                return key, f"{pattern!r:.80} {_nothing(pattern, names)}"
+    if not any(term.admits(name) for name in names):
+        key = "except" if term.except_ else "only"
+        return key, f"leaves none of {len(names)} tensors for the vector to reach"
+    return None
+
+
+def twice(recipe: Recipe, base: Base, names: Iterable[str]) -> Iterator[str]:
+    """A sentence for each of the named terms whose vector another term has too, where both reach a tensor."""
+    told: set[str] = set()
+    for name in names:
+        term = recipe.by_name[name]
+        for other in recipe.terms:
+            if other.vector != term.vector or other.name in (name, *told):
+                continue
+            if any(term.admits(tensor) and other.admits(tensor) for tensor in tensor_names(base)):
+                yield f"{name} and {other.name} are the same vector: the recipe counts it twice"
+        told.add(name)
+
+
+def _nothing(pattern: str, names: Sequence[str]) -> str:
+    example = next((name for name in names if ".mlp." in name), names[0] if names else "nothing")
+    hint = _hint(pattern, names)
+    return f"matches none of {len(names)} tensors; names look like {example}" + (f". {hint}" if hint else "")
+
+
+def _hint(pattern: str, names: Sequence[str]) -> str:
+    """What the glob was perhaps meant to be."""
+    if _has_open_bracket(pattern):
+        return "Its '[' is not closed: [01] stands for one of the characters 0 and 1"
+    if _REGEX.search(pattern):
+        anchored = pattern.removeprefix("^").removesuffix("$")
+        parts = [part for part in _from_regex(anchored).split("|") if part]
+        fitting = _fitting([anchored, *(way for part in parts for way in (part, *_longer(part)))], names)
+        said = "This looks like a regular expression; a filter is a glob: * any run, ? one character"
+        return f"{said}. Perhaps {fitting!r}" if fitting else said
+    if braces := _BRACES.search(pattern):
+        words = braces[1].split(",")
+        ways = [pattern[: braces.start()] + word + pattern[braces.end() :] for word in words]
+        return f"Braces are not expanded; give a glob for each: {_listed(ways)}"
+    if "," in pattern or " " in pattern:
+        return f"Give a glob for each: {_listed([way for way in re.split(r'[, ]+', pattern) if way])}"
+    fitting = _fitting(_longer(pattern), names)
+    return f"A glob matches whole names; perhaps {fitting!r}" if fitting else ""
+
+
+def _longer(pattern: str) -> Iterator[str]:
+    """The globs that an unfinished one may have been meant to be, the closest first."""
+    yield f"model.{pattern}"
+    yield f"{pattern}.*"
+    yield f"*.{pattern}"
+    yield f"model.{pattern}.*"
+    yield f"*.{pattern}.*"
+    yield f"*{pattern}*"
+
+
+def _from_regex(pattern: str) -> str:
+    """A regular expression as a glob, alternatives still joined by |; empty where it is no simple one."""
+    text = re.sub(r"\((?:\?:)?([^()|]*)\)", r"\1", pattern)
+    glob = _REGEX_PARTS.sub(lambda part: {r"\d": "[0-9]", "\\": ""}.get(part[0], "*"), text)
+    return "" if re.search(r"[\\()^$+]", glob) else glob
+
+
+def _fitting(ways: Iterable[str], names: Sequence[str]) -> str | None:
+    return next((way for way in ways if _matched(way, names)), None)
+
+
+def _matched(pattern: str, names: Sequence[str]) -> bool:
+    term = Term("", "", only=(pattern,))
+    return any(term.admits(name) for name in names)
+
+
+def _has_open_bracket(pattern: str) -> bool:
+    start = pattern.find("[")
+    return start >= 0 and "]" not in pattern[start + 2 :]
+
+
+def _listed(ways: Sequence[str]) -> str:
+    return ", ".join(repr(way) for way in ways[:8]) + (", …" if len(ways) > 8 else "")
