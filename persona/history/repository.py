@@ -30,6 +30,7 @@ from persona.history.results import (
 )
 from persona.limits import CHUNK_ELEMENTS
 from persona.objects.commit import Person
+from persona.objects.ids import abbreviate
 from persona.store import files
 from persona.store.store import DIRECTORY, Store
 
@@ -474,6 +475,9 @@ class Repository(Questions):
             made = self.checkout(**where, threads=threads, progress=progress)
         except PersonaError as error:
             return dataclasses.replace(result, failure=error)
+        except BaseException:  # Ctrl-C, no memory
+            self.notes.append(f"commit {abbreviate(result.id or '')} is made, but not its weights")
+            raise
         return dataclasses.replace(result, checkout=made, notes=(*result.notes, *made.notes))
 
     def _wanted_weights(self, path: AnyPath | None = None) -> dict[str, Any] | None:

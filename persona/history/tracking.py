@@ -157,7 +157,7 @@ def text_files(history: History, paths: Sequence[Path]) -> list[str] | None:
     root = history.root.resolve()
     found: dict[str, None] = {}
     for path in paths:
-        name = _name_in(root, path)
+        name = _name_in(root, path) if "\0" not in str(path) else None
         if name is None or _is_checkpoint(root, name):
             if len(paths) == 1:
                 return None
@@ -282,7 +282,11 @@ def _problem(root: Path, path: str) -> str | None:
         return "not a regular file"
     if status.st_size > MAX_TEXT_FILE_BYTES:
         return f"larger than {MAX_TEXT_FILE_BYTES // MIB} MiB"
-    return None if os.access(place, os.R_OK) else "it cannot be read; check the permissions"
+    try:
+        with InputFile(place):
+            return None
+    except PersonaError as error:
+        return error.message
 
 
 def _untracked(root: Path, folder: str, known: set[str]) -> Iterator[str]:

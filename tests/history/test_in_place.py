@@ -154,3 +154,17 @@ def test_training_in_place_is_committed_and_computed_at_once(grown: Bot) -> None
     assert made.failure is None
     with Repository.open(grown.root) as again:
         assert again.status().weights.state == "clean"
+
+
+def test_a_commit_is_named_when_its_weights_are_interrupted(grown: Bot) -> None:
+    class Interrupted(files.Calls):
+        def open(self, path: Path, flags: int, mode: int = 0o666) -> int:
+            if path.name.startswith(".persona") and path.parent == grown.root:
+                raise KeyboardInterrupt
+            return super().open(path, flags, mode)
+
+    grown.repo.config_set("commit.checkout", "true")
+    grown.edit(lambda text: text + "#\n")
+    with files.replaced_calls(Interrupted()), pytest.raises(KeyboardInterrupt):
+        grown.commit()
+    assert grown.repo.resolve("HEAD")[:8] in grown.repo.notes[-1]

@@ -323,3 +323,25 @@ def test_a_tracked_file_that_grew_too_large_is_named_and_can_be_put_back(bot: Bo
         bot.commit()
     bot.repo.restore([TEMPLATE])
     assert (bot.root / TEMPLATE).read_text() == "hello\n"
+
+
+@pytest.mark.parametrize("path", ["graph/mine.md", "tokenizer.json", "graph/closed/"])
+def test_a_new_file_that_may_not_be_read_is_reported_and_stops_nothing(
+    grown: Bot, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = make(grown, path + "x" if path.endswith("/") else path)
+    closed = place.parent if path.endswith("/") else place
+    for module, name in ((os, "open"), (os, "scandir")):
+        real = getattr(module, name)
+
+        def refusing(where: str | Path, *more: int, real: Callable[..., object] = real, **how: int) -> object:
+            if os.fspath(where) == str(closed):
+                raise PermissionError(13, "Permission denied", str(closed))
+            return real(where, *more, **how)
+
+        monkeypatch.setattr(module, name, refusing)
+    (left_out,) = grown.repo.status().left_out
+    assert (left_out.path, "Permission denied" in left_out.why) == (path, True)
+    grown.repo.switch("HEAD~1", detach=True, author=grown.now())
+    grown.repo.set_term("listening", alpha=0.1)
+    assert any("left out" in note for note in grown.commit().notes)
