@@ -3,14 +3,15 @@
 numba compiles a kernel once for each combination of argument types, its **variant**. Importing numba and
 waking it up takes as long as a small checkout, so the machine code is kept beside the sources, in
 ``__pycache__`` (or below the home directory, where that cannot be written): checksummed, and named after all
-that it depends on: sources, processor, llvmlite. llvmlite links it the next time. A variant that needs more
-than machine code, such as numba's allocator or exceptions, runs through numba: the same results after a
+that it depends on: sources, processor, numba, llvmlite. llvmlite links it the next time. A variant that needs
+more than machine code, such as numba's allocator or exceptions, runs through numba: the same results after a
 slower start.
 
 The calling convention is numba's own for compiled functions: (pointer to the result, pointer to an exception,
 arguments), an array as (owner, parent, items, bytes of an item, data, dimensions …, strides …), status 0 for
 success; the number of arguments is checked against the compiled function. Calls release the interpreter's
-lock. Invariant: what is linked passed its BLAKE3 first.
+lock. Invariant: what is linked passed its BLAKE3 first, which tells damage, and lies in a file that only this
+user, root, or who installed persona can have written (docs/threat-model.md).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import importlib.util
 import os
 import pwd
 import re
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -144,7 +146,7 @@ def _variant(module: str, depends: tuple[str, ...], name: str, kinds: tuple[str,
         code = _compile(module, name, kinds, symbol)
         _write(file, code)
     if not code:
-        dispatcher: Call = getattr(importlib.import_module(module), name)
+        dispatcher: Call = _dispatcher(module, name)
         return dispatcher
     return _caller(_link(code, symbol), kinds)
 
@@ -171,6 +173,11 @@ def _sources(module: str, depends: tuple[str, ...]) -> bytes:
     return hasher.digest()
 
 
+def kept_in() -> Path:
+    """Where code is kept, for advice."""
+    return next((folder for folder in _folders() if folder.is_dir()), _folders()[0])
+
+
 def _folders() -> list[Path]:
     """Where code may be kept, the usual place first."""
     folders = [Path(__file__).parent / "__pycache__"]
@@ -182,12 +189,21 @@ def _folders() -> list[Path]:
 def _read(file: str) -> bytes | None:
     for folder in _folders():
         try:
-            data = files.read_file(folder / file, limit=MAX_CODE_BYTES)
+            data = files.read_file(folder / file, limit=MAX_CODE_BYTES) if _trusted(folder / file) else None
         except PersonaError:
             continue
         if data and data[:_CHECK_BYTES] == blake3(data[_CHECK_BYTES:]).digest():
             return data[_CHECK_BYTES:]
     return None
+
+
+def _trusted(path: Path) -> bool:
+    """Whether nobody else can have written a file: its code is going to be run."""
+    try:
+        status, source = os.stat(path), os.stat(__file__)
+    except OSError:
+        return False
+    return status.st_uid in (os.getuid(), 0, source.st_uid) and not status.st_mode & stat.S_IWOTH
 
 
 def _write(file: str, code: bytes) -> None:
@@ -215,8 +231,15 @@ def _machine() -> tuple[Any, bytes]:
     machine = llvm.Target.from_default_triple().create_target_machine(
         cpu=cpu, features=features, opt=3, reloc="default", codemodel="jitdefault", jit=True
     )
-    names = (llvmlite.__version__, llvm.get_process_triple(), cpu, features)
+    names = (llvmlite.__version__, _numba(), llvm.get_process_triple(), cpu, features)
     return machine, "\n".join(names).encode()
+
+
+def _numba() -> str:
+    """numba's version, without importing it; it decides what arrays look like to a kernel."""
+    spec = importlib.util.find_spec("numba")
+    version = None if spec is None or spec.origin is None else Path(spec.origin).parent / "_version.py"
+    return "" if version is None or not version.is_file() else version.read_text()
 
 
 @cache
@@ -243,15 +266,37 @@ def _compile(module: str, name: str, kinds: tuple[str, ...], symbol: str) -> byt
     from numba import types
     from numba.np.numpy_support import from_dtype
 
-    dispatcher: Any = getattr(importlib.import_module(module), name)
+    dispatcher: Any = _dispatcher(module, name)
     signature = []
     for kind in kinds:
         element = from_dtype(np.dtype(kind[0]))
         signature.append(types.Array(element, int(kind[1:]), "C") if kind[1:] else element)
-    dispatcher.compile(tuple(signature))
+    with _compiling():
+        dispatcher.compile(tuple(signature))
     overload = dispatcher.overloads[tuple(signature)]
     text = dispatcher.inspect_llvm(tuple(signature))
     return _machine_code(text, overload.fndesc.llvm_func_name, len(_types(kinds)), symbol)
+
+
+def _dispatcher(module: str, name: str) -> Any:
+    """A kernel as numba has it."""
+    with _compiling():
+        return getattr(importlib.import_module(module), name)
+
+
+@contextmanager
+def _compiling() -> Iterator[None]:
+    """numba compiles, also where it is told not to: that is meant for debugging other code, and kernels that
+    Python runs would take hours.
+    """
+    import numba.core.config
+
+    config: Any = numba.core.config
+    disabled, config.DISABLE_JIT = config.DISABLE_JIT, 0
+    try:
+        yield
+    finally:
+        config.DISABLE_JIT = disabled
 
 
 def _machine_code(text: str, function: str, arguments: int, symbol: str) -> bytes:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -122,8 +124,7 @@ def test_a_second_process_imports_no_numba() -> None:
         "import sys, numpy as np; from persona.codec.base import encode_base;"
         "encode_base(np.zeros(9, np.uint16), 'BF16'); print('numba' in sys.modules)"
     )
-    planes(fresh())
-    kernels.rotate_split_16(np.zeros(9, np.uint16), np.empty(9, np.uint8), np.empty(9, np.uint8))
+    base_codec.encode_base(np.zeros(9, np.uint16), "BF16")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"]
 
@@ -134,3 +135,58 @@ def test_a_folder_that_cannot_be_read_is_passed_over(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(native.files, "read_file", refuse)
     assert native._read("x") is None
+
+
+def test_another_numba_finds_other_code(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planes(fresh())
+    native._machine.cache_clear()
+    monkeypatch.setattr(native, "_numba", lambda: "another")
+    try:
+        assert planes(fresh()) == expected()
+    finally:
+        native._machine.cache_clear()
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_the_version_of_numba_is_known_without_importing_it() -> None:
+    import numba
+
+    assert numba.__version__ in native._numba()
+
+
+def test_numba_that_is_told_not_to_compile_compiles_kernels(tmp_path: Path) -> None:
+    script = (
+        "import pathlib, numpy as np; from persona.codec import native;"
+        "from persona.codec.base import encode_base;"
+        f"native._folders = lambda: [pathlib.Path({str(tmp_path)!r})];"
+        "print(encode_base(np.array([0x3F80], np.uint16), 'BF16')[1])"
+    )
+    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert "127" in done.stdout  # 0x7F, the upper byte of the rotated element
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_code_that_anybody_may_write_is_not_run(folder: Path) -> None:
+    told: list[str] = []
+    planes(fresh())
+    (path,) = folder.iterdir()
+    path.chmod(0o646)
+    with watch_compilation(lambda: told.append("compiling")):
+        assert planes(fresh()) == expected()
+    assert told == ["compiling"]
+
+
+def test_code_of_somebody_else_is_not_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planes(fresh())
+    (path,) = folder.iterdir()
+    real = os.stat
+
+    def owned(of: Any, **options: Any) -> Any:
+        found = real(of, **options)
+        return SimpleNamespace(st_uid=4711, st_mode=found.st_mode) if of == path else found
+
+    monkeypatch.setattr(native.os, "stat", owned)
+    assert native._read(path.name) is None
+    monkeypatch.undo()
