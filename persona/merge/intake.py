@@ -103,7 +103,7 @@ def import_base(
     digests: dict[str, bytes] = {spec.name: blake3().digest() for spec in specs}
     hasher = blake3()
     total, done = sum(spec.nbytes for spec in specs), 0
-    with first_run(progress):
+    with first_run(progress) as progress:
         for (spec, index), (raw, id, record) in zip(
             spans, in_order(encode, spans, threads=thread_count(threads)), strict=True
         ):
@@ -181,7 +181,7 @@ def import_vector(
     stored = changed = 0
     rounding = 0.0
     total, done = sum(match.spec.nbytes for match, index in spans if index == 0), 0
-    with first_run(progress):
+    with first_run(progress) as progress:
         for (match, index), made in zip(
             spans, in_order(encoder, spans, threads=encoder.threads), strict=True
         ):

@@ -52,7 +52,7 @@ def merger_of(
     """
     devices = devices_of(tensors, slots)
     found = room(plan, tensors, worker_count(threads, bool(devices)))
-    with first_run(progress):
+    with first_run(progress) as progress:
         cuts = cutoffs(plan, tensors, threads=found.threads, room=found, progress=progress)
     empty = devices[0].host if devices else np.empty
     if kept is not None and kept.limit:
@@ -120,7 +120,7 @@ class Filler:
 
             counts: Any = in_order(work, spans, threads=workers, ahead=_AHEAD)
             try:
-                with first_run(progress), closing(counts):
+                with first_run(progress) as progress, closing(counts):
                     for (tensor, index), count in zip(spans, counts, strict=True):
                         spec = tensor.spec
                         start, stop = _span(spec, index, plan.base.chunk)

@@ -8,11 +8,11 @@ so plain threads overlap.
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
-from functools import partial
+from contextlib import contextmanager
 from math import fsum
 from typing import Protocol, TypeVar
 
@@ -36,11 +36,29 @@ class Progress(Protocol):
         """`done` of `total` bytes of the work are finished."""
 
 
-def first_run(progress: Progress | None) -> AbstractContextManager[None]:
-    """Tells `progress` when a first run has to compile the kernels, which takes some seconds."""
-    return watch_compilation(
-        partial(progress, "compiling kernels (first run only)", 0, 0) if progress else None
-    )
+@contextmanager
+def first_run(progress: Progress | None) -> Iterator[Progress | None]:
+    """Tells `progress` when a first run has to compile the kernels, which takes some seconds. What it gives
+    is to be told instead of `progress`, so that one thread at a time tells that.
+    """
+    if progress is None:
+        yield None
+        return
+    busy = threading.Lock()
+
+    def tell(label: str, done: int, total: int) -> None:
+        with busy:
+            progress(label, done, total)
+
+    def compiling() -> None:
+        if busy.acquire(timeout=1):  # not for ever: who is told may wait for a kernel
+            try:
+                progress("compiling kernels (first run only)", 0, 0)
+            finally:
+                busy.release()
+
+    with watch_compilation(compiling):
+        yield tell
 
 
 def thread_count(threads: int | None) -> int:

@@ -80,7 +80,7 @@ def compare(
         raise InvalidInput("the two bases are stored in chunks of different lengths; import one of them anew")
     specs = comparable(before, after)
     total, done = sum(spec.nbytes for spec in specs), 0
-    with first_run(progress):
+    with first_run(progress) as progress:
         counter = _Counter(before, after, specs, elections, thread_count(threads), memory, progress)
         spans = [(spec, index) for spec in specs for index in range(after.chunks_of(spec))]
         results = in_order(lambda span: counter.chunk(*span), spans, threads=counter.threads)

@@ -355,7 +355,7 @@ def materialise(
         if source and (expected := source.holds(tensor)):
             kept[name] = expected
     report = partial(_note_not_finite, made) if allow_nonfinite else None
-    with first_run(progress), remedied():
+    with first_run(progress) as progress, remedied():
         while wanted:
             fresh = [tensor for tensor in wanted if tensor.spec.name not in kept]
             merger = merger_of(plan, fresh, threads, memory, progress, place, made.tell)

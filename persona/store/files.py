@@ -285,6 +285,8 @@ class Output:
         self._claim = -1
         self._end = 0
         self._dirty = 0
+        self._writing = 0
+        self._to_close = -1
         self._lock = threading.Lock()
         self.published = False
 
@@ -328,9 +330,33 @@ class Output:
         pieces = [plain_view(buffer) for buffer in buffers]
         pieces = [piece for piece in pieces if piece.nbytes]
         total = sum(view.nbytes for view in pieces)
+        with self._open() as fd:
+            self._pwrite(fd, pieces, offset, total)
+        return total
+
+    @contextmanager
+    def _open(self) -> Iterator[int]:
+        """The descriptor, which stays open meanwhile: a number that was closed may be another file's."""
+        with self._lock:
+            if self._fd < 0:
+                raise SystemFault(f"cannot write {self.path}: it was closed meanwhile")
+            self._writing += 1
+            fd = self._fd
+        try:
+            yield fd
+        finally:
+            with self._lock:
+                self._writing -= 1
+                last, late = not self._writing, self._to_close
+                if last:
+                    self._to_close = -1
+            if last and late >= 0:
+                close(late)
+
+    def _pwrite(self, fd: int, pieces: list[memoryview], offset: int, total: int) -> None:
         try:
             while pieces:
-                count = calls.pwritev(self._fd, pieces[:_IOV_MAX], offset)
+                count = calls.pwritev(fd, pieces[:_IOV_MAX], offset)
                 offset += count
                 while pieces and count >= pieces[0].nbytes:
                     count -= pieces.pop(0).nbytes
@@ -342,10 +368,9 @@ class Output:
                 if begin:
                     self._dirty = 0
             if begin:
-                calls.start_write_back(self._fd)
+                calls.start_write_back(fd)
         except OSError as error:
             raise system_fault("write", self.path, error) from error
-        return total
 
     def take_mode_of(self, path: Path) -> None:
         """Gives the output the permissions of the regular file at `path`, if there is one."""
@@ -418,9 +443,12 @@ class Output:
             sync_directories([target.parent])
 
     def discard(self) -> None:
-        """Removes the file unless it was published. Never raises."""
-        if self._fd >= 0:
+        """Removes the file unless it was published. Never raises. A thread that is writing closes it."""
+        with self._lock:
             fd, self._fd = self._fd, -1
+            if self._writing:
+                fd, self._to_close = -1, fd
+        if fd >= 0:
             with suppress(OSError):
                 calls.close(fd)
         if not self.published:

@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from persona.merge.pipeline import in_order
+from persona.codec import native
+from persona.merge.pipeline import first_run, in_order
 
 
 def test_results_come_in_the_order_of_the_items() -> None:
@@ -65,3 +66,39 @@ def test_closing_early_drops_what_is_queued() -> None:
     next(results)
     results.close()  # type: ignore[attr-defined]
     assert len(done) < 20
+
+
+def test_progress_is_told_from_one_thread_at_a_time_that_kernels_are_compiled_too() -> None:
+    inside = threading.Lock()
+    told: list[str] = []
+
+    def progress(label: str, done: int, total: int) -> None:
+        assert inside.acquire(blocking=False), "told by two threads at once"
+        told.append(label)
+        if label == "merging":
+            compiling.start()
+            compiling.join(0.05)
+            assert compiling.is_alive()
+        inside.release()
+
+    compiling = threading.Thread(target=native.tell_of_compilation)
+    with first_run(progress) as tell:
+        assert tell is not None
+        tell("merging", 1, 2)
+        compiling.join()
+    assert told == ["merging", "compiling kernels (first run only)"]
+
+
+def test_who_is_told_may_wait_for_a_kernel_that_is_being_compiled() -> None:
+    told: list[str] = []
+
+    def progress(label: str, done: int, total: int) -> None:
+        told.append(label)
+        compiling = threading.Thread(target=native.tell_of_compilation)
+        compiling.start()
+        compiling.join()
+
+    with first_run(progress) as tell:
+        assert tell is not None
+        tell("merging", 1, 2)
+    assert told == ["merging"]
