@@ -227,6 +227,9 @@ def weights_lines(weights: WeightsState, recipe_changed: bool = False) -> Iterat
         case "absent":
             yield "Weights: absent"
             yield '  (use "persona checkout" to compute them)'
+        case "stale" if weights.vector is not None:
+            yield f"Weights: as trained for the vector {printable(weights.vector)}"
+            yield '  (use "persona checkout" to compute those of the recipe as it stands)'
         case "stale":
             yield f"Weights: stale, those{of or ' of a recipe that no commit holds'}"
             yield '  (use "persona checkout" to compute those of the recipe as it stands)'

@@ -18,7 +18,6 @@ from persona.history.config import Config
 from persona.history.history import BASES, History, signature
 from persona.history.recipe_text import RECIPE_FILE, first_text
 from persona.history.results import CommitResult
-from persona.limits import MAX_TEXT_FILE_BYTES
 from persona.objects.commit import Commit, Person
 from persona.objects.names import check_ref_name
 from persona.objects.recipe import Recipe
@@ -27,7 +26,6 @@ from persona.objects.tree import Tree
 from persona.store.files import remove_tree
 from persona.store.store import DIRECTORY, Store
 from persona.weights.checkpoint import Checkpoint
-from persona.weights.inputs import read_input
 
 if TYPE_CHECKING:
     from persona.history.results import Progress
@@ -138,26 +136,20 @@ def _first_commit(
     from persona.history import weights_state
     from persona.merge.intake import import_base
 
-    contents = {
-        path: read_input(place, limit=MAX_TEXT_FILE_BYTES)
-        for path, place in checkpoint.text_files.items()
-        if path != RECIPE_FILE
-    }
+    contents = {path: checkpoint.read_text(path) for path in checkpoint.text_files if path != RECIPE_FILE}
     text = first_text(name, rules).encode()
-    if not in_place:
-        _refuse_overwriting(history.root, {**contents, RECIPE_FILE: text})
+    here = _refuse_overwriting(history.root, {RECIPE_FILE: text} | ({} if in_place else contents))
     with history.store.objects.transaction() as tx:
         blobs = {path: tx.put("blob", content) for path, content in contents.items()}
         base, base_id = import_base(tx, checkpoint, blobs, chunk=chunk, threads=threads, progress=progress)
+        checkpoint.check_unchanged()
         recipe = Recipe.of(base_id, (), rules)
         tree = Tree(tx.put("recipe", recipe.encode()), {RECIPE_FILE: tx.put("blob", text)})
         message = f"Begin with {name}\n"
         committer = history.committer()
         commit = Commit(tx.put("tree", tree.encode()), (), person, committer, message)
         id = tx.put("commit", commit.encode())
-    for path, content in {} if in_place else contents.items():
-        worktree.write(history, path, content)
-    worktree.write(history, RECIPE_FILE, text)
+    worktree.apply(history, {**({} if in_place else contents), RECIPE_FILE: text}, here)
     who, when = signature(committer)
     held = history.store.refs.read(BASES + name)  # by an init that was cut short
     history.store.refs.update(BASES + name, base_id, expect=held, who=who, when=when, why=f"init: {name}")
@@ -165,7 +157,7 @@ def _first_commit(
         id, expect=None, who=who, when=when, why=f"commit (initial): Begin with {name}"
     )
     if in_place:
-        weights_state.settle(history, recipe, id, base.digest)
+        weights_state.settle(history, recipe, id, base.digest, checkpoint.weights_seen)
     notes = [f"left behind: {path} ({why})" for path, why in sorted(checkpoint.ignored.items())]
     if not (history.root / CONFIG_FILE).exists():
         notes.append(NO_CONFIG)
@@ -179,9 +171,15 @@ def _first_commit(
     )
 
 
-def _refuse_overwriting(root: Path, contents: dict[str, bytes]) -> None:
-    """`Refused` where the new work tree holds other files under the names of the base's."""
+def _refuse_overwriting(root: Path, contents: dict[str, bytes]) -> dict[str, str]:
+    """The blob ids of files that lie there already, as the new work tree wants them. `Refused` where others
+    have their names.
+    """
+    found: dict[str, str] = {}
     for path, content in contents.items():
         place = root / path
-        if (place.exists() or place.is_symlink()) and worktree.read(root, path) != content:
-            raise Refused(f"{place} is in the way; move it, or make the repository in an empty directory")
+        if place.exists() or place.is_symlink():
+            if worktree.read(root, path) != content:
+                raise Refused(f"{place} is in the way; move it, or make the repository in an empty directory")
+            found[path] = worktree.blob_id(content)
+    return found

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from persona.errors import PersonaError, Refused, UsageError
+from persona.errors import PersonaError, UsageError
 from persona.history import moving, weights_state, worktree
 from persona.history.history import History
 from persona.history.materials import plan_of
@@ -29,7 +29,7 @@ from persona.objects.tensors import TensorSpec
 from persona.weights.checkpoint import Checkpoint
 from persona.weights.index import SINGLE_NAME
 from persona.weights.shards import ShardLayout, by_layers, plan_shards
-from persona.weights.writer import ModelWriter, check_output, weight_files
+from persona.weights.writer import ModelWriter, check_output
 
 if TYPE_CHECKING:
     from persona.merge.place import Place
@@ -176,19 +176,18 @@ def _place(
         files_move.done(history)
         return _result(history, None, revision, (), files_move, tuple(notes), started)
     found = weights_state.look(history, locked=True)
-    if found.state in ("edited", "unknown") and not options.force:
-        names = ", ".join(weight_files(history.root))
-        why = "edited since they were checked out" if found.state == "edited" else "not from a checkout"
-        raise Refused(f"{names}: {why}, and would be overwritten; move them away, or -f overwrites them")
+    if not options.force:
+        where = RECIPE_FILE if not files_move.paths else "that revision"
+        weights_state.refuse_losing(history, found, recipe, where)
     plan = plan_of(history, recipe)
-    if found.record and found.state == "intact" and _is_there(history, found.record, recipe, options):
+    if found.record and found.state == "intact" and _is_there(history, found, recipe, options):
         files_move.apply(history)
         notes = [*files_move.notes, *move()]
         files_move.done(history)
         tensors = weights_state.tensor_digests(history, found.record) or None
-        weights_state.settle(history, recipe, revision, found.record.digest, tensors)
+        weights_state.settle(history, recipe, revision, found.record.digest, found.files, tensors)
         kept = _Kept(found.record.digest, len(plan.tensors))
-        there = tuple(weight_files(history.root))
+        there = tuple(found.files)
         return _result(history, kept, revision, there, files_move, tuple(notes), started)
     with ExitStack() as stack:
         source = stack.enter_context(_Present(history, found.record)) if found.record else None
@@ -196,15 +195,20 @@ def _place(
         keep = source.keep_shards(plan, layout) if source else {}
         writer = stack.enter_context(ModelWriter(history.root, layout, keep=keep))
         made = compute(plan, writer, options, source)
+        writer.refuse_saved(found.files)
         files_move.apply(history)
-        weights_state.expect(history, recipe, revision, made.weights)
-        published = writer.publish(made.tensor_digests)
+        try:
+            weights_state.expect(history, recipe, revision, made.weights)
+            published = writer.publish(made.tensor_digests, seen=found.files)
+        except PersonaError:
+            files_move.back(history)
+            raise
         notes = [*files_move.notes, *move()]
         files_move.done(history)
     digests = {
         tensor.spec.name: (tensor.key, made.tensor_digests[tensor.spec.name]) for tensor in plan.tensors
     }
-    weights_state.settle(history, recipe, revision, made.weights, digests)
+    weights_state.settle(history, recipe, revision, made.weights, writer.published, digests)
     notes += notes_of(made)
     return _result(history, made, revision, tuple(published), files_move, tuple(notes), started)
 
@@ -220,13 +224,15 @@ class _Kept:
     device: str = "cpu"
 
 
-def _is_there(history: History, record: weights_state.Record, recipe: Recipe, options: Options) -> bool:
+def _is_there(history: History, found: weights_state.Found, recipe: Recipe, options: Options) -> bool:
     """Whether the work tree's weights are those of `recipe`, found by hashing them."""
-    if record.key != weights_state.key_of(recipe) or options.max_shard_size is not None:
+    record = found.record
+    if record is None or record.key != weights_state.key_of(recipe) or options.max_shard_size is not None:
         return False
     try:
         check_output(history.root)
-        return weights_state.measure(history.root, options.progress) == record.digest
+        digest, read = weights_state.measure_seen(history.root, options.progress)
+        return digest == record.digest and all(found.files.get(name) == seen for name, seen in read.items())
     except PersonaError:
         return False
 

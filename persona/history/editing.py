@@ -135,7 +135,7 @@ def _edit(history: History, edit: Callable[[str], str]) -> None:
             history.new_recipe(data)  # a fault that was there before is told with its line
             raise
         if edited != text:
-            worktree.write(history, RECIPE_FILE, edited.encode())
+            worktree.write(history, RECIPE_FILE, edited.encode(), worktree.blob_id(data))
 
 
 def _check_of(axis: str) -> Callable[[Any, str], str]:

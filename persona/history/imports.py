@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from persona.codec.floats import in_default_environment
-from persona.errors import InvalidInput, Refused, UsageError
-from persona.history import filters, in_place, tracking, worktree
+from persona.errors import InvalidInput, PersonaError, Refused, UsageError
+from persona.history import filters, in_place, tracking, weights_state, worktree
 from persona.history.arguments import checked, globs
 from persona.history.history import History
 from persona.history.recipe_text import RECIPE_FILE, decode
 from persona.history.results import VectorChange
 from persona.history.trimming import density_of
-from persona.limits import MAX_TEXT_FILE_BYTES
+from persona.objects.commit import Person
 from persona.objects.names import check_vector_name
 from persona.objects.recipe import Recipe, Term
 from persona.objects.rules import Rules, check_density, check_strength
 from persona.weights.checkpoint import Checkpoint
-from persona.weights.inputs import read_input
 
 if TYPE_CHECKING:
     from persona.history.results import Progress
@@ -57,12 +56,15 @@ class Added:
     notes: tuple[str, ...]
 
 
-def add(history: History, path: Path, options: Options) -> Added:
+def add(history: History, path: Path, options: Options, person: Person, *, keep: bool = True) -> Added:
     """Imports the checkpoint at `path` as a vector and names it in `recipe.toml`. The caller holds the work
     tree's lock.
 
-    Nothing in the work tree changes unless all of it can be done.
+    The edit is made in `recipe.toml` as it stands after the import, which may take minutes. Nothing in the
+    work tree changes unless all of it can be done; a vector that was imported and could not be named stays
+    under a name of its own. `keep`: it has one until a commit holds it.
     """
+    from persona.history import vectors
     from persona.merge.intake import import_vector
 
     data = worktree.read_recipe_text(history.root)
@@ -82,6 +84,8 @@ def add(history: History, path: Path, options: Options) -> Added:
     if onto is not None:
         keys["join"] = "add"
     with Checkpoint.open(path) as checkpoint:
+        differing = {} if inside else _differing_files(history, checkpoint)
+        seen = _replaceable(history, differing) if options.files else {}
         with history.store.objects.transaction() as tx:
             made = import_vector(
                 history.store,
@@ -96,28 +100,65 @@ def add(history: History, path: Path, options: Options) -> Added:
                 memory=history.config.size("checkout.memory"),
                 progress=options.progress,
             )
+            checkpoint.check_unchanged()
             new_bytes = tx.new_bytes
-        differing = {} if inside else _differing_files(history, checkpoint)
-    keys = {"id": made.id, **keys}
-    from persona.history import recipe_edit, vectors, weights_state
-
-    if old is not None:
-        text = recipe_edit.set_term(text, name, keys)
-    else:
-        text = recipe_edit.add_term(text, name, {**keys, "alpha": keys.get("alpha") or "1"})
-    recipe = history.new_recipe(text.encode(), where=None)
-    vectors.remember(history, made.id, made.changed_fraction)
-    vectors.remember_origin(history, made.id, origin(path))
-    _find_cutoffs(history, recipe.base, made, options)
-    change = _change(history, recipe, name, made, new_bytes, old.vector if old else None, options)
-    if options.files:
-        for file, content in differing.items():
-            worktree.write(history, file, content)
-    worktree.write(history, RECIPE_FILE, text.encode())
+        trained = checkpoint.weights_seen
+    try:
+        vectors.remember(history, made.id, made.changed_fraction)
+        vectors.remember_origin(history, made.id, origin(path))
+        _find_cutoffs(history, recipe.base, made, options)
+        texts = differing if options.files else {}
+        change, recipe = _write_recipe(history, name, old, made, keys, new_bytes, texts, seen, options)
+    except PersonaError as error:
+        kept = vectors.keep(history, name, made.id)
+        if kept is not None:
+            error.message += (
+                f"; the vector is kept as {kept} (persona vector ls), importing it again is quick"
+            )
+            error.args = (error.message,)
+        raise
+    if keep:
+        vectors.keep(history, name, made.id)
     if inside:
-        weights_state.take(history, options.progress)
-    twice = filters.twice(recipe, base, {name})
+        weights_state.take(history, (made.id, name), trained, options.progress)
+    twice = filters.twice(recipe, history.base(recipe.base), {name})
     return Added(change, (*made.notes, *twice, *_file_notes(differing, options.files)))
+
+
+def _write_recipe(
+    history: History,
+    name: str,
+    replaced: Term | None,
+    made: ImportedVector,
+    keys: dict[str, Any],
+    new_bytes: int,
+    texts: Mapping[str, bytes],
+    seen: Mapping[str, str],
+    options: Options,
+) -> tuple[VectorChange, Recipe]:
+    """Names a vector in `recipe.toml`, in the place of the term `replaced`, and puts the text files that came
+    with it into the work tree; returns the recipe then.
+    """
+    from persona.history import recipe_edit
+
+    keys = {"id": made.id, **keys}
+    while True:
+        data = worktree.read_recipe_text(history.root)
+        text = decode(data)
+        old = history.read_recipe(data).by_name.get(name)
+        if old is None:
+            text = recipe_edit.add_term(text, name, {**keys, "alpha": keys.get("alpha") or "1"})
+        elif replaced is not None and old.vector == replaced.vector:
+            text = recipe_edit.set_term(text, name, keys)
+        else:
+            raise Refused(f"{RECIPE_FILE} names another vector {name} since this command began; run it again")
+        recipe = history.new_recipe(text.encode(), where=None)
+        change = _change(history, recipe, name, made, new_bytes, old.vector if old else None, options)
+        if worktree.read_recipe_text(history.root) == data:  # counting what is kept takes time, too
+            break
+    edits = {**texts, RECIPE_FILE: text.encode()}
+    worktree.apply(history, edits, {**seen, RECIPE_FILE: worktree.blob_id(data)})
+    return change, recipe
 
 
 def refuse_without_path(options: Options) -> None:
@@ -303,11 +344,26 @@ def _kept_fraction(history: History, recipe: Recipe, id: str, density: float, op
 def _differing_files(history: History, checkpoint: Checkpoint) -> dict[str, bytes]:
     """The model files of a checkpoint that differ from the work tree's."""
     found: dict[str, bytes] = {}
-    for name, place in checkpoint.text_files.items():
+    for name in checkpoint.text_files:
         if tracking.is_model_file(name):
-            content = read_input(place, limit=MAX_TEXT_FILE_BYTES)
+            content = checkpoint.read_text(name)
             if worktree.read(history.root, name) != content:
                 found[name] = content
+    return found
+
+
+def _replaceable(history: History, texts: Mapping[str, bytes]) -> dict[str, str]:
+    """The blob ids of the work tree's files of these names. `Refused` where one was edited and not committed,
+    which taking files along would overwrite.
+    """
+    committed = history.files_of(history.head_commit())
+    found = {file: id for file in texts if (id := worktree.id_of(history.root, file)) is not None}
+    edited = [file for file, id in found.items() if id != committed.get(file)]
+    if edited:
+        raise Refused(
+            f"{', '.join(edited)}: edited and not committed, and --files would overwrite it; commit or"
+            " `persona restore` first, or leave --files out"
+        )
     return found
 
 

@@ -61,7 +61,9 @@ class FileMove:
         ]
 
     def apply(self, history: History) -> list[str]:
-        """Writes and removes the files; returns their paths. `done` has to follow once HEAD has moved."""
+        """Writes and removes the files; returns their paths. `done` has to follow once HEAD has moved, or
+        `back` where it does not.
+        """
         edits = worktree.edits_of(history, self.target, self.current, self.paths)
         self.check(history)
         if self.dropped:
@@ -70,8 +72,17 @@ class FileMove:
                     tx.put("blob", worktree.read(history.root, path) or b"")
         if self.paths and self.to is not None:
             history.store.state(MOVE).write({"from": history.last_commit(), "to": self.to})
-        worktree.apply(history, edits)
+        try:
+            worktree.apply(history, edits, self.current)
+        except PersonaError:
+            self.back(history)
+            raise
         return list(edits)
+
+    def back(self, history: History) -> None:
+        """HEAD does not move: the files go back, as the next command would put them."""
+        with suppress(PersonaError):  # that one tries again
+            take_back(history)
 
     def check(self, history: History) -> None:
         """`Refused` where something stands in the way of the files, before any of them changes."""

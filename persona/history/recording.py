@@ -73,6 +73,7 @@ def record(
         move.done(history)
     tracking.forget(history)
     weights_state.adopt_commit(history, recipe, id)
+    vectors.release(history, recipe, person)
     old = history.recipe_of(parents[0]) if parents else None
     changes = vector_changes(history, old, recipe, imported or {})
     added = [change.name for change in changes if change.change in ("added", "replaced")]
@@ -132,7 +133,7 @@ def write_whole_ids(history: History) -> None:
 
     for name in short:
         text = set_term(text, name, {"id": recipe.by_name[name].vector})
-    worktree.write(history, RECIPE_FILE, text.encode())
+    worktree.write(history, RECIPE_FILE, text.encode(), worktree.blob_id(data))
 
 
 def tidy(message: str | None) -> str:

@@ -149,7 +149,7 @@ class Repository(Questions):
                 imports.refuse_without_path(dataclasses.replace(options, files=False))
                 tracking.add(self._history, texts)
                 return CommitResult(None, head.branch, parents, (), files=tuple(texts))
-            added = imports.add(self._history, Path(path), options)
+            added = imports.add(self._history, Path(path), options, self._person(author))
         return CommitResult(None, head.branch, parents, (added.change,), added.notes)
 
     def commit(
@@ -181,7 +181,7 @@ class Repository(Questions):
         With the setting `commit.checkout` the weights are computed at once; where that fails, the commit
         stands and the result's `failure` is the error.
         """
-        from persona.history import imports, recording, tracking
+        from persona.history import imports, recording, tracking, vectors
 
         history, person = self._history, self._writer(author)
         options = imports.Options(
@@ -211,16 +211,21 @@ class Repository(Questions):
                 imports.refuse_without_path(dataclasses.replace(options, files=files and path is None))
                 tracking.add(history, texts)
             elif path is not None:
-                added = imports.add(history, Path(path), options)
-            result = recording.record(
-                history,
-                person,
-                message,
-                amend=amend,
-                allow_empty=allow_empty,
-                imported={added.change.name: added.change} if added else {},
-                notes=added.notes if added else (),
-            )
+                added = imports.add(history, Path(path), options, person, keep=False)
+            try:
+                result = recording.record(
+                    history,
+                    person,
+                    message,
+                    amend=amend,
+                    allow_empty=allow_empty,
+                    imported={added.change.name: added.change} if added else {},
+                    notes=added.notes if added else (),
+                )
+            except PersonaError:
+                if added:
+                    vectors.keep(history, added.change.name, added.change.id, person)
+                raise
             told = in_place.edited_notes(history) if added is None else []
             result = dataclasses.replace(result, files=tuple(texts or ()), notes=(*result.notes, *told))
             if added and path is not None and onto not in (None, "base"):

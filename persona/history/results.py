@@ -256,11 +256,12 @@ class Diff:
 @dataclass(frozen=True)
 class WeightsState:
     """absent | clean | stale | uncommitted | edited | unknown, and the commit that the weights were computed
-    for.
+    for. `vector`: the name of the one that holds what was trained here in place; the weights are as trained.
     """
 
     state: str
     revision: str | None
+    vector: str | None = None
 
 
 @dataclass(frozen=True)

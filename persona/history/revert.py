@@ -38,6 +38,7 @@ def revert(
     """See `Repository.revert`."""
     with history.changing():
         id = None if vector else _revision(history, target)
+        seen = tracking.snapshot(history)
         if not no_commit:
             _refuse_edits(history)
         if id is None:
@@ -51,7 +52,7 @@ def revert(
             said = message if message is not None else default
             return record(history, person, said, verb="revert", edits=edits)
         tracking.add(history, [path for path, data in edits.items() if data is not None])
-        worktree.apply(history, edits)
+        worktree.apply(history, edits, seen)
         head = history.head_commit()
         recipe = history.read_recipe(worktree.read_recipe_text(history.root))
         before = history.recipe_of(head)

@@ -53,8 +53,6 @@ MODEL_FILES: Final = (
 )
 """Names of files that a model loads with."""
 
-_TOO_LARGE: Final = "too large"
-"""Stands for the blob id of a tracked file that no blob can hold: it differs from every commit's."""
 _WEIGHT_DIRECTORY: Final = frozenset({"adapter_config.json"})
 
 
@@ -100,16 +98,7 @@ def snapshot(history: History, also: Iterable[str] = ()) -> dict[str, str]:
 
 def ids(history: History, paths: Iterable[str]) -> dict[str, str]:
     """The blob ids of those of `paths` that are there. Raises `SystemFault` for one that cannot be read."""
-    found: dict[str, str] = {}
-    for path in paths:
-        try:
-            data = worktree.read(history.root, path)
-        except InvalidInput:
-            found[path] = _TOO_LARGE
-            continue
-        if data is not None:
-            found[path] = worktree.blob_id(data)
-    return found
+    return {path: id for path in paths if (id := worktree.id_of(history.root, path)) is not None}
 
 
 def untracked(history: History, known: Tracked) -> list[str]:

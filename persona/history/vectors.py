@@ -5,17 +5,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from persona.errors import Refused, UnknownName
+from persona.errors import InvalidInput, Refused, UnknownName
 from persona.history import worktree
 from persona.history.history import BASES, VECTORS, History, signature
 from persona.history.recipe_text import RECIPE_FILE
 from persona.history.results import VectorInfo
 from persona.objects.commit import Person
 from persona.objects.ids import NULL_ID, abbreviate
+from persona.objects.names import check_ref_name
 from persona.objects.recipe import Recipe
 from persona.objects.rules import NUMERICS
 from persona.objects.table import Table, decode_table
@@ -27,8 +30,10 @@ def infos(history: History) -> list[VectorInfo]:
     """See `Repository.vectors`."""
     recipe = history.read_recipe(worktree.read_recipe_text(history.root))
     found = [info(history, term.name, term.vector, recipe) for term in recipe.terms]
+    named = {term.vector for term in recipe.terms}
     for ref, id in history.store.refs.list(VECTORS).items():
-        found.append(info(history, ref.removeprefix(VECTORS), id, None))
+        if id not in named:
+            found.append(info(history, ref.removeprefix(VECTORS), id, None))
     return found
 
 
@@ -51,6 +56,54 @@ def id_of(history: History, name: str) -> str:
         return recipe.by_name[name].vector
     kept = history.store.refs.list(VECTORS).get(VECTORS + name)
     return kept or history.resolve_object(name, "vector")
+
+
+def keep(history: History, name: str, id: str, person: Person) -> str | None:
+    """Gives a vector that no commit holds a name of its own, so that it can be found whatever becomes of
+    `recipe.toml`; returns that name, None where HEAD's recipe holds the vector.
+
+    Another vector that the name keeps moves on to the next free one, NAME-2.
+    """
+    refs = history.store.refs
+    if any(term.vector == id for term in history.recipe_of(history.head_commit()).terms):
+        return None
+    held = refs.list(VECTORS)
+    for ref, other in held.items():
+        if other == id:
+            return ref.removeprefix(VECTORS)
+    plain = _as_ref(name)
+    taken = {ref.removeprefix(VECTORS).casefold(): ref for ref in held}
+    ref = taken.get(plain.casefold(), VECTORS + plain)
+    old = held.get(ref)
+    changes = [Change(ref, id, old, f"add: {name}")]
+    if old is not None:
+        number = next(n for n in count(2) if f"{plain}-{n}".casefold() not in taken)
+        changes.append(Change(f"{VECTORS}{plain}-{number}", old, None, f"add: another {name} came"))
+    who, when = signature(person)
+    refs.update_all(changes, who=who, when=when)
+    return ref.removeprefix(VECTORS)
+
+
+def release(history: History, recipe: Recipe, person: Person) -> None:
+    """Takes the kept names of vectors that a commit with this recipe holds."""
+    refs = history.store.refs
+    held = {term.vector for term in recipe.terms}
+    changes = [
+        Change(ref, None, id, "commit: holds it now") for ref, id in refs.list(VECTORS).items() if id in held
+    ]
+    if changes:
+        who, when = signature(person)
+        refs.update_all(changes, who=who, when=when)
+
+
+def _as_ref(name: str) -> str:
+    """A vector's name with what no ref may hold made a dash."""
+    name = re.sub(r"[\x00-\x20\x7f~^:?*\[\\/]|\.\.|@\{", "-", name).strip(".-")
+    name = re.sub(r"(\.lock)+$", "", name, flags=re.IGNORECASE)
+    try:
+        return check_ref_name(name)
+    except InvalidInput:
+        return "vector"
 
 
 def forget(history: History, names: Sequence[str], person: Person) -> None:

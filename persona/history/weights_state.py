@@ -6,20 +6,22 @@ time and inode of every weights file. ``now`` is what was published; ``next`` is
 so that one cut short is recognised by its digest. Files whose size, time and inode are unchanged are taken to
 be unchanged; otherwise they are hashed before anything is said. **untouched** — a file whose inode was not
 changed since either: that time no program sets back.
+
+Invariant: a record's fingerprints are of the files whose bytes were read or written, taken when they were
+opened or before they got their names. A later save never looks like them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from blake3 import blake3
 
-from persona.errors import PersonaError
+from persona.errors import InvalidInput, PersonaError, Refused
 from persona.history.history import History, renamed
 from persona.history.results import Progress, WeightsState
 from persona.objects.digest import weights_digest
@@ -27,7 +29,9 @@ from persona.objects.ids import object_id
 from persona.objects.recipe import Recipe
 from persona.objects.rules import NUMERICS
 from persona.weights.checkpoint import Checkpoint
-from persona.weights.writer import weight_files
+from persona.weights.inputs import Fingerprint
+from persona.weights.shards import is_published_name
+from persona.weights.writer import weights_here
 
 STATE: Final = "weights"
 _TENSORS: Final = "checkout"
@@ -41,6 +45,9 @@ Stats = dict[str, list[int]]
 class Record:
     """What weights were computed for. `revision` is None for a recipe that was not committed; `changed`: when
     each file's inode was changed last, in nanoseconds.
+
+    `vector` and `name`: of the vector that holds what was trained here in place; `revision` is then the
+    commit that holds the vector.
     """
 
     key: str
@@ -48,6 +55,8 @@ class Record:
     digest: str
     files: Stats
     changed: dict[str, int] = field(default_factory=dict)
+    vector: str | None = None
+    name: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The form in state/weights."""
@@ -56,10 +65,13 @@ class Record:
 
 @dataclass(frozen=True)
 class Found:
-    """absent | unknown | intact | edited, and the record of the weights where there is one."""
+    """absent | unknown | intact | edited, the record of the weights where there is one, and the fingerprints
+    of the files that were looked at.
+    """
 
     state: str
     record: Record | None
+    files: Mapping[str, Fingerprint] = field(default_factory=dict)
 
 
 def key_of(recipe: Recipe) -> str:
@@ -67,37 +79,21 @@ def key_of(recipe: Recipe) -> str:
     return object_id("recipe", b"numerics %d\0" % NUMERICS + renamed(recipe).encode())
 
 
-def stats(root: Path) -> Stats:
-    """Size, modification time in nanoseconds and inode of every weights file in the work tree."""
-    found: Stats = {}
-    for name in weight_files(root):
-        try:
-            status = (root / name).stat()
-        except OSError:
-            found[name] = []
-            continue
-        found[name] = [status.st_size, status.st_mtime_ns, status.st_ino]
-    return found
-
-
 def untouched(root: Path, record: Record) -> set[str]:
     """The weights files in which nothing was written since they were published, not even in secret."""
-    here = _changed(root)
-    return {name for name, time in record.changed.items() if here.get(name) == time}
-
-
-def _changed(root: Path) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for name in weight_files(root):
-        with suppress(OSError):
-            found[name] = (root / name).stat().st_ctime_ns
-    return found
+    here = weights_here(root)
+    return {name for name, time in record.changed.items() if name in here and here[name].changed == time}
 
 
 def measure(directory: Path, progress: Progress | None = None) -> str:
     """The weights digest of the checkpoint in a directory, computed from its files. Raises what opening it
-    raises.
+    raises, and `InvalidInput` where they change meanwhile.
     """
+    return measure_seen(directory, progress)[0]
+
+
+def measure_seen(directory: Path, progress: Progress | None = None) -> tuple[str, dict[str, Fingerprint]]:
+    """As `measure`, with the fingerprints of the files."""
     digests: list[tuple[str, str, tuple[int, ...], bytes]] = []
     buffer = memoryview(bytearray(_READ_BYTES))
     with Checkpoint.open(directory) as checkpoint:
@@ -112,19 +108,20 @@ def measure(directory: Path, progress: Progress | None = None) -> str:
                 if progress:
                     progress("hashing the weights", done, total)
             digests.append((name, spec.dtype, spec.shape, hasher.digest()))
-    return weights_digest(digests)
+        checkpoint.check_unchanged()
+        return weights_digest(digests), checkpoint.weights_seen
 
 
 def look(history: History, *, locked: bool = False) -> Found:
     """What the weights of the work tree are. `locked`: the caller holds the work tree's lock."""
     now, next_ = _read(history)
-    here = stats(history.root)
+    here = weights_here(history.root)
     if not here:
         return Found("absent", now)
     if now is None and next_ is None:
-        return Found("unknown", None)
-    if now is not None and now.files == here and next_ is None:
-        return Found("intact", now)
+        return Found("unknown", None, here)
+    if now is not None and now.files == _stats(here) and next_ is None:
+        return Found("intact", now, here)
     return _identify(history, here, now, next_, locked)
 
 
@@ -139,27 +136,62 @@ def settle(
     recipe: Recipe,
     revision: str | None,
     digest: str,
+    files: Mapping[str, Fingerprint],
     tensors: Mapping[str, tuple[str, str]] | None = None,
 ) -> None:
-    """Notes what is there after a publication. `tensors`: name → (key of its inputs, BLAKE3 hex of its
-    bytes).
+    """Notes what is there: `files`, the fingerprints of the weights files when they were read or written.
+    `tensors`: name → (key of its inputs, BLAKE3 hex of its bytes).
     """
-    record = Record(key_of(recipe), revision, digest, stats(history.root), _changed(history.root))
-    _write(history, record, None)
+    _write(history, _record_of(key_of(recipe), revision, digest, files), None)
     if tensors is not None:
         value = {"digest": digest, "tensors": tensors}
         history.store.cache(_TENSORS).write(json.dumps(value).encode())
 
 
-def take(history: History, progress: Progress | None) -> None:
-    """Weights that were trained in place and taken in as a vector are no edit that could be lost any more."""
-    _write(history, Record("", None, measure(history.root, progress), stats(history.root)), None)
+def take(
+    history: History,
+    vector: tuple[str, str],
+    files: Mapping[str, Fingerprint],
+    progress: Progress | None,
+) -> None:
+    """Notes that weights that were trained in place are kept in a vector: (its id, its name). `files`: the
+    fingerprints of what was read for it; where something was saved since, it stays an edit.
+    """
+    try:
+        digest, here = measure_seen(history.root, progress)
+    except InvalidInput:
+        return
+    if here == files:
+        record = _record_of("", None, digest, files)
+        _write(history, replace(record, vector=vector[0], name=vector[1]), None)
+
+
+def refuse_losing(history: History, found: Found, recipe: Recipe, where: str) -> None:
+    """`Refused` where weights would be overwritten that cannot be computed again: edited ones, those from no
+    checkout, and those trained in place whose vector neither a commit nor `recipe` holds.
+    """
+    record = found.record
+    names = ", ".join(found.files)
+    if found.state in ("edited", "unknown"):
+        why = "edited since they were checked out" if found.state == "edited" else "not from a checkout"
+        raise Refused(f"{names}: {why}, and would be overwritten; move them away, or -f overwrites them")
+    if found.state != "intact" or record is None or record.vector is None or record.revision is not None:
+        return
+    if all(term.vector != record.vector for term in recipe.terms):
+        raise Refused(
+            f"{names}: as trained for the vector {record.name}, which neither a commit nor {where} holds, and"
+            " would be overwritten; commit it, move them away, or -f overwrites them"
+        )
 
 
 def adopt_commit(history: History, recipe: Recipe, revision: str) -> None:
-    """Weights computed for this recipe before it was committed are those of the commit now."""
+    """Weights computed for this recipe before it was committed are those of the commit now; what was trained
+    here is kept by it.
+    """
     now, next_ = _read(history)
-    if now is not None and now.revision is None and now.key == key_of(recipe):
+    if now is None or now.revision is not None:
+        return
+    if now.key == key_of(recipe) or any(term.vector == now.vector for term in recipe.terms):
         _write(history, replace(now, revision=revision), next_)
 
 
@@ -186,26 +218,49 @@ def describe(
         return WeightsState("clean", head)
     if recipe is not None and record.key == key_of(recipe):
         return WeightsState("uncommitted", None)
+    if record.vector is not None:
+        known = [term.name for term in recipe.terms if term.vector == record.vector] if recipe else []
+        return WeightsState("stale", None, known[0] if known else record.name)
     return WeightsState("stale", record.revision)
 
 
-def _identify(history: History, here: Stats, now: Record | None, next_: Record | None, locked: bool) -> Found:
+def _identify(
+    history: History,
+    here: Mapping[str, Fingerprint],
+    now: Record | None,
+    next_: Record | None,
+    locked: bool,
+) -> Found:
     """Hashes weights that do not look as they were left, and finds out whose they are."""
     cache = history.store.cache(_EDITED)
-    known = [here, now.digest if now else None, next_.digest if next_ else None]
-    if cache.read() == json.dumps(known).encode():
-        return Found("edited", now)
+    known = json.dumps([_stats(here), now.digest if now else None, next_.digest if next_ else None]).encode()
+    if cache.read() == known:
+        return Found("edited", now, here)
     try:
-        digest = measure(history.root)
+        digest, read = measure_seen(history.root)
     except PersonaError:
-        digest = None
+        digest, read = None, {}
+    ours = [record.files for record in (now, next_) if record is not None]
+    strange = [
+        name
+        for name, seen in here.items()
+        if (read[name] != seen if name in read else not _left_over(name, seen, ours))
+    ]
     for record in (now, next_):
-        if record is not None and record.digest == digest:
-            record = replace(record, files=here)
+        if record is not None and record.digest == digest and not strange:
+            record = replace(record, files=_stats(here))
             _adopt(history, record, (now, next_), locked)
-            return Found("intact", record)
-    cache.write(json.dumps(known).encode())
-    return Found("edited", now)
+            return Found("intact", record, here)
+    if digest is not None:
+        cache.write(known)
+    return Found("edited", now, here)
+
+
+def _left_over(name: str, seen: Fingerprint, ours: Sequence[Stats]) -> bool:
+    """Whether a weights file that no reader reads is persona's own: of an earlier publication, or of one that
+    was cut short. Anything else beside the weights was saved by somebody.
+    """
+    return is_published_name(name) or any(files.get(name, [])[:2] == list(seen[:2]) for files in ours)
 
 
 def _adopt(history: History, record: Record, seen: tuple[Record | None, Record | None], locked: bool) -> None:
@@ -217,10 +272,20 @@ def _adopt(history: History, record: Record, seen: tuple[Record | None, Record |
         return
     try:
         with history.store.worktree_lock():
-            if _read(history) == seen and stats(history.root) == record.files:
+            if _read(history) == seen and _stats(weights_here(history.root)) == record.files:
                 _write(history, record, None)
     except PersonaError:
         return
+
+
+def _stats(files: Mapping[str, Fingerprint]) -> Stats:
+    """Size, modification time in nanoseconds and inode of each file, as a record has them."""
+    return {name: list(seen[:3]) for name, seen in files.items()}
+
+
+def _record_of(key: str, revision: str | None, digest: str, files: Mapping[str, Fingerprint]) -> Record:
+    changed = {name: seen.changed for name, seen in files.items()}
+    return Record(key, revision, digest, _stats(files), changed)
 
 
 def _read(history: History) -> tuple[Record | None, Record | None]:

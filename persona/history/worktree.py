@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from persona.errors import InvalidInput, Refused
 from persona.history.history import History
@@ -20,15 +21,25 @@ from persona.objects.names import check_file_path
 from persona.store import files
 from persona.weights.inputs import read_input
 
+TOO_LARGE: Final = "too large"
+"""Stands for the blob id of a tracked file that no blob can hold: it differs from every commit's."""
+
 
 def read(root: Path, path: str) -> bytes | None:
-    """The bytes of a tracked file, or None where there is no regular file."""
-    place = root / check_file_path(path)
+    """The bytes of a tracked file, or None where there is no regular file. Raises `SystemFault` for one that
+    cannot be looked at: nobody knows that it is gone.
+    """
+    return _read(root / check_file_path(path))
+
+
+def _read(place: Path) -> bytes | None:
     try:
         if not stat.S_ISREG(os.stat(place).st_mode):
             return None
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise files.system_fault("read", place, error) from error
     return read_input(place, limit=MAX_TEXT_FILE_BYTES)
 
 
@@ -45,17 +56,34 @@ def blob_id(data: bytes) -> str:
     return object_id("blob", data)
 
 
-def write(history: History, path: str, data: bytes) -> None:
-    """Makes a tracked file hold `data`, whole or not at all."""
-    apply(history, {path: data})
+def id_of(root: Path, path: str) -> str | None:
+    """The blob id of a tracked file as it is now, or None where there is no regular file; `TOO_LARGE` for one
+    that no blob can hold.
+    """
+    return _id(root / check_file_path(path))
+
+
+def _id(place: Path) -> str | None:
+    try:
+        data = _read(place)
+    except InvalidInput:
+        return TOO_LARGE
+    return None if data is None else blob_id(data)
+
+
+def write(history: History, path: str, data: bytes, seen: str | None) -> None:
+    """Makes a tracked file hold `data`, whole or not at all. `seen` and errors: see `apply`."""
+    apply(history, {path: data}, {} if seen is None else {path: seen})
 
 
 def put(
     history: History, target: Mapping[str, str], current: Mapping[str, str], paths: Iterable[str]
 ) -> list[str]:
-    """Makes `paths` as they are in `target` (absent: removed) where `current` differs; returns them."""
+    """Makes `paths` as they are in `target` (absent: removed) where `current`, which is what they hold,
+    differs; returns them.
+    """
     edits = edits_of(history, target, current, paths)
-    apply(history, edits)
+    apply(history, edits, current)
     return list(edits)
 
 
@@ -69,20 +97,33 @@ def edits_of(
     return {path: history.blob(target[path]) if path in target else None for path in changed}
 
 
-def apply(history: History, edits: Mapping[str, bytes | None]) -> None:
+def apply(history: History, edits: Mapping[str, bytes | None], seen: Mapping[str, str]) -> None:
     """Makes tracked files hold these bytes (None: removed): removals first, so that a file may stand where a
     directory was and a directory where a file was; then the rest in this order.
 
-    Whatever stands in the way is found before anything is changed (`check_room`).
+    Whatever stands in the way is found before anything is changed (`check_room`). `seen`: the blob id that
+    each path had when the edits were decided (absent: there was no file). A file that is another one by now
+    was edited meanwhile: it stays, and `Refused` names it. All are looked at before the first one changes,
+    and each again as it is replaced.
     """
     kept = [path for path, data in edits.items() if data is not None]
     removed = [path for path, data in edits.items() if data is None]
     check_room(history.root, kept, removed)
+    refuse_edited([path for path in edits if id_of(history.root, path) != seen.get(path)])
     for path in removed:
-        _remove(history.root, path)
+        _remove(history.root, path, seen.get(path))
     for path, data in edits.items():
         if data is not None:
-            _write(history.root, path, data)
+            _write(history.root, path, data, seen.get(path))
+
+
+def refuse_edited(paths: Sequence[str]) -> None:
+    """`Refused` naming files that somebody changed while the command was at work, if there are any."""
+    if paths:
+        listed = ", ".join(paths[:8]) + (f" and {len(paths) - 8} more" if len(paths) > 8 else "")
+        raise Refused(
+            f"{listed}: edited while this command was running, and left as edited; run the command again"
+        )
 
 
 def check_room(root: Path, kept: Iterable[str], removed: Iterable[str]) -> None:
@@ -110,21 +151,30 @@ def check_room(root: Path, kept: Iterable[str], removed: Iterable[str]) -> None:
         raise Refused(f"{listed}: in the way of files that have to go there; move {it} away and try again")
 
 
-def _write(root: Path, path: str, data: bytes) -> None:
+def _write(root: Path, path: str, data: bytes, seen: str | None) -> None:
     place = root / path
     if place.is_dir() and not place.is_symlink():
         _clear(place)
     if place.parent != root:
         files.mkdirs(place.parent, below=root)
-    files.write_file(place, data)
+    there = os.path.lexists(place)  # a link that leads nowhere is replaced, too
+    if (seen is not None and not there) or not files.replace_file(place, data, _is(seen) if there else None):
+        refuse_edited([path])
 
 
-def _remove(root: Path, path: str) -> None:
+def _remove(root: Path, path: str, seen: str | None) -> None:
     """Removes a tracked file, and directories that it leaves empty."""
     place = root / path
-    files.remove(place)
+    if not files.remove_known(place, _is(seen)):
+        refuse_edited([path])
     files.sync_directories([place.parent] if place.parent.is_dir() else [])
     files.remove_empty_directories(place.parent, below=root)
+
+
+def _is(seen: str | None) -> files.Known:
+    """Whether a file that was moved aside holds what was seen."""
+
+    return lambda place: _id(place) == seen
 
 
 def _clear(directory: Path) -> None:

@@ -19,6 +19,7 @@ import re
 import stat
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,10 +36,16 @@ _IOV_MAX: Final = 512
 _OURS: Final = re.compile(r"[a-z]+-\d+-[0-9a-f]{16}")
 _BESIDE: Final = re.compile(r"\.(?:persona-weights|.{1,64}\.tmp)-\d+-[0-9a-f]{16}", re.DOTALL)
 """Names of outputs in a directory that is ours, and beside the user's files."""
-_NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
-"""What a file system without hard links answers."""
 _NO_SYNC: Final = (errno.EINVAL, errno.ENOTSUP, errno.ENOTTY)
 """What a file system answers that has no F_FULLFSYNC, or cannot sync a directory (exFAT, SMB, 9p)."""
+_NO_SUCH_CALL: Final = frozenset(
+    {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EMLINK}
+)
+"""What a file system answers that has no hard links, or cannot exchange two names."""
+
+Known = Callable[[Path], bool]
+"""Whether a file is the one that the caller has seen. It is asked about the file that was replaced, which has
+another name by then."""
 
 
 class Calls:
@@ -48,6 +55,7 @@ class Calls:
 
     def __init__(self) -> None:
         self._sync_file_range: Callable[[int, int, int, int], object] | None = None
+        self._renameat2: Callable[[int, bytes, int, bytes, int], int] | None = None
 
     def open(self, path: Path, flags: int, mode: int = 0o666) -> int:
         """Opens a file; `flags` as of open(2)."""
@@ -92,8 +100,18 @@ class Calls:
         """Replaces `target` by `source`."""
         os.replace(source, target)
 
+    def exchange(self, one: Path, other: Path) -> None:
+        """Swaps what two names stand for, in one step. `OSError` with ENOSYS where the system cannot."""
+        if self._renameat2 is None:
+            self._renameat2 = _find_renameat2()
+        if self._renameat2(-100, os.fsencode(one), -100, os.fsencode(other), 2):  # AT_FDCWD, RENAME_EXCHANGE
+            import ctypes
+
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), str(one), None, str(other))
+
     def link(self, source: Path, target: Path) -> None:
-        """Gives a file a second name; fails where that is taken."""
+        """Gives a file a second name; `FileExistsError` where that name is taken."""
         os.link(source, target, follow_symlinks=False)
 
     def unlink(self, path: Path) -> None:
@@ -127,6 +145,21 @@ class Calls:
 
 def _no_write_back(fd: int, offset: int, length: int, flags: int) -> None:
     pass
+
+
+def _find_renameat2() -> Callable[[int, bytes, int, bytes, int], int]:
+    if sys.platform == "linux":
+        import ctypes
+
+        with suppress(AttributeError):
+            function: Callable[[int, bytes, int, bytes, int], int]
+            function = ctypes.CDLL(None, use_errno=True).renameat2
+            return function
+    return _no_exchange
+
+
+def _no_exchange(*_: object) -> int:
+    raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
 
 calls: Calls = Calls()
@@ -289,6 +322,8 @@ class Output:
         self._to_close = -1
         self._lock = threading.Lock()
         self.published = False
+        self.status: os.stat_result | None = None
+        """What the system said of the file when it was finished."""
 
     @classmethod
     def create(cls, directory: Path, *, prefix: str, size: int | None = None) -> Output:
@@ -384,6 +419,16 @@ class Output:
         except OSError as error:
             raise system_fault("write", self.path, error) from error
 
+    def backdate(self) -> None:
+        """Sets the file's time a second back, when all is written: files are stamped by a clock that ticks,
+        and whatever is written into this one later, in the same tick too, has another time then.
+        """
+        then = time.time_ns() - 1_000_000_000
+        try:
+            os.utime(self._fd, ns=(then, then))
+        except OSError as error:
+            raise system_fault("write", self.path, error) from error
+
     def sync(self) -> None:
         """Every byte written so far is on the disk when this returns."""
         try:
@@ -397,6 +442,7 @@ class Output:
             self.sync()
         fd, self._fd = self._fd, -1
         try:
+            self.status = os.fstat(fd)
             self._claim = os.dup(fd)  # holds the lock until it has its name
             calls.close(fd)
         except OSError as error:
@@ -418,7 +464,7 @@ class Output:
         except FileExistsError:
             return False
         except OSError as error:
-            if error.errno not in _NO_LINKS:
+            if error.errno not in _NO_SUCH_CALL:
                 raise system_fault("write", target, error) from error
             if os.path.lexists(target):
                 return False
@@ -432,6 +478,48 @@ class Output:
             remove(self.path)
             self.published = True
         self._let_go()
+
+    def replace_known(self, target: Path, known: Known | None) -> bool:
+        """Gives a finished output its name, unless somebody changed meanwhile what lies there; returns
+        whether it did. `known` None: nothing may lie there. The caller syncs the directory.
+        """
+        try:
+            if known is None:
+                self.published = _name_new(self.path, target)
+            else:
+                self._exchange(target, known)
+        except OSError as error:
+            raise system_fault("write", target, error) from error
+        if self.published:
+            self._let_go()
+        return self.published
+
+    def _exchange(self, target: Path, known: Known) -> None:
+        """Puts this file in the place of `target` and removes the one that was there, if it is the known one;
+        else leaves both as they were. While `published` is set, our name is that of the other file.
+        """
+        ours = os.lstat(self.path).st_ino
+        try:
+            calls.exchange(self.path, target)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno not in _NO_SUCH_CALL:
+                raise
+            if known(target):  # two calls here, between which a save goes unseen
+                calls.rename(self.path, target)
+                self.published = True
+            return
+        self.published, done = True, False
+        try:
+            done = known(self.path)
+        finally:
+            if not done:
+                calls.exchange(self.path, target)
+                if os.lstat(self.path).st_ino != ours:  # saved once more meanwhile: the later one stays
+                    calls.exchange(self.path, target)
+                self.published = False
+        calls.unlink(self.path)
 
     def publish(self, target: Path, *, sync_directory: bool = True) -> None:
         """Syncs, closes and renames to `target`; the directory is synced too unless the caller does that for
@@ -492,6 +580,65 @@ def write_file(
 def is_unfinished(name: str) -> bool:
     """Whether a file of this name beside others was left by a `write_file` that was cut short."""
     return re.fullmatch(r"\..{1,64}\.tmp-\d+-[0-9a-f]{16}", name, re.DOTALL) is not None
+
+
+def replace_file(path: Path, data: Buffer, known: Known | None) -> bool:
+    """As `write_file`, but only where `path` is still the file that the caller has seen (`known`), or still
+    not there (None); returns whether it was.
+    """
+    with Output.create(path.parent, prefix=_temporary_prefix(path, None)) as output:
+        output.take_mode_of(path)
+        output.write(data)
+        output.finish()
+        if not output.replace_known(path, known):
+            return False
+    sync_directories([path.parent])
+    return True
+
+
+def remove_known(path: Path, known: Known) -> bool:
+    """Removes a file that is still the one that the caller has seen; returns whether it was. One that is gone
+    is no harm. The caller syncs the directory.
+    """
+    aside = path.parent / f"{_temporary_prefix(path, None)}-{os.getpid()}-{os.urandom(8).hex()}"
+    try:
+        calls.rename(path, aside)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError as error:
+        raise system_fault("remove", path, error) from error
+    done = False
+    try:
+        done = known(aside)
+    finally:
+        # A name that is taken was saved once more meanwhile: the later one stays.
+        if done or not _put_back(aside, path):
+            remove(aside)
+    return done
+
+
+def _put_back(aside: Path, path: Path) -> bool:
+    try:
+        return _name_new(aside, path)
+    except OSError as error:
+        raise system_fault("write", path, error) from error
+
+
+def _name_new(source: Path, target: Path) -> bool:
+    """Renames `source` to a name that must not be taken; returns whether it was free."""
+    try:
+        calls.link(source, target)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_SUCH_CALL:
+            raise
+        if os.path.lexists(target):
+            return False
+        calls.rename(source, target)
+        return True
+    calls.unlink(source)
+    return True
 
 
 def _temporary_prefix(path: Path, tmp_dir: Path | None) -> str:

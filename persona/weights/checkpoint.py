@@ -19,8 +19,15 @@ from persona.objects.base import Shard
 from persona.objects.names import check_file_path
 from persona.objects.tensors import TensorSpec
 from persona.weights import foreign
-from persona.weights.index import INDEX_NAME, SINGLE_NAME, ShardIndex, read_index
-from persona.weights.inputs import InputFile, list_directory, read_input
+from persona.weights.index import INDEX_NAME, SINGLE_NAME, ShardIndex, read_watched_index
+from persona.weights.inputs import (
+    Fingerprint,
+    InputFile,
+    changed,
+    fingerprint,
+    list_directory,
+    read_watched,
+)
 from persona.weights.safetensors import Header, TensorEntry, read_header
 from persona.weights.scan import shorten
 from persona.weights.shards import is_published_name
@@ -51,6 +58,7 @@ class Checkpoint:
         ignored: name → why, for what lies in the directory and is not taken along.
         config: the parsed config.json of a directory, if there is one.
         tied: alias → name of the stored tensor that the model shares under that alias.
+        weights_seen: name → fingerprint, when they were opened, of the weight files and their index.
     """
 
     def __init__(self, path: Path) -> None:
@@ -61,6 +69,8 @@ class Checkpoint:
         self.ignored: dict[str, str] = {}
         self.config: dict[str, Any] | None = None
         self.tied: dict[str, str] = {}
+        self.weights_seen: dict[str, Fingerprint] = {}
+        self._texts_seen: dict[Path, Fingerprint] = {}
         self._files: list[InputFile] = []
         self._entries: dict[str, TensorEntry] = {}
 
@@ -107,6 +117,24 @@ class Checkpoint:
             )
         self._files[self.tensors[name][1]].read_into(entry.offset + start_byte, out)
 
+    def read_text(self, name: str) -> bytes:
+        """The bytes of one of `text_files`; `check_unchanged` watches it from then on."""
+        data, seen = read_watched(self.text_files[name], limit=limits.MAX_TEXT_FILE_BYTES)
+        if self._texts_seen.setdefault(self.text_files[name], seen) != seen:
+            raise changed(self.text_files[name])
+        return data
+
+    def check_unchanged(self) -> None:
+        """Raise InvalidInput, naming it, where a file was written since it was opened or read, or its path
+        leads to another by now. Call it when all was read: a checkpoint that is saved meanwhile would be
+        taken as a mixture of two.
+        """
+        for file in self._files:
+            file.check_unchanged()
+        for path, seen in self._texts_seen.items():
+            if fingerprint(path) != seen:
+                raise changed(path)
+
     def close(self) -> None:
         """Close the weight files."""
         for file in self._files:
@@ -128,7 +156,7 @@ class Checkpoint:
             self._open_directory(names)
             self._find_files(names)
             if "config.json" in self.text_files:
-                self.config = _read_config(self.text_files["config.json"])
+                self.config = self._read_config()
         elif self.path.name.lower().endswith(".json"):
             self._open_index(self.path)
         else:
@@ -181,7 +209,8 @@ class Checkpoint:
         )
 
     def _open_index(self, path: Path) -> None:
-        index = read_index(path)
+        index, seen = read_watched_index(path)
+        self.weights_seen[path.name] = self._texts_seen[path] = seen
         for shard in index.shard_names():
             if not (path.parent / shard).exists():
                 raise InvalidInput(
@@ -211,8 +240,9 @@ class Checkpoint:
     def _add_shard(self, path: Path) -> None:
         if len(self._files) >= limits.MAX_SHARDS:
             raise InvalidInput(f"{self.path}: more than {limits.MAX_SHARDS} shards; save the model in fewer")
-        file = InputFile(path)
+        file = InputFile(path, watched=True)
         self._files.append(file)
+        self.weights_seen[path.name] = file.seen
         try:
             check_file_path(path.name)
         except InvalidInput as error:
@@ -227,6 +257,20 @@ class Checkpoint:
             self._entries[name] = entry
             self.tensors[name] = (entry.spec, len(self.shards))
         self.shards.append(Shard(path.name, header.metadata))
+
+    def _read_config(self) -> dict[str, Any]:
+        path = self.text_files["config.json"]
+        data, seen = read_watched(path, limit=limits.MAX_CONFIG_BYTES)
+        self._texts_seen[path] = seen
+        try:
+            config = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise InvalidInput(
+                f"{path}: not valid JSON ({error}); repair the file or save the model again"
+            ) from None
+        if not isinstance(config, dict):
+            raise InvalidInput(f"{path}: not a JSON object; repair the file or save the model again")
+        return config
 
     def _check_adapter(self) -> None:
         if self._files:
@@ -286,19 +330,6 @@ def _refuse_adapter(path: Path, names: dict[str, Any]) -> None:
         all("lora_" in name for name in names) or all(name.startswith("base_model.model.") for name in names)
     ):
         raise InvalidInput(f"{path}: {_ADAPTER}")
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    data = read_input(path, limit=limits.MAX_CONFIG_BYTES)
-    try:
-        config = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput(
-            f"{path}: not valid JSON ({error}); repair the file or save the model again"
-        ) from None
-    if not isinstance(config, dict):
-        raise InvalidInput(f"{path}: not a JSON object; repair the file or save the model again")
-    return config
 
 
 def _listed(names: list[str]) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from persona import limits
 from persona.errors import InvalidInput
-from persona.weights.inputs import read_input
+from persona.weights.inputs import Fingerprint, read_watched
 from persona.weights.scan import Scan, shorten
 
 SINGLE_NAME = "model.safetensors"
@@ -39,7 +39,13 @@ def read_index(path: Path) -> ShardIndex:
     """The index at `path`. Raises InvalidInput for anything that is not one, path tricks in shard names
     included.
     """
-    scan = Scan(read_input(path, limit=limits.MAX_INDEX_BYTES), f"{path}: the index")
+    return read_watched_index(path)[0]
+
+
+def read_watched_index(path: Path) -> tuple[ShardIndex, Fingerprint]:
+    """As `read_index`, with the file's fingerprint when it was opened."""
+    data, seen = read_watched(path, limit=limits.MAX_INDEX_BYTES)
+    scan = Scan(data, f"{path}: the index")
     weight_map: dict[str, str] | None = None
     replaced: tuple[str, ...] = ()
     for count, key in enumerate(scan.members()):
@@ -68,7 +74,7 @@ def read_index(path: Path) -> ShardIndex:
                 "the plain name of "
                 "a .safetensors file beside the index; give a safetensors checkpoint"
             )
-    return ShardIndex(weight_map, replaced)
+    return ShardIndex(weight_map, replaced), seen
 
 
 def encode_index(weight_map: Mapping[str, str], total_bytes: int, replaced: Iterable[str] = ()) -> bytes:

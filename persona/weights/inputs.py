@@ -3,6 +3,10 @@
 An input may be a symbolic link (the hub's cache is made of them) that ends at a regular file. A FIFO or a
 device is refused without waiting on it. An open file stays the one that was checked: whoever renames another
 over its path changes nothing for its reader.
+
+**fingerprint** — size, times and inode of a file, by which a later write shows. The clock that stamps files
+ticks a hundred times a second or more often. A file that was written in the tick in which it is opened could
+be written again without a trace, so a reader that watches waits that tick out.
 """
 
 from __future__ import annotations
@@ -10,8 +14,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from persona.errors import InvalidInput, SystemFault
 
@@ -20,15 +25,48 @@ if TYPE_CHECKING:
 
 _NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO})
 _READ_BYTES = 1 << 30  # Linux reads at most 2 GiB - 4 KiB a call
+_TICK_NS: Final = 20_000_000
+
+
+class Fingerprint(NamedTuple):
+    """Size in bytes, modification time in nanoseconds and inode of a file; when its inode was changed last,
+    which no program sets back.
+    """
+
+    size: int
+    modified: int
+    inode: int
+    changed: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Fingerprint:
+        """From the system's answer."""
+        return cls(status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
+
+    def same_content(self, other: Fingerprint | None) -> bool:
+        """Whether nothing was written between the two; a rename or another link is no matter."""
+        return other is not None and self[:3] == other[:3]
+
+
+def fingerprint(path: Path) -> Fingerprint | None:
+    """The fingerprint of what `path` leads to; None where that is nothing. Raises SystemFault."""
+    try:
+        return Fingerprint.of(os.stat(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise SystemFault(f"{path}: cannot be looked at: {error.strerror}") from error
 
 
 class InputFile:
-    """An open regular file: its path, its size in bytes, reads at offsets from any thread."""
+    """An open regular file: its path, its size in bytes, its fingerprint when it was opened, reads at offsets
+    from any thread.
+    """
 
-    __slots__ = ("_fd", "path", "size")
+    __slots__ = ("_fd", "path", "seen", "size")
 
-    def __init__(self, path: Path) -> None:
-        """Open `path`, through symbolic links.
+    def __init__(self, path: Path, *, watched: bool = False) -> None:
+        """Open `path`, through symbolic links. `watched`: so that `check_unchanged` misses nothing.
 
         Raises InvalidInput where there is no regular file, SystemFault where the system does not let us read
         it.
@@ -46,7 +84,21 @@ class InputFile:
         if not stat.S_ISREG(status.st_mode):
             self.close()
             raise InvalidInput(f"{path}: not a regular file; give a checkpoint's directory or file")
-        self.size = status.st_size
+        self.seen = Fingerprint.of(self._settled(status) if watched else status)
+        self.size = self.seen.size
+
+    def _settled(self, status: os.stat_result) -> os.stat_result:
+        age = time.time_ns() - status.st_mtime_ns
+        if 0 <= age < _TICK_NS:
+            time.sleep((_TICK_NS - age) / 1e9)
+            return os.fstat(self._fd)
+        return status
+
+    def check_unchanged(self) -> None:
+        """Raises InvalidInput where the file was written since it was opened, or its path leads elsewhere."""
+        now = Fingerprint.of(os.fstat(self._fd))
+        if now != self.seen or fingerprint(self.path) != self.seen:
+            raise changed(self.path)
 
     def read_into(self, offset: int, out: WriteableBuffer) -> None:
         """Fill all of `out` (writable, contiguous) with the bytes from `offset` on; safe from many threads at
@@ -67,8 +119,8 @@ class InputFile:
                 raise _fault(self.path, error) from error
             if count == 0:
                 raise InvalidInput(
-                    f"{self.path}: ends at byte {offset + done}, {view.nbytes - done} bytes too early; "
-                    "it was changed while it was read, so try again with a complete file"
+                    f"{self.path}: was changed while it was read: it ends at byte {offset + done},"
+                    f" {view.nbytes - done} bytes too early; run this again with a complete file"
                 )
             done += count
 
@@ -94,14 +146,28 @@ class InputFile:
         self.close()
 
 
+def changed(path: Path) -> InvalidInput:
+    """The error for an input that somebody writes while it is read."""
+    return InvalidInput(f"{path}: was changed while it was read; run this again when nothing writes there")
+
+
 def read_input(path: Path, *, limit: int) -> bytes:
-    """All bytes of the regular file `path`. Raises InvalidInput where there are more than `limit`."""
+    """All bytes of the regular file `path`. Raises InvalidInput where there are more than `limit`, or where
+    they change meanwhile.
+    """
+    return read_watched(path, limit=limit)[0]
+
+
+def read_watched(path: Path, *, limit: int) -> tuple[bytes, Fingerprint]:
+    """As `read_input`, with the file's fingerprint when it was opened."""
     with InputFile(path) as file:
         if file.size > limit:
             raise InvalidInput(
                 f"{path}: {file.size} bytes, over the limit of {limit}; make it smaller or leave it out"
             )
-        return file.read(0, limit)
+        data = file.read(0, limit)
+        file.check_unchanged()
+        return data, file.seen
 
 
 def list_directory(path: Path) -> list[str]:

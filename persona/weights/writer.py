@@ -28,6 +28,7 @@ from blake3 import blake3
 from persona.errors import BusyError, InvalidInput, PersonaError, Refused
 from persona.store import files
 from persona.weights.index import INDEX_NAME, SINGLE_NAME, ShardIndex, encode_index, read_index
+from persona.weights.inputs import Fingerprint, fingerprint
 from persona.weights.safetensors import TensorEntry, encode_header
 from persona.weights.shards import ShardLayout, is_published_name, planned_name, published_name
 
@@ -74,6 +75,8 @@ class ModelWriter:
         self._places: dict[str, tuple[_Shard, TensorEntry]] = {}
         self._lock = threading.Lock()
         self._missing: dict[str, int] = {}
+        self._seen: Mapping[str, Fingerprint] | None = None
+        self.published: dict[str, Fingerprint] = {}
         self._lock_fd = files.lock_descriptor(self.directory)
         try:
             self._take_lock()
@@ -118,12 +121,16 @@ class ModelWriter:
             shard.missing += entry.nbytes - self._missing[name]
             self._missing[name] = entry.nbytes
 
-    def publish(self, digests: Mapping[str, str]) -> list[str]:
+    def publish(
+        self, digests: Mapping[str, str], *, seen: Mapping[str, Fingerprint] | None = None
+    ) -> list[str]:
         """Make the weights appear, whole; the old ones go. `digests`: name → BLAKE3 hex of each tensor.
+        `seen`: `weights_here` when it was decided that they go.
 
-        Returns the names of the files, the index included, in the directory. Raises SystemFault, and before
-        the moment of publication leaves the old weights as they were. The writer is done afterwards, whatever
-        happened.
+        Returns the names of the files, the index included, in the directory; `published` has their
+        fingerprints where `seen` was given. Raises SystemFault, and Refused where somebody saved weights
+        there since `seen`; both leave the old weights as they were, and what was saved. A file that is saved
+        after the moment of publication stays as well. The writer is done afterwards, whatever happened.
         """
         unfinished = [name for name, missing in self._missing.items() if missing]
         if unfinished:
@@ -132,9 +139,18 @@ class ModelWriter:
             for shard in self._written.values():
                 shard.wait()
             check_output(self.directory)
+            self._seen = seen
+            if seen is not None:
+                self.refuse_saved(seen)
+                kept = self._kept.values()
+                self.published.update((name, seen[name]) for name in kept if name in seen)
             return self._publish_single() if len(self._layout) == 1 else self._publish_shards(digests)
         finally:
             self.discard()
+
+    def refuse_saved(self, seen: Mapping[str, Fingerprint]) -> None:
+        """Raise Refused, by name, where weights were saved into the directory since `seen`."""
+        _refuse_saved(self.directory, changed_since(self.directory, seen))
 
     def discard(self) -> None:
         """Remove what was not published and let go of the directory; a second time does nothing."""
@@ -158,7 +174,8 @@ class ModelWriter:
     def _publish_single(self) -> list[str]:
         old = weight_files(self.directory)
         for shard in self._written.values():
-            shard.output.publish(self.directory / SINGLE_NAME)
+            self._name(shard.output, SINGLE_NAME)
+            files.sync_directory(self.directory)
         self._remove(sorted(set(old) - {SINGLE_NAME, INDEX_NAME}), last=INDEX_NAME)
         return [SINGLE_NAME]
 
@@ -175,18 +192,34 @@ class ModelWriter:
         try:
             for name, planned in zip(names, self._layout, strict=True):
                 if planned.name in self._written:
-                    output = self._written[planned.name].output
-                    output.publish(self.directory / name, sync_directory=False)
+                    self._name(self._written[planned.name].output, name)
             files.sync_directory(self.directory)
             index = files.Output.create(self._tmp_dir, prefix=_TEMPORARY_PREFIX)
             self._outputs.append(index)
             index.write(encode_index(weight_map, self.nbytes, going))
-            index.publish(self.directory / INDEX_NAME)
+            self._name(index, INDEX_NAME)
+            files.sync_directory(self.directory)
         except BaseException:
             self._withdraw(set(names) - set(old))
             raise
         self._remove(going, last=SINGLE_NAME)
         return [*names, INDEX_NAME]
+
+    def _name(self, output: files.Output, name: str) -> None:
+        """Gives an output its name. Raises Refused where something else was saved there meanwhile."""
+        target = self.directory / name
+        if self._seen is None:
+            output.publish(target, sync_directory=False)
+            return
+        output.backdate()
+        output.finish()
+        seen, there = self._seen.get(name), os.path.lexists(target)
+        if (seen is not None) != there or not output.replace_known(target, _is(seen) if there else None):
+            _refuse_saved(self.directory, [name])
+        assert output.status is not None
+        written, now = Fingerprint.of(output.status), fingerprint(target)
+        # A rename changes when the inode was changed; anything else that differs was saved by somebody.
+        self.published[name] = now if now is not None and now.same_content(written) else written
 
     def _withdraw(self, names: set[str]) -> None:
         """Remove new shards that no index came to name. Where it did after all, they stay."""
@@ -198,11 +231,17 @@ class ModelWriter:
     def _remove(self, names: Sequence[str], *, last: str) -> None:
         """Remove old weight files; `last` only when the others are surely gone."""
         for name in names:
-            files.remove(self.directory / name)
+            self._remove_one(name)
         files.sync_directory(self.directory)
         if _exists(self.directory / last):
-            files.remove(self.directory / last)
+            self._remove_one(last)
             files.sync_directory(self.directory)
+
+    def _remove_one(self, name: str) -> None:
+        if self._seen is None:
+            files.remove(self.directory / name)
+        elif name in self._seen:  # else it was saved meanwhile
+            files.remove_known(self.directory / name, _is(self._seen[name]))
 
     def _create(self, shard: ShardLayout) -> None:
         header, entries = encode_header(shard.specs, shard.metadata)
@@ -281,6 +320,38 @@ def weight_files(directory: Path) -> list[str]:
         for entry in files.names_in(directory)
         if (entry.name in ours or is_published_name(entry.name)) and not entry.is_dir(follow_symlinks=False)
     ]
+
+
+def weights_here(directory: Path) -> dict[str, Fingerprint]:
+    """The fingerprints of `weight_files`; that of a link that leads nowhere is all zeros."""
+    return {
+        name: fingerprint(directory / name) or Fingerprint(0, 0, 0, 0) for name in weight_files(directory)
+    }
+
+
+def changed_since(directory: Path, seen: Mapping[str, Fingerprint]) -> list[str]:
+    """The names of weight files that came, went or were written since `seen`, sorted."""
+    here = weights_here(directory)
+    return sorted(
+        name for name in {*here, *seen} if name not in here or not here[name].same_content(seen.get(name))
+    )
+
+
+def _refuse_saved(directory: Path, names: Sequence[str]) -> None:
+    if names:
+        raise Refused(
+            f"{', '.join(names[:5])}{' …' if len(names) > 5 else ''}: saved in {directory} while this command"
+            " was running, and left as saved; run the command again"
+        )
+
+
+def _is(seen: Fingerprint | None) -> files.Known:
+    """Whether a file that was moved aside is the one that was seen."""
+
+    def known(place: Path) -> bool:
+        return (fingerprint(place) or Fingerprint(0, 0, 0, 0)).same_content(seen)
+
+    return known
 
 
 def foreign_weight_files(directory: Path) -> list[str]:
