@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +30,7 @@ from persona.objects.ids import object_id
 from persona.objects.recipe import Recipe
 from persona.objects.rules import NUMERICS
 from persona.weights.checkpoint import Checkpoint
+from persona.weights.index import INDEX_NAME, read_index
 from persona.weights.inputs import Fingerprint
 from persona.weights.shards import is_published_name
 from persona.weights.writer import weights_here
@@ -244,7 +246,7 @@ def _identify(
     strange = [
         name
         for name, seen in here.items()
-        if (read[name] != seen if name in read else not _left_over(name, seen, ours))
+        if (read[name] != seen if name in read else not _left_over(history.root, name, seen, ours))
     ]
     for record in (now, next_):
         if record is not None and record.digest == digest and not strange:
@@ -256,10 +258,14 @@ def _identify(
     return Found("edited", now, here)
 
 
-def _left_over(name: str, seen: Fingerprint, ours: Sequence[Stats]) -> bool:
+def _left_over(root: Path, name: str, seen: Fingerprint, ours: Sequence[Stats]) -> bool:
     """Whether a weights file that no reader reads is persona's own: of an earlier publication, or of one that
-    was cut short. Anything else beside the weights was saved by somebody.
+    was cut short, which leaves shards and their index. Anything else was saved by somebody.
     """
+    if name == INDEX_NAME:
+        with suppress(InvalidInput):
+            if all(map(is_published_name, read_index(root / name).shard_names())):
+                return True
     return is_published_name(name) or any(files.get(name, [])[:2] == list(seen[:2]) for files in ours)
 
 
