@@ -17,7 +17,6 @@ from persona.history.history import History
 from persona.history.recipe_text import RECIPE_FILE, decode
 from persona.history.results import VectorChange
 from persona.history.trimming import density_of
-from persona.objects.commit import Person
 from persona.objects.names import check_vector_name
 from persona.objects.recipe import Recipe, Term
 from persona.objects.rules import Rules, check_density, check_strength
@@ -56,7 +55,7 @@ class Added:
     notes: tuple[str, ...]
 
 
-def add(history: History, path: Path, options: Options, person: Person, *, keep: bool = True) -> Added:
+def add(history: History, path: Path, options: Options, *, keep: bool = True) -> Added:
     """Imports the checkpoint at `path` as a vector and names it in `recipe.toml`. The caller holds the work
     tree's lock.
 

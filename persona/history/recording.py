@@ -73,7 +73,7 @@ def record(
         move.done(history)
     tracking.forget(history)
     weights_state.adopt_commit(history, recipe, id)
-    vectors.release(history, recipe, person)
+    vectors.release(history, recipe)
     old = history.recipe_of(parents[0]) if parents else None
     changes = vector_changes(history, old, recipe, imported or {})
     added = [change.name for change in changes if change.change in ("added", "replaced")]

@@ -149,7 +149,7 @@ class Repository(Questions):
                 imports.refuse_without_path(dataclasses.replace(options, files=False))
                 tracking.add(self._history, texts)
                 return CommitResult(None, head.branch, parents, (), files=tuple(texts))
-            added = imports.add(self._history, Path(path), options, self._person(author))
+            added = imports.add(self._history, Path(path), options)
         return CommitResult(None, head.branch, parents, (added.change,), added.notes)
 
     def commit(
@@ -211,7 +211,7 @@ class Repository(Questions):
                 imports.refuse_without_path(dataclasses.replace(options, files=files and path is None))
                 tracking.add(history, texts)
             elif path is not None:
-                added = imports.add(history, Path(path), options, person, keep=False)
+                added = imports.add(history, Path(path), options, keep=False)
             try:
                 result = recording.record(
                     history,
@@ -224,7 +224,7 @@ class Repository(Questions):
                 )
             except PersonaError:
                 if added:
-                    vectors.keep(history, added.change.name, added.change.id, person)
+                    vectors.keep(history, added.change.name, added.change.id)
                 raise
             told = in_place.edited_notes(history) if added is None else []
             result = dataclasses.replace(result, files=tuple(texts or ()), notes=(*result.notes, *told))

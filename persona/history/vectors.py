@@ -58,7 +58,7 @@ def id_of(history: History, name: str) -> str:
     return kept or history.resolve_object(name, "vector")
 
 
-def keep(history: History, name: str, id: str, person: Person) -> str | None:
+def keep(history: History, name: str, id: str) -> str | None:
     """Gives a vector that no commit holds a name of its own, so that it can be found whatever becomes of
     `recipe.toml`; returns that name, None where HEAD's recipe holds the vector.
 
@@ -79,12 +79,12 @@ def keep(history: History, name: str, id: str, person: Person) -> str | None:
     if old is not None:
         number = next(n for n in count(2) if f"{plain}-{n}".casefold() not in taken)
         changes.append(Change(f"{VECTORS}{plain}-{number}", old, None, f"add: another {name} came"))
-    who, when = signature(person)
+    who, when = signature(history.committer())
     refs.update_all(changes, who=who, when=when)
     return ref.removeprefix(VECTORS)
 
 
-def release(history: History, recipe: Recipe, person: Person) -> None:
+def release(history: History, recipe: Recipe) -> None:
     """Takes the kept names of vectors that a commit with this recipe holds."""
     refs = history.store.refs
     held = {term.vector for term in recipe.terms}
@@ -92,7 +92,7 @@ def release(history: History, recipe: Recipe, person: Person) -> None:
         Change(ref, None, id, "commit: holds it now") for ref, id in refs.list(VECTORS).items() if id in held
     ]
     if changes:
-        who, when = signature(person)
+        who, when = signature(history.committer())
         refs.update_all(changes, who=who, when=when)
 
 
