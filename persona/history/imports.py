@@ -67,7 +67,6 @@ def add(history: History, path: Path, options: Options, *, keep: bool = True) ->
     from persona.merge.intake import import_vector
 
     data = worktree.read_recipe_text(history.root)
-    text = decode(data)
     recipe = history.read_recipe(data)
     base = history.base(recipe.base)
     inside = in_place.is_work_tree(history, path)
