@@ -76,7 +76,7 @@ class CommandGroup(click.Group):
         """As click does; a word that is no command is answered with what to type instead."""
         names = self.list_commands(ctx)
         if args and not args[0].startswith("-") and args[0] not in names and not ctx.resilient_parsing:
-            raise click.UsageError(self.unknown(ctx, args[0], names), ctx)
+            raise click.UsageError(self.unknown(ctx, args[0], names))
         return super().resolve_command(ctx, args)
 
     def unknown(self, ctx: click.Context, word: str, names: Sequence[str]) -> str:
@@ -110,7 +110,7 @@ def common_options() -> list[click.Option]:
             is_flag=True,
             expose_value=False,
             callback=_set("quiet"),
-            help="Say nothing but what was asked for.",
+            help="Print only what was asked for.",
         ),
         click.Option(
             ["-v", "--verbose"],

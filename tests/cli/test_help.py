@@ -308,7 +308,7 @@ def test_ids_in_json_are_whole(grown: CommandLine) -> None:
 
 def test_json_of_the_page_for_what_has_several_forms(grown: CommandLine) -> None:
     assert grown.json("branch", "--show-current") == {"branch": "main"}
-    assert grown.json("branch", "-m", "main", "trunk") == {"from": "main", "to": "trunk"}
+    assert grown.json("branch", "-m", "trunk") == {"from": "main", "to": "trunk"}
     grown.ok("config", "user.name", "Ada")
     assert grown.json("config", "--unset", "user.name") == {"unset": "user.name"}
     (grown.directory / "recipe.toml").write_text("base = \n")

@@ -78,7 +78,7 @@ def _delete(call: Invocation, names: tuple[str, ...], force: bool) -> None:
 
 def _rename(call: Invocation, names: tuple[str, ...], force: bool) -> None:
     if not 1 <= len(names) <= 2:
-        raise UsageError("name the new name, or the old and the new: `persona branch -m [OLD] NEW`")
+        raise UsageError("give the new name, or the old and the new one: `persona branch -m [OLD] NEW`")
     with call.repository() as repo:
         old, new = names if len(names) == 2 else (None, names[0])
         old = repo.rename_branch(old, new, force=force)

@@ -20,7 +20,9 @@ from persona.errors import UnknownName, UsageError
 )
 @click.argument("key", required=False, shell_complete=settings)
 @click.argument("value", required=False, shell_complete=setting_values)
-@click.option("--global", "user", is_flag=True, help="The user's file alone, in every repository's place.")
+@click.option(
+    "--global", "user", is_flag=True, help="Use your own settings file, which holds for every repository."
+)
 @click.option("--unset", is_flag=True, help="Remove KEY.")
 @click.option("-l", "--list", "listing", is_flag=True, help="List every key and the value in force.")
 @click.pass_obj

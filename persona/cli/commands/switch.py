@@ -17,7 +17,7 @@ from persona.history.results import Head
 )
 @click.argument("target", required=False, metavar="[BRANCH]", shell_complete=branch_or_revision)
 @click.option("-c", "--create", metavar="NEW", help="Make branch NEW at BRANCH, or at HEAD, and go there.")
-@click.option("-d", "--detach", is_flag=True, help="Go to a commit that is no branch.")
+@click.option("-d", "--detach", is_flag=True, help="Go to a commit and detach HEAD from its branch.")
 @click.option("-f", "--force", is_flag=True, help="Throw uncommitted edits away.")
 @click.pass_obj
 def command(call: Invocation, target: str | None, create: str | None, detach: bool, force: bool) -> None:
