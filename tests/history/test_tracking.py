@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from random import Random
 
 import pytest
 
-from persona.errors import IntegrityError, InvalidInput, Refused, UnknownName, UsageError
+from persona.errors import (
+    IntegrityError,
+    InvalidInput,
+    Refused,
+    UnknownName,
+    UnknownRevision,
+    UsageError,
+)
+from persona.history import tracking
 from persona.limits import MAX_TEXT_FILE_BYTES
+from tests.campaign import rounds
 from tests.history.conftest import Bot, write_model
 
 TEMPLATE = "chat_template.jinja"
@@ -345,3 +356,61 @@ def test_a_new_file_that_may_not_be_read_is_reported_and_stops_nothing(
     grown.repo.switch("HEAD~1", detach=True, author=grown.now())
     grown.repo.set_term("listening", alpha=0.1)
     assert any("left out" in note for note in grown.commit().notes)
+
+
+NAMES = (TEMPLATE, "config.json", "tokenizer.json", "graph/a", "graph/a/b.md", "notes.md", "docs/x.md")
+
+
+def act_at_random(bot: Bot, random: Random, branches: list[str]) -> None:
+    """One thing that somebody does to files, or one command that moves or records them."""
+    place = bot.root / random.choice(NAMES)
+    repo, now = bot.repo, bot.now()
+    match random.randrange(14):
+        case 0 | 1 | 2 | 3:
+            with suppress(FileExistsError, NotADirectoryError, IsADirectoryError):
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_text(f"{random.randrange(3)}\n")
+        case 4 | 5:
+            if place.is_file():
+                place.unlink()
+        case 6:
+            repo.add(place)
+        case 7 | 8:
+            bot.commit()
+        case 9:
+            repo.reset(f"HEAD~{random.randrange(2)}", random.choice(("soft", "mixed", "hard")), author=now)
+        case 10:
+            branches.append(f"b{len(branches)}")
+            repo.checkout(branch=branches[-1], author=now)
+        case 11:
+            repo.switch(random.choice(branches), force=random.random() < 0.3, author=now)
+        case 12:
+            repo.restore([random.choice((".", *NAMES))], random.choice(("HEAD", *branches)))
+        case 13:
+            repo.revert(random.choice(("HEAD", *branches)), no_commit=random.random() < 0.5, author=now)
+
+
+@pytest.mark.parametrize("seed", range(rounds(6)))
+def test_every_command_agrees_whatever_was_done_before(bot: Bot, seed: int) -> None:
+    random, branches = Random(seed), ["main"]
+    for _ in range(30):
+        with suppress(Refused, InvalidInput, UnknownName, UnknownRevision):
+            act_at_random(bot, random, branches)
+        status, diff = bot.repo.status(), bot.repo.diff()
+        assert status.files_changed == diff.files
+        assert {change.path for change in diff.file_changes if change.change != "removed"} == {
+            path for path in status.files_changed if (bot.root / path).is_file()
+        }
+        tracked_now = {*tracking.tracked(bot.repo._history).paths}
+        assert not tracked_now.intersection(status.untracked)
+        if random.random() < 0.2:
+            head = bot.repo.resolve("HEAD")
+            with suppress(Refused):
+                bot.commit()
+            assert (bot.repo.resolve("HEAD") == head) is (status.files_changed == ())
+            assert bot.repo.status().files_changed == ()
+    bot.repo.reset("HEAD", "hard", author=bot.now())
+    assert bot.repo.status().files_changed == ()
+    with suppress(Refused):
+        bot.repo.revert("HEAD", author=bot.now())
+    assert bot.repo.status().files_changed == ()
