@@ -119,8 +119,9 @@ def add(history: History, path: Path, options: Options, *, keep: bool = True) ->
         vectors.keep(history, name, made.id)
     if inside:
         weights_state.take(history, (made.id, name), trained, options.progress)
+    in_place_notes = (in_place.TAKEN,) if inside else ()
     twice = filters.twice(recipe, history.base(recipe.base), {name})
-    return Added(change, (*made.notes, *twice, *_file_notes(differing, options.files)))
+    return Added(change, (*made.notes, *in_place_notes, *twice, *_file_notes(differing, options.files)))
 
 
 def _write_recipe(

@@ -5,13 +5,19 @@ without a path does not hold them; `add . --onto REV` takes them in as a vector.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from persona.errors import Refused, UsageError
-from persona.history import weights_state
+from persona.history import weights_state, worktree
 from persona.history.history import History
+from persona.history.recipe_text import RECIPE_FILE
 from persona.history.revisions import resolve
 from persona.objects.ids import abbreviate
-from persona.weights.writer import weight_files
+
+TAKEN: Final = (
+    "the weights here stay as they were trained until the next checkout: those that it computes may differ"
+    " from them by a rounding, so copy the files first to keep these very bytes"
+)
 
 
 def is_work_tree(history: History, path: Path) -> bool:
@@ -53,14 +59,9 @@ def check(history: History, path: Path, base: str, onto: str | None, name: str |
 
 
 def refuse_losing(history: History) -> None:
-    """`Refused` where a checkout of the recipe would overwrite weights that are nowhere else."""
-    found = weights_state.look(history)
-    if found.state in ("edited", "unknown"):
-        names = ", ".join(weight_files(history.root))
-        raise Refused(
-            f"{names}: edited or not from a checkout, and commit.checkout would overwrite them; move them"
-            " away, or keep them with `persona add . -n NAME --onto REV`"
-        )
+    """`Refused` where a checkout after the next commit would overwrite weights that are nowhere else."""
+    recipe = history.read_recipe(worktree.read_recipe_text(history.root))
+    weights_state.refuse_losing(history, weights_state.look(history), recipe, RECIPE_FILE)
 
 
 def edited_notes(history: History) -> list[str]:
@@ -71,7 +72,7 @@ def edited_notes(history: History) -> list[str]:
     if found.state != "edited":
         return []
     record = found.record
-    known = record is not None and record.key and record.revision
+    known = record.revision if record is not None and record.key else None
     onto = abbreviate(known) if known else "REV"
     return [
         "the weights here were edited by hand, and this commit does not hold them; to keep them:"

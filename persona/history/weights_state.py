@@ -176,13 +176,15 @@ def refuse_losing(history: History, found: Found, recipe: Recipe, where: str) ->
     names = ", ".join(found.files)
     if found.state in ("edited", "unknown"):
         why = "edited since they were checked out" if found.state == "edited" else "not from a checkout"
-        raise Refused(f"{names}: {why}, and would be overwritten; move them away, or -f overwrites them")
+        raise Refused(
+            f"{names}: {why}, and would be overwritten; move them away, or `checkout -f` overwrites them"
+        )
     if found.state != "intact" or record is None or record.vector is None or record.revision is not None:
         return
     if all(term.vector != record.vector for term in recipe.terms):
         raise Refused(
             f"{names}: as trained for the vector {record.name}, which neither a commit nor {where} holds, and"
-            " would be overwritten; commit it, move them away, or -f overwrites them"
+            " would be overwritten; commit it, move them away, or `checkout -f` overwrites them"
         )
 
 
@@ -214,8 +216,9 @@ def describe(
     """The state as `status` names it; `recipe` is the work tree's, None when it cannot be read."""
     record = found.record
     if found.state != "intact" or record is None:
-        named = record.revision if record and found.state == "edited" else None
-        return WeightsState(found.state, named)
+        if record is None or found.state != "edited" or record.vector is not None:
+            return WeightsState(found.state, None)
+        return WeightsState("edited", record.revision)
     if head_recipe is not None and record.key == key_of(head_recipe):
         return WeightsState("clean", head)
     if recipe is not None and record.key == key_of(recipe):

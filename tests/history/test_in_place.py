@@ -168,3 +168,16 @@ def test_a_commit_is_named_when_its_weights_are_interrupted(grown: Bot) -> None:
     with files.replaced_calls(Interrupted()), pytest.raises(KeyboardInterrupt):
         grown.commit()
     assert grown.repo.resolve("HEAD")[:8] in grown.repo.notes[-1]
+
+
+def test_taking_trained_weights_in_says_that_a_checkout_replaces_their_bytes(grown: Bot) -> None:
+    grown.checkout()
+    train(grown)
+    made = grown.repo.add(grown.root, name="night", onto="HEAD")
+    assert any("may differ from them by a rounding" in note for note in made.notes)
+    grown.commit()
+    train(grown, 10)  # on and on: nobody knows any more from which revision
+    state = grown.repo.status().weights
+    assert (state.state, state.revision) == ("edited", None)
+    grown.edit(lambda text: text + "#\n")
+    assert "--onto REV" in grown.commit().notes[-1]
