@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+# Without `open`: `from persona import *` leaves Python's own alone.
 __all__ = [
-    "open",
     "init",
     "Repository",
     "Person",
@@ -96,6 +96,11 @@ def init(
         progress=progress,
     )
     return Repository.open(path, user_config=user_config, author=author, committer=committer)
+
+
+def __dir__() -> list[str]:
+    """The names of the module, with those that are imported when first asked for."""
+    return sorted({*globals(), "Person", "Repository", "merge"})
 
 
 def __getattr__(name: str) -> Any:

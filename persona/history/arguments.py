@@ -1,16 +1,29 @@
 """What callers hand in, as the rest of the library takes it: numbers of other libraries as Python's, one glob
 as a list of one. What cannot be taken is refused by the name of its parameter.
+
+The annotations of a public method are its declaration: `checks_arguments` holds each call of a class against
+them, so that no other module meets a number of threads that is a text, or a path that is None.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+import operator
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
+from types import FunctionType
+from typing import Any, Final, TypeVar
 
-from persona.errors import InvalidInput
+from persona.errors import InvalidInput, UsageError
+from persona.objects.commit import Person
 
 Number = str | float | None
 Value = TypeVar("Value")
+
+_BYTES: Final = frozenset({"memory", "device_memory", "max_shard_size", "cache"})
+_FROM_ZERO: Final = frozenset({"n", "cache"})
+"""Whole numbers that may be 0; all others begin with 1."""
 
 
 def number(value: Any) -> Any:
@@ -48,3 +61,97 @@ def checked(parameter: str, check: Callable[[Any, str], Value], value: Any) -> V
         return check(number(value), "")
     except InvalidInput as error:
         raise InvalidInput(error.message.removeprefix(": "), parameter=parameter) from None
+
+
+# -- calls ---------------------------------------------------------------------------------------------------
+
+
+def checks_arguments(cls: type[Value]) -> type[Value]:
+    """A class whose public methods refuse arguments that their annotations do not admit: `UsageError` that
+    names the parameter.
+    """
+    for name, attribute in list(vars(cls).items()):
+        function = attribute.__func__ if isinstance(attribute, staticmethod) else attribute
+        if not name.startswith("_") and isinstance(function, FunctionType):
+            checking = _checking(function)
+            setattr(cls, name, staticmethod(checking) if function is not attribute else checking)
+    return cls
+
+
+def _checking(function: FunctionType) -> Callable[..., Any]:
+    kinds = {name: _Kind(name, str(text)) for name, text in function.__annotations__.items()}
+    code = function.__code__
+    names = code.co_varnames[: code.co_argcount]
+    rest = code.co_varnames[code.co_argcount + code.co_kwonlyargcount] if code.co_flags & 4 else ""
+
+    def take(name: str, value: Any) -> Any:
+        return kinds[name].take(value) if name in kinds else value
+
+    @wraps(function)
+    def checking(*values: Any, **named: Any) -> Any:
+        taken = [take(name, value) for name, value in zip(names, values, strict=False)]
+        taken += [take(rest, value) for value in values[len(names) :]]
+        return function(*taken, **{name: take(name, value) for name, value in named.items()})
+
+    return checking
+
+
+class _Kind:
+    """What the annotation of a parameter admits."""
+
+    def __init__(self, name: str, annotation: str) -> None:
+        self.name = name
+        self.parts = frozenset(re.split(r" \| (?![^\[]*\])", annotation))
+        self.words = tuple(re.findall(r'"(\w+)"', annotation)) if "Literal[" in annotation else ()
+
+    def take(self, value: Any) -> Any:
+        """The value as the library takes it; anything that has a check of its own, as it is."""
+        if value is None and "None" in self.parts:
+            return None
+        if self.words:
+            return self._one_of(value)
+        if self.parts <= {"AnyPath", "None"}:
+            return self._path(value)
+        if self.parts <= {"int", "None"}:
+            return self._whole(value)
+        if self.parts <= {"str", "None"}:
+            return self._require(value, isinstance(value, str), "text")
+        if self.parts <= {"str", "Sequence[str]", "None"} and self.name not in ("only", "except_"):
+            return self._texts(value)
+        if "Person" in self.parts:
+            return self._require(value, isinstance(value, Person), "a persona.Person")
+        if "Progress" in self.parts or any(part.startswith("Callable[") for part in self.parts):
+            return self._require(value, callable(value), "a function")
+        if any(part.startswith("Mapping[") for part in self.parts):
+            return self._require(value, isinstance(value, Mapping), "a mapping")
+        return value
+
+    def _one_of(self, value: Any) -> Any:
+        listed = " or ".join(map(repr, self.words))
+        return self._require(value, isinstance(value, str) and value in self.words, listed)
+
+    def _path(self, value: Any) -> Any:
+        is_path = isinstance(value, (str, os.PathLike)) and isinstance(os.fspath(value), str)
+        self._require(value, is_path and os.fspath(value) != "", "a path")
+        return self._require(value, "\0" not in os.fspath(value), "a path, which holds no NUL")
+
+    def _whole(self, value: Any) -> Any:
+        least = 0 if self.name in _FROM_ZERO else 1
+        what = "a number of bytes" if self.name in _BYTES else "a whole number"
+        try:
+            whole = -1 if isinstance(value, bool) else operator.index(value)
+        except TypeError:
+            whole = -1
+        self._require(value, whole >= least, what + (" above 0" if least else ""))
+        return whole
+
+    def _texts(self, value: Any) -> Any:
+        several = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+        texts = value if several else [value]
+        self._require(value, all(isinstance(text, str) for text in texts), "text, or a list of texts")
+        return value
+
+    def _require(self, value: Any, admitted: bool, what: str) -> Any:
+        if not admitted:
+            raise UsageError(f"{self.name} is {what}, not {value!r:.60}")
+        return value

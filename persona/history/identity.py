@@ -38,7 +38,12 @@ def now() -> tuple[int, int]:
 
 
 def check_person(value: Person) -> Person:
-    """A person whose name and address can be recorded; `InvalidInput` otherwise."""
+    """A person whose name, address and time can be recorded; `InvalidInput` otherwise."""
+    for what, text in (("name", value.name), ("e-mail address", value.email)):
+        if type(text) is not str:
+            raise InvalidInput(f"an author's {what} is text, not {text!r:.80}")
+    if type(value.time) is not int or type(value.offset) is not int:
+        raise InvalidInput(f"an author's date is two whole numbers, not {value.time!r} {value.offset!r}")
     for what, text in (("name", value.name), ("e-mail address", value.email)):
         if any(ord(char) < 0x20 or char in "<>\x7f" or 0xD800 <= ord(char) <= 0xDFFF for char in text):
             raise InvalidInput(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from persona.errors import InvalidInput, Refused, UnknownName, UsageError
 from persona.history import filters
-from persona.history.arguments import Number, checked, globs, number
+from persona.history.arguments import Number, checked, checks_arguments, globs, number
 from persona.history.gate import Gate
 from persona.history.history import History
 from persona.history.loading import Options, built, chosen
@@ -42,6 +42,7 @@ Holding = tuple[Plan, str | None]
 """A plan, and the commit whose recipe it is of."""
 
 
+@checks_arguments
 class LiveModel:
     """A model whose parameters hold the weights of a recipe, and the calls that change which;
     `Repository.live` makes one.

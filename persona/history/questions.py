@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from persona.errors import UsageError
 from persona.history import revisions
+from persona.history.arguments import checks_arguments
 from persona.history.history import History
 from persona.history.results import (
     CommitEntry,
@@ -38,6 +40,10 @@ if TYPE_CHECKING:
     from persona.merge.slots import Module
 
 
+Item = TypeVar("Item")
+
+
+@checks_arguments
 class Questions:
     """An open repository that is only looked at; `Repository` adds what changes it.
 
@@ -45,19 +51,34 @@ class Questions:
     """
 
     def __init__(self, history: History, author: Person | None = None) -> None:
-        self._history = history
+        self._open: History | None = history
         self._author = author
-        self._closed = False
         self._held = ExitStack()
         self._held.enter_context(history.store.shared())
 
     def close(self) -> None:
-        """Lets go of the shared lock and of open files. Live models keep the weights that they hold."""
-        self._closed = True
-        self._held.close()
-        self._history.store.objects.close()
+        """Lets go of the shared lock and of open files; whatever is asked for afterwards is a `UsageError`.
+        Live models keep the weights that they hold.
+        """
+        history, self._open = self._open, None
+        if history is not None:
+            self._held.close()
+            history.store.objects.close()
+
+    @property
+    def _history(self) -> History:
+        """What every method works on, while the repository is open."""
+        if self._open is None:
+            raise UsageError("this repository is closed; open it again with persona.open")
+        return self._open
+
+    def _while_open(self, items: Iterator[Item]) -> Iterator[Item]:
+        for item in items:
+            yield item
+            _ = self._history
 
     def __enter__(self) -> Self:
+        _ = self._history
         return self
 
     def __exit__(
@@ -108,7 +129,7 @@ class Questions:
         """
         from persona.history import views
 
-        return views.log(
+        found = views.log(
             self._history,
             [revs] if isinstance(revs, str) else list(revs),
             all=all,
@@ -119,6 +140,7 @@ class Questions:
             in_topological_order=topological,
             now=int(time.time()),
         )
+        return self._while_open(found)
 
     def status(self) -> Status:
         """Branch, recipe and text files against HEAD, and what the weights are."""
@@ -225,7 +247,7 @@ class Questions:
             device=device, device_memory=device_memory, threads=threads, progress=progress
         )
         _, recipe = checkout.chosen_recipe(self._history, rev)
-        return arrays(self._history, recipe, options, torch=torch)
+        return self._while_open(arrays(self._history, recipe, options, torch=torch))
 
     def load(
         self,
@@ -277,7 +299,7 @@ class Questions:
         from persona.history import live, loading
 
         how = loading.Options(threads, allow_nonfinite, progress, cache, device_memory)
-        return live.live(self._history, model, rev, how, lambda: self._closed)
+        return live.live(self._history, model, rev, how, lambda: self._open is None)
 
     def known_names(self) -> KnownNames:
         """The names of branches, tags, vectors and settings, cheaply: what shell completion offers."""

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from persona.errors import NotARepository, PersonaError
 from persona.history import identity, in_place
+from persona.history.arguments import checks_arguments
 from persona.history.config import Config
 from persona.history.history import History
 from persona.history.questions import Questions
@@ -37,6 +38,7 @@ from persona.store.store import DIRECTORY, Store
 AnyPath = str | PathLike[str]
 
 
+@checks_arguments
 class Repository(Questions):
     """An open repository. Use as a context manager, or `close` it."""
 

@@ -31,9 +31,9 @@ def command(call: Invocation, target: str | None, create: str | None, detach: bo
     with call.repository() as repo:
         result = repo.switch(target, create=create, detach=detach, force=force)
         subject = repo.entry().subject if result.branch is None and not call.json else None
+        lines = list(render.carried_lines(result.carried, call.seen_from_here(repo)))
     here = Head(result.branch, result.id)
-    moved = render.moved_lines(here, subject, before=result.before, made=create is not None)
-    lines = [*render.carried_lines(result.carried, call.seen_from_here(repo)), *moved]
+    lines += render.moved_lines(here, subject, before=result.before, made=create is not None)
     call.remarks(result.notes)
     if result.weights.state not in ("clean", "absent"):
         lines += render.weights_lines(result.weights)

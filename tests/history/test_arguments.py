@@ -1,0 +1,165 @@
+"""A call that cannot mean anything is refused at once, by the name of its parameter."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import persona
+from persona.errors import InvalidInput, PersonaError, UsageError
+from persona.history.live import LiveModel
+from persona.history.repository import Repository
+from tests.history.conftest import Bot, at
+
+MEANINGLESS: dict[str, list[object]] = {
+    "int | None": ["2", 0.5, -1, True, b"2"],
+    "int": ["2", None, True],
+    "AnyPath": [None, b"here", 3, "a\0b", ""],
+    "AnyPath | None": [b"here", 3, "a\0b", ""],
+    "str": [None, b"HEAD", 3],
+    "str | None": [b"HEAD", 3],
+    "Person | None": ["Ada <ada@example.org>"],
+    "Progress | None": ["yes"],
+    'Literal["refuse", "zero"]': ["bogus", None, 0],
+    'Literal["refuse", "ignore"]': ["bogus", None],
+    'Literal["soft", "mixed", "hard"]': ["bogus", None],
+    "Sequence[str]": [None, b"README.md", 3, [b"README.md"]],
+    "str | Sequence[str]": [None, b"HEAD", [None]],
+    "Mapping[str, str | float]": [None, "density=1", 3],
+}
+
+
+def calls() -> list[Any]:
+    """Every parameter of every public method, with a value that it cannot have."""
+    found = []
+    for cls in (Repository, LiveModel):
+        for name, method in inspect.getmembers(cls, inspect.isfunction):
+            if name.startswith("_"):
+                continue
+            for parameter in inspect.signature(method).parameters.values():
+                found += [
+                    pytest.param(
+                        cls, name, parameter.name, value, id=f"{name}-{parameter.name}-{value!r:.20}"
+                    )
+                    for value in MEANINGLESS.get(str(parameter.annotation), [])
+                ]
+    assert len(found) > 200
+    return found
+
+
+@pytest.mark.parametrize(("cls", "name", "parameter", "value"), calls())
+def test_every_method_refuses_what_a_parameter_cannot_be(
+    cls: type, name: str, parameter: str, value: object
+) -> None:
+    method = inspect.getattr_static(cls, name)
+    function = method.__func__ if isinstance(method, staticmethod) else method
+    own = () if isinstance(method, staticmethod) else (None,)
+    if inspect.signature(function).parameters[parameter].kind is inspect.Parameter.VAR_POSITIONAL:
+        arguments: tuple[tuple[object, ...], dict[str, object]] = ((*own, "x", value), {})
+    else:
+        arguments = (own, {parameter: value})
+    with pytest.raises(UsageError, match=f"^{parameter} is ") as refused:
+        function(*arguments[0], **arguments[1])
+    assert repr(value)[:20] in refused.value.message
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers(grown: Bot) -> None:
+    assert len(list(grown.repo.log(n=np.int64(2)))) == 2
+    assert grown.repo.digest(threads=np.int32(1)) == grown.repo.digest()
+
+
+@pytest.mark.parametrize("call", [persona.open, persona.init])
+@pytest.mark.parametrize("path", [None, b"here", "a\0b"])
+def test_a_repository_is_at_a_path(call: Callable[..., object], path: object) -> None:
+    with pytest.raises(UsageError, match=r"^path is a path"):
+        call(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"time": True}, {"offset": False}, {"time": 1.5}, {"time": "now"}, {"name": b"Ada"}, {"email": None}],
+)
+def test_a_person_that_could_not_be_read_again_is_not_recorded(grown: Bot, change: dict[str, Any]) -> None:
+    head = grown.repo.head()
+    person = persona.Person(**{**vars(at(1)), **change})
+    with pytest.raises(InvalidInput, match="an author's"):
+        grown.repo.commit(message="x", allow_empty=True, author=person)
+    assert grown.repo.head() == head
+
+
+def test_a_recipe_never_holds_more_globs_than_can_be_read(grown: Bot) -> None:
+    globs = [f"model.layers.[01{number:04}]*" for number in range(4097)]
+    with pytest.raises(InvalidInput, match="4097 globs"):
+        grown.repo.set_term("listening", only=globs)
+    grown.edit(lambda text: text.replace("[vectors.listening]", f"[vectors.listening]\nexcept = {globs}"))
+    head = grown.repo.head()
+    with pytest.raises(InvalidInput, match="4097 globs"):
+        grown.commit()
+    assert grown.repo.head() == head
+
+
+# -- a repository that is closed
+
+
+def closed_calls() -> list[Any]:
+    values = {"only": "x", "rev": "HEAD", "path": Path("x"), "axes": {"density": 1}, "paths": ["x"]}
+    found = []
+    for name, method in inspect.getmembers(Repository, inspect.isfunction):
+        if name.startswith("_") or name in ("close", "open", "init"):
+            continue
+        needed = [
+            parameter
+            for parameter in list(inspect.signature(method).parameters.values())[1:]
+            if parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+        ]
+        found.append(pytest.param(name, [values.get(each.name, "x") for each in needed], id=name))
+    assert len(found) > 40
+    return found
+
+
+@pytest.mark.parametrize(("name", "arguments"), closed_calls())
+def test_a_closed_repository_answers_nothing(bot: Bot, name: str, arguments: list[object]) -> None:
+    bot.repo.close()
+    with pytest.raises(UsageError, match="closed"):
+        getattr(bot.repo, name)(*arguments)
+
+
+def test_properties_and_generators_of_a_closed_repository_raise(grown: Bot) -> None:
+    log, tensors = grown.repo.log(), grown.repo.materialise()
+    assert next(log).subject
+    assert next(tensors)[0]
+    grown.repo.close()
+    grown.repo.close()
+    for ask in (
+        lambda: grown.repo.root,
+        lambda: grown.repo.notes,
+        lambda: next(log),
+        lambda: next(tensors),
+        grown.repo.__enter__,
+    ):
+        with pytest.raises(UsageError, match="closed"):
+            ask()
+
+
+def test_what_another_repository_object_does_is_not_touched(grown: Bot) -> None:
+    with persona.open(grown.root) as other:
+        grown.repo.close()
+        assert other.status().branch == "main"
+    with pytest.raises(PersonaError), other:
+        pass
+
+
+# -- names
+
+
+def test_a_star_import_leaves_open_alone_and_dir_lists_what_is_loaded_late() -> None:
+    names: dict[str, object] = {}
+    exec("from persona import *", names)
+    assert "open" not in names
+    assert {"Repository", "Person", "init", "Refused"} <= set(names)
+    assert {"Repository", "Person", "merge", "open", "init"} <= set(dir(persona))
