@@ -16,6 +16,7 @@ from persona.errors import InvalidInput, Refused, UsageError
 from persona.history import worktree
 from persona.history.config import Config
 from persona.history.history import BASES, History, signature
+from persona.history.payloads import Payloads
 from persona.history.recipe_text import RECIPE_FILE, first_text
 from persona.history.results import CommitResult
 from persona.objects.commit import Commit, Person
@@ -139,7 +140,8 @@ def _first_commit(
     contents = {path: checkpoint.read_text(path) for path in checkpoint.text_files if path != RECIPE_FILE}
     text = first_text(name, rules).encode()
     here = _refuse_overwriting(history.root, {RECIPE_FILE: text} | ({} if in_place else contents))
-    with history.store.objects.transaction() as tx:
+    history.store.clear_leftovers()
+    with history.store.objects.transaction(Payloads(history.store.objects).of) as tx:
         blobs = {path: tx.put("blob", content) for path, content in contents.items()}
         base, base_id = import_base(tx, checkpoint, blobs, chunk=chunk, threads=threads, progress=progress)
         checkpoint.check_unchanged()

@@ -92,7 +92,7 @@ def checkout(
         return export(history, rev, out, options, started)
     if options.dtype is not None:
         raise UsageError("--dtype goes with -o OUT: the work tree's weights are those of its recipe")
-    with history.changing():
+    with history.changing(force=options.force):
         if rev is None and branch is None:
             return _as_it_stands(history, options, started)
         return _move(history, rev, branch, mover, options, started)

@@ -7,13 +7,13 @@ Invariant: a value handed out was verified by its id when it was read.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 from typing import Final, TypeVar
 
-from persona.errors import IntegrityError, InvalidInput, NotFound, Refused, UnknownName
+from persona.errors import IntegrityError, InvalidInput, NotFound, PersonaError, Refused, UnknownName
 from persona.history import filters, identity, recipe_text
 from persona.history.config import Config
 from persona.history.recipe_text import MIN_PREFIX, RECIPE_FILE
@@ -24,6 +24,7 @@ from persona.objects.ids import abbreviate, is_id
 from persona.objects.recipe import Recipe
 from persona.objects.tree import Tree
 from persona.objects.vector import Vector
+from persona.store import files
 from persona.store.refs import When
 from persona.store.store import Store
 
@@ -59,8 +60,9 @@ class History:
         return identity.person(self.config, self.committer_of() if self.committer_of else None)
 
     @contextmanager
-    def changing(self) -> Iterator[None]:
-        """Holds the work tree's lock, and first takes back what a move that was cut short left of its files.
+    def changing(self, *, force: bool = False) -> Iterator[None]:
+        """Holds the work tree's lock, and first removes what commands that died left, and takes back what a
+        move that was cut short left of its files. `force`: a move that cannot be taken back is given up.
 
         `Refused` before anything changes when the store's format is newer.
         """
@@ -68,8 +70,28 @@ class History:
 
         self.store.require_writable()
         with self.store.worktree_lock():
-            take_back(self)
+            self.store.clear_leftovers()
+            for folder in self._folders():
+                files.clear_leftovers(folder, beside=True)
+            take_back(self, force=force)
             yield
+
+    def leftovers(self) -> list[tuple[Path, int]]:
+        """What commands that died left in the store and beside the files of the work tree, with their sizes
+        in bytes.
+        """
+        beside = [found for folder in self._folders() for found in files.leftovers(folder, beside=True)]
+        return sorted([*self.store.leftovers(), *beside])
+
+    def _folders(self) -> list[Path]:
+        """The directories of the work tree that hold files of HEAD; its own alone where HEAD cannot be
+        read.
+        """
+        found = {self.root}
+        with suppress(PersonaError):
+            found |= {(self.root / path).parent for path in self.files_of(self.head_commit())}
+        top = self.root.resolve()
+        return sorted(folder for folder in found if folder.resolve().is_relative_to(top))
 
     # -- objects
 

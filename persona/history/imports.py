@@ -14,6 +14,7 @@ from persona.errors import InvalidInput, PersonaError, Refused, UsageError
 from persona.history import filters, in_place, tracking, weights_state, worktree
 from persona.history.arguments import checked, globs
 from persona.history.history import History
+from persona.history.payloads import Payloads
 from persona.history.recipe_text import RECIPE_FILE, decode
 from persona.history.results import VectorChange
 from persona.history.trimming import density_of
@@ -84,7 +85,7 @@ def add(history: History, path: Path, options: Options, *, keep: bool = True) ->
     with Checkpoint.open(path) as checkpoint:
         differing = {} if inside else _differing_files(history, checkpoint)
         seen = _replaceable(history, differing) if options.files else {}
-        with history.store.objects.transaction() as tx:
+        with history.store.objects.transaction(Payloads(history.store.objects).of) as tx:
             made = import_vector(
                 history.store,
                 tx,

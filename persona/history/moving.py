@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
-from persona.errors import PersonaError, Refused, UnknownName, UsageError
+from persona.errors import IntegrityError, PersonaError, Refused, UnknownName, UsageError
 from persona.history import tracking, weights_state, worktree
 from persona.history.history import HEADS, TAGS, History, signature
 from persona.history.results import Carried, Head, SwitchResult
@@ -145,19 +145,43 @@ def _kind(committed: Mapping[str, str], here: Mapping[str, str], path: str) -> s
     return "added" if path not in committed else "changed" if path in here else "removed"
 
 
-def take_back(history: History) -> None:
-    """Puts back the files that a move placed before it was cut short: HEAD had not followed. Edits stay."""
+def take_back(history: History, *, force: bool = False) -> None:
+    """Puts back the files that a move placed before it was cut short: HEAD had not followed. Edits stay.
+
+    `IntegrityError` where that cannot be done, what it needs being lost; with `force` it is given up instead.
+    """
+    state = history.store.state(MOVE)
+    try:
+        move = read_move(history)
+        if move is None:
+            return
+        head = history.last_commit()
+        if head is not None and move["from"] == head:
+            before, after = history.files_of(head), history.files_of(move["to"])
+            here = tracking.snapshot(history, {*before, *after})
+            placed = [path for path in sorted({*before, *after}) if here.get(path) == after.get(path)]
+            worktree.put(history, before, here, placed)
+    except IntegrityError as error:
+        if not force:
+            raise IntegrityError(
+                f"a move of the text files was cut short, and cannot be taken back: {error.message};"
+                " `persona reset --hard` gives it up and puts the files of HEAD in place",
+                kind=error.object_kind,
+                id=error.id,
+                file=str(state.path),
+            ) from None
+    state.remove()
+
+
+def read_move(history: History) -> dict[str, str] | None:
+    """What state/move says: "from" and "to" which commit; None where no move was cut short."""
     state = history.store.state(MOVE)
     move = state.read()
     if move is None:
-        return
-    head = history.last_commit()
-    if head is not None and move["from"] == head:
-        before, after = history.files_of(head), history.files_of(move["to"])
-        here = tracking.snapshot(history, {*before, *after})
-        placed = [path for path in sorted({*before, *after}) if here.get(path) == after.get(path)]
-        worktree.put(history, before, here, placed)
-    state.remove()
+        return None
+    if not isinstance(move, dict) or not is_id(move.get("from")) or not is_id(move.get("to")):
+        raise state.damaged("the text files stay as they are then, and `persona status` shows them")
+    return {"from": move["from"], "to": move["to"]}
 
 
 def new_branch(history: History, name: str, id: str) -> Target:
@@ -225,7 +249,7 @@ def switch(
     force: bool,
 ) -> SwitchResult:
     """See `Repository.switch`."""
-    with history.changing():
+    with history.changing(force=force):
         goal = _goal(history, target, create, detach)
         move = plan_files(history, goal.id, force=force)
         move.apply(history)
@@ -260,7 +284,7 @@ def reset(history: History, rev: str, mode: Literal["soft", "mixed", "hard"], pe
     """See `Repository.reset`."""
     if mode not in ("soft", "mixed", "hard"):
         raise UsageError(f"reset knows soft, mixed and hard, not {mode!r:.40}")
-    with history.changing():
+    with history.changing(force=mode == "hard"):
         before = history.head()
         head, to = history.head_commit(), resolve(history, rev)
         move = plan_files(history, to, force=True) if mode == "hard" else None

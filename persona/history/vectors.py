@@ -201,8 +201,8 @@ def statistics(history: History, id: str, base_id: str) -> dict[str, Any]:
 
 def _kept(history: History, id: str) -> dict[str, Any]:
     data = history.store.cache(f"vectors-{NUMERICS}/{id}").read()
-    value: dict[str, Any] = json.loads(data) if data else {}
-    return value
+    value = json.loads(data) if data else {}
+    return value if isinstance(value, dict) else {}
 
 
 def _table(history: History, vector: Vector) -> Table:

@@ -9,6 +9,10 @@ changed since either: that time no program sets back.
 
 Invariant: a record's fingerprints are of the files whose bytes were read or written, taken when they were
 opened or before they got their names. A later save never looks like them.
+
+A record is believed in the repository that made it. In a copy the weights may be those that the record says,
+or what whoever copied them likes: they count as those of no revision, and the next checkout computes all of
+them.
 """
 
 from __future__ import annotations
@@ -16,13 +20,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
 from blake3 import blake3
 
 from persona.errors import InvalidInput, PersonaError, Refused
+from persona.history import worktree
 from persona.history.history import History, renamed
 from persona.history.results import Progress, WeightsState
 from persona.objects.digest import weights_digest
@@ -204,10 +209,13 @@ def tensor_digests(history: History, record: Record) -> dict[str, tuple[str, str
     known.
     """
     data = history.store.cache(_TENSORS).read()
-    value = json.loads(data) if data else {}
-    if value.get("digest") != record.digest:
+    try:
+        value = json.loads(data) if data else {}
+        if value.get("digest") != record.digest:
+            return {}
+        return {name: (str(key), str(digest)) for name, (key, digest) in value["tensors"].items()}
+    except (AttributeError, KeyError, TypeError, ValueError):
         return {}
-    return {name: (key, digest) for name, (key, digest) in value["tensors"].items()}
 
 
 def describe(
@@ -297,15 +305,68 @@ def _record_of(key: str, revision: str | None, digest: str, files: Mapping[str, 
     return Record(key, revision, digest, _stats(files), changed)
 
 
+def recipe_of(history: History, found: Found) -> Recipe | None:
+    """The recipe whose weights those of the work tree pass for, if they pass for any that is known."""
+    record = found.record
+    if found.state != "intact" or record is None:
+        return None
+    commits = [id for id in (record.revision, history.last_commit()) if id is not None]
+    recipes = [history.recipe_of(id) for id in commits]
+    with suppress(PersonaError):
+        recipes.append(history.read_recipe(worktree.read_recipe_text(history.root)))
+    return next((recipe for recipe in recipes if key_of(recipe) == record.key), None)
+
+
+def check(history: History) -> None:
+    """`IntegrityError` where what is written down is damaged or of another shape."""
+    _read(history)
+
+
 def _read(history: History) -> tuple[Record | None, Record | None]:
-    value = history.store.state(STATE).read() or {}
-    return _record(value.get("now")), _record(value.get("next"))
+    state = history.store.state(STATE)
+    value = state.read()
+    if value is None:
+        return None, None
+    try:
+        found = _record(value.get("now")), _record(value.get("next"))
+        made_here = value.get("place") == history.store.place
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise state.damaged(
+            "the weights count as unknown then, and `persona checkout -f` computes them anew"
+        ) from None
+    if made_here:
+        return found
+    now, next_ = (record and _of_a_copy(record) for record in found)
+    return now, next_
 
 
-def _record(value: dict[str, Any] | None) -> Record | None:
-    return Record(**value) if value else None
+def _of_a_copy(record: Record) -> Record:
+    """What is believed of a record made elsewhere: which bytes persona left there, and that they were
+    trained in place and are in no commit yet.
+    """
+    if record.vector is not None and record.revision is None:
+        return replace(record, key="", changed={})
+    return replace(record, key="", revision=None, changed={}, vector=None, name=None)
+
+
+def _record(value: Any) -> Record | None:
+    """The record in a JSON value, which may hold more than is known here."""
+    if not value:
+        return None
+    known = {one.name: value[one.name] for one in fields(Record) if one.name in value}
+    found = Record(**known)
+    texts = (found.key, found.digest, *found.files, *found.changed)
+    texts += tuple(text for text in (found.revision, found.vector, found.name) if text is not None)
+    numbers = (*found.changed.values(), *(number for stat in found.files.values() for number in stat))
+    if any(type(text) is not str for text in texts) or any(type(number) is not int for number in numbers):
+        raise TypeError
+    return found
 
 
 def _write(history: History, now: Record | None, next_: Record | None) -> None:
-    value = {"now": now.to_json() if now else None, "next": next_.to_json() if next_ else None}
+    value = {
+        "now": now.to_json() if now else None,
+        "next": next_.to_json() if next_ else None,
+        "place": history.store.place,
+    }
     history.store.state(STATE).write(value)

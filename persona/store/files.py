@@ -578,8 +578,8 @@ def write_file(
 
 
 def is_unfinished(name: str) -> bool:
-    """Whether a file of this name beside others was left by a `write_file` that was cut short."""
-    return re.fullmatch(r"\..{1,64}\.tmp-\d+-[0-9a-f]{16}", name, re.DOTALL) is not None
+    """Whether a file of this name beside others is an output, or was left by a command that was cut short."""
+    return _BESIDE.fullmatch(name) is not None
 
 
 def replace_file(path: Path, data: Buffer, known: Known | None) -> bool:

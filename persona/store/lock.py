@@ -4,6 +4,9 @@
 deletes objects holds it exclusive. **work tree lock** — one command at a time changes the files beside
 `.persona`. **refs lock** — one move of refs at a time; it is held for milliseconds.
 
+**making** — one store at a time is made in a directory; the lock is on that directory, as the writer of
+weights has it.
+
 The lock is `flock` on an open file description, so two threads of one process exclude each other as two
 processes do. A child that is forked meanwhile shares the description. So the process that took the lock
 unlocks it in so many words: a close would leave it locked until the child ends.
@@ -98,4 +101,12 @@ def refs_steady(root: Path, *, wait: float = REFS_WAIT) -> Iterator[None]:
         if os.path.isdir(root / "refs"):
             with suppress(BusyError, SystemFault):
                 held.enter_context(_held(root / "refs", fcntl.LOCK_SH, wait, ""))
+        yield
+
+
+@contextmanager
+def making(worktree: Path, *, wait: float = REFS_WAIT) -> Iterator[None]:
+    """Holds the lock of whoever makes a store in a directory: on the directory itself."""
+    place = Path(os.path.realpath(worktree))
+    with _held(place, fcntl.LOCK_EX, wait, f"another command is writing into {worktree}"):
         yield

@@ -3,6 +3,8 @@
 **state** — a checked JSON value that must not be lost (a merge under way, what the work tree's weights are):
 damage is an error.
 **cache** — checked bytes that can be computed again: damaged is as good as absent.
+**place** — what tells this directory from every copy of it. A cache made elsewhere is not believed: its check
+needs no key, so whoever hands a repository on may have written anything there.
 
 Opening reads one short file and looks at a few directories; nothing is scanned. A format or required feature
 that this persona does not know lets it read, and refuses every write.
@@ -51,16 +53,22 @@ _DIRECTORIES: Final = (
 )
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}(/[A-Za-z0-9][A-Za-z0-9._-]{0,127}){0,3}")
 _CHECK: Final = 32
+_MAKING: Final = f"{DIRECTORY}.making-"
+_PLACE: Final = "place"
+"""cache/place: the place of the store that the caches were computed in."""
 
 
 class Store:
-    """An open store. `root` is the `.persona` directory, `worktree` the directory that holds it."""
+    """An open store. `worktree` is the directory that holds `.persona`, `root` the `.persona` directory
+    itself, or what a link of that name led to when the store was opened.
+    """
 
-    def __init__(self, root: Path, version: int, features: tuple[str, ...]) -> None:
+    def __init__(self, worktree: Path, root: Path, version: int, features: tuple[str, ...]) -> None:
+        self.worktree = worktree
         self.root = root
-        self.worktree = root.parent
         self.version = version
         self.features = features
+        self._owns_caches = False
 
     @classmethod
     def create(cls, worktree: Path, *, branch: str = "main") -> Store:
@@ -69,11 +77,17 @@ class Store:
         Everything is made under another name and renamed last, so there is a whole store or none. `Refused`
         where one exists.
         """
+        files.mkdirs(worktree)
+        with lock.making(worktree):
+            return cls._make(worktree, branch)
+
+    @classmethod
+    def _make(cls, worktree: Path, branch: str) -> Store:
         root = worktree / DIRECTORY
         if os.path.lexists(root):
             raise Refused(f"{root} exists already")
-        files.mkdirs(worktree)
-        making = worktree / f"{DIRECTORY}.making-{os.getpid()}-{os.urandom(4).hex()}"
+        clear_half_made(worktree)
+        making = worktree / f"{_MAKING}{os.getpid()}-{os.urandom(4).hex()}"
         try:
             files.sync_directories(sorted(files.make_directories(making / name for name in _DIRECTORIES)))
             files.write_file(making / ".gitignore", b"*\n")
@@ -86,7 +100,7 @@ class Store:
         except BaseException:
             files.remove_tree(making)
             raise
-        return cls(root, FORMAT_VERSION, ())
+        return cls(worktree, root, FORMAT_VERSION, ())
 
     @classmethod
     def open(cls, worktree: Path) -> Store:
@@ -96,6 +110,8 @@ class Store:
         root = worktree / DIRECTORY
         if not os.path.lexists(root):
             raise NotARepository(f"{worktree} is not a persona repository; make one with: persona init")
+        if root.is_symlink():
+            root = _led_to(root)
         for name in _DIRECTORIES:
             files.check_directories(root, *name.split("/")[:1])
         path = root / "format"
@@ -105,7 +121,7 @@ class Store:
             raise IntegrityError(
                 f"{path} is missing or damaged; it should read: persona {FORMAT_VERSION}", file=str(path)
             )
-        return cls(root, int(match[1]), tuple(match[2].split()))
+        return cls(worktree, root, int(match[1]), tuple(match[2].split()))
 
     def require_writable(self) -> None:
         """`Refused` when the store's format is newer than this persona."""
@@ -130,6 +146,31 @@ class Store:
     def refs(self) -> Refs:
         """The refs and HEAD."""
         return Refs(self.root, require_writable=self.require_writable, journal=self.state(JOURNAL))
+
+    @cached_property
+    def place(self) -> str:
+        """What tells this directory from its copies: when the inode of `lock` was changed last, in
+        nanoseconds, and its number. Nothing sets that time, and moving the directory leaves both.
+        """
+        try:
+            status = os.lstat(self.root / "lock")
+        except OSError:
+            return "nowhere"
+        return f"{status.st_ctime_ns} {status.st_ino}"
+
+    def leftovers(self) -> list[tuple[Path, int]]:
+        """What commands that died left in the store, and idx files without a pack, with their sizes in
+        bytes.
+        """
+        found = list(files.leftovers(self.root / "tmp"))
+        return found + self.objects.lone_indexes()
+
+    def clear_leftovers(self) -> None:
+        """Removes what commands that died left in the store's `tmp/` and beside `.persona`."""
+        files.clear_leftovers(self.root / "tmp")
+        if any(item.name.startswith(_MAKING) for item in files.names_in(self.worktree)):
+            with suppress(PersonaError), lock.making(self.worktree, wait=0):
+                clear_half_made(self.worktree)
 
     @property
     def config_path(self) -> Path:
@@ -160,6 +201,19 @@ class Store:
         """Checked bytes in `cache/`, by name (letters, digits, . _ - and /)."""
         return CacheFile(self, _checked_name(name))
 
+    def owns_caches(self) -> bool:
+        """Whether what lies in `cache/` was computed here, and did not come with a copy."""
+        if not self._owns_caches:
+            self._owns_caches = CacheFile(self, _PLACE)._read() == self.place.encode()
+        return self._owns_caches
+
+    def own_caches(self) -> None:
+        """Empties `cache/` unless it was filled here, and says then that it is."""
+        if not self.owns_caches():
+            files.check_directories(self.root, "cache")
+            files.remove_tree(self.root / "cache")
+            CacheFile(self, _PLACE)._write(self.place.encode())
+
     def _names(self, folder: str) -> Iterator[str]:
         top = files.check_directories(self.root, folder)
         pending = [top]
@@ -187,8 +241,18 @@ class StateFile:
             return None
         check, _, text = data.partition(b"\n")
         if check != self._check(text):
-            raise IntegrityError(f"{self.path} is damaged", kind="state", file=str(self.path))
-        return json.loads(text)
+            raise self.damaged("")
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            raise self.damaged("") from None
+
+    def damaged(self, way_out: str) -> IntegrityError:
+        """The error for a value that cannot be what persona wrote; `way_out`: what deleting it costs."""
+        way_out = way_out or "what it says is lost"
+        return IntegrityError(
+            f"{self.path} is damaged; delete it: {way_out}", kind="state", file=str(self.path)
+        )
 
     def write(self, value: Any) -> None:
         """Replaces the value, durably."""
@@ -219,7 +283,12 @@ class CacheFile:
         self.path = store.root / "cache" / name
 
     def read(self) -> bytes | None:
-        """The bytes, or None when they are absent, damaged or cannot be read."""
+        """The bytes, or None when they are absent, damaged, of a copy of this store, or cannot be read."""
+        if not self._store.owns_caches():
+            return None
+        return self._read()
+
+    def _read(self) -> bytes | None:
         try:
             files.check_directories(self._store.root, "cache", *self._name.split("/")[:-1])
             data = files.read_file(self.path, limit=MAX_STATE_BYTES)
@@ -235,11 +304,15 @@ class CacheFile:
         """
         with suppress(PersonaError):
             self._store.require_writable()
-            files.mkdirs(self.path.parent, below=self._store.root)
-            files.mkdirs(self._store.root / "tmp", below=self._store.root)
-            files.write_file(
-                self.path, [self._check(data), data], tmp_dir=self._store.root / "tmp", durable=False
-            )
+            self._store.own_caches()
+            self._write(data)
+
+    def _write(self, data: files.Buffer) -> None:
+        files.mkdirs(self.path.parent, below=self._store.root)
+        files.mkdirs(self._store.root / "tmp", below=self._store.root)
+        files.write_file(
+            self.path, [self._check(data), data], tmp_dir=self._store.root / "tmp", durable=False
+        )
 
     def remove(self) -> None:
         """Removes the bytes; no harm where there are none."""
@@ -250,6 +323,23 @@ class CacheFile:
         hasher = blake3(b"cache\x00%s\x00" % self._name.encode())
         hasher.update(data)
         return hasher.digest()
+
+
+def clear_half_made(worktree: Path) -> None:
+    """Removes stores whose making was cut short. The caller holds the lock of makers."""
+    for item in files.names_in(worktree):
+        if item.name.startswith(_MAKING) and item.is_dir(follow_symlinks=False):
+            files.remove_tree(Path(item.path))
+
+
+def _led_to(link: Path) -> Path:
+    """The directory that a link named `.persona` leads to."""
+    place = Path(os.path.realpath(link))
+    if not place.is_dir():
+        raise NotARepository(
+            f"{link} is a link to {place}, where there is no directory; bring that back or mend the link"
+        )
+    return place
 
 
 def _checked_name(name: str) -> str:

@@ -1,0 +1,64 @@
+"""The payloads that the ids of bulk kinds are over: decoded elements, of which the store knows nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from persona.errors import IntegrityError, PersonaError
+from persona.objects.ids import abbreviate
+
+if TYPE_CHECKING:
+    from persona.store.objects import ObjectStore
+    from persona.store.records import Record
+
+
+class Payloads:
+    """Canonical payloads of the kinds whose ids are over decoded elements."""
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self._objects = objects
+
+    def of(self, record: Record) -> list[Any] | None:
+        """The parts of a record's payload; None when its base chunk cannot be read."""
+        return [self._chunk(record)] if record.kind == "chunk" else self._delta(record)
+
+    def _chunk(self, record: Record) -> Any:
+        import numpy as np
+
+        from persona.codec.base import decode_base
+        from persona.codec.elements import parse_form
+
+        _, element = parse_form(record.form)
+        if element is None:
+            if len(record.segments) != 1:
+                raise IntegrityError(
+                    f"chunk {abbreviate(record.id)}: raw elements in {len(record.segments)} segments"
+                )
+            return record.segments[0]
+        nbytes = sum(memoryview(segment).nbytes for segment in record.segments)
+        out = np.empty(nbytes // element.nbytes, element.uint)
+        decode_base(record.form, record.segments, out)
+        return out.view(np.uint8).data
+
+    def _delta(self, record: Record) -> list[Any] | None:
+        import numpy as np
+
+        from persona.codec.delta import decode_delta, delta_payload, exponent_order
+        from persona.codec.elements import parse_form
+
+        _, element = parse_form(record.form)
+        if element is None or record.relative is None:
+            raise IntegrityError(f"delta {abbreviate(record.id)}: it names no base chunk or element type")
+        try:
+            raw = self._chunk(self._objects.read(record.relative, "chunk"))
+        except PersonaError:
+            return None
+        if memoryview(raw).nbytes % element.nbytes:
+            raise IntegrityError(f"delta {abbreviate(record.id)}: its base chunk is not of {element.name}")
+        base = np.frombuffer(raw, np.uint8).view(element.uint)
+        order, sorted_base = np.empty(base.size, np.uint32), np.empty_like(base)
+        exponent_order(base, element.name, order, sorted_base)
+        z_sorted, z = np.empty_like(base), np.empty_like(base)
+        decode_delta(record.form, record.segments, z_sorted)
+        z[order] = z_sorted
+        return list(delta_payload(record.relative, z))
