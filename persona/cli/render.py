@@ -315,10 +315,14 @@ def _with_short_ids(why: str) -> str:
 
 
 def fsck_lines(result: FsckResult) -> Iterator[str]:
-    """The problems found, then the sum."""
+    """The problems found, what dangles and what is left over, then the sum."""
     for problem in result.problems:
         what = " ".join(part for part in (problem.kind, problem.id and short(problem.id)) if part)
         yield style("damaged", fg="red") + (f" {what}" if what else "") + f": {printable(problem.problem)}"
+    for one in result.dangling:
+        yield f"dangling {one.kind} {one.id}"
+    for left in result.leftovers:
+        yield f"left over: {printable(left.file)} ({bytes_text(left.bytes)})"
     sum_ = f"{counted(result.objects, 'object')} checked"
     if result.unreachable:
         sum_ += f", {result.unreachable:,} unreachable"

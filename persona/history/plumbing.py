@@ -6,14 +6,15 @@ import json
 
 from persona.errors import UnknownName, UnknownRevision, quoted
 from persona.history.history import History
-from persona.history.results import ObjectCount, ObjectText
+from persona.history.results import Leftover, ObjectCount, ObjectText
 from persona.history.revisions import resolve
 from persona.objects.table import ID_BYTES
 
 
 def count_objects(history: History) -> ObjectCount:
     """See `Repository.count_objects`."""
-    return ObjectCount(*history.store.objects.counts())
+    found = tuple(Leftover(str(path), size) for path, size in history.leftovers())
+    return ObjectCount(*history.store.objects.counts(), found)
 
 
 def cat_file(history: History, text: str) -> ObjectText:

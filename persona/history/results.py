@@ -398,22 +398,45 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class Dangling:
+    """A commit, tag or vector that nothing names."""
+
+    kind: str
+    id: str
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A file that a command left when it died, or an idx whose pack is gone; `bytes` on disk."""
+
+    file: str
+    bytes: int
+
+
+@dataclass(frozen=True)
 class FsckResult:
-    """What `fsck` found. `ok` when there is no problem; unreachable leftovers are none."""
+    """What `fsck` found. `ok` when there is no problem; what dangles and what is left over is none.
+
+    `unreachable`: how many objects no ref, reflog or recipe reaches; `dangling`: those of them by which the
+    rest would be reached.
+    """
 
     ok: bool
     objects: int
     problems: tuple[Problem, ...]
     unreachable: int = field(default=0, metadata=UNPRINTED)
+    dangling: tuple[Dangling, ...] = ()
+    leftovers: tuple[Leftover, ...] = ()
 
 
 @dataclass(frozen=True)
 class ObjectCount:
-    """Objects, packs, and bytes on disk of packs, indexes and loose objects."""
+    """Objects, packs, and bytes on disk of packs, indexes and loose objects; and what is left over."""
 
     objects: int
     packs: int
     bytes: int
+    leftovers: tuple[Leftover, ...] = field(default=(), metadata=UNPRINTED)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
 from persona.errors import InvalidInput, quoted
 from persona.limits import MAX_NAME_BYTES, MAX_TENSOR_NAME_BYTES
@@ -104,4 +105,20 @@ def _text_problem(name: str, parts: list[str]) -> str | None:
         return "it is not in Unicode normal form C"
     if any(len(part.encode()) > MAX_NAME_BYTES for part in parts):
         return f"a part of it is longer than {MAX_NAME_BYTES} bytes"
+    return None
+
+
+def path_clash(paths: Iterable[str]) -> str | None:
+    """Why tracked files of these paths cannot lie in one directory on every machine; None where they can."""
+    alike: dict[str, str] = {}
+    for path in sorted(set(paths)):
+        parts = [unicodedata.normalize("NFC", part).casefold() for part in path.split("/")]
+        other = alike.setdefault("/".join(parts), path)
+        if other != path:
+            return f"{other} and {path} differ by case or Unicode form alone"
+    for path in alike:
+        parts = path.split("/")
+        above = next((a for n in range(1, len(parts)) if (a := "/".join(parts[:n])) in alike), None)
+        if above is not None:
+            return f"{alike[above]} and {alike[path]}: one would be a directory of the other"
     return None

@@ -48,6 +48,12 @@ class Copy:
     pack: Pack | None
     entry: Entry | None
 
+    def header(self) -> Header:
+        """What the record says of itself."""
+        if self.pack is not None and self.entry is not None:
+            return self.pack.read_header(self.entry)
+        return loose_header(self.file)
+
     def read(self, max_raw: int | None = None) -> bytes:
         """The bytes of the record, not yet verified; none larger than its kind or `max_raw` allows."""
         if self.pack is not None and self.entry is not None:
@@ -130,6 +136,10 @@ class ObjectStore:
                 continue
         raise _missing(id, None)
 
+    def header(self, id: str) -> Header:
+        """The header of a copy of an object, its own check verified; `IntegrityError` when it is missing."""
+        return self._first_intact(id, None, lambda copy: copy.header())
+
     def ids_with_prefix(self, prefix: str) -> list[tuple[str, str]]:
         """(id, kind) of every object whose id begins with these hex digits, in order of ids."""
         if not prefix or not is_id(prefix.ljust(64, "0")):
@@ -195,6 +205,15 @@ class ObjectStore:
         """Closes the packs; no read may be under way."""
         for one in (self._packs or {}).values():
             one.close()
+
+    def lone_indexes(self) -> list[tuple[Path, int]]:
+        """The idx files whose pack is not there, with their sizes in bytes."""
+        found = {Path(item.path) for item in files.names_in(self.packs_dir)}
+        return [
+            (path, _size(path))
+            for path in sorted(found)
+            if path.suffix == pack.IDX_SUFFIX and path.with_suffix(pack.SUFFIX) not in found
+        ]
 
     # -- writing
 

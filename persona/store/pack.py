@@ -192,6 +192,12 @@ class Pack:
                     raise self._damaged(entry, f"has {header.length} bytes instead of {entry.length}")
             return files.read_at(fd, entry.length, entry.offset, self.path)
 
+    def read_header(self, entry: Entry) -> records.Header:
+        """The header of a record; `IntegrityError` unless its own check holds."""
+        with self._opened() as (fd, _):
+            head = files.read_at(fd, records.MAX_HEADER_BYTES, entry.offset, self.path)
+        return records.parse_header(head, str(self.path))
+
     def footer(self) -> list[Entry]:
         """The entries in the order of the pack, from its footer; `IntegrityError` unless that is whole and
         its records fill the pack without a gap.

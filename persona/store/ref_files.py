@@ -82,9 +82,10 @@ class RefFiles:
         """The moves of a ref or HEAD, oldest first; all that is left, of a ref that is gone or a HEAD that
         leads nowhere.
         """
-        value = None
-        with suppress(IntegrityError):
+        try:
             value = self.position()[1] if name == HEAD else self.value(name)
+        except IntegrityError:
+            return reflog.load(self.root, name, None, known=False)
         try:
             return reflog.load(self.root, name, value)
         except IntegrityError:

@@ -69,7 +69,11 @@ class Steps:
     def take(
         self, steps: Sequence[Step], *, together: bool = False, renamed: tuple[str, str] | None = None
     ) -> None:
-        """Takes the steps; `together` all or none, whatever happens in between."""
+        """Takes the steps; `together` all or none, whatever happens in between.
+
+        So is a ref made: a reflog that ends in a value without a ref is that of one that was lost.
+        """
+        together |= any(step.old is None and step.new is not None and step.name != HEAD for step in steps)
         if together and self._journal is not None:
             self._journal.write(_to_journal(steps, renamed))
         self._finish(steps, renamed, again=False)

@@ -18,7 +18,7 @@ from typing import Final
 
 from blake3 import blake3
 
-from persona.errors import IntegrityError
+from persona.errors import IntegrityError, PersonaError
 from persona.limits import MAX_REFLOG_BYTES
 from persona.objects.ids import NULL_ID
 from persona.store import files
@@ -93,6 +93,18 @@ def _entries(name: str, lines: list[bytes], path: Path) -> list[Entry]:
         before = _stated_check(line)
         entries.append(entry)
     return entries
+
+
+def readable(root: Path, name: str) -> tuple[Entry, ...]:
+    """The lines of a reflog that are whole by themselves, whatever is damaged around them; oldest first."""
+    try:
+        data = files.read_file(path_of(root, name), limit=MAX_REFLOG_BYTES) or b""
+    except PersonaError:
+        return ()
+    lines = _lines(data)
+    befores = ["", *map(_stated_check, lines)]
+    found = (_parse(name, before, line) for before, line in zip(befores, lines, strict=False))
+    return tuple(entry for entry in found if entry is not None)
 
 
 def append(root: Path, name: str, value: str | None, entry: Entry) -> None:

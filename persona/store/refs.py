@@ -24,7 +24,6 @@ from persona.errors import (
     BusyError,
     IntegrityError,
     InvalidInput,
-    PersonaError,
     Refused,
     SystemFault,
     UsageError,
@@ -83,14 +82,14 @@ class Refs:
         """The id that a ref holds, or None where there is no such ref. `IntegrityError` when its file is
         damaged.
         """
-        self._settle()
+        self.settle()
         return self._files.value(full(name))
 
     def list(self, prefix: str = "refs/") -> dict[str, str]:
         """Every ref whose full name begins with `prefix` (`refs/heads/`), and its id, in order of names: all
         of one moment.
         """
-        self._settle()
+        self.settle()
         with lock.refs_steady(self.root):
             return {
                 name: id
@@ -100,7 +99,7 @@ class Refs:
 
     def head(self) -> Head:
         """What HEAD holds. `IntegrityError` when it is missing or damaged."""
-        self._settle()
+        self.settle()
         return self._files.head()
 
     def head_id(self) -> str | None:
@@ -250,40 +249,33 @@ class Refs:
             self._steps.prepare_reflog(reflog.renamed(self.root, old_name, new_name, id, line))
             self._steps.take(steps, together=True, renamed=(old_name, new_name))
 
-    def problems(self) -> Iterator[tuple[str, str, str]]:
-        """(kind, file, what is wrong) of every damaged ref and reflog, HEAD included."""
-        names: tuple[str, ...] = ()
-        try:
-            names = tuple(self._files.names("refs/"))
-        except PersonaError as error:
-            yield "ref", str(self.root / "refs"), error.message
-        for name in [HEAD, *names]:
-            try:
-                _ = self.head_id() if name == HEAD else self.read(name)
-            except PersonaError as error:
-                yield "ref", str(self._files.path(name)), error.message
-                continue
-            try:
-                self._steady(lambda name=name: self._checked_log(name))  # type: ignore[misc]
-            except PersonaError as error:
-                yield "reflog", str(reflog.path_of(self.root, name)), error.message
+    def check_log(self, name: str) -> None:
+        """`IntegrityError` unless the reflog of a ref, or of HEAD, is whole and ends at what it holds."""
 
-    def _checked_log(self, name: str) -> tuple[Entry, ...]:
-        value = self._files.position()[1] if name == HEAD else self._files.value(name)
-        return reflog.load(self.root, name, value)
+        def look() -> None:
+            value = self._files.position()[1] if name == HEAD else self._files.value(name)
+            reflog.load(self.root, name, value)
+
+        self._steady(look)
+
+    def problems(self) -> Iterator[tuple[str, str, str]]:
+        """(kind, file, what is wrong) of everything wrong with refs, HEAD and reflogs."""
+        from persona.store.check_refs import survey
+
+        yield from survey(self).problems
 
     # -- one moment
 
     def _steady(self, look: Callable[[], Found]) -> Found:
         """What `look` finds. If that is damage, it looks again while nothing moves."""
-        self._settle()
+        self.settle()
         try:
             return look()
         except IntegrityError:
             with lock.refs_steady(self.root):
                 return look()
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Finishes the steps that a command left when it was cut short. In a store that can only be read they
         stay.
         """

@@ -19,4 +19,10 @@ def command(call: Invocation) -> None:
     with call.repository() as repo:
         count = repo.count_objects()
     objects, packs = render.counted(count.objects, "object"), render.counted(count.packs, "pack")
-    call.answer(count, f"{objects}, {packs}, {render.bytes_text(count.bytes)}")
+    lines = [f"{objects}, {packs}, {render.bytes_text(count.bytes)}"]
+    if count.leftovers:
+        left = render.bytes_text(sum(one.bytes for one in count.leftovers))
+        lines.append(
+            f"left over by commands that died: {render.counted(len(count.leftovers), 'file')}, {left}"
+        )
+    call.answer(count, lines)

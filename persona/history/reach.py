@@ -1,0 +1,241 @@
+"""**reach** — everything that roots lead to, and whether what belongs together agrees: a tree's recipe and
+its text, a vector and its base, a delta and its base's chunk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from persona.errors import PersonaError, UnknownName
+from persona.history import recipe_text
+from persona.history.history import BASES, History
+from persona.history.recipe_text import RECIPE_FILE
+from persona.history.results import Problem
+from persona.objects.base import Base
+from persona.objects.ids import NULL_ID, abbreviate
+from persona.objects.names import path_clash
+from persona.objects.recipe import Recipe
+from persona.objects.table import Table, decode_table
+from persona.objects.tree import Tree
+from persona.objects.vector import Vector
+from persona.weights.foreign import is_weight_name
+
+_LEAVES: Final = ("chunk", "delta", "blob", "table")
+
+
+@dataclass
+class Reach:
+    """Everything that the roots lead to; what is missing, of another kind, or contradicts itself becomes a
+    problem. `present`: id → kind of all that is stored; `damaged`: ids that are a problem already.
+    """
+
+    history: History
+    present: dict[str, str]
+    damaged: set[str]
+    full: bool = False
+    seen: set[str] = field(default_factory=set)
+    problems: list[Problem] = field(default_factory=list)
+    _queue: list[tuple[str, str]] = field(default_factory=list)
+    _joined: set[tuple[str, str]] = field(default_factory=set)
+    _nameless: set[str] = field(default_factory=set)
+
+    def need(self, id: str, kind: str | None, what: str) -> None:
+        """Notes that `what` names an object."""
+        held = self.present.get(id)
+        if held is None:
+            if id not in self.seen:
+                shown = f"{kind or 'object'} {abbreviate(id)}"
+                self.problems.append(Problem(kind, id, f"{shown}, named by {what}, is missing"))
+        elif kind is not None and held != kind and held != "unknown":
+            self.problems.append(
+                Problem(kind, id, f"{what} names {abbreviate(id)} as a {kind}, but it is a {held}")
+            )
+        elif id not in self.seen and held not in _LEAVES:
+            self._queue.append((id, held))
+        self.seen.add(id)
+
+    def follow(self) -> None:
+        """Reads everything noted and notes what that names, until there is nothing more."""
+        while self._queue:
+            id, kind = self._queue.pop()
+            if id in self.damaged:
+                continue
+            try:
+                self._follow_one(id, kind)
+            except PersonaError as error:
+                self.problems.append(Problem(kind, id, error.message))
+
+    def dangling(self) -> list[tuple[str, str]]:
+        """(id, kind) of the commits, tags and vectors that are not reached, and that nothing else names which
+        is not; what they name goes without saying.
+        """
+        lost = {id: kind for id, kind in self.present.items() if id not in self.seen}
+        below = Reach(self.history, lost, self.damaged)
+        for id, kind in lost.items():
+            if kind in ("commit", "tag", "tree", "recipe"):
+                below._queue.append((id, kind))
+        below.follow()
+        return sorted(
+            (id, kind)
+            for id, kind in lost.items()
+            if kind in ("commit", "tag", "vector") and id not in below.seen
+        )
+
+    def _problem(self, kind: str, id: str, text: str) -> None:
+        self.problems.append(Problem(kind, id, f"{kind} {abbreviate(id)}: {text}"))
+
+    def _follow_one(self, id: str, kind: str) -> None:
+        history, what = self.history, f"{kind} {abbreviate(id)}"
+        if kind == "commit":
+            commit = history.commit(id)
+            self.need(commit.tree, "tree", what)
+            for parent in commit.parents:
+                self.need(parent, "commit", what)
+        elif kind == "tree":
+            tree = history.tree(id)
+            self.need(tree.recipe, "recipe", what)
+            for blob in tree.files.values():
+                if blob is not None:
+                    self.need(blob, "blob", what)
+            self._check_tree(id, tree)
+        elif kind == "recipe":
+            recipe = history.recipe(id)
+            self.need(recipe.base, "base", what)
+            for term in recipe.terms:
+                self.need(term.vector, "vector", what)
+                self._check_join(recipe.base, term.vector)
+        elif kind == "base":
+            base = history.base(id)
+            for blob in base.files.values():
+                self.need(blob, "blob", what)
+            self._table(base, base.table, "chunk", what)
+        elif kind == "vector":
+            vector = history.vector(id)
+            for other, _ in vector.expression:
+                self.need(other, "vector", what)
+            if vector.table is not None:
+                self._table(vector, vector.table, "delta", what)
+        elif kind == "tag":
+            tag = history.tag(id)
+            self.need(tag.object, tag.kind, what)
+        elif kind == "note":
+            history.store.objects.get(id, kind)
+
+    def _holds(self, id: str, kind: str) -> bool:
+        """Whether an object is there and nothing is known against it."""
+        return self.present.get(id) == kind and id not in self.damaged
+
+    # -- chunks
+
+    def _table(self, owner: Base | Vector, id: str, kind: str, what: str) -> None:
+        self.need(id, "table", what)
+        if (isinstance(owner, Vector) and owner.kind != "delta") or not self._holds(id, "table"):
+            return
+        table = self._decoded(owner, id, what)
+        for spec in owner.tensors:
+            for chunk in table.chunks(spec.name):
+                if chunk == NULL_ID and kind == "delta":
+                    continue
+                if chunk not in self.seen:
+                    self.need(chunk, kind, f"tensor {spec.name} of {what}")
+
+    def _decoded(self, owner: Base | Vector, id: str, what: str) -> Table:
+        data = self.history.store.objects.get(id, "table")
+        return decode_table(data, owner.tensors, owner.chunk, f"the table of {what}")
+
+    def _check_join(self, base_id: str, id: str) -> None:
+        """A vector's tensors, chunks and, with `full`, the chunks that its deltas are of, are its base's."""
+        if (base_id, id) in self._joined or not (self._holds(base_id, "base") and self._holds(id, "vector")):
+            return
+        self._joined.add((base_id, id))
+        self.history.require_vector_of(base_id, id)
+        base, vector = self.history.base(base_id), self.history.vector(id)
+        if vector.kind == "expression":
+            return
+        if vector.chunk != base.chunk:
+            self._problem(
+                "vector", id, f"its chunks have {vector.chunk} elements, those of its base {base.chunk}"
+            )
+            return
+        specs = {spec.name: spec for spec in base.tensors}
+        for spec in vector.tensors:
+            if specs.get(spec.name) != spec:
+                self._problem("vector", id, f"tensor {spec.name} is not the one of its base")
+                return
+        if self.full and vector.kind == "delta" and vector.table is not None:
+            self._check_deltas(base, vector, vector.table, id)
+
+    def _check_deltas(self, base: Base, vector: Vector, table: str, id: str) -> None:
+        if not (self._holds(table, "table") and self._holds(base.table, "table")):
+            return
+        ours = self._decoded(vector, table, f"vector {abbreviate(id)}")
+        theirs = self._decoded(base, base.table, "its base")
+        for spec in vector.tensors:
+            pairs = zip(ours.chunks(spec.name), theirs.chunks(spec.name), strict=True)
+            for place, (delta, chunk) in enumerate(pairs):
+                if delta == NULL_ID or not self._holds(delta, "delta"):
+                    continue
+                if self.history.store.objects.header(delta).relative != chunk:
+                    self._problem(
+                        "vector", id, f"chunk {place} of tensor {spec.name} is of another base chunk"
+                    )
+                    return
+
+    # -- text files
+
+    def _check_tree(self, id: str, tree: Tree) -> None:
+        if not self._holds(tree.recipe, "recipe"):
+            return
+        recipe = self.history.recipe(tree.recipe)
+        if not self._holds(recipe.base, "base"):
+            return
+        paths = set(self.history.files_of_tree(tree))
+        if clash := path_clash(paths):
+            self._problem("tree", id, f"it holds {clash}")
+        for path in sorted(paths):
+            if "/" not in path and is_weight_name(path):
+                self._problem("tree", id, f"it holds {path} as a text file, where weights go")
+        blob = tree.files.get(RECIPE_FILE)
+        if blob is None:
+            self._problem("tree", id, f"it holds no {RECIPE_FILE}")
+        elif self._holds(blob, "blob"):
+            self._check_text(id, recipe, self.history.blob(blob))
+
+    def _check_text(self, id: str, recipe: Recipe, text: bytes) -> None:
+        """The text of a recipe means the recipe, whatever names of bases and starts of ids it uses."""
+        ids = {term.vector for term in recipe.terms}
+
+        def base(given: str) -> str:
+            if not recipe.base.startswith(given):
+                self._base_name(given, recipe.base)
+            return recipe.base
+
+        def vector(given: str) -> str:
+            found = [known for known in ids if known.startswith(given)]
+            if len(found) != 1:
+                raise UnknownName(f"{given!r:.80} is no vector of the recipe")
+            return found[0]
+
+        try:
+            said = recipe_text.parse(text, base=base, vector=vector)
+        except PersonaError as error:
+            self._problem("tree", id, f"its {RECIPE_FILE} is not that of its recipe: {error.message}")
+            return
+        if said != recipe:
+            self._problem("tree", id, f"its {RECIPE_FILE} says something else than its recipe")
+
+    def _base_name(self, name: str, id: str) -> None:
+        """A base's name in a text needs a ref, without which no command reads that text."""
+        if name in self._nameless:
+            return
+        try:
+            held: Any = self.history.store.refs.read(BASES + name)
+        except PersonaError:
+            return  # a problem of its own
+        if held is None:
+            self._nameless.add(name)
+            text = f"{BASES}{name} is gone, by which a {RECIPE_FILE} names the base {abbreviate(id)};"
+            self.problems.append(
+                Problem("ref", id, f'{text} write base = "{abbreviate(id)}" there instead of the name')
+            )

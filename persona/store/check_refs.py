@@ -1,0 +1,131 @@
+"""What `fsck` finds in refs, HEAD and reflogs, one by one: damage of one hides no other.
+
+**lost** — a ref that is gone although its reflog ends in a value, or a reflog that is gone although its ref
+is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from persona.errors import InvalidInput, PersonaError
+from persona.objects.ids import abbreviate
+from persona.objects.names import check_ref_name
+from persona.store import files, reflog
+from persona.store.ref_files import HEAD
+from persona.store.refs import Refs
+
+_WAYS_BACK: Final = {
+    "refs/heads/": "persona branch {} {}",
+    "refs/tags/": "persona tag {} {}",
+}
+
+
+@dataclass
+class RefSurvey:
+    """`problems`: (kind, file, what is wrong). `named`: (id, what names it, its ref) of every value and every
+    line that can be read.
+    """
+
+    problems: list[tuple[str, str, str]] = field(default_factory=list)
+    named: list[tuple[str, str, str]] = field(default_factory=list)
+
+
+def survey(refs: Refs) -> RefSurvey:
+    """Reads HEAD, every ref and every reflog, those of refs that are gone included."""
+    found = RefSurvey()
+    refs.settle()
+    held = dict.fromkeys([HEAD, *_names(refs.root / "refs", "refs", found)])
+    logged = dict.fromkeys(_names(refs.root / "logs", "", found))
+    for name in held:
+        _ref(refs, name, name in logged, found)
+    for name in logged:
+        if name not in held:
+            _reflog_alone(refs, name, found)
+    return found
+
+
+def _ref(refs: Refs, name: str, logged: bool, found: RefSurvey) -> None:
+    try:
+        value = refs.head_id() if name == HEAD else refs.read(name)
+    except PersonaError as error:
+        found.problems.append(("ref", str(refs.root / name), error.message))
+        _lines(refs, name, found)
+        return
+    if value is not None:
+        found.named.append((value, name, name))
+    if not logged and value is not None:
+        text = f"the reflog of {name} is lost; the next move begins another"
+        found.problems.append(("reflog", str(reflog.path_of(refs.root, name)), text))
+        return
+    try:
+        refs.check_log(name)
+    except PersonaError as error:
+        found.problems.append(("reflog", str(reflog.path_of(refs.root, name)), error.message))
+    _lines(refs, name, found)
+
+
+def _reflog_alone(refs: Refs, name: str, found: RefSurvey) -> None:
+    """A reflog without a ref: of one that was removed, as its last line says, or of one that is lost."""
+    try:
+        entries = reflog.load(refs.root, name, None, known=False)
+    except PersonaError as error:
+        found.problems.append(("reflog", str(reflog.path_of(refs.root, name)), error.message))
+        entries = reflog.readable(refs.root, name)
+    last = entries[-1].new if entries else None
+    if last is not None:
+        text = f"{name} is gone, though its reflog ends at {abbreviate(last)}; {_way(name, last)}"
+        found.problems.append(("ref", str(refs.root / name), text))
+    _lines(refs, name, found)
+
+
+def _way(name: str, id: str) -> str:
+    """How a lost ref is made again."""
+    for prefix, command in _WAYS_BACK.items():
+        if name.startswith(prefix):
+            return f"bring it back with: {command.format(name.removeprefix(prefix), abbreviate(id))}"
+    if name.startswith("refs/bases/"):
+        return f"name the base by its id in recipe.toml: base = {abbreviate(id)!r}"
+    return f"`persona cat-file -p {abbreviate(id)}` shows what it named"
+
+
+def _lines(refs: Refs, name: str, found: RefSurvey) -> None:
+    for entry in reflog.readable(refs.root, name):
+        for id in (entry.old, entry.new):
+            if id is not None:
+                found.named.append((id, f"the reflog of {name}", name))
+
+
+def _names(top: Path, prefix: str, found: RefSurvey) -> Iterator[str]:
+    """The names of files below a directory; what is no file, or no name of a ref, is a problem."""
+    pending = [(top, prefix)]
+    while pending:
+        directory, above = pending.pop()
+        try:
+            items = files.names_in(files.check_directories(directory))
+        except PersonaError as error:
+            found.problems.append(("ref", str(directory), error.message))
+            continue
+        for item in items:
+            name = f"{above}/{item.name}" if above else item.name
+            if item.name.startswith("."):
+                continue
+            if item.is_dir(follow_symlinks=False):
+                pending.append((Path(item.path), name))
+            elif not item.is_file(follow_symlinks=False):
+                found.problems.append(("ref", item.path, files.not_plain(item.path).message))
+            elif name == HEAD or _is_ref(name):
+                yield name
+            else:
+                found.problems.append(("ref", item.path, f"{item.path} is no ref; move it away"))
+
+
+def _is_ref(name: str) -> bool:
+    try:
+        check_ref_name(name)
+    except InvalidInput:
+        return False
+    return name.startswith("refs/") and name.count("/") > 1
