@@ -6,9 +6,11 @@ an edited file that is the same on both sides is carried along.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from persona.errors import IntegrityError, PersonaError, Refused, UnknownName, UsageError
@@ -310,11 +312,19 @@ def restore(history: History, paths: Sequence[str], rev: str) -> tuple[str, ...]
     with history.changing():
         target, known = history.files_of(id), history.last_files()
         tracked = tracking.tracked(history).paths
-        here = tracking.ids(history, {*tracked, *target})
-        chosen = _chosen(paths, target, known, here, rev)
+        chosen = _chosen(history.root, paths, target, known, tracked, rev)
+        near = [path for path in {*tracked, *target} if _is_near(path, chosen)]
+        here = tracking.ids(history, near)  # no other file has to be read
         way = [path for path in here if path not in target and _gives_way(history, path, chosen, here, known)]
         tracking.add(history, [path for path in chosen if path in target and path not in tracked])
         return tuple(worktree.put(history, target, here, dict.fromkeys([*chosen, *way])))
+
+
+def _is_near(path: str, chosen: Collection[str]) -> bool:
+    """Whether a file is one of the chosen, or stands where one of them needs a directory, or the reverse."""
+    if path in chosen:
+        return True
+    return any(path.startswith(f"{other}/") or other.startswith(f"{path}/") for other in chosen)
 
 
 def _gives_way(
@@ -327,14 +337,16 @@ def _gives_way(
     below = any(path.startswith(f"{other}/") for other in chosen)
     if not below and not any(other.startswith(f"{path}/") for other in chosen):
         return False
-    return (below and path in known) or history.store.objects.kind_of(here[path]) == "blob"
+    id = here[path]
+    return (below and path in known) or (is_id(id) and history.store.objects.kind_of(id) == "blob")
 
 
 def _chosen(
+    root: Path,
     paths: Sequence[str],
     target: Mapping[str, str],
     known: Mapping[str, str],
-    here: Mapping[str, str],
+    tracked: Iterable[str],
     rev: str,
 ) -> list[str]:
     """The files that `paths` name: those of `rev`, and those of HEAD, which go where `rev` has none. A file
@@ -344,7 +356,8 @@ def _chosen(
     for path in paths:
         matches = [name for name in sorted({*target, *known}) if tracking.is_among(name, [path])]
         if not matches:
-            new = any(tracking.is_among(name, [path]) for name in here)
+            named = [name for name in tracked if tracking.is_among(name, [path])]
+            new = any(os.path.lexists(root / name) for name in named)
             what = "it is new; delete it to drop it" if new else "`persona status` lists those that changed"
             if is_weight_name(path):
                 what = "weights come back with `persona checkout`"

@@ -6,6 +6,7 @@ Files are read through links and written whole beside their target, which a link
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,6 +40,8 @@ def _read(place: Path) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
+        if error.errno == errno.ELOOP:  # a link that leads to no file, as surely as one to nothing
+            return None
         raise files.system_fault("read", place, error) from error
     return read_input(place, limit=MAX_TEXT_FILE_BYTES)
 
@@ -172,9 +175,10 @@ def _remove(root: Path, path: str, seen: str | None) -> None:
 
 
 def _is(seen: str | None) -> files.Known:
-    """Whether a file that was moved aside holds what was seen."""
-
-    return lambda place: _id(place) == seen
+    """Whether a file that was moved aside holds what was seen. A link to no file may lead to one from there;
+    it holds nothing that could be lost.
+    """
+    return lambda place: (seen is None and place.is_symlink()) or _id(place) == seen
 
 
 def _clear(directory: Path) -> None:

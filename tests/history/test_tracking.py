@@ -14,6 +14,7 @@ from persona.errors import (
     IntegrityError,
     InvalidInput,
     Refused,
+    SystemFault,
     UnknownName,
     UnknownRevision,
     UsageError,
@@ -414,3 +415,36 @@ def test_every_command_agrees_whatever_was_done_before(bot: Bot, seed: int) -> N
     with suppress(Refused):
         bot.repo.revert("HEAD", author=bot.now())
     assert bot.repo.status().files_changed == ()
+
+
+@pytest.mark.parametrize("junk", ["loop", "dangling", "pipe", "directory"])
+def test_what_stands_in_place_of_a_tracked_file_counts_as_its_deletion(bot: Bot, junk: str) -> None:
+    place = bot.root / TEMPLATE
+    place.unlink()
+    if junk == "pipe":
+        os.mkfifo(place)
+    elif junk == "directory":
+        place.mkdir()
+    else:
+        place.symlink_to(TEMPLATE if junk == "loop" else "nothing")
+    assert seen(bot) == (TEMPLATE,)
+    assert bot.repo.restore([TEMPLATE]) == (TEMPLATE,)
+    assert place.read_text() == "hello\n"
+    assert not place.is_symlink()
+
+
+def test_a_file_that_cannot_be_read_stops_only_commands_that_need_it(
+    bot: Bot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (bot.root / TEMPLATE).write_text("mine\n")
+    real = os.open
+
+    def refusing(where: str | Path, *more: int, **how: int) -> int:
+        if os.fspath(where) == str(bot.root / "config.json"):
+            raise PermissionError(13, "Permission denied", str(where))
+        return real(where, *more, **how)
+
+    monkeypatch.setattr(os, "open", refusing)
+    with pytest.raises(SystemFault, match=r"config\.json"):
+        bot.commit()
+    assert bot.repo.restore([TEMPLATE]) == (TEMPLATE,)
