@@ -9,6 +9,7 @@ import click
 
 from persona.cli.errors import USAGE
 from persona.cli.invocation import Invocation
+from persona.errors import UsageError
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -76,7 +77,7 @@ class CommandGroup(click.Group):
         """As click does; a word that is no command is answered with what to type instead."""
         names = self.list_commands(ctx)
         if args and not args[0].startswith("-") and args[0] not in names and not ctx.resilient_parsing:
-            raise click.UsageError(self.unknown(ctx, args[0], names))
+            raise UsageError(self.unknown(ctx, args[0], names))
         return super().resolve_command(ctx, args)
 
     def unknown(self, ctx: click.Context, word: str, names: Sequence[str]) -> str:
