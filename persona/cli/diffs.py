@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from click import style
 
 from persona.cli.errors import failure
-from persona.cli.linediff import runs, unified
 from persona.cli.render import commit_lines, counted, number, percent, short
 from persona.cli.terminal import printable, say
+from persona.history.linediff import runs, unified
 
 if TYPE_CHECKING:
     from persona.cli.invocation import Invocation

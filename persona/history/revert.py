@@ -1,28 +1,30 @@
-"""`revert`: undoing one commit's change key by key, whatever else came after; or dropping a vector.
+"""`revert`: undoing one commit's change, whatever else came after; or dropping a vector.
 
-Three recipes meet: the commit's, its parent's, and HEAD's. Where the commit changed a key and HEAD still has
-what the commit made of it, the parent's value comes back; where HEAD has something else again, that is a
-conflict, and nothing moves.
+Three states meet: the commit's, its parent's, and HEAD's. What the commit changed and HEAD still has comes
+back as the parent had it (`threeway`): the recipe by its values, text by its lines. Where HEAD has something
+else again, that is a conflict, and nothing moves.
+
+`recipe.toml` is merged by lines first, so that comments and spacing come back too; what the merged text does
+not mean then is set in it key by key.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
-from persona.errors import Refused, UnknownName, UnknownRevision, UsageError
+from persona.errors import InvalidInput, Refused, UnknownName, UnknownRevision, UsageError
 from persona.history import tracking, worktree
 from persona.history.history import History
-from persona.history.recipe_text import RECIPE_FILE, decode
+from persona.history.recipe_text import RECIPE_FILE, decode, load
 from persona.history.recording import other_kept, record, tidy, vector_changes
 from persona.history.results import CommitResult
 from persona.history.revisions import resolve
+from persona.history.threeway import Conflict, merge_lines, merge_recipes, renamed, renames, rules_edit
 from persona.objects.commit import Person
-from persona.objects.ids import abbreviate
+from persona.objects.ids import abbreviate, is_id
 from persona.objects.recipe import Recipe, Term
-from persona.objects.rules import Rules
-
-_MISSING = object()
 
 
 def revert(
@@ -121,22 +123,24 @@ def _undone(history: History, id: str, mainline: int | None) -> dict[str, bytes 
     is already as it has to be is no edit: the same command may have put it there before it was cut short.
     """
     parent = _parent(history, id, mainline)
-    head = history.head_commit()
-    trees = [history.tree_of(parent), history.tree_of(id), history.tree_of(head)]
+    trees = [history.tree_of(commit) for commit in (parent, id, history.head_commit())]
     old, new, ours = (history.files_of_tree(tree) for tree in trees)
     here = tracking.snapshot(history, {**old, **new, **ours})
     touched = [path for path in sorted({*old, *new}) if old.get(path) != new.get(path)]
     touched.sort(key=lambda path: path == RECIPE_FILE)
     conflicts: list[str] = []
     target: dict[str, bytes | None] = {}
+    again = False
     for path in touched:
-        if path == RECIPE_FILE and ours.get(path) != new.get(path):
-            recipes = [history.recipe(tree.recipe) for tree in trees]
-            target[path] = _merged_text(history, recipes, conflicts)
-        elif ours.get(path) not in (new.get(path), old.get(path)):
-            conflicts.append(f"{path}: changed again since")
-        else:
+        if ours.get(path) in (new.get(path), old.get(path)):
             target[path] = history.blob(old[path]) if path in old else None
+        elif path == RECIPE_FILE:
+            recipes = [history.recipe(tree.recipe) for tree in trees]
+            texts = [decode(history.blob(files[path])) for files in (old, new, ours)]
+            target[path], again = _merged_recipe(history, recipes, texts, conflicts)
+        else:
+            target[path] = _merged_file(history, path, [old, new, ours], conflicts)
+    conflicts += _collisions(ours, target)
     if conflicts:
         listed = "\n".join(f"  {line}" for line in conflicts)
         raise Refused(
@@ -148,8 +152,19 @@ def _undone(history: History, id: str, mainline: int | None) -> dict[str, bytes 
         raise Refused(f"{', '.join(edited)}: edited and not committed; commit or `persona restore` first")
     edits = {path: data for path, data in target.items() if here.get(path) != ids[path]}
     if not edits:
-        raise Refused(f"nothing to revert: what {abbreviate(id)} changed is undone already")
+        raise Refused(f"nothing to revert: {_why_nothing(id, touched, again)}")
     return edits
+
+
+def _why_nothing(id: str, touched: list[str], again: bool) -> str:
+    if not touched:
+        return f"{abbreviate(id)} changed no file"
+    if again:
+        return (
+            f"the values that {abbreviate(id)} changed are as before it already, and the lines of"
+            f" {RECIPE_FILE} that it wrote were written again since"
+        )
+    return f"what {abbreviate(id)} changed is undone already"
 
 
 def _parent(history: History, id: str, mainline: int | None) -> str:
@@ -158,117 +173,112 @@ def _parent(history: History, id: str, mainline: int | None) -> str:
         raise Refused(f"{abbreviate(id)} is the first commit; there is nothing before it to go back to")
     if mainline is None:
         if len(parents) > 1:
-            raise UsageError(f"{abbreviate(id)} is a merge: say which parent to go back to, from 1")
+            raise UsageError(
+                f"{abbreviate(id)} is a merge: say which parent to go back to, -m 1 to -m {len(parents)}"
+            )
         return parents[0]
     if not 1 <= mainline <= len(parents):
         raise UsageError(f"{abbreviate(id)} has {len(parents)} parents, none of number {mainline}")
     return parents[mainline - 1]
 
 
-def _merged_text(history: History, recipes: list[Recipe], conflicts: list[str]) -> bytes:
-    """HEAD's recipe text with the change from `old` to `new` taken back."""
+def _merged_file(
+    history: History, path: str, sides: list[dict[str, str]], conflicts: list[str]
+) -> bytes | None:
+    """HEAD's text file with the commit's change of its lines taken back."""
+    if any(path not in side for side in sides):
+        words = ["there" if path in side else "not there" for side in sides]
+        conflicts.append(f"{path}: {words[1]} in that commit, {words[2]} now and changed, {words[0]} before")
+        return None
+    data = [history.blob(side[path]) for side in sides]
+    try:
+        old, new, ours = (item.decode() for item in data)
+    except UnicodeDecodeError:
+        conflicts.append(f"{path}: changed again since, and no text that could be merged")
+        return None
+    merged = merge_lines(new, old, ours)
+    if merged.left or "\0" in merged.text:
+        conflicts.append(f"{path}: lines that it changed, or lines beside them, were changed again since")
+    elif path.endswith(".json") and _is_json(ours) and not _is_json(merged.text):
+        conflicts.append(f"{path}: changed again since, and would be no JSON with the change taken back")
+    return merged.text.encode()
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _collisions(ours: Mapping[str, str], target: Mapping[str, bytes | None]) -> list[str]:
+    """A line for each file that would have to be a directory too."""
+    after = {*ours, *(path for path, data in target.items() if data is not None)}
+    after -= {path for path, data in target.items() if data is None}
+    found = []
+    for path in sorted(after):
+        parts = path.split("/")
+        for above in ("/".join(parts[:count]) for count in range(1, len(parts))):
+            if above in after:
+                found.append(f"{above}: a file in one, and now a directory that holds {path}")
+    return found
+
+
+def _merged_recipe(
+    history: History, recipes: list[Recipe], texts: list[str], conflicts: list[str]
+) -> tuple[bytes | None, bool]:
+    """HEAD's recipe text with the commit's change taken back, and whether lines that the commit wrote were
+    written again, so that they stay as they are.
+    """
+    (old, new, ours), (old_text, new_text, text) = recipes, texts
+    wanted, found = merge_recipes(new, old, ours)
+    if wanted is None:
+        conflicts += map(_sentence, found)
+        return None, False
+    merged = merge_lines(new_text, old_text, text, close=True)
+    for candidate in (merged.text, text):
+        try:
+            return _told(history, candidate, wanted).encode(), merged.left > 0
+        except (InvalidInput, UnknownName, Refused):
+            continue  # the lines do not go together: key by key alone
+    conflicts.append(f"{RECIPE_FILE}: written in a way that no command can edit; change it by hand")
+    return None, False
+
+
+def _told(history: History, text: str, wanted: Recipe) -> str:
+    """The text, with what it takes to mean `wanted`. Raises `InvalidInput` where that cannot be."""
     from persona.history import recipe_edit
-
-    old, new, ours = recipes
-    text = decode(history.blob(history.files_of(history.head_commit())[RECIPE_FILE]))
-    if base := _pick("base", old.base, new.base, ours.base, conflicts):
-        text = recipe_edit.set_base(text, history.base_name(base))
-    axes = _rules_edit(old.rules, new.rules, ours.rules, conflicts)
-    edits = {
-        name: _term_edit(
-            name, old.by_name.get(name), new.by_name.get(name), ours.by_name.get(name), conflicts
-        )
-        for name in dict.fromkeys([*old.by_name, *new.by_name])
-    }
-    if conflicts:
-        return text.encode()
-    for name, edit in edits.items():
-        if edit is _MISSING:
-            text = recipe_edit.remove_term(text, name)
-        elif edit and name in ours.by_name:
-            text = recipe_edit.set_term(text, name, edit)
-        elif edit:
-            text = recipe_edit.add_term(
-                text, name, {k: v for k, v in edit.items() if v is not recipe_edit.UNSET}
-            )
-    if axes:
-        text = recipe_edit.set_rules(text, axes)
-    history.read_recipe(text.encode())
-    return text.encode()
-
-
-def _pick(what: str, old: Any, new: Any, ours: Any, conflicts: list[str]) -> Any:
-    """The old value where it has to come back, None where nothing has to be done."""
-    if old == new or ours == old:
-        return None
-    if ours != new:
-        conflicts.append(f"{what}: {_shown(new)} by that commit, {_shown(ours)} now, {_shown(old)} before")
-        return None
-    return old
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(str, value)) + "]"
-    return "unset" if value is None else str(value)[:16]
-
-
-def _rules_edit(old: Rules, new: Rules, ours: Rules, conflicts: list[str]) -> dict[str, Any]:
     from persona.history.recipe_edit import UNSET
 
-    if old == new or ours == old:
-        return {}
-    before, after, now = _axes(old), _axes(new), _axes(ours)
-    edit: dict[str, Any] = {}
-    for axis in dict.fromkeys([*before, *after]):
-        if before.get(axis) == after.get(axis) or now.get(axis) == before.get(axis):
-            continue
-        value = _pick(f"merge.{axis}", before.get(axis), after.get(axis), now.get(axis), conflicts)
-        edit[axis] = UNSET if value is None else value
-    return edit
-
-
-def _axes(rules: Rules) -> Mapping[str, str]:
-    return {"preset": rules.preset, **rules.changed_axes()}
-
-
-def _term_edit(name: str, old: Term | None, new: Term | None, ours: Term | None, conflicts: list[str]) -> Any:
-    """The keys of a term to set; `_MISSING` to remove it; empty for nothing."""
-    if old == new or ours == old:
-        return {}
-    where = f"vectors.{name}"
-    if old is None:
-        if ours is None:
-            return {}
-        if ours == new:
-            return _MISSING
-        assert new is not None
-        _conflict(where, new, ours, conflicts)
-        return {}
-    before = _keys(old)
-    if new is None or ours is None:
-        if ours is not None:
-            conflicts.append(f"{where}: removed by that commit, there again now")
-        elif new is not None:
-            conflicts.append(f"{where}: changed by that commit, removed now")
-        else:
-            return before
-        return {}
-    after, now = _keys(new), _keys(ours)
-    return {
-        key: before[key]
-        for key in before
-        if before[key] != after[key]
-        and now[key] != before[key]
-        and _pick(f"{where}.{key}", before[key], after[key], now[key], conflicts) is not None
-    }
-
-
-def _conflict(where: str, new: Term, ours: Term, conflicts: list[str]) -> None:
-    after, now = _keys(new), _keys(ours)
-    for key in after:
-        if after[key] != now[key]:
-            conflicts.append(f"{where}.{key}: {_shown(after[key])} by that commit, {_shown(now[key])} now")
+    have = history.read_recipe(text.encode())
+    if have == wanted:
+        return text
+    if have.base != wanted.base:
+        text = recipe_edit.set_base(text, history.base_name(wanted.base))
+    names = renames(have.by_name, wanted.by_name)
+    for before, after in names.items():
+        text = recipe_edit.rename_term(text, before, after)
+    terms = renamed(have.by_name, names)
+    for name in terms.keys() - wanted.by_name.keys():
+        text = recipe_edit.remove_term(text, name)
+    for name, term in wanted.by_name.items():
+        keys = _keys(term)
+        if name not in terms:
+            keys = {key: value for key, value in keys.items() if value is not UNSET}
+            text = recipe_edit.add_term(text, name, keys)
+        elif terms[name] != term:
+            was = _keys(terms[name])
+            text = recipe_edit.set_term(
+                text, name, {key: value for key, value in keys.items() if value != was[key]}
+            )
+    edit = rules_edit(load(text).get("merge", {}), wanted.rules)
+    if edit:
+        axes = {axis: UNSET if value is None else value for axis, value in edit.items()}
+        text = recipe_edit.set_rules(text, axes)
+    if history.read_recipe(text.encode()) != wanted:
+        raise InvalidInput(f"{RECIPE_FILE}: the change cannot be written")
+    return text
 
 
 def _keys(term: Term) -> dict[str, Any]:
@@ -283,3 +293,19 @@ def _keys(term: Term) -> dict[str, Any]:
         "except": list(term.except_) or UNSET,
         "join": UNSET if term.join == "vote" else term.join,
     }
+
+
+def _sentence(conflict: Conflict | str) -> str:
+    """A conflict as it is shown: the commit's side, HEAD's, and the one that was to come back."""
+    if isinstance(conflict, str):
+        return conflict
+    base, theirs, ours = (_shown(side) for side in (conflict.base, conflict.theirs, conflict.ours))
+    return f"{conflict.path}: {base} by that commit, {ours} now, {theirs} before"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(value) + "]" if value else "unset"
+    if value is None:
+        return "unset"
+    return abbreviate(value) if is_id(value) else f"{value:.60}"

@@ -13,8 +13,8 @@ from time import process_time
 import click
 import pytest
 
-from persona.cli import linediff
 from persona.cli.diffs import diff_lines, stat_lines
+from persona.history import linediff
 from persona.history.results import Diff, FileChange
 from tests.campaign import rounds
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from persona.errors import Refused, UnknownName, UnknownRevision, UsageError
@@ -115,3 +117,182 @@ def test_what_cannot_be_reverted_is_said(grown: Bot) -> None:
     grown.edit(lambda text: text + "# mine\n")
     with pytest.raises(Refused, match=r"recipe\.toml: edited"):
         grown.repo.revert("HEAD", author=grown.now())
+
+
+def change(bot: Bot, *edits: Callable[[], object]) -> None:
+    """Edits, each in a commit of its own."""
+    for edit in edits:
+        edit()
+        bot.commit()
+
+
+def replaced(bot: Bot, old: str, new: str) -> Callable[[], None]:
+    """An edit of recipe.toml by hand."""
+    return lambda: bot.edit(lambda text: text.replace(old, new, 1))
+
+
+def test_an_axis_comes_back_to_its_value_and_not_to_that_of_a_later_preset(grown: Bot) -> None:
+    set_rules = grown.repo.set_rules
+    change(grown, lambda: set_rules({"density": "0.5"}), lambda: set_rules({"preset": "paper"}))
+    grown.repo.revert("HEAD~1", author=grown.now())
+    rules = grown.repo.entry().recipe.rules
+    assert (rules["preset"], rules["density"]) == ("paper", 1.0)
+    change(grown, lambda: set_rules({"density": "0.2"}), lambda: set_rules({"preset": "joint"}))
+    grown.repo.revert("HEAD~1", author=grown.now())
+    rules = grown.repo.entry().recipe.rules
+    assert (rules["preset"], rules["density"]) == ("joint", 1.0)
+
+
+def test_a_preset_goes_without_an_axis_that_was_set_after_it(grown: Bot) -> None:
+    set_rules = grown.repo.set_rules
+    change(grown, lambda: set_rules({"preset": "paper"}), lambda: set_rules({"density": "0.5"}))
+    grown.repo.revert("HEAD~1", author=grown.now())
+    rules = grown.repo.entry().recipe.rules
+    assert (rules["preset"], rules["density"], rules["on_tie"]) == ("ties", 0.5, "drop")
+
+
+def test_a_comment_comes_and_goes_with_its_commit(grown: Bot) -> None:
+    before = grown.recipe.read_text()
+    change(
+        grown,
+        replaced(grown, "[vectors.suggesting]", "# by Bob, do not touch\n[vectors.suggesting]"),
+        lambda: grown.repo.set_term("suggesting", alpha="-0.25"),
+    )
+    grown.repo.revert("HEAD~1", author=grown.now())
+    assert "Bob" not in grown.recipe.read_text()
+    grown.repo.revert("HEAD~1", author=grown.now())
+    assert grown.recipe.read_text() == before
+    grown.repo.revert("HEAD~1", author=grown.now())
+    assert "# by Bob, do not touch\n[vectors.suggesting]" in grown.recipe.read_text()
+
+
+def test_value_and_comment_of_one_commit_both_go_and_later_ones_stay(grown: Bot) -> None:
+    def tuned() -> None:
+        grown.repo.set_term("listening", alpha="0.3")
+        replaced(grown, "[vectors.listening]", "# tuned\n[vectors.listening]")()
+
+    change(
+        grown,
+        tuned,
+        replaced(grown, "[merge]", "# rules\n[merge]"),
+        lambda: grown.repo.set_term("listening", density="0.5"),
+    )
+    grown.repo.revert("HEAD~2", author=grown.now())
+    text, term = grown.recipe.read_text(), grown.repo.entry().recipe.vectors["listening"]
+    assert ("# tuned" in text, "# rules" in text, term.alpha, term.density) == (False, True, 0.7, 0.5)
+
+
+def test_a_comment_that_was_written_again_is_not_called_undone(grown: Bot) -> None:
+    change(grown, replaced(grown, "[merge]", "# mine\n[merge]"), replaced(grown, "# mine", "# theirs"))
+    with pytest.raises(Refused, match=r"nothing to revert: .* written again since"):
+        grown.repo.revert("HEAD~1", author=grown.now())
+    assert "# theirs" in grown.recipe.read_text()
+
+
+def test_a_commit_without_a_change_is_said_to_have_none(grown: Bot) -> None:
+    grown.commit(allow_empty=True)
+    with pytest.raises(Refused, match="changed no file"):
+        grown.repo.revert("HEAD", author=grown.now())
+
+
+def test_a_density_that_cannot_come_back_is_a_conflict(grown: Bot) -> None:
+    change(
+        grown,
+        lambda: grown.repo.set_term("listening", density="0.5"),
+        lambda: grown.repo.remove_term("listening"),
+        lambda: grown.repo.set_rules({"preset": "linear"}),
+    )
+    with pytest.raises(Refused, match=r"vector listening: density: the recipe trims nothing"):
+        grown.repo.revert("HEAD~1", author=grown.now())
+
+
+def test_a_conflict_shows_values_on_every_side(grown: Bot) -> None:
+    change(
+        grown,
+        lambda: grown.repo.set_term("listening", density="0.5", only=["*mlp*"]),
+        lambda: grown.repo.set_term("listening", density="0.2", only=["*embed*", "*norm*"]),
+    )
+    with pytest.raises(Refused) as refused:
+        grown.repo.revert("HEAD~1", author=grown.now())
+    assert refused.value.message.split("\n")[1:] == [
+        "  vectors.listening.density: 0.5 by that commit, 0.2 now, unset before",
+        "  vectors.listening.only: [*mlp*] by that commit, [*embed*, *norm*] now, unset before",
+    ]
+
+
+def test_a_renamed_vector_gets_its_old_name_and_keeps_what_came_later(grown: Bot) -> None:
+    change(
+        grown,
+        lambda: grown.repo.rename_term("listening", "hearing"),
+        lambda: grown.repo.set_term("hearing", alpha="0.1"),
+    )
+    grown.repo.revert("HEAD~1", author=grown.now())
+    vectors = grown.repo.entry().recipe.vectors
+    assert set(vectors) == {"listening", "suggesting"}
+    assert vectors["listening"].alpha == 0.1
+
+
+def test_a_vector_that_was_renamed_since_is_followed(grown: Bot) -> None:
+    change(
+        grown,
+        lambda: grown.repo.set_term("listening", alpha="0.1"),
+        lambda: grown.repo.rename_term("listening", "hearing"),
+    )
+    grown.repo.revert("HEAD~1", author=grown.now())
+    assert grown.repo.entry().recipe.vectors["hearing"].alpha == 0.7
+    change(grown, lambda: grown.repo.rename_term("hearing", "c"), lambda: grown.repo.rename_term("c", "d"))
+    with pytest.raises(Refused, match=r"vectors\.d\.name: c by that commit, d now, hearing before"):
+        grown.repo.revert("HEAD~1", author=grown.now())
+
+
+def test_a_removed_vector_does_not_come_back_beside_itself(grown: Bot) -> None:
+    block = grown.recipe.read_text()[grown.recipe.read_text().index("[vectors.suggesting]") :]
+    change(
+        grown,
+        lambda: grown.repo.remove_term("suggesting"),
+        lambda: grown.edit(lambda text: text + "\n" + block.replace("suggesting", "again")),
+    )
+    with pytest.raises(Refused, match=r"vectors\.again\.name"):
+        grown.repo.revert("HEAD~1", author=grown.now())
+
+
+def test_lines_of_a_text_file_are_reverted_each_for_itself(grown: Bot) -> None:
+    template = grown.root / "chat_template.jinja"
+    lines = [f"line {number}\n" for number in range(9)]
+
+    def write(at: int, text: str) -> Callable[[], None]:
+        lines[at] = text
+        content = "".join(lines)
+        return lambda: template.write_text(content) and None
+
+    change(grown, write(0, "line 0\n"), write(1, "one\n"), write(7, "seven\n"))
+    grown.repo.revert("HEAD~1", author=grown.now())
+    assert template.read_text().splitlines()[1:8:6] == ["line 1", "seven"]
+    change(grown, write(3, "three\n"), write(4, "four\n"))
+    with pytest.raises(Refused, match=r"chat_template\.jinja: lines .* changed again since"):
+        grown.repo.revert("HEAD~1", author=grown.now())
+
+
+def test_a_merged_file_of_json_stays_json(grown: Bot) -> None:
+    config = grown.root / "config.json"
+    texts = ['{\n"a": 1,\n"b": 2\n}\n', '{\n"a": 1,\n\n"b": 2,\n"c": 3\n}\n', '{\n\n"c": 3\n}\n']
+    change(grown, *((lambda text=text: config.write_text(text)) for text in texts))
+    with pytest.raises(Refused, match=r"config\.json"):
+        grown.repo.revert("HEAD~1", author=grown.now())
+
+
+def test_a_file_does_not_come_back_where_a_directory_is_now(grown: Bot) -> None:
+    graph = grown.root / "graph"
+    graph.mkdir()
+
+    def there() -> None:
+        (graph / "a").write_text("a\n")
+
+    def directory() -> None:
+        (graph / "a").mkdir()
+        (graph / "a" / "b.md").write_text("b\n")
+
+    change(grown, there, lambda: (graph / "a").unlink(), directory)
+    with pytest.raises(Refused, match=r"graph/a: .* a directory that holds graph/a/b\.md"):
+        grown.repo.revert("HEAD~1", author=grown.now())
+    assert (graph / "a" / "b.md").read_text() == "b\n"
