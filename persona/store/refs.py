@@ -82,8 +82,8 @@ class Refs:
         """The id that a ref holds, or None where there is no such ref. `IntegrityError` when its file is
         damaged.
         """
-        self.settle()
-        return self._files.value(full(name))
+        name = full(name)
+        return self._steady(lambda: self._files.value(name))
 
     def list(self, prefix: str = "refs/") -> dict[str, str]:
         """Every ref whose full name begins with `prefix` (`refs/heads/`), and its id, in order of names: all
