@@ -62,8 +62,9 @@ def init(
     with Checkpoint.open(source) as checkpoint:
         store, made_now = _fresh_store(root)
         history = History(store, config, committer_of=committer)
-        try:
-            with store.shared(), store.worktree_lock():
+        with store.shared(), store.worktree_lock():
+            _refuse_begun(store)  # another init may have been quicker
+            try:
                 return _first_commit(
                     history,
                     checkpoint,
@@ -75,10 +76,10 @@ def init(
                     threads=threads,
                     progress=progress,
                 )
-        except BaseException:
-            if made_now and store.refs.head_id() is None:
-                remove_tree(store.root)
-            raise
+            except BaseException:
+                if made_now and store.refs.head_id() is None:
+                    remove_tree(store.root)  # under the locks: nobody else has begun in it
+                raise
 
 
 def default_base_name(path: Path) -> str:
@@ -117,9 +118,14 @@ def _fresh_store(root: Path) -> tuple[Store, bool]:
         return Store.create(root), True
     except Refused:
         store = Store.open(root)
-        if store.refs.head_id() is not None:
-            raise Refused(f"{root} is a persona repository already") from None
+        _refuse_begun(store)
         return store, False
+
+
+def _refuse_begun(store: Store) -> None:
+    """`Refused` for a repository that has its first commit."""
+    if store.refs.head_id() is not None:
+        raise Refused(f"{store.worktree} is a persona repository already") from None
 
 
 def _first_commit(

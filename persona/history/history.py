@@ -179,6 +179,16 @@ class History:
         moves = self.store.refs.log("HEAD")
         return next((move.new for move in moves if move.new is not None), None)
 
+    def last_of_gone(self, branch: str) -> str | None:
+        """The last commit of a branch that is gone, as its reflog says; None where there is none."""
+        try:
+            if self.store.refs.read(HEADS + branch) is not None:
+                return None
+            moves = self.store.refs.log(HEADS + branch)
+        except (InvalidInput, IntegrityError):
+            return None
+        return next((move.new for move in moves if move.new is not None), None)
+
     def last_files(self) -> dict[str, str]:
         """Every tracked file of `last_commit`: path → blob id; none where no commit is known."""
         id = self.last_commit()

@@ -308,9 +308,8 @@ def restore(history: History, paths: Sequence[str], rev: str) -> tuple[str, ...]
     """See `Repository.restore`."""
     if not paths:
         raise UsageError("restore which file? Name one or more; `persona status` lists those that changed")
-    id = resolve(history, rev)
     with history.changing():
-        target, known = history.files_of(id), history.last_files()
+        target, known = history.files_of(resolve(history, rev)), history.last_files()
         tracked = tracking.tracked(history).paths
         chosen = _chosen(history.root, paths, target, known, tracked, rev)
         near = [path for path in {*tracked, *target} if _is_near(path, chosen)]

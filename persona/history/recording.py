@@ -99,6 +99,8 @@ def put_tree(
     """
     text = edits.get(RECIPE_FILE) or worktree.read_recipe_text(history.root)
     recipe = history.new_recipe(text)
+    for id in (recipe.base, *(term.vector for term in recipe.terms)):
+        tx.rely_on(id)  # the command that stored it may have been cut short before its name was durable
     base_files = history.base(recipe.base).files
     files: dict[str, str | None] = {}
     for path in sorted({*known.paths, *base_files}):

@@ -8,6 +8,7 @@ id. Where a place to go to or a reflog is asked for, a branch comes before a tag
 from __future__ import annotations
 
 import re
+import shlex
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -168,6 +169,10 @@ def _by_id(history: History, name: str, text: str) -> str:
         raise UnknownRevision(f"{name} is ambiguous, it begins {len(commits)} commits: {listed}")
     if found:
         raise UnknownRevision(f"{text} names no commit: {abbreviate(found[0][0])} is a {found[0][1]}")
+    last = history.last_of_gone(name)
+    if last is not None:
+        again = f"persona branch {shlex.quote(name)} {abbreviate(last)}"
+        raise UnknownRevision(f"the branch {name} is gone; it was at {abbreviate(last)}: {again}")
     raise _unknown(text)
 
 

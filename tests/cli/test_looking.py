@@ -188,6 +188,42 @@ def test_branches(grown: CommandLine) -> None:
 def test_a_detached_head_is_listed_with_the_branches(grown: CommandLine) -> None:
     assert grown.ok("switch", "--detach", "HEAD~1").startswith("HEAD is now at ")
     assert grown.ok("branch").startswith("* (HEAD detached at ")
+    grown.ok("switch", "main")
+    for command in (["switch", "--detach", "main"], ["checkout", "HEAD~1", "--no-weights"]):
+        assert re.search(r"^HEAD detached at [0-9a-f]{8} ", grown.ok(*command), re.MULTILINE)
+    assert grown.json("switch", "-d", "main")["detached"] is True
+    assert grown.json("checkout", "main", "--no-weights")["head"]["detached"] is False
+
+
+def test_where_one_already_is_and_what_is_new_is_said(grown: CommandLine) -> None:
+    assert grown.ok("switch", "main") == "Already on 'main'\n"
+    assert grown.ok("checkout", "HEAD", "--no-weights").startswith("Already on 'main'\n")
+    assert grown.ok("switch", "-c", "one") == "Switched to a new branch 'one'\n"
+    assert grown.ok("checkout", "-b", "two", "--no-weights").startswith("Switched to a new branch 'two'\n")
+
+
+def test_several_names_go_all_or_none_and_are_told(grown: CommandLine) -> None:
+    for verb in ("branch", "tag"):
+        grown.ok(verb, "one")
+        grown.ok(verb, "two")
+        assert "nope" in grown.refused(3, verb, "-d", "one", "nope")
+        assert {ref["name"] for ref in grown.json(verb)} >= {"one", "two"}
+        assert set(grown.json(verb, "-d", "one", "two")["deleted"]) == {"one", "two"}
+    assert "nope" in grown.refused(3, "rm", "listening", "nope")
+    assert grown.ok("status").endswith("nothing to commit, work tree clean\n")
+
+
+def test_a_head_whose_branch_is_gone_leaves_the_list_of_branches(grown: CommandLine) -> None:
+    grown.ok("branch", "other")
+    (grown.directory / ".persona" / "refs" / "heads" / "main").unlink()
+    said = grown("branch")
+    assert (said.exit_code, said.stdout) == (0, "  other\n")
+    way_out = re.search(r"persona branch main ([0-9a-f]{8})", grown.refused(5, "status"))
+    assert way_out is not None
+    assert way_out[0] in said.stderr
+    assert grown.ok("reflog", "main").startswith(way_out[1])
+    grown.ok("branch", "main", way_out[1])
+    assert grown.ok("status").startswith("On branch main\n")
 
 
 def test_tags(grown: CommandLine) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
+from persona.errors import BusyError, Refused
+from persona.history import beginning
 from persona.history.beginning import default_base_name
+from persona.history.repository import Repository
+from persona.store.store import Store
+from tests.history.conftest import at, base_tensors, write_model
 
 
 @pytest.mark.parametrize(
@@ -21,3 +27,43 @@ from persona.history.beginning import default_base_name
 def test_a_base_is_named_after_its_model(tmp_path: Path, path: str, name: str) -> None:
     (tmp_path / path).mkdir(parents=True)
     assert default_base_name(tmp_path / path) == name
+
+
+def test_of_two_inits_at_once_the_second_is_refused_and_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(tmp_path / "tiny", base_tensors())
+    lock, todo = Store.worktree_lock, [1]
+
+    def waiting(store: Store) -> AbstractContextManager[None]:
+        if todo:
+            todo.pop()
+            Repository.init(tmp_path / "bot", base=tmp_path / "tiny", name="first", author=at(), chunk=64)
+            (tmp_path / "bot" / "recipe.toml").write_text("# edited at once\n")
+        return lock(store)
+
+    monkeypatch.setattr(Store, "worktree_lock", waiting)
+    with pytest.raises(Refused, match="already"):
+        Repository.init(tmp_path / "bot", base=tmp_path / "tiny", name="second", author=at(), chunk=64)
+    assert (tmp_path / "bot" / "recipe.toml").read_text() == "# edited at once\n"
+    with Repository.open(tmp_path / "bot") as repo:
+        assert repo.fsck().ok
+        assert repo.entry().subject == "Begin with first"
+
+
+def test_an_init_that_fails_takes_away_what_it_made_before_another_may_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(tmp_path / "tiny", base_tensors())
+    held: list[bool] = []
+
+    def removed(root: Path) -> None:
+        with pytest.raises(BusyError):
+            Store.open(root.parent).worktree_lock().__enter__()
+        held.append(True)
+
+    monkeypatch.setattr(beginning, "remove_tree", removed)
+    monkeypatch.setattr(beginning, "_first_commit", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        Repository.init(tmp_path / "bot", base=tmp_path / "tiny", author=at(), chunk=64)
+    assert held

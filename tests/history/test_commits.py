@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from persona.errors import InvalidInput, PersonaError, Refused, UnknownName, Usa
 from persona.history import beginning
 from persona.history.repository import Repository
 from persona.history.results import as_json
+from persona.store import files
 from tests.history.conftest import Bot, at, base_tensors, read_weights, tuned, write_model
 
 
@@ -360,3 +362,19 @@ def test_a_second_init_is_refused_and_one_cut_short_is_taken_up(
     Repository.init(tmp_path / "late", base=tmp_path / "tiny", author=at(), chunk=64)
     with Repository.open(tmp_path / "late") as repo:
         assert repo.head().id == repo.resolve("main")
+
+
+def test_a_commit_makes_the_names_durable_of_what_it_only_mentions(grown: Bot) -> None:
+    vector = grown.repo.vector("listening").id
+    grown.repo.set_term("listening", alpha="0.1")
+    synced: set[str] = set()
+
+    class Watching(files.Calls):
+        def open(self, path: Path, flags: int, mode: int = 0o666) -> int:
+            if flags & os.O_DIRECTORY:
+                synced.add(path.name)
+            return super().open(path, flags, mode)
+
+    with files.replaced_calls(Watching()):
+        grown.commit()
+    assert vector[:2] in synced
