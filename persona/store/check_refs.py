@@ -14,7 +14,7 @@ from typing import Final
 from persona.errors import InvalidInput, PersonaError
 from persona.objects.ids import abbreviate
 from persona.objects.names import check_ref_name
-from persona.store import files, reflog
+from persona.store import files, lock, reflog
 from persona.store.ref_files import HEAD
 from persona.store.refs import Refs
 
@@ -35,16 +35,17 @@ class RefSurvey:
 
 
 def survey(refs: Refs) -> RefSurvey:
-    """Reads HEAD, every ref and every reflog, those of refs that are gone included."""
+    """Reads HEAD, every ref and every reflog, those of refs that are gone included; all of one moment."""
     found = RefSurvey()
     refs.settle()
-    held = dict.fromkeys([HEAD, *_names(refs.root / "refs", "refs", found)])
-    logged = dict.fromkeys(_names(refs.root / "logs", "", found))
-    for name in held:
-        _ref(refs, name, name in logged, found)
-    for name in logged:
-        if name not in held:
-            _reflog_alone(refs, name, found)
+    with lock.refs_steady(refs.root):
+        held = dict.fromkeys([HEAD, *_names(refs.root / "refs", "refs", found)])
+        logged = dict.fromkeys(_names(refs.root / "logs", "", found))
+        for name in held:
+            _ref(refs, name, name in logged, found)
+        for name in logged:
+            if name not in held:
+                _reflog_alone(refs, name, found)
     return found
 
 

@@ -146,6 +146,13 @@ class RefFiles:
             raise self._damaged(name)
         return value
 
+    def sync(self, name: str) -> None:
+        """Makes durable what `write` did, which may have been cut short before its own sync."""
+        place = self.path(name).parent
+        while not place.is_dir():
+            place = place.parent
+        files.sync_directory(place)
+
     def write(self, name: str, value: str | None, *, first: bool) -> None:
         """Makes a file hold a value, durably; None removes it. `first`: no file of that name was there."""
         path = self.path(name)

@@ -83,14 +83,16 @@ class Steps:
         if renamed is not None:
             self._place_reflog(*renamed)
         for step in steps:
-            if again and self._files.text_or_damage(step.name) != step.old:
+            if again and (held := self._files.text_or_damage(step.name)) != step.old:
+                if held == step.new:
+                    self._files.sync(step.name)
                 continue
             new_name = step.old is None and step.new is not None and step.name != HEAD
             if new_name:
                 self._files.clear_way(step.name)
             entry = step.entry
-            if entry is not None and not (again and reflog.newest(self.root, step.name) == entry):
-                reflog.append(self.root, step.name, entry.old, entry)
+            if entry is not None:
+                reflog.append(self.root, step.name, entry.old, entry, again=again)
             if step.new != step.old:
                 self._files.write(step.name, step.new, first=new_name)
         if self._journal is not None and os.path.lexists(self._journal.path):

@@ -107,8 +107,9 @@ def readable(root: Path, name: str) -> tuple[Entry, ...]:
     return tuple(entry for entry in found if entry is not None)
 
 
-def append(root: Path, name: str, value: str | None, entry: Entry) -> None:
+def append(root: Path, name: str, value: str | None, entry: Entry, *, again: bool = False) -> None:
     """Writes one line durably, in the place of a last one that is torn or not what the ref holds: `value`.
+    `again`: a last line that says the same is of a command that was cut short, and is replaced.
 
     Only the end of the file is read, and damage further up stands in nobody's way here. A file that would
     become larger than `load` reads loses its older half. The caller holds the refs lock.
@@ -123,6 +124,7 @@ def append(root: Path, name: str, value: str | None, entry: Entry) -> None:
     move = _parse(name, _stated_check(second), last)
     if move is not None:
         drop = _undone([previous, move] if previous else [move], value)
+        drop |= again and last == _line(name, _stated_check(second), entry)
     else:
         agrees = (previous.new if previous else None) == value
         drop = bool(last) and agrees and _torn(name, _stated_check(second), last)
@@ -135,13 +137,6 @@ def append(root: Path, name: str, value: str | None, entry: Entry) -> None:
     else:
         end = b"\n" if last and not last.endswith(b"\n") else b""
         files.append_line(path, end + line, tmp_dir=tmp_dir(root))
-
-
-def newest(root: Path, name: str) -> Entry | None:
-    """The move that the last line states, whether it happened or not; None for a torn line or none."""
-    _, tail = _tail(path_of(root, name))
-    second, line = [b"", b"", *tail][-2:]
-    return _parse(name, _stated_check(second), line)
 
 
 def renamed(root: Path, old: str, new: str, value: str | None, entry: Entry) -> bytes:
