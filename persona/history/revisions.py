@@ -24,7 +24,8 @@ from persona.objects.commit import Person
 from persona.objects.ids import abbreviate, is_id
 from persona.store.reflog import Entry
 
-_SUFFIX: Final = re.compile(r"~(\d{0,9})(?!\d)|\^(\d{0,9})(?![\d{])|\^\{(commit)?\}", re.ASCII)
+_SUFFIX: Final = re.compile(r"~(\d{0,9})(?!\d)|\^(\d{0,9})(?![\d{])|\^\{(\w*)\}", re.ASCII)
+_NO_COMMITS: Final = ("tree", "blob", "tag")
 MOVED: Final = re.compile(r"(?:checkout|switch): moving from (\S+) to (\S+)")
 """Why HEAD moved between branches, as its reflog says."""
 MAX_STEPS: Final = 10_000_000
@@ -98,6 +99,8 @@ def full_ref(history: History, text: str, *, branch_first: bool = False) -> str 
         return "HEAD"
     if text.startswith("refs/") and (ref := _existing(history, text)) is not None:
         return ref
+    if text.startswith(("heads/", "tags/")) and (ref := _existing(history, f"refs/{text}")) is not None:
+        return ref
     words = ("branch", "tag") if branch_first else ("tag", "branch")
     found = [
         (word, ref)
@@ -124,10 +127,11 @@ def _note_ambiguous(history: History, name: str, taken: str, other: str) -> None
 
 def _split(text: str) -> tuple[str, list[str]]:
     """`main@{1}~2^` as "main@{1}" and ["~2", "^"]."""
-    brace = text.rfind("}") + 1 if "@{" in text else 0
-    start = next((i for i in range(brace, len(text)) if text[i] in "~^"), len(text))
-    if "@{" in text and any(char in "~^" for char in text[: text.find("@{")]):
+    brace = text.find("@{")
+    start = text.find("}", brace) + 1 if brace >= 0 else 0
+    if start < brace or any(char in "~^" for char in text[: max(brace, 0)]):
         raise _unknown(text)
+    start = next((at for at in range(start, len(text)) if text[at] in "~^"), len(text))
     name, rest = text[:start], text[start:]
     suffixes: list[str] = []
     while rest:
@@ -199,6 +203,14 @@ def _commit_of(history: History, id: str, text: str) -> str:
 
 def _step(history: History, id: str, suffix: str, text: str) -> str:
     if suffix.startswith("^{"):
+        kind = suffix[2:-1]
+        if kind in _NO_COMMITS:
+            raise UnknownRevision(
+                f"{text}: a {kind} is asked for, and only commits can be named;"
+                " `persona cat-file` shows other objects"
+            )
+        if kind not in ("", "commit", "object"):
+            raise _unknown(text)
         return id
     count = int(suffix[1:] or "1")
     if suffix[0] == "^":

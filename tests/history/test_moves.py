@@ -314,6 +314,13 @@ def test_a_name_of_a_tag_and_a_branch_is_the_tag_but_for_going_there(grown: Bot)
         "HEAD~" + "9" * 5000,
         "HEAD^" + "9" * 5000,
         "HEAD^{tree}",
+        "HEAD@{1}~1^{tree}",
+        "HEAD@{1}^{none}",
+        "HEAD^{commit",
+        "HEAD@{1}@{1}",
+        "HEAD~1@{1}",
+        "HEAD@{1}x",
+        "HEAD@{^}",
         "0000",
         "abc",
         "main@{",
@@ -487,3 +494,39 @@ def test_an_edited_recipe_that_means_nothing_stops_a_checkout_before_it_moves(gr
         grown.repo.checkout("other", author=grown.now())
     assert grown.repo.head().branch == "main"
     assert grown.repo.checkout("other", weights=False, author=grown.now()).carried[0].path == "recipe.toml"
+
+
+def test_a_place_in_a_reflog_takes_steps_of_every_kind(grown: Bot) -> None:
+    ids = [entry.id for entry in grown.repo.log()]
+    for name in ("HEAD@{1}", "main@{1}", "@{1}", "main@{now}~1", "HEAD~1", "@^"):
+        for steps, wanted in {
+            "": 1,
+            "^{commit}": 1,
+            "^{}": 1,
+            "^0": 1,
+            "~0^{}": 1,
+            "~1": 2,
+            "^": 2,
+            "~1^{}": 2,
+            "^{commit}~1": 2,
+            "^{}^{commit}^{object}~2": 3,
+            "^^{}^": 3,
+            "~1^{commit}^1^{}": 3,
+        }.items():
+            assert grown.repo.resolve(name + steps) == ids[wanted], name + steps
+    grown.repo.switch("HEAD~1", detach=True)
+    assert grown.repo.resolve("@{-1}^{}~1") == ids[1]
+
+
+def test_what_is_no_commit_is_said(grown: Bot) -> None:
+    with pytest.raises(UnknownRevision, match=r"a tree is asked for, and only commits"):
+        grown.repo.resolve("HEAD@{1}~1^{tree}")
+
+
+def test_a_ref_can_be_named_below_its_kind(grown: Bot) -> None:
+    grown.repo.create_tag("v", "HEAD~1", author=at(9))
+    grown.repo.create_branch("v", "HEAD~2", author=at(9))
+    ids = [entry.id for entry in grown.repo.log()]
+    wanted = {"heads/main": ids[0], "tags/v": ids[1], "heads/v": ids[2], "heads/v~1": ids[3]}
+    assert {text: grown.repo.resolve(text) for text in wanted} == wanted
+    assert grown.repo.resolve("heads/main@{1}") == grown.repo.resolve("main@{1}")
