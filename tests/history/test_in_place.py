@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -181,3 +182,12 @@ def test_taking_trained_weights_in_says_that_a_checkout_replaces_their_bytes(gro
     assert (state.state, state.revision) == ("edited", None)
     grown.edit(lambda text: text + "#\n")
     assert "--onto REV" in grown.commit().notes[-1]
+
+
+def test_in_a_copy_the_word_of_the_user_is_taken(grown: Bot, tmp_path: Path) -> None:
+    grown.checkout()
+    shutil.copytree(grown.root, tmp_path / "copy")
+    with Repository.open(tmp_path / "copy", author=grown.now()) as repo:
+        copy = Bot(repo, grown.models, grown.base)
+        train(copy)
+        copy.repo.add(copy.root, name="night", onto="HEAD~1")
