@@ -144,10 +144,13 @@ def diff(history: History, a: str | None, b: str | None) -> Diff:
     return diff_worktree(history, before)
 
 
-def of_paths(diff: Diff, paths: Sequence[str]) -> Diff:
-    """The part of a difference that lies in these files or directories; rules and vectors are of
-    `recipe.toml`.
+def of_paths(diff: Diff, paths: str | Sequence[str] | None) -> Diff:
+    """The part of a difference that lies in these files or directories, None for all of it; rules and vectors
+    are of `recipe.toml`.
     """
+    if paths is None:
+        return diff
+    paths = [paths] if isinstance(paths, str) else paths
     changes = tuple(change for change in diff.file_changes if tracking.is_among(change.path, paths))
     files = tuple(change.path for change in changes)
     if tracking.is_among(RECIPE_FILE, paths):

@@ -119,13 +119,15 @@ class Questions:
         since: str | None = None,
         until: str | None = None,
         vector: str | None = None,
+        paths: Sequence[str] | None = None,
         topological: bool = False,
     ) -> Iterator[CommitEntry]:
         """Commits reachable from `revs` (each a revision, `A..B`, `A...B` or `^A`), newest first, streaming.
 
         `all` starts from every ref. `since` and `until` are dates. `vector`: only commits that change the
-        term of that name. `topological`: no commit before all its children (for drawing a graph; reads all of
-        it first).
+        term of that name. `paths`: only commits that change one of these files, or a file in one of these
+        directories. `topological`: no commit before all its children (for drawing a graph; reads all of it
+        first).
         """
         from persona.history import views
 
@@ -137,6 +139,7 @@ class Questions:
             since=since,
             until=until,
             vector=vector,
+            paths=[paths] if isinstance(paths, str) else paths,
             in_topological_order=topological,
             now=int(time.time()),
         )
@@ -148,16 +151,15 @@ class Questions:
 
         return status(self._history)
 
-    def diff(self, a: str | None = None, b: str | None = None, *, paths: Sequence[str] | None = None) -> Diff:
+    def diff(
+        self, a: str | None = None, b: str | None = None, *, paths: str | Sequence[str] | None = None
+    ) -> Diff:
         """No argument: HEAD against the work tree; one: it against the work tree; two: the first against the
         second. `a` alone may be `A..B` or `A...B`. `paths`: of these files, or directories, alone.
         """
         from persona.history import changes
 
-        found = changes.diff(self._history, a, b)
-        return (
-            found if paths is None else changes.of_paths(found, [paths] if isinstance(paths, str) else paths)
-        )
+        return changes.of_paths(changes.diff(self._history, a, b), paths)
 
     def diff_weights(
         self,
@@ -175,12 +177,15 @@ class Questions:
 
         return measures.weights_diff(self._history, a, b, threads, memory, progress)
 
-    def show(self, rev: str = "HEAD") -> tuple[CommitEntry, Diff]:
-        """A commit, and what it changed against its first parent."""
-        from persona.history.changes import diff_commits
+    def show(
+        self, rev: str = "HEAD", *, paths: str | Sequence[str] | None = None
+    ) -> tuple[CommitEntry, Diff]:
+        """A commit, and what it changed against its first parent; `paths` as for `diff`."""
+        from persona.history import changes
 
         entry = self.entry(rev)
-        return entry, diff_commits(self._history, entry.parents[0] if entry.parents else None, entry.id)
+        before = entry.parents[0] if entry.parents else None
+        return entry, changes.of_paths(changes.diff_commits(self._history, before, entry.id), paths)
 
     def vectors(self) -> list[VectorInfo]:
         """The vectors of `recipe.toml` in canonical order of its terms, then those that only a ref names."""

@@ -12,6 +12,7 @@ from persona.history.dates import parse_date
 from persona.history.history import HEADS, TAGS, History
 from persona.history.results import CommitEntry, RecipeView, TermView
 from persona.history.revisions import resolve_range
+from persona.history.tracking import is_among
 from persona.history.walk import topological, walk
 from persona.objects.commit import Commit
 from persona.objects.recipe import Recipe, Term
@@ -113,6 +114,7 @@ def log(
     since: str | None,
     until: str | None,
     vector: str | None,
+    paths: Sequence[str] | None,
     in_topological_order: bool,
     now: int,
 ) -> Iterator[CommitEntry]:
@@ -139,6 +141,8 @@ def log(
             continue
         if vector is not None and not _touches(history, commit, vector):
             continue
+        if paths is not None and not _touches_files(history, commit, paths):
+            continue
         if left is not None:
             left -= 1
         yield entries.of(id, commit)
@@ -163,3 +167,11 @@ def _touches(history: History, commit: Commit, name: str) -> bool:
             return False
         before = history.recipe(parent).by_name.get(name)
     return history.recipe(recipe).by_name.get(name) != before
+
+
+def _touches_files(history: History, commit: Commit, paths: Sequence[str]) -> bool:
+    """Whether a commit changes one of the files against its first parent; the first commit against none."""
+    after = history.files_of_tree(history.tree(commit.tree))
+    before = history.files_of(commit.parents[0]) if commit.parents else {}
+    differing = (path for path in {*before, *after} if before.get(path) != after.get(path))
+    return any(is_among(path, paths) for path in differing)

@@ -410,3 +410,24 @@ def test_status_lists_what_is_new_untracked_left_out_or_in_the_way(grown: Comman
     grown.ok("add", "notes.md")
     assert "\tnew file:   notes.md\n" in grown.ok("status")
     assert "delete it" in grown.refused(3, "rm", "notes.md")
+
+
+def test_log_of_some_files_has_the_commits_that_changed_them(grown: CommandLine) -> None:
+    (grown.directory / "notes.md").write_text("one\n")
+    grown.ok("commit", "notes.md", "-m", "a note")
+    grown.ok("set", "listening", "--alpha", "0.25")
+    (grown.directory / "notes.md").write_text("two\n")
+    grown.ok("commit", "-m", "both")
+
+    def subjects(*words: str) -> list[str]:
+        return [line[9:] for line in grown.ok("log", "--oneline", *words).splitlines()]
+
+    assert subjects("--", "notes.md") == ["both", "a note"]
+    assert subjects("-1", "HEAD~1", "--", "notes.md", "config.json") == ["a note"]
+    assert subjects("--", "recipe.toml")[:2] == ["both", "a little less"]
+    assert subjects("--", "nothing") == []
+    said = grown.ok("log", "-p", "-1", "--", "notes.md")
+    assert "+two" in said
+    assert "alpha" not in said
+    drawn = grown.ok("log", "--oneline", "--graph", "--", "notes.md").splitlines()
+    assert [line[:2] for line in drawn] == ["* ", "* "]

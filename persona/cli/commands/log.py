@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from persona.cli import diffs, render
-from persona.cli.command import Command, declare
+from persona.cli.command import Command, declare, files_after_dashes
 from persona.cli.invocation import Invocation, echo_lines
 from persona.cli.offers import all_vectors, revisions
 
@@ -30,17 +30,20 @@ class _Log(Command):
         """As any command, numbers first."""
         counted = ("-n", "--max-count")
         spelled: list[str] = []
-        for before, word in zip(["", *args], args, strict=False):
+        at = args.index("--") if "--" in args else len(args)
+        for before, word in zip(["", *args], args[:at], strict=False):
             count = None if before in counted else _COUNT.fullmatch(word)
             spelled += ["-n", count[1]] if count else [word]
-        return super().parse_args(ctx, spelled)
+        return super().parse_args(ctx, spelled + args[at:])
 
 
 @declare(
     "log",
     cls=_Log,
     example="$ persona log --oneline --graph --all\n$ persona log -p --vector listening\n"
-    "$ persona log main~5..main --since '2 weeks ago'",
+    "$ persona log main~5..main --since '2 weeks ago'\n"
+    "$ persona log -p -- chat_template.jinja",
+    takes_files=True,
 )
 @click.argument("revisions", nargs=-1, metavar="[REV | A..B]…", shell_complete=revisions)
 @click.option("--oneline", is_flag=True, help="One line a commit.")
@@ -60,9 +63,9 @@ class _Log(Command):
     help="Only commits that changed the vector of that name.",
 )
 @click.option("--decorate/--no-decorate", default=None, help="Name branches and tags; usual on a terminal.")
-@click.pass_obj
+@click.pass_context
 def command(
-    call: Invocation,
+    ctx: click.Context,
     revisions: tuple[str, ...],
     oneline: bool,
     graph: bool,
@@ -78,20 +81,22 @@ def command(
     """Show the history.
 
     Starts from HEAD, or from the revisions given, newest first. A..B are the commits of B that A does not
-    have. Dates may be written as 2026-11-15, yesterday or '2 weeks ago'.
+    have. Dates may be written as 2026-11-15, yesterday or '2 weeks ago'. What follows -- are files: only
+    commits that changed one of them.
     """
+    call: Invocation = ctx.obj
+    files = files_after_dashes(ctx)
     start = list(revisions) or ["HEAD"]
     refs = sys.stdout.isatty() if decorate is None else decorate
-    filters = {"since": since, "until": until, "vector": vector}
     with call.repository() as repo:
-        entries = repo.log(
-            start, all=all, n=max_count, since=since, until=until, vector=vector, topological=graph
-        )
+        paths = None if files is None else call.tracked(repo, files)
+        filters: dict[str, Any] = {"since": since, "until": until, "vector": vector, "paths": paths}
+        entries = repo.log(start, all=all, n=max_count, topological=graph, **filters)
         if call.json:
             call.answer_json_list(entries)
             return
         cells = _cells(repo, start, all, filters, max_count) if graph else None
-        echo_lines(_lines(repo, entries, cells, oneline, refs, patch, stat))
+        echo_lines(_lines(repo, entries, cells, oneline, refs, patch, stat, paths))
 
 
 def _lines(
@@ -102,6 +107,7 @@ def _lines(
     refs: bool,
     patch: bool,
     stat: bool,
+    paths: Sequence[str] | None,
 ) -> Iterator[str]:
     margin = ""
     for number, entry in enumerate(entries):
@@ -109,7 +115,7 @@ def _lines(
             yield margin.rstrip()
         text = [render.oneline(entry, refs)] if oneline else render.entry_lines(entry, refs)
         if patch or stat:
-            _, diff = repo.show(entry.id)
+            _, diff = repo.show(entry.id, paths=paths)
             changes = list(diffs.stat_lines(diff) if stat else diffs.diff_lines(diff))
             text += ([""] if changes and not oneline else []) + changes
         if cells is None:
