@@ -125,7 +125,8 @@ def _undone(history: History, id: str, mainline: int | None) -> dict[str, bytes 
     parent = _parent(history, id, mainline)
     trees = [history.tree_of(commit) for commit in (parent, id, history.head_commit())]
     old, new, ours = (history.files_of_tree(tree) for tree in trees)
-    here = tracking.snapshot(history, {**old, **new, **ours})
+    tracked = tracking.tracked(history).paths
+    here = tracking.ids(history, {*tracked, *old, *new, *ours})
     touched = [path for path in sorted({*old, *new}) if old.get(path) != new.get(path)]
     touched.sort(key=lambda path: path == RECIPE_FILE)
     conflicts: list[str] = []
@@ -148,6 +149,8 @@ def _undone(history: History, id: str, mainline: int | None) -> dict[str, bytes 
         )
     ids = {path: None if data is None else worktree.blob_id(data) for path, data in target.items()}
     edited = sorted(path for path in touched if here.get(path) not in (ours.get(path), ids[path]))
+    if strange := [path for path in edited if path not in tracked]:
+        raise Refused(f"{', '.join(strange)}: not tracked, and would be overwritten; move it away")
     if edited:
         raise Refused(f"{', '.join(edited)}: edited and not committed; commit or `persona restore` first")
     edits = {path: data for path, data in target.items() if here.get(path) != ids[path]}

@@ -448,3 +448,17 @@ def test_a_file_that_cannot_be_read_stops_only_commands_that_need_it(
     with pytest.raises(SystemFault, match=r"config\.json"):
         bot.commit()
     assert bot.repo.restore([TEMPLATE]) == (TEMPLATE,)
+
+
+@pytest.mark.parametrize("no_commit", [False, True])
+def test_a_revert_names_the_untracked_file_that_it_would_overwrite(bot: Bot, no_commit: bool) -> None:
+    place = make(bot, "notes.md")
+    bot.commit(place)
+    place.unlink()
+    bot.commit()
+    make(bot, "notes.md", "mine\n")
+    with pytest.raises(Refused, match=r"notes\.md: not tracked.*move it away"):
+        bot.repo.revert("HEAD", no_commit=no_commit, author=bot.now())
+    assert place.read_text() == "mine\n"
+    place.unlink()
+    bot.repo.revert("HEAD", no_commit=no_commit, author=bot.now())
