@@ -18,6 +18,7 @@ import click
 from persona.cli.command import FILES
 from persona.cli.terminal import printable
 from persona.errors import PersonaError
+from persona.history.config import DEVICES
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -48,7 +49,6 @@ SETTINGS = {
 }
 """The keys of `config`, with what they say."""
 
-DEVICES = ("auto", "cpu", "cuda")
 _VALUES = {"commit.checkout": ("true", "false"), "checkout.device": DEVICES}
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from persona.cli.invocation import Invocation
-from persona.cli.offers import DEVICES, base_or_revision, files
-from persona.errors import InvalidInput, quoted
-from persona.history.config import parse_size
+from persona.cli.offers import base_or_revision, files
+from persona.errors import InvalidInput
+from persona.history.config import DEVICES, parse_size
 
 if TYPE_CHECKING:
     from persona.history.repository import Repository
@@ -153,13 +153,6 @@ def plot_path(call: Invocation, plot: str | None) -> Path | None:
 
     check(call.path(plot))
     return call.path(plot)
-
-
-def parse_threads(text: str) -> int:
-    """A number of threads; `ValueError` for anything else."""
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"{quoted(text, 60)} is not a number of threads")
-    return int(text)
 
 
 def size_option(ctx: click.Context, parameter: click.Parameter, text: str | None) -> int | None:

@@ -9,14 +9,22 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from persona.errors import IntegrityError, InvalidInput, UnknownName, UsageError
 from persona.limits import MAX_RECIPE_BYTES
+from persona.objects.rules import AXES, check_axis
 from persona.store import files
+from persona.store.lock import config_lock
 
-_KEY: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+")
+_BARE: Final = r"[\w/@+-]+"
+_QUOTED: Final = r'"[^"\x00-\x1f\x7f]+"'
+_PART: Final = re.compile(f"{_BARE}|{_QUOTED}")
+_KEY: Final = re.compile(f"(?:{_BARE}|{_QUOTED})(?:\\.(?:{_BARE}|{_QUOTED}))+")
+DEVICES: Final = ("auto", "cpu", "cuda")
+"""Where checkout may compute."""
 _SIZE: Final = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*([kmgt]?)(i?)b?", re.IGNORECASE | re.ASCII)
 _UNITS: Final = " kmgt"
 
@@ -27,20 +35,19 @@ class Config:
     def __init__(self, path: Path, user_path: Path | None = None) -> None:
         self.path = path
         self.user_path = None if user_path is None else Path(os.path.realpath(user_path))
-        self._values: dict[str, str] | None = None
+        self._values: tuple[object, dict[str, str]] | None = None
 
     def get(self, key: str) -> str | None:
         """The value in force as text; None when neither file has it."""
-        return self.values().get(_checked(key))
+        return self.values().get(_named(_parts(key)))
 
     def flag(self, key: str, default: bool = False) -> bool:
         """A value that is true or false. Raises `InvalidInput` for another."""
         text = self.get(key)
-        if text is None:
-            return default
-        if text.lower() not in ("true", "false"):
-            raise InvalidInput(f"config {key}: {text!r:.60} is neither true nor false")
-        return text.lower() == "true"
+        try:
+            return default if text is None else parse_flag(text)
+        except ValueError as error:
+            raise InvalidInput(f"config {key}: {error}") from None
 
     def size(self, key: str) -> int | None:
         """A value in bytes, as `parse_size` reads it. Raises `InvalidInput` for another."""
@@ -52,53 +59,68 @@ class Config:
 
     def values(self) -> dict[str, str]:
         """Every key and the value in force, in order of keys."""
-        if self._values is None:
+        stamps = tuple(map(_stamp, self._paths()))
+        if self._values is None or self._values[0] != stamps:
             values: dict[str, str] = {}
-            for path in (self.user_path, self.path):
-                if path is not None:
-                    values.update(_flat(_load(path, self._read(path)), ""))
-            self._values = dict(sorted(values.items()))
-        return self._values
+            for path in self._paths():
+                values.update(_flat(_load(path, self._read(path)), ()))
+            self._values = stamps, dict(sorted(values.items()))
+        return self._values[1]
 
     def set(self, key: str, value: str, *, user: bool = False) -> None:
-        """Sets a key in one of the files; "true", "false" and numbers are written as such."""
-        import tomlkit
+        """Sets a key in one of the files; "true", "false" and numbers are written as such. Raises
+        `InvalidInput` for a value that a known key cannot have.
+        """
+        parts = _parts(key)
+        check_value(key, value)
 
-        path, document = self._open(user)
-        table: Any = document
-        *parts, last = _checked(key).split(".")
-        for part in parts:
-            if part not in table:
-                table[part] = tomlkit.table()
-            table = table[part]
-            if not isinstance(table, dict):
-                raise InvalidInput(f"{path}: {part} is a value, so {key} cannot be set below it")
-        table[last] = _typed(value)
-        self._store(path, tomlkit.dumps(document))
+        def edit(table: Any, path: Path) -> None:
+            import tomlkit
+
+            for part in parts[:-1]:
+                if part not in table:
+                    table[part] = tomlkit.table()
+                table = table[part]
+                if not isinstance(table, dict):
+                    raise InvalidInput(f"{path}: {part} is a value, so {key} cannot be set below it")
+            table[parts[-1]] = _typed(value)
+
+        self._edit(user, edit)
 
     def unset(self, key: str, *, user: bool = False) -> None:
         """Takes a key away; `UnknownName` when the file does not have it."""
+        parts = _parts(key)
+
+        def edit(table: Any, path: Path) -> None:
+            for part in parts[:-1]:
+                table = table.get(part, {}) if isinstance(table, dict) else {}
+            if not isinstance(table, dict) or parts[-1] not in table:
+                raise UnknownName(f"{path} does not set {key}")
+            del table[parts[-1]]
+
+        self._edit(user, edit)
+
+    def _paths(self) -> list[Path]:
+        """The files, the one that counts more last."""
+        return [path for path in (self.user_path, self.path) if path is not None]
+
+    def _edit(self, user: bool, edit: Callable[[Any, Path], None]) -> None:
+        """Lets `edit` change the document of one of the files, which no other command changes meanwhile."""
         import tomlkit
 
-        path, document = self._open(user)
-        table: Any = document
-        *parts, last = _checked(key).split(".")
-        for part in parts:
-            table = table.get(part, {}) if isinstance(table, dict) else {}
-        if not isinstance(table, dict) or last not in table:
-            raise UnknownName(f"{path} does not set {key}")
-        del table[last]
-        self._store(path, tomlkit.dumps(document))
-
-    def _open(self, user: bool) -> tuple[Path, Any]:
-        import tomlkit
+        from persona.history.recipe_text import decode, encode, with_line_ends
 
         path = self.user_path if user else self.path
         if path is None:
             raise UsageError("no place is known for the user's own config")
-        data = self._read(path)
-        _load(path, data)
-        return path, tomlkit.parse(data.decode())
+        files.mkdirs(path.parent)
+        with config_lock(path.parent):
+            data = self._read(path)
+            _load(path, data)
+            text = decode(data, str(path))
+            document = tomlkit.parse(text.replace("\r\n", "\n"))
+            edit(document, path)
+            files.write_file(path, encode(with_line_ends(tomlkit.dumps(document), text), like=data))
 
     def _read(self, path: Path) -> bytes:
         """The bytes of one of the files, none where it is not there."""
@@ -108,11 +130,6 @@ class Config:
             if path != self.user_path:
                 raise
             raise InvalidInput(f"{error.message}; move it away, or write a config file there") from None
-
-    def _store(self, path: Path, text: str) -> None:
-        files.mkdirs(path.parent)
-        files.write_file(path, text.encode())
-        self._values = None
 
 
 def parse_size(text: str) -> int:
@@ -133,15 +150,23 @@ def _load(path: Path, data: bytes) -> dict[str, Any]:
     return load(decode(data, str(path)), str(path))
 
 
-def _flat(table: dict[str, Any], prefix: str) -> dict[str, str]:
+def _stamp(path: Path) -> object:
+    """What changes when a file does."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
+
+
+def _flat(table: dict[str, Any], above: tuple[str, ...]) -> dict[str, str]:
     found: dict[str, str] = {}
     for key, value in table.items():
+        here = (*above, key)
         if isinstance(value, dict):
-            found.update(_flat(value, f"{prefix}{key}."))
-        elif isinstance(value, bool):
-            found[prefix + key] = str(value).lower()
+            found.update(_flat(value, here))
         else:
-            found[prefix + key] = str(value)
+            found[_named(here)] = str(value).lower() if isinstance(value, bool) else str(value)
     return found
 
 
@@ -151,7 +176,55 @@ def _typed(value: str) -> Any:
     return int(value) if re.fullmatch(r"-?(0|[1-9]\d{0,17})", value) else value
 
 
-def _checked(key: str) -> str:
+def _parts(key: str) -> tuple[str, ...]:
+    """The parts of a key: `branch.topic/one.remote`, or `branch."a.b".remote`."""
     if not _KEY.fullmatch(key):
         raise UsageError(f"{key!r:.80} is not a config key; one looks like user.name")
-    return key
+    return tuple(part[1:-1] if part.startswith('"') else part for part in _PART.findall(key))
+
+
+def _named(parts: tuple[str, ...]) -> str:
+    """The key of parts, as `_parts` reads it."""
+    return ".".join(part if re.fullmatch(_BARE, part) else f'"{part}"' for part in parts)
+
+
+def check_value(key: str, value: str) -> None:
+    """`InvalidInput` for a value that a known key cannot have."""
+    check = _CHECKS.get(key)
+    try:
+        if check is not None:
+            check(value)
+        elif key.startswith("merge.") and key.removeprefix("merge.") in ("preset", *AXES):
+            check_axis(key.removeprefix("merge."), value)
+    except (ValueError, InvalidInput) as error:
+        raise InvalidInput(f"config {key}: {str(error).removeprefix(': ')}") from None
+
+
+def parse_flag(text: str) -> bool:
+    """true or false; `ValueError` for anything else."""
+    if text.lower() not in ("true", "false"):
+        raise ValueError(f"{text!r:.60} is neither true nor false")
+    return text.lower() == "true"
+
+
+def parse_threads(text: str) -> int:
+    """A number of threads; `ValueError` for anything else."""
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"{text!r:.60} is not a number of threads")
+    return int(text)
+
+
+def _device(text: str) -> None:
+    if text not in DEVICES:
+        raise ValueError(f"{text!r:.60} is not one of {', '.join(DEVICES)}")
+
+
+_CHECKS: Final[dict[str, Callable[[str], object]]] = {
+    "commit.checkout": parse_flag,
+    "checkout.device": _device,
+    "checkout.device-memory": parse_size,
+    "checkout.memory": parse_size,
+    "checkout.max-shard-size": parse_size,
+    "checkout.threads": parse_threads,
+}
+"""The keys whose values are checked when they are set, but for the axes of `merge`."""

@@ -13,10 +13,10 @@ from persona.history import worktree
 from persona.history.arguments import Number, checked
 from persona.history.history import History
 from persona.history.imports import Options, checked_keys
-from persona.history.recipe_text import RECIPE_FILE, decode, dotted, load
+from persona.history.recipe_text import RECIPE_FILE, decode, dotted, encode, load
 from persona.objects.canonical import decimal
 from persona.objects.recipe import JOINS
-from persona.objects.rules import AXES, CHOICES, PRESETS, check_density, check_strength
+from persona.objects.rules import AXES, PRESETS, check_axis
 
 
 def set_term(
@@ -135,26 +135,17 @@ def _edit(history: History, edit: Callable[[str], str]) -> None:
             history.new_recipe(data)  # a fault that was there before is told with its line
             raise
         if edited != text:
-            worktree.write(history, RECIPE_FILE, edited.encode(), worktree.blob_id(data))
+            worktree.write(history, RECIPE_FILE, encode(edited, like=data), worktree.blob_id(data))
 
 
 def _check_of(axis: str) -> Callable[[Any, str], str]:
     """What checks a value of an axis of the merge rules."""
-    if axis == "density":
-        return check_density
-    if axis == "lambda":
-        return check_strength
     if axis not in ("preset", *AXES):
         raise InvalidInput(f"unknown key; the keys are preset, {', '.join(AXES)}", parameter=axis)
-    words = tuple(PRESETS) if axis == "preset" else CHOICES[axis]
-    return lambda value, _: _one_of(value, words)
+    return lambda value, _: check_axis(axis, value)
 
 
 def _join(value: Any, _: str) -> str:
-    return _one_of(value, JOINS)
-
-
-def _one_of(value: Any, words: Sequence[str]) -> str:
-    if value not in words:
-        raise InvalidInput(f"{value!r:.60} is not one of {', '.join(words)}")
+    if value not in JOINS:
+        raise InvalidInput(f"{value!r:.60} is not one of {', '.join(JOINS)}")
     return str(value)

@@ -15,7 +15,7 @@ from persona.history import filters, in_place, tracking, weights_state, worktree
 from persona.history.arguments import checked, globs
 from persona.history.history import History
 from persona.history.payloads import Payloads
-from persona.history.recipe_text import RECIPE_FILE, decode
+from persona.history.recipe_text import RECIPE_FILE, decode, encode
 from persona.history.results import VectorChange
 from persona.history.trimming import density_of
 from persona.objects.names import check_vector_name
@@ -156,7 +156,7 @@ def _write_recipe(
         change = _change(history, recipe, name, made, new_bytes, old.vector if old else None, options)
         if worktree.read_recipe_text(history.root) == data:  # counting what is kept takes time, too
             break
-    edits = {**texts, RECIPE_FILE: text.encode()}
+    edits = {**texts, RECIPE_FILE: encode(text, like=data)}
     worktree.apply(history, edits, {**seen, RECIPE_FILE: worktree.blob_id(data)})
     return change, recipe
 

@@ -6,6 +6,7 @@ written. The caller parses the result before it is stored (`recipe_text.parse`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import wraps
@@ -16,7 +17,15 @@ from tomlkit import items
 from tomlkit.exceptions import TOMLKitError
 
 from persona.errors import InvalidInput, Refused, UnknownName
-from persona.history.recipe_text import RECIPE_FILE, header_line, is_header, load, toml_number
+from persona.history.recipe_text import (
+    RECIPE_FILE,
+    header_line,
+    is_header,
+    load,
+    toml_number,
+    toml_string,
+    with_line_ends,
+)
 from persona.objects.canonical import decimal
 from persona.objects.names import check_vector_name
 
@@ -31,9 +40,7 @@ def _careful(edit: Callable[Concatenate[str, Rest], str]) -> Callable[Concatenat
 
     @wraps(edit)
     def careful(text: str, /, *rest: Rest.args, **named: Rest.kwargs) -> str:
-        if "\r\n" not in text:
-            return edit(text, *rest, **named)
-        return edit(text.replace("\r\n", "\n"), *rest, **named).replace("\n", "\r\n")
+        return with_line_ends(edit(text.replace("\r\n", "\n"), *rest, **named), text)
 
     return careful
 
@@ -310,7 +317,7 @@ def _item(key: str, value: Any) -> items.Item:
 
 
 def _key(name: str) -> str:
-    return tomlkit.dumps({name: 0}).split(" = ")[0]
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else toml_string(name)
 
 
 def _rename_header(lines: list[str], old: str, new: str) -> str | None:
@@ -335,6 +342,8 @@ def _insert_merge(text: str, table: str) -> str:
     lines = text.split("\n")
     for number, line in enumerate(lines):
         if line.lstrip().startswith("[vectors"):
+            while number and lines[number - 1].lstrip().startswith("#"):
+                number -= 1  # a comment right above a table is the table's
             block = ["[merge]", *table.rstrip("\n").split("\n"), ""]
             return "\n".join(lines[:number] + block + lines[number:])
     return text.rstrip("\n") + "\n\n[merge]\n" + table

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from persona.errors import InvalidInput, PersonaError
@@ -86,6 +86,34 @@ def decode(data: bytes, where: str = RECIPE_FILE) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise InvalidInput(f"{where}:{line}: not UTF-8 text") from None
+
+
+def encode(text: str, *, like: bytes) -> bytes:
+    """The bytes of an edited text, with a byte order mark where the file had one."""
+    mark = b"\xef\xbb\xbf" if like.startswith(b"\xef\xbb\xbf") else b""
+    return mark + text.encode()
+
+
+def with_line_ends(edited: str, text: str) -> str:
+    """An edited text whose lines end in line feeds, with the line ends of the text that it was: lines before
+    and after the edit end as they did, those of the edit as most lines do.
+    """
+    ends = [line.endswith("\r") for line in text.split("\n")[:-1]]
+    if not any(ends):
+        return edited
+    old = text.replace("\r\n", "\n").split("\n")[:-1]
+    *new, last = edited.split("\n")
+    head = _alike(old, new)
+    tail = _alike(old[head:][::-1], new[head:][::-1])
+    usual = [2 * sum(ends) >= len(ends)] * (len(new) - head - tail)
+    ends = [*ends[:head], *usual, *ends[len(ends) - tail :]]
+    return "".join(line + ("\r\n" if end else "\n") for line, end in zip(new, ends, strict=True)) + last
+
+
+def _alike(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many items are the same from the beginning."""
+    pairs = zip(one, other, strict=False)
+    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def load(text: str, where: str = RECIPE_FILE) -> dict[str, Any]:

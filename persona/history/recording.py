@@ -16,7 +16,7 @@ from persona.errors import Refused, UsageError
 from persona.history import filters, tracking, vectors, weights_state, worktree
 from persona.history.history import HEADS, History, signature
 from persona.history.moving import FileMove
-from persona.history.recipe_text import RECIPE_FILE, decode, written_ids
+from persona.history.recipe_text import RECIPE_FILE, decode, encode, written_ids
 from persona.history.results import CommitResult, Kept, VectorChange
 from persona.history.tracking import Tracked
 from persona.history.trimming import density_of, kept_fraction, kept_terms
@@ -135,7 +135,7 @@ def write_whole_ids(history: History) -> None:
 
     for name in short:
         text = set_term(text, name, {"id": recipe.by_name[name].vector})
-    worktree.write(history, RECIPE_FILE, text.encode(), worktree.blob_id(data))
+    worktree.write(history, RECIPE_FILE, encode(text, like=data), worktree.blob_id(data))
 
 
 def tidy(message: str | None) -> str:

@@ -120,6 +120,18 @@ class Rules:
         return rules
 
 
+def check_axis(axis: str, value: object) -> str:
+    """A value of an axis, or of "preset", as the text that a recipe holds; `InvalidInput` otherwise."""
+    if axis == "density":
+        return check_density(value, "")
+    if axis == "lambda":
+        return check_strength(value, "")
+    words = tuple(PRESETS) if axis == "preset" else CHOICES[axis]
+    if value not in words:
+        raise InvalidInput(f"{value!r:.60} is not one of {', '.join(words)}")
+    return str(value)
+
+
 def check_density(value: object, what: str = "density") -> str:
     """A density in (0, 1] as a canonical decimal; `InvalidInput` otherwise."""
     text = _number(value, what)

@@ -85,6 +85,13 @@ def worktree_lock(root: Path, *, wait: float = 0.0) -> Iterator[None]:
 
 
 @contextmanager
+def config_lock(directory: Path, *, wait: float = REFS_WAIT) -> Iterator[None]:
+    """Holds the lock that orders edits of a config file: on the directory that it lies in."""
+    with _held(directory, fcntl.LOCK_EX, wait, f"another command is changing the config in {directory}"):
+        yield
+
+
+@contextmanager
 def refs_lock(root: Path, *, wait: float = REFS_WAIT) -> Iterator[None]:
     """Holds the lock that orders moves of refs: on the directory `root/refs` itself."""
     files.mkdirs(root / "refs", below=root)

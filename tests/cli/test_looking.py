@@ -288,12 +288,21 @@ def test_settings(grown: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert grown.refused(3, "config", "--unset", "user.email")
 
 
+@pytest.mark.parametrize("value", ["-0.5", "-.5", "-1e2"])
+def test_a_setting_may_be_a_negative_number(grown: CommandLine, value: str) -> None:
+    grown.ok("config", "merge.lambda", value)
+    assert grown.ok("config", "merge.lambda") == f"{value}\n"
+    grown.refused(2, "config", "merge.lambda", "--nonsense")
+
+
 def test_checkout_takes_its_defaults_from_the_settings(grown: CommandLine) -> None:
     grown.ok("config", "checkout.max-shard-size", "16B")
     grown.ok("config", "checkout.threads", "1")
     assert "model.safetensors.index.json" in grown.json("checkout")["files"]
     assert grown.json("checkout", "--max-shard-size", "1GB")["files"] == ["model.safetensors"]
-    grown.ok("config", "checkout.threads", "many")
+    assert "checkout.threads" in grown.refused(4, "config", "checkout.threads", "many")
+    config = grown.directory / ".persona" / "config"
+    config.write_text(config.read_text().replace("threads = 1", 'threads = "many"'))
     assert "checkout.threads" in grown.refused(4, "checkout")
 
 
@@ -310,7 +319,8 @@ def test_a_repository_begins_with_the_merge_rules_of_the_settings(
     rules = bot.json("log")[0]["recipe"]["rules"]
     assert (rules["preset"], rules["density"], rules["merge"]) == ("paper", 0.3, "sum")
     assert bot.json("status")["recipe_changed"] is False
-    outside.ok("config", "--global", "merge.density", "2")
+    own = models / "settings" / "persona" / "config"
+    own.write_text(own.read_text().replace("0.3", "2"))
     assert outside.refused(4, "init", "other", "--base", "base").startswith("config merge.density: ")
     assert not (models / "other").exists()
     assert "nothing to commit" in bot.refused(1, "commit", "-m", "x")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from persona.errors import InvalidInput, Refused, UnknownName
-from persona.history import recipe_edit
+from persona.history import recipe_edit, recipe_text
 from persona.history.recipe_text import first_text, line_of, parse
 from persona.objects.recipe import Recipe
 from persona.objects.rules import PRESETS, Rules
@@ -230,3 +230,40 @@ def test_an_edit_does_what_it_says_in_every_style(text: str, ends: str) -> None:
 
 def test_a_byte_order_mark_is_no_fault() -> None:
     assert read("\ufeff" + TEXT) == read(TEXT)
+
+
+# -- how a text is written
+
+
+@pytest.mark.parametrize("name", ["a = b", 'say "so"', "x.y", "ü"])
+def test_a_vector_of_any_name_is_added_renamed_and_removed(name: str) -> None:
+    text = 'base = "b"\n'
+    added = recipe_edit.add_term(text, name, {"id": "0" * 64, "alpha": "1"})
+    assert list(recipe_text.load(added)["vectors"]) == [name]
+    changed = recipe_edit.set_term(added, name, {"alpha": "0.5"})
+    assert str(recipe_text.load(changed)["vectors"][name]["alpha"]) == "0.5"
+    assert list(recipe_text.load(recipe_edit.rename_term(changed, name, "z = z"))["vectors"]) == ["z = z"]
+    assert recipe_edit.remove_term(changed, name) == text
+
+
+def test_lines_of_a_text_with_both_kinds_of_ends_keep_theirs() -> None:
+    before = 'base = "b"\n# unix\r\n\r\n[merge]\ndensity = 0.5\r\n# last\n'
+    after = recipe_edit.set_rules(before, {"density": "0.2"})
+    assert after == before.replace("0.5", "0.2")
+    longer = recipe_edit.set_rules(before, {"lambda": "0.5"})
+    assert longer.replace("lambda = 0.5\r\n", "").replace("lambda = 0.5\n", "") == before
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_new_rules_stand_above_the_comment_of_the_first_vector(end: str) -> None:
+    before = end.join(
+        ['base = "b"', "", "# what it is for", "# and who made it", "[vectors.a]", 'id = "x"', ""]
+    )
+    after = recipe_edit.set_rules(before, {"density": "0.2"})
+    assert after == before.replace("# what", f"[merge]{end}density = 0.2{end}{end}# what")
+
+
+def test_a_file_keeps_its_byte_order_mark() -> None:
+    for data in (b"\xef\xbb\xbfbase = 1\n", b"base = 1\n"):
+        text = recipe_text.decode(data)
+        assert recipe_text.encode(text, like=data) == data

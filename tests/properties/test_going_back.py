@@ -96,7 +96,7 @@ def test_the_same_vector_again_is_not_shown_as_another(grown: Bot) -> None:
 
 def test_a_setting_that_says_nothing_is_refused_before_anything_is_recorded(grown: Bot) -> None:
     head = grown.run.ok("rev-parse", "HEAD")
-    grown.run.ok("config", "commit.checkout", "maybe")
+    (grown.root / ".persona" / "config").write_text('[commit]\ncheckout = "maybe"\n')
     for command in (["commit", "--allow-empty", "-m", "x"], ["revert", "one"]):
         assert "commit.checkout" in grown.run.refused(4, *command)
     assert grown.run.ok("rev-parse", "HEAD") == head

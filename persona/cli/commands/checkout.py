@@ -17,13 +17,12 @@ from persona.cli.options import (
     device_options,
     memory_argument,
     memory_option,
-    parse_threads,
     setting,
     size_option,
     threads_option,
 )
 from persona.errors import UnknownRevision, UsageError
-from persona.history.config import parse_size
+from persona.history.config import parse_size, parse_threads
 
 if TYPE_CHECKING:
     from persona.history.repository import Repository

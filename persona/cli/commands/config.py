@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
 import click
 
-from persona.cli.command import declare
+from persona.cli.command import Command, declare
 from persona.cli.invocation import Invocation
 from persona.cli.offers import setting_values, settings
 from persona.errors import UnknownName, UsageError
 
 
+class _Config(Command):
+    """A command whose VALUE may be a negative number."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does, but a word such as -0.5 is no option."""
+        ctx.ignore_unknown_options = any(re.fullmatch(r"-\.?\d[\d.eE+-]*", word) for word in args)
+        return super().parse_args(ctx, args)
+
+
 @declare(
     "config",
+    cls=_Config,
     example='$ persona config --global user.name "Ada"\n$ persona config commit.checkout true\n'
     "$ persona config --list",
 )
