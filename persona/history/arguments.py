@@ -7,6 +7,7 @@ them, so that no other module meets a number of threads that is a text, or a pat
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 import re
@@ -22,8 +23,8 @@ Number = str | float | None
 Value = TypeVar("Value")
 
 _BYTES: Final = frozenset({"memory", "device_memory", "max_shard_size", "cache"})
-_FROM_ZERO: Final = frozenset({"n", "cache"})
-"""Whole numbers that may be 0; all others begin with 1."""
+_LEAST: Final[Mapping[str, float]] = {"cache": 0, "n": -math.inf, "mainline": -math.inf}
+"""Where whole numbers begin, if not with 1; those that the method itself judges anywhere."""
 
 
 def number(value: Any) -> Any:
@@ -136,13 +137,14 @@ class _Kind:
         return self._require(value, "\0" not in os.fspath(value), "a path, which holds no NUL")
 
     def _whole(self, value: Any) -> Any:
-        least = 0 if self.name in _FROM_ZERO else 1
+        least = _LEAST.get(self.name, 1)
         what = "a number of bytes" if self.name in _BYTES else "a whole number"
+        what += " above 0" if least == 1 else ""
         try:
-            whole = -1 if isinstance(value, bool) else operator.index(value)
+            whole = operator.index(value)
         except TypeError:
-            whole = -1
-        self._require(value, whole >= least, what + (" above 0" if least else ""))
+            whole = None
+        self._require(value, whole is not None and not isinstance(value, bool) and whole >= least, what)
         return whole
 
     def _texts(self, value: Any) -> Any:

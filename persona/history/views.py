@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from persona.errors import InvalidInput, UnknownRevision
+from persona.errors import InvalidInput, UnknownName, UnknownRevision
 from persona.history.dates import parse_date
 from persona.history.history import HEADS, TAGS, History
 from persona.history.results import CommitEntry, RecipeView, TermView
@@ -133,6 +133,7 @@ def log(
     left = n
     if left is not None and left < 0:
         raise InvalidInput(f"a number of commits cannot be {n}")
+    nothing = True
     for id, commit in commits:
         if left == 0:
             return
@@ -145,7 +146,10 @@ def log(
             continue
         if left is not None:
             left -= 1
+        nothing = False
         yield entries.of(id, commit)
+    if vector is not None and nothing and not (selected.hidden or since or until or left == 0):
+        raise UnknownName(f"no commit there has ever had a vector named {vector!r:.80}")
 
 
 def _date(text: str, now: int, *, at_end: bool) -> int:

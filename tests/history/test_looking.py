@@ -44,6 +44,9 @@ def test_log_can_be_asked_for_a_time_and_a_vector(grown: Bot) -> None:
     assert messages(grown, since=f"@{START + 2 * 60}") == ["a little less", "suggest less"]
     assert messages(grown, until=f"@{START + 60}") == ["listen before answering", "Begin with tiny"]
     assert messages(grown, vector="suggesting") == ["suggest less"]
+    with pytest.raises(UnknownName, match="'sugesting'"):
+        messages(grown, vector="sugesting")
+    assert messages(grown, "HEAD~1..HEAD", vector="suggesting") == []
     assert messages(grown, vector="listening") == ["a little less", "listen before answering"]
     with pytest.raises(UnknownRevision, match="someday"):
         messages(grown, since="someday")
