@@ -33,7 +33,7 @@ from persona.limits import MAX_TEXT_FILE_BYTES, MIB
 from persona.objects.names import RESERVED_FILES, file_path_problem
 from persona.store import files
 from persona.weights import foreign
-from persona.weights.inputs import InputFile
+from persona.weights.inputs import InputFile, stays_inside
 from persona.weights.writer import is_temporary, weight_files
 
 ADDED: Final = "added"
@@ -269,6 +269,8 @@ def _problem(root: Path, path: str) -> str | None:
         return "a link to a directory, which is not followed" if place.is_symlink() else ""
     if not stat.S_ISREG(status.st_mode):
         return "not a regular file"
+    if not stays_inside(root, place):
+        return "a link that leads out of the work tree"
     if status.st_size > MAX_TEXT_FILE_BYTES:
         return f"larger than {MAX_TEXT_FILE_BYTES // MIB} MiB"
     try:

@@ -27,12 +27,12 @@ from persona.weights.inputs import (
     fingerprint,
     list_directory,
     read_watched,
+    stays_inside,
 )
 from persona.weights.safetensors import Header, TensorEntry, read_header
 from persona.weights.scan import shorten
 from persona.weights.shards import is_published_name
 from persona.weights.tied import find_tied
-from persona.weights.writer import is_temporary
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -52,9 +52,9 @@ class Checkpoint:
         path: as given to `open`.
         tensors: name → (what it is, index into `shards`), in byte order of names.
         shards: the weight files in order of names, with their metadata verbatim.
-        text_files: name → path of every regular top-level file of a directory that is not weights (symbolic
-            links
-            resolved); empty where a file was opened.
+        text_files: name → path of every regular top-level file of a directory that is neither weights nor
+            hidden (symbolic links resolved, which may lead to the directory itself or to the blobs of the
+            hub's cache); empty where a file was opened.
         ignored: name → why, for what lies in the directory and is not taken along.
         config: the parsed config.json of a directory, if there is one.
         tied: alias → name of the stored tensor that the model shares under that alias.
@@ -256,6 +256,10 @@ class Checkpoint:
                 )
             self._entries[name] = entry
             self.tensors[name] = (entry.spec, len(self.shards))
+        if len(self._entries) > limits.MAX_TENSORS:
+            raise InvalidInput(
+                f"{self.path}: more than {limits.MAX_TENSORS} tensors in all; nothing that large can be stored"
+            )
         self.shards.append(Shard(path.name, header.metadata))
 
     def _read_config(self) -> dict[str, Any]:
@@ -282,7 +286,7 @@ class Checkpoint:
         """Sort what lies beside the weights into text files and what stays behind."""
         weights = {file.path.name for file in self._files} | {INDEX_NAME}
         for name in names:
-            if name in weights or is_temporary(name):
+            if name in weights or name.startswith("."):  # what is hidden is no part of a model: .git*, .env
                 continue
             path = self.path / name
             try:
@@ -304,6 +308,8 @@ class Checkpoint:
             return "other weights, or a training's state"
         if not stat.S_ISREG(status.st_mode):
             return "not a regular file"
+        if not stays_inside(self.path, path):
+            return "a link that leads out of the directory"
         if status.st_size > limits.MAX_TEXT_FILE_BYTES:
             return f"over {limits.MAX_TEXT_FILE_BYTES >> 20} MiB"
         try:

@@ -1,12 +1,15 @@
 """The index of a sharded checkpoint, `model.safetensors.index.json`: which tensor lies in which shard.
 
 persona's own also lists, under `metadata.replaced`, the weight files that its publication was about to
-remove, so that a cut between the two leaves no file that nothing names.
+remove, so that a cut between the two leaves no file that nothing names. Each stands with its inode and when
+that was changed last (`replaced_entry`), which nothing sets: the list of a downloaded index names no file of
+this machine, nor does an old list name a file that was put back later.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +26,8 @@ _MAX_MEMBERS = 64
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """`weight_map`: tensor name → shard file name, each checked to be a plain name; `replaced`: see the
-    module.
+    """`weight_map`: tensor name → shard file name, each checked to be a plain name; `replaced`: entries
+    of `replaced_entry`, not checked.
     """
 
     weight_map: dict[str, str]
@@ -57,7 +60,7 @@ def read_watched_index(path: Path) -> tuple[ShardIndex, Fingerprint]:
             metadata = scan.value()
             names = metadata.get("replaced", []) if isinstance(metadata, dict) else []
             if isinstance(names, list):
-                replaced = tuple(name for name in names if isinstance(name, str) and is_shard_name(name))
+                replaced = tuple(name for name in names if isinstance(name, str))
         else:
             scan.value()
     scan.end()
@@ -98,3 +101,14 @@ def is_shard_name(name: str) -> bool:
         and not any(char in "/\\" or ord(char) < 0x20 or 0xD800 <= ord(char) <= 0xDFFF for char in name)
         and len(name.encode("utf-8")) <= limits.MAX_NAME_BYTES
     )
+
+
+def replaced_entry(path: Path) -> str:
+    """What stands in an index for a file that is to go, or for what took its place: its name, its inode and
+    when that was changed last, in nanoseconds.
+    """
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return path.name
+    return f"{status.st_ino} {status.st_ctime_ns} {path.name}"

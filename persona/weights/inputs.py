@@ -170,6 +170,20 @@ def read_watched(path: Path, *, limit: int) -> tuple[bytes, Fingerprint]:
         return data, file.seen
 
 
+def stays_inside(directory: Path, path: Path) -> bool:
+    """Whether what `path` leads to lies in `directory`, or in the `blobs` of the hub's cache that it is a
+    snapshot of. What was downloaded may hold links to anything on this machine.
+    """
+    top, place = Path(os.path.realpath(directory)), Path(os.path.realpath(path))
+    if place.is_relative_to(top):
+        return True
+    for parent in (top, *top.parents):
+        blobs = parent.parent / "blobs"
+        if parent.name == "snapshots" and place.parent == blobs:
+            return True
+    return False
+
+
 def list_directory(path: Path) -> list[str]:
     """The names in the directory `path`, sorted. Raises InvalidInput where there is none."""
     try:

@@ -126,7 +126,7 @@ def _read_header(file: InputFile) -> Header:
     found: list[TensorEntry] = []
     for name in scan.members():
         if name == "__metadata__":
-            metadata = scan.strings()
+            metadata = scan.strings(limits.MAX_METADATA_BYTES)
             continue
         if len(found) >= limits.MAX_TENSORS:
             raise InvalidInput(f"{where}: more than {limits.MAX_TENSORS} tensors; split the file")

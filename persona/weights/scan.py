@@ -114,9 +114,15 @@ class Scan:
                 return
             self.expect(",")
 
-    def strings(self) -> dict[str, str]:
-        """The object of strings that comes next."""
-        return {key: self.string() for key in self.members()}
+    def strings(self, most: int | None = None) -> dict[str, str]:
+        """The object of strings that comes next, of at most `most` characters."""
+        start = self.position
+        found: dict[str, str] = {}
+        for key in self.members():
+            found[key] = self.string()
+            if most is not None and self.position - start > most:
+                self.fail(f"an object of more than {most} characters")
+        return found
 
     def value(self) -> Any:
         """Any value of at most 4 Mi characters."""

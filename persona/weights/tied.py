@@ -43,12 +43,14 @@ def find_tied(
         if name in names and alias not in names and alias.endswith((".weight", ".bias"))
     }
     if config is not None and _may_tie(config):
+        outputs = set(_OUTPUTS.values())
+        present = {output for output in outputs if any(name.endswith(output) for name in names)}
         for name in names:
             if embedding := max(
                 (end for end in _OUTPUTS if ("." + name).endswith("." + end)), key=len, default=""
             ):
                 output = _OUTPUTS[embedding]
-                if not any(other.endswith(output) for other in names):
+                if output not in present:
                     tied.setdefault(name.removesuffix(embedding) + output, name)
     return {alias: name for alias, name in sorted(tied.items()) if _can_name_a_tensor(alias)}
 

@@ -27,7 +27,15 @@ from blake3 import blake3
 
 from persona.errors import BusyError, InvalidInput, PersonaError, Refused
 from persona.store import files
-from persona.weights.index import INDEX_NAME, SINGLE_NAME, ShardIndex, encode_index, read_index
+from persona.weights.index import (
+    INDEX_NAME,
+    SINGLE_NAME,
+    ShardIndex,
+    encode_index,
+    is_shard_name,
+    read_index,
+    replaced_entry,
+)
 from persona.weights.inputs import Fingerprint, fingerprint
 from persona.weights.safetensors import TensorEntry, encode_header
 from persona.weights.shards import ShardLayout, is_published_name, planned_name, published_name
@@ -196,7 +204,8 @@ class ModelWriter:
             files.sync_directory(self.directory)
             index = files.Output.create(self._tmp_dir, prefix=_TEMPORARY_PREFIX)
             self._outputs.append(index)
-            index.write(encode_index(weight_map, self.nbytes, going))
+            replaced = [replaced_entry(self.directory / name) for name in going]
+            index.write(encode_index(weight_map, self.nbytes, replaced))
             self._name(index, INDEX_NAME)
             files.sync_directory(self.directory)
         except BaseException:
@@ -314,7 +323,9 @@ def weight_files(directory: Path) -> list[str]:
     index = _index_of(directory)
     ours = _named(index) | {SINGLE_NAME, INDEX_NAME}
     if index is not None:
-        ours |= set(index.replaced)
+        for name in (entry.split(" ", 2)[-1] for entry in index.replaced):
+            if is_shard_name(name) and replaced_entry(directory / name) in index.replaced:
+                ours.add(name)
     return [
         entry.name
         for entry in files.names_in(directory)

@@ -99,6 +99,53 @@ def test_the_hubs_cache_of_links_opens(tmp_path: Path) -> None:
         assert found.read_text() == '{"model_type":"llama"}'
 
 
+@pytest.mark.parametrize("way", ["beside", "absolute", "through a link", "blobs of another", "linked blobs"])
+def test_a_link_out_of_a_downloaded_model_is_not_followed(tmp_path: Path, way: str) -> None:
+    snapshot = tmp_path / "hub" / "snapshots" / "0123"
+    snapshot.mkdir(parents=True)
+    save(snapshot / "model.safetensors", ALL)
+    secret = tmp_path / "secret"
+    secret.write_text("a private key")
+    blobs = tmp_path / "hub" / "blobs"
+    link = snapshot / "notes.txt"
+    if way == "beside":
+        link.symlink_to("../../../secret")
+    elif way == "absolute":
+        link.symlink_to(secret)
+    elif way == "through a link":
+        blobs.mkdir()
+        (blobs / "one").symlink_to(secret)
+        link.symlink_to("../../blobs/one")
+    elif way == "blobs of another":
+        (tmp_path / "other" / "blobs").mkdir(parents=True)
+        secret.rename(tmp_path / "other" / "blobs" / "one")
+        link.symlink_to("../../../other/blobs/one")
+    else:
+        blobs.symlink_to(tmp_path)
+        link.symlink_to("../../blobs/secret")
+    with Checkpoint.open(snapshot) as checkpoint:
+        assert checkpoint.text_files == {}
+        assert checkpoint.ignored == {"notes.txt": "a link that leads out of the directory"}
+
+
+def test_a_link_within_a_model_directory_is_followed(tmp_path: Path) -> None:
+    directory = tmp_path / "model"
+    (directory / "shared").mkdir(parents=True)
+    save(directory / "model.safetensors", ALL)
+    (directory / "shared" / "template").write_text("hello")
+    (directory / "chat_template.jinja").symlink_to("shared/template")
+    (tmp_path / "alias").symlink_to(directory)
+    with Checkpoint.open(tmp_path / "alias") as checkpoint:
+        assert checkpoint.read_text("chat_template.jinja") == b"hello"
+
+
+def test_tensors_are_counted_over_all_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_sharded(tmp_path, TWO_SHARDS)
+    monkeypatch.setattr(limits, "MAX_TENSORS", len(ALL) - 1)
+    with pytest.raises(InvalidInput, match="in all"):
+        Checkpoint.open(tmp_path)
+
+
 def test_text_files_come_along_and_weights_do_not(tmp_path: Path) -> None:
     save(tmp_path / "model.safetensors", ALL)
     texts = [
@@ -107,7 +154,6 @@ def test_text_files_come_along_and_weights_do_not(tmp_path: Path) -> None:
         "chat_template.jinja",
         "modeling_x.py",
         "tokenizer.model",
-        ".gitattributes",
     ]
     for name in texts:
         (tmp_path / name).write_text("{}")
@@ -119,7 +165,8 @@ def test_text_files_come_along_and_weights_do_not(tmp_path: Path) -> None:
         "model-00001-of-00002-0123456789ab.safetensors",
     ):
         (tmp_path / name).write_bytes(b"x")
-    (tmp_path / ".persona-weights-12-0123456789abcdef").write_bytes(b"x")
+    for name in (".persona-weights-12-0123456789abcdef", ".gitattributes", ".env"):
+        (tmp_path / name).write_bytes(b"x")
     (tmp_path / "sub").mkdir()
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "nowhere").symlink_to("absent")

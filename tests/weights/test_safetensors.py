@@ -312,3 +312,11 @@ def test_a_file_cut_while_it_is_read_is_noticed(tmp_path: Path) -> None:
         path.write_bytes(bytes(50))
         with pytest.raises(InvalidInput, match="changed while it was read"):
             file.read_into(0, bytearray(100))
+
+
+def test_metadata_without_end_is_refused_early(tmp_path: Path) -> None:
+    entries = b",".join(b'"%d":""' % number for number in range(2_000_000))
+    path = tmp_path / "file"
+    path.write_bytes(file_of(b'{"__metadata__":{' + entries + b"}}"))
+    with pytest.raises(InvalidInput, match="more than 16777216 characters"):
+        read_header(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -62,3 +63,18 @@ def test_the_metadata_of_save_model_names_what_it_dropped() -> None:
 @pytest.mark.parametrize("alias", ["../x.weight", "/x.weight", "x\ny.weight", "x" * 5000 + ".weight"])
 def test_an_alias_that_cannot_name_a_tensor_is_no_alias(alias: str) -> None:
     assert find_tied({"emb.weight"}, [{alias: "emb.weight"}], None) == {}
+
+
+def test_many_embeddings_are_looked_through_once() -> None:
+    names = [f"experts.{number}.model.embed_tokens.weight" for number in range(20_000)]
+
+    class Counting(list[str]):
+        passes = 0
+
+        def __iter__(self) -> Iterator[str]:
+            Counting.passes += 1
+            return super().__iter__()
+
+    tied = find_tied(Counting(names), [], {"tie_word_embeddings": True})
+    assert len(tied) == len(names)
+    assert Counting.passes < 10

@@ -15,6 +15,7 @@ import pytest
 from persona.errors import BusyError, Refused, SystemFault
 from persona.objects.tensors import TensorSpec
 from persona.store import files
+from persona.weights.index import replaced_entry
 from persona.weights.shards import ShardLayout, plan_shards
 from persona.weights.writer import ModelWriter, foreign_weight_files, shard_names, weight_files
 from tests.weights.crafted import contents_of, digests_of, names_in, publish, save, save_sharded, specs_of
@@ -276,6 +277,39 @@ def test_an_index_cannot_have_files_elsewhere_removed(tmp_path: Path) -> None:
     publish(directory, NEW)
     assert precious.exists()
     assert names_in(directory) == ["config.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize("size", [None, 6])
+def test_a_downloaded_index_has_no_file_removed_that_it_lists(tmp_path: Path, size: int | None) -> None:
+    save_sharded(tmp_path, HUB_SHARDS)
+    precious = save(tmp_path / "pre cious.safetensors", NEW)
+    path = tmp_path / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    status = precious.stat()
+    for entry in (precious.name, f"{status.st_ino} {status.st_mtime_ns - 1} {precious.name}"):
+        index["metadata"]["replaced"] = [entry]
+        path.write_text(json.dumps(index))
+        with pytest.raises(Refused, match="pre cious"):
+            publish(tmp_path, NEW, size)
+        assert contents_of(precious) == NEW
+
+
+def test_a_replaced_file_that_was_left_is_removed_and_one_put_back_later_is_not(tmp_path: Path) -> None:
+    save_sharded(tmp_path, HUB_SHARDS)
+    old = {name: (tmp_path / name).read_bytes() for name in HUB_SHARDS}
+    publish(tmp_path, NEW, 6)
+    for name, data in old.items():
+        (tmp_path / name).write_bytes(data)
+    assert foreign_weight_files(tmp_path) == sorted(HUB_SHARDS)
+    for name in old:
+        (tmp_path / name).unlink()
+    left = save(tmp_path / "left over.safetensors", OLD)
+    path = tmp_path / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    index["metadata"]["replaced"] = [replaced_entry(left)]  # cut before it was removed
+    path.write_text(json.dumps(index))
+    publish(tmp_path, OLD, 6)
+    assert not left.exists()
 
 
 def test_the_same_weights_divided_otherwise_have_other_names() -> None:
