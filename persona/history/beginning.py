@@ -20,7 +20,7 @@ from persona.history.payloads import Payloads
 from persona.history.recipe_text import RECIPE_FILE, first_text
 from persona.history.results import CommitResult
 from persona.objects.commit import Commit, Person
-from persona.objects.names import check_ref_name
+from persona.objects.names import check_ref_name, path_clash
 from persona.objects.recipe import Recipe
 from persona.objects.rules import AXES, Rules
 from persona.objects.tree import Tree
@@ -144,6 +144,8 @@ def _first_commit(
     from persona.merge.intake import import_base
 
     contents = {path: checkpoint.read_text(path) for path in checkpoint.text_files if path != RECIPE_FILE}
+    if clash := path_clash({RECIPE_FILE, *contents}):
+        raise InvalidInput(f"{checkpoint.path}: {clash}, so no commit can hold both; rename or delete one")
     text = first_text(name, rules).encode()
     here = _refuse_overwriting(history.root, {RECIPE_FILE: text} | ({} if in_place else contents))
     history.store.clear_leftovers()

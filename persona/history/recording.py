@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Final
 
-from persona.errors import Refused, UsageError
+from persona.errors import InvalidInput, Refused, UsageError
 from persona.history import filters, tracking, vectors, weights_state, worktree
 from persona.history.history import HEADS, History, signature
 from persona.history.moving import FileMove
@@ -22,6 +22,7 @@ from persona.history.tracking import Tracked
 from persona.history.trimming import density_of, kept_fraction, kept_terms
 from persona.objects.commit import Commit, Person
 from persona.objects.ids import is_id
+from persona.objects.names import path_clash
 from persona.objects.recipe import Recipe, Term
 from persona.objects.tree import Tree
 from persona.store.transaction import Transaction
@@ -113,6 +114,9 @@ def put_tree(
                 files[path] = None
         elif base_files.get(path) != worktree.blob_id(data):
             files[path] = tx.put("blob", data)
+    held = {path for path, blob in {**base_files, **files}.items() if blob is not None}
+    if clash := path_clash(held):
+        raise InvalidInput(f"{clash}, so no commit can hold both; rename or delete one")
     return tx.put("tree", Tree(tx.put("recipe", recipe.encode()), files).encode()), recipe
 
 

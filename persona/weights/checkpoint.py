@@ -258,7 +258,7 @@ class Checkpoint:
             self.tensors[name] = (entry.spec, len(self.shards))
         if len(self._entries) > limits.MAX_TENSORS:
             raise InvalidInput(
-                f"{self.path}: more than {limits.MAX_TENSORS} tensors in all; nothing that large can be stored"
+                f"{self.path}: more than {limits.MAX_TENSORS} tensors in all, which is the most"
             )
         self.shards.append(Shard(path.name, header.metadata))
 

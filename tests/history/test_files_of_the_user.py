@@ -10,7 +10,7 @@ import pytest
 
 from persona.errors import IntegrityError, InvalidInput
 from persona.history.repository import Repository
-from tests.history.conftest import Bot
+from tests.history.conftest import Bot, at, base_tensors, write_model
 
 
 def mode_of(path: Path) -> int:
@@ -73,3 +73,39 @@ def test_an_edited_recipe_keeps_its_permissions(grown: Bot, mode: int) -> None:
     assert mode_of(grown.recipe) == mode
     grown.repo.restore(["recipe.toml"])
     assert mode_of(grown.recipe) == mode
+
+
+ALIKE = [("notes.md", "NOTES.md"), ("caf\u00e9.md", "cafe\u0301.md")]
+
+
+@pytest.mark.parametrize("names", ALIKE)
+def test_files_whose_names_are_one_on_other_machines_are_not_committed(
+    bot: Bot, names: tuple[str, str]
+) -> None:
+    (bot.root / "graph").mkdir()
+    for name in names:
+        (bot.root / "graph" / name).write_text(name)
+    before = bot.repo.resolve("HEAD")
+    with pytest.raises(InvalidInput, match="rename or delete one"):
+        bot.commit(message="both")
+    (bot.root / "graph" / names[1]).unlink()
+    bot.commit(message="one of them")
+    assert bot.repo.resolve("HEAD") != before
+
+
+def test_a_model_with_such_names_is_not_taken_in(tmp_path: Path) -> None:
+    write_model(tmp_path / "tiny", base_tensors(), **{"README.md": "one", "Readme.md": "two"})
+    with pytest.raises(InvalidInput, match=r"README.md and Readme.md differ by case"):
+        Repository.init(tmp_path / "bot", base=tmp_path / "tiny", author=at())
+    (tmp_path / "tiny" / "Readme.md").unlink()
+    Repository.init(tmp_path / "bot", base=tmp_path / "tiny", author=at())
+
+
+def test_a_file_with_a_long_name_of_wide_letters_can_be_restored(bot: Bot) -> None:
+    name = "\u6587" * 80 + ".md"
+    (bot.root / "graph").mkdir()
+    (bot.root / "graph" / name).write_text("text")
+    bot.commit(message="a long name")
+    (bot.root / "graph" / name).write_text("edited")
+    bot.repo.restore([f"graph/{name}"])
+    assert (bot.root / "graph" / name).read_text() == "text"
