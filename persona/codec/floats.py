@@ -10,6 +10,7 @@ Linux and macOS, on x86-64 and ARM. On another system the environment stays what
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import cache, wraps
 from typing import Any, Final, ParamSpec, TypeVar
@@ -56,15 +57,14 @@ def in_default_environment(function: Callable[P, R]) -> Callable[P, R]:
 def _library() -> tuple[Any, Any, Any, Any] | None:
     """(fegetenv, fesetenv, FE_DFL_ENV, a type for what it was) of the C library; None where it lacks them."""
     import ctypes
-    import platform
 
     for name in (None, "libm.so.6"):  # None: what the process has linked already
         try:
             library = ctypes.PyDLL(name)  # calls keep the interpreter's lock: they take nanoseconds
             get, set_ = library.fegetenv, library.fesetenv
-            if platform.system() == "Darwin":
+            if sys.platform == "darwin":
                 default = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.in_dll(library, "_FE_DFL_ENV")))
-            elif platform.machine().lower() in _MINUS_ONE:
+            elif _machine() in _MINUS_ONE:
                 default = ctypes.c_void_p(-1)
             else:
                 return None
@@ -73,3 +73,13 @@ def _library() -> tuple[Any, Any, Any, Any] | None:
         get.argtypes = set_.argtypes = [ctypes.c_void_p]
         return get, set_, default, ctypes.c_uint64 * (_BYTES // 8)
     return None
+
+
+def _machine() -> str:
+    """What this interpreter is built for, as "x86_64"."""
+    built_for = str(getattr(sys.implementation, "_multiarch", ""))
+    if built_for:
+        return built_for.partition("-")[0]
+    import platform  # takes milliseconds to import
+
+    return platform.machine().lower()
