@@ -1,329 +1,564 @@
 #!/usr/bin/env python3
-"""How near does a GPU come to what its memory, its bus and the disk allow? Needs one NVIDIA GPU.
+"""What can be learnt of a GPU in ten minutes, the most important first. Needs one NVIDIA GPU and no network.
 
-Bits come first: the kernel's against the CPU's, over dtypes, rules and numbers of terms; then the digests of
-whole models by `persona digest`. Anything that differs ends the run. Then, in one run: the bandwidth of a
-copy within the GPU's memory and, at 1, 4 and 8 vectors, of the kernel, in place and scattered, as a share of
-it; the bandwidth of the bus; `persona checkout -o` as whole processes, CPU beside CUDA, taking turns; and a
-change of one α in a live model whose parameters lie on the GPU. Vectors beyond those that there are come
-again under other names: the bytes that are read are the same.
+Every step prints one line of JSON as soon as it is done, and a step that fails, or takes longer than is left,
+is a line too: nothing ends the run but its deadline. In this order: versions; the bits of 36 variants of the
+kernel against digests that were computed elsewhere (`cuda_variants.py`), every difference with its index and
+bits; a tensor of more than 2^31 elements; the bandwidth of the kernel beside a copy, and other shapes of it;
+checkouts of a synthetic model by CPU and GPU at several numbers of threads; changes of a live model; an
+illegal access, in a process of its own. The exit code is 1 if anything failed or differed.
+
+`--dry-run` does what can be done without a GPU: the kernel is interpreted, and models are small.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
+import signal
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import harness
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import cuda_variants
 import numpy as np
 
-MIXTURES = (1, 4, 8)
-ELEMENTS = 1 << 27
+ROOT = Path(__file__).resolve().parents[2]
 CHUNK = 1 << 20
-KEPT_BYTES = 1 << 38
-"""As much as there is may stay on the GPU."""
-PRESETS: dict[str, dict[str, Any]] = {
-    "ties": {"density": "0.2"},
-    "paper": {},
-    "mergekit": {"density": "0.3"},
-    "peft": {"density": "0.2"},
-    "linear": {},
-}
+SHAPES = ((4, 512, 168), (4, 512, 128), (4, 512, None), (4, 1024, 168), (8, 1024, 128), (8, 512, 128))
+"""Warps, elements of a block, and the limit of registers a thread."""
+Facts = dict[str, Any]
+
+
+class Run:
+    """What is left of the time, where to compute, and whether anything failed."""
+
+    def __init__(self, seconds: float, dry: bool) -> None:
+        self.end = time.monotonic() + seconds
+        self.dry = dry
+        self.failed = False
+        self.work = Path(tempfile.mkdtemp(prefix="persona-cuda-", dir="/dev/shm" if not dry else None))
+        self.repository: Path | None = None
+
+    @property
+    def where(self) -> str:
+        """torch's name of the device."""
+        return "cpu" if self.dry else "cuda"
+
+    @property
+    def left(self) -> float:
+        """Seconds until the deadline."""
+        return self.end - time.monotonic()
+
+    def tell(self, step: str, **facts: Any) -> None:
+        """One line, at once."""
+        print(json.dumps({"step": step, "left_s": round(self.left, 1), **facts}, default=str), flush=True)
+
+    def do(self, name: str, least: float, most: float, work: Callable[[Run], Facts]) -> None:
+        """Does a step that needs at least so many seconds, within at most so many; whatever it raises is
+        told.
+        """
+        if self.left < least:
+            self.failed = True
+            self.tell(name, ok=False, skipped=f"needs {least} s")
+            return
+        started = time.monotonic()
+        try:
+            with at_most(min(most, self.left)):
+                facts = work(self)
+        except BaseException as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            facts = {
+                "ok": False,
+                "error": f"{type(error).__name__}: {error}"[:500],
+                "at": f"{last.name}:{last.lineno}",
+            }
+            if isinstance(error, KeyboardInterrupt):
+                self.end = time.monotonic()
+        facts.setdefault("ok", True)
+        self.failed |= not facts["ok"]
+        self.tell(name, seconds=round(time.monotonic() - started, 2), **facts)
+
+
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """Raises `TimeoutError` in the main thread after so many seconds."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError(f"longer than {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, max(0.01, seconds))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def main() -> None:
-    """Parse, measure, print."""
-    options = harness.parser(__doc__)
-    options.add_argument(
-        "--large",
-        type=Path,
-        default=harness.ROOT / "build/synthetic",
-        help="what `models.py synthetic` wrote (default: build/synthetic)",
+    """Parse, run every step, say whether anything failed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    options.add_argument("--density", default="0.2", help="of the mixtures (default: 0.2)")
-    options.add_argument(
-        "--memory",
-        default="4GB",
-        help="persona's --memory on both sides: many cores need more than its default (default: 4GB)",
-    )
-    options.add_argument("--elements", type=int, default=ELEMENTS, help="of the kernel's arrays (2^27)")
-    options.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
-    args = options.parse_args()
-    if args.measure is not None:
-        print(json.dumps(live_rows(args.measure, args.rounds)))
+    parser.add_argument("--deadline", type=float, default=570, help="seconds for everything (570)")
+    parser.add_argument("--dry-run", action="store_true", help="without a GPU, in little")
+    parser.add_argument("--make-golden", action="store_true", help="compute the digests anew, on this CPU")
+    parser.add_argument("--fault", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.make_golden:
+        cuda_variants.write_golden()
         return
-    import torch
+    if args.fault:
+        plant_a_fault()
+        return
+    if args.dry_run:
+        os.environ["TRITON_INTERPRET"] = "1"
+    run = Run(args.deadline, args.dry_run)
+    try:
+        run.do("versions", 0, 60, versions)
+        run.do("bits", 10, 120, bits)
+        if not run.dry:
+            run.do("2^31 elements", 15, 60, large)
+            run.do("memcheck", 15, 60, memcheck)
+            run.do("bandwidth", 20, 60, bandwidth)
+            run.do("shapes", 20, 60, shapes)
+        run.do("a synthetic model", 30, 150, build)
+        run.do("checkouts", 30, 120, checkouts)
+        run.do("live", 20, 90, live)
+        if not run.dry:
+            run.do("fault", 15, 60, fault)
+    finally:
+        shutil.rmtree(run.work, ignore_errors=True)
+    run.tell("done", ok=not run.failed)
+    sys.exit(1 if run.failed else 0)
 
-    from persona.merge.device import NoDevice
+
+# Bits
+
+
+def versions(run: Run) -> Facts:
+    """What there is. The compilation of the CPU's kernels begins beside what follows."""
+    import torch
+    import triton
+
+    subprocess.Popen(
+        [sys.executable, "-c", "import cuda_variants as v; o = next(v.variants()); v.by_cpu(o, v.inputs(o))"],
+        cwd=Path(__file__).parent,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    found: Facts = {
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+        "cuda": torch.version.cuda,
+        "cores": len(os.sched_getaffinity(0)),
+    }
+    if run.dry:
+        return found
     from persona.merge.place import cuda_devices
 
+    query = [
+        "nvidia-smi",
+        "--query-gpu=name,driver_version,memory.total,clocks.max.mem",
+        "--format=csv,noheader",
+    ]
+    found["gpu"] = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
+    started = time.monotonic()
     try:
-        cuda_devices()
-    except NoDevice as error:
-        sys.exit(f"this bench needs a GPU: {error}")
-    print(f"{torch.cuda.get_device_name(0)}, torch {torch.__version__}, CUDA {torch.version.cuda}")
-    compare_kernels()
-    print_kernels(args.elements, args.rounds)
-    for models in (args.models, args.large):
-        if (models / "base").is_dir():
-            compare_checkouts(args, models)
-        else:
-            print(f"\nno models in {models}: left out (scripts/bench/models.py makes them)")
+        found["devices"] = len(cuda_devices())
+    finally:
+        found["trial_s"] = round(time.monotonic() - started, 2)
+    return found
 
 
-# Kernels
+def bits(run: Run) -> Facts:
+    """Every variant, told one by one where it differs."""
+    golden = cuda_variants.golden()
+    started = time.monotonic()
+    compared = differing = 0
+    for variant in cuda_variants.variants():
+        given = cuda_variants.inputs(variant)
+        try:
+            found, count = by_gpu(run, variant, given)
+        except Exception as error:
+            differing += 1
+            run.tell("bits of a variant", ok=False, variant=variant.name, error=str(error)[:300])
+            continue
+        compared += 1
+        if cuda_variants.digest(found, count) != golden[variant.name]:
+            differing += 1
+            run.tell(
+                "bits of a variant",
+                ok=False,
+                variant=variant.name,
+                not_finite=count,
+                **differences(variant, given, found),
+            )
+    return {
+        "ok": not differing,
+        "compared": compared,
+        "differing": differing,
+        "each_s": round((time.monotonic() - started) / 36, 3),
+    }
 
 
-def on_gpu(array: np.ndarray) -> Any:
-    """A numpy array on the GPU."""
+def by_gpu(run: Run, variant: cuda_variants.Variant, given: cuda_variants.Inputs) -> tuple[Any, int]:
+    """(elements, count not finite) by the CUDA kernel, the arrays lying as the variant says."""
     import torch
 
-    return torch.from_numpy(array).to("cuda")
+    from persona.codec.elements import of
+    from persona.merge import cuda
+
+    shift = 1 if variant.layout == "misaligned" else 0
+    n = given.base.size
+
+    def there(array: Any) -> Any:
+        held = np.zeros((*array.shape[:-1], n + (16 if shift else 0)), array.dtype)
+        held[..., shift : shift + n] = array
+        return torch.from_numpy(held).to(run.where)[..., shift : shift + n]
+
+    out, count = there(np.zeros_like(given.base)), torch.zeros(1, dtype=torch.int64, device=run.where)
+    terms = cuda.Terms.of(given.theta, given.alpha, given.add, variant.rules, run.where)
+    order = there(given.order) if variant.layout == "scattered" else None
+    with np.errstate(all="ignore"):
+        cuda.merge_chunk(
+            there(given.base), there(given.z), order, out, terms, variant.rules, of(variant.dtype).code, count
+        )
+    return out.cpu().numpy(), int(count)
 
 
-def seconds_of(run: Callable[[], object], rounds: int, repeats: int = 20) -> float:
+def differences(variant: cuda_variants.Variant, given: cuda_variants.Inputs, found: Any) -> Facts:
+    """Every element that differs from the reference, by index, with the bits that led to it."""
+    want = cuda_variants.by_reference(variant, given)
+    places = np.argsort(given.order) if variant.layout == "scattered" else np.arange(found.size)
+    listed = [
+        {
+            "at": int(at),
+            "want": f"{want[at]:x}",
+            "found": f"{found[at]:x}",
+            "base": f"{given.base[places[at]]:x}",
+            "after": [f"{row[places[at]]:x}" for row in given.after],
+        }
+        for at in np.flatnonzero(want != found)
+    ]
+    return {"elements": len(listed), "differences": listed}
+
+
+# The kernel alone
+
+
+def large(run: Run) -> Facts:
+    """2^31 + 515 elements in place, one term: a block of 2^16 repeated, so that the result repeats too."""
+    import torch
+
+    from persona.merge import cpu, cuda
+    from persona.merge.rules import MergeRules
+
+    period, n = 1 << 16, (1 << 31) + 515
+    one = cuda_variants.Variant("BF16", "plain", "in place", 1)
+    given = cuda_variants.inputs(one, period)
+    want = cuda_variants.by_reference(one, given)
+    repeats = -(-n // period)
+    base, z = (
+        torch.from_numpy(array.view(np.int16)).cuda().repeat(repeats)[:n].view(torch.uint16)
+        for array in (given.base, given.z[0])
+    )
+    out, count = torch.empty_like(base), torch.zeros(1, dtype=torch.int64, device="cuda")
+    rules: MergeRules = one.rules
+    terms = cuda.Terms.of(given.theta, given.alpha, given.add, rules)
+    cuda.merge_chunk(base, z.reshape(1, -1), None, out, terms, rules, cpu.BF16, count)
+    whole = out.view(torch.int16)[: n // period * period].view(-1, period)
+    expected = torch.from_numpy(want.view(np.int16)).cuda()
+    wrong = [int((rows != expected).sum()) for rows in whole.split(1 << 12)]
+    tail = int((out.view(torch.int16)[n // period * period :] != expected[: n % period]).sum())
+    return {"ok": not sum(wrong) and not tail, "elements": n, "wrong": sum(wrong), "wrong_at_the_end": tail}
+
+
+def memcheck(run: Run) -> Facts:
+    """NVIDIA's compute-sanitizer over one scattered merge of five terms."""
+    tool = shutil.which("compute-sanitizer")
+    if tool is None:
+        return {"skipped": "no compute-sanitizer here"}
+    script = (
+        "import cuda, cuda_variants as v; o = v.Variant('BF16', 'plain', 'scattered', 5);"
+        "cuda.by_gpu(cuda.Run(60, False), o, v.inputs(o))"
+    )
+    done = subprocess.run(
+        [tool, "--tool", "memcheck", "--error-exitcode", "9", sys.executable, "-c", script],
+        cwd=Path(__file__).parent,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=55,
+        check=False,
+    )
+    return {"ok": done.returncode == 0, "exit": done.returncode, "output": done.stdout[-500:]}
+
+
+def seconds_of(work: Callable[[], object], rounds: int = 5, repeats: int = 10) -> float:
     """The median over the rounds of the GPU's seconds for one run, after one that is not counted."""
     import torch
 
-    run()
+    work()
     found = []
     for _ in range(rounds):
         start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        torch.cuda.synchronize()
         start.record()
         for _ in range(repeats):
-            run()
+            work()
         stop.record()
         stop.synchronize()
         found.append(start.elapsed_time(stop) / 1000 / repeats)
     return statistics.median(found)
 
 
-def compare_kernels() -> None:
-    """Bits and counts of the two kernels, on changes as fine-tunes have them and on any bits; exits where one
-    differs.
+class Rows:
+    """2^27 bf16 elements on the GPU, in the exponent order of their chunks, and eight rows of changes."""
+
+    def __init__(self, n: int = 1 << 27) -> None:
+        import torch
+
+        torch.manual_seed(0)
+        self.n = n
+        numbers = torch.randn(n, device="cuda").mul_(0.02).to(torch.bfloat16).view(torch.int16)
+        self.base = numbers.view(torch.uint16)
+        exponents = ((numbers >> 7) & 0xFF).view(-1, CHUNK)
+        order = (
+            torch.sort(exponents, stable=True).indices
+            + CHUNK * torch.arange(n // CHUNK, device="cuda")[:, None]
+        )
+        self.order = order.view(-1).to(torch.int32).view(torch.uint32)
+        self.rows = torch.empty((8, n), dtype=torch.int16, device="cuda")
+        for row in self.rows:
+            row.random_(1, 8).masked_fill_(torch.rand(n, device="cuda") < 0.65, 0)
+        self.z = self.rows.view(torch.uint16)
+        self.out = torch.empty_like(self.base)
+        self.count = torch.zeros(1, dtype=torch.int64, device="cuda")
+
+    def speed(self, terms: int, scattered: bool) -> float:
+        """Bytes a second of a merge under `ties`."""
+        from persona.merge import cpu, cuda
+        from persona.merge.rules import MergeRules
+
+        rules = MergeRules(density=0.2)
+        theta, alpha = np.full(terms, 1e-4, np.float32), np.full(terms, 0.8, np.float32)
+        made = cuda.Terms.of(theta, alpha, np.zeros(terms, np.bool_), rules)
+        order = self.order if scattered else None
+        took = seconds_of(
+            lambda: cuda.merge_chunk(
+                self.base, self.z[:terms], order, self.out, made, rules, cpu.BF16, self.count
+            )
+        )
+        return self.n * (4 + 2 * terms + (4 if scattered else 0)) / took
+
+    def copy_speed(self) -> float:
+        """Bytes a second of a copy within the GPU's memory."""
+        import torch
+
+        source = self.rows.view(-1)[: 4 * self.n]
+        target = torch.empty_like(source)
+        return 2 * source.nbytes / seconds_of(lambda: target.copy_(source))
+
+
+def bandwidth(run: Run) -> Facts:
+    """GB/s of a copy, of the kernel in place and scattered, and of the bus."""
+    import torch
+
+    rows = Rows()
+    found: Facts = {"copy": rows.copy_speed()}
+    for terms in (1, 4, 8):
+        for scattered in (False, True):
+            found[f"K={terms} {'scattered' if scattered else 'in place'}"] = rows.speed(terms, scattered)
+    host = torch.empty(1 << 28, dtype=torch.uint8, pin_memory=True)
+    there = torch.empty(1 << 28, dtype=torch.uint8, device="cuda")
+    found["to the GPU"] = host.nbytes / seconds_of(lambda: there.copy_(host, non_blocking=True), repeats=4)
+    found["from the GPU"] = host.nbytes / seconds_of(lambda: host.copy_(there, non_blocking=True), repeats=4)
+    return {"GB/s": {name: round(speed / 1e9, 1) for name, speed in found.items()}}
+
+
+def shapes(run: Run) -> Facts:
+    """The kernel at K = 4 with other warps, blocks and limits of registers: decision 016's numbers."""
+    from persona.merge import cuda
+
+    rows, found, before = Rows(), {}, (dict(cuda.OPTIONS), cuda.BLOCK)
+    try:
+        for warps, block, registers in (
+            (4, 512, 168),
+            (4, 512, 128),
+            (4, 512, None),
+            (4, 1024, 168),
+            (8, 1024, 128),
+            (8, 512, 128),
+        ):
+            cuda.OPTIONS.update(num_warps=warps, maxnreg=registers)
+            cuda.BLOCK = block  # type: ignore[misc]
+            name = f"{warps} warps, {block} elements, {registers or 'no'} registers"
+            try:
+                speeds = [round(rows.speed(4, scattered) / 1e9, 1) for scattered in (False, True)]
+                found[name] = speeds
+            except Exception as error:
+                found[name] = str(error)[:100]
+    finally:
+        cuda.OPTIONS.update(before[0])
+        cuda.BLOCK = before[1]  # type: ignore[misc]
+    return {"GB/s in place, scattered": found}
+
+
+# Whole models
+
+
+def build(run: Run) -> Facts:
+    """A repository of a bf16 model of half a billion parameters and four fine-tunes, made here."""
+    from persona.history.repository import Repository
+    from persona.objects.commit import Person
+
+    tensors, shape = (3, (64, 80)) if run.dry else (30, (4096, 4096))
+    random = np.random.default_rng(0)
+    base = {
+        f"model.layers.{k}.weight": (random.standard_normal(shape, np.float32) * 0.02).view(np.uint32) >> 16
+        for k in range(tensors)
+    }
+    person = Person("bench", "bench@example.org", 1_763_000_000, 0)
+    write(run.work / "base", {name: bits.astype(np.uint16) for name, bits in base.items()})
+    Repository.init(run.work / "repository", base=run.work / "base", author=person)
+    run.repository = run.work / "repository"
+    with Repository.open(run.repository, author=person) as repo:
+        for k in range(4):
+            steps = random.integers(0, 16, shape, np.uint8)
+            steps[steps > 5] = 0
+            tuned = run.work / f"tuned-{k}"
+            write(tuned, {name: (bits + np.roll(steps, k)).astype(np.uint16) for name, bits in base.items()})
+            repo.add(tuned, name=f"v{k}", alpha=str(0.8 - 0.05 * k))
+            shutil.rmtree(tuned)
+        repo.set_rules({"density": 0.2})
+        repo.commit(message="four")
+    return {"parameters": sum(bits.size for bits in base.values())}
+
+
+def write(folder: Path, tensors: dict[str, Any]) -> None:
+    """A model directory of bf16 tensors."""
+    folder.mkdir()
+    header, end = {}, 0
+    for name, values in tensors.items():
+        header[name] = {"dtype": "BF16", "shape": values.shape, "data_offsets": [end, end + values.nbytes]}
+        end += values.nbytes
+    text = json.dumps(header).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for values in tensors.values():
+            file.write(values.data)
+    (folder / "config.json").write_text("{}")
+
+
+def checkouts(run: Run) -> Facts:
+    """The digest by CPU and GPU at several numbers of threads: wall seconds, and how many cores were busy."""
+    from persona.history.repository import Repository
+
+    assert run.repository is not None, "there is no model"
+    cores = len(os.sched_getaffinity(0))
+    digests, seconds = set(), {}
+    with Repository.open(run.repository) as repo:
+        for threads in [count for count in (1, 4, 8, 16) if count <= cores]:
+            for device in ("cpu", "cpu") if run.dry else ("cpu", "cuda"):
+                wall, busy = time.perf_counter(), time.process_time()
+                digests.add(repo.digest(device=device, threads=threads, memory=4 << 30).weights)
+                wall, busy = time.perf_counter() - wall, time.process_time() - busy
+                seconds[f"{device} {threads}"] = [round(wall, 3), round(busy / wall, 2)]
+                run.tell("a checkout", device=device, threads=threads, seconds=round(wall, 3))
+    return {"ok": len(digests) == 1, "digests": sorted(digests), "seconds, cores busy": seconds}
+
+
+def live(run: Run) -> Facts:
+    """Changes of one α in parameters on the GPU: while nothing else runs, beside multiplications on another
+    stream, through 0 and 1, and with hardly any memory free.
     """
     import torch
 
-    from persona.merge import cpu, cuda
-    from persona.merge.rules import NO_TRIM, MergeRules
-    from persona.objects.rules import Rules
+    from persona.history.repository import Repository
 
-    random = np.random.default_rng(0)
-    compared = 0
-    for code, uint in ((cpu.BF16, np.uint16), (cpu.F16, np.uint16), (cpu.F32, np.uint32)):
-        for preset, axes in PRESETS.items():
-            rules = MergeRules.of(Rules.of(preset, **axes))
-            for count in (*MIXTURES, 11):
-                for wild in (False, True):
-                    n = CHUNK - 7 * count
-                    most = np.iinfo(uint).max
-                    base = random.integers(0, most, n, endpoint=True, dtype=uint)
-                    z = random.integers(0, most if wild else 9, (count, n), dtype=uint)
-                    z[random.random(z.shape) < 0.6] = 0
-                    order = random.permutation(n).astype(np.uint32)
-                    theta = np.full(count, NO_TRIM if preset == "linear" else 1e-3, np.float32)
-                    alpha = random.choice([1.0, 0.8, -0.5, 1.5, 0.0], count).astype(np.float32)
-                    add = np.arange(count) >= count - count // 4
-                    want = np.empty_like(base)
-                    with np.errstate(all="ignore"):
-                        bad = cpu.merge_chunk(base, z, order, want, theta, alpha, add, rules, code, 1)
-                    terms = cuda.Terms.of(theta, alpha, add, rules)
-                    out, counter = (
-                        on_gpu(np.zeros_like(base)),
-                        torch.zeros(1, dtype=torch.int64, device="cuda"),
-                    )
-                    cuda.merge_chunk(
-                        on_gpu(base), on_gpu(z), on_gpu(order), out, terms, rules, code, counter, 1
-                    )
-                    if not np.array_equal(out.cpu().numpy(), want) or int(counter) != bad:
-                        sys.exit(f"the bits differ: dtype {code}, {preset}, {count} terms, wild: {wild}")
-                    compared += 1
-    print(f"The bits of {compared} chunks of about 2^20 elements are those of the CPU.")
-
-
-def print_kernels(elements: int, rounds: int) -> None:
-    """The table of what the kernel moves in a second, beside a copy, and of the bus."""
-    import torch
-
-    from persona.merge import cpu, cuda
-    from persona.merge.rules import MergeRules
-    from persona.objects.rules import Rules
-
-    torch.manual_seed(0)
-    n = elements // CHUNK * CHUNK
-    rules = MergeRules.of(Rules.of("ties", density="0.2"))
-    numbers = torch.randn(n, device="cuda", dtype=torch.float32).mul_(0.02).to(torch.bfloat16)
-    base = numbers.view(torch.int16).view(torch.uint16)
-    exponents = (numbers.view(torch.int16) >> 7) & 0xFF
-    order = torch.empty(n, dtype=torch.int32, device="cuda")
-    for start in range(0, n, CHUNK):
-        found = torch.sort(exponents[start : start + CHUNK], stable=True).indices + start
-        order[start : start + CHUNK] = found.to(torch.int32)
-    order = order.view(torch.uint32)
-    out = torch.empty_like(base)
-    counter = torch.zeros(1, dtype=torch.int64, device="cuda")
-    rows = torch.empty((max(MIXTURES), n), dtype=torch.int16, device="cuda")
-    for row in rows:
-        row.random_(1, 8).masked_fill_(torch.rand(n, device="cuda") < 0.65, 0)
-    z = rows.view(torch.uint16)
-    source, target = rows.view(-1)[: 4 * n], torch.empty(4 * n, dtype=torch.int16, device="cuda")
-    copy = 2 * source.nbytes / seconds_of(lambda: target.copy_(source), rounds)
-    table = [["copy within the GPU", "4", f"{copy / 1e9:,.0f}", "100 %"]]
-    for count in MIXTURES:
-        theta, alpha = np.full(count, 1e-4, np.float32), np.full(count, 0.8, np.float32)
-        terms = cuda.Terms.of(theta, alpha, np.zeros(count, np.bool_), rules)
-        for name, places, more in (("in place", None, 0), ("scattered", order, 4)):
-
-            def run(count: int = count, terms: Any = terms, places: Any = places) -> None:
-                cuda.merge_chunk(base, z[:count], places, out, terms, rules, cpu.BF16, counter)
-
-            moved = 4 + 2 * count + more
-            speed = n * moved / seconds_of(run, rounds)
-            table.append(
-                [f"kernel, K = {count}, {name}", str(moved), f"{speed / 1e9:,.0f}", f"{speed / copy:.0%}"]
-            )
-    host = torch.empty(1 << 28, dtype=torch.uint8, pin_memory=True)
-    there = torch.empty(1 << 28, dtype=torch.uint8, device="cuda")
-    over = host.nbytes / seconds_of(lambda: there.copy_(host, non_blocking=True), rounds, 4)
-    back = host.nbytes / seconds_of(lambda: host.copy_(there, non_blocking=True), rounds, 4)
-    for name, speed in (("host to device", over), ("device to host", back)):
-        table.append([name, "", f"{speed / 1e9:,.1f}", ""])
-    harness.show(
-        f"kernel over {n:,} bf16 elements, ties, density 0.2",
-        ["what", "bytes an element", "GB/s", "of the copy"],
-        table,
-    )
-
-
-# Checkouts and live models
-
-
-def mixture(args: argparse.Namespace, work: Path, base: Path, tuned: Sequence[Path], count: int) -> Path:
-    """A repository with `count` vectors."""
-    directory = work / f"repository-{count}"
-    persona: list[str | Path] = [args.persona, "-C", directory]
-    harness.repository(args.persona, directory, base, tuned[:count])
-    for number in range(len(tuned), count):
-        path = tuned[number % len(tuned)]
-        harness.run([*persona, "commit", path, "-n", f"{path.name}-{number}", "-m", "again"])
-    for number in range(count):
-        name = tuned[number % len(tuned)].name + (f"-{number}" if number >= len(tuned) else "")
-        harness.run([*persona, "set", name, "--alpha", str(0.8 - 0.05 * number)])
-    harness.run([*persona, "set", "--merge", f"density={args.density}"])
-    harness.run([*persona, "commit", "-m", "strengths"])
-    return directory
-
-
-def compare_checkouts(args: argparse.Namespace, models: Path) -> None:
-    """Digests, then the checkout of all fine-tunes on both devices, then live models."""
-    base, tuned = harness.models_of(models)
-    size = sum(path.stat().st_size for path in base.glob("*.safetensors"))
-    title = f"{size / harness.MB:,.0f} MB, density {args.density}"
-    rows = []
-    live = []
-    with harness.scratch(args.scratch) as work:
-        for count in MIXTURES:
-            repository = mixture(args, work, base, tuned, count)
-            persona: list[str | Path] = [args.persona, "-C", repository]
-            digests = {
-                device: harness.run([*persona, "digest", "--device", device]).output
-                for device in ("cpu", "cuda")
-            }
-            if digests["cpu"] != digests["cuda"]:
-                sys.exit(f"the digests of {count} vectors differ: {digests}")
-            out = work / "out"
-
-            checkout = ["checkout", "-o", out, "--json", "--memory", args.memory, "--device"]
-
-            def clear(out: Path = out) -> None:
-                harness.remove(out)
-
-            measured = harness.rounds(
-                [
-                    harness.Contestant(
-                        device,
-                        [*persona, *checkout, device],
-                        clear,
-                    )
-                    for device in ("cpu", "cuda")
-                ],
-                args.rounds,
-                warm_up=not args.no_warm_up,
-            )
-            for device, runs in measured.items():
-                answers = [json.loads(one.output) for one in runs]
-                if any(answer["device"] != device for answer in answers):
-                    sys.exit(f"a checkout with --device {device} ran elsewhere")
-                rows.append(
-                    [
-                        f"{count} vectors, {device}",
-                        f"{harness.seconds(runs):.2f}",
-                        f"{statistics.median(answer['seconds'] for answer in answers):.2f}",
-                        " ".join(f"{one.seconds:.2f}" for one in runs),
-                        f"{harness.peak(runs) / harness.MB:,.0f}",
-                    ]
-                )
-            clear()
-            command = [sys.executable, __file__, "--measure", repository, "--rounds", str(args.rounds)]
-            live += json.loads(harness.run(command).output.splitlines()[-1])
-            harness.remove(repository)
-    harness.show(
-        f"checkout -o: {title}",
-        ["whole process", "median s", "of them the checkout s", "all s", "peak MB of the host"],
-        rows,
-    )
-    harness.show(
-        f"live.set of one α on the GPU: {title}",
-        ["vectors", "median ms", "worst ms", "GB/s", "ns an element", "loaded in s"],
-        live,
-    )
-
-
-def live_rows(repository: Path, rounds: int) -> list[list[str]]:
-    """One line of the table of live models; in a process of its own, which ends where a digest differs."""
-    import torch
-    import transformers
-
-    import persona
-
-    transformers.utils.logging.disable_progress_bar()
-    with persona.open(repository) as repo:
-        model = repo.load("HEAD~1").to("cuda")
+    assert run.repository is not None, "there is no model"
+    with Repository.open(run.repository) as repo:
+        model = torch.nn.Module()
+        for name, array in repo.materialise("HEAD~1", torch=True):
+            *parents, leaf = name.split(".")
+            place = model
+            for part in parents:
+                if part not in dict(place.named_children()):
+                    place.add_module(part, torch.nn.Module())
+                place = place.get_submodule(part)
+            place.register_parameter(leaf, torch.nn.Parameter(array.to(run.where), requires_grad=False))
         started = time.perf_counter()
-        live = repo.live(model, "HEAD", cache=KEPT_BYTES)
-        loading = time.perf_counter() - started
-        vectors = list(live.recipe.vectors)
-        name = vectors[0]
-        took = []
-        for number in range(10 * rounds + 1):  # the first compiles what is left
-            torch.cuda.synchronize()
-            started = time.perf_counter()
-            live.set(name, alpha=0.3 + 0.001 * number)
-            took.append(time.perf_counter() - started)
-        repo.set_term(name, alpha=live.recipe.vectors[name].alpha)
-        if live.digest() != repo.digest(device="cpu").weights:
-            sys.exit("the digest of the parameters is not the recipe's")
-        elements = sum(parameter.numel() for parameter in model.parameters())
-    later = took[1:]
-    median = statistics.median(later)
-    moved = elements * (4 + 2 * len(vectors))
-    return [
-        [
-            str(len(vectors)),
-            f"{1000 * median:.2f}",
-            f"{1000 * max(later):.2f}",
-            f"{moved / median / 1e9:,.0f}",
-            f"{median / elements * 1e9:.4f}",
-            f"{loading:.2f}",
-        ]
-    ]
+        hand = repo.live(model, "HEAD", cache=1 << 38)
+        found: Facts = {"loaded_s": round(time.perf_counter() - started, 2)}
+
+        def times(alphas: list[float]) -> list[float]:
+            took = []
+            for alpha in alphas:
+                before = time.perf_counter()
+                hand.set("v0", alpha=round(alpha, 4))
+                took.append(1000 * (time.perf_counter() - before))
+            return [round(statistics.median(took), 2), round(max(took), 2)]
+
+        found["ms_median_worst"] = times([0.3 + k / 1000 for k in range(50)])
+        found["ms_through_0_and_1"] = times([-0.1, 0.0, 0.1, 0.9, 1.0, 1.1])
+        if not run.dry:
+            other, matrix = torch.cuda.Stream(), torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
+            with torch.cuda.stream(other):
+                for _ in range(2000):
+                    matrix @ matrix
+            found["ms_beside_matmuls"] = times([0.5 + k / 1000 for k in range(10)])
+            other.synchronize()
+            free = torch.cuda.mem_get_info()[0] - (300 << 20)
+            filler = torch.empty(max(0, free), dtype=torch.uint8, device="cuda")
+            found["ms_when_full"] = times([0.6 + k / 1000 for k in range(5)])
+            del filler
+        repo.set_term("v0", alpha=hand.recipe.vectors["v0"].alpha)
+        found["ok"] = hand.digest() == repo.digest(device="cpu").weights
+    return found
+
+
+def fault(run: Run) -> Facts:
+    """An illegal access in another process: a sentence and an exit code, no trace."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--fault"], capture_output=True, text=True, timeout=55, check=False
+    )
+    said = done.stderr.strip().splitlines()[-1:]
+    return {"ok": done.returncode == 7, "exit": done.returncode, "said": said}
+
+
+def plant_a_fault() -> None:
+    """Merges with an order that points far out of its array; exits as persona would."""
+    import torch
+
+    from persona.errors import PersonaError
+    from persona.merge.cuda_device import CudaDevice
+    from persona.merge.place import cuda_devices
+
+    (device, *_) = cuda_devices()
+    assert isinstance(device, CudaDevice)
+    try:
+        stream = device.stream()
+        order = torch.full((CHUNK,), 0x7FFF_FFF0, dtype=torch.int32, device="cuda").view(torch.uint32)
+        source = stream.array(CHUNK, np.uint16)
+        stream.scatter(source, order, stream.array(CHUNK, np.uint16))
+        stream.synchronize()
+    except PersonaError as error:
+        print(f"persona: {error}", file=sys.stderr)
+        os._exit(error.exit_code)
 
 
 if __name__ == "__main__":
