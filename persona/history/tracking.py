@@ -82,7 +82,7 @@ def tracked(history: History, also: Iterable[str] = ()) -> Tracked:
     committed = history.last_files()
     paths = {RECIPE_FILE, *committed, *added(history), *also}
     left_out: dict[str, str] = {}
-    for path in {*_base_files(history, committed), *_found(history.root, left_out)} - paths:
+    for path in {*_base_files(history), *_found(history.root, left_out)} - paths:
         why = _problem(history.root, path)
         if why is None:
             paths.add(path)
@@ -215,7 +215,7 @@ def _folded(path: str) -> str:
 # -- what lies there -----------------------------------------------------------------------------------------
 
 
-def _base_files(history: History, committed: Collection[str]) -> set[str]:
+def _base_files(history: History) -> set[str]:
     """Names of the files of HEAD's base, and of that of recipe.toml where it names another."""
     head = history.last_commit()
     names = set(history.base(history.recipe_of(head).base).files) if head is not None else set[str]()

@@ -20,9 +20,10 @@ from persona.errors import (
     UsageError,
 )
 from persona.history import tracking
+from persona.history.repository import Repository
 from persona.limits import MAX_TEXT_FILE_BYTES
 from tests.campaign import rounds
-from tests.history.conftest import Bot, write_model
+from tests.history.conftest import Bot, at, base_tensors, write_model
 
 TEMPLATE = "chat_template.jinja"
 
@@ -49,17 +50,25 @@ def make(bot: Bot, path: str, text: str = "text\n") -> Path:
     return place
 
 
-def test_a_file_of_the_base_that_was_deleted_and_is_made_again_is_seen(bot: Bot) -> None:
-    (bot.root / TEMPLATE).unlink()
-    assert seen(bot) == (TEMPLATE,)
-    bot.commit()
-    assert seen(bot) == ()
-    make(bot, TEMPLATE, "mine\n")
-    assert seen(bot) == (TEMPLATE,)
-    bot.repo.reset("HEAD", "hard", author=bot.now())
-    assert not (bot.root / TEMPLATE).exists()
-    assert bot.repo.restore([TEMPLATE], "HEAD~1") == (TEMPLATE,)
-    assert seen(bot) == (TEMPLATE,)
+@pytest.mark.parametrize("name", [TEMPLATE, "README.md", "train.log"])
+def test_a_file_of_the_base_that_was_deleted_and_is_made_again_is_seen(tmp_path: Path, name: str) -> None:
+    base = base_tensors()
+    write_model(tmp_path / "tiny", base, **{name: "hello\n"})
+    Repository.init(tmp_path / "bot", base=tmp_path / "tiny", author=at(), chunk=64)
+    with Repository.open(tmp_path / "bot", author=at()) as repo:
+        bot = Bot(repo, tmp_path, base)
+        (bot.root / name).unlink()
+        assert seen(bot) == (name,)
+        bot.commit()
+        assert seen(bot) == ()
+        make(bot, name, "mine\n")
+        assert (seen(bot), repo.status().untracked) == ((name,), ())
+        with pytest.raises(Refused, match=name):
+            repo.switch("HEAD~1", detach=True, author=bot.now())
+        repo.reset("HEAD", "hard", author=bot.now())
+        assert not (bot.root / name).exists()
+        assert repo.restore([name], "HEAD~1") == (name,)
+        assert seen(bot) == (name,)
 
 
 @pytest.mark.parametrize("path", ["tokenizer.json", "vocab.txt", "graph/listening.md", "notes.md"])
