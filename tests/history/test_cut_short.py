@@ -240,3 +240,32 @@ def test_an_init_cut_anywhere_can_be_done_again(tmp_path: Path) -> None:
         with Repository.open(place) as repo:
             assert repo.fsck(full=True).ok
             assert repo.status().files_changed == ()
+
+
+NAMES: dict[str, Callable[[Repository], object]] = {
+    "branch -m": lambda repo: repo.rename_branch(None, "main/line"),
+    "branch -d": lambda repo: repo.delete_branches(["one", "two"]),
+    "tag -a": lambda repo: repo.create_tag("v1", message="the first"),
+}
+
+
+@pytest.mark.parametrize("what", NAMES)
+def test_names_moved_and_cut_anywhere_are_as_before_or_as_wanted(bot: Bot, what: str) -> None:
+    for name in ("one", "two"):
+        bot.repo.create_branch(name, author=bot.now())
+
+    def names(repo: Repository) -> object:
+        return repo.head(), [ref.name for ref in (*repo.branches(), *repo.tags())]
+
+    before, seen = names(bot.repo), []
+
+    def check(repo: Repository) -> None:
+        seen.append(names(repo))
+        if seen[-1] == before:
+            NAMES[what](repo)
+        assert names(repo) != before
+        assert repo.fsck().ok
+
+    each_cut(bot.root, NAMES[what], check)
+    assert seen == sorted(seen, key=lambda found: found != before)
+    assert len({str(found) for found in seen}) == 2
