@@ -74,7 +74,7 @@ def export(history: History, rev: str | None, out: Path, options: Options, start
         bytes_written=made.bytes_written,
         seconds=round(time.perf_counter() - started, 3),
         device=made.device,
-        head=history.head(),
+        head=history.head_or_name(),
         notes=tuple(notes_of(made)),
     )
 

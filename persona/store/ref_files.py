@@ -114,7 +114,10 @@ class RefFiles:
         return self.root / name
 
     def _damaged(self, name: str) -> IntegrityError:
-        path, way_out = self.path(name), self.way_out(None) if name == HEAD else ""
+        path, last = self.path(name), self._last(name)
+        way_out = self.way_out(None) if name == HEAD else ""
+        if name.startswith("refs/heads/") and last is not None:
+            way_out = f"; remove the file, then make the branch again: {_made_again(name, last)}"
         return IntegrityError(
             f"{path} is damaged: it holds no checked value{way_out}", kind="ref", file=str(path)
         )
@@ -189,18 +192,23 @@ class RefFiles:
         """
         ways: list[str] = []
         with suppress(PersonaError):
-            entries = reflog.load(self.root, branch or HEAD, None, known=False)
-            last = next((entry.new for entry in reversed(entries) if entry.new is not None), None)
-            name = shlex.quote((branch or "").removeprefix("refs/heads/"))
-            if last is not None and branch is not None:
+            last = self._last(branch) if branch is not None else None
+            if branch is not None and last is not None:
                 self.check_new(branch)
-                ways.append(f"it was at {abbreviate(last)}: persona branch {name} {abbreviate(last)}")
+                ways.append(f"it was at {abbreviate(last)}: {_made_again(branch, last)}")
         with suppress(PersonaError):
             others = sorted(self.names("refs/heads/"))
             if others:
                 other = shlex.quote(others[0].removeprefix("refs/heads/"))
                 ways.append(f"go to a branch that exists: persona switch {other}")
         return f"; {', or '.join(ways)}" if ways else ""
+
+    def _last(self, name: str) -> str | None:
+        """The last id that the reflog of a ref names, if it can be read."""
+        with suppress(PersonaError):
+            entries = reflog.load(self.root, name, None, known=False)
+            return next((entry.new for entry in reversed(entries) if entry.new is not None), None)
+        return None
 
     def check_new(self, name: str, *, leaving: str | None = None) -> None:
         """Refuses a new name that is another one but for case, or that is a directory of another or lies in
@@ -243,6 +251,11 @@ class RefFiles:
                 for item in names if logs else ():
                     files.remove(Path(folder) / item)
                 files.remove_empty_directories(Path(folder), below=top.parent)
+
+
+def _made_again(branch: str, id: str) -> str:
+    """The command that makes a branch at an id."""
+    return f"persona branch {shlex.quote(branch.removeprefix('refs/heads/'))} {abbreviate(id)}"
 
 
 def full(name: str) -> str:

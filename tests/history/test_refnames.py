@@ -283,10 +283,10 @@ def test_what_needs_head_says_what_to_type_and_that_works(nowhere: Bot, tmp_path
             if verb == "branch":
                 other.create_branch(*words)
                 assert other.head().branch == words[0]
+                assert other.fsck().ok
             else:
                 assert other.switch(*words).branch == words[0]
             assert not other.status().recipe_changed
-            assert other.fsck().ok
 
 
 def test_branches_reflogs_and_named_revisions_are_there_meanwhile(nowhere: Bot) -> None:
@@ -333,3 +333,16 @@ def test_a_branch_that_is_gone_is_told_with_the_way_back(topic: Bot) -> None:
     with pytest.raises(UnknownRevision, match=f"persona branch topic {id[:8]}$"):
         topic.repo.switch("topic", author=topic.now())
     assert topic.repo.create_branch("topic", id[:8], author=topic.now()).id == id
+
+
+@pytest.mark.parametrize("name", ["main", "topic"])
+def test_a_damaged_branch_is_told_with_the_way_back(topic: Bot, name: str) -> None:
+    repo, id = topic.repo, topic.repo.resolve(name)
+    path = topic.root / ".persona" / "refs" / "heads" / name
+    path.write_text("?\n")
+    with pytest.raises(IntegrityError, match="remove the file") as caught:
+        repo.resolve(name)
+    path.unlink()
+    ((_, *words),) = commands_of(caught.value.message)
+    assert repo.create_branch(*words, author=topic.now()).id == id
+    assert repo.fsck().ok
