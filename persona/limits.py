@@ -66,6 +66,8 @@ MAX_TENSOR_NAME_BYTES: Final = 4096
 MAX_TERMS: Final = 4096
 """Terms of one recipe."""
 MAX_JSON_DEPTH: Final = 32
+MAX_JSON_CONTAINERS: Final = 1 << 23
+"""Lists and objects in one structured object: a manifest of `MAX_TENSORS` has two for each."""
 MAX_DECIMAL_CHARS: Final = 64
 """Characters of a canonical decimal string."""
 

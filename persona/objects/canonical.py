@@ -15,7 +15,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final, NoReturn
 
 from persona.errors import IntegrityError, InvalidInput
-from persona.limits import MAX_DECIMAL_CHARS, MAX_JSON_DEPTH
+from persona.limits import MAX_DECIMAL_CHARS, MAX_JSON_CONTAINERS, MAX_JSON_DEPTH
 
 MAX_INTEGER: Final = (1 << 53) - 1
 
@@ -42,6 +42,8 @@ def decode(data: bytes | memoryview, what: str = "object") -> Json:
     otherwise.
     """
     data = bytes(data)
+    if data.count(b"[") + data.count(b"{") > MAX_JSON_CONTAINERS:
+        raise IntegrityError(f"{what}: more than {MAX_JSON_CONTAINERS} lists and objects")
     if _depth(data) > MAX_JSON_DEPTH:
         raise IntegrityError(f"{what}: nested deeper than {MAX_JSON_DEPTH} levels")
     try:
@@ -109,7 +111,8 @@ def _check(value: Json, depth: int) -> None:
         raise InvalidInput(f"nested deeper than {MAX_JSON_DEPTH} levels")
     elif kind is list or kind is tuple:
         for item in value:
-            _check(item, depth + 1)
+            if type(item) is not str:  # most are, in a manifest of many tensors
+                _check(item, depth + 1)
     elif kind is dict:
         for key, item in value.items():
             if type(key) is not str:

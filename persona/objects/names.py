@@ -68,7 +68,7 @@ def check_tensor_name(name: str) -> str:
         why = "it holds a control character or a lone surrogate"
     elif name == "__metadata__":
         why = "the safetensors format keeps that key for itself"
-    elif name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name):
+    elif name.startswith(("/", "\\")) or (".." in name and ".." in re.split(r"[/\\]", name)):
         why = "it is a path that leaves its directory"
     if why:
         raise InvalidInput(f"{quoted(name)} cannot name a tensor: {why}")

@@ -95,6 +95,8 @@ class Steps:
                 reflog.append(self.root, step.name, entry.old, entry, again=again)
             if step.new != step.old:
                 self._files.write(step.name, step.new, first=new_name)
+            elif step.name != HEAD:  # who moved it there may have been cut short before its name was durable
+                self._files.sync(step.name)
         if self._journal is not None and os.path.lexists(self._journal.path):
             self._journal.remove()
         if renamed is not None:  # not earlier: it is all there is of the reflog until the new one is durable

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from persona.errors import IntegrityError, InvalidInput
 from persona.limits import MAX_JSON_DEPTH
+from persona.objects import canonical
 from persona.objects.canonical import MAX_INTEGER, decode, encode
 from tests.objects.strategies import texts, values
 
@@ -153,3 +154,12 @@ def test_brackets_within_text_are_no_nesting(text: str, times: int) -> None:
 def test_hostile_depth_never_reaches_the_parser() -> None:
     with pytest.raises(IntegrityError, match="nested deeper"):
         decode(b'{"a":"\\n","b":' + b"[" * 10**5 + b"]" * 10**5 + b"}")
+
+
+def test_more_lists_than_a_manifest_can_have_are_refused_before_they_are_built(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(canonical, "MAX_JSON_CONTAINERS", 3)
+    assert canonical.decode(b"[[],[]]") == [[], []]
+    with pytest.raises(IntegrityError, match="more than 3 lists"):
+        canonical.decode(b"[[],[],[]]")
