@@ -49,7 +49,7 @@ def problem(term: Term, names: Sequence[str]) -> tuple[str, str] | None:
     for key, patterns in (("only", term.only), ("except", term.except_)):
         for pattern in patterns:
             if not _matched(pattern, names):
-                return key, f"{pattern!r:.80} {_nothing(pattern, names)}"
+                return key, f"'{pattern:.80}' {_nothing(pattern, names)}"
     if not any(term.admits(name) for name in names):
         key = "except" if term.except_ else "only"
         return key, f"leaves none of {len(names)} tensors for the vector to reach"
@@ -97,6 +97,8 @@ def _hint(pattern: str, names: Sequence[str]) -> str:
 
 def _longer(pattern: str) -> Iterator[str]:
     """The globs that an unfinished one may have been meant to be, the closest first."""
+    if "." not in pattern and "*" not in pattern:
+        yield f"*{pattern}*"
     yield f"model.{pattern}"
     yield f"{pattern}.*"
     yield f"*.{pattern}"

@@ -230,6 +230,17 @@ def test_set_back_to_what_a_commit_has_it_is_that_commit_again(repo: Repository,
     assert live.checkout().revision == head  # recipe.toml as HEAD has it
 
 
+def test_a_density_is_taken_back(live: LiveModel) -> None:
+    before = live.digest()
+    live.set("one", density=np.float32(0.25))
+    with pytest.raises(InvalidInput, match="take it back"):
+        live.set_rules({"preset": "linear"})
+    live.set("one", density="")
+    assert live.recipe.vectors["one"].density is None
+    assert live.digest() == before
+    live.set_rules({"preset": "linear"})
+
+
 def test_a_number_of_numpy_or_torch_is_a_number(live: LiveModel) -> None:
     live.set("one", alpha=np.linspace(0, 1, 5)[2])  # type: ignore[arg-type]
     assert live.recipe.vectors["one"].alpha == 0.5
@@ -250,6 +261,9 @@ def test_what_cannot_be_set_changes_nothing(repo: Repository, live: LiveModel) -
     refused(InvalidInput, "alpha", lambda: live.set("one", alpha=True))
     refused(InvalidInput, "density", lambda: live.set("one", density=0))
     refused(InvalidInput, "join", lambda: live.set("one", join="glue"))
+    refused(InvalidInput, r"^only: 'layers\.0\.\*' matches none", lambda: live.set("one", only="layers.0.*"))
+    refused(InvalidInput, "^except_: .*leaves none", lambda: live.set("one", except_=["*"]))
+    refused(UsageError, "^name is text", lambda: live.set(None))  # type: ignore[arg-type]
     refused(InvalidInput, "colour", lambda: live.set_rules({"colour": "red"}))
     refused(persona.UnknownRevision, "nowhere", lambda: live.checkout("nowhere"))
 
