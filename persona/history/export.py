@@ -17,12 +17,15 @@ from persona.history.checkout import Options, chosen_recipe, compute, notes_of
 from persona.history.history import History
 from persona.history.materials import plan_of
 from persona.history.recipe_text import RECIPE_FILE
-from persona.history.results import CheckoutResult
-from persona.objects.names import check_file_path
+from persona.history.results import CheckoutResult, as_json
+from persona.history.views import recipe_view
 from persona.objects.tensors import TensorSpec
 from persona.store import files
+from persona.store.store import DIRECTORY
+from persona.weights import output
+from persona.weights.checkpoint import OUTPUT_NAME
 from persona.weights.shards import plan_shards
-from persona.weights.writer import ModelWriter
+from persona.weights.writer import ModelWriter, changed_since
 
 DTYPES: Final = {
     "bfloat16": "BF16",
@@ -39,11 +42,7 @@ _TORCH_NAMES: Final = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 
 def export(history: History, rev: str | None, out: Path, options: Options, started: float) -> CheckoutResult:
     """Writes a model directory at `out`."""
-    place = out.resolve()
-    if place == history.root.resolve() or history.store.root.resolve() in (place, *place.parents):
-        raise UsageError(f"{out} is the work tree or the repository itself; without -o the weights go there")
-    if os.path.lexists(out) and not out.is_dir():
-        raise Refused(f"{out} is in the way, and no directory; move it away or write elsewhere")
+    place = _place(history, out)
     dtype = None
     if options.dtype is not None:
         dtype = DTYPES.get(options.dtype.lower())
@@ -57,14 +56,32 @@ def export(history: History, rev: str | None, out: Path, options: Options, start
     cast = _ToDtype(dtype, options.allow_nonfinite) if dtype else None
     specs = [cast.spec(spec) if cast else spec for spec in plan.base.tensors]
     layout = plan_shards(specs, options.max_shard_size, shards=plan.base.shards, shard_of=plan.base.shard_of)
-    with ModelWriter(out, layout) as writer:
-        made = compute(plan, writer, options, cast=cast)
-        for path, content in texts.items():
-            _write_text(writer.directory, path, content)
-        published = writer.publish(made.tensor_digests)
     if revision is None:
         head = history.head_commit()
         revision = head if history.recipe_of(head) == recipe else None
+    claim = output.claim(place, texts, force=options.force)
+    with ModelWriter(place, layout) as writer:
+        if changed_since(place, claim.weights):  # by another command, which had the directory first
+            claim = output.claim(place, texts, force=options.force)
+        made = compute(plan, writer, options, cast=cast)
+        writer.refuse_saved(claim.weights)
+        view = as_json(recipe_view(recipe))
+        what = {
+            "revision": revision,
+            "weights": made.weights,
+            "dtype": None if dtype is None else _TORCH_NAMES[dtype],
+            "base": {"name": history.base_name(recipe.base), "id": recipe.base},
+            "rules": view["rules"],
+            "vectors": view["vectors"],
+        }
+        written = {path: output.text_entry(data) for path, data in texts.items()}
+        written |= writer.planned(made.tensor_digests)
+        claim.put(OUTPUT_NAME, output.record(what, written, claim.listed))
+        for path, content in texts.items():
+            claim.put(path, content)
+        published = writer.publish(made.tensor_digests, seen=claim.weights)
+        claim.remove(written)
+        claim.put(OUTPUT_NAME, output.record(what, written))
     return CheckoutResult(
         revision=revision,
         weights=made.weights,
@@ -77,6 +94,25 @@ def export(history: History, rev: str | None, out: Path, options: Options, start
         head=history.head_or_name(),
         notes=tuple(notes_of(made)),
     )
+
+
+def _place(history: History, out: Path) -> Path:
+    """The directory to write, its parents resolved. Raises `UsageError` for this repository, `Refused` for a
+    link, for something that is no directory, and for another repository.
+    """
+    place = out.absolute()
+    place = place.resolve() if place.name in ("", "..") else place.parent.resolve() / place.name
+    real = place.resolve()
+    if real == history.root.resolve() or history.store.root.resolve() in (real, *real.parents):
+        raise UsageError(f"{out} is the work tree or the repository itself; without -o the weights go there")
+    if place.is_symlink():
+        raise Refused(f"{out} is a symbolic link; give the directory that it leads to, or write elsewhere")
+    there = next(path for path in (place, *place.parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise Refused(f"{there} is in the way, and no directory; move it away or write elsewhere")
+    if os.path.lexists(place / DIRECTORY) or DIRECTORY in place.parts:
+        raise Refused(f"{out} belongs to another repository; write elsewhere, or check out over there")
+    return place
 
 
 class _ToDtype:
@@ -123,20 +159,8 @@ def _texts(history: History, revision: str | None) -> dict[str, bytes]:
     return {
         path: content
         for path, content in contents.items()
-        if path != RECIPE_FILE and not path.startswith(f"{tracking.GRAPH}/")
+        if path not in (RECIPE_FILE, OUTPUT_NAME) and not path.startswith(f"{tracking.GRAPH}/")
     }
-
-
-def _write_text(out: Path, path: str, content: bytes) -> None:
-    place = out / check_file_path(path)
-    files.mkdirs(place.parent, below=out)
-    if (
-        not place.is_symlink()
-        and place.is_file()
-        and files.read_file(place, limit=place.stat().st_size) == content
-    ):
-        return
-    files.write_file(place, content)
 
 
 def _with_dtype(content: bytes, dtype: str) -> bytes:

@@ -11,7 +11,7 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from persona import limits
 from persona.errors import InvalidInput, SystemFault
@@ -26,6 +26,7 @@ from persona.weights.inputs import (
     changed,
     fingerprint,
     list_directory,
+    read_input,
     read_watched,
     stays_inside,
 )
@@ -43,6 +44,9 @@ _ADAPTER = (
     "(PeftModel.from_pretrained(…).merge_and_unload() and save_pretrained) and give that directory"
 )
 _MAX_LISTED = 5
+OUTPUT_NAME: Final = "persona.json"
+OUTPUT_FORMAT: Final = "persona output"
+"""The file in which `checkout -o` says what it wrote, and the word that tells it from a model's own."""
 
 
 class Checkpoint:
@@ -294,7 +298,7 @@ class Checkpoint:
             except OSError as error:
                 self.ignored[name] = f"cannot be looked at: {error.strerror}"
                 continue
-            if stat.S_ISDIR(status.st_mode):
+            if stat.S_ISDIR(status.st_mode) or (name == OUTPUT_NAME and _is_output_record(path)):
                 continue
             if reason := self._why_ignored(name, path, status):
                 self.ignored[name] = reason
@@ -326,6 +330,14 @@ def _recognise(path: Path) -> foreign.Foreign | None:
             return foreign.recognise(file.read(0, foreign.HEAD_BYTES))
     except (InvalidInput, SystemFault):
         return None
+
+
+def _is_output_record(path: Path) -> bool:
+    try:
+        value = json.loads(read_input(path, limit=limits.MAX_INDEX_BYTES))
+    except (InvalidInput, SystemFault, ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and value.get("format") == OUTPUT_FORMAT
 
 
 def _refuse_adapter(path: Path, names: dict[str, Any]) -> None:

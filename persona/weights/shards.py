@@ -7,10 +7,13 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+
+from blake3 import blake3
 
 from persona import limits
 from persona.errors import InvalidInput
@@ -37,6 +40,12 @@ class ShardLayout:
     def nbytes(self) -> int:
         """Bytes of the tensors, the header not counted."""
         return sum(spec.nbytes for spec in self.specs)
+
+
+def shard_digest(specs: Sequence[TensorSpec], metadata: Mapping[str, str], digests: Mapping[str, str]) -> str:
+    """BLAKE3 hex of all that a file of weights holds; `digests`: name → BLAKE3 hex of each tensor."""
+    held = sorted((spec.name, spec.dtype, list(spec.shape), digests[spec.name]) for spec in specs)
+    return blake3(json.dumps([held, dict(metadata)], sort_keys=True).encode("utf-8")).hexdigest()
 
 
 def plan_shards(

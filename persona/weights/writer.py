@@ -13,7 +13,6 @@ is written.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
 import stat
@@ -38,7 +37,13 @@ from persona.weights.index import (
 )
 from persona.weights.inputs import Fingerprint, fingerprint
 from persona.weights.safetensors import TensorEntry, encode_header
-from persona.weights.shards import ShardLayout, is_published_name, planned_name, published_name
+from persona.weights.shards import (
+    ShardLayout,
+    is_published_name,
+    planned_name,
+    published_name,
+    shard_digest,
+)
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -156,6 +161,20 @@ class ModelWriter:
         finally:
             self.discard()
 
+    def planned(self, digests: Mapping[str, str]) -> dict[str, tuple[int, str]]:
+        """Name → size and digest, as persona/weights/output.py has them, of the files that `publish` is going
+        to write into this directory as it is now.
+        """
+        found: dict[str, tuple[int, str]] = {}
+        names = shard_names(self._layout, digests)
+        for name, shard in zip(names, self._layout, strict=True):
+            size = len(encode_header(shard.specs, shard.metadata)[0]) + shard.nbytes
+            found[name] = size, f"tensors:{shard_digest(shard.specs, shard.metadata, digests)}"
+        if len(names) > 1:
+            index = self._index(names)
+            found[INDEX_NAME] = len(index), f"blake3:{blake3(index).hexdigest()}"
+        return found
+
     def refuse_saved(self, seen: Mapping[str, Fingerprint]) -> None:
         """Raise Refused, by name, where weights were saved into the directory since `seen`."""
         _refuse_saved(self.directory, changed_since(self.directory, seen))
@@ -193,10 +212,8 @@ class ModelWriter:
             for shard, name in zip(self._layout, shard_names(self._layout, digests), strict=True)
         ]
         old = weight_files(self.directory)
-        going = sorted(set(old) - {*names, SINGLE_NAME, INDEX_NAME})
-        weight_map = {
-            spec.name: name for name, shard in zip(names, self._layout, strict=True) for spec in shard.specs
-        }
+        index_bytes = self._index(names)
+        going = self._going(names)
         try:
             for name, planned in zip(names, self._layout, strict=True):
                 if planned.name in self._written:
@@ -204,8 +221,7 @@ class ModelWriter:
             files.sync_directory(self.directory)
             index = files.Output.create(self._tmp_dir, prefix=_TEMPORARY_PREFIX)
             self._outputs.append(index)
-            replaced = [replaced_entry(self.directory / name) for name in going]
-            index.write(encode_index(weight_map, self.nbytes, replaced))
+            index.write(index_bytes)
             self._name(index, INDEX_NAME)
             files.sync_directory(self.directory)
         except BaseException:
@@ -213,6 +229,16 @@ class ModelWriter:
             raise
         self._remove(going, last=SINGLE_NAME)
         return [*names, INDEX_NAME]
+
+    def _going(self, names: Sequence[str]) -> list[str]:
+        """The old shards, which `names` replace."""
+        return sorted(set(weight_files(self.directory)) - {*names, SINGLE_NAME, INDEX_NAME})
+
+    def _index(self, names: Sequence[str]) -> bytes:
+        shards = zip(names, self._layout, strict=True)
+        weight_map = {spec.name: name for name, shard in shards for spec in shard.specs}
+        replaced = [replaced_entry(self.directory / name) for name in self._going(names)]
+        return encode_index(weight_map, self.nbytes, replaced)
 
     def _name(self, output: files.Output, name: str) -> None:
         """Gives an output its name. Raises Refused where something else was saved there meanwhile."""
@@ -395,9 +421,7 @@ def shard_names(layout: Sequence[ShardLayout], digests: Mapping[str, str]) -> li
         return [SINGLE_NAME]
     names = []
     for shard in layout:
-        held = sorted((spec.name, spec.dtype, list(spec.shape), digests[spec.name]) for spec in shard.specs)
-        unique = blake3(json.dumps([held, shard.metadata], sort_keys=True).encode("utf-8")).hexdigest()
-        names.append(published_name(shard.name, unique[:12]))
+        names.append(published_name(shard.name, shard_digest(shard.specs, shard.metadata, digests)[:12]))
     return names
 
 

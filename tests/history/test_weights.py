@@ -219,6 +219,7 @@ def test_out_writes_a_model_directory_and_moves_nothing(grown: Bot) -> None:
         "chat_template.jinja",
         "config.json",
         "model.safetensors",
+        "persona.json",
     ]
     assert made.weights == digest_of(read_weights(out))
     assert grown.repo.head() == head

@@ -1,0 +1,196 @@
+"""**output** — a model directory that `checkout -o` writes outside a repository. Its `persona.json` says from
+which recipe, and lists every file that was written there.
+
+**ours** — a file of an output that is listed and is as it was written. Nothing else is replaced or removed
+unasked: not a file that somebody changed since, nor one that persona did not write.
+
+While an output is being written, its list says so (`complete`: false) and has the files of the output before
+too, so that what a killed command left is ours as well.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from blake3 import blake3
+
+from persona.errors import InvalidInput, PersonaError, Refused
+from persona.limits import MAX_INDEX_BYTES
+from persona.objects.names import check_file_path
+from persona.store import files
+from persona.weights.checkpoint import OUTPUT_FORMAT, OUTPUT_NAME, Checkpoint
+from persona.weights.inputs import Fingerprint, read_input
+from persona.weights.shards import shard_digest
+from persona.weights.writer import is_temporary, weights_here
+
+SCHEMA: Final = 1
+_READ_BYTES: Final = 8 << 20
+
+Written = Mapping[str, tuple[int, str]]
+"""Path → size in bytes and digest of a file that was written: "blake3:" of its bytes, for a file of weights
+"tensors:" of its tensors and metadata."""
+Listed = dict[str, set[tuple[int, str]]]
+"""The same, where a file may be as it was before or as it is going to be."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What lies where an output is to go, and may be replaced or removed: the digest of every file that is no
+    weights (None: it is no regular file), and the fingerprints of weight files. `listed`: the files of the
+    output before.
+    """
+
+    directory: Path
+    texts: dict[str, str | None] = field(default_factory=dict)
+    weights: dict[str, Fingerprint] = field(default_factory=dict)
+    listed: Listed = field(default_factory=dict)
+
+    def put(self, path: str, data: bytes) -> None:
+        """Writes one file, whole. `Refused` where somebody changed meanwhile what lies there."""
+        place = self.directory / check_file_path(path)
+        files.mkdirs(place.parent, below=self.directory)
+        if place.is_dir() and not place.is_symlink():
+            raise Refused(f"{place} is a directory where a file has to go; move it away")
+        there = os.path.lexists(place)
+        known = _is(self.texts.get(path)) if there else None
+        if (path in self.texts) != there or not files.replace_file(place, data, known):
+            raise Refused(f"{place}: saved while this command was running, and left as saved; run it again")
+        self.texts[path] = _digest(data)
+
+    def remove(self, keep: Iterable[str]) -> None:
+        """Removes the files of the output before that are no part of this one. What somebody changed
+        meanwhile stays.
+        """
+        for path in sorted(self.listed.keys() - set(keep)):
+            place = self.directory / path
+            if path in self.texts and files.remove_known(place, _is(self.texts[path])):
+                files.sync_directories([place.parent] if place.parent.is_dir() else [])
+                files.remove_empty_directories(place.parent, below=self.directory)
+
+
+def claim(directory: Path, texts: Mapping[str, bytes], *, force: bool) -> Claim:
+    """Looks at what lies where an output is to go. `texts`: what it is going to hold beside weights.
+
+    Raises `Refused`, unless `force`, that names what is not ours and would be replaced, or lies in a
+    directory that is no output of persona's. Weights are hashed.
+    """
+    names = [item.name for item in files.names_in(directory) if not is_temporary(item.name)]
+    if not names:
+        return Claim(directory)
+    known = _read(directory)
+    weights = weights_here(directory)
+    here = [path for path in sorted({OUTPUT_NAME, *texts, *known}) if os.path.lexists(directory / path)]
+    seen = {path: digest_of(directory / path) for path in here if path not in weights}
+    strange: list[str] = []
+    if not known:
+        strange = names
+    else:
+        for path in here:
+            digest = digest_of(directory / path) if path in weights else seen[path]
+            wanted = {digest for _, digest in known.get(path, ())}
+            if path in texts:
+                wanted.add(_digest(texts[path]))
+            if digest not in wanted and path != OUTPUT_NAME:
+                strange.append(path)
+        strange += [name for name in weights if name not in known]
+    if strange and not force:
+        raise Refused(_why(directory, strange, bool(known)))
+    return Claim(directory, seen, weights, known)
+
+
+def _why(directory: Path, strange: Sequence[str], ours: bool) -> str:
+    listed = ", ".join(strange[:5]) + (f" and {len(strange) - 5} more" if len(strange) > 5 else "")
+    if ours:
+        return f"{directory}: {listed}: not as persona wrote it there; move it away, or -f overwrites it"
+    return (
+        f"{directory} holds {listed}, which persona did not write; give an empty or a new directory, or -f"
+        " overwrites what has the name of a file to write"
+    )
+
+
+def record(made: Mapping[str, Any], written: Written, before: Listed | None = None) -> bytes:
+    """The bytes of `persona.json`: `made` says from what, `written` what. `before`: while the output is being
+    written, the files of the one that it replaces.
+    """
+    value: dict[str, Any] = {"format": OUTPUT_FORMAT, "schema": SCHEMA, "complete": before is None, **made}
+    value["files"] = {path: _entry(*written[path]) for path in sorted(written)}
+    if before is not None:
+        value["before"] = {path: [_entry(*each) for each in sorted(before[path])] for path in sorted(before)}
+    return json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def text_entry(data: bytes) -> tuple[int, str]:
+    """The size and digest of a text file, as `Written` has them."""
+    return len(data), _digest(data)
+
+
+def digest_of(path: Path) -> str | None:
+    """The digest of a file as it is now, as `Written` has it; None for what is no regular file, or no whole
+    file of weights.
+    """
+    if not _is_regular(path):
+        return None
+    if not path.name.endswith(".safetensors"):
+        with suppress(InvalidInput):
+            return _digest(read_input(path, limit=MAX_INDEX_BYTES))
+        return None
+    try:
+        with Checkpoint.open(path) as checkpoint:
+            digests: dict[str, str] = {}
+            buffer = memoryview(bytearray(_READ_BYTES))
+            for name, (spec, _) in checkpoint.tensors.items():
+                hasher = blake3()
+                for start in range(0, spec.nbytes, _READ_BYTES):
+                    part = buffer[: min(_READ_BYTES, spec.nbytes - start)]
+                    checkpoint.read_into(name, start, part)
+                    hasher.update(part)
+                digests[name] = hasher.hexdigest()
+            checkpoint.check_unchanged()
+            specs = [spec for spec, _ in checkpoint.tensors.values()]
+            return f"tensors:{shard_digest(specs, checkpoint.shards[0].metadata, digests)}"
+    except InvalidInput:
+        return None
+
+
+def _read(directory: Path) -> Listed:
+    """The files that the directory's list names; none where there is no list."""
+    found: Listed = {}
+    if not _is_regular(directory / OUTPUT_NAME):
+        return found
+    try:
+        value = json.loads(read_input(directory / OUTPUT_NAME, limit=MAX_INDEX_BYTES))
+        if value["format"] != OUTPUT_FORMAT or value["schema"] != SCHEMA:
+            return {}
+        entries = [(path, [entry]) for path, entry in value["files"].items()]
+        for path, several in [*entries, *value.get("before", {}).items()]:
+            known = {(int(entry["size"]), str(entry["digest"])) for entry in several}
+            found.setdefault(check_file_path(path), set()).update(known)
+    except (PersonaError, ValueError, RecursionError, TypeError, KeyError, AttributeError):
+        return {}
+    return found
+
+
+def _entry(size: int, digest: str) -> dict[str, Any]:
+    return {"size": size, "digest": digest}
+
+
+def _digest(data: bytes) -> str:
+    return f"blake3:{blake3(data).hexdigest()}"
+
+
+def _is(seen: str | None) -> files.Known:
+    return lambda place: digest_of(place) == seen
+
+
+def _is_regular(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False

@@ -1,0 +1,238 @@
+"""`checkout -o OUT`: it replaces what persona wrote there and is as it was written, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from persona.errors import BusyError, Refused, UsageError
+from persona.history.repository import Repository
+from persona.store import files
+from tests.history.conftest import Bot, at, base_tensors, digest_of, read_weights, same, tuned, write_model
+from tests.history.test_cut_short import Cut, Dying
+from tests.history.test_edited_meanwhile import Intruder, save
+
+THEIRS = tuned(base_tensors(), 99)
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """Every file below a directory."""
+    return {
+        str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()
+    }
+
+
+@pytest.fixture
+def out(grown: Bot) -> Path:
+    return grown.models / "out"
+
+
+def foreign_model(place: Path) -> None:
+    write_model(place, THEIRS)
+
+
+def foreign_shards(place: Path) -> None:
+    write_model(place, THEIRS)
+    (place / "model.safetensors").rename(place / "model-00001-of-00001.safetensors")
+    names = dict.fromkeys(THEIRS, "model-00001-of-00001.safetensors")
+    (place / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+
+
+def one_text(place: Path) -> None:
+    place.mkdir()
+    (place / "README.md").write_text("mine\n")
+
+
+def a_foreign_record(place: Path) -> None:
+    place.mkdir()
+    (place / "persona.json").write_text('{"name": "Ada", "files": {"persona.json": {}}}')
+
+
+@pytest.mark.parametrize("lie", [foreign_model, foreign_shards, one_text, a_foreign_record])
+def test_what_persona_did_not_write_is_named_and_stays(
+    grown: Bot, out: Path, lie: Callable[[Path], None]
+) -> None:
+    lie(out)
+    before = contents(out)
+    name = sorted(before)[0]
+    with pytest.raises(Refused, match=rf"{name}.*-f"):
+        grown.repo.checkout("HEAD", out=out)
+    assert contents(out) == before
+    if lie is not a_foreign_record:
+        grown.repo.checkout("HEAD~2", out=out, force=True)
+        assert same(read_weights(out), grown.tunes["listening"])
+        assert not (out / "model.safetensors.index.json").exists()
+        grown.repo.checkout("HEAD", out=out)
+
+
+def test_an_output_is_written_again_without_what_the_revision_lacks(grown: Bot, out: Path) -> None:
+    (grown.root / "chat_template.jinja").unlink()
+    grown.commit()
+    grown.repo.checkout("HEAD~1", out=out, max_shard_size=300)
+    assert (out / "chat_template.jinja").exists()
+    (out / "notes.md").write_text("mine\n")
+    grown.repo.checkout("HEAD", out=out)
+    assert sorted(contents(out)) == ["config.json", "model.safetensors", "notes.md", "persona.json"]
+    grown.repo.checkout("HEAD~3", out=out)
+    assert same(read_weights(out), grown.tunes["listening"])
+    assert (out / "notes.md").read_text() == "mine\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "chat_template.jinja", "model.safetensors", "generation_config.json"]
+)
+def test_a_file_that_somebody_changed_is_no_longer_persona_s(grown: Bot, out: Path, name: str) -> None:
+    (grown.root / "generation_config.json").write_text("{}\n")
+    grown.commit()
+    grown.repo.checkout("HEAD~1", out=out)
+    if name == "model.safetensors":
+        write_model(grown.models / "theirs", THEIRS)
+        shutil.copy(grown.models / "theirs" / name, out / name)
+    else:
+        (out / name).write_text("mine\n")
+    before = contents(out)
+    with pytest.raises(Refused, match=name.replace(".", r"\.")):
+        grown.repo.checkout("HEAD", out=out)
+    assert contents(out) == before
+    grown.repo.checkout("HEAD", out=out, force=True)
+    assert "mine\n" not in {path.read_text() for path in out.glob("*.j*")}
+    grown.repo.checkout("HEAD~1", out=out)
+
+
+def test_a_changed_file_that_the_revision_lacks_is_named_too(grown: Bot, out: Path) -> None:
+    (grown.root / "chat_template.jinja").unlink()
+    grown.commit()
+    grown.repo.checkout("HEAD~1", out=out)
+    (out / "chat_template.jinja").write_text("mine\n")
+    with pytest.raises(Refused, match="chat_template"):
+        grown.repo.checkout("HEAD", out=out)
+    assert (out / "chat_template.jinja").read_text() == "mine\n"
+
+
+def test_one_bit_of_the_weights_makes_them_somebody_else_s(grown: Bot, out: Path) -> None:
+    grown.repo.checkout("HEAD", out=out)
+    path = out / "model.safetensors"
+    status, data = path.stat(), bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(Refused, match=r"model\.safetensors"):
+        grown.repo.checkout("HEAD~2", out=out)
+    assert path.read_bytes() == data
+
+
+def test_an_output_says_from_what_it_was_made(grown: Bot, out: Path) -> None:
+    made = grown.repo.checkout("HEAD", out=out)
+    said = json.loads((out / "persona.json").read_text())
+    assert said["complete"] is True
+    assert said["weights"] == made.weights == digest_of(read_weights(out))
+    assert said["revision"] == grown.repo.resolve("HEAD")
+    assert said["base"]["name"] == "tiny"
+    assert {name: term["alpha"] for name, term in said["vectors"].items()} == {
+        "listening": 0.7,
+        "suggesting": -0.5,
+    }
+    assert said["rules"]["preset"] == "ties"
+    assert sorted(said["files"]) == sorted(set(contents(out)) - {"persona.json"})
+
+
+def test_the_record_of_an_output_is_no_file_of_its_model(grown: Bot, out: Path, tmp_path: Path) -> None:
+    grown.repo.checkout("HEAD~2", out=out)
+    Repository.init(tmp_path / "again", base=out, author=at(), chunk=64)
+    assert not (tmp_path / "again" / "persona.json").exists()
+    (tmp_path / "tiny" / "persona.json").write_text('{"name": "Ada"}')
+    Repository.init(tmp_path / "other", base=tmp_path / "tiny", author=at(), chunk=64)
+    assert (tmp_path / "other" / "persona.json").exists()
+
+
+def test_links_other_repositories_and_files_are_no_place_for_an_output(grown: Bot, tmp_path: Path) -> None:
+    theirs = write_model(tmp_path / "theirs", THEIRS)
+    (tmp_path / "link").symlink_to(theirs)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("x")
+    Repository.init(tmp_path / "other", base=theirs, author=at(), chunk=64)
+    before = contents(tmp_path)
+    places = ["link", "dangling", "file", "other", "other/.persona", "other/.persona/packs/x", "file/x"]
+    for name in places:
+        with pytest.raises(Refused):
+            grown.repo.checkout("HEAD", out=tmp_path / name, force=True)
+    for place in (grown.root, grown.root / ".persona" / "x"):
+        with pytest.raises(UsageError):
+            grown.repo.checkout("HEAD", out=place)
+    assert {k: v for k, v in contents(tmp_path).items() if k in before} == before
+    assert not (tmp_path / "nowhere").exists()
+    (tmp_path / "parent").symlink_to(tmp_path / "theirs")
+    grown.repo.checkout("HEAD", out=tmp_path / "parent" / "below")
+    assert (theirs / "below" / "model.safetensors").exists()
+
+
+def test_an_output_cut_anywhere_is_written_by_the_same_command(grown: Bot, out: Path) -> None:
+    (grown.root / "chat_template.jinja").unlink()
+    grown.commit()
+    for left in range(10_000):
+        shutil.rmtree(out, ignore_errors=True)
+        with files.replaced_calls(Dying(1 << 60)):
+            grown.repo.checkout("HEAD~1", out=out, threads=1)
+        try:
+            with files.replaced_calls(Dying(left)):
+                grown.repo.checkout("HEAD", out=out, max_shard_size=300, threads=1)
+            break
+        except Cut:
+            pass
+        with files.replaced_calls(Intruder()):
+            grown.repo.checkout("HEAD", out=out, max_shard_size=300, threads=1)
+        assert not (out / "chat_template.jinja").exists()
+        assert not (out / "model.safetensors").exists()
+        with files.replaced_calls(Intruder()):
+            grown.repo.checkout("HEAD~3", out=out, threads=1)
+        assert same(read_weights(out), grown.tunes["listening"])
+    assert left > 15
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "chat_template.jinja"])
+def test_what_is_saved_while_an_output_is_written_is_never_overwritten(
+    grown: Bot, out: Path, name: str
+) -> None:
+    theirs = (write_model(grown.models / "theirs", THEIRS) / "model.safetensors").read_bytes()
+    (grown.root / "chat_template.jinja").unlink()
+    grown.commit()
+    grown.repo.checkout("HEAD~1", out=out)
+    before = grown.models / "before"
+    out.rename(before)
+    for moment in range(1, 10_000):
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(before, out)
+        saved = list[bool]()
+
+        def act(moment: int = moment, saved: list[bool] = saved) -> None:
+            save(out / name, theirs, in_place=moment % 2 == 0)
+            saved.append(True)
+
+        intruder = Intruder(moment, act)
+        intruder.only = out
+        with files.replaced_calls(intruder):
+            try:
+                grown.repo.checkout("HEAD~3", out=out, threads=1)
+            except Refused as error:
+                refused = error.message
+        if not saved:
+            break
+        assert (out / name).read_bytes() == theirs, moment
+    assert name in refused
+    assert moment > 5
+
+
+def test_two_outputs_at_once_do_not_mix(grown: Bot, out: Path) -> None:
+    with Repository.open(grown.root) as other:
+
+        def progress(*_: object) -> None:
+            with pytest.raises(BusyError):
+                other.checkout("HEAD~2", out=out)
+
+        grown.repo.checkout("HEAD", out=out, progress=progress)
+    assert digest_of(read_weights(out)) == grown.repo.digest("HEAD").weights
