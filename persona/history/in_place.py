@@ -75,7 +75,7 @@ def edited_notes(history: History) -> list[str]:
     known = record.revision if record is not None and record.key else None
     onto = abbreviate(known) if known else "REV"
     return [
-        "the weights here were edited by hand, and this commit does not hold them; to keep them:"
+        "the weights here were edited by hand, and a commit without a path does not hold them; to keep them:"
         f" persona commit . -n NAME --onto {onto}"
     ]
 

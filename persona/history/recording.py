@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Final
 
 from persona.errors import InvalidInput, Refused, UsageError
-from persona.history import filters, tracking, vectors, weights_state, worktree
+from persona.history import filters, in_place, tracking, vectors, weights_state, worktree
 from persona.history.history import HEADS, History, signature
 from persona.history.moving import FileMove
 from persona.history.recipe_text import RECIPE_FILE, decode, encode, written_ids
@@ -58,7 +58,7 @@ def record(
         known = tracking.tracked(history, edits)
         tree, recipe = put_tree(history, tx, known, edits)
         if tree == before.tree and not (amend or allow_empty):
-            raise Refused(NOTHING)
+            raise Refused("; ".join([NOTHING, *in_place.edited_notes(history)]))
         parents = before.parents if amend else (head,)
         text = tidy(message if message is not None or not amend else before.message)
         author, committer = before.author if amend else person, history.committer()

@@ -29,6 +29,8 @@ def test_a_commit_says_that_it_does_not_hold_weights_edited_by_hand(grown: Bot) 
     assert grown.commit().notes == ()
     computed_for = grown.repo.resolve("HEAD~1")
     train(grown)
+    with pytest.raises(Refused, match=rf"nothing to commit.*--onto {computed_for[:8]}"):
+        grown.commit()
     grown.edit(lambda text: text + "# two\n")
     (note,) = grown.commit().notes
     assert f"commit . -n NAME --onto {computed_for[:8]}" in note
