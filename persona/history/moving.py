@@ -27,6 +27,8 @@ from persona.weights.foreign import is_weight_name
 
 MOVE: Final = "move"
 """state/move: the commits that text files are on their way from and to, while they are."""
+PREPARED: Final = "message"
+"""state/message: the message for a revert that was not committed, and the commit at HEAD then."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ class FileMove:
         if self.paths and self.to is not None:
             history.store.state(MOVE).remove()
         tracking.forget(history, None if self.forced else self.target)
+        history.store.state(PREPARED).remove()
 
 
 def target_of(history: History, text: str) -> Target:

@@ -312,6 +312,12 @@ class Questions:
 
         return known.names(self._history)
 
+    def prepared_message(self) -> str | None:
+        """The message for a commit of what `revert --no-commit` left in the work tree, or None."""
+        from persona.history import revert
+
+        return revert.prepared_message(self._history)
+
     def branches(self) -> list[RefInfo]:
         """The branches, by name."""
         from persona.history import refnames

@@ -15,7 +15,7 @@ from typing import Final
 from persona.errors import InvalidInput, Refused, UsageError
 from persona.history import filters, in_place, tracking, vectors, weights_state, worktree
 from persona.history.history import HEADS, History, signature
-from persona.history.moving import FileMove
+from persona.history.moving import PREPARED, FileMove
 from persona.history.recipe_text import RECIPE_FILE, decode, encode, written_ids
 from persona.history.results import CommitResult, Kept, VectorChange
 from persona.history.tracking import Tracked
@@ -72,6 +72,7 @@ def record(
     kind, name = history.store.refs.advance(id, expect=head, who=who, when=when, why=why)
     if move:
         move.done(history)
+    history.store.state(PREPARED).remove()
     tracking.forget(history)
     weights_state.adopt_commit(history, recipe, id)
     vectors.release(history, recipe)

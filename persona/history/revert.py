@@ -17,6 +17,7 @@ from typing import Any
 from persona.errors import InvalidInput, Refused, UnknownName, UnknownRevision, UsageError
 from persona.history import tracking, worktree
 from persona.history.history import History
+from persona.history.moving import PREPARED
 from persona.history.recipe_text import RECIPE_FILE, decode, load
 from persona.history.recording import other_kept, record, tidy, vector_changes
 from persona.history.results import CommitResult
@@ -56,6 +57,7 @@ def revert(
         tracking.add(history, [path for path, data in edits.items() if data is not None])
         worktree.apply(history, edits, seen)
         head = history.head_commit()
+        history.store.state(PREPARED).write({"head": head, "message": tidy(message or default)})
         recipe = history.read_recipe(worktree.read_recipe_text(history.root))
         before = history.recipe_of(head)
         changes = vector_changes(history, before, recipe, {})
@@ -69,6 +71,17 @@ def revert(
             kept=other_kept(history, before, recipe, changes),
             subject=subject,
         )
+
+
+def prepared_message(history: History) -> str | None:
+    """The message for a commit of what `revert` left in the work tree; None once HEAD has moved."""
+    state = history.store.state(PREPARED)
+    value = state.read()
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not all(isinstance(value.get(key), str) for key in ("head", "message")):
+        raise state.damaged("the message of a revert that is not committed is lost")
+    return str(value["message"]) if value["head"] == history.store.refs.head_id() else None
 
 
 def _refuse_edits(history: History) -> None:

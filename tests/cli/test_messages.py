@@ -79,6 +79,28 @@ def test_a_message_survives_a_commit_that_fails(changed: CommandLine, tmp_path: 
     assert last_message(changed) == "an hour of thought"
 
 
+def test_a_revert_that_is_committed_later_has_its_message_prepared(
+    grown: CommandLine, tmp_path: Path
+) -> None:
+    subject = grown.json("log")[0]["message"].split("\n")[0]
+    grown.ok("revert", "-n", "HEAD")
+    code, said = on_a_terminal(grown.directory, "commit", PERSONA_EDITOR="true")
+    assert code == 0, said
+    assert last_message(grown).startswith(f'Revert "{subject}"')
+    grown.ok("revert", "-n", "HEAD")
+    grown.ok("commit", "--no-edit")
+    assert last_message(grown).startswith('Revert "Revert')
+
+
+@pytest.mark.parametrize(
+    "away", [("commit", "-m", "x"), ("reset", "--hard"), ("switch", "-d", "HEAD~1", "-f")]
+)
+def test_a_prepared_message_is_gone_with_the_revert(grown: CommandLine, away: tuple[str, ...]) -> None:
+    grown.ok("revert", "-n", "HEAD")
+    grown.ok(*away)
+    assert "a commit needs a message" in grown.refused(2, "commit", "--no-edit", "--allow-empty")
+
+
 def test_a_message_of_a_tag_survives_too(grown: CommandLine, tmp_path: Path) -> None:
     grown.ok("tag", "v1")
     editor = write_editor(tmp_path / "editor", 'echo thought > "$1"')

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 )
 @click.option("-a", "--all", is_flag=True, help="Accepted as git's: every tracked file is always committed.")
 @click.option("--amend", is_flag=True, help="Replace the last commit instead of adding one.")
-@click.option("--no-edit", is_flag=True, help="With --amend: keep the message.")
+@click.option("--no-edit", is_flag=True, help="With --amend: keep the message; after `revert -n`: take its.")
 @click.option("--allow-empty", is_flag=True, help="Commit even where nothing differs.")
 @import_options
 @threads_option
@@ -61,6 +61,8 @@ def command(
     """
     text = read_message(call, message, file)
     with call.repository() as repo:
+        if text is None:
+            text = repo.prepared_message() if no_edit and not amend else None
         if text is None and not no_edit:
             text = _written(call, repo, path, amend, allow_empty)
         with call.progress() as progress, flags():
@@ -89,5 +91,6 @@ def _written(
     hints = [*EDITOR_HINT, render.head_line(status.branch, status.head)]
     hints += [f"Import: {path}"] if path is not None else []
     hints += [f"    {line}" for line in diffs.change_lines(status.diff)] if status.diff is not None else []
-    draft = Draft(repo.entry().message if amend else "", [click.unstyle(line) for line in hints])
+    begun = repo.entry().message if amend else repo.prepared_message() or ""
+    draft = Draft(begun, [click.unstyle(line) for line in hints])
     return edit_message(call, repo, draft)
