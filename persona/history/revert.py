@@ -18,7 +18,7 @@ from persona.errors import InvalidInput, Refused, UnknownName, UnknownRevision, 
 from persona.history import tracking, worktree
 from persona.history.history import History
 from persona.history.moving import PREPARED
-from persona.history.recipe_text import RECIPE_FILE, decode, load
+from persona.history.recipe_text import RECIPE_FILE, decode, encode, load
 from persona.history.recording import other_kept, record, tidy, vector_changes
 from persona.history.results import CommitResult
 from persona.history.revisions import resolve
@@ -126,7 +126,7 @@ def _dropped(history: History, name: str) -> dict[str, bytes | None]:
         raise UnknownName(f"{RECIPE_FILE} has no vector named {name}; `persona vector ls` lists them")
     text = remove_term(decode(data), name)
     history.read_recipe(text.encode())
-    return {RECIPE_FILE: text.encode()}
+    return {RECIPE_FILE: encode(text, like=data)}
 
 
 def _undone(history: History, id: str, mainline: int | None) -> dict[str, bytes | None]:
@@ -150,7 +150,7 @@ def _undone(history: History, id: str, mainline: int | None) -> dict[str, bytes 
             target[path] = history.blob(old[path]) if path in old else None
         elif path == RECIPE_FILE:
             recipes = [history.recipe(tree.recipe) for tree in trees]
-            texts = [decode(history.blob(files[path])) for files in (old, new, ours)]
+            texts = [history.blob(files[path]) for files in (old, new, ours)]
             target[path], again = _merged_recipe(history, recipes, texts, conflicts)
         else:
             target[path] = _merged_file(history, path, [old, new, ours], conflicts)
@@ -242,12 +242,13 @@ def _collisions(ours: Mapping[str, str], target: Mapping[str, bytes | None]) -> 
 
 
 def _merged_recipe(
-    history: History, recipes: list[Recipe], texts: list[str], conflicts: list[str]
+    history: History, recipes: list[Recipe], data: list[bytes], conflicts: list[str]
 ) -> tuple[bytes | None, bool]:
     """HEAD's recipe text with the commit's change taken back, and whether lines that the commit wrote were
     written again, so that they stay as they are.
     """
-    (old, new, ours), (old_text, new_text, text) = recipes, texts
+    old, new, ours = recipes
+    old_text, new_text, text = map(decode, data)
     wanted, found = merge_recipes(new, old, ours)
     if wanted is None:
         conflicts += map(_sentence, found)
@@ -255,7 +256,7 @@ def _merged_recipe(
     merged = merge_lines(new_text, old_text, text, close=True)
     for candidate in (merged.text, text):
         try:
-            return _told(history, candidate, wanted).encode(), merged.left > 0
+            return encode(_told(history, candidate, wanted), like=data[2]), merged.left > 0
         except (InvalidInput, UnknownName, Refused):
             continue  # the lines do not go together: key by key alone
     conflicts.append(f"{RECIPE_FILE}: written in a way that no command can edit; change it by hand")
