@@ -10,7 +10,6 @@ from click import style
 from persona.cli.errors import failure
 from persona.cli.render import commit_lines, counted, number, percent, short
 from persona.cli.terminal import printable, say
-from persona.history.linediff import runs, unified
 
 if TYPE_CHECKING:
     from persona.cli.invocation import Invocation
@@ -211,6 +210,8 @@ def _text(content: bytes | None) -> list[str] | None:
 
 
 def _file_lines(change: FileChange) -> Iterator[str]:
+    from persona.history.linediff import unified
+
     path = printable(change.path)
     yield style(f"diff a/{path} b/{path}", bold=True)
     before, after = _text(change.before()), _text(change.after())
@@ -226,6 +227,8 @@ def _file_lines(change: FileChange) -> Iterator[str]:
 
 
 def _file_summary(change: FileChange) -> str:
+    from persona.history.linediff import runs
+
     before, after = _text(change.before()), _text(change.after())
     if before is None or after is None:
         return f"Bin {len(change.before() or b'')} → {len(change.after() or b'')} bytes"

@@ -14,7 +14,7 @@ from threading import Lock
 from typing import Final, TypeVar
 
 from persona.errors import IntegrityError, InvalidInput, NotFound, PersonaError, Refused, UnknownName
-from persona.history import filters, identity, recipe_text
+from persona.history import identity, recipe_text
 from persona.history.config import Config
 from persona.history.recipe_text import MIN_PREFIX, RECIPE_FILE
 from persona.history.results import Head
@@ -232,6 +232,8 @@ class History:
         """
         recipe = self.read_recipe(data, where=where)
         if any(term.only or term.except_ for term in recipe.terms):
+            from persona.history import filters
+
             head = self.store.refs.head_id()
             before = self.recipe_of(head) if head else None
             for term, key, problem in filters.problems(recipe, self.base(recipe.base), before):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from persona.errors import NotARepository, PersonaError
-from persona.history import identity, in_place
+from persona.history import identity
 from persona.history.arguments import checks_arguments
 from persona.history.config import Config
 from persona.history.history import History
@@ -183,7 +183,7 @@ class Repository(Questions):
         With the setting `commit.checkout` the weights are computed at once; where that fails, the commit
         stands and the result's `failure` is the error.
         """
-        from persona.history import imports, recording, tracking, vectors
+        from persona.history import imports, in_place, recording, tracking, vectors
 
         history, person = self._history, self._writer(author)
         options = imports.Options(
@@ -495,6 +495,7 @@ class Repository(Questions):
         config = self._history.config
         if not config.flag("commit.checkout"):
             return None
+        from persona.history import in_place
         from persona.history.checkout import Options
 
         device, memory = config.get("checkout.device"), config.size("checkout.device-memory")

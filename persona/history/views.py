@@ -12,7 +12,6 @@ from persona.history.dates import parse_date
 from persona.history.history import HEADS, TAGS, History
 from persona.history.results import CommitEntry, RecipeView, TermView
 from persona.history.revisions import resolve_range
-from persona.history.tracking import is_among
 from persona.history.walk import topological, walk
 from persona.objects.commit import Commit
 from persona.objects.recipe import Recipe, Term
@@ -175,6 +174,8 @@ def _touches(history: History, commit: Commit, name: str) -> bool:
 
 def _touches_files(history: History, commit: Commit, paths: Sequence[str]) -> bool:
     """Whether a commit changes one of the files against its first parent; the first commit against none."""
+    from persona.history.tracking import is_among  # which knows weights, and log does not ask
+
     after = history.files_of_tree(history.tree(commit.tree))
     before = history.files_of(commit.parents[0]) if commit.parents else {}
     differing = (path for path in {*before, *after} if before.get(path) != after.get(path))

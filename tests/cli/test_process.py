@@ -231,3 +231,26 @@ def test_an_interrupt_while_modules_are_loaded_prints_no_traceback(
 def test_the_installed_command_begins_with_the_entry() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["project"]["scripts"] == {"persona": "persona.cli.entry:main"}
+
+
+@pytest.mark.parametrize(
+    "words", ["log", "log --oneline --graph", "branch", "reflog", "show", "diff HEAD~1 HEAD"]
+)
+def test_looking_loads_only_what_it_needs(grown: CommandLine, words: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", PROGRAM[-1], *words.split()],
+        cwd=grown.directory,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "persona.history.repository" in loaded
+    unwanted: tuple[str, ...] = ("persona.merge", "persona.history.linediff", "persona.history.checkout")
+    if words.split()[0] not in (
+        "show",
+        "diff",
+    ):  # those know which files are tracked, and so what weights are
+        unwanted += ("persona.weights",)
+    assert not [name for name in loaded if name.startswith(unwanted)]
