@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from persona.errors import InvalidInput, Refused, UsageError
+from persona.errors import InvalidInput, UsageError
 from persona.history import worktree
 from persona.history.arguments import Number, checked
 from persona.history.history import History
@@ -122,11 +122,7 @@ def rename_term(history: History, old: str, new: str) -> None:
 
 def _edit(history: History, edit: Callable[[str], str]) -> None:
     with history.changing():
-        if (history.root / RECIPE_FILE).is_symlink():
-            raise Refused(
-                f"{RECIPE_FILE} is a symbolic link, which a new file would replace; put the file itself there"
-            )
-        data = worktree.read_recipe_text(history.root)
+        data = worktree.read_recipe_text(history.root, to_edit=True)
         text = decode(data)
         edited = edit(text)
         try:

@@ -67,7 +67,7 @@ def add(history: History, path: Path, options: Options, *, keep: bool = True) ->
     from persona.history import vectors
     from persona.merge.intake import import_vector
 
-    data = worktree.read_recipe_text(history.root)
+    data = worktree.read_recipe_text(history.root, to_edit=True)
     recipe = history.read_recipe(data)
     base = history.base(recipe.base)
     inside = in_place.is_work_tree(history, path)
@@ -143,7 +143,7 @@ def _write_recipe(
 
     keys = {"id": made.id, **keys}
     while True:
-        data = worktree.read_recipe_text(history.root)
+        data = worktree.read_recipe_text(history.root, to_edit=True)
         text = decode(data)
         old = history.read_recipe(data).by_name.get(name)
         if old is None:

@@ -135,6 +135,7 @@ def write_whole_ids(history: History) -> None:
     short = [name for name, id in written_ids(text).items() if not is_id(id)]
     if not short:
         return
+    worktree.read_recipe_text(history.root, to_edit=True)
     recipe = history.read_recipe(data)
     from persona.history.recipe_edit import set_term
 

@@ -46,8 +46,13 @@ def _read(place: Path) -> bytes | None:
     return read_input(place, limit=MAX_TEXT_FILE_BYTES)
 
 
-def read_recipe_text(root: Path) -> bytes:
-    """The bytes of `recipe.toml`; `InvalidInput` where it is missing."""
+def read_recipe_text(root: Path, *, to_edit: bool = False) -> bytes:
+    """The bytes of `recipe.toml`; `InvalidInput` where it is missing. `to_edit`: `Refused` where it is a
+    symbolic link, which the edited file would replace.
+    """
+    if to_edit and (root / RECIPE_FILE).is_symlink():
+        place = os.path.realpath(root / RECIPE_FILE)
+        raise Refused(f"{RECIPE_FILE} is a symbolic link; edit {place} by hand, or put the file itself here")
     data = read(root, RECIPE_FILE)
     if data is None:
         raise InvalidInput(f"{root / RECIPE_FILE} is missing; `persona restore {RECIPE_FILE}` brings it back")

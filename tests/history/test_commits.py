@@ -378,3 +378,24 @@ def test_a_commit_makes_the_names_durable_of_what_it_only_mentions(grown: Bot) -
     with files.replaced_calls(Watching()):
         grown.commit()
     assert vector[:2] in synced
+
+
+def test_a_recipe_behind_a_link_is_read_and_never_replaced(grown: Bot) -> None:
+    place = grown.models / "recipe of mine.toml"
+    grown.recipe.rename(place)
+    grown.recipe.symlink_to(place)
+    before = place.read_bytes()
+    for call in (
+        lambda: grown.repo.set_term("listening", alpha=1),
+        lambda: grown.repo.set_rules({"density": 0.5}),
+        lambda: grown.repo.remove_term("listening"),
+        lambda: grown.repo.add(grown.tune("late", 5)),
+    ):
+        with pytest.raises(Refused, match=r"symbolic link; edit .*recipe of mine\.toml"):
+            call()
+    assert grown.recipe.is_symlink()
+    assert place.read_bytes() == before
+    place.write_bytes(before.replace(b"alpha = 0.7", b"alpha = 0.8"))
+    assert grown.commit().vectors == ()
+    assert grown.repo.entry().recipe.vectors["listening"].alpha == 0.8
+    assert grown.recipe.is_symlink()
