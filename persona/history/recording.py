@@ -58,7 +58,9 @@ def record(
         known = tracking.tracked(history, edits)
         tree, recipe = put_tree(history, tx, known, edits)
         if tree == before.tree and not (amend or allow_empty):
-            raise Refused("; ".join([NOTHING, *in_place.edited_notes(history)]))
+            loose = tracking.untracked(history, known)
+            more = [f"`persona add` tracks {', '.join(loose[:MAX_LISTED])}"] if loose else []
+            raise Refused("; ".join([NOTHING, *more, *in_place.edited_notes(history)]))
         parents = before.parents if amend else (head,)
         text = tidy(message if message is not None or not amend else before.message)
         author, committer = before.author if amend else person, history.committer()

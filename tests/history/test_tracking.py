@@ -118,6 +118,8 @@ def test_an_untracked_file_stays_where_it_is_unless_it_is_in_the_way(bot: Bot) -
     make(bot, "notes.md", "mine\n")
     make(bot, "other.md", "mine\n")
     assert bot.repo.status().untracked == ("notes.md", "other.md")
+    with pytest.raises(Refused, match=r"nothing to commit.*persona add.*notes\.md, other\.md"):
+        bot.commit()
     with pytest.raises(Refused, match=r"notes\.md: not tracked.*-f"):
         bot.repo.switch("main", author=bot.now())
     bot.repo.reset("HEAD", "hard", author=bot.now())
