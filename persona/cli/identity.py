@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 
 from persona.errors import InvalidInput, quoted
 from persona.history import identity
-from persona.history.dates import parse_date
 from persona.objects.commit import Person
 
 UNSAID = (
@@ -72,6 +71,8 @@ def _when(variable: str, text: str | None) -> tuple[int, int]:
     now, offset = identity.now()
     if not text:
         return now, offset
+    from persona.history.dates import parse_date
+
     found = parse_date(text, now)
     if found is None:
         raise InvalidInput(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, timezone
 from typing import Final
 
+from persona.history.identity import local_offset
 from persona.objects.commit import MAX_OFFSET, MAX_SECONDS, MIN_SECONDS
 
 _SECONDS: Final = {"second": 1, "minute": 60, "hour": 3600}
@@ -61,12 +62,6 @@ def parse_date(text: str, now: int, *, at_end: bool = False) -> tuple[int, int] 
     if not MIN_SECONDS <= seconds <= MAX_SECONDS or abs(offset) > MAX_OFFSET:
         return None
     return seconds, offset
-
-
-def local_offset(seconds: int) -> int:
-    """Minutes east of UTC, here, at that time."""
-    offset = datetime.fromtimestamp(seconds).astimezone().utcoffset()
-    return int(offset.total_seconds() // 60) if offset else 0
 
 
 @dataclass

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import os
 import time
+from datetime import datetime
 
 from persona.errors import InvalidInput
 from persona.history.config import Config
-from persona.history.dates import local_offset
 from persona.objects.commit import MAX_OFFSET, MAX_SECONDS, MIN_SECONDS, Person
 
 
@@ -65,3 +65,9 @@ def account() -> tuple[str, str]:
     except KeyError:
         user = f"uid{os.getuid()}"
     return user, f"{user}@{os.uname().nodename}"
+
+
+def local_offset(seconds: int) -> int:
+    """Minutes east of UTC, here, at that time."""
+    offset = datetime.fromtimestamp(seconds).astimezone().utcoffset()
+    return int(offset.total_seconds() // 60) if offset else 0

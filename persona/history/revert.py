@@ -194,7 +194,8 @@ def _parent(history: History, id: str, mainline: int | None) -> str:
             )
         return parents[0]
     if not 1 <= mainline <= len(parents):
-        raise UsageError(f"{abbreviate(id)} has {len(parents)} parents, none of number {mainline}")
+        count = "one parent" if len(parents) == 1 else f"{len(parents)} parents"
+        raise UsageError(f"{abbreviate(id)} has {count}, none of number {mainline}")
     return parents[mainline - 1]
 
 

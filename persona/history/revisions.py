@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from persona.errors import InvalidInput, UnknownRevision, quoted
-from persona.history.dates import parse_date
 from persona.history.history import HEADS, TAGS, History
 from persona.history.recipe_text import MIN_PREFIX
 from persona.history.results import iso_date
@@ -245,6 +244,8 @@ def _in_reflog(history: History, name: str, what: str, text: str) -> str:
     shown = ref.removeprefix(HEADS)
     if re.fullmatch(r"\d{1,9}", what):
         return _nth(history, entries, int(what), ref, shown, text)
+    from persona.history.dates import parse_date
+
     date = parse_date(what, int(time.time()), at_end=True)
     if date is None:
         raise UnknownRevision(

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from persona.errors import InvalidInput, UnknownName, UnknownRevision
-from persona.history.dates import parse_date
 from persona.history.history import HEADS, TAGS, History
 from persona.history.results import CommitEntry, RecipeView, TermView
 from persona.history.revisions import resolve_range
@@ -152,6 +151,8 @@ def log(
 
 
 def _date(text: str, now: int, *, at_end: bool) -> int:
+    from persona.history.dates import parse_date
+
     found = parse_date(text, now, at_end=at_end)
     if found is None:
         raise UnknownRevision(
