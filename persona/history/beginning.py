@@ -188,7 +188,7 @@ def _refuse_overwriting(root: Path, contents: dict[str, bytes]) -> dict[str, str
     found: dict[str, str] = {}
     for path, content in contents.items():
         place = root / path
-        if place.exists() or place.is_symlink():
+        if os.path.lexists(place):
             if worktree.read(root, path) != content:
                 raise Refused(f"{place} is in the way; move it, or make the repository in an empty directory")
             found[path] = worktree.blob_id(content)
