@@ -50,7 +50,7 @@ def read_recipe_text(root: Path, *, to_edit: bool = False) -> bytes:
     """The bytes of `recipe.toml`; `InvalidInput` where it is missing. `to_edit`: `Refused` where it is a
     symbolic link, which the edited file would replace.
     """
-    if to_edit and (root / RECIPE_FILE).is_symlink():
+    if to_edit and os.path.islink(root / RECIPE_FILE):
         place = os.path.realpath(root / RECIPE_FILE)
         raise Refused(f"{RECIPE_FILE} is a symbolic link; edit {place} by hand, or put the file itself here")
     data = read(root, RECIPE_FILE)
