@@ -104,11 +104,13 @@ def diff_commits(history: History, before: str | None, after: str) -> Diff:
     return make_diff(before, after, recipes, changes)
 
 
-def diff_worktree(history: History, before: str) -> Diff:
-    """What differs from a commit to the work tree. Raises `InvalidInput` when recipe.toml cannot be read."""
+def diff_worktree(history: History, before: str, here: Mapping[str, str] | None = None) -> Diff:
+    """What differs from a commit to the work tree, whose snapshot `here` may be known already. Raises
+    `InvalidInput` when recipe.toml cannot be read.
+    """
     tree = history.tree_of(before)
     committed = history.files_of_tree(tree)
-    here = tracking.snapshot(history)
+    here = tracking.snapshot(history) if here is None else here
     old = history.recipe(tree.recipe)
     new = old
     if here.get(RECIPE_FILE) != committed.get(RECIPE_FILE):

@@ -28,7 +28,7 @@ def status(history: History) -> Status:
     try:
         if RECIPE_FILE in changed:
             recipe = history.read_recipe(worktree.read_recipe_text(history.root))
-        difference = diff_worktree(history, id)
+        difference = diff_worktree(history, id, here)
     except InvalidInput as error:
         problem, readable = error.message, False
     found = weights_state.look(history)
