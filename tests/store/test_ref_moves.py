@@ -17,6 +17,7 @@ import pytest
 from persona.errors import BusyError, IntegrityError, InvalidInput, PersonaError, Refused
 from persona.objects.ids import object_id
 from persona.store import files, lock, reflog
+from persona.store.ref_files import RefFiles
 from persona.store.refs import ANY, Change, Head, Refs
 from persona.store.store import Store
 from tests.campaign import rounds
@@ -339,6 +340,35 @@ def test_readers_beside_writers_see_neither_damage_nor_a_gap(store: Store) -> No
     finally:
         writer.join()
     assert writer.exitcode == 0
+
+
+def test_what_moves_between_two_looks_is_looked_at_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, todo = Store.open(store.worktree).refs, [1]
+    load, value = reflog.load, RefFiles.value
+
+    def late_load(*arguments: object, **options: object) -> object:
+        if todo:
+            todo.pop()
+            for id in (ONE, THREE):
+                other.advance(id, expect=ANY, why="on", **WHO)  # type: ignore[arg-type]
+        return load(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(reflog, "load", late_load)
+    assert store.refs.log(MAIN)[0].new == THREE
+    assert not todo
+
+    def late_value(ref_files: RefFiles, name: str) -> str | None:
+        if ref_files is not other._files and todo:
+            todo.pop()
+            rename(other, MAIN, HEADS + "trunk")
+        return value(ref_files, name)
+
+    monkeypatch.setattr(RefFiles, "value", late_value)
+    todo.append(1)
+    assert store.refs.position() == (("ref", HEADS + "trunk"), THREE)
+    assert not todo
 
 
 def test_a_child_that_was_forked_meanwhile_keeps_no_lock(store: Store) -> None:
