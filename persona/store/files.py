@@ -126,6 +126,11 @@ class Calls:
         """Removes an empty directory."""
         os.rmdir(path)
 
+    def free(self, directory: Path) -> int | None:
+        """Bytes that may still be written on a directory's file system; None where it does not say."""
+        found = os.statvfs(directory)
+        return found.f_bavail * found.f_frsize if found.f_blocks else None
+
     def start_write_back(self, fd: int) -> None:
         """A hint, Linux only: begin writing dirty pages. What goes wrong here shows again at the fsync."""
         if sys.platform != "linux":
@@ -186,6 +191,22 @@ def system_fault(doing: str, path: Path | str, error: OSError) -> SystemFault:
         errno.EROFS: "; the file system is mounted read-only",
     }.get(error.errno or 0, "")
     return SystemFault(f"cannot {doing} {path}: {why}{advice}")
+
+
+def require_room(directory: Path, nbytes: int) -> None:
+    """`SystemFault` if a directory's file system has no room for `nbytes`.
+
+    Files of a set length are sparse at first, so a full disk would show only after the work.
+    """
+    try:
+        free = calls.free(directory)
+    except OSError as error:
+        raise system_fault("look at", directory, error) from error
+    if free is not None and free < nbytes:
+        raise SystemFault(
+            f"cannot write {nbytes:,} bytes in {directory}: {free:,} are free; make room and run the command"
+            " again"
+        )
 
 
 def not_plain(path: Path | str, what: str = "a regular file") -> IntegrityError:

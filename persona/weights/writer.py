@@ -95,9 +95,10 @@ class ModelWriter:
             self._take_lock()
             check_output(self.directory)
             self._remove_temporaries()
-            for shard in self._layout:
-                if shard.name not in self._kept:
-                    self._create(shard)
+            new = [shard for shard in self._layout if shard.name not in self._kept]
+            files.require_room(self._tmp_dir, sum(shard.nbytes for shard in new))
+            for shard in new:
+                self._create(shard)
         except BaseException:
             self.discard()
             raise

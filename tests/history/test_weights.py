@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from persona.errors import InvalidInput, PersonaError, Refused, UsageError
+from persona.errors import InvalidInput, PersonaError, Refused, SystemFault, UsageError
 from persona.history.repository import Repository
+from persona.store import files
 from tests.history.conftest import (
     Bot,
     at,
@@ -339,3 +340,16 @@ def test_weights_that_are_not_finite_stop_the_checkout(grown: Bot) -> None:
 def test_every_error_is_of_the_tree(bot: Bot) -> None:
     with pytest.raises(PersonaError):
         bot.repo.checkout("nothing")
+
+
+def test_weights_that_have_no_room_are_refused_before_they_are_computed(grown: Bot) -> None:
+    class Full(files.Calls):
+        def free(self, directory: Path) -> int | None:
+            return 100
+
+    before, asked = sorted(grown.root.iterdir()), []
+    with files.replaced_calls(Full()), pytest.raises(SystemFault, match="100 are free"):
+        grown.repo.checkout("HEAD~1", progress=lambda *_: asked.append(1), author=grown.now())
+    assert asked == []
+    assert sorted(grown.root.iterdir()) == before
+    assert grown.repo.head().branch == "main"
