@@ -231,7 +231,7 @@ def weights_lines(weights: WeightsState, recipe_changed: bool = False) -> Iterat
             yield f"Weights: as trained for the vector {printable(weights.vector)}"
             yield '  (use "persona checkout" to compute those of the recipe as it stands)'
         case "stale":
-            yield f"Weights: stale, those{of or ' of a recipe that no commit holds'}"
+            yield f"Weights: stale, those{of or ' of no commit that is known here'}"
             yield '  (use "persona checkout" to compute those of the recipe as it stands)'
         case "uncommitted":
             yield "Weights: those of the edited recipe, not committed"

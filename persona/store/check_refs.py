@@ -54,19 +54,25 @@ def _ref(refs: Refs, name: str, logged: bool, found: RefSurvey) -> None:
         value = refs.head_id() if name == HEAD else refs.read(name)
     except PersonaError as error:
         found.problems.append(("ref", str(refs.root / name), error.message))
+        if not logged:
+            _lost_reflog(refs, name, found)
         _lines(refs, name, found)
         return
     if value is not None:
         found.named.append((value, name, name))
-    if not logged and value is not None:
-        text = f"the reflog of {name} is lost; the next move begins another"
-        found.problems.append(("reflog", str(reflog.path_of(refs.root, name)), text))
-        return
+        if not logged:
+            _lost_reflog(refs, name, found)
+            return
     try:
         refs.check_log(name)
     except PersonaError as error:
         found.problems.append(("reflog", str(reflog.path_of(refs.root, name)), error.message))
     _lines(refs, name, found)
+
+
+def _lost_reflog(refs: Refs, name: str, found: RefSurvey) -> None:
+    text = f"the reflog of {name} is lost; the next move begins another"
+    found.problems.append(("reflog", str(reflog.path_of(refs.root, name)), text))
 
 
 def _reflog_alone(refs: Refs, name: str, found: RefSurvey) -> None:

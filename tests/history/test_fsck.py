@@ -158,6 +158,17 @@ def test_a_head_that_leads_nowhere_is_a_problem(several: Bot) -> None:
     assert any(text.startswith("refs/heads/main is gone") for text in found)
 
 
+def test_a_lost_reflog_of_a_damaged_ref_is_noticed_too(several: Bot) -> None:
+    for name in ("HEAD", "refs/heads/moved/twice"):
+        path = stored(several, *name.split("/"))
+        path.write_bytes(path.read_bytes()[:-4])
+        stored(several, "logs", *name.split("/")).unlink()
+    found = sentences(several)
+    for name in ("HEAD", "refs/heads/moved/twice"):
+        assert any(name in text and "damaged" in text for text in found)
+        assert f"the reflog of {name} is lost; the next move begins another" in found
+
+
 # -- objects that do not belong together
 
 
