@@ -36,6 +36,8 @@ _IOV_MAX: Final = 512
 _OURS: Final = re.compile(r"[a-z]+-\d+-[0-9a-f]{16}")
 _BESIDE: Final = re.compile(r"\.(?:persona-weights|.{1,64}\.tmp)-\d+-[0-9a-f]{16}", re.DOTALL)
 """Names of outputs in a directory that is ours, and beside the user's files."""
+_ASIDE: Final = re.compile(r"\..{1,64}\.old-\d+-[0-9a-f]{16}", re.DOTALL)
+"""Names of files that were moved aside, which may be the user's own."""
 _NO_SYNC: Final = (errno.EINVAL, errno.ENOTSUP, errno.ENOTTY)
 """What a file system answers that has no F_FULLFSYNC, or cannot sync a directory (exFAT, SMB, 9p)."""
 _NO_SUCH_CALL: Final = frozenset(
@@ -520,6 +522,9 @@ class Output:
         else leaves both as they were. While `published` is set, our name is that of the other file.
         """
         ours = os.lstat(self.path).st_ino
+        aside = _aside(self.path.parent, self.path.name.partition(".tmp-")[0])
+        calls.rename(self.path, aside)
+        self.path = aside
         try:
             calls.exchange(self.path, target)
         except FileNotFoundError:
@@ -621,7 +626,7 @@ def remove_known(path: Path, known: Known) -> bool:
     """Removes a file that is still the one that the caller has seen; returns whether it was. One that is gone
     is no harm. The caller syncs the directory.
     """
-    aside = path.parent / f"{_temporary_prefix(path, None)}-{os.getpid()}-{os.urandom(8).hex()}"
+    aside = _aside(path.parent, _temporary_prefix(path, None).removesuffix(".tmp"))
     try:
         calls.rename(path, aside)
     except (FileNotFoundError, NotADirectoryError):
@@ -636,6 +641,11 @@ def remove_known(path: Path, known: Known) -> bool:
         if done or not _put_back(aside, path):
             remove(aside)
     return done
+
+
+def _aside(directory: Path, prefix: str) -> Path:
+    """A name for a file that may be somebody's: what stands under one is listed, and never cleared away."""
+    return directory / f"{prefix}.old-{os.getpid()}-{os.urandom(8).hex()}"
 
 
 def _put_back(aside: Path, path: Path) -> bool:
@@ -685,7 +695,7 @@ def leftovers(directory: Path, *, beside: bool = False) -> Iterator[tuple[Path, 
     """
     pattern = _BESIDE if beside else _OURS
     for item in _entries(directory):
-        if not pattern.fullmatch(item.name):
+        if not (pattern.fullmatch(item.name) or (beside and _ASIDE.fullmatch(item.name))):
             continue
         try:
             opened = open_regular(Path(item.path))
@@ -704,10 +714,13 @@ def leftovers(directory: Path, *, beside: bool = False) -> Iterator[tuple[Path, 
 
 
 def clear_leftovers(directory: Path, *, beside: bool = False) -> None:
-    """Removes what commands that died left in a directory. Never raises."""
+    """Removes what commands that died left in a directory, but for what they had moved aside: that may be the
+    user's. Never raises.
+    """
     for path, _ in leftovers(directory, beside=beside):
-        with suppress(OSError):
-            calls.unlink(path)
+        if not _ASIDE.fullmatch(path.name):
+            with suppress(OSError):
+                calls.unlink(path)
 
 
 def append_line(path: Path, line: bytes, *, tmp_dir: Path | None = None) -> None:

@@ -18,6 +18,7 @@ from persona.objects.recipe import Recipe, Term
 from persona.objects.table import decode_table, encode_table
 from persona.objects.tree import Tree
 from persona.objects.vector import Vector
+from persona.store import files
 from persona.store.records import pack_record
 from tests.history.conftest import Bot, at, read_weights, write_model
 
@@ -382,6 +383,36 @@ def test_leftovers_of_dead_commands_are_counted_and_cleared_by_the_next(grown: B
     assert not any(path.exists() for path in [*made, half])
     assert users.read_text() == "the user's own"
     assert fsck(grown).leftovers == ()
+
+
+@pytest.mark.parametrize("way", ["replaced", "removed"])
+def test_a_file_that_was_moved_aside_by_a_killed_command_is_listed_and_kept(grown: Bot, way: str) -> None:
+    class Killed(files.Calls):
+        """Ends the command where the user's file lies under another name."""
+
+        def exchange(self, one: Path, other: Path) -> None:
+            super().exchange(one, other)
+            raise KeyboardInterrupt
+
+        def rename(self, source: Path, target: Path) -> None:
+            super().rename(source, target)
+            if source.name == "chat_template.jinja":
+                raise KeyboardInterrupt
+
+    place = grown.root / "chat_template.jinja"
+    place.write_text("the user's last words\n")
+    output = files.Output.create(grown.root, prefix=".chat_template.jinja.tmp")
+    output.write(b"ours")
+    output.finish()
+    with files.replaced_calls(Killed()), pytest.raises(KeyboardInterrupt):
+        output.replace_known(place, lambda _: True) if way == "replaced" else files.remove_known(
+            place, lambda _: True
+        )
+    output._let_go()  # as the death of the command does
+    grown.repo.set_term("listening", alpha="0.2")
+    kept = [path for path in grown.root.iterdir() if path.is_file() and b"last words" in path.read_bytes()]
+    assert len(kept) == 1
+    assert str(kept[0]) in {one.file for one in fsck(grown).leftovers}
 
 
 def test_what_a_living_command_is_writing_is_not_cleared(grown: Bot) -> None:
