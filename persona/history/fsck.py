@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from persona.errors import PersonaError
-from persona.history import moving, tracking, weights_state, worktree
+from persona.history import moving, revert, tracking, weights_state, worktree
 from persona.history.history import History
 from persona.history.payloads import Payloads
 from persona.history.reach import Reach
@@ -28,6 +28,7 @@ _STATES: Final[dict[str, Callable[[History], object]]] = {
     weights_state.STATE: weights_state.check,
     moving.MOVE: moving.read_move,
     tracking.ADDED: tracking.added,
+    moving.PREPARED: revert.prepared_message,
 }
 
 

@@ -148,7 +148,7 @@ def _undone(history: History, id: str, mainline: int | None) -> dict[str, bytes 
     for path in touched:
         if ours.get(path) in (new.get(path), old.get(path)):
             target[path] = history.blob(old[path]) if path in old else None
-        elif path == RECIPE_FILE:
+        elif path == RECIPE_FILE and all(path in side for side in (old, new, ours)):
             recipes = [history.recipe(tree.recipe) for tree in trees]
             texts = [history.blob(files[path]) for files in (old, new, ours)]
             target[path], again = _merged_recipe(history, recipes, texts, conflicts)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from persona.errors import Refused, UnknownName, UnknownRevision, UsageError
+from persona.errors import IntegrityError, Refused, UnknownName, UnknownRevision, UsageError
 from tests.history.conftest import Bot
 
 
@@ -296,3 +296,16 @@ def test_a_file_does_not_come_back_where_a_directory_is_now(grown: Bot) -> None:
     with pytest.raises(Refused, match=r"graph/a: .* a directory that holds graph/a/b\.md"):
         grown.repo.revert("HEAD~1", author=grown.now())
     assert (graph / "a" / "b.md").read_text() == "b\n"
+
+
+def test_a_prepared_message_of_the_wrong_shape_is_damage_with_a_way_out(grown: Bot) -> None:
+    grown.repo.revert("HEAD", no_commit=True)
+    assert (grown.repo.prepared_message() or "").startswith("Revert")
+    state = grown.repo._history.store.state("message")
+    for value in (7, [], {}, {"head": 1, "message": "x"}):
+        state.write(value)
+        with pytest.raises(IntegrityError, match=r"message\.json is damaged; delete it"):
+            grown.repo.prepared_message()
+        assert [problem.kind for problem in grown.repo.fsck().problems] == ["state"]
+    state.path.unlink()
+    assert grown.repo.prepared_message() is None
