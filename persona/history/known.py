@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from persona.errors import PersonaError
 from persona.history import worktree
@@ -35,7 +35,7 @@ def names(history: History) -> KnownNames:
         branches=_below(history, HEADS),
         tags=_below(history, TAGS),
         vectors=_or(lambda: _of_recipe(history), {}),
-        kept_vectors=_below(history, VECTORS),
+        kept_vectors=_or(lambda: _kept_alone(history), ()),
         settings=_or(lambda: tuple(history.config.values()), ()),
     )
 
@@ -45,9 +45,21 @@ def _below(history: History, prefix: str) -> tuple[str, ...]:
 
 
 def _of_recipe(history: History) -> dict[str, str]:
-    document = load(decode(worktree.read_recipe_text(history.root)))
-    vectors = document.get("vectors", {})
-    return {name: str(term.get("alpha", 1)) for name, term in vectors.items() if isinstance(term, dict)}
+    return {name: str(term.get("alpha", 1)) for name, term in _terms(history).items()}
+
+
+def _kept_alone(history: History) -> tuple[str, ...]:
+    """The kept names of vectors that `recipe.toml` does not name, as `vector ls` lists them."""
+    kept = history.store.refs.list(VECTORS)
+    terms: dict[str, dict[str, Any]] = _or(lambda: _terms(history), {})
+    ids = tuple(str(term["id"]) for term in terms.values() if term.get("id"))
+    return tuple(sorted(ref.removeprefix(VECTORS) for ref, id in kept.items() if not id.startswith(ids)))
+
+
+def _terms(history: History) -> dict[str, dict[str, Any]]:
+    """The tables below `[vectors]`, as they are written."""
+    vectors = load(decode(worktree.read_recipe_text(history.root))).get("vectors", {})
+    return {name: term for name, term in vectors.items() if isinstance(term, dict)}
 
 
 def _or(read: Callable[[], T], otherwise: T) -> T:
