@@ -236,7 +236,8 @@ def _measured(
 
     tuned = _alone(id, base_id, Rules.of("ties"))
     plans = plan_of(history, Recipe.of(base_id, [], tuned.rules)), plan_of(history, tuned)
-    return list(compare(*plans, elections=False, threads=threads, progress=progress))
+    memory = history.config.size("checkout.memory")
+    return list(compare(*plans, elections=False, threads=threads, memory=memory, progress=progress))
 
 
 def _alone(id: str, base_id: str, rules: Rules) -> Recipe:

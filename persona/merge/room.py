@@ -58,7 +58,10 @@ def room(
     fixed += max((scratch_bytes(len(tensor.terms)) for tensor in tensors if tensor.way == "merge"), default=0)
     if memory is not None and memory < fixed + least:
         needed = -(-(fixed + least) // MIB)
-        raise UsageError(f"this recipe's chunks need {needed} MiB at least; give --memory that much or more")
+        raise UsageError(
+            f"this recipe's chunks need {needed} MiB at least; give --memory, or the setting checkout.memory,"
+            " that much or more"
+        )
     budget = max(CHUNK_MEMORY, fixed + least) if memory is None else memory
     affordable = max(1, min(threads, budget // max(1, fixed + rows)))
     return Room(affordable, max(least, budget // affordable - fixed))
