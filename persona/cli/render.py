@@ -229,7 +229,10 @@ def weights_lines(weights: WeightsState, recipe_changed: bool = False) -> Iterat
             yield '  (use "persona checkout" to compute them)'
         case "stale" if weights.vector is not None:
             yield f"Weights: as trained for the vector {printable(weights.vector)}"
-            yield '  (use "persona checkout" to compute those of the recipe as it stands)'
+            if weights.alone:
+                yield '  (no commit and no recipe holds that vector; "persona checkout -f" overwrites them)'
+            else:
+                yield '  (use "persona checkout" to compute those of the recipe as it stands)'
         case "stale":
             yield f"Weights: stale, those{of or ' of no commit that is known here'}"
             yield '  (use "persona checkout" to compute those of the recipe as it stands)'

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from persona.codec.floats import in_default_environment
-from persona.errors import InvalidInput, PersonaError, Refused, UsageError
+from persona.errors import InvalidInput, PersonaError, Refused, SystemFault, UsageError
 from persona.history import filters, in_place, tracking, weights_state, worktree
 from persona.history.arguments import checked, globs
 from persona.history.history import History
@@ -175,6 +175,17 @@ def refuse_without_path(options: Options) -> None:
         )
 
 
+def difference_note(history: History, path: Path, options: Options) -> str:
+    """What a commit says of how near HEAD comes to the checkpoint that it imported. The commit is made: what
+    becomes of the checkpoint since is no failure any more.
+    """
+    try:
+        gap = largest_difference(history, path, options)
+    except (InvalidInput, SystemFault) as error:
+        return f"HEAD was not compared with the trained weights: {error.message}"
+    return f"HEAD differs from the trained weights by {gap:.3g} at most"
+
+
 @in_default_environment
 def largest_difference(history: History, path: Path, options: Options) -> float:
     """The largest |difference| between the weights of HEAD and those of a checkpoint, over what both have."""
@@ -213,6 +224,7 @@ def largest_difference(history: History, path: Path, options: Options) -> float:
                 difference = np.abs(ours - casts.widen(theirs, spec.dtype))
             finite = np.isfinite(difference)
             largest = max(largest, float(np.max(difference, initial=0.0, where=finite)))
+        checkpoint.check_unchanged()
     return largest
 
 

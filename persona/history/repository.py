@@ -231,8 +231,7 @@ class Repository(Questions):
             told = in_place.edited_notes(history) if added is None else []
             result = dataclasses.replace(result, files=tuple(texts or ()), notes=(*result.notes, *told))
             if added and path is not None and onto not in (None, "base"):
-                gap = imports.largest_difference(history, Path(path), options)
-                said = f"HEAD differs from the trained weights by {gap:.3g} at most"
+                said = imports.difference_note(history, Path(path), options)
                 result = dataclasses.replace(result, notes=(*result.notes, said))
         return self._with_weights(result, where, threads=threads, progress=progress)
 

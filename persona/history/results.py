@@ -262,6 +262,8 @@ class WeightsState:
     state: str
     revision: str | None
     vector: str | None = None
+    alone: bool = field(default=False, metadata=UNPRINTED)
+    """Neither a commit nor the recipe holds that vector, so that only a forced checkout overwrites them."""
 
 
 @dataclass(frozen=True)

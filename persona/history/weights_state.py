@@ -184,9 +184,7 @@ def refuse_losing(history: History, found: Found, recipe: Recipe, where: str) ->
         raise Refused(
             f"{names}: {why}, and would be overwritten; move them away, or `checkout -f` overwrites them"
         )
-    if found.state != "intact" or record is None or record.vector is None or record.revision is not None:
-        return
-    if all(term.vector != record.vector for term in recipe.terms):
+    if found.state == "intact" and record is not None and _is_only_here(record, recipe):
         raise Refused(
             f"{names}: as trained for the vector {record.name}, which neither a commit nor {where} holds, and"
             " would be overwritten; commit it, move them away, or `checkout -f` overwrites them"
@@ -233,8 +231,16 @@ def describe(
         return WeightsState("uncommitted", None)
     if record.vector is not None:
         known = [term.name for term in recipe.terms if term.vector == record.vector] if recipe else []
-        return WeightsState("stale", None, known[0] if known else record.name)
+        alone = recipe is None or _is_only_here(record, recipe)
+        return WeightsState("stale", None, known[0] if known else record.name, alone)
     return WeightsState("stale", record.revision)
+
+
+def _is_only_here(record: Record, recipe: Recipe) -> bool:
+    """Whether weights were trained in place whose vector neither a commit nor the recipe holds."""
+    if record.vector is None or record.revision is not None:
+        return False
+    return all(term.vector != record.vector for term in recipe.terms)
 
 
 def _identify(

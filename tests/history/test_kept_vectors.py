@@ -25,7 +25,8 @@ def test_training_that_was_added_and_restored_away_is_not_overwritten_and_is_fou
     weights = grown.repo.status().weights
     assert (weights.state, weights.vector) == ("stale", "night")
     grown.repo.restore(["recipe.toml"])
-    assert grown.repo.status().weights.vector == "night"
+    weights = grown.repo.status().weights
+    assert (weights.vector, weights.alone) == ("night", True)
     for rev in (None, "HEAD", "HEAD~1"):
         with pytest.raises(Refused, match="as trained for the vector night"):
             grown.repo.checkout(rev, author=at(9))
@@ -44,7 +45,8 @@ def test_a_commit_takes_the_kept_name_of_the_vectors_that_it_holds(grown: Bot) -
     assert [vector.name for vector in grown.repo.vectors()].count("night") == 1
     grown.commit()
     assert refs.list("refs/vectors/") == {}
-    assert grown.repo.status().weights.vector == "night"
+    weights = grown.repo.status().weights
+    assert (weights.vector, weights.alone) == ("night", False)
     grown.checkout("HEAD~1")  # a commit holds the training
     assert grown.repo.fsck(full=True).ok
 
@@ -99,6 +101,23 @@ def test_a_recipe_that_breaks_while_a_fine_tune_is_imported_loses_nothing(
     assert grown.recipe.read_text() == "[[ mine"
     grown.repo.restore(["recipe.toml"])
     assert list(kept(grown)) == ["late"]
+
+
+def test_a_checkpoint_that_goes_after_its_commit_is_no_failure(
+    grown: Bot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_model(grown.models / "onward", tuned(grown.checkout(), 9))
+    record = recording.record
+
+    def record_and_remove(*arguments: object, **options: object) -> object:
+        made = record(*arguments, **options)  # type: ignore[arg-type]
+        (path / "model.safetensors").unlink()
+        return made
+
+    monkeypatch.setattr(recording, "record", record_and_remove)
+    made = grown.commit(path, onto="HEAD")
+    assert made.id == grown.repo.resolve("HEAD")
+    assert any("was not compared" in note for note in made.notes)
 
 
 def test_files_of_a_fine_tune_never_replace_an_edit_and_nothing_is_imported_then(grown: Bot) -> None:
