@@ -164,7 +164,7 @@ def _write(root: Path, path: str, data: bytes, seen: str | None) -> None:
     if place.is_dir() and not place.is_symlink():
         _clear(place)
     if place.parent != root:
-        files.mkdirs(place.parent, below=root)
+        files.relied_on_directories(place.parent, below=root)
     there = os.path.lexists(place)  # a link that leads nowhere is replaced, too
     if (seen is not None and not there) or not files.replace_file(place, data, _is(seen) if there else None):
         refuse_edited([path])

@@ -399,3 +399,21 @@ def test_a_recipe_behind_a_link_is_read_and_never_replaced(grown: Bot) -> None:
     assert grown.commit().vectors == ()
     assert grown.repo.entry().recipe.vectors["listening"].alpha == 0.8
     assert grown.recipe.is_symlink()
+
+
+def test_a_restored_file_makes_the_names_of_its_directories_durable(grown: Bot) -> None:
+    (grown.root / "graph" / "a").mkdir(parents=True)
+    (grown.root / "graph" / "a" / "b.md").write_text("b\n")
+    grown.commit()
+    (grown.root / "graph" / "a" / "b.md").unlink()  # the directories stay, and nobody synced them
+    synced: set[Path] = set()
+
+    class Watching(files.Calls):
+        def open(self, path: Path, flags: int, mode: int = 0o666) -> int:
+            if flags & os.O_DIRECTORY:
+                synced.add(path)
+            return super().open(path, flags, mode)
+
+    with files.replaced_calls(Watching()):
+        grown.repo.restore(["graph/a/b.md"])
+    assert {grown.root, grown.root / "graph", grown.root / "graph" / "a"} <= synced
