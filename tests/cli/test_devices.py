@@ -90,7 +90,9 @@ def test_memory_of_a_gpu_in_which_nothing_fits_is_a_usage_error(grown: CommandLi
     assert said.startswith("this recipe's chunks need 1 MiB on the GPU at least; give --device-memory that")
     grown.ok("config", "checkout.device-memory", "12")
     assert grown.refused(2, "digest") == said
-    grown.ok("config", "checkout.device-memory", "much")
+    grown.refused(4, "config", "checkout.device-memory", "much")
+    config = grown.directory / ".persona" / "config"  # a user edits that too
+    config.write_text(config.read_text().replace("12", '"much"'))
     assert grown.refused(4, "digest").startswith("config checkout.device-memory: 'much' is no size")
 
 
