@@ -18,9 +18,10 @@ from persona.history import identity, recipe_text
 from persona.history.config import Config
 from persona.history.recipe_text import MIN_PREFIX, RECIPE_FILE
 from persona.history.results import Head
+from persona.limits import MAX_TEXT_FILE_BYTES
 from persona.objects.base import Base
 from persona.objects.commit import Commit, Person, Tag
-from persona.objects.ids import abbreviate, is_id
+from persona.objects.ids import abbreviate, is_id, object_id
 from persona.objects.recipe import Recipe
 from persona.objects.tree import Tree
 from persona.objects.vector import Vector
@@ -72,7 +73,7 @@ class History:
         with self.store.worktree_lock():
             self.store.clear_leftovers()
             for folder in self._folders():
-                files.clear_leftovers(folder, beside=True)
+                files.clear_leftovers(folder, beside=True, is_kept=self._is_stored)
             take_back(self, force=force)
             yield
 
@@ -84,14 +85,30 @@ class History:
         return sorted([*self.store.leftovers(), *beside])
 
     def _folders(self) -> list[Path]:
-        """The directories of the work tree that hold files of HEAD; its own alone where HEAD cannot be
-        read.
+        """The directories of the work tree that hold files of HEAD, or of a commit that a move was cut short
+        on its way to or from; its own alone where nothing can be read.
         """
-        found = {self.root}
+        from persona.history.moving import read_move
+
+        commits: set[str] = set()
         with suppress(PersonaError):
-            found |= {(self.root / path).parent for path in self.files_of(self.head_commit())}
+            commits.update(id for id in (self.last_commit(),) if id is not None)
+        with suppress(PersonaError):
+            commits.update((read_move(self) or {}).values())
+        found = {self.root}
+        for id in commits:
+            with suppress(PersonaError):
+                found |= {(self.root / path).parent for path in self.files_of(id)}
         top = self.root.resolve()
         return sorted(folder for folder in found if folder.resolve().is_relative_to(top))
+
+    def _is_stored(self, path: Path) -> bool:
+        """Whether the store holds what a file holds."""
+        try:
+            data = files.read_file(path, limit=MAX_TEXT_FILE_BYTES)
+        except PersonaError:
+            return False
+        return data is not None and self.store.objects.contains_intact(object_id("blob", data))
 
     # -- objects
 

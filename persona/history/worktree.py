@@ -123,6 +123,11 @@ def apply(history: History, edits: Mapping[str, bytes | None], seen: Mapping[str
     for path, data in edits.items():
         if data is not None:
             _write(history.root, path, data, seen.get(path))
+    # Directories that were there already, too: who made them may have been cut short before they were synced.
+    below = [path.split("/")[:-1] for path in kept]
+    files.sync_directories(
+        sorted({history.root.joinpath(*parts[:n]) for parts in below for n in range(len(parts))})
+    )
 
 
 def refuse_edited(paths: Sequence[str]) -> None:

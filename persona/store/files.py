@@ -644,7 +644,7 @@ def remove_known(path: Path, known: Known) -> bool:
 
 
 def _aside(directory: Path, prefix: str) -> Path:
-    """A name for a file that may be somebody's: what stands under one is listed, and never cleared away."""
+    """A name for a file that may be somebody's: `clear_leftovers` keeps what stands under one."""
     return directory / f"{prefix}.old-{os.getpid()}-{os.urandom(8).hex()}"
 
 
@@ -713,12 +713,14 @@ def leftovers(directory: Path, *, beside: bool = False) -> Iterator[tuple[Path, 
             close(fd)
 
 
-def clear_leftovers(directory: Path, *, beside: bool = False) -> None:
-    """Removes what commands that died left in a directory, but for what they had moved aside: that may be the
-    user's. Never raises.
+def clear_leftovers(
+    directory: Path, *, beside: bool = False, is_kept: Callable[[Path], bool] = lambda _: False
+) -> None:
+    """Removes what commands that died left in a directory. What they had moved aside may be the user's: it
+    goes only where `is_kept` says that its content lies elsewhere. Never raises.
     """
     for path, _ in leftovers(directory, beside=beside):
-        if not _ASIDE.fullmatch(path.name):
+        if not _ASIDE.fullmatch(path.name) or is_kept(path):
             with suppress(OSError):
                 calls.unlink(path)
 
