@@ -39,7 +39,9 @@ def _dying(name: str) -> Callable[..., Any]:
     return call
 
 
-for _name in ("append", "pwritev", "truncate", "fsync", "rename", "unlink", "mkdir", "rmdir"):
+for _name in (
+    *("append", "pwritev", "truncate", "fsync", "rename", "exchange", "link", "unlink", "mkdir", "rmdir"),
+):
     setattr(Dying, _name, _dying(_name))
 
 

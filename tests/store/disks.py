@@ -73,6 +73,10 @@ class Counting(Quick):
         self.step("rename")
         super().rename(source, target)
 
+    def exchange(self, one: Path, other: Path) -> None:
+        self.step("exchange")
+        super().exchange(one, other)
+
     def link(self, source: Path, target: Path) -> None:
         self.step("link")
         super().link(source, target)
