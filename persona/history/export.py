@@ -101,9 +101,9 @@ def _place(history: History, out: Path) -> Path:
     link, for something that is no directory, and for another repository.
     """
     place = out.absolute()
-    place = place.resolve() if place.name in ("", "..") else place.parent.resolve() / place.name
-    real = place.resolve()
-    if real == history.root.resolve() or history.store.root.resolve() in (real, *real.parents):
+    place = files.resolved(place) if place.name in ("", "..") else files.resolved(place.parent) / place.name
+    real = files.resolved(place)
+    if real == files.resolved(history.root) or files.resolved(history.store.root) in (real, *real.parents):
         raise UsageError(f"{out} is the work tree or the repository itself; without -o the weights go there")
     if place.is_symlink():
         raise Refused(f"{out} is a symbolic link; give the directory that it leads to, or write elsewhere")

@@ -99,8 +99,8 @@ class History:
         for id in commits:
             with suppress(PersonaError):
                 found |= {(self.root / path).parent for path in self.files_of(id)}
-        top = self.root.resolve()
-        return sorted(folder for folder in found if folder.resolve().is_relative_to(top))
+        top = files.resolved(self.root)
+        return sorted(folder for folder in found if files.resolved(folder).is_relative_to(top))
 
     def _is_stored(self, path: Path) -> bool:
         """Whether the store holds what a file holds."""

@@ -21,6 +21,7 @@ from persona.history.trimming import density_of
 from persona.objects.names import check_vector_name
 from persona.objects.recipe import Recipe, Term
 from persona.objects.rules import Rules, check_density, check_strength
+from persona.store.files import resolved
 from persona.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -281,7 +282,7 @@ def _refuse_another(history: History, path: Path, name: str, id: str) -> None:
     from persona.history.vectors import known_origin
 
     known = known_origin(history, id)
-    if known is not None and known.resolve() != origin(path).resolve():
+    if known is not None and resolved(known) != resolved(origin(path)):
         raise Refused(
             f"{path}: {RECIPE_FILE} has a vector named {name} already, which comes from {known}; give this"
             " one a name of its own with -n NAME, or put it in the other's place with --replace"

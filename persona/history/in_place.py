@@ -13,6 +13,7 @@ from persona.history.history import History
 from persona.history.recipe_text import RECIPE_FILE
 from persona.history.revisions import resolve
 from persona.objects.ids import abbreviate
+from persona.store.files import resolved
 
 TAKEN: Final = (
     "the weights here stay as they were trained until the next checkout: those that it computes may differ"
@@ -23,7 +24,7 @@ TAKEN: Final = (
 def is_work_tree(history: History, path: Path) -> bool:
     """Whether a path stands for the weights in the work tree itself."""
     directory = path if path.is_dir() else path.parent
-    return path.exists() and directory.resolve() == history.root.resolve()
+    return path.exists() and resolved(directory) == resolved(history.root)
 
 
 def check(history: History, path: Path, base: str, onto: str | None, name: str | None) -> None:

@@ -513,7 +513,7 @@ def _find_root(path: Path) -> Path:
     try:
         if not stat.S_ISDIR(os.stat(path).st_mode):
             raise NotARepository(f"{path} is not a directory; name the directory of a repository")
-        start = path.resolve()  # without "..", whose lexical parents lie elsewhere
+        start = files.resolved(path)  # without "..", whose lexical parents lie elsewhere
     except (FileNotFoundError, NotADirectoryError):
         raise NotARepository(f"{path} does not exist; name the directory of a repository") from None
     except OSError as error:

@@ -143,7 +143,7 @@ def text_files(history: History, paths: Sequence[Path]) -> list[str] | None:
 
     Raises `InvalidInput` that names a file which no commit can hold.
     """
-    root = history.root.resolve()
+    root = files.resolved(history.root)
     found: dict[str, None] = {}
     for path in paths:
         name = _name_in(root, path) if "\0" not in str(path) else None
@@ -167,7 +167,9 @@ def text_files(history: History, paths: Sequence[Path]) -> list[str] | None:
 def _name_in(root: Path, path: Path) -> str | None:
     """The path of a file as the work tree names it; None for what lies outside or is the work tree itself."""
     place = path.absolute()
-    place = place.parent.resolve() / place.name if place.name not in ("", "..") else place.resolve()
+    place = (
+        files.resolved(place.parent) / place.name if place.name not in ("", "..") else files.resolved(place)
+    )
     if root not in place.parents:
         return None
     return place.relative_to(root).as_posix()

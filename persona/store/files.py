@@ -293,6 +293,13 @@ def read_file(path: Path, *, limit: int) -> bytes | None:
         close(fd)
 
 
+def resolved(path: Path) -> Path:
+    """The absolute path without links and ".."; from a loop of links on as it is, where `Path.resolve` raises
+    `RuntimeError` before Python 3.13.
+    """
+    return Path(os.path.realpath(path))
+
+
 def check_directories(root: Path, *parts: str) -> Path:
     """`root/parts…`, none of whose parts (`root` included) is a symbolic link, pipe or device.
 

@@ -202,6 +202,22 @@ def test_a_loop_of_links_is_the_systems_fault(grown: CommandLine) -> None:
         Repository.open(grown.directory / "loop")
 
 
+LOOPS = """
+commit loop -m x; add loop; add loop/x; commit loop/x -m x; add loop/x -n x; checkout -o loop
+checkout -o loop/x; init loop --base ../base
+init loop/y --base ../base; init ../q --base loop; restore loop; restore loop/x
+diff -- loop; log -- loop/x; checkout loop; checkout -- loop/x; commit -F loop; add . --onto loop
+status; diff
+"""
+
+
+def test_a_loop_of_links_in_any_place_is_answered(grown: CommandLine) -> None:
+    (grown.directory / "loop").symlink_to("loop")
+    for line in LOOPS.replace("\n", "; ").strip("; ").split("; "):
+        result = grown(*line.split())
+        assert result.exit_code in range(8), (line, result.output)
+
+
 @pytest.mark.parametrize("word", [b"\xff", b"a\xffb", "é".encode("latin-1")])
 def test_a_word_that_is_not_utf_8_is_taken_or_refused(grown: CommandLine, word: bytes) -> None:
     for words in WORDS:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from persona.cli import render
@@ -48,4 +50,6 @@ def command(
             progress=progress,
         )
     call.remarks(result.notes)
-    call.report(result, [f"Initialized persona repository in {root.resolve()}", *render.commit_lines(result)])
+    call.report(
+        result, [f"Initialized persona repository in {os.path.realpath(root)}", *render.commit_lines(result)]
+    )
