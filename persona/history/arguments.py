@@ -20,6 +20,8 @@ from persona.errors import InvalidInput, UsageError
 from persona.objects.commit import Person
 
 Number = str | float | None
+DEFAULT: Final = "default"
+"""A density that takes the vector's own back."""
 Value = TypeVar("Value")
 
 _BYTES: Final = frozenset({"memory", "device_memory", "max_shard_size", "cache"})

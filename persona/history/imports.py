@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from persona.codec.floats import in_default_environment
 from persona.errors import InvalidInput, PersonaError, Refused, SystemFault, UsageError
 from persona.history import filters, in_place, tracking, weights_state, worktree
-from persona.history.arguments import checked, globs
+from persona.history.arguments import DEFAULT, checked, globs
 from persona.history.history import History
 from persona.history.payloads import Payloads
 from persona.history.recipe_text import RECIPE_FILE, decode, encode
@@ -259,8 +259,8 @@ def default_name(path: Path) -> str:
 
 
 def checked_keys(options: Options) -> dict[str, Any]:
-    """The keys of a term that options set, numbers as canonical decimals; an empty density or filter takes
-    the key away. Raises `InvalidInput` that names the parameter.
+    """The keys of a term that options set, numbers as canonical decimals; an empty filter and
+    the density "default" take the key away. Raises `InvalidInput` that names the parameter.
     """
     from persona.history.recipe_edit import UNSET
 
@@ -268,8 +268,8 @@ def checked_keys(options: Options) -> dict[str, Any]:
     if options.alpha is not None:
         keys["alpha"] = checked("alpha", check_strength, options.alpha)
     if options.density is not None:
-        empty = options.density == ""
-        keys["density"] = UNSET if empty else checked("density", check_density, options.density)
+        taken_back = isinstance(options.density, str) and options.density == DEFAULT
+        keys["density"] = UNSET if taken_back else checked("density", check_density, options.density)
     for key, parameter, value in (("only", "only", options.only), ("except", "except_", options.except_)):
         patterns = globs(value, parameter)
         if patterns is not None:

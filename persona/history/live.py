@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from persona.errors import InvalidInput, Refused, UnknownName, UsageError
 from persona.history import filters
-from persona.history.arguments import Number, checked, checks_arguments, globs, number
+from persona.history.arguments import DEFAULT, Number, checked, checks_arguments, globs, number
 from persona.history.gate import Gate
 from persona.history.history import History
 from persona.history.loading import Options, built, chosen
@@ -126,8 +126,8 @@ class LiveModel:
         force: bool = False,
         timeout: float | None = LIVE_TIMEOUT_SECONDS,
     ) -> LiveResult:
-        """Changes one vector of what the model holds; None leaves a key as it is, an empty filter or density
-        ("") takes it away.
+        """Changes one vector of what the model holds; None leaves a key as it is, an empty filter takes it
+        away, and so does "default" a density.
 
         Raises `UnknownName` for a vector that the recipe does not have, `InvalidInput` for a value out of
         range and for weights that are not finite, and what `checkout` raises.
@@ -139,10 +139,11 @@ class LiveModel:
         }
         if alpha is not None:
             given["alpha"] = checked("alpha", check_strength, alpha)
-        if density is not None and density != "":
+        taken_back = isinstance(density, str) and density == DEFAULT
+        if density is not None and not taken_back:
             given["density"] = checked("density", check_density, density)
         keys = {key: value for key, value in given.items() if value is not None}
-        if density == "":
+        if taken_back:
             keys["density"] = None
         if not keys:
             raise UsageError("set what? Give alpha, density, only, except_ or join")
@@ -170,9 +171,9 @@ class LiveModel:
         docs/numerics.md.
 
         A preset brings its own axes; λ and, where it has a use for one, the density stay what they are unless
-        given too. Rules that trim nothing or jointly are refused while
-        a vector has a density of its own (`set(NAME, density="")` takes it back). Raises `InvalidInput` for
-        an axis or value that cannot be, and what `checkout` raises.
+        given too. Rules that trim nothing or jointly are refused while a vector has a density of its own
+        (`set(NAME, density="default")` takes it back). Raises `InvalidInput` for an axis or value that cannot
+        be, and what `checkout` raises.
         """
         if not axes:
             raise UsageError('set what? Give axes, such as {"density": 0.2} or {"preset": "linear"}')

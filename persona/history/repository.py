@@ -245,8 +245,8 @@ class Repository(Questions):
         except_: str | Sequence[str] | None = None,
         join: str | None = None,
     ) -> None:
-        """Edits one term in `recipe.toml`; None leaves a key as it is, an empty filter or density ("") takes
-        it away.
+        """Edits one term in `recipe.toml`; None leaves a key as it is, an empty filter takes it away, and so
+        does "default" a density: the recipe's holds again.
         """
         from persona.history import editing
 

@@ -164,7 +164,7 @@ def test_the_density_of_a_vector_is_taken_back(grown: Bot) -> None:
     grown.commit()
     with pytest.raises(InvalidInput, match=r"vectors\.listening\.density.*set listening --no-density"):
         grown.repo.set_rules({"preset": "linear"})
-    grown.repo.set_term("listening", density="")
+    grown.repo.set_term("listening", density="default")
     assert grown.recipe.read_bytes() == before
     grown.repo.set_rules({"preset": "linear"})
     with pytest.raises(InvalidInput, match=r"^density: under trim = none"):

@@ -235,7 +235,7 @@ def test_a_density_is_taken_back(live: LiveModel) -> None:
     live.set("one", density=np.float32(0.25))
     with pytest.raises(InvalidInput, match="take it back"):
         live.set_rules({"preset": "linear"})
-    live.set("one", density="")
+    live.set("one", density="default")
     assert live.recipe.vectors["one"].density is None
     assert live.digest() == before
     live.set_rules({"preset": "linear"})

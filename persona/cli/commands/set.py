@@ -9,6 +9,7 @@ from persona.cli.invocation import Invocation
 from persona.cli.offers import one_of, rules, vector_or_rule
 from persona.cli.options import filters, flags
 from persona.errors import UsageError
+from persona.history.arguments import DEFAULT
 
 
 @declare(
@@ -57,7 +58,7 @@ def command(
     if no_density:
         if density is not None:
             raise UsageError("--density and --no-density contradict each other; give one of them")
-        density = ""
+        density = DEFAULT
     given = any(value is not None for value in (alpha, density, filters(only), filters(except_), join))
     if merge and given:
         raise UsageError("--merge sets the rules of the recipe; set a vector in a command of its own")
