@@ -147,22 +147,42 @@ def _merge_terms(
     ours: Mapping[str, Term],
     conflicts: list[Conflict | str],
 ) -> list[Term]:
-    # A vector goes by its name in the base, and where a side renamed it, that is a change as any other.
-    theirs, ours = (_under(side, renames(base, side)) for side in (theirs, ours))
-    new = [{slot: term for slot, term in side.items() if slot not in base} for side in (theirs, ours)]
-    ours = _under(ours, renames(*new))
+    by_name = _is_ambiguous(base, theirs, ours)
+    base, theirs, ours = (_slots(side, by_name=by_name) for side in (base, theirs, ours))
     found = [
         _merge_term(base.get(slot), theirs.get(slot), ours.get(slot), conflicts)
         for slot in dict.fromkeys([*ours, *theirs, *base])
     ]
     terms = [term for term in found if term is not None]
-    names = [term.name for term in terms]
-    conflicts += [
-        f"vectors.{name}: two vectors would have that name"
-        for name in dict.fromkeys(names)
-        if names.count(name) > 1 and not conflicts
-    ]
+    if not conflicts:
+        sides = [list(side.values()) for side in (base, theirs, ours)]
+        conflicts += [*_doubled("name", terms, sides), *_doubled("vector", terms, sides)]
     return terms
+
+
+def _is_ambiguous(*sides: Mapping[str, Term]) -> bool:
+    """Whether a name stands for one vector here and for another there, or a vector has two names on one side,
+    so that vectors cannot be followed under other names.
+    """
+    named = {(name, term.vector) for side in sides for name, term in side.items()}
+    return len({name for name, _ in named}) < len(named) or any(
+        len({term.vector for term in side.values()}) < len(side) for side in sides
+    )
+
+
+def _slots(side: Mapping[str, Term], *, by_name: bool) -> dict[str, Term]:
+    """The terms by what they go by: their names, or their vectors, so that a name is a key as any other."""
+    return dict(side) if by_name else {term.vector: term for term in side.values()}
+
+
+def _doubled(field: str, terms: Sequence[Term], sides: Sequence[Sequence[Term]]) -> Iterable[str]:
+    """A sentence for each name or vector that would be there more often than on any side."""
+    values = [getattr(term, field) for term in terms]
+    for value in dict.fromkeys(values):
+        most = max(sum(getattr(term, field) == value for term in side) for side in sides)
+        if values.count(value) > max(most, 1):
+            names = ", ".join(term.name for term in terms if getattr(term, field) == value)
+            yield f"vectors: the same {field} would be there {values.count(value)} times: {names}"
 
 
 def renames(before: Mapping[str, Term], after: Mapping[str, Term]) -> dict[str, str]:
@@ -178,12 +198,6 @@ def renames(before: Mapping[str, Term], after: Mapping[str, Term]) -> dict[str, 
         if len(same) == 1 and sum(before[other].vector == vector for other in gone) == 1:
             found[name] = same[0]
     return found
-
-
-def _under(side: Mapping[str, Term], names: Mapping[str, str]) -> dict[str, Term]:
-    """The terms by the old names of a renaming."""
-    slots = {new: old for old, new in names.items()}
-    return {slots.get(name, name): term for name, term in side.items()}
 
 
 def renamed(terms: Mapping[str, Term], names: Mapping[str, str]) -> dict[str, Term]:

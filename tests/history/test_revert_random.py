@@ -9,11 +9,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
 from persona.errors import InvalidInput, PersonaError, Refused
+from persona.history.threeway import merge_recipes
 from persona.objects.recipe import Recipe, Term
 from persona.objects.rules import AXES, PRESETS, Rules
 from tests.campaign import rounds
@@ -200,3 +201,30 @@ def test_a_revert_is_the_history_without_the_commit_or_a_conflict(bot: Bot, ids:
         else:
             assert None in wanted, why
     assert done > rounds(30) / 4
+
+
+def changed(rng: random.Random, terms: dict[str, Term]) -> dict[str, Term]:
+    """Some vectors added, removed, renamed or set otherwise."""
+    terms = dict(terms)
+    for _ in range(rng.randint(1, 3)):
+        name, free = rng.choice("abc"), {"1" * 64, "2" * 64, "3" * 64} - {t.vector for t in terms.values()}
+        act = rng.choice(("add", "remove", "rename", "set"))
+        if act == "add" and name not in terms and free:
+            terms[name] = Term(name, rng.choice(sorted(free)))
+        elif act == "remove":
+            terms.pop(name, None)
+        elif act == "rename" and name not in terms and terms:
+            terms[name] = replace(terms.pop(rng.choice(list(terms))), name=name)
+        elif act == "set" and name in terms:
+            terms[name] = replace(terms[name], alpha=rng.choice("123"))
+    return terms
+
+
+def test_vectors_that_swap_names_are_merged_one_way_or_conflict() -> None:
+    rng = random.Random("names")
+    for _ in range(rounds(1000)):
+        before = changed(rng, changed(rng, {}))
+        after = changed(rng, before)
+        sides = [before, after, changed(rng, after)]
+        old, new, head = (Recipe.of("0" * 64, list(side.values()), Rules.of()) for side in sides)
+        assert merge_recipes(new, old, head)[0] in expected(old, new, head)
