@@ -12,14 +12,26 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from persona.errors import InvalidInput, PersonaError, Refused
 from persona.history import tracking
 from persona.history.repository import Repository
 from persona.store import files
+from persona.weights.inputs import InputFile
 from tests.campaign import rounds
-from tests.history.conftest import Bot, at, base_tensors, digest_of, read_weights, same, tuned, write_model
+from tests.history.conftest import (
+    Bot,
+    Tensors,
+    at,
+    base_tensors,
+    digest_of,
+    read_weights,
+    same,
+    tuned,
+    write_model,
+)
 
 MARK = "# mine\n"
 NAMES = (
@@ -83,13 +95,11 @@ def each_moment(
     """
     done = refused = 0
     copy = root.parent / "copy"
-    with files.replaced_calls(Intruder()) as counting:
-        fresh(root, copy)
-        with Repository.open(copy, author=at(90)) as repo:
-            command(repo)
-        assert isinstance(counting, Intruder)
-        seen = counting.seen
-    for moment in moments(seen, random.Random(7)):
+    fresh(root, copy)
+    counting = Intruder()
+    with Repository.open(copy, author=at(90)) as repo, files.replaced_calls(counting):
+        command(repo)
+    for moment in moments(counting.seen, random.Random(7)):
         fresh(root, copy)
         failure: PersonaError | None = None
         intruder = Intruder(moment, lambda moment=moment: intrude(copy, moment % 2 == 0))  # type: ignore[misc]
@@ -270,6 +280,15 @@ def save_weights(root: Path, in_place: bool) -> None:
     save(root / "model.safetensors", (made / "model.safetensors").read_bytes(), in_place=in_place)
 
 
+def distance(one: Tensors, other: Tensors) -> float:
+    """The mean |difference| of bf16 weights."""
+    floats = [
+        ((a.astype(np.uint32) << 16).view(np.float32), (b.astype(np.uint32) << 16).view(np.float32))
+        for a, b in ((one[name], other[name]) for name in one)
+    ]
+    return float(np.mean(np.concatenate([np.abs(a - b).ravel() for a, b in floats])))
+
+
 def holds_theirs(repo: Repository) -> bool:
     return same(read_weights(repo.root), THEIRS)
 
@@ -345,13 +364,62 @@ def test_weights_saved_while_those_before_are_taken_in_are_never_overwritten(rea
         if failure is not None:
             assert "changed while it was read" in failure.message
         assert holds_theirs(repo)
-        if repo.status().weights.vector == "night":
-            return  # saved before it looked: theirs is what the commit's vector holds
+        if repo.status().weights.vector == "night":  # theirs is what the commit's vector holds
+            repo.checkout()
+            now = read_weights(repo.root)
+            assert distance(now, THEIRS) < 0.1 * distance(now, trained)
+            return
         with pytest.raises(Refused, match=r"model\.safetensors"):
             repo.checkout()
         assert holds_theirs(repo)
 
     each_moment(ready.root, act, save_weights, check)
+
+
+@pytest.mark.parametrize("command", ["init", "commit", "commit ."])
+def test_a_checkpoint_that_is_saved_between_any_two_reads_is_never_taken_as_a_mixture(
+    ready: Bot, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = ready.root if command == "commit ." else ready.models / "late"
+    first = tuned(read_weights(ready.root), 5)
+    read, left = InputFile.read_into, [0]
+
+    def saved_at(self: InputFile, offset: int, out: Any) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            made = write_model(ready.models / "theirs", THEIRS)
+            save(path / "model.safetensors", (made / "model.safetensors").read_bytes(), in_place=True)
+        read(self, offset, out)
+
+    def act(place: Path) -> str | None:
+        """The weights that were taken in, from the checkpoint as it was or as it is."""
+        if command == "init":
+            Repository.init(place, base=path, author=at(), chunk=64, threads=1)
+            with Repository.open(place) as repo:
+                return repo.digest("HEAD").weights
+        onto = "HEAD" if command == "commit ." else None
+        made = ready.commit(path, name=f"n{moment}", onto=onto, threads=1)
+        vector = made.vectors[0].id
+        ready.repo.reset("HEAD~1", "hard")
+        return vector
+
+    taken: dict[str, str | None] = {}
+    for name, tensors in (("before", first), ("after", THEIRS)):
+        moment = name  # type: ignore[assignment]
+        write_model(path, tensors)
+        taken[name] = act(ready.models / name)
+    refused = 0
+    monkeypatch.setattr(InputFile, "read_into", saved_at)
+    for moment in range(1, 1000):
+        write_model(path, first)
+        left[0] = moment
+        try:
+            assert act(ready.models / str(moment)) in taken.values(), moment
+        except InvalidInput:
+            refused += 1
+        if left[0] > 0:
+            break
+    assert refused > 10
 
 
 def test_a_checkpoint_that_is_saved_while_it_is_imported_is_never_taken_as_a_mixture(ready: Bot) -> None:
