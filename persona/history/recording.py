@@ -8,7 +8,7 @@ that is taken back where the ref does not follow.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from decimal import Decimal
 from typing import Final
 
@@ -56,7 +56,7 @@ def record(
     write_whole_ids(history)
     with history.store.objects.transaction() as tx:
         known = tracking.tracked(history, edits)
-        tree, recipe = put_tree(history, tx, known, edits)
+        tree, recipe = put_tree(history, tx, known, edits, durable=named_by(history.recipe_of(head)))
         if tree == before.tree and not (amend or allow_empty):
             loose = tracking.untracked(history, known)
             more = [f"`persona add` tracks {', '.join(loose[:MAX_LISTED])}"] if loose else []
@@ -95,15 +95,25 @@ def record(
     )
 
 
+def named_by(recipe: Recipe) -> set[str]:
+    """The ids of the base and the vectors of a recipe."""
+    return {recipe.base, *(term.vector for term in recipe.terms)}
+
+
 def put_tree(
-    history: History, tx: Transaction, known: Tracked, edits: Mapping[str, bytes | None]
+    history: History,
+    tx: Transaction,
+    known: Tracked,
+    edits: Mapping[str, bytes | None],
+    *,
+    durable: Set[str],
 ) -> tuple[str, Recipe]:
     """Puts the work tree's recipe, files and tree, as `edits` will leave them, into `tx`; returns the tree's
-    id and the recipe.
+    id and the recipe. `durable`: ids that a commit names already.
     """
     text = edits.get(RECIPE_FILE) or worktree.read_recipe_text(history.root)
     recipe = history.new_recipe(text)
-    for id in (recipe.base, *(term.vector for term in recipe.terms)):
+    for id in sorted(named_by(recipe) - durable):
         tx.rely_on(id)  # the command that stored it may have been cut short before its name was durable
     base_files = history.base(recipe.base).files
     files: dict[str, str | None] = {}

@@ -67,7 +67,7 @@ def main() -> None:
             ("log -n 20", light, Side.log),
             ("status", light, Side.status),
             ("diff", light, Side.diff),
-            ("set and commit of the recipe", light, Side.commit),
+            ("commit of the recipe", light, Side.commit),
         ):
             ours, theirs = (contestant(side) for side in sides)
             pair = [replace(ours, name="this"), replace(theirs, name="other")]

@@ -365,8 +365,7 @@ def test_a_second_init_is_refused_and_one_cut_short_is_taken_up(
 
 
 def test_a_commit_makes_the_names_durable_of_what_it_only_mentions(grown: Bot) -> None:
-    vector = grown.repo.vector("listening").id
-    grown.repo.set_term("listening", alpha="0.1")
+    vector = grown.repo.add(grown.tune("rushing", 3)).vectors[0].id
     synced: set[str] = set()
 
     class Watching(files.Calls):
