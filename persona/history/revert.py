@@ -11,6 +11,8 @@ not mean then is set in it key by key.
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -255,13 +257,23 @@ def _merged_recipe(
         conflicts += map(_sentence, found)
         return None, False
     merged = merge_lines(new_text, old_text, text, close=True)
-    for candidate in (merged.text, text):
+    whole = merged.left == 0
+    # Where lines are moved and half of that was left out, a comment may be nowhere.
+    candidates = [merged.text] if whole or _keeps_comments(merged.text, old_text, text) else []
+    for candidate in (*candidates, text):
         try:
-            return encode(_told(history, candidate, wanted), like=data[2]), merged.left > 0
+            told = encode(_told(history, candidate, wanted), like=data[2])
+            return told, not (whole and candidate == merged.text)
         except (InvalidInput, UnknownName, Refused):
             continue  # the lines do not go together: key by key alone
     conflicts.append(f"{RECIPE_FILE}: written in a way that no command can edit; change it by hand")
     return None, False
+
+
+def _keeps_comments(merged: str, old: str, ours: str) -> bool:
+    """Whether the merged text has the comments that both sides have."""
+    had, have, now = (Counter(re.findall(r"#.*", text)) for text in (old, merged, ours))
+    return (had & now) <= have
 
 
 def _told(history: History, text: str, wanted: Recipe) -> str:

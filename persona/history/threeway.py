@@ -7,7 +7,7 @@ conflict. Text is merged by lines.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -51,11 +51,16 @@ class Lines:
 
 def merge_lines(base: str, theirs: str, ours: str, *, close: bool = False) -> Lines:
     """Ours, with the edits that turn `base` into `theirs`. `close`: edits of lines that touch go together."""
-    split = [text.splitlines(keepends=True) for text in (base, theirs, ours)]
+    # Whether a text ends in the middle of a line is merged by itself, so that no line is glued to another.
+    ended = [not text or text.endswith("\n") for text in (base, theirs, ours)]
+    split = [
+        (text if end else text + "\n").splitlines(keepends=True)
+        for text, end in zip((base, theirs, ours), ended, strict=True)
+    ]
     come, here = _edits(split[0], split[1], close), _edits(split[0], split[2], close)
     taken: list[Edit] = []
     left = at = 0
-    for edit in come:
+    for number, edit in enumerate(come):
         while at < len(here) and here[at][1] < edit[0]:
             at += 1
         near = at
@@ -65,6 +70,13 @@ def merge_lines(base: str, theirs: str, ours: str, *, close: bool = False) -> Li
             near += 1
         if edit in here[at:near]:
             continue  # made already
+        if meets and close:
+            low = come[number - 1][1] if number else 0
+            high = come[number + 1][0] if number + 1 < len(come) else len(split[0])
+            for slid in _slides(split[0], edit, low, high):
+                if not any(_meet(slid, other, close) for other in here):
+                    edit, meets = slid, False
+                    break
         left += meets
         if not meets:
             taken.append(edit)
@@ -73,7 +85,9 @@ def merge_lines(base: str, theirs: str, ours: str, *, close: bool = False) -> Li
     for start, end, new in sorted([*taken, *here], key=lambda edit: edit[:2]):
         lines += [*split[0][place:start], *new]
         place = end
-    return Lines("".join([*lines, *split[0][place:]]), left)
+    text = "".join([*lines, *split[0][place:]])
+    end = ended[2] if ended[1] == ended[0] else ended[1]
+    return Lines(text if end else text.removesuffix("\n"), left)
 
 
 def _edits(base: Sequence[str], other: Sequence[str], close: bool) -> list[Edit]:
@@ -84,6 +98,22 @@ def _edits(base: Sequence[str], other: Sequence[str], close: bool) -> list[Edit]
         else:
             found.append((start, end, tuple(other[first:last])))
     return found
+
+
+def _slides(base: Sequence[str], edit: Edit, low: int, high: int) -> Iterator[Edit]:
+    """The same lines put in, or taken out, at other places between `low` and `high`, where lines repeat."""
+    for step, stop in ((-1, low), (1, high)):
+        start, end, new = edit
+        while (start if step < 0 else end) != stop:
+            if start == end:
+                passed = base[start - 1] if step < 0 else base[start]
+                if passed != new[-1 if step < 0 else 0]:
+                    break
+                new = (passed, *new[:-1]) if step < 0 else (*new[1:], passed)
+            elif new or base[start - (step < 0)] != base[end - (step < 0)]:
+                break
+            start, end = start + step, end + step
+            yield start, end, new
 
 
 def _meet(one: Edit, other: Edit, close: bool) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from persona.errors import IntegrityError, Refused, UnknownName, UnknownRevision, UsageError
+from persona.history.threeway import merge_lines
 from tests.history.conftest import Bot
 
 
@@ -309,3 +310,49 @@ def test_a_prepared_message_of_the_wrong_shape_is_damage_with_a_way_out(grown: B
         assert [problem.kind for problem in grown.repo.fsck().problems] == ["state"]
     state.path.unlink()
     assert grown.repo.prepared_message() is None
+
+
+def test_a_text_that_ends_within_a_line_is_merged_by_lines(grown: Bot) -> None:
+    grown.edit(lambda text: text + "\n# the end")
+    grown.commit()
+    grown.repo.remove_term("suggesting")
+    grown.edit(lambda text: text.replace('preset = "ties"', 'preset = "ties"  # as ever'))
+    grown.commit()
+    grown.edit(lambda text: text.rstrip("\n") + "\n# the very end")
+    grown.commit()
+    grown.repo.revert("HEAD~1", author=grown.now())
+    text = grown.recipe.read_text()
+    assert "as ever" not in text
+    assert text.endswith("\n# the very end")
+    assert "suggesting" in grown.repo.entry().recipe.vectors
+
+
+@pytest.mark.parametrize("close", [False, True])
+def test_whether_a_text_ends_within_a_line_is_merged_too(close: bool) -> None:
+    assert merge_lines("a\nb", "a\nb\n", "0\na\nb", close=close).text == "0\na\nb\n"
+    assert merge_lines("a\nb\n", "a\nb", "0\na\nb\n", close=close).text == "0\na\nb"
+    assert merge_lines("a\nb", "a\nb\nc\n", "a\nb\n", close=True).text == "a\nb\nc\n"
+
+
+def test_comments_of_a_vector_come_back_beside_one_that_went_since(grown: Bot) -> None:
+    grown.edit(lambda text: text.replace("[vectors.listening]", "[vectors.listening]\n# tuned by Bob"))
+    grown.commit()
+    grown.repo.remove_term("listening")
+    grown.commit()
+    grown.repo.remove_term("suggesting")
+    grown.commit()
+    grown.repo.revert("HEAD~1", author=grown.now())
+    assert "[vectors.listening]\n# tuned by Bob\n" in grown.recipe.read_text()
+    assert set(grown.repo.entry().recipe.vectors) == {"listening"}
+
+
+def test_a_comment_that_was_moved_is_not_lost_where_it_cannot_move_back(grown: Bot) -> None:
+    grown.edit(lambda text: "# to and fro\n" + text)
+    grown.commit()
+    grown.edit(lambda text: text.replace("# to and fro\n", "") + "# to and fro\n")
+    grown.commit()
+    grown.edit(lambda text: "# first\n" + text)
+    grown.commit()
+    with pytest.raises(Refused, match="were written again since"):
+        grown.repo.revert("HEAD~1", author=grown.now())
+    assert "# to and fro\n" in grown.recipe.read_text()
