@@ -98,7 +98,8 @@ class History:
         found = {self.root}
         for id in commits:
             with suppress(PersonaError):
-                found |= {(self.root / path).parent for path in self.files_of(id)}
+                # Files of a base lie in the work tree itself, and its manifest takes long to read.
+                found |= {(self.root / path).parent for path in self.tree_of(id).files}
         top = files.resolved(self.root)
         return sorted(folder for folder in found if files.resolved(folder).is_relative_to(top))
 

@@ -8,7 +8,6 @@ of its id. Numbers keep the digits they were written with: they never pass throu
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
@@ -118,6 +117,8 @@ def _alike(one: Sequence[str], other: Sequence[str]) -> int:
 
 def load(text: str, where: str = RECIPE_FILE) -> dict[str, Any]:
     """The TOML document of a text; `InvalidInput` with the line where it is none."""
+    import tomllib
+
     try:
         return tomllib.loads(text, parse_float=_Number)
     except tomllib.TOMLDecodeError as error:
@@ -314,8 +315,8 @@ def header_line(text: str, path: Path) -> int | None:
 
 def _keys(text: str) -> Path:
     try:
-        value: Any = tomllib.loads(text.strip() + " = 0")
-    except tomllib.TOMLDecodeError:
+        value: Any = load(text.strip() + " = 0")
+    except InvalidInput:
         return ("",)
     keys: list[str] = []
     while isinstance(value, dict):

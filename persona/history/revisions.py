@@ -8,7 +8,6 @@ id. Where a place to go to or a reflog is asked for, a branch comes before a tag
 from __future__ import annotations
 
 import re
-import shlex
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from persona.history.results import iso_date
 from persona.history.walk import merge_bases, walk
 from persona.objects.commit import Person
 from persona.objects.ids import abbreviate, is_id
+from persona.store.ref_files import made_again
 from persona.store.reflog import Entry
 
 _SUFFIX: Final = re.compile(r"~(\d{0,9})(?!\d)|\^(\d{0,9})(?![\d{])|\^\{(\w*)\}", re.ASCII)
@@ -174,7 +174,7 @@ def _by_id(history: History, name: str, text: str) -> str:
         raise UnknownRevision(f"{text} names no commit: {abbreviate(found[0][0])} is a {found[0][1]}")
     last = history.last_of_gone(name)
     if last is not None:
-        again = f"persona branch {shlex.quote(name)} {abbreviate(last)}"
+        again = made_again(name, last)
         raise UnknownRevision(f"the branch {name} is gone; it was at {abbreviate(last)}: {again}")
     raise _unknown(text)
 

@@ -32,9 +32,7 @@ from persona.history.recipe_text import RECIPE_FILE
 from persona.limits import MAX_TEXT_FILE_BYTES, MIB
 from persona.objects.names import RESERVED_FILES, file_path_problem
 from persona.store import files
-from persona.weights import foreign
 from persona.weights.inputs import InputFile, stays_inside
-from persona.weights.writer import is_temporary, weight_files
 
 ADDED: Final = "added"
 GRAPH: Final = "graph"
@@ -177,6 +175,8 @@ def _name_in(root: Path, path: Path) -> str | None:
 
 def _is_checkpoint(root: Path, name: str) -> bool:
     """Whether a path is one to import: it holds weights, or is not there, which the import says best."""
+    from persona.weights import foreign
+
     place = root / name
     if place.is_dir():
         inside = [item.name for item in files.names_in(place)]
@@ -203,6 +203,8 @@ def _text_files_below(root: Path, folder: str) -> list[str]:
 
 def _weights(place: Path) -> str | None:
     """Why a file is weights and no text; None where it is not."""
+    from persona.weights import foreign
+
     if foreign.is_weight_name(place.name):
         return "weights are not tracked; `persona add` imports the directory of a fine-tune"
     with InputFile(place) as file:
@@ -283,6 +285,8 @@ def _problem(root: Path, path: str) -> str | None:
 
 
 def _untracked(root: Path, folder: str, known: set[str]) -> Iterator[str]:
+    from persona.weights.writer import weight_files
+
     weights = set(weight_files(root)) if not folder else set()
     for item in files.names_in(root / folder):
         path = folder + item.name
@@ -313,9 +317,6 @@ def _holds_a_file(directory: Path) -> bool:
 
 def _is_hidden(name: str) -> bool:
     """Whether a name is of the store, of weights or of a writer at work, which nobody wants listed."""
-    return (
-        name in RESERVED_FILES
-        or foreign.is_weight_name(name)
-        or is_temporary(name)
-        or files.is_unfinished(name)
-    )
+    from persona.weights.foreign import is_weight_name
+
+    return name in RESERVED_FILES or is_weight_name(name) or files.is_unfinished(name)

@@ -53,8 +53,11 @@ def density_of(recipe: Recipe, term: Term) -> float:
 
 
 def _cut(recipe: Recipe, term: Term) -> tuple[object, ...] | None:
-    """What decides which elements of a term are kept; None where all are."""
-    rules, density = recipe.rules, density_of(recipe, term)
-    if term.join == "add" or rules.trim == "none" or density == 1:
+    """What decides which elements of a term are kept; None where all are.
+
+    The densities are canonical decimals, so that equal ones have equal texts.
+    """
+    rules, density = recipe.rules, term.density or recipe.rules.density or "1"
+    if term.join == "add" or rules.trim == "none" or density == "1":
         return None
     return term.vector, rules.trim, rules.rank, density

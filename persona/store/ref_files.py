@@ -6,7 +6,6 @@ Nothing here takes a lock: `refs.py` does.
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -117,7 +116,7 @@ class RefFiles:
         path, last = self.path(name), self._last(name)
         way_out = self.way_out(None) if name == HEAD else ""
         if name.startswith("refs/heads/") and last is not None:
-            way_out = f"; remove the file, then make the branch again: {_made_again(name, last)}"
+            way_out = f"; remove the file, then make the branch again: {made_again(name, last)}"
         return IntegrityError(
             f"{path} is damaged: it holds no checked value{way_out}", kind="ref", file=str(path)
         )
@@ -190,12 +189,14 @@ class RefFiles:
         """What to type when HEAD leads nowhere: the branch is made again at its last id, or another one is
         gone to.
         """
+        import shlex
+
         ways: list[str] = []
         with suppress(PersonaError):
             last = self._last(branch) if branch is not None else None
             if branch is not None and last is not None:
                 self.check_new(branch)
-                ways.append(f"it was at {abbreviate(last)}: {_made_again(branch, last)}")
+                ways.append(f"it was at {abbreviate(last)}: {made_again(branch, last)}")
         with suppress(PersonaError):
             others = sorted(self.names("refs/heads/"))
             if others:
@@ -253,8 +254,10 @@ class RefFiles:
                 files.remove_empty_directories(Path(folder), below=top.parent)
 
 
-def _made_again(branch: str, id: str) -> str:
-    """The command that makes a branch at an id."""
+def made_again(branch: str, id: str) -> str:
+    """The command that makes a branch, by its full name or its short one, at an id."""
+    import shlex
+
     return f"persona branch {shlex.quote(branch.removeprefix('refs/heads/'))} {abbreviate(id)}"
 
 

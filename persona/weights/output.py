@@ -28,7 +28,7 @@ from persona.store import files
 from persona.weights.checkpoint import OUTPUT_FORMAT, OUTPUT_NAME, Checkpoint
 from persona.weights.inputs import Fingerprint, read_input
 from persona.weights.shards import shard_digest
-from persona.weights.writer import is_temporary, weights_here
+from persona.weights.writer import weights_here
 
 SCHEMA: Final = 1
 _READ_BYTES: Final = 8 << 20
@@ -81,7 +81,7 @@ def claim(directory: Path, texts: Mapping[str, bytes], *, force: bool) -> Claim:
     Raises `Refused`, unless `force`, that names what is not ours and would be replaced, or lies in a
     directory that is no output of persona's. Weights are hashed.
     """
-    names = [item.name for item in files.names_in(directory) if not is_temporary(item.name)]
+    names = [item.name for item in files.names_in(directory) if not files.is_unfinished(item.name)]
     if not names:
         return Claim(directory)
     known = _read(directory)

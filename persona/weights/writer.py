@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import stat
 import threading
 from collections.abc import Mapping, Sequence
@@ -51,7 +50,6 @@ if TYPE_CHECKING:
 SYNC_EARLY_BYTES = 64 << 20
 """A shard of so many bytes is synced as soon as it is whole, while the next ones are written."""
 _TEMPORARY_PREFIX = ".persona-weights"
-_TEMPORARY = re.compile(r"\.(?:persona-weights|.{1,64}\.tmp)-\d+-[0-9a-f]{16}")
 
 
 class ModelWriter:
@@ -306,7 +304,7 @@ class ModelWriter:
         for entry in files.names_in(self.directory):
             if (
                 entry.name.startswith(_TEMPORARY_PREFIX)
-                and is_temporary(entry.name)
+                and files.is_unfinished(entry.name)
                 and not entry.is_dir(follow_symlinks=False)
             ):
                 files.remove(self.directory / entry.name)
@@ -424,11 +422,6 @@ def shard_names(layout: Sequence[ShardLayout], digests: Mapping[str, str]) -> li
     for shard in layout:
         names.append(published_name(shard.name, shard_digest(shard.specs, shard.metadata, digests)[:12]))
     return names
-
-
-def is_temporary(name: str) -> bool:
-    """Whether a file of this name is the unfinished output of a writer."""
-    return _TEMPORARY.fullmatch(name) is not None
 
 
 def _index_of(directory: Path) -> ShardIndex | None:
