@@ -149,14 +149,18 @@ class Store:
 
     @cached_property
     def place(self) -> str:
-        """What tells this directory from its copies: when the inode of `lock` was changed last, in
-        nanoseconds, and its number. Nothing sets that time, and moving the directory leaves both.
+        """What tells this directory from its copies: when the inode of `lock` was made, in nanoseconds, and
+        its number. Nothing sets that time, and moving the directory leaves both. Where no birth time is
+        known, it is when the inode was changed last, which `chmod` changes too.
         """
+        from persona.store.birth import birth_time
+
+        path = self.root / "lock"
         try:
-            status = os.lstat(self.root / "lock")
+            status = os.lstat(path)
         except OSError:
-            return "nowhere"
-        return f"{status.st_ctime_ns} {status.st_ino}"
+            return f"nowhere {os.urandom(16).hex()}"  # and never the same again
+        return f"{birth_time(path) or status.st_ctime_ns} {status.st_ino}"
 
     def leftovers(self) -> list[tuple[Path, int]]:
         """What commands that died left in the store, and idx files without a pack, with their sizes in

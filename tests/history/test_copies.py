@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from blake3 import blake3
 
 from persona.errors import IntegrityError, NotARepository
 from persona.history.repository import Repository
+from persona.store.birth import birth_time
+from persona.store.store import Store
 from tests.history.conftest import Bot, at, digest_of, read_weights, same, write_model
 
 
@@ -100,6 +103,49 @@ def test_a_repository_that_is_moved_stays_what_it_was(grown: Bot, tmp_path: Path
             for path in repo.root.rglob(".persona/cache/**/*")
         }
     assert known <= kept
+
+
+def change_modes(root: Path) -> None:
+    for path in [root, *root.rglob("*")]:
+        os.chmod(path, path.stat().st_mode & 0o7777 | 0o200)
+
+
+def change_owner(root: Path) -> None:
+    for path in [root, *root.rglob("*")]:
+        os.chown(path, os.getuid(), os.getgid())
+
+
+def link_everything_elsewhere(root: Path) -> None:
+    shutil.copytree(root, root.parent / "linked", copy_function=os.link)
+
+
+def back_up(root: Path) -> None:
+    """Reads everything and sets the times of access back, as `tar --atime-preserve` does."""
+    for path in root.rglob("*"):
+        status = path.stat()
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("life", [change_modes, change_owner, link_everything_elsewhere, back_up])
+def test_what_changes_every_inode_makes_no_copy_of_a_repository(
+    grown: Bot, life: Callable[[Path], None]
+) -> None:
+    grown.checkout()
+    store = grown.repo._history.store
+    if birth_time(store.root / "lock") is None:
+        pytest.skip("the system does not tell when an inode was made")
+    life(grown.root)
+    with Repository.open(grown.root, author=at(99)) as repo:
+        assert repo.status().weights.state == "clean"
+        assert repo._history.store.cache("checkout").read()
+        assert repo.checkout("main").tensors_computed == 0
+        repo.checkout("HEAD~1")
+        assert repo.fsck(full=True).ok
+
+
+def test_a_store_without_a_lock_believes_no_other_without_one(grown: Bot, tmp_path: Path) -> None:
+    (grown.root / ".persona" / "lock").unlink()
+    assert Store.open(grown.root).place != Store.open(grown.root).place
 
 
 def test_weights_edited_in_a_copy_are_the_users_and_are_not_overwritten(grown: Bot, tmp_path: Path) -> None:
