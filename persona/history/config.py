@@ -67,6 +67,10 @@ class Config:
             self._values = stamps, dict(sorted(values.items()))
         return self._values[1]
 
+    def check(self) -> None:
+        """Raises where the repository's own file cannot be read."""
+        _load(self.path, self._read(self.path))
+
     def set(self, key: str, value: str, *, user: bool = False) -> None:
         """Sets a key in one of the files; "true", "false" and numbers are written as such. Raises
         `InvalidInput` for a value that a known key cannot have.

@@ -17,6 +17,7 @@ from persona.history.history import History
 from persona.history.payloads import Payloads
 from persona.history.reach import Reach
 from persona.history.results import Dangling, FsckResult, Leftover, Problem, Progress
+from persona.store import files
 from persona.store.check_refs import survey
 
 if TYPE_CHECKING:
@@ -76,11 +77,19 @@ def fsck(history: History, full: bool, progress: Progress | None) -> FsckResult:
 
 
 def _state_problems(history: History) -> Iterator[Problem]:
-    for name in history.store.states():
+    store = history.store
+    try:
+        history.config.check()
+    except PersonaError as error:
+        yield Problem("config", None, error.message)
+    said = [files.not_plain(path).message for path in store.strange_states()]
+    for name in store.states():
         try:
-            _STATES.get(name, lambda _, name=name: history.store.state(name).read())(history)
+            _STATES.get(name, lambda _, name=name: store.state(name).read())(history)
         except PersonaError as error:
-            yield Problem("state", None, error.message)
+            said.append(error.message)
+    for text in dict.fromkeys(said):
+        yield Problem("state", None, text)
 
 
 def _other_roots(history: History) -> Iterator[tuple[str, str, str]]:

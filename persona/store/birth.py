@@ -1,4 +1,4 @@
-"""When an inode was made: a time that no program can set, and that outlives `chmod`, `chown`, `mv`, hard links and
+"""When an inode was made: a time that no program can set, and that outlives `chmod`, `chown`, hard links and
 backup tools, which all change the inode's other times.
 
 Linux alone: macOS lets programs set it, and Python's `os.stat` does not tell it.

@@ -71,8 +71,11 @@ def _ref(refs: Refs, name: str, logged: bool, found: RefSurvey) -> None:
 
 
 def _lost_reflog(refs: Refs, name: str, found: RefSurvey) -> None:
+    path = reflog.path_of(refs.root, name)
     text = f"the reflog of {name} is lost; the next move begins another"
-    found.problems.append(("reflog", str(reflog.path_of(refs.root, name)), text))
+    if path.is_dir():
+        text = f"{path} is a directory, and should be the reflog of {name}; move it away"
+    found.problems.append(("reflog", str(path), text))
 
 
 def _reflog_alone(refs: Refs, name: str, found: RefSurvey) -> None:

@@ -135,7 +135,9 @@ class RefFiles:
         try:
             data = files.read_file(path, limit=MAX_REF_BYTES)
         except IntegrityError:
-            if path.is_dir() and not path.is_symlink():
+            if (
+                name != HEAD and path.is_dir() and not path.is_symlink()
+            ):  # of names that it is the beginning of
                 return None
             raise
         if data is None:

@@ -28,6 +28,8 @@ MAX_WHY_CHARS: Final = 1000
 MAX_WHO_CHARS: Final = 500
 _TAIL_BYTES: Final = 1 << 16
 """More than the last three lines can have."""
+_SHORTEST_LINE: Final = 150
+"""Bytes that no line can fall short of."""
 _LINE: Final = re.compile(
     r"([0-9a-f]{16}) ([0-9a-f]{64}) ([0-9a-f]{64}) ([^\t\n]*) (-?\d{1,15}) ([+-])(\d\d)(\d\d)\t([^\n]*)\n"
 )
@@ -153,9 +155,8 @@ def tmp_dir(root: Path) -> Path:
 def _shorten(root: Path, name: str, value: str | None, entry: Entry) -> bool:
     """Writes the newer half of a reflog, and `entry`; False for one that is damaged, which stays."""
     path = path_of(root, name)
-    size, _ = _tail(path)
     try:
-        entries = _entries(name, _lines(files.read_file(path, limit=size) or b""), path)
+        entries = _entries(name, _lines(files.read_file(path, limit=MAX_REFLOG_BYTES) or b""), path)
     except IntegrityError:
         return False
     if entries and _undone(entries[-2:], value):
@@ -217,8 +218,11 @@ def _undone(last: list[Entry], value: str | None) -> bool:
 
 
 def _lines(data: bytes) -> list[bytes]:
-    """The lines with their ends; the last may have none."""
-    lines = [line + b"\n" for line in data.split(b"\n")]
+    """The lines with their ends; the last may have none. Where there are more than a reflog of that size can
+    have, the rest is one line, which is damaged.
+    """
+    most = len(data) // _SHORTEST_LINE + 1
+    lines = [line + b"\n" for line in data.split(b"\n", most)]
     lines[-1] = lines[-1][:-1]
     return lines if lines[-1] else lines[:-1]
 

@@ -201,6 +201,13 @@ class Store:
         """The names of the values in `state/`."""
         return [name.removesuffix(".json") for name in self._names("state") if name.endswith(".json")]
 
+    def strange_states(self) -> Iterator[Path]:
+        """What stands in `state/` in the place of a value, of a lock or of a reflog, and is no file."""
+        for item in files.names_in(files.check_directories(self.root, "state")):
+            is_folder = item.is_dir(follow_symlinks=False) and "." not in item.name
+            if not is_folder and not item.is_file(follow_symlinks=False):
+                yield Path(item.path)
+
     def cache(self, name: str) -> CacheFile:
         """Checked bytes in `cache/`, by name (letters, digits, . _ - and /)."""
         return CacheFile(self, _checked_name(name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -168,6 +169,63 @@ def test_a_lost_reflog_of_a_damaged_ref_is_noticed_too(several: Bot) -> None:
     for name in ("HEAD", "refs/heads/moved/twice"):
         assert any(name in text and "damaged" in text for text in found)
         assert f"the reflog of {name} is lost; the next move begins another" in found
+
+
+@pytest.mark.parametrize("name", ["HEAD", "refs/heads/main"])
+def test_a_reflog_that_is_a_directory_is_named_as_one_and_moved_away(several: Bot, name: str) -> None:
+    path = stored(several, "logs", *name.split("/"))
+    path.unlink()
+    path.mkdir()
+    (path / "something").write_text("mine")
+    assert f"{path} is a directory, and should be the reflog of {name}; move it away" in sentences(several)
+    path.rename(several.models / "moved away")
+    several.repo.reset("HEAD~1", "hard")
+    several.repo.reset("HEAD@{1}", "hard")
+    assert several.repo.fsck().ok
+
+
+def test_a_head_that_is_a_directory_is_no_missing_one(several: Bot) -> None:
+    path = stored(several, "HEAD")
+    path.unlink()
+    path.mkdir()
+    assert sentences(several)[0].startswith(f"{path} is not a regular file")
+    path.rmdir()
+    several.repo.switch("main")
+    assert several.repo.fsck().ok
+
+
+def test_a_reflog_of_too_many_lines_or_bytes_takes_no_memory(several: Bot) -> None:
+    path = stored(several, "logs", "refs", "heads", "main")
+    for size, holes in ((8 << 20, False), (1 << 36, True)):
+        path.unlink()
+        path.write_bytes(b"" if holes else b"\n" * size)
+        os.truncate(path, size)
+        tracemalloc.start()
+        assert any(str(path) in text for text in sentences(several))
+        several.edit(lambda text: text + "# one more\n")
+        several.commit()
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+        tracemalloc.stop()
+
+
+# -- what commands need besides refs and objects
+
+
+@pytest.mark.parametrize("name", ["worktree.lock", "weights.json", "refs.reflog"])
+@pytest.mark.parametrize("kind", ["directory", "pipe", "loop"])
+def test_what_is_no_file_among_the_state_is_noticed(several: Bot, name: str, kind: str) -> None:
+    path = stored(several, "state", name)
+    path.unlink(missing_ok=True)
+    {"directory": path.mkdir, "pipe": lambda: os.mkfifo(path), "loop": lambda: path.symlink_to(name)}[kind]()
+    assert [text for text in sentences(several) if str(path) in text] == [
+        f"{path} is not a regular file; nothing was read or written through it"
+    ]
+
+
+def test_a_config_that_no_command_can_read_is_noticed(several: Bot) -> None:
+    path = stored(several, "config")
+    path.write_text("[user\n")
+    assert any(text.startswith(f"{path}:1: not valid TOML") for text in sentences(several))
 
 
 # -- objects that do not belong together
