@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from persona.errors import UsageError
+from persona.errors import UnknownRevision, UsageError
 from persona.history import tracking, worktree
 from persona.history.history import History
 from persona.history.recipe_text import RECIPE_FILE
@@ -122,13 +122,17 @@ def diff_worktree(history: History, before: str, here: Mapping[str, str] | None 
 
 
 def sides(history: History, a: str | None, b: str | None) -> tuple[str | None, str | None]:
-    """The commits that `Repository.diff` compares: None stands for nothing at all on the first side, for the
-    work tree on the second.
+    """The commits that `Repository.diff` compares; None stands for the work tree on the second side, and for
+    no commit at all on the first.
     """
     if a is not None and b is None and ".." in a and not a.startswith(":/"):
         chosen = resolve_range(history, [a])
         if "..." in a:
-            return chosen.hidden[0] if chosen.hidden else None, chosen.starts[1]
+            if not chosen.hidden:
+                raise UnknownRevision(
+                    f"{a}: the two have no commit in common; `persona diff A B` compares them"
+                )
+            return chosen.hidden[0], chosen.starts[1]
         return chosen.hidden[0], chosen.starts[0]
     if b is not None:
         if a is None:

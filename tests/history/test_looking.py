@@ -319,6 +319,17 @@ def test_crossed_histories_have_two_merge_bases(bot: Bot) -> None:
     assert next(bot.repo.log([made["z"]], topological=True)).subject == "z"
 
 
+def test_histories_without_a_common_commit_have_no_place_where_they_parted(bot: Bot) -> None:
+    history: History = bot.repo._history
+    head, person = bot.repo.resolve("HEAD"), Person("A", "a@b", START, 0)
+    with history.store.objects.transaction() as tx:
+        root = tx.put("commit", Commit(history.commit(head).tree, (), person, person, "another\n").encode())
+    assert {entry.id for entry in bot.repo.log(f"{head}...{root}")} == {head, root}
+    assert bot.repo.diff(head, root).empty
+    with pytest.raises(UnknownRevision, match="no commit in common"):
+        bot.repo.diff(f"{head}...{root}")
+
+
 def test_looking_imports_nothing_heavy(grown: Bot) -> None:
     script = (
         "import sys, persona\n"
