@@ -11,7 +11,7 @@ import math
 import operator
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from types import FunctionType
 from typing import Any, Final, TypeVar
@@ -47,7 +47,7 @@ def globs(value: Any, parameter: str) -> tuple[str, ...] | None:
     Raises `InvalidInput` for anything but globs.
     """
     if value is None or isinstance(value, str):
-        return None if value is None else ((value,) if value else ())
+        return None if value is None else ((str(value),) if value else ())
     patterns = tuple(value) if isinstance(value, Iterable) and not isinstance(value, bytes) else (value,)
     for pattern in patterns:
         if not isinstance(pattern, str) or not pattern:
@@ -55,7 +55,7 @@ def globs(value: Any, parameter: str) -> tuple[str, ...] | None:
                 f"a tensor filter is a glob such as 'model.layers.1?.mlp.*', not {pattern!r:.60}",
                 parameter=parameter,
             )
-    return patterns
+    return tuple(map(str, patterns))
 
 
 def checked(parameter: str, check: Callable[[Any, str], Value], value: Any) -> Value:
@@ -150,10 +150,12 @@ class _Kind:
         return whole
 
     def _texts(self, value: Any) -> Any:
-        several = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
-        texts = value if several else [value]
+        several = isinstance(value, Iterable) and not isinstance(value, (str, bytes, os.PathLike))
+        texts = list(value) if several else [value]
+        if self.name == "paths":
+            texts = [os.fspath(text) if isinstance(text, os.PathLike) else text for text in texts]
         self._require(value, all(isinstance(text, str) for text in texts), "text, or a list of texts")
-        return value
+        return texts if several else texts[0]
 
     def _require(self, value: Any, admitted: bool, what: str) -> Any:
         if not admitted:

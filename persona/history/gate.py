@@ -27,6 +27,7 @@ from types import FrameType
 from typing import Any, Final
 
 from persona.errors import BusyError, Refused, UsageError
+from persona.history.arguments import number
 from persona.limits import LIVE_TIMEOUT_SECONDS
 
 _LOOK_AGAIN_SECONDS: Final = 0.1
@@ -200,8 +201,9 @@ def _is_executing(frame: FrameType) -> bool:
 
 
 def _checked(timeout: object) -> float:
-    if isinstance(timeout, (int, float)) and not isinstance(timeout, bool) and timeout >= 0:
-        return float(timeout)
+    seconds = number(timeout)
+    if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and seconds >= 0:
+        return float(seconds)
     raise UsageError(f"timeout is a number of seconds or None, not {timeout!r:.60}")
 
 

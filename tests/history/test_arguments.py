@@ -80,6 +80,15 @@ def test_whole_numbers_of_numpy_are_whole_numbers(grown: Bot) -> None:
     assert grown.repo.digest(threads=np.int32(1)) == grown.repo.digest()
 
 
+def test_texts_come_in_any_collection_and_files_as_paths(grown: Bot) -> None:
+    repo: Any = grown.repo
+    assert len(list(repo.log({"HEAD~1"}))) == len(list(repo.log(rev for rev in ["HEAD~1"]))) == 3
+    assert len(list(repo.log(paths=Path("recipe.toml")))) == len(list(repo.log(paths=["recipe.toml"]))) == 4
+    repo.set_term("listening", only=np.array(["*mlp*"]))
+    assert repo.status().recipe_changed
+    assert repo.restore(iter([Path("recipe.toml")])) == ("recipe.toml",)
+
+
 @pytest.mark.parametrize("call", [persona.open, persona.init])
 @pytest.mark.parametrize("path", [None, b"here", "a\0b"])
 def test_a_repository_is_at_a_path(call: Callable[..., object], path: object) -> None:

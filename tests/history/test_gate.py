@@ -5,10 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -342,4 +345,10 @@ def test_a_merge_that_gave_up_keeps_nobody_out(users: Harness) -> None:
 @pytest.mark.parametrize("timeout", [-1, "2", True, float("nan")])
 def test_a_timeout_is_a_number_of_seconds(users: Harness, timeout: Any) -> None:
     with pytest.raises(UsageError, match="timeout"), users.gate.merging(timeout=timeout):
+        pass
+
+
+@pytest.mark.parametrize("timeout", [0, Decimal("0.5"), Fraction(1, 2), np.float32(0.5), np.int64(1), None])
+def test_a_timeout_is_any_number(users: Harness, timeout: Any) -> None:
+    with users.gate.merging(timeout=timeout):
         pass
