@@ -59,13 +59,19 @@ ABSENT: Final[dict[str, str]] = {
     "worktree": "`persona checkout REV -o DIR` writes a model directory",
     **dict.fromkeys(
         (
-            "bugreport check-attr check-ignore check-mailmap check-ref-format checkout-index citool "
-            "column commit-graph commit-tree credential daemon diagnose fast-export fast-import fetch- "
-            "pack filter-branch filter-repo fmt-merge-msg gitk gui hash-object hook http-backend index- "
-            "pack instaweb interpret-trailers lfs merge-file merge-index merge-tree mktag mktree multi- "
-            "pack-index p4 pack-objects patch-id quiltimport read-tree receive-pack replace rerere "
-            "scalar send-pack stripspace svn unpack-objects update-index upload-pack var verify-commit "
-            "verify-pack verify-tag write-tree"
+            "backfill bugreport check-attr check-ignore check-mailmap check-ref-format checkout-index "
+            "citool column commit-graph commit-tree credential credential-cache credential-store "
+            "cvsexportcommit cvsimport cvsserver daemon diagnose diff-pairs fast-export fast-import "
+            "fetch-pack filter-branch filter-repo fmt-merge-msg for-each-repo fsck-objects "
+            "get-tar-commit-id gitk gitweb gui hash-object history hook http-backend http-fetch http-push "
+            "imap-send index-pack instaweb interpret-trailers last-modified lfs mailinfo mailsplit "
+            "merge-file merge-index merge-octopus merge-one-file merge-ours merge-recursive "
+            "merge-recursive-ours merge-recursive-theirs merge-resolve merge-subtree merge-tree mktag "
+            "mktree multi-pack-index p4 pack-objects pack-redundant patch-id pickaxe prune-packed "
+            "quiltimport read-tree receive-pack refs remote-ext remote-fd remote-ftp remote-ftps "
+            "remote-http remote-https replace replay repo rerere scalar send-pack shell show-index "
+            "stripspace svn unpack-file unpack-objects update-index update-server-info upload-archive "
+            "upload-pack var verify-commit verify-pack verify-tag write-tree"
         ).split(),
         "`persona help` lists the commands",
     ),

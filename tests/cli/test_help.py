@@ -255,6 +255,11 @@ def test_every_command_of_gits_is_known_or_answered() -> None:
     assert not [name for name in {*PLANNED, *ABSENT} if name in ours]
 
 
+@pytest.mark.parametrize("name", ["fetch-pack", "index-pack", "multi-pack-index", "unpack-file", "mailinfo"])
+def test_a_command_that_git_runs_for_itself_is_answered_too(name: str) -> None:
+    assert absent(name) == f"persona has no `{name}`; `persona help` lists the commands"
+
+
 def test_the_advice_for_a_command_of_gits_names_commands_that_there_are() -> None:
     for advice in {*PLANNED.values(), *ABSENT.values()}:
         for quoted in re.findall(r"`persona ([^-`][^`]*)`", advice):
