@@ -198,7 +198,9 @@ def test_the_editor_is_the_one_that_git_would_open(
 def test_a_repository_names_no_editor(grown: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     from persona.cli import messages
 
-    grown.ok("config", "core.editor", "theirs")
+    said = grown.refused(2, "config", "core.editor", "their own")
+    assert "`persona config --global core.editor 'their own'`" in said
+    (grown.directory / ".persona" / "config").write_text('[core]\neditor = "theirs"\n')
     subprocess.run(["git", "init", "--quiet"], cwd=grown.directory, check=True)
     subprocess.run(["git", "config", "core.editor", "theirs"], cwd=grown.directory, check=True)
     for name in ("PERSONA_EDITOR", "GIT_EDITOR", "VISUAL", "EDITOR"):

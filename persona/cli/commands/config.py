@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -49,6 +50,11 @@ def command(
     """
     if listing == (key is not None) or (unset and value is not None):
         raise UsageError("give a KEY to read, a KEY and a VALUE to set, or --list")
+    if key == "core.editor" and value is not None and not user:
+        raise UsageError(
+            "a repository does not name the editor, as it may be a stranger's; use"
+            f" `persona config --global core.editor {shlex.quote(value)}`"
+        )
     if user:
         own = call.user_settings()
         _run(call, _Settings(own.get, own.set, own.unset, own.values), key, value, unset)
