@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from persona.cli.terminal import echo, say
-from persona.errors import NotFound, SystemFault, UsageError
+from persona.errors import NotFound, SystemFault, UnknownRevision, UsageError, quoted
 
 if TYPE_CHECKING:
     from persona.history.config import Config
@@ -138,6 +139,21 @@ class Invocation:
     def path(self, path: str) -> Path:
         """A path from the command line, seen from `-C`."""
         return self.directory / path
+
+    @contextmanager
+    def files_meant(self, words: Iterable[str], line: str, does: str) -> Iterator[None]:
+        """An unknown revision that is the name of a file here is answered with what to type: `line` and the
+        file, which `does` that to "{}".
+        """
+        try:
+            yield
+        except UnknownRevision as error:
+            for word in words:
+                if quoted(word) in error.message and os.path.lexists(self.path(word)):
+                    what = "the files in it" if self.path(word).is_dir() else "the file"
+                    typed = f"`persona {line} -- {shlex.quote(word)}` {does.format(what)}"
+                    raise UnknownRevision(f"{error.message}; {typed}") from None
+            raise
 
     def tracked(self, repo: Repository, paths: Sequence[str]) -> list[str]:
         """Files of the work tree from the command line, as the repository names them: from its root."""

@@ -21,7 +21,7 @@ from persona.cli.options import (
     size_option,
     threads_option,
 )
-from persona.errors import UnknownRevision, UsageError
+from persona.errors import UsageError
 from persona.history.config import parse_size, parse_threads
 
 if TYPE_CHECKING:
@@ -129,13 +129,9 @@ def command(
 
 def _check_revision(call: Invocation, repo: Repository, rev: str | None) -> None:
     """A file's name where a revision belongs is answered with what to type."""
-    if rev is None or not os.path.lexists(call.path(rev)):
-        return
-    try:
-        repo.resolve(rev)
-    except UnknownRevision as error:
-        what = "the files in it" if call.path(rev).is_dir() else "the file"
-        raise UnknownRevision(f"{error.message}; `persona checkout -- {rev}` puts {what} back") from None
+    if rev is not None and os.path.lexists(call.path(rev)):
+        with call.files_meant([rev], "checkout", "puts {} back"):
+            repo.resolve(rev)
 
 
 def _restore(call: Invocation, files: Sequence[str], rev: str | None, moved: bool) -> None:

@@ -63,7 +63,8 @@ def command(
     if files is not None and (weights or place is not None):
         raise UsageError("--weights and --plot compare whole models: leave out the files")
     silent = call.quiet and not call.json
-    with call.repository() as repo:
+    meant = call.files_meant(filter(None, (a, b)), "diff", "compares {}")
+    with call.repository() as repo, meant:
         diff = repo.diff(a, b, paths=None if files is None else call.tracked(repo, files))
         if silent and place is None:
             return 0 if diff.empty else 1

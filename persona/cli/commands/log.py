@@ -88,7 +88,8 @@ def command(
     files = files_after_dashes(ctx)
     start = list(revisions) or ["HEAD"]
     refs = sys.stdout.isatty() if decorate is None else decorate
-    with call.repository() as repo:
+    meant = call.files_meant(revisions, "log", "shows the commits that changed {}")
+    with call.repository() as repo, meant:
         paths = None if files is None else call.tracked(repo, files)
         filters: dict[str, Any] = {"since": since, "until": until, "vector": vector, "paths": paths}
         entries = repo.log(start, all=all, n=max_count, topological=graph, **filters)
