@@ -18,6 +18,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class PersonaError(Exception):
     """The root of the tree; never raised itself."""
@@ -120,6 +122,14 @@ class Inconclusive(PersonaError):
 
     exit_code = 8
     kind = "inconclusive"
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """Names in a sentence, with a count of those beyond `most`. A line feed in a name becomes `?`, so that no
+    name of a file looks like another line of the message.
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]).replace("\n", "?") + more
 
 
 def quoted(value: object, limit: int = 100) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from click import style
 
+from persona.cli.terminal import one_line
 from persona.cli.terminal import printable as printable
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def short(id: str) -> str:
 
 def shown_path(path: str) -> str:
     """A file's name for a terminal: bytes that are no text become escapes."""
-    return printable(path.encode("utf-8", "backslashreplace").decode())
+    return one_line(path.encode("utf-8", "backslashreplace").decode())
 
 
 def listed(lines: Sequence[str]) -> Iterator[str]:
@@ -234,7 +235,7 @@ def weights_lines(weights: WeightsState, recipe_changed: bool = False) -> Iterat
             else:
                 yield '  (use "persona checkout" to compute those of the recipe as it stands)'
         case "stale":
-            yield f"Weights: stale, those{of or ' of no commit that is known here'}"
+            yield f"Weights: stale, {'those' + of if of else 'from an unknown recipe'}"
             yield '  (use "persona checkout" to compute those of the recipe as it stands)'
         case "uncommitted":
             yield "Weights: those of the edited recipe, not committed"

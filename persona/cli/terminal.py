@@ -28,6 +28,11 @@ def printable(text: str) -> str:
     return _HOSTILE.sub("?", text)
 
 
+def one_line(text: str) -> str:
+    """A name for a terminal: `printable`, and no line feed or tab, which would look like another line."""
+    return printable(text).replace("\n", "?").replace("\t", "?")
+
+
 def echo(text: str, *, nl: bool = True) -> None:
     """Writes to stdout. Only persona's own colours and bold type get through to a terminal."""
     click.echo(_HOSTILE_OR_COLOUR.sub(lambda found: found[0] if len(found[0]) > 1 else "?", text), nl=nl)

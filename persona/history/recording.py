@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence, Set
 from decimal import Decimal
 from typing import Final
 
-from persona.errors import InvalidInput, Refused, UsageError
+from persona.errors import InvalidInput, Refused, UsageError, listed
 from persona.history import filters, in_place, tracking, vectors, weights_state, worktree
 from persona.history.history import HEADS, History, signature
 from persona.history.moving import PREPARED, FileMove
@@ -59,7 +59,8 @@ def record(
         tree, recipe = put_tree(history, tx, known, edits, durable=named_by(history.recipe_of(head)))
         if tree == before.tree and not (amend or allow_empty):
             loose = tracking.untracked(history, known)
-            more = [f"`persona add` tracks {', '.join(loose[:MAX_LISTED])}"] if loose else []
+            names = listed(loose, MAX_LISTED)
+            more = [f"not tracked: {names} (`persona add FILE` tracks a file)"] if loose else []
             raise Refused("; ".join([NOTHING, *more, *in_place.edited_notes(history)]))
         parents = before.parents if amend else (head,)
         text = tidy(message if message is not None or not amend else before.message)

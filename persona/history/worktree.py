@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from persona.errors import InvalidInput, Refused
+from persona.errors import InvalidInput, Refused, listed
 from persona.history.history import History
 from persona.history.recipe_text import RECIPE_FILE
 from persona.limits import MAX_TEXT_FILE_BYTES
@@ -133,9 +133,9 @@ def apply(history: History, edits: Mapping[str, bytes | None], seen: Mapping[str
 def refuse_edited(paths: Sequence[str]) -> None:
     """`Refused` naming files that somebody changed while the command was at work, if there are any."""
     if paths:
-        listed = ", ".join(paths[:8]) + (f" and {len(paths) - 8} more" if len(paths) > 8 else "")
         raise Refused(
-            f"{listed}: edited while this command was running, and left as edited; run the command again"
+            f"{listed(paths)}: edited while this command was running, and left as edited;"
+            " run the command again"
         )
 
 
@@ -160,8 +160,9 @@ def check_room(root: Path, kept: Iterable[str], removed: Iterable[str]) -> None:
     if in_the_way:
         names = list(in_the_way)
         it = "it" if len(names) == 1 else "them"
-        listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-        raise Refused(f"{listed}: in the way of files that have to go there; move {it} away and try again")
+        raise Refused(
+            f"{listed(names)}: in the way of files that have to go there; move {it} away and try again"
+        )
 
 
 def _write(root: Path, path: str, data: bytes, seen: str | None) -> None:

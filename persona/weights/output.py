@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from blake3 import blake3
 
-from persona.errors import InvalidInput, PersonaError, Refused
+from persona.errors import InvalidInput, PersonaError, Refused, listed
 from persona.limits import MAX_INDEX_BYTES
 from persona.objects.names import check_file_path
 from persona.store import files
@@ -106,12 +106,12 @@ def claim(directory: Path, texts: Mapping[str, bytes], *, force: bool) -> Claim:
 
 
 def _why(directory: Path, strange: Sequence[str], ours: bool) -> str:
-    listed = ", ".join(strange[:5]) + (f" and {len(strange) - 5} more" if len(strange) > 5 else "")
+    names = listed(strange, 5)
     if ours:
-        return f"{directory}: {listed}: not as persona wrote it there; move it away, or -f overwrites it"
+        return f"{directory}: {names}: not as persona wrote it there; move it away, or -f overwrites it"
     return (
-        f"{directory} holds {listed}, which persona did not write; give an empty or a new directory, or -f"
-        " overwrites what has the name of a file to write"
+        f"{directory} holds {names}, which persona did not write; give an empty or a new directory; -f"
+        " overwrites the files whose names it needs"
     )
 
 

@@ -77,6 +77,27 @@ def test_a_file_where_a_revision_belongs_gets_the_line_to_type(below: CommandLin
     assert "Put back" in below.ok(*advice[1].split())
 
 
+@pytest.mark.parametrize("command", ["log", "diff"])
+def test_a_file_where_revisions_belong_gets_the_line_to_type(below: CommandLine, command: str) -> None:
+    sentence = below.refused(3, command, "HEAD", "note.md")
+    advice = re.search(rf"`persona ({command} -- [^`]+)`", sentence)
+    assert advice, sentence
+    assert below.ok(*advice[1].split())
+    assert "--" not in below.refused(3, command, "nowhere", "HEAD").replace("--all", "")
+
+
+def test_a_line_feed_in_the_name_of_a_file_makes_no_line(grown: CommandLine) -> None:
+    for place in (grown.directory, grown.directory / "graph", grown.directory.parent / "out"):
+        place.mkdir(exist_ok=True)
+        (place / "one\nWeights: clean\ttwo").write_text("text\n")
+    for said in (
+        grown.ok("status"),
+        grown.refused(1, "commit", "-m", "x"),
+        grown.refused(1, "checkout", "-o", "../out"),
+    ):
+        assert "one?Weights: clean" in said
+
+
 def test_a_file_outside_is_refused_by_name(below: CommandLine) -> None:
     for outside in ("/etc/passwd", "../../../base/config.json"):
         assert f"'{outside}' is not a file of the work tree" in below.refused(2, "restore", outside)
