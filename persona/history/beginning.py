@@ -58,8 +58,8 @@ def init(
     source = root if base is None else base
     if in_place and not source.is_dir():
         raise InvalidInput(f"{source} is not a model directory; say which model to begin with: --base PATH")
-    base_name = check_ref_name(name) if name is not None else default_base_name(source)
-    with Checkpoint.open(source) as checkpoint:
+    with Checkpoint.open(source) as checkpoint:  # a path that is not there gives no name either
+        base_name = check_ref_name(name) if name is not None else default_base_name(source)
         store, made_now = _fresh_store(root)
         history = History(store, config, committer_of=committer)
         with store.shared(), store.worktree_lock():
@@ -97,7 +97,7 @@ def default_base_name(path: Path) -> str:
     try:
         return check_ref_name(name)
     except InvalidInput:
-        raise UsageError(f"{path} gives no name for the base; name it with --name NAME") from None
+        raise UsageError(f"{path} does not give a name for the base; give one with --name NAME") from None
 
 
 def default_rules(config: Config) -> Rules:
@@ -168,7 +168,7 @@ def _first_commit(
     )
     if in_place:
         weights_state.settle(history, recipe, id, base.digest, checkpoint.weights_seen)
-    notes = [f"left behind: {path} ({why})" for path, why in sorted(checkpoint.ignored.items())]
+    notes = [f"left out: {path} ({why})" for path, why in sorted(checkpoint.ignored.items())]
     if not (history.root / CONFIG_FILE).exists():
         notes.append(NO_CONFIG)
     return CommitResult(

@@ -74,16 +74,16 @@ def add(history: History, path: Path, options: Options, *, keep: bool = True) ->
     inside = in_place.is_work_tree(history, path)
     if inside:
         in_place.check(history, path, recipe.base, options.onto, options.name)
-    name = options.name if options.name is not None else default_name(path)
-    check_vector_name(name)
-    keys = checked_keys(options)
-    old = recipe.by_name.get(name)
-    if old is not None and options.name is None and not options.replace:
-        _refuse_another(history, path, name, old.vector)
-    onto = _onto(history, recipe, options.onto)
-    if onto is not None:
-        keys["join"] = "add"
     with Checkpoint.open(path) as checkpoint:
+        name = options.name if options.name is not None else default_name(path)
+        check_vector_name(name)
+        keys = checked_keys(options)
+        old = recipe.by_name.get(name)
+        if old is not None and options.name is None and not options.replace:
+            _refuse_another(history, path, name, old.vector)
+        onto = _onto(history, recipe, options.onto)
+        if onto is not None:
+            keys["join"] = "add"
         differing = {} if inside else _differing_files(history, checkpoint)
         seen = _replaceable(history, differing) if options.files else {}
         with history.store.objects.transaction(Payloads(history.store.objects).of) as tx:
@@ -255,7 +255,7 @@ def default_name(path: Path) -> str:
     try:
         return check_vector_name(part)
     except InvalidInput:
-        raise UsageError(f"{path} gives no name for the vector; name it with -n NAME") from None
+        raise UsageError(f"{path} does not give a name for the vector; give one with -n NAME") from None
 
 
 def checked_keys(options: Options) -> dict[str, Any]:
@@ -384,8 +384,9 @@ def _file_notes(differing: dict[str, bytes], taken: bool) -> tuple[str, ...]:
     if not differing:
         return ()
     names = ", ".join(differing)
+    differ, them = ("differs", "it") if len(differing) == 1 else ("differ", "them")
     return (
-        (f"taken along: {names}",)
+        (f"imported too: {names}",)
         if taken
-        else (f"left behind, though they differ: {names} (--files takes them)",)
+        else (f"not imported: {names}, which {differ} from the work tree's (--files imports {them})",)
     )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import time
 from pathlib import Path
@@ -23,6 +24,8 @@ from persona.errors import InvalidInput, SystemFault
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+_HUB_ID: Final = re.compile(r"[\w.-]+/[\w.-]+")
+"""ORG/NAME, as the Hugging Face hub names a model."""
 _NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO})
 _READ_BYTES = 1 << 30  # Linux reads at most 2 GiB - 4 KiB a call
 _TICK_NS: Final = 20_000_000
@@ -194,5 +197,8 @@ def list_directory(path: Path) -> list[str]:
 
 def _fault(path: Path, error: OSError) -> InvalidInput | SystemFault:
     if error.errno in _NOT_THERE:
-        return InvalidInput(f"{path}: {os.strerror(error.errno or 0).lower()}; give the path of a checkpoint")
+        advice = "give the path of a checkpoint"
+        if _HUB_ID.fullmatch(str(path)) and not path.parent.exists():
+            advice += f"; `hf download {path} --local-dir DIR` fetches a model of the Hugging Face hub"
+        return InvalidInput(f"{path}: {os.strerror(error.errno or 0).lower()}; {advice}")
     return SystemFault(f"{path}: cannot be read: {error.strerror}")

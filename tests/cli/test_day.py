@@ -402,6 +402,11 @@ def test_a_base_without_a_config_is_noted(persona: CommandLine) -> None:
     assert "config.json" not in persona("init", "../whole", "--base", "../base").stderr
 
 
+def test_a_missing_path_is_missing_before_it_is_one_that_gives_no_name(persona: CommandLine) -> None:
+    assert "no such file" in persona.refused(4, "init", "../new", "--base", "/not-there")
+    assert "no such file" in persona.refused(4, "add", "../-not-there")
+
+
 def test_init_in_a_repository_says_that_it_is_one(persona: CommandLine) -> None:
     for words in (["init"], ["init", "--base", "../base"], ["init", "--base", "../nowhere"]):
         assert "is a persona repository already" in persona.refused(1, *words)

@@ -330,3 +330,15 @@ def test_a_broken_config_is_named(text: str, tmp_path: Path) -> None:
     save(tmp_path / "model.safetensors", ALL)
     (tmp_path / "config.json").write_text(text, encoding="latin-1")
     assert str(tmp_path / "config.json") in refused(tmp_path, "JSON")
+
+
+def test_a_name_of_the_hub_gets_the_line_that_fetches_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("here").mkdir()
+    with pytest.raises(InvalidInput, match="`hf download Org/Model-1B --local-dir DIR` fetches"):
+        Checkpoint.open(Path("Org/Model-1B"))
+    for path in (Path("Model-1B"), Path("here/Model-1B"), tmp_path / "Org" / "Model-1B"):
+        with pytest.raises(InvalidInput, match=r"checkpoint$"):
+            Checkpoint.open(path)
