@@ -142,7 +142,7 @@ def parse_size(text: str) -> int:
     power = _UNITS.index(found[2].lower() or " ") if found else 0
     count = int(float(found[1]) * (1024 if found[3] else 1000) ** power) if found else 0
     if count < 1:
-        raise ValueError(f"{text!r:.60} is no size; write 5GB, 500MB or 2GiB")
+        raise ValueError(f"{text!r:.60} is not a size; write 5GB, 500MB or 2GiB")
     return count
 
 

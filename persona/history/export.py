@@ -109,7 +109,7 @@ def _place(history: History, out: Path) -> Path:
         raise Refused(f"{out} is a symbolic link; give the directory that it leads to, or write elsewhere")
     there = next(path for path in (place, *place.parents) if os.path.lexists(path))
     if not there.is_dir():
-        raise Refused(f"{there} is in the way, and no directory; move it away or write elsewhere")
+        raise Refused(f"{there} is in the way and not a directory; move it away, or write elsewhere")
     if os.path.lexists(place / DIRECTORY) or DIRECTORY in place.parts:
         raise Refused(f"{out} belongs to another repository; write elsewhere, or check out over there")
     return place

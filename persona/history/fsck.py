@@ -127,6 +127,6 @@ def _weights_problems(history: History, progress: Progress | None) -> Iterator[P
         yield Problem(
             "weights",
             None,
-            "the weights in the work tree pass for those of their recipe, and are not; delete"
+            "the weights in the work tree are not those of the recipe that they are recorded for; delete"
             f" {history.store.state(weights_state.STATE).path}, and `persona checkout -f` computes them anew",
         )

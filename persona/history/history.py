@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Final, TypeVar
 
-from persona.errors import IntegrityError, InvalidInput, NotFound, PersonaError, Refused, UnknownName
+from persona.errors import IntegrityError, InvalidInput, NotFound, PersonaError, Refused, UnknownName, quoted
 from persona.history import identity, recipe_text
 from persona.history.config import Config
 from persona.history.recipe_text import MIN_PREFIX, RECIPE_FILE
@@ -301,8 +301,9 @@ class History:
         if len(ids) > 1:
             listed = ", ".join(id[: len(text) + 4] for id in ids[:8])
             raise UnknownName(f"{text} is the start of {len(ids)} {kind}s: {listed}; give more digits")
-        other = f"; it is a {found[0][1]}" if found else ""
-        raise UnknownName(f"no {kind} here is named or begins with {text!r:.80}{other}")
+        lists = "; `persona vector ls` lists them" if kind == "vector" else ""
+        other = f"; it is a {found[0][1]}" if found else lists
+        raise UnknownName(f"no {kind} here is named or begins with {quoted(text)}{other}")
 
     def objects_starting(self, text: str) -> list[tuple[str, str]]:
         """(id, kind) of every object whose id begins with these hex digits (4 or more)."""

@@ -279,7 +279,7 @@ def _goal(history: History, target: str | None, create: str | None, detach: bool
     goal = target_of(history, target)
     if target in ("HEAD", "@") or (goal.branch is None and target != "-"):
         raise UsageError(
-            f"{target} is no branch; `persona switch --detach {target}` goes there without one,"
+            f"{target} is not a branch; `persona switch --detach {target}` goes there without one,"
             f" `persona switch -c NEW {target}` makes one there"
         )
     return goal

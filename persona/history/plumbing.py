@@ -49,5 +49,8 @@ def _find(history: History, text: str) -> tuple[str, str]:
     try:
         id = resolve(history, text)
     except UnknownRevision:
-        raise UnknownName(f"no object is named or begins with {quoted(text)}") from None
+        raise UnknownName(
+            f"no object or revision is named or begins with {quoted(text)};"
+            " `persona log --all` lists the commits"
+        ) from None
     return id, "commit"

@@ -214,7 +214,7 @@ class Reach:
         def vector(given: str) -> str:
             found = [known for known in ids if known.startswith(given)]
             if len(found) != 1:
-                raise UnknownName(f"{given!r:.80} is no vector of the recipe")
+                raise UnknownName(f"{given!r:.80} is not a vector of the recipe")
             return found[0]
 
         try:

@@ -54,7 +54,7 @@ def delete_branches(history: History, names: Iterable[str], force: bool, person:
             raise Refused(f"{name} is the current branch; switch to another one first")
         if not force and (head.id is None or not is_ancestor(history, id, head.id)):
             raise Refused(
-                f"{name} ({abbreviate(id)}) has commits that HEAD does not reach; -D deletes it all the same"
+                f"{name} ({abbreviate(id)}) has commits that HEAD does not reach; -D deletes it anyway"
             )
     return _delete(history, HEADS, found, "branch: deleted", person)
 

@@ -117,7 +117,7 @@ class CommitResult:
     parents: tuple[str, ...]
     vectors: tuple[VectorChange, ...]
     notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
-    """Sentences for the user: what was rounded, ignored, left behind, or is usually done next."""
+    """Sentences for the user: what was rounded, ignored, not imported, or is usually done next."""
     subject: str = field(default="", metadata=UNPRINTED)
     checkout: CheckoutResult | None = None
     """The weights computed at once, with `commit.checkout = true`."""

@@ -159,9 +159,7 @@ def _undone(history: History, id: str, mainline: int | None) -> dict[str, bytes 
     conflicts += _collisions(ours, target)
     if conflicts:
         listed = "\n".join(f"  {line}" for line in conflicts)
-        raise Refused(
-            f"{abbreviate(id)} cannot be reverted, for what it changed was changed again:\n{listed}"
-        )
+        raise Refused(f"{abbreviate(id)} cannot be reverted: later commits changed the same again\n{listed}")
     ids = {path: None if data is None else worktree.blob_id(data) for path, data in target.items()}
     edited = sorted(path for path in touched if here.get(path) not in (ours.get(path), ids[path]))
     if strange := [path for path in edited if path not in tracked]:
@@ -213,13 +211,13 @@ def _merged_file(
     try:
         old, new, ours = (item.decode() for item in data)
     except UnicodeDecodeError:
-        conflicts.append(f"{path}: changed again since, and no text that could be merged")
+        conflicts.append(f"{path}: changed again since, and not a text that can be merged")
         return None
     merged = merge_lines(new, old, ours)
     if merged.left or "\0" in merged.text:
         conflicts.append(f"{path}: lines that it changed, or lines beside them, were changed again since")
     elif path.endswith(".json") and _is_json(ours) and not _is_json(merged.text):
-        conflicts.append(f"{path}: changed again since, and would be no JSON with the change taken back")
+        conflicts.append(f"{path}: changed again since; taking the change back would make it invalid JSON")
     return merged.text.encode()
 
 

@@ -308,7 +308,7 @@ def _by_message(history: History, pattern: str) -> str:
     try:
         wanted = re.compile(pattern)
     except re.error as error:
-        raise UnknownRevision(f":/{pattern} is no pattern: {error}") from None
+        raise UnknownRevision(f":/{pattern} is not a pattern: {error}") from None
     starts = set(history.store.refs.list(HEADS).values())
     head = history.store.refs.head_id()
     for tag in history.store.refs.list(TAGS).values():

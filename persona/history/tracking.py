@@ -114,7 +114,7 @@ def added(history: History) -> tuple[str, ...]:
         return ()
     if not isinstance(value, list) or any(not isinstance(p, str) or file_path_problem(p) for p in value):
         path = history.store.state(ADDED).path
-        raise IntegrityError(f"{path} is no list of files; remove it", kind="state", file=str(path))
+        raise IntegrityError(f"{path} is not a list of files; remove it", kind="state", file=str(path))
     return tuple(value)
 
 
@@ -148,7 +148,9 @@ def text_files(history: History, paths: Sequence[Path]) -> list[str] | None:
         if name is None or _is_checkpoint(root, name):
             if len(paths) == 1:
                 return None
-            raise UsageError(f"{path} is no text file of the work tree; a fine-tune is added by itself")
+            raise UsageError(
+                f"{path} is not a text file of the work tree; add a fine-tune in a command of its own"
+            )
         inside = _text_files_below(root, name) if (root / name).is_dir() else [name]
         found.update(dict.fromkeys(inside))
     known = tracked(history).paths

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from persona.errors import InvalidInput, UnknownName, UnknownRevision
+from persona.errors import InvalidInput, UnknownName, UnknownRevision, quoted
 from persona.history.history import HEADS, TAGS, History
 from persona.history.results import CommitEntry, RecipeView, TermView
 from persona.history.revisions import resolve_range
@@ -147,7 +147,10 @@ def log(
         nothing = False
         yield entries.of(id, commit)
     if vector is not None and nothing and not (selected.hidden or since or until or left == 0):
-        raise UnknownName(f"no commit there has ever had a vector named {vector!r:.80}")
+        raise UnknownName(
+            f"no commit there has ever had a vector named {quoted(vector)};"
+            " `persona log -p` shows the vectors of each"
+        )
 
 
 def _date(text: str, now: int, *, at_end: bool) -> int:
@@ -155,9 +158,7 @@ def _date(text: str, now: int, *, at_end: bool) -> int:
 
     found = parse_date(text, now, at_end=at_end)
     if found is None:
-        raise UnknownRevision(
-            f"{text!r:.60} is no date that is understood here; try 2026-11-15 or '2 days ago'"
-        )
+        raise UnknownRevision(f"{text!r:.60} is not a date; write 2026-11-15 or '2 days ago'")
     return found[0]
 
 

@@ -112,7 +112,7 @@ def _check_pair(spec: TensorSpec, source: TensorSpec, checkpoint: Checkpoint, ca
     if not casts.is_wider(source.dtype, spec.dtype) and not cast:
         raise InvalidInput(
             f"{where} is {source.dtype}, which cannot hold every value of the base's {spec.dtype}:"
-            " pass --cast to convert it all the same"
+            " pass --cast to convert it anyway"
         )
 
 

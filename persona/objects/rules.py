@@ -79,7 +79,7 @@ class Rules:
             elif axis not in row:
                 raise InvalidInput(f"unknown axis {axis!r:.60}; the axes are {', '.join(AXES)}")
             elif row[axis] is None:
-                raise InvalidInput(f"{axis}: the preset {preset} has no use for it")
+                raise InvalidInput(f"{axis}: the preset {preset} does not use it")
             elif axis == "density":
                 row[axis] = check_density(value)
             elif value not in CHOICES[axis]:

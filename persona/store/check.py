@@ -121,14 +121,14 @@ def _strangers(store: ObjectStore) -> Iterator[Problem]:
     for item in files.names_in(store.loose_dir):
         path = Path(item.path)
         if not (item.is_dir(follow_symlinks=False) and len(item.name) == 2 and _is_hex(item.name)):
-            yield Problem("object", "", item.path, f"{item.path} is no directory of objects")
+            yield Problem("object", "", item.path, f"{item.path} is not a directory of objects")
             continue
         for below in files.names_in(path):
             if not is_id(item.name + below.name):
-                yield Problem("object", "", below.path, f"{below.path} is no object")
+                yield Problem("object", "", below.path, f"{below.path} is not an object")
     for item in files.names_in(store.packs_dir):
         if not item.is_file(follow_symlinks=False) or not item.name.endswith((SUFFIX, IDX_SUFFIX)):
-            yield Problem("pack", "", item.path, f"{item.path} is no pack")
+            yield Problem("pack", "", item.path, f"{item.path} is not a pack")
 
 
 def _is_hex(text: str) -> bool:

@@ -130,7 +130,7 @@ def _names(top: Path, prefix: str, found: RefSurvey) -> Iterator[str]:
             elif name == HEAD or _is_ref(name):
                 yield name
             else:
-                found.problems.append(("ref", item.path, f"{item.path} is no ref; move it away"))
+                found.problems.append(("ref", item.path, f"{item.path} is not a ref; move it away"))
 
 
 def _is_ref(name: str) -> bool:

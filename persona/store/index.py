@@ -67,7 +67,7 @@ class Index:
         """The idx in `data`; `IntegrityError` naming `where` unless it is whole and its check holds."""
         head = _IDX_HEAD.size + _FANOUT.size
         if len(data) < head + _CHECK or data[:8] != IDX_MAGIC + bytes(4):
-            raise IntegrityError(f"{where} is no index of a pack", kind="idx", file=where)
+            raise IntegrityError(f"{where} is not the index of a pack", kind="idx", file=where)
         count = _IDX_HEAD.unpack_from(data)[1]
         if len(data) != head + count * (32 + _PLACE.size) + _CHECK:
             raise IntegrityError(f"{where} has not the length that it declares", kind="idx", file=where)

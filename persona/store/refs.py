@@ -195,7 +195,7 @@ class Refs:
         kind, value = target
         if kind == "ref":
             if not full(value).startswith("refs/heads/"):
-                raise InvalidInput(f"{value} is no branch; HEAD can only be attached to one")
+                raise InvalidInput(f"{value} is not a branch; HEAD can only be attached to one")
         elif not is_id(value):
             raise UsageError(f"not an id: {value!r:.80}")
         with self._moving():

@@ -147,9 +147,11 @@ def _why_not(file: InputFile, start: bytes, length: int) -> str:
         if known is not None:
             return f"this is {known.what}; {known.remedy}"
     if file.size < 9:
-        return f"{file.size} bytes are no safetensors file; save or download it again"
+        return f"{file.size} bytes are not a safetensors file; save or download it again"
     if start[8:] != b"{":
-        return "this is not a safetensors file (its header is no JSON object); give a safetensors checkpoint"
+        return (
+            "this is not a safetensors file (its header is not a JSON object); give a safetensors checkpoint"
+        )
     if length > limits.MAX_SAFETENSORS_HEADER_BYTES:
         return (
             f"a safetensors header of {length} bytes is over the format's limit of "

@@ -93,7 +93,7 @@ def test_memory_of_a_gpu_in_which_nothing_fits_is_a_usage_error(grown: CommandLi
     grown.refused(4, "config", "checkout.device-memory", "much")
     config = grown.directory / ".persona" / "config"  # a user edits that too
     config.write_text(config.read_text().replace("12", '"much"'))
-    assert grown.refused(4, "digest").startswith("config checkout.device-memory: 'much' is no size")
+    assert grown.refused(4, "digest").startswith("config checkout.device-memory: 'much' is not a size")
 
 
 def test_a_commit_that_computes_weights_does_it_where_the_settings_say(

@@ -361,7 +361,7 @@ def test_weights_that_pass_for_a_commits_and_are_not_are_noticed(grown: Bot) -> 
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert sentences(grown) == []
     (found,) = sentences(grown, full=True)
-    assert "pass for those of their recipe, and are not" in found
+    assert "are not those of the recipe that they are recorded for" in found
     assert "persona checkout -f" in found
     stored(grown, "state", "weights.json").unlink()
     with Repository.open(grown.root, author=at(50)) as repo:

@@ -44,7 +44,7 @@ def usable(preset: str) -> list[str]:
 def test_an_axis_that_the_preset_has_no_use_for_is_refused(preset: str) -> None:
     for axis in set(PRESETS[preset]) - set(usable(preset)):
         for value in CHOICES.get(axis, ("0.5",)):
-            with pytest.raises(InvalidInput, match=f"{axis}: the preset {preset} has no use for it"):
+            with pytest.raises(InvalidInput, match=f"{axis}: the preset {preset} does not use it"):
                 Rules.of(preset, **{axis: value})
 
 
