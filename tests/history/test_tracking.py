@@ -118,7 +118,7 @@ def test_an_untracked_file_stays_where_it_is_unless_it_is_in_the_way(bot: Bot) -
     make(bot, "notes.md", "mine\n")
     make(bot, "other.md", "mine\n")
     assert bot.repo.status().untracked == ("notes.md", "other.md")
-    with pytest.raises(Refused, match=r"nothing to commit.*persona add.*notes\.md, other\.md"):
+    with pytest.raises(Refused, match=r"nothing to commit.*notes\.md, other\.md \(`persona add FILE`"):
         bot.commit()
     with pytest.raises(Refused, match=r"notes\.md: not tracked.*-f"):
         bot.repo.switch("main", author=bot.now())
@@ -237,7 +237,7 @@ def test_an_import_is_told_from_text_by_what_lies_there(bot: Bot) -> None:
     inside = write_model(bot.root / "checkpoint-500", bot.base)
     with pytest.raises(Refused, match="no element"):
         bot.repo.add(inside, name="x")
-    with pytest.raises(UsageError, match="by itself"):
+    with pytest.raises(UsageError, match="in a command of its own"):
         bot.repo.add(make(bot, "notes.md"), inside)
     with pytest.raises(InvalidInput, match="weights are not tracked"):
         bot.repo.add(make(bot, "runs/notes.md"), make(bot, "runs/last/model.bin").parents[1])
