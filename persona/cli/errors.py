@@ -12,16 +12,20 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Final
 
 import click
 
 from persona.cli.terminal import say, silence_stdout
-from persona.errors import PersonaError
+from persona.errors import IntegrityError, PersonaError
 
 INTERNAL = 70
 INTERRUPTED = 130
 SYSTEM = 7
 USAGE = 2
+MENDS: Final = (
+    "; `persona fsck` lists what is damaged, and `persona add PATH` of a fine-tune stores its vector again"
+)
 
 
 def guarded(run: Callable[[], object], arguments: Sequence[str]) -> int:
@@ -36,7 +40,8 @@ def guarded(run: Callable[[], object], arguments: Sequence[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return _say("interrupted", "interrupted", INTERRUPTED, arguments)
     except PersonaError as error:
-        return _say(error.kind, error.message, error.exit_code, arguments)
+        advice = MENDS if isinstance(error, IntegrityError) and error.id is not None else ""
+        return _say(error.kind, error.message + advice, error.exit_code, arguments)
     except click.ClickException as error:
         return _say("usage", _usage_sentence(error), USAGE, arguments)
     except MemoryError:

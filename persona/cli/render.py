@@ -323,6 +323,8 @@ def fsck_lines(result: FsckResult) -> Iterator[str]:
     for problem in result.problems:
         what = " ".join(part for part in (problem.kind, problem.id and short(problem.id)) if part)
         yield style("damaged", fg="red") + (f" {what}" if what else "") + f": {printable(problem.problem)}"
+    if any(problem.id for problem in result.problems):
+        yield '  (use "persona add PATH" with the fine-tune of a damaged vector to store it again)'
     for one in result.dangling:
         yield f"dangling {one.kind} {one.id}"
     for left in result.leftovers:

@@ -53,7 +53,8 @@ def fsck(history: History, full: bool, progress: Progress | None) -> FsckResult:
             problems.append(Problem(found.kind or None, found.id or None, found.problem))
     damaged = {problem.id for problem in problems if problem.id}
     refs = survey(store.refs)
-    problems += [Problem(kind, None, text) for kind, _, text in refs.problems]
+    said = dict.fromkeys((kind, text) for kind, _, text in refs.problems)  # HEAD's and its branch's are one
+    problems += [Problem(kind, None, text) for kind, text in said]
     problems += _state_problems(history)
     reach = Reach(history, present, damaged, full)
     for id, what, name in refs.named:

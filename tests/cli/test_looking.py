@@ -355,6 +355,21 @@ def test_fsck_of_a_damaged_one_exits_with_5(grown: CommandLine) -> None:
     assert "damaged" in result.stdout
 
 
+def test_the_advice_for_a_damaged_vector_mends_it(persona: CommandLine) -> None:
+    packs = persona.directory / ".persona" / "packs"
+    before = set(packs.iterdir())
+    persona.ok("commit", "../listening", "-m", "listen")
+    digest = persona.ok("digest")
+    for file in set(packs.iterdir()) - before:
+        file.unlink()
+    for command in ("digest", "checkout"):
+        assert "; `persona fsck` lists what is damaged, and `persona add PATH`" in persona.refused(5, command)
+    assert '(use "persona add PATH" with the fine-tune' in persona("fsck").stdout
+    persona.ok("add", "../listening")
+    assert persona.ok("digest") == digest
+    persona.ok("fsck")
+
+
 def test_quiet_leaves_reports_out_and_answers_in(grown: CommandLine) -> None:
     assert grown.ok("-q", "commit", "--allow-empty", "-m", "x") == ""
     assert grown.ok("commit", "--quiet", "--allow-empty", "-m", "x") == ""
