@@ -12,7 +12,7 @@ import operator
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import wraps
+from functools import cache, wraps
 from types import FunctionType
 from typing import Any, Final, TypeVar
 
@@ -82,13 +82,18 @@ def checks_arguments(cls: type[Value]) -> type[Value]:
 
 
 def _checking(function: FunctionType) -> Callable[..., Any]:
-    kinds = {name: _Kind(name, str(text)) for name, text in function.__annotations__.items()}
+    @cache
+    def kind_of(name: str) -> _Kind | None:
+        annotation = function.__annotations__.get(name)
+        return None if annotation is None else _Kind(name, str(annotation))
+
     code = function.__code__
     names = code.co_varnames[: code.co_argcount]
     rest = code.co_varnames[code.co_argcount + code.co_kwonlyargcount] if code.co_flags & 4 else ""
 
     def take(name: str, value: Any) -> Any:
-        return kinds[name].take(value) if name in kinds else value
+        kind = kind_of(name)
+        return kind.take(value) if kind else value
 
     @wraps(function)
     def checking(*values: Any, **named: Any) -> Any:

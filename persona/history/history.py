@@ -143,7 +143,7 @@ class History:
 
     def tree_of(self, commit: str) -> Tree:
         """The tree of a commit."""
-        return self.tree(self.commit(commit).tree)
+        return self._remembered(commit, lambda: self.tree(self.commit(commit).tree), Tree)
 
     def recipe_of(self, commit: str) -> Recipe:
         """The recipe of a commit."""

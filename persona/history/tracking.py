@@ -15,7 +15,6 @@ its size or its permissions forbid it. It is reported and stops nothing.
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import stat
 import unicodedata
@@ -39,17 +38,16 @@ GRAPH: Final = "graph"
 MODEL_FILES: Final = (
     "config.json",
     "generation_config.json",
-    "tokenizer*",
     "special_tokens_map.json",
     "added_tokens.json",
-    "vocab.*",
     "merges.txt",
     "spiece.model",
-    "chat_template*",
     "preprocessor_config.json",
     "processor_config.json",
 )
 """Names of files that a model loads with."""
+MODEL_FILE_BEGINNINGS: Final = ("tokenizer", "vocab.", "chat_template")
+"""How others of them begin."""
 
 _WEIGHT_DIRECTORY: Final = frozenset({"adapter_config.json"})
 
@@ -64,7 +62,7 @@ class Tracked:
 
 def is_model_file(name: str) -> bool:
     """Whether a top-level file of this name belongs to what makes a model load."""
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in MODEL_FILES)
+    return name in MODEL_FILES or name.startswith(MODEL_FILE_BEGINNINGS)
 
 
 def is_among(name: str, paths: Iterable[str]) -> bool:
