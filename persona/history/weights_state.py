@@ -24,8 +24,6 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
-from blake3 import blake3
-
 from persona.errors import InvalidInput, PersonaError, Refused
 from persona.history import worktree
 from persona.history.history import History, renamed
@@ -43,7 +41,6 @@ from persona.weights.writer import weights_here
 STATE: Final = "weights"
 _TENSORS: Final = "checkout"
 _EDITED: Final = "edited"
-_READ_BYTES: Final = 8 << 20
 
 Stats = dict[str, list[int]]
 
@@ -101,22 +98,20 @@ def measure(directory: Path, progress: Progress | None = None) -> str:
 
 def measure_seen(directory: Path, progress: Progress | None = None) -> tuple[str, dict[str, Fingerprint]]:
     """As `measure`, with the fingerprints of the files."""
-    digests: list[tuple[str, str, tuple[int, ...], bytes]] = []
-    buffer = memoryview(bytearray(_READ_BYTES))
+    done = 0
     with Checkpoint.open(directory) as checkpoint:
-        done, total = 0, checkpoint.nbytes
-        for name, (spec, _) in checkpoint.tensors.items():
-            hasher = blake3()
-            for start in range(0, spec.nbytes, _READ_BYTES):
-                part = buffer[: min(_READ_BYTES, spec.nbytes - start)]
-                checkpoint.read_into(name, start, part)
-                hasher.update(part)
-                done += len(part)
-                if progress:
-                    progress("hashing the weights", done, total)
-            digests.append((name, spec.dtype, spec.shape, hasher.digest()))
+
+        def told(count: int) -> None:
+            nonlocal done
+            done += count
+            if progress:
+                progress("hashing the weights", done, checkpoint.nbytes)
+
+        digests = checkpoint.digests(told)
         checkpoint.check_unchanged()
-        return weights_digest(digests), checkpoint.weights_seen
+        specs = checkpoint.tensors.items()
+        digest = weights_digest((name, spec.dtype, spec.shape, digests[name]) for name, (spec, _) in specs)
+        return digest, checkpoint.weights_seen
 
 
 def look(history: History, *, locked: bool = False) -> Found:

@@ -10,8 +10,11 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from blake3 import blake3
 
 from persona import limits
 from persona.errors import InvalidInput, SystemFault
@@ -44,6 +47,8 @@ _ADAPTER = (
     "(PeftModel.from_pretrained(…).merge_and_unload() and save_pretrained) and give that directory"
 )
 _MAX_LISTED = 5
+_READ_BYTES: Final = 8 << 20
+"""Bytes that are hashed at once."""
 OUTPUT_NAME: Final = "persona.json"
 OUTPUT_FORMAT: Final = "persona output"
 """The file in which `checkout -o` says what it wrote, and the word that tells it from a model's own."""
@@ -120,6 +125,22 @@ class Checkpoint:
                 f"bytes {start_byte} to {start_byte + length} of {name}, which has {entry.nbytes}"
             )
         self._files[self.tensors[name][1]].read_into(entry.offset + start_byte, out)
+
+    def digests(self, told: Callable[[int], object] = lambda count: None) -> dict[str, bytes]:
+        """The BLAKE3 digest of the bytes of every tensor, by name. `told`: how many bytes were read since it
+        was told last.
+        """
+        found: dict[str, bytes] = {}
+        buffer = memoryview(bytearray(_READ_BYTES))
+        for name, (spec, _) in self.tensors.items():
+            hasher = blake3()
+            for start in range(0, spec.nbytes, _READ_BYTES):
+                part = buffer[: min(_READ_BYTES, spec.nbytes - start)]
+                self.read_into(name, start, part)
+                hasher.update(part)
+                told(len(part))
+            found[name] = hasher.digest()
+        return found
 
     def read_text(self, name: str) -> bytes:
         """The bytes of one of `text_files`; `check_unchanged` watches it from then on."""

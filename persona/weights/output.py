@@ -31,7 +31,6 @@ from persona.weights.shards import shard_digest
 from persona.weights.writer import weights_here
 
 SCHEMA: Final = 1
-_READ_BYTES: Final = 8 << 20
 
 Written = Mapping[str, tuple[int, str]]
 """Path → size in bytes and digest of a file that was written: "blake3:" of its bytes, for a file of weights
@@ -143,15 +142,7 @@ def digest_of(path: Path) -> str | None:
         return None
     try:
         with Checkpoint.open(path) as checkpoint:
-            digests: dict[str, str] = {}
-            buffer = memoryview(bytearray(_READ_BYTES))
-            for name, (spec, _) in checkpoint.tensors.items():
-                hasher = blake3()
-                for start in range(0, spec.nbytes, _READ_BYTES):
-                    part = buffer[: min(_READ_BYTES, spec.nbytes - start)]
-                    checkpoint.read_into(name, start, part)
-                    hasher.update(part)
-                digests[name] = hasher.hexdigest()
+            digests = {name: digest.hex() for name, digest in checkpoint.digests().items()}
             checkpoint.check_unchanged()
             specs = [spec for spec, _ in checkpoint.tensors.values()]
             return f"tensors:{shard_digest(specs, checkpoint.shards[0].metadata, digests)}"
