@@ -77,10 +77,10 @@ def export(history: History, rev: str | None, out: Path, options: Options, start
         written = {path: output.text_entry(data) for path, data in texts.items()}
         written |= writer.planned(made.tensor_digests)
         claim.put(OUTPUT_NAME, output.record(what, written, claim.listed))
+        claim.remove(written)  # first: a file may stand where a directory was, and the reverse
         for path, content in texts.items():
             claim.put(path, content)
         published = writer.publish(made.tensor_digests, seen=claim.weights)
-        claim.remove(written)
         claim.put(OUTPUT_NAME, output.record(what, written))
     return CheckoutResult(
         revision=revision,
@@ -98,7 +98,8 @@ def export(history: History, rev: str | None, out: Path, options: Options, start
 
 def _place(history: History, out: Path) -> Path:
     """The directory to write, its parents resolved. Raises `UsageError` for this repository, `Refused` for a
-    link, for something that is no directory, and for another repository.
+    link, for something that is no directory, for what another repository's work tree holds, and for where all
+    files are tracked.
     """
     place = out.absolute()
     place = files.resolved(place) if place.name in ("", "..") else files.resolved(place.parent) / place.name
@@ -110,8 +111,11 @@ def _place(history: History, out: Path) -> Path:
     there = next(path for path in (place, *place.parents) if os.path.lexists(path))
     if not there.is_dir():
         raise Refused(f"{there} is in the way and not a directory; move it away, or write elsewhere")
-    if os.path.lexists(place / DIRECTORY) or DIRECTORY in place.parts:
+    root = next((path for path in (place, *place.parents) if os.path.lexists(path / DIRECTORY)), None)
+    if DIRECTORY in place.parts or root not in (None, history.root.resolve()):
         raise Refused(f"{out} belongs to another repository; write elsewhere, or check out over there")
+    if place.is_relative_to(history.root.resolve() / tracking.GRAPH):
+        raise Refused(f"{out} lies in {tracking.GRAPH}/, all of which is tracked; write elsewhere")
     return place
 
 

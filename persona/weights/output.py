@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,9 +67,13 @@ class Claim:
         """Removes the files of the output before that are no part of this one. What somebody changed
         meanwhile stays.
         """
-        for path in sorted(self.listed.keys() - set(keep)):
+        for path in sorted(self.listed.keys() - {OUTPUT_NAME, *keep}):
             place = self.directory / path
-            if path in self.texts and files.remove_known(place, _is(self.texts[path])):
+            if (
+                path in self.texts
+                and _lies(self.directory, path)
+                and files.remove_known(place, _is(self.texts[path]))
+            ):
                 files.sync_directories([place.parent] if place.parent.is_dir() else [])
                 files.remove_empty_directories(place.parent, below=self.directory)
 
@@ -78,14 +82,16 @@ def claim(directory: Path, texts: Mapping[str, bytes], *, force: bool) -> Claim:
     """Looks at what lies where an output is to go. `texts`: what it is going to hold beside weights.
 
     Raises `Refused`, unless `force`, that names what is not ours and would be replaced, or lies in a
-    directory that is no output of persona's. Weights are hashed.
+    directory that is no output of persona's; with `force`, too, where a directory, or a link to one, stands
+    in the way of a file. Weights are hashed.
     """
     names = [item.name for item in files.names_in(directory) if not files.is_unfinished(item.name)]
     if not names:
         return Claim(directory)
     known = _read(directory)
     weights = weights_here(directory)
-    here = [path for path in sorted({OUTPUT_NAME, *texts, *known}) if os.path.lexists(directory / path)]
+    here = [path for path in sorted({OUTPUT_NAME, *texts, *known}) if _lies(directory, path)]
+    _check_room(directory, [OUTPUT_NAME, *texts], {path for path in here if path not in texts})
     seen = {path: digest_of(directory / path) for path in here if path not in weights}
     strange: list[str] = []
     if not known:
@@ -102,6 +108,47 @@ def claim(directory: Path, texts: Mapping[str, bytes], *, force: bool) -> Claim:
     if strange and not force:
         raise Refused(_why(directory, strange, bool(known)))
     return Claim(directory, seen, weights, known)
+
+
+def _lies(directory: Path, path: str) -> bool:
+    """Whether a file, or a link, lies at a path; what a link below `directory` leads to lies elsewhere."""
+    place, above = directory / path, Path(path).parents[:-1]
+    if not os.path.lexists(place) or any((directory / part).is_symlink() for part in above):
+        return False
+    return place.is_symlink() or not place.is_dir()
+
+
+def _check_room(directory: Path, paths: Iterable[str], going: Collection[str]) -> None:
+    """`Refused` naming what stands where files or their directories have to go. `going`: what makes room."""
+    found: dict[str, None] = {}
+    for path in paths:
+        above = [part.as_posix() for part in reversed(Path(path).parents[:-1])]
+        if any(part in going for part in above):
+            continue  # a file that makes room for the directory
+        way = [
+            part
+            for part in above
+            if os.path.lexists(place := directory / part) and (place.is_symlink() or not place.is_dir())
+        ]
+        found.update(dict.fromkeys(way[:1] or _below(directory, path, going)))
+    if found:
+        names = ", ".join([*found][:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+        raise Refused(f"{directory}: {names}: in the way of files that have to go there; move it away")
+
+
+def _below(directory: Path, path: str, going: Collection[str]) -> Iterator[str]:
+    """What keeps a directory at `path` from making room for a file."""
+    if not (directory / path).is_dir() or (directory / path).is_symlink():
+        return
+    items = files.names_in(directory / path)
+    if not items:
+        yield path
+    for item in items:
+        name = f"{path}/{item.name}"
+        if item.is_dir(follow_symlinks=False):
+            yield from _below(directory, name, going)
+        elif name not in going:
+            yield name
 
 
 def _why(directory: Path, strange: Sequence[str], ours: bool) -> str:
@@ -163,7 +210,7 @@ def _read(directory: Path) -> Listed:
         for path, several in [*entries, *value.get("before", {}).items()]:
             known = {(int(entry["size"]), str(entry["digest"])) for entry in several}
             found.setdefault(check_file_path(path), set()).update(known)
-    except (PersonaError, ValueError, RecursionError, TypeError, KeyError, AttributeError):
+    except (PersonaError, ValueError, OverflowError, RecursionError, TypeError, KeyError, AttributeError):
         return {}
     return found
 

@@ -236,3 +236,97 @@ def test_two_outputs_at_once_do_not_mix(grown: Bot, out: Path) -> None:
 
         grown.repo.checkout("HEAD", out=out, progress=progress)
     assert digest_of(read_weights(out)) == grown.repo.digest("HEAD").weights
+
+
+@pytest.mark.parametrize(
+    "entry", ['{"size": 1e999, "digest": "x"}', '{"size": "big", "digest": "x"}', "[]", "null", "3"]
+)
+def test_a_record_of_another_shape_vouches_for_nothing(grown: Bot, out: Path, entry: str) -> None:
+    grown.repo.checkout("HEAD", out=out)
+    said = json.loads((out / "persona.json").read_text())
+    said["files"]["config.json"] = "ENTRY"
+    (out / "persona.json").write_text(json.dumps(said).replace('"ENTRY"', entry))
+    before = contents(out)
+    with pytest.raises(Refused, match="which persona did not write"):
+        grown.repo.checkout("HEAD~1", out=out)
+    assert contents(out) == before
+
+
+def test_a_record_that_lists_itself_loses_nothing(grown: Bot, out: Path) -> None:
+    grown.repo.checkout("HEAD", out=out)
+    said = json.loads((out / "persona.json").read_text())
+    said["files"]["persona.json"] = said["files"]["config.json"]
+    (out / "persona.json").write_text(json.dumps(said))
+    grown.repo.checkout("HEAD~1", out=out)
+    assert "persona.json" not in json.loads((out / "persona.json").read_text())["files"]
+
+
+def in_notes(bot: Bot) -> None:
+    """Two commits: the text files notes/one.md and then, in its directory's place, notes."""
+    (bot.root / "notes").mkdir()
+    (bot.root / "notes" / "one.md").write_text("one\n")
+    bot.repo.add(bot.root / "notes")
+    bot.commit()
+    shutil.rmtree(bot.root / "notes")
+    (bot.root / "notes").write_text("two\n")
+    bot.repo.add(bot.root / "notes")
+    bot.commit()
+
+
+def test_a_file_of_an_output_takes_the_place_of_a_directory_and_the_reverse(grown: Bot, out: Path) -> None:
+    in_notes(grown)
+    for rev, path in [("HEAD~1", "notes/one.md"), ("HEAD", "notes"), ("HEAD~1", "notes/one.md")]:
+        grown.repo.checkout(rev, out=out)
+        assert [name for name in contents(out) if name.startswith("notes")] == [path]
+        assert json.loads((out / "persona.json").read_text())["complete"] is True
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("what", ["directory", "file", "link", "beside", "record"])
+def test_what_stands_in_the_way_of_an_output_is_named_before_anything_changes(
+    grown: Bot, out: Path, what: str, force: bool
+) -> None:
+    in_notes(grown)
+    grown.repo.checkout("HEAD~2" if what == "file" else "HEAD~1", out=out)
+    elsewhere = grown.models / "elsewhere"
+    rev, named = "HEAD", "config.json/mine"
+    if what == "directory":
+        (out / "config.json").unlink()
+        (out / "config.json").mkdir()
+        (out / "config.json" / "mine").write_text("mine\n")
+    elif what == "file":
+        rev, named = "HEAD~1", "notes"
+        (out / "notes").write_text("mine\n")
+    elif what == "link":
+        rev, named = "HEAD~1", "notes"
+        (out / "notes").rename(elsewhere)
+        (out / "notes").symlink_to(elsewhere)
+    elif what == "beside":
+        named = "notes/mine"
+        (out / "notes" / "mine").write_text("mine\n")
+    else:
+        rev, named = "HEAD~1", "persona.json"
+        (out / "persona.json").unlink()
+        (out / "persona.json").mkdir()
+    before = contents(grown.models)
+    with pytest.raises(Refused, match=rf"{named}: in the way"):
+        grown.repo.checkout(rev, out=out, force=force)
+    assert contents(grown.models) == before
+    if what == "link":  # what it leads to is not the output's
+        grown.repo.checkout("HEAD~2", out=out)
+        assert (elsewhere / "one.md").read_text() == "one\n"
+
+
+def test_an_output_lies_in_no_work_tree_of_others_and_in_none_of_what_is_tracked(
+    grown: Bot, tmp_path: Path
+) -> None:
+    (grown.root / "graph").mkdir()
+    Repository.init(tmp_path / "other", base=tmp_path / "tiny", author=at(), chunk=64)
+    Repository.init(grown.root / "inner", base=tmp_path / "tiny", author=at(), chunk=64)
+    for place in ("other/new", "other/graph/new", "bot/inner/new", "bot/graph", "bot/graph/new"):
+        with pytest.raises(Refused):
+            grown.repo.checkout("HEAD", out=tmp_path / place, force=True)
+        assert not (tmp_path / place / "persona.json").exists()
+    grown.repo.checkout("HEAD", out=grown.root / "runs" / "new")
+    with Repository.open(grown.root / "inner") as inner, pytest.raises(Refused):
+        inner.checkout("HEAD", out=grown.root / "runs" / "newer")
