@@ -78,8 +78,11 @@ def tracked(history: History, also: Iterable[str] = ()) -> Tracked:
     committed = history.last_files()
     paths = {RECIPE_FILE, *committed, *added(history), *also}
     left_out: dict[str, str] = {}
-    for path in {*_base_files(history), *_found(history.root, left_out)} - paths:
+    taken = _taken(history.root, paths)
+    for path in sorted({*_base_files(history), *_found(history.root, left_out)} - paths):
         why = _problem(history.root, path)
+        if why is None and taken.setdefault(_folded(path), path) != path:
+            why = _alike(taken[_folded(path)])
         if why is None:
             paths.add(path)
         elif why:
@@ -152,11 +155,11 @@ def text_files(history: History, paths: Sequence[Path]) -> list[str] | None:
         inside = _text_files_below(root, name) if (root / name).is_dir() else [name]
         found.update(dict.fromkeys(inside))
     known = tracked(history).paths
-    taken = {_folded(path): path for path in known}
+    taken = _taken(root, known)
     for name in found:
         why = file_path_problem(name) or _problem(root, name) or _weights(root / name)
         if why is None and taken.setdefault(_folded(name), name) != name:
-            why = f"{taken[_folded(name)]} is tracked already, and some file systems take both for one name"
+            why = _alike(taken[_folded(name)])
         if why and name not in known:
             raise InvalidInput(f"{name!r:.200} cannot be tracked: {why}")
     return [name for name in found if name not in known]
@@ -205,11 +208,18 @@ def _weights(place: Path) -> str | None:
     """Why a file is weights and no text; None where it is not."""
     from persona.weights import foreign
 
-    if foreign.is_weight_name(place.name):
-        return "weights are not tracked; `persona add` imports the directory of a fine-tune"
     with InputFile(place) as file:
         known = foreign.recognise(file.read(0, foreign.HEAD_BYTES))
     return known.what if known is not None and known.holds_weights else None
+
+
+def _taken(root: Path, paths: Iterable[str]) -> dict[str, str]:
+    """Those of `paths` that are there, by what file systems may take them for."""
+    return {_folded(path): path for path in paths if os.path.lexists(root / path)}
+
+
+def _alike(other: str) -> str:
+    return f"{other} is tracked already, and some file systems take both for one name"
 
 
 def _folded(path: str) -> str:
@@ -258,8 +268,12 @@ def _found(root: Path, left_out: dict[str, str]) -> Iterator[str]:
 
 def _problem(root: Path, path: str) -> str | None:
     """Why no commit can hold what lies at `path`; None where one can, empty where nothing lies there."""
+    from persona.weights.foreign import is_weight_name
+
     if why := file_path_problem(path):
         return why
+    if is_weight_name(path):
+        return "weights are not tracked; `persona add` imports the directory of a fine-tune"
     place = root / path
     try:
         status = os.stat(place)

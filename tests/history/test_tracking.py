@@ -233,6 +233,19 @@ def test_what_no_commit_can_hold_is_refused_by_add_with_the_reason(bot: Bot, nam
     assert bot.repo.status().files_changed == ("README.md", "caf\u00e9.md")
 
 
+def test_a_file_can_be_added_under_a_name_that_differs_by_case_alone(bot: Bot) -> None:
+    bot.repo.add(make(bot, "notes.md"))
+    bot.commit()
+    (bot.root / "notes.md").rename(bot.root / "Notes.md")
+    bot.repo.add(bot.root / "Notes.md")
+    bot.commit()
+    history = bot.repo._history
+    assert [path for path in history.last_files() if path.casefold() == "notes.md"] == ["Notes.md"]
+    (bot.root / "notes.md").write_text("another\n")
+    with pytest.raises(InvalidInput, match=r"Notes\.md is tracked already"):
+        bot.repo.add(bot.root / "notes.md")
+
+
 def test_an_import_is_told_from_text_by_what_lies_there(bot: Bot) -> None:
     inside = write_model(bot.root / "checkpoint-500", bot.base)
     with pytest.raises(Refused, match="no element"):
@@ -319,7 +332,27 @@ def make_at(place: Path) -> Path:
     return place
 
 
-@pytest.mark.parametrize("junk", [backslash, no_text, large, loop, pipe, linked_directory])
+def weights(root: Path) -> str:
+    make_at(root / "graph" / "model.safetensors").write_bytes(b"weights")
+    return "graph/model.safetensors"
+
+
+def pickled(root: Path) -> str:
+    (root / "tokenizer.pkl").write_bytes(b"state")
+    return "tokenizer.pkl"
+
+
+def twin(root: Path) -> str:
+    """A name that some file systems take for that of a tracked file."""
+    (root / "Tokenizer_config.json").write_text("{}\n")
+    make_at(root / "graph" / "Note.md").write_text("one\n")
+    (root / "graph" / "note.md").write_text("two\n")
+    return "graph/note.md"
+
+
+@pytest.mark.parametrize(
+    "junk", [backslash, no_text, large, loop, pipe, linked_directory, weights, pickled, twin]
+)
 def test_a_file_that_no_commit_can_hold_is_reported_and_stops_nothing(
     grown: Bot, junk: Callable[[Path], str]
 ) -> None:
