@@ -112,9 +112,9 @@ def _place(history: History, out: Path) -> Path:
     if not there.is_dir():
         raise Refused(f"{there} is in the way and not a directory; move it away, or write elsewhere")
     root = next((path for path in (place, *place.parents) if os.path.lexists(path / DIRECTORY)), None)
-    if DIRECTORY in place.parts or root not in (None, history.root.resolve()):
+    if DIRECTORY in place.parts or root not in (None, files.resolved(history.root)):
         raise Refused(f"{out} belongs to another repository; write elsewhere, or check out over there")
-    if place.is_relative_to(history.root.resolve() / tracking.GRAPH):
+    if place.is_relative_to(files.resolved(history.root) / tracking.GRAPH):
         raise Refused(f"{out} lies in {tracking.GRAPH}/, all of which is tracked; write elsewhere")
     return place
 

@@ -16,6 +16,7 @@ from persona.objects.recipe import Recipe, Term
 
 _REGEX: Final = re.compile(r"\\|[\^$|+()]|^\.\*")
 _REGEX_PARTS: Final = re.compile(r"(?:\\[dwDWS]|\.|\[[^\]]*\])[+*]|\\d|\\(?=[.\-_])")
+_NOT_NEGATED: Final = "would take ^ for one of the characters; [!…] stands for any character but those"
 _BRACES: Final = re.compile(r"\{([^{}]*)\}")
 
 
@@ -48,6 +49,8 @@ def problem(term: Term, names: Sequence[str]) -> tuple[str, str] | None:
     """
     for key, patterns in (("only", term.only), ("except", term.except_)):
         for pattern in patterns:
+            if "[^" in pattern:
+                return key, f"'{pattern:.80}' {_NOT_NEGATED}"
             if not _matched(pattern, names):
                 return key, f"'{pattern:.80}' {_nothing(pattern, names)}"
     if not any(term.admits(name) for name in names):
@@ -79,6 +82,8 @@ def _hint(pattern: str, names: Sequence[str]) -> str:
     """What the glob was perhaps meant to be."""
     if _has_open_bracket(pattern):
         return "Its '[' is not closed: [01] stands for one of the characters 0 and 1"
+    if pattern.startswith("!"):
+        return f"A filter has no negation; `except` takes tensors out: {pattern[1:]!r}"
     if _REGEX.search(pattern):
         anchored = pattern.removeprefix("^").removesuffix("$")
         parts = [part for part in _from_regex(anchored).split("|") if part]

@@ -18,6 +18,7 @@ from persona.history.payloads import Payloads
 from persona.history.recipe_text import RECIPE_FILE, decode, encode
 from persona.history.results import VectorChange
 from persona.history.trimming import density_of
+from persona.objects.base import Base
 from persona.objects.names import check_vector_name
 from persona.objects.recipe import Recipe, Term
 from persona.objects.rules import Rules, check_density, check_strength
@@ -78,6 +79,7 @@ def add(history: History, path: Path, options: Options, *, keep: bool = True) ->
         name = options.name if options.name is not None else default_name(path)
         check_vector_name(name)
         keys = checked_keys(options)
+        _refuse_filter(keys, base)
         old = recipe.by_name.get(name)
         if old is not None and options.name is None and not options.replace:
             _refuse_another(history, path, name, old.vector)
@@ -119,9 +121,8 @@ def add(history: History, path: Path, options: Options, *, keep: bool = True) ->
         raise
     if keep:
         vectors.keep(history, name, made.id)
-    if inside:
-        weights_state.take(history, (made.id, name), trained, options.progress)
-    in_place_notes = (in_place.TAKEN,) if inside else ()
+    taken = inside and weights_state.take(history, (made.id, name), trained, options.progress)
+    in_place_notes = (in_place.TAKEN,) if taken else ()
     twice = filters.twice(recipe, history.base(recipe.base), {name})
     return Added(change, (*made.notes, *in_place_notes, *twice, *_file_notes(differing, options.files)))
 
@@ -275,6 +276,15 @@ def checked_keys(options: Options) -> dict[str, Any]:
         if patterns is not None:
             keys[key] = list(patterns) or UNSET
     return keys
+
+
+def _refuse_filter(keys: Mapping[str, Any], base: Base) -> None:
+    """`InvalidInput` for a filter that reaches nothing, before the minutes that an import may take."""
+    only, except_ = (keys[key] if isinstance(keys.get(key), list) else () for key in ("only", "except"))
+    if only or except_:
+        term = Term("", "", only=tuple(only), except_=tuple(except_))
+        if found := filters.problem(term, filters.tensor_names(base)):
+            raise InvalidInput(found[1], parameter="except_" if found[0] == "except" else "only")
 
 
 def _refuse_another(history: History, path: Path, name: str, id: str) -> None:

@@ -35,17 +35,19 @@ def check(history: History, path: Path, base: str, onto: str | None, name: str |
     recipes, not of a training.
     """
     found = weights_state.look(history, locked=True)
-    if found.state == "absent":
+    beside = not path.is_dir() and path.name not in found.files  # saved under a name that no reader looks for
+    if found.state == "absent" and not beside:
         raise UsageError(
             f"{path} is the work tree itself, and no weights lie in it; to track text files, name them"
         )
     if onto is None or name is None:
         raise UsageError(
-            f"{path} is the work tree itself: say which revision it was trained from with --onto REV,"
-            " and name the vector with -n NAME; to track text files, name them"
+            f"{path} {'lies in the work tree' if beside else 'is the work tree itself'}: say which revision"
+            " it was trained from with --onto REV, or --onto base, and name the vector with -n NAME"
+            + ("" if beside else "; to track text files, name them")
         )
     record = found.record
-    if record is None or not record.key or _is_of(history, record, base, onto):
+    if beside or record is None or not record.key or _is_of(history, record, base, onto):
         return
     elsewhere = "if they came from elsewhere, put them into a directory of their own and add that"
     if record.revision is None:

@@ -155,17 +155,20 @@ def take(
     vector: tuple[str, str],
     files: Mapping[str, Fingerprint],
     progress: Progress | None,
-) -> None:
-    """Notes that weights that were trained in place are kept in a vector: (its id, its name). `files`: the
-    fingerprints of what was read for it; where something was saved since, it stays an edit.
+) -> bool:
+    """Notes that weights that were trained in place are kept in a vector: (its id, its name); returns whether
+    they are. `files`: the fingerprints of what was read for it; where something was saved since, or other
+    files are the work tree's weights, these stay what they were.
     """
     try:
         digest, here = measure_seen(history.root, progress)
     except InvalidInput:
-        return
-    if here == files:
-        record = _record_of("", None, digest, files)
-        _write(history, replace(record, vector=vector[0], name=vector[1]), None)
+        return False
+    if here != files:
+        return False
+    record = _record_of("", None, digest, files)
+    _write(history, replace(record, vector=vector[0], name=vector[1]), None)
+    return True
 
 
 def refuse_losing(history: History, found: Found, recipe: Recipe, where: str) -> None:

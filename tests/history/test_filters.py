@@ -48,6 +48,7 @@ LLAMA = [
         ("model.layers.{0,1}.*", r"Braces.*'model\.layers\.0\.\*', 'model\.layers\.1\.\*'"),
         ("*q_proj*,*k_proj*", r"each: '\*q_proj\*', '\*k_proj\*'"),
         ("model.layers.[01.*", r"'\[' is not closed"),
+        ("!*norm*", r"no negation; `except` takes tensors out: '\*norm\*'"),
         ("nothing.like.it", r"names look like model\.layers\.0\.mlp\.up_proj\.weight$"),
     ],
 )
@@ -73,6 +74,22 @@ def test_every_glob_has_to_match_and_the_filter_has_to_leave_something() -> None
     assert found is not None
     assert found[0] == "except"
     assert "leaves none" in found[1]
+
+
+@pytest.mark.parametrize("pattern", ["model.layers.[^0].*", "model.layers.[^x].*", "*[^0-9]"])
+def test_a_set_is_negated_as_the_page_says_alone(grown: Bot, pattern: str) -> None:
+    for key in ("only", "except_"):
+        with pytest.raises(InvalidInput, match=rf"^{key}: .*\[!…\] stands for"):
+            grown.repo.set_term("listening", **{key: pattern})  # type: ignore[arg-type]
+    grown.repo.set_term("listening", only=pattern.replace("^", "!"))
+
+
+def test_a_filter_is_refused_before_a_fine_tune_is_read(grown: Bot) -> None:
+    path = grown.tune("late", 5)
+    for key in ("only", "except_"):
+        with pytest.raises(InvalidInput, match=rf"^{key}: "):
+            grown.repo.add(path, **{key: "nope.*"})  # type: ignore[arg-type]
+    assert {vector.name for vector in grown.repo.vectors()} == {"listening", "suggesting"}
 
 
 def edited(bot: Bot) -> None:

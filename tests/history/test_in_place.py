@@ -193,3 +193,18 @@ def test_in_a_copy_the_word_of_the_user_is_taken(grown: Bot, tmp_path: Path) -> 
         copy = Bot(repo, grown.models, grown.base)
         train(copy)
         copy.repo.add(copy.root, name="night", onto="HEAD~1")
+
+
+def test_weights_that_a_trainer_saved_under_another_name_are_taken_in_and_stay(grown: Bot) -> None:
+    for computed in (False, True):
+        if computed:
+            grown.checkout()
+        made = write_model(grown.models / "made", tuned(grown.base, 9 + computed))
+        path = grown.root / f"epoch{computed:d}.safetensors"
+        shutil.copy(made / "model.safetensors", path)
+        with pytest.raises(UsageError, match=r"epoch\d\.safetensors lies in the work tree.*--onto base"):
+            grown.repo.add(path)
+        added = grown.repo.add(path, name=path.stem, onto="base")
+        assert not any("next checkout" in note for note in added.notes)
+        assert grown.repo.status().weights.state == ("stale" if computed else "absent")
+        shutil.move(path, grown.models / path.name)
