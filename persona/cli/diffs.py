@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -198,6 +199,8 @@ def _minus(text: str) -> str:
 
 def _text(content: bytes | None) -> list[str] | None:
     """The lines of a file without their ends, a missing last end said, or None where it is not text."""
+    if content and b"\0" in content:
+        return None
     try:
         lines = [] if content is None else content.decode("utf-8").split("\n")
     except UnicodeDecodeError:
@@ -213,17 +216,28 @@ def _file_lines(change: FileChange) -> Iterator[str]:
     from persona.history.linediff import unified
 
     path = printable(change.path)
+    end = "\t" if " " in path else ""  # as git does: patch reads a name up to a space, or up to this tab
     yield style(f"diff a/{path} b/{path}", bold=True)
     before, after = _text(change.before()), _text(change.after())
     if before is None or after is None:
         yield f"Binary files a/{path} and b/{path} differ"
         return
-    yield style("--- " + ("/dev/null" if change.change == "added" else f"a/{path}"), bold=True)
-    yield style("+++ " + ("/dev/null" if change.change == "removed" else f"b/{path}"), bold=True)
+    yield style("--- " + ("/dev/null" if change.change == "added" else f"a/{path}{end}"), bold=True)
+    yield style("+++ " + ("/dev/null" if change.change == "removed" else f"b/{path}{end}"), bold=True)
     for line in unified(before, after):
         colour = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])
-        shown = printable(line)
+        shown = _shown(line)
         yield style(shown, fg=colour) if colour else shown
+
+
+def _shown(line: str) -> str:
+    """A line of a file as it is printed. The carriage returns of a file from Windows are shown on a terminal,
+    and kept where `patch` may read them.
+    """
+    if sys.stdout.isatty() or "\r" not in line:
+        return printable(line)
+    parts = [(part.removesuffix("\r"), part.endswith("\r")) for part in line.split("\n")]
+    return "\n".join(printable(text) + "\r" * ended for text, ended in parts)
 
 
 def _file_summary(change: FileChange) -> str:
@@ -236,5 +250,8 @@ def _file_summary(change: FileChange) -> str:
     lost = sum(end - start for start, end, _, _ in changed)
     gained = sum(end - start for _, _, start, end in changed)
     bar = min(gained + lost, 40)
-    plus = round(bar * gained / (gained + lost)) if gained + lost else 0
+    plus = round(bar * gained / (gained + lost))
+    plus = min(max(plus, gained > 0), bar - (lost > 0))  # a few lines among many are one sign, not none
+    if not changed:
+        return "0"
     return f"{gained + lost} " + style("+" * plus, fg="green") + style("-" * (bar - plus), fg="red")

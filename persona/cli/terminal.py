@@ -20,7 +20,9 @@ _UNSEEN = (
 the tab, the line feed and visible spaces stay."""
 _HOSTILE = re.compile(f"[{_UNSEEN}]")
 _STYLE = "(?:[0-3]|[39][0-7])"
-_HOSTILE_OR_COLOUR = re.compile(rf"\x1b\[{_STYLE}(?:;{_STYLE})*m|[{_UNSEEN}]")
+_COLOUR = rf"\x1b\[{_STYLE}(?:;{_STYLE})*m"
+_CARRIAGE_RETURN = rf"\r(?=(?:{_COLOUR})*(?:\n|\Z))"  # at the end of a line, where it overwrites nothing
+_HOSTILE_OR_OURS = re.compile(rf"({_COLOUR}|{_CARRIAGE_RETURN})|[{_UNSEEN}]")
 
 
 def printable(text: str) -> str:
@@ -34,8 +36,8 @@ def one_line(text: str) -> str:
 
 
 def echo(text: str, *, nl: bool = True) -> None:
-    """Writes to stdout. Only persona's own colours and bold type get through to a terminal."""
-    click.echo(_HOSTILE_OR_COLOUR.sub(lambda found: found[0] if len(found[0]) > 1 else "?", text), nl=nl)
+    """Writes to stdout. Only persona's own colours, bold type and ends of lines get through to a terminal."""
+    click.echo(_HOSTILE_OR_OURS.sub(lambda found: found[1] or "?", text), nl=nl)
 
 
 def say(sentence: str) -> None:

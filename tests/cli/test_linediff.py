@@ -154,6 +154,46 @@ def test_merges_that_moved_are_shown_and_little_else() -> None:
     assert sum(line[0] in "+-" for line in patch) < 2 * 900 * 4 + 100
 
 
+def test_a_diff_can_be_applied_by_other_programs(grown: CommandLine, tmp_path: Path) -> None:
+    changes = {
+        "windows": (b"one\r\ntwo\r\n", b"one\r\nTWO\r\n"),
+        "windows without an end": (b"one\r\ntwo\r", b"one\r\ntwo\r\n"),
+        "no end": (b"one\ntwo", b"one\ntwo\n"),
+        "a name with spaces": (b"one\n", b"two\n"),
+        "empty": (b"", b"now\n"),
+        "emptied": (b"was\n", b""),
+        "h\u00f6rbar": ("h\u00f6ren\n".encode(), "geh\u00f6rt\n".encode()),
+    }
+    graph, other = grown.directory / "graph", tmp_path / "other" / "graph"
+    graph.mkdir()
+    other.mkdir(parents=True)
+    for name, (old, _) in changes.items():
+        (graph / name).write_bytes(old)
+        (other / name).write_bytes(old)
+    grown.ok("commit", "-m", "old")
+    for name, (_, new) in changes.items():
+        (graph / name).write_bytes(new)
+    (graph / "new").write_bytes(b"file\n")
+    patch = grown("diff").stdout_bytes
+    subprocess.run(["git", "apply", "-p1"], cwd=other.parent, input=patch, check=True)
+    for path in sorted(graph.iterdir()):
+        assert (other / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_what_holds_a_nul_is_binary(grown: CommandLine) -> None:
+    (grown.directory / "graph").mkdir()
+    (grown.directory / "graph" / "data").write_bytes(b"a\0b\n")
+    assert "Binary files a/graph/data and b/graph/data differ" in grown.ok("diff")
+    assert "Bin 0 → 4 bytes" in grown.ok("diff", "--stat")
+
+
+def test_a_summary_shows_both_signs_where_both_changed() -> None:
+    old, new = "".join(f"{n}\n" for n in range(1000)), "one line\n"
+    change = FileChange("file", "changed", lambda: old.encode(), lambda: new.encode())
+    (line, _) = map(click.unstyle, stat_lines(Diff(None, None, {}, (), ("file",), (change,))))
+    assert line.endswith("1001 +" + "-" * 39)
+
+
 def test_lines_that_differ_in_what_is_not_shown_differ(grown: CommandLine) -> None:
     (grown.directory / "chat_template.jinja").write_text("hello\u200b\n")
     lines = grown.ok("diff").splitlines()
