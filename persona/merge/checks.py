@@ -6,18 +6,14 @@ all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from persona.errors import InvalidInput
+from persona.errors import InvalidInput, listed
 from persona.merge import casts
 from persona.objects.base import Base
 from persona.objects.tensors import TensorSpec
 from persona.weights.checkpoint import Checkpoint
-
-LISTED = 8
-"""Names in a sentence before "and N more"."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +72,11 @@ def _refuse(checkpoint: Checkpoint, absent: list[str], unknown: list[str]) -> No
     if absent:
         problems.append(
             f"{_count(absent, 'tensor')} of the base {'is' if len(absent) == 1 else 'are'} missing:"
-            f" {_listed(absent)}; pass --missing zero to count them as unchanged"
+            f" {listed(absent)}; pass --missing zero to count them as unchanged"
         )
     if unknown:
         problems.append(
-            f"{_count(unknown, 'tensor')} that the base does not have: {_listed(unknown)};"
+            f"{_count(unknown, 'tensor')} that the base does not have: {listed(unknown)};"
             " pass --extra ignore to leave them out"
         )
     if problems:
@@ -150,9 +146,3 @@ def _is_vocabulary(name: str) -> bool:
 
 def _count(names: list[str], noun: str) -> str:
     return f"{len(names)} {noun}{'' if len(names) == 1 else 's'}"
-
-
-def _listed(names: Iterable[str]) -> str:
-    names = list(names)
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more

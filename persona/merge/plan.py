@@ -32,8 +32,6 @@ from persona.objects.tensors import TensorSpec, chunk_count
 from persona.objects.vector import Vector
 from persona.store.store import Store
 
-WAYS = ("base", "lone", "merge")
-
 
 @dataclass(frozen=True)
 class TensorPlan:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from blake3 import blake3
 
 from persona import limits
-from persona.errors import InvalidInput, SystemFault
+from persona.errors import InvalidInput, SystemFault, listed
 from persona.objects.base import Shard
 from persona.objects.names import check_file_path
 from persona.objects.tensors import TensorSpec
@@ -206,9 +206,8 @@ class Checkpoint:
         safetensors = [name for name in names if name.endswith(".safetensors")]
         if len(safetensors) > 1:
             raise InvalidInput(
-                f"{self.path}: {_listed(safetensors)} but no {INDEX_NAME}; a sharded checkpoint needs "
-                "its index, "
-                "so download or save that too"
+                f"{self.path}: {listed(safetensors, _MAX_LISTED)} but no {INDEX_NAME}; a sharded checkpoint"
+                " needs its index, so download or save that too"
             )
         if safetensors:
             only = self.path / safetensors[0]
@@ -369,8 +368,3 @@ def _refuse_adapter(path: Path, names: dict[str, Any]) -> None:
         all("lora_" in name for name in names) or all(name.startswith("base_model.model.") for name in names)
     ):
         raise InvalidInput(f"{path}: {_ADAPTER}")
-
-
-def _listed(names: list[str]) -> str:
-    more = len(names) - _MAX_LISTED
-    return ", ".join(names[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")

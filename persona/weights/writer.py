@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from persona.errors import BusyError, InvalidInput, PersonaError, Refused
+from persona.errors import BusyError, InvalidInput, PersonaError, Refused, listed
 from persona.store import files
 from persona.weights.index import (
     INDEX_NAME,
@@ -376,8 +376,8 @@ def changed_since(directory: Path, seen: Mapping[str, Fingerprint]) -> list[str]
 def _refuse_saved(directory: Path, names: Sequence[str]) -> None:
     if names:
         raise Refused(
-            f"{', '.join(names[:5])}{' …' if len(names) > 5 else ''}: saved in {directory} while this command"
-            " was running, and left as saved; run the command again"
+            f"{listed(names, 5)}: saved in {directory} while this command was running, and left as saved; run"
+            " the command again"
         )
 
 
@@ -405,9 +405,9 @@ def foreign_weight_files(directory: Path) -> list[str]:
 def check_output(directory: Path) -> None:
     """Raise Refused, naming them, if `directory` holds weights that a publication would mix with or bury."""
     if strangers := foreign_weight_files(directory):
-        names = ", ".join(strangers[:5]) + (" …" if len(strangers) > 5 else "")
         raise Refused(
-            f"{directory}: holds {names}, which no index names; move that away, then run this again"
+            f"{directory}: holds {listed(strangers, 5)}, which no index names; move that away, then run this"
+            " again"
         )
 
 
@@ -425,8 +425,7 @@ def shard_names(layout: Sequence[ShardLayout], digests: Mapping[str, str]) -> li
 
 
 def _index_of(directory: Path) -> ShardIndex | None:
-    """The index in `directory`; None where there is none, or none that can be read: that one names "
-    "nothing."""
+    """The index in `directory`; None where there is none, or none that can be read."""
     try:
         return read_index(directory / INDEX_NAME)
     except InvalidInput:
