@@ -202,10 +202,13 @@ class History:
         try:
             if self.store.refs.read(HEADS + branch) is not None:
                 return None
-            moves = self.store.refs.log(HEADS + branch)
+            return self.store.refs.last(HEADS + branch)
         except (InvalidInput, IntegrityError):
             return None
-        return next((move.new for move in moves if move.new is not None), None)
+
+    def names(self, prefix: str) -> dict[str, str]:
+        """The refs below a prefix and their ids. One that is damaged is left out, and a note says so."""
+        return self.store.refs.list(prefix, told=self.notes)
 
     def last_files(self) -> dict[str, str]:
         """Every tracked file of `last_commit`: path → blob id; none where no commit is known."""

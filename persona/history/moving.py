@@ -234,8 +234,8 @@ def left_behind(history: History, head: Head, target: Target) -> list[str]:
     """The sentence about commits that no branch or tag reaches once a detached HEAD leaves them."""
     if head.branch is not None or head.id is None or head.id == target.id:
         return []
-    reachable = [target.id, *history.store.refs.list(HEADS).values()]
-    reachable += [resolve(history, name) for name in history.store.refs.list(TAGS)]
+    reachable = [target.id, *history.names(HEADS).values()]
+    reachable += [resolve(history, name) for name in history.names(TAGS)]
     first = next(walk(history, [head.id], reachable), None)
     if first is None:
         return []

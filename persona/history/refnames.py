@@ -21,7 +21,7 @@ def branches(history: History) -> list[RefInfo]:
     current = history.head_or_name().branch
     return [
         _branch(history, name, id, name == HEADS + current if current else False)
-        for name, id in history.store.refs.list(HEADS).items()
+        for name, id in history.names(HEADS).items()
     ]
 
 
@@ -83,7 +83,7 @@ def rename_branch(history: History, old: str | None, new: str, force: bool, pers
 
 def tags(history: History) -> list[RefInfo]:
     """See `Repository.tags`."""
-    return [_tag(history, name, id) for name, id in history.store.refs.list(TAGS).items()]
+    return [_tag(history, name, id) for name, id in history.names(TAGS).items()]
 
 
 def _tag(history: History, ref: str, id: str) -> RefInfo:

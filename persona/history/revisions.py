@@ -174,7 +174,7 @@ def _by_id(history: History, name: str, text: str) -> str:
         raise UnknownRevision(f"{text} names no commit: {abbreviate(found[0][0])} is a {found[0][1]}")
     last = history.last_of_gone(name)
     if last is not None:
-        again = made_again(name, last)
+        again = made_again(HEADS + name, last)
         raise UnknownRevision(f"the branch {name} is gone; it was at {abbreviate(last)}: {again}")
     raise _unknown(text)
 
@@ -309,9 +309,9 @@ def _by_message(history: History, pattern: str) -> str:
         wanted = re.compile(pattern)
     except re.error as error:
         raise UnknownRevision(f":/{pattern} is not a pattern: {error}") from None
-    starts = set(history.store.refs.list(HEADS).values())
+    starts = set(history.names(HEADS).values())
     head = history.store.refs.head_id()
-    for tag in history.store.refs.list(TAGS).values():
+    for tag in history.names(TAGS).values():
         starts.add(_commit_of(history, tag, f":/{pattern}"))
     for id, commit in walk(history, sorted(starts | ({head} if head else set()))):
         if wanted.search(commit.message):

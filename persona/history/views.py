@@ -82,14 +82,13 @@ class Entries:
     def _pointing(self) -> dict[str, list[str]]:
         if self._names is None:
             self._names = {}
-            refs = self.history.store.refs
             head = self.history.head_or_name()
             if head.id:
                 self._names[head.id] = [f"HEAD -> {head.branch}" if head.branch else "HEAD"]
-            for name, id in refs.list(HEADS).items():
+            for name, id in self.history.names(HEADS).items():
                 if name.removeprefix(HEADS) != head.branch:
                     self._names.setdefault(id, []).append(name.removeprefix(HEADS))
-            for name, id in refs.list(TAGS).items():
+            for name, id in self.history.names(TAGS).items():
                 commit = self.commit_at(id)
                 self._names.setdefault(commit, []).append(f"tag: {name.removeprefix(TAGS)}")
         return self._names
@@ -121,8 +120,8 @@ def log(
     starts = list(selected.starts)
     entries = Entries(history)
     if all:
-        starts += [entries.commit_at(id) for id in history.store.refs.list(HEADS).values()]
-        starts += [entries.commit_at(id) for id in history.store.refs.list(TAGS).values()]
+        starts += [entries.commit_at(id) for id in history.names(HEADS).values()]
+        starts += [entries.commit_at(id) for id in history.names(TAGS).values()]
     after = _date(since, now, at_end=False) if since is not None else None
     before = _date(until, now, at_end=True) if until is not None else None
     commits = walk(history, starts, selected.hidden)

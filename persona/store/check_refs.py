@@ -9,19 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
-from persona.errors import InvalidInput, PersonaError
+from persona.errors import IntegrityError, InvalidInput, PersonaError
 from persona.objects.ids import abbreviate
 from persona.objects.names import check_ref_name
 from persona.store import files, lock, reflog
-from persona.store.ref_files import HEAD
+from persona.store.ref_files import HEAD, made_again
 from persona.store.refs import Refs
-
-_WAYS_BACK: Final = {
-    "refs/heads/": "persona branch {} {}",
-    "refs/tags/": "persona tag {} {}",
-}
 
 
 @dataclass
@@ -53,7 +47,10 @@ def _ref(refs: Refs, name: str, logged: bool, found: RefSurvey) -> None:
     try:
         value = refs.head_id() if name == HEAD else refs.read(name)
     except PersonaError as error:
-        found.problems.append(("ref", str(refs.root / name), error.message))
+        file = error.file if isinstance(error, IntegrityError) and error.file else str(refs.root / name)
+        problem = "ref", file, error.message
+        if problem not in found.problems:  # HEAD says what its branch says
+            found.problems.append(problem)
         if not logged:
             _lost_reflog(refs, name, found)
         _lines(refs, name, found)
@@ -94,9 +91,8 @@ def _reflog_alone(refs: Refs, name: str, found: RefSurvey) -> None:
 
 def _way(name: str, id: str) -> str:
     """How a lost ref is made again."""
-    for prefix, command in _WAYS_BACK.items():
-        if name.startswith(prefix):
-            return f"bring it back with: {command.format(name.removeprefix(prefix), abbreviate(id))}"
+    if command := made_again(name, id):
+        return f"bring it back with: {command}"
     if name.startswith("refs/bases/"):
         return f"name the base by its id in recipe.toml: base = {abbreviate(id)!r}"
     return f"`persona cat-file -p {abbreviate(id)}` shows what it named"

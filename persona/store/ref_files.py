@@ -113,10 +113,10 @@ class RefFiles:
         return self.root / name
 
     def _damaged(self, name: str) -> IntegrityError:
-        path, last = self.path(name), self._last(name)
+        path, last = self.path(name), self.last(name)
         way_out = self.way_out(None) if name == HEAD else ""
-        if name.startswith("refs/heads/") and last is not None:
-            way_out = f"; remove the file, then make the branch again: {made_again(name, last)}"
+        if last is not None and (command := made_again(name, last)):
+            way_out = f"; remove the file, then bring it back with: {command}"
         return IntegrityError(
             f"{path} is damaged: it holds no checked value{way_out}", kind="ref", file=str(path)
         )
@@ -195,23 +195,28 @@ class RefFiles:
 
         ways: list[str] = []
         with suppress(PersonaError):
-            last = self._last(branch) if branch is not None else None
+            last = self.last(branch) if branch is not None else None
             if branch is not None and last is not None:
                 self.check_new(branch)
                 ways.append(f"it was at {abbreviate(last)}: {made_again(branch, last)}")
         with suppress(PersonaError):
-            others = sorted(self.names("refs/heads/"))
-            if others:
-                other = shlex.quote(others[0].removeprefix("refs/heads/"))
-                ways.append(f"go to a branch that exists: persona switch {other}")
+            other = self._whole_branch()
+            if other is not None:
+                ways.append(f"go to a branch that exists: persona switch {shlex.quote(other)}")
         return f"; {', or '.join(ways)}" if ways else ""
 
-    def _last(self, name: str) -> str | None:
-        """The last id that the reflog of a ref names, if it can be read."""
-        with suppress(PersonaError):
-            entries = reflog.load(self.root, name, None, known=False)
-            return next((entry.new for entry in reversed(entries) if entry.new is not None), None)
+    def _whole_branch(self) -> str | None:
+        """The short name of a branch that can be read."""
+        for name in sorted(self.names("refs/heads/")):
+            with suppress(IntegrityError):
+                if self.value(name) is not None:
+                    return name.removeprefix("refs/heads/")
         return None
+
+    def last(self, name: str) -> str | None:
+        """The last id that the reflog of a ref names, in a line that can be read."""
+        entries = reversed(reflog.readable(self.root, name))
+        return next((entry.new for entry in entries if entry.new is not None), None)
 
     def check_new(self, name: str, *, leaving: str | None = None) -> None:
         """Refuses a new name that is another one but for case, or that is a directory of another or lies in
@@ -256,11 +261,14 @@ class RefFiles:
                 files.remove_empty_directories(Path(folder), below=top.parent)
 
 
-def made_again(branch: str, id: str) -> str:
-    """The command that makes a branch, by its full name or its short one, at an id."""
+def made_again(name: str, id: str) -> str | None:
+    """The command that makes a branch or a tag of this full name at an id; None for other refs."""
     import shlex
 
-    return f"persona branch {shlex.quote(branch.removeprefix('refs/heads/'))} {abbreviate(id)}"
+    for prefix, command in (("refs/heads/", "branch"), ("refs/tags/", "tag")):
+        if name.startswith(prefix):
+            return f"persona {command} {shlex.quote(name.removeprefix(prefix))} {abbreviate(id)}"
+    return None
 
 
 def full(name: str) -> str:

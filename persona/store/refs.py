@@ -49,6 +49,8 @@ When = tuple[int, int]
 """Seconds since 1970 UTC, and the offset from UTC in minutes."""
 
 Found = TypeVar("Found")
+Sentences = list[str]
+"""For the user."""
 
 
 @dataclass(frozen=True)
@@ -85,17 +87,31 @@ class Refs:
         name = full(name)
         return self._steady(lambda: self._files.value(name))
 
-    def list(self, prefix: str = "refs/") -> dict[str, str]:
+    def list(self, prefix: str = "refs/", *, told: Sentences | None = None) -> dict[str, str]:
         """Every ref whose full name begins with `prefix` (`refs/heads/`), and its id, in order of names: all
         of one moment.
+
+        Damage of one is `IntegrityError`, or, where `told` is given, a sentence in it, and the others come.
         """
         self.settle()
+        found: dict[str, str] = {}
         with lock.refs_steady(self.root):
-            return {
-                name: id
-                for name in sorted(self._files.names(prefix))
-                if (id := self._files.value(name)) is not None
-            }
+            for name in sorted(self._files.names(prefix)):
+                try:
+                    id = self._files.value(name)
+                except IntegrityError as error:
+                    if told is None:
+                        raise
+                    told.append(error.message)
+                    continue
+                if id is not None:
+                    found[name] = id
+        return found
+
+    def last(self, name: str) -> str | None:
+        """The last id that the reflog of a ref that is gone names, if one can be read."""
+        name = full(name)
+        return self._steady(lambda: self._files.last(name))
 
     def head(self) -> Head:
         """What HEAD holds. `IntegrityError` when it is missing or damaged."""

@@ -263,7 +263,9 @@ def nowhere(topic: Bot, request: pytest.FixtureRequest) -> Bot:
 
 def commands_of(message: str) -> list[list[str]]:
     """The commands that a message says to type."""
-    return [shlex.split(found) for found in re.findall(r"persona (branch \S+ \w+|switch \S+)", message)]
+    return [
+        shlex.split(found) for found in re.findall(r"persona ((?:branch|tag) \S+ \w+|switch \S+)", message)
+    ]
 
 
 def test_what_needs_head_says_what_to_type_and_that_works(nowhere: Bot, tmp_path: Path) -> None:
@@ -346,3 +348,43 @@ def test_a_damaged_branch_is_told_with_the_way_back(topic: Bot, name: str) -> No
     ((_, *words),) = commands_of(caught.value.message)
     assert repo.create_branch(*words, author=topic.now()).id == id
     assert repo.fsck().ok
+
+
+def test_a_branch_that_was_made_again_and_is_lost_is_told_as_it_was_last(topic: Bot) -> None:
+    repo = topic.repo
+    repo.delete_branch("topic", force=True, author=topic.now())
+    id = repo.create_branch("topic", "main~1", author=topic.now()).id
+    (topic.root / ".persona" / "refs" / "heads" / "topic").unlink()
+    with pytest.raises(UnknownRevision, match=f"persona branch topic {id[:8]}$"):
+        repo.resolve("topic")
+
+
+@pytest.mark.parametrize("ref", ["heads/aside", "tags/v1"])
+def test_a_damaged_name_hides_no_other(topic: Bot, ref: str) -> None:
+    repo, path = topic.repo, topic.root / ".persona" / "refs" / ref
+    id = repo.create_branch("aside", "HEAD~1", author=topic.now()).id
+    repo.create_tag("v1", "HEAD~1", author=topic.now())
+    path.write_text("?\n")
+    assert {branch.name for branch in repo.branches()} == {"main", "topic", "aside"} - {path.name}
+    assert {tag.name for tag in repo.tags()} == {"v1"} - {path.name}
+    assert len(list(repo.log(all=True))) == len(list(repo.log(["main", "topic"])))
+    repo.switch("HEAD~1", detach=True, author=topic.now())
+    topic.commit(allow_empty=True)
+    assert "which no branch names" in repo.switch("topic", author=topic.now()).notes[0]
+    (note,) = set(repo.notes)
+    path.unlink()
+    ((verb, *words),) = commands_of(note)
+    made = {"branch": repo.create_branch, "tag": repo.create_tag}[verb](*words, author=topic.now())
+    assert (made.name, made.id) == (path.name, id)
+    assert repo.fsck().ok
+
+
+def test_the_way_out_leads_to_a_branch_that_can_be_read(topic: Bot) -> None:
+    repo = topic.repo
+    repo.create_branch("aside", "HEAD", author=topic.now())
+    (topic.root / ".persona" / "refs" / "heads" / "aside").write_text("?\n")
+    (topic.root / ".persona" / "HEAD").unlink()
+    with pytest.raises(IntegrityError) as caught:
+        repo.head()
+    ((verb, *words),) = commands_of(caught.value.message)
+    assert (verb, repo.switch(*words, author=topic.now()).branch) == ("switch", "main")
