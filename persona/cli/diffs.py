@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from click import style
 
 from persona.cli.errors import failure
-from persona.cli.render import commit_lines, counted, number, percent, short
+from persona.cli.render import checkout_lines, commit_lines, counted, number, percent, short
 from persona.cli.terminal import printable, say
 
 if TYPE_CHECKING:
@@ -69,11 +69,15 @@ def report_commit(call: Invocation, repo: Repository, result: CommitResult) -> i
 
 
 def committed_lines(repo: Repository, result: CommitResult) -> Iterator[str]:
-    """What a commit, or a revert that is not committed yet, has done: all that it changed, a line each."""
+    """What a commit, or a revert that is not committed yet, has done: all that it changed, a line each, then
+    the weights that it computed.
+    """
     yield from commit_lines(result)
     if result.parents:
         diff = repo.diff() if result.id is None else repo.show(result.id)[1]
         yield from brief_lines(diff, {vector.name for vector in result.vectors}, result.kept)
+    if result.checkout is not None:
+        yield from checkout_lines(result.checkout)
 
 
 def brief_lines(diff: Diff, told: Collection[str], kept: Sequence[Kept] = ()) -> Iterator[str]:

@@ -118,8 +118,6 @@ def commit_lines(result: CommitResult) -> Iterator[str]:
     width = max((len(vector.name) for vector in result.vectors), default=0)
     for vector in result.vectors:
         yield vector_change_line(vector, width)
-    if result.checkout is not None:
-        yield from checkout_lines(result.checkout)
 
 
 def vector_change_line(vector: VectorChange, width: int) -> str:

@@ -395,6 +395,16 @@ def test_a_commit_whose_weights_fail_is_reported_with_the_failure(
     assert "error" not in value
 
 
+def test_a_commit_says_what_changed_before_it_says_what_was_computed(grown: CommandLine) -> None:
+    grown.ok("config", "commit.checkout", "true")
+    grown.ok("set", "listening", "--alpha", "0.25")
+    head, change, work, digest = grown.ok("commit", "-m", "less").splitlines()
+    assert head.endswith("less")
+    assert "listening" in change
+    assert "computed" in work
+    assert digest.startswith("blake3:")
+
+
 def test_a_base_without_a_config_is_noted(persona: CommandLine) -> None:
     result = persona("init", "../bare", "--base", "../base/model.safetensors")
     assert result.exit_code == 0
