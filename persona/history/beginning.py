@@ -53,6 +53,9 @@ def init(
     """See `Repository.init`."""
     rules = default_rules(config)
     in_place = base is None
+    for place in (root, *root.parents):
+        if os.path.lexists(place) and not place.is_dir():
+            raise Refused(f"{place} is in the way: it is no directory; make the repository elsewhere")
     if os.path.lexists(root / DIRECTORY) and Store.open(root).refs.head_id() is not None:
         raise Refused(f"{root} is a persona repository already; `persona commit PATH` imports a fine-tune")
     source = root if base is None else base

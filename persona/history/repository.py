@@ -65,6 +65,8 @@ class Repository(Questions):
         from persona.history import beginning
 
         place = Path(path)
+        if place.is_symlink() and place.is_dir():
+            place = files.resolved(place)
         config = Config(place / DIRECTORY / "config", _optional(user_config))
         return beginning.init(
             place,

@@ -29,6 +29,29 @@ def test_a_base_is_named_after_its_model(tmp_path: Path, path: str, name: str) -
     assert default_base_name(tmp_path / path) == name
 
 
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_repository_is_made_in_the_directory_that_a_link_leads_to(tmp_path: Path, in_place: bool) -> None:
+    model = write_model(tmp_path / "tiny", base_tensors())
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to("tiny" if in_place else "elsewhere")
+    Repository.init(tmp_path / "link", base=None if in_place else model, author=at())
+    assert (tmp_path / "link" / ".persona" / "format").is_file()
+    with Repository.open(tmp_path / "link") as repo:
+        assert 'base = "tiny"' in (repo.root / "recipe.toml").read_text()
+        assert repo.fsck().ok
+
+
+@pytest.mark.parametrize("name", ["file", "dangling", "file/below"])
+def test_what_is_in_the_way_of_a_repository_is_named(tmp_path: Path, name: str) -> None:
+    model = write_model(tmp_path / "tiny", base_tensors())
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    with pytest.raises(Refused, match=f"{name.split('/')[0]} is in the way"):
+        Repository.init(tmp_path / name, base=model, author=at())
+    assert (tmp_path / "file").read_text() == "mine"
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_of_two_inits_at_once_the_second_is_refused_and_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
