@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shlex
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -148,6 +147,8 @@ class Invocation:
         try:
             yield
         except UnknownRevision as error:
+            import shlex
+
             for word in words:
                 if quoted(word) in error.message and os.path.lexists(self.path(word)):
                     what = "the files in it" if self.path(word).is_dir() else "the file"

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
         CheckoutResult,
         CommitEntry,
         CommitResult,
-        FsckResult,
         Head,
         RefInfo,
         ReflogEntry,
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
         VectorInfo,
         WeightsState,
     )
+    from persona.history.store_results import FsckResult
 
 SHORT = 8
 """Digits of an abbreviated id."""

@@ -16,7 +16,8 @@ from persona.history import moving, revert, tracking, weights_state, worktree
 from persona.history.history import History
 from persona.history.payloads import Payloads
 from persona.history.reach import Reach
-from persona.history.results import Dangling, FsckResult, Leftover, Problem, Progress
+from persona.history.results import Progress
+from persona.history.store_results import Dangling, FsckResult, Leftover, Problem
 from persona.store import files
 from persona.store.check_refs import survey
 

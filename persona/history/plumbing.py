@@ -6,8 +6,8 @@ import json
 
 from persona.errors import UnknownName, UnknownRevision, quoted
 from persona.history.history import History
-from persona.history.results import Leftover, ObjectCount, ObjectText
 from persona.history.revisions import resolve
+from persona.history.store_results import Leftover, ObjectCount, ObjectText
 from persona.objects.table import ID_BYTES
 
 

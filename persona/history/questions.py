@@ -17,10 +17,7 @@ from persona.history.results import (
     CommitEntry,
     Diff,
     DigestResult,
-    FsckResult,
     Head,
-    ObjectCount,
-    ObjectText,
     Progress,
     RefInfo,
     ReflogEntry,
@@ -31,11 +28,10 @@ from persona.limits import LIVE_CACHE
 from persona.objects.commit import Person
 
 if TYPE_CHECKING:
-    from persona.history.measures import VectorStatistics, WeightsDiff
-
-if TYPE_CHECKING:
     from persona.history.known import KnownNames
     from persona.history.live import LiveModel
+    from persona.history.measures import VectorStatistics, WeightsDiff
+    from persona.history.store_results import FsckResult, ObjectCount, ObjectText
     from persona.merge.live import PreTrainedModel
     from persona.merge.slots import Module
 

@@ -11,7 +11,7 @@ from persona.errors import PersonaError, UnknownName
 from persona.history import recipe_text
 from persona.history.history import BASES, History
 from persona.history.recipe_text import RECIPE_FILE
-from persona.history.results import Problem
+from persona.history.store_results import Problem
 from persona.objects.base import Base
 from persona.objects.ids import NULL_ID, abbreviate
 from persona.objects.names import path_clash

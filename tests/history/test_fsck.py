@@ -13,7 +13,7 @@ import pytest
 
 from persona.errors import PersonaError
 from persona.history.repository import Repository
-from persona.history.results import FsckResult
+from persona.history.store_results import FsckResult
 from persona.objects.commit import Commit
 from persona.objects.recipe import Recipe, Term
 from persona.objects.table import decode_table, encode_table
