@@ -63,6 +63,7 @@ def export(history: History, rev: str | None, out: Path, options: Options, start
     with ModelWriter(place, layout) as writer:
         if changed_since(place, claim.weights):  # by another command, which had the directory first
             claim = output.claim(place, texts, force=options.force)
+        claim.clear_leftovers(texts)
         made = compute(plan, writer, options, cast=cast)
         writer.refuse_saved(claim.weights)
         view = as_json(recipe_view(recipe))

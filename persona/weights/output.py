@@ -63,6 +63,19 @@ class Claim:
             raise Refused(f"{place}: saved while this command was running, and left as saved; run it again")
         self.texts[path] = _digest(data)
 
+    def clear_leftovers(self, paths: Iterable[str]) -> None:
+        """Removes what commands left that died while they wrote these files; what they had moved aside stays
+        unless it is ours. The caller has the directory to itself.
+        """
+        ours = {digest for several in self.listed.values() for _, digest in several}
+
+        def is_ours(path: Path) -> bool:
+            name = path.name[1:].rpartition(".old-")[0]
+            return name == OUTPUT_NAME or digest_of(path, name) in ours
+
+        for folder in sorted({self.directory, *((self.directory / path).parent for path in paths)}):
+            files.clear_leftovers(folder, beside=True, is_kept=is_ours)
+
     def remove(self, keep: Iterable[str]) -> None:
         """Removes the files of the output before that are no part of this one. What somebody changed
         meanwhile stays.
@@ -177,13 +190,13 @@ def text_entry(data: bytes) -> tuple[int, str]:
     return len(data), _digest(data)
 
 
-def digest_of(path: Path) -> str | None:
+def digest_of(path: Path, name: str | None = None) -> str | None:
     """The digest of a file as it is now, as `Written` has it; None for what is no regular file, or no whole
-    file of weights.
+    file of weights. `name`: what it was called before it was moved aside.
     """
     if not _is_regular(path):
         return None
-    if not path.name.endswith(".safetensors"):
+    if not (name or path.name).endswith(".safetensors"):
         with suppress(InvalidInput):
             return _digest(read_input(path, limit=MAX_INDEX_BYTES))
         return None

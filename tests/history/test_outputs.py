@@ -184,10 +184,14 @@ def test_an_output_cut_anywhere_is_written_by_the_same_command(grown: Bot, out: 
             break
         except Cut:
             pass
+        shutil.copytree(out, dead := grown.models / "dead")  # nobody holds a lock on what lies there
+        shutil.rmtree(out)
+        dead.rename(out)
         with files.replaced_calls(Intruder()):
             grown.repo.checkout("HEAD", out=out, max_shard_size=300, threads=1)
         assert not (out / "chat_template.jinja").exists()
         assert not (out / "model.safetensors").exists()
+        assert not list(out.rglob(".*")), left
         with files.replaced_calls(Intruder()):
             grown.repo.checkout("HEAD~3", out=out, threads=1)
         assert same(read_weights(out), grown.tunes["listening"])
