@@ -77,11 +77,12 @@ def _options(arguments: Sequence[str]) -> Sequence[str]:
 def _usage_sentence(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
     if isinstance(error, click.NoSuchOption):
-        from persona.cli.words import nearest
+        from persona.cli.words import OPTIONS, nearest
 
         # Click suggests whatever is left over, such as --quiet for --list.
         near = nearest(error.option_name, error.possibilities or ())
         sentence = error.message.rstrip(".") + (f"; did you mean {near}?" if near else "")
+        sentence += f"; {OPTIONS[error.option_name]}" if error.option_name in OPTIONS else ""
     else:
         sentence = error.format_message().rstrip(".")
     return f"{sentence} (see `{context.command_path} --help`)" if context else sentence

@@ -79,6 +79,15 @@ ABSENT: Final[dict[str, str]] = {
 """Other commands of git's, and what to use instead."""
 
 
+_NOT_STAGED = (
+    "there is no staging area: `persona commit` records recipe.toml and the tracked files as they stand"
+)
+OPTIONS: Final[dict[str, str]] = dict.fromkeys(
+    ("--cached", "--staged", "--keep-index", "--index"), _NOT_STAGED
+)
+"""Options of git's that have no meaning here, and why."""
+
+
 def absent(word: str) -> str | None:
     """The answer to a command of git's that persona does not have; None for any other word."""
     if word in PLANNED:

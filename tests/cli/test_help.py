@@ -277,6 +277,11 @@ def test_an_option_that_is_missing_gets_no_guess_that_means_something_else(
     assert f"(see `persona {line.split()[0]} --help`)" in sentence
 
 
+@pytest.mark.parametrize("line", ["diff --cached", "diff --staged", "restore --staged ."])
+def test_an_option_of_the_staging_area_is_told_that_there_is_none(outside: CommandLine, line: str) -> None:
+    assert "; there is no staging area: `persona commit` records" in outside.refused(2, *line.split())
+
+
 @pytest.mark.parametrize(
     ("line", "meant"),
     [("set x --alhpa 1", "--alpha"), ("log --onelin", "--oneline"), ("diff --stta", "--stat")],
