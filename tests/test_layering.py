@@ -411,6 +411,11 @@ def test_everyday_commands_import_no_number_crunching(repository: Path, argument
     assert not seen & {"numba", "llvmlite", "torch", "transformers", "triton", "numpy", "safetensors"}
 
 
+@pytest.mark.parametrize("name", ["log", "diff", "diff of two revisions"])
+def test_log_and_diff_load_no_c_library_and_no_shell_quoting(repository: Path, name: str) -> None:
+    assert not imported_by(*EVERYDAY[name], cwd=repository) & {"ctypes", "shlex"}
+
+
 def test_a_recipe_only_commit_imports_no_number_crunching(repository: Path) -> None:
     seen = imported_by("commit", "--allow-empty", "-m", "a little less", cwd=repository)
     assert not seen & {"numba", "llvmlite", "torch", "transformers", "triton", "numpy", "safetensors"}
