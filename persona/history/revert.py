@@ -1,8 +1,8 @@
 """`revert`: undoing one commit's change, whatever else came after; or dropping a vector.
 
-Three states meet: the commit's, its parent's, and HEAD's. What the commit changed and HEAD still has comes
-back as the parent had it (`threeway`): the recipe by its values, text by its lines. Where HEAD has something
-else again, that is a conflict, and nothing moves.
+Three states meet: the commit's, its parent's, and HEAD's; where nothing is committed, the work tree's instead
+of HEAD's. What the commit changed and still stands so comes back as the parent had it (`threeway`): the
+recipe by its values, text by its lines. Where something else stands, that is a conflict, and nothing moves.
 
 `recipe.toml` is merged by lines first, so that comments and spacing come back too; what the merged text does
 not mean then is set in it key by key.
@@ -52,7 +52,7 @@ def revert(
         else:
             subject = history.commit(id).message.split("\n", 1)[0]
             default = f'Revert "{subject}"\n\nThis reverts commit {id}.\n'
-            edits = _undone(history, id, mainline)
+            edits = _undone(history, id, mainline, onto_edits=no_commit)
         if not no_commit:
             said = message if message is not None else default
             return record(history, person, said, verb="revert", edits=edits)
@@ -131,8 +131,9 @@ def _dropped(history: History, name: str) -> dict[str, bytes | None]:
     return {RECIPE_FILE: encode(text, like=data)}
 
 
-def _undone(history: History, id: str, mainline: int | None) -> dict[str, bytes | None]:
+def _undone(history: History, id: str, mainline: int | None, *, onto_edits: bool) -> dict[str, bytes | None]:
     """What files hold, `recipe.toml` last, where the commit's change is taken back; None for one that goes.
+    `onto_edits`: from what the tracked files of the work tree hold, and not from what HEAD has.
 
     Raises `Refused` for a conflict, for a file that was edited, and where nothing is left to do. A file that
     is already as it has to be is no edit: the same command may have put it there before it was cut short.
@@ -142,6 +143,8 @@ def _undone(history: History, id: str, mainline: int | None) -> dict[str, bytes 
     old, new, ours = (history.files_of_tree(tree) for tree in trees)
     tracked = tracking.tracked(history).paths
     here = tracking.ids(history, {*tracked, *old, *new, *ours})
+    if onto_edits:
+        ours = {path: blob for path, blob in here.items() if path in tracked}
     touched = [path for path in sorted({*old, *new}) if old.get(path) != new.get(path)]
     touched.sort(key=lambda path: path == RECIPE_FILE)
     conflicts: list[str] = []
@@ -152,14 +155,20 @@ def _undone(history: History, id: str, mainline: int | None) -> dict[str, bytes 
             target[path] = history.blob(old[path]) if path in old else None
         elif path == RECIPE_FILE and all(path in side for side in (old, new, ours)):
             recipes = [history.recipe(tree.recipe) for tree in trees]
-            texts = [history.blob(files[path]) for files in (old, new, ours)]
+            texts = [history.blob(files[path]) for files in (old, new)]
+            texts.append(worktree.read_recipe_text(history.root) if onto_edits else history.blob(ours[path]))
+            recipes[2] = history.read_recipe(texts[2]) if onto_edits else recipes[2]
             target[path], again = _merged_recipe(history, recipes, texts, conflicts)
         else:
-            target[path] = _merged_file(history, path, [old, new, ours], conflicts)
+            data = [history.blob(files[path]) if path in files else None for files in (old, new)]
+            held = history.blob(ours[path]) if path in ours and not onto_edits else None
+            data.append(worktree.read(history.root, path) if onto_edits and path in ours else held)
+            target[path] = _merged_file(path, data, conflicts)
     conflicts += _collisions(ours, target)
     if conflicts:
         listed = "\n".join(f"  {line}" for line in conflicts)
-        raise Refused(f"{abbreviate(id)} cannot be reverted: later commits changed the same again\n{listed}")
+        who = "later commits or edits" if onto_edits else "later commits"
+        raise Refused(f"{abbreviate(id)} cannot be reverted: {who} changed the same again\n{listed}")
     ids = {path: None if data is None else worktree.blob_id(data) for path, data in target.items()}
     edited = sorted(path for path in touched if here.get(path) not in (ours.get(path), ids[path]))
     if strange := [path for path in edited if path not in tracked]:
@@ -199,15 +208,13 @@ def _parent(history: History, id: str, mainline: int | None) -> str:
     return parents[mainline - 1]
 
 
-def _merged_file(
-    history: History, path: str, sides: list[dict[str, str]], conflicts: list[str]
-) -> bytes | None:
-    """HEAD's text file with the commit's change of its lines taken back."""
-    if any(path not in side for side in sides):
-        words = ["there" if path in side else "not there" for side in sides]
+def _merged_file(path: str, sides: list[bytes | None], conflicts: list[str]) -> bytes | None:
+    """The text file of the third side with the commit's change of its lines taken back."""
+    data = [side for side in sides if side is not None]
+    if len(data) < len(sides):
+        words = ["not there" if side is None else "there" for side in sides]
         conflicts.append(f"{path}: {words[1]} in that commit, {words[2]} now and changed, {words[0]} before")
         return None
-    data = [history.blob(side[path]) for side in sides]
     try:
         old, new, ours = (item.decode() for item in data)
     except UnicodeDecodeError:

@@ -356,3 +356,41 @@ def test_a_comment_that_was_moved_is_not_lost_where_it_cannot_move_back(grown: B
     with pytest.raises(Refused, match="were written again since"):
         grown.repo.revert("HEAD~1", author=grown.now())
     assert "# to and fro\n" in grown.recipe.read_text()
+
+
+def test_several_commits_are_reverted_into_one(grown: Bot) -> None:
+    before = grown.recipe.read_text()
+    (grown.root / "chat_template.jinja").write_text("hello\nworld\n")
+    grown.repo.set_term("listening", alpha=0.6)
+    grown.commit()
+    (grown.root / "chat_template.jinja").write_text("hello\nwide world\n")
+    grown.repo.set_term("listening", alpha=0.5)
+    grown.edit(lambda text: text + "# lower still\n")
+    grown.commit()
+    grown.repo.revert("HEAD", no_commit=True)
+    grown.repo.revert("HEAD~1", no_commit=True)
+    assert grown.recipe.read_text() == before
+    assert (grown.root / "chat_template.jinja").read_text() == "hello\n"
+    with pytest.raises(Refused, match="undone already"):
+        grown.repo.revert("HEAD~1", no_commit=True)
+    grown.commit()
+    assert grown.repo.diff("HEAD", "HEAD~3").empty
+
+
+def test_a_revert_into_the_work_tree_keeps_edits_and_refuses_to_undo_one(grown: Bot) -> None:
+    grown.repo.set_term("listening", alpha=0.6)
+    grown.commit()
+    grown.repo.set_term("suggesting", alpha=0.1)
+    grown.edit(lambda text: "# mine\n" + text)
+    grown.repo.revert("HEAD", no_commit=True)
+    vectors = grown.repo.diff().vectors
+    assert {change.name: change.to for change in vectors} == {
+        "listening": {"alpha": 0.7},
+        "suggesting": {"alpha": 0.1},
+    }
+    grown.repo.set_term("listening", alpha=0.2)
+    text = grown.recipe.read_text()
+    assert text.startswith("# mine\n")
+    with pytest.raises(Refused, match=r"or edits .*\n.*listening.alpha: 0.6 by that commit, 0.2 now"):
+        grown.repo.revert("HEAD", no_commit=True)
+    assert grown.recipe.read_text() == text
