@@ -7,6 +7,7 @@ them, so that no other module meets a number of threads that is a text, or a pat
 
 from __future__ import annotations
 
+import errno
 import math
 import operator
 import os
@@ -18,6 +19,7 @@ from typing import Any, Final, TypeVar
 
 from persona.errors import InvalidInput, UsageError
 from persona.objects.commit import Person
+from persona.store import files
 
 Number = str | float | None
 DEFAULT: Final = "default"
@@ -25,6 +27,8 @@ DEFAULT: Final = "default"
 Value = TypeVar("Value")
 
 _BYTES: Final = frozenset({"memory", "device_memory", "max_shard_size", "cache"})
+_NOTHING_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+"""Why a path leads to nothing, which is for the method to judge. Else nobody knows what is there."""
 _LEAST: Final[Mapping[str, float]] = {"cache": 0, "n": -math.inf, "mainline": -math.inf}
 """Where whole numbers begin, if not with 1; those that the method itself judges anywhere."""
 
@@ -141,7 +145,14 @@ class _Kind:
     def _path(self, value: Any) -> Any:
         is_path = isinstance(value, (str, os.PathLike)) and isinstance(os.fspath(value), str)
         self._require(value, is_path and os.fspath(value) != "", "a path")
-        return self._require(value, "\0" not in os.fspath(value), "a path, which holds no NUL")
+        self._require(value, "\0" not in os.fspath(value), "a path, which holds no NUL")
+        if self.name != "user_config":  # one that cannot be read is said where it is read
+            try:
+                os.stat(value)
+            except OSError as error:
+                if error.errno not in _NOTHING_THERE:
+                    raise files.system_fault("look at", value, error) from error
+        return value
 
     def _whole(self, value: Any) -> Any:
         least = _LEAST.get(self.name, 1)

@@ -67,3 +67,28 @@ def test_a_recipe_that_cannot_be_read_is_not_missing(kept: Bot, monkeypatch: pyt
     unreadable(monkeypatch, kept.recipe, errno.EACCES, ("stat", "open"))
     with pytest.raises(SystemFault, match=r"recipe\.toml"):
         kept.repo.set_term("listening", alpha=0.5)
+
+
+PATHS: dict[str, Callable[[Bot, Path], object]] = {
+    "add": lambda bot, path: bot.repo.add(path),
+    "commit": lambda bot, path: bot.commit(path),
+    "checkout": lambda bot, path: bot.repo.checkout(out=path, force=True),
+    "init": lambda bot, path: Repository.init(path, base=bot.models / "tiny"),
+    "init base": lambda bot, path: Repository.init(bot.models / "new", base=path),
+    "open": lambda bot, path: Repository.open(path),
+}
+
+
+@pytest.mark.parametrize("call", PATHS)
+def test_a_path_that_cannot_be_looked_at_is_a_fault_of_the_system(
+    grown: Bot, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sorted(grown.models.rglob("*"))
+    with pytest.raises(SystemFault, match="too long"):
+        PATHS[call](grown, grown.models / ("n" * 300))
+    closed = grown.models / "closed"
+    with monkeypatch.context() as patch:
+        unreadable(patch, closed, errno.EACCES, ("stat", "lstat"))
+        with pytest.raises(SystemFault, match="closed/there"):
+            PATHS[call](grown, closed / "there")
+    assert sorted(grown.models.rglob("*")) == before
