@@ -37,7 +37,11 @@ _STATES: Final[dict[str, Callable[[History], object]]] = {
 def fsck(history: History, full: bool, progress: Progress | None) -> FsckResult:
     """See `Repository.fsck`."""
     store = history.store
+    # What is named is looked at before what is there: it was stored before anything named it.
+    refs = survey(store.refs)
+    others = list(_other_roots(history))
     problems: list[Problem] = []
+    store.objects.refresh()
     present = {id: kind for id, kind, _ in store.objects.iterate()}
     total, done = store.objects.counts()[2], 0
     payloads = Payloads(store.objects)
@@ -53,7 +57,6 @@ def fsck(history: History, full: bool, progress: Progress | None) -> FsckResult:
         if not found.healed:
             problems.append(Problem(found.kind or None, found.id or None, found.problem))
     damaged = {problem.id for problem in problems if problem.id}
-    refs = survey(store.refs)
     said = dict.fromkeys((kind, text) for kind, _, text in refs.problems)  # HEAD's and its branch's are one
     problems += [Problem(kind, None, text) for kind, text in said]
     problems += _state_problems(history)
@@ -61,7 +64,7 @@ def fsck(history: History, full: bool, progress: Progress | None) -> FsckResult:
     for id, what, name in refs.named:
         kind = next((kind for prefix, kind in _KINDS.items() if name.startswith(prefix)), None)
         reach.need(id, kind, what)
-    for what, id, kind in _other_roots(history):
+    for what, id, kind in others:
         reach.need(id, kind, what)
     reach.follow()
     problems += reach.problems

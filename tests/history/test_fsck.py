@@ -544,3 +544,22 @@ def test_a_recipe_that_no_reader_would_take_is_refused_before_head_moves(grown: 
     with pytest.raises(PersonaError, match="4096"):
         grown.commit(message="too many")
     assert grown.repo.resolve("HEAD") == before
+
+
+def test_what_is_committed_meanwhile_is_not_missing(grown: Bot) -> None:
+    made: list[str | None] = []
+
+    def commit(*_: object) -> None:
+        if not made:
+            with Repository.open(grown.root, author=at(), committer=at) as repo:
+                made.append(repo.commit(message="meanwhile", allow_empty=True).id)
+
+    assert grown.repo.fsck(full=True, progress=commit).problems == ()
+    assert made == [grown.repo.resolve("HEAD")]
+
+
+def test_what_was_stored_since_the_repository_was_opened_is_there(grown: Bot) -> None:
+    assert grown.repo.fsck().ok
+    with Repository.open(grown.root, author=at(), committer=at) as other:
+        other.commit(grown.tune("another", 5), message="add another")
+    assert grown.repo.fsck().problems == ()
