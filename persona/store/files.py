@@ -572,11 +572,13 @@ class Output:
         if fd >= 0:
             with suppress(OSError):
                 calls.close(fd)
-        if not self.published:
-            self.published = True
-            with suppress(OSError):
-                calls.unlink(self.path)
-        self._let_go()
+        try:
+            if not self.published:
+                self.published = True
+                with suppress(OSError):
+                    calls.unlink(self.path)
+        finally:  # a lock that is left behind would pass the file for one in the making
+            self._let_go()
 
     def _let_go(self) -> None:
         fd, self._claim = self._claim, -1
