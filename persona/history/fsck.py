@@ -41,7 +41,6 @@ def fsck(history: History, full: bool, progress: Progress | None) -> FsckResult:
     refs = survey(store.refs)
     others = list(_other_roots(history))
     problems: list[Problem] = []
-    store.objects.refresh()
     present = {id: kind for id, kind, _ in store.objects.iterate()}
     total, done = store.objects.counts()[2], 0
     payloads = Payloads(store.objects)

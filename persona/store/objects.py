@@ -144,6 +144,7 @@ class ObjectStore:
         """(id, kind) of every object whose id begins with these hex digits, in order of ids."""
         if not prefix or not is_id(prefix.ljust(64, "0")):
             return []
+        self.refresh()
         found: dict[str, str] = {}
         for one in self.open_packs().values():
             for entry in self.entries(one, prefix):
@@ -166,6 +167,7 @@ class ObjectStore:
             except PersonaError:
                 kind = "unknown"
             yield id, kind, str(path)
+        self.refresh()
         for one in self.open_packs().values():
             for entry in self.entries(one, ""):
                 yield entry.id, entry.kind, str(one.path)
@@ -177,6 +179,7 @@ class ObjectStore:
         for id, path in self.loose(""):
             ids.add(id)
             size += _size(path)
+        self.refresh()
         packs = self.open_packs()
         for one in packs.values():
             ids.update(entry.id for entry in self.entries(one, ""))

@@ -562,4 +562,8 @@ def test_what_was_stored_since_the_repository_was_opened_is_there(grown: Bot) ->
     assert grown.repo.fsck().ok
     with Repository.open(grown.root, author=at(), committer=at) as other:
         other.commit(grown.tune("another", 5), message="add another")
+        there = other.count_objects()
+        chunk = next(id for id, kind, _ in other._history.store.objects.iterate() if kind == "delta")
+    assert grown.repo.count_objects() == there
     assert grown.repo.fsck().problems == ()
+    assert grown.repo._history.store.objects.ids_with_prefix(chunk[:12]) == [(chunk, "delta")]
