@@ -18,7 +18,6 @@ from persona.history.payloads import Payloads
 from persona.history.reach import Reach
 from persona.history.results import Progress
 from persona.history.store_results import Dangling, FsckResult, Leftover, Problem
-from persona.store import files
 from persona.store.check_refs import survey
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ def _state_problems(history: History) -> Iterator[Problem]:
         history.config.check()
     except PersonaError as error:
         yield Problem("config", None, error.message)
-    said = [files.not_plain(path).message for path in store.strange_states()]
+    said = [error.message for error in store.strangers()]
     for name in store.states():
         try:
             _STATES.get(name, lambda _, name=name: store.state(name).read())(history)

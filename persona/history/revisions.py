@@ -193,9 +193,10 @@ def _commit_of(history: History, id: str, text: str) -> str:
         kind = history.store.objects.kind_of(id)
         if kind == "commit":
             return id
-        if kind != "tag":
-            what = f"{abbreviate(id)} is a {kind}" if kind else f"there is no {abbreviate(id)}"
-            raise UnknownRevision(f"{text} names no commit: {what}")
+        if kind is None:
+            history.commit(id)  # raises what is wrong with it
+        elif kind != "tag":
+            raise UnknownRevision(f"{text} names no commit: {abbreviate(id)} is a {kind}")
         id = history.tag(id).object
     raise UnknownRevision(f"{text}: a tag of tags too deep to follow")
 

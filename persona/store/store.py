@@ -201,12 +201,18 @@ class Store:
         """The names of the values in `state/`."""
         return [name.removesuffix(".json") for name in self._names("state") if name.endswith(".json")]
 
-    def strange_states(self) -> Iterator[Path]:
-        """What stands in `state/` in the place of a value, of a lock or of a reflog, and is no file."""
-        for item in files.names_in(files.check_directories(self.root, "state")):
+    def strangers(self) -> Iterator[IntegrityError]:
+        """What stands in the place of a directory of the store, or in `state/` in the place of a value, of a
+        lock or of a reflog, and is none.
+        """
+        for name in dict.fromkeys(name.split("/")[0] for name in _DIRECTORIES):
+            path = self.root / name
+            if os.path.lexists(path) and not path.is_dir():
+                yield files.not_plain(path, "a directory")
+        for item in files.names_in(self.root / "state"):
             is_folder = item.is_dir(follow_symlinks=False) and "." not in item.name
             if not is_folder and not item.is_file(follow_symlinks=False):
-                yield Path(item.path)
+                yield files.not_plain(item.path)
 
     def cache(self, name: str) -> CacheFile:
         """Checked bytes in `cache/`, by name (letters, digits, . _ - and /)."""

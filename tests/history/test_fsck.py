@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from persona.errors import PersonaError
+from persona.errors import IntegrityError, PersonaError
 from persona.history.repository import Repository
 from persona.history.store_results import FsckResult
 from persona.objects.commit import Commit
@@ -220,6 +220,17 @@ def test_what_is_no_file_among_the_state_is_noticed(several: Bot, name: str, kin
     assert [text for text in sentences(several) if str(path) in text] == [
         f"{path} is not a regular file; nothing was read or written through it"
     ]
+
+
+@pytest.mark.parametrize("name", ["state", "tmp", "logs"])
+def test_a_file_where_a_directory_of_the_store_was_is_noticed(several: Bot, name: str) -> None:
+    path = stored(several, name)
+    path.rename(several.models / "moved away")
+    path.write_text("mine")
+    assert f"{path} is not a directory; nothing was read or written through it" in sentences(several)
+    path.unlink()
+    (several.models / "moved away").rename(path)
+    assert sentences(several) == []
 
 
 def test_a_config_that_no_command_can_read_is_noticed(several: Bot) -> None:
@@ -567,3 +578,14 @@ def test_what_was_stored_since_the_repository_was_opened_is_there(grown: Bot) ->
     assert grown.repo.count_objects() == there
     assert grown.repo.fsck().problems == ()
     assert grown.repo._history.store.objects.ids_with_prefix(chunk[:12]) == [(chunk, "delta")]
+
+
+@pytest.mark.parametrize("how", ["lost", "damaged"])
+def test_a_commit_that_is_gone_is_damage_and_no_unknown_revision(several: Bot, how: str) -> None:
+    id = several.repo.resolve("precious")
+    path = stored(several, "objects", id[:2], id[2:])
+    path.unlink() if how == "lost" else path.write_bytes(b"")
+    with Repository.open(several.root) as repo:
+        for command in (repo.resolve, repo.checkout, repo.show, repo.digest):
+            with pytest.raises(IntegrityError, match=id[2:12]):
+                command("precious")
