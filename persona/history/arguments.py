@@ -13,7 +13,7 @@ import operator
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache, wraps
+from functools import wraps
 from types import FunctionType
 from typing import Any, Final, TypeVar
 
@@ -86,17 +86,16 @@ def checks_arguments(cls: type[Value]) -> type[Value]:
 
 
 def _checking(function: FunctionType) -> Callable[..., Any]:
-    @cache
-    def kind_of(name: str) -> _Kind | None:
-        annotation = function.__annotations__.get(name)
-        return None if annotation is None else _Kind(name, str(annotation))
-
+    kinds: dict[str, _Kind | None] = {}
     code = function.__code__
     names = code.co_varnames[: code.co_argcount]
     rest = code.co_varnames[code.co_argcount + code.co_kwonlyargcount] if code.co_flags & 4 else ""
 
     def take(name: str, value: Any) -> Any:
-        kind = kind_of(name)
+        if name not in kinds:
+            annotation = function.__annotations__.get(name)
+            kinds[name] = None if annotation is None else _Kind(name, str(annotation))
+        kind = kinds[name]
         return kind.take(value) if kind else value
 
     @wraps(function)

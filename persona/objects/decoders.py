@@ -7,10 +7,16 @@ from typing import Final
 
 from persona.objects.base import Base
 from persona.objects.commit import Commit, Tag
-from persona.objects.note import Note
 from persona.objects.recipe import Recipe
 from persona.objects.tree import Tree
 from persona.objects.vector import Vector
+
+
+def _note(data: bytes) -> object:
+    from persona.objects.note import Note  # rare: commands that start often do without it
+
+    return Note.decode(data)
+
 
 DECODERS: Final[Mapping[str, Callable[[bytes], object]]] = {
     "base": Base.decode,
@@ -19,6 +25,6 @@ DECODERS: Final[Mapping[str, Callable[[bytes], object]]] = {
     "tree": Tree.decode,
     "commit": Commit.decode,
     "tag": Tag.decode,
-    "note": Note.decode,
+    "note": _note,
 }
 """Each raises `IntegrityError` for anything but canonical bytes."""
