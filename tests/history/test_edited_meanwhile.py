@@ -4,6 +4,7 @@ what they saved is on the disk afterwards, or in a commit; the command is done, 
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import shutil
@@ -167,13 +168,17 @@ COMMANDS: dict[str, Callable[[Repository], object]] = {
 }
 
 
-@pytest.mark.parametrize("path", ["recipe.toml", "chat_template.jinja", "generation_config.json"])
-@pytest.mark.parametrize("command", COMMANDS)
+TOUCHED = [
+    *itertools.product(COMMANDS, ["recipe.toml", "chat_template.jinja"]),
+    *itertools.product(["switch", "reset", "restore"], ["generation_config.json"]),
+]
+"""Each command, and the files that lie where it works."""
+
+
+@pytest.mark.parametrize(("command", "path"), TOUCHED)
 def test_an_edit_made_while_a_command_runs_is_never_overwritten(
     ready: Bot, command: str, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if command in ("set", "rm", "revert", "revert -n") and path == "generation_config.json":
-        pytest.skip("it has nothing to do with this file")
     head = ready.repo.resolve("HEAD")
     looks, saved = looking(monkeypatch), list[bool]()
     discards = command in ("reset", "restore")  # edits that are there when it looks: it is asked to

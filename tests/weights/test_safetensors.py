@@ -26,9 +26,9 @@ DUPLICATE = f"{{{ONE},{ONE}}}"
 ESCAPED_DUPLICATE = DUPLICATE.replace('"a":', r'"\u0061":', 1)
 
 BAD_FILES: dict[str, tuple[bytes, str]] = {
-    "empty": (b"", "no safetensors file"),
-    "seven bytes": (b"\x02" + bytes(6), "no safetensors file"),
-    "a length and nothing more": (struct.pack("<Q", 2), "no safetensors file"),
+    "empty": (b"", "not a safetensors file"),
+    "seven bytes": (b"\x02" + bytes(6), "not a safetensors file"),
+    "a length and nothing more": (struct.pack("<Q", 2), "not a safetensors file"),
     "no JSON": (struct.pack("<Q", 4) + b"nope" + bytes(9), "not a safetensors file"),
     "JSON that is no object": (file_of("[]", b"12"), "not a safetensors file"),
     "white space before the object": (file_of(" {}"), "not a safetensors file"),
