@@ -74,7 +74,7 @@ def committed_lines(repo: Repository, result: CommitResult) -> Iterator[str]:
     """
     yield from commit_lines(result)
     if result.parents:
-        diff = repo.diff() if result.id is None else repo.show(result.id)[1]
+        diff = repo.diff() if result.id is None else repo.diff(result.parents[0], result.id)
         yield from brief_lines(diff, {vector.name for vector in result.vectors}, result.kept)
     if result.checkout is not None:
         yield from checkout_lines(result.checkout)

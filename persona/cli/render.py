@@ -17,16 +17,13 @@ from persona.cli.terminal import one_line
 from persona.cli.terminal import printable as printable
 
 if TYPE_CHECKING:
+    from persona.history.query_results import CommitEntry, RefInfo, ReflogEntry, VectorInfo
     from persona.history.results import (
         Carried,
         CheckoutResult,
-        CommitEntry,
         CommitResult,
         Head,
-        RefInfo,
-        ReflogEntry,
         VectorChange,
-        VectorInfo,
         WeightsState,
     )
     from persona.history.store_results import FsckResult

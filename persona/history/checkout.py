@@ -19,8 +19,9 @@ from persona.history import moving, weights_state, worktree
 from persona.history.history import History
 from persona.history.materials import plan_of
 from persona.history.moving import FileMove
+from persona.history.query_results import DigestResult
 from persona.history.recipe_text import RECIPE_FILE
-from persona.history.results import CheckoutResult, DigestResult, Progress
+from persona.history.results import CheckoutResult, Progress
 from persona.history.revisions import resolve
 from persona.limits import MIB
 from persona.objects.commit import Person

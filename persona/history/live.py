@@ -22,7 +22,7 @@ from persona.history.gate import Gate
 from persona.history.history import History
 from persona.history.loading import Options, built, chosen
 from persona.history.materials import plan_of
-from persona.history.results import LiveResult, RecipeView
+from persona.history.query_results import LiveResult, RecipeView
 from persona.history.views import recipe_view
 from persona.limits import LIVE_TIMEOUT_SECONDS
 from persona.merge.kept import Kept

@@ -16,7 +16,8 @@ from persona.errors import InvalidInput
 from persona.history import changes, vectors, worktree
 from persona.history.history import History
 from persona.history.materials import plan_of
-from persona.history.results import UNPRINTED, Progress, VectorInfo, as_json
+from persona.history.query_results import VectorInfo
+from persona.history.results import UNPRINTED, Progress, as_json
 from persona.history.trimming import density_of
 from persona.objects.ids import abbreviate
 from persona.objects.recipe import Recipe, Term

@@ -13,17 +13,7 @@ from persona.errors import UsageError
 from persona.history import revisions
 from persona.history.arguments import checks_arguments
 from persona.history.history import History
-from persona.history.results import (
-    CommitEntry,
-    Diff,
-    DigestResult,
-    Head,
-    Progress,
-    RefInfo,
-    ReflogEntry,
-    Status,
-    VectorInfo,
-)
+from persona.history.results import Head, Progress
 from persona.limits import LIVE_CACHE
 from persona.objects.commit import Person
 
@@ -31,6 +21,15 @@ if TYPE_CHECKING:
     from persona.history.known import KnownNames
     from persona.history.live import LiveModel
     from persona.history.measures import VectorStatistics, WeightsDiff
+    from persona.history.query_results import (
+        CommitEntry,
+        DigestResult,
+        RefInfo,
+        ReflogEntry,
+        Status,
+        VectorInfo,
+    )
+    from persona.history.results import Diff
     from persona.history.store_results import FsckResult, ObjectCount, ObjectText
     from persona.merge.live import PreTrainedModel
     from persona.merge.slots import Module

@@ -7,7 +7,8 @@ from contextlib import suppress
 
 from persona.errors import InvalidInput, Refused, UnknownName, UsageError
 from persona.history.history import HEADS, TAGS, History, signature
-from persona.history.results import RefInfo, ReflogEntry, iso_date
+from persona.history.query_results import RefInfo, ReflogEntry
+from persona.history.results import iso_date
 from persona.history.revisions import full_ref, resolve
 from persona.history.walk import is_ancestor
 from persona.objects.commit import Person, Tag

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from persona.errors import NotARepository, PersonaError
 from persona.history import identity
@@ -22,18 +22,15 @@ from persona.history.arguments import checks_arguments
 from persona.history.config import Config
 from persona.history.history import History
 from persona.history.questions import Questions
-from persona.history.results import (
-    CheckoutResult,
-    CommitResult,
-    Progress,
-    RefInfo,
-    SwitchResult,
-)
+from persona.history.results import CheckoutResult, CommitResult, Progress, SwitchResult
 from persona.limits import CHUNK_ELEMENTS
 from persona.objects.commit import Person
 from persona.objects.ids import abbreviate
 from persona.store import files
 from persona.store.store import DIRECTORY, Store
+
+if TYPE_CHECKING:
+    from persona.history.query_results import RefInfo
 
 AnyPath = str | PathLike[str]
 

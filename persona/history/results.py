@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import datetime, timedelta, timezone
-from functools import cached_property
 from typing import Any, Final, Protocol
 
 from persona.errors import PersonaError
-from persona.objects.commit import Commit, Person
+from persona.objects.commit import Person
 
 
 class Progress(Protocol):
@@ -129,11 +128,60 @@ class CommitResult:
 
 
 @dataclass(frozen=True)
-class Author:
-    """Who wrote a commit."""
+class WeightsState:
+    """absent | clean | stale | uncommitted | edited | unknown, and the commit that the weights were computed
+    for. `vector`: the name of the one that holds what was trained here in place; the weights are as trained.
+    """
 
-    name: str
-    email: str
+    state: str
+    revision: str | None
+    vector: str | None = None
+    alone: bool = field(default=False, metadata=UNPRINTED)
+    """Neither a commit nor the recipe holds that vector, so that only a forced checkout overwrites them."""
+
+
+@dataclass(frozen=True)
+class Carried:
+    """An edit that came along to another commit: a file "changed", "added" or "removed" against it."""
+
+    path: str
+    change: str
+
+
+@dataclass(frozen=True)
+class CheckoutResult:
+    """Weights that were materialised. `files`: the weights files written; `seconds`: of wall clock."""
+
+    revision: str | None
+    weights: str | None
+    files: tuple[str, ...]
+    tensors_computed: int
+    tensors_reused: int
+    bytes_written: int
+    seconds: float
+    device: str
+    carried: tuple[Carried, ...] = ()
+    """Edits that are not committed and came along."""
+    head: Head | None = None
+    """Where HEAD stands now."""
+    before: Head | None = field(default=None, metadata=UNPRINTED)
+    """Where HEAD was."""
+    notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
+
+
+@dataclass(frozen=True)
+class SwitchResult:
+    """Where HEAD went, and what the weights in the work tree are now."""
+
+    branch: str | None
+    id: str | None
+    weights: WeightsState
+    detached: bool = False
+    before: Head | None = field(default=None, metadata=UNPRINTED)
+    """Where HEAD was."""
+    carried: tuple[Carried, ...] = ()
+    """Edits that are not committed and came along."""
+    notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
 
 
 @dataclass(frozen=True)
@@ -146,67 +194,6 @@ class TermView:
     only: tuple[str, ...]
     except_: tuple[str, ...]
     join: str
-
-
-@dataclass(frozen=True)
-class RecipeView:
-    """A recipe as it is shown: the base's id, every axis in use, the terms by name in canonical order."""
-
-    base: str
-    rules: dict[str, str | float]
-    vectors: dict[str, TermView]
-
-
-@dataclass(frozen=True)
-class CommitEntry:
-    """One commit as `log` and `show` give it. Its recipe is read only when asked for."""
-
-    id: str
-    commit: Commit
-    refs: tuple[str, ...]
-    """Short names of what points here: "HEAD -> main", "tag: v1", "warm"."""
-    load: Callable[[], RecipeView] = field(repr=False, compare=False)
-
-    @property
-    def parents(self) -> tuple[str, ...]:
-        """Ids of the parents, the first one first."""
-        return self.commit.parents
-
-    @property
-    def author(self) -> Author:
-        """Who wrote it."""
-        return Author(self.commit.author.name, self.commit.author.email)
-
-    @property
-    def date(self) -> str:
-        """When it was written, ISO-8601 with the author's offset."""
-        return iso_date(self.commit.author)
-
-    @property
-    def message(self) -> str:
-        """The whole message."""
-        return self.commit.message
-
-    @property
-    def subject(self) -> str:
-        """The first line of the message."""
-        return self.commit.message.split("\n", 1)[0]
-
-    @cached_property
-    def recipe(self) -> RecipeView:
-        """The recipe of this commit."""
-        return self.load()
-
-    def to_json(self) -> dict[str, Any]:
-        """The JSON of `log`."""
-        return {
-            "id": self.id,
-            "parents": self.parents,
-            "author": self.author,
-            "date": self.date,
-            "message": self.message,
-            "recipe": self.recipe,
-        }
 
 
 @dataclass(frozen=True)
@@ -251,164 +238,3 @@ class Diff:
     def empty(self) -> bool:
         """Whether the two are the same."""
         return not (self.rules or self.vectors or self.files)
-
-
-@dataclass(frozen=True)
-class WeightsState:
-    """absent | clean | stale | uncommitted | edited | unknown, and the commit that the weights were computed
-    for. `vector`: the name of the one that holds what was trained here in place; the weights are as trained.
-    """
-
-    state: str
-    revision: str | None
-    vector: str | None = None
-    alone: bool = field(default=False, metadata=UNPRINTED)
-    """Neither a commit nor the recipe holds that vector, so that only a forced checkout overwrites them."""
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A file that no commit can hold, and why."""
-
-    path: str
-    why: str
-
-
-@dataclass(frozen=True)
-class Status:
-    """Branch, recipe and text files against HEAD, weights.
-
-    `kept`: the vectors of the recipe that are trimmed in another way than in HEAD, where it is known.
-    """
-
-    branch: str | None
-    head: str | None
-    recipe_changed: bool
-    files_changed: tuple[str, ...]
-    weights: WeightsState
-    kept: tuple[Kept, ...] = ()
-    untracked: tuple[str, ...] = ()
-    """Files that no commit will hold; a directory of such files alone stands for all in it, as `runs/`."""
-    left_out: tuple[LeftOut, ...] = ()
-    """Files that would be tracked but that no commit can hold."""
-    in_the_way: tuple[str, ...] = ()
-    """Weights that no index names: `checkout` refuses to write its own beside them."""
-    diff: Diff | None = field(default=None, metadata=UNPRINTED)
-    """HEAD against the work tree; None when `problem` stands."""
-    problem: str | None = None
-    """Why recipe.toml cannot be read, with its line."""
-
-
-@dataclass(frozen=True)
-class Carried:
-    """An edit that came along to another commit: a file "changed", "added" or "removed" against it."""
-
-    path: str
-    change: str
-
-
-@dataclass(frozen=True)
-class CheckoutResult:
-    """Weights that were materialised. `files`: the weights files written; `seconds`: of wall clock."""
-
-    revision: str | None
-    weights: str | None
-    files: tuple[str, ...]
-    tensors_computed: int
-    tensors_reused: int
-    bytes_written: int
-    seconds: float
-    device: str
-    carried: tuple[Carried, ...] = ()
-    """Edits that are not committed and came along."""
-    head: Head | None = None
-    """Where HEAD stands now."""
-    before: Head | None = field(default=None, metadata=UNPRINTED)
-    """Where HEAD was."""
-    notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
-
-
-@dataclass(frozen=True)
-class LiveResult:
-    """Weights that were merged into a model in memory. `revision` None: those of an edited recipe.
-
-    `tensors_reused` stayed as they were; `bytes_written` into the others; `seconds` of wall clock.
-    """
-
-    revision: str | None
-    tensors_computed: int
-    tensors_reused: int
-    bytes_written: int
-    seconds: float
-    notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
-
-
-@dataclass(frozen=True)
-class SwitchResult:
-    """Where HEAD went, and what the weights in the work tree are now."""
-
-    branch: str | None
-    id: str | None
-    weights: WeightsState
-    detached: bool = False
-    before: Head | None = field(default=None, metadata=UNPRINTED)
-    """Where HEAD was."""
-    carried: tuple[Carried, ...] = ()
-    """Edits that are not committed and came along."""
-    notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
-
-
-@dataclass(frozen=True)
-class DigestResult:
-    """A weights digest; `revision` None for `recipe.toml` as it stands; `device`: where terms were merged."""
-
-    revision: str | None
-    weights: str
-    device: str = field(default="cpu", metadata=UNPRINTED)
-    notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
-
-
-@dataclass(frozen=True)
-class VectorInfo:
-    """A vector by name. `elements`: those of the tensors that it changes; `l2`: the Euclidean norm of τ.
-
-    `changed_fraction`: of the base's float elements. `raw_bytes`: the base's float tensors; `stored_bytes`:
-    the vector's records in the store, manifest and table included (a chunk shared with another vector counts
-    for both).
-    """
-
-    name: str
-    id: str
-    kind: str
-    base: str
-    tensors: int
-    elements: int
-    changed_fraction: float | None
-    raw_bytes: int
-    stored_bytes: int
-    l2: float | None
-    in_recipe: bool = field(default=True, metadata=UNPRINTED)
-
-
-@dataclass(frozen=True)
-class RefInfo:
-    """A branch or tag. `id` is the commit; `message` a tag's own, else the commit's subject."""
-
-    name: str
-    id: str
-    current: bool
-    annotated: bool
-    message: str
-
-
-@dataclass(frozen=True)
-class ReflogEntry:
-    """One move of a ref: `selector` as in "HEAD@{0}"; `previous` None where the ref began."""
-
-    selector: str
-    id: str
-    previous: str | None
-    name: str
-    email: str
-    date: str
-    message: str

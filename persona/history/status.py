@@ -6,8 +6,9 @@ from persona.errors import InvalidInput
 from persona.history import tracking, weights_state, worktree
 from persona.history.changes import diff_worktree
 from persona.history.history import History
+from persona.history.query_results import LeftOut, Status
 from persona.history.recipe_text import RECIPE_FILE
-from persona.history.results import Diff, LeftOut, Status
+from persona.history.results import Diff
 from persona.history.trimming import kept_terms
 from persona.weights.writer import foreign_weight_files
 

@@ -9,13 +9,12 @@ import re
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from persona.errors import InvalidInput, Refused, UnknownName
 from persona.history import worktree
 from persona.history.history import BASES, VECTORS, History, signature
 from persona.history.recipe_text import RECIPE_FILE
-from persona.history.results import VectorInfo
 from persona.objects.commit import Person
 from persona.objects.ids import NULL_ID, abbreviate
 from persona.objects.names import check_ref_name
@@ -24,6 +23,9 @@ from persona.objects.rules import NUMERICS
 from persona.objects.table import Table, decode_table
 from persona.objects.vector import Vector
 from persona.store.refs import Change
+
+if TYPE_CHECKING:
+    from persona.history.query_results import VectorInfo
 
 
 def infos(history: History) -> list[VectorInfo]:
@@ -124,6 +126,8 @@ def forget(history: History, names: Sequence[str], person: Person) -> None:
 
 def info(history: History, name: str, id: str, recipe: Recipe | None) -> VectorInfo:
     """All that is known of a vector; counts it when no cache knows."""
+    from persona.history.query_results import VectorInfo
+
     vector = history.vector(id)
     base_id = base_of(history, vector, recipe)
     base = history.base(base_id) if base_id else None

@@ -5,16 +5,19 @@ order.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from persona.errors import InvalidInput, UnknownName, UnknownRevision, quoted
 from persona.history.history import HEADS, TAGS, History
-from persona.history.results import CommitEntry, RecipeView, TermView
+from persona.history.results import TermView
 from persona.history.revisions import resolve_range
 from persona.history.walk import topological, walk
 from persona.objects.commit import Commit
 from persona.objects.recipe import Recipe, Term
 from persona.objects.rules import Rules
+
+if TYPE_CHECKING:
+    from persona.history.query_results import CommitEntry, RecipeView
 
 
 def term_view(term: Term) -> TermView:
@@ -53,6 +56,8 @@ def rules_view(rules: Rules) -> dict[str, str | float]:
 
 def recipe_view(recipe: Recipe) -> RecipeView:
     """A recipe as it is shown."""
+    from persona.history.query_results import RecipeView
+
     return RecipeView(
         base=recipe.base,
         rules=rules_view(recipe.rules),
@@ -69,6 +74,8 @@ class Entries:
 
     def of(self, id: str, commit: Commit | None = None) -> CommitEntry:
         """The entry of a commit."""
+        from persona.history.query_results import CommitEntry
+
         history = self.history
         commit = commit or history.commit(id)
         tree = commit.tree

@@ -17,8 +17,8 @@ from persona.cli.offers import all_vectors, revisions
 
 if TYPE_CHECKING:
     from persona.cli.graph import Cell
+    from persona.history.query_results import CommitEntry
     from persona.history.repository import Repository
-    from persona.history.results import CommitEntry
 
 _COUNT = re.compile(r"-(\d+)")
 

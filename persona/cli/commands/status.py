@@ -12,7 +12,7 @@ from persona.cli.command import declare
 from persona.cli.invocation import Invocation
 
 if TYPE_CHECKING:
-    from persona.history.results import Status
+    from persona.history.query_results import Status
 
 
 @declare("status", example="$ persona status")

@@ -1,0 +1,189 @@
+"""What the commands that only look answer with (`log`, `show`, `status`, `diff`, `vector`, `digest`, lists of
+refs) and what a live model's changes do, in the form of `results`.
+
+They stand by themselves because a commit does without them, and each of these classes takes a part of a
+millisecond to make.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from persona.history.results import UNPRINTED, Diff, Kept, TermView, WeightsState, iso_date
+from persona.objects.commit import Commit
+
+
+@dataclass(frozen=True)
+class Author:
+    """Who wrote a commit."""
+
+    name: str
+    email: str
+
+
+@dataclass(frozen=True)
+class RecipeView:
+    """A recipe as it is shown: the base's id, every axis in use, the terms by name in canonical order."""
+
+    base: str
+    rules: dict[str, str | float]
+    vectors: dict[str, TermView]
+
+
+@dataclass(frozen=True)
+class CommitEntry:
+    """One commit as `log` and `show` give it. Its recipe is read only when asked for."""
+
+    id: str
+    commit: Commit
+    refs: tuple[str, ...]
+    """Short names of what points here: "HEAD -> main", "tag: v1", "warm"."""
+    load: Callable[[], RecipeView] = field(repr=False, compare=False)
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """Ids of the parents, the first one first."""
+        return self.commit.parents
+
+    @property
+    def author(self) -> Author:
+        """Who wrote it."""
+        return Author(self.commit.author.name, self.commit.author.email)
+
+    @property
+    def date(self) -> str:
+        """When it was written, ISO-8601 with the author's offset."""
+        return iso_date(self.commit.author)
+
+    @property
+    def message(self) -> str:
+        """The whole message."""
+        return self.commit.message
+
+    @property
+    def subject(self) -> str:
+        """The first line of the message."""
+        return self.commit.message.split("\n", 1)[0]
+
+    @cached_property
+    def recipe(self) -> RecipeView:
+        """The recipe of this commit."""
+        return self.load()
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON of `log`."""
+        return {
+            "id": self.id,
+            "parents": self.parents,
+            "author": self.author,
+            "date": self.date,
+            "message": self.message,
+            "recipe": self.recipe,
+        }
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file that no commit can hold, and why."""
+
+    path: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """Branch, recipe and text files against HEAD, weights.
+
+    `kept`: the vectors of the recipe that are trimmed in another way than in HEAD, where it is known.
+    """
+
+    branch: str | None
+    head: str | None
+    recipe_changed: bool
+    files_changed: tuple[str, ...]
+    weights: WeightsState
+    kept: tuple[Kept, ...] = ()
+    untracked: tuple[str, ...] = ()
+    """Files that no commit will hold; a directory of such files alone stands for all in it, as `runs/`."""
+    left_out: tuple[LeftOut, ...] = ()
+    """Files that would be tracked but that no commit can hold."""
+    in_the_way: tuple[str, ...] = ()
+    """Weights that no index names: `checkout` refuses to write its own beside them."""
+    diff: Diff | None = field(default=None, metadata=UNPRINTED)
+    """HEAD against the work tree; None when `problem` stands."""
+    problem: str | None = None
+    """Why recipe.toml cannot be read, with its line."""
+
+
+@dataclass(frozen=True)
+class LiveResult:
+    """Weights that were merged into a model in memory. `revision` None: those of an edited recipe.
+
+    `tensors_reused` stayed as they were; `bytes_written` into the others; `seconds` of wall clock.
+    """
+
+    revision: str | None
+    tensors_computed: int
+    tensors_reused: int
+    bytes_written: int
+    seconds: float
+    notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
+
+
+@dataclass(frozen=True)
+class DigestResult:
+    """A weights digest; `revision` None for `recipe.toml` as it stands; `device`: where terms were merged."""
+
+    revision: str | None
+    weights: str
+    device: str = field(default="cpu", metadata=UNPRINTED)
+    notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
+
+
+@dataclass(frozen=True)
+class VectorInfo:
+    """A vector by name. `elements`: those of the tensors that it changes; `l2`: the Euclidean norm of τ.
+
+    `changed_fraction`: of the base's float elements. `raw_bytes`: the base's float tensors; `stored_bytes`:
+    the vector's records in the store, manifest and table included (a chunk shared with another vector counts
+    for both).
+    """
+
+    name: str
+    id: str
+    kind: str
+    base: str
+    tensors: int
+    elements: int
+    changed_fraction: float | None
+    raw_bytes: int
+    stored_bytes: int
+    l2: float | None
+    in_recipe: bool = field(default=True, metadata=UNPRINTED)
+
+
+@dataclass(frozen=True)
+class RefInfo:
+    """A branch or tag. `id` is the commit; `message` a tag's own, else the commit's subject."""
+
+    name: str
+    id: str
+    current: bool
+    annotated: bool
+    message: str
+
+
+@dataclass(frozen=True)
+class ReflogEntry:
+    """One move of a ref: `selector` as in "HEAD@{0}"; `previous` None where the ref began."""
+
+    selector: str
+    id: str
+    previous: str | None
+    name: str
+    email: str
+    date: str
+    message: str
