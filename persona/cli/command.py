@@ -104,14 +104,18 @@ def common_options() -> list[click.Option]:
     """`--json`, `-q` and `-v`, which set the invocation and reach no function."""
     return [
         click.Option(
-            ["--json"], is_flag=True, expose_value=False, callback=_set("json"), help="Answer in JSON."
+            ["--json"],
+            is_flag=True,
+            expose_value=False,
+            callback=_set("json"),
+            help="Print the result as JSON.",
         ),
         click.Option(
             ["-q", "--quiet"],
             is_flag=True,
             expose_value=False,
             callback=_set("quiet"),
-            help="Print only what was asked for.",
+            help="Print no reports, notes or progress.",
         ),
         click.Option(
             ["-v", "--verbose"],

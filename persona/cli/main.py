@@ -159,8 +159,8 @@ class Persona(CommandGroup):
 def cli(ctx: click.Context, directory: tuple[str, ...]) -> None:
     """Version control for the behaviour of a language model.
 
-    A repository holds a base model, the vectors that change it, and a history of recipes that say which
-    vectors apply and how strongly. `persona checkout` turns any point of that history into weights that load
+    A repository holds a base model, vectors that change it, and a history of recipes. A recipe says which
+    vectors apply and how strongly. `persona checkout` turns any recipe of the history into weights that load
     like any other model's.
     """
     call = ctx.ensure_object(Invocation)

@@ -23,29 +23,43 @@ F = TypeVar("F", bound=Callable[..., Any])
 def import_options(function: F) -> F:
     """What `add PATH` and `commit PATH` take."""
     options = (
-        click.option("-n", "--name", metavar="NAME", help="The vector's name; PATH's last part by default."),
         click.option(
-            "--alpha", metavar="A", help="Its strength; 1 by default, negative removes a behaviour."
+            "-n", "--name", metavar="NAME", help="Name of the vector. Default: the last part of PATH."
         ),
         click.option(
-            "--density", metavar="D", help="The fraction of it to keep, in (0, 1]; else the recipe's."
+            "--alpha",
+            metavar="A",
+            help="Strength of the vector. Default: 1. A negative one removes a behaviour.",
         ),
-        click.option("--only", metavar="GLOB", multiple=True, help="Reach only the tensors that match."),
-        click.option("--except", "except_", metavar="GLOB", multiple=True, help="Leave these tensors alone."),
+        click.option(
+            "--density", metavar="D", help="Fraction of the vector to keep, in (0, 1]. Default: the recipe's."
+        ),
+        click.option(
+            "--only", metavar="GLOB", multiple=True, help="Change only tensors whose name matches GLOB."
+        ),
+        click.option(
+            "--except",
+            "except_",
+            metavar="GLOB",
+            multiple=True,
+            help="Change no tensor whose name matches GLOB.",
+        ),
         click.option(
             "--onto",
             metavar="base|REV",
             shell_complete=base_or_revision,
-            help="What PATH was trained from: the base, or a revision's weights.",
-        ),
-        click.option("--missing", type=click.Choice(["zero"]), help="Take missing tensors as unchanged."),
-        click.option("--extra", type=click.Choice(["ignore"]), help="Leave out tensors that the base lacks."),
-        click.option("--cast", is_flag=True, help="Take another dtype, converted to the base's."),
-        click.option(
-            "--files", is_flag=True, help="Take its config, tokenizer and template files where they differ."
+            help="PATH was trained from the base (default), or from the weights of REV.",
         ),
         click.option(
-            "--replace", is_flag=True, help="Replace a vector of that name that comes from another PATH."
+            "--missing", type=click.Choice(["zero"]), help="Take tensors that PATH lacks as unchanged."
+        ),
+        click.option("--extra", type=click.Choice(["ignore"]), help="Ignore tensors that the base lacks."),
+        click.option("--cast", is_flag=True, help="Accept another dtype and convert it to the base's."),
+        click.option(
+            "--files", is_flag=True, help="Also take its config, tokenizer and template files if they differ."
+        ),
+        click.option(
+            "--replace", is_flag=True, help="Replace a vector of that name that came from another path."
         ),
     )
     for option in reversed(options):
@@ -92,7 +106,7 @@ def filters(globs: tuple[str, ...]) -> tuple[str, ...] | None:
 def threads_option(function: F) -> F:
     """`--threads N`."""
     return click.option(
-        "--threads", metavar="N", type=click.IntRange(min=1), help="Threads; all by default."
+        "--threads", metavar="N", type=click.IntRange(min=1), help="Number of threads. Default: all cores."
     )(function)
 
 
@@ -102,7 +116,7 @@ def memory_option(function: F) -> F:
         "--memory",
         metavar="S",
         callback=size_option,
-        help="Bytes that decoded chunks may take together (200MB); 400 MB by default.",
+        help="Memory for decoded chunks, such as 200MB. Default: 400MB.",
     )(function)
 
 
@@ -114,12 +128,12 @@ def memory_argument(repo: Repository, memory: int | None) -> int | None:
 def device_options(function: F) -> F:
     """`--device` and `--device-memory S`."""
     options = (
-        click.option("--device", type=click.Choice(DEVICES), help="Where to compute; auto by default."),
+        click.option("--device", type=click.Choice(DEVICES), help="Where to compute. Default: auto."),
         click.option(
             "--device-memory",
             metavar="S",
             callback=size_option,
-            help="Bytes that chunks may take on each GPU (500MB); 1 GiB, or half of what is free.",
+            help="Memory for chunks on each GPU. Default: 1GiB, or half of the free memory.",
         ),
     )
     for option in reversed(options):
@@ -141,7 +155,7 @@ def plot_option(function: F) -> F:
         "--plot",
         metavar="FILE",
         shell_complete=files,
-        help="Draw it as a heat map too: a .png or .svg file.",
+        help="Also draw a heat map into FILE, a .png or .svg.",
     )(function)
 
 

@@ -26,11 +26,14 @@ from persona.cli.options import flags, import_arguments, import_options, threads
 def command(call: Invocation, /, paths: tuple[str, ...], threads: int | None, **options: Any) -> None:
     """Import a fine-tune and put it into recipe.toml, or track text files.
 
-    PATH is a model directory or a safetensors file that was trained from the base. What the training changed
-    is stored without loss as a vector, and recipe.toml names it; nothing is committed yet. A name that the
-    recipe has already gets the new vector and keeps its alpha, density and filter unless they are given. A
-    vector of that name that came from another path is replaced only with -n or --replace. Text files of the
-    work tree, or directories of them, are part of every commit from now on.
+    PATH is a model directory or a safetensors file that was trained from the base. persona stores what the
+    training changed, without loss, as a vector, and names the vector in recipe.toml. It commits nothing.
+
+    If the recipe already has a vector of that name, the new vector takes over its alpha, density and filter,
+    unless you give others. If the old vector came from another path, it is replaced only with -n or
+    --replace.
+
+    Text files of the work tree, or directories of them, are tracked from now on: every commit records them.
     """
     with call.repository() as repo, call.progress() as progress, flags():
         result = repo.add(

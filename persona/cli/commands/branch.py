@@ -14,13 +14,13 @@ from persona.history.results import Head
 
 @declare("branch", example="$ persona branch warm HEAD~2\n$ persona branch -v\n$ persona branch -d warm")
 @click.argument("names", nargs=-1, metavar="[NAME [START] | OLD NEW]", shell_complete=branch_or_start)
-@click.option("-d", "--delete", is_flag=True, help="Delete branches that HEAD has in its history.")
-@click.option("-D", "delete_force", is_flag=True, help="Delete branches, whatever they hold.")
+@click.option("-d", "--delete", is_flag=True, help="Delete branches whose commits HEAD has in its history.")
+@click.option("-D", "delete_force", is_flag=True, help="Delete branches, also if HEAD lacks their commits.")
 @click.option("-m", "--move", is_flag=True, help="Rename a branch, or the current one.")
-@click.option("-M", "move_force", is_flag=True, help="Rename it over one that exists.")
-@click.option("-f", "--force", is_flag=True, help="Move a branch that exists.")
+@click.option("-M", "move_force", is_flag=True, help="Rename a branch, also if NEW exists already.")
+@click.option("-f", "--force", is_flag=True, help="Move NAME if it exists already.")
 @click.option("-v", "--verbose", "verbose", is_flag=True, help="Show each branch's commit.")
-@click.option("--show-current", is_flag=True, help="Print the current branch alone.")
+@click.option("--show-current", is_flag=True, help="Print only the name of the current branch.")
 @click.pass_obj
 def command(
     call: Invocation,
@@ -35,8 +35,8 @@ def command(
 ) -> None:
     """List, make, rename and delete branches.
 
-    Without a name: lists them, the current one with a star. With one: makes it at HEAD, or at START; `persona
-    switch` goes there.
+    Without NAME, branch lists the branches; a star marks the current one. With NAME, it makes a branch at
+    HEAD or at START. To go there, use `persona switch`.
     """
     if delete or delete_force:
         _delete(call, names, delete_force or force)

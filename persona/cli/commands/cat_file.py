@@ -15,14 +15,14 @@ from persona.errors import UsageError
 
 @declare("cat-file", example="$ persona cat-file -p HEAD\n$ persona cat-file -t 3f2a91c0")
 @click.argument("id", shell_complete=revisions)
-@click.option("-p", "part", flag_value="text", help="Print it.")
+@click.option("-p", "part", flag_value="text", help="Print the object.")
 @click.option("-t", "part", flag_value="kind", help="Print its kind.")
 @click.option("-s", "part", flag_value="size", help="Print the size of its payload in bytes.")
 @click.pass_obj
 def command(call: Invocation, id: str, part: str | None) -> None:
     """Print one object of the store.
 
-    ID is the start of an object's id, or a revision.
+    ID is a revision, or the first digits of an object's id.
     """
     if part is None and not call.json:
         raise UsageError("say what to print: -p for the object, -t for its kind, -s for its size")

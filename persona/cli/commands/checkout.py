@@ -38,13 +38,13 @@ if TYPE_CHECKING:
     "$ persona checkout HEAD~1 -- chat_template.jinja",
 )
 @click.argument("rev", required=False, shell_complete=revisions)
-@click.option("-b", "branch", metavar="NEW", help="Make branch NEW at REV and go there.")
+@click.option("-b", "branch", metavar="NEW", help="Make branch NEW at REV, or at HEAD, and go there.")
 @click.option(
     "-o",
     "--out",
     metavar="OUT",
     shell_complete=directories,
-    help="Write a model directory there instead; HEAD stays.",
+    help="Write a model directory at OUT; leave HEAD and the work tree.",
 )
 @device_options
 @threads_option
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     "--max-shard-size",
     metavar="S",
     callback=size_option,
-    help="Split the weights into files of at most S (5GB).",
+    help="Split the weights into files of at most S, such as 5GB.",
 )
 @click.option(
     "--dtype",
@@ -61,11 +61,14 @@ if TYPE_CHECKING:
     shell_complete=one_of("bfloat16", "float16", "float32"),
     help="With -o: write floats as bfloat16, float16 or float32.",
 )
-@click.option("--no-weights", is_flag=True, help="Text files only; compute nothing.")
+@click.option("--no-weights", is_flag=True, help="Move HEAD and the text files, but compute no weights.")
+@click.option("--allow-nonfinite", is_flag=True, help="Write weights even if some are infinite or NaN.")
 @click.option(
-    "--allow-nonfinite", is_flag=True, help="Write weights that are not finite instead of stopping."
+    "-f",
+    "--force",
+    is_flag=True,
+    help="Overwrite hand-edited weights and uncommitted edits; with -o, files in OUT.",
 )
-@click.option("-f", "--force", is_flag=True, help="Overwrite hand-edited weights and uncommitted edits.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -84,11 +87,15 @@ def command(
 ) -> None:
     """Compute the weights of a revision and put them in place.
 
-    With REV: moves HEAD there (a branch name attaches, anything else detaches, - goes back), puts its text
-    files in place and computes its weights; edits that are not committed come along where they can, and are
-    listed. Without: computes the weights of recipe.toml as it stands, committed or not. -b NEW alone changes
-    no weights. Only tensors whose inputs changed are computed again. Files appear whole or not at all.
-    What follows -- are files to put back from REV.
+    With REV, checkout moves HEAD there, writes the text files of REV and computes its weights. A branch name
+    attaches HEAD to the branch, any other revision detaches HEAD, and - goes back to the revision before.
+    Uncommitted edits come along if REV leaves their files as they are; checkout lists them.
+
+    Without REV, checkout computes the weights of recipe.toml as it stands, committed or not. `checkout -b
+    NEW` without REV changes no weights.
+
+    Only tensors whose inputs changed are computed again. Weights appear whole or not at all. Names after --
+    are files to put back from REV.
     """
     call: Invocation = ctx.obj
     files = files_after_dashes(ctx)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 )
 @click.argument("path", required=False, shell_complete=files)
 @click.option(
-    "-m", "--message", metavar="MSG", multiple=True, help="The message; each further -m is a paragraph."
+    "-m", "--message", metavar="MSG", multiple=True, help="The message. Each further -m adds a paragraph."
 )
 @click.option(
     "-F",
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     shell_complete=files,
     help="Read the message from FILE, or from stdin with -.",
 )
-@click.option("-a", "--all", is_flag=True, help="Accepted as git's: every tracked file is always committed.")
+@click.option("-a", "--all", is_flag=True, help="No effect: a commit always records every tracked file.")
 @click.option("--amend", is_flag=True, help="Replace the last commit instead of adding one.")
-@click.option("--no-edit", is_flag=True, help="With --amend: keep the message; after `revert -n`: take its.")
-@click.option("--allow-empty", is_flag=True, help="Commit even where nothing differs.")
+@click.option("--no-edit", is_flag=True, help="Open no editor: keep the message of --amend or `revert -n`.")
+@click.option("--allow-empty", is_flag=True, help="Commit even if nothing differs.")
 @import_options
 @threads_option
 @click.pass_obj
@@ -55,9 +55,9 @@ def command(
 ) -> int:
     """Record the recipe and the text files; with PATH, add that first.
 
-    There is no staging area: recipe.toml and the tracked text files are committed as they stand. With PATH
-    the fine-tune found there becomes a vector of the recipe, or the text file is tracked, as `persona add`
-    does it, and the commit follows. Without a message an editor opens.
+    There is no staging area: a commit records recipe.toml and the tracked text files as they are on disk.
+    With PATH, commit first does what `persona add PATH` does: it imports a fine-tune as a vector, or tracks a
+    text file. Without a message, an editor opens.
     """
     text = read_message(call, message, file)
     with call.repository() as repo:

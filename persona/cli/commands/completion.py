@@ -19,7 +19,8 @@ from persona.cli.invocation import Invocation
 def command(call: Invocation, shell: str) -> None:
     """Print the script that completes persona's words in a shell.
 
-    With it the Tab key completes commands, options, branches, tags, vectors, merge rules, settings and files.
+    After that, the Tab key completes commands, options, branches, tags, vectors, merge rules, settings and
+    files. The examples show where each shell finds the script.
     """
     from persona.cli.main import cli
     from persona.cli.shells import script

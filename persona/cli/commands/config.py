@@ -33,20 +33,20 @@ class _Config(Command):
 @click.argument("key", required=False, shell_complete=settings)
 @click.argument("value", required=False, shell_complete=setting_values)
 @click.option(
-    "--global", "user", is_flag=True, help="Use your own settings file, which holds for every repository."
+    "--global", "user", is_flag=True, help="Use your own settings, which apply to every repository."
 )
 @click.option("--unset", is_flag=True, help="Remove KEY.")
-@click.option("-l", "--list", "listing", is_flag=True, help="List every key and the value in force.")
+@click.option("-l", "--list", "listing", is_flag=True, help="List every key with the value that applies.")
 @click.pass_obj
 def command(
     call: Invocation, key: str | None, value: str | None, user: bool, unset: bool, listing: bool
 ) -> None:
     """Read and write settings.
 
-    KEY alone prints its value: the repository's, else the user's. KEY VALUE sets it. Known keys: user.name,
-    user.email, core.editor (with --global), commit.checkout, merge.preset, merge.density and the other rules
-    of a first recipe, checkout.device, checkout.device-memory, checkout.threads, checkout.memory and
-    checkout.max-shard-size.
+    KEY prints its value: the repository's or, if that is not set, yours. KEY VALUE sets it. Known keys:
+    user.name, user.email, core.editor (with --global), commit.checkout, checkout.device,
+    checkout.device-memory, checkout.threads, checkout.memory, checkout.max-shard-size, and merge.preset,
+    merge.density and the other merge rules, which `persona init` writes into a new recipe.
     """
     if listing == (key is not None) or (unset and value is not None):
         raise UsageError("give a KEY to read, a KEY and a VALUE to set, or --list")

@@ -14,7 +14,7 @@ from persona.cli.invocation import Invocation
 def command(call: Invocation) -> None:
     """Count objects, packs and bytes.
 
-    The bytes are those on disk of packs, their indexes and loose objects.
+    Counts the objects and the packs, and the bytes that packs, their indexes and loose objects take on disk.
     """
     with call.repository() as repo:
         count = repo.count_objects()

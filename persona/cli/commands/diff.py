@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 )
 @click.argument("a", required=False, shell_complete=revisions)
 @click.argument("b", required=False, shell_complete=revisions)
-@click.option("--stat", is_flag=True, help="Show a summary instead.")
-@click.option("--weights", is_flag=True, help="Compute both and compare their weights, layer by layer.")
+@click.option("--stat", is_flag=True, help="Print a summary instead.")
+@click.option("--weights", is_flag=True, help="Also compute and compare the weights, layer by layer.")
 @plot_option
 @threads_option
 @memory_option
-@click.option("--exit-code", is_flag=True, help="Exit with 1 where something differs.")
+@click.option("--exit-code", is_flag=True, help="Exit with 1 if anything differs.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -51,11 +51,14 @@ def command(
 ) -> int:
     """Show what differs between two recipes.
 
-    Without a revision: HEAD against the work tree. With one: it against the work tree. With two, or A..B: the
-    first against the second. Vectors and merge rules are shown in the words of recipe.toml, text files as
-    unified diffs. With --weights also what that does to the weights: by layer and kind of module, how many
-    change and by how much, and which vectors pull in opposite directions. --plot draws it. What follows --
-    are files to compare. With -q nothing is printed, and the exit code tells.
+    Without a revision, diff compares HEAD with the work tree. With A, it compares A with the work tree. With
+    A B or A..B, it compares A with B. Vectors and merge rules are printed as in recipe.toml, text files as
+    unified diffs.
+
+    --weights compares the weights as well. For each layer and kind of module it tells how many weights
+    change, by how much, and which vectors pull in opposite directions.
+
+    Names after -- are files to compare. -q prints nothing: the exit code is 1 if anything differs.
     """
     call: Invocation = ctx.obj
     files = files_after_dashes(ctx)

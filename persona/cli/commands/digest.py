@@ -32,7 +32,7 @@ def command(
 ) -> None:
     """Print the weights digest of a revision.
 
-    Computes the weights without writing them, of REV or of recipe.toml as it stands. The same recipe has the
+    Computes the weights of REV, or of recipe.toml as it stands, without writing them. The same recipe has the
     same digest on every machine and device.
     """
     with call.repository() as repo, call.progress() as progress:

@@ -11,13 +11,13 @@ from persona.errors import IntegrityError
 
 
 @declare("fsck", example="$ persona fsck --full")
-@click.option("--full", is_flag=True, help="Compute every id anew from what it stands for.")
+@click.option("--full", is_flag=True, help="Also compute every id again from its content.")
 @click.pass_obj
 def command(call: Invocation, full: bool) -> int:
     """Check that everything stored is whole.
 
-    Verifies every record, ref and reflog, and that all that they name is there. Exits with 5 where something
-    is damaged.
+    Verifies every record, ref and reflog, and that everything they name exists. Exits with 5 if something is
+    damaged or missing.
     """
     with call.repository() as repo, call.progress() as progress:
         result = repo.fsck(full=full, progress=progress)

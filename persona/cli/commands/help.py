@@ -15,7 +15,7 @@ from persona.cli.offers import commands
 def command(ctx: click.Context, words: tuple[str, ...]) -> None:
     """Show how a command is used.
 
-    Prints what `persona COMMAND --help` prints; without COMMAND, the list of all commands.
+    Prints the same text as `persona COMMAND --help`. Without COMMAND, it prints the list of all commands.
     """
     call: Invocation = ctx.obj
     shown = ctx.find_root()

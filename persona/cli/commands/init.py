@@ -22,7 +22,7 @@ from persona.cli.options import threads_option
     help="The base model: a model directory or a safetensors file.",
 )
 @click.option(
-    "--name", metavar="NAME", help="What recipe.toml calls the base; its directory's name by default."
+    "--name", metavar="NAME", help="Name of the base in recipe.toml. Default: its directory's name."
 )
 @threads_option
 @click.pass_obj
@@ -31,9 +31,10 @@ def command(
 ) -> None:
     """Make a repository around a base model.
 
-    Stores the base, chunked and compressed, puts its config, tokenizer and template files into DIR, and makes
-    the first commit: the base alone, on branch main. In a model directory, without --base, that model is the
-    base and its weights stay where they are.
+    Stores the base model in chunks, compressed. Copies its config, tokenizer and template files into DIR.
+    Makes the first commit on branch main: the base without any vector.
+
+    Without --base, the model in DIR is the base, and its weights stay where they are.
     """
     from persona.history.repository import Repository
 

@@ -46,23 +46,31 @@ class _Log(Command):
     takes_files=True,
 )
 @click.argument("revisions", nargs=-1, metavar="[REV | A..B]…", shell_complete=revisions)
-@click.option("--oneline", is_flag=True, help="One line a commit.")
-@click.option("--graph", is_flag=True, help="Draw how the commits hang together.")
-@click.option("--all", is_flag=True, help="Start from every branch and tag, and HEAD.")
+@click.option("--oneline", is_flag=True, help="Print one line for each commit.")
+@click.option("--graph", is_flag=True, help="Draw the history as a graph.")
+@click.option("--all", is_flag=True, help="Start from every branch, every tag and HEAD.")
 @click.option("-p", "--patch", is_flag=True, help="Show what each commit changed.")
 @click.option("--stat", is_flag=True, help="Show a summary of what each commit changed.")
 @click.option(
-    "-n", "--max-count", metavar="N", type=click.IntRange(min=0), help="At most N commits; -5 for short."
+    "-n",
+    "--max-count",
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="Show at most N commits; -5 is short for -n 5.",
 )
-@click.option("--since", "--after", metavar="DATE", help="Only commits later than DATE.")
-@click.option("--until", "--before", metavar="DATE", help="Only commits up to DATE.")
+@click.option("--since", "--after", metavar="DATE", help="Show only commits after DATE.")
+@click.option("--until", "--before", metavar="DATE", help="Show only commits up to DATE.")
 @click.option(
     "--vector",
     metavar="NAME",
     shell_complete=all_vectors,
-    help="Only commits that changed the vector of that name.",
+    help="Show only commits that changed the vector NAME.",
 )
-@click.option("--decorate/--no-decorate", default=None, help="Name branches and tags; usual on a terminal.")
+@click.option(
+    "--decorate/--no-decorate",
+    default=None,
+    help="Show names of branches and tags. Default: only on a terminal.",
+)
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -80,9 +88,10 @@ def command(
 ) -> None:
     """Show the history.
 
-    Starts from HEAD, or from the revisions given, newest first. A..B are the commits of B that A does not
-    have. Dates may be written as 2026-11-15, yesterday or '2 weeks ago'. What follows -- are files: only
-    commits that changed one of them.
+    Shows commits from HEAD back, or from the revisions given, newest first. A..B means the commits of B that
+    A does not have. A DATE is written as 2026-11-15, yesterday or '2 weeks ago'.
+
+    Names after -- are files: log shows only commits that changed one of them.
     """
     call: Invocation = ctx.obj
     files = files_after_dashes(ctx)

@@ -16,7 +16,7 @@ from persona.cli.offers import vectors
 def command(call: Invocation, old: str, new: str) -> None:
     """Rename a vector in the recipe.
 
-    Edits recipe.toml. A name is a label: the weights stay the same to the bit.
+    Edits recipe.toml. A name is a label: the weights do not change.
     """
     with call.repository() as repo:
         repo.rename_term(old, new)

@@ -12,13 +12,13 @@ from persona.cli.offers import moved_refs
 
 @declare("reflog", example="$ persona reflog\n$ persona reset --hard 'HEAD@{2}'")
 @click.argument("ref", default="HEAD", metavar="[BRANCH]", shell_complete=moved_refs)
-@click.option("-n", "--max-count", metavar="N", type=click.IntRange(min=0), help="At most N moves.")
+@click.option("-n", "--max-count", metavar="N", type=click.IntRange(min=0), help="Show at most N moves.")
 @click.pass_obj
 def command(call: Invocation, ref: str, max_count: int | None) -> None:
     """Show where a branch or HEAD has been.
 
-    Every commit, checkout, switch and reset leaves a line, newest first: what was lost from a branch can be
-    found here.
+    Every commit, checkout, switch and reset adds a line. The newest line comes first. If a branch has lost a
+    commit, you find it here.
     """
     with call.repository() as repo:
         entries = repo.reflog(ref)[:max_count]

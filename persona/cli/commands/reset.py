@@ -17,21 +17,23 @@ from persona.cli.offers import revisions
     example="$ persona reset --hard HEAD~1\n$ persona reset --soft HEAD~2 && persona commit -m 'both in one'",
 )
 @click.argument("rev", default="HEAD", metavar="[REV]", shell_complete=revisions)
-@click.option("--soft", "mode", flag_value="soft", help="Move the branch; the work tree stays.")
+@click.option("--soft", "mode", flag_value="soft", help="Move the branch and leave the work tree.")
 @click.option(
     "--mixed",
     "mode",
     flag_value="mixed",
     default=True,
-    help="The same; added files are untracked again (default).",
+    help="The same, but files that `add` named become untracked (default).",
 )
-@click.option("--hard", "mode", flag_value="hard", help="Put the text files in place too; edits are lost.")
+@click.option(
+    "--hard", "mode", flag_value="hard", help="Also put the text files of REV in place; edits are lost."
+)
 @click.pass_obj
 def command(call: Invocation, rev: str, mode: Literal["soft", "mixed", "hard"]) -> None:
     """Move the branch to another commit.
 
-    Moves the current branch, or a detached HEAD, to REV. Weights are not computed: `persona checkout` does
-    that. The reflog keeps where the branch was.
+    Moves the current branch, or a detached HEAD, to REV. It computes no weights; `persona checkout` does. The
+    reflog records where the branch was before.
     """
     with call.repository() as repo:
         result = repo.reset(rev, mode)

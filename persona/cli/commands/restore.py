@@ -20,14 +20,14 @@ from persona.cli.offers import files, revisions
     metavar="REV",
     shell_complete=revisions,
     default="HEAD",
-    help="The revision to take them from.",
+    help="Take the files from REV.",
 )
 @click.pass_obj
 def command(call: Invocation, files: tuple[str, ...], source: str) -> None:
     """Put text files back as they were committed.
 
-    Overwrites recipe.toml or any tracked text file with what HEAD, or another revision, holds. `.` stands for
-    all of them.
+    Overwrites recipe.toml or another tracked text file with its text in HEAD, or in another revision. `.`
+    stands for all files.
     """
     with call.repository() as repo:
         paths = repo.restore(call.tracked(repo, files), source)

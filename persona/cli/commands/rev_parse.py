@@ -12,12 +12,13 @@ from persona.cli.offers import revisions
 
 @declare("rev-parse", example="$ persona rev-parse 'main@{yesterday}'")
 @click.argument("rev", shell_complete=revisions)
-@click.option("--short", is_flag=True, help="Print the abbreviated id.")
+@click.option("--short", is_flag=True, help="Print the short id.")
 @click.pass_obj
 def command(call: Invocation, rev: str, short: bool) -> None:
     """Print the full id of a revision.
 
-    Understands HEAD, @, branches, tags, ids of four digits or more, ~n, ^n, @{n}, @{date}, - and :/text.
+    REV is HEAD, @, a branch, a tag, or the first digits of an id, at least four. ~n, ^n, @{n} and @{date} may
+    follow. REV is also - or :/text.
     """
     with call.repository() as repo:
         id = repo.resolve(rev)

@@ -29,12 +29,14 @@ if TYPE_CHECKING:
     "--vector",
     metavar="NAME",
     shell_complete=vectors,
-    help="Drop this vector, where NAME could be a revision too.",
+    help="Drop the vector NAME, also if NAME is a revision too.",
 )
 @click.option("-m", "--mainline", metavar="N", help="Undo a merge, back to its Nth parent.")
-@click.option("--message", metavar="MSG", help="The message, instead of the one that it writes.")
-@click.option("-e", "--edit", is_flag=True, help="Open the editor on the message.")
-@click.option("-n", "--no-commit", is_flag=True, help="Edit recipe.toml and the files, but commit nothing.")
+@click.option("--message", metavar="MSG", help="Use this message instead of the prepared one.")
+@click.option("-e", "--edit", is_flag=True, help="Edit the message in the editor.")
+@click.option(
+    "-n", "--no-commit", is_flag=True, help="Edit recipe.toml and the text files, but commit nothing."
+)
 @click.pass_obj
 def command(
     call: Invocation,
@@ -47,8 +49,10 @@ def command(
 ) -> int:
     """Undo one commit, or drop one behaviour, in a new commit.
 
-    REV: undoes what that commit changed; where a later commit changed the same again, both sides are shown
-    and nothing moves. NAME: a vector of the recipe is dropped, whatever came after it.
+    With REV, revert undoes the changes of that commit. If a later commit changed the same thing again, it
+    shows both sides and changes nothing.
+
+    With NAME, revert drops that vector from the recipe, whatever came after it.
     """
     if (target is None) == (vector is None):
         raise UsageError("name one thing to revert: a revision or a vector")

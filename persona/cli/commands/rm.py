@@ -16,7 +16,7 @@ from persona.errors import UnknownName
 def command(call: Invocation, names: tuple[str, ...]) -> None:
     """Drop a vector from the recipe.
 
-    Edits recipe.toml; the vector itself stays in history, and an earlier commit still has it.
+    Edits recipe.toml. The vector stays in history: earlier commits still have it.
     """
     with call.repository() as repo:
         try:

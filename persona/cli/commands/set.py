@@ -18,25 +18,36 @@ from persona.history.arguments import DEFAULT
     "$ persona set --merge density=0.2 trim=global",
 )
 @click.argument("words", nargs=-1, metavar="NAME | KEY=VALUE …", shell_complete=vector_or_rule)
-@click.option("--alpha", metavar="A", help="The vector's strength.")
-@click.option("--density", metavar="D", help="The fraction of it to keep, in (0, 1].")
-@click.option("--no-density", is_flag=True, help="Take its density back; the recipe's holds again.")
-@click.option("--only", metavar="GLOB", multiple=True, help="Reach only the tensors that match; '' for all.")
+@click.option("--alpha", metavar="A", help="Strength of the vector.")
+@click.option("--density", metavar="D", help="Fraction of the vector to keep, in (0, 1].")
 @click.option(
-    "--except", "except_", metavar="GLOB", multiple=True, help="Leave these tensors alone; '' for none."
+    "--no-density", is_flag=True, help="Remove the vector's own density: the recipe's applies again."
+)
+@click.option(
+    "--only",
+    metavar="GLOB",
+    multiple=True,
+    help="Change only tensors whose name matches GLOB; '' removes this filter.",
+)
+@click.option(
+    "--except",
+    "except_",
+    metavar="GLOB",
+    multiple=True,
+    help="Change no tensor whose name matches GLOB; '' removes this filter.",
 )
 @click.option(
     "--join",
     metavar="vote|add",
     shell_complete=one_of("vote", "add"),
-    help="Whether it votes with the others or is added after them.",
+    help="vote: merge it with the others. add: add it to their result.",
 )
 @click.option(
     "--merge",
     metavar="KEY=VALUE",
     multiple=True,
     shell_complete=rules,
-    help="A merge rule: preset, density, lambda, trim, …",
+    help="Change a merge rule: preset, density, lambda, trim, …",
 )
 @click.pass_obj
 def command(
@@ -52,8 +63,8 @@ def command(
 ) -> None:
     """Change a vector's alpha, density or filter, or the merge rules.
 
-    Edits recipe.toml, whose comments stay, and commits nothing: `persona commit` records it, `persona
-    checkout` computes it. With --merge the words are rules of the whole recipe.
+    Edits recipe.toml and keeps its comments. It commits nothing. `persona checkout` computes the new weights;
+    `persona commit` records the change. With --merge, KEY=VALUE changes a rule of the whole recipe.
     """
     if no_density:
         if density is not None:

@@ -14,14 +14,14 @@ from persona.cli.offers import revisions
 
 @declare("show", example="$ persona show HEAD~1")
 @click.argument("rev", default="HEAD", metavar="[REV]", shell_complete=revisions)
-@click.option("--stat", is_flag=True, help="Show a summary of what it changed.")
-@click.option("--oneline", is_flag=True, help="Head it with one line.")
+@click.option("--stat", is_flag=True, help="Print a summary of the changes.")
+@click.option("--oneline", is_flag=True, help="Print the commit's id and subject on one line.")
 @click.pass_obj
 def command(call: Invocation, rev: str, stat: bool, oneline: bool) -> None:
     """Show one commit.
 
-    Its author, date and message, then what it changed against its first parent. In JSON: the commit as `log`
-    gives it, with `diff` beside it.
+    Prints its author, date and message, then what it changed against its first parent. With --json, show
+    prints the entry of `log` with a `diff` in it.
     """
     from persona.history.results import as_json
 

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 def command(call: Invocation) -> None:
     """Show what differs from HEAD and what the weights are.
 
-    Compares recipe.toml and the tracked text files with HEAD, and says whether the weights in the work tree
-    are absent, clean, stale (of another revision), those of the edited recipe, edited by hand, or unknown.
-    Lists the files that are not tracked.
+    Compares recipe.toml and the tracked text files with HEAD. Lists untracked files. Tells the state of the
+    weights in the work tree: absent, clean (of HEAD), stale (of another revision), uncommitted (of the edited
+    recipe), edited by hand, or unknown.
     """
     with call.repository() as repo:
         status = repo.status()

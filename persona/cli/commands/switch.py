@@ -17,14 +17,14 @@ from persona.history.results import Head
 )
 @click.argument("target", required=False, metavar="[BRANCH]", shell_complete=branch_or_revision)
 @click.option("-c", "--create", metavar="NEW", help="Make branch NEW at BRANCH, or at HEAD, and go there.")
-@click.option("-d", "--detach", is_flag=True, help="Go to a commit and detach HEAD from its branch.")
-@click.option("-f", "--force", is_flag=True, help="Throw uncommitted edits away.")
+@click.option("-d", "--detach", is_flag=True, help="Go to a commit; HEAD is then on no branch.")
+@click.option("-f", "--force", is_flag=True, help="Discard uncommitted edits.")
 @click.pass_obj
 def command(call: Invocation, target: str | None, create: str | None, detach: bool, force: bool) -> None:
     """Go to another branch without computing weights.
 
-    Moves HEAD and the text files, and says of which revision the weights in the work tree are now; `persona
-    checkout` computes those of the new one.
+    Moves HEAD and the text files, and tells which revision the weights in the work tree belong to. To compute
+    the weights of the new branch, use `persona checkout`.
     """
     if target is None and create is None and not detach:
         raise UsageError("name the branch to switch to, - for the one before, or -c NEW to make one")

@@ -16,18 +16,18 @@ from persona.errors import UsageError
 
 @declare("tag", example='$ persona tag -a v1 -m "the first that people liked"\n$ persona tag -l "v*"')
 @click.argument("names", nargs=-1, metavar="[NAME [REV] | PATTERN]", shell_complete=tag_or_revision)
-@click.option("-a", "--annotate", is_flag=True, help="Make a tag with a message, who made it and when.")
-@click.option("-m", "--message", metavar="MSG", multiple=True, help="Its message; implies -a.")
+@click.option("-a", "--annotate", is_flag=True, help="Make a tag that has a message, an author and a date.")
+@click.option("-m", "--message", metavar="MSG", multiple=True, help="Message of the tag; implies -a.")
 @click.option(
     "-F",
     "--file",
     metavar="FILE",
     shell_complete=files,
-    help="Read its message from FILE, or from stdin with -.",
+    help="Read the message from FILE, or from stdin with -.",
 )
-@click.option("-l", "--list", "listing", is_flag=True, help="List the tags that match.")
+@click.option("-l", "--list", "listing", is_flag=True, help="List the tags that match PATTERN.")
 @click.option("-d", "--delete", is_flag=True, help="Delete tags.")
-@click.option("-f", "--force", is_flag=True, help="Move a tag that exists.")
+@click.option("-f", "--force", is_flag=True, help="Move NAME if it exists already.")
 @click.pass_obj
 def command(
     call: Invocation,
@@ -41,7 +41,7 @@ def command(
 ) -> None:
     """List, make and delete tags.
 
-    Without a name: lists them. With one: names HEAD, or REV, for good.
+    Without NAME, tag lists the tags. With NAME, it makes a tag of HEAD or of REV.
     """
     if delete:
         _delete(call, names)

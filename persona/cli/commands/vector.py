@@ -15,7 +15,7 @@ from persona.cli.options import plot_option, plot_path, threads_option
 def command() -> None:
     """List, show and forget vectors.
 
-    A vector is what one training run changed, stored without loss relative to its base.
+    A vector is the change that one training run made to its base, stored without loss.
     """
 
 
@@ -24,8 +24,8 @@ def command() -> None:
 def ls(call: Invocation) -> None:
     """List the vectors.
 
-    Those of recipe.toml first, with a star, in canonical order; then those that only a name of their own
-    keeps.
+    Lists the vectors of recipe.toml first, marked with a star, in canonical order. Vectors that the recipe
+    does not name come after them.
     """
     with call.repository() as repo:
         vectors = repo.vectors()
@@ -44,8 +44,8 @@ def ls(call: Invocation) -> None:
 def show(call: Invocation, name: str, plot: str | None, threads: int | None) -> None:
     """Show one vector.
 
-    NAME is a vector of the recipe, a kept one, or the start of a vector's id. Shows by layer and kind of
-    module how many weights it changes and by how much. --plot draws it.
+    NAME is the name of a vector, or the first digits of its id. For each layer and kind of module, show
+    prints how many weights the vector changes and by how much. --plot draws it.
     """
     from persona.cli import heatmap, measures
 
@@ -63,8 +63,8 @@ def show(call: Invocation, name: str, plot: str | None, threads: int | None) -> 
 def rm(call: Invocation, names: tuple[str, ...]) -> None:
     """Forget kept vectors.
 
-    Removes the names of vectors that the recipe does not use, all or none. History that uses them keeps them;
-    `persona rm` drops one from the recipe.
+    Removes the names of vectors that recipe.toml does not use. If one cannot be removed, none is. Commits
+    that use a vector keep it. To drop a vector from the recipe, use `persona rm`.
     """
     with call.repository() as repo:
         repo.remove_vector(*names)
