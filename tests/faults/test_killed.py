@@ -6,36 +6,19 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import persona
-from persona.store.files import replaced_calls
 from persona.weights.checkpoint import Checkpoint
+from tests.disks import count_calls, kill_at
 from tests.merge.models import Model, write_model
-from tests.store.disks import Counting
 
 KILLS = 25
 """Places of each command at which it is killed: 50 in all."""
-
-
-class Deadly(Counting):
-    """Counts the calls that change the disk; the process dies before number `at`."""
-
-    def __init__(self, at: int | None = None) -> None:
-        super().__init__()
-        self.at = at
-
-    def step(self, name: str) -> None:
-        super().step(name)
-        if self.count == self.at:
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def model(seed: int) -> Model:
@@ -62,22 +45,6 @@ def repository(path: Path, models: dict[str, Path]) -> Path:
         repo.commit(models["one"], message="one")
         repo.checkout()
     return path
-
-
-def calls_of(work: Callable[[], None]) -> int:
-    with replaced_calls(Deadly()) as counting:
-        work()
-    assert isinstance(counting, Deadly)
-    return counting.count
-
-
-def killed(work: Callable[[], None], at: int) -> None:
-    child = os.fork()
-    if not child:
-        with replaced_calls(Deadly(at)):
-            work()
-        os._exit(0)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
 
 
 def places(count: int, seed: int) -> list[int]:
@@ -110,11 +77,11 @@ def test_commit_killed_anywhere_loses_nothing(tmp_path: Path, models: dict[str, 
             repo.commit(models["two"], message="two")
 
     rehearsal = repository(tmp_path / "rehearsal", models)
-    for at in places(calls_of(lambda: commit(rehearsal)), seed=1):
+    for at in places(count_calls(lambda: commit(rehearsal)), seed=1):
         path = repository(tmp_path / f"repository{at}", models)
         with persona.open(path) as repo:
             old = repo.resolve("HEAD")
-        killed(lambda path=path: commit(path), at)  # type: ignore[misc]
+        kill_at(at, lambda path=path: commit(path))  # type: ignore[misc]
         check_whole(path)
         assert weights(path) == raw(model(1))
         with persona.open(path) as repo:
@@ -138,9 +105,9 @@ def test_checkout_killed_anywhere_leaves_whole_weights(
             repo.checkout("HEAD~1", max_shard_size=size)
 
     rehearsal = repository(tmp_path / "rehearsal", models)
-    for at in places(calls_of(lambda: checkout(rehearsal)), seed=2)[:: 1 if size is None else 2]:
+    for at in places(count_calls(lambda: checkout(rehearsal)), seed=2)[:: 1 if size is None else 2]:
         path = repository(tmp_path / f"repository{at}", models)
-        killed(lambda path=path: checkout(path), at)  # type: ignore[misc]
+        kill_at(at, lambda path=path: checkout(path))  # type: ignore[misc]
         check_whole(path)
         assert weights(path) in (raw(model(1)), raw(model(0)))
         with persona.open(path) as repo:

@@ -12,8 +12,8 @@ from pathlib import Path
 from persona.errors import BusyError, InvalidInput, NotFound, Refused, UsageError
 from persona.history.repository import Repository
 from persona.store import files
+from tests.disks import Quick
 from tests.history.conftest import at
-from tests.store.disks import Quick
 
 NAMES = ("main", "a", "a/b", "a/b/c", "d", "D")
 REVISIONS = ("HEAD", "@", "HEAD~1", "HEAD~2", "main", "-", "HEAD@{1}", "HEAD@{3}", *NAMES)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +17,8 @@ from blake3 import blake3
 from persona.history.repository import Repository
 from persona.history.results import CommitResult
 from persona.objects.commit import Person
+from persona.store.files import replaced_calls
+from tests.disks import Quick, cut_at_each_call
 
 SHAPES = {
     "model.embed.weight": (20, 10),
@@ -145,6 +149,37 @@ class Bot:
         """Checks out and returns the weights that lie there then."""
         self.repo.checkout(rev, author=self.now(), **options)  # type: ignore[arg-type]
         return read_weights(self.root)
+
+
+def save(path: Path, data: bytes, *, in_place: bool) -> None:
+    """Saves as an editor does: into the file itself, or by a rename."""
+    if in_place:
+        path.write_bytes(data)
+    else:
+        beside = path.with_name("their-new-file")
+        beside.write_bytes(data)
+        os.replace(beside, path)
+
+
+def each_cut(root: Path, act: Callable[[Repository], object], check: Callable[[Repository], None]) -> int:
+    """Runs `act` on copies of a repository, cut after 0, 1, 2, … calls that change the disk, and checks each
+    time what is left. Returns how many calls there are.
+    """
+    copy = root.parent / "copy"
+
+    def start() -> Repository:
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(root, copy, symlinks=True)
+        return Repository.open(copy, author=at(90))
+
+    left = -1
+    for left, (cut, _) in enumerate(cut_at_each_call(start, act)):
+        cut.close()
+        with replaced_calls(Quick()), Repository.open(copy, author=at(91)) as repo:
+            found = repo.fsck(full=True)
+            assert found.ok, (left, found.problems)
+            check(repo)
+    return left
 
 
 @pytest.fixture

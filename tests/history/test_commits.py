@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from persona.history import beginning
 from persona.history.repository import Repository
 from persona.history.results import as_json
 from persona.store import files
+from tests.disks import Syncing
 from tests.history.conftest import Bot, at, base_tensors, read_weights, tuned, write_model
 
 
@@ -366,17 +366,10 @@ def test_a_second_init_is_refused_and_one_cut_short_is_taken_up(
 
 def test_a_commit_makes_the_names_durable_of_what_it_only_mentions(grown: Bot) -> None:
     vector = grown.repo.add(grown.tune("rushing", 3)).vectors[0].id
-    synced: set[str] = set()
-
-    class Watching(files.Calls):
-        def open(self, path: Path, flags: int, mode: int = 0o666) -> int:
-            if flags & os.O_DIRECTORY:
-                synced.add(path.name)
-            return super().open(path, flags, mode)
-
-    with files.replaced_calls(Watching()):
+    syncing = Syncing()
+    with files.replaced_calls(syncing):
         grown.commit()
-    assert vector[:2] in synced
+    assert vector[:2] in {path.name for path in syncing.synced}
 
 
 def test_a_recipe_behind_a_link_is_read_and_never_replaced(grown: Bot) -> None:
@@ -405,14 +398,7 @@ def test_a_restored_file_makes_the_names_of_its_directories_durable(grown: Bot) 
     (grown.root / "graph" / "a" / "b.md").write_text("b\n")
     grown.commit()
     (grown.root / "graph" / "a" / "b.md").unlink()  # the directories stay, and nobody synced them
-    synced: set[Path] = set()
-
-    class Watching(files.Calls):
-        def open(self, path: Path, flags: int, mode: int = 0o666) -> int:
-            if flags & os.O_DIRECTORY:
-                synced.add(path)
-            return super().open(path, flags, mode)
-
-    with files.replaced_calls(Watching()):
+    syncing = Syncing()
+    with files.replaced_calls(syncing):
         grown.repo.restore(["graph/a/b.md"])
-    assert {grown.root, grown.root / "graph", grown.root / "graph" / "a"} <= synced
+    assert {grown.root, grown.root / "graph", grown.root / "graph" / "a"} <= syncing.synced

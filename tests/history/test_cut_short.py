@@ -6,66 +6,14 @@ import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from persona.errors import Refused
 from persona.history.repository import Repository
 from persona.history.results import Head
-from persona.store import files
-from tests.history.conftest import Bot, at, read_weights, same, write_model
-
-
-class Cut(BaseException):
-    """Stands for the death of the process."""
-
-
-class Dying(files.Calls):
-    """Lets `left` calls that change the disk pass, and none after that."""
-
-    def __init__(self, left: int) -> None:
-        super().__init__()
-        self.left = left
-
-
-def _dying(name: str) -> Callable[..., Any]:
-    def call(self: Dying, *arguments: Any, **options: Any) -> Any:
-        if self.left <= 0:
-            raise Cut
-        self.left -= 1
-        return getattr(files.Calls, name)(self, *arguments, **options)
-
-    return call
-
-
-for _name in (
-    *("append", "pwritev", "truncate", "fsync", "rename", "exchange", "link", "unlink", "mkdir", "rmdir"),
-):
-    setattr(Dying, _name, _dying(_name))
-
-
-def each_cut(root: Path, act: Callable[[Repository], object], check: Callable[[Repository], None]) -> int:
-    """Runs `act` on copies of a repository, cut after 0, 1, 2, … calls, and checks what is left."""
-    for left in range(100_000):
-        copy = root.parent / "copy"
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(root, copy, symlinks=True)
-        done = False
-        with Repository.open(copy, author=at(90)) as repo:
-            try:
-                with files.replaced_calls(Dying(left)):
-                    act(repo)
-                    done = True
-            except Cut:
-                pass
-        with Repository.open(copy, author=at(91)) as repo:
-            found = repo.fsck(full=True)
-            assert found.ok, (left, found.problems)
-            check(repo)
-        if done:
-            return left
-    raise AssertionError("it never ends")
+from tests.disks import cut_at_each_call
+from tests.history.conftest import Bot, at, base_tensors, each_cut, read_weights, same, write_model
 
 
 @pytest.fixture
@@ -222,20 +170,21 @@ def test_a_commit_of_a_fine_tune_cut_anywhere_is_there_or_not(ready: Bot) -> Non
 
 
 def test_an_init_cut_anywhere_can_be_done_again(tmp_path: Path) -> None:
-    from tests.history.conftest import base_tensors
-
     write_model(tmp_path / "tiny", base_tensors(), **{"chat_template.jinja": "hello\n"})
-    for left in range(100_000):
-        place = tmp_path / "bot"
+    place = tmp_path / "bot"
+
+    def start() -> Path:
         shutil.rmtree(place, ignore_errors=True)
-        try:
-            with files.replaced_calls(Dying(left)):
-                Repository.init(place, base=tmp_path / "tiny", author=at(), chunk=64)
+        return place
+
+    def init(place: Path) -> None:
+        Repository.init(place, base=tmp_path / "tiny", author=at(), chunk=64)
+
+    for _, done in cut_at_each_call(start, init):
+        if done:
             break
-        except Cut:
-            pass
         try:
-            Repository.init(place, base=tmp_path / "tiny", author=at(), chunk=64)
+            init(place)
         except Exception:
             with Repository.open(place) as repo:
                 assert repo.resolve("main")

@@ -5,7 +5,6 @@ what they saved is on the disk afterwards, or in a commit; the command is done, 
 from __future__ import annotations
 
 import itertools
-import os
 import random
 import shutil
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from persona.history.repository import Repository
 from persona.store import files
 from persona.weights.inputs import InputFile
 from tests.campaign import rounds
+from tests.disks import Call, Intruding, Quick
 from tests.history.conftest import (
     Bot,
     Tensors,
@@ -30,59 +30,24 @@ from tests.history.conftest import (
     digest_of,
     read_weights,
     same,
+    save,
     tuned,
     write_model,
 )
 
 MARK = "# mine\n"
-NAMES = (
-    *("open", "close", "pread", "append", "pwritev", "truncate", "fsync"),
-    *("rename", "exchange", "link", "unlink", "mkdir", "rmdir"),
-)
 
 
-class Intruder(files.Calls):
-    """Counts the calls; does `act` before number `at`, once."""
-
-    def __init__(self, at: int = -1, act: Callable[[], None] = lambda: None) -> None:
-        super().__init__()
-        self.at, self.act, self.seen = at, act, list[bool]()
-        self.only: Path | None = None
-        """Calls with a path below this one alone count, where it is set."""
-
-
-def _intruded(name: str) -> Callable[..., Any]:
-    def call(self: Intruder, *arguments: Any, **options: Any) -> Any:
-        # Whether it changes what lies beside the store.
-        paths = [item for item in arguments if isinstance(item, Path)]
-        if self.only is None or any(self.only in path.parents for path in paths):
-            self.seen.append(name != "open" and any(".persona" not in path.parts for path in paths))
-        if len(self.seen) == self.at:
-            self.act()
-        return None if name == "fsync" else getattr(files.Calls, name)(self, *arguments, **options)
-
-    return call
-
-
-for _name in NAMES:
-    setattr(Intruder, _name, _intruded(_name))
-
-
-def moments(seen: list[bool], chance: random.Random) -> list[int]:
+def moments(seen: list[Call], chance: random.Random) -> list[int]:
     """Every call that changes the work tree, and some of the others, which lie in between."""
-    others = [number for number, beside in enumerate(seen, 1) if not beside]
+    changes = {
+        number
+        for number, (name, paths) in enumerate(seen, 1)
+        if name != "open" and any(".persona" not in path.parts for path in paths)
+    }
+    others = [number for number in range(1, len(seen) + 1) if number not in changes]
     some = chance.sample(others, min(len(others), rounds(5)))
-    return sorted({*some, *(number for number, beside in enumerate(seen, 1) if beside), len(seen) + 1})
-
-
-def save(path: Path, data: bytes, *, in_place: bool) -> None:
-    """Saves as an editor does: into the file itself, or by a rename."""
-    if in_place:
-        path.write_bytes(data)
-    else:
-        beside = path.with_name("their-new-file")
-        beside.write_bytes(data)
-        os.replace(beside, path)
+    return sorted({*some, *changes, len(seen) + 1})
 
 
 def each_moment(
@@ -97,13 +62,13 @@ def each_moment(
     done = refused = 0
     copy = root.parent / "copy"
     fresh(root, copy)
-    counting = Intruder()
-    with Repository.open(copy, author=at(90)) as repo, files.replaced_calls(counting):
+    watching = Intruding()
+    with Repository.open(copy, author=at(90)) as repo, files.replaced_calls(watching):
         command(repo)
-    for moment in moments(counting.seen, random.Random(7)):
+    for moment in moments(watching.seen, random.Random(7)):
         fresh(root, copy)
         failure: PersonaError | None = None
-        intruder = Intruder(moment, lambda moment=moment: intrude(copy, moment % 2 == 0))  # type: ignore[misc]
+        intruder = Intruding(moment, lambda moment=moment: intrude(copy, moment % 2 == 0))  # type: ignore[misc]
         with Repository.open(copy, author=at(90)) as repo, files.replaced_calls(intruder):
             try:
                 command(repo)
@@ -113,7 +78,7 @@ def each_moment(
                 refused += 1
             if len(intruder.seen) < moment:
                 intrude(copy, moment % 2 == 0)
-        with Repository.open(copy, author=at(91)) as repo, files.replaced_calls(Intruder()):
+        with Repository.open(copy, author=at(91)) as repo, files.replaced_calls(Quick()):
             assert repo.fsck().ok, moment
             check(repo, failure)
         assert not [path for path in copy.rglob(".*.tmp-*") if ".persona" not in path.parts], moment
@@ -338,20 +303,20 @@ def test_weights_saved_while_a_model_becomes_a_base_are_the_base_or_an_edit(tmp_
         Repository.init(place, author=at(), chunk=64, threads=1)
 
     fresh(source, place)
-    with files.replaced_calls(Intruder()) as counting:
+    watching = Intruding()
+    with files.replaced_calls(watching):
         begin()
-    assert isinstance(counting, Intruder)
-    for moment in moments(counting.seen, random.Random(7)):
+    for moment in moments(watching.seen, random.Random(7)):
         fresh(source, place)
-        intruder = Intruder(moment, lambda moment=moment: save_weights(place, moment % 2 == 0))  # type: ignore[misc]
+        intruder = Intruding(moment, lambda moment=moment: save_weights(place, moment % 2 == 0))  # type: ignore[misc]
         try:
             with files.replaced_calls(intruder):
                 begin()
         except InvalidInput:
             assert not (place / ".persona").exists()
             begin()
-        with Repository.open(place, author=at(5)) as repo, files.replaced_calls(Intruder()):
-            if moment > len(counting.seen):
+        with Repository.open(place, author=at(5)) as repo, files.replaced_calls(Quick()):
+            if moment > len(watching.seen):
                 save_weights(place, True)
             assert repo.fsck(full=True).ok
             assert repo.digest("HEAD").weights in (digest_of(base_tensors()), digest_of(THEIRS))

@@ -11,8 +11,7 @@ from persona.errors import Refused
 from persona.history.repository import Repository
 from persona.history.worktree import blob_id
 from persona.store import files
-from tests.history.conftest import Bot, at
-from tests.history.test_cut_short import each_cut
+from tests.history.conftest import Bot, at, each_cut
 
 FILE, DIRECTORY = "HEAD~1", "main"
 SIDES = [(FILE, DIRECTORY), (DIRECTORY, FILE)]

@@ -11,6 +11,7 @@ import pytest
 from persona.errors import IntegrityError, InvalidInput
 from persona.history.repository import Repository
 from persona.store import files
+from tests.disks import Syncing
 from tests.history.conftest import Bot, at, base_tensors, write_model
 
 
@@ -120,19 +121,11 @@ def test_a_file_with_a_long_name_of_wide_letters_can_be_restored(bot: Bot) -> No
 
 
 def test_directories_that_an_earlier_command_made_are_synced_before_a_file_in_them_counts(bot: Bot) -> None:
-    synced: set[int] = set()
-
-    class Noting(files.Calls):
-        def fsync(self, fd: int) -> None:
-            synced.add(os.fstat(fd).st_ino)
-            super().fsync(fd)
-
     (bot.root / "graph" / "deep").mkdir(parents=True)
     (bot.root / "graph" / "deep" / "a.md").write_text("text")
     bot.commit(message="a file")
     (bot.root / "graph" / "deep" / "a.md").write_text("edited")
-    with files.replaced_calls(Noting()):
+    syncing = Syncing()
+    with files.replaced_calls(syncing):
         bot.repo.restore(["graph/deep/a.md"])
-    assert synced >= {
-        place.stat().st_ino for place in (bot.root, bot.root / "graph", bot.root / "graph/deep")
-    }
+    assert syncing.synced >= {bot.root, bot.root / "graph", bot.root / "graph" / "deep"}

@@ -21,6 +21,7 @@ from persona.objects.tree import Tree
 from persona.objects.vector import Vector
 from persona.store import files
 from persona.store.records import pack_record
+from tests.disks import Quick
 from tests.history.conftest import Bot, at, read_weights, write_model
 
 WHO = {"who": "Ada <ada@example.org>", "when": (1_763_000_000, 0)}
@@ -456,7 +457,7 @@ def test_leftovers_of_dead_commands_are_counted_and_cleared_by_the_next(grown: B
 
 @pytest.mark.parametrize("way", ["replaced", "removed"])
 def test_a_file_that_was_moved_aside_by_a_killed_command_is_listed_and_kept(grown: Bot, way: str) -> None:
-    class Killed(files.Calls):
+    class Killed(Quick):
         """Ends the command where the user's file lies under another name."""
 
         def exchange(self, one: Path, other: Path) -> None:

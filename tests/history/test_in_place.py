@@ -14,6 +14,7 @@ from persona.errors import InvalidInput, Refused, SystemFault, UsageError
 from persona.history.repository import Repository
 from persona.history.results import CommitResult
 from persona.store import files
+from tests.disks import Refusing
 from tests.history.conftest import Bot, read_weights, same, tuned, write_model
 
 
@@ -134,16 +135,16 @@ def test_a_commit_stands_where_its_weights_are_not_finite(grown: Bot) -> None:
     assert isinstance(made.failure, InvalidInput)
 
 
-def test_a_commit_stands_where_there_is_no_room_for_its_weights(grown: Bot) -> None:
-    class Full(files.Calls):
-        def open(self, path: Path, flags: int, mode: int = 0o666) -> int:
-            if path.name.startswith(".persona") and path.parent == grown.root:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            return super().open(path, flags, mode)
+def unwritten_weights(bot: Bot, error: BaseException) -> Refusing:
+    """A disk on which the file for new weights cannot be opened."""
+    return Refusing("open", error, lambda path: path.name.startswith(".persona-") and path.parent == bot.root)
 
+
+def test_a_commit_stands_where_there_is_no_room_for_its_weights(grown: Bot) -> None:
+    full = unwritten_weights(grown, OSError(errno.ENOSPC, "No space left on device"))
     grown.repo.config_set("commit.checkout", "true")
     grown.edit(lambda text: text + "#\n")
-    with files.replaced_calls(Full()):
+    with files.replaced_calls(full):
         made = grown.commit()
     assert made.id == grown.repo.resolve("HEAD")
     assert isinstance(made.failure, SystemFault)
@@ -160,15 +161,10 @@ def test_training_in_place_is_committed_and_computed_at_once(grown: Bot) -> None
 
 
 def test_a_commit_is_named_when_its_weights_are_interrupted(grown: Bot) -> None:
-    class Interrupted(files.Calls):
-        def open(self, path: Path, flags: int, mode: int = 0o666) -> int:
-            if path.name.startswith(".persona") and path.parent == grown.root:
-                raise KeyboardInterrupt
-            return super().open(path, flags, mode)
-
+    interrupted = unwritten_weights(grown, KeyboardInterrupt())
     grown.repo.config_set("commit.checkout", "true")
     grown.edit(lambda text: text + "#\n")
-    with files.replaced_calls(Interrupted()), pytest.raises(KeyboardInterrupt):
+    with files.replaced_calls(interrupted), pytest.raises(KeyboardInterrupt):
         grown.commit()
     assert grown.repo.resolve("HEAD")[:8] in grown.repo.notes[-1]
 

@@ -13,9 +13,18 @@ import pytest
 from persona.errors import BusyError, Refused, UsageError
 from persona.history.repository import Repository
 from persona.store import files
-from tests.history.conftest import Bot, at, base_tensors, digest_of, read_weights, same, tuned, write_model
-from tests.history.test_cut_short import Cut, Dying
-from tests.history.test_edited_meanwhile import Intruder, save
+from tests.disks import Intruding, Quick, cut_at_each_call
+from tests.history.conftest import (
+    Bot,
+    at,
+    base_tensors,
+    digest_of,
+    read_weights,
+    same,
+    save,
+    tuned,
+    write_model,
+)
 
 THEIRS = tuned(base_tensors(), 99)
 
@@ -174,28 +183,32 @@ def test_links_other_repositories_and_files_are_no_place_for_an_output(grown: Bo
 def test_an_output_cut_anywhere_is_written_by_the_same_command(grown: Bot, out: Path) -> None:
     (grown.root / "chat_template.jinja").unlink()
     grown.commit()
-    for left in range(10_000):
+
+    def start() -> None:
         shutil.rmtree(out, ignore_errors=True)
-        with files.replaced_calls(Dying(1 << 60)):
+        with files.replaced_calls(Quick()):
             grown.repo.checkout("HEAD~1", out=out, threads=1)
-        try:
-            with files.replaced_calls(Dying(left)):
-                grown.repo.checkout("HEAD", out=out, max_shard_size=300, threads=1)
+
+    def checkout(_: None) -> None:
+        grown.repo.checkout("HEAD", out=out, max_shard_size=300, threads=1)
+
+    cuts = 0
+    for _, done in cut_at_each_call(start, checkout):
+        if done:
             break
-        except Cut:
-            pass
+        cuts += 1
         shutil.copytree(out, dead := grown.models / "dead")  # nobody holds a lock on what lies there
         shutil.rmtree(out)
         dead.rename(out)
-        with files.replaced_calls(Intruder()):
-            grown.repo.checkout("HEAD", out=out, max_shard_size=300, threads=1)
+        with files.replaced_calls(Quick()):
+            checkout(None)
         assert not (out / "chat_template.jinja").exists()
         assert not (out / "model.safetensors").exists()
-        assert not list(out.rglob(".*")), left
-        with files.replaced_calls(Intruder()):
+        assert not list(out.rglob(".*")), cuts
+        with files.replaced_calls(Quick()):
             grown.repo.checkout("HEAD~3", out=out, threads=1)
         assert same(read_weights(out), grown.tunes["listening"])
-    assert left > 15
+    assert cuts > 15
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "chat_template.jinja"])
@@ -217,9 +230,7 @@ def test_what_is_saved_while_an_output_is_written_is_never_overwritten(
             save(out / name, theirs, in_place=moment % 2 == 0)
             saved.append(True)
 
-        intruder = Intruder(moment, act)
-        intruder.only = out
-        with files.replaced_calls(intruder):
+        with files.replaced_calls(Intruding(moment, act, only=out)):
             try:
                 grown.repo.checkout("HEAD~3", out=out, threads=1)
             except Refused as error:

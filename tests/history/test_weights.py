@@ -12,6 +12,7 @@ import pytest
 from persona.errors import InvalidInput, PersonaError, Refused, SystemFault, UsageError
 from persona.history.repository import Repository
 from persona.store import files
+from tests.disks import Quick
 from tests.history.conftest import (
     Bot,
     at,
@@ -343,7 +344,7 @@ def test_every_error_is_of_the_tree(bot: Bot) -> None:
 
 
 def test_weights_that_have_no_room_are_refused_before_they_are_computed(grown: Bot) -> None:
-    class Full(files.Calls):
+    class Full(Quick):
         def free(self, directory: Path) -> int | None:
             return 100
 

@@ -29,12 +29,12 @@ from persona.merge.stream import Merger, merger_of, pieces
 from persona.objects.recipe import Term
 from persona.objects.rules import Rules
 from persona.store.files import replaced_calls
+from tests.disks import Quick
 from tests.merge.cuda_kernels import load, source
 from tests.merge.late import LateDevice
 from tests.merge.models import Model, Sandbox, run
 from tests.merge.test_kernel_equals_reference import elements
 from tests.merge.test_stream import SETTINGS, draw_model, draw_rules, draw_terms
-from tests.store.disks import Quick
 
 CHUNK = 256
 SIZE = 1000

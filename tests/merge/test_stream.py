@@ -20,10 +20,10 @@ from persona.merge.stream import materialise
 from persona.objects.recipe import Term
 from persona.objects.rules import PRESETS, Rules
 from persona.store.files import replaced_calls
+from tests.disks import Quick
 from tests.merge import checkpoints
 from tests.merge.models import Memory, Model, Sandbox, run
 from tests.merge.test_kernel_equals_reference import elements
-from tests.store.disks import Quick
 
 SETTINGS = settings(
     deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], max_examples=25

@@ -9,7 +9,7 @@ import pytest
 
 from persona.store.files import replaced_calls
 from persona.store.store import Store
-from tests.store.disks import Quick
+from tests.disks import Quick
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import random
-import signal
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +14,16 @@ from persona.errors import SystemFault
 from persona.store import files
 from persona.store.files import Output, replaced_calls, write_file
 from persona.store.store import Store
-from tests.store.disks import Counting, Failing, Quick, Recording, Short, lay_out
+from tests.disks import (
+    Failing,
+    Recording,
+    Refusing,
+    Short,
+    Unsyncable,
+    count_calls,
+    kill_at,
+    lay_out,
+)
 from tests.store.samples import check_commit, chunk, commit, commit_id
 
 
@@ -45,10 +53,7 @@ def calls_of_a_commit(tmp_path: Path) -> int:
     """How many calls change the disk in the second commit of a store."""
     store = Store.create(tmp_path / "count")
     commit(store, 1)
-    with replaced_calls(Counting()) as counting:
-        commit(store, 2)
-    assert isinstance(counting, Counting)
-    return counting.count
+    return count_calls(lambda: commit(store, 2))
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
@@ -69,10 +74,8 @@ def test_a_call_that_fails_is_a_system_fault_and_publishes_nothing_half(tmp_path
 
 
 def test_creating_a_store_makes_it_whole_or_not_at_all(tmp_path: Path) -> None:
-    with replaced_calls(Counting()) as counting:
-        Store.create(tmp_path / "count")
-    assert isinstance(counting, Counting)
-    for at in range(1, counting.count + 1, 3):
+    total = count_calls(lambda: Store.create(tmp_path / "count"))
+    for at in range(1, total + 1, 3):
         worktree = tmp_path / f"repository{at}"
         worktree.mkdir()
         with replaced_calls(Failing(at, errno.ENOSPC, full=True)), suppress(SystemFault):
@@ -97,28 +100,18 @@ def test_a_pack_with_a_hole_is_never_published(store: Store) -> None:
 
 
 def test_a_read_that_fails_is_a_system_fault(store: Store) -> None:
-    class Unreadable(Quick):
-        def pread(self, fd: int, count: int, offset: int) -> bytes:
-            raise OSError(errno.EIO, "Input/output error")
-
     commit(store, 1)
-    with replaced_calls(Unreadable()), pytest.raises(SystemFault, match="cannot read"):
+    unreadable = Refusing("pread", OSError(errno.EIO, "Input/output error"))
+    with replaced_calls(unreadable), pytest.raises(SystemFault, match="cannot read"):
         store.objects.get(commit_id(1), "commit")
     check_commit(store, 1)
 
 
 def test_a_failed_fsync_is_never_tried_again(tmp_path: Path) -> None:
-    class Unsyncable(Quick):
-        tries = 0
-
-        def fsync(self, fd: int) -> None:
-            self.tries += 1
-            raise OSError(errno.EIO, "Input/output error")
-
-    with replaced_calls(Unsyncable()) as disk, pytest.raises(SystemFault):
+    unsyncable = Refusing("fsync", OSError(errno.EIO, "Input/output error"))
+    with replaced_calls(unsyncable), pytest.raises(SystemFault):
         write_file(tmp_path / "file", b"text")
-    assert isinstance(disk, Unsyncable)
-    assert disk.tries == 1
+    assert unsyncable.tries == 1
     assert os.listdir(tmp_path) == []
 
 
@@ -131,25 +124,10 @@ def test_short_writes_and_reads_are_carried_on(tmp_path: Path) -> None:
 
 
 def test_killed_at_every_call(tmp_path: Path) -> None:
-    class Deadly(Counting):
-        at = 0
-
-        def step(self, name: str) -> None:
-            super().step(name)
-            if self.count == self.at:
-                os.kill(os.getpid(), signal.SIGKILL)
-
     for at in range(1, calls_of_a_commit(tmp_path) + 1, 2):
         store = Store.create(tmp_path / f"repository{at}")
         commit(store, 1)
-        child = os.fork()
-        if not child:
-            deadly = Deadly()
-            deadly.at = at
-            with replaced_calls(deadly):
-                commit(store, 2)
-            os._exit(0)
-        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+        kill_at(at, lambda store=store: commit(store, 2))  # type: ignore[misc]
         check(store.worktree, acknowledged=1, attempted=2, leftovers=True)
 
 
@@ -186,28 +164,14 @@ def test_the_power_may_fail_at_every_call(tmp_path: Path) -> None:
 
 
 def test_what_an_earlier_command_left_unsynced_is_synced_before_it_is_relied_on(tmp_path: Path) -> None:
-    class Unsyncable(Recording):
-        """The directory sync number `at` fails."""
-
-        at = 0
-        count = 0
-
-        def fsync(self, fd: int) -> None:
-            if self._open[fd].directory:
-                self.count += 1
-                if self.count == self.at:
-                    raise OSError(errno.EIO, "Input/output error")
-            super().fsync(fd)
-
     failures = 0
     for at in range(1, 40):
         disk = tmp_path / f"disk{at}"
         disk.mkdir()
         store = Store.create(disk / "repository")
         commit(store, 1)
-        with replaced_calls(Unsyncable(disk)) as recording:
-            assert isinstance(recording, Unsyncable)
-            recording.at = at
+        recording = Unsyncable(disk, at)
+        with replaced_calls(recording):
             try:
                 commit(store, 2)
             except SystemFault:

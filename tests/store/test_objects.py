@@ -18,7 +18,7 @@ from persona.store.files import replaced_calls
 from persona.store.index import Entry, Index
 from persona.store.records import pack_record
 from persona.store.store import Store
-from tests.store.disks import Quick
+from tests.disks import Quick
 from tests.store.samples import check_commit, chunk, commit, commit_id, noise
 
 

@@ -21,7 +21,7 @@ from persona.store.index import Entry, Index
 from persona.store.pack import MAGIC, PackWriter
 from persona.store.records import pack_record
 from persona.store.store import Store
-from tests.store.disks import Quick
+from tests.disks import Quick
 from tests.store.samples import check_commit, chunk, commit, commit_bytes, noise
 
 

@@ -21,7 +21,7 @@ from persona.store.ref_files import RefFiles
 from persona.store.refs import ANY, Change, Head, Refs
 from persona.store.store import Store
 from tests.campaign import rounds
-from tests.store.disks import Cut, Dying, Quick, Recording, lay_out
+from tests.disks import Quick, Recording, Unsyncable, cut_at_each_call, lay_out
 from tests.store.samples import WHO
 
 
@@ -199,19 +199,15 @@ def test_a_move_cut_at_any_call_is_whole_or_not_begun(store: Store, tmp_path: Pa
     move(store.refs, HEADS + "a/b/c", TWO)
     before = state_of(store.refs)
     states: list[State] = []
-    for left in range(1000):
-        copy = tmp_path / "copy"
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(store.worktree, copy)
-        done = False
-        try:
-            with files.replaced_calls(Dying(left)):
-                act(Store.open(copy).refs)
-                done = True
-        except Cut:
-            pass
+
+    def copy() -> Store:
+        shutil.rmtree(tmp_path / "copy", ignore_errors=True)
+        shutil.copytree(store.worktree, tmp_path / "copy")
+        return Store.open(tmp_path / "copy")
+
+    for cut, _ in cut_at_each_call(copy, lambda store: act(store.refs)):
         with files.replaced_calls(Quick()):
-            refs = Store.open(copy).refs
+            refs = Store.open(cut.worktree).refs
             found = state_of(refs)
             assert refs.head_id() == (found[1][found[0][1]])
             assert list(refs.problems()) == []
@@ -222,8 +218,6 @@ def test_a_move_cut_at_any_call_is_whole_or_not_begun(store: Store, tmp_path: Pa
             assert state_of(refs) not in (before, None)
             for name, id in refs.list().items():
                 assert refs.log(name)[0].new == id
-        if done:
-            break
     after = states[-1]
     assert after != before
     begun = states.index(after)
@@ -264,25 +258,12 @@ def test_a_move_is_durable_when_it_returns_and_whole_after_a_power_cut(
 def test_directories_that_an_earlier_command_did_not_sync_are_synced_before_a_ref_counts(
     store: Store, tmp_path: Path
 ) -> None:
-    class Unsyncable(Recording):
-        """The sync number `at` of a directory fails."""
-
-        at = count = 0
-
-        def fsync(self, fd: int) -> None:
-            if self._open[fd].directory:
-                self.count += 1
-                if self.count == self.at:
-                    raise OSError(errno.EIO, "Input/output error")
-            super().fsync(fd)
-
     failures = 0
     for at in range(1, 100):
         copy = tmp_path / f"disk{at}"
         shutil.copytree(store.worktree, copy)
-        with files.replaced_calls(Unsyncable(copy)) as disk:
-            assert isinstance(disk, Unsyncable)
-            disk.at = at
+        disk = Unsyncable(copy, at)
+        with files.replaced_calls(disk):
             try:
                 move(Store.open(copy).refs, HEADS + "p/q/r", ONE, None)
             except PersonaError:
@@ -466,7 +447,7 @@ def test_a_reflog_that_grows_too_large_to_read_loses_its_older_half(
 
 
 def test_a_file_system_that_cannot_sync_directories_will_do(store: Store) -> None:
-    class NoDirectories(files.Calls):
+    class NoDirectories(Quick):
         def fsync(self, fd: int) -> None:
             if os.path.isdir(f"/proc/self/fd/{fd}"):
                 raise OSError(errno.EINVAL, "Invalid argument")

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from persona.store import files
 from persona.weights.index import replaced_entry
 from persona.weights.shards import ShardLayout, plan_shards
 from persona.weights.writer import ModelWriter, foreign_weight_files, shard_names, weight_files
+from tests.disks import Failing, Quick, Refusing, cut_at_each_call
 from tests.weights.crafted import contents_of, digests_of, names_in, publish, save, save_sharded, specs_of
 
 OLD = {"a": b"old-a", "b": b"old-bb", "c": b"old-ccc"}
@@ -43,49 +44,6 @@ def as_hub_shards(directory: Path) -> None:
 STARTS: list[Callable[[Path], None]] = [as_one, as_our_shards, as_hub_shards]
 
 
-class Killed(BaseException):
-    """The process is gone: nothing it would still do gets done."""
-
-
-class Dying(files.Calls):
-    """Lets `left` changes of the disk happen, then none any more."""
-
-    def __init__(self, left: int, death: Callable[[], BaseException] = Killed, forever: bool = True) -> None:
-        super().__init__()
-        self.left = left
-        self.death = death
-        self.forever = forever
-
-    def _change(self) -> None:
-        self.left -= 1
-        if self.left < 0 and (self.forever or self.left == -1):
-            raise self.death()
-
-    def open(self, path: Path, flags: int, mode: int = 0o666) -> int:
-        if flags & os.O_CREAT:
-            self._change()
-        return super().open(path, flags, mode)
-
-    def pwritev(self, fd: int, buffers: Sequence[files.Buffer], offset: int) -> int:
-        self._change()
-        return super().pwritev(fd, buffers, offset)
-
-    def truncate(self, fd: int, length: int) -> None:
-        self._change()
-        super().truncate(fd, length)
-
-    def fsync(self, fd: int) -> None:
-        self._change()
-
-    def rename(self, source: Path, target: Path) -> None:
-        self._change()
-        super().rename(source, target)
-
-    def unlink(self, path: Path) -> None:
-        self._change()
-        super().unlink(path)
-
-
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("size", [None, 6, 11])
 def test_publication_replaces_whatever_was_there(
@@ -102,7 +60,7 @@ def test_publication_replaces_whatever_was_there(
 @pytest.fixture
 def _no_fsync() -> Iterator[None]:
     """Where hundreds of directories are written, waiting for the disk shows nothing."""
-    with files.replaced_calls(Dying(1 << 60)):
+    with files.replaced_calls(Quick()):
         yield
 
 
@@ -112,20 +70,20 @@ def _no_fsync() -> Iterator[None]:
 def test_a_kill_at_any_step_leaves_the_old_weights_or_the_new_and_the_next_writer_cleans_up(
     start: Callable[[Path], None], size: int | None, tmp_path: Path
 ) -> None:
-    seen = []
-    for step in range(200):
-        directory = tmp_path / str(step)
+    seen: list[bool] = []
+
+    def begin() -> Path:
+        directory = tmp_path / str(len(seen))
         directory.mkdir()
         start(directory)
-        try:
-            with files.replaced_calls(Dying(step)):
-                publish(directory, NEW, size)
-        except Killed:
-            found = contents_of(directory)
-            assert found in (OLD, NEW), step
-            seen.append(found == NEW)
-        else:
+        return directory
+
+    for directory, done in cut_at_each_call(begin, lambda directory: publish(directory, NEW, size)):
+        if done:
             break
+        step, found = len(seen), contents_of(directory)
+        assert found in (OLD, NEW), step
+        seen.append(found == NEW)
         again = publish(directory, NEW, size) if step % 2 else publish(directory, OLD, None)
         assert names_in(directory) == sorted(again), step
         assert contents_of(directory) == (NEW if step % 2 else OLD)
@@ -141,13 +99,13 @@ def test_a_kill_at_any_step_leaves_the_old_weights_or_the_new_and_the_next_write
 def test_a_fault_at_any_step_is_typed_and_leaves_no_temporary(
     start: Callable[[Path], None], size: int | None, code: int, tmp_path: Path
 ) -> None:
-    for step in range(200):
+    for step in range(1, 200):
         directory = tmp_path / str(step)
         directory.mkdir()
         start(directory)
         before = names_in(directory)
         try:
-            with files.replaced_calls(Dying(step, lambda: OSError(code, os.strerror(code)), forever=False)):
+            with files.replaced_calls(Failing(step, code)):
                 publish(directory, NEW, size)
         except SystemFault:
             found = contents_of(directory)
@@ -166,13 +124,10 @@ def test_a_writer_that_fails_before_the_index_takes_its_shards_back(tmp_path: Pa
     as_our_shards(tmp_path)
     before = names_in(tmp_path)
 
-    class NoIndex(files.Calls):
-        def rename(self, source: Path, target: Path) -> None:
-            if target.name.endswith(".index.json"):
-                raise OSError(errno.ENOSPC, "no space")
-            super().rename(source, target)
-
-    with files.replaced_calls(NoIndex()), pytest.raises(SystemFault):
+    no_index = Refusing(
+        "rename", OSError(errno.ENOSPC, "no space"), lambda path: path.name.endswith(".index.json")
+    )
+    with files.replaced_calls(no_index), pytest.raises(SystemFault):
         publish(tmp_path, NEW, 6)
     assert names_in(tmp_path) == before
     assert contents_of(tmp_path) == OLD
@@ -347,7 +302,7 @@ def test_a_large_shard_is_synced_while_the_next_is_written(
     monkeypatch.setattr("persona.weights.writer.SYNC_EARLY_BYTES", 1)
     synced = threading.Event()
 
-    class Watching(files.Calls):
+    class Watching(Quick):
         def fsync(self, fd: int) -> None:
             synced.set()
 
@@ -365,23 +320,17 @@ def test_an_early_sync_that_failed_is_not_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("persona.weights.writer.SYNC_EARLY_BYTES", 1)
-    tried = []
-
-    class Failing(files.Calls):
-        def fsync(self, fd: int) -> None:
-            tried.append(fd)
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-
     as_one(tmp_path)
+    unsyncable = Refusing("fsync", OSError(errno.EIO, os.strerror(errno.EIO)))
     with (
-        files.replaced_calls(Failing()),
+        files.replaced_calls(unsyncable),
         ModelWriter(tmp_path, plan_shards(specs_of(NEW), 100)) as writer,
     ):
         for name, data in NEW.items():
             writer.write(name, 0, data)
         with pytest.raises(SystemFault):
             writer.publish(digests_of(NEW))
-    assert len(tried) == 1
+    assert unsyncable.tries == 1
     assert names_in(tmp_path) == ["model.safetensors"]
     assert contents_of(tmp_path) == OLD
 
@@ -466,7 +415,7 @@ def test_a_layout_that_names_files_itself_is_not_taken(tmp_path: Path) -> None:
     assert names_in(tmp_path) == []
 
 
-class Recorded(files.Calls):
+class Recorded(Quick):
     """Notes what would outlive a power cut, and when."""
 
     def __init__(self) -> None:
