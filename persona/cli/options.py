@@ -54,7 +54,7 @@ def import_options(function: F) -> F:
             "--missing", type=click.Choice(["zero"]), help="Take tensors that PATH lacks as unchanged."
         ),
         click.option("--extra", type=click.Choice(["ignore"]), help="Ignore tensors that the base lacks."),
-        click.option("--cast", is_flag=True, help="Accept another dtype and convert it to the base's."),
+        click.option("--cast", is_flag=True, help="Convert a dtype that cannot hold the base's values."),
         click.option(
             "--files", is_flag=True, help="Also take its config, tokenizer and template files if they differ."
         ),
