@@ -11,8 +11,8 @@ from persona.cli.terminal import say
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-FIRST_RUN = "compiling kernels (first run only)"
-"""The label under which the library says that kernels are being compiled."""
+COMPILING = "compiling kernels"
+"""How the label begins under which the library says that kernels are being compiled."""
 PATIENCE = 1.0
 """Seconds before the bar appears."""
 
@@ -47,15 +47,15 @@ class ProgressBar:
             self._tasks.clear()
 
 
-class FirstRunLine:
-    """Where nobody watches: says on stderr, once, that a first run compiles its kernels, and nothing else."""
+class CompilingLine:
+    """Where nobody watches: says on stderr, once, that kernels are being compiled, and nothing else."""
 
     def __init__(self) -> None:
         self._said = False
 
     def __call__(self, label: str, done: int, total: int) -> None:
-        """Looks for the label of a first run."""
-        if label == FIRST_RUN and not self._said:
+        """Looks for the label of compiling."""
+        if label.startswith(COMPILING) and not self._said:
             self._said = True
             say(f"persona: {label}")
 
@@ -63,11 +63,11 @@ class FirstRunLine:
         """Nothing to take away."""
 
 
-def progress_bar(quiet: bool) -> ProgressBar | FirstRunLine | None:
+def progress_bar(quiet: bool) -> ProgressBar | CompilingLine | None:
     """A bar for this process, a line at most where stderr is no terminal, nothing where that is asked for."""
     if quiet:
         return None
-    return ProgressBar() if sys.stderr.isatty() else FirstRunLine()
+    return ProgressBar() if sys.stderr.isatty() else CompilingLine()
 
 
 def _bar() -> Progress:

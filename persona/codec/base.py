@@ -28,7 +28,7 @@ from persona.codec.elements import (
 from persona.codec.native import Kernels
 from persona.errors import IntegrityError
 
-kernels = Kernels("persona.codec.kernels", "persona.codec.vectors")
+kernels = Kernels("persona.codec.kernels", golden="persona.codec.golden")
 
 
 def encode_base(raw: Elements, dtype: str) -> tuple[int, list[Bytes]]:

@@ -52,7 +52,7 @@ _WRONG: Final = {
     3: "the values that go on in a group's tails are not as many as its escapes",
 }
 
-kernels = Kernels("persona.codec.kernels", "persona.codec.vectors")
+kernels = Kernels("persona.codec.kernels", golden="persona.codec.golden")
 
 
 class Scratch:

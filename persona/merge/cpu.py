@@ -12,9 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from persona.codec import elements
-from persona.codec.native import Kernels, kept_in, takes_vectors
-from persona.errors import SystemFault
-from persona.merge import trial
+from persona.codec.native import Kernels, takes_vectors
 from persona.merge.rules import MergeRules, Weigh
 
 Array = npt.NDArray[Any]
@@ -34,16 +32,8 @@ _KEEP_NOTHING_CUT: Final = 0xFFFFFFFF
 _SCRATCH_ROWS: Final = 5
 """Rows of numbers that the kernels need beside one for each term."""
 _WORD_ROWS: Final = 3
-_kernels = Kernels(
-    "persona.merge.kernels",
-    "persona.codec.elements",
-    "persona.codec.vectors",
-    "persona.merge.fused",
-    "persona.merge.rules",
-)
+kernels = Kernels("persona.merge.kernels", golden="persona.merge.golden")
 _local = threading.local()
-_TRIED: Final[set[Any]] = set()
-"""Types of elements whose kernel passed its trial in this process."""
 
 
 def _check(base: Array, z: Array, theta: Array, alpha: Array, dtype: int) -> None:
@@ -114,12 +104,11 @@ def merge_chunk(
         raise ValueError("add is bool[K] and order uint32")
     if out.dtype != base.dtype or min(out.size, order.size) < base.size:
         raise ValueError("out and order are as long as the chunk, out of the base's type")
-    if base.dtype not in _TRIED:
-        _try_out(base.dtype)
-    return _merged(base, z, order, out, theta, alpha, add, rules, dtype, majority)
+    arguments = kernel_arguments(base, z, order, out, theta, alpha, add, rules, dtype, majority)
+    return int(kernels.merge_chunk(*arguments))
 
 
-def _merged(
+def kernel_arguments(
     base: Array,
     z: Array,
     order: Array,
@@ -129,32 +118,12 @@ def _merged(
     add: Array,
     rules: MergeRules,
     dtype: int,
-    majority: int,
-) -> int:
-    tie = np.float32(rules.tie(majority))
-    lam = np.float32(rules.lambda_)
+    majority: int = 0,
+) -> tuple[Any, ...]:
+    """What the kernel `merge_chunk` takes, for the arguments of this module's `merge_chunk`, unchecked."""
+    tie, lam = np.float32(rules.tie(majority)), np.float32(rules.lambda_)
     scratch = _scratch(alpha.size)
-    return int(
-        _kernels.merge_chunk(
-            base, z, order, out, _cuts(theta), alpha, add, lam, tie, *rules.codes(), dtype, *scratch
-        )
-    )
-
-
-def _try_out(uint: Any) -> None:
-    """Merges hard elements (`persona.merge.trial`), once a process. Raises `SystemFault` where one comes out
-    wrong.
-    """
-    for case in trial.cases():
-        if case.base.dtype == uint:
-            out = np.empty_like(case.base)
-            bad = _merged(case.base, case.z, case.order, out, **vars(case.mixture))
-            if not case.passes(out, bad):
-                raise SystemFault(
-                    f"the compiled kernels compute other bits than docs/numerics.md says ({case.name}"
-                    f" numbers); delete persona.*.o in {kept_in()}, so that they are compiled again"
-                )
-    _TRIED.add(uint)
+    return base, z, order, out, _cuts(theta), alpha, add, lam, tie, *rules.codes(), dtype, *scratch
 
 
 def scatter(values: Array, order: Array, out: Array) -> None:
@@ -165,7 +134,7 @@ def scatter(values: Array, order: Array, out: Array) -> None:
         raise ValueError("values and out are of one type and order uint32")
     if min(order.size, out.size) < values.size:
         raise ValueError("out and order are as long as the values")
-    _kernels.scatter(values, order, values.size, out)
+    kernels.scatter(values, order, values.size, out)
 
 
 def sum_of_signs(base: Array, z: Array, theta: Array, alpha: Array, rules: MergeRules, dtype: int) -> int:
@@ -176,12 +145,12 @@ def sum_of_signs(base: Array, z: Array, theta: Array, alpha: Array, rules: Merge
     cuts = _cuts(theta)
     if weigh == Weigh.BEFORE:
         cuts[alpha == 0] = _KEEP_NOTHING_CUT  # its w is 0 even where t is infinite
-    return int(_kernels.sum_of_signs(base, z, cuts, alpha, weigh, elect, dtype, scratch, words))
+    return int(kernels.sum_of_signs(base, z, cuts, alpha, weigh, elect, dtype, scratch, words))
 
 
 def count_high(base: Array, z: Array, dtype: int, histogram: Array) -> None:
     """Counts the upper 16 bits of every |t| ≠ 0 of a chunk in histogram: int64[65536]; base, z: uint[n]."""
-    _kernels.count_high(base, z, dtype, histogram)
+    kernels.count_high(base, z, dtype, histogram)
 
 
 def count_low(base: Array, z: Array, dtype: int, row_of: Array, histograms: Array) -> None:
@@ -190,7 +159,7 @@ def count_low(base: Array, z: Array, dtype: int, row_of: Array, histograms: Arra
 
     row_of: int32[65536], the row of each value of the upper 16 bits, −1 for none.
     """
-    _kernels.count_low(base, z, dtype, row_of, histograms)
+    kernels.count_low(base, z, dtype, row_of, histograms)
 
 
 def count_values(base: Array, z: Array, dtype: int) -> tuple[Array, Array] | None:
@@ -202,7 +171,7 @@ def count_values(base: Array, z: Array, dtype: int) -> tuple[Array, Array] | Non
     scratch = np.empty((2, BLOCK + 64), np.uint32)
     for size in sorted({min(FEW_VALUES, most), most}):
         keys, counts = np.zeros(size, np.uint32), np.zeros(size, np.int64)
-        if _kernels.count_values(base, z, dtype, takes_vectors(), keys, counts, scratch) >= 0:
+        if kernels.count_values(base, z, dtype, takes_vectors(), keys, counts, scratch) >= 0:
             taken = np.flatnonzero(keys)
             return keys[taken], counts[taken]
     return None

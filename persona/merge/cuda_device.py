@@ -99,7 +99,7 @@ def _watch(triton: Any) -> None:
         if others is not None:
             others(**event)
         if not event["cache_hit"]:
-            tell_of_compilation()
+            tell_of_compilation("compiling kernels for the GPU (some seconds, once)")
 
     compilation.listener = listen
 

@@ -50,10 +50,10 @@ def first_run(progress: Progress | None) -> Iterator[Progress | None]:
         with busy:
             progress(label, done, total)
 
-    def compiling() -> None:
+    def compiling(text: str) -> None:
         if busy.acquire(timeout=1):  # not for ever: who is told may wait for a kernel
             try:
-                progress("compiling kernels (first run only)", 0, 0)
+                progress(text, 0, 0)
             finally:
                 busy.release()
 

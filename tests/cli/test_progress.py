@@ -8,27 +8,28 @@ import pytest
 
 from persona.cli import progress
 from persona.cli.progress import ProgressBar, progress_bar
-from persona.codec import native
+from persona.codec.native import watch
 from persona.merge.pipeline import first_run
 
 
-def test_a_pipe_is_told_of_a_first_run_and_of_nothing_else(
+def test_a_pipe_is_told_of_compiling_and_of_nothing_else(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
     bar = progress_bar(quiet=False)
     assert bar is not None
-    for label in ("merging", progress.FIRST_RUN, "merging", progress.FIRST_RUN):
+    for label in ("merging", watch.COMPILING, "merging", watch.COMPILING):
         bar(label, 1, 2)
     bar.close()
-    assert capsys.readouterr().err == "persona: compiling kernels (first run only)\n"
+    assert capsys.readouterr().err == "persona: compiling kernels for this processor (about a minute, once)\n"
 
 
 def test_the_label_is_the_one_that_the_library_uses() -> None:
     told: list[str] = []
     with first_run(lambda label, done, total: told.append(label)):
-        native._WATCHERS[-1]()
-    assert told == [progress.FIRST_RUN]
+        watch.tell_of_compilation()
+    assert told == [watch.COMPILING]
+    assert told[0].startswith(progress.COMPILING)
 
 
 def test_quiet_means_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from persona.codec import native
+from persona.codec.native import watch
 from persona.merge.pipeline import first_run, in_order
 
 
@@ -81,12 +81,12 @@ def test_progress_is_told_from_one_thread_at_a_time_that_kernels_are_compiled_to
             assert compiling.is_alive()
         inside.release()
 
-    compiling = threading.Thread(target=native.tell_of_compilation)
+    compiling = threading.Thread(target=watch.tell_of_compilation)
     with first_run(progress) as tell:
         assert tell is not None
         tell("merging", 1, 2)
         compiling.join()
-    assert told == ["merging", "compiling kernels (first run only)"]
+    assert told == ["merging", watch.COMPILING]
 
 
 def test_who_is_told_may_wait_for_a_kernel_that_is_being_compiled() -> None:
@@ -94,7 +94,7 @@ def test_who_is_told_may_wait_for_a_kernel_that_is_being_compiled() -> None:
 
     def progress(label: str, done: int, total: int) -> None:
         told.append(label)
-        compiling = threading.Thread(target=native.tell_of_compilation)
+        compiling = threading.Thread(target=watch.tell_of_compilation)
         compiling.start()
         compiling.join()
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from persona.errors import SystemFault
-from persona.merge import cpu, cuda_device, reference, trial
+from persona.merge import cpu, cuda_device, golden, reference, trial
 from persona.merge.device import DeviceFault, DeviceFull, NoDevice, OtherBits
 from persona.merge.lanes import Lanes, Need
-from persona.merge.rules import MergeRules, MergeTerm
-from tests.merge.checkpoints import Chunk, bits, tensor
+from persona.merge.rules import MergeTerm
+from tests.merge.checkpoints import bits, tensor
 from tests.merge.cuda_kernels import load, source
 from tests.merge.test_cuda_device import Hosted
 from tests.merge.test_cuda_mutants import MUTANTS
@@ -79,6 +77,12 @@ def test_the_digests_are_the_reference_s_and_the_cpu_s(case: trial.Case) -> None
     assert not case.passes(out, bad + 1)
 
 
+def test_the_golden_digests_of_the_merge_are_the_reference_s() -> None:
+    every = [*trial.cases(), *golden.few_terms()]
+    by_kernel = [case.digest for case in golden.cases("merge_chunk", 0)]
+    assert by_kernel == [case.digest(*by_reference(case)) for case in every]
+
+
 def test_a_kernel_that_computes_the_page_is_used(hosted: None) -> None:
     device = Hosted(load(source(), interpreted=True))
     device.try_out()
@@ -123,37 +127,3 @@ def test_a_device_that_was_full_is_tried_before_its_first_lane(
     with pytest.raises(DeviceFault, match="other bits") as told:
         Lanes([wrong], Need(1 << 16, 1 << 16))
     assert isinstance(told.value, OtherBits)
-
-
-def test_compiled_kernels_that_compute_other_bits_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    chunk = Chunk.of(np.zeros(5, np.uint16), [np.ones(5, np.uint16)], "BF16")
-    one = np.ones(1, np.float32)
-
-    def merge() -> int:
-        out = np.empty(5, np.uint16)
-        return cpu.merge_chunk(
-            chunk.base,
-            chunk.z,
-            chunk.order,
-            out,
-            np.full(1, np.nan, np.float32),
-            one,
-            one < 0,
-            MergeRules(),
-            cpu.BF16,
-        )
-
-    kernel = cpu._kernels.merge_chunk
-
-    def wrong(*arguments: Any) -> int:
-        bad: int = kernel(*arguments)
-        arguments[3][7:8] ^= 1
-        return bad
-
-    monkeypatch.setattr(cpu, "_TRIED", set())
-    monkeypatch.setattr(cpu, "_kernels", SimpleNamespace(merge_chunk=wrong))
-    for _ in range(2):
-        with pytest.raises(SystemFault, match=r"other bits .* delete persona\.\*\.o in /"):
-            merge()
-    monkeypatch.setattr(cpu, "_kernels", SimpleNamespace(merge_chunk=kernel))
-    assert merge() == 0

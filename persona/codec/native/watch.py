@@ -1,0 +1,51 @@
+"""Who hears that a kernel is being compiled, and of code that cannot be kept."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+Tell = Callable[[str], None]
+
+COMPILING: Final = "compiling kernels for this processor (about a minute, once)"
+
+_LOG = logging.getLogger("persona")
+_LOCK = threading.Lock()
+_WATCHERS: list[Tell] = []
+_LOGGED: set[str] = set()
+
+
+@contextmanager
+def watch_compilation(tell: Tell | None) -> Iterator[None]:
+    """Calls `tell` with a sentence whenever a kernel has to be compiled meanwhile."""
+    if tell is None:
+        yield
+        return
+    _WATCHERS.append(tell)
+    try:
+        yield
+    finally:
+        _WATCHERS.remove(tell)
+
+
+def tell_of_compilation(text: str = COMPILING) -> None:
+    """Tells the watchers that a kernel is being compiled. If there are none, logs it, once a process."""
+    watchers = list(_WATCHERS)
+    for tell in watchers:
+        tell(text)
+    if not watchers:
+        log_once(text)
+
+
+def log_once(text: str) -> None:
+    """Logs a warning of the logger `persona`, each text once a process; Python prints it to stderr unless a
+    program configures logging.
+    """
+    with _LOCK:
+        new = text not in _LOGGED
+        _LOGGED.add(text)
+    if new:
+        _LOG.warning("persona: %s", text)
