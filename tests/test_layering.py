@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import os
-import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import persona
+from tests.checkpoints import write_model
 
 PACKAGE = Path(persona.__file__).parent
 FOUNDATION = ("errors", "limits")
@@ -350,22 +350,6 @@ print(json.dumps({"code": code, "modules": sorted({name.split(".")[0] for name i
 """
 
 
-def write_checkpoint(directory: Path, tensors: dict[str, list[float]]) -> Path:
-    """A model directory with float32 vectors, written without any library."""
-    directory.mkdir(parents=True)
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    data = b""
-    for name, values in tensors.items():
-        end = len(data) + 4 * len(values)
-        header[name] = {"dtype": "F32", "shape": [len(values)], "data_offsets": [len(data), end]}
-        data += struct.pack(f"<{len(values)}f", *values)
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    (directory / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
-    (directory / "config.json").write_text('{"model_type": "tiny"}\n')
-    return directory
-
-
 def imported_by(*arguments: str | Path, cwd: Path) -> set[str]:
     """The top-level modules that one successful command has imported when it ends."""
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent), "CUDA_VISIBLE_DEVICES": ""}
@@ -388,8 +372,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with two commits of one vector, made by the command line."""
     root = tmp_path_factory.mktemp("layering")
     weights = {"a": [0.5, -1.25, 3.0], "b": [1.0] * 8}
-    base = write_checkpoint(root / "base", weights)
-    tuned = write_checkpoint(root / "tuned", {**weights, "b": [1.0625] * 8})
+    base = write_model(root / "base", weights)
+    tuned = write_model(root / "tuned", {**weights, "b": [1.0625] * 8})
     imported_by("init", root / "repo", "--base", base, cwd=root)
     imported_by("commit", tuned, "-m", "change b", cwd=root / "repo")
     imported_by("set", "tuned", "--alpha", "0.5", cwd=root / "repo")

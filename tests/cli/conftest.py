@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,28 +11,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from persona.cli.main import cli
+from tests.checkpoints import write_model
 
 BASE = {"a": [0.5, -1.25, 3.0, 0.0], "b": [1.0, 2.0]}
 LISTENING = {"a": [0.75, -1.25, 3.0, 0.0], "b": [1.0, 2.0]}
 SUGGESTING = {"a": [0.5, -1.25, 3.5, 0.0], "b": [1.0, 2.5]}
-
-
-def write_model(directory: Path, tensors: Mapping[str, Sequence[float]], **files: str) -> Path:
-    """A model directory with float32 vectors, written without any library."""
-    directory.mkdir(parents=True, exist_ok=True)
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    data = b""
-    for name, values in tensors.items():
-        end = len(data) + 4 * len(values)
-        header[name] = {"dtype": "F32", "shape": [len(values)], "data_offsets": [len(data), end]}
-        data += struct.pack(f"<{len(values)}f", *values)
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    (directory / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
-    (directory / "config.json").write_text('{"model_type": "tiny"}\n')
-    for name, content in files.items():
-        (directory / name).write_text(content)
-    return directory
 
 
 @dataclass

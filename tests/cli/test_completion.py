@@ -18,8 +18,9 @@ from persona.cli.main import cli
 from persona.cli.offers import SETTINGS, VARIABLE
 from persona.cli.shells import SHELLS
 from persona.objects.rules import AXES, CHOICES, PRESETS
+from tests.checkpoints import write_model
 
-from .conftest import BASE, LISTENING, SUGGESTING, CommandLine, write_model
+from .conftest import BASE, LISTENING, SUGGESTING, CommandLine
 from .test_help import COMMANDS
 from .test_process import PROGRAM, environment
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import BASE, LISTENING, CommandLine, write_model
+from tests.checkpoints import write_model
+
+from .conftest import BASE, LISTENING, CommandLine
 
 
 def test_init_says_where_and_makes_a_first_commit(models: Path) -> None:

@@ -10,8 +10,9 @@ import pytest
 
 from persona.cli import heatmap, measures
 from persona.cli.measures import Sheet
+from tests.checkpoints import write_model
 
-from .conftest import CommandLine, write_model
+from .conftest import CommandLine
 
 LAYERED = {
     "model.embed_tokens.weight": [0.5, 1.0, -2.0, 4.0],

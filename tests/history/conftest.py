@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
-from blake3 import blake3
 
 from persona.history.repository import Repository
 from persona.history.results import CommitResult
 from persona.objects.commit import Person
 from persona.store.files import replaced_calls
+from tests import checkpoints
+from tests.checkpoints import bf16, write_model
 from tests.disks import Quick, cut_at_each_call
 
 SHAPES = {
@@ -33,11 +32,6 @@ Tensors = dict[str, np.ndarray]  # uint16 bits of bf16
 def seeded(seed: int) -> np.random.Generator:
     """A generator that is the same everywhere."""
     return np.random.default_rng(seed)
-
-
-def bf16(values: np.ndarray) -> np.ndarray:
-    """The bits of floats rounded (toward zero) to bf16."""
-    return (values.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
 
 
 def base_tensors(seed: int = 0) -> Tensors:
@@ -56,53 +50,9 @@ def tuned(base: Tensors, seed: int, *, only: str | None = None) -> Tensors:
     return found
 
 
-def write_model(
-    directory: Path, tensors: Mapping[str, np.ndarray], dtype: str = "BF16", **files: str
-) -> Path:
-    """A model directory, written without the library that is tested."""
-    directory.mkdir(parents=True, exist_ok=True)
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    data = b""
-    for name, bits in tensors.items():
-        end = len(data) + bits.nbytes
-        header[name] = {"dtype": dtype, "shape": list(bits.shape), "data_offsets": [len(data), end]}
-        data += bits.tobytes()
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    (directory / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
-    for name, content in ({"config.json": '{"model_type": "tiny"}\n'} | files).items():
-        (directory / name).write_text(content)
-    return directory
-
-
 def read_weights(directory: Path) -> Tensors:
-    """The tensors of `model.safetensors`, read without the library that is tested."""
-    data = (directory / "model.safetensors").read_bytes()
-    (length,) = struct.unpack("<Q", data[:8])
-    header = json.loads(data[8 : 8 + length])
-    found = {}
-    for name, entry in header.items():
-        if name != "__metadata__":
-            start, end = (8 + length + offset for offset in entry["data_offsets"])
-            found[name] = np.frombuffer(data[start:end], np.uint16).reshape(entry["shape"])
-    return found
-
-
-def digest_of(tensors: Tensors, dtype: str = "BF16") -> str:
-    """The weights digest, from its definition."""
-    whole = blake3()
-    for name in sorted(tensors, key=str.encode):
-        for text in (name.encode(), dtype.encode()):
-            whole.update(struct.pack("<Q", len(text)) + text)
-        shape = tensors[name].shape
-        whole.update(struct.pack(f"<Q{len(shape)}Q", len(shape), *shape))
-        whole.update(blake3(tensors[name].tobytes()).digest())
-    return "blake3:" + whole.hexdigest()
-
-
-def same(one: Tensors, other: Tensors) -> bool:
-    """Whether two sets of tensors are equal bit for bit."""
-    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+    """The bits of every tensor of a model directory."""
+    return {name: tensor.bits for name, tensor in checkpoints.read_weights(directory).items()}
 
 
 def at(minutes: float = 0, name: str = "Ada") -> Person:

@@ -12,7 +12,8 @@ from persona.history import beginning
 from persona.history.beginning import default_base_name
 from persona.history.repository import Repository
 from persona.store.store import Store
-from tests.history.conftest import at, base_tensors, write_model
+from tests.checkpoints import write_model
+from tests.history.conftest import at, base_tensors
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from persona.history import beginning
 from persona.history.repository import Repository
 from persona.history.results import as_json
 from persona.store import files
+from tests.checkpoints import write_model
 from tests.disks import Syncing
-from tests.history.conftest import Bot, at, base_tensors, read_weights, tuned, write_model
+from tests.history.conftest import Bot, at, base_tensors, read_weights, tuned
 
 
 def test_the_first_commit_is_the_base_alone_on_main(bot: Bot) -> None:

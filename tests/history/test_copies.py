@@ -17,7 +17,8 @@ from persona.errors import IntegrityError, NotARepository
 from persona.history.repository import Repository
 from persona.store.birth import birth_time
 from persona.store.store import Store
-from tests.history.conftest import Bot, at, digest_of, read_weights, same, write_model
+from tests.checkpoints import digest_of, same, write_model
+from tests.history.conftest import Bot, at, read_weights
 
 
 def place_of(root: Path) -> str:

@@ -12,8 +12,9 @@ import pytest
 from persona.errors import Refused
 from persona.history.repository import Repository
 from persona.history.results import Head
+from tests.checkpoints import same, write_model
 from tests.disks import cut_at_each_call
-from tests.history.conftest import Bot, at, base_tensors, each_cut, read_weights, same, write_model
+from tests.history.conftest import Bot, at, base_tensors, each_cut, read_weights
 
 
 @pytest.fixture

@@ -21,19 +21,9 @@ from persona.history.repository import Repository
 from persona.store import files
 from persona.weights.inputs import InputFile
 from tests.campaign import rounds
+from tests.checkpoints import digest_of, same, write_model
 from tests.disks import Call, Intruding, Quick
-from tests.history.conftest import (
-    Bot,
-    Tensors,
-    at,
-    base_tensors,
-    digest_of,
-    read_weights,
-    same,
-    save,
-    tuned,
-    write_model,
-)
+from tests.history.conftest import Bot, Tensors, at, base_tensors, read_weights, save, tuned
 
 MARK = "# mine\n"
 

@@ -11,8 +11,9 @@ import pytest
 from persona.errors import IntegrityError, InvalidInput
 from persona.history.repository import Repository
 from persona.store import files
+from tests.checkpoints import write_model
 from tests.disks import Syncing
-from tests.history.conftest import Bot, at, base_tensors, write_model
+from tests.history.conftest import Bot, at, base_tensors
 
 
 def mode_of(path: Path) -> int:

@@ -21,8 +21,9 @@ from persona.objects.tree import Tree
 from persona.objects.vector import Vector
 from persona.store import files
 from persona.store.records import pack_record
+from tests.checkpoints import write_model
 from tests.disks import Quick
-from tests.history.conftest import Bot, at, read_weights, write_model
+from tests.history.conftest import Bot, at, read_weights
 
 WHO = {"who": "Ada <ada@example.org>", "when": (1_763_000_000, 0)}
 

@@ -14,8 +14,9 @@ from persona.errors import InvalidInput, Refused, SystemFault, UsageError
 from persona.history.repository import Repository
 from persona.history.results import CommitResult
 from persona.store import files
+from tests.checkpoints import same, write_model
 from tests.disks import Refusing
-from tests.history.conftest import Bot, read_weights, same, tuned, write_model
+from tests.history.conftest import Bot, read_weights, tuned
 
 
 def train(bot: Bot, seed: int = 9) -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from persona.errors import InvalidInput, PersonaError, Refused
 from persona.history import imports, recording
-from tests.history.conftest import Bot, at, read_weights, same, tuned, write_model
+from tests.checkpoints import same, write_model
+from tests.history.conftest import Bot, at, read_weights, tuned
 
 
 def kept(bot: Bot) -> dict[str, str]:

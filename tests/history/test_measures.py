@@ -10,8 +10,9 @@ from persona.history.measures import Row
 from persona.history.results import as_json
 from persona.objects.commit import Person
 from persona.objects.note import Note
+from tests.checkpoints import same
 
-from .conftest import SHAPES, Bot, Tensors, same
+from .conftest import SHAPES, Bot, Tensors
 
 SIZES = {name: int(np.prod(shape)) for name, shape in SHAPES.items()}
 MODULES = {

@@ -21,7 +21,8 @@ from persona.history import identity
 from persona.history.repository import Repository
 from persona.objects.commit import Commit, Person
 from persona.objects.ids import object_id
-from tests.history.conftest import Bot, at, read_weights, same
+from tests.checkpoints import same
+from tests.history.conftest import Bot, at, read_weights
 
 
 def test_a_branch_name_attaches_and_anything_else_detaches(grown: Bot) -> None:

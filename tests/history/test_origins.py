@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from persona.errors import Refused
-from tests.history.conftest import Bot, tuned, write_model
+from tests.checkpoints import write_model
+from tests.history.conftest import Bot, tuned
 
 
 def model(bot: Bot, path: str, seed: int) -> Path:

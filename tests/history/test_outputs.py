@@ -13,18 +13,9 @@ import pytest
 from persona.errors import BusyError, Refused, UsageError
 from persona.history.repository import Repository
 from persona.store import files
+from tests.checkpoints import digest_of, same, write_model
 from tests.disks import Intruding, Quick, cut_at_each_call
-from tests.history.conftest import (
-    Bot,
-    at,
-    base_tensors,
-    digest_of,
-    read_weights,
-    same,
-    save,
-    tuned,
-    write_model,
-)
+from tests.history.conftest import Bot, at, base_tensors, read_weights, save, tuned
 
 THEIRS = tuned(base_tensors(), 99)
 

@@ -10,7 +10,8 @@ import pytest
 
 import persona
 from persona import errors
-from tests.history.conftest import at, base_tensors, tuned, write_model
+from tests.checkpoints import write_model
+from tests.history.conftest import at, base_tensors, tuned
 
 
 def run(script: str) -> str:

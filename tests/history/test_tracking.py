@@ -23,7 +23,8 @@ from persona.history import tracking
 from persona.history.repository import Repository
 from persona.limits import MAX_TEXT_FILE_BYTES
 from tests.campaign import rounds
-from tests.history.conftest import Bot, at, base_tensors, write_model
+from tests.checkpoints import write_model
+from tests.history.conftest import Bot, at, base_tensors
 
 TEMPLATE = "chat_template.jinja"
 

@@ -12,18 +12,9 @@ import pytest
 from persona.errors import InvalidInput, PersonaError, Refused, SystemFault, UsageError
 from persona.history.repository import Repository
 from persona.store import files
+from tests.checkpoints import bf16, digest_of, same, write_model
 from tests.disks import Quick
-from tests.history.conftest import (
-    Bot,
-    at,
-    base_tensors,
-    bf16,
-    digest_of,
-    read_weights,
-    same,
-    tuned,
-    write_model,
-)
+from tests.history.conftest import Bot, at, base_tensors, read_weights, tuned
 
 
 def test_an_empty_recipe_is_the_base(bot: Bot) -> None:
@@ -238,7 +229,7 @@ def test_out_in_another_dtype_says_the_digest_of_what_it_wrote(grown: Bot) -> No
     wide = {}
     for name, bits in grown.checkout().items():
         wide[name] = bits.astype(np.uint32) << 16
-    assert made.weights == digest_of(wide, "F32")
+    assert made.weights == digest_of(wide)
     assert json.loads((out / "config.json").read_text())["dtype"] == "float32"
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from persona.merge.intake import ImportedVector, import_base, import_vector
 from persona.merge.plan import Plan, plan
@@ -17,29 +14,12 @@ from persona.objects.recipe import Recipe, Term
 from persona.objects.rules import Rules
 from persona.store.store import Store
 from persona.weights.checkpoint import Checkpoint
+from tests.checkpoints import Bits, write_file
 
-Bits = np.ndarray[Any, Any]
 Model = Mapping[str, tuple[str, tuple[int, ...], Bits]]
 """name → (safetensors dtype, shape, bits)."""
 
 CHUNK = 64
-
-
-def write_model(path: Path, model: Model, metadata: Mapping[str, str] | None = None) -> Path:
-    """A safetensors file, from the format's own description."""
-    header: dict[str, Any] = {"__metadata__": dict(metadata or {"format": "pt"})}
-    data = b""
-    for name, (dtype, shape, bits) in model.items():
-        raw = bits.tobytes()
-        header[name] = {
-            "dtype": dtype,
-            "shape": list(shape),
-            "data_offsets": [len(data), len(data) + len(raw)],
-        }
-        data += raw
-    text = json.dumps(header).encode()
-    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
-    return path
 
 
 class Sandbox:
@@ -49,13 +29,13 @@ class Sandbox:
         self.folder = folder
         self.store = Store.create(folder)
         self.imported: dict[str, ImportedVector] = {}
-        path = write_model(folder / "base.safetensors", base)
+        path = write_file(folder / "base.safetensors", base)
         with Checkpoint.open(path) as checkpoint, self.store.objects.transaction() as tx:
             self.base, self.base_id = import_base(tx, checkpoint, {}, chunk=chunk)
 
     def vector(self, after: Model, **options: Any) -> ImportedVector:
         """Imports a fine-tune."""
-        path = write_model(self.folder / f"ft-{len(self.imported)}.safetensors", after)
+        path = write_file(self.folder / f"ft-{len(self.imported)}.safetensors", after)
         with Checkpoint.open(path) as checkpoint, self.store.objects.transaction() as tx:
             found = import_vector(self.store, tx, self.base, checkpoint, **options)
         self.imported[found.id] = found

@@ -21,8 +21,9 @@ from persona.merge.rules import MergeRules, MergeTerm
 from persona.objects.commit import Person
 from persona.objects.recipe import to_binary32
 from persona.objects.rules import PRESETS
+from tests.checkpoints import Bits, write_file
 from tests.merge.checkpoints import bits, tensor
-from tests.merge.models import Bits, Model, write_model
+from tests.merge.models import Model
 
 SHAPE = (40, 25)
 DTYPES: dict[str, tuple[str, Any, int]] = {
@@ -89,7 +90,7 @@ def everything(folder: Path) -> dict[str, Any]:
     folder.mkdir()
     for seed in range(3):
         (folder / str(seed)).mkdir()
-        write_model(folder / str(seed) / "model.safetensors", model(seed))
+        write_file(folder / str(seed) / "model.safetensors", model(seed))
         (folder / str(seed) / "config.json").write_text("{}")
     found: dict[str, Any] = {}
     person = Person("A. Tester", "tester@example.org", 1_763_000_000, 0)

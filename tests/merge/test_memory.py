@@ -18,7 +18,8 @@ from persona.merge.statistics import compare
 from persona.objects.commit import Person
 from persona.objects.recipe import Term
 from persona.objects.rules import Rules
-from tests.merge.models import Model, Sandbox, write_model
+from tests.checkpoints import write_file
+from tests.merge.models import Model, Sandbox
 from tests.merge.test_kernel_equals_reference import elements
 
 SIZE, CHUNK, VECTORS = 70_000, 1 << 16, 12
@@ -133,7 +134,7 @@ def test_the_setting_holds_for_every_command_that_merges(
     base, afters = elements(1, "F32", 6, "weights", 3000)
     for k, bits in enumerate((base, *afters)):
         (tmp_path / f"m{k}").mkdir()
-        write_model(tmp_path / f"m{k}" / "model.safetensors", {"w": ("F32", (3000,), bits)})
+        write_file(tmp_path / f"m{k}" / "model.safetensors", {"w": ("F32", (3000,), bits)})
     Repository.init(tmp_path / "work", base=tmp_path / "m0", author=person, chunk=1024)
     memory = 1024 * 4 * (8 + 10 + 2) + (1 << 21)
     with Repository.open(tmp_path / "work", author=person) as repo:

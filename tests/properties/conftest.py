@@ -9,16 +9,9 @@ from typing import Any
 
 import pytest
 
+from tests.checkpoints import Model, digest_of_files, read_weights, same
 from tests.cli.conftest import CommandLine
-from tests.properties.models import (
-    Model,
-    a_few_ulps,
-    digest_of_files,
-    fine_tune,
-    llama,
-    read_weights,
-    same,
-)
+from tests.properties.models import a_few_ulps, fine_tune, llama
 
 
 @dataclass

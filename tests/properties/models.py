@@ -1,70 +1,19 @@
-"""Tiny Llama models on disk, nasty bits for them, and readers that know nothing of persona."""
+"""Tiny Llama models on disk, and nasty bits for them."""
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
 import numpy as np
-from blake3 import blake3
+
+from tests.checkpoints import UNSIGNED, Model, Tensor, write_weights
 
 DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
-UNSIGNED = {"BF16": np.uint16, "F16": np.uint16, "F32": np.uint32, "I64": np.uint64, "U8": np.uint8}
 EXPONENT_BITS = {"BF16": 8, "F16": 5, "F32": 8}
 MANTISSA_BITS = {"BF16": 7, "F16": 10, "F32": 23}
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """The elements of a tensor as the bits they are stored with."""
-
-    dtype: str
-    bits: np.ndarray[Any, Any]
-
-    def same(self, other: Tensor) -> bool:
-        return self.dtype == other.dtype and np.array_equal(self.bits, other.bits)
-
-
-Model = dict[str, Tensor]
-
-
-def write_file(path: Path, model: Mapping[str, Tensor]) -> Path:
-    """A safetensors file, from the format's own description."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    data = b""
-    for name, tensor in model.items():
-        raw = tensor.bits.tobytes()
-        entry = {"dtype": tensor.dtype, "shape": list(tensor.bits.shape)}
-        header[name] = {**entry, "data_offsets": [len(data), len(data) + len(raw)]}
-        data += raw
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
-    return path
-
-
-def write_weights(directory: Path, model: Mapping[str, Tensor], shards: int = 1) -> Path:
-    """The weights of a model directory: one file, or `shards` of them with their index."""
-    directory.mkdir(parents=True, exist_ok=True)
-    if shards == 1:
-        write_file(directory / "model.safetensors", model)
-        return directory
-    names = list(model)
-    weight_map: dict[str, str] = {}
-    for number in range(shards):
-        file = f"model-{number + 1:05}-of-{shards:05}.safetensors"
-        part = {name: model[name] for name in names[number::shards]}
-        write_file(directory / file, part)
-        weight_map.update(dict.fromkeys(part, file))
-    size = sum(tensor.bits.nbytes for tensor in model.values())
-    index = {"metadata": {"total_size": size}, "weight_map": weight_map}
-    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
-    return directory
 
 
 def llama(
@@ -99,56 +48,6 @@ def fine_tune(base: Path, directory: Path, model: Mapping[str, Tensor], shards: 
     directory.mkdir()
     (directory / "config.json").write_bytes((base / "config.json").read_bytes())
     return write_weights(directory, model, shards)
-
-
-def read_file(path: Path) -> Model:
-    data = path.read_bytes()
-    (length,) = struct.unpack("<Q", data[:8])
-    found: Model = {}
-    for name, entry in json.loads(data[8 : 8 + length]).items():
-        if name != "__metadata__":
-            start, end = (8 + length + offset for offset in entry["data_offsets"])
-            bits = np.frombuffer(data[start:end], UNSIGNED[entry["dtype"]]).reshape(entry["shape"])
-            found[name] = Tensor(entry["dtype"], bits)
-    return found
-
-
-def read_weights(directory: Path) -> Model:
-    """Every tensor of a model directory, by its index where it has one."""
-    index = directory / "model.safetensors.index.json"
-    if not index.exists():
-        return read_file(directory / "model.safetensors")
-    weight_map = json.loads(index.read_text())["weight_map"]
-    files = {file: read_file(directory / file) for file in set(weight_map.values())}
-    return {name: files[file][name] for name, file in weight_map.items()}
-
-
-def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
-    """Whether two models are equal byte for byte."""
-    return one.keys() == other.keys() and all(one[name].same(other[name]) for name in one)
-
-
-def digest_of_files(directory: Path) -> str:
-    """The weights digest, from its definition in docs/numerics.md and the format of safetensors alone."""
-    tensors = {}
-    for file in directory.glob("*.safetensors"):
-        data = file.read_bytes()
-        body = 8 + int.from_bytes(data[:8], "little")
-        header = json.loads(data[8:body])
-        header.pop("__metadata__", None)
-        for name, entry in header.items():
-            start, end = entry["data_offsets"]
-            tensors[name.encode()] = (
-                entry["dtype"].encode(),
-                entry["shape"],
-                data[body + start : body + end],
-            )
-    whole = blake3()
-    for name in sorted(tensors):
-        dtype, shape, raw = tensors[name]
-        whole.update(struct.pack("<Q", len(name)) + name + struct.pack("<Q", len(dtype)) + dtype)
-        whole.update(struct.pack(f"<{1 + len(shape)}Q", len(shape), *shape) + blake3(raw).digest())
-    return "blake3:" + whole.hexdigest()
 
 
 # -- bits --------------------------------------------------------------------------------------------------

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.checkpoints import digest_of_files
 from tests.properties.conftest import Bot
-from tests.properties.models import digest_of_files
 
 FIXED, SEGMENT, CHECK = 108, 17, 16
 """Bytes of a record's header, of each segment in it, and of its check (docs/format.md)."""

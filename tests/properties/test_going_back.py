@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from tests.checkpoints import digest_of_files
 from tests.properties.conftest import Bot
-from tests.properties.models import digest_of_files
 
 WRITTEN = ["HEAD~1", "HEAD~2", "main^", "@~3", "HEAD^^", "main@{1}", "v1", ":/teach two", "@"]
 

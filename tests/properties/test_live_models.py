@@ -20,8 +20,9 @@ import persona
 from persona.errors import BusyError, IntegrityError, InvalidInput, Refused, UnknownName, UsageError
 from persona.history.live import LiveModel
 from persona.history.repository import Repository
+from tests.checkpoints import Tensor, digest_of_files, same
 from tests.properties.conftest import Bot
-from tests.properties.models import DTYPES, Tensor, digest_of_files, llama, same
+from tests.properties.models import DTYPES, llama
 
 LAYER = "model.layers.1."
 NORM = "model.norm.weight"

@@ -14,16 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.checkpoints import Model, Tensor, file_of, write_weights
 from tests.cli.conftest import CommandLine
 from tests.properties.conftest import Bot
-from tests.properties.models import (
-    Model,
-    Tensor,
-    a_few_ulps,
-    everything_below,
-    fine_tune,
-    write_weights,
-)
+from tests.properties.models import a_few_ulps, everything_below, fine_tune
 
 UP = "model.layers.0.mlp.up_proj.weight"
 
@@ -222,11 +216,10 @@ HEADERS: dict[str, bytes | str] = {
 @pytest.mark.parametrize("kind", HEADERS)
 def test_a_bad_header_is_refused(bot: Bot, kind: str) -> None:
     header = HEADERS[kind]
-    data = header if isinstance(header, bytes) else header.encode()
     place = bot.place / "bad.safetensors"
-    place.write_bytes(struct.pack("<Q", len(data)) + data + bytes(4 if "beyond" in kind else 10))
+    place.write_bytes(file_of(header, bytes(4 if "beyond" in kind else 10)))
     if kind not in ("overlap", "hole", "hole at the start"):
-        place.write_bytes(struct.pack("<Q", len(data)) + data + bytes(4))
+        place.write_bytes(file_of(header, bytes(4)))
     sentence = refused(bot, 4, "commit", "../bad.safetensors", "-m", "x")
     assert "bad.safetensors" in sentence
     assert len(sentence) < 500

@@ -8,19 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.checkpoints import UNSIGNED, Model, Tensor, digest_of_files, read_weights, same
 from tests.properties.conftest import Bot
-from tests.properties.models import (
-    DTYPES,
-    UNSIGNED,
-    Model,
-    Tensor,
-    a_few_ulps,
-    digest_of_files,
-    fine_tune,
-    nasty,
-    read_weights,
-    same,
-)
+from tests.properties.models import DTYPES, a_few_ulps, fine_tune, nasty
 
 
 def loaded(directory: Path) -> Model:

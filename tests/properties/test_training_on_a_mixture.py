@@ -8,16 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.checkpoints import Model, write_weights
 from tests.properties.conftest import Bot
-from tests.properties.models import (
-    DTYPES,
-    MANTISSA_BITS,
-    Model,
-    a_few_ulps,
-    fine_tune,
-    floats,
-    write_weights,
-)
+from tests.properties.models import DTYPES, MANTISSA_BITS, a_few_ulps, fine_tune, floats
 
 
 def spacing(dtype: str, *values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

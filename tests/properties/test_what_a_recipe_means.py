@@ -9,8 +9,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from tests.checkpoints import digest_of_files
 from tests.properties.conftest import Bot
-from tests.properties.models import DTYPES, a_few_ulps, digest_of_files, fine_tune, floats, nasty
+from tests.properties.models import DTYPES, a_few_ulps, fine_tune, floats, nasty
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.checkpoints import digest_of_files
 from tests.properties.conftest import Bot
-from tests.properties.models import digest_of_files
 
 LAYER = "model.layers.1."
 

@@ -1,8 +1,7 @@
-"""Checkpoints made by hand: safetensors files with any header, and model directories of a few bytes."""
+"""Checkpoints of a few bytes: what is in them, and what a writer makes of it."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,20 +9,10 @@ from blake3 import blake3
 
 from persona.objects.tensors import TensorSpec
 from persona.weights.checkpoint import Checkpoint
-from persona.weights.safetensors import encode_header
 from persona.weights.shards import plan_shards
 from persona.weights.writer import ModelWriter
 
 Contents = Mapping[str, bytes]
-
-
-def file_of(header: bytes | str | object, data: bytes = b"") -> bytes:
-    """A file with this header (bytes, text, or an object to write as JSON), whatever it says."""
-    if not isinstance(header, (bytes, str)):
-        header = json.dumps(header)
-    if isinstance(header, str):
-        header = header.encode()
-    return len(header).to_bytes(8, "little") + header + data
 
 
 def entry(
@@ -36,24 +25,6 @@ def entry(
 def specs_of(contents: Contents) -> list[TensorSpec]:
     """A U8 tensor for each of the contents."""
     return [TensorSpec(name, "U8", (len(data),)) for name, data in sorted(contents.items())]
-
-
-def save(path: Path, contents: Contents, metadata: Mapping[str, str] | None = None) -> Path:
-    """A valid safetensors file of U8 tensors."""
-    header, entries = encode_header(specs_of(contents), metadata)
-    path.write_bytes(header + b"".join(contents[name] for name in entries))
-    return path
-
-
-def save_sharded(directory: Path, shards: Mapping[str, Contents]) -> Path:
-    """A valid sharded checkpoint: file name → contents."""
-    directory.mkdir(exist_ok=True)
-    for name, contents in shards.items():
-        save(directory / name, contents)
-    weight_map = {tensor: name for name, contents in shards.items() for tensor in contents}
-    index = {"metadata": {"total_size": 0}, "weight_map": weight_map}
-    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
-    return directory
 
 
 def publish(directory: Path, contents: Contents, max_shard_size: int | None = None) -> list[str]:

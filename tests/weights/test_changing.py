@@ -11,7 +11,7 @@ import pytest
 from persona.errors import InvalidInput
 from persona.weights.checkpoint import Checkpoint
 from persona.weights.inputs import InputFile, fingerprint, read_input
-from tests.weights.crafted import save, save_sharded
+from tests.checkpoints import write_file, write_shards
 
 TENSORS = {"a": b"one-a", "b": b"one-bb"}
 
@@ -68,7 +68,7 @@ def test_a_save_in_the_tick_in_which_a_file_was_opened_shows(tmp_path: Path) -> 
 def test_a_checkpoint_whose_shard_or_index_changes_says_which(
     name: str, change: Callable[[Path, bytes], None], tmp_path: Path
 ) -> None:
-    save_sharded(tmp_path, {"model-00001-of-00001.safetensors": TENSORS})
+    write_shards(tmp_path, {"model-00001-of-00001.safetensors": TENSORS})
     with Checkpoint.open(tmp_path) as checkpoint:
         checkpoint.check_unchanged()
         assert checkpoint.weights_seen[name] == fingerprint(tmp_path / name)
@@ -78,7 +78,7 @@ def test_a_checkpoint_whose_shard_or_index_changes_says_which(
 
 
 def test_text_files_are_watched_from_when_they_are_read(tmp_path: Path) -> None:
-    save(tmp_path / "model.safetensors", TENSORS)
+    write_file(tmp_path / "model.safetensors", TENSORS)
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "notes.md").write_text("1")
     with Checkpoint.open(tmp_path) as checkpoint:

@@ -14,7 +14,8 @@ from persona.errors import InvalidInput
 from persona.objects.base import Shard
 from persona.objects.tensors import TensorSpec
 from persona.weights.checkpoint import Checkpoint
-from tests.weights.crafted import contents_of, publish, save, save_sharded
+from tests.checkpoints import write_file, write_shards
+from tests.weights.crafted import contents_of, publish
 
 TWO_SHARDS = {
     "model-00001-of-00002.safetensors": {"b": b"bb", "a": b"a"},
@@ -32,8 +33,8 @@ def refused(path: Path, said: str) -> str:
 def test_a_directory_a_file_and_an_index_open_alike(tmp_path: Path) -> None:
     single = tmp_path / "single"
     single.mkdir()
-    save(single / "model.safetensors", ALL)
-    sharded = save_sharded(tmp_path / "sharded", TWO_SHARDS)
+    write_file(single / "model.safetensors", ALL)
+    sharded = write_shards(tmp_path / "sharded", TWO_SHARDS)
     for path in (single, single / "model.safetensors", sharded, sharded / "model.safetensors.index.json"):
         with Checkpoint.open(path) as checkpoint:
             assert list(checkpoint.tensors) == ["Z", "a", "b", "c"]
@@ -47,19 +48,19 @@ def test_a_directory_a_file_and_an_index_open_alike(tmp_path: Path) -> None:
 
 def test_tensors_are_in_byte_order_of_names(tmp_path: Path) -> None:
     names = ["é", "z", "\U0001f600", "￿", "a.10", "a.2", "Z"]
-    save(tmp_path / "x.safetensors", dict.fromkeys(names, b"1"))
+    write_file(tmp_path / "x.safetensors", dict.fromkeys(names, b"1"))
     with Checkpoint.open(tmp_path / "x.safetensors") as checkpoint:
         assert list(checkpoint.tensors) == sorted(names, key=str.encode)
 
 
 def test_a_file_whose_name_no_base_could_keep_is_refused(tmp_path: Path) -> None:
-    save(tmp_path / "a\tb.safetensors", ALL)
+    write_file(tmp_path / "a\tb.safetensors", ALL)
     refused(tmp_path / "a\tb.safetensors", "control character; rename the file")
 
 
 def test_any_span_of_a_tensor_can_be_read_by_many_threads(tmp_path: Path) -> None:
     data = os.urandom(100_000)
-    save(tmp_path / "model.safetensors", {"w": data, "v": b"v" * 99, "nothing": b""})
+    write_file(tmp_path / "model.safetensors", {"w": data, "v": b"v" * 99, "nothing": b""})
     wrong: list[int] = []
     with Checkpoint.open(tmp_path) as checkpoint:
 
@@ -86,7 +87,7 @@ def test_the_hubs_cache_of_links_opens(tmp_path: Path) -> None:
     blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "0123"
     blobs.mkdir()
     snapshot.mkdir(parents=True)
-    save_sharded(blobs, TWO_SHARDS)
+    write_shards(blobs, TWO_SHARDS)
     (blobs / "config.json").write_text('{"model_type":"llama"}')
     for number, blob in enumerate(list(blobs.iterdir())):
         target = blob.rename(blobs / f"{number:064}")
@@ -103,7 +104,7 @@ def test_the_hubs_cache_of_links_opens(tmp_path: Path) -> None:
 def test_a_link_out_of_a_downloaded_model_is_not_followed(tmp_path: Path, way: str) -> None:
     snapshot = tmp_path / "hub" / "snapshots" / "0123"
     snapshot.mkdir(parents=True)
-    save(snapshot / "model.safetensors", ALL)
+    write_file(snapshot / "model.safetensors", ALL)
     secret = tmp_path / "secret"
     secret.write_text("a private key")
     blobs = tmp_path / "hub" / "blobs"
@@ -131,7 +132,7 @@ def test_a_link_out_of_a_downloaded_model_is_not_followed(tmp_path: Path, way: s
 def test_a_link_within_a_model_directory_is_followed(tmp_path: Path) -> None:
     directory = tmp_path / "model"
     (directory / "shared").mkdir(parents=True)
-    save(directory / "model.safetensors", ALL)
+    write_file(directory / "model.safetensors", ALL)
     (directory / "shared" / "template").write_text("hello")
     (directory / "chat_template.jinja").symlink_to("shared/template")
     (tmp_path / "alias").symlink_to(directory)
@@ -140,14 +141,14 @@ def test_a_link_within_a_model_directory_is_followed(tmp_path: Path) -> None:
 
 
 def test_tensors_are_counted_over_all_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_sharded(tmp_path, TWO_SHARDS)
+    write_shards(tmp_path, TWO_SHARDS)
     monkeypatch.setattr(limits, "MAX_TENSORS", len(ALL) - 1)
     with pytest.raises(InvalidInput, match="in all"):
         Checkpoint.open(tmp_path)
 
 
 def test_text_files_come_along_and_weights_do_not(tmp_path: Path) -> None:
-    save(tmp_path / "model.safetensors", ALL)
+    write_file(tmp_path / "model.safetensors", ALL)
     texts = [
         "config.json",
         "tokenizer.json",
@@ -204,7 +205,7 @@ def test_an_adapter_is_recognised_however_it_comes(tmp_path: Path) -> None:
     ):
         directory = tmp_path / str(number)
         directory.mkdir()
-        save(directory / name, contents)
+        write_file(directory / name, contents)
         assert str(directory) in refused(directory, "merge_and_unload")
         assert str(directory) in refused(directory / name, "this is an adapter")
     peft = tmp_path / "peft"
@@ -215,7 +216,7 @@ def test_an_adapter_is_recognised_however_it_comes(tmp_path: Path) -> None:
 
 
 def test_a_model_with_lora_layers_of_its_own_is_no_adapter(tmp_path: Path) -> None:
-    save(tmp_path / "model.safetensors", {"model.embed.weight": b"1", "model.0.lora_A.weight": b"2"})
+    write_file(tmp_path / "model.safetensors", {"model.embed.weight": b"1", "model.0.lora_A.weight": b"2"})
     with Checkpoint.open(tmp_path) as checkpoint:
         assert len(checkpoint.tensors) == 2
 
@@ -224,18 +225,18 @@ def test_nothing_to_read_is_said_plainly(tmp_path: Path) -> None:
     refused(tmp_path, "no weights here")
     refused(tmp_path / "absent", "no such file")
     refused(Path("a\0b"), "not a path")
-    save(tmp_path / "model.safetensors", {})
+    write_file(tmp_path / "model.safetensors", {})
     refused(tmp_path, "holds no tensor")
 
 
 def test_weights_under_another_name_are_pointed_at(tmp_path: Path) -> None:
-    path = save(tmp_path / "finetuned.safetensors", ALL)
+    path = write_file(tmp_path / "finetuned.safetensors", ALL)
     assert str(path) in refused(tmp_path, "itself or rename it")
     assert contents_of(path) == ALL
 
 
 def test_shards_without_an_index_are_refused(tmp_path: Path) -> None:
-    save_sharded(tmp_path, TWO_SHARDS)
+    write_shards(tmp_path, TWO_SHARDS)
     (tmp_path / "model.safetensors.index.json").unlink()
     refused(tmp_path, "needs its index")
 
@@ -260,7 +261,7 @@ def test_shards_without_an_index_are_refused(tmp_path: Path) -> None:
 def test_an_index_that_does_not_match_its_shards_is_refused(
     change: dict[str, str | None], said: str, tmp_path: Path
 ) -> None:
-    save_sharded(tmp_path, TWO_SHARDS)
+    write_shards(tmp_path, TWO_SHARDS)
     path = tmp_path / "model.safetensors.index.json"
     index = json.loads(path.read_text())
     index["weight_map"] |= change
@@ -271,7 +272,7 @@ def test_an_index_that_does_not_match_its_shards_is_refused(
 
 
 def test_a_tensor_in_two_shards_is_refused(tmp_path: Path) -> None:
-    save_sharded(
+    write_shards(
         tmp_path,
         {
             "m-1.safetensors": {"a": b"1"},
@@ -309,8 +310,8 @@ def test_a_malformed_index_is_refused(text: str, tmp_path: Path) -> None:
 
 
 def test_one_file_goes_before_an_index_as_in_transformers(tmp_path: Path) -> None:
-    save_sharded(tmp_path, TWO_SHARDS)
-    save(tmp_path / "model.safetensors", {"w": b"new"})
+    write_shards(tmp_path, TWO_SHARDS)
+    write_file(tmp_path / "model.safetensors", {"w": b"new"})
     assert contents_of(tmp_path) == {"w": b"new"}
 
 
@@ -327,7 +328,7 @@ def test_an_open_checkpoint_stays_what_it_was_while_another_takes_its_place(tmp_
 
 @pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000, "\xff"])
 def test_a_broken_config_is_named(text: str, tmp_path: Path) -> None:
-    save(tmp_path / "model.safetensors", ALL)
+    write_file(tmp_path / "model.safetensors", ALL)
     (tmp_path / "config.json").write_text(text, encoding="latin-1")
     assert str(tmp_path / "config.json") in refused(tmp_path, "JSON")
 

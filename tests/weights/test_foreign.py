@@ -15,7 +15,7 @@ import torch
 
 from persona.errors import InvalidInput
 from persona.weights.checkpoint import Checkpoint
-from tests.weights.crafted import save
+from tests.checkpoints import write_file
 
 
 class Canary:
@@ -86,7 +86,7 @@ def test_a_pickle_is_refused_by_content_and_never_opened(form: str, name: str, t
 def test_a_pickle_beside_good_weights_is_left_behind(form: str, tmp_path: Path) -> None:
     mark, model = tmp_path / "mark", tmp_path / "model"
     model.mkdir()
-    save(model / "model.safetensors", {"w": b"12"})
+    write_file(model / "model.safetensors", {"w": b"12"})
     for name in ("training_args.bin", "optimizer.pt", "notes.txt"):
         (model / name).write_bytes(FORMATS[form](Canary(mark)))
     with Checkpoint.open(model) as checkpoint:
@@ -138,7 +138,7 @@ def test_other_formats_are_told_by_name(data: bytes, said: str, tmp_path: Path) 
 def test_a_header_whose_length_looks_like_a_pickle_is_a_header(tmp_path: Path) -> None:
     padding = 0x280 - len('{"__metadata__":{"pad":""},"w":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}')
     for extra in range(-8, 8):
-        path = save(tmp_path / "model.safetensors", {"w": b"12"}, {"pad": "x" * (padding + extra)})
+        path = write_file(tmp_path / "model.safetensors", {"w": b"12"}, {"pad": "x" * (padding + extra)})
         if path.read_bytes()[:2] == b"\x80\x02":
             break
     else:

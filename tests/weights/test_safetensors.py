@@ -18,7 +18,8 @@ from persona.errors import InvalidInput, PersonaError
 from persona.objects.tensors import DTYPE_BITS, TensorSpec
 from persona.weights.inputs import InputFile
 from persona.weights.safetensors import encode_header, read_header
-from tests.weights.crafted import entry, file_of
+from tests.checkpoints import file_of
+from tests.weights.crafted import entry
 
 BIG = 10**15
 ONE = '"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}'

@@ -18,8 +18,9 @@ from persona.store import files
 from persona.weights.index import replaced_entry
 from persona.weights.shards import ShardLayout, plan_shards
 from persona.weights.writer import ModelWriter, foreign_weight_files, shard_names, weight_files
+from tests.checkpoints import write_file, write_shards
 from tests.disks import Failing, Quick, Refusing, cut_at_each_call
-from tests.weights.crafted import contents_of, digests_of, names_in, publish, save, save_sharded, specs_of
+from tests.weights.crafted import contents_of, digests_of, names_in, publish, specs_of
 
 OLD = {"a": b"old-a", "b": b"old-bb", "c": b"old-ccc"}
 NEW = {"a": b"new-a", "b": b"new-bb", "c": b"new-ccc"}
@@ -38,7 +39,7 @@ def as_our_shards(directory: Path) -> None:
 
 
 def as_hub_shards(directory: Path) -> None:
-    save_sharded(directory, HUB_SHARDS)
+    write_shards(directory, HUB_SHARDS)
 
 
 STARTS: list[Callable[[Path], None]] = [as_one, as_our_shards, as_hub_shards]
@@ -205,7 +206,7 @@ def test_a_directory_where_weights_go_is_refused_by_name(name: str, size: int | 
 @pytest.mark.parametrize("size", [None, 6])
 def test_weights_that_nothing_names_are_refused_by_name(name: str, size: int | None, tmp_path: Path) -> None:
     publish(tmp_path, OLD)
-    save(tmp_path / name, {"x": b"x"})
+    write_file(tmp_path / name, {"x": b"x"})
     assert foreign_weight_files(tmp_path) == [name]
     with pytest.raises(Refused, match=name):
         publish(tmp_path, NEW, size)
@@ -223,8 +224,8 @@ def test_a_damaged_index_makes_its_shards_nobodys(tmp_path: Path) -> None:
 
 def test_an_index_cannot_have_files_elsewhere_removed(tmp_path: Path) -> None:
     directory = tmp_path / "out"
-    save_sharded(directory, HUB_SHARDS)
-    precious = save(tmp_path / "precious.safetensors", NEW)
+    write_shards(directory, HUB_SHARDS)
+    precious = write_file(tmp_path / "precious.safetensors", NEW)
     index = json.loads((directory / "model.safetensors.index.json").read_text())
     index["metadata"]["replaced"] = ["../precious.safetensors", str(precious), "config.json", 3]
     (directory / "model.safetensors.index.json").write_text(json.dumps(index))
@@ -236,8 +237,8 @@ def test_an_index_cannot_have_files_elsewhere_removed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [None, 6])
 def test_a_downloaded_index_has_no_file_removed_that_it_lists(tmp_path: Path, size: int | None) -> None:
-    save_sharded(tmp_path, HUB_SHARDS)
-    precious = save(tmp_path / "pre cious.safetensors", NEW)
+    write_shards(tmp_path, HUB_SHARDS)
+    precious = write_file(tmp_path / "pre cious.safetensors", NEW)
     path = tmp_path / "model.safetensors.index.json"
     index = json.loads(path.read_text())
     status = precious.stat()
@@ -250,7 +251,7 @@ def test_a_downloaded_index_has_no_file_removed_that_it_lists(tmp_path: Path, si
 
 
 def test_a_replaced_file_that_was_left_is_removed_and_one_put_back_later_is_not(tmp_path: Path) -> None:
-    save_sharded(tmp_path, HUB_SHARDS)
+    write_shards(tmp_path, HUB_SHARDS)
     old = {name: (tmp_path / name).read_bytes() for name in HUB_SHARDS}
     publish(tmp_path, NEW, 6)
     for name, data in old.items():
@@ -258,7 +259,7 @@ def test_a_replaced_file_that_was_left_is_removed_and_one_put_back_later_is_not(
     assert foreign_weight_files(tmp_path) == sorted(HUB_SHARDS)
     for name in old:
         (tmp_path / name).unlink()
-    left = save(tmp_path / "left over.safetensors", OLD)
+    left = write_file(tmp_path / "left over.safetensors", OLD)
     path = tmp_path / "model.safetensors.index.json"
     index = json.loads(path.read_text())
     index["metadata"]["replaced"] = [replaced_entry(left)]  # cut before it was removed
