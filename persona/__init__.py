@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from persona.history.repository import Repository
     from persona.history.results import Progress
+    from persona.merge.warm_up import WarmUp
     from persona.objects.commit import Person
 
 __version__ = "0.1.0"
@@ -40,6 +41,7 @@ __version__ = "0.1.0"
 # Without `open`: `from persona import *` leaves Python's own alone.
 __all__ = [
     "init",
+    "warm_up",
     "Repository",
     "Person",
     "PersonaError",
@@ -96,6 +98,13 @@ def init(
         progress=progress,
     )
     return Repository.open(path, user_config=user_config, author=author, committer=committer)
+
+
+def warm_up(*, progress: Progress | None = None) -> WarmUp:
+    """Compiles every kernel for exactly this processor; see `persona.merge.warm_up.warm_up`."""
+    from persona.merge.warm_up import warm_up
+
+    return warm_up(progress)
 
 
 def __dir__() -> list[str]:

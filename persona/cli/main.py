@@ -57,6 +57,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "config": "Read and write settings.",
         "fsck": "Check that everything stored is whole.",
         "count-objects": "Count objects, packs and bytes.",
+        "warm-up": "Compile the kernels for exactly this processor.",
         "cat-file": "Print one object of the store.",
         "rev-parse": "Print the full id of a revision.",
         "completion": "Print the script that completes persona's words in a shell.",

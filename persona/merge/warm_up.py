@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from persona.codec.delta import kernels as codec_kernels
-from persona.codec.native import Kernels, build, code_files, golden, processor
+from persona.codec.native import Kernels, build, code_files, golden, key, processor
 from persona.merge.cpu import kernels as merge_kernels
+from persona.merge.pipeline import Progress, first_run
 
 KERNELS: Final[tuple[Kernels, ...]] = (codec_kernels, merge_kernels)
 
 
 @dataclass(frozen=True)
 class WarmUp:
-    """Kernels that this machine's own processor has code for in the user's cache.
+    """What `warm_up` did. A kernel counts once for each combination of argument types.
 
-    kernels: all of them, a kernel counted for each combination of argument types. compiled: those that were
-    compiled now, in `seconds`. folder: where the code is kept, or None where it cannot be kept. shipped: the
-    level whose code persona was installed with and uses otherwise, or None.
+    compiled: how many of all `kernels` were compiled now, in `seconds`. folder: where all of them are kept,
+    or None if there is no writable folder. shipped: the level of the architecture whose code persona was
+    installed with and uses for other kernels, such as "x86-64-v3", or None.
     """
 
     kernels: int
@@ -31,30 +32,41 @@ class WarmUp:
     shipped: str | None
 
 
-def warm_up(progress: Callable[[str, int, int], None] | None = None) -> WarmUp:
-    """Compiles every kernel for exactly this processor, unless that was done before, and keeps the code in
-    the user's cache, where every later process finds it.
+def warm_up(progress: Progress | None = None) -> WarmUp:
+    """Compiles every kernel for exactly this processor, and keeps the code in the user's cache.
 
-    Without it, persona uses the code that it was installed with, for the processor's level, and compiles
-    only where there is none. progress: told (label, kernels done, kernels in all).
+    Every later process finds it there. Kernels that are kept already are not compiled again. Without this
+    call, persona uses the code that it was installed with, and compiles a kernel only if there is none.
+    progress: told once that kernels are being compiled.
     """
     began = time.monotonic()
-    every = [(kernels, name, kinds) for kernels in KERNELS for name, kinds in golden.variants(kernels.golden)]
-    compiled = 0
-    for done, (kernels, name, kinds) in enumerate(every):
-        if progress is not None:
-            progress(f"compiling {name}", done, len(every))
-        compiled += getattr(kernels, name).warm_up(kinds)
-    return WarmUp(len(every), compiled, time.monotonic() - began, None, shipped())
-
-
-def shipped() -> str | None:
-    """The level whose code persona was installed with, and which this processor has; else None."""
-    level = processor.level()
-    return level.name if level and any(folder.is_dir() for folder in code_files.shipped_in(level)) else None
+    variants = list(_variants())
+    with first_run(progress):
+        compiled = sum(getattr(kernels, name).warm_up(kinds) for kernels, name, kinds in variants)
+    host = processor.host()
+    files = [key.names(kernels.module, name, kinds, host)[0] for kernels, name, kinds in variants]
+    folder = next((each for each in code_files.cached_in() if _has_all(each, files)), None)
+    return WarmUp(
+        len(variants), compiled, time.monotonic() - began, str(folder) if folder else None, _shipped()
+    )
 
 
 def ship(level: str, into: str) -> None:
     """Compiles every kernel for a level, by its name, into the folder `into`, when persona is built."""
     (target,) = (each for each in processor.levels() if each.name == level)
     build.ship(KERNELS, target, Path(into))
+
+
+def _variants() -> Iterator[tuple[Kernels, str, tuple[str, ...]]]:
+    for kernels in KERNELS:
+        for name, kinds in golden.variants(kernels.golden):
+            yield kernels, name, kinds
+
+
+def _has_all(folder: Path, names: list[str]) -> bool:
+    return all((folder / name).is_file() for name in names)
+
+
+def _shipped() -> str | None:
+    level = processor.level()
+    return level.name if level and any(each.is_dir() for each in code_files.shipped_in(level)) else None
