@@ -20,9 +20,9 @@ from persona.cli.shells import SHELLS
 from persona.objects.rules import AXES, CHOICES, PRESETS
 from tests.checkpoints import write_model
 
+from .commands import COMMANDS
 from .conftest import BASE, LISTENING, SUGGESTING, CommandLine
-from .test_help import COMMANDS
-from .test_process import PROGRAM, environment
+from .processes import PROGRAM, environment
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from persona.errors import IntegrityError, SystemFault
 from persona.history.repository import Repository
 
 from .conftest import CommandLine
-from .test_process import PROGRAM, environment
+from .processes import PROGRAM, environment
 
 WORDS = [
     "status",

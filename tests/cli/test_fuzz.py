@@ -14,8 +14,8 @@ from click.testing import Result
 
 from tests.campaign import rounds
 
+from .commands import COMMANDS
 from .conftest import CommandLine
-from .test_help import COMMANDS
 
 WORDS = [
     *("", " ", "-", "--", "0", "-1", "2", "1e400", "nan", "0.5", "x" * 300, "x" * 5000, "\t", "a\nb"),

@@ -13,7 +13,7 @@ import pytest
 from persona.cli.invocation import Invocation
 
 from .conftest import CommandLine
-from .test_process import PROGRAM, on_a_terminal, write_editor
+from .processes import PROGRAM, on_a_terminal, write_editor
 
 LATIN = "für später".encode("latin-1")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -13,24 +12,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import CommandLine
-
-PROGRAM = [sys.executable, "-c", "from persona.cli.main import main; main()"]
-ROOT = Path(__file__).parents[2]
-
-
-def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), **more}
-
-
-def persona_process(directory: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*PROGRAM, *words],
-        cwd=directory,
-        env=environment(**more),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+from .processes import PROGRAM, environment, on_a_terminal, persona_process, write_editor
 
 
 def test_a_process_prints_and_exits(grown: CommandLine) -> None:
@@ -104,44 +86,12 @@ def test_a_reader_that_leaves_early_is_no_error(grown: CommandLine) -> None:
         assert process.wait() == 0
 
 
-def on_a_terminal(directory: Path, *words: str, **more: str) -> tuple[int, str]:
-    """Runs a command on a pseudo-terminal; returns its exit code and all that it wrote there."""
-    master, slave = pty.openpty()
-    process = subprocess.Popen(
-        [*PROGRAM, *words],
-        cwd=directory,
-        env=environment(TERM="xterm", **more),
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        start_new_session=True,
-    )
-    os.close(slave)
-    written = b""
-    while True:
-        try:
-            piece = os.read(master, 4096)
-        except OSError:
-            break
-        if not piece:
-            break
-        written += piece
-    os.close(master)
-    return process.wait(), written.decode().replace("\r\n", "\n")
-
-
 def test_colour_appears_on_a_terminal_but_not_with_no_color(grown: CommandLine) -> None:
     code, coloured = on_a_terminal(grown.directory, "log", "--oneline")
     assert (code, "\x1b[33m" in coloured) == (0, True)
     code, plain = on_a_terminal(grown.directory, "log", "--oneline", NO_COLOR="1")
     assert (code, "\x1b" in plain) == (0, False)
     assert "(HEAD -> main)" in plain
-
-
-def write_editor(path: Path, body: str) -> str:
-    path.write_text(f"#!/bin/sh\n{body}\n")
-    path.chmod(0o755)
-    return str(path)
 
 
 def test_the_editor_writes_the_message(grown: CommandLine, tmp_path: Path) -> None:
@@ -229,7 +179,7 @@ def test_an_interrupt_while_modules_are_loaded_prints_no_traceback(
 
 
 def test_the_installed_command_begins_with_the_entry() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
     assert project["project"]["scripts"] == {"persona": "persona.cli.entry:main"}
 
 

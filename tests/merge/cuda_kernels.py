@@ -26,8 +26,8 @@ import torch
 
 from persona.merge import cpu
 from persona.merge.rules import MergeRules, MergeTerm, canonical_order
-from tests.merge.checkpoints import CODE, EXPONENT, Chunk, cut_offs
-from tests.merge.test_kernel_equals_reference import by_reference, elements
+from tests.merge.chunks import CODE, EXPONENT, Chunk, by_reference, cut_offs
+from tests.merge.strategies import elements
 
 Array = np.ndarray[Any, Any]
 

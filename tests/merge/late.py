@@ -11,12 +11,14 @@ import random
 import threading
 import weakref
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from persona.merge import cpu
-from persona.merge.device import DeviceFault, DeviceFull, Mixture
+from persona.merge.device import Device, DeviceFault, DeviceFull, Mixture
+from persona.merge.place import Place
 
 Array = np.ndarray[Any, Any]
 GARBAGE = 0xA5
@@ -131,6 +133,16 @@ class LateDevice:
             number, self.merges = self.merges, self.merges + 1
         if number in self._fault_at:
             raise DeviceFault("the GPU failed: it was told to")
+
+
+@dataclass(frozen=True)
+class There(Place):
+    """A place with these devices."""
+
+    found: tuple[Device, ...] = ()
+
+    def devices(self, tell: Callable[[str], None]) -> tuple[Device, ...]:
+        return self.found
 
 
 class LateStream:

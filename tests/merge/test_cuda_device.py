@@ -15,33 +15,14 @@ import pytest
 import torch
 
 from persona.merge import cuda_device, place
-from persona.merge.cuda_device import CudaDevice
 from persona.merge.device import DeviceFault, DeviceFull, NoDevice
 from persona.merge.lanes import Need
 from tests.merge.cuda_kernels import load, source
+from tests.merge.hosted import Hosted
+from tests.merge.late import There
 from tests.merge.models import run
-from tests.merge.test_lanes import There, mixed, short_slices  # noqa: F401  fixtures
 
-
-class Ready:
-    """A stream, and an event, that is never behind."""
-
-    def record(self, stream: Any) -> None:
-        pass
-
-    def synchronize(self) -> None:
-        pass
-
-
-class Hosted(CudaDevice):
-    """The device over the host's memory."""
-
-    def __init__(self, kernels: ModuleType) -> None:
-        super().__init__(0, kernels)
-        self.where = torch.device("cpu")
-
-    def _queue(self) -> tuple[Any, Any]:
-        return Ready(), Ready()
+pytestmark = pytest.mark.usefixtures("short_slices")
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +77,7 @@ def test_what_is_loaded_and_scattered_comes_back(device: Any, dtype: Any) -> Non
     np.testing.assert_array_equal(back[1][order], values)
 
 
-def test_the_stream_over_it_gives_the_bits_of_the_cpu(device: Any, mixed: Any) -> None:  # noqa: F811
+def test_the_stream_over_it_gives_the_bits_of_the_cpu(device: Any, mixed: Any) -> None:
     plan, model, want = mixed
     for memory in (None, Need.of(plan, plan.tensors).least):
         found, made = run(plan, model, threads=1, place=There("cuda", memory, (device,)))

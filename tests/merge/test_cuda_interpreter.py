@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from persona.merge.rules import KEEP_NOTHING, NO_TRIM, MergeRules
-from tests.merge.checkpoints import CODE, UINT, Chunk
+from tests.merge.chunks import CODE, UINT, Chunk, by_reference
 from tests.merge.cuda_kernels import check_bits, load, merge_by_kernel, run, run_on_cpu, source
-from tests.merge.test_kernel_equals_reference import ALPHAS, by_reference, elements, owned, rules, terms
+from tests.merge.strategies import ALPHAS, elements, owned, rules, terms
 
 SETTINGS = settings(max_examples=20, deadline=None)
 

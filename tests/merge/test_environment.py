@@ -22,7 +22,7 @@ from persona.objects.commit import Person
 from persona.objects.recipe import to_binary32
 from persona.objects.rules import PRESETS
 from tests.checkpoints import Bits, write_file
-from tests.merge.checkpoints import bits, tensor
+from tests.merge.chunks import bits, tensor
 from tests.merge.models import Model
 
 SHAPE = (40, 25)

@@ -15,7 +15,7 @@ from persona.merge import reference
 from persona.merge.rules import MergeRules, MergeTerm
 from persona.objects.recipe import to_binary32
 from persona.objects.rules import Rules
-from tests.merge import checkpoints
+from tests.merge import chunks
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "golden-ties.json").read_text())
 ORDERS = list(permutations(range(3)))
@@ -45,7 +45,7 @@ def test_the_reference_gives_the_peers_outputs(case: dict[str, Any], order: tupl
 def test_the_kernel_gives_the_peers_outputs(case: dict[str, Any], order: tuple[int, ...]) -> None:
     base = np.zeros(8, np.uint32)
     afters = [np.array(GOLDEN["ABC"[k]], np.float32).view(np.uint32) for k in order]
-    out, bad = checkpoints.merge_by_kernel(base, afters, terms_of(case, order), rules_of(case), "F32")
+    out, bad = chunks.merge_by_kernel(base, afters, terms_of(case, order), rules_of(case), "F32")
     assert out.view(np.float32).tolist() == case["out"]
     assert bad == 0
 

@@ -16,7 +16,7 @@ from blake3 import blake3
 
 from persona.objects.recipe import Term
 from persona.objects.rules import PRESETS, Rules
-from tests.merge.checkpoints import EXPONENT, UINT
+from tests.merge.chunks import EXPONENT, UINT
 from tests.merge.models import Model, Sandbox, run
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "weights-digests.json").read_text())

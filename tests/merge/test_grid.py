@@ -18,7 +18,7 @@ from persona.merge.thresholds import Magnitudes, Selection
 from persona.objects.recipe import Term
 from persona.objects.rules import Rules
 from tests.merge.models import Model, Sandbox, run
-from tests.merge.test_stream import one_model
+from tests.merge.strategies import one_model
 
 SOME = st.lists(st.integers(0, 40).map(lambda n: n / 8), max_size=60)
 

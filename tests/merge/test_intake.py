@@ -15,14 +15,14 @@ from persona.errors import InvalidInput, Refused
 from persona.merge import casts
 from persona.objects.recipe import Term
 from persona.objects.rules import Rules
-from tests.merge import checkpoints
+from tests.merge import chunks
 from tests.merge.models import Model, Sandbox, run
 
 SMALL = np.linspace(-1, 1, 100, dtype=np.float32)
 
 
 def bf16(values: Any) -> np.ndarray[Any, Any]:
-    return checkpoints.bits(torch.from_numpy(np.array(values, np.float32)).to(torch.bfloat16)).copy()
+    return chunks.bits(torch.from_numpy(np.array(values, np.float32)).to(torch.bfloat16)).copy()
 
 
 def base_model() -> dict[str, Any]:
@@ -181,7 +181,7 @@ def test_a_vector_trained_onto_a_mixture_comes_back_within_a_rounding(tmp_path: 
 def test_narrowing_binary32_rounds_as_torch_does(values: list[float]) -> None:
     numbers = np.array(values, np.float32)
     for dtype in ("BF16", "F16"):
-        want = checkpoints.bits(torch.from_numpy(numbers).to(checkpoints.TORCH[dtype]))
+        want = chunks.bits(torch.from_numpy(numbers).to(chunks.TORCH[dtype]))
         np.testing.assert_array_equal(casts.narrow32(numbers, dtype), want)
 
 

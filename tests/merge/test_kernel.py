@@ -10,8 +10,8 @@ import pytest
 
 from persona.merge import cpu
 from persona.merge.rules import MergeRules
-from tests.merge.checkpoints import CODE, Chunk, ulp_delta
-from tests.merge.test_kernel_equals_reference import elements
+from tests.merge.chunks import CODE, Chunk, ulp_delta
+from tests.merge.strategies import elements
 
 RULES = MergeRules()
 

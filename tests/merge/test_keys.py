@@ -13,7 +13,7 @@ from persona.merge.plan import Plan
 from persona.objects.recipe import Term
 from persona.objects.rules import Rules
 from tests.merge.models import Model, Sandbox
-from tests.merge.test_kernel_equals_reference import elements
+from tests.merge.strategies import elements
 
 SIZE = 300
 

@@ -5,11 +5,9 @@ little it holds, and wherever it fails.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -20,64 +18,21 @@ from hypothesis import strategies as st
 from persona.errors import Refused, SystemFault, UsageError
 from persona.merge import cpu
 from persona.merge import lanes as lanes_module
-from persona.merge import room as rooms
-from persona.merge.device import Device, DeviceFault, Mixture
+from persona.merge.device import DeviceFault, Mixture
 from persona.merge.lanes import Lanes, Need
-from persona.merge.place import Place
 from persona.merge.plan import Plan
 from persona.merge.stream import Merger, merger_of, pieces
 from persona.objects.recipe import Term
 from persona.objects.rules import Rules
 from persona.store.files import replaced_calls
 from tests.disks import Quick
+from tests.merge.conftest import CHUNK, SIZE, VECTORS
 from tests.merge.cuda_kernels import load, source
-from tests.merge.late import LateDevice
+from tests.merge.late import LateDevice, There
 from tests.merge.models import Model, Sandbox, run
-from tests.merge.test_kernel_equals_reference import elements
-from tests.merge.test_stream import SETTINGS, draw_model, draw_rules, draw_terms
+from tests.merge.strategies import SETTINGS, draw_model, draw_rules, draw_terms, elements
 
-CHUNK = 256
-SIZE = 1000
-VECTORS = 5
-
-
-@dataclass(frozen=True)
-class There(Place):
-    """A place with these devices."""
-
-    found: tuple[Device, ...] = ()
-
-    def devices(self, tell: Callable[[str], None]) -> tuple[Device, ...]:
-        return self.found
-
-
-@pytest.fixture(autouse=True)
-def short_slices() -> Iterator[None]:
-    """Slices of a few elements, so that a small model has many."""
-    with mock.patch.object(lanes_module, "_SHORTEST", 64), mock.patch.object(rooms, "_SHORTEST", 64):
-        yield
-
-
-@pytest.fixture(scope="module")
-def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Model, Any]:
-    """Five vectors over bf16, fp16 and fp32, two of which add, one of which leaves tensors alone; and what
-    the CPU makes of them.
-    """
-    model: dict[str, Any] = {}
-    tuned: list[dict[str, Any]] = [{} for _ in range(VECTORS)]
-    for seed, (name, dtype) in enumerate((("a", "BF16"), ("b", "F16"), ("c", "F32"), ("d", "BF16"))):
-        bits, afters = elements(seed, dtype, VECTORS, "weights", SIZE + seed)
-        model[name] = (dtype, bits.shape, bits)
-        for k, after in enumerate(afters):
-            changed = bits if (k == 1 and name == "a") or (k > 0 and name == "d") else after
-            tuned[k][name] = (dtype, bits.shape, changed)
-    sandbox = Sandbox(tmp_path_factory.mktemp("mixed"), model, chunk=CHUNK)
-    terms = [
-        Term(str(k), sandbox.vector(tuned[k]).id, alpha=alpha, join="add" if k in (0, 3) else "vote")
-        for k, alpha in enumerate(("1", "0.5", "-0.75", "1.5", "0.3"))
-    ]
-    plan = sandbox.plan(terms, Rules.of("ties", density="0.4"))
-    return plan, model, run(plan, model)
+pytestmark = pytest.mark.usefixtures("short_slices")
 
 
 def needs(plan: Plan) -> Need:

@@ -20,7 +20,7 @@ from persona.objects.recipe import Term
 from persona.objects.rules import Rules
 from tests.checkpoints import write_file
 from tests.merge.models import Model, Sandbox
-from tests.merge.test_kernel_equals_reference import elements
+from tests.merge.strategies import elements
 
 SIZE, CHUNK, VECTORS = 70_000, 1 << 16, 12
 LITTLE = 7_500_000

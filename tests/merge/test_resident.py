@@ -24,7 +24,7 @@ from persona.objects.rules import Rules
 from persona.objects.tensors import TensorSpec
 from tests.merge.late import LateDevice
 from tests.merge.models import Model, Sandbox, run
-from tests.merge.test_kernel_equals_reference import elements
+from tests.merge.strategies import elements
 
 CHUNK = 64
 SIZE = 300

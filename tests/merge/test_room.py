@@ -14,7 +14,7 @@ from persona.merge.room import Room, room
 from persona.objects.recipe import Term
 from persona.objects.rules import Rules
 from tests.merge.models import Model, Sandbox, run
-from tests.merge.test_kernel_equals_reference import elements
+from tests.merge.strategies import elements
 
 SIZE = 3000
 VECTORS = 5

@@ -21,7 +21,7 @@ from persona.merge.statistics import Comparison, compare
 from persona.objects.recipe import Term
 from persona.objects.rules import Rules
 from tests.merge.models import Model, Sandbox, run
-from tests.merge.test_stream import SETTINGS, draw_model, draw_rules, draw_terms, one_model
+from tests.merge.strategies import SETTINGS, draw_model, draw_rules, draw_terms, one_model
 
 
 def weights(plan: Plan, model: Model) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from persona.errors import InvalidInput, Refused
@@ -21,91 +21,17 @@ from persona.objects.recipe import Term
 from persona.objects.rules import PRESETS, Rules
 from persona.store.files import replaced_calls
 from tests.disks import Quick
-from tests.merge import checkpoints
+from tests.merge import chunks
 from tests.merge.models import Memory, Model, Sandbox, run
-from tests.merge.test_kernel_equals_reference import elements
-
-SETTINGS = settings(
-    deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], max_examples=25
+from tests.merge.strategies import (
+    SETTINGS,
+    SHAPES,
+    draw_model,
+    draw_rules,
+    draw_terms,
+    elements,
+    one_model,
 )
-
-SHAPES: dict[str, tuple[int, ...]] = {
-    "model.embed.weight": (13, 11),
-    "model.layers.0.mlp.up.weight": (8, 16),
-    "model.layers.1.mlp.up.weight": (7, 19),
-    "model.layers.1.norm.weight": (64,),
-    "model.scale": (),
-    "model.nothing": (0, 4),
-}
-"""Longer than a chunk of 64, exactly two, odd, exactly one, a scalar, empty."""
-
-STYLES = ["bits", "steps", "subnormal", "integers", "weights", "huge"]
-FILTERS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
-    ((), ()),
-    ((), ()),
-    (("model.layers.1.*",), ()),
-    ((), ("*.norm.*", "model.embed*")),
-    (("nothing at all",), ()),
-]
-
-
-def draw_model(draw: Any, count: int) -> tuple[Model, list[dict[str, Any]]]:
-    base: dict[str, Any] = {}
-    afters: list[dict[str, Any]] = [{} for _ in range(count)]
-    for name, shape in SHAPES.items():
-        dtype = draw(st.sampled_from(["BF16", "BF16", "F16", "F32"]))
-        style = draw(st.sampled_from(STYLES))
-        size = int(np.prod(shape, dtype=int))
-        bits, tuned = elements(draw(st.integers(0, 1 << 32)), dtype, count, style, size)
-        base[name] = (dtype, shape, bits)
-        untouched = draw(st.integers(0, 1 << count))
-        for k in range(count):
-            afters[k][name] = (dtype, shape, bits if untouched >> k & 1 else tuned[k])
-    base["model.positions"] = ("I64", (5,), np.arange(5, dtype=np.int64))
-    for after in afters:
-        after["model.positions"] = base["model.positions"]
-    return base, afters
-
-
-@st.composite
-def draw_rules(draw: st.DrawFn) -> Rules:
-    """Every preset, and most combinations of axes."""
-    preset = draw(st.sampled_from(list(PRESETS)))
-    choices = {
-        "rank": ["floor1", "plus1", "floor"],
-        "weigh": ["before", "after"],
-        "elect": ["mass", "count", "none"],
-        "on_tie": ["drop", "positive", "majority"],
-        "merge": ["mean", "sum", "max"],
-        "divide": ["strength", "count", "weight"],
-        "density": ["1", "0.5", "0.2", "0.137"],
-    }
-    axes = {axis: draw(st.sampled_from(words)) for axis, words in choices.items() if draw(st.booleans())}
-    axes = {axis: word for axis, word in axes.items() if PRESETS[preset][axis] is not None}
-    axes["lambda"] = draw(st.sampled_from(["1", "1", "0.5", "-1.5"]))
-    try:
-        return Rules.of(preset, **axes)
-    except InvalidInput:
-        return Rules.of(preset)
-
-
-def draw_terms(draw: Any, ids: list[str], rules: Rules) -> list[Term]:
-    terms = []
-    for k, id in enumerate(ids):
-        own = rules.trim in ("tensor", "global")
-        only, except_ = draw(st.sampled_from(FILTERS))
-        terms.append(
-            Term(
-                name=f"v{k}",
-                vector=id,
-                alpha=draw(st.sampled_from(["1", "1", "0.7", "-0.5", "0", "-1", "2", "0.0000001"])),
-                density=draw(st.sampled_from([None, None, "1", "0.3"])) if own else None,
-                only=only,
-                except_=except_,
-                join=draw(st.sampled_from(["vote", "vote", "vote", "add"])),
-            )
-        )
-    return terms
 
 
 def by_reference(
@@ -113,9 +39,9 @@ def by_reference(
 ) -> tuple[Any, Any]:
     def tensors(model: Model) -> dict[str, Any]:
         return {
-            name: checkpoints.tensor(bits, dtype).reshape(shape)
+            name: chunks.tensor(bits, dtype).reshape(shape)
             for name, (dtype, shape, bits) in model.items()
-            if dtype in checkpoints.TORCH
+            if dtype in chunks.TORCH
         }
 
     merged = reference.merge(
@@ -151,21 +77,11 @@ def test_the_stream_equals_the_reference(data: st.DataObject) -> None:
         chunked = {name: np.frombuffer(raw, base[name][2].dtype) for name, raw in found.items()}
     want, strange = by_reference(base, kept, terms, rules)
     for name, merged in want.items():
-        np.testing.assert_array_equal(chunked[name], checkpoints.bits(merged), err_msg=name)
+        np.testing.assert_array_equal(chunked[name], chunks.bits(merged), err_msg=name)
     assert found["model.positions"] == base["model.positions"][2].tobytes()
     assert result.not_finite == strange
     assert again == found
     assert second.weights == result.weights
-
-
-def one_model(seed: int = 1, dtype: str = "BF16") -> tuple[Model, Model, Model]:
-    base: dict[str, Any] = {}
-    first: dict[str, Any] = {}
-    second: dict[str, Any] = {}
-    for i, (name, shape) in enumerate(SHAPES.items()):
-        bits, (one, two) = elements(seed + i, dtype, 2, "weights", int(np.prod(shape, dtype=int)))
-        base[name], first[name], second[name] = (dtype, shape, bits), (dtype, shape, one), (dtype, shape, two)
-    return base, first, second
 
 
 def raw(model: Model) -> dict[str, bytes]:
@@ -178,7 +94,7 @@ def test_a_lone_vector_gives_the_fine_tune_byte_for_byte(tmp_path: Path, dtype: 
     after: dict[str, Any] = {}
     for i, (name, (_, shape, bits)) in enumerate(base.items()):
         _, (tuned,) = elements(40 + i, dtype, 1, "bits", bits.size)
-        strange = checkpoints.EXPONENT[dtype]
+        strange = chunks.EXPONENT[dtype]
         infinite = ((tuned >> strange[0]) & strange[1]) == strange[1]
         tuned[infinite] = bits[infinite]
         sign = bits.dtype.type(1 << (bits.itemsize * 8 - 1))

@@ -11,7 +11,7 @@ import torch
 
 from persona.merge import cpu, reference
 from persona.merge.rules import NO_TRIM, MergeRules, MergeTerm
-from tests.merge.checkpoints import CODE, UINT, Chunk, tensor
+from tests.merge.chunks import CODE, UINT, Chunk, tensor
 
 HARD = {
     "BF16": (0x0000, 0x8000, 0x0001, 0x3F80, 0xBF80, 0x7F7F, 0xFF7F),

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from persona.merge import cpu
 from persona.merge.rules import KEEP_NOTHING, cut_rank, joint_rank
 from persona.merge.thresholds import Selection
-from tests.merge.checkpoints import CODE, Chunk, tensor
-from tests.merge.test_kernel_equals_reference import elements
+from tests.merge.chunks import CODE, Chunk, tensor
+from tests.merge.strategies import elements
 
 SETTINGS = settings(deadline=None, max_examples=40)
 STYLES = ["bits", "steps", "subnormal", "integers", "weights", "huge"]

@@ -15,10 +15,10 @@ from persona.merge import cpu, cuda_device, golden, reference, trial
 from persona.merge.device import DeviceFault, DeviceFull, NoDevice, OtherBits
 from persona.merge.lanes import Lanes, Need
 from persona.merge.rules import MergeTerm
-from tests.merge.checkpoints import bits, tensor
+from tests.merge.chunks import bits, tensor
 from tests.merge.cuda_kernels import load, source
-from tests.merge.test_cuda_device import Hosted
-from tests.merge.test_cuda_mutants import MUTANTS
+from tests.merge.cuda_mutants import MUTANTS
+from tests.merge.hosted import Hosted
 
 DIVISION = "tl.math.div_rn(tl.where(total.to(tl.int32, bitcast=True) == 0, 1.0, total), divisor)"
 FLUSHED = "tl.where(tl.abs({0}) < 1.1754943508222875e-38, 0.0, {0})"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from persona.merge import cpu
+from persona.merge import cpu, reference
 from persona.merge.reference import thresholds
 from persona.merge.rules import MergeRules, MergeTerm, canonical_order
 
@@ -91,6 +91,16 @@ def merge_by_kernel(
     return out, bad
 
 
+def by_reference(
+    base: Any, afters: list[Any], terms: list[MergeTerm], rules: MergeRules, dtype: str
+) -> tuple[Any, int]:
+    """(bits, count not finite) of a tensor "w" through the reference."""
+    model = {"w": tensor(base, dtype)}
+    fine_tuned = [{"w": tensor(after, dtype)} for after in afters]
+    merged = reference.merge(model, fine_tuned, terms, rules)
+    return bits(merged["w"]), reference.not_finite(model, merged).get("w", 0)
+
+
 def cut_offs(
     base: np.ndarray[Any, Any],
     afters: Sequence[np.ndarray[Any, Any]],
@@ -106,3 +116,8 @@ def cut_offs(
         t[torch.from_numpy(base == after)] = 0
         taus.append({"w": t})
     return np.array(thresholds(taus, terms, rules, "w"), np.float32)
+
+
+def rounded(number: np.ndarray[Any, Any], dtype: str) -> np.ndarray[Any, Any]:
+    """float32 → bits of the dtype."""
+    return bits(torch.from_numpy(number).to(TORCH[dtype])).copy()
