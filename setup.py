@@ -14,7 +14,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Distribution, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
@@ -67,17 +67,20 @@ class BuildWithKernels(build_py):
 
 
 class WheelWithKernels(bdist_wheel):
-    """A wheel for this platform, for any Python; without machine code, for any platform."""
-
-    def finalize_options(self) -> None:
-        """The package holds machine code."""
-        super().finalize_options()
-        self.root_is_pure = False
+    """A wheel for this platform, for any version of Python."""
 
     def get_tag(self) -> tuple[str, str, str]:
-        """The tag in the wheel's name."""
+        """The tag in the wheel's name; for any platform if there is no machine code in it."""
         built = any(Path(self.bdist_dir).rglob("*.o"))
         return "py3", "none", super().get_tag()[2] if built else "any"
 
 
-setup(cmdclass={"build_py": BuildWithKernels, "bdist_wheel": WheelWithKernels})
+class WithMachineCode(Distribution):
+    """A package that differs from platform to platform."""
+
+    def has_ext_modules(self) -> bool:
+        """There is machine code in it."""
+        return True
+
+
+setup(distclass=WithMachineCode, cmdclass={"build_py": BuildWithKernels, "bdist_wheel": WheelWithKernels})
