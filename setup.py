@@ -49,7 +49,9 @@ class BuildWithKernels(build_py):
     """Builds the package, and the machine code of its kernels into it."""
 
     def run(self) -> None:
-        """An editable install gets them into the source tree, which git ignores, and byte code as well."""
+        """An editable install gets them into the source tree, where git ignores them. It gets byte code, too,
+        which pip writes for other installs: the first command may not be able to.
+        """
         super().run()
         root = ROOT if self.editable_mode else Path(self.build_lib)
         if self.editable_mode:

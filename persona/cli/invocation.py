@@ -8,7 +8,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,11 +126,12 @@ class Invocation:
     @contextmanager
     def progress(self) -> Iterator[Any]:
         """The progress bar to hand to the library, or None where nobody watches."""
-        from persona.cli.progress import progress_bar
+        from persona.cli.progress import progress_bar, silence
 
         bar = progress_bar(self.quiet)
         try:
-            yield bar
+            with silence() if self.quiet else nullcontext():
+                yield bar
         finally:
             if bar is not None:
                 bar.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -68,6 +70,20 @@ def progress_bar(quiet: bool) -> ProgressBar | CompilingLine | None:
     if quiet:
         return None
     return ProgressBar() if sys.stderr.isatty() else CompilingLine()
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """The library's log says nothing meanwhile, where `-q` asks for that."""
+    import logging
+
+    log = logging.getLogger("persona")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _bar() -> Progress:

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from persona.codec import elements
 from persona.codec.native import Kernels, takes_vectors
-from persona.merge.rules import MergeRules, Weigh
+from persona.merge.codes import Weigh
+from persona.merge.rules import MergeRules
 
 Array = npt.NDArray[Any]
 

@@ -20,8 +20,9 @@ import torch
 import triton
 import triton.language as tl
 
+from persona.merge.codes import Divide, Elect, Merge, Weigh
 from persona.merge.cpu import F16, F32, Array, _cuts
-from persona.merge.rules import Divide, Elect, Merge, MergeRules, Weigh
+from persona.merge.rules import MergeRules
 
 _F16 = tl.constexpr(F16)
 _F32 = tl.constexpr(F32)

@@ -18,7 +18,7 @@ from persona.codec.elements import BF16, F32
 from persona.codec.golden import changes, weights
 from persona.codec.native.golden import Case, table
 from persona.merge import cpu, trial
-from persona.merge.rules import Elect, Weigh
+from persona.merge.codes import Elect, Weigh
 
 Array = npt.NDArray[Any]
 Call = tuple[tuple[Any, ...], Callable[[int], Sequence[Array]]]

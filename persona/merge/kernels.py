@@ -27,7 +27,7 @@ from numba.extending import intrinsic, overload
 from persona.codec import elements
 from persona.codec.vectors import VECTOR_BYTES, bit_count, bits_reaching, take_chosen
 from persona.merge import fused
-from persona.merge.rules import Divide, Elect, Merge, Weigh
+from persona.merge.codes import Divide, Elect, Merge, Weigh
 
 BLOCK: Final = 2048
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import IntEnum
 from functools import cached_property
 from typing import Any, Final
 
 from persona.codec.floats import in_default_environment
+from persona.merge.codes import Divide, Elect, Merge, Weigh
 from persona.objects import canonical
 from persona.objects.recipe import Term, to_binary32
 from persona.objects.rules import Rules
@@ -24,37 +24,6 @@ NO_TRIM: Final = math.nan
 """The θ that keeps every changed element."""
 KEEP_NOTHING: Final = -1.0
 """The θ that keeps no element: rank `floor` where ⌊d·n⌋ = 0. (+inf would keep an infinite difference.)"""
-
-
-class Weigh(IntEnum):
-    """When α is applied."""
-
-    BEFORE = 0
-    AFTER = 1
-
-
-class Elect(IntEnum):
-    """How the sign of a coordinate is elected."""
-
-    MASS = 0
-    COUNT = 1
-    NONE = 2
-
-
-class Merge(IntEnum):
-    """How the members of a coordinate become one number."""
-
-    MEAN = 0
-    SUM = 1
-    MAX = 2
-
-
-class Divide(IntEnum):
-    """What a mean is divided by."""
-
-    STRENGTH = 0
-    COUNT = 1
-    WEIGHT = 2
 
 
 @dataclass(frozen=True)

@@ -72,3 +72,14 @@ def test_from_python_the_log_tells_of_it_once(cache: Path, caplog: pytest.LogCap
     assert [record.getMessage() for record in caplog.records] == [f"persona: {watch.COMPILING}"]
     assert persona.warm_up().compiled == 0
     assert len(caplog.records) == 1
+
+
+def test_quiet_means_quiet_also_where_nothing_can_be_kept(
+    cache: Path, outside: CommandLine, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache.write_text("in the way")
+    assert outside("-q", "warm-up").stderr == ""
+    assert not caplog.records
+    watch._LOGGED.clear()
+    outside.ok("warm-up")
+    assert len(caplog.records) == 1
