@@ -23,7 +23,7 @@ SHIPPED = Path("persona", "codec", "native", "shipped")
 LIMIT = 1800
 """Seconds for one level, which takes about 40 on a core of its own."""
 LEVELS = "from persona.codec.native import processor; print(*[level.name for level in processor.levels()])"
-SHIP = "import sys; from persona.merge.warm_up import ship; ship(*sys.argv[1:])"
+SHIP = "import sys; from persona.merge.arithmetic.warm_up import ship; ship(*sys.argv[1:])"
 
 
 def run(code: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from os import PathLike
 
-    from persona.history.repository import Repository
     from persona.history.results import Progress
-    from persona.merge.warm_up import WarmUp
+    from persona.merge.arithmetic.warm_up import WarmUp
     from persona.objects.commit import Person
+    from persona.repository import Repository
 
 __version__ = "0.1.0"
 
@@ -68,7 +68,7 @@ def open(  # noqa: A001  as the API of docs/commands.md has it
     committer: Callable[[], Person] | None = None,
 ) -> Repository:
     """The repository at `path` or above it; see `Repository.open`."""
-    from persona.history.repository import Repository
+    from persona.repository import Repository
 
     return Repository.open(path, user_config=user_config, author=author, committer=committer)
 
@@ -85,7 +85,7 @@ def init(
     progress: Progress | None = None,
 ) -> Repository:
     """Makes a repository with its first commit (see `Repository.init`) and opens it."""
-    from persona.history.repository import Repository
+    from persona.repository import Repository
 
     Repository.init(
         path,
@@ -101,8 +101,8 @@ def init(
 
 
 def warm_up(*, progress: Progress | None = None) -> WarmUp:
-    """Compiles every kernel for exactly this processor; see `persona.merge.warm_up.warm_up`."""
-    from persona.merge.warm_up import warm_up
+    """Compiles every kernel for exactly this processor; see `persona.merge.arithmetic.warm_up.warm_up`."""
+    from persona.merge.arithmetic.warm_up import warm_up
 
     return warm_up(progress)
 
@@ -119,7 +119,7 @@ def __getattr__(name: str) -> Any:
 
         return import_module("persona.merge")
     if name == "Repository":
-        from persona.history.repository import Repository
+        from persona.repository import Repository
 
         return Repository
     if name == "Person":

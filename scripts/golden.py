@@ -1,6 +1,6 @@
 #!/usr/bin/env python
 """Prints the digests of the kernels' golden cases, as numba computes them: for persona/codec/golden.py and
-persona/merge/golden.py, after a case or a kernel was changed on purpose.
+persona/merge/arithmetic/golden.py, after a case or a kernel was changed on purpose.
 
     scripts/golden.py
 """
@@ -10,8 +10,8 @@ from __future__ import annotations
 import importlib
 
 from persona.codec.floats import DefaultEnvironment
-from persona.codec.native import compiler, takes_vectors
-from persona.merge.warm_up import KERNELS
+from persona.codec.native import compiler, has_compress
+from persona.merge.arithmetic.warm_up import KERNELS
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
         for name in golden.KERNELS:
             kernel = compiler.dispatcher(kernels.module, name)
             with DefaultEnvironment():
-                digests = [case.found(kernel) for case in golden.cases(name, takes_vectors())]
+                digests = [case.found(kernel) for case in golden.cases(name, has_compress())]
             for at in range(0, len(digests), 4):
                 print(f"    {name} {' '.join(digests[at : at + 4])}")
 

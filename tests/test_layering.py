@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,26 +17,72 @@ import persona
 from tests.checkpoints import write_model
 
 PACKAGE = Path(persona.__file__).parent
-FOUNDATION = ("errors", "limits")
-LAYERS = ("objects", "store", "codec", "weights", "merge", "history", "remote", "behaviour", "cli")
-PUBLIC = ""  # persona/__init__.py: over the library, under the command line
-ORDER = (*LAYERS[:-1], PUBLIC, "cli", "__main__")
-RANK = dict.fromkeys(FOUNDATION, 0) | {name: rank for rank, name in enumerate(ORDER, start=1)}
+PUBLIC = "__init__"  # persona/__init__.py: over the library, under the command line
+FLOORS = (
+    ("errors", "limits"),
+    ("objects",),
+    ("store",),
+    ("codec", "weights"),
+    ("merge",),
+    ("intake", "measure"),
+    ("history",),
+    ("live", "remote"),
+    ("behaviour",),
+    ("queries",),
+    ("repository",),
+    (PUBLIC,),
+    ("cli", "web"),
+    ("__main__",),
+)
+"""A module imports from the floors below its own, and from its own part of its floor."""
+ROOMS = {
+    "history": (
+        ("results", "arguments"),
+        ("query_results", "store_results"),
+        ("recipes",),
+        ("config",),
+        ("identity",),
+        ("history",),
+        ("names", "planning", "reach"),
+        ("worktree",),
+        ("vectors", "computing"),
+        ("commit_builder",),
+        ("verbs",),
+    ),
+    "merge": (
+        ("codes",),
+        ("rules", "plan", "workers"),
+        ("reference", "arithmetic"),
+        ("memory", "chunks", "thresholds"),
+        ("densities", "devices"),
+        ("cutoffs",),
+        ("run",),
+    ),
+}
+"""The same inside a floor."""
+LONGEST = 450
+LONG = (
+    "store/files.py",
+    "merge/arithmetic/loops.py",
+    "merge/arithmetic/cuda.py",
+    "codec/kernels.py",
+    "repository.py",
+)
+"""The writer of the disk and the kernels: one reader and one specification each."""
 
 HEAVY = {
-    "numba": ("codec/kernels.py", "codec/vectors.py", "merge/kernels.py", "codec/native/compiler.py"),
-    "llvmlite": ("codec/native/", "codec/vectors.py"),
+    "numba": ("codec/kernels.py", "codec/simd.py", "merge/arithmetic/loops.py", "codec/native/compiler.py"),
+    "llvmlite": ("codec/native/", "codec/simd.py"),
     "matplotlib": ("cli/heatmap.py",),
-    "triton": ("merge/cuda.py",),
+    "triton": ("merge/arithmetic/cuda.py",),
     "torch": (
         "merge/reference.py",
-        "merge/cuda.py",
-        "merge/cuda_device.py",
-        "merge/slots.py",
-        "history/arrays.py",
+        "merge/arithmetic/cuda.py",
+        "merge/devices/cuda.py",
+        "live/",
         "behaviour/",
     ),
-    "transformers": ("merge/live.py", "behaviour/"),
+    "transformers": ("live/", "behaviour/"),
 }
 TERMINAL = ("click", "rich", "getpass", "readline", "subprocess")  # only the command line may
 DISK = (
@@ -56,11 +102,26 @@ DISK = (
 
 @dataclass(frozen=True)
 class Module:
-    """One source file: its path inside the package, its first part, its tree."""
+    """One source file: its path inside the package, and its tree."""
 
     path: str
-    layer: str
     tree: ast.Module
+
+    @classmethod
+    def of(cls, path: str, source: str) -> Module:
+        """A module from its text."""
+        return cls(path, ast.parse(source, filename=path))
+
+    @property
+    def name(self) -> tuple[str, ...]:
+        """Its dotted name, as ("persona", …)."""
+        parts = Path(self.path).with_suffix("").parts
+        return ("persona", *(parts[:-1] if parts[-1] == "__init__" else parts))
+
+    @property
+    def layer(self) -> str:
+        """The folder or the file of the package that it is, or lies in."""
+        return self.name[1] if len(self.name) > 1 else PUBLIC
 
     @property
     def dotted(self) -> tuple[str, ...]:
@@ -70,13 +131,10 @@ class Module:
 
 def modules() -> list[Module]:
     """Every source file of the package."""
-    found = []
-    for file in sorted(PACKAGE.rglob("*.py")):
-        path = file.relative_to(PACKAGE).as_posix()
-        head = path.split("/")[0].removesuffix(".py")
-        layer = PUBLIC if path == "__init__.py" else head
-        found.append(Module(path, layer, ast.parse(file.read_text(), filename=path)))
-    return found
+    return [
+        Module.of(file.relative_to(PACKAGE).as_posix(), file.read_text())
+        for file in sorted(PACKAGE.rglob("*.py"))
+    ]
 
 
 MODULES = modules()
@@ -127,22 +185,156 @@ def dotted(node: ast.expr) -> str:
     return "?"
 
 
-def test_every_folder_of_the_package_is_a_layer() -> None:
-    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
-    assert folders <= set(LAYERS)
-    assert {module.layer for module in MODULES} <= set(RANK)
+# The import rule
+
+
+def known_names(all_modules: Sequence[Module]) -> set[tuple[str, ...]]:
+    """The dotted names of modules and packages."""
+    return {module.name for module in all_modules}
+
+
+def imported_modules(module: Module, known: set[tuple[str, ...]]) -> Iterator[tuple[tuple[str, ...], int]]:
+    """The modules of the package that a module imports, inside functions too; itself left out."""
+    for name, line in imports(module):
+        parts = tuple(name.split("."))
+        target = parts if parts in known else parts[:-1]
+        if target in known and target != module.name:
+            yield target, line
+
+
+def rank(name: str, floors: Sequence[Sequence[str]]) -> int:
+    """How high a name stands; the tests fail for one that has no floor."""
+    return next(place for place, floor in enumerate(floors) if name in floor)
+
+
+def upward(all_modules: Sequence[Module]) -> list[str]:
+    """Imports that do not go down: from floor to floor, and from room to room inside one."""
+    known = known_names(all_modules)
+    found = []
+    for module in all_modules:
+        for target, line in imported_modules(module, known):
+            floors: Sequence[Sequence[str]] = FLOORS
+            here, there = module.layer, target[1] if len(target) > 1 else PUBLIC
+            if here == there and here in ROOMS and len(module.name) > 2 and len(target) > 2:
+                floors, here, there = ROOMS[here], module.name[2], target[2]
+            if here != there and rank(there, floors) >= rank(here, floors):
+                found.append(f"{module.path}:{line} imports {'.'.join(target)}")
+    return found
+
+
+def verbs_that_know_verbs(all_modules: Sequence[Module]) -> list[str]:
+    """Imports of one verb by another."""
+    verbs = ("persona", "history", "verbs")
+    known = known_names(all_modules)
+    return [
+        f"{module.path}:{line} imports {'.'.join(target)}"
+        for module in all_modules
+        if module.name[:3] == verbs and len(module.name) > 3
+        for target, line in imported_modules(module, known)
+        if target[:3] == verbs and len(target) > 3
+    ]
+
+
+def circles(all_modules: Sequence[Module]) -> list[list[str]]:
+    """The strongly connected groups of modules: those that import one another, by whatever way."""
+    known = known_names(all_modules)
+    after = {module.name: {name for name, _ in imported_modules(module, known)} for module in all_modules}
+    reached: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+    for start in after:
+        found: set[tuple[str, ...]] = set()
+        waiting = list(after[start])
+        while waiting:
+            name = waiting.pop()
+            if name not in found:
+                found.add(name)
+                waiting += after[name]
+        reached[start] = found
+    groups = {
+        tuple(sorted(other for other in found if start in reached[other]))
+        for start, found in reached.items()
+        if start in found
+    }
+    return [[".".join(name) for name in group] for group in sorted(groups)]
+
+
+def strays(all_modules: Sequence[Module]) -> list[str]:
+    """Imports of heavy libraries outside the modules that may."""
+    return [
+        f"{module.path}:{line} imports {name}"
+        for module in all_modules
+        for name, line in imports(module)
+        if (places := HEAVY.get(name.split(".")[0])) is not None and not module.path.startswith(places)
+    ]
+
+
+def test_every_module_has_a_floor_and_a_room() -> None:
+    floors = {name for floor in FLOORS for name in floor}
+    assert {module.layer for module in MODULES} <= floors
+    for layer, rooms in ROOMS.items():
+        inside = {module.name[2] for module in modules_of(layer) if len(module.name) > 2}
+        assert inside == {name for room in rooms for name in room}
 
 
 def test_imports_go_downward_only() -> None:
-    upward = []
-    for module in MODULES:
-        for name, line in imports(module):
-            parts = name.split(".")
-            if parts[0] == "persona" and len(parts) > 1:
-                target = parts[1] if parts[1] in RANK else PUBLIC
-                if target != module.layer and RANK[target] >= RANK[module.layer]:
-                    upward.append(f"{module.path}:{line} imports {name}")
-    assert not upward
+    assert not upward(MODULES)
+
+
+def test_a_verb_imports_no_verb() -> None:
+    assert not verbs_that_know_verbs(MODULES)
+
+
+def test_no_modules_import_one_another_in_a_circle() -> None:
+    assert not circles(MODULES)
+
+
+def test_heavy_libraries_are_imported_only_where_they_belong() -> None:
+    assert not strays(MODULES)
+
+
+@pytest.mark.parametrize(
+    ("rule", "path", "source"),
+    [
+        (upward, "objects/planted.py", "from persona.store import files"),
+        (upward, "weights/planted.py", "from persona.codec import delta"),
+        (upward, "intake/planted.py", "def f():\n    from persona.measure import compare"),
+        (upward, "live/planted.py", "import persona.repository"),
+        (upward, "queries.py", "from persona.repository import Repository"),
+        (upward, "history/recipes/planted.py", "from ..history import History"),
+        (upward, "history/computing.py", "from persona.history.vectors import lookup"),
+        (upward, "merge/chunks.py", "def f():\n    from persona.merge.run import merger"),
+        (upward, "merge/devices/planted.py", "from persona.merge.cutoffs import cutoffs"),
+        (verbs_that_know_verbs, "history/verbs/planted.py", "from persona.history.verbs.log import log"),
+        (
+            verbs_that_know_verbs,
+            "history/verbs/planted.py",
+            "def f():\n    import persona.history.verbs.log",
+        ),
+        (verbs_that_know_verbs, "history/verbs/planted.py", "from . import log"),
+        (circles, "store/objects.py", "def f():\n    from persona.store import check"),
+        (circles, "store/files.py", "if TYPE_CHECKING:\n    from persona.store.store import Store"),
+        (circles, "history/worktree/text_files.py", "from persona.history.worktree.move import FileMove"),
+        (circles, "cli/dashes.py", "from persona.cli.command import Command"),
+        (strays, "history/recipes/planted.py", "import torch"),
+        (strays, "history/recipes/planted.py", "def f():\n    from torch import nn"),
+        (strays, "history/verbs/planted.py", "from transformers import AutoModel"),
+        (strays, "merge/run/planted.py", "import numba"),
+    ],
+)
+def test_a_planted_import_is_found(
+    rule: Callable[[Sequence[Module]], Sequence[object]], path: str, source: str
+) -> None:
+    others = [module for module in MODULES if module.path != path]
+    assert rule([*others, Module.of(path, source)])
+
+
+def test_no_module_is_too_long() -> None:
+    long = {
+        module.path: lines
+        for module in MODULES
+        if module.path not in LONG
+        and (lines := len((PACKAGE / module.path).read_text().splitlines())) > LONGEST
+    }
+    assert not long
 
 
 def test_codec_and_weights_know_neither_each_other_nor_the_layout_of_the_store() -> None:
@@ -158,20 +350,10 @@ def test_codec_and_weights_know_neither_each_other_nor_the_layout_of_the_store()
     assert not known
 
 
-def test_heavy_libraries_are_imported_only_where_they_belong() -> None:
-    strays = [
-        f"{module.path}:{line} imports {name}"
-        for module in MODULES
-        for name, line in imports(module)
-        if (places := HEAVY.get(name.split(".")[0])) is not None and not module.path.startswith(places)
-    ]
-    assert not strays
-
-
 def test_numpy_and_zstandard_come_in_with_the_call_that_needs_them() -> None:
     early = [
         f"{module.path}:{line} imports {name}"
-        for module in modules_of(PUBLIC, *FOUNDATION, "objects", "store", "cli")
+        for module in modules_of(PUBLIC, "errors", "limits", "objects", "store", "cli")
         for name, line in top_level_imports(module)
         if name.split(".")[0] in ("numpy", "zstandard", *HEAVY)
     ]
@@ -270,6 +452,28 @@ def test_only_store_files_changes_the_disk() -> None:
                 for name, line in imports(module)
                 if name.split(".")[0] == "tempfile"
             ]
+    assert not changes
+
+
+FILES_CHANGES = {
+    f"files.{name}"
+    for name in """
+    append_line clear_leftovers make_directories mkdirs relied_on_directories remove remove_empty_directories
+    remove_known remove_tree rename replace_file sync_directories sync_directory write_file
+    """.split()
+}
+"""The functions of `persona.store.files` that change the disk."""
+
+
+def test_only_the_work_tree_and_the_config_are_changed_from_history() -> None:
+    changes = [
+        f"{module.path}:{call.lineno} calls {dotted(call.func)}"
+        for module in modules_of("history", "live", "measure", "intake", "queries", "repository")
+        if not module.path.startswith("history/worktree/") and module.path != "history/config.py"
+        for call in calls(module)
+        if dotted(call.func).removeprefix("files.") in FILES_CHANGES
+        and dotted(call.func).startswith("files.")
+    ]
     assert not changes
 
 

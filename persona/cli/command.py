@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from persona.cli.dashes import FILES
 from persona.cli.errors import USAGE
 from persona.cli.invocation import Invocation
 from persona.errors import UsageError
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
-
-FILES = "persona.files"
-"""Key of `ctx.meta`: what stood after `--`, or None where there was no `--`."""
 
 
 class Command(click.Command):
@@ -44,7 +42,7 @@ class Command(click.Command):
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
         """As click does, and files after `--` where they may stand."""
         if ctx.meta.get(FILES) is not None:
-            from persona.cli.offers import paths
+            from persona.cli.completions import paths
 
             return paths(ctx, incomplete)
         return super().shell_complete(ctx, incomplete)
@@ -133,12 +131,6 @@ def write_example(formatter: click.HelpFormatter, example: str) -> None:
         with formatter.section("Example"):
             for line in example.splitlines():
                 formatter.write(f"{'':{formatter.current_indent}}{line}\n")
-
-
-def files_after_dashes(ctx: click.Context) -> Sequence[str] | None:
-    """The file names after `--`; None where there was no `--`."""
-    files: Sequence[str] | None = ctx.meta.get(FILES)
-    return files
 
 
 def _set(attribute: str) -> Callable[[click.Context, click.Parameter, bool], None]:

@@ -14,8 +14,8 @@ from persona.cli.terminal import printable, say
 
 if TYPE_CHECKING:
     from persona.cli.invocation import Invocation
-    from persona.history.repository import Repository
-    from persona.history.results import CommitResult, Diff, FileChange, Kept, TermChange
+    from persona.history.results import CommitResult, Diff, FileChange, KeptFraction, TermChange
+    from persona.repository import Repository
 
 _KEYS = ("id", "alpha", "density", "only", "except", "join")
 _USUAL: dict[str, Any] = {"density": None, "only": (), "except": (), "join": "vote"}
@@ -80,7 +80,7 @@ def committed_lines(repo: Repository, result: CommitResult) -> Iterator[str]:
         yield from checkout_lines(result.checkout)
 
 
-def brief_lines(diff: Diff, told: Collection[str], kept: Sequence[Kept] = ()) -> Iterator[str]:
+def brief_lines(diff: Diff, told: Collection[str], kept: Sequence[KeptFraction] = ()) -> Iterator[str]:
     """What a commit changed besides the vectors that it brought or dropped, which are `told` already."""
     for axis, change in diff.rules.items():
         yield f" {style('~', fg='yellow')} {axis} {_value(change['from'])} → {_value(change['to'])}"
@@ -99,14 +99,16 @@ def new_file_lines(paths: Sequence[str]) -> Iterator[str]:
     yield from (f" {style('+', fg='green')} {printable(path)}" for path in paths)
 
 
-def kept_lines(kept: Sequence[Kept]) -> Iterator[str]:
+def kept_lines(kept: Sequence[KeptFraction]) -> Iterator[str]:
     """`density 0.20 keeps 23.5 % (pirate), 20.8 % (terse)`, a line for each density."""
     for density in dict.fromkeys(one.density for one in kept):
         fractions = [f"{percent(one.kept_fraction)} ({one.name})" for one in kept if one.density == density]
         yield f"density {number(density)} keeps {', '.join(fractions)}"
 
 
-def change_lines(diff: Diff, kept: Sequence[Kept] = (), path: Callable[[str], str] = str) -> Iterator[str]:
+def change_lines(
+    diff: Diff, kept: Sequence[KeptFraction] = (), path: Callable[[str], str] = str
+) -> Iterator[str]:
     """What `status` lists: one line for each thing that the next commit would hold. `path` names a file as it
     is typed where the command runs.
     """
@@ -217,7 +219,7 @@ def _text(content: bytes | None) -> list[str] | None:
 
 
 def _file_lines(change: FileChange) -> Iterator[str]:
-    from persona.history.linediff import unified
+    from persona.history.recipes.linediff import unified
 
     path = printable(change.path)
     end = "\t" if " " in path else ""  # as git does: patch reads a name up to a space, or up to this tab
@@ -245,7 +247,7 @@ def _shown(line: str) -> str:
 
 
 def _file_summary(change: FileChange) -> str:
-    from persona.history.linediff import runs
+    from persona.history.recipes.linediff import runs
 
     before, after = _text(change.before()), _text(change.after())
     if before is None or after is None:

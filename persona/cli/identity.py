@@ -71,7 +71,7 @@ def _when(variable: str, text: str | None) -> tuple[int, int]:
     now, offset = identity.now()
     if not text:
         return now, offset
-    from persona.history.dates import parse_date
+    from persona.history.names.dates import parse_date
 
     found = parse_date(text, now)
     if found is None:

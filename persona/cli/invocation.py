@@ -20,8 +20,8 @@ from persona.errors import NotFound, SystemFault, UnknownRevision, UsageError, q
 
 if TYPE_CHECKING:
     from persona.history.config import Config
-    from persona.history.repository import Repository
     from persona.objects.commit import Person
+    from persona.repository import Repository
 
 BATCH = 200
 """Lines that go out together."""
@@ -49,7 +49,7 @@ class Invocation:
     @contextmanager
     def repository(self) -> Iterator[Repository]:
         """The repository of the directory, open."""
-        from persona.history.repository import Repository
+        from persona.repository import Repository
 
         with Repository.open(self.directory, user_config=self.user_config, committer=self.committer) as repo:
             self._repository = repo
@@ -159,7 +159,7 @@ class Invocation:
 
     def tracked(self, repo: Repository, paths: Sequence[str]) -> list[str]:
         """Files of the work tree from the command line, as the repository names them: from its root."""
-        from persona.history.recipe_text import RECIPE_FILE
+        from persona.history.recipes.text import RECIPE_FILE
 
         here, root = os.path.realpath(self.directory), os.path.realpath(repo.root)
         found = []

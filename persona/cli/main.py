@@ -15,9 +15,9 @@ import click
 
 from persona import __version__
 from persona.cli.command import CommandGroup
+from persona.cli.completions import VARIABLE, directories
 from persona.cli.errors import INTERRUPTED, guarded
 from persona.cli.invocation import Invocation
-from persona.cli.offers import VARIABLE, directories
 from persona.cli.terminal import open_streams, say
 
 if TYPE_CHECKING:

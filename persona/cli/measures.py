@@ -18,7 +18,7 @@ from persona.cli.render import number, percent, printable, vector_lines
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from persona.history.measures import Pair, Row, VectorStatistics, WeightsDiff
+    from persona.history.verbs.measure import Pair, Row, VectorStatistics, WeightsDiff
 
 WIDTH = 100
 """Columns of a table where the width of the terminal is not known."""
@@ -71,7 +71,7 @@ def sheets(
 
 def _ordered(rows: Sequence[Row]) -> tuple[str, ...]:
     """The modules of all layers in one order, though not every layer has each."""
-    from persona.merge.modules import module_order
+    from persona.measure.layers import module_order
 
     return tuple(sorted({row.module for row in rows}, key=module_order))
 

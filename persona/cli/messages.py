@@ -17,7 +17,7 @@ from persona.store import files
 from persona.store.store import DIRECTORY
 
 if TYPE_CHECKING:
-    from persona.history.repository import Repository
+    from persona.repository import Repository
 
 MAX_BYTES: Final = 16 << 20
 """Bytes of a message that is read."""

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from persona.cli.completions import base_or_revision, files
 from persona.cli.invocation import Invocation
-from persona.cli.offers import base_or_revision, files
 from persona.errors import InvalidInput
 from persona.history.config import DEVICES, parse_size
 
 if TYPE_CHECKING:
-    from persona.history.repository import Repository
+    from persona.repository import Repository
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -21,7 +21,7 @@ from click.shell_completion import (
     split_arg_string,
 )
 
-from persona.cli.offers import VARIABLE
+from persona.cli.completions import VARIABLE
 
 _BASH = """\
 %(complete_func)s() {

@@ -33,7 +33,7 @@ from persona.codec.elements import (
     readable,
     segment_bytes,
 )
-from persona.codec.native import Kernels, takes_vectors
+from persona.codec.native import Kernels, has_compress
 from persona.errors import IntegrityError
 
 MAX_GROUPS: Final = 12
@@ -45,7 +45,7 @@ GROUP: Final = np.dtype([("elements", "<u4"), ("digit_bits", "u1"), ("planes", "
 _DIGIT_BITS: Final = (0, 1, 2, 4, 8)
 _WORK: Final = 5
 _VECTOR_BYTES: Final = 64
-"""As `persona.codec.vectors` has it."""
+"""As `persona.codec.simd` has it."""
 _WRONG: Final = {
     1: "a group's digits are not as many as its elements",
     2: "the last byte of a group's digits is not padded with zeros",
@@ -98,7 +98,7 @@ def exponent_order(base: Elements, dtype: str, order: npt.NDArray[np.uint32], so
         raise TypeError(f"order must be uint32 and sorted_base {base.dtype}")
     keys = 1 << element.exponent
     counts, starts = np.empty((4, keys), np.uint32), np.empty(keys, np.uint32)
-    kernels.exponent_order(base, *_key(element), counts, starts, takes_vectors(), order, sorted_base)
+    kernels.exponent_order(base, *_key(element), counts, starts, has_compress(), order, sorted_base)
 
 
 def encode_delta(base: Elements, after: Elements, dtype: str, scratch: Scratch) -> EncodedDelta:
@@ -117,7 +117,7 @@ def encode_delta(base: Elements, after: Elements, dtype: str, scratch: Scratch) 
     kernels.count_keys(base, shift, mask, counts, starts)
     sizes = np.diff(starts, append=np.uint32(n)).astype(np.int64)
     placed = scratch.array("placed", n, element.uint)
-    kernels.place_values(base, shift, mask, counts, starts, takes_vectors(), z, placed)
+    kernels.place_values(base, shift, mask, counts, starts, has_compress(), z, placed)
 
     bounds, digit_bits = _groups(placed, sizes, element)
     segments = _pack(placed, bounds, digit_bits, element, scratch)
@@ -143,7 +143,7 @@ def decode_delta(form: int, segments: Sequence[Any], z_sorted: Elements) -> None
     most = max((group[0] for group in groups if group[1] and group[2] > 1), default=0)
     tails = np.empty(most + 1, element.uint)
     table = np.array(groups, np.int64).reshape(-1, 3)
-    if wrong := kernels.decode_groups(data, sizes, table, tails, takes_vectors(), z_sorted):
+    if wrong := kernels.decode_groups(data, sizes, table, tails, has_compress(), z_sorted):
         raise IntegrityError(_WRONG[wrong])
 
 
@@ -223,7 +223,7 @@ def _pack(
             used += digits.size
             kernels.pack_digits(group, escape, bits, digits)
             segments.append(digits)
-            rest = tails[: kernels.take_tails(group, escape, takes_vectors(), tails)]
+            rest = tails[: kernels.take_tails(group, escape, has_compress(), tails)]
         planes, first = 0, len(segments)
         for plane in range(element.nbytes):
             taken = room[used + plane * rest.size : used + (plane + 1) * rest.size]

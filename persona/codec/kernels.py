@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 import numba
 import numpy as np
 
-from persona.codec.vectors import (
+from persona.codec.simd import (
     VECTOR_BYTES,
     add_expanded,
     bit_count,

@@ -17,13 +17,10 @@ from functools import wraps
 from types import FunctionType
 from typing import Any, Final, TypeVar
 
-from persona.errors import InvalidInput, UsageError
+from persona.errors import UsageError
 from persona.objects.commit import Person
 from persona.store import files
 
-Number = str | float | None
-DEFAULT: Final = "default"
-"""A density that takes the vector's own back."""
 Value = TypeVar("Value")
 
 _BYTES: Final = frozenset({"memory", "device_memory", "max_shard_size", "cache"})
@@ -31,43 +28,6 @@ _NOTHING_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 """Why a path leads to nothing, which is for the method to judge. Else nobody knows what is there."""
 _LEAST: Final[Mapping[str, float]] = {"cache": 0, "n": -math.inf, "mainline": -math.inf}
 """Where whole numbers begin, if not with 1; those that the method itself judges anywhere."""
-
-
-def number(value: Any) -> Any:
-    """numpy's and torch's numbers as Python's; anything else as it is, to be judged where it is checked."""
-    if type(value) in (str, int, float, bool, type(None)) or not hasattr(value, "__float__"):
-        return value
-    if str(getattr(value, "dtype", "")) in ("bool", "torch.bool"):
-        return value
-    try:
-        return float(value)
-    except (TypeError, ValueError, RuntimeError):
-        return value
-
-
-def globs(value: Any, parameter: str) -> tuple[str, ...] | None:
-    """A filter of tensor names: None as it is, one glob as a list of one, an empty text as no glob.
-
-    Raises `InvalidInput` for anything but globs.
-    """
-    if value is None or isinstance(value, str):
-        return None if value is None else ((str(value),) if value else ())
-    patterns = tuple(value) if isinstance(value, Iterable) and not isinstance(value, bytes) else (value,)
-    for pattern in patterns:
-        if not isinstance(pattern, str) or not pattern:
-            raise InvalidInput(
-                f"a tensor filter is a glob such as 'model.layers.1?.mlp.*', not {pattern!r:.60}",
-                parameter=parameter,
-            )
-    return tuple(map(str, patterns))
-
-
-def checked(parameter: str, check: Callable[[Any, str], Value], value: Any) -> Value:
-    """The result of `check`, whose `InvalidInput` gets the name of the parameter."""
-    try:
-        return check(number(value), "")
-    except InvalidInput as error:
-        raise InvalidInput(error.message.removeprefix(": "), parameter=parameter) from None
 
 
 # -- calls ---------------------------------------------------------------------------------------------------

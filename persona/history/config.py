@@ -112,7 +112,7 @@ class Config:
         """Lets `edit` change the document of one of the files, which no other command changes meanwhile."""
         import tomlkit
 
-        from persona.history.recipe_text import decode, encode, with_line_ends
+        from persona.history.recipes.text import decode, encode, with_line_ends
 
         path = self.user_path if user else self.path
         if path is None:
@@ -149,7 +149,7 @@ def parse_size(text: str) -> int:
 def _load(path: Path, data: bytes) -> dict[str, Any]:
     if not data:
         return {}
-    from persona.history.recipe_text import decode, load
+    from persona.history.recipes.text import decode, load
 
     return load(decode(data, str(path)), str(path))
 

@@ -6,33 +6,26 @@ Invariant: a value handed out was verified by its id when it was read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
-from typing import Final, TypeVar
+from typing import TypeVar
 
-from persona.errors import IntegrityError, InvalidInput, NotFound, PersonaError, Refused, UnknownName, quoted
-from persona.history import identity, recipe_text
+from persona.errors import IntegrityError, InvalidInput, NotFound, Refused, UnknownName, quoted
+from persona.history import identity
 from persona.history.config import Config
-from persona.history.recipe_text import MIN_PREFIX, RECIPE_FILE
+from persona.history.recipes import text as recipe_text
+from persona.history.recipes.text import MIN_PREFIX, RECIPE_FILE
 from persona.history.results import Head
-from persona.limits import MAX_TEXT_FILE_BYTES
 from persona.objects.base import Base
 from persona.objects.commit import Commit, Person, Tag
-from persona.objects.ids import abbreviate, is_id, object_id
+from persona.objects.ids import abbreviate, is_id
 from persona.objects.recipe import Recipe
 from persona.objects.tree import Tree
 from persona.objects.vector import Vector
-from persona.store import files
-from persona.store.refs import When
+from persona.store.refs import BASES, HEADS, When
 from persona.store.store import Store
-
-HEADS: Final = "refs/heads/"
-TAGS: Final = "refs/tags/"
-BASES: Final = "refs/bases/"
-VECTORS: Final = "refs/vectors/"
 
 Value = TypeVar("Value")
 
@@ -59,57 +52,6 @@ class History:
     def committer(self) -> Person:
         """Who records what is done here, checked: by default `user.name`, `user.email` of the config; now."""
         return identity.person(self.config, self.committer_of() if self.committer_of else None)
-
-    @contextmanager
-    def changing(self, *, force: bool = False) -> Iterator[None]:
-        """Holds the work tree's lock, and first removes what commands that died left, and takes back what a
-        move that was cut short left of its files. `force`: a move that cannot be taken back is given up.
-
-        `Refused` before anything changes when the store's format is newer.
-        """
-        from persona.history.moving import take_back
-
-        self.store.require_writable()
-        with self.store.worktree_lock():
-            self.store.clear_leftovers()
-            for folder in self._folders():
-                files.clear_leftovers(folder, beside=True, is_kept=self._is_stored)
-            take_back(self, force=force)
-            yield
-
-    def leftovers(self) -> list[tuple[Path, int]]:
-        """What commands that died left in the store and beside the files of the work tree, with their sizes
-        in bytes.
-        """
-        beside = [found for folder in self._folders() for found in files.leftovers(folder, beside=True)]
-        return sorted([*self.store.leftovers(), *beside])
-
-    def _folders(self) -> list[Path]:
-        """The directories of the work tree that hold files of HEAD, or of a commit that a move was cut short
-        on its way to or from; its own alone where nothing can be read.
-        """
-        from persona.history.moving import read_move
-
-        commits: set[str] = set()
-        with suppress(PersonaError):
-            commits.update(id for id in (self.last_commit(),) if id is not None)
-        with suppress(PersonaError):
-            commits.update((read_move(self) or {}).values())
-        found = {self.root}
-        for id in commits:
-            with suppress(PersonaError):
-                # Files of a base lie in the work tree itself, and its manifest takes long to read.
-                found |= {(self.root / path).parent for path in self.tree_of(id).files}
-        top = files.resolved(self.root)
-        return sorted(folder for folder in found if files.resolved(folder).is_relative_to(top))
-
-    def _is_stored(self, path: Path) -> bool:
-        """Whether the store holds what a file holds."""
-        try:
-            data = files.read_file(path, limit=MAX_TEXT_FILE_BYTES)
-        except PersonaError:
-            return False
-        return data is not None and self.store.objects.contains_intact(object_id("blob", data))
 
     # -- objects
 
@@ -253,7 +195,7 @@ class History:
         """
         recipe = self.read_recipe(data, where=where)
         if any(term.only or term.except_ for term in recipe.terms):
-            from persona.history import filters
+            from persona.history.recipes import filters
 
             head = self.store.refs.head_id()
             before = self.recipe_of(head) if head else None

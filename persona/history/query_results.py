@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from persona.history.results import UNPRINTED, Diff, Kept, TermView, WeightsState, iso_date
+from persona.history.results import UNPRINTED, Diff, KeptFraction, TermView, WeightsState, iso_date
 from persona.objects.commit import Commit
 
 
@@ -105,7 +105,7 @@ class Status:
     recipe_changed: bool
     files_changed: tuple[str, ...]
     weights: WeightsState
-    kept: tuple[Kept, ...] = ()
+    kept: tuple[KeptFraction, ...] = ()
     untracked: tuple[str, ...] = ()
     """Files that no commit will hold; a directory of such files alone stands for all in it, as `runs/`."""
     left_out: tuple[LeftOut, ...] = ()

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from persona.errors import PersonaError, UnknownName
-from persona.history import recipe_text
-from persona.history.history import BASES, History
-from persona.history.recipe_text import RECIPE_FILE
+from persona.history.history import History
+from persona.history.recipes import text as recipe_text
+from persona.history.recipes.text import RECIPE_FILE
 from persona.history.store_results import Problem
 from persona.objects.base import Base
 from persona.objects.ids import NULL_ID, abbreviate
@@ -19,6 +19,7 @@ from persona.objects.recipe import Recipe
 from persona.objects.table import Table, decode_table
 from persona.objects.tree import Tree
 from persona.objects.vector import Vector
+from persona.store.refs import BASES
 from persona.weights.foreign import is_weight_name
 
 _LEAVES: Final = ("chunk", "delta", "blob", "table")

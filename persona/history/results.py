@@ -94,7 +94,7 @@ class VectorChange:
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptFraction:
     """What a density keeps of a vector: a fraction of the base's float elements, ties at the cut-off
     included.
     """
@@ -122,7 +122,7 @@ class CommitResult:
     """The weights computed at once, with `commit.checkout = true`."""
     failure: PersonaError | None = field(default=None, metadata=UNPRINTED)
     """Why they could not be computed, though the commit was made."""
-    kept: tuple[Kept, ...] = ()
+    kept: tuple[KeptFraction, ...] = ()
     files: tuple[str, ...] = ()
     """Text files that are tracked from now on, because `add` or `commit` named them."""
 

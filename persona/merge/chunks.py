@@ -30,11 +30,11 @@ Empty = Callable[[Any, Any], NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Opened:
+class DecodedChunk:
     """One chunk of n elements with the changes of `present`, the indices of the terms that changed it.
 
     sorted_base: uint[n] and z: uint[present, ≥ n] in one order, that of the exponents unless the chunk was
-    kept (`persona.merge.kept`); order: uint32[n], the element that stands at each place of it.
+    kept (`persona.live.cache`); order: uint32[n], the element that stands at each place of it.
     """
 
     present: list[int]

@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 from persona.codec.delta import exponent_order
 from persona.codec.elements import of as element_of
 from persona.codec.floats import in_default_environment
-from persona.merge import cpu
+from persona.merge.arithmetic import cpu
 from persona.merge.chunks import ChunkReader, Workspace, Workspaces
-from persona.merge.grid import CACHE, Grid, grid_ranks, on_grid
-from persona.merge.pipeline import Progress, in_order
+from persona.merge.densities import CACHE, CutoffTable, grid_ranks, on_grid
+from persona.merge.memory import Budget
 from persona.merge.plan import Plan, TensorPlan, keeps_everything
-from persona.merge.room import Room
 from persona.merge.rules import NO_TRIM, MergeRules, cut_rank, joint_rank
 from persona.merge.thresholds import Magnitudes, Selection
+from persona.merge.workers import Progress, in_order
 from persona.objects import canonical
 from persona.objects.tensors import TensorSpec, chunk_span
 
@@ -73,7 +73,7 @@ def cutoffs(
     tensors: Sequence[TensorPlan],
     *,
     threads: int,
-    room: Room | None = None,
+    room: Budget | None = None,
     progress: Progress | None = None,
 ) -> Cutoffs:
     """What the kernels need to know before they merge these tensors; reads chunks only for what no cache
@@ -114,7 +114,9 @@ def kept_fraction(
     included.
     """
     rules, vector = plan.recipe.rules, plan.vectors[id]
-    kept_grid = Grid.read(plan.store, id, len(vector.tensors)) if on_grid(density) is not None else None
+    kept_grid = (
+        CutoffTable.read(plan.store, id, len(vector.tensors)) if on_grid(density) is not None else None
+    )
     if kept_grid is not None:
         kept = kept_grid.kept_elements(rules.trim, rules.rank or "", density)
         return kept / max(1, plan.base.merged_elements)
@@ -140,7 +142,7 @@ def prepare(
     specs = plan.vectors[id].tensors
     elements = plan.base.merged_elements
     if all(spec.name in magnitudes for spec in specs):
-        found = Grid.of([magnitudes[spec.name] for spec in specs], elements)
+        found = CutoffTable.of([magnitudes[spec.name] for spec in specs], elements)
     else:
         found = _select_grid(plan, id, magnitudes, threads, progress)
     found.write(plan.store, id)
@@ -148,7 +150,7 @@ def prepare(
 
 def _select_grid(
     plan: Plan, id: str, magnitudes: Mapping[str, Magnitudes], threads: int, progress: Progress | None
-) -> Grid:
+) -> CutoffTable:
     """The grid of a vector in two passes over the chunks of those tensors that could not be counted."""
     walk = _Walk(plan)
     specs = [spec for spec in plan.vectors[id].tensors if spec.name not in magnitudes]
@@ -182,7 +184,7 @@ def _select_grid(
         cuts[spec.name] = own.cut()
     for known in magnitudes.values():
         model.add_low(known)
-    return Grid.of_cuts([*(cuts[spec.name] for spec in plan.vectors[id].tensors), model.cut()])
+    return CutoffTable.of_cuts([*(cuts[spec.name] for spec in plan.vectors[id].tensors), model.cut()])
 
 
 def _told(
@@ -200,7 +202,7 @@ def _told(
 def _on_grid(plan: Plan, id: str, density: float) -> Mapping[str, float] | None:
     """The cut-offs of one vector from its grid, by tensor name, or under "" for the whole model."""
     rules, specs = plan.recipe.rules, plan.vectors[id].tensors
-    kept = Grid.read(plan.store, id, len(specs)) if on_grid(density) is not None else None
+    kept = CutoffTable.read(plan.store, id, len(specs)) if on_grid(density) is not None else None
     if kept is None:
         return None
     if rules.trim == "global":
@@ -264,7 +266,7 @@ def _vectors(plan: Plan, tensor: TensorPlan) -> list[str]:
 
 
 def _majority(
-    found: Cutoffs, rules: MergeRules, threads: int, room: Room | None, progress: Progress | None
+    found: Cutoffs, rules: MergeRules, threads: int, room: Budget | None, progress: Progress | None
 ) -> int:
     """Σ sign(e) over all coordinates of the model, an exact integer."""
     plan = found.plan
@@ -375,7 +377,7 @@ class _Walk:
                 count(base, z)
 
     def signs(
-        self, tensor: TensorPlan, votes: list[int], cuts: Cutoffs, rules: MergeRules, room: Room | None
+        self, tensor: TensorPlan, votes: list[int], cuts: Cutoffs, rules: MergeRules, room: Budget | None
     ) -> int:
         """Σ sign(e) over one tensor of the terms `votes`, by slices of chunks where the room asks."""
         spec, plan, total = tensor.spec, self.plan, 0

@@ -37,8 +37,13 @@ PayloadOf = Callable[[Record], Iterable[Buffer] | None]
 """The parts of a record's canonical payload, or None when they cannot be had (its base chunk is damaged)."""
 
 
-def problems(store: ObjectStore, full: bool, payload_of: PayloadOf | None) -> Iterator[Problem]:
-    """See `ObjectStore.problems`."""
+def problems(
+    store: ObjectStore, full: bool = False, payload_of: PayloadOf | None = None
+) -> Iterator[Problem]:
+    """What is wrong with the stored bytes of every copy of every object, and with the packs around them.
+
+    `full`: the ids too. `payload_of` decodes the kinds of `BULK_KINDS`; without it those ids stay unverified.
+    """
     store.refresh()
     for one in store.open_packs().values():
         yield from _pack_problems(store, one, full, payload_of)

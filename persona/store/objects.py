@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
 
 from persona.errors import IntegrityError, PersonaError
 from persona.limits import MAX_PAYLOAD_BYTES
@@ -24,10 +24,6 @@ from persona.store import files, pack, records
 from persona.store.index import Entry
 from persona.store.pack import Pack
 from persona.store.records import Buffer, Header, Record
-
-if TYPE_CHECKING:
-    from persona.store.check import PayloadOf, Problem
-    from persona.store.transaction import Transaction
 
 _T = TypeVar("_T")
 
@@ -220,33 +216,12 @@ class ObjectStore:
 
     # -- writing
 
-    def transaction(self, payload_of: PayloadOf | None = None) -> Transaction:
-        """A context manager that makes what was appended and put durable on a clean exit, and discards it
-        otherwise. `payload_of` decodes the kinds of `BULK_KINDS`, to tell a wrong copy from a right one.
-        """
-        from persona.store.transaction import Transaction
-
-        self.require_writable()
-        return Transaction(self, payload_of)
-
     def _is_writable(self) -> bool:
         try:
             self.require_writable()
         except PersonaError:
             return False
         return True
-
-    # -- checking
-
-    def problems(self, full: bool = False, payload_of: PayloadOf | None = None) -> Iterator[Problem]:
-        """What is wrong with the stored bytes of every copy of every object, and with the packs around them.
-
-        `full`: the ids too. `payload_of` decodes the kinds of `BULK_KINDS`; without it those ids stay
-        unverified.
-        """
-        from persona.store.check import problems
-
-        return problems(self, full, payload_of)
 
     # -- where things lie
 

@@ -21,7 +21,7 @@ from persona.store.ref_files import HEAD, PREFIX, RefFiles, full
 from persona.store.reflog import Entry
 
 if TYPE_CHECKING:
-    from persona.store.store import StateFile
+    from persona.store.values import StateFile
 
 JOURNAL: Final = "refs"
 """The state file of the steps under way."""

@@ -35,12 +35,18 @@ from persona.store.ref_steps import Step, Steps
 from persona.store.reflog import Entry
 
 if TYPE_CHECKING:
-    from persona.store.store import StateFile
+    from persona.store.values import StateFile
 
 
 class _Any:
     """The type of `ANY`."""
 
+
+HEADS: Final = "refs/heads/"
+TAGS: Final = "refs/tags/"
+BASES: Final = "refs/bases/"
+VECTORS: Final = "refs/vectors/"
+NOTES: Final = "refs/notes/"
 
 ANY: Final = _Any()
 """As `expect`: whatever the ref holds."""
@@ -273,12 +279,6 @@ class Refs:
             reflog.load(self.root, name, value)
 
         self._steady(look)
-
-    def problems(self) -> Iterator[tuple[str, str, str]]:
-        """(kind, file, what is wrong) of everything wrong with refs, HEAD and reflogs."""
-        from persona.store.check_refs import survey
-
-        yield from survey(self).problems
 
     # -- one moment
 

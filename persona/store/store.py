@@ -12,23 +12,25 @@ that this persona does not know lets it read, and refuses every write.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
-from blake3 import blake3
-
-from persona.errors import IntegrityError, NotARepository, PersonaError, Refused, UsageError
-from persona.limits import MAX_REF_BYTES, MAX_STATE_BYTES
+from persona.errors import IntegrityError, NotARepository, PersonaError, Refused
+from persona.limits import MAX_REF_BYTES
 from persona.store import files, lock
 from persona.store.objects import ObjectStore
 from persona.store.ref_steps import JOURNAL
 from persona.store.refs import Refs
+from persona.store.values import CacheFile, Caches, StateFile
+
+if TYPE_CHECKING:
+    from persona.store.check import PayloadOf, Problem
+    from persona.store.transaction import Transaction
 
 DIRECTORY: Final = ".persona"
 FORMAT_VERSION: Final = 1
@@ -51,11 +53,7 @@ _DIRECTORIES: Final = (
     "cache",
     "tmp",
 )
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}(/[A-Za-z0-9][A-Za-z0-9._-]{0,127}){0,3}")
-_CHECK: Final = 32
 _MAKING: Final = f"{DIRECTORY}.making-"
-_PLACE: Final = "place"
-"""cache/place: the place of the store that the caches were computed in."""
 
 
 class Store:
@@ -68,7 +66,6 @@ class Store:
         self.root = root
         self.version = version
         self.features = features
-        self._owns_caches = False
 
     @classmethod
     def create(cls, worktree: Path, *, branch: str = "main") -> Store:
@@ -142,6 +139,25 @@ class Store:
         """The objects."""
         return ObjectStore(self.root, require_writable=self.require_writable)
 
+    def transaction(self, payload_of: PayloadOf | None = None) -> Transaction:
+        """A context manager that makes what was appended and put durable on a clean exit, and discards it
+        otherwise. `payload_of` decodes the kinds of `BULK_KINDS`, to tell a wrong copy from a right one.
+        """
+        from persona.store.transaction import Transaction
+
+        self.require_writable()
+        return Transaction(self.objects, payload_of)
+
+    def problems(self, full: bool = False, payload_of: PayloadOf | None = None) -> Iterator[Problem]:
+        """What is wrong with the stored objects; see `persona.store.check.problems`."""
+        from persona.store.check import problems
+
+        return problems(self.objects, full, payload_of)
+
+    @cached_property
+    def _caches(self) -> Caches:
+        return Caches(self.root, lambda: self.place, self.require_writable)
+
     @cached_property
     def refs(self) -> Refs:
         """The refs and HEAD."""
@@ -195,7 +211,7 @@ class Store:
 
     def state(self, name: str) -> StateFile:
         """A checked JSON value in `state/`, by name (letters, digits, . _ - and /)."""
-        return StateFile(self, _checked_name(name))
+        return StateFile(self.root, name, self.require_writable)
 
     def states(self) -> list[str]:
         """The names of the values in `state/`."""
@@ -216,20 +232,7 @@ class Store:
 
     def cache(self, name: str) -> CacheFile:
         """Checked bytes in `cache/`, by name (letters, digits, . _ - and /)."""
-        return CacheFile(self, _checked_name(name))
-
-    def owns_caches(self) -> bool:
-        """Whether what lies in `cache/` was computed here, and did not come with a copy."""
-        if not self._owns_caches:
-            self._owns_caches = CacheFile(self, _PLACE)._read() == self.place.encode()
-        return self._owns_caches
-
-    def own_caches(self) -> None:
-        """Empties `cache/` unless it was filled here, and says then that it is."""
-        if not self.owns_caches():
-            files.check_directories(self.root, "cache")
-            files.remove_tree(self.root / "cache")
-            CacheFile(self, _PLACE)._write(self.place.encode())
+        return self._caches.file(name)
 
     def _names(self, folder: str) -> Iterator[str]:
         top = files.check_directories(self.root, folder)
@@ -240,106 +243,6 @@ class Store:
                     pending.append(Path(item.path))
                 else:
                     yield str(Path(item.path).relative_to(top))
-
-
-class StateFile:
-    """One JSON value in `state/`."""
-
-    def __init__(self, store: Store, name: str) -> None:
-        self._store = store
-        self._name = name
-        self.path = store.root / "state" / f"{name}.json"
-
-    def read(self) -> Any:
-        """The value, or None where none was written. `IntegrityError` when the file is damaged."""
-        files.check_directories(self._store.root, "state", *self._name.split("/")[:-1])
-        data = files.read_file(self.path, limit=MAX_STATE_BYTES)
-        if data is None:
-            return None
-        check, _, text = data.partition(b"\n")
-        if check != self._check(text):
-            raise self.damaged("")
-        try:
-            return json.loads(text)
-        except (ValueError, RecursionError):
-            raise self.damaged("") from None
-
-    def damaged(self, way_out: str) -> IntegrityError:
-        """The error for a value that cannot be what persona wrote; `way_out`: what deleting it costs."""
-        way_out = way_out or "what it says is lost"
-        return IntegrityError(
-            f"{self.path} is damaged; delete it: {way_out}", kind="state", file=str(self.path)
-        )
-
-    def write(self, value: Any) -> None:
-        """Replaces the value, durably."""
-        self._store.require_writable()
-        text = json.dumps(value, ensure_ascii=False, sort_keys=True, indent=1).encode() + b"\n"
-        files.mkdirs(self.path.parent, below=self._store.root)
-        files.mkdirs(self._store.root / "tmp", below=self._store.root)
-        files.write_file(self.path, [self._check(text) + b"\n", text], tmp_dir=self._store.root / "tmp")
-
-    def remove(self) -> None:
-        """Removes the value, durably; no harm where there is none."""
-        self._store.require_writable()
-        files.check_directories(self._store.root, "state", *self._name.split("/")[:-1])
-        if os.path.lexists(self.path):
-            files.remove(self.path)
-            files.sync_directory(self.path.parent)
-
-    def _check(self, text: bytes) -> bytes:
-        return b"blake3:" + blake3(b"state\x00%s\x00" % self._name.encode() + text).hexdigest().encode()
-
-
-class CacheFile:
-    """Bytes in `cache/` that can be computed again."""
-
-    def __init__(self, store: Store, name: str) -> None:
-        self._store = store
-        self._name = name
-        self.path = store.root / "cache" / name
-
-    def read(self) -> bytes | None:
-        """The bytes, or None when they are absent, damaged, of a copy of this store, or cannot be read."""
-        if not self._store.owns_caches():
-            return None
-        return self._read()
-
-    def _read(self) -> bytes | None:
-        try:
-            files.check_directories(self._store.root, "cache", *self._name.split("/")[:-1])
-            data = files.read_file(self.path, limit=MAX_STATE_BYTES)
-        except PersonaError:
-            return None
-        if data is None or len(data) < _CHECK or data[:_CHECK] != self._check(data[_CHECK:]):
-            return None
-        return data[_CHECK:]
-
-    def write(self, data: files.Buffer) -> None:
-        """Replaces the bytes. Not synced: what a power cut damages is computed again, as is what cannot be
-        kept, in a store that can only be read or on a full disk.
-        """
-        with suppress(PersonaError):
-            self._store.require_writable()
-            self._store.own_caches()
-            self._write(data)
-
-    def _write(self, data: files.Buffer) -> None:
-        files.mkdirs(self.path.parent, below=self._store.root)
-        files.mkdirs(self._store.root / "tmp", below=self._store.root)
-        files.write_file(
-            self.path, [self._check(data), data], tmp_dir=self._store.root / "tmp", durable=False
-        )
-
-    def remove(self) -> None:
-        """Removes the bytes; no harm where there are none."""
-        files.check_directories(self._store.root, "cache", *self._name.split("/")[:-1])
-        files.remove(self.path)
-
-    def _check(self, data: files.Buffer) -> bytes:
-        hasher = blake3(b"cache\x00%s\x00" % self._name.encode())
-        hasher.update(data)
-        return hasher.digest()
 
 
 def clear_half_made(worktree: Path) -> None:
@@ -357,9 +260,3 @@ def _led_to(link: Path) -> Path:
             f"{link} is a link to {place}, where there is no directory; bring that back or mend the link"
         )
     return place
-
-
-def _checked_name(name: str) -> str:
-    if not _NAME.fullmatch(name) or ".." in name:
-        raise UsageError(f"not a name for a file of the store: {name!r:.100}")
-    return name

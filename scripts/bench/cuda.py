@@ -169,7 +169,7 @@ def versions(run: Run) -> Facts:
     }
     if run.dry:
         return found
-    from persona.merge.place import cuda_devices
+    from persona.merge.devices.choose import cuda_devices
 
     query = [
         "nvidia-smi",
@@ -221,7 +221,7 @@ def by_gpu(run: Run, variant: cuda_variants.Variant, given: cuda_variants.Inputs
     import torch
 
     from persona.codec.elements import of
-    from persona.merge import cuda
+    from persona.merge.arithmetic import cuda
 
     shift = 1 if variant.layout == "misaligned" else 0
     n = given.base.size
@@ -265,7 +265,7 @@ def large(run: Run) -> Facts:
     """2^31 + 515 elements in place, one term: a block of 2^16 repeated, so that the result repeats too."""
     import torch
 
-    from persona.merge import cpu, cuda
+    from persona.merge.arithmetic import cpu, cuda
     from persona.merge.rules import MergeRules
 
     period, n = 1 << 16, (1 << 31) + 515
@@ -351,7 +351,7 @@ class Rows:
 
     def speed(self, terms: int, scattered: bool) -> float:
         """Bytes a second of a merge under `ties`."""
-        from persona.merge import cpu, cuda
+        from persona.merge.arithmetic import cpu, cuda
         from persona.merge.rules import MergeRules
 
         rules = MergeRules(density=0.2)
@@ -392,7 +392,7 @@ def bandwidth(run: Run) -> Facts:
 
 def shapes(run: Run) -> Facts:
     """The kernel at K = 4 with other warps, blocks and limits of registers: decision 016's numbers."""
-    from persona.merge import cuda
+    from persona.merge.arithmetic import cuda
 
     rows, found, before = Rows(), {}, (dict(cuda.OPTIONS), cuda.BLOCK)
     try:
@@ -423,8 +423,8 @@ def shapes(run: Run) -> Facts:
 
 def build(run: Run) -> Facts:
     """A repository of a bf16 model of half a billion parameters and four fine-tunes, made here."""
-    from persona.history.repository import Repository
     from persona.objects.commit import Person
+    from persona.repository import Repository
 
     tensors, shape = (3, (64, 80)) if run.dry else (30, (4096, 4096))
     random = np.random.default_rng(0)
@@ -466,7 +466,7 @@ def write(folder: Path, tensors: dict[str, Any]) -> None:
 
 def checkouts(run: Run) -> Facts:
     """The digest by CPU and GPU at several numbers of threads: wall seconds, and how many cores were busy."""
-    from persona.history.repository import Repository
+    from persona.repository import Repository
 
     assert run.repository is not None, "there is no model"
     cores = len(os.sched_getaffinity(0))
@@ -488,7 +488,7 @@ def live(run: Run) -> Facts:
     """
     import torch
 
-    from persona.history.repository import Repository
+    from persona.repository import Repository
 
     assert run.repository is not None, "there is no model"
     with Repository.open(run.repository) as repo:
@@ -545,8 +545,8 @@ def plant_a_fault() -> None:
     import torch
 
     from persona.errors import PersonaError
-    from persona.merge.cuda_device import CudaDevice
-    from persona.merge.place import cuda_devices
+    from persona.merge.devices.choose import cuda_devices
+    from persona.merge.devices.cuda import CudaDevice
 
     (device, *_) = cuda_devices()
     assert isinstance(device, CudaDevice)

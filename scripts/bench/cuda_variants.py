@@ -19,7 +19,7 @@ import numpy as np
 from blake3 import blake3
 
 from persona.codec.elements import of
-from persona.merge import trial
+from persona.merge.arithmetic import trial
 from persona.merge.rules import NO_TRIM, MergeRules, MergeTerm
 
 GOLDEN = Path(__file__).resolve().parents[2] / "tests" / "golden" / "cuda-variants.json"
@@ -120,7 +120,7 @@ def digest(out: Any, not_finite: int) -> str:
 
 def by_cpu(variant: Variant, given: Inputs) -> tuple[Any, int]:
     """(elements, count not finite) by the CPU's kernel, which numba compiles first."""
-    from persona.merge import cpu
+    from persona.merge.arithmetic import cpu
 
     places = given.order if variant.layout == "scattered" else np.arange(given.base.size, dtype=np.uint32)
     out = np.empty_like(given.base)

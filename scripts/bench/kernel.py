@@ -17,7 +17,7 @@ from collections.abc import Callable
 import numpy as np
 
 from persona.codec.delta import exponent_order
-from persona.merge import cpu
+from persona.merge.arithmetic import cpu
 from persona.merge.rules import MergeRules, MergeTerm
 from persona.objects.rules import Rules
 

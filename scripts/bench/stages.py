@@ -25,10 +25,10 @@ from blake3 import blake3
 import persona
 from persona.codec.base import decode_base
 from persona.codec.delta import decode_delta, exponent_order
-from persona.history.materials import plan_of
-from persona.merge.chunks import Opened
+from persona.history.planning import plan_of
+from persona.merge.chunks import DecodedChunk
 from persona.merge.cutoffs import cutoffs
-from persona.merge.stream import Merger
+from persona.merge.run.merger import Merger
 from persona.objects.ids import NULL_ID
 from persona.objects.tensors import chunk_span
 from persona.store import records
@@ -93,7 +93,7 @@ def walk(repository: Path, out: Path, most: int) -> tuple[Clock, int, int]:
                     base = space.base[:n]
                     with clock.stage("planes to elements", base.nbytes):
                         decode_base(record.form, record.segments, base)
-                    rows = space.rows(len(tensor.terms))
+                    rows = space.rows(len(tensor.terms), n)
                     present = []
                     for term in tensor.terms:
                         id = plan.tables[plan.recipe.terms[term].vector].chunk(spec.name, index)
@@ -103,14 +103,16 @@ def walk(repository: Path, out: Path, most: int) -> tuple[Clock, int, int]:
                             merger, id, "delta", 4 * base.nbytes + (1 << 16), clock, "the vectors"
                         )
                         with clock.stage("groups to differences", base.nbytes):
-                            decode_delta(record.form, record.segments, rows[len(present), :n])
+                            decode_delta(record.form, record.segments, rows[len(present)])
                         present.append(term)
                     order, ordered = space.order[:n], space.sorted_base[:n]
                     with clock.stage("exponent order", base.nbytes):
                         exponent_order(base, spec.dtype, order, ordered)
                     buffer = np.empty(n, base.dtype)
                     with clock.stage("merge and scatter", base.nbytes):
-                        merger.merge(tensor, Opened(present, ordered, rows[: len(present)], order), buffer)
+                        merger.merge(
+                            tensor, DecodedChunk(present, ordered, rows[: len(present)], order), buffer
+                        )
                     with clock.stage("hash the output", base.nbytes):
                         blake3(buffer.view(np.uint8).data).digest()
                     with clock.stage("write the output", base.nbytes):

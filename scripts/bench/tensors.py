@@ -19,7 +19,7 @@ import numpy as np
 PLAN = """
 import sys
 import persona
-from persona.history.materials import plan_of
+from persona.history.planning import plan_of
 with persona.open(sys.argv[1]) as repository:
     history = repository._history
     plan = plan_of(history, history.recipe_of(history.head_commit()))

@@ -14,8 +14,8 @@ import click
 import pytest
 from click.shell_completion import ShellComplete
 
+from persona.cli.completions import SETTINGS, VARIABLE
 from persona.cli.main import cli
-from persona.cli.offers import SETTINGS, VARIABLE
 from persona.cli.shells import SHELLS
 from persona.objects.rules import AXES, CHOICES, PRESETS
 from tests.checkpoints import write_model

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from persona.merge import place
-from persona.merge.device import NoDevice
+from persona.merge.devices import choose
+from persona.merge.devices.device import NoDevice
 from tests.cli.conftest import CommandLine
 from tests.merge.late import LateDevice
 
@@ -24,14 +24,14 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> Any:
         raise NoDevice("there is no NVIDIA driver (libcuda.so.1)", there=False)
 
-    monkeypatch.setattr(place, "cuda_devices", refuse)
+    monkeypatch.setattr(choose, "cuda_devices", refuse)
 
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> LateDevice:
     """A machine with a GPU that is late."""
     device = LateDevice(seed=1)
-    monkeypatch.setattr(place, "cuda_devices", lambda: (device,))
+    monkeypatch.setattr(choose, "cuda_devices", lambda: (device,))
     return device
 
 

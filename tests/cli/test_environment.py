@@ -14,7 +14,7 @@ import pytest
 from persona.cli import identity, terminal
 from persona.cli.invocation import Invocation
 from persona.errors import IntegrityError, SystemFault
-from persona.history.repository import Repository
+from persona.repository import Repository
 
 from .conftest import CommandLine
 from .processes import PROGRAM, environment

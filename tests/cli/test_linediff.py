@@ -14,7 +14,7 @@ import click
 import pytest
 
 from persona.cli.diffs import diff_lines, stat_lines
-from persona.history import linediff
+from persona.history.recipes import linediff
 from persona.history.results import Diff, FileChange
 from tests.campaign import rounds
 

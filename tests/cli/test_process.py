@@ -160,7 +160,7 @@ main()
         ("click", -signal.SIGINT, ""),
         ("persona.cli.main", -signal.SIGINT, ""),
         ("persona.cli.commands.log", 130, "persona: interrupted\n"),
-        ("persona.history.repository", 130, "persona: interrupted\n"),
+        ("persona.repository", 130, "persona: interrupted\n"),
     ],
 )
 def test_an_interrupt_while_modules_are_loaded_prints_no_traceback(
@@ -196,8 +196,12 @@ def test_looking_loads_only_what_it_needs(grown: CommandLine, words: str) -> Non
         check=True,
     )
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "persona.history.repository" in loaded
-    unwanted: tuple[str, ...] = ("persona.merge", "persona.history.linediff", "persona.history.checkout")
+    assert "persona.repository" in loaded
+    unwanted: tuple[str, ...] = (
+        "persona.merge",
+        "persona.history.recipes.linediff",
+        "persona.history.verbs.checkout",
+    )
     if words.split()[0] not in (
         "show",
         "diff",

@@ -9,7 +9,7 @@ import pytest
 from persona.cli import progress
 from persona.cli.progress import ProgressBar, progress_bar
 from persona.codec.native import watch
-from persona.merge.pipeline import first_run
+from persona.merge.workers import first_run
 
 
 def test_a_pipe_is_told_of_compiling_and_of_nothing_else(

@@ -8,7 +8,7 @@ import pytest
 
 import persona
 from persona.codec.native import Kernels, code_files, watch
-from persona.merge import warm_up
+from persona.merge.arithmetic import warm_up
 
 from .conftest import CommandLine
 

@@ -33,8 +33,8 @@ def round_trip(base: Elements, after: Elements, dtype: str) -> Elements:
     Without vector instructions first, then as this processor has it: the same bytes.
     """
     before: list[bytes] = []
-    for wide in (0, delta_codec.takes_vectors()):
-        with mock.patch.object(delta_codec, "takes_vectors", return_value=wide):
+    for wide in (0, delta_codec.has_compress()):
+        with mock.patch.object(delta_codec, "has_compress", return_value=wide):
             encoded = encode_delta(base, after, dtype, SCRATCH)
             segments = [segment.tobytes() for segment in encoded.segments]
             assert segments == (before or segments)

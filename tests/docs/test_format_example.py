@@ -151,7 +151,7 @@ def test_state_and_cache_carry_the_checks_of_the_page(tmp_path: Path) -> None:
 
 def test_a_pack_is_what_the_page_says(tmp_path: Path) -> None:
     store = Store.create(tmp_path)
-    with store.objects.transaction() as tx:
+    with store.transaction() as tx:
         for text in (b"b", b"a"):
             tx.append(records.pack_record("blob", object_id("blob", text), 0, [text]))
     (pack,) = (store.root / "packs").glob("*.pack")

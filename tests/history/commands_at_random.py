@@ -10,7 +10,7 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 
 from persona.errors import BusyError, InvalidInput, NotFound, Refused, UsageError
-from persona.history.repository import Repository
+from persona.repository import Repository
 from persona.store import files
 from tests.disks import Quick
 from tests.history.conftest import at

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from persona.history.repository import Repository
 from persona.history.results import CommitResult
 from persona.objects.commit import Person
+from persona.repository import Repository
 from persona.store.files import replaced_calls
 from tests import checkpoints
 from tests.checkpoints import bf16, write_model

@@ -12,8 +12,8 @@ import pytest
 
 import persona
 from persona.errors import InvalidInput, PersonaError, UsageError
-from persona.history.live import LiveModel
-from persona.history.repository import Repository
+from persona.live.model import LiveModel
+from persona.repository import Repository
 from tests.history.conftest import Bot, at
 
 MEANINGLESS: dict[str, list[object]] = {

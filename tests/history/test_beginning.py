@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from persona.errors import BusyError, Refused
-from persona.history import beginning
-from persona.history.beginning import default_base_name
-from persona.history.repository import Repository
+from persona.history.verbs import init
+from persona.history.verbs.init import default_base_name
+from persona.repository import Repository
 from persona.store.store import Store
 from tests.checkpoints import write_model
 from tests.history.conftest import at, base_tensors
@@ -86,8 +86,8 @@ def test_an_init_that_fails_takes_away_what_it_made_before_another_may_begin(
             Store.open(root.parent).worktree_lock().__enter__()
         held.append(True)
 
-    monkeypatch.setattr(beginning, "remove_tree", removed)
-    monkeypatch.setattr(beginning, "_first_commit", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(init, "remove_tree", removed)
+    monkeypatch.setattr(init, "_first_commit", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         Repository.init(tmp_path / "bot", base=tmp_path / "tiny", author=at(), chunk=64)
     assert held

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from persona.errors import InvalidInput, PersonaError, Refused, UnknownName, UsageError
-from persona.history import beginning
-from persona.history.repository import Repository
 from persona.history.results import as_json
+from persona.history.verbs import init
+from persona.repository import Repository
 from persona.store import files
 from tests.checkpoints import write_model
 from tests.disks import Syncing
@@ -356,7 +356,7 @@ def test_a_second_init_is_refused_and_one_cut_short_is_taken_up(
 
     with monkeypatch.context() as patch:
         patch.setattr(Refs, "advance", cut)
-        patch.setattr(beginning, "remove_tree", lambda _: None)
+        patch.setattr(init, "remove_tree", lambda _: None)
         with pytest.raises(SystemExit):
             Repository.init(tmp_path / "late", base=tmp_path / "tiny", author=at(), chunk=64)
     assert (tmp_path / "late" / ".persona").exists()

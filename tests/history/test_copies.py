@@ -14,7 +14,7 @@ import pytest
 from blake3 import blake3
 
 from persona.errors import IntegrityError, NotARepository
-from persona.history.repository import Repository
+from persona.repository import Repository
 from persona.store.birth import birth_time
 from persona.store.store import Store
 from tests.checkpoints import digest_of, same, write_model

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from persona.errors import Refused
-from persona.history.repository import Repository
 from persona.history.results import Head
+from persona.repository import Repository
 from tests.checkpoints import same, write_model
 from tests.disks import cut_at_each_call
 from tests.history.conftest import Bot, at, base_tensors, each_cut, read_weights
@@ -50,7 +50,7 @@ def test_a_checkout_into_shards_and_back_cut_anywhere_leaves_whole_weights(ready
     early = ready.repo.digest("HEAD~3").weights
 
     def check(repo: Repository) -> None:
-        from persona.history.weights_state import measure
+        from persona.history.worktree.weights import measure
 
         assert repo.status().weights.state in ("clean", "stale", "uncommitted")
         assert measure(repo.root) in (late, early)

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from persona.cli.render import date_text
-from persona.history.dates import parse_date
+from persona.history.names.dates import parse_date
 from persona.history.results import iso_date
 from persona.objects.commit import MAX_OFFSET, MAX_SECONDS, MIN_SECONDS, Person
 from tests.campaign import rounds

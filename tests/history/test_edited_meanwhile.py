@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from persona.errors import InvalidInput, PersonaError, Refused
-from persona.history import tracking
-from persona.history.repository import Repository
+from persona.history.worktree import tracking
+from persona.repository import Repository
 from persona.store import files
 from persona.weights.inputs import InputFile
 from tests.campaign import rounds

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from persona.errors import Refused
-from persona.history.repository import Repository
-from persona.history.worktree import blob_id
+from persona.history.worktree.text_files import blob_id
+from persona.repository import Repository
 from persona.store import files
 from tests.history.conftest import Bot, at, each_cut
 

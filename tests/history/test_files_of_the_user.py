@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from persona.errors import IntegrityError, InvalidInput
-from persona.history.repository import Repository
+from persona.repository import Repository
 from persona.store import files
 from tests.checkpoints import write_model
 from tests.disks import Syncing

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from persona.errors import InvalidInput
-from persona.history.filters import problem
+from persona.history.recipes.filters import problem
 from persona.objects.recipe import Term
 from tests.history.conftest import Bot
 
@@ -139,7 +139,7 @@ def test_history_that_holds_such_a_filter_can_be_gone_back_to(
 ) -> None:
     edited(grown)
     with monkeypatch.context() as patch:
-        patch.setattr("persona.history.filters.problem", lambda *_: None)
+        patch.setattr("persona.history.recipes.filters.problem", lambda *_: None)
         old = grown.commit(message="as an older version took it").id
     grown.repo.set_term("listening", only="model.layers.0.*")
     grown.commit()

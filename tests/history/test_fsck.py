@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from persona.errors import IntegrityError, PersonaError
-from persona.history.repository import Repository
 from persona.history.store_results import FsckResult
 from persona.objects.commit import Commit
 from persona.objects.recipe import Recipe, Term
 from persona.objects.table import decode_table, encode_table
 from persona.objects.tree import Tree
 from persona.objects.vector import Vector
+from persona.repository import Repository
 from persona.store import files
 from persona.store.records import pack_record
 from tests.checkpoints import write_model
@@ -256,7 +256,7 @@ def forged(
     tree = history.tree_of(head)
     recipe = history.recipe(tree.recipe)
     person = at(60)
-    with history.store.objects.transaction() as tx:
+    with history.store.transaction() as tx:
         held = dict(tree.files)
         for path, data in (blobs or {}).items():
             held[path] = tx.put("blob", data)
@@ -314,7 +314,7 @@ def other_vector(bot: Bot, change: Callable[[Vector, list[str]], tuple[Vector, l
     data = history.store.objects.get(vector.table, "table")
     ids = [data[start : start + 32].hex() for start in range(0, len(data), 32)]
     vector, ids = change(vector, ids)
-    with history.store.objects.transaction() as tx:
+    with history.store.transaction() as tx:
         table = tx.put_bulk("table", encode_table(ids))
         made = {field: getattr(vector, field) for field in ("base", "kind", "chunk", "tensors")}
         id = tx.put("vector", Vector(**made, table=table).encode())
@@ -405,7 +405,7 @@ def test_what_dangles_is_listed_by_what_leads_to_the_rest(grown: Bot) -> None:
     head = history.head_commit()
     commit = history.commit(head)
     person = at(70)
-    with history.store.objects.transaction() as tx:
+    with history.store.transaction() as tx:
         first = tx.put("commit", Commit(commit.tree, (head,), person, person, "one\n").encode())
         last = tx.put("commit", Commit(commit.tree, (first,), person, person, "two\n").encode())
     vector = grown.repo.add(grown.tune("third", 9), author=at(71)).vectors[0].id

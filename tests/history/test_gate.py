@@ -17,7 +17,7 @@ import torch
 
 import persona
 from persona.errors import BusyError, UsageError
-from persona.history.gate import Gate
+from persona.live.lock import ModelLock
 
 
 class Model(torch.nn.Module):
@@ -44,7 +44,7 @@ class Harness:
 
     def __init__(self) -> None:
         self.model = Model()
-        self.gate = Gate(self.model, self)
+        self.gate = ModelLock(self.model, self)
         self.gate._condition = self.condition = Watched()
         self.order: list[str] = []
         self.entries: SimpleQueue[str] = SimpleQueue()

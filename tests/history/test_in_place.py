@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from persona.errors import InvalidInput, Refused, SystemFault, UsageError
-from persona.history.repository import Repository
 from persona.history.results import CommitResult
+from persona.repository import Repository
 from persona.store import files
 from tests.checkpoints import same, write_model
 from tests.disks import Refusing

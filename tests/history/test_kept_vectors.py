@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from persona.errors import InvalidInput, PersonaError, Refused
-from persona.history import imports, recording
+from persona.history.vectors import importing
+from persona.history.verbs import commit as commit_verb
 from tests.checkpoints import same, write_model
 from tests.history.conftest import Bot, at, read_weights, tuned
 
@@ -80,7 +81,7 @@ def test_a_commit_of_a_fine_tune_that_fails_keeps_the_vector(
         raise Refused("somebody was first")
 
     with monkeypatch.context() as patch:
-        patch.setattr(recording, "record", fail)
+        patch.setattr(commit_verb, "record", fail)
         with pytest.raises(Refused, match="first"):
             grown.commit(grown.tune("late", 7))
     grown.repo.restore(["recipe.toml"])
@@ -90,13 +91,13 @@ def test_a_commit_of_a_fine_tune_that_fails_keeps_the_vector(
 def test_a_recipe_that_breaks_while_a_fine_tune_is_imported_loses_nothing(
     grown: Bot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    find = imports._find_cutoffs
+    find = importing._find_cutoffs
 
     def edit_and_find(*arguments: object) -> None:
         grown.recipe.write_text("[[ mine")
         find(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(imports, "_find_cutoffs", edit_and_find)
+    monkeypatch.setattr(importing, "_find_cutoffs", edit_and_find)
     with pytest.raises(PersonaError, match="kept as late"):
         grown.repo.add(grown.tune("late", 7), author=at(9))
     assert grown.recipe.read_text() == "[[ mine"
@@ -108,14 +109,14 @@ def test_a_checkpoint_that_goes_after_its_commit_is_no_failure(
     grown: Bot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_model(grown.models / "onward", tuned(grown.checkout(), 9))
-    record = recording.record
+    record = commit_verb.record
 
     def record_and_remove(*arguments: object, **options: object) -> object:
         made = record(*arguments, **options)  # type: ignore[arg-type]
         (path / "model.safetensors").unlink()
         return made
 
-    monkeypatch.setattr(recording, "record", record_and_remove)
+    monkeypatch.setattr(commit_verb, "record", record_and_remove)
     made = grown.commit(path, onto="HEAD")
     assert made.id == grown.repo.resolve("HEAD")
     assert any("was not compared" in note for note in made.notes)
@@ -145,7 +146,7 @@ def test_an_untracked_file_of_the_same_name_is_not_replaced_either(grown: Bot) -
 
 
 def test_init_keeps_a_recipe_that_lies_in_the_model(grown: Bot) -> None:
-    from persona.history.repository import Repository
+    from persona.repository import Repository
 
     place = write_model(grown.models / "model", grown.base)
     (place / "recipe.toml").write_text("# mine\n")
@@ -158,7 +159,7 @@ def test_init_keeps_a_recipe_that_lies_in_the_model(grown: Bot) -> None:
 
 
 def test_a_base_that_changes_while_it_is_read_is_refused(grown: Bot) -> None:
-    from persona.history.repository import Repository
+    from persona.repository import Repository
 
     place = write_model(grown.models / "model", grown.base)
 

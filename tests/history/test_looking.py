@@ -14,11 +14,11 @@ import pytest
 from persona.codec.elements import BF16, FORM_RAW, LAYOUT_DELTA, form_of
 from persona.errors import IntegrityError, InvalidInput, Refused, UnknownName, UnknownRevision
 from persona.history.history import History
-from persona.history.repository import Repository
+from persona.history.names.walk import merge_bases, walk
 from persona.history.results import as_json
-from persona.history.walk import merge_bases, walk
 from persona.objects.commit import Commit, Person
 from persona.objects.ids import object_id
+from persona.repository import Repository
 from persona.store.records import pack_record
 from persona.store.store import Store
 from tests.history.conftest import START, Bot, at
@@ -168,7 +168,7 @@ def test_fsck_is_clean_and_counts_leftovers(grown: Bot) -> None:
     result = grown.repo.fsck(full=True)
     assert (result.ok, result.problems) == (True, ())
     assert result.objects == grown.repo.count_objects().objects
-    with grown.repo._history.store.objects.transaction() as tx:
+    with grown.repo._history.store.transaction() as tx:
         tx.put("blob", b"of a command that was cut short")
     again = grown.repo.fsck(full=True)
     assert again.ok
@@ -199,7 +199,7 @@ def test_fsck_finds_a_flipped_bit_wherever_it_is(grown: Bot, what: str) -> None:
 def test_fsck_names_a_delta_of_a_chunk_that_holds_other_elements(bot: Bot) -> None:
     chunk = object_id("chunk", b"abc")
     delta = object_id("delta", bytes.fromhex(chunk), bytes(2))
-    with Store.open(bot.root).objects.transaction() as tx:
+    with Store.open(bot.root).transaction() as tx:
         tx.append(pack_record("chunk", chunk, FORM_RAW, [b"abc"]))
         tx.append(pack_record("delta", delta, form_of(LAYOUT_DELTA, BF16), [b""], relative=chunk))
     with Repository.open(bot.root) as repo:
@@ -256,7 +256,7 @@ def forged(bot: Bot, count: int, *, parents_of: object = None) -> str:
     history: History = bot.repo._history
     head = history.head_commit()
     tree = history.commit(head).tree
-    with history.store.objects.transaction() as tx:
+    with history.store.transaction() as tx:
         for number in range(count):
             person = Person("A", "a@b", START + 60 + number, 0)
             payload = Commit(tree, (head,), person, person, f"no {number}\n").encode()
@@ -305,7 +305,7 @@ def test_crossed_histories_have_two_merge_bases(bot: Bot) -> None:
         payload = Commit(
             tree, tuple(made[parent] for parent in parents), person, person, name + "\n"
         ).encode()
-        with history.store.objects.transaction() as tx:
+        with history.store.transaction() as tx:
             made[name] = tx.put("commit", payload)
 
     commit("a", "root")
@@ -322,7 +322,7 @@ def test_crossed_histories_have_two_merge_bases(bot: Bot) -> None:
 def test_histories_without_a_common_commit_have_no_place_where_they_parted(bot: Bot) -> None:
     history: History = bot.repo._history
     head, person = bot.repo.resolve("HEAD"), Person("A", "a@b", START, 0)
-    with history.store.objects.transaction() as tx:
+    with history.store.transaction() as tx:
         root = tx.put("commit", Commit(history.commit(head).tree, (), person, person, "another\n").encode())
     assert {entry.id for entry in bot.repo.log(f"{head}...{root}")} == {head, root}
     assert bot.repo.diff(head, root).empty

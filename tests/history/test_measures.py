@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from persona.errors import UnknownName
-from persona.history.measures import Row
 from persona.history.results import as_json
+from persona.history.verbs.measure import Row
 from persona.objects.commit import Person
 from persona.objects.note import Note
 from tests.checkpoints import same
@@ -128,7 +128,7 @@ def test_a_vector_says_what_densities_keep_of_it(grown: Bot) -> None:
 def test_a_note_of_its_origin_is_shown(grown: Bot) -> None:
     id = grown.repo.vector("listening").id
     store = grown.repo._history.store
-    with store.objects.transaction() as tx:
+    with store.transaction() as tx:
         note = tx.put("note", Note(id, "vector", "provenance", {"trainer": "apollo"}).encode())
         other = tx.put("note", Note("0" * 63 + "1", "vector", "provenance", {"trainer": "x"}).encode())
     for name, value in (("one", note), ("two", other)):

@@ -18,9 +18,9 @@ from persona.errors import (
     UsageError,
 )
 from persona.history import identity
-from persona.history.repository import Repository
 from persona.objects.commit import Commit, Person
 from persona.objects.ids import object_id
+from persona.repository import Repository
 from tests.checkpoints import same
 from tests.history.conftest import Bot, at, read_weights
 
@@ -362,7 +362,7 @@ def test_an_ambiguous_start_of_an_id_is_listed(bot: Bot) -> None:
         if start in by_start:
             break
         by_start[start] = payload
-    with history.store.objects.transaction() as tx:
+    with history.store.transaction() as tx:
         tx.put("commit", payload)
         tx.put("commit", by_start[start])
     with pytest.raises(

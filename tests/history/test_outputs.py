@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from persona.errors import BusyError, Refused, UsageError
-from persona.history.repository import Repository
+from persona.repository import Repository
 from persona.store import files
 from tests.checkpoints import digest_of, same, write_model
 from tests.disks import Intruding, Quick, cut_at_each_call

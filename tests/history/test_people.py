@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from persona.history.repository import Repository
 from persona.objects.commit import Person
+from persona.repository import Repository
 from tests.history.conftest import Bot
 
 ADA = Person("Ada", "ada@example.org", 1_000_000_000, 120)

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from persona.errors import InvalidInput, Refused, UnknownName
-from persona.history import recipe_edit, recipe_text
-from persona.history.recipe_text import first_text, line_of, parse
+from persona.history.recipes import edit as recipe_edit
+from persona.history.recipes import text as recipe_text
+from persona.history.recipes.text import first_text, line_of, parse
 from persona.objects.recipe import Recipe
 from persona.objects.rules import PRESETS, Rules
 

@@ -19,8 +19,8 @@ from persona.errors import (
     UnknownRevision,
     UsageError,
 )
-from persona.history.repository import Repository
 from persona.history.results import Head
+from persona.repository import Repository
 from tests.history.conftest import Bot, at
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from persona.errors import IntegrityError, Refused, UnknownName, UnknownRevision, UsageError
-from persona.history.threeway import merge_lines
+from persona.history.recipes.three_way import merge_lines
 from tests.history.conftest import Bot
 
 

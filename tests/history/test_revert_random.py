@@ -14,7 +14,7 @@ from dataclasses import fields, replace
 import pytest
 
 from persona.errors import InvalidInput, PersonaError, Refused
-from persona.history.threeway import merge_recipes
+from persona.history.recipes.three_way import merge_recipes
 from persona.objects.recipe import Recipe, Term
 from persona.objects.rules import AXES, PRESETS, Rules
 from tests.campaign import rounds

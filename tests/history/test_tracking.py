@@ -19,9 +19,9 @@ from persona.errors import (
     UnknownRevision,
     UsageError,
 )
-from persona.history import tracking
-from persona.history.repository import Repository
+from persona.history.worktree import tracking
 from persona.limits import MAX_TEXT_FILE_BYTES
+from persona.repository import Repository
 from tests.campaign import rounds
 from tests.checkpoints import write_model
 from tests.history.conftest import Bot, at, base_tensors

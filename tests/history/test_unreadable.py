@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from persona.errors import SystemFault
-from persona.history.repository import Repository
+from persona.repository import Repository
 from tests.history.conftest import Bot
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from persona.history.walk import is_ancestor, merge_bases, walk
+from persona.history.names.walk import is_ancestor, merge_bases, walk
 from persona.objects.commit import Commit, Person
 from tests.campaign import rounds
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from persona.errors import InvalidInput, PersonaError, Refused, SystemFault, UsageError
-from persona.history.repository import Repository
+from persona.repository import Repository
 from persona.store import files
 from tests.checkpoints import bf16, digest_of, same, write_model
 from tests.disks import Quick
@@ -150,7 +150,7 @@ def test_a_touched_file_is_hashed_and_found_clean(grown: Bot) -> None:
 def test_a_publication_cut_short_is_recognised_by_its_digest(
     grown: Bot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from persona.history import weights_state
+    from persona.history.worktree import weights
 
     grown.checkout()
 
@@ -158,7 +158,7 @@ def test_a_publication_cut_short_is_recognised_by_its_digest(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(weights_state, "settle", cut)
+        patch.setattr(weights, "settle", cut)
         with pytest.raises(KeyboardInterrupt):
             grown.repo.checkout("HEAD~2", author=at(8))
     assert grown.repo.status().weights.state == "clean"

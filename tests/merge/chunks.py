@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from persona.merge import cpu, reference
+from persona.merge import reference
+from persona.merge.arithmetic import cpu
 from persona.merge.reference import thresholds
 from persona.merge.rules import MergeRules, MergeTerm, canonical_order
 

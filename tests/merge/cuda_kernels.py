@@ -1,4 +1,4 @@
-"""The CUDA kernels without a GPU: `persona.merge.cuda` read anew, to be interpreted or compiled, and what any
+"""The CUDA kernels without a GPU: `arithmetic.cuda` read anew, to be interpreted or compiled, and what any
 copy of it has to get right.
 """
 
@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 import torch
 
-from persona.merge import cpu
+from persona.merge.arithmetic import cpu
 from persona.merge.rules import MergeRules, MergeTerm, canonical_order
 from tests.merge.chunks import CODE, EXPONENT, Chunk, by_reference, cut_offs
 from tests.merge.strategies import elements
@@ -45,7 +45,7 @@ with interpreting(False):  # triton's own functions are for the compiler, whatev
 
 
 def source() -> Path:
-    spec = find_spec("persona.merge.cuda")
+    spec = find_spec("persona.merge.arithmetic.cuda")
     assert spec is not None
     assert spec.origin is not None
     return Path(spec.origin)

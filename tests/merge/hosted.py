@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from persona.merge.cuda_device import CudaDevice
+from persona.merge.devices.cuda import CudaDevice
 
 
 class Ready:

@@ -16,15 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from persona.merge import cpu
-from persona.merge.device import Device, DeviceFault, DeviceFull, Mixture
-from persona.merge.place import Place
+from persona.merge.arithmetic import cpu
+from persona.merge.arithmetic.arguments import MergeArguments
+from persona.merge.devices.choose import DeviceChoice
+from persona.merge.devices.device import Device, DeviceFault, DeviceFull
 
 Array = np.ndarray[Any, Any]
 GARBAGE = 0xA5
 
 
-def merge_on_cpu(base: Array, z: Array, order: Array | None, out: Array, mixture: Mixture) -> int:
+def merge_on_cpu(base: Array, z: Array, order: Array | None, out: Array, mixture: MergeArguments) -> int:
     """The CPU's kernel, as a device's."""
     if order is None:
         order = np.arange(base.size, dtype=np.uint32)
@@ -47,7 +48,7 @@ class LateDevice:
         full_at: Collection[int] = (),
         fault_at: Collection[int] = (),
         seed: int | None = None,
-        kernel: Callable[[Array, Array, Array | None, Array, Mixture], int] = merge_on_cpu,
+        kernel: Callable[[Array, Array, Array | None, Array, MergeArguments], int] = merge_on_cpu,
     ) -> None:
         self.memory = memory
         self.taken = self.most = 0
@@ -88,7 +89,7 @@ class LateDevice:
         assert part.dtype == np.uint8
         return part.view(dtype)
 
-    def terms(self, mixture: Mixture) -> Any:
+    def terms(self, mixture: MergeArguments) -> Any:
         votes = np.count_nonzero(~mixture.add)
         assert not mixture.add[:votes].any(), "terms that add come after those that vote"
         numbers = self.take(8 * mixture.alpha.size).view(np.float32)
@@ -136,7 +137,7 @@ class LateDevice:
 
 
 @dataclass(frozen=True)
-class There(Place):
+class There(DeviceChoice):
     """A place with these devices."""
 
     found: tuple[Device, ...] = ()
@@ -190,7 +191,7 @@ class LateStream:
         order: Array | None,
         out: Array,
         terms: Any,
-        mixture: Mixture,
+        mixture: MergeArguments,
         not_finite: Array,
     ) -> None:
         assert z.shape[0] == mixture.alpha.size

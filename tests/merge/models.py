@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from persona.merge.intake import ImportedVector, import_base, import_vector
+from persona.intake.encode import ImportedVector, import_base, import_vector
 from persona.merge.plan import Plan, plan
-from persona.merge.stream import Materialised, materialise
+from persona.merge.run.materialise import Materialised, materialise
 from persona.objects.base import Base
 from persona.objects.recipe import Recipe, Term
 from persona.objects.rules import Rules
@@ -30,13 +30,13 @@ class Sandbox:
         self.store = Store.create(folder)
         self.imported: dict[str, ImportedVector] = {}
         path = write_file(folder / "base.safetensors", base)
-        with Checkpoint.open(path) as checkpoint, self.store.objects.transaction() as tx:
+        with Checkpoint.open(path) as checkpoint, self.store.transaction() as tx:
             self.base, self.base_id = import_base(tx, checkpoint, {}, chunk=chunk)
 
     def vector(self, after: Model, **options: Any) -> ImportedVector:
         """Imports a fine-tune."""
         path = write_file(self.folder / f"ft-{len(self.imported)}.safetensors", after)
-        with Checkpoint.open(path) as checkpoint, self.store.objects.transaction() as tx:
+        with Checkpoint.open(path) as checkpoint, self.store.transaction() as tx:
             found = import_vector(self.store, tx, self.base, checkpoint, **options)
         self.imported[found.id] = found
         return found

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from persona.merge import cuda_device, place
-from persona.merge.device import DeviceFault, DeviceFull, NoDevice
-from persona.merge.lanes import Need
+from persona.merge.devices import choose, cuda
+from persona.merge.devices.device import DeviceFault, DeviceFull, NoDevice
+from persona.merge.devices.lanes import Need
 from tests.merge.cuda_kernels import load, source
 from tests.merge.hosted import Hosted
 from tests.merge.late import There
@@ -33,7 +33,7 @@ def kernels() -> ModuleType:
 def gpus() -> tuple[Any, ...]:
     """The GPUs that there are."""
     try:
-        return place.cuda_devices()
+        return choose.cuda_devices()
     except NoDevice:
         return ()
 
@@ -103,11 +103,11 @@ def test_what_is_free_is_what_the_driver_and_torch_have_to_spare(device: Any) ->
 
 
 def test_what_torch_says_of_a_device_is_said_in_a_sentence() -> None:
-    with pytest.raises(DeviceFull, match="the GPU has no room"), cuda_device._told():
+    with pytest.raises(DeviceFull, match="the GPU has no room"), cuda._told():
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore")
     with (
         pytest.raises(DeviceFault, match=r"^the GPU failed: CUDA error: broken$"),
-        cuda_device._told(),
+        cuda._told(),
     ):
         raise RuntimeError("CUDA error: broken\nCompile with TORCH_USE_CUDA_DSA")
 
@@ -142,7 +142,7 @@ def test_what_is_waited_for_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
     for where in (torch.device("cpu"), torch.device("cuda", 3)):
-        cuda_device.settle(where)
+        cuda.settle(where)
     assert waited == [torch.device("cuda", 3)]
 
 
@@ -159,6 +159,6 @@ def test_memory_that_cannot_be_locked_is_ordinary_memory(
     def refuse(*_: Any, **__: Any) -> None:
         raise RuntimeError("no")
 
-    monkeypatch.setattr(cuda_device.torch, "empty", refuse)
+    monkeypatch.setattr(cuda.torch, "empty", refuse)
     made = Hosted(kernels).host((3, 5), np.uint16)
     assert (made.shape, made.dtype) == ((3, 5), np.uint16)

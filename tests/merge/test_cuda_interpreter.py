@@ -100,7 +100,7 @@ def test_any_number_of_terms(cuda: ModuleType, count: int) -> None:
 
 @pytest.mark.parametrize("dtype", ["BF16", "F32"])
 def test_a_merge_of_no_terms_scatters_any_bits(cuda: ModuleType, dtype: str) -> None:
-    """As `persona.merge.cuda_device` scatters: rows of vectors too, and fp16 by the code of bf16."""
+    """As `persona.merge.devices.cuda` scatters: rows of vectors too, and fp16 by the code of bf16."""
     random = np.random.default_rng(5)
     uint, none = UINT[dtype], np.empty(0, np.float32)
     bits = random.integers(0, np.iinfo(uint).max, 70_000, endpoint=True, dtype=uint)

@@ -14,13 +14,14 @@ import pytest
 import torch
 
 from persona.codec import floats
-from persona.history.repository import Repository
-from persona.merge import casts, reference
-from persona.merge.pipeline import in_order
+from persona.merge import reference
+from persona.merge.arithmetic import casts
 from persona.merge.rules import MergeRules, MergeTerm
+from persona.merge.workers import in_order
 from persona.objects.commit import Person
 from persona.objects.recipe import to_binary32
 from persona.objects.rules import PRESETS
+from persona.repository import Repository
 from tests.checkpoints import Bits, write_file
 from tests.merge.chunks import bits, tensor
 from tests.merge.models import Model

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persona.merge import cpu
+from persona.merge.arithmetic import cpu
 from persona.merge.cutoffs import kept_fraction, prepare
-from persona.merge.grid import CACHE, DENSITIES, Grid, grid_ranks, on_grid
+from persona.merge.densities import CACHE, DENSITIES, CutoffTable, grid_ranks, on_grid
 from persona.merge.rules import KEEP_NOTHING, NO_TRIM, cut_rank
 from persona.merge.thresholds import Magnitudes, Selection
 from persona.objects.recipe import Term
@@ -101,7 +101,9 @@ def test_a_checkout_on_the_grid_equals_one_that_selects(tmp_path: Path, make: An
     for term in terms:
         alone = sandbox.plan([Term("v", term.vector)], Rules.of())
         prepare(alone, term.vector, sandbox.imported[term.vector].magnitudes, threads=2)
-        assert Grid.read(sandbox.store, term.vector, len(alone.vectors[term.vector].tensors)) is not None
+        assert (
+            CutoffTable.read(sandbox.store, term.vector, len(alone.vectors[term.vector].tensors)) is not None
+        )
     assert run(sandbox.plan(terms, rules), base)[1].weights == selected
     fractions.append(kept_fraction(sandbox.plan(terms, rules), terms[0].vector, 0.3, threads=2))
     assert fractions[0] == fractions[1] > 0
@@ -123,7 +125,7 @@ def test_a_grid_is_the_same_however_much_of_it_was_counted(tmp_path: Path) -> No
     grids = []
     for magnitudes in (counted, sandbox.imported[id].magnitudes, {}):
         prepare(alone, id, magnitudes, threads=2)
-        grids.append(Grid.read(sandbox.store, id, 2))
+        grids.append(CutoffTable.read(sandbox.store, id, 2))
     for grid in grids:
         np.testing.assert_array_equal(grid.theta, grids[0].theta)
         np.testing.assert_array_equal(grid.kept, grids[0].kept)

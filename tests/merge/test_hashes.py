@@ -9,7 +9,7 @@ from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persona.merge.hashes import Buffers, Hashes
+from persona.merge.run.hashes import Buffers, Hashes
 
 CHUNK = 1 << 18
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from persona.errors import InvalidInput, Refused
-from persona.merge import casts
+from persona.merge.arithmetic import casts
 from persona.objects.recipe import Term
 from persona.objects.rules import Rules
 from tests.merge import chunks

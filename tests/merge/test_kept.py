@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persona.merge.kept import Kept
+from persona.live.cache import RowCache
 
 SIZE = 8
 ONE = SIZE * 2  # bytes of a row
@@ -19,7 +19,7 @@ def ordered(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return row, random.permutation(SIZE).astype(np.uint32)
 
 
-def holds(kept: Kept, seed: int) -> bool:
+def holds(kept: RowCache, seed: int) -> bool:
     """Whether a row is kept; what is kept is what it was, in the order of its elements."""
     found, (row, order) = kept.find((str(seed),)), ordered(seed)
     if found is None:
@@ -28,7 +28,7 @@ def holds(kept: Kept, seed: int) -> bool:
     return True
 
 
-def keep(kept: Kept, seed: int) -> None:
+def keep(kept: RowCache, seed: int) -> None:
     row, order = ordered(seed)
     kept.keep((str(seed),), row, order)
     row[:] = 0  # as the next chunk in its workspace would
@@ -37,7 +37,7 @@ def keep(kept: Kept, seed: int) -> None:
 
 @given(st.integers(0, 5 * ONE), st.lists(st.lists(st.integers(0, 9), max_size=12), max_size=6))
 def test_it_never_takes_more_than_its_room(limit: int, merges: list[list[int]]) -> None:
-    kept = Kept(limit)
+    kept = RowCache(limit)
     for merge in merges:
         kept.begin()
         for seed in merge:
@@ -48,7 +48,7 @@ def test_it_never_takes_more_than_its_room(limit: int, merges: list[list[int]]) 
 
 
 def test_a_walk_over_more_than_fits_finds_what_fits() -> None:
-    kept = Kept(3 * ONE)
+    kept = RowCache(3 * ONE)
     for _ in range(3):
         kept.begin()
         for seed in range(10):
@@ -59,7 +59,7 @@ def test_a_walk_over_more_than_fits_finds_what_fits() -> None:
 
 
 def test_what_the_last_merge_did_not_use_makes_place() -> None:
-    kept = Kept(2 * ONE)
+    kept = RowCache(2 * ONE)
     for seeds in ((1, 2), (2, 3)):
         kept.begin()
         for seed in seeds:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from persona.merge import cpu
+from persona.merge.arithmetic import cpu
 from persona.merge.rules import MergeRules
 from tests.merge.chunks import CODE, Chunk, ulp_delta
 from tests.merge.strategies import elements

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from persona.history import vectors, weights_state
-from persona.merge import cutoffs, grid, plan
+from persona.history.vectors import cache
+from persona.history.worktree import weights
+from persona.merge import cutoffs, densities, plan
 from persona.merge.cutoffs import _Walk
 from persona.merge.plan import Plan
 from persona.objects.recipe import Term
@@ -111,14 +112,14 @@ def test_another_version_of_the_arithmetic_copies_nothing_and_finds_nothing(
     rules = Rules.of("joint")
     before = find(folder.plan(rules)).plan
     walked.clear()
-    recipe = weights_state.key_of(before.recipe)
-    for module in (plan, vectors, weights_state):
+    recipe = weights.key_of(before.recipe)
+    for module in (plan, cache, weights):
         monkeypatch.setattr(module, "NUMERICS", 1_000_000)
-    for module in (grid, cutoffs):
+    for module in (densities, cutoffs):
         monkeypatch.setattr(module, "CACHE", "thresholds-1000000")
     after = find(folder.plan(rules)).plan
     assert not {tensor.key for tensor in before.tensors} & {tensor.key for tensor in after.tensors}
     assert sorted(walked) == ["w", "x"]
-    assert weights_state.key_of(after.recipe) != recipe
+    assert weights.key_of(after.recipe) != recipe
     caches = [path.name for path in (folder.folder / "cache").glob("thresholds*")]
     assert sorted(caches) == ["thresholds-1", "thresholds-1000000"]

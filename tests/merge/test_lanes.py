@@ -16,12 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from persona.errors import Refused, SystemFault, UsageError
-from persona.merge import cpu
-from persona.merge import lanes as lanes_module
-from persona.merge.device import DeviceFault, Mixture
-from persona.merge.lanes import Lanes, Need
+from persona.merge.arithmetic import cpu
+from persona.merge.arithmetic.arguments import MergeArguments
+from persona.merge.devices import lanes as lanes_module
+from persona.merge.devices.device import DeviceFault
+from persona.merge.devices.lanes import Lanes, Need
 from persona.merge.plan import Plan
-from persona.merge.stream import Merger, merger_of, pieces
+from persona.merge.run.merger import Merger, merger_of, pieces
 from persona.objects.recipe import Term
 from persona.objects.rules import Rules
 from persona.store.files import replaced_calls
@@ -278,7 +279,7 @@ def test_the_kernel_for_gpus_in_the_lanes_gives_the_same_bits(mixed: Any) -> Non
     plan, model, want = mixed
     cuda = load(source(), interpreted=True)
 
-    def kernel(base: Any, z: Any, order: Any, out: Any, mixture: Mixture) -> int:
+    def kernel(base: Any, z: Any, order: Any, out: Any, mixture: MergeArguments) -> int:
         terms = cuda.Terms.of(mixture.theta, mixture.alpha, mixture.add, mixture.rules, "cpu")
         bad = torch.zeros(1, dtype=torch.int64)
         given = [torch.from_numpy(array) for array in (base, z, order, out)]

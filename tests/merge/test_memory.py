@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 
 from persona.errors import UsageError
-from persona.history.repository import Repository
-from persona.merge import elections, room
+from persona.measure import elections
+from persona.measure.compare import compare
+from persona.merge import memory as room
 from persona.merge.chunks import Workspace
 from persona.merge.cutoffs import cutoffs
 from persona.merge.plan import Plan
-from persona.merge.statistics import compare
 from persona.objects.commit import Person
 from persona.objects.recipe import Term
 from persona.objects.rules import Rules
+from persona.repository import Repository
 from tests.checkpoints import write_file
 from tests.merge.models import Model, Sandbox
 from tests.merge.strategies import elements
@@ -103,7 +104,7 @@ def test_a_majority_is_counted_in_the_memory_that_there_is(mixtures: Mixtures, l
     for path in mixtures.sandbox.folder.rglob("majority-*"):
         path.unlink()
     longest.clear()
-    found = room.room(plan, tensors, 2, LITTLE - elections.booth_bytes(VECTORS))
+    found = room.budget_of(plan, tensors, 2, LITTLE - elections.booth_bytes(VECTORS))
     assert cutoffs(plan, tensors, threads=1, room=found).majority == want
     assert max(longest) < WHOLE
 

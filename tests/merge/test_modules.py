@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from persona.merge.modules import Place, places
+from persona.measure.layers import Position, places
 
 NAMES = {
     "llama": {
@@ -82,7 +82,7 @@ def test_a_model_is_read_from_the_embedding_to_the_head() -> None:
         for name in (f"model.layers.{layer}.{part}.weight",)
     }
     found = places(["lm_head.weight", "model.norm.weight", *llama, "model.embed_tokens.weight"])
-    ordered = [(place.layer, place.module) for place in sorted(found.values(), key=Place.order)]
+    ordered = [(place.layer, place.module) for place in sorted(found.values(), key=Position.order)]
     inside = ["self_attn.q_proj", "self_attn.v_proj", "mlp.up_proj", "mlp.down_proj", "input_layernorm"]
     assert ordered == [
         (None, "embed_tokens"),

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from persona.codec.native import watch
-from persona.merge.pipeline import first_run, in_order
+from persona.merge.workers import first_run, in_order
 
 
 def test_results_come_in_the_order_of_the_items() -> None:

@@ -13,15 +13,16 @@ import torch
 
 from persona.codec.native import watch_compilation
 from persona.errors import SystemFault, UsageError
-from persona.merge import cuda_device, live, place
-from persona.merge.device import DeviceFull, NoDevice
-from persona.merge.place import Place
+from persona.live import fill
+from persona.merge.devices import choose, cuda
+from persona.merge.devices.choose import DeviceChoice
+from persona.merge.devices.device import DeviceFull, NoDevice
 from tests.merge.late import LateDevice
 
 
 @pytest.fixture(autouse=True)
 def nothing_found_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(place, "_found", [])
+    monkeypatch.setattr(choose, "_found", [])
 
 
 class Driver:
@@ -41,18 +42,18 @@ class Driver:
 
 def install(monkeypatch: pytest.MonkeyPatch, status: int = 0, count: int = 1) -> None:
     """A driver that answers so."""
-    monkeypatch.setattr(place.ctypes, "CDLL", lambda name: Driver(status, count))
+    monkeypatch.setattr(choose.ctypes, "CDLL", lambda name: Driver(status, count))
 
 
 def refusal() -> NoDevice:
     with pytest.raises(NoDevice) as caught:
-        place.cuda_devices()
+        choose.cuda_devices()
     return caught.value
 
 
 def test_without_a_driver_there_is_no_gpu() -> None:
     with pytest.raises(NoDevice, match=r"there is no NVIDIA driver \(libnosuch\.so\.1\)") as caught:
-        place.ask_driver("libnosuch.so.1")
+        choose.ask_driver("libnosuch.so.1")
     assert not caught.value.there
 
 
@@ -71,12 +72,12 @@ def test_a_driver_that_gives_no_gpu_is_told_apart(
     error = refusal()
     assert error.there is there
     with pytest.raises(NoDevice, match=said):
-        place.ask_driver()
+        choose.ask_driver()
 
 
 def test_a_driver_tells_how_many_gpus_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, count=3)
-    assert place.ask_driver() == 3
+    assert choose.ask_driver() == 3
 
 
 def test_a_torch_without_cuda_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,8 +90,8 @@ def test_a_torch_without_cuda_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_torch_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch)
-    monkeypatch.setitem(sys.modules, "persona.merge.cuda_device", None)
-    monkeypatch.delattr("persona.merge.cuda_device")
+    monkeypatch.setitem(sys.modules, "persona.merge.devices.cuda", None)
+    monkeypatch.delattr("persona.merge.devices.cuda")
     assert str(refusal()).startswith("torch cannot be imported (")
 
 
@@ -103,7 +104,7 @@ def with_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: says["available"])
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: says["capability"])
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(says["tries"]))
-    monkeypatch.setattr(cuda_device.CudaDevice, "try_out", lambda device: says["tries"][device.where.index]())
+    monkeypatch.setattr(cuda.CudaDevice, "try_out", lambda device: says["tries"][device.where.index]())
     return says  # type: ignore[return-value]
 
 
@@ -114,9 +115,9 @@ def test_a_torch_that_cannot_use_the_driver_is_named(with_cuda: dict[str, Any]) 
 
 def test_a_missing_triton_is_named(with_cuda: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "triton", None)
-    for name in [name for name in sys.modules if name == "persona.merge.cuda"]:
+    for name in [name for name in sys.modules if name == "persona.merge.arithmetic.cuda"]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delattr("persona.merge.cuda", raising=False)
+    monkeypatch.delattr("persona.merge.arithmetic.cuda", raising=False)
     assert str(refusal()).startswith("triton is not installed or cannot be used (")
 
 
@@ -161,38 +162,38 @@ def test_a_gpu_on_which_no_kernel_runs_is_none_and_tried_once(
 ) -> None:
     with_cuda["tries"] = fails(error)
     with pytest.raises(NoDevice, match=f"^no kernel runs on the GPU: {line}$"):
-        place.cuda_devices()
+        choose.cuda_devices()
     with_cuda["tries"] = fails(KeyError("tried again"))
     assert refusal().there
     assert "tried again" not in str(refusal())
     said: list[str] = []
-    assert Place("auto").devices(said.append) == ()
+    assert DeviceChoice("auto").devices(said.append) == ()
     assert [line.startswith("computed on the CPU: no kernel runs on the GPU: ") for line in said] == [True]
 
 
 def test_gpus_that_launch_and_those_too_full_to_say_are_left(with_cuda: dict[str, Any]) -> None:
     with_cuda["tries"] = fails(RuntimeError("broken"), None, DeviceFull("full"))
-    assert [device.where.index for device in place.cuda_devices()] == [1, 2]  # type: ignore[attr-defined]
+    assert [device.where.index for device in choose.cuda_devices()] == [1, 2]  # type: ignore[attr-defined]
 
 
 def test_why_a_tensor_is_not_merged_where_it_lies(with_cuda: dict[str, Any]) -> None:
     with_cuda["tries"] = fails(None, RuntimeError("broken"))
-    assert live.why_not(torch.device("cpu")) is None
-    assert live.why_not(torch.device("cuda", 0)) is None
+    assert fill.why_not(torch.device("cpu")) is None
+    assert fill.why_not(torch.device("cuda", 0)) is None
     assert (
-        live.why_not(torch.device("cuda", 1))
+        fill.why_not(torch.device("cuda", 1))
         == "the GPU cuda:1 is too old, runs no kernel, or computes other bits"
     )
-    place._found.clear()
+    choose._found.clear()
     with_cuda["available"] = False
-    assert live.why_not(torch.device("cuda", 0)) == str(refusal())
+    assert fill.why_not(torch.device("cuda", 0)) == str(refusal())
 
 
 def test_a_gpu_is_found_once(with_cuda: dict[str, Any]) -> None:
-    (found,) = place.cuda_devices()
+    (found,) = choose.cuda_devices()
     assert found.name == "cuda"
     with_cuda["available"] = False
-    assert place.cuda_devices() == (found,)
+    assert choose.cuda_devices() == (found,)
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -200,27 +201,27 @@ def test_who_is_told_that_the_cpu_computes(monkeypatch: pytest.MonkeyPatch, ther
     def refuse() -> Any:
         raise NoDevice("the abacus is broken", there=there)
 
-    monkeypatch.setattr(place, "cuda_devices", refuse)
+    monkeypatch.setattr(choose, "cuda_devices", refuse)
     for word, expected in (("cpu", 0), ("auto", 1), (None, int(there))):
         said: list[str] = []
-        Place(word).check()
-        assert Place(word).devices(said.append) == ()
+        DeviceChoice(word).check()
+        assert DeviceChoice(word).devices(said.append) == ()
         assert said == ["computed on the CPU: the abacus is broken"] * expected
-    for asked in (Place("cuda").check, lambda: Place("cuda").devices(print)):
+    for asked in (DeviceChoice("cuda").check, lambda: DeviceChoice("cuda").devices(print)):
         with pytest.raises(SystemFault, match="the abacus is broken; use --device auto or cpu"):
             asked()
 
 
 def test_a_gpu_that_is_there_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     devices = (LateDevice(),)
-    monkeypatch.setattr(place, "cuda_devices", lambda: devices)
+    monkeypatch.setattr(choose, "cuda_devices", lambda: devices)
     for word in ("auto", "cuda", None):
-        assert Place(word).devices(pytest.fail) == devices
-    assert Place("cpu").devices(pytest.fail) == ()
+        assert DeviceChoice(word).devices(pytest.fail) == devices
+    assert DeviceChoice("cpu").devices(pytest.fail) == ()
 
 
-@pytest.mark.parametrize("bad", [Place("tpu"), Place("cpu", 0), Place(None, -1)])
-def test_what_means_nothing_is_refused(bad: Place) -> None:
+@pytest.mark.parametrize("bad", [DeviceChoice("tpu"), DeviceChoice("cpu", 0), DeviceChoice(None, -1)])
+def test_what_means_nothing_is_refused(bad: DeviceChoice) -> None:
     with pytest.raises(UsageError, match="device"):
         bad.check()
 
@@ -232,10 +233,10 @@ def test_a_kernel_that_had_to_be_compiled_is_told() -> None:
         knobs=SimpleNamespace(compilation=SimpleNamespace(listener=lambda **event: before.append(event)))
     )
     hashable = type("Triton", (), vars(triton))
-    cuda_device._watch(hashable)
+    cuda._watch(hashable)
     with watch_compilation(heard.append):
         for cache_hit in (True, False):
             triton.knobs.compilation.listener(cache_hit=cache_hit, src=None)
     assert [text.split(" (")[0] for text in heard] == ["compiling kernels for the GPU"]
     assert len(before) == 2
-    cuda_device._watch(type("OldTriton", (), {}))
+    cuda._watch(type("OldTriton", (), {}))

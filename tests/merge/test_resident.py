@@ -12,13 +12,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from persona.errors import SystemFault
-from persona.merge import lanes, live, resident, room, slots
-from persona.merge.device import DeviceFault
-from persona.merge.kept import Kept
-from persona.merge.live import Filler, merger_of
+from persona.live import fill as live
+from persona.live import resident, slots
+from persona.live.cache import RowCache
+from persona.live.fill import Filler, caching_merger_of
+from persona.live.resident import Residents
+from persona.live.slots import Slot, new_slots
+from persona.merge import memory
+from persona.merge.devices import lanes
+from persona.merge.devices.device import DeviceFault
 from persona.merge.plan import Plan
-from persona.merge.resident import Residents
-from persona.merge.slots import Slot, new_slots
 from persona.objects.recipe import Term
 from persona.objects.rules import Rules
 from persona.objects.tensors import TensorSpec
@@ -76,7 +79,7 @@ class Board:
     def __init__(self, model: Model, device: LateDevice, limit: int, kept: int = 0) -> None:
         self.device = device
         self.residents = Residents(limit)
-        self.kept = Kept(kept)
+        self.kept = RowCache(kept)
         self.filler = Filler()
         self.tensors: Any = None
         self.slots: dict[str, Slot] = {}
@@ -88,7 +91,7 @@ class Board:
             for slot in self.slots.values():
                 slot.device = self.device
         whole = list(plan.tensors)
-        merger = merger_of(plan, whole, self.kept, threads=2, slots=self.slots)
+        merger = caching_merger_of(plan, whole, self.kept, threads=2, slots=self.slots)
         filling = self.filler.fill(merger, whole, self.slots, residents=self.residents, threads=2, **options)
         return [tensor.spec.name for tensor, _ in filling]
 
@@ -103,8 +106,8 @@ def test_chunks_that_vectors_leave_alone_are_right_while_loaded_and_later(
     models: Models, limit: int, seed: int | None, slices: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if slices:
-        monkeypatch.setattr(room, "_SHORTEST", 16)
-        monkeypatch.setattr(room, "CHUNK_MEMORY", 0)
+        monkeypatch.setattr(memory, "_SHORTEST", 16)
+        monkeypatch.setattr(memory, "CHUNK_MEMORY", 0)
         monkeypatch.setattr(lanes, "_SHORTEST", 16)
     board = Board(models.model, LateDevice(seed=seed), limit)
     first = models.plan(("0.8", "-0.5", "1.5", "0.25"), ("vote", "add", "vote", "add"))
@@ -176,7 +179,7 @@ def test_a_run_that_nobody_ends_lets_go_of_what_it_loaded(models: Models) -> Non
     plan = models.plan(("0.5", "0.5", "0.5", "0.5"))
     board.fill(plan)
     other = models.plan(("0.5", "0.5"))
-    merger = merger_of(other, list(other.tensors), slots=board.slots)
+    merger = caching_merger_of(other, list(other.tensors), slots=board.slots)
     filling = board.filler.fill(merger, list(other.tensors), board.slots, residents=board.residents)
     name = next(filling)[0].spec.name
     filling.close()

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from persona.errors import UsageError
-from persona.merge import cpu
-from persona.merge import room as rooms
+from persona.merge import memory as rooms
+from persona.merge.arithmetic import cpu
+from persona.merge.memory import Budget, budget_of
 from persona.merge.plan import Plan
-from persona.merge.room import Room, room
 from persona.objects.recipe import Term
 from persona.objects.rules import Rules
 from tests.merge.models import Model, Sandbox, run
@@ -52,7 +52,7 @@ def test_slices_change_no_bit(preset: str, shortest: int, tmp_path: Path) -> Non
     plan, model = mixture(tmp_path, Rules.of(preset))
     whole, made = run(plan, model, allow_nonfinite=True)
     sliced, again = run(plan, model, allow_nonfinite=True, memory=needed(plan))
-    assert room(plan, list(plan.tensors), 4, needed(plan)).slice(plan.by_name["x"]) < 1024
+    assert budget_of(plan, list(plan.tensors), 4, needed(plan)).slice(plan.by_name["x"]) < 1024
     assert sliced == whole
     assert again == made
 
@@ -60,13 +60,13 @@ def test_slices_change_no_bit(preset: str, shortest: int, tmp_path: Path) -> Non
 def test_too_little_memory_is_refused_with_what_is_needed(tmp_path: Path) -> None:
     plan, _ = mixture(tmp_path, Rules.of("ties"))
     with pytest.raises(UsageError, match="need 1 MiB at least; give --memory"):
-        room(plan, list(plan.tensors), 4, 1000)
+        budget_of(plan, list(plan.tensors), 4, 1000)
 
 
 def test_threads_are_fewer_where_memory_is_little(shortest: int, tmp_path: Path) -> None:
     plan, _ = mixture(tmp_path, Rules.of("ties"))
     tensors = list(plan.tensors)
-    most = [room(plan, tensors, 8, memory).threads for memory in (needed(plan), 300_000, 1 << 30)]
+    most = [budget_of(plan, tensors, 8, memory).threads for memory in (needed(plan), 300_000, 1 << 30)]
     assert most == sorted(most)
     assert (most[0], most[-1]) == (1, 8)
 
@@ -75,7 +75,7 @@ def test_all_rows_of_all_threads_fit_into_the_memory(shortest: int, tmp_path: Pa
     plan, _ = mixture(tmp_path, Rules.of("ties"))
     tensors = list(plan.tensors)
     for memory in range(needed(plan), 800_000, 7919):
-        found = room(plan, tensors, 8, memory)
+        found = budget_of(plan, tensors, 8, memory)
         rows = max(
             min(found.slice(tensor), 1024) * tensor.spec.unit * len(tensor.terms) for tensor in tensors
         )
@@ -84,4 +84,4 @@ def test_all_rows_of_all_threads_fit_into_the_memory(shortest: int, tmp_path: Pa
 
 def test_a_room_of_nothing_still_holds_the_shortest_slice(tmp_path: Path) -> None:
     plan, _ = mixture(tmp_path, Rules.of("ties"))
-    assert Room(1, 0).slice(plan.by_name["w"]) == 1 << 14
+    assert Budget(1, 0).slice(plan.by_name["w"]) == 1 << 14

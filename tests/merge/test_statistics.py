@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from persona.errors import InvalidInput, Refused
-from persona.merge import elections, statistics
-from persona.merge.casts import widen, widen32
+from persona.measure import compare as statistics
+from persona.measure import elections
+from persona.measure.compare import Comparison, compare
+from persona.merge.arithmetic.casts import widen, widen32
 from persona.merge.cutoffs import cutoffs
 from persona.merge.plan import Plan
 from persona.merge.rules import MergeRules
-from persona.merge.statistics import Comparison, compare
 from persona.objects.recipe import Term
 from persona.objects.rules import Rules
 from tests.merge.models import Model, Sandbox, run

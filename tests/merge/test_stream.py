@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from persona.errors import InvalidInput, Refused
-from persona.merge import reference, stream
+from persona.merge import reference
 from persona.merge.rules import MergeRules, MergeTerm
-from persona.merge.stream import materialise
+from persona.merge.run import merger
+from persona.merge.run.materialise import materialise
 from persona.objects.recipe import Term
 from persona.objects.rules import PRESETS, Rules
 from persona.store.files import replaced_calls
@@ -233,13 +234,13 @@ def test_fewer_threads_run_where_their_chunks_need_much_memory(
     sandbox = Sandbox(tmp_path, base)
     made = sandbox.plan([Term("v", sandbox.vector(first).id)], Rules.of("ties"))
     wanted: list[int] = []
-    ordered = stream.in_order
+    ordered = merger.in_order
 
     def counting(work: Any, items: Any, *, threads: int, **options: Any) -> Any:
         wanted.append(threads)
         return ordered(work, items, threads=threads, **options)
 
-    monkeypatch.setattr(stream, "in_order", counting)
+    monkeypatch.setattr(merger, "in_order", counting)
     for memory in (None, 64 * (4 * 9 + 4) * 3, 64 * (4 * 9 + 4)):
         assert run(made, base, threads=8, memory=memory)[0] == raw(first)
     assert wanted == [8, 3, 1]

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from persona.merge import cpu, reference
+from persona.merge import reference
+from persona.merge.arithmetic import cpu
 from persona.merge.rules import NO_TRIM, MergeRules, MergeTerm
 from tests.merge.chunks import CODE, UINT, Chunk, tensor
 

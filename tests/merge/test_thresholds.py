@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from persona.merge import cpu
+from persona.merge.arithmetic import cpu
 from persona.merge.rules import KEEP_NOTHING, cut_rank, joint_rank
 from persona.merge.thresholds import Selection
 from tests.merge.chunks import CODE, Chunk, tensor

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from persona.merge import cpu, cuda_device, golden, reference, trial
-from persona.merge.device import DeviceFault, DeviceFull, NoDevice, OtherBits
-from persona.merge.lanes import Lanes, Need
+from persona.merge import reference
+from persona.merge.arithmetic import cpu, golden, trial
+from persona.merge.devices import cuda
+from persona.merge.devices.device import DeviceFault, DeviceFull, NoDevice, OtherBits
+from persona.merge.devices.lanes import Lanes, Need
 from persona.merge.rules import MergeTerm
 from tests.merge.chunks import bits, tensor
 from tests.merge.cuda_kernels import load, source
@@ -86,7 +88,7 @@ def test_the_golden_digests_of_the_merge_are_the_reference_s() -> None:
 def test_a_kernel_that_computes_the_page_is_used(hosted: None) -> None:
     device = Hosted(load(source(), interpreted=True))
     device.try_out()
-    assert cuda_device._working([device]) == (device,)
+    assert cuda._working([device]) == (device,)
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -97,7 +99,7 @@ def test_a_kernel_with_other_bits_is_refused(name: str, hosted: None, tmp_path: 
     mutant.write_text(text.replace(old, new))
     device = Hosted(load(mutant, interpreted=True))
     with pytest.raises(NoDevice, match=r"^this GPU, with Triton .* other bits .*3\.6 or newer$") as told:
-        cuda_device._working([device])
+        cuda._working([device])
     assert told.value.there
 
 
@@ -122,7 +124,7 @@ def test_a_device_that_was_full_is_tried_before_its_first_lane(
     mutant = tmp_path / "mutant.py"
     mutant.write_text(text.replace(old, new))
     wrong = Full(load(mutant, interpreted=True))
-    assert cuda_device._working([wrong]) == (wrong,)
+    assert cuda._working([wrong]) == (wrong,)
     wrong.full = False
     with pytest.raises(DeviceFault, match="other bits") as told:
         Lanes([wrong], Need(1 << 16, 1 << 16))

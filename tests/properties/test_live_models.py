@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 import persona
 from persona.errors import BusyError, IntegrityError, InvalidInput, Refused, UnknownName, UsageError
-from persona.history.live import LiveModel
-from persona.history.repository import Repository
+from persona.live.model import LiveModel
+from persona.repository import Repository
 from tests.checkpoints import Tensor, digest_of_files, same
 from tests.properties.conftest import Bot
 from tests.properties.models import DTYPES, llama

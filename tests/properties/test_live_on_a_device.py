@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 import persona
 from persona.errors import SystemFault, UsageError
-from persona.history import loading
-from persona.history.live import LiveModel
-from persona.history.repository import Repository
-from persona.merge import lanes, live, resident, room, slots
+from persona.live import fill, load, resident, slots
+from persona.live.model import LiveModel
+from persona.merge import memory as room
+from persona.merge.devices import lanes
+from persona.repository import Repository
 from tests.merge.late import LateDevice
 from tests.properties.conftest import Bot
 
@@ -86,7 +87,7 @@ def test_a_change_of_alpha_takes_one_kernel_a_tensor_and_copies_no_element(
     model = repo.live(repo.load("HEAD"), "HEAD", cache=PLENTY)
     model.set("one", alpha=0.3)
     before, copied = device.merges, device.copied
-    monkeypatch.setattr(live, "chunk_span", lambda *_: pytest.fail("a chunk was asked for"))
+    monkeypatch.setattr(fill, "chunk_span", lambda *_: pytest.fail("a chunk was asked for"))
     result = model.set("one", alpha=0.4)
     assert device.merges - before == result.tensors_computed
     assert device.copied - copied == 8 * result.tensors_computed  # how many elements are not finite
@@ -225,7 +226,7 @@ def test_a_device_memory_that_means_nothing_is_refused_up_front(repo: Repository
     with pytest.raises(UsageError, match="device_memory is a number of bytes above 0, not"):
         repo.live(object(), device_memory=bad)
     with pytest.raises(UsageError, match="device_memory"):
-        loading.load(repo._history, None, loading.Options(device_memory=bad), {})
+        load.load(repo._history, None, load.LoadOptions(device_memory=bad), {})
 
 
 def test_too_little_device_memory_is_refused_before_anything_changes(repo: Repository, place: Place) -> None:

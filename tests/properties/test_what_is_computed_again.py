@@ -72,8 +72,8 @@ def test_a_sharded_base_is_cut_at_its_layers_and_one_layer_is_written_alone(
 ) -> None:
     sizes = {name: tensor.bits.nbytes for name, tensor in filtered.base.items()}
     of_layer = sum(size for name, size in sizes.items() if name.startswith(LAYER))
-    monkeypatch.setattr("persona.history.checkout._SHARD_BYTES", of_layer // 3)
-    monkeypatch.setattr("persona.history.checkout._SHARDS", 1 << 20)
+    monkeypatch.setattr("persona.history.computing._SHARD_BYTES", of_layer // 3)
+    monkeypatch.setattr("persona.history.computing._SHARDS", 1 << 20)
     filtered.run.ok("set", "two", "--alpha", "0.4")
     filtered.checkout()
     index = json.loads((filtered.root / "model.safetensors.index.json").read_text())["weight_map"]

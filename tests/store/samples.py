@@ -33,7 +33,7 @@ def commit_bytes(number: int) -> bytes:
 
 def commit(store: Store, number: int, *, bulk: int = 2) -> str:
     """What a commit of a vector does: chunks, a table, small objects, then HEAD's branch."""
-    with store.objects.transaction() as transaction:
+    with store.transaction() as transaction:
         records = [chunk(1000 * number + i) for i in range(bulk)]
         for record in records:
             transaction.append(record)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from persona.errors import PersonaError
+from persona.store import check_refs
 from persona.store.store import Store
 from tests.store.samples import WHO, chunk, commit, commit_id
 
@@ -61,7 +62,10 @@ def survey(worktree: Path) -> tuple[dict[str, Any], bool]:
             found[name] = read()
         except PersonaError:
             found[name] = "refused"
-    wrong = bool(list(store.objects.problems()) or list(store.refs.problems())) or "refused" in found.values()
+    wrong = (
+        bool(list(store.problems()) or list(check_refs.survey(store.refs).problems))
+        or "refused" in found.values()
+    )
     store.objects.close()
     return found, wrong
 
@@ -114,7 +118,7 @@ def test_a_cut_or_extended_file_is_found_and_storing_again_heals_it(sample: Stor
             found, _ = survey(sample.worktree)
             same = {name for name in right if "commit" in name or "chunk" in name}
             assert {name: found[name] for name in same} == {name: right[name] for name in same}, path
-            assert all(problem.healed or problem.kind == "pack" for problem in store.objects.problems())
+            assert all(problem.healed or problem.kind == "pack" for problem in store.problems())
         shutil.rmtree(sample.root)
         shutil.copytree(saved, sample.root)
 

@@ -12,6 +12,7 @@ import pytest
 
 from persona.errors import SystemFault
 from persona.store import files
+from persona.store.check_refs import survey
 from persona.store.files import Output, replaced_calls, write_file
 from persona.store.store import Store
 from tests.disks import (
@@ -37,15 +38,15 @@ def check(worktree: Path, *, acknowledged: int, attempted: int, leftovers: bool 
     for number in range(1, attempted + 1):
         if number <= acknowledged or held == commit_id(number):
             check_commit(store, number)
-    assert list(store.objects.problems(full=True)) == []
-    assert list(store.refs.problems()) == []
+    assert list(store.problems(full=True)) == []
+    assert list(survey(store.refs).problems) == []
     assert len(store.refs.log("HEAD")) >= acknowledged
     if not leftovers:
         assert os.listdir(store.root / "tmp") == []
     for number in (attempted, attempted + 1):
         commit(store, number)
         check_commit(Store.open(worktree), number)
-    assert list(store.refs.problems()) == []
+    assert list(survey(store.refs).problems) == []
     store.objects.close()
 
 
@@ -88,7 +89,7 @@ def test_creating_a_store_makes_it_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def test_a_pack_with_a_hole_is_never_published(store: Store) -> None:
     def store_two() -> None:
-        with store.objects.transaction() as transaction:
+        with store.transaction() as transaction:
             transaction.append(chunk(1))
             with replaced_calls(Failing(1, errno.EIO)), suppress(SystemFault):
                 transaction.append(chunk(2))

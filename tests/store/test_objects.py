@@ -14,6 +14,7 @@ import pytest
 from persona.errors import IntegrityError, Refused
 from persona.objects.ids import object_id
 from persona.store import index
+from persona.store.check import problems
 from persona.store.files import replaced_calls
 from persona.store.index import Entry, Index
 from persona.store.records import pack_record
@@ -29,13 +30,13 @@ def packs(store: Store) -> list[Path]:
 def test_what_a_transaction_took_can_be_read_by_another_process(store: Store) -> None:
     commit(store, 1)
     check_commit(Store.open(store.worktree), 1)
-    assert list(Store.open(store.worktree).objects.problems(full=True)) == []
+    assert list(Store.open(store.worktree).problems(full=True)) == []
 
 
 def test_nothing_is_visible_before_the_transaction_ends_nor_after_one_that_failed(store: Store) -> None:
 
     def fail() -> None:
-        with store.objects.transaction() as transaction:
+        with store.transaction() as transaction:
             transaction.append(chunk(1))
             transaction.put("blob", b"text")
             assert chunk(1).id not in Store.open(store.worktree).objects
@@ -48,12 +49,12 @@ def test_nothing_is_visible_before_the_transaction_ends_nor_after_one_that_faile
 
 
 def test_an_object_is_stored_once(store: Store) -> None:
-    with store.objects.transaction() as transaction:
+    with store.transaction() as transaction:
         assert transaction.append(chunk(1)) is True
         assert transaction.append(chunk(1)) is False
         assert transaction.put("blob", b"text") == transaction.put("blob", b"text")
     before = store.objects.counts()
-    with store.objects.transaction() as transaction:
+    with store.transaction() as transaction:
         assert transaction.append(chunk(1)) is False
         transaction.put("blob", b"text")
     assert store.objects.counts() == before
@@ -62,19 +63,19 @@ def test_an_object_is_stored_once(store: Store) -> None:
 
 def test_a_full_pack_is_followed_by_another_in_the_same_transaction(store: Store) -> None:
     records = [chunk(seed) for seed in range(10)]
-    with store.objects.transaction() as transaction:
+    with store.transaction() as transaction:
         transaction.pack_cap = 3 * records[0].length + 100
         for record in records:
             transaction.append(record)
     assert len(packs(store)) == 4
     assert all(store.objects.contains_intact(record.id) for record in records)
-    assert list(store.objects.problems()) == []
+    assert list(store.problems()) == []
 
 
 def test_many_threads_fill_one_transaction_and_read_it_back(store: Store) -> None:
     records = [chunk(seed % 40) for seed in range(80)]
     taken: list[bool] = []
-    with store.objects.transaction() as transaction:
+    with store.transaction() as transaction:
         transaction.pack_cap = 8 * records[0].length
 
         def fill(part: int) -> None:
@@ -100,7 +101,7 @@ def test_many_threads_fill_one_transaction_and_read_it_back(store: Store) -> Non
     for thread in threads:
         thread.join()
     assert wrong == []
-    assert list(fresh.problems()) == []
+    assert list(problems(fresh)) == []
 
 
 def test_a_pack_that_another_process_added_is_found(store: Store) -> None:
@@ -161,21 +162,21 @@ def test_a_small_object_that_is_not_what_its_id_says_is_refused_and_healed(store
     path.write_bytes(forged)
     with pytest.raises(IntegrityError, match="not what its id says"):
         store.objects.get(id, "blob")
-    assert [problem.id for problem in store.objects.problems()] == [id]
-    with store.objects.transaction() as transaction:
+    assert [problem.id for problem in store.problems()] == [id]
+    with store.transaction() as transaction:
         transaction.put("blob", b"right")
     assert store.objects.get(id, "blob") == b"right"
-    assert list(store.objects.problems()) == []
+    assert list(store.problems()) == []
 
 
 def test_a_full_check_verifies_what_the_codec_decodes(store: Store) -> None:
     good = chunk(1)
     lie = pack_record("delta", "5" * 64, 7, [b"anything"])
-    with store.objects.transaction() as transaction:
+    with store.transaction() as transaction:
         transaction.append(good)
         transaction.append(lie)
-    assert list(store.objects.problems()) == []
-    found = list(store.objects.problems(full=True, payload_of=lambda record: record.segments))
+    assert list(store.problems()) == []
+    found = list(store.problems(full=True, payload_of=lambda record: record.segments))
     assert [(problem.kind, problem.id, problem.healed) for problem in found] == [("delta", "5" * 64, False)]
 
 
@@ -183,7 +184,7 @@ def test_storing_a_damaged_chunk_again_heals_it_in_a_new_pack(store: Store) -> N
     records = [chunk(1), chunk(2)]
 
     def store_all() -> None:
-        with Store.open(store.worktree).objects.transaction() as transaction:
+        with Store.open(store.worktree).transaction() as transaction:
             for record in records:
                 transaction.append(record)
 
@@ -202,7 +203,7 @@ def test_storing_a_damaged_chunk_again_heals_it_in_a_new_pack(store: Store) -> N
     assert len(packs(store)) == 2
     healed = Store.open(store.worktree).objects
     assert all(healed.read(record.id, "delta", max_raw=400) for record in records)
-    assert {problem.healed for problem in healed.problems()} == {True}
+    assert {problem.healed for problem in problems(healed)} == {True}
     assert pack.read_bytes() == data
 
 
@@ -223,7 +224,7 @@ def test_an_idx_is_rebuilt_from_the_footer(store: Store, damage: str) -> None:
     fresh = Store.open(store.worktree)
     check_commit(fresh, 1)
     assert idx.read_bytes() == good
-    assert list(fresh.objects.problems()) == []
+    assert list(fresh.problems()) == []
 
 
 def test_an_idx_is_rebuilt_from_the_records_when_the_footer_is_damaged_too(store: Store) -> None:
@@ -235,7 +236,7 @@ def test_an_idx_is_rebuilt_from_the_records_when_the_footer_is_damaged_too(store
     pack.write_bytes(data)
     fresh = Store.open(store.worktree)
     check_commit(fresh, 1)
-    assert [problem.kind for problem in fresh.objects.problems()] == ["pack"]
+    assert [problem.kind for problem in fresh.problems()] == ["pack"]
 
 
 def test_a_bent_idx_whose_check_holds_still_leads_to_no_wrong_object(store: Store) -> None:
@@ -251,13 +252,13 @@ def test_a_bent_idx_whose_check_holds_still_leads_to_no_wrong_object(store: Stor
     good = idx.read_bytes()
     for look in (
         lambda objects: objects.read(chunk(1000).id, "delta", max_raw=400),
-        lambda objects: [problem.kind for problem in objects.problems()],
+        lambda objects: [problem.kind for problem in problems(objects)],
     ):
         idx.write_bytes(forged)
         found = look(Store.open(store.worktree).objects)
         assert found == ["pack"] or found.segments[0] == noise(1000)
         assert idx.read_bytes() == good  # made anew from the footer
-    assert list(Store.open(store.worktree).objects.problems()) == []
+    assert list(Store.open(store.worktree).problems()) == []
 
 
 def test_an_index_finds_every_id_and_no_other() -> None:
@@ -299,7 +300,7 @@ def test_a_planted_object_is_not_followed_and_is_healed(store: Store, tmp_path: 
     fresh = Store.open(store.worktree)
     with pytest.raises(IntegrityError, match="not a regular file"):
         fresh.objects.get(id, "commit")
-    assert [problem.file for problem in fresh.objects.problems()] == [str(loose)]
+    assert [problem.file for problem in fresh.problems()] == [str(loose)]
     commit(fresh, 1)
     check_commit(fresh, 1)
     assert outside.read_bytes() == before
@@ -318,7 +319,7 @@ def test_a_planted_pack_is_not_followed(store: Store, tmp_path: Path, suffix: st
     fresh = Store.open(store.worktree)
     if suffix == ".pack":
         assert not fresh.objects.contains_intact(chunk(1000).id)
-        assert str(file) in {problem.file for problem in fresh.objects.problems()}
+        assert str(file) in {problem.file for problem in fresh.problems()}
     commit(fresh, 1)
     check_commit(Store.open(store.worktree), 1)
     assert outside.read_bytes() == before
@@ -341,7 +342,7 @@ def test_a_transaction_takes_more_objects_than_a_process_may_open(store: Store) 
             super().close(fd)
             self.held.discard(fd)
 
-    with replaced_calls(Few()), store.objects.transaction() as transaction:
+    with replaced_calls(Few()), store.transaction() as transaction:
         ids = [transaction.put("blob", b"%d" % number) for number in range(100)]
     assert store.objects.get(ids[99], "blob") == b"99"
 

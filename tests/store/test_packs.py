@@ -16,6 +16,7 @@ from persona import limits
 from persona.errors import IntegrityError, InvalidInput
 from persona.objects.ids import object_id
 from persona.store import index, pack, records
+from persona.store.check import problems
 from persona.store.files import replaced_calls
 from persona.store.index import Entry, Index
 from persona.store.pack import MAGIC, PackWriter
@@ -61,7 +62,7 @@ def test_a_pack_that_is_seen_half_copied_is_whole_once_it_is_copied(store: Store
     assert not idx.exists()
     path.write_bytes(data)
     check_commit(fresh(store), 1, bulk=12)
-    assert list(fresh(store).objects.problems()) == []
+    assert list(fresh(store).problems()) == []
 
 
 def test_an_index_of_a_part_of_its_pack_is_refused_by_the_length_it_names(store: Store) -> None:
@@ -71,7 +72,7 @@ def test_an_index_of_a_part_of_its_pack_is_refused_by_the_length_it_names(store:
     part = Index.of(entries[:3], path.stem, path.stat().st_size - 1)
     path.with_suffix(".idx").write_bytes(part.data)
     check_commit(fresh(store), 1, bulk=12)
-    assert list(fresh(store).objects.problems()) == []
+    assert list(fresh(store).problems()) == []
 
 
 def test_an_index_that_lacks_objects_of_its_pack_is_made_anew_when_one_is_missed(store: Store) -> None:
@@ -124,7 +125,7 @@ def test_a_pack_of_the_same_ids_never_takes_the_place_of_another(store: Store) -
     second.publish(store.objects.packs_dir)
     assert len(packs(store)) == 2
     assert path.read_bytes() == before
-    assert list(fresh(store).objects.problems()) == []
+    assert list(fresh(store).problems()) == []
 
 
 def test_a_pack_that_appears_between_the_look_and_the_naming_is_not_replaced(store: Store) -> None:
@@ -191,7 +192,7 @@ def test_a_transaction_holds_few_files_open_and_keeps_full_packs_when_it_fails(s
             self.held.discard(fd)
 
     def cut_short() -> None:
-        with store.objects.transaction() as transaction:
+        with store.transaction() as transaction:
             transaction.pack_cap = 2 * chunk(0).length + 100
             for seed in range(40):
                 transaction.append(chunk(seed))
@@ -200,17 +201,17 @@ def test_a_transaction_holds_few_files_open_and_keeps_full_packs_when_it_fails(s
     with replaced_calls(Watching()), pytest.raises(ZeroDivisionError):
         cut_short()
     assert most <= 3
-    with fresh(store).objects.transaction() as transaction:
+    with fresh(store).transaction() as transaction:
         again = [transaction.append(chunk(seed)) for seed in range(40)]
     assert again.count(True) <= 2
-    assert list(fresh(store).objects.problems(full=True)) == []
+    assert list(fresh(store).problems(full=True)) == []
     assert os.listdir(store.objects.tmp_dir) == []
 
 
 def test_of_many_packs_only_those_are_asked_that_can_hold_an_object(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with store.objects.transaction() as transaction:
+    with store.transaction() as transaction:
         transaction.pack_cap = 2 * chunk(0).length + 100
         for seed in range(120):
             transaction.append(chunk(seed))
@@ -222,7 +223,7 @@ def test_of_many_packs_only_those_are_asked_that_can_hold_an_object(
     assert all(chunk(seed).id in objects for seed in range(120))
     assert len(asked) < 150
     assert "12" * 32 not in objects
-    with fresh(store).objects.transaction() as transaction:
+    with fresh(store).transaction() as transaction:
         transaction.append(chunk(1000))
     assert objects.read(chunk(1000).id, "delta").segments[0] == noise(1000)
 
@@ -238,29 +239,29 @@ def test_a_wrong_record_of_a_right_hash_is_healed_by_storing_the_object_again(
     right = chunk(1)
     wrong = pack_record("delta", right.id, form, [noise(2), bytes(200)], relative="ab" * 32)
     store.cache("thresholds").write(b"computed from the wrong one")
-    with store.objects.transaction() as transaction:
+    with store.transaction() as transaction:
         transaction.append(wrong)
         transaction.append(chunk(3))
     payload_of = (lambda record: record.segments) if known == "by its id" else None
-    assert [p.healed for p in fresh(store).objects.problems(True, lambda record: record.segments)] == [False]
-    with fresh(store).objects.transaction(payload_of) as transaction:
+    assert [p.healed for p in fresh(store).problems(True, lambda record: record.segments)] == [False]
+    with fresh(store).transaction(payload_of) as transaction:
         assert transaction.append(right) is True
         assert transaction.append(chunk(3)) is False
     healed = fresh(store)
     assert healed.objects.read(right.id, "delta").segments[0] == noise(1)
     assert healed.cache("thresholds").read() is None
-    assert {p.healed for p in healed.objects.problems(True, lambda record: record.segments)} == {True}
-    with fresh(store).objects.transaction(payload_of) as transaction:
+    assert {p.healed for p in healed.problems(True, lambda record: record.segments)} == {True}
+    with fresh(store).transaction(payload_of) as transaction:
         assert transaction.append(right) is False
 
 
 def test_another_compression_of_the_same_object_is_not_stored_again(store: Store) -> None:
     segments = [bytes(5000), bytes(300)]
     id = object_id("delta", *segments)
-    with store.objects.transaction() as transaction:
+    with store.transaction() as transaction:
         transaction.append(pack_record("delta", id, 7, segments, level="small"))
     for payload_of in (None, lambda record: record.segments):
-        with fresh(store).objects.transaction(payload_of) as transaction:
+        with fresh(store).transaction(payload_of) as transaction:
             assert transaction.append(pack_record("delta", id, 7, segments)) is False
 
 
@@ -270,7 +271,7 @@ def test_another_compression_of_the_same_object_is_not_stored_again(store: Store
 @pytest.mark.parametrize("kind", ["base", "vector", "recipe", "tree", "commit", "tag", "note"])
 def test_what_no_reader_would_take_is_not_stored(store: Store, kind: str) -> None:
     for payload in (b"", b"{}", b'{"a":1}', commit_bytes(1) + b" ", b"\xff"):
-        with store.objects.transaction() as transaction, pytest.raises(InvalidInput, match=kind):
+        with store.transaction() as transaction, pytest.raises(InvalidInput, match=kind):
             transaction.put(kind, payload)
     assert store.objects.counts()[0] == 0
 
@@ -292,7 +293,7 @@ def test_an_object_of_more_bytes_than_its_kind_may_have_is_neither_stored_nor_re
     path.write_bytes(b"".join(record.pieces))
     with little_memory(16 << 20), pytest.raises(IntegrityError, match="more than"):
         store.objects.get(id, kind)
-    assert [problem.id for problem in store.objects.problems()] == [id]
+    assert [problem.id for problem in store.problems()] == [id]
 
 
 def sparse(store: Store, length: int, footer: bytes, name: str = "ab" * 32) -> Path:
@@ -321,7 +322,7 @@ def test_a_sparse_pack_costs_no_memory_and_is_named(store: Store) -> None:
             check_commit(fresh(store), 1)
             with pytest.raises(IntegrityError):
                 objects.read("cd" * 32, "delta")
-            assert str(path) in {problem.file for problem in objects.problems(full=True)}
+            assert str(path) in {problem.file for problem in problems(objects, full=True)}
 
 
 def test_a_sparse_index_costs_no_memory(store: Store) -> None:
@@ -337,8 +338,8 @@ def test_a_pack_takes_no_more_records_than_a_reader_believes(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pack, "MAX_PACK_RECORDS", 3)
-    with store.objects.transaction() as transaction:
+    with store.transaction() as transaction:
         for seed in range(7):
             transaction.append(chunk(seed))
     assert len(packs(store)) == 3
-    assert list(fresh(store).objects.problems()) == []
+    assert list(fresh(store).problems()) == []

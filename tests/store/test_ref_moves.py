@@ -17,6 +17,7 @@ import pytest
 from persona.errors import BusyError, IntegrityError, InvalidInput, PersonaError, Refused
 from persona.objects.ids import object_id
 from persona.store import files, lock, reflog
+from persona.store.check_refs import survey
 from persona.store.ref_files import RefFiles
 from persona.store.refs import ANY, Change, Head, Refs
 from persona.store.store import Store
@@ -75,11 +76,11 @@ def test_a_rename_takes_the_reflog_along(store: Store, new: str) -> None:
     assert refs.read(name) == THREE
     assert list(refs.log(name))[1:] == before
     assert (refs.log(name)[0].old, refs.log(name)[0].new, refs.log(name)[0].why) == (THREE, THREE, "renamed")
-    assert list(refs.problems()) == []
+    assert list(survey(refs).problems) == []
     rename(refs, name, TOPIC)
     assert list(refs.log(TOPIC))[2:] == before
     assert refs.list(HEADS).keys() == {MAIN, TOPIC, HEADS + "feature/a", HEADS + "feature/b"}
-    assert list(refs.problems()) == []
+    assert list(survey(refs).problems) == []
 
 
 def test_a_rename_takes_head_along_with_a_line(store: Store) -> None:
@@ -106,7 +107,7 @@ def test_a_rename_is_refused_where_a_third_ref_is_in_the_way(store: Store, new: 
     with pytest.raises(InvalidInput, match=r"beside|case"):
         rename(store.refs, TOPIC, HEADS + new)
     assert store.refs.read(TOPIC) == THREE
-    assert list(store.refs.problems()) == []
+    assert list(survey(store.refs).problems) == []
 
 
 # -- deletions, HEAD
@@ -123,7 +124,7 @@ def test_several_refs_go_all_or_none(store: Store) -> None:
     assert refs.list() == held
     delete(refs, TOPIC, HEADS + "feature/a")
     assert refs.list() == {MAIN: TWO, HEADS + "feature/b": ONE}
-    assert list(refs.problems()) == []
+    assert list(survey(refs).problems) == []
 
 
 @pytest.mark.parametrize("depth", range(1, 6))
@@ -137,7 +138,7 @@ def test_a_deleted_name_of_any_depth_leaves_room_for_its_beginnings(store: Store
         move(refs, name, TWO)
         assert refs.read(name) == TWO
         delete(refs, name)
-    assert list(refs.problems()) == []
+    assert list(survey(refs).problems) == []
 
 
 def test_head_is_not_left_on_a_branch_that_is_gone(store: Store) -> None:
@@ -168,7 +169,7 @@ def test_the_error_of_a_head_that_leads_nowhere_says_what_to_type(store: Store) 
     assert [entry.new for entry in store.refs.log("HEAD")] == [TWO, ONE]
     move(store.refs, MAIN, TWO)
     assert store.refs.head_id() == TWO
-    assert list(store.refs.problems()) == []
+    assert list(survey(store.refs).problems) == []
 
 
 # -- cut short
@@ -210,7 +211,7 @@ def test_a_move_cut_at_any_call_is_whole_or_not_begun(store: Store, tmp_path: Pa
             refs = Store.open(cut.worktree).refs
             found = state_of(refs)
             assert refs.head_id() == (found[1][found[0][1]])
-            assert list(refs.problems()) == []
+            assert list(survey(refs).problems) == []
             assert not (refs.root / "state" / "refs.json").exists()
             states.append(found)
             if found == before:
@@ -252,7 +253,7 @@ def test_a_move_is_durable_when_it_returns_and_whole_after_a_power_cut(
         with files.replaced_calls(Quick()):
             refs = Store.open(tmp_path / f"cut{place}").refs
             assert state_of(refs) in allowed
-            assert list(refs.problems()) == []
+            assert list(survey(refs).problems) == []
 
 
 def test_directories_that_an_earlier_command_did_not_sync_are_synced_before_a_ref_counts(
@@ -317,7 +318,7 @@ def test_readers_beside_writers_see_neither_damage_nor_a_gap(store: Store) -> No
             assert store.refs.head_id() is not None
             assert len(store.refs.list(HEADS)) == 4  # the one that wanders, topic, feature/a, feature/b
             assert store.refs.log("HEAD")
-            assert list(store.refs.problems()) == []
+            assert list(survey(store.refs).problems) == []
     finally:
         writer.join()
     assert writer.exitcode == 0
@@ -418,7 +419,7 @@ def test_threads_that_rename_and_attach_leave_head_on_a_branch(store: Store) -> 
         for thread in threads:
             thread.join()
     assert faults == []
-    assert list(store.refs.problems()) == []
+    assert list(survey(store.refs).problems) == []
 
 
 # -- what grows, what the disk cannot
@@ -443,7 +444,7 @@ def test_a_reflog_that_grows_too_large_to_read_loses_its_older_half(
             store.refs.advance(id_of(number), expect=ANY, why="on", **WHO)  # type: ignore[arg-type]
             assert store.refs.log("HEAD")[0].new == id_of(number)
             assert len(store.refs.log(MAIN)) >= min(number, 5)
-    assert list(store.refs.problems()) == []
+    assert list(survey(store.refs).problems) == []
 
 
 def test_a_file_system_that_cannot_sync_directories_will_do(store: Store) -> None:

@@ -12,6 +12,7 @@ import pytest
 from persona.errors import BusyError, IntegrityError, InvalidInput, NotARepository, PersonaError, Refused
 from persona.objects.ids import object_id
 from persona.store import lock, reflog
+from persona.store.check_refs import survey
 from persona.store.refs import ANY, Refs
 from persona.store.store import Store
 from tests.store.samples import WHO
@@ -99,7 +100,7 @@ def test_a_move_of_the_branch_under_head_is_in_heads_reflog_too(store: Store) ->
     advance(store.refs, ONE)
     move(store.refs, MAIN, TWO)
     assert [entry.new for entry in store.refs.log("HEAD")] == [TWO, ONE]
-    assert list(store.refs.problems()) == []
+    assert list(survey(store.refs).problems) == []
 
 
 def test_a_removed_ref_keeps_its_reflog(store: Store) -> None:
@@ -129,7 +130,7 @@ def test_renaming_takes_head_along(store: Store) -> None:
     store.refs.move(MAIN, "refs/heads/trunk", why="rename", **WHO)  # type: ignore[arg-type]
     assert store.refs.head() == ("ref", "refs/heads/trunk")
     assert store.refs.list() == {"refs/heads/trunk": ONE}
-    assert list(store.refs.problems()) == []
+    assert list(survey(store.refs).problems) == []
 
 
 @pytest.mark.parametrize("name", ["refs/heads/Main", "refs/heads/MAIN", "refs/Heads/x", "refs/heads/main/x"])
@@ -180,7 +181,7 @@ def test_a_damaged_ref_or_head_is_refused(store: Store, text: str) -> None:
         path.write_text(text, encoding="latin-1")
         with pytest.raises(IntegrityError, match=name):
             store.refs.head_id()
-        assert str(path) in {file for _, file, _ in store.refs.problems()}
+        assert str(path) in {file for _, file, _ in survey(store.refs).problems}
         path.write_bytes(good)
 
 
@@ -237,7 +238,7 @@ def test_a_line_whose_move_never_happened_is_ignored_and_dropped(store: Store) -
     advance(store.refs, ONE)
     planned(store, ONE, THREE)
     assert [entry.new for entry in store.refs.log(MAIN)] == [ONE]
-    assert list(store.refs.problems()) == []
+    assert list(survey(store.refs).problems) == []
     planned(store, ONE, THREE)
     assert path.read_bytes().count(b"\n") == 2
     advance(store.refs, TWO)

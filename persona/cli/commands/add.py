@@ -8,8 +8,8 @@ import click
 
 from persona.cli import diffs, render
 from persona.cli.command import declare
+from persona.cli.completions import files
 from persona.cli.invocation import Invocation
-from persona.cli.offers import files
 from persona.cli.options import flags, import_arguments, import_options, threads_option
 
 

@@ -6,8 +6,8 @@ import click
 
 from persona.cli import render
 from persona.cli.command import declare
+from persona.cli.completions import branch_or_start
 from persona.cli.invocation import Invocation
-from persona.cli.offers import branch_or_start
 from persona.errors import IntegrityError, UsageError
 from persona.history.results import Head
 

@@ -7,8 +7,8 @@ import sys
 import click
 
 from persona.cli.command import declare
+from persona.cli.completions import revisions
 from persona.cli.invocation import Invocation
-from persona.cli.offers import revisions
 from persona.cli.terminal import echo
 from persona.errors import UsageError
 

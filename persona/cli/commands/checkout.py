@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from persona.cli import render
-from persona.cli.command import declare, files_after_dashes
+from persona.cli.command import declare
+from persona.cli.completions import directories, one_of, revisions
+from persona.cli.dashes import files_after_dashes
 from persona.cli.invocation import Invocation
-from persona.cli.offers import directories, one_of, revisions
 from persona.cli.options import (
     device_arguments,
     device_options,
@@ -25,7 +26,7 @@ from persona.errors import UsageError
 from persona.history.config import parse_size, parse_threads
 
 if TYPE_CHECKING:
-    from persona.history.repository import Repository
+    from persona.repository import Repository
 
 
 @declare(

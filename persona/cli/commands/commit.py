@@ -8,13 +8,13 @@ import click
 
 from persona.cli import diffs, render
 from persona.cli.command import declare
+from persona.cli.completions import files
 from persona.cli.invocation import Invocation
 from persona.cli.messages import EDITOR_HINT, Draft, edit_message, read_message
-from persona.cli.offers import files
 from persona.cli.options import flags, import_arguments, import_options, threads_option
 
 if TYPE_CHECKING:
-    from persona.history.repository import Repository
+    from persona.repository import Repository
 
 
 @declare(

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import click
 
 from persona.cli.command import Command, declare
+from persona.cli.completions import setting_values, settings
 from persona.cli.invocation import Invocation
-from persona.cli.offers import setting_values, settings
 from persona.errors import UnknownName, UsageError
 
 

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING
 import click
 
 from persona.cli import diffs
-from persona.cli.command import declare, files_after_dashes
+from persona.cli.command import declare
+from persona.cli.completions import revisions
+from persona.cli.dashes import files_after_dashes
 from persona.cli.invocation import Invocation
-from persona.cli.offers import revisions
 from persona.cli.options import memory_argument, memory_option, plot_option, plot_path, threads_option
 from persona.cli.render import short
 from persona.errors import UsageError
 
 if TYPE_CHECKING:
-    from persona.history.measures import WeightsDiff
     from persona.history.results import Diff
+    from persona.history.verbs.measure import WeightsDiff
 
 
 @declare(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from persona.cli.command import declare
+from persona.cli.completions import revisions
 from persona.cli.invocation import Invocation
-from persona.cli.offers import revisions
 from persona.cli.options import (
     device_arguments,
     device_options,

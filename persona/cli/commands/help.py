@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from persona.cli.command import declare
+from persona.cli.completions import commands
 from persona.cli.invocation import Invocation
-from persona.cli.offers import commands
 
 
 @declare("help", example="$ persona help commit\n$ persona help vector show")

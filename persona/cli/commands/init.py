@@ -8,8 +8,8 @@ import click
 
 from persona.cli import render
 from persona.cli.command import declare
+from persona.cli.completions import directories, files
 from persona.cli.invocation import Invocation
-from persona.cli.offers import directories, files
 from persona.cli.options import threads_option
 
 
@@ -36,7 +36,7 @@ def command(
 
     Without --base, the model in DIR is the base, and its weights stay where they are.
     """
-    from persona.history.repository import Repository
+    from persona.repository import Repository
 
     root = call.path(directory)
     with call.progress() as progress:

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from persona.cli import diffs, render
-from persona.cli.command import Command, declare, files_after_dashes
+from persona.cli.command import Command, declare
+from persona.cli.completions import all_vectors, revisions
+from persona.cli.dashes import files_after_dashes
 from persona.cli.invocation import Invocation, echo_lines
-from persona.cli.offers import all_vectors, revisions
 
 if TYPE_CHECKING:
     from persona.cli.graph import Cell
     from persona.history.query_results import CommitEntry
-    from persona.history.repository import Repository
+    from persona.repository import Repository
 
 _COUNT = re.compile(r"-(\d+)")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from persona.cli.command import declare
+from persona.cli.completions import vectors
 from persona.cli.invocation import Invocation
-from persona.cli.offers import vectors
 
 
 @declare("mv", example="$ persona mv listening attentive")

@@ -6,8 +6,8 @@ import click
 
 from persona.cli import render
 from persona.cli.command import declare
+from persona.cli.completions import moved_refs
 from persona.cli.invocation import Invocation
-from persona.cli.offers import moved_refs
 
 
 @declare("reflog", example="$ persona reflog\n$ persona reset --hard 'HEAD@{2}'")

@@ -6,8 +6,8 @@ import click
 
 from persona.cli import render
 from persona.cli.command import declare
+from persona.cli.completions import revisions
 from persona.cli.invocation import Invocation
-from persona.cli.offers import revisions
 
 
 @declare("rev-parse", example="$ persona rev-parse 'main@{yesterday}'")

@@ -10,13 +10,13 @@ import click
 
 from persona.cli import diffs
 from persona.cli.command import declare
+from persona.cli.completions import vector_or_revision, vectors
 from persona.cli.invocation import Invocation
 from persona.cli.messages import EDITOR_HINT, Draft, edit_message
-from persona.cli.offers import vector_or_revision, vectors
 from persona.errors import UnknownRevision, UsageError
 
 if TYPE_CHECKING:
-    from persona.history.repository import Repository
+    from persona.repository import Repository
 
 
 @declare(

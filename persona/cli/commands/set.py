@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 from persona.cli.command import declare
+from persona.cli.completions import one_of, rules, vector_or_rule
 from persona.cli.invocation import Invocation
-from persona.cli.offers import one_of, rules, vector_or_rule
 from persona.cli.options import filters, flags
 from persona.errors import UsageError
-from persona.history.arguments import DEFAULT
+from persona.history.recipes.checked import DEFAULT
 
 
 @declare(

@@ -8,8 +8,8 @@ import click
 
 from persona.cli import diffs, render
 from persona.cli.command import declare
+from persona.cli.completions import revisions
 from persona.cli.invocation import Invocation
-from persona.cli.offers import revisions
 
 
 @declare("show", example="$ persona show HEAD~1")

@@ -6,8 +6,8 @@ import click
 
 from persona.cli import render
 from persona.cli.command import declare
+from persona.cli.completions import branch_or_revision
 from persona.cli.invocation import Invocation
-from persona.cli.offers import branch_or_revision
 from persona.errors import UsageError
 from persona.history.results import Head
 

@@ -8,9 +8,9 @@ import click
 
 from persona.cli import render
 from persona.cli.command import declare
+from persona.cli.completions import files, tag_or_revision
 from persona.cli.invocation import Invocation
 from persona.cli.messages import Draft, edit_message, read_message
-from persona.cli.offers import files, tag_or_revision
 from persona.errors import UsageError
 
 

@@ -6,8 +6,8 @@ import click
 
 from persona.cli import render
 from persona.cli.command import Command, CommandGroup
+from persona.cli.completions import all_vectors, kept_vectors
 from persona.cli.invocation import Invocation
-from persona.cli.offers import all_vectors, kept_vectors
 from persona.cli.options import plot_option, plot_path, threads_option
 
 

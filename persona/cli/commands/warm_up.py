@@ -17,7 +17,7 @@ def command(call: Invocation) -> None:
     missing when they are first called. This command compiles all of them now, which takes about a minute, and
     keeps them in ~/.cache/persona/kernels. It needs no repository.
     """
-    from persona.merge.warm_up import warm_up
+    from persona.merge.arithmetic.warm_up import warm_up
 
     with call.progress() as progress:
         result = warm_up(progress)

@@ -17,7 +17,7 @@ that is damaged, stale or wrong is never used: the next place in the list is tri
 from __future__ import annotations
 
 from persona.codec.native.kernel import Kernel, Kernels
-from persona.codec.native.processor import takes_vectors
+from persona.codec.native.processor import has_compress
 from persona.codec.native.watch import tell_of_compilation, watch_compilation
 
-__all__ = ["Kernel", "Kernels", "takes_vectors", "tell_of_compilation", "watch_compilation"]
+__all__ = ["Kernel", "Kernels", "has_compress", "tell_of_compilation", "watch_compilation"]

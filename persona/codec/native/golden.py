@@ -60,7 +60,7 @@ def cases(golden: str, kernel: str, compress: bool) -> Iterator[tuple[tuple[str,
     """The golden cases of a kernel, with the kinds of their arguments.
 
     golden: the module that has them. compress: whether the kernel may use what
-    `persona.codec.native.takes_vectors` tells of.
+    `persona.codec.native.has_compress` tells of.
     """
     for case in importlib.import_module(golden).cases(kernel, int(compress)):
         yield kinds_of(case.arguments), case

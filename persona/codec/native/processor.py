@@ -22,7 +22,7 @@ _VBMI2: Final = frozenset({"avx512vbmi", "avx512vbmi2"})
 @dataclass(frozen=True)
 class Target:
     """cpu, features: LLVM's words. needs: the features that a processor must have to run the code. compress:
-    whether the code takes elements out of vectors (`persona.codec.vectors`) with single instructions.
+    whether the code takes elements out of vectors (`persona.codec.simd`) with single instructions.
     """
 
     name: str
@@ -77,8 +77,8 @@ def runs(target: Target) -> bool:
     return target.needs <= host().needs
 
 
-def takes_vectors() -> int:
-    """1 where the processor has what `persona.codec.vectors` is for (AVX-512 VBMI2), else 0."""
+def has_compress() -> int:
+    """1 where the processor has what `persona.codec.simd` is for (AVX-512 VBMI2), else 0."""
     return int(host().compress)
 
 

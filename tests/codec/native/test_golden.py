@@ -10,11 +10,11 @@ import pytest
 from persona.codec import base as base_codec
 from persona.codec import delta as delta_codec
 from persona.codec.elements import of
-from persona.codec.native import Kernel, Kernels, golden, kernel, takes_vectors
+from persona.codec.native import Kernel, Kernels, golden, has_compress, kernel
 from persona.errors import SystemFault
-from persona.merge import cpu
+from persona.merge.arithmetic import cpu
+from persona.merge.arithmetic.warm_up import KERNELS
 from persona.merge.rules import MergeRules
-from persona.merge.warm_up import KERNELS
 
 VARIANTS = [(each, name, kinds) for each in KERNELS for name, kinds in sorted(golden.variants(each.golden))]
 IDS = [f"{name}({kinds[0]})" for _, name, kinds in VARIANTS]
@@ -25,8 +25,8 @@ def test_a_kernel_passes_its_golden_cases_and_any_other_result_does_not(
     kernels: Kernels, name: str, kinds: tuple[str, ...]
 ) -> None:
     call = getattr(kernels, name).variant(kinds)
-    golden.require(kernels.golden, name, kinds, bool(takes_vectors()), call)
-    for found, case in golden.cases(kernels.golden, name, bool(takes_vectors())):
+    golden.require(kernels.golden, name, kinds, bool(has_compress()), call)
+    for found, case in golden.cases(kernels.golden, name, bool(has_compress())):
         if found == kinds:
             returned = int(call(*case.arguments))
             results = case.results(returned)
@@ -37,7 +37,7 @@ def test_a_kernel_passes_its_golden_cases_and_any_other_result_does_not(
                     array.reshape(-1).view(np.uint8)[-1] ^= 1
                     assert golden.digest_of(returned, results) != case.digest
     with pytest.raises(SystemFault, match=f"the compiled kernel {name} computes other bits"):
-        golden.require(kernels.golden, name, kinds, bool(takes_vectors()), lambda *_: 12345)
+        golden.require(kernels.golden, name, kinds, bool(has_compress()), lambda *_: 12345)
 
 
 def round_trip(dtype: str, code: int) -> None:

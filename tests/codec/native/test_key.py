@@ -13,7 +13,7 @@ import persona
 from persona.codec.native import key, processor
 
 PACKAGE = Path(persona.__file__).parent
-CODEC, MERGE = "persona.codec.kernels", "persona.merge.kernels"
+CODEC, MERGE = "persona.codec.kernels", "persona.merge.arithmetic.loops"
 KERNEL: tuple[str, tuple[str, ...]] = ("scatter", ("H1", "I1", "l", "H1"))
 
 
@@ -70,8 +70,8 @@ def test_every_way_to_import_is_found(source: str, expected: set[str]) -> None:
 
 
 def test_a_kernel_depends_on_what_its_module_imports_directly_or_through_others() -> None:
-    assert set(key.modules(CODEC)) == {CODEC, "persona.codec.vectors"}
-    assert {MERGE, "persona.codec.vectors", "persona.codec.elements", "persona.errors"} <= set(
+    assert set(key.modules(CODEC)) == {CODEC, "persona.codec.simd"}
+    assert {MERGE, "persona.codec.simd", "persona.codec.elements", "persona.errors"} <= set(
         key.modules(MERGE)
     )
     assert not [name for name in key.modules(MERGE) if name.startswith(("persona.objects", "persona.store"))]

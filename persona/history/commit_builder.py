@@ -1,0 +1,247 @@
+"""Making a commit of the work tree: the recipe in canonical form and as text, and the files that differ from
+the base's.
+
+Order of writes: objects, then the ref through HEAD by compare-and-swap. Nothing else is touched, but for the
+edits that a `revert` brings: they are put into the work tree after the objects and before the ref, as a move
+that is taken back where the ref does not follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from decimal import Decimal
+from typing import Final
+
+from persona.errors import InvalidInput, Refused, UsageError, listed
+from persona.history.history import History, signature
+from persona.history.recipes import filters
+from persona.history.recipes.text import RECIPE_FILE, decode, encode, written_ids
+from persona.history.results import CommitResult, KeptFraction, VectorChange
+from persona.history.vectors import cache, kept_names, lookup
+from persona.history.vectors.trimmed import density_of, kept_fraction, kept_terms
+from persona.history.worktree import in_place, text_files, tracking, weights
+from persona.history.worktree.move import FileMove
+from persona.history.worktree.sequence import PREPARED
+from persona.history.worktree.tracking import Tracked
+from persona.objects.commit import Commit, Person
+from persona.objects.ids import is_id
+from persona.objects.names import path_clash
+from persona.objects.recipe import Recipe, Term
+from persona.objects.tree import Tree
+from persona.store.refs import HEADS
+from persona.store.transaction import Transaction
+
+NO_EDITS: Final[Mapping[str, bytes | None]] = {}
+MAX_LISTED: Final = 5
+NOTHING = "nothing to commit: recipe.toml and the text files are as in HEAD"
+
+
+def record(
+    history: History,
+    person: Person,
+    message: str | None,
+    *,
+    amend: bool = False,
+    allow_empty: bool = False,
+    imported: Mapping[str, VectorChange] | None = None,
+    notes: tuple[str, ...] = (),
+    verb: str = "commit",
+    edits: Mapping[str, bytes | None] = NO_EDITS,
+) -> CommitResult:
+    """Commits the work tree as it stands; `person` is its author, unless it is amended. The caller holds the
+    work tree's lock.
+
+    `imported`: what an import in the same command knows of its vector, by name. `edits`: what files of a work
+    tree that is as in HEAD are to hold in it and in the commit (None: removed). Raises `Refused` when there
+    is nothing to commit, `InvalidInput` for a recipe that cannot be read, `UsageError` without a message.
+    """
+    head = history.head_commit()
+    before = history.commit(head)
+    write_whole_ids(history)
+    with history.store.transaction() as tx:
+        known = tracking.tracked(history, edits)
+        tree, recipe = put_tree(history, tx, known, edits, durable=named_by(history.recipe_of(head)))
+        if tree == before.tree and not (amend or allow_empty):
+            loose = tracking.untracked(history, known)
+            names = listed(loose, MAX_LISTED)
+            more = [f"not tracked: {names} (`persona add FILE` tracks a file)"] if loose else []
+            raise Refused("; ".join([NOTHING, *more, *in_place.edited_notes(history)]))
+        parents = before.parents if amend else (head,)
+        text = tidy(message if message is not None or not amend else before.message)
+        author, committer = before.author if amend else person, history.committer()
+        id = tx.put("commit", Commit(tree, parents, author, committer, text).encode())
+    who, when = signature(committer)
+    subject = text.split("\n", 1)[0]
+    why = f"{verb}{' (amend)' if amend else ''}: {subject}"
+    move = FileMove(history.files_of(id), history.files_of(head), tuple(edits), id) if edits else None
+    if move:
+        move.apply(history)
+    kind, name = history.store.refs.advance(id, expect=head, who=who, when=when, why=why)
+    if move:
+        move.done(history)
+    history.store.state(PREPARED).remove()
+    tracking.forget(history)
+    weights.adopt_commit(history, recipe, id)
+    kept_names.release(history, recipe)
+    old = history.recipe_of(parents[0]) if parents else None
+    changes = vector_changes(history, old, recipe, imported or {})
+    added = [change.name for change in changes if change.change in ("added", "replaced")]
+    twice = filters.twice(recipe, history.base(recipe.base), added)
+    return CommitResult(
+        id=id,
+        branch=name.removeprefix(HEADS) if kind == "ref" else None,
+        parents=parents,
+        vectors=tuple(changes),
+        kept=other_kept(history, old, recipe, changes),
+        notes=tuple(
+            dict.fromkeys([*notes, *left_out_notes(known), *advice(history.recipe_of(head), recipe), *twice])
+        ),
+        subject=subject,
+    )
+
+
+def named_by(recipe: Recipe) -> set[str]:
+    """The ids of the base and the vectors of a recipe."""
+    return {recipe.base, *(term.vector for term in recipe.terms)}
+
+
+def put_tree(
+    history: History,
+    tx: Transaction,
+    known: Tracked,
+    edits: Mapping[str, bytes | None],
+    *,
+    durable: Set[str],
+) -> tuple[str, Recipe]:
+    """Puts the work tree's recipe, files and tree, as `edits` will leave them, into `tx`; returns the tree's
+    id and the recipe. `durable`: ids that a commit names already.
+    """
+    text = edits.get(RECIPE_FILE) or text_files.read_recipe_text(history.root)
+    recipe = history.new_recipe(text)
+    for id in sorted(named_by(recipe) - durable):
+        tx.rely_on(id)  # the command that stored it may have been cut short before its name was durable
+    base_files = history.base(recipe.base).files
+    files: dict[str, str | None] = {}
+    for path in sorted({*known.paths, *base_files}):
+        data = edits.get(path)
+        if path not in edits and path not in known.left_out:
+            data = text_files.read(history.root, path)
+        data = text if path == RECIPE_FILE else data
+        if data is None:
+            if path in base_files:
+                files[path] = None
+        elif base_files.get(path) != text_files.blob_id(data):
+            files[path] = tx.put("blob", data)
+    held = {path for path, blob in {**base_files, **files}.items() if blob is not None}
+    if clash := path_clash(held):
+        raise InvalidInput(f"{clash}, so no commit can hold both; rename or delete one")
+    return tx.put("tree", Tree(tx.put("recipe", recipe.encode()), files).encode()), recipe
+
+
+def left_out_notes(known: Tracked) -> list[str]:
+    """What a commit says of files that it cannot hold."""
+    listed = [f"{path!r} ({why})" for path, why in known.left_out.items()]
+    more = [f"{len(listed) - MAX_LISTED} more"] if len(listed) > MAX_LISTED else []
+    return [f"left out: {', '.join([*listed[:MAX_LISTED], *more])}"] if listed else []
+
+
+def write_whole_ids(history: History) -> None:
+    """Writes the ids of `recipe.toml` out in full where only their start stands."""
+    data = text_files.read_recipe_text(history.root)
+    text = decode(data)
+    short = [name for name, id in written_ids(text).items() if not is_id(id)]
+    if not short:
+        return
+    text_files.read_recipe_text(history.root, to_edit=True)
+    recipe = history.read_recipe(data)
+    from persona.history.recipes.edit import set_term
+
+    for name in short:
+        text = set_term(text, name, {"id": recipe.by_name[name].vector})
+    text_files.write(history, RECIPE_FILE, encode(text, like=data), text_files.blob_id(data))
+
+
+def tidy(message: str | None) -> str:
+    """A message without trailing space, ending in one line feed; `UsageError` where nothing is left."""
+    lines = [line.rstrip() for line in (message or "").strip().splitlines()]
+    if not lines:
+        raise UsageError("a commit needs a message; give one with -m")
+    return "\n".join(lines) + "\n"
+
+
+def vector_changes(
+    history: History, before: Recipe | None, after: Recipe, imported: Mapping[str, VectorChange]
+) -> list[VectorChange]:
+    """The vectors that a commit adds, replaces or removes, in canonical order."""
+    old = before.by_name if before else {}
+    changes: list[VectorChange] = []
+    for term in after.terms:
+        was = old.get(term.name)
+        if term.name in imported and imported[term.name].id == term.vector:
+            changes.append(imported[term.name])
+        elif was is None or was.vector != term.vector:
+            change = "added" if was is None else "replaced"
+            changes.append(_known_change(history, after, term, change, was.vector if was else None))
+    for name, term in old.items():
+        if name not in after.by_name:
+            alpha = float(term.alpha)
+            changes.append(VectorChange(name, term.vector, "removed", alpha, None, None, None, None, None))
+    return changes
+
+
+def other_kept(
+    history: History, before: Recipe | None, after: Recipe, changes: Sequence[VectorChange]
+) -> tuple[KeptFraction, ...]:
+    """What densities keep of vectors that are no part of `changes` but are trimmed in another way now."""
+    told = {change.name for change in changes}
+    return tuple(kept for kept in kept_terms(history, after, before) if kept.name not in told)
+
+
+def _known_change(
+    history: History, recipe: Recipe, term: Term, change: str, previous: str | None
+) -> VectorChange:
+    """A change to a vector that the store had already: what can be told without reading its chunks."""
+    fraction = cache.known_fraction(history, term.vector)
+    density = density_of(recipe, term)
+    whole = density == 1 or recipe.rules.trim == "none" or term.join == "add"
+    return VectorChange(
+        name=term.name,
+        id=term.vector,
+        change=change,
+        alpha=float(term.alpha),
+        stored_bytes=lookup.stored_bytes(history, term.vector, history.vector(term.vector)),
+        raw_bytes=history.base(recipe.base).merged_bytes,
+        changed_fraction=fraction,
+        kept_fraction=fraction if whole else kept_fraction(history, recipe, term),
+        largest_rounding=None,
+        new_bytes=0,
+        previous=previous,
+        density=density,
+    )
+
+
+def advice(before: Recipe | None, after: Recipe) -> list[str]:
+    """Sentences that go with a commit of a recipe that changed."""
+    notes: list[str] = []
+    if _votes(before) < 2 <= _votes(after) and after.rules.preset == "ties" and _keeps_all(after):
+        notes.append("TIES usually trims when vectors are merged: persona set --merge density=0.2")
+    if before is not None and (before.rules, len(before.terms)) == (after.rules, len(after.terms)):
+        return notes
+    negative = [term.name for term in after.terms if Decimal(term.alpha) < 0]
+    if after.rules.divide == "weight" and after.rules.merge == "mean" and negative:
+        notes.append(
+            f"divide = weight with a negative alpha ({', '.join(negative)}) divides by a sum that can come"
+            " close to 0 and blow weights up; divide = strength does not"
+        )
+    return notes
+
+
+def _votes(recipe: Recipe | None) -> int:
+    """How many vectors vote."""
+    return sum(term.join == "vote" for term in recipe.terms) if recipe else 0
+
+
+def _keeps_all(recipe: Recipe) -> bool:
+    """Whether vectors would be trimmed if a density said so, and none does."""
+    whole = all(term.density is None for term in recipe.terms if term.join == "vote")
+    return whole and recipe.rules.trim != "none" and recipe.rules.density == "1"

@@ -1,0 +1,101 @@
+"""The weights of a recipe: which recipe a command means, how it is computed, and what to say of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from persona.history.history import History
+from persona.history.names.revisions import resolve
+from persona.history.results import Progress
+from persona.history.worktree import text_files
+from persona.limits import MIB
+from persona.objects.recipe import Recipe
+from persona.weights.shards import ShardLayout, by_layers, plan_shards
+
+if TYPE_CHECKING:
+    from persona.merge.devices.choose import DeviceChoice
+    from persona.merge.plan import Plan
+    from persona.merge.run.materialise import Cast, Materialised, Sink
+from persona.history.worktree.reuse import PresentWeights
+
+_SHARDS: Final = 32
+_SHARD_BYTES: Final = 128 * MIB
+"""A shard of the work tree holds a 32nd of the weights at most, or so many bytes (docs/decisions/009)."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How weights are computed and written; see `Repository.checkout`."""
+
+    device: str | None = None
+    device_memory: int | None = None
+    threads: int | None = None
+    memory: int | None = None
+    max_shard_size: int | None = None
+    dtype: str | None = None
+    weights: bool = True
+    force: bool = False
+    allow_nonfinite: bool = False
+    progress: Progress | None = None
+
+    @property
+    def place(self) -> DeviceChoice:
+        """Where terms are merged. Raises `UsageError` for a device that is none, `SystemFault` for one that
+        is not there.
+        """
+        from persona.merge.devices.choose import DeviceChoice
+
+        place = DeviceChoice(self.device, self.device_memory)
+        place.check()
+        return place
+
+
+def chosen_recipe(history: History, rev: str | None) -> tuple[str | None, Recipe]:
+    """The commit and recipe of a revision; without one `recipe.toml` as it stands, and no commit."""
+    if rev is None:
+        return None, history.new_recipe(text_files.read_recipe_text(history.root))
+    id = resolve(history, rev)
+    return id, history.recipe_of(id)
+
+
+def layout_of(plan: Plan, options: RunOptions) -> list[ShardLayout]:
+    """The files of the work tree's weights: as many as `max_shard_size` asks for, else the base's, those of a
+    sharded base cut at its layers.
+    """
+    base = plan.base
+    layout = plan_shards(base.tensors, options.max_shard_size, shards=base.shards, shard_of=base.shard_of)
+    if options.max_shard_size is not None:
+        return layout
+    return by_layers(layout, max(_SHARD_BYTES, sum(shard.nbytes for shard in layout) // _SHARDS))
+
+
+def compute(
+    plan: Plan,
+    writer: Sink,
+    options: RunOptions,
+    source: PresentWeights | None = None,
+    cast: Cast | None = None,
+) -> Materialised:
+    """The weights of a plan into an unpublished writer."""
+    from persona.merge.run.materialise import materialise
+
+    return materialise(
+        plan,
+        writer,
+        source=source,
+        staying=source.staying if source else {},
+        cast=cast,
+        threads=options.threads,
+        memory=options.memory,
+        progress=options.progress,
+        allow_nonfinite=options.allow_nonfinite,
+        place=options.place,
+    )
+
+
+def notes_of(made: Materialised) -> list[str]:
+    """What to say of where weights were computed, and of elements that are not finite and were allowed."""
+    return made.remarks + [
+        f"tensor {name}: {count} elements are not finite" for name, count in made.not_finite.items()
+    ]

@@ -1,0 +1,27 @@
+"""The two sides of a difference, as `diff` names them."""
+
+from __future__ import annotations
+
+from persona.errors import UnknownRevision, UsageError
+from persona.history.history import History
+from persona.history.names.revisions import resolve, resolve_range
+
+
+def sides(history: History, a: str | None, b: str | None) -> tuple[str | None, str | None]:
+    """The commits that `Repository.diff` compares; None stands for the work tree on the second side, and for
+    no commit at all on the first.
+    """
+    if a is not None and b is None and ".." in a and not a.startswith(":/"):
+        chosen = resolve_range(history, [a])
+        if "..." in a:
+            if not chosen.hidden:
+                raise UnknownRevision(
+                    f"{a}: the two have no commit in common; `persona diff A B` compares them"
+                )
+            return chosen.hidden[0], chosen.starts[1]
+        return chosen.hidden[0], chosen.starts[0]
+    if b is not None:
+        if a is None:
+            raise UsageError("a second revision without a first one")
+        return resolve(history, a), resolve(history, b)
+    return resolve(history, a) if a is not None else history.head_commit(), None

@@ -1,0 +1,73 @@
+"""Values of a recipe as callers give them: numbers of other libraries become Python's, one glob a list of
+one. A value that cannot be taken is refused by the name of its parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from persona.errors import InvalidInput
+from persona.history.arguments import Value
+from persona.objects.rules import check_density, check_strength
+
+Number = str | float | None
+Globs = str | Sequence[str] | None
+DEFAULT: Final = "default"
+"""A density that takes the vector's own back."""
+
+
+def number(value: Any) -> Any:
+    """numpy's and torch's numbers as Python's; anything else as it is, to be judged where it is checked."""
+    if type(value) in (str, int, float, bool, type(None)) or not hasattr(value, "__float__"):
+        return value
+    if str(getattr(value, "dtype", "")) in ("bool", "torch.bool"):
+        return value
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        return value
+
+
+def globs(value: Any, parameter: str) -> tuple[str, ...] | None:
+    """A filter of tensor names: None as it is, one glob as a list of one, an empty text as no glob.
+
+    Raises `InvalidInput` for anything but globs.
+    """
+    if value is None or isinstance(value, str):
+        return None if value is None else ((str(value),) if value else ())
+    patterns = tuple(value) if isinstance(value, Iterable) and not isinstance(value, bytes) else (value,)
+    for pattern in patterns:
+        if not isinstance(pattern, str) or not pattern:
+            raise InvalidInput(
+                f"a tensor filter is a glob such as 'model.layers.1?.mlp.*', not {pattern!r:.60}",
+                parameter=parameter,
+            )
+    return tuple(map(str, patterns))
+
+
+def checked(parameter: str, check: Callable[[Any, str], Value], value: Any) -> Value:
+    """The result of `check`, whose `InvalidInput` gets the name of the parameter."""
+    try:
+        return check(number(value), "")
+    except InvalidInput as error:
+        raise InvalidInput(error.message.removeprefix(": "), parameter=parameter) from None
+
+
+def checked_keys(alpha: Number, density: Number, only: Globs, except_: Globs) -> dict[str, Any]:
+    """The keys of a term that these values set, numbers as canonical decimals; an empty filter and
+    the density "default" take the key away. Raises `InvalidInput` that names the parameter.
+    """
+    from persona.history.recipes.edit import UNSET
+
+    keys: dict[str, Any] = {}
+    if alpha is not None:
+        keys["alpha"] = checked("alpha", check_strength, alpha)
+    if density is not None:
+        taken_back = isinstance(density, str) and density == DEFAULT
+        keys["density"] = UNSET if taken_back else checked("density", check_density, density)
+    for key, parameter, value in (("only", "only", only), ("except", "except_", except_)):
+        patterns = globs(value, parameter)
+        if patterns is not None:
+            keys[key] = list(patterns) or UNSET
+    return keys

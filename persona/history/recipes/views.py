@@ -1,0 +1,59 @@
+"""Commits, recipes and terms as they are shown: numbers as numbers, ids whole, terms by name in canonical
+order.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from persona.history.results import TermView
+from persona.objects.recipe import Recipe, Term
+from persona.objects.rules import Rules
+
+if TYPE_CHECKING:
+    from persona.history.query_results import RecipeView
+
+
+def term_view(term: Term) -> TermView:
+    """A term as it is shown."""
+    return TermView(
+        id=term.vector,
+        alpha=float(term.alpha),
+        density=None if term.density is None else float(term.density),
+        only=term.only,
+        except_=term.except_,
+        join=term.join,
+    )
+
+
+def term_keys(term: Term) -> dict[str, Any]:
+    """The keys of a term as recipe.toml and JSON spell them."""
+    view = term_view(term)
+    return {
+        "id": view.id,
+        "alpha": view.alpha,
+        "density": view.density,
+        "only": list(view.only),
+        "except": list(view.except_),
+        "join": view.join,
+    }
+
+
+def rules_view(rules: Rules) -> dict[str, str | float]:
+    """The preset and every axis in use; density and λ as numbers."""
+    shown: dict[str, str | float] = {"preset": rules.preset}
+    for axis, value in rules.axes().items():
+        if value is not None:
+            shown[axis] = float(value) if axis in ("density", "lambda") else value
+    return shown
+
+
+def recipe_view(recipe: Recipe) -> RecipeView:
+    """A recipe as it is shown."""
+    from persona.history.query_results import RecipeView
+
+    return RecipeView(
+        base=recipe.base,
+        rules=rules_view(recipe.rules),
+        vectors={term.name: term_view(term) for term in recipe.terms},
+    )

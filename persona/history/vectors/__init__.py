@@ -1,0 +1,1 @@
+"""Vectors of a repository: looked up, imported, counted, trimmed."""

@@ -1,0 +1,332 @@
+"""A checkpoint into the repository as a vector: what `add` and `commit PATH` take in."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from persona.errors import InvalidInput, PersonaError, Refused, UsageError
+from persona.history.history import History
+from persona.history.recipes import filters
+from persona.history.recipes.text import RECIPE_FILE, decode, encode
+from persona.history.results import VectorChange
+from persona.history.vectors.trimmed import density_of
+from persona.history.worktree import in_place, text_files, tracking, weights
+from persona.intake.payloads import Payloads
+from persona.objects.base import Base
+from persona.objects.names import check_vector_name
+from persona.objects.recipe import Recipe, Term
+from persona.objects.rules import Rules
+from persona.store.files import resolved
+from persona.weights.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from persona.history.results import Progress
+    from persona.intake.encode import ImportedVector
+    from persona.merge.plan import Plan
+from persona.history.recipes.checked import checked_keys
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """How a fine-tune is taken in; see `Repository.add`."""
+
+    name: str | None = None
+    alpha: str | float | None = None
+    density: str | float | None = None
+    only: str | Sequence[str] | None = None
+    except_: str | Sequence[str] | None = None
+    onto: str | None = None
+    missing: Literal["refuse", "zero"] = "refuse"
+    extra: Literal["refuse", "ignore"] = "refuse"
+    cast: bool = False
+    files: bool = False
+    replace: bool = False
+    threads: int | None = None
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True)
+class Added:
+    """A vector that was imported and named in `recipe.toml`."""
+
+    change: VectorChange
+    notes: tuple[str, ...]
+
+
+def add(history: History, path: Path, options: ImportOptions, *, keep: bool = True) -> Added:
+    """Imports the checkpoint at `path` as a vector and names it in `recipe.toml`. The caller holds the work
+    tree's lock.
+
+    The edit is made in `recipe.toml` as it stands after the import, which may take minutes. Nothing in the
+    work tree changes unless all of it can be done; a vector that was imported and could not be named stays
+    under a name of its own. `keep`: it has one until a commit holds it.
+    """
+    from persona.history.vectors import cache, kept_names
+    from persona.intake.encode import import_vector
+
+    data = text_files.read_recipe_text(history.root, to_edit=True)
+    recipe = history.read_recipe(data)
+    base = history.base(recipe.base)
+    inside = in_place.is_work_tree(history, path)
+    if inside:
+        in_place.check(history, path, recipe.base, options.onto, options.name)
+    with Checkpoint.open(path) as checkpoint:
+        name = options.name if options.name is not None else default_name(path)
+        check_vector_name(name)
+        keys = checked_keys(options.alpha, options.density, options.only, options.except_)
+        _refuse_filter(keys, base)
+        old = recipe.by_name.get(name)
+        if old is not None and options.name is None and not options.replace:
+            _refuse_another(history, path, name, old.vector)
+        onto = _onto(history, recipe, options.onto)
+        if onto is not None:
+            keys["join"] = "add"
+        differing = {} if inside else _differing_files(history, checkpoint)
+        seen = _replaceable(history, differing) if options.files else {}
+        with history.store.transaction(Payloads(history.store.objects).of) as tx:
+            made = import_vector(
+                history.store,
+                tx,
+                base,
+                checkpoint,
+                missing=options.missing,
+                extra=options.extra,
+                cast=options.cast,
+                onto=onto,
+                threads=options.threads,
+                memory=history.config.size("checkout.memory"),
+                progress=options.progress,
+            )
+            checkpoint.check_unchanged()
+            new_bytes = tx.new_bytes
+        trained = checkpoint.weights_seen
+    try:
+        cache.remember(history, made.id, made.changed_fraction)
+        cache.remember_origin(history, made.id, origin(path))
+        _find_cutoffs(history, recipe.base, made, options)
+        texts = differing if options.files else {}
+        change, recipe = _write_recipe(history, name, old, made, keys, new_bytes, texts, seen, options)
+    except PersonaError as error:
+        kept = kept_names.keep(history, name, made.id)
+        if kept is not None:
+            error.message += (
+                f"; the vector is kept as {kept} (persona vector ls), importing it again is quick"
+            )
+            error.args = (error.message,)
+        raise
+    if keep:
+        kept_names.keep(history, name, made.id)
+    taken = inside and weights.take(history, (made.id, name), trained, options.progress)
+    in_place_notes = (in_place.TAKEN,) if taken else ()
+    twice = filters.twice(recipe, history.base(recipe.base), {name})
+    return Added(change, (*made.notes, *in_place_notes, *twice, *_file_notes(differing, options.files)))
+
+
+def _write_recipe(
+    history: History,
+    name: str,
+    replaced: Term | None,
+    made: ImportedVector,
+    keys: dict[str, Any],
+    new_bytes: int,
+    texts: Mapping[str, bytes],
+    seen: Mapping[str, str],
+    options: ImportOptions,
+) -> tuple[VectorChange, Recipe]:
+    """Names a vector in `recipe.toml`, in the place of the term `replaced`, and puts the text files that came
+    with it into the work tree; returns the recipe then.
+    """
+    from persona.history.recipes import edit
+
+    keys = {"id": made.id, **keys}
+    while True:
+        data = text_files.read_recipe_text(history.root, to_edit=True)
+        text = decode(data)
+        old = history.read_recipe(data).by_name.get(name)
+        if old is None:
+            text = edit.add_term(text, name, {**keys, "alpha": keys.get("alpha") or "1"})
+        elif replaced is not None and old.vector == replaced.vector:
+            text = edit.set_term(text, name, keys)
+        else:
+            raise Refused(f"{RECIPE_FILE} names another vector {name} since this command began; run it again")
+        recipe = history.new_recipe(text.encode(), where=None)
+        change = _change(history, recipe, name, made, new_bytes, old.vector if old else None, options)
+        if text_files.read_recipe_text(history.root) == data:  # counting what is kept takes time, too
+            break
+    edits = {**texts, RECIPE_FILE: encode(text, like=data)}
+    text_files.apply(history, edits, {**seen, RECIPE_FILE: text_files.blob_id(data)})
+    return change, recipe
+
+
+def refuse_without_path(options: ImportOptions) -> None:
+    """`UsageError` for options of an import where nothing is imported."""
+    plain = ImportOptions(threads=options.threads, progress=options.progress)
+    if options != plain:
+        given = [
+            field.name.rstrip("_")
+            for field in fields(ImportOptions)
+            if getattr(options, field.name) != getattr(plain, field.name)
+        ]
+        raise UsageError(
+            f"{', '.join(given)}: only with a PATH to import; `persona set` edits what is in {RECIPE_FILE}"
+        )
+
+
+def origin(path: Path) -> Path:
+    """Where a fine-tune comes from: PATH, its directory for a weights file `model…`, and the directory of the
+    run for `checkpoint-N`.
+    """
+    place = Path(os.path.abspath(path))
+    if re.fullmatch(r"model(-\d+-of-\d+)?", _weights_name(place) or ""):
+        place = place.parent
+    if re.fullmatch(r"checkpoint-\d+", _weights_name(place) or place.name):
+        place = place.parent
+    return place
+
+
+def _weights_name(place: Path) -> str | None:
+    """The name of a weights file without its endings; None for anything else."""
+    if not place.name.endswith((".safetensors", ".safetensors.index.json")) or place.is_dir():
+        return None
+    return place.name.removesuffix(".index.json").removesuffix(".safetensors")
+
+
+def default_name(path: Path) -> str:
+    """The name of PATH's `origin`, without the endings of a weights file."""
+    place = origin(path)
+    part = _weights_name(place) or place.name
+    try:
+        return check_vector_name(part)
+    except InvalidInput:
+        raise UsageError(f"{path} does not give a name for the vector; give one with -n NAME") from None
+
+
+def _refuse_filter(keys: Mapping[str, Any], base: Base) -> None:
+    """`InvalidInput` for a filter that reaches nothing, before the minutes that an import may take."""
+    only, except_ = (keys[key] if isinstance(keys.get(key), list) else () for key in ("only", "except"))
+    if only or except_:
+        term = Term("", "", only=tuple(only), except_=tuple(except_))
+        if found := filters.problem(term, filters.tensor_names(base)):
+            raise InvalidInput(found[1], parameter="except_" if found[0] == "except" else "only")
+
+
+def _refuse_another(history: History, path: Path, name: str, id: str) -> None:
+    """`Refused` where the vector of that name is known to come from elsewhere than PATH."""
+    from persona.history.vectors.cache import known_origin
+
+    known = known_origin(history, id)
+    if known is not None and resolved(known) != resolved(origin(path)):
+        raise Refused(
+            f"{path}: {RECIPE_FILE} has a vector named {name} already, which comes from {known}; give this"
+            " one a name of its own with -n NAME, or put it in the other's place with --replace"
+        )
+
+
+def _onto(history: History, recipe: Recipe, rev: str | None) -> Plan | None:
+    """The plan of the revision that a checkpoint was trained from; None for the base."""
+    if rev is None or rev == "base":
+        return None
+    from persona.history.names.revisions import resolve
+    from persona.history.planning import plan_of
+
+    onto = history.recipe_of(resolve(history, rev))
+    if history.base(onto.base).digest != history.base(recipe.base).digest:
+        raise InvalidInput(f"--onto {rev}: that revision has another base than {RECIPE_FILE}")
+    return plan_of(history, onto)
+
+
+def _change(
+    history: History,
+    recipe: Recipe,
+    name: str,
+    made: ImportedVector,
+    new_bytes: int,
+    previous: str | None,
+    options: ImportOptions,
+) -> VectorChange:
+    term = recipe.by_name[name]
+    density = density_of(recipe, term)
+    kept: float | None = made.changed_fraction
+    if recipe.rules.trim == "joint":
+        kept = None
+    elif density != 1 and recipe.rules.trim != "none" and term.join == "vote":
+        kept = _kept_fraction(history, recipe, made.id, density, options)
+    return VectorChange(
+        name=name,
+        id=made.id,
+        change="added" if previous is None else "replaced",
+        alpha=float(term.alpha),
+        stored_bytes=made.stored_bytes,
+        raw_bytes=made.raw_bytes,
+        changed_fraction=made.changed_fraction,
+        kept_fraction=kept,
+        largest_rounding=made.largest_rounding,
+        new_bytes=new_bytes,
+        previous=previous,
+        density=density,
+    )
+
+
+def _find_cutoffs(history: History, base: str, made: ImportedVector, options: ImportOptions) -> None:
+    """Finds the cut-offs of a new vector once, for every density that checkouts usually ask for."""
+    from persona.history.planning import plan_of
+    from persona.merge.cutoffs import prepare
+    from persona.merge.workers import thread_count
+
+    alone = Recipe.of(base, [Term("vector", made.id)], Rules.of())
+    threads = thread_count(options.threads)
+    prepare(plan_of(history, alone), made.id, made.magnitudes, threads=threads, progress=options.progress)
+
+
+def _kept_fraction(
+    history: History, recipe: Recipe, id: str, density: float, options: ImportOptions
+) -> float:
+    from persona.history.planning import plan_of
+    from persona.merge.cutoffs import kept_fraction
+    from persona.merge.workers import thread_count
+
+    plan = plan_of(history, recipe)
+    return kept_fraction(plan, id, density, threads=thread_count(options.threads), progress=options.progress)
+
+
+def _differing_files(history: History, checkpoint: Checkpoint) -> dict[str, bytes]:
+    """The model files of a checkpoint that differ from the work tree's."""
+    found: dict[str, bytes] = {}
+    for name in checkpoint.text_files:
+        if tracking.is_model_file(name):
+            content = checkpoint.read_text(name)
+            if text_files.read(history.root, name) != content:
+                found[name] = content
+    return found
+
+
+def _replaceable(history: History, texts: Mapping[str, bytes]) -> dict[str, str]:
+    """The blob ids of the work tree's files of these names. `Refused` where one was edited and not committed,
+    which taking files along would overwrite.
+    """
+    committed = history.files_of(history.head_commit())
+    found = {file: id for file in texts if (id := text_files.id_of(history.root, file)) is not None}
+    edited = [file for file, id in found.items() if id != committed.get(file)]
+    if edited:
+        raise Refused(
+            f"{', '.join(edited)}: edited and not committed, and --files would overwrite it; commit or"
+            " `persona restore` first, or leave --files out"
+        )
+    return found
+
+
+def _file_notes(differing: dict[str, bytes], taken: bool) -> tuple[str, ...]:
+    if not differing:
+        return ()
+    names = ", ".join(differing)
+    differ, them = ("differs", "it") if len(differing) == 1 else ("differ", "them")
+    return (
+        (f"imported too: {names}",)
+        if taken
+        else (f"not imported: {names}, which {differ} from the work tree's (--files imports {them})",)
+    )

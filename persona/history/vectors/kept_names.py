@@ -1,0 +1,84 @@
+"""**kept name** — the name of a vector that no commit holds, so that it can be found."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import count
+from typing import TYPE_CHECKING
+
+from persona.errors import InvalidInput, Refused, UnknownName
+from persona.history.history import History, signature
+from persona.history.recipes.text import RECIPE_FILE
+from persona.history.worktree import text_files
+from persona.objects.commit import Person
+from persona.objects.names import check_ref_name
+from persona.objects.recipe import Recipe
+from persona.store.refs import VECTORS, Change
+
+if TYPE_CHECKING:
+    pass
+
+
+def keep(history: History, name: str, id: str) -> str | None:
+    """Gives a vector that no commit holds a name of its own, so that it can be found whatever becomes of
+    `recipe.toml`; returns that name, None where HEAD's recipe holds the vector.
+
+    Another vector that the name keeps moves on to the next free one, NAME-2.
+    """
+    refs = history.store.refs
+    if any(term.vector == id for term in history.recipe_of(history.head_commit()).terms):
+        return None
+    held = refs.list(VECTORS)
+    for ref, other in held.items():
+        if other == id:
+            return ref.removeprefix(VECTORS)
+    plain = _as_ref(name)
+    taken = {ref.removeprefix(VECTORS).casefold(): ref for ref in held}
+    ref = taken.get(plain.casefold(), VECTORS + plain)
+    old = held.get(ref)
+    changes = [Change(ref, id, old, f"add: {name}")]
+    if old is not None:
+        number = next(n for n in count(2) if f"{plain}-{n}".casefold() not in taken)
+        changes.append(Change(f"{VECTORS}{plain}-{number}", old, None, f"add: another {name} came"))
+    who, when = signature(history.committer())
+    refs.update_all(changes, who=who, when=when)
+    return ref.removeprefix(VECTORS)
+
+
+def release(history: History, recipe: Recipe) -> None:
+    """Takes the kept names of vectors that a commit with this recipe holds."""
+    refs = history.store.refs
+    held = {term.vector for term in recipe.terms}
+    changes = [
+        Change(ref, None, id, "commit: holds it now") for ref, id in refs.list(VECTORS).items() if id in held
+    ]
+    if changes:
+        who, when = signature(history.committer())
+        refs.update_all(changes, who=who, when=when)
+
+
+def _as_ref(name: str) -> str:
+    """A vector's name with what no ref may hold made a dash."""
+    name = re.sub(r"[\x00-\x20\x7f~^:?*\[\\/]|\.\.|@\{", "-", name).strip(".-")
+    name = re.sub(r"(\.lock)+$", "", name, flags=re.IGNORECASE)
+    try:
+        return check_ref_name(name)
+    except InvalidInput:
+        return "vector"
+
+
+def forget(history: History, names: Sequence[str], person: Person) -> None:
+    """See `Repository.remove_vector`."""
+    recipe = history.read_recipe(text_files.read_recipe_text(history.root))
+    kept = history.store.refs.list(VECTORS)
+    changes: list[Change] = []
+    for name in dict.fromkeys(names):
+        if name in recipe.by_name:
+            raise Refused(f"{RECIPE_FILE} names the vector {name}; `persona rm {name}` drops it from there")
+        id = kept.get(VECTORS + name)
+        if id is None:
+            raise UnknownName(f"no vector is kept under the name {name}; `persona vector ls` lists them")
+        changes.append(Change(VECTORS + name, None, id, f"vector: rm {name}"))
+    who, when = signature(person)
+    history.store.refs.update_all(changes, who=who, when=when)

@@ -1,0 +1,98 @@
+"""Vectors by name, and what is known of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from persona.history.history import History
+from persona.history.worktree import text_files
+from persona.objects.ids import NULL_ID, abbreviate
+from persona.objects.recipe import Recipe
+from persona.objects.table import Table, decode_table
+from persona.objects.vector import Vector
+from persona.store.refs import BASES, VECTORS
+
+if TYPE_CHECKING:
+    from persona.history.query_results import VectorInfo
+from persona.history.vectors.counting import statistics
+
+
+def infos(history: History) -> list[VectorInfo]:
+    """See `Repository.vectors`."""
+    recipe = history.read_recipe(text_files.read_recipe_text(history.root))
+    found = [info(history, term.name, term.vector, recipe) for term in recipe.terms]
+    named = {term.vector for term in recipe.terms}
+    for ref, id in history.store.refs.list(VECTORS).items():
+        if id not in named:
+            found.append(info(history, ref.removeprefix(VECTORS), id, None))
+    return found
+
+
+def named(history: History, name: str) -> VectorInfo:
+    """See `Repository.vector`."""
+    recipe = history.read_recipe(text_files.read_recipe_text(history.root))
+    id = id_of(history, name)
+    if name in recipe.by_name:
+        return info(history, name, id, recipe)
+    if VECTORS + name in history.store.refs.list(VECTORS):
+        return info(history, name, id, None)
+    names = [term.name for term in recipe.terms if term.vector == id]
+    return info(history, names[0] if names else abbreviate(id), id, recipe if names else None)
+
+
+def id_of(history: History, name: str) -> str:
+    """The id of a vector by its name in `recipe.toml`, by a kept name, or by its start."""
+    recipe = history.read_recipe(text_files.read_recipe_text(history.root))
+    if name in recipe.by_name:
+        return recipe.by_name[name].vector
+    kept = history.store.refs.list(VECTORS).get(VECTORS + name)
+    return kept or history.resolve_object(name, "vector")
+
+
+def info(history: History, name: str, id: str, recipe: Recipe | None) -> VectorInfo:
+    """All that is known of a vector; counts it when no cache knows."""
+    from persona.history.query_results import VectorInfo
+
+    vector = history.vector(id)
+    base_id = base_of(history, vector, recipe)
+    base = history.base(base_id) if base_id else None
+    counted = statistics(history, id, base_id) if base_id and vector.kind == "delta" else {}
+    return VectorInfo(
+        name=name,
+        id=id,
+        kind=vector.kind,
+        base=vector.base,
+        tensors=len(vector.tensors),
+        elements=sum(spec.elements for spec in vector.tensors),
+        changed_fraction=counted.get("changed_fraction"),
+        raw_bytes=base.merged_bytes if base else 0,
+        stored_bytes=stored_bytes(history, id, vector),
+        l2=counted.get("l2"),
+        in_recipe=recipe is not None,
+    )
+
+
+def base_of(history: History, vector: Vector, recipe: Recipe | None) -> str | None:
+    """The id of the base that a vector is bound to: the recipe's, else one that has a name here."""
+    recipes = [] if recipe is None else [recipe.base]
+    for id in dict.fromkeys([*recipes, *history.store.refs.list(BASES).values()]):
+        if history.base(id).digest == vector.base:
+            return id
+    return None
+
+
+def stored_bytes(history: History, id: str, vector: Vector) -> int:
+    """Bytes on disk of a vector's records: its manifest, its table, its chunks."""
+    objects = history.store.objects
+    total = objects.stored_bytes(id)
+    if vector.table is None:
+        return total
+    table = _table(history, vector)
+    chunks = {chunk for spec in vector.tensors for chunk in table.chunks(spec.name)} - {NULL_ID}
+    return total + objects.stored_bytes(vector.table) + sum(objects.stored_bytes(chunk) for chunk in chunks)
+
+
+def _table(history: History, vector: Vector) -> Table:
+    assert vector.table is not None
+    data = history.store.objects.get(vector.table, "table")
+    return decode_table(data, vector.tensors, vector.chunk, "the vector's table")

@@ -1,0 +1,63 @@
+"""What densities keep of vectors, as far as it was found when they were imported. Reads no chunk.
+
+Many magnitudes of bf16 vectors tie at the cut-off and all of these are kept, so the fraction that stays is
+not the density.
+"""
+
+from __future__ import annotations
+
+from persona.codec.floats import in_default_environment
+from persona.history.history import History
+from persona.history.results import KeptFraction
+from persona.objects.recipe import Recipe, Term
+
+
+def kept_terms(history: History, recipe: Recipe, before: Recipe | None) -> tuple[KeptFraction, ...]:
+    """What is kept of the terms that are trimmed in another way than `before`, in canonical order; those of
+    which it is not known are left out.
+    """
+    old = before.by_name if before else {}
+    found: list[KeptFraction] = []
+    for term in recipe.terms:
+        was = old.get(term.name)
+        if before is not None and was is not None and _cut(before, was) == _cut(recipe, term):
+            continue
+        fraction = kept_fraction(history, recipe, term) if _cut(recipe, term) else None
+        if fraction is not None:
+            found.append(KeptFraction(term.name, density_of(recipe, term), fraction))
+    return tuple(found)
+
+
+@in_default_environment
+def kept_fraction(history: History, recipe: Recipe, term: Term) -> float | None:
+    """The fraction of the base's merged elements that is kept of a trimmed term, ties included; None where no
+    cache holds it.
+    """
+    from persona.merge.densities import CutoffTable, on_grid
+
+    density = density_of(recipe, term)
+    if recipe.rules.trim not in ("tensor", "global") or on_grid(density) is None:
+        return None
+    tensors = len(history.vector(term.vector).tensors)
+    grid = CutoffTable.read(history.store, term.vector, tensors)
+    if grid is None:
+        return None
+    kept = grid.kept_elements(recipe.rules.trim, recipe.rules.rank or "", density)
+    return kept / max(1, history.base(recipe.base).merged_elements)
+
+
+@in_default_environment
+def density_of(recipe: Recipe, term: Term) -> float:
+    """The density in effect for a term."""
+    return float(term.density or recipe.rules.density or "1")
+
+
+def _cut(recipe: Recipe, term: Term) -> tuple[object, ...] | None:
+    """What decides which elements of a term are kept; None where all are.
+
+    The densities are canonical decimals, so that equal ones have equal texts.
+    """
+    rules, density = recipe.rules, term.density or recipe.rules.density or "1"
+    if term.join == "add" or rules.trim == "none" or density == "1":
+        return None
+    return term.vector, rules.trim, rules.rank, density

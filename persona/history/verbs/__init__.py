@@ -1,0 +1,1 @@
+"""One module a verb. A verb imports no other verb."""

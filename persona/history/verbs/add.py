@@ -1,0 +1,27 @@
+"""`add`: a fine-tune becomes a vector of `recipe.toml`, or text files are tracked from now on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from persona.history.history import History
+from persona.history.results import CommitResult
+from persona.history.vectors import importing
+from persona.history.worktree import tracking
+from persona.history.worktree.changing import changing
+
+
+def add(history: History, paths: Sequence[Path], options: importing.ImportOptions) -> CommitResult:
+    """See `Repository.add`."""
+    with changing(history):
+        head = history.head()
+        parents = (head.id,) if head.id else ()
+        texts = tracking.named_files(history, paths)
+        if texts is not None:
+            importing.refuse_without_path(replace(options, files=False))
+            tracking.add(history, texts)
+            return CommitResult(None, head.branch, parents, (), files=tuple(texts))
+        added = importing.add(history, paths[0], options)
+    return CommitResult(None, head.branch, parents, (added.change,), added.notes)

@@ -1,0 +1,83 @@
+"""Merged tensors as arrays, one at a time: numpy, or torch on request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from persona.history.computing import RunOptions
+from persona.history.history import History
+from persona.history.planning import plan_of
+from persona.merge.run.merger import pieces
+from persona.objects.recipe import Recipe
+from persona.objects.tensors import TensorSpec
+
+_NUMPY: Final = {
+    "BOOL": "?",
+    "U8": "u1",
+    "I8": "i1",
+    "I16": "<i2",
+    "U16": "<u2",
+    "F16": "<f2",
+    "I32": "<i4",
+    "U32": "<u4",
+    "F32": "<f4",
+    "C64": "<c8",
+    "I64": "<i8",
+    "U64": "<u8",
+    "F64": "<f8",
+}
+
+
+class TensorArray(np.ndarray[Any, Any]):
+    """An array that knows the safetensors dtype of its elements: `tensor_dtype`.
+
+    Where numpy has no such dtype the elements are unsigned integers of the same width (bf16: uint16), or the
+    raw bytes where an element is narrower than a byte or numpy knows no integer of its width.
+    """
+
+    tensor_dtype: str
+
+    def __array_finalize__(self, other: Any) -> None:
+        self.tensor_dtype = getattr(other, "tensor_dtype", "")
+
+
+def arrays(
+    history: History, recipe: Recipe, options: RunOptions, *, torch: bool
+) -> Iterator[tuple[str, Any]]:
+    """(name, array) of every tensor of a recipe, in byte order of names; one is in memory at a time."""
+    plan, place = plan_of(history, recipe), options.place
+    made = pieces(
+        plan,
+        list(plan.tensors),
+        threads=options.threads,
+        progress=options.progress,
+        place=place,
+        tell=history.notes.append,
+    )
+    with closing(made) as coming:
+        for tensor in plan.tensors:
+            raw = np.empty(tensor.spec.nbytes, np.uint8)
+            filled = 0
+            while filled < raw.size:
+                data = np.frombuffer(next(coming).data, np.uint8)
+                raw[filled : filled + data.size] = data
+                filled += data.size
+            yield tensor.spec.name, _made(tensor.spec, raw, torch)
+
+
+def _made(spec: TensorSpec, raw: NDArray[np.uint8], as_torch: bool) -> Any:
+    if as_torch:
+        from persona.merge.reference import as_tensor
+
+        return as_tensor(raw, spec.dtype, spec.shape)
+    name = _NUMPY.get(spec.dtype) or (f"<u{spec.unit}" if spec.units == spec.elements else "u1")
+    array = raw.view(name)
+    shaped = array.reshape(spec.shape) if array.size == spec.elements else array
+    found = shaped.view(TensorArray)
+    found.tensor_dtype = spec.dtype
+    return found

@@ -1,0 +1,170 @@
+"""`checkout`: HEAD, text files and weights of one revision in the work tree; or a model directory elsewhere.
+
+Order: the weights are computed into unpublished files; then the text files are put in place, each whole; then
+the weights are published, whole; then HEAD moves; then it is noted what the weights are. Cut short anywhere,
+the same command again completes it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from persona.errors import PersonaError, UsageError
+from persona.history.history import History
+from persona.history.names.revisions import resolve
+from persona.history.planning import plan_of
+from persona.history.recipes.text import RECIPE_FILE
+from persona.history.results import CheckoutResult
+from persona.history.worktree import move as moves
+from persona.history.worktree import text_files, weights
+from persona.history.worktree.changing import changing
+from persona.history.worktree.move import FileMove
+from persona.objects.commit import Person
+from persona.objects.recipe import Recipe
+from persona.weights.writer import ModelWriter
+
+if TYPE_CHECKING:
+    from persona.merge.run.materialise import Materialised
+from persona.history.computing import RunOptions, chosen_recipe, compute, layout_of, notes_of
+from persona.history.worktree.reuse import AlreadyThere, PresentWeights, is_there
+
+
+def checkout(
+    history: History,
+    rev: str | None,
+    branch: str | None,
+    mover: Callable[[], Person],
+    options: RunOptions,
+) -> CheckoutResult:
+    """See `Repository.checkout`."""
+    started = time.perf_counter()
+    if branch is not None and rev is None:
+        options = replace(options, weights=False)  # the same commit: whatever was tried stays as it is
+    if options.weights:
+        _ = options.place  # refused before anything moves, if it cannot be had
+    if options.dtype is not None:
+        raise UsageError("--dtype goes with -o OUT: the work tree's weights are those of its recipe")
+    with changing(history, force=options.force):
+        if rev is None and branch is None:
+            return _as_it_stands(history, options, started)
+        return _move(history, rev, branch, mover, options, started)
+
+
+def _as_it_stands(history: History, options: RunOptions, started: float) -> CheckoutResult:
+    head = history.head_commit()
+    _, recipe = chosen_recipe(history, None)
+    same = weights.key_of(recipe) == weights.key_of(history.recipe_of(head))
+    revision = head if same else None
+    nothing = FileMove({}, {}, ())
+    return _place(history, recipe, revision, nothing, list, options, started)
+
+
+def _move(
+    history: History,
+    rev: str | None,
+    branch: str | None,
+    mover: Callable[[], Person],
+    options: RunOptions,
+    started: float,
+) -> CheckoutResult:
+    if branch is not None:
+        target = moves.new_branch(history, branch, resolve(history, rev or "HEAD"))
+    else:
+        assert rev is not None
+        target = moves.target_of(history, rev)
+    files_move = moves.plan_files(history, target.id, force=options.force)
+    before = history.head_or_name()
+
+    def move() -> list[str]:
+        return moves.move_head(history, target, mover(), "checkout", create=branch is not None)
+
+    recipe = history.recipe_of(target.id)
+    revision: str | None = target.id
+    if options.weights and any(edit.path == RECIPE_FILE for edit in files_move.carried):
+        edited = history.new_recipe(text_files.read_recipe_text(history.root))
+        if weights.key_of(edited) != weights.key_of(recipe):
+            recipe, revision = edited, None
+    made = _place(history, recipe, revision, files_move, move, options, started)
+    return replace(made, before=before)
+
+
+def _place(
+    history: History,
+    recipe: Recipe,
+    revision: str | None,
+    files_move: FileMove,
+    move: Callable[[], list[str]],
+    options: RunOptions,
+    started: float,
+) -> CheckoutResult:
+    """Weights, text files and HEAD, in the order of the module's docstring."""
+    if not options.weights:
+        files_move.apply(history)
+        notes = [*files_move.notes, *move()]
+        files_move.done(history)
+        return _result(history, None, revision, (), files_move, tuple(notes), started)
+    found = weights.look(history, locked=True)
+    if not options.force:
+        where = RECIPE_FILE if not files_move.paths else "that revision"
+        weights.refuse_losing(history, found, recipe, where)
+    plan = plan_of(history, recipe)
+    unasked = found.state == "intact" and options.max_shard_size is None
+    if found.record and unasked and is_there(history, found, recipe, options.progress):
+        files_move.apply(history)
+        notes = [*files_move.notes, *move()]
+        files_move.done(history)
+        tensors = weights.tensor_digests(history, found.record) or None
+        weights.settle(history, recipe, revision, found.record.digest, found.files, tensors)
+        kept = AlreadyThere(found.record.digest, len(plan.tensors))
+        there = tuple(found.files)
+        return _result(history, kept, revision, there, files_move, tuple(notes), started)
+    with ExitStack() as stack:
+        source = stack.enter_context(PresentWeights(history, found.record)) if found.record else None
+        layout = layout_of(plan, options)
+        keep = source.keep_shards(plan, layout) if source else {}
+        writer = stack.enter_context(ModelWriter(history.root, layout, keep=keep))
+        made = compute(plan, writer, options, source)
+        writer.refuse_saved(found.files)
+        files_move.apply(history)
+        try:
+            weights.expect(history, recipe, revision, made.weights)
+            published = writer.publish(made.tensor_digests, seen=found.files)
+        except PersonaError:
+            files_move.back(history)
+            raise
+        notes = [*files_move.notes, *move()]
+        files_move.done(history)
+    digests = {
+        tensor.spec.name: (tensor.key, made.tensor_digests[tensor.spec.name]) for tensor in plan.tensors
+    }
+    weights.settle(history, recipe, revision, made.weights, writer.published, digests)
+    notes += notes_of(made)
+    return _result(history, made, revision, tuple(published), files_move, tuple(notes), started)
+
+
+def _result(
+    history: History,
+    made: Materialised | AlreadyThere | None,
+    revision: str | None,
+    published: tuple[str, ...],
+    files_move: FileMove,
+    notes: tuple[str, ...],
+    started: float,
+) -> CheckoutResult:
+    return CheckoutResult(
+        revision=revision,
+        weights=made.weights if made else None,
+        files=published,
+        tensors_computed=made.computed if made else 0,
+        tensors_reused=made.reused if made else 0,
+        bytes_written=made.bytes_written if made else 0,
+        seconds=round(time.perf_counter() - started, 3),
+        device=made.device if made else "cpu",
+        carried=files_move.carried,
+        head=history.head(),
+        notes=notes,
+    )

@@ -1,0 +1,70 @@
+"""**known names** — what may be typed where a name is asked for: branches, tags, vectors, settings.
+
+Shell completion asks for them at every Tab, so they come from refs, `recipe.toml` and the config alone: no
+object is read. A part that cannot be read is empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from persona.errors import PersonaError
+from persona.history.history import History
+from persona.history.recipes.text import decode, load
+from persona.history.worktree import text_files
+from persona.store.refs import HEADS, TAGS, VECTORS
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class KnownNames:
+    """Names, each kind in order; `vectors` maps those of `recipe.toml` to their alpha as it is written."""
+
+    branches: tuple[str, ...]
+    tags: tuple[str, ...]
+    vectors: dict[str, str]
+    kept_vectors: tuple[str, ...]
+    settings: tuple[str, ...]
+
+
+def names(history: History) -> KnownNames:
+    """See `Repository.known_names`."""
+    return KnownNames(
+        branches=_below(history, HEADS),
+        tags=_below(history, TAGS),
+        vectors=_or(lambda: _of_recipe(history), {}),
+        kept_vectors=_or(lambda: _kept_alone(history), ()),
+        settings=_or(lambda: tuple(history.config.values()), ()),
+    )
+
+
+def _below(history: History, prefix: str) -> tuple[str, ...]:
+    return _or(lambda: tuple(sorted(ref.removeprefix(prefix) for ref in history.store.refs.list(prefix))), ())
+
+
+def _of_recipe(history: History) -> dict[str, str]:
+    return {name: str(term.get("alpha", 1)) for name, term in _terms(history).items()}
+
+
+def _kept_alone(history: History) -> tuple[str, ...]:
+    """The kept names of vectors that `recipe.toml` does not name, as `vector ls` lists them."""
+    kept = history.store.refs.list(VECTORS)
+    terms: dict[str, dict[str, Any]] = _or(lambda: _terms(history), {})
+    ids = tuple(str(term["id"]) for term in terms.values() if term.get("id"))
+    return tuple(sorted(ref.removeprefix(VECTORS) for ref, id in kept.items() if not id.startswith(ids)))
+
+
+def _terms(history: History) -> dict[str, dict[str, Any]]:
+    """The tables below `[vectors]`, as they are written."""
+    vectors = load(decode(text_files.read_recipe_text(history.root))).get("vectors", {})
+    return {name: term for name, term in vectors.items() if isinstance(term, dict)}
+
+
+def _or(read: Callable[[], T], otherwise: T) -> T:
+    try:
+        return read()
+    except (PersonaError, AttributeError):
+        return otherwise

@@ -1,0 +1,17 @@
+"""`diff`: what differs between two revisions, or between one and the work tree."""
+
+from __future__ import annotations
+
+from persona.history.history import History
+from persona.history.names.sides import sides
+from persona.history.results import Diff
+from persona.history.worktree.changes import diff_commits, diff_worktree
+
+
+def diff(history: History, a: str | None, b: str | None) -> Diff:
+    """See `Repository.diff`."""
+    before, after = sides(history, a, b)
+    if after is not None:
+        return diff_commits(history, before, after)
+    assert before is not None
+    return diff_worktree(history, before)

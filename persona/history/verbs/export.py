@@ -1,0 +1,188 @@
+"""`checkout -o`: a model directory elsewhere, with its config, tokenizer and template files; HEAD and work
+tree stay.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from persona.errors import InvalidInput, Refused, UsageError
+from persona.history.computing import RunOptions, chosen_recipe, compute, notes_of
+from persona.history.history import History
+from persona.history.planning import plan_of
+from persona.history.recipes.text import RECIPE_FILE
+from persona.history.recipes.views import recipe_view
+from persona.history.results import CheckoutResult, as_json
+from persona.history.worktree import text_files, tracking
+from persona.objects.tensors import TensorSpec
+from persona.store import files
+from persona.store.store import DIRECTORY
+from persona.weights import output
+from persona.weights.checkpoint import OUTPUT_NAME
+from persona.weights.shards import plan_shards
+from persona.weights.writer import ModelWriter, changed_since
+
+DTYPES: Final = {
+    "bfloat16": "BF16",
+    "bf16": "BF16",
+    "float16": "F16",
+    "fp16": "F16",
+    "f16": "F16",
+    "float32": "F32",
+    "fp32": "F32",
+    "f32": "F32",
+}
+_TORCH_NAMES: Final = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+
+
+def export(
+    history: History, rev: str | None, branch: str | None, out: Path, options: RunOptions
+) -> CheckoutResult:
+    """Writes a model directory at `out`. See `Repository.checkout`."""
+    started = time.perf_counter()
+    if branch is not None or not options.weights:
+        raise UsageError("-o writes a model directory elsewhere; it goes with neither -b nor --no-weights")
+    _ = options.place  # refused before anything is written, if it cannot be had
+    place = _place(history, out)
+    dtype = None
+    if options.dtype is not None:
+        dtype = DTYPES.get(options.dtype.lower())
+        if dtype is None:
+            raise UsageError(f"dtype {options.dtype!r:.40} is not one of bfloat16, float16, float32")
+    revision, recipe = chosen_recipe(history, rev)
+    texts = _texts(history, revision)
+    if dtype is not None and "config.json" in texts:
+        texts["config.json"] = _with_dtype(texts["config.json"], _TORCH_NAMES[dtype])
+    plan = plan_of(history, recipe)
+    cast = _ToDtype(dtype, options.allow_nonfinite) if dtype else None
+    specs = [cast.spec(spec) if cast else spec for spec in plan.base.tensors]
+    layout = plan_shards(specs, options.max_shard_size, shards=plan.base.shards, shard_of=plan.base.shard_of)
+    if revision is None:
+        head = history.head_commit()
+        revision = head if history.recipe_of(head) == recipe else None
+    claim = output.claim(place, texts, force=options.force)
+    with ModelWriter(place, layout) as writer:
+        if changed_since(place, claim.weights):  # by another command, which had the directory first
+            claim = output.claim(place, texts, force=options.force)
+        claim.clear_leftovers(texts)
+        made = compute(plan, writer, options, cast=cast)
+        writer.refuse_saved(claim.weights)
+        view = as_json(recipe_view(recipe))
+        what = {
+            "revision": revision,
+            "weights": made.weights,
+            "dtype": None if dtype is None else _TORCH_NAMES[dtype],
+            "base": {"name": history.base_name(recipe.base), "id": recipe.base},
+            "rules": view["rules"],
+            "vectors": view["vectors"],
+        }
+        written = {path: output.text_entry(data) for path, data in texts.items()}
+        written |= writer.planned(made.tensor_digests)
+        claim.put(OUTPUT_NAME, output.record(what, written, claim.listed))
+        claim.remove(written)  # first: a file may stand where a directory was, and the reverse
+        for path, content in texts.items():
+            claim.put(path, content)
+        published = writer.publish(made.tensor_digests, seen=claim.weights)
+        claim.put(OUTPUT_NAME, output.record(what, written))
+    return CheckoutResult(
+        revision=revision,
+        weights=made.weights,
+        files=tuple(published),
+        tensors_computed=made.computed,
+        tensors_reused=made.reused,
+        bytes_written=made.bytes_written,
+        seconds=round(time.perf_counter() - started, 3),
+        device=made.device,
+        head=history.head_or_name(),
+        notes=tuple(notes_of(made)),
+    )
+
+
+def _place(history: History, out: Path) -> Path:
+    """The directory to write, its parents resolved. Raises `UsageError` for this repository, `Refused` for a
+    link, for something that is no directory, for what another repository's work tree holds, and for where all
+    files are tracked.
+    """
+    place = out.absolute()
+    place = files.resolved(place) if place.name in ("", "..") else files.resolved(place.parent) / place.name
+    real = files.resolved(place)
+    if real == files.resolved(history.root) or files.resolved(history.store.root) in (real, *real.parents):
+        raise UsageError(f"{out} is the work tree or the repository itself; without -o the weights go there")
+    if place.is_symlink():
+        raise Refused(f"{out} is a symbolic link; give the directory that it leads to, or write elsewhere")
+    there = next(path for path in (place, *place.parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise Refused(f"{there} is in the way and not a directory; move it away, or write elsewhere")
+    root = next((path for path in (place, *place.parents) if os.path.lexists(path / DIRECTORY)), None)
+    if DIRECTORY in place.parts or root not in (None, files.resolved(history.root)):
+        raise Refused(f"{out} belongs to another repository; write elsewhere, or check out over there")
+    if place.is_relative_to(files.resolved(history.root) / tracking.GRAPH):
+        raise Refused(f"{out} lies in {tracking.GRAPH}/, all of which is tracked; write elsewhere")
+    return place
+
+
+class _ToDtype:
+    """Floats in another dtype, rounded to nearest even."""
+
+    def __init__(self, dtype: str, allow_nonfinite: bool) -> None:
+        self._dtype = dtype
+        self._allow_nonfinite = allow_nonfinite
+
+    def spec(self, spec: TensorSpec) -> TensorSpec:
+        """The tensor in the other dtype, if it is merged."""
+        return replace(spec, dtype=self._dtype) if spec.merged else spec
+
+    def convert(self, spec: TensorSpec, data: files.Buffer) -> files.Buffer:
+        """Elements of a tensor in the other dtype. `InvalidInput` where a number is too large for it."""
+        import numpy as np
+
+        from persona.merge.arithmetic import casts
+
+        if not spec.merged or spec.dtype == self._dtype:
+            return data
+        bits = np.frombuffer(data, f"<u{spec.unit}")
+        cast: Any = casts.narrow(casts.widen(bits, spec.dtype), self._dtype)
+        infinite = casts.not_finite(cast, self._dtype) & ~casts.not_finite(bits, spec.dtype)
+        if infinite.any() and not self._allow_nonfinite:
+            raise InvalidInput(
+                f"tensor {spec.name}: {np.count_nonzero(infinite)} elements or more are too large for"
+                f" {_TORCH_NAMES[self._dtype]}; choose another --dtype, or pass --allow-nonfinite to write"
+                " infinity there"
+            )
+        converted: files.Buffer = cast.view(np.uint8).data
+        return converted
+
+
+def _texts(history: History, revision: str | None) -> dict[str, bytes]:
+    """The files that make a model of this revision load; of the work tree where there is none."""
+    known = history.files_of(revision or history.head_commit())
+    if revision is not None:
+        contents = {path: history.blob(blob) for path, blob in known.items()}
+    else:
+        paths = tracking.tracked(history).paths
+        read = {path: text_files.read(history.root, path) for path in paths}
+        contents = {path: content for path, content in read.items() if content is not None}
+    return {
+        path: content
+        for path, content in contents.items()
+        if path not in (RECIPE_FILE, OUTPUT_NAME) and not path.startswith(f"{tracking.GRAPH}/")
+    }
+
+
+def _with_dtype(content: bytes, dtype: str) -> bytes:
+    """A config.json that names the dtype that its weights are written in."""
+    try:
+        config = json.loads(content)
+    except ValueError:
+        return content
+    keys = [key for key in ("dtype", "torch_dtype") if isinstance(config, dict) and key in config]
+    if not keys:
+        return content
+    for key in keys:
+        config[key] = dtype
+    return json.dumps(config, indent=2, ensure_ascii=False).encode() + b"\n"

@@ -1,0 +1,136 @@
+"""`fsck`: the bytes of every record, ref, reflog and state, that whatever a ref names is complete, and that
+what belongs together agrees. Walks are iterative.
+
+Roots are refs, HEAD, every line of every reflog, a move that was cut short, and the recipe in the work tree.
+What no root reaches is **dangling**, and no problem: an interrupted command leaves such things behind. `full`
+recomputes every id, also those over decoded elements, and the weights in the work tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from persona.errors import PersonaError
+from persona.history.history import History
+from persona.history.reach import Reach
+from persona.history.results import Progress
+from persona.history.store_results import Dangling, FsckResult, Leftover, Problem
+from persona.history.worktree import move, sequence, text_files, tracking, weights
+from persona.history.worktree.changing import leftovers
+from persona.intake.payloads import Payloads
+from persona.store.check_refs import survey
+
+if TYPE_CHECKING:
+    from persona.store.records import Record
+
+_KINDS: Final = {"HEAD": "commit", "refs/heads/": "commit", "refs/bases/": "base", "refs/vectors/": "vector"}
+"""What a ref names, by how its name begins."""
+_STATES: Final[dict[str, Callable[[History], object]]] = {
+    weights.STATE: weights.check,
+    move.MOVE: move.read_move,
+    tracking.ADDED: tracking.added,
+    sequence.PREPARED: sequence.prepared_message,
+}
+
+
+def fsck(history: History, full: bool, progress: Progress | None) -> FsckResult:
+    """See `Repository.fsck`."""
+    store = history.store
+    # What is named is looked at before what is there: it was stored before anything named it.
+    refs = survey(store.refs)
+    others = list(_other_roots(history))
+    problems: list[Problem] = []
+    present = {id: kind for id, kind, _ in store.objects.iterate()}
+    total, done = store.objects.counts()[2], 0
+    payloads = Payloads(store.objects)
+
+    def payload_of(record: Record) -> list[Any] | None:
+        nonlocal done
+        done += sum(memoryview(segment).nbytes for segment in record.segments)
+        if progress:
+            progress("checking", min(done, total), total)
+        return payloads.of(record)
+
+    for found in store.problems(full, payload_of if full else None):
+        if not found.healed:
+            problems.append(Problem(found.kind or None, found.id or None, found.problem))
+    damaged = {problem.id for problem in problems if problem.id}
+    said = dict.fromkeys((kind, text) for kind, _, text in refs.problems)  # HEAD's and its branch's are one
+    problems += [Problem(kind, None, text) for kind, text in said]
+    problems += _state_problems(history)
+    reach = Reach(history, present, damaged, full)
+    for id, what, name in refs.named:
+        kind = next((kind for prefix, kind in _KINDS.items() if name.startswith(prefix)), None)
+        reach.need(id, kind, what)
+    for what, id, kind in others:
+        reach.need(id, kind, what)
+    reach.follow()
+    problems += reach.problems
+    if full and not problems:
+        problems += _weights_problems(history, progress)
+    dangling = tuple(Dangling(kind, id) for id, kind in reach.dangling())
+    return FsckResult(
+        ok=not problems,
+        objects=len(present),
+        problems=tuple(problems),
+        unreachable=len(present.keys() - reach.seen),
+        dangling=dangling,
+        leftovers=tuple(Leftover(str(path), size) for path, size in leftovers(history)),
+    )
+
+
+def _state_problems(history: History) -> Iterator[Problem]:
+    store = history.store
+    try:
+        history.config.check()
+    except PersonaError as error:
+        yield Problem("config", None, error.message)
+    said = [error.message for error in store.strangers()]
+    for name in store.states():
+        try:
+            _STATES.get(name, lambda _, name=name: store.state(name).read())(history)
+        except PersonaError as error:
+            said.append(error.message)
+    for text in dict.fromkeys(said):
+        yield Problem("state", None, text)
+
+
+def _other_roots(history: History) -> Iterator[tuple[str, str, str]]:
+    """(what names it, id, kind) of what is needed besides refs and reflogs."""
+    try:
+        for id in (move.read_move(history) or {}).values():
+            yield str(history.store.state(move.MOVE).path), id, "commit"
+    except PersonaError:
+        pass  # a problem of its own
+    try:
+        recipe = history.read_recipe(text_files.read_recipe_text(history.root))
+    except PersonaError:
+        return  # the user's own text, or a base or vector that another problem names
+    yield "recipe.toml", recipe.base, "base"
+    for term in recipe.terms:
+        yield "recipe.toml", term.vector, "vector"
+
+
+def _weights_problems(history: History, progress: Progress | None) -> Iterator[Problem]:
+    """Weights in the work tree that pass for those of a recipe, and are not."""
+    from persona.history.planning import plan_of
+    from persona.merge.run.materialise import materialise
+
+    found = weights.look(history)
+    recipe = weights.recipe_of(history, found)
+    if recipe is None:
+        return
+    right = materialise(plan_of(history, recipe), progress=progress, allow_nonfinite=True).weights
+    try:
+        held = weights.measure(history.root, progress)
+    except PersonaError as error:
+        yield Problem("weights", None, error.message)
+        return
+    if held != right:
+        yield Problem(
+            "weights",
+            None,
+            "the weights in the work tree are not those of the recipe that they are recorded for; delete"
+            f" {history.store.state(weights.STATE).path}, and `persona checkout -f` computes them anew",
+        )

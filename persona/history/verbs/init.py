@@ -1,0 +1,199 @@
+"""The beginning of a repository: a model becomes its base, and the base alone its first commit.
+
+Order of writes: the store, the objects, the text files, the name of the base, then the branch. An init that
+is cut short before the branch is taken up by the next one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from persona.errors import InvalidInput, Refused, UsageError
+from persona.history.config import Config
+from persona.history.history import History, signature
+from persona.history.recipes.text import RECIPE_FILE, first_text
+from persona.history.results import CommitResult
+from persona.history.worktree import text_files
+from persona.intake.payloads import Payloads
+from persona.objects.commit import Commit, Person
+from persona.objects.names import check_ref_name, path_clash
+from persona.objects.recipe import Recipe
+from persona.objects.rules import AXES, Rules
+from persona.objects.tree import Tree
+from persona.store.files import remove_tree
+from persona.store.refs import BASES
+from persona.store.store import DIRECTORY, Store
+from persona.weights.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from persona.history.results import Progress
+
+CONFIG_FILE: Final = "config.json"
+NO_CONFIG: Final = (
+    "the base has no config.json, so transformers cannot load what checkout writes; copy the model's into "
+    "the work tree and commit it, or begin again with the model's directory as --base"
+)
+
+
+def init(
+    root: Path,
+    base: Path | None,
+    name: str | None,
+    person: Person,
+    config: Config,
+    committer: Callable[[], Person] | None,
+    *,
+    chunk: int,
+    threads: int | None,
+    progress: Progress | None,
+) -> CommitResult:
+    """See `Repository.init`."""
+    rules = default_rules(config)
+    in_place = base is None
+    for place in (root, *root.parents):
+        if os.path.lexists(place) and not place.is_dir():
+            raise Refused(f"{place} is in the way: it is no directory; make the repository elsewhere")
+    if os.path.lexists(root / DIRECTORY) and Store.open(root).refs.head_id() is not None:
+        raise Refused(f"{root} is a persona repository already; `persona commit PATH` imports a fine-tune")
+    source = root if base is None else base
+    if in_place and not source.is_dir():
+        raise InvalidInput(f"{source} is not a model directory; say which model to begin with: --base PATH")
+    with Checkpoint.open(source) as checkpoint:  # a path that is not there gives no name either
+        base_name = check_ref_name(name) if name is not None else default_base_name(source)
+        store, made_now = _fresh_store(root)
+        history = History(store, config, committer_of=committer)
+        with store.shared(), store.worktree_lock():
+            _refuse_begun(store)  # another init may have been quicker
+            try:
+                return _first_commit(
+                    history,
+                    checkpoint,
+                    base_name,
+                    rules,
+                    person,
+                    in_place,
+                    chunk=chunk,
+                    threads=threads,
+                    progress=progress,
+                )
+            except BaseException:
+                if made_now and store.refs.head_id() is None:
+                    remove_tree(store.root)  # under the locks: nobody else has begun in it
+                raise
+
+
+def default_base_name(path: Path) -> str:
+    """The base's name from its directory's (a file's parent's), with what no ref may hold made a dash.
+
+    A snapshot in the hub's cache, models--ORG--NAME/snapshots/REVISION, is called NAME.
+    """
+    place = path.absolute()
+    if not place.is_dir():
+        place = place.parent
+    name, repository = place.name, place.parent.parent.name
+    if place.parent.name == "snapshots" and repository.startswith("models--"):
+        name = repository.split("--")[-1]
+    name = re.sub(r"[\x00-\x20\x7f~^:?*\[\\/]|\.\.|@\{", "-", name).strip(".-")
+    try:
+        return check_ref_name(name)
+    except InvalidInput:
+        raise UsageError(f"{path} does not give a name for the base; give one with --name NAME") from None
+
+
+def default_rules(config: Config) -> Rules:
+    """The merge rules that a first recipe has: what `merge.…` of the config says, else the preset's own.
+
+    Raises `InvalidInput` that names the setting.
+    """
+    given = {axis: value for axis in AXES if (value := config.get(f"merge.{axis}")) is not None}
+    try:
+        return Rules.of(config.get("merge.preset") or "ties", **given)
+    except InvalidInput as error:
+        raise InvalidInput(f"config merge.{error.message}") from None
+
+
+def _fresh_store(root: Path) -> tuple[Store, bool]:
+    """A new store, or one whose init was cut short before its first commit."""
+    try:
+        return Store.create(root), True
+    except Refused:
+        store = Store.open(root)
+        _refuse_begun(store)
+        return store, False
+
+
+def _refuse_begun(store: Store) -> None:
+    """`Refused` for a repository that has its first commit."""
+    if store.refs.head_id() is not None:
+        raise Refused(f"{store.worktree} is a persona repository already") from None
+
+
+def _first_commit(
+    history: History,
+    checkpoint: Checkpoint,
+    name: str,
+    rules: Rules,
+    person: Person,
+    in_place: bool,
+    *,
+    chunk: int,
+    threads: int | None,
+    progress: Progress | None,
+) -> CommitResult:
+    from persona.history.worktree import weights
+    from persona.intake.encode import import_base
+
+    contents = {path: checkpoint.read_text(path) for path in checkpoint.text_files if path != RECIPE_FILE}
+    if clash := path_clash({RECIPE_FILE, *contents}):
+        raise InvalidInput(f"{checkpoint.path}: {clash}, so no commit can hold both; rename or delete one")
+    text = first_text(name, rules).encode()
+    here = _refuse_overwriting(history.root, {RECIPE_FILE: text} | ({} if in_place else contents))
+    history.store.clear_leftovers()
+    with history.store.transaction(Payloads(history.store.objects).of) as tx:
+        blobs = {path: tx.put("blob", content) for path, content in contents.items()}
+        base, base_id = import_base(tx, checkpoint, blobs, chunk=chunk, threads=threads, progress=progress)
+        checkpoint.check_unchanged()
+        recipe = Recipe.of(base_id, (), rules)
+        tree = Tree(tx.put("recipe", recipe.encode()), {RECIPE_FILE: tx.put("blob", text)})
+        message = f"Begin with {name}\n"
+        committer = history.committer()
+        commit = Commit(tx.put("tree", tree.encode()), (), person, committer, message)
+        id = tx.put("commit", commit.encode())
+    text_files.apply(history, {**({} if in_place else contents), RECIPE_FILE: text}, here)
+    who, when = signature(committer)
+    held = history.store.refs.read(BASES + name)  # by an init that was cut short
+    history.store.refs.update(BASES + name, base_id, expect=held, who=who, when=when, why=f"init: {name}")
+    history.store.refs.advance(
+        id, expect=None, who=who, when=when, why=f"commit (initial): Begin with {name}"
+    )
+    if in_place:
+        weights.settle(history, recipe, id, base.digest, checkpoint.weights_seen)
+    notes = [f"left out: {path} ({why})" for path, why in sorted(checkpoint.ignored.items())]
+    if not (history.root / CONFIG_FILE).exists():
+        notes.append(NO_CONFIG)
+    return CommitResult(
+        id=id,
+        branch=history.head().branch,
+        parents=(),
+        vectors=(),
+        notes=tuple(notes),
+        subject=f"Begin with {name}",
+    )
+
+
+def _refuse_overwriting(root: Path, contents: dict[str, bytes]) -> dict[str, str]:
+    """The blob ids of files that lie there already, as the new work tree wants them. `Refused` where others
+    have their names.
+    """
+    found: dict[str, str] = {}
+    for path, content in contents.items():
+        place = root / path
+        if os.path.lexists(place):
+            if text_files.read(root, path) != content:
+                raise Refused(f"{place} is in the way; move it, or make the repository in an empty directory")
+            found[path] = text_files.blob_id(content)
+    return found

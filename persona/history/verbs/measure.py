@@ -1,0 +1,317 @@
+"""What a change does to weights, by layer and kind of module: `diff --weights` and `vector show`.
+
+**row** — one kind of module of one layer, or one module outside the layers. All sizes are Euclidean norms.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, Final
+
+from persona.codec.floats import in_default_environment
+from persona.errors import InvalidInput
+from persona.history.history import History
+from persona.history.names import sides
+from persona.history.planning import plan_of
+from persona.history.query_results import VectorInfo
+from persona.history.results import UNPRINTED, Progress, as_json
+from persona.history.vectors import cache, lookup
+from persona.history.vectors.trimmed import density_of
+from persona.history.worktree import text_files
+from persona.objects.ids import abbreviate
+from persona.objects.recipe import Recipe, Term
+from persona.objects.rules import Rules
+from persona.store.refs import NOTES
+
+if TYPE_CHECKING:
+    from persona.measure.compare import Comparison
+    from persona.measure.elections import Election
+    from persona.measure.layers import Position
+from persona.history.vectors.counting import Size, lone_recipe, measured, size_from
+
+TYPICAL: Final = (0.1, 0.2, 0.5)
+"""Densities that a vector's statistics are told for, beside its own."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two vectors. `cosine`: between what they change, before trim and α (None where one changes nothing).
+
+    `shared_fraction`: of the weights, those that both pull; `conflict_fraction`: of those, the ones that they
+    pull in opposite directions (None where they share none).
+    """
+
+    vectors: tuple[str, str]
+    cosine: float | None
+    shared_fraction: float
+    conflict_fraction: float | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind of module of one layer; `stack` and `layer` None outside the layers.
+
+    `lost_fraction`: of the mass Σ|α·u| of the vectors there, what loses the election.
+    """
+
+    stack: str | None
+    layer: int | None
+    module: str
+    size: Size
+    lost_fraction: float | None = None
+    pairs: tuple[Pair, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As a row of `diff --weights`."""
+        return {**self.plain_json(), "lost_fraction": self.lost_fraction, "pairs": self.pairs}
+
+    def plain_json(self) -> dict[str, Any]:
+        """As a row of `vector show`."""
+        return {"stack": self.stack, "layer": self.layer, "module": self.module, **as_json(self.size)}
+
+
+@dataclass(frozen=True)
+class Share:
+    """One vector in a recipe. `kept_fraction`: of the weights, what trim leaves of it; `mass_fraction`: its
+    part of the mass of all; `lost_fraction`: what of its own loses the election.
+    """
+
+    name: str
+    id: str
+    alpha: float
+    kept_fraction: float
+    mass_fraction: float | None
+    lost_fraction: float | None
+
+
+@dataclass(frozen=True)
+class WeightsDiff:
+    """What lies between the weights of two recipes. `vectors` and `pairs` are those of the second.
+
+    `unmatched`: tensors that only one of them has, or that differ in dtype or shape; they are left out.
+    `not_finite`: weights that changed and are not finite.
+    """
+
+    size: Size
+    lost_fraction: float | None
+    vectors: tuple[Share, ...]
+    pairs: tuple[Pair, ...]
+    layers: tuple[Row, ...]
+    unmatched: tuple[str, ...]
+    not_finite: int
+    modules: tuple[Row, ...] = field(default=(), metadata=UNPRINTED)
+    """By kind of module alone."""
+    depths: tuple[Row, ...] = field(default=(), metadata=UNPRINTED)
+    """By layer alone; those outside the layers one by one."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The value of "weights" in the JSON of `diff`."""
+        return {
+            **as_json(self.size),
+            "lost_fraction": self.lost_fraction,
+            "vectors": self.vectors,
+            "pairs": self.pairs,
+            "layers": self.layers,
+            "unmatched": self.unmatched,
+            "not_finite": self.not_finite,
+        }
+
+
+@dataclass(frozen=True)
+class VectorStatistics:
+    """A vector, by layer and kind of module, and what a few densities keep of it, its own among them:
+    (density, fraction of the weights), trimmed as `recipe.toml` says, or tensor by tensor. `provenance`: what
+    was noted of its origin.
+    """
+
+    info: VectorInfo
+    size: Size
+    layers: tuple[Row, ...]
+    kept: tuple[tuple[float, float], ...]
+    provenance: tuple[dict[str, Any], ...]
+    modules: tuple[Row, ...] = field(default=(), metadata=UNPRINTED)
+    depths: tuple[Row, ...] = field(default=(), metadata=UNPRINTED)
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys of `vector ls`, and more."""
+        return {
+            **as_json(self.info),
+            "relative_size": self.size.relative_size,
+            "kept": [{"density": density, "kept_fraction": fraction} for density, fraction in self.kept],
+            "provenance": self.provenance,
+            "layers": [row.plain_json() for row in self.layers],
+        }
+
+
+@in_default_environment
+def weights_diff(
+    history: History,
+    a: str | None,
+    b: str | None,
+    threads: int | None,
+    memory: int | None,
+    progress: Progress | None,
+) -> WeightsDiff:
+    """See `Repository.diff_weights`."""
+    from persona.measure.compare import comparable, compare
+
+    before, after = sides.sides(history, a, b)
+    new = _recipe(history, after)
+    old = Recipe.of(new.base, [], new.rules) if before is None else history.recipe_of(before)
+    plans = plan_of(history, old), plan_of(history, new)
+    matched = {spec.name for spec in comparable(*plans)}
+    floats = {spec.name for plan in plans for spec in plan.base.tensors if spec.merged}
+    found = list(compare(*plans, threads=threads, memory=memory, progress=progress))
+    rows = _rows(found, new.terms)
+    return WeightsDiff(
+        size=rows.whole.size,
+        lost_fraction=rows.whole.lost_fraction,
+        vectors=_shares(found, new.terms, rows.whole.size.elements),
+        pairs=rows.whole.pairs,
+        layers=rows.places,
+        unmatched=tuple(sorted(floats - matched, key=str.encode)),
+        not_finite=sum(one.tally.not_finite for one in found),
+        modules=rows.modules,
+        depths=rows.depths,
+    )
+
+
+@in_default_environment
+def vector_statistics(
+    history: History, name: str, threads: int | None, progress: Progress | None
+) -> VectorStatistics:
+    """See `Repository.vector_statistics`."""
+    from persona.merge.cutoffs import kept_fraction
+    from persona.merge.workers import thread_count
+
+    recipe = _recipe(history, None)
+    id = lookup.id_of(history, name)
+    base_id = lookup.base_of(history, history.vector(id), recipe)
+    if base_id is None or history.vector(id).kind != "delta":
+        raise InvalidInput(f"vector {abbreviate(id)}: its base is not here, so it cannot be measured")
+    found = measured(history, id, base_id, threads, progress)
+    rows = _rows(found, ())
+    size = rows.whole.size
+    cache.remember(history, id, size.changed_fraction, size.l2)
+    rules = recipe.rules if recipe.rules.trim in ("tensor", "global") else Rules.of("ties")
+    trimmed = plan_of(history, lone_recipe(id, base_id, rules))
+    workers = thread_count(threads)
+    used = {density_of(recipe, term) for term in recipe.terms if term.vector == id} - {1.0}
+    densities = sorted({*TYPICAL, *used})
+    kept = [(density, kept_fraction(trimmed, id, density, threads=workers)) for density in densities]
+    info = lookup.named(history, name)
+    origin = _provenance(history, id)
+    return VectorStatistics(info, size, rows.places, tuple(kept), origin, rows.modules, rows.depths)
+
+
+def _recipe(history: History, revision: str | None) -> Recipe:
+    """The recipe of a commit; None stands for `recipe.toml` as it is."""
+    if revision is not None:
+        return history.recipe_of(revision)
+    return history.new_recipe(text_files.read_recipe_text(history.root))
+
+
+def _provenance(history: History, id: str) -> tuple[dict[str, Any], ...]:
+    """What notes say of a vector's origin."""
+    from persona.objects.note import Note
+
+    objects = history.store.objects
+    notes = [Note.decode(objects.get(note, "note")) for note in history.store.refs.list(NOTES).values()]
+    return tuple(note.data for note in notes if note.about == id and note.kind == "provenance")
+
+
+# -- rows ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows by place, by kind of module, by layer, and all in one."""
+
+    places: tuple[Row, ...]
+    modules: tuple[Row, ...]
+    depths: tuple[Row, ...]
+    whole: Row
+
+
+def _rows(found: Sequence[Comparison], terms: Sequence[Term]) -> Rows:
+    from persona.measure.layers import Position, places
+
+    where = places(one.spec.name for one in found)
+
+    def grouped(key: Callable[[Position], Position]) -> tuple[Row, ...]:
+        groups: dict[Position, list[Comparison]] = {}
+        for one in ordered:
+            groups.setdefault(key(where[one.spec.name]), []).append(one)
+        return tuple(_row(place, group, terms) for place, group in groups.items())
+
+    ordered = sorted(found, key=lambda one: where[one.spec.name].order())
+    return Rows(
+        places=grouped(lambda place: place),
+        modules=grouped(lambda place: Position(place.stack, None, place.module)),
+        depths=grouped(
+            lambda place: place if place.layer is None else Position(place.stack, place.layer, "")
+        ),
+        whole=_row(Position(None, None, ""), found, terms),
+    )
+
+
+def _row(place: Position, group: Sequence[Comparison], terms: Sequence[Term]) -> Row:
+    from persona.measure.compare import Tally
+    from persona.measure.elections import Election
+
+    tally, election = Tally(), Election(len(terms))
+    for one in group:
+        tally.add(one.tally)
+        if terms:
+            election.add(one.election)
+    return Row(
+        place.stack,
+        place.layer,
+        place.module,
+        size_from(tally, len(group)),
+        _fraction(float(election.lost.sum()), float(election.mass.sum())),
+        tuple(_pairs(election, terms, tally.elements)),
+    )
+
+
+def _shares(found: Iterable[Comparison], terms: Sequence[Term], elements: int) -> tuple[Share, ...]:
+    from persona.measure.elections import Election
+
+    election = Election(len(terms))
+    for one in found:
+        election.add(one.election)
+    mass = float(election.mass.sum())
+    return tuple(
+        Share(
+            name=term.name,
+            id=term.vector,
+            alpha=float(term.alpha),
+            kept_fraction=int(election.kept[k]) / max(1, elements),
+            mass_fraction=_fraction(float(election.mass[k]), mass),
+            lost_fraction=_fraction(float(election.lost[k]), float(election.mass[k])),
+        )
+        for k, term in enumerate(terms)
+    )
+
+
+def _pairs(election: Election, terms: Sequence[Term], elements: int) -> Iterable[Pair]:
+    if not election.shared.size:
+        return
+    for j, k in combinations(range(len(terms)), 2):
+        shared, opposed = int(election.shared[j, k]), int(election.opposed[j, k])
+        lengths = math.sqrt(election.squares[j]) * math.sqrt(election.squares[k])
+        yield Pair(
+            vectors=(terms[j].name, terms[k].name),
+            cosine=_fraction(float(election.products[j, k]), lengths),
+            shared_fraction=shared / max(1, elements),
+            conflict_fraction=opposed / shared if shared else None,
+        )
+
+
+def _fraction(part: float, whole: float) -> float | None:
+    """part ÷ whole; None where that is no number."""
+    found = part / whole if whole else math.nan
+    return found if math.isfinite(found) else None

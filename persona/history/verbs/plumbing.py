@@ -1,0 +1,57 @@
+"""`cat-file` and `count-objects`."""
+
+from __future__ import annotations
+
+import json
+
+from persona.errors import UnknownName, UnknownRevision, quoted
+from persona.history.history import History
+from persona.history.names.revisions import resolve
+from persona.history.store_results import Leftover, ObjectCount, ObjectText
+from persona.history.worktree.changing import leftovers
+from persona.objects.table import ID_BYTES
+
+
+def count_objects(history: History) -> ObjectCount:
+    """See `Repository.count_objects`."""
+    found = tuple(Leftover(str(path), size) for path, size in leftovers(history))
+    return ObjectCount(*history.store.objects.counts(), found)
+
+
+def cat_file(history: History, text: str) -> ObjectText:
+    """See `Repository.cat_file`."""
+    id, kind = _find(history, text)
+    objects = history.store.objects
+    if kind in ("chunk", "delta"):
+        record = objects.read(id, kind)
+        sizes = ", ".join(str(memoryview(segment).nbytes) for segment in record.segments)
+        lines = [f"form {record.form:#010x}", f"segments {sizes}", f"stored {objects.stored_bytes(id)}"]
+        if record.relative:
+            lines.insert(0, f"relative {record.relative}")
+        size = sum(memoryview(segment).nbytes for segment in record.segments)
+        return ObjectText(id, kind, size, ("\n".join(lines) + "\n").encode())
+    data = objects.get(id, kind)
+    shown = data
+    if kind == "table":
+        starts = range(0, len(data), ID_BYTES)
+        shown = "".join(data[start : start + ID_BYTES].hex() + "\n" for start in starts).encode()
+    elif kind != "blob":
+        shown = json.dumps(json.loads(data), indent=1, ensure_ascii=False).encode() + b"\n"
+    return ObjectText(id, kind, len(data), shown)
+
+
+def _find(history: History, text: str) -> tuple[str, str]:
+    found = history.objects_starting(text)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        listed = ", ".join(f"{id[: len(text) + 4]} ({kind})" for id, kind in found[:8])
+        raise UnknownName(f"{text} is the start of {len(found)} objects: {listed}; give more digits")
+    try:
+        id = resolve(history, text)
+    except UnknownRevision:
+        raise UnknownName(
+            f"no object or revision is named or begins with {quoted(text)};"
+            " `persona log --all` lists the commits"
+        ) from None
+    return id, "commit"

@@ -1,0 +1,165 @@
+"""Branches, tags and reflogs: names of commits, and where those names have been."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+
+from persona.errors import InvalidInput, Refused, UnknownName, UsageError
+from persona.history.history import History, signature
+from persona.history.names.revisions import full_ref, resolve
+from persona.history.names.walk import is_ancestor
+from persona.history.query_results import RefInfo, ReflogEntry
+from persona.history.results import iso_date
+from persona.objects.commit import Person, Tag
+from persona.objects.ids import abbreviate
+from persona.objects.names import check_ref_name
+from persona.store.refs import HEADS, TAGS, Change
+
+
+def branches(history: History) -> list[RefInfo]:
+    """See `Repository.branches`."""
+    current = history.head_or_name().branch
+    return [
+        _branch(history, name, id, name == HEADS + current if current else False)
+        for name, id in history.names(HEADS).items()
+    ]
+
+
+def _branch(history: History, ref: str, id: str, current: bool) -> RefInfo:
+    subject = history.commit(id).message.split("\n", 1)[0]
+    return RefInfo(ref.removeprefix(HEADS), id, current, False, subject)
+
+
+def create_branch(history: History, name: str, rev: str, force: bool, person: Person) -> RefInfo:
+    """See `Repository.create_branch`."""
+    ref = HEADS + check_ref_name(name)
+    id = resolve(history, rev)
+    old = history.store.refs.read(ref)
+    if old is not None and not force:
+        raise Refused(f"a branch named {name} exists already at {abbreviate(old)}; -f moves it")
+    if old is not None and history.head_or_name().branch == name:
+        raise Refused(f"{name} is the current branch; `persona reset {rev}` moves it")
+    who, when = signature(person)
+    change = Change(ref, id, old, f"branch: {'Reset to' if old else 'Created from'} {rev}")
+    history.store.refs.update_all([change], who=who, when=when, under_head=False)
+    return _branch(history, ref, id, False)
+
+
+def delete_branches(history: History, names: Iterable[str], force: bool, person: Person) -> dict[str, str]:
+    """See `Repository.delete_branches`."""
+    found = _existing(history, HEADS, names, "branch")
+    head = history.head_or_name()
+    for name, id in found.items():
+        if head.branch == name:
+            raise Refused(f"{name} is the current branch; switch to another one first")
+        if not force and (head.id is None or not is_ancestor(history, id, head.id)):
+            raise Refused(
+                f"{name} ({abbreviate(id)}) has commits that HEAD does not reach; -D deletes it anyway"
+            )
+    return _delete(history, HEADS, found, "branch: deleted", person)
+
+
+def rename_branch(history: History, old: str | None, new: str, force: bool, person: Person) -> str:
+    """See `Repository.rename_branch`."""
+    current = history.head_or_name().branch
+    if old is None:
+        if current is None:
+            raise Refused("HEAD is detached: name the branch to rename")
+        old = current
+    _existing(history, HEADS, [old], "branch")
+    target = HEADS + check_ref_name(new)
+    if new == old:
+        return old
+    if history.store.refs.read(target) is not None:
+        if not force:
+            raise Refused(f"a branch named {new} exists already; -M renames over it")
+        if current == new:
+            raise Refused(f"{new} is the current branch; switch to another one first")
+    who, when = signature(person)
+    why = f"branch: renamed {old} to {new}"
+    history.store.refs.move(HEADS + old, target, over=force, who=who, when=when, why=why)
+    return old
+
+
+def tags(history: History) -> list[RefInfo]:
+    """See `Repository.tags`."""
+    return [_tag(history, name, id) for name, id in history.names(TAGS).items()]
+
+
+def _tag(history: History, ref: str, id: str) -> RefInfo:
+    name = ref.removeprefix(TAGS)
+    commit = resolve(history, ref)
+    annotated = history.store.objects.kind_of(id) == "tag"
+    text = history.tag(id).message if annotated else history.commit(commit).message
+    return RefInfo(name, commit, False, annotated, text.split("\n", 1)[0])
+
+
+def create_tag(
+    history: History, name: str, rev: str, message: str | None, force: bool, person: Person
+) -> RefInfo:
+    """See `Repository.create_tag`."""
+    ref = TAGS + check_ref_name(name)
+    id = resolve(history, rev)
+    old = history.store.refs.read(ref)
+    if old is not None and not force:
+        raise Refused(f"a tag named {name} exists already; -f moves it")
+    if message is not None:
+        if not message.strip():
+            raise UsageError("the message of the tag is empty; say with -m what it stands for")
+        with history.store.transaction() as tx:
+            id = tx.put("tag", Tag(id, "commit", name, person, message.strip() + "\n").encode())
+    who, when = signature(person)
+    history.store.refs.update(ref, id, expect=old, who=who, when=when, why=f"tag: tagging {rev}")
+    return _tag(history, ref, id)
+
+
+def delete_tags(history: History, names: Iterable[str], person: Person) -> dict[str, str]:
+    """See `Repository.delete_tags`."""
+    found = _existing(history, TAGS, names, "tag")
+    return _delete(history, TAGS, found, "tag: deleted", person)
+
+
+def reflog(history: History, name: str) -> list[ReflogEntry]:
+    """See `Repository.reflog`."""
+    ref = full_ref(history, name, branch_first=True) or _moved_once(history, name)
+    if ref is None:
+        raise UnknownName(f"no branch or tag is named {name}; `persona branch` lists the branches")
+    shown = ref.removeprefix(HEADS)
+    found: list[ReflogEntry] = []
+    for number, entry in enumerate(history.store.refs.log(ref)):
+        if entry.new is None:
+            continue
+        who, _, rest = entry.who.rpartition(" <")
+        date = iso_date(Person("", "", entry.time, entry.offset))
+        selector = f"{shown}@{{{number}}}"
+        found.append(ReflogEntry(selector, entry.new, entry.old, who, rest.rstrip(">"), date, entry.why))
+    return found
+
+
+def _moved_once(history: History, name: str) -> str | None:
+    """The branch or tag of a name that is gone and has left a reflog."""
+    with suppress(InvalidInput):
+        for prefix in (HEADS, TAGS):
+            if history.store.refs.log(prefix + name):
+                return prefix + name
+    return None
+
+
+def _existing(history: History, prefix: str, names: Iterable[str], what: str) -> dict[str, str]:
+    """The ids of refs by their short names; `UnknownName` where one is missing."""
+    found = {name: history.store.refs.read(prefix + check_ref_name(name)) for name in names}
+    missing = [name for name, id in found.items() if id is None]
+    if missing:
+        raise UnknownName(f"no {what} is named {' or '.join(missing)}; `persona {what}` lists them")
+    return {name: id for name, id in found.items() if id is not None}
+
+
+def _delete(
+    history: History, prefix: str, found: Mapping[str, str], why: str, person: Person
+) -> dict[str, str]:
+    """Removes refs if they still hold these ids: all or none."""
+    who, when = signature(person)
+    changes = [Change(prefix + name, None, id, why) for name, id in found.items()]
+    history.store.refs.update_all(changes, who=who, when=when)
+    return dict(found)

@@ -1,0 +1,147 @@
+"""Edits of `recipe.toml` on behalf of a command: `set`, `rm`, `mv`. The new text must mean something before
+it is written. An argument that cannot be taken is refused by the name of its parameter, a fault that the text
+had before by its line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from persona.errors import InvalidInput, UsageError
+from persona.history.history import History
+from persona.history.recipes.checked import Number, checked, checked_keys
+from persona.history.recipes.text import RECIPE_FILE, decode, dotted, encode, load
+from persona.history.worktree import text_files
+from persona.history.worktree.changing import changing
+from persona.objects.canonical import decimal
+from persona.objects.recipe import JOINS
+from persona.objects.rules import AXES, PRESETS, check_axis
+
+
+def set_term(
+    history: History,
+    name: str,
+    alpha: Number,
+    density: Number,
+    only: str | Sequence[str] | None,
+    except_: str | Sequence[str] | None,
+    join: str | None,
+) -> None:
+    """See `Repository.set_term`."""
+    from persona.history.recipes import edit as recipe_edit
+
+    if all(value is None for value in (alpha, density, only, except_, join)):
+        raise UsageError("set what? Give --alpha, --density, --only, --except or --join")
+    keys = checked_keys(alpha, density, only, except_)
+    if join is not None:
+        keys["join"] = recipe_edit.UNSET if checked("join", _join, join) == "vote" else join
+    _edit(history, lambda text: recipe_edit.set_term(text, name, keys))
+
+
+def set_rules(history: History, axes: Mapping[str, str | float]) -> None:
+    """See `Repository.set_rules`."""
+    from persona.history.recipes import edit as recipe_edit
+
+    if not axes:
+        raise UsageError("set what? Give KEY=VALUE, such as density=0.2 or preset=linear")
+    keys: dict[str, Any] = {axis: checked(axis, _check_of(axis), value) for axis, value in axes.items()}
+    before: dict[str, Any] = {}
+
+    def edit(text: str) -> str:
+        merge = load(text).get("merge")
+        before.update(merge if isinstance(merge, dict) else {})
+        if "preset" in keys:
+            row = PRESETS[keys["preset"]]
+            for axis in AXES:
+                if axis not in keys and axis != "lambda" and (axis != "density" or row["density"] is None):
+                    keys[axis] = recipe_edit.UNSET
+        edited = recipe_edit.set_rules(text, keys)
+        _refuse_useless_densities(load(edited))
+        return edited
+
+    _edit(history, edit)
+    if "preset" in keys:
+        history.notes.extend(_preset_notes(before, keys))
+
+
+def _refuse_useless_densities(document: Mapping[str, Any]) -> None:
+    """`InvalidInput` for vectors of a text with a density of their own, where its merge rules have no use for
+    one.
+    """
+    merge, vectors = document.get("merge"), document.get("vectors")
+    preset = merge.get("preset", "ties") if isinstance(merge, dict) else None
+    if not isinstance(merge, dict) or not isinstance(vectors, dict) or preset not in PRESETS:
+        return
+    trim = merge.get("trim", PRESETS[preset]["trim"])
+    names = [name for name, term in vectors.items() if isinstance(term, dict) and "density" in term]
+    if trim in ("joint", "none") and names:
+        listed = ", ".join(dotted(("vectors", name, "density")) for name in names)
+        ways = ", ".join(f"`persona set {name} --no-density`" for name in names)
+        raise InvalidInput(
+            f"{listed}: under trim = {trim} no vector has a density of its own; take it back first: {ways}"
+        )
+
+
+def _preset_notes(before: Mapping[str, Any], keys: Mapping[str, Any]) -> Iterator[str]:
+    """What a new preset does to the rules that stood in the text and were not named with it."""
+    from persona.history.recipes.edit import UNSET
+
+    preset = keys["preset"]
+    dropped = [f"{axis} = {value}" for axis, value in before.items() if keys.get(axis) is UNSET]
+    if dropped:
+        yield f"preset = {preset} dropped {', '.join(dropped)}"
+    own = {**PRESETS[preset], "lambda": "1"}
+    for axis in ("density", "lambda"):
+        value = before.get(axis)
+        if value is not None and axis not in keys and decimal(value) != own[axis]:
+            yield f"{axis} = {value} stays; the preset's own is {own[axis]}"
+
+
+def remove_terms(history: History, names: Sequence[str]) -> None:
+    """See `Repository.remove_term`."""
+    from persona.history.recipes import edit as recipe_edit
+
+    if not names:
+        raise UsageError("name the vectors to drop")
+
+    def edit(text: str) -> str:
+        for name in dict.fromkeys(names):
+            text = recipe_edit.remove_term(text, name)
+        return text
+
+    _edit(history, edit)
+
+
+def rename_term(history: History, old: str, new: str) -> None:
+    """See `Repository.rename_term`."""
+    from persona.history.recipes import edit as recipe_edit
+
+    _edit(history, lambda text: recipe_edit.rename_term(text, old, new))
+
+
+def _edit(history: History, edit: Callable[[str], str]) -> None:
+    with changing(history):
+        data = text_files.read_recipe_text(history.root, to_edit=True)
+        text = decode(data)
+        edited = edit(text)
+        try:
+            history.new_recipe(edited.encode(), where=None)
+        except InvalidInput:
+            history.new_recipe(data)  # a fault that was there before is told with its line
+            raise
+        if edited != text:
+            text_files.write(history, RECIPE_FILE, encode(edited, like=data), text_files.blob_id(data))
+
+
+def _check_of(axis: str) -> Callable[[Any, str], str]:
+    """What checks a value of an axis of the merge rules."""
+    if axis not in ("preset", *AXES):
+        raise InvalidInput(f"unknown key; the keys are preset, {', '.join(AXES)}", parameter=axis)
+    return lambda value, _: check_axis(axis, value)
+
+
+def _join(value: Any, _: str) -> str:
+    if value not in JOINS:
+        raise InvalidInput(f"{value!r:.60} is not one of {', '.join(JOINS)}")
+    return str(value)

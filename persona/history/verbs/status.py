@@ -1,0 +1,48 @@
+"""`status`: where HEAD stands, what the work tree changes, and what its weights are. Reads no chunk."""
+
+from __future__ import annotations
+
+from persona.errors import InvalidInput
+from persona.history.history import History
+from persona.history.query_results import LeftOut, Status
+from persona.history.recipes.text import RECIPE_FILE
+from persona.history.results import Diff
+from persona.history.vectors.trimmed import kept_terms
+from persona.history.worktree import text_files, tracking, weights
+from persona.history.worktree.changes import diff_worktree
+from persona.weights.writer import foreign_weight_files
+
+
+def status(history: History) -> Status:
+    """See `Repository.status`."""
+    head = history.head()
+    id = history.head_commit()
+    tree = history.tree_of(id)
+    committed = history.files_of_tree(tree)
+    known = tracking.tracked(history)
+    here = tracking.ids(history, known.paths)
+    changed = [path for path in sorted({*committed, *here}) if committed.get(path) != here.get(path)]
+    recipe = head_recipe = history.recipe(tree.recipe)
+    difference: Diff | None = None
+    problem: str | None = None
+    readable = True
+    try:
+        if RECIPE_FILE in changed:
+            recipe = history.read_recipe(text_files.read_recipe_text(history.root))
+        difference = diff_worktree(history, id, here)
+    except InvalidInput as error:
+        problem, readable = error.message, False
+    found = weights.look(history)
+    return Status(
+        branch=head.branch,
+        head=id,
+        recipe_changed=RECIPE_FILE in changed,
+        files_changed=tuple(path for path in changed if path != RECIPE_FILE),
+        weights=weights.describe(found, id, head_recipe, recipe if readable else None),
+        kept=kept_terms(history, recipe, head_recipe) if recipe != head_recipe else (),
+        untracked=tuple(tracking.untracked(history, known)),
+        left_out=tuple(LeftOut(path, why) for path, why in known.left_out.items()),
+        in_the_way=tuple(foreign_weight_files(history.root)),
+        diff=difference,
+        problem=problem,
+    )

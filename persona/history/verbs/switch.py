@@ -1,0 +1,161 @@
+"""`switch`, `reset` and `restore`: HEAD and text files, without weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from persona.errors import PersonaError, UnknownName, UsageError
+from persona.history.history import History, signature
+from persona.history.names.revisions import resolve
+from persona.history.results import Head, SwitchResult
+from persona.history.worktree import text_files, tracking, weights
+from persona.history.worktree.changing import changing
+from persona.history.worktree.move import Target, left_behind, move_head, new_branch, plan_files, target_of
+from persona.objects.commit import Person
+from persona.objects.ids import is_id
+from persona.weights.foreign import is_weight_name
+
+
+def switch(
+    history: History,
+    target: str | None,
+    person: Person,
+    *,
+    create: str | None,
+    detach: bool,
+    force: bool,
+) -> SwitchResult:
+    """See `Repository.switch`."""
+    with changing(history, force=force):
+        goal = _goal(history, target, create, detach)
+        move = plan_files(history, goal.id, force=force)
+        move.apply(history)
+        before = history.head_or_name()
+        notes = move_head(history, goal, person, "switch", create=create is not None)
+        move.done(history)
+        return replace(_where(history, [*move.notes, *notes], before), carried=move.carried)
+
+
+def _goal(history: History, target: str | None, create: str | None, detach: bool) -> Target:
+    """Where `switch` is to go."""
+    if create is not None:
+        if detach:
+            raise UsageError("-c makes a branch and goes there, --detach goes to no branch: give one of them")
+        return new_branch(history, create, resolve(history, target or "HEAD"))
+    if target is None:
+        if not detach:
+            raise UsageError("switch where? Name a branch, or make one with -c NEW")
+        return Target(history.head_commit(), None)
+    if detach:
+        return Target(resolve(history, target), None)
+    goal = target_of(history, target)
+    if target in ("HEAD", "@") or (goal.branch is None and target != "-"):
+        raise UsageError(
+            f"{target} is not a branch; `persona switch --detach {target}` goes there without one,"
+            f" `persona switch -c NEW {target}` makes one there"
+        )
+    return goal
+
+
+def reset(history: History, rev: str, mode: Literal["soft", "mixed", "hard"], person: Person) -> SwitchResult:
+    """See `Repository.reset`."""
+    if mode not in ("soft", "mixed", "hard"):
+        raise UsageError(f"reset knows soft, mixed and hard, not {mode!r:.40}")
+    with changing(history, force=mode == "hard"):
+        before = history.head()
+        head, to = history.head_commit(), resolve(history, rev)
+        move = plan_files(history, to, force=True) if mode == "hard" else None
+        if move:
+            move.apply(history)
+        elif mode == "soft":
+            tracking.add(history, set(history.files_of(head)) - set(history.files_of(to)))
+        notes = left_behind(history, before, Target(to, None))
+        who, when = signature(person)
+        history.store.refs.advance(to, expect=head, who=who, when=when, why=f"reset: moving to {rev}")
+        if move:
+            move.done(history)
+        elif mode == "mixed":
+            tracking.forget(history)
+        return _where(history, [*(move.notes if move else ()), *notes], before)
+
+
+def restore(history: History, paths: Sequence[str], rev: str) -> tuple[str, ...]:
+    """See `Repository.restore`."""
+    if not paths:
+        raise UsageError("restore which file? Name one or more; `persona status` lists those that changed")
+    with changing(history):
+        target, known = history.files_of(resolve(history, rev)), history.last_files()
+        tracked = tracking.tracked(history).paths
+        chosen = _chosen(history.root, paths, target, known, tracked, rev)
+        near = [path for path in {*tracked, *target} if _is_near(path, chosen)]
+        here = tracking.ids(history, near)  # no other file has to be read
+        way = [path for path in here if path not in target and _gives_way(history, path, chosen, here, known)]
+        tracking.add(history, [path for path in chosen if path in target and path not in tracked])
+        return tuple(text_files.put(history, target, here, dict.fromkeys([*chosen, *way])))
+
+
+def _is_near(path: str, chosen: Collection[str]) -> bool:
+    """Whether a file is one of the chosen, or stands where one of them needs a directory, or the reverse."""
+    if path in chosen:
+        return True
+    return any(path.startswith(f"{other}/") or other.startswith(f"{path}/") for other in chosen)
+
+
+def _gives_way(
+    history: History, path: str, chosen: Iterable[str], here: Mapping[str, str], known: Mapping[str, str]
+) -> bool:
+    """Whether a file makes room for the chosen: one in a directory that is a file there, or one that is a
+    directory there. What HEAD does not track, and an edit of a file that was not named, have to be in the
+    store.
+    """
+    below = any(path.startswith(f"{other}/") for other in chosen)
+    if not below and not any(other.startswith(f"{path}/") for other in chosen):
+        return False
+    id = here[path]
+    return (below and path in known) or (is_id(id) and history.store.objects.kind_of(id) == "blob")
+
+
+def _chosen(
+    root: Path,
+    paths: Sequence[str],
+    target: Mapping[str, str],
+    known: Mapping[str, str],
+    tracked: Iterable[str],
+    rev: str,
+) -> list[str]:
+    """The files that `paths` name: those of `rev`, and those of HEAD, which go where `rev` has none. A file
+    that no commit holds stays as it is.
+    """
+    found: dict[str, None] = {}
+    for path in paths:
+        matches = [name for name in sorted({*target, *known}) if tracking.is_among(name, [path])]
+        if not matches:
+            named = [name for name in tracked if tracking.is_among(name, [path])]
+            new = any(os.path.lexists(root / name) for name in named)
+            what = "it is new; delete it to drop it" if new else "`persona status` lists those that changed"
+            if is_weight_name(path):
+                what = "weights come back with `persona checkout`"
+            raise UnknownName(f"{rev} has no file {path}: {what}")
+        found.update(dict.fromkeys(matches))
+    return list(found)
+
+
+def _where(history: History, notes: list[str], before: Head) -> SwitchResult:
+    head = history.head()
+    committed = recipe = history.recipe_of(head.id) if head.id else None
+    with suppress(PersonaError):  # edits that are carried along
+        recipe = history.read_recipe(text_files.read_recipe_text(history.root))
+    found = weights.look(history, locked=True)
+    return SwitchResult(
+        branch=head.branch,
+        id=head.id,
+        weights=weights.describe(found, head.id, committed, recipe),
+        detached=head.branch is None,
+        before=before,
+        notes=tuple(notes),
+    )

@@ -1,0 +1,95 @@
+"""**in place** — weights in the work tree that were trained there since persona computed them. A commit
+without a path does not hold them; `add . --onto REV` takes them in as a vector.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from persona.errors import Refused, UsageError
+from persona.history.history import History
+from persona.history.names.revisions import resolve
+from persona.history.recipes.text import RECIPE_FILE
+from persona.history.worktree import text_files, weights
+from persona.objects.ids import abbreviate
+from persona.store.files import resolved
+
+TAKEN: Final = (
+    "the weights here stay as they were trained until the next checkout: those that it computes may differ"
+    " from them by a rounding, so copy the files first to keep these very bytes"
+)
+
+
+def is_work_tree(history: History, path: Path) -> bool:
+    """Whether a path stands for the weights in the work tree itself."""
+    directory = path if path.is_dir() else path.parent
+    return path.exists() and resolved(directory) == resolved(history.root)
+
+
+def check(history: History, path: Path, base: str, onto: str | None, name: str | None) -> None:
+    """Whether the work tree's own weights can be imported against the base with the id `base`.
+
+    Raises `UsageError` where no weights are there, or `onto` or `name` is missing, and `Refused` where the
+    weights are known to have been computed for another revision than `onto`: the difference would be of two
+    recipes, not of a training.
+    """
+    found = weights.look(history, locked=True)
+    beside = not path.is_dir() and path.name not in found.files  # saved under a name that no reader looks for
+    if found.state == "absent" and not beside:
+        raise UsageError(
+            f"{path} is the work tree itself, and no weights lie in it; to track text files, name them"
+        )
+    if onto is None or name is None:
+        raise UsageError(
+            f"{path} {'lies in the work tree' if beside else 'is the work tree itself'}: say which revision"
+            " it was trained from with --onto REV, or --onto base, and name the vector with -n NAME"
+            + ("" if beside else "; to track text files, name them")
+        )
+    record = found.record
+    if beside or record is None or not record.key or _is_of(history, record, base, onto):
+        return
+    elsewhere = "if they came from elsewhere, put them into a directory of their own and add that"
+    if record.revision is None:
+        raise Refused(
+            f"the weights here were computed for a recipe that no commit holds, not for {onto}: commit that"
+            f" recipe first; {elsewhere}"
+        )
+    right = abbreviate(record.revision)
+    raise Refused(
+        f"the weights here were computed for {right}, not for {onto}; give --onto {right}, or {elsewhere}"
+    )
+
+
+def refuse_losing(history: History) -> None:
+    """`Refused` where a checkout after the next commit would overwrite weights that are nowhere else."""
+    recipe = history.read_recipe(text_files.read_recipe_text(history.root))
+    weights.refuse_losing(history, weights.look(history), recipe, RECIPE_FILE)
+
+
+def edited_notes(history: History) -> list[str]:
+    """What a commit says of weights that were edited by hand: it does not hold them. The caller holds the
+    work tree's lock.
+    """
+    found = weights.look(history, locked=True)
+    if found.state != "edited":
+        return []
+    record = found.record
+    known = record.revision if record is not None and record.key else None
+    onto = abbreviate(known) if known else "REV"
+    return [
+        "the weights here were edited by hand, and a commit without a path does not hold them; to keep them:"
+        f" persona commit . -n NAME --onto {onto}"
+    ]
+
+
+def _is_of(history: History, record: weights.Record, base: str, onto: str) -> bool:
+    """Whether the weights were computed for the revision `onto`, or for the base."""
+    if onto != "base":
+        recipe = history.recipe_of(resolve(history, onto))
+        if record.key == weights.key_of(recipe):
+            return True
+        if recipe.terms:
+            return False
+        base = recipe.base
+    return record.digest == history.base(base).digest

@@ -1,0 +1,240 @@
+"""Moving HEAD and the text files: what `checkout`, `switch`, `reset` and `restore` share.
+
+A tracked file that was edited and that a move would overwrite stops the move, by name, unless it is forced;
+an edited file that is the same on both sides is carried along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+from persona.errors import IntegrityError, PersonaError, Refused
+from persona.history.history import History, signature
+from persona.history.names.revisions import branch_named, resolve
+from persona.history.names.walk import walk
+from persona.history.results import Carried, Head
+from persona.history.worktree import text_files, tracking
+from persona.history.worktree.sequence import PREPARED
+from persona.objects.commit import Person
+from persona.objects.ids import abbreviate, is_id
+from persona.objects.names import check_ref_name
+from persona.store.refs import ANY, HEADS, TAGS
+
+MOVE: Final = "move"
+"""state/move: the commits that text files are on their way from and to, while they are."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where HEAD is to go: a commit, and the full ref of the branch to attach to, or None to detach."""
+
+    id: str
+    branch: str | None
+
+
+@dataclass(frozen=True)
+class FileMove:
+    """Text files to put in place: what they shall be, what they are, and which of them change."""
+
+    target: Mapping[str, str]
+    current: Mapping[str, str]
+    paths: tuple[str, ...]
+
+    to: str | None = None
+    forced: bool = False
+    """Whether edits are thrown away, and with them files that no commit holds."""
+    dropped: tuple[str, ...] = ()
+    """Those files. Their content stays in the store as long as nothing collects it."""
+    carried: tuple[Carried, ...] = ()
+    """The edits and new files that stay as they are, against the commit that HEAD goes to."""
+
+    @property
+    def notes(self) -> list[str]:
+        """Where the content of dropped files is found."""
+        return [
+            f"removed {path}, which no commit holds; its text: persona cat-file -p"
+            f" {abbreviate(self.current[path])}"
+            for path in self.dropped
+        ]
+
+    def apply(self, history: History) -> list[str]:
+        """Writes and removes the files; returns their paths. `done` has to follow once HEAD has moved, or
+        `back` where it does not.
+        """
+        edits = text_files.edits_of(history, self.target, self.current, self.paths)
+        self.check(history)
+        if self.dropped:
+            with history.store.transaction() as tx:
+                for path in self.dropped:
+                    tx.put("blob", text_files.read(history.root, path) or b"")
+        if self.paths and self.to is not None:
+            history.store.state(MOVE).write({"from": history.last_commit(), "to": self.to})
+        try:
+            text_files.apply(history, edits, self.current)
+        except PersonaError:
+            self.back(history)
+            raise
+        return list(edits)
+
+    def back(self, history: History) -> None:
+        """HEAD does not move: the files go back, as the next command would put them."""
+        with suppress(PersonaError):  # that one tries again
+            take_back(history)
+
+    def check(self, history: History) -> None:
+        """`Refused` where something stands in the way of the files, before any of them changes."""
+        changed = [path for path in self.paths if self.target.get(path) != self.current.get(path)]
+        removed = [path for path in changed if path not in self.target]
+        text_files.check_room(history.root, [path for path in changed if path in self.target], removed)
+
+    def done(self, history: History) -> None:
+        """HEAD has moved: the files belong to it now."""
+        if self.paths and self.to is not None:
+            history.store.state(MOVE).remove()
+        tracking.forget(history, None if self.forced else self.target)
+        history.store.state(PREPARED).remove()
+
+
+def target_of(history: History, text: str) -> Target:
+    """What a revision means to `checkout`: a branch attaches, HEAD stays where it is, and anything else
+    detaches.
+    """
+    if text in ("HEAD", "@"):
+        head = history.head()
+        return Target(history.head_commit(), HEADS + head.branch if head.branch is not None else None)
+    branch = branch_named(history, text)
+    return Target(resolve(history, branch or text), branch)
+
+
+def plan_files(history: History, to: str, *, force: bool) -> FileMove:
+    """What moving the work tree from HEAD to commit `to` changes. Raises `Refused` naming edits that would be
+    lost, or files that stand in the way.
+    """
+    before, after = history.last_files(), history.files_of(to)
+    known = tracking.tracked(history).paths
+    here = tracking.ids(history, {*known, *before, *after})
+    if force:  # a new file that no blob can hold is not dropped: nothing would be left of it
+        here = {path: id for path, id in here.items() if is_id(id) or path in before or path in after}
+    known_now = here if force else before
+    moving = [path for path in sorted({*known_now, *after}) if known_now.get(path) != after.get(path)]
+    lost = [path for path in moving if here.get(path) not in (before.get(path), after.get(path))]
+    if lost and not force:
+        foreign = [path for path in lost if path not in known]
+        if foreign:
+            raise Refused(
+                f"{', '.join(foreign)}: not tracked, and would be overwritten; move it away, or -f"
+                " overwrites it"
+            )
+        raise Refused(
+            f"{', '.join(lost)}: edited and not committed, and would be overwritten; commit first, or"
+            " -f throws the edits away"
+        )
+    dropped = [path for path in moving if path in here and path not in before and path not in after]
+    stays = {*known, *after}.difference(moving)
+    carried = [
+        Carried(path, _kind(after, here, path)) for path in sorted(stays) if here.get(path) != after.get(path)
+    ]
+    move = FileMove(after, here, tuple(moving), to, force, tuple(dropped), tuple(carried))
+    move.check(history)
+    return move
+
+
+def _kind(committed: Mapping[str, str], here: Mapping[str, str], path: str) -> str:
+    return "added" if path not in committed else "changed" if path in here else "removed"
+
+
+def take_back(history: History, *, force: bool = False) -> None:
+    """Puts back the files that a move placed before it was cut short: HEAD had not followed. Edits stay.
+
+    `IntegrityError` where that cannot be done, what it needs being lost; with `force` it is given up instead.
+    """
+    state = history.store.state(MOVE)
+    try:
+        move = read_move(history)
+        if move is None:
+            return
+        head = history.last_commit()
+        if head is not None and move["from"] == head:
+            before, after = history.files_of(head), history.files_of(move["to"])
+            here = tracking.snapshot(history, {*before, *after})
+            placed = [path for path in sorted({*before, *after}) if here.get(path) == after.get(path)]
+            text_files.put(history, before, here, placed)
+    except IntegrityError as error:
+        if not force:
+            raise IntegrityError(
+                f"a move of the text files was cut short, and cannot be taken back: {error.message};"
+                " `persona reset --hard` gives it up and puts the files of HEAD in place",
+                kind=error.object_kind,
+                id=error.id,
+                file=str(state.path),
+            ) from None
+    state.remove()
+
+
+def read_move(history: History) -> dict[str, str] | None:
+    """What state/move says: "from" and "to" which commit; None where no move was cut short."""
+    state = history.store.state(MOVE)
+    move = state.read()
+    if move is None:
+        return None
+    if not isinstance(move, dict) or not is_id(move.get("from")) or not is_id(move.get("to")):
+        raise state.damaged("the text files stay as they are then, and `persona status` shows them")
+    return {"from": move["from"], "to": move["to"]}
+
+
+def new_branch(history: History, name: str, id: str) -> Target:
+    """The branch that a command is to make at `id`, and HEAD's way there; `Refused` when it exists."""
+    ref = HEADS + check_ref_name(name)
+    if history.store.refs.read(ref) is not None:
+        raise Refused(f"a branch named {name} exists already; `persona switch {name}` goes there")
+    return Target(id, ref)
+
+
+def move_head(
+    history: History, target: Target, person: Person, verb: str, *, create: bool = False
+) -> list[str]:
+    """Moves HEAD, and makes the branch in the same move where asked; returns notes about what it leaves.
+
+    `BusyError` when HEAD, or the branch, is not where it was when the target was looked up.
+    """
+    head = history.head_or_name()
+    who, when = signature(person)
+    old = head.branch or head.id or "nothing"
+    new = target.branch.removeprefix(HEADS) if target.branch else target.id
+    notes = left_behind(history, head, target)
+    held, where = _holds(head.branch, head.id), _holds(new if target.branch else None, target.id)
+    if where != held or create:
+        history.store.refs.set_head(
+            where,
+            expect=held,
+            at=target.id if target.branch else ANY,
+            created=f"{verb}: Created from {old}" if create else None,
+            who=who,
+            when=when,
+            why=f"{verb}: moving from {old} to {new}",
+        )
+    return notes
+
+
+def _holds(branch: str | None, id: str | None) -> Any:
+    """What HEAD's file holds on a branch, or detached at an id; anything where neither is known."""
+    if branch is not None:
+        return "ref", HEADS + branch
+    return ("id", id) if id is not None else ANY
+
+
+def left_behind(history: History, head: Head, target: Target) -> list[str]:
+    """The sentence about commits that no branch or tag reaches once a detached HEAD leaves them."""
+    if head.branch is not None or head.id is None or head.id == target.id:
+        return []
+    reachable = [target.id, *history.names(HEADS).values()]
+    reachable += [resolve(history, name) for name in history.names(TAGS)]
+    first = next(walk(history, [head.id], reachable), None)
+    if first is None:
+        return []
+    short = abbreviate(head.id)
+    subject = history.commit(head.id).message.split("\n", 1)[0]
+    return [f"left {short} ({subject}), which no branch names; keep it with: persona branch NAME {short}"]

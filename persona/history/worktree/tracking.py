@@ -1,0 +1,336 @@
+"""**tracked** — a file of the work tree that the next commit holds as it stands. This module alone decides
+which files those are: `status`, `diff`, `commit`, `switch`, `checkout`, `reset`, `restore` and `revert` ask
+it.
+
+Tracked are `recipe.toml`, the files of HEAD's commit, the base's own files (also where HEAD has deleted
+them), files in the work tree's root whose name says that a model loads with them, all below `graph/`, and the
+files that `add` named. Weights never are.
+
+**added** — the names that `add` was given and that no commit at HEAD holds yet; they lie in `state/added`,
+as there is no staging area.
+**left out** — a file that would be tracked by its name alone but that no commit can hold: its name, its kind,
+its size or its permissions forbid it. It is reported and stops nothing.
+**untracked** — every other file that is not weights.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from persona.errors import IntegrityError, InvalidInput, PersonaError, SystemFault, UsageError
+from persona.history.history import History
+from persona.history.recipes.text import RECIPE_FILE
+from persona.history.worktree import text_files as worktree
+from persona.limits import MAX_TEXT_FILE_BYTES, MIB
+from persona.objects.names import RESERVED_FILES, file_path_problem
+from persona.store import files
+from persona.weights.inputs import InputFile, stays_inside
+
+ADDED: Final = "added"
+GRAPH: Final = "graph"
+MODEL_FILES: Final = (
+    "config.json",
+    "generation_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "merges.txt",
+    "spiece.model",
+    "preprocessor_config.json",
+    "processor_config.json",
+)
+"""Names of files that a model loads with."""
+MODEL_FILE_BEGINNINGS: Final = ("tokenizer", "vocab.", "chat_template")
+"""How others of them begin."""
+
+_WEIGHT_DIRECTORY: Final = frozenset({"adapter_config.json"})
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """The tracked paths, there or not, in order; and path → why, for the files that are left out."""
+
+    paths: tuple[str, ...]
+    left_out: dict[str, str]
+
+
+def is_model_file(name: str) -> bool:
+    """Whether a top-level file of this name belongs to what makes a model load."""
+    return name in MODEL_FILES or name.startswith(MODEL_FILE_BEGINNINGS)
+
+
+def is_among(name: str, paths: Iterable[str]) -> bool:
+    """Whether a file is one of `paths`, or lies in a directory that is; `.` is the work tree itself."""
+    clean = [path.removeprefix("./").rstrip("/") or "." for path in paths if path]
+    return any(path == "." or name == path or name.startswith(f"{path}/") for path in clean)
+
+
+def tracked(history: History, also: Iterable[str] = ()) -> Tracked:
+    """What the work tree tracks. `also`: paths that count as tracked too, such as those of the commit that
+    HEAD is to go to.
+    """
+    committed = history.last_files()
+    paths = {RECIPE_FILE, *committed, *added(history), *also}
+    left_out: dict[str, str] = {}
+    taken = _taken(history.root, paths)
+    for path in sorted({*_base_files(history), *_found(history.root, left_out)} - paths):
+        why = _problem(history.root, path)
+        if why is None and taken.setdefault(_folded(path), path) != path:
+            why = _alike(taken[_folded(path)])
+        if why is None:
+            paths.add(path)
+        elif why:
+            left_out[path] = why
+    return Tracked(tuple(sorted(paths)), dict(sorted(left_out.items())))
+
+
+def snapshot(history: History, also: Iterable[str] = ()) -> dict[str, str]:
+    """The tracked files that are there: path → blob id. `also` as for `tracked`."""
+    return ids(history, tracked(history, also).paths)
+
+
+def ids(history: History, paths: Iterable[str]) -> dict[str, str]:
+    """The blob ids of those of `paths` that are there. Raises `SystemFault` for one that cannot be read."""
+    return {path: id for path in paths if (id := worktree.id_of(history.root, path)) is not None}
+
+
+def untracked(history: History, known: Tracked) -> list[str]:
+    """The untracked files in order; a directory without tracked files stands for all in it, as `runs/`."""
+    return sorted(_untracked(history.root, "", {*known.paths, *known.left_out}))
+
+
+# -- files that `add` names ----------------------------------------------------------------------------------
+
+
+def added(history: History) -> tuple[str, ...]:
+    """The names in `state/added`."""
+    value = history.store.state(ADDED).read()
+    if value is None:
+        return ()
+    if not isinstance(value, list) or any(not isinstance(p, str) or file_path_problem(p) for p in value):
+        path = history.store.state(ADDED).path
+        raise IntegrityError(f"{path} is not a list of files; remove it", kind="state", file=str(path))
+    return tuple(value)
+
+
+def add(history: History, paths: Iterable[str]) -> None:
+    """Tracks these paths from now on. The caller holds the work tree's lock."""
+    before = set(added(history))
+    if not before.issuperset(paths := set(paths)):
+        history.store.state(ADDED).write(sorted(before | paths))
+
+
+def forget(history: History, paths: Collection[str] | None = None) -> None:
+    """Drops these names from the added ones, all by default. The caller holds the work tree's lock."""
+    before = added(history)
+    rest = [] if paths is None else [path for path in before if path not in paths]
+    if not rest and before:
+        history.store.state(ADDED).remove()
+    elif len(rest) < len(before):
+        history.store.state(ADDED).write(rest)
+
+
+def named_files(history: History, paths: Sequence[Path]) -> list[str] | None:
+    """The text files of the work tree that `add` was given, by their names in it; a directory stands for all
+    in it. None where the only path is a checkpoint's.
+
+    Raises `InvalidInput` that names a file which no commit can hold.
+    """
+    root = files.resolved(history.root)
+    found: dict[str, None] = {}
+    for path in paths:
+        name = _name_in(root, path) if "\0" not in str(path) else None
+        if name is None or _is_checkpoint(root, name):
+            if len(paths) == 1:
+                return None
+            raise UsageError(
+                f"{path} is not a text file of the work tree; add a fine-tune in a command of its own"
+            )
+        inside = _text_files_below(root, name) if (root / name).is_dir() else [name]
+        found.update(dict.fromkeys(inside))
+    known = tracked(history).paths
+    taken = _taken(root, known)
+    for name in found:
+        why = file_path_problem(name) or _problem(root, name) or _weights(root / name)
+        if why is None and taken.setdefault(_folded(name), name) != name:
+            why = _alike(taken[_folded(name)])
+        if why and name not in known:
+            raise InvalidInput(f"{name!r:.200} cannot be tracked: {why}")
+    return [name for name in found if name not in known]
+
+
+def _name_in(root: Path, path: Path) -> str | None:
+    """The path of a file as the work tree names it; None for what lies outside or is the work tree itself."""
+    place = path.absolute()
+    place = (
+        files.resolved(place.parent) / place.name if place.name not in ("", "..") else files.resolved(place)
+    )
+    if root not in place.parents:
+        return None
+    return place.relative_to(root).as_posix()
+
+
+def _is_checkpoint(root: Path, name: str) -> bool:
+    """Whether a path is one to import: it holds weights, or is not there, which the import says best."""
+    from persona.weights import foreign
+
+    place = root / name
+    if place.is_dir():
+        inside = [item.name for item in files.names_in(place)]
+        return any(foreign.is_weight_name(item) or item in _WEIGHT_DIRECTORY for item in inside)
+    return not os.path.lexists(place) or foreign.is_weight_name(name)
+
+
+def _text_files_below(root: Path, folder: str) -> list[str]:
+    """Every file below a directory that is to be tracked."""
+    found: list[str] = []
+    pending = [folder]
+    while pending:
+        here = pending.pop()
+        for item in files.names_in(root / here):
+            path = f"{here}/{item.name}"
+            if item.name in RESERVED_FILES or files.is_unfinished(item.name):
+                continue
+            if item.is_dir(follow_symlinks=False):
+                pending.append(path)
+            else:
+                found.append(path)
+    return sorted(found)
+
+
+def _weights(place: Path) -> str | None:
+    """Why a file is weights and no text; None where it is not."""
+    from persona.weights import foreign
+
+    with InputFile(place) as file:
+        known = foreign.recognise(file.read(0, foreign.HEAD_BYTES))
+    return known.what if known is not None and known.holds_weights else None
+
+
+def _taken(root: Path, paths: Iterable[str]) -> dict[str, str]:
+    """Those of `paths` that are there, by what file systems may take them for."""
+    return {_folded(path): path for path in paths if os.path.lexists(root / path)}
+
+
+def _alike(other: str) -> str:
+    return f"{other} is tracked already, and some file systems take both for one name"
+
+
+def _folded(path: str) -> str:
+    return unicodedata.normalize("NFC", path).casefold()
+
+
+# -- what lies there -----------------------------------------------------------------------------------------
+
+
+def _base_files(history: History) -> set[str]:
+    """Names of the files of HEAD's base, and of that of recipe.toml where it names another."""
+    head = history.last_commit()
+    names = set(history.base(history.recipe_of(head).base).files) if head is not None else set[str]()
+    with suppress(PersonaError):  # a text that cannot be read is told by who needs it
+        data = worktree.read_recipe_text(history.root)
+        if worktree.blob_id(data) != history.last_files().get(RECIPE_FILE):
+            names |= set(history.base(history.read_recipe(data).base).files)
+    return names
+
+
+def _found(root: Path, left_out: dict[str, str]) -> Iterator[str]:
+    """Files that are tracked for their name or for lying below `graph/`."""
+    for item in files.names_in(root):
+        if is_model_file(item.name) and not item.is_dir(follow_symlinks=False):
+            yield item.name
+    if (root / GRAPH).is_symlink():
+        left_out[GRAPH] = "a link, which is not followed"
+        return
+    pending = [GRAPH]
+    while pending:
+        here = pending.pop()
+        try:
+            items = files.names_in(root / here)
+        except SystemFault as error:
+            left_out[f"{here}/"] = error.message
+            continue
+        for item in items:
+            path = f"{here}/{item.name}"
+            if item.name.startswith("."):
+                continue
+            if item.is_dir(follow_symlinks=False):
+                pending.append(path)
+            else:
+                yield path
+
+
+def _problem(root: Path, path: str) -> str | None:
+    """Why no commit can hold what lies at `path`; None where one can, empty where nothing lies there."""
+    from persona.weights.foreign import is_weight_name
+
+    if why := file_path_problem(path):
+        return why
+    if is_weight_name(path):
+        return "weights are not tracked; `persona add` imports the directory of a fine-tune"
+    place = root / path
+    try:
+        status = os.stat(place)
+    except FileNotFoundError:
+        return "a link that leads nowhere" if place.is_symlink() else ""
+    except NotADirectoryError:
+        return ""
+    except OSError as error:
+        return f"it cannot be looked at: {error.strerror}"
+    if stat.S_ISDIR(status.st_mode):
+        return "a link to a directory, which is not followed" if place.is_symlink() else ""
+    if not stat.S_ISREG(status.st_mode):
+        return "not a regular file"
+    if not stays_inside(root, place):
+        return "a link that leads out of the work tree"
+    if status.st_size > MAX_TEXT_FILE_BYTES:
+        return f"larger than {MAX_TEXT_FILE_BYTES // MIB} MiB"
+    try:
+        with InputFile(place):
+            return None
+    except PersonaError as error:
+        return error.message
+
+
+def _untracked(root: Path, folder: str, known: set[str]) -> Iterator[str]:
+    from persona.weights.writer import weight_files
+
+    weights = set(weight_files(root)) if not folder else set()
+    for item in files.names_in(root / folder):
+        path = folder + item.name
+        if path in known or f"{path}/" in known or item.name in weights or _is_hidden(item.name):
+            continue
+        if not item.is_dir(follow_symlinks=False):
+            yield path
+        elif any(name.startswith(f"{path}/") for name in known):
+            yield from _untracked(root, f"{path}/", known)
+        elif _holds_a_file(root / path):
+            yield f"{path}/"
+
+
+def _holds_a_file(directory: Path) -> bool:
+    pending = [directory]
+    while pending:
+        try:
+            items = files.names_in(pending.pop())
+        except SystemFault:
+            return True
+        for item in items:
+            if item.is_dir(follow_symlinks=False):
+                pending.append(Path(item.path))
+            elif not _is_hidden(item.name):
+                return True
+    return False
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether a name is of the store, of weights or of a writer at work, which nobody wants listed."""
+    from persona.weights.foreign import is_weight_name
+
+    return name in RESERVED_FILES or is_weight_name(name) or files.is_unfinished(name)

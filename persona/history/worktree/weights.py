@@ -1,0 +1,376 @@
+"""What the weights in the work tree are: for which recipe they were computed, and whether they still are
+that.
+
+**record** — the recipe's meaning (its key), the commit it was computed for, the weights digest, and size,
+time and inode of every weights file. ``now`` is what was published; ``next`` is written before a publication,
+so that one cut short is recognised by its digest. Files whose size, time and inode are unchanged are taken to
+be unchanged; otherwise they are hashed before anything is said. **untouched** — a file whose inode was not
+changed since either: that time no program sets back.
+
+Invariant: a record's fingerprints are of the files whose bytes were read or written, taken when they were
+opened or before they got their names. A later save never looks like them.
+
+A record is believed in the repository that made it. In a copy the weights may be those that the record says,
+or what whoever copied them likes: they count as those of no revision, and the next checkout computes all of
+them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Final
+
+from persona.errors import InvalidInput, PersonaError, Refused
+from persona.history.history import History, renamed
+from persona.history.results import Progress, WeightsState
+from persona.history.worktree import text_files
+from persona.objects.digest import weights_digest
+from persona.objects.ids import object_id
+from persona.objects.recipe import Recipe
+from persona.objects.rules import NUMERICS
+from persona.weights.checkpoint import Checkpoint
+from persona.weights.index import INDEX_NAME, read_index
+from persona.weights.inputs import Fingerprint
+from persona.weights.shards import is_published_name
+from persona.weights.writer import weights_here
+
+STATE: Final = "weights"
+_TENSORS: Final = "checkout"
+_EDITED: Final = "edited"
+
+Stats = dict[str, list[int]]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What weights were computed for. `revision` is None for a recipe that was not committed; `changed`: when
+    each file's inode was changed last, in nanoseconds.
+
+    `vector` and `name`: of the vector that holds what was trained here in place; `revision` is then the
+    commit that holds the vector.
+    """
+
+    key: str
+    revision: str | None
+    digest: str
+    files: Stats
+    changed: dict[str, int] = field(default_factory=dict)
+    vector: str | None = None
+    name: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The form in state/weights."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Found:
+    """absent | unknown | intact | edited, the record of the weights where there is one, and the fingerprints
+    of the files that were looked at.
+    """
+
+    state: str
+    record: Record | None
+    files: Mapping[str, Fingerprint] = field(default_factory=dict)
+
+
+def key_of(recipe: Recipe) -> str:
+    """What a recipe means in this version of the arithmetic: equal for recipes that differ by names alone."""
+    return object_id("recipe", b"numerics %d\0" % NUMERICS + renamed(recipe).encode())
+
+
+def untouched(root: Path, record: Record) -> set[str]:
+    """The weights files in which nothing was written since they were published, not even in secret."""
+    here = weights_here(root)
+    return {name for name, time in record.changed.items() if name in here and here[name].changed == time}
+
+
+def measure(directory: Path, progress: Progress | None = None) -> str:
+    """The weights digest of the checkpoint in a directory, computed from its files. Raises what opening it
+    raises, and `InvalidInput` where they change meanwhile.
+    """
+    return measure_seen(directory, progress)[0]
+
+
+def measure_seen(directory: Path, progress: Progress | None = None) -> tuple[str, dict[str, Fingerprint]]:
+    """As `measure`, with the fingerprints of the files."""
+    done = 0
+    with Checkpoint.open(directory) as checkpoint:
+
+        def told(count: int) -> None:
+            nonlocal done
+            done += count
+            if progress:
+                progress("hashing the weights", done, checkpoint.nbytes)
+
+        digests = checkpoint.digests(told)
+        checkpoint.check_unchanged()
+        specs = checkpoint.tensors.items()
+        digest = weights_digest((name, spec.dtype, spec.shape, digests[name]) for name, (spec, _) in specs)
+        return digest, checkpoint.weights_seen
+
+
+def look(history: History, *, locked: bool = False) -> Found:
+    """What the weights of the work tree are. `locked`: the caller holds the work tree's lock."""
+    now, next_ = _read(history)
+    here = weights_here(history.root)
+    if not here:
+        return Found("absent", now)
+    if now is None and next_ is None:
+        return Found("unknown", None, here)
+    if now is not None and now.files == _stats(here) and next_ is None:
+        return Found("intact", now, here)
+    return _identify(history, here, now, next_, locked)
+
+
+def expect(history: History, recipe: Recipe, revision: str | None, digest: str) -> None:
+    """Notes, before a publication, what is going to be there."""
+    now, _ = _read(history)
+    _write(history, now, Record(key_of(recipe), revision, digest, {}))
+
+
+def settle(
+    history: History,
+    recipe: Recipe,
+    revision: str | None,
+    digest: str,
+    files: Mapping[str, Fingerprint],
+    tensors: Mapping[str, tuple[str, str]] | None = None,
+) -> None:
+    """Notes what is there: `files`, the fingerprints of the weights files when they were read or written.
+    `tensors`: name → (key of its inputs, BLAKE3 hex of its bytes).
+    """
+    _write(history, _record_of(key_of(recipe), revision, digest, files), None)
+    if tensors is not None:
+        value = {"digest": digest, "tensors": tensors}
+        history.store.cache(_TENSORS).write(json.dumps(value).encode())
+
+
+def take(
+    history: History,
+    vector: tuple[str, str],
+    files: Mapping[str, Fingerprint],
+    progress: Progress | None,
+) -> bool:
+    """Notes that weights that were trained in place are kept in a vector: (its id, its name); returns whether
+    they are. `files`: the fingerprints of what was read for it; where something was saved since, or other
+    files are the work tree's weights, these stay what they were.
+    """
+    try:
+        digest, here = measure_seen(history.root, progress)
+    except InvalidInput:
+        return False
+    if here != files:
+        return False
+    record = _record_of("", None, digest, files)
+    _write(history, replace(record, vector=vector[0], name=vector[1]), None)
+    return True
+
+
+def refuse_losing(history: History, found: Found, recipe: Recipe, where: str) -> None:
+    """`Refused` where weights would be overwritten that cannot be computed again: edited ones, those from no
+    checkout, and those trained in place whose vector neither a commit nor `recipe` holds.
+    """
+    record = found.record
+    names = ", ".join(found.files)
+    if found.state in ("edited", "unknown"):
+        why = "edited since they were checked out" if found.state == "edited" else "not from a checkout"
+        raise Refused(
+            f"{names}: {why}, and would be overwritten; move them away, or `checkout -f` overwrites them"
+        )
+    if found.state == "intact" and record is not None and _is_only_here(record, recipe):
+        raise Refused(
+            f"{names}: as trained for the vector {record.name}, which neither a commit nor {where} holds, and"
+            " would be overwritten; commit it, move them away, or `checkout -f` overwrites them"
+        )
+
+
+def adopt_commit(history: History, recipe: Recipe, revision: str) -> None:
+    """Weights computed for this recipe before it was committed are those of the commit now; what was trained
+    here is kept by it.
+    """
+    now, next_ = _read(history)
+    if now is None or now.revision is not None:
+        return
+    if now.key == key_of(recipe) or any(term.vector == now.vector for term in recipe.terms):
+        _write(history, replace(now, revision=revision), next_)
+
+
+def tensor_digests(history: History, record: Record) -> dict[str, tuple[str, str]]:
+    """name → (key of its inputs, BLAKE3 hex of its bytes) of the weights of `record`; empty where that is not
+    known.
+    """
+    data = history.store.cache(_TENSORS).read()
+    try:
+        value = json.loads(data) if data else {}
+        if value.get("digest") != record.digest:
+            return {}
+        return {name: (str(key), str(digest)) for name, (key, digest) in value["tensors"].items()}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return {}
+
+
+def describe(
+    found: Found, head: str | None, head_recipe: Recipe | None, recipe: Recipe | None
+) -> WeightsState:
+    """The state as `status` names it; `recipe` is the work tree's, None when it cannot be read."""
+    record = found.record
+    if found.state != "intact" or record is None:
+        if record is None or found.state != "edited" or record.vector is not None:
+            return WeightsState(found.state, None)
+        return WeightsState("edited", record.revision)
+    if head_recipe is not None and record.key == key_of(head_recipe):
+        return WeightsState("clean", head)
+    if recipe is not None and record.key == key_of(recipe):
+        return WeightsState("uncommitted", None)
+    if record.vector is not None:
+        known = [term.name for term in recipe.terms if term.vector == record.vector] if recipe else []
+        alone = recipe is None or _is_only_here(record, recipe)
+        return WeightsState("stale", None, known[0] if known else record.name, alone)
+    return WeightsState("stale", record.revision)
+
+
+def _is_only_here(record: Record, recipe: Recipe) -> bool:
+    """Whether weights were trained in place whose vector neither a commit nor the recipe holds."""
+    if record.vector is None or record.revision is not None:
+        return False
+    return all(term.vector != record.vector for term in recipe.terms)
+
+
+def _identify(
+    history: History,
+    here: Mapping[str, Fingerprint],
+    now: Record | None,
+    next_: Record | None,
+    locked: bool,
+) -> Found:
+    """Hashes weights that do not look as they were left, and finds out whose they are."""
+    cache = history.store.cache(_EDITED)
+    known = json.dumps([_stats(here), now.digest if now else None, next_.digest if next_ else None]).encode()
+    if cache.read() == known:
+        return Found("edited", now, here)
+    try:
+        digest, read = measure_seen(history.root)
+    except PersonaError:
+        digest, read = None, {}
+    ours = [record.files for record in (now, next_) if record is not None]
+    strange = [
+        name
+        for name, seen in here.items()
+        if (read[name] != seen if name in read else not _left_over(history.root, name, seen, ours))
+    ]
+    for record in (now, next_):
+        if record is not None and record.digest == digest and not strange:
+            record = replace(record, files=_stats(here))
+            _adopt(history, record, (now, next_), locked)
+            return Found("intact", record, here)
+    if digest is not None:
+        cache.write(known)
+    return Found("edited", now, here)
+
+
+def _left_over(root: Path, name: str, seen: Fingerprint, ours: Sequence[Stats]) -> bool:
+    """Whether a weights file that no reader reads is persona's own: of an earlier publication, or of one that
+    was cut short, which leaves shards and their index. Anything else was saved by somebody.
+    """
+    if name == INDEX_NAME:
+        with suppress(InvalidInput):
+            if all(map(is_published_name, read_index(root / name).shard_names())):
+                return True
+    return is_published_name(name) or any(files.get(name, [])[:2] == list(seen[:2]) for files in ours)
+
+
+def _adopt(history: History, record: Record, seen: tuple[Record | None, Record | None], locked: bool) -> None:
+    """Writes down what hashing found out, unless another command is at work on the work tree or was
+    meanwhile.
+    """
+    if locked:
+        _write(history, record, None)
+        return
+    try:
+        with history.store.worktree_lock():
+            if _read(history) == seen and _stats(weights_here(history.root)) == record.files:
+                _write(history, record, None)
+    except PersonaError:
+        return
+
+
+def _stats(files: Mapping[str, Fingerprint]) -> Stats:
+    """Size, modification time in nanoseconds and inode of each file, as a record has them."""
+    return {name: list(seen[:3]) for name, seen in files.items()}
+
+
+def _record_of(key: str, revision: str | None, digest: str, files: Mapping[str, Fingerprint]) -> Record:
+    changed = {name: seen.changed for name, seen in files.items()}
+    return Record(key, revision, digest, _stats(files), changed)
+
+
+def recipe_of(history: History, found: Found) -> Recipe | None:
+    """The recipe whose weights those of the work tree pass for, if they pass for any that is known."""
+    record = found.record
+    if found.state != "intact" or record is None:
+        return None
+    commits = [id for id in (record.revision, history.last_commit()) if id is not None]
+    recipes = [history.recipe_of(id) for id in commits]
+    with suppress(PersonaError):
+        recipes.append(history.read_recipe(text_files.read_recipe_text(history.root)))
+    return next((recipe for recipe in recipes if key_of(recipe) == record.key), None)
+
+
+def check(history: History) -> None:
+    """`IntegrityError` where what is written down is damaged or of another shape."""
+    _read(history)
+
+
+def _read(history: History) -> tuple[Record | None, Record | None]:
+    state = history.store.state(STATE)
+    value = state.read()
+    if value is None:
+        return None, None
+    try:
+        found = _record(value.get("now")), _record(value.get("next"))
+        made_here = value.get("place") == history.store.place
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise state.damaged(
+            "the weights count as unknown then, and `persona checkout -f` computes them anew"
+        ) from None
+    if made_here:
+        return found
+    now, next_ = (record and _of_a_copy(record) for record in found)
+    return now, next_
+
+
+def _of_a_copy(record: Record) -> Record:
+    """What is believed of a record made elsewhere: which bytes persona left there, and that they were
+    trained in place and are in no commit yet.
+    """
+    if record.vector is not None and record.revision is None:
+        return replace(record, key="", changed={})
+    return replace(record, key="", revision=None, changed={}, vector=None, name=None)
+
+
+def _record(value: Any) -> Record | None:
+    """The record in a JSON value, which may hold more than is known here."""
+    if not value:
+        return None
+    known = {one.name: value[one.name] for one in fields(Record) if one.name in value}
+    found = Record(**known)
+    texts = (found.key, found.digest, *found.files, *found.changed)
+    texts += tuple(text for text in (found.revision, found.vector, found.name) if text is not None)
+    numbers = (*found.changed.values(), *(number for stat in found.files.values() for number in stat))
+    if any(type(text) is not str for text in texts) or any(type(number) is not int for number in numbers):
+        raise TypeError
+    return found
+
+
+def _write(history: History, now: Record | None, next_: Record | None) -> None:
+    value = {
+        "now": now.to_json() if now else None,
+        "next": next_.to_json() if next_ else None,
+        "place": history.store.place,
+    }
+    history.store.state(STATE).write(value)

@@ -1,0 +1,1 @@
+"""A model in memory whose weights follow a recipe, in place."""

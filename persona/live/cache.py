@@ -1,0 +1,177 @@
+"""**kept rows** — decoded chunks that stay in memory from one merge to the next, so that only the arithmetic
+is left to do.
+
+A row is a chunk of the base, or of a vector, in the order of its elements: n elements, whatever the recipe.
+It is known by the ids of what it was made from, so whoever names the same chunks again may have it: at
+another α, beside other vectors, in another revision. Where there is no room, a row that the current merge
+did not use makes place; one that it used stays, so that a model larger than the room still finds a part of
+itself.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from persona.codec.delta import exponent_order
+from persona.merge.arithmetic import cpu
+from persona.merge.chunks import DecodedChunk, Empty
+from persona.merge.cutoffs import Cutoffs
+from persona.merge.memory import Budget
+from persona.merge.plan import Plan, TensorPlan
+from persona.merge.run.merger import Merger
+from persona.objects.ids import NULL_ID
+from persona.objects.tensors import TensorSpec
+
+Key = tuple[str, ...]
+Value = TypeVar("Value")
+
+
+@dataclass
+class _Held(Generic[Value]):
+    """A value with its size; `used`: by which merge last."""
+
+    value: Value
+    nbytes: int
+    used: int
+
+
+class BoundedCache(Generic[Value]):
+    """Values by what they were made from, `limit` bytes of them at most, `room` of them in this merge.
+    Thread-safe.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = self.room = limit
+        self.nbytes = 0
+        self._held: dict[Key, _Held[Value]] = {}  # those used last come last
+        self._merge = 0
+        self._lock = threading.Lock()
+
+    def begin(self) -> None:
+        """A merge begins: what the one before used may make place."""
+        with self._lock:
+            self._merge += 1
+            self.room = self.limit
+
+    def leave(self, nbytes: int) -> None:
+        """This merge may add so many bytes at most to those that are held."""
+        with self._lock:
+            self.room = min(self.room, self.nbytes + nbytes)
+
+    def find(self, key: Key) -> Value | None:
+        """A value that is kept."""
+        with self._lock:
+            held = self._held.pop(key, None)
+            if held is None:
+                return None
+            held.used = self._merge
+            self._held[key] = held
+            return held.value
+
+    def reserve(self, nbytes: int) -> bool:
+        """Whether there is room for so many bytes more; then they count, until `put` or `refund`."""
+        with self._lock:
+            while self.nbytes + nbytes > self.room:
+                oldest = next(iter(self._held), None)
+                if oldest is None or self._held[oldest].used == self._merge:
+                    return False
+                self.nbytes -= self._held.pop(oldest).nbytes
+            self.nbytes += nbytes
+            return True
+
+    def put(self, key: Key, value: Value, nbytes: int) -> None:
+        """Keeps a value for which so many bytes were reserved."""
+        with self._lock:
+            if key in self._held:
+                self.nbytes -= nbytes
+            else:
+                self._held[key] = _Held(value, nbytes, self._merge)
+
+    def evict(self, *, all: bool) -> None:
+        """Lets go of what this merge has not used, or of all that is held."""
+        with self._lock:
+            for key, held in list(self._held.items()):
+                if all or held.used != self._merge:
+                    self.nbytes -= self._held.pop(key).nbytes
+
+    def refund(self, nbytes: int) -> None:
+        """Reserved bytes are not needed after all."""
+        with self._lock:
+            self.nbytes -= nbytes
+
+
+class RowCache(BoundedCache[NDArray[Any]]):
+    """Rows in the memory of the host."""
+
+    def keep(self, key: Key, row: NDArray[Any], order: NDArray[np.uint32]) -> None:
+        """Copies a row that stands in exponent order, if there is room."""
+        if self.reserve(row.nbytes):
+            kept = np.empty_like(row)
+            cpu.scatter(row, order, kept)
+            self.put(key, kept, row.nbytes)
+
+
+class CachingMerger(Merger):
+    """A merger that opens a chunk from what is kept, and keeps what it opens."""
+
+    def __init__(
+        self, plan: Plan, cuts: Cutoffs, kept: RowCache, room: Budget | None = None, empty: Empty = np.empty
+    ) -> None:
+        super().__init__(plan, cuts, room, empty=empty)
+        self._kept = kept
+        longest = max((spec.units for spec in plan.base.tensors), default=0)
+        self._in_order = np.arange(min(longest, plan.base.chunk), dtype=np.uint32)
+        kept.begin()
+
+    def open(self, tensor: TensorPlan, index: int, base_id: str, size: int) -> DecodedChunk | None:
+        """As `Merger.open`, in the order of the elements where the base's row is kept; the base's array is
+        only read.
+        """
+        spec = tensor.spec
+        if spec.name in self.elsewhere:
+            return super().open(tensor, index, base_id, size)
+        keys = {
+            term: (spec.dtype, base_id, id)
+            for term in tensor.terms
+            if (id := self._delta(term, spec, index)) != NULL_ID
+        }
+        base = self._kept.find((spec.dtype, base_id))
+        if base is not None and keys:
+            return self._from_kept(tensor, index, base, keys)
+        opened = super().open(tensor, index, base_id, size)
+        if opened is not None:
+            self._kept.keep((spec.dtype, base_id), opened.sorted_base, opened.order)
+            for term, row in zip(opened.present, opened.z, strict=True):
+                self._kept.keep(keys[term], row[:size], opened.order)
+        return opened
+
+    def _delta(self, term: int, spec: TensorSpec, index: int) -> str:
+        return self.plan.tables[self.plan.recipe.terms[term].vector].chunk(spec.name, index)
+
+    def _from_kept(
+        self, tensor: TensorPlan, index: int, base: NDArray[Any], keys: Mapping[int, Key]
+    ) -> DecodedChunk:
+        """A chunk whose base is kept; the vectors' rows that are not are decoded."""
+        spec, size = tensor.spec, base.size
+        space = self.workspaces.get(spec)
+        rows, order = space.rows(len(tensor.terms), size), space.order[:size]
+        ordered = False
+        for place, (term, key) in enumerate(keys.items()):
+            row = rows[place, :size]
+            kept = self._kept.find(key)
+            if kept is not None:
+                row[:] = kept
+                continue
+            if not ordered:
+                exponent_order(base, spec.dtype, order, space.sorted_base[:size])
+                ordered = True
+            self.reader.delta(spec, self._delta(term, spec, index), key[1], index, space.other[:size])
+            self._kept.keep(key, space.other[:size], order)
+            cpu.scatter(space.other[:size], order, row)
+        return DecodedChunk(list(keys), base, rows[: len(keys)], self._in_order[:size])

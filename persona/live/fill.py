@@ -1,0 +1,247 @@
+"""A model in memory as the place that merged bytes go to: no file, no second copy of the weights.
+
+Chunks are merged into the slots of a model (`persona.live.slots`), and a model is built of tensors.
+
+torch comes with the slots, and transformers is imported in the call that builds a model: `persona.history`
+imports this module inside the calls that have a model in their hands.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import closing
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from persona.codec.floats import in_default_environment
+from persona.errors import InvalidInput
+from persona.live.cache import CachingMerger, RowCache
+from persona.live.resident import DeviceFill, Residents
+from persona.live.slots import Slot, Stamp, Tensor, why_not
+from persona.merge.cutoffs import cutoffs
+from persona.merge.devices.cuda import settle
+from persona.merge.devices.device import Device
+from persona.merge.memory import budget_of
+from persona.merge.plan import Plan, TensorPlan
+from persona.merge.run.merger import Merger
+from persona.merge.workers import Progress, first_run, in_order, worker_count
+from persona.objects.tensors import TensorSpec, chunk_span
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel as PreTrainedModel
+
+_AHEAD: Final = 64
+"""Chunks that may wait for an earlier one: they lie in their place already and hold no buffer."""
+
+
+@in_default_environment
+def caching_merger_of(
+    plan: Plan,
+    tensors: list[TensorPlan],
+    kept: RowCache | None = None,
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
+    slots: Mapping[str, Slot] = MappingProxyType({}),
+) -> Merger:
+    """What computes these tensors of a plan, their cut-offs found; nothing is written yet. `slots`: where
+    they will go, if that is known.
+    """
+    devices = devices_of(tensors, slots)
+    found = budget_of(plan, tensors, worker_count(threads, bool(devices)))
+    with first_run(progress) as progress:
+        cuts = cutoffs(plan, tensors, threads=found.threads, room=found, progress=progress)
+    empty = devices[0].host if devices else np.empty
+    if kept is not None and kept.limit:
+        return CachingMerger(plan, cuts, kept, found, empty)
+    return Merger(plan, cuts, found, empty=empty)
+
+
+def devices_of(tensors: Iterable[TensorPlan], slots: Mapping[str, Slot]) -> list[Device]:
+    """The devices that tensors to be merged lie on."""
+    found = [slots[name].device for tensor in tensors if (name := tensor.spec.name) in slots]
+    return [device for device in dict.fromkeys(found) if device is not None]
+
+
+class Filler:
+    """Merges tensors into slots, one run at a time.
+
+    Invariant: when a run begins no thread of an earlier one writes any more, however that one ended.
+    """
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._run = 0
+        self._writing = 0
+
+    def fill(
+        self,
+        merger: Merger,
+        tensors: list[TensorPlan],
+        slots: Mapping[str, Slot],
+        *,
+        residents: Residents | None = None,
+        threads: int | None = None,
+        progress: Progress | None = None,
+        not_finite: Callable[[TensorSpec, int], None] | None = None,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> Generator[tuple[TensorPlan, Stamp], None, None]:
+        """Computes these tensors, for which `merger_of` made the merger; gives each one, with its stamp, as
+        soon as it is whole. `residents`: what is kept on the devices of the slots from one run to the next;
+        `tell` is told in a sentence where a device cannot be used. All that was queued on the tensors' GPUs
+        is waited for, since what reads them may be on any stream.
+
+        `not_finite(spec, count)` is told of tensors with elements that are not finite; without it they end
+        the run with `InvalidInput`. The tensors that were not given hold anything then.
+        """
+        self._settle()
+        for where in {slots[tensor.spec.name].where for tensor in tensors}:
+            settle(where)
+        for where in {slots[tensor.spec.name].where for tensor in tensors if tensor.way == "merge"}:
+            if why := why_not(where):
+                tell(f"computed on the CPU: {why}")
+        plan, run = merger.plan, self._run
+        total = sum(tensor.spec.nbytes for tensor in tensors)
+        done = bad = 0
+        workers = budget_of(plan, tensors, worker_count(threads, bool(devices_of(tensors, slots)))).threads
+        with closing((residents or Residents(0)).begin(merger, tensors, slots, tell)) as landing:
+            spans: list[tuple[TensorPlan, int | None]] = []
+            for tensor in tensors:
+                whole = landing.holds(tensor)
+                spans += [(tensor, index) for index in ([None] if whole else range(plan.chunks(tensor)))]
+                if not plan.chunks(tensor):  # an empty tensor
+                    yield tensor, slots[tensor.spec.name].changed()
+
+            def work(span: tuple[TensorPlan, int | None]) -> int:
+                return self._chunk(run, merger, *span, slots, landing)
+
+            counts: Any = in_order(work, spans, threads=workers, ahead=_AHEAD)
+            try:
+                with first_run(progress) as progress, closing(counts):
+                    for (tensor, index), count in zip(spans, counts, strict=True):
+                        spec = tensor.spec
+                        start, stop = _span(spec, index, plan.base.chunk)
+                        bad += count
+                        done += (stop - start) * spec.unit
+                        if stop == spec.units:
+                            if bad:
+                                _tell(spec, bad, not_finite)
+                            bad = 0
+                            landing.finish(tensor)
+                            yield tensor, slots[spec.name].changed()
+                        if progress:
+                            progress("merging", done, total)
+            finally:
+                self._settle()
+
+    def _chunk(
+        self,
+        run: int,
+        merger: Merger,
+        tensor: TensorPlan,
+        index: int | None,
+        slots: Mapping[str, Slot],
+        landing: DeviceFill,
+    ) -> int:
+        """Merges one chunk; how many of its elements are not finite. Nothing where its run is over."""
+        with self._condition:
+            if run != self._run:
+                return 0
+            self._writing += 1
+        try:
+            spec, plan = tensor.spec, merger.plan
+            if index is None or landing.takes(tensor):
+                return landing.merge(tensor, index)
+            id = plan.base_table.chunk(spec.name, index)
+            with slots[spec.name].span(*chunk_span(spec, index, plan.base.chunk)) as out:
+                if spec.merged:
+                    return merger.merge_into(tensor, index, id, out)
+                out[:] = np.frombuffer(merger.reader.base_bytes(spec, id, index), np.uint8)
+                return 0
+        finally:
+            with self._condition:
+                self._writing -= 1
+                self._condition.notify_all()
+
+    def _settle(self) -> None:
+        """Ends the run, and waits for the chunks under way; interrupted, it is done again by the next run."""
+        with self._condition:
+            self._run += 1
+            while self._writing:
+                self._condition.wait()
+
+
+def _span(spec: TensorSpec, index: int | None, chunk: int) -> tuple[int, int]:
+    """Storage elements of a chunk, or of the whole tensor."""
+    return (0, spec.units) if index is None else chunk_span(spec, index, chunk)
+
+
+def build(
+    config: Mapping[str, Any],
+    generation: Mapping[str, Any] | None,
+    tensors: Mapping[str, Tensor],
+    options: Mapping[str, Any],
+) -> PreTrainedModel:
+    """A transformers model of these tensors: the class that `config` (config.json) names, in evaluation mode.
+
+    The tensors become its parameters, without a copy where the dtype stays. `generation`:
+    generation_config.json. `options` go to `from_pretrained`. Raises `InvalidInput` where transformers does
+    not know the class, would need code of the model's own, or finds that tensors are missing.
+    """
+    import transformers
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    logging: Any = transformers.utils.logging
+    kind = str(config.get("model_type"))
+    if kind not in CONFIG_MAPPING:
+        raise InvalidInput(
+            f"config.json: transformers {transformers.__version__} has no model of type {kind!r:.60}; persona"
+            " runs no code that comes with a model: write it with checkout, and load it from there"
+        )
+    parsed = CONFIG_MAPPING[kind].from_dict(dict(config))
+    names = config.get("architectures") or ()
+    found = next((getattr(transformers, str(name), None) for name in names), None)
+    if found is None:
+        known: Any = transformers.MODEL_FOR_CAUSAL_LM_MAPPING
+        if type(parsed) not in known:
+            raise InvalidInput(
+                f"config.json: transformers {transformers.__version__} has no class for the architectures"
+                f" {list(names)!r:.100} of model type {kind!r:.60}"
+            )
+        found = known[type(parsed)]
+    wanted = {key: value for key, value in options.items() if key != "torch_dtype"}
+    dtype = wanted.pop("dtype", options.get("torch_dtype", "auto"))
+    wanted["dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"] = dtype
+    was_shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        model, report = found.from_pretrained(
+            None, config=parsed, state_dict=dict(tensors), output_loading_info=True, **wanted
+        )
+    except (RuntimeError, ValueError, ImportError) as error:
+        raise InvalidInput(f"transformers cannot build {found.__name__} of these weights: {error}") from error
+    finally:
+        if was_shown:
+            logging.enable_progress_bar()
+    if absent := sorted(report["missing_keys"]):
+        more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
+        raise InvalidInput(
+            f"{found.__name__} needs tensor {absent[0]}{more}, which the base does not hold: its config.json"
+            " is not the one that the weights came with"
+        )
+    if generation is not None and model.can_generate():
+        model.generation_config = transformers.GenerationConfig.from_dict(dict(generation))
+    built: PreTrainedModel = model
+    return built
+
+
+def _tell(spec: TensorSpec, count: int, not_finite: Callable[[TensorSpec, int], None] | None) -> None:
+    if not_finite is None:
+        raise InvalidInput(
+            f"tensor {spec.name}: {count} merged element{'s are' if count > 1 else ' is'} not finite; lower"
+            " alpha or lambda, or pass allow_nonfinite=True to have NaN there"
+        )
+    not_finite(spec, count)

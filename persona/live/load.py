@@ -1,0 +1,119 @@
+"""A model of transformers out of a repository, without a file: weights from the merge, class and settings
+from the tracked config.json and generation_config.json.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from persona.errors import InvalidInput, UsageError
+from persona.history.computing import chosen_recipe
+from persona.history.history import History
+from persona.history.names.revisions import resolve
+from persona.history.planning import plan_of
+from persona.history.results import Progress
+from persona.history.worktree import text_files
+from persona.limits import MAX_CONFIG_BYTES
+from persona.live.cache import RowCache
+from persona.live.fill import Filler, build, caching_merger_of
+from persona.live.slots import Tensor, new_slots
+from persona.merge.plan import Plan
+from persona.objects.ids import abbreviate
+from persona.objects.recipe import Recipe
+
+if TYPE_CHECKING:
+    from persona.live.fill import PreTrainedModel
+
+CONFIG: Final = "config.json"
+GENERATION_CONFIG: Final = "generation_config.json"
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How weights are computed; see `Repository.load` and `Repository.live`. `cache` and `device_memory` in
+    bytes.
+    """
+
+    threads: int | None = None
+    allow_nonfinite: bool = False
+    progress: Progress | None = None
+    cache: int = 0
+    device_memory: int | None = None
+
+    def check(self) -> None:
+        """Raises `UsageError` for a number of bytes that is none."""
+        if type(self.cache) is not int or self.cache < 0:
+            raise UsageError(f"cache is a number of bytes, not {self.cache!r:.60}")
+        memory = self.device_memory
+        if memory is not None and (type(memory) is not int or memory < 1):
+            raise UsageError(f"device_memory is a number of bytes above 0, not {memory!r:.60}")
+
+
+def load(history: History, rev: str | None, options: LoadOptions, more: Mapping[str, Any]) -> PreTrainedModel:
+    """See `Repository.load`."""
+    if more.get("trust_remote_code"):
+        raise UsageError("trust_remote_code: persona runs no code that comes with a model")
+    options.check()
+    _, recipe = chosen(history, rev)
+    model, _ = built(history, rev, plan_of(history, recipe), options, more)
+    return model
+
+
+def chosen(history: History, rev: str | None) -> tuple[str | None, Recipe]:
+    """As `chosen_recipe`; `recipe.toml` as HEAD has it counts as HEAD."""
+    revision, recipe = chosen_recipe(history, rev)
+    if revision is None and recipe == history.recipe_of(head := history.head_commit()):
+        revision = head
+    return revision, recipe
+
+
+def built(
+    history: History,
+    rev: str | None,
+    plan: Plan,
+    options: LoadOptions,
+    more: Mapping[str, Any],
+    kept: RowCache | None = None,
+) -> tuple[PreTrainedModel, dict[str, tuple[str, Tensor]]]:
+    """A new model with the weights of a plan and the config of a revision, or of the work tree; and name →
+    (key, tensor).
+    """
+    revision = None if rev is None else resolve(history, rev)
+    config = _json(history, revision, CONFIG)
+    if config is None:
+        raise InvalidInput(
+            f"{rev or 'the work tree'}: no {CONFIG} is tracked, so the class of the model is not known;"
+            " load one with transformers and give it to repo.live"
+        )
+    generation = _json(history, revision, GENERATION_CONFIG)
+    tensors, slots = new_slots(plan.base.tensors)
+    told = (lambda spec, count: None) if options.allow_nonfinite else None
+    whole, threads, progress = list(plan.tensors), options.threads, options.progress
+    merger = caching_merger_of(plan, whole, kept, threads=threads, progress=progress)
+    filling = Filler().fill(merger, whole, slots, threads=threads, progress=progress, not_finite=told)
+    with closing(filling):
+        filled = {tensor.spec.name: (tensor.key, tensors[tensor.spec.name]) for tensor, _ in filling}
+    return build(config, generation, tensors, more), filled
+
+
+def _json(history: History, revision: str | None, path: str) -> dict[str, Any] | None:
+    """A JSON object among the text files of a revision, or of the work tree."""
+    if revision is None:
+        data = text_files.read(history.root, path)
+    else:
+        blob = history.files_of(revision).get(path)
+        data = None if blob is None else history.blob(blob)
+    if data is None:
+        return None
+    try:
+        value = json.loads(data) if len(data) <= MAX_CONFIG_BYTES else None
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        where = "the work tree" if revision is None else abbreviate(revision)
+        raise InvalidInput(f"{path} of {where} is not a JSON object")
+    return value

@@ -1,0 +1,429 @@
+"""**live model** — a transformers model in memory whose parameters a repository merges into, in place.
+
+What lies in the parameters is known tensor by tensor, by the keys of `persona.merge.plan`: only tensors whose
+key changes are computed. A tensor has no key while it is being written. When a change ends early, by an error
+or Ctrl-C, what it wrote is computed back to what it was, exactly; where that ends early too, the model is
+**half done**: its gate (`persona.live.lock`) stays shut until `resume` or `abort` has made it whole.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from persona.errors import InvalidInput, Refused, UnknownName, UsageError
+from persona.history.arguments import checks_arguments
+from persona.history.history import History
+from persona.history.planning import plan_of
+from persona.history.query_results import LiveResult, RecipeView
+from persona.history.recipes import filters
+from persona.history.recipes.checked import DEFAULT, Number, checked, globs, number
+from persona.history.recipes.views import recipe_view
+from persona.limits import LIVE_TIMEOUT_SECONDS
+from persona.live.cache import RowCache
+from persona.live.fill import Filler, caching_merger_of
+from persona.live.load import LoadOptions, built, chosen
+from persona.live.lock import ModelLock
+from persona.live.resident import Residents
+from persona.live.slots import Slot, Stamp, Tensor, digest_of, slots_of
+from persona.merge.plan import Plan
+from persona.objects.ids import abbreviate
+from persona.objects.recipe import Recipe
+from persona.objects.rules import Rules, check_density, check_strength
+
+if TYPE_CHECKING:
+    from persona.live.fill import PreTrainedModel
+    from persona.live.slots import Module
+
+Holding = tuple[Plan, str | None]
+"""A plan, and the commit whose recipe it is of."""
+
+
+@checks_arguments
+class LiveModel:
+    """A model whose parameters hold the weights of a recipe, and the calls that change which;
+    `Repository.live` makes one.
+
+    Every call that changes the weights waits until nobody uses the model, for `timeout` seconds at most
+    (None: for ever), and raises `BusyError` then. The model's forward pass waits until the weights are whole,
+    and raises `Refused` while they are half done. Calls may come from any thread and take turns: neither
+    those who use the model nor those who change it wait for ever. What is set here changes neither
+    `recipe.toml` nor HEAD.
+    """
+
+    def __init__(
+        self,
+        history: History,
+        model: Module,
+        recipe: Recipe,
+        revision: str | None,
+        options: LoadOptions,
+        is_closed: Callable[[], bool],
+        filled: Mapping[str, tuple[str, Tensor]],
+        kept: RowCache,
+    ) -> None:
+        """`filled`: name → (key, tensor) of tensors that hold the bytes of that key already; a parameter that
+        lies in the same memory does too.
+        """
+        self._history = history
+        self._model = model
+        self._options = options
+        self._is_closed = is_closed
+        self._filler = Filler()
+        self._kept = kept
+        self._residents = Residents(options.cache, options.device_memory)
+        self._keys: dict[str, str] = {}
+        self._stamps: dict[str, Stamp] = {}
+        self._holds: Holding | None = None
+        self._target: Holding | None = None
+        self._origin = (revision, recipe)
+        plan = plan_of(history, recipe)
+        for name, slot in slots_of(model, plan.base.tensors).items():
+            key, tensor = filled.get(name, ("", None))
+            if tensor is not None and slot.stamp()[0] == tensor.data_ptr():
+                self._keys[name], self._stamps[name] = key, slot.stamp()
+        self._gate = _gate(model, self)
+        try:
+            with self._gate.merging():
+                self._move((plan, revision))
+        finally:
+            if self._holds is None:
+                self.close()
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The model: the same object all the time."""
+        model: Any = self._model
+        return model  # type: ignore[no-any-return]
+
+    @property
+    def revision(self) -> str | None:
+        """The commit whose weights the model holds; None for those of an edited recipe."""
+        return self._now()[1]
+
+    @property
+    def recipe(self) -> RecipeView:
+        """What the model holds: rules, and vectors by name."""
+        return recipe_view(self._now()[0].recipe)
+
+    @property
+    def half_done(self) -> bool:
+        """Whether a change ended early and could not be taken back: `resume` or `abort` is due."""
+        return self._target is not None and self._gate.shut is not None
+
+    def set(
+        self,
+        name: str,
+        *,
+        alpha: Number = None,
+        density: Number = None,
+        only: str | Sequence[str] | None = None,
+        except_: str | Sequence[str] | None = None,
+        join: str | None = None,
+        force: bool = False,
+        timeout: float | None = LIVE_TIMEOUT_SECONDS,
+    ) -> LiveResult:
+        """Changes one vector of what the model holds; None leaves a key as it is, an empty filter takes it
+        away, and so does "default" a density.
+
+        Raises `UnknownName` for a vector that the recipe does not have, `InvalidInput` for a value out of
+        range and for weights that are not finite, and what `checkout` raises.
+        """
+        given: dict[str, Any] = {
+            "join": join,
+            "only": globs(only, "only"),
+            "except_": globs(except_, "except_"),
+        }
+        if alpha is not None:
+            given["alpha"] = checked("alpha", check_strength, alpha)
+        taken_back = isinstance(density, str) and density == DEFAULT
+        if density is not None and not taken_back:
+            given["density"] = checked("density", check_density, density)
+        keys = {key: value for key, value in given.items() if value is not None}
+        if taken_back:
+            keys["density"] = None
+        if not keys:
+            raise UsageError("set what? Give alpha, density, only, except_ or join")
+
+        def edit(recipe: Recipe) -> Recipe:
+            if name not in recipe.by_name:
+                there = ", ".join(recipe.by_name) or "none"
+                raise UnknownName(f"the model holds no vector named {name!r:.80}; it holds: {there}")
+            terms = [replace(term, **keys) if term.name == name else term for term in recipe.terms]
+            edited = Recipe.of(recipe.base, terms, recipe.rules)
+            for _, key, problem in filters.problems(edited, self._history.base(edited.base), recipe):
+                raise InvalidInput(problem, parameter="except_" if key == "except" else key)
+            return edited
+
+        return self._edit(edit, force, timeout)
+
+    def set_rules(
+        self,
+        axes: Mapping[str, str | float],
+        *,
+        force: bool = False,
+        timeout: float | None = LIVE_TIMEOUT_SECONDS,
+    ) -> LiveResult:
+        """Changes merge rules: `{"density": 0.2}`, `{"lambda": 0.8}`, `{"preset": "linear"}`, any axis of
+        docs/numerics.md.
+
+        A preset brings its own axes; λ and, where it has a use for one, the density stay what they are unless
+        given too. Rules that trim nothing or jointly are refused while a vector has a density of its own
+        (`set(NAME, density="default")` takes it back). Raises `InvalidInput` for an axis or value that cannot
+        be, and what `checkout` raises.
+        """
+        if not axes:
+            raise UsageError('set what? Give axes, such as {"density": 0.2} or {"preset": "linear"}')
+        given: dict[str, Any] = {axis: number(value) for axis, value in axes.items()}
+
+        def edit(recipe: Recipe) -> Recipe:
+            rules = recipe.rules
+            kept: dict[str, Any] = {"lambda": rules.lambda_, **rules.changed_axes()}
+            if "preset" in given:
+                wanted = Rules.of(given["preset"])
+                kept = {"lambda": rules.lambda_}
+                if wanted.density is not None and rules.density is not None:
+                    kept["density"] = rules.density
+            named = {"preset": rules.preset, **kept, **given}
+            return Recipe.of(recipe.base, recipe.terms, Rules.of(**named))
+
+        return self._edit(edit, force, timeout)
+
+    def checkout(
+        self,
+        rev: str | None = None,
+        *,
+        force: bool = False,
+        timeout: float | None = LIVE_TIMEOUT_SECONDS,
+    ) -> LiveResult:
+        """Merges the weights of a revision, or of `recipe.toml` as it stands, into the model.
+
+        Raises `InvalidInput` where the model no longer fits the base, `Refused` where parameters were changed
+        in place by something else (training) since, unless `force` throws that away, `BusyError` inside this
+        thread's own `using` and after `timeout`, and what reading the store raises. Then the model is what it
+        was; where even that could not be had, it is half done.
+        """
+        with self._changing(timeout):
+            revision, recipe = chosen(self._history, rev)
+            result = self._move((plan_of(self._history, recipe), revision), force=force)
+            self._origin = (revision, recipe)
+            return result
+
+    def resume(self, *, timeout: float | None = LIVE_TIMEOUT_SECONDS) -> LiveResult:
+        """Completes a change that ended half done. `UsageError` where nothing is half done."""
+        with self._changing(timeout):
+            return self._move(self._unfinished(), force=True)
+
+    def abort(self, *, timeout: float | None = LIVE_TIMEOUT_SECONDS) -> LiveResult:
+        """Goes back to what the model held before a change that ended half done. `UsageError` where nothing
+        is.
+        """
+        with self._changing(timeout):
+            self._unfinished()
+            assert self._holds is not None
+            return self._move(self._holds, force=True)
+
+    @contextmanager
+    def using(self) -> Iterator[PreTrainedModel]:
+        """The model, whose weights nobody changes meanwhile: for all the tokens of one answer, say.
+
+        A single forward pass needs no `using`, and another thread that computes a part of the answer needs
+        none of its own. Raises `Refused` while the model is half done.
+        """
+        with self._gate.using():
+            yield self.model
+
+    def digest(self) -> str:
+        """The weights digest of what lies in the parameters now, hashed anew: `blake3:<64 hex>`.
+
+        Equal to that of `Repository.digest` for the same recipe, unless something else changed parameters.
+        """
+        with self._gate.using():
+            plan = self._now()[0]
+            return digest_of(slots_of(self._model, plan.base.tensors), self._options.threads)
+
+    def close(self, *, timeout: float | None = LIVE_TIMEOUT_SECONDS) -> None:
+        """Leaves the model to itself, with the weights that it holds, and lets go of what was kept for the
+        next change. One that is half done stays shut.
+        """
+        with self._gate.merging(timeout):
+            self._is_closed = lambda: True
+            self._kept, self._residents = RowCache(0), Residents(0)
+            if self._gate.shut is None:
+                self._gate.remove()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def _changing(self, timeout: float | None) -> Iterator[None]:
+        with self._gate.merging(timeout):
+            if self._is_closed():
+                raise UsageError(
+                    "the repository, or this live model, is closed: open it, and call its live(model) again"
+                )
+            yield
+
+    def _now(self) -> Holding:
+        if self._holds is None:
+            raise Refused(self._gate.shut or "the model holds nothing yet")
+        return self._holds
+
+    def _unfinished(self) -> Holding:
+        if not self.half_done or self._target is None:
+            raise UsageError("nothing is half done: there is nothing to resume or abort")
+        return self._target
+
+    def _edit(self, edit: Callable[[Recipe], Recipe], force: bool, timeout: float | None) -> LiveResult:
+        with self._changing(timeout):
+            if self.half_done:
+                raise Refused(str(self._gate.shut))
+            recipe = edit(self._now()[0].recipe)
+            revision = self._origin[0] if recipe == self._origin[1] else None
+            return self._move((plan_of(self._history, recipe), revision), force=force)
+
+    def _move(self, target: Holding, *, force: bool = False) -> LiveResult:
+        """Brings the model to a plan, or back to where it was."""
+        started = time.perf_counter()
+        slots = slots_of(self._model, target[0].base.tensors)
+        self._look_for_edits(slots, force)
+        try:
+            result = self._fill(target, slots)
+        except BaseException as error:
+            self._go_back(error)
+            raise
+        return replace(result, seconds=round(time.perf_counter() - started, 3))
+
+    def _go_back(self, error: BaseException) -> None:
+        """Makes the model whole again after `error`, or says there that it is not."""
+        if self._gate.shut is None:
+            return
+        if self._holds is None or self._target is self._holds:
+            error.add_note(self._gate.shut)
+            return
+        target = self._target
+        try:
+            self._fill(self._holds, slots_of(self._model, self._holds[0].base.tensors))
+        except BaseException:
+            self._target = target
+            self._gate.shut = self._half_done_words()
+            error.add_note(self._gate.shut)
+
+    def _look_for_edits(self, slots: Mapping[str, Slot], force: bool) -> None:
+        """Forgets the keys of tensors that are not where they were; `Refused` for those changed in place."""
+        edited = []
+        for name, slot in slots.items():
+            if name in self._keys and (stamp := slot.stamp()) != self._stamps[name]:
+                if stamp[0] == self._stamps[name][0]:
+                    edited.append(name)
+                else:
+                    del self._keys[name]
+        if edited and not force:
+            more = f" and {len(edited) - 1} more" if len(edited) > 1 else ""
+            raise Refused(
+                f"tensor {edited[0]}{more}: changed in place since they were merged, by training perhaps, and"
+                " would be overwritten; save the model first, or pass force=True"
+            )
+        for name in edited:
+            del self._keys[name]
+
+    def _fill(self, target: Holding, slots: Mapping[str, Slot]) -> LiveResult:
+        """Computes the tensors whose keys differ from a plan's. The gate is shut until all are whole."""
+        plan, revision = target
+        changed = [tensor for tensor in plan.tensors if self._keys.get(tensor.spec.name) != tensor.key]
+        notes: list[str] = []
+
+        def note(spec: Any, count: int) -> None:
+            notes.append(f"tensor {spec.name}: {count} elements are not finite")
+
+        if changed:
+            threads, progress = self._options.threads, self._options.progress
+            self._residents.check(plan, changed, slots)
+            merger = caching_merger_of(
+                plan, changed, self._kept, threads=threads, progress=progress, slots=slots
+            )
+            self._target = target
+            self._gate.shut = self._half_done_words()
+            for tensor in changed:
+                self._keys.pop(tensor.spec.name, None)
+            told = note if self._options.allow_nonfinite else None
+            filling = self._filler.fill(
+                merger,
+                changed,
+                slots,
+                residents=self._residents,
+                threads=threads,
+                progress=progress,
+                not_finite=told,
+                tell=notes.append,
+            )
+            with closing(filling):
+                for tensor, stamp in filling:
+                    self._stamps[tensor.spec.name] = stamp
+                    self._keys[tensor.spec.name] = tensor.key
+        self._holds = target
+        self._gate.shut = self._target = None
+        return LiveResult(
+            revision=revision,
+            tensors_computed=len(changed),
+            tensors_reused=len(plan.tensors) - len(changed),
+            bytes_written=sum(tensor.spec.nbytes for tensor in changed),
+            seconds=0.0,
+            notes=tuple(notes),
+        )
+
+    def _half_done_words(self) -> str:
+        if self._holds is None:
+            return (
+                "the model's weights are half done: filling them ended early; give the model to"
+                " repo.live(model, REV) again"
+            )
+        before = _words(self._holds[1])
+        if self._target is None or self._target is self._holds:
+            return f"the model's weights are half way back to {before}: live.abort() goes on with that"
+        after = _words(self._target[1])
+        return (
+            f"the model's weights are half way from {before} to {after}: live.resume() completes that,"
+            " live.abort() goes back"
+        )
+
+
+def live(
+    history: History, model: Any, rev: str | None, options: LoadOptions, is_closed: Callable[[], bool]
+) -> LiveModel:
+    """See `Repository.live`."""
+    options.check()
+    kept = RowCache(options.cache)
+    revision, recipe = chosen(history, rev)
+    filled: dict[str, tuple[str, Tensor]] = {}
+    if model is None:
+        model, filled = built(history, rev, plan_of(history, recipe), options, {}, kept)
+    elif not hasattr(model, "register_forward_pre_hook"):
+        raise UsageError(f"live takes a model, such as repo.load gives, not {type(model).__name__}")
+    return LiveModel(history, model, recipe, revision, options, is_closed, filled, kept)
+
+
+def _gate(model: Any, owner: LiveModel) -> ModelLock:
+    """A gate for a model; `Refused` where another live model still has it."""
+    there = ModelLock.of(model)
+    if there is not None:
+        other = there.owner()
+        if isinstance(other, LiveModel):
+            if there.shut is None:
+                raise Refused("the model is live already: close its live model first, or use that one")
+            other.close()
+        there.remove()
+    return ModelLock(model, owner)
+
+
+def _words(revision: str | None) -> str:
+    return "an edited recipe" if revision is None else abbreviate(revision)

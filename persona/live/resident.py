@@ -1,0 +1,307 @@
+"""**resident** — what decides a tensor besides its mixture, kept on the device that the tensor lies on: the
+base's elements and a row of ulp deltas for each vector, in the order of the elements. So a change of α is one
+kernel, from there into the tensor's own memory, and nothing crosses the bus.
+
+A tensor of n elements with K vectors takes (1 + K)·n elements. What has no room is streamed through lanes
+each time; a part of the device stays free, for the lanes and for what the model itself computes. Invariant:
+a resident that can be found is whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain
+from typing import Protocol
+
+from persona.limits import DEVICE_RESERVE
+from persona.live.cache import BoundedCache, Key
+from persona.merge.arithmetic.arguments import MergeArguments
+from persona.merge.chunks import UINT, DecodedChunk
+from persona.merge.devices.device import Device, DeviceArray, DeviceFault, DeviceFull
+from persona.merge.devices.lanes import Lane, Lanes, Need
+from persona.merge.plan import Plan, TensorPlan
+from persona.merge.run.merger import Merger
+from persona.objects.tensors import chunk_span
+
+_ROUND = 64
+"""Elements to whose multiple the rows are apart, so that each begins at 128 bytes."""
+
+
+class Seat(Protocol):
+    """Where a tensor lies; `device` is None where it cannot be merged to in place."""
+
+    device: Device | None
+
+    def onto(self, start: int, stop: int) -> DeviceArray:
+        """Its elements [start, stop) on the device, to be written: uint[stop − start]."""
+
+
+@dataclass(frozen=True)
+class Resident:
+    """base: uint[n]; z: uint[K, ≥ n], a row for each term that reaches the tensor, votes first."""
+
+    base: DeviceArray
+    z: DeviceArray
+
+
+@dataclass(frozen=True)
+class _Loading:
+    key: Key
+    resident: Resident
+    nbytes: int
+
+
+class Residents:
+    """The residents of the devices that a model lies on, `limit` bytes of them on each."""
+
+    def __init__(self, limit: int, memory: int | None = None) -> None:
+        """`memory`: bytes that lanes may take on each device beside them (`merge.devices.lanes.Lanes`)."""
+        self._limit = limit
+        self._memory = memory
+        self._shelves: dict[Device, BoundedCache[Resident]] = {}
+
+    def begin(
+        self,
+        merger: Merger,
+        tensors: Iterable[TensorPlan],
+        seats: Mapping[str, Seat],
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> DeviceFill:
+        """A merge of these tensors begins, once all that was queued on their devices is done. `tell` is told
+        of a device that has no room even for lanes, or fails at them: then its tensors are computed on the
+        CPU.
+        """
+        lying = {seat.device for seat in seats.values()}
+        for device in [device for device in self._shelves if device not in lying]:
+            del self._shelves[device]
+        sides: dict[str, _OnDevice] = {}
+        try:
+            for device, here in _placed(tensors, seats).items():
+                device.settle()
+                merged = _merged(here)
+                if not merged:
+                    continue
+                shelf = self._shelves.setdefault(device, BoundedCache(self._limit))
+                try:
+                    side = _OnDevice(merger, device, shelf, merged, self._memory)
+                except (DeviceFull, DeviceFault) as error:
+                    tell(f"computed on the CPU: {error}")
+                    continue
+                sides.update((tensor.spec.name, side) for tensor in merged)
+            return DeviceFill(merger, sides, seats)
+        except BaseException:
+            for side in sides.values():
+                side.close()
+            raise
+
+    def check(self, plan: Plan, tensors: Iterable[TensorPlan], seats: Mapping[str, Seat]) -> None:
+        """Raises `UsageError` where lanes for these tensors of a plan do not fit into `memory`."""
+        for here in _placed(tensors, seats).values():
+            Need.of(plan, _merged(here)).check(self._memory)
+
+
+def _placed(tensors: Iterable[TensorPlan], seats: Mapping[str, Seat]) -> dict[Device, list[TensorPlan]]:
+    """Tensors by the devices that they lie on."""
+    placed: dict[Device, list[TensorPlan]] = {}
+    for tensor in tensors:
+        device = seats[tensor.spec.name].device
+        if device is not None:
+            placed.setdefault(device, []).append(tensor)
+    return placed
+
+
+def _merged(tensors: Iterable[TensorPlan]) -> list[TensorPlan]:
+    return [tensor for tensor in tensors if tensor.way == "merge" and tensor.spec.units]
+
+
+class DeviceFill:
+    """One merge into tensors on devices. Its chunks may be merged by many threads."""
+
+    def __init__(self, merger: Merger, sides: Mapping[str, _OnDevice], seats: Mapping[str, Seat]) -> None:
+        self._merger = merger
+        self._sides = sides
+        self._seats = seats
+        merger.elsewhere = frozenset(name for name, side in sides.items() if side.keeps(name))
+
+    def takes(self, tensor: TensorPlan) -> bool:
+        """Whether a tensor is merged on its device."""
+        return tensor.spec.name in self._sides
+
+    def holds(self, tensor: TensorPlan) -> bool:
+        """Whether it is resident: then `merge` takes it whole, else chunk by chunk."""
+        side = self._sides.get(tensor.spec.name)
+        return side is not None and tensor.spec.name in side.found
+
+    def merge(self, tensor: TensorPlan, index: int | None) -> int:
+        """Merges a chunk of a tensor that it takes, or with None all of one that it holds, and waits for it;
+        how many elements are not finite.
+        """
+        spec, side = tensor.spec, self._sides[tensor.spec.name]
+        if index is None:
+            return side.whole(tensor, self._seats[spec.name].onto(0, spec.units))
+        start, stop = chunk_span(spec, index, self._merger.plan.base.chunk)
+        return side.chunk(tensor, index, start, self._seats[spec.name].onto(start, stop))
+
+    def finish(self, tensor: TensorPlan) -> None:
+        """All chunks of a tensor were merged: it is resident from now on, if there was room."""
+        if self.takes(tensor):
+            self._sides[tensor.spec.name].finish(tensor)
+
+    def close(self) -> None:
+        """Lets go of what was not finished."""
+        for side in self._sides.values():
+            side.close()
+
+
+class _OnDevice:
+    """One device in one merge."""
+
+    def __init__(
+        self,
+        merger: Merger,
+        device: Device,
+        shelf: BoundedCache[Resident],
+        tensors: list[TensorPlan],
+        memory: int | None,
+    ) -> None:
+        self._merger = merger
+        self._shelf = shelf
+        self._loading: dict[str, _Loading] = {}
+        self.found: dict[str, Resident] = {}
+        shelf.begin()
+        missing = self._make_room(device, tensors, memory)
+        try:
+            if missing:
+                shelf.leave(max(0, device.free() - max(DEVICE_RESERVE, self._lanes.nbytes)))
+            for tensor in missing:
+                self._make(tensor)
+        except BaseException:
+            self.close()
+            raise
+
+    def _make_room(self, device: Device, tensors: list[TensorPlan], memory: int | None) -> list[TensorPlan]:
+        """As `_look`. A device that is full loses what earlier recipes left there, and at last what this one
+        could use.
+        """
+        for everything in (False, True):
+            with suppress(DeviceFull):
+                return self._look(device, tensors, memory)
+            self._shelf.evict(all=everything)
+        return self._look(device, tensors, memory)
+
+    def _look(self, device: Device, tensors: list[TensorPlan], memory: int | None) -> list[TensorPlan]:
+        """Finds what is resident, and takes lanes for the rest, which it returns. Raises `DeviceFull`."""
+        residents = {tensor.spec.name: self._shelf.find(self._key(tensor)) for tensor in tensors}
+        missing = [tensor for tensor in tensors if residents[tensor.spec.name] is None]
+        self.found = {}  # lets go of what was evicted
+        self._lanes = Lanes([device], Need.of(self._merger.plan, missing), memory)
+        self.found = {name: resident for name, resident in residents.items() if resident is not None}
+        return missing
+
+    def _key(self, tensor: TensorPlan) -> Key:
+        """The base's digest and the tensor's name decide its elements, with a vector's id its row."""
+        terms = self._merger.plan.recipe.terms
+        vectors = [terms[index].vector for index in self._terms(tensor)]
+        return self._merger.plan.base.digest, tensor.spec.name, *vectors
+
+    def _terms(self, tensor: TensorPlan) -> list[int]:
+        """The terms that reach a tensor in the order of its rows."""
+        terms = self._merger.plan.recipe.terms
+        return sorted(tensor.terms, key=lambda index: terms[index].join == "add")
+
+    def _mixture(self, tensor: TensorPlan) -> MergeArguments:
+        return self._merger.mixture(tensor, self._terms(tensor))
+
+    def _make(self, tensor: TensorPlan) -> None:
+        """Takes memory for a tensor's resident, if there is room."""
+        spec, rows = tensor.spec, len(tensor.terms)
+        length = -(-spec.units // _ROUND) * _ROUND
+        nbytes = length * (1 + rows) * spec.unit
+        if not self._shelf.reserve(nbytes):
+            return
+        uint = UINT[spec.unit]
+        try:
+            with self._lanes.lane() as (lane, _):
+                base = lane.stream.array(length, uint)[: spec.units]
+                z = lane.stream.array((rows, length), uint)[:, : spec.units]
+        except BaseException as error:
+            self._shelf.refund(nbytes)
+            if not isinstance(error, DeviceFull):
+                raise
+            self._shelf.leave(0)
+            return
+        self._loading[spec.name] = _Loading(self._key(tensor), Resident(base, z), nbytes)
+
+    def keeps(self, name: str) -> bool:
+        """Whether a tensor is resident, or will be."""
+        return name in self.found or name in self._loading
+
+    def whole(self, tensor: TensorPlan, out: DeviceArray) -> int:
+        """See `Landing.merge`."""
+        with self._lanes.lane() as (lane, terms_of):
+            lane.stream.clear(lane.counter)
+            mixture = self._mixture(tensor)
+            resident = self.found[tensor.spec.name]
+            terms = terms_of(mixture)
+            lane.stream.merge(resident.base, resident.z, None, out, terms, mixture, lane.counter)
+            return lane.counted()
+
+    def chunk(self, tensor: TensorPlan, index: int, start: int, out: DeviceArray) -> int:
+        """See `Landing.merge`."""
+        merger, spec, size = self._merger, tensor.spec, len(out)
+        base_id = merger.plan.base_table.chunk(spec.name, index)
+        parts = merger.parts(tensor, index, base_id, size)
+        loading = self._loading.get(spec.name)
+        if parts is not None and loading is None:
+            return self._lanes.merge(parts, lambda present: merger.mixture(tensor, present), None, out)
+        if parts is not None:
+            remaining = iter(parts)
+            parts = chain([next(remaining)], remaining)  # opened before a lane is taken
+        else:
+            elements = merger.reader.base(spec, base_id, index, merger.workspaces.get(spec).sorted_base)
+        with self._lanes.lane() as (lane, terms_of):
+            if loading is None:
+                lane.stream.load(elements, out)
+                return 0
+            base = loading.resident.base[start : start + size]
+            z = loading.resident.z[:, start : start + size]
+            if parts is None:
+                lane.stream.load(elements, base)
+                for row in range(len(tensor.terms)):
+                    lane.stream.clear(z[row])
+            else:
+                self._scatter(lane, parts, self._terms(tensor), base, z)
+            mixture = self._mixture(tensor)
+            terms = terms_of(mixture)
+            lane.stream.clear(lane.counter)
+            lane.stream.merge(base, z, None, out, terms, mixture, lane.counter)
+            return lane.counted()
+
+    def _scatter(
+        self, lane: Lane, parts: Iterable[DecodedChunk], terms: list[int], base: DeviceArray, z: DeviceArray
+    ) -> None:
+        """Loads an opened chunk into its place in a resident, in the order of the elements."""
+        for row in range(len(terms)):
+            lane.stream.clear(z[row])
+        for part in parts:
+            there = [row for row, term in enumerate(terms) if term in part.present]
+            places = [part.present.index(terms[row]) for row in there]
+            for sorted_base, rows, order in lane.loaded(part, places, len(base)):
+                lane.stream.scatter(sorted_base, order, base)
+                for place, row in enumerate(there):
+                    lane.stream.scatter(rows[place, : len(order)], order, z[row])
+            if part.order.size < len(base):
+                lane.stream.synchronize()
+
+    def finish(self, tensor: TensorPlan) -> None:
+        """See `Landing.finish`."""
+        loading = self._loading.pop(tensor.spec.name, None)
+        if loading is not None:
+            self._shelf.put(loading.key, loading.resident, loading.nbytes)
+
+    def close(self) -> None:
+        """See `Landing.close`."""
+        while self._loading:
+            self._shelf.refund(self._loading.popitem()[1].nbytes)

@@ -1,0 +1,251 @@
+"""Where a model in memory holds the tensors of a base.
+
+**slot** — where one tensor lies. Where the memory is the CPU's, contiguous and aligned, chunks are merged
+straight into it, by the CPU; where it is a GPU's and contiguous, by that GPU (`persona.live.resident`).
+Elsewhere (a transposed view), and where nothing is to be merged, they are made on the CPU and copied over,
+bit by bit. **stamp** — address and version counter of a tensor: torch raises the counter at each change in
+place, and so does `Slot.changed`, so that autograd notices what was merged after it saved a tensor.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import torch
+from blake3 import blake3
+from numpy.typing import NDArray
+
+from persona.errors import InvalidInput
+from persona.merge.chunks import UINT
+from persona.merge.devices.choose import cuda_devices
+from persona.merge.devices.cuda import settle
+from persona.merge.devices.device import Device, DeviceArray, NoDevice
+from persona.merge.workers import in_order, thread_count
+from persona.objects.digest import weights_digest
+from persona.objects.tensors import TensorSpec
+
+Module: TypeAlias = torch.nn.Module
+Tensor: TypeAlias = torch.Tensor
+Stamp = tuple[int, int]
+
+DTYPES: Final[dict[str, torch.dtype]] = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I16": torch.int16,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I32": torch.int32,
+    "F32": torch.float32,
+    "C64": torch.complex64,
+    "I64": torch.int64,
+    "F64": torch.float64,
+}
+"""safetensors dtype → torch's, for those that a model's parameters and buffers have."""
+
+_BITS: Final = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def device_of(tensor: Tensor) -> Device | None:
+    """The device that a tensor lies on, if it can merge."""
+    if tensor.device.type != "cuda":
+        return None
+    try:
+        devices: tuple[Any, ...] = cuda_devices()
+    except NoDevice:
+        return None
+    return next((device for device in devices if device.where == tensor.device), None)
+
+
+def why_not(where: torch.device) -> str | None:
+    """Why the GPU that a tensor lies on cannot merge; None where it can, and for the CPU."""
+    if where.type != "cuda":
+        return None
+    try:
+        devices: tuple[Any, ...] = cuda_devices()
+    except NoDevice as error:
+        return str(error)
+    if any(device.where == where for device in devices):
+        return None
+    return f"the GPU {where} is too old, runs no kernel, or computes other bits"
+
+
+class Slot:
+    """One tensor of a model that holds what `spec` says: same shape, same dtype."""
+
+    def __init__(self, spec: TensorSpec, tensor: Tensor) -> None:
+        self.spec = spec
+        self._tensor = tensor
+        bits = tensor.detach().view(_BITS[spec.unit])
+        self._bits = bits.view(-1) if bits.is_contiguous() else bits
+        self._staged: Tensor | None = None
+        self._lock = threading.Lock()
+        self._direct: NDArray[Any] | None = None
+        if bits.is_contiguous() and bits.device.type == "cpu" and bits.data_ptr() % spec.unit == 0:
+            self._direct = self._bits.numpy().view(UINT[spec.unit] if spec.merged else np.uint8)
+        self.device = device_of(tensor) if spec.merged and bits.is_contiguous() else None
+
+    @property
+    def where(self) -> torch.device:
+        """Where the tensor lies, by torch."""
+        return self._tensor.device
+
+    def onto(self, start: int, stop: int) -> DeviceArray:
+        """Storage elements [start, stop) on the slot's device, to be written: uint16 or uint32."""
+        assert self.device is not None
+        return self.device.adopt(self._bits)[start:stop]
+
+    def stamp(self) -> Stamp:
+        """Where the tensor lies, and how often it was changed in place."""
+        tensor = self._tensor
+        return tensor.data_ptr(), 0 if tensor.is_inference() else int(tensor._version)
+
+    @contextmanager
+    def span(self, start: int, stop: int) -> Iterator[NDArray[Any]]:
+        """Storage elements [start, stop) to be written: uint16 or uint32 where the dtype is merged, else
+        uint8 bytes. From any thread, each element once; `changed` ends it.
+        """
+        unit = self.spec.unit
+        if self._direct is not None:
+            scale = 1 if self.spec.merged else unit
+            yield self._direct[start * scale : stop * scale]
+            return
+        in_pieces = self._bits.is_contiguous()
+        if in_pieces:
+            taken = torch.empty(stop - start, dtype=self._bits.dtype)
+        else:
+            taken = self._stage()[start:stop]
+        yield taken.numpy().view(UINT[unit] if self.spec.merged else np.uint8)
+        if in_pieces:
+            with torch.inference_mode():  # which may change its own tensors and any other
+                self._bits[start:stop].copy_(taken)
+
+    def changed(self) -> Stamp:
+        """Ends the writing of the whole tensor; the stamp that it has now."""
+        if self._staged is not None:
+            with torch.inference_mode():
+                self._bits.copy_(self._staged.view(self._bits.shape))
+            settle(self.where)
+            self._staged = None
+        if not self._tensor.is_inference():
+            torch.autograd.graph.increment_version(self._tensor)
+        return self.stamp()
+
+    def digest(self) -> bytes:
+        """BLAKE3-256 of the raw bytes as they are now."""
+        whole = self._bits.contiguous().cpu().view(-1)
+        return blake3(whole.numpy().view(np.uint8).data).digest() if whole.numel() else blake3().digest()
+
+    def _stage(self) -> Tensor:
+        with self._lock:
+            if self._staged is None:
+                self._staged = torch.empty(self.spec.units, dtype=self._bits.dtype)
+            return self._staged
+
+
+def slots_of(model: Module, specs: Iterable[TensorSpec]) -> dict[str, Slot]:
+    """Where a model holds the tensors of a base, by name; changes nothing.
+
+    Raises `InvalidInput`, naming the tensor, where the model lacks one, holds it in another shape or dtype,
+    without memory of its own or in memory shared with another one, and where it has a parameter that is
+    neither among them nor tied to one.
+    """
+    state: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    state |= model.named_buffers(remove_duplicate=False)
+    slots: dict[str, Slot] = {}
+    missing: list[str] = []
+    for spec in specs:
+        tensor = state.get(spec.name)
+        if tensor is not None:
+            _check(spec, tensor)
+            slots[spec.name] = Slot(spec, tensor)
+        else:
+            missing.append(spec.name)
+    if missing:
+        more = f" and {len(missing) - 1} more of the base's tensors" if len(missing) > 1 else ""
+        raise InvalidInput(
+            f"the model has no tensor {missing[0]}{more}: give the model itself, as repo.load makes it, not a"
+            " part of it or what is wrapped around it (PEFT, DDP, torch.compile)"
+        )
+    _check_sharing(state, slots)
+    return slots
+
+
+def new_slots(specs: Iterable[TensorSpec]) -> tuple[dict[str, Tensor], dict[str, Slot]]:
+    """Fresh tensors on the CPU, not filled, and their slots, by name."""
+    tensors: dict[str, Tensor] = {}
+    for spec in specs:
+        if spec.dtype not in DTYPES:
+            raise InvalidInput(f"tensor {spec.name}: torch has no parameters of dtype {spec.dtype}")
+        tensors[spec.name] = torch.empty(spec.shape, dtype=DTYPES[spec.dtype])
+    return tensors, {spec.name: Slot(spec, tensors[spec.name]) for spec in specs}
+
+
+def digest_of(slots: Mapping[str, Slot], threads: int | None = None) -> str:
+    """The weights digest of what the slots hold now."""
+    found = list(slots.values())
+    digests = in_order(Slot.digest, found, threads=thread_count(threads))
+    return weights_digest(
+        (slot.spec.name, slot.spec.dtype, slot.spec.shape, digest)
+        for slot, digest in zip(found, digests, strict=True)
+    )
+
+
+def _check(spec: TensorSpec, tensor: Tensor) -> None:
+    name = spec.name
+    if type(tensor.detach()) is not Tensor or tensor.layout != torch.strided:
+        raise InvalidInput(
+            f"tensor {name} of the model is a {type(tensor.detach()).__name__} ({tensor.layout}), not a plain"
+            " tensor: load the model without quantisation and without sharding"
+        )
+    if tensor.device.type == "meta":
+        raise InvalidInput(
+            f"tensor {name} of the model is on the meta device, without memory: load the model's weights"
+            " first, or leave that to repo.load"
+        )
+    if tensor.dtype != DTYPES.get(spec.dtype):
+        wanted = str(DTYPES.get(spec.dtype, spec.dtype)).removeprefix("torch.")
+        raise InvalidInput(
+            f"tensor {name} is {str(tensor.dtype).removeprefix('torch.')} in the model and {wanted} in the"
+            ' base: load the model with dtype="auto", as repo.load does, and do not convert it'
+        )
+    if tuple(tensor.shape) != spec.shape:
+        raise InvalidInput(
+            f"tensor {name} has the shape {list(tensor.shape)} in the model and {list(spec.shape)} in the"
+            " base: load the model with repo.load, and do not resize it (resize_token_embeddings)"
+        )
+
+
+def _check_sharing(state: Mapping[str, Tensor], slots: Mapping[str, Slot]) -> None:
+    """`InvalidInput` where two tensors of the base share memory, or a parameter belongs to none of them."""
+    places: dict[tuple[int, tuple[int, ...]], str] = {}
+    ends: list[tuple[str, int, int, str]] = []
+    for name, slot in slots.items():
+        tensor = state[name]
+        if tensor.numel():
+            reach = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True)) + 1
+            start = tensor.data_ptr()
+            ends.append((str(tensor.device), start, start + reach * slot.spec.unit, name))
+            places[start, tuple(tensor.shape)] = name
+    ends.sort()
+    for (device, _, end, one), (other_device, start, _, other) in pairwise(ends):
+        if device == other_device and start < end:
+            raise InvalidInput(
+                f"tensors {one} and {other} share memory in the model, but the base holds both: load the"
+                " model with tie_word_embeddings=False in its config"
+            )
+    for name, tensor in state.items():
+        if name in slots or not isinstance(tensor, torch.nn.Parameter):
+            continue
+        if (tensor.data_ptr(), tuple(tensor.shape)) not in places:
+            raise InvalidInput(
+                f"the model has a parameter {name} that is none of the base's tensors and tied to none: call"
+                " model.tie_weights() if it should be tied, else take it away"
+            )

@@ -1,0 +1,200 @@
+"""**election** — what the terms of a recipe do to each other: which pairs of vectors pull a coordinate in
+opposite directions, how much of what they weigh loses the vote, and how alike the vectors are.
+
+What a term weighs at a coordinate is |w| = |α · u|, u as docs/numerics.md has it: trimmed, binary32. A vote
+is lost where its term is no member of A. Counts are exact; sums are binary64 over blocks of BLOCK elements in
+exponent order. A difference that is not finite counts as none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from persona.codec.delta import restore
+from persona.merge.arithmetic.casts import widen32
+from persona.merge.chunks import UINT, DecodedChunk
+from persona.merge.cutoffs import Cutoffs
+from persona.merge.plan import TensorPlan
+from persona.merge.rules import MergeRules
+from persona.objects.recipe import Term
+
+BLOCK: Final = 1 << 14
+"""Elements whose arithmetic stays in the L2 cache; slices of chunks (`merge.memory`) are multiples."""
+_FLOATS: Final = 4
+"""Arrays of a block that each term takes: t, u, w, and what it votes."""
+MAX_PAIRED: Final = 32
+"""Terms up to which every pair of them is looked at; the work grows with the square of their number."""
+
+Floats = NDArray[np.float32]
+Sums = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+
+@dataclass
+class Election:
+    """Of K terms in canonical order. `kept`: elements that trim leaves (int64[K]); `squares`: Σ t² before
+    trim; `mass`: Σ |w|; `lost`: Σ |w| where the term lost its vote (float64[K] each).
+
+    For pairs j < k (the rest is 0, and all of it beyond `MAX_PAIRED` terms), `shared`: coordinates where both
+    have w ≠ 0; `opposed`: those of them where the signs differ (int64[K, K] each); `products`: Σ t_j · t_k
+    before trim (float64[K, K]).
+    """
+
+    terms: int
+    kept: Counts = field(init=False)
+    squares: Sums = field(init=False)
+    mass: Sums = field(init=False)
+    lost: Sums = field(init=False)
+    shared: Counts = field(init=False)
+    opposed: Counts = field(init=False)
+    products: Sums = field(init=False)
+
+    def __post_init__(self) -> None:
+        pairs = self.terms if self.terms <= MAX_PAIRED else 0
+        self.kept = np.zeros(self.terms, np.int64)
+        self.squares, self.mass, self.lost = (np.zeros(self.terms) for _ in range(3))
+        self.shared, self.opposed = (np.zeros((pairs, pairs), np.int64) for _ in range(2))
+        self.products = np.zeros((pairs, pairs))
+
+    def add(self, other: Election) -> None:
+        """Adds the counts and sums of other elements."""
+        self.kept += other.kept
+        self.squares += other.squares
+        self.mass += other.mass
+        self.lost += other.lost
+        self.shared += other.shared
+        self.opposed += other.opposed
+        self.products += other.products
+
+
+def booth_bytes(terms: int) -> int:
+    """Bytes that a thread takes to hold the election of so many terms."""
+    return BLOCK * (4 * _FLOATS * terms + 32)
+
+
+class Scratch:
+    """The scratch of one thread for elements of `width` bytes."""
+
+    def __init__(self, width: int) -> None:
+        self.bits = np.empty(BLOCK, UINT[width])
+        self.wide = np.empty((2, BLOCK), np.float64)
+        self.in_place = np.arange(BLOCK, dtype=np.uint32)
+
+
+@dataclass(frozen=True)
+class ChunkVotes:
+    """One opened chunk, and what its terms are: `theta`, float32, and `terms` run along `opened.present`."""
+
+    opened: DecodedChunk
+    dtype: str
+    terms: list[Term]
+    theta: Floats
+    rules: MergeRules
+    tie: int
+
+    @classmethod
+    def of(cls, tensor: TensorPlan, opened: DecodedChunk, rules: MergeRules, cuts: Cutoffs) -> ChunkVotes:
+        """The ballot of a chunk of a tensor."""
+        return cls(
+            opened,
+            tensor.spec.dtype,
+            [cuts.plan.recipe.terms[place] for place in opened.present],
+            cuts.theta(tensor, opened.present),
+            rules,
+            rules.tie(cuts.majority),
+        )
+
+    def count(self, found: Election, booth: Scratch) -> None:
+        """Adds the whole chunk to `found`. Called where numpy does not report what is not finite."""
+        opened = self.opened
+        for start in range(0, opened.sorted_base.size, BLOCK):
+            stop = min(start + BLOCK, opened.sorted_base.size)
+            acting = [j for j in range(len(opened.present)) if opened.z[j, start:stop].any()]
+            if acting:
+                self._count_block(slice(start, stop), acting, found, booth)
+
+    def _count_block(self, part: slice, acting: list[int], found: Election, booth: Scratch) -> None:
+        places = [self.opened.present[j] for j in acting]
+        terms = [self.terms[j] for j in acting]
+        taus = self._differences(part, acting, booth)
+        kept = [_trimmed(t, self.theta[j]) for t, j in zip(taus, acting, strict=True)]
+        weights = [u * np.float32(term.alpha32) for u, term in zip(kept, terms, strict=True)]
+        votes = kept if self.rules.weigh == "after" else weights
+        voting = [vote if term.join == "vote" else None for vote, term in zip(votes, terms, strict=True)]
+        elected = self._elected(voting)
+        wide = booth.wide[:, : taus[0].size]
+        for place, u, w, vote in zip(places, kept, weights, voting, strict=True):
+            found.kept[place] += np.count_nonzero(u)
+            np.abs(w, out=wide[0])
+            found.mass[place] += np.add.reduce(wide[0])
+            if vote is not None and elected is not None:
+                np.copyto(wide[0], 0.0, where=vote * elected > 0)
+                found.lost[place] += np.add.reduce(wide[0])
+        _count_taus(places, taus, found, wide)
+        if found.shared.size:
+            _count_signs(places, weights, found)
+
+    def _differences(self, part: slice, acting: list[int], booth: Scratch) -> list[Floats]:
+        """t of each acting term, 0 where it is not finite."""
+        sorted_base = self.opened.sorted_base[part]
+        bits, in_place = booth.bits[: sorted_base.size], booth.in_place[: sorted_base.size]
+        base = widen32(sorted_base, self.dtype)
+        found: list[Floats] = []
+        for j in acting:
+            restore(sorted_base, self.opened.z[j, part], in_place, bits)
+            t = widen32(bits, self.dtype) - base
+            finite = np.isfinite(t)
+            if not finite.all():
+                t[~finite] = 0.0
+            found.append(t)
+        return found
+
+    def _elected(self, voting: list[Floats | None]) -> Floats | None:
+        """s of each coordinate, 0 where nothing is elected; None where nobody elects."""
+        votes = [vote for vote in voting if vote is not None]
+        if self.rules.elect == "none" or not votes:
+            return None
+        e = np.zeros_like(votes[0])
+        for vote in votes:
+            np.add(e, vote if self.rules.elect == "mass" else np.sign(vote), out=e)
+        s: Floats = np.sign(e)
+        if self.tie:
+            s[s == 0] = self.tie
+        return s
+
+
+def _trimmed(t: Floats, theta: np.float32) -> Floats:
+    """u: t where |t| ≥ θ; NaN keeps everything and a negative θ nothing."""
+    if np.isnan(theta):
+        return t
+    if theta < 0:
+        return np.zeros_like(t)
+    kept: Floats = np.multiply(t, np.abs(t) >= theta, dtype=np.float32)
+    return kept
+
+
+def _count_taus(places: list[int], taus: list[Floats], found: Election, wide: Sums) -> None:
+    """Σ t² of each term, and Σ t_j · t_k of each pair."""
+    for place, t in zip(places, taus, strict=True):
+        np.multiply(t, t, out=wide[0], dtype=np.float64)
+        found.squares[place] += np.add.reduce(wide[0])
+    if not found.products.size:
+        return
+    for (j, one), (k, other) in combinations(zip(places, taus, strict=True), 2):
+        np.multiply(one, other, out=wide[0], dtype=np.float64)
+        found.products[j, k] += np.add.reduce(wide[0])
+
+
+def _count_signs(places: list[int], weights: list[Floats], found: Election) -> None:
+    """Where both of a pair weigh something, and where they pull apart."""
+    signs: list[Any] = [(place, w != 0, np.signbit(w)) for place, w in zip(places, weights, strict=True)]
+    for (j, one, down), (k, other, falling) in combinations(signs, 2):
+        both = one & other
+        found.shared[j, k] += np.count_nonzero(both)
+        np.logical_and(both, down ^ falling, out=both)
+        found.opposed[j, k] += np.count_nonzero(both)

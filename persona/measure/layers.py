@@ -1,0 +1,84 @@
+"""**place** — where a tensor sits in a model: its stack of layers, its layer, and its kind of module.
+
+Read off the name alone, so that it works for every architecture: the first part of a name that is a number is
+the layer, what stands before it the stack, what follows the module, without the parameter's own name and
+without other numbers (the experts of a layer are one kind of module). A tensor outside all layers, such as
+the embedding, the last norm or the head, is a module of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+_PARAMETERS: Final = ("weight", "bias")
+_NORM: Final = re.compile(r"norm|(^|[._])ln(_|\d|$)|layer_?norm")
+_EMBEDDING: Final = re.compile(r"emb|(^|\.)w[tp]e$|(^|\.)shared$")
+_ATTENTION: Final = re.compile(r"attn|attention|mixer")
+_PROJECTIONS: Final = (
+    r"(^|[._])(qkv|query_key_value|c_attn|in_proj|w_?pack|wqkv|attn_qkv)($|_)",
+    r"(^|[._])(q|query|wq)($|_)",
+    r"(^|[._])(k|key|wk)($|_)",
+    r"(^|[._])(v|value|wv)($|_)",
+    r"(^|[._])(router|gate)$",
+    r"(^|[._])(gate_up_proj|gate_proj|w1)($|_)",
+    r"(^|[._])(up_proj|c_fc|dense_h_to_4h|fc1|w3)($|_)",
+    r"(^|[._])(down_proj|c_proj|dense_4h_to_h|fc2|w2)($|_)",
+)
+_ORDER: Final = tuple(re.compile(pattern) for pattern in _PROJECTIONS)
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a tensor sits. `stack` and `layer` are None outside the layers."""
+
+    stack: str | None
+    layer: int | None
+    module: str
+
+    def order(self) -> tuple[Any, ...]:
+        """The key of the order of reading: embeddings, layer after layer with attention before the feed
+        forward part and the norms last, then what follows the layers.
+        """
+        if self.layer is None:
+            part = 0 if _EMBEDDING.search(self.module) and "out" not in self.module else 2
+            return (part, "", 0, _NORM.search(self.module) is None, self.module)
+        return (1, self.stack or "", self.layer, *module_order(self.module))
+
+
+def module_order(module: str) -> tuple[Any, ...]:
+    """The key of the order of the modules of one layer."""
+    kind = 2 if _NORM.search(module) else 0 if _ATTENTION.search(module) else 1
+    last = module.rpartition(".")[2]
+    rank = next((rank for rank, pattern in enumerate(_ORDER) if pattern.search(last)), len(_ORDER))
+    return (kind, rank, module)
+
+
+def places(names: Iterable[str]) -> dict[str, Position]:
+    """The place of every tensor of a model, by name.
+
+    Where all layers are of one stack, its root (`model.` of `model.layers`) is left out of the names of the
+    modules outside.
+    """
+    found = {name: _place(name) for name in names}
+    stacks = {place.stack for place in found.values() if place.stack is not None}
+    root = stacks.pop().rpartition(".")[0] if len(stacks) == 1 else ""
+    if not root:
+        return found
+    return {
+        name: Position(None, None, place.module.removeprefix(f"{root}.")) if place.layer is None else place
+        for name, place in found.items()
+    }
+
+
+def _place(name: str) -> Position:
+    parts = name.split(".")
+    if len(parts) > 1 and parts[-1] in _PARAMETERS:
+        parts.pop()
+    at = next((at for at, part in enumerate(parts) if at and part.isascii() and part.isdigit()), None)
+    if at is None or len(parts[at]) > 9:
+        return Position(None, None, ".".join(parts))
+    inner = [part for part in parts[at + 1 :] if not part.isdigit()] or [parts[at - 1]]
+    return Position(".".join(parts[:at]), int(parts[at]), ".".join(inner))

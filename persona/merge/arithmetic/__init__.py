@@ -1,0 +1,1 @@
+"""One chunk merged: on the CPU, on a GPU, and the casts between dtypes."""

@@ -1,0 +1,33 @@
+"""How the terms of a chunk are merged, whichever processor merges them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from persona.merge.rules import MergeRules
+
+
+@dataclass(frozen=True)
+class MergeArguments:
+    """How the terms of a chunk are merged, apart from their changes.
+
+    theta, alpha: float32[K] and add: bool[K], in the order of the rows, as `cpu.merge_chunk`
+    takes them; dtype: its code; majority: Σ sign(e) over the model, where the rules ask for it.
+    """
+
+    theta: NDArray[np.float32]
+    alpha: NDArray[np.float32]
+    add: NDArray[np.bool_]
+    rules: MergeRules
+    dtype: int
+    majority: int = 0
+
+    def votes_first(self) -> tuple[NDArray[np.intp], MergeArguments]:
+        """(rows, mixture): the terms that vote, then those that add, each kind in its order; row j of the
+        mixture is row `rows[j]` of this one.
+        """
+        rows = np.argsort(self.add, kind="stable")
+        return rows, replace(self, theta=self.theta[rows], alpha=self.alpha[rows], add=self.add[rows])

@@ -1,0 +1,178 @@
+"""The merge on the CPU: one chunk at a time, in exponent order, bit-equal to `persona.merge.reference`.
+
+This module checks what the compiled loops of `loops` take on trust, and lends them scratch.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from persona.codec import elements
+from persona.codec.native import Kernels, has_compress
+from persona.merge.codes import Weigh
+from persona.merge.rules import MergeRules
+
+Array = npt.NDArray[Any]
+
+BLOCK: Final = 2048
+"""Elements of a block, as `loops` has it."""
+MAX_VALUES: Final = 1 << 16
+"""Places for distinct magnitudes; three quarters of them are used."""
+FEW_VALUES: Final = 1 << 12
+"""Places that are tried first: they stay in the caches, and mostly suffice for bf16."""
+
+BF16: Final = elements.BF16.code
+F16: Final = elements.F16.code
+F32: Final = elements.F32.code
+
+_KEEP_NOTHING_CUT: Final = 0xFFFFFFFF
+_SCRATCH_ROWS: Final = 5
+"""Rows of numbers that the kernels need beside one for each term."""
+_WORD_ROWS: Final = 3
+kernels = Kernels("persona.merge.arithmetic.loops", golden="persona.merge.arithmetic.golden")
+_local = threading.local()
+
+
+def _check(base: Array, z: Array, theta: Array, alpha: Array, dtype: int) -> None:
+    """Another type would compile another kernel with other bits; another size would leave the arrays."""
+    uint = np.uint32 if dtype == F32 else np.uint16
+    if base.dtype != uint or z.dtype != uint or theta.dtype != np.float32 or alpha.dtype != np.float32:
+        raise ValueError("base and z are of the dtype's unsigned integers, theta and alpha float32")
+    if z.ndim != 2 or z.shape[1] < base.size or not z.shape[0] == theta.size == alpha.size:
+        raise ValueError("z has a row for every term, as long as the chunk")
+
+
+def _cuts(theta: Array) -> Array:
+    """θ → the smallest kept |t|, as bits: NaN keeps every change, a negative θ nothing."""
+    cuts = np.maximum(theta.view(np.uint32), np.uint32(1))
+    cuts[theta < 0] = _KEEP_NOTHING_CUT
+    cuts[np.isnan(theta)] = 1
+    return cuts
+
+
+def scratch_bytes(terms: int) -> int:
+    """Bytes of a thread's scratch once it merged chunks with as many terms."""
+    return 4 * BLOCK * (max(1, terms) + _SCRATCH_ROWS + _WORD_ROWS)
+
+
+def _scratch(terms: int) -> tuple[Array, ...]:
+    """This thread's scratch for as many terms: the front of one that is long enough for any that it met."""
+    held: tuple[Array, ...] | None = getattr(_local, "held", None)
+    if held is None or len(held[-1]) < terms:
+        most = max(1, terms)
+        held = _local.held = (
+            np.empty((most + _SCRATCH_ROWS, BLOCK), np.float32),
+            np.empty((_WORD_ROWS, BLOCK), np.uint32),
+            np.empty(most, np.int64),
+            np.empty(most, np.bool_),
+            np.empty(most, np.float32),
+            np.empty(most, np.uint32),
+        )
+    floats, words, acting, *by_term = held
+    length = max(1, terms)
+    return floats[: length + _SCRATCH_ROWS], words, acting[:length], *(each[:terms] for each in by_term)
+
+
+def merge_chunk(
+    base: Array,
+    z: Array,
+    order: Array,
+    out: Array,
+    theta: Array,
+    alpha: Array,
+    add: Array,
+    rules: MergeRules,
+    dtype: int,
+    majority: int = 0,
+) -> int:
+    """Merges one chunk of n elements; returns how many came out not finite. Releases the interpreter's lock;
+    thread-safe.
+
+    base: uint[n], the base's elements in exponent order; uint is uint16 for BF16 and F16, uint32 for F32. z:
+    uint[K, ≥ n], the ulp deltas of the terms in canonical order, each in exponent order; a term without a
+    change in the chunk may be left out. order: uint32[≥ n]; out: uint[≥ n], filled so that out[order[j]] is
+    element j. theta: float32[K], `NO_TRIM`, `KEEP_NOTHING` or the smallest |t| kept; not used for terms that
+    join by adding. alpha: float32[K]; add: bool[K]. dtype: BF16, F16 or F32. majority: Σ sign(e) over the
+    model, where the rules ask for it. All arrays are C-contiguous. Raises `ValueError` where they do not fit.
+    See docs/numerics.md.
+    """
+    _check(base, z, theta, alpha, dtype)
+    if add.dtype != np.bool_ or add.shape != alpha.shape or order.dtype != np.uint32:
+        raise ValueError("add is bool[K] and order uint32")
+    if out.dtype != base.dtype or min(out.size, order.size) < base.size:
+        raise ValueError("out and order are as long as the chunk, out of the base's type")
+    arguments = kernel_arguments(base, z, order, out, theta, alpha, add, rules, dtype, majority)
+    return int(kernels.merge_chunk(*arguments))
+
+
+def kernel_arguments(
+    base: Array,
+    z: Array,
+    order: Array,
+    out: Array,
+    theta: Array,
+    alpha: Array,
+    add: Array,
+    rules: MergeRules,
+    dtype: int,
+    majority: int = 0,
+) -> tuple[Any, ...]:
+    """What the kernel `merge_chunk` takes, for the arguments of this module's `merge_chunk`, unchecked."""
+    tie, lam = np.float32(rules.tie(majority)), np.float32(rules.lambda_)
+    scratch = _scratch(alpha.size)
+    return base, z, order, out, _cuts(theta), alpha, add, lam, tie, *rules.codes(), dtype, *scratch
+
+
+def scatter(values: Array, order: Array, out: Array) -> None:
+    """out[order[j]] = values[j]; values: uint[n], order: uint32[n], out: uint[≥ n], of one type. Raises
+    `ValueError` where they do not fit.
+    """
+    if out.dtype != values.dtype or order.dtype != np.uint32:
+        raise ValueError("values and out are of one type and order uint32")
+    if min(order.size, out.size) < values.size:
+        raise ValueError("out and order are as long as the values")
+    kernels.scatter(values, order, values.size, out)
+
+
+def sum_of_signs(base: Array, z: Array, theta: Array, alpha: Array, rules: MergeRules, dtype: int) -> int:
+    """Σ sign(e) over one chunk, an exact integer, of voting terms only; arguments as for `merge_chunk`."""
+    _check(base, z, theta, alpha, dtype)
+    weigh, elect, _, _ = rules.codes()
+    scratch, words, *_ = _scratch(alpha.size)
+    cuts = _cuts(theta)
+    if weigh == Weigh.BEFORE:
+        cuts[alpha == 0] = _KEEP_NOTHING_CUT  # its w is 0 even where t is infinite
+    return int(kernels.sum_of_signs(base, z, cuts, alpha, weigh, elect, dtype, scratch, words))
+
+
+def count_high(base: Array, z: Array, dtype: int, histogram: Array) -> None:
+    """Counts the upper 16 bits of every |t| ≠ 0 of a chunk in histogram: int64[65536]; base, z: uint[n]."""
+    kernels.count_high(base, z, dtype, histogram)
+
+
+def count_low(base: Array, z: Array, dtype: int, row_of: Array, histograms: Array) -> None:
+    """Adds the lower 16 bits of every |t| whose upper ones have a row to histograms: int64[rows, 65536], or
+    uint32 where no count can reach 2^32.
+
+    row_of: int32[65536], the row of each value of the upper 16 bits, −1 for none.
+    """
+    kernels.count_low(base, z, dtype, row_of, histograms)
+
+
+def count_values(base: Array, z: Array, dtype: int) -> tuple[Array, Array] | None:
+    """The distinct |t| ≠ 0 of a chunk as bits, uint32[m], and how often each stands there, int64[m].
+
+    base, z: uint[n], in one order. None where they are too many to be worth it, as those of fp32 mostly are.
+    """
+    most = 1 << max(6, min(MAX_VALUES.bit_length() - 1, (2 * base.size).bit_length()))
+    scratch = np.empty((2, BLOCK + 64), np.uint32)
+    for size in sorted({min(FEW_VALUES, most), most}):
+        keys, counts = np.zeros(size, np.uint32), np.zeros(size, np.int64)
+        if kernels.count_values(base, z, dtype, has_compress(), keys, counts, scratch) >= 0:
+            taken = np.flatnonzero(keys)
+            return keys[taken], counts[taken]
+    return None

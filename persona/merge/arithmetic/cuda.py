@@ -1,0 +1,486 @@
+"""The merge on CUDA: one fused Triton kernel, bit-equal to `persona.merge.reference` and `cpu`.
+
+A **word** is an element's bits in 32, those of 16-bit elements in the upper half: its order wraps around
+where it must, and a bf16 element is the binary32 number of its word. A **side** is a sign that a coordinate
+can elect. Every sum over members is kept for both sides at once, and the sign elected at the end chooses: so
+each difference is read once, whatever the number of terms, and nothing waits in registers for the election.
+
+Invariants: binary32 only, no contraction (`enable_fp_fusion=False`), no flush to zero, true division,
+additions in the order of the terms. No result depends on the block or the number of warps. Why it is so, and
+what it moves: docs/decisions/016-terms-on-a-gpu.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+import triton
+import triton.language as tl
+
+from persona.merge.arithmetic.cpu import F16, F32, Array, _cuts
+from persona.merge.codes import Divide, Elect, Merge, Weigh
+from persona.merge.rules import MergeRules
+
+_F16 = tl.constexpr(F16)
+_F32 = tl.constexpr(F32)
+_AFTER = tl.constexpr(int(Weigh.AFTER))
+_MASS = tl.constexpr(int(Elect.MASS))
+_COUNT = tl.constexpr(int(Elect.COUNT))
+_NONE = tl.constexpr(int(Elect.NONE))
+_MEAN = tl.constexpr(int(Merge.MEAN))
+_MAX = tl.constexpr(int(Merge.MAX))
+_STRENGTH = tl.constexpr(int(Divide.STRENGTH))
+_BY_COUNT = tl.constexpr(int(Divide.COUNT))
+_MAGNITUDE = tl.constexpr(0x7FFFFFFF)
+_INFINITE = tl.constexpr(0x7F800000)
+
+OPTIONS: Final = {"num_warps": 4, "enable_fp_fusion": False, "maxnreg": 168}
+"""168 registers let three blocks be resident; without a limit of its own the assembler spills a few."""
+BLOCK: Final = 512
+"""Elements of a block, four a thread (docs/decisions/016-terms-on-a-gpu.md)."""
+UNROLLED: Final = 4
+"""Terms that are loaded and merged as one run of instructions; more go four at a time."""
+
+
+@triton.jit
+def _word(bits: tl.tensor, DTYPE: tl.constexpr) -> tl.tensor:
+    """Stored bits → word, int32."""
+    word = bits.to(tl.uint32)
+    if DTYPE != _F32:
+        word = word << 16
+    return word.to(tl.int32, bitcast=True)
+
+
+@triton.jit
+def _number(word: tl.tensor, DTYPE: tl.constexpr) -> tl.tensor:
+    """Word → binary32, exact."""
+    if DTYPE == _F16:
+        return (word >> 16).to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
+    return word.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _magnitude(number: tl.tensor) -> tl.tensor:
+    """|number| as int32 that orders like it; NaN is the largest."""
+    return number.to(tl.int32, bitcast=True) & _MAGNITUDE
+
+
+@triton.jit
+def _strange(word: tl.tensor, DTYPE: tl.constexpr) -> tl.tensor:
+    """Whether a word is not finite."""
+    exponent: tl.constexpr = 0x7C000000 if DTYPE == _F16 else 0x7F800000
+    return (word & exponent) == exponent
+
+
+@triton.jit
+def _ranked(word: tl.tensor, DTYPE: tl.constexpr) -> tl.tensor:
+    """mono(word), its top bit turned: a signed integer that orders like the number. Its own inverse."""
+    magnitude: tl.constexpr = 0x7FFFFFFF if DTYPE == _F32 else 0x7FFF0000
+    return word ^ ((word >> 31) & magnitude)
+
+
+@triton.jit
+def _moved(word: tl.tensor, z: tl.tensor, DTYPE: tl.constexpr) -> tl.tensor:
+    """The word unzigzag(z) steps from another in the order of the numbers."""
+    if DTYPE == _F32:
+        d = (z >> 1).to(tl.int32, bitcast=True) ^ -((z & 1).to(tl.int32))
+        return _ranked(_ranked(word, DTYPE) + d, DTYPE)
+    # Two at once: the upper one of a pair carries what is left of the lower one below it, until it is masked.
+    lower, upper = tl.split(tl.reshape(z, [z.shape[0] // 2, 2]))
+    pair = (upper.to(tl.uint32) << 16) | lower.to(tl.uint32)
+    d = ((pair >> 1) & 0x7FFF7FFF) ^ ((pair & 0x00010001) * 0xFFFF)
+    d = tl.reshape(tl.join(d << 16, d & 0xFFFF0000), z.shape).to(tl.int32, bitcast=True)
+    return _ranked(_ranked(word, DTYPE) + d, DTYPE)
+
+
+@triton.jit
+def _change(f: tl.tensor, b: tl.tensor, DTYPE: tl.constexpr) -> tl.tensor:
+    """t = f − b for a word f and a number b."""
+    t = _number(f, DTYPE) - b
+    if DTYPE == _F16:
+        t = tl.where(_strange(f, DTYPE), float("nan"), t)
+    return t
+
+
+@triton.jit
+def _vote(
+    t: tl.tensor, cut: tl.tensor, alpha: tl.tensor, WEIGH: tl.constexpr, CAREFUL: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor]:
+    """(w, v) = (α·u, what votes), u = t trimmed. α = 0 leaves nothing of an infinite t behind."""
+    u = tl.where(tl.abs(t) < cut, 0.0, t)
+    if CAREFUL:
+        u = tl.where(cut == cut, u, 0.0)
+    w = alpha * u
+    if CAREFUL:
+        w = tl.where(alpha != 0.0, w, 0.0)
+    if WEIGH == _AFTER:
+        return w, u
+    return w, w
+
+
+@triton.jit
+def _elected(e: tl.tensor, v: tl.tensor, ELECT: tl.constexpr) -> tl.tensor:
+    """e with one vote more."""
+    if ELECT == _MASS:
+        return e + v
+    if ELECT == _COUNT:
+        return tl.where(v > 0.0, e + 1.0, tl.where(v < 0.0, e - 1.0, e))
+    return e
+
+
+@triton.jit
+def _rounded(y: tl.tensor, DTYPE: tl.constexpr) -> tl.tensor:
+    """Binary32 that does not overflow → word, to nearest even."""
+    if DTYPE == _F32:
+        return y.to(tl.int32, bitcast=True)
+    if DTYPE == _F16:
+        return y.to(tl.float16).to(tl.int16, bitcast=True).to(tl.int32) << 16
+    bits = y.to(tl.int32, bitcast=True)
+    return (bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000
+
+
+@triton.jit
+def _add(a: tl.tensor, b: tl.tensor) -> tl.tensor:
+    return a + b
+
+
+@triton.jit
+def _merge_kernel(
+    base_ptr: tl.tensor,
+    z_ptr: tl.tensor,
+    order_ptr: tl.tensor,
+    out_ptr: tl.tensor,
+    alpha_ptr: tl.tensor,
+    cut_ptr: tl.tensor,
+    not_finite_ptr: tl.tensor,
+    n: tl.tensor,
+    z_stride: tl.tensor,
+    lam: tl.tensor,
+    VOTES: tl.constexpr,
+    ADDS: tl.constexpr,
+    WEIGH: tl.constexpr,
+    ELECT: tl.constexpr,
+    MERGE: tl.constexpr,
+    DIVIDE: tl.constexpr,
+    TIE: tl.constexpr,
+    DTYPE: tl.constexpr,
+    CAREFUL: tl.constexpr,
+    LONE: tl.constexpr,
+    UNROLL: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    """out = round(b + x) for BLOCK elements, by docs/numerics.md:
+
+        f_k = mono⁻¹(mono(b) + unzigzag(z_k))    t_k = f_k − b
+        u_k = t_k if |t_k| ≥ cut_k else 0        w_k = α_k · u_k
+        v_k = w_k or u_k                         e = Σ v_k or Σ sign(v_k)    s = sign(e), for e = 0 TIE
+        A = {k : v_k ≠ 0, sign(v_k) = s}         elect = none: {k : w_k ≠ 0}
+        m = Σ_A w_k ÷ D, Σ_A w_k or the largest  x = λ·m, then + α_k · t_k of the terms that add
+
+    The VOTES terms come first, then the ADDS that add. base, out: uint[n] at `base_ptr`, `out_ptr`; z:
+    uint[VOTES + ADDS, ≥ n], rows `z_stride` elements apart; order: uint32[n] or None: element j goes
+    to out[order[j]]. alpha, cut: float32, cut NaN to keep nothing. not_finite: int64[1], added to.
+
+    What is not finite shows in e or in b + x, unless CAREFUL: then t and w of every term and D are watched
+    too. LONE: whether a term that contributes alone may be itself (α = 1, and λ = 1 or it adds).
+    """
+    start = tl.program_id(0).to(tl.int64) * BLOCK
+    lane = tl.arange(0, BLOCK)
+    inside = lane < n - start
+    bits = tl.load(base_ptr + start + lane, mask=inside, other=0)
+    word = _word(bits, DTYPE)
+    b = _number(word, DTYPE)
+
+    zero = tl.full([BLOCK], 0.0, tl.float32)
+    nothing = tl.full([BLOCK], 0, tl.int32)
+    e, peak, changed = zero, nothing, nothing
+    total_p, total_n, divisor_p, divisor_n = zero, zero, zero, zero
+    count_p, count_n, own_p, own_n = zero, zero, nothing, nothing
+
+    row = z_ptr + start
+    for k in tl.range(0, VOTES, loop_unroll_factor=UNROLL):
+        z = tl.load(row + lane, mask=inside, other=0)
+        row += z_stride
+        alpha = tl.load(alpha_ptr + k)
+        cut = tl.load(cut_ptr + k)
+        f = _moved(word, z, DTYPE)
+        t = _change(f, b, DTYPE)
+        w, v = _vote(t, cut, alpha, WEIGH, CAREFUL)
+        e = _elected(e, v, ELECT)
+        changed |= z.to(tl.int32)
+        if CAREFUL:
+            peak = tl.maximum(peak, tl.maximum(_magnitude(t), _magnitude(w)))
+        if ELECT == _NONE:
+            p = w != 0.0
+            q = p
+        else:
+            p, q = v > 0.0, v < 0.0
+        if MERGE == _MAX:
+            total_p = tl.where(p & (_magnitude(w) > _magnitude(total_p)), w, total_p)
+            total_n = tl.where(q & (_magnitude(w) > _magnitude(total_n)), w, total_n)
+        else:
+            total_p = tl.where(p, total_p + w, total_p)
+            total_n = tl.where(q, total_n + w, total_n)
+        if MERGE == _MEAN:
+            if DIVIDE == _STRENGTH:
+                share = tl.abs(alpha)
+            elif DIVIDE == _BY_COUNT:
+                share = 1.0
+            else:
+                share = alpha
+            divisor_p = tl.where(p, divisor_p + share, divisor_p)
+            divisor_n = tl.where(q, divisor_n + share, divisor_n)
+        if LONE:
+            # One contribution counts 1 if it may be itself and 2 if not: a sum of 1 is a lone one that is.
+            one = tl.where((alpha == 1.0) & (lam == 1.0), 1.0, 2.0)
+            count_p = tl.where(p, count_p + one, count_p)
+            count_n = tl.where(q, count_n + one, count_n)
+            own_p = tl.where(p, f, own_p)
+            own_n = tl.where(q, f, own_n)
+
+    # Where nobody is elected m is e: 0, or NaN where infinite changes stand against each other.
+    if ELECT == _NONE:
+        positive = zero == 0.0
+        negative = positive
+    elif TIE == 0:
+        positive, negative = e > 0.0, e < 0.0
+    elif TIE > 0:
+        positive, negative = e >= 0.0, e < 0.0
+    else:
+        positive, negative = e > 0.0, e <= 0.0
+    total = tl.where(positive, total_p, tl.where(negative, total_n, e))
+    count = tl.where(positive, count_p, tl.where(negative, count_n, 0.0))
+    own = tl.where(positive, own_p, own_n)
+    if CAREFUL:
+        peak = tl.maximum(peak, _magnitude(e))
+    if MERGE == _MEAN:
+        divisor = tl.where(positive, divisor_p, divisor_n)
+        if CAREFUL:
+            divisor = tl.where(positive | negative, divisor, 0.0)
+        if DIVIDE == _STRENGTH:
+            divisor = tl.maximum(divisor, 1.0)
+        else:
+            divisor = tl.where(divisor == 0.0, 1.0, divisor)
+        # A dividend of 0 would send its warp through the slow way of the division.
+        m = tl.math.div_rn(tl.where(total.to(tl.int32, bitcast=True) == 0, 1.0, total), divisor)
+        if CAREFUL:
+            peak = tl.maximum(peak, _magnitude(divisor))
+        x = tl.where(total == 0.0, 0.0, lam * m)
+    else:
+        x = lam * total
+
+    for k in tl.range(VOTES, VOTES + ADDS, loop_unroll_factor=UNROLL):
+        z = tl.load(row + lane, mask=inside, other=0)
+        row += z_stride
+        alpha = tl.load(alpha_ptr + k)
+        f = _moved(word, z, DTYPE)
+        t = _change(f, b, DTYPE)
+        at, _ = _vote(t, 0.0, alpha, 0, CAREFUL)
+        x += at
+        changed |= z.to(tl.int32)
+        if CAREFUL:
+            peak = tl.maximum(peak, _magnitude(t))
+        if LONE:
+            count = tl.where(at != 0.0, count + tl.where(alpha == 1.0, 1.0, 2.0), count)
+            own = tl.where(at != 0.0, f, own)
+
+    nan: tl.constexpr = 0x7E000000 if DTYPE == _F16 else 0x7FC00000
+    limit: tl.constexpr = 0x477FF000 if DTYPE == _F16 else (0x7F800000 if DTYPE == _F32 else 0x7F7F8000)
+    y = b + x
+    untouched = x == 0.0
+    bad = _magnitude(y) >= limit
+    if CAREFUL or LONE:
+        undecided = (e != e) | _strange(word, DTYPE)
+    if CAREFUL:
+        if MERGE == _MEAN:
+            untouched &= _magnitude(divisor) < _INFINITE
+        bad = tl.where(untouched, undecided, bad | undecided | (peak >= _INFINITE))
+    # A base that is not finite makes t NaN even where nothing changes.
+    bad &= changed != 0
+    untouched |= changed == 0
+    result = tl.where(bad, nan, tl.where(untouched, word, _rounded(y, DTYPE)))
+    if LONE:
+        alone = tl.where(undecided, False, count == 1.0)
+        result = tl.where(alone, own, result)
+        bad = tl.where(alone, _strange(own, DTYPE), bad)
+
+    if DTYPE != _F32:
+        result = result >> 16
+    if order_ptr is not None:
+        out = out_ptr + tl.load(order_ptr + start + lane, mask=inside, other=0)
+    else:
+        out = out_ptr + start + lane
+    tl.store(out, result.to(bits.dtype), mask=inside)
+    many = tl.reduce(bad.to(tl.int32), 0, _add)
+    tl.atomic_add(not_finite_ptr, many.to(tl.int64), mask=many > 0, sem="relaxed")
+
+
+@triton.jit
+def _signs_kernel(
+    base_ptr: tl.tensor,
+    z_ptr: tl.tensor,
+    alpha_ptr: tl.tensor,
+    cut_ptr: tl.tensor,
+    signs_ptr: tl.tensor,
+    n: tl.tensor,
+    z_stride: tl.tensor,
+    VOTES: tl.constexpr,
+    WEIGH: tl.constexpr,
+    ELECT: tl.constexpr,
+    DTYPE: tl.constexpr,
+    UNROLL: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    """signs: int64[1] += Σ sign(e) over BLOCK elements; e and the arguments as for `_merge_kernel`."""
+    start = tl.program_id(0).to(tl.int64) * BLOCK
+    lane = tl.arange(0, BLOCK)
+    inside = lane < n - start
+    stored = _word(tl.load(base_ptr + start + lane, mask=inside, other=0), DTYPE)
+    word = tl.where(_strange(stored, DTYPE), 0, stored)
+    b = _number(word, DTYPE)
+    e = tl.full([BLOCK], 0.0, tl.float32)
+    row = z_ptr + start
+    for k in tl.range(0, VOTES, loop_unroll_factor=UNROLL):
+        z = tl.load(row + lane, mask=inside, other=0)
+        row += z_stride
+        t = _change(_moved(word, z, DTYPE), b, DTYPE)
+        _, v = _vote(t, tl.load(cut_ptr + k), tl.load(alpha_ptr + k), WEIGH, True)
+        e = _elected(e, v, ELECT)
+    signs = tl.reduce((e > 0.0).to(tl.int32) - (e < 0.0).to(tl.int32), 0, _add)
+    tl.atomic_add(signs_ptr, signs.to(tl.int64), mask=signs != 0, sem="relaxed")
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The terms that reach a tensor, on a device: `votes` of them vote, those after them join by adding.
+
+    alpha: float32[K]; cut: float32[K], the smallest |t| kept, NaN where none is. `careful` and `lone` as
+    `_merge_kernel` has them: they depend on the rules too.
+    """
+
+    alpha: torch.Tensor
+    cut: torch.Tensor
+    votes: int
+    careful: bool
+    lone: bool
+
+    @classmethod
+    def of(cls, theta: Array, alpha: Array, add: Array, rules: MergeRules, device: Any = "cuda") -> Terms:
+        """theta, alpha: float32[K] and add: bool[K], as `cpu.merge_chunk` takes them, but all
+        voting terms first, each kind in canonical order. Raises `ValueError` where they do not fit.
+        """
+        if theta.dtype != np.float32 or alpha.dtype != np.float32 or add.dtype != np.bool_:
+            raise ValueError("theta and alpha are float32, add is bool")
+        if not theta.shape == alpha.shape == add.shape == (alpha.size,):
+            raise ValueError("theta, alpha and add have an element for every term")
+        votes = int(np.count_nonzero(~add))
+        if add[:votes].any():
+            raise ValueError("terms that join by adding come after those that vote")
+        cuts = _cuts(theta).view(np.float32)
+        weigh, elect, merge, _ = rules.codes()
+        silent = (alpha == 0) | (~add & (theta < 0))
+        with np.errstate(over="ignore"):
+            bounded = np.isfinite(np.abs(alpha[:votes]).cumsum(dtype=np.float32)).all()
+        plain = (
+            (weigh, elect) == (Weigh.BEFORE, Elect.MASS)
+            and merge != Merge.MAX
+            and bounded
+            and not silent.any()
+        )
+        lone = bool(((alpha == 1) & (add | (rules.lambda_ == 1))).any())
+        where = torch.device(device)
+        return cls(
+            torch.from_numpy(alpha).to(where), torch.from_numpy(cuts).to(where), votes, not plain, lone
+        )
+
+
+def _constants(terms: Terms, rules: MergeRules, majority: int, dtype: int) -> dict[str, Any]:
+    """What `_merge_kernel` is compiled for."""
+    weigh, elect, merge, divide = rules.codes()
+    return {
+        "VOTES": terms.votes,
+        "ADDS": terms.alpha.numel() - terms.votes,
+        "WEIGH": weigh,
+        "ELECT": elect,
+        "MERGE": merge,
+        "DIVIDE": divide if merge == Merge.MEAN else 0,
+        "TIE": rules.tie(majority),
+        "DTYPE": dtype,
+        "CAREFUL": terms.careful,
+        "LONE": terms.lone,
+        **_shape(terms),
+    }
+
+
+def _shape(terms: Terms) -> dict[str, int]:
+    """How many terms a loop takes at once, and the elements of a block."""
+    return {"UNROLL": max(1, min(terms.votes, UNROLLED)), "BLOCK": BLOCK}
+
+
+def _launch(kernel: Any, base: torch.Tensor, *arguments: Any, **constants: Any) -> None:
+    """Runs a kernel over the elements of base, on the current stream of its device."""
+    if base.numel():
+        with torch.cuda.device_of(base):  # type: ignore[no-untyped-call]
+            kernel[(-(-base.numel() // BLOCK),)](base, *arguments, **constants, **OPTIONS)
+
+
+def _check(base: torch.Tensor, z: torch.Tensor, terms: Terms, counter: torch.Tensor, dtype: int) -> None:
+    """The kernels trust what they are given."""
+    uint = torch.uint32 if dtype == F32 else torch.uint16
+    if base.dtype != uint or z.dtype != uint or counter.dtype != torch.int64 or counter.numel() != 1:
+        raise ValueError("base and z are of the dtype's unsigned integers, the counter int64[1]")
+    if base.ndim != 1 or z.ndim != 2 or z.shape[0] != terms.alpha.numel() or z.shape[1] < base.numel():
+        raise ValueError("z has a row for every term, as long as the chunk")
+    if not base.is_contiguous() or (z.numel() and z.stride(1) != 1):
+        raise ValueError("base and the rows of z are contiguous")
+    if not base.device == z.device == terms.alpha.device == counter.device:
+        raise ValueError("the chunk, its terms and the counter are on one device")
+
+
+def merge_chunk(
+    base: torch.Tensor,
+    z: torch.Tensor,
+    order: torch.Tensor | None,
+    out: torch.Tensor,
+    terms: Terms,
+    rules: MergeRules,
+    dtype: int,
+    not_finite: torch.Tensor,
+    majority: int = 0,
+) -> None:
+    """Merges one chunk of n elements on its device, in stream order; adds how many came out not finite to
+    `not_finite`.
+
+    base: uint[n]; uint is uint16 for BF16 and F16, uint32 for F32. z: uint[K, ≥ n], the ulp deltas of the
+    terms, in the order of `terms` and of the base's elements. order: uint32[≥ n], so that out[order[j]] is
+    element j, or None, so that out[j] is. out: uint[≥ n]. not_finite: int64[1]. dtype: BF16, F16 or F32.
+    majority: Σ sign(e) over the model, where the rules ask for it. Widest loads need pointers and strides of
+    16 bytes, and n that 16 divides. Raises `ValueError` where they do not fit. See docs/numerics.md.
+    """
+    _check(base, z, terms, not_finite, dtype)
+    if out.dtype != base.dtype or out.device != base.device or out.numel() < base.numel():
+        raise ValueError("out is as long as the chunk, of the base's type and device")
+    if not out.is_contiguous():
+        raise ValueError("out is contiguous")
+    if order is not None:
+        if order.dtype != torch.uint32 or order.device != base.device or order.numel() < base.numel():
+            raise ValueError("order is uint32, as long as the chunk, on its device")
+        if not order.is_contiguous():
+            raise ValueError("order is contiguous")
+    constants = _constants(terms, rules, majority, dtype)
+    numbers = base.numel(), z.stride(0), float(rules.lambda_)
+    _launch(_merge_kernel, base, z, order, out, terms.alpha, terms.cut, not_finite, *numbers, **constants)
+
+
+def sum_of_signs(
+    base: torch.Tensor, z: torch.Tensor, terms: Terms, rules: MergeRules, dtype: int, signs: torch.Tensor
+) -> None:
+    """Adds Σ sign(e) over one chunk to signs: int64[1], an exact integer; arguments as for `merge_chunk`."""
+    _check(base, z, terms, signs, dtype)
+    weigh, elect, _, _ = rules.codes()
+    constants = {"VOTES": terms.votes, "WEIGH": weigh, "ELECT": elect, "DTYPE": dtype, **_shape(terms)}
+    numbers = base.numel(), z.stride(0)
+    _launch(_signs_kernel, base, z, terms.alpha, terms.cut, signs, *numbers, **constants)

@@ -1,0 +1,151 @@
+"""The golden cases of `loops` (see `persona.codec.native.golden`).
+
+`merge_chunk` merges the hard elements of `trial`, of all terms and of one to three, which have
+loops of their own; `persona.merge.reference` computes the same digests. The others were printed by
+`scripts/golden.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from persona.codec.elements import BF16, F32
+from persona.codec.golden import changes, weights
+from persona.codec.native.golden import Case, table
+from persona.merge.arithmetic import cpu, trial
+from persona.merge.codes import Elect, Weigh
+
+Array = npt.NDArray[Any]
+Call = tuple[tuple[Any, ...], Callable[[int], Sequence[Array]]]
+
+N: Final = 2500
+"""Elements: more than a block."""
+_TYPES: Final = ((np.uint16, BF16.code), (np.uint32, F32.code))
+
+
+def cases(kernel: str, wide: int) -> Iterator[Case]:
+    """The golden cases of a kernel. wide: whether it may take elements out of vectors."""
+    digests = iter(_DIGESTS.get(kernel, ()))
+    for arguments, results in _CALLS[kernel](wide):
+        yield Case(kernel, arguments, results, next(digests, ""))
+
+
+def few_terms() -> Iterator[trial.Case]:
+    """Cases of one to three votes; the first of them is itself at full strength or not."""
+    case = trial.cases()[0]
+    for itself in (False, True):
+        for terms in (1, 2, 3):
+            mixture = case.mixture
+            alpha = mixture.alpha[:terms].copy()
+            alpha[0] = 1.0 if itself else alpha[0]
+            fewer = replace(mixture, theta=mixture.theta[:terms], alpha=alpha, add=mixture.add[:terms])
+            yield replace(case, z=case.z[:terms], after=case.after[:terms], mixture=fewer)
+
+
+def _merge_chunk(_wide: int) -> Iterator[Call]:
+    for case in (*trial.cases(), *few_terms()):
+        yield _merging(case)
+
+
+def _merging(case: trial.Case) -> Call:
+    out = np.empty_like(case.base)
+    z = np.ascontiguousarray(case.z)
+    arguments = cpu.kernel_arguments(case.base, z, case.order, out, **vars(case.mixture))
+    return arguments, lambda _: (out,)
+
+
+def _chunks() -> Iterator[tuple[Array, Array, int]]:
+    """(base, z, code) of each element type that has a variant of its own."""
+    for uint, code in _TYPES:
+        yield weights(uint, N), changes(uint, N) & uint(0xFF), code
+
+
+def _sum_of_signs(_wide: int) -> Iterator[Call]:
+    for base, z, code in _chunks():
+        for weigh, elect in ((Weigh.BEFORE, Elect.MASS), (Weigh.AFTER, Elect.COUNT)):
+            both = np.stack([z, z[::-1]])
+            alpha, cuts = np.array([0.5, -0.75], np.float32), np.array([1, 0x3B000000], np.uint32)
+            scratch, words = np.empty((7, cpu.BLOCK), np.float32), np.empty((3, cpu.BLOCK), np.uint32)
+            arguments = (base, both, cuts, alpha, int(weigh), int(elect), code, scratch, words)
+            yield arguments, lambda _: ()
+
+
+def _scatter(_wide: int) -> Iterator[Call]:
+    for base, _, _ in _chunks():
+        yield _scattering(base)
+
+
+def _scattering(values: Array) -> Call:
+    out, order = np.empty_like(values), (np.arange(N) * 1009 % N).astype(np.uint32)
+    return (values, order, N, out), lambda _: (out,)
+
+
+def _count_high(_wide: int) -> Iterator[Call]:
+    for base, z, code in _chunks():
+        yield _counting_high(base, z, code)
+
+
+def _counting_high(base: Array, z: Array, code: int) -> Call:
+    histogram = np.zeros(1 << 16, np.int64)
+    return (base, z, code, histogram), lambda _: _filled(histogram)
+
+
+def _count_low(_wide: int) -> Iterator[Call]:
+    for base, z, code in _chunks():
+        for counter in (np.uint32, np.int64):
+            yield _counting_low(base, z, code, counter)
+
+
+def _counting_low(base: Array, z: Array, code: int, counter: Any) -> Call:
+    rows = np.full(1 << 16, -1, np.int32)
+    rows[0x3900:0x3980], rows[0x3A00:0x3B00] = 0, 1
+    histograms = np.zeros((2, 1 << 16), counter)
+    return (base, z, code, rows, histograms), lambda _: _filled(histograms)
+
+
+def _filled(counts: Array) -> tuple[Array, Array]:
+    flat = counts.reshape(-1)
+    places = np.flatnonzero(flat)
+    return places, flat[places].astype(np.int64)
+
+
+def _count_values(wide: int) -> Iterator[Call]:
+    for base, z, code in _chunks():
+        for vectors in (0, wide):
+            for places in (64, 8192):  # too few, and enough
+                yield _counting_values(base, z, code, vectors, places)
+
+
+def _counting_values(base: Array, z: Array, code: int, wide: int, places: int) -> Call:
+    keys, counts = np.zeros(places, np.uint32), np.zeros(places, np.int64)
+    scratch = np.empty((2, cpu.BLOCK + 64), np.uint32)
+    return (base, z, code, wide, keys, counts, scratch), lambda _: (keys, counts)
+
+
+_CALLS: Final[dict[str, Callable[[int], Iterator[Call]]]] = {
+    "merge_chunk": _merge_chunk,
+    "sum_of_signs": _sum_of_signs,
+    "scatter": _scatter,
+    "count_high": _count_high,
+    "count_low": _count_low,
+    "count_values": _count_values,
+}
+KERNELS: Final = tuple(_CALLS)
+_DIGESTS: Final = table(
+    """
+    merge_chunk 86baf7ee4d70ee18 860b9828a98b5844 d519e19ad5bd3b8e 58e80c5334a98d21
+    merge_chunk 1aeeada461bc2b0c 6372d88ce0ca0702 04ca9089b136dcc6 2b2a89c306afc0b3
+    merge_chunk 31efedb072ca601f b5e1c9bc723d6fc7 a4dc4bea3b10a113 c0151660d056ea3e
+    sum_of_signs 84d2929f52c1e63d fa993b91bbaa9d10 d36533760ddab451 204c941924cab985
+    scatter 5270c598f8f7124b 7ed2048f15b1f2c5
+    count_high 9af074b74b304bcd af7bde8ce30f850f
+    count_low bdefc69efd906e92 bdefc69efd906e92 71e0a99173564931 71e0a99173564931
+    count_values 13434f59c6b84566 fe1814dbe316e97f 13434f59c6b84566 fe1814dbe316e97f
+    count_values dbcf8718ce677fa0 0692a54588cbe146 dbcf8718ce677fa0 0692a54588cbe146
+    """
+)

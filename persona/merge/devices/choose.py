@@ -1,0 +1,132 @@
+"""**place** — where the arithmetic of a merge runs: on the CPU, or on the GPUs that there are.
+
+Chunks that no arithmetic touches (those of the base, and of a vector that owns its tensor) never go to a
+device, and neither do cut-offs, which are found once and kept. So where nothing has to be merged no device is
+looked for, and torch, which takes longer to import than a small checkout takes, is imported only where the
+NVIDIA driver says that there is a GPU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from persona.errors import SystemFault, UsageError
+from persona.merge.devices.device import Device, DeviceFault, DeviceFull, NoDevice
+from persona.merge.devices.lanes import Lanes, Need
+from persona.merge.plan import Plan, TensorPlan
+
+WORDS: Final = ("auto", "cpu", "cuda")
+_DRIVER: Final = "libcuda.so.1"
+_NO_DEVICE: Final = 100
+"""CUDA_ERROR_NO_DEVICE"""
+
+_found: list[tuple[Device, ...] | NoDevice] = []
+
+
+@dataclass(frozen=True)
+class DeviceChoice:
+    """`device`: one of `WORDS`, or None for auto without a word where there is no GPU. `memory`: bytes that
+    chunks may take on each GPU, see `persona.merge.devices.lanes.Lanes`.
+    """
+
+    device: str | None = None
+    memory: int | None = None
+
+    def check(self) -> None:
+        """Raises `UsageError` for a word or a number that means nothing, `SystemFault` where a GPU is asked
+        for and none can be used.
+        """
+        if self.device is not None and self.device not in WORDS:
+            raise UsageError(f"device {self.device!r:.40} is not one of auto, cpu, cuda")
+        if self.memory is not None and self.memory < 1:
+            raise UsageError("device memory is a number of bytes above 0")
+        if self.device == "cuda":
+            self.devices(lambda _: None)
+
+    def devices(self, tell: Callable[[str], None]) -> tuple[Device, ...]:
+        """The devices to merge on, none for the CPU; `tell` is told in a sentence why it is the CPU, where
+        somebody may wonder.
+        """
+        if self.device == "cpu":
+            return ()
+        try:
+            return cuda_devices()
+        except NoDevice as error:
+            if self.device == "cuda":
+                raise SystemFault(f"no GPU to compute on: {error}; use --device auto or cpu") from error
+            if self.device == "auto" or error.there:
+                tell(f"computed on the CPU: {error}")
+            return ()
+
+    def lanes(
+        self, plan: Plan, tensors: Iterable[TensorPlan], tell: Callable[[str], None] = lambda _: None
+    ) -> Lanes | None:
+        """Lanes to merge these tensors of a plan on, None for the CPU.
+
+        Raises `SystemFault` where a GPU is asked for and has no room or fails, `UsageError` where `memory` is
+        too little.
+        """
+        need = Need.of(plan, tensors)
+        if not need.whole or not (devices := self.devices(tell)):
+            return None
+        try:
+            return Lanes(devices, need, self.memory)
+        except (DeviceFull, DeviceFault) as error:
+            if self.device == "cuda":
+                raise _with_remedy(error) from error
+            tell(f"computed on the CPU: {error}")
+            return None
+
+
+CPU: Final = DeviceChoice("cpu")
+
+
+@contextmanager
+def remedied() -> Iterator[None]:
+    """What a device raises on the way, with what to do about it: too late to compute elsewhere unasked."""
+    try:
+        yield
+    except (DeviceFull, DeviceFault) as error:
+        raise _with_remedy(error) from error
+
+
+def _with_remedy(error: SystemFault) -> SystemFault:
+    room = "make room there, or " if isinstance(error, DeviceFull) else ""
+    return SystemFault(f"{error}; {room}use --device cpu")
+
+
+def cuda_devices() -> tuple[Device, ...]:
+    """The GPUs that this process can use, tried once. Raises `NoDevice`."""
+    if not _found:
+        ask_driver()
+        try:
+            from persona.merge.devices import cuda
+        except (ImportError, OSError) as error:
+            raise NoDevice(f"torch cannot be imported ({error})", there=True) from error
+        try:
+            _found.append(cuda.devices())
+        except NoDevice as error:
+            _found.append(error)
+    found = _found[0]
+    if isinstance(found, NoDevice):
+        raise NoDevice(str(found), there=found.there) from found
+    return found
+
+
+def ask_driver(name: str = _DRIVER) -> int:
+    """How many GPUs the NVIDIA driver has for this process, at least one. Raises `NoDevice`."""
+    try:
+        driver = ctypes.CDLL(name)
+    except OSError as error:
+        raise NoDevice(f"there is no NVIDIA driver ({name})", there=False) from error
+    count = ctypes.c_int(0)
+    status = int(driver.cuInit(0)) or int(driver.cuDeviceGetCount(ctypes.byref(count)))
+    if status not in (0, _NO_DEVICE):
+        raise NoDevice(f"the NVIDIA driver does not start (CUDA error {status})", there=True)
+    if status == _NO_DEVICE or count.value < 1:
+        raise NoDevice("the NVIDIA driver finds no GPU", there=False)
+    return count.value

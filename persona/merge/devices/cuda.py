@@ -1,0 +1,303 @@
+"""CUDA as a device of `persona.merge.devices.device`: torch's streams and memory, and the kernel of
+`persona.merge.arithmetic.cuda`.
+
+A device array is a torch tensor. It is made while its stream is the current one, so that the memory comes
+from what that stream has let go, not from what the model's own kernels may still be reading.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from persona.codec.elements import BF16, F32
+from persona.codec.native import tell_of_compilation
+from persona.errors import PersonaError
+from persona.merge.arithmetic import trial
+from persona.merge.arithmetic.arguments import MergeArguments
+from persona.merge.devices.device import DeviceArray, DeviceFault, DeviceFull, NoDevice, OtherBits
+from persona.merge.rules import MergeRules
+
+OLDEST: Final = (8, 0)
+"""The compute capability from which on the kernel's machine code was looked at
+(docs/decisions/016-terms-on-a-gpu.md).
+"""
+_DTYPES: Final[dict[Any, torch.dtype]] = {
+    np.dtype(np.uint8): torch.uint8,
+    np.dtype(np.uint16): torch.uint16,
+    np.dtype(np.uint32): torch.uint32,
+    np.dtype(np.int64): torch.int64,
+}
+
+
+def devices() -> tuple[CudaDevice, ...]:
+    """The GPUs that this process can use, in torch's order. Raises `NoDevice` where there are none."""
+    if torch.version.cuda is None:
+        raise NoDevice(f"torch {torch.__version__} is built without CUDA", there=True)
+    if not torch.cuda.is_available():
+        raise NoDevice(f"torch {torch.__version__} cannot use this NVIDIA driver", there=True)
+    try:
+        from persona.merge.arithmetic import cuda
+    except (ImportError, OSError) as error:
+        raise NoDevice(f"triton is not installed or cannot be used ({error})", there=True) from error
+    try:
+        count = torch.cuda.device_count()
+        found = [(torch.cuda.get_device_capability(index), index) for index in range(count)]
+    except RuntimeError as error:
+        raise NoDevice(f"torch cannot use the GPU ({_first_line(error)})", there=True) from error
+    young = [CudaDevice(index, cuda) for capability, index in found if capability >= OLDEST]
+    if not young:
+        (major, minor), _ = max(found)
+        raise NoDevice(
+            f"the GPU has compute capability {major}.{minor}, and {OLDEST[0]}.{OLDEST[1]} is needed",
+            there=True,
+        )
+    _watch(vars(cuda)["triton"])
+    return _working(young)
+
+
+def _working(devices: list[CudaDevice]) -> tuple[CudaDevice, ...]:
+    """Those that pass the trial of hard elements, and those too full to say. Raises `NoDevice` where none is
+    left.
+    """
+    usable: list[CudaDevice] = []
+    failed: list[Exception] = []
+    for device in devices:
+        try:
+            device.try_out()
+        except DeviceFull:
+            usable.append(device)
+        except Exception as error:
+            failed.append(error)
+        else:
+            usable.append(device)
+    if not usable:
+        why = _first_line(failed[0])
+        if not isinstance(failed[0], OtherBits):
+            why = f"no kernel runs on the GPU: {why}"
+        raise NoDevice(why, there=True) from failed[0]
+    return tuple(usable)
+
+
+@cache
+def _watch(triton: Any) -> None:
+    """Has it said that a kernel was compiled, as `persona.codec.native` says it of its own."""
+    compilation = getattr(getattr(triton, "knobs", None), "compilation", None)
+    if compilation is None:
+        return
+    others = compilation.listener
+
+    def listen(**event: Any) -> None:
+        if others is not None:
+            others(**event)
+        if not event["cache_hit"]:
+            tell_of_compilation("compiling kernels for the GPU (some seconds, once)")
+
+    compilation.listener = listen
+
+
+def settle(where: torch.device) -> None:
+    """Waits for all that anybody queued on a GPU, whether it can merge or not; on the CPU nothing waits."""
+    if where.type == "cuda":
+        with _told():
+            torch.cuda.synchronize(where)
+
+
+@contextmanager
+def _told(kind: type[Exception] = RuntimeError) -> Iterator[None]:
+    """What torch raises of a device, in a sentence; and of other kinds what triton raises."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceFull("the GPU has no room for what the merge needs there") from error
+    except kind as error:
+        if isinstance(error, PersonaError):
+            raise
+        raise DeviceFault(f"the GPU failed: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:200] or type(error).__name__
+
+
+_LAUNCHING: Final = threading.Lock()
+"""Held while a kernel is launched, which compiles it when it is first met, once for all GPUs."""
+
+
+class CudaDevice:
+    """GPU number `index` of this process."""
+
+    name = "cuda"
+
+    def __init__(self, index: int, kernels: Any) -> None:
+        """`kernels`: `persona.merge.arithmetic.cuda`, or a copy of it."""
+        self.where = torch.device("cuda", index)
+        self.kernels = kernels
+        self._tried = False
+        self._queues: list[tuple[Any, Any]] = []
+        """Torch's streams that are free, with an event each. Torch keeps the memory of an array that was let
+        go for arrays of the same stream, so few streams keep little.
+        """
+
+    def free(self) -> int:
+        """Bytes of its memory that nobody has taken, those that torch keeps for its next arrays included."""
+        with _told():
+            spare = torch.cuda.memory_reserved(self.where) - torch.cuda.memory_allocated(self.where)
+            return int(torch.cuda.mem_get_info(self.where)[0]) + spare
+
+    def host(self, shape: tuple[int, ...] | int, dtype: Any) -> NDArray[Any]:
+        """Page-locked memory; ordinary memory, which is only slower, where the system refuses that."""
+        nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        try:
+            locked: NDArray[Any] = torch.empty(nbytes, dtype=torch.uint8, pin_memory=True).numpy()
+        except RuntimeError:
+            return np.empty(shape, dtype)
+        found: NDArray[Any] = locked.view(dtype).reshape(shape)
+        return found
+
+    def stream(self) -> CudaStream:
+        """A stream of torch's, one that was let go if there is one. The first one is made once the device
+        passed its trial. Raises `DeviceFull` where it has no room for that, `OtherBits` where it fails.
+        """
+        self.try_out()
+        return self._stream()
+
+    def _stream(self) -> CudaStream:
+        try:
+            queue = self._queues.pop()
+        except IndexError:
+            with _told():
+                queue = self._queue()
+        made = CudaStream(self, *queue)
+        weakref.finalize(made, self._queues.append, queue).atexit = False
+        return made
+
+    def _queue(self) -> tuple[Any, Any]:
+        stream = torch.cuda.Stream(self.where)  # type: ignore[no-untyped-call]
+        return stream, torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+
+    def try_out(self) -> None:
+        """Merges hard elements (`arithmetic.trial`), once a process. Raises `OtherBits` where one comes
+        out wrong, and what kernels raise.
+        """
+        if self._tried:
+            return
+        for case in trial.cases():
+            if not case.passes(*self._merged(case)):
+                raise OtherBits(
+                    f"this GPU, with Triton {self.kernels.triton.__version__}, computes other bits than"
+                    f" docs/numerics.md says ({case.name} numbers); install Triton 3.6 or newer"
+                )
+        self._tried = True
+
+    def _merged(self, case: trial.Case) -> tuple[NDArray[Any], int]:
+        """The elements of a case, and how many of them are not finite."""
+        stream, given = self._stream(), (case.base, case.z, case.order)
+        base, z, order = (stream.array(one.shape, one.dtype) for one in given)
+        for source, target in zip(given, (base, z, order), strict=True):
+            stream.load(source, target)
+        out, counter = stream.array(case.base.size, case.base.dtype), stream.array(1, np.int64)
+        stream.clear(counter)
+        terms, places = self.terms(case.mixture), order if case.scattered else None
+        stream.merge(base, z, places, out, terms, case.mixture, counter)
+        found, count = np.empty_like(case.base), np.empty(1, np.int64)
+        stream.store(out, found)
+        stream.store(counter, count)
+        stream.synchronize()
+        return found, int(count[0])
+
+    def view(self, part: DeviceArray, dtype: Any) -> DeviceArray:
+        """See `Device.view`."""
+        return part.view(_DTYPES[np.dtype(dtype)])
+
+    def terms(self, mixture: MergeArguments) -> Any:
+        """`persona.merge.arithmetic.cuda.Terms`."""
+        with _told():
+            return self.kernels.Terms.of(mixture.theta, mixture.alpha, mixture.add, mixture.rules, self.where)
+
+    def adopt(self, bits: Any) -> DeviceArray:
+        """See `Device.adopt`."""
+        return bits.view(-1).view(torch.uint16 if bits.element_size() == 2 else torch.uint32)
+
+    def settle(self) -> None:
+        """See `Device.settle`."""
+        settle(self.where)
+
+
+class CudaStream:
+    """See `device.Stream`. `done` is an event whose waits sleep: a stream's own would keep a
+    core busy that can decode.
+    """
+
+    def __init__(self, device: CudaDevice, stream: Any, done: Any) -> None:
+        self._device = device
+        self._stream = stream
+        self._done = done
+        self._nothing: tuple[MergeArguments, Any, DeviceArray] | None = None
+
+    @contextmanager
+    def _current(self, kind: type[Exception] = RuntimeError) -> Iterator[None]:
+        with _told(kind), torch.cuda.stream(self._stream), torch.inference_mode():
+            yield
+
+    def array(self, shape: tuple[int, ...] | int, dtype: Any) -> DeviceArray:
+        """See `Stream.array`."""
+        with _told(), torch.cuda.stream(self._stream):
+            return torch.empty(shape, dtype=_DTYPES[np.dtype(dtype)], device=self._device.where)
+
+    def load(self, source: NDArray[Any], target: DeviceArray) -> None:
+        """See `Stream.load`."""
+        with self._current():
+            target.copy_(torch.from_numpy(source), non_blocking=True)
+
+    def store(self, source: DeviceArray, target: NDArray[Any]) -> None:
+        """See `Stream.store`."""
+        with self._current():
+            torch.from_numpy(target).copy_(source, non_blocking=True)
+
+    def clear(self, target: DeviceArray) -> None:
+        """See `Stream.clear`."""
+        signed = {torch.uint16: torch.int16, torch.uint32: torch.int32}
+        with self._current():
+            target.view(signed.get(target.dtype, target.dtype)).zero_()
+
+    def scatter(self, source: DeviceArray, order: DeviceArray, target: DeviceArray) -> None:
+        """A merge of no terms: every element is the base's own bits."""
+        if self._nothing is None:
+            none = np.empty(0, np.float32)
+            mixture = MergeArguments(none, none, np.empty(0, np.bool_), MergeRules(), 0)
+            self._nothing = mixture, self._device.terms(mixture), self.array(1, np.int64)
+        mixture, terms, counter = self._nothing
+        mixture = replace(mixture, dtype=(F32 if source.dtype == torch.uint32 else BF16).code)
+        self.merge(source, source.reshape(1, -1)[:0], order, target, terms, mixture, counter)
+
+    def merge(
+        self,
+        base: DeviceArray,
+        z: DeviceArray,
+        order: DeviceArray | None,
+        out: DeviceArray,
+        terms: Any,
+        mixture: MergeArguments,
+        not_finite: DeviceArray,
+    ) -> None:
+        """See `Stream.merge`."""
+        with _LAUNCHING, self._current(Exception):
+            self._device.kernels.merge_chunk(
+                base, z, order, out, terms, mixture.rules, mixture.dtype, not_finite, mixture.majority
+            )
+
+    def synchronize(self) -> None:
+        """See `Stream.synchronize`."""
+        with _told():
+            self._done.record(self._stream)
+            self._done.synchronize()

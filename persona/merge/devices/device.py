@@ -1,0 +1,110 @@
+"""**device** — a place beside the host that merges chunks in memory of its own: a GPU. **stream** — a queue
+of a device, whose operations run one after another and later than they are asked for.
+
+Until `Stream.synchronize` returns, what was queued may not have run: a host array that is to be copied must
+stay as it is, one that is copied to holds anything, and no device array may be let go. Host arrays are
+numpy's; device arrays belong to their device, and are sliced and reshaped as numpy's are.
+
+This module knows no device and imports no torch. `persona.merge.devices.cuda` is CUDA.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeAlias
+
+from numpy.typing import NDArray
+
+from persona.errors import SystemFault
+from persona.merge.arithmetic.arguments import MergeArguments
+
+DeviceArray: TypeAlias = Any
+DeviceTerms: TypeAlias = Any
+
+
+class DeviceFull(SystemFault):
+    """A device has no room for an array."""
+
+
+class DeviceFault(SystemFault):
+    """A device failed at what it was asked to do."""
+
+
+class OtherBits(DeviceFault):
+    """A device computes something else than docs/numerics.md says."""
+
+
+class NoDevice(SystemFault):
+    """There is no device that can be used; the message says why. `there`: whether there seems to be one."""
+
+    def __init__(self, message: str, *, there: bool) -> None:
+        super().__init__(message)
+        self.there = there
+
+
+class Stream(Protocol):
+    """A queue of one device; one thread at a time uses it. Operations raise `DeviceFault`."""
+
+    def array(self, shape: tuple[int, ...] | int, dtype: Any) -> DeviceArray:
+        """Memory on the device for this stream, whatever it holds; dtype is numpy's. Raises `DeviceFull`."""
+
+    def load(self, source: NDArray[Any], target: DeviceArray) -> None:
+        """Copies a host array to the device: same size, same dtype, both contiguous."""
+
+    def store(self, source: DeviceArray, target: NDArray[Any]) -> None:
+        """Copies a device array to the host: same size, same dtype, both contiguous."""
+
+    def clear(self, target: DeviceArray) -> None:
+        """Fills a device array with zeros."""
+
+    def scatter(self, source: DeviceArray, order: DeviceArray, target: DeviceArray) -> None:
+        """target[order[j]] = source[j]; source: uint[n], order: uint32[n], target: uint[≥ n]."""
+
+    def merge(
+        self,
+        base: DeviceArray,
+        z: DeviceArray,
+        order: DeviceArray | None,
+        out: DeviceArray,
+        terms: DeviceTerms,
+        mixture: MergeArguments,
+        not_finite: DeviceArray,
+    ) -> None:
+        """Merges n elements and adds to not_finite: int64[1] how many came out not finite.
+
+        base: uint[n]; z: uint[K, ≥ n], its rows in the order of `mixture`, which has its votes first; order:
+        uint32[n], so that out[order[j]] is element j, or None, so that out[j] is; terms: what
+        `Device.terms` made of the mixture.
+        """
+
+    def synchronize(self) -> None:
+        """Waits, without the interpreter's lock, until all that was queued has run."""
+
+
+class Device(Protocol):
+    """One device. Thread-safe."""
+
+    name: str
+    """As results name its kind: "cuda"."""
+
+    def free(self) -> int:
+        """Bytes of its memory that nobody has taken."""
+
+    def host(self, shape: tuple[int, ...] | int, dtype: Any) -> NDArray[Any]:
+        """A host array, whatever it holds, that copies to and from the device without a detour
+        (page-locked).
+        """
+
+    def stream(self) -> Stream:
+        """A new queue."""
+
+    def view(self, part: DeviceArray, dtype: Any) -> DeviceArray:
+        """The bytes of a device array, uint8[n], as elements of another dtype of numpy's."""
+
+    def terms(self, mixture: MergeArguments) -> DeviceTerms:
+        """The numbers of a mixture that has its votes first, on the device. Raises `DeviceFull`."""
+
+    def adopt(self, bits: Any) -> DeviceArray:
+        """The memory of a contiguous torch tensor of integers that lies on the device: uint[n]."""
+
+    def settle(self) -> None:
+        """Waits for all that anybody queued on the device."""

@@ -1,0 +1,299 @@
+"""**lane** — one stream of a device with memory for a chunk: what a thread takes to have a chunk merged
+there.
+
+A thread decodes a chunk on the host, takes a lane, queues the copies to the device, the kernel and the copy
+back, waits for its stream, and gives the lane back. While it waits others decode, write and hash, so the bus,
+the kernels and the cores work at the same time; a few lanes keep both directions of the bus busy.
+
+A lane is made when no other is free, up to as many as the memory holds. Where it does not hold one for whole
+chunks, a chunk is loaded in **slices** of its exponent order; its finished elements lie on the device whole,
+and come back once. No bit depends on any of that (docs/decisions/017-what-crosses-the-bus.md).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from persona.errors import UsageError
+from persona.limits import DEVICE_MEMORY, MIB
+from persona.merge.arithmetic.arguments import MergeArguments
+from persona.merge.chunks import DecodedChunk
+from persona.merge.devices.device import Device, DeviceArray, DeviceFault, DeviceFull, DeviceTerms
+from persona.merge.plan import Plan, TensorPlan
+
+MOST_LANES: Final = 4
+"""Lanes of a device: one copies in, one computes, one copies back, one is being filled or given back."""
+_SHORTEST: Final = 1 << 14
+"""Elements of the shortest slice."""
+_ROUND: Final = 64
+"""Elements to whose multiple every part of a lane is as long, so that all begin at 128 bytes."""
+_ORDER_BYTES: Final = 4
+_TERMS: Final = 1024
+"""Mixtures whose numbers stay on a device."""
+
+
+def _rounded(elements: int) -> int:
+    return -(-elements // _ROUND) * _ROUND
+
+
+def _nbytes(size: int, length: int, unit: int, rows: int) -> int:
+    """What a chunk of `size` elements takes, `length` of them at a time: out, base, order and a row for each
+    vector.
+    """
+    return _rounded(size) * unit + _rounded(length) * (unit + _ORDER_BYTES + rows * unit)
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes of a lane: `whole` for all chunks of some tensors at once, `least` in the shortest slices."""
+
+    whole: int
+    least: int
+
+    def check(self, memory: int | None) -> None:
+        """Raises `UsageError` for bytes of a device in which not even slices fit."""
+        if memory is not None and memory < self.least:
+            raise UsageError(
+                f"this recipe's chunks need {-(-self.least // MIB)} MiB on the GPU at least; give"
+                " --device-memory that much or more, in Python device_memory"
+            )
+
+    @classmethod
+    def of(cls, plan: Plan, tensors: Iterable[TensorPlan]) -> Need:
+        """What merging these tensors of a plan takes."""
+        whole = least = 0
+        for tensor in tensors:
+            if tensor.way == "merge":
+                size, unit, rows = (
+                    min(tensor.spec.units, plan.base.chunk),
+                    tensor.spec.unit,
+                    len(tensor.terms),
+                )
+                whole = max(whole, _nbytes(size, size, unit, rows))
+                least = max(least, _nbytes(size, min(size, _SHORTEST), unit, rows))
+        return cls(whole, least)
+
+
+class Lane:
+    """A stream, `nbytes` of memory, and a counter of elements that are not finite; for one thread at a
+    time.
+    """
+
+    def __init__(self, device: Device, nbytes: int) -> None:
+        """Raises `DeviceFull`."""
+        self.device = device
+        self.nbytes = nbytes
+        self.stream = device.stream()
+        self.counter = self.stream.array(1, np.int64)
+        self.held: list[DeviceTerms] = []
+        """What operations in the stream may read, and only the lane holds."""
+        self._memory = self.stream.array(nbytes, np.uint8)
+        self._count = device.host(1, np.int64)
+
+    def out(self, size: int, dtype: Any) -> DeviceArray:
+        """Room for the finished elements of a chunk: dtype[size]."""
+        return self.device.view(self._memory[: size * np.dtype(dtype).itemsize], dtype)
+
+    def loaded(
+        self, part: DecodedChunk, rows: Sequence[int] | NDArray[np.intp], size: int
+    ) -> Iterator[tuple[DeviceArray, DeviceArray, DeviceArray]]:
+        """(base, z, order) of a part of a chunk of `size` elements, on the device, as many elements at a time
+        as there is room for; row j of z is row `rows[j]` of the part. What is queued for one slice runs
+        before the next one is copied over it.
+        """
+        uint, unit = part.sorted_base.dtype, part.sorted_base.itemsize
+        start = _rounded(size) * unit
+        each = unit + _ORDER_BYTES + len(rows) * unit
+        length = min(_rounded(part.order.size), (self.nbytes - start) // each // _ROUND * _ROUND)
+        base = self._part(start, length, uint)
+        order = self._part(start + length * unit, length, np.uint32)
+        z = self._part(start + length * (unit + _ORDER_BYTES), len(rows) * length, uint)
+        z = z.reshape((len(rows), length))
+        for begin in range(0, part.order.size, length):
+            end = min(begin + length, part.order.size)
+            count = end - begin
+            self.stream.load(part.sorted_base[begin:end], base[:count])
+            self.stream.load(part.order[begin:end], order[:count])
+            for place, row in enumerate(rows):
+                self.stream.load(part.z[row, begin:end], z[place, :count])
+            yield base[:count], z, order[:count]
+
+    def _part(self, start: int, elements: int, dtype: Any) -> DeviceArray:
+        stop = start + elements * np.dtype(dtype).itemsize
+        return self.device.view(self._memory[start:stop], dtype)
+
+    def counted(self) -> int:
+        """Waits for the stream; how many elements came out not finite since `counter` was cleared."""
+        self.stream.store(self.counter, self._count)
+        self.stream.synchronize()
+        return int(self._count[0])
+
+
+class _DeviceLanes:
+    """The lanes of one device. `made` exist, `idle` of them are free; at most `limit` of `nbytes` each."""
+
+    def __init__(self, device: Device, need: Need, memory: int | None) -> None:
+        self.device = device
+        self.need = need
+        self.idle: list[Lane] = []
+        self.made = 0
+        need.check(memory)
+        budget = max(need.least, min(DEVICE_MEMORY, device.free() // 2)) if memory is None else memory
+        self.nbytes = min(need.whole, budget)
+        self.limit = min(MOST_LANES, budget // max(1, self.nbytes))
+        self._terms: dict[tuple[bytes, ...], DeviceTerms] = {}
+
+    def make(self) -> Lane | None:
+        """One lane more, smaller if the first one has to be; None where the device has no room for it."""
+        while True:
+            try:
+                lane = Lane(self.device, self.nbytes)
+            except DeviceFull:
+                if self.made or self.nbytes == self.need.least:
+                    self.limit = self.made
+                    return None
+                self.nbytes = max(self.need.least, self.nbytes // 2)
+                self.limit = 1
+            except DeviceFault:
+                if not self.made:
+                    raise
+                self.limit = self.made
+                return None
+            else:
+                self.made += 1
+                return lane
+
+    def terms(self, mixture: MergeArguments) -> DeviceTerms:
+        """The numbers of a mixture on the device, for which every tensor asks again at each chunk."""
+        key = mixture.theta.tobytes(), mixture.alpha.tobytes(), mixture.add.tobytes()
+        found = self._terms.get(key)
+        if found is None:
+            if len(self._terms) >= _TERMS:
+                self._terms.clear()
+            found = self._terms[key] = self.device.terms(mixture)
+        return found
+
+
+class Lanes:
+    """The lanes of one or several devices, on which chunks are merged. Thread-safe.
+
+    Every lane that was taken comes back idle, however its use ended.
+    """
+
+    def __init__(self, devices: Sequence[Device], need: Need, memory: int | None = None) -> None:
+        """`memory`: bytes that lanes may take on each device; by default half of what is free there, and
+        `DEVICE_MEMORY` at most.
+
+        A device that fails is left out like one that is full. Raises `UsageError` for a memory in which not
+        even slices fit, `DeviceFault` where none is left and one failed, `DeviceFull` where none has room.
+        """
+        self._condition = threading.Condition()
+        self._sides = []
+        failed: DeviceFault | None = None
+        for device in devices:
+            try:
+                side = _DeviceLanes(device, need, memory)
+                lane = side.make()
+            except DeviceFault as error:
+                failed = failed or error
+                continue
+            if lane is not None:
+                side.idle.append(lane)
+                self._sides.append(side)
+        if not self._sides and failed:
+            raise failed
+        if not self._sides:
+            free = max((device.free() for device in devices), default=0)
+            raise DeviceFull(
+                f"the GPU has {free // MIB} MiB free, and this recipe's chunks need"
+                f" {-(-need.least // MIB)} MiB there at least"
+            )
+
+    @property
+    def nbytes(self) -> int:
+        """What all lanes take that may be made."""
+        return sum(side.limit * side.nbytes for side in self._sides)
+
+    @property
+    def devices(self) -> list[Device]:
+        """The devices that have lanes."""
+        return [side.device for side in self._sides]
+
+    def host(self, shape: tuple[int, ...] | int, dtype: Any) -> NDArray[Any]:
+        """A host array that copies to and from any of the devices without a detour."""
+        return self._sides[0].device.host(shape, dtype)
+
+    @contextmanager
+    def lane(self) -> Iterator[tuple[Lane, Callable[[MergeArguments], DeviceTerms]]]:
+        """A lane of the device that has most to spare, and what gives a mixture's numbers there; waits until
+        one is free. Nothing that was queued on it is left when it is given back, and numbers stay until then.
+        """
+        side, lane = self._take()
+
+        def terms_of(mixture: MergeArguments) -> DeviceTerms:
+            lane.held.append(side.terms(mixture))
+            return lane.held[-1]
+
+        try:
+            try:
+                yield lane, terms_of
+            finally:
+                lane.stream.synchronize()
+                lane.held.clear()
+        finally:
+            with self._condition:
+                side.idle.append(lane)
+                self._condition.notify()
+
+    def _take(self) -> tuple[_DeviceLanes, Lane]:
+        with self._condition:
+            while True:
+                side = min(self._sides, key=lambda side: side.made - len(side.idle))
+                if side.idle:
+                    return side, side.idle.pop()
+                if side.made < side.limit and (lane := side.make()) is not None:
+                    return side, lane
+                other = next((side for side in self._sides if side.idle), None)
+                if other is not None:
+                    return other, other.idle.pop()
+                self._condition.wait()
+
+    def merge(
+        self,
+        parts: Iterable[DecodedChunk],
+        mixture: Callable[[list[int]], MergeArguments],
+        out: NDArray[Any] | None,
+        onto: DeviceArray | None = None,
+    ) -> int:
+        """Merges the parts of one chunk into out: uint[n], or where there is none into onto: uint[n] on the
+        device; returns how many elements are not finite.
+
+        A part's arrays may be used again as soon as the next part is asked for.
+        """
+        remaining = iter(parts)
+        first = next(remaining)
+        rows, terms_first = mixture(first.present).votes_first()
+        target: DeviceArray = onto
+        with self.lane() as (lane, terms_of):
+            terms = terms_of(terms_first)
+            lane.stream.clear(lane.counter)
+            size = len(target) if out is None else out.size
+            if out is not None:
+                target = lane.out(size, out.dtype)
+            part: DecodedChunk | None = first
+            while part is not None:
+                for base, z, order in lane.loaded(part, rows, size):
+                    lane.stream.merge(base, z, order, target, terms, terms_first, lane.counter)
+                if part.order.size < size:
+                    lane.stream.synchronize()
+                part = next(remaining, None)
+            if out is not None:
+                lane.stream.store(target, out)
+            return lane.counted()

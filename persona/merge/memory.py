@@ -1,0 +1,67 @@
+"""**room** — how many threads merge at a time, and how much memory each has for the vectors of its chunk.
+
+A thread needs a few arrays of a chunk's elements whatever the recipe (`_ARRAYS`), and a row for each vector
+that reaches the tensor. Where the budget does not hold that for every thread, fewer run; where it does not
+hold it for one, that one merges a chunk in **slices** of its exponent order, and decodes the vectors again
+for each: slower, and in the same memory however many vectors a recipe has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from persona.errors import UsageError
+from persona.limits import CHUNK_MEMORY, MIB
+from persona.merge.arithmetic.cpu import scratch_bytes
+from persona.merge.plan import Plan, TensorPlan
+
+_ARRAYS: Final = 8
+"""Arrays of a chunk's elements: decoded, in exponent order, a row in passing, the records and their segments,
+two outputs.
+"""
+_ORDER_BYTES: Final = 4
+_SHORTEST: Final = 1 << 14
+"""Elements of the shortest slice."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """`threads`, and for each of them `rows` bytes for the rows of a chunk's vectors."""
+
+    threads: int
+    rows: int
+
+    def slice(self, tensor: TensorPlan) -> int:
+        """Elements of a chunk of a tensor that can be merged at a time, a multiple of the shortest slice."""
+        length = self.rows // (tensor.spec.unit * max(1, len(tensor.terms)))
+        return max(_SHORTEST, length // _SHORTEST * _SHORTEST)
+
+
+def budget_of(
+    plan: Plan, tensors: list[TensorPlan], threads: int, memory: int | None = None, *, beside: int = 0
+) -> Budget:
+    """The room for merging these tensors on at most so many threads in `memory` bytes; by default
+    `CHUNK_MEMORY`, or more where one thread needs that for its slices. `beside`: bytes that each thread takes
+    for other work with a chunk.
+
+    Raises `UsageError` for a memory in which not even slices fit.
+    """
+    rows = least = 0
+    fixed = beside
+    for tensor in tensors:
+        elements = min(tensor.spec.units, plan.base.chunk)
+        fixed = max(fixed, beside + elements * (tensor.spec.unit * _ARRAYS + _ORDER_BYTES))
+        rows = max(rows, elements * tensor.spec.unit * len(tensor.terms))
+        shortest = min(elements, _SHORTEST) if tensor.way == "merge" else elements
+        least = max(least, shortest * tensor.spec.unit * len(tensor.terms))
+    fixed += max((scratch_bytes(len(tensor.terms)) for tensor in tensors if tensor.way == "merge"), default=0)
+    if memory is not None and memory < fixed + least:
+        needed = -(-(fixed + least) // MIB)
+        raise UsageError(
+            f"this recipe's chunks need {needed} MiB at least; give --memory, or the setting checkout.memory,"
+            " that much or more"
+        )
+    budget = max(CHUNK_MEMORY, fixed + least) if memory is None else memory
+    affordable = max(1, min(threads, budget // max(1, fixed + rows)))
+    return Budget(affordable, max(least, budget // affordable - fixed))

@@ -1,0 +1,184 @@
+"""A plan to all its bytes: tensors read, reused or merged, hashed and written in order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from types import MappingProxyType
+from typing import Protocol
+
+from persona.errors import PersonaError
+from persona.merge.devices.choose import CPU, DeviceChoice, remedied
+from persona.merge.plan import Plan, TensorPlan
+from persona.merge.run.hashes import Hashes
+from persona.merge.run.merger import Merger, NotFinite, each_span, merger_of
+from persona.merge.workers import Progress, first_run
+from persona.objects.digest import weights_digest
+from persona.objects.tensors import TensorSpec, chunk_span
+from persona.store.files import Buffer
+
+
+class Source(Protocol):
+    """Finished tensors of an earlier checkout that may be copied instead of computed again."""
+
+    def holds(self, tensor: TensorPlan) -> str | None:
+        """The BLAKE3 of the tensor's bytes as they should be, or None where it has to be computed."""
+
+    def read_into(self, name: str, start: int, out: memoryview) -> bool:
+        """Fills `out` with the tensor's bytes from byte `start` on; False when they cannot be had."""
+
+
+class Sink(Protocol):
+    """Where finished bytes go, from many threads and in any order."""
+
+    def write(self, name: str, offset: int, data: Buffer) -> None:
+        """Takes the bytes of tensor `name` from byte `offset` on."""
+
+    def restart(self, name: str) -> None:
+        """Forgets what it took of tensor `name`: it comes again, whole."""
+
+
+class Cast(Protocol):
+    """What becomes of finished tensors before they are hashed and written. Called by many threads."""
+
+    def spec(self, spec: TensorSpec) -> TensorSpec:
+        """What a tensor is afterwards; as many storage units as before."""
+
+    def convert(self, spec: TensorSpec, data: Buffer) -> Buffer:
+        """Some elements of a tensor, as they are written."""
+
+
+@dataclass
+class Materialised:
+    """What a run over a plan produced. `tensor_digests`: name → BLAKE3 hex of its raw bytes; `device`: where
+    terms were merged.
+    """
+
+    weights: str = ""
+    tensor_digests: dict[str, str] = field(default_factory=dict)
+    computed: int = 0
+    reused: int = 0
+    bytes_written: int = 0
+    not_finite: dict[str, int] = field(default_factory=dict)
+    device: str = "cpu"
+    remarks: list[str] = field(default_factory=list)
+
+    def tell(self, remark: str) -> None:
+        """Takes a sentence for the user, once."""
+        if remark not in self.remarks:
+            self.remarks.append(remark)
+
+
+def materialise(
+    plan: Plan,
+    sink: Sink | None = None,
+    *,
+    source: Source | None = None,
+    staying: Mapping[str, str] = MappingProxyType({}),
+    cast: Cast | None = None,
+    threads: int | None = None,
+    memory: int | None = None,
+    progress: Progress | None = None,
+    allow_nonfinite: bool = False,
+    place: DeviceChoice = CPU,
+) -> Materialised:
+    """Computes every tensor of a plan, writes it to `sink` and returns the weights digest, both after `cast`.
+    `memory`: bytes for chunks, see `persona.merge.memory`. `place`: where terms are merged.
+
+    `staying`: name → BLAKE3 of the tensors that lie where they belong, and are neither read nor written. One
+    that `source` holds is copied and hashed on the way; where the hash is not what it was, it is computed
+    after all. Raises `InvalidInput` for weights that are not finite unless allowed, and what reading
+    the store raises.
+    """
+    made = Materialised()
+    kept: dict[str, str] = {}
+    wanted: list[TensorPlan] = []
+    for tensor in plan.tensors:
+        name = tensor.spec.name
+        if name in staying:
+            made.tensor_digests[name] = staying[name]
+            made.reused += 1
+            continue
+        wanted.append(tensor)
+        if source and (expected := source.holds(tensor)):
+            kept[name] = expected
+    report = partial(_note_not_finite, made) if allow_nonfinite else None
+    with first_run(progress) as progress, remedied():
+        while wanted:
+            fresh = [tensor for tensor in wanted if tensor.spec.name not in kept]
+            merger = merger_of(plan, fresh, threads, memory, progress, place, made.tell)
+            if merger.lanes is not None:
+                made.device = merger.lanes.devices[0].name
+            wanted = _run(merger, wanted, kept, source, sink, cast, made, progress, report)
+            kept = {}
+    specs = [cast.spec(spec) for spec in plan.base.tensors] if cast else plan.base.tensors
+    made.weights = weights_digest(
+        (spec.name, spec.dtype, spec.shape, bytes.fromhex(made.tensor_digests[spec.name])) for spec in specs
+    )
+    return made
+
+
+def _run(
+    merger: Merger,
+    tensors: list[TensorPlan],
+    kept: Mapping[str, str],
+    source: Source | None,
+    sink: Sink | None,
+    cast: Cast | None,
+    made: Materialised,
+    progress: Progress | None,
+    not_finite: NotFinite | None,
+) -> list[TensorPlan]:
+    """Merges tensors, or copies those that are `kept`: name → BLAKE3. A chunk is written and hashed by the
+    thread that made it. Returns the tensors that were not what they should be: they have to be merged after
+    all.
+    """
+    chunk = merger.plan.base.chunk
+    hashes = Hashes(merger.buffers)
+    lost: set[str] = set()
+
+    def work(tensor: TensorPlan, index: int) -> tuple[int, int]:
+        spec = tensor.spec
+        start, stop = chunk_span(spec, index, chunk)
+        if spec.name in kept and source is not None:
+            buffer, bad = merger.buffers.take((stop - start) * spec.unit), 0
+            if not _read(source, spec.name, start * spec.unit, buffer.data[: (stop - start) * spec.unit]):
+                lost.add(spec.name)
+        else:
+            buffer, bad = merger.chunk(tensor, index)
+        data: Buffer = buffer.data[: (stop - start) * spec.unit]
+        written = spec
+        if cast:
+            data, written = cast.convert(spec, data), cast.spec(spec)
+        if sink:
+            sink.write(spec.name, start * written.unit, data)
+        hashes.add(spec.name, index, data, buffer)
+        return memoryview(data).nbytes, bad
+
+    for _, _, nbytes in each_span(merger, tensors, work, progress, not_finite):
+        made.bytes_written += nbytes if sink else 0
+    again: list[TensorPlan] = []
+    for tensor in tensors:
+        name = tensor.spec.name
+        digest = hashes.hexdigest(name)
+        if name in lost or kept.get(name, digest) != digest:
+            again.append(tensor)
+            if sink:
+                sink.restart(name)
+            continue
+        made.tensor_digests[name] = digest
+        made.reused += name in kept
+        made.computed += name not in kept
+    return again
+
+
+def _read(source: Source, name: str, start: int, out: memoryview) -> bool:
+    try:
+        return source.read_into(name, start, out)
+    except PersonaError:
+        return False
+
+
+def _note_not_finite(made: Materialised, spec: TensorSpec, count: int) -> None:
+    made.not_finite[spec.name] = count
