@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import calendar
 import os
 import random
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -123,6 +124,38 @@ def test_now_is_now_in_the_hour_that_comes_twice() -> None:
 def test_the_forms_that_git_takes(text: str, meant: str) -> None:
     assert shown(text) == meant
     assert shown(f"  {text.upper()} ") == meant
+
+
+def moments() -> Iterator[datetime]:
+    """Any days of any years at noon, when no clock goes forward or back; and the ends of February."""
+    rng = random.Random("moments")
+    days = [date(year, 2, 28) + timedelta(days=more) for year in (2024, 2025, 2000) for more in (0, 1)]
+    days += [date(1990, 1, 1) + timedelta(days=rng.randrange(20_000)) for _ in range(rounds(100))]
+    yield from (datetime(day.year, day.month, day.day, 12, tzinfo=BERLIN) for day in days)
+
+
+def test_days_and_weeks_are_counted_on_the_calendar() -> None:
+    for now in moments():
+        for text, days in (("yesterday", 1), ("tomorrow", -1), ("last week", 7), ("30 days", 30)):
+            meant = (now - timedelta(days=days)).isoformat(" ")
+            assert shown(text, int(now.timestamp())) == meant, (text, now)
+
+
+def test_the_last_of_a_weekday_is_the_nearest_before_today() -> None:
+    for now in moments():
+        for number, name in enumerate(calendar.day_name):
+            back = (now.weekday() - number) % 7 or 7
+            meant = (now - timedelta(days=back)).isoformat(" ")
+            assert shown(f"last {name}", int(now.timestamp())) == meant, (name, now)
+
+
+def test_a_month_ago_is_the_same_day_or_the_last_of_a_shorter_month() -> None:
+    for now in moments():
+        for text, months in (("1 month ago", 1), ("a year ago", 12), ("5 years 3 months ago", 63)):
+            year, month = divmod(now.year * 12 + now.month - 1 - months, 12)
+            day = min(now.day, calendar.monthrange(year, month + 1)[1])
+            meant = now.replace(year=year, month=month + 1, day=day).isoformat(" ")
+            assert shown(text, int(now.timestamp())) == meant, (text, now)
 
 
 @pytest.mark.parametrize("text", NONE)

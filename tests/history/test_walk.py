@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from persona.history.names.walk import is_ancestor, merge_bases, walk
+from persona.history.names.walk import is_ancestor, merge_bases, topological, walk
 from persona.objects.commit import Commit, Person
 from tests.campaign import rounds
 
@@ -112,6 +112,42 @@ def test_ranges_and_merge_bases_are_those_of_git(clock: str, tmp_path: Path) -> 
             both = merge_bases(graph.any(), one, other)
             here = {name[id] for id, _ in walk(graph.any(), [one, other], both)}
             assert here == set(git(tmp_path, "rev-list", "--topo-order", f"{name[one]}...{name[other]}"))
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_a_walk_gives_all_that_is_reached_once_and_the_newest_that_it_has_seen_first(clock: str) -> None:
+    rng = random.Random(f"all {clock}")
+    for _ in range(rounds(75)):
+        graph = history(rng, clock)
+        tips = rng.sample(list(graph.parents), rng.randint(1, min(3, len(graph.parents))))
+        given = [id for id, _ in walk(graph.any(), [*tips, tips[0]])]
+        assert len(given) == len(set(given))
+        waiting, done = set(tips), set()
+        for id in given:
+            assert graph.times[id] == max(graph.times[one] for one in waiting)
+            done.add(id)
+            waiting = (waiting | set(graph.parents[id])) - done
+        assert not waiting
+        assert set(given) == graph.reach(*tips)
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_in_topological_order_no_commit_is_before_a_child_and_lines_stay_together(clock: str) -> None:
+    rng = random.Random(f"topological {clock}")
+    for _ in range(rounds(75)):
+        graph = history(rng, clock)
+        ids = list(graph.parents)
+        walked = list(walk(graph.any(), rng.sample(ids, min(3, len(ids))), [rng.choice(ids)]))
+        given = [id for id, _ in topological(walked)]
+        assert sorted(given) == sorted(id for id, _ in walked)
+        place = {id: number for number, id in enumerate(given)}
+        for id in given:
+            assert all(place[id] < place[one] for one in graph.parents[id] if one in place)
+        for number, id in enumerate(given[:-1]):
+            done = set(given[: number + 1])
+            children = {one: {child for child in given if one in graph.parents[child]} for one in given}
+            ready = [one for one in graph.parents[id] if one in place and children[one] <= done]
+            assert not ready or given[number + 1] == ready[0]
 
 
 def line(length: int) -> Graph:
