@@ -94,8 +94,8 @@ def day(persona: Path, work: Path, name: str, user: int | None) -> dict[str, tup
     steps: dict[str, tuple[list[str | Path], Path]] = {
         "init": (["init", "bot", "--base", work / "base"], place),
         "commit PATH": (["commit", work / "one", "-m", "one"], place / "bot"),
-        "commit PATH, the second vector": (["commit", work / "two", "-m", "two"], place / "bot"),
-        "checkout of two vectors": (["checkout"], place / "bot"),
+        "commit PATH, 2nd vector": (["commit", work / "two", "-m", "two"], place / "bot"),
+        "checkout, 2 vectors": (["checkout"], place / "bot"),
     }
     seconds = {}
     for step, (words, cwd) in steps.items():
