@@ -48,6 +48,7 @@ class Queries:
     def __init__(self, history: History, author: Person | None = None) -> None:
         self._open: History | None = history
         self._author = author
+        self._notes: list[str] = []
         self._held = ExitStack()
         self._held.enter_context(history.store.shared())
 
@@ -89,7 +90,8 @@ class Queries:
     @property
     def notes(self) -> list[str]:
         """Sentences for the user that belong to no result, such as a reflog that is too short."""
-        return self._history.notes
+        _ = self._history
+        return self._notes
 
     def head(self) -> Head:
         """Where HEAD stands."""
@@ -97,13 +99,13 @@ class Queries:
 
     def resolve(self, rev: str = "HEAD") -> str:
         """The full commit id of a revision (docs/commands.md, "Revisions"). Raises `UnknownRevision`."""
-        return revisions.resolve(self._history, rev)
+        return revisions.resolve(self._history, rev, self._notes)
 
     def entry(self, rev: str = "HEAD") -> CommitEntry:
         """One commit."""
         from persona.history.names.entries import Entries
 
-        return Entries(self._history).of(self.resolve(rev))
+        return Entries(self._history, self._notes).of(self.resolve(rev))
 
     def log(
         self,
@@ -137,6 +139,7 @@ class Queries:
             paths=[paths] if isinstance(paths, str) else paths,
             in_topological_order=topological,
             now=int(time.time()),
+            told=self._notes,
         )
         return self._while_open(found)
 
@@ -155,7 +158,7 @@ class Queries:
         from persona.history.verbs import diff as diff_verb
         from persona.history.worktree import changes
 
-        return changes.of_paths(diff_verb.diff(self._history, a, b), paths)
+        return changes.of_paths(diff_verb.diff(self._history, a, b, self._notes), paths)
 
     def diff_weights(
         self,
@@ -171,7 +174,7 @@ class Queries:
         """
         from persona.history.verbs import measure
 
-        return measure.weights_diff(self._history, a, b, threads, memory, progress)
+        return measure.weights_diff(self._history, a, b, threads, memory, progress, self._notes)
 
     def show(
         self, rev: str = "HEAD", *, paths: str | Sequence[str] | None = None
@@ -248,8 +251,8 @@ class Queries:
         options = computing.RunOptions(
             device=device, device_memory=device_memory, threads=threads, progress=progress
         )
-        _, recipe = computing.chosen_recipe(self._history, rev)
-        return self._while_open(arrays(self._history, recipe, options, torch=torch))
+        _, recipe = computing.chosen_recipe(self._history, rev, self._notes)
+        return self._while_open(arrays(self._history, recipe, options, self._notes, torch=torch))
 
     def load(
         self,
@@ -271,7 +274,7 @@ class Queries:
         from persona.live import load as live_load
 
         how = live_load.LoadOptions(threads, allow_nonfinite, progress)
-        return live_load.load(self._history, rev, how, options)
+        return live_load.load(self._history, rev, how, options, self._notes)
 
     def live(
         self,
@@ -302,7 +305,7 @@ class Queries:
         from persona.live import model as live_model
 
         how = live_load.LoadOptions(threads, allow_nonfinite, progress, cache, device_memory)
-        return live_model.live(self._history, model, rev, how, lambda: self._open is None)
+        return live_model.live(self._history, model, rev, how, lambda: self._open is None, self._notes)
 
     def known_names(self) -> KnownNames:
         """The names of branches, tags, vectors and settings, cheaply: what shell completion offers."""
@@ -320,19 +323,19 @@ class Queries:
         """The branches, by name."""
         from persona.history.verbs import refs
 
-        return refs.branches(self._history)
+        return refs.branches(self._history, self._notes)
 
     def tags(self) -> list[RefInfo]:
         """The tags, by name."""
         from persona.history.verbs import refs
 
-        return refs.tags(self._history)
+        return refs.tags(self._history, self._notes)
 
     def reflog(self, ref: str = "HEAD") -> list[ReflogEntry]:
         """The moves of HEAD or of a branch, newest first."""
         from persona.history.verbs import refs
 
-        return refs.reflog(self._history, ref)
+        return refs.reflog(self._history, ref, self._notes)
 
     def config_get(self, key: str) -> str | None:
         """A value as text: the repository's, else the user's; None when neither has it."""
@@ -358,4 +361,4 @@ class Queries:
         """An object by the start of its id, or by revision."""
         from persona.history.verbs import plumbing
 
-        return plumbing.cat_file(self._history, id)
+        return plumbing.cat_file(self._history, id, self._notes)

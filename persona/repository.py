@@ -223,7 +223,7 @@ class Repository(Queries):
         """
         from persona.history.verbs import set as set_verb
 
-        set_verb.set_rules(self._history, axes)
+        self._notes += set_verb.set_rules(self._history, axes)
 
     def remove_term(self, *names: str) -> None:
         """Drops terms from `recipe.toml`, all or none; the vectors stay in history."""
@@ -329,7 +329,8 @@ class Repository(Queries):
         """Puts tracked text files of `rev` back into the work tree; returns the paths."""
         from persona.history.verbs import switch as switch_verb
 
-        return switch_verb.restore(self._history, [paths] if isinstance(paths, str) else paths, rev)
+        chosen = [paths] if isinstance(paths, str) else paths
+        return switch_verb.restore(self._history, chosen, rev, self._notes)
 
     def switch(
         self,
@@ -369,7 +370,7 @@ class Repository(Queries):
         """Makes a branch; `force` moves one that exists."""
         from persona.history.verbs import refs
 
-        return refs.create_branch(self._history, name, rev, force, self._person(author))
+        return refs.create_branch(self._history, name, rev, force, self._person(author), self._notes)
 
     def delete_branch(self, name: str, *, force: bool = False, author: Person | None = None) -> str:
         """Deletes a branch and returns its id; `Refused` when it is current, or not reachable from HEAD
@@ -405,7 +406,7 @@ class Repository(Queries):
         """Makes a tag; annotated when `message` is given."""
         from persona.history.verbs import refs
 
-        return refs.create_tag(self._history, name, rev, message, force, self._person(author))
+        return refs.create_tag(self._history, name, rev, message, force, self._person(author), self._notes)
 
     def delete_tag(self, name: str, *, author: Person | None = None) -> str:
         """Deletes a tag and returns what it named."""
@@ -451,7 +452,7 @@ class Repository(Queries):
         except PersonaError as error:
             return dataclasses.replace(result, failure=error)
         except BaseException:  # Ctrl-C, no memory
-            self.notes.append(f"commit {abbreviate(result.id or '')} is made, but not its weights")
+            self._notes.append(f"commit {abbreviate(result.id or '')} is made, but not its weights")
             raise
         return dataclasses.replace(result, checkout=made, notes=(*result.notes, *made.notes))
 

@@ -11,6 +11,7 @@ from persona.history.results import Progress
 from persona.history.worktree import text_files
 from persona.limits import MIB
 from persona.objects.recipe import Recipe
+from persona.store.refs import Told
 from persona.weights.shards import ShardLayout, by_layers, plan_shards
 
 if TYPE_CHECKING:
@@ -51,11 +52,11 @@ class RunOptions:
         return place
 
 
-def chosen_recipe(history: History, rev: str | None) -> tuple[str | None, Recipe]:
+def chosen_recipe(history: History, rev: str | None, told: Told | None = None) -> tuple[str | None, Recipe]:
     """The commit and recipe of a revision; without one `recipe.toml` as it stands, and no commit."""
     if rev is None:
         return None, history.new_recipe(text_files.read_recipe_text(history.root))
-    id = resolve(history, rev)
+    id = resolve(history, rev, told)
     return id, history.recipe_of(id)
 
 

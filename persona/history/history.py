@@ -24,7 +24,7 @@ from persona.objects.ids import abbreviate, is_id
 from persona.objects.recipe import Recipe
 from persona.objects.tree import Tree
 from persona.objects.vector import Vector
-from persona.store.refs import BASES, HEADS, When
+from persona.store.refs import BASES, HEADS, Told, When
 from persona.store.store import Store
 
 Value = TypeVar("Value")
@@ -36,8 +36,6 @@ class History:
 
     store: Store
     config: Config
-    notes: list[str] = field(default_factory=list)
-    """Sentences for the user that belong to no result."""
     committer_of: Callable[[], Person] | None = None
     """Who records, and when, asked at every commit."""
     _kept: dict[str, Base | Vector | Recipe | Tree] = field(default_factory=dict)
@@ -148,9 +146,9 @@ class History:
         except (InvalidInput, IntegrityError):
             return None
 
-    def names(self, prefix: str) -> dict[str, str]:
-        """The refs below a prefix and their ids. One that is damaged is left out, and a note says so."""
-        return self.store.refs.list(prefix, told=self.notes)
+    def names(self, prefix: str, told: Told | None = None) -> dict[str, str]:
+        """The refs below a prefix and their ids. One that is damaged is left out, with a note in `told`."""
+        return self.store.refs.list(prefix, told=[] if told is None else told)
 
     def last_files(self) -> dict[str, str]:
         """Every tracked file of `last_commit`: path → blob id; none where no commit is known."""

@@ -24,6 +24,7 @@ from persona.live.slots import Tensor, new_slots
 from persona.merge.plan import Plan
 from persona.objects.ids import abbreviate
 from persona.objects.recipe import Recipe
+from persona.store.refs import Told
 
 if TYPE_CHECKING:
     from persona.live.fill import PreTrainedModel
@@ -53,19 +54,21 @@ class LoadOptions:
             raise UsageError(f"device_memory is a number of bytes above 0, not {memory!r:.60}")
 
 
-def load(history: History, rev: str | None, options: LoadOptions, more: Mapping[str, Any]) -> PreTrainedModel:
+def load(
+    history: History, rev: str | None, options: LoadOptions, more: Mapping[str, Any], told: Told
+) -> PreTrainedModel:
     """See `Repository.load`."""
     if more.get("trust_remote_code"):
         raise UsageError("trust_remote_code: persona runs no code that comes with a model")
     options.check()
-    _, recipe = chosen(history, rev)
+    _, recipe = chosen(history, rev, told)
     model, _ = built(history, rev, plan_of(history, recipe), options, more)
     return model
 
 
-def chosen(history: History, rev: str | None) -> tuple[str | None, Recipe]:
+def chosen(history: History, rev: str | None, told: Told) -> tuple[str | None, Recipe]:
     """As `chosen_recipe`; `recipe.toml` as HEAD has it counts as HEAD."""
-    revision, recipe = chosen_recipe(history, rev)
+    revision, recipe = chosen_recipe(history, rev, told)
     if revision is None and recipe == history.recipe_of(head := history.head_commit()):
         revision = head
     return revision, recipe

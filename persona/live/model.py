@@ -34,6 +34,7 @@ from persona.merge.plan import Plan
 from persona.objects.ids import abbreviate
 from persona.objects.recipe import Recipe
 from persona.objects.rules import Rules, check_density, check_strength
+from persona.store.refs import Told
 
 if TYPE_CHECKING:
     from persona.live.fill import PreTrainedModel
@@ -208,10 +209,11 @@ class LiveModel:
         was; where even that could not be had, it is half done.
         """
         with self._changing(timeout):
-            revision, recipe = chosen(self._history, rev)
+            told: list[str] = []
+            revision, recipe = chosen(self._history, rev, told)
             result = self._move((plan_of(self._history, recipe), revision), force=force)
             self._origin = (revision, recipe)
-            return result
+            return replace(result, notes=(*told, *result.notes))
 
     def resume(self, *, timeout: float | None = LIVE_TIMEOUT_SECONDS) -> LiveResult:
         """Completes a change that ended half done. `UsageError` where nothing is half done."""
@@ -398,12 +400,17 @@ class LiveModel:
 
 
 def live(
-    history: History, model: Any, rev: str | None, options: LoadOptions, is_closed: Callable[[], bool]
+    history: History,
+    model: Any,
+    rev: str | None,
+    options: LoadOptions,
+    is_closed: Callable[[], bool],
+    told: Told,
 ) -> LiveModel:
     """See `Repository.live`."""
     options.check()
     kept = RowCache(options.cache)
-    revision, recipe = chosen(history, rev)
+    revision, recipe = chosen(history, rev, told)
     filled: dict[str, tuple[str, Tensor]] = {}
     if model is None:
         model, filled = built(history, rev, plan_of(history, recipe), options, {}, kept)

@@ -55,8 +55,8 @@ When = tuple[int, int]
 """Seconds since 1970 UTC, and the offset from UTC in minutes."""
 
 Found = TypeVar("Found")
-Sentences = list[str]
-"""For the user."""
+Told = list[str]
+"""Where sentences for the user go that a call has besides its result."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Refs:
         name = full(name)
         return self._steady(lambda: self._files.value(name))
 
-    def list(self, prefix: str = "refs/", *, told: Sentences | None = None) -> dict[str, str]:
+    def list(self, prefix: str = "refs/", *, told: Told | None = None) -> dict[str, str]:
         """Every ref whose full name begins with `prefix` (`refs/heads/`), and its id, in order of names: all
         of one moment.
 

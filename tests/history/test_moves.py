@@ -287,15 +287,16 @@ def test_a_name_of_a_tag_and_a_branch_is_the_tag_but_for_going_there(grown: Bot)
     }
     grown.repo.notes.clear()
     assert grown.repo.resolve("both@{0}") == grown.repo.reflog("both")[0].id == branched
-    assert grown.repo.switch("both", author=at(10)).id == branched
-    assert grown.repo.head().branch == "both"
     said = "both is a tag and a branch: the branch is taken; refs/tags/both is the tag"
     assert set(grown.repo.notes) == {said}
+    moved = grown.repo.switch("both", author=at(10))
+    assert (moved.id, moved.notes) == (branched, (said,))
+    assert grown.repo.head().branch == "both"
     grown.repo.notes.clear()
     grown.repo.switch("main", author=at(11))
     assert grown.repo.resolve("-") == branched
-    assert grown.repo.checkout("-", weights=False, author=at(12)).revision == branched
-    assert grown.repo.notes == []
+    back = grown.repo.checkout("-", weights=False, author=at(12))
+    assert (back.revision, back.notes, grown.repo.notes) == (branched, (), [])
 
 
 @pytest.mark.parametrize(

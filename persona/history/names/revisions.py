@@ -2,7 +2,8 @@
 `^n`, `@{n}`, `@{date}`, `@{-n}`, `-`, `:/text`; and ranges: `A..B`, `A...B`, `^A`.
 
 A name is looked for as git does: the full ref, then a tag, a branch, a remote's branch, then the start of an
-id. Where a place to go to or a reflog is asked for, a branch comes before a tag. A name of both is noted.
+id. Where a place to go to or a reflog is asked for, a branch comes before a tag. A name of both is noted in
+`told`, as is a reflog that does not go back far enough.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from persona.objects.commit import Person
 from persona.objects.ids import abbreviate, is_id
 from persona.store.ref_files import made_again
 from persona.store.reflog import Entry
-from persona.store.refs import HEADS, TAGS
+from persona.store.refs import HEADS, TAGS, Told
 
 _SUFFIX: Final = re.compile(r"~(\d{0,9})(?!\d)|\^(\d{0,9})(?![\d{])|\^\{(\w*)\}", re.ASCII)
 _NO_COMMITS: Final = ("tree", "blob", "tag")
@@ -39,42 +40,42 @@ class Range:
     hidden: tuple[str, ...]
 
 
-def resolve(history: History, text: str) -> str:
+def resolve(history: History, text: str, told: Told | None = None) -> str:
     """The commit id that a revision names. Raises `UnknownRevision`."""
     if not text or (text.startswith("-") and text != "-"):
         raise _unknown(text)
     if text.startswith(":/"):
-        return _by_message(history, text[2:])
+        return _by_message(history, text[2:], told)
     if is_id(text):
         return _commit_of(history, text, text)
     name, suffixes = _split(text)
-    id = _named(history, name, text)
+    id = _named(history, name, text, told)
     for suffix in suffixes:
         id = _step(history, id, suffix, text)
     return id
 
 
-def resolve_range(history: History, texts: Iterable[str]) -> Range:
+def resolve_range(history: History, texts: Iterable[str], told: Told | None = None) -> Range:
     """The commits that revisions and ranges (`A..B`, `A...B`, `^A`) select together."""
     starts: list[str] = []
     hidden: list[str] = []
     for text in texts:
         if text.startswith("^"):
-            hidden.append(resolve(history, text[1:]))
+            hidden.append(resolve(history, text[1:], told))
         elif not text.startswith(":/") and "..." in text:
-            left, right = (resolve(history, side or "HEAD") for side in text.split("...", 1))
+            left, right = (resolve(history, side or "HEAD", told) for side in text.split("...", 1))
             starts += [left, right]
             hidden += merge_bases(history, left, right)
         elif not text.startswith(":/") and ".." in text:
-            left, right = (resolve(history, side or "HEAD") for side in text.split("..", 1))
+            left, right = (resolve(history, side or "HEAD", told) for side in text.split("..", 1))
             starts.append(right)
             hidden.append(left)
         else:
-            starts.append(resolve(history, text))
+            starts.append(resolve(history, text, told))
     return Range(tuple(starts), tuple(hidden))
 
 
-def branch_named(history: History, text: str) -> str | None:
+def branch_named(history: History, text: str, told: Told | None = None) -> str | None:
     """The full ref of the branch that a text names by itself (`main`, `refs/heads/main`, `-`, `@{-1}`), or
     None.
     """
@@ -86,11 +87,13 @@ def branch_named(history: History, text: str) -> str | None:
         return _existing(history, text)
     branch = _existing(history, HEADS + text)
     if branch is not None and _existing(history, TAGS + text) is not None:
-        _note_ambiguous(history, text, "branch", "tag")
+        _note_ambiguous(told, text, "branch", "tag")
     return branch
 
 
-def full_ref(history: History, text: str, *, branch_first: bool = False) -> str | None:
+def full_ref(
+    history: History, text: str, told: Told | None = None, *, branch_first: bool = False
+) -> str | None:
     """The full name of the ref that a short name means, or None. `HEAD` and `@` are HEAD.
 
     A tag comes before a branch of its name, unless it is asked for the other way around.
@@ -108,7 +111,7 @@ def full_ref(history: History, text: str, *, branch_first: bool = False) -> str 
         if (ref := _existing(history, (TAGS if word == "tag" else HEADS) + text)) is not None
     ]
     if len(found) == 2:
-        _note_ambiguous(history, text, *words)
+        _note_ambiguous(told, text, *words)
     return found[0][1] if found else _existing(history, "refs/remotes/" + text)
 
 
@@ -120,9 +123,10 @@ def _existing(history: History, ref: str) -> str | None:
         return None
 
 
-def _note_ambiguous(history: History, name: str, taken: str, other: str) -> None:
+def _note_ambiguous(told: Told | None, name: str, taken: str, other: str) -> None:
     full = {"tag": TAGS, "branch": HEADS}[other] + name
-    history.notes.append(f"{name} is a tag and a branch: the {taken} is taken; {full} is the {other}")
+    if told is not None:
+        told.append(f"{name} is a tag and a branch: the {taken} is taken; {full} is the {other}")
 
 
 def _split(text: str) -> tuple[str, list[str]]:
@@ -143,13 +147,13 @@ def _split(text: str) -> tuple[str, list[str]]:
     return name, suffixes
 
 
-def _named(history: History, name: str, text: str) -> str:
+def _named(history: History, name: str, text: str, told: Told | None) -> str:
     """The commit that a revision without steps names."""
     if name == "-":
         name = "@{-1}"
     if match := re.fullmatch(r"(.*?)@\{(.*)\}", name):
-        return _in_reflog(history, match[1], match[2], text)
-    ref = full_ref(history, name)
+        return _in_reflog(history, match[1], match[2], text, told)
+    ref = full_ref(history, name, told)
     if ref == "HEAD":
         id = history.store.refs.head_id()
         if id is None:
@@ -233,13 +237,13 @@ def _parents(count: int) -> str:
     return ("no parent", "one parent")[count] if count < 2 else f"{count} parents"
 
 
-def _in_reflog(history: History, name: str, what: str, text: str) -> str:
+def _in_reflog(history: History, name: str, what: str, text: str, told: Told | None) -> str:
     if re.fullmatch(r"-\d{1,6}", what):
         if name:
             raise _unknown(text)
         place = _before(history, int(what[1:]), text)
-        return resolve(history, _existing(history, HEADS + place) or place)
-    ref = full_ref(history, name, branch_first=True) if name else _current(history)
+        return resolve(history, _existing(history, HEADS + place) or place, told)
+    ref = full_ref(history, name, told, branch_first=True) if name else _current(history)
     if ref is None:
         raise _unknown(text)
     entries = history.store.refs.log(ref)
@@ -260,9 +264,8 @@ def _in_reflog(history: History, name: str, what: str, text: str) -> str:
             return entry.new
     first = entries[-1]
     when = iso_date(Person("", "", first.time, first.offset))
-    history.notes.append(
-        f"the reflog of {shown} only goes back to {when}; {text} is taken as its first entry"
-    )
+    if told is not None:
+        told.append(f"the reflog of {shown} only goes back to {when}; {text} is taken as its first entry")
     id = first.old or first.new
     if id is None:
         raise UnknownRevision(f"{text}: {shown} held nothing then")
@@ -306,14 +309,14 @@ def _before(history: History, count: int, text: str) -> str:
     raise UnknownRevision(f"{text}: HEAD has not been anywhere before")
 
 
-def _by_message(history: History, pattern: str) -> str:
+def _by_message(history: History, pattern: str, told: Told | None) -> str:
     try:
         wanted = re.compile(pattern)
     except re.error as error:
         raise UnknownRevision(f":/{pattern} is not a pattern: {error}") from None
-    starts = set(history.names(HEADS).values())
+    starts = set(history.names(HEADS, told).values())
     head = history.store.refs.head_id()
-    for tag in history.names(TAGS).values():
+    for tag in history.names(TAGS, told).values():
         starts.add(_commit_of(history, tag, f":/{pattern}"))
     for id, commit in walk(history, sorted(starts | ({head} if head else set()))):
         if wanted.search(commit.message):

@@ -5,14 +5,17 @@ from __future__ import annotations
 from persona.errors import UnknownRevision, UsageError
 from persona.history.history import History
 from persona.history.names.revisions import resolve, resolve_range
+from persona.store.refs import Told
 
 
-def sides(history: History, a: str | None, b: str | None) -> tuple[str | None, str | None]:
+def sides(
+    history: History, a: str | None, b: str | None, told: Told | None = None
+) -> tuple[str | None, str | None]:
     """The commits that `Repository.diff` compares; None stands for the work tree on the second side, and for
     no commit at all on the first.
     """
     if a is not None and b is None and ".." in a and not a.startswith(":/"):
-        chosen = resolve_range(history, [a])
+        chosen = resolve_range(history, [a], told)
         if "..." in a:
             if not chosen.hidden:
                 raise UnknownRevision(
@@ -23,5 +26,5 @@ def sides(history: History, a: str | None, b: str | None) -> tuple[str | None, s
     if b is not None:
         if a is None:
             raise UsageError("a second revision without a first one")
-        return resolve(history, a), resolve(history, b)
-    return resolve(history, a) if a is not None else history.head_commit(), None
+        return resolve(history, a, told), resolve(history, b, told)
+    return resolve(history, a, told) if a is not None else history.head_commit(), None

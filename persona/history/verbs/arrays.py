@@ -15,6 +15,7 @@ from persona.history.planning import plan_of
 from persona.merge.run.merger import pieces
 from persona.objects.recipe import Recipe
 from persona.objects.tensors import TensorSpec
+from persona.store.refs import Told
 
 _NUMPY: Final = {
     "BOOL": "?",
@@ -47,9 +48,11 @@ class TensorArray(np.ndarray[Any, Any]):
 
 
 def arrays(
-    history: History, recipe: Recipe, options: RunOptions, *, torch: bool
+    history: History, recipe: Recipe, options: RunOptions, told: Told, *, torch: bool
 ) -> Iterator[tuple[str, Any]]:
-    """(name, array) of every tensor of a recipe, in byte order of names; one is in memory at a time."""
+    """(name, array) of every tensor of a recipe, in byte order of names; one is in memory at a time. Notes of
+    the run go into `told`.
+    """
     plan, place = plan_of(history, recipe), options.place
     made = pieces(
         plan,
@@ -57,7 +60,7 @@ def arrays(
         threads=options.threads,
         progress=options.progress,
         place=place,
-        tell=history.notes.append,
+        tell=told.append,
     )
     with closing(made) as coming:
         for tensor in plan.tensors:

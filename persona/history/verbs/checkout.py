@@ -71,11 +71,12 @@ def _move(
     options: RunOptions,
     started: float,
 ) -> CheckoutResult:
+    told: list[str] = []
     if branch is not None:
-        target = moves.new_branch(history, branch, resolve(history, rev or "HEAD"))
+        target = moves.new_branch(history, branch, resolve(history, rev or "HEAD", told))
     else:
         assert rev is not None
-        target = moves.target_of(history, rev)
+        target = moves.target_of(history, rev, told)
     files_move = moves.plan_files(history, target.id, force=options.force)
     before = history.head_or_name()
 
@@ -89,7 +90,7 @@ def _move(
         if weights.key_of(edited) != weights.key_of(recipe):
             recipe, revision = edited, None
     made = _place(history, recipe, revision, files_move, move, options, started)
-    return replace(made, before=before)
+    return replace(made, before=before, notes=tuple(dict.fromkeys([*told, *made.notes])))
 
 
 def _place(

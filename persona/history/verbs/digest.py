@@ -18,7 +18,8 @@ def digest(history: History, rev: str | None, options: RunOptions) -> DigestResu
     from persona.merge.run.materialise import materialise
 
     place = options.place
-    revision, recipe = chosen_recipe(history, rev)
+    told: list[str] = []
+    revision, recipe = chosen_recipe(history, rev, told)
     made = materialise(
         plan_of(history, recipe),
         threads=options.threads,
@@ -26,4 +27,4 @@ def digest(history: History, rev: str | None, options: RunOptions) -> DigestResu
         progress=options.progress,
         place=place,
     )
-    return DigestResult(revision, made.weights, made.device, tuple(notes_of(made)))
+    return DigestResult(revision, made.weights, made.device, (*told, *notes_of(made)))

@@ -54,7 +54,8 @@ def export(
         dtype = DTYPES.get(options.dtype.lower())
         if dtype is None:
             raise UsageError(f"dtype {options.dtype!r:.40} is not one of bfloat16, float16, float32")
-    revision, recipe = chosen_recipe(history, rev)
+    told: list[str] = []
+    revision, recipe = chosen_recipe(history, rev, told)
     texts = _texts(history, revision)
     if dtype is not None and "config.json" in texts:
         texts["config.json"] = _with_dtype(texts["config.json"], _TORCH_NAMES[dtype])
@@ -99,7 +100,7 @@ def export(
         seconds=round(time.perf_counter() - started, 3),
         device=made.device,
         head=history.head_or_name(),
-        notes=tuple(notes_of(made)),
+        notes=(*told, *notes_of(made)),
     )
 
 

@@ -11,7 +11,7 @@ from persona.history.names.revisions import resolve_range
 from persona.history.names.walk import topological, walk
 from persona.objects.commit import Commit
 from persona.objects.recipe import Term
-from persona.store.refs import HEADS, TAGS
+from persona.store.refs import HEADS, TAGS, Told
 
 if TYPE_CHECKING:
     from persona.history.query_results import CommitEntry
@@ -30,14 +30,15 @@ def log(
     paths: Sequence[str] | None,
     in_topological_order: bool,
     now: int,
+    told: Told,
 ) -> Iterator[CommitEntry]:
     """See `Repository.log`."""
-    selected = resolve_range(history, revs)
+    selected = resolve_range(history, revs, told)
     starts = list(selected.starts)
-    entries = Entries(history)
+    entries = Entries(history, told)
     if all:
-        starts += [entries.commit_at(id) for id in history.names(HEADS).values()]
-        starts += [entries.commit_at(id) for id in history.names(TAGS).values()]
+        starts += [entries.commit_at(id) for id in history.names(HEADS, told).values()]
+        starts += [entries.commit_at(id) for id in history.names(TAGS, told).values()]
     after = _date(since, now, at_end=False) if since is not None else None
     before = _date(until, now, at_end=True) if until is not None else None
     commits = walk(history, starts, selected.hidden)

@@ -24,7 +24,7 @@ from persona.history.worktree import text_files
 from persona.objects.ids import abbreviate
 from persona.objects.recipe import Recipe, Term
 from persona.objects.rules import Rules
-from persona.store.refs import NOTES
+from persona.store.refs import NOTES, Told
 
 if TYPE_CHECKING:
     from persona.measure.compare import Comparison
@@ -154,11 +154,12 @@ def weights_diff(
     threads: int | None,
     memory: int | None,
     progress: Progress | None,
+    told: Told,
 ) -> WeightsDiff:
     """See `Repository.diff_weights`."""
     from persona.measure.compare import comparable, compare
 
-    before, after = sides.sides(history, a, b)
+    before, after = sides.sides(history, a, b, told)
     new = _recipe(history, after)
     old = Recipe.of(new.base, [], new.rules) if before is None else history.recipe_of(before)
     plans = plan_of(history, old), plan_of(history, new)

@@ -10,6 +10,7 @@ from persona.history.names.revisions import resolve
 from persona.history.store_results import Leftover, ObjectCount, ObjectText
 from persona.history.worktree.changing import leftovers
 from persona.objects.table import ID_BYTES
+from persona.store.refs import Told
 
 
 def count_objects(history: History) -> ObjectCount:
@@ -18,9 +19,9 @@ def count_objects(history: History) -> ObjectCount:
     return ObjectCount(*history.store.objects.counts(), found)
 
 
-def cat_file(history: History, text: str) -> ObjectText:
+def cat_file(history: History, text: str, told: Told) -> ObjectText:
     """See `Repository.cat_file`."""
-    id, kind = _find(history, text)
+    id, kind = _find(history, text, told)
     objects = history.store.objects
     if kind in ("chunk", "delta"):
         record = objects.read(id, kind)
@@ -40,7 +41,7 @@ def cat_file(history: History, text: str) -> ObjectText:
     return ObjectText(id, kind, len(data), shown)
 
 
-def _find(history: History, text: str) -> tuple[str, str]:
+def _find(history: History, text: str, told: Told) -> tuple[str, str]:
     found = history.objects_starting(text)
     if len(found) == 1:
         return found[0]
@@ -48,7 +49,7 @@ def _find(history: History, text: str) -> tuple[str, str]:
         listed = ", ".join(f"{id[: len(text) + 4]} ({kind})" for id, kind in found[:8])
         raise UnknownName(f"{text} is the start of {len(found)} objects: {listed}; give more digits")
     try:
-        id = resolve(history, text)
+        id = resolve(history, text, told)
     except UnknownRevision:
         raise UnknownName(
             f"no object or revision is named or begins with {quoted(text)};"

@@ -14,15 +14,15 @@ from persona.history.results import iso_date
 from persona.objects.commit import Person, Tag
 from persona.objects.ids import abbreviate
 from persona.objects.names import check_ref_name
-from persona.store.refs import HEADS, TAGS, Change
+from persona.store.refs import HEADS, TAGS, Change, Told
 
 
-def branches(history: History) -> list[RefInfo]:
+def branches(history: History, told: Told) -> list[RefInfo]:
     """See `Repository.branches`."""
     current = history.head_or_name().branch
     return [
         _branch(history, name, id, name == HEADS + current if current else False)
-        for name, id in history.names(HEADS).items()
+        for name, id in history.names(HEADS, told).items()
     ]
 
 
@@ -31,10 +31,10 @@ def _branch(history: History, ref: str, id: str, current: bool) -> RefInfo:
     return RefInfo(ref.removeprefix(HEADS), id, current, False, subject)
 
 
-def create_branch(history: History, name: str, rev: str, force: bool, person: Person) -> RefInfo:
+def create_branch(history: History, name: str, rev: str, force: bool, person: Person, told: Told) -> RefInfo:
     """See `Repository.create_branch`."""
     ref = HEADS + check_ref_name(name)
-    id = resolve(history, rev)
+    id = resolve(history, rev, told)
     old = history.store.refs.read(ref)
     if old is not None and not force:
         raise Refused(f"a branch named {name} exists already at {abbreviate(old)}; -f moves it")
@@ -82,9 +82,9 @@ def rename_branch(history: History, old: str | None, new: str, force: bool, pers
     return old
 
 
-def tags(history: History) -> list[RefInfo]:
+def tags(history: History, told: Told) -> list[RefInfo]:
     """See `Repository.tags`."""
-    return [_tag(history, name, id) for name, id in history.names(TAGS).items()]
+    return [_tag(history, name, id) for name, id in history.names(TAGS, told).items()]
 
 
 def _tag(history: History, ref: str, id: str) -> RefInfo:
@@ -96,11 +96,11 @@ def _tag(history: History, ref: str, id: str) -> RefInfo:
 
 
 def create_tag(
-    history: History, name: str, rev: str, message: str | None, force: bool, person: Person
+    history: History, name: str, rev: str, message: str | None, force: bool, person: Person, told: Told
 ) -> RefInfo:
     """See `Repository.create_tag`."""
     ref = TAGS + check_ref_name(name)
-    id = resolve(history, rev)
+    id = resolve(history, rev, told)
     old = history.store.refs.read(ref)
     if old is not None and not force:
         raise Refused(f"a tag named {name} exists already; -f moves it")
@@ -120,9 +120,9 @@ def delete_tags(history: History, names: Iterable[str], person: Person) -> dict[
     return _delete(history, TAGS, found, "tag: deleted", person)
 
 
-def reflog(history: History, name: str) -> list[ReflogEntry]:
+def reflog(history: History, name: str, told: Told) -> list[ReflogEntry]:
     """See `Repository.reflog`."""
-    ref = full_ref(history, name, branch_first=True) or _moved_once(history, name)
+    ref = full_ref(history, name, told, branch_first=True) or _moved_once(history, name)
     if ref is None:
         raise UnknownName(f"no branch or tag is named {name}; `persona branch` lists the branches")
     shown = ref.removeprefix(HEADS)

@@ -36,6 +36,7 @@ from persona.history.worktree.sequence import PREPARED
 from persona.objects.commit import Person
 from persona.objects.ids import abbreviate, is_id
 from persona.objects.recipe import Recipe, Term
+from persona.store.refs import Told
 
 
 def revert(
@@ -50,7 +51,8 @@ def revert(
 ) -> CommitResult:
     """See `Repository.revert`."""
     with changing(history):
-        id = None if vector else _revision(history, target)
+        told: list[str] = []
+        id = None if vector else _revision(history, target, told)
         seen = tracking.snapshot(history)
         if not no_commit:
             _refuse_edits(history)
@@ -63,7 +65,7 @@ def revert(
             edits = _undone(history, id, mainline, onto_edits=no_commit)
         if not no_commit:
             said = message if message is not None else default
-            return record(history, person, said, verb="revert", edits=edits)
+            return record(history, person, said, verb="revert", edits=edits, notes=tuple(told))
         tracking.add(history, [path for path, data in edits.items() if data is not None])
         text_files.apply(history, edits, seen)
         head = history.head_commit()
@@ -79,6 +81,7 @@ def revert(
             parents=(head,),
             vectors=tuple(changes),
             kept=other_kept(history, before, recipe, changes),
+            notes=tuple(told),
             subject=subject,
         )
 
@@ -96,11 +99,11 @@ def _refuse_edits(history: History) -> None:
         )
 
 
-def _revision(history: History, target: str) -> str | None:
+def _revision(history: History, target: str, told: Told) -> str | None:
     """The commit that `target` names, or None where it names a vector of the recipe."""
     recipe = history.read_recipe(text_files.read_recipe_text(history.root))
     try:
-        id = resolve(history, target)
+        id = resolve(history, target, told)
     except UnknownRevision:
         if target in recipe.by_name:
             return None

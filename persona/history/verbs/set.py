@@ -39,8 +39,8 @@ def set_term(
     _edit(history, lambda text: recipe_edit.set_term(text, name, keys))
 
 
-def set_rules(history: History, axes: Mapping[str, str | float]) -> None:
-    """See `Repository.set_rules`."""
+def set_rules(history: History, axes: Mapping[str, str | float]) -> tuple[str, ...]:
+    """See `Repository.set_rules`; returns its notes."""
     from persona.history.recipes import edit as recipe_edit
 
     if not axes:
@@ -61,8 +61,7 @@ def set_rules(history: History, axes: Mapping[str, str | float]) -> None:
         return edited
 
     _edit(history, edit)
-    if "preset" in keys:
-        history.notes.extend(_preset_notes(before, keys))
+    return tuple(_preset_notes(before, keys)) if "preset" in keys else ()
 
 
 def _refuse_useless_densities(document: Mapping[str, Any]) -> None:

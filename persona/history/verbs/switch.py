@@ -18,6 +18,7 @@ from persona.history.worktree.changing import changing
 from persona.history.worktree.move import Target, left_behind, move_head, new_branch, plan_files, target_of
 from persona.objects.commit import Person
 from persona.objects.ids import is_id
+from persona.store.refs import Told
 from persona.weights.foreign import is_weight_name
 
 
@@ -32,28 +33,29 @@ def switch(
 ) -> SwitchResult:
     """See `Repository.switch`."""
     with changing(history, force=force):
-        goal = _goal(history, target, create, detach)
+        told: list[str] = []
+        goal = _goal(history, target, create, detach, told)
         move = plan_files(history, goal.id, force=force)
         move.apply(history)
         before = history.head_or_name()
         notes = move_head(history, goal, person, "switch", create=create is not None)
         move.done(history)
-        return replace(_where(history, [*move.notes, *notes], before), carried=move.carried)
+        return replace(_where(history, [*told, *move.notes, *notes], before), carried=move.carried)
 
 
-def _goal(history: History, target: str | None, create: str | None, detach: bool) -> Target:
+def _goal(history: History, target: str | None, create: str | None, detach: bool, told: Told) -> Target:
     """Where `switch` is to go."""
     if create is not None:
         if detach:
             raise UsageError("-c makes a branch and goes there, --detach goes to no branch: give one of them")
-        return new_branch(history, create, resolve(history, target or "HEAD"))
+        return new_branch(history, create, resolve(history, target or "HEAD", told))
     if target is None:
         if not detach:
             raise UsageError("switch where? Name a branch, or make one with -c NEW")
         return Target(history.head_commit(), None)
     if detach:
-        return Target(resolve(history, target), None)
-    goal = target_of(history, target)
+        return Target(resolve(history, target, told), None)
+    goal = target_of(history, target, told)
     if target in ("HEAD", "@") or (goal.branch is None and target != "-"):
         raise UsageError(
             f"{target} is not a branch; `persona switch --detach {target}` goes there without one,"
@@ -68,7 +70,8 @@ def reset(history: History, rev: str, mode: Literal["soft", "mixed", "hard"], pe
         raise UsageError(f"reset knows soft, mixed and hard, not {mode!r:.40}")
     with changing(history, force=mode == "hard"):
         before = history.head()
-        head, to = history.head_commit(), resolve(history, rev)
+        told: list[str] = []
+        head, to = history.head_commit(), resolve(history, rev, told)
         move = plan_files(history, to, force=True) if mode == "hard" else None
         if move:
             move.apply(history)
@@ -81,15 +84,15 @@ def reset(history: History, rev: str, mode: Literal["soft", "mixed", "hard"], pe
             move.done(history)
         elif mode == "mixed":
             tracking.forget(history)
-        return _where(history, [*(move.notes if move else ()), *notes], before)
+        return _where(history, [*told, *(move.notes if move else ()), *notes], before)
 
 
-def restore(history: History, paths: Sequence[str], rev: str) -> tuple[str, ...]:
+def restore(history: History, paths: Sequence[str], rev: str, told: Told) -> tuple[str, ...]:
     """See `Repository.restore`."""
     if not paths:
         raise UsageError("restore which file? Name one or more; `persona status` lists those that changed")
     with changing(history):
-        target, known = history.files_of(resolve(history, rev)), history.last_files()
+        target, known = history.files_of(resolve(history, rev, told)), history.last_files()
         tracked = tracking.tracked(history).paths
         chosen = _chosen(history.root, paths, target, known, tracked, rev)
         near = [path for path in {*tracked, *target} if _is_near(path, chosen)]
@@ -157,5 +160,5 @@ def _where(history: History, notes: list[str], before: Head) -> SwitchResult:
         weights=weights.describe(found, head.id, committed, recipe),
         detached=head.branch is None,
         before=before,
-        notes=tuple(notes),
+        notes=tuple(dict.fromkeys(notes)),
     )

@@ -21,7 +21,7 @@ from persona.history.worktree.sequence import PREPARED
 from persona.objects.commit import Person
 from persona.objects.ids import abbreviate, is_id
 from persona.objects.names import check_ref_name
-from persona.store.refs import ANY, HEADS, TAGS
+from persona.store.refs import ANY, HEADS, TAGS, Told
 
 MOVE: Final = "move"
 """state/move: the commits that text files are on their way from and to, while they are."""
@@ -98,15 +98,15 @@ class FileMove:
         history.store.state(PREPARED).remove()
 
 
-def target_of(history: History, text: str) -> Target:
+def target_of(history: History, text: str, told: Told | None = None) -> Target:
     """What a revision means to `checkout`: a branch attaches, HEAD stays where it is, and anything else
     detaches.
     """
     if text in ("HEAD", "@"):
         head = history.head()
         return Target(history.head_commit(), HEADS + head.branch if head.branch is not None else None)
-    branch = branch_named(history, text)
-    return Target(resolve(history, branch or text), branch)
+    branch = branch_named(history, text, told)
+    return Target(resolve(history, branch or text, told), branch)
 
 
 def plan_files(history: History, to: str, *, force: bool) -> FileMove:
@@ -230,11 +230,13 @@ def left_behind(history: History, head: Head, target: Target) -> list[str]:
     """The sentence about commits that no branch or tag reaches once a detached HEAD leaves them."""
     if head.branch is not None or head.id is None or head.id == target.id:
         return []
-    reachable = [target.id, *history.names(HEADS).values()]
-    reachable += [resolve(history, name) for name in history.names(TAGS)]
+    notes: list[str] = []
+    reachable = [target.id, *history.names(HEADS, notes).values()]
+    reachable += [resolve(history, name) for name in history.names(TAGS, notes)]
     first = next(walk(history, [head.id], reachable), None)
     if first is None:
-        return []
+        return notes
     short = abbreviate(head.id)
     subject = history.commit(head.id).message.split("\n", 1)[0]
-    return [f"left {short} ({subject}), which no branch names; keep it with: persona branch NAME {short}"]
+    left = f"left {short} ({subject}), which no branch names; keep it with: persona branch NAME {short}"
+    return [left, *notes]
