@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Final
 
 from persona.errors import InvalidInput, Refused, UsageError, listed
-from persona.history.history import History, signature
+from persona.history.history import History, reason
 from persona.history.recipes import filters
 from persona.history.recipes.text import RECIPE_FILE, decode, encode, written_ids
 from persona.history.results import CommitResult, KeptFraction, VectorChange
@@ -70,13 +70,12 @@ def record(
         text = tidy(message if message is not None or not amend else before.message)
         author, committer = before.author if amend else person, history.committer()
         id = tx.put("commit", Commit(tree, parents, author, committer, text).encode())
-    who, when = signature(committer)
     subject = text.split("\n", 1)[0]
-    why = f"{verb}{' (amend)' if amend else ''}: {subject}"
+    why = reason(committer, f"{verb}{' (amend)' if amend else ''}: {subject}")
     move = FileMove(history.files_of(id), history.files_of(head), tuple(edits), id) if edits else None
     if move:
         move.apply(history)
-    kind, name = history.store.refs.advance(id, expect=head, who=who, when=when, why=why)
+    kind, name = history.store.refs.advance(id, why, expect=head)
     if move:
         move.done(history)
     history.store.state(PREPARED).remove()

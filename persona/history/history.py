@@ -24,7 +24,7 @@ from persona.objects.ids import abbreviate, is_id
 from persona.objects.recipe import Recipe
 from persona.objects.tree import Tree
 from persona.objects.vector import Vector
-from persona.store.refs import BASES, HEADS, Told, When
+from persona.store.refs import BASES, HEADS, Reason, Told
 from persona.store.store import Store
 
 Value = TypeVar("Value")
@@ -268,9 +268,9 @@ class History:
         return recipe is not None and recipe.base == base and any(t.vector == vector for t in recipe.terms)
 
 
-def signature(person: Person) -> tuple[str, When]:
-    """Who and when, as a reflog writes them: now, whatever date a commit was given."""
-    return f"{person.name} <{person.email}>", identity.now()
+def reason(person: Person, why: str) -> Reason:
+    """Why a ref moves, and by whom: now, whatever date a commit was given."""
+    return Reason(f"{person.name} <{person.email}>", identity.now(), why)
 
 
 def renamed(recipe: Recipe) -> Recipe:

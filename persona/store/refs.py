@@ -60,13 +60,26 @@ Told = list[str]
 
 
 @dataclass(frozen=True)
+class Reason:
+    """Who moves a ref, when, and why, as its reflog writes it."""
+
+    who: str
+    when: When
+    why: str
+
+    def entry(self, old: str | None, new: str | None) -> Entry:
+        """The line of a reflog for a move."""
+        return Entry(old, new, self.who, *self.when, self.why)
+
+
+@dataclass(frozen=True)
 class Change:
     """A ref to move from `expect` to `new` (None: no ref), and why."""
 
     name: str
     new: str | None
     expect: str | _Any | None
-    why: str
+    reason: Reason
 
 
 class Refs:
@@ -145,9 +158,7 @@ class Refs:
 
     # -- moving
 
-    def update(
-        self, name: str, new: str | None, *, expect: str | _Any | None, who: str, when: When, why: str
-    ) -> None:
+    def update(self, name: str, new: str | None, reason: Reason, *, expect: str | _Any | None) -> None:
         """Moves a ref to `new` (None removes it) if it holds `expect` (None: if it does not exist).
 
         The move is in HEAD's reflog too when HEAD is attached to it.
@@ -156,9 +167,9 @@ class Refs:
         that differs from an existing one by case alone, or that is a directory of another; `Refused` to
         remove the branch that HEAD is attached to.
         """
-        self.update_all([Change(name, new, expect, why)], who=who, when=when)
+        self.update_all([Change(name, new, expect, reason)])
 
-    def update_all(self, changes: Sequence[Change], *, who: str, when: When, under_head: bool = True) -> None:
+    def update_all(self, changes: Sequence[Change], *, under_head: bool = True) -> None:
         """Moves several refs, each as `update`: all or none. Unless `under_head`, moving the branch that HEAD
         is attached to is `Refused`, too.
         """
@@ -174,7 +185,7 @@ class Refs:
                     continue
                 if old is None:
                     self._files.check_new(name)
-                line = Entry(old, new, who, *when, change.why)
+                line = change.reason.entry(old, new)
                 if self._files.attached_to(name):
                     if old is not None and (new is None or not under_head):
                         raise Refused(f"HEAD is attached to {name}; switch to another branch first")
@@ -182,14 +193,14 @@ class Refs:
                 steps.append(Step(name, old, new, line))
             self._steps.take(steps, together=len(changes) > 1)
 
-    def advance(self, new: str, *, expect: str | _Any | None, who: str, when: When, why: str) -> Head:
+    def advance(self, new: str, reason: Reason, *, expect: str | _Any | None) -> Head:
         """Moves what HEAD leads to, its branch or HEAD itself, from `expect` to `new`; returns what HEAD
         holds then.
         """
         with self._moving():
             (kind, value), old = self._files.position()
             _compare(value if kind == "ref" else HEAD, old, expect)
-            line = Entry(old, new, who, *when, why)
+            line = reason.entry(old, new)
             if kind == "id":
                 self._steps.take([Step(HEAD, value, new, line)])
                 return kind, new
@@ -201,13 +212,11 @@ class Refs:
     def set_head(
         self,
         target: Head,
+        reason: Reason,
         *,
         expect: Head | _Any = ANY,
         at: str | _Any = ANY,
-        created: str | None = None,
-        who: str,
-        when: When,
-        why: str,
+        created: Reason | None = None,
     ) -> None:
         """Attaches HEAD to a branch that is `at` an id, or detaches it at an id, if HEAD holds `expect`.
 
@@ -234,19 +243,17 @@ class Refs:
                 if created is not None and not isinstance(at, _Any):
                     _compare(value, new, None)
                     self._files.check_new(value)
-                    steps.append(Step(value, None, at, Entry(None, at, who, *when, created)))
+                    steps.append(Step(value, None, at, created.entry(None, at)))
                     new = at
                 elif new is None and self._files.has_history():
                     raise BusyError(f"{value} went away meanwhile; run the command again")
                 else:
                     _compare(value, new, at)
-            line = Entry(old, new, who, *when, why) if old is not None or new is not None else None
+            line = reason.entry(old, new) if old is not None or new is not None else None
             steps.append(Step(HEAD, held, PREFIX + value if kind == "ref" else value, line))
             self._steps.take(steps, together=len(steps) > 1)
 
-    def move(
-        self, old_name: str, new_name: str, *, over: bool = False, who: str, when: When, why: str
-    ) -> None:
+    def move(self, old_name: str, new_name: str, reason: Reason, *, over: bool = False) -> None:
         """Renames a ref, with its reflog, to a name that does not exist, or, `over` it, to one that does.
 
         HEAD follows when it is attached to the ref; `Refused` when it is attached to the name that goes.
@@ -260,7 +267,7 @@ class Refs:
                 raise Refused(f"{new_name} exists already")
             if lost is None:
                 self._files.check_new(new_name, leaving=old_name)
-            line = Entry(id, id, who, *when, why)
+            line = reason.entry(id, id)
             here = [Step(new_name, lost, id, None)]
             if self._files.attached_to(old_name):
                 here.append(Step(HEAD, PREFIX + old_name, PREFIX + new_name, line))

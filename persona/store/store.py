@@ -25,7 +25,7 @@ from persona.limits import MAX_REF_BYTES
 from persona.store import files, lock
 from persona.store.objects import ObjectStore
 from persona.store.ref_steps import JOURNAL
-from persona.store.refs import Refs
+from persona.store.refs import Reason, Refs
 from persona.store.values import CacheFile, Caches, StateFile
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Store:
             files.write_file(making / ".gitignore", b"*\n")
             files.write_file(making / "config", b"")
             files.write_file(making / "lock", b"")
-            Refs(making).set_head(("ref", f"refs/heads/{branch}"), who="", when=(0, 0), why="")
+            Refs(making).set_head(("ref", f"refs/heads/{branch}"), Reason("", (0, 0), ""))
             files.write_file(making / "format", b"persona %d\n" % FORMAT_VERSION)
             files.rename(making, root)
             files.sync_directory(worktree)

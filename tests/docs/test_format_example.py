@@ -16,6 +16,7 @@ from persona.objects.ids import KINDS, object_id
 from persona.objects.table import decode_table
 from persona.objects.vector import Vector
 from persona.store import records
+from persona.store.refs import Reason
 from persona.store.store import Store
 from tests.docs.pages import blocks, from_hex, table
 
@@ -133,9 +134,8 @@ def test_the_ref_and_its_reflog_are_what_a_store_writes(tmp_path: Path) -> None:
     who, rest = line.split(" ", 3)[3].split("> ")
     when, why = rest.rstrip("\n").split("\t")
     seconds, _ = when.split()
-    store.refs.update(
-        name, text.splitlines()[0], expect=None, who=f"{who}>", when=(int(seconds), 60), why=why
-    )
+    reason = Reason(f"{who}>", (int(seconds), 60), why)
+    store.refs.update(name, text.splitlines()[0], reason, expect=None)
     assert (store.root / name).read_text() == text
     assert (store.root / "logs" / name).read_text() == line
 

@@ -21,11 +21,12 @@ from persona.objects.vector import Vector
 from persona.repository import Repository
 from persona.store import files
 from persona.store.records import pack_record
+from persona.store.refs import Reason
 from tests.checkpoints import write_model
 from tests.disks import Quick
 from tests.history.conftest import Bot, at, read_weights
 
-WHO = {"who": "Ada <ada@example.org>", "when": (1_763_000_000, 0)}
+FORGED = Reason("Ada <ada@example.org>", (1_763_000_000, 0), "forged")
 
 
 def fsck(bot: Bot, *, full: bool = False) -> FsckResult:
@@ -263,7 +264,7 @@ def forged(
         made = (change or (lambda one: one))(recipe)
         id = tx.put("tree", Tree(tx.put("recipe", made.encode()), (files or dict)(held)).encode())
         commit = tx.put("commit", Commit(id, (head,), person, person, "forged\n").encode())
-    history.store.refs.advance(commit, expect=head, why="forged", **WHO)  # type: ignore[arg-type]
+    history.store.refs.advance(commit, FORGED, expect=head)
     return id
 
 

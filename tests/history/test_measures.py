@@ -10,6 +10,7 @@ from persona.history.results import as_json
 from persona.history.verbs.measure import Row
 from persona.objects.commit import Person
 from persona.objects.note import Note
+from persona.store.refs import Reason
 from tests.checkpoints import same
 
 from .conftest import SHAPES, Bot, Tensors
@@ -133,7 +134,7 @@ def test_a_note_of_its_origin_is_shown(grown: Bot) -> None:
         other = tx.put("note", Note("0" * 63 + "1", "vector", "provenance", {"trainer": "x"}).encode())
     for name, value in (("one", note), ("two", other)):
         when = (Person("Ada", "ada@example.org", 0, 0).time, 0)
-        store.refs.update(f"refs/notes/{name}", value, expect=None, who="Ada <a@b>", when=when, why="note")
+        store.refs.update(f"refs/notes/{name}", value, Reason("Ada <a@b>", when, "note"), expect=None)
     assert grown.repo.vector_statistics("listening").provenance == ({"trainer": "apollo"},)
 
 

@@ -21,6 +21,7 @@ from persona.errors import (
 )
 from persona.history.results import Head
 from persona.repository import Repository
+from persona.store.refs import Reason
 from tests.history.conftest import Bot, at
 
 
@@ -74,7 +75,7 @@ def test_tags_terms_and_kept_vectors_go_all_or_none(grown: Bot) -> None:
     store = repo._history.store  # "kept" vectors are kept by a command that is still to come
     for name in ("one", "two"):
         id = vectors["listening"].id
-        store.refs.update(f"refs/vectors/{name}", id, expect=None, who="", when=(0, 0), why="")
+        store.refs.update(f"refs/vectors/{name}", id, Reason("", (0, 0), ""), expect=None)
     with pytest.raises(UnknownName, match="nope"):
         repo.remove_vector("one", "nope")
     assert len(store.refs.list("refs/vectors/")) == 2
@@ -371,7 +372,8 @@ def test_a_damaged_name_hides_no_other(topic: Bot, ref: str) -> None:
     repo.switch("HEAD~1", detach=True, author=topic.now())
     topic.commit(allow_empty=True)
     left, note = repo.switch("topic", author=topic.now()).notes
-    assert "which no branch names" in left and set(repo.notes) == {note}
+    assert "which no branch names" in left
+    assert set(repo.notes) == {note}
     path.unlink()
     ((verb, *words),) = commands_of(note)
     made = {"branch": repo.create_branch, "tag": repo.create_tag}[verb](*words, author=topic.now())

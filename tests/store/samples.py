@@ -7,10 +7,13 @@ import random
 from persona.objects.commit import Commit, Person
 from persona.objects.ids import object_id
 from persona.store.records import PackedRecord, pack_record
-from persona.store.refs import ANY
+from persona.store.refs import ANY, Reason
 from persona.store.store import Store
 
-WHO = {"who": "Ada <ada@example.org>", "when": (1_700_000_000, -330)}
+
+def reason(why: str) -> Reason:
+    """Why a ref moves, by somebody, some time."""
+    return Reason("Ada <ada@example.org>", (1_700_000_000, -330), why)
 
 
 def noise(seed: int, count: int = 200) -> bytes:
@@ -41,7 +44,7 @@ def commit(store: Store, number: int, *, bulk: int = 2) -> str:
             transaction.put_bulk("table", b"".join(bytes.fromhex(record.id) for record in records))
         transaction.put("blob", b"text of commit %d" % number)
         id = transaction.put("commit", commit_bytes(number))
-    store.refs.advance(id, expect=ANY, why=f"commit: number {number}", **WHO)  # type: ignore[arg-type]
+    store.refs.advance(id, reason(f"commit: number {number}"), expect=ANY)
     return id
 
 

@@ -13,7 +13,7 @@ import pytest
 from persona.errors import PersonaError
 from persona.store import check_refs
 from persona.store.store import Store
-from tests.store.samples import WHO, chunk, commit, commit_id
+from tests.store.samples import chunk, commit, commit_id, reason
 
 EXEMPT = {".gitignore", "config", "lock"}
 
@@ -23,7 +23,7 @@ def sample(store: Store) -> Store:
     """Two commits, a second branch, state and cache."""
     commit(store, 1)
     commit(store, 2, bulk=0)
-    store.refs.update("refs/heads/other", commit_id(1), expect=None, why="branch", **WHO)  # type: ignore[arg-type]
+    store.refs.update("refs/heads/other", commit_id(1), reason("branch"), expect=None)
     store.state("worktree").write({"weights": "absent"})
     store.cache("thresholds").write(b"floats")
     return store

@@ -23,7 +23,7 @@ from persona.store.refs import ANY, Change, Head, Refs
 from persona.store.store import Store
 from tests.campaign import rounds
 from tests.disks import Quick, Recording, Unsyncable, cut_at_each_call, lay_out
-from tests.store.samples import WHO
+from tests.store.samples import reason
 
 
 def id_of(number: int) -> str:
@@ -36,28 +36,29 @@ MAIN, TOPIC = "refs/heads/main", "refs/heads/topic"
 
 
 def move(refs: Refs, name: str, new: str | None, expect: object = ANY) -> None:
-    refs.update(name, new, expect=expect, why=f"to {new}", **WHO)  # type: ignore[arg-type]
+    refs.update(name, new, reason(f"to {new}"), expect=expect)  # type: ignore[arg-type]
 
 
 def rename(refs: Refs, old: str, new: str, *, over: bool = False) -> None:
-    refs.move(old, new, over=over, why="renamed", **WHO)  # type: ignore[arg-type]
+    refs.move(old, new, reason("renamed"), over=over)
 
 
 def delete(refs: Refs, *names: str) -> None:
-    changes = [Change(name, None, ANY, "deleted") for name in names]
-    refs.update_all(changes, **WHO)  # type: ignore[arg-type]
+    changes = [Change(name, None, ANY, reason("deleted")) for name in names]
+    refs.update_all(changes)
 
 
-def attach(refs: Refs, name: str, **options: object) -> None:
-    refs.set_head(("ref", name), why="attach", **WHO, **options)  # type: ignore[arg-type]
+def attach(refs: Refs, name: str, at: str | None = None, *, created: str | None = None) -> None:
+    made = None if created is None else reason(created)
+    refs.set_head(("ref", name), reason("attach"), at=ANY if at is None else at, created=made)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """`main` at TWO under HEAD, `topic` at THREE after ONE, `feature/a` and `feature/b` at ONE."""
     made = Store.create(tmp_path / "repository")
-    made.refs.advance(ONE, expect=None, why="first", **WHO)  # type: ignore[arg-type]
-    made.refs.advance(TWO, expect=ONE, why="second", **WHO)  # type: ignore[arg-type]
+    made.refs.advance(ONE, reason("first"), expect=None)
+    made.refs.advance(TWO, reason("second"), expect=ONE)
     for name in (TOPIC, HEADS + "feature/a", HEADS + "feature/b"):
         move(made.refs, name, ONE)
     move(made.refs, TOPIC, THREE)
@@ -117,10 +118,10 @@ def test_several_refs_go_all_or_none(store: Store) -> None:
     refs, held = store.refs, store.refs.list()
     with pytest.raises(Refused, match="HEAD"):
         delete(refs, TOPIC, MAIN)
+    expected = {TOPIC: THREE, HEADS + "feature/a": TWO}
+    changes = [Change(name, None, id, reason("")) for name, id in expected.items()]
     with pytest.raises(BusyError):
-        refs.update_all(  # type: ignore[arg-type]
-            [Change(TOPIC, None, THREE, ""), Change(HEADS + "feature/a", None, TWO, "")], **WHO
-        )
+        refs.update_all(changes)
     assert refs.list() == held
     delete(refs, TOPIC, HEADS + "feature/a")
     assert refs.list() == {MAIN: TWO, HEADS + "feature/b": ONE}
@@ -152,7 +153,7 @@ def test_head_is_not_left_on_a_branch_that_is_gone(store: Store) -> None:
     with pytest.raises(BusyError, match="moved"):
         attach(refs, TOPIC, at=THREE, created="made")
     with pytest.raises(Refused, match="HEAD"):
-        refs.update_all([Change(MAIN, ONE, ANY, "")], under_head=False, **WHO)  # type: ignore[arg-type]
+        refs.update_all([Change(MAIN, ONE, ANY, reason(""))], under_head=False)
     assert refs.position() == (("ref", MAIN), TWO)
     attach(refs, HEADS + "new", at=THREE, created="made")
     assert refs.position() == (("ref", HEADS + "new"), THREE)
@@ -306,7 +307,7 @@ def _wander(worktree: Path, moves: int) -> None:
             if name != held:
                 rename(refs, held, name)
                 held = name
-            refs.advance(id_of(chance.randrange(9)), expect=ANY, why="on", **WHO)  # type: ignore[arg-type]
+            refs.advance(id_of(chance.randrange(9)), reason("on"), expect=ANY)
 
 
 def test_readers_beside_writers_see_neither_damage_nor_a_gap(store: Store) -> None:
@@ -334,7 +335,7 @@ def test_what_moves_between_two_looks_is_looked_at_again(
         if todo:
             todo.pop()
             for id in (ONE, THREE):
-                other.advance(id, expect=ANY, why="on", **WHO)  # type: ignore[arg-type]
+                other.advance(id, reason("on"), expect=ANY)
         return load(*arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(reflog, "load", late_load)
@@ -441,7 +442,7 @@ def test_a_reflog_that_grows_too_large_to_read_loses_its_older_half(
     monkeypatch.setattr(reflog, "MAX_REFLOG_BYTES", 4000)
     with files.replaced_calls(Quick()):
         for number in range(60):
-            store.refs.advance(id_of(number), expect=ANY, why="on", **WHO)  # type: ignore[arg-type]
+            store.refs.advance(id_of(number), reason("on"), expect=ANY)
             assert store.refs.log("HEAD")[0].new == id_of(number)
             assert len(store.refs.log(MAIN)) >= min(number, 5)
     assert list(survey(store.refs).problems) == []

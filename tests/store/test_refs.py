@@ -13,9 +13,9 @@ from persona.errors import BusyError, IntegrityError, InvalidInput, NotAReposito
 from persona.objects.ids import object_id
 from persona.store import lock, reflog
 from persona.store.check_refs import survey
-from persona.store.refs import ANY, Refs
+from persona.store.refs import ANY, Reason, Refs
 from persona.store.store import Store
-from tests.store.samples import WHO
+from tests.store.samples import reason
 
 
 def id_of(number: int) -> str:
@@ -27,15 +27,15 @@ MAIN, OTHER = "refs/heads/main", "refs/heads/other"
 
 
 def move(refs: Refs, name: str, new: str | None, expect: object = ANY) -> None:
-    refs.update(name, new, expect=expect, why="test", **WHO)  # type: ignore[arg-type]
+    refs.update(name, new, reason("test"), expect=expect)  # type: ignore[arg-type]
 
 
 def advance(refs: Refs, new: str, expect: object = ANY) -> None:
-    refs.advance(new, expect=expect, why="test", **WHO)  # type: ignore[arg-type]
+    refs.advance(new, reason("test"), expect=expect)  # type: ignore[arg-type]
 
 
 def set_head(refs: Refs, kind: str, value: str) -> None:
-    refs.set_head((kind, value), why="test", **WHO)  # type: ignore[arg-type]
+    refs.set_head((kind, value), reason("test"))  # type: ignore[arg-type]
 
 
 def test_a_new_store_is_on_a_branch_without_a_commit(store: Store) -> None:
@@ -73,7 +73,7 @@ def test_head_moves_with_its_branch_or_alone(store: Store) -> None:
     set_head(refs, "ref", MAIN)
     assert refs.head_id() == ONE
     with pytest.raises(BusyError):
-        refs.set_head(("id", TWO), expect=("id", ONE), why="test", **WHO)  # type: ignore[arg-type]
+        refs.set_head(("id", TWO), reason("test"), expect=("id", ONE))
     assert [entry.new for entry in refs.log("HEAD")] == [ONE, TWO, ONE, ONE]
     assert [entry.old for entry in refs.log("HEAD")] == [TWO, ONE, ONE, None]
 
@@ -81,13 +81,8 @@ def test_head_moves_with_its_branch_or_alone(store: Store) -> None:
 def test_the_reflog_says_who_when_and_why_newest_first(store: Store) -> None:
     refs = store.refs
     for number in range(1, 4):
-        refs.advance(
-            id_of(number),
-            expect=ANY,
-            who="Ada\n <a@b>\t",
-            when=(number, 60 - 90 * number),
-            why=f"a\nb{number}",
-        )
+        why = Reason("Ada\n <a@b>\t", (number, 60 - 90 * number), f"a\nb{number}")
+        refs.advance(id_of(number), why, expect=ANY)
     for name in ("HEAD", MAIN):
         log = refs.log(name)
         assert [entry.new for entry in log] == [THREE, TWO, ONE]
@@ -127,7 +122,7 @@ def test_a_name_may_become_a_directory_of_names_and_back_again(store: Store) -> 
 
 def test_renaming_takes_head_along(store: Store) -> None:
     advance(store.refs, ONE)
-    store.refs.move(MAIN, "refs/heads/trunk", why="rename", **WHO)  # type: ignore[arg-type]
+    store.refs.move(MAIN, "refs/heads/trunk", reason("rename"))
     assert store.refs.head() == ("ref", "refs/heads/trunk")
     assert store.refs.list() == {"refs/heads/trunk": ONE}
     assert list(survey(store.refs).problems) == []

@@ -8,7 +8,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from persona.errors import InvalidInput, Refused, UnknownName
-from persona.history.history import History, signature
+from persona.history.history import History, reason
 from persona.history.recipes.text import RECIPE_FILE
 from persona.history.worktree import text_files
 from persona.objects.commit import Person
@@ -37,12 +37,13 @@ def keep(history: History, name: str, id: str) -> str | None:
     taken = {ref.removeprefix(VECTORS).casefold(): ref for ref in held}
     ref = taken.get(plain.casefold(), VECTORS + plain)
     old = held.get(ref)
-    changes = [Change(ref, id, old, f"add: {name}")]
+    person = history.committer()
+    changes = [Change(ref, id, old, reason(person, f"add: {name}"))]
     if old is not None:
         number = next(n for n in count(2) if f"{plain}-{n}".casefold() not in taken)
-        changes.append(Change(f"{VECTORS}{plain}-{number}", old, None, f"add: another {name} came"))
-    who, when = signature(history.committer())
-    refs.update_all(changes, who=who, when=when)
+        why = reason(person, f"add: another {name} came")
+        changes.append(Change(f"{VECTORS}{plain}-{number}", old, None, why))
+    refs.update_all(changes)
     return ref.removeprefix(VECTORS)
 
 
@@ -50,12 +51,10 @@ def release(history: History, recipe: Recipe) -> None:
     """Takes the kept names of vectors that a commit with this recipe holds."""
     refs = history.store.refs
     held = {term.vector for term in recipe.terms}
-    changes = [
-        Change(ref, None, id, "commit: holds it now") for ref, id in refs.list(VECTORS).items() if id in held
-    ]
-    if changes:
-        who, when = signature(history.committer())
-        refs.update_all(changes, who=who, when=when)
+    kept = {ref: id for ref, id in refs.list(VECTORS).items() if id in held}
+    if kept:
+        why = reason(history.committer(), "commit: holds it now")
+        refs.update_all([Change(ref, None, id, why) for ref, id in kept.items()])
 
 
 def _as_ref(name: str) -> str:
@@ -79,6 +78,5 @@ def forget(history: History, names: Sequence[str], person: Person) -> None:
         id = kept.get(VECTORS + name)
         if id is None:
             raise UnknownName(f"no vector is kept under the name {name}; `persona vector ls` lists them")
-        changes.append(Change(VECTORS + name, None, id, f"vector: rm {name}"))
-    who, when = signature(person)
-    history.store.refs.update_all(changes, who=who, when=when)
+        changes.append(Change(VECTORS + name, None, id, reason(person, f"vector: rm {name}")))
+    history.store.refs.update_all(changes)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from persona.errors import InvalidInput, Refused, UsageError
 from persona.history.config import Config
-from persona.history.history import History, signature
+from persona.history.history import History, reason
 from persona.history.recipes.text import RECIPE_FILE, first_text
 from persona.history.results import CommitResult
 from persona.history.worktree import text_files
@@ -164,12 +164,10 @@ def _first_commit(
         commit = Commit(tx.put("tree", tree.encode()), (), person, committer, message)
         id = tx.put("commit", commit.encode())
     text_files.apply(history, {**({} if in_place else contents), RECIPE_FILE: text}, here)
-    who, when = signature(committer)
     held = history.store.refs.read(BASES + name)  # by an init that was cut short
-    history.store.refs.update(BASES + name, base_id, expect=held, who=who, when=when, why=f"init: {name}")
-    history.store.refs.advance(
-        id, expect=None, who=who, when=when, why=f"commit (initial): Begin with {name}"
-    )
+    history.store.refs.update(BASES + name, base_id, reason(committer, f"init: {name}"), expect=held)
+    why = reason(committer, f"commit (initial): Begin with {name}")
+    history.store.refs.advance(id, why, expect=None)
     if in_place:
         weights.settle(history, recipe, id, base.digest, checkpoint.weights_seen)
     notes = [f"left out: {path} ({why})" for path, why in sorted(checkpoint.ignored.items())]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from persona.errors import InvalidInput, Refused, UnknownName, UsageError
-from persona.history.history import History, signature
+from persona.history.history import History, reason
 from persona.history.names.revisions import full_ref, resolve
 from persona.history.names.walk import is_ancestor
 from persona.history.query_results import RefInfo, ReflogEntry
@@ -40,9 +40,8 @@ def create_branch(history: History, name: str, rev: str, force: bool, person: Pe
         raise Refused(f"a branch named {name} exists already at {abbreviate(old)}; -f moves it")
     if old is not None and history.head_or_name().branch == name:
         raise Refused(f"{name} is the current branch; `persona reset {rev}` moves it")
-    who, when = signature(person)
-    change = Change(ref, id, old, f"branch: {'Reset to' if old else 'Created from'} {rev}")
-    history.store.refs.update_all([change], who=who, when=when, under_head=False)
+    why = reason(person, f"branch: {'Reset to' if old else 'Created from'} {rev}")
+    history.store.refs.update_all([Change(ref, id, old, why)], under_head=False)
     return _branch(history, ref, id, False)
 
 
@@ -76,9 +75,8 @@ def rename_branch(history: History, old: str | None, new: str, force: bool, pers
             raise Refused(f"a branch named {new} exists already; -M renames over it")
         if current == new:
             raise Refused(f"{new} is the current branch; switch to another one first")
-    who, when = signature(person)
-    why = f"branch: renamed {old} to {new}"
-    history.store.refs.move(HEADS + old, target, over=force, who=who, when=when, why=why)
+    why = reason(person, f"branch: renamed {old} to {new}")
+    history.store.refs.move(HEADS + old, target, why, over=force)
     return old
 
 
@@ -109,8 +107,7 @@ def create_tag(
             raise UsageError("the message of the tag is empty; say with -m what it stands for")
         with history.store.transaction() as tx:
             id = tx.put("tag", Tag(id, "commit", name, person, message.strip() + "\n").encode())
-    who, when = signature(person)
-    history.store.refs.update(ref, id, expect=old, who=who, when=when, why=f"tag: tagging {rev}")
+    history.store.refs.update(ref, id, reason(person, f"tag: tagging {rev}"), expect=old)
     return _tag(history, ref, id)
 
 
@@ -159,7 +156,6 @@ def _delete(
     history: History, prefix: str, found: Mapping[str, str], why: str, person: Person
 ) -> dict[str, str]:
     """Removes refs if they still hold these ids: all or none."""
-    who, when = signature(person)
-    changes = [Change(prefix + name, None, id, why) for name, id in found.items()]
-    history.store.refs.update_all(changes, who=who, when=when)
+    changes = [Change(prefix + name, None, id, reason(person, why)) for name, id in found.items()]
+    history.store.refs.update_all(changes)
     return dict(found)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from persona.errors import PersonaError, UnknownName, UsageError
-from persona.history.history import History, signature
+from persona.history.history import History, reason
 from persona.history.names.revisions import resolve
 from persona.history.results import Head, SwitchResult
 from persona.history.worktree import text_files, tracking, weights
@@ -78,8 +78,7 @@ def reset(history: History, rev: str, mode: Literal["soft", "mixed", "hard"], pe
         elif mode == "soft":
             tracking.add(history, set(history.files_of(head)) - set(history.files_of(to)))
         notes = left_behind(history, before, Target(to, None))
-        who, when = signature(person)
-        history.store.refs.advance(to, expect=head, who=who, when=when, why=f"reset: moving to {rev}")
+        history.store.refs.advance(to, reason(person, f"reset: moving to {rev}"), expect=head)
         if move:
             move.done(history)
         elif mode == "mixed":

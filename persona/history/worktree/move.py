@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from persona.errors import IntegrityError, PersonaError, Refused
-from persona.history.history import History, signature
+from persona.history.history import History, reason
 from persona.history.names.revisions import branch_named, resolve
 from persona.history.names.walk import walk
 from persona.history.results import Carried, Head
@@ -201,7 +201,6 @@ def move_head(
     `BusyError` when HEAD, or the branch, is not where it was when the target was looked up.
     """
     head = history.head_or_name()
-    who, when = signature(person)
     old = head.branch or head.id or "nothing"
     new = target.branch.removeprefix(HEADS) if target.branch else target.id
     notes = left_behind(history, head, target)
@@ -209,12 +208,10 @@ def move_head(
     if where != held or create:
         history.store.refs.set_head(
             where,
+            reason(person, f"{verb}: moving from {old} to {new}"),
             expect=held,
             at=target.id if target.branch else ANY,
-            created=f"{verb}: Created from {old}" if create else None,
-            who=who,
-            when=when,
-            why=f"{verb}: moving from {old} to {new}",
+            created=reason(person, f"{verb}: Created from {old}") if create else None,
         )
     return notes
 
