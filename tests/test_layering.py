@@ -477,6 +477,51 @@ def test_only_the_work_tree_and_the_config_are_changed_from_history() -> None:
     assert not changes
 
 
+LOCKED = "history/worktree/locked.py"
+"""The one module that takes the lock of the work tree and hands it out as a value."""
+
+
+def ways_around_the_lock(all_modules: Sequence[Module]) -> list[str]:
+    """Calls outside of `LOCKED` that make a locked tree, take the lock, move HEAD, or change a file of
+    `state/`; the record of weights is written by its own module, which takes a locked tree.
+    """
+    return [
+        f"{module.path}:{call.lineno} calls {what}"
+        for module in all_modules
+        if module.layer != "store" and module.path != LOCKED
+        for call in calls(module)
+        if (what := ast.unparse(call.func))
+        and (
+            what.endswith(("LockedTree", ".worktree_lock", "refs.set_head", "refs.advance"))
+            or (
+                what.endswith((").write", ").remove"))
+                and ".state(" in what
+                and module.path != "history/worktree/weights.py"
+            )
+        )
+    ]
+
+
+def test_the_work_tree_head_and_state_change_only_under_the_lock() -> None:
+    assert not ways_around_the_lock(MODULES)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "LockedTree(history)",
+        "locked.LockedTree(history)",
+        "history.store.worktree_lock()",
+        "history.store.refs.set_head(target, reason)",
+        "self.history.store.refs.advance(id, reason, expect=None)",
+        "history.store.state(MOVE).write({})",
+        "tree.history.store.state('message').remove()",
+    ],
+)
+def test_a_way_around_the_lock_is_found(source: str) -> None:
+    assert ways_around_the_lock([Module.of("history/verbs/planted.py", source)])
+
+
 @pytest.mark.parametrize(
     ("source", "expected"),
     [

@@ -13,22 +13,21 @@ from decimal import Decimal
 from typing import Final
 
 from persona.errors import InvalidInput, Refused, UsageError, listed
-from persona.history.history import History, reason
+from persona.history.history import History
 from persona.history.recipes import filters
 from persona.history.recipes.text import RECIPE_FILE, decode, encode, written_ids
 from persona.history.results import CommitResult, KeptFraction, VectorChange
 from persona.history.vectors import cache, kept_names, lookup
 from persona.history.vectors.trimmed import density_of, kept_fraction, kept_terms
 from persona.history.worktree import in_place, text_files, tracking, weights
-from persona.history.worktree.move import FileMove
-from persona.history.worktree.sequence import PREPARED
+from persona.history.worktree.locked import LockedTree
+from persona.history.worktree.move import NO_MOVE, FileMove
 from persona.history.worktree.tracking import Tracked
 from persona.objects.commit import Commit, Person
 from persona.objects.ids import is_id
 from persona.objects.names import path_clash
 from persona.objects.recipe import Recipe, Term
 from persona.objects.tree import Tree
-from persona.store.refs import HEADS
 from persona.store.transaction import Transaction
 
 NO_EDITS: Final[Mapping[str, bytes | None]] = {}
@@ -37,7 +36,7 @@ NOTHING = "nothing to commit: recipe.toml and the text files are as in HEAD"
 
 
 def record(
-    history: History,
+    tree: LockedTree,
     person: Person,
     message: str | None,
     *,
@@ -48,39 +47,35 @@ def record(
     verb: str = "commit",
     edits: Mapping[str, bytes | None] = NO_EDITS,
 ) -> CommitResult:
-    """Commits the work tree as it stands; `person` is its author, unless it is amended. The caller holds the
-    work tree's lock.
+    """Commits the work tree as it stands; `person` is its author, unless it is amended.
 
     `imported`: what an import in the same command knows of its vector, by name. `edits`: what files of a work
     tree that is as in HEAD are to hold in it and in the commit (None: removed). Raises `Refused` when there
     is nothing to commit, `InvalidInput` for a recipe that cannot be read, `UsageError` without a message.
     """
+    history = tree.history
     head = history.head_commit()
     before = history.commit(head)
-    write_whole_ids(history)
+    write_whole_ids(tree)
     with history.store.transaction() as tx:
         known = tracking.tracked(history, edits)
-        tree, recipe = put_tree(history, tx, known, edits, durable=named_by(history.recipe_of(head)))
-        if tree == before.tree and not (amend or allow_empty):
+        held, recipe = put_tree(history, tx, known, edits, durable=named_by(history.recipe_of(head)))
+        if held == before.tree and not (amend or allow_empty):
             loose = tracking.untracked(history, known)
             names = listed(loose, MAX_LISTED)
             more = [f"not tracked: {names} (`persona add FILE` tracks a file)"] if loose else []
-            raise Refused("; ".join([NOTHING, *more, *in_place.edited_notes(history)]))
+            raise Refused("; ".join([NOTHING, *more, *in_place.edited_notes(tree)]))
         parents = before.parents if amend else (head,)
         text = tidy(message if message is not None or not amend else before.message)
         author, committer = before.author if amend else person, history.committer()
-        id = tx.put("commit", Commit(tree, parents, author, committer, text).encode())
+        id = tx.put("commit", Commit(held, parents, author, committer, text).encode())
     subject = text.split("\n", 1)[0]
-    why = reason(committer, f"{verb}{' (amend)' if amend else ''}: {subject}")
-    move = FileMove(history.files_of(id), history.files_of(head), tuple(edits), id) if edits else None
-    if move:
-        move.apply(history)
-    kind, name = history.store.refs.advance(id, why, expect=head)
-    if move:
-        move.done(history)
-    history.store.state(PREPARED).remove()
-    tracking.forget(history)
-    weights.adopt_commit(history, recipe, id)
+    move = FileMove(history.files_of(id), history.files_of(head), tuple(edits), id) if edits else NO_MOVE
+    with tree.moving(move):
+        why = f"{verb}{' (amend)' if amend else ''}: {subject}"
+        branch = tree.advance(id, committer, why, expect=head)
+    tree.committed()
+    weights.adopt_commit(tree, recipe, id)
     kept_names.release(history, recipe)
     old = history.recipe_of(parents[0]) if parents else None
     changes = vector_changes(history, old, recipe, imported or {})
@@ -88,7 +83,7 @@ def record(
     twice = filters.twice(recipe, history.base(recipe.base), added)
     return CommitResult(
         id=id,
-        branch=name.removeprefix(HEADS) if kind == "ref" else None,
+        branch=branch,
         parents=parents,
         vectors=tuple(changes),
         kept=other_kept(history, old, recipe, changes),
@@ -144,8 +139,9 @@ def left_out_notes(known: Tracked) -> list[str]:
     return [f"left out: {', '.join([*listed[:MAX_LISTED], *more])}"] if listed else []
 
 
-def write_whole_ids(history: History) -> None:
+def write_whole_ids(tree: LockedTree) -> None:
     """Writes the ids of `recipe.toml` out in full where only their start stands."""
+    history = tree.history
     data = text_files.read_recipe_text(history.root)
     text = decode(data)
     short = [name for name, id in written_ids(text).items() if not is_id(id)]
@@ -157,7 +153,7 @@ def write_whole_ids(history: History) -> None:
 
     for name in short:
         text = set_term(text, name, {"id": recipe.by_name[name].vector})
-    text_files.write(history, RECIPE_FILE, encode(text, like=data), text_files.blob_id(data))
+    tree.apply({RECIPE_FILE: encode(text, like=data)}, {RECIPE_FILE: text_files.blob_id(data)})
 
 
 def tidy(message: str | None) -> str:

@@ -631,6 +631,25 @@ def replace_file(path: Path, data: Buffer, known: Known | None) -> bool:
     return True
 
 
+def replace_seen(path: Path, data: Buffer, known: Known | None, *, there: bool) -> bool:
+    """As `replace_file`, for a caller that looked earlier. `there`: whether a file lay there then. `known`
+    judges what lies there now (None: nothing may).
+    """
+    lies = os.path.lexists(path)  # a link that leads nowhere is replaced, too
+    if (there and not lies) or (lies and known is None):
+        return False
+    return replace_file(path, data, known if lies else None)
+
+
+def remove_seen(path: Path, known: Known, *, below: Path) -> bool:
+    """As `remove_known`, durably, with the directories under `below` that it leaves empty."""
+    if not remove_known(path, known):
+        return False
+    sync_directories([path.parent] if path.parent.is_dir() else [])
+    remove_empty_directories(path.parent, below=below)
+    return True
+
+
 def remove_known(path: Path, known: Known) -> bool:
     """Removes a file that is still the one that the caller has seen; returns whether it was. One that is gone
     is no harm. The caller syncs the directory.

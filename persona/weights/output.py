@@ -57,9 +57,8 @@ class Claim:
         files.mkdirs(place.parent, below=self.directory)
         if place.is_dir() and not place.is_symlink():
             raise Refused(f"{place} is a directory where a file has to go; move it away")
-        there = os.path.lexists(place)
-        known = _is(self.texts.get(path)) if there else None
-        if (path in self.texts) != there or not files.replace_file(place, data, known):
+        known = _is(self.texts[path]) if path in self.texts else None
+        if not files.replace_seen(place, data, known, there=path in self.texts):
             raise Refused(f"{place}: saved while this command was running, and left as saved; run it again")
         self.texts[path] = _digest(data)
 
@@ -81,14 +80,8 @@ class Claim:
         meanwhile stays.
         """
         for path in sorted(self.listed.keys() - {OUTPUT_NAME, *keep}):
-            place = self.directory / path
-            if (
-                path in self.texts
-                and _lies(self.directory, path)
-                and files.remove_known(place, _is(self.texts[path]))
-            ):
-                files.sync_directories([place.parent] if place.parent.is_dir() else [])
-                files.remove_empty_directories(place.parent, below=self.directory)
+            if path in self.texts and _lies(self.directory, path):
+                files.remove_seen(self.directory / path, _is(self.texts[path]), below=self.directory)
 
 
 def claim(directory: Path, texts: Mapping[str, bytes], *, force: bool) -> Claim:

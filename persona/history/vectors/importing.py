@@ -16,6 +16,7 @@ from persona.history.recipes.text import RECIPE_FILE, decode, encode
 from persona.history.results import VectorChange
 from persona.history.vectors.trimmed import density_of
 from persona.history.worktree import in_place, text_files, tracking, weights
+from persona.history.worktree.locked import LockedTree
 from persona.intake.payloads import Payloads
 from persona.objects.base import Base
 from persona.objects.names import check_vector_name
@@ -59,9 +60,8 @@ class Added:
     notes: tuple[str, ...]
 
 
-def add(history: History, path: Path, options: ImportOptions, *, keep: bool = True) -> Added:
-    """Imports the checkpoint at `path` as a vector and names it in `recipe.toml`. The caller holds the work
-    tree's lock.
+def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = True) -> Added:
+    """Imports the checkpoint at `path` as a vector and names it in `recipe.toml`.
 
     The edit is made in `recipe.toml` as it stands after the import, which may take minutes. Nothing in the
     work tree changes unless all of it can be done; a vector that was imported and could not be named stays
@@ -70,12 +70,13 @@ def add(history: History, path: Path, options: ImportOptions, *, keep: bool = Tr
     from persona.history.vectors import cache, kept_names
     from persona.intake.encode import import_vector
 
+    history = tree.history
     data = text_files.read_recipe_text(history.root, to_edit=True)
     recipe = history.read_recipe(data)
     base = history.base(recipe.base)
     inside = in_place.is_work_tree(history, path)
     if inside:
-        in_place.check(history, path, recipe.base, options.onto, options.name)
+        in_place.check(tree, path, recipe.base, options.onto, options.name)
     with Checkpoint.open(path) as checkpoint:
         name = options.name if options.name is not None else default_name(path)
         check_vector_name(name)
@@ -112,7 +113,7 @@ def add(history: History, path: Path, options: ImportOptions, *, keep: bool = Tr
         cache.remember_origin(history, made.id, origin(path))
         _find_cutoffs(history, recipe.base, made, options)
         texts = differing if options.files else {}
-        change, recipe = _write_recipe(history, name, old, made, keys, new_bytes, texts, seen, options)
+        change, recipe = _write_recipe(tree, name, old, made, keys, new_bytes, texts, seen, options)
     except PersonaError as error:
         kept = kept_names.keep(history, name, made.id)
         if kept is not None:
@@ -123,7 +124,7 @@ def add(history: History, path: Path, options: ImportOptions, *, keep: bool = Tr
         raise
     if keep:
         kept_names.keep(history, name, made.id)
-    taken = inside and weights.take(history, (made.id, name), trained, options.progress)
+    taken = inside and weights.take(tree, (made.id, name), trained, options.progress)
     in_place_notes = (in_place.TAKEN,) if taken else ()
     twice = filters.twice(recipe, history.base(recipe.base), {name})
     notes = (*told, *made.notes, *in_place_notes, *twice, *_file_notes(differing, options.files))
@@ -131,7 +132,7 @@ def add(history: History, path: Path, options: ImportOptions, *, keep: bool = Tr
 
 
 def _write_recipe(
-    history: History,
+    tree: LockedTree,
     name: str,
     replaced: Term | None,
     made: ImportedVector,
@@ -146,6 +147,7 @@ def _write_recipe(
     """
     from persona.history.recipes import edit
 
+    history = tree.history
     keys = {"id": made.id, **keys}
     while True:
         data = text_files.read_recipe_text(history.root, to_edit=True)
@@ -162,7 +164,7 @@ def _write_recipe(
         if text_files.read_recipe_text(history.root) == data:  # counting what is kept takes time, too
             break
     edits = {**texts, RECIPE_FILE: encode(text, like=data)}
-    text_files.apply(history, edits, {**seen, RECIPE_FILE: text_files.blob_id(data)})
+    tree.apply(edits, {**seen, RECIPE_FILE: text_files.blob_id(data)})
     return change, recipe
 
 

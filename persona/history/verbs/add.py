@@ -15,13 +15,13 @@ from persona.history.worktree.changing import changing
 
 def add(history: History, paths: Sequence[Path], options: importing.ImportOptions) -> CommitResult:
     """See `Repository.add`."""
-    with changing(history):
+    with changing(history) as tree:
         head = history.head()
         parents = (head.id,) if head.id else ()
         texts = tracking.named_files(history, paths)
         if texts is not None:
             importing.refuse_without_path(replace(options, files=False))
-            tracking.add(history, texts)
+            tree.track(texts)
             return CommitResult(None, head.branch, parents, (), files=tuple(texts))
-        added = importing.add(history, paths[0], options)
+        added = importing.add(tree, paths[0], options)
     return CommitResult(None, head.branch, parents, (added.change,), added.notes)

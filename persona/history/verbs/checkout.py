@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from persona.errors import PersonaError, UsageError
+from persona.errors import UsageError
 from persona.history.history import History
 from persona.history.names.revisions import resolve
 from persona.history.planning import plan_of
@@ -22,7 +22,8 @@ from persona.history.results import CheckoutResult
 from persona.history.worktree import move as moves
 from persona.history.worktree import text_files, weights
 from persona.history.worktree.changing import changing
-from persona.history.worktree.move import FileMove
+from persona.history.worktree.locked import LockedTree
+from persona.history.worktree.move import NO_MOVE, FileMove
 from persona.objects.commit import Person
 from persona.objects.recipe import Recipe
 from persona.weights.writer import ModelWriter
@@ -48,29 +49,30 @@ def checkout(
         _ = options.place  # refused before anything moves, if it cannot be had
     if options.dtype is not None:
         raise UsageError("--dtype goes with -o OUT: the work tree's weights are those of its recipe")
-    with changing(history, force=options.force):
+    with changing(history, force=options.force) as tree:
         if rev is None and branch is None:
-            return _as_it_stands(history, options, started)
-        return _move(history, rev, branch, mover, options, started)
+            return _as_it_stands(tree, options, started)
+        return _move(tree, rev, branch, mover, options, started)
 
 
-def _as_it_stands(history: History, options: RunOptions, started: float) -> CheckoutResult:
+def _as_it_stands(tree: LockedTree, options: RunOptions, started: float) -> CheckoutResult:
+    history = tree.history
     head = history.head_commit()
     _, recipe = chosen_recipe(history, None)
     same = weights.key_of(recipe) == weights.key_of(history.recipe_of(head))
     revision = head if same else None
-    nothing = FileMove({}, {}, ())
-    return _place(history, recipe, revision, nothing, list, options, started)
+    return _place(tree, recipe, revision, NO_MOVE, list, options, started)
 
 
 def _move(
-    history: History,
+    tree: LockedTree,
     rev: str | None,
     branch: str | None,
     mover: Callable[[], Person],
     options: RunOptions,
     started: float,
 ) -> CheckoutResult:
+    history = tree.history
     told: list[str] = []
     if branch is not None:
         target = moves.new_branch(history, branch, resolve(history, rev or "HEAD", told))
@@ -81,7 +83,7 @@ def _move(
     before = history.head_or_name()
 
     def move() -> list[str]:
-        return moves.move_head(history, target, mover(), "checkout", create=branch is not None)
+        return tree.move_head(target, mover(), "checkout", create=branch is not None)
 
     recipe = history.recipe_of(target.id)
     revision: str | None = target.id
@@ -89,12 +91,12 @@ def _move(
         edited = history.new_recipe(text_files.read_recipe_text(history.root))
         if weights.key_of(edited) != weights.key_of(recipe):
             recipe, revision = edited, None
-    made = _place(history, recipe, revision, files_move, move, options, started)
+    made = _place(tree, recipe, revision, files_move, move, options, started)
     return replace(made, before=before, notes=tuple(dict.fromkeys([*told, *made.notes])))
 
 
 def _place(
-    history: History,
+    tree: LockedTree,
     recipe: Recipe,
     revision: str | None,
     files_move: FileMove,
@@ -103,23 +105,22 @@ def _place(
     started: float,
 ) -> CheckoutResult:
     """Weights, text files and HEAD, in the order of the module's docstring."""
+    history = tree.history
     if not options.weights:
-        files_move.apply(history)
-        notes = [*files_move.notes, *move()]
-        files_move.done(history)
+        with tree.moving(files_move):
+            notes = [*files_move.notes, *move()]
         return _result(history, None, revision, (), files_move, tuple(notes), started)
-    found = weights.look(history, locked=True)
+    found = weights.look(history, tree)
     if not options.force:
         where = RECIPE_FILE if not files_move.paths else "that revision"
         weights.refuse_losing(history, found, recipe, where)
     plan = plan_of(history, recipe)
     unasked = found.state == "intact" and options.max_shard_size is None
     if found.record and unasked and is_there(history, found, recipe, options.progress):
-        files_move.apply(history)
-        notes = [*files_move.notes, *move()]
-        files_move.done(history)
+        with tree.moving(files_move):
+            notes = [*files_move.notes, *move()]
         tensors = weights.tensor_digests(history, found.record) or None
-        weights.settle(history, recipe, revision, found.record.digest, found.files, tensors)
+        weights.settle(tree, recipe, revision, found.record.digest, found.files, tensors)
         kept = AlreadyThere(found.record.digest, len(plan.tensors))
         there = tuple(found.files)
         return _result(history, kept, revision, there, files_move, tuple(notes), started)
@@ -130,19 +131,14 @@ def _place(
         writer = stack.enter_context(ModelWriter(history.root, layout, keep=keep))
         made = compute(plan, writer, options, source)
         writer.refuse_saved(found.files)
-        files_move.apply(history)
-        try:
-            weights.expect(history, recipe, revision, made.weights)
+        with tree.moving(files_move):
+            weights.expect(tree, recipe, revision, made.weights)
             published = writer.publish(made.tensor_digests, seen=found.files)
-        except PersonaError:
-            files_move.back(history)
-            raise
-        notes = [*files_move.notes, *move()]
-        files_move.done(history)
+            notes = [*files_move.notes, *move()]
     digests = {
         tensor.spec.name: (tensor.key, made.tensor_digests[tensor.spec.name]) for tensor in plan.tensors
     }
-    weights.settle(history, recipe, revision, made.weights, writer.published, digests)
+    weights.settle(tree, recipe, revision, made.weights, writer.published, digests)
     notes += notes_of(made)
     return _result(history, made, revision, tuple(published), files_move, tuple(notes), started)
 

@@ -28,7 +28,7 @@ def commit(
     allow_empty: bool,
 ) -> CommitResult:
     """See `Repository.commit`. The weights that the setting `commit.checkout` asks for are not computed."""
-    with changing(history):
+    with changing(history) as tree:
         added: Added | None = None
         texts: Sequence[str] | None = ()
         if path is not None:
@@ -37,12 +37,12 @@ def commit(
             texts = tracking.named_files(history, [path])
         if texts is not None:
             importing.refuse_without_path(replace(options, files=options.files and path is None))
-            tracking.add(history, texts)
+            tree.track(texts)
         elif path is not None:
-            added = importing.add(history, path, options, keep=False)
+            added = importing.add(tree, path, options, keep=False)
         try:
             result = record(
-                history,
+                tree,
                 person,
                 message,
                 amend=amend,
@@ -54,7 +54,7 @@ def commit(
             if added:
                 kept_names.keep(history, added.change.name, added.change.id)
             raise
-        told = in_place.edited_notes(history) if added is None else []
+        told = in_place.edited_notes(tree) if added is None else []
         result = replace(result, files=tuple(texts or ()), notes=(*result.notes, *told))
         if added and path is not None and options.onto not in (None, "base"):
             said = _difference_note(history, path, options)

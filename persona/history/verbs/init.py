@@ -18,6 +18,7 @@ from persona.history.history import History, reason
 from persona.history.recipes.text import RECIPE_FILE, first_text
 from persona.history.results import CommitResult
 from persona.history.worktree import text_files
+from persona.history.worktree.locked import LockedTree, locked
 from persona.intake.payloads import Payloads
 from persona.objects.commit import Commit, Person
 from persona.objects.names import check_ref_name, path_clash
@@ -66,11 +67,11 @@ def init(
         base_name = check_ref_name(name) if name is not None else default_base_name(source)
         store, made_now = _fresh_store(root)
         history = History(store, config, committer_of=committer)
-        with store.shared(), store.worktree_lock():
+        with store.shared(), locked(history) as tree:
             _refuse_begun(store)  # another init may have been quicker
             try:
                 return _first_commit(
-                    history,
+                    tree,
                     checkpoint,
                     base_name,
                     rules,
@@ -133,7 +134,7 @@ def _refuse_begun(store: Store) -> None:
 
 
 def _first_commit(
-    history: History,
+    tree: LockedTree,
     checkpoint: Checkpoint,
     name: str,
     rules: Rules,
@@ -147,6 +148,7 @@ def _first_commit(
     from persona.history.worktree import weights
     from persona.intake.encode import import_base
 
+    history = tree.history
     contents = {path: checkpoint.read_text(path) for path in checkpoint.text_files if path != RECIPE_FILE}
     if clash := path_clash({RECIPE_FILE, *contents}):
         raise InvalidInput(f"{checkpoint.path}: {clash}, so no commit can hold both; rename or delete one")
@@ -158,18 +160,17 @@ def _first_commit(
         base, base_id = import_base(tx, checkpoint, blobs, chunk=chunk, threads=threads, progress=progress)
         checkpoint.check_unchanged()
         recipe = Recipe.of(base_id, (), rules)
-        tree = Tree(tx.put("recipe", recipe.encode()), {RECIPE_FILE: tx.put("blob", text)})
+        root = Tree(tx.put("recipe", recipe.encode()), {RECIPE_FILE: tx.put("blob", text)})
         message = f"Begin with {name}\n"
         committer = history.committer()
-        commit = Commit(tx.put("tree", tree.encode()), (), person, committer, message)
+        commit = Commit(tx.put("tree", root.encode()), (), person, committer, message)
         id = tx.put("commit", commit.encode())
-    text_files.apply(history, {**({} if in_place else contents), RECIPE_FILE: text}, here)
+    tree.apply({**({} if in_place else contents), RECIPE_FILE: text}, here)
     held = history.store.refs.read(BASES + name)  # by an init that was cut short
     history.store.refs.update(BASES + name, base_id, reason(committer, f"init: {name}"), expect=held)
-    why = reason(committer, f"commit (initial): Begin with {name}")
-    history.store.refs.advance(id, why, expect=None)
+    tree.advance(id, committer, f"commit (initial): Begin with {name}", expect=None)
     if in_place:
-        weights.settle(history, recipe, id, base.digest, checkpoint.weights_seen)
+        weights.settle(tree, recipe, id, base.digest, checkpoint.weights_seen)
     notes = [f"left out: {path} ({why})" for path, why in sorted(checkpoint.ignored.items())]
     if not (history.root / CONFIG_FILE).exists():
         notes.append(NO_CONFIG)

@@ -32,7 +32,6 @@ from persona.history.recipes.three_way import (
 from persona.history.results import CommitResult
 from persona.history.worktree import text_files, tracking
 from persona.history.worktree.changing import changing
-from persona.history.worktree.sequence import PREPARED
 from persona.objects.commit import Person
 from persona.objects.ids import abbreviate, is_id
 from persona.objects.recipe import Recipe, Term
@@ -50,7 +49,7 @@ def revert(
     no_commit: bool,
 ) -> CommitResult:
     """See `Repository.revert`."""
-    with changing(history):
+    with changing(history) as tree:
         told: list[str] = []
         id = None if vector else _revision(history, target, told)
         seen = tracking.snapshot(history)
@@ -65,11 +64,11 @@ def revert(
             edits = _undone(history, id, mainline, onto_edits=no_commit)
         if not no_commit:
             said = message if message is not None else default
-            return record(history, person, said, verb="revert", edits=edits, notes=tuple(told))
-        tracking.add(history, [path for path, data in edits.items() if data is not None])
-        text_files.apply(history, edits, seen)
+            return record(tree, person, said, verb="revert", edits=edits, notes=tuple(told))
+        tree.track([path for path, data in edits.items() if data is not None])
+        tree.apply(edits, seen)
         head = history.head_commit()
-        history.store.state(PREPARED).write({"head": head, "message": tidy(message or default)})
+        tree.prepare(tidy(message or default))
         recipe = history.read_recipe(text_files.read_recipe_text(history.root))
         before = history.recipe_of(head)
         changes = vector_changes(history, before, recipe, {})

@@ -120,7 +120,7 @@ def rename_term(history: History, old: str, new: str) -> None:
 
 
 def _edit(history: History, edit: Callable[[str], str]) -> None:
-    with changing(history):
+    with changing(history) as tree:
         data = text_files.read_recipe_text(history.root, to_edit=True)
         text = decode(data)
         edited = edit(text)
@@ -130,7 +130,7 @@ def _edit(history: History, edit: Callable[[str], str]) -> None:
             history.new_recipe(data)  # a fault that was there before is told with its line
             raise
         if edited != text:
-            text_files.write(history, RECIPE_FILE, encode(edited, like=data), text_files.blob_id(data))
+            tree.apply({RECIPE_FILE: encode(edited, like=data)}, {RECIPE_FILE: text_files.blob_id(data)})
 
 
 def _check_of(axis: str) -> Callable[[Any, str], str]:

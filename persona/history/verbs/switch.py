@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Literal
 
 from persona.errors import PersonaError, UnknownName, UsageError
-from persona.history.history import History, reason
+from persona.history.history import History
 from persona.history.names.revisions import resolve
 from persona.history.results import Head, SwitchResult
 from persona.history.worktree import text_files, tracking, weights
 from persona.history.worktree.changing import changing
-from persona.history.worktree.move import Target, left_behind, move_head, new_branch, plan_files, target_of
+from persona.history.worktree.locked import LockedTree
+from persona.history.worktree.move import NO_MOVE, Target, left_behind, new_branch, plan_files, target_of
 from persona.objects.commit import Person
 from persona.objects.ids import is_id
 from persona.store.refs import Told
@@ -32,15 +33,14 @@ def switch(
     force: bool,
 ) -> SwitchResult:
     """See `Repository.switch`."""
-    with changing(history, force=force):
+    with changing(history, force=force) as tree:
         told: list[str] = []
         goal = _goal(history, target, create, detach, told)
         move = plan_files(history, goal.id, force=force)
-        move.apply(history)
         before = history.head_or_name()
-        notes = move_head(history, goal, person, "switch", create=create is not None)
-        move.done(history)
-        return replace(_where(history, [*told, *move.notes, *notes], before), carried=move.carried)
+        with tree.moving(move):
+            notes = tree.move_head(goal, person, "switch", create=create is not None)
+        return replace(_where(tree, [*told, *move.notes, *notes], before), carried=move.carried)
 
 
 def _goal(history: History, target: str | None, create: str | None, detach: bool, told: Told) -> Target:
@@ -68,37 +68,34 @@ def reset(history: History, rev: str, mode: Literal["soft", "mixed", "hard"], pe
     """See `Repository.reset`."""
     if mode not in ("soft", "mixed", "hard"):
         raise UsageError(f"reset knows soft, mixed and hard, not {mode!r:.40}")
-    with changing(history, force=mode == "hard"):
+    with changing(history, force=mode == "hard") as tree:
         before = history.head()
         told: list[str] = []
         head, to = history.head_commit(), resolve(history, rev, told)
-        move = plan_files(history, to, force=True) if mode == "hard" else None
-        if move:
-            move.apply(history)
-        elif mode == "soft":
-            tracking.add(history, set(history.files_of(head)) - set(history.files_of(to)))
-        notes = left_behind(history, before, Target(to, None))
-        history.store.refs.advance(to, reason(person, f"reset: moving to {rev}"), expect=head)
-        if move:
-            move.done(history)
-        elif mode == "mixed":
-            tracking.forget(history)
-        return _where(history, [*told, *(move.notes if move else ()), *notes], before)
+        move = plan_files(history, to, force=True) if mode == "hard" else NO_MOVE
+        if mode == "soft":
+            tree.track(set(history.files_of(head)) - set(history.files_of(to)))
+        with tree.moving(move):
+            notes = left_behind(history, before, Target(to, None))
+            tree.advance(to, person, f"reset: moving to {rev}", expect=head)
+        if mode == "mixed":
+            tree.forget()
+        return _where(tree, [*told, *move.notes, *notes], before)
 
 
 def restore(history: History, paths: Sequence[str], rev: str, told: Told) -> tuple[str, ...]:
     """See `Repository.restore`."""
     if not paths:
         raise UsageError("restore which file? Name one or more; `persona status` lists those that changed")
-    with changing(history):
+    with changing(history) as tree:
         target, known = history.files_of(resolve(history, rev, told)), history.last_files()
         tracked = tracking.tracked(history).paths
         chosen = _chosen(history.root, paths, target, known, tracked, rev)
         near = [path for path in {*tracked, *target} if _is_near(path, chosen)]
         here = tracking.ids(history, near)  # no other file has to be read
         way = [path for path in here if path not in target and _gives_way(history, path, chosen, here, known)]
-        tracking.add(history, [path for path in chosen if path in target and path not in tracked])
-        return tuple(text_files.put(history, target, here, dict.fromkeys([*chosen, *way])))
+        tree.track([path for path in chosen if path in target and path not in tracked])
+        return tuple(tree.put(target, here, dict.fromkeys([*chosen, *way])))
 
 
 def _is_near(path: str, chosen: Collection[str]) -> bool:
@@ -147,12 +144,13 @@ def _chosen(
     return list(found)
 
 
-def _where(history: History, notes: list[str], before: Head) -> SwitchResult:
+def _where(tree: LockedTree, notes: list[str], before: Head) -> SwitchResult:
+    history = tree.history
     head = history.head()
     committed = recipe = history.recipe_of(head.id) if head.id else None
     with suppress(PersonaError):  # edits that are carried along
         recipe = history.read_recipe(text_files.read_recipe_text(history.root))
-    found = weights.look(history, locked=True)
+    found = weights.look(history, tree)
     return SwitchResult(
         branch=head.branch,
         id=head.id,

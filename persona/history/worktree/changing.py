@@ -9,26 +9,27 @@ from pathlib import Path
 
 from persona.errors import PersonaError
 from persona.history.history import History
-from persona.history.worktree.move import read_move, take_back
+from persona.history.worktree.locked import LockedTree, locked
+from persona.history.worktree.move import read_move
 from persona.limits import MAX_TEXT_FILE_BYTES
 from persona.objects.ids import object_id
 from persona.store import files
 
 
 @contextmanager
-def changing(history: History, *, force: bool = False) -> Iterator[None]:
+def changing(history: History, *, force: bool = False) -> Iterator[LockedTree]:
     """Holds the work tree's lock, and first removes what commands that died left, and takes back what a
     move that was cut short left of its files. `force`: a move that cannot be taken back is given up.
 
     `Refused` before anything changes when the store's format is newer.
     """
     history.store.require_writable()
-    with history.store.worktree_lock():
+    with locked(history) as tree:
         history.store.clear_leftovers()
         for folder in _folders(history):
             files.clear_leftovers(folder, beside=True, is_kept=partial(_is_stored, history))
-        take_back(history, force=force)
-        yield
+        tree.take_back(force=force)
+        yield tree
 
 
 def leftovers(history: History) -> list[tuple[Path, int]]:

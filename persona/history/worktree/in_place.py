@@ -12,6 +12,7 @@ from persona.history.history import History
 from persona.history.names.revisions import resolve
 from persona.history.recipes.text import RECIPE_FILE
 from persona.history.worktree import text_files, weights
+from persona.history.worktree.locked import LockedTree
 from persona.objects.ids import abbreviate
 from persona.store.files import resolved
 
@@ -27,14 +28,15 @@ def is_work_tree(history: History, path: Path) -> bool:
     return path.exists() and resolved(directory) == resolved(history.root)
 
 
-def check(history: History, path: Path, base: str, onto: str | None, name: str | None) -> None:
+def check(tree: LockedTree, path: Path, base: str, onto: str | None, name: str | None) -> None:
     """Whether the work tree's own weights can be imported against the base with the id `base`.
 
     Raises `UsageError` where no weights are there, or `onto` or `name` is missing, and `Refused` where the
     weights are known to have been computed for another revision than `onto`: the difference would be of two
     recipes, not of a training.
     """
-    found = weights.look(history, locked=True)
+    history = tree.history
+    found = weights.look(history, tree)
     beside = not path.is_dir() and path.name not in found.files  # saved under a name that no reader looks for
     if found.state == "absent" and not beside:
         raise UsageError(
@@ -67,11 +69,9 @@ def refuse_losing(history: History) -> None:
     weights.refuse_losing(history, weights.look(history), recipe, RECIPE_FILE)
 
 
-def edited_notes(history: History) -> list[str]:
-    """What a commit says of weights that were edited by hand: it does not hold them. The caller holds the
-    work tree's lock.
-    """
-    found = weights.look(history, locked=True)
+def edited_notes(tree: LockedTree) -> list[str]:
+    """What a commit says of weights that were edited by hand: it does not hold them."""
+    found = weights.look(tree.history, tree)
     if found.state != "edited":
         return []
     record = found.record

@@ -1,4 +1,4 @@
-"""Moving HEAD and the text files: what `checkout`, `switch`, `reset` and `restore` share.
+"""Planning a move of HEAD and the text files: what `checkout`, `switch` and `reset` share.
 
 A tracked file that was edited and that a move would overwrite stops the move, by name, unless it is forced;
 an edited file that is the same on both sides is carried along.
@@ -7,24 +7,18 @@ an edited file that is the same on both sides is carried along.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from persona.errors import IntegrityError, PersonaError, Refused
-from persona.history.history import History, reason
+from persona.errors import Refused
+from persona.history.history import History
 from persona.history.names.revisions import branch_named, resolve
 from persona.history.names.walk import walk
 from persona.history.results import Carried, Head
 from persona.history.worktree import text_files, tracking
-from persona.history.worktree.sequence import PREPARED
-from persona.objects.commit import Person
 from persona.objects.ids import abbreviate, is_id
 from persona.objects.names import check_ref_name
-from persona.store.refs import ANY, HEADS, TAGS, Told
-
-MOVE: Final = "move"
-"""state/move: the commits that text files are on their way from and to, while they are."""
+from persona.store.refs import HEADS, TAGS, Told
 
 
 @dataclass(frozen=True)
@@ -37,7 +31,9 @@ class Target:
 
 @dataclass(frozen=True)
 class FileMove:
-    """Text files to put in place: what they shall be, what they are, and which of them change."""
+    """Text files to put in place: what they shall be, what they are, and which of them change. `to`: the
+    commit that HEAD goes to, None where no file moves.
+    """
 
     target: Mapping[str, str]
     current: Mapping[str, str]
@@ -60,42 +56,16 @@ class FileMove:
             for path in self.dropped
         ]
 
-    def apply(self, history: History) -> list[str]:
-        """Writes and removes the files; returns their paths. `done` has to follow once HEAD has moved, or
-        `back` where it does not.
-        """
-        edits = text_files.edits_of(history, self.target, self.current, self.paths)
-        self.check(history)
-        if self.dropped:
-            with history.store.transaction() as tx:
-                for path in self.dropped:
-                    tx.put("blob", text_files.read(history.root, path) or b"")
-        if self.paths and self.to is not None:
-            history.store.state(MOVE).write({"from": history.last_commit(), "to": self.to})
-        try:
-            text_files.apply(history, edits, self.current)
-        except PersonaError:
-            self.back(history)
-            raise
-        return list(edits)
-
-    def back(self, history: History) -> None:
-        """HEAD does not move: the files go back, as the next command would put them."""
-        with suppress(PersonaError):  # that one tries again
-            take_back(history)
-
     def check(self, history: History) -> None:
         """`Refused` where something stands in the way of the files, before any of them changes."""
         changed = [path for path in self.paths if self.target.get(path) != self.current.get(path)]
         removed = [path for path in changed if path not in self.target]
         text_files.check_room(history.root, [path for path in changed if path in self.target], removed)
 
-    def done(self, history: History) -> None:
-        """HEAD has moved: the files belong to it now."""
-        if self.paths and self.to is not None:
-            history.store.state(MOVE).remove()
-        tracking.forget(history, None if self.forced else self.target)
-        history.store.state(PREPARED).remove()
+
+NO_MOVE: Final = FileMove({}, {}, ())
+MOVE: Final = "move"
+"""state/move: the commits that text files are on their way from and to, while they are."""
 
 
 def target_of(history: History, text: str, told: Told | None = None) -> Target:
@@ -146,34 +116,6 @@ def _kind(committed: Mapping[str, str], here: Mapping[str, str], path: str) -> s
     return "added" if path not in committed else "changed" if path in here else "removed"
 
 
-def take_back(history: History, *, force: bool = False) -> None:
-    """Puts back the files that a move placed before it was cut short: HEAD had not followed. Edits stay.
-
-    `IntegrityError` where that cannot be done, what it needs being lost; with `force` it is given up instead.
-    """
-    state = history.store.state(MOVE)
-    try:
-        move = read_move(history)
-        if move is None:
-            return
-        head = history.last_commit()
-        if head is not None and move["from"] == head:
-            before, after = history.files_of(head), history.files_of(move["to"])
-            here = tracking.snapshot(history, {*before, *after})
-            placed = [path for path in sorted({*before, *after}) if here.get(path) == after.get(path)]
-            text_files.put(history, before, here, placed)
-    except IntegrityError as error:
-        if not force:
-            raise IntegrityError(
-                f"a move of the text files was cut short, and cannot be taken back: {error.message};"
-                " `persona reset --hard` gives it up and puts the files of HEAD in place",
-                kind=error.object_kind,
-                id=error.id,
-                file=str(state.path),
-            ) from None
-    state.remove()
-
-
 def read_move(history: History) -> dict[str, str] | None:
     """What state/move says: "from" and "to" which commit; None where no move was cut short."""
     state = history.store.state(MOVE)
@@ -191,36 +133,6 @@ def new_branch(history: History, name: str, id: str) -> Target:
     if history.store.refs.read(ref) is not None:
         raise Refused(f"a branch named {name} exists already; `persona switch {name}` goes there")
     return Target(id, ref)
-
-
-def move_head(
-    history: History, target: Target, person: Person, verb: str, *, create: bool = False
-) -> list[str]:
-    """Moves HEAD, and makes the branch in the same move where asked; returns notes about what it leaves.
-
-    `BusyError` when HEAD, or the branch, is not where it was when the target was looked up.
-    """
-    head = history.head_or_name()
-    old = head.branch or head.id or "nothing"
-    new = target.branch.removeprefix(HEADS) if target.branch else target.id
-    notes = left_behind(history, head, target)
-    held, where = _holds(head.branch, head.id), _holds(new if target.branch else None, target.id)
-    if where != held or create:
-        history.store.refs.set_head(
-            where,
-            reason(person, f"{verb}: moving from {old} to {new}"),
-            expect=held,
-            at=target.id if target.branch else ANY,
-            created=reason(person, f"{verb}: Created from {old}") if create else None,
-        )
-    return notes
-
-
-def _holds(branch: str | None, id: str | None) -> Any:
-    """What HEAD's file holds on a branch, or detached at an id; anything where neither is known."""
-    if branch is not None:
-        return "ref", HEADS + branch
-    return ("id", id) if id is not None else ANY
 
 
 def left_behind(history: History, head: Head, target: Target) -> list[str]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import stat
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,23 +117,6 @@ def added(history: History) -> tuple[str, ...]:
         path = history.store.state(ADDED).path
         raise IntegrityError(f"{path} is not a list of files; remove it", kind="state", file=str(path))
     return tuple(value)
-
-
-def add(history: History, paths: Iterable[str]) -> None:
-    """Tracks these paths from now on. The caller holds the work tree's lock."""
-    before = set(added(history))
-    if not before.issuperset(paths := set(paths)):
-        history.store.state(ADDED).write(sorted(before | paths))
-
-
-def forget(history: History, paths: Collection[str] | None = None) -> None:
-    """Drops these names from the added ones, all by default. The caller holds the work tree's lock."""
-    before = added(history)
-    rest = [] if paths is None else [path for path in before if path not in paths]
-    if not rest and before:
-        history.store.state(ADDED).remove()
-    elif len(rest) < len(before):
-        history.store.state(ADDED).write(rest)
 
 
 def named_files(history: History, paths: Sequence[Path]) -> list[str] | None:

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from persona.errors import InvalidInput, PersonaError, Refused
 from persona.history.history import History, renamed
@@ -37,6 +37,9 @@ from persona.weights.index import INDEX_NAME, read_index
 from persona.weights.inputs import Fingerprint
 from persona.weights.shards import is_published_name
 from persona.weights.writer import weights_here
+
+if TYPE_CHECKING:
+    from persona.history.worktree.locked import LockedTree
 
 STATE: Final = "weights"
 _TENSORS: Final = "checkout"
@@ -114,8 +117,8 @@ def measure_seen(directory: Path, progress: Progress | None = None) -> tuple[str
         return digest, checkpoint.weights_seen
 
 
-def look(history: History, *, locked: bool = False) -> Found:
-    """What the weights of the work tree are. `locked`: the caller holds the work tree's lock."""
+def look(history: History, tree: LockedTree | None = None) -> Found:
+    """What the weights of the work tree are. `tree`: for a caller that holds its lock."""
     now, next_ = _read(history)
     here = weights_here(history.root)
     if not here:
@@ -124,17 +127,17 @@ def look(history: History, *, locked: bool = False) -> Found:
         return Found("unknown", None, here)
     if now is not None and now.files == _stats(here) and next_ is None:
         return Found("intact", now, here)
-    return _identify(history, here, now, next_, locked)
+    return _identify(history, here, now, next_, tree)
 
 
-def expect(history: History, recipe: Recipe, revision: str | None, digest: str) -> None:
+def expect(tree: LockedTree, recipe: Recipe, revision: str | None, digest: str) -> None:
     """Notes, before a publication, what is going to be there."""
-    now, _ = _read(history)
-    _write(history, now, Record(key_of(recipe), revision, digest, {}))
+    now, _ = _read(tree.history)
+    _write(tree, now, Record(key_of(recipe), revision, digest, {}))
 
 
 def settle(
-    history: History,
+    tree: LockedTree,
     recipe: Recipe,
     revision: str | None,
     digest: str,
@@ -144,14 +147,14 @@ def settle(
     """Notes what is there: `files`, the fingerprints of the weights files when they were read or written.
     `tensors`: name → (key of its inputs, BLAKE3 hex of its bytes).
     """
-    _write(history, _record_of(key_of(recipe), revision, digest, files), None)
+    _write(tree, _record_of(key_of(recipe), revision, digest, files), None)
     if tensors is not None:
         value = {"digest": digest, "tensors": tensors}
-        history.store.cache(_TENSORS).write(json.dumps(value).encode())
+        tree.history.store.cache(_TENSORS).write(json.dumps(value).encode())
 
 
 def take(
-    history: History,
+    tree: LockedTree,
     vector: tuple[str, str],
     files: Mapping[str, Fingerprint],
     progress: Progress | None,
@@ -161,13 +164,13 @@ def take(
     files are the work tree's weights, these stay what they were.
     """
     try:
-        digest, here = measure_seen(history.root, progress)
+        digest, here = measure_seen(tree.history.root, progress)
     except InvalidInput:
         return False
     if here != files:
         return False
     record = _record_of("", None, digest, files)
-    _write(history, replace(record, vector=vector[0], name=vector[1]), None)
+    _write(tree, replace(record, vector=vector[0], name=vector[1]), None)
     return True
 
 
@@ -189,15 +192,15 @@ def refuse_losing(history: History, found: Found, recipe: Recipe, where: str) ->
         )
 
 
-def adopt_commit(history: History, recipe: Recipe, revision: str) -> None:
+def adopt_commit(tree: LockedTree, recipe: Recipe, revision: str) -> None:
     """Weights computed for this recipe before it was committed are those of the commit now; what was trained
     here is kept by it.
     """
-    now, next_ = _read(history)
+    now, next_ = _read(tree.history)
     if now is None or now.revision is not None:
         return
     if now.key == key_of(recipe) or any(term.vector == now.vector for term in recipe.terms):
-        _write(history, replace(now, revision=revision), next_)
+        _write(tree, replace(now, revision=revision), next_)
 
 
 def tensor_digests(history: History, record: Record) -> dict[str, tuple[str, str]]:
@@ -246,7 +249,7 @@ def _identify(
     here: Mapping[str, Fingerprint],
     now: Record | None,
     next_: Record | None,
-    locked: bool,
+    tree: LockedTree | None,
 ) -> Found:
     """Hashes weights that do not look as they were left, and finds out whose they are."""
     cache = history.store.cache(_EDITED)
@@ -266,7 +269,7 @@ def _identify(
     for record in (now, next_):
         if record is not None and record.digest == digest and not strange:
             record = replace(record, files=_stats(here))
-            _adopt(history, record, (now, next_), locked)
+            _adopt(history, record, (now, next_), tree)
             return Found("intact", record, here)
     if digest is not None:
         cache.write(known)
@@ -284,17 +287,21 @@ def _left_over(root: Path, name: str, seen: Fingerprint, ours: Sequence[Stats]) 
     return is_published_name(name) or any(files.get(name, [])[:2] == list(seen[:2]) for files in ours)
 
 
-def _adopt(history: History, record: Record, seen: tuple[Record | None, Record | None], locked: bool) -> None:
+def _adopt(
+    history: History, record: Record, seen: tuple[Record | None, Record | None], tree: LockedTree | None
+) -> None:
     """Writes down what hashing found out, unless another command is at work on the work tree or was
     meanwhile.
     """
-    if locked:
-        _write(history, record, None)
+    if tree is not None:
+        _write(tree, record, None)
         return
+    from persona.history.worktree.locked import locked
+
     try:
-        with history.store.worktree_lock():
+        with locked(history) as tree:
             if _read(history) == seen and _stats(weights_here(history.root)) == record.files:
-                _write(history, record, None)
+                _write(tree, record, None)
     except PersonaError:
         return
 
@@ -367,10 +374,10 @@ def _record(value: Any) -> Record | None:
     return found
 
 
-def _write(history: History, now: Record | None, next_: Record | None) -> None:
+def _write(tree: LockedTree, now: Record | None, next_: Record | None) -> None:
     value = {
         "now": now.to_json() if now else None,
         "next": next_.to_json() if next_ else None,
-        "place": history.store.place,
+        "place": tree.history.store.place,
     }
-    history.store.state(STATE).write(value)
+    tree.history.store.state(STATE).write(value)

@@ -1,0 +1,222 @@
+"""**locked tree** — the work tree while this command holds its lock. Whoever changes text files, HEAD or the
+files of `state/` takes one: there is no other way to them.
+
+**move** — text files on their way from one commit to another. `state/move` says so from before the first file
+changes until HEAD has followed; a move that was cut short is taken back by the next command that locks the
+tree.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from persona.errors import IntegrityError, PersonaError
+from persona.history.history import History, reason
+from persona.history.worktree import text_files, tracking
+from persona.history.worktree.move import MOVE, FileMove, Target, left_behind, read_move
+from persona.history.worktree.sequence import PREPARED
+from persona.history.worktree.tracking import ADDED
+from persona.objects.commit import Person
+from persona.store import files
+from persona.store.refs import ANY, HEADS
+
+
+class LockedTree:
+    """The work tree of a repository, whose lock is held. Only `locked` makes one."""
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+
+    # -- text files
+
+    def put(self, target: Mapping[str, str], current: Mapping[str, str], paths: Iterable[str]) -> list[str]:
+        """Makes `paths` as they are in `target` (absent: removed) where `current`, which is what they hold,
+        differs; returns them.
+        """
+        edits = text_files.edits_of(self.history, target, current, paths)
+        self.apply(edits, current)
+        return list(edits)
+
+    def apply(self, edits: Mapping[str, bytes | None], seen: Mapping[str, str]) -> None:
+        """Makes tracked files hold these bytes (None: removed): removals first, so that a file may stand
+        where a directory was and a directory where a file was; then the rest in this order.
+
+        Whatever stands in the way is found before anything is changed (`check_room`). `seen`: the blob id
+        that each path had when the edits were decided (absent: there was no file). A file that is another one
+        by now was edited meanwhile: it stays, and `Refused` names it. All are looked at before the first one
+        changes, and each again as it is replaced.
+        """
+        root = self.history.root
+        kept = [path for path, data in edits.items() if data is not None]
+        removed = [path for path, data in edits.items() if data is None]
+        text_files.check_room(root, kept, removed)
+        text_files.refuse_edited([p for p in edits if text_files.id_of(root, p) != seen.get(p)])
+        for path in removed:
+            if not files.remove_seen(root / path, _is(seen.get(path)), below=root):
+                text_files.refuse_edited([path])
+        for path, data in edits.items():
+            if data is not None:
+                _write(root, path, data, seen.get(path))
+        # Directories that were there already, too: who made them may have been cut short before they were
+        # synced.
+        below = [path.split("/")[:-1] for path in kept]
+        files.sync_directories(
+            sorted({root.joinpath(*parts[:n]) for parts in below for n in range(len(parts))})
+        )
+
+    # -- what is tracked, and the message that waits
+
+    def track(self, paths: Iterable[str]) -> None:
+        """Tracks these paths from now on."""
+        before = set(tracking.added(self.history))
+        if not before.issuperset(paths := set(paths)):
+            self.history.store.state(ADDED).write(sorted(before | paths))
+
+    def forget(self, paths: Collection[str] | None = None) -> None:
+        """Drops these names from those that `add` was given, all by default."""
+        before = tracking.added(self.history)
+        rest = [] if paths is None else [path for path in before if path not in paths]
+        if not rest and before:
+            self.history.store.state(ADDED).remove()
+        elif len(rest) < len(before):
+            self.history.store.state(ADDED).write(rest)
+
+    def prepare(self, message: str) -> None:
+        """Keeps a message for the next commit on HEAD."""
+        self.history.store.state(PREPARED).write({"head": self.history.head_commit(), "message": message})
+
+    def committed(self) -> None:
+        """HEAD holds what the work tree held: no name and no message waits for a commit."""
+        self.history.store.state(PREPARED).remove()
+        self.forget()
+
+    # -- moves
+
+    @contextmanager
+    def moving(self, move: FileMove) -> Iterator[None]:
+        """Puts the text files of a move in place; HEAD has to follow inside. If that fails, they go back."""
+        if move.to is None:
+            yield
+            return
+        edits = text_files.edits_of(self.history, move.target, move.current, move.paths)
+        move.check(self.history)
+        if move.dropped:
+            with self.history.store.transaction() as tx:
+                for path in move.dropped:
+                    tx.put("blob", text_files.read(self.history.root, path) or b"")
+        state = self.history.store.state(MOVE)
+        if move.paths:
+            state.write({"from": self.history.last_commit(), "to": move.to})
+        try:
+            self.apply(edits, move.current)
+            yield
+        except PersonaError:
+            with suppress(PersonaError):  # the next command tries again
+                self.take_back()
+            raise
+        if move.paths:
+            state.remove()
+        self.forget(None if move.forced else move.target)
+        self.history.store.state(PREPARED).remove()
+
+    def take_back(self, *, force: bool = False) -> None:
+        """Puts back the files that a move placed before it was cut short: HEAD had not followed. Edits stay.
+
+        `IntegrityError` where that cannot be done, what it needs being lost; with `force` it is given up
+        instead.
+        """
+        history = self.history
+        state = history.store.state(MOVE)
+        try:
+            move = read_move(history)
+            if move is None:
+                return
+            head = history.last_commit()
+            if head is not None and move["from"] == head:
+                before, after = history.files_of(head), history.files_of(move["to"])
+                here = tracking.snapshot(history, {*before, *after})
+                placed = [path for path in sorted({*before, *after}) if here.get(path) == after.get(path)]
+                self.put(before, here, placed)
+        except IntegrityError as error:
+            if not force:
+                raise IntegrityError(
+                    f"a move of the text files was cut short, and cannot be taken back: {error.message};"
+                    " `persona reset --hard` gives it up and puts the files of HEAD in place",
+                    kind=error.object_kind,
+                    id=error.id,
+                    file=str(state.path),
+                ) from None
+        state.remove()
+
+    # -- HEAD
+
+    def move_head(self, target: Target, person: Person, verb: str, *, create: bool = False) -> list[str]:
+        """Moves HEAD, and makes the branch in the same move where asked; returns notes about what it leaves.
+
+        `BusyError` when HEAD, or the branch, is not where it was when the target was looked up.
+        """
+        history = self.history
+        head = history.head_or_name()
+        old = head.branch or head.id or "nothing"
+        new = target.branch.removeprefix(HEADS) if target.branch else target.id
+        notes = left_behind(history, head, target)
+        held, where = _holds(head.branch, head.id), _holds(new if target.branch else None, target.id)
+        if where != held or create:
+            history.store.refs.set_head(
+                where,
+                reason(person, f"{verb}: moving from {old} to {new}"),
+                expect=held,
+                at=target.id if target.branch else ANY,
+                created=reason(person, f"{verb}: Created from {old}") if create else None,
+            )
+        return notes
+
+    def advance(self, to: str, person: Person, why: str, *, expect: str | None) -> str | None:
+        """Moves the branch under HEAD, or a detached HEAD, from `expect` to a commit; returns the name of the
+        branch.
+        """
+        kind, name = self.history.store.refs.advance(to, reason(person, why), expect=expect)
+        return name.removeprefix(HEADS) if kind == "ref" else None
+
+
+@contextmanager
+def locked(history: History) -> Iterator[LockedTree]:
+    """Holds the lock of the work tree, and nothing more: see `changing`."""
+    with history.store.worktree_lock():
+        yield LockedTree(history)
+
+
+def _holds(branch: str | None, id: str | None) -> Any:
+    """What HEAD's file holds on a branch, or detached at an id; anything where neither is known."""
+    if branch is not None:
+        return "ref", HEADS + branch
+    return ("id", id) if id is not None else ANY
+
+
+def _write(root: Path, path: str, data: bytes, seen: str | None) -> None:
+    place = root / path
+    if place.is_dir() and not place.is_symlink():
+        _clear(place)
+    if place.parent != root:
+        files.relied_on_directories(place.parent, below=root)
+    if not files.replace_seen(place, data, _is(seen), there=seen is not None):
+        text_files.refuse_edited([path])
+
+
+def _is(seen: str | None) -> files.Known:
+    """Whether a file that was moved aside holds what was seen. A link to no file may lead to one from there;
+    it holds nothing that could be lost.
+    """
+    return lambda place: (seen is None and place.is_symlink()) or text_files.id_at(place) == seen
+
+
+def _clear(directory: Path) -> None:
+    """Removes a directory that holds nothing but directories, and what a write that was cut short left."""
+    for folder, _, names in os.walk(directory, topdown=False):
+        for name in filter(files.is_unfinished, names):
+            files.remove(Path(folder, name))
+        files.remove_empty_directories(Path(folder), below=directory.parent)
