@@ -23,7 +23,7 @@ from persona.history.worktree import in_place, text_files, tracking, weights
 from persona.history.worktree.locked import LockedTree
 from persona.history.worktree.move import NO_MOVE, FileMove
 from persona.history.worktree.tracking import Tracked
-from persona.objects.commit import Commit, Person
+from persona.objects.commit import Commit, Person, subject
 from persona.objects.ids import is_id
 from persona.objects.names import path_clash
 from persona.objects.recipe import Recipe, Term
@@ -69,10 +69,10 @@ def record(
         text = tidy(message if message is not None or not amend else before.message)
         author, committer = before.author if amend else person, history.committer()
         id = tx.put("commit", Commit(held, parents, author, committer, text).encode())
-    subject = text.split("\n", 1)[0]
+    said = subject(text)
     move = FileMove(history.files_of(id), history.files_of(head), tuple(edits), id) if edits else NO_MOVE
     with tree.moving(move):
-        why = f"{verb}{' (amend)' if amend else ''}: {subject}"
+        why = f"{verb}{' (amend)' if amend else ''}: {said}"
         branch = tree.advance(id, committer, why, expect=head)
     tree.committed()
     weights.adopt_commit(tree, recipe, id)
@@ -90,7 +90,7 @@ def record(
         notes=tuple(
             dict.fromkeys([*notes, *left_out_notes(known), *advice(history.recipe_of(head), recipe), *twice])
         ),
-        subject=subject,
+        subject=said,
     )
 
 

@@ -7,10 +7,10 @@ Invariant: a value handed out was verified by its id when it was read.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from persona.errors import IntegrityError, InvalidInput, NotFound, Refused, UnknownName, quoted
 from persona.history import identity
@@ -28,6 +28,8 @@ from persona.store.refs import BASES, HEADS, Reason, Told
 from persona.store.store import Store
 
 Value = TypeVar("Value")
+MAX_TAGS: Final = 64
+"""Tags of tags that are followed."""
 
 
 @dataclass
@@ -80,6 +82,17 @@ class History:
     def tag(self, id: str) -> Tag:
         """An annotated tag."""
         return Tag.decode(self.store.objects.get(id, "tag"))
+
+    def peeled(self, id: str) -> tuple[str, str | None]:
+        """What an id names once no tag is left to follow, and its kind: None where nothing of that id is
+        stored, "tag" where tags name one another too deep.
+        """
+        for _ in range(MAX_TAGS):
+            kind = self.store.objects.kind_of(id)
+            if kind != "tag":
+                return id, kind
+            id = self.tag(id).object
+        return id, "tag"
 
     def tree_of(self, commit: str) -> Tree:
         """The tree of a commit."""
@@ -271,9 +284,3 @@ class History:
 def reason(person: Person, why: str) -> Reason:
     """Why a ref moves, and by whom: now, whatever date a commit was given."""
     return Reason(f"{person.name} <{person.email}>", identity.now(), why)
-
-
-def renamed(recipe: Recipe) -> Recipe:
-    """The recipe with its names taken out: equal for two recipes that mean the same weights."""
-    terms = tuple(replace(term, name=f"t{index}") for index, term in enumerate(recipe.terms))
-    return replace(recipe, terms=terms)

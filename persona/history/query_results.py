@@ -66,7 +66,7 @@ class CommitEntry:
     @property
     def subject(self) -> str:
         """The first line of the message."""
-        return self.commit.message.split("\n", 1)[0]
+        return self.commit.subject
 
     @cached_property
     def recipe(self) -> RecipeView:

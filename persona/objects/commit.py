@@ -49,6 +49,11 @@ class Person:
         )
 
 
+def subject(message: str) -> str:
+    """The first line of a message."""
+    return message.split("\n", 1)[0]
+
+
 @dataclass(frozen=True)
 class Commit:
     """One point of history."""
@@ -58,6 +63,11 @@ class Commit:
     author: Person
     committer: Person
     message: str
+
+    @property
+    def subject(self) -> str:
+        """The first line of the message."""
+        return subject(self.message)
 
     def encode(self) -> bytes:
         """The canonical payload."""
@@ -96,6 +106,11 @@ class Tag:
     name: str
     tagger: Person
     message: str
+
+    @property
+    def subject(self) -> str:
+        """The first line of the message."""
+        return subject(self.message)
 
     def encode(self) -> bytes:
         """The canonical payload."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cached_property, lru_cache
 from typing import Any, Final
@@ -95,6 +95,11 @@ class Recipe:
     def by_name(self) -> dict[str, Term]:
         """The terms by name."""
         return {term.name: term for term in self.terms}
+
+    def nameless(self) -> Recipe:
+        """The recipe with its names taken out: equal for two recipes that mean the same weights."""
+        terms = tuple(replace(term, name=f"t{index}") for index, term in enumerate(self.terms))
+        return replace(self, terms=terms)
 
     def encode(self) -> bytes:
         """The canonical payload."""

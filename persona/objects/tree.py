@@ -7,12 +7,18 @@ where they were changed. None stands for a file of the base that was deleted.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from persona.errors import IntegrityError
 from persona.objects import canonical, fields
 from persona.objects.base import file_ids
 from persona.objects.ids import require_id
+
+
+def differing(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """The paths whose blobs differ between two sets of files, path → blob id, in order."""
+    return [path for path in sorted({*before, *after}) if before.get(path) != after.get(path)]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from blake3 import blake3
 
@@ -18,6 +18,7 @@ from persona.errors import IntegrityError, PersonaError, UsageError
 from persona.limits import MAX_STATE_BYTES
 from persona.store import files
 
+Decoded = TypeVar("Decoded")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}(/[A-Za-z0-9][A-Za-z0-9._-]{0,127}){0,3}")
 _CHECK: Final = 32
 _PLACE: Final = "place"
@@ -46,6 +47,16 @@ class StateFile:
             return json.loads(text)
         except (ValueError, RecursionError):
             raise self.damaged("") from None
+
+    def decoded(self, decode: Callable[[Any], Decoded], way_out: str) -> Decoded | None:
+        """As `read`, through `decode`, whose `AttributeError`, `KeyError`, `TypeError` or `ValueError` says
+        that the value is of another shape: that is damage too, and `way_out` what deleting the file costs.
+        """
+        value = self.read()
+        try:
+            return None if value is None else decode(value)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise self.damaged(way_out) from None
 
     def damaged(self, way_out: str) -> IntegrityError:
         """The error for a value that cannot be what persona wrote; `way_out`: what deleting it costs."""

@@ -45,14 +45,6 @@ class Entries:
                 if name.removeprefix(HEADS) != head.branch:
                     self._names.setdefault(id, []).append(name.removeprefix(HEADS))
             for name, id in self.history.names(TAGS, self._told).items():
-                commit = self.commit_at(id)
+                commit, _ = self.history.peeled(id)
                 self._names.setdefault(commit, []).append(f"tag: {name.removeprefix(TAGS)}")
         return self._names
-
-    def commit_at(self, id: str) -> str:
-        """The commit that an id is or that its tag names."""
-        for _ in range(64):
-            if self.history.store.objects.kind_of(id) != "tag":
-                break
-            id = self.history.tag(id).object
-        return id

@@ -186,7 +186,7 @@ def _by_id(history: History, name: str, text: str) -> str:
 
 def _described(history: History, id: str, digits: int) -> str:
     try:
-        subject = history.commit(id).message.split("\n", 1)[0]
+        subject = history.commit(id).subject
     except Exception:  # a tag, or damaged: the id alone
         subject = ""
     return f"{id[: max(digits + 4, 8)]} {subject}".rstrip()
@@ -194,16 +194,14 @@ def _described(history: History, id: str, digits: int) -> str:
 
 def _commit_of(history: History, id: str, text: str) -> str:
     """The commit that an id is or that its tag names."""
-    for _ in range(64):
-        kind = history.store.objects.kind_of(id)
-        if kind == "commit":
-            return id
-        if kind is None:
-            history.commit(id)  # raises what is wrong with it
-        elif kind != "tag":
-            raise UnknownRevision(f"{text} names no commit: {abbreviate(id)} is a {kind}")
-        id = history.tag(id).object
-    raise UnknownRevision(f"{text}: a tag of tags too deep to follow")
+    id, kind = history.peeled(id)
+    if kind is None:
+        history.commit(id)  # raises what is wrong with it
+    elif kind == "tag":
+        raise UnknownRevision(f"{text}: a tag of tags too deep to follow")
+    elif kind != "commit":
+        raise UnknownRevision(f"{text} names no commit: {abbreviate(id)} is a {kind}")
+    return id
 
 
 def _step(history: History, id: str, suffix: str, text: str) -> str:

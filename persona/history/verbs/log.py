@@ -11,6 +11,7 @@ from persona.history.names.revisions import resolve_range
 from persona.history.names.walk import topological, walk
 from persona.objects.commit import Commit
 from persona.objects.recipe import Term
+from persona.objects.tree import differing
 from persona.store.refs import HEADS, TAGS, Told
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ def log(
     starts = list(selected.starts)
     entries = Entries(history, told)
     if all:
-        starts += [entries.commit_at(id) for id in history.names(HEADS, told).values()]
-        starts += [entries.commit_at(id) for id in history.names(TAGS, told).values()]
+        starts += [history.peeled(id)[0] for id in history.names(HEADS, told).values()]
+        starts += [history.peeled(id)[0] for id in history.names(TAGS, told).values()]
     after = _date(since, now, at_end=False) if since is not None else None
     before = _date(until, now, at_end=True) if until is not None else None
     commits = walk(history, starts, selected.hidden)
@@ -96,5 +97,4 @@ def _touches_files(history: History, commit: Commit, paths: Sequence[str]) -> bo
 
     after = history.files_of_tree(history.tree(commit.tree))
     before = history.files_of(commit.parents[0]) if commit.parents else {}
-    differing = (path for path in {*before, *after} if before.get(path) != after.get(path))
-    return any(is_among(path, paths) for path in differing)
+    return any(is_among(path, paths) for path in differing(before, after))

@@ -27,8 +27,7 @@ def branches(history: History, told: Told) -> list[RefInfo]:
 
 
 def _branch(history: History, ref: str, id: str, current: bool) -> RefInfo:
-    subject = history.commit(id).message.split("\n", 1)[0]
-    return RefInfo(ref.removeprefix(HEADS), id, current, False, subject)
+    return RefInfo(ref.removeprefix(HEADS), id, current, False, history.commit(id).subject)
 
 
 def create_branch(history: History, name: str, rev: str, force: bool, person: Person, told: Told) -> RefInfo:
@@ -89,8 +88,8 @@ def _tag(history: History, ref: str, id: str) -> RefInfo:
     name = ref.removeprefix(TAGS)
     commit = resolve(history, ref)
     annotated = history.store.objects.kind_of(id) == "tag"
-    text = history.tag(id).message if annotated else history.commit(commit).message
-    return RefInfo(name, commit, False, annotated, text.split("\n", 1)[0])
+    said = history.tag(id).subject if annotated else history.commit(commit).subject
+    return RefInfo(name, commit, False, annotated, said)
 
 
 def create_tag(

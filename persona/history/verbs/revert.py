@@ -32,9 +32,10 @@ from persona.history.recipes.three_way import (
 from persona.history.results import CommitResult
 from persona.history.worktree import text_files, tracking
 from persona.history.worktree.changing import changing
-from persona.objects.commit import Person
+from persona.objects.commit import Person, subject
 from persona.objects.ids import abbreviate, is_id
 from persona.objects.recipe import Recipe, Term
+from persona.objects.tree import differing
 from persona.store.refs import Told
 
 
@@ -59,8 +60,7 @@ def revert(
             default = f'Revert vector "{target}"\n'
             edits = _dropped(history, target)
         else:
-            subject = history.commit(id).message.split("\n", 1)[0]
-            default = f'Revert "{subject}"\n\nThis reverts commit {id}.\n'
+            default = f'Revert "{history.commit(id).subject}"\n\nThis reverts commit {id}.\n'
             edits = _undone(history, id, mainline, onto_edits=no_commit)
         if not no_commit:
             said = message if message is not None else default
@@ -68,12 +68,12 @@ def revert(
         tree.track([path for path, data in edits.items() if data is not None])
         tree.apply(edits, seen)
         head = history.head_commit()
-        tree.prepare(tidy(message or default))
+        said = tidy(message or default)
+        tree.prepare(said)
         recipe = history.read_recipe(text_files.read_recipe_text(history.root))
         before = history.recipe_of(head)
         changes = vector_changes(history, before, recipe, {})
         where = history.head().branch
-        subject = tidy(message or default).split("\n", 1)[0]
         return CommitResult(
             id=None,
             branch=where,
@@ -81,7 +81,7 @@ def revert(
             vectors=tuple(changes),
             kept=other_kept(history, before, recipe, changes),
             notes=tuple(told),
-            subject=subject,
+            subject=subject(said),
         )
 
 
@@ -89,7 +89,7 @@ def _refuse_edits(history: History) -> None:
     """`Refused` where the work tree holds edits that the new commit would take along."""
     committed = history.files_of(history.head_commit())
     here = tracking.snapshot(history)
-    edited = sorted(path for path in {*committed, *here} if committed.get(path) != here.get(path))
+    edited = differing(committed, here)
     if edited:
         raise Refused(
             f"{', '.join(edited)}: edited and not committed, and would go into the revert's commit; commit"
@@ -144,7 +144,7 @@ def _undone(history: History, id: str, mainline: int | None, *, onto_edits: bool
     here = tracking.ids(history, {*tracked, *old, *new, *ours})
     if onto_edits:
         ours = {path: blob for path, blob in here.items() if path in tracked}
-    touched = [path for path in sorted({*old, *new}) if old.get(path) != new.get(path)]
+    touched = differing(old, new)
     touched.sort(key=lambda path: path == RECIPE_FILE)
     conflicts: list[str] = []
     target: dict[str, bytes | None] = {}

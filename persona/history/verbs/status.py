@@ -10,6 +10,7 @@ from persona.history.results import Diff
 from persona.history.vectors.trimmed import kept_terms
 from persona.history.worktree import text_files, tracking, weights
 from persona.history.worktree.changes import diff_worktree
+from persona.objects.tree import differing
 from persona.weights.writer import foreign_weight_files
 
 
@@ -21,7 +22,7 @@ def status(history: History) -> Status:
     committed = history.files_of_tree(tree)
     known = tracking.tracked(history)
     here = tracking.ids(history, known.paths)
-    changed = [path for path in sorted({*committed, *here}) if committed.get(path) != here.get(path)]
+    changed = differing(committed, here)
     recipe = head_recipe = history.recipe(tree.recipe)
     difference: Diff | None = None
     problem: str | None = None

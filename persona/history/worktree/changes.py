@@ -12,6 +12,7 @@ from persona.history.recipes.text import RECIPE_FILE
 from persona.history.results import Diff, FileChange
 from persona.history.worktree import text_files, tracking
 from persona.objects.recipe import Recipe
+from persona.objects.tree import differing
 
 Content = Callable[[str], bytes | None]
 
@@ -21,9 +22,7 @@ def diff_files(
 ) -> list[FileChange]:
     """The files whose blobs differ, in order of paths."""
     changes: list[FileChange] = []
-    for path in sorted({*before, *after}):
-        if before.get(path) == after.get(path):
-            continue
+    for path in differing(before, after):
         change = "changed" if path in before and path in after else "added" if path in after else "removed"
         changes.append(FileChange(path, change, partial(read_before, path), partial(read_after, path)))
     return changes

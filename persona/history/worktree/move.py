@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from persona.errors import Refused
 from persona.history.history import History
@@ -18,6 +18,7 @@ from persona.history.results import Carried, Head
 from persona.history.worktree import text_files, tracking
 from persona.objects.ids import abbreviate, is_id
 from persona.objects.names import check_ref_name
+from persona.objects.tree import differing
 from persona.store.refs import HEADS, TAGS, Told
 
 
@@ -89,7 +90,7 @@ def plan_files(history: History, to: str, *, force: bool) -> FileMove:
     if force:  # a new file that no blob can hold is not dropped: nothing would be left of it
         here = {path: id for path, id in here.items() if is_id(id) or path in before or path in after}
     known_now = here if force else before
-    moving = [path for path in sorted({*known_now, *after}) if known_now.get(path) != after.get(path)]
+    moving = differing(known_now, after)
     lost = [path for path in moving if here.get(path) not in (before.get(path), after.get(path))]
     if lost and not force:
         foreign = [path for path in lost if path not in known]
@@ -118,13 +119,15 @@ def _kind(committed: Mapping[str, str], here: Mapping[str, str], path: str) -> s
 
 def read_move(history: History) -> dict[str, str] | None:
     """What state/move says: "from" and "to" which commit; None where no move was cut short."""
-    state = history.store.state(MOVE)
-    move = state.read()
-    if move is None:
-        return None
-    if not isinstance(move, dict) or not is_id(move.get("from")) or not is_id(move.get("to")):
-        raise state.damaged("the text files stay as they are then, and `persona status` shows them")
-    return {"from": move["from"], "to": move["to"]}
+    way_out = "the text files stay as they are then, and `persona status` shows them"
+    return history.store.state(MOVE).decoded(_decoded, way_out)
+
+
+def _decoded(value: Any) -> dict[str, str]:
+    move = {"from": value["from"], "to": value["to"]}
+    if not all(map(is_id, move.values())):
+        raise ValueError
+    return move
 
 
 def new_branch(history: History, name: str, id: str) -> Target:
@@ -146,6 +149,6 @@ def left_behind(history: History, head: Head, target: Target) -> list[str]:
     if first is None:
         return notes
     short = abbreviate(head.id)
-    subject = history.commit(head.id).message.split("\n", 1)[0]
+    subject = history.commit(head.id).subject
     left = f"left {short} ({subject}), which no branch names; keep it with: persona branch NAME {short}"
     return [left, *notes]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from persona.history.history import History
 
@@ -12,10 +12,13 @@ PREPARED: Final = "message"
 
 def prepared_message(history: History) -> str | None:
     """The message for a commit of what `revert` left in the work tree; None once HEAD has moved."""
-    state = history.store.state(PREPARED)
-    value = state.read()
-    if value is None:
-        return None
-    if not isinstance(value, dict) or not all(isinstance(value.get(key), str) for key in ("head", "message")):
-        raise state.damaged("the message of a revert that is not committed is lost")
-    return str(value["message"]) if value["head"] == history.store.refs.head_id() else None
+    way_out = "the message of a revert that is not committed is lost"
+    found = history.store.state(PREPARED).decoded(_decoded, way_out)
+    return found[1] if found is not None and found[0] == history.store.refs.head_id() else None
+
+
+def _decoded(value: Any) -> tuple[str, str]:
+    head, message = value["head"], value["message"]
+    if type(head) is not str or type(message) is not str:
+        raise TypeError
+    return head, message

@@ -22,9 +22,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from persona.errors import IntegrityError, InvalidInput, PersonaError, SystemFault, UsageError
+from persona.errors import InvalidInput, PersonaError, SystemFault, UsageError
 from persona.history.history import History
 from persona.history.recipes.text import RECIPE_FILE
 from persona.history.worktree import text_files as worktree
@@ -110,12 +110,12 @@ def untracked(history: History, known: Tracked) -> list[str]:
 
 def added(history: History) -> tuple[str, ...]:
     """The names in `state/added`."""
-    value = history.store.state(ADDED).read()
-    if value is None:
-        return ()
-    if not isinstance(value, list) or any(not isinstance(p, str) or file_path_problem(p) for p in value):
-        path = history.store.state(ADDED).path
-        raise IntegrityError(f"{path} is not a list of files; remove it", kind="state", file=str(path))
+    return history.store.state(ADDED).decoded(_decoded, "`persona add` names the files in it again") or ()
+
+
+def _decoded(value: Any) -> tuple[str, ...]:
+    if type(value) is not list or any(type(path) is not str or file_path_problem(path) for path in value):
+        raise TypeError
     return tuple(value)
 
 

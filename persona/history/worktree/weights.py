@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from persona.errors import InvalidInput, PersonaError, Refused
-from persona.history.history import History, renamed
+from persona.history.history import History
 from persona.history.results import Progress, WeightsState
 from persona.history.worktree import text_files
 from persona.objects.digest import weights_digest
@@ -83,7 +83,7 @@ class Found:
 
 def key_of(recipe: Recipe) -> str:
     """What a recipe means in this version of the arithmetic: equal for recipes that differ by names alone."""
-    return object_id("recipe", b"numerics %d\0" % NUMERICS + renamed(recipe).encode())
+    return object_id("recipe", b"numerics %d\0" % NUMERICS + recipe.nameless().encode())
 
 
 def untouched(root: Path, record: Record) -> set[str]:
@@ -334,21 +334,18 @@ def check(history: History) -> None:
 
 
 def _read(history: History) -> tuple[Record | None, Record | None]:
-    state = history.store.state(STATE)
-    value = state.read()
-    if value is None:
+    way_out = "the weights count as unknown then, and `persona checkout -f` computes them anew"
+    found = history.store.state(STATE).decoded(_decoded, way_out)
+    if found is None:
         return None, None
-    try:
-        found = _record(value.get("now")), _record(value.get("next"))
-        made_here = value.get("place") == history.store.place
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise state.damaged(
-            "the weights count as unknown then, and `persona checkout -f` computes them anew"
-        ) from None
-    if made_here:
-        return found
-    now, next_ = (record and _of_a_copy(record) for record in found)
+    now, next_, place = found
+    if place != history.store.place:
+        return now and _of_a_copy(now), next_ and _of_a_copy(next_)
     return now, next_
+
+
+def _decoded(value: Any) -> tuple[Record | None, Record | None, Any]:
+    return _record(value.get("now")), _record(value.get("next")), value.get("place")
 
 
 def _of_a_copy(record: Record) -> Record:
