@@ -55,7 +55,7 @@ class RunOptions:
 def chosen_recipe(history: History, rev: str | None, told: Told | None = None) -> tuple[str | None, Recipe]:
     """The commit and recipe of a revision; without one `recipe.toml` as it stands, and no commit."""
     if rev is None:
-        return None, history.new_recipe(text_files.read_recipe_text(history.root))
+        return None, text_files.new_recipe(history).recipe
     id = resolve(history, rev, told)
     return id, history.recipe_of(id)
 

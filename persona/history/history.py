@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
-from persona.errors import IntegrityError, InvalidInput, NotFound, Refused, UnknownName, quoted
+from persona.errors import IntegrityError, InvalidInput, NotFound, PersonaError, Refused, UnknownName, quoted
 from persona.history import identity
 from persona.history.config import Config
 from persona.history.recipes import text as recipe_text
@@ -32,6 +32,15 @@ MAX_TAGS: Final = 64
 """Tags of tags that are followed."""
 
 
+class _ReadText(NamedTuple):
+    """A recipe text, what it means, and the ids that its names of bases and its starts of ids stood for."""
+
+    data: bytes
+    recipe: Recipe
+    names: dict[str, str]
+    starts: dict[str, str]
+
+
 @dataclass
 class History:
     """The objects, refs and work tree of one repository."""
@@ -41,6 +50,7 @@ class History:
     committer_of: Callable[[], Person] | None = None
     """Who records, and when, asked at every commit."""
     _kept: dict[str, Base | Vector | Recipe | Tree] = field(default_factory=dict)
+    _last: _ReadText | None = None
     _lock: Lock = field(default_factory=Lock)
     """Held while `_kept` changes: threads read one repository."""
 
@@ -182,12 +192,18 @@ class History:
     def read_recipe(self, data: bytes, *, where: str | None = RECIPE_FILE) -> Recipe:
         """The recipe of a text: names and starts of ids resolved, each vector known to belong to the base.
 
-        Raises `InvalidInput` as `recipe_text.failure` words it.
+        The text that was read last is not parsed again: its names are only looked up. Raises `InvalidInput`
+        as `recipe_text.failure` words it.
         """
+        if (known := self._known_text(data)) is not None:
+            return known
         base_ids: list[str] = []
+        names: dict[str, str] = {}
+        starts: dict[str, str] = {}
 
         def base(text: str) -> str:
             base_ids.append(self.resolve_base(text))
+            names[text] = base_ids[0]
             return base_ids[0]
 
         def vector(text: str) -> str:
@@ -196,15 +212,35 @@ class History:
             id = self.resolve_object(text, "vector")
             if not self._is_checked(base_ids[0], id):
                 self.require_vector_of(base_ids[0], id)
+            starts[text] = id
             return id
 
-        return recipe_text.parse(data, base=base, vector=vector, where=where)
+        recipe = recipe_text.parse(data, base=base, vector=vector, where=where)
+        self._last = _ReadText(data, recipe, names, starts)
+        return recipe
+
+    def _known_text(self, data: bytes) -> Recipe | None:
+        """What the text that was read last means, if this is it and its names still stand for the same."""
+        last = self._last
+        if last is None or last.data != data:
+            return None
+        try:
+            same = all(self.resolve_base(text) == id for text, id in last.names.items())
+            same = same and all(self.resolve_object(text, "vector") == id for text, id in last.starts.items())
+        except PersonaError:
+            return None
+        return last.recipe if same else None
 
     def new_recipe(self, data: bytes, *, where: str | None = RECIPE_FILE) -> Recipe:
         """The recipe of a text that is taken in or that weights are computed from: as `read_recipe`, and its
         filters match tensors (`filters`).
         """
         recipe = self.read_recipe(data, where=where)
+        self.check_filters(recipe, data, where=where)
+        return recipe
+
+    def check_filters(self, recipe: Recipe, data: bytes, *, where: str | None = RECIPE_FILE) -> None:
+        """`InvalidInput` for a filter of a recipe, which `data` is the text of, that matches no tensor."""
         if any(term.only or term.except_ for term in recipe.terms):
             from persona.history.recipes import filters
 
@@ -213,7 +249,6 @@ class History:
             for term, key, problem in filters.problems(recipe, self.base(recipe.base), before):
                 text = recipe_text.decode(data)
                 raise recipe_text.failure(text, where, ("vectors", term.name, key), problem)
-        return recipe
 
     def require_vector_of(self, base_id: str, id: str) -> None:
         """`InvalidInput` when a vector belongs to a base with other weights, both named."""

@@ -394,3 +394,13 @@ def test_a_revert_into_the_work_tree_keeps_edits_and_refuses_to_undo_one(grown: 
     with pytest.raises(Refused, match=r"or edits .*\n.*listening.alpha: 0.6 by that commit, 0.2 now"):
         grown.repo.revert("HEAD", no_commit=True)
     assert grown.recipe.read_text() == text
+
+
+def test_the_message_of_a_revert_waits_while_head_stays(grown: Bot) -> None:
+    grown.repo.revert("HEAD", no_commit=True)
+    said = grown.repo.prepared_message()
+    assert said is not None
+    grown.repo.checkout()
+    assert grown.repo.prepared_message() == said
+    grown.repo.switch("HEAD~1", detach=True, force=True)
+    assert grown.repo.prepared_message() is None

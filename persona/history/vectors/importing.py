@@ -71,8 +71,7 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
     from persona.intake.encode import import_vector
 
     history = tree.history
-    data = text_files.read_recipe_text(history.root, to_edit=True)
-    recipe = history.read_recipe(data)
+    recipe = text_files.recipe(history, to_edit=True).recipe
     base = history.base(recipe.base)
     inside = in_place.is_work_tree(history, path)
     if inside:
@@ -150,9 +149,9 @@ def _write_recipe(
     history = tree.history
     keys = {"id": made.id, **keys}
     while True:
-        data = text_files.read_recipe_text(history.root, to_edit=True)
+        data, recipe = text_files.recipe(history, to_edit=True)  # the import took its time
         text = decode(data)
-        old = history.read_recipe(data).by_name.get(name)
+        old = recipe.by_name.get(name)
         if old is None:
             text = edit.add_term(text, name, {**keys, "alpha": keys.get("alpha") or "1"})
         elif replaced is not None and old.vector == replaced.vector:

@@ -69,7 +69,7 @@ def _as_ref(name: str) -> str:
 
 def forget(history: History, names: Sequence[str], person: Person) -> None:
     """See `Repository.remove_vector`."""
-    recipe = history.read_recipe(text_files.read_recipe_text(history.root))
+    recipe = text_files.recipe(history).recipe
     kept = history.store.refs.list(VECTORS)
     changes: list[Change] = []
     for name in dict.fromkeys(names):

@@ -19,7 +19,7 @@ from persona.history.vectors.counting import statistics
 
 def infos(history: History) -> list[VectorInfo]:
     """See `Repository.vectors`."""
-    recipe = history.read_recipe(text_files.read_recipe_text(history.root))
+    recipe = text_files.recipe(history).recipe
     found = [info(history, term.name, term.vector, recipe) for term in recipe.terms]
     named = {term.vector for term in recipe.terms}
     for ref, id in history.store.refs.list(VECTORS).items():
@@ -30,8 +30,8 @@ def infos(history: History) -> list[VectorInfo]:
 
 def named(history: History, name: str) -> VectorInfo:
     """See `Repository.vector`."""
-    recipe = history.read_recipe(text_files.read_recipe_text(history.root))
-    id = id_of(history, name)
+    recipe = text_files.recipe(history).recipe
+    id = _id_of(history, name, recipe)
     if name in recipe.by_name:
         return info(history, name, id, recipe)
     if VECTORS + name in history.store.refs.list(VECTORS):
@@ -42,7 +42,10 @@ def named(history: History, name: str) -> VectorInfo:
 
 def id_of(history: History, name: str) -> str:
     """The id of a vector by its name in `recipe.toml`, by a kept name, or by its start."""
-    recipe = history.read_recipe(text_files.read_recipe_text(history.root))
+    return _id_of(history, name, text_files.recipe(history).recipe)
+
+
+def _id_of(history: History, name: str, recipe: Recipe) -> str:
     if name in recipe.by_name:
         return recipe.by_name[name].vector
     kept = history.store.refs.list(VECTORS).get(VECTORS + name)

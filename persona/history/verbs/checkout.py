@@ -88,7 +88,7 @@ def _move(
     recipe = history.recipe_of(target.id)
     revision: str | None = target.id
     if options.weights and any(edit.path == RECIPE_FILE for edit in files_move.carried):
-        edited = history.new_recipe(text_files.read_recipe_text(history.root))
+        edited = text_files.new_recipe(history).recipe
         if weights.key_of(edited) != weights.key_of(recipe):
             recipe, revision = edited, None
     made = _place(tree, recipe, revision, files_move, move, options, started)

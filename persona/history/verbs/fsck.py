@@ -104,7 +104,7 @@ def _other_roots(history: History) -> Iterator[tuple[str, str, str]]:
     except PersonaError:
         pass  # a problem of its own
     try:
-        recipe = history.read_recipe(text_files.read_recipe_text(history.root))
+        recipe = text_files.recipe(history).recipe
     except PersonaError:
         return  # the user's own text, or a base or vector that another problem names
     yield "recipe.toml", recipe.base, "base"

@@ -212,7 +212,7 @@ def _recipe(history: History, revision: str | None) -> Recipe:
     """The recipe of a commit; None stands for `recipe.toml` as it is."""
     if revision is not None:
         return history.recipe_of(revision)
-    return history.new_recipe(text_files.read_recipe_text(history.root))
+    return text_files.new_recipe(history).recipe
 
 
 def _provenance(history: History, id: str) -> tuple[dict[str, Any], ...]:

@@ -70,7 +70,7 @@ def revert(
         head = history.head_commit()
         said = tidy(message or default)
         tree.prepare(said)
-        recipe = history.read_recipe(text_files.read_recipe_text(history.root))
+        recipe = text_files.recipe(history).recipe
         before = history.recipe_of(head)
         changes = vector_changes(history, before, recipe, {})
         where = history.head().branch
@@ -100,7 +100,7 @@ def _refuse_edits(history: History) -> None:
 
 def _revision(history: History, target: str, told: Told) -> str | None:
     """The commit that `target` names, or None where it names a vector of the recipe."""
-    recipe = history.read_recipe(text_files.read_recipe_text(history.root))
+    recipe = text_files.recipe(history).recipe
     try:
         id = resolve(history, target, told)
     except UnknownRevision:
@@ -122,8 +122,8 @@ def _dropped(history: History, name: str) -> dict[str, bytes | None]:
     """What files hold without the vector."""
     from persona.history.recipes.edit import remove_term
 
-    data = text_files.read_recipe_text(history.root)
-    if name not in history.read_recipe(data).by_name:
+    data, recipe = text_files.recipe(history)
+    if name not in recipe.by_name:
         raise UnknownName(f"{RECIPE_FILE} has no vector named {name}; `persona vector ls` lists them")
     text = remove_term(decode(data), name)
     history.read_recipe(text.encode())

@@ -29,7 +29,7 @@ def status(history: History) -> Status:
     readable = True
     try:
         if RECIPE_FILE in changed:
-            recipe = history.read_recipe(text_files.read_recipe_text(history.root))
+            recipe = text_files.recipe(history).recipe
         difference = diff_worktree(history, id, here)
     except InvalidInput as error:
         problem, readable = error.message, False

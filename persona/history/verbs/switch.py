@@ -149,7 +149,7 @@ def _where(tree: LockedTree, notes: list[str], before: Head) -> SwitchResult:
     head = history.head()
     committed = recipe = history.recipe_of(head.id) if head.id else None
     with suppress(PersonaError):  # edits that are carried along
-        recipe = history.read_recipe(text_files.read_recipe_text(history.root))
+        recipe = text_files.recipe(history).recipe
     found = weights.look(history, tree)
     return SwitchResult(
         branch=head.branch,

@@ -77,7 +77,7 @@ def diff_worktree(history: History, before: str, here: Mapping[str, str] | None 
     old = history.recipe(tree.recipe)
     new = old
     if here.get(RECIPE_FILE) != committed.get(RECIPE_FILE):
-        new = history.read_recipe(text_files.read_recipe_text(history.root))
+        new = text_files.recipe(history).recipe
     changes = diff_files(
         committed, here, _blob_reader(history, committed), lambda path: text_files.read(history.root, path)
     )

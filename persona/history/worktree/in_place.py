@@ -65,7 +65,7 @@ def check(tree: LockedTree, path: Path, base: str, onto: str | None, name: str |
 
 def refuse_losing(history: History) -> None:
     """`Refused` where a checkout after the next commit would overwrite weights that are nowhere else."""
-    recipe = history.read_recipe(text_files.read_recipe_text(history.root))
+    recipe = text_files.recipe(history).recipe
     weights.refuse_losing(history, weights.look(history), recipe, RECIPE_FILE)
 
 

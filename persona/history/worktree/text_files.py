@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from persona.errors import InvalidInput, Refused, listed
 from persona.history.history import History
@@ -18,6 +18,7 @@ from persona.history.recipes.text import RECIPE_FILE
 from persona.limits import MAX_TEXT_FILE_BYTES
 from persona.objects.ids import object_id
 from persona.objects.names import check_file_path
+from persona.objects.recipe import Recipe
 from persona.store import files
 from persona.weights.inputs import read_input
 
@@ -56,6 +57,26 @@ def read_recipe_text(root: Path, *, to_edit: bool = False) -> bytes:
     if data is None:
         raise InvalidInput(f"{root / RECIPE_FILE} is missing; `persona restore {RECIPE_FILE}` brings it back")
     return data
+
+
+class RecipeText(NamedTuple):
+    """`recipe.toml` as it was read: its bytes, and the recipe that they mean."""
+
+    data: bytes
+    recipe: Recipe
+
+
+def recipe(history: History, *, to_edit: bool = False) -> RecipeText:
+    """`recipe.toml` as it stands. Raises as `read_recipe_text`, and `InvalidInput` where it means nothing."""
+    data = read_recipe_text(history.root, to_edit=to_edit)
+    return RecipeText(data, history.read_recipe(data))
+
+
+def new_recipe(history: History) -> RecipeText:
+    """As `recipe`, for one that is taken in or that weights are computed from: its filters match tensors."""
+    text = recipe(history)
+    history.check_filters(text.recipe, text.data)
+    return text
 
 
 def blob_id(data: bytes) -> str:

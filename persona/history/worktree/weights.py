@@ -324,7 +324,7 @@ def recipe_of(history: History, found: Found) -> Recipe | None:
     commits = [id for id in (record.revision, history.last_commit()) if id is not None]
     recipes = [history.recipe_of(id) for id in commits]
     with suppress(PersonaError):
-        recipes.append(history.read_recipe(text_files.read_recipe_text(history.root)))
+        recipes.append(text_files.recipe(history).recipe)
     return next((recipe for recipe in recipes if key_of(recipe) == record.key), None)
 
 
