@@ -1,16 +1,19 @@
-"""Making a commit of the work tree: the recipe in canonical form and as text, and the files that differ from
-the base's.
+"""Building commits: the sides that a change is merged from, a tree from files, a commit from a tree and its
+parents; and recording the work tree, which does all of it and moves HEAD.
 
-Order of writes: objects, then the ref through HEAD by compare-and-swap. Nothing else is touched, but for the
-edits that a `revert` brings: they are put into the work tree after the objects and before the ref, as a move
-that is taken back where the ref does not follow.
+A tree holds the recipe in canonical form and as text, and the files that differ from the base's. Building one
+touches neither the work tree nor a ref.
+
+Order of writes of `record`: objects, then the ref through HEAD by compare-and-swap. Nothing else is touched,
+but for the edits that a `revert` brings: they are put into the work tree after the objects and before the
+ref, as a move that is taken back where the ref does not follow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from decimal import Decimal
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from persona.errors import InvalidInput, Refused, UsageError, listed
 from persona.history.history import History
@@ -23,12 +26,16 @@ from persona.history.worktree import in_place, text_files, tracking, weights
 from persona.history.worktree.locked import LockedTree
 from persona.history.worktree.move import NO_MOVE, FileMove
 from persona.history.worktree.tracking import Tracked
+from persona.objects.base import Base
 from persona.objects.commit import Commit, Person, subject
 from persona.objects.ids import is_id
 from persona.objects.names import path_clash
 from persona.objects.recipe import Recipe, Term
 from persona.objects.tree import Tree
 from persona.store.transaction import Transaction
+
+if TYPE_CHECKING:
+    from persona.history.recipes.three_way import Side
 
 NO_EDITS: Final[Mapping[str, bytes | None]] = {}
 MAX_LISTED: Final = 5
@@ -37,7 +44,7 @@ NOTHING = "nothing to commit: recipe.toml and the text files are as in HEAD"
 
 def record(
     tree: LockedTree,
-    person: Person,
+    author: Person,
     message: str | None,
     *,
     amend: bool = False,
@@ -47,7 +54,7 @@ def record(
     verb: str = "commit",
     edits: Mapping[str, bytes | None] = NO_EDITS,
 ) -> CommitResult:
-    """Commits the work tree as it stands; `person` is its author, unless it is amended.
+    """Commits the work tree as it stands, by `author`, unless it is amended; the committer records it.
 
     `imported`: what an import in the same command knows of its vector, by name. `edits`: what files of a work
     tree that is as in HEAD are to hold in it and in the commit (None: removed). Raises `Refused` when there
@@ -59,20 +66,22 @@ def record(
     write_whole_ids(tree)
     with history.store.transaction() as tx:
         known = tracking.tracked(history, edits)
-        held, recipe = put_tree(history, tx, known, edits, durable=named_by(history.recipe_of(head)))
+        text = edits.get(RECIPE_FILE) or text_files.read_recipe_text(history.root)
+        recipe = history.new_recipe(text)
+        files = _in_the_work_tree(history, known, {**edits, RECIPE_FILE: text}, history.base(recipe.base))
+        held = put_tree(history, tx, recipe, files, durable=named_by(history.recipe_of(head)))
         if held == before.tree and not (amend or allow_empty):
             loose = tracking.untracked(history, known)
             names = listed(loose, MAX_LISTED)
             more = [f"not tracked: {names} (`persona add FILE` tracks a file)"] if loose else []
             raise Refused("; ".join([NOTHING, *more, *in_place.edited_notes(tree)]))
         parents = before.parents if amend else (head,)
-        text = tidy(message if message is not None or not amend else before.message)
-        author, committer = before.author if amend else person, history.committer()
-        id = tx.put("commit", Commit(held, parents, author, committer, text).encode())
-    said = subject(text)
+        said = tidy(message if message is not None or not amend else before.message)
+        author, committer = before.author if amend else author, history.committer()
+        id = build(tx, held, parents, author=author, committer=committer, message=said)
     move = FileMove(history.files_of(id), history.files_of(head), tuple(edits), id) if edits else NO_MOVE
     with tree.moving(move):
-        why = f"{verb}{' (amend)' if amend else ''}: {said}"
+        why = f"{verb}{' (amend)' if amend else ''}: {subject(said)}"
         branch = tree.advance(id, committer, why, expect=head)
     tree.committed()
     weights.adopt_commit(tree, recipe, id)
@@ -90,7 +99,7 @@ def record(
         notes=tuple(
             dict.fromkeys([*notes, *left_out_notes(known), *advice(history.recipe_of(head), recipe), *twice])
         ),
-        subject=said,
+        subject=subject(said),
     )
 
 
@@ -99,37 +108,75 @@ def named_by(recipe: Recipe) -> set[str]:
     return {recipe.base, *(term.vector for term in recipe.terms)}
 
 
+def side_of(history: History, commit: str) -> Side:
+    """A commit as a side of a merge."""
+    from persona.history.recipes.three_way import Side
+
+    tree = history.tree_of(commit)
+    files = history.files_of_tree(tree)
+    return Side(files, lambda path: history.blob(files[path]), lambda: history.recipe(tree.recipe))
+
+
+def side_of_worktree(history: History, files: Mapping[str, str]) -> Side:
+    """Files of the work tree, path → blob id, as a side of a merge."""
+    from persona.history.recipes.three_way import Side
+
+    root = history.root
+    return Side(files, lambda path: text_files.read(root, path), lambda: text_files.recipe(history).recipe)
+
+
+def build(
+    tx: Transaction,
+    tree: str,
+    parents: tuple[str, ...],
+    *,
+    author: Person,
+    committer: Person,
+    message: str,
+) -> str:
+    """Puts a commit into `tx`, and returns its id. `message` as `tidy` leaves it."""
+    return tx.put("commit", Commit(tree, parents, author, committer, message).encode())
+
+
 def put_tree(
     history: History,
     tx: Transaction,
-    known: Tracked,
-    edits: Mapping[str, bytes | None],
+    recipe: Recipe,
+    files: Iterable[tuple[str, bytes | str]],
     *,
     durable: Set[str],
-) -> tuple[str, Recipe]:
-    """Puts the work tree's recipe, files and tree, as `edits` will leave them, into `tx`; returns the tree's
-    id and the recipe. `durable`: ids that a commit names already.
+) -> str:
+    """Puts a recipe, files and their tree into `tx`; returns the tree's id.
+
+    `files`: paths with the bytes to hold, or the id of a blob that is stored; all that the tree holds, the
+    text of the recipe and unchanged files of the base included. `durable`: ids that a commit names already.
     """
-    text = edits.get(RECIPE_FILE) or text_files.read_recipe_text(history.root)
-    recipe = history.new_recipe(text)
     for id in sorted(named_by(recipe) - durable):
         tx.rely_on(id)  # the command that stored it may have been cut short before its name was durable
     base_files = history.base(recipe.base).files
-    files: dict[str, str | None] = {}
-    for path in sorted({*known.paths, *base_files}):
+    differing: dict[str, str | None] = {}
+    held = set()
+    for path, data in files:
+        held.add(path)
+        id = data if isinstance(data, str) else text_files.blob_id(data)
+        if base_files.get(path) != id:
+            differing[path] = id if isinstance(data, str) else tx.put("blob", data)
+    differing |= dict.fromkeys(base_files.keys() - held)
+    if clash := path_clash(held):
+        raise InvalidInput(f"{clash}, so no commit can hold both; rename or delete one")
+    return tx.put("tree", Tree(tx.put("recipe", recipe.encode()), differing).encode())
+
+
+def _in_the_work_tree(
+    history: History, known: Tracked, edits: Mapping[str, bytes | None], base: Base
+) -> Iterator[tuple[str, bytes]]:
+    """The tracked files as `edits` will leave them, one read at a time."""
+    for path in sorted({*known.paths, *base.files}):
         data = edits.get(path)
         if path not in edits and path not in known.left_out:
             data = text_files.read(history.root, path)
-        data = text if path == RECIPE_FILE else data
-        if data is None:
-            if path in base_files:
-                files[path] = None
-        elif base_files.get(path) != text_files.blob_id(data):
-            files[path] = tx.put("blob", data)
-    held = {path for path, blob in {**base_files, **files}.items() if blob is not None}
-    if clash := path_clash(held):
-        raise InvalidInput(f"{clash}, so no commit can hold both; rename or delete one")
-    return tx.put("tree", Tree(tx.put("recipe", recipe.encode()), files).encode()), recipe
+        if data is not None:
+            yield path, data
 
 
 def left_out_notes(known: Tracked) -> list[str]:

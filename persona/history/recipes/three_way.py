@@ -1,24 +1,32 @@
-"""**three-way merge** — a change, from `base` to `theirs`, made to `ours`, which began at `base` too.
+"""**three-way merge** — a change, from `base` to `theirs`, made to `ours`, which began at `base` too. The
+revert of a commit merges the change from it to its parent, a cherry-pick the change from its parent to it.
 
 Recipes are merged by what they mean: the base, each axis of the rules with its effective value, each key of
 each vector. Where ours is still as `base`, theirs comes; where both changed, and not to the same, that is a
 conflict. Text is merged by lines.
+
+`recipe.toml` is merged by lines first, so that comments and spacing come along too; what the merged text does
+not mean then is set in it key by key. Nothing here knows a repository: what reads a file and what finds a
+name is handed in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from persona.errors import InvalidInput
-from persona.history.recipes.linediff import runs
+from persona.errors import InvalidInput, Refused, UnknownName
+from persona.history.recipes.line_merge import merge_lines
+from persona.history.recipes.text import RECIPE_FILE, decode, encode, load
 from persona.objects.canonical import decimal
 from persona.objects.recipe import Recipe, Term
 from persona.objects.rules import AXES, CHOICES, PRESETS, Rules
+from persona.objects.tree import differing
 
-Edit = tuple[int, int, tuple[str, ...]]
-"""Lines `start:end` of the base, and what stands there instead."""
 TERM_FIELDS: Final = {
     "name": "name",
     "id": "vector",
@@ -30,109 +38,200 @@ TERM_FIELDS: Final = {
 }
 """The keys of a vector in recipe.toml → the fields of a term."""
 
+Problem = Literal["values", "presence", "lines", "binary", "json", "directory", "style", "together"]
+"""Why sides do not go together: all three have other values at a key of the recipe; a file is there and
+changed on one side and gone on another; edits of the same lines; no text; the merged text would be no JSON;
+a file where another needs a directory; a text that no command can edit; values of which each goes alone.
+"""
+
 
 @dataclass(frozen=True)
 class Conflict:
-    """What three sides have at one place, in words of recipe.toml; None where it is not set or not there."""
+    """A place that theirs and ours changed, each in its own way: in a file, and there at a key of the recipe
+    or, without one, as a whole. What the three sides have: values in words of recipe.toml, ids of files; None
+    where nothing is set or there. `detail`: the file in the directory, or a sentence of what goes together.
+    """
 
     path: str
-    base: Any
-    theirs: Any
-    ours: Any
+    key: str = ""
+    base: Any = None
+    theirs: Any = None
+    ours: Any = None
+    problem: Problem = "values"
+    detail: str = ""
 
 
 @dataclass(frozen=True)
-class Lines:
-    """A text of merged lines. `left` is how many edits of theirs met one of ours and were left out."""
-
-    text: str
-    left: int
-
-
-def merge_lines(base: str, theirs: str, ours: str, *, close: bool = False) -> Lines:
-    """Ours, with the edits that turn `base` into `theirs`. `close`: edits of lines that touch go together."""
-    # Whether a text ends in the middle of a line is merged by itself, so that no line is glued to another.
-    ended = [not text or text.endswith("\n") for text in (base, theirs, ours)]
-    split = [
-        (text if end else text + "\n").splitlines(keepends=True)
-        for text, end in zip((base, theirs, ours), ended, strict=True)
-    ]
-    come, here = _edits(split[0], split[1], close), _edits(split[0], split[2], close)
-    taken: list[Edit] = []
-    left = at = 0
-    for number, edit in enumerate(come):
-        while at < len(here) and here[at][1] < edit[0]:
-            at += 1
-        near = at
-        meets = False
-        while near < len(here) and here[near][0] <= edit[1]:
-            meets = meets or _meet(edit, here[near], close)
-            near += 1
-        if edit in here[at:near]:
-            continue  # made already
-        if meets and close:
-            low = come[number - 1][1] if number else 0
-            high = come[number + 1][0] if number + 1 < len(come) else len(split[0])
-            for slid in _slides(split[0], edit, low, high):
-                if not any(_meet(slid, other, close) for other in here):
-                    edit, meets = slid, False
-                    break
-        left += meets
-        if not meets:
-            taken.append(edit)
-    lines: list[str] = []
-    place = 0
-    for start, end, new in sorted([*taken, *here], key=lambda edit: edit[:2]):
-        lines += [*split[0][place:start], *new]
-        place = end
-    text = "".join([*lines, *split[0][place:]])
-    end = ended[2] if ended[1] == ended[0] else ended[1]
-    return Lines(text if end else text.removesuffix("\n"), left)
-
-
-def _edits(base: Sequence[str], other: Sequence[str], close: bool) -> list[Edit]:
-    found: list[Edit] = []
-    for start, end, first, last in runs(base, other):
-        if close and end - start == last - first:  # line for line, so that each can be met by itself
-            found += [(start + n, start + n + 1, (other[first + n],)) for n in range(end - start)]
-        else:
-            found.append((start, end, tuple(other[first:last])))
-    return found
-
-
-def _slides(base: Sequence[str], edit: Edit, low: int, high: int) -> Iterator[Edit]:
-    """The same lines put in, or taken out, at other places between `low` and `high`, where lines repeat."""
-    for step, stop in ((-1, low), (1, high)):
-        start, end, new = edit
-        while (start if step < 0 else end) != stop:
-            if start == end:
-                passed = base[start - 1] if step < 0 else base[start]
-                if passed != new[-1 if step < 0 else 0]:
-                    break
-                new = (passed, *new[:-1]) if step < 0 else (*new[1:], passed)
-            elif new or base[start - (step < 0)] != base[end - (step < 0)]:
-                break
-            start, end = start + step, end + step
-            yield start, end, new
-
-
-def _meet(one: Edit, other: Edit, close: bool) -> bool:
-    """Whether two edits of the same lines cannot both be made."""
-    if not close:
-        return one[0] <= other[1] and other[0] <= one[1]
-    if one[:2] == other[:2]:
-        return True
-    return max(one[0], other[0]) < min(one[1], other[1]) or any(
-        inner[0] == inner[1] and outer[0] < inner[0] < outer[1]
-        for inner, outer in ((one, other), (other, one))
-    )
-
-
-def merge_recipes(base: Recipe, theirs: Recipe, ours: Recipe) -> tuple[Recipe | None, list[Conflict | str]]:
-    """Ours with the change from `base` to `theirs`; None and the conflicts where there are any. A sentence
-    stands for values that go well each for itself and not together.
+class Side:
+    """One of the three states: its tracked files, path → blob id, what reads one of them (None: it is gone),
+    and what gives its recipe.
     """
-    conflicts: list[Conflict | str] = []
+
+    files: Mapping[str, str]
+    read: Callable[[str], bytes | None]
+    recipe: Callable[[], Recipe]
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What ours has to hold then: path → bytes, None for a file that goes, `recipe.toml` last. They stand for
+    nothing where there are conflicts. `rewritten`: lines of `recipe.toml` that the change is about were
+    written again by ours, and stay.
+    """
+
+    edits: Mapping[str, bytes | None]
+    conflicts: tuple[Conflict, ...]
+    rewritten: bool = False
+
+
+@dataclass(frozen=True)
+class Names:
+    """What finds names: the recipe that a text means, and the name of a base by its id."""
+
+    read_recipe: Callable[[bytes], Recipe]
+    base_name: Callable[[str], str]
+
+
+def merge_files(base: Side, theirs: Side, ours: Side, names: Names) -> Merged:
+    """The change of tracked files from `base` to `theirs`, made to ours: every file that it is about."""
+    conflicts: list[Conflict] = []
+    edits: dict[str, bytes | None] = {}
+    rewritten = False
+    touched = differing(base.files, theirs.files)
+    for path in sorted(touched, key=lambda path: path == RECIPE_FILE):
+        if ours.files.get(path) in (base.files.get(path), theirs.files.get(path)):
+            edits[path] = theirs.read(path) if path in theirs.files else None
+            continue
+        data = [side.read(path) if path in side.files else None for side in (base, theirs, ours)]
+        whole = [each for each in data if each is not None]
+        if len(whole) < len(data):
+            sides = zip((base, theirs, ours), data, strict=True)
+            was, come, now = (None if each is None else side.files[path] for side, each in sides)
+            conflicts.append(Conflict(path, "", was, come, now, "presence"))
+        elif path == RECIPE_FILE:
+            recipes = [side.recipe() for side in (base, theirs, ours)]
+            edits[path], rewritten = _merge_recipe_texts(recipes, whole, names, conflicts)
+        else:
+            edits[path] = _merge_texts(path, whole, conflicts)
+    conflicts += _collisions(ours.files, edits)
+    return Merged(edits, tuple(conflicts), rewritten)
+
+
+def _merge_texts(path: str, data: Sequence[bytes], conflicts: list[Conflict]) -> bytes | None:
+    """Ours of a text file with the change of its lines."""
+    try:
+        base, theirs, ours = (each.decode() for each in data)
+    except UnicodeDecodeError:
+        conflicts.append(Conflict(path, problem="binary"))
+        return None
+    merged = merge_lines(base, theirs, ours)
+    if merged.left or "\0" in merged.text:
+        conflicts.append(Conflict(path, problem="lines"))
+    elif path.endswith(".json") and _is_json(ours) and not _is_json(merged.text):
+        conflicts.append(Conflict(path, problem="json"))
+    return merged.text.encode()
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _collisions(ours: Mapping[str, str], edits: Mapping[str, bytes | None]) -> Iterable[Conflict]:
+    """A conflict for each file that would have to be a directory too."""
+    after = {*ours, *(path for path, data in edits.items() if data is not None)}
+    after -= {path for path, data in edits.items() if data is None}
+    for path in sorted(after):
+        parts = path.split("/")
+        for above in ("/".join(parts[:count]) for count in range(1, len(parts))):
+            if above in after:
+                yield Conflict(above, problem="directory", detail=path)
+
+
+def _merge_recipe_texts(
+    recipes: Sequence[Recipe], data: Sequence[bytes], names: Names, conflicts: list[Conflict]
+) -> tuple[bytes | None, bool]:
+    """Our recipe text with the change, and whether lines that the change is about stay as they are."""
+    base, theirs, ours = map(decode, data)
+    wanted, found = merge_recipes(*recipes)
+    if wanted is None:
+        conflicts += found
+        return None, False
+    merged = merge_lines(base, theirs, ours, close=True)
+    whole = merged.left == 0
+    # Where lines are moved and half of that was left out, a comment may be nowhere.
+    candidates = [merged.text] if whole or _keeps_comments(merged.text, theirs, ours) else []
+    for candidate in (*candidates, ours):
+        try:
+            told = encode(_told(candidate, wanted, names), like=data[2])
+            return told, not (whole and candidate == merged.text)
+        except (InvalidInput, UnknownName, Refused):
+            continue  # the lines do not go together: key by key alone
+    conflicts.append(Conflict(RECIPE_FILE, problem="style"))
+    return None, False
+
+
+def _keeps_comments(merged: str, theirs: str, ours: str) -> bool:
+    """Whether the merged text has the comments that both sides have."""
+    had, have, now = (Counter(re.findall(r"#.*", text)) for text in (theirs, merged, ours))
+    return (had & now) <= have
+
+
+def _told(text: str, wanted: Recipe, names: Names) -> str:
+    """The text, with what it takes to mean `wanted`. Raises `InvalidInput` where that cannot be."""
+    from persona.history.recipes import edit as recipe_edit
+    from persona.history.recipes.edit import UNSET
+
+    have = names.read_recipe(text.encode())
+    if have == wanted:
+        return text
+    if have.base != wanted.base:
+        text = recipe_edit.set_base(text, names.base_name(wanted.base))
+    others = renames(have.by_name, wanted.by_name)
+    for before, after in others.items():
+        text = recipe_edit.rename_term(text, before, after)
+    terms = renamed(have.by_name, others)
+    for name in terms.keys() - wanted.by_name.keys():
+        text = recipe_edit.remove_term(text, name)
+    for name, term in wanted.by_name.items():
+        keys = _keys(term)
+        if name not in terms:
+            keys = {key: value for key, value in keys.items() if value is not UNSET}
+            text = recipe_edit.add_term(text, name, keys)
+        elif terms[name] != term:
+            was = _keys(terms[name])
+            text = recipe_edit.set_term(
+                text, name, {key: value for key, value in keys.items() if value != was[key]}
+            )
+    edit = rules_edit(load(text).get("merge", {}), wanted.rules)
+    if edit:
+        axes = {axis: UNSET if value is None else value for axis, value in edit.items()}
+        text = recipe_edit.set_rules(text, axes)
+    if names.read_recipe(text.encode()) != wanted:
+        raise InvalidInput(f"{RECIPE_FILE}: the change cannot be written")
+    return text
+
+
+def _keys(term: Term) -> dict[str, Any]:
+    """Every key of a term as recipe_edit takes it; UNSET where it is not written."""
+    from persona.history.recipes.edit import UNSET
+
+    return {
+        "id": term.vector,
+        "alpha": term.alpha,
+        "density": UNSET if term.density is None else term.density,
+        "only": list(term.only) or UNSET,
+        "except": list(term.except_) or UNSET,
+        "join": UNSET if term.join == "vote" else term.join,
+    }
+
+
+def merge_recipes(base: Recipe, theirs: Recipe, ours: Recipe) -> tuple[Recipe | None, list[Conflict]]:
+    """Ours with the change from `base` to `theirs`; None and the conflicts where there are any."""
+    conflicts: list[Conflict] = []
     base_id = _pick("base", base.base, theirs.base, ours.base, conflicts)
     rules = _merge_rules(base.rules, theirs.rules, ours.rules, conflicts)
     terms = _merge_terms(base.by_name, theirs.by_name, ours.by_name, conflicts)
@@ -141,19 +240,23 @@ def merge_recipes(base: Recipe, theirs: Recipe, ours: Recipe) -> tuple[Recipe | 
     try:
         return Recipe.of(base_id, terms, rules), []
     except InvalidInput as error:
-        return None, [f"{error.message}, as it stands now"]
+        return None, [_together(f"{error.message}, as it stands now")]
 
 
-def _pick(path: str, base: Any, theirs: Any, ours: Any, conflicts: list[Conflict | str]) -> Any:
+def _together(sentence: str) -> Conflict:
+    return Conflict(RECIPE_FILE, problem="together", detail=sentence)
+
+
+def _pick(key: str, base: Any, theirs: Any, ours: Any, conflicts: list[Conflict]) -> Any:
     if theirs in (base, ours):
         return ours
     if ours != base:
-        conflicts.append(Conflict(path, base, theirs, ours))
+        conflicts.append(Conflict(RECIPE_FILE, key, base, theirs, ours))
         return ours
     return theirs
 
 
-def _merge_rules(base: Rules, theirs: Rules, ours: Rules, conflicts: list[Conflict | str]) -> Rules | None:
+def _merge_rules(base: Rules, theirs: Rules, ours: Rules, conflicts: list[Conflict]) -> Rules | None:
     count = len(conflicts)
     preset = _pick("merge.preset", base.preset, theirs.preset, ours.preset, conflicts)
     before, after, now = base.axes(), theirs.axes(), ours.axes()
@@ -163,11 +266,12 @@ def _merge_rules(base: Rules, theirs: Rules, ours: Rules, conflicts: list[Confli
     try:
         rules = Rules.of(preset, **{axis: value for axis, value in axes.items() if value is not None})
     except InvalidInput as error:
-        conflicts.append(f"merge.{error.message}")
+        conflicts.append(_together(f"merge.{error.message}"))
         return None
     for axis, value in rules.axes().items():
         if value != axes[axis]:
-            conflicts.append(f"merge.{axis}: the preset {preset} has a use for it, and it has no value")
+            sentence = f"merge.{axis}: the preset {preset} has a use for it, and it has no value"
+            conflicts.append(_together(sentence))
     return rules if len(conflicts) == count else None
 
 
@@ -175,7 +279,7 @@ def _merge_terms(
     base: Mapping[str, Term],
     theirs: Mapping[str, Term],
     ours: Mapping[str, Term],
-    conflicts: list[Conflict | str],
+    conflicts: list[Conflict],
 ) -> list[Term]:
     by_name = _is_ambiguous(base, theirs, ours)
     base, theirs, ours = (_slots(side, by_name=by_name) for side in (base, theirs, ours))
@@ -205,14 +309,14 @@ def _slots(side: Mapping[str, Term], *, by_name: bool) -> dict[str, Term]:
     return dict(side) if by_name else {term.vector: term for term in side.values()}
 
 
-def _doubled(field: str, terms: Sequence[Term], sides: Sequence[Sequence[Term]]) -> Iterable[str]:
-    """A sentence for each name or vector that would be there more often than on any side."""
+def _doubled(field: str, terms: Sequence[Term], sides: Sequence[Sequence[Term]]) -> Iterable[Conflict]:
+    """A conflict for each name or vector that would be there more often than on any side."""
     values = [getattr(term, field) for term in terms]
     for value in dict.fromkeys(values):
         most = max(sum(getattr(term, field) == value for term in side) for side in sides)
         if values.count(value) > max(most, 1):
             names = ", ".join(term.name for term in terms if getattr(term, field) == value)
-            yield f"vectors: the same {field} would be there {values.count(value)} times: {names}"
+            yield _together(f"vectors: the same {field} would be there {values.count(value)} times: {names}")
 
 
 def renames(before: Mapping[str, Term], after: Mapping[str, Term]) -> dict[str, str]:
@@ -236,7 +340,7 @@ def renamed(terms: Mapping[str, Term], names: Mapping[str, str]) -> dict[str, Te
 
 
 def _merge_term(
-    base: Term | None, theirs: Term | None, ours: Term | None, conflicts: list[Conflict | str]
+    base: Term | None, theirs: Term | None, ours: Term | None, conflicts: list[Conflict]
 ) -> Term | None:
     if theirs in (base, ours):
         return ours
@@ -261,7 +365,8 @@ def _halves(path: str, sides: Sequence[dict[str, Any] | None]) -> Iterable[Confl
     one, other = (side for side in sides if side is not None)
     for key in TERM_FIELDS:
         if one[key] != other[key]:
-            yield Conflict(f"{path}.{key}", *(side[key] if side else None for side in sides))
+            was, come, now = (side[key] if side else None for side in sides)
+            yield Conflict(RECIPE_FILE, f"{path}.{key}", was, come, now)
 
 
 def _values(term: Term) -> dict[str, Any]:
