@@ -38,11 +38,15 @@ def ship(level: str, into: Path) -> str | None:
     """Compiles the kernels for a level; returns why it could not."""
     try:
         run(SHIP, level, into)
-    except subprocess.CalledProcessError as error:
-        return f"{level}: {(error.stderr.strip() or 'the compiler died').splitlines()[-1]}"
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"{level}: {error}"
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"{level}: {reason(error)}"
     return None
+
+
+def reason(error: Exception) -> str:
+    """The last line that a process said before it failed, or the error."""
+    said = (error.stderr or "").strip() if isinstance(error, subprocess.CalledProcessError) else ""
+    return said.splitlines()[-1] if said else str(error)
 
 
 class BuildWithKernels(build_py):
@@ -59,7 +63,7 @@ class BuildWithKernels(build_py):
         try:
             levels = run(LEVELS).stdout.split()
         except (OSError, subprocess.SubprocessError) as error:
-            self.warn(f"kernels are not compiled, and will be when they are first called: {error}")
+            self.warn(f"kernels are not compiled, and will be when they are first called: {reason(error)}")
             return
         self.announce(f"compiling kernels for {', '.join(levels)}; this takes about a minute", level=2)
         with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -196,14 +196,16 @@ def test_code_without_the_function_that_is_asked_for_is_replaced(places: Places,
     assert len(told) == 1
 
 
-def test_a_file_under_the_name_of_another_is_not_linked(places: Places, told: list[str]) -> None:
+def test_a_file_under_the_name_of_another_is_not_linked(
+    places: Places, told: list[str], linked: list[str]
+) -> None:
     planes(Kernels(MODULE, golden=GOLDEN).rotate_split_16)
     (path,) = places.cache.iterdir()
     path.rename(places.cache / names(processor.host(), "rotate_join_16", ("B1", "B1", "H1"))[0])
     out = np.empty(1, np.uint16)
     Kernels(MODULE, golden=GOLDEN).rotate_join_16(np.array([1], np.uint8), np.array([2], np.uint8), out)
     assert out.tolist() == [129]
-    assert len(told) == 2
+    assert (len(told), len(linked)) == (2, 2)  # once each that was compiled
 
 
 def test_code_of_another_version_of_the_sources_is_not_used(
