@@ -14,7 +14,6 @@ TESTS = Path(__file__).parent
 PACKAGE = Path(persona.__file__).parent
 WHOLE = {
     "docs": "the pages of docs/ say what the code does",
-    "faults": "commands killed by the system",
     "golden": "data that other programs or older versions made",
     "properties": "what holds of the whole program",
 }
@@ -41,12 +40,12 @@ def of_test_modules(names: Iterator[str]) -> list[str]:
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
-        ("from tests.merge.test_stream import run", True),
-        ("from tests.merge import test_stream", True),
-        ("import tests.merge.test_stream as stream", True),
-        ("from .test_stream import run", True),
-        ("from . import test_stream", True),
-        ("def f():\n    from ..merge.test_stream import run", True),
+        ("from tests.merge.test_plan import run", True),
+        ("from tests.merge import test_plan", True),
+        ("import tests.merge.test_plan as plan", True),
+        ("from .test_plan import run", True),
+        ("from . import test_plan", True),
+        ("def f():\n    from ..merge.test_plan import run", True),
         ("from tests.merge.models import run", False),
         ("from .models import run", False),
     ],

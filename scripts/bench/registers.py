@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from persona.merge.rules import MergeRules
-from tests.merge.cuda_kernels import Compiled, load, merge_kernel, source
+from tests.merge.arithmetic.cuda_kernels import Compiled, load, merge_kernel, source
 
 CAPABILITIES = (80, 90, 100)
 TIES = MergeRules()

@@ -19,10 +19,9 @@ from persona.cli.main import cli
 from persona.cli.shells import SHELLS
 from persona.objects.rules import AXES, CHOICES, PRESETS
 from tests.checkpoints import write_model
-
-from .commands import COMMANDS
-from .conftest import BASE, LISTENING, SUGGESTING, CommandLine
-from .processes import PROGRAM, environment
+from tests.cli.command_line import BASE, LISTENING, SUGGESTING, CommandLine
+from tests.cli.commands import COMMANDS
+from tests.cli.processes import PROGRAM, environment
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.checkpoints import write_model
-
-from .conftest import BASE, LISTENING, CommandLine
+from tests.cli.command_line import BASE, LISTENING, CommandLine
 
 
 def test_init_says_where_and_makes_a_first_commit(models: Path) -> None:

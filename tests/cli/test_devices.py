@@ -11,8 +11,8 @@ import pytest
 
 from persona.merge.devices import choose
 from persona.merge.devices.device import NoDevice
-from tests.cli.conftest import CommandLine
-from tests.merge.late import LateDevice
+from tests.cli.command_line import CommandLine
+from tests.merge.devices.late import LateDevice
 
 LINE = "computed on the CPU: there is no NVIDIA driver (libcuda.so.1)"
 

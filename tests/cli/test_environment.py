@@ -15,9 +15,8 @@ from persona.cli import identity, terminal
 from persona.cli.invocation import Invocation
 from persona.errors import IntegrityError, SystemFault
 from persona.repository import Repository
-
-from .conftest import CommandLine
-from .processes import PROGRAM, environment
+from tests.cli.command_line import CommandLine
+from tests.cli.processes import PROGRAM, environment
 
 WORDS = [
     "status",

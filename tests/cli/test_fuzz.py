@@ -13,9 +13,8 @@ import pytest
 from click.testing import Result
 
 from tests.campaign import rounds
-
-from .commands import COMMANDS
-from .conftest import CommandLine
+from tests.cli.command_line import CommandLine
+from tests.cli.commands import COMMANDS
 
 WORDS = [
     *("", " ", "-", "--", "0", "-1", "2", "1e400", "nan", "0.5", "x" * 300, "x" * 5000, "\t", "a\nb"),

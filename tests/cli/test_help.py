@@ -17,9 +17,8 @@ from persona.cli.command import CommandGroup
 from persona.cli.invocation import Invocation
 from persona.cli.main import SECTIONS, cli
 from persona.cli.words import ABSENT, PLANNED, absent
-
-from .commands import COMMANDS, CONTEXT, groups
-from .conftest import CommandLine
+from tests.cli.command_line import CommandLine
+from tests.cli.commands import COMMANDS, CONTEXT, groups
 
 DOCS = Path(__file__).parents[2] / "docs" / "commands.md"
 each_command = pytest.mark.parametrize("name", COMMANDS)

@@ -17,8 +17,7 @@ from persona.cli.diffs import diff_lines, stat_lines
 from persona.history.recipes import linediff
 from persona.history.results import Diff, FileChange
 from tests.campaign import rounds
-
-from .conftest import CommandLine
+from tests.cli.command_line import CommandLine
 
 Texts = tuple[list[str], list[str]]
 

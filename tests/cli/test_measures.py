@@ -11,8 +11,7 @@ import pytest
 from persona.cli import heatmap, measures
 from persona.cli.measures import Sheet
 from tests.checkpoints import write_model
-
-from .conftest import CommandLine
+from tests.cli.command_line import CommandLine
 
 LAYERED = {
     "model.embed_tokens.weight": [0.5, 1.0, -2.0, 4.0],

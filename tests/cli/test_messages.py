@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from persona.cli.invocation import Invocation
-
-from .conftest import CommandLine
-from .processes import PROGRAM, on_a_terminal, write_editor
+from tests.cli.command_line import CommandLine
+from tests.cli.processes import PROGRAM, on_a_terminal, write_editor
 
 LATIN = "für später".encode("latin-1")
 

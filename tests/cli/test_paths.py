@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import CommandLine
+from tests.cli.command_line import CommandLine
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import CommandLine
-from .processes import PROGRAM, environment, on_a_terminal, persona_process, write_editor
+from tests.cli.command_line import CommandLine
+from tests.cli.processes import PROGRAM, environment, on_a_terminal, persona_process, write_editor
 
 
 def test_a_process_prints_and_exits(grown: CommandLine) -> None:

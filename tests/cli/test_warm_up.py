@@ -9,8 +9,7 @@ import pytest
 import persona
 from persona.codec.native import Kernels, code_files, watch
 from persona.merge.arithmetic import warm_up
-
-from .conftest import CommandLine
+from tests.cli.command_line import CommandLine
 
 KEYS = {"kernels", "compiled", "seconds", "folder", "shipped"}
 

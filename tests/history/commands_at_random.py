@@ -13,7 +13,7 @@ from persona.errors import BusyError, InvalidInput, NotFound, Refused, UsageErro
 from persona.repository import Repository
 from persona.store import files
 from tests.disks import Quick
-from tests.history.conftest import at
+from tests.history.bots import at
 
 NAMES = ("main", "a", "a/b", "a/b/c", "d", "D")
 REVISIONS = ("HEAD", "@", "HEAD~1", "HEAD~2", "main", "-", "HEAD@{1}", "HEAD@{3}", *NAMES)

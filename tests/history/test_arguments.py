@@ -14,7 +14,7 @@ import persona
 from persona.errors import InvalidInput, PersonaError, UsageError
 from persona.live.model import LiveModel
 from persona.repository import Repository
-from tests.history.conftest import Bot, at
+from tests.history.bots import Bot, at
 
 MEANINGLESS: dict[str, list[object]] = {
     "int | None": ["2", 0.5, True, b"2"],

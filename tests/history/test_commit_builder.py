@@ -5,7 +5,7 @@ from __future__ import annotations
 from persona.history.commit_builder import build, named_by, put_tree, side_of
 from persona.history.recipes.three_way import Names, merge_files
 from persona.objects.commit import Person
-from tests.history.conftest import Bot, at
+from tests.history.bots import Bot, at
 
 
 def test_a_commit_is_picked_onto_another_without_touching_the_work_tree(grown: Bot) -> None:

@@ -7,8 +7,8 @@ import multiprocessing
 import pytest
 
 from tests.campaign import rounds
+from tests.history.bots import Bot, at
 from tests.history.commands_at_random import run
-from tests.history.conftest import Bot, at
 
 
 @pytest.mark.parametrize(("processes", "count"), [(3, 60), (8, 20)])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.checkpoints import digest_of_files
-from tests.properties.conftest import Bot
+from tests.llamas import LlamaBot
 
 FIXED, SEGMENT, CHECK = 108, 17, 16
 """Bytes of a record's header, of each segment in it, and of its check (docs/format.md)."""
@@ -44,12 +44,12 @@ def regions(data: bytes) -> dict[str, tuple[int, int]]:
     return found
 
 
-def packs(bot: Bot) -> list[Path]:
+def packs(bot: LlamaBot) -> list[Path]:
     return sorted((bot.root / ".persona" / "packs").glob("*.pack"), key=lambda path: path.stat().st_mtime_ns)
 
 
 @pytest.fixture
-def two_packs(bot: Bot) -> Bot:
+def two_packs(bot: LlamaBot) -> LlamaBot:
     """A base, one vector, and no cache that could stand in for what is stored."""
     bot.tune("one", 1)
     bot.run.ok("commit", "../one", "-m", "one")
@@ -57,7 +57,9 @@ def two_packs(bot: Bot) -> Bot:
 
 
 @pytest.mark.parametrize("with_idx", [True, False], ids=["idx", "no idx"])
-def test_a_byte_changed_in_any_region_of_a_pack_never_becomes_weights(two_packs: Bot, with_idx: bool) -> None:
+def test_a_byte_changed_in_any_region_of_a_pack_never_becomes_weights(
+    two_packs: LlamaBot, with_idx: bool
+) -> None:
     bot = two_packs
     right = bot.run.json("digest")["weights"]
     assert len(packs(bot)) == 2
@@ -88,7 +90,7 @@ def test_a_byte_changed_in_any_region_of_a_pack_never_becomes_weights(two_packs:
     assert bot.run.json("digest")["weights"] == right
 
 
-def stored_files(bot: Bot) -> list[Path]:
+def stored_files(bot: LlamaBot) -> list[Path]:
     store = bot.root / ".persona"
     found = [path for path in store.rglob("*") if path.is_file()]
     leave = ("config", "lock", ".gitignore")
@@ -106,7 +108,7 @@ CUTS: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("cut", CUTS)
-def test_a_file_of_the_store_cut_short_never_becomes_weights(two_packs: Bot, cut: str) -> None:
+def test_a_file_of_the_store_cut_short_never_becomes_weights(two_packs: LlamaBot, cut: str) -> None:
     bot = two_packs
     right = bot.checkout()["weights"]
     head = bot.run.ok("rev-parse", "HEAD")
@@ -131,7 +133,7 @@ def test_a_file_of_the_store_cut_short_never_becomes_weights(two_packs: Bot, cut
     assert bot.run.json("digest")["weights"] == right
 
 
-def test_a_truncated_object_is_named_and_healed_by_storing_it_again(two_packs: Bot) -> None:
+def test_a_truncated_object_is_named_and_healed_by_storing_it_again(two_packs: LlamaBot) -> None:
     bot = two_packs
     made = bot.run.json("vector", "ls")[0]
     place = bot.root / ".persona" / "objects" / made["id"][:2] / made["id"][2:]

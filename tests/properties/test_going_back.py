@@ -7,12 +7,12 @@ import re
 import pytest
 
 from tests.checkpoints import digest_of_files
-from tests.properties.conftest import Bot
+from tests.llamas import LlamaBot
 
 WRITTEN = ["HEAD~1", "HEAD~2", "main^", "@~3", "HEAD^^", "main@{1}", "v1", ":/teach two", "@"]
 
 
-def test_every_way_to_a_revision_gives_its_bytes(grown: Bot) -> None:
+def test_every_way_to_a_revision_gives_its_bytes(grown: LlamaBot) -> None:
     grown.run.ok("tag", "v1", "HEAD~2")
     digests = {}
     commits = [entry["id"] for entry in grown.run.json("log")]
@@ -29,13 +29,13 @@ def test_every_way_to_a_revision_gives_its_bytes(grown: Bot) -> None:
         assert grown.run.json("digest")["weights"] == digests[id]
 
 
-def test_checkout_prints_the_digest_of_the_files(grown: Bot) -> None:
+def test_checkout_prints_the_digest_of_the_files(grown: LlamaBot) -> None:
     printed = re.findall(r"blake3:[0-9a-f]{64}", grown.run.ok("checkout"))
     assert printed == [digest_of_files(grown.root)]
     assert grown.run.ok("digest", "HEAD").split()[-1] == printed[0]
 
 
-def test_one_commit_back_and_a_reverted_name_are_the_earlier_bytes(grown: Bot) -> None:
+def test_one_commit_back_and_a_reverted_name_are_the_earlier_bytes(grown: LlamaBot) -> None:
     grown.checkout("HEAD~1")
     earlier = grown.weights
     grown.checkout("main")
@@ -53,7 +53,7 @@ def test_one_commit_back_and_a_reverted_name_are_the_earlier_bytes(grown: Bot) -
 
 
 @pytest.mark.parametrize("vector", [False, True], ids=["commit", "name"])
-def test_a_revert_takes_no_uncommitted_edit_along(grown: Bot, vector: bool) -> None:
+def test_a_revert_takes_no_uncommitted_edit_along(grown: LlamaBot, vector: bool) -> None:
     head = grown.run.ok("rev-parse", "HEAD")
     target = ["--vector", "one"] if vector else ["HEAD"]
     grown.run.ok("set", "two", "--alpha", "-0.25")
@@ -67,7 +67,7 @@ def test_a_revert_takes_no_uncommitted_edit_along(grown: Bot, vector: bool) -> N
     assert (grown.root / "chat_template.jinja").read_text() == "mine\n"
 
 
-def test_a_date_before_the_reflog_is_answered_with_a_warning(grown: Bot) -> None:
+def test_a_date_before_the_reflog_is_answered_with_a_warning(grown: LlamaBot) -> None:
     first = grown.run.ok("rev-parse", "HEAD~3")
     answer = grown.run("rev-parse", "main@{2001-01-01}")
     assert (answer.exit_code, answer.stdout) == (0, first)
@@ -76,7 +76,7 @@ def test_a_date_before_the_reflog_is_answered_with_a_warning(grown: Bot) -> None
     assert grown.run("rev-parse", "main@{now}").stderr == ""
 
 
-def test_weights_of_an_edit_that_is_carried_along_are_not_called_stale(grown: Bot) -> None:
+def test_weights_of_an_edit_that_is_carried_along_are_not_called_stale(grown: LlamaBot) -> None:
     grown.run.ok("branch", "other")
     grown.run.ok("set", "one", "--alpha", "0.3")
     grown.checkout()
@@ -84,17 +84,17 @@ def test_weights_of_an_edit_that_is_carried_along_are_not_called_stale(grown: Bo
     assert grown.run.json("status")["weights"]["state"] == "uncommitted"
 
 
-def test_a_name_longer_than_any_file_is_no_revision(grown: Bot) -> None:
+def test_a_name_longer_than_any_file_is_no_revision(grown: LlamaBot) -> None:
     assert "unknown revision" in grown.run.refused(3, "checkout", "x" * 5000)
 
 
-def test_the_same_vector_again_is_not_shown_as_another(grown: Bot) -> None:
+def test_the_same_vector_again_is_not_shown_as_another(grown: LlamaBot) -> None:
     text = grown.run.ok("commit", "../one", "-n", "one", "--alpha", "0.2", "-m", "again")
     assert "→" not in text
     assert "~ one" in text
 
 
-def test_a_setting_that_says_nothing_is_refused_before_anything_is_recorded(grown: Bot) -> None:
+def test_a_setting_that_says_nothing_is_refused_before_anything_is_recorded(grown: LlamaBot) -> None:
     head = grown.run.ok("rev-parse", "HEAD")
     (grown.root / ".persona" / "config").write_text('[commit]\ncheckout = "maybe"\n')
     for command in (["commit", "--allow-empty", "-m", "x"], ["revert", "one"]):

@@ -15,14 +15,13 @@ import numpy as np
 import pytest
 
 from tests.checkpoints import Model, Tensor, file_of, write_weights
-from tests.cli.conftest import CommandLine
-from tests.properties.conftest import Bot
-from tests.properties.models import a_few_ulps, everything_below, fine_tune
+from tests.cli.command_line import CommandLine
+from tests.llamas import LlamaBot, a_few_ulps, everything_below, fine_tune
 
 UP = "model.layers.0.mlp.up_proj.weight"
 
 
-def refused(bot: Bot, exit_code: int, *arguments: str | Path) -> str:
+def refused(bot: LlamaBot, exit_code: int, *arguments: str | Path) -> str:
     """The sentence of a command that must fail: one line, no traceback, nothing changed on disk."""
     before = everything_below(bot.root, leaving=["cache"])
     sentence = bot.run.refused(exit_code, *arguments)
@@ -87,19 +86,19 @@ def with_infinity(model: Model) -> Model:
 )
 @pytest.mark.parametrize("command", ["commit", "add"])
 def test_a_fine_tune_that_does_not_fit_is_refused_by_name(
-    bot: Bot, command: str, change: Callable[[Model], Model], words: list[str]
+    bot: LlamaBot, command: str, change: Callable[[Model], Model], words: list[str]
 ) -> None:
     fine_tune(bot.place / "base", bot.place / "bad", change(a_few_ulps(bot.base, 1)))
     sentence = refused(bot, 4, command, "../bad", *(["-m", "bad"] if command == "commit" else []))
     assert all(word in sentence for word in words), sentence
 
 
-def test_another_model_altogether_is_refused(bot: Bot) -> None:
+def test_another_model_altogether_is_refused(bot: LlamaBot) -> None:
     write_weights(bot.place / "odd", {"wte.weight": Tensor("BF16", np.ones((4, 4), np.uint16))})
     assert "21 tensors of the base are missing" in refused(bot, 4, "commit", "../odd", "-m", "x")
 
 
-def test_a_vector_of_another_base_is_refused_where_it_is_written(begin: Callable[..., Bot]) -> None:
+def test_a_vector_of_another_base_is_refused_where_it_is_written(begin: Callable[..., LlamaBot]) -> None:
     here, there = begin("here"), begin("there", seed=5)
     there.tune("two", 2)
     there.run.ok("commit", "../two", "-m", "two")
@@ -120,7 +119,7 @@ def test_a_vector_of_another_base_is_refused_where_it_is_written(begin: Callable
         assert sentence.count("blake3:") == 2
 
 
-def test_a_fine_tune_that_changes_nothing_is_no_commit(bot: Bot) -> None:
+def test_a_fine_tune_that_changes_nothing_is_no_commit(bot: LlamaBot) -> None:
     fine_tune(bot.place / "base", bot.place / "same", bot.base, shards=2)
     assert "no element changed" in refused(bot, 1, "commit", "../same", "-m", "x")
     assert "nothing to commit" in refused(bot, 1, "commit", "-m", "x")
@@ -141,7 +140,7 @@ class Canary:
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors", "model.pt", "weights.pth"])
 @pytest.mark.parametrize("kind", ["plain", "torch zip", "object array"])
-def test_a_pickle_is_refused_by_content_and_never_opened(bot: Bot, name: str, kind: str) -> None:
+def test_a_pickle_is_refused_by_content_and_never_opened(bot: LlamaBot, name: str, kind: str) -> None:
     place = bot.place / "pickled"
     place.mkdir()
     canary = Canary(bot.place / "sprung")
@@ -161,7 +160,7 @@ def test_a_pickle_is_refused_by_content_and_never_opened(bot: Bot, name: str, ki
     assert not (bot.place / "new").exists()
 
 
-def test_an_adapter_is_told_apart(bot: Bot) -> None:
+def test_an_adapter_is_told_apart(bot: LlamaBot) -> None:
     place = bot.place / "adapter"
     place.mkdir()
     (place / "adapter_config.json").write_text('{"peft_type": "LORA"}')
@@ -171,7 +170,7 @@ def test_an_adapter_is_told_apart(bot: Bot) -> None:
 
 
 @pytest.mark.parametrize("path", ["../nowhere", "../empty", "../base/config.json", ".persona", "/dev/null"])
-def test_what_is_no_model_is_refused(bot: Bot, path: str) -> None:
+def test_what_is_no_model_is_refused(bot: LlamaBot, path: str) -> None:
     (bot.place / "empty").mkdir()
     refused(bot, 4, "commit", path, "-n", "x", "-m", "x")
 
@@ -214,7 +213,7 @@ HEADERS: dict[str, bytes | str] = {
 
 
 @pytest.mark.parametrize("kind", HEADERS)
-def test_a_bad_header_is_refused(bot: Bot, kind: str) -> None:
+def test_a_bad_header_is_refused(bot: LlamaBot, kind: str) -> None:
     header = HEADERS[kind]
     place = bot.place / "bad.safetensors"
     place.write_bytes(file_of(header, bytes(4 if "beyond" in kind else 10)))
@@ -226,14 +225,14 @@ def test_a_bad_header_is_refused(bot: Bot, kind: str) -> None:
 
 
 @pytest.mark.parametrize("length", [0, 1, 7, 1 << 20, 101 << 20, 1 << 40, (1 << 64) - 1])
-def test_a_lying_length_is_refused(bot: Bot, length: int) -> None:
+def test_a_lying_length_is_refused(bot: LlamaBot, length: int) -> None:
     text = json.dumps({"a": entry()}).encode()
     (bot.place / "bad.safetensors").write_bytes(struct.pack("<Q", length) + text + bytes(4))
     assert "bad.safetensors" in refused(bot, 4, "commit", "../bad.safetensors", "-m", "x")
 
 
 @pytest.mark.parametrize("change", [-1, 1, -1000, 8])
-def test_a_file_of_another_length_is_refused(bot: Bot, change: int) -> None:
+def test_a_file_of_another_length_is_refused(bot: LlamaBot, change: int) -> None:
     bot.tune("cut", 1)
     path = bot.place / "cut" / "model.safetensors"
     data = path.read_bytes()
@@ -244,7 +243,7 @@ def test_a_file_of_another_length_is_refused(bot: Bot, change: int) -> None:
 @pytest.mark.parametrize(
     "file", ["../../x.safetensors", "/etc/passwd", "absent.safetensors", "a/b.safetensors"]
 )
-def test_an_index_that_names_other_places_is_refused(bot: Bot, file: str) -> None:
+def test_an_index_that_names_other_places_is_refused(bot: LlamaBot, file: str) -> None:
     bot.tune("indexed", 1, shards=2)
     path = bot.place / "indexed" / "model.safetensors.index.json"
     index = json.loads(path.read_text())
@@ -257,14 +256,14 @@ def test_an_index_that_names_other_places_is_refused(bot: Bot, file: str) -> Non
 
 
 @pytest.mark.parametrize("alpha", ["nan", "inf", "-inf", "1e39", "", "one", "0x10", "1,5", "--1", "١"])
-def test_an_alpha_that_is_none_is_refused_by_flag(grown: Bot, alpha: str) -> None:
+def test_an_alpha_that_is_none_is_refused_by_flag(grown: LlamaBot, alpha: str) -> None:
     grown.tune("new", 8)
     assert "alpha" in refused(grown, 4, "set", "one", f"--alpha={alpha}")
     assert refused(grown, 4, "commit", "../new", f"--alpha={alpha}", "-m", "x").startswith("--alpha: ")
 
 
 @pytest.mark.parametrize("density", ["0", "-0", "1.0001", "2", "nan", "inf", "-0.1", "", "all", "1e-400"])
-def test_a_density_that_is_none_is_refused_by_flag(grown: Bot, density: str) -> None:
+def test_a_density_that_is_none_is_refused_by_flag(grown: LlamaBot, density: str) -> None:
     grown.tune("new", 8)
     assert "density" in refused(grown, 4, "set", "one", f"--density={density}")
     assert "density" in refused(grown, 4, "set", "--merge", f"density={density}")
@@ -297,7 +296,7 @@ def test_a_density_that_is_none_is_refused_by_flag(grown: Bot, density: str) -> 
         ("top", "= 1"),
     ],
 )
-def test_a_recipe_that_means_nothing_is_refused_with_its_line(grown: Bot, place: str, line: str) -> None:
+def test_a_recipe_that_means_nothing_is_refused_with_its_line(grown: LlamaBot, place: str, line: str) -> None:
     head, merge, *terms = grown.recipe.read_text().split("[", maxsplit=2)
     key = line.split(" ")[0]
     if place == "term":
@@ -325,7 +324,7 @@ def test_a_recipe_that_means_nothing_is_refused_with_its_line(grown: Bot, place:
     "rev",
     ["nothing", "HEAD~9", "HEAD^2", "main@{99}", "0000", "v9", ":/no such", "HEAD@{the other day}", "a b"],
 )
-def test_an_unknown_revision_is_exit_3(grown: Bot, rev: str) -> None:
+def test_an_unknown_revision_is_exit_3(grown: LlamaBot, rev: str) -> None:
     for command in ("checkout", "digest", "rev-parse", "show", "log", "diff", "revert"):
         refused(grown, 3, command, rev)
     refused(grown, 3, "log", f"{rev}..HEAD")
@@ -341,7 +340,7 @@ def test_no_repository_is_exit_3(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["nobody", "one/two", "", "-x"])
-def test_an_unknown_vector_is_no_traceback(grown: Bot, name: str) -> None:
+def test_an_unknown_vector_is_no_traceback(grown: LlamaBot, name: str) -> None:
     for command in (["rm", "--", name], ["mv", "--", name, "new"], ["vector", "show", "--", name]):
         assert grown.run(*command).exit_code in (3, 4)
     assert grown.run.json("status")["recipe_changed"] is False
@@ -350,7 +349,9 @@ def test_an_unknown_vector_is_no_traceback(grown: Bot, name: str) -> None:
 # -- the disk ----------------------------------------------------------------------------------------------
 
 
-def test_a_directory_that_cannot_be_written_is_exit_7(grown: Bot, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_that_cannot_be_written_is_exit_7(
+    grown: LlamaBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if os.geteuid() != 0:
         (grown.place / "closed").mkdir(mode=0o555)
         target = grown.place / "closed"
@@ -362,7 +363,7 @@ def test_a_directory_that_cannot_be_written_is_exit_7(grown: Bot, monkeypatch: p
 
 
 @pytest.mark.parametrize("name", ["recipe.toml", "model.safetensors", "config.json", "chat_template.jinja"])
-def test_a_link_planted_at_an_output_is_never_written_through(grown: Bot, name: str) -> None:
+def test_a_link_planted_at_an_output_is_never_written_through(grown: LlamaBot, name: str) -> None:
     prey = grown.place / "prey"
     prey.write_bytes(b"mine")
     grown.run.ok("checkout", "HEAD~1", "--no-weights")
@@ -381,7 +382,7 @@ def test_a_link_planted_at_an_output_is_never_written_through(grown: Bot, name: 
 
 
 @pytest.mark.parametrize("part", ["HEAD", "refs/heads/main", "objects", "packs", "tmp", "logs/HEAD", "state"])
-def test_a_link_planted_in_the_store_leads_nowhere(grown: Bot, part: str) -> None:
+def test_a_link_planted_in_the_store_leads_nowhere(grown: LlamaBot, part: str) -> None:
     prey = grown.place / "prey"
     place = grown.root / ".persona" / part
     place.rename(prey)
@@ -396,7 +397,7 @@ def test_a_link_planted_in_the_store_leads_nowhere(grown: Bot, part: str) -> Non
         assert prey.is_file()
 
 
-def test_what_is_in_the_way_of_a_model_directory_is_named(grown: Bot) -> None:
+def test_what_is_in_the_way_of_a_model_directory_is_named(grown: LlamaBot) -> None:
     (grown.place / "file").write_text("mine")
     (grown.place / "dangling").symlink_to("nowhere")
     for name in ("file", "base/config.json"):

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from tests.checkpoints import UNSIGNED, Model, Tensor, digest_of_files, read_weights, same
-from tests.properties.conftest import Bot
-from tests.properties.models import DTYPES, a_few_ulps, fine_tune, nasty
+from tests.llamas import DTYPES, LlamaBot, a_few_ulps, fine_tune, nasty
 
 
 def loaded(directory: Path) -> Model:
@@ -33,7 +32,7 @@ def loaded(directory: Path) -> Model:
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_one_vector_and_no_options_is_the_fine_tune(
-    begin: Callable[..., Bot], llamas: Callable[..., Path], dtype: str, tied: bool, shards: int
+    begin: Callable[..., LlamaBot], llamas: Callable[..., Path], dtype: str, tied: bool, shards: int
 ) -> None:
     source = llamas(dtype, tied=tied, shards=shards)
     base, tuned = nasty(read_weights(source), seed=shards)
@@ -52,7 +51,7 @@ def test_one_vector_and_no_options_is_the_fine_tune(
 @pytest.mark.parametrize("preset", ["ties", "mergekit", "peft", "linear"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_lone_vector_is_the_fine_tune_whatever_the_rules(
-    begin: Callable[..., Bot], dtype: str, preset: str
+    begin: Callable[..., LlamaBot], dtype: str, preset: str
 ) -> None:
     bot = begin(dtype=dtype)
     base, tuned = nasty(bot.base, seed=7)
@@ -64,7 +63,7 @@ def test_a_lone_vector_is_the_fine_tune_whatever_the_rules(
     assert other.holds(tuned)
 
 
-def test_a_model_of_every_kind_of_tensor_comes_back(bot: Bot) -> None:
+def test_a_model_of_every_kind_of_tensor_comes_back(bot: LlamaBot) -> None:
     random = np.random.default_rng(3)
     shapes = [(), (1,), (0,), (3, 0, 2), (2, 3, 5, 7), (1031,)]
     model: Model = {}
@@ -80,13 +79,13 @@ def test_a_model_of_every_kind_of_tensor_comes_back(bot: Bot) -> None:
     fine_tune(bot.place / "base", place, model)
     fine_tune(bot.place / "base", bot.place / "odd-tuned", tuned)
     bot.run.ok("-C", str(place), "init")
-    odd = Bot(bot.place, type(bot.run)(place))
+    odd = LlamaBot(bot.place, type(bot.run)(place))
     odd.run.ok("commit", "../../here/odd-tuned", "-m", "odd")
     odd.checkout()
     assert odd.holds(tuned)
 
 
-def test_python_gives_the_same_bytes_one_tensor_at_a_time(grown: Bot) -> None:
+def test_python_gives_the_same_bytes_one_tensor_at_a_time(grown: LlamaBot) -> None:
     import persona
 
     grown.checkout()

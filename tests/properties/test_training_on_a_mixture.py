@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from tests.checkpoints import Model, write_weights
-from tests.properties.conftest import Bot
-from tests.properties.models import DTYPES, MANTISSA_BITS, a_few_ulps, fine_tune, floats
+from tests.llamas import DTYPES, MANTISSA_BITS, LlamaBot, a_few_ulps, fine_tune, floats
 
 
 def spacing(dtype: str, *values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -35,7 +34,7 @@ def within_about_one_rounding(found: Model, trained: Model, mixture: Model, base
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_what_was_trained_on_a_mixture_comes_back_within_about_one_rounding(
-    begin: Callable[..., Bot], dtype: str
+    begin: Callable[..., LlamaBot], dtype: str
 ) -> None:
     bot = begin(dtype=dtype)
     for seed, name in enumerate(("one", "two", "three"), 1):
@@ -57,7 +56,7 @@ def test_what_was_trained_on_a_mixture_comes_back_within_about_one_rounding(
     assert bot.holds(mixture)
 
 
-def test_the_work_tree_trained_in_place_is_taken_in_and_its_weights_are_kept(grown: Bot) -> None:
+def test_the_work_tree_trained_in_place_is_taken_in_and_its_weights_are_kept(grown: LlamaBot) -> None:
     grown.checkout()
     mixture = grown.weights
     trained = a_few_ulps(mixture, 9)
@@ -71,7 +70,7 @@ def test_the_work_tree_trained_in_place_is_taken_in_and_its_weights_are_kept(gro
     assert grown.holds(mixture)
 
 
-def test_onto_the_base_is_no_other_than_a_plain_commit(grown: Bot) -> None:
+def test_onto_the_base_is_no_other_than_a_plain_commit(grown: LlamaBot) -> None:
     plain = {vector["name"]: vector["id"] for vector in grown.run.json("vector", "ls")}["one"]
     made = grown.run.json("commit", "../one", "-n", "again", "--onto", "base", "-m", "again")
     assert made["vectors"][0]["id"] == plain

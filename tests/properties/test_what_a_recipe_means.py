@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 from tests.checkpoints import digest_of_files
-from tests.properties.conftest import Bot
-from tests.properties.models import DTYPES, a_few_ulps, fine_tune, floats, nasty
+from tests.llamas import DTYPES, LlamaBot, a_few_ulps, fine_tune, floats, nasty
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_every_vector_removed_or_at_alpha_0_is_the_base(begin: Callable[..., Bot], dtype: str) -> None:
+def test_every_vector_removed_or_at_alpha_0_is_the_base(begin: Callable[..., LlamaBot], dtype: str) -> None:
     base, tuned = nasty(begin("first", dtype=dtype).base, seed=1, overflowing=False)
     bot = begin(weights=base, dtype=dtype, shards=2)
     fine_tune(bot.place / "base", bot.place / "one", tuned)
@@ -33,7 +32,7 @@ def test_every_vector_removed_or_at_alpha_0_is_the_base(begin: Callable[..., Bot
     assert bot.holds(base)
 
 
-def test_a_vector_is_the_same_under_any_name_in_any_order_anywhere(begin: Callable[..., Bot]) -> None:
+def test_a_vector_is_the_same_under_any_name_in_any_order_anywhere(begin: Callable[..., LlamaBot]) -> None:
     seen = set()
     for number, order in enumerate(itertools.permutations(["a", "b", "c"])):
         bot = begin(f"place{number}", shards=1 + number % 3)
@@ -47,7 +46,7 @@ def test_a_vector_is_the_same_under_any_name_in_any_order_anywhere(begin: Callab
     assert len(seen) == 1
 
 
-def test_removed_and_added_again_under_another_name_it_is_the_same_vector(grown: Bot) -> None:
+def test_removed_and_added_again_under_another_name_it_is_the_same_vector(grown: LlamaBot) -> None:
     before = grown.checkout()["weights"]
     ids = {vector["name"]: vector["id"] for vector in grown.run.json("vector", "ls")}
     grown.run.ok("revert", "one")
@@ -58,7 +57,7 @@ def test_removed_and_added_again_under_another_name_it_is_the_same_vector(grown:
     assert grown.checkout()["weights"] == before
 
 
-def test_a_renamed_term_is_neither_computed_nor_another_digest(grown: Bot) -> None:
+def test_a_renamed_term_is_neither_computed_nor_another_digest(grown: LlamaBot) -> None:
     before = grown.checkout()["weights"]
     grown.run.ok("mv", "one", "one.more")
     grown.run.ok("commit", "-m", "a better name")
@@ -66,7 +65,7 @@ def test_a_renamed_term_is_neither_computed_nor_another_digest(grown: Bot) -> No
     assert (result["weights"], result["tensors_computed"], result["bytes_written"]) == (before, 0, 0)
 
 
-def test_the_order_of_the_terms_in_the_text_changes_no_bit(grown: Bot) -> None:
+def test_the_order_of_the_terms_in_the_text_changes_no_bit(grown: LlamaBot) -> None:
     before = grown.run.json("digest")["weights"]
     text = grown.recipe.read_text()
     head, *blocks = re.split(r"(?m)^(?=\[vectors)", text)
@@ -75,7 +74,7 @@ def test_the_order_of_the_terms_in_the_text_changes_no_bit(grown: Bot) -> None:
     assert grown.run.json("digest")["weights"] == before
 
 
-def test_three_sums_by_hand_are_the_weights(grown: Bot) -> None:
+def test_three_sums_by_hand_are_the_weights(grown: LlamaBot) -> None:
     grown.run.ok("set", "--merge", "preset=linear")
     grown.checkout()
     base, found = grown.base, grown.weights

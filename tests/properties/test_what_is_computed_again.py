@@ -9,13 +9,13 @@ from collections.abc import Callable
 import pytest
 
 from tests.checkpoints import digest_of_files
-from tests.properties.conftest import Bot
+from tests.llamas import LlamaBot
 
 LAYER = "model.layers.1."
 
 
 @pytest.fixture
-def filtered(begin: Callable[..., Bot]) -> Bot:
+def filtered(begin: Callable[..., LlamaBot]) -> LlamaBot:
     """A vector on every tensor and one on layer 1 alone, checked out as three shards."""
     bot = begin(shards=3)
     bot.tune("one", 1)
@@ -26,11 +26,11 @@ def filtered(begin: Callable[..., Bot]) -> Bot:
     return bot
 
 
-def in_layer(bot: Bot) -> int:
+def in_layer(bot: LlamaBot) -> int:
     return sum(name.startswith(LAYER) for name in bot.base)
 
 
-def test_an_alpha_of_one_layer_computes_that_layer_and_says_so(filtered: Bot) -> None:
+def test_an_alpha_of_one_layer_computes_that_layer_and_says_so(filtered: LlamaBot) -> None:
     filtered.run.ok("set", "two", "--alpha", "0.3")
     text = filtered.run.ok("checkout")
     assert f"{in_layer(filtered)} tensors computed, {len(filtered.base) - in_layer(filtered)} reused" in text
@@ -42,13 +42,13 @@ def test_an_alpha_of_one_layer_computes_that_layer_and_says_so(filtered: Bot) ->
         assert result["tensors_reused"] == len(filtered.base) - in_layer(filtered)
 
 
-def test_weights_that_are_there_already_are_not_written_again(filtered: Bot) -> None:
+def test_weights_that_are_there_already_are_not_written_again(filtered: LlamaBot) -> None:
     result = filtered.checkout()
     assert (result["tensors_computed"], result["bytes_written"]) == (0, 0)
     assert result["tensors_reused"] == len(filtered.base)
 
 
-def test_a_shard_in_which_nothing_changes_is_not_touched(filtered: Bot) -> None:
+def test_a_shard_in_which_nothing_changes_is_not_touched(filtered: LlamaBot) -> None:
     def shards() -> dict[str, os.stat_result]:
         return {path.name: path.stat() for path in filtered.root.glob("model-*.safetensors")}
 
@@ -68,7 +68,7 @@ def test_a_shard_in_which_nothing_changes_is_not_touched(filtered: Bot) -> None:
 
 
 def test_a_sharded_base_is_cut_at_its_layers_and_one_layer_is_written_alone(
-    filtered: Bot, monkeypatch: pytest.MonkeyPatch
+    filtered: LlamaBot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = {name: tensor.bits.nbytes for name, tensor in filtered.base.items()}
     of_layer = sum(size for name, size in sizes.items() if name.startswith(LAYER))
@@ -89,7 +89,7 @@ def test_a_sharded_base_is_cut_at_its_layers_and_one_layer_is_written_alone(
     assert len(list(out.glob("*.safetensors"))) == 3
 
 
-def test_a_shard_that_was_changed_in_secret_is_not_kept(filtered: Bot) -> None:
+def test_a_shard_that_was_changed_in_secret_is_not_kept(filtered: LlamaBot) -> None:
     for path in filtered.root.glob("model-*.safetensors"):
         path.chmod(0o640)
     filtered.run.ok("set", "two", "--alpha", "0.3")
@@ -97,7 +97,7 @@ def test_a_shard_that_was_changed_in_secret_is_not_kept(filtered: Bot) -> None:
     assert result["bytes_written"] == sum(tensor.bits.nbytes for tensor in filtered.base.values())
 
 
-def flip(bot: Bot, *, in_secret: bool) -> None:
+def flip(bot: LlamaBot, *, in_secret: bool) -> None:
     """Changes one byte of a tensor outside layer 1; in secret, its file's times are put back."""
     for path in bot.root.glob("model*.safetensors"):
         data = bytearray(path.read_bytes())
@@ -115,7 +115,7 @@ def flip(bot: Bot, *, in_secret: bool) -> None:
 
 @pytest.mark.parametrize("force", [(), ("-f",)], ids=["plain", "forced"])
 def test_a_reused_tensor_that_was_changed_in_secret_is_computed_again(
-    filtered: Bot, force: tuple[str, ...]
+    filtered: LlamaBot, force: tuple[str, ...]
 ) -> None:
     filtered.run.ok("set", "two", "--alpha", "0.3")
     flip(filtered, in_secret=True)
@@ -124,14 +124,14 @@ def test_a_reused_tensor_that_was_changed_in_secret_is_computed_again(
     assert result["weights"] == filtered.run.json("digest")["weights"]
 
 
-def test_weights_changed_in_secret_are_noticed_where_nothing_else_is_to_do(filtered: Bot) -> None:
+def test_weights_changed_in_secret_are_noticed_where_nothing_else_is_to_do(filtered: LlamaBot) -> None:
     flip(filtered, in_secret=True)
     result = filtered.checkout()
     assert result["tensors_computed"] >= 1
     assert result["weights"] == filtered.run.json("digest")["weights"]
 
 
-def test_plainly_edited_weights_are_overwritten_only_when_told(filtered: Bot) -> None:
+def test_plainly_edited_weights_are_overwritten_only_when_told(filtered: LlamaBot) -> None:
     flip(filtered, in_secret=False)
     edited = digest_of_files(filtered.root)
     assert filtered.run.json("status")["weights"]["state"] == "edited"
@@ -144,7 +144,7 @@ def test_plainly_edited_weights_are_overwritten_only_when_told(filtered: Bot) ->
 
 
 @pytest.mark.parametrize("damage", ["delete", "truncate", "empty", "other"])
-def test_a_cache_of_digests_that_is_damaged_changes_no_bit(filtered: Bot, damage: str) -> None:
+def test_a_cache_of_digests_that_is_damaged_changes_no_bit(filtered: LlamaBot, damage: str) -> None:
     cache = filtered.root / ".persona" / "cache"
     for path in [path for path in cache.rglob("*") if path.is_file()]:
         data = path.read_bytes()

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import CommandLine
-from tests.properties.conftest import Bot
+from tests.cli.command_line import CommandLine
+from tests.llamas import LlamaBot
 
 
 @pytest.fixture
-def below(grown: Bot) -> CommandLine:
+def below(grown: LlamaBot) -> CommandLine:
     """A command line in a directory of the graph, which has one committed file."""
     place = grown.root / "graph" / "a b"
     place.mkdir(parents=True)
@@ -22,7 +22,7 @@ def below(grown: Bot) -> CommandLine:
 
 @pytest.mark.parametrize("command", [["restore"], ["checkout", "--"], ["checkout", "HEAD", "--"]])
 def test_files_are_named_from_where_the_command_runs(
-    grown: Bot, below: CommandLine, command: list[str]
+    grown: LlamaBot, below: CommandLine, command: list[str]
 ) -> None:
     file = below.directory / "one.md"
     for name in ("one.md", "./one.md", ".", "../a b/one.md", str(file)):
@@ -38,7 +38,7 @@ def test_files_are_named_from_where_the_command_runs(
         below.refused(2, *command, outside)
 
 
-def test_a_directory_beside_a_repository_is_in_none(grown: Bot) -> None:
+def test_a_directory_beside_a_repository_is_in_none(grown: LlamaBot) -> None:
     beside = grown.place / "beside"
     beside.mkdir()
     before = grown.run.ok("rev-parse", "HEAD")
@@ -49,7 +49,7 @@ def test_a_directory_beside_a_repository_is_in_none(grown: Bot) -> None:
     assert grown.run.ok("rev-parse", "HEAD") == before
 
 
-def test_a_link_to_a_work_tree_leads_to_it(grown: Bot) -> None:
+def test_a_link_to_a_work_tree_leads_to_it(grown: LlamaBot) -> None:
     (grown.place / "link").symlink_to(grown.root)
     linked = CommandLine(grown.place / "link")
     assert linked.ok("rev-parse", "HEAD") == grown.run.ok("rev-parse", "HEAD")

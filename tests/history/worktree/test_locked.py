@@ -7,7 +7,7 @@ import pytest
 from persona.errors import BusyError, Refused
 from persona.history.worktree.changing import changing
 from persona.history.worktree.move import plan_files, read_move
-from tests.history.conftest import Bot
+from tests.history.bots import Bot
 
 TEMPLATE = "chat_template.jinja"
 

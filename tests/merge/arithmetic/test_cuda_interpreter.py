@@ -1,0 +1,167 @@
+"""The CUDA kernel, run by Triton's interpreter, equals the reference and the CPU's kernel bit for bit."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from persona.merge.rules import KEEP_NOTHING, NO_TRIM, MergeRules
+from tests.merge.arithmetic.cuda_kernels import check_bits, load, merge_by_kernel, run, run_on_cpu, source
+from tests.merge.chunks import CODE, UINT, Chunk, by_reference
+from tests.merge.strategies import ALPHAS, elements, owned, rules, terms
+
+SETTINGS = settings(max_examples=20, deadline=None)
+
+
+@pytest.fixture(scope="module")
+def cuda() -> ModuleType:
+    return load(source(), interpreted=True)
+
+
+@SETTINGS
+@given(st.data())
+@pytest.mark.parametrize("style", ["bits", "steps", "subnormal", "integers", "weights", "huge"])
+@pytest.mark.parametrize("dtype", ["BF16", "F16", "F32"])
+def test_the_kernel_equals_the_reference(
+    cuda: ModuleType, dtype: str, style: str, data: st.DataObject
+) -> None:
+    axes = data.draw(rules())
+    count = data.draw(st.integers(1, 12))
+    mixture = data.draw(terms(count, axes))
+    n = data.draw(st.sampled_from([1, 7, 64, 300, 512, 1025]))
+    base, afters = elements(data.draw(st.integers(0, 1 << 32)), dtype, count, style, n)
+    want, strange = by_reference(base, afters, mixture, axes, dtype)
+    out, bad = merge_by_kernel(cuda, base, afters, mixture, axes, dtype, ordered=data.draw(st.booleans()))
+    if owned(base, afters, mixture, axes):
+        # The whole-tensor rule, which decides the signs of zeros too, is the caller's.
+        top = out.dtype.type(1 << (out.dtype.itemsize * 8 - 1))
+        different = out != want
+        assert ((out[different] | top) == top).all()
+        assert ((want[different] | top) == top).all()
+        return
+    np.testing.assert_array_equal(out, want)
+    assert bad == strange
+
+
+@SETTINGS
+@given(st.data())
+@pytest.mark.parametrize("dtype", ["BF16", "F16", "F32"])
+def test_the_kernel_equals_the_cpu_on_any_bits(cuda: ModuleType, dtype: str, data: st.DataObject) -> None:
+    """Also on what no checkpoint may bring: changes of or to numbers that are not finite. What these add to
+    a majority is not asked: it is given.
+    """
+    axes = data.draw(rules())
+    count = data.draw(st.integers(1, 5))
+    random = np.random.default_rng(data.draw(st.integers(0, 1 << 32)))
+    top = np.iinfo(UINT[dtype]).max
+    n = 400
+    base = random.integers(0, top, n, endpoint=True, dtype=UINT[dtype])
+    z = random.integers(0, top, (count, n), endpoint=True, dtype=UINT[dtype])
+    z[random.random(z.shape) < 0.5] = 0
+    infinity = {"BF16": 0x7F80, "F16": 0x7C00, "F32": 0x7F800000}[dtype]
+    base[:100] = random.integers(infinity - 3, infinity + 4, 100) | random.choice([0, top // 2 + 1], 100)
+    z[:, :100] >>= UINT[dtype](random.integers(0, z.itemsize * 8))
+    chunk = Chunk(base, z, random.permutation(n).astype(np.uint32))
+    cut = st.sampled_from([NO_TRIM, KEEP_NOTHING, 0.0, 1e-40, 0.5, 1e30, np.inf])
+    theta = np.array([data.draw(cut) for _ in range(count)], np.float32)
+    alpha = np.array([data.draw(ALPHAS) for _ in range(count)], np.float32) + np.float32(0)
+    add = np.arange(count) >= data.draw(st.integers(0, count))
+    with np.errstate(all="ignore"):
+        majority = data.draw(st.integers(-1, 1))
+        terms_and_rules = (chunk, theta, alpha, add, axes, dtype)
+        want, strange = run_on_cpu(*terms_and_rules, majority=majority)
+        out, bad = run(cuda, *terms_and_rules, majority=majority)
+    np.testing.assert_array_equal(out, want)
+    assert bad == strange
+
+
+def test_a_few_mixtures_equal_the_reference(cuda: ModuleType) -> None:
+    """The ones that every mutant has to fail, or be found in its machine code."""
+    check_bits(cuda)
+
+
+@pytest.mark.parametrize("count", [0, 5, 40])
+def test_any_number_of_terms(cuda: ModuleType, count: int) -> None:
+    base, afters = elements(3, "BF16", count, "weights", 700)
+    chunk = Chunk.of(base, afters, "BF16")
+    theta = np.full(count, 0.01, np.float32)
+    alpha = np.linspace(-1, 1, count, dtype=np.float32)
+    add = np.arange(count) >= count - count // 3
+    given = (chunk, theta, alpha, add, MergeRules(), "BF16")
+    want, _ = run_on_cpu(*given)
+    np.testing.assert_array_equal(run(cuda, *given)[0], want)
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F32"])
+def test_a_merge_of_no_terms_scatters_any_bits(cuda: ModuleType, dtype: str) -> None:
+    """As `persona.merge.devices.cuda` scatters: rows of vectors too, and fp16 by the code of bf16."""
+    random = np.random.default_rng(5)
+    uint, none = UINT[dtype], np.empty(0, np.float32)
+    bits = random.integers(0, np.iinfo(uint).max, 70_000, endpoint=True, dtype=uint)
+    bits[:65_536] = np.arange(65_536).astype(uint) << (16 if dtype == "F32" else 0)
+    order = random.permutation(bits.size).astype(np.uint32)
+    chunk = Chunk(bits, np.empty((0, bits.size), uint), order)
+    scattered, bad = run(cuda, chunk, none, none, np.empty(0, np.bool_), MergeRules(), dtype)
+    np.testing.assert_array_equal(scattered[order], bits)
+    assert bad == 0
+
+
+def arguments(cuda: ModuleType, **changed: Any) -> dict[str, Any]:
+    """Terms and tensors of 50 elements that fit each other."""
+    one = np.ones(3, np.float32)
+    given = {
+        "base": torch.zeros(50, dtype=torch.uint16),
+        "z": torch.zeros(3, 50, dtype=torch.uint16),
+        "order": torch.arange(50, dtype=torch.int32).view(torch.uint32),
+        "out": torch.zeros(50, dtype=torch.uint16),
+        "terms": cuda.Terms.of(one, one, np.zeros(3, np.bool_), MergeRules(), "cpu"),
+        "rules": MergeRules(),
+        "dtype": CODE["BF16"],
+        "not_finite": torch.zeros(1, dtype=torch.int64),
+    }
+    return given | changed
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"base": torch.zeros(50, dtype=torch.int16)},
+        {"base": torch.zeros(51, dtype=torch.uint16)},
+        {"base": torch.zeros(100, dtype=torch.uint16)[::2]},
+        {"z": torch.zeros(2, 50, dtype=torch.uint16)},
+        {"z": torch.zeros(50, 3, dtype=torch.uint16).T},
+        {"out": torch.zeros(49, dtype=torch.uint16)},
+        {"order": torch.zeros(50, dtype=torch.int32)},
+        {"order": torch.zeros(49, dtype=torch.uint32)},
+        {"dtype": CODE["F32"]},
+        {"not_finite": torch.zeros(1, dtype=torch.int32)},
+        {"out": torch.zeros(50, dtype=torch.uint16, device="meta")},
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused(cuda: ModuleType, changed: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"chunk|contiguous|int64"):
+        cuda.merge_chunk(**arguments(cuda, **changed))
+
+
+def test_an_empty_chunk_is_no_work(cuda: ModuleType) -> None:
+    empty = torch.zeros(0, dtype=torch.uint16)
+    cuda.merge_chunk(**arguments(cuda, base=empty, out=empty, z=torch.zeros(3, 0, dtype=torch.uint16)))
+
+
+@pytest.mark.parametrize(
+    ("theta", "alpha", "add"),
+    [
+        (np.ones(3), np.ones(3, np.float32), np.zeros(3, np.bool_)),
+        (np.ones(2, np.float32), np.ones(3, np.float32), np.zeros(3, np.bool_)),
+        (np.ones(3, np.float32), np.ones(3, np.float32), np.array([True, False, False])),
+    ],
+)
+def test_terms_that_do_not_fit_are_refused(cuda: ModuleType, theta: Any, alpha: Any, add: Any) -> None:
+    with pytest.raises(ValueError, match=r"theta|vote"):
+        cuda.Terms.of(theta, alpha, add, MergeRules(), "cpu")
