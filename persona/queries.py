@@ -18,6 +18,7 @@ from persona.limits import LIVE_CACHE
 from persona.objects.commit import Person
 
 if TYPE_CHECKING:
+    from persona.history.options import Options
     from persona.history.query_results import (
         CommitEntry,
         DigestResult,
@@ -67,6 +68,12 @@ class Queries:
         if self._open is None:
             raise UsageError("this repository is closed; open it again with persona.open")
         return self._open
+
+    def _complete(self, kind: type[Options], given: Options) -> Options:
+        """The options of a call, with what the settings say of those that it does not give."""
+        from persona.history.options import complete
+
+        return complete(kind, given, setting=self._history.config.read)
 
     def _while_open(self, items: Iterator[Item]) -> Iterator[Item]:
         for item in items:
@@ -220,13 +227,13 @@ class Queries:
 
         `device`, `device_memory` and `memory` as for `Repository.checkout`; the digest is the same on all.
         """
-        from persona.history import computing
+        from persona.history.options import ComputeOptions
         from persona.history.verbs import digest as digest_verb
 
-        options = computing.RunOptions(
+        options = ComputeOptions(
             device=device, device_memory=device_memory, threads=threads, memory=memory, progress=progress
         )
-        return digest_verb.digest(self._history, rev, options)
+        return digest_verb.digest(self._history, rev, self._complete(ComputeOptions, options))
 
     def materialise(
         self,
@@ -246,11 +253,11 @@ class Queries:
         `notes`. `rev` None: `recipe.toml` as it stands.
         """
         from persona.history import computing
+        from persona.history.options import ComputeOptions
         from persona.history.verbs.arrays import arrays
 
-        options = computing.RunOptions(
-            device=device, device_memory=device_memory, threads=threads, progress=progress
-        )
+        given = ComputeOptions(device=device, device_memory=device_memory, threads=threads, progress=progress)
+        options = self._complete(ComputeOptions, given)
         _, recipe = computing.chosen_recipe(self._history, rev, self._notes)
         return self._while_open(arrays(self._history, recipe, options, self._notes, torch=torch))
 
@@ -271,9 +278,10 @@ class Queries:
         (`dtype=torch.float32`, `attn_implementation=…`, `device_map=…`). Raises `InvalidInput` where the
         weights are not finite, or transformers has no such class.
         """
+        from persona.history.options import LoadOptions
         from persona.live import load as live_load
 
-        how = live_load.LoadOptions(threads, allow_nonfinite, progress)
+        how = LoadOptions(threads=threads, allow_nonfinite=allow_nonfinite, progress=progress)
         return live_load.load(self._history, rev, how, options, self._notes)
 
     def live(
@@ -301,10 +309,16 @@ class Queries:
         that chunks may take on a GPU while they are loaded, as for `Repository.checkout`.
         The repository has to stay open while weights are changed.
         """
-        from persona.live import load as live_load
+        from persona.history.options import LiveOptions
         from persona.live import model as live_model
 
-        how = live_load.LoadOptions(threads, allow_nonfinite, progress, cache, device_memory)
+        how = LiveOptions(
+            threads=threads,
+            allow_nonfinite=allow_nonfinite,
+            progress=progress,
+            cache=cache,
+            device_memory=device_memory,
+        )
         return live_model.live(self._history, model, rev, how, lambda: self._open is None, self._notes)
 
     def known_names(self) -> KnownNames:

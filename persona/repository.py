@@ -125,10 +125,10 @@ class Repository(Queries):
         Text files of the work tree, and directories of them, are tracked from now on instead: `files` of the
         result are their names. Raises `InvalidInput` for one that no commit can hold.
         """
-        from persona.history.vectors import importing
+        from persona.history.options import ImportOptions
         from persona.history.verbs import add as add_verb
 
-        options = importing.ImportOptions(
+        options = ImportOptions(
             name=name,
             alpha=alpha,
             density=density,
@@ -143,7 +143,9 @@ class Repository(Queries):
             threads=threads,
             progress=progress,
         )
-        return add_verb.add(self._history, [Path(path), *map(Path, more)], options)
+        return add_verb.add(
+            self._history, [Path(path), *map(Path, more)], self._complete(ImportOptions, options)
+        )
 
     def commit(
         self,
@@ -174,11 +176,11 @@ class Repository(Queries):
         With the setting `commit.checkout` the weights are computed at once; where that fails, the commit
         stands and the result's `failure` is the error.
         """
-        from persona.history.vectors import importing
+        from persona.history.options import ImportOptions, complete
         from persona.history.verbs import commit as commit_verb
 
         person = self._writer(author)
-        options = importing.ImportOptions(
+        options = ImportOptions(
             name=name,
             alpha=alpha,
             density=density,
@@ -195,7 +197,13 @@ class Repository(Queries):
         )
         where = self._wanted_weights(path)
         made = commit_verb.commit(
-            self._history, _optional(path), message, person, options, amend=amend, allow_empty=allow_empty
+            self._history,
+            _optional(path),
+            message,
+            person,
+            complete(ImportOptions, options, setting=None if path is None else self._history.config.read),
+            amend=amend,
+            allow_empty=allow_empty,
         )
         return self._with_weights(made, where, threads=threads, progress=progress)
 
@@ -303,10 +311,10 @@ class Repository(Queries):
         "bfloat16" | "float16" | "float32" for the written floats, with `out` alone. `weights=False`: text
         files only.
         """
-        from persona.history import computing
+        from persona.history.options import RunOptions
         from persona.history.verbs import checkout
 
-        options = computing.RunOptions(
+        options = RunOptions(
             device=device,
             device_memory=device_memory,
             threads=threads,
@@ -318,6 +326,7 @@ class Repository(Queries):
             allow_nonfinite=allow_nonfinite,
             progress=progress,
         )
+        options = self._complete(RunOptions, options)
         if out is not None:
             from persona.history.verbs.export import export
 
@@ -462,13 +471,14 @@ class Repository(Queries):
         before anything is recorded.
         """
         config = self._history.config
-        if not config.flag("commit.checkout"):
+        if not config.read("commit.checkout"):
             return None
-        from persona.history.computing import RunOptions
+        from persona.history.computing import device_choice
+        from persona.history.options import ComputeOptions
         from persona.history.worktree import in_place
 
-        device, memory = config.get("checkout.device"), config.size("checkout.device-memory")
-        _ = RunOptions(device=device, device_memory=memory).place
+        device, memory = config.read("checkout.device"), config.read("checkout.device-memory")
+        device_choice(ComputeOptions(device=device, device_memory=memory))
         if path is None or not in_place.is_work_tree(self._history, Path(path)):
             in_place.refuse_losing(self._history)
         return {"device": device, "device_memory": memory}

@@ -37,8 +37,9 @@ FLOORS = (
 """A module imports from the floors below its own, and from its own part of its floor."""
 ROOMS = {
     "history": (
-        ("results", "arguments"),
-        ("query_results", "store_results"),
+        ("results", "settings"),
+        ("query_results", "store_results", "options"),
+        ("arguments",),
         ("recipes",),
         ("config",),
         ("identity",),

@@ -18,7 +18,7 @@ import click
 from persona.cli.dashes import FILES
 from persona.cli.terminal import printable
 from persona.errors import PersonaError
-from persona.history.config import DEVICES
+from persona.history.settings import SETTINGS
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -33,23 +33,6 @@ PART = "part"
 Offer = Callable[[click.Context, click.Parameter, str], "list[CompletionItem[str]]"]
 Words = Iterable[tuple[str, str]]
 """Each word, and what is said beside it where the shell shows that."""
-
-SETTINGS = {
-    "user.name": "who commits",
-    "user.email": "who commits",
-    "core.editor": "the editor for messages",
-    "commit.checkout": "true: every commit computes the weights at once",
-    "merge.preset": "the preset that init writes into recipe.toml",
-    "merge.density": "the density that init writes into recipe.toml",
-    "checkout.device": "where checkout computes",
-    "checkout.device-memory": "how much memory of a GPU checkout takes for chunks",
-    "checkout.threads": "how many threads checkout uses",
-    "checkout.max-shard-size": "how large checkout's files get",
-    "checkout.memory": "how much memory checkout takes for chunks",
-}
-"""The keys of `config`, with what they say."""
-
-_VALUES = {"commit.checkout": ("true", "false"), "checkout.device": DEVICES}
 
 
 def revisions(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
@@ -158,18 +141,16 @@ def rules(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> li
 
 def settings(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """Of `config`: the keys there are, and those that are set."""
-    return _matching({**dict.fromkeys(_known(ctx).settings, "set"), **SETTINGS}.items(), incomplete)
+    known = {key: setting.doc for key, setting in SETTINGS.items()}
+    return _matching({**dict.fromkeys(_known(ctx).settings, "set"), **known}.items(), incomplete)
 
 
 def setting_values(
     ctx: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem[str]]:
     """Of `config KEY`: what the key may hold, where that is a choice."""
-    from persona.objects.rules import CHOICES, PRESETS
-
-    rules = {f"merge.{axis}": tuple(choices) for axis, choices in ({"preset": PRESETS} | CHOICES).items()}
-    values = (_VALUES | rules).get(str(ctx.params.get("key")), ())
-    return _matching(((value, "") for value in values), incomplete)
+    setting = SETTINGS.get(str(ctx.params.get("key")))
+    return _matching(((word, "") for word in (setting.words if setting else ())), incomplete)
 
 
 def directories(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:

@@ -1,87 +1,92 @@
-"""Options that several commands share. Numbers go to the library as they were typed: it alone judges them."""
+"""The flags of the options that the library declares, and those that several commands share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
-from persona.cli.completions import base_or_revision, files
+from persona.cli import completions
+from persona.cli.completions import files
 from persona.cli.invocation import Invocation
 from persona.errors import InvalidInput
-from persona.history.config import DEVICES, parse_size
-
-if TYPE_CHECKING:
-    from persona.repository import Repository
+from persona.history.options import ComputeOptions, Option, declared
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def import_options(function: F) -> F:
-    """What `add PATH` and `commit PATH` take."""
-    options = (
-        click.option(
-            "-n", "--name", metavar="NAME", help="Name of the vector. Default: the last part of PATH."
-        ),
-        click.option(
-            "--alpha",
-            metavar="A",
-            help="Strength of the vector. Default: 1. A negative one removes a behaviour.",
-        ),
-        click.option(
-            "--density", metavar="D", help="Fraction of the vector to keep, in (0, 1]. Default: the recipe's."
-        ),
-        click.option(
-            "--only", metavar="GLOB", multiple=True, help="Change only tensors whose name matches GLOB."
-        ),
-        click.option(
-            "--except",
-            "except_",
-            metavar="GLOB",
-            multiple=True,
-            help="Change no tensor whose name matches GLOB.",
-        ),
-        click.option(
-            "--onto",
-            metavar="base|REV",
-            shell_complete=base_or_revision,
-            help="PATH was trained from the base (default), or from the weights of REV.",
-        ),
-        click.option(
-            "--missing", type=click.Choice(["zero"]), help="Take tensors that PATH lacks as unchanged."
-        ),
-        click.option("--extra", type=click.Choice(["ignore"]), help="Ignore tensors that the base lacks."),
-        click.option("--cast", is_flag=True, help="Convert a dtype that cannot hold the base's values."),
-        click.option(
-            "--files", is_flag=True, help="Also take its config, tokenizer and template files if they differ."
-        ),
-        click.option(
-            "--replace", is_flag=True, help="Replace a vector of that name that came from another path."
-        ),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
+def takes(declaration: type, *only: str) -> Callable[[F], F]:
+    """Gives a command the flags of a declaration, or of some of its keywords. The function takes as
+    `**options` those that were typed, as the library takes them.
+    """
+    chosen = {key: option for key, option in declared(declaration).items() if not only or key in only}
+    machine = ComputeOptions.__annotations__  # where to work, and with how much: last in the help
+    order = sorted(chosen, key=lambda key: key in machine)
+
+    def decorate(function: F) -> F:
+        for key in reversed(order):
+            function = click.option(*chosen[key].flags, key, cls=_Flag, option=chosen[key])(function)
+        return function
+
+    return decorate
 
 
-def import_arguments(options: dict[str, Any]) -> dict[str, Any]:
-    """The values of `import_options` as the library takes them."""
-    return {
-        "name": options["name"],
-        "alpha": options["alpha"],
-        "density": options["density"],
-        "only": filters(options["only"]),
-        "except_": filters(options["except_"]),
-        "onto": options["onto"],
-        "missing": options["missing"] or "refuse",
-        "extra": options["extra"] or "refuse",
-        "cast": options["cast"],
-        "files": options["files"],
-        "replace": options["replace"],
-    }
+class _Flag(click.Option):
+    """One option on the command line. What was not typed does not reach the function."""
+
+    def __init__(self, names: Sequence[str], *, option: Option, **settings: Any) -> None:
+        self._option = option
+        super().__init__(
+            names,
+            help=option.help,
+            metavar=option.metavar,
+            is_flag=True if option.metavar is None else None,
+            multiple=option.repeated,
+            type=click.Choice(option.words) if option.words and option.parse is None else None,
+            callback=_parsed(option),
+            shell_complete=_completion(option),
+            **settings,
+        )
+
+    def handle_parse_result(
+        self, ctx: click.Context, opts: Mapping[str, Any], args: list[str]
+    ) -> tuple[Any, list[str]]:
+        """As click does it."""
+        value, rest = super().handle_parse_result(ctx, opts, args)
+        assert self.name is not None
+        if value is None or value is False or value == ():
+            ctx.params.pop(self.name, None)
+        elif value is True:
+            ctx.params[self.name] = self._option.gives
+        elif value == ("",):  # one empty glob stands for no filter at all
+            ctx.params[self.name] = ()
+        return value, rest
+
+
+def _parsed(option: Option) -> Callable[[click.Context, click.Parameter, Any], Any] | None:
+    """The callback that has the library read the text of an option."""
+    parse = option.parse
+    if parse is None:
+        return None
+
+    def callback(ctx: click.Context, parameter: click.Parameter, text: Any) -> Any:
+        try:
+            return None if text is None else parse(text)
+        except ValueError as error:
+            raise click.BadParameter(str(error), ctx, parameter) from None
+
+    return callback
+
+
+def _completion(option: Option) -> completions.Offer | None:
+    if isinstance(option.completion, str):
+        named: completions.Offer = getattr(completions, option.completion)
+        return named
+    words = option.words or option.completion
+    return completions.one_of(*words) if words else None
 
 
 @contextmanager
@@ -94,59 +99,6 @@ def flags(prefix: str = "--") -> Iterator[None]:
             raise
         problem = error.message.removeprefix(f"{error.parameter}: ")
         raise InvalidInput(f"{prefix}{error.parameter.rstrip('_')}: {problem}") from None
-
-
-def filters(globs: tuple[str, ...]) -> tuple[str, ...] | None:
-    """The globs given, None where there were none; one empty glob stands for no filter at all."""
-    if not globs:
-        return None
-    return () if globs == ("",) else globs
-
-
-def threads_option(function: F) -> F:
-    """`--threads N`."""
-    return click.option(
-        "--threads", metavar="N", type=click.IntRange(min=1), help="Number of threads. Default: all cores."
-    )(function)
-
-
-def memory_option(function: F) -> F:
-    """`--memory S`."""
-    return click.option(
-        "--memory",
-        metavar="S",
-        callback=size_option,
-        help="Memory for decoded chunks, such as 200MB. Default: 400MB.",
-    )(function)
-
-
-def memory_argument(repo: Repository, memory: int | None) -> int | None:
-    """The value of `memory_option`, else that of the setting."""
-    return setting(repo, "checkout.memory", memory, parse_size)
-
-
-def device_options(function: F) -> F:
-    """`--device` and `--device-memory S`."""
-    options = (
-        click.option("--device", type=click.Choice(DEVICES), help="Where to compute. Default: auto."),
-        click.option(
-            "--device-memory",
-            metavar="S",
-            callback=size_option,
-            help="Memory for chunks on each GPU. Default: 1GiB, or half of the free memory.",
-        ),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
-
-
-def device_arguments(repo: Repository, device: str | None, device_memory: int | None) -> dict[str, Any]:
-    """The values of `device_options`, else those of the settings, as the library takes them."""
-    return {
-        "device": setting(repo, "checkout.device", device, str),
-        "device_memory": setting(repo, "checkout.device-memory", device_memory, parse_size),
-    }
 
 
 def plot_option(function: F) -> F:
@@ -167,25 +119,3 @@ def plot_path(call: Invocation, plot: str | None) -> Path | None:
 
     check(call.path(plot))
     return call.path(plot)
-
-
-def size_option(ctx: click.Context, parameter: click.Parameter, text: str | None) -> int | None:
-    """The callback of an option that takes bytes."""
-    try:
-        return None if text is None else parse_size(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error), ctx, parameter) from None
-
-
-Setting = TypeVar("Setting")
-
-
-def setting(
-    repo: Repository, key: str, flag: Setting | None, parse: Callable[[str], Setting]
-) -> Setting | None:
-    """What a flag says, else the setting `key`. `InvalidInput` for a setting that cannot be taken."""
-    text = repo.config_get(key) if flag is None else None
-    try:
-        return flag if text is None else parse(text)
-    except ValueError as error:
-        raise InvalidInput(f"config {key}: {error}") from None

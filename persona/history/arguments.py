@@ -2,7 +2,9 @@
 as a list of one. What cannot be taken is refused by the name of its parameter.
 
 The annotations of a public method are its declaration: `checks_arguments` holds each call of a class against
-them, so that no other module meets a number of threads that is a text, or a path that is None.
+them, so that no other module meets a number of threads that is a text, or a path that is None. A method that
+takes `**options: Unpack[RunOptions]` is held against the declaration of that name in
+`persona.history.options`.
 """
 
 from __future__ import annotations
@@ -28,6 +30,9 @@ _NOTHING_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 """Why a path leads to nothing, which is for the method to judge. Else nobody knows what is there."""
 _LEAST: Final[Mapping[str, float]] = {"cache": 0, "n": -math.inf, "mainline": -math.inf}
 """Where whole numbers begin, if not with 1; those that the method itself judges anywhere."""
+_UNPACKED: Final = re.compile(r"Unpack\[(?:\w+\.)*(\w+)\]")
+_declared: Final[list[tuple[Callable[..., Any], str]]] = []
+"""Methods that take a declaration, and its name."""
 
 
 # -- calls ---------------------------------------------------------------------------------------------------
@@ -50,10 +55,22 @@ def _checking(function: FunctionType) -> Callable[..., Any]:
     code = function.__code__
     names = code.co_varnames[: code.co_argcount]
     rest = code.co_varnames[code.co_argcount + code.co_kwonlyargcount] if code.co_flags & 4 else ""
+    declaration = _declaration(function)
+    own = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + bool(rest)]
+
+    def annotation_of(name: str) -> Any:
+        if declaration is None or name in own:
+            return function.__annotations__.get(name)
+        from persona.history import options
+
+        found = options.annotations(declaration).get(name)
+        if found is None:
+            raise TypeError(f"{function.__qualname__}() got an unexpected keyword argument {name!r}")
+        return found
 
     def take(name: str, value: Any) -> Any:
         if name not in kinds:
-            annotation = function.__annotations__.get(name)
+            annotation = annotation_of(name)
             kinds[name] = None if annotation is None else _Kind(name, str(annotation))
         kind = kinds[name]
         return kind.take(value) if kind else value
@@ -64,7 +81,37 @@ def _checking(function: FunctionType) -> Callable[..., Any]:
         taken += [take(rest, value) for value in values[len(names) :]]
         return function(*taken, **{name: take(name, value) for name, value in named.items()})
 
+    if declaration is not None:
+        _declared.append((checking, declaration))
     return checking
+
+
+def _declaration(function: FunctionType) -> str | None:
+    """The declaration that a function takes as `**options: Unpack[…]`, by name."""
+    code = function.__code__
+    if not code.co_flags & 8:
+        return None
+    name = code.co_varnames[code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & 4)]
+    found = _UNPACKED.fullmatch(str(function.__annotations__.get(name)))
+    return found[1] if found else None
+
+
+def spell_out() -> None:
+    """Methods that take a declaration get a signature with every keyword of it, for `help` and notebooks."""
+    import inspect
+
+    from persona.history import options
+
+    while _declared:
+        method, name = _declared.pop()
+        signature = inspect.signature(method)
+        plain = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+        usual = options.defaults(getattr(options, name))
+        plain += [
+            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=usual[key], annotation=annotation)
+            for key, annotation in options.annotations(name).items()
+        ]
+        method.__signature__ = signature.replace(parameters=plain)  # type: ignore[attr-defined]
 
 
 class _Kind:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from persona.history.history import History
 from persona.history.names.revisions import resolve
-from persona.history.results import Progress
+from persona.history.options import ComputeOptions, RunOptions
 from persona.history.worktree import text_files
+from persona.history.worktree.reuse import PresentWeights
 from persona.limits import MIB
 from persona.objects.recipe import Recipe
 from persona.store.refs import Told
@@ -18,38 +18,21 @@ if TYPE_CHECKING:
     from persona.merge.devices.choose import DeviceChoice
     from persona.merge.plan import Plan
     from persona.merge.run.materialise import Cast, Materialised, Sink
-from persona.history.worktree.reuse import PresentWeights
 
 _SHARDS: Final = 32
 _SHARD_BYTES: Final = 128 * MIB
 """A shard of the work tree holds a 32nd of the weights at most, or so many bytes (docs/decisions/009)."""
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """How weights are computed and written; see `Repository.checkout`."""
+def device_choice(options: ComputeOptions) -> DeviceChoice:
+    """Where terms are merged. Raises `UsageError` for a device that is none, `SystemFault` for one that is
+    not there.
+    """
+    from persona.merge.devices.choose import DeviceChoice
 
-    device: str | None = None
-    device_memory: int | None = None
-    threads: int | None = None
-    memory: int | None = None
-    max_shard_size: int | None = None
-    dtype: str | None = None
-    weights: bool = True
-    force: bool = False
-    allow_nonfinite: bool = False
-    progress: Progress | None = None
-
-    @property
-    def place(self) -> DeviceChoice:
-        """Where terms are merged. Raises `UsageError` for a device that is none, `SystemFault` for one that
-        is not there.
-        """
-        from persona.merge.devices.choose import DeviceChoice
-
-        place = DeviceChoice(self.device, self.device_memory)
-        place.check()
-        return place
+    choice = DeviceChoice(options["device"], options["device_memory"])
+    choice.check()
+    return choice
 
 
 def chosen_recipe(history: History, rev: str | None, told: Told | None = None) -> tuple[str | None, Recipe]:
@@ -65,8 +48,8 @@ def layout_of(plan: Plan, options: RunOptions) -> list[ShardLayout]:
     sharded base cut at its layers.
     """
     base = plan.base
-    layout = plan_shards(base.tensors, options.max_shard_size, shards=base.shards, shard_of=base.shard_of)
-    if options.max_shard_size is not None:
+    layout = plan_shards(base.tensors, options["max_shard_size"], shards=base.shards, shard_of=base.shard_of)
+    if options["max_shard_size"] is not None:
         return layout
     return by_layers(layout, max(_SHARD_BYTES, sum(shard.nbytes for shard in layout) // _SHARDS))
 
@@ -87,11 +70,11 @@ def compute(
         source=source,
         staying=source.staying if source else {},
         cast=cast,
-        threads=options.threads,
-        memory=options.memory,
-        progress=options.progress,
-        allow_nonfinite=options.allow_nonfinite,
-        place=options.place,
+        threads=options["threads"],
+        memory=options["memory"],
+        progress=options["progress"],
+        allow_nonfinite=options["allow_nonfinite"],
+        place=device_choice(options),
     )
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from persona.errors import IntegrityError, InvalidInput, UnknownName, UsageError
+from persona.history.settings import SETTINGS
 from persona.limits import MAX_RECIPE_BYTES
-from persona.objects.rules import AXES, check_axis
 from persona.store import files
 from persona.store.lock import config_lock
 
@@ -23,10 +23,6 @@ _BARE: Final = r"[\w/@+-]+"
 _QUOTED: Final = r'"[^"\x00-\x1f\x7f]+"'
 _PART: Final = re.compile(f"{_BARE}|{_QUOTED}")
 _KEY: Final = re.compile(f"(?:{_BARE}|{_QUOTED})(?:\\.(?:{_BARE}|{_QUOTED}))+")
-DEVICES: Final = ("auto", "cpu", "cuda")
-"""Where checkout may compute."""
-_SIZE: Final = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*([kmgt]?)(i?)b?", re.IGNORECASE | re.ASCII)
-_UNITS: Final = " kmgt"
 
 
 class Config:
@@ -41,21 +37,12 @@ class Config:
         """The value in force as text; None when neither file has it."""
         return self.values().get(_named(_parts(key)))
 
-    def flag(self, key: str, default: bool = False) -> bool:
-        """A value that is true or false. Raises `InvalidInput` for another."""
+    def read(self, key: str) -> Any:
+        """The value in force of a key of `SETTINGS`, as its type; None when neither file has it. Raises
+        `InvalidInput` for a text that the key cannot have.
+        """
         text = self.get(key)
-        try:
-            return default if text is None else parse_flag(text)
-        except ValueError as error:
-            raise InvalidInput(f"config {key}: {error}") from None
-
-    def size(self, key: str) -> int | None:
-        """A value in bytes, as `parse_size` reads it. Raises `InvalidInput` for another."""
-        text = self.get(key)
-        try:
-            return None if text is None else parse_size(text)
-        except ValueError as error:
-            raise InvalidInput(f"config {key}: {error}") from None
+        return None if text is None else SETTINGS[key].read(text)
 
     def values(self) -> dict[str, str]:
         """Every key and the value in force, in order of keys."""
@@ -76,7 +63,8 @@ class Config:
         `InvalidInput` for a value that a known key cannot have.
         """
         parts = _parts(key)
-        check_value(key, value)
+        if key in SETTINGS:
+            SETTINGS[key].read(value)
 
         def edit(table: Any, path: Path) -> None:
             import tomlkit
@@ -136,16 +124,6 @@ class Config:
             raise InvalidInput(f"{error.message}; move it away, or write a config file there") from None
 
 
-def parse_size(text: str) -> int:
-    """Bytes, from 5GB, 500MB or 2GiB; `ValueError` for anything else."""
-    found = _SIZE.fullmatch(text.strip())
-    power = _UNITS.index(found[2].lower() or " ") if found else 0
-    count = int(float(found[1]) * (1024 if found[3] else 1000) ** power) if found else 0
-    if count < 1:
-        raise ValueError(f"{text!r:.60} is not a size; write 5GB, 500MB or 2GiB")
-    return count
-
-
 def _load(path: Path, data: bytes) -> dict[str, Any]:
     if not data:
         return {}
@@ -190,45 +168,3 @@ def _parts(key: str) -> tuple[str, ...]:
 def _named(parts: tuple[str, ...]) -> str:
     """The key of parts, as `_parts` reads it."""
     return ".".join(part if re.fullmatch(_BARE, part) else f'"{part}"' for part in parts)
-
-
-def check_value(key: str, value: str) -> None:
-    """`InvalidInput` for a value that a known key cannot have."""
-    check = _CHECKS.get(key)
-    try:
-        if check is not None:
-            check(value)
-        elif key.startswith("merge.") and key.removeprefix("merge.") in ("preset", *AXES):
-            check_axis(key.removeprefix("merge."), value)
-    except (ValueError, InvalidInput) as error:
-        raise InvalidInput(f"config {key}: {str(error).removeprefix(': ')}") from None
-
-
-def parse_flag(text: str) -> bool:
-    """true or false; `ValueError` for anything else."""
-    if text.lower() not in ("true", "false"):
-        raise ValueError(f"{text!r:.60} is neither true nor false")
-    return text.lower() == "true"
-
-
-def parse_threads(text: str) -> int:
-    """A number of threads; `ValueError` for anything else."""
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"{text!r:.60} is not a number of threads")
-    return int(text)
-
-
-def _device(text: str) -> None:
-    if text not in DEVICES:
-        raise ValueError(f"{text!r:.60} is not one of {', '.join(DEVICES)}")
-
-
-_CHECKS: Final[dict[str, Callable[[str], object]]] = {
-    "commit.checkout": parse_flag,
-    "checkout.device": _device,
-    "checkout.device-memory": parse_size,
-    "checkout.memory": parse_size,
-    "checkout.max-shard-size": parse_size,
-    "checkout.threads": parse_threads,
-}
-"""The keys whose values are checked when they are set, but for the axes of `merge`."""

@@ -7,15 +7,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from persona.errors import InvalidInput, UsageError
 from persona.history.computing import chosen_recipe
 from persona.history.history import History
 from persona.history.names.revisions import resolve
+from persona.history.options import LoadOptions
 from persona.history.planning import plan_of
-from persona.history.results import Progress
 from persona.history.worktree import text_files
 from persona.limits import MAX_CONFIG_BYTES
 from persona.live.cache import RowCache
@@ -33,34 +32,12 @@ CONFIG: Final = "config.json"
 GENERATION_CONFIG: Final = "generation_config.json"
 
 
-@dataclass(frozen=True)
-class LoadOptions:
-    """How weights are computed; see `Repository.load` and `Repository.live`. `cache` and `device_memory` in
-    bytes.
-    """
-
-    threads: int | None = None
-    allow_nonfinite: bool = False
-    progress: Progress | None = None
-    cache: int = 0
-    device_memory: int | None = None
-
-    def check(self) -> None:
-        """Raises `UsageError` for a number of bytes that is none."""
-        if type(self.cache) is not int or self.cache < 0:
-            raise UsageError(f"cache is a number of bytes, not {self.cache!r:.60}")
-        memory = self.device_memory
-        if memory is not None and (type(memory) is not int or memory < 1):
-            raise UsageError(f"device_memory is a number of bytes above 0, not {memory!r:.60}")
-
-
 def load(
     history: History, rev: str | None, options: LoadOptions, more: Mapping[str, Any], told: Told
 ) -> PreTrainedModel:
     """See `Repository.load`."""
     if more.get("trust_remote_code"):
         raise UsageError("trust_remote_code: persona runs no code that comes with a model")
-    options.check()
     _, recipe = chosen(history, rev, told)
     model, _ = built(history, rev, plan_of(history, recipe), options, more)
     return model
@@ -94,8 +71,8 @@ def built(
         )
     generation = _json(history, revision, GENERATION_CONFIG)
     tensors, slots = new_slots(plan.base.tensors)
-    told = (lambda spec, count: None) if options.allow_nonfinite else None
-    whole, threads, progress = list(plan.tensors), options.threads, options.progress
+    told = (lambda spec, count: None) if options["allow_nonfinite"] else None
+    whole, threads, progress = list(plan.tensors), options["threads"], options["progress"]
     merger = caching_merger_of(plan, whole, kept, threads=threads, progress=progress)
     filling = Filler().fill(merger, whole, slots, threads=threads, progress=progress, not_finite=told)
     with closing(filling):

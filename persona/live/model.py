@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 from persona.errors import InvalidInput, Refused, UnknownName, UsageError
 from persona.history.arguments import checks_arguments
 from persona.history.history import History
+from persona.history.options import LiveOptions
 from persona.history.planning import plan_of
 from persona.history.query_results import LiveResult, RecipeView
 from persona.history.recipes import filters
@@ -26,7 +27,7 @@ from persona.history.recipes.views import recipe_view
 from persona.limits import LIVE_TIMEOUT_SECONDS
 from persona.live.cache import RowCache
 from persona.live.fill import Filler, caching_merger_of
-from persona.live.load import LoadOptions, built, chosen
+from persona.live.load import built, chosen
 from persona.live.lock import ModelLock
 from persona.live.resident import Residents
 from persona.live.slots import Slot, Stamp, Tensor, digest_of, slots_of
@@ -62,7 +63,7 @@ class LiveModel:
         model: Module,
         recipe: Recipe,
         revision: str | None,
-        options: LoadOptions,
+        options: LiveOptions,
         is_closed: Callable[[], bool],
         filled: Mapping[str, tuple[str, Tensor]],
         kept: RowCache,
@@ -76,7 +77,7 @@ class LiveModel:
         self._is_closed = is_closed
         self._filler = Filler()
         self._kept = kept
-        self._residents = Residents(options.cache, options.device_memory)
+        self._residents = Residents(options["cache"], options["device_memory"])
         self._keys: dict[str, str] = {}
         self._stamps: dict[str, Stamp] = {}
         self._holds: Holding | None = None
@@ -246,7 +247,7 @@ class LiveModel:
         """
         with self._gate.using():
             plan = self._now()[0]
-            return digest_of(slots_of(self._model, plan.base.tensors), self._options.threads)
+            return digest_of(slots_of(self._model, plan.base.tensors), self._options["threads"])
 
     def close(self, *, timeout: float | None = LIVE_TIMEOUT_SECONDS) -> None:
         """Leaves the model to itself, with the weights that it holds, and lets go of what was kept for the
@@ -348,7 +349,7 @@ class LiveModel:
             notes.append(f"tensor {spec.name}: {count} elements are not finite")
 
         if changed:
-            threads, progress = self._options.threads, self._options.progress
+            threads, progress = self._options["threads"], self._options["progress"]
             self._residents.check(plan, changed, slots)
             merger = caching_merger_of(
                 plan, changed, self._kept, threads=threads, progress=progress, slots=slots
@@ -357,7 +358,7 @@ class LiveModel:
             self._gate.shut = self._half_done_words()
             for tensor in changed:
                 self._keys.pop(tensor.spec.name, None)
-            told = note if self._options.allow_nonfinite else None
+            told = note if self._options["allow_nonfinite"] else None
             filling = self._filler.fill(
                 merger,
                 changed,
@@ -403,13 +404,12 @@ def live(
     history: History,
     model: Any,
     rev: str | None,
-    options: LoadOptions,
+    options: LiveOptions,
     is_closed: Callable[[], bool],
     told: Told,
 ) -> LiveModel:
     """See `Repository.live`."""
-    options.check()
-    kept = RowCache(options.cache)
+    kept = RowCache(options["cache"])
     revision, recipe = chosen(history, rev, told)
     filled: dict[str, tuple[str, Tensor]] = {}
     if model is None:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from persona.errors import SystemFault, UsageError
-from persona.live import fill, load, resident, slots
+from persona.live import fill, resident, slots
 from persona.live.model import LiveModel
 from persona.merge import memory as room
 from persona.merge.devices import lanes
@@ -216,8 +216,6 @@ def test_rows_are_apart_by_whole_lines_of_memory() -> None:
 def test_a_device_memory_that_means_nothing_is_refused_up_front(repo: Repository, bad: Any) -> None:
     with pytest.raises(UsageError, match="device_memory is a number of bytes above 0, not"):
         repo.live(object(), device_memory=bad)
-    with pytest.raises(UsageError, match="device_memory"):
-        load.load(repo._history, None, load.LoadOptions(device_memory=bad), {})
 
 
 def test_too_little_device_memory_is_refused_before_anything_changes(repo: Repository, place: Place) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Unpack
 
 import click
 
@@ -10,7 +10,8 @@ from persona.cli import diffs, render
 from persona.cli.command import declare
 from persona.cli.completions import files
 from persona.cli.invocation import Invocation
-from persona.cli.options import flags, import_arguments, import_options, threads_option
+from persona.cli.options import flags, takes
+from persona.history.options import ImportOptions
 
 
 @declare(
@@ -20,10 +21,9 @@ from persona.cli.options import flags, import_arguments, import_options, threads
     "$ persona add README.md notes        # text files: track them from now on",
 )
 @click.argument("paths", nargs=-1, required=True, metavar="PATH…", shell_complete=files)
-@import_options
-@threads_option
+@takes(ImportOptions)
 @click.pass_obj
-def command(call: Invocation, /, paths: tuple[str, ...], threads: int | None, **options: Any) -> None:
+def command(call: Invocation, /, paths: tuple[str, ...], **options: Unpack[ImportOptions]) -> None:
     """Import a fine-tune and put it into recipe.toml, or track text files.
 
     PATH is a model directory or a safetensors file that was trained from the base. persona stores what the
@@ -36,11 +36,7 @@ def command(call: Invocation, /, paths: tuple[str, ...], threads: int | None, **
     Text files of the work tree, or directories of them, are tracked from now on: every commit records them.
     """
     with call.repository() as repo, call.progress() as progress, flags():
-        result = repo.add(
-            *map(call.path, paths),
-            threads=threads,
-            progress=progress,
-            **import_arguments(options),
-        )
+        options["progress"] = progress
+        result = repo.add(*map(call.path, paths), **options)
     call.remarks(result.notes)
     call.report(result, [*render.commit_lines(result), *diffs.new_file_lines(result.files)])

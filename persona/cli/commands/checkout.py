@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
 from persona.cli import render
 from persona.cli.command import declare
-from persona.cli.completions import directories, one_of, revisions
+from persona.cli.completions import directories, revisions
 from persona.cli.dashes import files_after_dashes
 from persona.cli.invocation import Invocation
-from persona.cli.options import (
-    device_arguments,
-    device_options,
-    memory_argument,
-    memory_option,
-    setting,
-    size_option,
-    threads_option,
-)
+from persona.cli.options import takes
 from persona.errors import UsageError
-from persona.history.config import parse_size, parse_threads
+from persona.history.options import RunOptions
 
 if TYPE_CHECKING:
     from persona.repository import Repository
@@ -47,44 +39,14 @@ if TYPE_CHECKING:
     shell_complete=directories,
     help="Write a model directory at OUT; leave HEAD and the work tree.",
 )
-@device_options
-@threads_option
-@memory_option
-@click.option(
-    "--max-shard-size",
-    metavar="S",
-    callback=size_option,
-    help="Split the weights into files of at most S, such as 5GB.",
-)
-@click.option(
-    "--dtype",
-    metavar="D",
-    shell_complete=one_of("bfloat16", "float16", "float32"),
-    help="With -o: write floats as bfloat16, float16 or float32.",
-)
-@click.option("--no-weights", is_flag=True, help="Move HEAD and the text files, but compute no weights.")
-@click.option("--allow-nonfinite", is_flag=True, help="Write weights even if some are infinite or NaN.")
-@click.option(
-    "-f",
-    "--force",
-    is_flag=True,
-    help="Overwrite hand-edited weights and uncommitted edits; with -o, files in OUT.",
-)
+@takes(RunOptions)
 @click.pass_context
 def command(
     ctx: click.Context,
     rev: str | None,
     branch: str | None,
     out: str | None,
-    device: str | None,
-    device_memory: int | None,
-    threads: int | None,
-    memory: int | None,
-    max_shard_size: int | None,
-    dtype: str | None,
-    no_weights: bool,
-    allow_nonfinite: bool,
-    force: bool,
+    **options: Unpack[RunOptions],
 ) -> None:
     """Compute the weights of a revision and put them in place.
 
@@ -107,20 +69,8 @@ def command(
     with call.repository() as repo:
         _check_revision(call, repo, rev)
         with call.progress() as progress:
-            result = repo.checkout(
-                rev,
-                branch=branch,
-                out=None if out is None else call.path(out),
-                **device_arguments(repo, device, device_memory),
-                threads=setting(repo, "checkout.threads", threads, parse_threads),
-                memory=memory_argument(repo, memory),
-                max_shard_size=setting(repo, "checkout.max-shard-size", max_shard_size, parse_size),
-                dtype=dtype,
-                weights=not no_weights,
-                force=force,
-                allow_nonfinite=allow_nonfinite,
-                progress=progress,
-            )
+            options["progress"] = progress
+            result = repo.checkout(rev, branch=branch, out=None if out is None else call.path(out), **options)
         lines: list[str] = []
         if moves and result.head is not None:
             detached = result.head.branch is None and not call.json

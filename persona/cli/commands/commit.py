@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
@@ -11,7 +11,8 @@ from persona.cli.command import declare
 from persona.cli.completions import files
 from persona.cli.invocation import Invocation
 from persona.cli.messages import EDITOR_HINT, Draft, edit_message, read_message
-from persona.cli.options import flags, import_arguments, import_options, threads_option
+from persona.cli.options import flags, takes
+from persona.history.options import ImportOptions
 
 if TYPE_CHECKING:
     from persona.repository import Repository
@@ -37,8 +38,7 @@ if TYPE_CHECKING:
 @click.option("--amend", is_flag=True, help="Replace the last commit instead of adding one.")
 @click.option("--no-edit", is_flag=True, help="Open no editor: keep the message of --amend or `revert -n`.")
 @click.option("--allow-empty", is_flag=True, help="Commit even if nothing differs.")
-@import_options
-@threads_option
+@takes(ImportOptions)
 @click.pass_obj
 def command(
     call: Invocation,
@@ -50,8 +50,7 @@ def command(
     amend: bool,
     no_edit: bool,
     allow_empty: bool,
-    threads: int | None,
-    **options: Any,
+    **options: Unpack[ImportOptions],
 ) -> int:
     """Record the recipe and the text files; with PATH, add that first.
 
@@ -66,15 +65,14 @@ def command(
         if text is None and not no_edit:
             text = _written(call, repo, path, amend, allow_empty)
         with call.progress() as progress, flags():
+            options["progress"] = progress
             result = repo.commit(
                 None if path is None else call.path(path),
                 message=text,
                 amend=amend,
                 allow_empty=allow_empty,
                 author=call.author(signs=True),
-                threads=threads,
-                progress=progress,
-                **import_arguments(options),
+                **options,
             )
         return diffs.report_commit(call, repo, result)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
@@ -13,9 +13,10 @@ from persona.cli.command import declare
 from persona.cli.completions import revisions
 from persona.cli.dashes import files_after_dashes
 from persona.cli.invocation import Invocation
-from persona.cli.options import memory_argument, memory_option, plot_option, plot_path, threads_option
+from persona.cli.options import plot_option, plot_path, takes
 from persona.cli.render import short
 from persona.errors import UsageError
+from persona.history.options import MemoryOptions
 
 if TYPE_CHECKING:
     from persona.history.results import Diff
@@ -35,8 +36,7 @@ if TYPE_CHECKING:
 @click.option("--stat", is_flag=True, help="Print a summary instead.")
 @click.option("--weights", is_flag=True, help="Also compute and compare the weights, layer by layer.")
 @plot_option
-@threads_option
-@memory_option
+@takes(MemoryOptions)
 @click.option("--exit-code", is_flag=True, help="Exit with 1 if anything differs.")
 @click.pass_context
 def command(
@@ -46,9 +46,8 @@ def command(
     stat: bool,
     weights: bool,
     plot: str | None,
-    threads: int | None,
-    memory: int | None,
     exit_code: bool,
+    **options: Unpack[MemoryOptions],
 ) -> int:
     """Show what differs between two recipes.
 
@@ -77,8 +76,8 @@ def command(
             call.answer(diff, lines)
         else:
             with call.progress() as progress:
-                memory = memory_argument(repo, memory)
-                measured = repo.diff_weights(a, b, threads=threads, memory=memory, progress=progress)
+                options["progress"] = progress
+                measured = repo.diff_weights(a, b, **options)
             _answer(call, diff, lines, measured, stat, place)
     return 1 if (exit_code or call.quiet) and not diff.empty else 0
 

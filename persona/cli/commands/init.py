@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Unpack
 
 import click
 
@@ -10,7 +11,8 @@ from persona.cli import render
 from persona.cli.command import declare
 from persona.cli.completions import directories, files
 from persona.cli.invocation import Invocation
-from persona.cli.options import threads_option
+from persona.cli.options import takes
+from persona.history.options import WorkOptions
 
 
 @declare("init", example="$ persona init mybot --base ./SmolLM2-135M-Instruct\n$ cd mybot")
@@ -24,10 +26,10 @@ from persona.cli.options import threads_option
 @click.option(
     "--name", metavar="NAME", help="Name of the base in recipe.toml. Default: its directory's name."
 )
-@threads_option
+@takes(WorkOptions)
 @click.pass_obj
 def command(
-    call: Invocation, directory: str, base: str | None, name: str | None, threads: int | None
+    call: Invocation, directory: str, base: str | None, name: str | None, **options: Unpack[WorkOptions]
 ) -> None:
     """Make a repository around a base model.
 
@@ -40,6 +42,7 @@ def command(
 
     root = call.path(directory)
     with call.progress() as progress:
+        options["progress"] = progress
         result = Repository.init(
             root,
             base=None if base is None else call.path(base),
@@ -47,8 +50,7 @@ def command(
             author=call.author(signs=True),
             committer=call.committer,
             user_config=call.user_config,
-            threads=threads,
-            progress=progress,
+            **options,
         )
     call.remarks(result.notes)
     call.report(

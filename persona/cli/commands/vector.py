@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import click
 
 from persona.cli import render
 from persona.cli.command import Command, CommandGroup
 from persona.cli.completions import all_vectors, kept_vectors
 from persona.cli.invocation import Invocation
-from persona.cli.options import plot_option, plot_path, threads_option
+from persona.cli.options import plot_option, plot_path, takes
+from persona.history.options import WorkOptions
 
 
 @click.group("vector", cls=CommandGroup, example="$ persona vector ls\n$ persona vector show listening")
@@ -39,9 +42,9 @@ def ls(call: Invocation) -> None:
 )
 @click.argument("name", shell_complete=all_vectors)
 @plot_option
-@threads_option
+@takes(WorkOptions)
 @click.pass_obj
-def show(call: Invocation, name: str, plot: str | None, threads: int | None) -> None:
+def show(call: Invocation, name: str, plot: str | None, **options: Unpack[WorkOptions]) -> None:
     """Show one vector.
 
     NAME is the name of a vector, or the first digits of its id. For each layer and kind of module, show
@@ -51,7 +54,8 @@ def show(call: Invocation, name: str, plot: str | None, threads: int | None) -> 
 
     place = plot_path(call, plot)
     with call.repository() as repo, call.progress() as progress:
-        vector = repo.vector_statistics(name, threads=threads, progress=progress)
+        options["progress"] = progress
+        vector = repo.vector_statistics(name, **options)
     if place is not None:
         heatmap.write(place, f"Vector {vector.info.name}", measures.vector_sheets(vector))
     call.answer(vector, measures.statistics_lines(vector))

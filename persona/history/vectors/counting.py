@@ -51,7 +51,7 @@ def measured(
 
     tuned = lone_recipe(id, base_id, Rules.of("ties"))
     plans = plan_of(history, Recipe.of(base_id, [], tuned.rules)), plan_of(history, tuned)
-    memory = history.config.size("checkout.memory")
+    memory = history.config.read("checkout.memory")
     return list(compare(*plans, elections=False, threads=threads, memory=memory, progress=progress))
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from persona.errors import InvalidInput, PersonaError, Refused, UsageError
 from persona.history.history import History
+from persona.history.options import ImportOptions, defaults
 from persona.history.recipes import filters
+from persona.history.recipes.checked import checked_keys
 from persona.history.recipes.text import RECIPE_FILE, decode, encode
 from persona.history.results import VectorChange
 from persona.history.vectors.trimmed import density_of
@@ -27,29 +29,8 @@ from persona.store.refs import Told
 from persona.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
-    from persona.history.results import Progress
     from persona.intake.encode import ImportedVector
     from persona.merge.plan import Plan
-from persona.history.recipes.checked import checked_keys
-
-
-@dataclass(frozen=True)
-class ImportOptions:
-    """How a fine-tune is taken in; see `Repository.add`."""
-
-    name: str | None = None
-    alpha: str | float | None = None
-    density: str | float | None = None
-    only: str | Sequence[str] | None = None
-    except_: str | Sequence[str] | None = None
-    onto: str | None = None
-    missing: Literal["refuse", "zero"] = "refuse"
-    extra: Literal["refuse", "ignore"] = "refuse"
-    cast: bool = False
-    files: bool = False
-    replace: bool = False
-    threads: int | None = None
-    progress: Progress | None = None
 
 
 @dataclass(frozen=True)
@@ -75,34 +56,34 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
     base = history.base(recipe.base)
     inside = in_place.is_work_tree(history, path)
     if inside:
-        in_place.check(tree, path, recipe.base, options.onto, options.name)
+        in_place.check(tree, path, recipe.base, options["onto"], options["name"])
     with Checkpoint.open(path) as checkpoint:
-        name = options.name if options.name is not None else default_name(path)
+        name = options["name"] if options["name"] is not None else default_name(path)
         check_vector_name(name)
-        keys = checked_keys(options.alpha, options.density, options.only, options.except_)
+        keys = checked_keys(options["alpha"], options["density"], options["only"], options["except_"])
         _refuse_filter(keys, base)
         old = recipe.by_name.get(name)
-        if old is not None and options.name is None and not options.replace:
+        if old is not None and options["name"] is None and not options["replace"]:
             _refuse_another(history, path, name, old.vector)
         told: list[str] = []
-        onto = _onto(history, recipe, options.onto, told)
+        onto = _onto(history, recipe, options["onto"], told)
         if onto is not None:
             keys["join"] = "add"
         differing = {} if inside else _differing_files(history, checkpoint)
-        seen = _replaceable(history, differing) if options.files else {}
+        seen = _replaceable(history, differing) if options["files"] else {}
         with history.store.transaction(Payloads(history.store.objects).of) as tx:
             made = import_vector(
                 history.store,
                 tx,
                 base,
                 checkpoint,
-                missing=options.missing,
-                extra=options.extra,
-                cast=options.cast,
+                missing=options["missing"],
+                extra=options["extra"],
+                cast=options["cast"],
                 onto=onto,
-                threads=options.threads,
-                memory=history.config.size("checkout.memory"),
-                progress=options.progress,
+                threads=options["threads"],
+                memory=history.config.read("checkout.memory"),
+                progress=options["progress"],
             )
             checkpoint.check_unchanged()
             new_bytes = tx.new_bytes
@@ -111,7 +92,7 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
         cache.remember(history, made.id, made.changed_fraction)
         cache.remember_origin(history, made.id, origin(path))
         _find_cutoffs(history, recipe.base, made, options)
-        texts = differing if options.files else {}
+        texts = differing if options["files"] else {}
         change, recipe = _write_recipe(tree, name, old, made, keys, new_bytes, texts, seen, options)
     except PersonaError as error:
         kept = kept_names.keep(history, name, made.id)
@@ -123,10 +104,10 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
         raise
     if keep:
         kept_names.keep(history, name, made.id)
-    taken = inside and weights.take(tree, (made.id, name), trained, options.progress)
+    taken = inside and weights.take(tree, (made.id, name), trained, options["progress"])
     in_place_notes = (in_place.TAKEN,) if taken else ()
     twice = filters.twice(recipe, history.base(recipe.base), {name})
-    notes = (*told, *made.notes, *in_place_notes, *twice, *_file_notes(differing, options.files))
+    notes = (*told, *made.notes, *in_place_notes, *twice, *_file_notes(differing, options["files"]))
     return Added(change, notes)
 
 
@@ -169,13 +150,9 @@ def _write_recipe(
 
 def refuse_without_path(options: ImportOptions) -> None:
     """`UsageError` for options of an import where nothing is imported."""
-    plain = ImportOptions(threads=options.threads, progress=options.progress)
-    if options != plain:
-        given = [
-            field.name.rstrip("_")
-            for field in fields(ImportOptions)
-            if getattr(options, field.name) != getattr(plain, field.name)
-        ]
+    usual = {**defaults(ImportOptions), "threads": options["threads"], "progress": options["progress"]}
+    given = [key.rstrip("_") for key, value in options.items() if value != usual[key]]
+    if given:
         raise UsageError(
             f"{', '.join(given)}: only with a PATH to import; `persona set` edits what is in {RECIPE_FILE}"
         )
@@ -283,8 +260,8 @@ def _find_cutoffs(history: History, base: str, made: ImportedVector, options: Im
     from persona.merge.workers import thread_count
 
     alone = Recipe.of(base, [Term("vector", made.id)], Rules.of())
-    threads = thread_count(options.threads)
-    prepare(plan_of(history, alone), made.id, made.magnitudes, threads=threads, progress=options.progress)
+    threads = thread_count(options["threads"])
+    prepare(plan_of(history, alone), made.id, made.magnitudes, threads=threads, progress=options["progress"])
 
 
 def _kept_fraction(
@@ -295,7 +272,9 @@ def _kept_fraction(
     from persona.merge.workers import thread_count
 
     plan = plan_of(history, recipe)
-    return kept_fraction(plan, id, density, threads=thread_count(options.threads), progress=options.progress)
+    return kept_fraction(
+        plan, id, density, threads=thread_count(options["threads"]), progress=options["progress"]
+    )
 
 
 def _differing_files(history: History, checkpoint: Checkpoint) -> dict[str, bytes]:

@@ -9,8 +9,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from persona.history.computing import RunOptions
+from persona.history.computing import device_choice
 from persona.history.history import History
+from persona.history.options import ComputeOptions
 from persona.history.planning import plan_of
 from persona.merge.run.merger import pieces
 from persona.objects.recipe import Recipe
@@ -48,17 +49,17 @@ class TensorArray(np.ndarray[Any, Any]):
 
 
 def arrays(
-    history: History, recipe: Recipe, options: RunOptions, told: Told, *, torch: bool
+    history: History, recipe: Recipe, options: ComputeOptions, told: Told, *, torch: bool
 ) -> Iterator[tuple[str, Any]]:
     """(name, array) of every tensor of a recipe, in byte order of names; one is in memory at a time. Notes of
     the run go into `told`.
     """
-    plan, place = plan_of(history, recipe), options.place
+    plan, place = plan_of(history, recipe), device_choice(options)
     made = pieces(
         plan,
         list(plan.tensors),
-        threads=options.threads,
-        progress=options.progress,
+        threads=options["threads"],
+        progress=options["progress"],
         place=place,
         tell=told.append,
     )

@@ -14,8 +14,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from persona.errors import UsageError
+from persona.history.computing import chosen_recipe, compute, device_choice, layout_of, notes_of
 from persona.history.history import History
 from persona.history.names.revisions import resolve
+from persona.history.options import RunOptions
 from persona.history.planning import plan_of
 from persona.history.recipes.text import RECIPE_FILE
 from persona.history.results import CheckoutResult
@@ -24,14 +26,13 @@ from persona.history.worktree import text_files, weights
 from persona.history.worktree.changing import changing
 from persona.history.worktree.locked import LockedTree
 from persona.history.worktree.move import NO_MOVE, FileMove
+from persona.history.worktree.reuse import AlreadyThere, PresentWeights, is_there
 from persona.objects.commit import Person
 from persona.objects.recipe import Recipe
 from persona.weights.writer import ModelWriter
 
 if TYPE_CHECKING:
     from persona.merge.run.materialise import Materialised
-from persona.history.computing import RunOptions, chosen_recipe, compute, layout_of, notes_of
-from persona.history.worktree.reuse import AlreadyThere, PresentWeights, is_there
 
 
 def checkout(
@@ -44,12 +45,12 @@ def checkout(
     """See `Repository.checkout`."""
     started = time.perf_counter()
     if branch is not None and rev is None:
-        options = replace(options, weights=False)  # the same commit: whatever was tried stays as it is
-    if options.weights:
-        _ = options.place  # refused before anything moves, if it cannot be had
-    if options.dtype is not None:
+        options = {**options, "weights": False}  # the same commit: whatever was tried stays as it is
+    if options["weights"]:
+        _ = device_choice(options)  # refused before anything moves, if it cannot be had
+    if options["dtype"] is not None:
         raise UsageError("--dtype goes with -o OUT: the work tree's weights are those of its recipe")
-    with changing(history, force=options.force) as tree:
+    with changing(history, force=options["force"]) as tree:
         if rev is None and branch is None:
             return _as_it_stands(tree, options, started)
         return _move(tree, rev, branch, mover, options, started)
@@ -79,7 +80,7 @@ def _move(
     else:
         assert rev is not None
         target = moves.target_of(history, rev, told)
-    files_move = moves.plan_files(history, target.id, force=options.force)
+    files_move = moves.plan_files(history, target.id, force=options["force"])
     before = history.head_or_name()
 
     def move() -> list[str]:
@@ -87,7 +88,7 @@ def _move(
 
     recipe = history.recipe_of(target.id)
     revision: str | None = target.id
-    if options.weights and any(edit.path == RECIPE_FILE for edit in files_move.carried):
+    if options["weights"] and any(edit.path == RECIPE_FILE for edit in files_move.carried):
         edited = text_files.new_recipe(history).recipe
         if weights.key_of(edited) != weights.key_of(recipe):
             recipe, revision = edited, None
@@ -106,17 +107,17 @@ def _place(
 ) -> CheckoutResult:
     """Weights, text files and HEAD, in the order of the module's docstring."""
     history = tree.history
-    if not options.weights:
+    if not options["weights"]:
         with tree.moving(files_move):
             notes = [*files_move.notes, *move()]
         return _result(history, None, revision, (), files_move, tuple(notes), started)
     found = weights.look(history, tree)
-    if not options.force:
+    if not options["force"]:
         where = RECIPE_FILE if not files_move.paths else "that revision"
         weights.refuse_losing(history, found, recipe, where)
     plan = plan_of(history, recipe)
-    unasked = found.state == "intact" and options.max_shard_size is None
-    if found.record and unasked and is_there(history, found, recipe, options.progress):
+    unasked = found.state == "intact" and options["max_shard_size"] is None
+    if found.record and unasked and is_there(history, found, recipe, options["progress"]):
         with tree.moving(files_move):
             notes = [*files_move.notes, *move()]
         tensors = weights.tensor_digests(history, found.record) or None

@@ -9,9 +9,10 @@ from pathlib import Path
 from persona.errors import InvalidInput, PersonaError, SystemFault
 from persona.history.commit_builder import record, tidy
 from persona.history.history import History
+from persona.history.options import ImportOptions
 from persona.history.results import CommitResult
 from persona.history.vectors import importing, kept_names
-from persona.history.vectors.importing import Added, ImportOptions
+from persona.history.vectors.importing import Added
 from persona.history.worktree import in_place, tracking
 from persona.history.worktree.changing import changing
 from persona.objects.commit import Person
@@ -36,7 +37,7 @@ def commit(
                 tidy(message)
             texts = tracking.named_files(history, [path])
         if texts is not None:
-            importing.refuse_without_path(replace(options, files=options.files and path is None))
+            importing.refuse_without_path({**options, "files": options["files"] and path is None})
             tree.track(texts)
         elif path is not None:
             added = importing.add(tree, path, options, keep=False)
@@ -56,7 +57,7 @@ def commit(
             raise
         told = in_place.edited_notes(tree) if added is None else []
         result = replace(result, files=tuple(texts or ()), notes=(*result.notes, *told))
-        if added and path is not None and options.onto not in (None, "base"):
+        if added and path is not None and options["onto"] not in (None, "base"):
             said = _difference_note(history, path, options)
             result = replace(result, notes=(*result.notes, said))
     return result
@@ -73,9 +74,9 @@ def _difference_note(history: History, path: Path, options: ImportOptions) -> st
         gap = largest_difference(
             plan_of(history, history.recipe_of(history.head_commit())),
             path,
-            threads=options.threads,
-            memory=history.config.size("checkout.memory"),
-            progress=options.progress,
+            threads=options["threads"],
+            memory=history.config.read("checkout.memory"),
+            progress=options["progress"],
         )
     except (InvalidInput, SystemFault) as error:
         return f"HEAD was not compared with the trained weights: {error.message}"

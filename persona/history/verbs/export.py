@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from persona.errors import InvalidInput, Refused, UsageError
-from persona.history.computing import RunOptions, chosen_recipe, compute, notes_of
+from persona.history.computing import chosen_recipe, compute, device_choice, notes_of
 from persona.history.history import History
+from persona.history.options import RunOptions
 from persona.history.planning import plan_of
 from persona.history.recipes.text import RECIPE_FILE
 from persona.history.recipes.views import recipe_view
@@ -45,31 +46,33 @@ def export(
 ) -> CheckoutResult:
     """Writes a model directory at `out`. See `Repository.checkout`."""
     started = time.perf_counter()
-    if branch is not None or not options.weights:
+    if branch is not None or not options["weights"]:
         raise UsageError("-o writes a model directory elsewhere; it goes with neither -b nor --no-weights")
-    _ = options.place  # refused before anything is written, if it cannot be had
+    _ = device_choice(options)  # refused before anything is written, if it cannot be had
     place = _place(history, out)
     dtype = None
-    if options.dtype is not None:
-        dtype = DTYPES.get(options.dtype.lower())
+    if options["dtype"] is not None:
+        dtype = DTYPES.get(options["dtype"].lower())
         if dtype is None:
-            raise UsageError(f"dtype {options.dtype!r:.40} is not one of bfloat16, float16, float32")
+            raise UsageError(f"dtype {options['dtype']!r:.40} is not one of bfloat16, float16, float32")
     told: list[str] = []
     revision, recipe = chosen_recipe(history, rev, told)
     texts = _texts(history, revision)
     if dtype is not None and "config.json" in texts:
         texts["config.json"] = _with_dtype(texts["config.json"], _TORCH_NAMES[dtype])
     plan = plan_of(history, recipe)
-    cast = _ToDtype(dtype, options.allow_nonfinite) if dtype else None
+    cast = _ToDtype(dtype, options["allow_nonfinite"]) if dtype else None
     specs = [cast.spec(spec) if cast else spec for spec in plan.base.tensors]
-    layout = plan_shards(specs, options.max_shard_size, shards=plan.base.shards, shard_of=plan.base.shard_of)
+    layout = plan_shards(
+        specs, options["max_shard_size"], shards=plan.base.shards, shard_of=plan.base.shard_of
+    )
     if revision is None:
         head = history.head_commit()
         revision = head if history.recipe_of(head) == recipe else None
-    claim = output.claim(place, texts, force=options.force)
+    claim = output.claim(place, texts, force=options["force"])
     with ModelWriter(place, layout) as writer:
         if changed_since(place, claim.weights):  # by another command, which had the directory first
-            claim = output.claim(place, texts, force=options.force)
+            claim = output.claim(place, texts, force=options["force"])
         claim.clear_leftovers(texts)
         made = compute(plan, writer, options, cast=cast)
         writer.refuse_saved(claim.weights)

@@ -1,0 +1,327 @@
+"""**option** — a keyword that several calls take, declared once: its type, and what the command line makes of
+it.
+
+A method takes a declaration as `**options: Unpack[RunOptions]`. From the same lines come the checks of its
+arguments (`persona.history.arguments`), and the flags, the help and the completion of the command line
+(`persona.cli.options`). Annotations are evaluated here: the declarations are read while modules load.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Final, Literal, TypedDict, TypeVar, cast
+
+from persona.history.results import Progress
+from persona.history.settings import SETTINGS
+from persona.limits import LIVE_CACHE
+
+
+class Option:
+    """What a keyword is on the command line: its flags and its line of help.
+
+    `metavar`: the name of its value in the help; without one the flag has no value and means `gives`. `parse`
+    reads a value and raises `ValueError`; by default that of `setting`, the key that holds where nobody gives
+    the option, else none: then a value goes to the library as it was typed. `words`: all that it may be.
+    `completion`: a function of `persona.cli.completions` by name, or words that come to mind. `repeated`: it
+    may be given several times. `default`: what the library takes where neither says anything.
+
+    No dataclass: making one costs every command a third of a millisecond.
+    """
+
+    __slots__ = (
+        "completion",
+        "default",
+        "flags",
+        "gives",
+        "help",
+        "metavar",
+        "parse",
+        "repeated",
+        "setting",
+        "words",
+    )
+
+    def __init__(
+        self,
+        *flags: str,
+        help: str,  # noqa: A002
+        metavar: str | None = None,
+        setting: str | None = None,
+        parse: Callable[[str], Any] | None = None,
+        words: tuple[str, ...] = (),
+        completion: str | tuple[str, ...] = (),
+        repeated: bool = False,
+        gives: bool = True,
+        default: Any = None,
+    ) -> None:
+        self.flags = flags
+        self.help = help
+        self.metavar = metavar
+        self.setting = setting
+        self.parse = SETTINGS[setting].parse if parse is None and setting is not None else parse
+        self.words = words
+        self.completion = completion
+        self.repeated = repeated
+        self.gives = gives
+        self.default = (not gives) if metavar is None else default
+
+
+class WorkOptions(TypedDict, total=False):
+    """What every call takes that works for long."""
+
+    threads: Annotated[
+        int | None,
+        Option(
+            "--threads",
+            metavar="N",
+            setting="checkout.threads",
+            help="Number of threads. Default: all cores.",
+        ),
+    ]
+    progress: Progress | None
+
+
+class MemoryOptions(WorkOptions, total=False):
+    """And that decodes many chunks at once."""
+
+    memory: Annotated[
+        int | None,
+        Option(
+            "--memory",
+            metavar="S",
+            setting="checkout.memory",
+            help="Memory for decoded chunks, such as 200MB. Default: 400MB.",
+        ),
+    ]
+
+
+class ComputeOptions(MemoryOptions, total=False):
+    """And that merges."""
+
+    device: Annotated[
+        str | None,
+        Option(
+            "--device",
+            metavar="[auto|cpu|cuda]",
+            setting="checkout.device",
+            words=SETTINGS["checkout.device"].words,
+            help="Where to compute. Default: auto.",
+        ),
+    ]
+    device_memory: Annotated[
+        int | None,
+        Option(
+            "--device-memory",
+            metavar="S",
+            setting="checkout.device-memory",
+            help="Memory for chunks on each GPU. Default: 1GiB, or half of the free memory.",
+        ),
+    ]
+
+
+class RunOptions(ComputeOptions, total=False):
+    """How weights are computed and written: `checkout`."""
+
+    max_shard_size: Annotated[
+        int | None,
+        Option(
+            "--max-shard-size",
+            metavar="S",
+            setting="checkout.max-shard-size",
+            help="Split the weights into files of at most S, such as 5GB.",
+        ),
+    ]
+    dtype: Annotated[
+        str | None,
+        Option(
+            "--dtype",
+            metavar="D",
+            completion=("bfloat16", "float16", "float32"),
+            help="With -o: write floats as bfloat16, float16 or float32.",
+        ),
+    ]
+    weights: Annotated[
+        bool,
+        Option("--no-weights", gives=False, help="Move HEAD and the text files, but compute no weights."),
+    ]
+    allow_nonfinite: Annotated[
+        bool,
+        Option("--allow-nonfinite", help="Write weights even if some are infinite or NaN."),
+    ]
+    force: Annotated[
+        bool,
+        Option(
+            "-f",
+            "--force",
+            help="Overwrite hand-edited weights and uncommitted edits; with -o, files in OUT.",
+        ),
+    ]
+
+
+class LoadOptions(WorkOptions, total=False):
+    """How a model is loaded into memory: `load`."""
+
+    allow_nonfinite: bool
+
+
+class LiveOptions(LoadOptions, total=False):
+    """How a model in memory is kept: `live`. Both in bytes."""
+
+    cache: Annotated[int, Option(help="", metavar="S", default=LIVE_CACHE)]
+    device_memory: int | None
+
+
+class TermOptions(TypedDict, total=False):
+    """What a vector does in the recipe."""
+
+    alpha: Annotated[
+        str | float | None,
+        Option(
+            "--alpha",
+            metavar="A",
+            help="Strength of the vector; 1 if it is new. A negative one removes a behaviour.",
+        ),
+    ]
+    density: Annotated[
+        str | float | None,
+        Option(
+            "--density", metavar="D", help="Fraction of the vector to keep, in (0, 1]. Default: the recipe's."
+        ),
+    ]
+    only: Annotated[
+        str | Sequence[str] | None,
+        Option(
+            "--only",
+            metavar="GLOB",
+            repeated=True,
+            help="Change only tensors whose name matches GLOB; '' removes this filter.",
+        ),
+    ]
+    except_: Annotated[
+        str | Sequence[str] | None,
+        Option(
+            "--except",
+            metavar="GLOB",
+            repeated=True,
+            help="Change no tensor whose name matches GLOB; '' removes this filter.",
+        ),
+    ]
+
+
+class JoinOptions(TermOptions, total=False):
+    """And how it joins the others: `set`."""
+
+    join: Annotated[
+        str | None,
+        Option(
+            "--join",
+            metavar="vote|add",
+            completion=("vote", "add"),
+            help="vote: merge it with the others. add: add it to their result.",
+        ),
+    ]
+
+
+class ImportOptions(TermOptions, WorkOptions, total=False):
+    """How a fine-tune is taken in: `add PATH` and `commit PATH`."""
+
+    name: Annotated[
+        str | None,
+        Option("-n", "--name", metavar="NAME", help="Name of the vector. Default: the last part of PATH."),
+    ]
+    onto: Annotated[
+        str | None,
+        Option(
+            "--onto",
+            metavar="base|REV",
+            completion="base_or_revision",
+            help="PATH was trained from the base (default), or from the weights of REV.",
+        ),
+    ]
+    missing: Annotated[
+        Literal["refuse", "zero"],
+        Option(
+            "--missing",
+            metavar="[zero]",
+            words=("zero",),
+            default="refuse",
+            help="Take tensors that PATH lacks as unchanged.",
+        ),
+    ]
+    extra: Annotated[
+        Literal["refuse", "ignore"],
+        Option(
+            "--extra",
+            metavar="[ignore]",
+            words=("ignore",),
+            default="refuse",
+            help="Ignore tensors that the base lacks.",
+        ),
+    ]
+    cast: Annotated[bool, Option("--cast", help="Convert a dtype that cannot hold the base's values.")]
+    files: Annotated[
+        bool, Option("--files", help="Also take its config, tokenizer and template files if they differ.")
+    ]
+    replace: Annotated[
+        bool, Option("--replace", help="Replace a vector of that name that came from another path.")
+    ]
+
+
+Options = TypeVar("Options", bound=Mapping[str, Any])
+_PLACE: Final = re.compile(r"\w+(?:\.\w+)*\.(?=\w)")
+"""The modules in the text of an annotation."""
+
+
+def declared(kind: type) -> dict[str, Option]:
+    """The options of a declaration that the command line has, by keyword."""
+    found = {key: _option(annotation) for key, annotation in kind.__annotations__.items()}
+    return {key: option for key, option in found.items() if option is not None and option.flags}
+
+
+def defaults(kind: type) -> dict[str, Any]:
+    """What the library takes for each keyword of a declaration that nobody gives."""
+    if kind not in _DEFAULTS:
+        _DEFAULTS[kind] = {key: _default(annotation) for key, annotation in kind.__annotations__.items()}
+    return _DEFAULTS[kind]
+
+
+def complete(
+    kind: type[Options],
+    given: Options,
+    standing: Mapping[str, Any] = {},
+    setting: Callable[[str], Any] | None = None,
+) -> Options:
+    """Every keyword of a declaration: as the call gives it, else as `standing` has it (what a repository was
+    opened with), else as `setting` says its key is set, else the default. None stands for not given.
+    """
+    found = dict(defaults(kind))
+    for key, annotation in kind.__annotations__.items():
+        value = given.get(key)
+        value = standing.get(key) if value is None else value
+        option = _option(annotation)
+        if value is None and setting is not None and option is not None and option.setting is not None:
+            value = setting(option.setting)
+        if value is not None:
+            found[key] = value
+    return cast(Options, found)
+
+
+def annotations(name: str) -> dict[str, str]:
+    """The types of a declaration's keywords, as a signature writes them."""
+    kinds = globals()[name].__annotations__
+    types = {key: getattr(kind, "__origin__", kind) for key, kind in kinds.items()}
+    return {
+        key: kind.__name__ if isinstance(kind, type) else _PLACE.sub("", str(kind)).replace("'", '"')
+        for key, kind in types.items()
+    }
+
+
+_DEFAULTS: Final[dict[type, dict[str, Any]]] = {}
+
+
+def _option(annotation: Any) -> Option | None:
+    return next((item for item in getattr(annotation, "__metadata__", ()) if isinstance(item, Option)), None)
+
+
+def _default(annotation: Any) -> Any:
+    option = _option(annotation)
+    return (False if annotation is bool else None) if option is None else option.default
