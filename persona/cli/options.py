@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from persona.cli import completions
 from persona.cli.completions import files
@@ -57,7 +58,7 @@ class _Flag(click.Option):
         """As click does it."""
         value, rest = super().handle_parse_result(ctx, opts, args)
         assert self.name is not None
-        if value is None or value is False or value == ():
+        if ctx.get_parameter_source(self.name) is not ParameterSource.COMMANDLINE:
             ctx.params.pop(self.name, None)
         elif value is True:
             ctx.params[self.name] = self._option.gives
