@@ -65,6 +65,13 @@ class Config:
         parts = _parts(key)
         if key in SETTINGS:
             SETTINGS[key].read(value)
+            if SETTINGS[key].personal and not user:
+                import shlex
+
+                raise UsageError(
+                    f"a repository, which may be a stranger's, does not set {key}; use"
+                    f" `persona config --global {key} {shlex.quote(value)}`"
+                )
 
         def edit(table: Any, path: Path) -> None:
             import tomlkit

@@ -44,6 +44,11 @@ class Setting:
         self.words = words
         self.personal = personal
 
+    @property
+    def help(self) -> str:
+        """What it means and what holds without it, in a line."""
+        return f"{self.doc}. Default: {self.default}."
+
     def read(self, text: str) -> Any:
         """The value of a text. Raises `InvalidInput` that names the key."""
         try:
@@ -86,33 +91,33 @@ def parse_device(text: str) -> str:
 def _axis(name: str) -> Setting:
     words = {"preset": tuple(PRESETS), **CHOICES}.get(name, ())
     default = {"preset": "ties", "density": "1"}.get(name, "the preset's")
-    about = f"the {name} that init writes into recipe.toml"
+    about = f"The merge rule {name} of a new recipe"
     return Setting(f"merge.{name}", about, default, lambda text: check_axis(name, text), words)
 
 
 SETTINGS: Final[Mapping[str, Setting]] = {
     setting.key: setting
     for setting in (
-        Setting("user.name", "who commits", "git's, else the account's"),
-        Setting("user.email", "who commits", "git's, else the account and host"),
-        Setting("core.editor", "the editor for messages, a command of the shell", "git's", personal=True),
+        Setting("user.name", "Your name in commits", "git's, or that of your account"),
+        Setting("user.email", "Your e-mail address in commits", "git's, or your account and host"),
+        Setting("core.editor", "The editor for messages, a shell command", "git's, or vi", personal=True),
         Setting(
             "commit.checkout",
-            "whether every commit computes the weights at once",
+            "true: every commit also computes the weights",
             "false",
             parse_flag,
             ("true", "false"),
         ),
-        Setting("checkout.device", "where weights are computed", "auto", parse_device, DEVICES),
+        Setting("checkout.device", "Where to compute", "auto", parse_device, DEVICES),
         Setting(
             "checkout.device-memory",
-            "bytes that chunks may take on each GPU",
-            "1 GiB, or half of what is free",
+            "Memory for chunks on each GPU, such as 500MB",
+            "1GiB, or half of the free memory",
             parse_size,
         ),
-        Setting("checkout.threads", "threads that work", "all cores", parse_threads),
-        Setting("checkout.memory", "bytes that decoded chunks may take together", "400 MB", parse_size),
-        Setting("checkout.max-shard-size", "how large files of weights get", "the base's files", parse_size),
+        Setting("checkout.threads", "Number of threads", "all cores", parse_threads),
+        Setting("checkout.memory", "Memory for decoded chunks, such as 200MB", "400MB", parse_size),
+        Setting("checkout.max-shard-size", "Largest file of weights that checkout writes, such as 5GB", "the base's files", parse_size),
         *map(_axis, ("preset", *AXES)),
     )
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,15 +12,22 @@ from persona.cli.command import Command, declare
 from persona.cli.completions import setting_values, settings
 from persona.cli.invocation import Invocation
 from persona.errors import UnknownName, UsageError
+from persona.history.settings import SETTINGS
 
 
 class _Config(Command):
-    """A command whose VALUE may be a negative number."""
+    """A command whose VALUE may be a negative number, and whose help lists the settings."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does, but a word such as -0.5 is no option."""
         ctx.ignore_unknown_options = any(re.fullmatch(r"-\.?\d[\d.eE+-]*", word) for word in args)
         return super().parse_args(ctx, args)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Every setting, then the example."""
+        with formatter.section("Settings"):
+            formatter.write_dl([(setting.key, setting.help) for setting in SETTINGS.values()])
+        super().format_epilog(ctx, formatter)
 
 
 @declare(
@@ -43,18 +49,11 @@ def command(
 ) -> None:
     """Read and write settings.
 
-    KEY prints its value: the repository's or, if that is not set, yours. KEY VALUE sets it. Known keys:
-    user.name, user.email, core.editor (with --global), commit.checkout, checkout.device,
-    checkout.device-memory, checkout.threads, checkout.memory, checkout.max-shard-size, and merge.preset,
-    merge.density and the other merge rules, which `persona init` writes into a new recipe.
+    KEY prints its value: the repository's or, if that is not set, yours. KEY VALUE sets it. A repository's
+    value comes before yours. An option that you type comes before both.
     """
     if listing == (key is not None) or (unset and value is not None):
         raise UsageError("give a KEY to read, a KEY and a VALUE to set, or --list")
-    if key == "core.editor" and value is not None and not user:
-        raise UsageError(
-            "a repository does not name the editor, as it may be a stranger's; use"
-            f" `persona config --global core.editor {shlex.quote(value)}`"
-        )
     if user:
         own = call.user_settings()
         _run(call, _Settings(own.get, own.set, own.unset, own.values), key, value, unset)
