@@ -13,7 +13,9 @@
     ├── SystemFault       7   the system said no: space, permission, I/O
     └── Inconclusive      8   a verification that could decide neither way
 
-`kind` is the word that `--json` prints. A message says what was wrong, where, and what to do next.
+`kind` is the word that `--json` prints. A message says what was wrong and where; a *hint* says what to do
+next. A hint is built of texts and of what to type, a `Call` or a `Keyword`: `str(error)` words these for
+Python (`repo.checkout(force=True)`), the command line for a shell (`persona checkout -f`).
 """
 
 from __future__ import annotations
@@ -21,7 +23,69 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+
+class Blank(str):
+    """Stands in a hint for a word that the reader has to choose: `NAME`."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+class Keyword:
+    """Keywords that a hint advises to give: `Keyword(force=True)`; `Keyword("dtype")` for any value."""
+
+    def __init__(self, *names: str, **values: object) -> None:
+        self.names = names
+        self.values = values
+
+    def __str__(self) -> str:
+        return ", ".join([*self.names, *(f"{name}={value!r}" for name, value in self.values.items())])
+
+
+class Call(Keyword):
+    """A call that a hint advises: `Call("checkout", "HEAD~1", force=True)`. `method` is one of a repository,
+    `init` one of the package.
+    """
+
+    def __init__(self, method: str, *arguments: object, **values: object) -> None:
+        super().__init__(**values)
+        self.method = method
+        self.arguments = arguments
+
+    def __str__(self) -> str:
+        owner = "persona" if self.method == "init" else "repo"
+        given = [*map(repr, self.arguments), *(f"{name}={value!r}" for name, value in self.values.items())]
+        return f"`{owner}.{self.method}({', '.join(given)})`"
+
+
+Hint = str | Keyword | tuple[str | Keyword, ...]
+"""What to do next, in pieces: texts, and what to type."""
+
+
+def pieces(hint: Hint | None) -> tuple[str | Keyword, ...]:
+    """The beginning of a hint that goes on: that of another one, if there is any, and what parts them."""
+    if hint is None:
+        return ()
+    return (*(hint if isinstance(hint, tuple) else (hint,)), "; ")
+
+
+def worded(hint: Hint, word: Callable[[Keyword], str] = str) -> str:
+    """A hint as a text; `word` writes what is typed, by default as Python."""
+    pieces = hint if isinstance(hint, tuple) else (hint,)
+    return "".join(piece if isinstance(piece, str) else word(piece) for piece in pieces)
+
+
+class Note(str):
+    """A sentence beside a result, with a hint of its own."""
+
+    hint: Hint | None
+
+    def __new__(cls, text: str, hint: Hint | None = None) -> Note:  # noqa: D102
+        note = super().__new__(cls, text)
+        note.hint = hint
+        return note
 
 
 class PersonaError(Exception):
@@ -30,9 +94,18 @@ class PersonaError(Exception):
     exit_code = 70
     kind = "error"
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, *, hint: Hint | None = None) -> None:
         super().__init__(message)
         self.message = message
+        self.hint = hint
+
+    @property
+    def note(self) -> Note:
+        """The message and the hint as a note."""
+        return Note(self.message, self.hint)
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message}\nhint: {worded(self.hint)}"
 
 
 class Refused(PersonaError):
@@ -83,8 +156,8 @@ class InvalidInput(PersonaError):
     exit_code = 4
     kind = "invalid-input"
 
-    def __init__(self, message: str, *, parameter: str | None = None) -> None:
-        super().__init__(message if parameter is None else f"{parameter}: {message}")
+    def __init__(self, message: str, *, parameter: str | None = None, hint: Hint | None = None) -> None:
+        super().__init__(message if parameter is None else f"{parameter}: {message}", hint=hint)
         self.parameter = parameter
 
 
@@ -98,9 +171,15 @@ class IntegrityError(PersonaError):
     kind = "integrity"
 
     def __init__(
-        self, message: str, *, kind: str | None = None, id: str | None = None, file: str | None = None
+        self,
+        message: str,
+        *,
+        kind: str | None = None,
+        id: str | None = None,
+        file: str | None = None,
+        hint: Hint | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, hint=hint)
         self.object_kind = kind
         self.id = id
         self.file = file

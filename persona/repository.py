@@ -16,7 +16,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from persona.errors import NotARepository, PersonaError
+from persona.errors import Blank, Call, NotARepository, PersonaError
 from persona.history import identity
 from persona.history.arguments import checks_arguments
 from persona.history.config import Config
@@ -501,4 +501,5 @@ def _find_root(path: Path) -> Path:
     for place in (start, *start.parents):
         if os.path.lexists(place / DIRECTORY):
             return place
-    raise NotARepository(f"{path} is not in a persona repository; make one with: persona init --base MODEL")
+    hint = ("make one with ", Call("init", base=Blank("MODEL")))
+    raise NotARepository(f"{path} is not in a persona repository", hint=hint)

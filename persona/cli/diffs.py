@@ -11,6 +11,7 @@ from click import style
 from persona.cli.errors import failure
 from persona.cli.render import checkout_lines, commit_lines, counted, number, percent, short
 from persona.cli.terminal import printable, say
+from persona.errors import Call, pieces
 
 if TYPE_CHECKING:
     from persona.cli.invocation import Invocation
@@ -59,12 +60,15 @@ def report_commit(call: Invocation, repo: Repository, result: CommitResult) -> i
     if error is None:
         call.report(result, committed_lines(repo, result))
         return 0
+    from persona.cli.hints import in_shell
     from persona.history.results import as_json
 
-    message = f"the commit is made, but not its weights: {error.message}; `persona checkout` tries again"
-    value = as_json(result) | failure(error.kind, message, error.exit_code)
+    message = f"the commit is made, but not its weights: {error.message}"
+    hint = (*pieces(error.hint), Call("checkout"), " tries again")
+    value = as_json(result) | failure(error.kind, message, error.exit_code, hint)
     call.report(value, committed_lines(repo, result))
     say(f"persona: {message}")
+    say(f"hint: {in_shell(hint)}")
     return error.exit_code
 
 

@@ -1,7 +1,7 @@
 """What a command says and exits with when it cannot do what was asked: a sentence on stderr, no traceback.
 
-With `--json` the same goes to stdout as `{"error": {"kind", "message", "exit"}}`. The exit codes are those of
-docs/commands.md.
+What to do about it follows on a line of its own, `hint: …`. With `--json` the same goes to stdout as
+`{"error": {"kind", "message", "exit", "hint"}}`. The exit codes are those of docs/commands.md.
 """
 
 from __future__ import annotations
@@ -17,14 +17,17 @@ from typing import Final
 import click
 
 from persona.cli.terminal import say, silence_stdout
-from persona.errors import IntegrityError, PersonaError
+from persona.errors import Blank, Call, Hint, IntegrityError, PersonaError
 
 INTERNAL = 70
 INTERRUPTED = 130
 SYSTEM = 7
 USAGE = 2
 MENDS: Final = (
-    "; `persona fsck` lists what is damaged, and `persona add PATH` of a fine-tune stores its vector again"
+    Call("fsck"),
+    " lists what is damaged, and ",
+    Call("add", Blank("PATH")),
+    " of a fine-tune stores its vector again",
 )
 
 
@@ -40,8 +43,8 @@ def guarded(run: Callable[[], object], arguments: Sequence[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return _say("interrupted", "interrupted", INTERRUPTED, arguments)
     except PersonaError as error:
-        advice = MENDS if isinstance(error, IntegrityError) and error.id is not None else ""
-        return _say(error.kind, error.message + advice, error.exit_code, arguments)
+        mends = MENDS if isinstance(error, IntegrityError) and error.id is not None else None
+        return _say(error.kind, error.message, error.exit_code, arguments, error.hint or mends)
     except click.ClickException as error:
         return _say("usage", _usage_sentence(error), USAGE, arguments)
     except MemoryError:
@@ -55,18 +58,27 @@ def guarded(run: Callable[[], object], arguments: Sequence[str]) -> int:
         return _say("internal", _internal_sentence(error, arguments), INTERNAL, arguments)
 
 
-def _say(kind: str, message: str, exit_code: int, arguments: Sequence[str]) -> int:
+def _say(kind: str, message: str, exit_code: int, arguments: Sequence[str], hint: Hint | None = None) -> int:
     if "--json" in _options(arguments):
-        answer = failure(kind, message, exit_code)
+        answer = failure(kind, message, exit_code, hint)
         with suppress(OSError):
             click.echo(json.dumps(answer))
     say(f"persona: {message}")
+    if hint is not None:
+        from persona.cli.hints import in_shell
+
+        say(f"hint: {in_shell(hint)}")
     return exit_code
 
 
-def failure(kind: str, message: str, exit_code: int) -> dict[str, dict[str, str | int]]:
+def failure(
+    kind: str, message: str, exit_code: int, hint: Hint | None = None
+) -> dict[str, dict[str, str | int | None]]:
     """A failure in the form of docs/commands.md."""
-    return {"error": {"kind": kind, "message": message, "exit": exit_code}}
+    from persona.cli.hints import in_shell
+
+    advice = None if hint is None else in_shell(hint)
+    return {"error": {"kind": kind, "message": message, "exit": exit_code, "hint": advice}}
 
 
 def _options(arguments: Sequence[str]) -> Sequence[str]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from persona.cli.terminal import echo, say
-from persona.errors import NotFound, SystemFault, UnknownRevision, UsageError, quoted
+from persona.errors import Note, NotFound, SystemFault, UnknownRevision, UsageError, quoted
 
 if TYPE_CHECKING:
     from persona.history.config import Config
@@ -226,6 +226,10 @@ class Invocation:
         """Several of them."""
         for sentence in sentences:
             self.remark(sentence)
+            if isinstance(sentence, Note) and sentence.hint is not None:
+                from persona.cli.hints import in_shell
+
+                self.remark(f"hint: {in_shell(sentence.hint)}")
 
     @property
     def interactive(self) -> bool:

@@ -15,6 +15,7 @@ from click import style
 
 from persona.cli.terminal import one_line
 from persona.cli.terminal import printable as printable
+from persona.errors import Note
 
 if TYPE_CHECKING:
     from persona.history.query_results import CommitEntry, RefInfo, ReflogEntry, VectorInfo
@@ -318,6 +319,10 @@ def fsck_lines(result: FsckResult) -> Iterator[str]:
     for problem in result.problems:
         what = " ".join(part for part in (problem.kind, problem.id and short(problem.id)) if part)
         yield style("damaged", fg="red") + (f" {what}" if what else "") + f": {printable(problem.problem)}"
+        if isinstance(problem.problem, Note) and problem.problem.hint is not None:
+            from persona.cli.hints import in_shell
+
+            yield f"  ({in_shell(problem.problem.hint)})"
     if any(problem.id for problem in result.problems):
         yield '  (use "persona add PATH" with the fine-tune of a damaged vector to store it again)'
     for one in result.dangling:

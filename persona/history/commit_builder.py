@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
-from persona.errors import InvalidInput, Refused, UsageError, listed
+from persona.errors import Call, InvalidInput, Keyword, Note, Refused, UsageError, listed
 from persona.history.history import History
 from persona.history.recipes import filters
 from persona.history.recipes.text import RECIPE_FILE, decode, encode, written_ids
@@ -207,7 +207,7 @@ def tidy(message: str | None) -> str:
     """A message without trailing space, ending in one line feed; `UsageError` where nothing is left."""
     lines = [line.rstrip() for line in (message or "").strip().splitlines()]
     if not lines:
-        raise UsageError("a commit needs a message; give one with -m")
+        raise UsageError("a commit needs a message", hint=("give one with ", Keyword("message")))
     return "\n".join(lines) + "\n"
 
 
@@ -266,7 +266,8 @@ def advice(before: Recipe | None, after: Recipe) -> list[str]:
     """Sentences that go with a commit of a recipe that changed."""
     notes: list[str] = []
     if _votes(before) < 2 <= _votes(after) and after.rules.preset == "ties" and _keeps_all(after):
-        notes.append("TIES usually trims when vectors are merged: persona set --merge density=0.2")
+        hint = ("try ", Call("set_rules", {"density": "0.2"}))
+        notes.append(Note("TIES usually trims when vectors are merged", hint))
     if before is not None and (before.rules, len(before.terms)) == (after.rules, len(after.terms)):
         return notes
     negative = [term.name for term in after.terms if Decimal(term.alpha) < 0]

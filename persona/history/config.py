@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from persona.errors import IntegrityError, InvalidInput, UnknownName, UsageError
+from persona.errors import Call, IntegrityError, InvalidInput, UnknownName, UsageError
 from persona.history.settings import SETTINGS
 from persona.limits import MAX_RECIPE_BYTES
 from persona.store import files
@@ -66,11 +66,9 @@ class Config:
         if key in SETTINGS:
             SETTINGS[key].read(value)
             if SETTINGS[key].personal and not user:
-                import shlex
-
                 raise UsageError(
-                    f"a repository, which may be a stranger's, does not set {key}; use"
-                    f" `persona config --global {key} {shlex.quote(value)}`"
+                    f"a repository, which may be a stranger's, does not set {key}",
+                    hint=(Call("config_set", key, value, user=True), " sets it for you alone"),
                 )
 
         def edit(table: Any, path: Path) -> None:

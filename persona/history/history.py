@@ -12,7 +12,17 @@ from pathlib import Path
 from threading import Lock
 from typing import Final, NamedTuple, TypeVar
 
-from persona.errors import IntegrityError, InvalidInput, NotFound, PersonaError, Refused, UnknownName, quoted
+from persona.errors import (
+    Blank,
+    Call,
+    IntegrityError,
+    InvalidInput,
+    NotFound,
+    PersonaError,
+    Refused,
+    UnknownName,
+    quoted,
+)
 from persona.history import identity
 from persona.history.config import Config
 from persona.history.recipes import text as recipe_text
@@ -183,7 +193,8 @@ class History:
         id = self.store.refs.head_id()
         if id is None:
             raise Refused(
-                "this repository has no commit yet: its init was cut short; run the same `persona init` again"
+                "this repository has no commit yet: its init was cut short",
+                hint=("run the same ", Call("init", base=Blank("MODEL")), " again"),
             )
         return id
 
@@ -292,9 +303,9 @@ class History:
         if len(ids) > 1:
             listed = ", ".join(id[: len(text) + 4] for id in ids[:8])
             raise UnknownName(f"{text} is the start of {len(ids)} {kind}s: {listed}; give more digits")
-        lists = "; `persona vector ls` lists them" if kind == "vector" else ""
-        other = f"; it is a {found[0][1]}" if found else lists
-        raise UnknownName(f"no {kind} here is named or begins with {quoted(text)}{other}")
+        other = f"; it is a {found[0][1]}" if found else ""
+        hint = (Call("vectors"), " lists them") if kind == "vector" and not found else None
+        raise UnknownName(f"no {kind} here is named or begins with {quoted(text)}{other}", hint=hint)
 
     def objects_starting(self, text: str) -> list[tuple[str, str]]:
         """(id, kind) of every object whose id begins with these hex digits (4 or more)."""

@@ -117,7 +117,12 @@ SETTINGS: Final[Mapping[str, Setting]] = {
         ),
         Setting("checkout.threads", "Number of threads", "all cores", parse_threads),
         Setting("checkout.memory", "Memory for decoded chunks, such as 200MB", "400MB", parse_size),
-        Setting("checkout.max-shard-size", "Largest file of weights that checkout writes, such as 5GB", "the base's files", parse_size),
+        Setting(
+            "checkout.max-shard-size",
+            "Largest file of weights that checkout writes, such as 5GB",
+            "the base's files",
+            parse_size,
+        ),
         *map(_axis, ("preset", *AXES)),
     )
 }

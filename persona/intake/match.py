@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from persona.errors import InvalidInput, listed
+from persona.errors import InvalidInput, Keyword, listed
 from persona.merge.arithmetic import casts
 from persona.objects.base import Base
 from persona.objects.tensors import TensorSpec
@@ -69,18 +69,18 @@ def match_tensors(
 def _refuse(checkpoint: Checkpoint, absent: list[str], unknown: list[str]) -> None:
     """`InvalidInput` that names the tensors on both sides, where there are any."""
     problems: list[str] = []
+    hint: list[str | Keyword] = []
     if absent:
         problems.append(
             f"{_count(absent, 'tensor')} of the base {'is' if len(absent) == 1 else 'are'} missing:"
-            f" {listed(absent)}; pass --missing zero to count them as unchanged"
+            f" {listed(absent)}"
         )
+        hint += [Keyword(missing="zero"), " counts them as unchanged"]
     if unknown:
-        problems.append(
-            f"{_count(unknown, 'tensor')} that the base does not have: {listed(unknown)};"
-            " pass --extra ignore to leave them out"
-        )
+        problems.append(f"{_count(unknown, 'tensor')} that the base does not have: {listed(unknown)}")
+        hint += [*(["; "] if hint else []), Keyword(extra="ignore"), " leaves out those that the base lacks"]
     if problems:
-        raise InvalidInput(f"{checkpoint.path}: {'; and '.join(problems)}")
+        raise InvalidInput(f"{checkpoint.path}: {'; and '.join(problems)}", hint=tuple(hint))
 
 
 def _check_pair(spec: TensorSpec, source: TensorSpec, checkpoint: Checkpoint, cast: bool) -> None:
@@ -107,8 +107,8 @@ def _check_pair(spec: TensorSpec, source: TensorSpec, checkpoint: Checkpoint, ca
         )
     if not casts.is_wider(source.dtype, spec.dtype) and not cast:
         raise InvalidInput(
-            f"{where} is {source.dtype}, which cannot hold every value of the base's {spec.dtype}:"
-            " pass --cast to convert it anyway"
+            f"{where} is {source.dtype}, which cannot hold every value of the base's {spec.dtype}",
+            hint=(Keyword(cast=True), " converts it anyway"),
         )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from persona.errors import UsageError
+from persona.errors import Keyword, UsageError
 from persona.limits import CHUNK_MEMORY, MIB
 from persona.merge.arithmetic.cpu import scratch_bytes
 from persona.merge.plan import Plan, TensorPlan
@@ -59,8 +59,8 @@ def budget_of(
     if memory is not None and memory < fixed + least:
         needed = -(-(fixed + least) // MIB)
         raise UsageError(
-            f"this recipe's chunks need {needed} MiB at least; give --memory, or the setting checkout.memory,"
-            " that much or more"
+            f"this recipe's chunks need {needed} MiB of memory at least",
+            hint=("give ", Keyword(memory=needed * MIB), " or more, or set checkout.memory so"),
         )
     budget = max(CHUNK_MEMORY, fixed + least) if memory is None else memory
     affordable = max(1, min(threads, budget // max(1, fixed + rows)))

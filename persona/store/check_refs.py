@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from persona.errors import IntegrityError, InvalidInput, PersonaError
+from persona.errors import Call, Hint, IntegrityError, InvalidInput, Note, PersonaError
 from persona.objects.ids import abbreviate
 from persona.objects.names import check_ref_name
 from persona.store import files, lock, reflog
@@ -48,7 +48,7 @@ def _ref(refs: Refs, name: str, logged: bool, found: RefSurvey) -> None:
         value = refs.head_id() if name == HEAD else refs.read(name)
     except PersonaError as error:
         file = error.file if isinstance(error, IntegrityError) and error.file else str(refs.root / name)
-        problem = "ref", file, error.message
+        problem = "ref", file, error.note
         if problem not in found.problems:  # HEAD says what its branch says
             found.problems.append(problem)
         if not logged:
@@ -63,7 +63,7 @@ def _ref(refs: Refs, name: str, logged: bool, found: RefSurvey) -> None:
     try:
         refs.check_log(name)
     except PersonaError as error:
-        found.problems.append(("reflog", str(reflog.path_of(refs.root, name)), error.message))
+        found.problems.append(("reflog", str(reflog.path_of(refs.root, name)), error.note))
     _lines(refs, name, found)
 
 
@@ -80,22 +80,22 @@ def _reflog_alone(refs: Refs, name: str, found: RefSurvey) -> None:
     try:
         entries = reflog.load(refs.root, name, None, known=False)
     except PersonaError as error:
-        found.problems.append(("reflog", str(reflog.path_of(refs.root, name)), error.message))
+        found.problems.append(("reflog", str(reflog.path_of(refs.root, name)), error.note))
         entries = reflog.readable(refs.root, name)
     last = entries[-1].new if entries else None
     if last is not None:
-        text = f"{name} is gone, though its reflog ends at {abbreviate(last)}; {_way(name, last)}"
+        text = Note(f"{name} is gone, though its reflog ends at {abbreviate(last)}", _way(name, last))
         found.problems.append(("ref", str(refs.root / name), text))
     _lines(refs, name, found)
 
 
-def _way(name: str, id: str) -> str:
+def _way(name: str, id: str) -> Hint:
     """How a lost ref is made again."""
     if command := made_again(name, id):
-        return f"bring it back with: {command}"
+        return ("bring it back with ", command)
     if name.startswith("refs/bases/"):
         return f"name the base by its id in recipe.toml: base = {abbreviate(id)!r}"
-    return f"`persona cat-file -p {abbreviate(id)}` shows what it named"
+    return (Call("cat_file", abbreviate(id)), " shows what it named")
 
 
 def _lines(refs: Refs, name: str, found: RefSurvey) -> None:

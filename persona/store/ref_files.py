@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from blake3 import blake3
 
-from persona.errors import IntegrityError, InvalidInput, PersonaError
+from persona.errors import Call, Hint, IntegrityError, InvalidInput, Keyword, PersonaError
 from persona.limits import MAX_REF_BYTES
 from persona.objects.ids import abbreviate, is_id
 from persona.objects.names import check_ref_name
@@ -49,7 +49,10 @@ class RefFiles:
         text = self.text(HEAD)
         if text is None:
             raise IntegrityError(
-                f"{self.path(HEAD)} is missing{self.way_out(None)}", kind="ref", file=str(self.path(HEAD))
+                f"{self.path(HEAD)} is missing",
+                kind="ref",
+                file=str(self.path(HEAD)),
+                hint=self.way_out(None),
             )
         if is_id(text):
             return "id", text
@@ -71,9 +74,10 @@ class RefFiles:
         id = self.value(value)
         if id is None and self.has_history():
             raise IntegrityError(
-                f"HEAD names {value}, which does not exist{self.way_out(value)}",
+                f"HEAD names {value}, which does not exist",
                 kind="ref",
                 file=str(self.path(HEAD)),
+                hint=self.way_out(value),
             )
         return (kind, value), id
 
@@ -114,11 +118,11 @@ class RefFiles:
 
     def _damaged(self, name: str) -> IntegrityError:
         path, last = self.path(name), self.last(name)
-        way_out = self.way_out(None) if name == HEAD else ""
+        hint = self.way_out(None) if name == HEAD else None
         if last is not None and (command := made_again(name, last)):
-            way_out = f"; remove the file, then bring it back with: {command}"
+            hint = ("remove the file, then bring it back with ", command)
         return IntegrityError(
-            f"{path} is damaged: it holds no checked value{way_out}", kind="ref", file=str(path)
+            f"{path} is damaged: it holds no checked value", kind="ref", file=str(path), hint=hint
         )
 
     def text_or_damage(self, name: str) -> str | None:
@@ -187,23 +191,21 @@ class RefFiles:
                 elif name.startswith(prefix) and not item.name.startswith("."):
                     yield name
 
-    def way_out(self, branch: str | None) -> str:
-        """What to type when HEAD leads nowhere: the branch is made again at its last id, or another one is
-        gone to.
+    def way_out(self, branch: str | None) -> Hint | None:
+        """What to do when HEAD leads nowhere: the branch is made again at its last id, or another one is gone
+        to.
         """
-        import shlex
-
-        ways: list[str] = []
+        ways: list[str | Keyword] = []
         with suppress(PersonaError):
             last = self.last(branch) if branch is not None else None
-            if branch is not None and last is not None:
+            if branch is not None and last is not None and (again := made_again(branch, last)):
                 self.check_new(branch)
-                ways.append(f"it was at {abbreviate(last)}: {made_again(branch, last)}")
+                ways += [f"it was at {abbreviate(last)}: ", again, " makes it again"]
         with suppress(PersonaError):
             other = self._whole_branch()
             if other is not None:
-                ways.append(f"go to a branch that exists: persona switch {shlex.quote(other)}")
-        return f"; {', or '.join(ways)}" if ways else ""
+                ways += ["; or " if ways else "", Call("switch", other), " goes to a branch that exists"]
+        return tuple(ways) or None
 
     def _whole_branch(self) -> str | None:
         """The short name of a branch that can be read."""
@@ -261,13 +263,11 @@ class RefFiles:
                 files.remove_empty_directories(Path(folder), below=top.parent)
 
 
-def made_again(name: str, id: str) -> str | None:
-    """The command that makes a branch or a tag of this full name at an id; None for other refs."""
-    import shlex
-
-    for prefix, command in (("refs/heads/", "branch"), ("refs/tags/", "tag")):
+def made_again(name: str, id: str) -> Call | None:
+    """The call that makes a branch or a tag of this full name at an id; None for other refs."""
+    for prefix, method in (("refs/heads/", "create_branch"), ("refs/tags/", "create_tag")):
         if name.startswith(prefix):
-            return f"persona {command} {shlex.quote(name.removeprefix(prefix))} {abbreviate(id)}"
+            return Call(method, name.removeprefix(prefix), abbreviate(id))
     return None
 
 

@@ -13,7 +13,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from persona.errors import IntegrityError, PersonaError
+from persona.errors import Call, IntegrityError, PersonaError
 from persona.limits import MAX_REFLOG_BYTES
 from persona.objects.ids import is_id
 from persona.store import files, reflog
@@ -137,7 +137,8 @@ def _from_journal(value: Any, path: Path) -> tuple[list[Step], tuple[str, str] |
         return steps, (old, new)
     except (TypeError, ValueError, KeyError, PersonaError) as error:
         raise IntegrityError(
-            f"{path} does not say which refs were to move; remove it, then see what is there: persona branch",
+            f"{path} does not say which refs were to move",
+            hint=("remove it, then ", Call("branches"), " lists what is there"),
             kind="state",
             file=str(path),
         ) from error

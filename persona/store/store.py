@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from persona.errors import IntegrityError, NotARepository, PersonaError, Refused
+from persona.errors import Blank, Call, IntegrityError, NotARepository, PersonaError, Refused
 from persona.limits import MAX_REF_BYTES
 from persona.store import files, lock
 from persona.store.objects import ObjectStore
@@ -106,7 +106,10 @@ class Store:
         """
         root = worktree / DIRECTORY
         if not os.path.lexists(root):
-            raise NotARepository(f"{worktree} is not a persona repository; make one with: persona init")
+            raise NotARepository(
+                f"{worktree} is not a persona repository",
+                hint=("make one with ", Call("init", base=Blank("MODEL"))),
+            )
         if root.is_symlink():
             root = _led_to(root)
         for name in _DIRECTORIES:

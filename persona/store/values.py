@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 
 from blake3 import blake3
 
-from persona.errors import IntegrityError, PersonaError, UsageError
+from persona.errors import IntegrityError, Keyword, PersonaError, UsageError
 from persona.limits import MAX_STATE_BYTES
 from persona.store import files
 
@@ -42,11 +42,11 @@ class StateFile:
             return None
         check, _, text = data.partition(b"\n")
         if check != self._check(text):
-            raise self.damaged("")
+            raise self.damaged()
         try:
             return json.loads(text)
         except (ValueError, RecursionError):
-            raise self.damaged("") from None
+            raise self.damaged() from None
 
     def decoded(self, decode: Callable[[Any], Decoded], way_out: str) -> Decoded | None:
         """As `read`, through `decode`, whose `AttributeError`, `KeyError`, `TypeError` or `ValueError` says
@@ -58,12 +58,10 @@ class StateFile:
         except (AttributeError, KeyError, TypeError, ValueError):
             raise self.damaged(way_out) from None
 
-    def damaged(self, way_out: str) -> IntegrityError:
-        """The error for a value that cannot be what persona wrote; `way_out`: what deleting it costs."""
-        way_out = way_out or "what it says is lost"
-        return IntegrityError(
-            f"{self.path} is damaged; delete it: {way_out}", kind="state", file=str(self.path)
-        )
+    def damaged(self, *cost: str | Keyword) -> IntegrityError:
+        """The error for a value that cannot be what persona wrote; `cost`: what deleting it costs."""
+        hint = ("delete it: ", *(cost or ("what it says is lost",)))
+        return IntegrityError(f"{self.path} is damaged", kind="state", file=str(self.path), hint=hint)
 
     def write(self, value: Any) -> None:
         """Replaces the value, durably."""

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from blake3 import blake3
 
-from persona.errors import InvalidInput, PersonaError, Refused, listed
+from persona.errors import InvalidInput, Keyword, PersonaError, Refused, listed
 from persona.limits import MAX_INDEX_BYTES
 from persona.objects.names import check_file_path
 from persona.store import files
@@ -112,7 +112,7 @@ def claim(directory: Path, texts: Mapping[str, bytes], *, force: bool) -> Claim:
                 strange.append(path)
         strange += [name for name in weights if name not in known]
     if strange and not force:
-        raise Refused(_why(directory, strange, bool(known)))
+        raise _not_ours(directory, strange, bool(known))
     return Claim(directory, seen, weights, known)
 
 
@@ -157,13 +157,18 @@ def _below(directory: Path, path: str, going: Collection[str]) -> Iterator[str]:
             yield name
 
 
-def _why(directory: Path, strange: Sequence[str], ours: bool) -> str:
+def _not_ours(directory: Path, strange: Sequence[str], ours: bool) -> Refused:
     names = listed(strange, 5)
     if ours:
-        return f"{directory}: {names}: not as persona wrote it there; move it away, or -f overwrites it"
-    return (
-        f"{directory} holds {names}, which persona did not write; give an empty or a new directory; -f"
-        " overwrites the files whose names it needs"
+        hint = ("move it away, or ", Keyword(force=True), " overwrites it")
+        return Refused(f"{directory}: {names}: not as persona wrote it there", hint=hint)
+    return Refused(
+        f"{directory} holds {names}, which persona did not write",
+        hint=(
+            "give an empty or a new directory, or ",
+            Keyword(force=True),
+            " overwrites the files whose names it needs",
+        ),
     )
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from persona import limits
-from persona.errors import InvalidInput
+from persona.errors import InvalidInput, Keyword
 from persona.objects.names import check_tensor_name
 from persona.objects.tensors import DTYPE_BITS, TensorSpec
 from persona.weights import foreign
@@ -95,7 +95,8 @@ def encode_header(
     if len(text) > limits.MAX_SAFETENSORS_HEADER_BYTES:
         raise InvalidInput(
             f"{len(ordered)} tensors need a header of {len(text)} bytes, more than safetensors allows "
-            f"({limits.MAX_SAFETENSORS_HEADER_BYTES}); write smaller shards (--max-shard-size)"
+            f"({limits.MAX_SAFETENSORS_HEADER_BYTES})",
+            hint=("write smaller files: a smaller ", Keyword("max_shard_size")),
         )
     placed: dict[str, TensorEntry] = {}
     offset = 8 + len(text)

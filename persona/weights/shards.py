@@ -16,7 +16,7 @@ from itertools import groupby
 from blake3 import blake3
 
 from persona import limits
-from persona.errors import InvalidInput
+from persona.errors import InvalidInput, Keyword
 from persona.objects.base import Shard
 from persona.objects.tensors import TensorSpec
 from persona.weights.index import SINGLE_NAME
@@ -92,7 +92,8 @@ def plan_shards(
         groups, metadata = [[]], [_FORMAT]
     if len(groups) > limits.MAX_SHARDS:
         raise InvalidInput(
-            f"{len(groups)} shards are more than {limits.MAX_SHARDS}; give a larger --max-shard-size"
+            f"{len(groups)} shards are more than {limits.MAX_SHARDS}",
+            hint=("give a larger ", Keyword("max_shard_size")),
         )
     return _named(groups, metadata)
 

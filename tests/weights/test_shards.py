@@ -105,7 +105,7 @@ def test_cutting_loses_no_tensor_and_keeps_to_the_size(found: list[tuple[int, in
 def test_sizes_that_make_no_sense_are_refused() -> None:
     with pytest.raises(InvalidInput, match="too small"):
         plan_shards(SPECS, 0)
-    with pytest.raises(InvalidInput, match="larger --max-shard-size"):
+    with pytest.raises(InvalidInput, match="larger max_shard_size"):
         plan_shards([TensorSpec(f"t{i}", "U8", (2,)) for i in range(limits.MAX_SHARDS + 1)], 1)
     with pytest.raises(ValueError, match="places"):
         plan_shards(SPECS, shard_of=[0])

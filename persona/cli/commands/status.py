@@ -10,6 +10,7 @@ import click
 from persona.cli import diffs, render
 from persona.cli.command import declare
 from persona.cli.invocation import Invocation
+from persona.errors import Note
 
 if TYPE_CHECKING:
     from persona.history.query_results import Status
@@ -41,7 +42,11 @@ def _lines(status: Status, path: Callable[[str], str]) -> Iterator[str]:
     if status.problem is not None:
         yield click.style("recipe.toml cannot be read:", fg="red")
         yield f"  {render.printable(status.problem)}"
-        if "persona restore" not in status.problem:
+        if isinstance(status.problem, Note) and status.problem.hint is not None:
+            from persona.cli.hints import in_shell
+
+            yield f"  ({in_shell(status.problem.hint)})"
+        else:
             yield '  (edit it, or use "persona restore recipe.toml" to take the committed one)'
         yield ""
     if changes:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from persona.errors import InvalidInput, UnknownRevision, quoted
+from persona.errors import Blank, Call, InvalidInput, UnknownRevision, quoted
 from persona.history.history import History
 from persona.history.names.walk import merge_bases, walk
 from persona.history.recipes.text import MIN_PREFIX
@@ -180,7 +180,8 @@ def _by_id(history: History, name: str, text: str) -> str:
     last = history.last_of_gone(name)
     if last is not None:
         again = made_again(HEADS + name, last)
-        raise UnknownRevision(f"the branch {name} is gone; it was at {abbreviate(last)}: {again}")
+        hint = None if again is None else (again, " makes it again")
+        raise UnknownRevision(f"the branch {name} is gone; it was at {abbreviate(last)}", hint=hint)
     raise _unknown(text)
 
 
@@ -209,8 +210,8 @@ def _step(history: History, id: str, suffix: str, text: str) -> str:
         kind = suffix[2:-1]
         if kind in _NO_COMMITS:
             raise UnknownRevision(
-                f"{text}: a {kind} is asked for, and only commits can be named;"
-                " `persona cat-file` shows other objects"
+                f"{text}: a {kind} is asked for, and only commits can be named",
+                hint=(Call("cat_file", Blank("ID")), " shows other objects"),
             )
         if kind not in ("", "commit", "object"):
             raise _unknown(text)
@@ -324,4 +325,5 @@ def _by_message(history: History, pattern: str, told: Told | None) -> str:
 
 def _unknown(text: str) -> UnknownRevision:
     short = f"; an id needs {MIN_PREFIX} digits or more" if re.fullmatch(r"[0-9a-f]{1,3}", text) else ""
-    return UnknownRevision(f"unknown revision {quoted(text)}{short}; `persona log --all` lists the commits")
+    hint = (Call("log", all=True), " lists the commits")
+    return UnknownRevision(f"unknown revision {quoted(text)}{short}", hint=hint)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from persona.errors import UnknownRevision, UsageError
+from persona.errors import Call, UnknownRevision, UsageError
 from persona.history.history import History
 from persona.history.names.revisions import resolve, resolve_range
 from persona.store.refs import Told
@@ -19,7 +19,8 @@ def sides(
         if "..." in a:
             if not chosen.hidden:
                 raise UnknownRevision(
-                    f"{a}: the two have no commit in common; `persona diff A B` compares them"
+                    f"{a}: the two have no commit in common",
+                    hint=(Call("diff", *a.split("...")), " compares them"),
                 )
             return chosen.hidden[0], chosen.starts[1]
         return chosen.hidden[0], chosen.starts[0]

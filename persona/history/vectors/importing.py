@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from persona.errors import InvalidInput, PersonaError, Refused, UsageError
+from persona.errors import Blank, Call, InvalidInput, Keyword, Note, PersonaError, Refused, UsageError, pieces
 from persona.history.history import History
 from persona.history.options import ImportOptions, defaults
 from persona.history.recipes import filters
@@ -97,10 +97,8 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
     except PersonaError as error:
         kept = kept_names.keep(history, name, made.id)
         if kept is not None:
-            error.message += (
-                f"; the vector is kept as {kept} (persona vector ls), importing it again is quick"
-            )
-            error.args = (error.message,)
+            error.message += f"; the vector is kept as {kept}"
+            error.hint = (*pieces(error.hint), Call("vectors"), " lists it; importing it again is quick")
         raise
     if keep:
         kept_names.keep(history, name, made.id)
@@ -154,7 +152,8 @@ def refuse_without_path(options: ImportOptions) -> None:
     given = [key.rstrip("_") for key, value in options.items() if value != usual[key]]
     if given:
         raise UsageError(
-            f"{', '.join(given)}: only with a PATH to import; `persona set` edits what is in {RECIPE_FILE}"
+            f"{', '.join(given)}: only with a PATH to import",
+            hint=(Call("set_term", Blank("NAME")), f" edits a vector of {RECIPE_FILE}"),
         )
 
 
@@ -184,7 +183,10 @@ def default_name(path: Path) -> str:
     try:
         return check_vector_name(part)
     except InvalidInput:
-        raise UsageError(f"{path} does not give a name for the vector; give one with -n NAME") from None
+        raise UsageError(
+            f"{path} does not give a name for the vector",
+            hint=("give one with ", Keyword(name=Blank("NAME"))),
+        ) from None
 
 
 def _refuse_filter(keys: Mapping[str, Any], base: Base) -> None:
@@ -203,8 +205,13 @@ def _refuse_another(history: History, path: Path, name: str, id: str) -> None:
     known = known_origin(history, id)
     if known is not None and resolved(known) != resolved(origin(path)):
         raise Refused(
-            f"{path}: {RECIPE_FILE} has a vector named {name} already, which comes from {known}; give this"
-            " one a name of its own with -n NAME, or put it in the other's place with --replace"
+            f"{path}: {RECIPE_FILE} has a vector named {name} already, which comes from {known}",
+            hint=(
+                "give this one a name of its own with ",
+                Keyword(name=Blank("NAME")),
+                ", or put it in the other's place with ",
+                Keyword(replace=True),
+            ),
         )
 
 
@@ -217,7 +224,7 @@ def _onto(history: History, recipe: Recipe, rev: str | None, told: Told) -> Plan
 
     onto = history.recipe_of(resolve(history, rev, told))
     if history.base(onto.base).digest != history.base(recipe.base).digest:
-        raise InvalidInput(f"--onto {rev}: that revision has another base than {RECIPE_FILE}")
+        raise InvalidInput(f"that revision, {rev}, has another base than {RECIPE_FILE}", parameter="onto")
     return plan_of(history, onto)
 
 
@@ -297,8 +304,13 @@ def _replaceable(history: History, texts: Mapping[str, bytes]) -> dict[str, str]
     edited = [file for file, id in found.items() if id != committed.get(file)]
     if edited:
         raise Refused(
-            f"{', '.join(edited)}: edited and not committed, and --files would overwrite it; commit or"
-            " `persona restore` first, or leave --files out"
+            f"{', '.join(edited)}: edited and not committed, and would be overwritten",
+            hint=(
+                "commit first, or put it back with ",
+                Call("restore", edited[0]),
+                ", or leave out ",
+                Keyword(files=True),
+            ),
         )
     return found
 
@@ -307,9 +319,8 @@ def _file_notes(differing: dict[str, bytes], taken: bool) -> tuple[str, ...]:
     if not differing:
         return ()
     names = ", ".join(differing)
+    if taken:
+        return (f"imported too: {names}",)
     differ, them = ("differs", "it") if len(differing) == 1 else ("differ", "them")
-    return (
-        (f"imported too: {names}",)
-        if taken
-        else (f"not imported: {names}, which {differ} from the work tree's (--files imports {them})",)
-    )
+    hint = (Keyword(files=True), f" imports {them} too")
+    return (Note(f"not imported: {names}, which {differ} from the work tree's", hint),)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import count
 from typing import TYPE_CHECKING
 
-from persona.errors import InvalidInput, Refused, UnknownName
+from persona.errors import Call, InvalidInput, Refused, UnknownName
 from persona.history.history import History, reason
 from persona.history.recipes.text import RECIPE_FILE
 from persona.history.worktree import text_files
@@ -74,9 +74,14 @@ def forget(history: History, names: Sequence[str], person: Person) -> None:
     changes: list[Change] = []
     for name in dict.fromkeys(names):
         if name in recipe.by_name:
-            raise Refused(f"{RECIPE_FILE} names the vector {name}; `persona rm {name}` drops it from there")
+            raise Refused(
+                f"{RECIPE_FILE} names the vector {name}",
+                hint=(Call("remove_term", name), " drops it from there"),
+            )
         id = kept.get(VECTORS + name)
         if id is None:
-            raise UnknownName(f"no vector is kept under the name {name}; `persona vector ls` lists them")
+            raise UnknownName(
+                f"no vector is kept under the name {name}", hint=(Call("vectors"), " lists them")
+            )
         changes.append(Change(VECTORS + name, None, id, reason(person, f"vector: rm {name}")))
     history.store.refs.update_all(changes)

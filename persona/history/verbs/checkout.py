@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from persona.errors import UsageError
+from persona.errors import Blank, Keyword, UsageError
 from persona.history.computing import chosen_recipe, compute, device_choice, layout_of, notes_of
 from persona.history.history import History
 from persona.history.names.revisions import resolve
@@ -49,7 +49,10 @@ def checkout(
     if options["weights"]:
         _ = device_choice(options)  # refused before anything moves, if it cannot be had
     if options["dtype"] is not None:
-        raise UsageError("--dtype goes with -o OUT: the work tree's weights are those of its recipe")
+        raise UsageError(
+            "the weights of the work tree have the dtypes of the base",
+            hint=(Keyword("dtype"), " goes with ", Keyword(out=Blank("OUT"))),
+        )
     with changing(history, force=options["force"]) as tree:
         if rev is None and branch is None:
             return _as_it_stands(tree, options, started)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from persona.errors import InvalidInput, Refused, UsageError
+from persona.errors import InvalidInput, Keyword, Refused, UsageError
 from persona.history.computing import chosen_recipe, compute, device_choice, notes_of
 from persona.history.history import History
 from persona.history.options import RunOptions
@@ -47,7 +47,10 @@ def export(
     """Writes a model directory at `out`. See `Repository.checkout`."""
     started = time.perf_counter()
     if branch is not None or not options["weights"]:
-        raise UsageError("-o writes a model directory elsewhere; it goes with neither -b nor --no-weights")
+        raise UsageError(
+            "a model directory elsewhere is neither a branch nor without weights",
+            hint=("leave out ", Keyword("branch"), " and ", Keyword(weights=False)),
+        )
     _ = device_choice(options)  # refused before anything is written, if it cannot be had
     place = _place(history, out)
     dtype = None
@@ -116,7 +119,10 @@ def _place(history: History, out: Path) -> Path:
     place = files.resolved(place) if place.name in ("", "..") else files.resolved(place.parent) / place.name
     real = files.resolved(place)
     if real == files.resolved(history.root) or files.resolved(history.store.root) in (real, *real.parents):
-        raise UsageError(f"{out} is the work tree or the repository itself; without -o the weights go there")
+        raise UsageError(
+            f"{out} is the work tree or the repository itself",
+            hint=("weights go into the work tree without ", Keyword("out")),
+        )
     if place.is_symlink():
         raise Refused(f"{out} is a symbolic link; give the directory that it leads to, or write elsewhere")
     there = next(path for path in (place, *place.parents) if os.path.lexists(path))
@@ -155,8 +161,14 @@ class _ToDtype:
         if infinite.any() and not self._allow_nonfinite:
             raise InvalidInput(
                 f"tensor {spec.name}: {np.count_nonzero(infinite)} elements or more are too large for"
-                f" {_TORCH_NAMES[self._dtype]}; choose another --dtype, or pass --allow-nonfinite to write"
-                " infinity there"
+                f" {_TORCH_NAMES[self._dtype]}",
+                hint=(
+                    "choose another ",
+                    Keyword("dtype"),
+                    ", or give ",
+                    Keyword(allow_nonfinite=True),
+                    " to write infinity there",
+                ),
             )
         converted: files.Buffer = cast.view(np.uint8).data
         return converted

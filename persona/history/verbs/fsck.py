@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from persona.errors import PersonaError
+from persona.errors import Call, Note, PersonaError
 from persona.history.history import History
 from persona.history.reach import Reach
 from persona.history.results import Progress
@@ -85,13 +85,13 @@ def _state_problems(history: History) -> Iterator[Problem]:
     try:
         history.config.check()
     except PersonaError as error:
-        yield Problem("config", None, error.message)
-    said = [error.message for error in store.strangers()]
+        yield Problem("config", None, error.note)
+    said = [error.note for error in store.strangers()]
     for name in store.states():
         try:
             _STATES.get(name, lambda _, name=name: store.state(name).read())(history)
         except PersonaError as error:
-            said.append(error.message)
+            said.append(error.note)
     for text in dict.fromkeys(said):
         yield Problem("state", None, text)
 
@@ -125,12 +125,18 @@ def _weights_problems(history: History, progress: Progress | None) -> Iterator[P
     try:
         held = weights.measure(history.root, progress)
     except PersonaError as error:
-        yield Problem("weights", None, error.message)
+        yield Problem("weights", None, error.note)
         return
     if held != right:
         yield Problem(
             "weights",
             None,
-            "the weights in the work tree are not those of the recipe that they are recorded for; delete"
-            f" {history.store.state(weights.STATE).path}, and `persona checkout -f` computes them anew",
+            Note(
+                "the weights in the work tree are not those of the recipe that they are recorded for",
+                (
+                    f"delete {history.store.state(weights.STATE).path}, then ",
+                    Call("checkout", force=True),
+                    " computes them anew",
+                ),
+            ),
         )

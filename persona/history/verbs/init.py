@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from persona.errors import InvalidInput, Refused, UsageError
+from persona.errors import Blank, Call, InvalidInput, Keyword, Note, Refused, UsageError
 from persona.history.config import Config
 from persona.history.history import History, reason
 from persona.history.recipes.text import RECIPE_FILE, first_text
@@ -34,9 +34,12 @@ if TYPE_CHECKING:
     from persona.history.results import Progress
 
 CONFIG_FILE: Final = "config.json"
-NO_CONFIG: Final = (
-    "the base has no config.json, so transformers cannot load what checkout writes; copy the model's into "
-    "the work tree and commit it, or begin again with the model's directory as --base"
+NO_CONFIG: Final = Note(
+    "the base has no config.json, so transformers cannot load what checkout writes",
+    (
+        "copy the model's into the work tree and commit it, or begin again with the model's directory as ",
+        Keyword("base"),
+    ),
 )
 
 
@@ -59,10 +62,16 @@ def init(
         if os.path.lexists(place) and not place.is_dir():
             raise Refused(f"{place} is in the way: it is no directory; make the repository elsewhere")
     if os.path.lexists(root / DIRECTORY) and Store.open(root).refs.head_id() is not None:
-        raise Refused(f"{root} is a persona repository already; `persona commit PATH` imports a fine-tune")
+        raise Refused(
+            f"{root} is a persona repository already",
+            hint=(Call("commit", Blank("PATH")), " imports a fine-tune"),
+        )
     source = root if base is None else base
     if in_place and not source.is_dir():
-        raise InvalidInput(f"{source} is not a model directory; say which model to begin with: --base PATH")
+        raise InvalidInput(
+            f"{source} is not a model directory",
+            hint=("say which model to begin with: ", Keyword(base=Blank("PATH"))),
+        )
     with Checkpoint.open(source) as checkpoint:  # a path that is not there gives no name either
         base_name = check_ref_name(name) if name is not None else default_base_name(source)
         store, made_now = _fresh_store(root)
@@ -102,7 +111,9 @@ def default_base_name(path: Path) -> str:
     try:
         return check_ref_name(name)
     except InvalidInput:
-        raise UsageError(f"{path} does not give a name for the base; give one with --name NAME") from None
+        raise UsageError(
+            f"{path} does not give a name for the base", hint=("give one with ", Keyword(name=Blank("NAME")))
+        ) from None
 
 
 def default_rules(config: Config) -> Rules:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from persona.errors import InvalidInput, UnknownName, UnknownRevision, quoted
+from persona.errors import Blank, Call, InvalidInput, UnknownName, UnknownRevision, quoted
 from persona.history.history import History
 from persona.history.names.revisions import resolve_range
 from persona.history.names.walk import topological, walk
@@ -65,8 +65,8 @@ def log(
         yield entries.of(id, commit)
     if vector is not None and nothing and not (selected.hidden or since or until or left == 0):
         raise UnknownName(
-            f"no commit there has ever had a vector named {quoted(vector)};"
-            " `persona log -p` shows the vectors of each"
+            f"no commit there has ever had a vector named {quoted(vector)}",
+            hint=(Call("log"), " lists the commits, and ", Call("show", Blank("REV")), " what each changed"),
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from persona.errors import UnknownName, UnknownRevision, quoted
+from persona.errors import Call, UnknownName, UnknownRevision, quoted
 from persona.history.history import History
 from persona.history.names.revisions import resolve
 from persona.history.store_results import Leftover, ObjectCount, ObjectText
@@ -52,7 +52,7 @@ def _find(history: History, text: str, told: Told) -> tuple[str, str]:
         id = resolve(history, text, told)
     except UnknownRevision:
         raise UnknownName(
-            f"no object or revision is named or begins with {quoted(text)};"
-            " `persona log --all` lists the commits"
+            f"no object or revision is named or begins with {quoted(text)}",
+            hint=(Call("log", all=True), " lists the commits"),
         ) from None
     return id, "commit"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
-from persona.errors import InvalidInput, Refused, UnknownName, UsageError
+from persona.errors import Call, InvalidInput, Keyword, Refused, UnknownName, UsageError
 from persona.history.history import History, reason
 from persona.history.names.revisions import full_ref, resolve
 from persona.history.names.walk import is_ancestor
@@ -36,9 +36,12 @@ def create_branch(history: History, name: str, rev: str, force: bool, person: Pe
     id = resolve(history, rev, told)
     old = history.store.refs.read(ref)
     if old is not None and not force:
-        raise Refused(f"a branch named {name} exists already at {abbreviate(old)}; -f moves it")
+        raise Refused(
+            f"a branch named {name} exists already at {abbreviate(old)}",
+            hint=(Keyword(force=True), " moves it"),
+        )
     if old is not None and history.head_or_name().branch == name:
-        raise Refused(f"{name} is the current branch; `persona reset {rev}` moves it")
+        raise Refused(f"{name} is the current branch", hint=(Call("reset", rev), " moves it"))
     why = reason(person, f"branch: {'Reset to' if old else 'Created from'} {rev}")
     history.store.refs.update_all([Change(ref, id, old, why)], under_head=False)
     return _branch(history, ref, id, False)
@@ -53,7 +56,8 @@ def delete_branches(history: History, names: Iterable[str], force: bool, person:
             raise Refused(f"{name} is the current branch; switch to another one first")
         if not force and (head.id is None or not is_ancestor(history, id, head.id)):
             raise Refused(
-                f"{name} ({abbreviate(id)}) has commits that HEAD does not reach; -D deletes it anyway"
+                f"{name} ({abbreviate(id)}) has commits that HEAD does not reach",
+                hint=(Call("delete_branch", name, force=True), " deletes it anyway"),
             )
     return _delete(history, HEADS, found, "branch: deleted", person)
 
@@ -71,7 +75,9 @@ def rename_branch(history: History, old: str | None, new: str, force: bool, pers
         return old
     if history.store.refs.read(target) is not None:
         if not force:
-            raise Refused(f"a branch named {new} exists already; -M renames over it")
+            raise Refused(
+                f"a branch named {new} exists already", hint=(Keyword(force=True), " renames over it")
+            )
         if current == new:
             raise Refused(f"{new} is the current branch; switch to another one first")
     why = reason(person, f"branch: renamed {old} to {new}")
@@ -100,10 +106,12 @@ def create_tag(
     id = resolve(history, rev, told)
     old = history.store.refs.read(ref)
     if old is not None and not force:
-        raise Refused(f"a tag named {name} exists already; -f moves it")
+        raise Refused(f"a tag named {name} exists already", hint=(Keyword(force=True), " moves it"))
     if message is not None:
         if not message.strip():
-            raise UsageError("the message of the tag is empty; say with -m what it stands for")
+            raise UsageError(
+                "the message of the tag is empty", hint=("say what it stands for with ", Keyword("message"))
+            )
         with history.store.transaction() as tx:
             id = tx.put("tag", Tag(id, "commit", name, person, message.strip() + "\n").encode())
     history.store.refs.update(ref, id, reason(person, f"tag: tagging {rev}"), expect=old)
@@ -120,7 +128,7 @@ def reflog(history: History, name: str, told: Told) -> list[ReflogEntry]:
     """See `Repository.reflog`."""
     ref = full_ref(history, name, told, branch_first=True) or _moved_once(history, name)
     if ref is None:
-        raise UnknownName(f"no branch or tag is named {name}; `persona branch` lists the branches")
+        raise UnknownName(f"no branch or tag is named {name}", hint=(Call("branches"), " lists the branches"))
     shown = ref.removeprefix(HEADS)
     found: list[ReflogEntry] = []
     for number, entry in enumerate(history.store.refs.log(ref)):
@@ -147,7 +155,8 @@ def _existing(history: History, prefix: str, names: Iterable[str], what: str) ->
     found = {name: history.store.refs.read(prefix + check_ref_name(name)) for name in names}
     missing = [name for name, id in found.items() if id is None]
     if missing:
-        raise UnknownName(f"no {what} is named {' or '.join(missing)}; `persona {what}` lists them")
+        hint = (Call("branches" if what == "branch" else "tags"), " lists them")
+        raise UnknownName(f"no {what} is named {' or '.join(missing)}", hint=hint)
     return {name: id for name, id in found.items() if id is not None}
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from persona.errors import Refused, UnknownName, UnknownRevision, UsageError
+from persona.errors import Call, Keyword, Refused, UnknownName, UnknownRevision, UsageError
 from persona.history.commit_builder import other_kept, record, side_of, side_of_worktree, tidy, vector_changes
 from persona.history.history import History
 from persona.history.names.revisions import resolve
@@ -86,9 +86,14 @@ def _refuse_edits(history: History) -> None:
     edited = differing(committed, here)
     if edited:
         raise Refused(
-            f"{', '.join(edited)}: edited and not committed, and would go into the revert's commit; commit"
-            " first, or `persona reset --hard` drops edits and new files, or --no-commit adds the revert to"
-            " the edits"
+            f"{', '.join(edited)}: edited and not committed, and would go into the revert's commit",
+            hint=(
+                "commit first; or ",
+                Call("reset", mode="hard"),
+                " drops edits and new files; or ",
+                Keyword(no_commit=True),
+                " adds the revert to the edits",
+            ),
         )
 
 
@@ -101,13 +106,18 @@ def _revision(history: History, target: str, told: Told) -> str | None:
         if target in recipe.by_name:
             return None
         raise UnknownRevision(
-            f"{target!r:.100} is neither a revision nor a vector of {RECIPE_FILE}; `persona log` and"
-            " `persona vector ls` list them"
+            f"{target!r:.100} is neither a revision nor a vector of {RECIPE_FILE}",
+            hint=(Call("log"), " and ", Call("vectors"), " list them"),
         ) from None
     if target in recipe.by_name:
         raise UsageError(
-            f"{target} is a vector and a revision ({abbreviate(id)}): --vector {target} drops the vector,"
-            f" {abbreviate(id)} reverts the commit"
+            f"{target} is a vector and a revision ({abbreviate(id)})",
+            hint=(
+                Call("revert", target, vector=True),
+                " drops the vector, ",
+                Call("revert", abbreviate(id)),
+                " undoes the commit",
+            ),
         )
     return id
 
@@ -118,7 +128,7 @@ def _dropped(history: History, name: str) -> dict[str, bytes | None]:
 
     data, recipe = text_files.recipe(history)
     if name not in recipe.by_name:
-        raise UnknownName(f"{RECIPE_FILE} has no vector named {name}; `persona vector ls` lists them")
+        raise UnknownName(f"{RECIPE_FILE} has no vector named {name}", hint=(Call("vectors"), " lists them"))
     text = remove_term(decode(data), name)
     history.read_recipe(text.encode())
     return {RECIPE_FILE: encode(text, like=data)}
@@ -147,7 +157,10 @@ def _undone(history: History, id: str, mainline: int | None, *, onto_edits: bool
     if strange := [path for path in edited if path not in tracked]:
         raise Refused(f"{', '.join(strange)}: not tracked, and would be overwritten; move it away")
     if edited:
-        raise Refused(f"{', '.join(edited)}: edited and not committed; commit or `persona restore` first")
+        raise Refused(
+            f"{', '.join(edited)}: edited and not committed",
+            hint=("commit first, or put it back with ", Call("restore", edited[0])),
+        )
     edits = {path: data for path, data in merged.edits.items() if here.get(path) != ids[path]}
     if not edits:
         raise Refused(f"nothing to revert: {_why_nothing(id, bool(ids), merged.rewritten)}")
@@ -172,7 +185,8 @@ def _parent(history: History, id: str, mainline: int | None) -> str:
     if mainline is None:
         if len(parents) > 1:
             raise UsageError(
-                f"{abbreviate(id)} is a merge: say which parent to go back to, -m 1 to -m {len(parents)}"
+                f"{abbreviate(id)} is a merge of {len(parents)} commits",
+                hint=("say which parent to go back to: ", Keyword(mainline=1), ", or another number"),
             )
         return parents[0]
     if not 1 <= mainline <= len(parents):

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from persona.errors import InvalidInput, UsageError
+from persona.errors import Call, InvalidInput, Keyword, UsageError
 from persona.history.history import History
-from persona.history.recipes.checked import Number, checked, checked_keys
+from persona.history.recipes.checked import DEFAULT, Number, checked, checked_keys
 from persona.history.recipes.text import RECIPE_FILE, decode, dotted, encode, load
 from persona.history.worktree import text_files
 from persona.history.worktree.changing import changing
@@ -32,7 +32,9 @@ def set_term(
     from persona.history.recipes import edit as recipe_edit
 
     if all(value is None for value in (alpha, density, only, except_, join)):
-        raise UsageError("set what? Give --alpha, --density, --only, --except or --join")
+        raise UsageError(
+            "nothing to set", hint=("give one of ", Keyword("alpha", "density", "only", "except_", "join"))
+        )
     keys = checked_keys(alpha, density, only, except_)
     if join is not None:
         keys["join"] = recipe_edit.UNSET if checked("join", _join, join) == "vote" else join
@@ -76,9 +78,9 @@ def _refuse_useless_densities(document: Mapping[str, Any]) -> None:
     names = [name for name, term in vectors.items() if isinstance(term, dict) and "density" in term]
     if trim in ("joint", "none") and names:
         listed = ", ".join(dotted(("vectors", name, "density")) for name in names)
-        ways = ", ".join(f"`persona set {name} --no-density`" for name in names)
         raise InvalidInput(
-            f"{listed}: under trim = {trim} no vector has a density of its own; take it back first: {ways}"
+            f"{listed}: under trim = {trim} no vector has a density of its own",
+            hint=("take it back first: ", Call("set_term", names[0], density=DEFAULT)),
         )
 
 

@@ -32,7 +32,7 @@ def status(history: History) -> Status:
             recipe = text_files.recipe(history).recipe
         difference = diff_worktree(history, id, here)
     except InvalidInput as error:
-        problem, readable = error.message, False
+        problem, readable = error.note, False
     found = weights.look(history)
     return Status(
         branch=head.branch,

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from persona.errors import PersonaError, UnknownName, UsageError
+from persona.errors import Blank, Call, Hint, Keyword, PersonaError, UnknownName, UsageError
 from persona.history.history import History
 from persona.history.names.revisions import resolve
 from persona.history.results import Head, SwitchResult
@@ -47,19 +47,30 @@ def _goal(history: History, target: str | None, create: str | None, detach: bool
     """Where `switch` is to go."""
     if create is not None:
         if detach:
-            raise UsageError("-c makes a branch and goes there, --detach goes to no branch: give one of them")
+            raise UsageError(
+                "a switch makes a branch, or goes to none",
+                hint=("give one of ", Keyword("create"), " and ", Keyword("detach")),
+            )
         return new_branch(history, create, resolve(history, target or "HEAD", told))
     if target is None:
         if not detach:
-            raise UsageError("switch where? Name a branch, or make one with -c NEW")
+            raise UsageError(
+                "no branch to switch to",
+                hint=("name one, or make one with ", Call("switch", create=Blank("NEW"))),
+            )
         return Target(history.head_commit(), None)
     if detach:
         return Target(resolve(history, target, told), None)
     goal = target_of(history, target, told)
     if target in ("HEAD", "@") or (goal.branch is None and target != "-"):
         raise UsageError(
-            f"{target} is not a branch; `persona switch --detach {target}` goes there without one,"
-            f" `persona switch -c NEW {target}` makes one there"
+            f"{target} is not a branch",
+            hint=(
+                Call("switch", target, detach=True),
+                " goes there without one, ",
+                Call("switch", target, create=Blank("NEW")),
+                " makes one there",
+            ),
         )
     return goal
 
@@ -86,7 +97,9 @@ def reset(history: History, rev: str, mode: Literal["soft", "mixed", "hard"], pe
 def restore(history: History, paths: Sequence[str], rev: str, told: Told) -> tuple[str, ...]:
     """See `Repository.restore`."""
     if not paths:
-        raise UsageError("restore which file? Name one or more; `persona status` lists those that changed")
+        raise UsageError(
+            "no file to restore", hint=("name one or more; ", Call("status"), " lists those that changed")
+        )
     with changing(history) as tree:
         target, known = history.files_of(resolve(history, rev, told)), history.last_files()
         tracked = tracking.tracked(history).paths
@@ -136,10 +149,12 @@ def _chosen(
         if not matches:
             named = [name for name in tracked if tracking.is_among(name, [path])]
             new = any(os.path.lexists(root / name) for name in named)
-            what = "it is new; delete it to drop it" if new else "`persona status` lists those that changed"
+            hint: Hint = (Call("status"), " lists those that changed")
             if is_weight_name(path):
-                what = "weights come back with `persona checkout`"
-            raise UnknownName(f"{rev} has no file {path}: {what}")
+                hint = ("weights come back with ", Call("checkout"))
+            elif new:
+                hint = "the file is new: delete it to drop it"
+            raise UnknownName(f"{rev} has no file {path}", hint=hint)
         found.update(dict.fromkeys(matches))
     return list(found)
 

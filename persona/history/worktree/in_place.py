@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from persona.errors import Refused, UsageError
+from persona.errors import Blank, Call, Keyword, Note, Refused, UsageError
 from persona.history.history import History
 from persona.history.names.revisions import resolve
 from persona.history.recipes.text import RECIPE_FILE
@@ -44,9 +44,16 @@ def check(tree: LockedTree, path: Path, base: str, onto: str | None, name: str |
         )
     if onto is None or name is None:
         raise UsageError(
-            f"{path} {'lies in the work tree' if beside else 'is the work tree itself'}: say which revision"
-            " it was trained from with --onto REV, or --onto base, and name the vector with -n NAME"
-            + ("" if beside else "; to track text files, name them")
+            f"{path} {'lies in the work tree' if beside else 'is the work tree itself'}",
+            hint=(
+                "say which revision it was trained from with ",
+                Keyword(onto=Blank("REV")),
+                " or ",
+                Keyword(onto="base"),
+                ", and name the vector with ",
+                Keyword(name=Blank("NAME")),
+                "" if beside else "; to track text files, name them",
+            ),
         )
     record = found.record
     if beside or record is None or not record.key or _is_of(history, record, base, onto):
@@ -54,12 +61,13 @@ def check(tree: LockedTree, path: Path, base: str, onto: str | None, name: str |
     elsewhere = "if they came from elsewhere, put them into a directory of their own and add that"
     if record.revision is None:
         raise Refused(
-            f"the weights here were computed for a recipe that no commit holds, not for {onto}: commit that"
-            f" recipe first; {elsewhere}"
+            f"the weights here were computed for a recipe that no commit holds, not for {onto}",
+            hint=f"commit that recipe first; {elsewhere}",
         )
     right = abbreviate(record.revision)
     raise Refused(
-        f"the weights here were computed for {right}, not for {onto}; give --onto {right}, or {elsewhere}"
+        f"the weights here were computed for {right}, not for {onto}",
+        hint=("give ", Keyword(onto=right), f"; {elsewhere}"),
     )
 
 
@@ -76,10 +84,12 @@ def edited_notes(tree: LockedTree) -> list[str]:
         return []
     record = found.record
     known = record.revision if record is not None and record.key else None
-    onto = abbreviate(known) if known else "REV"
+    onto = abbreviate(known) if known else Blank("REV")
     return [
-        "the weights here were edited by hand, and a commit without a path does not hold them; to keep them:"
-        f" persona commit . -n NAME --onto {onto}"
+        Note(
+            "the weights here were edited by hand, and a commit without a path does not hold them",
+            ("to keep them: ", Call("commit", ".", name=Blank("NAME"), onto=onto)),
+        )
     ]
 
 

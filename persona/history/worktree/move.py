@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from persona.errors import Refused
+from persona.errors import Call, Keyword, Note, Refused
 from persona.history.history import History
 from persona.history.names.revisions import branch_named, resolve
 from persona.history.names.walk import walk
@@ -52,8 +52,10 @@ class FileMove:
     def notes(self) -> list[str]:
         """Where the content of dropped files is found."""
         return [
-            f"removed {path}, which no commit holds; its text: persona cat-file -p"
-            f" {abbreviate(self.current[path])}"
+            Note(
+                f"removed {path}, which no commit holds",
+                (Call("cat_file", abbreviate(self.current[path])), " prints its text"),
+            )
             for path in self.dropped
         ]
 
@@ -96,12 +98,12 @@ def plan_files(history: History, to: str, *, force: bool) -> FileMove:
         foreign = [path for path in lost if path not in known]
         if foreign:
             raise Refused(
-                f"{', '.join(foreign)}: not tracked, and would be overwritten; move it away, or -f"
-                " overwrites it"
+                f"{', '.join(foreign)}: not tracked, and would be overwritten",
+                hint=("move it away, or ", Keyword(force=True), " overwrites it"),
             )
         raise Refused(
-            f"{', '.join(lost)}: edited and not committed, and would be overwritten; commit first, or"
-            " -f throws the edits away"
+            f"{', '.join(lost)}: edited and not committed, and would be overwritten",
+            hint=("commit first, or ", Keyword(force=True), " throws the edits away"),
         )
     dropped = [path for path in moving if path in here and path not in before and path not in after]
     stays = {*known, *after}.difference(moving)
@@ -134,7 +136,7 @@ def new_branch(history: History, name: str, id: str) -> Target:
     """The branch that a command is to make at `id`, and HEAD's way there; `Refused` when it exists."""
     ref = HEADS + check_ref_name(name)
     if history.store.refs.read(ref) is not None:
-        raise Refused(f"a branch named {name} exists already; `persona switch {name}` goes there")
+        raise Refused(f"a branch named {name} exists already", hint=(Call("switch", name), " goes there"))
     return Target(id, ref)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from persona.errors import InvalidInput, Refused, listed
+from persona.errors import Call, InvalidInput, Refused, listed
 from persona.history.history import History
 from persona.history.recipes.text import RECIPE_FILE
 from persona.limits import MAX_TEXT_FILE_BYTES
@@ -55,7 +55,9 @@ def read_recipe_text(root: Path, *, to_edit: bool = False) -> bytes:
         raise Refused(f"{RECIPE_FILE} is a symbolic link; edit {place} by hand, or put the file itself here")
     data = read(root, RECIPE_FILE)
     if data is None:
-        raise InvalidInput(f"{root / RECIPE_FILE} is missing; `persona restore {RECIPE_FILE}` brings it back")
+        raise InvalidInput(
+            f"{root / RECIPE_FILE} is missing", hint=(Call("restore", RECIPE_FILE), " brings it back")
+        )
     return data
 
 

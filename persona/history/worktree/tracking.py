@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from persona.errors import InvalidInput, PersonaError, SystemFault, UsageError
+from persona.errors import Blank, Call, InvalidInput, Note, PersonaError, SystemFault, UsageError
 from persona.history.history import History
 from persona.history.recipes.text import RECIPE_FILE
 from persona.history.worktree import text_files as worktree
@@ -144,7 +144,8 @@ def named_files(history: History, paths: Sequence[Path]) -> list[str] | None:
         if why is None and taken.setdefault(_folded(name), name) != name:
             why = _alike(taken[_folded(name)])
         if why and name not in known:
-            raise InvalidInput(f"{name!r:.200} cannot be tracked: {why}")
+            hint = why.hint if isinstance(why, Note) else None
+            raise InvalidInput(f"{name!r:.200} cannot be tracked: {why}", hint=hint)
     return [name for name in found if name not in known]
 
 
@@ -256,7 +257,9 @@ def _problem(root: Path, path: str) -> str | None:
     if why := file_path_problem(path):
         return why
     if is_weight_name(path):
-        return "weights are not tracked; `persona add` imports the directory of a fine-tune"
+        return Note(
+            "weights are not tracked", (Call("add", Blank("PATH")), " imports the directory of a fine-tune")
+        )
     place = root / path
     try:
         status = os.stat(place)

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from persona.errors import InvalidInput, PersonaError, Refused
+from persona.errors import Call, InvalidInput, PersonaError, Refused
 from persona.history.history import History
 from persona.history.results import Progress, WeightsState
 from persona.history.worktree import text_files
@@ -183,12 +183,18 @@ def refuse_losing(history: History, found: Found, recipe: Recipe, where: str) ->
     if found.state in ("edited", "unknown"):
         why = "edited since they were checked out" if found.state == "edited" else "not from a checkout"
         raise Refused(
-            f"{names}: {why}, and would be overwritten; move them away, or `checkout -f` overwrites them"
+            f"{names}: {why}, and would be overwritten",
+            hint=("move them away, or ", Call("checkout", force=True), " overwrites them"),
         )
     if found.state == "intact" and record is not None and _is_only_here(record, recipe):
         raise Refused(
             f"{names}: as trained for the vector {record.name}, which neither a commit nor {where} holds, and"
-            " would be overwritten; commit it, move them away, or `checkout -f` overwrites them"
+            " would be overwritten",
+            hint=(
+                "commit it, move them away, or ",
+                Call("checkout", force=True),
+                " overwrites them",
+            ),
         )
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from persona.errors import SystemFault, UsageError
+from persona.errors import Keyword, SystemFault, UsageError
 from persona.merge.devices.device import Device, DeviceFault, DeviceFull, NoDevice
 from persona.merge.devices.lanes import Lanes, Need
 from persona.merge.plan import Plan, TensorPlan
@@ -57,7 +57,8 @@ class DeviceChoice:
             return cuda_devices()
         except NoDevice as error:
             if self.device == "cuda":
-                raise SystemFault(f"no GPU to compute on: {error}; use --device auto or cpu") from error
+                hint = ("use ", Keyword(device="auto"), " or ", Keyword(device="cpu"))
+                raise SystemFault(f"no GPU to compute on: {error}", hint=hint) from error
             if self.device == "auto" or error.there:
                 tell(f"computed on the CPU: {error}")
             return ()
@@ -96,7 +97,7 @@ def remedied() -> Iterator[None]:
 
 def _with_remedy(error: SystemFault) -> SystemFault:
     room = "make room there, or " if isinstance(error, DeviceFull) else ""
-    return SystemFault(f"{error}; {room}use --device cpu")
+    return SystemFault(str(error), hint=(f"{room}use ", Keyword(device="cpu")))
 
 
 def cuda_devices() -> tuple[Device, ...]:

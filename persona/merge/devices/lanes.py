@@ -21,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from persona.errors import UsageError
+from persona.errors import Keyword, UsageError
 from persona.limits import DEVICE_MEMORY, MIB
 from persona.merge.arithmetic.arguments import MergeArguments
 from persona.merge.chunks import DecodedChunk
@@ -61,8 +61,8 @@ class Need:
         """Raises `UsageError` for bytes of a device in which not even slices fit."""
         if memory is not None and memory < self.least:
             raise UsageError(
-                f"this recipe's chunks need {-(-self.least // MIB)} MiB on the GPU at least; give"
-                " --device-memory that much or more, in Python device_memory"
+                f"this recipe's chunks need {-(-self.least // MIB)} MiB on the GPU at least",
+                hint=("give ", Keyword(device_memory=-(-self.least // MIB) * MIB), " or more"),
             )
 
     @classmethod

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from persona.codec.delta import exponent_order, restore
 from persona.codec.elements import of as element_of
 from persona.codec.floats import in_default_environment
-from persona.errors import InvalidInput
+from persona.errors import InvalidInput, Keyword
 from persona.merge.arithmetic import cpu
 from persona.merge.arithmetic.arguments import MergeArguments
 from persona.merge.chunks import UINT, ChunkReader, DecodedChunk, Empty, Workspaces
@@ -290,7 +290,7 @@ def tensor_bits(plan: Plan, room: Budget) -> Callable[[str, int], NDArray[Any]]:
 def _report(spec: TensorSpec, count: int, not_finite: NotFinite | None) -> None:
     if not_finite is None:
         raise InvalidInput(
-            f"tensor {spec.name}: {count} merged element{'s are' if count > 1 else ' is'} not finite;"
-            " lower alpha or lambda, or pass --allow-nonfinite to write NaN there"
+            f"tensor {spec.name}: {count} merged element{'s are' if count > 1 else ' is'} not finite",
+            hint=("lower alpha or lambda, or give ", Keyword(allow_nonfinite=True), " to write NaN there"),
         )
     not_finite(spec, count)

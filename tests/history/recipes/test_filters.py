@@ -179,7 +179,9 @@ def test_the_density_of_a_vector_is_taken_back(grown: Bot) -> None:
     before = grown.recipe.read_bytes()
     grown.repo.set_term("listening", density=np.float64(0.5))
     grown.commit()
-    with pytest.raises(InvalidInput, match=r"vectors\.listening\.density.*set listening --no-density"):
+    with pytest.raises(
+        InvalidInput, match=r"(?s)vectors\.listening\.density.*set_term\('listening', density='default'\)"
+    ):
         grown.repo.set_rules({"preset": "linear"})
     grown.repo.set_term("listening", density="default")
     assert grown.recipe.read_bytes() == before

@@ -24,7 +24,7 @@ def test_another_run_of_the_same_name_is_refused_unless_it_is_meant(bot: Bot, by
 
     take("runA/merged", 1)
     before = bot.recipe.read_bytes()
-    with pytest.raises(Refused, match=r"runB/merged.*runA/merged.*-n NAME.*--replace"):
+    with pytest.raises(Refused, match=r"(?s)runB/merged.*runA/merged.*name=NAME.*replace=True"):
         take("runB/merged", 2)
     assert bot.recipe.read_bytes() == before
     assert take("runB/merged", 2, name="other") == "added"

@@ -183,7 +183,7 @@ def test_weights_follow_a_vector_that_was_trained_on_a_mixture(grown: Bot) -> No
 def test_the_work_tree_trained_in_place_can_be_taken_in(grown: Bot) -> None:
     mixed = grown.checkout()
     write_model(grown.root, tuned(mixed, 9))
-    with pytest.raises(UsageError, match="--onto"):
+    with pytest.raises(UsageError, match="onto"):
         grown.repo.add(grown.root, name="onward", author=at(9))
     change = grown.repo.add(grown.root, name="onward", onto="HEAD", author=at(9)).vectors[0]
     assert change.change == "added"

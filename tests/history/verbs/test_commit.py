@@ -215,7 +215,7 @@ def test_an_unknown_vector_in_the_file_is_refused(grown: Bot) -> None:
 
 def test_a_missing_recipe_is_named_and_can_be_restored(bot: Bot) -> None:
     bot.recipe.unlink()
-    with pytest.raises(InvalidInput, match=r"persona restore recipe\.toml"):
+    with pytest.raises(InvalidInput, match=r"repo\.restore\('recipe\.toml'\)"):
         bot.commit()
     assert bot.repo.status().problem is not None
     assert bot.repo.restore(["recipe.toml"]) == ("recipe.toml",)

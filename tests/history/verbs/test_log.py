@@ -139,7 +139,7 @@ def test_a_vector_is_found_by_name_and_by_the_start_of_its_id(grown: Bot) -> Non
     assert grown.repo.vector(whole.id[:8]) == whole
     with pytest.raises(UnknownName):
         grown.repo.vector("nobody")
-    with pytest.raises(Refused, match="persona rm listening"):
+    with pytest.raises(Refused, match=r"repo\.remove_term\('listening'\)"):
         grown.repo.remove_vector("listening")
     with pytest.raises(UnknownName):
         grown.repo.remove_vector("nobody")

@@ -333,7 +333,7 @@ def test_no_command_leaves_head_on_a_branch_that_goes(topic: Bot) -> None:
 
 def test_a_branch_that_is_gone_is_told_with_the_way_back(topic: Bot) -> None:
     id = topic.repo.delete_branch("topic", force=True, author=topic.now())
-    with pytest.raises(UnknownRevision, match=f"persona branch topic {id[:8]}$"):
+    with pytest.raises(UnknownRevision, match=rf"create_branch\('topic', '{id[:8]}'\)"):
         topic.repo.switch("topic", author=topic.now())
     assert topic.repo.create_branch("topic", id[:8], author=topic.now()).id == id
 
@@ -356,7 +356,7 @@ def test_a_branch_that_was_made_again_and_is_lost_is_told_as_it_was_last(topic: 
     repo.delete_branch("topic", force=True, author=topic.now())
     id = repo.create_branch("topic", "main~1", author=topic.now()).id
     (topic.root / ".persona" / "refs" / "heads" / "topic").unlink()
-    with pytest.raises(UnknownRevision, match=f"persona branch topic {id[:8]}$"):
+    with pytest.raises(UnknownRevision, match=rf"create_branch\('topic', '{id[:8]}'\)"):
         repo.resolve("topic")
 
 

@@ -262,7 +262,7 @@ def test_a_move_that_names_a_lost_commit_is_given_up_by_force(grown: Bot, way: s
     head = grown.repo.resolve("HEAD")
     state = grown.repo._history.store.state("move")
     state.write({"from": head, "to": "1" * 64})
-    with pytest.raises(IntegrityError, match="persona reset --hard"):
+    with pytest.raises(IntegrityError, match="mode='hard'"):
         grown.repo.set_term("listening", alpha="0.3")
     assert not grown.repo.fsck().ok
     {

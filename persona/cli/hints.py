@@ -1,0 +1,94 @@
+"""Hints of errors and notes in the words of a shell: calls as commands, keywords as flags."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from persona.errors import Blank, Call, Hint, Keyword, Note, worded
+
+_COMMANDS: Final = {
+    "branches": "branch",
+    "config_set": "config",
+    "create_branch": "branch",
+    "create_tag": "tag",
+    "delete_branch": "branch -d",
+    "delete_tag": "tag -d",
+    "cat_file": "cat-file -p",
+    "remove_term": "rm",
+    "remove_vector": "vector rm",
+    "rename_branch": "branch -m",
+    "rename_term": "mv",
+    "resolve": "rev-parse",
+    "set_rules": "set --merge",
+    "set_term": "set",
+    "tags": "tag",
+    "vector": "vector show",
+    "vectors": "vector ls",
+}
+"""What does on the command line the work of a method, if it has another name there."""
+_FLAGS: Final = {
+    "branch": "-b",
+    "create": "-c",
+    "force": "-f",
+    "out": "-o",
+    "rev": "--source",
+    "user": "--global",
+}
+"""Flags that are spelled in another way than their keyword."""
+
+
+def in_shell(hint: Hint) -> str:
+    """A hint as the command line says it."""
+    return worded(hint, _typed)
+
+
+def said(notes: Iterable[str]) -> Iterator[str]:
+    """Notes as lines, each followed by its hint."""
+    for note in notes:
+        yield note
+        if isinstance(note, Note) and note.hint is not None:
+            yield f"hint: {in_shell(note.hint)}"
+
+
+def command_line(call: Call) -> str:
+    """The command that does what a call does, without its first word."""
+    words = [_COMMANDS.get(call.method, call.method.replace("_", "-")), *_flags(call)]
+    for argument in call.arguments:
+        pairs = argument.items() if isinstance(argument, dict) else None
+        words += [f"{key}={value}" for key, value in pairs] if pairs else [_word(argument)]
+    return " ".join(words)
+
+
+def _typed(piece: Keyword) -> str:
+    return f"`persona {command_line(piece)}`" if isinstance(piece, Call) else " ".join(_flags(piece))
+
+
+def _flags(piece: Keyword) -> Iterator[str]:
+    for name in piece.names:
+        yield _flag(name)
+    for name, value in piece.values.items():
+        if name == "mode":
+            yield f"--{value}"
+        elif isinstance(value, bool):
+            yield _flag(name)
+        else:
+            yield f"{_flag(name)} {_word(value)}"
+
+
+def _flag(name: str) -> str:
+    """The flag of a keyword: as it is declared, else its own name."""
+    from persona.history import options
+
+    if name in _FLAGS:
+        return _FLAGS[name]
+    for kind in (options.RunOptions, options.ImportOptions, options.JoinOptions):
+        option = options.declared(kind).get(name)
+        if option is not None:
+            return max(option.flags, key=len)
+    return "--" + name.rstrip("_").replace("_", "-")
+
+
+def _word(value: object) -> str:
+    return str(value) if isinstance(value, Blank) else shlex.quote(str(value))

@@ -1,0 +1,156 @@
+"""What an error advises is worded for whoever reads it, and can be typed as it stands."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+import persona
+from persona.cli.errors import guarded
+from persona.cli.hints import command_line, in_shell
+from persona.cli.invocation import Invocation
+from persona.cli.main import cli
+from persona.errors import Blank, Call, InvalidInput, Keyword, Note, Refused, worded
+from persona.history.recipes.checked import DEFAULT
+from persona.repository import Repository
+
+from .conftest import CommandLine
+
+PACKAGE = Path(persona.__file__).parent
+NAMES = {"DEFAULT": DEFAULT, "RECIPE_FILE": "recipe.toml"}
+
+
+def library() -> Iterator[tuple[str, ast.Module]]:
+    """Every module below the command line."""
+    for file in sorted(PACKAGE.rglob("*.py")):
+        path = file.relative_to(PACKAGE).as_posix()
+        if not path.startswith(("cli/", "__main__")):
+            yield path, ast.parse(file.read_text())
+
+
+def value(node: ast.expr) -> Any:
+    """A word of a hint; what is only known when the error is raised stands as a word of its own."""
+    if isinstance(node, ast.Constant):
+        return node.value
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "Blank":
+        return Blank(ast.literal_eval(node.args[0]))
+    if isinstance(node, ast.Dict):
+        return ast.literal_eval(node)
+    return NAMES.get(ast.unparse(node), "word")
+
+
+def advised() -> Iterator[Any]:
+    """Every call that a hint of the library advises."""
+    for path, tree in library():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call) or ast.unparse(node.func) != "Call" or path == "errors.py":
+                continue
+            if not isinstance(node.args[0], ast.Constant):
+                continue  # made_again: its two methods are tried below
+            arguments = [value(arg) for arg in node.args if not isinstance(arg, ast.Starred)]
+            arguments += ["A", "B"] if any(isinstance(arg, ast.Starred) for arg in node.args) else []
+            keywords = {str(keyword.arg): value(keyword.value) for keyword in node.keywords}
+            yield pytest.param(Call(*arguments, **keywords), id=f"{path}:{node.lineno}")
+    yield Call("create_branch", "lost", "3f2a91c0")
+    yield Call("create_tag", "lost", "3f2a91c0")
+
+
+@pytest.mark.parametrize("call", list(advised()))
+def test_a_call_that_is_advised_can_be_made_in_python(call: Call) -> None:
+    own = () if call.method == "init" else ("self",)
+    method = getattr(persona if call.method == "init" else Repository, call.method)
+    bound = inspect.signature(method).bind(*own, *call.arguments, **call.values)
+    assert "kwargs" not in bound.arguments
+
+
+@pytest.mark.parametrize("call", list(advised()))
+def test_a_call_that_is_advised_can_be_typed(call: Call) -> None:
+    words = shlex.split(command_line(call))
+    context = cli.make_context("persona", words[:], obj=Invocation())
+    command: click.Command | None = cli
+    rest = [*context._protected_args, *context.args]
+    while isinstance(command, click.Group) and rest:
+        _, command, rest = command.resolve_command(context, rest)
+        assert command is not None
+        context = command.make_context(command.name, rest, parent=context)
+        rest = [*context._protected_args, *context.args] if isinstance(command, click.Group) else []
+
+
+def test_no_sentence_of_the_library_speaks_of_flags_or_commands() -> None:
+    flag = re.compile(
+        r"(?<![\w-])(?:--[a-z][a-z-]+|-[a-zA-Z])(?![\w-])|`(?:persona|checkout|switch|commit|add|set) "
+    )
+    allowed = ("history/options.py", "errors.py", "weights/inputs.py")  # declarations; `hf download`
+    spoken = []
+    for path, tree in library():
+        docs = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if path in allowed or not (isinstance(node, ast.Constant) and isinstance(node.value, str)):
+                continue
+            if node not in docs and flag.search(node.value):
+                spoken.append(f"{path}:{node.lineno}: {node.value[:80]}")
+    assert not spoken
+
+
+@pytest.mark.parametrize(
+    ("hint", "in_python", "typed"),
+    [
+        (Keyword(allow_nonfinite=True), "allow_nonfinite=True", "--allow-nonfinite"),
+        (Keyword(weights=False), "weights=False", "--no-weights"),
+        (Keyword(except_="*norm*"), "except_='*norm*'", "--except '*norm*'"),
+        (Keyword("dtype"), "dtype", "--dtype"),
+        (Keyword(name=Blank("NAME")), "name=NAME", "--name NAME"),
+        (
+            Call("checkout", "a b", force=True),
+            "`repo.checkout('a b', force=True)`",
+            "`persona checkout -f 'a b'`",
+        ),
+        (Call("reset", mode="hard"), "`repo.reset(mode='hard')`", "`persona reset --hard`"),
+        (
+            Call("set_rules", {"density": "0.2"}),
+            "`repo.set_rules({'density': '0.2'})`",
+            "`persona set --merge density=0.2`",
+        ),
+        (Call("init", base=Blank("MODEL")), "`persona.init(base=MODEL)`", "`persona init --base MODEL`"),
+        (("wait, or ", Keyword(force=True)), "wait, or force=True", "wait, or -f"),
+        ("run it again", "run it again", "run it again"),
+    ],
+)
+def test_a_hint_has_the_words_of_its_reader(hint: Any, in_python: str, typed: str) -> None:
+    assert worded(hint) == in_python
+    assert in_shell(hint) == typed
+
+
+def test_an_error_shows_its_hint_in_python(capsys: pytest.CaptureFixture[str]) -> None:
+    error = InvalidInput("3 elements are not finite", hint=("give ", Keyword(allow_nonfinite=True)))
+    assert str(error) == "3 elements are not finite\nhint: give allow_nonfinite=True"
+    assert error.message == "3 elements are not finite"
+    assert str(Refused("no")) == "no"
+
+
+def test_the_command_line_prints_the_hint_on_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse() -> None:
+        raise Refused("no", hint=("use ", Call("checkout", force=True)))
+
+    assert guarded(refuse, ["--json", "checkout"]) == 1
+    said = capsys.readouterr()
+    assert said.err == "persona: no\nhint: use `persona checkout -f`\n"
+    assert json.loads(said.out)["error"]["hint"] == "use `persona checkout -f`"
+
+
+def test_a_note_is_its_fact_and_carries_the_hint(grown: CommandLine) -> None:
+    note = Note("config.json differs", (Keyword(files=True), " imports it"))
+    assert (note, note.hint) == ("config.json differs", (note.hint or ("",)))
+    (grown.directory.parent / "suggesting" / "config.json").write_text('{"model_type": "other"}\n')
+    said = grown("add", "../suggesting").stderr.splitlines()
+    assert said[-2].startswith("not imported: config.json")
+    assert said[-1] == "hint: --files imports it too"
