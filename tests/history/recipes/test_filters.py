@@ -180,7 +180,7 @@ def test_the_density_of_a_vector_is_taken_back(grown: Bot) -> None:
     grown.repo.set_term("listening", density=np.float64(0.5))
     grown.commit()
     with pytest.raises(
-        InvalidInput, match=r"(?s)vectors\.listening\.density.*set_term\('listening', density='default'\)"
+        InvalidInput, match=r"(?s)listening\.density.*set_term\('listening', density='default'\)"
     ):
         grown.repo.set_rules({"preset": "linear"})
     grown.repo.set_term("listening", density="default")

