@@ -17,15 +17,23 @@ if TYPE_CHECKING:
 
 
 class Command(click.Command):
-    """A command. `example`: lines of a shell, shown in its help. `takes_files`: files may follow `--`."""
+    """A command. `example`: lines of a shell, shown in its help. `takes_files`: files may follow `--`.
+    `pages`: its answer goes through the pager on a terminal.
+    """
 
     def __init__(
-        self, *arguments: Any, example: str = "", takes_files: bool = False, **settings: Any
+        self,
+        *arguments: Any,
+        example: str = "",
+        takes_files: bool = False,
+        pages: bool = False,
+        **settings: Any,
     ) -> None:
         settings.setdefault("context_settings", {"help_option_names": ["-h", "--help"]})
         super().__init__(*arguments, **settings)
         self.example = example
         self.takes_files = takes_files
+        self.pages = pages
         taken = {spelling for option in self.params for spelling in option.opts}
         self.params += [option for option in common_options() if not taken & set(option.opts)]
 
@@ -38,6 +46,12 @@ class Command(click.Command):
                 ctx.meta[FILES] = tuple(args[at + 1 :])
                 args = args[:at]
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click does."""
+        call = ctx.ensure_object(Invocation)
+        call.pages = self.pages and not call.no_pager
+        return super().invoke(ctx)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
         """As click does, and files after `--` where they may stand."""
@@ -92,10 +106,15 @@ class CommandGroup(click.Group):
 
 
 def declare(
-    name: str, *, example: str, cls: type[Command] = Command, takes_files: bool = False
+    name: str,
+    *,
+    example: str,
+    cls: type[Command] = Command,
+    takes_files: bool = False,
+    pages: bool = False,
 ) -> Callable[[Callable[..., Any]], Command]:
     """Makes a function a command of that name. Its docstring is the help: a summary, then a paragraph."""
-    return click.command(name, cls=cls, example=example, takes_files=takes_files)
+    return click.command(name, cls=cls, example=example, takes_files=takes_files, pages=pages)
 
 
 def common_options() -> list[click.Option]:

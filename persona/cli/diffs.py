@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from click import style
 
 from persona.cli.errors import failure
+from persona.cli.pager import on_terminal
 from persona.cli.render import checkout_lines, commit_lines, counted, number, percent, short
 from persona.cli.terminal import printable, say
 from persona.errors import Call, pieces
@@ -244,7 +244,7 @@ def _shown(line: str) -> str:
     """A line of a file as it is printed. The carriage returns of a file from Windows are shown on a terminal,
     and kept where `patch` may read them.
     """
-    if sys.stdout.isatty() or "\r" not in line:
+    if on_terminal() or "\r" not in line:
         return printable(line)
     parts = [(part.removesuffix("\r"), part.endswith("\r")) for part in line.split("\n")]
     return "\n".join(printable(text) + "\r" * ended for text, ended in parts)

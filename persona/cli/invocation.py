@@ -35,6 +35,9 @@ class Invocation:
     quiet: bool = False
     verbose: bool = False
     json: bool = False
+    no_pager: bool = False
+    pages: bool = False
+    """Whether the answer goes through the pager, if it goes to a terminal."""
     drafted: str | None = None
     """Where the message is that the user wrote in an editor: said if the command fails afterwards."""
     _repository: Repository | None = None
@@ -190,11 +193,19 @@ class Invocation:
         if self.json:
             self.answer_json(value)
         else:
-            echo_lines([text] if isinstance(text, str) else text)
+            self.show([text] if isinstance(text, str) else text)
+
+    def show(self, lines: Iterable[str]) -> None:
+        """Writes the lines of an answer, many at a time, through the pager where that is wanted."""
+        for batch in _batches(lines):
+            if self.pages and not self.json:
+                self._start_pager()
+            echo("\n".join(batch))
 
     def report(self, value: Any, text: Iterable[str] | str) -> None:
         """What was done: as `answer`, but its text is left out with `-q`."""
         self.remarks(self._unsaid)
+        self.pages = False
         if self.json or not self.quiet:
             self.answer(value, text)
 
@@ -231,16 +242,24 @@ class Invocation:
 
                 self.remark(f"hint: {in_shell(sentence.hint)}")
 
+    def _start_pager(self) -> None:
+        self.pages = False
+        if not sys.stdout.isatty():
+            return
+        from persona.cli import pager
+
+        settings = self.user_settings() if self.user_config else None
+        command = pager.chosen(settings.get if settings else lambda key: None)
+        context = click.get_current_context(silent=True)
+        if command is not None:
+            pager.start(command)
+            if context is not None and context.color is None:
+                context.color = pager.on_terminal()
+
     @property
     def interactive(self) -> bool:
         """Whether somebody sits at both ends, so that an editor can be opened."""
         return sys.stdin.isatty() and sys.stdout.isatty()
-
-
-def echo_lines(lines: Iterable[str]) -> None:
-    """Writes lines to stdout, many at a time."""
-    for batch in _batches(lines):
-        echo("\n".join(batch))
 
 
 def _home_of_the_account() -> str | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from persona import __version__
+from persona.cli import pager
 from persona.cli.command import CommandGroup
 from persona.cli.completions import VARIABLE, directories
 from persona.cli.errors import INTERRUPTED, guarded
@@ -137,6 +138,8 @@ class Persona(CommandGroup):
                 code: object = self.invoke(ctx)
         except click.exceptions.Exit as end:
             code = end.exit_code
+        finally:
+            pager.finish()
         call.deliver()
         return code
 
@@ -144,7 +147,7 @@ class Persona(CommandGroup):
 @click.group(
     cls=Persona,
     example=EXAMPLE,
-    options_metavar="[-C DIR] [-q] [-v]",
+    options_metavar="[-C DIR] [--no-pager] [-q] [-v]",
     subcommand_metavar="COMMAND …",
 )
 @click.option(
@@ -155,9 +158,10 @@ class Persona(CommandGroup):
     shell_complete=directories,
     help="Run as if started in DIR.",
 )
+@click.option("--no-pager", is_flag=True, help="Print long answers directly, not through a pager.")
 @click.version_option(__version__, message="persona %(version)s")
 @click.pass_context
-def cli(ctx: click.Context, directory: tuple[str, ...]) -> None:
+def cli(ctx: click.Context, directory: tuple[str, ...], no_pager: bool) -> None:
     """Version control for the behaviour of a language model.
 
     A repository holds a base model, vectors that change it, and a history of recipes. A recipe says which
@@ -166,6 +170,7 @@ def cli(ctx: click.Context, directory: tuple[str, ...]) -> None:
     """
     call = ctx.ensure_object(Invocation)
     call.go_to(Path().joinpath(*directory))
+    call.no_pager = no_pager
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         ctx.color = False
 

@@ -102,6 +102,12 @@ SETTINGS: Final[Mapping[str, Setting]] = {
         Setting("user.email", "Your e-mail address in commits", "git's, or your account and host"),
         Setting("core.editor", "The editor for messages, a shell command", "git's, or vi", personal=True),
         Setting(
+            "core.pager",
+            "The pager for long answers, a shell command; cat for none",
+            "PAGER, or less",
+            personal=True,
+        ),
+        Setting(
             "commit.checkout",
             "true: every commit also computes the weights",
             "false",

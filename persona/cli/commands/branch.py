@@ -12,7 +12,11 @@ from persona.errors import IntegrityError, UsageError
 from persona.history.results import Head
 
 
-@declare("branch", example="$ persona branch warm HEAD~2\n$ persona branch -v\n$ persona branch -d warm")
+@declare(
+    "branch",
+    pages=True,
+    example="$ persona branch warm HEAD~2\n$ persona branch -v\n$ persona branch -d warm",
+)
 @click.argument("names", nargs=-1, metavar="[NAME [START] | OLD NEW]", shell_complete=branch_or_start)
 @click.option("-d", "--delete", is_flag=True, help="Delete branches whose commits HEAD has in its history.")
 @click.option("-D", "delete_force", is_flag=True, help="Delete branches, also if HEAD lacks their commits.")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     "$ persona diff HEAD~2 HEAD --weights --plot change.png\n"
     "$ persona diff HEAD~2 -- recipe.toml notes",
     takes_files=True,
+    pages=True,
 )
 @click.argument("a", required=False, shell_complete=revisions)
 @click.argument("b", required=False, shell_complete=revisions)

@@ -9,7 +9,7 @@ from persona.cli.completions import commands
 from persona.cli.invocation import Invocation
 
 
-@declare("help", example="$ persona help commit\n$ persona help vector show")
+@declare("help", pages=True, example="$ persona help commit\n$ persona help vector show")
 @click.argument("words", nargs=-1, metavar="[COMMAND]", shell_complete=commands)
 @click.pass_context
 def command(ctx: click.Context, words: tuple[str, ...]) -> None:

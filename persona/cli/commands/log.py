@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,8 @@ from persona.cli import diffs, render
 from persona.cli.command import Command, declare
 from persona.cli.completions import all_vectors, revisions
 from persona.cli.dashes import files_after_dashes
-from persona.cli.invocation import Invocation, echo_lines
+from persona.cli.invocation import Invocation
+from persona.cli.pager import on_terminal
 
 if TYPE_CHECKING:
     from persona.cli.graph import Cell
@@ -45,6 +45,7 @@ class _Log(Command):
     "$ persona log main~5..main --since '2 weeks ago'\n"
     "$ persona log -p -- chat_template.jinja",
     takes_files=True,
+    pages=True,
 )
 @click.argument("revisions", nargs=-1, metavar="[REV | A..B]…", shell_complete=revisions)
 @click.option("--oneline", is_flag=True, help="Print one line for each commit.")
@@ -97,7 +98,7 @@ def command(
     call: Invocation = ctx.obj
     files = files_after_dashes(ctx)
     start = list(revisions) or ["HEAD"]
-    refs = sys.stdout.isatty() if decorate is None else decorate
+    refs = on_terminal() if decorate is None else decorate
     meant = call.files_meant(revisions, "log", "shows the commits that changed {}")
     with call.repository() as repo, meant:
         paths = None if files is None else call.tracked(repo, files)
@@ -107,7 +108,7 @@ def command(
             call.answer_json_list(entries)
             return
         cells = _cells(repo, start, all, filters, max_count) if graph else None
-        echo_lines(_lines(repo, entries, cells, oneline, refs, patch, stat, paths))
+        call.show(_lines(repo, entries, cells, oneline, refs, patch, stat, paths))
 
 
 def _lines(

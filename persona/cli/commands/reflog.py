@@ -10,7 +10,7 @@ from persona.cli.completions import moved_refs
 from persona.cli.invocation import Invocation
 
 
-@declare("reflog", example="$ persona reflog\n$ persona reset --hard 'HEAD@{2}'")
+@declare("reflog", pages=True, example="$ persona reflog\n$ persona reset --hard 'HEAD@{2}'")
 @click.argument("ref", default="HEAD", metavar="[BRANCH]", shell_complete=moved_refs)
 @click.option("-n", "--max-count", metavar="N", type=click.IntRange(min=0), help="Show at most N moves.")
 @click.pass_obj

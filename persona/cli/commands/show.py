@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from persona.cli import diffs, render
 from persona.cli.command import declare
 from persona.cli.completions import revisions
 from persona.cli.invocation import Invocation
+from persona.cli.pager import on_terminal
 
 
-@declare("show", example="$ persona show HEAD~1")
+@declare("show", example="$ persona show HEAD~1", pages=True)
 @click.argument("rev", default="HEAD", metavar="[REV]", shell_complete=revisions)
 @click.option("--stat", is_flag=True, help="Print a summary of the changes.")
 @click.option("--oneline", is_flag=True, help="Print the commit's id and subject on one line.")
@@ -30,6 +29,6 @@ def command(call: Invocation, rev: str, stat: bool, oneline: bool) -> None:
         if call.json:
             call.answer_json(as_json(entry) | {"diff": as_json(diff)})
             return
-        refs = sys.stdout.isatty()
+        refs = on_terminal()
         lines = [render.oneline(entry, refs)] if oneline else [*render.entry_lines(entry, refs), ""]
         call.answer(entry, [*lines, *(diffs.stat_lines(diff) if stat else diffs.diff_lines(diff))])

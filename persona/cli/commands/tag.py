@@ -14,7 +14,9 @@ from persona.cli.messages import Draft, edit_message, read_message
 from persona.errors import UsageError
 
 
-@declare("tag", example='$ persona tag -a v1 -m "the first that people liked"\n$ persona tag -l "v*"')
+@declare(
+    "tag", pages=True, example='$ persona tag -a v1 -m "the first that people liked"\n$ persona tag -l "v*"'
+)
 @click.argument("names", nargs=-1, metavar="[NAME [REV] | PATTERN]", shell_complete=tag_or_revision)
 @click.option("-a", "--annotate", is_flag=True, help="Make a tag that has a message, an author and a date.")
 @click.option("-m", "--message", metavar="MSG", multiple=True, help="Message of the tag; implies -a.")

@@ -1,0 +1,83 @@
+"""**pager** — a program such as `less` through which a long answer is read on a terminal.
+
+It starts with the first line of an answer, so that a command that fails says so directly. Who pages and when
+is as in git: only on a terminal, never with `--json`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from persona.cli.terminal import say, silence_stdout
+
+if TYPE_CHECKING:
+    from subprocess import Popen
+
+DEFAULT = "less"
+LESS = "FRX"
+"""How `less` runs if LESS is not set: it ends at once if all fits, shows colours, and leaves the text."""
+
+_running: list[Popen[bytes]] = []
+
+
+def on_terminal() -> bool:
+    """Whether a person reads stdout: on a terminal, or on one behind the pager."""
+    return bool(_running) or sys.stdout.isatty()
+
+
+def chosen(setting: Callable[[str], str | None]) -> str | None:
+    """The command of the user's pager, None for none. `setting` reads the user's own settings: a repository,
+    which may be a stranger's, names no program to run.
+    """
+    for command in (
+        os.environ.get("PERSONA_PAGER"),
+        setting("core.pager"),
+        os.environ.get("PAGER"),
+        DEFAULT,
+    ):
+        if command is not None:
+            return None if command.strip() in ("", "cat") else command
+    return None
+
+
+def start(command: str) -> None:
+    """From now on what is written to stdout goes through the pager. Without it, if it is not installed."""
+    import shlex
+    import shutil
+    import subprocess
+
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        words = []
+    if words and shutil.which(words[0]) is None and "=" not in words[0]:
+        if command != DEFAULT:
+            say(f"the pager `{command}` was not found")
+        return
+    environment = {"LESS": LESS, "LV": "-c", **os.environ}
+    sys.stdout.flush()
+    pager = subprocess.Popen(["sh", "-c", command], stdin=subprocess.PIPE, env=environment)
+    assert pager.stdin is not None
+    os.dup2(pager.stdin.fileno(), sys.stdout.fileno())
+    pager.stdin.close()
+    _running.append(pager)
+
+
+def finish() -> None:
+    """Ends the answer and waits until the user has read it. Ctrl-C is the pager's meanwhile."""
+    if not _running:
+        return
+    pager = _running.pop()
+    with suppress(OSError, ValueError):  # the user has left the pager
+        sys.stdout.flush()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        silence_stdout()  # the last end of the pipe: now the pager knows that the answer is complete
+        pager.wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
