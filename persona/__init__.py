@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from os import PathLike
 
-    from persona.history.results import Progress
     from persona.merge.arithmetic.warm_up import WarmUp
     from persona.objects.commit import Person
+    from persona.progress import Progress
     from persona.repository import Repository
 
 __version__ = "0.1.0"

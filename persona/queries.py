@@ -13,9 +13,10 @@ from persona.errors import UsageError
 from persona.history.arguments import checks_arguments
 from persona.history.history import History
 from persona.history.names import revisions
-from persona.history.results import Head, Progress
+from persona.history.results import Head
 from persona.limits import LIVE_CACHE
 from persona.objects.commit import Person
+from persona.progress import Progress
 
 if TYPE_CHECKING:
     from persona.history.options import Options

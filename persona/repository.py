@@ -21,10 +21,11 @@ from persona.history import identity
 from persona.history.arguments import checks_arguments
 from persona.history.config import Config
 from persona.history.history import History
-from persona.history.results import CheckoutResult, CommitResult, Progress, SwitchResult
+from persona.history.results import CheckoutResult, CommitResult, SwitchResult
 from persona.limits import CHUNK_ELEMENTS
 from persona.objects.commit import Person
 from persona.objects.ids import abbreviate
+from persona.progress import Progress
 from persona.queries import Queries
 from persona.store import files
 from persona.store.store import DIRECTORY, Store

@@ -131,7 +131,7 @@ class Invocation:
         """The progress bar to hand to the library, or None where nobody watches."""
         from persona.cli.progress import progress_bar, silence
 
-        bar = progress_bar(self.quiet)
+        bar = progress_bar(self.quiet, self.json)
         try:
             with silence() if self.quiet else nullcontext():
                 yield bar

@@ -1,52 +1,84 @@
-"""The one progress bar: on stderr, only on a terminal, only once a command has taken more than a second."""
+"""How far a command is: a bar on a terminal, lines of JSON with `--json`, else nothing but that kernels are
+being compiled. All wait until the command has taken more than a second.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING
 
+import click
+
 from persona.cli.terminal import say
+from persona.progress import Compiling, Phase
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-COMPILING = "compiling kernels"
-"""How the label begins under which the library says that kernels are being compiled."""
 PATIENCE = 1.0
-"""Seconds before the bar appears."""
+"""Seconds before anything appears."""
+PAUSE = 0.5
+"""Seconds at least between two lines of JSON."""
 
 
 class ProgressBar:
-    """Called as the library's `progress(label, bytes done, bytes in all)`. `close` wipes the bar away."""
+    """Called as the library's `progress(phase, done, total)`. `close` wipes the bar away."""
 
     def __init__(self) -> None:
         self._began = monotonic()
-        self._bar: Progress | None = None
+        self._bars: dict[bool, Progress] = {}
         self._tasks: dict[str, TaskID] = {}
 
-    def __call__(self, label: str, done: int, total: int) -> None:
-        """Shows how far the work called `label` has come."""
-        if self._bar is None:
-            if monotonic() - self._began < PATIENCE:
-                return
-            self._bar = _bar()
-            self._bar.start()
-        task = self._tasks.get(label)
+    def __call__(self, phase: Phase, done: int, total: int) -> None:
+        """Shows how far the phase has come."""
+        if monotonic() - self._began < PATIENCE:
+            return
+        in_bytes = _unit(phase) == "bytes"
+        if in_bytes not in self._bars:
+            self._stop()
+            self._bars = {in_bytes: _bar(in_bytes)}
+            self._bars[in_bytes].start()
+        bar = self._bars[in_bytes]
+        task = self._tasks.get(phase)
         if task is None:
             for other in self._tasks.values():
-                self._bar.update(other, visible=False)
-            task = self._tasks[label] = self._bar.add_task(label, completed=done, total=total or None)
-        self._bar.update(task, completed=done, total=total or None)
+                bar.update(other, visible=False)
+            task = self._tasks[phase] = bar.add_task(phase, total=total or None, unit=_unit(phase))
+        bar.update(task, completed=done, total=total or None)
 
     def close(self) -> None:
         """Takes the bar off the terminal."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-            self._tasks.clear()
+        self._stop()
+
+    def _stop(self) -> None:
+        for bar in self._bars.values():
+            bar.stop()
+        self._bars.clear()
+        self._tasks.clear()
+
+
+class JsonLines:
+    """Writes a line of JSON to stdout, at most twice a second, before the answer."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._next = clock() + PATIENCE
+
+    def __call__(self, phase: Phase, done: int, total: int) -> None:
+        """One message; most of them are left out."""
+        now = self._clock()
+        if now < self._next:
+            return
+        self._next = now + PAUSE
+        value = {"label": str(phase), "done": done, "total": total or None, "unit": _unit(phase)}
+        click.echo(json.dumps({"progress": value}))
+
+    def close(self) -> None:
+        """Nothing to take away."""
 
 
 class CompilingLine:
@@ -55,20 +87,22 @@ class CompilingLine:
     def __init__(self) -> None:
         self._said = False
 
-    def __call__(self, label: str, done: int, total: int) -> None:
-        """Looks for the label of compiling."""
-        if label.startswith(COMPILING) and not self._said:
+    def __call__(self, phase: Phase, done: int, total: int) -> None:
+        """Looks for compiling."""
+        if isinstance(phase, Compiling) and not self._said:
             self._said = True
-            say(f"persona: {label}")
+            say(f"persona: {phase}")
 
     def close(self) -> None:
         """Nothing to take away."""
 
 
-def progress_bar(quiet: bool) -> ProgressBar | CompilingLine | None:
-    """A bar for this process, a line at most where stderr is no terminal, nothing where that is asked for."""
+def progress_bar(quiet: bool, as_json: bool = False) -> ProgressBar | JsonLines | CompilingLine | None:
+    """What shows how far this process is; nothing where that is asked for."""
     if quiet:
         return None
+    if as_json:
+        return JsonLines()
     return ProgressBar() if sys.stderr.isatty() else CompilingLine()
 
 
@@ -86,22 +120,31 @@ def silence() -> Iterator[None]:
         log.setLevel(level)
 
 
-def _bar() -> Progress:
+def _unit(phase: str) -> str:
+    return phase.unit if isinstance(phase, Phase) else "bytes"
+
+
+def _bar(in_bytes: bool) -> Progress:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
         DownloadColumn,
+        MofNCompleteColumn,
         Progress,
         TextColumn,
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
 
+    amounts = (
+        (DownloadColumn(), TransferSpeedColumn())
+        if in_bytes
+        else (MofNCompleteColumn(), TextColumn("{task.fields[unit]}"))
+    )
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
+        *amounts,
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,

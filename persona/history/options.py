@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, TypedDict, TypeVar, cast
 
-from persona.history.results import Progress
 from persona.history.settings import SETTINGS
 from persona.limits import LIVE_CACHE
+from persona.progress import Progress
 
 
 class Option:

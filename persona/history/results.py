@@ -9,18 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from persona.errors import PersonaError
 from persona.objects.commit import Person
-
-
-class Progress(Protocol):
-    """Told from one thread at a time how far the work named `label` is, in bytes."""
-
-    def __call__(self, label: str, done: int, total: int) -> None:
-        """Takes one message."""
-
+from persona.progress import Progress as Progress
 
 UNPRINTED: Final = {"json": False}
 """Metadata of a field that is no part of the JSON."""

@@ -28,13 +28,14 @@ from persona.merge.memory import budget_of
 from persona.merge.plan import Plan
 from persona.merge.run.merger import tensor_bits
 from persona.merge.thresholds import Magnitudes
-from persona.merge.workers import Progress, first_run, in_order, thread_count
+from persona.merge.workers import first_run, in_order, thread_count
 from persona.objects.base import Base
 from persona.objects.digest import weights_digest
 from persona.objects.ids import NULL_ID, object_id
 from persona.objects.table import decode_table, encode_table
 from persona.objects.tensors import TensorSpec, chunk_count, chunk_span, sort_key
 from persona.objects.vector import Vector
+from persona.progress import STORING_BASE, STORING_VECTOR, Progress
 from persona.store.records import PackedRecord, pack_record
 from persona.store.store import Store
 from persona.store.transaction import Transaction
@@ -115,7 +116,7 @@ def import_base(
                 hasher = blake3()
             done += raw.nbytes
             if progress:
-                progress("storing the base", done, total)
+                progress(STORING_BASE, done, total)
     base = Base(
         chunk=chunk,
         digest=weights_digest((spec.name, spec.dtype, spec.shape, digests[spec.name]) for spec in specs),
@@ -204,7 +205,7 @@ def import_vector(
             rounding = max(rounding, made.rounding)
             done += (stop - start) * match.spec.unit
             if progress:
-                progress("storing the vector", done, total)
+                progress(STORING_VECTOR, done, total)
     if bad:
         _refuse_not_finite(checkpoint, bad)
     tensors = tuple(

@@ -27,8 +27,9 @@ from persona.merge.devices.device import Device
 from persona.merge.memory import budget_of
 from persona.merge.plan import Plan, TensorPlan
 from persona.merge.run.merger import Merger
-from persona.merge.workers import Progress, first_run, in_order, worker_count
+from persona.merge.workers import first_run, in_order, worker_count
 from persona.objects.tensors import TensorSpec, chunk_span
+from persona.progress import MERGING, Progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel as PreTrainedModel
@@ -133,7 +134,7 @@ class Filler:
                             landing.finish(tensor)
                             yield tensor, slots[spec.name].changed()
                         if progress:
-                            progress("merging", done, total)
+                            progress(MERGING, done, total)
             finally:
                 self._settle()
 

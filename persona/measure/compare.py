@@ -24,8 +24,9 @@ from persona.merge.cutoffs import cutoffs
 from persona.merge.memory import budget_of
 from persona.merge.plan import Plan
 from persona.merge.run.merger import Merger
-from persona.merge.workers import Progress, first_run, in_order, thread_count
+from persona.merge.workers import first_run, in_order, thread_count
 from persona.objects.tensors import TensorSpec, chunk_span
+from persona.progress import COMPARING, Progress
 
 
 @dataclass
@@ -94,7 +95,7 @@ def compare(
                         made.election.add(election)
             done += spec.nbytes
             if progress:
-                progress("comparing", done, total)
+                progress(COMPARING, done, total)
             yield made
 
 

@@ -10,7 +10,7 @@ from persona.codec.floats import in_default_environment
 from persona.merge.arithmetic import casts
 from persona.merge.plan import Plan
 from persona.merge.run.merger import pieces
-from persona.merge.workers import Progress
+from persona.progress import Progress
 from persona.weights.checkpoint import Checkpoint
 
 

@@ -29,9 +29,10 @@ from persona.merge.memory import Budget
 from persona.merge.plan import Plan, TensorPlan, keeps_everything
 from persona.merge.rules import NO_TRIM, MergeRules, cut_rank, joint_rank
 from persona.merge.thresholds import Magnitudes, Selection
-from persona.merge.workers import Progress, in_order
+from persona.merge.workers import in_order
 from persona.objects import canonical
 from persona.objects.tensors import TensorSpec, chunk_span
+from persona.progress import COUNTING_SIGNS, FINDING_CUTOFFS, Progress
 
 _FOUND = struct.Struct("<fq")
 _UNKNOWN = -1
@@ -195,7 +196,7 @@ def _told(
     for result, size in zip(results, nbytes, strict=True):
         done += size
         if progress:
-            progress("finding cut-offs", done, 2 * sum(nbytes))
+            progress(FINDING_CUTOFFS, done, 2 * sum(nbytes))
         yield result
 
 
@@ -286,7 +287,7 @@ def _majority(
         majority += sign
         done += tensor.spec.nbytes
         if progress:
-            progress("counting signs", done, total)
+            progress(COUNTING_SIGNS, done, total)
     cache.write(majority.to_bytes(8, "little", signed=True))
     return majority
 
@@ -308,7 +309,7 @@ def _by_tensor(
         found[tensor.spec.name] = result
         done += tensor.spec.nbytes
         if progress:
-            progress("finding cut-offs", done, total)
+            progress(FINDING_CUTOFFS, done, total)
     return found
 
 

@@ -14,10 +14,11 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from math import fsum
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from persona.codec.floats import in_default_environment
 from persona.codec.native import watch_compilation
+from persona.progress import Compiling, Phase, Progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -27,13 +28,6 @@ WAITING_THREADS = 3
 """Threads that may wait for a device while the others work: as many as copy, compute and copy back."""
 _MOST = 8
 """Times as many small results may be under way as whole ones."""
-
-
-class Progress(Protocol):
-    """Told from one thread at a time how far the work named `label` is, in bytes."""
-
-    def __call__(self, label: str, done: int, total: int) -> None:
-        """`done` of `total` bytes of the work are finished."""
 
 
 @contextmanager
@@ -46,14 +40,14 @@ def first_run(progress: Progress | None) -> Iterator[Progress | None]:
         return
     busy = threading.Lock()
 
-    def tell(label: str, done: int, total: int) -> None:
+    def tell(phase: Phase, done: int, total: int) -> None:
         with busy:
-            progress(label, done, total)
+            progress(phase, done, total)
 
     def compiling(text: str) -> None:
         if busy.acquire(timeout=1):  # not for ever: who is told may wait for a kernel
             try:
-                progress(text, 0, 0)
+                progress(Compiling(text, ""), 0, 0)
             finally:
                 busy.release()
 

@@ -2,34 +2,84 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
+import click
 import pytest
 
 from persona.cli import progress
-from persona.cli.progress import ProgressBar, progress_bar
+from persona.cli.progress import JsonLines, ProgressBar, progress_bar
 from persona.codec.native import watch
 from persona.merge.workers import first_run
+from persona.progress import MERGING, Compiling, Phase, Progress
+
+from .conftest import CommandLine
 
 
-def test_a_pipe_is_told_of_compiling_and_of_nothing_else(
+def test_a_pipe_is_told_that_kernels_are_compiled_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
     bar = progress_bar(quiet=False)
     assert bar is not None
-    for label in ("merging", watch.COMPILING, "merging", watch.COMPILING):
-        bar(label, 1, 2)
+    for phase in (MERGING, Compiling("compiling kernels"), MERGING, Compiling("compiling kernels")):
+        bar(phase, 1, 2)
     bar.close()
-    assert capsys.readouterr().err == "persona: compiling kernels for this processor (about a minute, once)\n"
+    assert capsys.readouterr().err == "persona: compiling kernels\n"
 
 
-def test_the_label_is_the_one_that_the_library_uses() -> None:
-    told: list[str] = []
-    with first_run(lambda label, done, total: told.append(label)):
+def test_the_library_tells_of_compiling_by_type() -> None:
+    told: list[Phase] = []
+    with first_run(lambda phase, done, total: told.append(phase)):
         watch.tell_of_compilation()
-    assert told == [watch.COMPILING]
-    assert told[0].startswith(progress.COMPILING)
+    assert [type(phase) for phase in told] == [Compiling]
+
+
+def test_callbacks_that_know_no_units_work_as_before() -> None:
+    told: list[tuple[str, int, int]] = []
+    notify: Progress = lambda label, done, total: told.append((label, done, total))  # noqa: E731
+    notify(MERGING, 1, 2)
+    assert told == [("merging", 1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("phase", "shown"), [(MERGING, "1.0/2.0 MB"), (Phase("walking", "commits"), "commits")]
+)
+def test_the_bar_counts_in_the_unit_of_the_phase(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], phase: Phase, shown: str
+) -> None:
+    monkeypatch.setattr(progress, "PATIENCE", -1.0)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    bar = ProgressBar()
+    bar(phase, 10**6, 2 * 10**6)
+    bar.close()
+    assert shown in click.unstyle(capsys.readouterr().err)
+
+
+def test_in_json_progress_is_lines_at_most_twice_a_second(capsys: pytest.CaptureFixture[str]) -> None:
+    seconds = iter([0.0, 0.4, 0.9, 1.1, 1.2, 1.5, 1.7, 2.5])
+    lines = JsonLines(lambda: next(seconds))
+    for done in range(7):
+        lines(Phase("walking", "commits"), done, 7)
+    written = [json.loads(line)["progress"] for line in capsys.readouterr().out.splitlines()]
+    assert [one["done"] for one in written] == [2, 5, 6]
+    assert written[0] == {"label": "walking", "done": 2, "total": 7, "unit": "commits"}
+
+
+def test_what_nobody_knows_the_end_of_has_no_total(capsys: pytest.CaptureFixture[str]) -> None:
+    seconds = iter([0.0, 2.0])
+    JsonLines(lambda: next(seconds))(Compiling("compiling kernels"), 0, 0)
+    assert json.loads(capsys.readouterr().out)["progress"]["total"] is None
+
+
+def test_the_answer_is_the_last_line(grown: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "PATIENCE", -1.0)
+    monkeypatch.setattr(progress, "PAUSE", 0.0)
+    *lines, answer = grown.ok("digest", "--json").splitlines()
+    assert {json.loads(line)["progress"]["label"] for line in lines} == {"merging"}
+    assert set(json.loads(answer)) == {"revision", "weights"}
+    assert len(grown.ok("digest", "--json", "-q").splitlines()) == 1
 
 
 def test_quiet_means_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,7 +90,7 @@ def test_quiet_means_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_work_of_less_than_a_second_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     bar = ProgressBar()
-    bar("merge", 1, 2)
+    bar(Phase("merge"), 1, 2)
     bar.close()
     assert capsys.readouterr().err == ""
 
@@ -51,7 +101,7 @@ def test_longer_work_shows_how_far_it_is(
     monkeypatch.setattr(progress, "PATIENCE", -1.0)
     monkeypatch.setenv("FORCE_COLOR", "1")
     bar = ProgressBar()
-    bar("merge", 10**6, 2 * 10**6)
-    bar("write", 0, 0)
+    bar(Phase("merge"), 10**6, 2 * 10**6)
+    bar(Phase("write"), 0, 0)
     bar.close()
     assert "write" in capsys.readouterr().err

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from persona.codec.floats import in_default_environment
 from persona.history.history import History
 from persona.history.planning import plan_of
-from persona.history.results import Progress
 from persona.history.vectors.cache import known_counts, remember
 from persona.objects.recipe import Recipe, Term
 from persona.objects.rules import Rules
+from persona.progress import Progress
 
 if TYPE_CHECKING:
     from persona.measure.compare import Comparison, Tally

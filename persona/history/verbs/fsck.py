@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 from persona.errors import Call, Note, PersonaError
 from persona.history.history import History
 from persona.history.reach import Reach
-from persona.history.results import Progress
 from persona.history.store_results import Dangling, FsckResult, Leftover, Problem
 from persona.history.worktree import move, sequence, text_files, tracking, weights
 from persona.history.worktree.changing import leftovers
 from persona.intake.payloads import Payloads
+from persona.progress import CHECKING, Progress
 from persona.store.check_refs import survey
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def fsck(history: History, full: bool, progress: Progress | None) -> FsckResult:
         nonlocal done
         done += sum(memoryview(segment).nbytes for segment in record.segments)
         if progress:
-            progress("checking", min(done, total), total)
+            progress(CHECKING, min(done, total), total)
         return payloads.of(record)
 
     for found in store.problems(full, payload_of if full else None):

@@ -31,7 +31,7 @@ from persona.store.store import DIRECTORY, Store
 from persona.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
-    from persona.history.results import Progress
+    from persona.progress import Progress
 
 CONFIG_FILE: Final = "config.json"
 NO_CONFIG: Final = Note(

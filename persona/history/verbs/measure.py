@@ -17,13 +17,14 @@ from persona.history.history import History
 from persona.history.names import sides
 from persona.history.planning import plan_of
 from persona.history.query_results import VectorInfo
-from persona.history.results import UNPRINTED, Progress, as_json
+from persona.history.results import UNPRINTED, as_json
 from persona.history.vectors import cache, lookup
 from persona.history.vectors.trimmed import density_of
 from persona.history.worktree import text_files
 from persona.objects.ids import abbreviate
 from persona.objects.recipe import Recipe, Term
 from persona.objects.rules import Rules
+from persona.progress import Progress
 from persona.store.refs import NOTES, Told
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from persona.errors import PersonaError
 from persona.history.history import History
-from persona.history.results import Progress
 from persona.history.worktree import weights as weights_state
 from persona.objects.recipe import Recipe
 from persona.objects.tensors import TensorSpec
+from persona.progress import Progress
 from persona.weights.checkpoint import Checkpoint
 from persona.weights.index import SINGLE_NAME
 from persona.weights.shards import ShardLayout

@@ -26,12 +26,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from persona.errors import Call, InvalidInput, PersonaError, Refused
 from persona.history.history import History
-from persona.history.results import Progress, WeightsState
+from persona.history.results import WeightsState
 from persona.history.worktree import text_files
 from persona.objects.digest import weights_digest
 from persona.objects.ids import object_id
 from persona.objects.recipe import Recipe
 from persona.objects.rules import NUMERICS
+from persona.progress import HASHING, Progress
 from persona.weights.checkpoint import Checkpoint
 from persona.weights.index import INDEX_NAME, read_index
 from persona.weights.inputs import Fingerprint
@@ -108,7 +109,7 @@ def measure_seen(directory: Path, progress: Progress | None = None) -> tuple[str
             nonlocal done
             done += count
             if progress:
-                progress("hashing the weights", done, checkpoint.nbytes)
+                progress(HASHING, done, checkpoint.nbytes)
 
         digests = checkpoint.digests(told)
         checkpoint.check_unchanged()

@@ -11,7 +11,8 @@ from typing import Final
 from persona.codec.delta import kernels as codec_kernels
 from persona.codec.native import Kernels, build, code_files, golden, key, processor
 from persona.merge.arithmetic.cpu import kernels as merge_kernels
-from persona.merge.workers import Progress, first_run
+from persona.merge.workers import first_run
+from persona.progress import Progress
 
 KERNELS: Final[tuple[Kernels, ...]] = (codec_kernels, merge_kernels)
 

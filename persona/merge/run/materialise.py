@@ -13,9 +13,10 @@ from persona.merge.devices.choose import CPU, DeviceChoice, remedied
 from persona.merge.plan import Plan, TensorPlan
 from persona.merge.run.hashes import Hashes
 from persona.merge.run.merger import Merger, NotFinite, each_span, merger_of
-from persona.merge.workers import Progress, first_run
+from persona.merge.workers import first_run
 from persona.objects.digest import weights_digest
 from persona.objects.tensors import TensorSpec, chunk_span
+from persona.progress import Progress
 from persona.store.files import Buffer
 
 

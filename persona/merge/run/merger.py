@@ -30,8 +30,9 @@ from persona.merge.memory import Budget, budget_of
 from persona.merge.plan import Plan, TensorPlan
 from persona.merge.rules import MergeRules
 from persona.merge.run.hashes import Buffers
-from persona.merge.workers import Progress, in_order, worker_count
+from persona.merge.workers import in_order, worker_count
 from persona.objects.tensors import TensorSpec, chunk_span
+from persona.progress import MERGING, Progress
 from persona.store.files import Buffer
 
 T = TypeVar("T")
@@ -258,7 +259,7 @@ def each_span(
             yield tensor, index, made
             done += (stop - start) * spec.unit
             if progress:
-                progress("merging", done, total)
+                progress(MERGING, done, total)
 
 
 def chunk_part(chunk: int, span: tuple[TensorPlan, int]) -> float:
