@@ -73,12 +73,14 @@ def _say(kind: str, message: str, exit_code: int, arguments: Sequence[str], hint
 
 def failure(
     kind: str, message: str, exit_code: int, hint: Hint | None = None
-) -> dict[str, dict[str, str | int | None]]:
+) -> dict[str, dict[str, str | int]]:
     """A failure in the form of docs/commands.md."""
-    from persona.cli.hints import in_shell
+    error: dict[str, str | int] = {"kind": kind, "message": message, "exit": exit_code}
+    if hint is not None:
+        from persona.cli.hints import in_shell
 
-    advice = None if hint is None else in_shell(hint)
-    return {"error": {"kind": kind, "message": message, "exit": exit_code, "hint": advice}}
+        error["hint"] = in_shell(hint)
+    return {"error": error}
 
 
 def _options(arguments: Sequence[str]) -> Sequence[str]:

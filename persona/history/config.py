@@ -65,7 +65,7 @@ class Config:
         parts = _parts(key)
         if key in SETTINGS:
             SETTINGS[key].read(value)
-            if SETTINGS[key].personal and not user:
+            if SETTINGS[key].personal and not user and os.path.realpath(self.path) != str(self.user_path):
                 raise UsageError(
                     f"a repository, which may be a stranger's, does not set {key}",
                     hint=(Call("config_set", key, value, user=True), " sets it for you alone"),

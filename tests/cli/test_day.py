@@ -95,7 +95,7 @@ def test_a_preset_that_is_refused_drops_nothing(grown: CommandLine) -> None:
     grown.ok("set", "listening", "--density", "0.5")
     refused = grown.refused(4, "set", "--merge", "preset=linear")
     assert "vectors.listening.density" in refused
-    assert "persona set listening --no-density" in refused
+    assert "persona set --density default listening" in refused
     assert "dropped" not in refused
     grown.ok("set", "listening", "--no-density")
     assert grown.json("diff")["vectors"] == []

@@ -363,7 +363,9 @@ def test_the_advice_for_a_damaged_vector_mends_it(persona: CommandLine) -> None:
     for file in set(packs.iterdir()) - before:
         file.unlink()
     for command in ("digest", "checkout"):
-        assert "; `persona fsck` lists what is damaged, and `persona add PATH`" in persona.refused(5, command)
+        assert "\nhint: `persona fsck` lists what is damaged, and `persona add PATH`" in persona.refused(
+            5, command
+        )
     assert '(use "persona add PATH" with the fine-tune' in persona("fsck").stdout
     persona.ok("add", "../listening")
     assert persona.ok("digest") == digest

@@ -58,7 +58,7 @@ def command(
             try:
                 head = repo.head()
             except IntegrityError as error:  # the list is what one needs to find a way out
-                call.remark(error.message)
+                call.remarks([error.note])
             call.answer(branches, render.branch_lines(branches, head, verbose))
 
 
