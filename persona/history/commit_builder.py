@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
-from persona.errors import Call, InvalidInput, Keyword, Note, Refused, UsageError, listed
+from persona.errors import Blank, Call, InvalidInput, Keyword, Note, Refused, UsageError, listed, pieces
 from persona.history.history import History
 from persona.history.recipes import filters
 from persona.history.recipes.text import RECIPE_FILE, decode, encode, written_ids
@@ -73,8 +73,14 @@ def record(
         if held == before.tree and not (amend or allow_empty):
             loose = tracking.untracked(history, known)
             names = listed(loose, MAX_LISTED)
-            more = [f"not tracked: {names} (`persona add FILE` tracks a file)"] if loose else []
-            raise Refused("; ".join([NOTHING, *more, *in_place.edited_notes(tree)]))
+            facts, hint = [NOTHING], list[str | Keyword]()
+            if loose:
+                facts.append(f"not tracked: {names}")
+                hint += [Call("add", Blank("FILE")), " tracks a file"]
+            for note in in_place.edited_notes(tree):
+                facts.append(note)
+                hint += ["; " if hint else "", *pieces(note.hint)[:-1]]
+            raise Refused("; ".join(facts), hint=tuple(hint) or None)
         parents = before.parents if amend else (head,)
         said = tidy(message if message is not None or not amend else before.message)
         author, committer = before.author if amend else author, history.committer()

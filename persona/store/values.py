@@ -48,15 +48,15 @@ class StateFile:
         except (ValueError, RecursionError):
             raise self.damaged() from None
 
-    def decoded(self, decode: Callable[[Any], Decoded], way_out: str) -> Decoded | None:
+    def decoded(self, decode: Callable[[Any], Decoded], *cost: str | Keyword) -> Decoded | None:
         """As `read`, through `decode`, whose `AttributeError`, `KeyError`, `TypeError` or `ValueError` says
-        that the value is of another shape: that is damage too, and `way_out` what deleting the file costs.
+        that the value is of another shape: that is damage too, and `cost` what deleting the file costs.
         """
         value = self.read()
         try:
             return None if value is None else decode(value)
         except (AttributeError, KeyError, TypeError, ValueError):
-            raise self.damaged(way_out) from None
+            raise self.damaged(*cost) from None
 
     def damaged(self, *cost: str | Keyword) -> IntegrityError:
         """The error for a value that cannot be what persona wrote; `cost`: what deleting it costs."""

@@ -86,9 +86,8 @@ def test_a_call_that_is_advised_can_be_typed(call: Call) -> None:
 
 
 def test_no_sentence_of_the_library_speaks_of_flags_or_commands() -> None:
-    flag = re.compile(
-        r"(?<![\w-])(?:--[a-z][a-z-]+|-[a-zA-Z])(?![\w-])|`(?:persona|checkout|switch|commit|add|set) "
-    )
+    commands = "|".join(("persona", *cli.list_commands(click.Context(cli))))
+    flag = re.compile(rf"(?<![\w-])(?:--[a-z][a-z-]+|-[a-zA-Z])(?![\w-])|`(?:{commands}) ")
     allowed = ("history/options.py", "errors.py", "weights/inputs.py")  # declarations; `hf download`
     spoken = []
     for path, tree in library():

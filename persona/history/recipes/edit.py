@@ -16,7 +16,7 @@ import tomlkit
 from tomlkit import items
 from tomlkit.exceptions import TOMLKitError
 
-from persona.errors import InvalidInput, Refused, UnknownName
+from persona.errors import Call, InvalidInput, Refused, UnknownName
 from persona.history.recipes.text import (
     RECIPE_FILE,
     header_line,
@@ -112,7 +112,8 @@ def rename_term(text: str, old: str, new: str) -> str:
     vectors: Any = document["vectors"]
     if new in vectors:
         raise Refused(
-            f"{RECIPE_FILE} has a vector named {new} already; choose another name or `rm {new}` first"
+            f"{RECIPE_FILE} has a vector named {new} already",
+            hint=("choose another name, or ", Call("remove_term", new), " drops it first"),
         )
     wanted = _meaning(text)
     wanted["vectors"][new] = wanted["vectors"].pop(old)

@@ -77,7 +77,7 @@ def refuse_losing(history: History) -> None:
     weights.refuse_losing(history, weights.look(history), recipe, RECIPE_FILE)
 
 
-def edited_notes(tree: LockedTree) -> list[str]:
+def edited_notes(tree: LockedTree) -> list[Note]:
     """What a commit says of weights that were edited by hand: it does not hold them."""
     found = weights.look(tree.history, tree)
     if found.state != "edited":

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from persona.errors import IntegrityError, PersonaError
+from persona.errors import Call, IntegrityError, PersonaError
 from persona.history.history import History, reason
 from persona.history.worktree import text_files, tracking
 from persona.history.worktree.move import MOVE, FileMove, Target, left_behind, read_move
@@ -144,8 +144,8 @@ class LockedTree:
         except IntegrityError as error:
             if not force:
                 raise IntegrityError(
-                    f"a move of the text files was cut short, and cannot be taken back: {error.message};"
-                    " `persona reset --hard` gives it up and puts the files of HEAD in place",
+                    f"a move of the text files was cut short, and cannot be taken back: {error.message}",
+                    hint=(Call("reset", mode="hard"), " gives it up and puts the files of HEAD in place"),
                     kind=error.object_kind,
                     id=error.id,
                     file=str(state.path),

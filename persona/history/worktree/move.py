@@ -121,8 +121,8 @@ def _kind(committed: Mapping[str, str], here: Mapping[str, str], path: str) -> s
 
 def read_move(history: History) -> dict[str, str] | None:
     """What state/move says: "from" and "to" which commit; None where no move was cut short."""
-    way_out = "the text files stay as they are then, and `persona status` shows them"
-    return history.store.state(MOVE).decoded(_decoded, way_out)
+    cost = ("the text files stay as they are then, and ", Call("status"), " shows them")
+    return history.store.state(MOVE).decoded(_decoded, *cost)
 
 
 def _decoded(value: Any) -> dict[str, str]:

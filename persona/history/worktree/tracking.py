@@ -110,7 +110,10 @@ def untracked(history: History, known: Tracked) -> list[str]:
 
 def added(history: History) -> tuple[str, ...]:
     """The names in `state/added`."""
-    return history.store.state(ADDED).decoded(_decoded, "`persona add` names the files in it again") or ()
+    return (
+        history.store.state(ADDED).decoded(_decoded, Call("add", Blank("FILE")), " names a file in it again")
+        or ()
+    )
 
 
 def _decoded(value: Any) -> tuple[str, ...]:

@@ -341,8 +341,8 @@ def check(history: History) -> None:
 
 
 def _read(history: History) -> tuple[Record | None, Record | None]:
-    way_out = "the weights count as unknown then, and `persona checkout -f` computes them anew"
-    found = history.store.state(STATE).decoded(_decoded, way_out)
+    cost = ("the weights count as unknown then, and ", Call("checkout", force=True), " computes them anew")
+    found = history.store.state(STATE).decoded(_decoded, *cost)
     if found is None:
         return None, None
     now, next_, place = found
