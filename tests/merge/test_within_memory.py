@@ -89,7 +89,7 @@ def test_a_comparison_keeps_to_its_memory(mixtures: Mixtures, longest: list[int]
 
 
 def test_a_comparison_says_how_much_it_needs(mixtures: Mixtures) -> None:
-    with pytest.raises(UsageError, match="need 7 MiB at least; give --memory"):
+    with pytest.raises(UsageError, match=r"need 7 MiB of memory at least\nhint: give memory=7340032"):
         next(compare(mixtures.plan("ties"), mixtures.plan("joint"), memory=1000))
 
 
@@ -123,7 +123,7 @@ def test_what_is_imported_onto_a_mixture_is_the_same_in_little_memory(
     found = mixtures.sandbox.vector(trained, onto=plan, threads=2, memory=LITTLE)
     assert (found.id, found.largest_rounding) == (want.id, want.largest_rounding)
     assert max(longest) < WHOLE
-    with pytest.raises(UsageError, match="MiB at least; give --memory"):
+    with pytest.raises(UsageError, match=r"at least\nhint: give memory="):
         mixtures.sandbox.vector(trained, onto=plan, memory=1000)
 
 
@@ -146,5 +146,5 @@ def test_the_setting_holds_for_every_command_that_merges(
         digest = repo.digest(device="cpu", memory=memory).weights
         assert (digest, repo.diff_weights("HEAD~1", "HEAD", memory=memory)) == want
         repo.config_set("checkout.memory", "1000")
-        with pytest.raises(UsageError, match="give --memory"):
+        with pytest.raises(UsageError, match="give memory="):
             repo.add(tmp_path / "m6", name="more", onto="HEAD")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from persona.errors import InvalidInput, Refused, SystemFault, UsageError
+from persona.errors import InvalidInput, Note, Refused, SystemFault, UsageError, worded
 from persona.history.results import CommitResult
 from persona.repository import Repository
 from persona.store import files
@@ -35,7 +35,8 @@ def test_a_commit_says_that_it_does_not_hold_weights_edited_by_hand(grown: Bot) 
         grown.commit()
     grown.edit(lambda text: text + "# two\n")
     (note,) = grown.commit().notes
-    assert f"commit . -n NAME --onto {computed_for[:8]}" in note
+    assert isinstance(note, Note)
+    assert f"`repo.commit('.', name=NAME, onto='{computed_for[:8]}')`" in worded(note.hint or "")
     made = grown.commit(grown.root, name="night", onto=computed_for[:8])
     assert [vector.name for vector in made.vectors] == ["night"]
     assert not any("edited by hand" in note for note in made.notes)
