@@ -180,9 +180,14 @@ class Queries:
         """What lies between the weights of the two sides of `diff`, by layer and kind of module, and how the
         vectors of the second side get along. Both are computed, neither is written.
         """
+        from persona.history.options import MemoryOptions
         from persona.history.verbs import measure
 
-        return measure.weights_diff(self._history, a, b, threads, memory, progress, self._notes)
+        given = MemoryOptions(threads=threads, memory=memory, progress=progress)
+        how = self._complete(MemoryOptions, given)
+        return measure.weights_diff(
+            self._history, a, b, how["threads"], how["memory"], how["progress"], self._notes
+        )
 
     def show(
         self, rev: str = "HEAD", *, paths: str | Sequence[str] | None = None
