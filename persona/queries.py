@@ -185,9 +185,8 @@ class Queries:
 
         given = MemoryOptions(threads=threads, memory=memory, progress=progress)
         how = self._complete(MemoryOptions, given)
-        return measure.weights_diff(
-            self._history, a, b, how["threads"], how["memory"], how["progress"], self._notes
-        )
+        limits = how["threads"], how["memory"], how["progress"]
+        return measure.weights_diff(self._history, a, b, *limits, self._notes)
 
     def show(
         self, rev: str = "HEAD", *, paths: str | Sequence[str] | None = None
