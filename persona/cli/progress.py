@@ -1,5 +1,5 @@
 """How far a command is: a bar on a terminal, lines of JSON with `--json`, else nothing but that kernels are
-being compiled. All wait until the command has taken more than a second.
+being compiled. All but the last wait until the command has taken more than a second.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ProgressBar:
 
     def __call__(self, phase: Phase, done: int, total: int) -> None:
         """Shows how far the phase has come."""
-        if monotonic() - self._began < PATIENCE:
+        if monotonic() - self._began < PATIENCE and not isinstance(phase, Compiling):
             return
         in_bytes = _unit(phase) == "bytes"
         if in_bytes not in self._bars:
@@ -62,14 +62,18 @@ class ProgressBar:
 
 
 class JsonLines:
-    """Writes a line of JSON to stdout, at most twice a second, before the answer."""
+    """Writes a line of JSON to stdout, at most twice a second, before the answer. That kernels are being
+    compiled is said on stderr as well, at once.
+    """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._next = clock() + PATIENCE
+        self._compiling = CompilingLine()
 
     def __call__(self, phase: Phase, done: int, total: int) -> None:
         """One message; most of them are left out."""
+        self._compiling(phase, done, total)
         now = self._clock()
         if now < self._next:
             return

@@ -67,6 +67,20 @@ def test_in_json_progress_is_lines_at_most_twice_a_second(capsys: pytest.Capture
     assert written[0] == {"label": "walking", "done": 2, "total": 7, "unit": "commits"}
 
 
+def test_compiling_is_said_at_once_and_once_beside_lines_of_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    bar = ProgressBar()
+    bar(Compiling("compiling kernels", ""), 0, 0)
+    bar.close()
+    assert "compiling kernels" in click.unstyle(capsys.readouterr().err)
+    lines = JsonLines(lambda: 0.0)
+    for _ in range(2):
+        lines(Compiling("compiling kernels", ""), 0, 0)
+    assert capsys.readouterr() == ("", "persona: compiling kernels\n")
+
+
 def test_what_nobody_knows_the_end_of_has_no_total(capsys: pytest.CaptureFixture[str]) -> None:
     seconds = iter([0.0, 2.0])
     JsonLines(lambda: next(seconds))(Compiling("compiling kernels"), 0, 0)
