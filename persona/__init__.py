@@ -108,7 +108,7 @@ def warm_up(*, progress: Progress | None = None) -> WarmUp:
 
 
 def __dir__() -> list[str]:
-    """The names of the module, with those that are imported when first asked for."""
+    """The names of the module, also those that are imported on first use."""
     return sorted({*globals(), "Person", "Repository", "merge"})
 
 

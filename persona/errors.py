@@ -148,9 +148,9 @@ class UnknownName(NotFound):
 
 
 class InvalidInput(PersonaError):
-    """Input from the user's world that cannot be taken as it is.
+    """Input from the user that cannot be taken as it is.
 
-    `parameter`: the argument of the call that cannot be taken, where it is one; the message begins with it.
+    `parameter`: the argument of the call that cannot be taken, if it is one; the message then begins with it.
     """
 
     exit_code = 4
@@ -162,9 +162,9 @@ class InvalidInput(PersonaError):
 
 
 class IntegrityError(PersonaError):
-    """Stored bytes that are damaged, missing or not what their id says.
+    """Stored bytes that are damaged, missing, or do not match their id.
 
-    `object_kind`, `id` and `file` name the culprit where they are known.
+    `object_kind`, `id` and `file` name the object, if they are known.
     """
 
     exit_code = 5
@@ -207,15 +207,16 @@ class Inconclusive(PersonaError):
 
 
 def listed(names: Sequence[str], most: int = 8) -> str:
-    """Names in a sentence, with a count of those beyond `most`. A line feed in a name becomes `?`, so that no
-    name of a file looks like another line of the message.
+    """Names in a sentence, with a count of those beyond `most`.
+
+    A line feed in a name becomes `?`, so that no file name looks like another line of the message.
     """
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]).replace("\n", "?") + more
 
 
 def quoted(value: object, limit: int = 100) -> str:
-    """A value as it was typed, in quotes, for a sentence; the middle of a long one is left out."""
+    """A value as it was typed, in quotes, for a sentence; a long one loses its middle."""
     text = repr(value)
     if len(text) <= limit:
         return text

@@ -1,4 +1,4 @@
-"""Every cap, with its unit. A cap bounds what is allocated before bytes are believed."""
+"""Every limit, with its unit. A cap bounds the memory that is allocated before bytes are trusted."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ MAX_CHUNK_ELEMENTS: Final = 1 << 24
 """Bounds of the chunk length, in elements, that a base may declare (a power of two)."""
 
 CHUNK_MEMORY: Final = 384 * MIB
-"""Bytes of chunks that the threads of a merge may hold together; where many need more, fewer run."""
+"""Bytes of chunks that the threads of a merge may hold together; if they need more, fewer run."""
 DEVICE_MEMORY: Final = 1 * GIB
-"""Bytes that the chunks of a merge may take on each GPU, unless told otherwise: four lanes of about 120 bf16
-vectors.
-"""
+"""Default bytes of chunks on each GPU: enough for four lanes of about 120 bf16 vectors."""
 DEVICE_RESERVE: Final = 256 * MIB
-"""Bytes of each GPU that a live model's residents leave free at least, for what the model itself computes."""
+"""Least bytes of each GPU that a live model's residents leave free, for the model itself."""
 LIVE_CACHE: Final = 1536 * MIB
-"""Bytes of decoded chunks that a live model keeps for its next change, unless told otherwise; as many on each
-GPU that it lies on.
+"""Default bytes of decoded chunks that a live model keeps for its next change.
+
+As many again on each GPU that it lies on.
 """
 LIVE_TIMEOUT_SECONDS: Final = 600.0
-"""Seconds that a change of a live model's weights waits for those who use it, unless told otherwise."""
+"""Default seconds that a change of a live model's weights waits for its users."""
 MAX_PACK_BYTES: Final = 1 * GIB
 """Bytes of one pack; a transaction goes on in the next."""
 MAX_SEGMENTS: Final = 64

@@ -1,4 +1,4 @@
-"""**questions** — what can be asked of an open repository. Each method delegates to one module here."""
+"""The reading half of `Repository`. Each method calls one verb."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Item = TypeVar("Item")
 
 @checks_arguments
 class Queries:
-    """An open repository that is only looked at; `Repository` adds what changes it.
+    """The reading half of an open repository; `Repository` adds the calls that change it.
 
     It holds the shared lock of `.persona` from the beginning to `close`.
     """
@@ -55,7 +55,8 @@ class Queries:
         self._held.enter_context(history.store.shared())
 
     def close(self) -> None:
-        """Lets go of the shared lock and of open files; whatever is asked for afterwards is a `UsageError`.
+        """Releases the shared lock and open files; any later call raises `UsageError`.
+
         Live models keep the weights that they hold.
         """
         history, self._open = self._open, None
@@ -65,7 +66,7 @@ class Queries:
 
     @property
     def _history(self) -> History:
-        """What every method works on, while the repository is open."""
+        """The repository's history, for all methods; raises `UsageError` once it is closed."""
         if self._open is None:
             raise UsageError("this repository is closed; open it again with persona.open")
         return self._open
@@ -97,12 +98,12 @@ class Queries:
 
     @property
     def notes(self) -> list[str]:
-        """Sentences for the user that belong to no result, such as a reflog that is too short."""
+        """Sentences for the user that belong to no result, such as one about a reflog that is too short."""
         _ = self._history
         return self._notes
 
     def head(self) -> Head:
-        """Where HEAD stands."""
+        """The branch and commit of HEAD."""
         return self._history.head()
 
     def resolve(self, rev: str = "HEAD") -> str:
@@ -152,7 +153,7 @@ class Queries:
         return self._while_open(found)
 
     def status(self) -> Status:
-        """Branch, recipe and text files against HEAD, and what the weights are."""
+        """Branch, recipe and text files against HEAD, and the state of the weights."""
         from persona.history.verbs.status import status
 
         return status(self._history)
@@ -160,8 +161,10 @@ class Queries:
     def diff(
         self, a: str | None = None, b: str | None = None, *, paths: str | Sequence[str] | None = None
     ) -> Diff:
-        """No argument: HEAD against the work tree; one: it against the work tree; two: the first against the
-        second. `a` alone may be `A..B` or `A...B`. `paths`: of these files, or directories, alone.
+        """The difference between two recipes and their text files.
+
+        Without an argument: from HEAD to the work tree. With `a`: from `a` to the work tree. With both: from
+        `a` to `b`. `a` may also be `A..B` or `A...B`. `paths`: only these files or directories.
         """
         from persona.history.verbs import diff as diff_verb
         from persona.history.worktree import changes
@@ -177,8 +180,10 @@ class Queries:
         memory: int | None = None,
         progress: Progress | None = None,
     ) -> WeightsDiff:
-        """What lies between the weights of the two sides of `diff`, by layer and kind of module, and how the
-        vectors of the second side get along. Both are computed, neither is written.
+        """The difference between the weights of the two sides of `diff`, by layer and kind of module.
+
+        It also says how the vectors of the second side pull against each other. Both weights are computed,
+        neither is written.
         """
         from persona.history.options import MemoryOptions
         from persona.history.verbs import measure
@@ -191,7 +196,7 @@ class Queries:
     def show(
         self, rev: str = "HEAD", *, paths: str | Sequence[str] | None = None
     ) -> tuple[CommitEntry, Diff]:
-        """A commit, and what it changed against its first parent; `paths` as for `diff`."""
+        """A commit, and its changes against its first parent; `paths` as for `diff`."""
         from persona.history.worktree import changes
 
         entry = self.entry(rev)
@@ -199,7 +204,7 @@ class Queries:
         return entry, changes.of_paths(changes.diff_commits(self._history, before, entry.id), paths)
 
     def vectors(self) -> list[VectorInfo]:
-        """The vectors of `recipe.toml` in canonical order of its terms, then those that only a ref names."""
+        """The vectors of `recipe.toml` in canonical order of its terms, then those with only a kept name."""
         from persona.history.vectors import lookup
 
         return lookup.infos(self._history)
@@ -213,7 +218,7 @@ class Queries:
     def vector_statistics(
         self, name: str, *, threads: int | None = None, progress: Progress | None = None
     ) -> VectorStatistics:
-        """What a vector changes, by layer and kind of module; named as for `vector`."""
+        """The changes of a vector, by layer and kind of module; named as for `vector`."""
         from persona.history.verbs import measure
 
         return measure.vector_statistics(self._history, name, threads, progress)
@@ -275,13 +280,12 @@ class Queries:
         progress: Progress | None = None,
         **options: Any,
     ) -> PreTrainedModel:
-        """A transformers model with the weights and config of a revision, in evaluation mode; nothing is
-        written.
+        """A transformers model with the weights and config of a revision, in evaluation mode.
 
-        It is what `from_pretrained` loads from a checkout of `rev`; None: `recipe.toml` and config as they
-        stand. Its class is the one that config.json names. `options` go to `from_pretrained`
-        (`dtype=torch.float32`, `attn_implementation=…`, `device_map=…`). Raises `InvalidInput` where the
-        weights are not finite, or transformers has no such class.
+        Nothing is written. The model equals the one that `from_pretrained` loads from a checkout of `rev`.
+        `rev` None: `recipe.toml` and config as they are. config.json names the class. `options` go to
+        `from_pretrained` (`dtype=torch.float32`, `attn_implementation=…`, `device_map=…`). Raises
+        `InvalidInput` if the weights are not finite, or if transformers has no such class.
         """
         from persona.history.options import LoadOptions
         from persona.live import load as live_load
@@ -300,19 +304,19 @@ class Queries:
         cache: int = LIVE_CACHE,
         device_memory: int | None = None,
     ) -> LiveModel:
-        """Puts the weights of a revision into a model's parameters, in place, whatever they held, and gives
-        the hand that changes them from then on: `set`, `set_rules`, `checkout`.
+        """Overwrites a model's parameters with the weights of a revision and returns a `LiveModel`.
 
-        Without `model` one is loaded, as by `load`. `rev` None: `recipe.toml` as it stands. The model's
-        tensors have the names, shapes and dtypes of the base's. They lie on any device; those on a GPU are
-        merged there, in place. Raises `InvalidInput` that names the tensor where they do not fit, `Refused`
-        where the model is live already.
+        `LiveModel` changes the weights from then on: `set`, `set_rules`, `checkout`. Without `model`, one is
+        loaded as by `load`. `rev` None: `recipe.toml` as it is. The model's tensors must have the names,
+        shapes and dtypes of the base's. They may lie on any device; those on a GPU are merged there, in
+        place. Raises `InvalidInput` that names a tensor that does not fit, `Refused` if the model has a live
+        model already.
 
         `cache`: bytes of decoded chunks that may stay in memory from one change to the next (1.5 GiB); 0
-        keeps none. As many bytes may stay on each GPU that the model lies on. All of a bf16 model with K
+        keeps none. As many bytes may stay on each GPU that the model lies on. A whole bf16 model with K
         vectors takes 2 + 2·K bytes an element; then a change of α reads nothing else. `device_memory`: bytes
-        that chunks may take on a GPU while they are loaded, as for `Repository.checkout`.
-        The repository has to stay open while weights are changed.
+        that chunks may take on a GPU while they are loaded, as for `Repository.checkout`. The repository must
+        stay open while weights are changed.
         """
         from persona.history.options import LiveOptions
         from persona.live import model as live_model
@@ -327,13 +331,13 @@ class Queries:
         return live_model.live(self._history, model, rev, how, lambda: self._open is None, self._notes)
 
     def known_names(self) -> KnownNames:
-        """The names of branches, tags, vectors and settings, cheaply: what shell completion offers."""
+        """The names of branches, tags, vectors and settings, for shell completion. Reads no object."""
         from persona.history.verbs import complete
 
         return complete.names(self._history)
 
     def prepared_message(self) -> str | None:
-        """The message for a commit of what `revert --no-commit` left in the work tree, or None."""
+        """The message that `revert --no-commit` prepared for the next commit, or None."""
         from persona.history.worktree import sequence
 
         return sequence.prepared_message(self._history)

@@ -1,8 +1,7 @@
-"""**repository** — a work tree with its `.persona`: the library's face. Each method makes one call
-into a room below.
+"""**repository** — a work tree with its `.persona`; `Repository` is its Python interface.
 
-A repository holds the shared lock of `.persona` from `open` to `close`. It never prints, prompts or reads the
-environment.
+Each method calls one verb of `history/verbs/`. A repository holds the shared lock of `.persona` from `open`
+to `close`. It never prints, prompts or reads the environment.
 """
 
 from __future__ import annotations
@@ -53,12 +52,12 @@ class Repository(Queries):
         threads: int | None = None,
         progress: Progress | None = None,
     ) -> CommitResult:
-        """Makes a repository at `path` and its first commit: the base alone, on `main`, with the merge rules
-        of the user's config (`merge.preset`, `merge.density`, …), by default TIES at density 1.
+        """Makes a repository at `path` and its first commit: only the base, on `main`.
 
-        Without `base`, `path` is a model directory: that model is the base, its weights the clean work tree.
-        `name` is the base's name, by default its directory's. Raises `InvalidInput` for a checkpoint that
-        cannot be taken, `Refused` where a repository is already.
+        The merge rules come from the user's config (`merge.preset`, `merge.density`, …), by default TIES at
+        density 1. Without `base`, `path` is a model directory: that model is the base, and its weights the
+        clean work tree. `name` is the base's name, by default its directory's. Raises `InvalidInput` for a
+        checkpoint that cannot be taken, `Refused` if there is a repository already.
         """
         from persona.history.verbs import init as init_verb
 
@@ -86,12 +85,12 @@ class Repository(Queries):
         author: Person | None = None,
         committer: Callable[[], Person] | None = None,
     ) -> Repository:
-        """The repository at `path` or above it; `NotARepository` otherwise.
+        """The repository at `path` or above it; raises `NotARepository` if there is none.
 
-        `user_config` is the user's own config file. `author` wrote what this object commits, unless a call
-        names another; `committer`, asked at every commit, records it and moves the refs. Either is by default
-        `user.name` and `user.email` of the config, else the account's name and host, now. Reflogs have the
-        committer and the real time.
+        `user_config` is the user's own config file. `author` is the author of commits, unless a call names
+        another. `committer` is called at every commit and returns the committer, who also moves the refs.
+        Both are by default `user.name` and `user.email` of the config, else the account's name and host, at
+        the time now. Reflogs record the committer and the real time.
         """
         store = Store.open(_find_root(Path(path)))
         config = Config(store.config_path, _optional(user_config))
@@ -119,12 +118,12 @@ class Repository(Queries):
         """Imports a fine-tune as a vector and edits `recipe.toml`; `id` of the result is None.
 
         `name`: by default PATH's last part (the run's for `checkpoint-N`). A vector of that name gets the new
-        content; without `name`, `Refused` where it is known to come from another place, unless `replace`.
-        `only` and `except_`: globs of tensor names, or one. Raises `InvalidInput` for a filter that matches
-        no tensor, and for a checkpoint that cannot be taken.
+        content. Without `name`, this raises `Refused` if the old vector is known to come from another place,
+        unless `replace`. `only` and `except_`: globs of tensor names, or one glob. Raises `InvalidInput` for
+        a filter that matches no tensor, and for a checkpoint that cannot be taken.
 
-        Text files of the work tree, and directories of them, are tracked from now on instead: `files` of the
-        result are their names. Raises `InvalidInput` for one that no commit can hold.
+        If the paths are text files of the work tree, or directories of them, they are tracked from now on;
+        `files` of the result has their names. Raises `InvalidInput` for a file that no commit can hold.
         """
         from persona.history.options import ImportOptions
         from persona.history.verbs import add as add_verb
@@ -170,12 +169,12 @@ class Repository(Queries):
         threads: int | None = None,
         progress: Progress | None = None,
     ) -> CommitResult:
-        """With `path`: `add`, then a commit. Without: commits `recipe.toml` and the tracked text files of the
-        work tree.
+        """Commits `recipe.toml` and the tracked text files of the work tree; with `path`, adds that first.
 
-        No `message`: `UsageError` (with `amend`, the old message stays). "nothing to commit" is `Refused`.
-        With the setting `commit.checkout` the weights are computed at once; where that fails, the commit
-        stands and the result's `failure` is the error.
+        `path` is added as by `add`. Without a `message` this raises `UsageError` (with `amend`, the old
+        message stays). Raises `Refused` if there is nothing to commit. With the setting `commit.checkout` the
+        weights are computed at once. If that fails, the commit stands, and the result's `failure` is the
+        error.
         """
         from persona.history.options import ImportOptions, complete
         from persona.history.verbs import commit as commit_verb
@@ -218,17 +217,21 @@ class Repository(Queries):
         except_: str | Sequence[str] | None = None,
         join: str | None = None,
     ) -> None:
-        """Edits one term in `recipe.toml`; None leaves a key as it is, an empty filter takes it away, and so
-        does "default" a density: the recipe's holds again.
+        """Edits one term in `recipe.toml`; None keeps a value.
+
+        An empty filter removes the filter. "default" removes the vector's own density, so that the recipe's
+        applies again.
         """
         from persona.history.verbs import set as set_verb
 
         set_verb.set_term(self._history, name, alpha, density, only, except_, join)
 
     def set_rules(self, axes: Mapping[str, str | float]) -> None:
-        """Edits `[merge]`: `preset` and any axis. Setting a preset drops the axes set before, unless given
-        too; `notes` say which, and which stay. Rules that trim nothing or jointly are `InvalidInput` while a
-        vector has a density of its own.
+        """Edits `[merge]`: `preset` and any axis.
+
+        A new preset removes the axes that were set before, unless they are given too; `notes` name the
+        removed and the kept ones. Raises `InvalidInput` for rules that trim nothing or jointly while a vector
+        has a density of its own.
         """
         from persona.history.verbs import set as set_verb
 
@@ -247,8 +250,9 @@ class Repository(Queries):
         set_verb.rename_term(self._history, old, new)
 
     def remove_vector(self, *names: str) -> None:
-        """Forgets the kept names of vectors that no recipe names, all or none; `Refused` while `recipe.toml`
-        names one.
+        """Removes the kept names of vectors that no recipe names, all or none.
+
+        Raises `Refused` while `recipe.toml` names one of them.
         """
         from persona.history.vectors import kept_names
 
@@ -264,10 +268,10 @@ class Repository(Queries):
         no_commit: bool = False,
         author: Person | None = None,
     ) -> CommitResult:
-        """Undoes one commit's change, or (`vector`, or where only a term has that name) drops a term.
+        """Undoes the change of one commit, or drops a vector.
 
-        A conflict is `Refused` with both sides; nothing moves. `mainline`: the parent of a merge to go back
-        to, from 1.
+        It drops one if `vector` is given, or if only a term has the name. A conflict is `Refused` with both
+        sides, and nothing moves. `mainline`: the parent of a merge to go back to, from 1.
         """
         from persona.history.verbs.revert import revert
 
@@ -301,16 +305,17 @@ class Repository(Queries):
         author: Person | None = None,
         progress: Progress | None = None,
     ) -> CheckoutResult:
-        """Moves HEAD to `rev` (a branch attaches, anything else detaches, "-" goes back) with its files and
-        weights.
+        """Moves HEAD to `rev` with its text files and weights.
 
-        Without `rev`: the weights of `recipe.toml` as it stands. `branch` makes that branch at `rev` and
-        attaches to it. `out`: a model directory elsewhere; HEAD stays. `device`: "cpu", "cuda", or "auto" for
-        CUDA where it can be had, with a note where it cannot; None: auto, noted only where a GPU is there and
-        cannot be used. The bytes are the same on all. `device_memory`: bytes that chunks may take on each
-        GPU. `memory`: bytes that decoded chunks may take together. `max_shard_size` in bytes. `dtype`:
-        "bfloat16" | "float16" | "float32" for the written floats, with `out` alone. `weights=False`: text
-        files only.
+        A branch attaches HEAD, any other revision detaches it, "-" goes back. Without `rev`: the weights of
+        `recipe.toml` as it is. `branch` makes that branch at `rev` and attaches to it. `out`: a model
+        directory elsewhere; HEAD stays.
+
+        `device`: "cpu", "cuda", or "auto" for CUDA if possible, with a note if not. None: auto, with a note
+        only if there is a GPU that cannot be used. The bytes are the same on all devices. `device_memory`:
+        bytes that chunks may take on each GPU. `memory`: bytes that decoded chunks may take together.
+        `max_shard_size` in bytes. `dtype`: "bfloat16", "float16" or "float32" for the written floats, only
+        with `out`. `weights=False`: only text files.
         """
         from persona.history.options import RunOptions
         from persona.history.verbs import checkout
@@ -367,8 +372,10 @@ class Repository(Queries):
         *,
         author: Person | None = None,
     ) -> SwitchResult:
-        """Moves the branch (or a detached HEAD) to `rev`. "hard" puts its text files in place too; there is
-        no staging area, so "soft" and "mixed" both keep the work tree.
+        """Moves the branch (or a detached HEAD) to `rev`.
+
+        "hard" also puts its text files in place. There is no staging area, so "soft" and "mixed" both keep
+        the work tree.
         """
         from persona.history.verbs import switch as switch_verb
 
@@ -383,8 +390,9 @@ class Repository(Queries):
         return refs.create_branch(self._history, name, rev, force, self._person(author), self._notes)
 
     def delete_branch(self, name: str, *, force: bool = False, author: Person | None = None) -> str:
-        """Deletes a branch and returns its id; `Refused` when it is current, or not reachable from HEAD
-        unless `force`.
+        """Deletes a branch and returns its id.
+
+        Raises `Refused` if it is the current branch, or if HEAD does not reach it, unless `force`.
         """
         return self.delete_branches([name], force=force, author=author)[name]
 
@@ -419,11 +427,11 @@ class Repository(Queries):
         return refs.create_tag(self._history, name, rev, message, force, self._person(author), self._notes)
 
     def delete_tag(self, name: str, *, author: Person | None = None) -> str:
-        """Deletes a tag and returns what it named."""
+        """Deletes a tag and returns the id that it named."""
         return self.delete_tags([name], author=author)[name]
 
     def delete_tags(self, names: Sequence[str], *, author: Person | None = None) -> dict[str, str]:
-        """Deletes tags, all or none; returns what they named."""
+        """Deletes tags, all or none; returns the ids that they named."""
         from persona.history.verbs import refs
 
         return refs.delete_tags(self._history, names, self._person(author))
@@ -437,11 +445,11 @@ class Repository(Queries):
         self._history.config.unset(key, user=user)
 
     def _writer(self, author: Person | None) -> Person:
-        """Who writes a commit, and when."""
+        """The author of a commit, with the time."""
         return identity.person(self._history.config, author or self._author)
 
     def _person(self, author: Person | None = None) -> Person:
-        """Who moves a ref or makes a tag: the one given, else the committer."""
+        """The person who moves a ref or makes a tag: the given one, else the committer."""
         return identity.check_person(author) if author else self._history.committer()
 
     def _with_weights(
@@ -452,8 +460,9 @@ class Repository(Queries):
         threads: int | None = None,
         progress: Progress | None = None,
     ) -> CommitResult:
-        """The result, with the weights computed at once where `_wanted_weights` says so. The commit stands
-        when that fails: the error becomes the result's `failure`.
+        """The result, after computing the weights if `_wanted_weights` says so.
+
+        If that fails, the commit stands, and the error becomes the result's `failure`.
         """
         if where is None:
             return result
@@ -467,9 +476,10 @@ class Repository(Queries):
         return dataclasses.replace(result, checkout=made, notes=(*result.notes, *made.notes))
 
     def _wanted_weights(self, path: AnyPath | None = None) -> dict[str, Any] | None:
-        """Where the settings want the weights of a commit of `path` computed at once, None where they do not.
-        Settings that say nothing, or ask for what is not there, and weights that would be lost, are refused
-        before anything is recorded.
+        """The run options for the weights of a commit of `path`, or None if the settings want none.
+
+        Wrong settings, missing devices, and weights that would be lost are refused before anything is
+        recorded.
         """
         config = self._history.config
         if not config.read("commit.checkout"):

@@ -1,4 +1,4 @@
-"""What all commands have in common: `--json`, `-q`, `-v`, an example in the help, file names after `--`."""
+"""What all commands share: `--json`, `-q`, `-v`, an example in the help, file names after `--`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Command(click.Command):
         self.params += [option for option in common_options() if not taken & set(option.opts)]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click does, but what follows `--` is kept apart where it names files."""
+        """Like click's, but words after `--` are kept apart if they name files."""
         if self.takes_files:
             ctx.meta[FILES] = None
             if "--" in args:
@@ -54,7 +54,7 @@ class Command(click.Command):
         return super().invoke(ctx)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
-        """As click does, and files after `--` where they may stand."""
+        """Like click's, with files after `--` if the command takes them."""
         if ctx.meta.get(FILES) is not None:
             from persona.cli.completions import paths
 
@@ -86,7 +86,7 @@ class CommandGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does; a word that is no command is answered with what to type instead."""
+        """Like click's; for an unknown command it says what to type instead."""
         names = self.list_commands(ctx)
         if args and not args[0].startswith("-") and args[0] not in names and not ctx.resilient_parsing:
             raise UsageError(self.unknown(ctx, args[0], names))

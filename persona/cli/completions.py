@@ -1,8 +1,7 @@
-"""**offer** — what shell completion may put where the cursor stands: names of the repository, rules, files.
+"""The words that shell completion offers: names of the repository, rules, files.
 
-A command hangs one of these functions on a parameter as `shell_complete`. They read refs, `recipe.toml` and
-the config, import nothing heavy, and are silent whatever goes wrong: outside a repository there is nothing to
-offer.
+A command sets one of these functions as `shell_complete` of a parameter. They read only refs, `recipe.toml`
+and the config, import nothing slow, and never report an error: outside a repository they offer nothing.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ PART = "part"
 
 Offer = Callable[[click.Context, click.Parameter, str], "list[CompletionItem[str]]"]
 Words = Iterable[tuple[str, str]]
-"""Each word, and what is said beside it where the shell shows that."""
+"""Words, each with its description for shells that show one."""
 
 
 def revisions(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
-    """Branches, tags and HEAD; after `A..` or `A...` too. Files where they follow `--`."""
+    """Branches, tags and HEAD, also after `A..` or `A...`; files after `--`."""
     if ctx.meta.get(FILES) is not None:
         return files(ctx, parameter, incomplete)
     start, dots, end = incomplete.rpartition("..")
@@ -47,7 +46,7 @@ def revisions(ctx: click.Context, parameter: click.Parameter, incomplete: str) -
 def branch_or_revision(
     ctx: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem[str]]:
-    """Of `switch`: a branch; any revision where HEAD is detached or a branch is made."""
+    """For `switch`: a branch; any revision if HEAD is detached or a branch is made."""
     anywhere = ctx.params.get("detach") or ctx.params.get("create")
     return (revisions if anywhere else branches)(ctx, parameter, incomplete)
 
@@ -58,7 +57,7 @@ def branches(ctx: click.Context, parameter: click.Parameter, incomplete: str) ->
 
 
 def moved_refs(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
-    """What has a reflog to show: HEAD and branches."""
+    """The refs with a reflog: HEAD and branches."""
     return _matching([("HEAD", ""), *((name, "branch") for name in _known(ctx).branches)], incomplete)
 
 
@@ -70,7 +69,7 @@ def tags(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> lis
 def tag_or_revision(
     ctx: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem[str]]:
-    """Of `tag`: a tag's name first (which exists where it is deleted or moved), then a revision."""
+    """For `tag`: first a tag's name (an existing one to delete or move), then a revision."""
     first = not _given(ctx, parameter) or ctx.params.get("delete")
     return (tags if first else revisions)(ctx, parameter, incomplete)
 
@@ -78,7 +77,7 @@ def tag_or_revision(
 def branch_or_start(
     ctx: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem[str]]:
-    """Of `branch`: a branch's name first, then where it starts."""
+    """For `branch`: first a branch's name, then its start."""
     flags = ("delete", "delete_force", "move", "move_force")
     first = not _given(ctx, parameter) or any(ctx.params.get(flag) for flag in flags)
     return (branches if first else revisions)(ctx, parameter, incomplete)
@@ -98,7 +97,7 @@ def vectors(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> 
 
 
 def all_vectors(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
-    """The vectors of `recipe.toml`, and those that only a name of their own keeps."""
+    """The vectors of `recipe.toml`, and those with only a kept name."""
     return vectors(ctx, parameter, incomplete) + kept_vectors(ctx, parameter, incomplete)
 
 
@@ -126,7 +125,7 @@ def vector_or_rule(
 
 
 def rules(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
-    """Of `set --merge`: the axes that are not set yet, as `axis=`; then what each may be."""
+    """For `set --merge`: the axes that are not set yet, as `axis=`; then the values of each."""
     from persona.objects.rules import AXES, CHOICES, PRESETS
 
     choices = {"preset": tuple(PRESETS), **CHOICES}
@@ -164,7 +163,7 @@ def files(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> li
 
 
 def commands(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
-    """Of `help`: the commands, then those of a command that has some."""
+    """For `help`: the commands, then the commands of a group."""
     group = ctx.find_root().command
     for word in _given(ctx, parameter):
         inner = group.get_command(ctx, word) if isinstance(group, click.Group) else None
@@ -187,7 +186,7 @@ def starting_directory(ctx: click.Context) -> Path:
 
 
 def _known(ctx: click.Context) -> KnownNames:
-    """The names of the repository; none where there is no repository that can be read."""
+    """The names of the repository; none if there is no readable repository."""
     from persona.history.verbs.complete import KnownNames
 
     with suppress(PersonaError, OSError, ValueError):
@@ -213,13 +212,13 @@ def _vectors(ctx: click.Context, parameter: click.Parameter) -> Words:
 
 
 def _given(ctx: click.Context, parameter: click.Parameter) -> tuple[Any, ...]:
-    """What a parameter that takes many words has got already."""
+    """The earlier words of a parameter that takes many."""
     value = ctx.params.get(parameter.name or "")
     return value if isinstance(value, tuple) else ()
 
 
 def _matching(words: Words, incomplete: str) -> list[CompletionItem[str]]:
-    # The shell prints an offer as it is: a name that steers a terminal is not offered.
+    # The shell prints words as they are, so names with control characters are left out.
     return [
         _item(word, about)
         for word, about in words

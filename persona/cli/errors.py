@@ -1,4 +1,4 @@
-"""What a command says and exits with when it cannot do what was asked: a sentence on stderr, no traceback.
+"""Failures of a command: one sentence on stderr, an exit code, no traceback.
 
 What to do about it follows on a line of its own, `hint: …`. With `--json` the same goes to stdout as
 `{"error": {"kind", "message", "exit", "hint"}}`. The exit codes are those of docs/commands.md.
@@ -32,7 +32,7 @@ MENDS: Final = (
 
 
 def guarded(run: Callable[[], object], arguments: Sequence[str]) -> int:
-    """Runs a command and returns its exit code; whatever it raises is said in a sentence."""
+    """Runs a command and returns its exit code; reports any exception in one sentence."""
     try:
         answer = run()
         sys.stdout.flush()

@@ -1,9 +1,9 @@
 """The history as a drawing, line for line as `git log --graph` draws it.
 
-**lane** — a column of the drawing; it waits for one commit, the next of its line. **edge** — the piece of a
-line that runs from a lane of one row to a lane of the next. Lane n stands at character 2n. After a commit the
-lanes may have to move left to close a gap; `edges` maps the character where each line now stands to the lane
-that it is bound for, and rows are drawn under the commit until each line stands where it belongs.
+A lane is a column of the drawing: it waits for one commit, the next of its line. An edge is a piece of a line
+between the lanes of two rows. Lane n stands at character 2n. After a commit the lanes may have to move left
+to close a gap. `edges` maps the character where each line stands to the lane that it must reach. Rows are
+drawn under the commit until each line has reached its lane.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands left of one commit: its own row, the rows under it, and the row to repeat after those."""
+    """The drawing left of one commit: its own row, the rows under it, and the row to repeat after those."""
 
     head: str
     below: tuple[str, ...]
@@ -36,10 +36,13 @@ class Graph:
         self._slanted_from: int | None = None
         """The lane right of which the last row drew every line as a backslash."""
         self._collapsed: dict[int, int] = {}
-        """Where the lines of the last row stood, if that row moved lines to the left."""
+        """The positions of the lines of the last row, if that row moved lines to the left."""
 
     def draw(self, commit: str, parents: Sequence[str]) -> Cell:
-        """The drawing beside `commit`, whose parents (those that will be drawn) are given in order."""
+        """The drawing beside `commit`.
+
+        Its parents (those that will be drawn) are given in order.
+        """
         lanes = list(self._lanes)
         if commit not in lanes:
             lanes.append(commit)
@@ -86,7 +89,7 @@ class _Step:
     lanes: list[str]
     edges: dict[int, int]
     added: int
-    """Lines that a merge adds; −1 where its second line joins the lane at its right at once."""
+    """Lines that a merge adds; −1 if its second line joins the lane at its right at once."""
     leans_left: bool
     """Whether the first line of a merge goes down and left (`/|`) instead of straight down (`|\\`)."""
     width: int
@@ -129,7 +132,7 @@ def _step(lanes: list[str], at: int, parents: list[str]) -> _Step:
 
 
 def _fork(lanes: list[str], at: int, step: _Step) -> str:
-    """The row under a merge, where its lines part."""
+    """The row under a merge, in which its lines part."""
     strokes = "/|\\"[not step.leans_left :]
     row = ""
     level = False
@@ -188,9 +191,9 @@ def _shift(edges: dict[int, int]) -> tuple[str, dict[int, int], dict[int, int]]:
 
 
 def within(parents: Mapping[str, Sequence[str]], kept: Collection[str]) -> dict[str, list[str]]:
-    """The parents of each kept commit, the nearest kept ancestors in place of those that are left out.
+    """The parents of each kept commit: the nearest kept ancestors in place of those that are left out.
 
-    `parents` holds every commit, children before their parents; a parent that it does not hold is dropped.
+    `parents` holds every commit, children before their parents. A parent that it does not hold is dropped.
     """
     nearest: dict[str, list[str]] = {}
     for id in reversed(list(parents)):

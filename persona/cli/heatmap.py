@@ -1,7 +1,7 @@
 """Sheets as a picture: layers by kinds of module, one heat map beside the other.
 
-A module outside the layers is a band over the whole width, where it stands in the model. Grey is what has no
-such number.
+A module outside the layers is a band over the whole width, at its position in the model. Grey cells have no
+number.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _DPI = 150
 def check(path: Path) -> str:
     """The format of a picture by its name: "png" or "svg". Called before any work is done.
 
-    Raises `UsageError` for another ending, `InvalidInput` where no file can be.
+    Raises `UsageError` for another ending, `InvalidInput` if no file can be there.
     """
     form = FORMATS.get(path.suffix.lower())
     if form is None:
-        raise UsageError(f"--plot {path}: a picture is a .png or a .svg file")
+        raise UsageError(f"--plot {path}: a picture must be a .png or .svg file")
     if not path.parent.is_dir():
         raise InvalidInput(f"--plot {path}: there is no directory {path.parent}; make it first")
     if path.is_dir():
@@ -43,7 +43,7 @@ def write(path: Path, title: str, sheets: Sequence[Sheet]) -> None:
 
     form = check(path)
     if not any(sheet.cells or sheet.outside[0] or sheet.outside[1] for sheet in sheets):
-        raise InvalidInput(f"--plot {path}: there is nothing to draw, the two have no float tensor in common")
+        raise InvalidInput(f"--plot {path}: there is nothing to draw: the two have no float tensor in common")
     files.write_file(path, picture(form, title, sheets))
 
 
@@ -107,8 +107,9 @@ def _draw(figure: Figure, axes: Axes, sheet: Sheet, *, first: bool) -> None:
 
 
 def _top(values: Any) -> tuple[float, bool]:
-    """Where the colours end, and whether values lie beyond: a few that tower over the rest would leave it in
-    one colour.
+    """The upper end of the colours, and whether values lie beyond.
+
+    A few very large values would leave the others in one colour.
     """
     import numpy as np
 

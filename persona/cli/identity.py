@@ -1,5 +1,7 @@
-"""Who writes a commit: `PERSONA_AUTHOR_NAME`, `_EMAIL`, `_DATE`, then persona's config, git's, and user@host.
-Who records it: `PERSONA_COMMITTER_…`, then the same.
+"""Author and committer from the environment, then persona's config, then git's, then user@host.
+
+The author's variables are `PERSONA_AUTHOR_NAME`, `_EMAIL` and `_DATE`; the committer's begin with
+`PERSONA_COMMITTER_`.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ def author(
     say: Callable[[str], None],
     directory: str,
 ) -> Person:
-    """Who writes a commit. `config` reads persona's own config, `say` tells the user that nothing else was
-    known.
+    """The author of a commit.
+
+    `config` reads persona's own config. `say` tells the user that nothing else was known.
     """
     return _person("PERSONA_AUTHOR", environment, config, say, directory, {})
 
@@ -35,7 +38,10 @@ def committer(
     directory: str,
     author: Person | None = None,
 ) -> Person:
-    """Who runs the command, and now. `author`, where known already, says what no environment decides."""
+    """The person who runs the command, now.
+
+    `author`, if known, fills in values that the environment does not set.
+    """
     known = {}
     if author is not None and not environment.get("PERSONA_AUTHOR_NAME"):
         known["user.name"] = author.name
@@ -83,7 +89,7 @@ def _when(variable: str, text: str | None) -> tuple[int, int]:
 
 
 def git_settings(directory: str) -> dict[str, str]:
-    """What git knows, in that directory, of who the user is and of the editor; nothing without git."""
+    """git's settings of the user and the editor, in that directory; empty without git."""
     import subprocess
 
     wanted = r"^(user\.(name|email)|core\.editor)$"
@@ -97,5 +103,5 @@ def git_settings(directory: str) -> dict[str, str]:
 
 
 def _clean(text: str) -> str:
-    """Without what a commit cannot hold, as git does it."""
+    """A name without the characters that a commit cannot hold, as in git."""
     return "".join(char for char in text if char >= " " and char not in "<>\x7f").strip() or "unknown"

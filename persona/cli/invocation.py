@@ -1,4 +1,4 @@
-"""**invocation** — one run of one command: where it runs, how much it says, and in which form."""
+"""**invocation** — one run of one command: its directory, its verbosity, and its output format."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BATCH = 200
 
 @dataclass
 class Invocation:
-    """The options that every command has, and what commands do with them. It is click's `ctx.obj`."""
+    """The options that every command has, and the helpers of commands. It is click's `ctx.obj`."""
 
     directory: Path = field(default_factory=Path)
     quiet: bool = False
@@ -39,11 +39,11 @@ class Invocation:
     pages: bool = False
     """Whether the answer goes through the pager, if it goes to a terminal."""
     drafted: str | None = None
-    """Where the message is that the user wrote in an editor: said if the command fails afterwards."""
+    """A sentence with the path of the message from the editor, said if the command fails."""
     _repository: Repository | None = None
     _author: Person | None = None
     _unsaid: list[str] = field(default_factory=list)
-    """What `report` has to say of the author, once a command has signed with that name."""
+    """Notes about the author, which `report` says once a command has signed with that name."""
     _answer: list[str] = field(default_factory=list)
     """The answer in JSON, in pieces, until the command has ended well."""
 
@@ -67,7 +67,7 @@ class Invocation:
                 self.remarks(dict.fromkeys(repo.notes))
 
     def go_to(self, directory: Path) -> None:
-        """Runs as if started in `directory`. Raises `NotFound` where there is none."""
+        """Runs as if started in `directory`. Raises `NotFound` if there is none."""
         try:
             if not stat.S_ISDIR(os.stat(directory).st_mode):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
@@ -82,17 +82,17 @@ class Invocation:
 
     @property
     def user_config(self) -> Path | None:
-        """The user's own config file, whether it exists or not; None where no home directory is known."""
+        """The user's own config file, which may not exist; None if no home directory is known."""
         named = os.environ.get("XDG_CONFIG_HOME", "")
-        if os.path.isabs(named):  # a relative one has to be ignored, says the XDG specification
+        if os.path.isabs(named):  # the XDG specification says: ignore a relative path
             return Path(named) / "persona" / "config"
         home = os.environ.get("HOME") or _home_of_the_account()
         return Path(home) / ".config" / "persona" / "config" if home else None
 
     def author(self, *, signs: bool = False) -> Person:
-        """Who writes a commit, and when: now, unless the environment says otherwise.
+        """The author of a commit, now unless the environment gives another date.
 
-        `signs`: a commit or a tag will carry the name, so `report` says where it was made up.
+        `signs`: a commit or a tag will carry the name, so `report` says if it was invented.
         """
         if self._author is None:
             from persona.cli import identity
@@ -104,7 +104,7 @@ class Invocation:
         return self._author
 
     def committer(self, *, signs: bool = False) -> Person:
-        """Who runs the command, and now. `signs`: as for `author`."""
+        """The person who runs the command, now. `signs`: see `author`."""
         from persona.cli import identity
 
         say_so: Callable[[str], None] = self._unsaid.append if signs else lambda sentence: None
@@ -112,7 +112,7 @@ class Invocation:
         return identity.committer(os.environ, self.setting, say_so, here, self._author)
 
     def setting(self, key: str) -> str | None:
-        """A setting of the repository, else of the user; None where neither has it."""
+        """A setting of the repository, else of the user; None if neither has it."""
         if self._repository is not None:
             return self._repository.config_get(key)
         return None if self.user_config is None else self.user_settings().get(key)
@@ -128,7 +128,7 @@ class Invocation:
 
     @contextmanager
     def progress(self) -> Iterator[Any]:
-        """The progress bar to hand to the library, or None where nobody watches."""
+        """The progress bar for the library, or None if nobody watches."""
         from persona.cli.progress import progress_bar, silence
 
         bar = progress_bar(self.quiet, self.json)
@@ -145,8 +145,9 @@ class Invocation:
 
     @contextmanager
     def files_meant(self, words: Iterable[str], line: str, does: str) -> Iterator[None]:
-        """An unknown revision that is the name of a file here is answered with what to type: `line` and the
-        file, which `does` that to "{}".
+        """If an unknown revision is the name of a file, raises an error that says what to type.
+
+        The advice is `line` and the file, which `does` that to "{}".
         """
         try:
             yield
@@ -169,7 +170,7 @@ class Invocation:
         for path in paths:
             place = os.path.normpath(os.path.join(here, path))
             if path == RECIPE_FILE and not os.path.lexists(place):
-                place = os.path.join(root, path)  # there is but one, and messages name it so
+                place = os.path.join(root, path)  # there is only one, and messages use this name
             name = os.path.relpath(place, root)
             if not path or name.split(os.sep)[0] == os.pardir:
                 raise UsageError(f"'{path:.100}' is not a file of the work tree {repo.root}")
@@ -177,7 +178,7 @@ class Invocation:
         return found
 
     def seen_from_here(self, repo: Repository) -> Callable[[str], str]:
-        """Names a file of the work tree, given from its root, as it is typed where the command runs."""
+        """The path of a file of the work tree, relative to the current directory."""
         here, root = os.path.realpath(self.directory), os.path.realpath(repo.root)
 
         def seen(name: str) -> str:
@@ -189,7 +190,7 @@ class Invocation:
     # -- what is said ----------------------------------------------------------------------------------------
 
     def answer(self, value: Any, text: Iterable[str] | str) -> None:
-        """What was asked for: `value` as JSON, or the lines of `text`."""
+        """Prints the answer: `value` as JSON, or the lines of `text`."""
         if self.json:
             self.answer_json(value)
         else:
@@ -203,7 +204,7 @@ class Invocation:
             echo("\n".join(batch))
 
     def report(self, value: Any, text: Iterable[str] | str) -> None:
-        """What was done: as `answer`, but its text is left out with `-q`."""
+        """Prints a report: like `answer`, but without its text if `-q` is given."""
         self.remarks(self._unsaid)
         self.pages = False
         if self.json or not self.quiet:

@@ -1,4 +1,4 @@
-"""The entry: finds the command that was asked for and loads it alone."""
+"""The entry: finds the command of the command line and loads only that one."""
 
 from __future__ import annotations
 
@@ -64,8 +64,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "completion": "Print the script that completes persona's words in a shell.",
     },
 }
-"""The commands and their summaries, as `persona --help` lists them without loading one. A test compares
-both."""
+"""The commands and their summaries for `persona --help`, which loads no command. A test compares both."""
 
 EXAMPLE = """\
 $ persona init mybot --base ./SmolLM2-135M-Instruct
@@ -99,13 +98,13 @@ class Persona(CommandGroup):
         return absent(word) or f"{word!r} is not a persona command; {hint}"
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The commands by what one does with them."""
+        """The commands by purpose."""
         for title, section in SECTIONS.items():
             with formatter.section(title):
                 formatter.write_dl(list(section.items()))
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
-        """The commands with their summaries, none of them loaded; options where one was begun."""
+        """The commands with their summaries, without loading one; options if one was begun."""
         from click.shell_completion import CompletionItem
 
         if incomplete.startswith("-"):
@@ -128,8 +127,9 @@ class Persona(CommandGroup):
         sys.exit(guarded(lambda: self._run(arguments, prog_name or "persona", settings), arguments))
 
     def _run(self, arguments: list[str], name: str, settings: dict[str, Any]) -> object:
-        """One command; then its answer in JSON goes out whole. Click's own `main` answers a broken pipe
-        with 1.
+        """Runs one command, then prints its whole answer in JSON.
+
+        Click's own `main` would answer a broken pipe with 1.
         """
         call = settings.setdefault("obj", Invocation())
         try:
@@ -176,7 +176,7 @@ def cli(ctx: click.Context, directory: tuple[str, ...], no_pager: bool) -> None:
 
 
 def _complete(group: Persona) -> NoReturn:
-    """Answers a completion script, silent where it has no answer: the user is in the middle of a line."""
+    """Answers a completion script. Errors are silent, because the user is in the middle of a line."""
     from persona.cli import shells
 
     try:
@@ -189,7 +189,7 @@ def _complete(group: Persona) -> NoReturn:
 
 def main() -> NoReturn:
     """The `persona` command."""
-    # numpy's threads spin from its import on, for nothing here.
+    # numpy's threads spin from its import on, without any use here.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # by `entry`, while modules were loaded
@@ -204,7 +204,7 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
-    # All is written and closed: the kernel frees memory faster than the interpreter takes it apart.
+    # All is written and closed: the kernel frees memory faster than the interpreter.
     os._exit(code)
 
 

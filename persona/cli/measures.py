@@ -1,6 +1,6 @@
-"""Changes of weights as tables in the terminal, and as the sheets that `heatmap` draws.
+"""Changes of weights as tables in the terminal, and as sheets for `heatmap`.
 
-**sheet** — one measure, layers by kinds of module: a number for each, in per cent.
+**sheet** — one measure as a grid, layers by kinds of module: one number for each, in per cent.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ if TYPE_CHECKING:
     from persona.history.verbs.measure import Pair, Row, VectorStatistics, WeightsDiff
 
 WIDTH = 100
-"""Columns of a table where the width of the terminal is not known."""
+"""Columns of a table if the width of the terminal is not known."""
 HEADER = 9
-"""Columns of a heading, which is folded where it is longer."""
+"""Columns of a heading; a longer one is folded."""
 _SHADES = ("bright_black", "cyan", "green", "yellow", "red")
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """Per cent by layer and module: `cells[layer][module]`, None where there is no such thing. `outside` are
-    the modules outside the layers, by name: those before the layers, and those after.
+    """Per cent by layer and module: `cells[layer][module]`, None for a missing module.
+
+    `outside` are the modules outside the layers, by name: those before the layers, and those after.
     """
 
     title: str
@@ -45,7 +46,7 @@ class Sheet:
 def sheets(
     rows: Sequence[Row], depths: Sequence[Row], title: str, measure: Callable[[Row], float | None]
 ) -> Iterator[Sheet]:
-    """A sheet for each stack of layers; one without layers where the model has none."""
+    """A sheet for each stack of layers; one sheet without layers for a model that has none."""
     first = next((place for place, row in enumerate(rows) if row.layer is not None), len(rows))
     loose = [
         tuple((row.module, _percent(measure(row))) for row in part if row.layer is None)
@@ -77,7 +78,7 @@ def _ordered(rows: Sequence[Row]) -> tuple[str, ...]:
 
 
 def diff_sheets(diff: WeightsDiff) -> list[Sheet]:
-    """What `diff --weights` shows layer by layer."""
+    """The sheets of `diff --weights`."""
     found = [
         *sheets(diff.layers, diff.depths, "Weights changed, %", lambda row: row.size.changed_fraction),
         *sheets(
@@ -94,7 +95,7 @@ def diff_sheets(diff: WeightsDiff) -> list[Sheet]:
 
 
 def vector_sheets(vector: VectorStatistics) -> list[Sheet]:
-    """What `vector show` shows layer by layer."""
+    """The sheets of `vector show`."""
     rows, depths = vector.layers, vector.depths
     return [
         *sheets(rows, depths, "Weights changed, %", lambda row: row.size.changed_fraction),
@@ -105,7 +106,7 @@ def vector_sheets(vector: VectorStatistics) -> list[Sheet]:
 
 
 def weights_lines(diff: WeightsDiff, *, brief: bool) -> Iterator[str]:
-    """What lies between the weights of two recipes; `brief` leaves out the layers."""
+    """The difference between the weights of two recipes; `brief` leaves out the layers."""
     size = diff.size
     yield style("weights", bold=True) + (
         f"  {percent(size.changed_fraction)} of {size.elements:,} change; the change is"
@@ -215,7 +216,7 @@ def _grid_lines(
     columns: Sequence[tuple[str, tuple[float | None, ...]]],
     totals: tuple[float | None, ...] | None,
 ) -> Iterator[str]:
-    """A table with a row for each layer, in several parts where it is too wide."""
+    """A table with a row for each layer, in several parts if it is too wide."""
     most = max((x for _, cells in columns for x in cells if x is not None), default=0.0)
     fixed = 5 + (7 if totals else 0)
     width, used = _width(), fixed
@@ -267,7 +268,10 @@ def _width() -> int:
 
 
 def _short_names(modules: Sequence[str]) -> list[str]:
-    """The last part of each module's name, with the part before it where two would be the same, folded."""
+    """The last part of each module's name, folded.
+
+    If two would be the same, the part before it is added.
+    """
     lasts = [module.rpartition(".")[2] for module in modules]
     return [
         _folded(last if lasts.count(last) == 1 else ".".join(module.split(".")[-2:]))
@@ -276,7 +280,7 @@ def _short_names(modules: Sequence[str]) -> list[str]:
 
 
 def _folded(name: str) -> str:
-    """A name in lines of `HEADER` columns, broken after dots and underscores where it can be."""
+    """A name in lines of `HEADER` columns, broken after dots and underscores if possible."""
     lines = [""]
     for piece in name.replace("_", "_\0").replace(".", ".\0").split("\0"):
         if lines[-1] and len(lines[-1] + piece) > HEADER:

@@ -1,4 +1,4 @@
-"""**message** — of a commit or a tag: typed, read from a file, or written in the user's editor."""
+"""The message of a commit or a tag: typed, read from a file, or written in the user's editor."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _NOT_FOUND: Final = 127
 
 @dataclass(frozen=True)
 class Draft:
-    """A message that an editor opens with. `hints` stand below it as comments.
+    """A message that an editor opens with.
 
-    `file`: its name in `.persona`, which editors know. `instead`: how else a message is given. `undone`: what
-    is said when nothing came of it.
+    `hints` stand below it as comments. `file`: its name in `.persona`, which editors know. `instead`: another
+    way to give a message. `undone`: the words for a command that got no message.
     """
 
     text: str
@@ -42,7 +42,7 @@ class Draft:
 
 
 def read_message(call: Invocation, paragraphs: tuple[str, ...], file: str | None) -> str | None:
-    """The message of `-m` (each one a paragraph) or `-F`; None where neither was given."""
+    """The message of `-m` (each one a paragraph) or `-F`; None if neither was given."""
     if paragraphs and file is not None:
         raise UsageError("-m and -F both give a message; use one of them")
     if paragraphs:
@@ -60,9 +60,10 @@ def read_message(call: Invocation, paragraphs: tuple[str, ...], file: str | None
 
 
 def edit_message(call: Invocation, repo: Repository, draft: Draft) -> str:
-    """What the user writes in the editor, comments left out. `UsageError` where nobody sits at a terminal.
+    """The message that the user writes in the editor, without comments.
 
-    The text stays in its file, so that it is not lost if the command fails afterwards.
+    Raises `UsageError` without a terminal. The text stays in its file, so that it is not lost if the command
+    fails afterwards.
     """
     if not call.interactive:
         raise UsageError(f"no message, and no terminal to open an editor on; give one with {draft.instead}")
@@ -90,10 +91,10 @@ def _decoded(call: Invocation, data: bytes) -> str:
 
 
 def _editor(call: Invocation) -> str:
-    """The command that the user has chosen, in git's order; persona's own variable and setting come first.
+    """The command that the user has chosen, in git's order.
 
-    A repository may come from a stranger, so its own config and that of a git repository around it name no
-    program to run.
+    persona's own variable and setting come first. A repository may come from a stranger, so neither its
+    config nor that of a git repository around it names a program to run.
     """
     from persona.cli import identity
 
@@ -109,7 +110,7 @@ def _editor(call: Invocation) -> str:
 
 
 def _run(editor: str, place: Path, draft: Draft) -> None:
-    """Lets the editor, a command of the shell, change the file. `Refused` where it fails."""
+    """Lets the editor, a command of the shell, change the file. Raises `Refused` if it fails."""
     import subprocess
 
     try:

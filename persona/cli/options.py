@@ -92,7 +92,7 @@ def _completion(option: Option) -> completions.Offer | None:
 
 @contextmanager
 def flags(prefix: str = "--") -> Iterator[None]:
-    """Names a parameter that cannot be taken as the command line spells it: `--alpha`, `--merge lambda`."""
+    """In this block, errors spell a parameter as the command line does: `--alpha`, `--merge lambda`."""
     try:
         yield
     except InvalidInput as error:
@@ -113,7 +113,7 @@ def plot_option(function: F) -> F:
 
 
 def plot_path(call: Invocation, plot: str | None) -> Path | None:
-    """Where `--plot` draws to, or None; refused at once where that cannot be."""
+    """The path of `--plot`, or None; a path that cannot be written is refused at once."""
     if plot is None:
         return None
     from persona.cli.heatmap import check

@@ -1,7 +1,8 @@
-"""Results as text: numbers, names, and the shape of what commands say. `diffs` and `graph` do the rest.
+"""Results as text: numbers, names, and the layout of what commands print. `diffs` and `graph` do the rest.
 
-Every function returns text or lines and prints nothing. Colour is put in everywhere and taken out where it is
-echoed, unless stdout is a terminal and `NO_COLOR` is not set. `terminal.echo` lets no other escape through.
+Every function returns text or lines and prints nothing. Colour is always put in. It is taken out when the
+text is printed, unless stdout is a terminal and `NO_COLOR` is not set. `terminal.echo` lets no other escape
+sequence through.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 SHORT = 8
 """Digits of an abbreviated id."""
 LISTED = 20
-"""Lines of a list that nobody asked for by name."""
+"""Lines of a list if no options ask for all of them."""
 _MOVE = re.compile(r"(?:checkout|switch|branch|tag|reset): ")
 _WHOLE_ID = re.compile(r"\b[0-9a-f]{64}\b")
 _SIGNS = {"added": "+", "replaced": "~", "removed": "-"}
@@ -108,7 +109,7 @@ def date_text(iso: str) -> str:
 
 
 def commit_lines(result: CommitResult) -> Iterator[str]:
-    """What a commit or an `add` has done: `[main 3f2a91c0] subject`, then a line for each vector."""
+    """The result of a commit or an `add`: `[main 3f2a91c0] subject`, then a line for each vector."""
     if result.id is not None:
         where = result.branch or "detached HEAD"
         root = "" if result.parents else " (root-commit)"
@@ -186,7 +187,7 @@ def entry_lines(entry: CommitEntry, refs: bool) -> list[str]:
 
 
 def head_line(branch: str | None, id: str | None) -> str:
-    """`On branch main`, or where HEAD is detached."""
+    """`On branch main`, or the commit of a detached HEAD."""
     if branch is not None:
         return f"On branch {branch}"
     return style("HEAD detached at ", fg="red") + short(id or "")
@@ -201,8 +202,9 @@ def carried_lines(carried: Sequence[Carried], path: Callable[[str], str]) -> Ite
 def moved_lines(
     head: Head, subject: str | None, *, before: Head | None = None, made: bool = False
 ) -> Iterator[str]:
-    """What `checkout` and `switch` say of HEAD once it has moved from `before`, to a branch `made` for it or
-    not.
+    """The report of `checkout` and `switch` after HEAD moved from `before`.
+
+    `made`: the branch is new.
     """
     if head.branch is not None and before is not None and before.branch == head.branch:
         yield f"Already on '{head.branch}'"
@@ -214,7 +216,7 @@ def moved_lines(
 
 
 def weights_lines(weights: WeightsState, recipe_changed: bool = False) -> Iterator[str]:
-    """What the weights in the work tree are, and what to type about it."""
+    """The state of the weights in the work tree, and the command to type."""
     of = f" of {short(weights.revision)}" if weights.revision else ""
     match weights.state:
         case "clean":
@@ -247,7 +249,7 @@ def weights_lines(weights: WeightsState, recipe_changed: bool = False) -> Iterat
 
 
 def checkout_lines(result: CheckoutResult) -> Iterator[str]:
-    """What a checkout has computed."""
+    """The report of a checkout's computation."""
     if result.weights is None:
         return
     work = f"{counted(result.tensors_computed, 'tensor')} computed, {result.tensors_reused:,} reused"
@@ -315,7 +317,7 @@ def _with_short_ids(why: str) -> str:
 
 
 def fsck_lines(result: FsckResult) -> Iterator[str]:
-    """The problems found, what dangles and what is left over, then the sum."""
+    """The problems, dangling objects and leftovers, then a summary."""
     for problem in result.problems:
         what = " ".join(part for part in (problem.kind, problem.id and short(problem.id)) if part)
         yield style("damaged", fg="red") + (f" {what}" if what else "") + f": {printable(problem.problem)}"

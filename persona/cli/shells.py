@@ -1,8 +1,8 @@
-"""**shell** — bash, zsh or fish. At every Tab its script calls `persona` with what stands on the line; the
-answer is one item for each way to go on (`offers`).
+"""Completion scripts for bash, zsh and fish.
 
-The scripts know what click's own do not: a word that is only begun, such as `density=`, gets no space, and in
-bash `=`, `:` and `@` split words but not names.
+At every Tab the script calls `persona` with the words on the line. The answer has one item for each possible
+next word (`completions`). Unlike click's own scripts, these add no space after an unfinished word, such as
+`density=`, and in bash `=`, `:` and `@` split words but not names.
 """
 
 from __future__ import annotations
@@ -117,13 +117,13 @@ class _Bash(ShellComplete):
 
 
 class _Zsh(ZshComplete):
-    """Completion in zsh, with what is said beside each word."""
+    """Completion in zsh, with a description beside each word."""
 
     source_template: ClassVar[str] = _ZSH
 
 
 class _Fish(FishComplete):
-    """Completion in fish, with what is said beside each word."""
+    """Completion in fish, with a description beside each word."""
 
     source_template: ClassVar[str] = _FISH
 
@@ -133,7 +133,7 @@ SHELLS: dict[str, type[ShellComplete]] = {"bash": _Bash, "zsh": _Zsh, "fish": _F
 
 
 def answer(cli: Command, instruction: str) -> int:
-    """Answers what a script asks (`bash_complete`); returns the exit code."""
+    """Answers a completion script (`bash_complete`); returns the exit code."""
     for name, shell in SHELLS.items():
         add_completion_class(shell, name)
     return shell_complete(cli, {}, "persona", VARIABLE, instruction)

@@ -1,4 +1,4 @@
-"""The standard streams: what may be written to a terminal, and what happens when one is closed."""
+"""The standard streams: which characters may go to a terminal, and what happens when a stream is closed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ _UNSEEN = (
     "\u2028-\u202e\ufff9-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e007f"
     "\ud800-\udfff"  # bytes of a file name that are not UTF-8
 )
-"""Characters that steer a terminal, turn the order of the text around, or cannot be seen. Of white space only
-the tab, the line feed and visible spaces stay."""
+"""Characters that control a terminal, reverse the direction of text, or cannot be seen.
+
+Of white space only the tab, the line feed and visible spaces are left.
+"""
 _HOSTILE = re.compile(f"[{_UNSEEN}]")
 _STYLE = "(?:[0-3]|[39][0-7])"
 _COLOUR = rf"\x1b\[{_STYLE}(?:;{_STYLE})*m"
@@ -41,7 +43,7 @@ def echo(text: str, *, nl: bool = True) -> None:
 
 
 def say(sentence: str) -> None:
-    """Writes a sentence to stderr. That nobody reads it stops no command."""
+    """Writes a sentence to stderr. A closed stderr stops no command."""
     with suppress(OSError, ValueError):
         click.echo(printable(sentence), err=True)
 
@@ -63,7 +65,7 @@ def open_streams() -> None:
 
 
 def silence_stdout() -> None:
-    """Lets what is still to be flushed go nowhere: the reader of the pipe has left."""
+    """Discards output that is still to be flushed: the reader of the pipe has left."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

@@ -1,5 +1,4 @@
-"""What persona answers to a word that it does not have: git's commands by name, slips of the finger by the
-word that was meant."""
+"""Answers to unknown commands: git's commands by name, typing errors by the command that was meant."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ PLANNED: Final[dict[str, str]] = {
     "remote": _COPY,
     "stash": "commit the edits on a branch of their own: `persona switch -c NAME`, then `persona commit`",
 }
-"""Commands of git's that persona will have, and what does their work until then."""
+"""git's commands that persona will have, and what to use until then."""
 
 ABSENT: Final[dict[str, str]] = {
     **dict.fromkeys(
@@ -76,7 +75,7 @@ ABSENT: Final[dict[str, str]] = {
         "`persona help` lists the commands",
     ),
 }
-"""Other commands of git's, and what to use instead."""
+"""Other commands of git, and what to use instead."""
 
 
 _NOT_STAGED = (

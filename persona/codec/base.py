@@ -1,7 +1,7 @@
 """The elements of a base chunk <-> segments.
 
-A float keeps its exponent, which takes few values, apart from its mantissa, which takes all: the sign bit is
-rotated to the bottom of each element and the bytes are stored plane by plane, the highest first. Elements of
+The exponent of a float takes few values, its mantissa takes all. So they are stored apart: the sign bit is
+rotated to the bottom of each element, and the bytes are stored plane by plane, the highest first. Elements of
 other types are one segment, as they are. Layouts: `docs/format.md`.
 """
 

@@ -1,16 +1,19 @@
-"""What training changed in a chunk, without loss: values z, in exponent order, as groups of digits and tails.
+"""The changes in a chunk, without loss: values z in exponent order, as groups of digits and tails.
 
     mono(x)   the order-preserving map of a float's bits to unsigned integers
     d         mono(after) - mono(base), wrapping around: the distance in ulps
     z         zigzag(d): 0, -1, 1, -2, ... become 0, 1, 2, 3, ...
 
-Training moves all weights by similar absolute amounts, so the size of a change in ulps follows from the
-exponent of the base element. Both sides know the base: in exponent order each stretch of z has one simple
-distribution, at no cost. Such stretches are the *groups*. A group's *digits* are min(z, 2^b - 1) in b bits, b
-one of 1, 2, 4, 8; a value that reaches 2^b - 1, the *escape*, goes on in the group's *tails*, z - escape,
-byte plane by byte plane, low first, leaving out the planes on top that are all zero. b = 0 is a group without
-digits, all tails. With b = 1 the digits are a bitmap of what changed. b is chosen for each group, and the
-groups are joined, by an estimate of the bytes that zstd makes of them. Layout: `docs/format.md`.
+**exponent order** — the elements of a base chunk, stably sorted by their exponent field.
+**group** — a stretch of z in exponent order that is stored in one way.
+**digits** — min(z, 2^b - 1) of each z of a group in b bits, b one of 1, 2, 4, 8.
+**tail** — z - (2^b - 1) for a z that its digits cannot hold, in byte planes.
+
+Training moves all weights by similar absolute amounts. So the size of a change in ulps follows from the
+exponent of the base element, and in exponent order each group has one simple distribution. Writer and reader
+both know the base, so the order costs no byte. With b = 1 the digits are a bitmap of the changed elements. A
+group with b = 0 has no digits, only tails. b is chosen for each group, and neighbouring groups are joined, by
+an estimate of the bytes that zstd makes of them. Layout: `docs/format.md`.
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ GROUP: Final = np.dtype([("elements", "<u4"), ("digit_bits", "u1"), ("planes", "
 _DIGIT_BITS: Final = (0, 1, 2, 4, 8)
 _WORK: Final = 5
 _VECTOR_BYTES: Final = 64
-"""As `persona.codec.simd` has it."""
+"""The width in `persona.codec.simd`."""
 _WRONG: Final = {
     1: "a group's digits are not as many as its elements",
     2: "the last byte of a group's digits is not padded with zeros",

@@ -1,7 +1,7 @@
 """The element types that are encoded field by field, and the numbering of forms.
 
 An element type says where its exponent field lies. Its elements are handled as unsigned integers of its
-width, so that no bit pattern (NaN payloads, signs of zeros, subnormals) is ever touched by float arithmetic.
+width, so float arithmetic never touches a bit pattern (NaN payloads, signs of zeros, subnormals).
 """
 
 from __future__ import annotations

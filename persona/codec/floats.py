@@ -1,11 +1,11 @@
 """**floating-point environment** — how a thread rounds, and whether it flushes subnormal numbers to zero.
 
-It belongs to a thread, new threads inherit it, and other libraries change it: `torch.set_flush_denormal`, C
+It belongs to a thread, and new threads inherit it. Other libraries change it: `torch.set_flush_denormal`, C
 code that calls `fesetround`, a shared library linked with -ffast-math as soon as it is loaded. The arithmetic
-of docs/numerics.md is that of the default environment. So every kernel, every work item of a thread pool and
-every function that computes with floats on the caller's thread enters it, and restores what it found.
+of docs/numerics.md needs the default environment. So every kernel, every work item of a thread pool and every
+function that computes with floats on the caller's thread enters it, and restores the caller's afterwards.
 
-Linux and macOS, on x86-64 and ARM. On another system the environment stays what it is.
+This works on Linux and macOS, on x86-64 and ARM. On any other system the environment stays as it is.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ _BYTES: Final = 256
 
 
 class DefaultEnvironment:
-    """A context in which this thread computes in the default environment; afterwards in the one it had."""
+    """A context in which this thread computes in the default environment.
+
+    At exit it gets its own environment back.
+    """
 
     __slots__ = ("_found",)
 
@@ -43,7 +46,10 @@ class DefaultEnvironment:
 
 
 def in_default_environment(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, run in the default environment. Not for generators: they would leave it at a yield."""
+    """The function, run in the default environment.
+
+    Not for generators: they would leave it at a yield.
+    """
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -1,7 +1,7 @@
 """The golden cases of `persona.codec.kernels` (see `persona.codec.native.golden`).
 
-The inputs are small and reach every branch.
-Each digest was printed by `scripts/golden.py`; the tests of the codec hold what the kernels compute.
+The inputs are small and reach every branch. `scripts/golden.py` printed each digest. The tests of the codec
+check the results of the kernels.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """The loops over elements, compiled by numba, without the GIL; `native` keeps their code and calls it.
 
-Nothing here checks bounds: the modules that call these functions have validated every length and count first.
-Nothing here allocates or raises, so that the machine code stands alone: scratch comes from the caller. Every
-step casts back to the element's own width, which keeps the loops vectorisable: left alone, numba widens
-uint16 arithmetic to 64 bits.
+Nothing here checks bounds: the callers have checked every length and count first. Nothing here allocates or
+raises, so the machine code needs no runtime; scratch memory comes from the caller. Every step casts back to
+the element's own width, so that the loops stay vectorisable: numba would widen uint16 arithmetic to 64 bits.
 """
 
 from __future__ import annotations

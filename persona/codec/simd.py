@@ -1,9 +1,9 @@
-"""Vector instructions that numba has no loop for, as LLVM's own operations.
+"""SIMD instructions that numba has no loop for, as LLVM's own operations.
 
-**bits** — a uint64 with a bit for each lane of a vector, the first lowest.
+A bit mask is a uint64 with one bit for each lane of a vector, the first lane lowest.
 
-LLVM turns them into single instructions where the processor has such (`FEATURE`), and into many elsewhere:
-the same results, slowly. Nothing here checks bounds.
+If the processor has these instructions (`FEATURE`), LLVM compiles each operation to one of them. On any other
+processor it compiles to many, with the same results, slowly. Nothing here checks bounds.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""History: which recipe. Repository, revisions, walks, work tree, commits, checkout, revert, refs, fsck.
+"""Which recipe: revisions, the work tree, commits, checkout, and every other verb.
 
-`repository.Repository` is the face; every other module does one of its jobs on a `history.History`. What a
-recipe *means* is `merge/`'s affair, and bytes on disk are `store/`'s.
+Every module does one job on a `history.History`. `merge/` knows what a recipe means, `store/` keeps the
+bytes.
 """

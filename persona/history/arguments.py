@@ -1,5 +1,4 @@
-"""What callers hand in, as the rest of the library takes it: numbers of other libraries as Python's, one glob
-as a list of one. What cannot be taken is refused by the name of its parameter.
+"""Checks of the arguments of public methods, made from their annotations.
 
 The annotations of a public method are its declaration: `checks_arguments` holds each call of a class against
 them, so that no other module meets a number of threads that is a text, or a path that is None. A method that
@@ -27,7 +26,7 @@ Value = TypeVar("Value")
 
 _BYTES: Final = frozenset({"memory", "device_memory", "max_shard_size", "cache"})
 _NOTHING_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
-"""Why a path leads to nothing, which is for the method to judge. Else nobody knows what is there."""
+"""Errors of a path that leads to nothing, which the method judges. Any other error is raised."""
 _LEAST: Final[Mapping[str, float]] = {"cache": 0, "n": -math.inf, "mainline": -math.inf}
 """Where whole numbers begin, if not with 1; those that the method itself judges anywhere."""
 _UNPACKED: Final = re.compile(r"Unpack\[(?:\w+\.)*(\w+)\]")
@@ -39,8 +38,9 @@ _declared: Final[list[tuple[Callable[..., Any], str]]] = []
 
 
 def checks_arguments(cls: type[Value]) -> type[Value]:
-    """A class whose public methods refuse arguments that their annotations do not admit: `UsageError` that
-    names the parameter.
+    """A class decorator: public methods refuse arguments that do not fit their annotations.
+
+    They raise `UsageError` with the name of the parameter.
     """
     for name, attribute in list(vars(cls).items()):
         function = attribute.__func__ if isinstance(attribute, staticmethod) else attribute
@@ -115,7 +115,7 @@ def spell_out() -> None:
 
 
 class _Kind:
-    """What the annotation of a parameter admits."""
+    """The values that the annotation of a parameter allows."""
 
     def __init__(self, name: str, annotation: str) -> None:
         self.name = name
@@ -152,7 +152,7 @@ class _Kind:
         is_path = isinstance(value, (str, os.PathLike)) and isinstance(os.fspath(value), str)
         self._require(value, is_path and os.fspath(value) != "", "a path")
         self._require(value, "\0" not in os.fspath(value), "a path, which holds no NUL")
-        if self.name != "user_config":  # one that cannot be read is said where it is read
+        if self.name != "user_config":  # an unreadable one is reported when it is read
             try:
                 os.stat(value)
             except OSError as error:

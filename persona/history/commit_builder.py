@@ -1,12 +1,11 @@
-"""Building commits: the sides that a change is merged from, a tree from files, a commit from a tree and its
-parents; and recording the work tree, which does all of it and moves HEAD.
+"""A commit from a tree and its parents; and recording the work tree, which also moves HEAD.
 
-A tree holds the recipe in canonical form and as text, and the files that differ from the base's. Building one
-touches neither the work tree nor a ref.
+A tree holds the recipe in canonical form and as text, and the files that differ from the base's. Building a
+tree or a commit changes neither the work tree nor a ref.
 
-Order of writes of `record`: objects, then the ref through HEAD by compare-and-swap. Nothing else is touched,
-but for the edits that a `revert` brings: they are put into the work tree after the objects and before the
-ref, as a move that is taken back where the ref does not follow.
+Order of writes of `record`: objects, then the ref through HEAD by compare-and-swap. Nothing else changes,
+except for the edits of a `revert`: they are written to the work tree after the objects and before the ref. If
+the ref then does not move, they are taken back.
 """
 
 from __future__ import annotations
@@ -54,11 +53,12 @@ def record(
     verb: str = "commit",
     edits: Mapping[str, bytes | None] = NO_EDITS,
 ) -> CommitResult:
-    """Commits the work tree as it stands, by `author`, unless it is amended; the committer records it.
+    """Commits the work tree as it is, by `author`, unless a commit is amended; the committer records it.
 
-    `imported`: what an import in the same command knows of its vector, by name. `edits`: what files of a work
-    tree that is as in HEAD are to hold in it and in the commit (None: removed). Raises `Refused` when there
-    is nothing to commit, `InvalidInput` for a recipe that cannot be read, `UsageError` without a message.
+    `imported`: what is known of a vector that the same command imported, by name. `edits`: new contents of
+    files (None removes). The work tree must match HEAD; the edits go into it and into the commit. Raises
+    `Refused` if there is nothing to commit, `InvalidInput` for a recipe that cannot be read, `UsageError`
+    without a message.
     """
     history = tree.history
     head = history.head_commit()
@@ -154,8 +154,8 @@ def put_tree(
 ) -> str:
     """Puts a recipe, files and their tree into `tx`; returns the tree's id.
 
-    `files`: paths with the bytes to hold, or the id of a blob that is stored; all that the tree holds, the
-    text of the recipe and unchanged files of the base included. `durable`: ids that a commit names already.
+    `files`: paths with their bytes, or with the id of a stored blob. They are all files of the tree, the text
+    of the recipe and unchanged files of the base included. `durable`: ids that a commit names already.
     """
     for id in sorted(named_by(recipe) - durable):
         tx.rely_on(id)  # the command that stored it may have been cut short before its name was durable
@@ -186,14 +186,14 @@ def _in_the_work_tree(
 
 
 def left_out_notes(known: Tracked) -> list[str]:
-    """What a commit says of files that it cannot hold."""
+    """Notes on files that the commit cannot hold."""
     listed = [f"{path!r} ({why})" for path, why in known.left_out.items()]
     more = [f"{len(listed) - MAX_LISTED} more"] if len(listed) > MAX_LISTED else []
     return [f"left out: {', '.join([*listed[:MAX_LISTED], *more])}"] if listed else []
 
 
 def write_whole_ids(tree: LockedTree) -> None:
-    """Writes the ids of `recipe.toml` out in full where only their start stands."""
+    """Replaces shortened ids in `recipe.toml` by whole ids."""
     history = tree.history
     data = text_files.read_recipe_text(history.root)
     text = decode(data)
@@ -210,7 +210,7 @@ def write_whole_ids(tree: LockedTree) -> None:
 
 
 def tidy(message: str | None) -> str:
-    """A message without trailing space, ending in one line feed; `UsageError` where nothing is left."""
+    """A message without trailing space, ending in one line feed; raises `UsageError` if nothing is left."""
     lines = [line.rstrip() for line in (message or "").strip().splitlines()]
     if not lines:
         raise UsageError("a commit needs a message", hint=("give one with ", Keyword("message")))
@@ -240,7 +240,7 @@ def vector_changes(
 def other_kept(
     history: History, before: Recipe | None, after: Recipe, changes: Sequence[VectorChange]
 ) -> tuple[KeptFraction, ...]:
-    """What densities keep of vectors that are no part of `changes` but are trimmed in another way now."""
+    """Kept fractions of vectors that are trimmed differently now, except those in `changes`."""
     told = {change.name for change in changes}
     return tuple(kept for kept in kept_terms(history, after, before) if kept.name not in told)
 
@@ -248,7 +248,7 @@ def other_kept(
 def _known_change(
     history: History, recipe: Recipe, term: Term, change: str, previous: str | None
 ) -> VectorChange:
-    """A change to a vector that the store had already: what can be told without reading its chunks."""
+    """A change to a vector that the store had already: the facts that need no chunk."""
     fraction = cache.known_fraction(history, term.vector)
     density = density_of(recipe, term)
     whole = density == 1 or recipe.rules.trim == "none" or term.join == "add"
@@ -279,8 +279,8 @@ def advice(before: Recipe | None, after: Recipe) -> list[str]:
     negative = [term.name for term in after.terms if Decimal(term.alpha) < 0]
     if after.rules.divide == "weight" and after.rules.merge == "mean" and negative:
         notes.append(
-            f"divide = weight with a negative alpha ({', '.join(negative)}) divides by a sum that can come"
-            " close to 0 and blow weights up; divide = strength does not"
+            f"divide = weight with a negative alpha ({', '.join(negative)}) divides by a sum that can be"
+            " close to 0, which makes weights very large; divide = strength does not"
         )
     return notes
 

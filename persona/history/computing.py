@@ -1,4 +1,4 @@
-"""The weights of a recipe: which recipe a command means, how it is computed, and what to say of it."""
+"""The weights of a recipe: which recipe a command means, how it is computed, and the notes about it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _SHARDS: Final = 32
 _SHARD_BYTES: Final = 128 * MIB
-"""A shard of the work tree holds a 32nd of the weights at most, or so many bytes (docs/decisions/009)."""
+"""A shard holds at most this many bytes, or a 32nd of the weights if that is more (docs/decisions/009)."""
 
 
 def device_choice(options: ComputeOptions) -> DeviceChoice:
@@ -36,7 +36,7 @@ def device_choice(options: ComputeOptions) -> DeviceChoice:
 
 
 def chosen_recipe(history: History, rev: str | None, told: Told | None = None) -> tuple[str | None, Recipe]:
-    """The commit and recipe of a revision; without one `recipe.toml` as it stands, and no commit."""
+    """The commit and recipe of a revision; without one, None and `recipe.toml` as it is."""
     if rev is None:
         return None, text_files.new_recipe(history).recipe
     id = resolve(history, rev, told)
@@ -44,8 +44,9 @@ def chosen_recipe(history: History, rev: str | None, told: Told | None = None) -
 
 
 def layout_of(plan: Plan, options: RunOptions) -> list[ShardLayout]:
-    """The files of the work tree's weights: as many as `max_shard_size` asks for, else the base's, those of a
-    sharded base cut at its layers.
+    """The files of the work tree's weights.
+
+    Their number follows `max_shard_size`, else the base; a sharded base is cut at its layers.
     """
     base = plan.base
     layout = plan_shards(base.tensors, options["max_shard_size"], shards=base.shards, shard_of=base.shard_of)
@@ -79,7 +80,7 @@ def compute(
 
 
 def notes_of(made: Materialised) -> list[str]:
-    """What to say of where weights were computed, and of elements that are not finite and were allowed."""
+    """Notes on where weights were computed, and on elements that are not finite and were allowed."""
     return made.remarks + [
         f"tensor {name}: {count} elements are not finite" for name, count in made.not_finite.items()
     ]

@@ -1,8 +1,8 @@
-"""**config** — TOML that a user writes: the repository's file and the user's own, the repository's first.
+"""The settings of a user, in two TOML files: the repository's file wins over the user's own.
 
-A key is dotted (`user.name`, `commit.checkout`). The text is the user's: an edit keeps its comments, and a
-file that cannot be read is `InvalidInput` with its line. The user's own file may be a symbolic link, as
-managers of dotfiles make them: it is read and written where it leads. The repository's may not.
+A key is dotted (`user.name`, `commit.checkout`). An edit keeps the comments of the file. A file that cannot
+be read is `InvalidInput` with its line. The user's own file may be a symbolic link, because managers of
+dotfiles make them. It is read and written at its target. The repository's file may not be a link.
 """
 
 from __future__ import annotations
@@ -55,12 +55,13 @@ class Config:
         return self._values[1]
 
     def check(self) -> None:
-        """Raises where the repository's own file cannot be read."""
+        """Raises if the repository's own file cannot be read."""
         _load(self.path, self._read(self.path))
 
     def set(self, key: str, value: str, *, user: bool = False) -> None:
-        """Sets a key in one of the files; "true", "false" and numbers are written as such. Raises
-        `InvalidInput` for a value that a known key cannot have.
+        """Sets a key in one of the files. "true", "false" and numbers are written without quotes.
+
+        Raises `InvalidInput` for a value that a known key cannot have.
         """
         parts = _parts(key)
         if key in SETTINGS:
@@ -109,7 +110,7 @@ class Config:
 
         path = self.user_path if user else self.path
         if path is None:
-            raise UsageError("no place is known for the user's own config")
+            raise UsageError("no path is known for the user's own config file")
         files.mkdirs(path.parent)
         with config_lock(path.parent):
             data = self._read(path)
@@ -120,7 +121,7 @@ class Config:
             files.write_file(path, encode(with_line_ends(tomlkit.dumps(document), text), like=data))
 
     def _read(self, path: Path) -> bytes:
-        """The bytes of one of the files, none where it is not there."""
+        """The bytes of one of the files, empty if it does not exist."""
         try:
             return files.read_file(path, limit=MAX_RECIPE_BYTES) or b""
         except IntegrityError as error:
@@ -138,7 +139,7 @@ def _load(path: Path, data: bytes) -> dict[str, Any]:
 
 
 def _stamp(path: Path) -> object:
-    """What changes when a file does."""
+    """A value that changes when a file does."""
     try:
         status = os.stat(path)
     except OSError:

@@ -1,7 +1,6 @@
-"""**history** — the decoded objects of one repository, and where HEAD stands. Every module of this folder
-works on one.
+"""The decoded objects of one repository, and where HEAD stands. Every module of this folder works on them.
 
-Invariant: a value handed out was verified by its id when it was read.
+Invariant: each value that is handed out was verified by its id when it was read.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ class History:
     store: Store
     config: Config
     committer_of: Callable[[], Person] | None = None
-    """Who records, and when, asked at every commit."""
+    """Returns the committer and the time; called at every commit."""
     _kept: dict[str, Base | Vector | Recipe | Tree] = field(default_factory=dict)
     _last: _ReadText | None = None
     _lock: Lock = field(default_factory=Lock)
@@ -70,7 +69,10 @@ class History:
         return self.store.worktree
 
     def committer(self) -> Person:
-        """Who records what is done here, checked: by default `user.name`, `user.email` of the config; now."""
+        """The committer of a change made now, checked.
+
+        By default `user.name` and `user.email` of the config.
+        """
         return identity.person(self.config, self.committer_of() if self.committer_of else None)
 
     # -- objects
@@ -146,12 +148,12 @@ class History:
     # -- HEAD
 
     def head(self) -> Head:
-        """Where HEAD stands. `IntegrityError` where it leads nowhere."""
+        """The branch and commit of HEAD. Raises `IntegrityError` if HEAD leads nowhere."""
         (kind, value), id = self.store.refs.position()
         return Head(value.removeprefix(HEADS) if kind == "ref" else None, id)
 
     def head_or_name(self) -> Head:
-        """As `head`; without an id where HEAD's branch is gone, and nothing at all where HEAD is damaged."""
+        """Like `head`, but without an id if HEAD's branch is gone, and empty if HEAD is damaged."""
         try:
             return self.head()
         except IntegrityError:
@@ -163,7 +165,7 @@ class History:
         return Head(value.removeprefix(HEADS), None) if kind == "ref" else Head(None, value)
 
     def last_commit(self) -> str | None:
-        """The commit at HEAD; where HEAD leads nowhere the last one that its reflog names, if any."""
+        """The commit at HEAD; if HEAD leads nowhere, the last one in its reflog, or None."""
         id = self.head_or_name().id
         if id is not None:
             return id
@@ -171,7 +173,7 @@ class History:
         return next((move.new for move in moves if move.new is not None), None)
 
     def last_of_gone(self, branch: str) -> str | None:
-        """The last commit of a branch that is gone, as its reflog says; None where there is none."""
+        """The last commit of a deleted branch, from its reflog, or None."""
         try:
             if self.store.refs.read(HEADS + branch) is not None:
                 return None
@@ -184,12 +186,12 @@ class History:
         return self.store.refs.list(prefix, told=[] if told is None else told)
 
     def last_files(self) -> dict[str, str]:
-        """Every tracked file of `last_commit`: path → blob id; none where no commit is known."""
+        """Every tracked file of `last_commit`: path → blob id; empty if no commit is known."""
         id = self.last_commit()
         return self.files_of(id) if id is not None else {}
 
     def head_commit(self) -> str:
-        """The commit at HEAD; `Refused` in a repository without one."""
+        """The commit at HEAD; raises `Refused` in a repository without a commit."""
         id = self.store.refs.head_id()
         if id is None:
             raise Refused(
@@ -219,7 +221,7 @@ class History:
 
         def vector(text: str) -> str:
             if is_id(text) and self._is_checked(base_ids[0], text):
-                return text  # should it be missing, that is the store's damage and no fault of the text
+                return text  # if it is missing, the store is damaged, and the text is right
             id = self.resolve_object(text, "vector")
             if not self._is_checked(base_ids[0], id):
                 self.require_vector_of(base_ids[0], id)
@@ -231,7 +233,7 @@ class History:
         return recipe
 
     def _known_text(self, data: bytes) -> Recipe | None:
-        """What the text that was read last means, if this is it and its names still stand for the same."""
+        """The recipe of `data`, if it is the last text that was read and its names still mean the same."""
         last = self._last
         if last is None or last.data != data:
             return None
@@ -243,8 +245,9 @@ class History:
         return last.recipe if same else None
 
     def new_recipe(self, data: bytes, *, where: str | None = RECIPE_FILE) -> Recipe:
-        """The recipe of a text that is taken in or that weights are computed from: as `read_recipe`, and its
-        filters match tensors (`filters`).
+        """The recipe of a text that is imported or computed from.
+
+        Like `read_recipe`, and its filters must match tensors (`filters`).
         """
         recipe = self.read_recipe(data, where=where)
         self.check_filters(recipe, data, where=where)
@@ -271,7 +274,7 @@ class History:
             )
 
     def base_words(self, digest: str) -> str:
-        """A base as a sentence names it, by its weights digest: its name where the repository has one."""
+        """A base for a sentence: its name if it has one, and the start of its weights digest."""
         for name, id in self.store.refs.list(BASES).items():
             if self.base(id).digest == digest:
                 return f"{name.removeprefix(BASES)} ({digest[:15]}…)"
@@ -286,15 +289,16 @@ class History:
         return id or self.resolve_object(text, "base")
 
     def base_name(self, id: str) -> str:
-        """A base's name; the start of its id where no name holds it."""
+        """A base's name; the start of its id if no name holds it."""
         for name, held in self.store.refs.list(BASES).items():
             if held == id:
                 return name.removeprefix(BASES)
         return abbreviate(id)
 
     def resolve_object(self, text: str, kind: str) -> str:
-        """The id of an object of one kind by the start of its id. Raises `UnknownName`, listing what is
-        ambiguous.
+        """The id of an object of one kind by the start of its id.
+
+        Raises `UnknownName`; if the start is ambiguous, it lists the ids.
         """
         found = self.objects_starting(text)
         ids = [id for id, found_kind in found if found_kind == kind]
@@ -328,5 +332,8 @@ class History:
 
 
 def reason(person: Person, why: str) -> Reason:
-    """Why a ref moves, and by whom: now, whatever date a commit was given."""
+    """The reason for a move of a ref: the person, the time, and a sentence.
+
+    The time is now, even if a commit was given another date.
+    """
     return Reason(f"{person.name} <{person.email}>", identity.now(), why)

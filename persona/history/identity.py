@@ -1,5 +1,7 @@
-"""Who writes and who records, and when. The library asks its caller, then the config, then the system's
-account: never the environment.
+"""Author and committer of a commit, and its times.
+
+The library takes them from its caller, then from the config, then from the system's account, never from the
+environment.
 """
 
 from __future__ import annotations
@@ -14,9 +16,7 @@ from persona.objects.commit import MAX_OFFSET, MAX_SECONDS, MIN_SECONDS, Person
 
 
 def person(config: Config, given: Person | None = None) -> Person:
-    """The one given, checked; else `user.name` and `user.email` of the config, else the account and host;
-    now.
-    """
+    """The given person, checked; else the config's or the account's, with the time now."""
     if given is not None:
         return check_person(given)
     account_name, account_email = account()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def plan_of(history: History, recipe: Recipe) -> Plan:
-    """What materialising a recipe takes; no chunk is read. Raises what `merge.plan.plan` raises."""
+    """The plan of a recipe; no chunk is read. Raises the errors of `merge.plan.plan`."""
     from persona.merge.plan import plan
 
     base = history.base(recipe.base)

@@ -1,7 +1,6 @@
-"""What the commands that only look answer with (`log`, `show`, `status`, `diff`, `vector`, `digest`, lists of
-refs) and what a live model's changes do, in the form of `results`.
+"""The results of commands that only read, and of changes of a live model; see `results`.
 
-They stand by themselves because a commit does without them, and each of these classes takes a part of a
+They are a module of their own because a commit does not need them, and each of these classes takes part of a
 millisecond to make.
 """
 
@@ -18,7 +17,7 @@ from persona.objects.commit import Commit
 
 @dataclass(frozen=True)
 class Author:
-    """Who wrote a commit."""
+    """The author of a commit."""
 
     name: str
     email: str
@@ -40,7 +39,7 @@ class CommitEntry:
     id: str
     commit: Commit
     refs: tuple[str, ...]
-    """Short names of what points here: "HEAD -> main", "tag: v1", "warm"."""
+    """Short names of refs that point at this commit: "HEAD -> main", "tag: v1", "warm"."""
     load: Callable[[], RecipeView] = field(repr=False, compare=False)
 
     @property
@@ -50,7 +49,7 @@ class CommitEntry:
 
     @property
     def author(self) -> Author:
-        """Who wrote it."""
+        """The author."""
         return Author(self.commit.author.name, self.commit.author.email)
 
     @property
@@ -95,9 +94,9 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Status:
-    """Branch, recipe and text files against HEAD, weights.
+    """The work tree against HEAD: branch, recipe, text files, weights.
 
-    `kept`: the vectors of the recipe that are trimmed in another way than in HEAD, where it is known.
+    `kept`: the vectors of the recipe that are trimmed differently than in HEAD, if that is known.
     """
 
     branch: str | None
@@ -107,7 +106,7 @@ class Status:
     weights: WeightsState
     kept: tuple[KeptFraction, ...] = ()
     untracked: tuple[str, ...] = ()
-    """Files that no commit will hold; a directory of such files alone stands for all in it, as `runs/`."""
+    """Files that no commit will hold. A directory with only untracked files is one entry, as `runs/`."""
     left_out: tuple[LeftOut, ...] = ()
     """Files that would be tracked but that no commit can hold."""
     in_the_way: tuple[str, ...] = ()
@@ -120,9 +119,10 @@ class Status:
 
 @dataclass(frozen=True)
 class LiveResult:
-    """Weights that were merged into a model in memory. `revision` None: those of an edited recipe.
+    """The result of a change of a live model. `revision` is None for an edited recipe.
 
-    `tensors_reused` stayed as they were; `bytes_written` into the others; `seconds` of wall clock.
+    `tensors_reused` kept their bytes; `bytes_written` went into the other tensors; `seconds` are wall-clock
+    time.
     """
 
     revision: str | None
@@ -135,7 +135,10 @@ class LiveResult:
 
 @dataclass(frozen=True)
 class DigestResult:
-    """A weights digest; `revision` None for `recipe.toml` as it stands; `device`: where terms were merged."""
+    """A weights digest.
+
+    `revision` is None for `recipe.toml` as it is; `device` is where terms were merged.
+    """
 
     revision: str | None
     weights: str
@@ -145,11 +148,11 @@ class DigestResult:
 
 @dataclass(frozen=True)
 class VectorInfo:
-    """A vector by name. `elements`: those of the tensors that it changes; `l2`: the Euclidean norm of τ.
+    """A vector by name. `elements`: of the tensors that it changes; `l2`: the Euclidean norm of τ.
 
-    `changed_fraction`: of the base's float elements. `raw_bytes`: the base's float tensors; `stored_bytes`:
-    the vector's records in the store, manifest and table included (a chunk shared with another vector counts
-    for both).
+    `changed_fraction`: of the base's float elements. `raw_bytes`: of the base's float tensors.
+    `stored_bytes`: of the vector's records in the store, manifest and table included (a chunk that two
+    vectors share counts for both).
     """
 
     name: str
@@ -178,7 +181,7 @@ class RefInfo:
 
 @dataclass(frozen=True)
 class ReflogEntry:
-    """One move of a ref: `selector` as in "HEAD@{0}"; `previous` None where the ref began."""
+    """One move of a ref. `selector` is "HEAD@{0}", say; `previous` is None for the first move."""
 
     selector: str
     id: str

@@ -1,5 +1,6 @@
-"""**reach** — everything that roots lead to, and whether what belongs together agrees: a tree's recipe and
-its text, a vector and its base, a delta and its base's chunk.
+"""Everything that roots lead to, and whether the objects found there agree with each other.
+
+It compares a tree's recipe with its text, a vector with its base, and a delta with its base's chunk.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ _LEAVES: Final = ("chunk", "delta", "blob", "table")
 
 @dataclass
 class Reach:
-    """Everything that the roots lead to; what is missing, of another kind, or contradicts itself becomes a
-    problem. `present`: id → kind of all that is stored; `damaged`: ids that are a problem already.
+    """Everything that the roots lead to.
+
+    A missing object, one of another kind, or one that contradicts itself becomes a problem. `present`: id →
+    kind of all stored objects. `damaged`: ids that are a problem already.
     """
 
     history: History
@@ -42,7 +45,7 @@ class Reach:
     _nameless: set[str] = field(default_factory=set)
 
     def need(self, id: str, kind: str | None, what: str) -> None:
-        """Notes that `what` names an object."""
+        """Records that `what` names an object."""
         held = self.present.get(id)
         if held is None:
             if id not in self.seen:
@@ -57,7 +60,7 @@ class Reach:
         self.seen.add(id)
 
     def follow(self) -> None:
-        """Reads everything noted and notes what that names, until there is nothing more."""
+        """Reads every recorded object and records the objects that it names, until there are no more."""
         while self._queue:
             id, kind = self._queue.pop()
             if id in self.damaged:
@@ -68,9 +71,7 @@ class Reach:
                 self.problems.append(Problem(kind, id, error.message))
 
     def dangling(self) -> list[tuple[str, str]]:
-        """(id, kind) of the commits, tags and vectors that are not reached, and that nothing else names which
-        is not; what they name goes without saying.
-        """
+        """(id, kind) of unreachable commits, tags and vectors that no other unreachable object names."""
         lost = {id: kind for id, kind in self.present.items() if id not in self.seen}
         below = Reach(self.history, lost, self.damaged)
         for id, kind in lost.items():
@@ -196,7 +197,7 @@ class Reach:
             self._problem("tree", id, f"it holds {clash}")
         for path in sorted(paths):
             if "/" not in path and is_weight_name(path):
-                self._problem("tree", id, f"it holds {path} as a text file, where weights go")
+                self._problem("tree", id, f"it holds {path} as a text file, but that name is for weights")
         blob = tree.files.get(RECIPE_FILE)
         if blob is None:
             self._problem("tree", id, f"it holds no {RECIPE_FILE}")
@@ -204,7 +205,7 @@ class Reach:
             self._check_text(id, recipe, self.history.blob(blob))
 
     def _check_text(self, id: str, recipe: Recipe, text: bytes) -> None:
-        """The text of a recipe means the recipe, whatever names of bases and starts of ids it uses."""
+        """Checks that the text of a recipe means the recipe, with any names of bases and starts of ids."""
         ids = {term.vector for term in recipe.terms}
 
         def base(given: str) -> str:
@@ -224,7 +225,7 @@ class Reach:
             self._problem("tree", id, f"its {RECIPE_FILE} is not that of its recipe: {error.message}")
             return
         if said != recipe:
-            self._problem("tree", id, f"its {RECIPE_FILE} says something else than its recipe")
+            self._problem("tree", id, f"its {RECIPE_FILE} does not mean its recipe")
 
     def _base_name(self, name: str, id: str) -> None:
         """A base's name in a text needs a ref, without which no command reads that text."""
@@ -233,10 +234,10 @@ class Reach:
         try:
             held: Any = self.history.store.refs.read(BASES + name)
         except PersonaError:
-            return  # a problem of its own
+            return  # another problem names it
         if held is None:
             self._nameless.add(name)
-            text = f"{BASES}{name} is gone, by which a {RECIPE_FILE} names the base {abbreviate(id)};"
+            text = f"{BASES}{name} is gone, but a {RECIPE_FILE} names the base {abbreviate(id)} by it;"
             self.problems.append(
                 Problem("ref", id, f'{text} write base = "{abbreviate(id)}" there instead of the name')
             )

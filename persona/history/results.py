@@ -1,7 +1,7 @@
-"""What the commands answer with: frozen values whose fields are named as the JSON keys of docs/commands.md.
+"""The results of commands: frozen values whose fields have the names of the JSON keys of docs/commands.md.
 
-A trailing underscore (`from_`, `except_`) is dropped in JSON. A field marked `UNPRINTED` is for callers and
-for the text of the command line, and no part of the JSON. `as_json` is the one conversion.
+`as_json` is the one conversion. It drops a trailing underscore (`from_`, `except_`). It leaves out a field
+marked `UNPRINTED`, which is for callers and for the text of the command line.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def iso_date(person: Person) -> str:
 
 @dataclass(frozen=True)
 class Head:
-    """Where HEAD stands: on a branch (`id` None while it has no commit), or detached (no `branch`)."""
+    """The state of HEAD: on a branch (`id` None if it has no commit), or detached (no `branch`)."""
 
     branch: str | None
     id: str | None
@@ -63,11 +63,11 @@ class Head:
 
 @dataclass(frozen=True)
 class VectorChange:
-    """A vector that a commit adds, replaces or removes. Bytes; fractions of the base's float elements.
+    """A vector that a commit adds, replaces or removes.
 
-    `largest_rounding`: the largest change by rounding to the base's dtype, None where nothing was rounded.
-    `kept_fraction`: the fraction that the density keeps, None where it is not known. `new_bytes`: by how much
-    the store grew; 0 for a vector that was stored already.
+    Sizes in bytes; fractions of the base's float elements. `largest_rounding`: the largest change by rounding
+    to the base's dtype, None if nothing was rounded. `kept_fraction`: the fraction that the density keeps,
+    None if it is not known. `new_bytes`: the growth of the store, 0 for a vector that was stored before.
     """
 
     name: str
@@ -88,8 +88,9 @@ class VectorChange:
 
 @dataclass(frozen=True)
 class KeptFraction:
-    """What a density keeps of a vector: a fraction of the base's float elements, ties at the cut-off
-    included.
+    """The part of a vector that a density keeps.
+
+    It is a fraction of the base's float elements, ties at the cut-off included.
     """
 
     name: str
@@ -99,9 +100,9 @@ class KeptFraction:
 
 @dataclass(frozen=True)
 class CommitResult:
-    """A commit that was made, or (`id` None: `add`, `revert --no-commit`) an edit not committed yet.
+    """A new commit; or an edit that is not committed yet (`add`, `revert --no-commit`), with `id` None.
 
-    `kept`: of the other vectors, those that are trimmed in another way than before, where it is known.
+    `kept`: the other vectors that are trimmed differently than before, if that is known.
     """
 
     id: str | None
@@ -109,7 +110,7 @@ class CommitResult:
     parents: tuple[str, ...]
     vectors: tuple[VectorChange, ...]
     notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
-    """Sentences for the user: what was rounded, ignored, not imported, or is usually done next."""
+    """Sentences for the user: rounding, ignored tensors, files that were not imported, next steps."""
     subject: str = field(default="", metadata=UNPRINTED)
     checkout: CheckoutResult | None = None
     """The weights computed at once, with `commit.checkout = true`."""
@@ -122,8 +123,10 @@ class CommitResult:
 
 @dataclass(frozen=True)
 class WeightsState:
-    """absent | clean | stale | uncommitted | edited | unknown, and the commit that the weights were computed
-    for. `vector`: the name of the one that holds what was trained here in place; the weights are as trained.
+    """The state of the weights, and the commit that they were computed for.
+
+    The state is absent, clean, stale, uncommitted, edited or unknown. `vector`: the name of the vector that
+    holds weights trained here in place, if the weights are as trained.
     """
 
     state: str
@@ -156,22 +159,22 @@ class CheckoutResult:
     carried: tuple[Carried, ...] = ()
     """Edits that are not committed and came along."""
     head: Head | None = None
-    """Where HEAD stands now."""
+    """HEAD now."""
     before: Head | None = field(default=None, metadata=UNPRINTED)
-    """Where HEAD was."""
+    """HEAD before."""
     notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
 
 
 @dataclass(frozen=True)
 class SwitchResult:
-    """Where HEAD went, and what the weights in the work tree are now."""
+    """HEAD after a switch, and the state of the weights in the work tree."""
 
     branch: str | None
     id: str | None
     weights: WeightsState
     detached: bool = False
     before: Head | None = field(default=None, metadata=UNPRINTED)
-    """Where HEAD was."""
+    """HEAD before."""
     carried: tuple[Carried, ...] = ()
     """Edits that are not committed and came along."""
     notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
@@ -191,8 +194,9 @@ class TermView:
 
 @dataclass(frozen=True)
 class TermChange:
-    """A term that differs between two recipes: the keys that differ, before and after (all keys when added or
-    removed).
+    """A term that differs between two recipes.
+
+    It has the keys that differ, before and after; all keys if the term was added or removed.
     """
 
     name: str
@@ -213,11 +217,10 @@ class FileChange:
 
 @dataclass(frozen=True)
 class Diff:
-    """What differs between two trees. `from_`/`to`: commit ids, None for the work tree (or for nothing at
-    all).
+    """The difference between two trees.
 
-    `rules`: axis → {"from", "to"} ("base" among them). `files`: paths, `recipe.toml` only when its text alone
-    differs.
+    `from_` and `to` are commit ids, None for the work tree (or for nothing). `rules`: axis → {"from", "to"}
+    ("base" among them). `files` are paths; `recipe.toml` is among them only if nothing but its text differs.
     """
 
     from_: str | None

@@ -1,7 +1,7 @@
-"""What `fsck`, `count-objects` and `cat-file` answer with, in the form of `results`.
+"""The results of `fsck`, `count-objects` and `cat-file`; see `results`.
 
-They stand by themselves because every command imports `results`, and each of these classes takes a part of a
-millisecond to make.
+They are a module of their own because every command imports `results`, and each of these classes takes part
+of a millisecond to make.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class Leftover:
 
 @dataclass(frozen=True)
 class FsckResult:
-    """What `fsck` found. `ok` when there is no problem; what dangles and what is left over is none.
+    """The result of `fsck`. It is `ok` if there is no problem; dangling objects and leftovers are none.
 
-    `unreachable`: how many objects no ref, reflog or recipe reaches; `dangling`: those of them by which the
-    rest would be reached.
+    `unreachable`: how many objects no ref, reflog or recipe reaches. `dangling`: the unreachable objects that
+    no other one names.
     """
 
     ok: bool
@@ -54,7 +54,7 @@ class FsckResult:
 
 @dataclass(frozen=True)
 class ObjectCount:
-    """Objects, packs, and bytes on disk of packs, indexes and loose objects; and what is left over."""
+    """Objects, packs, and leftovers, with bytes on disk of packs, indexes and loose objects."""
 
     objects: int
     packs: int
@@ -64,8 +64,9 @@ class ObjectCount:
 
 @dataclass(frozen=True)
 class ObjectText:
-    """An object for `cat-file`: its kind, its payload's size, and its text (hex lines for a table, prose for
-    chunks).
+    """An object for `cat-file`: its kind, its payload's size, and its text.
+
+    The text of a table is hex lines, the text of a chunk a description.
     """
 
     id: str

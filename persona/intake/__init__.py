@@ -1,1 +1,1 @@
-"""A checkpoint becomes a base or a vector: matched with the base, checked, encoded."""
+"""Checkpoint -> base or vector."""

@@ -1,7 +1,7 @@
-"""Checkpoint -> base or vector: one read of each input, all cores, a few chunks of memory a thread.
+"""Checkpoint -> base or vector: one read of each input, on all cores, a few chunks of memory for each thread.
 
-A base's chunk is its raw elements; a vector's is the lossless difference to the base's chunk of the same
-elements. What comes back from a vector is the fine-tune bit for bit, whatever its numbers are.
+A base's chunk is its raw elements. A vector's chunk is the lossless difference to the base's chunk of the
+same elements. So a vector gives its fine-tune back bit for bit, whatever its numbers are.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ from persona.store.transaction import Transaction
 from persona.weights.checkpoint import Checkpoint
 
 _ARRAYS: Final = 10
-"""Arrays of a chunk's elements that a thread holds while it encodes one: both sides, exponent order, z, its
-segments and tails, and the record.
+"""Arrays of a chunk's elements that a thread holds while it encodes one.
+
+Both sides, exponent order, z, its segments and tails, and the record.
 """
 _BLOCK: Final = 1 << 15
 """Elements that are computed with in binary64 at a time."""
@@ -54,11 +55,11 @@ Values = tuple[NDArray[np.uint32], NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class ImportedVector:
-    """A vector that a transaction holds, and what its import found.
+    """A vector that a transaction holds, and the facts that its import found.
 
     `stored_bytes`: its records, table and manifest on disk; `raw_bytes`: the base's float tensors;
     `changed_fraction` of their elements; `largest_rounding`: the largest |difference| between the checkpoint
-    and what is stored, None where nothing was rounded.
+    and the stored vector, None if nothing was rounded.
     """
 
     vector: Vector
@@ -69,7 +70,7 @@ class ImportedVector:
     largest_rounding: float | None
     notes: tuple[str, ...]
     magnitudes: Mapping[str, Magnitudes]
-    """Of the changed tensors whose |t| have few distinct values, as those of bf16 and fp16 do."""
+    """Of the changed tensors whose |t| have few distinct values, as in bf16 and fp16."""
 
 
 @in_default_environment
@@ -82,8 +83,9 @@ def import_base(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[Base, str]:
-    """Stores a checkpoint as a base; returns its manifest and id. `files`: path → id of a blob that `tx`
-    holds.
+    """Stores a checkpoint as a base; returns its manifest and id.
+
+    `files`: path → id of a blob that `tx` holds.
     """
     specs = [spec for spec, _ in checkpoint.tensors.values()]
     spans = [(spec, index) for spec in specs for index in range(chunk_count(spec, chunk))]
@@ -132,7 +134,7 @@ def import_base(
 
 @dataclass(frozen=True)
 class _Encoded:
-    """One encoded chunk of a fine-tune; `record` is None where nothing changed."""
+    """One encoded chunk of a fine-tune; `record` is None if nothing changed."""
 
     id: str
     record: PackedRecord | None
@@ -162,10 +164,10 @@ def import_vector(
     memory: int | None = None,
     progress: Progress | None = None,
 ) -> ImportedVector:
-    """Stores what a checkpoint changed relative to `base`, or relative to the materialised weights of `onto`,
-    for which chunks may take `memory` bytes (`persona.merge.memory`).
+    """Stores the changes of a checkpoint relative to `base`, or to the materialised weights of `onto`.
 
-    Raises `InvalidInput` for a checkpoint that does not fit, `Refused` when no element changed.
+    For the weights of `onto`, chunks may take `memory` bytes (`persona.merge.memory`). Raises `InvalidInput`
+    for a checkpoint that does not fit, `Refused` if no element changed.
     """
     matches, notes = match_tensors(base, checkpoint, missing=missing, extra=extra, cast=cast)
     encoder = _Encoder(store, base, checkpoint, onto, thread_count(threads), memory)
@@ -342,8 +344,9 @@ def _shift_into(
     out: NDArray[Any],
     spec: TensorSpec,
 ) -> float:
-    """f = round(b + (a − w)) into `out`, b's bits where a and w agree; returns the largest rounding
-    (docs/numerics.md).
+    """f = round(b + (a − w)) into `out`, b's bits if a and w are equal (docs/numerics.md).
+
+    Returns the largest rounding.
     """
     dtype, largest = spec.dtype, 0.0
     for start in range(0, out.size, _BLOCK):

@@ -1,6 +1,6 @@
 """Checks of a checkpoint against a base, before any arithmetic (docs/numerics.md).
 
-**match** — how one tensor of the base finds its fine-tuned self: under which name, in which dtype, or not at
+A match says how one tensor of the base finds its fine-tuned self: under which name, in which dtype, or not at
 all.
 """
 
@@ -18,7 +18,7 @@ from persona.weights.checkpoint import Checkpoint
 
 @dataclass(frozen=True)
 class Match:
-    """`source` is the checkpoint's spec to read for `spec`, or None where the tensor counts as unchanged."""
+    """`source` is the checkpoint's spec to read for `spec`, or None if the tensor counts as unchanged."""
 
     spec: TensorSpec
     source: TensorSpec | None
@@ -67,7 +67,7 @@ def match_tensors(
 
 
 def _refuse(checkpoint: Checkpoint, absent: list[str], unknown: list[str]) -> None:
-    """`InvalidInput` that names the tensors on both sides, where there are any."""
+    """`InvalidInput` that names the tensors on both sides, if there are any."""
     problems: list[str] = []
     hint: list[str | Keyword] = []
     if absent:
@@ -113,7 +113,7 @@ def _check_pair(spec: TensorSpec, source: TensorSpec, checkpoint: Checkpoint, ca
 
 
 def _unknown(base: Base, checkpoint: Checkpoint, given: dict[str, TensorSpec], notes: list[str]) -> list[str]:
-    """The tensors that the base lacks, but for those that equal what the base ties them to."""
+    """The tensors that the base lacks, without those that equal the tensor that the base ties them to."""
     unknown: list[str] = []
     for name in given:
         if name in base.spec:

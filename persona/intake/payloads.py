@@ -1,4 +1,4 @@
-"""The payloads that the ids of bulk kinds are over: decoded elements, of which the store knows nothing."""
+"""The payloads that the ids of chunks cover: decoded elements, which the store does not know."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""A model in memory whose weights follow a recipe, in place."""
+"""A model in memory that recipes are merged into."""

@@ -1,11 +1,11 @@
-"""**kept rows** — decoded chunks that stay in memory from one merge to the next, so that only the arithmetic
-is left to do.
+"""**row cache** — decoded chunks that stay in memory from one merge to the next.
 
-A row is a chunk of the base, or of a vector, in the order of its elements: n elements, whatever the recipe.
-It is known by the ids of what it was made from, so whoever names the same chunks again may have it: at
-another α, beside other vectors, in another revision. Where there is no room, a row that the current merge
-did not use makes place; one that it used stays, so that a model larger than the room still finds a part of
-itself.
+So a later merge of the same chunks needs only the arithmetic. A row is a decoded chunk of the base or of a
+vector, in the order of its elements. It is found by the ids of its source, so any merge that names the same
+chunks can use it: with another α, beside other vectors, in another revision.
+
+When the cache is full, rows that the current merge has not used are evicted, never rows that it has used. So
+even a model larger than the cache finds part of its rows there.
 """
 
 from __future__ import annotations
@@ -42,25 +42,23 @@ class _Held(Generic[Value]):
 
 
 class BoundedCache(Generic[Value]):
-    """Values by what they were made from, `limit` bytes of them at most, `room` of them in this merge.
-    Thread-safe.
-    """
+    """Values by the ids of their source: at most `limit` bytes, of them `room` in this merge. Thread-safe."""
 
     def __init__(self, limit: int) -> None:
         self.limit = self.room = limit
         self.nbytes = 0
-        self._held: dict[Key, _Held[Value]] = {}  # those used last come last
+        self._held: dict[Key, _Held[Value]] = {}  # the most recently used come last
         self._merge = 0
         self._lock = threading.Lock()
 
     def begin(self) -> None:
-        """A merge begins: what the one before used may make place."""
+        """Begins a merge: values that the merge before used may be evicted."""
         with self._lock:
             self._merge += 1
             self.room = self.limit
 
     def leave(self, nbytes: int) -> None:
-        """This merge may add so many bytes at most to those that are held."""
+        """This merge may add at most this many bytes."""
         with self._lock:
             self.room = min(self.room, self.nbytes + nbytes)
 
@@ -75,7 +73,7 @@ class BoundedCache(Generic[Value]):
             return held.value
 
     def reserve(self, nbytes: int) -> bool:
-        """Whether there is room for so many bytes more; then they count, until `put` or `refund`."""
+        """Whether there is room for this many bytes more; they count until `put` or `refund`."""
         with self._lock:
             while self.nbytes + nbytes > self.room:
                 oldest = next(iter(self._held), None)
@@ -86,7 +84,7 @@ class BoundedCache(Generic[Value]):
             return True
 
     def put(self, key: Key, value: Value, nbytes: int) -> None:
-        """Keeps a value for which so many bytes were reserved."""
+        """Keeps a value whose bytes were reserved."""
         with self._lock:
             if key in self._held:
                 self.nbytes -= nbytes
@@ -94,7 +92,7 @@ class BoundedCache(Generic[Value]):
                 self._held[key] = _Held(value, nbytes, self._merge)
 
     def evict(self, *, all: bool) -> None:
-        """Lets go of what this merge has not used, or of all that is held."""
+        """Evicts values that this merge has not used, or all."""
         with self._lock:
             for key, held in list(self._held.items()):
                 if all or held.used != self._merge:
@@ -118,7 +116,7 @@ class RowCache(BoundedCache[NDArray[Any]]):
 
 
 class CachingMerger(Merger):
-    """A merger that opens a chunk from what is kept, and keeps what it opens."""
+    """A merger that takes chunks from a row cache, and puts the chunks that it decodes there."""
 
     def __init__(
         self, plan: Plan, cuts: Cutoffs, kept: RowCache, room: Budget | None = None, empty: Empty = np.empty
@@ -130,9 +128,7 @@ class CachingMerger(Merger):
         kept.begin()
 
     def open(self, tensor: TensorPlan, index: int, base_id: str, size: int) -> DecodedChunk | None:
-        """As `Merger.open`, in the order of the elements where the base's row is kept; the base's array is
-        only read.
-        """
+        """Like `Merger.open`, in element order if the base's row is cached; that array is only read."""
         spec = tensor.spec
         if spec.name in self.elsewhere:
             return super().open(tensor, index, base_id, size)

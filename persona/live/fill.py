@@ -1,9 +1,7 @@
-"""A model in memory as the place that merged bytes go to: no file, no second copy of the weights.
+"""Merging into a model in memory: no file, no second copy of the weights.
 
-Chunks are merged into the slots of a model (`persona.live.slots`), and a model is built of tensors.
-
-torch comes with the slots, and transformers is imported in the call that builds a model: `persona.history`
-imports this module inside the calls that have a model in their hands.
+Chunks are merged into the slots of a model (`slots`). A model can also be built from merged tensors. The
+slots import torch, and the call that builds a model imports transformers.
 """
 
 from __future__ import annotations
@@ -48,8 +46,9 @@ def caching_merger_of(
     progress: Progress | None = None,
     slots: Mapping[str, Slot] = MappingProxyType({}),
 ) -> Merger:
-    """What computes these tensors of a plan, their cut-offs found; nothing is written yet. `slots`: where
-    they will go, if that is known.
+    """The merger of these tensors of a plan, with cut-offs; nothing is written yet.
+
+    `slots`: where the tensors will go, if that is known.
     """
     devices = devices_of(tensors, slots)
     found = budget_of(plan, tensors, worker_count(threads, bool(devices)))
@@ -90,13 +89,14 @@ class Filler:
         not_finite: Callable[[TensorSpec, int], None] | None = None,
         tell: Callable[[str], None] = lambda _: None,
     ) -> Generator[tuple[TensorPlan, Stamp], None, None]:
-        """Computes these tensors, for which `merger_of` made the merger; gives each one, with its stamp, as
-        soon as it is whole. `residents`: what is kept on the devices of the slots from one run to the next;
-        `tell` is told in a sentence where a device cannot be used. All that was queued on the tensors' GPUs
-        is waited for, since what reads them may be on any stream.
+        """Computes these tensors with a merger from `merger_of`; gives each one when it is whole.
 
-        `not_finite(spec, count)` is told of tensors with elements that are not finite; without it they end
-        the run with `InvalidInput`. The tensors that were not given hold anything then.
+        It gives the tensor and its stamp. `residents`: the rows kept on the slots' devices from one run to
+        the next. `tell` is called with a sentence if a device cannot be used. The run waits for everything
+        queued on the tensors' GPUs, because a reader may be on any stream.
+
+        `not_finite(spec, count)` is called for tensors with elements that are not finite. Without it they end
+        the run with `InvalidInput`; the content of tensors that were not given is then undefined.
         """
         self._settle()
         for where in {slots[tensor.spec.name].where for tensor in tensors}:
@@ -147,7 +147,7 @@ class Filler:
         slots: Mapping[str, Slot],
         landing: DeviceFill,
     ) -> int:
-        """Merges one chunk; how many of its elements are not finite. Nothing where its run is over."""
+        """Merges one chunk; returns how many elements are not finite. Does nothing once its run is over."""
         with self._condition:
             if run != self._run:
                 return 0
@@ -186,11 +186,12 @@ def build(
     tensors: Mapping[str, Tensor],
     options: Mapping[str, Any],
 ) -> PreTrainedModel:
-    """A transformers model of these tensors: the class that `config` (config.json) names, in evaluation mode.
+    """A transformers model of these tensors, of the class that `config` (config.json) names.
 
-    The tensors become its parameters, without a copy where the dtype stays. `generation`:
-    generation_config.json. `options` go to `from_pretrained`. Raises `InvalidInput` where transformers does
-    not know the class, would need code of the model's own, or finds that tensors are missing.
+    It is in evaluation mode. The tensors become its parameters, without a copy if the dtype stays.
+    `generation`: generation_config.json. `options` go to `from_pretrained`. Raises `InvalidInput` if
+    transformers does not know the class, would need code of the model's own, or finds that tensors are
+    missing.
     """
     import transformers
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING

@@ -1,5 +1,7 @@
-"""A model of transformers out of a repository, without a file: weights from the merge, class and settings
-from the tracked config.json and generation_config.json.
+"""A transformers model out of a repository, without a file.
+
+Its weights come from the merge, its class and settings from the tracked config.json and
+generation_config.json.
 """
 
 from __future__ import annotations
@@ -59,8 +61,9 @@ def built(
     more: Mapping[str, Any],
     kept: RowCache | None = None,
 ) -> tuple[PreTrainedModel, dict[str, tuple[str, Tensor]]]:
-    """A new model with the weights of a plan and the config of a revision, or of the work tree; and name →
-    (key, tensor).
+    """A new model with the weights of a plan and the config of a revision or the work tree.
+
+    Also returns name → (key, tensor).
     """
     revision = None if rev is None else resolve(history, rev)
     config = _json(history, revision, CONFIG)

@@ -1,18 +1,18 @@
-"""**gate** — who may have a model's weights: any number of users, or one merge, and nobody once a merge was
-cut short.
+"""**model lock** — who may use a model's weights: any number of users, or one merge.
 
-A **user** is a forward pass of the model, known from its hooks, or a `using` block. A merge waits until there
-are none; users wait while one merges. Neither side starves the other:
+A user is a forward pass of the model, known from its hooks, or a `using` block. A merge waits until there are
+no users, and users wait during a merge. If a merge was cut short, nobody may use the model. Neither side
+starves the other:
 
-- A merge that waits keeps new users out. It lets in the thread that uses the model already and, as long as a
-  `using` block holds the model, forward passes of any thread: an answer is often computed by a thread of its
-  own, and the block waits for it.
+- While a merge waits, new users wait too. Two are let in: the thread that already uses the model, and, while
+  a `using` block holds the model, forward passes of any thread. An answer is often computed by another
+  thread, and the block waits for it.
 - When a merge ends, the users that waited for it go before the next merge. Merges go in order of arrival.
 
 A thread never waits for itself: that is `BusyError`.
 
-An interrupt (Ctrl-C) ends a forward pass without telling the hooks. So each pass is known by a frame that
-runs as long as the pass does: when that frame has ended, the pass has too.
+An interrupt (Ctrl-C) ends a forward pass without calling the hooks. So each pass is known by a frame that
+runs as long as the pass does. When that frame has ended, the pass has ended too.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _LOOK_AGAIN_SECONDS: Final = 0.1
 
 
 class ModelLock:
-    """The gate of one model; a copy of the model, or an unpickled one, has none.
+    """The lock of one model; a copy of the model, or an unpickled one, has none.
 
-    `shut` is None, or the sentence that says why nobody may use the model.
+    `shut` is None, or the reason why nobody may use the model.
     """
 
     def __init__(self, model: Any, owner: object) -> None:
@@ -52,7 +52,7 @@ class ModelLock:
         self._waiting: set[object] = set()
         """The users that wait."""
         self._first: set[object] = set()
-        """Those of them that go before the next merge."""
+        """The waiting users that go before the next merge."""
         self._hooks = [
             model.register_forward_pre_hook(self),
             model.register_forward_hook(self, always_call=True),
@@ -133,7 +133,7 @@ class ModelLock:
                 self._condition.notify_all()
 
     def _may_merge(self, me: threading.Thread, turn: object) -> bool:
-        """Whether it is a merge's turn. `BusyError` where it waits for its own thread."""
+        """Whether it is a merge's turn. Raises `BusyError` if it would wait for its own thread."""
         self._forget_ended()
         if self._merging is me or self._is_user(me):
             raise BusyError(
@@ -148,7 +148,7 @@ class ModelLock:
         me, turn = threading.current_thread(), object()
         self._forget_ended()
         if self._merging is me:
-            raise BusyError("the model is being merged into by this very thread: use it when that is done")
+            raise BusyError("this thread is merging into the model: use the model when that is done")
         self._waiting.add(turn)
         try:
             while not self._may_use(me, turn, holds):
@@ -171,7 +171,7 @@ class ModelLock:
         return thread in self._passes.values() or thread in self._holds.values()
 
     def _users(self) -> str:
-        """What a merge waits for, in words."""
+        """The users that a merge waits for, in words."""
         if self._merging is not None:
             return "another merge"
         names = sorted({thread.name for thread in (*self._passes.values(), *self._holds.values())})
@@ -190,8 +190,8 @@ def _is_executing(frame: FrameType) -> bool:
     """Whether a frame, of any thread, still runs.
 
     `frame.clear` refuses a frame that runs, and decides that in one step. A walk along `f_back` from a
-    thread's top frame is no such step: the thread goes on meanwhile, and a generator that it leaves has no
-    `f_back` any more. For a frame that has ended `clear` drops local variables, which nobody uses.
+    thread's top frame takes many steps: the thread goes on meanwhile, and a generator that it leaves has no
+    `f_back` any more. For a frame that has ended, `clear` drops local variables, which nobody uses.
     """
     try:
         frame.clear()

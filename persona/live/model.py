@@ -1,9 +1,9 @@
 """**live model** — a transformers model in memory whose parameters a repository merges into, in place.
 
-What lies in the parameters is known tensor by tensor, by the keys of `persona.merge.plan`: only tensors whose
-key changes are computed. A tensor has no key while it is being written. When a change ends early, by an error
-or Ctrl-C, what it wrote is computed back to what it was, exactly; where that ends early too, the model is
-**half done**: its gate (`persona.live.lock`) stays shut until `resume` or `abort` has made it whole.
+The keys of `persona.merge.plan` say what lies in each tensor, so only tensors whose key changes are computed.
+A tensor has no key while it is being written. If a change ends early, by an error or Ctrl-C, the tensors that
+it wrote are computed back exactly. If that ends early too, the model is half done: its lock
+(`persona.live.lock`) stays shut until `resume` or `abort` has made it whole.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ Holding = tuple[Plan, str | None]
 
 @checks_arguments
 class LiveModel:
-    """A model whose parameters hold the weights of a recipe, and the calls that change which;
-    `Repository.live` makes one.
+    """A model whose parameters hold the weights of a recipe, with calls that change the recipe.
 
-    Every call that changes the weights waits until nobody uses the model, for `timeout` seconds at most
-    (None: for ever), and raises `BusyError` then. The model's forward pass waits until the weights are whole,
-    and raises `Refused` while they are half done. Calls may come from any thread and take turns: neither
-    those who use the model nor those who change it wait for ever. What is set here changes neither
-    `recipe.toml` nor HEAD.
+    `Repository.live` makes one. The calls change neither `recipe.toml` nor HEAD.
+
+    A call that changes the weights waits until nobody uses the model. After `timeout` seconds it raises
+    `BusyError` (None: it waits for ever). The model's forward pass waits until the weights are whole, and
+    raises `Refused` while they are half done. Calls may come from any thread and take turns: no user and no
+    change waits for ever.
     """
 
     def __init__(
@@ -68,8 +68,9 @@ class LiveModel:
         filled: Mapping[str, tuple[str, Tensor]],
         kept: RowCache,
     ) -> None:
-        """`filled`: name → (key, tensor) of tensors that hold the bytes of that key already; a parameter that
-        lies in the same memory does too.
+        """`filled`: name → (key, tensor) of tensors that hold the bytes of that key already.
+
+        So does a parameter that lies in the same memory.
         """
         self._history = history
         self._model = model
@@ -104,12 +105,12 @@ class LiveModel:
 
     @property
     def revision(self) -> str | None:
-        """The commit whose weights the model holds; None for those of an edited recipe."""
+        """The commit whose weights the model holds; None for an edited recipe."""
         return self._now()[1]
 
     @property
     def recipe(self) -> RecipeView:
-        """What the model holds: rules, and vectors by name."""
+        """The recipe of the model's weights: rules, and vectors by name."""
         return recipe_view(self._now()[0].recipe)
 
     @property
@@ -129,11 +130,12 @@ class LiveModel:
         force: bool = False,
         timeout: float | None = LIVE_TIMEOUT_SECONDS,
     ) -> LiveResult:
-        """Changes one vector of what the model holds; None leaves a key as it is, an empty filter takes it
-        away, and so does "default" a density.
+        """Changes one vector of the model's recipe.
+
+        None keeps a value. An empty filter removes the filter, "default" removes a density.
 
         Raises `UnknownName` for a vector that the recipe does not have, `InvalidInput` for a value out of
-        range and for weights that are not finite, and what `checkout` raises.
+        range and for weights that are not finite, and the errors of `checkout`.
         """
         given: dict[str, Any] = {
             "join": join,
@@ -149,7 +151,7 @@ class LiveModel:
         if taken_back:
             keys["density"] = None
         if not keys:
-            raise UsageError("set what? Give alpha, density, only, except_ or join")
+            raise UsageError("nothing to set; give alpha, density, only, except_ or join")
 
         def edit(recipe: Recipe) -> Recipe:
             if name not in recipe.by_name:
@@ -170,16 +172,15 @@ class LiveModel:
         force: bool = False,
         timeout: float | None = LIVE_TIMEOUT_SECONDS,
     ) -> LiveResult:
-        """Changes merge rules: `{"density": 0.2}`, `{"lambda": 0.8}`, `{"preset": "linear"}`, any axis of
-        docs/numerics.md.
+        """Changes merge rules: `{"density": 0.2}`, `{"lambda": 0.8}`, `{"preset": "linear"}`, any axis.
 
-        A preset brings its own axes; λ and, where it has a use for one, the density stay what they are unless
-        given too. Rules that trim nothing or jointly are refused while a vector has a density of its own
-        (`set(NAME, density="default")` takes it back). Raises `InvalidInput` for an axis or value that cannot
-        be, and what `checkout` raises.
+        docs/numerics.md has the axes. A preset brings its own axes. λ keeps its value unless it is given too,
+        and so does the density if the preset uses one. Rules that trim nothing or jointly are refused while a
+        vector has a density of its own (`set(NAME, density="default")` removes it). Raises `InvalidInput` for
+        an impossible axis or value, and the errors of `checkout`.
         """
         if not axes:
-            raise UsageError('set what? Give axes, such as {"density": 0.2} or {"preset": "linear"}')
+            raise UsageError('nothing to set; give axes, such as {"density": 0.2} or {"preset": "linear"}')
         given: dict[str, Any] = {axis: number(value) for axis, value in axes.items()}
 
         def edit(recipe: Recipe) -> Recipe:
@@ -202,12 +203,12 @@ class LiveModel:
         force: bool = False,
         timeout: float | None = LIVE_TIMEOUT_SECONDS,
     ) -> LiveResult:
-        """Merges the weights of a revision, or of `recipe.toml` as it stands, into the model.
+        """Merges the weights of a revision, or of `recipe.toml` as it is, into the model.
 
-        Raises `InvalidInput` where the model no longer fits the base, `Refused` where parameters were changed
-        in place by something else (training) since, unless `force` throws that away, `BusyError` inside this
-        thread's own `using` and after `timeout`, and what reading the store raises. Then the model is what it
-        was; where even that could not be had, it is half done.
+        Raises `InvalidInput` if the model no longer fits the base. Raises `Refused` if something else
+        (training) changed parameters in place, unless `force` discards that. Raises `BusyError` inside this
+        thread's own `using` and after `timeout`, and the errors of reading the store. After an error the
+        model is as before; if that is not possible, it is half done.
         """
         with self._changing(timeout):
             told: list[str] = []
@@ -217,14 +218,12 @@ class LiveModel:
             return replace(result, notes=(*told, *result.notes))
 
     def resume(self, *, timeout: float | None = LIVE_TIMEOUT_SECONDS) -> LiveResult:
-        """Completes a change that ended half done. `UsageError` where nothing is half done."""
+        """Completes a change that ended half done. Raises `UsageError` if nothing is half done."""
         with self._changing(timeout):
             return self._move(self._unfinished(), force=True)
 
     def abort(self, *, timeout: float | None = LIVE_TIMEOUT_SECONDS) -> LiveResult:
-        """Goes back to what the model held before a change that ended half done. `UsageError` where nothing
-        is.
-        """
+        """Takes back a change that ended half done. Raises `UsageError` if nothing is half done."""
         with self._changing(timeout):
             self._unfinished()
             assert self._holds is not None
@@ -232,26 +231,27 @@ class LiveModel:
 
     @contextmanager
     def using(self) -> Iterator[PreTrainedModel]:
-        """The model, whose weights nobody changes meanwhile: for all the tokens of one answer, say.
+        """Holds the model, so that nobody changes its weights: for all tokens of one answer, say.
 
-        A single forward pass needs no `using`, and another thread that computes a part of the answer needs
-        none of its own. Raises `Refused` while the model is half done.
+        A single forward pass needs no `using`, and neither does another thread that computes a part of the
+        answer. Raises `Refused` while the model is half done.
         """
         with self._gate.using():
             yield self.model
 
     def digest(self) -> str:
-        """The weights digest of what lies in the parameters now, hashed anew: `blake3:<64 hex>`.
+        """The weights digest of the parameters as they are now, hashed again: `blake3:<64 hex>`.
 
-        Equal to that of `Repository.digest` for the same recipe, unless something else changed parameters.
+        It equals `Repository.digest` of the same recipe, unless something else changed parameters.
         """
         with self._gate.using():
             plan = self._now()[0]
             return digest_of(slots_of(self._model, plan.base.tensors), self._options["threads"])
 
     def close(self, *, timeout: float | None = LIVE_TIMEOUT_SECONDS) -> None:
-        """Leaves the model to itself, with the weights that it holds, and lets go of what was kept for the
-        next change. One that is half done stays shut.
+        """Leaves the model with the weights that it holds, and frees the caches for the next change.
+
+        A half-done model stays shut.
         """
         with self._gate.merging(timeout):
             self._is_closed = lambda: True
@@ -272,18 +272,19 @@ class LiveModel:
         with self._gate.merging(timeout):
             if self._is_closed():
                 raise UsageError(
-                    "the repository, or this live model, is closed: open it, and call its live(model) again"
+                    "this live model or its repository is closed: open the repository and call its"
+                    " live(model) again"
                 )
             yield
 
     def _now(self) -> Holding:
         if self._holds is None:
-            raise Refused(self._gate.shut or "the model holds nothing yet")
+            raise Refused(self._gate.shut or "the model holds no recipe yet")
         return self._holds
 
     def _unfinished(self) -> Holding:
         if not self.half_done or self._target is None:
-            raise UsageError("nothing is half done: there is nothing to resume or abort")
+            raise UsageError("no change was cut short: there is nothing to resume or abort")
         return self._target
 
     def _edit(self, edit: Callable[[Recipe], Recipe], force: bool, timeout: float | None) -> LiveResult:
@@ -295,7 +296,7 @@ class LiveModel:
             return self._move((plan_of(self._history, recipe), revision), force=force)
 
     def _move(self, target: Holding, *, force: bool = False) -> LiveResult:
-        """Brings the model to a plan, or back to where it was."""
+        """Brings the model to a plan, or back to its state before."""
         started = time.perf_counter()
         slots = slots_of(self._model, target[0].base.tensors)
         self._look_for_edits(slots, force)
@@ -322,7 +323,7 @@ class LiveModel:
             error.add_note(self._gate.shut)
 
     def _look_for_edits(self, slots: Mapping[str, Slot], force: bool) -> None:
-        """Forgets the keys of tensors that are not where they were; `Refused` for those changed in place."""
+        """Forgets the keys of tensors that moved in memory. Raises `Refused` for tensors changed in place."""
         edited = []
         for name, slot in slots.items():
             if name in self._keys and (stamp := slot.stamp()) != self._stamps[name]:
@@ -392,10 +393,10 @@ class LiveModel:
             )
         before = _words(self._holds[1])
         if self._target is None or self._target is self._holds:
-            return f"the model's weights are half way back to {before}: live.abort() goes on with that"
+            return f"the model's weights are half way back to {before}: live.abort() continues that"
         after = _words(self._target[1])
         return (
-            f"the model's weights are half way from {before} to {after}: live.resume() completes that,"
+            f"the model's weights are half way from {before} to {after}: live.resume() finishes the change,"
             " live.abort() goes back"
         )
 
@@ -415,18 +416,18 @@ def live(
     if model is None:
         model, filled = built(history, rev, plan_of(history, recipe), options, {}, kept)
     elif not hasattr(model, "register_forward_pre_hook"):
-        raise UsageError(f"live takes a model, such as repo.load gives, not {type(model).__name__}")
+        raise UsageError(f"live takes a model, such as one from repo.load, not {type(model).__name__}")
     return LiveModel(history, model, recipe, revision, options, is_closed, filled, kept)
 
 
 def _gate(model: Any, owner: LiveModel) -> ModelLock:
-    """A gate for a model; `Refused` where another live model still has it."""
+    """A lock for a model; raises `Refused` if another live model still has it."""
     there = ModelLock.of(model)
     if there is not None:
         other = there.owner()
         if isinstance(other, LiveModel):
             if there.shut is None:
-                raise Refused("the model is live already: close its live model first, or use that one")
+                raise Refused("this model has a live model already: use that one, or close it first")
             other.close()
         there.remove()
     return ModelLock(model, owner)

@@ -1,10 +1,12 @@
-"""**resident** — what decides a tensor besides its mixture, kept on the device that the tensor lies on: the
-base's elements and a row of ulp deltas for each vector, in the order of the elements. So a change of α is one
-kernel, from there into the tensor's own memory, and nothing crosses the bus.
+"""**resident** — the data that decides a tensor besides α and the rules, kept on the tensor's own device.
 
-A tensor of n elements with K vectors takes (1 + K)·n elements. What has no room is streamed through lanes
-each time; a part of the device stays free, for the lanes and for what the model itself computes. Invariant:
-a resident that can be found is whole.
+A resident holds the base's elements and a row of ulp differences for each vector, in the order of the
+elements. So a change of α is one kernel, which writes into the tensor's own memory, and nothing crosses the
+bus.
+
+A tensor of n elements with K vectors takes (1 + K)·n elements. Tensors that do not fit are streamed through
+lanes each time. A part of the device stays free, for the lanes and for what the model itself computes.
+Invariant: a resident that can be found is whole.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ _ROUND = 64
 
 
 class Seat(Protocol):
-    """Where a tensor lies; `device` is None where it cannot be merged to in place."""
+    """The memory of a tensor; `device` is None if the tensor cannot be merged in place."""
 
     device: Device | None
 
@@ -69,9 +71,10 @@ class Residents:
         seats: Mapping[str, Seat],
         tell: Callable[[str], None] = lambda _: None,
     ) -> DeviceFill:
-        """A merge of these tensors begins, once all that was queued on their devices is done. `tell` is told
-        of a device that has no room even for lanes, or fails at them: then its tensors are computed on the
-        CPU.
+        """Begins a merge of these tensors, after everything queued on their devices is done.
+
+        `tell` is called if a device has no memory even for lanes, or fails at them. Then its tensors are
+        computed on the CPU.
         """
         lying = {seat.device for seat in seats.values()}
         for device in [device for device in self._shelves if device not in lying]:
@@ -97,7 +100,7 @@ class Residents:
             raise
 
     def check(self, plan: Plan, tensors: Iterable[TensorPlan], seats: Mapping[str, Seat]) -> None:
-        """Raises `UsageError` where lanes for these tensors of a plan do not fit into `memory`."""
+        """Raises `UsageError` if lanes for these tensors of a plan do not fit into `memory`."""
         for here in _placed(tensors, seats).values():
             Need.of(plan, _merged(here)).check(self._memory)
 
@@ -135,8 +138,9 @@ class DeviceFill:
         return side is not None and tensor.spec.name in side.found
 
     def merge(self, tensor: TensorPlan, index: int | None) -> int:
-        """Merges a chunk of a tensor that it takes, or with None all of one that it holds, and waits for it;
-        how many elements are not finite.
+        """Merges one chunk of a tensor, or with None a whole resident tensor; waits for it.
+
+        Returns how many elements are not finite.
         """
         spec, side = tensor.spec, self._sides[tensor.spec.name]
         if index is None:
@@ -150,7 +154,7 @@ class DeviceFill:
             self._sides[tensor.spec.name].finish(tensor)
 
     def close(self) -> None:
-        """Lets go of what was not finished."""
+        """Frees tensors that were not finished."""
         for side in self._sides.values():
             side.close()
 
@@ -182,8 +186,9 @@ class _OnDevice:
             raise
 
     def _make_room(self, device: Device, tensors: list[TensorPlan], memory: int | None) -> list[TensorPlan]:
-        """As `_look`. A device that is full loses what earlier recipes left there, and at last what this one
-        could use.
+        """Like `_look`, but makes room if the device is full.
+
+        It first frees the residents of earlier recipes, and in the end residents that this recipe could use.
         """
         for everything in (False, True):
             with suppress(DeviceFull):
@@ -192,10 +197,10 @@ class _OnDevice:
         return self._look(device, tensors, memory)
 
     def _look(self, device: Device, tensors: list[TensorPlan], memory: int | None) -> list[TensorPlan]:
-        """Finds what is resident, and takes lanes for the rest, which it returns. Raises `DeviceFull`."""
+        """Finds residents, and takes lanes for the other tensors, which it returns. Raises `DeviceFull`."""
         residents = {tensor.spec.name: self._shelf.find(self._key(tensor)) for tensor in tensors}
         missing = [tensor for tensor in tensors if residents[tensor.spec.name] is None]
-        self.found = {}  # lets go of what was evicted
+        self.found = {}  # frees evicted memory
         self._lanes = Lanes([device], Need.of(self._merger.plan, missing), memory)
         self.found = {name: resident for name, resident in residents.items() if resident is not None}
         return missing
@@ -258,7 +263,7 @@ class _OnDevice:
             return self._lanes.merge(parts, lambda present: merger.mixture(tensor, present), None, out)
         if parts is not None:
             remaining = iter(parts)
-            parts = chain([next(remaining)], remaining)  # opened before a lane is taken
+            parts = chain([next(remaining)], remaining)  # decoded before a lane is taken
         else:
             elements = merger.reader.base(spec, base_id, index, merger.workspaces.get(spec).sorted_base)
         with self._lanes.lane() as (lane, terms_of):
@@ -282,7 +287,7 @@ class _OnDevice:
     def _scatter(
         self, lane: Lane, parts: Iterable[DecodedChunk], terms: list[int], base: DeviceArray, z: DeviceArray
     ) -> None:
-        """Loads an opened chunk into its place in a resident, in the order of the elements."""
+        """Copies a decoded chunk into its place in a resident, in the order of the elements."""
         for row in range(len(terms)):
             lane.stream.clear(z[row])
         for part in parts:

@@ -1,10 +1,13 @@
 """Where a model in memory holds the tensors of a base.
 
-**slot** — where one tensor lies. Where the memory is the CPU's, contiguous and aligned, chunks are merged
-straight into it, by the CPU; where it is a GPU's and contiguous, by that GPU (`persona.live.resident`).
-Elsewhere (a transposed view), and where nothing is to be merged, they are made on the CPU and copied over,
-bit by bit. **stamp** — address and version counter of a tensor: torch raises the counter at each change in
-place, and so does `Slot.changed`, so that autograd notices what was merged after it saved a tensor.
+**slot** — the memory of one tensor in a model.
+**stamp** — address and version counter of a tensor.
+
+If the memory is contiguous, aligned and on the CPU, the CPU merges chunks straight into it. If it is
+contiguous and on a GPU, that GPU does (`persona.live.resident`). In all other cases (a transposed view, or
+nothing to merge) the elements are made on the CPU and copied over bit by bit. torch raises the version
+counter at each change in place. `Slot.changed` raises it too, so that autograd notices a merge after it saved
+a tensor.
 """
 
 from __future__ import annotations
@@ -48,7 +51,7 @@ DTYPES: Final[dict[str, torch.dtype]] = {
     "I64": torch.int64,
     "F64": torch.float64,
 }
-"""safetensors dtype → torch's, for those that a model's parameters and buffers have."""
+"""safetensors dtype → torch's, for dtypes of a model's parameters and buffers."""
 
 _BITS: Final = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -65,7 +68,7 @@ def device_of(tensor: Tensor) -> Device | None:
 
 
 def why_not(where: torch.device) -> str | None:
-    """Why the GPU that a tensor lies on cannot merge; None where it can, and for the CPU."""
+    """The reason why the GPU of a tensor cannot merge; None if it can, and for the CPU."""
     if where.type != "cuda":
         return None
     try:
@@ -78,7 +81,7 @@ def why_not(where: torch.device) -> str | None:
 
 
 class Slot:
-    """One tensor of a model that holds what `spec` says: same shape, same dtype."""
+    """The memory of one tensor of a model, with the shape and dtype of `spec`."""
 
     def __init__(self, spec: TensorSpec, tensor: Tensor) -> None:
         self.spec = spec
@@ -94,7 +97,7 @@ class Slot:
 
     @property
     def where(self) -> torch.device:
-        """Where the tensor lies, by torch."""
+        """The tensor's device, in torch's terms."""
         return self._tensor.device
 
     def onto(self, start: int, stop: int) -> DeviceArray:
@@ -103,14 +106,15 @@ class Slot:
         return self.device.adopt(self._bits)[start:stop]
 
     def stamp(self) -> Stamp:
-        """Where the tensor lies, and how often it was changed in place."""
+        """The tensor's address, and how often it was changed in place."""
         tensor = self._tensor
         return tensor.data_ptr(), 0 if tensor.is_inference() else int(tensor._version)
 
     @contextmanager
     def span(self, start: int, stop: int) -> Iterator[NDArray[Any]]:
-        """Storage elements [start, stop) to be written: uint16 or uint32 where the dtype is merged, else
-        uint8 bytes. From any thread, each element once; `changed` ends it.
+        """Storage elements [start, stop) to be written, uint16 or uint32 if the dtype is merged, else bytes.
+
+        Any thread may call it, for each element once. `changed` ends the writing.
         """
         unit = self.spec.unit
         if self._direct is not None:
@@ -151,11 +155,11 @@ class Slot:
 
 
 def slots_of(model: Module, specs: Iterable[TensorSpec]) -> dict[str, Slot]:
-    """Where a model holds the tensors of a base, by name; changes nothing.
+    """The slots of a base's tensors in a model, by name; changes nothing.
 
-    Raises `InvalidInput`, naming the tensor, where the model lacks one, holds it in another shape or dtype,
-    without memory of its own or in memory shared with another one, and where it has a parameter that is
-    neither among them nor tied to one.
+    Raises `InvalidInput` that names the tensor if the model lacks one, if it has another shape or dtype, no
+    memory of its own, or memory shared with another one, and if the model has a parameter that is neither
+    among them nor tied to one.
     """
     state: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
     state |= model.named_buffers(remove_duplicate=False)
@@ -171,8 +175,8 @@ def slots_of(model: Module, specs: Iterable[TensorSpec]) -> dict[str, Slot]:
     if missing:
         more = f" and {len(missing) - 1} more of the base's tensors" if len(missing) > 1 else ""
         raise InvalidInput(
-            f"the model has no tensor {missing[0]}{more}: give the model itself, as repo.load makes it, not a"
-            " part of it or what is wrapped around it (PEFT, DDP, torch.compile)"
+            f"the model has no tensor {missing[0]}{more}: give the whole model, as repo.load makes it, not a"
+            " part of it or a wrapper around it (PEFT, DDP, torch.compile)"
         )
     _check_sharing(state, slots)
     return slots
@@ -189,7 +193,7 @@ def new_slots(specs: Iterable[TensorSpec]) -> tuple[dict[str, Tensor], dict[str,
 
 
 def digest_of(slots: Mapping[str, Slot], threads: int | None = None) -> str:
-    """The weights digest of what the slots hold now."""
+    """The weights digest of the slots' memory now."""
     found = list(slots.values())
     digests = in_order(Slot.digest, found, threads=thread_count(threads))
     return weights_digest(
@@ -208,7 +212,7 @@ def _check(spec: TensorSpec, tensor: Tensor) -> None:
     if tensor.device.type == "meta":
         raise InvalidInput(
             f"tensor {name} of the model is on the meta device, without memory: load the model's weights"
-            " first, or leave that to repo.load"
+            " first, or let repo.load do it"
         )
     if tensor.dtype != DTYPES.get(spec.dtype):
         wanted = str(DTYPES.get(spec.dtype, spec.dtype)).removeprefix("torch.")
@@ -224,7 +228,7 @@ def _check(spec: TensorSpec, tensor: Tensor) -> None:
 
 
 def _check_sharing(state: Mapping[str, Tensor], slots: Mapping[str, Slot]) -> None:
-    """`InvalidInput` where two tensors of the base share memory, or a parameter belongs to none of them."""
+    """`InvalidInput` if two tensors of the base share memory, or a parameter belongs to none of them."""
     places: dict[tuple[int, tuple[int, ...]], str] = {}
     ends: list[tuple[str, int, int, str]] = []
     for name, slot in slots.items():

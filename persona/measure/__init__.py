@@ -1,1 +1,1 @@
-"""What differs between two plans: sizes, elections, layers."""
+"""What differs between two plans."""

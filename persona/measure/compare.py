@@ -1,8 +1,8 @@
-"""**tally** — by how much one tensor differs between two recipes.
+"""**tally** — how much one tensor differs between two recipes.
 
-Counted chunk by chunk on all cores, in a few chunks of memory a thread. Counts are exact integers. Sums are
-binary64 over blocks, and blocks, chunks and tensors are added in their order, so that no result depends on
-the number of threads. Elements that are not finite are left out of sums.
+It is counted chunk by chunk on all cores, in a few chunks of memory for each thread. Counts are exact
+integers. Sums are binary64 over blocks. Blocks, chunks and tensors are added in order, so no result depends
+on the number of threads. Elements that are not finite are left out of sums.
 """
 
 from __future__ import annotations
@@ -71,14 +71,17 @@ def compare(
     memory: int | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Comparison]:
-    """Every tensor of `comparable`, in its order. The elections are those of `after`; without `elections`
-    they are of no term. `memory`: bytes for chunks, see `persona.merge.memory`; no sum depends on it.
+    """The tally and the election of every tensor of `comparable`, in its order.
 
-    Weights that are not finite are counted, not refused. Raises `InvalidInput` for bases whose chunks have
-    different lengths, `UsageError` for too little memory, and what reading the store raises.
+    The elections are of `after`; without `elections` they have no term. `memory`: bytes for chunks, see
+    `persona.merge.memory`; no sum depends on it. Weights that are not finite are counted, not refused. Raises
+    `InvalidInput` for bases whose chunks have different lengths, `UsageError` for too little memory, and the
+    errors of reading the store.
     """
     if before.base.chunk != after.base.chunk:
-        raise InvalidInput("the two bases are stored in chunks of different lengths; import one of them anew")
+        raise InvalidInput(
+            "the two bases are stored in chunks of different lengths; import one of them again"
+        )
     specs = comparable(before, after)
     total, done = sum(spec.nbytes for spec in specs), 0
     with first_run(progress) as progress:
@@ -145,7 +148,7 @@ class _Counter:
         return Election(len(self.after.recipe.terms) if self.elections else 0)
 
     def chunk(self, spec: TensorSpec, index: int) -> tuple[Tally, Election | None]:
-        """The tally and the election of one chunk; no election where no term changes it."""
+        """The tally and the election of one chunk; no election if no term changes it."""
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             return self._chunk(spec, index)
 

@@ -1,4 +1,4 @@
-"""How near the weights of a plan come to those of a checkpoint."""
+"""The largest difference between the weights of a plan and those of a checkpoint."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from persona.weights.checkpoint import Checkpoint
 def largest_difference(
     plan: Plan, path: Path, *, threads: int | None, memory: int | None, progress: Progress | None
 ) -> float:
-    """The largest |difference| between the weights of a plan and those of a checkpoint, over what both have;
-    elements that are not finite in one of them are left out.
+    """The largest |difference| between the weights of a plan and a checkpoint, over shared tensors.
+
+    Elements that are not finite in one of them are left out.
     """
     largest = 0.0
     with Checkpoint.open(path) as checkpoint:

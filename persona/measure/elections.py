@@ -1,9 +1,9 @@
-"""**election** — what the terms of a recipe do to each other: which pairs of vectors pull a coordinate in
-opposite directions, how much of what they weigh loses the vote, and how alike the vectors are.
+"""**election** — the vote of a recipe's terms at each coordinate, measured over a model.
 
-What a term weighs at a coordinate is |w| = |α · u|, u as docs/numerics.md has it: trimmed, binary32. A vote
-is lost where its term is no member of A. Counts are exact; sums are binary64 over blocks of BLOCK elements in
-exponent order. A difference that is not finite counts as none.
+It says which pairs of vectors pull a coordinate in opposite directions, how much of their weight loses the
+vote, and how similar the vectors are. The weight of a term at a coordinate is |w| = |α · u|, with u from
+docs/numerics.md: trimmed, binary32. A term loses its vote if it is no member of A. Counts are exact. Sums are
+binary64 over blocks of BLOCK elements in exponent order. A difference that is not finite counts as none.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from persona.objects.recipe import Term
 BLOCK: Final = 1 << 14
 """Elements whose arithmetic stays in the L2 cache; slices of chunks (`merge.memory`) are multiples."""
 _FLOATS: Final = 4
-"""Arrays of a block that each term takes: t, u, w, and what it votes."""
+"""Arrays of a block that each term takes: t, u, w, and its vote."""
 MAX_PAIRED: Final = 32
 """Terms up to which every pair of them is looked at; the work grows with the square of their number."""
 
@@ -37,12 +37,12 @@ Counts = NDArray[np.int64]
 
 @dataclass
 class Election:
-    """Of K terms in canonical order. `kept`: elements that trim leaves (int64[K]); `squares`: Σ t² before
-    trim; `mass`: Σ |w|; `lost`: Σ |w| where the term lost its vote (float64[K] each).
+    """The election of K terms in canonical order.
 
-    For pairs j < k (the rest is 0, and all of it beyond `MAX_PAIRED` terms), `shared`: coordinates where both
-    have w ≠ 0; `opposed`: those of them where the signs differ (int64[K, K] each); `products`: Σ t_j · t_k
-    before trim (float64[K, K]).
+    `kept`: elements that trim leaves (int64[K]). `squares`: Σ t² before trim; `mass`: Σ |w|; `lost`: Σ |w| at
+    coordinates where the term lost its vote (float64[K] each). For pairs j < k, with 0 for all others and
+    beyond `MAX_PAIRED` terms: `shared`: coordinates at which both have w ≠ 0; `opposed`: those of them with
+    different signs (int64[K, K] each); `products`: Σ t_j · t_k before trim (float64[K, K]).
     """
 
     terms: int
@@ -73,7 +73,7 @@ class Election:
 
 
 def booth_bytes(terms: int) -> int:
-    """Bytes that a thread takes to hold the election of so many terms."""
+    """Bytes of a thread's scratch memory for the election of this many terms."""
     return BLOCK * (4 * _FLOATS * terms + 32)
 
 
@@ -88,7 +88,10 @@ class Scratch:
 
 @dataclass(frozen=True)
 class ChunkVotes:
-    """One opened chunk, and what its terms are: `theta`, float32, and `terms` run along `opened.present`."""
+    """One decoded chunk with its terms.
+
+    `theta`, float32, and `terms` run along `opened.present`.
+    """
 
     opened: DecodedChunk
     dtype: str
@@ -110,7 +113,10 @@ class ChunkVotes:
         )
 
     def count(self, found: Election, booth: Scratch) -> None:
-        """Adds the whole chunk to `found`. Called where numpy does not report what is not finite."""
+        """Adds the whole chunk to `found`.
+
+        The caller turns off numpy's warnings about numbers that are not finite.
+        """
         opened = self.opened
         for start in range(0, opened.sorted_base.size, BLOCK):
             stop = min(start + BLOCK, opened.sorted_base.size)
@@ -140,7 +146,7 @@ class ChunkVotes:
             _count_signs(places, weights, found)
 
     def _differences(self, part: slice, acting: list[int], booth: Scratch) -> list[Floats]:
-        """t of each acting term, 0 where it is not finite."""
+        """t of each active term, 0 if it is not finite."""
         sorted_base = self.opened.sorted_base[part]
         bits, in_place = booth.bits[: sorted_base.size], booth.in_place[: sorted_base.size]
         base = widen32(sorted_base, self.dtype)
@@ -155,7 +161,7 @@ class ChunkVotes:
         return found
 
     def _elected(self, voting: list[Floats | None]) -> Floats | None:
-        """s of each coordinate, 0 where nothing is elected; None where nobody elects."""
+        """s of each coordinate, 0 if nothing is elected; None if the rules elect nothing."""
         votes = [vote for vote in voting if vote is not None]
         if self.rules.elect == "none" or not votes:
             return None
@@ -169,7 +175,7 @@ class ChunkVotes:
 
 
 def _trimmed(t: Floats, theta: np.float32) -> Floats:
-    """u: t where |t| ≥ θ; NaN keeps everything and a negative θ nothing."""
+    """u: t if |t| ≥ θ; a θ of NaN keeps everything, a negative one nothing."""
     if np.isnan(theta):
         return t
     if theta < 0:
@@ -191,7 +197,7 @@ def _count_taus(places: list[int], taus: list[Floats], found: Election, wide: Su
 
 
 def _count_signs(places: list[int], weights: list[Floats], found: Election) -> None:
-    """Where both of a pair weigh something, and where they pull apart."""
+    """Counts coordinates at which both of a pair have weight, and those at which they pull apart."""
     signs: list[Any] = [(place, w != 0, np.signbit(w)) for place, w in zip(places, weights, strict=True)]
     for (j, one, down), (k, other, falling) in combinations(signs, 2):
         both = one & other

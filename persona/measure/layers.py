@@ -1,9 +1,9 @@
-"""**place** — where a tensor sits in a model: its stack of layers, its layer, and its kind of module.
+"""**position** — where a tensor sits in a model: its stack of layers, its layer, and its kind of module.
 
-Read off the name alone, so that it works for every architecture: the first part of a name that is a number is
-the layer, what stands before it the stack, what follows the module, without the parameter's own name and
-without other numbers (the experts of a layer are one kind of module). A tensor outside all layers, such as
-the embedding, the last norm or the head, is a module of its own.
+It is read from the name only, so it works for every architecture. The first part of a name that is a number
+is the layer. The parts before it are the stack. The parts after it are the module, without the parameter's
+own name and without other numbers (the experts of a layer are one kind of module). A tensor outside all
+layers, such as the embedding, the last norm or the head, is a module of its own.
 """
 
 from __future__ import annotations
@@ -32,15 +32,17 @@ _ORDER: Final = tuple(re.compile(pattern) for pattern in _PROJECTIONS)
 
 @dataclass(frozen=True)
 class Position:
-    """Where a tensor sits. `stack` and `layer` are None outside the layers."""
+    """The position of a tensor. `stack` and `layer` are None outside the layers."""
 
     stack: str | None
     layer: int | None
     module: str
 
     def order(self) -> tuple[Any, ...]:
-        """The key of the order of reading: embeddings, layer after layer with attention before the feed
-        forward part and the norms last, then what follows the layers.
+        """The sort key of the order of reading.
+
+        Embeddings come first, then layer after layer, with attention before the feed-forward part and the
+        norms last, then the modules after the layers.
         """
         if self.layer is None:
             part = 0 if _EMBEDDING.search(self.module) and "out" not in self.module else 2
@@ -57,10 +59,10 @@ def module_order(module: str) -> tuple[Any, ...]:
 
 
 def places(names: Iterable[str]) -> dict[str, Position]:
-    """The place of every tensor of a model, by name.
+    """The position of every tensor of a model, by name.
 
-    Where all layers are of one stack, its root (`model.` of `model.layers`) is left out of the names of the
-    modules outside.
+    If all layers are of one stack, its root (`model.` of `model.layers`) is left out of the names of modules
+    outside.
     """
     found = {name: _place(name) for name in names}
     stacks = {place.stack for place in found.values() if place.stack is not None}

@@ -1,12 +1,9 @@
-"""Recipe and store -> weights, and checkpoint -> vector.
+"""Recipe and store -> weights.
 
-Nouns
-    reference   the specification in plain torch, whole tensors; the kernels equal it bit for bit
-    rules       what decides a merge, as numbers
-    intake      a checkpoint becomes a base or a vector
-    plan        what a checkout has to do for each tensor; no chunk is read
-    cut-off     the smallest magnitude that a density keeps, found exactly
-    stream      finished bytes, chunk by chunk, in order, from all cores
+`rules` has the numbers of a recipe's rules, `plan` decides what each tensor needs, `cutoffs` finds the
+smallest magnitude that a density keeps, `arithmetic` merges one chunk, `devices` does it on a GPU, and `run`
+turns a plan into finished bytes on all cores. `reference` is the specification in plain torch, on whole
+tensors; the kernels equal it bit for bit.
 """
 
 from __future__ import annotations

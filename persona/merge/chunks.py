@@ -1,8 +1,9 @@
 """Chunks out of the store, ready for arithmetic: verified, decoded, in exponent order.
 
 **workspace** — the arrays of one thread, reused from chunk to chunk: the base's elements, their exponent
-order, the base in that order, and one row of z (the zigzag ulp differences) for each vector. A few chunks a
-thread is all the memory of a merge.
+order, the base in that order, and one row of z for each vector.
+
+The memory of a merge is a few chunks for each thread.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ Empty = Callable[[Any, Any], NDArray[Any]]
 
 @dataclass(frozen=True)
 class DecodedChunk:
-    """One chunk of n elements with the changes of `present`, the indices of the terms that changed it.
+    """One chunk of n elements with the changes of some terms.
 
-    sorted_base: uint[n] and z: uint[present, ≥ n] in one order, that of the exponents unless the chunk was
-    kept (`persona.live.cache`); order: uint32[n], the element that stands at each place of it.
+    `present`: the indices of the terms that changed it. sorted_base: uint[n] and z: uint[present, ≥ n] have
+    one order: exponent order, or element order if the chunk comes from a row cache. order: uint32[n], the
+    element at each position.
     """
 
     present: list[int]
@@ -45,8 +47,10 @@ class DecodedChunk:
 
 @dataclass
 class Workspace:
-    """Arrays of `chunk` elements for elements of `width` bytes; `z` has one row for each vector and grows on
-    demand. `empty` makes what a device may be asked to copy.
+    """Arrays of `chunk` elements of `width` bytes.
+
+    `z` has one row for each vector and grows on demand. `empty` makes the arrays that a device may have to
+    copy.
     """
 
     chunk: int
@@ -122,7 +126,7 @@ class ChunkReader:
         _, element = parse_form(record.form)
         if element is not None and element.nbytes == spec.unit:
             decode_base(record.form, record.segments, part)
-        else:  # the same bytes were first stored for a tensor of another dtype: they mean the same here
+        else:  # the same bytes were first stored for a tensor of another dtype; their meaning is the same
             part.view(np.uint8)[:] = np.frombuffer(self.base_bytes(spec, id, index), np.uint8)
         return part
 
@@ -145,9 +149,7 @@ class ChunkReader:
         return True
 
     def _reorder(self, spec: TensorSpec, base_id: str, index: int, dtype: str, z: NDArray[Any]) -> None:
-        """z from the exponent order of the dtype that the same bytes were first stored for into that of
-        `spec`.
-        """
+        """z in the exponent order of `spec`, from that of the dtype that the bytes were first stored for."""
         base = self.base(spec, base_id, index, np.empty_like(z))
         order, sorted_base, plain = np.empty(z.size, np.uint32), np.empty_like(z), np.empty_like(z)
         exponent_order(base, dtype, order, sorted_base)

@@ -1,11 +1,11 @@
 """The cut-offs of a plan: found exactly, once, and kept in the cache.
 
 A cut-off belongs to a vector, a scope, a rank and a density (docs/numerics.md, "Trim"); filters and α do not
-move it. Under ``tensor`` it is sought tensor by tensor, under ``global`` over all that the base merges,
-under ``joint`` over the same tensor of every term whose filter admits it. What was found for a vector is kept
-in the cache (`grid.CACHE`), beside how many elements it keeps. ``joint`` cut-offs belong to the vectors of a
-recipe and to where its filters let them, and the majority sign to a whole recipe but for its names: each is
-kept under a digest of just that.
+move it. Under ``tensor`` it is sought for each tensor, under ``global`` over everything that the base merges,
+under ``joint`` over the same tensor of every term whose filter admits it. The cut-offs of a vector are kept
+in the cache (`densities.CACHE`), with the number of elements that each keeps. ``joint`` cut-offs depend on
+the vectors of a recipe and the reach of its filters; the majority sign depends on a whole recipe except for
+its names. Each is kept under a digest of what it depends on.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Found = tuple[float, int]
 
 @dataclass
 class Cutoffs:
-    """θ for every trimmed term of a plan, by tensor, and the majority sign where the rules ask for it."""
+    """θ for every trimmed term of a plan, by tensor, and the majority sign if the rules ask for it."""
 
     plan: Plan
     by_vector: dict[tuple[str, float], Mapping[str, float]] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Cutoffs:
     majority: int = 0
 
     def theta(self, tensor: TensorPlan, terms: Iterable[int]) -> NDArray[np.float32]:
-        """θ of some terms at a tensor, `NO_TRIM` for those that are never trimmed: float32[terms]."""
+        """θ of some terms at a tensor, `NO_TRIM` for terms that are never trimmed: float32[terms]."""
         return np.array([self._theta(tensor.spec.name, index) for index in terms], np.float32)
 
     def _theta(self, name: str, index: int) -> float:
@@ -77,8 +77,10 @@ def cutoffs(
     room: Budget | None = None,
     progress: Progress | None = None,
 ) -> Cutoffs:
-    """What the kernels need to know before they merge these tensors; reads chunks only for what no cache
-    holds. `room`: how much memory each thread has for the vectors of a chunk; without, as much as they take.
+    """The cut-offs and signs that the kernels need to merge these tensors.
+
+    Reads chunks only for values that no cache holds. `room`: the memory of each thread for the vectors of a
+    chunk; without it, as much as they take.
     """
     found = Cutoffs(plan)
     rules = plan.recipe.rules
@@ -111,9 +113,7 @@ def cutoffs(
 def kept_fraction(
     plan: Plan, id: str, density: float, *, threads: int, progress: Progress | None = None
 ) -> float:
-    """The fraction of the base's merged elements that a density keeps of one vector of the plan, ties
-    included.
-    """
+    """The fraction of the base's merged elements that a density keeps of a vector, ties included."""
     rules, vector = plan.recipe.rules, plan.vectors[id]
     kept_grid = (
         CutoffTable.read(plan.store, id, len(vector.tensors)) if on_grid(density) is not None else None
@@ -135,10 +135,10 @@ def prepare(
     threads: int,
     progress: Progress | None = None,
 ) -> None:
-    """Finds and keeps the cut-offs of one vector for every density of the grid.
+    """Finds the cut-offs of one vector for every density of the table, and keeps them.
 
-    `magnitudes`: of its tensors, as its import counted them; the chunks of those that were too varied to be
-    counted so are read again.
+    `magnitudes`: of its tensors, as its import counted them. The chunks of tensors with too many distinct
+    magnitudes are read again.
     """
     specs = plan.vectors[id].tensors
     elements = plan.base.merged_elements
@@ -380,7 +380,7 @@ class _Walk:
     def signs(
         self, tensor: TensorPlan, votes: list[int], cuts: Cutoffs, rules: MergeRules, room: Budget | None
     ) -> int:
-        """Σ sign(e) over one tensor of the terms `votes`, by slices of chunks where the room asks."""
+        """Σ sign(e) over one tensor of the terms `votes`, in slices of chunks if memory is short."""
         spec, plan, total = tensor.spec, self.plan, 0
         space, code = self.workspaces.get(spec), element_of(spec.dtype).code
         for index in range(plan.chunks_of(spec)):

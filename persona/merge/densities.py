@@ -1,8 +1,8 @@
-"""**grid** — the cut-offs of a vector for the densities 0.01, 0.02, …, 1.00, found when it is committed.
+"""**cut-off table** — the cut-offs of a vector for the densities 0.01, 0.02, …, 1.00.
 
-For each rank rule, by tensor and over the whole model, so that a checkout at any of these densities needs no
-selection pass. Kept in `CACHE`, checksummed, and always safe to delete: what is missing is
-selected again (`cutoffs`).
+It is made when the vector is committed. It has them for each rank rule, by tensor and over the whole model.
+So a checkout at one of these densities reads no chunk to find a cut-off. It is kept in `CACHE`, with a
+checksum, and may be deleted at any time: `cutoffs` finds missing values again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ with DefaultEnvironment():
     DENSITIES: Final = np.arange(1, 101) / 100
 RANKS: Final = ("floor1", "plus1", "floor")
 CACHE: Final = f"thresholds-{NUMERICS}"
-"""The folder of `cache/` for cut-offs and what else was counted of magnitudes."""
+"""The folder of `cache/` for cut-offs and counts of magnitudes."""
 
 Thetas = NDArray[np.float32]
 Counts = NDArray[np.int64]
@@ -32,8 +32,10 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class CutoffTable:
-    """theta: float32[ranks, densities, tensors + 1], the whole model last; kept: int64[ranks, densities, 2],
-    the elements kept by the tensors' own cut-offs together, and by the model's.
+    """theta: float32[ranks, densities, tensors + 1], the whole model last.
+
+    kept: int64[ranks, densities, 2], the elements kept by the tensors' own cut-offs together, and by the
+    model's.
     """
 
     theta: Thetas
@@ -61,7 +63,7 @@ class CutoffTable:
 
     @classmethod
     def read(cls, store: Store, id: str, tensors: int) -> CutoffTable | None:
-        """The grid of a vector of so many tensors; None where it is not kept."""
+        """The table of a vector of this many tensors, or None if it is not in the cache."""
         data = store.cache(_name(id)).read()
         shape = (len(RANKS), DENSITIES.size, tensors + 1)
         cells = shape[0] * shape[1]

@@ -1,9 +1,13 @@
-"""**room** — how many threads merge at a time, and how much memory each has for the vectors of its chunk.
+"""**memory budget** — how many threads merge at a time, and how much memory each has for its chunk's vectors.
 
-A thread needs a few arrays of a chunk's elements whatever the recipe (`_ARRAYS`), and a row for each vector
-that reaches the tensor. Where the budget does not hold that for every thread, fewer run; where it does not
-hold it for one, that one merges a chunk in **slices** of its exponent order, and decodes the vectors again
-for each: slower, and in the same memory however many vectors a recipe has.
+A thread needs a few arrays of a chunk's elements for any recipe (`_ARRAYS`), and a row for each vector that
+reaches the tensor. If the budget does not hold that for every thread, fewer threads run. If it does not hold
+it for one thread, that thread merges a chunk in slices.
+
+**slice** — a part of a chunk in exponent order that is merged separately, to save memory.
+
+The vectors are decoded again for each slice. That is slower, but takes the same memory for any number of
+vectors.
 """
 
 from __future__ import annotations
@@ -17,8 +21,9 @@ from persona.merge.arithmetic.cpu import scratch_bytes
 from persona.merge.plan import Plan, TensorPlan
 
 _ARRAYS: Final = 8
-"""Arrays of a chunk's elements: decoded, in exponent order, a row in passing, the records and their segments,
-two outputs.
+"""Arrays of a chunk's elements that a thread needs.
+
+Decoded, in exponent order, a row in passing, the records and their segments, two outputs.
 """
 _ORDER_BYTES: Final = 4
 _SHORTEST: Final = 1 << 14
@@ -41,11 +46,11 @@ class Budget:
 def budget_of(
     plan: Plan, tensors: list[TensorPlan], threads: int, memory: int | None = None, *, beside: int = 0
 ) -> Budget:
-    """The room for merging these tensors on at most so many threads in `memory` bytes; by default
-    `CHUNK_MEMORY`, or more where one thread needs that for its slices. `beside`: bytes that each thread takes
-    for other work with a chunk.
+    """The memory budget for merging these tensors on at most `threads` threads.
 
-    Raises `UsageError` for a memory in which not even slices fit.
+    `memory` is in bytes, by default `CHUNK_MEMORY`, or more if one thread needs that for its slices.
+    `beside`: bytes that each thread takes for other work with a chunk. Raises `UsageError` for a memory in
+    which not even slices fit.
     """
     rows = least = 0
     fixed = beside

@@ -1,14 +1,16 @@
-"""**plan** — what a checkout has to do for each tensor, decided from manifests alone: no chunk is read.
+"""**plan** — what a checkout has to do for each tensor, decided from manifests: no chunk is read.
 
-A term **reaches** a tensor when its filter admits the tensor and its vector changed it. From that follows the
-way of a tensor:
+A term reaches a tensor if its filter admits the tensor and its vector changed it.
 
-* ``base``: nothing reaches it, so it is the base's own bytes;
-* ``lone``: one vector owns it (docs/numerics.md), so it is the fine-tune's own bytes;
+**way** — how a tensor gets its bytes:
+
+* ``base``: no term reaches it, so it has the base's own bytes;
+* ``lone``: one vector owns it (docs/numerics.md), so it has the fine-tune's own bytes;
 * ``merge``: everything else.
 
-**key** — a digest of all that decides a tensor's bytes, the version of the arithmetic included. Two tensors
-with one key are equal, so a checkout may keep what it has.
+**key** — a digest of everything that decides a tensor's bytes, the version of the arithmetic included.
+
+Two tensors with one key are equal, so a checkout may reuse a tensor whose key did not change.
 """
 
 from __future__ import annotations
@@ -117,7 +119,7 @@ def keeps_everything(recipe: Recipe, term: Term) -> bool:
 
 
 def _way(recipe: Recipe, base: Base, reaching: tuple[int, ...], admitted: int) -> tuple[str, bytes]:
-    """The way of the tensors that these terms reach, and what their keys start with."""
+    """The way of the tensors that these terms reach, and the start of their keys."""
     if not reaching:
         return "base", _seed(["base", base.digest])
     terms = [recipe.terms[index] for index in reaching]
@@ -137,7 +139,7 @@ def _way(recipe: Recipe, base: Base, reaching: tuple[int, ...], admitted: int) -
 
 
 def _effect(recipe: Recipe, term: Term) -> list[object]:
-    """What a term does to a tensor that it reaches."""
+    """The values of a term that decide its effect on a tensor."""
     density = None if keeps_everything(recipe, term) else term.density or recipe.rules.density
     return [term.vector, _hex32(term.alpha32), density, term.join]
 
@@ -162,7 +164,7 @@ def _vector_table(store: Store, base: Base, id: str, vector: Vector) -> Table:
     for spec in vector.tensors:
         if base.spec.get(spec.name) != spec:
             raise IntegrityError(
-                f"vector {abbreviate(id)}: its base has no such tensor {spec.name}", kind="vector", id=id
+                f"vector {abbreviate(id)}: its base has no tensor {spec.name}", kind="vector", id=id
             )
     return decode_table(
         store.objects.get(vector.table, "table"), vector.tensors, vector.chunk, f"vector {abbreviate(id)}"

@@ -1,15 +1,14 @@
-"""The merge rules of docs/numerics.md in plain torch: whole tensors, no tricks. Every kernel must equal this
-bit for bit.
+"""The merge rules of docs/numerics.md in plain torch: whole tensors, no optimisation.
 
-The names are the page's: b, t, u, w, v, e, s, A, m, D, x. All arithmetic is binary32 in canonical order of
-the terms. What the page leaves open is settled here:
+Every kernel must equal this bit for bit. The names are the page's: b, t, u, w, v, e, s, A, m, D, x. All
+arithmetic is binary32 in canonical order of the terms. This module settles what the page leaves open:
 
 - A coordinate whose e is NaN (infinite changes against each other) elects nobody and is not finite, whatever
   else holds.
 - D = ±inf is not finite although m would be 0: nothing that follows from it is "x = 0".
-- Under trim = joint the stack holds every term whose filter admits the tensor, those that join by adding too,
-  though these are not trimmed themselves.
-- A difference in a zero's sign alone is t = 0.
+- Under trim = joint the stack holds every term whose filter admits the tensor, also terms that join by
+  adding, though these are not trimmed themselves.
+- A difference only in a zero's sign is t = 0.
 
 torch is imported at the top: only tests and the CUDA checks import this module.
 """
@@ -206,7 +205,7 @@ def expression(taus: Sequence[torch.Tensor], coefficients: Sequence[float]) -> t
 
 
 def not_finite(base: Tensors, merged: Tensors) -> dict[str, int]:
-    """name → how many elements became not finite, for the tensors where any did."""
+    """name → number of elements that became not finite, for the tensors that have any."""
     counts = {
         name: int((~merged[name].isfinite() & (_bits(merged[name]) != _bits(base[name]))).sum())
         for name in base
@@ -216,7 +215,7 @@ def not_finite(base: Tensors, merged: Tensors) -> dict[str, int]:
 
 
 def check(base: Tensors, fine_tuned: Sequence[Tensors]) -> None:
-    """Refuses what may not reach any arithmetic, with `InvalidInput`."""
+    """Refuses with `InvalidInput` any input that must not reach the arithmetic."""
     for tensors in fine_tuned:
         for name, after in tensors.items():
             if name not in base or base[name].dtype != after.dtype or base[name].shape != after.shape:
@@ -290,13 +289,13 @@ def _joint(stack: Sequence[torch.Tensor], density: float) -> float:
 
 
 def _difference(base: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-    """t = f − b in binary32, 0 where the bits are the same (so where neither is finite)."""
+    """t = f − b in binary32, 0 if the bits are the same (also if neither is finite)."""
     same = _bits(base) == _bits(after)
     return torch.where(same, torch.zeros(()), after.float() - base.float())
 
 
 def _share(term: MergeTerm, rules: MergeRules) -> torch.Tensor:
-    """What one member adds to D."""
+    """One member's part of D."""
     if rules.divide == "count":
         return _binary32(1.0)
     return _binary32(abs(term.alpha) if rules.divide == "strength" else term.alpha)

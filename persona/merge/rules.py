@@ -1,9 +1,8 @@
-"""**merge rules** — the numbers and words that the kernels need of a recipe's rules. **merge term** — the
-same of a term.
+"""The numbers and words that the kernels need of a recipe's rules and terms. Pure Python.
 
 Here decimals become numbers, once: α and λ are rounded to binary32, densities to binary64. The rank of a
 cut-off is decided here too (docs/numerics.md, "Trim"), so that the reference and the kernels cannot disagree
-on it. Pure Python.
+on it.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ from persona.objects.rules import Rules
 NO_TRIM: Final = math.nan
 """The θ that keeps every changed element."""
 KEEP_NOTHING: Final = -1.0
-"""The θ that keeps no element: rank `floor` where ⌊d·n⌋ = 0. (+inf would keep an infinite difference.)"""
+"""The θ that keeps no element: rank `floor` with ⌊d·n⌋ = 0. (+inf would keep an infinite difference.)"""
 
 
 @dataclass(frozen=True)
 class MergeRules:
-    """The axes as words, λ as a binary32 value, the density as binary64 (None where nothing is trimmed)."""
+    """The axes as words, λ as a binary32 value, the density as binary64 (None if nothing is trimmed)."""
 
     trim: str = "tensor"
     rank: str | None = "floor1"
@@ -103,7 +102,7 @@ class MergeTerm:
         return self._filter.admits(tensor)
 
     def effective_density(self, rules: MergeRules) -> float:
-        """The term's density, or the recipe's; 1 where neither is set."""
+        """The term's density, or the recipe's; 1 if neither is set."""
         if self.density is not None:
             return self.density
         return 1.0 if rules.density is None else rules.density
@@ -126,10 +125,10 @@ def canonical_order(terms: Iterable[MergeTerm], rules: MergeRules) -> list[int]:
 
 @in_default_environment
 def cut_rank(rank: str, density: float, elements: int) -> int:
-    """r, so that θ is the r-th largest of `elements` magnitudes; 0 keeps nothing, more than `elements`
-    everything.
+    """r, so that θ is the r-th largest of `elements` magnitudes.
 
-    The product is binary64, as in the peers: ⌊0.29·100⌋ is 28.
+    0 keeps nothing, more than `elements` keeps everything. The product is binary64, as in other programs:
+    ⌊0.29·100⌋ is 28.
     """
     kept = math.floor(density * elements)
     return {"floor1": max(1, kept), "plus1": kept + 1, "floor": kept}[rank]

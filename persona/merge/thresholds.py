@@ -1,11 +1,11 @@
-"""**cut-off** (θ) — an order statistic of |t|: an element is kept where |t| ≥ θ (docs/numerics.md, "Trim").
+"""**cut-off** — an order statistic θ of |t|: an element is kept if |t| ≥ θ (docs/numerics.md, "Trim").
 
-The bits of |t| as a binary32 number order like |t| itself, so the r-th largest is found exactly by radix
-selection, in two passes over the chunks: one counts the upper 16 bits, the next the lower 16 bits of the few
-upper values in which a wanted rank falls. Counts of several chunks, threads or vectors add up. Elements with
-t = 0 are not counted: they are the rest of the `elements` given.
+The bits of |t| as binary32 have the same order as |t|. So the r-th largest is found exactly by radix
+selection, in two passes over the chunks. The first pass counts the upper 16 bits. The second counts the lower
+16 bits of the few upper values in which a wanted rank falls. Counts of several chunks, threads or vectors add
+up. Elements with t = 0 are not counted: they are the rest of the `elements` given.
 
-This module holds the numbers; `plan` walks the chunks and keeps what is found in the cache.
+This module has the numbers; `cutoffs` walks the chunks and keeps the result in the cache.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ NO_ROW: Final = -1
 class Selection:
     """The search for the ranks-th largest of `elements` magnitudes.
 
-    First `cpu.count_high(…, selection.high)` for every chunk, then `open_bins()`, then, if that says so,
-    `cpu.count_low(…, selection.row_of, selection.low)` for every chunk, then `theta()`. high: int64[65536];
-    row_of: int32[65536]; low: int64[rows, 65536], or uint32 where no count can reach 2^32. Several threads
-    may count into arrays of their own and add them up.
+    First `cpu.count_high(…, selection.high)` for every chunk, then `open_bins()`. If that returns True,
+    `cpu.count_low(…, selection.row_of, selection.low)` for every chunk. Then `theta()`. high: int64[65536];
+    row_of: int32[65536]; low: int64[rows, 65536], or uint32 if no count can reach 2^32. Several threads may
+    count into arrays of their own and add them up.
     """
 
     elements: int
@@ -42,9 +42,7 @@ class Selection:
     low: npt.NDArray[Any] = field(default_factory=lambda: np.zeros((0, BINS), np.int64))
 
     def open_bins(self, others: Counts | None = None) -> bool:
-        """Decides which upper values need their lower bits counted, `others` among them; False if none
-        does.
-        """
+        """Chooses the upper values whose lower bits must be counted, `others` among them; False if none."""
         _, upper, _ = self._bins()
         bins = np.unique(upper if others is None else np.concatenate([upper, others]))
         self.row_of[bins] = np.arange(bins.size, dtype=np.int32)
@@ -52,18 +50,20 @@ class Selection:
         return bool(bins.size)
 
     def add_high(self, known: Magnitudes) -> None:
-        """Adds what is counted already to `high`."""
+        """Adds earlier counts to `high`."""
         np.add.at(self.high, known.bits >> np.uint32(16), known.counts)
 
     def add_low(self, known: Magnitudes) -> None:
-        """Adds what is counted already to `low`."""
+        """Adds earlier counts to `low`."""
         rows = self.row_of[known.bits >> np.uint32(16)]
         bits, counts = known.bits[rows >= 0], known.counts[rows >= 0]
         np.add.at(self.low, (rows[rows >= 0], bits & np.uint32(BINS - 1)), counts.astype(self.low.dtype))
 
     def theta(self) -> npt.NDArray[np.float32]:
-        """θ for each rank, float32[ranks]: 0 (every change is kept) where the rank reaches the zeros,
-        `NO_TRIM` beyond all elements, `KEEP_NOTHING` for rank 0.
+        """θ for each rank, float32[ranks].
+
+        0 (every change is kept) if the rank reaches the zeros, `NO_TRIM` beyond all elements, `KEEP_NOTHING`
+        for rank 0.
         """
         return self.cut()[0]
 
@@ -107,8 +107,9 @@ def kept(theta: npt.NDArray[np.float32] | Any, magnitudes: npt.NDArray[np.float3
 
 @dataclass(frozen=True)
 class Magnitudes:
-    """Every |t| ≠ 0 of a scope of `elements`: `bits` of binary32, uint32[m] rising, and their `counts`,
-    int64[m].
+    """Every |t| ≠ 0 of a scope of `elements`.
+
+    `bits` of binary32 are uint32[m], rising; their `counts` are int64[m].
     """
 
     elements: int
@@ -126,8 +127,9 @@ class Magnitudes:
         return cls(elements, bits, counts)
 
     def cut(self, ranks: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.float32], Counts]:
-        """θ for each rank, as `Selection.theta` gives it, and how many elements it keeps: float32[r],
-        int64[r].
+        """θ for each rank, see `Selection.theta`, and how many elements it keeps.
+
+        float32[r], int64[r].
         """
         above = np.cumsum(self.counts[::-1])
         total = int(above[-1]) if above.size else 0

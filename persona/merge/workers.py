@@ -1,6 +1,6 @@
 """Work on all cores whose results arrive in order, in bounded memory.
 
-**window** — how many results may be under way or waiting: that many buffers exist, whatever the number of
+At most `window` results are under way or waiting at a time, so that many buffers exist for any number of
 items. The work itself (zstd, BLAKE3, compiled kernels, reads and writes) runs without the interpreter's lock,
 so plain threads overlap.
 """
@@ -32,8 +32,9 @@ _MOST = 8
 
 @contextmanager
 def first_run(progress: Progress | None) -> Iterator[Progress | None]:
-    """Tells `progress` when a first run has to compile the kernels, which takes some seconds. What it gives
-    is to be told instead of `progress`, so that one thread at a time tells that.
+    """Tells `progress` if a first run has to compile the kernels, which takes some seconds.
+
+    The block uses the yielded function instead of `progress`, so that one thread at a time calls it.
     """
     if progress is None:
         yield None
@@ -45,7 +46,7 @@ def first_run(progress: Progress | None) -> Iterator[Progress | None]:
             progress(phase, done, total)
 
     def compiling(text: str) -> None:
-        if busy.acquire(timeout=1):  # not for ever: who is told may wait for a kernel
+        if busy.acquire(timeout=1):  # not for ever: the callback may wait for a kernel
             try:
                 progress(Compiling(text, ""), 0, 0)
             finally:
@@ -64,7 +65,10 @@ def thread_count(threads: int | None) -> int:
 
 
 def worker_count(threads: int | None, waiting: bool) -> int:
-    """As `thread_count`; where the work waits for a device, a few more by default, so that no core idles."""
+    """Like `thread_count`, with a few more by default if the work waits for a device.
+
+    So no core is idle.
+    """
     return min(MAX_THREADS, thread_count(threads) + (WAITING_THREADS if waiting and threads is None else 0))
 
 
@@ -78,10 +82,10 @@ def in_order(
 ) -> Generator[Result, None, None]:
     """The results of `work` on each item, in the order of the items, computed by `threads` threads.
 
-    At most `threads + ahead` results are under way or waiting. `part`: how much of a whole result's memory
-    the one of an item takes, above 0 and at most 1; of small ones more may wait, lest a thread idles behind a
-    large one. An error of any item is raised when its turn comes; what is still queued is dropped. Closing
-    the generator early does the same. `work` runs in the default floating-point environment.
+    At most `threads + ahead` results are under way or waiting. `part`: how much of a whole result's memory an
+    item's result takes, above 0 and at most 1. More small results may wait, so that no thread is idle behind
+    a large one. An error of an item is raised when its turn comes, and items that are still queued are
+    dropped. Closing the generator early does the same. `work` runs in the default floating-point environment.
     """
     work = in_default_environment(work)
     window = threads + ahead

@@ -1,8 +1,11 @@
-"""**base** — an immutable snapshot of a checkpoint: its tensors, and the files that make it load.
+"""**base** — an immutable snapshot of a checkpoint: its tensors and the files that make it load.
 
-**shard** — one weights file of the checkpoint, with its verbatim safetensors metadata. **tied** — names that
-the model shares with a stored tensor (`lm_head.weight` with the embedding) and that no file holds. Vectors
-are bound to a base's weights digest, not to its id: metadata and text files may differ.
+**shard** — one weights file of a checkpoint, with its safetensors metadata verbatim.
+**tied name** — a name that the model shares with a stored tensor and that no file holds: `lm_head.weight` for
+the embedding, say.
+
+A vector is bound to its base's weights digest, not to its base's id, because metadata and text files may
+differ.
 """
 
 from __future__ import annotations
@@ -29,8 +32,9 @@ class Shard:
 
 @dataclass(frozen=True)
 class Base:
-    """The manifest of a base. `tensors` are in byte order of names; `shard_of[i]` is the shard of
-    `tensors[i]`.
+    """The manifest of a base.
+
+    `tensors` are in byte order of names; `shard_of[i]` is the shard of `tensors[i]`.
     """
 
     chunk: int

@@ -1,10 +1,10 @@
 """The one canonical encoding of structured objects.
 
-**canonical JSON** — UTF-8, keys sorted by code point, no insignificant space, no duplicate keys, no floats:
-integers with |n| < 2^53, and real numbers as canonical decimal strings. ``encode(decode(b)) == b`` or the
-object is refused.
-**canonical decimal** — a plain decimal without exponent, without leading or trailing zeros, without ``-0``:
-"0.7", "-0.5", "1".
+**canonical JSON** — UTF-8, keys sorted by code point, no optional space, no duplicate keys, no floats:
+integers with |n| < 2^53, and real numbers as canonical decimals.
+**canonical decimal** — a decimal as text without exponent, superfluous zeros or ``-0``: "0.7", "-0.5", "1".
+
+An object is refused unless ``encode(decode(b)) == b``.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ Json = Any
 
 
 def encode(value: Json) -> bytes:
-    """Canonical bytes of `value`. Raises `InvalidInput` for floats, wide integers, deep nesting and lone
-    surrogates.
+    """The canonical bytes of `value`.
+
+    Raises `InvalidInput` for floats, wide integers, deep nesting and lone surrogates.
     """
     _check(value, 0)
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -38,8 +39,9 @@ def encode(value: Json) -> bytes:
 
 
 def decode(data: bytes | memoryview, what: str = "object") -> Json:
-    """The value of canonical bytes; `IntegrityError` naming `what` for anything that `encode` would write
-    otherwise.
+    """The value of canonical bytes.
+
+    Raises `IntegrityError` naming `what` for bytes that `encode` would write differently.
     """
     data = bytes(data)
     if data.count(b"[") + data.count(b"{") > MAX_JSON_CONTAINERS:
@@ -67,7 +69,7 @@ def decimal(value: str | int | float | Decimal) -> str:
             raise InvalidInput(f"not a finite number: {value!r:.60}")
         value = repr(value)
     if isinstance(value, str) and not value.isascii():
-        raise InvalidInput(f"not a number: {value!r:.60}")  # digits of other scripts, which Decimal reads
+        raise InvalidInput(f"not a number: {value!r:.60}")  # digits of other scripts, which Decimal accepts
     try:
         number = Decimal(value)
     except (InvalidOperation, TypeError, ValueError):
@@ -145,7 +147,8 @@ _DROPPED = bytes(byte for byte in range(256) if byte not in b'"[]{}')
 
 
 def _structure(data: bytes) -> bytes:
-    """The quotes and brackets of `data`; an escaped backslash or quote is dropped as a pair, so no escape is
-    misread.
+    """The quotes and brackets of `data`.
+
+    An escaped backslash or quote is dropped as a pair, so no escape is misread.
     """
     return data.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _DROPPED)

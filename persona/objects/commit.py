@@ -1,6 +1,6 @@
-"""**commit** — a tree, its parents, who wrote and who recorded it and when, and a message. **tag** — a
-signed-off name.
+"""**commit** — a tree, its parents, its author and committer with their times, and a message.
 
+**tag** — a name for an object, with a tagger and a message.
 **person** — name, e-mail, seconds since 1970-01-01 UTC, and the offset from UTC in minutes.
 """
 
@@ -23,7 +23,10 @@ MAX_OFFSET = 1439
 
 @dataclass(frozen=True)
 class Person:
-    """Who, and when: `time` in seconds since 1970 UTC, `offset` in minutes east of UTC."""
+    """A name, an e-mail address and a time.
+
+    `time` is in seconds since 1970 UTC, `offset` in minutes east of UTC.
+    """
 
     name: str
     email: str
@@ -99,7 +102,7 @@ class Commit:
 
 @dataclass(frozen=True)
 class Tag:
-    """An annotated tag: the object it names and that object's kind, its own name, who tagged it, and why."""
+    """An annotated tag: its object and that object's kind, its own name, its tagger, and a message."""
 
     object: str
     kind: str

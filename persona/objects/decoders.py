@@ -1,4 +1,4 @@
-"""What reads each kind of structured object; an object that it refuses is not stored either."""
+"""The decoder of each kind of structured object. An object that it refuses is not stored."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from persona.objects.vector import Vector
 
 
 def _note(data: bytes) -> object:
-    from persona.objects.note import Note  # rare: commands that start often do without it
+    from persona.objects.note import Note  # rare: everyday commands do not need it
 
     return Note.decode(data)
 

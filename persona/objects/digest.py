@@ -1,9 +1,9 @@
-"""**weights digest** — BLAKE3 of materialised tensors, the same on every machine and device.
+"""**weights digest** — the BLAKE3 of materialised tensors, the same on every machine and device.
 
-For each tensor in byte order of names: u64-le length of the name, the name in UTF-8, u64-le length of the
-safetensors dtype string, the string, u64-le rank, each dimension u64-le, then the 32-byte BLAKE3-256 of its
-raw little-endian bytes. The digest is BLAKE3-256 of all that (docs/numerics.md). It does not depend on
-sharding, file names or metadata.
+For each tensor in byte order of names it covers: u64-le length of the name, the name in UTF-8; u64-le length
+of the safetensors dtype string, the string; u64-le rank, each dimension u64-le; the 32-byte BLAKE3-256 of the
+tensor's raw little-endian bytes. The digest is the BLAKE3-256 of all that (docs/numerics.md). It does not
+depend on shards, file names or metadata.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ PREFIX: Final = "blake3:"
 
 
 def weights_digest(items: Iterable[tuple[str, str, tuple[int, ...], bytes]]) -> str:
-    """The digest of tensors given as (name, safetensors dtype, shape, BLAKE3-256 of the raw bytes), in any
-    order.
+    """The weights digest of tensors, given in any order.
+
+    A tensor is (name, safetensors dtype, shape, BLAKE3-256 of the raw bytes).
     """
     hasher = blake3()
     encoded = sorted((name.encode(), dtype.encode(), shape, digest) for name, dtype, shape, digest in items)
@@ -35,7 +36,7 @@ def weights_digest(items: Iterable[tuple[str, str, tuple[int, ...], bytes]]) -> 
 
 
 def require_digest(value: object, where: str) -> str:
-    """`value` as a printed digest; raises `IntegrityError` that says `where` otherwise."""
+    """`value` as a printed digest; raises `IntegrityError` that names `where`."""
     if not isinstance(value, str) or not value.startswith(PREFIX) or not is_id(value[len(PREFIX) :]):
         raise IntegrityError(f"{where} is not a weights digest: {value!r:.80}")
     return value

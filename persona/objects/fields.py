@@ -11,7 +11,7 @@ from persona.objects import canonical
 def mapping(
     value: Any, where: str, required: tuple[str, ...], optional: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """`value` as a mapping with exactly these keys; `IntegrityError` names what is missing or unknown."""
+    """`value` as a mapping with exactly these keys; raises `IntegrityError` that names the wrong key."""
     if type(value) is not dict:
         raise IntegrityError(f"{where}: not a mapping")
     for key in required:

@@ -1,8 +1,8 @@
-"""An id names what an object *means*.
+"""Ids name what an object means, not how it is stored.
 
 **id** — BLAKE3-256 of ``kind ‖ 00 ‖ version in decimal ‖ 00 ‖ canonical payload`` as 64 lowercase hex digits.
-How an object is stored (compressed, permuted, packed) never changes its id.
-**null id** — 64 zeros; in a table of a vector: a chunk in which nothing changed.
+Compressing, permuting or packing an object never changes its id.
+**null id** — 64 zeros; in a vector's table, a chunk in which nothing changed.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def abbreviate(id: str) -> str:
 
 
 def require_id(value: object, where: str, *, null: bool = False) -> str:
-    """`value` as an id; raises `IntegrityError` that says `where` otherwise. `null` admits the null id."""
+    """`value` as an id; raises `IntegrityError` that names `where`. `null` allows the null id."""
     if not isinstance(value, str) or not is_id(value) or (value == NULL_ID and not null):
         raise IntegrityError(f"{where} is not an object id: {value!r:.80}")
     return value

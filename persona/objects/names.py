@@ -1,9 +1,9 @@
-"""The rules for names. A name from outside or from inside an object never becomes a path unchecked
-(docs/invariants.md).
+"""The rules for names. A name never becomes a path unchecked, wherever it comes from (docs/invariants.md).
 
-**ref name** — git's rules, NFC, no part of 64 hex digits. **vector name** — what `[vectors.NAME]` may hold;
-**file name** — a relative path below the work tree; **tensor name** — any printable text that is no path
-trick.
+**ref name** — a name by git's rules, in NFC, without a part of 64 hex digits.
+**vector name** — a name that `[vectors.NAME]` may hold.
+**file name** — a relative path below the work tree.
+**tensor name** — printable text that cannot escape from a path.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def check_tensor_name(name: str) -> str:
     elif _NOT_TEXT.search(name):
         why = "it holds a control character or a lone surrogate"
     elif name == "__metadata__":
-        why = "the safetensors format keeps that key for itself"
+        why = "the safetensors format reserves that key"
     elif name.startswith(("/", "\\")) or (".." in name and ".." in re.split(r"[/\\]", name)):
         why = "it is a path that leaves its directory"
     if why:
@@ -83,7 +83,7 @@ def check_file_path(path: str) -> str:
 
 
 def file_path_problem(path: str) -> str | None:
-    """Why a relative path, `/` between parts, cannot name a tracked file; None where it can."""
+    """The reason why a relative path, `/` between parts, cannot name a tracked file; None if it can."""
     parts = path.split("/")
     if not path or path.startswith("/") or "\\" in path or "\x00" in path:
         return "it is empty, absolute, or holds a backslash or NUL"
@@ -109,13 +109,13 @@ def _text_problem(name: str, parts: list[str]) -> str | None:
 
 
 def path_clash(paths: Iterable[str]) -> str | None:
-    """Why tracked files of these paths cannot lie in one directory on every machine; None where they can."""
+    """The reason why tracked files with these paths cannot exist together on every machine, or None."""
     alike: dict[str, str] = {}
     for path in sorted(set(paths)):
         parts = [unicodedata.normalize("NFC", part).casefold() for part in path.split("/")]
         other = alike.setdefault("/".join(parts), path)
         if other != path:
-            return f"{other} and {path} differ by case or Unicode form alone"
+            return f"{other} and {path} differ only in case or Unicode form"
     for path in alike:
         parts = path.split("/")
         above = next((a for n in range(1, len(parts)) if (a := "/".join(parts[:n])) in alike), None)

@@ -1,6 +1,6 @@
-"""**note** — what was learned about a commit or a vector after it was made: provenance, scores, weights.
+"""**note** — a fact learned about a commit or a vector after it was made: provenance, scores, weights.
 
-A note is kept beside the object that it is about (refs/notes/), so learning something never changes an id.
+Notes are stored in refs/notes/, so learning a fact never changes the id of the object that it is about.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ NOTE_KINDS: Final = ("provenance", "scores", "weights")
 
 @dataclass(frozen=True)
 class Note:
-    """`about` is the id of a commit or vector (`about_kind`), `kind` one of `NOTE_KINDS`, `data` canonical
-    JSON.
+    """A note about a commit or a vector.
+
+    `about` is its id (`about_kind` its kind), `kind` one of `NOTE_KINDS`, `data` canonical JSON.
     """
 
     about: str

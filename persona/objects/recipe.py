@@ -1,8 +1,10 @@
-"""**recipe** — a base, a set of terms, and the merge rules. **term** — a vector with its α, density, filter
-and join.
+"""**recipe** — a base, a set of terms, and the merge rules.
+
+**term** — a vector in a recipe, with its α, density, filter and join.
 
 Terms stand in canonical order: by (vector id, α as binary32 with −0 as +0, effective density, filter, join),
-then name; never by the order of adding. The name is a label: it changes no bit of the weights.
+then by name. The order in which they were added does not count. A name is a label: it changes no bit of the
+weights.
 """
 
 from __future__ import annotations
@@ -26,8 +28,9 @@ JOINS: Final = ("vote", "add")
 
 @dataclass(frozen=True)
 class Term:
-    """One vector in a recipe. `alpha` and `density` are canonical decimals; a density of None is the
-    recipe's.
+    """One vector in a recipe.
+
+    `alpha` and `density` are canonical decimals; if `density` is None, the recipe's applies.
     """
 
     name: str
@@ -39,8 +42,9 @@ class Term:
     join: str = "vote"
 
     def admits(self, tensor: str) -> bool:
-        """Whether the filter lets the term reach a tensor: matched by one of `only` (if any) and by none of
-        `except`.
+        """Whether the filter admits a tensor.
+
+        It does if one glob of `only` (if there are any) and none of `except` matches.
         """
         if self.only and not any(_glob(pattern).fullmatch(tensor) for pattern in self.only):
             return False
@@ -72,8 +76,9 @@ class Term:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A base (id of the base object), terms in canonical order with unique names, and rules. Build with
-    `Recipe.of`.
+    """A base, terms in canonical order with unique names, and rules. Build it with `Recipe.of`.
+
+    `base` is the id of the base object.
     """
 
     base: str
@@ -127,8 +132,9 @@ class Recipe:
 
 
 def to_binary32(decimal: str) -> float:
-    """A canonical decimal rounded once to binary32 (as a Python float), −0 as +0. In
-    integers: no floating-point environment rounds or flushes it.
+    """A canonical decimal rounded once to binary32 (as a Python float), −0 as +0.
+
+    It computes with integers, so no floating-point environment affects it.
     """
     numerator, denominator = Decimal(decimal).as_integer_ratio()
     magnitude = abs(numerator)
@@ -166,10 +172,11 @@ def _check_term(term: Term, rules: Rules) -> Term:
     density = None if term.density is None else check_density(term.density, f"{where}: density")
     if density is not None and rules.trim == "joint":
         raise InvalidInput(
-            f"{where}: density: under trim = joint the cut is shared; take it back, set the recipe's"
+            f"{where}: density: under trim = joint all vectors share one cut-off; remove this density"
+            " and set the recipe's"
         )
     if density is not None and rules.trim == "none":
-        raise InvalidInput(f"{where}: density: the recipe trims nothing (trim = none); take it back")
+        raise InvalidInput(f"{where}: density: the recipe trims nothing (trim = none); remove it")
     return Term(
         name=term.name,
         vector=term.vector,

@@ -1,8 +1,10 @@
-"""**rules** — how the terms of a recipe are merged: one value for each axis. **preset** — a name for a row of
-axes.
+"""**rules** — how the terms of a recipe are merged: one value for each axis.
 
-The axes and presets are those of docs/numerics.md. An axis that a preset has no use for is None and is
-refused when set.
+**axis** — one choice in the rules, such as `trim` or `elect`.
+**preset** — a name for a row of axes.
+
+docs/numerics.md defines the axes and the presets. An axis that a preset does not use is None, and setting it
+is refused.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ from persona.errors import IntegrityError, InvalidInput
 from persona.objects import canonical
 
 NUMERICS: Final = 1
-"""The version of docs/numerics.md, which is raised whenever a recipe comes to mean other bits, a corrected
-error included. It is in the keys of tensors and in the names of caches, so that no bits of another version
-are copied or found.
+"""The version of docs/numerics.md.
+
+It rises whenever a recipe comes to mean other bits, also when an error is corrected. It is in the keys of
+tensors and in the names of caches, so that no bits of another version are copied or found.
 """
 MAX_BINARY32: Final = Decimal((1 << 128) - (1 << 104))
 """The largest finite binary32, exactly."""
@@ -45,7 +48,7 @@ PRESETS: Final[dict[str, dict[str, str | None]]] = {
         "linear": ("none", None, "before", "none", None, "sum", None, None),
     }.items()
 }
-"""preset → axis → its value; None where the preset has no use for the axis."""
+"""preset → axis → its value; None if the preset does not use the axis."""
 
 AXES: Final = (*_ROW, "lambda")
 """The names of the axes as recipe.toml and `set --merge` spell them."""
@@ -159,13 +162,13 @@ def _number(value: object, what: str) -> str:
 
 def _check_combination(preset: str, row: dict[str, str | None]) -> None:
     if row["trim"] in ("tensor", "global") and row["rank"] is None:
-        raise InvalidInput(f"trim: {row['trim']} needs a rank, which the preset {preset} has no use for")
+        raise InvalidInput(f"trim: {row['trim']} needs a rank, which the preset {preset} does not have")
     if row["trim"] != "none" and row["density"] is None:
-        raise InvalidInput(f"trim: {row['trim']} needs a density, which the preset {preset} has no use for")
+        raise InvalidInput(f"trim: {row['trim']} needs a density, which the preset {preset} does not have")
     if row["elect"] != "none" and row["on_tie"] is None:
-        raise InvalidInput(f"elect: {row['elect']} needs on_tie, which the preset {preset} has no use for")
+        raise InvalidInput(f"elect: {row['elect']} needs on_tie, which the preset {preset} does not have")
     if row["merge"] == "mean" and row["divide"] is None:
-        raise InvalidInput(f"merge: mean needs divide, which the preset {preset} has no use for")
+        raise InvalidInput(f"merge: mean needs divide, which the preset {preset} does not have")
 
 
 assert {field.name for field in fields(Rules)} == {"preset", "lambda_", *_ROW}

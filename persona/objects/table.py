@@ -1,8 +1,8 @@
-"""**table** — the ids of a manifest's chunks, 32 bytes each, tensor by tensor in the manifest's order,
-without a header.
+"""**table** — the ids of a manifest's chunks, 32 bytes each, without a header.
 
-The manifest says how many chunks each tensor has; a table of another length is refused by whoever joins the
-two. In a vector's table the null id stands for a chunk in which nothing changed.
+The ids stand tensor by tensor, in the manifest's order. The manifest says how many chunks each tensor has.
+The code that joins the two refuses a table of another length. In a vector's table the null id stands for a
+chunk in which nothing changed.
 """
 
 from __future__ import annotations
@@ -19,16 +19,14 @@ ID_BYTES: Final = 32
 
 @dataclass(frozen=True)
 class Table:
-    """Chunk ids by position, and where each tensor's begin."""
+    """Chunk ids by position, and the position of each tensor's first one."""
 
     data: bytes
     starts: dict[str, int]
     counts: dict[str, int]
 
     def chunks(self, tensor: str) -> list[str]:
-        """The chunk ids of a tensor, in element order; an empty list for a tensor that the table does not
-        hold.
-        """
+        """The chunk ids of a tensor, in element order; empty for a tensor that the table does not hold."""
         if tensor not in self.starts:
             return []
         start = self.starts[tensor]

@@ -1,7 +1,9 @@
-"""**tensor spec** — name, safetensors dtype and shape. **chunk** — a fixed span of one tensor's elements.
+"""**tensor spec** — the name, safetensors dtype and shape of a tensor.
 
-Merged are the tensors of dtype BF16, F16 and F32; all others are copied from the base. A dtype narrower than
-a byte is counted in bytes. A scalar has one element; an empty tensor has no chunk.
+**chunk** — a fixed run of one tensor's elements: the unit of storage, hashing and streaming.
+
+Tensors of dtype BF16, F16 and F32 are merged; all others are copied from the base. A dtype that is narrower
+than a byte is counted in bytes. A scalar has one element. An empty tensor has no chunk.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ FLOAT_DTYPES: Final = frozenset({"BF16", "F16", "F32"})
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """What a tensor is, apart from its numbers: name, safetensors dtype string, shape."""
+    """A tensor without its numbers: name, safetensors dtype string, shape."""
 
     name: str
     dtype: str

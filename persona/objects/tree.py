@@ -1,8 +1,7 @@
-"""**tree** — what a commit holds: the recipe in canonical form, and the tracked text files that differ from
-the base's.
+"""**tree** — the content of a commit: its recipe, and the text files that differ from the base's.
 
 `files` maps a path to its blob: `recipe.toml` as text with its comments, `graph/…`, and the base's text files
-where they were changed. None stands for a file of the base that was deleted.
+if they were changed. None stands for a file of the base that was deleted.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""**vector** (τ) — what one training run changed, bound to the weights digest of its base.
+"""**vector** — the changes of one training run (τ), bound to the weights digest of its base.
 
-Three kinds. ``delta``: for every changed tensor a run of chunks of lossless ulp differences (docs/format.md);
-an unchanged tensor is absent. ``lowrank``: an adapter's factors as they came, never densified.
-``expression``: a linear combination of other vectors and no weights at all. No provenance, statistics or
-thresholds: the same fine-tune imported twice is the same vector.
+There are three kinds. A ``delta`` holds lossless ulp differences in chunks for every changed tensor
+(docs/format.md); unchanged tensors are absent. A ``lowrank`` holds an adapter's factors as they came, never
+densified. An ``expression`` is a linear combination of other vectors and holds no weights. A vector holds no
+provenance, statistics or thresholds, so the same fine-tune imported twice is the same vector.
 """
 
 from __future__ import annotations

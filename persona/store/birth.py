@@ -1,7 +1,7 @@
-"""When an inode was made: a time that no program can set, and that outlives `chmod`, `chown`, hard links and
-backup tools, which all change the inode's other times.
+"""The creation time of an inode, which no program can set.
 
-Linux alone: macOS lets programs set it, and Python's `os.stat` does not tell it.
+`chmod`, `chown`, hard links and backup tools change the inode's other times, but not this one. It is read on
+Linux only: macOS lets programs set it, and Python's `os.stat` does not report it there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BTIME_OFFSET: Final = 80  # of struct statx: int64 seconds, uint32 nanoseconds
 
 
 def birth_time(path: Path) -> int | None:
-    """Nanoseconds since 1970; None where the system, its C library or the file system does not say."""
+    """Nanoseconds since 1970; None if the system, its C library or the file system does not report it."""
     if sys.platform != "linux":
         return None
     try:

@@ -1,6 +1,7 @@
-"""What `fsck` finds in the bytes of a store: every record, pack, footer, idx, and what is no object.
+"""The checks of `fsck` on the bytes of a store: records, packs, footers, idx files, other files.
 
-**healed** — a damaged copy of an object of which an intact one exists: nothing is lost, and nothing reads it.
+**healed copy** — a damaged copy of an object that also has an intact copy: nothing is lost, and no command
+reads the damaged one.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ def _reads_right(store: ObjectStore, bad: Copy, id: str, payload_of: PayloadOf |
 
 
 def _strangers(store: ObjectStore) -> Iterator[Problem]:
-    """Whatever lies among the objects and is none: links, pipes, files of other names."""
+    """Everything among the objects that is no object: links, pipes, files with other names."""
     for item in files.names_in(store.loose_dir):
         path = Path(item.path)
         if not (item.is_dir(follow_symlinks=False) and len(item.name) == 2 and _is_hex(item.name)):

@@ -1,7 +1,7 @@
-"""What `fsck` finds in refs, HEAD and reflogs, one by one: damage of one hides no other.
+"""The checks of `fsck` on refs, HEAD and reflogs, one by one: damage of one hides no other.
 
-**lost** — a ref that is gone although its reflog ends in a value, or a reflog that is gone although its ref
-is there.
+A ref is lost if it does not exist although its reflog ends in a value. A reflog is lost if it does not exist
+although its ref does.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from persona.store.refs import Refs
 
 @dataclass
 class RefSurvey:
-    """`problems`: (kind, file, what is wrong). `named`: (id, what names it, its ref) of every value and every
-    line that can be read.
+    """The result of `survey`.
+
+    `problems`: (kind, file, sentence). `named`: (id, source, its ref) of every value and every line that can
+    be read.
     """
 
     problems: list[tuple[str, str, str]] = field(default_factory=list)
@@ -29,7 +31,7 @@ class RefSurvey:
 
 
 def survey(refs: Refs) -> RefSurvey:
-    """Reads HEAD, every ref and every reflog, those of refs that are gone included; all of one moment."""
+    """Reads HEAD, every ref and every reflog, also of deleted refs; all of one moment."""
     found = RefSurvey()
     refs.settle()
     with lock.refs_steady(refs.root):
@@ -69,7 +71,7 @@ def _ref(refs: Refs, name: str, logged: bool, found: RefSurvey) -> None:
 
 def _lost_reflog(refs: Refs, name: str, found: RefSurvey) -> None:
     path = reflog.path_of(refs.root, name)
-    text = f"the reflog of {name} is lost; the next move begins another"
+    text = f"the reflog of {name} is lost; the next move begins a new one"
     if path.is_dir():
         text = f"{path} is a directory, and should be the reflog of {name}; move it away"
     found.problems.append(("reflog", str(path), text))
@@ -106,7 +108,10 @@ def _lines(refs: Refs, name: str, found: RefSurvey) -> None:
 
 
 def _names(top: Path, prefix: str, found: RefSurvey) -> Iterator[str]:
-    """The names of files below a directory; what is no file, or no name of a ref, is a problem."""
+    """The names of files below a directory.
+
+    Anything that is no file, or has no name of a ref, is a problem.
+    """
     pending = [(top, prefix)]
     while pending:
         directory, above = pending.pop()

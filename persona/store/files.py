@@ -1,13 +1,14 @@
 """The only module that writes, renames or unlinks on disk.
 
-**call** — one system call; all of them go through `calls`, so that a test can record them or make them fail.
-**output** — a file being filled beside its target under a name of its own, and published whole by a rename.
-Its maker holds a kernel lock on it; one that nobody holds is a **leftover** of a command that died.
+All system calls go through `calls`, so that a test can record them or make them fail. A new file is filled
+beside its target under a name of its own, and published whole by a rename. The process that makes it holds a
+kernel lock on it.
+**leftover** — an unfinished file that nobody holds a lock on, because its command died.
 
-Invariants: a file appears whole or not at all; it is on the disk before its name is; a failed fsync is never
-retried and publishes nothing; whatever fails removes its temporary and raises `SystemFault`. Nothing here
-follows a symbolic link in the last part of a path, opens a FIFO or device as a file, or writes through a
-hard link.
+Invariants: a file appears whole or not at all; its content is on the disk before its name is; a failed fsync
+is never retried and publishes nothing; any failure removes the unfinished file and raises `SystemFault`.
+Nothing here follows a symbolic link in the last part of a path, opens a FIFO or device as a file, or writes
+through a hard link.
 """
 
 from __future__ import annotations
@@ -39,20 +40,23 @@ _BESIDE: Final = re.compile(r"\.(?:persona-weights|.{1,64}\.tmp)-\d+-[0-9a-f]{16
 _ASIDE: Final = re.compile(r"\..{1,64}\.old-\d+-[0-9a-f]{16}", re.DOTALL)
 """Names of files that were moved aside, which may be the user's own."""
 _NO_SYNC: Final = (errno.EINVAL, errno.ENOTSUP, errno.ENOTTY)
-"""What a file system answers that has no F_FULLFSYNC, or cannot sync a directory (exFAT, SMB, 9p)."""
+"""Errors of file systems that have no F_FULLFSYNC, or cannot sync a directory (exFAT, SMB, 9p)."""
 _NO_SUCH_CALL: Final = frozenset(
     {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EMLINK}
 )
-"""What a file system answers that has no hard links, or cannot exchange two names."""
+"""Errors of file systems that have no hard links, or cannot exchange two names."""
 
 Known = Callable[[Path], bool]
-"""Whether a file is the one that the caller has seen. It is asked about the file that was replaced, which has
-another name by then."""
+"""Whether a file is the one that the caller has seen.
+
+It is asked about the file that was replaced, which has another name by then.
+"""
 
 
 class Calls:
-    """The system calls that touch the disk, one method each. Tests put a subclass in their place with
-    `replaced_calls`.
+    """The system calls that touch the disk, one method each.
+
+    Tests put a subclass in their place with `replaced_calls`.
     """
 
     def __init__(self) -> None:
@@ -84,7 +88,7 @@ class Calls:
         os.ftruncate(fd, length)
 
     def fsync(self, fd: int) -> None:
-        """Makes a file or directory durable, past the drive's own cache where the system can."""
+        """Makes a file or directory durable, also past the drive's own cache if the system can."""
         if sys.platform == "darwin":
             try:
                 fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
@@ -103,7 +107,7 @@ class Calls:
         os.replace(source, target)
 
     def exchange(self, one: Path, other: Path) -> None:
-        """Swaps what two names stand for, in one step. `OSError` with ENOSYS where the system cannot."""
+        """Swaps two names in one step. Raises `OSError` with ENOSYS if the system cannot."""
         if self._renameat2 is None:
             self._renameat2 = _find_renameat2()
         if self._renameat2(-100, os.fsencode(one), -100, os.fsencode(other), 2):  # AT_FDCWD, RENAME_EXCHANGE
@@ -113,7 +117,7 @@ class Calls:
             raise OSError(code, os.strerror(code), str(one), None, str(other))
 
     def link(self, source: Path, target: Path) -> None:
-        """Gives a file a second name; `FileExistsError` where that name is taken."""
+        """Gives a file a second name; raises `FileExistsError` if that name is taken."""
         os.link(source, target, follow_symlinks=False)
 
     def unlink(self, path: Path) -> None:
@@ -129,12 +133,12 @@ class Calls:
         os.rmdir(path)
 
     def free(self, directory: Path) -> int | None:
-        """Bytes that may still be written on a directory's file system; None where it does not say."""
+        """Bytes that may still be written on a directory's file system; None if it does not report them."""
         found = os.statvfs(directory)
         return found.f_bavail * found.f_frsize if found.f_blocks else None
 
     def start_write_back(self, fd: int) -> None:
-        """A hint, Linux only: begin writing dirty pages. What goes wrong here shows again at the fsync."""
+        """A hint, on Linux only: begin writing dirty pages. Errors show again at the fsync."""
         if sys.platform != "linux":
             return
         if self._sync_file_range is None:
@@ -184,7 +188,7 @@ def replaced_calls(other: Calls) -> Iterator[Calls]:
 
 
 def system_fault(doing: str, path: Path | str, error: OSError) -> SystemFault:
-    """The error that stands for `error`: what was tried, where, and what the system said."""
+    """The error for `error`: the action, the path, and the system's reason."""
     why = error.strerror or str(error)
     advice = {
         errno.ENOSPC: "; make room and run the command again",
@@ -212,7 +216,7 @@ def require_room(directory: Path, nbytes: int) -> None:
 
 
 def not_plain(path: Path | str, what: str = "a regular file") -> IntegrityError:
-    """The error for a symbolic link, FIFO, device or directory where a file of the store should be."""
+    """The error for a symbolic link, FIFO, device or directory in the place of a file of the store."""
     return IntegrityError(f"{path} is not {what}; nothing was read or written through it", file=str(path))
 
 
@@ -234,8 +238,9 @@ def plain_view(buffer: Buffer) -> memoryview:
 
 
 def open_regular(path: Path) -> tuple[int, int] | None:
-    """A descriptor of a regular file and its size, or None where there is none. The caller closes it with
-    `close`.
+    """A descriptor of a regular file and its size, or None if there is none.
+
+    The caller closes it with `close`.
     """
     try:
         fd = calls.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -274,10 +279,10 @@ def read_at(fd: int, count: int, offset: int, path: Path) -> bytes:
 
 
 def read_file(path: Path, *, limit: int) -> bytes | None:
-    """All bytes of a regular file, or None where there is none.
+    """All bytes of a regular file, or None if there is none.
 
-    Raises `IntegrityError` for a file of more than `limit` bytes and for anything that is not a regular
-    file, `SystemFault` when it cannot be read.
+    Raises `IntegrityError` for a file of more than `limit` bytes and for anything that is not a regular file,
+    `SystemFault` if it cannot be read.
     """
     opened = open_regular(path)
     if opened is None:
@@ -294,8 +299,10 @@ def read_file(path: Path, *, limit: int) -> bytes | None:
 
 
 def resolved(path: Path) -> Path:
-    """The absolute path without links and ".."; from a loop of links on as it is, where `Path.resolve` raises
-    `RuntimeError` before Python 3.13.
+    """The absolute path without links and "..".
+
+    In a loop of links the path stays as it is from there on. `Path.resolve` raises `RuntimeError` there
+    before Python 3.13.
     """
     return Path(os.path.realpath(path))
 
@@ -322,7 +329,7 @@ def check_directories(root: Path, *parts: str) -> Path:
 
 
 def names_in(directory: Path) -> list[os.DirEntry[str]]:
-    """The entries of a directory in order of names; none where it does not exist. Links are not followed."""
+    """The entries of a directory in order of names; none if it does not exist. Links are not followed."""
     try:
         with os.scandir(directory) as entries:
             return sorted(entries, key=lambda entry: entry.name)
@@ -336,10 +343,10 @@ def names_in(directory: Path) -> list[os.DirEntry[str]]:
 
 
 class Output:
-    """A file being filled under a name of its own in `directory`, published by a rename.
+    """A file that is filled under a temporary name in `directory` and published by a rename.
 
     `write` appends (one thread at a time); `pwrite` may be called from many threads. As a context manager it
-    discards what was not published.
+    discards a file that was not published.
     """
 
     def __init__(self, path: Path, fd: int) -> None:
@@ -353,7 +360,7 @@ class Output:
         self._lock = threading.Lock()
         self.published = False
         self.status: os.stat_result | None = None
-        """What the system said of the file when it was finished."""
+        """The file's status when it was finished."""
 
     @classmethod
     def create(cls, directory: Path, *, prefix: str, size: int | None = None) -> Output:
@@ -450,8 +457,10 @@ class Output:
             raise system_fault("write", self.path, error) from error
 
     def backdate(self) -> None:
-        """Sets the file's time a second back, when all is written: files are stamped by a clock that ticks,
-        and whatever is written into this one later, in the same tick too, has another time then.
+        """Sets the file's time one second back, once all is written.
+
+        The clock that stamps files ticks. A later write to this file, even in the same tick, then has another
+        time.
         """
         then = time.time_ns() - 1_000_000_000
         try:
@@ -485,9 +494,9 @@ class Output:
         self._let_go()
 
     def link_to(self, target: Path) -> bool:
-        """Gives a synced output a name that nothing has; False, and nothing happened, where something has it.
+        """Gives a synced output a name that nothing has; returns False, and does nothing, if it is taken.
 
-        `withdraw` has to follow. The caller syncs the directory.
+        Call `withdraw` afterwards. The caller syncs the directory.
         """
         try:
             calls.link(self.path, target)
@@ -510,8 +519,9 @@ class Output:
         self._let_go()
 
     def replace_known(self, target: Path, known: Known | None) -> bool:
-        """Gives a finished output its name, unless somebody changed meanwhile what lies there; returns
-        whether it did. `known` None: nothing may lie there. The caller syncs the directory.
+        """Gives a finished output its name, unless somebody changed the file there meanwhile.
+
+        Returns whether it did. `known` None: there must be no file. The caller syncs the directory.
         """
         try:
             if known is None:
@@ -525,8 +535,9 @@ class Output:
         return self.published
 
     def _exchange(self, target: Path, known: Known) -> None:
-        """Puts this file in the place of `target` and removes the one that was there, if it is the known one;
-        else leaves both as they were. While `published` is set, our name is that of the other file.
+        """Puts this file in the place of `target` and removes the other file, if that is the known one.
+
+        Otherwise both stay as they were. While `published` is set, our name is that of the other file.
         """
         ours = os.lstat(self.path).st_ino
         aside = _aside(self.path.parent, self.path.name.partition(".tmp-")[0])
@@ -539,7 +550,7 @@ class Output:
         except OSError as error:
             if error.errno not in _NO_SUCH_CALL:
                 raise
-            if known(target):  # two calls here, between which a save goes unseen
+            if known(target):  # two calls, so a save between them is lost
                 calls.rename(self.path, target)
                 self.published = True
             return
@@ -555,8 +566,9 @@ class Output:
         calls.unlink(self.path)
 
     def publish(self, target: Path, *, sync_directory: bool = True) -> None:
-        """Syncs, closes and renames to `target`; the directory is synced too unless the caller does that for
-        many.
+        """Syncs, closes and renames to `target`, and syncs the directory.
+
+        A caller that publishes many files may sync the directory itself.
         """
         self.finish()
         self.rename_to(target)
@@ -577,7 +589,7 @@ class Output:
                 self.published = True
                 with suppress(OSError):
                     calls.unlink(self.path)
-        finally:  # a lock that is left behind would pass the file for one in the making
+        finally:  # with a lock that stays, the file would look like an unfinished one
             self._let_go()
 
     def _let_go(self) -> None:
@@ -597,11 +609,11 @@ class Output:
 def write_file(
     path: Path, data: Buffer | Sequence[Buffer], *, tmp_dir: Path | None = None, durable: bool = True
 ) -> None:
-    """Makes `path` hold `data`, whole or not at all: a temporary in `tmp_dir` or beside, fsync, rename,
-    fsync of the directory.
+    """Makes `path` hold `data`, whole or not at all.
 
-    Not `durable`: no fsync, for what is checked when read and safe to lose. The directory must exist. A file
-    that is replaced passes its permissions on: one that its owner alone may read stays so.
+    It writes a temporary file in `tmp_dir` or beside the target, fsyncs it, renames it, and fsyncs the
+    directory. Not `durable`: no fsync, for data that is checked when read and safe to lose. The directory
+    must exist. A file that is replaced passes its permissions on, so a private file stays private.
     """
     with Output.create(tmp_dir or path.parent, prefix=_temporary_prefix(path, tmp_dir)) as output:
         output.take_mode_of(path)
@@ -618,8 +630,9 @@ def is_unfinished(name: str) -> bool:
 
 
 def replace_file(path: Path, data: Buffer, known: Known | None) -> bool:
-    """As `write_file`, but only where `path` is still the file that the caller has seen (`known`), or still
-    not there (None); returns whether it was.
+    """Like `write_file`, but only if `path` is still the file that the caller has seen.
+
+    `known` None: there must still be no file. Returns whether it was replaced.
     """
     with Output.create(path.parent, prefix=_temporary_prefix(path, None)) as output:
         output.take_mode_of(path)
@@ -651,8 +664,9 @@ def remove_seen(path: Path, known: Known, *, below: Path) -> bool:
 
 
 def remove_known(path: Path, known: Known) -> bool:
-    """Removes a file that is still the one that the caller has seen; returns whether it was. One that is gone
-    is no harm. The caller syncs the directory.
+    """Removes a file that is still the one that the caller has seen; returns whether it was.
+
+    It is no error if the file is gone. The caller syncs the directory.
     """
     aside = _aside(path.parent, _temporary_prefix(path, None).removesuffix(".tmp"))
     try:
@@ -672,7 +686,7 @@ def remove_known(path: Path, known: Known) -> bool:
 
 
 def _aside(directory: Path, prefix: str) -> Path:
-    """A name for a file that may be somebody's: `clear_leftovers` keeps what stands under one."""
+    """A name for a file that may be the user's: `clear_leftovers` keeps files with this kind of name."""
     return directory / f"{prefix}.old-{os.getpid()}-{os.urandom(8).hex()}"
 
 
@@ -707,7 +721,7 @@ def _temporary_prefix(path: Path, tmp_dir: Path | None) -> str:
 
 
 def _claimed(fd: int) -> bool:
-    """Takes the lock that says that an output's maker lives; False where it was taken for a leftover."""
+    """Takes the lock which shows that an output's maker lives; False if the file was taken for a leftover."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -718,8 +732,9 @@ def _claimed(fd: int) -> bool:
 
 
 def leftovers(directory: Path, *, beside: bool = False) -> Iterator[tuple[Path, int]]:
-    """Outputs in a directory that commands that died left there, and their sizes in bytes; each stays locked
-    while it is looked at. `beside`: those beside the user's files.
+    """Leftovers in a directory, and their sizes in bytes. Each stays locked while it is looked at.
+
+    `beside`: those beside the user's files.
     """
     pattern = _BESIDE if beside else _OURS
     for item in _entries(directory):
@@ -744,8 +759,10 @@ def leftovers(directory: Path, *, beside: bool = False) -> Iterator[tuple[Path, 
 def clear_leftovers(
     directory: Path, *, beside: bool = False, is_kept: Callable[[Path], bool] = lambda _: False
 ) -> None:
-    """Removes what commands that died left in a directory. What they had moved aside may be the user's: it
-    goes only where `is_kept` says that its content lies elsewhere. Never raises.
+    """Removes the leftovers in a directory. Never raises.
+
+    A file that a dead command had moved aside may be the user's. It is removed only if `is_kept` says that
+    its content is stored elsewhere.
     """
     for path, _ in leftovers(directory, beside=beside):
         if not _ASIDE.fullmatch(path.name) or is_kept(path):
@@ -754,10 +771,10 @@ def clear_leftovers(
 
 
 def append_line(path: Path, line: bytes, *, tmp_dir: Path | None = None) -> None:
-    """Appends `line` to a regular file, creating it, and fsyncs it. The caller holds the lock that orders
-    appends.
+    """Appends `line` to a regular file, creating it, and fsyncs it.
 
-    A file with more than one hard link is copied first, so that what else links to it does not change.
+    The caller holds the lock that orders appends. A file with more than one hard link is copied first, so
+    that its other names do not change.
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
@@ -798,7 +815,7 @@ def rename(source: Path, target: Path) -> None:
 
 
 def remove(path: Path, *, missing_ok: bool = True) -> None:
-    """Removes a file or link (never what it points to). The caller syncs the directory."""
+    """Removes a file or link, never the target of a link. The caller syncs the directory."""
     try:
         calls.unlink(path)
     except OSError as error:
@@ -842,15 +859,16 @@ def mkdirs(path: Path, *, below: Path | None = None) -> None:
 
 
 def relied_on_directories(path: Path, *, below: Path) -> None:
-    """As `mkdirs`, and syncs the names of the directories that are there already: the command that made them
-    may have been cut short before it synced them.
+    """Like `mkdirs`, and syncs the names of directories that exist already.
+
+    The command that made them may have been cut short before it synced them.
     """
     make_directories([path], below=below)
     sync_directories([place for place in reversed(path.parents) if place.is_relative_to(below)])
 
 
 def make_directories(paths: Iterable[Path], *, below: Path | None = None) -> set[Path]:
-    """As `mkdirs`, of several; returns the directories with new names, which the caller has yet to sync."""
+    """Like `mkdirs`, of several; returns the directories with new names, which the caller has yet to sync."""
     grown: set[Path] = set()
     for path in paths:
         if below is not None:
@@ -895,8 +913,9 @@ def sync_directory(path: Path) -> None:
 
 
 def lock_descriptor(path: Path) -> int:
-    """A descriptor of a regular file or real directory to take a kernel lock on; a missing file is created
-    empty.
+    """A descriptor of a regular file or real directory for a kernel lock.
+
+    A missing file is created empty.
     """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:

@@ -1,6 +1,7 @@
-"""**entry** — where in a pack one object lies. **footer** — a pack's entries in the order of its records, at
-its end.
-**idx** — the same entries sorted by id, in a file beside the pack; searched by bisection.
+"""Where in a pack each object lies.
+
+**footer** — a pack's entries in the order of its records, at its end.
+**idx** — the same entries sorted by id, in a file beside the pack, searched by bisection.
 
     idx     magic "PVI1", zeros (4), count (8), pack length (8), pack name (32)
             256 running counts of ids by first byte (8 each), ids (32 each),
@@ -9,8 +10,8 @@ its end.
     footer  entries: id (32), kind (1), offset (8), length (8) each
             count (8), pack name (32), BLAKE3 of the footer up to here (32), magic "PVF1" (4)
 
-Integers are little-endian, kinds as in records. An idx whose check, name or pack length is not right is as
-good as absent; `fsck` compares all of it with its pack.
+Integers are little-endian, kinds as in records. An idx with a wrong check, pack name or pack length counts as
+absent. `fsck` compares all of it with its pack.
 """
 
 from __future__ import annotations
@@ -64,13 +65,16 @@ class Index:
 
     @classmethod
     def parse(cls, data: bytes, where: str) -> Index:
-        """The idx in `data`; `IntegrityError` naming `where` unless it is whole and its check holds."""
+        """The idx in `data`.
+
+        Raises `IntegrityError` naming `where` unless it is whole and its check is right.
+        """
         head = _IDX_HEAD.size + _FANOUT.size
         if len(data) < head + _CHECK or data[:8] != IDX_MAGIC + bytes(4):
             raise IntegrityError(f"{where} is not the index of a pack", kind="idx", file=where)
         count = _IDX_HEAD.unpack_from(data)[1]
         if len(data) != head + count * (32 + _PLACE.size) + _CHECK:
-            raise IntegrityError(f"{where} has not the length that it declares", kind="idx", file=where)
+            raise IntegrityError(f"{where} does not have the length that it declares", kind="idx", file=where)
         if blake3(memoryview(data)[:-_CHECK]).digest() != data[-_CHECK:]:
             raise IntegrityError(f"{where} is damaged", kind="idx", file=where)
         index = cls(data)
@@ -118,7 +122,7 @@ class Index:
         return {first << 8 | second for first, second in zip(ids[::32], ids[1::32], strict=True)}
 
     def find(self, id: str) -> Entry | None:
-        """Where the object lies, or None."""
+        """The entry of the object, or None."""
         key = bytes.fromhex(id)
         first = key[0]
         low, high = self._fanout[first - 1] if first else 0, self._fanout[first]
@@ -172,8 +176,9 @@ def footer_bytes(trailer: bytes, where: str) -> int:
 
 
 def decode_footer(data: bytes, where: str) -> tuple[list[Entry], str]:
-    """The entries in the order of the pack, and the pack's name; `IntegrityError` naming `where` unless the
-    check holds.
+    """The entries in the order of the pack, and the pack's name.
+
+    Raises `IntegrityError` naming `where` unless the check is right.
     """
     if len(data) != footer_bytes(data[-TRAILER_BYTES:], where):
         raise IntegrityError(f"{where}: the footer is damaged", kind="pack", file=where)
@@ -189,8 +194,9 @@ def decode_footer(data: bytes, where: str) -> tuple[list[Entry], str]:
 
 
 def pack_name(ids: Iterable[str], salt: int = 0) -> str:
-    """The name of a pack: BLAKE3 of its ids in ascending order; `salt` tells apart two packs of the same
-    objects.
+    """The name of a pack: BLAKE3 of its ids in ascending order.
+
+    `salt` distinguishes two packs of the same objects.
     """
     hasher = blake3(b"pack\x00%d\x00" % salt)
     hasher.update(bytes.fromhex("".join(sorted(ids))))

@@ -1,15 +1,15 @@
-"""Kernel locks: held open, released by the death of their holder, never broken by age.
+"""Kernel locks: held through an open file, released when their holder dies, never broken by age.
 
-**shared** — every command that reads or writes holds `.persona/lock` shared. **exclusive** — only what
-deletes objects holds it exclusive. **work tree lock** — one command at a time changes the files beside
-`.persona`. **refs lock** — one move of refs at a time; it is held for milliseconds.
+Every command that reads or writes holds `.persona/lock` shared. A command that deletes objects holds it
+exclusive.
+**work tree lock** — held by the one command that changes the files beside `.persona`.
+**refs lock** — held by one move of refs, for milliseconds.
 
-**making** — one store at a time is made in a directory; the lock is on that directory, as the writer of
-weights has it.
+A process that makes a store holds a lock on the directory around it, as the writer of weights does.
 
 The lock is `flock` on an open file description, so two threads of one process exclude each other as two
-processes do. A child that is forked meanwhile shares the description. So the process that took the lock
-unlocks it in so many words: a close would leave it locked until the child ends.
+processes do. A child process that is forked meanwhile shares the description. So the process that took the
+lock unlocks it explicitly: if it only closed the file, the lock would last until the child ends.
 """
 
 from __future__ import annotations
@@ -75,9 +75,7 @@ def exclusive(root: Path, *, wait: float = 0.0) -> Iterator[None]:
 
 @contextmanager
 def worktree_lock(root: Path, *, wait: float = 0.0) -> Iterator[None]:
-    """Holds the work tree's lock, `root/state/worktree.lock`; `BusyError` when another command changes the
-    work tree.
-    """
+    """Holds the work tree lock, `root/state/worktree.lock`; raises `BusyError` if another command does."""
     files.mkdirs(root / "state", below=root)
     busy = f"another command is changing the work tree {root.parent}; run this again when it is done"
     with _held(root / "state" / "worktree.lock", fcntl.LOCK_EX, wait, busy):
@@ -101,8 +99,9 @@ def refs_lock(root: Path, *, wait: float = REFS_WAIT) -> Iterator[None]:
 
 @contextmanager
 def refs_steady(root: Path, *, wait: float = REFS_WAIT) -> Iterator[None]:
-    """Holds the refs lock shared: no ref moves meanwhile. A reader that cannot have it, as on a file system
-    without locks, goes on without.
+    """Holds the refs lock shared, so that no ref moves meanwhile.
+
+    A reader that cannot have it, as on a file system without locks, goes on without it.
     """
     with ExitStack() as held:
         if os.path.isdir(root / "refs"):
@@ -113,7 +112,7 @@ def refs_steady(root: Path, *, wait: float = REFS_WAIT) -> Iterator[None]:
 
 @contextmanager
 def making(worktree: Path, *, wait: float = REFS_WAIT) -> Iterator[None]:
-    """Holds the lock of whoever makes a store in a directory: on the directory itself."""
+    """Holds the lock of a process that makes a store in a directory: on the directory itself."""
     place = Path(os.path.realpath(worktree))
     with _held(place, fcntl.LOCK_EX, wait, f"another command is writing into {worktree}"):
         yield

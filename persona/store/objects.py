@@ -1,10 +1,12 @@
-"""The objects of a store: bulk in packs, small ones loose.
+"""The objects of a store: chunks in packs, small objects loose.
 
-**copy** — an object may lie in several places, after it was healed or packed; any intact copy serves.
+**loose object** — a small object in a file of its own.
 
-Invariants: what a transaction wrote is durable before it ends, packs first, then small objects; an intact
+An object may have several copies, after it was healed or packed. Any intact copy serves.
+
+Invariants: all that a transaction wrote is durable before it ends, packs first, then small objects; an intact
 object is not written again, a damaged one is; nothing present is rewritten in place. Small objects are
-verified by id at every read, the others by the BLAKE3 of their stored bytes.
+verified by id at every read, chunks by the BLAKE3 of their stored bytes.
 """
 
 from __future__ import annotations
@@ -28,24 +30,27 @@ from persona.store.records import Buffer, Header, Record
 _T = TypeVar("_T")
 
 BULK_KINDS: Final = frozenset({"chunk", "delta"})
-"""Kinds whose id is over decoded elements, which the store cannot compute itself."""
+"""Kinds whose id covers decoded elements, so that the store cannot compute it."""
 _SETTLED_NS: Final = 100_000_000
-"""A directory changed less than this many nanoseconds ago may change again under the same time stamp."""
+"""Nanoseconds after a change of a directory in which a second change may get the same time stamp."""
 _LOOSE_LIMIT: Final = max(MAX_PAYLOAD_BYTES.values()) + records.MAX_HEADER_BYTES
 _FEW_PACKS: Final = 8
-"""So many packs are asked one after another; of more, only those that hold ids which begin alike."""
+"""Up to this many packs are asked one after another.
+
+If there are more, only packs with ids that begin alike are asked.
+"""
 
 
 @dataclass(frozen=True)
 class Copy:
-    """One place where an object lies: a pack with its entry, or a loose file."""
+    """One copy of an object: a pack with its entry, or a loose file."""
 
     file: Path
     pack: Pack | None
     entry: Entry | None
 
     def header(self) -> Header:
-        """What the record says of itself."""
+        """The header of the record."""
         if self.pack is not None and self.entry is not None:
             return self.pack.read_header(self.entry)
         return loose_header(self.file)
@@ -98,11 +103,11 @@ class ObjectStore:
         return self._first_intact(id, kind, verified)
 
     def contains_intact(self, id: str) -> bool:
-        """Whether a copy exists whose stored bytes are what they were when written."""
+        """Whether a copy exists whose stored bytes are as they were written."""
         return self.intact(id) is not None
 
     def intact(self, id: str) -> tuple[Copy, Header] | None:
-        """The copy that is read, with its header, if one's stored bytes are what they were when written."""
+        """The copy that is read, with its header, if the stored bytes of a copy are as they were written."""
         for copy in self.copies(id):
             try:
                 return copy, self.verify(copy, id)
@@ -154,8 +159,9 @@ class ObjectStore:
         return sorted(found.items())
 
     def iterate(self) -> Iterator[tuple[str, str, str]]:
-        """(id, kind, file) of every copy of every object: loose ones by their header, packed ones by their
-        idx.
+        """(id, kind, file) of every copy of every object.
+
+        Loose ones by their header, packed ones by their idx.
         """
         for id, path in self.loose(""):
             try:
@@ -183,7 +189,7 @@ class ObjectStore:
         return len(ids), len(packs), size
 
     def refresh(self) -> None:
-        """Looks for packs on disk again, unless their directory is what it was."""
+        """Looks for packs on disk again, unless their directory did not change."""
         try:
             stamp = os.lstat(self.packs_dir).st_mtime_ns
         except OSError:
@@ -343,7 +349,7 @@ class ObjectStore:
         )
 
     def verify(self, copy: Copy, id: str) -> Header:
-        """The header of a copy whose stored bytes, and whose id where the store can tell, are right."""
+        """The header of a copy with right stored bytes, and a right id if the store can tell."""
         data, where = copy.read(), str(copy.file)
         header = records.parse_header(data, where)
         if header.id != id:
@@ -369,7 +375,7 @@ def loose_header(path: Path) -> Header:
 
 
 def check_id(record: Record, payload: Iterable[Buffer], where: str) -> None:
-    """`IntegrityError` unless this canonical payload is what the record's id says."""
+    """`IntegrityError` unless this canonical payload has the record's id."""
     if object_id(record.kind, *payload, version=record.version) != record.id:
         raise IntegrityError(
             f"{record.kind} {record.id[:12]} in {where} is not what its id says",

@@ -1,8 +1,8 @@
 """**pack** — an immutable file of records: `MAGIC`, the records one after another, the footer (see `index`).
 
 A pack is named by its ids. It is filled under `tmp/`, synced, given its name, and never changed or replaced.
-Its idx is a convenience: when it is missing, damaged or not of this pack, it is rebuilt from the footer. When
-that is damaged too, the records themselves serve, and no idx is written.
+If its idx is missing, damaged or of another pack, the idx is rebuilt from the footer. If the footer is
+damaged too, the records are walked, and no idx is written.
 """
 
 from __future__ import annotations
@@ -52,8 +52,9 @@ class PackWriter:
             raise
 
     def append(self, record: records.PackedRecord, *, cap: int = MAX_PACK_BYTES) -> bool:
-        """Takes the record, unless the pack would grow over `cap` bytes or too many records: then False, and
-        nothing happened.
+        """Takes the record; returns False and does nothing if the pack would become too large.
+
+        The limits are `cap` bytes and a number of records.
         """
         with self._idle:
             full = self._end + record.length > cap or len(self._entries) == MAX_PACK_RECORDS
@@ -75,11 +76,11 @@ class PackWriter:
         return True
 
     def publish(self, packs: Path) -> None:
-        """Waits for the appends under way, writes the footer, syncs, and gives the pack its name in `packs`,
-        then its idx. Takes nothing more. The caller syncs the directory.
+        """Finishes the pack and gives it its name in `packs`, then its idx. It takes no more records.
 
-        A pack that has the name already stays as it is: the same bytes are stored then, others get another
-        name.
+        It waits for the appends under way, writes the footer and syncs. The caller syncs the directory. If a
+        pack has the name already, that one stays: if the bytes are equal, they are stored then; other bytes
+        get another name.
         """
         with self._idle:
             self._closed = True
@@ -107,7 +108,7 @@ class PackWriter:
             idx.publish(packs / f"{self.name}{IDX_SUFFIX}", sync_directory=False)
 
     def discard(self) -> None:
-        """Removes what was not published. Never raises."""
+        """Removes everything that was not published. Never raises."""
         self._output.discard()
 
     def _is_same(self, target: Path, length: int) -> bool:
@@ -130,9 +131,9 @@ class PackWriter:
 
 
 class Pack:
-    """One pack of the store, opened when first needed. Thread-safe.
+    """One pack of the store, opened on first use. Thread-safe.
 
-    `writable` says whether an idx may be made anew on disk.
+    `writable`: whether an idx may be made again on disk.
     """
 
     def __init__(self, path: Path, *, tmp_dir: Path, writable: Callable[[], bool] = lambda: True) -> None:
@@ -161,7 +162,7 @@ class Pack:
         return self._index
 
     def look_again(self) -> bool:
-        """Makes the index anew from the footer, once, unless it was made so; whether it was another."""
+        """Makes the index again from the footer, at most once; returns whether it was another one."""
         with self._lock:
             before = self.index()
             if self._certain:
@@ -174,17 +175,19 @@ class Pack:
             return self._index.data != before.data
 
     def find(self, id: str) -> Entry | None:
-        """Where the object lies in this pack, or None."""
+        """The entry of the object in this pack, or None."""
         return self.index().find(id)
 
     def read_record(self, entry: Entry, *, max_raw: int | None = None) -> bytes:
-        """The bytes of a record, not yet verified. Raises `IntegrityError` when the pack is too short or the
-        record is larger than its kind or `max_raw` allows, `SystemFault`.
+        """The bytes of a record, not yet verified.
+
+        Raises `IntegrityError` if the pack is too short or the record is larger than its kind or `max_raw`
+        allows, and `SystemFault`.
         """
         with self._opened() as (fd, length):
             if entry.offset + entry.length > length:
                 raise self._damaged(entry, "is cut off")
-            if entry.length > LARGE_BYTES:  # may be memory for nothing: the header has to say so too
+            if entry.length > LARGE_BYTES:  # the memory may be wasted: the header must have this length too
                 head = files.read_at(fd, records.MAX_HEADER_BYTES, entry.offset, self.path)
                 header = records.parse_header(head, str(self.path))
                 records.check_size(header, max_raw, str(self.path))
@@ -199,8 +202,9 @@ class Pack:
         return records.parse_header(head, str(self.path))
 
     def footer(self) -> list[Entry]:
-        """The entries in the order of the pack, from its footer; `IntegrityError` unless that is whole and
-        its records fill the pack without a gap.
+        """The entries in the order of the pack, from its footer.
+
+        Raises `IntegrityError` unless the footer is whole and the records fill the pack without a gap.
         """
         where = str(self.path)
         with self._opened() as (fd, length):
@@ -221,7 +225,7 @@ class Pack:
         return entries
 
     def walk_records(self) -> Iterator[Entry]:
-        """The entries as the records themselves give them, up to the first place where no record begins."""
+        """The entries from the records themselves, up to the first position where no record begins."""
         offset = len(MAGIC)
         with self._opened() as (fd, length):
             while offset < length:
@@ -236,8 +240,9 @@ class Pack:
                 offset += header.length
 
     def check_frame(self) -> None:
-        """`IntegrityError` unless magic, records, footer and idx fit each other without a gap. Reads no
-        segment. An idx that is another pack's, or lacks something, is made anew all the same.
+        """`IntegrityError` unless magic, records, footer and idx fit each other without a gap.
+
+        Reads no segment. An idx that is another pack's, or incomplete, is made again all the same.
         """
         where = str(self.path)
         with self._opened() as (fd, _):
@@ -247,7 +252,7 @@ class Pack:
         self.footer()
         if self.look_again():
             raise IntegrityError(
-                f"{self.idx_path} was not the index of its pack; it is made anew", kind="idx", file=where
+                f"{self.idx_path} was not the index of its pack; it is made again", kind="idx", file=where
             )
 
     def close(self) -> None:
@@ -304,11 +309,11 @@ class Pack:
         except IntegrityError:
             with self._opened() as (_, length):
                 pass
-            # What the records give may be a part, of a pack that is still being copied say: it is not kept.
+            # The pack may be incomplete, if it is still being copied: the list is not written.
             return Index.of(self.walk_records(), self.name, length)
 
     def _index_of_footer(self) -> Index:
-        """The index as a whole footer gives it, written beside the pack where that is possible."""
+        """The index from a whole footer, written beside the pack if possible."""
         with self._opened() as (_, length):
             pass
         made = Index.of(self.footer(), self.name, length)
@@ -332,8 +337,10 @@ class Pack:
 def packs_in(
     directory: Path, *, tmp_dir: Path, writable: Callable[[], bool] = lambda: True
 ) -> dict[str, Pack]:
-    """The packs of a directory by name, the newest first: of several copies of an object, one that was stored
-    again is read. An idx without a pack is a leftover and no pack.
+    """The packs of a directory by name, the newest first.
+
+    So if an object was stored again, the newest copy is read. An idx without a pack is a leftover, not a
+    pack.
     """
     found: list[tuple[int, str, Pack]] = []
     for item in files.names_in(directory):

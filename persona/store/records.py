@@ -1,4 +1,4 @@
-"""**record** — one object as it lies on disk: a header, then its segments, each raw or one zstd frame.
+"""**record** — one object on disk: a header, then its segments, each raw or one zstd frame.
 
     offset  bytes  field
     0       4      magic "PVR1"
@@ -13,9 +13,9 @@
     108     17·n   a segment each: stored bytes (8), raw bytes (8), encoding (1: 0 raw, 1 zstd)
     …       16     BLAKE3 of the header up to here, first 16 bytes
 
-Invariants: the stored bytes are verified before any of them is decompressed; a frame must be one, declare
-exactly the raw length of its header, ask for no dictionary and at most `ZSTD_WINDOW_BYTES` of window, and
-end where its segment does. The id is a claim here: who knows the payload verifies it.
+Invariants: the stored bytes are verified before any of them is decompressed; a frame declares exactly the raw
+length of its header, asks for no dictionary and at most `ZSTD_WINDOW_BYTES` of window, and ends where its
+segment ends. The id is only a claim here: the caller knows the payload and verifies it.
 """
 
 from __future__ import annotations
@@ -56,9 +56,7 @@ _local = threading.local()
 
 @dataclass(frozen=True)
 class Header:
-    """What a record says of itself before its segments: lengths in bytes, `segments` as (stored, raw,
-    encoding).
-    """
+    """The header of a record: lengths in bytes, `segments` as (stored, raw, encoding)."""
 
     kind: str
     version: int
@@ -104,8 +102,9 @@ class Record:
 
 @dataclass(frozen=True)
 class PackedRecord:
-    """A record ready to be written: `pieces` in order, the header first, `length` bytes together, `raw_bytes`
-    before compression.
+    """A record ready to be written.
+
+    `pieces` in order, the header first; `length` bytes together; `raw_bytes` before compression.
     """
 
     kind: str
@@ -125,13 +124,12 @@ def pack_record(
     level: str = "bulk",
     version: int = 1,
 ) -> PackedRecord:
-    """The record of an object. `segments` are contiguous buffers (bytes, memoryview, numpy arrays) and are
-    copied.
+    """The record of an object.
 
-    `level`: "bulk" for planes of elements (zstd level 1, min_match 7, hash_log 6), "small" for text and
-    tables (level 3, raw below 4 KiB). A segment stays raw where zstd gains under 3 %. Thread-safe; releases
-    the GIL while it compresses.
-    Raises `InvalidInput` for more bytes than an object of its kind may have.
+    `segments` are contiguous buffers (bytes, memoryview, numpy arrays) and are copied. `level`: "bulk" for
+    planes of elements (zstd level 1, min_match 7, hash_log 6), "small" for text and tables (level 3, raw
+    below 4 KiB). A segment stays raw if zstd saves less than 3 %. Thread-safe; releases the GIL while it
+    compresses. Raises `InvalidInput` for more bytes than an object of its kind may have.
     """
     if len(segments) > MAX_SEGMENTS:
         raise ValueError(f"{len(segments)} segments, more than {MAX_SEGMENTS}")
@@ -139,7 +137,7 @@ def pack_record(
     raw_bytes = sum(view.nbytes for view in views)
     if raw_bytes > MAX_PAYLOAD_BYTES[kind]:
         raise InvalidInput(
-            f"a {kind} of {raw_bytes} bytes cannot be stored: {MAX_PAYLOAD_BYTES[kind]} are the most"
+            f"a {kind} of {raw_bytes} bytes cannot be stored: at most {MAX_PAYLOAD_BYTES[kind]} are allowed"
         )
     table: list[bytes] = []
     stored: list[Buffer] = []
@@ -166,7 +164,7 @@ def pack_record(
 
 
 def parse_header(buffer: Buffer, where: str) -> Header:
-    """The header at the start of `buffer`; `IntegrityError` naming `where` unless its own check holds."""
+    """The header at the start of `buffer`; raises `IntegrityError` naming `where` if its check is wrong."""
     view = memoryview(buffer)
     if view.nbytes < FIXED.size + CHECK_BYTES:
         raise IntegrityError(f"{where}: a record is cut short", file=where)
@@ -181,7 +179,9 @@ def parse_header(buffer: Buffer, where: str) -> Header:
     segments = tuple(SEGMENT.iter_unpack(view[FIXED.size : end]))
     for stored, raw, encoding in segments:
         if encoding not in (RAW, ZSTD):
-            raise IntegrityError(f"{where}: a segment malformed or of a new encoding; {_NEWER}", file=where)
+            raise IntegrityError(
+                f"{where}: a segment is malformed or has a new encoding; {_NEWER}", file=where
+            )
         if encoding == RAW and stored != raw:
             raise IntegrityError(f"{where}: a record's segment is malformed", file=where)
     return Header(
@@ -196,8 +196,9 @@ def parse_header(buffer: Buffer, where: str) -> Header:
 
 
 def verify_stored(header: Header, buffer: Buffer, where: str) -> memoryview:
-    """The stored bytes of a record, verified against its header's BLAKE3; `buffer` is the whole record and
-    no more.
+    """The stored bytes of a record, verified against its header's BLAKE3.
+
+    `buffer` is exactly the whole record.
     """
     view = memoryview(buffer)
     if view.nbytes != header.length:
@@ -227,9 +228,9 @@ def unpack_record(
 ) -> Record:
     """Verifies and decompresses one whole record.
 
-    `IntegrityError` naming kind, id and `where` when it is another object, damaged, of more than `max_raw`
-    raw bytes or more than its kind may have, or holds a frame that is not exactly what the header declares.
-    Raw segments are views into `buffer`.
+    Raises `IntegrityError` naming kind, id and `where` if the record is of another object, is damaged, has
+    more than `max_raw` raw bytes or more than its kind may have, or holds a frame that its header does not
+    describe exactly. Raw segments are views into `buffer`.
     """
     header = parse_header(buffer, where)
     if header.id != expect_id or (expect_kind is not None and header.kind != expect_kind):

@@ -1,6 +1,6 @@
-"""The files of refs and HEAD: their bytes, their names, and what a name must not stand beside.
+"""The files of refs and HEAD: their bytes, their names, and names that cannot stand beside each other.
 
-Nothing here takes a lock: `refs.py` does.
+Nothing here takes a lock; `refs.py` does.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ class RefFiles:
     # -- reading
 
     def value(self, name: str) -> str | None:
-        """The id that a ref holds; None where there is no such ref. `IntegrityError` when it is damaged."""
+        """The id that a ref holds, or None if it does not exist. Raises `IntegrityError` if it is damaged."""
         text = self.text(name)
         if text is not None and not is_id(text):
             raise self._damaged(name)
         return text
 
     def head(self) -> Head:
-        """What HEAD holds. `IntegrityError` when it is missing or damaged."""
+        """The value of HEAD. Raises `IntegrityError` if it is missing or damaged."""
         text = self.text(HEAD)
         if text is None:
             raise IntegrityError(
@@ -65,8 +65,9 @@ class RefFiles:
         raise self._damaged(HEAD)
 
     def position(self) -> tuple[Head, str | None]:
-        """What HEAD holds, and the commit that it leads to. `IntegrityError` when HEAD names a branch that
-        does not exist although there is history.
+        """The value of HEAD, and the commit that it leads to.
+
+        Raises `IntegrityError` if HEAD names a branch that does not exist although there is history.
         """
         kind, value = self.head()
         if kind == "id":
@@ -126,7 +127,7 @@ class RefFiles:
         )
 
     def text_or_damage(self, name: str) -> str | None:
-        """As `_text`, but "" where that is damaged: to be replaced."""
+        """Like `_text`, but "" where that is damaged: to be replaced."""
         try:
             return self.text(name)
         except IntegrityError:
@@ -139,9 +140,7 @@ class RefFiles:
         try:
             data = files.read_file(path, limit=MAX_REF_BYTES)
         except IntegrityError:
-            if (
-                name != HEAD and path.is_dir() and not path.is_symlink()
-            ):  # of names that it is the beginning of
+            if name != HEAD and path.is_dir() and not path.is_symlink():  # of names that begin with it
                 return None
             raise
         if data is None:
@@ -155,7 +154,7 @@ class RefFiles:
         return value
 
     def sync(self, name: str) -> None:
-        """Makes durable what `write` did, which may have been cut short before its own sync."""
+        """Syncs the directories of a ref; an earlier write may have been cut short before its sync."""
         place = self.path(name).parent
         while not place.is_dir():
             place = place.parent
@@ -221,8 +220,10 @@ class RefFiles:
         return next((entry.new for entry in entries if entry.new is not None), None)
 
     def check_new(self, name: str, *, leaving: str | None = None) -> None:
-        """Refuses a new name that is another one but for case, or that is a directory of another or lies in
-        one. `leaving` is a ref that goes in the same move.
+        """Refuses a new name that differs from another only in case, or that conflicts with its directory.
+
+        A name conflicts if it is a directory of another, or lies in one. `leaving` is a ref that is removed
+        in the same move.
         """
         parts = name.split("/")
         for depth in range(1, len(parts)):
@@ -241,11 +242,12 @@ class RefFiles:
                     raise InvalidInput(
                         f"{name} cannot exist beside {other}: one would be a directory of the other"
                     )
-                raise InvalidInput(f"{name} and {other} differ by case alone; choose another name")
+                raise InvalidInput(f"{name} and {other} differ only in case; choose another name")
 
     def clear_way(self, name: str) -> None:
-        """Removes reflogs of removed refs that stand where the reflog of a new ref needs a directory, or the
-        other way round, and empty directories where its file goes.
+        """Removes reflogs of removed refs and empty directories that are in the way of a new ref.
+
+        They are in the way if a file must become a directory, or a directory a file.
         """
         parts = name.split("/")
         files.check_directories(self.root, "logs", *parts[:-1])

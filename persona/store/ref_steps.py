@@ -1,8 +1,10 @@
-"""**step** — one file to write or remove: a ref's, or HEAD.
+"""Moves of several refs that happen together or not at all.
 
-**journal** — the steps that only mean something together (a rename, several deletions, a branch that is made
-and gone to), in `state/refs.json` while they are taken. If the command is cut short, whoever takes the refs
-lock next takes the steps that are left. So all of them happen, or none.
+A step is one file to write or remove: a ref's, or HEAD.
+**journal** — the steps of a move of several refs (a rename, several deletions, a new branch with HEAD on it),
+in `state/refs.json` while they are taken.
+
+If the command is cut short, the next process that takes the refs lock takes the remaining steps.
 """
 
 from __future__ import annotations
@@ -40,8 +42,9 @@ class Step:
 
 
 class Steps:
-    """Takes steps. The caller holds the refs lock. Without a `journal`, as in a store that is being made,
-    steps are not taken together.
+    """Takes steps. The caller holds the refs lock.
+
+    Without a `journal`, as in a store that is being made, steps are not taken together.
     """
 
     def __init__(self, ref_files: RefFiles, journal: StateFile | None) -> None:
@@ -55,8 +58,9 @@ class Steps:
         return self._journal is not None and os.path.lexists(self._journal.path)
 
     def take_left(self) -> None:
-        """Takes the steps that a command left when it was cut short. `IntegrityError` when it is not known
-        which they were.
+        """Takes the remaining steps of a command that was cut short.
+
+        Raises `IntegrityError` if they are not known.
         """
         if self._journal is not None and (value := self._journal.read()) is not None:
             self._finish(*_from_journal(value, self._journal.path), again=True)
@@ -69,9 +73,10 @@ class Steps:
     def take(
         self, steps: Sequence[Step], *, together: bool = False, renamed: tuple[str, str] | None = None
     ) -> None:
-        """Takes the steps; `together` all or none, whatever happens in between.
+        """Takes the steps; with `together` all or none, even if the command is cut short.
 
-        So is a ref made: a reflog that ends in a value without a ref is that of one that was lost.
+        A new ref is made in the same way: without the journal, a reflog that ends in a value but has no ref
+        would look like that of a lost ref.
         """
         together |= any(step.old is None and step.new is not None and step.name != HEAD for step in steps)
         if together and self._journal is not None:
@@ -95,11 +100,13 @@ class Steps:
                 reflog.append(self.root, step.name, entry.old, entry, again=again)
             if step.new != step.old:
                 self._files.write(step.name, step.new, first=new_name)
-            elif step.name != HEAD:  # who moved it there may have been cut short before its name was durable
+            elif (
+                step.name != HEAD
+            ):  # the command that moved it may have been cut short before its name was durable
                 self._files.sync(step.name)
         if self._journal is not None and os.path.lexists(self._journal.path):
             self._journal.remove()
-        if renamed is not None:  # not earlier: it is all there is of the reflog until the new one is durable
+        if renamed is not None:  # not earlier: it is the only reflog until the new one is durable
             files.remove(self._moved_reflog)
 
     def _place_reflog(self, old_name: str, new_name: str) -> None:
@@ -128,7 +135,7 @@ def _to_journal(steps: Sequence[Step], renamed: tuple[str, str] | None) -> dict[
 
 
 def _from_journal(value: Any, path: Path) -> tuple[list[Step], tuple[str, str] | None]:
-    """What `_to_journal` wrote; `IntegrityError` for any other value."""
+    """The steps that `_to_journal` wrote; raises `IntegrityError` for any other value."""
     try:
         steps = [_step(*listed) for listed in value["steps"]]
         if value["renamed"] is None:

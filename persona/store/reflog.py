@@ -1,11 +1,11 @@
-"""**reflog** — every move of one ref, a line each, oldest first; what `main@{1}` reads.
+"""**reflog** — every move of one ref, one line each, oldest first; `main@{1}` reads it.
 
     check SP old SP new SP who SP <email> SP seconds SP ±hhmm TAB why LF
 
 `check` is the first 16 hex digits of BLAKE3 over the ref's name, the check of the line before, and the rest
-of the line: a line that was changed, lost or brought from elsewhere shows. A line is appended and synced
-before the ref moves; so the last line may be one whose move never happened, or be torn. Such a line is
-ignored, and dropped by the next write.
+of the line. So a line that was changed, lost or brought from another ref is noticed. A line is appended and
+synced before the ref moves. So the last line may be torn, or may describe a move that never happened. Readers
+ignore it, and the next write drops it.
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]+")
 
 @dataclass(frozen=True)
 class Entry:
-    """One move: `old` and `new` ids (None: the ref did not exist), `time` in seconds since 1970 UTC,
-    `offset` in minutes.
+    """One move of a ref.
+
+    `old` and `new` are ids (None: the ref did not exist), `time` is in seconds since 1970 UTC, `offset` in
+    minutes.
     """
 
     old: str | None
@@ -51,20 +53,20 @@ class Entry:
 
 
 def path_of(root: Path, name: str) -> Path:
-    """Where the reflog of a ref (or HEAD) lies. The name has been checked."""
+    """The path of the reflog of a ref (or HEAD). The name has been checked."""
     return root / "logs" / name
 
 
 def load(root: Path, name: str, value: str | None, *, known: bool = True) -> tuple[Entry, ...]:
-    """The moves of `name`, whose ref holds `value`, oldest first; none where there is no reflog.
+    """The moves of `name`, whose ref holds `value`, oldest first; empty if there is no reflog.
 
-    A last line that is torn, or whose new value the ref does not hold, is left out. `IntegrityError` names
-    file and line of any other damage, a reflog that does not end at `value` included, unless that is not
-    `known`.
+    The last line is left out if it is torn, or if the ref does not hold its new value. `IntegrityError` names
+    file and line of any other damage. A reflog that does not end at `value` is damaged too, unless `value` is
+    not `known`.
     """
     path = path_of(root, name)
     files.check_directories(root, "logs", *name.split("/")[:-1])
-    if path.is_dir() and not path.is_symlink():  # of names that this one is the beginning of
+    if path.is_dir() and not path.is_symlink():  # of names that begin with this one
         return ()
     data = files.read_file(path, limit=MAX_REFLOG_BYTES)
     if data is None:
@@ -77,7 +79,7 @@ def load(root: Path, name: str, value: str | None, *, known: bool = True) -> tup
         entries.pop()
     if not data or (entries[-1].new if entries else None) != value:
         raise IntegrityError(
-            f"{path} does not end at what {name} holds; a line of it is lost", kind="reflog", file=str(path)
+            f"{path} does not end at the value of {name}; a line of it is lost", kind="reflog", file=str(path)
         )
     return tuple(entries)
 
@@ -98,7 +100,7 @@ def _entries(name: str, lines: list[bytes], path: Path) -> list[Entry]:
 
 
 def readable(root: Path, name: str) -> tuple[Entry, ...]:
-    """The lines of a reflog that are whole by themselves, whatever is damaged around them; oldest first."""
+    """The lines of a reflog that are whole, even if others are damaged; oldest first."""
     try:
         data = files.read_file(path_of(root, name), limit=MAX_REFLOG_BYTES) or b""
     except PersonaError:
@@ -110,11 +112,12 @@ def readable(root: Path, name: str) -> tuple[Entry, ...]:
 
 
 def append(root: Path, name: str, value: str | None, entry: Entry, *, again: bool = False) -> None:
-    """Writes one line durably, in the place of a last one that is torn or not what the ref holds: `value`.
-    `again`: a last line that says the same is of a command that was cut short, and is replaced.
+    """Writes one line durably. The caller holds the refs lock.
 
-    Only the end of the file is read, and damage further up stands in nobody's way here. A file that would
-    become larger than `load` reads loses its older half. The caller holds the refs lock.
+    It replaces a last line that is torn or that does not lead to `value`, the ref's value. `again`: a last
+    line that says the same comes from a command that was cut short, and is replaced. Only the end of the file
+    is read, so damage further up does not matter here. If the file would become larger than `load` reads, it
+    loses its older half.
     """
     path = path_of(root, name)
     files.check_directories(root, "logs", *name.split("/")[:-1])
@@ -213,13 +216,14 @@ def _stated_check(line: bytes) -> str:
 
 
 def _undone(last: list[Entry], value: str | None) -> bool:
-    """Whether the last line's move never happened: the ref, which holds `value`, is where it was."""
+    """Whether the last line's move never happened: the ref still holds `value`, its value before."""
     return last[-1].new != value and (last[-2].new if last[1:] else last[-1].old) == value
 
 
 def _lines(data: bytes) -> list[bytes]:
-    """The lines with their ends; the last may have none. Where there are more than a reflog of that size can
-    have, the rest is one line, which is damaged.
+    """The lines with their ends; the last may have none.
+
+    If there are more lines than a reflog of that size can have, the rest is one line, which is damaged.
     """
     most = len(data) // _SHORTEST_LINE + 1
     lines = [line + b"\n" for line in data.split(b"\n", most)]
@@ -241,8 +245,9 @@ def _tail(path: Path) -> tuple[int, list[bytes]]:
 
 
 def _torn(name: str, before: str, line: bytes) -> bool:
-    """Whether a bad last line looks like an append cut short: no end, or holes; not like a whole line with a
-    changed byte.
+    """Whether a bad last line looks like an append that was cut short.
+
+    It then has no end, or holes. A whole line with a changed byte looks different.
     """
     if b"\x00" in line:
         return True

@@ -1,15 +1,16 @@
-"""**ref** — a name (`refs/heads/main`) that holds an id. **HEAD** — names a branch, or holds an id itself
-(detached).
+"""**ref** — a name (`refs/heads/main`) that holds an id.
 
-A ref is a file of two lines: its value, then the first 16 hex digits of BLAKE3 over its name and value, so
-that a changed byte or a file brought from elsewhere shows. It moves by compare-and-swap under the refs lock:
-the reflog's line first, synced, then the new file, synced, then the rename, then the directory. It holds its
-old or its new value at every moment.
+**HEAD** — the ref that names a branch, or holds an id itself (detached).
 
-A move of several files (a rename, several deletions, a branch that is made and gone to) happens whole or
-not at all: see `ref_steps.py`. If it was cut short, whoever looks next finishes it.
+A ref is a file of two lines: its value, then the first 16 hex digits of BLAKE3 over its name and value. So a
+changed byte or a file of another ref is noticed. A ref moves by compare-and-swap under the refs lock: the
+reflog's line first, synced, then the new file, synced, then the rename, then the directory. It holds its old
+or its new value at every moment.
 
-Readers take no lock. What looks like damage may be a move under way: then they look again under the lock.
+A move of several files happens whole or not at all: see `ref_steps.py`. If it was cut short, the next reader
+finishes it.
+
+Readers take no lock. If a ref looks damaged, a move may be under way: the reader looks again under the lock.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ VECTORS: Final = "refs/vectors/"
 NOTES: Final = "refs/notes/"
 
 ANY: Final = _Any()
-"""As `expect`: whatever the ref holds."""
+"""A value of `expect`: the ref may hold anything."""
 
 When = tuple[int, int]
 """Seconds since 1970 UTC, and the offset from UTC in minutes."""
@@ -100,17 +101,15 @@ class Refs:
     # -- reading
 
     def read(self, name: str) -> str | None:
-        """The id that a ref holds, or None where there is no such ref. `IntegrityError` when its file is
-        damaged.
-        """
+        """The id that a ref holds, or None if it does not exist. Raises `IntegrityError` if it is damaged."""
         name = full(name)
         return self._steady(lambda: self._files.value(name))
 
     def list(self, prefix: str = "refs/", *, told: Told | None = None) -> dict[str, str]:
-        """Every ref whose full name begins with `prefix` (`refs/heads/`), and its id, in order of names: all
-        of one moment.
+        """Every ref whose full name begins with `prefix`, with its id, in order of names.
 
-        Damage of one is `IntegrityError`, or, where `told` is given, a sentence in it, and the others come.
+        All are of one moment. A damaged ref raises `IntegrityError`. If `told` is given, it gets a sentence
+        instead, and the other refs are returned.
         """
         self.settle()
         found: dict[str, str] = {}
@@ -133,7 +132,7 @@ class Refs:
         return self._steady(lambda: self._files.last(name))
 
     def head(self) -> Head:
-        """What HEAD holds. `IntegrityError` when it is missing or damaged."""
+        """The value of HEAD. Raises `IntegrityError` if it is missing or damaged."""
         self.settle()
         return self._files.head()
 
@@ -142,16 +141,16 @@ class Refs:
         return self.position()[1]
 
     def position(self) -> tuple[Head, str | None]:
-        """What HEAD holds, and the commit that it leads to; None in a repository without a commit.
+        """The value of HEAD, and the commit that it leads to; None in a repository without a commit.
 
-        `IntegrityError` when HEAD names a branch that does not exist although there is history.
+        Raises `IntegrityError` if HEAD names a branch that does not exist although there is history.
         """
         return self._steady(self._files.position)
 
     def log(self, name: str) -> tuple[Entry, ...]:
-        """The moves of a ref, or of HEAD, newest first; empty where none is recorded.
+        """The moves of a ref, or of HEAD, newest first; empty if none is recorded.
 
-        Of a ref that is gone, or HEAD on a branch that is, all that is left.
+        For a deleted ref, or HEAD on a deleted branch, all moves that are left.
         """
         name = full(name)
         return self._steady(lambda: tuple(reversed(self._files.entries(name))))
@@ -161,17 +160,17 @@ class Refs:
     def update(self, name: str, new: str | None, reason: Reason, *, expect: str | _Any | None) -> None:
         """Moves a ref to `new` (None removes it) if it holds `expect` (None: if it does not exist).
 
-        The move is in HEAD's reflog too when HEAD is attached to it.
-
-        Durable on return. `BusyError` when it holds something else; `InvalidInput` for a name that cannot be,
-        that differs from an existing one by case alone, or that is a directory of another; `Refused` to
-        remove the branch that HEAD is attached to.
+        Durable on return. If HEAD is attached to the ref, the move is in HEAD's reflog too. Raises
+        `BusyError` if the ref holds another value. Raises `InvalidInput` for an impossible name, a name that
+        differs from an existing one only in case, or one that is a directory of another. Raises `Refused` for
+        the removal of the branch that HEAD is attached to.
         """
         self.update_all([Change(name, new, expect, reason)])
 
     def update_all(self, changes: Sequence[Change], *, under_head: bool = True) -> None:
-        """Moves several refs, each as `update`: all or none. Unless `under_head`, moving the branch that HEAD
-        is attached to is `Refused`, too.
+        """Moves several refs, each like `update`: all or none.
+
+        Unless `under_head`, it also raises `Refused` for a move of the branch that HEAD is attached to.
         """
         with self._moving():
             steps: list[Step] = []
@@ -194,8 +193,9 @@ class Refs:
             self._steps.take(steps, together=len(changes) > 1)
 
     def advance(self, new: str, reason: Reason, *, expect: str | _Any | None) -> Head:
-        """Moves what HEAD leads to, its branch or HEAD itself, from `expect` to `new`; returns what HEAD
-        holds then.
+        """Moves the branch that HEAD is on, or a detached HEAD, from `expect` to `new`.
+
+        Returns the value of HEAD afterwards.
         """
         with self._moving():
             (kind, value), old = self._files.position()
@@ -246,7 +246,7 @@ class Refs:
                     steps.append(Step(value, None, at, created.entry(None, at)))
                     new = at
                 elif new is None and self._files.has_history():
-                    raise BusyError(f"{value} went away meanwhile; run the command again")
+                    raise BusyError(f"{value} was deleted meanwhile; run the command again")
                 else:
                     _compare(value, new, at)
             line = reason.entry(old, new) if old is not None or new is not None else None
@@ -262,7 +262,7 @@ class Refs:
         with self._moving():
             id, lost = self._files.value(old_name), self._files.value(new_name)
             if id is None:
-                raise BusyError(f"{old_name} went away meanwhile; run the command again")
+                raise BusyError(f"{old_name} was deleted meanwhile; run the command again")
             if lost is not None and (not over or self._files.attached_to(new_name)):
                 raise Refused(f"{new_name} exists already")
             if lost is None:
@@ -279,7 +279,7 @@ class Refs:
             self._steps.take(steps, together=True, renamed=(old_name, new_name))
 
     def check_log(self, name: str) -> None:
-        """`IntegrityError` unless the reflog of a ref, or of HEAD, is whole and ends at what it holds."""
+        """`IntegrityError` unless the reflog of a ref or of HEAD is whole and ends at its value."""
 
         def look() -> None:
             value = self._files.position()[1] if name == HEAD else self._files.value(name)
@@ -290,7 +290,7 @@ class Refs:
     # -- one moment
 
     def _steady(self, look: Callable[[], Found]) -> Found:
-        """What `look` finds. If that is damage, it looks again while nothing moves."""
+        """The result of `look`. If that shows damage, it looks again while nothing moves."""
         self.settle()
         try:
             return look()
@@ -299,8 +299,9 @@ class Refs:
                 return look()
 
     def settle(self) -> None:
-        """Finishes the steps that a command left when it was cut short. In a store that can only be read they
-        stay.
+        """Finishes the steps of a command that was cut short.
+
+        In a read-only store they stay.
         """
         if self._steps.left:
             with suppress(BusyError, IntegrityError, Refused, SystemFault), self._moving():

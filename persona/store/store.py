@@ -1,13 +1,10 @@
 """**store** — one `.persona` directory: its format, objects, refs, and the small files beside them.
 
-**state** — a checked JSON value that must not be lost (a merge under way, what the work tree's weights are):
-damage is an error.
-**cache** — checked bytes that can be computed again: damaged is as good as absent.
-**place** — what tells this directory from every copy of it. A cache made elsewhere is not believed: its check
-needs no key, so whoever hands a repository on may have written anything there.
+**place** — an identity of this directory that no copy of it has. A cache from another place is not trusted:
+its check needs no key, so anyone who hands a repository on could have written it.
 
-Opening reads one short file and looks at a few directories; nothing is scanned. A format or required feature
-that this persona does not know lets it read, and refuses every write.
+Opening reads one short file and looks at a few directories; nothing is scanned. If this persona does not know
+the format or a required feature, it reads the store and refuses every write.
 """
 
 from __future__ import annotations
@@ -57,8 +54,10 @@ _MAKING: Final = f"{DIRECTORY}.making-"
 
 
 class Store:
-    """An open store. `worktree` is the directory that holds `.persona`, `root` the `.persona` directory
-    itself, or what a link of that name led to when the store was opened.
+    """An open store.
+
+    `worktree` is the directory that holds `.persona`. `root` is the `.persona` directory itself, or the
+    target of a link of that name when the store was opened.
     """
 
     def __init__(self, worktree: Path, root: Path, version: int, features: tuple[str, ...]) -> None:
@@ -69,10 +68,10 @@ class Store:
 
     @classmethod
     def create(cls, worktree: Path, *, branch: str = "main") -> Store:
-        """Makes `.persona` in `worktree` (created when missing), HEAD on the unborn `branch`.
+        """Makes `.persona` in `worktree` (created if missing), with HEAD on the unborn `branch`.
 
-        Everything is made under another name and renamed last, so there is a whole store or none. `Refused`
-        where one exists.
+        Everything is made under another name and renamed last, so there is a whole store or none. Raises
+        `Refused` if there is one already.
         """
         files.mkdirs(worktree)
         with lock.making(worktree):
@@ -101,8 +100,9 @@ class Store:
 
     @classmethod
     def open(cls, worktree: Path) -> Store:
-        """The store of a work tree; `NotARepository` where there is none, `IntegrityError` when it is not
-        one.
+        """The store of a work tree.
+
+        Raises `NotARepository` if there is none, `IntegrityError` if it is not a store.
         """
         root = worktree / DIRECTORY
         if not os.path.lexists(root):
@@ -143,8 +143,10 @@ class Store:
         return ObjectStore(self.root, require_writable=self.require_writable)
 
     def transaction(self, payload_of: PayloadOf | None = None) -> Transaction:
-        """A context manager that makes what was appended and put durable on a clean exit, and discards it
-        otherwise. `payload_of` decodes the kinds of `BULK_KINDS`, to tell a wrong copy from a right one.
+        """A context manager that makes all appended and put objects durable on a clean exit.
+
+        On any other exit it discards them. `payload_of` decodes the kinds of `BULK_KINDS`, to tell a wrong
+        copy from a right one.
         """
         from persona.store.transaction import Transaction
 
@@ -152,7 +154,7 @@ class Store:
         return Transaction(self.objects, payload_of)
 
     def problems(self, full: bool = False, payload_of: PayloadOf | None = None) -> Iterator[Problem]:
-        """What is wrong with the stored objects; see `persona.store.check.problems`."""
+        """The problems of the stored objects; see `persona.store.check.problems`."""
         from persona.store.check import problems
 
         return problems(self.objects, full, payload_of)
@@ -168,9 +170,11 @@ class Store:
 
     @cached_property
     def place(self) -> str:
-        """What tells this directory from its copies: when the inode of `lock` was made, in nanoseconds, and
-        its number. Nothing sets that time, and moving the directory leaves both. Where no birth time is
-        known, it is when the inode was changed last, which `chmod` changes too.
+        """An identity of this directory that its copies do not have.
+
+        It is the creation time of the inode of `lock`, in nanoseconds, and its number. No program sets that
+        time, and moving the directory changes neither. If the system does not report the creation time, it is
+        the time of the inode's last change, which `chmod` changes too.
         """
         from persona.store.birth import birth_time
 
@@ -182,14 +186,12 @@ class Store:
         return f"{birth_time(path) or status.st_ctime_ns} {status.st_ino}"
 
     def leftovers(self) -> list[tuple[Path, int]]:
-        """What commands that died left in the store, and idx files without a pack, with their sizes in
-        bytes.
-        """
+        """Leftovers in the store, and idx files without a pack, with their sizes in bytes."""
         found = list(files.leftovers(self.root / "tmp"))
         return found + self.objects.lone_indexes()
 
     def clear_leftovers(self) -> None:
-        """Removes what commands that died left in the store's `tmp/` and beside `.persona`."""
+        """Removes leftovers in the store's `tmp/` and beside `.persona`."""
         files.clear_leftovers(self.root / "tmp")
         if any(item.name.startswith(_MAKING) for item in files.names_in(self.worktree)):
             with suppress(PersonaError), lock.making(self.worktree, wait=0):
@@ -201,11 +203,11 @@ class Store:
         return self.root / "config"
 
     def shared(self) -> AbstractContextManager[None]:
-        """Holds the store shared: what every command that reads or writes does while it runs."""
+        """Holds the store shared, as every command that reads or writes does while it runs."""
         return lock.shared(self.root)
 
     def exclusive(self) -> AbstractContextManager[None]:
-        """Holds the store alone: what deletes objects."""
+        """Holds the store exclusively, to delete objects."""
         return lock.exclusive(self.root)
 
     def worktree_lock(self) -> AbstractContextManager[None]:
@@ -221,9 +223,7 @@ class Store:
         return [name.removesuffix(".json") for name in self._names("state") if name.endswith(".json")]
 
     def strangers(self) -> Iterator[IntegrityError]:
-        """What stands in the place of a directory of the store, or in `state/` in the place of a value, of a
-        lock or of a reflog, and is none.
-        """
+        """Files in the place of a directory, value, lock or reflog of the store, which are none."""
         for name in dict.fromkeys(name.split("/")[0] for name in _DIRECTORIES):
             path = self.root / name
             if os.path.lexists(path) and not path.is_dir():
@@ -260,6 +260,7 @@ def _led_to(link: Path) -> Path:
     place = Path(os.path.realpath(link))
     if not place.is_dir():
         raise NotARepository(
-            f"{link} is a link to {place}, where there is no directory; bring that back or mend the link"
+            f"{link} is a link to {place}, where there is no directory; restore that directory or mend"
+            " the link"
         )
     return place

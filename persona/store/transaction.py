@@ -1,11 +1,11 @@
-"""**transaction** — objects on their way into the store: bulk into packs under `tmp/`, small ones last.
+"""**transaction** — objects on their way into the store: chunks into packs under `tmp/`, small objects last.
 
-Invariants: what `commit` made visible is durable when it returns: packs and their idx first, then small
-objects, each with its directories. That holds for objects that were there already too: who wrote them may
-have been cut short before their names were durable. A pack that is full gets its name at once, so that a
-transaction holds few files open, and one that is cut short and done again finds what it had. A transaction
-that fails leaves at most objects that nothing names. What is put is what can be read: a structured object
-is decoded before it is taken.
+Invariants: all that `commit` made visible is durable when it returns: packs and their idx first, then small
+objects, each with its directories. That includes objects that were there before: their writer may have been
+cut short before their names were durable. A full pack gets its name at once, so that a transaction holds few
+files open, and so that a command that is cut short and run again finds its packs. A transaction that fails
+leaves at most objects that nothing names. Every object that is put can be read: a structured object is
+decoded first.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SMALL_AT_ONCE: Final = 128
 class Transaction:
     """Objects on their way into the store. `append` and `put` may be called from many threads.
 
-    `new_bytes`: what the store grows by, so far; objects that it has already count for nothing.
+    `new_bytes`: the growth of the store so far; objects that it has already count as 0.
     """
 
     def __init__(self, store: ObjectStore, payload_of: PayloadOf | None = None) -> None:
@@ -51,11 +51,10 @@ class Transaction:
         self.pack_cap = MAX_PACK_BYTES
 
     def append(self, record: PackedRecord) -> bool:
-        """Takes a record into a pack; False when an intact copy is in the store or in this transaction
-        already.
+        """Takes a record into a pack; returns False if the store or this transaction has an intact copy.
 
-        A copy whose stored bytes are right but stand for something else than the record's is none: the record
-        is stored again, and read from then on.
+        A copy with right stored bytes but another content does not count: the record is stored again, and
+        read from then on.
         """
         if not self._is_new(record.id, record):
             return False
@@ -66,8 +65,9 @@ class Transaction:
         return True
 
     def put(self, kind: str, payload: Buffer, *, version: int = 1) -> str:
-        """Takes a small object, to be written loose; returns its id. `InvalidInput` for a structured one that
-        no reader would take.
+        """Takes a small object, to be written loose; returns its id.
+
+        Raises `InvalidInput` for a structured object that no reader would accept.
         """
         if kind in DECODERS:
             try:
@@ -101,10 +101,10 @@ class Transaction:
         self._relied_on.clear()
         self._store.refresh()
         if self._healed:
-            files.remove_tree(self._store.root / "cache")  # some of it may have come from what was healed
+            files.remove_tree(self._store.root / "cache")  # some of it may come from healed copies
 
     def discard(self) -> None:
-        """Removes what was not published. Never raises."""
+        """Removes everything that was not published. Never raises."""
         if self._writer is not None:
             self._writer.discard()
         self._writer = None

@@ -1,5 +1,7 @@
-"""**state** — a small JSON value in `state/` that one command leaves for the next. **cache** — bytes in
-`cache/` that can be computed again. Both carry a check of their content and their name.
+"""The checked values beside the objects of a store. Each has a check of its content and its name.
+
+**state** — a JSON value in `state/` that must not be lost: damage is an error.
+**cache** — bytes in `cache/` that can be computed again: a damaged entry counts as absent.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ class StateFile:
         self.path = root / "state" / f"{name}.json"
 
     def read(self) -> Any:
-        """The value, or None where none was written. `IntegrityError` when the file is damaged."""
+        """The value, or None if none was written. Raises `IntegrityError` if the file is damaged."""
         files.check_directories(self._root, "state", *self._name.split("/")[:-1])
         data = files.read_file(self.path, limit=MAX_STATE_BYTES)
         if data is None:
@@ -72,7 +74,7 @@ class StateFile:
         files.write_file(self.path, [self._check(text) + b"\n", text], tmp_dir=self._root / "tmp")
 
     def remove(self) -> None:
-        """Removes the value, durably; no harm where there is none."""
+        """Removes the value, durably, if there is one."""
         self._require_writable()
         files.check_directories(self._root, "state", *self._name.split("/")[:-1])
         if os.path.lexists(self.path):
@@ -84,7 +86,7 @@ class StateFile:
 
 
 class Caches:
-    """The files in `cache/`. `place`: what tells this store from its copies."""
+    """The files in `cache/`. `place`: the store's own place."""
 
     def __init__(self, root: Path, place: Callable[[], str], require_writable: Callable[[], None]) -> None:
         self.root = root
@@ -97,7 +99,7 @@ class Caches:
         return CacheFile(self, name)
 
     def are_owned(self) -> bool:
-        """Whether what lies in `cache/` was computed here, and did not come with a copy."""
+        """Whether the content of `cache/` was computed here, and did not come with a copy."""
         if not self._owned:
             self._owned = self.file(_PLACE).read_any() == self._place().encode()
         return self._owned
@@ -126,7 +128,7 @@ class CacheFile:
         return self.read_any()
 
     def read_any(self) -> bytes | None:
-        """As `read`, of a copy of this store too."""
+        """Like `read`, of a copy of this store too."""
         try:
             files.check_directories(self._root, "cache", *self._name.split("/")[:-1])
             data = files.read_file(self.path, limit=MAX_STATE_BYTES)
@@ -137,8 +139,9 @@ class CacheFile:
         return data[_CHECK:]
 
     def write(self, data: files.Buffer) -> None:
-        """Replaces the bytes. Not synced: what a power cut damages is computed again, as is what cannot be
-        kept, in a store that can only be read or on a full disk.
+        """Replaces the bytes. Not synced, because they can be computed again.
+
+        Nothing happens if they cannot be written, in a read-only store or on a full disk.
         """
         with suppress(PersonaError):
             self._caches.require_writable()
@@ -146,13 +149,13 @@ class CacheFile:
             self.write_any(data)
 
     def write_any(self, data: files.Buffer) -> None:
-        """As `write`, whoever filled `cache/`; raises what writing raises."""
+        """Like `write`, even if `cache/` came with a copy; raises the errors of writing."""
         files.mkdirs(self.path.parent, below=self._root)
         files.mkdirs(self._root / "tmp", below=self._root)
         files.write_file(self.path, [self._check(data), data], tmp_dir=self._root / "tmp", durable=False)
 
     def remove(self) -> None:
-        """Removes the bytes; no harm where there are none."""
+        """Removes the bytes, if there are any."""
         files.check_directories(self._root, "cache", *self._name.split("/")[:-1])
         files.remove(self.path)
 

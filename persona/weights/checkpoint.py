@@ -1,8 +1,8 @@
-"""Checkpoint: a model directory, one safetensors file, or an index with its shards, open for reading.
+"""**checkpoint** — a model directory, one safetensors file, or an index with its shards.
 
-Opening checks everything that can be known without reading the tensors: what kind of thing it is, every
-header, and that index and shards agree. In a directory `model.safetensors` goes before an index, as
-transformers has it; weight files that neither names are never mixed in, but listed in `ignored`.
+Opening one checks everything that can be known without reading the tensors: its kind, every header, and that
+index and shards agree. In a directory, `model.safetensors` is preferred to an index, as in transformers.
+Weight files that neither names are never read; `ignored` lists them.
 """
 
 from __future__ import annotations
@@ -51,45 +51,43 @@ _READ_BYTES: Final = 8 << 20
 """Bytes that are hashed at once."""
 OUTPUT_NAME: Final = "persona.json"
 OUTPUT_FORMAT: Final = "persona output"
-"""The file in which `checkout -o` says what it wrote, and the word that tells it from a model's own."""
+"""The file that `checkout -o` writes about an output, and the word that marks it as persona's."""
 
 
 class Checkpoint:
-    """An open checkpoint; close it, or use it as a context manager.
-
-    Attributes:
-        path: as given to `open`.
-        tensors: name → (what it is, index into `shards`), in byte order of names.
-        shards: the weight files in order of names, with their metadata verbatim.
-        text_files: name → path of every regular top-level file of a directory that is neither weights nor
-            hidden (symbolic links resolved, which may lead to the directory itself or to the blobs of the
-            hub's cache); empty where a file was opened.
-        ignored: name → why, for what lies in the directory and is not taken along.
-        config: the parsed config.json of a directory, if there is one.
-        tied: alias → name of the stored tensor that the model shares under that alias.
-        weights_seen: name → fingerprint, when they were opened, of the weight files and their index.
-    """
+    """An open checkpoint; close it, or use it as a context manager."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        """As given to `open`."""
         self.tensors: dict[str, tuple[TensorSpec, int]] = {}
+        """name → (spec, index into `shards`), in byte order of names."""
         self.shards: list[Shard] = []
+        """The weight files in order of names, with their metadata verbatim."""
         self.text_files: dict[str, Path] = {}
+        """name → path of every regular, visible top-level file of a directory that is not weights.
+
+        Symbolic links are resolved; they may lead to the directory itself or to the hub cache's blobs. Empty
+        if a file was opened.
+        """
         self.ignored: dict[str, str] = {}
+        """name → reason, for files of the directory that are not taken along."""
         self.config: dict[str, Any] | None = None
+        """The parsed config.json of a directory, if there is one."""
         self.tied: dict[str, str] = {}
+        """alias → name of the stored tensor that the model shares under that alias."""
         self.weights_seen: dict[str, Fingerprint] = {}
+        """name → fingerprint of the weight files and their index when they were opened."""
         self._texts_seen: dict[Path, Fingerprint] = {}
         self._files: list[InputFile] = []
         self._entries: dict[str, TensorEntry] = {}
 
     @classmethod
     def open(cls, path: Path | str) -> Checkpoint:
-        """Open and check the model directory, .safetensors file or index at `path`.
+        """Opens and checks the model directory, .safetensors file or index at `path`.
 
-        Raises InvalidInput, naming file and tensor and what to do, for anything that is not a whole
-        safetensors checkpoint; SystemFault where the system does not let us read it. No file's code is ever
-        run.
+        Raises InvalidInput, naming file, tensor and remedy, for anything that is not a whole safetensors
+        checkpoint. Raises SystemFault if the system does not let us read it. No file's code is ever run.
         """
         checkpoint = cls(Path(path))
         try:
@@ -105,7 +103,7 @@ class Checkpoint:
         return sum(spec.nbytes for spec, _ in self.tensors.values())
 
     def spec(self, name: str) -> TensorSpec:
-        """What the tensor `name` is."""
+        """The spec of the tensor `name`."""
         return self.tensors[name][0]
 
     def path_of(self, name: str) -> Path:
@@ -113,7 +111,7 @@ class Checkpoint:
         return self._files[self.tensors[name][1]].path
 
     def read_into(self, name: str, start_byte: int, out: WriteableBuffer) -> None:
-        """Fill `out` (writable, contiguous) with the bytes of the tensor `name` from `start_byte` on.
+        """Fills `out` (writable, contiguous) with the bytes of the tensor `name` from `start_byte` on.
 
         Safe from many threads at once. Raises InvalidInput if the file was cut meanwhile, SystemFault on an
         I/O error.
@@ -127,8 +125,9 @@ class Checkpoint:
         self._files[self.tensors[name][1]].read_into(entry.offset + start_byte, out)
 
     def digests(self, told: Callable[[int], object] = lambda count: None) -> dict[str, bytes]:
-        """The BLAKE3 digest of the bytes of every tensor, by name. `told`: how many bytes were read since it
-        was told last.
+        """The BLAKE3 digest of the bytes of every tensor, by name.
+
+        `told` is called with the number of bytes that were read since its last call.
         """
         found: dict[str, bytes] = {}
         buffer = memoryview(bytearray(_READ_BYTES))
@@ -150,9 +149,10 @@ class Checkpoint:
         return data
 
     def check_unchanged(self) -> None:
-        """Raise InvalidInput, naming it, where a file was written since it was opened or read, or its path
-        leads to another by now. Call it when all was read: a checkpoint that is saved meanwhile would be
-        taken as a mixture of two.
+        """Raises InvalidInput that names a file which changed since it was opened or read.
+
+        A file whose path leads to another one counts as changed. Call this when everything was read: a
+        checkpoint that is saved meanwhile would be taken as a mixture of two.
         """
         for file in self._files:
             file.check_unchanged()
@@ -161,7 +161,7 @@ class Checkpoint:
                 raise changed(path)
 
     def close(self) -> None:
-        """Close the weight files."""
+        """Closes the weight files."""
         for file in self._files:
             file.close()
 
@@ -175,7 +175,7 @@ class Checkpoint:
         try:
             is_directory = stat.S_ISDIR(os.stat(self.path).st_mode)
         except (OSError, ValueError):
-            is_directory = False  # opening it as a file says what is wrong
+            is_directory = False  # opening it as a file reports the error
         if is_directory:
             names = list_directory(self.path)
             self._open_directory(names)
@@ -202,7 +202,7 @@ class Checkpoint:
             self._refuse_directory(names)
 
     def _refuse_directory(self, names: list[str]) -> NoReturn:
-        """Say why a directory without safetensors of the expected name is no checkpoint."""
+        """Raises the reason why a directory without the expected safetensors files is no checkpoint."""
         safetensors = [name for name in names if name.endswith(".safetensors")]
         if len(safetensors) > 1:
             raise InvalidInput(
@@ -238,8 +238,7 @@ class Checkpoint:
         for shard in index.shard_names():
             if not (path.parent / shard).exists():
                 raise InvalidInput(
-                    f"{path}: the index names the shard {shard}, which is not there; download or save "
-                    "it again"
+                    f"{path}: the index names the shard {shard}, which is missing; download or save it again"
                 )
             self._add_shard(path.parent / shard)
         self._check_index(path, index)
@@ -250,9 +249,8 @@ class Checkpoint:
             held = self.tensors.get(name)
             if held is None or self.shards[held[1]].name != shard:
                 raise InvalidInput(
-                    f"{path}: the index says that the tensor {shorten(name)} lies in {shard}, which "
-                    "does not hold it; "
-                    "download or save index and shards together"
+                    f"{path}: the index says that the tensor {shorten(name)} lies in {shard}, which"
+                    " does not hold it; download or save index and shards together"
                 )
         for name in self.tensors:
             if name not in index.weight_map:
@@ -307,10 +305,10 @@ class Checkpoint:
             raise InvalidInput(f"{self.path}: holds no tensor; give a checkpoint with weights")
 
     def _find_files(self, names: list[str]) -> None:
-        """Sort what lies beside the weights into text files and what stays behind."""
+        """Sorts the files beside the weights into text files and ignored ones."""
         weights = {file.path.name for file in self._files} | {INDEX_NAME}
         for name in names:
-            if name in weights or name.startswith("."):  # what is hidden is no part of a model: .git*, .env
+            if name in weights or name.startswith("."):  # hidden files are no part of a model: .git*, .env
                 continue
             path = self.path / name
             try:
@@ -361,8 +359,9 @@ def _is_output_record(path: Path) -> bool:
 
 
 def _refuse_adapter(path: Path, names: dict[str, Any]) -> None:
-    """Adapters are told by the names of their tensors; a model that contains LoRA layers of its own has
-    others too.
+    """Refuses an adapter, which is known by the names of its tensors.
+
+    A model with LoRA layers of its own has other tensors too.
     """
     if names and (
         all("lora_" in name for name in names) or all(name.startswith("base_model.model.") for name in names)

@@ -1,7 +1,7 @@
-"""Foreign formats: weights that are not safetensors, recognised by content, never opened further.
+"""Foreign formats: weights that are not safetensors, recognised by content and opened no further.
 
-A pickle runs code when it is opened, so none ever is, whatever its name: a file is recognised by its first
-bytes and answered with a sentence that says what it is and what to give instead.
+A pickle runs code when it is opened, so none is ever opened, whatever its name. A file is recognised by its
+first bytes. The message says which format it has and what to give instead.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ WEIGHT_SUFFIXES = frozenset(
         ".gguf .ggml .h5 .hdf5 .msgpack .onnx .ot .tflite"
     ).split()
 )
-"""Endings of names that say a file holds weights or other binary state of a training, not text of a model
-directory.
-"""
+"""Endings of names of weights or other binary state of a training."""
 
 _OLD_PICKLE = re.compile(rb"\(?[dl]p\d+\n|\(?c[\w.]+\n[\w.<>]+\n|[\]})(]q.|\(I\d+\n|cos\n", re.DOTALL)
 
@@ -29,7 +27,7 @@ _SAFE = "load it where you trust it, write it with save_pretrained (safetensors)
 
 @dataclass(frozen=True)
 class Foreign:
-    """What a file is instead of safetensors (`what`, a noun phrase) and what to do about it (`remedy`)."""
+    """The format of a file that is not safetensors (`what`, a noun phrase), and advice (`remedy`)."""
 
     what: str
     remedy: str
@@ -58,7 +56,7 @@ _PAGE = Foreign("a web page, so the download went wrong", "download the file aga
 
 
 def recognise(head: bytes) -> Foreign | None:
-    """What the file that begins with `head` (HEAD_BYTES or all of it) is, if it is a known foreign format.
+    """The known foreign format of a file that begins with `head` (HEAD_BYTES or all of it), or None.
 
     Only for files that are not valid safetensors: the length of a safetensors header can look like a pickle's
     magic.

@@ -1,9 +1,9 @@
-"""The index of a sharded checkpoint, `model.safetensors.index.json`: which tensor lies in which shard.
+"""**index** — `model.safetensors.index.json`: which tensor lies in which shard.
 
-persona's own also lists, under `metadata.replaced`, the weight files that its publication was about to
-remove, so that a cut between the two leaves no file that nothing names. Each stands with its inode and when
-that was changed last (`replaced_entry`), which nothing sets: the list of a downloaded index names no file of
-this machine, nor does an old list name a file that was put back later.
+persona's own index also lists, under `metadata.replaced`, the weight files that the publication was about to
+remove. So a cut between the two leaves no file that nothing names. Each entry has the file's inode and the
+time of the inode's last change (`replaced_entry`), which no program sets. So the list of a downloaded index
+names no file of this machine, and an old list names no file that was put back later.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ _MAX_MEMBERS = 64
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """`weight_map`: tensor name → shard file name, each checked to be a plain name; `replaced`: entries
-    of `replaced_entry`, not checked.
+    """The content of an index.
+
+    `weight_map`: tensor name → shard file name, each checked to be a plain name. `replaced`: entries of
+    `replaced_entry`, not checked.
     """
 
     weight_map: dict[str, str]
@@ -39,14 +41,15 @@ class ShardIndex:
 
 
 def read_index(path: Path) -> ShardIndex:
-    """The index at `path`. Raises InvalidInput for anything that is not one, path tricks in shard names
-    included.
+    """The index at `path`.
+
+    Raises InvalidInput for anything that is not an index, and for shard names that are path tricks.
     """
     return read_watched_index(path)[0]
 
 
 def read_watched_index(path: Path) -> tuple[ShardIndex, Fingerprint]:
-    """As `read_index`, with the file's fingerprint when it was opened."""
+    """Like `read_index`, with the file's fingerprint when it was opened."""
     data, seen = read_watched(path, limit=limits.MAX_INDEX_BYTES)
     scan = Scan(data, f"{path}: the index")
     weight_map: dict[str, str] | None = None
@@ -73,9 +76,8 @@ def read_watched_index(path: Path) -> tuple[ShardIndex, Fingerprint]:
     for tensor, shard in weight_map.items():
         if not is_shard_name(shard):
             raise InvalidInput(
-                f"{path}: the tensor {shorten(tensor)} is said to lie in {shorten(shard)}, which is not "
-                "the plain name of "
-                "a .safetensors file beside the index; give a safetensors checkpoint"
+                f"{path}: the tensor {shorten(tensor)} is said to lie in {shorten(shard)}, which is not the"
+                " plain name of a .safetensors file beside the index; give a safetensors checkpoint"
             )
     return ShardIndex(weight_map, replaced), seen
 
@@ -92,9 +94,7 @@ def encode_index(weight_map: Mapping[str, str], total_bytes: int, replaced: Iter
 
 
 def is_shard_name(name: str) -> bool:
-    """Whether `name` is the plain name of a visible .safetensors file: no directory, nothing that could leave
-    one.
-    """
+    """Whether `name` is the plain name of a visible .safetensors file, without a directory."""
     return (
         name.endswith(".safetensors")
         and not name.startswith((".", "-"))
@@ -104,8 +104,9 @@ def is_shard_name(name: str) -> bool:
 
 
 def replaced_entry(path: Path) -> str:
-    """What stands in an index for a file that is to go, or for what took its place: its name, its inode and
-    when that was changed last, in nanoseconds.
+    """The entry in an index for a file that is to be removed, or for one that took its place.
+
+    It has the name, the inode and the time of the inode's last change in nanoseconds.
     """
     try:
         status = os.lstat(path)

@@ -1,12 +1,14 @@
-"""Input files: regular files of the user's world, opened for reading and never changed.
+"""Input files: regular files of the user, opened for reading and never changed.
 
-An input may be a symbolic link (the hub's cache is made of them) that ends at a regular file. A FIFO or a
-device is refused without waiting on it. An open file stays the one that was checked: whoever renames another
-over its path changes nothing for its reader.
+An input may be a symbolic link that ends at a regular file; the hub's cache is made of them. A FIFO or a
+device is refused at once. An open file stays the file that was checked, even if another file is renamed over
+its path.
 
-**fingerprint** — size, times and inode of a file, by which a later write shows. The clock that stamps files
-ticks a hundred times a second or more often. A file that was written in the tick in which it is opened could
-be written again without a trace, so a reader that watches waits that tick out.
+**fingerprint** — size, times and inode of a file, which show a later write.
+
+The clock that stamps files ticks a hundred times a second or more often. If a file was written in the tick in
+which it is opened, it could be written again without a trace. So a reader that watches a file waits until
+that tick is over.
 """
 
 from __future__ import annotations
@@ -32,8 +34,9 @@ _TICK_NS: Final = 20_000_000
 
 
 class Fingerprint(NamedTuple):
-    """Size in bytes, modification time in nanoseconds and inode of a file; when its inode was changed last,
-    which no program sets back.
+    """Size in bytes, modification time in nanoseconds and inode of a file.
+
+    Also the time of the inode's last change, which no program sets back.
     """
 
     size: int
@@ -52,7 +55,7 @@ class Fingerprint(NamedTuple):
 
 
 def fingerprint(path: Path) -> Fingerprint | None:
-    """The fingerprint of what `path` leads to; None where that is nothing. Raises SystemFault."""
+    """The fingerprint of the target of `path`; None if there is none. Raises SystemFault."""
     try:
         return Fingerprint.of(os.stat(path))
     except (FileNotFoundError, NotADirectoryError):
@@ -62,17 +65,17 @@ def fingerprint(path: Path) -> Fingerprint | None:
 
 
 class InputFile:
-    """An open regular file: its path, its size in bytes, its fingerprint when it was opened, reads at offsets
-    from any thread.
+    """An open regular file: path, size in bytes, and fingerprint when it was opened.
+
+    Any thread may read at any offset.
     """
 
     __slots__ = ("_fd", "path", "seen", "size")
 
     def __init__(self, path: Path, *, watched: bool = False) -> None:
-        """Open `path`, through symbolic links. `watched`: so that `check_unchanged` misses nothing.
+        """Opens `path`, through symbolic links. `watched`: so that `check_unchanged` misses no write.
 
-        Raises InvalidInput where there is no regular file, SystemFault where the system does not let us read
-        it.
+        Raises InvalidInput if there is no regular file, SystemFault if the system does not let us read it.
         """
         self.path = path
         self._fd = -1
@@ -98,17 +101,16 @@ class InputFile:
         return status
 
     def check_unchanged(self) -> None:
-        """Raises InvalidInput where the file was written since it was opened, or its path leads elsewhere."""
+        """Raises InvalidInput if the file was written since it was opened, or its path leads elsewhere."""
         now = Fingerprint.of(os.fstat(self._fd))
         if now != self.seen or fingerprint(self.path) != self.seen:
             raise changed(self.path)
 
     def read_into(self, offset: int, out: WriteableBuffer) -> None:
-        """Fill all of `out` (writable, contiguous) with the bytes from `offset` on; safe from many threads at
-        once.
+        """Fills all of `out` (writable, contiguous) with the bytes from `offset` on.
 
-        Raises InvalidInput if the file ends before that (it was changed meanwhile), SystemFault on an I/O
-        error.
+        Many threads may call it at once. Raises InvalidInput if the file ends before that (it was changed
+        meanwhile), SystemFault on an I/O error.
         """
         view = memoryview(out)
         if view.nbytes == 0:
@@ -128,13 +130,13 @@ class InputFile:
             done += count
 
     def read(self, offset: int, length: int) -> bytes:
-        """`length` bytes from `offset` on, fewer where the file ends."""
+        """`length` bytes from `offset` on, fewer at the end of the file."""
         data = bytearray(max(0, min(length, self.size - offset)))
         self.read_into(offset, data)
         return bytes(data)
 
     def close(self) -> None:
-        """Close the file; a second time does nothing."""
+        """Closes the file; a second call does nothing."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
@@ -155,14 +157,15 @@ def changed(path: Path) -> InvalidInput:
 
 
 def read_input(path: Path, *, limit: int) -> bytes:
-    """All bytes of the regular file `path`. Raises InvalidInput where there are more than `limit`, or where
-    they change meanwhile.
+    """All bytes of the regular file `path`.
+
+    Raises InvalidInput if there are more than `limit`, or if they change meanwhile.
     """
     return read_watched(path, limit=limit)[0]
 
 
 def read_watched(path: Path, *, limit: int) -> tuple[bytes, Fingerprint]:
-    """As `read_input`, with the file's fingerprint when it was opened."""
+    """Like `read_input`, with the file's fingerprint when it was opened."""
     with InputFile(path) as file:
         if file.size > limit:
             raise InvalidInput(
@@ -174,8 +177,9 @@ def read_watched(path: Path, *, limit: int) -> tuple[bytes, Fingerprint]:
 
 
 def stays_inside(directory: Path, path: Path) -> bool:
-    """Whether what `path` leads to lies in `directory`, or in the `blobs` of the hub's cache that it is a
-    snapshot of. What was downloaded may hold links to anything on this machine.
+    """Whether the target of `path` lies in `directory`, or in the hub cache's `blobs` for it.
+
+    A downloaded directory may hold links to anything on this machine.
     """
     top, place = Path(os.path.realpath(directory)), Path(os.path.realpath(path))
     if place.is_relative_to(top):
@@ -188,7 +192,7 @@ def stays_inside(directory: Path, path: Path) -> bool:
 
 
 def list_directory(path: Path) -> list[str]:
-    """The names in the directory `path`, sorted. Raises InvalidInput where there is none."""
+    """The names in the directory `path`, sorted. Raises InvalidInput if there is none."""
     try:
         return sorted(os.listdir(path))
     except OSError as error:

@@ -1,11 +1,11 @@
-"""**output** — a model directory that `checkout -o` writes outside a repository. Its `persona.json` says from
-which recipe, and lists every file that was written there.
+"""**output** — a model directory that `checkout -o` writes outside a repository.
 
-**ours** — a file of an output that is listed and is as it was written. Nothing else is replaced or removed
-unasked: not a file that somebody changed since, nor one that persona did not write.
+Its `persona.json` says from which recipe it was made, and lists every file that was written there. A listed
+file that is still as it was written is persona's. No other file is replaced or removed unless the user says
+so: neither one that somebody changed since, nor one that persona did not write.
 
-While an output is being written, its list says so (`complete`: false) and has the files of the output before
-too, so that what a killed command left is ours as well.
+While an output is being written, its list says so (`complete`: false) and also names the files of the earlier
+output. So files that a killed command left are persona's as well.
 """
 
 from __future__ import annotations
@@ -33,17 +33,20 @@ from persona.weights.writer import weights_here
 SCHEMA: Final = 1
 
 Written = Mapping[str, tuple[int, str]]
-"""Path → size in bytes and digest of a file that was written: "blake3:" of its bytes, for a file of weights
-"tensors:" of its tensors and metadata."""
+"""Path → size in bytes and digest of a file that was written.
+
+The digest is "blake3:" of its bytes; for a file of weights it is "tensors:" of its tensors and metadata.
+"""
 Listed = dict[str, set[tuple[int, str]]]
-"""The same, where a file may be as it was before or as it is going to be."""
+"""Like `Written`, if a file may have its old content or its new one."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What lies where an output is to go, and may be replaced or removed: the digest of every file that is no
-    weights (None: it is no regular file), and the fingerprints of weight files. `listed`: the files of the
-    output before.
+    """The files in the place of an output that may be replaced or removed.
+
+    It has the digest of every file that is not weights (None: it is no regular file), and the fingerprints of
+    weight files. `listed`: the files of the earlier output.
     """
 
     directory: Path
@@ -52,19 +55,21 @@ class Claim:
     listed: Listed = field(default_factory=dict)
 
     def put(self, path: str, data: bytes) -> None:
-        """Writes one file, whole. `Refused` where somebody changed meanwhile what lies there."""
+        """Writes one file, whole. Raises `Refused` if somebody changed the file there meanwhile."""
         place = self.directory / check_file_path(path)
         files.mkdirs(place.parent, below=self.directory)
         if place.is_dir() and not place.is_symlink():
-            raise Refused(f"{place} is a directory where a file has to go; move it away")
+            raise Refused(f"{place} is a directory, but a file has to go there; move it away")
         known = _is(self.texts[path]) if path in self.texts else None
         if not files.replace_seen(place, data, known, there=path in self.texts):
             raise Refused(f"{place}: saved while this command was running, and left as saved; run it again")
         self.texts[path] = _digest(data)
 
     def clear_leftovers(self, paths: Iterable[str]) -> None:
-        """Removes what commands left that died while they wrote these files; what they had moved aside stays
-        unless it is ours. The caller has the directory to itself.
+        """Removes leftovers of commands that died while they wrote these files.
+
+        A file that a dead command had moved aside stays unless it is persona's. The caller has the directory
+        to itself.
         """
         ours = {digest for several in self.listed.values() for _, digest in several}
 
@@ -76,20 +81,18 @@ class Claim:
             files.clear_leftovers(folder, beside=True, is_kept=is_ours)
 
     def remove(self, keep: Iterable[str]) -> None:
-        """Removes the files of the output before that are no part of this one. What somebody changed
-        meanwhile stays.
-        """
+        """Removes files of the earlier output that this one lacks, unless somebody changed them meanwhile."""
         for path in sorted(self.listed.keys() - {OUTPUT_NAME, *keep}):
             if path in self.texts and _lies(self.directory, path):
                 files.remove_seen(self.directory / path, _is(self.texts[path]), below=self.directory)
 
 
 def claim(directory: Path, texts: Mapping[str, bytes], *, force: bool) -> Claim:
-    """Looks at what lies where an output is to go. `texts`: what it is going to hold beside weights.
+    """Examines the directory that an output will go to.
 
-    Raises `Refused`, unless `force`, that names what is not ours and would be replaced, or lies in a
-    directory that is no output of persona's; with `force`, too, where a directory, or a link to one, stands
-    in the way of a file. Weights are hashed.
+    `texts`: its files beside weights. Raises `Refused`, unless `force`, that names files that are not
+    persona's and would be replaced, or that lie in a directory that is no output. Raises it even with `force`
+    if a directory, or a link to one, is in the way of a file. Weights are hashed.
     """
     names = [item.name for item in files.names_in(directory) if not files.is_unfinished(item.name)]
     if not names:
@@ -117,7 +120,10 @@ def claim(directory: Path, texts: Mapping[str, bytes], *, force: bool) -> Claim:
 
 
 def _lies(directory: Path, path: str) -> bool:
-    """Whether a file, or a link, lies at a path; what a link below `directory` leads to lies elsewhere."""
+    """Whether a file or a link is at a path.
+
+    The target of a link below `directory` is elsewhere.
+    """
     place, above = directory / path, Path(path).parents[:-1]
     if not os.path.lexists(place) or any((directory / part).is_symlink() for part in above):
         return False
@@ -125,7 +131,10 @@ def _lies(directory: Path, path: str) -> bool:
 
 
 def _check_room(directory: Path, paths: Iterable[str], going: Collection[str]) -> None:
-    """`Refused` naming what stands where files or their directories have to go. `going`: what makes room."""
+    """`Refused` that names files in the way of new files or their directories.
+
+    `going`: the files that will be removed.
+    """
     found: dict[str, None] = {}
     for path in paths:
         above = [part.as_posix() for part in reversed(Path(path).parents[:-1])]
@@ -139,11 +148,11 @@ def _check_room(directory: Path, paths: Iterable[str], going: Collection[str]) -
         found.update(dict.fromkeys(way[:1] or _below(directory, path, going)))
     if found:
         names = ", ".join([*found][:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
-        raise Refused(f"{directory}: {names}: in the way of files that have to go there; move it away")
+        raise Refused(f"{directory}: {names}: in the way of new files; move it away")
 
 
 def _below(directory: Path, path: str, going: Collection[str]) -> Iterator[str]:
-    """What keeps a directory at `path` from making room for a file."""
+    """The files that keep a directory at `path` from making room for a file."""
     if not (directory / path).is_dir() or (directory / path).is_symlink():
         return
     items = files.names_in(directory / path)
@@ -173,7 +182,9 @@ def _not_ours(directory: Path, strange: Sequence[str], ours: bool) -> Refused:
 
 
 def record(made: Mapping[str, Any], written: Written, before: Listed | None = None) -> bytes:
-    """The bytes of `persona.json`: `made` says from what, `written` what. `before`: while the output is being
+    """The bytes of `persona.json`.
+
+    `made` says from what the output was made, `written` lists its files. `before`: while the output is being
     written, the files of the one that it replaces.
     """
     value: dict[str, Any] = {"format": OUTPUT_FORMAT, "schema": SCHEMA, "complete": before is None, **made}
@@ -189,8 +200,10 @@ def text_entry(data: bytes) -> tuple[int, str]:
 
 
 def digest_of(path: Path, name: str | None = None) -> str | None:
-    """The digest of a file as it is now, as `Written` has it; None for what is no regular file, or no whole
-    file of weights. `name`: what it was called before it was moved aside.
+    """The digest of a file as it is now, see `Written`.
+
+    None for anything that is no regular file, or no whole file of weights. `name`: its name before it was
+    moved aside.
     """
     if not _is_regular(path):
         return None
@@ -209,7 +222,7 @@ def digest_of(path: Path, name: str | None = None) -> str | None:
 
 
 def _read(directory: Path) -> Listed:
-    """The files that the directory's list names; none where there is no list."""
+    """The files in the directory's list; none if there is no list."""
     found: Listed = {}
     if not _is_regular(directory / OUTPUT_NAME):
         return found

@@ -1,13 +1,13 @@
-"""The safetensors format: a header read with suspicion, and written as the safetensors package writes it.
+"""The safetensors format: a header read without trust, and written as the safetensors package writes it.
 
-A file is the header's length n (u64, little-endian), n bytes of JSON (name → dtype, shape, data_offsets; and
-`__metadata__`, string → string), then the tensors' raw little-endian bytes. Believed only if: the length fits
-the file and the cap, no key stands twice, names are valid, every shape agrees with its span, and the spans
-cover the rest of the file without holes or overlaps. The safetensors package accepts duplicate keys and any
-name, so it is not asked.
+A file has the header's length n (u64, little-endian), n bytes of JSON (name → dtype, shape, data_offsets; and
+`__metadata__`, string → string), then the tensors' raw little-endian bytes. A header is accepted only if its
+length fits the file and the limit, no key occurs twice, names are valid, every shape agrees with its span,
+and the spans cover the rest of the file without holes or overlaps. The safetensors package is not used,
+because it accepts duplicate keys and any name.
 
 Sources: https://github.com/huggingface/safetensors (README, "Format"; `src/tensor.rs` for order and
-    alignment).
+alignment).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from persona.weights import foreign
 from persona.weights.inputs import InputFile
 from persona.weights.scan import Scan, shorten
 
-_ALIGNMENT = 8  # of the first tensor's byte, as the package has it
+_ALIGNMENT = 8  # alignment of the first tensor, as in the package
 _USUAL_ENTRY = re.compile(
     r'\{"dtype":"(\w{1,16})","shape":\[((?:(?:0|[1-9]\d{0,15}),){0,8}(?:0|[1-9]\d{0,15}))\],'
     r'"data_offsets":\[(0|[1-9]\d{0,17}),(0|[1-9]\d{0,17})\]\}',
@@ -40,7 +40,7 @@ _DTYPE_ORDER = (
 
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
-    """One tensor in a file: `offset` is the absolute byte where it starts, `nbytes` its length."""
+    """One tensor in a file: `offset` is the absolute byte of its start, `nbytes` its length."""
 
     spec: TensorSpec
     offset: int
@@ -49,7 +49,7 @@ class TensorEntry:
 
 @dataclass(frozen=True)
 class Header:
-    """What a safetensors file says of itself: tensors by name, in file order, and the metadata verbatim."""
+    """The header of a safetensors file: tensors by name, in file order, and the metadata verbatim."""
 
     tensors: dict[str, TensorEntry]
     metadata: dict[str, str]
@@ -70,11 +70,11 @@ def read_header(path: Path | InputFile) -> Header:
 def encode_header(
     specs: Iterable[TensorSpec], metadata: Mapping[str, str] | None = None
 ) -> tuple[bytes, dict[str, TensorEntry]]:
-    """The first bytes of a file of these tensors, and where each tensor goes, in file order.
+    """The first bytes of a file of these tensors, and the position of each tensor, in file order.
 
-    Tensors lie in the order that the safetensors package gives them (wider dtypes first, then by name), so
-    the file is the one that `safetensors.torch.save_file` would write, byte for byte (but for the order of
-    several metadata keys, which that package leaves to chance). `metadata` defaults to `{"format": "pt"}`.
+    Tensors lie in the order of the safetensors package (wider dtypes first, then by name). So the file equals
+    that of `safetensors.torch.save_file` byte for byte, except for the order of several metadata keys, which
+    that package leaves to chance. `metadata` defaults to `{"format": "pt"}`.
     """
     ordered = [(spec, spec.nbytes) for spec in sorted(specs, key=_file_order)]
     entries: dict[str, object] = {}
@@ -85,7 +85,7 @@ def encode_header(
     for spec, nbytes in ordered:
         if spec.name in entries:
             raise InvalidInput(
-                f"the tensor {shorten(spec.name)} stands twice in one file; give each tensor once"
+                f"the tensor {shorten(spec.name)} occurs twice in one file; give each tensor once"
             )
         span = (offset, offset + nbytes)
         entries[spec.name] = {"dtype": spec.dtype, "shape": spec.shape, "data_offsets": span}
@@ -156,7 +156,7 @@ def _why_not(file: InputFile, start: bytes, length: int) -> str:
     if length > limits.MAX_SAFETENSORS_HEADER_BYTES:
         return (
             f"a safetensors header of {length} bytes is over the format's limit of "
-            f"{limits.MAX_SAFETENSORS_HEADER_BYTES}; the file is damaged or made to mislead"
+            f"{limits.MAX_SAFETENSORS_HEADER_BYTES}; the file is damaged or malicious"
         )
     return (
         f"the header should have {length} bytes but the file ends after {file.size}; "
@@ -165,7 +165,7 @@ def _why_not(file: InputFile, start: bytes, length: int) -> str:
 
 
 def _entry(scan: Scan, name: str, where: str, data: int) -> TensorEntry:
-    """The tensor that comes next, with its span made absolute (`data`: the byte where the tensors begin)."""
+    """The next tensor, with its span made absolute (`data`: the byte where the tensors begin)."""
     usual = _USUAL_ENTRY.match(scan.text, scan.position)
     if usual is not None:
         scan.position = usual.end()
@@ -181,7 +181,7 @@ def _entry(scan: Scan, name: str, where: str, data: int) -> TensorEntry:
         elements *= dimension
         if elements >= limits.MAX_ELEMENTS or dimension >= limits.MAX_ELEMENTS:
             raise InvalidInput(
-                f"{tensor} has the absurd shape {list(shape)}; the file is damaged or made to mislead"
+                f"{tensor} has the impossible shape {list(shape)}; the file is damaged or malicious"
             )
     nbytes, rest = divmod(elements * DTYPE_BITS[dtype], 8)
     if rest:
@@ -230,8 +230,7 @@ def _check_cover(entries: list[TensorEntry], where: str, start: int, size: int) 
                 else f"leaves a hole of {entry.offset - at} bytes"
             )
             raise InvalidInput(
-                f"{where}: the tensor {shorten(entry.spec.name)} {fault}; the file is damaged or made "
-                "to mislead"
+                f"{where}: the tensor {shorten(entry.spec.name)} {fault}; the file is damaged or malicious"
             )
         at += entry.nbytes
     if at > size:
@@ -242,5 +241,5 @@ def _check_cover(entries: list[TensorEntry], where: str, start: int, size: int) 
         )
     if at < size:
         raise InvalidInput(
-            f"{where}: {size - at} bytes follow the last tensor; the file is damaged or made to mislead"
+            f"{where}: {size - at} bytes follow the last tensor; the file is damaged or malicious"
         )

@@ -1,8 +1,8 @@
 """Strict JSON of known form, read token by token.
 
-A general JSON parser builds whatever a file asks for before anyone looks at it: 100 MB of `[[],[],…]` become
-2 GB of lists. Here the reader says what must come next, so the first thing out of place ends it, and nothing
-is built that was not asked for. Duplicate keys, which general parsers drop, are refused.
+A general JSON parser builds everything that a file asks for before anyone looks at it: 100 MB of `[[],[],…]`
+become 2 GB of lists. This reader says what must come next. So the first token out of place ends the reading,
+and nothing is built that was not asked for. Duplicate keys, which general parsers drop, are refused.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class Scan:
             self.text = data.decode("utf-8")
         except UnicodeDecodeError as error:
             raise InvalidInput(
-                f"{where} is not UTF-8 at byte {error.start}; the file is damaged or no such file"
+                f"{where} is not UTF-8 at byte {error.start}; the file is damaged or of another kind"
             ) from None
         self.where = where
         self.position = 0
 
     def fail(self, problem: str) -> NoReturn:
-        """Raise InvalidInput with the place."""
+        """Raises InvalidInput with the position."""
         raise InvalidInput(
             f"{self.where} is malformed at character {self.position}: {problem}; save or download the "
             "file again"
@@ -96,9 +96,7 @@ class Scan:
         return tuple(values)
 
     def members(self) -> Iterator[str]:
-        """The keys of the object that comes next; the caller reads each key's value before it asks for the
-        next.
-        """
+        """The keys of the next object; the caller reads each key's value before it asks for the next one."""
         self.expect("{")
         if self.take("}"):
             return
@@ -106,7 +104,7 @@ class Scan:
         while True:
             key = self.string()
             if key in seen:
-                self.fail(f"the key {shorten(key)} stands twice")
+                self.fail(f"the key {shorten(key)} occurs twice")
             seen.add(key)
             self.expect(":")
             yield key
@@ -144,10 +142,10 @@ class Scan:
     def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         members = dict(pairs)
         if len(members) != len(pairs):
-            self.fail("a key stands twice in one object")
+            self.fail("a key occurs twice in one object")
         return members
 
 
 def shorten(name: str) -> str:
-    """`name` quoted for a sentence, its middle left out where it is long."""
+    """`name` in quotes for a sentence; a long name loses its middle."""
     return repr(name if len(name) <= 120 else f"{name[:80]}…{name[-30:]}")

@@ -1,7 +1,7 @@
 """Shards: how tensors are divided among the files of a written checkpoint.
 
-`plan_shards` decides, and `by_layers` divides further; a lone shard is `model.safetensors`, several are
-`model-00001-of-00004.safetensors` and so on, which a writer publishes with twelve digits more
+`plan_shards` decides, and `by_layers` divides further. A single shard is `model.safetensors`. Several are
+`model-00001-of-00004.safetensors` and so on; when a writer publishes them, their names get twelve more digits
 (`published_name`).
 """
 
@@ -57,11 +57,11 @@ def plan_shards(
 ) -> list[ShardLayout]:
     """The files to write `specs` into.
 
-    Without `max_shard_size` (bytes of tensors in one file): as in the base, whose `shards` and `shard_of` (an
-    index into `shards` for each of `specs`) are given; one file where they are not. With it: filled in the
-    base's order of shards, then by name with numbers by value; a tensor above the size has a file of its own.
-    Metadata is the base's, with `format` where it lacks one, for transformers does not load a file without.
-    Raises InvalidInput for a size below 1.
+    Without `max_shard_size` (bytes of tensors in one file) they are the base's; its `shards` and `shard_of`
+    (an index into `shards` for each of `specs`) are given, and without them there is one file. With
+    `max_shard_size` they are filled in the base's order of shards, then by name with numbers by value; a
+    larger tensor has a file of its own. Metadata is the base's, and gets `format` if it lacks one, because
+    transformers does not load a file without. Raises InvalidInput for a size below 1.
     """
     if max_shard_size is not None and max_shard_size < 1:
         raise InvalidInput(
@@ -99,9 +99,10 @@ def plan_shards(
 
 
 def by_layers(layout: Sequence[ShardLayout], size: int) -> list[ShardLayout]:
-    """The same files, each cut into ones of at most `size` bytes of tensors: so that a change of one layer is
-    written without its neighbours. A layer that fits stays whole; a tensor above the size has a file of its
-    own. A lone file stays as it is, and so do all where they would become too many.
+    """The same files, each cut into files of at most `size` bytes of tensors.
+
+    So a change of one layer is written without its neighbours. A layer that fits stays whole, and a larger
+    tensor has a file of its own. A single file stays as it is. So do all files if there would be too many.
     """
     if len(layout) == 1:
         return list(layout)
@@ -149,7 +150,7 @@ def _named(groups: Sequence[list[TensorSpec]], metadata: Sequence[dict[str, str]
 
 
 def _layer(spec: TensorSpec) -> str:
-    """What a tensor's name begins with, up to its first number; all of it without one."""
+    """The start of a tensor's name, up to its first number; all of it without one."""
     found = _LAYER.match(spec.name)
     return found[0] if found else spec.name
 

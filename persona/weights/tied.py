@@ -1,6 +1,6 @@
-"""Tied names: tensors that a model shares and a checkpoint therefore holds once.
+"""Tied names: tensors that a model shares, so that a checkpoint holds them once.
 
-The usual pair is the output matrix (`lm_head.weight`) and the input embedding. The alias is in no file; it is
+The usual pair is the output matrix (`lm_head.weight`) and the input embedding. No file holds the alias. It is
 known from the safetensors metadata (`save_model` writes alias → name there) or from the config.
 """
 
@@ -23,17 +23,18 @@ _OUTPUTS = {
     "backbone.embedding.weight": "lm_head.weight",
     "shared.weight": "lm_head.weight",
 }
-"""The end of an input embedding's name → the name of the output matrix that may be tied to it, under the same
-prefix.
+"""The end of an input embedding's name → the name of the output matrix that may be tied to it.
+
+Both have the same prefix.
 """
 
 
 def find_tied(
     names: Collection[str], metadata: Iterable[Mapping[str, str]], config: Mapping[str, Any] | None
 ) -> dict[str, str]:
-    """Alias → the stored name, for every tied name that is known.
+    """Alias → stored name, for every known tied name.
 
-    An output matrix is taken as tied if it is not in `names`, its embedding is, and the config does not deny
+    An output matrix is taken as tied if `names` lacks it but has its embedding, and the config does not deny
     it.
     """
     tied = {
@@ -64,8 +65,9 @@ def _can_name_a_tensor(text: str) -> bool:
 
 
 def _may_tie(config: Mapping[str, Any]) -> bool:
-    """Whether output and input embeddings are tied, or may be: configs leave out what is the default of their
-    class.
+    """Whether output and input embeddings are tied, or may be.
+
+    Configs leave out the default of their class.
     """
     inner = config.get("text_config")
     said = [

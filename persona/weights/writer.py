@@ -1,13 +1,15 @@
-"""ModelWriter: a checkpoint being filled chunk by chunk beside its target, published whole.
+"""The writer of a checkpoint: filled chunk by chunk beside its target, published whole.
 
-Order of writes (docs/invariants.md). One file: fsync, rename to `model.safetensors`; the old shards go; the
-old index goes last. Several: each is fsynced and renamed to a name unique to its content; then the index is
-renamed into place; the old shards go; an old `model.safetensors` goes last. A **kept** shard is a file of the
-directory that holds already what is wanted: it is not written, and keeps its name. Readers take
-`model.safetensors` before an index, so at every point a reader sees all of the old weights or all of the new.
-What a cut leaves behind is named: by persona's own pattern of names, or by an index; the next publication
-removes it. A safetensors file that nothing names is somebody else's: it is refused by name, before anything
-is written.
+Order of writes (docs/invariants.md). One file: fsync, rename to `model.safetensors`; then the old shards are
+removed, the old index last. Several: each is fsynced and renamed to a name that is unique to its content;
+then the index is renamed into place; then the old shards are removed, an old `model.safetensors` last. A kept
+shard is a file of the directory that holds the right bytes already: it is not written, and keeps its name.
+Readers prefer `model.safetensors` to an index, so at every point a reader sees all of the old weights or all
+of the new.
+
+After a cut, every file that is left has persona's own pattern of names or is named by an index. The next
+publication removes it. A safetensors file that nothing names belongs to somebody else. The writer refuses to
+publish beside it, and names it, before it writes anything.
 """
 
 from __future__ import annotations
@@ -48,15 +50,15 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 SYNC_EARLY_BYTES = 64 << 20
-"""A shard of so many bytes is synced as soon as it is whole, while the next ones are written."""
+"""A shard of at least this many bytes is synced when it is whole, while others are still written."""
 _TEMPORARY_PREFIX = ".persona-weights"
 
 
 class ModelWriter:
-    """Writes one checkpoint into `directory`; discards it on leaving the context unless it was published.
+    """Writes one checkpoint into `directory`; discards it at exit unless it was published.
 
-    It holds a kernel lock on the directory, so two writers never mix; what a killed one left is removed
-    first.
+    It holds a kernel lock on the directory, so two writers never mix. Leftovers of a killed writer are
+    removed first.
     """
 
     def __init__(
@@ -67,11 +69,12 @@ class ModelWriter:
         keep: Mapping[str, str] | None = None,
         tmp_dir: Path | None = None,
     ) -> None:
-        """Create `directory` if need be, and a file for each shard, beside its target or in `tmp_dir` (which
-        must be on the same file system). `keep`: planned name → name in the directory, of kept shards.
+        """Makes a file for each shard, beside its target or in `tmp_dir`.
 
-        Raises Refused, by name, where the directory holds safetensors files or directories that would have to
-        go and are not ours, BusyError where another writer is at work, SystemFault where the disk says no.
+        Creates `directory` if it is missing. `tmp_dir` must be on the same file system. `keep`: planned name
+        → name in the directory, of kept shards. Raises Refused, by name, if the directory holds safetensors
+        files or directories that would have to go and are not persona's. Raises BusyError if another writer
+        is at work, SystemFault for an error of the disk.
         """
         self._layout = list(layout)
         names = [planned_name(index, len(self._layout)) for index in range(len(self._layout))]
@@ -107,8 +110,9 @@ class ModelWriter:
         return sum(shard.nbytes for shard in self._layout)
 
     def write(self, name: str, byte_offset: int, data: ReadableBuffer) -> None:
-        """Write `data` into the tensor `name` from its byte `byte_offset` on; each byte once, from any
-        thread.
+        """Writes `data` into the tensor `name` from its byte `byte_offset` on.
+
+        Any thread may call it, for each byte once.
         """
         shard, entry = self._places[name]
         view = memoryview(data)
@@ -127,7 +131,7 @@ class ModelWriter:
                 shard.sync_early()
 
     def restart(self, name: str) -> None:
-        """Forget what was written into the tensor `name`: it will be written again, whole."""
+        """Forgets what was written into the tensor `name`: it will be written again, whole."""
         shard, entry = self._places[name]
         with self._lock:
             shard.missing += entry.nbytes - self._missing[name]
@@ -136,17 +140,17 @@ class ModelWriter:
     def publish(
         self, digests: Mapping[str, str], *, seen: Mapping[str, Fingerprint] | None = None
     ) -> list[str]:
-        """Make the weights appear, whole; the old ones go. `digests`: name → BLAKE3 hex of each tensor.
-        `seen`: `weights_here` when it was decided that they go.
+        """Publishes the weights, whole, and removes the old ones.
 
+        `digests`: name → BLAKE3 hex of each tensor. `seen`: `weights_here` when their removal was decided.
         Returns the names of the files, the index included, in the directory; `published` has their
-        fingerprints where `seen` was given. Raises SystemFault, and Refused where somebody saved weights
-        there since `seen`; both leave the old weights as they were, and what was saved. A file that is saved
-        after the moment of publication stays as well. The writer is done afterwards, whatever happened.
+        fingerprints if `seen` was given. Raises SystemFault, and Refused if somebody saved weights there
+        since `seen`. After either, the old weights and the saved ones are as they were. A file that is saved
+        after the moment of publication stays as well. The writer is done afterwards in any case.
         """
         unfinished = [name for name, missing in self._missing.items() if missing]
         if unfinished:
-            raise ValueError(f"{len(unfinished)} tensors are not written whole, {unfinished[0]!r} among them")
+            raise ValueError(f"{len(unfinished)} tensors are not complete, {unfinished[0]!r} among them")
         try:
             for shard in self._written.values():
                 shard.wait()
@@ -161,8 +165,9 @@ class ModelWriter:
             self.discard()
 
     def planned(self, digests: Mapping[str, str]) -> dict[str, tuple[int, str]]:
-        """Name → size and digest, as persona/weights/output.py has them, of the files that `publish` is going
-        to write into this directory as it is now.
+        """Name → size and digest of the files that `publish` is going to write.
+
+        persona/weights/output.py defines the digests.
         """
         found: dict[str, tuple[int, str]] = {}
         names = shard_names(self._layout, digests)
@@ -175,11 +180,11 @@ class ModelWriter:
         return found
 
     def refuse_saved(self, seen: Mapping[str, Fingerprint]) -> None:
-        """Raise Refused, by name, where weights were saved into the directory since `seen`."""
+        """Raises Refused that names weights saved into the directory since `seen`."""
         _refuse_saved(self.directory, changed_since(self.directory, seen))
 
     def discard(self) -> None:
-        """Remove what was not published and let go of the directory; a second time does nothing."""
+        """Removes unpublished files and releases the directory; a second call does nothing."""
         try:
             for shard in self._written.values():
                 with suppress(PersonaError):
@@ -240,7 +245,7 @@ class ModelWriter:
         return encode_index(weight_map, self.nbytes, replaced)
 
     def _name(self, output: files.Output, name: str) -> None:
-        """Gives an output its name. Raises Refused where something else was saved there meanwhile."""
+        """Gives an output its name. Raises Refused if something else was saved there meanwhile."""
         target = self.directory / name
         if self._seen is None:
             output.publish(target, sync_directory=False)
@@ -252,18 +257,18 @@ class ModelWriter:
             _refuse_saved(self.directory, [name])
         assert output.status is not None
         written, now = Fingerprint.of(output.status), fingerprint(target)
-        # A rename changes when the inode was changed; anything else that differs was saved by somebody.
+        # A rename changes the inode's time; any other difference is somebody's save.
         self.published[name] = now if now is not None and now.same_content(written) else written
 
     def _withdraw(self, names: set[str]) -> None:
-        """Remove new shards that no index came to name. Where it did after all, they stay."""
+        """Removes new shards that no index names."""
         if not names & _named(_index_of(self.directory)):
             for name in names:
                 with suppress(PersonaError):
                     files.remove(self.directory / name)
 
     def _remove(self, names: Sequence[str], *, last: str) -> None:
-        """Remove old weight files; `last` only when the others are surely gone."""
+        """Removes old weight files; `last` only when the others are surely gone."""
         for name in names:
             self._remove_one(name)
         files.sync_directory(self.directory)
@@ -285,7 +290,7 @@ class ModelWriter:
         written = self._written[shard.name] = _Shard(output, shard.nbytes)
         for name, entry in entries.items():
             if name in self._places:
-                raise InvalidInput(f"the tensor {name!r} stands in two shards; give each tensor once")
+                raise InvalidInput(f"the tensor {name!r} is in two shards; give each tensor once")
             self._places[name] = (written, entry)
             self._missing[name] = entry.nbytes
 
@@ -300,7 +305,7 @@ class ModelWriter:
             raise files.system_fault("lock", self.directory, error) from error
 
     def _remove_temporaries(self) -> None:
-        """Remove what a killed writer left; a live one would hold the lock."""
+        """Removes the leftovers of a killed writer; a running one would hold the lock."""
         for entry in files.names_in(self.directory):
             if (
                 entry.name.startswith(_TEMPORARY_PREFIX)
@@ -320,13 +325,13 @@ class _Shard:
         self._failure: PersonaError | None = None
 
     def sync_early(self) -> None:
-        """Begins to sync what is written by now; publication does so again for what comes later."""
+        """Begins to sync the bytes written so far; publication syncs the later ones."""
         thread = threading.Thread(target=self._sync, name="persona-sync")
         self._syncs.append(thread)
         thread.start()
 
     def wait(self) -> None:
-        """No sync is under way when this returns. Raises SystemFault where one failed; none is repeated."""
+        """Waits until no sync is under way. Raises SystemFault if one failed; none is repeated."""
         for thread in self._syncs:
             thread.join()
         if self._failure is not None:
@@ -342,8 +347,8 @@ class _Shard:
 def weight_files(directory: Path) -> list[str]:
     """The weight files in `directory` that the next publication replaces or removes, sorted.
 
-    `model.safetensors`, the index, what it names (and was about to remove when it was written), and shards
-    under persona's own pattern of names.
+    They are `model.safetensors`, the index, the files that it names (and was about to remove when it was
+    written), and shards under persona's own pattern of names.
     """
     index = _index_of(directory)
     ours = _named(index) | {SINGLE_NAME, INDEX_NAME}
@@ -391,8 +396,9 @@ def _is(seen: Fingerprint | None) -> files.Known:
 
 
 def foreign_weight_files(directory: Path) -> list[str]:
-    """The .safetensors entries in `directory` that are nobody's, as far as persona knows, sorted; and
-    directories that stand where weights go.
+    """The .safetensors entries in `directory` that persona does not know, sorted.
+
+    Directories in the place of weights are among them.
     """
     ours = set(weight_files(directory))
     return [
@@ -403,7 +409,7 @@ def foreign_weight_files(directory: Path) -> list[str]:
 
 
 def check_output(directory: Path) -> None:
-    """Raise Refused, naming them, if `directory` holds weights that a publication would mix with or bury."""
+    """Raises Refused that names weights in `directory` which a publication would mix with or hide."""
     if strangers := foreign_weight_files(directory):
         raise Refused(
             f"{directory}: holds {listed(strangers, 5)}, which no index names; move that away, then run this"
@@ -425,7 +431,7 @@ def shard_names(layout: Sequence[ShardLayout], digests: Mapping[str, str]) -> li
 
 
 def _index_of(directory: Path) -> ShardIndex | None:
-    """The index in `directory`; None where there is none, or none that can be read."""
+    """The index in `directory`; None if there is none that can be read."""
     try:
         return read_index(directory / INDEX_NAME)
     except InvalidInput:

@@ -81,12 +81,12 @@ def test_a_preset_says_which_rules_it_drops_and_which_stay(grown: CommandLine) -
     said = grown("set", "--merge", "density=0.3", "lambda=0.5", "trim=global", "divide=count")
     assert said.output == ""
     assert grown("set", "--merge", "preset=mergekit", "divide=weight").stderr.splitlines() == [
-        "preset = mergekit dropped trim = global",
-        "density = 0.3 stays; the preset's own is 1",
-        "lambda = 0.5 stays; the preset's own is 1",
+        "preset = mergekit removed trim = global",
+        "density = 0.3 is kept; the preset has 1",
+        "lambda = 0.5 is kept; the preset has 1",
     ]
     assert grown("set", "--merge", "preset=linear", "lambda=1").stderr.splitlines() == [
-        "preset = linear dropped density = 0.3, divide = weight"
+        "preset = linear removed density = 0.3, divide = weight"
     ]
     assert grown("set", "--merge", "preset=ties").output == ""
 
@@ -385,7 +385,7 @@ def test_a_commit_whose_weights_fail_is_reported_with_the_failure(
     head = grown.ok("rev-parse", "HEAD").strip()
     assert said.exit_code == 1
     assert said.stdout.startswith(f"[main {head[:8]}] ")
-    assert said.stderr.startswith("persona: the commit is made, but not its weights: ")
+    assert said.stderr.startswith("persona: the commit is made, but its weights could not be computed: ")
     answer = grown("--json", "commit", "--allow-empty", "-m", "y")
     value = json.loads(answer.stdout)
     assert (answer.exit_code, value["id"]) == (1, grown.ok("rev-parse", "HEAD").strip())

@@ -152,7 +152,7 @@ def test_a_vector_is_drawn(layered: CommandLine) -> None:
 def test_a_picture_that_cannot_be_is_refused_before_any_work(
     layered: CommandLine, command: tuple[str, ...]
 ) -> None:
-    assert "is a .png or a .svg file" in layered.refused(2, *command, "--plot", "change.gif")
+    assert "must be a .png or .svg file" in layered.refused(2, *command, "--plot", "change.gif")
     assert "there is no directory" in layered.refused(4, *command, "--plot", "nowhere/change.png")
     (layered.directory / "folder.png").mkdir()
     assert "that is a directory" in layered.refused(4, *command, "--plot", "folder.png")

@@ -99,7 +99,7 @@ def test_a_rename_over_another_ref_leaves_nothing_of_it(store: Store) -> None:
     rename(refs, HEADS + "feature/a", TOPIC, over=True)
     assert refs.read(TOPIC) == ONE
     assert [entry.new for entry in refs.log(TOPIC)] == [ONE, ONE]
-    with pytest.raises(BusyError, match="went away"):
+    with pytest.raises(BusyError, match="was deleted"):
         rename(refs, HEADS + "feature/a", HEADS + "x")
 
 
@@ -146,7 +146,7 @@ def test_head_is_not_left_on_a_branch_that_is_gone(store: Store) -> None:
     refs = store.refs
     with pytest.raises(Refused, match="HEAD"):
         move(refs, MAIN, None)
-    with pytest.raises(BusyError, match="went away"):
+    with pytest.raises(BusyError, match="was deleted"):
         attach(refs, HEADS + "nope")
     with pytest.raises(BusyError, match="moved"):
         attach(refs, TOPIC, at=ONE)

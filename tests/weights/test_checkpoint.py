@@ -248,7 +248,7 @@ def test_shards_without_an_index_are_refused(tmp_path: Path) -> None:
             {"d": "model-00001-of-00002.safetensors"},
             "'d' lies in model-00001-of-00002.safetensors, which does not hold it",
         ),
-        ({"d": "model-00003-of-00003.safetensors"}, "model-00003-of-00003.safetensors, which is not there"),
+        ({"d": "model-00003-of-00003.safetensors"}, "model-00003-of-00003.safetensors, which is missing"),
         ({"a": "model-00002-of-00002.safetensors"}, "'a' lies in"),
         ({"a": None}, "'a' is not in the index"),
         ({"a": "../model-00001-of-00002.safetensors"}, "not the plain name"),

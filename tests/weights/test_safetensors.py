@@ -45,8 +45,8 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
     "a lone surrogate in the metadata": (file_of(r'{"__metadata__":{"a":"\udfff"}}'), "escape"),
     "text after the object": (file_of("{} {}"), "after the end"),
     "NULs after the object": (file_of("{}\0\0"), "after the end"),
-    "a duplicate key": (file_of(DUPLICATE, b"12"), "'a' stands twice"),
-    "a duplicate key in other letters": (file_of(ESCAPED_DUPLICATE, b"12"), "'a' stands twice"),
+    "a duplicate key": (file_of(DUPLICATE, b"12"), "'a' occurs twice"),
+    "a duplicate key in other letters": (file_of(ESCAPED_DUPLICATE, b"12"), "'a' occurs twice"),
     "a duplicate field": (
         file_of('{"a":{"dtype":"U8","dtype":"I8","shape":[2],"data_offsets":[0,2]}}', b"12"),
         "twice",
@@ -78,10 +78,13 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
     "a negative dimension": (file_of({"a": entry(shape=[-2])}, b"12"), "integer"),
     "a number of 5,000 digits": (file_of('{"a":{"dtype":"U8","shape":[' + "9" * 5000 + "]}}"), "integer"),
     "65 dimensions": (file_of({"a": entry(shape=[1] * 64 + [2])}, b"12"), "more than 64"),
-    "an absurd shape": (file_of({"a": entry(shape=[BIG, BIG])}, b"12"), "'a' has the absurd shape"),
-    "a product that wraps to two": (file_of({"a": entry(shape=[2**63, 2, 2])}, b"12"), "absurd shape"),
-    "an absurd shape that a zero hides": (file_of({"a": entry(shape=[BIG, BIG, 0], end=0)}), "absurd shape"),
-    "a dimension that a zero hides": (file_of({"a": entry(shape=[0, 2**60], end=0)}), "absurd shape"),
+    "an absurd shape": (file_of({"a": entry(shape=[BIG, BIG])}, b"12"), "'a' has the impossible shape"),
+    "a product that wraps to two": (file_of({"a": entry(shape=[2**63, 2, 2])}, b"12"), "impossible shape"),
+    "an absurd shape that a zero hides": (
+        file_of({"a": entry(shape=[BIG, BIG, 0], end=0)}),
+        "impossible shape",
+    ),
+    "a dimension that a zero hides": (file_of({"a": entry(shape=[0, 2**60], end=0)}), "impossible shape"),
     "half a byte": (file_of({"a": entry("F4", [3], 0, 1)}, b"1"), "whole bytes"),
     "a span too short": (file_of({"a": entry(shape=[3])}, b"12"), "'a', U8 .3., needs 3 bytes"),
     "a span too long": (file_of({"a": entry(shape=[1])}, b"12"), "'a', U8 .1., needs 1 bytes"),
@@ -299,7 +302,7 @@ def test_no_bytes_at_all_raise_anything_but_our_own_errors(
 
 
 def test_a_tensor_given_twice_and_a_header_too_long_are_not_written() -> None:
-    with pytest.raises(InvalidInput, match="'a' stands twice"):
+    with pytest.raises(InvalidInput, match="'a' occurs twice"):
         encode_header([TensorSpec("a", "U8", (1,)), TensorSpec("a", "U8", (1,))])
     many = [TensorSpec(f"{i:04000}", "U8", (1,)) for i in range(25_000)]
     with pytest.raises(InvalidInput, match="smaller shards"):

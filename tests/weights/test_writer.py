@@ -361,7 +361,7 @@ def test_nothing_appears_without_publication(tmp_path: Path) -> None:
     with ModelWriter(tmp_path, plan_shards(specs_of(NEW), 6)) as writer:
         writer.write("a", 0, NEW["a"])
         assert contents_of(tmp_path) == OLD
-        with pytest.raises(ValueError, match="2 tensors are not written whole"):
+        with pytest.raises(ValueError, match="2 tensors are not complete"):
             writer.publish(digests_of(NEW))
     assert names_in(tmp_path) == ["model.safetensors"]
     assert contents_of(tmp_path) == OLD

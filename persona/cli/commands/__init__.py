@@ -1,2 +1,1 @@
-"""One module per command, named as the command with `_` for `-`. Each holds `command`; `main` loads the one
-that runs."""
+"""One module per command, named like it, with `_` for `-`. Each holds `command`; `main` loads one."""

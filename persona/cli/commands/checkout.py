@@ -86,7 +86,7 @@ def command(
 
 
 def _check_revision(call: Invocation, repo: Repository, rev: str | None) -> None:
-    """A file's name where a revision belongs is answered with what to type."""
+    """If the revision is a file's name, raises an error that says what to type."""
     if rev is not None and os.path.lexists(call.path(rev)):
         with call.files_meant([rev], "checkout", "puts {} back"):
             repo.resolve(rev)
@@ -95,7 +95,8 @@ def _check_revision(call: Invocation, repo: Repository, rev: str | None) -> None
 def _restore(call: Invocation, files: Sequence[str], rev: str | None, moved: bool) -> None:
     if moved:
         raise UsageError(
-            "-b and -o do not go with files: `persona checkout REV -- FILE` puts files back and stays"
+            "-b and -o cannot be used with files: `persona checkout REV -- FILE` puts files back and"
+            " leaves HEAD"
         )
     if not files:
         raise UsageError("name the files to put back after --")

@@ -80,7 +80,7 @@ def command(
 def _written(
     call: Invocation, repo: Repository, path: str | None, amend: bool, allow_empty: bool
 ) -> str | None:
-    """The message from the editor; None where the library says first that there is nothing to commit."""
+    """The message from the editor; None if the library will say that there is nothing to commit."""
     if path is None and not call.interactive:
         return None
     status = repo.status()

@@ -19,7 +19,7 @@ class _Config(Command):
     """A command whose VALUE may be a negative number, and whose help lists the settings."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click does, but a word such as -0.5 is no option."""
+        """Like click's, but a word such as -0.5 is no option."""
         ctx.ignore_unknown_options = any(re.fullmatch(r"-\.?\d[\d.eE+-]*", word) for word in args)
         return super().parse_args(ctx, args)
 
@@ -64,7 +64,7 @@ def command(
 
 
 class _Settings(NamedTuple):
-    """What can be done with settings, of a repository or of the user alone."""
+    """Reads and changes settings, of a repository or only of the user."""
 
     get: Callable[[str], str | None]
     set: Callable[[str, str], None]

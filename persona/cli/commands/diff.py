@@ -86,7 +86,7 @@ def command(
 def _answer(
     call: Invocation, diff: Diff, lines: Iterable[str], measured: WeightsDiff, stat: bool, place: Path | None
 ) -> None:
-    """The difference of the recipes, then that of the weights, and the picture."""
+    """The difference of the recipes, then of the weights, and the picture."""
     from persona.cli import heatmap, measures
     from persona.history.results import as_json
 

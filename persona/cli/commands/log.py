@@ -141,7 +141,7 @@ def _lines(
 def _cells(
     repo: Repository, start: list[str], all: bool, filters: dict[str, Any], limit: int | None
 ) -> dict[str, Cell]:
-    """What is drawn beside each commit. Commits that the filters leave out are stepped over."""
+    """The drawing beside each commit. Commits that the filters leave out are skipped."""
     from persona.cli.graph import Graph, within
 
     parents = {entry.id: entry.parents for entry in repo.log(start, all=all, topological=True)}

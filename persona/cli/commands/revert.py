@@ -57,9 +57,7 @@ def command(
     if (target is None) == (vector is None):
         raise UsageError("name one thing to revert: a revision or a vector")
     if mainline is not None and not re.fullmatch(r"[1-9][0-9]{0,3}", mainline):
-        raise UsageError(
-            "-m takes the number of a merge's parent, as in git; a message is given with --message"
-        )
+        raise UsageError("-m takes the number of a merge's parent, as in git; give a message with --message")
     name = target if vector is None else vector
     assert name is not None
     with call.repository() as repo:

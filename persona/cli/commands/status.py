@@ -31,7 +31,7 @@ def command(call: Invocation) -> None:
 
 
 def _lines(status: Status, path: Callable[[str], str]) -> Iterator[str]:
-    """What is printed; `path` names a file as it is typed where the command runs."""
+    """The printed lines; `path` spells a file name relative to the current directory."""
 
     def shown(name: str) -> str:
         return render.shown_path(path(name))
@@ -70,7 +70,7 @@ def _lines(status: Status, path: Callable[[str], str]) -> Iterator[str]:
         yield ""
     readable = status.problem is None
     weights = list(render.weights_lines(status.weights, status.recipe_changed))
-    yield from weights if readable else weights[:1]  # what to do about them depends on the recipe
+    yield from weights if readable else weights[:1]  # the advice for them depends on the recipe
     if status.in_the_way:
         names = ", ".join(map(shown, status.in_the_way))
         yield f'  (no index names {names}: "persona checkout" needs that moved away)'

@@ -1,8 +1,8 @@
-"""Machine code on disk: what persona was installed with, and what this machine compiled.
+"""Machine code on disk: the code that was installed with persona, and the code that this machine compiled.
 
-A file is the BLAKE3 of its name and its code, then the code. What is read passed that digest, which tells
-damage and files that were renamed, and lies in a file that only this user, root, or whoever installed persona
-can have written (docs/threat-model.md).
+A file is the BLAKE3 of its name and its code, then the code. The digest shows damage, and files that were
+renamed. A file is read only if nobody but this user, root, or the user who installed persona can have written
+it (docs/threat-model.md).
 """
 
 from __future__ import annotations

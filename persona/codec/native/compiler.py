@@ -1,4 +1,4 @@
-"""The compiler: a variant of a kernel → machine code that stands alone.
+"""The compiler: a variant of a kernel → machine code that needs nothing else.
 
 numba is imported only here and in the modules that hold kernels.
 """

@@ -1,11 +1,11 @@
-"""How machine code that numba compiled is called, through ctypes.
+"""Calls of machine code that numba compiled, through ctypes.
 
 The convention is numba's own for compiled functions: (pointer to the result, pointer to an exception,
 arguments), an array as (owner, parent, items, bytes of an item, data, dimensions …, strides …), status 0 for
 success. The arrays handed over have no owner. Calls release the interpreter's lock.
 
-**kind** — what numba tells apart of an argument: an array's element type and number of dimensions ("H1"), or
-a number's type ("l").
+The kind of an argument is an array's element type and number of dimensions ("H1"), or a number's type ("l").
+numba compiles a variant for each combination of kinds.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""**golden case** — a call of a kernel whose result is known. A kernel computes its golden cases right after
-it is linked, before anybody trusts it, in less than a millisecond.
+"""**golden case** — a call of a kernel whose result is known.
 
-A checksum tells damaged code. A golden case tells code that is whole and wrong: compiled by a faulty
-compiler, for another convention of calls, or from another source.
+A kernel computes its golden cases directly after it is linked, before anybody uses it, in less than a
+millisecond. A checksum shows damaged code. A golden case shows code that is whole and wrong: compiled by a
+faulty compiler, for another calling convention, or from another source.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The key of machine code: what it depends on, found without being told.
+"""The key of machine code: a digest of everything that it depends on.
 
 A kernel depends on its module, and on every module of persona that this module imports, directly or through
 others, inside functions too. The imports are read from the source (`ast`), so no list has to be kept up to
 date. The compiler's version is part of the key of code that this machine compiled. It is not part of the key
-of shipped code: that was compiled with the numba of the build, and needs no numba to run.
+of shipped code, which the numba of the build compiled, and which needs no numba to run.
 """
 
 from __future__ import annotations

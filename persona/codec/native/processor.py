@@ -1,10 +1,10 @@
-"""What machine code is compiled for.
+"""The processors that machine code is compiled for.
 
-**target** — a processor or a level, in LLVM's words. **level** — a set of instructions that many processors
-have in common; kernels are compiled for each level when persona is built.
+**target** — a processor or a level, in LLVM's words.
+**level** — a set of instructions that many processors have in common.
 
-The levels of x86-64 are those of its psABI, and one more for AVX-512 VBMI2, which the kernels use
-(docs/decisions/014).
+Kernels are compiled for each level when persona is built. The levels of x86-64 are those of its psABI, and
+one more for AVX-512 VBMI2, which the kernels use (docs/decisions/014).
 """
 
 from __future__ import annotations

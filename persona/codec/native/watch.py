@@ -1,4 +1,4 @@
-"""Who hears that a kernel is being compiled, and of code that cannot be kept."""
+"""The listeners for kernels that are being compiled, and for code that cannot be kept."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Revisions: names, dates and ranges to commits, and the walk over their history."""
+"""Names of commits: revisions, dates, and walks through commits."""

@@ -1,9 +1,10 @@
-"""Dates as a user types them: `yesterday`, `last week`, `1.week.ago`, `3 days`, `10:00`, `noon yesterday`,
-`2026-11-15`, `20261115`, `2026-11-15T12:30+01:00`, `Sun Nov 15 09:30:00 2026 +0100`, `@1763200000 +0100`.
+"""The one parser of dates that a user types.
 
-The one parser of dates there is. What names no zone is local time, with the offset that holds here at that
-moment. Days, weeks, months and years go by the calendar and keep the time of day; hours and less are elapsed.
-A date without a time means its first second or, where a moment *at* that date is asked for, its last.
+It takes `yesterday`, `last week`, `1.week.ago`, `3 days`, `10:00`, `noon yesterday`, `2026-11-15`,
+`20261115`, `2026-11-15T12:30+01:00`, `Sun Nov 15 09:30:00 2026 +0100` and `@1763200000 +0100`. A date without
+a zone is local time, with the offset of this place at that moment. Days, weeks, months and years follow the
+calendar and keep the time of day; hours and shorter units are elapsed time. A date without a time means its
+first second, or its last if the caller asks for the state *at* that date.
 """
 
 from __future__ import annotations
@@ -66,17 +67,17 @@ def parse_date(text: str, now: int, *, at_end: bool = False) -> tuple[int, int] 
 
 @dataclass
 class _Reading:
-    """What the words of a date have said so far."""
+    """The meaning of the words read so far."""
 
     here: datetime
     """Now, local and without a zone."""
     day: date | None = None
     """A date of the calendar."""
     whole: bool = False
-    """Whether a day as such is meant, from its first second to its last."""
+    """Whether a whole day is meant, from its first second to its last."""
     clock: tuple[int, int, int] | None = None
     latest: bool = False
-    """Whether the clock's last time up to now is meant where no day is named."""
+    """Whether a time without a day means its last occurrence up to now."""
     zone: int | None = None
     months: int = 0
     days: int = 0
@@ -87,7 +88,7 @@ class _Reading:
     """How many days ago the weekday was that is named."""
     month: int | None = None
     numbers: list[str] = field(default_factory=list)
-    """Counts, days of a month and years, as written, whose word has not come yet."""
+    """Numbers that were read, as written, before their meaning is known: counts, days or years."""
 
     def take(self, text: str) -> bool:
         """Reads a text; whether all of it was understood."""
@@ -100,7 +101,7 @@ class _Reading:
         return self._finish()
 
     def moment(self, now: int, at_end: bool) -> tuple[int, int]:
-        """What was read, as seconds and offset."""
+        """The date, as seconds and offset."""
         found = self.here
         if self.day is not None:
             found = datetime.combine(self.day, found.time())
@@ -117,7 +118,7 @@ class _Reading:
                 found -= timedelta(days=1)
         if self.zone is not None:
             found = found.replace(tzinfo=timezone(timedelta(minutes=self.zone)))
-        # Without a change it is now itself: a local time is no moment where clocks are set back.
+        # Unchanged, it is exactly now: a local time is ambiguous when clocks are set back.
         seconds = now if found == self.here and self.zone is None else int(found.timestamp())
         seconds -= self.seconds
         return seconds, self.zone if self.zone is not None else local_offset(seconds)
@@ -211,7 +212,7 @@ class _Reading:
         return True
 
     def _finish(self) -> bool:
-        """Puts day, month and year together where they were said apart; whether all fits."""
+        """Joins day, month and year that were written apart; returns whether all of it fits."""
         if self.month is not None:
             days = [int(text) for text in self.numbers if re.fullmatch(r"\d\d?", text)]
             years = [int(text) for text in self.numbers if re.fullmatch(r"\d{4}", text)]
@@ -226,7 +227,7 @@ class _Reading:
             self.relative = True
         if self.numbers or (self.zone is not None and self.clock is None and self.day is None):
             return False
-        # One of a date, a distance and a time has to be said, and the first two exclude each other.
+        # A date, a distance or a time is needed, and the first two exclude each other.
         return (self.day is not None) + self.relative == 1 or (self.day is None and self.clock is not None)
 
 
@@ -239,7 +240,7 @@ def _zone_minutes(text: str) -> int:
 
 
 def _months_back(moment: datetime, count: int) -> datetime:
-    """The same day and time so many months before; the last day of a month that is too short."""
+    """The same day and time `count` months before; the last day of a month that is too short."""
     year, month = divmod(moment.year * 12 + moment.month - 1 - count, 12)
     for day in range(moment.day, 27, -1):
         try:

@@ -1,9 +1,8 @@
-"""**revision** — any name of a commit (docs/commands.md): `HEAD`, `@`, branches, tags, starts of ids, `~n`,
-`^n`, `@{n}`, `@{date}`, `@{-n}`, `-`, `:/text`; and ranges: `A..B`, `A...B`, `^A`.
+"""**revision** — any name of a commit, or a range of commits (docs/commands.md).
 
-A name is looked for as git does: the full ref, then a tag, a branch, a remote's branch, then the start of an
-id. Where a place to go to or a reflog is asked for, a branch comes before a tag. A name of both is noted in
-`told`, as is a reflog that does not go back far enough.
+A name is looked for in git's order: the full ref, a tag, a branch, a remote's branch, the start of an id. For
+a destination or a reflog, a branch comes before a tag. If a branch and a tag have the same name, `told` gets
+a note. It also gets one if a reflog does not go back far enough.
 """
 
 from __future__ import annotations
@@ -76,8 +75,9 @@ def resolve_range(history: History, texts: Iterable[str], told: Told | None = No
 
 
 def branch_named(history: History, text: str, told: Told | None = None) -> str | None:
-    """The full ref of the branch that a text names by itself (`main`, `refs/heads/main`, `-`, `@{-1}`), or
-    None.
+    """The full ref of a branch, if the text is nothing but a branch; else None.
+
+    `main`, `refs/heads/main`, `-` and `@{-1}` name a branch.
     """
     if text == "-" or re.fullmatch(r"@\{-\d{1,6}\}", text):
         count = 1 if text == "-" else int(text[3:-1])
@@ -116,7 +116,7 @@ def full_ref(
 
 
 def _existing(history: History, ref: str) -> str | None:
-    """The full name of a ref, or None where there is none or can be none."""
+    """The full name of a ref, or None if it does not exist or is not a possible name."""
     try:
         return ref if history.store.refs.read(ref) is not None else None
     except InvalidInput:
@@ -161,7 +161,7 @@ def _named(history: History, name: str, text: str, told: Told | None) -> str:
         return id
     if ref is not None:
         held = history.store.refs.read(ref)
-        if held is None:  # removed meanwhile
+        if held is None:  # deleted meanwhile
             raise _unknown(text)
         return _commit_of(history, held, text)
     return _by_id(history, name, text)
@@ -174,7 +174,7 @@ def _by_id(history: History, name: str, text: str) -> str:
         return _commit_of(history, commits[0], text)
     if len(commits) > 1:
         listed = "; ".join(_described(history, id, len(name)) for id in commits[:8])
-        raise UnknownRevision(f"{name} is ambiguous, it begins {len(commits)} commits: {listed}")
+        raise UnknownRevision(f"{name} is ambiguous: {len(commits)} commits begin with it: {listed}")
     if found:
         raise UnknownRevision(f"{text} names no commit: {abbreviate(found[0][0])} is a {found[0][1]}")
     last = history.last_of_gone(name)
@@ -188,7 +188,7 @@ def _by_id(history: History, name: str, text: str) -> str:
 def _described(history: History, id: str, digits: int) -> str:
     try:
         subject = history.commit(id).subject
-    except Exception:  # a tag, or damaged: the id alone
+    except Exception:  # a tag, or damaged: only the id
         subject = ""
     return f"{id[: max(digits + 4, 8)]} {subject}".rstrip()
 
@@ -197,9 +197,9 @@ def _commit_of(history: History, id: str, text: str) -> str:
     """The commit that an id is or that its tag names."""
     id, kind = history.peeled(id)
     if kind is None:
-        history.commit(id)  # raises what is wrong with it
+        history.commit(id)  # raises its error
     elif kind == "tag":
-        raise UnknownRevision(f"{text}: a tag of tags too deep to follow")
+        raise UnknownRevision(f"{text}: tags that name tags, too many to follow")
     elif kind != "commit":
         raise UnknownRevision(f"{text} names no commit: {abbreviate(id)} is a {kind}")
     return id
@@ -254,7 +254,7 @@ def _in_reflog(history: History, name: str, what: str, text: str, told: Told | N
     date = parse_date(what, int(time.time()), at_end=True)
     if date is None:
         raise UnknownRevision(
-            f"{text}: {quoted(what, 60)} is neither a number nor a date that is understood here"
+            f"{text}: {quoted(what, 60)} is neither a number nor a date that persona understands"
         )
     if not entries:
         raise UnknownRevision(f"{text}: {shown} has no reflog")

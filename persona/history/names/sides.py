@@ -11,8 +11,9 @@ from persona.store.refs import Told
 def sides(
     history: History, a: str | None, b: str | None, told: Told | None = None
 ) -> tuple[str | None, str | None]:
-    """The commits that `Repository.diff` compares; None stands for the work tree on the second side, and for
-    no commit at all on the first.
+    """The two commits that `Repository.diff` compares.
+
+    None as the second side is the work tree, as the first side no commit.
     """
     if a is not None and b is None and ".." in a and not a.startswith(":/"):
         chosen = resolve_range(history, [a], told)
@@ -26,6 +27,6 @@ def sides(
         return chosen.hidden[0], chosen.starts[0]
     if b is not None:
         if a is None:
-            raise UsageError("a second revision without a first one")
+            raise UsageError("a second revision is given without a first one")
         return resolve(history, a, told), resolve(history, b, told)
     return resolve(history, a, told) if a is not None else history.head_commit(), None

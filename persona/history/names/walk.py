@@ -1,11 +1,10 @@
-"""**walk** — commits in order of time, newest first, without recursion and without holding more than the
-frontier.
+"""**walk** — commits in order of time, newest first, without recursion, holding no more than the frontier.
 
-A commit is given once and never before a child of it that the walk has seen. Clocks decide the order of work,
-never an answer: what one may not see (`A..B`: nothing that A reaches) is painted down from A beside the walk
-until no wanted commit waits, and what was found then is settled by the one thing that is certain of history,
-that no commit is its own ancestor (`_reached`). So a range near the tip is exact without a walk to the root
-and without numbers kept beside the commits.
+A walk gives each commit once, and never before a child that it has seen. Clocks decide the order of work,
+never an answer. The commits that a range hides (`A..B` hides everything that A reaches) are painted from A
+beside the walk, until no wanted commit waits. Then the commits found are settled by the one certain fact of
+history: no commit is its own ancestor (`_reached`). So a range near the tip is exact without a walk to the
+root and without numbers kept beside the commits.
 """
 
 from __future__ import annotations
@@ -107,7 +106,7 @@ def _limited(history: History, starts: list[str], hidden: list[str]) -> Iterator
     found: list[str] = []
     walked: set[str] = set()
     waiting: set[str] = set()
-    """What is in the queue and wanted."""
+    """Wanted commits in the queue."""
 
     def reach(id: str, hide: bool) -> None:
         pending = [id]
@@ -151,10 +150,10 @@ def _limited(history: History, starts: list[str], hidden: list[str]) -> Iterator
 def _reached(
     graph: _Graph, starts: Iterable[str], targets: Collection[str], floor: Collection[str]
 ) -> set[str]:
-    """Those of `targets` that `starts` reach. Each target is one of `floor` or a descendant of one.
+    """Those of `targets` that `starts` reach. Each target is in `floor` or a descendant of a commit there.
 
-    A commit that is an ancestor of all of `floor` reaches no target, for it would be its own ancestor; so the
-    walk ends where only such are left, and times decide no more than which commit is looked at next.
+    If a commit is an ancestor of all of `floor`, it reaches no target, because it would be its own ancestor.
+    So the walk ends when only these ancestors wait. Times decide only which commit is looked at next.
     """
     above = {id: 1 << place for place, id in enumerate(floor)}
     """Walked or waiting commit → a bit for each of `floor` that it is, or is an ancestor of."""
@@ -163,7 +162,7 @@ def _reached(
     queue = _Queue()
     walked: set[str] = set()
     waiting: set[str] = set()
-    """What is in the queue, is reached, and may reach a target."""
+    """Commits in the queue that are reached and may reach a target."""
 
     def look(id: str) -> None:
         if id in reached and above.get(id, 0) != every:
@@ -233,7 +232,7 @@ def merge_bases(history: History, one: str, other: str) -> list[str]:
     graph, queue = _Graph(history), _Queue()
     marks: dict[str, int] = {}
     fresh: set[str] = set()
-    """What is in the queue and no ancestor of a common ancestor, as far as is known."""
+    """Commits in the queue that are not known to be ancestors of a common ancestor."""
     found: list[str] = []
 
     def mark(id: str, bits: int) -> None:

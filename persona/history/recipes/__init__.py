@@ -1,1 +1,1 @@
-"""The text of a recipe and its values: read, edited, compared, merged. Knows no repository."""
+"""`recipe.toml`: reading, editing, checking, comparing and merging."""

@@ -1,5 +1,6 @@
-"""Values of a recipe as callers give them: numbers of other libraries become Python's, one glob a list of
-one. A value that cannot be taken is refused by the name of its parameter.
+"""Values of a recipe as callers give them: numbers of other libraries, or one glob instead of a list.
+
+A value that cannot be taken is refused by the name of its parameter.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ DEFAULT: Final = "default"
 
 
 def number(value: Any) -> Any:
-    """numpy's and torch's numbers as Python's; anything else as it is, to be judged where it is checked."""
+    """Numbers of numpy and torch as Python's; any other value unchanged, for a later check."""
     if type(value) in (str, int, float, bool, type(None)) or not hasattr(value, "__float__"):
         return value
     if str(getattr(value, "dtype", "")) in ("bool", "torch.bool"):
@@ -55,8 +56,10 @@ def checked(parameter: str, check: Callable[[Any, str], Value], value: Any) -> V
 
 
 def checked_keys(alpha: Number, density: Number, only: Globs, except_: Globs) -> dict[str, Any]:
-    """The keys of a term that these values set, numbers as canonical decimals; an empty filter and
-    the density "default" take the key away. Raises `InvalidInput` that names the parameter.
+    """The keys of a term that these values set, numbers as canonical decimals.
+
+    An empty filter and the density "default" remove the key. Raises `InvalidInput` with the name of the
+    parameter.
     """
     from persona.history.recipes.edit import UNSET
 

@@ -1,4 +1,4 @@
-"""What differs between two recipes."""
+"""The difference between two recipes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Edits of recipe text that keep its comments, its order and its spacing.
 
-Each function takes a text and returns the new one; it decides nothing about the values but that they can be
-written. The caller parses the result before it is stored (`recipe_text.parse`).
+Each function takes a text and returns the new one. It checks only that the values can be written. The caller
+parses the result before it is stored (`text.parse`).
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def _careful(edit: Callable[Concatenate[str, Rest], str]) -> Callable[Concatenat
 
 @_careful
 def set_term(text: str, name: str, keys: Mapping[str, Any]) -> str:
-    """The text with some keys of term `name` set; None leaves one alone, `UNSET` takes it away.
+    """The text with some keys of term `name` set; None keeps a key, `UNSET` removes it.
 
-    Numbers are canonical decimals. Raises `UnknownName` when there is no such term.
+    Numbers are canonical decimals. Raises `UnknownName` if there is no term `name`.
     """
     _term(_document(text), name)
     wanted = _meaning(text)
@@ -72,13 +72,13 @@ def add_term(text: str, name: str, keys: Mapping[str, Any]) -> str:
         vectors[name] = table
         return tomlkit.dumps(document)
 
-    # Appended as text: what stands in the file keeps its place, whatever order its tables are in.
+    # Appended as text: everything else keeps its place, in any order of tables.
     return _first(wanted, lambda: _appended(text, name, keys), inline)
 
 
 @_careful
 def remove_term(text: str, name: str) -> str:
-    """The text without term `name`. Raises `UnknownName` when there is no such term."""
+    """The text without term `name`. Raises `UnknownName` if there is no term `name`."""
     document = _document(text)
     _term(document, name)
     wanted = _meaning(text)
@@ -155,8 +155,9 @@ def set_base(text: str, base: str) -> str:
 
 
 def _first(wanted: dict[str, Any], *ways: Callable[[], str | None]) -> str:
-    """The text that the first of the ways gives which means what is wanted, so that no style of writing makes
-    an edit do something else.
+    """The first text of the given ways whose meaning is `wanted`.
+
+    So an unusual style of writing never makes an edit do something else.
     """
     for way in ways:
         try:
@@ -169,8 +170,9 @@ def _first(wanted: dict[str, Any], *ways: Callable[[], str | None]) -> str:
 
 
 def _meaning(text: str) -> dict[str, Any]:
-    """The values of a text, equal numbers equal however they are written, without an empty table of
-    vectors.
+    """The values of a text, without an empty table of vectors.
+
+    Equal numbers are equal however they are written.
     """
     found: dict[str, Any] = _plain("", load(text))
     if not found.get("vectors", True):
@@ -245,9 +247,7 @@ def _is_toml(text: str) -> bool:
 
 
 def _assigned(text: str, path: tuple[str, ...], keys: Mapping[str, Any]) -> str:
-    """The text with keys of the table at `path` set: in place where they stand, else after the table's last
-    key.
-    """
+    """The text with keys of the table at `path` set, in place or after the table's last key."""
     for key, value in keys.items():
         document = _document(text)
         table: Any = document
@@ -265,7 +265,7 @@ def _assigned(text: str, path: tuple[str, ...], keys: Mapping[str, Any]) -> str:
 
 
 def _insert_line(text: str, path: tuple[str, ...], line: str) -> str | None:
-    """The text with a line after the last key below the header of `path`; None where no header names it."""
+    """The text with a line after the last key below the header of `path`; None without a header."""
     lines = text.split("\n")
     start = header_line(text, path)
     if start is None:
@@ -322,7 +322,7 @@ def _key(name: str) -> str:
 
 
 def _rename_header(lines: list[str], old: str, new: str) -> str | None:
-    """The text with the one `[vectors.OLD]` header renamed, or None where it is written otherwise."""
+    """The text with the one `[vectors.OLD]` header renamed; None if it is written in another way."""
     places = [
         number
         for number, line in enumerate(lines)
@@ -344,7 +344,7 @@ def _insert_merge(text: str, table: str) -> str:
     for number, line in enumerate(lines):
         if line.lstrip().startswith("[vectors"):
             while number and lines[number - 1].lstrip().startswith("#"):
-                number -= 1  # a comment right above a table is the table's
+                number -= 1  # a comment directly above a table belongs to it
             block = ["[merge]", *table.rstrip("\n").split("\n"), ""]
             return "\n".join(lines[:number] + block + lines[number:])
     return text.rstrip("\n") + "\n\n[merge]\n" + table

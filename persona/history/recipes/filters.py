@@ -1,8 +1,8 @@
-"""**filter** — the globs by which a term reaches some tensors only: one of `only`, none of `except`.
+"""**filter** — the globs that limit a term to some tensors: one glob of `only` matches, none of `except`.
 
-A glob that matches no tensor is a mistake, and what it would do is not to be seen in any result. So it is
-refused where a recipe is taken in, or where weights are computed from an edited one. A filter that HEAD has
-already is taken as it is: history that holds such a filter can be gone back to, and gone on from.
+A glob that matches no tensor is a mistake that no result would show. So it is refused when a recipe is taken
+in, and when weights are computed from an edited recipe. A filter that HEAD already has is accepted, so that a
+user can go back to a history with such a filter, and go on from it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from persona.objects.recipe import Recipe, Term
 
 _REGEX: Final = re.compile(r"\\|[\^$|+()]|^\.\*")
 _REGEX_PARTS: Final = re.compile(r"(?:\\[dwDWS]|\.|\[[^\]]*\])[+*]|\\d|\\(?=[.\-_])")
-_NOT_NEGATED: Final = "would take ^ for one of the characters; [!…] stands for any character but those"
+_NOT_NEGATED: Final = "reads ^ as one of the characters; write [!…] for any character except these"
 _BRACES: Final = re.compile(r"\{([^{}]*)\}")
 
 
@@ -26,9 +26,9 @@ def tensor_names(base: Base) -> list[str]:
 
 
 def problems(recipe: Recipe, base: Base, before: Recipe | None) -> Iterator[tuple[Term, str, str]]:
-    """For every filter that cannot be meant: its term, its key ("only" or "except"), and what is wrong.
+    """Each filter that is a mistake: its term, its key ("only" or "except"), and a sentence.
 
-    `before`: a recipe whose filters are taken as they are.
+    `before`: a recipe whose filters are accepted as they are.
     """
     known = {(term.only, term.except_) for term in before.terms} if before else set()
     if before is not None and before.base != recipe.base:
@@ -44,9 +44,7 @@ def problems(recipe: Recipe, base: Base, before: Recipe | None) -> Iterator[tupl
 
 
 def problem(term: Term, names: Sequence[str]) -> tuple[str, str] | None:
-    """What is wrong with the filter of a term: its key ("only" or "except") and a sentence; None where
-    nothing is.
-    """
+    """The fault of a term's filter: its key ("only" or "except") and a sentence; None without one."""
     for key, patterns in (("only", term.only), ("except", term.except_)):
         for pattern in patterns:
             if "[^" in pattern:
@@ -60,7 +58,7 @@ def problem(term: Term, names: Sequence[str]) -> tuple[str, str] | None:
 
 
 def twice(recipe: Recipe, base: Base, names: Iterable[str]) -> Iterator[str]:
-    """A sentence for each of the named terms whose vector another term has too, where both reach a tensor."""
+    """A sentence for each named term whose vector another term has too, if both reach one tensor."""
     told: set[str] = set()
     for name in names:
         term = recipe.by_name[name]
@@ -79,7 +77,7 @@ def _nothing(pattern: str, names: Sequence[str]) -> str:
 
 
 def _hint(pattern: str, names: Sequence[str]) -> str:
-    """What the glob was perhaps meant to be."""
+    """A guess at the glob that was meant."""
     if _has_open_bracket(pattern):
         return "Its '[' is not closed: [01] stands for one of the characters 0 and 1"
     if pattern.startswith("!"):
@@ -113,7 +111,7 @@ def _longer(pattern: str) -> Iterator[str]:
 
 
 def _from_regex(pattern: str) -> str:
-    """A regular expression as a glob, alternatives still joined by |; empty where it is no simple one."""
+    """A regular expression as a glob, alternatives still joined by |; empty if it is not a simple one."""
     text = re.sub(r"\((?:\?:)?([^()|]*)\)", r"\1", pattern)
     glob = _REGEX_PARTS.sub(lambda part: {r"\d": "[0-9]", "\\": ""}.get(part[0], "*"), text)
     return "" if re.search(r"[\\()^$+]", glob) else glob

@@ -1,4 +1,4 @@
-"""**line merge** — the edits that turn one text into another, made to a third that began at the same."""
+"""**line merge** — the edits that turn one text into another, made to a third that comes from the first."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from persona.history.recipes.linediff import runs
 
 Edit = tuple[int, int, tuple[str, ...]]
-"""Lines `start:end` of the base, and what stands there instead."""
+"""Lines `start:end` of the base, and the lines that replace them."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Lines:
 
 def merge_lines(base: str, theirs: str, ours: str, *, close: bool = False) -> Lines:
     """Ours, with the edits that turn `base` into `theirs`. `close`: edits of lines that touch go together."""
-    # Whether a text ends in the middle of a line is merged by itself, so that no line is glued to another.
+    # The missing line end of a last line is merged separately, so that no two lines are joined.
     ended = [not text or text.endswith("\n") for text in (base, theirs, ours)]
     split = [
         (text if end else text + "\n").splitlines(keepends=True)
@@ -63,7 +63,7 @@ def merge_lines(base: str, theirs: str, ours: str, *, close: bool = False) -> Li
 def _edits(base: Sequence[str], other: Sequence[str], close: bool) -> list[Edit]:
     found: list[Edit] = []
     for start, end, first, last in runs(base, other):
-        if close and end - start == last - first:  # line for line, so that each can be met by itself
+        if close and end - start == last - first:  # line for line, so that each is compared separately
             found += [(start + n, start + n + 1, (other[first + n],)) for n in range(end - start)]
         else:
             found.append((start, end, tuple(other[first:last])))
@@ -71,7 +71,7 @@ def _edits(base: Sequence[str], other: Sequence[str], close: bool) -> list[Edit]
 
 
 def _slides(base: Sequence[str], edit: Edit, low: int, high: int) -> Iterator[Edit]:
-    """The same lines put in, or taken out, at other places between `low` and `high`, where lines repeat."""
+    """The same edit at other positions between `low` and `high`, if lines repeat."""
     for step, stop in ((-1, low), (1, high)):
         start, end, new = edit
         while (start if step < 0 else end) != stop:

@@ -1,12 +1,12 @@
-"""**line diff** — which lines of two texts differ, and that as a unified diff.
+"""The lines in which two texts differ, also as a unified diff.
 
-**run** — lines that are replaced by others: `(start, end, start, end)`, of the old text and of the new one.
-**anchor** — a line that each text holds once, or that begins a few lines in a row that each holds once: it is
-taken as unchanged.
+A run is a stretch of lines that others replace: `(start, end, start, end)`, of the old text and of the new
+one.
+**anchor** — a line that occurs once in each text, or that begins a few lines that occur once in each.
 
-Between anchors the shortest edit is searched with the greedy algorithm of E. Myers, "An O(ND) difference
-algorithm and its variations" (1986), as git does. A stretch that takes too many steps counts as replaced
-altogether: that is right, only longer than it has to be, and the time stays bounded.
+An anchor counts as unchanged. Between anchors the shortest edit is searched with the greedy algorithm of E.
+Myers, "An O(ND) difference algorithm and its variations" (1986), as in git. A stretch that takes too many
+steps counts as replaced completely. That is correct, only longer than necessary, and the time stays bounded.
 """
 
 from __future__ import annotations
@@ -22,12 +22,11 @@ CONTEXT: Final = 3
 SMALL: Final = 2000
 """Lines up to which a stretch goes without anchors, so that its diff is as short as git's."""
 ROWS: Final = ((), (1, 2), (4, 8))
-"""Lines in a row that are looked at, each time that many as before and so many more: 1, 4 and 16 lines."""
+"""Numbers of lines in a row that are compared to find anchors, as doublings of a line: 1, 4 and 16 lines."""
 MAX_EDITS: Final = 600
-"""Lines removed and added in one stretch up to which its shortest edit is searched; steps grow with the
-square."""
+"""Most lines removed and added in a stretch whose shortest edit is sought; steps grow with the square."""
 MAX_STEPS: Final = 1 << 20
-"""Steps of all searches together; a look at four lines for anchors takes as long as one."""
+"""Most steps of all searches together; a comparison of four lines for anchors costs one step."""
 
 
 def runs(old: Sequence[str], new: Sequence[str]) -> list[Run]:
@@ -84,7 +83,7 @@ class _Search:
         return runs
 
     def _trimmed(self, a0: int, a1: int, b0: int, b1: int) -> Run:
-        """A stretch without what both sides begin and end with."""
+        """A stretch without the lines that both sides have at its start and end."""
         a, b = self._a, self._b
         while a0 < a1 and b0 < b1 and a[a0] == b[b0]:
             a0, b0 = a0 + 1, b0 + 1
@@ -93,8 +92,9 @@ class _Search:
         return a0, a1, b0, b1
 
     def _anchors(self, a0: int, a1: int, b0: int, b1: int) -> list[tuple[int, int]]:
-        """The longest chain of anchors that stand in the same order on both sides, of the fewest lines a row
-        that there are any for.
+        """The longest chain of anchors in the same order on both sides.
+
+        The anchors are of the shortest runs of lines for which there are any.
         """
         a, b = self._a[a0:a1], self._b[b0:b1]
         for doublings in ROWS:
@@ -114,7 +114,7 @@ class _Search:
         return []
 
     def _shortest(self, a0: int, a1: int, b0: int, b1: int) -> list[Run]:
-        """The shortest edit of a stretch, or all of it where that takes too long."""
+        """The shortest edit of a stretch, or the whole stretch if the search takes too long."""
         a, b, rows, columns = self._a, self._b, a1 - a0, b1 - b0
         reach = {1: 0}
         history: list[dict[int, int]] = []
@@ -136,7 +136,7 @@ class _Search:
 
 
 def _once(numbers: Sequence[int]) -> dict[int, int]:
-    """The numbers that stand there once, and where."""
+    """The numbers that occur once, and their positions."""
     places: dict[int, int] = {}
     for at, number in enumerate(numbers):
         places[number] = -1 if number in places else at
@@ -162,7 +162,7 @@ def _chain(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _walked_back(history: list[dict[int, int]], a0: int, b0: int, x: int, y: int) -> list[Run]:
-    """The single edits that led to (x, y), first to last; `history` is what was reached before each."""
+    """The single edits that led to (x, y), first to last; `history` has the states before each."""
     edits: list[Run] = []
     for number in range(len(history) - 1, 0, -1):
         reach, diagonal = history[number], x - y
@@ -185,7 +185,7 @@ def _joined(runs: Sequence[Run]) -> list[Run]:
 
 
 def _slid(runs: list[Run], a: list[int], b: list[int]) -> list[Run]:
-    """Lines only added or only removed, as far down as they mean the same: where git shows them."""
+    """Runs that only add or only remove lines, moved down as far as they mean the same, as in git."""
     slid: list[Run] = []
     end = len(a)
     for a0, a1, b0, b1 in reversed(runs):

@@ -1,8 +1,8 @@
 """**recipe text** — `recipe.toml`, as a user writes it, and the recipe that it means.
 
-Reading is strict: an unknown key, a value out of range or an unknown base or vector is `InvalidInput` that
-begins with the file and the line. A base is written by its name or the start of its id, a vector by the start
-of its id. Numbers keep the digits they were written with: they never pass through binary floats.
+Reading is strict: an unknown key, a value out of range, or an unknown base or vector is `InvalidInput`, and
+its message begins with the file and the line. A base is written by its name or the start of its id, a vector
+by the start of its id. Numbers keep their digits: they never pass through binary floats.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _Number(str):
 
 
 def first_text(base: str, rules: Rules) -> str:
-    """The recipe text of a repository's first commit: the base alone, the density in words."""
+    """The recipe text of a repository's first commit: only the base, and the merge rules."""
     axes = {"density": rules.density, **rules.changed_axes()}
     lines = [f"{axis} = {_toml_axis(axis, value)}" for axis, value in axes.items() if value is not None]
     return "\n".join([f"base = {toml_string(base)}", "", "[merge]", f'preset = "{rules.preset}"', *lines, ""])
@@ -56,16 +56,18 @@ def toml_number(decimal: str) -> str:
 
 
 def parse(data: bytes, *, base: Resolve, vector: Resolve, where: str | None = RECIPE_FILE) -> Recipe:
-    """The recipe of a text. `base` and `vector` turn what is written into whole ids, or raise.
+    """The recipe of a text. `base` and `vector` turn names and starts of ids into whole ids.
 
-    Raises `InvalidInput` as `failure` words it.
+    Raises `InvalidInput`, see `failure`, and the errors of `base` and `vector`.
     """
     return _Reader(decode(data, where or RECIPE_FILE), where, base, vector).recipe()
 
 
 def failure(text: str, where: str | None, path: Path, problem: str) -> InvalidInput:
-    """The error of what stands at `path` in a text: it begins with `where` and the line. `where` None: the
-    text is what an edit would have made, which nobody has; the error begins with the parameter that was set.
+    """The error of the value at `path` in a text; it begins with `where` and the line.
+
+    If `where` is None, the text is the result of an edit that nobody has seen. Then the error begins with the
+    parameter.
     """
     if where is not None:
         return InvalidInput(f"{where}:{line_of(text, path)}: {dotted(path)}: {problem}")
@@ -75,8 +77,9 @@ def failure(text: str, where: str | None, path: Path, problem: str) -> InvalidIn
 
 
 def decode(data: bytes, where: str = RECIPE_FILE) -> str:
-    """The text of a recipe file, without a byte order mark; `InvalidInput` when it is too long or not
-    UTF-8.
+    """The text of a recipe file without a byte order mark.
+
+    Raises `InvalidInput` if it is too long or not UTF-8.
     """
     if len(data) > MAX_RECIPE_BYTES:
         raise InvalidInput(f"{where}: {len(data)} bytes; a recipe may have {MAX_RECIPE_BYTES}")
@@ -88,14 +91,16 @@ def decode(data: bytes, where: str = RECIPE_FILE) -> str:
 
 
 def encode(text: str, *, like: bytes) -> bytes:
-    """The bytes of an edited text, with a byte order mark where the file had one."""
+    """The bytes of an edited text, with a byte order mark if the file had one."""
     mark = b"\xef\xbb\xbf" if like.startswith(b"\xef\xbb\xbf") else b""
     return mark + text.encode()
 
 
 def with_line_ends(edited: str, text: str) -> str:
-    """An edited text whose lines end in line feeds, with the line ends of the text that it was: lines before
-    and after the edit end as they did, those of the edit as most lines do.
+    """An edited text with the line ends of the original `text`.
+
+    Lines before and after the edit keep theirs; lines of the edit end as most lines do. `edited` ends its
+    lines in line feeds.
     """
     ends = [line.endswith("\r") for line in text.split("\n")[:-1]]
     if not any(ends):
@@ -116,7 +121,7 @@ def _alike(one: Sequence[str], other: Sequence[str]) -> int:
 
 
 def load(text: str, where: str = RECIPE_FILE) -> dict[str, Any]:
-    """The TOML document of a text; `InvalidInput` with the line where it is none."""
+    """The TOML document of a text; raises `InvalidInput` with the line if it is not TOML."""
     import tomllib
 
     try:
@@ -145,7 +150,7 @@ class _Reader:
         self.vector = vector
 
     def fail(self, path: Path, problem: str) -> InvalidInput:
-        """The error of what stands at `path`."""
+        """The error of the value at `path`."""
         return failure(self.text, self.where, path, problem)
 
     def recipe(self) -> Recipe:
@@ -204,7 +209,7 @@ class _Reader:
             self._checked((*path, "density"), lambda: check_density(density, ""))
             if rules.trim in ("joint", "none"):
                 shared = rules.trim == "joint"
-                why = "the cut is shared; set [merge] density" if shared else "nothing is trimmed"
+                why = "the cut-off is shared; set [merge] density" if shared else "nothing is trimmed"
                 raise self.fail((*path, "density"), f"under trim = {rules.trim} {why}")
         alpha = self._number((*path, "alpha"), table.get("alpha", 1))
         self._checked((*path, "alpha"), lambda: check_strength(alpha, ""))
@@ -253,7 +258,7 @@ class _Reader:
 
 
 def _alone(preset: str, axes: dict[str, str]) -> dict[str, str]:
-    """The axis read last, alone where the combination is judged at the end."""
+    """The axis that was read last, without the others if the combination is checked at the end."""
     axis, value = list(axes.items())[-1]
     if axis in ("density", "lambda") or PRESETS[preset].get(axis) is None or value not in CHOICES[axis]:
         return {axis: value}
@@ -305,7 +310,7 @@ def is_header(line: str) -> bool:
 
 
 def header_line(text: str, path: Path) -> int | None:
-    """The line, from 0, of the header `[path]`; None where the table is written otherwise."""
+    """The line, from 0, of the header `[path]`; None if the table is written in another way."""
     for number, line in enumerate(text.split("\n")):
         header = _HEADER.match(line)
         if header and _keys(header[1]) == path:

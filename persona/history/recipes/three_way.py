@@ -1,13 +1,13 @@
-"""**three-way merge** — a change, from `base` to `theirs`, made to `ours`, which began at `base` too. The
-revert of a commit merges the change from it to its parent, a cherry-pick the change from its parent to it.
+"""**three-way merge** — the change from `base` to `theirs`, applied to `ours`, which also comes from `base`.
 
-Recipes are merged by what they mean: the base, each axis of the rules with its effective value, each key of
-each vector. Where ours is still as `base`, theirs comes; where both changed, and not to the same, that is a
-conflict. Text is merged by lines.
+A revert merges the change from a commit to its parent, a cherry-pick the change from the parent to the
+commit. Recipes are merged by meaning: the base, each axis of the rules with its effective value, each key of
+each vector. If ours equals `base`, the result is theirs. If both changed, and differ, that is a conflict.
+Text is merged by lines.
 
-`recipe.toml` is merged by lines first, so that comments and spacing come along too; what the merged text does
-not mean then is set in it key by key. Nothing here knows a repository: what reads a file and what finds a
-name is handed in.
+`recipe.toml` is merged by lines first, so that comments and spacing come along too. Then the keys that the
+merged text does not mean are set in it one by one. Nothing here knows a repository: the caller hands in the
+functions that read files and find names.
 """
 
 from __future__ import annotations
@@ -47,9 +47,11 @@ a file where another needs a directory; a text that no command can edit; values 
 
 @dataclass(frozen=True)
 class Conflict:
-    """A place that theirs and ours changed, each in its own way: in a file, and there at a key of the recipe
-    or, without one, as a whole. What the three sides have: values in words of recipe.toml, ids of files; None
-    where nothing is set or there. `detail`: the file in the directory, or a sentence of what goes together.
+    """A place that theirs and ours changed differently.
+
+    It is in a file, at a key of the recipe or, without one, the whole file. `base`, `theirs` and `ours` are
+    values in words of recipe.toml, or ids of files; None if nothing is there. `detail`: the file in a
+    directory, or a sentence about values that do not fit together.
     """
 
     path: str
@@ -63,8 +65,9 @@ class Conflict:
 
 @dataclass(frozen=True)
 class Side:
-    """One of the three states: its tracked files, path → blob id, what reads one of them (None: it is gone),
-    and what gives its recipe.
+    """One of the three states: its tracked files, a reader of files, and its recipe.
+
+    `files`: path → blob id. `read` returns None for a file that is gone.
     """
 
     files: Mapping[str, str]
@@ -74,9 +77,10 @@ class Side:
 
 @dataclass(frozen=True)
 class Merged:
-    """What ours has to hold then: path → bytes, None for a file that goes, `recipe.toml` last. They stand for
-    nothing where there are conflicts. `rewritten`: lines of `recipe.toml` that the change is about were
-    written again by ours, and stay.
+    """The new contents of ours: path → bytes, None for a file that is removed, `recipe.toml` last.
+
+    They mean nothing if there are conflicts. `rewritten`: ours wrote some lines of `recipe.toml` again that
+    the change is about; they stay.
     """
 
     edits: Mapping[str, bytes | None]
@@ -86,7 +90,7 @@ class Merged:
 
 @dataclass(frozen=True)
 class Names:
-    """What finds names: the recipe that a text means, and the name of a base by its id."""
+    """The functions that find names: the recipe that a text means, and the name of a base by its id."""
 
     read_recipe: Callable[[bytes], Recipe]
     base_name: Callable[[str], str]
@@ -162,14 +166,14 @@ def _merge_recipe_texts(
         return None, False
     merged = merge_lines(base, theirs, ours, close=True)
     whole = merged.left == 0
-    # Where lines are moved and half of that was left out, a comment may be nowhere.
+    # If lines were moved and half of the move was left out, a comment may be lost.
     candidates = [merged.text] if whole or _keeps_comments(merged.text, theirs, ours) else []
     for candidate in (*candidates, ours):
         try:
             told = encode(_told(candidate, wanted, names), like=data[2])
             return told, not (whole and candidate == merged.text)
         except (InvalidInput, UnknownName, Refused):
-            continue  # the lines do not go together: key by key alone
+            continue  # lines conflict: only key by key
     conflicts.append(Conflict(RECIPE_FILE, problem="style"))
     return None, False
 
@@ -230,7 +234,7 @@ def _keys(term: Term) -> dict[str, Any]:
 
 
 def merge_recipes(base: Recipe, theirs: Recipe, ours: Recipe) -> tuple[Recipe | None, list[Conflict]]:
-    """Ours with the change from `base` to `theirs`; None and the conflicts where there are any."""
+    """Ours with the change from `base` to `theirs`; or None and the conflicts."""
     conflicts: list[Conflict] = []
     base_id = _pick("base", base.base, theirs.base, ours.base, conflicts)
     rules = _merge_rules(base.rules, theirs.rules, ours.rules, conflicts)
@@ -270,7 +274,7 @@ def _merge_rules(base: Rules, theirs: Rules, ours: Rules, conflicts: list[Confli
         return None
     for axis, value in rules.axes().items():
         if value != axes[axis]:
-            sentence = f"merge.{axis}: the preset {preset} has a use for it, and it has no value"
+            sentence = f"merge.{axis}: the preset {preset} needs a value for it"
             conflicts.append(_together(sentence))
     return rules if len(conflicts) == count else None
 
@@ -295,8 +299,9 @@ def _merge_terms(
 
 
 def _is_ambiguous(*sides: Mapping[str, Term]) -> bool:
-    """Whether a name stands for one vector here and for another there, or a vector has two names on one side,
-    so that vectors cannot be followed under other names.
+    """Whether vectors cannot be followed under other names.
+
+    That is so if one name stands for different vectors, or if a vector has two names on one side.
     """
     named = {(name, term.vector) for side in sides for name, term in side.items()}
     return len({name for name, _ in named}) < len(named) or any(
@@ -305,7 +310,7 @@ def _is_ambiguous(*sides: Mapping[str, Term]) -> bool:
 
 
 def _slots(side: Mapping[str, Term], *, by_name: bool) -> dict[str, Term]:
-    """The terms by what they go by: their names, or their vectors, so that a name is a key as any other."""
+    """The terms by name, or by vector, so that a name is a key like any other."""
     return dict(side) if by_name else {term.vector: term for term in side.values()}
 
 
@@ -316,12 +321,13 @@ def _doubled(field: str, terms: Sequence[Term], sides: Sequence[Sequence[Term]])
         most = max(sum(getattr(term, field) == value for term in side) for side in sides)
         if values.count(value) > max(most, 1):
             names = ", ".join(term.name for term in terms if getattr(term, field) == value)
-            yield _together(f"vectors: the same {field} would be there {values.count(value)} times: {names}")
+            yield _together(f"vectors: {values.count(value)} vectors would have the same {field}: {names}")
 
 
 def renames(before: Mapping[str, Term], after: Mapping[str, Term]) -> dict[str, str]:
-    """Old name → new name of each vector that `after` has under another name: the same vector, and the only
-    one there that could be meant.
+    """Old name → new name of each vector that `after` has under another name.
+
+    Only vectors that can be matched without doubt.
     """
     gone = [name for name in before if name not in after]
     new = [name for name in after if name not in before]
@@ -374,8 +380,9 @@ def _values(term: Term) -> dict[str, Any]:
 
 
 def rules_edit(explicit: Mapping[str, Any], wanted: Rules) -> dict[str, str | None]:
-    """What to write into `[merge]`, where `explicit` stands, to make it mean `wanted`: axis → its value, or
-    None for one that must not be written. What the preset means by itself is not written.
+    """The edit of `[merge]` that makes `explicit` mean `wanted`: axis → value, or None to remove it.
+
+    Values that the preset has anyway are not written.
     """
     edit: dict[str, str | None] = {}
     if explicit.get("preset", "ties") != wanted.preset:

@@ -1,6 +1,4 @@
-"""Commits, recipes and terms as they are shown: numbers as numbers, ids whole, terms by name in canonical
-order.
-"""
+"""Recipes and terms as they are shown: numbers as numbers, whole ids, terms by name in canonical order."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Vectors of a repository: looked up, imported, counted, trimmed."""
+"""Vectors by name, and what is known about them."""

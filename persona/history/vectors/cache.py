@@ -1,4 +1,4 @@
-"""What was counted of vectors, and where they came from, kept in `cache/`."""
+"""Counts of vectors, and the paths that they came from, kept in `cache/`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def remember(history: History, id: str, changed_fraction: float, l2: float | None = None) -> dict[str, Any]:
-    """Keeps what was counted anyway; returns all that is known then."""
+    """Keeps these counts; returns all that is known of the vector."""
     found = {"changed_fraction": changed_fraction} | ({} if l2 is None else {"l2": l2})
     known = {**known_counts(history, id), **found}
     history.store.cache(f"vectors-{NUMERICS}/{id}").write(json.dumps(known).encode())
@@ -22,24 +22,24 @@ def remember(history: History, id: str, changed_fraction: float, l2: float | Non
 
 
 def remember_origin(history: History, id: str, place: Path) -> None:
-    """Keeps where a vector was imported from, on this machine."""
+    """Keeps the path that a vector was imported from on this machine."""
     history.store.cache(f"origins/{id}").write(json.dumps(str(place)).encode())
 
 
 def known_origin(history: History, id: str) -> Path | None:
-    """Where a vector was imported from; None where that is not known."""
+    """The path that a vector was imported from, or None."""
     data = history.store.cache(f"origins/{id}").read()
     return Path(json.loads(data)) if data else None
 
 
 def known_fraction(history: History, id: str) -> float | None:
-    """The fraction of weights that a vector changes, where it was counted before."""
+    """The fraction of weights that a vector changes, or None if it was not counted."""
     value = known_counts(history, id).get("changed_fraction")
     return float(value) if value is not None else None
 
 
 def known_counts(history: History, id: str) -> dict[str, Any]:
-    """All that was counted of a vector before; empty where nothing was."""
+    """Everything that was counted of a vector; empty if nothing was."""
     data = history.store.cache(f"vectors-{NUMERICS}/{id}").read()
     value = json.loads(data) if data else {}
     return value if isinstance(value, dict) else {}

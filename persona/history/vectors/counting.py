@@ -1,4 +1,4 @@
-"""How much a vector changes. What has to be counted over all chunks is counted once and kept in `cache/`."""
+"""How much a vector changes. Counts over all chunks are made once and kept in `cache/`."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Size:
-    """How much of some weights changes: elements, how many have other bits, the norm of the change, and that
-    norm in proportion to the weights' own before (None where those were all 0).
+    """How much of some weights changes.
+
+    Elements, how many have other bits, the norm of the change, and that norm relative to the norm of the
+    weights before (None if those were all 0).
     """
 
     tensors: int
@@ -61,7 +63,7 @@ def lone_recipe(id: str, base_id: str, rules: Rules) -> Recipe:
 
 
 def size_from(tally: Tally, tensors: int) -> Size:
-    """The size that a tally of so many tensors has."""
+    """The size from a tally of this many tensors."""
     relative = math.sqrt(tally.change / tally.before) if tally.before else None
     return Size(
         tensors=tensors,

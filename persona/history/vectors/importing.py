@@ -1,4 +1,4 @@
-"""A checkpoint into the repository as a vector: what `add` and `commit PATH` take in."""
+"""A checkpoint into the repository as a vector, for `add` and `commit PATH`."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class Added:
 def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = True) -> Added:
     """Imports the checkpoint at `path` as a vector and names it in `recipe.toml`.
 
-    The edit is made in `recipe.toml` as it stands after the import, which may take minutes. Nothing in the
-    work tree changes unless all of it can be done; a vector that was imported and could not be named stays
-    under a name of its own. `keep`: it has one until a commit holds it.
+    The caller holds the work tree lock. The import may take minutes; the edit is made in `recipe.toml` as it
+    is afterwards. Nothing in the work tree changes unless everything can be done. If a vector was imported
+    but could not be named, it keeps a kept name. `keep`: the vector has a kept name until a commit holds it.
     """
     from persona.history.vectors import cache, kept_names
     from persona.intake.encode import import_vector
@@ -120,8 +120,9 @@ def _write_recipe(
     seen: Mapping[str, str],
     options: ImportOptions,
 ) -> tuple[VectorChange, Recipe]:
-    """Names a vector in `recipe.toml`, in the place of the term `replaced`, and puts the text files that came
-    with it into the work tree; returns the recipe then.
+    """Names a vector in `recipe.toml` and writes its text files; returns the new recipe.
+
+    The vector takes the place of the term `replaced`.
     """
     from persona.history.recipes import edit
 
@@ -136,10 +137,12 @@ def _write_recipe(
         elif replaced is not None and old.vector == replaced.vector:
             text = edit.set_term(text, name, keys)
         else:
-            raise Refused(f"{RECIPE_FILE} names another vector {name} since this command began; run it again")
+            raise Refused(
+                f"{RECIPE_FILE} was edited meanwhile and names another vector {name}; run the command again"
+            )
         recipe = history.new_recipe(text.encode(), where=None)
         change = _change(history, recipe, name, made, new_bytes, old.vector if old else None, options)
-        if text_files.read_recipe_text(history.root) == data:  # counting what is kept takes time, too
+        if text_files.read_recipe_text(history.root) == data:  # counting kept elements takes time, too
             break
     edits = {**texts, RECIPE_FILE: encode(text, like=data)}
     tree.apply(edits, {**seen, RECIPE_FILE: text_files.blob_id(data)})
@@ -158,8 +161,9 @@ def refuse_without_path(options: ImportOptions) -> None:
 
 
 def origin(path: Path) -> Path:
-    """Where a fine-tune comes from: PATH, its directory for a weights file `model…`, and the directory of the
-    run for `checkpoint-N`.
+    """The origin of a fine-tune.
+
+    It is PATH, for a weights file `model…` its directory, and for `checkpoint-N` the directory of the run.
     """
     place = Path(os.path.abspath(path))
     if re.fullmatch(r"model(-\d+-of-\d+)?", _weights_name(place) or ""):
@@ -199,7 +203,7 @@ def _refuse_filter(keys: Mapping[str, Any], base: Base) -> None:
 
 
 def _refuse_another(history: History, path: Path, name: str, id: str) -> None:
-    """`Refused` where the vector of that name is known to come from elsewhere than PATH."""
+    """`Refused` if the vector of that name is known to come from another place than PATH."""
     from persona.history.vectors.cache import known_origin
 
     known = known_origin(history, id)
@@ -296,8 +300,9 @@ def _differing_files(history: History, checkpoint: Checkpoint) -> dict[str, byte
 
 
 def _replaceable(history: History, texts: Mapping[str, bytes]) -> dict[str, str]:
-    """The blob ids of the work tree's files of these names. `Refused` where one was edited and not committed,
-    which taking files along would overwrite.
+    """The blob ids of the work tree's files of these names.
+
+    Raises `Refused` for an uncommitted edit that the imported files would overwrite.
     """
     committed = history.files_of(history.head_commit())
     found = {file: id for file in texts if (id := text_files.id_of(history.root, file)) is not None}

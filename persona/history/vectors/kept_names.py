@@ -1,4 +1,4 @@
-"""**kept name** — the name of a vector that no commit holds, so that it can be found."""
+"""**kept name** — a ref for a vector that no commit holds, so that it can be found."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 def keep(history: History, name: str, id: str) -> str | None:
-    """Gives a vector that no commit holds a name of its own, so that it can be found whatever becomes of
-    `recipe.toml`; returns that name, None where HEAD's recipe holds the vector.
+    """Gives a vector that no commit holds a kept name, and returns it.
 
-    Another vector that the name keeps moves on to the next free one, NAME-2.
+    So the vector can be found even if `recipe.toml` loses it. Returns None if HEAD's recipe holds the vector.
+    If another vector has the name, that one moves to the next free name, NAME-2.
     """
     refs = history.store.refs
     if any(term.vector == id for term in history.recipe_of(history.head_commit()).terms):
@@ -58,7 +58,7 @@ def release(history: History, recipe: Recipe) -> None:
 
 
 def _as_ref(name: str) -> str:
-    """A vector's name with what no ref may hold made a dash."""
+    """A vector's name with a dash for each character that no ref may hold."""
     name = re.sub(r"[\x00-\x20\x7f~^:?*\[\\/]|\.\.|@\{", "-", name).strip(".-")
     name = re.sub(r"(\.lock)+$", "", name, flags=re.IGNORECASE)
     try:

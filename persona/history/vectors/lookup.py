@@ -1,4 +1,4 @@
-"""Vectors by name, and what is known of them."""
+"""Vectors by name, and what is known of each."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What densities keep of vectors, as far as it was found when they were imported. Reads no chunk.
+"""The fraction of each vector that its density keeps, if it was counted at import. Reads no chunk.
 
-Many magnitudes of bf16 vectors tie at the cut-off and all of these are kept, so the fraction that stays is
-not the density.
+Many magnitudes of bf16 vectors tie at the cut-off, and all of them are kept. So the kept fraction is not the
+density.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from persona.objects.recipe import Recipe, Term
 
 
 def kept_terms(history: History, recipe: Recipe, before: Recipe | None) -> tuple[KeptFraction, ...]:
-    """What is kept of the terms that are trimmed in another way than `before`, in canonical order; those of
-    which it is not known are left out.
+    """The kept fractions of terms that are trimmed differently than in `before`, in canonical order.
+
+    A term is left out if its fraction is not known.
     """
     old = before.by_name if before else {}
     found: list[KeptFraction] = []
@@ -30,8 +31,9 @@ def kept_terms(history: History, recipe: Recipe, before: Recipe | None) -> tuple
 
 @in_default_environment
 def kept_fraction(history: History, recipe: Recipe, term: Term) -> float | None:
-    """The fraction of the base's merged elements that is kept of a trimmed term, ties included; None where no
-    cache holds it.
+    """The fraction of the base's merged elements that trim keeps of a term, ties included.
+
+    None if no cache has it.
     """
     from persona.merge.densities import CutoffTable, on_grid
 
@@ -53,7 +55,7 @@ def density_of(recipe: Recipe, term: Term) -> float:
 
 
 def _cut(recipe: Recipe, term: Term) -> tuple[object, ...] | None:
-    """What decides which elements of a term are kept; None where all are.
+    """The trim settings that decide which elements of a term are kept; None if all are.
 
     The densities are canonical decimals, so that equal ones have equal texts.
     """

@@ -1,1 +1,1 @@
-"""One module a verb. A verb imports no other verb."""
+"""One module for each verb of the library and the command line. A verb imports no verb."""

@@ -38,8 +38,8 @@ _NUMPY: Final = {
 class TensorArray(np.ndarray[Any, Any]):
     """An array that knows the safetensors dtype of its elements: `tensor_dtype`.
 
-    Where numpy has no such dtype the elements are unsigned integers of the same width (bf16: uint16), or the
-    raw bytes where an element is narrower than a byte or numpy knows no integer of its width.
+    If numpy has no type for the dtype, elements are unsigned integers of the same width (bf16: uint16). If an
+    element is narrower than a byte, or numpy has no integer of its width, they are the raw bytes.
     """
 
     tensor_dtype: str

@@ -1,8 +1,8 @@
-"""`checkout`: HEAD, text files and weights of one revision in the work tree; or a model directory elsewhere.
+"""`checkout`: HEAD, text files and weights of one revision in the work tree.
 
-Order: the weights are computed into unpublished files; then the text files are put in place, each whole; then
-the weights are published, whole; then HEAD moves; then it is noted what the weights are. Cut short anywhere,
-the same command again completes it.
+Order: the weights are computed into unpublished files; the text files are put in place, each whole; the
+weights are published, whole; HEAD moves; a record says what the weights are. If it is cut short anywhere, the
+same command run again finishes it.
 """
 
 from __future__ import annotations

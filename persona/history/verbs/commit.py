@@ -64,8 +64,9 @@ def commit(
 
 
 def _difference_note(history: History, path: Path, options: ImportOptions) -> str:
-    """What a commit says of how near HEAD comes to the checkpoint that it imported. The commit is made: what
-    becomes of the checkpoint since is no failure any more.
+    """The note on how near HEAD comes to the checkpoint that was imported.
+
+    The commit is made. So it is no failure if the checkpoint has changed since.
     """
     from persona.history.planning import plan_of
     from persona.measure.difference import largest_difference

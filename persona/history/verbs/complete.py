@@ -1,6 +1,6 @@
-"""**known names** — what may be typed where a name is asked for: branches, tags, vectors, settings.
+"""The names that shell completion offers: branches, tags, vectors, settings.
 
-Shell completion asks for them at every Tab, so they come from refs, `recipe.toml` and the config alone: no
+Shell completion asks at every Tab. So the names come only from refs, `recipe.toml` and the config, and no
 object is read. A part that cannot be read is empty.
 """
 
@@ -21,7 +21,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class KnownNames:
-    """Names, each kind in order; `vectors` maps those of `recipe.toml` to their alpha as it is written."""
+    """Names, each kind in order.
+
+    `vectors` maps the names in `recipe.toml` to their alpha as it is written.
+    """
 
     branches: tuple[str, ...]
     tags: tuple[str, ...]

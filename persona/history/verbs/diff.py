@@ -1,4 +1,4 @@
-"""`diff`: what differs between two revisions, or between one and the work tree."""
+"""`diff`: the difference between two revisions, or between a revision and the work tree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`digest`: the digest of weights, without writing them."""
+"""`digest`: the weights digest of a recipe, without writing weights."""
 
 from __future__ import annotations
 

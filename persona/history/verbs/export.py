@@ -1,6 +1,4 @@
-"""`checkout -o`: a model directory elsewhere, with its config, tokenizer and template files; HEAD and work
-tree stay.
-"""
+"""`checkout -o`: a model directory elsewhere. HEAD and work tree stay."""
 
 from __future__ import annotations
 
@@ -91,7 +89,7 @@ def export(
         written = {path: output.text_entry(data) for path, data in texts.items()}
         written |= writer.planned(made.tensor_digests)
         claim.put(OUTPUT_NAME, output.record(what, written, claim.listed))
-        claim.remove(written)  # first: a file may stand where a directory was, and the reverse
+        claim.remove(written)  # first, so that a file may replace a directory, or a directory a file
         for path, content in texts.items():
             claim.put(path, content)
         published = writer.publish(made.tensor_digests, seen=claim.weights)
@@ -111,9 +109,10 @@ def export(
 
 
 def _place(history: History, out: Path) -> Path:
-    """The directory to write, its parents resolved. Raises `UsageError` for this repository, `Refused` for a
-    link, for something that is no directory, for what another repository's work tree holds, and for where all
-    files are tracked.
+    """The directory to write, with its parents resolved.
+
+    Raises `UsageError` for this repository. Raises `Refused` for a link, a path that is not a directory, a
+    path in another repository's work tree, and a path below `graph/`.
     """
     place = out.absolute()
     place = files.resolved(place) if place.name in ("", "..") else files.resolved(place.parent) / place.name
@@ -130,9 +129,11 @@ def _place(history: History, out: Path) -> Path:
         raise Refused(f"{there} is in the way and not a directory; move it away, or write elsewhere")
     root = next((path for path in (place, *place.parents) if os.path.lexists(path / DIRECTORY)), None)
     if DIRECTORY in place.parts or root not in (None, files.resolved(history.root)):
-        raise Refused(f"{out} belongs to another repository; write elsewhere, or check out over there")
+        raise Refused(
+            f"{out} belongs to another repository; write elsewhere, or run checkout in that repository"
+        )
     if place.is_relative_to(files.resolved(history.root) / tracking.GRAPH):
-        raise Refused(f"{out} lies in {tracking.GRAPH}/, all of which is tracked; write elsewhere")
+        raise Refused(f"{out} lies in {tracking.GRAPH}/, where every file is tracked; write elsewhere")
     return place
 
 
@@ -148,7 +149,7 @@ class _ToDtype:
         return replace(spec, dtype=self._dtype) if spec.merged else spec
 
     def convert(self, spec: TensorSpec, data: files.Buffer) -> files.Buffer:
-        """Elements of a tensor in the other dtype. `InvalidInput` where a number is too large for it."""
+        """Elements of a tensor in the other dtype. Raises `InvalidInput` if a number is too large for it."""
         import numpy as np
 
         from persona.merge.arithmetic import casts
@@ -175,7 +176,7 @@ class _ToDtype:
 
 
 def _texts(history: History, revision: str | None) -> dict[str, bytes]:
-    """The files that make a model of this revision load; of the work tree where there is none."""
+    """The files that make a model of this revision load; without a revision, those of the work tree."""
     known = history.files_of(revision or history.head_commit())
     if revision is not None:
         contents = {path: history.blob(blob) for path, blob in known.items()}

@@ -1,9 +1,9 @@
-"""`fsck`: the bytes of every record, ref, reflog and state, that whatever a ref names is complete, and that
-what belongs together agrees. Walks are iterative.
+"""`fsck`: checks every record, ref, reflog and state, and that everything a ref names is complete and agrees.
 
 Roots are refs, HEAD, every line of every reflog, a move that was cut short, and the recipe in the work tree.
-What no root reaches is **dangling**, and no problem: an interrupted command leaves such things behind. `full`
-recomputes every id, also those over decoded elements, and the weights in the work tree.
+**dangling object** — an object that no root reaches; an interrupted command leaves some, and they are no
+problem. `full` also computes every id again, including ids of decoded elements, and checks the weights in the
+work tree. Walks are iterative.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from persona.store.records import Record
 
 _KINDS: Final = {"HEAD": "commit", "refs/heads/": "commit", "refs/bases/": "base", "refs/vectors/": "vector"}
-"""What a ref names, by how its name begins."""
+"""The kind of object that a ref names, by the start of its name."""
 _STATES: Final[dict[str, Callable[[History], object]]] = {
     weights.STATE: weights.check,
     move.MOVE: move.read_move,
@@ -37,7 +37,7 @@ _STATES: Final[dict[str, Callable[[History], object]]] = {
 def fsck(history: History, full: bool, progress: Progress | None) -> FsckResult:
     """See `Repository.fsck`."""
     store = history.store
-    # What is named is looked at before what is there: it was stored before anything named it.
+    # Names are read before objects: an object is stored before anything names it.
     refs = survey(store.refs)
     others = list(_other_roots(history))
     problems: list[Problem] = []
@@ -56,7 +56,9 @@ def fsck(history: History, full: bool, progress: Progress | None) -> FsckResult:
         if not found.healed:
             problems.append(Problem(found.kind or None, found.id or None, found.problem))
     damaged = {problem.id for problem in problems if problem.id}
-    said = dict.fromkeys((kind, text) for kind, _, text in refs.problems)  # HEAD's and its branch's are one
+    said = dict.fromkeys(
+        (kind, text) for kind, _, text in refs.problems
+    )  # HEAD and its branch have the same line
     problems += [Problem(kind, None, text) for kind, text in said]
     problems += _state_problems(history)
     reach = Reach(history, present, damaged, full)
@@ -97,12 +99,12 @@ def _state_problems(history: History) -> Iterator[Problem]:
 
 
 def _other_roots(history: History) -> Iterator[tuple[str, str, str]]:
-    """(what names it, id, kind) of what is needed besides refs and reflogs."""
+    """(source, id, kind) of objects that are needed besides refs and reflogs."""
     try:
         for id in (move.read_move(history) or {}).values():
             yield str(history.store.state(move.MOVE).path), id, "commit"
     except PersonaError:
-        pass  # a problem of its own
+        pass  # another problem names it
     try:
         recipe = text_files.recipe(history).recipe
     except PersonaError:
@@ -113,7 +115,7 @@ def _other_roots(history: History) -> Iterator[tuple[str, str, str]]:
 
 
 def _weights_problems(history: History, progress: Progress | None) -> Iterator[Problem]:
-    """Weights in the work tree that pass for those of a recipe, and are not."""
+    """Problems of weights in the work tree that are not those of their recipe."""
     from persona.history.planning import plan_of
     from persona.merge.run.materialise import materialise
 

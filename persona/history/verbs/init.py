@@ -1,7 +1,7 @@
-"""The beginning of a repository: a model becomes its base, and the base alone its first commit.
+"""`init`: a model becomes the base of a new repository, and the base its first commit.
 
-Order of writes: the store, the objects, the text files, the name of the base, then the branch. An init that
-is cut short before the branch is taken up by the next one.
+Order of writes: the store, the objects, the text files, the name of the base, then the branch. If an init is
+cut short before the branch, the next one continues it.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def init(
     in_place = base is None
     for place in (root, *root.parents):
         if os.path.lexists(place) and not place.is_dir():
-            raise Refused(f"{place} is in the way: it is no directory; make the repository elsewhere")
+            raise Refused(f"{place} is in the way: it is not a directory; make the repository elsewhere")
     if os.path.lexists(root / DIRECTORY) and Store.open(root).refs.head_id() is not None:
         raise Refused(
             f"{root} is a persona repository already",
@@ -92,14 +92,15 @@ def init(
                 )
             except BaseException:
                 if made_now and store.refs.head_id() is None:
-                    remove_tree(store.root)  # under the locks: nobody else has begun in it
+                    remove_tree(store.root)  # under the locks: no other init runs here
                 raise
 
 
 def default_base_name(path: Path) -> str:
-    """The base's name from its directory's (a file's parent's), with what no ref may hold made a dash.
+    """The base's name, from its directory (for a file: its parent).
 
-    A snapshot in the hub's cache, models--ORG--NAME/snapshots/REVISION, is called NAME.
+    Characters that no ref may hold become dashes. A snapshot in the hub's cache,
+    models--ORG--NAME/snapshots/REVISION, is called NAME.
     """
     place = path.absolute()
     if not place.is_dir():
@@ -117,7 +118,7 @@ def default_base_name(path: Path) -> str:
 
 
 def default_rules(config: Config) -> Rules:
-    """The merge rules that a first recipe has: what `merge.…` of the config says, else the preset's own.
+    """The merge rules of a first recipe: `merge.…` of the config, else the preset's own.
 
     Raises `InvalidInput` that names the setting.
     """
@@ -196,8 +197,9 @@ def _first_commit(
 
 
 def _refuse_overwriting(root: Path, contents: dict[str, bytes]) -> dict[str, str]:
-    """The blob ids of files that lie there already, as the new work tree wants them. `Refused` where others
-    have their names.
+    """The blob ids of files that exist already and that the work tree wants unchanged.
+
+    Raises `Refused` if other files have their names.
     """
     found: dict[str, str] = {}
     for path, content in contents.items():

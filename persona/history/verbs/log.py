@@ -1,4 +1,4 @@
-"""`log`: the commits that a range names, newest first."""
+"""`log`: the commits of a range, newest first."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _touches(history: History, commit: Commit, name: str) -> bool:
 
 def _touches_files(history: History, commit: Commit, paths: Sequence[str]) -> bool:
     """Whether a commit changes one of the files against its first parent; the first commit against none."""
-    from persona.history.worktree.tracking import is_among  # which knows weights, and log does not ask
+    from persona.history.worktree.tracking import is_among  # imports weights, which log does not need
 
     after = history.files_of_tree(history.tree(commit.tree))
     before = history.files_of(commit.parents[0]) if commit.parents else {}

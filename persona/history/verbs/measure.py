@@ -1,6 +1,6 @@
-"""What a change does to weights, by layer and kind of module: `diff --weights` and `vector show`.
+"""`diff --weights` and `vector show`: how a change moves weights, by layer and kind of module.
 
-**row** — one kind of module of one layer, or one module outside the layers. All sizes are Euclidean norms.
+A row is one kind of module in one layer, or one module outside the layers. All sizes are Euclidean norms.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ TYPICAL: Final = (0.1, 0.2, 0.5)
 
 @dataclass(frozen=True)
 class Pair:
-    """Two vectors. `cosine`: between what they change, before trim and α (None where one changes nothing).
+    """Two vectors. `cosine`: of their changes, before trim and α (None if one changes nothing).
 
-    `shared_fraction`: of the weights, those that both pull; `conflict_fraction`: of those, the ones that they
-    pull in opposite directions (None where they share none).
+    `shared_fraction`: the fraction of the weights that both pull. `conflict_fraction`: the fraction of those
+    that they pull in opposite directions (None if they share none).
     """
 
     vectors: tuple[str, str]
@@ -53,9 +53,9 @@ class Pair:
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of module of one layer; `stack` and `layer` None outside the layers.
+    """One kind of module of one layer; `stack` and `layer` are None outside the layers.
 
-    `lost_fraction`: of the mass Σ|α·u| of the vectors there, what loses the election.
+    `lost_fraction`: the part of the mass Σ|α·u| of all vectors in this row that loses the election.
     """
 
     stack: str | None
@@ -76,8 +76,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Share:
-    """One vector in a recipe. `kept_fraction`: of the weights, what trim leaves of it; `mass_fraction`: its
-    part of the mass of all; `lost_fraction`: what of its own loses the election.
+    """One vector in a recipe. `kept_fraction`: the fraction of the weights that trim leaves of it.
+
+    `mass_fraction`: its part of the mass of all vectors. `lost_fraction`: the part of its own mass that loses
+    the election.
     """
 
     name: str
@@ -90,10 +92,10 @@ class Share:
 
 @dataclass(frozen=True)
 class WeightsDiff:
-    """What lies between the weights of two recipes. `vectors` and `pairs` are those of the second.
+    """The difference between the weights of two recipes. `vectors` and `pairs` are of the second.
 
     `unmatched`: tensors that only one of them has, or that differ in dtype or shape; they are left out.
-    `not_finite`: weights that changed and are not finite.
+    `not_finite`: the number of weights that changed and are not finite.
     """
 
     size: Size
@@ -104,9 +106,9 @@ class WeightsDiff:
     unmatched: tuple[str, ...]
     not_finite: int
     modules: tuple[Row, ...] = field(default=(), metadata=UNPRINTED)
-    """By kind of module alone."""
+    """By kind of module, all layers together."""
     depths: tuple[Row, ...] = field(default=(), metadata=UNPRINTED)
-    """By layer alone; those outside the layers one by one."""
+    """By layer, all kinds together; modules outside the layers one by one."""
 
     def to_json(self) -> dict[str, Any]:
         """The value of "weights" in the JSON of `diff`."""
@@ -123,9 +125,10 @@ class WeightsDiff:
 
 @dataclass(frozen=True)
 class VectorStatistics:
-    """A vector, by layer and kind of module, and what a few densities keep of it, its own among them:
-    (density, fraction of the weights), trimmed as `recipe.toml` says, or tensor by tensor. `provenance`: what
-    was noted of its origin.
+    """A vector by layer and kind of module, and the fractions that a few densities keep.
+
+    `kept` has (density, fraction of the weights), the vector's own density among them, trimmed as
+    `recipe.toml` says, or tensor by tensor. `provenance`: the notes on its origin.
     """
 
     info: VectorInfo
@@ -193,7 +196,9 @@ def vector_statistics(
     id = lookup.id_of(history, name)
     base_id = lookup.base_of(history, history.vector(id), recipe)
     if base_id is None or history.vector(id).kind != "delta":
-        raise InvalidInput(f"vector {abbreviate(id)}: its base is not here, so it cannot be measured")
+        raise InvalidInput(
+            f"vector {abbreviate(id)}: its base is not in this repository, so it cannot be measured"
+        )
     found = measured(history, id, base_id, threads, progress)
     rows = _rows(found, ())
     size = rows.whole.size
@@ -217,7 +222,7 @@ def _recipe(history: History, revision: str | None) -> Recipe:
 
 
 def _provenance(history: History, id: str) -> tuple[dict[str, Any], ...]:
-    """What notes say of a vector's origin."""
+    """The notes on a vector's origin."""
     from persona.objects.note import Note
 
     objects = history.store.objects
@@ -314,6 +319,6 @@ def _pairs(election: Election, terms: Sequence[Term], elements: int) -> Iterable
 
 
 def _fraction(part: float, whole: float) -> float | None:
-    """part ÷ whole; None where that is no number."""
+    """part ÷ whole; None if that is not a number."""
     found = part / whole if whole else math.nan
     return found if math.isfinite(found) else None

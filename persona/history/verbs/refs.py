@@ -1,4 +1,4 @@
-"""Branches, tags and reflogs: names of commits, and where those names have been."""
+"""Branches, tags and reflogs: names of commits, and the places where these names have been."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def _moved_once(history: History, name: str) -> str | None:
 
 
 def _existing(history: History, prefix: str, names: Iterable[str], what: str) -> dict[str, str]:
-    """The ids of refs by their short names; `UnknownName` where one is missing."""
+    """The ids of refs by their short names; raises `UnknownName` if one is missing."""
     found = {name: history.store.refs.read(prefix + check_ref_name(name)) for name in names}
     missing = [name for name, id in found.items() if id is None]
     if missing:

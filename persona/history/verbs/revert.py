@@ -1,8 +1,8 @@
-"""`revert`: undoing one commit's change, whatever else came after; or dropping a vector.
+"""`revert`: undoes the change of one commit, whatever came after it; or drops a vector.
 
-Three states meet: the commit's, its parent's, and HEAD's; where nothing is committed, the work tree's instead
-of HEAD's. What the commit changed and still stands so comes back as the parent had it: a merge of the change
-from the commit to its parent (`three_way`). Where something else stands, that is a conflict, and nothing
+Three states meet: the commit's, its parent's, and HEAD's (with `--no-commit`, the work tree's). If a value
+that the commit changed is still the same in HEAD, it becomes the parent's again: that is a merge of the
+change from the commit to its parent (`three_way`). If HEAD has another value, that is a conflict, and nothing
 moves.
 """
 
@@ -80,7 +80,7 @@ def revert(
 
 
 def _refuse_edits(history: History) -> None:
-    """`Refused` where the work tree holds edits that the new commit would take along."""
+    """`Refused` if the work tree has edits that the new commit would hold."""
     committed = history.files_of(history.head_commit())
     here = tracking.snapshot(history)
     edited = differing(committed, here)
@@ -98,7 +98,7 @@ def _refuse_edits(history: History) -> None:
 
 
 def _revision(history: History, target: str, told: Told) -> str | None:
-    """The commit that `target` names, or None where it names a vector of the recipe."""
+    """The commit that `target` names, or None if it names a vector of the recipe."""
     recipe = text_files.recipe(history).recipe
     try:
         id = resolve(history, target, told)
@@ -123,7 +123,7 @@ def _revision(history: History, target: str, told: Told) -> str | None:
 
 
 def _dropped(history: History, name: str) -> dict[str, bytes | None]:
-    """What files hold without the vector."""
+    """The contents of files without the vector."""
     from persona.history.recipes.edit import remove_term
 
     data, recipe = text_files.recipe(history)
@@ -135,11 +135,11 @@ def _dropped(history: History, name: str) -> dict[str, bytes | None]:
 
 
 def _undone(history: History, id: str, mainline: int | None, *, onto_edits: bool) -> dict[str, bytes | None]:
-    """What files hold, `recipe.toml` last, where the commit's change is taken back; None for one that goes.
-    `onto_edits`: from what the tracked files of the work tree hold, and not from what HEAD has.
+    """The contents of files with the commit's change taken back, `recipe.toml` last; None removes a file.
 
-    Raises `Refused` for a conflict, for a file that was edited, and where nothing is left to do. A file that
-    is already as it has to be is no edit: the same command may have put it there before it was cut short.
+    `onto_edits`: starts from the tracked files of the work tree instead of HEAD's. Raises `Refused` for a
+    conflict, for an edited file, and if nothing is left to do. A file that has its new content already is no
+    edit: the same command may have written it before it was cut short.
     """
     before, after = side_of(history, _parent(history, id, mainline)), side_of(history, id)
     ours = side_of(history, history.head_commit())

@@ -1,6 +1,6 @@
-"""Edits of `recipe.toml` on behalf of a command: `set`, `rm`, `mv`. The new text must mean something before
-it is written. An argument that cannot be taken is refused by the name of its parameter, a fault that the text
-had before by its line.
+"""`set`, `rm` and `mv`: edits of `recipe.toml`. The new text must be valid before it is written.
+
+A wrong argument is refused by the name of its parameter, an earlier fault of the text by its line.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def set_rules(history: History, axes: Mapping[str, str | float]) -> tuple[str, .
     from persona.history.recipes import edit as recipe_edit
 
     if not axes:
-        raise UsageError("set what? Give KEY=VALUE, such as density=0.2 or preset=linear")
+        raise UsageError("nothing to set; give KEY=VALUE, such as density=0.2 or preset=linear")
     keys: dict[str, Any] = {axis: checked(axis, _check_of(axis), value) for axis, value in axes.items()}
     before: dict[str, Any] = {}
 
@@ -67,9 +67,7 @@ def set_rules(history: History, axes: Mapping[str, str | float]) -> tuple[str, .
 
 
 def _refuse_useless_densities(document: Mapping[str, Any]) -> None:
-    """`InvalidInput` for vectors of a text with a density of their own, where its merge rules have no use for
-    one.
-    """
+    """`InvalidInput` for vectors with their own density, if the merge rules do not use one."""
     merge, vectors = document.get("merge"), document.get("vectors")
     preset = merge.get("preset", "ties") if isinstance(merge, dict) else None
     if not isinstance(merge, dict) or not isinstance(vectors, dict) or preset not in PRESETS:
@@ -85,18 +83,18 @@ def _refuse_useless_densities(document: Mapping[str, Any]) -> None:
 
 
 def _preset_notes(before: Mapping[str, Any], keys: Mapping[str, Any]) -> Iterator[str]:
-    """What a new preset does to the rules that stood in the text and were not named with it."""
+    """Notes on what a new preset does to rules of the text that the command did not name."""
     from persona.history.recipes.edit import UNSET
 
     preset = keys["preset"]
     dropped = [f"{axis} = {value}" for axis, value in before.items() if keys.get(axis) is UNSET]
     if dropped:
-        yield f"preset = {preset} dropped {', '.join(dropped)}"
+        yield f"preset = {preset} removed {', '.join(dropped)}"
     own = {**PRESETS[preset], "lambda": "1"}
     for axis in ("density", "lambda"):
         value = before.get(axis)
         if value is not None and axis not in keys and decimal(value) != own[axis]:
-            yield f"{axis} = {value} stays; the preset's own is {own[axis]}"
+            yield f"{axis} = {value} is kept; the preset has {own[axis]}"
 
 
 def remove_terms(history: History, names: Sequence[str]) -> None:
@@ -129,14 +127,14 @@ def _edit(history: History, edit: Callable[[str], str]) -> None:
         try:
             history.new_recipe(edited.encode(), where=None)
         except InvalidInput:
-            history.new_recipe(data)  # a fault that was there before is told with its line
+            history.new_recipe(data)  # an earlier fault of the text is reported with its line
             raise
         if edited != text:
             tree.apply({RECIPE_FILE: encode(edited, like=data)}, {RECIPE_FILE: text_files.blob_id(data)})
 
 
 def _check_of(axis: str) -> Callable[[Any, str], str]:
-    """What checks a value of an axis of the merge rules."""
+    """The check of a value of an axis."""
     if axis not in ("preset", *AXES):
         raise InvalidInput(f"unknown key; the keys are preset, {', '.join(AXES)}", parameter=axis)
     return lambda value, _: check_axis(axis, value)

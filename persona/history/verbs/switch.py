@@ -44,7 +44,7 @@ def switch(
 
 
 def _goal(history: History, target: str | None, create: str | None, detach: bool, told: Told) -> Target:
-    """Where `switch` is to go."""
+    """The destination of `switch`."""
     if create is not None:
         if detach:
             raise UsageError(
@@ -78,7 +78,7 @@ def _goal(history: History, target: str | None, create: str | None, detach: bool
 def reset(history: History, rev: str, mode: Literal["soft", "mixed", "hard"], person: Person) -> SwitchResult:
     """See `Repository.reset`."""
     if mode not in ("soft", "mixed", "hard"):
-        raise UsageError(f"reset knows soft, mixed and hard, not {mode!r:.40}")
+        raise UsageError(f"reset: {mode!r:.40} is not one of soft, mixed, hard")
     with changing(history, force=mode == "hard") as tree:
         before = history.head()
         told: list[str] = []
@@ -112,7 +112,7 @@ def restore(history: History, paths: Sequence[str], rev: str, told: Told) -> tup
 
 
 def _is_near(path: str, chosen: Collection[str]) -> bool:
-    """Whether a file is one of the chosen, or stands where one of them needs a directory, or the reverse."""
+    """Whether a file is chosen, or is in the way of a chosen one, or the other way around."""
     if path in chosen:
         return True
     return any(path.startswith(f"{other}/") or other.startswith(f"{path}/") for other in chosen)
@@ -121,9 +121,10 @@ def _is_near(path: str, chosen: Collection[str]) -> bool:
 def _gives_way(
     history: History, path: str, chosen: Iterable[str], here: Mapping[str, str], known: Mapping[str, str]
 ) -> bool:
-    """Whether a file makes room for the chosen: one in a directory that is a file there, or one that is a
-    directory there. What HEAD does not track, and an edit of a file that was not named, have to be in the
-    store.
+    """Whether a file makes room for a chosen one.
+
+    It does if it lies in a directory that must become a file, or the other way around. A file that HEAD does
+    not track, or an edit of a file that was not named, must be in the store.
     """
     below = any(path.startswith(f"{other}/") for other in chosen)
     if not below and not any(other.startswith(f"{path}/") for other in chosen):
@@ -140,8 +141,9 @@ def _chosen(
     tracked: Iterable[str],
     rev: str,
 ) -> list[str]:
-    """The files that `paths` name: those of `rev`, and those of HEAD, which go where `rev` has none. A file
-    that no commit holds stays as it is.
+    """The files that `paths` name, of `rev` and of HEAD.
+
+    Files that only HEAD has are removed. A file that no commit holds stays.
     """
     found: dict[str, None] = {}
     for path in paths:

@@ -1,1 +1,1 @@
-"""The work tree: tracked text files, weights, the lock, and moves from one commit to another."""
+"""The files beside `.persona`: which are tracked, which changed, and every change to them."""

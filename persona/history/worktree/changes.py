@@ -1,4 +1,4 @@
-"""What differs between two sets of tracked files, and between two commits or a commit and the work tree."""
+"""Differences between two sets of tracked files, of commits or of the work tree."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def make_diff(
     recipes: tuple[Recipe | None, Recipe | None],
     changes: list[FileChange],
 ) -> Diff:
-    """A `Diff`; `recipe.toml` counts among the files only when its text alone differs."""
+    """A `Diff`. `recipe.toml` is among the files only if nothing but its text differs."""
     rules, terms = diff_recipes(*recipes)
     if rules or terms:
         changes = [change for change in changes if change.path != RECIPE_FILE]
@@ -49,7 +49,7 @@ def make_diff(
 
 
 def diff_commits(history: History, before: str | None, after: str) -> Diff:
-    """What differs from one commit to another; None stands for nothing at all."""
+    """The difference from one commit to another; None is an empty commit."""
     after_tree = history.tree_of(after)
     after_files = history.files_of_tree(after_tree)
     if before is None:
@@ -68,8 +68,9 @@ def diff_commits(history: History, before: str | None, after: str) -> Diff:
 
 
 def diff_worktree(history: History, before: str, here: Mapping[str, str] | None = None) -> Diff:
-    """What differs from a commit to the work tree, whose snapshot `here` may be known already. Raises
-    `InvalidInput` when recipe.toml cannot be read.
+    """The difference from a commit to the work tree.
+
+    `here`: the work tree's snapshot, if it is known. Raises `InvalidInput` if recipe.toml cannot be read.
     """
     tree = history.tree_of(before)
     committed = history.files_of_tree(tree)
@@ -85,8 +86,9 @@ def diff_worktree(history: History, before: str, here: Mapping[str, str] | None 
 
 
 def of_paths(diff: Diff, paths: str | Sequence[str] | None) -> Diff:
-    """The part of a difference that lies in these files or directories, None for all of it; rules and vectors
-    are of `recipe.toml`.
+    """The part of a difference in these files or directories; None for all of it.
+
+    Rules and vectors belong to `recipe.toml`.
     """
     if paths is None:
         return diff

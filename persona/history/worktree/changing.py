@@ -1,4 +1,4 @@
-"""The lock of the work tree: held by whatever changes it, and taken with what dead commands left removed."""
+"""The work tree lock, for every change of the work tree. Leftovers of dead commands are removed first."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from persona.store import files
 
 @contextmanager
 def changing(history: History, *, force: bool = False) -> Iterator[LockedTree]:
-    """Holds the work tree's lock, and first removes what commands that died left, and takes back what a
-    move that was cut short left of its files. `force`: a move that cannot be taken back is given up.
+    """Holds the work tree lock, after cleaning up after commands that died.
 
-    `Refused` before anything changes when the store's format is newer.
+    It removes their leftovers and takes back the files of a move that was cut short. `force`: gives up a move
+    that cannot be taken back. Raises `Refused` before anything changes if the store's format is newer.
     """
     history.store.require_writable()
     with locked(history) as tree:
@@ -33,16 +33,15 @@ def changing(history: History, *, force: bool = False) -> Iterator[LockedTree]:
 
 
 def leftovers(history: History) -> list[tuple[Path, int]]:
-    """What commands that died left in the store and beside the files of the work tree, with their sizes
-    in bytes.
-    """
+    """Leftovers in the store and beside the files of the work tree, with their sizes in bytes."""
     beside = [found for folder in _folders(history) for found in files.leftovers(folder, beside=True)]
     return sorted([*history.store.leftovers(), *beside])
 
 
 def _folders(history: History) -> list[Path]:
-    """The directories of the work tree that hold files of HEAD, or of a commit that a move was cut short
-    on its way to or from; its own alone where nothing can be read.
+    """The directories of the work tree that hold files of HEAD, or of a move that was cut short.
+
+    Only the work tree's own directory if nothing can be read.
     """
     commits: set[str] = set()
     with suppress(PersonaError):
@@ -59,7 +58,7 @@ def _folders(history: History) -> list[Path]:
 
 
 def _is_stored(history: History, path: Path) -> bool:
-    """Whether the store holds what a file holds."""
+    """Whether the store holds the content of a file."""
     try:
         data = files.read_file(path, limit=MAX_TEXT_FILE_BYTES)
     except PersonaError:

@@ -1,5 +1,6 @@
-"""**in place** — weights in the work tree that were trained there since persona computed them. A commit
-without a path does not hold them; `add . --onto REV` takes them in as a vector.
+"""Weights in the work tree that were trained there since persona computed them.
+
+A commit without a path does not hold them. `add . --onto REV` imports them as a vector.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ def is_work_tree(history: History, path: Path) -> bool:
 
 
 def check(tree: LockedTree, path: Path, base: str, onto: str | None, name: str | None) -> None:
-    """Whether the work tree's own weights can be imported against the base with the id `base`.
+    """Checks that the work tree's own weights can be imported against the base with the id `base`.
 
-    Raises `UsageError` where no weights are there, or `onto` or `name` is missing, and `Refused` where the
-    weights are known to have been computed for another revision than `onto`: the difference would be of two
-    recipes, not of a training.
+    Raises `UsageError` if there are no weights, or if `onto` or `name` is missing. Raises `Refused` if the
+    weights are known to be of another revision than `onto`, because the difference would be of two recipes,
+    not of a training.
     """
     history = tree.history
     found = weights.look(history, tree)
-    beside = not path.is_dir() and path.name not in found.files  # saved under a name that no reader looks for
+    beside = not path.is_dir() and path.name not in found.files  # saved under a name that no reader knows
     if found.state == "absent" and not beside:
         raise UsageError(
             f"{path} is the work tree itself, and no weights lie in it; to track text files, name them"
@@ -72,7 +73,7 @@ def check(tree: LockedTree, path: Path, base: str, onto: str | None, name: str |
 
 
 def refuse_losing(history: History) -> None:
-    """`Refused` where a checkout after the next commit would overwrite weights that are nowhere else."""
+    """`Refused` if a checkout after the next commit would overwrite the only copy of weights."""
     recipe = text_files.recipe(history).recipe
     weights.refuse_losing(history, weights.look(history), recipe, RECIPE_FILE)
 

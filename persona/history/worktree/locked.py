@@ -1,9 +1,12 @@
-"""**locked tree** — the work tree while this command holds its lock. Whoever changes text files, HEAD or the
-files of `state/` takes one: there is no other way to them.
+"""**locked tree** — the work tree while this command holds its lock.
 
-**move** — text files on their way from one commit to another. `state/move` says so from before the first file
-changes until HEAD has followed; a move that was cut short is taken back by the next command that locks the
-tree.
+A function that changes text files, HEAD or the files of `state/` takes a `LockedTree`: there is no other way
+to change them.
+
+**move** — text files on their way from one commit to another.
+
+`state/move` names both commits from before the first file changes until HEAD has followed. If a move is cut
+short, the next command that locks the tree takes it back.
 """
 
 from __future__ import annotations
@@ -34,21 +37,22 @@ class LockedTree:
     # -- text files
 
     def put(self, target: Mapping[str, str], current: Mapping[str, str], paths: Iterable[str]) -> list[str]:
-        """Makes `paths` as they are in `target` (absent: removed) where `current`, which is what they hold,
-        differs; returns them.
+        """Makes `paths` equal `target` (absent: removed); returns those that changed.
+
+        `current` has their blobs now.
         """
         edits = text_files.edits_of(self.history, target, current, paths)
         self.apply(edits, current)
         return list(edits)
 
     def apply(self, edits: Mapping[str, bytes | None], seen: Mapping[str, str]) -> None:
-        """Makes tracked files hold these bytes (None: removed): removals first, so that a file may stand
-        where a directory was and a directory where a file was; then the rest in this order.
+        """Makes tracked files hold these bytes (None: removed).
 
-        Whatever stands in the way is found before anything is changed (`check_room`). `seen`: the blob id
-        that each path had when the edits were decided (absent: there was no file). A file that is another one
-        by now was edited meanwhile: it stays, and `Refused` names it. All are looked at before the first one
-        changes, and each again as it is replaced.
+        Files are removed first, so that a file may replace a directory and a directory a file. The others
+        follow in the given order. If something is in the way, it is found before anything changes
+        (`check_room`). `seen`: the blob id of each path when the edits were decided (absent: there was no
+        file). A file with another content now was edited meanwhile: it stays, and `Refused` names it. All
+        files are compared before the first one changes, and each again when it is replaced.
         """
         root = self.history.root
         kept = [path for path, data in edits.items() if data is not None]
@@ -77,7 +81,7 @@ class LockedTree:
             self.history.store.state(ADDED).write(sorted(before | paths))
 
     def forget(self, paths: Collection[str] | None = None) -> None:
-        """Drops these names from those that `add` was given, all by default."""
+        """Drops these names from those that `add` was given; all by default."""
         before = tracking.added(self.history)
         rest = [] if paths is None else [path for path in before if path not in paths]
         if not rest and before:
@@ -90,7 +94,7 @@ class LockedTree:
         self.history.store.state(PREPARED).write({"head": self.history.head_commit(), "message": message})
 
     def committed(self) -> None:
-        """HEAD holds what the work tree held: no name and no message waits for a commit."""
+        """Clears the names and the message that waited for a commit, which HEAD now holds."""
         self.history.store.state(PREPARED).remove()
         self.forget()
 
@@ -124,10 +128,10 @@ class LockedTree:
         self.history.store.state(PREPARED).remove()
 
     def take_back(self, *, force: bool = False) -> None:
-        """Puts back the files that a move placed before it was cut short: HEAD had not followed. Edits stay.
+        """Puts back the files of a move that was cut short before HEAD followed. Edits stay.
 
-        `IntegrityError` where that cannot be done, what it needs being lost; with `force` it is given up
-        instead.
+        Raises `IntegrityError` if that is not possible because its data is lost. With `force` the move is
+        given up instead.
         """
         history = self.history
         state = history.store.state(MOVE)
@@ -155,9 +159,9 @@ class LockedTree:
     # -- HEAD
 
     def move_head(self, target: Target, person: Person, verb: str, *, create: bool = False) -> list[str]:
-        """Moves HEAD, and makes the branch in the same move where asked; returns notes about what it leaves.
+        """Moves HEAD, and in the same move makes the branch if asked; returns notes about what it leaves.
 
-        `BusyError` when HEAD, or the branch, is not where it was when the target was looked up.
+        Raises `BusyError` if HEAD or the branch moved since the target was looked up.
         """
         history = self.history
         head = history.head_or_name()
@@ -176,8 +180,9 @@ class LockedTree:
         return notes
 
     def advance(self, to: str, person: Person, why: str, *, expect: str | None) -> str | None:
-        """Moves the branch under HEAD, or a detached HEAD, from `expect` to a commit; returns the name of the
-        branch.
+        """Moves the branch under HEAD, or a detached HEAD, from `expect` to a commit.
+
+        Returns the name of the branch.
         """
         kind, name = self.history.store.refs.advance(to, reason(person, why), expect=expect)
         return name.removeprefix(HEADS) if kind == "ref" else None
@@ -191,7 +196,7 @@ def locked(history: History) -> Iterator[LockedTree]:
 
 
 def _holds(branch: str | None, id: str | None) -> Any:
-    """What HEAD's file holds on a branch, or detached at an id; anything where neither is known."""
+    """The value of HEAD's file on a branch, or detached at an id; anything if neither is known."""
     if branch is not None:
         return "ref", HEADS + branch
     return ("id", id) if id is not None else ANY
@@ -208,14 +213,15 @@ def _write(root: Path, path: str, data: bytes, seen: str | None) -> None:
 
 
 def _is(seen: str | None) -> files.Known:
-    """Whether a file that was moved aside holds what was seen. A link to no file may lead to one from there;
-    it holds nothing that could be lost.
+    """Whether a file that was moved aside has the content that was seen.
+
+    A link to no file may lead to one from there; it holds nothing that could be lost.
     """
     return lambda place: (seen is None and place.is_symlink()) or text_files.id_at(place) == seen
 
 
 def _clear(directory: Path) -> None:
-    """Removes a directory that holds nothing but directories, and what a write that was cut short left."""
+    """Removes a directory that holds nothing but directories and leftovers of a write."""
     for folder, _, names in os.walk(directory, topdown=False):
         for name in filter(files.is_unfinished, names):
             files.remove(Path(folder, name))

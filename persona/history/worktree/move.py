@@ -1,7 +1,7 @@
-"""Planning a move of HEAD and the text files: what `checkout`, `switch` and `reset` share.
+"""Planning a move of HEAD and the text files, for `checkout`, `switch` and `reset`.
 
-A tracked file that was edited and that a move would overwrite stops the move, by name, unless it is forced;
-an edited file that is the same on both sides is carried along.
+If a move would overwrite an edited tracked file, it is refused with the file's name, unless it is forced. An
+edited file that is the same on both sides is carried along.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from persona.store.refs import HEADS, TAGS, Told
 
 @dataclass(frozen=True)
 class Target:
-    """Where HEAD is to go: a commit, and the full ref of the branch to attach to, or None to detach."""
+    """A destination of HEAD: a commit, and the full ref of its branch, or None to detach."""
 
     id: str
     branch: str | None
@@ -32,8 +32,9 @@ class Target:
 
 @dataclass(frozen=True)
 class FileMove:
-    """Text files to put in place: what they shall be, what they are, and which of them change. `to`: the
-    commit that HEAD goes to, None where no file moves.
+    """Text files to put in place: their new contents, their contents now, and the files that change.
+
+    `to`: the commit that HEAD goes to, None if no file moves.
     """
 
     target: Mapping[str, str]
@@ -42,15 +43,18 @@ class FileMove:
 
     to: str | None = None
     forced: bool = False
-    """Whether edits are thrown away, and with them files that no commit holds."""
+    """Whether edits are discarded, and new files that no commit holds are removed."""
     dropped: tuple[str, ...] = ()
-    """Those files. Their content stays in the store as long as nothing collects it."""
+    """Files that no commit holds and that the move removes.
+
+    Their content stays in the store until it is collected.
+    """
     carried: tuple[Carried, ...] = ()
     """The edits and new files that stay as they are, against the commit that HEAD goes to."""
 
     @property
     def notes(self) -> list[str]:
-        """Where the content of dropped files is found."""
+        """Notes that say how to print the content of dropped files."""
         return [
             Note(
                 f"removed {path}, which no commit holds",
@@ -60,7 +64,7 @@ class FileMove:
         ]
 
     def check(self, history: History) -> None:
-        """`Refused` where something stands in the way of the files, before any of them changes."""
+        """`Refused` if something is in the way of the files, before any of them changes."""
         changed = [path for path in self.paths if self.target.get(path) != self.current.get(path)]
         removed = [path for path in changed if path not in self.target]
         text_files.check_room(history.root, [path for path in changed if path in self.target], removed)
@@ -72,8 +76,9 @@ MOVE: Final = "move"
 
 
 def target_of(history: History, text: str, told: Told | None = None) -> Target:
-    """What a revision means to `checkout`: a branch attaches, HEAD stays where it is, and anything else
-    detaches.
+    """The destination that a revision means to `checkout`.
+
+    A branch attaches HEAD. HEAD's own name leaves it as it is. Any other revision detaches it.
     """
     if text in ("HEAD", "@"):
         head = history.head()
@@ -83,13 +88,14 @@ def target_of(history: History, text: str, told: Told | None = None) -> Target:
 
 
 def plan_files(history: History, to: str, *, force: bool) -> FileMove:
-    """What moving the work tree from HEAD to commit `to` changes. Raises `Refused` naming edits that would be
-    lost, or files that stand in the way.
+    """The changes of a move of the work tree from HEAD to commit `to`.
+
+    Raises `Refused` that names edits that would be lost, or files that are in the way.
     """
     before, after = history.last_files(), history.files_of(to)
     known = tracking.tracked(history).paths
     here = tracking.ids(history, {*known, *before, *after})
-    if force:  # a new file that no blob can hold is not dropped: nothing would be left of it
+    if force:  # a new file that no blob can hold is not removed: its content would be lost
         here = {path: id for path, id in here.items() if is_id(id) or path in before or path in after}
     known_now = here if force else before
     moving = differing(known_now, after)

@@ -1,4 +1,4 @@
-"""The weights that the work tree has already: whether they are a recipe's, and which of their tensors are."""
+"""The weights that lie in the work tree: which recipe they belong to, and which tensors can be reused."""
 
 from __future__ import annotations
 
@@ -67,8 +67,9 @@ class PresentWeights:
         return digest if here is not None and here[0] == tensor.spec else None
 
     def keep_shards(self, plan: Plan, layout: list[ShardLayout]) -> dict[str, str]:
-        """Planned name → the file that is that shard already, for those in which nothing changes; `staying`
-        has the digests of their tensors.
+        """Planned name → existing file of each shard in which nothing changes.
+
+        `staying` has the digests of the tensors in these shards.
         """
         if self._checkpoint is None:
             return {}

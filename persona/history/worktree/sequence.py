@@ -1,4 +1,4 @@
-"""**prepared message** — the message for a commit of what `revert --no-commit` left in the work tree."""
+"""**prepared message** — the message that `revert --no-commit` leaves for the next commit."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ PREPARED: Final = "message"
 
 
 def prepared_message(history: History) -> str | None:
-    """The message for a commit of what `revert` left in the work tree; None once HEAD has moved."""
-    way_out = "the message of a revert that is not committed is lost"
+    """The prepared message of a `revert`; None once HEAD has moved."""
+    way_out = "the message of the revert is then lost"
     found = history.store.state(PREPARED).decoded(_decoded, way_out)
     return found[1] if found is not None and found[0] == history.store.refs.head_id() else None
 

@@ -1,6 +1,8 @@
-"""**work tree** — the model directory beside `.persona`: `recipe.toml`, `graph/`, and the files that make the
-model load. Here its files are read, through links; `tracking` says which of them commits hold, and a
-`LockedTree` writes them, whole, beside their target, which a link never survives.
+"""**work tree** — the model directory beside `.persona`.
+
+It has `recipe.toml`, `graph/`, and the files that make the model load. This module reads its files, through
+links; `tracking` says which of them commits hold. A `LockedTree` writes them whole beside their target, so a
+link is replaced by a file.
 """
 
 from __future__ import annotations
@@ -27,8 +29,9 @@ TOO_LARGE: Final = "too large"
 
 
 def read(root: Path, path: str) -> bytes | None:
-    """The bytes of a tracked file, or None where there is no regular file. Raises `SystemFault` for one that
-    cannot be looked at: nobody knows that it is gone.
+    """The bytes of a tracked file, or None if there is no regular file.
+
+    Raises `SystemFault` for a file that cannot be examined, because it may exist.
     """
     return _read(root / check_file_path(path))
 
@@ -40,15 +43,16 @@ def _read(place: Path) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        if error.errno == errno.ELOOP:  # a link that leads to no file, as surely as one to nothing
+        if error.errno == errno.ELOOP:  # a loop of links leads to no file, like a broken link
             return None
         raise files.system_fault("read", place, error) from error
     return read_input(place, limit=MAX_TEXT_FILE_BYTES)
 
 
 def read_recipe_text(root: Path, *, to_edit: bool = False) -> bytes:
-    """The bytes of `recipe.toml`; `InvalidInput` where it is missing. `to_edit`: `Refused` where it is a
-    symbolic link, which the edited file would replace.
+    """The bytes of `recipe.toml`; raises `InvalidInput` if it is missing.
+
+    `to_edit`: raises `Refused` for a symbolic link, which the edited file would replace.
     """
     if to_edit and os.path.islink(root / RECIPE_FILE):
         place = os.path.realpath(root / RECIPE_FILE)
@@ -87,8 +91,9 @@ def blob_id(data: bytes) -> str:
 
 
 def id_of(root: Path, path: str) -> str | None:
-    """The blob id of a tracked file as it is now, or None where there is no regular file; `TOO_LARGE` for one
-    that no blob can hold.
+    """The blob id of a tracked file as it is now, or None if there is no regular file.
+
+    `TOO_LARGE` for a file that no blob can hold.
     """
     return id_at(root / check_file_path(path))
 
@@ -105,8 +110,9 @@ def id_at(place: Path) -> str | None:
 def edits_of(
     history: History, target: Mapping[str, str], current: Mapping[str, str], paths: Iterable[str]
 ) -> dict[str, bytes | None]:
-    """What files have to hold to be as in `target`. Everything is read here, before anything is written: a
-    damaged blob changes no file.
+    """The contents that make files equal `target`.
+
+    Everything is read here, before anything is written, so a damaged blob changes no file.
     """
     changed = [path for path in paths if target.get(path) != current.get(path)]
     return {path: history.blob(target[path]) if path in target else None for path in changed}
@@ -122,10 +128,10 @@ def refuse_edited(paths: Sequence[str]) -> None:
 
 
 def check_room(root: Path, kept: Iterable[str], removed: Iterable[str]) -> None:
-    """Whether files can be written at `kept` once `removed` are gone.
+    """Checks that files can be written at `kept` once `removed` are gone.
 
-    Raises `Refused` naming the files that stand where a directory or a file has to go, `IntegrityError` for a
-    directory that was replaced by a link, through which files elsewhere would be written or removed.
+    Raises `Refused` that names files in the way of a directory or a file. Raises `IntegrityError` for a
+    directory that was replaced by a link, because files elsewhere would be written or removed through it.
     """
     gone = {check_file_path(path) for path in removed}
     in_the_way: dict[str, None] = {}
@@ -142,15 +148,11 @@ def check_room(root: Path, kept: Iterable[str], removed: Iterable[str]) -> None:
     if in_the_way:
         names = list(in_the_way)
         it = "it" if len(names) == 1 else "them"
-        raise Refused(
-            f"{listed(names)}: in the way of files that have to go there; move {it} away and try again"
-        )
+        raise Refused(f"{listed(names)}: in the way of new files; move {it} away and run the command again")
 
 
 def _all_below(root: Path, path: str) -> Iterator[str]:
-    """Every file below a directory of the work tree, hidden ones and links too, but for what a write that was
-    cut short left.
-    """
+    """Every file below a directory of the work tree, hidden ones and links too, leftovers not."""
     pending = [path] if (root / path).is_dir() and not (root / path).is_symlink() else []
     while pending:
         here = pending.pop()

@@ -1,16 +1,15 @@
-"""**tracked** — a file of the work tree that the next commit holds as it stands. This module alone decides
-which files those are: `status`, `diff`, `commit`, `switch`, `checkout`, `reset`, `restore` and `revert` ask
-it.
+"""The one place that decides which files are tracked. Every command asks it.
 
-Tracked are `recipe.toml`, the files of HEAD's commit, the base's own files (also where HEAD has deleted
-them), files in the work tree's root whose name says that a model loads with them, all below `graph/`, and the
-files that `add` named. Weights never are.
+**tracked file** — a file of the work tree that the next commit holds as it is on disk.
+**left-out file** — a file that its name would make tracked, but that no commit can hold because of its name,
+kind, size or permissions.
+**untracked file** — every other file that is not weights.
 
-**added** — the names that `add` was given and that no commit at HEAD holds yet; they lie in `state/added`,
-as there is no staging area.
-**left out** — a file that would be tracked by its name alone but that no commit can hold: its name, its kind,
-its size or its permissions forbid it. It is reported and stops nothing.
-**untracked** — every other file that is not weights.
+Tracked are `recipe.toml`, the files of HEAD's commit, the base's own files (also those that HEAD has
+deleted), files in the work tree's root whose name says that a model loads with them, all files below
+`graph/`, and the files that `add` named. Weights are never tracked. `state/added` lists the names that `add`
+was given and that no commit at HEAD holds yet: there is no staging area. A left-out file is reported and
+stops nothing.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ class Tracked:
 
 
 def is_model_file(name: str) -> bool:
-    """Whether a top-level file of this name belongs to what makes a model load."""
+    """Whether a model loads with a top-level file of this name."""
     return name in MODEL_FILES or name.startswith(MODEL_FILE_BEGINNINGS)
 
 
@@ -72,8 +71,9 @@ def is_among(name: str, paths: Iterable[str]) -> bool:
 
 
 def tracked(history: History, also: Iterable[str] = ()) -> Tracked:
-    """What the work tree tracks. `also`: paths that count as tracked too, such as those of the commit that
-    HEAD is to go to.
+    """The tracked files of the work tree.
+
+    `also`: paths that count as tracked too, such as those of the commit that HEAD will go to.
     """
     committed = history.last_files()
     paths = {RECIPE_FILE, *committed, *added(history), *also}
@@ -96,7 +96,7 @@ def snapshot(history: History, also: Iterable[str] = ()) -> dict[str, str]:
 
 
 def ids(history: History, paths: Iterable[str]) -> dict[str, str]:
-    """The blob ids of those of `paths` that are there. Raises `SystemFault` for one that cannot be read."""
+    """path → blob id of those `paths` that exist. Raises `SystemFault` for a file that cannot be read."""
     return {path: id for path in paths if (id := worktree.id_of(history.root, path)) is not None}
 
 
@@ -123,10 +123,10 @@ def _decoded(value: Any) -> tuple[str, ...]:
 
 
 def named_files(history: History, paths: Sequence[Path]) -> list[str] | None:
-    """The text files of the work tree that `add` was given, by their names in it; a directory stands for all
-    in it. None where the only path is a checkpoint's.
+    """The text files that `add` was given, by their names in the work tree.
 
-    Raises `InvalidInput` that names a file which no commit can hold.
+    A directory means all files in it. None if the only path is that of a checkpoint. Raises `InvalidInput`
+    that names a file which no commit can hold.
     """
     root = files.resolved(history.root)
     found: dict[str, None] = {}
@@ -136,7 +136,7 @@ def named_files(history: History, paths: Sequence[Path]) -> list[str] | None:
             if len(paths) == 1:
                 return None
             raise UsageError(
-                f"{path} is not a text file of the work tree; add a fine-tune in a command of its own"
+                f"{path} is not a text file of the work tree; add a fine-tune in a separate command"
             )
         inside = _text_files_below(root, name) if (root / name).is_dir() else [name]
         found.update(dict.fromkeys(inside))
@@ -153,7 +153,7 @@ def named_files(history: History, paths: Sequence[Path]) -> list[str] | None:
 
 
 def _name_in(root: Path, path: Path) -> str | None:
-    """The path of a file as the work tree names it; None for what lies outside or is the work tree itself."""
+    """The path of a file relative to the work tree; None for a path outside, or the work tree itself."""
     place = path.absolute()
     place = (
         files.resolved(place.parent) / place.name if place.name not in ("", "..") else files.resolved(place)
@@ -192,7 +192,7 @@ def _text_files_below(root: Path, folder: str) -> list[str]:
 
 
 def _weights(place: Path) -> str | None:
-    """Why a file is weights and no text; None where it is not."""
+    """The reason why a file is weights, not text; None if it is text."""
     from persona.weights import foreign
 
     with InputFile(place) as file:
@@ -201,7 +201,7 @@ def _weights(place: Path) -> str | None:
 
 
 def _taken(root: Path, paths: Iterable[str]) -> dict[str, str]:
-    """Those of `paths` that are there, by what file systems may take them for."""
+    """Those of `paths` that exist, by their names without case, as some file systems compare them."""
     return {_folded(path): path for path in paths if os.path.lexists(root / path)}
 
 
@@ -217,10 +217,10 @@ def _folded(path: str) -> str:
 
 
 def _base_files(history: History) -> set[str]:
-    """Names of the files of HEAD's base, and of that of recipe.toml where it names another."""
+    """Names of the files of HEAD's base, and of recipe.toml's base if that is another one."""
     head = history.last_commit()
     names = set(history.base(history.recipe_of(head).base).files) if head is not None else set[str]()
-    with suppress(PersonaError):  # a text that cannot be read is told by who needs it
+    with suppress(PersonaError):  # the caller that needs the text reports its error
         data = worktree.read_recipe_text(history.root)
         if worktree.blob_id(data) != history.last_files().get(RECIPE_FILE):
             names |= set(history.base(history.read_recipe(data).base).files)
@@ -254,7 +254,7 @@ def _found(root: Path, left_out: dict[str, str]) -> Iterator[str]:
 
 
 def _problem(root: Path, path: str) -> str | None:
-    """Why no commit can hold what lies at `path`; None where one can, empty where nothing lies there."""
+    """The reason why no commit can hold the file at `path`; None if one can; empty if there is no file."""
     from persona.weights.foreign import is_weight_name
 
     if why := file_path_problem(path):
@@ -319,7 +319,7 @@ def _holds_a_file(directory: Path) -> bool:
 
 
 def _is_hidden(name: str) -> bool:
-    """Whether a name is of the store, of weights or of a writer at work, which nobody wants listed."""
+    """Whether a name is of the store, of weights or of a writer's files, which no list shows."""
     from persona.weights.foreign import is_weight_name
 
     return name in RESERVED_FILES or is_weight_name(name) or files.is_unfinished(name)

@@ -1,18 +1,18 @@
-"""What the weights in the work tree are: for which recipe they were computed, and whether they still are
-that.
+"""What the weights in the work tree are: their recipe, and whether they changed since.
 
-**record** — the recipe's meaning (its key), the commit it was computed for, the weights digest, and size,
-time and inode of every weights file. ``now`` is what was published; ``next`` is written before a publication,
-so that one cut short is recognised by its digest. Files whose size, time and inode are unchanged are taken to
-be unchanged; otherwise they are hashed before anything is said. **untouched** — a file whose inode was not
-changed since either: that time no program sets back.
+**weights record** — the recipe's key, its commit, the weights digest, and size, time and inode of every
+weights file.
 
-Invariant: a record's fingerprints are of the files whose bytes were read or written, taken when they were
-opened or before they got their names. A later save never looks like them.
+``now`` describes the published weights. ``next`` is written before a publication, so that one that is cut
+short is recognised by its digest. Files with the same size, time and inode are taken to be unchanged; others
+are hashed before anything is reported. A file is untouched if its inode was not changed either: no program
+sets that time back.
 
-A record is believed in the repository that made it. In a copy the weights may be those that the record says,
-or what whoever copied them likes: they count as those of no revision, and the next checkout computes all of
-them.
+Invariant: a record's fingerprints are of files that were read, taken when they were opened, or of files that
+were written, taken before they got their names. A later save always looks different.
+
+A record is trusted only in the repository that made it. In a copy of the repository the weights may be
+anything: they count as those of no revision, and the next checkout computes all of them.
 """
 
 from __future__ import annotations
@@ -51,11 +51,10 @@ Stats = dict[str, list[int]]
 
 @dataclass(frozen=True)
 class Record:
-    """What weights were computed for. `revision` is None for a recipe that was not committed; `changed`: when
-    each file's inode was changed last, in nanoseconds.
+    """The recipe that weights were computed for. `revision` is None for a recipe that was not committed.
 
-    `vector` and `name`: of the vector that holds what was trained here in place; `revision` is then the
-    commit that holds the vector.
+    `changed`: the time of the last change of each file's inode, in nanoseconds. `vector` and `name`: of the
+    vector that holds weights trained here in place; `revision` is then the commit that holds the vector.
     """
 
     key: str
@@ -73,8 +72,9 @@ class Record:
 
 @dataclass(frozen=True)
 class Found:
-    """absent | unknown | intact | edited, the record of the weights where there is one, and the fingerprints
-    of the files that were looked at.
+    """The state of the weights: absent, unknown, intact or edited.
+
+    It has the record of the weights, if there is one, and the fingerprints of the files.
     """
 
     state: str
@@ -83,7 +83,7 @@ class Found:
 
 
 def key_of(recipe: Recipe) -> str:
-    """What a recipe means in this version of the arithmetic: equal for recipes that differ by names alone."""
+    """A digest of a recipe's meaning in this version of the arithmetic; names do not count."""
     return object_id("recipe", b"numerics %d\0" % NUMERICS + recipe.nameless().encode())
 
 
@@ -94,14 +94,15 @@ def untouched(root: Path, record: Record) -> set[str]:
 
 
 def measure(directory: Path, progress: Progress | None = None) -> str:
-    """The weights digest of the checkpoint in a directory, computed from its files. Raises what opening it
-    raises, and `InvalidInput` where they change meanwhile.
+    """The weights digest of the checkpoint in a directory, computed from its files.
+
+    Raises the errors of opening it, and `InvalidInput` if the files change meanwhile.
     """
     return measure_seen(directory, progress)[0]
 
 
 def measure_seen(directory: Path, progress: Progress | None = None) -> tuple[str, dict[str, Fingerprint]]:
-    """As `measure`, with the fingerprints of the files."""
+    """Like `measure`, with the fingerprints of the files."""
     done = 0
     with Checkpoint.open(directory) as checkpoint:
 
@@ -119,7 +120,7 @@ def measure_seen(directory: Path, progress: Progress | None = None) -> tuple[str
 
 
 def look(history: History, tree: LockedTree | None = None) -> Found:
-    """What the weights of the work tree are. `tree`: for a caller that holds its lock."""
+    """The state of the work tree's weights. `tree`: for a caller that holds its lock."""
     now, next_ = _read(history)
     here = weights_here(history.root)
     if not here:
@@ -132,7 +133,7 @@ def look(history: History, tree: LockedTree | None = None) -> Found:
 
 
 def expect(tree: LockedTree, recipe: Recipe, revision: str | None, digest: str) -> None:
-    """Notes, before a publication, what is going to be there."""
+    """Records the next weights before they are published."""
     now, _ = _read(tree.history)
     _write(tree, now, Record(key_of(recipe), revision, digest, {}))
 
@@ -145,8 +146,10 @@ def settle(
     files: Mapping[str, Fingerprint],
     tensors: Mapping[str, tuple[str, str]] | None = None,
 ) -> None:
-    """Notes what is there: `files`, the fingerprints of the weights files when they were read or written.
-    `tensors`: name → (key of its inputs, BLAKE3 hex of its bytes).
+    """Records the weights that are there now.
+
+    `files`: the fingerprints of the weights files, taken when they were read or written. `tensors`: name →
+    (key of its inputs, BLAKE3 hex of its bytes).
     """
     _write(tree, _record_of(key_of(recipe), revision, digest, files), None)
     if tensors is not None:
@@ -160,9 +163,10 @@ def take(
     files: Mapping[str, Fingerprint],
     progress: Progress | None,
 ) -> bool:
-    """Notes that weights that were trained in place are kept in a vector: (its id, its name); returns whether
-    they are. `files`: the fingerprints of what was read for it; where something was saved since, or other
-    files are the work tree's weights, these stay what they were.
+    """Records that a vector (its id, its name) holds weights trained in place; returns whether it does.
+
+    `files`: the fingerprints of the files that were read for it. If a file was saved since, or other files
+    are the work tree's weights, the record does not change.
     """
     try:
         digest, here = measure_seen(tree.history.root, progress)
@@ -176,8 +180,10 @@ def take(
 
 
 def refuse_losing(history: History, found: Found, recipe: Recipe, where: str) -> None:
-    """`Refused` where weights would be overwritten that cannot be computed again: edited ones, those from no
-    checkout, and those trained in place whose vector neither a commit nor `recipe` holds.
+    """`Refused` if weights that cannot be computed again would be overwritten.
+
+    These are edited weights, weights from no checkout, and weights trained in place whose vector neither a
+    commit nor `recipe` holds.
     """
     record = found.record
     names = ", ".join(found.files)
@@ -200,8 +206,9 @@ def refuse_losing(history: History, found: Found, recipe: Recipe, where: str) ->
 
 
 def adopt_commit(tree: LockedTree, recipe: Recipe, revision: str) -> None:
-    """Weights computed for this recipe before it was committed are those of the commit now; what was trained
-    here is kept by it.
+    """Records that weights of this recipe now belong to its new commit.
+
+    The commit also holds the vector of weights that were trained here.
     """
     now, next_ = _read(tree.history)
     if now is None or now.revision is not None:
@@ -211,9 +218,7 @@ def adopt_commit(tree: LockedTree, recipe: Recipe, revision: str) -> None:
 
 
 def tensor_digests(history: History, record: Record) -> dict[str, tuple[str, str]]:
-    """name → (key of its inputs, BLAKE3 hex of its bytes) of the weights of `record`; empty where that is not
-    known.
-    """
+    """name → (key of its inputs, BLAKE3 hex of its bytes) of recorded weights; empty if not known."""
     data = history.store.cache(_TENSORS).read()
     try:
         value = json.loads(data) if data else {}
@@ -284,8 +289,10 @@ def _identify(
 
 
 def _left_over(root: Path, name: str, seen: Fingerprint, ours: Sequence[Stats]) -> bool:
-    """Whether a weights file that no reader reads is persona's own: of an earlier publication, or of one that
-    was cut short, which leaves shards and their index. Anything else was saved by somebody.
+    """Whether a weights file that no reader reads is persona's own.
+
+    It is if an earlier publication wrote it, or one that was cut short, which leaves shards and their index.
+    Any other file was saved by somebody else.
     """
     if name == INDEX_NAME:
         with suppress(InvalidInput):
@@ -297,9 +304,7 @@ def _left_over(root: Path, name: str, seen: Fingerprint, ours: Sequence[Stats]) 
 def _adopt(
     history: History, record: Record, seen: tuple[Record | None, Record | None], tree: LockedTree | None
 ) -> None:
-    """Writes down what hashing found out, unless another command is at work on the work tree or was
-    meanwhile.
-    """
+    """Records the result of hashing, unless another command works on the work tree or did meanwhile."""
     if tree is not None:
         _write(tree, record, None)
         return
@@ -324,7 +329,7 @@ def _record_of(key: str, revision: str | None, digest: str, files: Mapping[str, 
 
 
 def recipe_of(history: History, found: Found) -> Recipe | None:
-    """The recipe whose weights those of the work tree pass for, if they pass for any that is known."""
+    """The recipe that the work tree's weights are recorded for, or None."""
     record = found.record
     if found.state != "intact" or record is None:
         return None
@@ -336,7 +341,7 @@ def recipe_of(history: History, found: Found) -> Recipe | None:
 
 
 def check(history: History) -> None:
-    """`IntegrityError` where what is written down is damaged or of another shape."""
+    """`IntegrityError` if the record is damaged or of another form."""
     _read(history)
 
 
@@ -356,8 +361,9 @@ def _decoded(value: Any) -> tuple[Record | None, Record | None, Any]:
 
 
 def _of_a_copy(record: Record) -> Record:
-    """What is believed of a record made elsewhere: which bytes persona left there, and that they were
-    trained in place and are in no commit yet.
+    """The trusted part of a record from another place.
+
+    It is which bytes persona wrote there, and that weights were trained in place and are in no commit yet.
     """
     if record.vector is not None and record.revision is None:
         return replace(record, key="", changed={})

@@ -1,1 +1,1 @@
-"""One chunk merged: on the CPU, on a GPU, and the casts between dtypes."""
+"""One chunk merged: the CPU loops, the Triton kernel, casts between element types."""

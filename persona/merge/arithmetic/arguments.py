@@ -1,4 +1,4 @@
-"""How the terms of a chunk are merged, whichever processor merges them."""
+"""The arguments of a merge of one chunk, the same for the CPU and a GPU."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from persona.merge.rules import MergeRules
 
 @dataclass(frozen=True)
 class MergeArguments:
-    """How the terms of a chunk are merged, apart from their changes.
+    """How the terms of a chunk are merged, without their changes.
 
-    theta, alpha: float32[K] and add: bool[K], in the order of the rows, as `cpu.merge_chunk`
-    takes them; dtype: its code; majority: Σ sign(e) over the model, where the rules ask for it.
+    theta, alpha: float32[K] and add: bool[K], in the order of the rows, as in `cpu.merge_chunk`; dtype: its
+    code; majority: Σ sign(e) over the model, if the rules ask for it.
     """
 
     theta: NDArray[np.float32]

@@ -1,6 +1,6 @@
 """Element types of a merge: bits of BF16, F16, F32 and F64 as unsigned integers, and their values.
 
-**widen** is exact. **narrow** rounds once, to nearest even (docs/numerics.md).
+Widening is exact. Narrowing rounds once, to nearest even (docs/numerics.md).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The merge on the CPU: one chunk at a time, in exponent order, bit-equal to `persona.merge.reference`.
 
-This module checks what the compiled loops of `loops` take on trust, and lends them scratch.
+The compiled loops check nothing. So this module checks their arguments, and lends them scratch memory.
 """
 
 from __future__ import annotations
@@ -89,16 +89,16 @@ def merge_chunk(
     dtype: int,
     majority: int = 0,
 ) -> int:
-    """Merges one chunk of n elements; returns how many came out not finite. Releases the interpreter's lock;
-    thread-safe.
+    """Merges one chunk of n elements; returns how many results are not finite.
+
+    Thread-safe; releases the interpreter's lock. See docs/numerics.md.
 
     base: uint[n], the base's elements in exponent order; uint is uint16 for BF16 and F16, uint32 for F32. z:
-    uint[K, ≥ n], the ulp deltas of the terms in canonical order, each in exponent order; a term without a
-    change in the chunk may be left out. order: uint32[≥ n]; out: uint[≥ n], filled so that out[order[j]] is
-    element j. theta: float32[K], `NO_TRIM`, `KEEP_NOTHING` or the smallest |t| kept; not used for terms that
+    uint[K, ≥ n], the ulp differences of the terms in canonical order, each in exponent order; a term without
+    a change in the chunk may be left out. order: uint32[≥ n]; out: uint[≥ n], filled so that out[order[j]] is
+    element j. theta: float32[K], `NO_TRIM`, `KEEP_NOTHING` or the smallest kept |t|; not used for terms that
     join by adding. alpha: float32[K]; add: bool[K]. dtype: BF16, F16 or F32. majority: Σ sign(e) over the
-    model, where the rules ask for it. All arrays are C-contiguous. Raises `ValueError` where they do not fit.
-    See docs/numerics.md.
+    model, if the rules ask for it. All arrays are C-contiguous. Raises `ValueError` if they do not fit.
     """
     _check(base, z, theta, alpha, dtype)
     if add.dtype != np.bool_ or add.shape != alpha.shape or order.dtype != np.uint32:
@@ -128,8 +128,9 @@ def kernel_arguments(
 
 
 def scatter(values: Array, order: Array, out: Array) -> None:
-    """out[order[j]] = values[j]; values: uint[n], order: uint32[n], out: uint[≥ n], of one type. Raises
-    `ValueError` where they do not fit.
+    """out[order[j]] = values[j].
+
+    values: uint[n], order: uint32[n], out: uint[≥ n], of one type. Raises `ValueError` if they do not fit.
     """
     if out.dtype != values.dtype or order.dtype != np.uint32:
         raise ValueError("values and out are of one type and order uint32")
@@ -145,7 +146,7 @@ def sum_of_signs(base: Array, z: Array, theta: Array, alpha: Array, rules: Merge
     scratch, words, *_ = _scratch(alpha.size)
     cuts = _cuts(theta)
     if weigh == Weigh.BEFORE:
-        cuts[alpha == 0] = _KEEP_NOTHING_CUT  # its w is 0 even where t is infinite
+        cuts[alpha == 0] = _KEEP_NOTHING_CUT  # its w is 0 even if t is infinite
     return int(kernels.sum_of_signs(base, z, cuts, alpha, weigh, elect, dtype, scratch, words))
 
 
@@ -155,18 +156,18 @@ def count_high(base: Array, z: Array, dtype: int, histogram: Array) -> None:
 
 
 def count_low(base: Array, z: Array, dtype: int, row_of: Array, histograms: Array) -> None:
-    """Adds the lower 16 bits of every |t| whose upper ones have a row to histograms: int64[rows, 65536], or
-    uint32 where no count can reach 2^32.
+    """Counts the lower 16 bits of every |t| whose upper bits have a row.
 
-    row_of: int32[65536], the row of each value of the upper 16 bits, −1 for none.
+    The histograms are int64[rows, 65536], or uint32 if no count can reach 2^32. row_of: int32[65536], the row
+    of each value of the upper 16 bits, −1 for none.
     """
     kernels.count_low(base, z, dtype, row_of, histograms)
 
 
 def count_values(base: Array, z: Array, dtype: int) -> tuple[Array, Array] | None:
-    """The distinct |t| ≠ 0 of a chunk as bits, uint32[m], and how often each stands there, int64[m].
+    """The distinct |t| ≠ 0 of a chunk as bits, uint32[m], and their counts, int64[m].
 
-    base, z: uint[n], in one order. None where they are too many to be worth it, as those of fp32 mostly are.
+    base, z: uint[n], in one order. None if there are too many distinct values, as there mostly are in fp32.
     """
     most = 1 << max(6, min(MAX_VALUES.bit_length() - 1, (2 * base.size).bit_length()))
     scratch = np.empty((2, BLOCK + 64), np.uint32)

@@ -1,13 +1,13 @@
-"""The merge on CUDA: one fused Triton kernel, bit-equal to `persona.merge.reference` and `cpu`.
+"""The merge on CUDA: one fused Triton kernel, bit-equal to `persona.merge.reference` and to the CPU loops.
 
-A **word** is an element's bits in 32, those of 16-bit elements in the upper half: its order wraps around
-where it must, and a bf16 element is the binary32 number of its word. A **side** is a sign that a coordinate
-can elect. Every sum over members is kept for both sides at once, and the sign elected at the end chooses: so
-each difference is read once, whatever the number of terms, and nothing waits in registers for the election.
+A word is an element's bits in 32 bits. A 16-bit element lies in the upper half: there its order wraps around
+correctly, and a bf16 element is the binary32 number of its word. A side is a sign that a coordinate can
+elect. The kernel keeps every sum over members for both sides at once, and the elected sign chooses at the
+end. So each difference is read once for any number of terms, and nothing waits in registers for the election.
 
 Invariants: binary32 only, no contraction (`enable_fp_fusion=False`), no flush to zero, true division,
-additions in the order of the terms. No result depends on the block or the number of warps. Why it is so, and
-what it moves: docs/decisions/016-terms-on-a-gpu.md.
+additions in the order of the terms. No result depends on the block or the number of warps. The reasons and
+the bytes moved: docs/decisions/016-terms-on-a-gpu.md.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _moved(word: tl.tensor, z: tl.tensor, DTYPE: tl.constexpr) -> tl.tensor:
     if DTYPE == _F32:
         d = (z >> 1).to(tl.int32, bitcast=True) ^ -((z & 1).to(tl.int32))
         return _ranked(_ranked(word, DTYPE) + d, DTYPE)
-    # Two at once: the upper one of a pair carries what is left of the lower one below it, until it is masked.
+    # Two at once: the upper half of a pair has remains of the lower half below it, until they are masked.
     lower, upper = tl.split(tl.reshape(z, [z.shape[0] // 2, 2]))
     pair = (upper.to(tl.uint32) << 16) | lower.to(tl.uint32)
     d = ((pair >> 1) & 0x7FFF7FFF) ^ ((pair & 0x00010001) * 0xFFFF)
@@ -109,7 +109,7 @@ def _change(f: tl.tensor, b: tl.tensor, DTYPE: tl.constexpr) -> tl.tensor:
 def _vote(
     t: tl.tensor, cut: tl.tensor, alpha: tl.tensor, WEIGH: tl.constexpr, CAREFUL: tl.constexpr
 ) -> tuple[tl.tensor, tl.tensor]:
-    """(w, v) = (α·u, what votes), u = t trimmed. α = 0 leaves nothing of an infinite t behind."""
+    """(w, v) = (α·u, the vote), with u = t trimmed. If α = 0, nothing of an infinite t remains."""
     u = tl.where(tl.abs(t) < cut, 0.0, t)
     if CAREFUL:
         u = tl.where(cut == cut, u, 0.0)
@@ -241,7 +241,7 @@ def _merge_kernel(
             own_p = tl.where(p, f, own_p)
             own_n = tl.where(q, f, own_n)
 
-    # Where nobody is elected m is e: 0, or NaN where infinite changes stand against each other.
+    # If nobody is elected, m is e: 0, or NaN for infinite changes against each other.
     if ELECT == _NONE:
         positive = zero == 0.0
         negative = positive
@@ -264,7 +264,7 @@ def _merge_kernel(
             divisor = tl.maximum(divisor, 1.0)
         else:
             divisor = tl.where(divisor == 0.0, 1.0, divisor)
-        # A dividend of 0 would send its warp through the slow way of the division.
+        # A dividend of 0 would send its warp to the slow path of the division.
         m = tl.math.div_rn(tl.where(total.to(tl.int32, bitcast=True) == 0, 1.0, total), divisor)
         if CAREFUL:
             peak = tl.maximum(peak, _magnitude(divisor))
@@ -298,7 +298,7 @@ def _merge_kernel(
         if MERGE == _MEAN:
             untouched &= _magnitude(divisor) < _INFINITE
         bad = tl.where(untouched, undecided, bad | undecided | (peak >= _INFINITE))
-    # A base that is not finite makes t NaN even where nothing changes.
+    # A base that is not finite makes t NaN even if nothing changes.
     bad &= changed != 0
     untouched |= changed == 0
     result = tl.where(bad, nan, tl.where(untouched, word, _rounded(y, DTYPE)))
@@ -355,10 +355,10 @@ def _signs_kernel(
 
 @dataclass(frozen=True)
 class Terms:
-    """The terms that reach a tensor, on a device: `votes` of them vote, those after them join by adding.
+    """The terms that reach a tensor, on a device: the first `votes` vote, the others join by adding.
 
-    alpha: float32[K]; cut: float32[K], the smallest |t| kept, NaN where none is. `careful` and `lone` as
-    `_merge_kernel` has them: they depend on the rules too.
+    alpha: float32[K]; cut: float32[K], the smallest kept |t|, NaN if none is kept. `careful` and `lone` are
+    those of `_merge_kernel`: they depend on the rules too.
     """
 
     alpha: torch.Tensor
@@ -369,8 +369,10 @@ class Terms:
 
     @classmethod
     def of(cls, theta: Array, alpha: Array, add: Array, rules: MergeRules, device: Any = "cuda") -> Terms:
-        """theta, alpha: float32[K] and add: bool[K], as `cpu.merge_chunk` takes them, but all
-        voting terms first, each kind in canonical order. Raises `ValueError` where they do not fit.
+        """The terms of theta, alpha: float32[K] and add: bool[K], as in `cpu.merge_chunk`.
+
+        All voting terms stand first, each kind in canonical order. Raises `ValueError` if the arrays do not
+        fit.
         """
         if theta.dtype != np.float32 or alpha.dtype != np.float32 or add.dtype != np.bool_:
             raise ValueError("theta and alpha are float32, add is bool")
@@ -398,7 +400,7 @@ class Terms:
 
 
 def _constants(terms: Terms, rules: MergeRules, majority: int, dtype: int) -> dict[str, Any]:
-    """What `_merge_kernel` is compiled for."""
+    """The constants that `_merge_kernel` is compiled for."""
     weigh, elect, merge, divide = rules.codes()
     return {
         "VOTES": terms.votes,
@@ -428,7 +430,7 @@ def _launch(kernel: Any, base: torch.Tensor, *arguments: Any, **constants: Any) 
 
 
 def _check(base: torch.Tensor, z: torch.Tensor, terms: Terms, counter: torch.Tensor, dtype: int) -> None:
-    """The kernels trust what they are given."""
+    """Checks the arguments, which the kernels do not."""
     uint = torch.uint32 if dtype == F32 else torch.uint16
     if base.dtype != uint or z.dtype != uint or counter.dtype != torch.int64 or counter.numel() != 1:
         raise ValueError("base and z are of the dtype's unsigned integers, the counter int64[1]")
@@ -451,14 +453,15 @@ def merge_chunk(
     not_finite: torch.Tensor,
     majority: int = 0,
 ) -> None:
-    """Merges one chunk of n elements on its device, in stream order; adds how many came out not finite to
-    `not_finite`.
+    """Merges one chunk of n elements on its device, in stream order.
 
-    base: uint[n]; uint is uint16 for BF16 and F16, uint32 for F32. z: uint[K, ≥ n], the ulp deltas of the
-    terms, in the order of `terms` and of the base's elements. order: uint32[≥ n], so that out[order[j]] is
-    element j, or None, so that out[j] is. out: uint[≥ n]. not_finite: int64[1]. dtype: BF16, F16 or F32.
-    majority: Σ sign(e) over the model, where the rules ask for it. Widest loads need pointers and strides of
-    16 bytes, and n that 16 divides. Raises `ValueError` where they do not fit. See docs/numerics.md.
+    Adds the number of results that are not finite to `not_finite`. See docs/numerics.md.
+
+    base: uint[n]; uint is uint16 for BF16 and F16, uint32 for F32. z: uint[K, ≥ n], the ulp differences of
+    the terms, in the order of `terms` and of the base's elements. order: uint32[≥ n], so that out[order[j]]
+    is element j, or None, so that out[j] is. out: uint[≥ n]. not_finite: int64[1]. dtype: BF16, F16 or F32.
+    majority: Σ sign(e) over the model, if the rules ask for it. The widest loads need pointers and strides of
+    16 bytes, and an n that 16 divides. Raises `ValueError` if the arguments do not fit.
     """
     _check(base, z, terms, not_finite, dtype)
     if out.dtype != base.dtype or out.device != base.device or out.numel() < base.numel():

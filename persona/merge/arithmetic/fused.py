@@ -1,16 +1,15 @@
-"""The text of loops that merge a block of bf16 elements in one pass, one for each small number of terms.
+"""The source of loops that merge a block of bf16 elements in one pass, one for each small number of terms.
 
-numba has no way to keep the numbers of several terms in registers from the election to the sum: a loop over
-terms inside a loop over elements is not made vector code. Written out, it is. So the loops are written out
-here, as source, and `loops` compiles them: for terms that vote, weighed before a mass
-election, and merged by a mean, which is what most recipes ask for. Everything else goes through that module's
-loops over terms, with the same results.
+numba does not vectorise a loop over terms inside a loop over elements, so it cannot keep the numbers of
+several terms in registers from the election to the sum. Written out, it can. So the loops are written out
+here as source, and `loops` compiles them. They handle terms that vote, with `weigh = before`, `elect = mass`
+and `merge = mean`, as most recipes have. All other merges use the loops over terms, with the same results.
 
     t = f − b   u = t if |t| ≥ θ else 0   v = α · u   e = Σ v   s = sign(e), or the tie's
     A = { v · s > 0 }   m = Σ_A v ÷ D   x = λ · m   out = b where x = 0, f of a lone term at full strength,
     else round(b + x)
 
-A number that is not finite, whatever it is, makes e or the rounded sum so, which the result tells.
+If a number is not finite, e or the rounded sum is not finite either, and the result says so.
 """
 
 from __future__ import annotations
@@ -35,13 +34,13 @@ _ITSELF: Final = """
 
 
 def source() -> str:
-    """All loops, and `merge_at_once`, which chooses the one for `actors` terms, of which some are themselves
-    at full strength (`itself`) or none.
+    """All loops, and `merge_at_once`, which chooses one by the number of terms.
 
-    base: uint16[n]; z: uint16[K, m], of which the first `actors` rows in `acting` from element `start` on are
-    meant; cuts: uint32[K]; alpha, shares: float32[K]; own: uint32[K], all ones for a term that is itself at
-    full strength, else 0. They fill result: uint32[n], and return a word whose top bit is set where a number
-    was not finite.
+    There is a loop for `actors` terms, with and without terms at full strength that may come out as
+    themselves (`itself`). base: uint16[n]; z: uint16[K, m], of which the rows in the first `actors` of
+    `acting` are used, from element `start` on; cuts: uint32[K]; alpha, shares: float32[K]; own: uint32[K],
+    all ones for a term that may come out as itself, else 0. The loops fill result: uint32[n], and return a
+    word whose top bit is set if a number was not finite.
     """
     kinds = [(terms, itself) for itself in (False, True) for terms in range(1, MOST_TERMS + 1)]
     loops = "".join(_loop(terms, itself) for terms, itself in kinds)

@@ -1,8 +1,7 @@
 """The golden cases of `loops` (see `persona.codec.native.golden`).
 
-`merge_chunk` merges the hard elements of `trial`, of all terms and of one to three, which have
-loops of their own; `persona.merge.reference` computes the same digests. The others were printed by
-`scripts/golden.py`.
+`merge_chunk` merges the hard elements of `trial` with all terms, and with one to three, which have loops of
+their own; `persona.merge.reference` computes the same digests. `scripts/golden.py` printed the others.
 """
 
 from __future__ import annotations

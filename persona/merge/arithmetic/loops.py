@@ -1,19 +1,19 @@
-"""The loops of the merge on the CPU, compiled by numba and called through `persona.merge.arithmetic.cpu`.
+"""The loops of the merge on the CPU, compiled by numba and called through `cpu`.
 
-A chunk is walked in **blocks** of BLOCK elements whose scratch stays in the L1 and L2 caches. A block goes
-through short loops over terms and elements without branches, so that each becomes vector code: open the base,
-open each term (z → t → u → v), elect, gather the members, divide, add, round, scatter to element order. The
-rules are chosen between those loops, never inside.
+**block** — BLOCK elements of a chunk, whose scratch memory stays in the L1 and L2 caches.
 
-The most common rules have loops of their own that go over a block once (`persona.merge.arithmetic.fused`).
+A block goes through short loops over terms and elements without branches, so that each is vectorised: open
+the base, open each term (z → t → u → v), elect, gather the members, divide, add, round, scatter to element
+order. The rules are chosen between those loops, never inside. The most common rules have loops of their own
+that pass over a block once (`fused`).
 
-The loops assume that every number is finite. They also fold the exponents of all of them into one word; where
-that shows a number that is not finite, the block is computed again by `_coordinate`, one element at a time,
-with the page's full rules.
+The loops assume that every number is finite. They also fold the exponents of all numbers into one word. If
+that shows a number that is not finite, `_coordinate` computes the block again, one element at a time, with
+the full rules of docs/numerics.md.
 
 Invariants: binary32 only, no contraction (`fastmath` stays off), additions in the order of the terms, so no
-result depends on block size, threads or vector width. Nothing here allocates, raises or checks bounds, so
-that the machine code stands alone (persona.codec.native).
+result depends on block size, threads or SIMD width. Nothing here allocates, raises or checks bounds, so the
+machine code needs no runtime (`persona.codec.native`).
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _as_bits(_context: Any, number: Any) -> Any:
 
 @_intrinsic
 def _up(_context: Any, word: Any, count: Any) -> Any:
-    """word << count in 32 bits; left alone, numba shifts in 64."""
+    """word << count in 32 bits; numba would shift in 64."""
 
     def codegen(_: Any, builder: Any, _signature: Any, args: Any) -> Any:
         return builder.shl(args[0], args[1])
@@ -109,7 +109,7 @@ def _down(_context: Any, word: Any, count: Any) -> Any:
 
 
 # One element. An element of 16 bits is kept in the upper half of a 32-bit word (`shift` is 16, else 0), so
-# that its order wraps around where it must, and a bf16 element is the binary32 number of its word.
+# that its order wraps around correctly, and a bf16 element is the binary32 number of its word.
 
 
 @_compiled
@@ -159,8 +159,8 @@ def _overflowing(number: Any) -> Any:
     return np.uint32(np.uint32(_as_bits(number) & _MAGNITUDE) + _EXPONENT_STEP)
 
 
-# One block. Every function is loops of at most BLOCK elements without branches: what a choice is between is
-# loaded before it, for a load that only one side needs is a branch where vectors cannot mask it.
+# One block. Every function is loops of at most BLOCK elements without branches. Load both operands of a
+# select first: a load that only one side needs becomes a branch on CPUs without masked loads.
 
 
 @_compiled
@@ -173,7 +173,7 @@ def _any_change(z: Any, n: int) -> Any:
 
 @_compiled
 def _open_base(half: bool, shift: Any, base: Any, n: int, b: Any, mono: Any) -> Any:
-    """b and mono of a block, 0 where it is not finite; the top bit tells whether that is so anywhere."""
+    """b and mono of a block, 0 for a b that is not finite; the top bit says whether there is one."""
     exponent = _EXPONENT_F16 if half else _EXPONENT
     bad = np.uint32(0)
     for i in range(n):
@@ -204,8 +204,9 @@ def _open_term(
     v: Any,
     e: Any,
 ) -> Any:
-    """v = factor · u of a block, and e += v where `mass`. The top bit tells whether t or α · u is not finite
-    somewhere.
+    """v = factor · u of a block, and e += v if `mass`.
+
+    The top bit says whether some t or α · u is not finite.
     """
     bad = np.uint32(0)
     if half:
@@ -314,7 +315,7 @@ def _count_members(elect: int, v: Any, s: Any, n: int, beta: Any, count: Any) ->
 
 @_compiled
 def _gather_largest(elect: int, v: Any, s: Any, n: int, beta: Any, largest: Any, count: Any) -> None:
-    """Replaces the largest w where this term's is larger, and adds to |A|."""
+    """Replaces the largest w by this term's if that is larger, and adds to |A|."""
     if elect == _NONE:
         for i in range(n):
             w = np.float32(beta * v[i])
@@ -354,7 +355,7 @@ def _join(v: Any, n: int, x: Any, count: Any) -> None:
 
 @_compiled
 def _close(half: bool, shift: Any, base: Any, b: Any, x: Any, n: int, result: Any) -> Any:
-    """The rounded sums, the base's bits where x = 0; the top bit tells whether a sum is not finite."""
+    """The rounded sums, or the base's bits where x = 0; the top bit says whether a sum is not finite."""
     bad = np.uint32(0)
     if half:
         for i in range(n):
@@ -379,7 +380,7 @@ def _close(half: bool, shift: Any, base: Any, b: Any, x: Any, n: int, result: An
 
 @_compiled
 def _choose(signed: bool, v: Any, s: Any, z: Any, n: int, lone: Any) -> None:
-    """Remembers the z of a term that is itself at full strength, where it contributes."""
+    """Remembers the z of a term that may come out as itself, at coordinates that it contributes to."""
     if signed:
         for i in range(n):
             own, before = np.uint32(z[i]), lone[i]
@@ -392,7 +393,7 @@ def _choose(signed: bool, v: Any, s: Any, z: Any, n: int, lone: Any) -> None:
 
 @_compiled
 def _close_lone(shift: Any, mono: Any, lone: Any, count: Any, n: int, result: Any) -> None:
-    """The fine-tune's own bits where one term alone contributes, and is itself at full strength."""
+    """The fine-tune's own bits, if only one term contributes and that one may come out as itself."""
     for i in range(n):
         own, merged = _down(_moved(mono[i], lone[i], shift), shift), result[i]
         result[i] = own if (count[i] == _ONE) & (lone[i] != np.uint32(0)) else merged
@@ -429,7 +430,7 @@ exec(fused.source(), globals())
 _merge_at_once: Any = globals()["merge_at_once"]
 
 
-# One coordinate by the page's full rules: slow, for what is not finite.
+# One coordinate by the full rules of docs/numerics.md: slow, for numbers that are not finite.
 
 
 @_compiled
@@ -526,7 +527,7 @@ def _coordinate(
 
 @_compiled
 def _share(alpha: Any, divide: int) -> Any:
-    """What one member adds to D."""
+    """One member's part of D."""
     if divide == _STRENGTH:
         return np.float32(abs(alpha))
     return _ONE if divide == _BY_COUNT else np.float32(alpha)
@@ -555,8 +556,9 @@ def merge_chunk(
     shares: Any,
     own: Any,
 ) -> int:
-    """One chunk; how many elements are not finite. Scratch: float32[K + 5, BLOCK], uint32[3, BLOCK],
-    int64[K], bool[K], float32[K], uint32[K].
+    """Merges one chunk; returns how many elements are not finite.
+
+    Scratch: float32[K + 5, BLOCK], uint32[3, BLOCK], int64[K], bool[K], float32[K], uint32[K].
     """
     axes = (weigh, elect, merge, divide)
     terms, size = alpha.size, base.size
@@ -570,11 +572,11 @@ def merge_chunk(
         is_itself[k] = alpha[k] == _ONE and (add[k] or lam == _ONE)
         any_itself = any_itself or is_itself[k]
         alike = alike and (add[k] or _share(alpha[k], divide) == _ONE)
-        # A number that is not finite could go unnoticed where it is not kept.
+        # A number that is not finite could go unnoticed if it is not kept.
         at_once = at_once and not add[k] and cuts[k] != _KEEP_NOTHING_CUT
         shares[k] = _share(alpha[k], divide)
         own[k] = np.uint32(0xFFFFFFFF) if is_itself[k] else np.uint32(0)
-    members = divisor if alike else count  # |A|, which is D where every share is 1
+    members = divisor if alike else count  # |A|, which is D if every share is 1
     # A divisor beyond the finite numbers leaves no trace in the sums.
     always = _TOP if merge == _MEAN and not _is_finite(strength) else np.uint32(0)
     not_finite = 0
@@ -748,10 +750,10 @@ def _take_nonzero(bits: Any, n: int, wide: int, chosen: Any) -> Any:
 
 @_compiled
 def count_values(base: Any, z: Any, dtype: int, wide: int, keys: Any, counts: Any, scratch: Any) -> int:
-    """Counts distinct |t| ≠ 0 in a hash table; how many there are, −1 where there are too many.
+    """Counts distinct |t| ≠ 0 in a hash table; returns their number, or −1 if there are too many.
 
-    scratch: uint32[2, BLOCK and a vector]: the |t| of a block, and those that are not 0, found first so that
-    no branch is guessed wrong. wide: whether the processor takes elements out of vectors.
+    scratch: uint32[2, BLOCK and a SIMD vector]: the |t| of a block, and those that are not 0, which are found
+    first so that no branch is mispredicted. wide: whether the processor has the compress instruction.
     """
     half, shift = dtype == F16, np.uint32(0 if dtype == F32 else 16)
     mask = np.uint32(keys.size - 1)

@@ -1,9 +1,9 @@
-"""**trial** — hard elements on which a kernel shows that it computes what docs/numerics.md says, before the
-process trusts it: zeros, subnormal numbers and quotients, ties, overflows, NaN; α of 0, 1 and 3e38.
+"""The self-test of a kernel: hard elements that it must merge correctly before the process uses it.
 
-A compiler decides what runs (Triton before 3.6 divided with flush to zero; a miscompiled loop shows as little
-in random numbers), so versions alone are not trusted. The digests below were computed by
-`persona.merge.reference`, and the tests compute them again.
+They are zeros, subnormal numbers and quotients, ties, overflows and NaN, with α of 0, 1 and 3e38. A compiler
+decides what runs. Triton before 3.6 divided with flush to zero, and a miscompiled loop can be as hard to see
+in random numbers, so versions are no proof. `persona.merge.reference` computed the digests below, and the
+tests compute them again.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _DIGESTS: Final = {
 
 @dataclass(frozen=True)
 class Case:
-    """One chunk and its mixture, its votes first; arguments as for `cpu.merge_chunk`.
+    """One chunk and its merge arguments, voting terms first; arguments as for `cpu.merge_chunk`.
 
-    after: the fine-tunes' own elements, uint[K, n]; scattered: whether `order` is to be used, or the elements
-    stay where they are; not_finite: how many come out so.
+    after: the fine-tunes' own elements, uint[K, n]; scattered: whether `order` is used, or the elements stay
+    in place; not_finite: how many results are not finite.
     """
 
     name: str
@@ -56,16 +56,14 @@ class Case:
 
     @staticmethod
     def digest(out: Bits, not_finite: int) -> str:
-        """What `passes` compares."""
+        """The digest that `passes` compares."""
         little = out.astype(out.dtype.newbyteorder("<")).tobytes()
         return blake3(little + not_finite.to_bytes(8, "little")).hexdigest()[:16]
 
 
 @cache
 def cases() -> tuple[Case, ...]:
-    """For each element type one case without and one with the checks of unusual mixtures, in place and
-    scattered.
-    """
+    """Two cases for each element type: with and without unusual rules, scattered and in place."""
     return tuple(
         _case(element, mixture, scattered)
         for element in (BF16, F16, F32)
@@ -112,7 +110,7 @@ def _case(element: ElementType, mixture: MergeArguments, scattered: int) -> Case
     )
     rows, kind = np.arange(len(after))[:, None], (places + places // hard.size) % 4
     steps = (places * (2 * rows + 7) >> 2) % 5
-    after = np.where(kind == 0, base + steps.astype(base.dtype), after)  # as fine-tunes have it
+    after = np.where(kind == 0, base + steps.astype(base.dtype), after)  # as in fine-tunes
     after = np.where((kind == 1) & (places // 4 % len(rows) != rows), base, after)  # one alone
     finite = ~_strange(base, element) & ~_strange(after, element)
     after = np.where(finite, after, base).astype(base.dtype)

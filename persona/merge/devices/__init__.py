@@ -1,1 +1,1 @@
-"""The memory and the queues of a GPU, and where a merge runs."""
+"""A GPU's memory and queues, and the choice between CPU and GPU."""

@@ -1,9 +1,9 @@
-"""**place** — where the arithmetic of a merge runs: on the CPU, or on the GPUs that there are.
+"""Where the arithmetic of a merge runs: on the CPU, or on the machine's GPUs.
 
-Chunks that no arithmetic touches (those of the base, and of a vector that owns its tensor) never go to a
-device, and neither do cut-offs, which are found once and kept. So where nothing has to be merged no device is
-looked for, and torch, which takes longer to import than a small checkout takes, is imported only where the
-NVIDIA driver says that there is a GPU.
+Chunks that need no arithmetic (of the base, or of a vector that owns its tensor) never go to a device.
+Neither do cut-offs, which are found once and kept. So if nothing has to be merged, no device is looked for.
+torch takes longer to import than a small checkout takes, so it is imported only if the NVIDIA driver reports
+a GPU.
 """
 
 from __future__ import annotations
@@ -29,17 +29,16 @@ _found: list[tuple[Device, ...] | NoDevice] = []
 
 @dataclass(frozen=True)
 class DeviceChoice:
-    """`device`: one of `WORDS`, or None for auto without a word where there is no GPU. `memory`: bytes that
-    chunks may take on each GPU, see `persona.merge.devices.lanes.Lanes`.
+    """`device`: one of `WORDS`; None is auto without a note if the machine has no GPU.
+
+    `memory`: bytes that chunks may take on each GPU, see `persona.merge.devices.lanes.Lanes`.
     """
 
     device: str | None = None
     memory: int | None = None
 
     def check(self) -> None:
-        """Raises `UsageError` for a word or a number that means nothing, `SystemFault` where a GPU is asked
-        for and none can be used.
-        """
+        """Raises `UsageError` for an unknown device, `SystemFault` for a GPU that cannot be used."""
         if self.device is not None and self.device not in WORDS:
             raise UsageError(f"device {self.device!r:.40} is not one of auto, cpu, cuda")
         if self.memory is not None and self.memory < 1:
@@ -48,8 +47,9 @@ class DeviceChoice:
             self.devices(lambda _: None)
 
     def devices(self, tell: Callable[[str], None]) -> tuple[Device, ...]:
-        """The devices to merge on, none for the CPU; `tell` is told in a sentence why it is the CPU, where
-        somebody may wonder.
+        """The devices to merge on, none for the CPU.
+
+        `tell` is called with the reason for the CPU, if a user may wonder.
         """
         if self.device == "cpu":
             return ()
@@ -68,8 +68,8 @@ class DeviceChoice:
     ) -> Lanes | None:
         """Lanes to merge these tensors of a plan on, None for the CPU.
 
-        Raises `SystemFault` where a GPU is asked for and has no room or fails, `UsageError` where `memory` is
-        too little.
+        Raises `SystemFault` if a GPU was asked for and is full or fails, `UsageError` if `memory` is too
+        small.
         """
         need = Need.of(plan, tensors)
         if not need.whole or not (devices := self.devices(tell)):
@@ -88,7 +88,10 @@ CPU: Final = DeviceChoice("cpu")
 
 @contextmanager
 def remedied() -> Iterator[None]:
-    """What a device raises on the way, with what to do about it: too late to compute elsewhere unasked."""
+    """Adds advice to an error that a device raises during the work.
+
+    It is then too late to compute elsewhere without being asked.
+    """
     try:
         yield
     except (DeviceFull, DeviceFault) as error:

@@ -1,8 +1,7 @@
-"""CUDA as a device of `persona.merge.devices.device`: torch's streams and memory, and the kernel of
-`persona.merge.arithmetic.cuda`.
+"""CUDA as a device: torch's streams and memory, and the Triton kernel.
 
-A device array is a torch tensor. It is made while its stream is the current one, so that the memory comes
-from what that stream has let go, not from what the model's own kernels may still be reading.
+A device array is a torch tensor. It is made while its stream is the current one. So its memory comes from
+blocks that this stream has freed, not from memory that the model's own kernels may still be reading.
 """
 
 from __future__ import annotations
@@ -28,9 +27,7 @@ from persona.merge.devices.device import DeviceArray, DeviceFault, DeviceFull, N
 from persona.merge.rules import MergeRules
 
 OLDEST: Final = (8, 0)
-"""The compute capability from which on the kernel's machine code was looked at
-(docs/decisions/016-terms-on-a-gpu.md).
-"""
+"""The lowest compute capability whose machine code was checked (docs/decisions/016-terms-on-a-gpu.md)."""
 _DTYPES: Final[dict[Any, torch.dtype]] = {
     np.dtype(np.uint8): torch.uint8,
     np.dtype(np.uint16): torch.uint16,
@@ -40,7 +37,7 @@ _DTYPES: Final[dict[Any, torch.dtype]] = {
 
 
 def devices() -> tuple[CudaDevice, ...]:
-    """The GPUs that this process can use, in torch's order. Raises `NoDevice` where there are none."""
+    """The GPUs that this process can use, in torch's order. Raises `NoDevice` if there are none."""
     if torch.version.cuda is None:
         raise NoDevice(f"torch {torch.__version__} is built without CUDA", there=True)
     if not torch.cuda.is_available():
@@ -66,9 +63,7 @@ def devices() -> tuple[CudaDevice, ...]:
 
 
 def _working(devices: list[CudaDevice]) -> tuple[CudaDevice, ...]:
-    """Those that pass the trial of hard elements, and those too full to say. Raises `NoDevice` where none is
-    left.
-    """
+    """The GPUs that pass the self-test, or are too full for it. Raises `NoDevice` if none is left."""
     usable: list[CudaDevice] = []
     failed: list[Exception] = []
     for device in devices:
@@ -114,11 +109,11 @@ def settle(where: torch.device) -> None:
 
 @contextmanager
 def _told(kind: type[Exception] = RuntimeError) -> Iterator[None]:
-    """What torch raises of a device, in a sentence; and of other kinds what triton raises."""
+    """Turns errors that torch raises for a device, and those of `kinds` from triton, into sentences."""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise DeviceFull("the GPU has no room for what the merge needs there") from error
+        raise DeviceFull("the GPU has too little memory for this merge") from error
     except kind as error:
         if isinstance(error, PersonaError):
             raise
@@ -144,18 +139,20 @@ class CudaDevice:
         self.kernels = kernels
         self._tried = False
         self._queues: list[tuple[Any, Any]] = []
-        """Torch's streams that are free, with an event each. Torch keeps the memory of an array that was let
-        go for arrays of the same stream, so few streams keep little.
+        """Free torch streams, with an event each.
+
+        Torch keeps the memory of a freed array for arrays of the same stream, so few streams keep little
+        memory.
         """
 
     def free(self) -> int:
-        """Bytes of its memory that nobody has taken, those that torch keeps for its next arrays included."""
+        """Bytes of its memory that nobody uses, those that torch keeps for its next arrays included."""
         with _told():
             spare = torch.cuda.memory_reserved(self.where) - torch.cuda.memory_allocated(self.where)
             return int(torch.cuda.mem_get_info(self.where)[0]) + spare
 
     def host(self, shape: tuple[int, ...] | int, dtype: Any) -> NDArray[Any]:
-        """Page-locked memory; ordinary memory, which is only slower, where the system refuses that."""
+        """Page-locked memory; if the system refuses it, slower ordinary memory."""
         nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
         try:
             locked: NDArray[Any] = torch.empty(nbytes, dtype=torch.uint8, pin_memory=True).numpy()
@@ -165,8 +162,10 @@ class CudaDevice:
         return found
 
     def stream(self) -> CudaStream:
-        """A stream of torch's, one that was let go if there is one. The first one is made once the device
-        passed its trial. Raises `DeviceFull` where it has no room for that, `OtherBits` where it fails.
+        """A torch stream, an earlier one if one is free.
+
+        The device must pass its self-test before the first one is made. Raises `DeviceFull` if its memory is
+        too small for that, `OtherBits` if it fails.
         """
         self.try_out()
         return self._stream()
@@ -186,8 +185,9 @@ class CudaDevice:
         return stream, torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
 
     def try_out(self) -> None:
-        """Merges hard elements (`arithmetic.trial`), once a process. Raises `OtherBits` where one comes
-        out wrong, and what kernels raise.
+        """Merges hard elements (`arithmetic.trial`), once a process.
+
+        Raises `OtherBits` if a result is wrong, and the errors of kernels.
         """
         if self._tried:
             return
@@ -234,8 +234,9 @@ class CudaDevice:
 
 
 class CudaStream:
-    """See `device.Stream`. `done` is an event whose waits sleep: a stream's own would keep a
-    core busy that can decode.
+    """See `device.Stream`.
+
+    `done` is an event whose waits sleep. A stream's own wait would keep a core busy that could decode.
     """
 
     def __init__(self, device: CudaDevice, stream: Any, done: Any) -> None:

@@ -1,11 +1,12 @@
-"""**device** — a place beside the host that merges chunks in memory of its own: a GPU. **stream** — a queue
-of a device, whose operations run one after another and later than they are asked for.
+"""**device** — a GPU: it merges chunks in its own memory, beside the host.
 
-Until `Stream.synchronize` returns, what was queued may not have run: a host array that is to be copied must
-stay as it is, one that is copied to holds anything, and no device array may be let go. Host arrays are
-numpy's; device arrays belong to their device, and are sliced and reshaped as numpy's are.
+**stream** — a queue of a device; its operations run one after another, and later than they are queued.
 
-This module knows no device and imports no torch. `persona.merge.devices.cuda` is CUDA.
+Until `Stream.synchronize` returns, queued operations may not have run. Until then a host array that is copied
+from must stay unchanged, the content of one that is copied to is undefined, and no device array may be freed.
+Host arrays are numpy's. Device arrays belong to their device, and are sliced and reshaped as numpy's are.
+
+This module knows no device and imports no torch. `cuda` implements CUDA.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class DeviceFull(SystemFault):
 
 
 class DeviceFault(SystemFault):
-    """A device failed at what it was asked to do."""
+    """A device failed at an operation."""
 
 
 class OtherBits(DeviceFault):
@@ -45,7 +46,10 @@ class Stream(Protocol):
     """A queue of one device; one thread at a time uses it. Operations raise `DeviceFault`."""
 
     def array(self, shape: tuple[int, ...] | int, dtype: Any) -> DeviceArray:
-        """Memory on the device for this stream, whatever it holds; dtype is numpy's. Raises `DeviceFull`."""
+        """Memory on the device for this stream, with undefined content.
+
+        dtype is numpy's. Raises `DeviceFull`.
+        """
 
     def load(self, source: NDArray[Any], target: DeviceArray) -> None:
         """Copies a host array to the device: same size, same dtype, both contiguous."""
@@ -87,12 +91,10 @@ class Device(Protocol):
     """As results name its kind: "cuda"."""
 
     def free(self) -> int:
-        """Bytes of its memory that nobody has taken."""
+        """Bytes of its memory that nobody uses."""
 
     def host(self, shape: tuple[int, ...] | int, dtype: Any) -> NDArray[Any]:
-        """A host array, whatever it holds, that copies to and from the device without a detour
-        (page-locked).
-        """
+        """A page-locked host array with undefined content, which a device copies directly."""
 
     def stream(self) -> Stream:
         """A new queue."""

@@ -1,13 +1,12 @@
-"""**lane** — one stream of a device with memory for a chunk: what a thread takes to have a chunk merged
-there.
+"""**lane** — one stream of a device with memory for a chunk; a thread takes a lane to have its chunk merged.
 
 A thread decodes a chunk on the host, takes a lane, queues the copies to the device, the kernel and the copy
-back, waits for its stream, and gives the lane back. While it waits others decode, write and hash, so the bus,
-the kernels and the cores work at the same time; a few lanes keep both directions of the bus busy.
+back, waits for its stream, and gives the lane back. Meanwhile other threads decode, write and hash. So the
+bus, the kernels and the cores work at the same time, and a few lanes keep both directions of the bus busy.
 
-A lane is made when no other is free, up to as many as the memory holds. Where it does not hold one for whole
-chunks, a chunk is loaded in **slices** of its exponent order; its finished elements lie on the device whole,
-and come back once. No bit depends on any of that (docs/decisions/017-what-crosses-the-bus.md).
+If no lane is free, a new one is made, as long as the memory lasts. If the memory does not hold a lane for a
+whole chunk, a chunk is loaded in slices of its exponent order. Its finished elements lie on the device whole,
+and are copied back once. No bit depends on any of that (docs/decisions/017-what-crosses-the-bus.md).
 """
 
 from __future__ import annotations
@@ -44,8 +43,9 @@ def _rounded(elements: int) -> int:
 
 
 def _nbytes(size: int, length: int, unit: int, rows: int) -> int:
-    """What a chunk of `size` elements takes, `length` of them at a time: out, base, order and a row for each
-    vector.
+    """The bytes of a chunk of `size` elements, `length` of them at a time.
+
+    They are out, base, order and a row for each vector.
     """
     return _rounded(size) * unit + _rounded(length) * (unit + _ORDER_BYTES + rows * unit)
 
@@ -67,7 +67,7 @@ class Need:
 
     @classmethod
     def of(cls, plan: Plan, tensors: Iterable[TensorPlan]) -> Need:
-        """What merging these tensors of a plan takes."""
+        """The memory that merging these tensors of a plan takes."""
         whole = least = 0
         for tensor in tensors:
             if tensor.way == "merge":
@@ -82,9 +82,7 @@ class Need:
 
 
 class Lane:
-    """A stream, `nbytes` of memory, and a counter of elements that are not finite; for one thread at a
-    time.
-    """
+    """A stream, `nbytes` of memory, and a counter of elements that are not finite; for one thread."""
 
     def __init__(self, device: Device, nbytes: int) -> None:
         """Raises `DeviceFull`."""
@@ -93,7 +91,7 @@ class Lane:
         self.stream = device.stream()
         self.counter = self.stream.array(1, np.int64)
         self.held: list[DeviceTerms] = []
-        """What operations in the stream may read, and only the lane holds."""
+        """Arrays that operations in the stream may read, and that only the lane holds."""
         self._memory = self.stream.array(nbytes, np.uint8)
         self._count = device.host(1, np.int64)
 
@@ -104,9 +102,10 @@ class Lane:
     def loaded(
         self, part: DecodedChunk, rows: Sequence[int] | NDArray[np.intp], size: int
     ) -> Iterator[tuple[DeviceArray, DeviceArray, DeviceArray]]:
-        """(base, z, order) of a part of a chunk of `size` elements, on the device, as many elements at a time
-        as there is room for; row j of z is row `rows[j]` of the part. What is queued for one slice runs
-        before the next one is copied over it.
+        """(base, z, order) of a part of a chunk of `size` elements, on the device, in slices that fit.
+
+        Row j of z is row `rows[j]` of the part. Operations that are queued for one slice run before the next
+        slice is copied over it.
         """
         uint, unit = part.sorted_base.dtype, part.sorted_base.itemsize
         start = _rounded(size) * unit
@@ -151,7 +150,7 @@ class _DeviceLanes:
         self._terms: dict[tuple[bytes, ...], DeviceTerms] = {}
 
     def make(self) -> Lane | None:
-        """One lane more, smaller if the first one has to be; None where the device has no room for it."""
+        """One more lane; the first may be smaller. None if the device has no memory for it."""
         while True:
             try:
                 lane = Lane(self.device, self.nbytes)
@@ -188,11 +187,11 @@ class Lanes:
     """
 
     def __init__(self, devices: Sequence[Device], need: Need, memory: int | None = None) -> None:
-        """`memory`: bytes that lanes may take on each device; by default half of what is free there, and
-        `DEVICE_MEMORY` at most.
+        """`memory`: bytes that lanes may take on each device.
 
-        A device that fails is left out like one that is full. Raises `UsageError` for a memory in which not
-        even slices fit, `DeviceFault` where none is left and one failed, `DeviceFull` where none has room.
+        By default half of its free memory, and at most `DEVICE_MEMORY`. A device that fails is left out like
+        one that is full. Raises `UsageError` for a memory in which not even slices fit, `DeviceFault` if no
+        device is left and one failed, `DeviceFull` if none has enough memory.
         """
         self._condition = threading.Condition()
         self._sides = []
@@ -218,7 +217,7 @@ class Lanes:
 
     @property
     def nbytes(self) -> int:
-        """What all lanes take that may be made."""
+        """The bytes of all lanes that may be made."""
         return sum(side.limit * side.nbytes for side in self._sides)
 
     @property
@@ -232,8 +231,10 @@ class Lanes:
 
     @contextmanager
     def lane(self) -> Iterator[tuple[Lane, Callable[[MergeArguments], DeviceTerms]]]:
-        """A lane of the device that has most to spare, and what gives a mixture's numbers there; waits until
-        one is free. Nothing that was queued on it is left when it is given back, and numbers stay until then.
+        """A lane of the device with the most free lanes, and its function for merge arguments.
+
+        Waits until a lane is free. When it is given back, nothing that was queued on it is left. The
+        arguments stay valid until then.
         """
         side, lane = self._take()
 
@@ -272,10 +273,10 @@ class Lanes:
         out: NDArray[Any] | None,
         onto: DeviceArray | None = None,
     ) -> int:
-        """Merges the parts of one chunk into out: uint[n], or where there is none into onto: uint[n] on the
-        device; returns how many elements are not finite.
+        """Merges the parts of one chunk; returns how many elements are not finite.
 
-        A part's arrays may be used again as soon as the next part is asked for.
+        The result goes to out: uint[n], or without it to onto: uint[n] on the device. A part's arrays may be
+        used again as soon as the next part is asked for.
         """
         remaining = iter(parts)
         first = next(remaining)

@@ -1,1 +1,1 @@
-"""A plan to bytes: threads, hashes, reuse."""
+"""A plan to bytes: threads, hashes, and the places that the bytes go to."""

@@ -1,7 +1,7 @@
 """BLAKE3 of tensors whose chunks are finished by many threads, in any order.
 
-A hash takes its bytes in order. A thread that comes with the chunk that is next hashes it, and whatever waits
-behind it; one that comes too early leaves its chunk and goes on: nobody waits.
+A hash takes its bytes in order. If a thread brings the next chunk, it hashes that chunk and all chunks that
+wait behind it. If a thread is early, it leaves its chunk and goes on. No thread waits.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _SMALL_BYTES: Final = 1 << 18
 
 
 class Buffers:
-    """Output arrays that go round between threads, made by `empty`; small ones are made anew. Thread-safe."""
+    """Output arrays that go round between threads; small ones are always new. Thread-safe."""
 
     def __init__(self, empty: Empty = np.empty) -> None:
         self._empty = empty
         self._free: SimpleQueue[NDArray[np.uint8]] = SimpleQueue()
 
     def take(self, nbytes: int) -> NDArray[np.uint8]:
-        """An array of at least so many bytes, whatever they hold."""
+        """An array of at least this many bytes, with undefined content."""
         if nbytes < _SMALL_BYTES:
             return np.empty(nbytes, np.uint8)
         try:
@@ -46,7 +46,7 @@ class Buffers:
 
 
 class _Tensor:
-    """One tensor's hash: `next` is the chunk that it takes next, `waiting` those that came too early."""
+    """One tensor's hash: `next` is the chunk that it takes next, `waiting` has chunks that came early."""
 
     def __init__(self) -> None:
         self.hasher = blake3()

@@ -1,4 +1,4 @@
-"""A plan to all its bytes: tensors read, reused or merged, hashed and written in order."""
+"""A plan to all its bytes: tensors are read, reused or merged, hashed, and written in order."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ class Source(Protocol):
     """Finished tensors of an earlier checkout that may be copied instead of computed again."""
 
     def holds(self, tensor: TensorPlan) -> str | None:
-        """The BLAKE3 of the tensor's bytes as they should be, or None where it has to be computed."""
+        """The expected BLAKE3 of the tensor's bytes, or None if it has to be computed."""
 
     def read_into(self, name: str, start: int, out: memoryview) -> bool:
         """Fills `out` with the tensor's bytes from byte `start` on; False when they cannot be had."""
 
 
 class Sink(Protocol):
-    """Where finished bytes go, from many threads and in any order."""
+    """The destination of finished bytes, which come from many threads and in any order."""
 
     def write(self, name: str, offset: int, data: Buffer) -> None:
         """Takes the bytes of tensor `name` from byte `offset` on."""
 
     def restart(self, name: str) -> None:
-        """Forgets what it took of tensor `name`: it comes again, whole."""
+        """Forgets the bytes of tensor `name`: all of them come again."""
 
 
 class Cast(Protocol):
-    """What becomes of finished tensors before they are hashed and written. Called by many threads."""
+    """A conversion of finished tensors before they are hashed and written. Called by many threads."""
 
     def spec(self, spec: TensorSpec) -> TensorSpec:
-        """What a tensor is afterwards; as many storage units as before."""
+        """The tensor spec after the conversion; the number of storage units does not change."""
 
     def convert(self, spec: TensorSpec, data: Buffer) -> Buffer:
         """Some elements of a tensor, as they are written."""
@@ -52,8 +52,9 @@ class Cast(Protocol):
 
 @dataclass
 class Materialised:
-    """What a run over a plan produced. `tensor_digests`: name → BLAKE3 hex of its raw bytes; `device`: where
-    terms were merged.
+    """The result of a run over a plan.
+
+    `tensor_digests`: name → BLAKE3 hex of its raw bytes; `device`: where terms were merged.
     """
 
     weights: str = ""
@@ -84,13 +85,13 @@ def materialise(
     allow_nonfinite: bool = False,
     place: DeviceChoice = CPU,
 ) -> Materialised:
-    """Computes every tensor of a plan, writes it to `sink` and returns the weights digest, both after `cast`.
-    `memory`: bytes for chunks, see `persona.merge.memory`. `place`: where terms are merged.
+    """Computes every tensor of a plan, writes it to `sink` and returns the weights digest.
 
-    `staying`: name → BLAKE3 of the tensors that lie where they belong, and are neither read nor written. One
-    that `source` holds is copied and hashed on the way; where the hash is not what it was, it is computed
-    after all. Raises `InvalidInput` for weights that are not finite unless allowed, and what reading
-    the store raises.
+    Both are after `cast`. `memory`: bytes for chunks, see `persona.merge.memory`. `place`: where terms are
+    merged. `staying`: name → BLAKE3 of tensors that are in their place already and are neither read nor
+    written. A tensor that `source` holds is copied and hashed on the way; if its hash is wrong, it is
+    computed. Raises `InvalidInput` for weights that are not finite unless they are allowed, and the errors of
+    reading the store.
     """
     made = Materialised()
     kept: dict[str, str] = {}
@@ -131,9 +132,10 @@ def _run(
     progress: Progress | None,
     not_finite: NotFinite | None,
 ) -> list[TensorPlan]:
-    """Merges tensors, or copies those that are `kept`: name → BLAKE3. A chunk is written and hashed by the
-    thread that made it. Returns the tensors that were not what they should be: they have to be merged after
-    all.
+    """Merges tensors, or copies those that are `kept`: name → BLAKE3.
+
+    The thread that made a chunk writes and hashes it. Returns tensors whose stored bytes did not match their
+    digest; they must be computed.
     """
     chunk = merger.plan.base.chunk
     hashes = Hashes(merger.buffers)

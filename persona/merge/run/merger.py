@@ -1,8 +1,9 @@
-"""The merge as a stream: a thread takes a chunk through all that has to be done with it, from reading to
-hashing and writing, and memory is a few chunks a thread, whatever the model's size.
+"""The merge of a plan's chunks: a thread takes each chunk through all steps, from reading to writing.
 
-**piece** — the finished bytes of one chunk, for those who want them one after another. Its memory belongs to
-the stream again as soon as the next piece is asked for.
+**piece** — the finished bytes of one chunk, for a caller that takes them one after another.
+
+Memory is a few chunks for each thread, whatever the model's size. The memory of a piece is reused as soon as
+the next piece is asked for.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from persona.store.files import Buffer
 
 T = TypeVar("T")
 NotFinite = Callable[[TensorSpec, int], None]
-"""Told of a tensor and how many of its elements are not finite where no exactness rule decides."""
+"""Called with a tensor and the number of its elements that are not finite by no exactness rule."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,9 @@ class Merger:
         lanes: Lanes | None = None,
         empty: Empty | None = None,
     ) -> None:
-        """`lanes`: where terms are merged; without, by the thread that has the chunk. `empty` makes the
-        arrays that a device may be asked to copy.
+        """`lanes`: where terms are merged; without them, the thread itself merges.
+
+        `empty` makes the arrays that a device may have to copy.
         """
         self.plan = plan
         self.room = room
@@ -77,8 +79,9 @@ class Merger:
         self.rules = MergeRules.of(plan.recipe.rules)
 
     def chunk(self, tensor: TensorPlan, index: int) -> tuple[NDArray[np.uint8], int]:
-        """The finished bytes of a chunk (in a buffer that may be longer) and how many elements are not
-        finite.
+        """The finished bytes of a chunk and how many elements are not finite.
+
+        The bytes are in a buffer that may be longer.
         """
         spec = tensor.spec
         id = self.plan.base_table.chunk(spec.name, index)
@@ -100,9 +103,10 @@ class Merger:
         return self._merge(tensor, parts, out)
 
     def parts(self, tensor: TensorPlan, index: int, base_id: str, size: int) -> Iterable[DecodedChunk] | None:
-        """One chunk of a tensor, opened whole, or in slices of its exponent order where there is no room for
-        that: each part lies in this thread's workspace until the next one is asked for. None where the chunk
-        is the base's.
+        """One chunk of a tensor, decoded whole, or in slices of exponent order if memory is short.
+
+        Each part is valid in this thread's workspace until the next one is asked for. None if the chunk is
+        the base's.
         """
         if tensor.way == "base":
             return None
@@ -132,8 +136,9 @@ class Merger:
             )
 
     def open(self, tensor: TensorPlan, index: int, base_id: str, size: int) -> DecodedChunk | None:
-        """One chunk of a tensor that terms reach, in this thread's workspace until the next one is opened;
-        None where none of them changed anything.
+        """One chunk of a tensor that terms reach, decoded in this thread's workspace.
+
+        It is valid until the next one is opened. None if no term changed anything in it.
         """
         spec, plan = tensor.spec, self.plan
         space = self.workspaces.get(spec)
@@ -221,8 +226,10 @@ def merger_of(
     place: DeviceChoice = CPU,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Merger:
-    """What computes these tensors of a plan at a place, in the room that there is; their cut-offs are found
-    first, on the CPU. `tell` is told why it is not the place that was asked for.
+    """The merger of these tensors of a plan, on the CPU or a device, within the memory budget.
+
+    Cut-offs are found first, on the CPU. `tell` is called with the reason if it is not on the device that was
+    asked for.
     """
     lanes = place.lanes(plan, tensors, tell)
     found = budget_of(plan, tensors, worker_count(threads, lanes is not None), memory)
@@ -237,8 +244,9 @@ def each_span(
     progress: Progress | None,
     not_finite: NotFinite | None,
 ) -> Generator[tuple[TensorPlan, int, T], None, None]:
-    """(tensor, chunk index, what `work` made of it) for every chunk, in order; `work` also tells how many
-    elements are not finite.
+    """(tensor, chunk index, result of `work`) for every chunk, in order.
+
+    `work` also returns how many elements are not finite.
     """
     plan = merger.plan
     spans = [(tensor, index) for tensor in tensors for index in range(plan.chunks(tensor))]
@@ -271,8 +279,9 @@ def chunk_part(chunk: int, span: tuple[TensorPlan, int]) -> float:
 
 @in_default_environment
 def tensor_bits(plan: Plan, room: Budget) -> Callable[[str, int], NDArray[Any]]:
-    """A function of (tensor name, chunk index) that gives its materialised bits; for as many threads as the
-    room is for.
+    """A function of (tensor name, chunk index) that returns its materialised bits.
+
+    It may run on as many threads as the memory budget has.
     """
     cuts = cutoffs(plan, list(plan.tensors), threads=room.threads, room=room)
     merger = Merger(plan, cuts, room)
@@ -282,7 +291,7 @@ def tensor_bits(plan: Plan, room: Budget) -> Callable[[str, int], NDArray[Any]]:
         start, stop = chunk_span(tensor.spec, index, plan.base.chunk)
         out = np.empty(stop - start, UINT[tensor.spec.unit])
         if merger.merge_into(tensor, index, plan.base_table.chunk(name, index), out):
-            raise InvalidInput(f"tensor {name} of the revision to build on is not finite")
+            raise InvalidInput(f"tensor {name} of the weights that the fine-tune started from is not finite")
         return out
 
     return chunk

@@ -68,7 +68,7 @@ def test_a_lost_ref_is_named_with_the_way_to_have_it_back(several: Bot, name: st
     path = stored(several, "refs", *name.split("/"))
     id = path.read_text().split("\n")[0]
     path.unlink()
-    (found,) = [text for text in sentences(several) if text.startswith(f"refs/{name} is gone, though")]
+    (found,) = [text for text in sentences(several) if text.startswith(f"refs/{name} is gone, although")]
     assert id[:8] in found
     with Repository.open(several.root, author=at(50)) as repo:
         kind, _, short = name.partition("/")
@@ -101,7 +101,7 @@ def test_a_removed_branch_is_not_a_lost_one(several: Bot) -> None:
 def test_a_lost_reflog_is_noticed(several: Bot, name: str) -> None:
     stored(several, "logs", *name.split("/")).unlink()
     assert [text for text in sentences(several) if "reflog" in text] == [
-        f"the reflog of {name} is lost; the next move begins another"
+        f"the reflog of {name} is lost; the next move begins a new one"
     ]
 
 
@@ -171,7 +171,7 @@ def test_a_lost_reflog_of_a_damaged_ref_is_noticed_too(several: Bot) -> None:
     found = sentences(several)
     for name in ("HEAD", "refs/heads/moved/twice"):
         assert any(name in text and "damaged" in text for text in found)
-        assert f"the reflog of {name} is lost; the next move begins another" in found
+        assert f"the reflog of {name} is lost; the next move begins a new one" in found
 
 
 @pytest.mark.parametrize("name", ["HEAD", "refs/heads/main"])
@@ -272,10 +272,10 @@ def forged(
     ("paths", "said"),
     [
         (["graph/a", "graph/a/b"], "one would be a directory of the other"),
-        (["notes.md", "NOTES.md"], "differ by case"),
+        (["notes.md", "NOTES.md"], "differ only in case"),
         (["caf\u00e9.md", "cafe\u0301.md"], "Unicode"),
-        (["model.safetensors.index.json"], "where weights go"),
-        (["extra.safetensors"], "where weights go"),
+        (["model.safetensors.index.json"], "that name is for weights"),
+        (["extra.safetensors"], "that name is for weights"),
     ],
 )
 def test_tracked_paths_that_cannot_be_are_noticed(grown: Bot, paths: list[str], said: str) -> None:
@@ -288,7 +288,7 @@ def test_tracked_paths_that_cannot_be_are_noticed(grown: Bot, paths: list[str], 
 
 def test_a_text_that_contradicts_its_recipe_is_noticed(grown: Bot) -> None:
     tree = forged(grown, blobs={"recipe.toml": grown.recipe.read_bytes().replace(b"0.7", b"0.6")})
-    assert sentences(grown) == [f"tree {tree[:8]}: its recipe.toml says something else than its recipe"]
+    assert sentences(grown) == [f"tree {tree[:8]}: its recipe.toml does not mean its recipe"]
 
 
 @pytest.mark.parametrize("text", [b"not = [toml", b'base = "tiny"\n\n[vectors.x]\nid = "1234abcd"\n'])

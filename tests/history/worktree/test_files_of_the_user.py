@@ -105,7 +105,7 @@ def test_of_files_whose_names_are_one_on_other_machines_one_is_committed(
 
 def test_a_model_with_such_names_is_not_taken_in(tmp_path: Path) -> None:
     write_model(tmp_path / "tiny", base_tensors(), **{"README.md": "one", "Readme.md": "two"})
-    with pytest.raises(InvalidInput, match=r"README.md and Readme.md differ by case"):
+    with pytest.raises(InvalidInput, match=r"README.md and Readme.md differ only in case"):
         Repository.init(tmp_path / "bot", base=tmp_path / "tiny", author=at())
     (tmp_path / "tiny" / "Readme.md").unlink()
     Repository.init(tmp_path / "bot", base=tmp_path / "tiny", author=at())

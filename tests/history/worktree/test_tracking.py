@@ -251,13 +251,13 @@ def test_an_import_is_told_from_text_by_what_lies_there(bot: Bot) -> None:
     inside = write_model(bot.root / "checkpoint-500", bot.base)
     with pytest.raises(Refused, match="no element"):
         bot.repo.add(inside, name="x")
-    with pytest.raises(UsageError, match="in a command of its own"):
+    with pytest.raises(UsageError, match="in a separate command"):
         bot.repo.add(make(bot, "notes.md"), inside)
     with pytest.raises(InvalidInput, match="weights are not tracked"):
         bot.repo.add(make(bot, "runs/notes.md"), make(bot, "runs/last/model.bin").parents[1])
     with pytest.raises(InvalidInput, match="no such file or directory"):
         bot.repo.add(bot.root / "pirate")
-    with pytest.raises(UsageError, match="alpha: only with a PATH"):
+    with pytest.raises(UsageError, match="alpha: needs a PATH"):
         bot.repo.add(bot.root / "notes.md", alpha=0.5)
 
 

@@ -109,7 +109,7 @@ class LateDevice:
         with self._lock:
             number, self.allocations = self.allocations, self.allocations + 1
             if number in self._full_at or self.taken + nbytes > self.memory:
-                raise DeviceFull("the GPU has no room for what the merge needs there")
+                raise DeviceFull("the GPU has too little memory for this merge")
             self.taken += nbytes
             self.most = max(self.most, self.taken)
         made = garbage(nbytes, np.uint8)

@@ -103,7 +103,7 @@ def test_what_is_free_is_what_the_driver_and_torch_have_to_spare(device: Any) ->
 
 
 def test_what_torch_says_of_a_device_is_said_in_a_sentence() -> None:
-    with pytest.raises(DeviceFull, match="the GPU has no room"), cuda._told():
+    with pytest.raises(DeviceFull, match="the GPU has too little memory"), cuda._told():
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore")
     with (
         pytest.raises(DeviceFault, match=r"^the GPU failed: CUDA error: broken$"),
