@@ -1,4 +1,4 @@
-"""**progress** — what a call that works for long tells its caller: how far each phase of the work is."""
+"""**progress** — the messages of a long call to its caller: how far each phase of the work is."""
 
 from __future__ import annotations
 

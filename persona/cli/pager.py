@@ -1,7 +1,7 @@
-"""**pager** — a program such as `less` through which a long answer is read on a terminal.
+"""**pager** — a program such as `less` through which a user reads a long answer on a terminal.
 
-It starts with the first line of an answer, so that a command that fails says so directly. Who pages and when
-is as in git: only on a terminal, never with `--json`.
+It starts with the first line of an answer, so a command that fails says so directly. As in git, persona pages
+only on a terminal, and never with `--json`.
 """
 
 from __future__ import annotations

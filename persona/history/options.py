@@ -1,9 +1,10 @@
-"""**option** — a keyword that several calls take, declared once: its type, and what the command line makes of
-it.
+"""**option** — a keyword that several calls take, declared once, with its type and its form on the command
+line.
 
-A method takes a declaration as `**options: Unpack[RunOptions]`. From the same lines come the checks of its
-arguments (`persona.history.arguments`), and the flags, the help and the completion of the command line
-(`persona.cli.options`). Annotations are evaluated here: the declarations are read while modules load.
+A method takes a declaration as `**options: Unpack[RunOptions]`. The checks of its arguments
+(`persona.history.arguments`), and the flags, the help and the completion of the command line
+(`persona.cli.options`), are made from the same lines. Annotations are evaluated here, because the
+declarations are read while modules load.
 """
 
 import re

@@ -1,7 +1,7 @@
-"""**setting** — a key of `config`: what it means, how its text is read, and what holds where nobody sets it.
+"""**setting** — a key of `config`: its meaning, its parser, and its default.
 
-One table serves `config` (values are checked when they are set and when they are read), the calls that take a
-setting where no argument is given, completion, and the table in docs/commands.md.
+One table serves `config` (values are checked when they are set and when they are read), the calls that use a
+setting if an argument is not given, completion, and the table in docs/commands.md.
 """
 
 from __future__ import annotations
