@@ -22,7 +22,7 @@ SMALL = np.linspace(-1, 1, 100, dtype=np.float32)
 
 
 def bf16(values: Any) -> np.ndarray[Any, Any]:
-    return chunks.bits(torch.from_numpy(np.array(values, np.float32)).to(torch.bfloat16)).copy()
+    return chunks.rounded(np.array(values, np.float32), "BF16")
 
 
 def base_model() -> dict[str, Any]:

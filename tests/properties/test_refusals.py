@@ -9,7 +9,6 @@ import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ import pytest
 from tests.checkpoints import Model, Tensor, file_of, write_weights
 from tests.cli.command_line import CommandLine
 from tests.llamas import LlamaBot, a_few_ulps, everything_below, fine_tune
+from tests.pickles import Canary
 
 UP = "model.layers.0.mlp.up_proj.weight"
 
@@ -126,16 +126,6 @@ def test_a_fine_tune_that_changes_nothing_is_no_commit(bot: LlamaBot) -> None:
 
 
 # -- files that are no checkpoint ----------------------------------------------------------------------------
-
-
-class Canary:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = str(path)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (open, (self.path, "w"))
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors", "model.pt", "weights.pth"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 from persona.objects.commit import Commit, Person
 from persona.objects.ids import object_id
@@ -14,6 +15,16 @@ from persona.store.store import Store
 def reason(why: str) -> Reason:
     """Why a ref moves, by somebody, some time."""
     return Reason("Ada <ada@example.org>", (1_700_000_000, -330), why)
+
+
+def id_of(number: int) -> str:
+    """The id of a commit that is in no store."""
+    return object_id("commit", b"%d" % number)
+
+
+def packs_of(store: Store) -> list[Path]:
+    """The files of a store's packs."""
+    return sorted(store.objects.packs_dir.glob("*.pack"))
 
 
 def noise(seed: int, count: int = 200) -> bytes:

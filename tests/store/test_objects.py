@@ -20,11 +20,7 @@ from persona.store.index import Entry, Index
 from persona.store.records import pack_record
 from persona.store.store import Store
 from tests.disks import Quick
-from tests.store.samples import check_commit, chunk, commit, commit_id, noise
-
-
-def packs(store: Store) -> list[Path]:
-    return sorted(store.objects.packs_dir.glob("*.pack"))
+from tests.store.samples import check_commit, chunk, commit, commit_id, noise, packs_of
 
 
 def test_what_a_transaction_took_can_be_read_by_another_process(store: Store) -> None:
@@ -67,7 +63,7 @@ def test_a_full_pack_is_followed_by_another_in_the_same_transaction(store: Store
         transaction.pack_cap = 3 * records[0].length + 100
         for record in records:
             transaction.append(record)
-    assert len(packs(store)) == 4
+    assert len(packs_of(store)) == 4
     assert all(store.objects.contains_intact(record.id) for record in records)
     assert list(store.problems()) == []
 
@@ -189,7 +185,7 @@ def test_storing_a_damaged_chunk_again_heals_it_in_a_new_pack(store: Store) -> N
                 transaction.append(record)
 
     store_all()
-    (pack,) = packs(store)
+    (pack,) = packs_of(store)
     data = bytearray(pack.read_bytes())
     data[len(data) // 4] ^= 1
     data[len(data) // 2] ^= 1
@@ -200,7 +196,7 @@ def test_storing_a_damaged_chunk_again_heals_it_in_a_new_pack(store: Store) -> N
         fresh.read(records[0].id, "delta", max_raw=400)
     assert caught.value.file == str(pack)
     store_all()
-    assert len(packs(store)) == 2
+    assert len(packs_of(store)) == 2
     healed = Store.open(store.worktree).objects
     assert all(healed.read(record.id, "delta", max_raw=400) for record in records)
     assert {problem.healed for problem in problems(healed)} == {True}
@@ -210,11 +206,11 @@ def test_storing_a_damaged_chunk_again_heals_it_in_a_new_pack(store: Store) -> N
 @pytest.mark.parametrize("damage", ["absent", "empty", "flipped", "of another pack"])
 def test_an_idx_is_rebuilt_from_the_footer(store: Store, damage: str) -> None:
     commit(store, 1)
-    (pack,) = packs(store)
+    (pack,) = packs_of(store)
     idx = pack.with_suffix(".idx")
     good = idx.read_bytes()
     commit(store, 2)
-    (other,) = [path for path in packs(store) if path != pack]
+    (other,) = [path for path in packs_of(store) if path != pack]
     bad = {
         "empty": b"",
         "flipped": good[:3000] + bytes([good[-1] ^ 1]),
@@ -229,7 +225,7 @@ def test_an_idx_is_rebuilt_from_the_footer(store: Store, damage: str) -> None:
 
 def test_an_idx_is_rebuilt_from_the_records_when_the_footer_is_damaged_too(store: Store) -> None:
     commit(store, 1)
-    (pack,) = packs(store)
+    (pack,) = packs_of(store)
     pack.with_suffix(".idx").unlink()
     data = bytearray(pack.read_bytes())
     data[-40] ^= 1
@@ -241,7 +237,7 @@ def test_an_idx_is_rebuilt_from_the_records_when_the_footer_is_damaged_too(store
 
 def test_a_bent_idx_whose_check_holds_still_leads_to_no_wrong_object(store: Store) -> None:
     commit(store, 1)
-    (pack,) = packs(store)
+    (pack,) = packs_of(store)
     entries = list(store.objects.open_packs()[pack.stem].index())
     turned = [
         Entry(entry.id, other.kind, other.offset, other.length)
@@ -310,7 +306,7 @@ def test_a_planted_object_is_not_followed_and_is_healed(store: Store, tmp_path: 
 @pytest.mark.parametrize("plant", ["link", "pipe"])
 def test_a_planted_pack_is_not_followed(store: Store, tmp_path: Path, suffix: str, plant: str) -> None:
     commit(store, 1)
-    (pack,) = packs(store)
+    (pack,) = packs_of(store)
     file = pack.with_suffix(suffix)
     outside = tmp_path / "outside"
     file.rename(outside)

@@ -23,11 +23,7 @@ from persona.store.pack import MAGIC, PackWriter
 from persona.store.records import pack_record
 from persona.store.store import Store
 from tests.disks import Quick
-from tests.store.samples import check_commit, chunk, commit, commit_bytes, noise
-
-
-def packs(store: Store) -> list[Path]:
-    return sorted(store.objects.packs_dir.glob("*.pack"))
+from tests.store.samples import check_commit, chunk, commit, commit_bytes, noise, packs_of
 
 
 def fresh(store: Store) -> Store:
@@ -53,7 +49,7 @@ def little_memory(nbytes: int = 1 << 30) -> Iterator[None]:
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
 def test_a_pack_that_is_seen_half_copied_is_whole_once_it_is_copied(store: Store, share: float) -> None:
     commit(store, 1, bulk=12)
-    (path,) = packs(store)
+    (path,) = packs_of(store)
     data, idx = path.read_bytes(), path.with_suffix(".idx")
     idx.unlink()
     path.write_bytes(data[: int(len(data) * share)])
@@ -67,7 +63,7 @@ def test_a_pack_that_is_seen_half_copied_is_whole_once_it_is_copied(store: Store
 
 def test_an_index_of_a_part_of_its_pack_is_refused_by_the_length_it_names(store: Store) -> None:
     commit(store, 1, bulk=12)
-    (path,) = packs(store)
+    (path,) = packs_of(store)
     entries = sorted(store.objects.open_packs()[path.stem].index(), key=lambda entry: entry.offset)
     part = Index.of(entries[:3], path.stem, path.stat().st_size - 1)
     path.with_suffix(".idx").write_bytes(part.data)
@@ -77,7 +73,7 @@ def test_an_index_of_a_part_of_its_pack_is_refused_by_the_length_it_names(store:
 
 def test_an_index_that_lacks_objects_of_its_pack_is_made_anew_when_one_is_missed(store: Store) -> None:
     commit(store, 1, bulk=12)
-    (path,) = packs(store)
+    (path,) = packs_of(store)
     idx = path.with_suffix(".idx")
     good = idx.read_bytes()
     entries = sorted(store.objects.open_packs()[path.stem].index(), key=lambda entry: entry.offset)
@@ -88,7 +84,7 @@ def test_an_index_that_lacks_objects_of_its_pack_is_made_anew_when_one_is_missed
 
 def test_no_index_is_written_from_records_alone(store: Store) -> None:
     commit(store, 1)
-    (path,) = packs(store)
+    (path,) = packs_of(store)
     idx = path.with_suffix(".idx")
     idx.unlink()
     data = bytearray(path.read_bytes())
@@ -100,7 +96,7 @@ def test_no_index_is_written_from_records_alone(store: Store) -> None:
 
 def test_no_index_is_written_into_a_store_of_a_newer_format(store: Store) -> None:
     commit(store, 1)
-    (path,) = packs(store)
+    (path,) = packs_of(store)
     path.with_suffix(".idx").unlink()
     (store.root / "format").write_text("persona 2\n")
     check_commit(fresh(store), 1)
@@ -120,10 +116,10 @@ def fill(store: Store, seeds: list[int]) -> PackWriter:
 def test_a_pack_of_the_same_ids_never_takes_the_place_of_another(store: Store) -> None:
     first, second = fill(store, [1, 2, 3]), fill(store, [3, 1, 2])
     first.publish(store.objects.packs_dir)
-    (path,) = packs(store)
+    (path,) = packs_of(store)
     before = path.read_bytes()
     second.publish(store.objects.packs_dir)
-    assert len(packs(store)) == 2
+    assert len(packs_of(store)) == 2
     assert path.read_bytes() == before
     assert list(fresh(store).problems()) == []
 
@@ -142,14 +138,14 @@ def test_a_pack_that_appears_between_the_look_and_the_naming_is_not_replaced(sto
 
     with replaced_calls(Racing()):
         fill(store, [1, 2]).publish(store.objects.packs_dir)
-    assert sorted(path.read_bytes()[:7] for path in packs(store)) == [b"another", MAGIC[:7]]
+    assert sorted(path.read_bytes()[:7] for path in packs_of(store)) == [b"another", MAGIC[:7]]
     assert fresh(store).objects.read(chunk(1).id, "delta").segments[0] == noise(1)
 
 
 def test_the_same_pack_made_twice_is_stored_once(store: Store) -> None:
     for writer in [fill(store, [1, 2]), fill(store, [1, 2])]:
         writer.publish(store.objects.packs_dir)
-    assert len(packs(store)) == 1
+    assert len(packs_of(store)) == 1
     assert os.listdir(store.objects.tmp_dir) == []
 
 
@@ -327,7 +323,7 @@ def test_a_sparse_pack_costs_no_memory_and_is_named(store: Store) -> None:
 
 def test_a_sparse_index_costs_no_memory(store: Store) -> None:
     commit(store, 1)
-    (path,) = packs(store)
+    (path,) = packs_of(store)
     path.with_suffix(".idx").write_bytes(b"PVI1")
     os.truncate(path.with_suffix(".idx"), 60 << 30)
     with little_memory():
@@ -341,5 +337,5 @@ def test_a_pack_takes_no_more_records_than_a_reader_believes(
     with store.transaction() as transaction:
         for seed in range(7):
             transaction.append(chunk(seed))
-    assert len(packs(store)) == 3
+    assert len(packs_of(store)) == 3
     assert list(fresh(store).problems()) == []

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from persona.errors import BusyError, IntegrityError, InvalidInput, PersonaError, Refused
-from persona.objects.ids import object_id
 from persona.store import files, lock, reflog
 from persona.store.check_refs import survey
 from persona.store.ref_files import RefFiles
@@ -23,12 +22,7 @@ from persona.store.refs import ANY, Change, Head, Refs
 from persona.store.store import Store
 from tests.campaign import rounds
 from tests.disks import Quick, Recording, Unsyncable, cut_at_each_call, lay_out
-from tests.store.samples import reason
-
-
-def id_of(number: int) -> str:
-    return object_id("commit", b"%d" % number)
-
+from tests.store.samples import id_of, reason
 
 ONE, TWO, THREE = id_of(1), id_of(2), id_of(3)
 HEADS = "refs/heads/"

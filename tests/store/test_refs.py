@@ -15,12 +15,7 @@ from persona.store import lock, reflog
 from persona.store.check_refs import survey
 from persona.store.refs import ANY, Reason, Refs
 from persona.store.store import Store
-from tests.store.samples import reason
-
-
-def id_of(number: int) -> str:
-    return object_id("commit", b"%d" % number)
-
+from tests.store.samples import id_of, reason
 
 ONE, TWO, THREE = id_of(1), id_of(2), id_of(3)
 MAIN, OTHER = "refs/heads/main", "refs/heads/other"

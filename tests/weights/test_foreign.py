@@ -16,16 +16,7 @@ import torch
 from persona.errors import InvalidInput
 from persona.weights.checkpoint import Checkpoint
 from tests.checkpoints import write_file
-
-
-class Canary:
-    """Unpickled, it leaves a file behind."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[Callable[[Path], object], tuple[Path]]:
-        return Path.touch, (self.mark,)
+from tests.pickles import Canary
 
 
 def _torch(canary: Canary, zipped: bool) -> bytes:

@@ -12,16 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from persona.merge.rules import KEEP_NOTHING, NO_TRIM, MergeRules
-from tests.merge.arithmetic.cuda_kernels import check_bits, load, merge_by_kernel, run, run_on_cpu, source
+from tests.merge.arithmetic.cuda_kernels import check_bits, merge_by_kernel, run, run_on_cpu
 from tests.merge.chunks import CODE, UINT, Chunk, by_reference
 from tests.merge.strategies import ALPHAS, elements, owned, rules, terms
 
 SETTINGS = settings(max_examples=20, deadline=None)
-
-
-@pytest.fixture(scope="module")
-def cuda() -> ModuleType:
-    return load(source(), interpreted=True)
 
 
 @SETTINGS

@@ -23,13 +23,6 @@ HARD = {
 ALPHAS = ((0.0, 1.0), (0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, -1.0), (3e38, -3e38))
 
 
-@pytest.fixture(scope="module")
-def cuda() -> ModuleType:
-    kernels = pytest.importorskip("tests.merge.arithmetic.cuda_kernels")
-    loaded: ModuleType = kernels.load(kernels.source(), interpreted=True)
-    return loaded
-
-
 def by_reference(
     base: np.ndarray, afters: list[np.ndarray], alphas: tuple[float, float], rules: MergeRules, dtype: str
 ) -> int:
