@@ -118,7 +118,7 @@ def declare(
 
 
 def common_options() -> list[click.Option]:
-    """`--json`, `-q` and `-v`, which set the invocation and reach no function."""
+    """`--json`, `-q`, `-v` and `-h`, which reach no function."""
     return [
         click.Option(
             ["--json"],
@@ -141,6 +141,15 @@ def common_options() -> list[click.Option]:
             callback=_set("verbose"),
             help="Show the traceback of an unexpected error.",
         ),
+        # Click's own option looks for a translation of its help on disk, whatever the command.
+        click.Option(
+            ["-h", "--help"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_show_help,
+            help="Show this message and exit.",
+        ),
     ]
 
 
@@ -158,3 +167,9 @@ def _set(attribute: str) -> Callable[[click.Context, click.Parameter, bool], Non
             setattr(ctx.ensure_object(Invocation), attribute, True)
 
     return callback
+
+
+def _show_help(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        click.echo(ctx.get_help(), color=ctx.color)
+        ctx.exit()

@@ -144,6 +144,12 @@ class Persona(CommandGroup):
         return code
 
 
+def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        click.echo(f"persona {__version__}")
+        ctx.exit()
+
+
 @click.group(
     cls=Persona,
     example=EXAMPLE,
@@ -159,7 +165,14 @@ class Persona(CommandGroup):
     help="Run as if started in DIR.",
 )
 @click.option("--no-pager", is_flag=True, help="Print long answers directly, not through a pager.")
-@click.version_option(__version__, message="persona %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
 @click.pass_context
 def cli(ctx: click.Context, directory: tuple[str, ...], no_pager: bool) -> None:
     """Version control for the behaviour of a language model.
