@@ -26,7 +26,7 @@ from typing import Any, Final
 from persona.errors import Blank, Call, InvalidInput, Note, PersonaError, SystemFault, UsageError
 from persona.history.history import History
 from persona.history.recipes.text import RECIPE_FILE
-from persona.history.worktree import text_files as worktree
+from persona.history.worktree import text_files
 from persona.limits import MAX_TEXT_FILE_BYTES, MIB
 from persona.objects.names import RESERVED_FILES, file_path_problem
 from persona.store import files
@@ -97,7 +97,7 @@ def snapshot(history: History, also: Iterable[str] = ()) -> dict[str, str]:
 
 def ids(history: History, paths: Iterable[str]) -> dict[str, str]:
     """path → blob id of those `paths` that exist. Raises `SystemFault` for a file that cannot be read."""
-    return {path: id for path in paths if (id := worktree.id_of(history.root, path)) is not None}
+    return {path: id for path in paths if (id := text_files.id_of(history.root, path)) is not None}
 
 
 def untracked(history: History, known: Tracked) -> list[str]:
@@ -221,8 +221,8 @@ def _base_files(history: History) -> set[str]:
     head = history.last_commit()
     names = set(history.base(history.recipe_of(head).base).files) if head is not None else set[str]()
     with suppress(PersonaError):  # the caller that needs the text reports its error
-        data = worktree.read_recipe_text(history.root)
-        if worktree.blob_id(data) != history.last_files().get(RECIPE_FILE):
+        data = text_files.read_recipe_text(history.root)
+        if text_files.blob_id(data) != history.last_files().get(RECIPE_FILE):
             names |= set(history.base(history.read_recipe(data).base).files)
     return names
 
