@@ -49,3 +49,4 @@ def test_the_tree_of_a_commit_built_again_has_its_id(grown: Bot) -> None:
         files = ((path, history.blob(id)) for path, id in sorted(side.files.items()))
         by_bytes = put_tree(history, tx, recipe, files, durable=named_by(recipe))
     assert by_id == by_bytes == history.commit(head).tree
+    assert history.tree(by_id).files.keys() == {"recipe.toml"}, "what the base holds is not held twice"
