@@ -39,9 +39,12 @@ TERM_FIELDS: Final = {
 """The keys of a vector in recipe.toml → the fields of a term."""
 
 Problem = Literal["values", "presence", "lines", "binary", "json", "directory", "style", "together"]
-"""Why sides do not go together: all three have other values at a key of the recipe; a file is there and
-changed on one side and gone on another; edits of the same lines; no text; the merged text would be no JSON;
-a file where another needs a directory; a text that no command can edit; values of which each goes alone.
+"""Why two changes do not fit together.
+
+values: both set a key of the recipe, each to another value. presence: one changed a file, the other removed
+or added it. lines: both changed the same lines. binary: both changed a file that is no text. json: the merged
+text is not valid JSON. directory: a file would have to be a directory too. style: the recipe is written in a
+way that no command can edit. together: each value is valid, but not both.
 """
 
 
@@ -170,8 +173,8 @@ def _merge_recipe_texts(
     candidates = [merged.text] if whole or _keeps_comments(merged.text, theirs, ours) else []
     for candidate in (*candidates, ours):
         try:
-            told = encode(_told(candidate, wanted, names), like=data[2])
-            return told, not (whole and candidate == merged.text)
+            text = encode(_meaning(candidate, wanted, names), like=data[2])
+            return text, not (whole and candidate == merged.text)
         except (InvalidInput, UnknownName, Refused):
             continue  # lines conflict: only key by key
     conflicts.append(Conflict(RECIPE_FILE, problem="style"))
@@ -184,8 +187,8 @@ def _keeps_comments(merged: str, theirs: str, ours: str) -> bool:
     return (had & now) <= have
 
 
-def _told(text: str, wanted: Recipe, names: Names) -> str:
-    """The text, with what it takes to mean `wanted`. Raises `InvalidInput` where that cannot be."""
+def _meaning(text: str, wanted: Recipe, names: Names) -> str:
+    """The text, edited so that it means `wanted`. Raises `InvalidInput` where that cannot be."""
     from persona.history.recipes import edit as recipe_edit
     from persona.history.recipes.edit import UNSET
 

@@ -65,8 +65,7 @@ class LockedTree:
         for path, data in edits.items():
             if data is not None:
                 _write(root, path, data, seen.get(path))
-        # Directories that were there already, too: who made them may have been cut short before they were
-        # synced.
+        # Existing directories too: the command that made them may have been cut short before it synced them.
         below = [path.split("/")[:-1] for path in kept]
         files.sync_directories(
             sorted({root.joinpath(*parts[:n]) for parts in below for n in range(len(parts))})
