@@ -34,8 +34,9 @@ class CommandLine:
         return result.stdout
 
     def json(self, *arguments: str | Path) -> Any:
-        """The JSON of a command that must succeed."""
-        return json.loads(self.ok("--json", *arguments))
+        """The JSON of a command that must succeed; one that takes long tells its progress before that."""
+        lines = self.ok("--json", *arguments).splitlines()
+        return json.loads("".join(line for line in lines if not line.startswith('{"progress": ')))
 
     def refused(self, exit_code: int, *arguments: str | Path) -> str:
         """The sentence of a command that must fail with that code, without a traceback."""

@@ -168,7 +168,7 @@ def test_the_page_shows_every_command_and_every_flag(name: str) -> None:
         for option in COMMANDS[name].params
         if isinstance(option, click.Option) and not option.hidden
     }
-    everywhere = {"--json", "--quiet", "--verbose"}
+    everywhere = {"--json", "--quiet", "--verbose", "--help"}
     missing = [flag for flag in flags - everywhere if not re.search(rf"{re.escape(flag)}\b", section)]
     assert f"persona {name}" in section
     assert not missing
