@@ -29,10 +29,20 @@ from persona.store.refs import ANY, HEADS
 
 
 class LockedTree:
-    """The work tree of a repository, whose lock is held. Only `locked` makes one."""
+    """The work tree of a repository while its lock is held. Only `locked` makes one."""
 
     def __init__(self, history: History) -> None:
-        self.history = history
+        self._history: History | None = history
+
+    @property
+    def history(self) -> History:
+        """The repository, as long as the lock is held."""
+        assert self._history is not None, "the lock of this work tree has been released"
+        return self._history
+
+    def release(self) -> None:
+        """Ends the tree: nothing can be changed through it any more."""
+        self._history = None
 
     # -- text files
 
@@ -191,7 +201,11 @@ class LockedTree:
 def locked(history: History) -> Iterator[LockedTree]:
     """Holds the lock of the work tree, and nothing more: see `changing`."""
     with history.store.worktree_lock():
-        yield LockedTree(history)
+        tree = LockedTree(history)
+        try:
+            yield tree
+        finally:
+            tree.release()
 
 
 def _holds(branch: str | None, id: str | None) -> Any:

@@ -49,3 +49,12 @@ def test_a_file_that_was_edited_meanwhile_stops_an_edit_of_several(grown: Bot) -
 def test_one_tree_is_locked_at_a_time(grown: Bot) -> None:
     with changing(grown.repo._history), pytest.raises(BusyError), changing(grown.repo._history):
         pass
+
+
+def test_nothing_changes_through_a_tree_whose_lock_is_released(grown: Bot) -> None:
+    with changing(grown.repo._history) as tree:
+        pass
+    before = grown.recipe.read_bytes()
+    with pytest.raises(AssertionError, match="released"):
+        tree.apply({"recipe.toml": None}, grown.repo._history.files_of(grown.repo.resolve()))
+    assert grown.recipe.read_bytes() == before
