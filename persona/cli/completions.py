@@ -139,7 +139,7 @@ def rules(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> li
 
 
 def settings(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
-    """Of `config`: the keys there are, and those that are set."""
+    """For `config`: the known keys, and those that are set."""
     known = {key: setting.doc for key, setting in SETTINGS.items()}
     return _matching({**dict.fromkeys(_known(ctx).settings, "set"), **known}.items(), incomplete)
 
@@ -147,7 +147,7 @@ def settings(ctx: click.Context, parameter: click.Parameter, incomplete: str) ->
 def setting_values(
     ctx: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem[str]]:
-    """Of `config KEY`: what the key may hold, where that is a choice."""
+    """For `config KEY`: the values of the key, if it is a choice."""
     setting = SETTINGS.get(str(ctx.params.get("key")))
     return _matching(((word, "") for word in (setting.words if setting else ())), incomplete)
 

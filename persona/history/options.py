@@ -1,5 +1,4 @@
-"""**option** — a keyword that several calls take, declared once, with its type and its form on the command
-line.
+"""**option** — a keyword that several calls take, declared once with its type and its flag.
 
 A method takes a declaration as `**options: Unpack[RunOptions]`. The checks of its arguments
 (`persona.history.arguments`), and the flags, the help and the completion of the command line

@@ -51,7 +51,7 @@ def _ref(refs: Refs, name: str, logged: bool, found: RefSurvey) -> None:
     except PersonaError as error:
         file = error.file if isinstance(error, IntegrityError) and error.file else str(refs.root / name)
         problem = "ref", file, error.note
-        if problem not in found.problems:  # HEAD says what its branch says
+        if problem not in found.problems:  # HEAD has the value of its branch
             found.problems.append(problem)
         if not logged:
             _lost_reflog(refs, name, found)
@@ -86,7 +86,7 @@ def _reflog_alone(refs: Refs, name: str, found: RefSurvey) -> None:
         entries = reflog.readable(refs.root, name)
     last = entries[-1].new if entries else None
     if last is not None:
-        text = Note(f"{name} is gone, though its reflog ends at {abbreviate(last)}", _way(name, last))
+        text = Note(f"{name} is gone, although its reflog ends at {abbreviate(last)}", _way(name, last))
         found.problems.append(("ref", str(refs.root / name), text))
     _lines(refs, name, found)
 

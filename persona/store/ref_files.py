@@ -122,9 +122,7 @@ class RefFiles:
         hint = self.way_out(None) if name == HEAD else None
         if last is not None and (command := made_again(name, last)):
             hint = ("remove the file, then bring it back with ", command)
-        return IntegrityError(
-            f"{path} is damaged: it holds no checked value", kind="ref", file=str(path), hint=hint
-        )
+        return IntegrityError(f"{path} is damaged: its check is wrong", kind="ref", file=str(path), hint=hint)
 
     def text_or_damage(self, name: str) -> str | None:
         """Like `_text`, but "" where that is damaged: to be replaced."""

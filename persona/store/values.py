@@ -62,7 +62,7 @@ class StateFile:
 
     def damaged(self, *cost: str | Keyword) -> IntegrityError:
         """The error for a value that cannot be what persona wrote; `cost`: what deleting it costs."""
-        hint = ("delete it: ", *(cost or ("what it says is lost",)))
+        hint = ("delete it: ", *(cost or ("its content is then lost",)))
         return IntegrityError(f"{self.path} is damaged", kind="state", file=str(self.path), hint=hint)
 
     def write(self, value: Any) -> None:

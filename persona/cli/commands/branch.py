@@ -57,7 +57,7 @@ def command(
             branches, head = repo.branches(), Head(None, None)
             try:
                 head = repo.head()
-            except IntegrityError as error:  # the list is what one needs to find a way out
+            except IntegrityError as error:  # a user needs the list to find a way out
                 call.remarks([error.note])
             call.answer(branches, render.branch_lines(branches, head, verbose))
 

@@ -50,7 +50,7 @@ def command(
             raise UsageError("--density and --no-density contradict each other; give one of them")
         options["density"] = DEFAULT
     if merge and options:
-        raise UsageError("--merge sets the rules of the recipe; set a vector in a command of its own")
+        raise UsageError("--merge sets the rules of the recipe; set a vector in a separate command")
     axes = dict(_axis(word) for word in (*merge, *words)) if merge else {}
     if not merge and (len(words) != 1 or not options):
         raise UsageError(

@@ -150,7 +150,7 @@ def _write_recipe(
 
 
 def refuse_without_path(options: ImportOptions) -> None:
-    """`UsageError` for options of an import where nothing is imported."""
+    """`UsageError` for import options without a path."""
     usual = {**defaults(ImportOptions), "threads": options["threads"], "progress": options["progress"]}
     given = [key.rstrip("_") for key, value in options.items() if value != usual[key]]
     if given:

@@ -45,9 +45,9 @@ def checkout(
     """See `Repository.checkout`."""
     started = time.perf_counter()
     if branch is not None and rev is None:
-        options = {**options, "weights": False}  # the same commit: whatever was tried stays as it is
+        options = {**options, "weights": False}  # the same commit: edits stay as they are
     if options["weights"]:
-        _ = device_choice(options)  # refused before anything moves, if it cannot be had
+        _ = device_choice(options)  # a missing device is refused before anything moves
     if options["dtype"] is not None:
         raise UsageError(
             "the weights of the work tree have the dtypes of the base",

@@ -49,7 +49,7 @@ def export(
             "a model directory elsewhere is neither a branch nor without weights",
             hint=("leave out ", Keyword("branch"), " and ", Keyword(weights=False)),
         )
-    _ = device_choice(options)  # refused before anything is written, if it cannot be had
+    _ = device_choice(options)  # a missing device is refused before anything is written
     place = _place(history, out)
     dtype = None
     if options["dtype"] is not None:
@@ -72,7 +72,7 @@ def export(
         revision = head if history.recipe_of(head) == recipe else None
     claim = output.claim(place, texts, force=options["force"])
     with ModelWriter(place, layout) as writer:
-        if changed_since(place, claim.weights):  # by another command, which had the directory first
+        if changed_since(place, claim.weights):  # by another command, which took the directory first
             claim = output.claim(place, texts, force=options["force"])
         claim.clear_leftovers(texts)
         made = compute(plan, writer, options, cast=cast)

@@ -126,7 +126,7 @@ def _kind(committed: Mapping[str, str], here: Mapping[str, str], path: str) -> s
 
 
 def read_move(history: History) -> dict[str, str] | None:
-    """What state/move says: "from" and "to" which commit; None where no move was cut short."""
+    """The "from" and "to" commits in state/move; None if no move was cut short."""
     cost = ("the text files stay as they are then, and ", Call("status"), " shows them")
     return history.store.state(MOVE).decoded(_decoded, *cost)
 
