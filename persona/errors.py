@@ -61,18 +61,18 @@ class Call(Keyword):
 
 
 Hint = str | Keyword | tuple[str | Keyword, ...]
-"""What to do next, in pieces: texts, and what to type."""
+"""Advice on what to do next, in pieces: texts, and calls to type."""
 
 
 def pieces(hint: Hint | None) -> tuple[str | Keyword, ...]:
-    """The beginning of a hint that goes on: that of another one, if there is any, and what parts them."""
+    """The beginning of a hint that continues: the pieces of another hint, if any, and a separator."""
     if hint is None:
         return ()
     return (*(hint if isinstance(hint, tuple) else (hint,)), "; ")
 
 
 def worded(hint: Hint, word: Callable[[Keyword], str] = str) -> str:
-    """A hint as a text; `word` writes what is typed, by default as Python."""
+    """A hint as a text; `word` writes its calls, by default as Python."""
     pieces = hint if isinstance(hint, tuple) else (hint,)
     return "".join(piece if isinstance(piece, str) else word(piece) for piece in pieces)
 

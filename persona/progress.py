@@ -6,7 +6,7 @@ from typing import Final, Protocol
 
 
 class Phase(str):
-    """The label of a phase of the work. `unit`: what is counted, such as "bytes" or "commits"."""
+    """The label of a phase of the work. `unit`: the thing that is counted, such as "bytes" or "commits"."""
 
     unit: str
 
@@ -24,7 +24,7 @@ class Progress(Protocol):
     """Told from one thread at a time how far a phase of the work is."""
 
     def __call__(self, phase: Phase, done: int, total: int, /) -> None:
-        """`done` of `total` units of the phase are finished; `total` 0: nobody knows how many there are."""
+        """`done` of `total` units of the phase are finished; `total` is 0 if it is not known."""
 
 
 CHECKING: Final = Phase("checking")

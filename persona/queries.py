@@ -72,7 +72,7 @@ class Queries:
         return self._open
 
     def _complete(self, kind: type[Options], given: Options) -> Options:
-        """The options of a call, with what the settings say of those that it does not give."""
+        """The options of a call, with the settings' values for those that it does not give."""
         from persona.history.options import complete
 
         return complete(kind, given, setting=self._history.config.read)

@@ -27,7 +27,7 @@ _COMMANDS: Final = {
     "vector": "vector show",
     "vectors": "vector ls",
 }
-"""What does on the command line the work of a method, if it has another name there."""
+"""The command for each method that has another name on the command line."""
 _FLAGS: Final = {
     "branch": "-b",
     "create": "-c",
@@ -53,7 +53,7 @@ def said(notes: Iterable[str]) -> Iterator[str]:
 
 
 def command_line(call: Call) -> str:
-    """The command that does what a call does, without its first word."""
+    """The command for a call, without its first word."""
     words = [_COMMANDS.get(call.method, call.method.replace("_", "-")), *_flags(call)]
     for argument in call.arguments:
         pairs = argument.items() if isinstance(argument, dict) else None

@@ -197,7 +197,7 @@ class Invocation:
             self.show([text] if isinstance(text, str) else text)
 
     def show(self, lines: Iterable[str]) -> None:
-        """Writes the lines of an answer, many at a time, through the pager where that is wanted."""
+        """Prints the lines of an answer, many at a time, through the pager if there is one."""
         for batch in _batches(lines):
             if self.pages and not self.json:
                 self._start_pager()

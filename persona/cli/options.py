@@ -20,8 +20,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def takes(declaration: type, *only: str) -> Callable[[F], F]:
-    """Gives a command the flags of a declaration, or of some of its keywords. The function takes as
-    `**options` those that were typed, as the library takes them.
+    """Gives a command the flags of a declaration, or of some of its keywords.
+
+    The function takes the typed ones as `**options`, in the library's form.
     """
     chosen = {key: option for key, option in declared(declaration).items() if not only or key in only}
     machine = ComputeOptions.__annotations__  # where to work, and with how much: last in the help
@@ -36,7 +37,7 @@ def takes(declaration: type, *only: str) -> Callable[[F], F]:
 
 
 class _Flag(click.Option):
-    """One option on the command line. What was not typed does not reach the function."""
+    """One option on the command line. An option that was not typed does not reach the function."""
 
     def __init__(self, names: Sequence[str], *, option: Option, **settings: Any) -> None:
         self._option = option

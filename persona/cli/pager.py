@@ -31,8 +31,10 @@ def on_terminal() -> bool:
 
 
 def chosen(setting: Callable[[str], str | None]) -> str | None:
-    """The command of the user's pager, None for none. `setting` reads the user's own settings: a repository,
-    which may be a stranger's, names no program to run.
+    """The command of the user's pager, None for none.
+
+    `setting` reads the user's own settings: a repository may come from a stranger, so it names no program to
+    run.
     """
     for command in (
         os.environ.get("PERSONA_PAGER"),
@@ -46,7 +48,7 @@ def chosen(setting: Callable[[str], str | None]) -> str | None:
 
 
 def start(command: str) -> None:
-    """From now on what is written to stdout goes through the pager. Without it, if it is not installed."""
+    """Sends stdout through the pager from now on, if the pager is installed."""
     import shlex
     import shutil
     import subprocess

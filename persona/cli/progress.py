@@ -62,8 +62,9 @@ class ProgressBar:
 
 
 class JsonLines:
-    """Writes a line of JSON to stdout, at most twice a second, before the answer. That kernels are being
-    compiled is said on stderr as well, at once.
+    """Writes a line of JSON to stdout, at most twice a second, before the answer.
+
+    If kernels are being compiled, it says so on stderr as well, at once.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
@@ -86,7 +87,10 @@ class JsonLines:
 
 
 class CompilingLine:
-    """Where nobody watches: says on stderr, once, that kernels are being compiled, and nothing else."""
+    """Says on stderr, once, that kernels are being compiled, and nothing else.
+
+    For runs that nobody watches.
+    """
 
     def __init__(self) -> None:
         self._said = False
@@ -102,7 +106,7 @@ class CompilingLine:
 
 
 def progress_bar(quiet: bool, as_json: bool = False) -> ProgressBar | JsonLines | CompilingLine | None:
-    """What shows how far this process is; nothing where that is asked for."""
+    """The display of progress for this process; None if it is turned off."""
     if quiet:
         return None
     if as_json:
@@ -112,7 +116,7 @@ def progress_bar(quiet: bool, as_json: bool = False) -> ProgressBar | JsonLines 
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """The library's log says nothing meanwhile, where `-q` asks for that."""
+    """Silences the library's log in this block if `-q` is given."""
     import logging
 
     log = logging.getLogger("persona")

@@ -50,9 +50,10 @@ def encode_base(raw: Elements, dtype: str) -> tuple[int, list[Bytes]]:
 
 
 def decode_base(form: int, segments: Sequence[Any], out: Elements) -> None:
-    """Fills `out` (uint16[n] or uint32[n]; for the raw form any contiguous array) with the chunk's elements.
+    """Fills `out` with the chunk's elements.
 
-    segments: bytes-like or uint8 arrays. IntegrityError where they do not fill `out` exactly.
+    `out` is uint16[n] or uint32[n]; for the raw form any contiguous array. segments: bytes-like or uint8
+    arrays. Raises IntegrityError if they do not fill `out` exactly.
     """
     layout, element = parse_form(form)
     planes = [segment_bytes(segment) for segment in segments]

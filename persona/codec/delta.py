@@ -65,7 +65,7 @@ class Scratch:
         self._held: dict[str, npt.NDArray[Any]] = {}
 
     def array(self, name: str, size: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """The first `size` elements of the buffer of that name, whatever they hold."""
+        """The first `size` elements of the buffer of that name, with undefined content."""
         held = self._held.get(name)
         if held is None or held.size < size or held.dtype != dtype:
             held = self._held[name] = np.empty(size, dtype)
@@ -74,11 +74,10 @@ class Scratch:
 
 @dataclass(frozen=True)
 class EncodedDelta:
-    """A chunk of a vector. `segments` and `z` are views of the scratch: valid until it encodes the next
-    chunk.
+    """A chunk of a vector.
 
-    z: uint16[n] or uint32[n] in element order, what the chunk's id covers; changed: how many of them are not
-    0.
+    `segments` and `z` are views of the scratch: valid until it encodes the next chunk. z: uint16[n] or
+    uint32[n] in element order, which the chunk's id covers; changed: how many of them are not 0.
     """
 
     form: int
@@ -130,8 +129,8 @@ def encode_delta(base: Elements, after: Elements, dtype: str, scratch: Scratch) 
 def decode_delta(form: int, segments: Sequence[Any], z_sorted: Elements) -> None:
     """Fills z_sorted, uint16[n] or uint32[n], with the values z in exponent order.
 
-    segments: bytes-like or uint8 arrays. IntegrityError where they cannot be those of n elements of this
-    type; what z_sorted holds then is undefined.
+    segments: bytes-like or uint8 arrays. Raises IntegrityError if they cannot be those of n elements of this
+    type; the content of z_sorted is then undefined.
     """
     layout, element = parse_form(form)
     if layout != LAYOUT_DELTA or element is None:
@@ -153,7 +152,7 @@ def decode_delta(form: int, segments: Sequence[Any], z_sorted: Elements) -> None
 def restore(sorted_base: Elements, z_sorted: Elements, order: npt.NDArray[np.uint32], out: Elements) -> None:
     """The fine-tune's own elements, in element order: out[order[j]] is z_sorted[j] ulps from sorted_base[j].
 
-    All of one length and, but for order (uint32, a permutation as `exponent_order` gives), of one type.
+    All have one length. All have one type except order: uint32, a permutation from `exponent_order`.
     """
     n = out.size
     if sorted_base.size != n or z_sorted.size != n or order.size != n:
@@ -164,7 +163,10 @@ def restore(sorted_base: Elements, z_sorted: Elements, order: npt.NDArray[np.uin
 
 
 def delta_payload(base_chunk_id: str, z: Elements) -> tuple[bytes, Bytes]:
-    """What a vector chunk's id covers: 32 bytes of its base chunk's id, z little-endian in element order."""
+    """The bytes that a vector chunk's id covers.
+
+    32 bytes of its base chunk's id, then z little-endian in element order.
+    """
     little = np.ascontiguousarray(z, z.dtype.newbyteorder("<"))
     return bytes.fromhex(base_chunk_id), little.view(np.uint8)
 

@@ -73,7 +73,7 @@ def of(dtype: str) -> ElementType:
 
 
 def form_of(layout: int, element: ElementType | None) -> int:
-    """The form: codec version << 16 | layout << 8 | element type code (0 where the layout is raw)."""
+    """The form: codec version << 16 | layout << 8 | element type code (0 for the raw layout)."""
     return CODEC_VERSION << 16 | layout << 8 | (element.code if element else 0)
 
 

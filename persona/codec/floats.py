@@ -61,7 +61,7 @@ def in_default_environment(function: Callable[P, R]) -> Callable[P, R]:
 
 @cache
 def _library() -> tuple[Any, Any, Any, Any] | None:
-    """(fegetenv, fesetenv, FE_DFL_ENV, a type for what it was) of the C library; None where it lacks them."""
+    """(fegetenv, fesetenv, FE_DFL_ENV, a type for an environment) of the C library; None if it lacks them."""
     import ctypes
 
     for name in (None, "libm.so.6"):  # None: what the process has linked already
@@ -82,7 +82,7 @@ def _library() -> tuple[Any, Any, Any, Any] | None:
 
 
 def _machine() -> str:
-    """What this interpreter is built for, as "x86_64"."""
+    """The architecture that this interpreter is built for, as "x86_64"."""
     built_for = str(getattr(sys.implementation, "_multiarch", ""))
     if built_for:
         return built_for.partition("-")[0]

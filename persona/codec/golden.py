@@ -16,7 +16,7 @@ from persona.codec.native.golden import Case, table
 
 Array = npt.NDArray[Any]
 Call = tuple[tuple[Any, ...], Callable[[int], Sequence[Array]]]
-"""The arguments of a kernel, and what is compared afterwards."""
+"""The arguments of a kernel, and the arrays that are compared afterwards."""
 
 N: Final = 4500
 """Elements: enough for the loops that look for common exponents."""

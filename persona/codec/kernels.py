@@ -101,8 +101,8 @@ def exponent_order(
 ) -> None:
     """Stable counting sort by key: order[place] = index, sorted_base[place] = element.
 
-    Scratch as for `count_keys`. With `wide`, the elements of each common key are taken out of a vector
-    together, and what a vector writes too much lies where that key's next elements go.
+    Scratch as for `count_keys`. With `wide`, the elements of each common key are taken out of a SIMD vector
+    together. The surplus that a vector writes is overwritten by that key's next elements.
     """
     count_keys(base, shift, mask, counts, starts)
     many = _common_keys(starts, counts, base.size) if wide else 0
@@ -308,8 +308,9 @@ def _count_equal(z: Any, value: Any) -> Any:
 
 @_kernel
 def take_tails(z: Any, escape: Any, wide: int, tails: Any) -> Any:
-    """tails[k] = z - escape of the k-th value that is at least escape; their number. tails: a vector longer
-    than z.
+    """tails[k] = z - escape of the k-th value that is at least escape; returns their number.
+
+    tails: a vector longer than z.
     """
     k = np.uint64(0)
     lanes = VECTOR_BYTES // z.itemsize
@@ -381,13 +382,13 @@ def _join_planes(data: Any, planes: int, values: Any) -> None:
 
 @_kernel
 def decode_groups(data: Any, sizes: Any, groups: Any, tails: Any, wide: int, z: Any) -> int:
-    """Fills z from the segments of its groups; 0, or what is wrong with them: 1 digits of another size, 2
-    digits not padded with zeros, 3 tails of another size.
+    """Fills z from the segments of its groups; returns 0 or the number of a fault.
 
-    data: uint8, the segments one after the other, and one byte more. sizes: int64, theirs. groups: int64[g,
-    3] of (elements, digit bits, tail planes), checked against z and the number of segments. tails: scratch,
-    of z's type and one longer than the largest group with two planes or more. wide: whether the processor
-    expands vectors.
+    1: digits of another size, 2: digits not padded with zeros, 3: tails of another size. data: uint8, the
+    segments one after the other, and one byte more. sizes: int64, theirs. groups: int64[g, 3] of (elements,
+    digit bits, tail planes), checked against z and the number of segments. tails: scratch, of z's type and
+    one longer than the largest group with two planes or more. wide: whether the processor has the expand
+    instruction.
     """
     at, part, start = 0, 0, 0
     for g in range(groups.shape[0]):
@@ -467,10 +468,10 @@ def _huffman_bits(weights: Any, n: int, nodes: Any) -> Any:
 
 @_kernel
 def _stored_bits(hist: Any, per: Any, scale: float, work: Any) -> Any:
-    """About how many bits zstd needs for symbols so distributed, `per` independent ones to a byte.
+    """An estimate of the bits that zstd needs for symbols with these counts, `per` symbols to a byte.
 
     hist: float64, counts of one in `scale` symbols. The bytes are Huffman coded, which takes at least one bit
-    each; where one byte dominates, matches between the others are cheaper; and bytes can stay as they are.
+    each. If one byte dominates, matches between the others are cheaper. Bytes can also stay as they are.
     """
     weights = work[WEIGHTS]
     total, log, symbols = 0.0, 0.0, 0
@@ -553,7 +554,7 @@ def _group_bits(counts: Any, scale: float, work: Any) -> tuple[float, int]:
 
 @_kernel
 def _sum(a: Any, b: Any, out: Any) -> None:
-    """out = a + b, or a where b is None. As a loop: array expressions take numba seconds to compile."""
+    """out = a + b, or a if b is None. A loop, because array expressions take numba seconds to compile."""
     for p in range(a.shape[0]):
         for v in range(a.shape[1]):
             out[p, v] = a[p, v] if b is None else a[p, v] + b[p, v]

@@ -23,7 +23,7 @@ _intrinsic: Any = intrinsic
 
 @_intrinsic
 def bits_equal(_context: Any, values: Any, at: Any, shift: Any, mask: Any, key: Any) -> Any:
-    """The bits of those of the lanes from `at` on whose (value >> shift & mask) is `key`.
+    """The mask of the lanes from `at` on whose (value >> shift & mask) is `key`.
 
     values: uint16 or uint32; the others uint64.
     """
@@ -40,7 +40,7 @@ def bits_equal(_context: Any, values: Any, at: Any, shift: Any, mask: Any, key: 
 
 @_intrinsic
 def bits_reaching(_context: Any, values: Any, at: Any, least: Any) -> Any:
-    """The bits of those of the lanes from `at` on that are at least `least`, a uint64."""
+    """The mask of the lanes from `at` on whose value is at least `least`, a uint64."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         held = _load(context, builder, signature.args[0], args[0], args[1])
@@ -52,10 +52,10 @@ def bits_reaching(_context: Any, values: Any, at: Any, least: Any) -> Any:
 
 @_intrinsic
 def take_chosen(_context: Any, values: Any, at: Any, bits: Any, less: Any, out: Any, place: Any) -> Any:
-    """out[place], out[place + 1], … = those of the lanes from `at` on that `bits` choose, minus
-    `less`.
+    """out[place], out[place + 1], … = the lanes from `at` on that `bits` choose, minus `less`.
 
-    Overwrites a whole vector of out, with anything behind the chosen ones. values, out: of one type.
+    Overwrites a whole vector of out, with undefined content behind the chosen lanes. values, out: of one
+    type.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -70,10 +70,10 @@ def take_chosen(_context: Any, values: Any, at: Any, bits: Any, less: Any, out: 
 
 @_intrinsic
 def take_indices(_context: Any, values: Any, at: Any, bits: Any, out: Any, place: Any) -> Any:
-    """out[place], out[place + 1], … = at + i of every lane i of values that `bits` choose. Overwrites as many
-    elements of out as a vector of values has lanes.
+    """out[place], out[place + 1], … = at + i of every lane i of values that `bits` choose.
 
-    out: uint32; at, bits and place: uint64.
+    Overwrites as many elements of out as a vector of values has lanes. out: uint32; at, bits and place:
+    uint64.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -91,10 +91,9 @@ def take_indices(_context: Any, values: Any, at: Any, bits: Any, out: Any, place
 
 @_intrinsic
 def add_expanded(_context: Any, values: Any, at: Any, bits: Any, tails: Any, k: Any) -> Any:
-    """Adds tails[k], tails[k + 1], … to those of the lanes from `at` on that `bits` choose, in order.
+    """Adds tails[k], tails[k + 1], … in order to the lanes from `at` on that `bits` choose.
 
-    No byte of tails beyond the last one added is touched. values: uint16 or uint32; tails: uint8 or as
-    values.
+    Reads no byte of tails beyond the last one added. values: uint16 or uint32; tails: uint8 or as values.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:

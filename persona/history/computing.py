@@ -25,8 +25,9 @@ _SHARD_BYTES: Final = 128 * MIB
 
 
 def device_choice(options: ComputeOptions) -> DeviceChoice:
-    """Where terms are merged. Raises `UsageError` for a device that is none, `SystemFault` for one that is
-    not there.
+    """Where terms are merged.
+
+    Raises `UsageError` for an unknown device, `SystemFault` for a missing one.
     """
     from persona.merge.devices.choose import DeviceChoice
 

@@ -38,8 +38,9 @@ class Config:
         return self.values().get(_named(_parts(key)))
 
     def read(self, key: str) -> Any:
-        """The value in force of a key of `SETTINGS`, as its type; None when neither file has it. Raises
-        `InvalidInput` for a text that the key cannot have.
+        """The value of a key of `SETTINGS`, as its type; None if neither file has it.
+
+        Raises `InvalidInput` for a text that the key cannot have.
         """
         text = self.get(key)
         return None if text is None else SETTINGS[key].read(text)

@@ -42,7 +42,7 @@ MAX_TAGS: Final = 64
 
 
 class _ReadText(NamedTuple):
-    """A recipe text, what it means, and the ids that its names of bases and its starts of ids stood for."""
+    """A recipe text, its recipe, and the ids that its names of bases and starts of ids meant."""
 
     data: bytes
     recipe: Recipe
@@ -106,8 +106,9 @@ class History:
         return Tag.decode(self.store.objects.get(id, "tag"))
 
     def peeled(self, id: str) -> tuple[str, str | None]:
-        """What an id names once no tag is left to follow, and its kind: None where nothing of that id is
-        stored, "tag" where tags name one another too deep.
+        """The object that an id names after all tags, and its kind.
+
+        The kind is None if nothing of that id is stored, "tag" if too many tags name one another.
         """
         for _ in range(MAX_TAGS):
             kind = self.store.objects.kind_of(id)

@@ -66,7 +66,7 @@ class Option:
 
 
 class WorkOptions(TypedDict, total=False):
-    """What every call takes that works for long."""
+    """The options of every call that works for long."""
 
     threads: Annotated[
         int | None,
@@ -171,7 +171,7 @@ class LiveOptions(LoadOptions, total=False):
 
 
 class TermOptions(TypedDict, total=False):
-    """What a vector does in the recipe."""
+    """The options of a vector in the recipe."""
 
     alpha: Annotated[
         str | float | None,
@@ -278,7 +278,7 @@ def declared(kind: type) -> dict[str, Option]:
 
 
 def defaults(kind: type) -> dict[str, Any]:
-    """What the library takes for each keyword of a declaration that nobody gives."""
+    """The default of each keyword of a declaration."""
     if kind not in _DEFAULTS:
         _DEFAULTS[kind] = {key: _default(annotation) for key, annotation in kind.__annotations__.items()}
     return _DEFAULTS[kind]

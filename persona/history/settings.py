@@ -14,7 +14,7 @@ from persona.errors import InvalidInput
 from persona.objects.rules import AXES, CHOICES, PRESETS, check_axis
 
 DEVICES: Final = ("auto", "cpu", "cuda")
-"""Where weights may be computed."""
+"""The choices of where weights are computed."""
 _SIZE: Final = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*([kmgt]?)(i?)b?", re.IGNORECASE | re.ASCII)
 _UNITS: Final = " kmgt"
 
@@ -46,7 +46,7 @@ class Setting:
 
     @property
     def help(self) -> str:
-        """What it means and what holds without it, in a line."""
+        """Its meaning and its default, in one line."""
         return f"{self.doc}. Default: {self.default}."
 
     def read(self, text: str) -> Any:

@@ -102,8 +102,8 @@ class ModelLock:
     def merging(self, timeout: float | None = LIVE_TIMEOUT_SECONDS) -> Iterator[None]:
         """Holds the model for a merge, shut or not, once its users have gone.
 
-        Raises `BusyError` where they have not after `timeout` seconds (None: waits for ever), and at once
-        inside a user or a merge of this very thread.
+        Raises `BusyError` after `timeout` seconds (None: waits for ever), and at once inside a user or a
+        merge of this thread.
         """
         deadline = None if timeout is None else time.monotonic() + _checked(timeout)
         me, turn = threading.current_thread(), object()

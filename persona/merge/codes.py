@@ -33,7 +33,7 @@ class Merge(IntEnum):
 
 
 class Divide(IntEnum):
-    """What a mean is divided by."""
+    """The divisor of a mean."""
 
     STRENGTH = 0
     COUNT = 1

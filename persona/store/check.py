@@ -41,9 +41,9 @@ PayloadOf = Callable[[Record], Iterable[Buffer] | None]
 def problems(
     store: ObjectStore, full: bool = False, payload_of: PayloadOf | None = None
 ) -> Iterator[Problem]:
-    """What is wrong with the stored bytes of every copy of every object, and with the packs around them.
+    """The problems in the stored bytes of every copy of every object, and in their packs.
 
-    `full`: the ids too. `payload_of` decodes the kinds of `BULK_KINDS`; without it those ids stay unverified.
+    `full`: also in ids. `payload_of` decodes the kinds of `BULK_KINDS`; without it their ids stay unverified.
     """
     store.refresh()
     for one in store.open_packs().values():

@@ -645,8 +645,10 @@ def replace_file(path: Path, data: Buffer, known: Known | None) -> bool:
 
 
 def replace_seen(path: Path, data: Buffer, known: Known | None, *, there: bool) -> bool:
-    """As `replace_file`, for a caller that looked earlier. `there`: whether a file lay there then. `known`
-    judges what lies there now (None: nothing may).
+    """Like `replace_file`, for a caller that looked earlier.
+
+    `there`: whether there was a file then. `known` judges the file that is there now (None: there must be
+    none).
     """
     lies = os.path.lexists(path)  # a link that leads nowhere is replaced, too
     if (there and not lies) or (lies and known is None):

@@ -83,8 +83,9 @@ class RefFiles:
         return (kind, value), id
 
     def entries(self, name: str) -> tuple[Entry, ...]:
-        """The moves of a ref or HEAD, oldest first; all that is left, of a ref that is gone or a HEAD that
-        leads nowhere.
+        """The moves of a ref or HEAD, oldest first.
+
+        For a deleted ref, or a HEAD that leads nowhere, all moves that are left.
         """
         try:
             value = self.position()[1] if name == HEAD else self.value(name)
@@ -125,14 +126,14 @@ class RefFiles:
         return IntegrityError(f"{path} is damaged: its check is wrong", kind="ref", file=str(path), hint=hint)
 
     def text_or_damage(self, name: str) -> str | None:
-        """Like `_text`, but "" where that is damaged: to be replaced."""
+        """Like `text`, but "" if the file is damaged and will be replaced."""
         try:
             return self.text(name)
         except IntegrityError:
             return ""
 
     def text(self, name: str) -> str | None:
-        """What stands in a ref's file, or HEAD's; None where there is none."""
+        """The text of a ref's file, or HEAD's; None if there is no file."""
         path = self.path(name)
         files.check_directories(self.root, *name.split("/")[:-1])
         try:
@@ -189,9 +190,7 @@ class RefFiles:
                     yield name
 
     def way_out(self, branch: str | None) -> Hint | None:
-        """What to do when HEAD leads nowhere: the branch is made again at its last id, or another one is gone
-        to.
-        """
+        """The hint for a HEAD that leads nowhere: make its branch again, or switch to another one."""
         ways: list[str | Keyword] = []
         with suppress(PersonaError):
             last = self.last(branch) if branch is not None else None

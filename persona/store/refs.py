@@ -57,12 +57,12 @@ When = tuple[int, int]
 
 Found = TypeVar("Found")
 Told = list[str]
-"""Where sentences for the user go that a call has besides its result."""
+"""A list for sentences to the user that a call has besides its result."""
 
 
 @dataclass(frozen=True)
 class Reason:
-    """Who moves a ref, when, and why, as its reflog writes it."""
+    """The person, time and sentence of a move of a ref, for its reflog."""
 
     who: str
     when: When

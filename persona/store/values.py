@@ -51,8 +51,10 @@ class StateFile:
             raise self.damaged() from None
 
     def decoded(self, decode: Callable[[Any], Decoded], *cost: str | Keyword) -> Decoded | None:
-        """As `read`, through `decode`, whose `AttributeError`, `KeyError`, `TypeError` or `ValueError` says
-        that the value is of another shape: that is damage too, and `cost` what deleting the file costs.
+        """The value after `decode`; see `read`.
+
+        If `decode` raises `AttributeError`, `KeyError`, `TypeError` or `ValueError`, the value has another
+        form, which is damage too. `cost`: what is lost if the file is deleted.
         """
         value = self.read()
         try:
@@ -61,7 +63,10 @@ class StateFile:
             raise self.damaged(*cost) from None
 
     def damaged(self, *cost: str | Keyword) -> IntegrityError:
-        """The error for a value that cannot be what persona wrote; `cost`: what deleting it costs."""
+        """The error for a value that persona cannot have written.
+
+        `cost`: what is lost if the file is deleted.
+        """
         hint = ("delete it: ", *(cost or ("its content is then lost",)))
         return IntegrityError(f"{self.path} is damaged", kind="state", file=str(self.path), hint=hint)
 

@@ -15,9 +15,9 @@ from persona.store import files
 def ship(every: Iterable[Kernels], level: Target, into: Path) -> None:
     """Fills the folder `into` with the machine code of all kernels for a level, and removes other files.
 
-    A process does this once, for one level. A file that is there already is not made again. On a processor
-    that runs code for this level, the code answers its golden cases first. Raises `SystemFault` where a
-    kernel does not stand alone or computes other bits.
+    A process does this once, for one level. A file that exists is not made again. On a processor that runs
+    code for this level, the code must pass its golden cases first. Raises `SystemFault` if a kernel needs
+    more than machine code, or computes other bits.
     """
     files.mkdirs(into)
     wanted = set()

@@ -31,7 +31,7 @@ _CHECK_BYTES: Final = 32
 
 
 def cached_in() -> list[Path]:
-    """Where code that this machine compiled may be kept: the user's cache, or else beside the sources."""
+    """The folders for code that this machine compiled: the user's cache, then beside the sources."""
     folders = [Path(__file__).parent / "__pycache__"]
     with suppress(KeyError):
         folders.insert(0, Path(pwd.getpwuid(os.getuid()).pw_dir) / ".cache" / "persona" / "kernels")
@@ -39,7 +39,7 @@ def cached_in() -> list[Path]:
 
 
 def shipped_in(level: Target) -> list[Path]:
-    """Where code for a level is installed."""
+    """The folder of the installed code for a level."""
     return [SHIPPED / level.name]
 
 
@@ -104,7 +104,7 @@ def _check(file: str, code: bytes) -> bytes:
 
 
 def _trusted(path: Path) -> bool:
-    """Whether nobody else can have written a file: its code is going to be run."""
+    """Whether nobody else can have written a file, whose code is going to run."""
     try:
         status, source = os.stat(path), os.stat(__file__)
     except OSError:

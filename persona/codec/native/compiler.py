@@ -25,10 +25,10 @@ _NEVER_FREED: Final = "define void @NRT_MemInfo_call_dtor(ptr %0) {\n  ret void\
 
 
 def compile_for(target: Target, module: str, kernel: str, kinds: tuple[str, ...], symbol: str) -> bytes:
-    """The machine code of a variant, whose function is named `symbol`. Nothing where the variant needs more
-    than machine code, such as numba's allocator or exceptions.
+    """The machine code of a variant, whose function is named `symbol`.
 
-    A process compiles for one target only: numba takes it from its configuration once.
+    Empty if the variant needs more than machine code, such as numba's allocator or exceptions. A process
+    compiles for one target only: numba takes it from its configuration once.
     """
     from numba import types
     from numba.np.numpy_support import from_dtype
@@ -63,8 +63,9 @@ def _aim_at(target: Target) -> None:
 
 @contextmanager
 def _compiling() -> Iterator[None]:
-    """numba compiles, also where it is told not to: that is meant for debugging other code, and kernels that
-    Python runs would take hours.
+    """Makes numba compile even if it is told not to.
+
+    That switch is for debugging other code, and kernels that Python runs would take hours.
     """
     import numba.core.config
 

@@ -22,10 +22,10 @@ from persona.errors import SystemFault
 
 @dataclass(frozen=True)
 class Case:
-    """One call, to be made once: its arrays are changed in place.
+    """One call, to be made once, because its arrays are changed in place.
 
-    results: what the call has to get right, from its return value: arrays, which the call filled. digest: of
-    these and of the return value, as `digest_of` computes it.
+    results: the arrays that the call must fill correctly, from its return value. digest: of these and of the
+    return value, as `digest_of` computes it.
     """
 
     kernel: str
@@ -34,7 +34,7 @@ class Case:
     digest: str
 
     def found(self, call: Call) -> str:
-        """Makes the call, and returns the digest of what it computed."""
+        """Makes the call, and returns the digest of its results."""
         returned = int(call(*self.arguments) or 0)
         return digest_of(returned, self.results(returned))
 
@@ -59,8 +59,8 @@ def table(text: str) -> dict[str, list[str]]:
 def cases(golden: str, kernel: str, compress: bool) -> Iterator[tuple[tuple[str, ...], Case]]:
     """The golden cases of a kernel, with the kinds of their arguments.
 
-    golden: the module that has them. compress: whether the kernel may use what
-    `persona.codec.native.has_compress` tells of.
+    golden: the module that has them. compress: whether the kernel may use the instructions of
+    `persona.codec.native.has_compress`.
     """
     for case in importlib.import_module(golden).cases(kernel, int(compress)):
         yield kinds_of(case.arguments), case

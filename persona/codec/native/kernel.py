@@ -39,8 +39,9 @@ class Kernel:
         self._variants: dict[tuple[str, ...], Call] = {}
 
     def __call__(self, *arguments: Any) -> Any:
-        """The kernel's result, an integer; arrays are read and filled in place. It computes in the default
-        floating-point environment.
+        """The kernel's result, an integer; arrays are read and filled in place.
+
+        It computes in the default floating-point environment.
         """
         kinds = kinds_of(arguments)
         with DefaultEnvironment():
@@ -55,8 +56,9 @@ class Kernel:
             return found
 
     def warm_up(self, kinds: tuple[str, ...]) -> bool:
-        """Makes sure that the user's cache has code of a variant for exactly this processor. Returns whether
-        it was compiled for that.
+        """Makes sure that the user's cache has code of a variant for exactly this processor.
+
+        Returns whether it had to be compiled.
         """
         with _LOCK, DefaultEnvironment():
             found = self._proven(processor.host(), kinds)
@@ -100,8 +102,9 @@ class Kernel:
 
 
 def linked(of: str, kernel: str, kinds: tuple[str, ...], target: Target, code: bytes, symbol: str) -> Call:
-    """Links the code of a variant and tries it out. Raises `SystemFault` if it cannot be linked, or computes
-    other results than its golden cases in the module `of`.
+    """Links the code of a variant and tests it.
+
+    Raises `SystemFault` if it cannot be linked, or fails its golden cases in the module `of`.
     """
     address = link.address_of(code, symbol)
     if address is None:

@@ -62,8 +62,10 @@ def modules(module: str) -> list[str]:
 
 
 def imports(source: str) -> set[str]:
-    """The modules of persona that a source imports. A package that is imported from for its submodule is left
-    out: importing it runs its `__init__`, which holds no constant of a kernel.
+    """The modules of persona that a source imports.
+
+    A package that is imported from for its submodule is left out: importing it runs its `__init__`, which has
+    no constant of a kernel.
     """
     found: set[str] = set()
     for statement in _STATEMENT.findall(source):

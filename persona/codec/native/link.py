@@ -11,7 +11,7 @@ _ENGINES: Final[list[Any]] = []
 
 
 def address_of(code: bytes, symbol: str) -> int | None:
-    """The address of a function in an object file, or None where it cannot be linked."""
+    """The address of a function in an object file, or None if it cannot be linked."""
     import llvmlite.binding as llvm
 
     try:

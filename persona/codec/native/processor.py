@@ -51,7 +51,7 @@ _LEVELS: Final = {
 
 
 def levels() -> tuple[Target, ...]:
-    """The levels of this processor's architecture, the highest first; none where persona knows none."""
+    """The levels of this processor's architecture, the highest first; empty if persona knows none."""
     architecture = os.uname().machine.lower()
     return _LEVELS.get({"amd64": "x86_64", "arm64": "aarch64"}.get(architecture, architecture), ())
 
@@ -78,12 +78,12 @@ def runs(target: Target) -> bool:
 
 
 def has_compress() -> int:
-    """1 where the processor has what `persona.codec.simd` is for (AVX-512 VBMI2), else 0."""
+    """1 if the processor has the instructions of `persona.codec.simd` (AVX-512 VBMI2), else 0."""
     return int(host().compress)
 
 
 def machine(target: Target) -> Any:
-    """A new LLVM target machine; whoever makes an engine with it gives it away."""
+    """A new LLVM target machine; an engine that is made with it owns it."""
     import llvmlite.binding as llvm
 
     llvm.initialize_native_target()

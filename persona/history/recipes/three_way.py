@@ -223,7 +223,7 @@ def _meaning(text: str, wanted: Recipe, names: Names) -> str:
 
 
 def _keys(term: Term) -> dict[str, Any]:
-    """Every key of a term as recipe_edit takes it; UNSET where it is not written."""
+    """Every key of a term as `edit` takes it; UNSET for a key that is not written."""
     from persona.history.recipes.edit import UNSET
 
     return {

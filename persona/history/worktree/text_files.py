@@ -73,7 +73,10 @@ class RecipeText(NamedTuple):
 
 
 def recipe(history: History, *, to_edit: bool = False) -> RecipeText:
-    """`recipe.toml` as it stands. Raises as `read_recipe_text`, and `InvalidInput` where it means nothing."""
+    """`recipe.toml` as it is.
+
+    Raises the errors of `read_recipe_text`, and `InvalidInput` if it is no valid recipe.
+    """
     data = read_recipe_text(history.root, to_edit=to_edit)
     return RecipeText(data, history.read_recipe(data))
 

@@ -26,8 +26,9 @@ class MergeArguments:
     majority: int = 0
 
     def votes_first(self) -> tuple[NDArray[np.intp], MergeArguments]:
-        """(rows, mixture): the terms that vote, then those that add, each kind in its order; row j of the
-        mixture is row `rows[j]` of this one.
+        """(rows, arguments) with the voting terms first, then those that add.
+
+        Each kind keeps its order; row j of the new arguments is row `rows[j]` of these.
         """
         rows = np.argsort(self.add, kind="stable")
         return rows, replace(self, theta=self.theta[rows], alpha=self.alpha[rows], add=self.add[rows])

@@ -121,7 +121,7 @@ def kernel_arguments(
     dtype: int,
     majority: int = 0,
 ) -> tuple[Any, ...]:
-    """What the kernel `merge_chunk` takes, for the arguments of this module's `merge_chunk`, unchecked."""
+    """The arguments of the kernel `merge_chunk`, from those of this module's `merge_chunk`, unchecked."""
     tie, lam = np.float32(rules.tie(majority)), np.float32(rules.lambda_)
     scratch = _scratch(alpha.size)
     return base, z, order, out, _cuts(theta), alpha, add, lam, tie, *rules.codes(), dtype, *scratch

@@ -19,10 +19,10 @@ KERNELS: Final[tuple[Kernels, ...]] = (codec_kernels, merge_kernels)
 
 @dataclass(frozen=True)
 class WarmUp:
-    """What `warm_up` did. A kernel counts once for each combination of argument types.
+    """The result of `warm_up`. A kernel counts once for each combination of argument types.
 
-    compiled: how many of all `kernels` were compiled now, in `seconds`. folder: where all of them are kept,
-    or None if there is no writable folder. shipped: the level of the architecture whose code persona was
+    compiled: how many of all `kernels` were compiled now, in `seconds`. folder: the folder of their code, or
+    None if there is no writable folder. shipped: the level of the architecture whose code persona was
     installed with and uses for other kernels, such as "x86-64-v3", or None.
     """
 

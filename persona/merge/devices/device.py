@@ -73,11 +73,11 @@ class Stream(Protocol):
         mixture: MergeArguments,
         not_finite: DeviceArray,
     ) -> None:
-        """Merges n elements and adds to not_finite: int64[1] how many came out not finite.
+        """Merges n elements, and adds to not_finite: int64[1] how many results are not finite.
 
-        base: uint[n]; z: uint[K, ≥ n], its rows in the order of `mixture`, which has its votes first; order:
-        uint32[n], so that out[order[j]] is element j, or None, so that out[j] is; terms: what
-        `Device.terms` made of the mixture.
+        base: uint[n]; z: uint[K, ≥ n], its rows in the order of `mixture`, with its voting terms first;
+        order: uint32[n], so that out[order[j]] is element j, or None, so that out[j] is; terms: the result of
+        `Device.terms` for the mixture.
         """
 
     def synchronize(self) -> None:
