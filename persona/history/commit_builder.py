@@ -251,7 +251,6 @@ def _known_change(
     """A change to a vector that the store had already: the facts that need no chunk."""
     fraction = cache.known_fraction(history, term.vector)
     density = density_of(recipe, term)
-    whole = density == 1 or recipe.rules.trim == "none" or term.join == "add"
     return VectorChange(
         name=term.name,
         id=term.vector,
@@ -260,7 +259,7 @@ def _known_change(
         stored_bytes=lookup.stored_bytes(history, term.vector, history.vector(term.vector)),
         raw_bytes=history.base(recipe.base).merged_bytes,
         changed_fraction=fraction,
-        kept_fraction=fraction if whole else kept_fraction(history, recipe, term),
+        kept_fraction=kept_fraction(history, recipe, term) if recipe.trims(term) else fraction,
         largest_rounding=None,
         new_bytes=0,
         previous=previous,

@@ -26,7 +26,7 @@ from persona.merge.arithmetic import cpu
 from persona.merge.chunks import ChunkReader, Workspace, Workspaces
 from persona.merge.densities import CACHE, CutoffTable, grid_ranks, on_grid
 from persona.merge.memory import Budget
-from persona.merge.plan import Plan, TensorPlan, keeps_everything
+from persona.merge.plan import Plan, TensorPlan
 from persona.merge.rules import NO_TRIM, MergeRules, cut_rank, joint_rank
 from persona.merge.thresholds import Magnitudes, Selection
 from persona.merge.workers import in_order
@@ -60,11 +60,11 @@ class Cutoffs:
     def _theta(self, name: str, index: int) -> float:
         recipe = self.plan.recipe
         term = recipe.terms[index]
-        if keeps_everything(recipe, term):
+        if not recipe.trims(term):
             return NO_TRIM
         if recipe.rules.trim == "joint":
             return self.by_tensor[name][0]
-        found = self.by_vector[term.vector, float(term.density or recipe.rules.density or "1")]
+        found = self.by_vector[term.vector, float(recipe.density_of(term))]
         return found["" if recipe.rules.trim == "global" else name]
 
 
@@ -95,8 +95,8 @@ def cutoffs(
         for tensor in merged:
             for index in tensor.terms:
                 term = plan.recipe.terms[index]
-                if not keeps_everything(plan.recipe, term):
-                    key = (term.vector, float(term.density or rules.density or "1"))
+                if plan.recipe.trims(term):
+                    key = (term.vector, float(plan.recipe.density_of(term)))
                     wanted.setdefault(key, set()).add(tensor.spec.name)
         for (id, density), names in wanted.items():
             thetas = _on_grid(plan, id, density)
@@ -242,8 +242,8 @@ def _of_vector(
 def _find_joint(found: Cutoffs, tensors: list[TensorPlan], threads: int, progress: Progress | None) -> None:
     plan = found.plan
     density = float(plan.recipe.rules.density or "1")
-    votes = {i for i, term in enumerate(plan.recipe.terms) if term.join == "vote"}
-    wanted = [tensor for tensor in tensors if density != 1.0 and votes.intersection(tensor.terms)]
+    trimmed = {i for i, term in enumerate(plan.recipe.terms) if plan.recipe.trims(term)}
+    wanted = [tensor for tensor in tensors if trimmed.intersection(tensor.terms)]
     reached = [tensor for tensor in plan.tensors if tensor.terms]
     stacks = [[tensor.spec.name, tensor.admitted, _vectors(plan, tensor)] for tensor in reached]
     seed = canonical.encode([plan.base.digest, density.hex(), stacks])

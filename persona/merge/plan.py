@@ -112,12 +112,6 @@ def plan(store: Store, recipe: Recipe, base: Base, vectors: Mapping[str, Vector]
     return Plan(store, recipe, base, base_table, vectors, tables, tuple(tensors))
 
 
-def keeps_everything(recipe: Recipe, term: Term) -> bool:
-    """Whether a term is never trimmed: trim = none, density 1, or join = add."""
-    rules = recipe.rules
-    return rules.trim == "none" or term.join == "add" or float(term.density or rules.density or "1") == 1.0
-
-
 def _way(recipe: Recipe, base: Base, reaching: tuple[int, ...], admitted: int) -> tuple[str, bytes]:
     """The way of the tensors that these terms reach, and the start of their keys."""
     if not reaching:
@@ -125,7 +119,7 @@ def _way(recipe: Recipe, base: Base, reaching: tuple[int, ...], admitted: int) -
     terms = [recipe.terms[index] for index in reaching]
     rules = recipe.rules
     lambda_ = to_binary32(rules.lambda_)
-    if len(terms) == 1 and terms[0].alpha32 == 1.0 and lambda_ == 1.0 and keeps_everything(recipe, terms[0]):
+    if len(terms) == 1 and terms[0].alpha32 == 1.0 and lambda_ == 1.0 and not recipe.trims(terms[0]):
         return "lone", _seed(["lone", base.digest, terms[0].vector])
     axes = {axis: value for axis, value in rules.axes().items() if axis not in ("density", "lambda")}
     effects = [_effect(recipe, term) for term in terms]
@@ -140,7 +134,7 @@ def _way(recipe: Recipe, base: Base, reaching: tuple[int, ...], admitted: int) -
 
 def _effect(recipe: Recipe, term: Term) -> list[object]:
     """The values of a term that decide its effect on a tensor."""
-    density = None if keeps_everything(recipe, term) else term.density or recipe.rules.density
+    density = recipe.density_of(term) if recipe.trims(term) else None
     return [term.vector, _hex32(term.alpha32), density, term.join]
 
 

@@ -24,6 +24,8 @@ from persona.objects.names import check_vector_name
 from persona.objects.rules import Rules, check_density, check_strength
 
 JOINS: Final = ("vote", "add")
+_NEARLY_ONE: Final = Decimal("0.999999999999999944488848768742172978818416595458984375")
+"""1 − 2^−54: a density from here on is 1 as binary64. Decimals compare exactly."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,13 @@ class Term:
         """α rounded once to binary32, −0 as +0."""
         return to_binary32(self.alpha)
 
+    def density_in(self, rules: Rules) -> str:
+        """The density in effect, a canonical decimal: the term's own, else that of the rules, else "1"."""
+        return self.density or rules.density or "1"
+
     def order(self, rules: Rules) -> tuple[Any, ...]:
         """The key of the canonical order of terms (docs/numerics.md), the name last."""
-        density = float(self.density or rules.density or "1")
+        density = float(self.density_in(rules))
         filter_ = canonical.encode({"except": sorted(self.except_), "only": sorted(self.only)})
         return (self.vector, self.alpha32, density, filter_, self.join, self.name)
 
@@ -105,6 +111,22 @@ class Recipe:
         """The recipe with its names taken out: equal for two recipes that mean the same weights."""
         terms = tuple(replace(term, name=f"t{index}") for index, term in enumerate(self.terms))
         return replace(self, terms=terms)
+
+    def density_of(self, term: Term) -> str:
+        """The density in effect for a term, a canonical decimal."""
+        return term.density_in(self.rules)
+
+    def trims(self, term: Term) -> bool:
+        """Whether changed elements of a term can be trimmed.
+
+        They can if the term votes, the rules trim, and its density is below 1 as binary64.
+        """
+        return (
+            term.join == "vote"
+            and self.rules.trim != "none"
+            and (density := self.density_of(term)) != "1"
+            and Decimal(density) < _NEARLY_ONE
+        )
 
     def encode(self) -> bytes:
         """The canonical payload."""

@@ -273,3 +273,40 @@ def test_subnormals_are_rounded_to_the_nearest_too(mantissa: int, digit: int) ->
 def test_alphas_of_one_binary32_mean_the_same() -> None:
     assert Term("a", ID, "0.1").alpha32 == Term("a", ID, "0.100000001490116119384765625").alpha32
     assert bits(Term("a", ID, "-0.0000000000000000000000000000000000000000000000000001").alpha32) == bits(0.0)
+
+
+def test_the_density_in_effect_is_the_terms_own_before_the_recipes_and_1_without_either() -> None:
+    own, plain = Term("own", ID, density="0.5"), Term("plain", OTHER)
+    recipe = Recipe.of(BASE, [own, plain], Rules.of("ties", density=0.2))
+    assert [recipe.density_of(term) for term in (own, plain)] == ["0.5", "0.2"]
+    assert Recipe.of(BASE, [plain], Rules.of("linear")).density_of(plain) == "1"
+
+
+@pytest.mark.parametrize(
+    ("rules", "term", "trimmed"),
+    [
+        (Rules.of("ties", density=0.2), Term("v", ID), True),
+        (Rules.of("ties", density=0.2), Term("v", ID, density="1"), False),
+        (Rules.of("ties", density=0.2), Term("v", ID, join="add"), False),
+        (Rules.of("ties"), Term("v", ID), False),
+        (Rules.of("ties"), Term("v", ID, density="0.3"), True),
+        (Rules.of("joint", density=0.2), Term("v", ID), True),
+        (Rules.of("joint", density=1), Term("v", ID), False),
+        (Rules.of("linear"), Term("v", ID), False),
+    ],
+)
+def test_a_term_is_trimmed_if_it_votes_under_rules_that_trim_at_a_density_below_1(
+    rules: Rules, term: Term, trimmed: bool
+) -> None:
+    assert Recipe.of(BASE, [term], rules).trims(term) is trimmed
+
+
+@example(digits="9" * 15)
+@example(digits="9" * 16)
+@example(digits="9" * 17)
+@example(digits="999999999999999944488848768742172978818416595458984375")
+@example(digits="9999999999999999444888487687421729788184165954589843749")
+@given(st.text("0123456789", min_size=1, max_size=60).filter(lambda digits: digits.strip("0")))
+def test_a_density_trims_unless_it_is_1_as_binary64(digits: str) -> None:
+    term = Term("v", ID, density=canonical.decimal(f"0.{digits}"))
+    assert Recipe.of(BASE, [term], TIES).trims(term) is (float(f"0.{digits}") != 1.0)

@@ -246,7 +246,7 @@ def _change(
     kept: float | None = made.changed_fraction
     if recipe.rules.trim == "joint":
         kept = None
-    elif density != 1 and recipe.rules.trim != "none" and term.join == "vote":
+    elif recipe.trims(term):
         kept = _kept_fraction(history, recipe, made.id, density, options)
     return VectorChange(
         name=name,

@@ -50,8 +50,8 @@ def kept_fraction(history: History, recipe: Recipe, term: Term) -> float | None:
 
 @in_default_environment
 def density_of(recipe: Recipe, term: Term) -> float:
-    """The density in effect for a term."""
-    return float(term.density or recipe.rules.density or "1")
+    """The density in effect for a term, as binary64."""
+    return float(recipe.density_of(term))
 
 
 def _cut(recipe: Recipe, term: Term) -> tuple[object, ...] | None:
@@ -59,7 +59,6 @@ def _cut(recipe: Recipe, term: Term) -> tuple[object, ...] | None:
 
     The densities are canonical decimals, so that equal ones have equal texts.
     """
-    rules, density = recipe.rules, term.density or recipe.rules.density or "1"
-    if term.join == "add" or rules.trim == "none" or density == "1":
+    if not recipe.trims(term):
         return None
-    return term.vector, rules.trim, rules.rank, density
+    return term.vector, recipe.rules.trim, recipe.rules.rank, recipe.density_of(term)
