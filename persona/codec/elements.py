@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from persona.errors import IntegrityError, InvalidInput
+from persona.objects.dtypes import DTYPES, uint
 
 Elements = npt.NDArray[Any]
 """A one-dimensional array of uint16 or uint32: the bits of a chunk's elements."""
@@ -48,12 +49,17 @@ class ElementType:
     @property
     def uint(self) -> np.dtype[Any]:
         """The unsigned integer type that its elements are handled as."""
-        return np.dtype(np.uint16) if self.width == 16 else np.dtype(np.uint32)
+        return np.dtype(uint(self.nbytes))
 
 
-BF16: Final = ElementType("BF16", code=1, width=16, exponent=8, mantissa=7)
-F16: Final = ElementType("F16", code=2, width=16, exponent=5, mantissa=10)
-F32: Final = ElementType("F32", code=3, width=32, exponent=8, mantissa=23)
+def _element(name: Literal["BF16", "F16", "F32"], code: int) -> ElementType:
+    dtype = DTYPES[name]
+    return ElementType(name, code, dtype.bits, dtype.exponent, dtype.mantissa)
+
+
+BF16: Final = _element("BF16", 1)
+F16: Final = _element("F16", 2)
+F32: Final = _element("F32", 3)
 
 _BY_NAME: Final[dict[str, ElementType]] = {element.name: element for element in (BF16, F16, F32)}
 _BY_CODE: Final[dict[int, ElementType]] = {element.code: element for element in (BF16, F16, F32)}

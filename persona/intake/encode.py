@@ -23,7 +23,7 @@ from persona.errors import InvalidInput, Refused
 from persona.intake.match import Match, match_tensors
 from persona.limits import CHUNK_ELEMENTS
 from persona.merge.arithmetic import casts, cpu
-from persona.merge.chunks import UINT, ChunkReader, Workspaces
+from persona.merge.chunks import ChunkReader, Workspaces
 from persona.merge.memory import budget_of
 from persona.merge.plan import Plan
 from persona.merge.run.merger import tensor_bits
@@ -31,6 +31,7 @@ from persona.merge.thresholds import Magnitudes
 from persona.merge.workers import first_run, in_order, thread_count
 from persona.objects.base import Base
 from persona.objects.digest import weights_digest
+from persona.objects.dtypes import uint
 from persona.objects.ids import NULL_ID, object_id
 from persona.objects.table import decode_table, encode_table
 from persona.objects.tensors import TensorSpec, chunk_count, chunk_span, sort_key
@@ -97,7 +98,7 @@ def import_base(
         checkpoint.read_into(spec.name, start * spec.unit, raw.data)
         id = object_id("chunk", raw.data)
         if spec.merged:
-            form, segments = encode_base(raw.view(UINT[spec.unit]), spec.dtype)
+            form, segments = encode_base(raw.view(uint(spec.unit)), spec.dtype)
         else:
             form, segments = FORM_RAW, [raw]
         return raw, id, pack_record("chunk", id, form, segments)
@@ -278,8 +279,7 @@ class _Encoder:
         base = self.reader.base(spec, base_id, index, space.base)
         after = space.other[: stop - start]
         if match.rounded:
-            dtype: Any = casts.BITS_DTYPE[source.dtype]
-            given: NDArray[Any] = np.empty(stop - start, dtype)
+            given: NDArray[Any] = np.empty(stop - start, uint(source.unit))
         else:
             given = after
         self.checkpoint.read_into(source.name, start * given.itemsize, given.view(np.uint8).data)

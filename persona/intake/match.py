@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from persona.errors import InvalidInput, Keyword, listed
-from persona.merge.arithmetic import casts
 from persona.objects.base import Base
+from persona.objects.dtypes import DTYPES
 from persona.objects.tensors import TensorSpec
 from persona.weights.checkpoint import Checkpoint
 
@@ -101,11 +101,11 @@ def _check_pair(spec: TensorSpec, source: TensorSpec, checkpoint: Checkpoint, ca
         )
     if source.dtype == spec.dtype:
         return
-    if not spec.merged or source.dtype not in casts.BITS_DTYPE:
+    if not spec.merged or not DTYPES[source.dtype].is_float:
         raise InvalidInput(
             f"{where} is {source.dtype} where the base has {spec.dtype}: save it in the base's dtype"
         )
-    if not casts.is_wider(source.dtype, spec.dtype) and not cast:
+    if not DTYPES[source.dtype].holds(DTYPES[spec.dtype]) and not cast:
         raise InvalidInput(
             f"{where} is {source.dtype}, which cannot hold every value of the base's {spec.dtype}",
             hint=(Keyword(cast=True), " converts it anyway"),

@@ -20,11 +20,12 @@ from typing import Protocol
 from persona.limits import DEVICE_RESERVE
 from persona.live.cache import BoundedCache, Key
 from persona.merge.arithmetic.arguments import MergeArguments
-from persona.merge.chunks import UINT, DecodedChunk
+from persona.merge.chunks import DecodedChunk
 from persona.merge.devices.device import Device, DeviceArray, DeviceFault, DeviceFull
 from persona.merge.devices.lanes import Lane, Lanes, Need
 from persona.merge.plan import Plan, TensorPlan
 from persona.merge.run.merger import Merger
+from persona.objects.dtypes import uint
 from persona.objects.tensors import chunk_span
 
 _ROUND = 64
@@ -226,11 +227,11 @@ class _OnDevice:
         nbytes = length * (1 + rows) * spec.unit
         if not self._shelf.reserve(nbytes):
             return
-        uint = UINT[spec.unit]
+        bits = uint(spec.unit)
         try:
             with self._lanes.lane() as (lane, _):
-                base = lane.stream.array(length, uint)[: spec.units]
-                z = lane.stream.array((rows, length), uint)[:, : spec.units]
+                base = lane.stream.array(length, bits)[: spec.units]
+                z = lane.stream.array((rows, length), bits)[:, : spec.units]
         except BaseException as error:
             self._shelf.refund(nbytes)
             if not isinstance(error, DeviceFull):

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -24,36 +24,24 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from persona.errors import InvalidInput
-from persona.merge.chunks import UINT
 from persona.merge.devices.choose import cuda_devices
 from persona.merge.devices.cuda import settle
 from persona.merge.devices.device import Device, DeviceArray, NoDevice
 from persona.merge.workers import in_order, thread_count
 from persona.objects.digest import weights_digest
+from persona.objects.dtypes import DTYPES, uint
 from persona.objects.tensors import TensorSpec
 
 Module: TypeAlias = torch.nn.Module
 Tensor: TypeAlias = torch.Tensor
 Stamp = tuple[int, int]
 
-DTYPES: Final[dict[str, torch.dtype]] = {
-    "BOOL": torch.bool,
-    "U8": torch.uint8,
-    "I8": torch.int8,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I16": torch.int16,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I32": torch.int32,
-    "F32": torch.float32,
-    "C64": torch.complex64,
-    "I64": torch.int64,
-    "F64": torch.float64,
-}
-"""safetensors dtype → torch's, for dtypes of a model's parameters and buffers."""
 
-_BITS: Final = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+def torch_dtype(dtype: str) -> torch.dtype | None:
+    """torch's dtype of a safetensors dtype, None if it has none."""
+    name = DTYPES[dtype].torch
+    found: torch.dtype | None = None if name is None else getattr(torch, name)
+    return found
 
 
 def device_of(tensor: Tensor) -> Device | None:
@@ -86,13 +74,13 @@ class Slot:
     def __init__(self, spec: TensorSpec, tensor: Tensor) -> None:
         self.spec = spec
         self._tensor = tensor
-        bits = tensor.detach().view(_BITS[spec.unit])
+        bits = tensor.detach().view(getattr(torch, f"int{8 * spec.unit}"))
         self._bits = bits.view(-1) if bits.is_contiguous() else bits
         self._staged: Tensor | None = None
         self._lock = threading.Lock()
         self._direct: NDArray[Any] | None = None
         if bits.is_contiguous() and bits.device.type == "cpu" and bits.data_ptr() % spec.unit == 0:
-            self._direct = self._bits.numpy().view(UINT[spec.unit] if spec.merged else np.uint8)
+            self._direct = self._bits.numpy().view(uint(spec.unit) if spec.merged else np.uint8)
         self.device = device_of(tensor) if spec.merged and bits.is_contiguous() else None
 
     @property
@@ -126,7 +114,7 @@ class Slot:
             taken = torch.empty(stop - start, dtype=self._bits.dtype)
         else:
             taken = self._stage()[start:stop]
-        yield taken.numpy().view(UINT[unit] if self.spec.merged else np.uint8)
+        yield taken.numpy().view(uint(unit) if self.spec.merged else np.uint8)
         if in_pieces:
             with torch.inference_mode():  # which may change its own tensors and any other
                 self._bits[start:stop].copy_(taken)
@@ -186,9 +174,10 @@ def new_slots(specs: Iterable[TensorSpec]) -> tuple[dict[str, Tensor], dict[str,
     """Fresh tensors on the CPU, not filled, and their slots, by name."""
     tensors: dict[str, Tensor] = {}
     for spec in specs:
-        if spec.dtype not in DTYPES:
+        dtype = torch_dtype(spec.dtype)
+        if dtype is None:
             raise InvalidInput(f"tensor {spec.name}: torch has no parameters of dtype {spec.dtype}")
-        tensors[spec.name] = torch.empty(spec.shape, dtype=DTYPES[spec.dtype])
+        tensors[spec.name] = torch.empty(spec.shape, dtype=dtype)
     return tensors, {spec.name: Slot(spec, tensors[spec.name]) for spec in specs}
 
 
@@ -214,8 +203,8 @@ def _check(spec: TensorSpec, tensor: Tensor) -> None:
             f"tensor {name} of the model is on the meta device, without memory: load the model's weights"
             " first, or let repo.load do it"
         )
-    if tensor.dtype != DTYPES.get(spec.dtype):
-        wanted = str(DTYPES.get(spec.dtype, spec.dtype)).removeprefix("torch.")
+    if tensor.dtype != torch_dtype(spec.dtype):
+        wanted = DTYPES[spec.dtype].torch or spec.dtype
         raise InvalidInput(
             f"tensor {name} is {str(tensor.dtype).removeprefix('torch.')} in the model and {wanted} in the"
             ' base: load the model with dtype="auto", as repo.load does, and do not convert it'

@@ -19,12 +19,12 @@ from persona.codec.floats import DefaultEnvironment, in_default_environment
 from persona.errors import InvalidInput
 from persona.measure.elections import BLOCK, ChunkVotes, Election, Scratch, booth_bytes
 from persona.merge.arithmetic.casts import widen32
-from persona.merge.chunks import UINT
 from persona.merge.cutoffs import cutoffs
 from persona.merge.memory import budget_of
 from persona.merge.plan import Plan
 from persona.merge.run.merger import Merger
 from persona.merge.workers import first_run, in_order, thread_count
+from persona.objects.dtypes import uint
 from persona.objects.tensors import TensorSpec, chunk_span
 from persona.progress import COMPARING, Progress
 
@@ -106,7 +106,7 @@ class _Scratch:
     """The arrays of one thread for elements of one width."""
 
     def __init__(self, longest: int, width: int) -> None:
-        self.old, self.new = np.empty((2, longest), UINT[width])
+        self.old, self.new = np.empty((2, longest), uint(width))
         self.booth = Scratch(width)
 
 

@@ -10,6 +10,7 @@ from persona.codec.floats import in_default_environment
 from persona.merge.arithmetic import casts
 from persona.merge.plan import Plan
 from persona.merge.run.merger import pieces
+from persona.objects.dtypes import DTYPES, uint
 from persona.progress import Progress
 from persona.weights.checkpoint import Checkpoint
 
@@ -30,7 +31,7 @@ def largest_difference(
             if tensor.spec.merged
             and tensor.spec.name in checkpoint.tensors
             and checkpoint.spec(tensor.spec.name).shape == tensor.spec.shape
-            and checkpoint.spec(tensor.spec.name).dtype in casts.BITS_DTYPE
+            and DTYPES[checkpoint.spec(tensor.spec.name).dtype].is_float
         ]
         for piece in pieces(
             plan,
@@ -41,8 +42,8 @@ def largest_difference(
             not_finite=lambda *_: None,
         ):
             spec = checkpoint.spec(piece.spec.name)
-            ours = casts.widen(np.frombuffer(piece.data, f"<u{piece.spec.unit}"), piece.spec.dtype)
-            theirs = np.empty(ours.size, f"<u{spec.unit}")
+            ours = casts.widen(np.frombuffer(piece.data, uint(piece.spec.unit)), piece.spec.dtype)
+            theirs = np.empty(ours.size, uint(spec.unit))
             checkpoint.read_into(
                 spec.name, piece.start // piece.spec.unit * spec.unit, theirs.view(np.uint8).data
             )

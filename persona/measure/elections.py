@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from persona.codec.delta import restore
 from persona.merge.arithmetic.casts import widen32
-from persona.merge.chunks import UINT, DecodedChunk
+from persona.merge.chunks import DecodedChunk
 from persona.merge.cutoffs import Cutoffs
 from persona.merge.plan import TensorPlan
 from persona.merge.rules import MergeRules
+from persona.objects.dtypes import uint
 from persona.objects.recipe import Term
 
 BLOCK: Final = 1 << 14
@@ -81,7 +82,7 @@ class Scratch:
     """The scratch of one thread for elements of `width` bytes."""
 
     def __init__(self, width: int) -> None:
-        self.bits = np.empty(BLOCK, UINT[width])
+        self.bits = np.empty(BLOCK, uint(width))
         self.wide = np.empty((2, BLOCK), np.float64)
         self.in_place = np.arange(BLOCK, dtype=np.uint32)
 

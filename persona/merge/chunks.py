@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,11 @@ from persona.codec.delta import Scratch, decode_delta, exponent_order
 from persona.codec.elements import FORM_RAW, parse_form
 from persona.errors import IntegrityError
 from persona.limits import MAX_PAYLOAD_BYTES
+from persona.objects.dtypes import uint
 from persona.objects.ids import NULL_ID, abbreviate
 from persona.objects.tensors import TensorSpec, chunk_span
 from persona.store.objects import ObjectStore
 
-UINT: Final[dict[int, Any]] = {2: np.uint16, 4: np.uint32}
 Empty = Callable[[Any, Any], NDArray[Any]]
 """Makes a host array of a shape and dtype: `numpy.empty`, or one that makes memory which devices reach."""
 
@@ -58,18 +58,18 @@ class Workspace:
     empty: Empty = np.empty
 
     def __post_init__(self) -> None:
-        uint = UINT[self.width]
-        self.base = np.empty(self.chunk, uint)
-        self.other = np.empty(self.chunk, uint)
-        self.sorted_base = self.empty(self.chunk, uint)
+        bits = uint(self.width)
+        self.base = np.empty(self.chunk, bits)
+        self.other = np.empty(self.chunk, bits)
+        self.sorted_base = self.empty(self.chunk, bits)
         self.order = self.empty(self.chunk, np.uint32)
-        self.z = np.empty((0, self.chunk), uint)
+        self.z = np.empty((0, self.chunk), bits)
         self.scratch = Scratch()
 
     def rows(self, count: int, length: int) -> NDArray[Any]:
         """`count` rows for z of `length` elements each."""
         if self.z.size < count * length:
-            self.z = self.empty((-(-count * length // self.chunk), self.chunk), UINT[self.width])
+            self.z = self.empty((-(-count * length // self.chunk), self.chunk), uint(self.width))
         return self.z.reshape(-1)[: count * length].reshape(count, length)
 
 

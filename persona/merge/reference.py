@@ -32,12 +32,12 @@ from persona.merge.rules import (
     cut_rank,
     joint_rank,
 )
+from persona.objects.dtypes import DTYPES
 
 Tensors = Mapping[str, torch.Tensor]
 
 CANONICAL_NAN = {torch.bfloat16: 0x7FC0, torch.float16: 0x7E00, torch.float32: 0x7FC00000}
 """dtype → the bits of an element that is not finite."""
-_BITS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32}
 
 
 @in_default_environment
@@ -315,7 +315,7 @@ def _magnitude(value: torch.Tensor) -> torch.Tensor:
 
 
 def _bits(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.view(_BITS[tensor.dtype])
+    return tensor.view(torch.int32 if tensor.dtype == torch.float32 else torch.int16)
 
 
 def _canonical_nan(like: torch.Tensor) -> torch.Tensor:
@@ -327,26 +327,6 @@ def as_tensor(raw: Any, dtype: str, shape: Sequence[int]) -> torch.Tensor:
 
     A dtype that torch does not have stays uint8[n].
     """
-    name = _TORCH_NAMES.get(dtype)
+    name = DTYPES[dtype].torch
     flat = torch.from_numpy(raw)
     return flat if name is None else flat.view(getattr(torch, name)).reshape(tuple(shape))
-
-
-_TORCH_NAMES = {
-    "BOOL": "bool",
-    "U8": "uint8",
-    "I8": "int8",
-    "I16": "int16",
-    "U16": "uint16",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "I32": "int32",
-    "U32": "uint32",
-    "F32": "float32",
-    "C64": "complex64",
-    "I64": "int64",
-    "U64": "uint64",
-    "F64": "float64",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-}

@@ -12,40 +12,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Any, Final
+from typing import Any
 
 from persona.errors import IntegrityError, InvalidInput
 from persona.limits import MAX_ELEMENTS, MAX_RANK, MAX_TENSORS
+from persona.objects.dtypes import DTYPES
 from persona.objects.names import check_tensor_name
-
-DTYPE_BITS: Final = {
-    "F4": 4,
-    "F6_E2M3": 6,
-    "F6_E3M2": 6,
-    "BOOL": 8,
-    "U8": 8,
-    "I8": 8,
-    "F8_E4M3": 8,
-    "F8_E5M2": 8,
-    "F8_E8M0": 8,
-    "F8_E4M3FNUZ": 8,
-    "F8_E5M2FNUZ": 8,
-    "I16": 16,
-    "U16": 16,
-    "F16": 16,
-    "BF16": 16,
-    "I32": 32,
-    "U32": 32,
-    "F32": 32,
-    "C64": 64,
-    "I64": 64,
-    "U64": 64,
-    "F64": 64,
-}
-"""Bits of one element, by the safetensors name of the dtype."""
-
-FLOAT_DTYPES: Final = frozenset({"BF16", "F16", "F32"})
-"""The dtypes that are merged."""
 
 
 @dataclass(frozen=True)
@@ -64,17 +36,17 @@ class TensorSpec:
     @cached_property
     def nbytes(self) -> int:
         """Bytes of the raw little-endian elements."""
-        return (self.elements * DTYPE_BITS[self.dtype] + 7) // 8
+        return (self.elements * DTYPES[self.dtype].bits + 7) // 8
 
     @property
     def merged(self) -> bool:
         """Whether recipes change tensors of this dtype at all."""
-        return self.dtype in FLOAT_DTYPES
+        return DTYPES[self.dtype].merged
 
     @cached_property
     def unit(self) -> int:
         """Bytes of one storage element: the element, or one byte for dtypes narrower than that."""
-        return max(1, DTYPE_BITS[self.dtype] // 8)
+        return max(1, DTYPES[self.dtype].bits // 8)
 
     @cached_property
     def units(self) -> int:
@@ -96,7 +68,7 @@ def chunk_span(spec: TensorSpec, index: int, chunk_elements: int) -> tuple[int, 
 def check_spec(spec: TensorSpec) -> TensorSpec:
     """`spec`, or `InvalidInput` when its name, dtype or shape cannot be."""
     check_tensor_name(spec.name)
-    if spec.dtype not in DTYPE_BITS:
+    if spec.dtype not in DTYPES:
         raise InvalidInput(f"tensor {spec.name}: unknown dtype {spec.dtype!r:.40}")
     if len(spec.shape) > MAX_RANK:
         raise InvalidInput(f"tensor {spec.name}: {len(spec.shape)} dimensions, more than {MAX_RANK}")
@@ -107,7 +79,7 @@ def check_spec(spec: TensorSpec) -> TensorSpec:
         elements *= dimension
         if elements >= MAX_ELEMENTS:
             raise InvalidInput(f"tensor {spec.name}: more than 2^53 elements")
-    if elements * DTYPE_BITS[spec.dtype] % 8:
+    if elements * DTYPES[spec.dtype].bits % 8:
         raise InvalidInput(f"tensor {spec.name}: {elements} elements of {spec.dtype} do not fill whole bytes")
     return spec
 

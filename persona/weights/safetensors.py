@@ -20,8 +20,9 @@ from pathlib import Path
 
 from persona import limits
 from persona.errors import InvalidInput, Keyword
+from persona.objects.dtypes import DTYPES
 from persona.objects.names import check_tensor_name
-from persona.objects.tensors import DTYPE_BITS, TensorSpec
+from persona.objects.tensors import TensorSpec
 from persona.weights import foreign
 from persona.weights.inputs import InputFile
 from persona.weights.scan import Scan, shorten
@@ -174,7 +175,7 @@ def _entry(scan: Scan, name: str, where: str, data: int) -> TensorEntry:
     else:
         dtype, shape, begin, end = _fields(scan, name, where)
     tensor = f"{where}: the tensor {shorten(name)}"
-    if dtype not in DTYPE_BITS:
+    if dtype not in DTYPES:
         raise InvalidInput(f"{tensor} has the unknown dtype {shorten(dtype)}; convert it to BF16, F16 or F32")
     elements = 1
     for dimension in shape:
@@ -183,7 +184,7 @@ def _entry(scan: Scan, name: str, where: str, data: int) -> TensorEntry:
             raise InvalidInput(
                 f"{tensor} has the impossible shape {list(shape)}; the file is damaged or malicious"
             )
-    nbytes, rest = divmod(elements * DTYPE_BITS[dtype], 8)
+    nbytes, rest = divmod(elements * DTYPES[dtype].bits, 8)
     if rest:
         raise InvalidInput(
             f"{tensor} of {elements} {dtype} elements does not fill whole bytes; pad it and save again"

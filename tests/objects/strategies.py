@@ -12,12 +12,13 @@ from persona.errors import InvalidInput
 from persona.objects import canonical
 from persona.objects.base import Base, Shard
 from persona.objects.commit import MAX_OFFSET, MAX_SECONDS, MIN_SECONDS, Commit, Person, Tag
+from persona.objects.dtypes import DTYPES
 from persona.objects.ids import KINDS
 from persona.objects.names import check_file_path, check_tensor_name, check_vector_name
 from persona.objects.note import NOTE_KINDS, Note
 from persona.objects.recipe import JOINS, Recipe, Term
 from persona.objects.rules import CHOICES, PRESETS, Rules
-from persona.objects.tensors import DTYPE_BITS, TensorSpec, check_spec, sort_key
+from persona.objects.tensors import TensorSpec, check_spec, sort_key
 from persona.objects.tree import Tree
 from persona.objects.vector import LowRankFactor, Vector
 
@@ -61,7 +62,7 @@ densities = st.integers(1, 10**6).map(lambda n: canonical.decimal(f"{n}e-6"))
 shapes = st.lists(st.integers(0, 300), max_size=4).map(tuple)
 
 
-all_dtypes = st.sampled_from(sorted(DTYPE_BITS))
+all_dtypes = st.sampled_from(sorted(DTYPES))
 
 
 def specs(dtypes: Any = all_dtypes, shapes: Any = shapes) -> Any:

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from persona.errors import IntegrityError, InvalidInput
 from persona.limits import MAX_RANK
+from persona.objects.dtypes import DTYPES
 from persona.objects.tensors import (
-    DTYPE_BITS,
     TensorSpec,
     check_spec,
     chunk_count,
@@ -62,7 +62,7 @@ def test_sizes_of_a_tensor(
 
 
 def test_only_three_dtypes_are_merged() -> None:
-    assert {dtype for dtype in DTYPE_BITS if TensorSpec("a", dtype, ()).merged} == {"BF16", "F16", "F32"}
+    assert {dtype for dtype in DTYPES if TensorSpec("a", dtype, ()).merged} == {"BF16", "F16", "F32"}
 
 
 @pytest.mark.parametrize(

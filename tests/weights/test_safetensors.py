@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from persona import limits
 from persona.errors import InvalidInput, PersonaError
-from persona.objects.tensors import DTYPE_BITS, TensorSpec
+from persona.objects.dtypes import DTYPES
+from persona.objects.tensors import TensorSpec
 from persona.weights.inputs import InputFile
 from persona.weights.safetensors import encode_header, read_header
 from tests.checkpoints import file_of
@@ -231,7 +232,7 @@ shapes = st.lists(st.integers(0, 5).map(lambda n: 2 * n), max_size=4).map(tuple)
 
 
 @given(
-    st.dictionaries(names, st.tuples(st.sampled_from(sorted(DTYPE_BITS)), shapes), max_size=8),
+    st.dictionaries(names, st.tuples(st.sampled_from(sorted(DTYPES)), shapes), max_size=8),
     st.dictionaries(names, names),
 )
 def test_any_header_written_reads_back_the_same(

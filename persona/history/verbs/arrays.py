@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,25 +14,10 @@ from persona.history.history import History
 from persona.history.options import ComputeOptions
 from persona.history.planning import plan_of
 from persona.merge.run.merger import pieces
+from persona.objects.dtypes import DTYPES, uint
 from persona.objects.recipe import Recipe
 from persona.objects.tensors import TensorSpec
 from persona.store.refs import Told
-
-_NUMPY: Final = {
-    "BOOL": "?",
-    "U8": "u1",
-    "I8": "i1",
-    "I16": "<i2",
-    "U16": "<u2",
-    "F16": "<f2",
-    "I32": "<i4",
-    "U32": "<u4",
-    "F32": "<f4",
-    "C64": "<c8",
-    "I64": "<i8",
-    "U64": "<u8",
-    "F64": "<f8",
-}
 
 
 class TensorArray(np.ndarray[Any, Any]):
@@ -79,7 +64,7 @@ def _made(spec: TensorSpec, raw: NDArray[np.uint8], as_torch: bool) -> Any:
         from persona.merge.reference import as_tensor
 
         return as_tensor(raw, spec.dtype, spec.shape)
-    name = _NUMPY.get(spec.dtype) or (f"<u{spec.unit}" if spec.units == spec.elements else "u1")
+    name = DTYPES[spec.dtype].numpy or (uint(spec.unit) if spec.units == spec.elements else "u1")
     array = raw.view(name)
     shaped = array.reshape(spec.shape) if array.size == spec.elements else array
     found = shaped.view(TensorArray)

@@ -7,7 +7,7 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from persona.errors import InvalidInput, Keyword, Refused, UsageError
 from persona.history.computing import chosen_recipe, compute, device_choice, notes_of
@@ -18,6 +18,7 @@ from persona.history.recipes.text import RECIPE_FILE
 from persona.history.recipes.views import recipe_view
 from persona.history.results import CheckoutResult, as_json
 from persona.history.worktree import text_files, tracking
+from persona.objects.dtypes import Dtype, merged_dtype, uint
 from persona.objects.tensors import TensorSpec
 from persona.store import files
 from persona.store.store import DIRECTORY
@@ -25,18 +26,6 @@ from persona.weights import output
 from persona.weights.checkpoint import OUTPUT_NAME
 from persona.weights.shards import plan_shards
 from persona.weights.writer import ModelWriter, changed_since
-
-DTYPES: Final = {
-    "bfloat16": "BF16",
-    "bf16": "BF16",
-    "float16": "F16",
-    "fp16": "F16",
-    "f16": "F16",
-    "float32": "F32",
-    "fp32": "F32",
-    "f32": "F32",
-}
-_TORCH_NAMES: Final = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 
 
 def export(
@@ -53,14 +42,14 @@ def export(
     place = _place(history, out)
     dtype = None
     if options["dtype"] is not None:
-        dtype = DTYPES.get(options["dtype"].lower())
+        dtype = merged_dtype(options["dtype"])
         if dtype is None:
             raise UsageError(f"dtype {options['dtype']!r:.40} is not one of bfloat16, float16, float32")
     told: list[str] = []
     revision, recipe = chosen_recipe(history, rev, told)
     texts = _texts(history, revision)
     if dtype is not None and "config.json" in texts:
-        texts["config.json"] = _with_dtype(texts["config.json"], _TORCH_NAMES[dtype])
+        texts["config.json"] = _with_dtype(texts["config.json"], str(dtype.torch))
     plan = plan_of(history, recipe)
     cast = _ToDtype(dtype, options["allow_nonfinite"]) if dtype else None
     specs = [cast.spec(spec) if cast else spec for spec in plan.base.tensors]
@@ -81,7 +70,7 @@ def export(
         what = {
             "revision": revision,
             "weights": made.weights,
-            "dtype": None if dtype is None else _TORCH_NAMES[dtype],
+            "dtype": dtype and dtype.torch,
             "base": {"name": history.base_name(recipe.base), "id": recipe.base},
             "rules": view["rules"],
             "vectors": view["vectors"],
@@ -140,13 +129,13 @@ def _place(history: History, out: Path) -> Path:
 class _ToDtype:
     """Floats in another dtype, rounded to nearest even."""
 
-    def __init__(self, dtype: str, allow_nonfinite: bool) -> None:
+    def __init__(self, dtype: Dtype, allow_nonfinite: bool) -> None:
         self._dtype = dtype
         self._allow_nonfinite = allow_nonfinite
 
     def spec(self, spec: TensorSpec) -> TensorSpec:
         """The tensor in the other dtype, if it is merged."""
-        return replace(spec, dtype=self._dtype) if spec.merged else spec
+        return replace(spec, dtype=self._dtype.name) if spec.merged else spec
 
     def convert(self, spec: TensorSpec, data: files.Buffer) -> files.Buffer:
         """Elements of a tensor in the other dtype. Raises `InvalidInput` if a number is too large for it."""
@@ -154,15 +143,15 @@ class _ToDtype:
 
         from persona.merge.arithmetic import casts
 
-        if not spec.merged or spec.dtype == self._dtype:
+        if not spec.merged or spec.dtype == self._dtype.name:
             return data
-        bits = np.frombuffer(data, f"<u{spec.unit}")
-        cast: Any = casts.narrow(casts.widen(bits, spec.dtype), self._dtype)
-        infinite = casts.not_finite(cast, self._dtype) & ~casts.not_finite(bits, spec.dtype)
+        bits = np.frombuffer(data, uint(spec.unit))
+        cast: Any = casts.narrow(casts.widen(bits, spec.dtype), self._dtype.name)
+        infinite = casts.not_finite(cast, self._dtype.name) & ~casts.not_finite(bits, spec.dtype)
         if infinite.any() and not self._allow_nonfinite:
             raise InvalidInput(
                 f"tensor {spec.name}: {np.count_nonzero(infinite)} elements or more are too large for"
-                f" {_TORCH_NAMES[self._dtype]}",
+                f" {self._dtype.torch}",
                 hint=(
                     "choose another ",
                     Keyword("dtype"),

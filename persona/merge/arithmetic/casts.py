@@ -5,47 +5,28 @@ Widening is exact. Narrowing rounds once, to nearest even (docs/numerics.md).
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from persona.codec.floats import in_default_environment
+from persona.objects.dtypes import DTYPES
 
 Bits = NDArray[Any]
 """uint16 for BF16 and F16, uint32 for F32, uint64 for F64, little-endian."""
 
-BITS_DTYPE: Final = {
-    "BF16": np.dtype("<u2"),
-    "F16": np.dtype("<u2"),
-    "F32": np.dtype("<u4"),
-    "F64": np.dtype("<u8"),
-}
-_EXPONENT: Final = {"BF16": 0x7F80, "F16": 0x7C00, "F32": 0x7F800000, "F64": 0x7FF0000000000000}
-_MANTISSA_BITS: Final = {"BF16": 7, "F16": 10, "F32": 23, "F64": 52}
-_EXPONENT_BITS: Final = {"BF16": 8, "F16": 5, "F32": 8, "F64": 11}
-
-
-def is_wider(dtype: str, than: str) -> bool:
-    """Whether every value of `than` is one of `dtype`, and not the other way round."""
-    return (
-        dtype != than
-        and _MANTISSA_BITS[dtype] >= _MANTISSA_BITS[than]
-        and _EXPONENT_BITS[dtype] >= _EXPONENT_BITS[than]
-    )
-
 
 def not_finite(bits: Bits, dtype: str) -> NDArray[np.bool_]:
     """Which elements are infinite or NaN."""
-    mask = bits.dtype.type(_EXPONENT[dtype])
+    mask = bits.dtype.type(DTYPES[dtype].infinity)
     return np.asarray((bits & mask) == mask)
 
 
 def has_not_finite(bits: Bits, dtype: str) -> bool:
     """Whether any element is infinite or NaN: two quick passes, since hardly any tensor has one."""
-    exponent = _EXPONENT[dtype]
     magnitude = bits.dtype.type((1 << (8 * bits.itemsize - 1)) - 1)
-    return bool(np.max(bits & magnitude, initial=0) >= exponent)
+    return bool(np.max(bits & magnitude, initial=0) >= DTYPES[dtype].infinity)
 
 
 @in_default_environment
@@ -54,7 +35,7 @@ def widen(bits: Bits, dtype: str) -> NDArray[np.float64]:
     if dtype == "BF16":
         values: NDArray[Any] = (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
     else:
-        values = bits.view({"F16": np.float16, "F32": np.float32, "F64": np.float64}[dtype])
+        values = bits.view(f"f{bits.itemsize}")
     with np.errstate(invalid="ignore"):  # a signalling NaN
         return values.astype(np.float64)
 

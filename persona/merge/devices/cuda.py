@@ -28,12 +28,12 @@ from persona.merge.rules import MergeRules
 
 OLDEST: Final = (8, 0)
 """The lowest compute capability whose machine code was checked (docs/decisions/016-terms-on-a-gpu.md)."""
-_DTYPES: Final[dict[Any, torch.dtype]] = {
-    np.dtype(np.uint8): torch.uint8,
-    np.dtype(np.uint16): torch.uint16,
-    np.dtype(np.uint32): torch.uint32,
-    np.dtype(np.int64): torch.int64,
-}
+
+
+def _torch_dtype(dtype: Any) -> torch.dtype:
+    """torch's dtype of numpy's integers, which it names alike."""
+    found: torch.dtype = getattr(torch, np.dtype(dtype).name)
+    return found
 
 
 def devices() -> tuple[CudaDevice, ...]:
@@ -217,7 +217,7 @@ class CudaDevice:
 
     def view(self, part: DeviceArray, dtype: Any) -> DeviceArray:
         """See `Device.view`."""
-        return part.view(_DTYPES[np.dtype(dtype)])
+        return part.view(_torch_dtype(dtype))
 
     def terms(self, mixture: MergeArguments) -> Any:
         """`persona.merge.arithmetic.cuda.Terms`."""
@@ -253,7 +253,7 @@ class CudaStream:
     def array(self, shape: tuple[int, ...] | int, dtype: Any) -> DeviceArray:
         """See `Stream.array`."""
         with _told(), torch.cuda.stream(self._stream):
-            return torch.empty(shape, dtype=_DTYPES[np.dtype(dtype)], device=self._device.where)
+            return torch.empty(shape, dtype=_torch_dtype(dtype), device=self._device.where)
 
     def load(self, source: NDArray[Any], target: DeviceArray) -> None:
         """See `Stream.load`."""

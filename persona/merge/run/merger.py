@@ -23,7 +23,7 @@ from persona.codec.floats import in_default_environment
 from persona.errors import InvalidInput, Keyword
 from persona.merge.arithmetic import cpu
 from persona.merge.arithmetic.arguments import MergeArguments
-from persona.merge.chunks import UINT, ChunkReader, DecodedChunk, Empty, Workspaces
+from persona.merge.chunks import ChunkReader, DecodedChunk, Empty, Workspaces
 from persona.merge.cutoffs import Cutoffs, cutoffs
 from persona.merge.devices.choose import CPU, DeviceChoice, remedied
 from persona.merge.devices.lanes import Lanes
@@ -32,6 +32,7 @@ from persona.merge.plan import Plan, TensorPlan
 from persona.merge.rules import MergeRules
 from persona.merge.run.hashes import Buffers
 from persona.merge.workers import in_order, worker_count
+from persona.objects.dtypes import uint
 from persona.objects.tensors import TensorSpec, chunk_span
 from persona.progress import MERGING, Progress
 from persona.store.files import Buffer
@@ -91,7 +92,7 @@ class Merger:
         if not spec.merged:
             buffer[:nbytes] = np.frombuffer(self.reader.base_bytes(spec, id, index), np.uint8)
             return buffer, 0
-        out = buffer[:nbytes].view(UINT[spec.unit])
+        out = buffer[:nbytes].view(uint(spec.unit))
         return buffer, self.merge_into(tensor, index, id, out)
 
     def merge_into(self, tensor: TensorPlan, index: int, base_id: str, out: NDArray[Any]) -> int:
@@ -289,7 +290,7 @@ def tensor_bits(plan: Plan, room: Budget) -> Callable[[str, int], NDArray[Any]]:
     def chunk(name: str, index: int) -> NDArray[Any]:
         tensor = plan.by_name[name]
         start, stop = chunk_span(tensor.spec, index, plan.base.chunk)
-        out = np.empty(stop - start, UINT[tensor.spec.unit])
+        out = np.empty(stop - start, uint(tensor.spec.unit))
         if merger.merge_into(tensor, index, plan.base_table.chunk(name, index), out):
             raise InvalidInput(f"tensor {name} of the weights that the fine-tune started from is not finite")
         return out
