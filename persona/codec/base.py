@@ -78,3 +78,19 @@ def decode_base(form: int, segments: Sequence[Any], out: Elements) -> None:
     else:
         p3, p2, p1, p0 = planes
         kernels.rotate_join_32(p3, p2, p1, p0, out)
+
+
+def raw_chunk(form: int, segments: Sequence[Any]) -> memoryview:
+    """The bytes of a base chunk's elements, little-endian; of the raw form without a copy.
+
+    segments: bytes-like or uint8 arrays. IntegrityError where they make no whole elements.
+    """
+    _, element = parse_form(form)
+    sizes = [segment_bytes(segment).size for segment in segments]
+    if element is None:
+        if len(sizes) != 1:
+            raise IntegrityError(f"raw elements in {len(sizes)} segments")
+        return segment_bytes(segments[0]).data
+    out = np.empty(sum(sizes) // element.nbytes, element.uint)
+    decode_base(form, segments, out)
+    return out.view(np.uint8).data

@@ -22,23 +22,13 @@ class Payloads:
         """The parts of a record's payload; None when its base chunk cannot be read."""
         return [self._chunk(record)] if record.kind == "chunk" else self._delta(record)
 
-    def _chunk(self, record: Record) -> Any:
-        import numpy as np
+    def _chunk(self, record: Record) -> memoryview:
+        from persona.codec.base import raw_chunk
 
-        from persona.codec.base import decode_base
-        from persona.codec.elements import parse_form
-
-        _, element = parse_form(record.form)
-        if element is None:
-            if len(record.segments) != 1:
-                raise IntegrityError(
-                    f"chunk {abbreviate(record.id)}: raw elements in {len(record.segments)} segments"
-                )
-            return record.segments[0]
-        nbytes = sum(memoryview(segment).nbytes for segment in record.segments)
-        out = np.empty(nbytes // element.nbytes, element.uint)
-        decode_base(record.form, record.segments, out)
-        return out.view(np.uint8).data
+        try:
+            return raw_chunk(record.form, record.segments)
+        except IntegrityError as error:
+            raise IntegrityError(f"chunk {abbreviate(record.id)}: {error.message}") from None
 
     def _delta(self, record: Record) -> list[Any] | None:
         import numpy as np
@@ -53,7 +43,7 @@ class Payloads:
             raw = self._chunk(self._objects.read(record.relative, "chunk"))
         except PersonaError:
             return None
-        if memoryview(raw).nbytes % element.nbytes:
+        if raw.nbytes % element.nbytes:
             raise IntegrityError(f"delta {abbreviate(record.id)}: its base chunk is not of {element.name}")
         base = np.frombuffer(raw, np.uint8).view(element.uint)
         order, sorted_base = np.empty(base.size, np.uint32), np.empty_like(base)

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from persona.codec.delta import exponent_order
 from persona.merge.arithmetic import cpu
-from persona.merge.chunks import DecodedChunk, Empty
+from persona.merge.arithmetic.arguments import DecodedChunk
+from persona.merge.chunks import Empty
 from persona.merge.cutoffs import Cutoffs
 from persona.merge.memory import Budget
 from persona.merge.plan import Plan, TensorPlan

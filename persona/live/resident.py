@@ -19,17 +19,14 @@ from typing import Protocol
 
 from persona.limits import DEVICE_RESERVE
 from persona.live.cache import BoundedCache, Key
-from persona.merge.arithmetic.arguments import MergeArguments
-from persona.merge.chunks import DecodedChunk
+from persona.merge.arithmetic.arguments import DecodedChunk, MergeArguments
+from persona.merge.arithmetic.layout import aligned
 from persona.merge.devices.device import Device, DeviceArray, DeviceFault, DeviceFull
 from persona.merge.devices.lanes import Lane, Lanes, Need
 from persona.merge.plan import Plan, TensorPlan
 from persona.merge.run.merger import Merger
 from persona.objects.dtypes import uint
 from persona.objects.tensors import chunk_span
-
-_ROUND = 64
-"""Elements to whose multiple the rows are apart, so that each begins at 128 bytes."""
 
 
 class Seat(Protocol):
@@ -223,7 +220,7 @@ class _OnDevice:
     def _make(self, tensor: TensorPlan) -> None:
         """Takes memory for a tensor's resident, if there is room."""
         spec, rows = tensor.spec, len(tensor.terms)
-        length = -(-spec.units // _ROUND) * _ROUND
+        length = aligned(spec.units)
         nbytes = length * (1 + rows) * spec.unit
         if not self._shelf.reserve(nbytes):
             return

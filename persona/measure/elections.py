@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from persona.codec.delta import restore
+from persona.merge.arithmetic.arguments import DecodedChunk
 from persona.merge.arithmetic.casts import widen32
-from persona.merge.chunks import DecodedChunk
 from persona.merge.cutoffs import Cutoffs
 from persona.merge.plan import TensorPlan
 from persona.merge.rules import MergeRules

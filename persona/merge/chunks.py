@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from persona.codec.base import decode_base
+from persona.codec.base import decode_base, raw_chunk
 from persona.codec.delta import Scratch, decode_delta, exponent_order
-from persona.codec.elements import FORM_RAW, parse_form
+from persona.codec.elements import parse_form
 from persona.errors import IntegrityError
 from persona.limits import MAX_PAYLOAD_BYTES
 from persona.objects.dtypes import uint
@@ -28,21 +28,6 @@ from persona.store.objects import ObjectStore
 
 Empty = Callable[[Any, Any], NDArray[Any]]
 """Makes a host array of a shape and dtype: `numpy.empty`, or one that makes memory which devices reach."""
-
-
-@dataclass(frozen=True)
-class DecodedChunk:
-    """One chunk of n elements with the changes of some terms.
-
-    `present`: the indices of the terms that changed it. sorted_base: uint[n] and z: uint[present, ≥ n] have
-    one order: exponent order, or element order if the chunk comes from a row cache. order: uint32[n], the
-    element at each position.
-    """
-
-    present: list[int]
-    sorted_base: NDArray[Any]
-    z: NDArray[Any]
-    order: NDArray[np.uint32]
 
 
 @dataclass
@@ -107,16 +92,10 @@ class ChunkReader:
         start, stop = chunk_span(spec, index, self.chunk)
         expected = (stop - start) * spec.unit
         record = self.objects.read(id, "chunk", max_raw=expected)
-        if record.form == FORM_RAW:
-            if len(record.segments) == 1 and len(record.segments[0]) == expected:
-                return memoryview(record.segments[0])
+        data = raw_chunk(record.form, record.segments)
+        if data.nbytes != expected:
             raise self._mismatch("chunk", id, spec)
-        _, element = parse_form(record.form)
-        if element is None or expected % element.nbytes:
-            raise self._mismatch("chunk", id, spec)
-        out = np.empty(expected // element.nbytes, element.uint)
-        decode_base(record.form, record.segments, out)
-        return out.view(np.uint8).data
+        return data
 
     def base(self, spec: TensorSpec, id: str, index: int, out: NDArray[Any]) -> NDArray[Any]:
         """The elements of a base chunk, decoded into the front of `out`; returns that part."""

@@ -17,6 +17,7 @@ from typing import Final
 
 from persona.errors import Keyword, UsageError
 from persona.limits import CHUNK_MEMORY, MIB
+from persona.merge.arithmetic import layout
 from persona.merge.arithmetic.cpu import scratch_bytes
 from persona.merge.plan import Plan, TensorPlan
 
@@ -25,9 +26,6 @@ _ARRAYS: Final = 8
 
 Decoded, in exponent order, a row in passing, the records and their segments, two outputs.
 """
-_ORDER_BYTES: Final = 4
-_SHORTEST: Final = 1 << 14
-"""Elements of the shortest slice."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Budget:
     def slice(self, tensor: TensorPlan) -> int:
         """Elements of a chunk of a tensor that can be merged at a time, a multiple of the shortest slice."""
         length = self.rows // (tensor.spec.unit * max(1, len(tensor.terms)))
-        return max(_SHORTEST, length // _SHORTEST * _SHORTEST)
+        return max(layout.SHORTEST_SLICE, length // layout.SHORTEST_SLICE * layout.SHORTEST_SLICE)
 
 
 def budget_of(
@@ -56,9 +54,9 @@ def budget_of(
     fixed = beside
     for tensor in tensors:
         elements = min(tensor.spec.units, plan.base.chunk)
-        fixed = max(fixed, beside + elements * (tensor.spec.unit * _ARRAYS + _ORDER_BYTES))
+        fixed = max(fixed, beside + elements * (tensor.spec.unit * _ARRAYS + layout.ORDER_BYTES))
         rows = max(rows, elements * tensor.spec.unit * len(tensor.terms))
-        shortest = min(elements, _SHORTEST) if tensor.way == "merge" else elements
+        shortest = min(elements, layout.SHORTEST_SLICE) if tensor.way == "merge" else elements
         least = max(least, shortest * tensor.spec.unit * len(tensor.terms))
     fixed += max((scratch_bytes(len(tensor.terms)) for tensor in tensors if tensor.way == "merge"), default=0)
     if memory is not None and memory < fixed + least:

@@ -15,17 +15,20 @@ from typing import TYPE_CHECKING
 from persona.errors import IntegrityError, PersonaError
 from persona.objects.ids import is_id
 from persona.store import files
+from persona.store.files import Buffer
 from persona.store.objects import BULK_KINDS, Copy, check_id
 from persona.store.pack import IDX_SUFFIX, SUFFIX, Pack
-from persona.store.records import Buffer, Record
+from persona.store.records import Record
 
 if TYPE_CHECKING:
     from persona.store.objects import ObjectStore
 
 
 @dataclass(frozen=True)
-class Problem:
-    """Something that `fsck` reports. `healed`: an intact copy of the object exists, so nothing is lost."""
+class Damage:
+    """Something wrong with the files of the store. `healed`: an intact copy of the object exists, so nothing
+    is lost.
+    """
 
     kind: str
     id: str
@@ -38,9 +41,7 @@ PayloadOf = Callable[[Record], Iterable[Buffer] | None]
 """The parts of a record's canonical payload, or None when they cannot be had (its base chunk is damaged)."""
 
 
-def problems(
-    store: ObjectStore, full: bool = False, payload_of: PayloadOf | None = None
-) -> Iterator[Problem]:
+def problems(store: ObjectStore, full: bool = False, payload_of: PayloadOf | None = None) -> Iterator[Damage]:
     """The problems in the stored bytes of every copy of every object, and in their packs.
 
     `full`: also in ids. `payload_of` decodes the kinds of `BULK_KINDS`; without it their ids stay unverified.
@@ -55,11 +56,11 @@ def problems(
 
 def _pack_problems(
     store: ObjectStore, one: Pack, full: bool, payload_of: PayloadOf | None
-) -> Iterator[Problem]:
+) -> Iterator[Damage]:
     try:
         one.check_frame()
     except PersonaError as error:
-        yield Problem("pack", one.name, str(one.path), error.message, _redundant(store, one))
+        yield Damage("pack", one.name, str(one.path), error.message, _redundant(store, one))
     try:
         entries = {entry.id: entry for entry in one.index()}
     except PersonaError:
@@ -89,7 +90,7 @@ def _intact(store: ObjectStore, copy: Copy, id: str) -> bool:
 
 def _copy_problems(
     store: ObjectStore, copy: Copy, id: str, kind: str | None, full: bool, payload_of: PayloadOf | None
-) -> Iterator[Problem]:
+) -> Iterator[Damage]:
     try:
         found = store.verify(copy, id)
         kind = kind or found.kind
@@ -102,7 +103,7 @@ def _copy_problems(
                 check_id(record, parts, str(copy.file))
     except PersonaError as error:
         healed = _reads_right(store, copy, id, payload_of if full else None)
-        yield Problem(kind or "object", id, str(copy.file), error.message, healed)
+        yield Damage(kind or "object", id, str(copy.file), error.message, healed)
 
 
 def _reads_right(store: ObjectStore, bad: Copy, id: str, payload_of: PayloadOf | None) -> bool:
@@ -122,19 +123,19 @@ def _reads_right(store: ObjectStore, bad: Copy, id: str, payload_of: PayloadOf |
     return True
 
 
-def _strangers(store: ObjectStore) -> Iterator[Problem]:
+def _strangers(store: ObjectStore) -> Iterator[Damage]:
     """Everything among the objects that is no object: links, pipes, files with other names."""
     for item in files.names_in(store.loose_dir):
         path = Path(item.path)
         if not (item.is_dir(follow_symlinks=False) and len(item.name) == 2 and _is_hex(item.name)):
-            yield Problem("object", "", item.path, f"{item.path} is not a directory of objects")
+            yield Damage("object", "", item.path, f"{item.path} is not a directory of objects")
             continue
         for below in files.names_in(path):
             if not is_id(item.name + below.name):
-                yield Problem("object", "", below.path, f"{below.path} is not an object")
+                yield Damage("object", "", below.path, f"{below.path} is not an object")
     for item in files.names_in(store.packs_dir):
         if not item.is_file(follow_symlinks=False) or not item.name.endswith((SUFFIX, IDX_SUFFIX)):
-            yield Problem("pack", "", item.path, f"{item.path} is not a pack")
+            yield Damage("pack", "", item.path, f"{item.path} is not a pack")
 
 
 def _is_hex(text: str) -> bool:

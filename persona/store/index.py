@@ -27,6 +27,7 @@ from blake3 import blake3
 from persona.errors import IntegrityError
 from persona.limits import MAX_PACK_RECORDS
 from persona.objects.ids import KINDS
+from persona.store.records import KIND_CODES
 
 IDX_MAGIC: Final = b"PVI1"
 FOOTER_MAGIC: Final = b"PVF1"
@@ -37,7 +38,6 @@ _FOOTER_ENTRY: Final = struct.Struct("<32sBQQ")
 _TRAILER: Final = struct.Struct("<Q32s32s4s")
 TRAILER_BYTES: Final = _TRAILER.size
 _CHECK: Final = 32
-_CODES: Final = {kind: code for code, kind in enumerate(KINDS, 1)}
 MAX_IDX_BYTES: Final = _IDX_HEAD.size + _FANOUT.size + MAX_PACK_RECORDS * (32 + _PLACE.size) + _CHECK
 """Bytes that an idx may have."""
 
@@ -103,7 +103,9 @@ class Index:
                 _IDX_HEAD.pack(IDX_MAGIC, len(ordered), pack_length, bytes.fromhex(pack_name)),
                 _FANOUT.pack(*counts),
                 bytes.fromhex("".join(entry.id for entry in ordered)),
-                b"".join(_PLACE.pack(_CODES[entry.kind], entry.offset, entry.length) for entry in ordered),
+                b"".join(
+                    _PLACE.pack(KIND_CODES[entry.kind], entry.offset, entry.length) for entry in ordered
+                ),
             )
         )
         return cls(body + blake3(body).digest())
@@ -154,7 +156,7 @@ class Index:
 def encode_footer(entries: Sequence[Entry], pack_name: str) -> bytes:
     """The footer and trailer of a pack."""
     body = b"".join(
-        _FOOTER_ENTRY.pack(bytes.fromhex(entry.id), _CODES[entry.kind], entry.offset, entry.length)
+        _FOOTER_ENTRY.pack(bytes.fromhex(entry.id), KIND_CODES[entry.kind], entry.offset, entry.length)
         for entry in entries
     )
     head = body + struct.pack("<Q", len(entries)) + bytes.fromhex(pack_name)

@@ -23,9 +23,10 @@ from persona.errors import IntegrityError, PersonaError
 from persona.limits import MAX_PAYLOAD_BYTES
 from persona.objects.ids import is_id, object_id
 from persona.store import files, pack, records
+from persona.store.files import Buffer
 from persona.store.index import Entry
 from persona.store.pack import Pack
-from persona.store.records import Buffer, Header, Record
+from persona.store.records import Header, Record
 
 _T = TypeVar("_T")
 

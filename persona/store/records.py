@@ -31,11 +31,10 @@ from blake3 import blake3
 from persona.errors import IntegrityError, InvalidInput
 from persona.limits import MAX_PAYLOAD_BYTES, MAX_SEGMENTS, ZSTD_WINDOW_BYTES
 from persona.objects.ids import KINDS
+from persona.store.files import Buffer
 
 if TYPE_CHECKING:
     import zstandard
-
-Buffer = bytes | bytearray | memoryview
 
 MAGIC: Final = b"PVR1"
 FIXED: Final = struct.Struct("<4sBBBBI32s32s32s")
@@ -47,7 +46,8 @@ ZSTD: Final = 1
 SMALL_RAW_BYTES: Final = 4096
 """A payload below this many bytes stays raw, so that reading history needs no zstandard."""
 
-_CODES: Final = {kind: code for code, kind in enumerate(KINDS, 1)}
+KIND_CODES: Final = {kind: code for code, kind in enumerate(KINDS, 1)}
+"""The number of each kind in records, packs and indexes."""
 _RELATIVE: Final = 1
 _NO_ID: Final = bytes(32)
 _NEWER: Final = "a newer persona may read it"
@@ -149,7 +149,7 @@ def pack_record(
         table.append(SEGMENT.pack(len(data), view.nbytes, encoding))
     fixed = FIXED.pack(
         MAGIC,
-        _CODES[kind],
+        KIND_CODES[kind],
         version,
         len(views),
         _RELATIVE if relative else 0,

@@ -26,7 +26,7 @@ from persona.store.refs import Reason, Refs
 from persona.store.values import CacheFile, Caches, StateFile
 
 if TYPE_CHECKING:
-    from persona.store.check import PayloadOf, Problem
+    from persona.store.check import Damage, PayloadOf
     from persona.store.transaction import Transaction
 
 DIRECTORY: Final = ".persona"
@@ -153,7 +153,7 @@ class Store:
         self.require_writable()
         return Transaction(self.objects, payload_of)
 
-    def problems(self, full: bool = False, payload_of: PayloadOf | None = None) -> Iterator[Problem]:
+    def problems(self, full: bool = False, payload_of: PayloadOf | None = None) -> Iterator[Damage]:
         """The problems of the stored objects; see `persona.store.check.problems`."""
         from persona.store.check import problems
 

@@ -20,8 +20,9 @@ from persona.limits import MAX_PACK_BYTES
 from persona.objects.decoders import DECODERS
 from persona.objects.ids import object_id
 from persona.store import files, records
+from persona.store.files import Buffer
 from persona.store.pack import PackWriter
-from persona.store.records import Buffer, PackedRecord, pack_record
+from persona.store.records import PackedRecord, pack_record
 
 if TYPE_CHECKING:
     from persona.store.check import PayloadOf

@@ -20,6 +20,7 @@ from blake3 import blake3
 
 from persona.codec.elements import of
 from persona.merge.arithmetic import trial
+from persona.merge.arithmetic.arguments import DecodedChunk, MergeArguments
 from persona.merge.rules import NO_TRIM, MergeRules, MergeTerm
 
 GOLDEN = Path(__file__).resolve().parents[2] / "tests" / "golden" / "cuda-variants.json"
@@ -124,8 +125,9 @@ def by_cpu(variant: Variant, given: Inputs) -> tuple[Any, int]:
 
     places = given.order if variant.layout == "scattered" else np.arange(given.base.size, dtype=np.uint32)
     out = np.empty_like(given.base)
-    mixture = given.theta, given.alpha, given.add, variant.rules, of(variant.dtype).code
-    return out, cpu.merge_chunk(given.base, given.z, places, out, *mixture)
+    arguments = MergeArguments(given.theta, given.alpha, given.add, variant.rules, of(variant.dtype).code)
+    chunk = DecodedChunk(list(range(len(given.z))), given.base, given.z, places)
+    return out, cpu.merge_chunk(chunk, arguments, out)
 
 
 def by_reference(variant: Variant, given: Inputs) -> Any:

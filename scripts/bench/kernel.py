@@ -18,6 +18,7 @@ import numpy as np
 
 from persona.codec.delta import exponent_order
 from persona.merge.arithmetic import cpu
+from persona.merge.arithmetic.arguments import DecodedChunk, MergeArguments
 from persona.merge.rules import MergeRules, MergeTerm
 from persona.objects.rules import Rules
 
@@ -85,7 +86,8 @@ def main() -> None:
                 add: np.ndarray = add,
                 rules: MergeRules = rules,
             ) -> int:
-                return cpu.merge_chunk(ordered, z[:k], order, out, cuts, alpha, add, rules, cpu.BF16)
+                chunk = DecodedChunk(list(range(k)), ordered, z[:k], order)
+                return cpu.merge_chunk(chunk, MergeArguments(cuts, alpha, add, rules, cpu.BF16), out)
 
             seconds = fastest(run, 15)
             print(f"{preset:10}{k:3}{seconds / n * 1e9:13.2f}{seconds / n / k * 1e9:20.2f}")

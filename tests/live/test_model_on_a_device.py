@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from persona.errors import SystemFault, UsageError
 from persona.live import fill, resident, slots
 from persona.live.model import LiveModel
-from persona.merge import memory as room
-from persona.merge.devices import lanes
+from persona.merge import memory as budget
+from persona.merge.arithmetic import layout
 from persona.repository import Repository
 from tests.merge.devices.late import LateDevice
 
@@ -196,11 +196,10 @@ def test_any_walk_ends_at_the_recipe(repo: Repository, place: Place, data: st.Da
 
 
 def test_short_slices_change_no_bit(repo: Repository, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lanes, "_SHORTEST", 64)
+    monkeypatch.setattr(layout, "SHORTEST_SLICE", 64)
     for cache, memory in ((0, None), (PLENTY, None), (0, 0), (PLENTY, 0)):
         if memory is not None:  # of the host, so that it opens chunks a slice at a time
-            monkeypatch.setattr(room, "_SHORTEST", 64)
-            monkeypatch.setattr(room, "CHUNK_MEMORY", memory)
+            monkeypatch.setattr(budget, "CHUNK_MEMORY", memory)
         device = place(LateDevice(seed=2 if cache else None))
         model = repo.live(repo.load("HEAD~1"), "HEAD", cache=cache, device_memory=4200)
         model.set("one", alpha=0.3)
@@ -209,7 +208,7 @@ def test_short_slices_change_no_bit(repo: Repository, place: Place, monkeypatch:
 
 
 def test_rows_are_apart_by_whole_lines_of_memory() -> None:
-    assert resident._ROUND * np.dtype(np.uint16).itemsize % 128 == 0
+    assert layout.aligned(1) * np.dtype(np.uint16).itemsize % 128 == 0
 
 
 @pytest.mark.parametrize("bad", [0, -1, 1.5, "1", True])

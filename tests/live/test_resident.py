@@ -19,6 +19,7 @@ from persona.live.fill import Filler, caching_merger_of
 from persona.live.resident import Residents
 from persona.live.slots import Slot, new_slots
 from persona.merge import memory
+from persona.merge.arithmetic import layout
 from persona.merge.devices import lanes
 from persona.merge.devices.device import DeviceFault
 from persona.merge.plan import Plan
@@ -106,9 +107,8 @@ def test_chunks_that_vectors_leave_alone_are_right_while_loaded_and_later(
     models: Models, limit: int, seed: int | None, slices: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if slices:
-        monkeypatch.setattr(memory, "_SHORTEST", 16)
+        monkeypatch.setattr(layout, "SHORTEST_SLICE", 16)
         monkeypatch.setattr(memory, "CHUNK_MEMORY", 0)
-        monkeypatch.setattr(lanes, "_SHORTEST", 16)
     board = Board(models.model, LateDevice(seed=seed), limit)
     first = models.plan(("0.8", "-0.5", "1.5", "0.25"), ("vote", "add", "vote", "add"))
     for _ in range(2):

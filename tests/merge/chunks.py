@@ -11,6 +11,7 @@ import torch
 
 from persona.merge import reference
 from persona.merge.arithmetic import cpu
+from persona.merge.arithmetic.arguments import DecodedChunk, MergeArguments
 from persona.merge.reference import thresholds
 from persona.merge.rules import MergeRules, MergeTerm, canonical_order
 
@@ -57,6 +58,11 @@ class Chunk:
     z: np.ndarray[Any, Any]
     order: np.ndarray[Any, Any]
 
+    @property
+    def decoded(self) -> DecodedChunk:
+        """As the CPU's kernel takes it."""
+        return DecodedChunk(list(range(len(self.z))), self.base, self.z, self.order)
+
     @classmethod
     def of(cls, base: np.ndarray[Any, Any], afters: Sequence[np.ndarray[Any, Any]], dtype: str) -> Chunk:
         shift, mask = EXPONENT[dtype]
@@ -86,9 +92,8 @@ def merge_by_kernel(
         z = np.ascontiguousarray(chunk.z[~add])
         majority = cpu.sum_of_signs(chunk.base, z, theta[~add], alpha[~add], rules, CODE[dtype])
     out = np.full_like(base, 0xAAAA)
-    bad = cpu.merge_chunk(
-        chunk.base, chunk.z, chunk.order, out, theta, alpha, add, rules, CODE[dtype], majority
-    )
+    arguments = MergeArguments(theta, alpha, add, rules, CODE[dtype], majority)
+    bad = cpu.merge_chunk(chunk.decoded, arguments, out)
     return out, bad
 
 

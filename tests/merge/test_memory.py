@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from persona.errors import UsageError
-from persona.merge import memory as rooms
-from persona.merge.arithmetic import cpu
+from persona.merge.arithmetic import cpu, layout
 from persona.merge.memory import Budget, budget_of
 from persona.merge.plan import Plan
 from persona.objects.recipe import Term
@@ -23,7 +22,7 @@ VECTORS = 5
 @pytest.fixture
 def shortest(monkeypatch: pytest.MonkeyPatch) -> int:
     """Slices of a few elements, so that a small model has many."""
-    monkeypatch.setattr(rooms, "_SHORTEST", 64)
+    monkeypatch.setattr(layout, "SHORTEST_SLICE", 64)
     return 64
 
 

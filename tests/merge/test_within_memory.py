@@ -12,6 +12,7 @@ from persona.errors import UsageError
 from persona.measure import elections
 from persona.measure.compare import compare
 from persona.merge import memory as room
+from persona.merge.arithmetic import layout
 from persona.merge.chunks import Workspace
 from persona.merge.cutoffs import cutoffs
 from persona.merge.plan import Plan
@@ -94,7 +95,7 @@ def test_a_comparison_says_how_much_it_needs(mixtures: Mixtures) -> None:
 
 
 def test_slices_of_a_comparison_are_whole_blocks() -> None:
-    assert room._SHORTEST % elections.BLOCK == 0
+    assert layout.SHORTEST_SLICE % elections.BLOCK == 0
 
 
 def test_a_majority_is_counted_in_the_memory_that_there_is(mixtures: Mixtures, longest: list[int]) -> None:
@@ -130,7 +131,7 @@ def test_what_is_imported_onto_a_mixture_is_the_same_in_little_memory(
 def test_the_setting_holds_for_every_command_that_merges(
     tmp_path: Path, longest: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "_SHORTEST", 64)
+    monkeypatch.setattr(layout, "SHORTEST_SLICE", 64)
     person = Person("A. Tester", "tester@example.org", 1_763_000_000, 0)
     base, afters = elements(1, "F32", 6, "weights", 3000)
     for k, bits in enumerate((base, *afters)):

@@ -13,13 +13,13 @@ import numpy.typing as npt
 
 from persona.codec import elements
 from persona.codec.native import Kernels, has_compress
+from persona.merge.arithmetic.arguments import DecodedChunk, MergeArguments
+from persona.merge.arithmetic.layout import BLOCK, KEEP_NOTHING_CUT
 from persona.merge.codes import Weigh
 from persona.merge.rules import MergeRules
 
 Array = npt.NDArray[Any]
 
-BLOCK: Final = 2048
-"""Elements of a block, as `loops` has it."""
 MAX_VALUES: Final = 1 << 16
 """Places for distinct magnitudes; three quarters of them are used."""
 FEW_VALUES: Final = 1 << 12
@@ -29,7 +29,6 @@ BF16: Final = elements.BF16.code
 F16: Final = elements.F16.code
 F32: Final = elements.F32.code
 
-_KEEP_NOTHING_CUT: Final = 0xFFFFFFFF
 _SCRATCH_ROWS: Final = 5
 """Rows of numbers that the kernels need beside one for each term."""
 _WORD_ROWS: Final = 3
@@ -46,12 +45,12 @@ def _check(base: Array, z: Array, theta: Array, alpha: Array, dtype: int) -> Non
         raise ValueError("z has a row for every term, as long as the chunk")
 
 
-def _cuts(theta: Array) -> Array:
+def cuts(theta: Array) -> Array:
     """θ → the smallest kept |t|, as bits: NaN keeps every change, a negative θ nothing."""
-    cuts = np.maximum(theta.view(np.uint32), np.uint32(1))
-    cuts[theta < 0] = _KEEP_NOTHING_CUT
-    cuts[np.isnan(theta)] = 1
-    return cuts
+    found = np.maximum(theta.view(np.uint32), np.uint32(1))
+    found[theta < 0] = KEEP_NOTHING_CUT
+    found[np.isnan(theta)] = 1
+    return found
 
 
 def scratch_bytes(terms: int) -> int:
@@ -77,54 +76,40 @@ def _scratch(terms: int) -> tuple[Array, ...]:
     return floats[: length + _SCRATCH_ROWS], words, acting[:length], *(each[:terms] for each in by_term)
 
 
-def merge_chunk(
-    base: Array,
-    z: Array,
-    order: Array,
-    out: Array,
-    theta: Array,
-    alpha: Array,
-    add: Array,
-    rules: MergeRules,
-    dtype: int,
-    majority: int = 0,
-) -> int:
+def merge_chunk(chunk: DecodedChunk, arguments: MergeArguments, out: Array) -> int:
     """Merges one chunk of n elements; returns how many results are not finite.
 
     Thread-safe; releases the interpreter's lock. See docs/numerics.md.
 
-    base: uint[n], the base's elements in exponent order; uint is uint16 for BF16 and F16, uint32 for F32. z:
-    uint[K, ≥ n], the ulp differences of the terms in canonical order, each in exponent order; a term without
-    a change in the chunk may be left out. order: uint32[≥ n]; out: uint[≥ n], filled so that out[order[j]] is
-    element j. theta: float32[K], `NO_TRIM`, `KEEP_NOTHING` or the smallest kept |t|; not used for terms that
-    join by adding. alpha: float32[K]; add: bool[K]. dtype: BF16, F16 or F32. majority: Σ sign(e) over the
-    model, if the rules ask for it. All arrays are C-contiguous. Raises `ValueError` if they do not fit.
+    out: uint[≥ n], of the base's type, filled so that out[order[j]] is element j. A term without a change in
+    the chunk may be left out. All arrays are C-contiguous. Raises `ValueError` if they do not fit.
     """
-    _check(base, z, theta, alpha, dtype)
-    if add.dtype != np.bool_ or add.shape != alpha.shape or order.dtype != np.uint32:
-        raise ValueError("add is bool[K] and order uint32")
-    if out.dtype != base.dtype or min(out.size, order.size) < base.size:
-        raise ValueError("out and order are as long as the chunk, out of the base's type")
-    arguments = kernel_arguments(base, z, order, out, theta, alpha, add, rules, dtype, majority)
-    return int(kernels.merge_chunk(*arguments))
+    base, order = chunk.sorted_base, chunk.order
+    _check(base, chunk.z, arguments.theta, arguments.alpha, arguments.dtype)
+    if arguments.add.dtype != np.bool_ or arguments.add.shape != arguments.alpha.shape:
+        raise ValueError("add is bool[K]")
+    if order.dtype != np.uint32 or out.dtype != base.dtype or min(out.size, order.size) < base.size:
+        raise ValueError("out and order are as long as the chunk, out of the base's type, order uint32")
+    return int(kernels.merge_chunk(*kernel_arguments(chunk, arguments, out)))
 
 
-def kernel_arguments(
-    base: Array,
-    z: Array,
-    order: Array,
-    out: Array,
-    theta: Array,
-    alpha: Array,
-    add: Array,
-    rules: MergeRules,
-    dtype: int,
-    majority: int = 0,
-) -> tuple[Any, ...]:
+def kernel_arguments(chunk: DecodedChunk, arguments: MergeArguments, out: Array) -> tuple[Any, ...]:
     """The arguments of the kernel `merge_chunk`, from those of this module's `merge_chunk`, unchecked."""
-    tie, lam = np.float32(rules.tie(majority)), np.float32(rules.lambda_)
-    scratch = _scratch(alpha.size)
-    return base, z, order, out, _cuts(theta), alpha, add, lam, tie, *rules.codes(), dtype, *scratch
+    rules, alpha = arguments.rules, arguments.alpha
+    return (
+        chunk.sorted_base,
+        chunk.z,
+        chunk.order,
+        out,
+        cuts(arguments.theta),
+        alpha,
+        arguments.add,
+        np.float32(rules.lambda_),
+        np.float32(rules.tie(arguments.majority)),
+        *rules.codes(),
+        arguments.dtype,
+        *_scratch(alpha.size),
+    )
 
 
 def scatter(values: Array, order: Array, out: Array) -> None:
@@ -140,14 +125,16 @@ def scatter(values: Array, order: Array, out: Array) -> None:
 
 
 def sum_of_signs(base: Array, z: Array, theta: Array, alpha: Array, rules: MergeRules, dtype: int) -> int:
-    """Σ sign(e) over one chunk, an exact integer, of voting terms only; arguments as for `merge_chunk`."""
+    """Σ sign(e) over one chunk, an exact integer, of voting terms only. base: uint[n]; z: uint[K, ≥ n]; the
+    rest as in `MergeArguments`.
+    """
     _check(base, z, theta, alpha, dtype)
     weigh, elect, _, _ = rules.codes()
     scratch, words, *_ = _scratch(alpha.size)
-    cuts = _cuts(theta)
+    smallest = cuts(theta)
     if weigh == Weigh.BEFORE:
-        cuts[alpha == 0] = _KEEP_NOTHING_CUT  # its w is 0 even if t is infinite
-    return int(kernels.sum_of_signs(base, z, cuts, alpha, weigh, elect, dtype, scratch, words))
+        smallest[alpha == 0] = KEEP_NOTHING_CUT  # its w is 0 even if t is infinite
+    return int(kernels.sum_of_signs(base, z, smallest, alpha, weigh, elect, dtype, scratch, words))
 
 
 def count_high(base: Array, z: Array, dtype: int, histogram: Array) -> None:

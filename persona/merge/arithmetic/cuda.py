@@ -20,7 +20,7 @@ import torch
 import triton
 import triton.language as tl
 
-from persona.merge.arithmetic.cpu import F16, F32, Array, _cuts
+from persona.merge.arithmetic.cpu import F16, F32, Array, cuts
 from persona.merge.codes import Divide, Elect, Merge, Weigh
 from persona.merge.rules import MergeRules
 
@@ -381,7 +381,7 @@ class Terms:
         votes = int(np.count_nonzero(~add))
         if add[:votes].any():
             raise ValueError("terms that join by adding come after those that vote")
-        cuts = _cuts(theta).view(np.float32)
+        smallest = cuts(theta).view(np.float32)
         weigh, elect, merge, _ = rules.codes()
         silent = (alpha == 0) | (~add & (theta < 0))
         with np.errstate(over="ignore"):
@@ -395,7 +395,7 @@ class Terms:
         lone = bool(((alpha == 1) & (add | (rules.lambda_ == 1))).any())
         where = torch.device(device)
         return cls(
-            torch.from_numpy(alpha).to(where), torch.from_numpy(cuts).to(where), votes, not plain, lone
+            torch.from_numpy(alpha).to(where), torch.from_numpy(smallest).to(where), votes, not plain, lone
         )
 
 

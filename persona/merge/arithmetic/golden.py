@@ -17,6 +17,7 @@ from persona.codec.elements import BF16, F32
 from persona.codec.golden import changes, weights
 from persona.codec.native.golden import Case, table
 from persona.merge.arithmetic import cpu, trial
+from persona.merge.arithmetic.layout import BLOCK
 from persona.merge.codes import Elect, Weigh
 
 Array = npt.NDArray[Any]
@@ -54,7 +55,7 @@ def _merge_chunk(_wide: int) -> Iterator[Call]:
 def _merging(case: trial.Case) -> Call:
     out = np.empty_like(case.base)
     z = np.ascontiguousarray(case.z)
-    arguments = cpu.kernel_arguments(case.base, z, case.order, out, **vars(case.mixture))
+    arguments = cpu.kernel_arguments(replace(case, z=z).chunk, case.mixture, out)
     return arguments, lambda _: (out,)
 
 
@@ -69,7 +70,7 @@ def _sum_of_signs(_wide: int) -> Iterator[Call]:
         for weigh, elect in ((Weigh.BEFORE, Elect.MASS), (Weigh.AFTER, Elect.COUNT)):
             both = np.stack([z, z[::-1]])
             alpha, cuts = np.array([0.5, -0.75], np.float32), np.array([1, 0x3B000000], np.uint32)
-            scratch, words = np.empty((7, cpu.BLOCK), np.float32), np.empty((3, cpu.BLOCK), np.uint32)
+            scratch, words = np.empty((7, BLOCK), np.float32), np.empty((3, BLOCK), np.uint32)
             arguments = (base, both, cuts, alpha, int(weigh), int(elect), code, scratch, words)
             yield arguments, lambda _: ()
 
@@ -122,7 +123,7 @@ def _count_values(wide: int) -> Iterator[Call]:
 
 def _counting_values(base: Array, z: Array, code: int, wide: int, places: int) -> Call:
     keys, counts = np.zeros(places, np.uint32), np.zeros(places, np.int64)
-    scratch = np.empty((2, cpu.BLOCK + 64), np.uint32)
+    scratch = np.empty((2, BLOCK + 64), np.uint32)
     return (base, z, code, wide, keys, counts, scratch), lambda _: (keys, counts)
 
 

@@ -27,9 +27,8 @@ from numba.extending import intrinsic, overload
 from persona.codec import elements
 from persona.codec.simd import VECTOR_BYTES, bit_count, bits_reaching, take_chosen
 from persona.merge.arithmetic import fused
+from persona.merge.arithmetic.layout import BLOCK, KEEP_NOTHING_CUT
 from persona.merge.codes import Divide, Elect, Merge, Weigh
-
-BLOCK: Final = 2048
 
 # Codes as plain integers, which the compiler folds.
 BF16: Final = elements.BF16.code
@@ -53,7 +52,7 @@ _EXPONENT_STEP = np.uint32(0x00800000)
 _EXPONENT_F16 = np.uint32(0x7C000000)
 _QUIET_NAN = np.uint32(0x7FC00000)
 _QUIET_NAN_F16 = np.uint32(0x7E000000)
-_KEEP_NOTHING_CUT = np.uint32(0xFFFFFFFF)
+_KEEP_NOTHING_CUT = np.uint32(KEEP_NOTHING_CUT)
 _TWO_112 = np.float32(2.0**112)
 _HALF = np.float32(0.5)
 _ZERO = np.float32(0.0)

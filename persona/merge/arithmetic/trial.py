@@ -17,7 +17,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from persona.codec.elements import BF16, F16, F32, ElementType
-from persona.merge.arithmetic.arguments import MergeArguments
+from persona.merge.arithmetic.arguments import DecodedChunk, MergeArguments
 from persona.merge.rules import KEEP_NOTHING, NO_TRIM, MergeRules
 
 Bits = NDArray[Any]
@@ -36,7 +36,7 @@ _DIGESTS: Final = {
 
 @dataclass(frozen=True)
 class Case:
-    """One chunk and its merge arguments, voting terms first; arguments as for `cpu.merge_chunk`.
+    """One chunk and its merge arguments, voting terms first; arrays as in `DecodedChunk`.
 
     after: the fine-tunes' own elements, uint[K, n]; scattered: whether `order` is used, or the elements stay
     in place; not_finite: how many results are not finite.
@@ -49,6 +49,11 @@ class Case:
     order: NDArray[np.uint32]
     scattered: bool
     mixture: MergeArguments
+
+    @property
+    def chunk(self) -> DecodedChunk:
+        """The chunk as the kernels of the CPU take it."""
+        return DecodedChunk(list(range(len(self.z))), self.base, self.z, self.order)
 
     def passes(self, out: Bits, not_finite: int) -> bool:
         """Whether these are the merged elements, and as many of them not finite."""

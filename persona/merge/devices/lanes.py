@@ -22,24 +22,16 @@ from numpy.typing import NDArray
 
 from persona.errors import Keyword, UsageError
 from persona.limits import DEVICE_MEMORY, MIB
-from persona.merge.arithmetic.arguments import MergeArguments
-from persona.merge.chunks import DecodedChunk
+from persona.merge.arithmetic import layout
+from persona.merge.arithmetic.arguments import DecodedChunk, MergeArguments
+from persona.merge.arithmetic.layout import aligned, aligned_down
 from persona.merge.devices.device import Device, DeviceArray, DeviceFault, DeviceFull, DeviceTerms
 from persona.merge.plan import Plan, TensorPlan
 
 MOST_LANES: Final = 4
 """Lanes of a device: one copies in, one computes, one copies back, one is being filled or given back."""
-_SHORTEST: Final = 1 << 14
-"""Elements of the shortest slice."""
-_ROUND: Final = 64
-"""Elements to whose multiple every part of a lane is as long, so that all begin at 128 bytes."""
-_ORDER_BYTES: Final = 4
 _TERMS: Final = 1024
 """Mixtures whose numbers stay on a device."""
-
-
-def _rounded(elements: int) -> int:
-    return -(-elements // _ROUND) * _ROUND
 
 
 def _nbytes(size: int, length: int, unit: int, rows: int) -> int:
@@ -47,7 +39,7 @@ def _nbytes(size: int, length: int, unit: int, rows: int) -> int:
 
     They are out, base, order and a row for each vector.
     """
-    return _rounded(size) * unit + _rounded(length) * (unit + _ORDER_BYTES + rows * unit)
+    return aligned(size) * unit + aligned(length) * (unit + layout.ORDER_BYTES + rows * unit)
 
 
 @dataclass(frozen=True)
@@ -77,7 +69,7 @@ class Need:
                     len(tensor.terms),
                 )
                 whole = max(whole, _nbytes(size, size, unit, rows))
-                least = max(least, _nbytes(size, min(size, _SHORTEST), unit, rows))
+                least = max(least, _nbytes(size, min(size, layout.SHORTEST_SLICE), unit, rows))
         return cls(whole, least)
 
 
@@ -108,12 +100,12 @@ class Lane:
         slice is copied over it.
         """
         uint, unit = part.sorted_base.dtype, part.sorted_base.itemsize
-        start = _rounded(size) * unit
-        each = unit + _ORDER_BYTES + len(rows) * unit
-        length = min(_rounded(part.order.size), (self.nbytes - start) // each // _ROUND * _ROUND)
+        start = aligned(size) * unit
+        each = unit + layout.ORDER_BYTES + len(rows) * unit
+        length = min(aligned(part.order.size), aligned_down((self.nbytes - start) // each))
         base = self._part(start, length, uint)
         order = self._part(start + length * unit, length, np.uint32)
-        z = self._part(start + length * (unit + _ORDER_BYTES), len(rows) * length, uint)
+        z = self._part(start + length * (unit + layout.ORDER_BYTES), len(rows) * length, uint)
         z = z.reshape((len(rows), length))
         for begin in range(0, part.order.size, length):
             end = min(begin + length, part.order.size)

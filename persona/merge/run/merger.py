@@ -22,8 +22,8 @@ from persona.codec.elements import of as element_of
 from persona.codec.floats import in_default_environment
 from persona.errors import InvalidInput, Keyword
 from persona.merge.arithmetic import cpu
-from persona.merge.arithmetic.arguments import MergeArguments
-from persona.merge.chunks import ChunkReader, DecodedChunk, Empty, Workspaces
+from persona.merge.arithmetic.arguments import DecodedChunk, MergeArguments
+from persona.merge.chunks import ChunkReader, Empty, Workspaces
 from persona.merge.cutoffs import Cutoffs, cutoffs
 from persona.merge.devices.choose import CPU, DeviceChoice, remedied
 from persona.merge.devices.lanes import Lanes
@@ -173,10 +173,7 @@ class Merger:
         mixture = partial(self.mixture, tensor)
         if self.lanes is not None:
             return self.lanes.merge(parts, mixture, out)
-        return sum(
-            cpu.merge_chunk(part.sorted_base, part.z, part.order, out, **vars(mixture(part.present)))
-            for part in parts
-        )
+        return sum(cpu.merge_chunk(part, mixture(part.present), out) for part in parts)
 
     def mixture(self, tensor: TensorPlan, present: list[int]) -> MergeArguments:
         """How these of the terms that reach a tensor are merged there."""

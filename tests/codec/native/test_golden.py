@@ -13,6 +13,7 @@ from persona.codec.elements import of
 from persona.codec.native import Kernel, Kernels, golden, has_compress, kernel
 from persona.errors import SystemFault
 from persona.merge.arithmetic import cpu
+from persona.merge.arithmetic.arguments import DecodedChunk, MergeArguments
 from persona.merge.arithmetic.warm_up import KERNELS
 from persona.merge.rules import MergeRules
 
@@ -55,7 +56,11 @@ def round_trip(dtype: str, code: int) -> None:
     base_codec.decode_base(form, segments, np.empty_like(base))
     both = np.stack([z, z])
     theta, alpha, add = np.full(2, np.nan, np.float32), np.ones(2, np.float32), np.zeros(2, np.bool_)
-    cpu.merge_chunk(ordered, both, order, base.copy(), theta, alpha, add, MergeRules(), code)
+    cpu.merge_chunk(
+        DecodedChunk([0, 1], ordered, both, order),
+        MergeArguments(theta, alpha, add, MergeRules(), code),
+        base.copy(),
+    )
     cpu.sum_of_signs(ordered, both, theta, alpha, MergeRules(), code)
     cpu.scatter(ordered, order, base.copy())
     cpu.count_high(ordered, z, code, np.zeros(1 << 16, np.int64))

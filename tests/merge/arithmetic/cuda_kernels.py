@@ -25,6 +25,7 @@ import pytest
 import torch
 
 from persona.merge.arithmetic import cpu
+from persona.merge.arithmetic.arguments import MergeArguments
 from persona.merge.rules import MergeRules, MergeTerm, canonical_order
 from tests.merge.chunks import CODE, EXPONENT, Chunk, by_reference, cut_offs
 from tests.merge.strategies import elements
@@ -152,9 +153,8 @@ def run_on_cpu(
         z = np.ascontiguousarray(chunk.z[~add])
         majority = cpu.sum_of_signs(chunk.base, z, theta[~add], alpha[~add], rules, CODE[dtype])
     out = np.empty_like(chunk.base)
-    bad = cpu.merge_chunk(
-        chunk.base, chunk.z, chunk.order, out, theta, alpha, add, rules, CODE[dtype], majority or 0
-    )
+    arguments = MergeArguments(theta, alpha, add, rules, CODE[dtype], majority or 0)
+    bad = cpu.merge_chunk(chunk.decoded, arguments, out)
     return out, bad
 
 

@@ -74,7 +74,7 @@ def by_reference(case: trial.Case) -> tuple[Any, int]:
 def test_the_digests_are_the_reference_s_and_the_cpu_s(case: trial.Case) -> None:
     assert case.passes(*by_reference(case))
     out = np.empty_like(case.base)
-    bad = cpu.merge_chunk(case.base, case.z, case.order, out, **vars(case.mixture))
+    bad = cpu.merge_chunk(case.chunk, case.mixture, out)
     assert case.passes(out, bad)
     assert not case.passes(out, bad + 1)
 

@@ -8,8 +8,7 @@ from unittest import mock
 
 import pytest
 
-from persona.merge import memory
-from persona.merge.devices import lanes
+from persona.merge.arithmetic import layout
 from persona.merge.plan import Plan
 from persona.objects.recipe import Term
 from persona.objects.rules import Rules
@@ -24,7 +23,7 @@ VECTORS = 5
 @pytest.fixture
 def short_slices() -> Iterator[None]:
     """Slices of a few elements, so that a small model has many."""
-    with mock.patch.object(lanes, "_SHORTEST", 64), mock.patch.object(memory, "_SHORTEST", 64):
+    with mock.patch.object(layout, "SHORTEST_SLICE", 64):
         yield
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from persona.merge.arithmetic import cpu
-from persona.merge.arithmetic.arguments import MergeArguments
+from persona.merge.arithmetic.arguments import DecodedChunk, MergeArguments
 from persona.merge.devices.choose import DeviceChoice
 from persona.merge.devices.device import Device, DeviceFault, DeviceFull
 
@@ -30,7 +30,7 @@ def merge_on_cpu(base: Array, z: Array, order: Array | None, out: Array, mixture
     if order is None:
         order = np.arange(base.size, dtype=np.uint32)
     given = np.ascontiguousarray(base), np.ascontiguousarray(z), np.ascontiguousarray(order)
-    return cpu.merge_chunk(*given, out, **vars(mixture))
+    return cpu.merge_chunk(DecodedChunk(list(range(len(z))), *given), mixture, out)
 
 
 class LateDevice:
