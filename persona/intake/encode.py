@@ -19,7 +19,7 @@ from persona.codec.delta import delta_payload, encode_delta
 from persona.codec.elements import FORM_RAW
 from persona.codec.elements import of as element_of
 from persona.codec.floats import in_default_environment
-from persona.errors import InvalidInput, Refused
+from persona.errors import InvalidInput, Refused, listed
 from persona.intake.match import Match, match_tensors
 from persona.limits import CHUNK_ELEMENTS
 from persona.merge.arithmetic import casts, cpu
@@ -374,10 +374,9 @@ def _put_table(tx: Transaction, ids: list[str]) -> str:
 
 
 def _refuse_not_finite(checkpoint: Checkpoint, bad: Mapping[str, tuple[int, int]]) -> None:
-    name, (count, first) = next(iter(bad.items()))
-    more = f" (and {len(bad) - 1} more tensors)" if len(bad) > 1 else ""
+    count, first = next(iter(bad.values()))
     raise InvalidInput(
-        f"{checkpoint.path}: tensor {name}{more}: {count} element{'s' if count > 1 else ''} where base or"
-        f" fine-tune is not finite and they differ, the first at index {first}: training diverged there;"
-        " use an earlier checkpoint"
+        f"{checkpoint.path}: tensor {listed(list(bad), 1)}: {count} element{'s' if count > 1 else ''} where"
+        f" base or fine-tune is not finite and they differ, the first at index {first}: training diverged"
+        " there; use an earlier checkpoint"
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from persona.codec.floats import in_default_environment
-from persona.errors import InvalidInput
+from persona.errors import InvalidInput, listed
 from persona.live.cache import CachingMerger, RowCache
 from persona.live.resident import DeviceFill, Residents
 from persona.live.slots import Slot, Stamp, Tensor, why_not
@@ -24,7 +24,7 @@ from persona.merge.devices.cuda import settle
 from persona.merge.devices.device import Device
 from persona.merge.memory import budget_of
 from persona.merge.plan import Plan, TensorPlan
-from persona.merge.run.merger import Merger
+from persona.merge.run.merger import Merger, tell_not_finite
 from persona.merge.workers import first_run, in_order, worker_count
 from persona.objects.tensors import TensorSpec, chunk_span
 from persona.progress import MERGING, Progress
@@ -129,7 +129,7 @@ class Filler:
                         done += (stop - start) * spec.unit
                         if stop == spec.units:
                             if bad:
-                                _tell(spec, bad, not_finite)
+                                tell_not_finite(spec, bad, not_finite)
                             bad = 0
                             landing.finish(tensor)
                             yield tensor, slots[spec.name].changed()
@@ -229,21 +229,11 @@ def build(
         if was_shown:
             logging.enable_progress_bar()
     if absent := sorted(report["missing_keys"]):
-        more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
         raise InvalidInput(
-            f"{found.__name__} needs tensor {absent[0]}{more}, which the base does not hold: its config.json"
-            " is not the one that the weights came with"
+            f"{found.__name__} needs tensor {listed(absent, 1)}, which the base does not hold: its"
+            " config.json is not the one that the weights came with"
         )
     if generation is not None and model.can_generate():
         model.generation_config = transformers.GenerationConfig.from_dict(dict(generation))
     built: PreTrainedModel = model
     return built
-
-
-def _tell(spec: TensorSpec, count: int, not_finite: Callable[[TensorSpec, int], None] | None) -> None:
-    if not_finite is None:
-        raise InvalidInput(
-            f"tensor {spec.name}: {count} merged element{'s are' if count > 1 else ' is'} not finite; lower"
-            " alpha or lambda, or pass allow_nonfinite=True to have NaN there"
-        )
-    not_finite(spec, count)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from persona.errors import InvalidInput, Refused, UnknownName, UsageError
+from persona.errors import InvalidInput, Refused, UnknownName, UsageError, listed
 from persona.history.arguments import checks_arguments
 from persona.history.history import History
 from persona.history.options import LiveOptions
@@ -332,10 +332,9 @@ class LiveModel:
                 else:
                     del self._keys[name]
         if edited and not force:
-            more = f" and {len(edited) - 1} more" if len(edited) > 1 else ""
             raise Refused(
-                f"tensor {edited[0]}{more}: changed in place since they were merged, by training perhaps, and"
-                " would be overwritten; save the model first, or pass force=True"
+                f"tensor {listed(edited, 1)}: changed in place since they were merged, by training perhaps,"
+                " and would be overwritten; save the model first, or pass force=True"
             )
         for name in edited:
             del self._keys[name]

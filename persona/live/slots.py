@@ -23,7 +23,7 @@ import torch
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from persona.errors import InvalidInput
+from persona.errors import InvalidInput, listed
 from persona.merge.devices.choose import cuda_devices
 from persona.merge.devices.cuda import settle
 from persona.merge.devices.device import Device, DeviceArray, NoDevice
@@ -161,9 +161,8 @@ def slots_of(model: Module, specs: Iterable[TensorSpec]) -> dict[str, Slot]:
         else:
             missing.append(spec.name)
     if missing:
-        more = f" and {len(missing) - 1} more of the base's tensors" if len(missing) > 1 else ""
         raise InvalidInput(
-            f"the model has no tensor {missing[0]}{more}: give the whole model, as repo.load makes it, not a"
+            f"the model has no tensor {listed(missing, 1)}: give the whole model, as repo.load makes it, not a"
             " part of it or a wrapper around it (PEFT, DDP, torch.compile)"
         )
     _check_sharing(state, slots)

@@ -147,7 +147,7 @@ def _check_room(directory: Path, paths: Iterable[str], going: Collection[str]) -
         ]
         found.update(dict.fromkeys(way[:1] or _below(directory, path, going)))
     if found:
-        names = ", ".join([*found][:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+        names = listed(list(found), 5)
         raise Refused(f"{directory}: {names}: in the way of new files; move it away")
 
 

@@ -260,7 +260,7 @@ def each_span(
             start, stop = chunk_span(spec, index, plan.base.chunk)
             bad += count
             if stop == spec.units and bad:
-                _report(spec, bad, not_finite)
+                tell_not_finite(spec, bad, not_finite)
                 bad = 0
             yield tensor, index, made
             done += (stop - start) * spec.unit
@@ -295,7 +295,8 @@ def tensor_bits(plan: Plan, room: Budget) -> Callable[[str, int], NDArray[Any]]:
     return chunk
 
 
-def _report(spec: TensorSpec, count: int, not_finite: NotFinite | None) -> None:
+def tell_not_finite(spec: TensorSpec, count: int, not_finite: NotFinite | None) -> None:
+    """Tells `not_finite` of a tensor. Raises `InvalidInput` if there is none."""
     if not_finite is None:
         raise InvalidInput(
             f"tensor {spec.name}: {count} merged element{'s are' if count > 1 else ' is'} not finite",
