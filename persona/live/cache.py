@@ -11,7 +11,7 @@ even a model larger than the cache finds part of its rows there.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -21,12 +21,7 @@ from numpy.typing import NDArray
 from persona.codec.delta import exponent_order
 from persona.merge.arithmetic import cpu
 from persona.merge.arithmetic.arguments import DecodedChunk
-from persona.merge.chunks import Empty
-from persona.merge.cutoffs import Cutoffs
-from persona.merge.memory import Budget
-from persona.merge.plan import Plan, TensorPlan
-from persona.merge.run.merger import Merger
-from persona.objects.ids import NULL_ID
+from persona.merge.chunks import StoredRows
 from persona.objects.tensors import TensorSpec
 
 Key = tuple[str, ...]
@@ -116,59 +111,61 @@ class RowCache(BoundedCache[NDArray[Any]]):
             self.put(key, kept, row.nbytes)
 
 
-class CachingMerger(Merger):
-    """A merger that takes chunks from a row cache, and puts the chunks that it decodes there."""
+class CachedRows:
+    """Rows from the row cache; rows that are not there are decoded by `stored` and put there.
 
-    def __init__(
-        self, plan: Plan, cuts: Cutoffs, kept: RowCache, room: Budget | None = None, empty: Empty = np.empty
-    ) -> None:
-        super().__init__(plan, cuts, room, empty=empty)
-        self._kept = kept
-        longest = max((spec.units for spec in plan.base.tensors), default=0)
-        self._in_order = np.arange(min(longest, plan.base.chunk), dtype=np.uint32)
-        kept.begin()
+    A chunk whose base is cached has element order.
+    """
 
-    def open(self, tensor: TensorPlan, index: int, base_id: str, size: int) -> DecodedChunk | None:
-        """Like `Merger.open`, in element order if the base's row is cached; that array is only read."""
-        spec = tensor.spec
-        if spec.name in self.elsewhere:
-            return super().open(tensor, index, base_id, size)
-        keys = {
-            term: (spec.dtype, base_id, id)
-            for term in tensor.terms
-            if (id := self._delta(term, spec, index)) != NULL_ID
-        }
-        base = self._kept.find((spec.dtype, base_id))
-        if base is not None and keys:
-            return self._from_kept(tensor, index, base, keys)
-        opened = super().open(tensor, index, base_id, size)
-        if opened is not None:
-            self._kept.keep((spec.dtype, base_id), opened.sorted_base, opened.order)
-            for term, row in zip(opened.present, opened.z, strict=True):
-                self._kept.keep(keys[term], row[:size], opened.order)
-        return opened
+    def __init__(self, stored: StoredRows, cache: RowCache) -> None:
+        self._stored = stored
+        self._cache = cache
+        base = stored.plan.base
+        longest = max((spec.units for spec in base.tensors), default=0)
+        self._in_order = np.arange(min(longest, base.chunk), dtype=np.uint32)
+        cache.begin()
 
-    def _delta(self, term: int, spec: TensorSpec, index: int) -> str:
-        return self.plan.tables[self.plan.recipe.terms[term].vector].chunk(spec.name, index)
+    def base(self, spec: TensorSpec, index: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """See `RowSource.base`."""
+        return self._stored.base(spec, index, out)
 
-    def _from_kept(
-        self, tensor: TensorPlan, index: int, base: NDArray[Any], keys: Mapping[int, Key]
+    def parts(
+        self, spec: TensorSpec, terms: Sequence[int], index: int, *, cache: bool = True
+    ) -> Iterable[DecodedChunk] | None:
+        """See `RowSource.parts`; what comes in slices is not cached."""
+        stored = self._stored
+        if not cache or not stored.fits(spec, terms, index):
+            return stored.parts(spec, terms, index)
+        changes = stored.changes(spec, terms, index)
+        base_key = spec.dtype, stored.plan.base_table.chunk(spec.name, index)
+        base = self._cache.find(base_key)
+        if base is not None and changes:
+            return (self._from_cache(spec, index, base, changes, len(terms)),)
+        parts = stored.parts(spec, terms, index)
+        for part in parts or ():
+            self._cache.keep(base_key, part.sorted_base, part.order)
+            for term, row in zip(part.present, part.z, strict=True):
+                self._cache.keep((*base_key, changes[term]), row[: part.order.size], part.order)
+        return parts
+
+    def _from_cache(
+        self, spec: TensorSpec, index: int, base: NDArray[Any], changes: Mapping[int, str], terms: int
     ) -> DecodedChunk:
-        """A chunk whose base is kept; the vectors' rows that are not are decoded."""
-        spec, size = tensor.spec, base.size
-        space = self.workspaces.get(spec)
-        rows, order = space.rows(len(tensor.terms), size), space.order[:size]
+        """A chunk whose base is cached; the vectors' rows that are not are decoded."""
+        size, reader = base.size, self._stored.reader
+        space = self._stored.workspaces.get(spec)
+        rows, order = space.rows(terms, size)[: len(changes)], space.order[:size]
+        base_id = self._stored.plan.base_table.chunk(spec.name, index)
         ordered = False
-        for place, (term, key) in enumerate(keys.items()):
-            row = rows[place, :size]
-            kept = self._kept.find(key)
-            if kept is not None:
-                row[:] = kept
+        for row, id in zip(rows, changes.values(), strict=True):
+            cached = self._cache.find((spec.dtype, base_id, id))
+            if cached is not None:
+                row[:] = cached
                 continue
             if not ordered:
                 exponent_order(base, spec.dtype, order, space.sorted_base[:size])
                 ordered = True
-            self.reader.delta(spec, self._delta(term, spec, index), key[1], index, space.other[:size])
-            self._kept.keep(key, space.other[:size], order)
+            reader.delta(spec, id, base_id, index, space.other[:size])
+            self._cache.keep((spec.dtype, base_id, id), space.other[:size], order)
             cpu.scatter(space.other[:size], order, row)
-        return DecodedChunk(list(keys), base, rows[: len(keys)], self._in_order[:size])
+        return DecodedChunk(list(changes), base, rows, self._in_order[:size])

@@ -16,9 +16,10 @@ import numpy as np
 
 from persona.codec.floats import in_default_environment
 from persona.errors import InvalidInput, listed
-from persona.live.cache import CachingMerger, RowCache
+from persona.live.cache import CachedRows, RowCache
 from persona.live.resident import DeviceFill, Residents
 from persona.live.slots import Slot, Stamp, Tensor, why_not
+from persona.merge.chunks import StoredRows, Workspaces
 from persona.merge.cutoffs import cutoffs
 from persona.merge.devices.cuda import settle
 from persona.merge.devices.device import Device
@@ -40,7 +41,7 @@ _AHEAD: Final = 64
 def caching_merger_of(
     plan: Plan,
     tensors: list[TensorPlan],
-    kept: RowCache | None = None,
+    cache: RowCache | None = None,
     *,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -51,13 +52,13 @@ def caching_merger_of(
     `slots`: where the tensors will go, if that is known.
     """
     devices = devices_of(tensors, slots)
-    found = budget_of(plan, tensors, worker_count(threads, bool(devices)))
+    budget = budget_of(plan, tensors, worker_count(threads, bool(devices)))
     with first_run(progress) as progress:
-        cuts = cutoffs(plan, tensors, threads=found.threads, room=found, progress=progress)
+        cuts = cutoffs(plan, tensors, budget, progress)
     empty = devices[0].host if devices else np.empty
-    if kept is not None and kept.limit:
-        return CachingMerger(plan, cuts, kept, found, empty)
-    return Merger(plan, cuts, found, empty=empty)
+    stored = StoredRows(plan, budget, Workspaces(plan.base.tensors, plan.base.chunk, empty))
+    rows = CachedRows(stored, cache) if cache is not None and cache.limit else stored
+    return Merger(plan, cuts, rows, budget, empty=empty)
 
 
 def devices_of(tensors: Iterable[TensorPlan], slots: Mapping[str, Slot]) -> list[Device]:
@@ -84,7 +85,6 @@ class Filler:
         slots: Mapping[str, Slot],
         *,
         residents: Residents | None = None,
-        threads: int | None = None,
         progress: Progress | None = None,
         not_finite: Callable[[TensorSpec, int], None] | None = None,
         tell: Callable[[str], None] = lambda _: None,
@@ -107,7 +107,6 @@ class Filler:
         plan, run = merger.plan, self._run
         total = sum(tensor.spec.nbytes for tensor in tensors)
         done = bad = 0
-        workers = budget_of(plan, tensors, worker_count(threads, bool(devices_of(tensors, slots)))).threads
         with closing((residents or Residents(0)).begin(merger, tensors, slots, tell)) as landing:
             spans: list[tuple[TensorPlan, int | None]] = []
             for tensor in tensors:
@@ -119,7 +118,7 @@ class Filler:
             def work(span: tuple[TensorPlan, int | None]) -> int:
                 return self._chunk(run, merger, *span, slots, landing)
 
-            counts: Any = in_order(work, spans, threads=workers, ahead=_AHEAD)
+            counts: Any = in_order(work, spans, threads=merger.budget.threads, ahead=_AHEAD)
             try:
                 with first_run(progress) as progress, closing(counts):
                     for (tensor, index), count in zip(spans, counts, strict=True):
@@ -153,15 +152,11 @@ class Filler:
                 return 0
             self._writing += 1
         try:
-            spec, plan = tensor.spec, merger.plan
+            spec = tensor.spec
             if index is None or landing.takes(tensor):
                 return landing.merge(tensor, index)
-            id = plan.base_table.chunk(spec.name, index)
-            with slots[spec.name].span(*chunk_span(spec, index, plan.base.chunk)) as out:
-                if spec.merged:
-                    return merger.merge_into(tensor, index, id, out)
-                out[:] = np.frombuffer(merger.reader.base_bytes(spec, id, index), np.uint8)
-                return 0
+            with slots[spec.name].span(*chunk_span(spec, index, merger.plan.base.chunk)) as out:
+                return merger.chunk_into(tensor, index, out)
         finally:
             with self._condition:
                 self._writing -= 1

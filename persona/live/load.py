@@ -77,7 +77,7 @@ def built(
     told = (lambda spec, count: None) if options["allow_nonfinite"] else None
     whole, threads, progress = list(plan.tensors), options["threads"], options["progress"]
     merger = caching_merger_of(plan, whole, kept, threads=threads, progress=progress)
-    filling = Filler().fill(merger, whole, slots, threads=threads, progress=progress, not_finite=told)
+    filling = Filler().fill(merger, whole, slots, progress=progress, not_finite=told)
     with closing(filling):
         filled = {tensor.spec.name: (tensor.key, tensors[tensor.spec.name]) for tensor, _ in filling}
     return build(config, generation, tensors, more), filled

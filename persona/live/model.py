@@ -364,7 +364,6 @@ class LiveModel:
                 changed,
                 slots,
                 residents=self._residents,
-                threads=threads,
                 progress=progress,
                 not_finite=told,
                 tell=notes.append,

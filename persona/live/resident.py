@@ -124,7 +124,6 @@ class DeviceFill:
         self._merger = merger
         self._sides = sides
         self._seats = seats
-        merger.elsewhere = frozenset(name for name, side in sides.items() if side.keeps(name))
 
     def takes(self, tensor: TensorPlan) -> bool:
         """Whether a tensor is merged on its device."""
@@ -215,7 +214,7 @@ class _OnDevice:
         return sorted(tensor.terms, key=lambda index: terms[index].join == "add")
 
     def _mixture(self, tensor: TensorPlan) -> MergeArguments:
-        return self._merger.mixture(tensor, self._terms(tensor))
+        return self._merger.arguments(tensor, self._terms(tensor))
 
     def _make(self, tensor: TensorPlan) -> None:
         """Takes memory for a tensor's resident, if there is room."""
@@ -237,10 +236,6 @@ class _OnDevice:
             return
         self._loading[spec.name] = _Loading(self._key(tensor), Resident(base, z), nbytes)
 
-    def keeps(self, name: str) -> bool:
-        """Whether a tensor is resident, or will be."""
-        return name in self.found or name in self._loading
-
     def whole(self, tensor: TensorPlan, out: DeviceArray) -> int:
         """See `Landing.merge`."""
         with self._lanes.lane() as (lane, terms_of):
@@ -254,16 +249,15 @@ class _OnDevice:
     def chunk(self, tensor: TensorPlan, index: int, start: int, out: DeviceArray) -> int:
         """See `Landing.merge`."""
         merger, spec, size = self._merger, tensor.spec, len(out)
-        base_id = merger.plan.base_table.chunk(spec.name, index)
-        parts = merger.parts(tensor, index, base_id, size)
         loading = self._loading.get(spec.name)
+        parts = merger.parts(tensor, index, cache=loading is None)
         if parts is not None and loading is None:
-            return self._lanes.merge(parts, lambda present: merger.mixture(tensor, present), None, out)
+            return self._lanes.merge(parts, lambda present: merger.arguments(tensor, present), None, out)
         if parts is not None:
             remaining = iter(parts)
             parts = chain([next(remaining)], remaining)  # decoded before a lane is taken
         else:
-            elements = merger.reader.base(spec, base_id, index, merger.workspaces.get(spec).sorted_base)
+            elements = merger.rows.base(spec, index)
         with self._lanes.lane() as (lane, terms_of):
             if loading is None:
                 lane.stream.load(elements, out)

@@ -29,7 +29,7 @@ from persona.merge.devices.cuda import settle
 from persona.merge.devices.device import Device, DeviceArray, NoDevice
 from persona.merge.workers import in_order, thread_count
 from persona.objects.digest import weights_digest
-from persona.objects.dtypes import DTYPES, uint
+from persona.objects.dtypes import DTYPES
 from persona.objects.tensors import TensorSpec
 
 Module: TypeAlias = torch.nn.Module
@@ -80,7 +80,7 @@ class Slot:
         self._lock = threading.Lock()
         self._direct: NDArray[Any] | None = None
         if bits.is_contiguous() and bits.device.type == "cpu" and bits.data_ptr() % spec.unit == 0:
-            self._direct = self._bits.numpy().view(uint(spec.unit) if spec.merged else np.uint8)
+            self._direct = self._bits.numpy().view(spec.bits_dtype)
         self.device = device_of(tensor) if spec.merged and bits.is_contiguous() else None
 
     @property
@@ -114,7 +114,7 @@ class Slot:
             taken = torch.empty(stop - start, dtype=self._bits.dtype)
         else:
             taken = self._stage()[start:stop]
-        yield taken.numpy().view(uint(unit) if self.spec.merged else np.uint8)
+        yield taken.numpy().view(self.spec.bits_dtype)
         if in_pieces:
             with torch.inference_mode():  # which may change its own tensors and any other
                 self._bits[start:stop].copy_(taken)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from persona.codec.floats import DefaultEnvironment, in_default_environment
 from persona.errors import InvalidInput
 from persona.measure.elections import BLOCK, ChunkVotes, Election, Scratch, booth_bytes
 from persona.merge.arithmetic.casts import widen32
+from persona.merge.chunks import StoredRows, Workspaces
 from persona.merge.cutoffs import cutoffs
 from persona.merge.memory import budget_of
 from persona.merge.plan import Plan
@@ -130,16 +131,22 @@ class _Counter:
         old = [before.by_name[spec.name] for spec in specs if spec.name not in self.unchanged]
         new = [after.by_name[spec.name] for spec in specs]
         beside = booth_bytes(len(after.recipe.terms) if elections else 1)
-        rooms = [
-            budget_of(plan, tensors, threads, memory, beside=beside)
-            for plan, tensors in ((before, old), (after, new))
-        ]
-        self.threads = min(one.threads for one in rooms)
+        sides = [(before, old), (after, new)]
+        budgets = [budget_of(plan, tensors, threads, memory, beside=beside) for plan, tensors in sides]
+        self.threads = min(budget.threads for budget in budgets)
+        # Shared: a thread is done with the one merger before it begins with the other.
+        workspaces = Workspaces(after.base.tensors, after.base.chunk)
         self.old, self.new = (
-            Merger(plan, cutoffs(plan, tensors, threads=self.threads, room=one, progress=progress), one)
-            for plan, tensors, one in zip((before, after), (old, new), rooms, strict=True)
+            Merger(
+                plan,
+                cutoffs(plan, tensors, budget, progress),
+                StoredRows(plan, budget, workspaces),
+                budget,
+            )
+            for (plan, tensors), budget in zip(
+                sides, [replace(budget, threads=self.threads) for budget in budgets], strict=True
+            )
         )
-        self.old.workspaces = self.new.workspaces  # a thread is done with the one before it begins the other
         self.longest = min(after.base.chunk, max((spec.units for spec in specs), default=0))
         self._local = threading.local()
 
@@ -159,21 +166,19 @@ class _Counter:
         election = self._after(spec, index, new, scratch.booth)
         if spec.name in self.unchanged:
             return _tally(spec.dtype, new, new, scratch.booth), election
-        base_id = self.before.base_table.chunk(spec.name, index)
-        self.old.merge_into(self.before.by_name[spec.name], index, base_id, old)
+        self.old.chunk_into(self.before.by_name[spec.name], index, old)
         return _tally(spec.dtype, old, new, scratch.booth), election
 
     def _after(self, spec: TensorSpec, index: int, out: NDArray[Any], booth: Scratch) -> Election | None:
         """Merges a chunk of the second recipe into `out` and holds its election."""
         tensor, merger = self.after.by_name[spec.name], self.new
-        base_id = self.after.base_table.chunk(spec.name, index)
-        parts = merger.parts(tensor, index, base_id, out.size)
+        parts = merger.parts(tensor, index)
         if parts is None:
-            merger.reader.base(spec, base_id, index, out)
+            merger.rows.base(spec, index, out)
             return None
         found = self.election()
         for opened in parts:
-            merger.merge(tensor, opened, out)
+            merger.merge(tensor, (opened,), out)
             if self.elections:
                 ChunkVotes.of(tensor, opened, merger.rules, merger.cuts).count(found, booth)
         return found if self.elections else None

@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -23,7 +24,7 @@ from persona.codec.delta import exponent_order
 from persona.codec.elements import of as element_of
 from persona.codec.floats import in_default_environment
 from persona.merge.arithmetic import cpu
-from persona.merge.chunks import ChunkReader, Workspace, Workspaces
+from persona.merge.chunks import ChunkReader, StoredRows, Workspace, Workspaces
 from persona.merge.densities import CACHE, CutoffTable, grid_ranks, on_grid
 from persona.merge.memory import Budget
 from persona.merge.plan import Plan, TensorPlan
@@ -70,17 +71,11 @@ class Cutoffs:
 
 @in_default_environment
 def cutoffs(
-    plan: Plan,
-    tensors: Sequence[TensorPlan],
-    *,
-    threads: int,
-    room: Budget | None = None,
-    progress: Progress | None = None,
+    plan: Plan, tensors: Sequence[TensorPlan], budget: Budget, progress: Progress | None = None
 ) -> Cutoffs:
     """The cut-offs and signs that the kernels need to merge these tensors.
 
-    Reads chunks only for values that no cache holds. `room`: the memory of each thread for the vectors of a
-    chunk; without it, as much as they take.
+    Reads chunks only for values that no cache holds, within the memory budget.
     """
     found = Cutoffs(plan)
     rules = plan.recipe.rules
@@ -89,7 +84,7 @@ def cutoffs(
         tensors = plan.tensors  # the sign is decided by all coordinates of the model
     merged = [tensor for tensor in tensors if tensor.way == "merge"]
     if rules.trim == "joint":
-        _find_joint(found, merged, threads, progress)
+        _find_joint(found, merged, budget.threads, progress)
     elif rules.trim != "none":
         wanted: dict[tuple[str, float], set[str]] = {}
         for tensor in merged:
@@ -101,11 +96,11 @@ def cutoffs(
         for (id, density), names in wanted.items():
             thetas = _on_grid(plan, id, density)
             if thetas is None:
-                chosen = _of_vector(plan, id, density, names, threads, progress)
+                chosen = _of_vector(plan, id, density, names, budget.threads, progress)
                 thetas = {name: theta for name, (theta, _) in chosen.items()}
             found.by_vector[id, density] = thetas
     if merged and numbers.needs_majority:
-        found.majority = _majority(found, numbers, threads, room, progress)
+        found.majority = _majority(found, numbers, budget, progress)
     return found
 
 
@@ -266,30 +261,36 @@ def _vectors(plan: Plan, tensor: TensorPlan) -> list[str]:
     return sorted(plan.recipe.terms[index].vector for index in tensor.terms)
 
 
-def _majority(
-    found: Cutoffs, rules: MergeRules, threads: int, room: Budget | None, progress: Progress | None
-) -> int:
+def _majority(found: Cutoffs, rules: MergeRules, budget: Budget, progress: Progress | None) -> int:
     """Σ sign(e) over all coordinates of the model, an exact integer."""
     plan = found.plan
     seed = blake3("".join(tensor.key for tensor in plan.tensors).encode()).hexdigest()[:32]
     cache = plan.store.cache(f"{CACHE}/majority-{seed}")
     if (data := cache.read()) is not None and len(data) == 8:
         return int.from_bytes(data, "little", signed=True)
-    walk = _Walk(plan)
-
-    def signs(tensor: TensorPlan) -> int:
-        votes = [index for index in tensor.terms if plan.recipe.terms[index].join == "vote"]
-        return walk.signs(tensor, votes, found, rules, room)
-
+    rows = StoredRows(plan, budget)
     wanted = [tensor for tensor in plan.tensors if tensor.terms]
     total, done, majority = sum(tensor.spec.nbytes for tensor in wanted), 0, 0
-    for tensor, sign in zip(wanted, in_order(signs, wanted, threads=threads, ahead=64), strict=True):
-        majority += sign
+    signs = in_order(partial(_signs, rows, found, rules), wanted, threads=budget.threads, ahead=64)
+    for tensor, sum_ in zip(wanted, signs, strict=True):
+        majority += sum_
         done += tensor.spec.nbytes
         if progress:
             progress(COUNTING_SIGNS, done, total)
     cache.write(majority.to_bytes(8, "little", signed=True))
     return majority
+
+
+def _signs(rows: StoredRows, cuts: Cutoffs, rules: MergeRules, tensor: TensorPlan) -> int:
+    """Σ sign(e) over one tensor, of the terms that vote."""
+    plan, total, code = cuts.plan, 0, element_of(tensor.spec.dtype).code
+    votes = [index for index in tensor.terms if plan.recipe.terms[index].join == "vote"]
+    for index in range(plan.chunks(tensor)):
+        for part in rows.parts(tensor.spec, votes, index) or ():
+            theta = cuts.theta(tensor, part.present)
+            alpha = np.array([plan.recipe.terms[term].alpha32 for term in part.present], np.float32)
+            total += cpu.sum_of_signs(part.sorted_base, part.z, theta, alpha, rules, code)
+    return total
 
 
 def _by_tensor(
@@ -376,37 +377,6 @@ class _Walk:
                 if base is None:
                     base = self._sorted(spec, base_id, index, space, stop - start)
                 count(base, z)
-
-    def signs(
-        self, tensor: TensorPlan, votes: list[int], cuts: Cutoffs, rules: MergeRules, room: Budget | None
-    ) -> int:
-        """Σ sign(e) over one tensor of the terms `votes`, in slices of chunks if memory is short."""
-        spec, plan, total = tensor.spec, self.plan, 0
-        space, code = self.workspaces.get(spec), element_of(spec.dtype).code
-        for index in range(plan.chunks_of(spec)):
-            base_id = plan.base_table.chunk(spec.name, index)
-            begin, end = chunk_span(spec, index, plan.base.chunk)
-            size = end - begin
-            length = min(size, room.slice(tensor)) if room else size
-            rows, base = space.rows(len(votes), length), None
-            for start in range(0, size, length):
-                stop = min(start + length, size)
-                present: list[int] = []
-                for term in votes:
-                    delta = plan.tables[plan.recipe.terms[term].vector].chunk(spec.name, index)
-                    row = rows[len(present)] if length == size else space.other[:size]
-                    if self.reader.delta(spec, delta, base_id, index, row):
-                        if length < size:
-                            rows[len(present), : stop - start] = row[start:stop]
-                        present.append(term)
-                if not present:
-                    break
-                if base is None:
-                    base = self._sorted(spec, base_id, index, space, size)
-                alpha = np.array([plan.recipe.terms[i].alpha32 for i in present], np.float32)
-                theta, part = cuts.theta(tensor, present), base[start:stop]
-                total += cpu.sum_of_signs(part, rows[: len(present)], theta, alpha, rules, code)
-        return total
 
     def _sorted(
         self, spec: TensorSpec, base_id: str, index: int, space: Workspace, size: int

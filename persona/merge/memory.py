@@ -35,10 +35,14 @@ class Budget:
     threads: int
     rows: int
 
-    def slice(self, tensor: TensorPlan) -> int:
-        """Elements of a chunk of a tensor that can be merged at a time, a multiple of the shortest slice."""
-        length = self.rows // (tensor.spec.unit * max(1, len(tensor.terms)))
-        return max(layout.SHORTEST_SLICE, length // layout.SHORTEST_SLICE * layout.SHORTEST_SLICE)
+    def slice(self, size: int, unit: int, rows: int) -> int:
+        """Elements of a chunk that are merged at a time: all if they fit, else a multiple of the shortest slice.
+
+        `size`: elements of the chunk; `unit`: bytes of one; `rows`: vectors.
+        """
+        length = self.rows // (unit * max(1, rows))
+        shortest = layout.SHORTEST_SLICE
+        return size if length >= size else min(size, max(shortest, length // shortest * shortest))
 
 
 def budget_of(
@@ -65,6 +69,7 @@ def budget_of(
             f"this recipe's chunks need {needed} MiB of memory at least",
             hint=("give ", Keyword(memory=needed * MIB), " or more, or set checkout.memory so"),
         )
-    budget = max(CHUNK_MEMORY, fixed + least) if memory is None else memory
-    affordable = max(1, min(threads, budget // max(1, fixed + rows)))
-    return Budget(affordable, max(least, budget // affordable - fixed))
+    if memory is None:
+        memory = max(CHUNK_MEMORY, fixed + least)
+    affordable = max(1, min(threads, memory // max(1, fixed + rows)))
+    return Budget(affordable, max(least, memory // affordable - fixed))

@@ -16,7 +16,7 @@ from typing import Any
 
 from persona.errors import IntegrityError, InvalidInput
 from persona.limits import MAX_ELEMENTS, MAX_RANK, MAX_TENSORS
-from persona.objects.dtypes import DTYPES
+from persona.objects.dtypes import DTYPES, uint
 from persona.objects.names import check_tensor_name
 
 
@@ -47,6 +47,14 @@ class TensorSpec:
     def unit(self) -> int:
         """Bytes of one storage element: the element, or one byte for dtypes narrower than that."""
         return max(1, DTYPES[self.dtype].bits // 8)
+
+    @property
+    def bits_dtype(self) -> str:
+        """numpy's name of the integers that storage elements are handled as.
+
+        They are as wide as an element if the tensor is merged, else bytes.
+        """
+        return uint(self.unit if self.merged else 1)
 
     @cached_property
     def units(self) -> int:

@@ -26,8 +26,10 @@ import persona
 from persona.codec.base import decode_base
 from persona.codec.delta import decode_delta, exponent_order
 from persona.history.planning import plan_of
-from persona.merge.chunks import DecodedChunk
+from persona.merge.arithmetic.arguments import DecodedChunk
+from persona.merge.chunks import ChunkReader, StoredRows
 from persona.merge.cutoffs import cutoffs
+from persona.merge.memory import budget_of
 from persona.merge.run.merger import Merger
 from persona.objects.ids import NULL_ID
 from persona.objects.tensors import chunk_span
@@ -50,9 +52,9 @@ class Clock:
         self.bytes[name] += nbytes
 
 
-def stored(merger: Merger, id: str, kind: str, limit: int, clock: Clock, what: str) -> records.Record:
+def stored(reader: ChunkReader, id: str, kind: str, limit: int, clock: Clock, what: str) -> records.Record:
     """A record, read, verified and decompressed, each by the clock."""
-    copy = next(iter(merger.reader.objects.copies(id, kind)))
+    copy = next(iter(reader.objects.copies(id, kind)))
     with clock.stage(f"read {what}"):
         data = copy.read()
     header = records.parse_header(data, "")
@@ -76,7 +78,9 @@ def walk(repository: Path, out: Path, most: int) -> tuple[Clock, int, int]:
     with persona.open(repository) as repo, out.open("wb", buffering=0) as file:
         history: Any = repo._history
         plan = plan_of(history, history.recipe_of(history.head_commit()))
-        merger = Merger(plan, cutoffs(plan, list(plan.tensors), threads=1))
+        budget = budget_of(plan, list(plan.tensors), 1)
+        rows_of = StoredRows(plan, budget)
+        merger = Merger(plan, cutoffs(plan, plan.tensors, budget), rows_of, budget)
         for warm in (True, False):
             for tensor in plan.tensors:
                 spec = tensor.spec
@@ -87,9 +91,9 @@ def walk(repository: Path, out: Path, most: int) -> tuple[Clock, int, int]:
                         break
                     start, stop = chunk_span(spec, index, plan.base.chunk)
                     n = stop - start
-                    space = merger.workspaces.get(spec)
+                    space = rows_of.workspaces.get(spec)
                     base_id = plan.base_table.chunk(spec.name, index)
-                    record = stored(merger, base_id, "chunk", n * spec.unit, clock, "the base")
+                    record = stored(rows_of.reader, base_id, "chunk", n * spec.unit, clock, "the base")
                     base = space.base[:n]
                     with clock.stage("planes to elements", base.nbytes):
                         decode_base(record.form, record.segments, base)
@@ -100,7 +104,7 @@ def walk(repository: Path, out: Path, most: int) -> tuple[Clock, int, int]:
                         if id == NULL_ID:
                             continue
                         record = stored(
-                            merger, id, "delta", 4 * base.nbytes + (1 << 16), clock, "the vectors"
+                            rows_of.reader, id, "delta", 4 * base.nbytes + (1 << 16), clock, "the vectors"
                         )
                         with clock.stage("groups to differences", base.nbytes):
                             decode_delta(record.form, record.segments, rows[len(present)])
@@ -111,7 +115,7 @@ def walk(repository: Path, out: Path, most: int) -> tuple[Clock, int, int]:
                     buffer = np.empty(n, base.dtype)
                     with clock.stage("merge and scatter", base.nbytes):
                         merger.merge(
-                            tensor, DecodedChunk(present, ordered, rows[: len(present)], order), buffer
+                            tensor, (DecodedChunk(present, ordered, rows[: len(present)], order),), buffer
                         )
                     with clock.stage("hash the output", base.nbytes):
                         blake3(buffer.view(np.uint8).data).digest()

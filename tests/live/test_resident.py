@@ -93,7 +93,7 @@ class Board:
                 slot.device = self.device
         whole = list(plan.tensors)
         merger = caching_merger_of(plan, whole, self.kept, threads=2, slots=self.slots)
-        filling = self.filler.fill(merger, whole, self.slots, residents=self.residents, threads=2, **options)
+        filling = self.filler.fill(merger, whole, self.slots, residents=self.residents, **options)
         return [tensor.spec.name for tensor, _ in filling]
 
     def holds(self) -> dict[str, bytes]:

@@ -17,6 +17,7 @@ from persona.measure import elections
 from persona.measure.compare import Comparison, compare
 from persona.merge.arithmetic.casts import widen, widen32
 from persona.merge.cutoffs import cutoffs
+from persona.merge.memory import budget_of
 from persona.merge.plan import Plan
 from persona.merge.rules import MergeRules
 from persona.objects.recipe import Term
@@ -51,7 +52,7 @@ def check_election(one: Comparison, plan: Plan, base: Model, afters: dict[str, M
     """Every number of an election, from the formulas of docs/numerics.md over the whole tensor."""
     name, dtype = one.spec.name, one.spec.dtype
     tensor, rules = plan.by_name[name], MergeRules.of(plan.recipe.rules)
-    cuts = cutoffs(plan, plan.tensors, threads=1)
+    cuts = cutoffs(plan, plan.tensors, budget_of(plan, plan.tensors, 1))
     old = widen32(base[name][2].reshape(-1), dtype)
     size, count = old.size, len(plan.recipe.terms)
     t, u, w, v = (np.zeros((count, size), np.float32) for _ in range(4))

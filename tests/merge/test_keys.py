@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,9 +11,11 @@ from persona.history.vectors import cache
 from persona.history.worktree import weights
 from persona.merge import cutoffs, densities, plan
 from persona.merge.cutoffs import _Walk
-from persona.merge.plan import Plan
+from persona.merge.memory import budget_of
+from persona.merge.plan import Plan, TensorPlan
 from persona.objects.recipe import Term
 from persona.objects.rules import Rules
+from persona.objects.tensors import TensorSpec
 from tests.merge.models import Model, Sandbox
 from tests.merge.strategies import elements
 
@@ -55,19 +58,23 @@ def folder(tmp_path: Path) -> Folder:
 def walked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The tensors whose chunks are read to find cut-offs or a majority."""
     names: list[str] = []
-    for method in ("select", "signs"):
-        before = getattr(_Walk, method)
+    select, signs = _Walk.select, cutoffs._signs
 
-        def after(self: _Walk, where: object, *rest: object, before: object = before) -> object:
-            names.append(getattr(where, "name", None) or where.spec.name)  # type: ignore[attr-defined]
-            return before(self, where, *rest)  # type: ignore[operator]
+    def selected(self: _Walk, spec: TensorSpec, *rest: Any) -> cutoffs.Found:
+        names.append(spec.name)
+        return select(self, spec, *rest)
 
-        monkeypatch.setattr(_Walk, method, after)
+    def counted(rows: Any, cuts: Any, rules: Any, tensor: TensorPlan) -> int:
+        names.append(tensor.spec.name)
+        return signs(rows, cuts, rules, tensor)
+
+    monkeypatch.setattr(_Walk, "select", selected)
+    monkeypatch.setattr(cutoffs, "_signs", counted)
     return names
 
 
 def find(made: Plan) -> cutoffs.Cutoffs:
-    return cutoffs.cutoffs(made, list(made.tensors), threads=1)
+    return cutoffs.cutoffs(made, made.tensors, budget_of(made, made.tensors, 1))
 
 
 @pytest.mark.parametrize("preset", ["joint", "paper"])
@@ -96,7 +103,7 @@ def test_an_alpha_moves_no_joint_cut_off(folder: Folder, walked: list[str]) -> N
 def test_cut_offs_of_some_tensors_are_kept_beside_those_of_others(folder: Folder, walked: list[str]) -> None:
     made = folder.plan(Rules.of("joint"))
     for tensors in ([made.tensors[0]], [made.tensors[1]], list(made.tensors)):
-        cutoffs.cutoffs(made, tensors, threads=1)
+        cutoffs.cutoffs(made, tensors, budget_of(made, tensors, 1))
     assert walked == ["w", "x"]
 
 

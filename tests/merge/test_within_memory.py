@@ -11,10 +11,10 @@ import pytest
 from persona.errors import UsageError
 from persona.measure import elections
 from persona.measure.compare import compare
-from persona.merge import memory as room
 from persona.merge.arithmetic import layout
 from persona.merge.chunks import Workspace
 from persona.merge.cutoffs import cutoffs
+from persona.merge.memory import budget_of
 from persona.merge.plan import Plan
 from persona.objects.commit import Person
 from persona.objects.recipe import Term
@@ -101,12 +101,12 @@ def test_slices_of_a_comparison_are_whole_blocks() -> None:
 def test_a_majority_is_counted_in_the_memory_that_there_is(mixtures: Mixtures, longest: list[int]) -> None:
     plan = mixtures.plan("paper")
     tensors = list(plan.tensors)
-    want = cutoffs(plan, tensors, threads=1).majority
+    want = cutoffs(plan, tensors, budget_of(plan, tensors, 1)).majority
     for path in mixtures.sandbox.folder.rglob("majority-*"):
         path.unlink()
     longest.clear()
-    found = room.budget_of(plan, tensors, 2, LITTLE - elections.booth_bytes(VECTORS))
-    assert cutoffs(plan, tensors, threads=1, room=found).majority == want
+    found = budget_of(plan, tensors, 2, LITTLE - elections.booth_bytes(VECTORS))
+    assert cutoffs(plan, tensors, found).majority == want
     assert max(longest) < WHOLE
 
 

@@ -8,7 +8,7 @@ the next piece is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -17,13 +17,13 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from persona.codec.delta import exponent_order, restore
+from persona.codec.delta import restore
 from persona.codec.elements import of as element_of
 from persona.codec.floats import in_default_environment
 from persona.errors import InvalidInput, Keyword
 from persona.merge.arithmetic import cpu
 from persona.merge.arithmetic.arguments import DecodedChunk, MergeArguments
-from persona.merge.chunks import ChunkReader, Empty, Workspaces
+from persona.merge.chunks import ChunkReader, Empty, RowSource, StoredRows, Workspaces
 from persona.merge.cutoffs import Cutoffs, cutoffs
 from persona.merge.devices.choose import CPU, DeviceChoice, remedied
 from persona.merge.devices.lanes import Lanes
@@ -32,7 +32,6 @@ from persona.merge.plan import Plan, TensorPlan
 from persona.merge.rules import MergeRules
 from persona.merge.run.hashes import Buffers
 from persona.merge.workers import in_order, worker_count
-from persona.objects.dtypes import uint
 from persona.objects.tensors import TensorSpec, chunk_span
 from persona.progress import MERGING, Progress
 from persona.store.files import Buffer
@@ -59,25 +58,24 @@ class Merger:
         self,
         plan: Plan,
         cuts: Cutoffs,
-        room: Budget | None = None,
+        rows: RowSource,
+        budget: Budget,
         lanes: Lanes | None = None,
-        empty: Empty | None = None,
+        empty: Empty = np.empty,
     ) -> None:
         """`lanes`: where terms are merged; without them, the thread itself merges.
 
-        `empty` makes the arrays that a device may have to copy.
+        `rows`: the source of the vectors' rows. `empty` makes the arrays of finished bytes, which a device may
+        have to fill.
         """
         self.plan = plan
-        self.room = room
-        self.lanes = lanes
-        self.elsewhere: frozenset[str] = frozenset()
-        """Names of tensors whose opened chunks somebody else keeps."""
-        empty = empty or (lanes.host if lanes else np.empty)
-        self.reader = ChunkReader(plan.store.objects, plan.base.chunk)
-        self.workspaces = Workspaces(plan.base.tensors, plan.base.chunk, empty)
-        self.buffers = Buffers(empty)
         self.cuts = cuts
+        self.rows = rows
+        self.budget = budget
+        self.lanes = lanes
+        self.buffers = Buffers(empty)
         self.rules = MergeRules.of(plan.recipe.rules)
+        self._reader = ChunkReader(plan.store.objects, plan.base.chunk)
 
     def chunk(self, tensor: TensorPlan, index: int) -> tuple[NDArray[np.uint8], int]:
         """The finished bytes of a chunk and how many elements are not finite.
@@ -85,97 +83,42 @@ class Merger:
         The bytes are in a buffer that may be longer.
         """
         spec = tensor.spec
-        id = self.plan.base_table.chunk(spec.name, index)
         start, stop = chunk_span(spec, index, self.plan.base.chunk)
         nbytes = (stop - start) * spec.unit
         buffer = self.buffers.take(nbytes)
+        return buffer, self.chunk_into(tensor, index, buffer[:nbytes].view(spec.bits_dtype))
+
+    def chunk_into(self, tensor: TensorPlan, index: int, out: NDArray[Any]) -> int:
+        """Puts the finished elements of a chunk into `out`; returns how many are not finite.
+
+        `out` is of the tensor's `bits_dtype`.
+        """
+        spec = tensor.spec
         if not spec.merged:
-            buffer[:nbytes] = np.frombuffer(self.reader.base_bytes(spec, id, index), np.uint8)
-            return buffer, 0
-        out = buffer[:nbytes].view(uint(spec.unit))
-        return buffer, self.merge_into(tensor, index, id, out)
-
-    def merge_into(self, tensor: TensorPlan, index: int, base_id: str, out: NDArray[Any]) -> int:
-        """Merges one chunk of a float tensor into `out`; returns how many elements are not finite."""
-        parts = self.parts(tensor, index, base_id, out.size)
+            base_id = self.plan.base_table.chunk(spec.name, index)
+            out[:] = np.frombuffer(self._reader.base_bytes(spec, base_id, index), np.uint8)
+            return 0
+        parts = self.parts(tensor, index)
         if parts is None:
-            self.reader.base(tensor.spec, base_id, index, out)
+            self.rows.base(spec, index, out)
             return 0
-        return self._merge(tensor, parts, out)
+        return self.merge(tensor, parts, out)
 
-    def parts(self, tensor: TensorPlan, index: int, base_id: str, size: int) -> Iterable[DecodedChunk] | None:
-        """One chunk of a tensor, decoded whole, or in slices of exponent order if memory is short.
+    def parts(self, tensor: TensorPlan, index: int, *, cache: bool = True) -> Iterable[DecodedChunk] | None:
+        """One chunk of a tensor as `RowSource.parts` gives it; None if the chunk is the base's."""
+        return self.rows.parts(tensor.spec, tensor.terms, index, cache=cache)
 
-        Each part is valid in this thread's workspace until the next one is asked for. None if the chunk is
-        the base's.
-        """
-        if tensor.way == "base":
-            return None
-        if self.room and tensor.way == "merge" and self.room.slice(tensor) < size:
-            return self._slices(tensor, index, base_id, size, self.room.slice(tensor))
-        opened = self.open(tensor, index, base_id, size)
-        return None if opened is None else (opened,)
-
-    def _slices(
-        self, tensor: TensorPlan, index: int, base_id: str, size: int, length: int
-    ) -> Iterator[DecodedChunk]:
-        spec, plan, space = tensor.spec, self.plan, self.workspaces.get(tensor.spec)
-        rows = space.rows(len(tensor.terms), length)
-        opened: DecodedChunk | None = None
-        for start in range(0, size, length):
-            stop = min(start + length, size)
-            present: list[int] = []
-            for term in tensor.terms:
-                delta = plan.tables[plan.recipe.terms[term].vector].chunk(spec.name, index)
-                if self.reader.delta(spec, delta, base_id, index, space.other[:size]):
-                    rows[len(present), : stop - start] = space.other[start:stop]
-                    present.append(term)
-            if opened is None:
-                opened = self._ordered(spec, index, base_id, present, rows)
-            yield DecodedChunk(
-                present, opened.sorted_base[start:stop], rows[: len(present)], opened.order[start:stop]
-            )
-
-    def open(self, tensor: TensorPlan, index: int, base_id: str, size: int) -> DecodedChunk | None:
-        """One chunk of a tensor that terms reach, decoded in this thread's workspace.
-
-        It is valid until the next one is opened. None if no term changed anything in it.
-        """
-        spec, plan = tensor.spec, self.plan
-        space = self.workspaces.get(spec)
-        rows = space.rows(len(tensor.terms), size)
-        present: list[int] = []
-        for term_index in tensor.terms:
-            vector = plan.recipe.terms[term_index].vector
-            delta = plan.tables[vector].chunk(spec.name, index)
-            if self.reader.delta(spec, delta, base_id, index, rows[len(present), :size]):
-                present.append(term_index)
-        return self._ordered(spec, index, base_id, present, rows) if present else None
-
-    def _ordered(
-        self, spec: TensorSpec, index: int, base_id: str, present: list[int], rows: NDArray[Any]
-    ) -> DecodedChunk:
-        space = self.workspaces.get(spec)
-        base = self.reader.base(spec, base_id, index, space.base)
-        order, sorted_base = space.order[: base.size], space.sorted_base[: base.size]
-        exponent_order(base, spec.dtype, order, sorted_base)
-        return DecodedChunk(present, sorted_base, rows[: len(present)], order)
-
-    def merge(self, tensor: TensorPlan, opened: DecodedChunk, out: NDArray[Any]) -> int:
-        """Merges an opened chunk into `out`; returns how many elements are not finite."""
-        return self._merge(tensor, (opened,), out)
-
-    def _merge(self, tensor: TensorPlan, parts: Iterable[DecodedChunk], out: NDArray[Any]) -> int:
+    def merge(self, tensor: TensorPlan, parts: Iterable[DecodedChunk], out: NDArray[Any]) -> int:
+        """Merges the parts of a chunk into `out`; returns how many elements are not finite."""
         if tensor.way == "lone":
-            for opened in parts:
-                restore(opened.sorted_base, opened.z[0, : out.size], opened.order, out)
+            for part in parts:
+                restore(part.sorted_base, part.z[0, : out.size], part.order, out)
             return 0
-        mixture = partial(self.mixture, tensor)
         if self.lanes is not None:
-            return self.lanes.merge(parts, mixture, out)
-        return sum(cpu.merge_chunk(part, mixture(part.present), out) for part in parts)
+            return self.lanes.merge(parts, partial(self.arguments, tensor), out)
+        return sum(cpu.merge_chunk(part, self.arguments(tensor, part.present), out) for part in parts)
 
-    def mixture(self, tensor: TensorPlan, present: list[int]) -> MergeArguments:
+    def arguments(self, tensor: TensorPlan, present: list[int]) -> MergeArguments:
         """How these of the terms that reach a tensor are merged there."""
         terms = [self.plan.recipe.terms[index] for index in present]
         return MergeArguments(
@@ -230,9 +173,11 @@ def merger_of(
     asked for.
     """
     lanes = place.lanes(plan, tensors, tell)
-    found = budget_of(plan, tensors, worker_count(threads, lanes is not None), memory)
-    cuts = cutoffs(plan, tensors, threads=found.threads, room=found, progress=progress)
-    return Merger(plan, cuts, found, lanes)
+    budget = budget_of(plan, tensors, worker_count(threads, lanes is not None), memory)
+    cuts = cutoffs(plan, tensors, budget, progress)
+    empty = lanes.host if lanes else np.empty
+    rows = StoredRows(plan, budget, Workspaces(plan.base.tensors, plan.base.chunk, empty))
+    return Merger(plan, cuts, rows, budget, lanes, empty)
 
 
 def each_span(
@@ -250,9 +195,11 @@ def each_span(
     spans = [(tensor, index) for tensor in tensors for index in range(plan.chunks(tensor))]
     total = sum(tensor.spec.nbytes for tensor in tensors)
     done = bad = 0
-    workers = merger.room.threads if merger.room else 1
     results = in_order(
-        lambda span: work(*span), spans, threads=workers, part=partial(chunk_part, plan.base.chunk)
+        lambda span: work(*span),
+        spans,
+        threads=merger.budget.threads,
+        part=partial(chunk_part, plan.base.chunk),
     )
     with closing(results):
         for (tensor, index), (made, count) in zip(spans, results, strict=True):
@@ -276,19 +223,18 @@ def chunk_part(chunk: int, span: tuple[TensorPlan, int]) -> float:
 
 
 @in_default_environment
-def tensor_bits(plan: Plan, room: Budget) -> Callable[[str, int], NDArray[Any]]:
+def tensor_bits(plan: Plan, budget: Budget) -> Callable[[str, int], NDArray[Any]]:
     """A function of (tensor name, chunk index) that returns its materialised bits.
 
     It may run on as many threads as the memory budget has.
     """
-    cuts = cutoffs(plan, list(plan.tensors), threads=room.threads, room=room)
-    merger = Merger(plan, cuts, room)
+    merger = Merger(plan, cutoffs(plan, plan.tensors, budget), StoredRows(plan, budget), budget)
 
     def chunk(name: str, index: int) -> NDArray[Any]:
         tensor = plan.by_name[name]
         start, stop = chunk_span(tensor.spec, index, plan.base.chunk)
-        out = np.empty(stop - start, uint(tensor.spec.unit))
-        if merger.merge_into(tensor, index, plan.base_table.chunk(name, index), out):
+        out = np.empty(stop - start, tensor.spec.bits_dtype)
+        if merger.chunk_into(tensor, index, out):
             raise InvalidInput(f"tensor {name} of the weights that the fine-tune started from is not finite")
         return out
 
