@@ -70,18 +70,18 @@ def compute(
         plan,
         writer,
         source=source,
-        staying=source.staying if source else {},
+        unchanged=source.unchanged if source else {},
         cast=cast,
         threads=options["threads"],
         memory=options["memory"],
         progress=options["progress"],
         allow_nonfinite=options["allow_nonfinite"],
-        place=device_choice(options),
+        device=device_choice(options),
     )
 
 
 def notes_of(made: Materialised) -> list[str]:
     """Notes on where weights were computed, and on elements that are not finite and were allowed."""
-    return made.remarks + [
+    return made.notes + [
         f"tensor {name}: {count} elements are not finite" for name, count in made.not_finite.items()
     ]

@@ -41,7 +41,7 @@ class BoundedCache(Generic[Value]):
     """Values by the ids of their source: at most `limit` bytes, of them `room` in this merge. Thread-safe."""
 
     def __init__(self, limit: int) -> None:
-        self.limit = self.room = limit
+        self.limit = self.allowed = limit
         self.nbytes = 0
         self._held: dict[Key, _Held[Value]] = {}  # the most recently used come last
         self._merge = 0
@@ -51,12 +51,12 @@ class BoundedCache(Generic[Value]):
         """Begins a merge: values that the merge before used may be evicted."""
         with self._lock:
             self._merge += 1
-            self.room = self.limit
+            self.allowed = self.limit
 
     def leave(self, nbytes: int) -> None:
         """This merge may add at most this many bytes."""
         with self._lock:
-            self.room = min(self.room, self.nbytes + nbytes)
+            self.allowed = min(self.allowed, self.nbytes + nbytes)
 
     def find(self, key: Key) -> Value | None:
         """A value that is kept."""
@@ -71,7 +71,7 @@ class BoundedCache(Generic[Value]):
     def reserve(self, nbytes: int) -> bool:
         """Whether there is room for this many bytes more; they count until `put` or `refund`."""
         with self._lock:
-            while self.nbytes + nbytes > self.room:
+            while self.nbytes + nbytes > self.allowed:
                 oldest = next(iter(self._held), None)
                 if oldest is None or self._held[oldest].used == self._merge:
                     return False
@@ -106,9 +106,9 @@ class RowCache(BoundedCache[NDArray[Any]]):
     def keep(self, key: Key, row: NDArray[Any], order: NDArray[np.uint32]) -> None:
         """Copies a row that stands in exponent order, if there is room."""
         if self.reserve(row.nbytes):
-            kept = np.empty_like(row)
-            cpu.scatter(row, order, kept)
-            self.put(key, kept, row.nbytes)
+            copy = np.empty_like(row)
+            cpu.scatter(row, order, copy)
+            self.put(key, copy, row.nbytes)
 
 
 class CachedRows:

@@ -87,12 +87,12 @@ class Filler:
         residents: Residents | None = None,
         progress: Progress | None = None,
         not_finite: Callable[[TensorSpec, int], None] | None = None,
-        tell: Callable[[str], None] = lambda _: None,
+        note: Callable[[str], None] = lambda _: None,
     ) -> Generator[tuple[TensorPlan, Stamp], None, None]:
         """Computes these tensors with a merger from `merger_of`; gives each one when it is whole.
 
         It gives the tensor and its stamp. `residents`: the rows kept on the slots' devices from one run to
-        the next. `tell` is called with a sentence if a device cannot be used. The run waits for everything
+        the next. `note` is called with a sentence if a device cannot be used. The run waits for everything
         queued on the tensors' GPUs, because a reader may be on any stream.
 
         `not_finite(spec, count)` is called for tensors with elements that are not finite. Without it they end
@@ -103,20 +103,20 @@ class Filler:
             settle(where)
         for where in {slots[tensor.spec.name].where for tensor in tensors if tensor.way == "merge"}:
             if why := why_not(where):
-                tell(f"computed on the CPU: {why}")
+                note(f"computed on the CPU: {why}")
         plan, run = merger.plan, self._run
         total = sum(tensor.spec.nbytes for tensor in tensors)
         done = bad = 0
-        with closing((residents or Residents(0)).begin(merger, tensors, slots, tell)) as landing:
+        with closing((residents or Residents(0)).begin(merger, tensors, slots, note)) as on_devices:
             spans: list[tuple[TensorPlan, int | None]] = []
             for tensor in tensors:
-                whole = landing.holds(tensor)
+                whole = on_devices.holds(tensor)
                 spans += [(tensor, index) for index in ([None] if whole else range(plan.chunks(tensor)))]
                 if not plan.chunks(tensor):  # an empty tensor
                     yield tensor, slots[tensor.spec.name].changed()
 
             def work(span: tuple[TensorPlan, int | None]) -> int:
-                return self._chunk(run, merger, *span, slots, landing)
+                return self._chunk(run, merger, *span, slots, on_devices)
 
             counts: Any = in_order(work, spans, threads=merger.budget.threads, ahead=_AHEAD)
             try:
@@ -130,7 +130,7 @@ class Filler:
                             if bad:
                                 tell_not_finite(spec, bad, not_finite)
                             bad = 0
-                            landing.finish(tensor)
+                            on_devices.finish(tensor)
                             yield tensor, slots[spec.name].changed()
                         if progress:
                             progress(MERGING, done, total)
@@ -144,7 +144,7 @@ class Filler:
         tensor: TensorPlan,
         index: int | None,
         slots: Mapping[str, Slot],
-        landing: DeviceFill,
+        on_devices: DeviceFill,
     ) -> int:
         """Merges one chunk; returns how many elements are not finite. Does nothing once its run is over."""
         with self._condition:
@@ -153,8 +153,8 @@ class Filler:
             self._writing += 1
         try:
             spec = tensor.spec
-            if index is None or landing.takes(tensor):
-                return landing.merge(tensor, index)
+            if index is None or on_devices.takes(tensor):
+                return on_devices.merge(tensor, index)
             with slots[spec.name].span(*chunk_span(spec, index, merger.plan.base.chunk)) as out:
                 return merger.chunk_into(tensor, index, out)
         finally:

@@ -59,7 +59,7 @@ def built(
     plan: Plan,
     options: LoadOptions,
     more: Mapping[str, Any],
-    kept: RowCache | None = None,
+    cache: RowCache | None = None,
 ) -> tuple[PreTrainedModel, dict[str, tuple[str, Tensor]]]:
     """A new model with the weights of a plan and the config of a revision or the work tree.
 
@@ -75,8 +75,8 @@ def built(
     generation = _json(history, revision, GENERATION_CONFIG)
     tensors, slots = new_slots(plan.base.tensors)
     told = (lambda spec, count: None) if options["allow_nonfinite"] else None
-    whole, threads, progress = list(plan.tensors), options["threads"], options["progress"]
-    merger = caching_merger_of(plan, whole, kept, threads=threads, progress=progress)
+    whole, progress = list(plan.tensors), options["progress"]
+    merger = caching_merger_of(plan, whole, cache, threads=options["threads"], progress=progress)
     filling = Filler().fill(merger, whole, slots, progress=progress, not_finite=told)
     with closing(filling):
         filled = {tensor.spec.name: (tensor.key, tensors[tensor.spec.name]) for tensor, _ in filling}

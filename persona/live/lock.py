@@ -60,11 +60,11 @@ class ModelLock:
 
     @staticmethod
     def of(model: Any) -> ModelLock | None:
-        """The gate that a model has."""
+        """The lock that a model has."""
         return next((hook for hook in model._forward_pre_hooks.values() if isinstance(hook, ModelLock)), None)
 
     def remove(self) -> None:
-        """Takes the gate away from its model."""
+        """Takes the lock away from its model."""
         for hook in self._hooks:
             hook.remove()
 
@@ -82,7 +82,7 @@ class ModelLock:
                 self._passes[caller] = threading.current_thread()
 
     def __reduce__(self) -> Any:
-        return _no_gate, ()
+        return _no_lock, ()
 
     @contextmanager
     def using(self) -> Iterator[None]:
@@ -207,9 +207,9 @@ def _checked(timeout: object) -> float:
     raise UsageError(f"timeout is a number of seconds or None, not {timeout!r:.60}")
 
 
-def _no_gate() -> Callable[..., None]:
+def _no_lock() -> Callable[..., None]:
     return _pass
 
 
 def _pass(*_: Any) -> None:
-    """The hook of a model without a gate."""
+    """The hook of a model without a lock."""

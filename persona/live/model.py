@@ -66,7 +66,7 @@ class LiveModel:
         options: LiveOptions,
         is_closed: Callable[[], bool],
         filled: Mapping[str, tuple[str, Tensor]],
-        kept: RowCache,
+        cache: RowCache,
     ) -> None:
         """`filled`: name → (key, tensor) of tensors that hold the bytes of that key already.
 
@@ -77,7 +77,7 @@ class LiveModel:
         self._options = options
         self._is_closed = is_closed
         self._filler = Filler()
-        self._kept = kept
+        self._cache = cache
         self._residents = Residents(options["cache"], options["device_memory"])
         self._keys: dict[str, str] = {}
         self._stamps: dict[str, Stamp] = {}
@@ -89,9 +89,9 @@ class LiveModel:
             key, tensor = filled.get(name, ("", None))
             if tensor is not None and slot.stamp()[0] == tensor.data_ptr():
                 self._keys[name], self._stamps[name] = key, slot.stamp()
-        self._gate = _gate(model, self)
+        self._lock = _lock_of(model, self)
         try:
-            with self._gate.merging():
+            with self._lock.merging():
                 self._move((plan, revision))
         finally:
             if self._holds is None:
@@ -116,7 +116,7 @@ class LiveModel:
     @property
     def half_done(self) -> bool:
         """Whether a change ended early and could not be taken back: `resume` or `abort` is due."""
-        return self._target is not None and self._gate.shut is not None
+        return self._target is not None and self._lock.shut is not None
 
     def set(
         self,
@@ -236,7 +236,7 @@ class LiveModel:
         A single forward pass needs no `using`, and neither does another thread that computes a part of the
         answer. Raises `Refused` while the model is half done.
         """
-        with self._gate.using():
+        with self._lock.using():
             yield self.model
 
     def digest(self) -> str:
@@ -244,7 +244,7 @@ class LiveModel:
 
         It equals `Repository.digest` of the same recipe, unless something else changed parameters.
         """
-        with self._gate.using():
+        with self._lock.using():
             plan = self._now()[0]
             return digest_of(slots_of(self._model, plan.base.tensors), self._options["threads"])
 
@@ -253,11 +253,11 @@ class LiveModel:
 
         A half-done model stays shut.
         """
-        with self._gate.merging(timeout):
+        with self._lock.merging(timeout):
             self._is_closed = lambda: True
-            self._kept, self._residents = RowCache(0), Residents(0)
-            if self._gate.shut is None:
-                self._gate.remove()
+            self._cache, self._residents = RowCache(0), Residents(0)
+            if self._lock.shut is None:
+                self._lock.remove()
 
     def __enter__(self) -> Self:
         return self
@@ -269,7 +269,7 @@ class LiveModel:
 
     @contextmanager
     def _changing(self, timeout: float | None) -> Iterator[None]:
-        with self._gate.merging(timeout):
+        with self._lock.merging(timeout):
             if self._is_closed():
                 raise UsageError(
                     "this live model or its repository is closed: open the repository and call its"
@@ -279,7 +279,7 @@ class LiveModel:
 
     def _now(self) -> Holding:
         if self._holds is None:
-            raise Refused(self._gate.shut or "the model holds no recipe yet")
+            raise Refused(self._lock.shut or "the model holds no recipe yet")
         return self._holds
 
     def _unfinished(self) -> Holding:
@@ -290,7 +290,7 @@ class LiveModel:
     def _edit(self, edit: Callable[[Recipe], Recipe], force: bool, timeout: float | None) -> LiveResult:
         with self._changing(timeout):
             if self.half_done:
-                raise Refused(str(self._gate.shut))
+                raise Refused(str(self._lock.shut))
             recipe = edit(self._now()[0].recipe)
             revision = self._origin[0] if recipe == self._origin[1] else None
             return self._move((plan_of(self._history, recipe), revision), force=force)
@@ -309,18 +309,18 @@ class LiveModel:
 
     def _go_back(self, error: BaseException) -> None:
         """Makes the model whole again after `error`, or says there that it is not."""
-        if self._gate.shut is None:
+        if self._lock.shut is None:
             return
         if self._holds is None or self._target is self._holds:
-            error.add_note(self._gate.shut)
+            error.add_note(self._lock.shut)
             return
         target = self._target
         try:
             self._fill(self._holds, slots_of(self._model, self._holds[0].base.tensors))
         except BaseException:
             self._target = target
-            self._gate.shut = self._half_done_words()
-            error.add_note(self._gate.shut)
+            self._lock.shut = self._half_done_words()
+            error.add_note(self._lock.shut)
 
     def _look_for_edits(self, slots: Mapping[str, Slot], force: bool) -> None:
         """Forgets the keys of tensors that moved in memory. Raises `Refused` for tensors changed in place."""
@@ -340,7 +340,7 @@ class LiveModel:
             del self._keys[name]
 
     def _fill(self, target: Holding, slots: Mapping[str, Slot]) -> LiveResult:
-        """Computes the tensors whose keys differ from a plan's. The gate is shut until all are whole."""
+        """Computes the tensors whose keys differ from a plan's. The model stays shut until all are whole."""
         plan, revision = target
         changed = [tensor for tensor in plan.tensors if self._keys.get(tensor.spec.name) != tensor.key]
         notes: list[str] = []
@@ -352,10 +352,10 @@ class LiveModel:
             threads, progress = self._options["threads"], self._options["progress"]
             self._residents.check(plan, changed, slots)
             merger = caching_merger_of(
-                plan, changed, self._kept, threads=threads, progress=progress, slots=slots
+                plan, changed, self._cache, threads=threads, progress=progress, slots=slots
             )
             self._target = target
-            self._gate.shut = self._half_done_words()
+            self._lock.shut = self._half_done_words()
             for tensor in changed:
                 self._keys.pop(tensor.spec.name, None)
             told = note if self._options["allow_nonfinite"] else None
@@ -366,14 +366,14 @@ class LiveModel:
                 residents=self._residents,
                 progress=progress,
                 not_finite=told,
-                tell=notes.append,
+                note=notes.append,
             )
             with closing(filling):
                 for tensor, stamp in filling:
                     self._stamps[tensor.spec.name] = stamp
                     self._keys[tensor.spec.name] = tensor.key
         self._holds = target
-        self._gate.shut = self._target = None
+        self._lock.shut = self._target = None
         return LiveResult(
             revision=revision,
             tensors_computed=len(changed),
@@ -418,7 +418,7 @@ def live(
     return LiveModel(history, model, recipe, revision, options, is_closed, filled, kept)
 
 
-def _gate(model: Any, owner: LiveModel) -> ModelLock:
+def _lock_of(model: Any, owner: LiveModel) -> ModelLock:
     """A lock for a model; raises `Refused` if another live model still has it."""
     there = ModelLock.of(model)
     if there is not None:

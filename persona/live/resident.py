@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
-from typing import Protocol
 
 from persona.limits import DEVICE_RESERVE
 from persona.live.cache import BoundedCache, Key
+from persona.live.slots import Slot
 from persona.merge.arithmetic.arguments import DecodedChunk, MergeArguments
 from persona.merge.arithmetic.layout import aligned
 from persona.merge.devices.device import Device, DeviceArray, DeviceFault, DeviceFull
@@ -27,15 +27,6 @@ from persona.merge.plan import Plan, TensorPlan
 from persona.merge.run.merger import Merger
 from persona.objects.dtypes import uint
 from persona.objects.tensors import chunk_span
-
-
-class Seat(Protocol):
-    """The memory of a tensor; `device` is None if the tensor cannot be merged in place."""
-
-    device: Device | None
-
-    def onto(self, start: int, stop: int) -> DeviceArray:
-        """Its elements [start, stop) on the device, to be written: uint[stop − start]."""
 
 
 @dataclass(frozen=True)
@@ -60,54 +51,54 @@ class Residents:
         """`memory`: bytes that lanes may take on each device beside them (`merge.devices.lanes.Lanes`)."""
         self._limit = limit
         self._memory = memory
-        self._shelves: dict[Device, BoundedCache[Resident]] = {}
+        self._caches: dict[Device, BoundedCache[Resident]] = {}
 
     def begin(
         self,
         merger: Merger,
         tensors: Iterable[TensorPlan],
-        seats: Mapping[str, Seat],
-        tell: Callable[[str], None] = lambda _: None,
+        slots: Mapping[str, Slot],
+        note: Callable[[str], None] = lambda _: None,
     ) -> DeviceFill:
         """Begins a merge of these tensors, after everything queued on their devices is done.
 
-        `tell` is called if a device has no memory even for lanes, or fails at them. Then its tensors are
+        `note` is called if a device has no memory even for lanes, or fails at them. Then its tensors are
         computed on the CPU.
         """
-        lying = {seat.device for seat in seats.values()}
-        for device in [device for device in self._shelves if device not in lying]:
-            del self._shelves[device]
-        sides: dict[str, _OnDevice] = {}
+        lying = {slot.device for slot in slots.values()}
+        for device in [device for device in self._caches if device not in lying]:
+            del self._caches[device]
+        by_tensor: dict[str, _OnDevice] = {}
         try:
-            for device, here in _placed(tensors, seats).items():
+            for device, here in _placed(tensors, slots).items():
                 device.settle()
                 merged = _merged(here)
                 if not merged:
                     continue
-                shelf = self._shelves.setdefault(device, BoundedCache(self._limit))
+                cache = self._caches.setdefault(device, BoundedCache(self._limit))
                 try:
-                    side = _OnDevice(merger, device, shelf, merged, self._memory)
+                    on_device = _OnDevice(merger, device, cache, merged, self._memory)
                 except (DeviceFull, DeviceFault) as error:
-                    tell(f"computed on the CPU: {error}")
+                    note(f"computed on the CPU: {error}")
                     continue
-                sides.update((tensor.spec.name, side) for tensor in merged)
-            return DeviceFill(merger, sides, seats)
+                by_tensor.update((tensor.spec.name, on_device) for tensor in merged)
+            return DeviceFill(merger, by_tensor, slots)
         except BaseException:
-            for side in sides.values():
-                side.close()
+            for on_device in by_tensor.values():
+                on_device.close()
             raise
 
-    def check(self, plan: Plan, tensors: Iterable[TensorPlan], seats: Mapping[str, Seat]) -> None:
+    def check(self, plan: Plan, tensors: Iterable[TensorPlan], slots: Mapping[str, Slot]) -> None:
         """Raises `UsageError` if lanes for these tensors of a plan do not fit into `memory`."""
-        for here in _placed(tensors, seats).values():
+        for here in _placed(tensors, slots).values():
             Need.of(plan, _merged(here)).check(self._memory)
 
 
-def _placed(tensors: Iterable[TensorPlan], seats: Mapping[str, Seat]) -> dict[Device, list[TensorPlan]]:
+def _placed(tensors: Iterable[TensorPlan], slots: Mapping[str, Slot]) -> dict[Device, list[TensorPlan]]:
     """Tensors by the devices that they lie on."""
     placed: dict[Device, list[TensorPlan]] = {}
     for tensor in tensors:
-        device = seats[tensor.spec.name].device
+        device = slots[tensor.spec.name].device
         if device is not None:
             placed.setdefault(device, []).append(tensor)
     return placed
@@ -120,40 +111,40 @@ def _merged(tensors: Iterable[TensorPlan]) -> list[TensorPlan]:
 class DeviceFill:
     """One merge into tensors on devices. Its chunks may be merged by many threads."""
 
-    def __init__(self, merger: Merger, sides: Mapping[str, _OnDevice], seats: Mapping[str, Seat]) -> None:
+    def __init__(self, merger: Merger, by_tensor: Mapping[str, _OnDevice], slots: Mapping[str, Slot]) -> None:
         self._merger = merger
-        self._sides = sides
-        self._seats = seats
+        self._by_tensor = by_tensor
+        self._slots = slots
 
     def takes(self, tensor: TensorPlan) -> bool:
         """Whether a tensor is merged on its device."""
-        return tensor.spec.name in self._sides
+        return tensor.spec.name in self._by_tensor
 
     def holds(self, tensor: TensorPlan) -> bool:
         """Whether it is resident: then `merge` takes it whole, else chunk by chunk."""
-        side = self._sides.get(tensor.spec.name)
-        return side is not None and tensor.spec.name in side.found
+        device = self._by_tensor.get(tensor.spec.name)
+        return device is not None and tensor.spec.name in device.found
 
     def merge(self, tensor: TensorPlan, index: int | None) -> int:
         """Merges one chunk of a tensor, or with None a whole resident tensor; waits for it.
 
         Returns how many elements are not finite.
         """
-        spec, side = tensor.spec, self._sides[tensor.spec.name]
+        spec, device = tensor.spec, self._by_tensor[tensor.spec.name]
         if index is None:
-            return side.whole(tensor, self._seats[spec.name].onto(0, spec.units))
+            return device.whole(tensor, self._slots[spec.name].onto(0, spec.units))
         start, stop = chunk_span(spec, index, self._merger.plan.base.chunk)
-        return side.chunk(tensor, index, start, self._seats[spec.name].onto(start, stop))
+        return device.chunk(tensor, index, start, self._slots[spec.name].onto(start, stop))
 
     def finish(self, tensor: TensorPlan) -> None:
         """All chunks of a tensor were merged: it is resident from now on, if there was room."""
         if self.takes(tensor):
-            self._sides[tensor.spec.name].finish(tensor)
+            self._by_tensor[tensor.spec.name].finish(tensor)
 
     def close(self) -> None:
         """Frees tensors that were not finished."""
-        for side in self._sides.values():
-            side.close()
+        for on_device in self._by_tensor.values():
+            on_device.close()
 
 
 class _OnDevice:
@@ -163,26 +154,26 @@ class _OnDevice:
         self,
         merger: Merger,
         device: Device,
-        shelf: BoundedCache[Resident],
+        cache: BoundedCache[Resident],
         tensors: list[TensorPlan],
         memory: int | None,
     ) -> None:
         self._merger = merger
-        self._shelf = shelf
+        self._cache = cache
         self._loading: dict[str, _Loading] = {}
         self.found: dict[str, Resident] = {}
-        shelf.begin()
-        missing = self._make_room(device, tensors, memory)
+        cache.begin()
+        missing = self._free_memory(device, tensors, memory)
         try:
             if missing:
-                shelf.leave(max(0, device.free() - max(DEVICE_RESERVE, self._lanes.nbytes)))
+                cache.leave(max(0, device.free() - max(DEVICE_RESERVE, self._lanes.nbytes)))
             for tensor in missing:
                 self._make(tensor)
         except BaseException:
             self.close()
             raise
 
-    def _make_room(self, device: Device, tensors: list[TensorPlan], memory: int | None) -> list[TensorPlan]:
+    def _free_memory(self, device: Device, tensors: list[TensorPlan], memory: int | None) -> list[TensorPlan]:
         """Like `_look`, but makes room if the device is full.
 
         It first frees the residents of earlier recipes, and in the end residents that this recipe could use.
@@ -190,12 +181,12 @@ class _OnDevice:
         for everything in (False, True):
             with suppress(DeviceFull):
                 return self._look(device, tensors, memory)
-            self._shelf.evict(all=everything)
+            self._cache.evict(all=everything)
         return self._look(device, tensors, memory)
 
     def _look(self, device: Device, tensors: list[TensorPlan], memory: int | None) -> list[TensorPlan]:
         """Finds residents, and takes lanes for the other tensors, which it returns. Raises `DeviceFull`."""
-        residents = {tensor.spec.name: self._shelf.find(self._key(tensor)) for tensor in tensors}
+        residents = {tensor.spec.name: self._cache.find(self._key(tensor)) for tensor in tensors}
         missing = [tensor for tensor in tensors if residents[tensor.spec.name] is None]
         self.found = {}  # frees evicted memory
         self._lanes = Lanes([device], Need.of(self._merger.plan, missing), memory)
@@ -213,7 +204,7 @@ class _OnDevice:
         terms = self._merger.plan.recipe.terms
         return sorted(tensor.terms, key=lambda index: terms[index].join == "add")
 
-    def _mixture(self, tensor: TensorPlan) -> MergeArguments:
+    def _arguments(self, tensor: TensorPlan) -> MergeArguments:
         return self._merger.arguments(tensor, self._terms(tensor))
 
     def _make(self, tensor: TensorPlan) -> None:
@@ -221,7 +212,7 @@ class _OnDevice:
         spec, rows = tensor.spec, len(tensor.terms)
         length = aligned(spec.units)
         nbytes = length * (1 + rows) * spec.unit
-        if not self._shelf.reserve(nbytes):
+        if not self._cache.reserve(nbytes):
             return
         bits = uint(spec.unit)
         try:
@@ -229,25 +220,25 @@ class _OnDevice:
                 base = lane.stream.array(length, bits)[: spec.units]
                 z = lane.stream.array((rows, length), bits)[:, : spec.units]
         except BaseException as error:
-            self._shelf.refund(nbytes)
+            self._cache.refund(nbytes)
             if not isinstance(error, DeviceFull):
                 raise
-            self._shelf.leave(0)
+            self._cache.leave(0)
             return
         self._loading[spec.name] = _Loading(self._key(tensor), Resident(base, z), nbytes)
 
     def whole(self, tensor: TensorPlan, out: DeviceArray) -> int:
-        """See `Landing.merge`."""
+        """See `DeviceFill.merge`."""
         with self._lanes.lane() as (lane, terms_of):
             lane.stream.clear(lane.counter)
-            mixture = self._mixture(tensor)
+            arguments = self._arguments(tensor)
             resident = self.found[tensor.spec.name]
-            terms = terms_of(mixture)
-            lane.stream.merge(resident.base, resident.z, None, out, terms, mixture, lane.counter)
+            terms = terms_of(arguments)
+            lane.stream.merge(resident.base, resident.z, None, out, terms, arguments, lane.counter)
             return lane.counted()
 
     def chunk(self, tensor: TensorPlan, index: int, start: int, out: DeviceArray) -> int:
-        """See `Landing.merge`."""
+        """See `DeviceFill.merge`."""
         merger, spec, size = self._merger, tensor.spec, len(out)
         loading = self._loading.get(spec.name)
         parts = merger.parts(tensor, index, cache=loading is None)
@@ -270,10 +261,10 @@ class _OnDevice:
                     lane.stream.clear(z[row])
             else:
                 self._scatter(lane, parts, self._terms(tensor), base, z)
-            mixture = self._mixture(tensor)
-            terms = terms_of(mixture)
+            arguments = self._arguments(tensor)
+            terms = terms_of(arguments)
             lane.stream.clear(lane.counter)
-            lane.stream.merge(base, z, None, out, terms, mixture, lane.counter)
+            lane.stream.merge(base, z, None, out, terms, arguments, lane.counter)
             return lane.counted()
 
     def _scatter(
@@ -284,21 +275,21 @@ class _OnDevice:
             lane.stream.clear(z[row])
         for part in parts:
             there = [row for row, term in enumerate(terms) if term in part.present]
-            places = [part.present.index(terms[row]) for row in there]
-            for sorted_base, rows, order in lane.loaded(part, places, len(base)):
+            sources = [part.present.index(terms[row]) for row in there]
+            for sorted_base, rows, order in lane.loaded(part, sources, len(base)):
                 lane.stream.scatter(sorted_base, order, base)
-                for place, row in enumerate(there):
-                    lane.stream.scatter(rows[place, : len(order)], order, z[row])
+                for source, row in zip(rows, there, strict=True):
+                    lane.stream.scatter(source[: len(order)], order, z[row])
             if part.order.size < len(base):
                 lane.stream.synchronize()
 
     def finish(self, tensor: TensorPlan) -> None:
-        """See `Landing.finish`."""
+        """See `DeviceFill.finish`."""
         loading = self._loading.pop(tensor.spec.name, None)
         if loading is not None:
-            self._shelf.put(loading.key, loading.resident, loading.nbytes)
+            self._cache.put(loading.key, loading.resident, loading.nbytes)
 
     def close(self) -> None:
-        """See `Landing.close`."""
+        """See `DeviceFill.close`."""
         while self._loading:
-            self._shelf.refund(self._loading.popitem()[1].nbytes)
+            self._cache.refund(self._loading.popitem()[1].nbytes)

@@ -162,8 +162,8 @@ def slots_of(model: Module, specs: Iterable[TensorSpec]) -> dict[str, Slot]:
             missing.append(spec.name)
     if missing:
         raise InvalidInput(
-            f"the model has no tensor {listed(missing, 1)}: give the whole model, as repo.load makes it, not a"
-            " part of it or a wrapper around it (PEFT, DDP, torch.compile)"
+            f"the model has no tensor {listed(missing, 1)}: give the whole model, as repo.load makes it, not"
+            " a part of it or a wrapper around it (PEFT, DDP, torch.compile)"
         )
     _check_sharing(state, slots)
     return slots

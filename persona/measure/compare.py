@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from persona.codec.floats import DefaultEnvironment, in_default_environment
 from persona.errors import InvalidInput
-from persona.measure.elections import BLOCK, ChunkVotes, Election, Scratch, booth_bytes
+from persona.measure.elections import BLOCK, ChunkVotes, Election, Scratch, scratch_bytes
 from persona.merge.arithmetic.casts import widen32
 from persona.merge.chunks import StoredRows, Workspaces
 from persona.merge.cutoffs import cutoffs
@@ -108,7 +108,7 @@ class _Scratch:
 
     def __init__(self, longest: int, width: int) -> None:
         self.old, self.new = np.empty((2, longest), uint(width))
-        self.booth = Scratch(width)
+        self.counting = Scratch(width)
 
 
 class _Counter:
@@ -130,7 +130,7 @@ class _Counter:
         self.unchanged = {spec.name for spec, equal in zip(specs, same, strict=True) if equal}
         old = [before.by_name[spec.name] for spec in specs if spec.name not in self.unchanged]
         new = [after.by_name[spec.name] for spec in specs]
-        beside = booth_bytes(len(after.recipe.terms) if elections else 1)
+        beside = scratch_bytes(len(after.recipe.terms) if elections else 1)
         sides = [(before, old), (after, new)]
         budgets = [budget_of(plan, tensors, threads, memory, beside=beside) for plan, tensors in sides]
         self.threads = min(budget.threads for budget in budgets)
@@ -163,13 +163,13 @@ class _Counter:
         start, stop = chunk_span(spec, index, self.after.base.chunk)
         scratch = self._scratch(spec.unit)
         old, new = scratch.old[: stop - start], scratch.new[: stop - start]
-        election = self._after(spec, index, new, scratch.booth)
+        election = self._after(spec, index, new, scratch.counting)
         if spec.name in self.unchanged:
-            return _tally(spec.dtype, new, new, scratch.booth), election
+            return _tally(spec.dtype, new, new, scratch.counting), election
         self.old.chunk_into(self.before.by_name[spec.name], index, old)
-        return _tally(spec.dtype, old, new, scratch.booth), election
+        return _tally(spec.dtype, old, new, scratch.counting), election
 
-    def _after(self, spec: TensorSpec, index: int, out: NDArray[Any], booth: Scratch) -> Election | None:
+    def _after(self, spec: TensorSpec, index: int, out: NDArray[Any], scratch: Scratch) -> Election | None:
         """Merges a chunk of the second recipe into `out` and holds its election."""
         tensor, merger = self.after.by_name[spec.name], self.new
         parts = merger.parts(tensor, index)
@@ -177,10 +177,10 @@ class _Counter:
             merger.rows.base(spec, index, out)
             return None
         found = self.election()
-        for opened in parts:
-            merger.merge(tensor, (opened,), out)
+        for part in parts:
+            merger.merge(tensor, (part,), out)
             if self.elections:
-                ChunkVotes.of(tensor, opened, merger.rules, merger.cuts).count(found, booth)
+                ChunkVotes.of(tensor, part, merger.rules, merger.cuts).count(found, scratch)
         return found if self.elections else None
 
     def _scratch(self, width: int) -> _Scratch:
@@ -192,12 +192,12 @@ class _Counter:
         return held[width]
 
 
-def _tally(dtype: str, old: NDArray[Any], new: NDArray[Any], booth: Scratch) -> Tally:
+def _tally(dtype: str, old: NDArray[Any], new: NDArray[Any], scratch: Scratch) -> Tally:
     found = Tally(elements=new.size)
     for start in range(0, new.size, BLOCK):
         before_bits, after_bits = old[start : start + BLOCK], new[start : start + BLOCK]
         before = widen32(before_bits, dtype)
-        wide = booth.wide[0, : before.size]
+        wide = scratch.wide[0, : before.size]
         np.copyto(wide, before)
         found.before += _sum_of_squares(wide)
         changed = 0 if old is new else int(np.count_nonzero(before_bits != after_bits))

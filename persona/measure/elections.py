@@ -73,7 +73,7 @@ class Election:
         self.products += other.products
 
 
-def booth_bytes(terms: int) -> int:
+def scratch_bytes(terms: int) -> int:
     """Bytes of a thread's scratch memory for the election of this many terms."""
     return BLOCK * (4 * _FLOATS * terms + 32)
 
@@ -91,10 +91,10 @@ class Scratch:
 class ChunkVotes:
     """One decoded chunk with its terms.
 
-    `theta`, float32, and `terms` run along `opened.present`.
+    `theta`, float32, and `terms` run along `chunk.present`.
     """
 
-    opened: DecodedChunk
+    chunk: DecodedChunk
     dtype: str
     terms: list[Term]
     theta: Floats
@@ -102,39 +102,39 @@ class ChunkVotes:
     tie: int
 
     @classmethod
-    def of(cls, tensor: TensorPlan, opened: DecodedChunk, rules: MergeRules, cuts: Cutoffs) -> ChunkVotes:
-        """The ballot of a chunk of a tensor."""
+    def of(cls, tensor: TensorPlan, chunk: DecodedChunk, rules: MergeRules, cuts: Cutoffs) -> ChunkVotes:
+        """The votes of a chunk of a tensor."""
         return cls(
-            opened,
+            chunk,
             tensor.spec.dtype,
-            [cuts.plan.recipe.terms[place] for place in opened.present],
-            cuts.theta(tensor, opened.present),
+            [cuts.plan.recipe.terms[term] for term in chunk.present],
+            cuts.theta(tensor, chunk.present),
             rules,
             rules.tie(cuts.majority),
         )
 
-    def count(self, found: Election, booth: Scratch) -> None:
+    def count(self, found: Election, scratch: Scratch) -> None:
         """Adds the whole chunk to `found`.
 
         The caller turns off numpy's warnings about numbers that are not finite.
         """
-        opened = self.opened
-        for start in range(0, opened.sorted_base.size, BLOCK):
-            stop = min(start + BLOCK, opened.sorted_base.size)
-            acting = [j for j in range(len(opened.present)) if opened.z[j, start:stop].any()]
+        chunk = self.chunk
+        for start in range(0, chunk.sorted_base.size, BLOCK):
+            stop = min(start + BLOCK, chunk.sorted_base.size)
+            acting = [j for j in range(len(chunk.present)) if chunk.z[j, start:stop].any()]
             if acting:
-                self._count_block(slice(start, stop), acting, found, booth)
+                self._count_block(slice(start, stop), acting, found, scratch)
 
-    def _count_block(self, part: slice, acting: list[int], found: Election, booth: Scratch) -> None:
-        places = [self.opened.present[j] for j in acting]
+    def _count_block(self, part: slice, acting: list[int], found: Election, scratch: Scratch) -> None:
+        places = [self.chunk.present[j] for j in acting]
         terms = [self.terms[j] for j in acting]
-        taus = self._differences(part, acting, booth)
+        taus = self._differences(part, acting, scratch)
         kept = [_trimmed(t, self.theta[j]) for t, j in zip(taus, acting, strict=True)]
         weights = [u * np.float32(term.alpha32) for u, term in zip(kept, terms, strict=True)]
         votes = kept if self.rules.weigh == "after" else weights
         voting = [vote if term.join == "vote" else None for vote, term in zip(votes, terms, strict=True)]
         elected = self._elected(voting)
-        wide = booth.wide[:, : taus[0].size]
+        wide = scratch.wide[:, : taus[0].size]
         for place, u, w, vote in zip(places, kept, weights, voting, strict=True):
             found.kept[place] += np.count_nonzero(u)
             np.abs(w, out=wide[0])
@@ -146,14 +146,14 @@ class ChunkVotes:
         if found.shared.size:
             _count_signs(places, weights, found)
 
-    def _differences(self, part: slice, acting: list[int], booth: Scratch) -> list[Floats]:
+    def _differences(self, part: slice, acting: list[int], scratch: Scratch) -> list[Floats]:
         """t of each active term, 0 if it is not finite."""
-        sorted_base = self.opened.sorted_base[part]
-        bits, in_place = booth.bits[: sorted_base.size], booth.in_place[: sorted_base.size]
+        sorted_base = self.chunk.sorted_base[part]
+        bits, in_place = scratch.bits[: sorted_base.size], scratch.in_place[: sorted_base.size]
         base = widen32(sorted_base, self.dtype)
         found: list[Floats] = []
         for j in acting:
-            restore(sorted_base, self.opened.z[j, part], in_place, bits)
+            restore(sorted_base, self.chunk.z[j, part], in_place, bits)
             t = widen32(bits, self.dtype) - base
             finite = np.isfinite(t)
             if not finite.all():

@@ -58,24 +58,24 @@ def module_order(module: str) -> tuple[Any, ...]:
     return (kind, rank, module)
 
 
-def places(names: Iterable[str]) -> dict[str, Position]:
+def positions(names: Iterable[str]) -> dict[str, Position]:
     """The position of every tensor of a model, by name.
 
     If all layers are of one stack, its root (`model.` of `model.layers`) is left out of the names of modules
     outside.
     """
-    found = {name: _place(name) for name in names}
-    stacks = {place.stack for place in found.values() if place.stack is not None}
+    found = {name: _position(name) for name in names}
+    stacks = {position.stack for position in found.values() if position.stack is not None}
     root = stacks.pop().rpartition(".")[0] if len(stacks) == 1 else ""
     if not root:
         return found
     return {
-        name: Position(None, None, place.module.removeprefix(f"{root}.")) if place.layer is None else place
-        for name, place in found.items()
+        name: Position(None, None, at.module.removeprefix(f"{root}.")) if at.layer is None else at
+        for name, at in found.items()
     }
 
 
-def _place(name: str) -> Position:
+def _position(name: str) -> Position:
     parts = name.split(".")
     if len(parts) > 1 and parts[-1] in _PARAMETERS:
         parts.pop()

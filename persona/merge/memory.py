@@ -36,7 +36,7 @@ class Budget:
     rows: int
 
     def slice(self, size: int, unit: int, rows: int) -> int:
-        """Elements of a chunk that are merged at a time: all if they fit, else a multiple of the shortest slice.
+        """Elements of a chunk that are merged at a time: all, or as many shortest slices as fit.
 
         `size`: elements of the chunk; `unit`: bytes of one; `rows`: vectors.
         """

@@ -80,7 +80,7 @@ class Board:
     def __init__(self, model: Model, device: LateDevice, limit: int, kept: int = 0) -> None:
         self.device = device
         self.residents = Residents(limit)
-        self.kept = RowCache(kept)
+        self.cache = RowCache(kept)
         self.filler = Filler()
         self.tensors: Any = None
         self.slots: dict[str, Slot] = {}
@@ -92,7 +92,7 @@ class Board:
             for slot in self.slots.values():
                 slot.device = self.device
         whole = list(plan.tensors)
-        merger = caching_merger_of(plan, whole, self.kept, threads=2, slots=self.slots)
+        merger = caching_merger_of(plan, whole, self.cache, threads=2, slots=self.slots)
         filling = self.filler.fill(merger, whole, self.slots, residents=self.residents, **options)
         return [tensor.spec.name for tensor, _ in filling]
 
@@ -128,7 +128,7 @@ def test_chunks_that_vectors_leave_alone_are_right_while_loaded_and_later(
 def test_what_is_resident_is_not_opened_again(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     board = Board(models.model, LateDevice(), PLENTY, kept=PLENTY)
     board.fill(models.plan(("0.8", "0.5", "1.5", "0.25")))
-    assert board.kept.nbytes == 0
+    assert board.cache.nbytes == 0
     monkeypatch.setattr(live, "chunk_span", lambda *_: pytest.fail("a chunk was asked for"))
     plan = models.plan(("0.8", "0.5", "1.5", "-0.25"))
     board.fill(plan)
@@ -139,10 +139,10 @@ def test_what_is_resident_is_not_opened_again(models: Models, monkeypatch: pytes
 def test_what_streams_through_lanes_is_opened_from_what_the_host_keeps(models: Models) -> None:
     board = Board(models.model, LateDevice(seed=3), 0, kept=PLENTY)
     board.fill(models.plan(("0.8", "0.5", "1.5", "0.25")))
-    kept = board.kept.nbytes
+    kept = board.cache.nbytes
     plan = models.plan(("0.8", "0.5", "1.5", "-0.25"))
     board.fill(plan)
-    assert board.kept.nbytes == kept > 0
+    assert board.cache.nbytes == kept > 0
     assert board.holds() == models.bytes_of(plan)
 
 
@@ -169,8 +169,8 @@ def test_runs_that_end_early_leave_nothing_half_loaded_behind(models: Models, da
             device.fill_up([])
             board.fill(plan)
         assert board.holds() == models.bytes_of(plan)
-        shelf = board.residents._shelves.get(device)
-        assert shelf is None or device.taken == shelf.nbytes <= limit
+        cache = board.residents._caches.get(device)
+        assert cache is None or device.taken == cache.nbytes <= limit
 
 
 def test_a_run_that_nobody_ends_lets_go_of_what_it_loaded(models: Models) -> None:
@@ -183,16 +183,16 @@ def test_a_run_that_nobody_ends_lets_go_of_what_it_loaded(models: Models) -> Non
     filling = board.filler.fill(merger, list(other.tensors), board.slots, residents=board.residents)
     name = next(filling)[0].spec.name
     filling.close()
-    shelf = board.residents._shelves[device]
+    cache = board.residents._caches[device]
     sizes = {spec.name: -(-spec.units // 64) * 64 * spec.unit for spec in plan.base.tensors}
-    assert shelf.nbytes == sum(5 * size for size in sizes.values()) + 3 * sizes[name]
+    assert cache.nbytes == sum(5 * size for size in sizes.values()) + 3 * sizes[name]
 
 
 def test_a_device_without_room_for_lanes_is_told_of(models: Models) -> None:
     board = Board(models.model, LateDevice(memory=10), PLENTY)
     plan = models.plan(("0.5", "0.5", "0.5", "0.5"))
     said: list[str] = []
-    board.fill(plan, tell=said.append)
+    board.fill(plan, note=said.append)
     assert board.holds() == models.bytes_of(plan)
     assert [line.startswith("computed on the CPU: the GPU has") for line in said] == [True]
 
@@ -237,13 +237,13 @@ def test_what_was_reserved_is_given_back_where_a_merge_does_not_begin(
 
     monkeypatch.setattr(device, "take", fail)
     if isinstance(error, DeviceFault):
-        board.fill(plan, tell=lambda line: None)
+        board.fill(plan, note=lambda line: None)
         assert board.holds() == models.bytes_of(plan)
     else:
         with pytest.raises(KeyboardInterrupt):
             board.fill(plan)
     assert device.allocations == 5
-    assert board.residents._shelves[device].nbytes == 0
+    assert board.residents._caches[device].nbytes == 0
 
 
 def test_where_a_second_device_fails_the_first_gives_back_what_it_reserved(models: Models) -> None:
@@ -261,7 +261,7 @@ def test_where_a_second_device_fails_the_first_gives_back_what_it_reserved(model
     with pytest.raises(DeviceFault):
         board.fill(plan)
     assert device.allocations > 2
-    assert board.residents._shelves[device].nbytes == 0
+    assert board.residents._caches[device].nbytes == 0
 
 
 @pytest.mark.parametrize("stale", [True, False], ids=["of an earlier recipe", "of this recipe"])
@@ -271,13 +271,13 @@ def test_residents_make_place_before_a_model_is_left_to_the_cpu(models: Models, 
     first = models.plan(("0.5",) * VECTORS)
     board.fill(first)
     if not stale:  # one tensor has to be loaded, beside others that are resident
-        held = board.residents._shelves[device]._held
+        held = board.residents._caches[device]._held
         del held[next(iter(held))]
     device.memory = device.taken + 600  # not enough for a lane any more
     merges, said = device.merges, list[str]()
     second = models.plan(("0.5",) * (VECTORS - 1)) if stale else models.plan(("0.75",) * VECTORS)
     for plan in (second, models.plan(("0.25",) * len(second.recipe.terms))):
-        board.fill(plan, tell=said.append)
+        board.fill(plan, note=said.append)
         assert board.holds() == models.bytes_of(plan)
         assert device.merges > merges
         merges = device.merges
@@ -288,10 +288,10 @@ def test_a_device_that_is_full_for_once_holds_all_the_next_time(models: Models) 
     device = LateDevice(full_at=[4])
     board = Board(models.model, device, PLENTY)
     board.fill(models.plan(("0.5",) * VECTORS))
-    shelf = board.residents._shelves[device]
-    part = shelf.nbytes
+    cache = board.residents._caches[device]
+    part = cache.nbytes
     board.fill(models.plan(("0.75",) * VECTORS))
-    assert 0 < part < shelf.nbytes
+    assert 0 < part < cache.nbytes
 
 
 def test_a_part_of_a_device_stays_free(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -349,5 +349,5 @@ def test_why_a_gpu_is_not_used_is_told_once(models: Models, monkeypatch: pytest.
     _, board.slots = new_slots(plan.base.tensors)
     monkeypatch.setattr(live, "why_not", lambda where: "the abacus is broken")
     said: list[str] = []
-    board.fill(plan, tell=said.append)
+    board.fill(plan, note=said.append)
     assert said == ["computed on the CPU: the abacus is broken"]

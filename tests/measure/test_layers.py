@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from persona.measure.layers import Position, places
+from persona.measure.layers import Position, positions
 
 NAMES = {
     "llama": {
@@ -59,13 +59,13 @@ NAMES = {
 
 @pytest.mark.parametrize("family", NAMES)
 def test_names_of_every_family_have_their_place(family: str) -> None:
-    found = {name: (place.layer, place.module) for name, place in places(NAMES[family]).items()}
+    found = {name: (position.layer, position.module) for name, position in positions(NAMES[family]).items()}
     assert found == NAMES[family]
 
 
 def test_stacks_tell_layers_of_one_number_apart() -> None:
-    found = places(NAMES["two stacks"])
-    assert {place.stack for place in found.values()} == {"encoder.block", "decoder.block", None}
+    found = positions(NAMES["two stacks"])
+    assert {position.stack for position in found.values()} == {"encoder.block", "decoder.block", None}
 
 
 def test_a_model_is_read_from_the_embedding_to_the_head() -> None:
@@ -81,8 +81,8 @@ def test_a_model_is_read_from_the_embedding_to_the_head() -> None:
         )
         for name in (f"model.layers.{layer}.{part}.weight",)
     }
-    found = places(["lm_head.weight", "model.norm.weight", *llama, "model.embed_tokens.weight"])
-    ordered = [(place.layer, place.module) for place in sorted(found.values(), key=Position.order)]
+    found = positions(["lm_head.weight", "model.norm.weight", *llama, "model.embed_tokens.weight"])
+    ordered = [(position.layer, position.module) for position in sorted(found.values(), key=Position.order)]
     inside = ["self_attn.q_proj", "self_attn.v_proj", "mlp.up_proj", "mlp.down_proj", "input_layernorm"]
     assert ordered == [
         (None, "embed_tokens"),

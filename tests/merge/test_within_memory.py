@@ -105,7 +105,7 @@ def test_a_majority_is_counted_in_the_memory_that_there_is(mixtures: Mixtures, l
     for path in mixtures.sandbox.folder.rglob("majority-*"):
         path.unlink()
     longest.clear()
-    found = budget_of(plan, tensors, 2, LITTLE - elections.booth_bytes(VECTORS))
+    found = budget_of(plan, tensors, 2, LITTLE - elections.scratch_bytes(VECTORS))
     assert cutoffs(plan, tensors, found).majority == want
     assert max(longest) < WHOLE
 

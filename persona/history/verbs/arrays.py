@@ -45,8 +45,8 @@ def arrays(
         list(plan.tensors),
         threads=options["threads"],
         progress=options["progress"],
-        place=place,
-        tell=told.append,
+        device=place,
+        note=told.append,
     )
     with closing(made) as coming:
         for tensor in plan.tensors:

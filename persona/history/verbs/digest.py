@@ -21,6 +21,6 @@ def digest(history: History, rev: str | None, options: ComputeOptions) -> Digest
         threads=options["threads"],
         memory=options["memory"],
         progress=options["progress"],
-        place=place,
+        device=place,
     )
     return DigestResult(revision, made.weights, made.device, (*told, *notes_of(made)))

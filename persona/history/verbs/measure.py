@@ -244,9 +244,9 @@ class Rows:
 
 
 def _rows(found: Sequence[Comparison], terms: Sequence[Term]) -> Rows:
-    from persona.measure.layers import Position, places
+    from persona.measure.layers import Position, positions
 
-    where = places(one.spec.name for one in found)
+    where = positions(one.spec.name for one in found)
 
     def grouped(key: Callable[[Position], Position]) -> tuple[Row, ...]:
         groups: dict[Position, list[Comparison]] = {}

@@ -50,7 +50,7 @@ class PresentWeights:
     def __init__(self, history: History, record: weights_state.Record) -> None:
         self._known = weights_state.tensor_digests(history, record)
         self._untouched = weights_state.untouched(history.root, record)
-        self.staying: dict[str, str] = {}
+        self.unchanged: dict[str, str] = {}
         self._checkpoint: Checkpoint | None = None
         if self._known:
             try:
@@ -69,7 +69,7 @@ class PresentWeights:
     def keep_shards(self, plan: Plan, layout: list[ShardLayout]) -> dict[str, str]:
         """Planned name → existing file of each shard in which nothing changes.
 
-        `staying` has the digests of the tensors in these shards.
+        `unchanged` has the digests of the tensors in these shards.
         """
         if self._checkpoint is None:
             return {}
@@ -90,7 +90,7 @@ class PresentWeights:
             digests = {spec.name: self.holds(plan.by_name[spec.name]) for spec in planned.specs}
             if all(digests.values()):
                 kept[planned.name] = shard.name
-                self.staying.update((name, digest) for name, digest in digests.items() if digest)
+                self.unchanged.update((name, digest) for name, digest in digests.items() if digest)
         return kept
 
     def read_into(self, name: str, start: int, out: memoryview) -> bool:

@@ -40,11 +40,11 @@ def few_terms() -> Iterator[trial.Case]:
     case = trial.cases()[0]
     for itself in (False, True):
         for terms in (1, 2, 3):
-            mixture = case.mixture
-            alpha = mixture.alpha[:terms].copy()
+            arguments = case.arguments
+            alpha = arguments.alpha[:terms].copy()
             alpha[0] = 1.0 if itself else alpha[0]
-            fewer = replace(mixture, theta=mixture.theta[:terms], alpha=alpha, add=mixture.add[:terms])
-            yield replace(case, z=case.z[:terms], after=case.after[:terms], mixture=fewer)
+            fewer = replace(arguments, theta=arguments.theta[:terms], alpha=alpha, add=arguments.add[:terms])
+            yield replace(case, z=case.z[:terms], after=case.after[:terms], arguments=fewer)
 
 
 def _merge_chunk(_wide: int) -> Iterator[Call]:
@@ -55,7 +55,7 @@ def _merge_chunk(_wide: int) -> Iterator[Call]:
 def _merging(case: trial.Case) -> Call:
     out = np.empty_like(case.base)
     z = np.ascontiguousarray(case.z)
-    arguments = cpu.kernel_arguments(replace(case, z=z).chunk, case.mixture, out)
+    arguments = cpu.kernel_arguments(replace(case, z=z).chunk, case.arguments, out)
     return arguments, lambda _: (out,)
 
 

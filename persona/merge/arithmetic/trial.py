@@ -48,7 +48,7 @@ class Case:
     after: Bits
     order: NDArray[np.uint32]
     scattered: bool
-    mixture: MergeArguments
+    arguments: MergeArguments
 
     @property
     def chunk(self) -> DecodedChunk:
@@ -70,9 +70,9 @@ class Case:
 def cases() -> tuple[Case, ...]:
     """Two cases for each element type: with and without unusual rules, scattered and in place."""
     return tuple(
-        _case(element, mixture, scattered)
+        _case(element, arguments, scattered)
         for element in (BF16, F16, F32)
-        for scattered, mixture in enumerate((_usual(element), _unusual(element)))
+        for scattered, arguments in enumerate((_usual(element), _unusual(element)))
     )
 
 
@@ -80,17 +80,17 @@ def _usual(element: ElementType) -> MergeArguments:
     """Four votes: sums, quotients and products that are subnormal, tie or overflow."""
     rules = MergeRules(density=0.5, lambda_=0.75)
     theta = (NO_TRIM, NO_TRIM, 0.0078125, NO_TRIM)
-    return _mixture(theta, (0.75, -0.5, 1.5, 0.1), (False,) * 4, rules, element)
+    return _arguments(theta, (0.75, -0.5, 1.5, 0.1), (False,) * 4, rules, element)
 
 
 def _unusual(element: ElementType) -> MergeArguments:
     """Strengths of 1, 0 and nearly the largest, a vector trimmed away, and one that is added."""
     rules = MergeRules(density=0.5, on_tie="positive", divide="weight")
     theta = (NO_TRIM, NO_TRIM, NO_TRIM, KEEP_NOTHING, NO_TRIM)
-    return _mixture(theta, (1.0, 0.0, 3e38, 0.5, 1.0), (False,) * 4 + (True,), rules, element)
+    return _arguments(theta, (1.0, 0.0, 3e38, 0.5, 1.0), (False,) * 4 + (True,), rules, element)
 
 
-def _mixture(
+def _arguments(
     theta: tuple[float, ...],
     alpha: tuple[float, ...],
     add: tuple[bool, ...],
@@ -106,12 +106,12 @@ def _mixture(
     )
 
 
-def _case(element: ElementType, mixture: MergeArguments, scattered: int) -> Case:
+def _case(element: ElementType, arguments: MergeArguments, scattered: int) -> Case:
     places = np.arange(ELEMENTS)
     hard = _hard(element)
     base = hard[places % hard.size]
     after = np.stack(
-        [hard[(places // hard.size * (3 * k + 1) + 5 * k) % hard.size] for k in range(mixture.alpha.size)]
+        [hard[(places // hard.size * (3 * k + 1) + 5 * k) % hard.size] for k in range(arguments.alpha.size)]
     )
     rows, kind = np.arange(len(after))[:, None], (places + places // hard.size) % 4
     steps = (places * (2 * rows + 7) >> 2) % 5
@@ -121,7 +121,7 @@ def _case(element: ElementType, mixture: MergeArguments, scattered: int) -> Case
     after = np.where(finite, after, base).astype(base.dtype)
     order = (places * 101 % ELEMENTS).astype(np.uint32) if scattered else places.astype(np.uint32)
     name = f"{element.name} {'unusual' if scattered else 'usual'}"
-    return Case(name, base, _steps(base, after), after, order, bool(scattered), mixture)
+    return Case(name, base, _steps(base, after), after, order, bool(scattered), arguments)
 
 
 def _hard(element: ElementType) -> Bits:

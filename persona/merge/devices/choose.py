@@ -46,10 +46,10 @@ class DeviceChoice:
         if self.device == "cuda":
             self.devices(lambda _: None)
 
-    def devices(self, tell: Callable[[str], None]) -> tuple[Device, ...]:
+    def devices(self, note: Callable[[str], None]) -> tuple[Device, ...]:
         """The devices to merge on, none for the CPU.
 
-        `tell` is called with the reason for the CPU, if a user may wonder.
+        `note` is called with the reason for the CPU, if a user may wonder.
         """
         if self.device == "cpu":
             return ()
@@ -60,11 +60,11 @@ class DeviceChoice:
                 hint = ("use ", Keyword(device="auto"), " or ", Keyword(device="cpu"))
                 raise SystemFault(f"no GPU to compute on: {error}", hint=hint) from error
             if self.device == "auto" or error.there:
-                tell(f"computed on the CPU: {error}")
+                note(f"computed on the CPU: {error}")
             return ()
 
     def lanes(
-        self, plan: Plan, tensors: Iterable[TensorPlan], tell: Callable[[str], None] = lambda _: None
+        self, plan: Plan, tensors: Iterable[TensorPlan], note: Callable[[str], None] = lambda _: None
     ) -> Lanes | None:
         """Lanes to merge these tensors of a plan on, None for the CPU.
 
@@ -72,14 +72,14 @@ class DeviceChoice:
         small.
         """
         need = Need.of(plan, tensors)
-        if not need.whole or not (devices := self.devices(tell)):
+        if not need.whole or not (devices := self.devices(note)):
             return None
         try:
             return Lanes(devices, need, self.memory)
         except (DeviceFull, DeviceFault) as error:
             if self.device == "cuda":
                 raise _with_remedy(error) from error
-            tell(f"computed on the CPU: {error}")
+            note(f"computed on the CPU: {error}")
             return None
 
 

@@ -207,8 +207,8 @@ class CudaDevice:
             stream.load(source, target)
         out, counter = stream.array(case.base.size, case.base.dtype), stream.array(1, np.int64)
         stream.clear(counter)
-        terms, places = self.terms(case.mixture), order if case.scattered else None
-        stream.merge(base, z, places, out, terms, case.mixture, counter)
+        terms, places = self.terms(case.arguments), order if case.scattered else None
+        stream.merge(base, z, places, out, terms, case.arguments, counter)
         found, count = np.empty_like(case.base), np.empty(1, np.int64)
         stream.store(out, found)
         stream.store(counter, count)
@@ -219,10 +219,11 @@ class CudaDevice:
         """See `Device.view`."""
         return part.view(_torch_dtype(dtype))
 
-    def terms(self, mixture: MergeArguments) -> Any:
+    def terms(self, arguments: MergeArguments) -> Any:
         """`persona.merge.arithmetic.cuda.Terms`."""
+        theta, alpha, add = arguments.theta, arguments.alpha, arguments.add
         with _told():
-            return self.kernels.Terms.of(mixture.theta, mixture.alpha, mixture.add, mixture.rules, self.where)
+            return self.kernels.Terms.of(theta, alpha, add, arguments.rules, self.where)
 
     def adopt(self, bits: Any) -> DeviceArray:
         """See `Device.adopt`."""
@@ -275,11 +276,11 @@ class CudaStream:
         """A merge of no terms: every element is the base's own bits."""
         if self._nothing is None:
             none = np.empty(0, np.float32)
-            mixture = MergeArguments(none, none, np.empty(0, np.bool_), MergeRules(), 0)
-            self._nothing = mixture, self._device.terms(mixture), self.array(1, np.int64)
-        mixture, terms, counter = self._nothing
-        mixture = replace(mixture, dtype=(F32 if source.dtype == torch.uint32 else BF16).code)
-        self.merge(source, source.reshape(1, -1)[:0], order, target, terms, mixture, counter)
+            arguments = MergeArguments(none, none, np.empty(0, np.bool_), MergeRules(), 0)
+            self._nothing = arguments, self._device.terms(arguments), self.array(1, np.int64)
+        arguments, terms, counter = self._nothing
+        arguments = replace(arguments, dtype=(F32 if source.dtype == torch.uint32 else BF16).code)
+        self.merge(source, source.reshape(1, -1)[:0], order, target, terms, arguments, counter)
 
     def merge(
         self,
@@ -288,13 +289,13 @@ class CudaStream:
         order: DeviceArray | None,
         out: DeviceArray,
         terms: Any,
-        mixture: MergeArguments,
+        arguments: MergeArguments,
         not_finite: DeviceArray,
     ) -> None:
         """See `Stream.merge`."""
         with _LAUNCHING, self._current(Exception):
             self._device.kernels.merge_chunk(
-                base, z, order, out, terms, mixture.rules, mixture.dtype, not_finite, mixture.majority
+                base, z, order, out, terms, arguments.rules, arguments.dtype, not_finite, arguments.majority
             )
 
     def synchronize(self) -> None:

@@ -70,14 +70,14 @@ class Stream(Protocol):
         order: DeviceArray | None,
         out: DeviceArray,
         terms: DeviceTerms,
-        mixture: MergeArguments,
+        arguments: MergeArguments,
         not_finite: DeviceArray,
     ) -> None:
         """Merges n elements, and adds to not_finite: int64[1] how many results are not finite.
 
-        base: uint[n]; z: uint[K, ≥ n], its rows in the order of `mixture`, with its voting terms first;
+        base: uint[n]; z: uint[K, ≥ n], its rows in the order of `arguments`, with its voting terms first;
         order: uint32[n], so that out[order[j]] is element j, or None, so that out[j] is; terms: the result of
-        `Device.terms` for the mixture.
+        `Device.terms` for the arguments.
         """
 
     def synchronize(self) -> None:
@@ -102,8 +102,8 @@ class Device(Protocol):
     def view(self, part: DeviceArray, dtype: Any) -> DeviceArray:
         """The bytes of a device array, uint8[n], as elements of another dtype of numpy's."""
 
-    def terms(self, mixture: MergeArguments) -> DeviceTerms:
-        """The numbers of a mixture that has its votes first, on the device. Raises `DeviceFull`."""
+    def terms(self, arguments: MergeArguments) -> DeviceTerms:
+        """The numbers of merge arguments, votes first, on the device. Raises `DeviceFull`."""
 
     def adopt(self, bits: Any) -> DeviceArray:
         """The memory of a contiguous torch tensor of integers that lies on the device: uint[n]."""

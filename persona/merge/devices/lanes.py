@@ -161,14 +161,14 @@ class _DeviceLanes:
                 self.made += 1
                 return lane
 
-    def terms(self, mixture: MergeArguments) -> DeviceTerms:
-        """The numbers of a mixture on the device, for which every tensor asks again at each chunk."""
-        key = mixture.theta.tobytes(), mixture.alpha.tobytes(), mixture.add.tobytes()
+    def terms(self, arguments: MergeArguments) -> DeviceTerms:
+        """The numbers of merge arguments on the device, for which every tensor asks again at each chunk."""
+        key = arguments.theta.tobytes(), arguments.alpha.tobytes(), arguments.add.tobytes()
         found = self._terms.get(key)
         if found is None:
             if len(self._terms) >= _TERMS:
                 self._terms.clear()
-            found = self._terms[key] = self.device.terms(mixture)
+            found = self._terms[key] = self.device.terms(arguments)
         return found
 
 
@@ -186,21 +186,21 @@ class Lanes:
         device is left and one failed, `DeviceFull` if none has enough memory.
         """
         self._condition = threading.Condition()
-        self._sides = []
+        self._by_device = []
         failed: DeviceFault | None = None
         for device in devices:
             try:
-                side = _DeviceLanes(device, need, memory)
-                lane = side.make()
+                one = _DeviceLanes(device, need, memory)
+                lane = one.make()
             except DeviceFault as error:
                 failed = failed or error
                 continue
             if lane is not None:
-                side.idle.append(lane)
-                self._sides.append(side)
-        if not self._sides and failed:
+                one.idle.append(lane)
+                self._by_device.append(one)
+        if not self._by_device and failed:
             raise failed
-        if not self._sides:
+        if not self._by_device:
             free = max((device.free() for device in devices), default=0)
             raise DeviceFull(
                 f"the GPU has {free // MIB} MiB free, and this recipe's chunks need"
@@ -210,16 +210,16 @@ class Lanes:
     @property
     def nbytes(self) -> int:
         """The bytes of all lanes that may be made."""
-        return sum(side.limit * side.nbytes for side in self._sides)
+        return sum(one.limit * one.nbytes for one in self._by_device)
 
     @property
     def devices(self) -> list[Device]:
         """The devices that have lanes."""
-        return [side.device for side in self._sides]
+        return [one.device for one in self._by_device]
 
     def host(self, shape: tuple[int, ...] | int, dtype: Any) -> NDArray[Any]:
         """A host array that copies to and from any of the devices without a detour."""
-        return self._sides[0].device.host(shape, dtype)
+        return self._by_device[0].device.host(shape, dtype)
 
     @contextmanager
     def lane(self) -> Iterator[tuple[Lane, Callable[[MergeArguments], DeviceTerms]]]:
@@ -228,10 +228,10 @@ class Lanes:
         Waits until a lane is free. When it is given back, nothing that was queued on it is left. The
         arguments stay valid until then.
         """
-        side, lane = self._take()
+        one, lane = self._take()
 
-        def terms_of(mixture: MergeArguments) -> DeviceTerms:
-            lane.held.append(side.terms(mixture))
+        def terms_of(arguments: MergeArguments) -> DeviceTerms:
+            lane.held.append(one.terms(arguments))
             return lane.held[-1]
 
         try:
@@ -242,18 +242,18 @@ class Lanes:
                 lane.held.clear()
         finally:
             with self._condition:
-                side.idle.append(lane)
+                one.idle.append(lane)
                 self._condition.notify()
 
     def _take(self) -> tuple[_DeviceLanes, Lane]:
         with self._condition:
             while True:
-                side = min(self._sides, key=lambda side: side.made - len(side.idle))
-                if side.idle:
-                    return side, side.idle.pop()
-                if side.made < side.limit and (lane := side.make()) is not None:
-                    return side, lane
-                other = next((side for side in self._sides if side.idle), None)
+                one = min(self._by_device, key=lambda one: one.made - len(one.idle))
+                if one.idle:
+                    return one, one.idle.pop()
+                if one.made < one.limit and (lane := one.make()) is not None:
+                    return one, lane
+                other = next((one for one in self._by_device if one.idle), None)
                 if other is not None:
                     return other, other.idle.pop()
                 self._condition.wait()
@@ -261,7 +261,7 @@ class Lanes:
     def merge(
         self,
         parts: Iterable[DecodedChunk],
-        mixture: Callable[[list[int]], MergeArguments],
+        arguments_of: Callable[[list[int]], MergeArguments],
         out: NDArray[Any] | None,
         onto: DeviceArray | None = None,
     ) -> int:
@@ -272,10 +272,10 @@ class Lanes:
         """
         remaining = iter(parts)
         first = next(remaining)
-        rows, terms_first = mixture(first.present).votes_first()
+        rows, arguments = arguments_of(first.present).votes_first()
         target: DeviceArray = onto
         with self.lane() as (lane, terms_of):
-            terms = terms_of(terms_first)
+            terms = terms_of(arguments)
             lane.stream.clear(lane.counter)
             size = len(target) if out is None else out.size
             if out is not None:
@@ -283,7 +283,7 @@ class Lanes:
             part: DecodedChunk | None = first
             while part is not None:
                 for base, z, order in lane.loaded(part, rows, size):
-                    lane.stream.merge(base, z, order, target, terms, terms_first, lane.counter)
+                    lane.stream.merge(base, z, order, target, terms, arguments, lane.counter)
                 if part.order.size < size:
                     lane.stream.synchronize()
                 part = next(remaining, None)

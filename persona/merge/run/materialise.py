@@ -64,12 +64,12 @@ class Materialised:
     bytes_written: int = 0
     not_finite: dict[str, int] = field(default_factory=dict)
     device: str = "cpu"
-    remarks: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
-    def tell(self, remark: str) -> None:
+    def note(self, text: str) -> None:
         """Takes a sentence for the user, once."""
-        if remark not in self.remarks:
-            self.remarks.append(remark)
+        if text not in self.notes:
+            self.notes.append(text)
 
 
 def materialise(
@@ -77,43 +77,43 @@ def materialise(
     sink: Sink | None = None,
     *,
     source: Source | None = None,
-    staying: Mapping[str, str] = MappingProxyType({}),
+    unchanged: Mapping[str, str] = MappingProxyType({}),
     cast: Cast | None = None,
     threads: int | None = None,
     memory: int | None = None,
     progress: Progress | None = None,
     allow_nonfinite: bool = False,
-    place: DeviceChoice = CPU,
+    device: DeviceChoice = CPU,
 ) -> Materialised:
     """Computes every tensor of a plan, writes it to `sink` and returns the weights digest.
 
-    Both are after `cast`. `memory`: bytes for chunks, see `persona.merge.memory`. `place`: where terms are
-    merged. `staying`: name → BLAKE3 of tensors that are in their place already and are neither read nor
+    Both are after `cast`. `memory`: bytes for chunks, see `persona.merge.memory`. `device`: where terms are
+    merged. `unchanged`: name → BLAKE3 of tensors that are in their place already and are neither read nor
     written. A tensor that `source` holds is copied and hashed on the way; if its hash is wrong, it is
     computed. Raises `InvalidInput` for weights that are not finite unless they are allowed, and the errors of
     reading the store.
     """
     made = Materialised()
-    kept: dict[str, str] = {}
+    reusable: dict[str, str] = {}
     wanted: list[TensorPlan] = []
     for tensor in plan.tensors:
         name = tensor.spec.name
-        if name in staying:
-            made.tensor_digests[name] = staying[name]
+        if name in unchanged:
+            made.tensor_digests[name] = unchanged[name]
             made.reused += 1
             continue
         wanted.append(tensor)
         if source and (expected := source.holds(tensor)):
-            kept[name] = expected
+            reusable[name] = expected
     report = partial(_note_not_finite, made) if allow_nonfinite else None
     with first_run(progress) as progress, remedied():
         while wanted:
-            fresh = [tensor for tensor in wanted if tensor.spec.name not in kept]
-            merger = merger_of(plan, fresh, threads, memory, progress, place, made.tell)
+            fresh = [tensor for tensor in wanted if tensor.spec.name not in reusable]
+            merger = merger_of(plan, fresh, threads, memory, progress, device, made.note)
             if merger.lanes is not None:
                 made.device = merger.lanes.devices[0].name
-            wanted = _run(merger, wanted, kept, source, sink, cast, made, progress, report)
-            kept = {}
+            wanted = _run(merger, wanted, reusable, source, sink, cast, made, progress, report)
+            reusable = {}
     specs = [cast.spec(spec) for spec in plan.base.tensors] if cast else plan.base.tensors
     made.weights = weights_digest(
         (spec.name, spec.dtype, spec.shape, bytes.fromhex(made.tensor_digests[spec.name])) for spec in specs
@@ -124,7 +124,7 @@ def materialise(
 def _run(
     merger: Merger,
     tensors: list[TensorPlan],
-    kept: Mapping[str, str],
+    reusable: Mapping[str, str],
     source: Source | None,
     sink: Sink | None,
     cast: Cast | None,
@@ -132,7 +132,7 @@ def _run(
     progress: Progress | None,
     not_finite: NotFinite | None,
 ) -> list[TensorPlan]:
-    """Merges tensors, or copies those that are `kept`: name → BLAKE3.
+    """Merges tensors, or copies those that are `reusable`: name → BLAKE3.
 
     The thread that made a chunk writes and hashes it. Returns tensors whose stored bytes did not match their
     digest; they must be computed.
@@ -144,7 +144,7 @@ def _run(
     def work(tensor: TensorPlan, index: int) -> tuple[int, int]:
         spec = tensor.spec
         start, stop = chunk_span(spec, index, chunk)
-        if spec.name in kept and source is not None:
+        if spec.name in reusable and source is not None:
             buffer, bad = merger.buffers.take((stop - start) * spec.unit), 0
             if not _read(source, spec.name, start * spec.unit, buffer.data[: (stop - start) * spec.unit]):
                 lost.add(spec.name)
@@ -165,14 +165,14 @@ def _run(
     for tensor in tensors:
         name = tensor.spec.name
         digest = hashes.hexdigest(name)
-        if name in lost or kept.get(name, digest) != digest:
+        if name in lost or reusable.get(name, digest) != digest:
             again.append(tensor)
             if sink:
                 sink.restart(name)
             continue
         made.tensor_digests[name] = digest
-        made.reused += name in kept
-        made.computed += name not in kept
+        made.reused += name in reusable
+        made.computed += name not in reusable
     return again
 
 

@@ -65,8 +65,8 @@ class Merger:
     ) -> None:
         """`lanes`: where terms are merged; without them, the thread itself merges.
 
-        `rows`: the source of the vectors' rows. `empty` makes the arrays of finished bytes, which a device may
-        have to fill.
+        `rows`: the source of the vectors' rows. `empty` makes the arrays of finished bytes, into which a
+        device may copy.
         """
         self.plan = plan
         self.cuts = cuts
@@ -139,15 +139,15 @@ def pieces(
     memory: int | None = None,
     progress: Progress | None = None,
     not_finite: NotFinite | None = None,
-    place: DeviceChoice = CPU,
-    tell: Callable[[str], None] = lambda _: None,
+    device: DeviceChoice = CPU,
+    note: Callable[[str], None] = lambda _: None,
 ) -> Generator[Piece, None, None]:
     """The finished bytes of these tensors, in order.
 
     Without `not_finite`, elements that are not finite end the stream with `InvalidInput`. `memory`: see
-    `persona.merge.memory`. `place` and `tell` as for `merger_of`.
+    `persona.merge.memory`. `device` and `note` as for `merger_of`.
     """
-    merger = merger_of(plan, tensors, threads, memory, progress, place, tell)
+    merger = merger_of(plan, tensors, threads, memory, progress, device, note)
     with remedied(), closing(each_span(merger, tensors, merger.chunk, progress, not_finite)) as made:
         for tensor, index, buffer in made:
             spec = tensor.spec
@@ -164,15 +164,15 @@ def merger_of(
     threads: int | None,
     memory: int | None,
     progress: Progress | None,
-    place: DeviceChoice = CPU,
-    tell: Callable[[str], None] = lambda _: None,
+    device: DeviceChoice = CPU,
+    note: Callable[[str], None] = lambda _: None,
 ) -> Merger:
     """The merger of these tensors of a plan, on the CPU or a device, within the memory budget.
 
-    Cut-offs are found first, on the CPU. `tell` is called with the reason if it is not on the device that was
+    Cut-offs are found first, on the CPU. `note` is called with the reason if it is not on the device that was
     asked for.
     """
-    lanes = place.lanes(plan, tensors, tell)
+    lanes = device.lanes(plan, tensors, note)
     budget = budget_of(plan, tensors, worker_count(threads, lanes is not None), memory)
     cuts = cutoffs(plan, tensors, budget, progress)
     empty = lanes.host if lanes else np.empty

@@ -57,7 +57,7 @@ def hosted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def by_reference(case: trial.Case) -> tuple[Any, int]:
     """(bits, count not finite) where the kernel puts them."""
-    dtype, mixture = case.name.split()[0], case.mixture
+    dtype, mixture = case.name.split()[0], case.arguments
     terms = [
         MergeTerm(letter * 64, float(alpha), join="add" if add else "vote")
         for letter, alpha, add in zip("abcde", mixture.alpha, mixture.add, strict=False)
@@ -74,7 +74,7 @@ def by_reference(case: trial.Case) -> tuple[Any, int]:
 def test_the_digests_are_the_reference_s_and_the_cpu_s(case: trial.Case) -> None:
     assert case.passes(*by_reference(case))
     out = np.empty_like(case.base)
-    bad = cpu.merge_chunk(case.chunk, case.mixture, out)
+    bad = cpu.merge_chunk(case.chunk, case.arguments, out)
     assert case.passes(out, bad)
     assert not case.passes(out, bad + 1)
 

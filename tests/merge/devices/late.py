@@ -25,12 +25,12 @@ Array = np.ndarray[Any, Any]
 GARBAGE = 0xA5
 
 
-def merge_on_cpu(base: Array, z: Array, order: Array | None, out: Array, mixture: MergeArguments) -> int:
+def merge_on_cpu(base: Array, z: Array, order: Array | None, out: Array, arguments: MergeArguments) -> int:
     """The CPU's kernel, as a device's."""
     if order is None:
         order = np.arange(base.size, dtype=np.uint32)
     given = np.ascontiguousarray(base), np.ascontiguousarray(z), np.ascontiguousarray(order)
-    return cpu.merge_chunk(DecodedChunk(list(range(len(z))), *given), mixture, out)
+    return cpu.merge_chunk(DecodedChunk(list(range(len(z))), *given), arguments, out)
 
 
 class LateDevice:
@@ -89,11 +89,11 @@ class LateDevice:
         assert part.dtype == np.uint8
         return part.view(dtype)
 
-    def terms(self, mixture: MergeArguments) -> Any:
-        votes = np.count_nonzero(~mixture.add)
-        assert not mixture.add[:votes].any(), "terms that add come after those that vote"
-        numbers = self.take(8 * mixture.alpha.size).view(np.float32)
-        numbers[: mixture.alpha.size] = mixture.alpha
+    def terms(self, arguments: MergeArguments) -> Any:
+        votes = np.count_nonzero(~arguments.add)
+        assert not arguments.add[:votes].any(), "terms that add come after those that vote"
+        numbers = self.take(8 * arguments.alpha.size).view(np.float32)
+        numbers[: arguments.alpha.size] = arguments.alpha
         return numbers
 
     def settle(self) -> None:
@@ -191,18 +191,18 @@ class LateStream:
         order: Array | None,
         out: Array,
         terms: Any,
-        mixture: MergeArguments,
+        arguments: MergeArguments,
         not_finite: Array,
     ) -> None:
-        assert z.shape[0] == mixture.alpha.size
+        assert z.shape[0] == arguments.alpha.size
         self.device.count_merge()
         given = [lent(array) for array in (base, z, out, not_finite, terms)]
         at = None if order is None else lent(order)
 
         def run() -> None:
             base, z, out, not_finite, numbers = (array() for array in given)
-            assert np.array_equal(numbers[: mixture.alpha.size], mixture.alpha)
-            not_finite[0] += self.device.kernel(base, z, at and at(), out, mixture)
+            assert np.array_equal(numbers[: arguments.alpha.size], arguments.alpha)
+            not_finite[0] += self.device.kernel(base, z, at and at(), out, arguments)
 
         self._later(run)
 

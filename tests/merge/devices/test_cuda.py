@@ -80,7 +80,7 @@ def test_what_is_loaded_and_scattered_comes_back(device: Any, dtype: Any) -> Non
 def test_the_stream_over_it_gives_the_bits_of_the_cpu(device: Any, mixed: Any) -> None:
     plan, model, want = mixed
     for memory in (None, Need.of(plan, plan.tensors).least):
-        found, made = run(plan, model, threads=1, place=There("cuda", memory, (device,)))
+        found, made = run(plan, model, threads=1, device=There("cuda", memory, (device,)))
         assert found == want[0]
         assert made.device == "cuda"
 

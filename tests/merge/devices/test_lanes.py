@@ -52,7 +52,7 @@ def lanes_of(made: Merger) -> Lanes:
 
 def check_idle(made: Lanes) -> None:
     """Every lane is back, and nothing waits in its stream."""
-    for side in made._sides:
+    for side in made._by_device:
         assert len(side.idle) == side.made > 0
         assert all(not lane.stream.waiting for lane in side.idle)  # type: ignore[attr-defined]
 
@@ -99,7 +99,7 @@ def test_the_stream_over_devices_equals_that_over_the_cpu(data: st.DataObject) -
         threads = data.draw(st.integers(1, 6))
         want = run(plan, base, threads=1, allow_nonfinite=True)
         try:
-            found = run(plan, base, threads=threads, allow_nonfinite=True, place=place)
+            found = run(plan, base, threads=threads, allow_nonfinite=True, device=place)
         except SystemFault:
             if not full_at:
                 raise
@@ -118,7 +118,7 @@ def test_every_budget_gives_the_same_bits(mixed: Any, count: int, seed: int | No
     assert need.least < need.whole
     for memory in (need.least, (need.least + need.whole) // 2, need.whole, 3 * need.whole, None):
         devices = tuple(LateDevice(seed=seed) for _ in range(count))
-        assert run(plan, model, threads=4, place=There("cuda", memory, devices))[0] == want[0]
+        assert run(plan, model, threads=4, device=There("cuda", memory, devices))[0] == want[0]
         for device in devices:
             assert device.merges or count > 1
             assert memory is None or device.most <= memory + 4096  # and the numbers of terms
@@ -131,13 +131,13 @@ def test_slices_of_the_host_are_slices_of_the_device_too(mixed: Any) -> None:
     for device_memory in (None, needs(plan).least):
         for seed in (None, 3):
             place = There("cuda", device_memory, (LateDevice(seed=seed),))
-            assert run(plan, model, threads=4, memory=memory, place=place)[0] == want[0]
+            assert run(plan, model, threads=4, memory=memory, device=place)[0] == want[0]
 
 
 def test_too_little_memory_is_refused_with_what_is_needed(mixed: Any) -> None:
     plan, model, _ = mixed
     with pytest.raises(UsageError, match=r"need 1 MiB on the GPU at least\nhint: give device_memory=1048576"):
-        run(plan, model, place=There("cuda", needs(plan).least - 1, (LateDevice(),)))
+        run(plan, model, device=There("cuda", needs(plan).least - 1, (LateDevice(),)))
 
 
 def test_a_full_device_gets_smaller_lanes_then_fewer_then_none(mixed: Any) -> None:
@@ -145,13 +145,13 @@ def test_a_full_device_gets_smaller_lanes_then_fewer_then_none(mixed: Any) -> No
     need = needs(plan)
     for memory in (need.whole + 8192, need.least + 8192):
         device = LateDevice(memory)
-        assert run(plan, model, threads=4, place=There("cuda", 4 * need.whole, (device,)))[0] == want[0]
+        assert run(plan, model, threads=4, device=There("cuda", 4 * need.whole, (device,)))[0] == want[0]
     with pytest.raises(SystemFault, match=r"(?s)MiB free, .* need 1 MiB there.*make room.*device='cpu'"):
-        run(plan, model, place=There("cuda", need.whole, (LateDevice(need.least // 2),)))
-    said = run(plan, model, place=There("auto", need.whole, (LateDevice(need.least // 2),)))
+        run(plan, model, device=There("cuda", need.whole, (LateDevice(need.least // 2),)))
+    said = run(plan, model, device=There("auto", need.whole, (LateDevice(need.least // 2),)))
     assert said[0] == want[0]
     assert said[1].device == "cpu"
-    assert [remark.startswith("computed on the CPU: the GPU has") for remark in said[1].remarks] == [True]
+    assert [remark.startswith("computed on the CPU: the GPU has") for remark in said[1].notes] == [True]
 
 
 def test_a_device_that_fails_before_anything_is_written_leaves_it_to_the_cpu(mixed: Any) -> None:
@@ -161,11 +161,11 @@ def test_a_device_that_fails_before_anything_is_written_leaves_it_to_the_cpu(mix
         def stream(self) -> Any:
             raise DeviceFault("the GPU failed: it is broken")
 
-    found, made = run(plan, model, place=There("auto", None, (Broken(),)))
+    found, made = run(plan, model, device=There("auto", None, (Broken(),)))
     assert found == want[0]
-    assert made.remarks == ["computed on the CPU: the GPU failed: it is broken"]
+    assert made.notes == ["computed on the CPU: the GPU failed: it is broken"]
     with pytest.raises(SystemFault, match=r"it is broken\nhint: use device='cpu'"):
-        run(plan, model, place=There("cuda", None, (Broken(),)))
+        run(plan, model, device=There("cuda", None, (Broken(),)))
 
 
 def test_a_device_that_fails_is_left_out_where_another_works(mixed: Any) -> None:
@@ -176,17 +176,17 @@ def test_a_device_that_fails_is_left_out_where_another_works(mixed: Any) -> None
             raise DeviceFault("the GPU failed: it is broken")
 
     other = LateDevice()
-    found, made = run(plan, model, place=There("cuda", None, (Broken(), other)))
-    assert (found, made.device, made.remarks) == (want[0], "cuda", [])
+    found, made = run(plan, model, device=There("cuda", None, (Broken(), other)))
+    assert (found, made.device, made.notes) == (want[0], "cuda", [])
     assert other.merges > 0
     with pytest.raises(SystemFault, match=r"it is broken\nhint: use device='cpu'"):
-        run(plan, model, place=There("cuda", None, (Broken(), LateDevice(10))))
+        run(plan, model, device=There("cuda", None, (Broken(), LateDevice(10))))
 
 
 def test_a_device_that_is_full_is_left_out_where_another_has_room(mixed: Any) -> None:
     plan, model, want = mixed
     full, other = LateDevice(100), LateDevice()
-    assert run(plan, model, place=There("cuda", None, (full, other)))[0] == want[0]
+    assert run(plan, model, device=There("cuda", None, (full, other)))[0] == want[0]
     assert (full.merges, other.merges > 0) == (0, True)
 
 
@@ -213,14 +213,14 @@ def test_a_fault_ends_the_run_with_its_sentence(mixed: Any) -> None:
     device = LateDevice(fault_at=[5], seed=1)
     place = There("cuda", None, (device,))
     with pytest.raises(SystemFault, match=r"it was told to\nhint: use device='cpu'"):
-        run(plan, model, threads=4, place=place)
-    assert run(plan, model, threads=4, place=place)[0] == want[0]
+        run(plan, model, threads=4, device=place)
+    assert run(plan, model, threads=4, device=place)[0] == want[0]
 
 
 def test_what_one_run_took_of_a_device_is_let_go_with_it(mixed: Any) -> None:
     plan, model, _ = mixed
     device = LateDevice(seed=2)
-    run(plan, model, threads=3, place=There("cuda", None, (device,)))
+    run(plan, model, threads=3, device=There("cuda", None, (device,)))
     assert device.most > 0
     assert device.taken == 0
 
@@ -240,7 +240,7 @@ def test_lanes_are_no_more_than_the_memory_holds(mixed: Any) -> None:
     whole = needs(plan).whole
     for memory, most in ((whole, 1), (2 * whole, 2), (100 * whole, lanes_module.MOST_LANES)):
         device = LateDevice()
-        run(plan, model, threads=8, place=There("cuda", memory, (device,)))
+        run(plan, model, threads=8, device=There("cuda", memory, (device,)))
         assert 1 <= len(device.streams) <= most
 
 
@@ -248,7 +248,7 @@ def test_pieces_come_from_devices_too(mixed: Any) -> None:
     plan, _, want = mixed
     found: dict[str, bytes] = {}
     place = There("cuda", None, (LateDevice(seed=4),))
-    for piece in pieces(plan, list(plan.tensors), threads=3, place=place):
+    for piece in pieces(plan, list(plan.tensors), threads=3, device=place):
         found[piece.spec.name] = found.get(piece.spec.name, b"") + bytes(piece.data)
     assert found == want[0]
 
@@ -260,7 +260,7 @@ def test_what_needs_no_arithmetic_goes_to_no_device(tmp_path: Path) -> None:
     sandbox = Sandbox(tmp_path, model, chunk=CHUNK)
     plan = sandbox.plan([Term("v", sandbox.vector(tuned).id)], Rules.of("ties"))
     device = LateDevice()
-    written, made = run(plan, model, place=There("cuda", None, (device,)))
+    written, made = run(plan, model, device=There("cuda", None, (device,)))
     assert written["w"] == after.tobytes()
     assert (made.device, device.streams) == ("cpu", [])
 
@@ -288,7 +288,7 @@ def test_the_kernel_for_gpus_in_the_lanes_gives_the_same_bits(mixed: Any) -> Non
 
     device = LateDevice(kernel=kernel, seed=5)
     with np.errstate(all="ignore"):
-        found, _ = run(plan, model, threads=1, place=There("cuda", needs(plan).least, (device,)))
+        found, _ = run(plan, model, threads=1, device=There("cuda", needs(plan).least, (device,)))
     assert found == want[0]
 
 
@@ -304,4 +304,4 @@ def test_numbers_stay_until_the_lane_was_waited_for(mixed: Any, monkeypatch: pyt
         for mixture in mixtures:
             lane.stream.merge(base, z, None, out, terms_of(mixture), mixture, lane.counter)
         lane.counted()
-    assert run(plan, model, threads=4, place=There("cuda", None, (LateDevice(),)))[0] == want[0]
+    assert run(plan, model, threads=4, device=There("cuda", None, (LateDevice(),)))[0] == want[0]
