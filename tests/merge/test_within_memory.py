@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,11 @@ import numpy as np
 import pytest
 
 from persona.errors import UsageError
+from persona.limits import CHUNK_MEMORY
+from persona.measure import compare as compare_module
 from persona.measure import elections
 from persona.measure.compare import compare
+from persona.merge import memory as budgets
 from persona.merge.arithmetic import layout
 from persona.merge.chunks import Workspace
 from persona.merge.cutoffs import cutoffs
@@ -27,6 +32,9 @@ from tests.merge.strategies import elements
 SIZE, CHUNK, VECTORS = 70_000, 1 << 16, 12
 LITTLE = 7_500_000
 """Bytes that hold less than all rows of a chunk of one tensor for one thread."""
+
+
+PERSON = Person("A. Tester", "tester@example.org", 1_763_000_000, 0)
 
 
 class Mixtures:
@@ -128,18 +136,71 @@ def test_what_is_imported_onto_a_mixture_is_the_same_in_little_memory(
         mixtures.sandbox.vector(trained, onto=plan, memory=1000)
 
 
+def weights_of(repo: Repository) -> list[bytes]:
+    return [array.tobytes() for _, array in repo.materialise("HEAD", device="cpu")]
+
+
+MERGING: dict[str, Callable[[Repository], object]] = {
+    "digest": lambda repo: repo.digest("HEAD", device="cpu").weights,
+    "materialise": weights_of,
+    "diff --weights": lambda repo: repo.diff_weights("HEAD~1", "HEAD"),
+    "diff --weights of a majority": lambda repo: repo.diff_weights("HEAD", "HEAD~1"),
+    "add --onto": lambda repo: repo.add(repo.root.parent / "m6", name="onto", onto="HEAD").vectors,
+    "checkout": lambda repo: repo.checkout("HEAD", device="cpu", force=True).weights,
+}
+
+
+@pytest.fixture(scope="module")
+def five(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository whose HEAD merges five vectors, under rules that ask for the model's majority."""
+    folder = tmp_path_factory.mktemp("five")
+    base, afters = elements(1, "F32", 6, "weights", 3000)
+    for k, bits in enumerate((base, *afters)):
+        (folder / f"m{k}").mkdir()
+        write_file(folder / f"m{k}" / "model.safetensors", {"w": ("F32", (3000,), bits)})
+    Repository.init(folder / "work", base=folder / "m0", author=PERSON, chunk=1024)
+    with Repository.open(folder / "work", author=PERSON) as repo:
+        for k in range(1, 6):
+            repo.add(folder / f"m{k}", name=f"v{k}")
+        repo.set_rules({"preset": "paper", "density": "0.37"})
+        repo.commit(message="five")
+    return folder
+
+
+@pytest.mark.parametrize("name", MERGING)
+def test_everything_that_merges_does_it_in_slices_when_the_budget_is_small(
+    name: str, five: Path, tmp_path: Path, longest: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "SHORTEST_SLICE", 64)
+    for module in (elections, compare_module):  # of which slices are multiples
+        monkeypatch.setattr(module, "BLOCK", 64)
+    most, answers = [], []
+    for memory in (CHUNK_MEMORY, 0):
+        monkeypatch.setattr(budgets, "CHUNK_MEMORY", memory)
+        copy = tmp_path / str(memory)
+        shutil.copytree(five, copy)
+        for cached in (copy / "work" / ".persona" / "cache").rglob("majority-*"):
+            cached.unlink()
+        longest.clear()
+        with Repository.open(copy / "work", author=PERSON) as repo:
+            answers.append(MERGING[name](repo))
+        most.append(max(longest))
+    assert answers[0] == answers[1]
+    assert most[0] == 5 * 1024 * 4
+    assert most[1] == 1024 * 4
+
+
 def test_the_setting_holds_for_every_command_that_merges(
     tmp_path: Path, longest: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(layout, "SHORTEST_SLICE", 64)
-    person = Person("A. Tester", "tester@example.org", 1_763_000_000, 0)
     base, afters = elements(1, "F32", 6, "weights", 3000)
     for k, bits in enumerate((base, *afters)):
         (tmp_path / f"m{k}").mkdir()
         write_file(tmp_path / f"m{k}" / "model.safetensors", {"w": ("F32", (3000,), bits)})
-    Repository.init(tmp_path / "work", base=tmp_path / "m0", author=person, chunk=1024)
+    Repository.init(tmp_path / "work", base=tmp_path / "m0", author=PERSON, chunk=1024)
     memory = 1024 * 4 * (8 + 10 + 2) + (1 << 21)
-    with Repository.open(tmp_path / "work", author=person) as repo:
+    with Repository.open(tmp_path / "work", author=PERSON) as repo:
         for k in range(1, 6):
             repo.add(tmp_path / f"m{k}", name=f"v{k}")
         repo.commit(message="five")

@@ -39,13 +39,14 @@ def arrays(
     """(name, array) of every tensor of a recipe, in byte order of names; one is in memory at a time. Notes of
     the run go into `told`.
     """
-    plan, place = plan_of(history, recipe), device_choice(options)
+    plan, device = plan_of(history, recipe), device_choice(options)
     made = pieces(
         plan,
         list(plan.tensors),
         threads=options["threads"],
+        memory=options["memory"],
         progress=options["progress"],
-        device=place,
+        device=device,
         note=told.append,
     )
     with closing(made) as coming:

@@ -13,7 +13,7 @@ def digest(history: History, rev: str | None, options: ComputeOptions) -> Digest
     """See `Repository.digest`."""
     from persona.merge.run.materialise import materialise
 
-    place = device_choice(options)
+    device = device_choice(options)
     told: list[str] = []
     revision, recipe = chosen_recipe(history, rev, told)
     made = materialise(
@@ -21,6 +21,6 @@ def digest(history: History, rev: str | None, options: ComputeOptions) -> Digest
         threads=options["threads"],
         memory=options["memory"],
         progress=options["progress"],
-        device=place,
+        device=device,
     )
     return DigestResult(revision, made.weights, made.device, (*told, *notes_of(made)))
