@@ -1,4 +1,7 @@
-"""**dtype** — the type of a tensor's elements, by its safetensors name. This is the one table of them."""
+"""**dtype** — the type of a tensor's elements, by its safetensors name.
+
+This is the only table of dtypes.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,9 @@ from typing import Final, NamedTuple
 class Dtype(NamedTuple):
     """One dtype.
 
-    bits: of an element. numpy, torch: the names of the same type there, None if there is none. exponent,
-    mantissa: bits of those fields of an IEEE-like float, which recipes can read and round; 0 for other types.
-    merged: whether recipes change tensors of it. words: what else users call it.
+    bits: of an element. numpy, torch: the name of the same type there, None without one. exponent, mantissa:
+    the bits of these fields of a float that can be widened and rounded; 0 for other types. merged: whether
+    recipes change tensors of it. words: other names that users give it.
     """
 
     name: str
@@ -68,7 +71,7 @@ DTYPES: Final[Mapping[str, Dtype]] = {
 
 
 def uint(nbytes: int) -> str:
-    """numpy's name of the little-endian unsigned integers of so many bytes: what bits are handled as."""
+    """numpy's name of the little-endian unsigned integers of so many bytes."""
     return f"<u{nbytes}"
 
 
