@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from persona.codec.elements import (
     LAYOUT_DELTA,
+    VECTOR_BYTES,
     Bytes,
     Elements,
     ElementType,
@@ -47,8 +48,6 @@ GROUP: Final = np.dtype([("elements", "<u4"), ("digit_bits", "u1"), ("planes", "
 
 _DIGIT_BITS: Final = (0, 1, 2, 4, 8)
 _WORK: Final = 5
-_VECTOR_BYTES: Final = 64
-"""The width in `persona.codec.simd`."""
 _WRONG: Final = {
     1: "a group's digits are not as many as its elements",
     2: "the last byte of a group's digits is not padded with zeros",
@@ -215,7 +214,7 @@ def _pack(
     """The segments of z in exponent order, cut into these groups."""
     n = placed.size
     room = scratch.array("segments", n * (1 + element.nbytes), np.uint8)
-    tails = scratch.array("tails", n + _VECTOR_BYTES, element.uint)
+    tails = scratch.array("tails", n + VECTOR_BYTES, element.uint)
     groups = np.zeros(len(digit_bits), GROUP)
     segments: list[Bytes] = [groups.view(np.uint8)]
     used = 0

@@ -13,8 +13,8 @@ from typing import Any, TypeVar, cast
 import numba
 import numpy as np
 
+from persona.codec.elements import VECTOR_BYTES
 from persona.codec.simd import (
-    VECTOR_BYTES,
     add_expanded,
     bit_count,
     bits_equal,

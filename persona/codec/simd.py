@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-VECTOR_BYTES: Final = 64
+from persona.codec.elements import VECTOR_BYTES
 
 _WORD: Final = ir.IntType(64)
 

@@ -121,38 +121,38 @@ class ChunkVotes:
         chunk = self.chunk
         for start in range(0, chunk.sorted_base.size, BLOCK):
             stop = min(start + BLOCK, chunk.sorted_base.size)
-            acting = [j for j in range(len(chunk.present)) if chunk.z[j, start:stop].any()]
-            if acting:
-                self._count_block(slice(start, stop), acting, found, scratch)
+            active = [j for j in range(len(chunk.present)) if chunk.z[j, start:stop].any()]
+            if active:
+                self._count_block(slice(start, stop), active, found, scratch)
 
-    def _count_block(self, part: slice, acting: list[int], found: Election, scratch: Scratch) -> None:
-        places = [self.chunk.present[j] for j in acting]
-        terms = [self.terms[j] for j in acting]
-        taus = self._differences(part, acting, scratch)
-        kept = [_trimmed(t, self.theta[j]) for t, j in zip(taus, acting, strict=True)]
+    def _count_block(self, part: slice, active: list[int], found: Election, scratch: Scratch) -> None:
+        indices = [self.chunk.present[j] for j in active]
+        terms = [self.terms[j] for j in active]
+        taus = self._differences(part, active, scratch)
+        kept = [_trimmed(t, self.theta[j]) for t, j in zip(taus, active, strict=True)]
         weights = [u * np.float32(term.alpha32) for u, term in zip(kept, terms, strict=True)]
         votes = kept if self.rules.weigh == "after" else weights
         voting = [vote if term.join == "vote" else None for vote, term in zip(votes, terms, strict=True)]
         elected = self._elected(voting)
         wide = scratch.wide[:, : taus[0].size]
-        for place, u, w, vote in zip(places, kept, weights, voting, strict=True):
-            found.kept[place] += np.count_nonzero(u)
+        for index, u, w, vote in zip(indices, kept, weights, voting, strict=True):
+            found.kept[index] += np.count_nonzero(u)
             np.abs(w, out=wide[0])
-            found.mass[place] += np.add.reduce(wide[0])
+            found.mass[index] += np.add.reduce(wide[0])
             if vote is not None and elected is not None:
                 np.copyto(wide[0], 0.0, where=vote * elected > 0)
-                found.lost[place] += np.add.reduce(wide[0])
-        _count_taus(places, taus, found, wide)
+                found.lost[index] += np.add.reduce(wide[0])
+        _count_taus(indices, taus, found, wide)
         if found.shared.size:
-            _count_signs(places, weights, found)
+            _count_signs(indices, weights, found)
 
-    def _differences(self, part: slice, acting: list[int], scratch: Scratch) -> list[Floats]:
+    def _differences(self, part: slice, active: list[int], scratch: Scratch) -> list[Floats]:
         """t of each active term, 0 if it is not finite."""
         sorted_base = self.chunk.sorted_base[part]
         bits, in_place = scratch.bits[: sorted_base.size], scratch.in_place[: sorted_base.size]
         base = widen32(sorted_base, self.dtype)
         found: list[Floats] = []
-        for j in acting:
+        for j in active:
             restore(sorted_base, self.chunk.z[j, part], in_place, bits)
             t = widen32(bits, self.dtype) - base
             finite = np.isfinite(t)
@@ -185,21 +185,21 @@ def _trimmed(t: Floats, theta: np.float32) -> Floats:
     return kept
 
 
-def _count_taus(places: list[int], taus: list[Floats], found: Election, wide: Sums) -> None:
+def _count_taus(indices: list[int], taus: list[Floats], found: Election, wide: Sums) -> None:
     """Σ t² of each term, and Σ t_j · t_k of each pair."""
-    for place, t in zip(places, taus, strict=True):
+    for index, t in zip(indices, taus, strict=True):
         np.multiply(t, t, out=wide[0], dtype=np.float64)
-        found.squares[place] += np.add.reduce(wide[0])
+        found.squares[index] += np.add.reduce(wide[0])
     if not found.products.size:
         return
-    for (j, one), (k, other) in combinations(zip(places, taus, strict=True), 2):
+    for (j, one), (k, other) in combinations(zip(indices, taus, strict=True), 2):
         np.multiply(one, other, out=wide[0], dtype=np.float64)
         found.products[j, k] += np.add.reduce(wide[0])
 
 
-def _count_signs(places: list[int], weights: list[Floats], found: Election) -> None:
+def _count_signs(indices: list[int], weights: list[Floats], found: Election) -> None:
     """Counts coordinates at which both of a pair have weight, and those at which they pull apart."""
-    signs: list[Any] = [(place, w != 0, np.signbit(w)) for place, w in zip(places, weights, strict=True)]
+    signs: list[Any] = [(index, w != 0, np.signbit(w)) for index, w in zip(indices, weights, strict=True)]
     for (j, one, down), (k, other, falling) in combinations(signs, 2):
         both = one & other
         found.shared[j, k] += np.count_nonzero(both)
