@@ -155,7 +155,7 @@ def refuse_without_path(options: ImportOptions) -> None:
     given = [key.rstrip("_") for key, value in options.items() if value != usual[key]]
     if given:
         raise UsageError(
-            f"{', '.join(given)}: only with a PATH to import",
+            f"{', '.join(given)}: needs a PATH to import",
             hint=(Call("set_term", Blank("NAME")), f" edits a vector of {RECIPE_FILE}"),
         )
 

@@ -81,14 +81,15 @@ def test_a_new_tracked_file_is_in_the_next_commit_and_gone_after_a_hard_reset(bo
     assert bot.repo.status().untracked == ()
     with pytest.raises(Refused, match="mode='hard'"):
         bot.repo.revert("HEAD", author=bot.now())
-    with pytest.raises(UnknownName, match="new; delete it"):
+    with pytest.raises(UnknownName, match="is new: delete it"):
         bot.repo.restore([path])
     bot.repo.restore(["."])
     assert seen(bot) == (path,)
     (note,) = bot.repo.reset("HEAD", "hard", author=bot.now()).notes
     assert not (bot.root / path).exists()
     assert path in note
-    assert bot.repo.cat_file(note.split()[-1]).text == b"text\n"
+    (printed, _) = note.hint  # type: ignore[attr-defined]
+    assert bot.repo.cat_file(*printed.arguments).text == b"text\n"
     make(bot, "other.md")
     assert bot.repo.status().files_changed == ()
 
