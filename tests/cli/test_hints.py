@@ -22,8 +22,7 @@ from persona.cli.main import cli
 from persona.errors import Blank, Call, InvalidInput, Keyword, Note, Refused, worded
 from persona.history.recipes.checked import DEFAULT
 from persona.repository import Repository
-
-from .conftest import CommandLine
+from tests.cli.command_line import CommandLine
 
 PACKAGE = Path(persona.__file__).parent
 NAMES = {"DEFAULT": DEFAULT, "RECIPE_FILE": "recipe.toml"}

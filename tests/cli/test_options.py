@@ -8,8 +8,7 @@ import pytest
 from persona.cli.main import cli
 from persona.cli.options import _Flag
 from persona.history import options
-
-from .conftest import CommandLine
+from tests.cli.command_line import CommandLine
 
 DECLARED = {
     flag

@@ -12,8 +12,7 @@ import click
 import pytest
 
 from persona.cli import pager
-
-from .conftest import CommandLine
+from tests.cli.command_line import CommandLine
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = [sys.executable, "-c", "from persona.cli.entry import main; main()"]

@@ -13,8 +13,7 @@ from persona.cli.progress import JsonLines, ProgressBar, progress_bar
 from persona.codec.native import watch
 from persona.merge.workers import first_run
 from persona.progress import MERGING, Compiling, Phase, Progress
-
-from .conftest import CommandLine
+from tests.cli.command_line import CommandLine
 
 
 def test_a_pipe_is_told_that_kernels_are_compiled_and_nothing_else(

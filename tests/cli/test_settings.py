@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from persona.history.settings import SETTINGS
-
-from .conftest import CommandLine
+from tests.cli.command_line import CommandLine
 
 PAGE = Path(__file__).parents[2] / "docs" / "commands.md"
 

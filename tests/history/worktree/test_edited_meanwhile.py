@@ -22,7 +22,7 @@ from persona.store import files
 from persona.weights.inputs import InputFile
 from tests.campaign import rounds
 from tests.checkpoints import digest_of, same, write_model
-from tests.disks import Call, Intruding, Quick
+from tests.disks import Call, Intruding
 from tests.history.bots import Bot, Tensors, at, base_tensors, read_weights, save, tuned
 
 MARK = "# mine\n"
@@ -68,7 +68,7 @@ def each_moment(
                 refused += 1
             if len(intruder.seen) < moment:
                 intrude(copy, moment % 2 == 0)
-        with Repository.open(copy, author=at(91)) as repo, files.replaced_calls(Quick()):
+        with Repository.open(copy, author=at(91)) as repo:
             assert repo.fsck().ok, moment
             check(repo, failure)
         assert not [path for path in copy.rglob(".*.tmp-*") if ".persona" not in path.parts], moment
@@ -305,7 +305,7 @@ def test_weights_saved_while_a_model_becomes_a_base_are_the_base_or_an_edit(tmp_
         except InvalidInput:
             assert not (place / ".persona").exists()
             begin()
-        with Repository.open(place, author=at(5)) as repo, files.replaced_calls(Quick()):
+        with Repository.open(place, author=at(5)) as repo:
             if moment > len(watching.seen):
                 save_weights(place, True)
             assert repo.fsck(full=True).ok

@@ -20,8 +20,6 @@ from persona.merge.run import merger
 from persona.merge.run.materialise import materialise
 from persona.objects.recipe import Term
 from persona.objects.rules import PRESETS, Rules
-from persona.store.files import replaced_calls
-from tests.disks import Quick
 from tests.merge import chunks
 from tests.merge.models import Memory, Model, Sandbox, run
 from tests.merge.strategies import (
@@ -61,7 +59,7 @@ def test_the_stream_equals_the_reference(data: st.DataObject) -> None:
     base, afters = draw_model(data.draw, count)
     rules = data.draw(draw_rules())
     threads = data.draw(st.integers(1, 8))
-    with tempfile.TemporaryDirectory() as folder, replaced_calls(Quick()):
+    with tempfile.TemporaryDirectory() as folder:
         sandbox = Sandbox(Path(folder), base)
         ids, kept = [], []
         for after in afters:
