@@ -28,21 +28,24 @@ from persona.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from os import PathLike
-
+    from persona.face.revision import Revision
+    from persona.live.model import LiveModel as LiveModel
     from persona.merge.arithmetic.warm_up import WarmUp
     from persona.objects.commit import Person
     from persona.progress import Progress
     from persona.repository import Repository
 
+    open = Repository.open  # noqa: A001  as the API has it
+    init = Repository.init
+
 __version__ = "0.1.0"
 
-# Without `open`: `from persona import *` leaves Python's own alone.
+# Without `open`: `from persona import *` leaves Python's own alone. Without `LiveModel`, which loads torch.
 __all__ = [
     "init",
     "warm_up",
     "Repository",
+    "Revision",
     "Person",
     "PersonaError",
     "Refused",
@@ -60,44 +63,13 @@ __all__ = [
 ]
 
 
-def open(  # noqa: A001  as the API of docs/commands.md has it
-    path: str | PathLike[str] = ".",
-    *,
-    user_config: str | PathLike[str] | None = None,
-    author: Person | None = None,
-    committer: Callable[[], Person] | None = None,
-) -> Repository:
-    """The repository at `path` or above it; see `Repository.open`."""
-    from persona.repository import Repository
-
-    return Repository.open(path, user_config=user_config, author=author, committer=committer)
-
-
-def init(
-    path: str | PathLike[str] = ".",
-    *,
-    base: str | PathLike[str] | None = None,
-    name: str | None = None,
-    author: Person | None = None,
-    committer: Callable[[], Person] | None = None,
-    user_config: str | PathLike[str] | None = None,
-    threads: int | None = None,
-    progress: Progress | None = None,
-) -> Repository:
-    """Makes a repository with its first commit (see `Repository.init`) and opens it."""
-    from persona.repository import Repository
-
-    Repository.init(
-        path,
-        base=base,
-        name=name,
-        author=author,
-        committer=committer,
-        user_config=user_config,
-        threads=threads,
-        progress=progress,
-    )
-    return Repository.open(path, user_config=user_config, author=author, committer=committer)
+_LATE = {
+    "Repository": "persona.repository",
+    "Revision": "persona.face.revision",
+    "LiveModel": "persona.live.model",
+    "Person": "persona.objects.commit",
+}
+"""The modules of the names that are imported when first asked for."""
 
 
 def warm_up(*, progress: Progress | None = None) -> WarmUp:
@@ -109,21 +81,16 @@ def warm_up(*, progress: Progress | None = None) -> WarmUp:
 
 def __dir__() -> list[str]:
     """The names of the module, also those that are imported on first use."""
-    return sorted({*globals(), "Person", "Repository", "merge"})
+    return sorted({*globals(), *_LATE, "open", "init", "merge"})
 
 
 def __getattr__(name: str) -> Any:
-    """`Repository`, `Person` and `merge`, imported when first asked for."""
+    from importlib import import_module
+
+    if name in ("open", "init"):
+        return getattr(import_module("persona.repository").Repository, name)
+    if name in _LATE:
+        return getattr(import_module(_LATE[name]), name)
     if name == "merge":
-        from importlib import import_module
-
         return import_module("persona.merge")
-    if name == "Repository":
-        from persona.repository import Repository
-
-        return Repository
-    if name == "Person":
-        from persona.objects.commit import Person
-
-        return Person
     raise AttributeError(f"module 'persona' has no attribute {name!r}")

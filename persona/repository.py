@@ -1,43 +1,64 @@
 """**repository** — a work tree with its `.persona`; `Repository` is its Python interface.
 
-Each method calls one verb of `history/verbs/`. A repository holds the shared lock of `.persona` from `open`
-to `close`. It never prints, prompts or reads the environment.
+Its methods are functions of `history/verbs/` and `live/`, which hold the signatures and docstrings. A
+repository holds the shared lock of `.persona` from `open` to `close`. It never prints, prompts or reads the
+environment.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import stat
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from os import PathLike
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from persona.errors import Blank, Call, NotARepository, PersonaError
-from persona.history import identity
-from persona.history.arguments import checks_arguments
+from persona import live as live_room
+from persona.errors import Blank, Call, NotARepository, UsageError
+from persona.face.revision import Revision
+from persona.face.verb import Verb
+from persona.history import verbs
+from persona.history.arguments import AnyPath, checks_arguments
 from persona.history.config import Config
 from persona.history.history import History
-from persona.history.results import CheckoutResult, CommitResult, SwitchResult
+from persona.history.names import revisions
+from persona.history.results import CommitResult, Head
 from persona.limits import CHUNK_ELEMENTS
-from persona.objects.commit import Person
+from persona.objects.commit import Signer
 from persona.objects.ids import abbreviate
-from persona.progress import Progress
-from persona.queries import Queries
 from persona.store import files
 from persona.store.store import DIRECTORY, Store
 
 if TYPE_CHECKING:
-    from persona.history.query_results import RefInfo
+    from persona.face.recipe import WorkingRecipe
+    from persona.face.refs import Branches, Tags
+    from persona.face.settings import Settings
+    from persona.face.vectors import Vectors
+    from persona.history.options import ComputeOptions
+    from persona.history.query_results import CommitEntry
 
-AnyPath = str | PathLike[str]
+
+def _revisions(history: History, entries: Iterator[CommitEntry]) -> Iterator[Revision]:
+    return (Revision.of(history, entry) for entry in entries)
 
 
 @checks_arguments
-class Repository(Queries):
-    """An open repository. Use as a context manager, or `close` it."""
+class Repository:
+    """An open repository. Use it as a context manager, or `close` it.
+
+    `repo["HEAD~1"]` is a `Revision`; `recipe`, `vectors`, `branches`, `tags` and `config` are collections.
+    When the repository is closed, its methods and the values that it gave out raise `UsageError`.
+    """
+
+    def __init__(self, history: History, made: CommitResult | None = None) -> None:
+        self._history = history
+        self._made = made
+        self._held = ExitStack()
+        self._held.enter_context(history.store.shared())
+
+    # -- open and close --------------------------------------------------------------------------------------
 
     @staticmethod
     def init(
@@ -45,454 +66,189 @@ class Repository(Queries):
         *,
         base: AnyPath | None = None,
         name: str | None = None,
-        author: Person | None = None,
-        committer: Callable[[], Person] | None = None,
-        user_config: AnyPath | None = None,
         chunk: int = CHUNK_ELEMENTS,
-        threads: int | None = None,
-        progress: Progress | None = None,
-    ) -> CommitResult:
-        """Makes a repository at `path` and its first commit: only the base, on `main`.
+        user_config: AnyPath | None = None,
+        author: Signer = None,
+        committer: Signer = None,
+        **options: Unpack[ComputeOptions],
+    ) -> Repository:
+        """Makes a repository at `path` with its first commit, and opens it. Options as for `open`.
 
-        The merge rules come from the user's config (`merge.preset`, `merge.density`, …), by default TIES at
-        density 1. Without `base`, `path` is a model directory: that model is the base, and its weights the
-        clean work tree. `name` is the base's name, by default its directory's. Raises `InvalidInput` for a
-        checkpoint that cannot be taken, `Refused` if there is a repository already.
+        The commit holds the base and no vector, on branch `main`. Its merge rules are the settings
+        `merge.preset`, `merge.density`, …, by default TIES at density 1. Without `base`, `path` is a model
+        directory: that model is the base, and its weights are the clean work tree. `name` is the base's name,
+        by default its directory's. `chunk`: elements of a chunk. Raises `InvalidInput` for a checkpoint that
+        cannot be imported, and `Refused` if a repository is there already.
         """
-        from persona.history.verbs import init as init_verb
-
         place = Path(path)
         if place.is_symlink() and place.is_dir():
             place = files.resolved(place)
         config = Config(place / DIRECTORY / "config", _optional(user_config))
-        return init_verb.init(
+        made = verbs.init.init(
             place,
             _optional(base),
             name,
-            identity.person(config, author),
             config,
+            author,
             committer,
             chunk=chunk,
-            threads=threads,
-            progress=progress,
+            threads=options.get("threads"),
+            progress=options.get("progress"),
         )
+        return Repository(_opened(place, user_config, author, committer, options), made)
 
     @staticmethod
     def open(
         path: AnyPath = ".",
         *,
         user_config: AnyPath | None = None,
-        author: Person | None = None,
-        committer: Callable[[], Person] | None = None,
+        author: Signer = None,
+        committer: Signer = None,
+        **options: Unpack[ComputeOptions],
     ) -> Repository:
-        """The repository at `path` or above it; raises `NotARepository` if there is none.
+        """The repository at `path` or above it. Raises `NotARepository` if there is none.
 
-        `user_config` is the user's own config file. `author` is the author of commits, unless a call names
-        another. `committer` is called at every commit and returns the committer, who also moves the refs.
-        Both are by default `user.name` and `user.email` of the config, else the account's name and host, at
-        the time now. Reflogs record the committer and the real time.
+        `author` writes commits; `committer` records them and moves refs. Each is a `Person`, or a function
+        that is asked for one at every signature; by default `user.name` and `user.email` of the config, else
+        the account's name and host, now. Reflogs have the committer and the real time. `user_config`: the
+        user's own config file. `threads`, `memory` and `device_memory` (bytes), `device` and `progress` hold
+        for every call that does not name them; they come before the settings, such as `checkout.threads`.
         """
-        store = Store.open(_find_root(Path(path)))
-        config = Config(store.config_path, _optional(user_config))
-        return Repository(History(store, config, committer_of=committer), author)
+        return Repository(_opened(Path(path), user_config, author, committer, options))
 
-    def add(
-        self,
-        path: AnyPath,
-        *more: AnyPath,
-        name: str | None = None,
-        alpha: str | float | None = None,
-        density: str | float | None = None,
-        only: str | Sequence[str] | None = None,
-        except_: str | Sequence[str] | None = None,
-        onto: str | None = None,
-        missing: Literal["refuse", "zero"] = "refuse",
-        extra: Literal["refuse", "ignore"] = "refuse",
-        cast: bool = False,
-        files: bool = False,
-        replace: bool = False,
-        author: Person | None = None,
-        threads: int | None = None,
-        progress: Progress | None = None,
-    ) -> CommitResult:
-        """Imports a fine-tune as a vector and edits `recipe.toml`; `id` of the result is None.
+    def close(self) -> None:
+        """Lets go of the shared lock and of open files. Live models keep the weights that they hold."""
+        self._held.close()
+        self._history.close()
 
-        `name`: by default PATH's last part (the run's for `checkpoint-N`). A vector of that name gets the new
-        content. Without `name`, this raises `Refused` if the old vector is known to come from another place,
-        unless `replace`. `only` and `except_`: globs of tensor names, or one glob. Raises `InvalidInput` for
-        a filter that matches no tensor, and for a checkpoint that cannot be taken.
+    @property
+    def closed(self) -> bool:
+        """Whether the repository was closed."""
+        return self._history.closed
 
-        If the paths are text files of the work tree, or directories of them, they are tracked from now on;
-        `files` of the result has their names. Raises `InvalidInput` for a file that no commit can hold.
-        """
-        from persona.history.options import ImportOptions
-        from persona.history.verbs import add as add_verb
+    def __enter__(self) -> Self:
+        self._history.require_open()
+        return self
 
-        options = ImportOptions(
-            name=name,
-            alpha=alpha,
-            density=density,
-            only=only,
-            except_=except_,
-            onto=onto,
-            missing=missing,
-            extra=extra,
-            cast=cast,
-            files=files,
-            replace=replace,
-            threads=threads,
-            progress=progress,
-        )
-        return add_verb.add(
-            self._history, [Path(path), *map(Path, more)], self._complete(ImportOptions, options)
-        )
-
-    def commit(
-        self,
-        path: AnyPath | None = None,
-        *,
-        message: str | None = None,
-        amend: bool = False,
-        allow_empty: bool = False,
-        author: Person | None = None,
-        name: str | None = None,
-        alpha: str | float | None = None,
-        density: str | float | None = None,
-        only: str | Sequence[str] | None = None,
-        except_: str | Sequence[str] | None = None,
-        onto: str | None = None,
-        missing: Literal["refuse", "zero"] = "refuse",
-        extra: Literal["refuse", "ignore"] = "refuse",
-        cast: bool = False,
-        files: bool = False,
-        replace: bool = False,
-        threads: int | None = None,
-        progress: Progress | None = None,
-    ) -> CommitResult:
-        """Commits `recipe.toml` and the tracked text files of the work tree; with `path`, adds that first.
-
-        `path` is added as by `add`. Without a `message` this raises `UsageError` (with `amend`, the old
-        message stays). Raises `Refused` if there is nothing to commit. With the setting `commit.checkout` the
-        weights are computed at once. If that fails, the commit stands, and the result's `failure` is the
-        error.
-        """
-        from persona.history.options import ImportOptions, complete
-        from persona.history.verbs import commit as commit_verb
-
-        person = self._writer(author)
-        options = ImportOptions(
-            name=name,
-            alpha=alpha,
-            density=density,
-            only=only,
-            except_=except_,
-            onto=onto,
-            missing=missing,
-            extra=extra,
-            cast=cast,
-            files=files,
-            replace=replace,
-            threads=threads,
-            progress=progress,
-        )
-        where = self._wanted_weights(path)
-        made = commit_verb.commit(
-            self._history,
-            _optional(path),
-            message,
-            person,
-            complete(ImportOptions, options, setting=None if path is None else self._history.config.read),
-            amend=amend,
-            allow_empty=allow_empty,
-        )
-        return self._with_weights(made, where, threads=threads, progress=progress)
-
-    def set_term(
-        self,
-        name: str,
-        *,
-        alpha: str | float | None = None,
-        density: str | float | None = None,
-        only: str | Sequence[str] | None = None,
-        except_: str | Sequence[str] | None = None,
-        join: str | None = None,
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Edits one term in `recipe.toml`; None keeps a value.
+        self.close()
 
-        An empty filter removes the filter. "default" removes the vector's own density, so that the recipe's
-        applies again.
-        """
-        from persona.history.verbs import set as set_verb
+    def __repr__(self) -> str:
+        if self.closed:
+            return "<Repository, closed>"
+        head = self._history.head_or_name()
+        where = head.branch or "detached"
+        return f"<Repository {self.root} on {where} at {abbreviate(head.id or 'no commit')}>"
 
-        set_verb.set_term(self._history, name, alpha, density, only, except_, join)
+    # -- what it holds ---------------------------------------------------------------------------------------
 
-    def set_rules(self, axes: Mapping[str, str | float]) -> None:
-        """Edits `[merge]`: `preset` and any axis.
+    @property
+    def root(self) -> Path:
+        """The work tree."""
+        return self._history.root
 
-        A new preset removes the axes that were set before, unless they are given too; `notes` name the
-        removed and the kept ones. Raises `InvalidInput` for rules that trim nothing or jointly while a vector
-        has a density of its own.
-        """
-        from persona.history.verbs import set as set_verb
+    @property
+    def made(self) -> CommitResult:
+        """The first commit, which `init` has just made. `UsageError` for a repository that was opened."""
+        if self._made is None:
+            raise UsageError(
+                "this repository was opened, not made by init; repo.log() shows its first commit"
+            )
+        return self._made
 
-        self._notes += set_verb.set_rules(self._history, axes)
+    @property
+    def notes(self) -> list[str]:
+        """Sentences for the user that belong to no result, such as a reflog that is too short."""
+        self._history.require_open()
+        return self._history.notes
 
-    def remove_term(self, *names: str) -> None:
-        """Drops terms from `recipe.toml`, all or none; the vectors stay in history."""
-        from persona.history.verbs import set as set_verb
+    def __getitem__(self, rev: str) -> Revision:
+        """One commit by revision (docs/commands.md, "Revisions"). Raises `UnknownRevision`."""
+        return Revision.at(self._history, rev)
 
-        set_verb.remove_terms(self._history, names)
+    @property
+    def recipe(self) -> WorkingRecipe:
+        """The recipe of `recipe.toml`, to read and to edit."""
+        from persona.face.recipe import WorkingRecipe
 
-    def rename_term(self, old: str, new: str) -> None:
-        """Renames a term in `recipe.toml`."""
-        from persona.history.verbs import set as set_verb
+        return WorkingRecipe(self._history)
 
-        set_verb.rename_term(self._history, old, new)
+    @property
+    def vectors(self) -> Vectors:
+        """The vectors by name."""
+        from persona.face.vectors import Vectors
 
-    def remove_vector(self, *names: str) -> None:
-        """Removes the kept names of vectors that no recipe names, all or none.
+        return Vectors(self._history)
 
-        Raises `Refused` while `recipe.toml` names one of them.
-        """
-        from persona.history.vectors import kept_names
+    @property
+    def branches(self) -> Branches:
+        """The branches by name."""
+        from persona.face.refs import Branches
 
-        kept_names.forget(self._history, names, self._person())
+        return Branches(self._history)
 
-    def revert(
-        self,
-        target: str,
-        *,
-        vector: bool = False,
-        mainline: int | None = None,
-        message: str | None = None,
-        no_commit: bool = False,
-        author: Person | None = None,
-    ) -> CommitResult:
-        """Undoes the change of one commit, or drops a vector.
+    @property
+    def tags(self) -> Tags:
+        """The tags by name."""
+        from persona.face.refs import Tags
 
-        It drops one if `vector` is given, or if only a term has the name. A conflict is `Refused` with both
-        sides, and nothing moves. `mainline`: the parent of a merge to go back to, from 1.
-        """
-        from persona.history.verbs.revert import revert
+        return Tags(self._history)
 
-        where = None if no_commit else self._wanted_weights()
-        result = revert(
-            self._history,
-            target,
-            self._writer(author),
-            vector=vector,
-            mainline=mainline,
-            message=message,
-            no_commit=no_commit,
-        )
-        return self._with_weights(result, where)
+    @property
+    def config(self) -> Settings:
+        """The settings by key."""
+        from persona.face.settings import Settings
 
-    def checkout(
-        self,
-        rev: str | None = None,
-        *,
-        branch: str | None = None,
-        out: AnyPath | None = None,
-        device: str | None = None,
-        device_memory: int | None = None,
-        threads: int | None = None,
-        memory: int | None = None,
-        max_shard_size: int | None = None,
-        dtype: str | None = None,
-        weights: bool = True,
-        force: bool = False,
-        allow_nonfinite: bool = False,
-        author: Person | None = None,
-        progress: Progress | None = None,
-    ) -> CheckoutResult:
-        """Moves HEAD to `rev` with its text files and weights.
+        return Settings(self._history)
 
-        A branch attaches HEAD, any other revision detaches it, "-" goes back. Without `rev`: the weights of
-        `recipe.toml` as it is. `branch` makes that branch at `rev` and attaches to it. `out`: a model
-        directory elsewhere; HEAD stays.
+    def head(self) -> Head:
+        """Where HEAD stands."""
+        self._history.require_open()
+        return self._history.head()
 
-        `device`: "cpu", "cuda", or "auto" for CUDA if possible, with a note if not. None: auto, with a note
-        only if there is a GPU that cannot be used. The bytes are the same on all devices. `device_memory`:
-        bytes that chunks may take on each GPU. `memory`: bytes that decoded chunks may take together.
-        `max_shard_size` in bytes. `dtype`: "bfloat16", "float16" or "float32" for the written floats, only
-        with `out`. `weights=False`: only text files.
-        """
-        from persona.history.options import RunOptions
-        from persona.history.verbs import checkout
+    def resolve(self, rev: str = "HEAD") -> str:
+        """The full commit id of a revision (docs/commands.md, "Revisions"). Raises `UnknownRevision`."""
+        return revisions.resolve(self._history, rev, self._history.notes)
 
-        options = RunOptions(
-            device=device,
-            device_memory=device_memory,
-            threads=threads,
-            memory=memory,
-            max_shard_size=max_shard_size,
-            dtype=dtype,
-            weights=weights,
-            force=force,
-            allow_nonfinite=allow_nonfinite,
-            progress=progress,
-        )
-        options = self._complete(RunOptions, options)
-        if out is not None:
-            from persona.history.verbs.export import export
+    # -- the verbs -------------------------------------------------------------------------------------------
 
-            return export(self._history, rev, branch, Path(out), options)
-        mover = partial(self._person, author)
-        return checkout.checkout(self._history, rev, branch, mover, options)
+    log = Verb(lambda: verbs.log.log).then(_revisions)
+    show = Verb(lambda: verbs.diff.show)
+    status = Verb(lambda: verbs.status.status)
+    diff = Verb(lambda: verbs.diff.diff)
+    diff_weights = Verb(lambda: verbs.measure.weights_diff)
+    reflog = Verb(lambda: verbs.refs.reflog)
 
-    def restore(self, paths: Sequence[str], rev: str = "HEAD") -> tuple[str, ...]:
-        """Puts tracked text files of `rev` back into the work tree; returns the paths."""
-        from persona.history.verbs import switch as switch_verb
+    add = Verb(lambda: verbs.add.add)
+    commit = Verb(lambda: verbs.commit.commit)
+    revert = Verb(lambda: verbs.revert.revert)
+    checkout = Verb(lambda: verbs.checkout.checkout)
+    switch = Verb(lambda: verbs.switch.switch)
+    reset = Verb(lambda: verbs.switch.reset)
+    restore = Verb(lambda: verbs.switch.restore)
 
-        chosen = [paths] if isinstance(paths, str) else paths
-        return switch_verb.restore(self._history, chosen, rev, self._notes)
+    digest = Verb(lambda: verbs.digest.digest)
+    tensors = Verb(lambda: verbs.tensors.tensors)
+    load = Verb(lambda: live_room.load.load)
+    live = Verb(lambda: live_room.model.live)
 
-    def switch(
-        self,
-        target: str | None = None,
-        *,
-        create: str | None = None,
-        detach: bool = False,
-        force: bool = False,
-        author: Person | None = None,
-    ) -> SwitchResult:
-        """Moves HEAD and the text files to a branch ("-": the one before), computing no weights.
+    fsck = Verb(lambda: verbs.fsck.fsck)
+    count_objects = Verb(lambda: verbs.plumbing.count_objects)
+    cat_file = Verb(lambda: verbs.plumbing.cat_file)
+    known_names = Verb(lambda: verbs.complete.known_names)
+    prepared_message = Verb(lambda: verbs.commit.prepared_message)
 
-        `create` makes that branch at `target` (HEAD by default). Anything but a branch needs `detach`.
-        """
-        from persona.history.verbs import switch as switch_verb
 
-        person = self._person(author)
-        return switch_verb.switch(self._history, target, person, create=create, detach=detach, force=force)
-
-    def reset(
-        self,
-        rev: str = "HEAD",
-        mode: Literal["soft", "mixed", "hard"] = "mixed",
-        *,
-        author: Person | None = None,
-    ) -> SwitchResult:
-        """Moves the branch (or a detached HEAD) to `rev`.
-
-        "hard" also puts its text files in place. There is no staging area, so "soft" and "mixed" both keep
-        the work tree.
-        """
-        from persona.history.verbs import switch as switch_verb
-
-        return switch_verb.reset(self._history, rev, mode, self._person(author))
-
-    def create_branch(
-        self, name: str, rev: str = "HEAD", *, force: bool = False, author: Person | None = None
-    ) -> RefInfo:
-        """Makes a branch; `force` moves one that exists."""
-        from persona.history.verbs import refs
-
-        return refs.create_branch(self._history, name, rev, force, self._person(author), self._notes)
-
-    def delete_branch(self, name: str, *, force: bool = False, author: Person | None = None) -> str:
-        """Deletes a branch and returns its id.
-
-        Raises `Refused` if it is the current branch, or if HEAD does not reach it, unless `force`.
-        """
-        return self.delete_branches([name], force=force, author=author)[name]
-
-    def delete_branches(
-        self, names: Sequence[str], *, force: bool = False, author: Person | None = None
-    ) -> dict[str, str]:
-        """Deletes branches, all or none, as `delete_branch`; returns their ids."""
-        from persona.history.verbs import refs
-
-        return refs.delete_branches(self._history, names, force, self._person(author))
-
-    def rename_branch(
-        self, old: str | None, new: str, *, force: bool = False, author: Person | None = None
-    ) -> str:
-        """Renames a branch (None: the current one), its reflog with it; returns the old name."""
-        from persona.history.verbs import refs
-
-        return refs.rename_branch(self._history, old, new, force, self._person(author))
-
-    def create_tag(
-        self,
-        name: str,
-        rev: str = "HEAD",
-        *,
-        message: str | None = None,
-        force: bool = False,
-        author: Person | None = None,
-    ) -> RefInfo:
-        """Makes a tag; annotated when `message` is given."""
-        from persona.history.verbs import refs
-
-        return refs.create_tag(self._history, name, rev, message, force, self._person(author), self._notes)
-
-    def delete_tag(self, name: str, *, author: Person | None = None) -> str:
-        """Deletes a tag and returns the id that it named."""
-        return self.delete_tags([name], author=author)[name]
-
-    def delete_tags(self, names: Sequence[str], *, author: Person | None = None) -> dict[str, str]:
-        """Deletes tags, all or none; returns the ids that they named."""
-        from persona.history.verbs import refs
-
-        return refs.delete_tags(self._history, names, self._person(author))
-
-    def config_set(self, key: str, value: str, *, user: bool = False) -> None:
-        """Sets a key ("user.name") in the repository's file or in the user's."""
-        self._history.config.set(key, value, user=user)
-
-    def config_unset(self, key: str, *, user: bool = False) -> None:
-        """Removes a key; `UnknownName` when it is not set there."""
-        self._history.config.unset(key, user=user)
-
-    def _writer(self, author: Person | None) -> Person:
-        """The author of a commit, with the time."""
-        return identity.person(self._history.config, author or self._author)
-
-    def _person(self, author: Person | None = None) -> Person:
-        """The person who moves a ref or makes a tag: the given one, else the committer."""
-        return identity.check_person(author) if author else self._history.committer()
-
-    def _with_weights(
-        self,
-        result: CommitResult,
-        where: Mapping[str, Any] | None,
-        *,
-        threads: int | None = None,
-        progress: Progress | None = None,
-    ) -> CommitResult:
-        """The result, after computing the weights if `_wanted_weights` says so.
-
-        If that fails, the commit stands, and the error becomes the result's `failure`.
-        """
-        if where is None:
-            return result
-        try:
-            made = self.checkout(**where, threads=threads, progress=progress)
-        except PersonaError as error:
-            return dataclasses.replace(result, failure=error)
-        except BaseException:  # Ctrl-C, no memory
-            self._notes.append(f"commit {abbreviate(result.id or '')} is made, but not its weights")
-            raise
-        return dataclasses.replace(result, checkout=made, notes=(*result.notes, *made.notes))
-
-    def _wanted_weights(self, path: AnyPath | None = None) -> dict[str, Any] | None:
-        """The run options for the weights of a commit of `path`, or None if the settings want none.
-
-        Wrong settings, missing devices, and weights that would be lost are refused before anything is
-        recorded.
-        """
-        config = self._history.config
-        if not config.read("commit.checkout"):
-            return None
-        from persona.history.computing import device_choice
-        from persona.history.options import ComputeOptions
-        from persona.history.worktree import in_place
-
-        device, memory = config.read("checkout.device"), config.read("checkout.device-memory")
-        device_choice(ComputeOptions(device=device, device_memory=memory))
-        if path is None or not in_place.is_work_tree(self._history, Path(path)):
-            in_place.refuse_losing(self._history)
-        return {"device": device, "device_memory": memory}
+def _opened(
+    path: Path, user_config: AnyPath | None, author: Signer, committer: Signer, options: ComputeOptions
+) -> History:
+    """The history of the repository at `path` or above it."""
+    store = Store.open(_find_root(path))
+    config = Config(store.config_path, _optional(user_config))
+    standing: Mapping[str, Any] = {**options}
+    return History(store, config, author_of=author, committer_of=committer, standing=standing)
 
 
 def _optional(path: AnyPath | None) -> Path | None:

@@ -1,4 +1,4 @@
-"""What every test stands on: a home of its own, a disk that does not wait, and hypothesis profiles."""
+"""What every test stands on: a home of its own, and hypothesis profiles."""
 
 from __future__ import annotations
 
@@ -31,14 +31,4 @@ def _a_home_of_its_own() -> Iterator[None]:
         patch.setenv("HF_HUB_OFFLINE", "1")
         patch.setenv("PERSONA_AUTHOR_NAME", "A. Tester")
         patch.setenv("PERSONA_AUTHOR_EMAIL", "tester@example.org")
-        yield
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _a_disk_that_nobody_waits_for() -> Iterator[None]:
-    """Tests look at bytes and at the order of calls. Processes of their own do sync."""
-    from persona.store.files import replaced_calls
-    from tests.disks import Quick
-
-    with replaced_calls(Quick()):
         yield

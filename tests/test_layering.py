@@ -28,7 +28,7 @@ FLOORS = (
     ("history",),
     ("live", "remote"),
     ("behaviour",),
-    ("queries",),
+    ("face",),
     ("repository",),
     (PUBLIC,),
     ("cli", "web"),
@@ -37,6 +37,7 @@ FLOORS = (
 """A module imports from the floors below its own, and from its own part of its floor."""
 ROOMS = {
     "history": (
+        ("brief",),
         ("results", "settings"),
         ("query_results", "store_results", "options"),
         ("arguments",),
@@ -47,7 +48,7 @@ ROOMS = {
         ("names", "planning", "reach"),
         ("worktree",),
         ("vectors", "computing"),
-        ("commit_builder",),
+        ("commit_builder", "exporting", "placing"),
         ("verbs",),
     ),
     "merge": (
@@ -68,7 +69,6 @@ LONG = (
     "merge/arithmetic/loops.py",
     "merge/arithmetic/cuda.py",
     "codec/kernels.py",
-    "repository.py",
 )
 """The writer of the disk and the kernels: one reader and one specification each."""
 
@@ -300,7 +300,7 @@ def test_heavy_libraries_are_imported_only_where_they_belong() -> None:
         (upward, "weights/planted.py", "from persona.codec import delta"),
         (upward, "intake/planted.py", "def f():\n    from persona.measure import compare"),
         (upward, "live/planted.py", "import persona.repository"),
-        (upward, "queries.py", "from persona.repository import Repository"),
+        (upward, "face/planted.py", "from persona.repository import Repository"),
         (upward, "history/recipes/planted.py", "from ..history import History"),
         (upward, "history/computing.py", "from persona.history.vectors import lookup"),
         (upward, "merge/chunks.py", "def f():\n    from persona.merge.run import merger"),
@@ -471,7 +471,7 @@ FILES_CHANGES = {
 def test_only_the_work_tree_and_the_config_are_changed_from_history() -> None:
     changes = [
         f"{module.path}:{call.lineno} calls {dotted(call.func)}"
-        for module in modules_of("history", "live", "measure", "intake", "queries", "repository")
+        for module in modules_of("history", "live", "measure", "intake", "face", "repository")
         if module.path not in (LOCKED, "history/worktree/changing.py", "history/config.py")
         for call in calls(module)
         if dotted(call.func).removeprefix("files.") in FILES_CHANGES

@@ -9,23 +9,23 @@ from typing import Final
 from persona.errors import Blank, Call, Hint, Keyword, Note, worded
 
 _COMMANDS: Final = {
-    "branches": "branch",
-    "config_set": "config",
-    "create_branch": "branch",
-    "create_tag": "tag",
-    "delete_branch": "branch -d",
-    "delete_tag": "tag -d",
+    "branches.create": "branch",
+    "branches.delete": "branch -d",
+    "branches.rename": "branch -m",
+    "branches.values": "branch",
     "cat_file": "cat-file -p",
-    "remove_term": "rm",
-    "remove_vector": "vector rm",
-    "rename_branch": "branch -m",
-    "rename_term": "mv",
+    "config.set": "config",
+    "recipe.remove": "rm",
+    "recipe.rename": "mv",
+    "recipe.set": "set",
+    "recipe.set_rules": "set --merge",
     "resolve": "rev-parse",
-    "set_rules": "set --merge",
-    "set_term": "set",
-    "tags": "tag",
-    "vector": "vector show",
-    "vectors": "vector ls",
+    "tags.create": "tag",
+    "tags.delete": "tag -d",
+    "tags.values": "tag",
+    "vectors.delete": "vector rm",
+    "vectors.statistics": "vector show",
+    "vectors.values": "vector ls",
 }
 """The command for each method that has another name on the command line."""
 _FLAGS: Final = {

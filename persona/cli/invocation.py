@@ -38,6 +38,8 @@ class Invocation:
     no_pager: bool = False
     pages: bool = False
     """Whether the answer goes through the pager, if it goes to a terminal."""
+    signs: bool = False
+    """Whether what the command makes carries the committer's name, as an annotated tag does."""
     drafted: str | None = None
     """A sentence with the path of the message from the editor, said if the command fails."""
     _repository: Repository | None = None
@@ -54,7 +56,9 @@ class Invocation:
         """The repository of the directory, open."""
         from persona.repository import Repository
 
-        with Repository.open(self.directory, user_config=self.user_config, committer=self.committer) as repo:
+        with Repository.open(
+            self.directory, user_config=self.user_config, author=self.author, committer=self.committer
+        ) as repo:
             self._repository = repo
             try:
                 yield repo
@@ -89,32 +93,31 @@ class Invocation:
         home = os.environ.get("HOME") or _home_of_the_account()
         return Path(home) / ".config" / "persona" / "config" if home else None
 
-    def author(self, *, signs: bool = False) -> Person:
+    def author(self) -> Person:
         """The author of a commit, now unless the environment gives another date.
 
-        `signs`: a commit or a tag will carry the name, so `report` says if it was invented.
+        The library calls this when it signs a commit. `report` says if the name was invented.
         """
         if self._author is None:
             from persona.cli import identity
 
             say_so, here = self._unsaid.append, str(self.directory)
             self._author = identity.author(os.environ, self.setting, say_so, here)
-        if not signs:
-            self._unsaid.clear()
         return self._author
 
-    def committer(self, *, signs: bool = False) -> Person:
-        """The person who runs the command, now. `signs`: see `author`."""
+    def committer(self) -> Person:
+        """The person who runs the command, now. `report` says if the name was invented, if it `signs`."""
         from persona.cli import identity
 
-        say_so: Callable[[str], None] = self._unsaid.append if signs else lambda sentence: None
+        say_so: Callable[[str], None] = self._unsaid.append if self.signs else lambda sentence: None
         here = str(self.directory)
         return identity.committer(os.environ, self.setting, say_so, here, self._author)
 
     def setting(self, key: str) -> str | None:
         """A setting of the repository, else of the user; None if neither has it."""
         if self._repository is not None:
-            return self._repository.config_get(key)
+            found: str | None = self._repository.config.get(key)
+            return found
         return None if self.user_config is None else self.user_settings().get(key)
 
     def user_settings(self) -> Config:

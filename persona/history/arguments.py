@@ -22,6 +22,7 @@ from persona.errors import UsageError
 from persona.objects.commit import Person
 from persona.store import files
 
+AnyPath = str | os.PathLike[str]
 Value = TypeVar("Value")
 
 _BYTES: Final = frozenset({"memory", "device_memory", "max_shard_size", "cache"})
@@ -45,28 +46,42 @@ def checks_arguments(cls: type[Value]) -> type[Value]:
     for name, attribute in list(vars(cls).items()):
         function = attribute.__func__ if isinstance(attribute, staticmethod) else attribute
         if not name.startswith("_") and isinstance(function, FunctionType):
-            checking = _checking(function)
+            checking = checked_call(function)
             setattr(cls, name, staticmethod(checking) if function is not attribute else checking)
     return cls
 
 
-def _checking(function: FunctionType) -> Callable[..., Any]:
+def checked_call(function: Callable[..., Any], *, spell: bool = False) -> Callable[..., Any]:
+    """A function that refuses arguments that its annotations do not admit, and keywords that it does not
+    have: `UsageError`. `spell`: its signature has every keyword of a declaration at once.
+    """
     kinds: dict[str, _Kind | None] = {}
-    code = function.__code__
+    plain = _unwrapped(function)
+    code = plain.__code__
     names = code.co_varnames[: code.co_argcount]
+    keywords = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     rest = code.co_varnames[code.co_argcount + code.co_kwonlyargcount] if code.co_flags & 4 else ""
-    declaration = _declaration(function)
-    own = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + bool(rest)]
+    declaration = _declaration(plain)
+    takes_all = declaration is None and bool(code.co_flags & 8)
+    own = (*keywords, rest)
 
     def annotation_of(name: str) -> Any:
         if declaration is None or name in own:
-            return function.__annotations__.get(name)
+            return plain.__annotations__.get(name)
         from persona.history import options
 
-        found = options.annotations(declaration).get(name)
-        if found is None:
-            raise TypeError(f"{function.__qualname__}() got an unexpected keyword argument {name!r}")
-        return found
+        return options.annotations(declaration).get(name)
+
+    def check_known(name: str) -> None:
+        if takes_all or name in keywords:
+            return
+        known = list(keywords)
+        if declaration is not None:
+            from persona.history import options
+
+            known += options.annotations(declaration)
+        if name not in known:
+            raise _unknown(plain.__name__, name, known)
 
     def take(name: str, value: Any) -> Any:
         if name not in kinds:
@@ -77,13 +92,33 @@ def _checking(function: FunctionType) -> Callable[..., Any]:
 
     @wraps(function)
     def checking(*values: Any, **named: Any) -> Any:
+        for name in named:
+            check_known(name)
         taken = [take(name, value) for name, value in zip(names, values, strict=False)]
         taken += [take(rest, value) for value in values[len(names) :]]
         return function(*taken, **{name: take(name, value) for name, value in named.items()})
 
     if declaration is not None:
         _declared.append((checking, declaration))
+        if spell:
+            spell_out()
     return checking
+
+
+def _unwrapped(function: Any) -> FunctionType:
+    """The function below its decorators."""
+    while hasattr(function, "__wrapped__"):
+        function = function.__wrapped__
+    assert isinstance(function, FunctionType)
+    return function
+
+
+def _unknown(function: str, name: str, known: Iterable[str]) -> UsageError:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, list(known), 1)
+    hint = f"did you mean {near[0]}?" if near else "help() of it lists its parameters"
+    return UsageError(f"{function} takes no {name}; {hint}")
 
 
 def _declaration(function: FunctionType) -> str | None:
@@ -128,7 +163,7 @@ class _Kind:
             return None
         if self.words:
             return self._one_of(value)
-        if self.parts <= {"AnyPath", "None"}:
+        if self.parts <= {"AnyPath", "None"} or "PathLike[str]" in self.parts:
             return self._path(value)
         if self.parts <= {"int", "None"}:
             return self._whole(value)
@@ -136,8 +171,12 @@ class _Kind:
             return self._require(value, isinstance(value, str), "text")
         if self.parts <= {"str", "Sequence[str]", "None"} and self.name not in ("only", "except_"):
             return self._texts(value)
-        if "Person" in self.parts:
-            return self._require(value, isinstance(value, Person), "a persona.Person")
+        if "Signer" in self.parts or "Person" in self.parts:
+            return self._require(
+                value,
+                value is None or isinstance(value, Person) or callable(value),
+                "a persona.Person, or a function that gives one",
+            )
         if "Progress" in self.parts or any(part.startswith("Callable[") for part in self.parts):
             return self._require(value, callable(value), "a function")
         if any(part.startswith("Mapping[") for part in self.parts):

@@ -271,7 +271,7 @@ def advice(before: Recipe | None, after: Recipe) -> list[str]:
     """Sentences that go with a commit of a recipe that changed."""
     notes: list[str] = []
     if _votes(before) < 2 <= _votes(after) and after.rules.preset == "ties" and _keeps_all(after):
-        hint = ("try ", Call("set_rules", {"density": "0.2"}))
+        hint = ("try ", Call("recipe.set_rules", {"density": "0.2"}))
         notes.append(Note("TIES usually trims when vectors are merged", hint))
     if before is not None and (before.rules, len(before.terms)) == (after.rules, len(after.terms)):
         return notes

@@ -60,10 +60,11 @@ def compute(
     plan: Plan,
     writer: Sink,
     options: RunOptions,
+    device: DeviceChoice,
     source: PresentWeights | None = None,
     cast: Cast | None = None,
 ) -> Materialised:
-    """The weights of a plan into an unpublished writer."""
+    """The weights of a plan into an unpublished writer. `device`: where terms are merged."""
     from persona.merge.run.materialise import materialise
 
     return materialise(
@@ -76,7 +77,7 @@ def compute(
         memory=options["memory"],
         progress=options["progress"],
         allow_nonfinite=options["allow_nonfinite"],
-        device=device_choice(options),
+        device=device,
     )
 
 

@@ -70,7 +70,7 @@ class Config:
             if SETTINGS[key].personal and not user and os.path.realpath(self.path) != str(self.user_path):
                 raise UsageError(
                     f"a repository, which may be a stranger's, does not set {key}",
-                    hint=(Call("config_set", key, value, user=True), " sets it for you alone"),
+                    hint=(Call("config.set", key, value, user=True), " sets it for you alone"),
                 )
 
         def edit(table: Any, path: Path) -> None:

@@ -5,11 +5,11 @@ Invariant: each value that is handed out was verified by its id when it was read
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from persona.errors import (
     Blank,
@@ -20,6 +20,7 @@ from persona.errors import (
     PersonaError,
     Refused,
     UnknownName,
+    UsageError,
     quoted,
 )
 from persona.history import identity
@@ -28,7 +29,7 @@ from persona.history.recipes import text as recipe_text
 from persona.history.recipes.text import MIN_PREFIX, RECIPE_FILE
 from persona.history.results import Head
 from persona.objects.base import Base
-from persona.objects.commit import Commit, Person, Tag
+from persona.objects.commit import Commit, Person, Signer, Tag
 from persona.objects.ids import abbreviate, is_id
 from persona.objects.recipe import Recipe
 from persona.objects.tree import Tree
@@ -37,6 +38,7 @@ from persona.store.refs import BASES, HEADS, Reason, Told
 from persona.store.store import Store
 
 Value = TypeVar("Value")
+Options = TypeVar("Options", bound=Mapping[str, Any])
 MAX_TAGS: Final = 64
 """Tags of tags that are followed."""
 
@@ -54,26 +56,74 @@ class _ReadText(NamedTuple):
 class History:
     """The objects, refs and work tree of one repository."""
 
-    store: Store
+    _store: Store | None
     config: Config
-    committer_of: Callable[[], Person] | None = None
-    """Returns the committer and the time; called at every commit."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences for the user from calls whose result has no notes."""
+    author_of: Signer = None
+    """The author of commits."""
+    committer_of: Signer = None
+    """The committer, who also moves refs."""
+    standing: Mapping[str, Any] = field(default_factory=dict)
+    """Options for every call that does not give them: threads, device, memory, progress."""
     _kept: dict[str, Base | Vector | Recipe | Tree] = field(default_factory=dict)
     _last: _ReadText | None = None
     _lock: Lock = field(default_factory=Lock)
     """Held while `_kept` changes: threads read one repository."""
 
     @property
+    def store(self) -> Store:
+        """The store. `UsageError` once the repository is closed."""
+        if self._store is None:
+            raise UsageError("this repository is closed; open it again with persona.open")
+        return self._store
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._store is None
+
+    def require_open(self) -> None:
+        """Raises `UsageError` once the repository is closed."""
+        _ = self.store
+
+    def close(self) -> None:
+        """Closes the files of the store. Whatever works on this history raises `UsageError` from then on."""
+        store, self._store = self._store, None
+        if store is not None:
+            store.objects.close()
+
+    @property
     def root(self) -> Path:
         """The work tree."""
         return self.store.worktree
 
-    def committer(self) -> Person:
-        """The committer of a change made now, checked.
+    # -- what holds for every call
 
-        By default `user.name` and `user.email` of the config.
+    def in_force(self, kind: type[Options], given: Options) -> Options:
+        """Every option of a declaration: as it was given, else as `open` was told, else as the setting says,
+        else the default.
         """
-        return identity.person(self.config, self.committer_of() if self.committer_of else None)
+        from persona.history.options import complete
+
+        return complete(kind, given, self.standing, self.config.read)
+
+    def author(self, given: Signer = None) -> Person:
+        """Who writes a commit, checked: the one given, else `author_of`, else the config's user, now."""
+        return self._person(given if given is not None else self.author_of)
+
+    def committer(self) -> Person:
+        """The committer of a change made now, checked: `committer_of`, else the config's user."""
+        return self._person(self.committer_of)
+
+    def _person(self, signer: Signer) -> Person:
+        return identity.person(self.config, signer() if callable(signer) else signer)
+
+    def memory(self) -> int | None:
+        """Bytes that decoded chunks may take together: as `open` was told, else as the setting says."""
+        from persona.history.options import MemoryOptions
+
+        return self.in_force(MemoryOptions, MemoryOptions())["memory"]
 
     # -- objects
 
@@ -309,7 +359,7 @@ class History:
             listed = ", ".join(id[: len(text) + 4] for id in ids[:8])
             raise UnknownName(f"{text} is the start of {len(ids)} {kind}s: {listed}; give more digits")
         other = f"; it is a {found[0][1]}" if found else ""
-        hint = (Call("vectors"), " lists them") if kind == "vector" and not found else None
+        hint = (Call("vectors.values"), " lists them") if kind == "vector" and not found else None
         raise UnknownName(f"no {kind} here is named or begins with {quoted(text)}{other}", hint=hint)
 
     def objects_starting(self, text: str) -> list[tuple[str, str]]:

@@ -11,20 +11,21 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from persona.history.results import UNPRINTED, Diff, KeptFraction, TermView, WeightsState, iso_date
+from persona.history.results import UNPRINTED, Diff, KeptFraction, Result, TermView, WeightsState, iso_date
 from persona.objects.commit import Commit
+from persona.objects.ids import abbreviate
 
 
-@dataclass(frozen=True)
-class Author:
+@dataclass(frozen=True, repr=False)
+class Author(Result):
     """The author of a commit."""
 
     name: str
     email: str
 
 
-@dataclass(frozen=True)
-class RecipeView:
+@dataclass(frozen=True, repr=False)
+class RecipeView(Result):
     """A recipe as it is shown: the base's id, every axis in use, the terms by name in canonical order."""
 
     base: str
@@ -32,15 +33,18 @@ class RecipeView:
     vectors: dict[str, TermView]
 
 
-@dataclass(frozen=True)
-class CommitEntry:
+@dataclass(frozen=True, repr=False)
+class CommitEntry(Result):
     """One commit as `log` and `show` give it. Its recipe is read only when asked for."""
 
     id: str
     commit: Commit
     refs: tuple[str, ...]
     """Short names of refs that point at this commit: "HEAD -> main", "tag: v1", "warm"."""
-    load: Callable[[], RecipeView] = field(repr=False, compare=False)
+    read_recipe: Callable[[], RecipeView] = field(repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {abbreviate(self.id)} {self.subject!r}>"
 
     @property
     def parents(self) -> tuple[str, ...]:
@@ -70,7 +74,7 @@ class CommitEntry:
     @cached_property
     def recipe(self) -> RecipeView:
         """The recipe of this commit."""
-        return self.load()
+        return self.read_recipe()
 
     def to_json(self) -> dict[str, Any]:
         """The JSON of `log`."""
@@ -84,16 +88,16 @@ class CommitEntry:
         }
 
 
-@dataclass(frozen=True)
-class LeftOut:
+@dataclass(frozen=True, repr=False)
+class LeftOut(Result):
     """A file that no commit can hold, and why."""
 
     path: str
     why: str
 
 
-@dataclass(frozen=True)
-class Status:
+@dataclass(frozen=True, repr=False)
+class Status(Result):
     """The work tree against HEAD: branch, recipe, text files, weights.
 
     `kept`: the vectors of the recipe that are trimmed differently than in HEAD, if that is known.
@@ -117,8 +121,8 @@ class Status:
     """Why recipe.toml cannot be read, with its line."""
 
 
-@dataclass(frozen=True)
-class LiveResult:
+@dataclass(frozen=True, repr=False)
+class LiveResult(Result):
     """The result of a change of a live model. `revision` is None for an edited recipe.
 
     `tensors_reused` kept their bytes; `bytes_written` went into the other tensors; `seconds` are wall-clock
@@ -133,8 +137,8 @@ class LiveResult:
     notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
 
 
-@dataclass(frozen=True)
-class DigestResult:
+@dataclass(frozen=True, repr=False)
+class DigestResult(Result):
     """A weights digest.
 
     `revision` is None for `recipe.toml` as it is; `device` is where terms were merged.
@@ -146,8 +150,8 @@ class DigestResult:
     notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
 
 
-@dataclass(frozen=True)
-class VectorInfo:
+@dataclass(frozen=True, repr=False)
+class VectorInfo(Result):
     """A vector by name. `elements`: of the tensors that it changes; `l2`: the Euclidean norm of τ.
 
     `changed_fraction`: of the base's float elements. `raw_bytes`: of the base's float tensors.
@@ -168,8 +172,8 @@ class VectorInfo:
     in_recipe: bool = field(default=True, metadata=UNPRINTED)
 
 
-@dataclass(frozen=True)
-class RefInfo:
+@dataclass(frozen=True, repr=False)
+class RefInfo(Result):
     """A branch or tag. `id` is the commit; `message` a tag's own, else the commit's subject."""
 
     name: str
@@ -179,8 +183,8 @@ class RefInfo:
     message: str
 
 
-@dataclass(frozen=True)
-class ReflogEntry:
+@dataclass(frozen=True, repr=False)
+class ReflogEntry(Result):
     """One move of a ref. `selector` is "HEAD@{0}", say; `previous` is None for the first move."""
 
     selector: str

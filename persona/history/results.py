@@ -44,8 +44,17 @@ def iso_date(person: Person) -> str:
     ).isoformat()
 
 
-@dataclass(frozen=True)
-class Head:
+class Result:
+    """What a call answers with."""
+
+    def __repr__(self) -> str:
+        from persona.history.brief import brief
+
+        return brief(self)
+
+
+@dataclass(frozen=True, repr=False)
+class Head(Result):
     """The state of HEAD: on a branch (`id` None if it has no commit), or detached (no `branch`)."""
 
     branch: str | None
@@ -61,8 +70,8 @@ class Head:
         return {"branch": self.branch, "id": self.id, "detached": self.detached}
 
 
-@dataclass(frozen=True)
-class VectorChange:
+@dataclass(frozen=True, repr=False)
+class VectorChange(Result):
     """A vector that a commit adds, replaces or removes.
 
     Sizes in bytes; fractions of the base's float elements. `largest_rounding`: the largest change by rounding
@@ -86,8 +95,8 @@ class VectorChange:
     """The density in effect for the term."""
 
 
-@dataclass(frozen=True)
-class KeptFraction:
+@dataclass(frozen=True, repr=False)
+class KeptFraction(Result):
     """The part of a vector that a density keeps.
 
     It is a fraction of the base's float elements, ties at the cut-off included.
@@ -98,8 +107,8 @@ class KeptFraction:
     kept_fraction: float
 
 
-@dataclass(frozen=True)
-class CommitResult:
+@dataclass(frozen=True, repr=False)
+class CommitResult(Result):
     """A new commit; or an edit that is not committed yet (`add`, `revert --no-commit`), with `id` None.
 
     `kept`: the other vectors that are trimmed differently than before, if that is known.
@@ -121,8 +130,8 @@ class CommitResult:
     """Text files that are tracked from now on, because `add` or `commit` named them."""
 
 
-@dataclass(frozen=True)
-class WeightsState:
+@dataclass(frozen=True, repr=False)
+class WeightsState(Result):
     """The state of the weights, and the commit that they were computed for.
 
     The state is absent, clean, stale, uncommitted, edited or unknown. `vector`: the name of the vector that
@@ -136,16 +145,16 @@ class WeightsState:
     """Neither a commit nor the recipe holds that vector, so that only a forced checkout overwrites them."""
 
 
-@dataclass(frozen=True)
-class Carried:
+@dataclass(frozen=True, repr=False)
+class Carried(Result):
     """An edit that came along to another commit: a file "changed", "added" or "removed" against it."""
 
     path: str
     change: str
 
 
-@dataclass(frozen=True)
-class CheckoutResult:
+@dataclass(frozen=True, repr=False)
+class CheckoutResult(Result):
     """Weights that were materialised. `files`: the weights files written; `seconds`: of wall clock."""
 
     revision: str | None
@@ -165,8 +174,8 @@ class CheckoutResult:
     notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
 
 
-@dataclass(frozen=True)
-class SwitchResult:
+@dataclass(frozen=True, repr=False)
+class SwitchResult(Result):
     """HEAD after a switch, and the state of the weights in the work tree."""
 
     branch: str | None
@@ -180,8 +189,8 @@ class SwitchResult:
     notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
 
 
-@dataclass(frozen=True)
-class TermView:
+@dataclass(frozen=True, repr=False)
+class TermView(Result):
     """A term as it is shown. `density` None: the recipe's."""
 
     id: str
@@ -192,8 +201,8 @@ class TermView:
     join: str
 
 
-@dataclass(frozen=True)
-class TermChange:
+@dataclass(frozen=True, repr=False)
+class TermChange(Result):
     """A term that differs between two recipes.
 
     It has the keys that differ, before and after; all keys if the term was added or removed.
@@ -205,8 +214,8 @@ class TermChange:
     to: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class FileChange:
+@dataclass(frozen=True, repr=False)
+class FileChange(Result):
     """A text file that differs: "added", "removed" or "changed"."""
 
     path: str
@@ -215,8 +224,8 @@ class FileChange:
     after: Callable[[], bytes | None] = field(repr=False, compare=False)
 
 
-@dataclass(frozen=True)
-class Diff:
+@dataclass(frozen=True, repr=False)
+class Diff(Result):
     """The difference between two trees.
 
     `from_` and `to` are commit ids, None for the work tree (or for nothing). `rules`: axis → {"from", "to"}
@@ -228,7 +237,7 @@ class Diff:
     rules: dict[str, dict[str, Any]]
     vectors: tuple[TermChange, ...]
     files: tuple[str, ...]
-    file_changes: tuple[FileChange, ...] = field(default=(), metadata=UNPRINTED)
+    file_changes: tuple[FileChange, ...] = field(default=(), repr=False, metadata=UNPRINTED)
 
     @property
     def empty(self) -> bool:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from persona.history.results import UNPRINTED
+from persona.history.results import UNPRINTED, Result
 
 
-@dataclass(frozen=True)
-class Problem:
+@dataclass(frozen=True, repr=False)
+class Problem(Result):
     """Something wrong in the store."""
 
     kind: str | None
@@ -20,24 +20,24 @@ class Problem:
     problem: str
 
 
-@dataclass(frozen=True)
-class Dangling:
+@dataclass(frozen=True, repr=False)
+class Dangling(Result):
     """A commit, tag or vector that nothing names."""
 
     kind: str
     id: str
 
 
-@dataclass(frozen=True)
-class Leftover:
+@dataclass(frozen=True, repr=False)
+class Leftover(Result):
     """A file that a command left when it died, or an idx whose pack is gone; `bytes` on disk."""
 
     file: str
     bytes: int
 
 
-@dataclass(frozen=True)
-class FsckResult:
+@dataclass(frozen=True, repr=False)
+class FsckResult(Result):
     """The result of `fsck`. It is `ok` if there is no problem; dangling objects and leftovers are none.
 
     `unreachable`: how many objects no ref, reflog or recipe reaches. `dangling`: the unreachable objects that
@@ -52,8 +52,8 @@ class FsckResult:
     leftovers: tuple[Leftover, ...] = ()
 
 
-@dataclass(frozen=True)
-class ObjectCount:
+@dataclass(frozen=True, repr=False)
+class ObjectCount(Result):
     """Objects, packs, and leftovers, with bytes on disk of packs, indexes and loose objects."""
 
     objects: int
@@ -62,8 +62,8 @@ class ObjectCount:
     leftovers: tuple[Leftover, ...] = field(default=(), metadata=UNPRINTED)
 
 
-@dataclass(frozen=True)
-class ObjectText:
+@dataclass(frozen=True, repr=False)
+class ObjectText(Result):
     """An object for `cat-file`: its kind, its payload's size, and its text.
 
     The text of a table is hex lines, the text of a chunk a description.

@@ -25,6 +25,7 @@ from persona.live.slots import Tensor, new_slots
 from persona.merge.plan import Plan
 from persona.objects.ids import abbreviate
 from persona.objects.recipe import Recipe
+from persona.progress import Progress
 from persona.store.refs import Told
 
 if TYPE_CHECKING:
@@ -35,13 +36,28 @@ GENERATION_CONFIG: Final = "generation_config.json"
 
 
 def load(
-    history: History, rev: str | None, options: LoadOptions, more: Mapping[str, Any], told: Told
+    history: History,
+    rev: str | None = None,
+    /,
+    *,
+    threads: int | None = None,
+    allow_nonfinite: bool = False,
+    progress: Progress | None = None,
+    **options: Any,
 ) -> PreTrainedModel:
-    """See `Repository.load`."""
-    if more.get("trust_remote_code"):
+    """A transformers model with the weights and config of a revision, in evaluation mode.
+
+    Nothing is written. The model equals the one that `from_pretrained` loads from a checkout of `rev`. `rev`
+    None: `recipe.toml` and config as they are. config.json names the class. `options` go to `from_pretrained`
+    (`dtype=torch.float32`, `attn_implementation=…`, `device_map=…`). Raises `InvalidInput` if the weights are
+    not finite, unless `allow_nonfinite`, or if transformers has no such class.
+    """
+    if options.get("trust_remote_code"):
         raise UsageError("trust_remote_code: persona runs no code that comes with a model")
-    _, recipe = chosen(history, rev, told)
-    model, _ = built(history, rev, plan_of(history, recipe), options, more)
+    given = LoadOptions(threads=threads, allow_nonfinite=allow_nonfinite, progress=progress)
+    how = history.in_force(LoadOptions, given)
+    _, recipe = chosen(history, rev, history.notes)
+    model, _ = built(history, rev, plan_of(history, recipe), how, options)
     return model
 
 

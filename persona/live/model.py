@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from persona.errors import InvalidInput, Refused, UnknownName, UsageError, listed
 from persona.history.arguments import checks_arguments
@@ -35,7 +35,6 @@ from persona.merge.plan import Plan
 from persona.objects.ids import abbreviate
 from persona.objects.recipe import Recipe
 from persona.objects.rules import Rules, check_density, check_strength
-from persona.store.refs import Told
 
 if TYPE_CHECKING:
     from persona.live.fill import PreTrainedModel
@@ -64,7 +63,6 @@ class LiveModel:
         recipe: Recipe,
         revision: str | None,
         options: LiveOptions,
-        is_closed: Callable[[], bool],
         filled: Mapping[str, tuple[str, Tensor]],
         cache: RowCache,
     ) -> None:
@@ -75,7 +73,7 @@ class LiveModel:
         self._history = history
         self._model = model
         self._options = options
-        self._is_closed = is_closed
+        self._closed = False
         self._filler = Filler()
         self._cache = cache
         self._residents = Residents(options["cache"], options["device_memory"])
@@ -96,6 +94,12 @@ class LiveModel:
         finally:
             if self._holds is None:
                 self.close()
+
+    def __repr__(self) -> str:
+        held = self._target if self.half_done else self._holds
+        at = "nothing" if held is None else _words(held[1])
+        half = ", half done" if self.half_done else ", closed" if self._closed else ""
+        return f"<LiveModel of {type(self._model).__name__} at {at}{half}>"
 
     @property
     def model(self) -> PreTrainedModel:
@@ -254,7 +258,7 @@ class LiveModel:
         A half-done model stays shut.
         """
         with self._lock.merging(timeout):
-            self._is_closed = lambda: True
+            self._closed = True
             self._cache, self._residents = RowCache(0), Residents(0)
             if self._lock.shut is None:
                 self._lock.remove()
@@ -270,7 +274,7 @@ class LiveModel:
     @contextmanager
     def _changing(self, timeout: float | None) -> Iterator[None]:
         with self._lock.merging(timeout):
-            if self._is_closed():
+            if self._closed or self._history.closed:
                 raise UsageError(
                     "this live model or its repository is closed: open the repository and call its"
                     " live(model) again"
@@ -400,22 +404,29 @@ class LiveModel:
 
 
 def live(
-    history: History,
-    model: Any,
-    rev: str | None,
-    options: LiveOptions,
-    is_closed: Callable[[], bool],
-    told: Told,
+    history: History, model: Module | None = None, rev: str | None = None, **options: Unpack[LiveOptions]
 ) -> LiveModel:
-    """See `Repository.live`."""
-    kept = RowCache(options["cache"])
-    revision, recipe = chosen(history, rev, told)
+    """Overwrites a model's parameters with the weights of a revision; returns its `LiveModel`.
+
+    Without `model`, one is loaded as by `load`. `rev` None: `recipe.toml` as it is. The model's tensors must
+    have the names, shapes and dtypes of the base's. They may lie on any device; those on a GPU are merged
+    there, in place. Raises `InvalidInput` that names a tensor that does not fit, `Refused` if the model has a
+    live model already.
+
+    `cache`: bytes of decoded chunks that may stay in memory from one change to the next (1.5 GiB); 0 keeps
+    none. As many bytes may stay on each GPU that the model lies on. A whole bf16 model with K vectors takes
+    2 + 2·K bytes an element; then a change of α reads nothing else. `device_memory`: bytes that chunks may
+    take on a GPU while they are loaded. The repository must stay open while weights are changed.
+    """
+    how = history.in_force(LiveOptions, options)
+    cache = RowCache(how["cache"])
+    revision, recipe = chosen(history, rev, history.notes)
     filled: dict[str, tuple[str, Tensor]] = {}
     if model is None:
-        model, filled = built(history, rev, plan_of(history, recipe), options, {}, kept)
+        model, filled = built(history, rev, plan_of(history, recipe), how, {}, cache)
     elif not hasattr(model, "register_forward_pre_hook"):
         raise UsageError(f"live takes a model, such as one from repo.load, not {type(model).__name__}")
-    return LiveModel(history, model, recipe, revision, options, is_closed, filled, kept)
+    return LiveModel(history, model, recipe, revision, how, filled, cache)
 
 
 def _lock_of(model: Any, owner: LiveModel) -> ModelLock:

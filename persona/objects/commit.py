@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +51,10 @@ class Person:
             time=fields.integer(item["time"], f"{where} time", MIN_SECONDS, MAX_SECONDS),
             offset=fields.integer(item["offset"], f"{where} offset", -MAX_OFFSET, MAX_OFFSET),
         )
+
+
+Signer = Person | Callable[[], Person] | None
+"""A person, or a function that is asked for one when something is signed; None for the user of the config."""
 
 
 def subject(message: str) -> str:

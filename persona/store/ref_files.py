@@ -264,7 +264,7 @@ class RefFiles:
 
 def made_again(name: str, id: str) -> Call | None:
     """The call that makes a branch or a tag of this full name at an id; None for other refs."""
-    for prefix, method in (("refs/heads/", "create_branch"), ("refs/tags/", "create_tag")):
+    for prefix, method in (("refs/heads/", "branches.create"), ("refs/tags/", "tags.create")):
         if name.startswith(prefix):
             return Call(method, name.removeprefix(prefix), abbreviate(id))
     return None

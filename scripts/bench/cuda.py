@@ -444,7 +444,7 @@ def build(run: Run) -> Facts:
             write(tuned, {name: (bits + np.roll(steps, k)).astype(np.uint16) for name, bits in base.items()})
             repo.add(tuned, name=f"v{k}", alpha=str(0.8 - 0.05 * k))
             shutil.rmtree(tuned)
-        repo.set_rules({"density": 0.2})
+        repo.recipe.set_rules({"density": 0.2})
         repo.commit(message="four")
     return {"parameters": sum(bits.size for bits in base.values())}
 
@@ -493,7 +493,7 @@ def live(run: Run) -> Facts:
     assert run.repository is not None, "there is no model"
     with Repository.open(run.repository) as repo:
         model = torch.nn.Module()
-        for name, array in repo.materialise("HEAD~1", torch=True):
+        for name, array in repo.tensors("HEAD~1", torch=True):
             *parents, leaf = name.split(".")
             place = model
             for part in parents:
@@ -526,7 +526,7 @@ def live(run: Run) -> Facts:
             filler = torch.empty(max(0, free), dtype=torch.uint8, device="cuda")
             found["ms_when_full"] = times([0.6 + k / 1000 for k in range(5)])
             del filler
-        repo.set_term("v0", alpha=hand.recipe.vectors["v0"].alpha)
+        repo.recipe.set("v0", alpha=hand.recipe.vectors["v0"].alpha)
         found["ok"] = hand.digest() == repo.digest(device="cpu").weights
     return found
 

@@ -61,7 +61,7 @@ def measure(directory: Path, rounds: int, density: float) -> dict[str, Any]:
     transformers.utils.logging.disable_progress_bar()
     out = directory.parent / "out"
     with persona.open(directory) as repo:
-        repo.set_rules({"density": density})
+        repo.recipe.set_rules({"density": density})
         repo.commit(message="trim")
         live = repo.live(rev="HEAD")
         cached, bare = repo.live(rev="HEAD", cache=CACHE), repo.live(rev="HEAD", cache=0)
@@ -70,12 +70,12 @@ def measure(directory: Path, rounds: int, density: float) -> dict[str, Any]:
         strengths = iter(0.3 + 0.001 * number for number in range(10_000))
 
         def check() -> None:
-            repo.set_term(name, alpha=live.recipe.vectors[name].alpha)
+            repo.recipe.set(name, alpha=live.recipe.vectors[name].alpha)
             if {live.digest(), cached.digest(), bare.digest()} != {repo.digest().weights}:
                 sys.exit("the digest of the parameters is not the recipe's")
 
         def load_again() -> Any:
-            repo.set_term(name, alpha=next(strengths))
+            repo.recipe.set(name, alpha=next(strengths))
             result = repo.checkout(out=out)
             transformers.AutoModelForCausalLM.from_pretrained(out, dtype="auto")
             return result

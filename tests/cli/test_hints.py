@@ -20,12 +20,27 @@ from persona.cli.hints import command_line, in_shell
 from persona.cli.invocation import Invocation
 from persona.cli.main import cli
 from persona.errors import Blank, Call, InvalidInput, Keyword, Note, Refused, worded
+from persona.face.recipe import WorkingRecipe
+from persona.face.refs import Branches, Tags
+from persona.face.settings import Settings
+from persona.face.vectors import Vectors
 from persona.history.recipes.checked import DEFAULT
 from persona.repository import Repository
-from tests.cli.command_line import CommandLine
+
+from .conftest import CommandLine
 
 PACKAGE = Path(persona.__file__).parent
 NAMES = {"DEFAULT": DEFAULT, "RECIPE_FILE": "recipe.toml"}
+
+
+OWNERS = {
+    "": Repository,
+    "recipe": WorkingRecipe,
+    "vectors": Vectors,
+    "branches": Branches,
+    "tags": Tags,
+    "config": Settings,
+}
 
 
 def library() -> Iterator[tuple[str, ast.Module]]:
@@ -59,14 +74,15 @@ def advised() -> Iterator[Any]:
             arguments += ["A", "B"] if any(isinstance(arg, ast.Starred) for arg in node.args) else []
             keywords = {str(keyword.arg): value(keyword.value) for keyword in node.keywords}
             yield pytest.param(Call(*arguments, **keywords), id=f"{path}:{node.lineno}")
-    yield Call("create_branch", "lost", "3f2a91c0")
-    yield Call("create_tag", "lost", "3f2a91c0")
+    yield Call("branches.create", "lost", "3f2a91c0")
+    yield Call("tags.create", "lost", "3f2a91c0")
 
 
 @pytest.mark.parametrize("call", list(advised()))
 def test_a_call_that_is_advised_can_be_made_in_python(call: Call) -> None:
     own = () if call.method == "init" else ("self",)
-    method = getattr(persona if call.method == "init" else Repository, call.method)
+    owner, _, name = call.method.rpartition(".")
+    method = getattr(persona if call.method == "init" else OWNERS[owner], name)
     bound = inspect.signature(method).bind(*own, *call.arguments, **call.values)
     assert "kwargs" not in bound.arguments
 
@@ -114,8 +130,8 @@ def test_no_sentence_of_the_library_speaks_of_flags_or_commands() -> None:
         ),
         (Call("reset", mode="hard"), "`repo.reset(mode='hard')`", "`persona reset --hard`"),
         (
-            Call("set_rules", {"density": "0.2"}),
-            "`repo.set_rules({'density': '0.2'})`",
+            Call("recipe.set_rules", {"density": "0.2"}),
+            "`repo.recipe.set_rules({'density': '0.2'})`",
             "`persona set --merge density=0.2`",
         ),
         (Call("init", base=Blank("MODEL")), "`persona.init(base=MODEL)`", "`persona init --base MODEL`"),

@@ -8,7 +8,8 @@ import pytest
 from persona.cli.main import cli
 from persona.cli.options import _Flag
 from persona.history import options
-from tests.cli.command_line import CommandLine
+
+from .conftest import CommandLine
 
 DECLARED = {
     flag

@@ -12,7 +12,8 @@ import click
 import pytest
 
 from persona.cli import pager
-from tests.cli.command_line import CommandLine
+
+from .conftest import CommandLine
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = [sys.executable, "-c", "from persona.cli.entry import main; main()"]

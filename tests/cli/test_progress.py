@@ -13,7 +13,8 @@ from persona.cli.progress import JsonLines, ProgressBar, progress_bar
 from persona.codec.native import watch
 from persona.merge.workers import first_run
 from persona.progress import MERGING, Compiling, Phase, Progress
-from tests.cli.command_line import CommandLine
+
+from .conftest import CommandLine
 
 
 def test_a_pipe_is_told_that_kernels_are_compiled_and_nothing_else(

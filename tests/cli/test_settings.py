@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from persona.history.settings import SETTINGS
-from tests.cli.command_line import CommandLine
+
+from .conftest import CommandLine
 
 PAGE = Path(__file__).parents[2] / "docs" / "commands.md"
 

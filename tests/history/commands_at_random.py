@@ -44,7 +44,7 @@ def _command(repo: Repository, chance: random.Random, weights: bool) -> list[str
 
     def commit() -> str | None:
         with suppress(InvalidInput, NotFound, BusyError):  # not all commits have that vector
-            repo.set_term("listening", alpha=f"{chance.uniform(-1, 1):.4f}")
+            repo.recipe.set("listening", alpha=f"{chance.uniform(-1, 1):.4f}")
         for _ in range(100):
             with suppress(BusyError):
                 return repo.commit(message=f"alpha {chance.random()}", allow_empty=True).id
@@ -52,7 +52,7 @@ def _command(repo: Repository, chance: random.Random, weights: bool) -> list[str
 
     def look() -> None:
         repo.status()
-        repo.branches()
+        repo.branches.values()
         repo.reflog()
         next(iter(repo.log(rev)))
 
@@ -65,10 +65,10 @@ def _command(repo: Repository, chance: random.Random, weights: bool) -> list[str
         lambda: repo.switch(create=name),
         lambda: repo.checkout(rev, weights=weights, force=chance.random() < 0.3),
         lambda: repo.checkout(rev, branch=name, weights=False),
-        lambda: repo.create_branch(name, rev, force=force),
-        lambda: repo.rename_branch(name, other, force=force),
-        lambda: repo.rename_branch(None, other, force=force),
-        lambda: repo.delete_branches([name, other] if force else [name], force=chance.random() < 0.7),
+        lambda: repo.branches.create(name, rev, force=force),
+        lambda: repo.branches.rename(name, other, force=force),
+        lambda: repo.branches.rename(None, other, force=force),
+        lambda: repo.branches.delete(name, *([other] if force else []), force=chance.random() < 0.7),
         lambda: repo.reset(rev, chance.choice(("soft", "mixed", "hard"))),
         lambda: repo.restore(["recipe.toml"], rev),
     ]

@@ -34,6 +34,6 @@ def grown(bot: Bot) -> Bot:
     """Two vectors and an α lowered: four commits."""
     bot.commit(bot.tune("listening", 1), "listen before answering")
     bot.commit(bot.tune("suggesting", 2), "suggest less", alpha="-0.5")
-    bot.repo.set_term("listening", alpha="0.7")
+    bot.repo.recipe.set("listening", alpha="0.7")
     bot.commit(message="a little less")
     return bot

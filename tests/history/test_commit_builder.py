@@ -29,7 +29,7 @@ def test_a_commit_is_picked_onto_another_without_touching_the_work_tree(grown: B
         tree = put_tree(history, tx, recipe, held, durable=named_by(recipe))
         id = build(tx, tree, (onto,), author=author, committer=at(99), message="Pick\n")
 
-    entry = repo.entry(id)
+    entry = repo[id]
     assert (entry.parents, entry.subject) == ((onto,), "Pick")
     commit = history.commit(id)
     assert (commit.author, commit.committer) == (author, at(99))

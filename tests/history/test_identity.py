@@ -13,11 +13,11 @@ ADA = Person("Ada", "ada@example.org", 1_000_000_000, 120)
 
 def test_a_given_author_is_not_the_committer(bot: Bot) -> None:
     with Repository.open(bot.root) as repo:
-        repo.config_set("user.name", "Grace")
-        repo.config_set("user.email", "grace@example.org")
+        repo.config.set("user.name", "Grace")
+        repo.config.set("user.email", "grace@example.org")
         begun = int(time.time())
         repo.commit(message="backdated", allow_empty=True, author=ADA)
-        made = repo.entry().commit
+        made = repo["HEAD"].commit
         assert made.author == ADA
         assert (made.committer.name, made.committer.email) == ("Grace", "grace@example.org")
         assert begun <= made.committer.time <= time.time()
@@ -37,13 +37,13 @@ def test_who_amends_is_the_committer_and_the_author_stays(bot: Bot) -> None:
     bot.repo.commit(message="x", allow_empty=True, author=ADA)
     with Repository.open(bot.root, committer=lambda: Person("Bob", "b@c", 7, 0)) as repo:
         repo.commit(message="y", amend=True)
-        made = repo.entry().commit
+        made = repo["HEAD"].commit
         assert (made.author, made.committer) == (ADA, Person("Bob", "b@c", 7, 0))
 
 
 def test_a_move_is_signed_by_who_is_named_at_the_real_time(bot: Bot) -> None:
     begun = int(time.time())
-    bot.repo.create_branch("topic", author=ADA)
+    bot.repo.branches.create("topic")
     entry = bot.repo._history.store.refs.log("refs/heads/topic")[0]
     assert entry.who == "Ada <ada@example.org>"
     assert entry.time >= begun

@@ -100,7 +100,7 @@ def test_load_gives_what_from_pretrained_gives_of_the_checkout(
 
 
 def test_load_computes_the_recipe_as_it_stands(repo: Repository) -> None:
-    repo.set_term("one", alpha=0.25)
+    repo.recipe.set("one", alpha=0.25)
     live = repo.live(repo.load())
     assert (live.revision, live.digest()) == (None, repo.digest().weights)
     assert repo.live(rev="HEAD").digest() == repo.digest("HEAD").weights != live.digest()
@@ -175,10 +175,10 @@ def test_any_changes_leave_the_weights_of_the_recipe_that_they_make(
                     repo.checkout(name, weights=False, force=True)
                 elif what == "rules":
                     live.set_rules({name: value})
-                    repo.set_rules({name: value})
+                    repo.recipe.set_rules({name: value})
                 elif name in live.recipe.vectors:
                     live.set(name, alpha=value)
-                    repo.set_term(name, alpha=value)
+                    repo.recipe.set(name, alpha=value)
                 else:
                     with pytest.raises(UnknownName, match=name):
                         live.set(name, alpha=value)
@@ -696,7 +696,7 @@ def test_changes_from_many_threads_take_turns(repo: Repository, live: LiveModel)
         thread.start()
     for thread in threads:
         thread.join()
-    repo.set_term("one", alpha=live.recipe.vectors["one"].alpha)
+    repo.recipe.set("one", alpha=live.recipe.vectors["one"].alpha)
     assert live.digest() == repo.digest().weights
 
 

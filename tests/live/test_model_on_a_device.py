@@ -43,8 +43,8 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Place:
 def right(repo: Repository, model: LiveModel) -> bool:
     """Whether the parameters are what the recipe says, by the CPU's checkout of it."""
     for name, vector in model.recipe.vectors.items():
-        repo.set_term(name, alpha=vector.alpha, only=vector.only, join=vector.join)
-    repo.set_rules({"preset": model.recipe.rules["preset"], **model.recipe.rules})
+        repo.recipe.set(name, alpha=vector.alpha, only=vector.only, join=vector.join)
+    repo.recipe.set_rules({"preset": model.recipe.rules["preset"], **model.recipe.rules})
     return model.digest() == repo.digest(device="cpu").weights
 
 

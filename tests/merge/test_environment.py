@@ -100,13 +100,13 @@ def everything(folder: Path) -> dict[str, Any]:
         for seed, alpha in ((1, "0.7"), (2, "0.3")):
             repo.add(folder / str(seed), name=f"v{seed}", alpha=alpha)
         repo.commit(message="two")
-        found["vectors"] = [(one.id, one.changed_fraction, one.l2) for one in repo.vectors()]
+        found["vectors"] = [(one.id, one.changed_fraction, one.l2) for one in repo.vectors.values()]
         caches = (folder / "work" / ".persona" / "cache").rglob("*-grid")
         found["grids"] = sorted(path.read_bytes() for path in caches)
         for preset in PRESETS:
-            repo.set_rules({"preset": preset, "lambda": 0.9})
+            repo.recipe.set_rules({"preset": preset, "lambda": 0.9})
             if preset != "linear":
-                repo.set_rules({"density": 0.37})
+                repo.recipe.set_rules({"density": 0.37})
             found[preset] = repo.digest(device="cpu").weights
         found["weights"] = repo.diff_weights().to_json()
         with repo.live(Parameters(), "HEAD", threads=1) as live:

@@ -137,7 +137,7 @@ def test_what_is_imported_onto_a_mixture_is_the_same_in_little_memory(
 
 
 def weights_of(repo: Repository) -> list[bytes]:
-    return [array.tobytes() for _, array in repo.materialise("HEAD", device="cpu")]
+    return [array.tobytes() for _, array in repo.tensors("HEAD", device="cpu")]
 
 
 MERGING: dict[str, Callable[[Repository], object]] = {
@@ -162,7 +162,7 @@ def five(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with Repository.open(folder / "work", author=PERSON) as repo:
         for k in range(1, 6):
             repo.add(folder / f"m{k}", name=f"v{k}")
-        repo.set_rules({"preset": "paper", "density": "0.37"})
+        repo.recipe.set_rules({"preset": "paper", "density": "0.37"})
         repo.commit(message="five")
     return folder
 
@@ -207,6 +207,6 @@ def test_the_setting_holds_for_every_command_that_merges(
         want = repo.digest(device="cpu").weights, repo.diff_weights("HEAD~1", "HEAD")
         digest = repo.digest(device="cpu", memory=memory).weights
         assert (digest, repo.diff_weights("HEAD~1", "HEAD", memory=memory)) == want
-        repo.config_set("checkout.memory", "1000")
+        repo.config.set("checkout.memory", "1000")
         with pytest.raises(UsageError, match="give memory="):
             repo.add(tmp_path / "m6", name="more", onto="HEAD")

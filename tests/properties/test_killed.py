@@ -65,14 +65,14 @@ def test_commit_killed_anywhere_loses_nothing(tmp_path: Path, models: dict[str, 
         check_whole(path)
         assert same(read_weights(path), model(1))
         with persona.open(path) as repo:
-            now = repo.entry("HEAD")
+            now = repo["HEAD"]
             assert old in (now.id, *now.parents)
             repo.checkout(old, force=True)
             assert same(read_weights(path), model(1))
             repo.checkout("main", force=True)
             if repo.resolve("HEAD") == old:
                 repo.commit(models["two"], message="two")
-            assert set(repo.entry("HEAD").recipe.vectors) == {"one", "two"}
+            assert set(repo["HEAD"].recipe.vectors) == {"one", "two"}
         check_whole(path)
 
 

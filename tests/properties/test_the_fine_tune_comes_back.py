@@ -90,8 +90,8 @@ def test_python_gives_the_same_bytes_one_tensor_at_a_time(grown: LlamaBot) -> No
 
     grown.checkout()
     with persona.open(grown.root) as repo:
-        arrays = dict(repo.materialise("HEAD"))
-        tensors = dict(repo.materialise("HEAD", torch=True))
+        arrays = dict(repo.tensors("HEAD"))
+        tensors = dict(repo.tensors("HEAD", torch=True))
     written = grown.weights
     assert arrays.keys() == tensors.keys() == written.keys()
     for name, tensor in written.items():

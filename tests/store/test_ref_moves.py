@@ -202,17 +202,18 @@ def test_a_move_cut_at_any_call_is_whole_or_not_begun(store: Store, tmp_path: Pa
         return Store.open(tmp_path / "copy")
 
     for cut, _ in cut_at_each_call(copy, lambda store: act(store.refs)):
-        refs = Store.open(cut.worktree).refs
-        found = state_of(refs)
-        assert refs.head_id() == (found[1][found[0][1]])
-        assert list(survey(refs).problems) == []
-        assert not (refs.root / "state" / "refs.json").exists()
-        states.append(found)
-        if found == before:
-            act(refs)
-        assert state_of(refs) not in (before, None)
-        for name, id in refs.list().items():
-            assert refs.log(name)[0].new == id
+        with files.replaced_calls(Quick()):
+            refs = Store.open(cut.worktree).refs
+            found = state_of(refs)
+            assert refs.head_id() == (found[1][found[0][1]])
+            assert list(survey(refs).problems) == []
+            assert not (refs.root / "state" / "refs.json").exists()
+            states.append(found)
+            if found == before:
+                act(refs)
+            assert state_of(refs) not in (before, None)
+            for name, id in refs.list().items():
+                assert refs.log(name)[0].new == id
     after = states[-1]
     assert after != before
     begun = states.index(after)
@@ -244,9 +245,10 @@ def test_a_move_is_durable_when_it_returns_and_whole_after_a_power_cut(
         [(cut, (before, after)) for cut in chosen] + [(e, (after,)) for e in ends]
     ):
         lay_out(cut, tmp_path / f"cut{place}")
-        refs = Store.open(tmp_path / f"cut{place}").refs
-        assert state_of(refs) in allowed
-        assert list(survey(refs).problems) == []
+        with files.replaced_calls(Quick()):
+            refs = Store.open(tmp_path / f"cut{place}").refs
+            assert state_of(refs) in allowed
+            assert list(survey(refs).problems) == []
 
 
 def test_directories_that_an_earlier_command_did_not_sync_are_synced_before_a_ref_counts(
@@ -267,9 +269,10 @@ def test_directories_that_an_earlier_command_did_not_sync_are_synced_before_a_re
             states = list(disk.states(random.Random(at)))
         for place, state in enumerate(states):
             lay_out(state, tmp_path / f"cut{at}-{place}")
-            refs = Store.open(tmp_path / f"cut{at}-{place}").refs
-            assert refs.read(HEADS + "p/q/r") == ONE
-            assert len(refs.log(HEADS + "p/q/r")) == 1
+            with files.replaced_calls(Quick()):
+                refs = Store.open(tmp_path / f"cut{at}-{place}").refs
+                assert refs.read(HEADS + "p/q/r") == ONE
+                assert len(refs.log(HEADS + "p/q/r")) == 1
         if disk.count < at:
             break
     assert failures == at - 1 > 5
@@ -292,12 +295,13 @@ def test_a_journal_that_says_nothing_is_named_and_stops_writers_alone(store: Sto
 def _wander(worktree: Path, moves: int) -> None:
     refs, chance = Store.open(worktree).refs, random.Random(1)
     held = MAIN
-    for _ in range(moves):
-        name = HEADS + chance.choice(["x", "x/y", "x/y/z", "w"])
-        if name != held:
-            rename(refs, held, name)
-            held = name
-        refs.advance(id_of(chance.randrange(9)), reason("on"), expect=ANY)
+    with files.replaced_calls(Quick()):
+        for _ in range(moves):
+            name = HEADS + chance.choice(["x", "x/y", "x/y/z", "w"])
+            if name != held:
+                rename(refs, held, name)
+                held = name
+            refs.advance(id_of(chance.randrange(9)), reason("on"), expect=ANY)
 
 
 def test_readers_beside_writers_see_neither_damage_nor_a_gap(store: Store) -> None:
@@ -403,11 +407,12 @@ def test_threads_that_rename_and_attach_leave_head_on_a_branch(store: Store) -> 
         except BaseException as fault:
             faults.append(fault)
 
-    threads = [threading.Thread(target=act, args=(seed,)) for seed in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with files.replaced_calls(Quick()):
+        threads = [threading.Thread(target=act, args=(seed,)) for seed in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     assert faults == []
     assert list(survey(store.refs).problems) == []
 
@@ -429,10 +434,11 @@ def test_a_reflog_that_grows_too_large_to_read_loses_its_older_half(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reflog, "MAX_REFLOG_BYTES", 4000)
-    for number in range(60):
-        store.refs.advance(id_of(number), reason("on"), expect=ANY)
-        assert store.refs.log("HEAD")[0].new == id_of(number)
-        assert len(store.refs.log(MAIN)) >= min(number, 5)
+    with files.replaced_calls(Quick()):
+        for number in range(60):
+            store.refs.advance(id_of(number), reason("on"), expect=ANY)
+            assert store.refs.log("HEAD")[0].new == id_of(number)
+            assert len(store.refs.log(MAIN)) >= min(number, 5)
     assert list(survey(store.refs).problems) == []
 
 

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +58,14 @@ def test_publication_replaces_whatever_was_there(
     assert weight_files(tmp_path) == sorted(published)
 
 
+@pytest.fixture
+def _no_fsync() -> Iterator[None]:
+    """Where hundreds of directories are written, waiting for the disk shows nothing."""
+    with files.replaced_calls(Quick()):
+        yield
+
+
+@pytest.mark.usefixtures("_no_fsync")
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("size", [None, 6])
 def test_a_kill_at_any_step_leaves_the_old_weights_or_the_new_and_the_next_writer_cleans_up(
@@ -85,6 +93,7 @@ def test_a_kill_at_any_step_leaves_the_old_weights_or_the_new_and_the_next_write
     assert True in seen
 
 
+@pytest.mark.usefixtures("_no_fsync")
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("size", [None, 6])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])

@@ -54,7 +54,7 @@ def command(
                 current = repo.head().branch
                 call.answer({"branch": current}, [current] if current else [])
                 return
-            branches, head = repo.branches(), Head(None, None)
+            branches, head = list(repo.branches.values()), Head(None, None)
             try:
                 head = repo.head()
             except IntegrityError as error:  # a user needs the list to find a way out
@@ -66,7 +66,7 @@ def _create(call: Invocation, names: tuple[str, ...], force: bool) -> None:
     if len(names) > 2:
         raise UsageError("name one branch and where it starts: `persona branch NAME [START]`")
     with call.repository() as repo:
-        made = repo.create_branch(*names, force=force)
+        made = repo.branches.create(*names, force=force)
     call.report(made, [])
 
 
@@ -74,7 +74,7 @@ def _delete(call: Invocation, names: tuple[str, ...], force: bool) -> None:
     if not names:
         raise UsageError("name the branches to delete")
     with call.repository() as repo:
-        gone = repo.delete_branches(names, force=force)
+        gone = repo.branches.delete(*names, force=force)
     call.report(
         {"deleted": gone}, [f"Deleted branch {name} (was {render.short(id)})." for name, id in gone.items()]
     )
@@ -85,5 +85,5 @@ def _rename(call: Invocation, names: tuple[str, ...], force: bool) -> None:
         raise UsageError("give the new name, or the old and the new one: `persona branch -m [OLD] NEW`")
     with call.repository() as repo:
         old, new = names if len(names) == 2 else (None, names[0])
-        old = repo.rename_branch(old, new, force=force)
+        old = repo.branches.rename(old, new, force=force)
     call.report({"from": old, "to": new}, [])

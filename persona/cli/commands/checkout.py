@@ -77,7 +77,7 @@ def command(
             lines += render.carried_lines(result.carried, call.seen_from_here(repo))
             lines += render.moved_lines(
                 result.head,
-                repo.entry().subject if detached else None,
+                repo["HEAD"].subject if detached else None,
                 before=result.before,
                 made=branch is not None,
             )

@@ -71,7 +71,6 @@ def command(
                 message=text,
                 amend=amend,
                 allow_empty=allow_empty,
-                author=call.author(signs=True),
                 **options,
             )
         return diffs.report_commit(call, repo, result)
@@ -89,6 +88,6 @@ def _written(
     hints = [*EDITOR_HINT, render.head_line(status.branch, status.head)]
     hints += [f"Import: {path}"] if path is not None else []
     hints += [f"    {line}" for line in diffs.change_lines(status.diff)] if status.diff is not None else []
-    begun = repo.entry().message if amend else repo.prepared_message() or ""
+    begun = repo["HEAD"].message if amend else repo.prepared_message() or ""
     draft = Draft(begun, [click.unstyle(line) for line in hints])
     return edit_message(call, repo, draft)

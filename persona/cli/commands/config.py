@@ -55,12 +55,12 @@ def command(
     if listing == (key is not None) or (unset and value is not None):
         raise UsageError("give a KEY to read, a KEY and a VALUE to set, or --list")
     if user:
-        own = call.user_settings()
-        _run(call, _Settings(own.get, own.set, own.unset, own.values), key, value, unset)
+        mine = call.user_settings()
+        _run(call, _Settings(mine.get, mine.set, mine.unset, mine.values), key, value, unset)
     else:
         with call.repository() as repo:
-            settings = _Settings(repo.config_get, repo.config_set, repo.config_unset, repo.config_list)
-            _run(call, settings, key, value, unset)
+            here = repo.config
+            _run(call, _Settings(here.get, here.set, here.unset, lambda: dict(here)), key, value, unset)
 
 
 class _Settings(NamedTuple):

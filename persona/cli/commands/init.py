@@ -43,15 +43,17 @@ def command(
     root = call.path(directory)
     with call.progress() as progress:
         options["progress"] = progress
-        result = Repository.init(
+        repo = Repository.init(
             root,
             base=None if base is None else call.path(base),
             name=name,
-            author=call.author(signs=True),
+            author=call.author,
             committer=call.committer,
             user_config=call.user_config,
             **options,
         )
+        repo.close()
+    result = repo.made
     call.remarks(result.notes)
     call.report(
         result, [f"Initialized persona repository in {os.path.realpath(root)}", *render.commit_lines(result)]

@@ -19,5 +19,5 @@ def command(call: Invocation, old: str, new: str) -> None:
     Edits recipe.toml. A name is a label: the weights do not change.
     """
     with call.repository() as repo:
-        repo.rename_term(old, new)
+        repo.recipe.rename(old, new)
     call.report({"from": old, "to": new}, [])

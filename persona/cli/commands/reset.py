@@ -37,7 +37,7 @@ def command(call: Invocation, rev: str, mode: Literal["soft", "mixed", "hard"]) 
     """
     with call.repository() as repo:
         result = repo.reset(rev, mode)
-        entry = repo.entry()
+        entry = repo["HEAD"]
     call.remarks(result.notes)
     lines = [f"HEAD is now at {render.short(entry.id)} {render.printable(entry.subject)}"]
     if mode == "hard" and result.weights.state not in ("clean", "absent"):

@@ -71,7 +71,6 @@ def command(
             mainline=None if mainline is None else int(mainline),
             message=message,
             no_commit=no_commit,
-            author=call.author(signs=not no_commit),
         )
         return diffs.report_commit(call, repo, result)
 
@@ -80,6 +79,6 @@ def _draft(repo: Repository, name: str, vector: bool) -> str:
     """The message that the editor starts with: the one that would be written without it."""
     if not vector:
         with suppress(UnknownRevision):
-            entry = repo.entry(name)
+            entry = repo[name]
             return f'Revert "{entry.subject}"\n\nThis reverts commit {entry.id}.'
     return f'Revert vector "{name}"'

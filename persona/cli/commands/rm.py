@@ -20,7 +20,7 @@ def command(call: Invocation, names: tuple[str, ...]) -> None:
     """
     with call.repository() as repo:
         try:
-            repo.remove_term(*names)
+            repo.recipe.remove(*names)
         except UnknownName as error:
             texts = [name for name in names if call.path(name).is_file()]
             if not texts:

@@ -58,9 +58,9 @@ def command(
         )
     with call.repository() as repo, flags("--merge " if merge else "--"):
         if merge:
-            repo.set_rules(axes)
+            repo.recipe.set_rules(axes)
         else:
-            repo.set_term(words[0], **options)
+            repo.recipe.set(words[0], **options)
     call.report({"set": axes or words[0]}, [])
 
 

@@ -30,7 +30,7 @@ def command(call: Invocation, target: str | None, create: str | None, detach: bo
         raise UsageError("name the branch to switch to, - for the one before, or -c NEW to make one")
     with call.repository() as repo:
         result = repo.switch(target, create=create, detach=detach, force=force)
-        subject = repo.entry().subject if result.branch is None and not call.json else None
+        subject = repo["HEAD"].subject if result.branch is None and not call.json else None
         lines = list(render.carried_lines(result.carried, call.seen_from_here(repo)))
     here = Head(result.branch, result.id)
     lines += render.moved_lines(here, subject, before=result.before, made=create is not None)

@@ -51,7 +51,7 @@ def command(
         with call.repository() as repo:
             tags = [
                 tag
-                for tag in repo.tags()
+                for tag in repo.tags.values()
                 if not names or any(fnmatchcase(tag.name, pattern) for pattern in names)
             ]
         call.answer(tags, [tag.name for tag in tags])
@@ -64,8 +64,8 @@ def command(
                 hints = [f"Say what tag {names[0]} stands for."]
                 draft = Draft("", hints, file="TAG_EDITMSG", undone="no tag was made")
                 text = edit_message(call, repo, draft)
-            tagger = call.committer(signs=text is not None)
-            made = repo.create_tag(*names, message=text, force=force, author=tagger)
+            call.signs = text is not None
+            made = repo.tags.create(*names, message=text, force=force)
         call.report(made, [])
 
 
@@ -73,7 +73,7 @@ def _delete(call: Invocation, names: tuple[str, ...]) -> None:
     if not names:
         raise UsageError("name the tags to delete")
     with call.repository() as repo:
-        gone = repo.delete_tags(names)
+        gone = repo.tags.delete(*names)
     call.report(
         {"deleted": gone}, [f"Deleted tag '{name}' (was {render.short(id)})" for name, id in gone.items()]
     )

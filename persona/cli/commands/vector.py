@@ -31,7 +31,7 @@ def ls(call: Invocation) -> None:
     does not name come after them.
     """
     with call.repository() as repo:
-        vectors = repo.vectors()
+        vectors = list(repo.vectors.values())
     call.answer(vectors, render.vector_table(vectors))
 
 
@@ -55,7 +55,7 @@ def show(call: Invocation, name: str, plot: str | None, **options: Unpack[WorkOp
     place = plot_path(call, plot)
     with call.repository() as repo, call.progress() as progress:
         options["progress"] = progress
-        vector = repo.vector_statistics(name, **options)
+        vector = repo.vectors.statistics(name, **options)
     if place is not None:
         heatmap.write(place, f"Vector {vector.info.name}", measures.vector_sheets(vector))
     call.answer(vector, measures.statistics_lines(vector))
@@ -71,5 +71,5 @@ def rm(call: Invocation, names: tuple[str, ...]) -> None:
     that use a vector keep it. To drop a vector from the recipe, use `persona rm`.
     """
     with call.repository() as repo:
-        repo.remove_vector(*names)
+        repo.vectors.delete(*names)
     call.report({"removed": names}, [f"rm '{name}'" for name in names])

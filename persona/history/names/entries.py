@@ -32,7 +32,7 @@ class Entries:
             id=id,
             commit=commit,
             refs=tuple(self._pointing().get(id, ())),
-            load=lambda: recipe_view(history.recipe(history.tree(tree).recipe)),
+            read_recipe=lambda: recipe_view(history.recipe(history.tree(tree).recipe)),
         )
 
     def _pointing(self) -> dict[str, list[str]]:

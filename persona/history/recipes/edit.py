@@ -113,7 +113,7 @@ def rename_term(text: str, old: str, new: str) -> str:
     if new in vectors:
         raise Refused(
             f"{RECIPE_FILE} has a vector named {new} already",
-            hint=("choose another name, or ", Call("remove_term", new), " drops it first"),
+            hint=("choose another name, or ", Call("recipe.remove", new), " drops it first"),
         )
     wanted = _meaning(text)
     wanted["vectors"][new] = wanted["vectors"].pop(old)

@@ -53,7 +53,7 @@ def measured(
 
     tuned = lone_recipe(id, base_id, Rules.of("ties"))
     plans = plan_of(history, Recipe.of(base_id, [], tuned.rules)), plan_of(history, tuned)
-    memory = history.config.read("checkout.memory")
+    memory = history.memory()
     return list(compare(*plans, elections=False, threads=threads, memory=memory, progress=progress))
 
 

@@ -82,7 +82,7 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
                 cast=options["cast"],
                 onto=onto,
                 threads=options["threads"],
-                memory=history.config.read("checkout.memory"),
+                memory=history.memory(),
                 progress=options["progress"],
             )
             checkpoint.check_unchanged()
@@ -98,7 +98,11 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
         kept = kept_names.keep(history, name, made.id)
         if kept is not None:
             error.message += f"; the vector is kept as {kept}"
-            error.hint = (*pieces(error.hint), Call("vectors"), " lists it; importing it again is quick")
+            error.hint = (
+                *pieces(error.hint),
+                Call("vectors.values"),
+                " lists it; importing it again is quick",
+            )
         raise
     if keep:
         kept_names.keep(history, name, made.id)
@@ -156,7 +160,7 @@ def refuse_without_path(options: ImportOptions) -> None:
     if given:
         raise UsageError(
             f"{', '.join(given)}: needs a PATH to import",
-            hint=(Call("set_term", Blank("NAME")), f" edits a vector of {RECIPE_FILE}"),
+            hint=(Call("recipe.set", Blank("NAME")), f" edits a vector of {RECIPE_FILE}"),
         )
 
 

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from itertools import count
-from typing import TYPE_CHECKING
 
-from persona.errors import Call, InvalidInput, Refused, UnknownName
+from persona.errors import InvalidInput
 from persona.history.history import History, reason
-from persona.history.recipes.text import RECIPE_FILE
-from persona.history.worktree import text_files
-from persona.objects.commit import Person
 from persona.objects.names import check_ref_name
 from persona.objects.recipe import Recipe
 from persona.store.refs import VECTORS, Change
-
-if TYPE_CHECKING:
-    pass
 
 
 def keep(history: History, name: str, id: str) -> str | None:
@@ -65,23 +57,3 @@ def _as_ref(name: str) -> str:
         return check_ref_name(name)
     except InvalidInput:
         return "vector"
-
-
-def forget(history: History, names: Sequence[str], person: Person) -> None:
-    """See `Repository.remove_vector`."""
-    recipe = text_files.recipe(history).recipe
-    kept = history.store.refs.list(VECTORS)
-    changes: list[Change] = []
-    for name in dict.fromkeys(names):
-        if name in recipe.by_name:
-            raise Refused(
-                f"{RECIPE_FILE} names the vector {name}",
-                hint=(Call("remove_term", name), " drops it from there"),
-            )
-        id = kept.get(VECTORS + name)
-        if id is None:
-            raise UnknownName(
-                f"no vector is kept under the name {name}", hint=(Call("vectors"), " lists them")
-            )
-        changes.append(Change(VECTORS + name, None, id, reason(person, f"vector: rm {name}")))
-    history.store.refs.update_all(changes)

@@ -17,19 +17,31 @@ if TYPE_CHECKING:
 from persona.history.vectors.counting import statistics
 
 
-def infos(history: History) -> list[VectorInfo]:
-    """See `Repository.vectors`."""
+def ids(history: History) -> dict[str, str]:
+    """The ids of the vectors of `recipe.toml` in canonical order of its terms, then of those that only a ref
+    keeps, by name; by the start of its id where a term has the name that a ref keeps.
+    """
     recipe = text_files.recipe(history).recipe
-    found = [info(history, term.name, term.vector, recipe) for term in recipe.terms]
-    named = {term.vector for term in recipe.terms}
+    found = {term.name: term.vector for term in recipe.terms}
+    in_recipe = set(found.values())
     for ref, id in history.store.refs.list(VECTORS).items():
-        if id not in named:
-            found.append(info(history, ref.removeprefix(VECTORS), id, None))
+        if id not in in_recipe:
+            name = ref.removeprefix(VECTORS)
+            found[abbreviate(id) if name in found else name] = id
     return found
 
 
+def infos(history: History) -> dict[str, VectorInfo]:
+    """All that is known of the vectors of `ids`."""
+    recipe = text_files.recipe(history).recipe
+    return {
+        name: info(history, name, id, recipe if name in recipe.by_name else None)
+        for name, id in ids(history).items()
+    }
+
+
 def named(history: History, name: str) -> VectorInfo:
-    """See `Repository.vector`."""
+    """A vector by name in the recipe, by kept name, or by the start of its id."""
     recipe = text_files.recipe(history).recipe
     id = _id_of(history, name, recipe)
     if name in recipe.by_name:

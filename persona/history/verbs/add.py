@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
+from persona.history.arguments import AnyPath
 from persona.history.history import History
 from persona.history.options import ImportOptions
 from persona.history.results import CommitResult
@@ -13,15 +14,26 @@ from persona.history.worktree import tracking
 from persona.history.worktree.changing import changing
 
 
-def add(history: History, paths: Sequence[Path], options: ImportOptions) -> CommitResult:
-    """See `Repository.add`."""
+def add(history: History, path: AnyPath, *more: AnyPath, **options: Unpack[ImportOptions]) -> CommitResult:
+    """Imports a fine-tune as a vector and names it in `recipe.toml`; `id` of the result is None.
+
+    `name`: by default PATH's last part (the run's for `checkpoint-N`). A vector of that name gets the new
+    content. Without `name`, this raises `Refused` if the old vector is known to come from another place,
+    unless `replace`. `only` and `except_`: globs of tensor names, or one glob. Raises `InvalidInput` for a
+    filter that matches no tensor, and for a checkpoint that cannot be imported.
+
+    If the paths are text files of the work tree, or directories of them, they are tracked from now on;
+    `files` of the result has their names. Raises `InvalidInput` for a file that no commit can hold.
+    """
+    paths = [Path(path), *map(Path, more)]
+    how = history.in_force(ImportOptions, options)
     with changing(history) as tree:
         head = history.head()
         parents = (head.id,) if head.id else ()
         texts = tracking.named_files(history, paths)
         if texts is not None:
-            importing.refuse_without_path({**options, "files": False})
+            importing.refuse_without_path({**how, "files": False})
             tree.track(texts)
             return CommitResult(None, head.branch, parents, (), files=tuple(texts))
-        added = importing.add(tree, paths[0], options)
+        added = importing.add(tree, paths[0], how)
     return CommitResult(None, head.branch, parents, (added.change,), added.notes)

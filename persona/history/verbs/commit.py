@@ -5,30 +5,61 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Unpack
 
 from persona.errors import InvalidInput, PersonaError, SystemFault
+from persona.history import placing
+from persona.history.arguments import AnyPath
 from persona.history.commit_builder import record, tidy
 from persona.history.history import History
 from persona.history.options import ImportOptions
 from persona.history.results import CommitResult
 from persona.history.vectors import importing, kept_names
 from persona.history.vectors.importing import Added
-from persona.history.worktree import in_place, tracking
+from persona.history.worktree import in_place, sequence, tracking
 from persona.history.worktree.changing import changing
-from persona.objects.commit import Person
+from persona.objects.commit import Signer
 
 
 def commit(
     history: History,
+    path: AnyPath | None = None,
+    *,
+    message: str | None = None,
+    amend: bool = False,
+    allow_empty: bool = False,
+    author: Signer = None,
+    **options: Unpack[ImportOptions],
+) -> CommitResult:
+    """Commits `recipe.toml` and the tracked text files of the work tree.
+
+    `path` is added as by `add`. Without a `message` this raises `UsageError` (with `amend`, the old message
+    stays). Raises `Refused` if there is nothing to commit. `author`: by default the author given to `open`.
+    With the setting `commit.checkout` the weights are computed at once. If that fails, the commit stands, and
+    the result's `failure` is the error.
+    """
+    how = history.in_force(ImportOptions, options)
+    place = None if path is None else Path(path)
+    wanted = placing.wanted_at_once(history, place, how)
+    made = _commit(history, place, message, author, how, amend=amend, allow_empty=allow_empty)
+    return placing.at_once(history, made, wanted)
+
+
+def prepared_message(history: History) -> str | None:
+    """The message for a commit of what `revert` left in the work tree, or None."""
+    return sequence.prepared_message(history)
+
+
+def _commit(
+    history: History,
     path: Path | None,
     message: str | None,
-    person: Person,
+    author: Signer,
     options: ImportOptions,
     *,
     amend: bool,
     allow_empty: bool,
 ) -> CommitResult:
-    """See `Repository.commit`. The weights that the setting `commit.checkout` asks for are not computed."""
     with changing(history) as tree:
         added: Added | None = None
         texts: Sequence[str] | None = ()
@@ -44,7 +75,7 @@ def commit(
         try:
             result = record(
                 tree,
-                person,
+                history.author(author),
                 message,
                 amend=amend,
                 allow_empty=allow_empty,
@@ -76,7 +107,7 @@ def _difference_note(history: History, path: Path, options: ImportOptions) -> st
             plan_of(history, history.recipe_of(history.head_commit())),
             path,
             threads=options["threads"],
-            memory=history.config.read("checkout.memory"),
+            memory=history.memory(),
             progress=options["progress"],
         )
     except (InvalidInput, SystemFault) as error:

@@ -13,14 +13,15 @@ from typing import Any, TypeVar
 from persona.errors import PersonaError
 from persona.history.history import History
 from persona.history.recipes.text import decode, load
+from persona.history.results import Result
 from persona.history.worktree import text_files
 from persona.store.refs import HEADS, TAGS, VECTORS
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class KnownNames:
+@dataclass(frozen=True, repr=False)
+class KnownNames(Result):
     """Names, each kind in order.
 
     `vectors` maps the names in `recipe.toml` to their alpha as it is written.
@@ -33,8 +34,8 @@ class KnownNames:
     settings: tuple[str, ...]
 
 
-def names(history: History) -> KnownNames:
-    """See `Repository.known_names`."""
+def known_names(history: History) -> KnownNames:
+    """The names of branches, tags, vectors and settings, cheaply, for shell completion."""
     return KnownNames(
         branches=_below(history, HEADS),
         tags=_below(history, TAGS),

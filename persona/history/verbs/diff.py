@@ -1,18 +1,44 @@
-"""`diff`: the difference between two revisions, or between a revision and the work tree."""
+"""`diff` and `show`: the difference between two revisions, or between a revision and the work tree."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from persona.history.history import History
+from persona.history.names.entries import Entries
+from persona.history.names.revisions import resolve
 from persona.history.names.sides import sides
 from persona.history.results import Diff
-from persona.history.worktree.changes import diff_commits, diff_worktree
-from persona.store.refs import Told
+from persona.history.worktree.changes import diff_commits, diff_worktree, of_paths
+
+if TYPE_CHECKING:
+    from persona.history.query_results import CommitEntry
 
 
-def diff(history: History, a: str | None, b: str | None, told: Told) -> Diff:
-    """See `Repository.diff`."""
-    before, after = sides(history, a, b, told)
+def diff(
+    history: History,
+    a: str | None = None,
+    b: str | None = None,
+    *,
+    paths: str | Sequence[str] | None = None,
+) -> Diff:
+    """The difference between two revisions, or between a revision and the work tree.
+
+    Without an argument: from HEAD to the work tree. With `a`: from `a` to the work tree. With both: from `a`
+    to `b`. `a` may also be `A..B` or `A...B`. `paths`: only these files or directories.
+    """
+    before, after = sides(history, a, b, history.notes)
     if after is not None:
-        return diff_commits(history, before, after)
+        return of_paths(diff_commits(history, before, after), paths)
     assert before is not None
-    return diff_worktree(history, before)
+    return of_paths(diff_worktree(history, before), paths)
+
+
+def show(
+    history: History, rev: str = "HEAD", *, paths: str | Sequence[str] | None = None
+) -> tuple[CommitEntry, Diff]:
+    """A commit, and what it changed against its first parent. `paths` as for `diff`."""
+    entry = Entries(history, history.notes).of(resolve(history, rev, history.notes))
+    before = entry.parents[0] if entry.parents else None
+    return entry, of_paths(diff_commits(history, before, entry.id), paths)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from persona.history.computing import chosen_recipe, device_choice, notes_of
 from persona.history.history import History
 from persona.history.options import ComputeOptions
@@ -9,18 +11,22 @@ from persona.history.planning import plan_of
 from persona.history.query_results import DigestResult
 
 
-def digest(history: History, rev: str | None, options: ComputeOptions) -> DigestResult:
-    """See `Repository.digest`."""
+def digest(history: History, rev: str | None = None, **options: Unpack[ComputeOptions]) -> DigestResult:
+    """The weights digest of a revision, or of `recipe.toml` as it stands; writes no files.
+
+    The digest is the same on every device. Options as for `checkout`.
+    """
     from persona.merge.run.materialise import materialise
 
-    device = device_choice(options)
+    how = history.in_force(ComputeOptions, options)
+    device = device_choice(how)
     told: list[str] = []
     revision, recipe = chosen_recipe(history, rev, told)
     made = materialise(
         plan_of(history, recipe),
-        threads=options["threads"],
-        memory=options["memory"],
-        progress=options["progress"],
+        threads=how["threads"],
+        memory=how["memory"],
+        progress=how["progress"],
         device=device,
     )
     return DigestResult(revision, made.weights, made.device, (*told, *notes_of(made)))

@@ -34,8 +34,9 @@ _STATES: Final[dict[str, Callable[[History], object]]] = {
 }
 
 
-def fsck(history: History, full: bool, progress: Progress | None) -> FsckResult:
-    """See `Repository.fsck`."""
+def fsck(history: History, *, full: bool = False, progress: Progress | None = None) -> FsckResult:
+    """Checks every record, ref, reflog and everything reachable; `full` recomputes every id too."""
+    progress = progress or history.standing.get("progress")
     store = history.store
     # Names are read before objects: an object is stored before anything names it.
     refs = survey(store.refs)

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from persona.errors import Blank, Call, InvalidInput, Keyword, Note, Refused, UsageError
 from persona.history.config import Config
 from persona.history.history import History, reason
+from persona.history.identity import check_person
 from persona.history.recipes.text import RECIPE_FILE, first_text
 from persona.history.results import CommitResult
 from persona.history.worktree import text_files
 from persona.history.worktree.locked import LockedTree, locked
 from persona.intake.payloads import Payloads
-from persona.objects.commit import Commit, Person
+from persona.objects.commit import Commit, Person, Signer
 from persona.objects.names import check_ref_name, path_clash
 from persona.objects.recipe import Recipe
 from persona.objects.rules import AXES, Rules
@@ -47,9 +47,9 @@ def init(
     root: Path,
     base: Path | None,
     name: str | None,
-    person: Person,
     config: Config,
-    committer: Callable[[], Person] | None,
+    author: Signer,
+    committer: Signer,
     *,
     chunk: int,
     threads: int | None,
@@ -57,6 +57,8 @@ def init(
 ) -> CommitResult:
     """See `Repository.init`."""
     rules = default_rules(config)
+    if isinstance(author, Person):
+        check_person(author)  # before minutes of work
     in_place = base is None
     for place in (root, *root.parents):
         if os.path.lexists(place) and not place.is_dir():
@@ -75,7 +77,7 @@ def init(
     with Checkpoint.open(source) as checkpoint:  # a path that is not there gives no name either
         base_name = check_ref_name(name) if name is not None else default_base_name(source)
         store, made_now = _fresh_store(root)
-        history = History(store, config, committer_of=committer)
+        history = History(store, config, author_of=author, committer_of=committer)
         with store.shared(), locked(history) as tree:
             _refuse_begun(store)  # another init may have been quicker
             try:
@@ -84,7 +86,6 @@ def init(
                     checkpoint,
                     base_name,
                     rules,
-                    person,
                     in_place,
                     chunk=chunk,
                     threads=threads,
@@ -150,7 +151,6 @@ def _first_commit(
     checkpoint: Checkpoint,
     name: str,
     rules: Rules,
-    person: Person,
     in_place: bool,
     *,
     chunk: int,
@@ -174,8 +174,8 @@ def _first_commit(
         recipe = Recipe.of(base_id, (), rules)
         root = Tree(tx.put("recipe", recipe.encode()), {RECIPE_FILE: tx.put("blob", text)})
         message = f"Begin with {name}\n"
-        committer = history.committer()
-        commit = Commit(tx.put("tree", root.encode()), (), person, committer, message)
+        author, committer = history.author(), history.committer()
+        commit = Commit(tx.put("tree", root.encode()), (), author, committer, message)
         id = tx.put("commit", commit.encode())
     tree.apply({**({} if in_place else contents), RECIPE_FILE: text}, here)
     held = history.store.refs.read(BASES + name)  # by an init that was cut short

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from persona.errors import Blank, Call, InvalidInput, UnknownName, UnknownRevision, quoted
 from persona.history.history import History
 from persona.history.names.revisions import resolve_range
-from persona.history.names.walk import topological, walk
+from persona.history.names.walk import topological as in_order
+from persona.history.names.walk import walk
 from persona.objects.commit import Commit
 from persona.objects.recipe import Term
 from persona.objects.tree import differing
-from persona.store.refs import HEADS, TAGS, Told
+from persona.store.refs import HEADS, TAGS
 
 if TYPE_CHECKING:
     from persona.history.query_results import CommitEntry
@@ -21,49 +23,75 @@ from persona.history.names.entries import Entries
 
 def log(
     history: History,
-    revs: Sequence[str],
+    revs: str | Sequence[str] = ("HEAD",),
     *,
-    all: bool,
-    n: int | None,
-    since: str | None,
-    until: str | None,
-    vector: str | None,
-    paths: Sequence[str] | None,
-    in_topological_order: bool,
-    now: int,
-    told: Told,
+    all: bool = False,
+    n: int | None = None,
+    since: str | None = None,
+    until: str | None = None,
+    vector: str | None = None,
+    paths: str | Sequence[str] | None = None,
+    topological: bool = False,
 ) -> Iterator[CommitEntry]:
-    """See `Repository.log`."""
-    selected = resolve_range(history, revs, told)
+    """Commits reachable from `revs`, newest first, one at a time.
+
+    Each of `revs` is a revision, `A..B`, `A...B` or `^A`. `all` starts from every ref. `n`: so many at most.
+    `since` and `until` are dates. `vector`: only commits that change the term of that name. `paths`: only
+    commits that change one of these files, or a file in one of these directories. `topological`: no commit
+    before all its children, for drawing a graph; that reads all of it first.
+    """
+    told = history.notes
+    selected = resolve_range(history, [revs] if isinstance(revs, str) else list(revs), told)
     starts = list(selected.starts)
     entries = Entries(history, told)
+    now = int(time.time())
     if all:
         starts += [history.peeled(id)[0] for id in history.names(HEADS, told).values()]
         starts += [history.peeled(id)[0] for id in history.names(TAGS, told).values()]
     after = _date(since, now, at_end=False) if since is not None else None
     before = _date(until, now, at_end=True) if until is not None else None
-    commits = walk(history, starts, selected.hidden)
-    if in_topological_order:
-        commits = topological(commits)
-    left = n
-    if left is not None and left < 0:
+    if n is not None and n < 0:
         raise InvalidInput(f"a number of commits cannot be {n}")
-    nothing = True
-    for id, commit in commits:
-        if left == 0:
-            return
-        time = commit.committer.time
-        if (after is not None and time < after) or (before is not None and time > before):
-            continue
+    files = [paths] if isinstance(paths, str) else paths
+
+    def wanted(commit: Commit) -> bool:
+        when = commit.committer.time
+        if (after is not None and when < after) or (before is not None and when > before):
+            return False
         if vector is not None and not _touches(history, commit, vector):
-            continue
-        if paths is not None and not _touches_files(history, commit, paths):
-            continue
-        if left is not None:
-            left -= 1
+            return False
+        return files is None or _touches_files(history, commit, files)
+
+    commits = walk(history, starts, selected.hidden)
+    chosen = _chosen(history, in_order(commits) if topological else commits, entries, wanted, n)
+    everything = not (selected.hidden or since or until or n == 0)
+    return chosen if vector is None or not everything else _some(chosen, vector)
+
+
+def _chosen(
+    history: History,
+    commits: Iterable[tuple[str, Commit]],
+    entries: Entries,
+    wanted: Callable[[Commit], bool],
+    n: int | None,
+) -> Iterator[CommitEntry]:
+    """The entries of the commits that are wanted, `n` at most, while the repository is open."""
+    for id, commit in commits if n != 0 else ():
+        history.require_open()
+        if wanted(commit):
+            yield entries.of(id, commit)
+            n = None if n is None else n - 1
+            if n == 0:
+                return
+
+
+def _some(chosen: Iterator[CommitEntry], vector: str) -> Iterator[CommitEntry]:
+    """The entries. Raises `UnknownName` at the end where there was none."""
+    nothing = True
+    for entry in chosen:
         nothing = False
-        yield entries.of(id, commit)
-    if vector is not None and nothing and not (selected.hidden or since or until or left == 0):
+        yield entry
+    if nothing:
         raise UnknownName(
             f"no commit there has ever had a vector named {quoted(vector)}",
             hint=(Call("log"), " lists the commits, and ", Call("show", Blank("REV")), " what each changed"),

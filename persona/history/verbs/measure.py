@@ -9,23 +9,23 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from persona.codec.floats import in_default_environment
 from persona.errors import InvalidInput
 from persona.history.history import History
 from persona.history.names import sides
+from persona.history.options import MemoryOptions, WorkOptions
 from persona.history.planning import plan_of
 from persona.history.query_results import VectorInfo
-from persona.history.results import UNPRINTED, as_json
+from persona.history.results import UNPRINTED, Result, as_json
 from persona.history.vectors import cache, lookup
 from persona.history.vectors.trimmed import density_of
 from persona.history.worktree import text_files
 from persona.objects.ids import abbreviate
 from persona.objects.recipe import Recipe, Term
 from persona.objects.rules import Rules
-from persona.progress import Progress
-from persona.store.refs import NOTES, Told
+from persona.store.refs import NOTES
 
 if TYPE_CHECKING:
     from persona.measure.compare import Comparison
@@ -37,8 +37,8 @@ TYPICAL: Final = (0.1, 0.2, 0.5)
 """Densities that a vector's statistics are told for, beside its own."""
 
 
-@dataclass(frozen=True)
-class Pair:
+@dataclass(frozen=True, repr=False)
+class Pair(Result):
     """Two vectors. `cosine`: of their changes, before trim and α (None if one changes nothing).
 
     `shared_fraction`: the fraction of the weights that both pull. `conflict_fraction`: the fraction of those
@@ -51,8 +51,8 @@ class Pair:
     conflict_fraction: float | None
 
 
-@dataclass(frozen=True)
-class Row:
+@dataclass(frozen=True, repr=False)
+class Row(Result):
     """One kind of module of one layer; `stack` and `layer` are None outside the layers.
 
     `lost_fraction`: the part of the mass Σ|α·u| of all vectors in this row that loses the election.
@@ -74,8 +74,8 @@ class Row:
         return {"stack": self.stack, "layer": self.layer, "module": self.module, **as_json(self.size)}
 
 
-@dataclass(frozen=True)
-class Share:
+@dataclass(frozen=True, repr=False)
+class Share(Result):
     """One vector in a recipe. `kept_fraction`: the fraction of the weights that trim leaves of it.
 
     `mass_fraction`: its part of the mass of all vectors. `lost_fraction`: the part of its own mass that loses
@@ -90,8 +90,8 @@ class Share:
     lost_fraction: float | None
 
 
-@dataclass(frozen=True)
-class WeightsDiff:
+@dataclass(frozen=True, repr=False)
+class WeightsDiff(Result):
     """The difference between the weights of two recipes. `vectors` and `pairs` are of the second.
 
     `unmatched`: tensors that only one of them has, or that differ in dtype or shape; they are left out.
@@ -123,8 +123,8 @@ class WeightsDiff:
         }
 
 
-@dataclass(frozen=True)
-class VectorStatistics:
+@dataclass(frozen=True, repr=False)
+class VectorStatistics(Result):
     """A vector by layer and kind of module, and the fractions that a few densities keep.
 
     `kept` has (density, fraction of the weights), the vector's own density among them, trimmed as
@@ -153,23 +153,25 @@ class VectorStatistics:
 @in_default_environment
 def weights_diff(
     history: History,
-    a: str | None,
-    b: str | None,
-    threads: int | None,
-    memory: int | None,
-    progress: Progress | None,
-    told: Told,
+    a: str | None = None,
+    b: str | None = None,
+    **options: Unpack[MemoryOptions],
 ) -> WeightsDiff:
-    """See `Repository.diff_weights`."""
+    """The difference between the weights of the two sides of `diff`, by layer and kind of module.
+
+    It also says how the vectors of the second side pull against each other. Both weights are computed,
+    neither is written.
+    """
     from persona.measure.compare import comparable, compare
 
-    before, after = sides.sides(history, a, b, told)
+    how = history.in_force(MemoryOptions, options)
+    before, after = sides.sides(history, a, b, history.notes)
     new = _recipe(history, after)
     old = Recipe.of(new.base, [], new.rules) if before is None else history.recipe_of(before)
     plans = plan_of(history, old), plan_of(history, new)
     matched = {spec.name for spec in comparable(*plans)}
     floats = {spec.name for plan in plans for spec in plan.base.tensors if spec.merged}
-    found = list(compare(*plans, threads=threads, memory=memory, progress=progress))
+    found = list(compare(*plans, threads=how["threads"], memory=how["memory"], progress=how["progress"]))
     rows = _rows(found, new.terms)
     return WeightsDiff(
         size=rows.whole.size,
@@ -185,10 +187,8 @@ def weights_diff(
 
 
 @in_default_environment
-def vector_statistics(
-    history: History, name: str, threads: int | None, progress: Progress | None
-) -> VectorStatistics:
-    """See `Repository.vector_statistics`."""
+def vector_statistics(history: History, name: str, **options: Unpack[WorkOptions]) -> VectorStatistics:
+    """The changes of a vector, by layer and kind of module. `name` as for `repo.vectors[name]`."""
     from persona.merge.cutoffs import kept_fraction
     from persona.merge.workers import thread_count
 
@@ -199,13 +199,14 @@ def vector_statistics(
         raise InvalidInput(
             f"vector {abbreviate(id)}: its base is not in this repository, so it cannot be measured"
         )
-    found = measured(history, id, base_id, threads, progress)
+    how = history.in_force(WorkOptions, options)
+    found = measured(history, id, base_id, how["threads"], how["progress"])
     rows = _rows(found, ())
     size = rows.whole.size
     cache.remember(history, id, size.changed_fraction, size.l2)
     rules = recipe.rules if recipe.rules.trim in ("tensor", "global") else Rules.of("ties")
     trimmed = plan_of(history, lone_recipe(id, base_id, rules))
-    workers = thread_count(threads)
+    workers = thread_count(how["threads"])
     used = {density_of(recipe, term) for term in recipe.terms if term.vector == id} - {1.0}
     densities = sorted({*TYPICAL, *used})
     kept = [(density, kept_fraction(trimmed, id, density, threads=workers)) for density in densities]

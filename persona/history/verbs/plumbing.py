@@ -14,14 +14,14 @@ from persona.store.refs import Told
 
 
 def count_objects(history: History) -> ObjectCount:
-    """See `Repository.count_objects`."""
+    """Counts objects, packs and bytes on disk."""
     found = tuple(Leftover(str(path), size) for path, size in leftovers(history))
     return ObjectCount(*history.store.objects.counts(), found)
 
 
-def cat_file(history: History, text: str, told: Told) -> ObjectText:
-    """See `Repository.cat_file`."""
-    id, kind = _find(history, text, told)
+def cat_file(history: History, id: str) -> ObjectText:
+    """An object as text, by the start of its id or by revision."""
+    id, kind = _find(history, id, history.notes)
     objects = history.store.objects
     if kind in ("chunk", "delta"):
         record = objects.read(id, kind)

@@ -14,15 +14,15 @@ from persona.history.results import iso_date
 from persona.objects.commit import Person, Tag
 from persona.objects.ids import abbreviate
 from persona.objects.names import check_ref_name
-from persona.store.refs import HEADS, TAGS, Change, Told
+from persona.store.refs import HEADS, TAGS, Change
 
 
-def branches(history: History, told: Told) -> list[RefInfo]:
-    """See `Repository.branches`."""
+def branches(history: History) -> list[RefInfo]:
+    """The branches, by name."""
     current = history.head_or_name().branch
     return [
         _branch(history, name, id, name == HEADS + current if current else False)
-        for name, id in history.names(HEADS, told).items()
+        for name, id in history.names(HEADS, history.notes).items()
     ]
 
 
@@ -30,10 +30,13 @@ def _branch(history: History, ref: str, id: str, current: bool) -> RefInfo:
     return RefInfo(ref.removeprefix(HEADS), id, current, False, history.commit(id).subject)
 
 
-def create_branch(history: History, name: str, rev: str, force: bool, person: Person, told: Told) -> RefInfo:
-    """See `Repository.create_branch`."""
+def create_branch(history: History, name: str, rev: str = "HEAD", *, force: bool = False) -> RefInfo:
+    """Makes a branch at `rev`; `force` moves one that exists.
+
+    Raises `Refused` for a branch that exists, and for the current one in any case.
+    """
     ref = HEADS + check_ref_name(name)
-    id = resolve(history, rev, told)
+    id = resolve(history, rev, history.notes)
     old = history.store.refs.read(ref)
     if old is not None and not force:
         raise Refused(
@@ -42,13 +45,16 @@ def create_branch(history: History, name: str, rev: str, force: bool, person: Pe
         )
     if old is not None and history.head_or_name().branch == name:
         raise Refused(f"{name} is the current branch", hint=(Call("reset", rev), " moves it"))
-    why = reason(person, f"branch: {'Reset to' if old else 'Created from'} {rev}")
+    why = reason(history.committer(), f"branch: {'Reset to' if old else 'Created from'} {rev}")
     history.store.refs.update_all([Change(ref, id, old, why)], under_head=False)
     return _branch(history, ref, id, False)
 
 
-def delete_branches(history: History, names: Iterable[str], force: bool, person: Person) -> dict[str, str]:
-    """See `Repository.delete_branches`."""
+def delete_branches(history: History, *names: str, force: bool = False) -> dict[str, str]:
+    """Deletes branches, all or none; returns the commits that they named.
+
+    Raises `Refused` for the current branch, and for one that HEAD does not reach unless `force`.
+    """
     found = _existing(history, HEADS, names, "branch")
     head = history.head_or_name()
     for name, id in found.items():
@@ -57,13 +63,16 @@ def delete_branches(history: History, names: Iterable[str], force: bool, person:
         if not force and (head.id is None or not is_ancestor(history, id, head.id)):
             raise Refused(
                 f"{name} ({abbreviate(id)}) has commits that HEAD does not reach",
-                hint=(Call("delete_branch", name, force=True), " deletes it anyway"),
+                hint=(Call("branches.delete", name, force=True), " deletes it anyway"),
             )
-    return _delete(history, HEADS, found, "branch: deleted", person)
+    return _delete(history, HEADS, found, "branch: deleted")
 
 
-def rename_branch(history: History, old: str | None, new: str, force: bool, person: Person) -> str:
-    """See `Repository.rename_branch`."""
+def rename_branch(history: History, old: str | None, new: str, *, force: bool = False) -> str:
+    """Renames a branch, its reflog with it; returns the old name. `old` None: the current branch.
+
+    `force` renames over a branch that exists, `Refused` otherwise.
+    """
     current = history.head_or_name().branch
     if old is None:
         if current is None:
@@ -80,14 +89,14 @@ def rename_branch(history: History, old: str | None, new: str, force: bool, pers
             )
         if current == new:
             raise Refused(f"{new} is the current branch; switch to another one first")
-    why = reason(person, f"branch: renamed {old} to {new}")
+    why = reason(history.committer(), f"branch: renamed {old} to {new}")
     history.store.refs.move(HEADS + old, target, why, over=force)
     return old
 
 
-def tags(history: History, told: Told) -> list[RefInfo]:
-    """See `Repository.tags`."""
-    return [_tag(history, name, id) for name, id in history.names(TAGS, told).items()]
+def tags(history: History) -> list[RefInfo]:
+    """The tags, by name."""
+    return [_tag(history, name, id) for name, id in history.names(TAGS, history.notes).items()]
 
 
 def _tag(history: History, ref: str, id: str) -> RefInfo:
@@ -99,14 +108,18 @@ def _tag(history: History, ref: str, id: str) -> RefInfo:
 
 
 def create_tag(
-    history: History, name: str, rev: str, message: str | None, force: bool, person: Person, told: Told
+    history: History, name: str, rev: str = "HEAD", *, message: str | None = None, force: bool = False
 ) -> RefInfo:
-    """See `Repository.create_tag`."""
+    """Makes a tag at `rev`. With a `message` it is annotated: it says who made it, and when.
+
+    `force` moves a tag that exists, `Refused` otherwise.
+    """
     ref = TAGS + check_ref_name(name)
-    id = resolve(history, rev, told)
+    id = resolve(history, rev, history.notes)
     old = history.store.refs.read(ref)
     if old is not None and not force:
         raise Refused(f"a tag named {name} exists already", hint=(Keyword(force=True), " moves it"))
+    person = history.committer()
     if message is not None:
         if not message.strip():
             raise UsageError(
@@ -118,20 +131,21 @@ def create_tag(
     return _tag(history, ref, id)
 
 
-def delete_tags(history: History, names: Iterable[str], person: Person) -> dict[str, str]:
-    """See `Repository.delete_tags`."""
+def delete_tags(history: History, *names: str) -> dict[str, str]:
+    """Deletes tags, all or none; returns what they named."""
     found = _existing(history, TAGS, names, "tag")
-    return _delete(history, TAGS, found, "tag: deleted", person)
+    return _delete(history, TAGS, found, "tag: deleted")
 
 
-def reflog(history: History, name: str, told: Told) -> list[ReflogEntry]:
-    """See `Repository.reflog`."""
-    ref = full_ref(history, name, told, branch_first=True) or _moved_once(history, name)
-    if ref is None:
-        raise UnknownName(f"no branch or tag is named {name}", hint=(Call("branches"), " lists the branches"))
-    shown = ref.removeprefix(HEADS)
+def reflog(history: History, ref: str = "HEAD") -> list[ReflogEntry]:
+    """The moves of HEAD, a branch or a tag, newest first."""
+    full = full_ref(history, ref, history.notes, branch_first=True) or _moved_once(history, ref)
+    if full is None:
+        hint = (Call("branches.values"), " lists the branches")
+        raise UnknownName(f"no branch or tag is named {ref}", hint=hint)
+    shown = full.removeprefix(HEADS)
     found: list[ReflogEntry] = []
-    for number, entry in enumerate(history.store.refs.log(ref)):
+    for number, entry in enumerate(history.store.refs.log(full)):
         if entry.new is None:
             continue
         who, _, rest = entry.who.rpartition(" <")
@@ -155,15 +169,13 @@ def _existing(history: History, prefix: str, names: Iterable[str], what: str) ->
     found = {name: history.store.refs.read(prefix + check_ref_name(name)) for name in names}
     missing = [name for name, id in found.items() if id is None]
     if missing:
-        hint = (Call("branches" if what == "branch" else "tags"), " lists them")
+        hint = (Call("branches.values" if what == "branch" else "tags"), " lists them")
         raise UnknownName(f"no {what} is named {' or '.join(missing)}", hint=hint)
     return {name: id for name, id in found.items() if id is not None}
 
 
-def _delete(
-    history: History, prefix: str, found: Mapping[str, str], why: str, person: Person
-) -> dict[str, str]:
+def _delete(history: History, prefix: str, found: Mapping[str, str], why: str) -> dict[str, str]:
     """Removes refs if they still hold these ids: all or none."""
-    changes = [Change(prefix + name, None, id, reason(person, why)) for name, id in found.items()]
-    history.store.refs.update_all(changes)
+    reasoned = reason(history.committer(), why)
+    history.store.refs.update_all([Change(prefix + name, None, id, reasoned) for name, id in found.items()])
     return dict(found)

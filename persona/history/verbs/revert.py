@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from persona.errors import Call, Keyword, Refused, UnknownName, UnknownRevision, UsageError
+from persona.history import placing
 from persona.history.commit_builder import other_kept, record, side_of, side_of_worktree, tidy, vector_changes
 from persona.history.history import History
 from persona.history.names.revisions import resolve
@@ -19,7 +20,7 @@ from persona.history.recipes.three_way import Conflict, Names, merge_files
 from persona.history.results import CommitResult
 from persona.history.worktree import text_files, tracking
 from persona.history.worktree.changing import changing
-from persona.objects.commit import Person, subject
+from persona.objects.commit import subject
 from persona.objects.ids import abbreviate, is_id
 from persona.objects.tree import differing
 from persona.store.refs import Told
@@ -36,14 +37,26 @@ _WORDS: Final = {
 def revert(
     history: History,
     target: str,
-    person: Person,
     *,
-    vector: bool,
-    mainline: int | None,
-    message: str | None,
-    no_commit: bool,
+    vector: bool = False,
+    mainline: int | None = None,
+    message: str | None = None,
+    no_commit: bool = False,
 ) -> CommitResult:
-    """See `Repository.revert`."""
+    """Undoes the change of one commit, or drops a term of the recipe.
+
+    It drops one if `vector` is given, or if only a term has the name. A conflict is `Refused` with both
+    sides, and nothing moves. `mainline`: the parent of a merge to go back to, from 1. `no_commit`: only edits
+    the work tree. The setting `commit.checkout` applies as for `commit`.
+    """
+    wanted = None if no_commit else placing.wanted_at_once(history)
+    made = _revert(history, target, vector, mainline, message, no_commit)
+    return placing.at_once(history, made, wanted)
+
+
+def _revert(
+    history: History, target: str, vector: bool, mainline: int | None, message: str | None, no_commit: bool
+) -> CommitResult:
     with changing(history) as tree:
         told: list[str] = []
         id = None if vector else _revision(history, target, told)
@@ -58,7 +71,7 @@ def revert(
             edits = _undone(history, id, mainline, onto_edits=no_commit)
         if not no_commit:
             said = message if message is not None else default
-            return record(tree, person, said, verb="revert", edits=edits, notes=tuple(told))
+            return record(tree, history.author(), said, verb="revert", edits=edits, notes=tuple(told))
         tree.track([path for path, data in edits.items() if data is not None])
         tree.apply(edits, seen)
         head = history.head_commit()
@@ -107,7 +120,7 @@ def _revision(history: History, target: str, told: Told) -> str | None:
             return None
         raise UnknownRevision(
             f"{target!r:.100} is neither a revision nor a vector of {RECIPE_FILE}",
-            hint=(Call("log"), " and ", Call("vectors"), " list them"),
+            hint=(Call("log"), " and ", Call("vectors.values"), " list them"),
         ) from None
     if target in recipe.by_name:
         raise UsageError(
@@ -128,7 +141,8 @@ def _dropped(history: History, name: str) -> dict[str, bytes | None]:
 
     data, recipe = text_files.recipe(history)
     if name not in recipe.by_name:
-        raise UnknownName(f"{RECIPE_FILE} has no vector named {name}", hint=(Call("vectors"), " lists them"))
+        hint = (Call("vectors.values"), " lists them")
+        raise UnknownName(f"{RECIPE_FILE} has no vector named {name}", hint=hint)
     text = remove_term(decode(data), name)
     history.read_recipe(text.encode())
     return {RECIPE_FILE: encode(text, like=data)}

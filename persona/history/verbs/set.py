@@ -5,12 +5,13 @@ A wrong argument is refused by the name of its parameter, an earlier fault of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Unpack
 
 from persona.errors import Call, InvalidInput, Keyword, UsageError
 from persona.history.history import History
-from persona.history.recipes.checked import DEFAULT, Number, checked, checked_keys
+from persona.history.options import JoinOptions, complete
+from persona.history.recipes.checked import DEFAULT, checked, checked_keys
 from persona.history.recipes.text import RECIPE_FILE, decode, dotted, encode, load
 from persona.history.worktree import text_files
 from persona.history.worktree.changing import changing
@@ -22,27 +23,34 @@ from persona.objects.rules import AXES, PRESETS, check_axis
 def set_term(
     history: History,
     name: str,
-    alpha: Number,
-    density: Number,
-    only: str | Sequence[str] | None,
-    except_: str | Sequence[str] | None,
-    join: str | None,
+    **options: Unpack[JoinOptions],
 ) -> None:
-    """See `Repository.set_term`."""
+    """Edits one term of `recipe.toml`; None leaves a key as it is.
+
+    An empty filter removes the filter. "default" removes the vector's own density, so that the recipe's
+    applies again.
+    """
     from persona.history.recipes import edit as recipe_edit
 
-    if all(value is None for value in (alpha, density, only, except_, join)):
+    given = complete(JoinOptions, options)
+    if all(value is None for value in given.values()):
         raise UsageError(
             "nothing to set", hint=("give one of ", Keyword("alpha", "density", "only", "except_", "join"))
         )
-    keys = checked_keys(alpha, density, only, except_)
+    keys = checked_keys(given["alpha"], given["density"], given["only"], given["except_"])
+    join = given["join"]
     if join is not None:
         keys["join"] = recipe_edit.UNSET if checked("join", _join, join) == "vote" else join
     _edit(history, lambda text: recipe_edit.set_term(text, name, keys))
 
 
-def set_rules(history: History, axes: Mapping[str, str | float]) -> tuple[str, ...]:
-    """See `Repository.set_rules`; returns its notes."""
+def set_rules(history: History, axes: Mapping[str, str | float]) -> None:
+    """Edits `[merge]` of `recipe.toml`: `preset` and any axis.
+
+    A new preset removes the axes that were set before, unless they are given too; `Repository.notes` name the
+    removed and the kept ones. Raises `InvalidInput` for rules that trim nothing or jointly while a vector has
+    a density of its own.
+    """
     from persona.history.recipes import edit as recipe_edit
 
     if not axes:
@@ -63,7 +71,8 @@ def set_rules(history: History, axes: Mapping[str, str | float]) -> tuple[str, .
         return edited
 
     _edit(history, edit)
-    return tuple(_preset_notes(before, keys)) if "preset" in keys else ()
+    if "preset" in keys:
+        history.notes.extend(_preset_notes(before, keys))
 
 
 def _refuse_useless_densities(document: Mapping[str, Any]) -> None:
@@ -78,7 +87,7 @@ def _refuse_useless_densities(document: Mapping[str, Any]) -> None:
         listed = ", ".join(dotted(("vectors", name, "density")) for name in names)
         raise InvalidInput(
             f"{listed}: under trim = {trim} no vector has a density of its own",
-            hint=("take it back first: ", Call("set_term", names[0], density=DEFAULT)),
+            hint=("take it back first: ", Call("recipe.set", names[0], density=DEFAULT)),
         )
 
 
@@ -97,8 +106,8 @@ def _preset_notes(before: Mapping[str, Any], keys: Mapping[str, Any]) -> Iterato
             yield f"{axis} = {value} is kept; the preset has {own[axis]}"
 
 
-def remove_terms(history: History, names: Sequence[str]) -> None:
-    """See `Repository.remove_term`."""
+def remove_terms(history: History, *names: str) -> None:
+    """Drops terms from `recipe.toml`, all or none; the vectors stay in history."""
     from persona.history.recipes import edit as recipe_edit
 
     if not names:
@@ -113,7 +122,7 @@ def remove_terms(history: History, names: Sequence[str]) -> None:
 
 
 def rename_term(history: History, old: str, new: str) -> None:
-    """See `Repository.rename_term`."""
+    """Renames a term in `recipe.toml`; the weights stay the same to the bit."""
     from persona.history.recipes import edit as recipe_edit
 
     _edit(history, lambda text: recipe_edit.rename_term(text, old, new))

@@ -17,7 +17,6 @@ from persona.history.worktree import text_files, tracking, weights
 from persona.history.worktree.changing import changing
 from persona.history.worktree.locked import LockedTree
 from persona.history.worktree.move import NO_MOVE, Target, left_behind, new_branch, plan_files, target_of
-from persona.objects.commit import Person
 from persona.objects.ids import is_id
 from persona.store.refs import Told
 from persona.weights.foreign import is_weight_name
@@ -25,21 +24,24 @@ from persona.weights.foreign import is_weight_name
 
 def switch(
     history: History,
-    target: str | None,
-    person: Person,
+    target: str | None = None,
     *,
-    create: str | None,
-    detach: bool,
-    force: bool,
+    create: str | None = None,
+    detach: bool = False,
+    force: bool = False,
 ) -> SwitchResult:
-    """See `Repository.switch`."""
+    """Moves HEAD and the text files to a branch ("-": the one before), computing no weights.
+
+    `create` makes that branch at `target` (HEAD by default). Anything but a branch needs `detach`. `force`
+    throws edits away that are not committed.
+    """
     with changing(history, force=force) as tree:
         told: list[str] = []
         goal = _goal(history, target, create, detach, told)
         move = plan_files(history, goal.id, force=force)
         before = history.head_or_name()
         with tree.moving(move):
-            notes = tree.move_head(goal, person, "switch", create=create is not None)
+            notes = tree.move_head(goal, history.committer(), "switch", create=create is not None)
         return replace(_where(tree, [*told, *move.notes, *notes], before), carried=move.carried)
 
 
@@ -75,10 +77,14 @@ def _goal(history: History, target: str | None, create: str | None, detach: bool
     return goal
 
 
-def reset(history: History, rev: str, mode: Literal["soft", "mixed", "hard"], person: Person) -> SwitchResult:
-    """See `Repository.reset`."""
-    if mode not in ("soft", "mixed", "hard"):
-        raise UsageError(f"reset: {mode!r:.40} is not one of soft, mixed, hard")
+def reset(
+    history: History, rev: str = "HEAD", mode: Literal["soft", "mixed", "hard"] = "mixed"
+) -> SwitchResult:
+    """Moves the branch, or a detached HEAD, to `rev`.
+
+    "hard" puts its text files in place too. There is no staging area, so "soft" and "mixed" both keep the
+    work tree; "mixed" no longer tracks files that were only added.
+    """
     with changing(history, force=mode == "hard") as tree:
         before = history.head()
         told: list[str] = []
@@ -88,20 +94,24 @@ def reset(history: History, rev: str, mode: Literal["soft", "mixed", "hard"], pe
             tree.track(set(history.files_of(head)) - set(history.files_of(to)))
         with tree.moving(move):
             notes = left_behind(history, before, Target(to, None))
-            tree.advance(to, person, f"reset: moving to {rev}", expect=head)
+            tree.advance(to, history.committer(), f"reset: moving to {rev}", expect=head)
         if mode == "mixed":
             tree.forget()
         return _where(tree, [*told, *move.notes, *notes], before)
 
 
-def restore(history: History, paths: Sequence[str], rev: str, told: Told) -> tuple[str, ...]:
-    """See `Repository.restore`."""
+def restore(history: History, paths: str | Sequence[str], rev: str = "HEAD") -> tuple[str, ...]:
+    """Puts tracked text files of `rev` back into the work tree; returns their paths.
+
+    `paths`: files, or directories, from the root of the work tree.
+    """
+    paths = [paths] if isinstance(paths, str) else paths
     if not paths:
         raise UsageError(
             "no file to restore", hint=("name one or more; ", Call("status"), " lists those that changed")
         )
     with changing(history) as tree:
-        target, known = history.files_of(resolve(history, rev, told)), history.last_files()
+        target, known = history.files_of(resolve(history, rev, history.notes)), history.last_files()
         tracked = tracking.tracked(history).paths
         chosen = _chosen(history.root, paths, target, known, tracked, rev)
         near = [path for path in {*tracked, *target} if _is_near(path, chosen)]

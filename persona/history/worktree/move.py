@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from persona.errors import Call, Keyword, Note, Refused
+from persona.errors import Blank, Call, Keyword, Note, Refused
 from persona.history.history import History
 from persona.history.names.revisions import branch_named, resolve
 from persona.history.names.walk import walk
@@ -157,6 +157,5 @@ def left_behind(history: History, head: Head, target: Target) -> list[str]:
     if first is None:
         return notes
     short = abbreviate(head.id)
-    subject = history.commit(head.id).subject
-    left = f"left {short} ({subject}), which no branch names; keep it with: persona branch NAME {short}"
-    return [left, *notes]
+    hint = (Call("branches.create", Blank("NAME"), short), " keeps it")
+    return [Note(f"left {short} ({history.commit(head.id).subject}), which no branch names", hint), *notes]

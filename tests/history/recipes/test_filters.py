@@ -80,8 +80,8 @@ def test_every_glob_has_to_match_and_the_filter_has_to_leave_something() -> None
 def test_a_set_is_negated_as_the_page_says_alone(grown: Bot, pattern: str) -> None:
     for key in ("only", "except_"):
         with pytest.raises(InvalidInput, match=rf"^{key}: .*write \[!…\] for any"):
-            grown.repo.set_term("listening", **{key: pattern})  # type: ignore[arg-type]
-    grown.repo.set_term("listening", only=pattern.replace("^", "!"))
+            grown.repo.recipe.set("listening", **{key: pattern})  # type: ignore[arg-type]
+    grown.repo.recipe.set("listening", only=pattern.replace("^", "!"))
 
 
 def test_a_filter_is_refused_before_a_fine_tune_is_read(grown: Bot) -> None:
@@ -89,7 +89,7 @@ def test_a_filter_is_refused_before_a_fine_tune_is_read(grown: Bot) -> None:
     for key in ("only", "except_"):
         with pytest.raises(InvalidInput, match=rf"^{key}: "):
             grown.repo.add(path, **{key: "nope.*"})  # type: ignore[arg-type]
-    assert {vector.name for vector in grown.repo.vectors()} == {"listening", "suggesting"}
+    assert {vector.name for vector in grown.repo.vectors.values()} == {"listening", "suggesting"}
 
 
 def edited(bot: Bot) -> None:
@@ -101,8 +101,8 @@ def edited(bot: Bot) -> None:
     [
         lambda bot: bot.repo.add(bot.tune("late", 5), only="layers.0.*"),
         lambda bot: bot.commit(bot.tune("late", 5), only=["model.*", "layers.0.*"]),
-        lambda bot: bot.repo.set_term("listening", except_="layers.0.*"),
-        lambda bot: bot.repo.set_term("listening", only="model.norm.weight", except_=["model.*"]),
+        lambda bot: bot.repo.recipe.set("listening", except_="layers.0.*"),
+        lambda bot: bot.repo.recipe.set("listening", only="model.norm.weight", except_=["model.*"]),
     ],
 )
 def test_no_call_takes_a_filter_that_matches_nothing(grown: Bot, take: Callable[[Bot], object]) -> None:
@@ -120,8 +120,8 @@ def test_no_call_takes_a_filter_that_matches_nothing(grown: Bot, take: Callable[
         lambda bot: bot.repo.checkout(out=bot.models / "out"),
         lambda bot: bot.repo.digest(),
         lambda bot: bot.repo.diff_weights(),
-        lambda bot: dict(bot.repo.materialise()),
-        lambda bot: bot.repo.set_term("suggesting", alpha=1),
+        lambda bot: dict(bot.repo.tensors()),
+        lambda bot: bot.repo.recipe.set("suggesting", alpha=1),
     ],
 )
 def test_an_edit_by_hand_is_refused_with_its_line(grown: Bot, take: Callable[[Bot], object]) -> None:
@@ -130,7 +130,7 @@ def test_an_edit_by_hand_is_refused_with_its_line(grown: Bot, take: Callable[[Bo
     with pytest.raises(InvalidInput, match=rf"^recipe\.toml:{line}: vectors\.listening\.only: .*none of 4"):
         take(grown)
     grown.repo.status()
-    grown.repo.set_term("listening", only="")
+    grown.repo.recipe.set("listening", only="")
     grown.repo.digest()
 
 
@@ -141,7 +141,7 @@ def test_history_that_holds_such_a_filter_can_be_gone_back_to(
     with monkeypatch.context() as patch:
         patch.setattr("persona.history.recipes.filters.problem", lambda *_: None)
         old = grown.commit(message="as an older version took it").id
-    grown.repo.set_term("listening", only="model.layers.0.*")
+    grown.repo.recipe.set("listening", only="model.layers.0.*")
     grown.commit()
     assert old is not None
     assert len(list(grown.repo.log())) == 6
@@ -149,17 +149,17 @@ def test_history_that_holds_such_a_filter_can_be_gone_back_to(
     grown.repo.digest(old)
     grown.repo.switch(old, detach=True)
     grown.repo.digest()
-    grown.repo.set_term("suggesting", alpha="0.1")
+    grown.repo.recipe.set("suggesting", alpha="0.1")
     grown.commit()
     grown.repo.reset(old, "hard")
     with pytest.raises(InvalidInput, match="matches none"):
-        grown.repo.set_term("listening", only=["layers.1.*"])
+        grown.repo.recipe.set("listening", only=["layers.1.*"])
 
 
 def test_one_glob_is_a_filter_of_one_glob(grown: Bot) -> None:
-    grown.repo.set_term("listening", only="model.layers.*", except_=np.str_("*.1.*"))
+    grown.repo.recipe.set("listening", only="model.layers.*", except_=np.str_("*.1.*"))
     grown.commit(grown.tune("late", 5), only="model.embed*")
-    vectors = grown.repo.entry().recipe.vectors
+    vectors = grown.repo["HEAD"].recipe.vectors
     assert list(vectors["listening"].only) == ["model.layers.*"]
     assert list(vectors["listening"].except_) == ["*.1.*"]
     assert list(vectors["late"].only) == ["model.embed*"]
@@ -169,7 +169,7 @@ def test_one_glob_is_a_filter_of_one_glob(grown: Bot) -> None:
 def test_what_is_no_glob_is_refused_by_the_name_of_its_parameter(grown: Bot, value: object) -> None:
     for parameter in ("only", "except_"):
         with pytest.raises(InvalidInput, match=f"^{parameter}: "):
-            grown.repo.set_term("listening", **{parameter: value})  # type: ignore[arg-type]
+            grown.repo.recipe.set("listening", **{parameter: value})  # type: ignore[arg-type]
 
 
 # -- densities, numbers, names
@@ -177,25 +177,25 @@ def test_what_is_no_glob_is_refused_by_the_name_of_its_parameter(grown: Bot, val
 
 def test_the_density_of_a_vector_is_taken_back(grown: Bot) -> None:
     before = grown.recipe.read_bytes()
-    grown.repo.set_term("listening", density=np.float64(0.5))
+    grown.repo.recipe.set("listening", density=np.float64(0.5))
     grown.commit()
     with pytest.raises(
-        InvalidInput, match=r"(?s)listening\.density.*set_term\('listening', density='default'\)"
+        InvalidInput, match=r"(?s)listening\.density.*recipe\.set\('listening', density='default'\)"
     ):
-        grown.repo.set_rules({"preset": "linear"})
-    grown.repo.set_term("listening", density="default")
+        grown.repo.recipe.set_rules({"preset": "linear"})
+    grown.repo.recipe.set("listening", density="default")
     assert grown.recipe.read_bytes() == before
-    grown.repo.set_rules({"preset": "linear"})
+    grown.repo.recipe.set_rules({"preset": "linear"})
     with pytest.raises(InvalidInput, match=r"^density: under trim = none"):
-        grown.repo.set_term("listening", density=0.5)
+        grown.repo.recipe.set("listening", density=0.5)
 
 
 @pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5), np.array(0.5)])
 def test_numbers_of_numpy_are_taken(grown: Bot, number: float) -> None:
-    grown.repo.set_term("listening", alpha=number, density=number)
-    grown.repo.set_rules({"lambda": number, "density": number})
+    grown.repo.recipe.set("listening", alpha=number, density=number)
+    grown.repo.recipe.set_rules({"lambda": number, "density": number})
     grown.commit(grown.tune("late", 5), alpha=np.int64(2), density=number)
-    recipe = grown.repo.entry().recipe
+    recipe = grown.repo["HEAD"].recipe
     assert (recipe.vectors["listening"].alpha, recipe.vectors["listening"].density) == (0.5, 0.5)
     assert (recipe.vectors["late"].alpha, recipe.rules["lambda"]) == (2, 0.5)
 
@@ -204,6 +204,6 @@ def test_numbers_of_numpy_are_taken(grown: Bot, number: float) -> None:
 def test_what_is_no_number_is_refused_by_the_name_of_its_parameter(grown: Bot, value: object) -> None:
     for parameter in ("alpha", "density"):
         with pytest.raises(InvalidInput, match=f"^{parameter}: not a number"):
-            grown.repo.set_term("listening", **{parameter: value})  # type: ignore[arg-type]
+            grown.repo.recipe.set("listening", **{parameter: value})  # type: ignore[arg-type]
     with pytest.raises(InvalidInput, match=r"^lambda: not a number"):
-        grown.repo.set_rules({"lambda": value})  # type: ignore[dict-item]
+        grown.repo.recipe.set_rules({"lambda": value})  # type: ignore[dict-item]

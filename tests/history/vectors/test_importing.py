@@ -58,11 +58,11 @@ def test_the_same_vector_under_two_names_is_noted(bot: Bot) -> None:
     bot.commit(place)
     assert said in bot.repo.add(place, name="two").notes
     assert bot.commit().notes.count(said) == 1
-    id = bot.repo.vector("one").id
+    id = bot.repo.vectors["one"].id
     bot.edit(lambda text: text + f'\n[vectors.three]\nid = "{id}"\n')
     assert "three and one are the same vector: the recipe counts it twice" in bot.commit().notes
     bot.repo.add(place, name="one", only="*.mlp.*")
-    bot.repo.set_term("two", except_="*.mlp.*")
-    bot.repo.remove_term("three")
+    bot.repo.recipe.set("two", except_="*.mlp.*")
+    bot.repo.recipe.remove("three")
     assert bot.commit().notes == ()
     assert bot.repo.add(place, name="two", except_="*.mlp.*").notes == ()

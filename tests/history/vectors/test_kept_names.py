@@ -12,7 +12,7 @@ from tests.history.bots import Bot, at, read_weights, tuned
 
 
 def kept(bot: Bot) -> dict[str, str]:
-    return {vector.name: vector.id for vector in bot.repo.vectors() if not vector.in_recipe}
+    return {vector.name: vector.id for vector in bot.repo.vectors.values() if not vector.in_recipe}
 
 
 def trained(bot: Bot) -> None:
@@ -23,7 +23,7 @@ def trained(bot: Bot) -> None:
 def test_training_that_was_added_and_restored_away_is_not_overwritten_and_is_found_again(grown: Bot) -> None:
     trained(grown)
     before = read_weights(grown.root)
-    id = grown.repo.add(grown.root, name="night", onto="HEAD", author=at(9)).vectors[0].id
+    id = grown.repo.add(grown.root, name="night", onto="HEAD").vectors[0].id
     weights = grown.repo.status().weights
     assert (weights.state, weights.vector) == ("stale", "night")
     grown.repo.restore(["recipe.toml"])
@@ -31,20 +31,20 @@ def test_training_that_was_added_and_restored_away_is_not_overwritten_and_is_fou
     assert (weights.vector, weights.alone) == ("night", True)
     for rev in (None, "HEAD", "HEAD~1"):
         with pytest.raises(Refused, match="as trained for the vector night"):
-            grown.repo.checkout(rev, author=at(9))
+            grown.repo.checkout(rev)
     assert same(read_weights(grown.root), before)
     assert kept(grown) == {"night": id}
-    assert grown.repo.vector("night").id == id
+    assert grown.repo.vectors["night"].id == id
     grown.checkout(force=True)
     assert kept(grown) == {"night": id}
 
 
 def test_a_commit_takes_the_kept_name_of_the_vectors_that_it_holds(grown: Bot) -> None:
     trained(grown)
-    grown.repo.add(grown.root, name="night", onto="HEAD", author=at(9))
+    grown.repo.add(grown.root, name="night", onto="HEAD")
     refs = grown.repo._history.store.refs
     assert list(refs.list("refs/vectors/")) == ["refs/vectors/night"]
-    assert [vector.name for vector in grown.repo.vectors()].count("night") == 1
+    assert [vector.name for vector in grown.repo.vectors.values()].count("night") == 1
     grown.commit()
     assert refs.list("refs/vectors/") == {}
     weights = grown.repo.status().weights
@@ -54,21 +54,21 @@ def test_a_commit_takes_the_kept_name_of_the_vectors_that_it_holds(grown: Bot) -
 
 
 def test_names_that_are_kept_never_push_one_another_out(grown: Bot) -> None:
-    ids = [grown.repo.add(grown.tune(f"t{n}", n), name="x", author=at(9)).vectors[0].id for n in (5, 6, 7)]
-    grown.repo.remove_term("x")
+    ids = [grown.repo.add(grown.tune(f"t{n}", n), name="x").vectors[0].id for n in (5, 6, 7)]
+    grown.repo.recipe.remove("x")
     found = kept(grown)
     assert sorted(found) == ["x", "x-2", "x-3"]
     assert found["x"] == ids[-1]
     assert set(found.values()) == set(ids)
     assert grown.repo.fsck(full=True).ok
-    grown.repo.remove_vector("x-2")
+    grown.repo.vectors.delete("x-2")
     assert sorted(kept(grown)) == ["x", "x-3"]
 
 
 @pytest.mark.parametrize("name", ["a b", "what?", "x.lock", "ALL", "all", "a:b*", "Ünïcode"])
 def test_a_vector_of_any_name_is_kept(grown: Bot, name: str) -> None:
-    grown.repo.add(grown.tune("all", 4), name="all", author=at(9))
-    id = grown.repo.add(grown.tune("t", 5), name=name, author=at(9)).vectors[0].id
+    grown.repo.add(grown.tune("all", 4), name="all")
+    id = grown.repo.add(grown.tune("t", 5), name=name).vectors[0].id
     grown.repo.restore(["recipe.toml"])
     assert id in kept(grown).values()
     assert len(kept(grown)) == 2
@@ -99,7 +99,7 @@ def test_a_recipe_that_breaks_while_a_fine_tune_is_imported_loses_nothing(
 
     monkeypatch.setattr(importing, "_find_cutoffs", edit_and_find)
     with pytest.raises(PersonaError, match="kept as late"):
-        grown.repo.add(grown.tune("late", 7), author=at(9))
+        grown.repo.add(grown.tune("late", 7))
     assert grown.recipe.read_text() == "[[ mine"
     grown.repo.restore(["recipe.toml"])
     assert list(kept(grown)) == ["late"]
@@ -128,11 +128,11 @@ def test_files_of_a_fine_tune_never_replace_an_edit_and_nothing_is_imported_then
     (grown.root / "config.json").write_text('{"mine": 1}\n')
     objects = grown.repo.count_objects().objects
     with pytest.raises(Refused, match=r"(?s)config\.json.*files=True"):
-        grown.repo.add(path, files=True, author=at(9))
+        grown.repo.add(path, files=True)
     assert (grown.root / "config.json").read_text() == '{"mine": 1}\n'
     assert grown.repo.count_objects().objects == objects
     grown.repo.restore(["config.json"])
-    grown.repo.add(path, files=True, author=at(9))
+    grown.repo.add(path, files=True)
     assert (grown.root / "config.json").read_text() == "{}\n"
 
 
@@ -141,7 +141,7 @@ def test_an_untracked_file_of_the_same_name_is_not_replaced_either(grown: Bot) -
     (path / "generation_config.json").write_text("{}\n")
     (grown.root / "generation_config.json").write_text("mine\n")
     with pytest.raises(Refused, match="generation_config"):
-        grown.repo.add(path, files=True, author=at(9))
+        grown.repo.add(path, files=True)
     assert (grown.root / "generation_config.json").read_text() == "mine\n"
 
 

@@ -18,7 +18,7 @@ from tests.history.bots import Bot, at, base_tensors, read_weights, tuned
 
 
 def test_the_first_commit_is_the_base_alone_on_main(bot: Bot) -> None:
-    entry = bot.repo.entry()
+    entry = bot.repo["HEAD"]
     assert bot.repo.head().branch == "main"
     assert entry.parents == ()
     assert entry.recipe.vectors == {}
@@ -38,7 +38,7 @@ def test_a_commit_of_a_fine_tune_says_what_it_stored(bot: Bot) -> None:
     assert change.changed_fraction == pytest.approx(changed / elements)
     assert change.kept_fraction == change.changed_fraction
     assert change.largest_rounding is None
-    info = bot.repo.vector("listening")
+    info = bot.repo.vectors["listening"]
     assert (info.id, info.stored_bytes) == (change.id, change.stored_bytes)
     assert (result.branch, result.parents, result.subject) == (
         "main",
@@ -59,7 +59,7 @@ def test_what_a_density_keeps_is_counted(bot: Bot) -> None:
 def test_an_existing_name_gets_the_new_vector_and_keeps_its_settings(bot: Bot) -> None:
     bot.commit(bot.tune("listening", 1), alpha=0.7, density=0.5, only=["model.layers.*"])
     change = bot.commit(bot.tune("listening", 2)).vectors[0]
-    term = bot.repo.entry().recipe.vectors["listening"]
+    term = bot.repo["HEAD"].recipe.vectors["listening"]
     assert (change.change, change.previous is not None) == ("replaced", True)
     assert (term.id, term.alpha, term.density, term.only) == (change.id, 0.7, 0.5, ("model.layers.*",))
 
@@ -76,7 +76,7 @@ def test_a_change_of_comments_alone_is_a_commit(bot: Bot) -> None:
 def test_recipe_comments_outlive_commits_and_edits(grown: Bot) -> None:
     grown.edit(lambda text: text.replace("alpha = 0.7", "alpha = 0.7  # enough"))
     grown.commit()
-    grown.repo.set_term("listening", alpha=0.6)
+    grown.repo.recipe.set("listening", alpha=0.6)
     grown.commit()
     assert "alpha = 0.6  # enough" in grown.recipe.read_text()
     grown.repo.checkout("HEAD~1", weights=False)
@@ -133,11 +133,11 @@ def test_a_commit_without_a_message_is_a_usage_error(bot: Bot, message: str | No
 
 
 def test_amend_replaces_the_last_commit_and_keeps_its_message_and_author(grown: Bot) -> None:
-    before = grown.repo.entry()
-    grown.repo.set_term("listening", alpha=0.5)
+    before = grown.repo["HEAD"]
+    grown.repo.recipe.set("listening", alpha=0.5)
     grown.minute += 1
     result = grown.repo.commit(amend=True, author=at(50, name="Bob"))
-    after = grown.repo.entry()
+    after = grown.repo["HEAD"]
     assert (after.parents, after.message, after.author) == (before.parents, before.message, before.author)
     assert after.commit.committer != before.commit.committer
     assert result.id == after.id != before.id
@@ -145,7 +145,7 @@ def test_amend_replaces_the_last_commit_and_keeps_its_message_and_author(grown: 
 
 
 def test_ids_are_written_whole_when_committed(grown: Bot) -> None:
-    whole = grown.repo.vector("listening").id
+    whole = grown.repo.vectors["listening"].id
     grown.edit(lambda text: text.replace(whole, whole[:9]) + "# x\n")
     grown.commit()
     assert whole in grown.recipe.read_text()
@@ -169,7 +169,7 @@ def test_a_value_out_of_range_is_refused_by_the_name_of_its_parameter(
 ) -> None:
     before = grown.recipe.read_bytes()
     with pytest.raises(InvalidInput, match=rf"^{key}: .*{words}"):
-        grown.repo.set_term("listening", **{key: value})  # type: ignore[arg-type]
+        grown.repo.recipe.set("listening", **{key: value})  # type: ignore[arg-type]
     assert grown.recipe.read_bytes() == before
     if key != "join":
         with pytest.raises(InvalidInput, match=words):
@@ -228,16 +228,16 @@ def test_names_come_from_the_path(bot: Bot) -> None:
     write_model(bot.models / "kind", tuned(base, 2))
     (bot.models / "soft.safetensors").write_bytes((bot.models / "kind" / "model.safetensors").read_bytes())
     names = [
-        bot.repo.add(bot.models / "runs" / "polite" / "checkpoint-60", author=at(1)).vectors[0].name,
-        bot.repo.add(bot.models / "kind" / "model.safetensors", author=at(1)).vectors[0].name,
-        bot.repo.add(bot.models / "soft.safetensors", author=at(1)).vectors[0].name,
+        bot.repo.add(bot.models / "runs" / "polite" / "checkpoint-60").vectors[0].name,
+        bot.repo.add(bot.models / "kind" / "model.safetensors").vectors[0].name,
+        bot.repo.add(bot.models / "soft.safetensors").vectors[0].name,
     ]
     assert names == ["polite", "kind", "soft"]
 
 
 def test_add_edits_the_recipe_and_commits_nothing(bot: Bot) -> None:
     head = bot.repo.head()
-    result = bot.repo.add(bot.tune("listening", 1), alpha="0.5", author=at(1))
+    result = bot.repo.add(bot.tune("listening", 1), alpha="0.5")
     assert result.id is None
     assert bot.repo.head() == head
     assert bot.repo.status().recipe_changed
@@ -246,10 +246,10 @@ def test_add_edits_the_recipe_and_commits_nothing(bot: Bot) -> None:
 
 def test_files_of_a_fine_tune_are_listed_and_taken_when_asked(bot: Bot) -> None:
     path = bot.tune("listening", 1, **{"chat_template.jinja": "other\n", "trainer.log": "…"})
-    result = bot.repo.add(path, author=at(1))
+    result = bot.repo.add(path)
     assert any("chat_template.jinja" in note and "--files" in note for note in result.notes)
     assert not any("trainer.log" in note for note in result.notes)
-    bot.repo.add(path, files=True, author=at(1))
+    bot.repo.add(path, files=True)
     assert (bot.root / "chat_template.jinja").read_text() == "other\n"
     assert bot.repo.status().files_changed == ("chat_template.jinja",)
 
@@ -260,19 +260,19 @@ def test_from_the_second_vector_on_trimming_is_suggested(bot: Bot) -> None:
 
 
 def test_a_negative_alpha_divided_by_weight_is_warned_of(grown: Bot) -> None:
-    grown.repo.set_rules({"preset": "mergekit"})
+    grown.repo.recipe.set_rules({"preset": "mergekit"})
     assert any("suggesting" in note and "weight" in note for note in grown.commit().notes)
 
 
 def test_set_rules_with_a_preset_starts_from_the_preset(bot: Bot) -> None:
-    bot.repo.set_rules({"density": "0.2", "elect": "count"})
-    bot.repo.set_rules({"preset": "linear"})
+    bot.repo.recipe.set_rules({"density": "0.2", "elect": "count"})
+    bot.repo.recipe.set_rules({"preset": "linear"})
     bot.commit()
-    rules = bot.repo.entry().recipe.rules
+    rules = bot.repo["HEAD"].recipe.rules
     assert rules["preset"] == "linear"
     assert "density" not in rules
     with pytest.raises(InvalidInput, match=r"^density: the preset linear"):
-        bot.repo.set_rules({"density": "0.2"})
+        bot.repo.recipe.set_rules({"density": "0.2"})
 
 
 def test_options_of_an_import_need_a_path(bot: Bot) -> None:
@@ -281,16 +281,16 @@ def test_options_of_an_import_need_a_path(bot: Bot) -> None:
 
 
 def test_a_term_is_removed_from_the_recipe_and_stays_in_history(grown: Bot) -> None:
-    grown.repo.remove_term("suggesting")
+    grown.repo.recipe.remove("suggesting")
     (change,) = grown.commit().vectors
     assert (change.name, change.change) == ("suggesting", "removed")
-    assert "suggesting" in grown.repo.entry("HEAD~1").recipe.vectors
+    assert "suggesting" in grown.repo["HEAD~1"].recipe.vectors
     with pytest.raises(UnknownName, match="suggesting"):
-        grown.repo.remove_term("suggesting")
+        grown.repo.recipe.remove("suggesting")
 
 
 def test_commit_checkout_computes_the_weights_at_once(bot: Bot) -> None:
-    bot.repo.config_set("commit.checkout", "true")
+    bot.repo.config.set("commit.checkout", "true")
     result = bot.commit(bot.tune("listening", 1))
     assert result.checkout is not None
     assert np.array_equal(
@@ -313,7 +313,7 @@ def test_a_newer_format_is_read_and_never_written(grown: Bot) -> None:
         assert len(list(repo.log())) == 4
         assert repo.status().branch == "main"
         for change in (
-            lambda: repo.set_term("listening", alpha=0.1),
+            lambda: repo.recipe.set("listening", alpha=0.1),
             lambda: repo.checkout("HEAD~2"),
             lambda: repo.switch(create="x"),
             lambda: repo.reset("HEAD~1", "hard"),
@@ -379,9 +379,9 @@ def test_a_recipe_behind_a_link_is_read_and_never_replaced(grown: Bot) -> None:
     grown.recipe.symlink_to(place)
     before = place.read_bytes()
     for call in (
-        lambda: grown.repo.set_term("listening", alpha=1),
-        lambda: grown.repo.set_rules({"density": 0.5}),
-        lambda: grown.repo.remove_term("listening"),
+        lambda: grown.repo.recipe.set("listening", alpha=1),
+        lambda: grown.repo.recipe.set_rules({"density": 0.5}),
+        lambda: grown.repo.recipe.remove("listening"),
         lambda: grown.repo.add(grown.tune("late", 5)),
     ):
         with pytest.raises(Refused, match=r"symbolic link; edit .*recipe of mine\.toml"):
@@ -390,7 +390,7 @@ def test_a_recipe_behind_a_link_is_read_and_never_replaced(grown: Bot) -> None:
     assert place.read_bytes() == before
     place.write_bytes(before.replace(b"alpha = 0.7", b"alpha = 0.8"))
     assert grown.commit().vectors == ()
-    assert grown.repo.entry().recipe.vectors["listening"].alpha == 0.8
+    assert grown.repo["HEAD"].recipe.vectors["listening"].alpha == 0.8
     assert grown.recipe.is_symlink()
 
 

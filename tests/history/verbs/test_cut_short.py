@@ -60,7 +60,7 @@ def test_a_checkout_into_shards_and_back_cut_anywhere_leaves_whole_weights(ready
         repo.checkout("main~3", max_shard_size=300)
 
     each_cut(ready.root, there, check)
-    ready.repo.checkout(max_shard_size=300, author=at(80))
+    ready.repo.checkout(max_shard_size=300)
     ready.edit(lambda text: text + "# x\n")
     ready.commit()
     each_cut(ready.root, lambda repo: repo.checkout("main~4"), check)
@@ -86,9 +86,9 @@ def test_a_branch_made_and_gone_to_cut_anywhere_can_be_made_again(
     ready: Bot, command: str, start: str
 ) -> None:
     id = ready.repo.resolve(start)
-    ready.repo.switch(create="warm", author=at(70))  # and not the first of its name
-    ready.repo.switch("main", author=at(71))
-    ready.repo.delete_branch("warm", author=at(72))
+    ready.repo.switch(create="warm")  # and not the first of its name
+    ready.repo.switch("main")
+    ready.repo.branches.delete("warm")
 
     def act(repo: Repository) -> None:
         if command == "switch":
@@ -102,7 +102,7 @@ def test_a_branch_made_and_gone_to_cut_anywhere_can_be_made_again(
         assert repo.head() == Head("warm", id)
         assert not repo.status().recipe_changed
         assert repo.status().files_changed == ()
-        assert repo.switch("-", author=at(92)).branch == "main"
+        assert repo.switch("-").branch == "main"
         with pytest.raises(Refused, match="warm"):
             act(repo)
 
@@ -115,7 +115,7 @@ def patterned(grown: Bot) -> Bot:
     (grown.root / "chat_template.jinja").unlink()
     (grown.root / "graph").mkdir()
     (grown.root / "graph" / "listening.md").write_text("listen\n")
-    grown.repo.set_term("listening", alpha="0.3")
+    grown.repo.recipe.set("listening", alpha="0.3")
     grown.commit()
     return grown
 
@@ -127,9 +127,9 @@ def test_a_revert_cut_anywhere_is_there_or_leaves_no_edit(patterned: Bot, target
 
     def check(repo: Repository) -> None:
         if repo.resolve("HEAD") == before:
-            repo.revert(target, author=at(92))
+            repo.revert(target)
         assert repo.resolve("HEAD~1") == before
-        assert ("listening" in repo.entry().recipe.vectors) is (target == "HEAD")
+        assert ("listening" in repo["HEAD"].recipe.vectors) is (target == "HEAD")
         assert wanted in (None, repo.digest().weights)
         repo.switch(create="clean")  # with what a cut left taken back
         assert not repo.status().recipe_changed
@@ -164,7 +164,7 @@ def test_a_commit_of_a_fine_tune_cut_anywhere_is_there_or_not(ready: Bot) -> Non
         assert head == before or repo.resolve("HEAD~1") == before
         if head == before:
             act(repo)
-        assert "late" in repo.entry().recipe.vectors
+        assert "late" in repo["HEAD"].recipe.vectors
         assert not repo.status().recipe_changed
 
     each_cut(ready.root, act, check)
@@ -195,19 +195,19 @@ def test_an_init_cut_anywhere_can_be_done_again(tmp_path: Path) -> None:
 
 
 NAMES: dict[str, Callable[[Repository], object]] = {
-    "branch -m": lambda repo: repo.rename_branch(None, "main/line"),
-    "branch -d": lambda repo: repo.delete_branches(["one", "two"]),
-    "tag -a": lambda repo: repo.create_tag("v1", message="the first"),
+    "branch -m": lambda repo: repo.branches.rename(None, "main/line"),
+    "branch -d": lambda repo: repo.branches.delete("one", "two"),
+    "tag -a": lambda repo: repo.tags.create("v1", message="the first"),
 }
 
 
 @pytest.mark.parametrize("what", NAMES)
 def test_names_moved_and_cut_anywhere_are_as_before_or_as_wanted(bot: Bot, what: str) -> None:
     for name in ("one", "two"):
-        bot.repo.create_branch(name, author=bot.now())
+        bot.repo.branches.create(name)
 
     def names(repo: Repository) -> object:
-        return repo.head(), [ref.name for ref in (*repo.branches(), *repo.tags())]
+        return repo.head(), [ref.name for ref in (*repo.branches.values(), *repo.tags.values())]
 
     before, seen = names(bot.repo), []
 

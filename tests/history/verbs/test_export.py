@@ -14,7 +14,7 @@ from persona.errors import BusyError, Refused, UsageError
 from persona.repository import Repository
 from persona.store import files
 from tests.checkpoints import digest_of, same, write_model
-from tests.disks import Intruding, cut_at_each_call
+from tests.disks import Intruding, Quick, cut_at_each_call
 from tests.history.bots import Bot, at, base_tensors, read_weights, save, tuned
 
 THEIRS = tuned(base_tensors(), 99)
@@ -177,7 +177,8 @@ def test_an_output_cut_anywhere_is_written_by_the_same_command(grown: Bot, out: 
 
     def start() -> None:
         shutil.rmtree(out, ignore_errors=True)
-        grown.repo.checkout("HEAD~1", out=out, threads=1)
+        with files.replaced_calls(Quick()):
+            grown.repo.checkout("HEAD~1", out=out, threads=1)
 
     def checkout(_: None) -> None:
         grown.repo.checkout("HEAD", out=out, max_shard_size=300, threads=1)
@@ -190,11 +191,13 @@ def test_an_output_cut_anywhere_is_written_by_the_same_command(grown: Bot, out: 
         shutil.copytree(out, dead := grown.models / "dead")  # nobody holds a lock on what lies there
         shutil.rmtree(out)
         dead.rename(out)
-        checkout(None)
+        with files.replaced_calls(Quick()):
+            checkout(None)
         assert not (out / "chat_template.jinja").exists()
         assert not (out / "model.safetensors").exists()
         assert not list(out.rglob(".*")), cuts
-        grown.repo.checkout("HEAD~3", out=out, threads=1)
+        with files.replaced_calls(Quick()):
+            grown.repo.checkout("HEAD~3", out=out, threads=1)
         assert same(read_weights(out), grown.tunes["listening"])
     assert cuts > 15
 

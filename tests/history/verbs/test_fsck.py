@@ -50,12 +50,12 @@ def stored(bot: Bot, *parts: str) -> Path:
 def several(grown: Bot) -> Bot:
     """Branches with one move and with more, a tag, a branch that was deleted."""
     repo = grown.repo
-    repo.create_branch("precious", "HEAD~1")
-    repo.create_branch("moved/twice", "HEAD~2")
-    repo.create_branch("moved/twice", "HEAD~1", force=True)
-    repo.create_tag("v1", message="as released")
-    repo.create_branch("gone", "HEAD~1")
-    repo.delete_branch("gone", force=True)
+    repo.branches.create("precious", "HEAD~1")
+    repo.branches.create("moved/twice", "HEAD~2")
+    repo.branches.create("moved/twice", "HEAD~1", force=True)
+    repo.tags.create("v1", message="as released")
+    repo.branches.create("gone", "HEAD~1")
+    repo.branches.delete("gone", force=True)
     assert sentences(grown) == []
     return grown
 
@@ -74,10 +74,10 @@ def test_a_lost_ref_is_named_with_the_way_to_have_it_back(several: Bot, name: st
         kind, _, short = name.partition("/")
         if kind == "heads":
             assert f"persona branch {short} {id[:8]}" in found
-            repo.create_branch(short, id[:8])
+            repo.branches.create(short, id[:8])
         elif kind == "tags":
             assert f"persona tag {short} {id[:8]}" in found
-            repo.create_tag(short, id[:8])
+            repo.tags.create(short, id[:8])
         else:
             assert f"base = '{id[:8]}'" in found
             several.edit(lambda text: text.replace('"tiny"', f"'{id[:8]}'"))
@@ -123,7 +123,7 @@ def test_a_commit_that_only_the_reflog_of_a_deleted_branch_names_has_to_be_there
     several.edit(lambda text: text + "# more\n")
     id = several.commit(message="on a branch that goes").id or ""
     repo.switch("main")
-    repo.delete_branch("short", force=True)
+    repo.branches.delete("short", force=True)
     for log in ("HEAD",):
         path = stored(several, "logs", log)
         kept = path.read_bytes()
@@ -392,7 +392,7 @@ def test_weights_that_pass_for_nothing_wrong_are_no_problem(grown: Bot, state: s
     elif state == "edited":
         write_model(grown.root, {name: bits + 1 for name, bits in read_weights(grown.root).items()})
     else:
-        grown.repo.set_term("listening", alpha="0.1")
+        grown.repo.recipe.set("listening", alpha="0.1")
         grown.checkout()
     assert grown.repo.status().weights.state == state
     assert sentences(grown, full=True) == []
@@ -409,7 +409,7 @@ def test_what_dangles_is_listed_by_what_leads_to_the_rest(grown: Bot) -> None:
     with history.store.transaction() as tx:
         first = tx.put("commit", Commit(commit.tree, (head,), person, person, "one\n").encode())
         last = tx.put("commit", Commit(commit.tree, (first,), person, person, "two\n").encode())
-    vector = grown.repo.add(grown.tune("third", 9), author=at(71)).vectors[0].id
+    vector = grown.repo.add(grown.tune("third", 9)).vectors[0].id
     grown.repo.restore(["recipe.toml"])
     for name in stored(grown, "refs", "vectors").glob("*"):
         name.unlink()
@@ -419,7 +419,7 @@ def test_what_dangles_is_listed_by_what_leads_to_the_rest(grown: Bot) -> None:
     assert [(one.kind, one.id) for one in found.dangling] == sorted(
         [("commit", last), ("vector", vector)], key=lambda one: one[1]
     )
-    grown.repo.create_branch("back", last)
+    grown.repo.branches.create("back", last)
     assert [one.id for one in fsck(grown).dangling] == [vector]
 
 
@@ -451,7 +451,7 @@ def test_leftovers_of_dead_commands_are_counted_and_cleared_by_the_next(grown: B
     assert found.ok
     assert {Path(one.file) for one in found.leftovers} == set(made)
     assert sum(one.bytes for one in grown.repo.count_objects().leftovers) == 5000
-    grown.repo.set_term("listening", alpha="0.2")
+    grown.repo.recipe.set("listening", alpha="0.2")
     assert not any(path.exists() for path in [*made, half])
     assert users.read_text() == "the user's own"
     assert fsck(grown).leftovers == ()
@@ -481,7 +481,7 @@ def test_a_file_that_was_moved_aside_by_a_killed_command_is_listed_and_kept(grow
             place, lambda _: True
         )
     output._let_go()  # as the death of the command does
-    grown.repo.set_term("listening", alpha="0.2")
+    grown.repo.recipe.set("listening", alpha="0.2")
     kept = [path for path in grown.root.iterdir() if path.is_file() and b"last words" in path.read_bytes()]
     assert len(kept) == 1
     assert str(kept[0]) in {one.file for one in fsck(grown).leftovers}
@@ -492,11 +492,11 @@ def test_what_a_living_command_is_writing_is_not_cleared(grown: Bot) -> None:
 
     with Output.create(stored(grown, "tmp"), prefix="pack") as output:
         output.write(b"half a pack")
-        grown.repo.set_term("listening", alpha="0.2")
+        grown.repo.recipe.set("listening", alpha="0.2")
         assert output.path.exists()
         assert fsck(grown).leftovers == ()
         output.finish()
-        grown.repo.set_term("listening", alpha="0.3")
+        grown.repo.recipe.set("listening", alpha="0.3")
         output.rename_to(stored(grown, "tmp", "named"))
     assert stored(grown, "tmp", "named").read_bytes() == b"half a pack"
     stored(grown, "tmp", "named").unlink()

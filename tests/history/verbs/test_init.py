@@ -72,7 +72,7 @@ def test_of_two_inits_at_once_the_second_is_refused_and_changes_nothing(
     assert (tmp_path / "bot" / "recipe.toml").read_text() == "# edited at once\n"
     with Repository.open(tmp_path / "bot") as repo:
         assert repo.fsck().ok
-        assert repo.entry().subject == "Begin with first"
+        assert repo["HEAD"].subject == "Begin with first"
 
 
 def test_an_init_that_fails_takes_away_what_it_made_before_another_may_begin(

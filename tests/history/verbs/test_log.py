@@ -53,11 +53,11 @@ def test_log_can_be_asked_for_a_time_and_a_vector(grown: Bot) -> None:
 
 
 def test_all_starts_from_every_branch_and_tag(grown: Bot) -> None:
-    grown.repo.switch("HEAD~1", create="side", author=at(8))
+    grown.repo.switch("HEAD~1", create="side")
     grown.edit(lambda text: text + "# side\n")
     grown.commit(message="on the side")
-    grown.repo.create_tag("v", message="annotated", author=at(9))
-    grown.repo.switch("main", author=at(9))
+    grown.repo.tags.create("v", message="annotated")
+    grown.repo.switch("main")
     assert "on the side" not in messages(grown)
     assert messages(grown, all=True)[0] == "on the side"
     assert messages(grown, "main...side") == ["on the side", "a little less"]
@@ -68,7 +68,7 @@ def test_all_starts_from_every_branch_and_tag(grown: Bot) -> None:
 
 
 def test_an_entry_is_the_json_of_log(grown: Bot) -> None:
-    entry = as_json(grown.repo.entry())
+    entry = as_json(grown.repo["HEAD"])
     assert list(entry) == ["id", "parents", "author", "date", "message", "recipe"]
     assert entry["author"] == {"name": "Ada", "email": "ada@example.org"}
     assert entry["date"] == "2025-11-13T03:16:20+01:00"
@@ -97,7 +97,7 @@ def test_diff_says_what_changed_key_by_key(grown: Bot) -> None:
         "to": {"alpha": 0.7},
     }
     assert grown.repo.diff("HEAD", "HEAD").empty
-    grown.repo.set_rules({"density": "0.2"})
+    grown.repo.recipe.set_rules({"density": "0.2"})
     here = grown.repo.diff()
     assert (here.from_, here.to) == (grown.repo.resolve("HEAD"), None)
     assert here.rules == {"density": {"from": 1.0, "to": 0.2}}
@@ -116,7 +116,7 @@ def test_show_of_the_first_commit_is_against_nothing(bot: Bot) -> None:
 
 
 def test_vectors_are_told_in_canonical_order_with_their_numbers(grown: Bot) -> None:
-    found = as_json(grown.repo.vectors())
+    found = as_json(list(grown.repo.vectors.values()))
     keys = "name id kind base tensors elements changed_fraction raw_bytes stored_bytes l2".split()
     assert [list(info) for info in found] == [keys, keys]
     assert [info["id"] for info in found] == sorted(info["id"] for info in found)
@@ -135,32 +135,32 @@ def test_vectors_are_told_in_canonical_order_with_their_numbers(grown: Bot) -> N
 
 
 def test_a_vector_is_found_by_name_and_by_the_start_of_its_id(grown: Bot) -> None:
-    whole = grown.repo.vector("listening")
-    assert grown.repo.vector(whole.id[:8]) == whole
+    whole = grown.repo.vectors["listening"]
+    assert grown.repo.vectors[whole.id[:8]] == whole
     with pytest.raises(UnknownName):
-        grown.repo.vector("nobody")
-    with pytest.raises(Refused, match=r"repo\.remove_term\('listening'\)"):
-        grown.repo.remove_vector("listening")
+        grown.repo.vectors["nobody"]
+    with pytest.raises(Refused, match=r"repo\.recipe\.remove\('listening'\)"):
+        grown.repo.vectors.delete("listening")
     with pytest.raises(UnknownName):
-        grown.repo.remove_vector("nobody")
+        grown.repo.vectors.delete("nobody")
 
 
 def test_counts_that_a_cache_held_are_counted_again_without_it(grown: Bot) -> None:
-    before = grown.repo.vectors()
+    before = dict(grown.repo.vectors)
     for path in (grown.root / ".persona" / "cache").rglob("*"):
         if path.is_file():
             path.write_bytes(b"damaged")
-    assert grown.repo.vectors() == before
+    assert dict(grown.repo.vectors) == before
 
 
 def test_a_newer_format_can_be_looked_at_without_its_caches(grown: Bot) -> None:
-    grown.repo.set_rules({"density": "0.235"})
-    digest, vectors = grown.repo.digest().weights, grown.repo.vectors()
+    grown.repo.recipe.set_rules({"density": "0.235"})
+    digest, vectors = grown.repo.digest().weights, dict(grown.repo.vectors)
     shutil.rmtree(grown.root / ".persona" / "cache")
     (grown.root / ".persona" / "format").write_text("persona 2\n")
     with Repository.open(grown.root) as repo:
         assert repo.digest().weights == digest
-        assert repo.vectors() == vectors
+        assert dict(repo.vectors) == vectors
     assert not (grown.root / ".persona" / "cache").exists()
 
 
@@ -207,7 +207,7 @@ def test_fsck_names_a_delta_of_a_chunk_that_holds_other_elements(bot: Bot) -> No
 
 
 def test_fsck_names_what_is_missing_and_who_names_it(grown: Bot) -> None:
-    vector = grown.repo.vector("listening").id
+    vector = grown.repo.vectors["listening"].id
     (grown.root / ".persona" / "objects" / vector[:2] / vector[2:]).unlink()
     with Repository.open(grown.root) as repo:
         found = repo.fsck()
@@ -235,7 +235,7 @@ def test_objects_are_shown_by_the_start_of_their_id(grown: Bot) -> None:
     commit = grown.repo.cat_file("HEAD")
     assert commit.kind == "commit"
     assert b'"message": "a little less\\n"' in commit.text
-    base = grown.repo.cat_file(grown.repo.entry().recipe.base[:8])
+    base = grown.repo.cat_file(grown.repo["HEAD"].recipe.base[:8])
     assert base.kind == "base"
     history: History = grown.repo._history
     table = history.base(base.id).table

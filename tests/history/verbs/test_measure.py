@@ -52,7 +52,7 @@ def test_the_weights_of_two_revisions_are_compared(grown: Bot) -> None:
 
 
 def test_the_vectors_of_the_second_recipe_are_held_against_each_other(grown: Bot) -> None:
-    names = [term.name for term in grown.repo.vectors()]
+    names = [term.name for term in grown.repo.vectors.values()]
     alphas = {"listening": np.float32(0.7), "suggesting": np.float32(-0.5)}
     base = np.concatenate([values(grown.base[name]).ravel() for name in SHAPES])
     taus = {
@@ -80,7 +80,7 @@ def test_the_vectors_of_the_second_recipe_are_held_against_each_other(grown: Bot
 
 def test_no_revision_means_the_work_tree(grown: Bot) -> None:
     assert grown.repo.diff_weights().size.changed == 0
-    grown.repo.set_term("listening", alpha="0.1")
+    grown.repo.recipe.set("listening", alpha="0.1")
     assert grown.repo.diff_weights().size.changed > 0
     assert grown.repo.diff_weights("HEAD~1").size.changed > 0
 
@@ -101,9 +101,9 @@ def test_a_comparison_writes_no_weights(grown: Bot) -> None:
 
 
 def test_a_vector_is_measured_by_layer(grown: Bot) -> None:
-    found = grown.repo.vector_statistics("listening")
+    found = grown.repo.vectors.statistics("listening")
     check_rows(found.layers, grown.base, grown.tunes["listening"])
-    assert found.info == grown.repo.vector("listening")
+    assert found.info == grown.repo.vectors["listening"]
     assert found.size.l2 == found.info.l2
     assert found.size.changed_fraction == found.info.changed_fraction
     assert found.provenance == ()
@@ -111,22 +111,22 @@ def test_a_vector_is_measured_by_layer(grown: Bot) -> None:
 
 def test_a_layer_that_a_vector_leaves_alone_is_shown_as_such(bot: Bot) -> None:
     bot.commit(bot.tune("first", 5, only="layers.0"), "only the first layer")
-    changed = [row.size.changed > 0 for row in bot.repo.vector_statistics("first").layers]
+    changed = [row.size.changed > 0 for row in bot.repo.vectors.statistics("first").layers]
     assert changed == [False, True, False, False]
 
 
 def test_a_vector_says_what_densities_keep_of_it(grown: Bot) -> None:
-    found = grown.repo.vector_statistics("listening")
+    found = grown.repo.vectors.statistics("listening")
     assert [density for density, _ in found.kept] == [0.1, 0.2, 0.5]
     kept = [fraction for _, fraction in found.kept]
     assert kept == sorted(kept)
-    grown.repo.set_rules({"density": "0.2"})
+    grown.repo.recipe.set_rules({"density": "0.2"})
     (share, _) = sorted(grown.repo.diff_weights().vectors, key=lambda share: share.name)
     assert share.kept_fraction == kept[1]
 
 
 def test_a_note_of_its_origin_is_shown(grown: Bot) -> None:
-    id = grown.repo.vector("listening").id
+    id = grown.repo.vectors["listening"].id
     store = grown.repo._history.store
     with store.transaction() as tx:
         note = tx.put("note", Note(id, "vector", "provenance", {"trainer": "apollo"}).encode())
@@ -134,17 +134,17 @@ def test_a_note_of_its_origin_is_shown(grown: Bot) -> None:
     for name, value in (("one", note), ("two", other)):
         when = (Person("Ada", "ada@example.org", 0, 0).time, 0)
         store.refs.update(f"refs/notes/{name}", value, Reason("Ada <a@b>", when, "note"), expect=None)
-    assert grown.repo.vector_statistics("listening").provenance == ({"trainer": "apollo"},)
+    assert grown.repo.vectors.statistics("listening").provenance == ({"trainer": "apollo"},)
 
 
 def test_an_unknown_vector_has_no_statistics(grown: Bot) -> None:
     with pytest.raises(UnknownName):
-        grown.repo.vector_statistics("nobody")
+        grown.repo.vectors.statistics("nobody")
 
 
 def test_weights_that_are_not_finite_are_counted_and_left_out(grown: Bot) -> None:
-    grown.repo.set_term("listening", alpha="3e38")
-    grown.repo.set_term("suggesting", alpha="3e38")
+    grown.repo.recipe.set("listening", alpha="3e38")
+    grown.repo.recipe.set("suggesting", alpha="3e38")
     found = grown.repo.diff_weights()
     assert found.size.changed >= found.not_finite > 0
     assert np.isfinite(found.size.l2)
@@ -157,5 +157,5 @@ def test_json_has_the_same_rows(grown: Bot) -> None:
     assert list(shown) == size + rest
     assert list(shown["layers"][0]) == ["stack", "layer", "module", *size, "lost_fraction", "pairs"]
     assert list(shown["pairs"][0]) == ["vectors", "cosine", "shared_fraction", "conflict_fraction"]
-    shown = as_json(grown.repo.vector_statistics("listening"))
+    shown = as_json(grown.repo.vectors.statistics("listening"))
     assert list(shown["layers"][0]) == ["stack", "layer", "module", *size]

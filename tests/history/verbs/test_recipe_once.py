@@ -31,7 +31,7 @@ def resolved(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     [
         lambda bot: bot.repo.status(),
         lambda bot: bot.repo.diff(),
-        lambda bot: bot.repo.vector("listening"),
+        lambda bot: bot.repo.vectors["listening"],
         lambda bot: bot.commit(),
     ],
     ids=["status", "diff", "vector", "commit"],
@@ -54,8 +54,8 @@ def test_an_import_resolves_the_text_before_it_and_the_one_that_it_writes(
 
 
 def test_a_text_that_was_read_before_means_nothing_once_its_base_has_no_name(grown: Bot) -> None:
-    assert grown.repo.vectors()
+    assert grown.repo.vectors.values()
     (name,) = (grown.root / ".persona" / "refs" / "bases").iterdir()
     name.unlink()
     with pytest.raises(InvalidInput, match="no base here is named"):
-        grown.repo.vectors()
+        grown.repo.vectors.values()

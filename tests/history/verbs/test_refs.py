@@ -26,17 +26,19 @@ from tests.history.bots import Bot, at
 
 
 def names(repo: Repository) -> list[str]:
-    return [branch.name for branch in repo.branches()]
+    return [branch.name for branch in repo.branches.values()]
 
 
 def refs_of(repo: Repository) -> dict[str, str]:
-    return {f"{kind} {ref.name}": ref.id for kind in ("branches", "tags") for ref in getattr(repo, kind)()}
+    return {
+        f"{kind} {name}": ref.id for kind in ("branches", "tags") for name, ref in getattr(repo, kind).items()
+    }
 
 
 @pytest.fixture
 def topic(grown: Bot) -> Bot:
     """Besides `main` a branch `topic`, two commits behind, with other text files."""
-    grown.repo.create_branch("topic", "HEAD~2", author=grown.now())
+    grown.repo.branches.create("topic", "HEAD~2")
     return grown
 
 
@@ -46,15 +48,15 @@ def topic(grown: Bot) -> Bot:
 @pytest.mark.parametrize("bad", ["nope", "main", "ahead"])
 def test_branches_are_deleted_all_or_none(topic: Bot, bad: str) -> None:
     repo = topic.repo
-    repo.switch(create="ahead", author=topic.now())
+    repo.switch(create="ahead")
     topic.commit(message="ahead", allow_empty=True)
-    repo.switch("main", author=topic.now())
+    repo.switch("main")
     before = refs_of(repo)
     for order in (["topic", bad], [bad, "topic"]):
         with pytest.raises((Refused, UnknownName), match=bad):
-            repo.delete_branches(order, author=topic.now())
+            repo.branches.delete(*order)
     assert refs_of(repo) == before
-    ids = repo.delete_branches(["topic", "ahead", "topic"], force=True, author=topic.now())
+    ids = repo.branches.delete("topic", "ahead", "topic", force=True)
     assert ids == {name: before[f"branches {name}"] for name in ("topic", "ahead")}
     assert names(repo) == ["main"]
 
@@ -62,33 +64,33 @@ def test_branches_are_deleted_all_or_none(topic: Bot, bad: str) -> None:
 def test_tags_terms_and_kept_vectors_go_all_or_none(grown: Bot) -> None:
     repo = grown.repo
     for tag in ("v1", "v2"):
-        repo.create_tag(tag, author=grown.now())
+        repo.tags.create(tag)
     before, text = refs_of(repo), grown.recipe.read_text()
     with pytest.raises(UnknownName, match="nope"):
-        repo.delete_tags(["v1", "nope"], author=grown.now())
+        repo.tags.delete("v1", "nope")
     with pytest.raises(PersonaError, match="nope"):
-        repo.remove_term("listening", "nope")
+        repo.recipe.remove("listening", "nope")
     assert (refs_of(repo), grown.recipe.read_text()) == (before, text)
-    assert set(repo.delete_tags(["v1", "v2"], author=grown.now())) == {"v1", "v2"}
-    repo.remove_term("listening", "suggesting")
-    vectors = repo.entry().recipe.vectors
+    assert set(repo.tags.delete("v1", "v2")) == {"v1", "v2"}
+    repo.recipe.remove("listening", "suggesting")
+    vectors = repo["HEAD"].recipe.vectors
     store = repo._history.store  # "kept" vectors are kept by a command that is still to come
     for name in ("one", "two"):
         id = vectors["listening"].id
         store.refs.update(f"refs/vectors/{name}", id, Reason("", (0, 0), ""), expect=None)
     with pytest.raises(UnknownName, match="nope"):
-        repo.remove_vector("one", "nope")
+        repo.vectors.delete("one", "nope")
     assert len(store.refs.list("refs/vectors/")) == 2
-    repo.remove_vector("one", "two")
+    repo.vectors.delete("one", "two")
     assert store.refs.list("refs/vectors/") == {}
 
 
 def test_branches_and_tags_are_listed_in_order_of_names(grown: Bot) -> None:
     for name in ("b", "a/x", "ab", "a-b"):
-        grown.repo.create_branch(name, author=grown.now())
-        grown.repo.create_tag(name, author=grown.now())
+        grown.repo.branches.create(name)
+        grown.repo.tags.create(name)
     assert names(grown.repo) == sorted(["b", "a/x", "ab", "a-b", "main"])
-    assert [tag.name for tag in grown.repo.tags()] == sorted(["b", "a/x", "ab", "a-b"])
+    assert [tag.name for tag in grown.repo.tags.values()] == sorted(["b", "a/x", "ab", "a-b"])
 
 
 # -- renames
@@ -98,23 +100,23 @@ def test_branches_and_tags_are_listed_in_order_of_names(grown: Bot) -> None:
 def test_a_renamed_branch_keeps_where_it_has_been(grown: Bot, new: str) -> None:
     repo = grown.repo
     before = [repo.resolve(f"main@{{{number}}}") for number in range(4)]
-    assert repo.rename_branch(None, new, author=grown.now()) == "main"
+    assert repo.branches.rename(None, new) == "main"
     assert repo.head() == Head(new, before[0])
     assert [repo.resolve(f"{new}@{{{number}}}") for number in range(1, 5)] == before
     assert names(repo) == [new]
     assert repo.fsck().ok
-    repo.rename_branch(new, "main", author=grown.now())
+    repo.branches.rename(new, "main")
     assert [repo.resolve(f"main@{{{number}}}") for number in range(2, 6)] == before
 
 
 def test_a_rename_over_a_branch_leaves_nothing_of_that_one(topic: Bot) -> None:
     repo = topic.repo
     with pytest.raises(Refused, match="-M"):
-        repo.rename_branch("main", "topic", author=topic.now())
+        repo.branches.rename("main", "topic")
     with pytest.raises(Refused, match="current"):
-        repo.rename_branch("topic", "main", force=True, author=topic.now())
+        repo.branches.rename("topic", "main", force=True)
     moves = [move.id for move in repo.reflog("main")]
-    repo.rename_branch("main", "topic", force=True, author=topic.now())
+    repo.branches.rename("main", "topic", force=True)
     assert [move.id for move in repo.reflog("topic")] == [moves[0], *moves]
 
 
@@ -125,7 +127,7 @@ def test_a_rename_over_a_branch_leaves_nothing_of_that_one(topic: Bot) -> None:
 def test_a_checkout_of_head_stays_on_the_branch(grown: Bot, word: str) -> None:
     grown.checkout(word)
     assert grown.repo.head().branch == "main"
-    grown.repo.switch(detach=True, author=grown.now())
+    grown.repo.switch(detach=True)
     grown.checkout(word)
     assert grown.repo.head() == Head(None, grown.repo.resolve("main"))
 
@@ -133,29 +135,29 @@ def test_a_checkout_of_head_stays_on_the_branch(grown: Bot, word: str) -> None:
 def test_the_branch_before_is_not_one_that_a_cut_command_only_announced(topic: Bot) -> None:
     repo = topic.repo
     id = repo.resolve("main")
-    repo.create_branch("here", author=topic.now())
-    repo.switch("topic", author=topic.now())
-    repo.switch("main", author=topic.now())
+    repo.branches.create("here")
+    repo.switch("topic")
+    repo.switch("main")
     from persona.store import reflog
 
     line = reflog.Entry(id, id, "Ada <a@b>", 1, 0, "switch: moving from main to here")
     reflog.append(topic.root / ".persona", "HEAD", id, line)
-    assert repo.switch("-", author=topic.now()).branch == "topic"
+    assert repo.switch("-").branch == "topic"
 
 
 def test_a_new_branch_and_no_branch_at_once_make_no_sense(grown: Bot) -> None:
     with pytest.raises(UsageError, match="detach"):
         grown.repo.switch(create="x", detach=True)
     with pytest.raises(UsageError, match="empty"):
-        grown.repo.create_tag("v1", message=" \n")
+        grown.repo.tags.create("v1", message=" \n")
     assert refs_of(grown.repo).keys() == {"branches main"}
 
 
 def test_a_time_when_a_branch_did_not_exist_is_told(grown: Bot) -> None:
     repo = grown.repo
-    repo.create_branch("own", author=grown.now())
-    repo.delete_branch("own", author=grown.now())
-    repo.create_branch("own", author=grown.now())
+    repo.branches.create("own")
+    repo.branches.delete("own")
+    repo.branches.create("own")
     with pytest.raises(PersonaError, match="did not exist then"):
         repo.resolve("own@{1}")
 
@@ -192,20 +194,20 @@ def test_a_reset_by_one_takes_one_commit_whatever_is_committed_before_it_begins(
 
     before = grown.repo.resolve("HEAD")
     with before_the_lock(grown.repo, commit):
-        grown.repo.reset("HEAD~1", author=grown.now())
+        grown.repo.reset("HEAD~1")
     assert late
     assert grown.repo.resolve("HEAD") == before
 
 
 def test_a_switch_goes_to_where_the_branch_is_when_it_begins(topic: Bot) -> None:
     repo = topic.repo
-    with before_the_lock(repo, lambda other: other.create_branch("topic", "main~1", force=True)):
-        repo.switch("topic", author=topic.now())
+    with before_the_lock(repo, lambda other: other.branches.create("topic", "main~1", force=True)):
+        repo.switch("topic")
     assert repo.head() == Head("topic", repo.resolve("main~1"))
     assert not repo.status().recipe_changed
-    gone = before_the_lock(repo, lambda other: other.delete_branch("main", force=True))
+    gone = before_the_lock(repo, lambda other: other.branches.delete("main", force=True))
     with gone, pytest.raises(PersonaError, match="main"):
-        repo.switch("main", author=topic.now())
+        repo.switch("main")
     assert repo.head().branch == "topic"
 
 
@@ -216,17 +218,17 @@ def test_a_restore_takes_the_files_of_the_revision_when_it_begins(topic: Bot) ->
 
 
 MEANWHILE: dict[str, Callable[[Repository], object]] = {
-    "moved": lambda other: other.create_branch("topic", "main~1", force=True),
-    "deleted": lambda other: other.delete_branch("topic", force=True),
-    "renamed": lambda other: other.rename_branch("topic", "else"),
-    "renamed over": lambda other: other.rename_branch("ahead", "topic", force=True),
+    "moved": lambda other: other.branches.create("topic", "main~1", force=True),
+    "deleted": lambda other: other.branches.delete("topic", force=True),
+    "renamed": lambda other: other.branches.rename("topic", "else"),
+    "renamed over": lambda other: other.branches.rename("ahead", "topic", force=True),
 }
 
 
 @pytest.mark.parametrize("what", MEANWHILE)
 def test_a_checkout_attaches_head_only_to_a_branch_that_is_where_it_was(topic: Bot, what: str) -> None:
     repo, todo = topic.repo, [MEANWHILE[what]]
-    repo.create_branch("ahead", "main~1", author=topic.now())
+    repo.branches.create("ahead", "main~1")
     topic.checkout()
     id = repo.resolve("main")
 
@@ -236,7 +238,7 @@ def test_a_checkout_attaches_head_only_to_a_branch_that_is_where_it_was(topic: B
                 todo.pop()(other)
 
     with pytest.raises(BusyError, match="again"):
-        repo.checkout("topic", progress=progress, author=topic.now())
+        repo.checkout("topic", progress=progress)
     assert not todo
     with Repository.open(repo.root, author=at(61)) as other:
         assert other.head() == Head("main", id)
@@ -274,7 +276,8 @@ def test_what_needs_head_says_what_to_type_and_that_works(nowhere: Bot, tmp_path
 
     repo = nowhere.repo
     said = set()
-    for ask in (repo.status, repo.head, repo.entry, lambda: repo.commit(message="x"), lambda: repo.reset()):
+    here = (repo.status, repo.head, lambda: repo["HEAD"], lambda: repo.commit(message="x"), repo.reset)
+    for ask in here:
         with pytest.raises(IntegrityError) as caught:
             ask()
         said.add(caught.value.message)
@@ -284,7 +287,7 @@ def test_what_needs_head_says_what_to_type_and_that_works(nowhere: Bot, tmp_path
         shutil.copytree(nowhere.root, tmp_path / str(number))
         with Repository.open(tmp_path / str(number), author=at(70)) as other:
             if verb == "branch":
-                other.create_branch(*words)
+                other.branches.create(*words)
                 assert other.head().branch == words[0]
                 assert other.fsck().ok
             else:
@@ -298,7 +301,7 @@ def test_branches_reflogs_and_named_revisions_are_there_meanwhile(nowhere: Bot) 
     assert len(repo.reflog("main")) == 4
     assert repo.reflog()[0].id == repo.reflog("main")[0].id
     assert next(iter(repo.log("topic"))).id == repo.resolve("topic")
-    repo.create_branch("rescued", repo.reflog("main")[0].id, author=nowhere.now())
+    repo.branches.create("rescued", repo.reflog("main")[0].id)
     assert names(repo).count("rescued") == 1
 
 
@@ -315,8 +318,8 @@ def test_an_edit_in_the_way_is_not_overwritten(nowhere: Bot) -> None:
     nowhere.edit(lambda text: text + "# mine\n")
     for go in (nowhere.repo.switch, nowhere.repo.checkout):
         with pytest.raises(Refused, match=r"recipe\.toml"):
-            go("topic", author=nowhere.now())
-    nowhere.repo.checkout("topic", force=True, author=nowhere.now())
+            go("topic")
+    nowhere.repo.checkout("topic", force=True)
     assert not nowhere.repo.status().recipe_changed
     assert nowhere.repo.head().branch == "topic"
 
@@ -325,17 +328,17 @@ def test_no_command_leaves_head_on_a_branch_that_goes(topic: Bot) -> None:
     repo = topic.repo
     for force in (False, True):
         with pytest.raises(Refused, match="current"):
-            repo.delete_branch("main", force=force, author=topic.now())
+            repo.branches.delete("main", force=force)
         with pytest.raises(Refused, match="current"):
-            repo.create_branch("main", "topic", force=True, author=topic.now())
+            repo.branches.create("main", "topic", force=True)
     assert repo.head() == Head("main", repo.resolve("main"))
 
 
 def test_a_branch_that_is_gone_is_told_with_the_way_back(topic: Bot) -> None:
-    id = topic.repo.delete_branch("topic", force=True, author=topic.now())
-    with pytest.raises(UnknownRevision, match=rf"create_branch\('topic', '{id[:8]}'\)"):
-        topic.repo.switch("topic", author=topic.now())
-    assert topic.repo.create_branch("topic", id[:8], author=topic.now()).id == id
+    id = topic.repo.branches.delete("topic", force=True)["topic"]
+    with pytest.raises(UnknownRevision, match=rf"branches\.create\('topic', '{id[:8]}'\)"):
+        topic.repo.switch("topic")
+    assert topic.repo.branches.create("topic", id[:8]).id == id
 
 
 @pytest.mark.parametrize("name", ["main", "topic"])
@@ -347,46 +350,46 @@ def test_a_damaged_branch_is_told_with_the_way_back(topic: Bot, name: str) -> No
         repo.resolve(name)
     path.unlink()
     ((_, *words),) = commands_of(caught.value.message)
-    assert repo.create_branch(*words, author=topic.now()).id == id
+    assert repo.branches.create(*words).id == id
     assert repo.fsck().ok
 
 
 def test_a_branch_that_was_made_again_and_is_lost_is_told_as_it_was_last(topic: Bot) -> None:
     repo = topic.repo
-    repo.delete_branch("topic", force=True, author=topic.now())
-    id = repo.create_branch("topic", "main~1", author=topic.now()).id
+    repo.branches.delete("topic", force=True)
+    id = repo.branches.create("topic", "main~1").id
     (topic.root / ".persona" / "refs" / "heads" / "topic").unlink()
-    with pytest.raises(UnknownRevision, match=rf"create_branch\('topic', '{id[:8]}'\)"):
+    with pytest.raises(UnknownRevision, match=rf"branches\.create\('topic', '{id[:8]}'\)"):
         repo.resolve("topic")
 
 
 @pytest.mark.parametrize("ref", ["heads/aside", "tags/v1"])
 def test_a_damaged_name_hides_no_other(topic: Bot, ref: str) -> None:
     repo, path = topic.repo, topic.root / ".persona" / "refs" / ref
-    id = repo.create_branch("aside", "HEAD~1", author=topic.now()).id
-    repo.create_tag("v1", "HEAD~1", author=topic.now())
+    id = repo.branches.create("aside", "HEAD~1").id
+    repo.tags.create("v1", "HEAD~1")
     path.write_text("?\n")
-    assert {branch.name for branch in repo.branches()} == {"main", "topic", "aside"} - {path.name}
-    assert {tag.name for tag in repo.tags()} == {"v1"} - {path.name}
+    assert {branch.name for branch in repo.branches.values()} == {"main", "topic", "aside"} - {path.name}
+    assert {tag.name for tag in repo.tags.values()} == {"v1"} - {path.name}
     assert len(list(repo.log(all=True))) == len(list(repo.log(["main", "topic"])))
-    repo.switch("HEAD~1", detach=True, author=topic.now())
+    repo.switch("HEAD~1", detach=True)
     topic.commit(allow_empty=True)
-    left, note = repo.switch("topic", author=topic.now()).notes
+    left, note = repo.switch("topic").notes
     assert "which no branch names" in left
     assert set(repo.notes) == {note}
     path.unlink()
     ((verb, *words),) = commands_of(note)
-    made = {"branch": repo.create_branch, "tag": repo.create_tag}[verb](*words, author=topic.now())
+    made = {"branch": repo.branches.create, "tag": repo.tags.create}[verb](*words)
     assert (made.name, made.id) == (path.name, id)
     assert repo.fsck().ok
 
 
 def test_the_way_out_leads_to_a_branch_that_can_be_read(topic: Bot) -> None:
     repo = topic.repo
-    repo.create_branch("aside", "HEAD", author=topic.now())
+    repo.branches.create("aside", "HEAD")
     (topic.root / ".persona" / "refs" / "heads" / "aside").write_text("?\n")
     (topic.root / ".persona" / "HEAD").unlink()
     with pytest.raises(IntegrityError) as caught:
         repo.head()
     ((verb, *words),) = commands_of(caught.value.message)
-    assert (verb, repo.switch(*words, author=topic.now()).branch) == ("switch", "main")
+    assert (verb, repo.switch(*words).branch) == ("switch", "main")

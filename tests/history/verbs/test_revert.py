@@ -14,9 +14,9 @@ from tests.history.bots import Bot
 def test_reverting_the_last_commit_gives_the_text_before_it(grown: Bot) -> None:
     history = grown.repo._history
     before = history.blob(history.files_of(grown.repo.resolve("HEAD~1"))["recipe.toml"])
-    result = grown.repo.revert("HEAD", author=grown.now())
+    result = grown.repo.revert("HEAD")
     assert grown.recipe.read_bytes() == before
-    assert grown.repo.entry().message == (
+    assert grown.repo["HEAD"].message == (
         f'Revert "a little less"\n\nThis reverts commit {result.parents[0]}.\n'
     )
     assert grown.repo.digest("HEAD").weights == grown.repo.digest("HEAD~2").weights
@@ -25,47 +25,47 @@ def test_reverting_the_last_commit_gives_the_text_before_it(grown: Bot) -> None:
 def test_an_earlier_commit_is_reverted_whatever_else_came_after(grown: Bot) -> None:
     grown.edit(lambda text: "# mine\n" + text)
     grown.commit()
-    result = grown.repo.revert("HEAD~2", author=grown.now())
-    assert set(grown.repo.entry().recipe.vectors) == {"listening"}
+    result = grown.repo.revert("HEAD~2")
+    assert set(grown.repo["HEAD"].recipe.vectors) == {"listening"}
     assert [(change.name, change.change) for change in result.vectors] == [("suggesting", "removed")]
     assert grown.recipe.read_text().startswith("# mine\n")
 
 
 def test_a_reverted_removal_brings_the_term_back_as_it_was(grown: Bot) -> None:
-    before = grown.repo.entry().recipe.vectors["suggesting"]
-    grown.repo.remove_term("suggesting")
+    before = grown.repo["HEAD"].recipe.vectors["suggesting"]
+    grown.repo.recipe.remove("suggesting")
     grown.commit()
-    grown.repo.set_term("listening", alpha=0.1)
+    grown.repo.recipe.set("listening", alpha=0.1)
     grown.commit()
-    grown.repo.revert("HEAD~1", author=grown.now())
-    assert grown.repo.entry().recipe.vectors["suggesting"] == before
+    grown.repo.revert("HEAD~1")
+    assert grown.repo["HEAD"].recipe.vectors["suggesting"] == before
 
 
 def test_another_key_of_the_same_term_is_no_conflict(grown: Bot) -> None:
-    grown.repo.set_term("listening", density=0.5)
+    grown.repo.recipe.set("listening", density=0.5)
     grown.commit()
-    grown.repo.revert("HEAD~1", author=grown.now())
-    term = grown.repo.entry().recipe.vectors["listening"]
+    grown.repo.revert("HEAD~1")
+    term = grown.repo["HEAD"].recipe.vectors["listening"]
     assert (term.alpha, term.density) == (1.0, 0.5)
 
 
 def test_rules_are_reverted_axis_by_axis(grown: Bot) -> None:
-    grown.repo.set_rules({"density": "0.2"})
+    grown.repo.recipe.set_rules({"density": "0.2"})
     grown.commit()
-    grown.repo.set_rules({"lambda": "0.9"})
+    grown.repo.recipe.set_rules({"lambda": "0.9"})
     grown.commit()
-    grown.repo.revert("HEAD~1", author=grown.now())
-    rules = grown.repo.entry().recipe.rules
+    grown.repo.revert("HEAD~1")
+    rules = grown.repo["HEAD"].recipe.rules
     assert (rules["density"], rules["lambda"]) == (1.0, 0.9)
 
 
 @pytest.mark.parametrize("target", ["HEAD~1", "HEAD~3"])
 def test_a_later_change_of_the_same_key_is_a_conflict_with_both_sides(grown: Bot, target: str) -> None:
-    grown.repo.set_term("listening", alpha=0.3)
+    grown.repo.recipe.set("listening", alpha=0.3)
     grown.commit()
     before, head = grown.recipe.read_bytes(), grown.repo.head()
     with pytest.raises(Refused, match=r"vectors\.listening\.alpha: .*now"):
-        grown.repo.revert(target, author=grown.now())
+        grown.repo.revert(target)
     assert (grown.recipe.read_bytes(), grown.repo.head()) == (before, head)
 
 
@@ -73,32 +73,32 @@ def test_a_changed_text_file_is_reverted_and_conflicts_whole(grown: Bot) -> None
     template = grown.root / "chat_template.jinja"
     template.write_text("one\n")
     grown.commit()
-    grown.repo.set_term("listening", alpha=0.3)
+    grown.repo.recipe.set("listening", alpha=0.3)
     grown.commit()
-    grown.repo.revert("HEAD~1", author=grown.now())
+    grown.repo.revert("HEAD~1")
     assert template.read_text() == "hello\n"
     template.write_text("two\n")
     grown.commit()
     with pytest.raises(Refused, match=r"chat_template\.jinja"):
-        grown.repo.revert("HEAD~3", author=grown.now())
+        grown.repo.revert("HEAD~3")
 
 
 def test_a_name_drops_its_term_whatever_came_after(grown: Bot) -> None:
-    result = grown.repo.revert("listening", author=grown.now())
-    assert set(grown.repo.entry().recipe.vectors) == {"suggesting"}
+    result = grown.repo.revert("listening")
+    assert set(grown.repo["HEAD"].recipe.vectors) == {"suggesting"}
     assert result.subject == 'Revert vector "listening"'
     with pytest.raises(UnknownRevision, match="neither"):
-        grown.repo.revert("listening", author=grown.now())
+        grown.repo.revert("listening")
     with pytest.raises(UnknownName):
-        grown.repo.revert("listening", vector=True, author=grown.now())
+        grown.repo.revert("listening", vector=True)
 
 
 def test_a_name_that_is_a_branch_too_has_to_be_said(grown: Bot) -> None:
-    grown.repo.create_branch("listening", author=grown.now())
+    grown.repo.branches.create("listening")
     with pytest.raises(UsageError, match=r"revert\('listening', vector=True\)"):
-        grown.repo.revert("listening", author=grown.now())
-    grown.repo.revert("listening", vector=True, author=grown.now())
-    assert set(grown.repo.entry().recipe.vectors) == {"suggesting"}
+        grown.repo.revert("listening")
+    grown.repo.revert("listening", vector=True)
+    assert set(grown.repo["HEAD"].recipe.vectors) == {"suggesting"}
 
 
 def test_no_commit_leaves_the_change_in_the_work_tree(grown: Bot) -> None:
@@ -111,13 +111,13 @@ def test_no_commit_leaves_the_change_in_the_work_tree(grown: Bot) -> None:
 
 def test_what_cannot_be_reverted_is_said(grown: Bot) -> None:
     with pytest.raises(Refused, match="first commit"):
-        grown.repo.revert("HEAD~3", author=grown.now())
-    grown.repo.revert("HEAD", author=grown.now())
+        grown.repo.revert("HEAD~3")
+    grown.repo.revert("HEAD")
     with pytest.raises(Refused, match="undone already"):
-        grown.repo.revert("HEAD~1", author=grown.now())
+        grown.repo.revert("HEAD~1")
     grown.edit(lambda text: text + "# mine\n")
     with pytest.raises(Refused, match=r"recipe\.toml: edited"):
-        grown.repo.revert("HEAD", author=grown.now())
+        grown.repo.revert("HEAD")
 
 
 def change(bot: Bot, *edits: Callable[[], object]) -> None:
@@ -133,22 +133,22 @@ def replaced(bot: Bot, old: str, new: str) -> Callable[[], None]:
 
 
 def test_an_axis_comes_back_to_its_value_and_not_to_that_of_a_later_preset(grown: Bot) -> None:
-    set_rules = grown.repo.set_rules
+    set_rules = grown.repo.recipe.set_rules
     change(grown, lambda: set_rules({"density": "0.5"}), lambda: set_rules({"preset": "paper"}))
-    grown.repo.revert("HEAD~1", author=grown.now())
-    rules = grown.repo.entry().recipe.rules
+    grown.repo.revert("HEAD~1")
+    rules = grown.repo["HEAD"].recipe.rules
     assert (rules["preset"], rules["density"]) == ("paper", 1.0)
     change(grown, lambda: set_rules({"density": "0.2"}), lambda: set_rules({"preset": "joint"}))
-    grown.repo.revert("HEAD~1", author=grown.now())
-    rules = grown.repo.entry().recipe.rules
+    grown.repo.revert("HEAD~1")
+    rules = grown.repo["HEAD"].recipe.rules
     assert (rules["preset"], rules["density"]) == ("joint", 1.0)
 
 
 def test_a_preset_goes_without_an_axis_that_was_set_after_it(grown: Bot) -> None:
-    set_rules = grown.repo.set_rules
+    set_rules = grown.repo.recipe.set_rules
     change(grown, lambda: set_rules({"preset": "paper"}), lambda: set_rules({"density": "0.5"}))
-    grown.repo.revert("HEAD~1", author=grown.now())
-    rules = grown.repo.entry().recipe.rules
+    grown.repo.revert("HEAD~1")
+    rules = grown.repo["HEAD"].recipe.rules
     assert (rules["preset"], rules["density"], rules["on_tie"]) == ("ties", 0.5, "drop")
 
 
@@ -157,64 +157,64 @@ def test_a_comment_comes_and_goes_with_its_commit(grown: Bot) -> None:
     change(
         grown,
         replaced(grown, "[vectors.suggesting]", "# by Bob, do not touch\n[vectors.suggesting]"),
-        lambda: grown.repo.set_term("suggesting", alpha="-0.25"),
+        lambda: grown.repo.recipe.set("suggesting", alpha="-0.25"),
     )
-    grown.repo.revert("HEAD~1", author=grown.now())
+    grown.repo.revert("HEAD~1")
     assert "Bob" not in grown.recipe.read_text()
-    grown.repo.revert("HEAD~1", author=grown.now())
+    grown.repo.revert("HEAD~1")
     assert grown.recipe.read_text() == before
-    grown.repo.revert("HEAD~1", author=grown.now())
+    grown.repo.revert("HEAD~1")
     assert "# by Bob, do not touch\n[vectors.suggesting]" in grown.recipe.read_text()
 
 
 def test_value_and_comment_of_one_commit_both_go_and_later_ones_stay(grown: Bot) -> None:
     def tuned() -> None:
-        grown.repo.set_term("listening", alpha="0.3")
+        grown.repo.recipe.set("listening", alpha="0.3")
         replaced(grown, "[vectors.listening]", "# tuned\n[vectors.listening]")()
 
     change(
         grown,
         tuned,
         replaced(grown, "[merge]", "# rules\n[merge]"),
-        lambda: grown.repo.set_term("listening", density="0.5"),
+        lambda: grown.repo.recipe.set("listening", density="0.5"),
     )
-    grown.repo.revert("HEAD~2", author=grown.now())
-    text, term = grown.recipe.read_text(), grown.repo.entry().recipe.vectors["listening"]
+    grown.repo.revert("HEAD~2")
+    text, term = grown.recipe.read_text(), grown.repo["HEAD"].recipe.vectors["listening"]
     assert ("# tuned" in text, "# rules" in text, term.alpha, term.density) == (False, True, 0.7, 0.5)
 
 
 def test_a_comment_that_was_written_again_is_not_called_undone(grown: Bot) -> None:
     change(grown, replaced(grown, "[merge]", "# mine\n[merge]"), replaced(grown, "# mine", "# theirs"))
     with pytest.raises(Refused, match=r"nothing to revert: .* written again since"):
-        grown.repo.revert("HEAD~1", author=grown.now())
+        grown.repo.revert("HEAD~1")
     assert "# theirs" in grown.recipe.read_text()
 
 
 def test_a_commit_without_a_change_is_said_to_have_none(grown: Bot) -> None:
     grown.commit(allow_empty=True)
     with pytest.raises(Refused, match="changed no file"):
-        grown.repo.revert("HEAD", author=grown.now())
+        grown.repo.revert("HEAD")
 
 
 def test_a_density_that_cannot_come_back_is_a_conflict(grown: Bot) -> None:
     change(
         grown,
-        lambda: grown.repo.set_term("listening", density="0.5"),
-        lambda: grown.repo.remove_term("listening"),
-        lambda: grown.repo.set_rules({"preset": "linear"}),
+        lambda: grown.repo.recipe.set("listening", density="0.5"),
+        lambda: grown.repo.recipe.remove("listening"),
+        lambda: grown.repo.recipe.set_rules({"preset": "linear"}),
     )
     with pytest.raises(Refused, match=r"vector listening: density: the recipe trims nothing"):
-        grown.repo.revert("HEAD~1", author=grown.now())
+        grown.repo.revert("HEAD~1")
 
 
 def test_a_conflict_shows_values_on_every_side(grown: Bot) -> None:
     change(
         grown,
-        lambda: grown.repo.set_term("listening", density="0.5", only=["*mlp*"]),
-        lambda: grown.repo.set_term("listening", density="0.2", only=["*embed*", "*norm*"]),
+        lambda: grown.repo.recipe.set("listening", density="0.5", only=["*mlp*"]),
+        lambda: grown.repo.recipe.set("listening", density="0.2", only=["*embed*", "*norm*"]),
     )
     with pytest.raises(Refused) as refused:
-        grown.repo.revert("HEAD~1", author=grown.now())
+        grown.repo.revert("HEAD~1")
     assert refused.value.message.split("\n")[1:] == [
         "  vectors.listening.density: 0.5 by that commit, 0.2 now, unset before",
         "  vectors.listening.only: [*mlp*] by that commit, [*embed*, *norm*] now, unset before",
@@ -224,11 +224,11 @@ def test_a_conflict_shows_values_on_every_side(grown: Bot) -> None:
 def test_a_renamed_vector_gets_its_old_name_and_keeps_what_came_later(grown: Bot) -> None:
     change(
         grown,
-        lambda: grown.repo.rename_term("listening", "hearing"),
-        lambda: grown.repo.set_term("hearing", alpha="0.1"),
+        lambda: grown.repo.recipe.rename("listening", "hearing"),
+        lambda: grown.repo.recipe.set("hearing", alpha="0.1"),
     )
-    grown.repo.revert("HEAD~1", author=grown.now())
-    vectors = grown.repo.entry().recipe.vectors
+    grown.repo.revert("HEAD~1")
+    vectors = grown.repo["HEAD"].recipe.vectors
     assert set(vectors) == {"listening", "suggesting"}
     assert vectors["listening"].alpha == 0.1
 
@@ -236,25 +236,27 @@ def test_a_renamed_vector_gets_its_old_name_and_keeps_what_came_later(grown: Bot
 def test_a_vector_that_was_renamed_since_is_followed(grown: Bot) -> None:
     change(
         grown,
-        lambda: grown.repo.set_term("listening", alpha="0.1"),
-        lambda: grown.repo.rename_term("listening", "hearing"),
+        lambda: grown.repo.recipe.set("listening", alpha="0.1"),
+        lambda: grown.repo.recipe.rename("listening", "hearing"),
     )
-    grown.repo.revert("HEAD~1", author=grown.now())
-    assert grown.repo.entry().recipe.vectors["hearing"].alpha == 0.7
-    change(grown, lambda: grown.repo.rename_term("hearing", "c"), lambda: grown.repo.rename_term("c", "d"))
+    grown.repo.revert("HEAD~1")
+    assert grown.repo["HEAD"].recipe.vectors["hearing"].alpha == 0.7
+    change(
+        grown, lambda: grown.repo.recipe.rename("hearing", "c"), lambda: grown.repo.recipe.rename("c", "d")
+    )
     with pytest.raises(Refused, match=r"vectors\.d\.name: c by that commit, d now, hearing before"):
-        grown.repo.revert("HEAD~1", author=grown.now())
+        grown.repo.revert("HEAD~1")
 
 
 def test_a_removed_vector_does_not_come_back_beside_itself(grown: Bot) -> None:
     block = grown.recipe.read_text()[grown.recipe.read_text().index("[vectors.suggesting]") :]
     change(
         grown,
-        lambda: grown.repo.remove_term("suggesting"),
+        lambda: grown.repo.recipe.remove("suggesting"),
         lambda: grown.edit(lambda text: text + "\n" + block.replace("suggesting", "again")),
     )
     with pytest.raises(Refused, match=r"vectors\.again\.name"):
-        grown.repo.revert("HEAD~1", author=grown.now())
+        grown.repo.revert("HEAD~1")
 
 
 def test_lines_of_a_text_file_are_reverted_each_for_itself(grown: Bot) -> None:
@@ -267,11 +269,11 @@ def test_lines_of_a_text_file_are_reverted_each_for_itself(grown: Bot) -> None:
         return lambda: template.write_text(content) and None
 
     change(grown, write(0, "line 0\n"), write(1, "one\n"), write(7, "seven\n"))
-    grown.repo.revert("HEAD~1", author=grown.now())
+    grown.repo.revert("HEAD~1")
     assert template.read_text().splitlines()[1:8:6] == ["line 1", "seven"]
     change(grown, write(3, "three\n"), write(4, "four\n"))
     with pytest.raises(Refused, match=r"chat_template\.jinja: lines .* changed again since"):
-        grown.repo.revert("HEAD~1", author=grown.now())
+        grown.repo.revert("HEAD~1")
 
 
 def test_a_merged_file_of_json_stays_json(grown: Bot) -> None:
@@ -279,7 +281,7 @@ def test_a_merged_file_of_json_stays_json(grown: Bot) -> None:
     texts = ['{\n"a": 1,\n"b": 2\n}\n', '{\n"a": 1,\n\n"b": 2,\n"c": 3\n}\n', '{\n\n"c": 3\n}\n']
     change(grown, *((lambda text=text: config.write_text(text)) for text in texts))
     with pytest.raises(Refused, match=r"config\.json"):
-        grown.repo.revert("HEAD~1", author=grown.now())
+        grown.repo.revert("HEAD~1")
 
 
 def test_a_file_does_not_come_back_where_a_directory_is_now(grown: Bot) -> None:
@@ -295,7 +297,7 @@ def test_a_file_does_not_come_back_where_a_directory_is_now(grown: Bot) -> None:
 
     change(grown, there, lambda: (graph / "a").unlink(), directory)
     with pytest.raises(Refused, match=r"graph/a: .* a directory that holds graph/a/b\.md"):
-        grown.repo.revert("HEAD~1", author=grown.now())
+        grown.repo.revert("HEAD~1")
     assert (graph / "a" / "b.md").read_text() == "b\n"
 
 
@@ -315,16 +317,16 @@ def test_a_prepared_message_of_the_wrong_shape_is_damage_with_a_way_out(grown: B
 def test_a_text_that_ends_within_a_line_is_merged_by_lines(grown: Bot) -> None:
     grown.edit(lambda text: text + "\n# the end")
     grown.commit()
-    grown.repo.remove_term("suggesting")
+    grown.repo.recipe.remove("suggesting")
     grown.edit(lambda text: text.replace('preset = "ties"', 'preset = "ties"  # as ever'))
     grown.commit()
     grown.edit(lambda text: text.rstrip("\n") + "\n# the very end")
     grown.commit()
-    grown.repo.revert("HEAD~1", author=grown.now())
+    grown.repo.revert("HEAD~1")
     text = grown.recipe.read_text()
     assert "as ever" not in text
     assert text.endswith("\n# the very end")
-    assert "suggesting" in grown.repo.entry().recipe.vectors
+    assert "suggesting" in grown.repo["HEAD"].recipe.vectors
 
 
 @pytest.mark.parametrize("close", [False, True])
@@ -337,13 +339,13 @@ def test_whether_a_text_ends_within_a_line_is_merged_too(close: bool) -> None:
 def test_comments_of_a_vector_come_back_beside_one_that_went_since(grown: Bot) -> None:
     grown.edit(lambda text: text.replace("[vectors.listening]", "[vectors.listening]\n# tuned by Bob"))
     grown.commit()
-    grown.repo.remove_term("listening")
+    grown.repo.recipe.remove("listening")
     grown.commit()
-    grown.repo.remove_term("suggesting")
+    grown.repo.recipe.remove("suggesting")
     grown.commit()
-    grown.repo.revert("HEAD~1", author=grown.now())
+    grown.repo.revert("HEAD~1")
     assert "[vectors.listening]\n# tuned by Bob\n" in grown.recipe.read_text()
-    assert set(grown.repo.entry().recipe.vectors) == {"listening"}
+    assert set(grown.repo["HEAD"].recipe.vectors) == {"listening"}
 
 
 def test_a_comment_that_was_moved_is_not_lost_where_it_cannot_move_back(grown: Bot) -> None:
@@ -354,17 +356,17 @@ def test_a_comment_that_was_moved_is_not_lost_where_it_cannot_move_back(grown: B
     grown.edit(lambda text: "# first\n" + text)
     grown.commit()
     with pytest.raises(Refused, match="were written again since"):
-        grown.repo.revert("HEAD~1", author=grown.now())
+        grown.repo.revert("HEAD~1")
     assert "# to and fro\n" in grown.recipe.read_text()
 
 
 def test_several_commits_are_reverted_into_one(grown: Bot) -> None:
     before = grown.recipe.read_text()
     (grown.root / "chat_template.jinja").write_text("hello\nworld\n")
-    grown.repo.set_term("listening", alpha=0.6)
+    grown.repo.recipe.set("listening", alpha=0.6)
     grown.commit()
     (grown.root / "chat_template.jinja").write_text("hello\nwide world\n")
-    grown.repo.set_term("listening", alpha=0.5)
+    grown.repo.recipe.set("listening", alpha=0.5)
     grown.edit(lambda text: text + "# lower still\n")
     grown.commit()
     grown.repo.revert("HEAD", no_commit=True)
@@ -378,9 +380,9 @@ def test_several_commits_are_reverted_into_one(grown: Bot) -> None:
 
 
 def test_a_revert_into_the_work_tree_keeps_edits_and_refuses_to_undo_one(grown: Bot) -> None:
-    grown.repo.set_term("listening", alpha=0.6)
+    grown.repo.recipe.set("listening", alpha=0.6)
     grown.commit()
-    grown.repo.set_term("suggesting", alpha=0.1)
+    grown.repo.recipe.set("suggesting", alpha=0.1)
     grown.edit(lambda text: "# mine\n" + text)
     grown.repo.revert("HEAD", no_commit=True)
     vectors = grown.repo.diff().vectors
@@ -388,7 +390,7 @@ def test_a_revert_into_the_work_tree_keeps_edits_and_refuses_to_undo_one(grown: 
         "listening": {"alpha": 0.7},
         "suggesting": {"alpha": 0.1},
     }
-    grown.repo.set_term("listening", alpha=0.2)
+    grown.repo.recipe.set("listening", alpha=0.2)
     text = grown.recipe.read_text()
     assert text.startswith("# mine\n")
     with pytest.raises(Refused, match=r"or edits .*\n.*listening.alpha: 0.6 by that commit, 0.2 now"):

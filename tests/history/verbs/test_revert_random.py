@@ -99,7 +99,7 @@ class Author:
                 ("join", ["vote", "add"]),
             ]
         )
-        self.bot.repo.set_term(self.name(), **{key: self.rng.choice(values)})  # type: ignore[arg-type]
+        self.bot.repo.recipe.set(self.name(), **{key: self.rng.choice(values)})  # type: ignore[arg-type]
 
     def rules(self) -> None:
         axis, values = self.rng.choice(
@@ -110,10 +110,10 @@ class Author:
                 ("divide", ["strength", "count"]),
             ]
         )
-        self.bot.repo.set_rules({axis: self.rng.choice(values)})
+        self.bot.repo.recipe.set_rules({axis: self.rng.choice(values)})
 
     def preset(self) -> None:
-        self.bot.repo.set_rules({"preset": self.rng.choice(list(PRESETS))})
+        self.bot.repo.recipe.set_rules({"preset": self.rng.choice(list(PRESETS))})
 
     def add(self) -> None:
         held = self.bot.recipe.read_text()
@@ -122,10 +122,10 @@ class Author:
         self.bot.recipe.write_text(f'{held}\n[vectors.{name}]\nid = "{id}"\nalpha = 1.0\n')
 
     def remove(self) -> None:
-        self.bot.repo.remove_term(self.name())
+        self.bot.repo.recipe.remove(self.name())
 
     def rename(self) -> None:
-        self.bot.repo.rename_term(self.name(), self.rng.choice("abcdef"))
+        self.bot.repo.recipe.rename(self.name(), self.rng.choice("abcdef"))
 
     def comment(self) -> None:
         self.comments += 1
@@ -189,7 +189,7 @@ def test_a_revert_is_the_history_without_the_commit_or_a_conflict(bot: Bot, ids:
         sides = [history.recipe_of(commits[at]) for at in (place - 1, place, -1)]
         wanted = expected(*sides)
         text = bot.recipe.read_text()
-        why = refusal(lambda at=commits[place]: bot.repo.revert(at, author=bot.now()))
+        why = refusal(lambda at=commits[place]: bot.repo.revert(at))
         if why is None:
             done += 1
             assert history.recipe_of(bot.repo.resolve("HEAD")) in wanted

@@ -26,7 +26,7 @@ from tests.history.bots import Bot, at, read_weights
 
 
 def test_a_branch_name_attaches_and_anything_else_detaches(grown: Bot) -> None:
-    grown.repo.create_branch("warm", "HEAD~1", author=at(9))
+    grown.repo.branches.create("warm", "HEAD~1")
     grown.repo.checkout("warm", weights=False)
     assert grown.repo.head().branch == "warm"
     grown.repo.checkout("main~1", weights=False)
@@ -49,21 +49,21 @@ def test_a_commit_on_a_detached_head_moves_head_alone_and_leaving_it_names_the_i
     result = grown.commit(message="astray")
     assert (result.branch, grown.repo.resolve("main")) == (None, main)
     assert result.id is not None
-    made = grown.repo.switch("main", author=at(9))
+    made = grown.repo.switch("main")
     assert any(result.id[:8] in note and "astray" in note for note in made.notes)
     assert grown.repo.resolve("HEAD@{1}") == result.id
 
 
 def test_leaving_a_detached_head_that_a_branch_reaches_says_nothing(grown: Bot) -> None:
     grown.repo.checkout("HEAD~1", weights=False)
-    assert grown.repo.switch("main", author=at(9)).notes == ()
+    assert grown.repo.switch("main").notes == ()
 
 
 def test_switch_moves_files_and_says_at_which_revision_the_weights_are(grown: Bot) -> None:
     weights = grown.checkout()
     here = grown.repo.resolve("HEAD")
-    grown.repo.create_branch("old", "HEAD~2", author=at(9))
-    made = grown.repo.switch("old", author=at(9))
+    grown.repo.branches.create("old", "HEAD~2")
+    made = grown.repo.switch("old")
     assert (made.branch, made.weights.state, made.weights.revision) == ("old", "stale", here)
     assert "suggesting" not in grown.recipe.read_text()
     assert same(read_weights(grown.root), weights)
@@ -72,20 +72,20 @@ def test_switch_moves_files_and_says_at_which_revision_the_weights_are(grown: Bo
 def test_switch_to_what_is_no_branch_says_how_to(grown: Bot) -> None:
     with pytest.raises(UsageError, match="detach=True"):
         grown.repo.switch("HEAD~1")
-    assert grown.repo.switch("HEAD~1", detach=True, author=at(9)).branch is None
+    assert grown.repo.switch("HEAD~1", detach=True).branch is None
     with pytest.raises(UnknownRevision):
         grown.repo.switch("nowhere")
 
 
 def test_switch_can_make_its_branch(grown: Bot) -> None:
-    made = grown.repo.switch("HEAD~1", create="warm", author=at(9))
+    made = grown.repo.switch("HEAD~1", create="warm")
     assert (made.branch, made.id) == ("warm", grown.repo.resolve("main~1"))
     with pytest.raises(Refused, match="warm"):
         grown.repo.switch(create="warm")
 
 
 def test_checkout_can_make_its_branch(grown: Bot) -> None:
-    made = grown.repo.checkout("HEAD~1", branch="warm", weights=False, author=at(9))
+    made = grown.repo.checkout("HEAD~1", branch="warm", weights=False)
     assert made.head is not None
     assert made.head.branch == "warm"
     with pytest.raises(Refused, match="warm"):
@@ -93,26 +93,26 @@ def test_checkout_can_make_its_branch(grown: Bot) -> None:
 
 
 def test_a_branch_that_was_made_on_its_own_is_not_made_again(grown: Bot) -> None:
-    grown.repo.create_branch("warm", "main", author=at(9))
+    grown.repo.branches.create("warm", "main")
     with pytest.raises(Refused, match=r"repo\.switch\('warm'\)"):
-        grown.repo.switch(create="warm", author=at(10))
-    grown.repo.switch(create="hot", author=at(10))
-    grown.repo.switch("main", author=at(10))
+        grown.repo.switch(create="warm")
+    grown.repo.switch(create="hot")
+    grown.repo.switch("main")
     with pytest.raises(Refused, match=r"repo\.switch\('hot'\)"):
-        grown.repo.checkout(branch="hot", weights=False, author=at(10))
+        grown.repo.checkout(branch="hot", weights=False)
 
 
 @pytest.mark.parametrize("way", ["checkout", "switch"])
 def test_edits_that_would_be_overwritten_stop_the_move_by_name(grown: Bot, way: str) -> None:
-    grown.repo.create_branch("old", "HEAD~1", author=at(9))
+    grown.repo.branches.create("old", "HEAD~1")
     grown.edit(lambda text: text + "# mine\n")
     edited, head = grown.recipe.read_text(), grown.repo.head()
 
     def go(force: bool) -> None:
         if way == "switch":
-            grown.repo.switch("old", force=force, author=at(9))
+            grown.repo.switch("old", force=force)
         else:
-            grown.repo.checkout("old", force=force, weights=False, author=at(9))
+            grown.repo.checkout("old", force=force, weights=False)
 
     with pytest.raises(Refused, match=r"recipe\.toml.*-f"):
         go(force=False)
@@ -122,9 +122,9 @@ def test_edits_that_would_be_overwritten_stop_the_move_by_name(grown: Bot, way: 
 
 
 def test_edits_of_files_that_do_not_differ_are_carried_along(grown: Bot) -> None:
-    grown.repo.create_branch("old", "HEAD~1", author=at(9))
+    grown.repo.branches.create("old", "HEAD~1")
     (grown.root / "chat_template.jinja").write_text("mine\n")
-    grown.repo.switch("old", author=at(9))
+    grown.repo.switch("old")
     assert (grown.root / "chat_template.jinja").read_text() == "mine\n"
     assert grown.repo.status().files_changed == ("chat_template.jinja",)
 
@@ -133,7 +133,7 @@ def test_edits_of_files_that_do_not_differ_are_carried_along(grown: Bot) -> None
 def test_reset_moves_the_branch_and_hard_alone_touches_files(grown: Bot, mode: str) -> None:
     before, text = grown.repo.resolve("HEAD"), grown.recipe.read_text()
     (grown.root / "chat_template.jinja").write_text("mine\n")
-    grown.repo.reset("HEAD~2", mode, author=at(9))  # type: ignore[arg-type]
+    grown.repo.reset("HEAD~2", mode)  # type: ignore[arg-type]
     assert grown.repo.resolve("main") == grown.repo.resolve(f"{before}~2")
     assert grown.repo.resolve("main@{1}") == before
     assert (grown.recipe.read_text() == text) is (mode != "hard")
@@ -144,7 +144,7 @@ def test_a_hard_reset_to_head_drops_every_edit(grown: Bot) -> None:
     text = grown.recipe.read_text()
     grown.edit(lambda text: text + "what is this")
     (grown.root / "config.json").unlink()
-    grown.repo.reset("HEAD", "hard", author=at(9))
+    grown.repo.reset("HEAD", "hard")
     assert grown.recipe.read_text() == text
     assert (grown.root / "config.json").exists()
 
@@ -166,12 +166,12 @@ def test_status_names_each_state_of_the_weights(grown: Bot) -> None:
     states = [grown.repo.status().weights.state]
     grown.checkout()
     states.append(grown.repo.status().weights.state)
-    grown.repo.set_term("listening", alpha=0.2)
+    grown.repo.recipe.set("listening", alpha=0.2)
     grown.checkout()
     states.append(grown.repo.status().weights.state)
     grown.commit()
     states.append(grown.repo.status().weights.state)
-    grown.repo.switch("HEAD~1", detach=True, author=at(30))
+    grown.repo.switch("HEAD~1", detach=True)
     stale = grown.repo.status().weights
     assert stale.revision == grown.repo.resolve("main")
     states.append(stale.state)
@@ -184,60 +184,60 @@ def test_status_names_each_state_of_the_weights(grown: Bot) -> None:
 
 
 def test_branches_are_listed_moved_renamed_and_deleted(grown: Bot) -> None:
-    grown.repo.create_branch("b", "HEAD~1", author=at(9))
-    grown.repo.create_branch("a", author=at(9))
-    assert [(info.name, info.current) for info in grown.repo.branches()] == [
+    grown.repo.branches.create("b", "HEAD~1")
+    grown.repo.branches.create("a")
+    assert [(info.name, info.current) for info in grown.repo.branches.values()] == [
         ("a", False),
         ("b", False),
         ("main", True),
     ]
-    grown.repo.create_branch("a", "HEAD~2", force=True, author=at(9))
+    grown.repo.branches.create("a", "HEAD~2", force=True)
     assert grown.repo.resolve("a") == grown.repo.resolve("HEAD~2")
-    grown.repo.rename_branch(None, "trunk", author=at(9))
+    grown.repo.branches.rename(None, "trunk")
     assert grown.repo.head().branch == "trunk"
-    grown.repo.delete_branch("a", author=at(9))
+    grown.repo.branches.delete("a")
     with pytest.raises(UnknownName):
-        grown.repo.delete_branch("a", author=at(9))
+        grown.repo.branches.delete("a")
     with pytest.raises(Refused, match="current"):
-        grown.repo.delete_branch("trunk", author=at(9))
+        grown.repo.branches.delete("trunk")
 
 
 def test_a_branch_with_commits_of_its_own_is_deleted_by_force_alone(grown: Bot) -> None:
-    grown.repo.switch(create="own", author=at(9))
-    grown.repo.set_term("listening", alpha=0.3)
+    grown.repo.switch(create="own")
+    grown.repo.recipe.set("listening", alpha=0.3)
     grown.commit()
-    grown.repo.switch("main", author=at(9))
+    grown.repo.switch("main")
     with pytest.raises(Refused, match="-D"):
-        grown.repo.delete_branch("own", author=at(9))
-    grown.repo.delete_branch("own", force=True, author=at(9))
+        grown.repo.branches.delete("own")
+    grown.repo.branches.delete("own", force=True)
 
 
 @pytest.mark.parametrize("name", ["-x", "a..b", "a b", "../x", "f" * 64, "a.lock", "a@{1}", "e\u0301"])
 def test_names_that_no_ref_may_have_are_refused(grown: Bot, name: str) -> None:
     with pytest.raises(InvalidInput):
-        grown.repo.create_branch(name, author=at(9))
+        grown.repo.branches.create(name)
     with pytest.raises(InvalidInput):
-        grown.repo.create_tag(name, author=at(9))
+        grown.repo.tags.create(name)
 
 
 def test_tags_name_commits_with_or_without_a_message(grown: Bot) -> None:
-    grown.repo.create_tag("v1", "HEAD~1", author=at(9))
-    grown.repo.create_tag("v2", message="the second", author=at(9))
-    found = {info.name: (info.id, info.annotated, info.message) for info in grown.repo.tags()}
+    grown.repo.tags.create("v1", "HEAD~1")
+    grown.repo.tags.create("v2", message="the second")
+    found = {info.name: (info.id, info.annotated, info.message) for info in grown.repo.tags.values()}
     assert found == {
         "v1": (grown.repo.resolve("HEAD~1"), False, "suggest less"),
         "v2": (grown.repo.resolve("HEAD"), True, "the second"),
     }
     assert grown.repo.resolve("v2~1") == grown.repo.resolve("v1")
     with pytest.raises(Refused):
-        grown.repo.create_tag("v1", author=at(9))
-    grown.repo.delete_tag("v2", author=at(9))
+        grown.repo.tags.create("v1")
+    grown.repo.tags.delete("v2")
     with pytest.raises(UnknownRevision):
         grown.repo.resolve("v2")
 
 
 def test_the_reflog_tells_every_move_newest_first(grown: Bot) -> None:
-    grown.repo.checkout("HEAD~1", weights=False, author=at(20))
+    grown.repo.checkout("HEAD~1", weights=False)
     entries = grown.repo.reflog()
     assert entries[0].selector == "HEAD@{0}"
     assert entries[0].message.startswith("checkout: moving from main to ")
@@ -276,8 +276,8 @@ def test_a_date_before_the_reflog_is_its_first_entry_and_is_said(bot: Bot) -> No
 
 def test_a_name_of_a_tag_and_a_branch_is_the_tag_but_for_going_there(grown: Bot) -> None:
     tagged, branched = grown.repo.resolve("HEAD~1"), grown.repo.resolve("HEAD~2")
-    grown.repo.create_tag("both", tagged, author=at(9))
-    grown.repo.create_branch("both", branched, author=at(9))
+    grown.repo.tags.create("both", tagged)
+    grown.repo.branches.create("both", branched)
     assert grown.repo.resolve("refs/tags/both") == tagged
     assert grown.repo.resolve("refs/heads/both") == branched
     assert grown.repo.notes == []
@@ -289,13 +289,13 @@ def test_a_name_of_a_tag_and_a_branch_is_the_tag_but_for_going_there(grown: Bot)
     assert grown.repo.resolve("both@{0}") == grown.repo.reflog("both")[0].id == branched
     said = "both is a tag and a branch: the branch is taken; refs/tags/both is the tag"
     assert set(grown.repo.notes) == {said}
-    moved = grown.repo.switch("both", author=at(10))
+    moved = grown.repo.switch("both")
     assert (moved.id, moved.notes) == (branched, (said,))
     assert grown.repo.head().branch == "both"
     grown.repo.notes.clear()
-    grown.repo.switch("main", author=at(11))
+    grown.repo.switch("main")
     assert grown.repo.resolve("-") == branched
-    back = grown.repo.checkout("-", weights=False, author=at(12))
+    back = grown.repo.checkout("-", weights=False)
     assert (back.revision, back.notes, grown.repo.notes) == (branched, (), [])
 
 
@@ -348,7 +348,7 @@ def test_revisions_are_read_as_git_reads_them(grown: Bot) -> None:
 
 
 def test_an_id_of_another_kind_is_named_as_such(grown: Bot) -> None:
-    vector = grown.repo.vector("listening").id
+    vector = grown.repo.vectors["listening"].id
     with pytest.raises(UnknownRevision, match="is a vector"):
         grown.repo.resolve(vector[:10])
 
@@ -393,7 +393,7 @@ def test_a_planted_link_is_never_written_through(grown: Bot, tmp_path: Path) -> 
     outside.write_text("precious")
     grown.recipe.unlink()
     grown.recipe.symlink_to(outside)
-    grown.repo.reset("HEAD~1", "hard", author=at(9))
+    grown.repo.reset("HEAD~1", "hard")
     assert outside.read_text() == "precious"
     assert not grown.recipe.is_symlink()
     (grown.root / "graph").symlink_to(tmp_path)
@@ -408,7 +408,7 @@ def test_a_file_behind_a_planted_link_is_never_removed(grown: Bot, tmp_path: Pat
     (grown.root / "graph").rename(tmp_path / "elsewhere")
     (grown.root / "graph").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(IntegrityError, match="graph is not a directory"):
-        grown.repo.switch("HEAD~1", detach=True, author=grown.now())
+        grown.repo.switch("HEAD~1", detach=True)
     assert (tmp_path / "elsewhere" / "listening.md").read_text() == "listen"
 
 
@@ -426,18 +426,18 @@ def test_config_is_read_from_both_files_and_keeps_comments(grown: Bot, tmp_path:
     user.write_text("[user]\nname = 'Everywhere'\nemail = 'e@x'\n")
     (grown.root / ".persona" / "config").write_text("# mine\n")
     with Repository.open(grown.root, user_config=user) as repo:
-        repo.config_set("user.name", "Here")
-        assert repo.config_get("user.name") == "Here"
-        assert repo.config_list() == {"user.email": "e@x", "user.name": "Here"}
+        repo.config.set("user.name", "Here")
+        assert repo.config.get("user.name") == "Here"
+        assert dict(repo.config) == {"user.email": "e@x", "user.name": "Here"}
         assert (grown.root / ".persona" / "config").read_text().startswith("# mine\n")
         grown.edit(lambda text: text + "# x\n")
         result = repo.commit(message="x")
-        assert repo.entry(result.id or "").author.name == "Here"
-        repo.config_unset("user.name")
-        assert repo.config_get("user.name") == "Everywhere"
+        assert repo[result.id or ""].author.name == "Here"
+        repo.config.unset("user.name")
+        assert repo.config.get("user.name") == "Everywhere"
         with pytest.raises(UnknownName):
-            repo.config_unset("user.name")
-        repo.config_set("user.name", "All", user=True)
+            repo.config.unset("user.name")
+        repo.config.set("user.name", "All", user=True)
         assert "All" in user.read_text()
     os.truncate(user, 0)
 
@@ -450,9 +450,9 @@ def test_an_author_that_cannot_be_recorded_is_refused(bot: Bot, name: str) -> No
 
 
 def test_a_new_branch_alone_keeps_the_weights_that_were_tried(grown: Bot) -> None:
-    grown.repo.set_term("listening", alpha=0.3)
+    grown.repo.recipe.set("listening", alpha=0.3)
     tried = grown.checkout()
-    made = grown.repo.checkout(branch="try", author=grown.now())
+    made = grown.repo.checkout(branch="try")
     assert (made.weights, made.files, made.tensors_computed) == (None, (), 0)
     assert [(edit.path, edit.change) for edit in made.carried] == [("recipe.toml", "changed")]
     assert grown.repo.head().branch == "try"
@@ -460,42 +460,42 @@ def test_a_new_branch_alone_keeps_the_weights_that_were_tried(grown: Bot) -> Non
     assert grown.repo.status().weights.state == "uncommitted"
     path = grown.root / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
-    grown.repo.checkout(branch="again", author=grown.now())
+    grown.repo.checkout(branch="again")
     assert grown.repo.status().weights.state == "edited"
 
 
 @pytest.mark.parametrize("rev", ["main", "HEAD", "other"])
 def test_an_edited_recipe_that_comes_along_is_what_is_computed(grown: Bot, rev: str) -> None:
-    grown.repo.create_branch("other", author=grown.now())
-    grown.repo.set_term("listening", alpha=0.3)
+    grown.repo.branches.create("other")
+    grown.repo.recipe.set("listening", alpha=0.3)
     (grown.root / "config.json").unlink()
     wanted = grown.repo.digest().weights
-    made = grown.repo.checkout(rev, author=grown.now())
+    made = grown.repo.checkout(rev)
     assert [(edit.path, edit.change) for edit in made.carried] == [
         ("config.json", "removed"),
         ("recipe.toml", "changed"),
     ]
     assert (made.weights, made.revision) == (wanted, None)
     assert grown.repo.status().weights.state == "uncommitted"
-    made = grown.repo.checkout(rev, force=True, author=grown.now())
+    made = grown.repo.checkout(rev, force=True)
     assert (made.carried, made.revision) == ((), grown.repo.resolve("HEAD"))
     assert grown.repo.status().weights.state == "clean"
 
 
 def test_a_comment_that_comes_along_changes_no_weights(grown: Bot) -> None:
     grown.edit(lambda text: text + "# mine\n")
-    made = grown.repo.checkout("main", author=grown.now())
+    made = grown.repo.checkout("main")
     assert made.revision == grown.repo.resolve("main")
     assert grown.repo.status().weights.state == "clean"
 
 
 def test_an_edited_recipe_that_means_nothing_stops_a_checkout_before_it_moves(grown: Bot) -> None:
-    grown.repo.create_branch("other", author=grown.now())
+    grown.repo.branches.create("other")
     grown.edit(lambda text: text + "what is this\n")
     with pytest.raises(InvalidInput, match=r"recipe\.toml"):
-        grown.repo.checkout("other", author=grown.now())
+        grown.repo.checkout("other")
     assert grown.repo.head().branch == "main"
-    assert grown.repo.checkout("other", weights=False, author=grown.now()).carried[0].path == "recipe.toml"
+    assert grown.repo.checkout("other", weights=False).carried[0].path == "recipe.toml"
 
 
 def test_a_place_in_a_reflog_takes_steps_of_every_kind(grown: Bot) -> None:
@@ -526,8 +526,8 @@ def test_what_is_no_commit_is_said(grown: Bot) -> None:
 
 
 def test_a_ref_can_be_named_below_its_kind(grown: Bot) -> None:
-    grown.repo.create_tag("v", "HEAD~1", author=at(9))
-    grown.repo.create_branch("v", "HEAD~2", author=at(9))
+    grown.repo.tags.create("v", "HEAD~1")
+    grown.repo.branches.create("v", "HEAD~2")
     ids = [entry.id for entry in grown.repo.log()]
     wanted = {"heads/main": ids[0], "tags/v": ids[1], "heads/v": ids[2], "heads/v~1": ids[3]}
     assert {text: grown.repo.resolve(text) for text in wanted} == wanted

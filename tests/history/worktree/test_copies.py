@@ -184,7 +184,7 @@ def test_a_linked_store_works_and_nothing_else_is_followed(grown: Bot, tmp_path:
     with Repository.open(grown.root, author=at(99)) as repo:
         assert repo.root == grown.root
         assert repo.status().weights.state == "clean"
-        repo.set_term("listening", alpha="0.2")
+        repo.recipe.set("listening", alpha="0.2")
         repo.commit(message="through the link")
         repo.checkout()
         repo.checkout("HEAD~1")
@@ -239,14 +239,14 @@ def test_state_of_another_shape_is_named_with_a_way_out(grown: Bot, name: str) -
         alpha = f"0.{number + 1}"
         try:
             grown.repo.status()
-            grown.repo.set_term("listening", alpha=alpha)
+            grown.repo.recipe.set("listening", alpha=alpha)
         except IntegrityError as error:
             assert str(path) in error.message, text  # noqa: PT017
             assert any(str(path) in problem.problem for problem in grown.repo.fsck().problems)
             refused += 1
             path.unlink()  # what the message advises
         grown.repo.status()
-        grown.repo.set_term("listening", alpha=alpha)
+        grown.repo.recipe.set("listening", alpha=alpha)
         path.unlink(missing_ok=True)
     assert refused >= len(SHAPES) - 3  # a few are a state in which nothing is written down
 
@@ -263,7 +263,7 @@ def test_a_move_that_names_a_lost_commit_is_given_up_by_force(grown: Bot, way: s
     state = grown.repo._history.store.state("move")
     state.write({"from": head, "to": "1" * 64})
     with pytest.raises(IntegrityError, match="mode='hard'"):
-        grown.repo.set_term("listening", alpha="0.3")
+        grown.repo.recipe.set("listening", alpha="0.3")
     assert not grown.repo.fsck().ok
     {
         "reset": lambda: grown.repo.reset("HEAD", "hard"),
@@ -271,5 +271,5 @@ def test_a_move_that_names_a_lost_commit_is_given_up_by_force(grown: Bot, way: s
         "checkout": lambda: grown.repo.checkout("main", force=True),
     }[way]()
     assert state.read() is None
-    grown.repo.set_term("listening", alpha="0.3")
+    grown.repo.recipe.set("listening", alpha="0.3")
     assert grown.repo.fsck().ok

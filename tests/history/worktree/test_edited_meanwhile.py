@@ -22,7 +22,7 @@ from persona.store import files
 from persona.weights.inputs import InputFile
 from tests.campaign import rounds
 from tests.checkpoints import digest_of, same, write_model
-from tests.disks import Call, Intruding
+from tests.disks import Call, Intruding, Quick
 from tests.history.bots import Bot, Tensors, at, base_tensors, read_weights, save, tuned
 
 MARK = "# mine\n"
@@ -68,7 +68,7 @@ def each_moment(
                 refused += 1
             if len(intruder.seen) < moment:
                 intrude(copy, moment % 2 == 0)
-        with Repository.open(copy, author=at(91)) as repo:
+        with Repository.open(copy, author=at(91)) as repo, files.replaced_calls(Quick()):
             assert repo.fsck().ok, moment
             check(repo, failure)
         assert not [path for path in copy.rglob(".*.tmp-*") if ".persona" not in path.parts], moment
@@ -113,8 +113,8 @@ def ready(grown: Bot) -> Bot:
 
 
 COMMANDS: dict[str, Callable[[Repository], object]] = {
-    "set": lambda repo: repo.set_term("listening", alpha="0.3"),
-    "rm": lambda repo: repo.remove_term("listening"),
+    "set": lambda repo: repo.recipe.set("listening", alpha="0.3"),
+    "rm": lambda repo: repo.recipe.remove("listening"),
     "switch": lambda repo: repo.switch("main~2", detach=True),
     "reset": lambda repo: repo.reset("main~2", "hard"),
     "restore": lambda repo: repo.restore(["recipe.toml", "chat_template.jinja"], "main~3"),
@@ -184,7 +184,7 @@ def test_an_edit_made_while_a_fine_tune_is_imported_stands_beside_the_new_vector
 
     def check(repo: Repository, failure: PersonaError | None) -> None:
         assert marked(repo, "recipe.toml")
-        named = [vector.name for vector in repo.vectors()]
+        named = [vector.name for vector in repo.vectors.values()]
         assert "late" in named  # in the recipe, or kept under its name
         repo.add(path, name="late")
         assert marked(repo, "recipe.toml")
@@ -305,7 +305,7 @@ def test_weights_saved_while_a_model_becomes_a_base_are_the_base_or_an_edit(tmp_
         except InvalidInput:
             assert not (place / ".persona").exists()
             begin()
-        with Repository.open(place, author=at(5)) as repo:
+        with Repository.open(place, author=at(5)) as repo, files.replaced_calls(Quick()):
             if moment > len(watching.seen):
                 save_weights(place, True)
             assert repo.fsck(full=True).ok
@@ -399,7 +399,7 @@ def test_a_checkpoint_that_is_saved_while_it_is_imported_is_never_taken_as_a_mix
             assert "was changed while it was read" in failure.message
             return
         for name in ("listening", "suggesting"):
-            repo.remove_term(name)
+            repo.recipe.remove(name)
         assert repo.digest().weights in versions
 
     done, _ = each_moment(ready.root, act, save_late, check)

@@ -11,7 +11,7 @@ from persona.errors import Refused
 from persona.history.worktree.text_files import blob_id
 from persona.repository import Repository
 from persona.store import files
-from tests.history.bots import Bot, at, each_cut
+from tests.history.bots import Bot, each_cut
 
 FILE, DIRECTORY = "HEAD~1", "main"
 SIDES = [(FILE, DIRECTORY), (DIRECTORY, FILE)]
@@ -43,7 +43,7 @@ def both(bot: Bot) -> Bot:
     (graph / "a" / "deep" / "c.md").write_text("c\n")
     (bot.root / "chat_template.jinja").write_text("late\n")
     bot.commit(message="a directory")
-    bot.repo.create_branch("file", "main~1", author=at(9))
+    bot.repo.branches.create("file", "main~1")
     return bot
 
 
@@ -60,7 +60,7 @@ MOVES: dict[str, Callable[[Repository, str], object]] = {
 def test_a_file_takes_the_place_of_a_directory_and_back(both: Bot, move: str) -> None:
     wanted = {}
     for branch in ("file", "main"):
-        both.repo.switch(branch, author=at(10))
+        both.repo.switch(branch)
         wanted[branch] = tree(both.root)
     assert wanted["file"]["graph/a"] == "file\n"
     assert wanted["main"]["graph/a"] is None
@@ -74,10 +74,10 @@ def test_a_file_takes_the_place_of_a_directory_and_back(both: Bot, move: str) ->
 @pytest.mark.parametrize("no_commit", [False, True])
 def test_a_revert_puts_the_file_back_and_the_revert_of_that_the_directory(both: Bot, no_commit: bool) -> None:
     there = tree(both.root)
-    both.repo.revert("HEAD", no_commit=no_commit, author=at(11))
+    both.repo.revert("HEAD", no_commit=no_commit)
     assert tree(both.root)["graph/a"] == "file\n"
     if not no_commit:
-        both.repo.revert("HEAD", author=at(12))
+        both.repo.revert("HEAD")
         assert tree(both.root) == there
 
 
@@ -105,7 +105,7 @@ def test_a_file_of_nobody_where_a_directory_has_to_go_is_named_and_nothing_chang
     both: Bot, move: str
 ) -> None:
     main = both.repo.resolve("main")
-    both.repo.switch("file", author=at(10))
+    both.repo.switch("file")
     (both.root / "graph" / "a").unlink()
     both.commit(message="neither")
     (both.root / "graph" / "a").write_text("mine\n")
@@ -120,7 +120,7 @@ def test_a_file_of_nobody_where_a_directory_has_to_go_is_named_and_nothing_chang
 
 
 def test_an_edit_is_not_given_up_for_a_directory_of_another_name(both: Bot) -> None:
-    both.repo.switch("file", author=at(10))
+    both.repo.switch("file")
     (both.root / "graph" / "a").write_text("edited\n")
     for act in (
         lambda: both.repo.switch("main"),
@@ -129,13 +129,13 @@ def test_an_edit_is_not_given_up_for_a_directory_of_another_name(both: Bot) -> N
         with pytest.raises(Refused, match="graph/a: "):
             act()
     assert (both.root / "graph" / "a").read_text() == "edited\n"
-    both.repo.switch("main", force=True, author=at(11))
+    both.repo.switch("main", force=True)
     assert (both.root / "graph" / "a" / "b.md").read_text() == "b\n"
 
 
 def test_empty_directories_are_in_nobodys_way(both: Bot) -> None:
     (both.root / "graph" / "a" / "empty" / "deeper").mkdir(parents=True)
-    both.repo.switch("file", author=at(10))
+    both.repo.switch("file")
     assert (both.root / "graph" / "a").read_text() == "file\n"
 
 
@@ -144,7 +144,7 @@ def test_empty_directories_are_in_nobodys_way(both: Bot) -> None:
 def test_a_switch_cut_anywhere_recovers_to_either_side(both: Bot, start: str, goal: str, again: str) -> None:
     wanted = {}
     for branch in (goal, start):
-        both.repo.switch(branch, author=at(10))
+        both.repo.switch(branch)
         wanted[branch] = tree(both.root)
 
     def check(repo: Repository) -> None:
@@ -159,7 +159,7 @@ def test_a_revert_cut_anywhere_is_there_or_not(both: Bot) -> None:
 
     def check(repo: Repository) -> None:
         if repo.resolve("HEAD") == before:
-            repo.revert("HEAD", author=at(92))
+            repo.revert("HEAD")
         assert (repo.root / "graph" / "a").read_text() == "file\n"
         assert repo.status().files_changed == ()
 

@@ -29,9 +29,9 @@ def test_the_user_config_is_read_and_written_where_its_link_leads(bot: Bot, tmp_
     link.parent.mkdir()
     link.symlink_to(os.path.relpath(kept, link.parent))
     with Repository.open(bot.root, user_config=link) as repo:
-        assert repo.config_get("user.name") == "Everywhere"
-        repo.config_set("user.email", "e@x", user=True)
-        repo.config_unset("user.name", user=True)
+        assert repo.config.get("user.name") == "Everywhere"
+        repo.config.set("user.email", "e@x", user=True)
+        repo.config.unset("user.name", user=True)
     assert link.is_symlink()
     assert "e@x" in kept.read_text()
     assert "Everywhere" not in kept.read_text()
@@ -42,8 +42,8 @@ def test_a_link_whose_target_is_not_there_yet_is_an_empty_config(bot: Bot, tmp_p
     link = tmp_path / "config"
     link.symlink_to(tmp_path / "later" / "persona")
     with Repository.open(bot.root, user_config=link) as repo:
-        assert repo.config_get("user.name") is None
-        repo.config_set("user.name", "Ada", user=True)
+        assert repo.config.get("user.name") is None
+        repo.config.set("user.name", "Ada", user=True)
     assert "Ada" in (tmp_path / "later" / "persona").read_text()
     assert link.is_symlink()
 
@@ -57,7 +57,7 @@ def test_a_user_config_that_is_no_file_is_refused_as_the_users_own(
         kind
     ]()
     with Repository.open(bot.root, user_config=place) as repo, pytest.raises(InvalidInput, match="config"):
-        repo.config_list()
+        dict(repo.config)
 
 
 def test_a_link_in_the_place_of_the_repositorys_config_is_not_followed(bot: Bot, tmp_path: Path) -> None:
@@ -66,13 +66,13 @@ def test_a_link_in_the_place_of_the_repositorys_config_is_not_followed(bot: Bot,
     config.unlink()
     config.symlink_to(tmp_path / "elsewhere")
     with Repository.open(bot.root) as repo, pytest.raises(IntegrityError):
-        repo.config_get("user.name")
+        repo.config.get("user.name")
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640])
 def test_an_edited_recipe_keeps_its_permissions(grown: Bot, mode: int) -> None:
     grown.recipe.chmod(mode)
-    grown.repo.set_term("listening", alpha="0.3")
+    grown.repo.recipe.set("listening", alpha="0.3")
     assert mode_of(grown.recipe) == mode
     grown.repo.restore(["recipe.toml"])
     assert mode_of(grown.recipe) == mode

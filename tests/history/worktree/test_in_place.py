@@ -44,7 +44,7 @@ def test_a_commit_says_that_it_does_not_hold_weights_edited_by_hand(grown: Bot) 
 
 def test_weights_are_taken_only_onto_the_revision_that_they_were_computed_for(grown: Bot) -> None:
     grown.checkout("HEAD~1")
-    grown.repo.switch("main", author=grown.now())
+    grown.repo.switch("main")
     train(grown)
     right, wrong = grown.repo.resolve("main~1")[:8], grown.repo.resolve("main")[:8]
     for onto in ("HEAD", wrong, "base", "HEAD~2"):
@@ -56,14 +56,14 @@ def test_weights_are_taken_only_onto_the_revision_that_they_were_computed_for(gr
 
 @pytest.mark.parametrize("onto", ["base", "HEAD~3"])
 def test_weights_of_the_base_are_taken_onto_the_base(grown: Bot, onto: str) -> None:
-    grown.repo.checkout("HEAD~3", author=grown.now())
-    grown.repo.switch("main", author=grown.now())
+    grown.repo.checkout("HEAD~3")
+    grown.repo.switch("main")
     train(grown)
     grown.repo.add(grown.root, name="night", onto=onto)
 
 
 def test_weights_of_a_recipe_that_no_commit_holds_need_that_commit_first(grown: Bot) -> None:
-    grown.repo.set_term("listening", alpha=0.3)
+    grown.repo.recipe.set("listening", alpha=0.3)
     grown.checkout()
     train(grown)
     with pytest.raises(Refused, match="commit that recipe first"):
@@ -92,7 +92,7 @@ def by_import(bot: Bot) -> CommitResult:
 
 
 def by_revert(bot: Bot) -> CommitResult:
-    return bot.repo.revert("HEAD", author=bot.now())
+    return bot.repo.revert("HEAD")
 
 
 each_act = pytest.mark.parametrize("act", [by_commit, by_import, by_revert])
@@ -105,7 +105,7 @@ def test_weights_edited_by_hand_are_refused_before_a_commit_that_would_overwrite
     grown.checkout()
     train(grown)
     trained, head = read_weights(grown.root), grown.repo.resolve("HEAD")
-    grown.repo.config_set("commit.checkout", "true")
+    grown.repo.config.set("commit.checkout", "true")
     with pytest.raises(Refused, match=r"model\.safetensors"):
         act(grown)
     assert grown.repo.resolve("HEAD") == head
@@ -114,7 +114,7 @@ def test_weights_edited_by_hand_are_refused_before_a_commit_that_would_overwrite
 
 @each_act
 def test_a_commit_stands_where_its_weights_cannot_be_computed(grown: Bot, act: Act) -> None:
-    grown.repo.config_set("commit.checkout", "true")
+    grown.repo.config.set("commit.checkout", "true")
     (grown.root / "other.safetensors").write_bytes(b"")
     made = act(grown)
     assert made.id == grown.repo.resolve("HEAD")
@@ -129,9 +129,9 @@ def test_a_commit_stands_where_its_weights_cannot_be_computed(grown: Bot, act: A
 
 
 def test_a_commit_stands_where_its_weights_are_not_finite(grown: Bot) -> None:
-    grown.repo.config_set("commit.checkout", "true")
+    grown.repo.config.set("commit.checkout", "true")
     huge = {name: np.full_like(bits, 0x7F7F) for name, bits in grown.base.items()}
-    grown.repo.set_rules({"preset": "linear"})
+    grown.repo.recipe.set_rules({"preset": "linear"})
     made = grown.commit(write_model(grown.models / "huge", huge), alpha=100)
     assert made.id == grown.repo.resolve("HEAD")
     assert isinstance(made.failure, InvalidInput)
@@ -144,7 +144,7 @@ def unwritten_weights(bot: Bot, error: BaseException) -> Refusing:
 
 def test_a_commit_stands_where_there_is_no_room_for_its_weights(grown: Bot) -> None:
     full = unwritten_weights(grown, OSError(errno.ENOSPC, "No space left on device"))
-    grown.repo.config_set("commit.checkout", "true")
+    grown.repo.config.set("commit.checkout", "true")
     grown.edit(lambda text: text + "#\n")
     with files.replaced_calls(full):
         made = grown.commit()
@@ -155,7 +155,7 @@ def test_a_commit_stands_where_there_is_no_room_for_its_weights(grown: Bot) -> N
 def test_training_in_place_is_committed_and_computed_at_once(grown: Bot) -> None:
     grown.checkout()
     train(grown)
-    grown.repo.config_set("commit.checkout", "true")
+    grown.repo.config.set("commit.checkout", "true")
     made = grown.commit(grown.root, name="night", onto="HEAD")
     assert made.failure is None
     with Repository.open(grown.root) as again:
@@ -164,7 +164,7 @@ def test_training_in_place_is_committed_and_computed_at_once(grown: Bot) -> None
 
 def test_a_commit_is_named_when_its_weights_are_interrupted(grown: Bot) -> None:
     interrupted = unwritten_weights(grown, KeyboardInterrupt())
-    grown.repo.config_set("commit.checkout", "true")
+    grown.repo.config.set("commit.checkout", "true")
     grown.edit(lambda text: text + "#\n")
     with files.replaced_calls(interrupted), pytest.raises(KeyboardInterrupt):
         grown.commit()

@@ -36,7 +36,7 @@ def seen(bot: Bot) -> tuple[str, ...]:
         made = bot.commit()
         by_commit = bot.repo.show()[1].files
         assert made.id is not None
-        bot.repo.reset("HEAD~1", "soft", author=bot.now())
+        bot.repo.reset("HEAD~1", "soft")
     except Refused:
         by_commit = ()
     assert by_status == by_diff == by_commit
@@ -65,8 +65,8 @@ def test_a_file_of_the_base_that_was_deleted_and_is_made_again_is_seen(tmp_path:
         make(bot, name, "mine\n")
         assert (seen(bot), repo.status().untracked) == ((name,), ())
         with pytest.raises(Refused, match=name):
-            repo.switch("HEAD~1", detach=True, author=bot.now())
-        repo.reset("HEAD", "hard", author=bot.now())
+            repo.switch("HEAD~1", detach=True)
+        repo.reset("HEAD", "hard")
         assert not (bot.root / name).exists()
         assert repo.restore([name], "HEAD~1") == (name,)
         assert seen(bot) == (name,)
@@ -80,12 +80,12 @@ def test_a_new_tracked_file_is_in_the_next_commit_and_gone_after_a_hard_reset(bo
     assert seen(bot) == (path,)
     assert bot.repo.status().untracked == ()
     with pytest.raises(Refused, match="mode='hard'"):
-        bot.repo.revert("HEAD", author=bot.now())
+        bot.repo.revert("HEAD")
     with pytest.raises(UnknownName, match="is new: delete it"):
         bot.repo.restore([path])
     bot.repo.restore(["."])
     assert seen(bot) == (path,)
-    (note,) = bot.repo.reset("HEAD", "hard", author=bot.now()).notes
+    (note,) = bot.repo.reset("HEAD", "hard").notes
     assert not (bot.root / path).exists()
     assert path in note
     (printed, _) = note.hint  # type: ignore[attr-defined]
@@ -99,13 +99,13 @@ def test_a_new_tracked_file_goes_along_and_stays_tracked_unless_forced(bot: Bot,
     move: Callable[..., object] = bot.repo.switch
     if way == "checkout":
         move = lambda name, **how: bot.repo.checkout(name, weights=False, **how)  # noqa: E731
-    bot.repo.create_branch("other", author=bot.now())
+    bot.repo.branches.create("other")
     make(bot, "notes.md")
     make(bot, "graph/a.md")
     bot.repo.add(bot.root / "notes.md")
-    move("other", author=bot.now())
+    move("other")
     assert seen(bot) == ("graph/a.md", "notes.md")
-    move("main", force=True, author=bot.now())
+    move("main", force=True)
     assert not (bot.root / "notes.md").exists()
     assert not (bot.root / "graph").exists()
     make(bot, "notes.md")
@@ -115,7 +115,7 @@ def test_a_new_tracked_file_goes_along_and_stays_tracked_unless_forced(bot: Bot,
 def test_an_untracked_file_stays_where_it_is_unless_it_is_in_the_way(bot: Bot) -> None:
     place = make(bot, "notes.md", "one\n")
     bot.commit(place)
-    bot.repo.switch("HEAD~1", detach=True, author=bot.now())
+    bot.repo.switch("HEAD~1", detach=True)
     assert not place.exists()
     make(bot, "notes.md", "mine\n")
     make(bot, "other.md", "mine\n")
@@ -123,10 +123,10 @@ def test_an_untracked_file_stays_where_it_is_unless_it_is_in_the_way(bot: Bot) -
     with pytest.raises(Refused, match=r"(?s)nothing to commit.*notes\.md, other\.md\nhint: `repo\.add"):
         bot.commit()
     with pytest.raises(Refused, match=r"(?s)notes\.md: not tracked.*force=True"):
-        bot.repo.switch("main", author=bot.now())
-    bot.repo.reset("HEAD", "hard", author=bot.now())
+        bot.repo.switch("main")
+    bot.repo.reset("HEAD", "hard")
     assert place.read_text() == "mine\n"
-    bot.repo.switch("main", force=True, author=bot.now())
+    bot.repo.switch("main", force=True)
     assert place.read_text() == "one\n"
     assert (bot.root / "other.md").read_text() == "mine\n"
 
@@ -191,16 +191,16 @@ def test_an_added_file_travels_with_an_export(bot: Bot, tmp_path: Path) -> None:
 
 def test_a_reset_that_is_not_soft_forgets_what_was_added(bot: Bot) -> None:
     bot.repo.add(make(bot, "notes.md"))
-    bot.repo.reset("HEAD", "soft", author=bot.now())
+    bot.repo.reset("HEAD", "soft")
     assert seen(bot) == ("notes.md",)
-    bot.repo.reset(author=bot.now())
+    bot.repo.reset()
     assert (seen(bot), bot.repo.status().untracked) == ((), ("notes.md",))
 
 
 def test_a_soft_reset_keeps_the_files_of_the_commits_that_it_takes_back(bot: Bot) -> None:
     bot.commit(make(bot, "notes.md"))
     bot.commit(make(bot, "more.md"))
-    bot.repo.reset("HEAD~2", "soft", author=bot.now())
+    bot.repo.reset("HEAD~2", "soft")
     assert seen(bot) == ("more.md", "notes.md")
 
 
@@ -290,7 +290,7 @@ def test_a_file_that_a_revert_brings_back_is_tracked(bot: Bot) -> None:
     bot.commit(make(bot, "notes.md"))
     (bot.root / "notes.md").unlink()
     bot.commit()
-    bot.repo.revert("HEAD", no_commit=True, author=bot.now())
+    bot.repo.revert("HEAD", no_commit=True)
     assert seen(bot) == ("notes.md",)
 
 
@@ -363,13 +363,13 @@ def test_a_file_that_no_commit_can_hold_is_reported_and_stops_nothing(
     assert [file.path for file in status.left_out] == [path]
     assert path not in status.files_changed
     grown.repo.diff()
-    grown.repo.set_term("listening", alpha=0.1)
+    grown.repo.recipe.set("listening", alpha=0.1)
     made = grown.commit()
     assert any(note.startswith("left out:") for note in made.notes)
-    grown.repo.revert("HEAD", author=grown.now())
-    grown.repo.switch("HEAD~1", detach=True, author=grown.now())
+    grown.repo.revert("HEAD")
+    grown.repo.switch("HEAD~1", detach=True)
     grown.repo.restore(["recipe.toml"], "main~1")
-    grown.repo.reset("HEAD", "hard", author=grown.now())
+    grown.repo.reset("HEAD", "hard")
     grown.checkout("main")
     assert os.path.lexists(grown.root / path)
 
@@ -400,8 +400,8 @@ def test_a_new_file_that_may_not_be_read_is_reported_and_stops_nothing(
         monkeypatch.setattr(module, name, refusing)
     (left_out,) = grown.repo.status().left_out
     assert (left_out.path, "Permission denied" in left_out.why) == (path, True)
-    grown.repo.switch("HEAD~1", detach=True, author=grown.now())
-    grown.repo.set_term("listening", alpha=0.1)
+    grown.repo.switch("HEAD~1", detach=True)
+    grown.repo.recipe.set("listening", alpha=0.1)
     assert any("left out" in note for note in grown.commit().notes)
 
 
@@ -411,7 +411,7 @@ NAMES = (TEMPLATE, "config.json", "tokenizer.json", "graph/a", "graph/a/b.md", "
 def act_at_random(bot: Bot, random: Random, branches: list[str]) -> None:
     """One thing that somebody does to files, or one command that moves or records them."""
     place = bot.root / random.choice(NAMES)
-    repo, now = bot.repo, bot.now()
+    repo, _ = bot.repo, bot.now()
     match random.randrange(14):
         case 0 | 1 | 2 | 3:
             with suppress(FileExistsError, NotADirectoryError, IsADirectoryError):
@@ -425,16 +425,16 @@ def act_at_random(bot: Bot, random: Random, branches: list[str]) -> None:
         case 7 | 8:
             bot.commit()
         case 9:
-            repo.reset(f"HEAD~{random.randrange(2)}", random.choice(("soft", "mixed", "hard")), author=now)
+            repo.reset(f"HEAD~{random.randrange(2)}", random.choice(("soft", "mixed", "hard")))
         case 10:
             branches.append(f"b{len(branches)}")
-            repo.checkout(branch=branches[-1], author=now)
+            repo.checkout(branch=branches[-1])
         case 11:
-            repo.switch(random.choice(branches), force=random.random() < 0.3, author=now)
+            repo.switch(random.choice(branches), force=random.random() < 0.3)
         case 12:
             repo.restore([random.choice((".", *NAMES))], random.choice(("HEAD", *branches)))
         case 13:
-            repo.revert(random.choice(("HEAD", *branches)), no_commit=random.random() < 0.5, author=now)
+            repo.revert(random.choice(("HEAD", *branches)), no_commit=random.random() < 0.5)
 
 
 @pytest.mark.parametrize("seed", range(rounds(6)))
@@ -456,10 +456,10 @@ def test_every_command_agrees_whatever_was_done_before(bot: Bot, seed: int) -> N
                 bot.commit()
             assert (bot.repo.resolve("HEAD") == head) is (status.files_changed == ())
             assert bot.repo.status().files_changed == ()
-    bot.repo.reset("HEAD", "hard", author=bot.now())
+    bot.repo.reset("HEAD", "hard")
     assert bot.repo.status().files_changed == ()
     with suppress(Refused):
-        bot.repo.revert("HEAD", author=bot.now())
+        bot.repo.revert("HEAD")
     assert bot.repo.status().files_changed == ()
 
 
@@ -504,7 +504,7 @@ def test_a_revert_names_the_untracked_file_that_it_would_overwrite(bot: Bot, no_
     bot.commit()
     make(bot, "notes.md", "mine\n")
     with pytest.raises(Refused, match=r"notes\.md: not tracked.*move it away"):
-        bot.repo.revert("HEAD", no_commit=no_commit, author=bot.now())
+        bot.repo.revert("HEAD", no_commit=no_commit)
     assert place.read_text() == "mine\n"
     place.unlink()
-    bot.repo.revert("HEAD", no_commit=no_commit, author=bot.now())
+    bot.repo.revert("HEAD", no_commit=no_commit)

@@ -66,7 +66,7 @@ def test_a_file_that_cannot_be_looked_at_stops_what_would_take_it_for_deleted(
 def test_a_recipe_that_cannot_be_read_is_not_missing(kept: Bot, monkeypatch: pytest.MonkeyPatch) -> None:
     unreadable(monkeypatch, kept.recipe, errno.EACCES, ("stat", "open"))
     with pytest.raises(SystemFault, match=r"recipe\.toml"):
-        kept.repo.set_term("listening", alpha=0.5)
+        kept.repo.recipe.set("listening", alpha=0.5)
 
 
 PATHS: dict[str, Callable[[Bot, Path], object]] = {

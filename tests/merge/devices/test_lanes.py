@@ -25,6 +25,8 @@ from persona.merge.plan import Plan
 from persona.merge.run.merger import Merger, merger_of, pieces
 from persona.objects.recipe import Term
 from persona.objects.rules import Rules
+from persona.store.files import replaced_calls
+from tests.disks import Quick
 from tests.merge.arithmetic.cuda_kernels import load, source
 from tests.merge.devices.conftest import CHUNK, SIZE, VECTORS
 from tests.merge.devices.late import LateDevice, There
@@ -79,7 +81,7 @@ def test_the_stream_over_devices_equals_that_over_the_cpu(data: st.DataObject) -
     count = data.draw(st.integers(1, 6))
     base, afters = draw_model(data.draw, count)
     rules = data.draw(draw_rules())
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, replaced_calls(Quick()):
         sandbox = Sandbox(Path(folder), base, chunk=data.draw(st.sampled_from([64, 128])))
         ids = []
         for after in afters:

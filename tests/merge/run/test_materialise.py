@@ -20,6 +20,8 @@ from persona.merge.run import merger
 from persona.merge.run.materialise import materialise
 from persona.objects.recipe import Term
 from persona.objects.rules import PRESETS, Rules
+from persona.store.files import replaced_calls
+from tests.disks import Quick
 from tests.merge import chunks
 from tests.merge.models import Memory, Model, Sandbox, run
 from tests.merge.strategies import (
@@ -59,7 +61,7 @@ def test_the_stream_equals_the_reference(data: st.DataObject) -> None:
     base, afters = draw_model(data.draw, count)
     rules = data.draw(draw_rules())
     threads = data.draw(st.integers(1, 8))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, replaced_calls(Quick()):
         sandbox = Sandbox(Path(folder), base)
         ids, kept = [], []
         for after in afters:
@@ -133,7 +135,7 @@ def test_the_same_fine_tune_is_the_same_vector_in_another_store(tmp_path: Path) 
     (tmp_path / "b").mkdir()
     one, other = Sandbox(tmp_path / "a", base), Sandbox(tmp_path / "b", base)
     ids = [one.vector(first).id, one.vector(second).id]
-    assert [other.vector(second).id, other.vector(first).id] == ids[::-1]
+    assert [other.vectors[second].id, other.vectors[first].id] == ids[::-1]
 
 
 def test_only_tensors_whose_inputs_changed_get_another_key(tmp_path: Path) -> None:
@@ -197,7 +199,7 @@ def test_a_vector_of_another_base_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     one, other = Sandbox(tmp_path / "a", base), Sandbox(tmp_path / "b", second)
-    stranger = other.vector(first)
+    stranger = other.vectors[first]
     one.imported[stranger.id] = stranger
     with pytest.raises(InvalidInput, match="belongs to the base with weights"):
         one.plan([Term("v", stranger.id)], Rules.of("ties"))

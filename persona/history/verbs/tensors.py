@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from persona.history.computing import device_choice
+from persona.history.computing import chosen_recipe, device_choice
 from persona.history.history import History
 from persona.history.options import ComputeOptions
 from persona.history.planning import plan_of
 from persona.merge.run.merger import pieces
 from persona.objects.dtypes import DTYPES, uint
-from persona.objects.recipe import Recipe
 from persona.objects.tensors import TensorSpec
-from persona.store.refs import Told
+
+if TYPE_CHECKING:
+    from persona.merge.devices.choose import DeviceChoice
+    from persona.merge.plan import Plan
 
 
 class TensorArray(np.ndarray[Any, Any]):
@@ -33,13 +35,25 @@ class TensorArray(np.ndarray[Any, Any]):
         self.tensor_dtype = getattr(other, "tensor_dtype", "")
 
 
-def arrays(
-    history: History, recipe: Recipe, options: ComputeOptions, told: Told, *, torch: bool
+def tensors(
+    history: History, rev: str | None = None, *, torch: bool = False, **options: Unpack[ComputeOptions]
 ) -> Iterator[tuple[str, Any]]:
-    """(name, array) of every tensor of a recipe, in byte order of names; one is in memory at a time. Notes of
-    the run go into `told`.
+    """The merged tensors as (name, array), one at a time, in byte order of names.
+
+    numpy arrays of the tensor's shape; bf16 comes as uint16 whose `.tensor_dtype` says "BF16" (a
+    `TensorArray`). With `torch`, torch tensors of the true dtype. They lie on the host, wherever they were
+    computed. `rev` None: `recipe.toml` as it stands. Options as for `checkout`; its notes are among
+    `Repository.notes`.
     """
-    plan, device = plan_of(history, recipe), device_choice(options)
+    how = history.in_force(ComputeOptions, options)
+    _, recipe = chosen_recipe(history, rev, history.notes)
+    return _arrays(history, plan_of(history, recipe), how, device_choice(how), torch)
+
+
+def _arrays(
+    history: History, plan: Plan, options: ComputeOptions, device: DeviceChoice, torch: bool
+) -> Iterator[tuple[str, Any]]:
+    """The arrays, while the repository is open; one is in memory at a time."""
     made = pieces(
         plan,
         list(plan.tensors),
@@ -47,7 +61,7 @@ def arrays(
         memory=options["memory"],
         progress=options["progress"],
         device=device,
-        note=told.append,
+        note=history.notes.append,
     )
     with closing(made) as coming:
         for tensor in plan.tensors:
@@ -58,6 +72,7 @@ def arrays(
                 raw[filled : filled + data.size] = data
                 filled += data.size
             yield tensor.spec.name, _made(tensor.spec, raw, torch)
+            history.require_open()
 
 
 def _made(spec: TensorSpec, raw: NDArray[np.uint8], as_torch: bool) -> Any:

@@ -23,9 +23,38 @@ def run(script: str) -> str:
     return done.stdout.strip()
 
 
+def test_the_public_names_are_these() -> None:
+    assert persona.__all__ == [
+        "init",
+        "warm_up",
+        "Repository",
+        "Revision",
+        "Person",
+        "PersonaError",
+        "Refused",
+        "UsageError",
+        "NotFound",
+        "NotARepository",
+        "UnknownRevision",
+        "UnknownName",
+        "InvalidInput",
+        "IntegrityError",
+        "BusyError",
+        "SystemFault",
+        "Inconclusive",
+        "__version__",
+    ]
+    assert persona.open is persona.Repository.open
+    assert persona.init is persona.Repository.init
+
+
 def test_all_names_are_there_and_every_error_is_among_them() -> None:
     assert all(getattr(persona, name) is not None for name in persona.__all__)
-    raised = {name for name, value in vars(errors).items() if isinstance(value, type)}
+    raised = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, errors.PersonaError)
+    }
     assert raised <= set(persona.__all__)
 
 
@@ -43,7 +72,7 @@ def test_the_day_of_the_library(tmp_path: Path) -> None:
         repo.checkout("HEAD~1", out=None, device="auto")
     with persona.open(tmp_path / "bot") as repo:
         assert [entry.subject for entry in repo.log("main")] == ["listen", "Begin with tiny"]
-        assert sum(array.size for _, array in repo.materialise("main")) == sum(
+        assert sum(array.size for _, array in repo.tensors("main")) == sum(
             bits.size for bits in base.values()
         )
 

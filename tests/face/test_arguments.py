@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 
 import persona
-from persona.errors import InvalidInput, PersonaError, UsageError
+from persona.errors import InvalidInput, PersonaError, UnknownRevision, UsageError
+from persona.face.collection import Collection
+from persona.face.recipe import WorkingRecipe
+from persona.face.refs import Branches, Tags
+from persona.face.revision import Revision
+from persona.face.settings import Settings
+from persona.face.vectors import Vectors
+from persona.history.arguments import spell_out
 from persona.live.model import LiveModel
 from persona.repository import Repository
 from tests.history.bots import Bot, at
@@ -23,7 +30,8 @@ MEANINGLESS: dict[str, list[object]] = {
     "AnyPath | None": [b"here", 3, "a\0b", ""],
     "str": [None, b"HEAD", 3],
     "str | None": [b"HEAD", 3],
-    "Person | None": ["Ada <ada@example.org>"],
+    "Signer": ["Ada <ada@example.org>"],
+    "Person | Callable[[], Person] | None": ["Ada <ada@example.org>"],
     "Progress | None": ["yes"],
     'Literal["refuse", "zero"]': ["bogus", None, 0],
     'Literal["refuse", "ignore"]': ["bogus", None],
@@ -34,17 +42,39 @@ MEANINGLESS: dict[str, list[object]] = {
 }
 
 
+class Anybody:
+    """An open repository that no verb reaches."""
+
+    def require_open(self) -> None:
+        """It is."""
+
+
+ANYBODY = Anybody()
+OWNERS = (Repository, WorkingRecipe, Vectors, Branches, Tags, Settings, LiveModel)
+
+
+def methods(cls: type) -> list[tuple[str, Callable[..., Any]]]:
+    """The public methods of a class of the face, with every option in their signatures; those that all
+    mappings have left out.
+    """
+    found = inspect.getmembers(cls, inspect.isfunction)
+    spell_out()
+    return [(name, method) for name, method in found if name[0] != "_" and not hasattr(dict, name)]
+
+
 def calls() -> list[Any]:
     """Every parameter of every public method, with a value that it cannot have."""
     found = []
-    for cls in (Repository, LiveModel):
-        for name, method in inspect.getmembers(cls, inspect.isfunction):
-            if name.startswith("_"):
-                continue
+    for cls in OWNERS:
+        for name, method in methods(cls):
             for parameter in inspect.signature(method).parameters.values():
                 found += [
                     pytest.param(
-                        cls, name, parameter.name, value, id=f"{name}-{parameter.name}-{value!r:.20}"
+                        cls,
+                        name,
+                        parameter.name,
+                        value,
+                        id=f"{cls.__name__}.{name}-{parameter.name}-{value!r:.20}",
                     )
                     for value in MEANINGLESS.get(str(parameter.annotation), [])
                 ]
@@ -56,9 +86,8 @@ def calls() -> list[Any]:
 def test_every_method_refuses_what_a_parameter_cannot_be(
     cls: type, name: str, parameter: str, value: object
 ) -> None:
-    method = inspect.getattr_static(cls, name)
-    function = method.__func__ if isinstance(method, staticmethod) else method
-    own = () if isinstance(method, staticmethod) else (None,)
+    function = getattr(cls, name)
+    own = () if isinstance(inspect.getattr_static(cls, name), staticmethod) else (ANYBODY,)
     if inspect.signature(function).parameters[parameter].kind is inspect.Parameter.VAR_POSITIONAL:
         arguments: tuple[tuple[object, ...], dict[str, object]] = ((*own, "x", value), {})
     else:
@@ -84,7 +113,7 @@ def test_texts_come_in_any_collection_and_files_as_paths(grown: Bot) -> None:
     repo: Any = grown.repo
     assert len(list(repo.log({"HEAD~1"}))) == len(list(repo.log(rev for rev in ["HEAD~1"]))) == 3
     assert len(list(repo.log(paths=Path("recipe.toml")))) == len(list(repo.log(paths=["recipe.toml"]))) == 4
-    repo.set_term("listening", only=np.array(["*mlp*"]))
+    repo.recipe.set("listening", only=np.array(["*mlp*"]))
     assert repo.status().recipe_changed
     assert repo.restore(iter([Path("recipe.toml")])) == ("recipe.toml",)
 
@@ -111,7 +140,7 @@ def test_a_person_that_could_not_be_read_again_is_not_recorded(grown: Bot, chang
 def test_a_recipe_never_holds_more_globs_than_can_be_read(grown: Bot) -> None:
     globs = [f"model.layers.[01{number:04}]*" for number in range(4097)]
     with pytest.raises(InvalidInput, match="4097 globs"):
-        grown.repo.set_term("listening", only=globs)
+        grown.repo.recipe.set("listening", only=globs)
     grown.edit(lambda text: text.replace("[vectors.listening]", f"[vectors.listening]\nexcept = {globs}"))
     head = grown.repo.head()
     with pytest.raises(InvalidInput, match="4097 globs"):
@@ -119,29 +148,57 @@ def test_a_recipe_never_holds_more_globs_than_can_be_read(grown: Bot) -> None:
     assert grown.repo.head() == head
 
 
+def test_a_word_that_no_call_knows_is_refused_with_the_near_one(bot: Bot) -> None:
+    repo: Any = bot.repo
+    with pytest.raises(UsageError, match=r"^checkout takes no thread; did you mean threads\?"):
+        repo.checkout(thread=1)
+    with pytest.raises(UsageError, match=r"^create_branch takes no forced; did you mean force\?"):
+        repo.branches.create("x", forced=True)
+    with pytest.raises(UsageError, match=r"^open takes no device_memry; did you mean device_memory\?"):
+        persona.open(bot.root, device_memry=1)  # type: ignore[call-arg]
+
+
+def test_a_revision_and_a_date_are_judged_at_the_call(bot: Bot) -> None:
+    with pytest.raises(UnknownRevision):
+        bot.repo.log("nope")
+    with pytest.raises(UnknownRevision, match="is not a date"):
+        bot.repo.log(since="the day before never")
+    with pytest.raises(UnknownRevision):
+        bot.repo.tensors("nope")
+
+
 # -- a repository that is closed
 
 
-def test_a_closed_repository_answers_nothing(bot: Bot) -> None:
-    bot.repo.close()
-    values = {"path": Path("x"), "axes": {"density": 1}, "paths": ["x"], "names": ["x"]}
+def test_a_closed_repository_and_what_it_gave_out_answer_nothing(bot: Bot) -> None:
+    repo = bot.repo
+    values: dict[str, object] = {"axes": {"density": 1}, "paths": ["x"]}
+    owners = [repo, repo["HEAD"], repo.recipe, repo.vectors, repo.branches, repo.tags, repo.config]
+    repo.close()
     asked = 0
-    for name, method in inspect.getmembers(Repository, inspect.isfunction):
-        if name.startswith("_") or name in ("close", "open", "init"):
-            continue
-        needed = [
-            values.get(each.name, "x")
-            for each in list(inspect.signature(method).parameters.values())[1:]
-            if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD
-        ]
-        with pytest.raises(UsageError, match="closed"):
-            getattr(bot.repo, name)(*needed)
-        asked += 1
-    assert asked > 40
+    for owner in owners:
+        for name, method in methods(type(owner)):
+            if name in ("close", "open", "init", "of", "at"):
+                continue
+            values["path"] = "x" if isinstance(owner, Revision) else Path("x")
+            needed = [
+                values.get(each.name, "x")
+                for each in list(inspect.signature(method).parameters.values())[1:]
+                if each.default is each.empty and each.kind is not each.VAR_KEYWORD
+            ]
+            with pytest.raises(UsageError, match="closed"):
+                getattr(owner, name)(*needed)
+            asked += 1
+        if isinstance(owner, Collection):
+            for ask in (len, list, lambda of: of["x"], lambda of: "x" in of, lambda of: of.get("x")):
+                with pytest.raises(UsageError, match="closed"):
+                    ask(owner)
+        assert "closed" in repr(owner) or isinstance(owner, Revision)
+    assert asked > 45
 
 
 def test_properties_and_generators_of_a_closed_repository_raise(grown: Bot) -> None:
-    log, tensors = grown.repo.log(), grown.repo.materialise()
+    log, tensors = grown.repo.log(), grown.repo.tensors()
     assert next(log).subject
     assert next(tensors)[0]
     grown.repo.close()

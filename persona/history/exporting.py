@@ -38,7 +38,7 @@ def export(
             "a model directory elsewhere is neither a branch nor without weights",
             hint=("leave out ", Keyword("branch"), " and ", Keyword(weights=False)),
         )
-    _ = device_choice(options)  # a missing device is refused before anything is written
+    device = device_choice(options)  # a missing device is refused before anything is written
     place = _place(history, out)
     dtype = None
     if options["dtype"] is not None:
@@ -64,7 +64,7 @@ def export(
         if changed_since(place, claim.weights):  # by another command, which took the directory first
             claim = output.claim(place, texts, force=options["force"])
         claim.clear_leftovers(texts)
-        made = compute(plan, writer, options, cast=cast)
+        made = compute(plan, writer, options, device, cast=cast)
         writer.refuse_saved(claim.weights)
         view = as_json(recipe_view(recipe))
         what = {

@@ -1,0 +1,39 @@
+"""The vectors of an open repository."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from persona.face.collection import Collection
+from persona.face.verb import Verb
+from persona.history import verbs
+
+if TYPE_CHECKING:
+    from persona.history.query_results import VectorInfo
+
+
+class Vectors(Collection["VectorInfo"]):
+    """The vectors by name: those of `recipe.toml` in canonical order of its terms, then those that only a ref
+    keeps. `[name]` takes the start of a vector's id too.
+    """
+
+    kind: ClassVar[str] = "vector"
+
+    statistics = Verb(lambda: verbs.measure.vector_statistics)
+    delete = Verb(lambda: verbs.vectors.forget)
+
+    def __getitem__(self, name: str) -> VectorInfo:
+        """A vector by name, or by the start of its id. Raises `UnknownName`."""
+        from persona.history.vectors import lookup
+
+        return lookup.named(self._history, name)
+
+    def _read(self) -> dict[str, VectorInfo]:
+        from persona.history.vectors import lookup
+
+        return lookup.infos(self._history)
+
+    def _names(self) -> list[str]:
+        from persona.history.vectors import lookup
+
+        return list(lookup.ids(self._history))

@@ -1,0 +1,161 @@
+"""The weights of a recipe into the work tree, with the text files and HEAD that go with them.
+
+Order: the weights are computed into unpublished files; the text files are put in place, each whole; the
+weights are published, whole; HEAD moves; a record says what the weights are. If it is cut short anywhere, the
+same command run again finishes it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from persona.errors import PersonaError
+from persona.history.computing import chosen_recipe, compute, device_choice, layout_of, notes_of
+from persona.history.history import History
+from persona.history.options import ImportOptions, RunOptions
+from persona.history.planning import plan_of
+from persona.history.recipes.text import RECIPE_FILE
+from persona.history.results import CheckoutResult, CommitResult
+from persona.history.worktree import in_place, weights
+from persona.history.worktree.changing import changing
+from persona.history.worktree.locked import LockedTree
+from persona.history.worktree.move import NO_MOVE, FileMove
+from persona.history.worktree.reuse import AlreadyThere, PresentWeights, is_there
+from persona.objects.ids import abbreviate
+from persona.objects.recipe import Recipe
+from persona.weights.writer import ModelWriter
+
+if TYPE_CHECKING:
+    from persona.merge.devices.choose import DeviceChoice
+    from persona.merge.run.materialise import Materialised
+
+
+def as_it_stands(
+    tree: LockedTree, options: RunOptions, device: DeviceChoice | None, started: float
+) -> CheckoutResult:
+    """The weights of `recipe.toml` as it stands; neither text files nor HEAD move."""
+    history = tree.history
+    head = history.head_commit()
+    _, recipe = chosen_recipe(history, None)
+    same = weights.key_of(recipe) == weights.key_of(history.recipe_of(head))
+    revision = head if same else None
+    return place(tree, recipe, revision, NO_MOVE, list, options, device, started)
+
+
+def place(
+    tree: LockedTree,
+    recipe: Recipe,
+    revision: str | None,
+    files_move: FileMove,
+    move: Callable[[], list[str]],
+    options: RunOptions,
+    device: DeviceChoice | None,
+    started: float,
+) -> CheckoutResult:
+    """Weights, text files and HEAD, in the order of the module's docstring. `device` None: no weights."""
+    history = tree.history
+    if device is None:
+        with tree.moving(files_move):
+            notes = [*files_move.notes, *move()]
+        return _result(history, None, revision, (), files_move, tuple(notes), started)
+    found = weights.look(history, tree)
+    if not options["force"]:
+        where = RECIPE_FILE if not files_move.paths else "that revision"
+        weights.refuse_losing(history, found, recipe, where)
+    plan = plan_of(history, recipe)
+    unasked = found.state == "intact" and options["max_shard_size"] is None
+    if found.record and unasked and is_there(history, found, recipe, options["progress"]):
+        with tree.moving(files_move):
+            notes = [*files_move.notes, *move()]
+        tensors = weights.tensor_digests(history, found.record) or None
+        weights.settle(tree, recipe, revision, found.record.digest, found.files, tensors)
+        kept = AlreadyThere(found.record.digest, len(plan.tensors))
+        there = tuple(found.files)
+        return _result(history, kept, revision, there, files_move, tuple(notes), started)
+    with ExitStack() as stack:
+        source = stack.enter_context(PresentWeights(history, found.record)) if found.record else None
+        layout = layout_of(plan, options)
+        keep = source.keep_shards(plan, layout) if source else {}
+        writer = stack.enter_context(ModelWriter(history.root, layout, keep=keep))
+        made = compute(plan, writer, options, device, source)
+        writer.refuse_saved(found.files)
+        with tree.moving(files_move):
+            weights.expect(tree, recipe, revision, made.weights)
+            published = writer.publish(made.tensor_digests, seen=found.files)
+            notes = [*files_move.notes, *move()]
+    digests = {
+        tensor.spec.name: (tensor.key, made.tensor_digests[tensor.spec.name]) for tensor in plan.tensors
+    }
+    weights.settle(tree, recipe, revision, made.weights, writer.published, digests)
+    notes += notes_of(made)
+    return _result(history, made, revision, tuple(published), files_move, tuple(notes), started)
+
+
+def _result(
+    history: History,
+    made: Materialised | AlreadyThere | None,
+    revision: str | None,
+    published: tuple[str, ...],
+    files_move: FileMove,
+    notes: tuple[str, ...],
+    started: float,
+) -> CheckoutResult:
+    return CheckoutResult(
+        revision=revision,
+        weights=made.weights if made else None,
+        files=published,
+        tensors_computed=made.computed if made else 0,
+        tensors_reused=made.reused if made else 0,
+        bytes_written=made.bytes_written if made else 0,
+        seconds=round(time.perf_counter() - started, 3),
+        device=made.device if made else "cpu",
+        carried=files_move.carried,
+        head=history.head(),
+        notes=notes,
+    )
+
+
+# -- after a commit ------------------------------------------------------------------------------------------
+
+
+def wanted_at_once(
+    history: History, path: Path | None = None, given: ImportOptions | None = None
+) -> RunOptions | None:
+    """The options for computing the weights of a commit of `path` at once; None without `commit.checkout`.
+
+    Wrong settings, missing devices, and weights that would be lost are refused before anything is recorded.
+    """
+    if not history.config.read("commit.checkout"):
+        return None
+    shared: RunOptions = {}
+    if given is not None:
+        shared = {"threads": given["threads"], "progress": given["progress"]}
+    options = history.in_force(RunOptions, shared)
+    device_choice(options)
+    if path is None or not in_place.is_work_tree(history, path):
+        in_place.refuse_losing(history)
+    return options
+
+
+def at_once(history: History, made: CommitResult, options: RunOptions | None) -> CommitResult:
+    """The result of a commit, with its weights computed if `options` are given.
+
+    If that fails, the commit stands, and the error becomes the result's `failure`.
+    """
+    if options is None or made.id is None:
+        return made
+    started = time.perf_counter()
+    try:
+        with changing(history) as tree:
+            found = as_it_stands(tree, options, device_choice(options), started)
+    except PersonaError as error:
+        return replace(made, failure=error)
+    except BaseException:  # Ctrl-C, no memory
+        history.notes.append(f"commit {abbreviate(made.id)} is made, but not its weights")
+        raise
+    return replace(made, checkout=found, notes=(*made.notes, *found.notes))
