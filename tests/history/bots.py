@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from persona.errors import worded
 from persona.history.results import CommitResult
 from persona.objects.commit import Person
 from persona.repository import Repository
@@ -98,6 +99,12 @@ class Bot:
         """Checks out and returns the weights that lie there then."""
         self.repo.checkout(rev, **options)  # type: ignore[arg-type]
         return read_weights(self.root)
+
+
+def advised(note: str) -> str:
+    """The hint of a note, as Python reads it; empty if it has none."""
+    hint = getattr(note, "hint", None)
+    return "" if hint is None else worded(hint)
 
 
 def save(path: Path, data: bytes, *, in_place: bool) -> None:

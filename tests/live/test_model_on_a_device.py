@@ -220,7 +220,7 @@ def test_a_device_memory_that_means_nothing_is_refused_up_front(repo: Repository
 def test_too_little_device_memory_is_refused_before_anything_changes(repo: Repository, place: Place) -> None:
     place(LateDevice())
     loaded = repo.load("HEAD~1")
-    with pytest.raises(UsageError, match="that much or more, in Python device_memory") as said:
+    with pytest.raises(UsageError, match=r"give device_memory=\d+ or more") as said:
         repo.live(loaded, "HEAD", device_memory=1)
     assert not getattr(said.value, "__notes__", [])
     model = repo.live(loaded, "HEAD~1", cache=0)

@@ -24,7 +24,7 @@ from persona.store.records import pack_record
 from persona.store.refs import Reason
 from tests.checkpoints import write_model
 from tests.disks import Quick
-from tests.history.bots import Bot, at, read_weights
+from tests.history.bots import Bot, advised, at, read_weights
 
 FORGED = Reason("Ada <ada@example.org>", (1_763_000_000, 0), "forged")
 
@@ -73,13 +73,13 @@ def test_a_lost_ref_is_named_with_the_way_to_have_it_back(several: Bot, name: st
     with Repository.open(several.root, author=at(50)) as repo:
         kind, _, short = name.partition("/")
         if kind == "heads":
-            assert f"persona branch {short} {id[:8]}" in found
+            assert f"repo.branches.create({short!r}, {id[:8]!r})" in advised(found)
             repo.branches.create(short, id[:8])
         elif kind == "tags":
-            assert f"persona tag {short} {id[:8]}" in found
+            assert f"repo.tags.create({short!r}, {id[:8]!r})" in advised(found)
             repo.tags.create(short, id[:8])
         else:
-            assert f"base = '{id[:8]}'" in found
+            assert f"base = '{id[:8]}'" in advised(found)
             several.edit(lambda text: text.replace('"tiny"', f"'{id[:8]}'"))
             assert repo.status().problem is None
             return
@@ -376,7 +376,7 @@ def test_weights_that_pass_for_a_commits_and_are_not_are_noticed(grown: Bot) -> 
     assert sentences(grown) == []
     (found,) = sentences(grown, full=True)
     assert "are not those of the recipe that they are recorded for" in found
-    assert "persona checkout -f" in found
+    assert "repo.checkout(force=True)" in advised(found)
     stored(grown, "state", "weights.json").unlink()
     with Repository.open(grown.root, author=at(50)) as repo:
         repo.checkout(force=True)

@@ -16,7 +16,7 @@ from persona.repository import Repository
 from persona.store import files
 from tests.checkpoints import same, write_model
 from tests.disks import Refusing
-from tests.history.bots import Bot, read_weights, tuned
+from tests.history.bots import Bot, advised, read_weights, tuned
 
 
 def train(bot: Bot, seed: int = 9) -> None:
@@ -181,7 +181,7 @@ def test_taking_trained_weights_in_says_that_a_checkout_replaces_their_bytes(gro
     state = grown.repo.status().weights
     assert (state.state, state.revision) == ("edited", None)
     grown.edit(lambda text: text + "#\n")
-    assert "--onto REV" in grown.commit().notes[-1]
+    assert "onto=REV" in advised(grown.commit().notes[-1])
 
 
 def test_in_a_copy_the_word_of_the_user_is_taken(grown: Bot, tmp_path: Path) -> None:
