@@ -9,7 +9,8 @@ drawn under the commit until each line has reached its lane.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+from persona.frozen import dataclass
 
 
 @dataclass(frozen=True)

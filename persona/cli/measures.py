@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 from click import style
 
 from persona.cli.render import number, percent, printable, vector_lines
+from persona.frozen import dataclass
 
 if TYPE_CHECKING:
     from rich.table import Table

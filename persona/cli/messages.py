@@ -7,12 +7,12 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from persona.cli.invocation import Invocation
 from persona.errors import InvalidInput, Refused, UsageError
+from persona.frozen import dataclass
 from persona.store import files
 from persona.store.store import DIRECTORY
 

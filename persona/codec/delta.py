@@ -19,7 +19,6 @@ an estimate of the bytes that zstd makes of them. Layout: `docs/format.md`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -39,6 +38,7 @@ from persona.codec.elements import (
 )
 from persona.codec.native import Kernels, has_compress
 from persona.errors import IntegrityError
+from persona.frozen import dataclass
 
 MAX_GROUPS: Final = 12
 """Groups of one chunk: with their segments they stay within `limits.MAX_SEGMENTS`."""

@@ -6,13 +6,13 @@ width, so float arithmetic never touches a bit pattern (NaN payloads, signs of z
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from persona.errors import IntegrityError, InvalidInput
+from persona.frozen import dataclass
 from persona.objects.dtypes import DTYPES, uint
 
 Elements = npt.NDArray[Any]

@@ -7,11 +7,12 @@ marked `UNPRINTED`, which is for callers and for the text of the command line.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import field, fields, is_dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
 from persona.errors import PersonaError
+from persona.frozen import dataclass
 from persona.objects.commit import Person
 from persona.progress import Progress as Progress
 

@@ -7,7 +7,7 @@ same elements. So a vector gives its fine-tune back bit for bit, whatever its nu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ from persona.codec.elements import FORM_RAW
 from persona.codec.elements import of as element_of
 from persona.codec.floats import in_default_environment
 from persona.errors import InvalidInput, Refused, listed
+from persona.frozen import dataclass
 from persona.intake.match import Match, match_tensors
 from persona.limits import CHUNK_ELEMENTS
 from persona.merge.arithmetic import casts, cpu

@@ -6,10 +6,10 @@ all.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from persona.errors import InvalidInput, Keyword, listed
+from persona.frozen import dataclass
 from persona.objects.base import Base
 from persona.objects.dtypes import DTYPES
 from persona.objects.tensors import TensorSpec

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import chain
 
+from persona.frozen import dataclass
 from persona.limits import DEVICE_RESERVE
 from persona.live.cache import BoundedCache, Key
 from persona.live.slots import Slot

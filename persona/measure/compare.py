@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from persona.codec.floats import DefaultEnvironment, in_default_environment
 from persona.errors import InvalidInput
+from persona.frozen import dataclass
 from persona.measure.elections import BLOCK, ChunkVotes, Election, Scratch, scratch_bytes
 from persona.merge.arithmetic.casts import widen32
 from persona.merge.chunks import StoredRows, Workspaces

@@ -8,7 +8,7 @@ binary64 over blocks of BLOCK elements in exponent order. A difference that is n
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import combinations
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from persona.codec.delta import restore
+from persona.frozen import dataclass
 from persona.merge.arithmetic.arguments import DecodedChunk
 from persona.merge.arithmetic.casts import widen32
 from persona.merge.cutoffs import Cutoffs

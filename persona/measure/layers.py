@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Final
+
+from persona.frozen import dataclass
 
 _PARAMETERS: Final = ("weight", "bias")
 _NORM: Final = re.compile(r"norm|(^|[._])ln(_|\d|$)|layer_?norm")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +19,7 @@ from persona.codec.base import decode_base, raw_chunk
 from persona.codec.delta import Scratch, decode_delta, exponent_order
 from persona.codec.elements import parse_form
 from persona.errors import IntegrityError
+from persona.frozen import dataclass
 from persona.limits import MAX_PAYLOAD_BYTES
 from persona.merge.arithmetic.arguments import DecodedChunk
 from persona.merge.memory import Budget

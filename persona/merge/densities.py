@@ -8,13 +8,13 @@ checksum, and may be deleted at any time: `cutoffs` finds missing values again.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from persona.codec.floats import DefaultEnvironment
+from persona.frozen import dataclass
 from persona.merge.thresholds import Magnitudes
 from persona.objects.rules import NUMERICS
 from persona.objects.tensors import TensorSpec

@@ -12,10 +12,10 @@ vectors.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from persona.errors import Keyword, UsageError
+from persona.frozen import dataclass
 from persona.limits import CHUNK_MEMORY, MIB
 from persona.merge.arithmetic import layout
 from persona.merge.arithmetic.cpu import scratch_bytes

@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 
 from blake3 import blake3
 
 from persona.codec.floats import in_default_environment
 from persona.errors import IntegrityError, InvalidInput
+from persona.frozen import dataclass
 from persona.objects import canonical
 from persona.objects.base import Base
 from persona.objects.ids import abbreviate

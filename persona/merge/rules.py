@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
 from persona.codec.floats import in_default_environment
+from persona.frozen import dataclass
 from persona.merge.codes import Divide, Elect, Merge, Weigh
 from persona.objects import canonical
 from persona.objects.recipe import Term, to_binary32

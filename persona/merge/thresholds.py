@@ -11,12 +11,13 @@ This module has the numbers; `cutoffs` walks the chunks and keeps the result in 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from persona.frozen import dataclass
 from persona.merge.rules import KEEP_NOTHING, NO_TRIM
 
 Counts = npt.NDArray[np.int64]

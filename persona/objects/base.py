@@ -10,10 +10,10 @@ differ.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 
 from persona.errors import IntegrityError, InvalidInput
+from persona.frozen import dataclass
 from persona.limits import MAX_CHUNK_ELEMENTS, MAX_TENSORS, MIN_CHUNK_ELEMENTS
 from persona.objects import canonical, fields
 from persona.objects.digest import require_digest

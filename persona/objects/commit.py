@@ -7,10 +7,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from persona.errors import IntegrityError
+from persona.frozen import dataclass
 from persona.objects import canonical, fields
 from persona.objects.ids import KINDS, require_id
 

@@ -5,9 +5,9 @@ Notes are stored in refs/notes/, so learning a fact never changes the id of the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
 
+from persona.frozen import dataclass
 from persona.objects import canonical, fields
 from persona.objects.ids import require_id
 

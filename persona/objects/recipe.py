@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
 from functools import cached_property, lru_cache
 from typing import Any, Final
 
 from persona.errors import IntegrityError, InvalidInput
+from persona.frozen import dataclass
 from persona.limits import MAX_TERMS
 from persona.objects import canonical, fields
 from persona.objects.ids import require_id

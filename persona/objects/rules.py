@@ -9,11 +9,12 @@ is refused.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from decimal import Decimal
 from typing import Any, Final
 
 from persona.errors import IntegrityError, InvalidInput
+from persona.frozen import dataclass
 from persona.objects import canonical
 
 NUMERICS: Final = 1

@@ -8,10 +8,10 @@ chunk in which nothing changed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from persona.errors import IntegrityError
+from persona.frozen import dataclass
 from persona.objects.tensors import TensorSpec, chunk_count
 
 ID_BYTES: Final = 32

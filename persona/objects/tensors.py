@@ -9,12 +9,12 @@ than a byte is counted in bytes. A scalar has one element. An empty tensor has n
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from typing import Any
 
 from persona.errors import IntegrityError, InvalidInput
+from persona.frozen import dataclass
 from persona.limits import MAX_ELEMENTS, MAX_RANK, MAX_TENSORS
 from persona.objects.dtypes import DTYPES, uint
 from persona.objects.names import check_tensor_name

@@ -7,9 +7,9 @@ if they were changed. None stands for a file of the base that was deleted.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from persona.errors import IntegrityError
+from persona.frozen import dataclass
 from persona.objects import canonical, fields
 from persona.objects.base import file_ids
 from persona.objects.ids import require_id

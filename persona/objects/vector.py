@@ -8,12 +8,12 @@ provenance, statistics or thresholds, so the same fine-tune imported twice is th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Final
 
 from persona.errors import IntegrityError
+from persona.frozen import dataclass
 from persona.limits import CHUNK_ELEMENTS, MAX_TENSORS, MAX_TERMS
 from persona.objects import canonical, fields
 from persona.objects.base import chunk_elements

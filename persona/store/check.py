@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from persona.errors import IntegrityError, PersonaError
+from persona.frozen import dataclass
 from persona.objects.ids import is_id
 from persona.store import files
 from persona.store.files import Buffer

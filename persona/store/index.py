@@ -19,12 +19,12 @@ from __future__ import annotations
 import struct
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from blake3 import blake3
 
 from persona.errors import IntegrityError
+from persona.frozen import dataclass
 from persona.limits import MAX_PACK_RECORDS
 from persona.objects.ids import KINDS
 from persona.store.records import KIND_CODES

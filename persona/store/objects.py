@@ -15,11 +15,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
 from persona.errors import IntegrityError, PersonaError
+from persona.frozen import dataclass
 from persona.limits import MAX_PAYLOAD_BYTES
 from persona.objects.ids import is_id, object_id
 from persona.store import files, pack, records

@@ -23,12 +23,12 @@ from __future__ import annotations
 import struct
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from blake3 import blake3
 
 from persona.errors import IntegrityError, InvalidInput
+from persona.frozen import dataclass
 from persona.limits import MAX_PAYLOAD_BYTES, MAX_SEGMENTS, ZSTD_WINDOW_BYTES
 from persona.objects.ids import KINDS
 from persona.store.files import Buffer

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from persona.errors import Call, IntegrityError, PersonaError
+from persona.frozen import dataclass
 from persona.limits import MAX_REFLOG_BYTES
 from persona.objects.ids import is_id
 from persona.store import files, reflog

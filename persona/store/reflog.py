@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from blake3 import blake3
 
 from persona.errors import IntegrityError, PersonaError
+from persona.frozen import dataclass
 from persona.limits import MAX_REFLOG_BYTES
 from persona.objects.ids import NULL_ID
 from persona.store import files

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -29,6 +28,7 @@ from persona.errors import (
     SystemFault,
     UsageError,
 )
+from persona.frozen import dataclass
 from persona.objects.ids import is_id
 from persona.store import lock, reflog
 from persona.store.ref_files import HEAD, PREFIX, Head, RefFiles, full

@@ -7,7 +7,8 @@ first bytes. The message says which format it has and what to give instead.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from persona.frozen import dataclass
 
 HEAD_BYTES = 512
 """How much of a file's beginning `recognise` wants to see."""

@@ -11,11 +11,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from persona import limits
 from persona.errors import InvalidInput
+from persona.frozen import dataclass
 from persona.weights.inputs import Fingerprint, read_watched
 from persona.weights.scan import Scan, shorten
 

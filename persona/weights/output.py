@@ -15,13 +15,14 @@ import os
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Final
 
 from blake3 import blake3
 
 from persona.errors import InvalidInput, Keyword, PersonaError, Refused, listed
+from persona.frozen import dataclass
 from persona.limits import MAX_INDEX_BYTES
 from persona.objects.names import check_file_path
 from persona.store import files

@@ -15,11 +15,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from persona import limits
 from persona.errors import InvalidInput, Keyword
+from persona.frozen import dataclass
 from persona.objects.dtypes import DTYPES
 from persona.objects.names import check_tensor_name
 from persona.objects.tensors import TensorSpec

@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 
 from blake3 import blake3
 
 from persona import limits
 from persona.errors import InvalidInput, Keyword
+from persona.frozen import dataclass
 from persona.objects.base import Shard
 from persona.objects.tensors import TensorSpec
 from persona.weights.index import SINGLE_NAME

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from blake3 import blake3
 
 from persona.codec.native.convention import Call, kinds_of
 from persona.errors import SystemFault
+from persona.frozen import dataclass
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ one more for AVX-512 VBMI2, which the kernels use (docs/decisions/014).
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
+
+from persona.frozen import dataclass
 
 _V3: Final = frozenset({"avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "xsave"})
 _V4: Final = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}

@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from persona.errors import Blank, Call, InvalidInput, UnknownRevision, quoted
+from persona.frozen import dataclass
 from persona.history.history import History
 from persona.history.names.walk import merge_bases, walk
 from persona.history.recipes.text import MIN_PREFIX

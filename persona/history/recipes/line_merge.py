@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+from persona.frozen import dataclass
 from persona.history.recipes.linediff import runs
 
 Edit = tuple[int, int, tuple[str, ...]]

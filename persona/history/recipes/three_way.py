@@ -16,10 +16,11 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, Literal
 
 from persona.errors import InvalidInput, Refused, UnknownName
+from persona.frozen import dataclass
 from persona.history.recipes.line_merge import merge_lines
 from persona.history.recipes.text import RECIPE_FILE, decode, encode, load
 from persona.objects.canonical import decimal

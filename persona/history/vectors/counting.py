@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from persona.codec.floats import in_default_environment
+from persona.frozen import dataclass
 from persona.history.history import History
 from persona.history.planning import plan_of
 from persona.history.vectors.cache import known_counts, remember

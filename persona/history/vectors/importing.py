@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from persona.errors import Blank, Call, InvalidInput, Keyword, Note, PersonaError, Refused, UsageError, pieces
+from persona.frozen import dataclass
 from persona.history.history import History
 from persona.history.options import ImportOptions, defaults
 from persona.history.recipes import filters

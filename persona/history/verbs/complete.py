@@ -7,10 +7,10 @@ object is read. A part that cannot be read is empty.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from persona.errors import PersonaError
+from persona.frozen import dataclass
 from persona.history.history import History
 from persona.history.recipes.text import decode, load
 from persona.history.results import Result

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from persona.codec.floats import in_default_environment
 from persona.errors import InvalidInput
+from persona.frozen import dataclass
 from persona.history.history import History
 from persona.history.names import sides
 from persona.history.options import MemoryOptions, WorkOptions

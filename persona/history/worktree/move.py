@@ -7,10 +7,10 @@ edited file that is the same on both sides is carried along.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from persona.errors import Blank, Call, Keyword, Note, Refused
+from persona.frozen import dataclass
 from persona.history.history import History
 from persona.history.names.revisions import branch_named, resolve
 from persona.history.names.walk import walk

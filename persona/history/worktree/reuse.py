@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from persona.errors import PersonaError
+from persona.frozen import dataclass
 from persona.history.history import History
 from persona.history.worktree import weights as weights_state
 from persona.objects.recipe import Recipe

@@ -19,11 +19,11 @@ import stat
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from persona.errors import Blank, Call, InvalidInput, Note, PersonaError, SystemFault, UsageError
+from persona.frozen import dataclass
 from persona.history.history import History
 from persona.history.recipes.text import RECIPE_FILE
 from persona.history.worktree import text_files

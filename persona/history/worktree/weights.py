@@ -20,11 +20,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from persona.errors import Call, InvalidInput, PersonaError, Refused
+from persona.frozen import dataclass
 from persona.history.history import History
 from persona.history.results import WeightsState
 from persona.history.worktree import text_files

@@ -12,7 +12,6 @@ the bytes moved: docs/decisions/016-terms-on-a-gpu.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -20,6 +19,7 @@ import torch
 import triton
 import triton.language as tl
 
+from persona.frozen import dataclass
 from persona.merge.arithmetic.cpu import F16, F32, Array, cuts
 from persona.merge.codes import Divide, Elect, Merge, Weigh
 from persona.merge.rules import MergeRules

@@ -8,7 +8,6 @@ tests compute them again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from persona.codec.elements import BF16, F16, F32, ElementType
+from persona.frozen import dataclass
 from persona.merge.arithmetic.arguments import DecodedChunk, MergeArguments
 from persona.merge.rules import KEEP_NOTHING, NO_TRIM, MergeRules
 

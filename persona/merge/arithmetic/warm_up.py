@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from persona.codec.delta import kernels as codec_kernels
 from persona.codec.native import Kernels, build, code_files, golden, key, processor
+from persona.frozen import dataclass
 from persona.merge.arithmetic.cpu import kernels as merge_kernels
 from persona.merge.workers import first_run
 from persona.progress import Progress

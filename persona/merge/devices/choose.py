@@ -11,10 +11,10 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Final
 
 from persona.errors import Keyword, SystemFault, UsageError
+from persona.frozen import dataclass
 from persona.merge.devices.device import Device, DeviceFault, DeviceFull, NoDevice
 from persona.merge.devices.lanes import Lanes, Need
 from persona.merge.plan import Plan, TensorPlan

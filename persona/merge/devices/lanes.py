@@ -14,13 +14,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from persona.errors import Keyword, UsageError
+from persona.frozen import dataclass
 from persona.limits import DEVICE_MEMORY, MIB
 from persona.merge.arithmetic import layout
 from persona.merge.arithmetic.arguments import DecodedChunk, MergeArguments

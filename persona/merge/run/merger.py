@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -21,6 +20,7 @@ from persona.codec.delta import restore
 from persona.codec.elements import of as element_of
 from persona.codec.floats import in_default_environment
 from persona.errors import InvalidInput, Keyword
+from persona.frozen import dataclass
 from persona.merge.arithmetic import cpu
 from persona.merge.arithmetic.arguments import DecodedChunk, MergeArguments
 from persona.merge.chunks import ChunkReader, Empty, RowSource, StoredRows, Workspaces
