@@ -49,8 +49,8 @@ def command(
 ) -> None:
     """Read and write settings.
 
-    KEY prints its value: the repository's or, if that is not set, yours. KEY VALUE sets it. A repository's
-    value comes before yours. An option that you type comes before both.
+    With KEY, config prints its value: the repository's or, if that is not set, yours. With KEY VALUE,
+    it sets KEY. A repository's value comes before yours. An option that you type comes before both.
     """
     if listing == (key is not None) or (unset and value is not None):
         raise UsageError("give a KEY to read, a KEY and a VALUE to set, or --list")
