@@ -38,7 +38,7 @@ class _Held(Generic[Value]):
 
 
 class BoundedCache(Generic[Value]):
-    """Values by the ids of their source: at most `limit` bytes, of them `room` in this merge. Thread-safe."""
+    """Values by the ids of their source, at most `limit` bytes, `allowed` in this merge. Thread-safe."""
 
     def __init__(self, limit: int) -> None:
         self.limit = self.allowed = limit
