@@ -187,9 +187,8 @@ def _in_the_work_tree(
 
 def left_out_notes(known: Tracked) -> list[str]:
     """Notes on files that the commit cannot hold."""
-    listed = [f"{path!r} ({why})" for path, why in known.left_out.items()]
-    more = [f"{len(listed) - MAX_LISTED} more"] if len(listed) > MAX_LISTED else []
-    return [f"left out: {', '.join([*listed[:MAX_LISTED], *more])}"] if listed else []
+    files = [f"{path!r} ({why})" for path, why in known.left_out.items()]
+    return [f"left out: {listed(files, MAX_LISTED)}"] if files else []
 
 
 def write_whole_ids(tree: LockedTree) -> None:
