@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 class Command(click.Command):
     """A command. `example`: lines of a shell, shown in its help. `takes_files`: files may follow `--`.
-    `pages`: its answer goes through the pager on a terminal.
+    `pages`: its answer goes through the pager on a terminal. `works`: it shows progress.
     """
 
     def __init__(
@@ -27,6 +28,7 @@ class Command(click.Command):
         example: str = "",
         takes_files: bool = False,
         pages: bool = False,
+        works: bool = False,
         **settings: Any,
     ) -> None:
         settings.setdefault("context_settings", {"help_option_names": ["-h", "--help"]})
@@ -34,6 +36,7 @@ class Command(click.Command):
         self.example = example
         self.takes_files = takes_files
         self.pages = pages
+        self.works = works
         taken = {spelling for option in self.params for spelling in option.opts}
         self.params += [option for option in common_options() if not taken & set(option.opts)]
 
@@ -51,7 +54,13 @@ class Command(click.Command):
         """As click does."""
         call = ctx.ensure_object(Invocation)
         call.pages = self.pages and not call.no_pager
-        return super().invoke(ctx)
+        call.works = self.works
+        if not call.quiet:
+            return super().invoke(ctx)
+        from persona.cli.progress import silence
+
+        with silence():
+            return super().invoke(ctx)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
         """Like click's, with files after `--` if the command takes them."""
@@ -110,11 +119,49 @@ def declare(
     *,
     example: str,
     cls: type[Command] = Command,
+    group: click.Group | None = None,
     takes_files: bool = False,
     pages: bool = False,
+    works: bool = False,
 ) -> Callable[[Callable[..., Any]], Command]:
-    """Makes a function a command of that name. Its docstring is the help: a summary, then a paragraph."""
-    return click.command(name, cls=cls, example=example, takes_files=takes_files, pages=pages)
+    """Makes a function a command of that name. Its docstring is the help: a summary, then a paragraph.
+
+    The function takes what was typed, and what it names besides: `call`, this invocation; `repo`, the
+    repository, which is opened for it and signs; `files`, what was typed after `--`, if
+    `takes_files`. It returns a result, which is shown by its type (`persona.cli.rendering`), or None for
+    nothing. `pages`: the answer goes through the pager. `works`: it may take long, and shows progress then.
+    `group`: the command that it belongs to.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Command:
+        how = {"takes_files": takes_files, "pages": pages, "works": works}
+        made: Command = click.command(name, cls=cls, example=example, **how)(_running(function))
+        if group is not None:
+            group.add_command(made)
+        return made
+
+    return decorate
+
+
+def _running(function: Callable[..., Any]) -> Callable[..., int]:
+    """Calls the function with all that it names, and shows its result; returns the exit code."""
+    code = function.__code__
+    named = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+
+    @wraps(function)
+    def run(**typed: Any) -> int:
+        ctx = click.get_current_context()
+        call: Invocation = ctx.obj
+        if "files" in named and FILES in ctx.meta:
+            typed["files"] = ctx.meta[FILES]
+        if "call" in named:
+            typed["call"] = call
+        if "repo" not in named:
+            return call.finish(function(**typed))
+        with call.repository() as repo:
+            return call.finish(function(repo=repo, **typed), repo)
+
+    return run
 
 
 def common_options() -> list[click.Option]:

@@ -10,11 +10,11 @@ from click import style
 from persona.cli.errors import failure
 from persona.cli.pager import on_terminal
 from persona.cli.render import checkout_lines, commit_lines, counted, number, percent, short
-from persona.cli.terminal import printable, say
+from persona.cli.rendering import Shown
+from persona.cli.terminal import printable
 from persona.errors import Call, pieces
 
 if TYPE_CHECKING:
-    from persona.cli.invocation import Invocation
     from persona.history.results import CommitResult, Diff, FileChange, KeptFraction, TermChange
     from persona.repository import Repository
 
@@ -24,7 +24,7 @@ _USUAL: dict[str, Any] = {"density": None, "only": (), "except": (), "join": "vo
 
 
 def diff_lines(diff: Diff) -> Iterator[str]:
-    """The whole difference: `-` for removals from the recipe, `+` for additions, then each text file."""
+    """The whole difference: what the recipe loses with `-`, what it gains with `+`, then each text file."""
     if diff.rules or diff.vectors:
         before = short(diff.from_) if diff.from_ else "nothing"
         yield style(f"diff recipe {before} {short(diff.to) if diff.to else 'work tree'}", bold=True)
@@ -51,32 +51,25 @@ def stat_lines(diff: Diff) -> Iterator[str]:
         yield " " + ", ".join(counted(count, noun) for count, noun in sums if count) + " changed"
 
 
-def report_commit(call: Invocation, repo: Repository, result: CommitResult) -> int:
-    """Reports a commit or a revert; returns the exit code.
-
-    If the weights were to be computed and could not be, it says why.
-    """
-    call.remarks(result.notes)
+def shown_commit(repo: Repository, result: CommitResult) -> Shown:
+    """The result of a commit or a revert; if the weights could not be computed, also why."""
     error = result.failure
     if error is None:
-        call.report(result, committed_lines(repo, result))
-        return 0
+        return Shown(result, committed_lines(repo, result))
     from persona.cli.hints import in_shell
     from persona.history.results import as_json
 
-    message = f"the commit is made, but not its weights: {error.message}"
+    message = f"the commit is made, but its weights could not be computed: {error.message}"
     hint = (*pieces(error.hint), Call("checkout"), " tries again")
     value = as_json(result) | failure(error.kind, message, error.exit_code, hint)
-    call.report(value, committed_lines(repo, result))
-    say(f"persona: {message}")
-    say(f"hint: {in_shell(hint)}")
-    return error.exit_code
+    fault = [f"persona: {message}", f"hint: {in_shell(hint)}"]
+    lines = committed_lines(repo, result)
+    return Shown(value, lines, error.exit_code, act=True, notes=result.notes, fault=fault)
 
 
 def committed_lines(repo: Repository, result: CommitResult) -> Iterator[str]:
-    """The result of a commit, or of a revert that is not committed yet.
-
-    Each change is one line; the computed weights follow.
+    """What a commit, or a revert that is not committed yet, has done: all that it changed, a line each, then
+    the weights that it computed.
     """
     yield from commit_lines(result)
     if result.parents:
@@ -87,7 +80,7 @@ def committed_lines(repo: Repository, result: CommitResult) -> Iterator[str]:
 
 
 def brief_lines(diff: Diff, told: Collection[str], kept: Sequence[KeptFraction] = ()) -> Iterator[str]:
-    """The changes of a commit, except the vectors that it added or removed, which are `told` already."""
+    """What a commit changed besides the vectors that it brought or dropped, which are `told` already."""
     for axis, change in diff.rules.items():
         yield f" {style('~', fg='yellow')} {axis} {_value(change['from'])} → {_value(change['to'])}"
     for vector in diff.vectors:
@@ -115,9 +108,8 @@ def kept_lines(kept: Sequence[KeptFraction]) -> Iterator[str]:
 def change_lines(
     diff: Diff, kept: Sequence[KeptFraction] = (), path: Callable[[str], str] = str
 ) -> Iterator[str]:
-    """The list of `status`: one line for each change that the next commit would hold.
-
-    `path` spells a file name relative to the current directory.
+    """What `status` lists: one line for each thing that the next commit would hold. `path` names a file as it
+    is typed where the command runs.
     """
     for axis, change in diff.rules.items():
         yield f"{'rule:':<12}{axis} {_value(change['from'])} → {_value(change['to'])}"
@@ -211,10 +203,7 @@ def _minus(text: str) -> str:
 
 
 def _text(content: bytes | None) -> list[str] | None:
-    """The lines of a file without their ends, or None if it is not text.
-
-    A missing last line end is marked.
-    """
+    """The lines of a file without their ends, a missing last end said, or None where it is not text."""
     if content and b"\0" in content:
         return None
     try:
@@ -247,9 +236,8 @@ def _file_lines(change: FileChange) -> Iterator[str]:
 
 
 def _shown(line: str) -> str:
-    """A line of a file for printing.
-
-    Carriage returns of files from Windows are shown on a terminal, and kept if `patch` may read them.
+    """A line of a file as it is printed. The carriage returns of a file from Windows are shown on a terminal,
+    and kept where `patch` may read them.
     """
     if on_terminal() or "\r" not in line:
         return printable(line)
@@ -268,7 +256,7 @@ def _file_summary(change: FileChange) -> str:
     gained = sum(end - start for _, _, start, end in changed)
     bar = min(gained + lost, 40)
     plus = round(bar * gained / (gained + lost))
-    plus = min(max(plus, gained > 0), bar - (lost > 0))  # a few lines among many get one sign, not none
+    plus = min(max(plus, gained > 0), bar - (lost > 0))  # a few lines among many are one sign, not none
     if not changed:
         return "0"
     return f"{gained + lost} " + style("+" * plus, fg="green") + style("-" * (bar - plus), fg="red")

@@ -44,7 +44,7 @@ def guarded(run: Callable[[], object], arguments: Sequence[str]) -> int:
         return _say("interrupted", "interrupted", INTERRUPTED, arguments)
     except PersonaError as error:
         mends = MENDS if isinstance(error, IntegrityError) and error.id is not None else None
-        return _say(error.kind, error.message, error.exit_code, arguments, error.hint or mends)
+        return _say(error.kind, _sentence(error), error.exit_code, arguments, error.hint or mends)
     except click.ClickException as error:
         return _say("usage", _usage_sentence(error), USAGE, arguments)
     except MemoryError:
@@ -81,6 +81,16 @@ def failure(
 
         error["hint"] = in_shell(hint)
     return {"error": error}
+
+
+def _sentence(error: PersonaError) -> str:
+    """The message; an argument that cannot be taken is named by its flag."""
+    name = getattr(error, "parameter", None)
+    if name is None:
+        return error.message
+    from persona.cli.hints import flag
+
+    return f"{flag(name)}: {error.message.removeprefix(f'{name}: ')}"
 
 
 def _options(arguments: Sequence[str]) -> Sequence[str]:

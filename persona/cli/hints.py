@@ -67,17 +67,17 @@ def _typed(piece: Keyword) -> str:
 
 def _flags(piece: Keyword) -> Iterator[str]:
     for name in piece.names:
-        yield _flag(name)
+        yield flag(name)
     for name, value in piece.values.items():
         if name == "mode":
             yield f"--{value}"
         elif isinstance(value, bool):
-            yield _flag(name)
+            yield flag(name)
         else:
-            yield f"{_flag(name)} {_word(value)}"
+            yield f"{flag(name)} {_word(value)}"
 
 
-def _flag(name: str) -> str:
+def flag(name: str) -> str:
     """The flag of a keyword: as it is declared, else its own name."""
     from persona.history import options
 

@@ -1,4 +1,4 @@
-"""**invocation** — one run of one command: its directory, its verbosity, and its output format."""
+"""**invocation** — one run of one command: where it runs, how much it says, and in which form."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,8 +20,10 @@ from persona.cli.terminal import echo, say
 from persona.errors import Note, NotFound, SystemFault, UnknownRevision, UsageError, quoted
 
 if TYPE_CHECKING:
+    from persona.cli.progress import Shower
     from persona.history.config import Config
     from persona.objects.commit import Person
+    from persona.progress import Phase
     from persona.repository import Repository
 
 BATCH = 200
@@ -29,7 +32,7 @@ BATCH = 200
 
 @dataclass
 class Invocation:
-    """The options that every command has, and the helpers of commands. It is click's `ctx.obj`."""
+    """The options that every command has, and what commands do with them. It is click's `ctx.obj`."""
 
     directory: Path = field(default_factory=Path)
     quiet: bool = False
@@ -38,14 +41,20 @@ class Invocation:
     no_pager: bool = False
     pages: bool = False
     """Whether the answer goes through the pager, if it goes to a terminal."""
+    works: bool = False
+    """Whether the command may take long."""
     signs: bool = False
     """Whether what the command makes carries the committer's name, as an annotated tag does."""
     drafted: str | None = None
-    """A sentence with the path of the message from the editor, said if the command fails."""
+    """Where the message is that the user wrote in an editor: said if the command fails afterwards."""
     _repository: Repository | None = None
     _author: Person | None = None
     _unsaid: list[str] = field(default_factory=list)
-    """Notes about the author, which `report` says once a command has signed with that name."""
+    """What `report` has to say of the author, once a command has signed with that name."""
+    _paging: bool = False
+    _began: float = field(default_factory=monotonic)
+    _progress: Shower | None = None
+    """What shows how far the command is, once the library has told."""
     _answer: list[str] = field(default_factory=list)
     """The answer in JSON, in pieces, until the command has ended well."""
 
@@ -56,9 +65,7 @@ class Invocation:
         """The repository of the directory, open."""
         from persona.repository import Repository
 
-        with Repository.open(
-            self.directory, user_config=self.user_config, author=self.author, committer=self.committer
-        ) as repo:
+        with Repository.open(self.directory, user_config=self.user_config, **self.standing) as repo:
             self._repository = repo
             try:
                 yield repo
@@ -70,8 +77,14 @@ class Invocation:
                 self._repository = None
                 self.remarks(dict.fromkeys(repo.notes))
 
+    @property
+    def standing(self) -> dict[str, Any]:
+        """The options of `Repository.open`: who signs, and the display of progress."""
+        progress = {"progress": self.tell} if self.works else {}  # only they pay for the check of its type
+        return {"author": self.author, "committer": self.committer, **progress}
+
     def go_to(self, directory: Path) -> None:
-        """Runs as if started in `directory`. Raises `NotFound` if there is none."""
+        """Runs as if started in `directory`. Raises `NotFound` where there is none."""
         try:
             if not stat.S_ISDIR(os.stat(directory).st_mode):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
@@ -86,17 +99,16 @@ class Invocation:
 
     @property
     def user_config(self) -> Path | None:
-        """The user's own config file, which may not exist; None if no home directory is known."""
+        """The user's own config file, whether it exists or not; None where no home directory is known."""
         named = os.environ.get("XDG_CONFIG_HOME", "")
-        if os.path.isabs(named):  # the XDG specification says: ignore a relative path
+        if os.path.isabs(named):  # a relative one has to be ignored, says the XDG specification
             return Path(named) / "persona" / "config"
         home = os.environ.get("HOME") or _home_of_the_account()
         return Path(home) / ".config" / "persona" / "config" if home else None
 
     def author(self) -> Person:
-        """The author of a commit, now unless the environment gives another date.
-
-        The library calls this when it signs a commit. `report` says if the name was invented.
+        """Who writes a commit, and when: now, unless the environment says otherwise. The library asks when it
+        signs one; `report` says if the name was made up.
         """
         if self._author is None:
             from persona.cli import identity
@@ -106,7 +118,7 @@ class Invocation:
         return self._author
 
     def committer(self) -> Person:
-        """The person who runs the command, now. `report` says if the name was invented, if it `signs`."""
+        """Who runs the command, and now. Said to be made up only if the command `signs`."""
         from persona.cli import identity
 
         say_so: Callable[[str], None] = self._unsaid.append if self.signs else lambda sentence: None
@@ -114,7 +126,7 @@ class Invocation:
         return identity.committer(os.environ, self.setting, say_so, here, self._author)
 
     def setting(self, key: str) -> str | None:
-        """A setting of the repository, else of the user; None if neither has it."""
+        """A setting of the repository, else of the user; None where neither has it."""
         if self._repository is not None:
             found: str | None = self._repository.config.get(key)
             return found
@@ -129,18 +141,13 @@ class Invocation:
             raise SystemFault("no home directory is known; set HOME, or XDG_CONFIG_HOME to an absolute path")
         return Config(path, path)
 
-    @contextmanager
-    def progress(self) -> Iterator[Any]:
-        """The progress bar for the library, or None if nobody watches."""
-        from persona.cli.progress import progress_bar, silence
+    def tell(self, phase: Phase, done: int, total: int) -> None:
+        """Shows how far the command is: handed to the library as `progress`."""
+        if self._progress is None:
+            from persona.cli.progress import shower
 
-        bar = progress_bar(self.quiet, self.json)
-        try:
-            with silence() if self.quiet else nullcontext():
-                yield bar
-        finally:
-            if bar is not None:
-                bar.close()
+            self._progress = shower(self._began, quiet=self.quiet, as_json=self.json)
+        self._progress(phase, done, total)
 
     def path(self, path: str) -> Path:
         """A path from the command line, seen from `-C`."""
@@ -148,9 +155,8 @@ class Invocation:
 
     @contextmanager
     def files_meant(self, words: Iterable[str], line: str, does: str) -> Iterator[None]:
-        """If an unknown revision is the name of a file, raises an error that says what to type.
-
-        The advice is `line` and the file, which `does` that to "{}".
+        """An unknown revision that is the name of a file here is answered with what to type: `line` and the
+        file, which `does` that to "{}".
         """
         try:
             yield
@@ -173,7 +179,7 @@ class Invocation:
         for path in paths:
             place = os.path.normpath(os.path.join(here, path))
             if path == RECIPE_FILE and not os.path.lexists(place):
-                place = os.path.join(root, path)  # there is only one, and messages use this name
+                place = os.path.join(root, path)  # there is but one, and messages name it so
             name = os.path.relpath(place, root)
             if not path or name.split(os.sep)[0] == os.pardir:
                 raise UsageError(f"'{path:.100}' is not a file of the work tree {repo.root}")
@@ -181,7 +187,7 @@ class Invocation:
         return found
 
     def seen_from_here(self, repo: Repository) -> Callable[[str], str]:
-        """The path of a file of the work tree, relative to the current directory."""
+        """Names a file of the work tree, given from its root, as it is typed where the command runs."""
         here, root = os.path.realpath(self.directory), os.path.realpath(repo.root)
 
         def seen(name: str) -> str:
@@ -192,26 +198,36 @@ class Invocation:
 
     # -- what is said ----------------------------------------------------------------------------------------
 
-    def answer(self, value: Any, text: Iterable[str] | str) -> None:
-        """Prints the answer: `value` as JSON, or the lines of `text`."""
+    def finish(self, result: Any, repo: Repository | None = None) -> int:
+        """Says what a command has to say: its notes, then the result as JSON or as text, by its type. Returns
+        the exit code.
+        """
+        from persona.cli.rendering import Shown, is_act, lines_of
+
+        if self._progress is not None:
+            self._progress.close()
+        if result is None:
+            return 0
+        shown = result if isinstance(result, Shown) else Shown(result)
+        self.remarks([*getattr(shown.value, "notes", ()), *shown.notes])
+        self.remarks(self._unsaid)
+        act = shown.act or is_act(shown.value)
+        self.pages = self.pages and not act
         if self.json:
-            self.answer_json(value)
-        else:
-            self.show([text] if isinstance(text, str) else text)
+            self.answer_json(shown.value)
+        elif not (act and self.quiet):
+            lines = lines_of(shown.value, self, repo) if shown.lines is None else shown.lines
+            self.show([lines] if isinstance(lines, str) else lines)
+        for sentence in shown.fault:
+            say(sentence)
+        return shown.exit_code
 
     def show(self, lines: Iterable[str]) -> None:
         """Prints the lines of an answer, many at a time, through the pager if there is one."""
         for batch in _batches(lines):
             if self.pages and not self.json:
-                self._start_pager()
+                self._start_pager(batch)
             echo("\n".join(batch))
-
-    def report(self, value: Any, text: Iterable[str] | str) -> None:
-        """Prints a report: like `answer`, but without its text if `-q` is given."""
-        self.remarks(self._unsaid)
-        self.pages = False
-        if self.json or not self.quiet:
-            self.answer(value, text)
 
     def answer_json(self, value: Any) -> None:
         """A result in the form of docs/commands.md, on one line."""
@@ -226,6 +242,16 @@ class Invocation:
         for number, value in enumerate(values):
             self._answer.append((",\n" if number else "[") + json.dumps(as_json(value)))
         self._answer.append("]\n" if self._answer else "[]\n")
+
+    def close(self) -> None:
+        """Takes the progress bar away, and waits until the user has left the pager."""
+        if self._progress is not None:
+            self._progress.close()
+            self._progress = None
+        if self._paging:
+            from persona.cli import pager
+
+            pager.finish()
 
     def deliver(self) -> None:
         """Writes the answer in JSON, whole: a command that fails half-way has written nothing of it."""
@@ -246,7 +272,7 @@ class Invocation:
 
                 self.remark(f"hint: {in_shell(sentence.hint)}")
 
-    def _start_pager(self) -> None:
+    def _start_pager(self, begun: Sequence[str]) -> None:
         self.pages = False
         if not sys.stdout.isatty():
             return
@@ -255,7 +281,9 @@ class Invocation:
         settings = self.user_settings() if self.user_config else None
         command = pager.chosen(settings.get if settings else lambda key: None)
         context = click.get_current_context(silent=True)
-        if command is not None:
+        whole = len(begun) < BATCH
+        if command is not None and not (whole and pager.needless(command, "\n".join(begun))):
+            self._paging = True
             pager.start(command)
             if context is not None and context.color is None:
                 context.color = pager.on_terminal()

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from persona import __version__
-from persona.cli import pager
 from persona.cli.command import CommandGroup
 from persona.cli.completions import VARIABLE, directories
 from persona.cli.errors import INTERRUPTED, guarded
@@ -139,7 +138,7 @@ class Persona(CommandGroup):
         except click.exceptions.Exit as end:
             code = end.exit_code
         finally:
-            pager.finish()
+            call.close()
         call.deliver()
         return code
 

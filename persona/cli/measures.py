@@ -18,7 +18,9 @@ from persona.frozen import dataclass
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from persona.cli.invocation import Invocation
     from persona.history.verbs.measure import Pair, Row, VectorStatistics, WeightsDiff
+    from persona.repository import Repository
 
 WIDTH = 100
 """Columns of a table if the width of the terminal is not known."""
@@ -314,3 +316,8 @@ def _shaded(value: float | None, most: float) -> Any:
 
 def _ratio(relative: float | None) -> str:
     return "more than all" if relative is None else f"{_cell(100 * relative)} %"
+
+
+def statistics(result: VectorStatistics, call: Invocation, repo: Repository) -> Iterator[str]:
+    """What a vector changes."""
+    return statistics_lines(result)

@@ -92,15 +92,15 @@ def _completion(option: Option) -> completions.Offer | None:
 
 
 @contextmanager
-def flags(prefix: str = "--") -> Iterator[None]:
-    """In this block, errors spell a parameter as the command line does: `--alpha`, `--merge lambda`."""
+def rules_named() -> Iterator[None]:
+    """Names a merge rule that cannot be taken as the command line spells it: `--merge lambda`."""
     try:
         yield
     except InvalidInput as error:
         if error.parameter is None:
             raise
         problem = error.message.removeprefix(f"{error.parameter}: ")
-        raise InvalidInput(f"{prefix}{error.parameter.rstrip('_')}: {problem}") from None
+        raise InvalidInput(f"--merge {error.parameter}: {problem}", hint=error.hint) from None
 
 
 def plot_option(function: F) -> F:
@@ -114,7 +114,7 @@ def plot_option(function: F) -> F:
 
 
 def plot_path(call: Invocation, plot: str | None) -> Path | None:
-    """The path of `--plot`, or None; a path that cannot be written is refused at once."""
+    """Where `--plot` draws to, or None; refused at once where that cannot be."""
     if plot is None:
         return None
     from persona.cli.heatmap import check

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import click
+
 from persona.cli.terminal import say, silence_stdout
 
 if TYPE_CHECKING:
@@ -45,6 +47,17 @@ def chosen(setting: Callable[[str], str | None]) -> str | None:
         if command is not None:
             return None if command.strip() in ("", "cat") else command
     return None
+
+
+def needless(command: str, text: str) -> bool:
+    """Whether `less`, as it runs by default, would only print the text: it fits on the screen."""
+    if command != DEFAULT or "LESS" in os.environ:
+        return False
+    import shutil
+
+    columns, rows = shutil.get_terminal_size()
+    lines = click.unstyle(text).split("\n")
+    return sum(max(1, -(-len(line) // columns)) for line in lines) < rows
 
 
 def start(command: str) -> None:

@@ -1,5 +1,5 @@
 """How far a command is: a bar on a terminal, lines of JSON with `--json`, else nothing but that kernels are
-being compiled. All but the last wait until the command has taken more than a second.
+being compiled. All but the last wait: a short command shows nothing.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PATIENCE = 1.0
 """Seconds before anything appears."""
+LONG = 5.0
+"""Seconds before lines of JSON appear: whoever reads the answer of a short command finds that alone."""
 PAUSE = 0.5
 """Seconds at least between two lines of JSON."""
 
@@ -28,8 +30,8 @@ PAUSE = 0.5
 class ProgressBar:
     """Called as the library's `progress(phase, done, total)`. `close` wipes the bar away."""
 
-    def __init__(self) -> None:
-        self._began = monotonic()
+    def __init__(self, began: float) -> None:
+        self._began = began
         self._bars: dict[bool, Progress] = {}
         self._tasks: dict[str, TaskID] = {}
 
@@ -67,9 +69,9 @@ class JsonLines:
     If kernels are being compiled, it says so on stderr as well, at once.
     """
 
-    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, began: float, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
-        self._next = clock() + PATIENCE
+        self._next = began + LONG
         self._compiling = CompilingLine()
 
     def __call__(self, phase: Phase, done: int, total: int) -> None:
@@ -105,13 +107,26 @@ class CompilingLine:
         """Nothing to take away."""
 
 
-def progress_bar(quiet: bool, as_json: bool = False) -> ProgressBar | JsonLines | CompilingLine | None:
-    """The display of progress for this process; None if it is turned off."""
+class Silence:
+    """Shows nothing, because of `-q`."""
+
+    def __call__(self, phase: Phase, done: int, total: int) -> None:
+        """Looks at nothing."""
+
+    def close(self) -> None:
+        """Nothing to take away."""
+
+
+Shower = ProgressBar | JsonLines | CompilingLine | Silence
+
+
+def shower(began: float, *, quiet: bool, as_json: bool) -> Shower:
+    """The display of progress for a command that began at that time."""
     if quiet:
-        return None
+        return Silence()
     if as_json:
-        return JsonLines()
-    return ProgressBar() if sys.stderr.isatty() else CompilingLine()
+        return JsonLines(began)
+    return ProgressBar(began) if sys.stderr.isatty() else CompilingLine()
 
 
 @contextmanager

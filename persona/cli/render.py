@@ -19,7 +19,9 @@ from persona.cli.terminal import printable as printable
 from persona.errors import Note
 
 if TYPE_CHECKING:
-    from persona.history.query_results import CommitEntry, RefInfo, ReflogEntry, VectorInfo
+    from persona.cli.invocation import Invocation
+    from persona.history.act_results import Removed, Restored
+    from persona.history.query_results import CommitEntry, DigestResult, RefInfo, ReflogEntry, VectorInfo
     from persona.history.results import (
         Carried,
         CheckoutResult,
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
         VectorChange,
         WeightsState,
     )
-    from persona.history.store_results import FsckResult
+    from persona.history.store_results import FsckResult, ObjectCount
+    from persona.repository import Repository
 
 SHORT = 8
 """Digits of an abbreviated id."""
@@ -335,3 +338,31 @@ def fsck_lines(result: FsckResult) -> Iterator[str]:
     if result.unreachable:
         sum_ += f", {result.unreachable:,} unreachable"
     yield sum_ + (", all whole" if result.ok else f", {counted(len(result.problems), 'problem')}")
+
+
+# -- by type -------------------------------------------------------------------------------------------------
+
+
+def digest(result: DigestResult, call: Invocation, repo: Repository) -> list[str]:
+    """The digest."""
+    return [result.weights]
+
+
+def removed(result: Removed, call: Invocation, repo: Repository) -> list[str]:
+    """One name a line, as git does it."""
+    return [f"rm '{name}'" for name in result.removed]
+
+
+def restored(result: Restored, call: Invocation, repo: Repository) -> list[str]:
+    """How many files."""
+    return [f"Put back {counted(len(result.files), 'file')}"]
+
+
+def object_count(result: ObjectCount, call: Invocation, repo: Repository) -> list[str]:
+    """The sums."""
+    objects, packs = counted(result.objects, "object"), counted(result.packs, "pack")
+    lines = [f"{objects}, {packs}, {bytes_text(result.bytes)}"]
+    if result.leftovers:
+        left = bytes_text(sum(one.bytes for one in result.leftovers))
+        lines.append(f"left over by commands that died: {counted(len(result.leftovers), 'file')}, {left}")
+    return lines

@@ -233,7 +233,7 @@ def test_an_empty_no_color_is_none(grown: CommandLine, value: str, coloured: boo
     done = subprocess.run(
         [*PROGRAM, "log", "--oneline", "-1"],
         cwd=grown.directory,
-        env=environment(TERM="xterm", NO_COLOR=value, PAGER="cat"),
+        env=environment(TERM="xterm", NO_COLOR=value),
         stdout=slave,
         check=False,
     )

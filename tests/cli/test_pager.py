@@ -144,3 +144,16 @@ def test_a_repository_names_no_pager(grown: CommandLine, tmp_path: Path) -> None
     code, shown = on_terminal(grown, "log", "--oneline", PAGER="cat", XDG_CONFIG_HOME=str(tmp_path))
     assert (code, len(shown.splitlines())) == (0, 3)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_short_answer_needs_no_pager(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LESS", raising=False)
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setenv("LINES", "5")
+    assert pager.needless("less", "one\ntwo\nthree")
+    assert pager.needless("less", "\x1b[31m" * 20 + "short")
+    assert not pager.needless("less", "1\n2\n3\n4\n5")
+    assert not pager.needless("less", "x" * 100)
+    assert not pager.needless("more", "one")
+    monkeypatch.setenv("LESS", "R")
+    assert not pager.needless("less", "one")

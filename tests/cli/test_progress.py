@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from time import monotonic
 
 import click
 import pytest
 
 from persona.cli import progress
-from persona.cli.progress import JsonLines, ProgressBar, progress_bar
+from persona.cli.progress import CompilingLine, JsonLines, ProgressBar, Silence, shower
 from persona.codec.native import watch
 from persona.merge.workers import first_run
 from persona.progress import MERGING, Compiling, Phase, Progress
@@ -21,8 +22,8 @@ def test_a_pipe_is_told_that_kernels_are_compiled_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
-    bar = progress_bar(quiet=False)
-    assert bar is not None
+    bar = shower(0.0, quiet=False, as_json=False)
+    assert isinstance(bar, CompilingLine)
     for phase in (MERGING, Compiling("compiling kernels"), MERGING, Compiling("compiling kernels")):
         bar(phase, 1, 2)
     bar.close()
@@ -51,15 +52,15 @@ def test_the_bar_counts_in_the_unit_of_the_phase(
 ) -> None:
     monkeypatch.setattr(progress, "PATIENCE", -1.0)
     monkeypatch.setenv("FORCE_COLOR", "1")
-    bar = ProgressBar()
+    bar = ProgressBar(monotonic())
     bar(phase, 10**6, 2 * 10**6)
     bar.close()
     assert shown in click.unstyle(capsys.readouterr().err)
 
 
 def test_in_json_progress_is_lines_at_most_twice_a_second(capsys: pytest.CaptureFixture[str]) -> None:
-    seconds = iter([0.0, 0.4, 0.9, 1.1, 1.2, 1.5, 1.7, 2.5])
-    lines = JsonLines(lambda: next(seconds))
+    seconds = iter([0.4, 4.9, 5.1, 5.2, 5.5, 5.7, 6.5])
+    lines = JsonLines(0.0, lambda: next(seconds))
     for done in range(7):
         lines(Phase("walking", "commits"), done, 7)
     written = [json.loads(line)["progress"] for line in capsys.readouterr().out.splitlines()]
@@ -71,24 +72,23 @@ def test_compiling_is_said_at_once_and_once_beside_lines_of_json(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
-    bar = ProgressBar()
+    bar = ProgressBar(monotonic())
     bar(Compiling("compiling kernels", ""), 0, 0)
     bar.close()
     assert "compiling kernels" in click.unstyle(capsys.readouterr().err)
-    lines = JsonLines(lambda: 0.0)
+    lines = JsonLines(0.0, lambda: 0.0)
     for _ in range(2):
         lines(Compiling("compiling kernels", ""), 0, 0)
     assert capsys.readouterr() == ("", "persona: compiling kernels\n")
 
 
 def test_what_nobody_knows_the_end_of_has_no_total(capsys: pytest.CaptureFixture[str]) -> None:
-    seconds = iter([0.0, 2.0])
-    JsonLines(lambda: next(seconds))(Compiling("compiling kernels"), 0, 0)
+    JsonLines(0.0, lambda: 9.0)(Compiling("compiling kernels"), 0, 0)
     assert json.loads(capsys.readouterr().out)["progress"]["total"] is None
 
 
 def test_the_answer_is_the_last_line(grown: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "PATIENCE", -1.0)
+    monkeypatch.setattr(progress, "LONG", -1.0)
     monkeypatch.setattr(progress, "PAUSE", 0.0)
     *lines, answer = grown.ok("digest", "--json").splitlines()
     assert {json.loads(line)["progress"]["label"] for line in lines} == {"merging"}
@@ -98,12 +98,13 @@ def test_the_answer_is_the_last_line(grown: CommandLine, monkeypatch: pytest.Mon
 
 def test_quiet_means_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    assert progress_bar(quiet=True) is None
-    assert progress_bar(quiet=False) is not None
+    assert isinstance(shower(0.0, quiet=True, as_json=False), Silence)
+    assert isinstance(shower(0.0, quiet=True, as_json=True), Silence)
+    assert isinstance(shower(0.0, quiet=False, as_json=False), ProgressBar)
 
 
 def test_work_of_less_than_a_second_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    bar = ProgressBar()
+    bar = ProgressBar(monotonic())
     bar(Phase("merge"), 1, 2)
     bar.close()
     assert capsys.readouterr().err == ""
@@ -114,7 +115,7 @@ def test_longer_work_shows_how_far_it_is(
 ) -> None:
     monkeypatch.setattr(progress, "PATIENCE", -1.0)
     monkeypatch.setenv("FORCE_COLOR", "1")
-    bar = ProgressBar()
+    bar = ProgressBar(monotonic())
     bar(Phase("merge"), 10**6, 2 * 10**6)
     bar(Phase("write"), 0, 0)
     bar.close()

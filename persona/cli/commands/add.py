@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
 from persona.cli import diffs, render
 from persona.cli.command import declare
 from persona.cli.completions import files
-from persona.cli.invocation import Invocation
-from persona.cli.options import flags, takes
+from persona.cli.options import takes
+from persona.cli.rendering import Shown
 from persona.history.options import ImportOptions
+
+if TYPE_CHECKING:
+    from persona.cli.invocation import Invocation
+    from persona.repository import Repository
 
 
 @declare(
     "add",
+    works=True,
     example="$ persona add ../ft/listening --alpha 0.7\n$ persona checkout        # try it first\n"
     '$ persona commit -m "listen before answering"\n'
     "$ persona add README.md notes        # text files: track them from now on",
 )
 @click.argument("paths", nargs=-1, required=True, metavar="PATH…", shell_complete=files)
 @takes(ImportOptions)
-@click.pass_obj
-def command(call: Invocation, /, paths: tuple[str, ...], **options: Unpack[ImportOptions]) -> None:
+def command(
+    call: Invocation, repo: Repository, paths: tuple[str, ...], **options: Unpack[ImportOptions]
+) -> Shown:
     """Import a fine-tune and put it into recipe.toml, or track text files.
 
     PATH is a model directory or a safetensors file that was trained from the base. persona stores what the
@@ -35,8 +41,5 @@ def command(call: Invocation, /, paths: tuple[str, ...], **options: Unpack[Impor
 
     Text files of the work tree, or directories of them, are tracked from now on: every commit records them.
     """
-    with call.repository() as repo, call.progress() as progress, flags():
-        options["progress"] = progress
-        result = repo.add(*map(call.path, paths), **options)
-    call.remarks(result.notes)
-    call.report(result, [*render.commit_lines(result), *diffs.new_file_lines(result.files)])
+    result = repo.add(*map(call.path, paths), **options)
+    return Shown(result, [*render.commit_lines(result), *diffs.new_file_lines(result.files)])

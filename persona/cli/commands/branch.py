@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from persona.cli import render
 from persona.cli.command import declare
 from persona.cli.completions import branch_or_start
-from persona.cli.invocation import Invocation
+from persona.cli.rendering import Shown
 from persona.errors import IntegrityError, UsageError
 from persona.history.results import Head
+
+if TYPE_CHECKING:
+    from persona.cli.invocation import Invocation
+    from persona.repository import Repository
 
 
 @declare(
@@ -25,9 +31,9 @@ from persona.history.results import Head
 @click.option("-f", "--force", is_flag=True, help="Move NAME if it exists already.")
 @click.option("-v", "--verbose", "verbose", is_flag=True, help="Show each branch's commit.")
 @click.option("--show-current", is_flag=True, help="Print only the name of the current branch.")
-@click.pass_obj
 def command(
     call: Invocation,
+    repo: Repository,
     names: tuple[str, ...],
     delete: bool,
     delete_force: bool,
@@ -36,54 +42,46 @@ def command(
     force: bool,
     verbose: bool,
     show_current: bool,
-) -> None:
+) -> Shown:
     """List, make, rename and delete branches.
 
     Without NAME, branch lists the branches; a star marks the current one. With NAME, it makes a branch at
     HEAD or at START. To go there, use `persona switch`.
     """
     if delete or delete_force:
-        _delete(call, names, delete_force or force)
-    elif move or move_force:
-        _rename(call, names, move_force or force)
-    elif names:
-        _create(call, names, force)
-    else:
-        with call.repository() as repo:
-            if show_current:
-                current = repo.head().branch
-                call.answer({"branch": current}, [current] if current else [])
-                return
-            branches, head = list(repo.branches.values()), Head(None, None)
-            try:
-                head = repo.head()
-            except IntegrityError as error:  # a user needs the list to find a way out
-                call.remarks([error.note])
-            call.answer(branches, render.branch_lines(branches, head, verbose))
+        return _deleted(repo, names, delete_force or force)
+    if move or move_force:
+        return _renamed(repo, names, move_force or force)
+    if names:
+        return _made(repo, names, force)
+    if show_current:
+        current = repo.branches.current
+        return Shown({"branch": current}, current or ())
+    branches, head = list(repo.branches.values()), Head(None, None)
+    try:
+        head = repo.head()
+    except IntegrityError as error:  # a user needs the list to find a way out
+        call.remarks([error.note])
+    return Shown(branches, render.branch_lines(branches, head, verbose))
 
 
-def _create(call: Invocation, names: tuple[str, ...], force: bool) -> None:
+def _made(repo: Repository, names: tuple[str, ...], force: bool) -> Shown:
     if len(names) > 2:
         raise UsageError("name one branch and where it starts: `persona branch NAME [START]`")
-    with call.repository() as repo:
-        made = repo.branches.create(*names, force=force)
-    call.report(made, [])
+    return Shown(repo.branches.create(*names, force=force))
 
 
-def _delete(call: Invocation, names: tuple[str, ...], force: bool) -> None:
+def _deleted(repo: Repository, names: tuple[str, ...], force: bool) -> Shown:
     if not names:
         raise UsageError("name the branches to delete")
-    with call.repository() as repo:
-        gone = repo.branches.delete(*names, force=force)
-    call.report(
-        {"deleted": gone}, [f"Deleted branch {name} (was {render.short(id)})." for name, id in gone.items()]
+    gone = repo.branches.delete(*names, force=force)
+    return Shown(
+        gone, [f"Deleted branch {name} (was {render.short(id)})." for name, id in gone.deleted.items()]
     )
 
 
-def _rename(call: Invocation, names: tuple[str, ...], force: bool) -> None:
+def _renamed(repo: Repository, names: tuple[str, ...], force: bool) -> Shown:
     if not 1 <= len(names) <= 2:
         raise UsageError("give the new name, or the old and the new one: `persona branch -m [OLD] NEW`")
-    with call.repository() as repo:
-        old, new = names if len(names) == 2 else (None, names[0])
-        old = repo.branches.rename(old, new, force=force)
-    call.report({"from": old, "to": new}, [])
+    old, new = names if len(names) == 2 else (None, names[0])
+    return Shown(repo.branches.rename(old, new, force=force))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Unpack
 
 import click
@@ -11,18 +10,19 @@ import click
 from persona.cli import render
 from persona.cli.command import declare
 from persona.cli.completions import directories, revisions
-from persona.cli.dashes import files_after_dashes
-from persona.cli.invocation import Invocation
 from persona.cli.options import takes
+from persona.cli.rendering import Shown
 from persona.errors import UsageError
 from persona.history.options import RunOptions
 
 if TYPE_CHECKING:
+    from persona.cli.invocation import Invocation
     from persona.repository import Repository
 
 
 @declare(
     "checkout",
+    works=True,
     takes_files=True,
     example="$ persona checkout                     # the weights of recipe.toml as it stands\n"
     "$ persona checkout HEAD~1              # roll back the personality\n"
@@ -40,14 +40,15 @@ if TYPE_CHECKING:
     help="Write a model directory at OUT; leave HEAD and the work tree.",
 )
 @takes(RunOptions)
-@click.pass_context
 def command(
-    ctx: click.Context,
+    call: Invocation,
+    repo: Repository,
+    files: tuple[str, ...] | None,
     rev: str | None,
     branch: str | None,
     out: str | None,
     **options: Unpack[RunOptions],
-) -> None:
+) -> Shown:
     """Compute the weights of a revision and put them in place.
 
     With REV, checkout moves HEAD there, writes the text files of REV and computes its weights. A branch name
@@ -60,46 +61,28 @@ def command(
     Only tensors whose inputs changed are computed again. Weights appear whole or not at all. Names after --
     are files to put back from REV.
     """
-    call: Invocation = ctx.obj
-    files = files_after_dashes(ctx)
     if files is not None:
-        _restore(call, files, rev, moved=branch is not None or out is not None)
-        return
-    moves = out is None and (rev is not None or branch is not None)
-    with call.repository() as repo:
-        _check_revision(call, repo, rev)
-        with call.progress() as progress:
-            options["progress"] = progress
-            result = repo.checkout(rev, branch=branch, out=None if out is None else call.path(out), **options)
-        lines: list[str] = []
-        if moves and result.head is not None:
-            detached = result.head.branch is None and not call.json
-            lines += render.carried_lines(result.carried, call.seen_from_here(repo))
-            lines += render.moved_lines(
-                result.head,
-                repo["HEAD"].subject if detached else None,
-                before=result.before,
-                made=branch is not None,
+        if branch is not None or out is not None:
+            raise UsageError(
+                "-b and -o do not go with files: `persona checkout REV -- FILE` puts files back and stays"
             )
-    call.remarks(result.notes)
-    call.report(result, [*lines, *render.checkout_lines(result)])
+        if not files:
+            raise UsageError("name the files to put back after --")
+        return Shown(repo.restore(call.tracked(repo, files), rev or "HEAD"))
+    _check_revision(call, repo, rev)
+    place = None if out is None else call.path(out)
+    result = repo.checkout(rev, branch=branch, out=place, **options)
+    lines: list[str] = []
+    if out is None and (rev is not None or branch is not None) and result.head is not None:
+        detached = result.head.branch is None and not call.json
+        subject = repo["HEAD"].subject if detached else None
+        lines += render.carried_lines(result.carried, call.seen_from_here(repo))
+        lines += render.moved_lines(result.head, subject, before=result.before, made=branch is not None)
+    return Shown(result, [*lines, *render.checkout_lines(result)])
 
 
 def _check_revision(call: Invocation, repo: Repository, rev: str | None) -> None:
-    """If the revision is a file's name, raises an error that says what to type."""
+    """A file's name where a revision belongs is answered with what to type."""
     if rev is not None and os.path.lexists(call.path(rev)):
         with call.files_meant([rev], "checkout", "puts {} back"):
             repo.resolve(rev)
-
-
-def _restore(call: Invocation, files: Sequence[str], rev: str | None, moved: bool) -> None:
-    if moved:
-        raise UsageError(
-            "-b and -o cannot be used with files: `persona checkout REV -- FILE` puts files back and"
-            " leaves HEAD"
-        )
-    if not files:
-        raise UsageError("name the files to put back after --")
-    with call.repository() as repo:
-        paths = repo.restore(call.tracked(repo, files), rev or "HEAD")
-    call.report({"files": paths}, f"Put back {render.counted(len(paths), 'file')}")

@@ -9,17 +9,19 @@ import click
 from persona.cli import diffs, render
 from persona.cli.command import declare
 from persona.cli.completions import files
-from persona.cli.invocation import Invocation
 from persona.cli.messages import EDITOR_HINT, Draft, edit_message, read_message
-from persona.cli.options import flags, takes
+from persona.cli.options import takes
+from persona.cli.rendering import Shown
 from persona.history.options import ImportOptions
 
 if TYPE_CHECKING:
+    from persona.cli.invocation import Invocation
     from persona.repository import Repository
 
 
 @declare(
     "commit",
+    works=True,
     example='$ persona commit ../ft/listening -m "listen before answering"\n'
     '$ persona set listening --alpha 0.7 && persona commit -m "a little less"',
 )
@@ -39,10 +41,9 @@ if TYPE_CHECKING:
 @click.option("--no-edit", is_flag=True, help="Open no editor: keep the message of --amend or `revert -n`.")
 @click.option("--allow-empty", is_flag=True, help="Commit even if nothing differs.")
 @takes(ImportOptions)
-@click.pass_obj
 def command(
     call: Invocation,
-    /,
+    repo: Repository,
     path: str | None,
     message: tuple[str, ...],
     file: str | None,
@@ -51,7 +52,7 @@ def command(
     no_edit: bool,
     allow_empty: bool,
     **options: Unpack[ImportOptions],
-) -> int:
+) -> Shown:
     """Record the recipe and the text files; with PATH, add that first.
 
     There is no staging area: a commit records recipe.toml and the tracked text files as they are on disk.
@@ -59,21 +60,13 @@ def command(
     text file. Without a message, an editor opens.
     """
     text = read_message(call, message, file)
-    with call.repository() as repo:
-        if text is None:
-            text = repo.prepared_message() if no_edit and not amend else None
-        if text is None and not no_edit:
-            text = _written(call, repo, path, amend, allow_empty)
-        with call.progress() as progress, flags():
-            options["progress"] = progress
-            result = repo.commit(
-                None if path is None else call.path(path),
-                message=text,
-                amend=amend,
-                allow_empty=allow_empty,
-                **options,
-            )
-        return diffs.report_commit(call, repo, result)
+    if text is None:
+        text = repo.prepared_message() if no_edit and not amend else None
+    if text is None and not no_edit:
+        text = _written(call, repo, path, amend, allow_empty)
+    source = None if path is None else call.path(path)
+    result = repo.commit(source, message=text, amend=amend, allow_empty=allow_empty, **options)
+    return diffs.shown_commit(repo, result)
 
 
 def _written(

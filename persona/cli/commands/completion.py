@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from persona.cli.command import declare
-from persona.cli.invocation import Invocation
+from persona.cli.rendering import Shown
 
 
 @declare(
@@ -15,8 +15,7 @@ from persona.cli.invocation import Invocation
     "$ persona completion fish > ~/.config/fish/completions/persona.fish",
 )
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-@click.pass_obj
-def command(call: Invocation, shell: str) -> None:
+def command(shell: str) -> Shown:
     """Print the script that completes persona's words in a shell.
 
     After that, the Tab key completes commands, options, branches, tags, vectors, merge rules, settings and
@@ -26,4 +25,4 @@ def command(call: Invocation, shell: str) -> None:
     from persona.cli.shells import script
 
     text = script(shell, cli)
-    call.answer({"shell": shell, "script": text}, text.rstrip("\n"))
+    return Shown({"shell": shell, "script": text}, text.rstrip("\n"))

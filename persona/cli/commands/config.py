@@ -11,6 +11,7 @@ import click
 from persona.cli.command import Command, declare
 from persona.cli.completions import setting_values, settings
 from persona.cli.invocation import Invocation
+from persona.cli.rendering import Shown
 from persona.errors import UnknownName, UsageError
 from persona.history.settings import SETTINGS
 
@@ -43,10 +44,9 @@ class _Config(Command):
 )
 @click.option("--unset", is_flag=True, help="Remove KEY.")
 @click.option("-l", "--list", "listing", is_flag=True, help="List every key with the value that applies.")
-@click.pass_obj
 def command(
     call: Invocation, key: str | None, value: str | None, user: bool, unset: bool, listing: bool
-) -> None:
+) -> Shown:
     """Read and write settings.
 
     With KEY, config prints its value: the repository's or, if that is not set, yours. With KEY VALUE,
@@ -56,11 +56,10 @@ def command(
         raise UsageError("give a KEY to read, a KEY and a VALUE to set, or --list")
     if user:
         mine = call.user_settings()
-        _run(call, _Settings(mine.get, mine.set, mine.unset, mine.values), key, value, unset)
-    else:
-        with call.repository() as repo:
-            here = repo.config
-            _run(call, _Settings(here.get, here.set, here.unset, lambda: dict(here)), key, value, unset)
+        return _run(_Settings(mine.get, mine.set, mine.unset, mine.values), key, value, unset)
+    with call.repository() as repo:
+        here = repo.config
+        return _run(_Settings(here.get, here.set, here.unset, lambda: dict(here)), key, value, unset)
 
 
 class _Settings(NamedTuple):
@@ -72,18 +71,17 @@ class _Settings(NamedTuple):
     list: Callable[[], dict[str, str]]
 
 
-def _run(call: Invocation, settings: _Settings, key: str | None, value: str | None, unset: bool) -> None:
+def _run(settings: _Settings, key: str | None, value: str | None, unset: bool) -> Shown:
     if key is None:
         values = settings.list()
-        call.answer(values, [f"{name}={setting}" for name, setting in values.items()])
-    elif unset:
+        return Shown(values, [f"{name}={setting}" for name, setting in values.items()])
+    if unset:
         settings.unset(key)
-        call.report({"unset": key}, [])
-    elif value is not None:
+        return Shown({"unset": key}, (), act=True)
+    if value is not None:
         settings.set(key, value)
-        call.report({"key": key, "value": value}, [])
-    else:
-        found = settings.get(key)
-        if found is None:
-            raise UnknownName(f"{key} is not set; `persona config --list` shows what is")
-        call.answer({"key": key, "value": found}, found)
+        return Shown({"key": key, "value": value}, (), act=True)
+    found = settings.get(key)
+    if found is None:
+        raise UnknownName(f"{key} is not set", hint="`persona config --list` shows what is")
+    return Shown({"key": key, "value": found}, found)

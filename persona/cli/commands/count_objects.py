@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import click
+from typing import TYPE_CHECKING
 
-from persona.cli import render
 from persona.cli.command import declare
-from persona.cli.invocation import Invocation
+
+if TYPE_CHECKING:
+    from persona.history.store_results import ObjectCount
+    from persona.repository import Repository
 
 
 @declare("count-objects", example="$ persona count-objects")
-@click.pass_obj
-def command(call: Invocation) -> None:
+def command(repo: Repository) -> ObjectCount:
     """Count objects, packs and bytes.
 
     Counts the objects and the packs, and the bytes that packs, their indexes and loose objects take on disk.
     """
-    with call.repository() as repo:
-        count = repo.count_objects()
-    objects, packs = render.counted(count.objects, "object"), render.counted(count.packs, "pack")
-    lines = [f"{objects}, {packs}, {render.bytes_text(count.bytes)}"]
-    if count.leftovers:
-        left = render.bytes_text(sum(one.bytes for one in count.leftovers))
-        lines.append(
-            f"left over by commands that died: {render.counted(len(count.leftovers), 'file')}, {left}"
-        )
-    call.answer(count, lines)
+    return repo.count_objects()

@@ -6,19 +6,17 @@ import click
 
 from persona.cli.command import declare
 from persona.cli.completions import commands
-from persona.cli.invocation import Invocation
+from persona.cli.rendering import Shown
 
 
 @declare("help", pages=True, example="$ persona help commit\n$ persona help vector show")
 @click.argument("words", nargs=-1, metavar="[COMMAND]", shell_complete=commands)
-@click.pass_context
-def command(ctx: click.Context, words: tuple[str, ...]) -> None:
+def command(words: tuple[str, ...]) -> Shown:
     """Show how a command is used.
 
     Prints the same text as `persona COMMAND --help`. Without COMMAND, it prints the list of all commands.
     """
-    call: Invocation = ctx.obj
-    shown = ctx.find_root()
+    shown = click.get_current_context().find_root()
     for word in words:
         group = shown.command
         if not isinstance(group, click.Group):
@@ -27,4 +25,4 @@ def command(ctx: click.Context, words: tuple[str, ...]) -> None:
         assert found is not None
         shown = click.Context(found, info_name=word, parent=shown)
     text = shown.command.get_help(shown)
-    call.answer({"command": " ".join(words) or None, "help": text}, text)
+    return Shown({"command": " ".join(words) or None, "help": text}, text)

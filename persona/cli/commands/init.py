@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Unpack
+from typing import Any, Unpack
 
 import click
 
@@ -12,6 +12,7 @@ from persona.cli.command import declare
 from persona.cli.completions import directories, files
 from persona.cli.invocation import Invocation
 from persona.cli.options import takes
+from persona.cli.rendering import Shown
 from persona.history.options import WorkOptions
 
 
@@ -27,10 +28,9 @@ from persona.history.options import WorkOptions
     "--name", metavar="NAME", help="Name of the base in recipe.toml. Default: its directory's name."
 )
 @takes(WorkOptions)
-@click.pass_obj
 def command(
     call: Invocation, directory: str, base: str | None, name: str | None, **options: Unpack[WorkOptions]
-) -> None:
+) -> Shown:
     """Make a repository around a base model.
 
     Stores the base model in chunks, compressed. Copies its config, tokenizer and template files into DIR.
@@ -41,20 +41,13 @@ def command(
     from persona.repository import Repository
 
     root = call.path(directory)
-    with call.progress() as progress:
-        options["progress"] = progress
-        repo = Repository.init(
-            root,
-            base=None if base is None else call.path(base),
-            name=name,
-            author=call.author,
-            committer=call.committer,
-            user_config=call.user_config,
-            **options,
-        )
-        repo.close()
-    result = repo.made
-    call.remarks(result.notes)
-    call.report(
-        result, [f"Initialized persona repository in {os.path.realpath(root)}", *render.commit_lines(result)]
-    )
+    options["progress"] = call.tell
+    source = None if base is None else call.path(base)
+    signers: Any = {"author": call.author, "committer": call.committer}
+    with Repository.init(
+        root, base=source, name=name, user_config=call.user_config, **signers, **options
+    ) as repo:
+        result = repo.made
+    assert result is not None
+    where = f"Initialized persona repository in {os.path.realpath(root)}"
+    return Shown(result, [where, *render.commit_lines(result)])

@@ -12,12 +12,11 @@ import click
 from persona.cli import diffs, render
 from persona.cli.command import Command, declare
 from persona.cli.completions import all_vectors, revisions
-from persona.cli.dashes import files_after_dashes
-from persona.cli.invocation import Invocation
 from persona.cli.pager import on_terminal
 
 if TYPE_CHECKING:
     from persona.cli.graph import Cell
+    from persona.cli.invocation import Invocation
     from persona.history.query_results import CommitEntry
     from persona.repository import Repository
 
@@ -73,9 +72,10 @@ class _Log(Command):
     default=None,
     help="Show names of branches and tags. Default: only on a terminal.",
 )
-@click.pass_context
 def command(
-    ctx: click.Context,
+    call: Invocation,
+    repo: Repository,
+    files: tuple[str, ...] | None,
     revisions: tuple[str, ...],
     oneline: bool,
     graph: bool,
@@ -95,12 +95,9 @@ def command(
 
     Names after -- are files: log shows only commits that changed one of them.
     """
-    call: Invocation = ctx.obj
-    files = files_after_dashes(ctx)
     start = list(revisions) or ["HEAD"]
     refs = on_terminal() if decorate is None else decorate
-    meant = call.files_meant(revisions, "log", "shows the commits that changed {}")
-    with call.repository() as repo, meant:
+    with call.files_meant(revisions, "log", "shows the commits that changed {}"):
         paths = None if files is None else call.tracked(repo, files)
         filters: dict[str, Any] = {"since": since, "until": until, "vector": vector, "paths": paths}
         entries = repo.log(start, all=all, n=max_count, topological=graph, **filters)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from persona.cli.command import declare
 from persona.cli.completions import vectors
-from persona.cli.invocation import Invocation
+
+if TYPE_CHECKING:
+    from persona.history.act_results import Renamed
+    from persona.repository import Repository
 
 
 @declare("mv", example="$ persona mv listening attentive")
 @click.argument("old", shell_complete=vectors)
 @click.argument("new")
-@click.pass_obj
-def command(call: Invocation, old: str, new: str) -> None:
+def command(repo: Repository, old: str, new: str) -> Renamed:
     """Rename a vector in the recipe.
 
     Edits recipe.toml. A name is a label: the weights do not change.
     """
-    with call.repository() as repo:
-        repo.recipe.rename(old, new)
-    call.report({"from": old, "to": new}, [])
+    return repo.recipe.rename(old, new)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from persona.cli import render
 from persona.cli.command import declare
 from persona.cli.completions import revisions
-from persona.cli.invocation import Invocation
+from persona.cli.rendering import Shown
+
+if TYPE_CHECKING:
+    from persona.repository import Repository
 
 
 @declare(
@@ -28,18 +31,15 @@ from persona.cli.invocation import Invocation
 @click.option(
     "--hard", "mode", flag_value="hard", help="Also put the text files of REV in place; edits are lost."
 )
-@click.pass_obj
-def command(call: Invocation, rev: str, mode: Literal["soft", "mixed", "hard"]) -> None:
+def command(repo: Repository, rev: str, mode: Literal["soft", "mixed", "hard"]) -> Shown:
     """Move the branch to another commit.
 
     Moves the current branch, or a detached HEAD, to REV. It computes no weights; `persona checkout` does. The
     reflog records where the branch was before.
     """
-    with call.repository() as repo:
-        result = repo.reset(rev, mode)
-        entry = repo["HEAD"]
-    call.remarks(result.notes)
+    result = repo.reset(rev, mode)
+    entry = repo["HEAD"]
     lines = [f"HEAD is now at {render.short(entry.id)} {render.printable(entry.subject)}"]
     if mode == "hard" and result.weights.state not in ("clean", "absent"):
         lines += render.weights_lines(result.weights)
-    call.report(result, lines)
+    return Shown(result, lines)

@@ -11,16 +11,18 @@ import click
 from persona.cli import diffs
 from persona.cli.command import declare
 from persona.cli.completions import vector_or_revision, vectors
-from persona.cli.invocation import Invocation
 from persona.cli.messages import EDITOR_HINT, Draft, edit_message
+from persona.cli.rendering import Shown
 from persona.errors import UnknownRevision, UsageError
 
 if TYPE_CHECKING:
+    from persona.cli.invocation import Invocation
     from persona.repository import Repository
 
 
 @declare(
     "revert",
+    works=True,
     example="$ persona revert suggesting            # drop a behaviour\n"
     "$ persona revert HEAD~3                # undo one commit",
 )
@@ -37,16 +39,16 @@ if TYPE_CHECKING:
 @click.option(
     "-n", "--no-commit", is_flag=True, help="Edit recipe.toml and the text files, but commit nothing."
 )
-@click.pass_obj
 def command(
     call: Invocation,
+    repo: Repository,
     target: str | None,
     vector: str | None,
     mainline: str | None,
     message: str | None,
     edit: bool,
     no_commit: bool,
-) -> int:
+) -> Shown:
     """Undo one commit, or drop one behaviour, in a new commit.
 
     With REV, revert undoes the changes of that commit. If a later commit changed the same thing again, it
@@ -60,19 +62,18 @@ def command(
         raise UsageError("-m takes the number of a merge's parent, as in git; give a message with --message")
     name = target if vector is None else vector
     assert name is not None
-    with call.repository() as repo:
-        if edit:
-            text = message or _draft(repo, name, vector is not None)
-            draft = Draft(text, EDITOR_HINT, instead="--message MSG", undone="nothing was reverted")
-            message = edit_message(call, repo, draft)
-        result = repo.revert(
-            name,
-            vector=vector is not None,
-            mainline=None if mainline is None else int(mainline),
-            message=message,
-            no_commit=no_commit,
-        )
-        return diffs.report_commit(call, repo, result)
+    if edit:
+        text = message or _draft(repo, name, vector is not None)
+        draft = Draft(text, EDITOR_HINT, instead="--message MSG", undone="nothing was reverted")
+        message = edit_message(call, repo, draft)
+    result = repo.revert(
+        name,
+        vector=vector is not None,
+        mainline=None if mainline is None else int(mainline),
+        message=message,
+        no_commit=no_commit,
+    )
+    return diffs.shown_commit(repo, result)
 
 
 def _draft(repo: Repository, name: str, vector: bool) -> str:

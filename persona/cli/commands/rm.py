@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from persona.cli.command import declare
@@ -9,23 +11,23 @@ from persona.cli.completions import vectors
 from persona.cli.invocation import Invocation
 from persona.errors import UnknownName
 
+if TYPE_CHECKING:
+    from persona.history.act_results import Removed
+    from persona.repository import Repository
+
 
 @declare("rm", example='$ persona rm suggesting && persona commit -m "suggest as before"')
 @click.argument("names", nargs=-1, required=True, metavar="NAME…", shell_complete=vectors)
-@click.pass_obj
-def command(call: Invocation, names: tuple[str, ...]) -> None:
+def command(call: Invocation, repo: Repository, names: tuple[str, ...]) -> Removed:
     """Drop a vector from the recipe.
 
     Edits recipe.toml. The vector stays in history: earlier commits still have it.
     """
-    with call.repository() as repo:
-        try:
-            repo.recipe.remove(*names)
-        except UnknownName as error:
-            texts = [name for name in names if call.path(name).is_file()]
-            if not texts:
-                raise
-            raise UnknownName(
-                f"{error.message}; to drop the file {texts[0]}, delete it: the next commit leaves it out"
-            ) from None
-    call.report({"removed": names}, [f"rm '{name}'" for name in names])
+    try:
+        return repo.recipe.remove(*names)
+    except UnknownName as error:
+        texts = [name for name in names if call.path(name).is_file()]
+        if not texts:
+            raise
+        hint = f"to drop the file {texts[0]}, delete it: the next commit leaves it out"
+        raise UnknownName(error.message, hint=hint) from None

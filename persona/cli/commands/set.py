@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
 from persona.cli.command import declare
 from persona.cli.completions import rules, vector_or_rule
-from persona.cli.invocation import Invocation
-from persona.cli.options import flags, takes
+from persona.cli.options import rules_named, takes
 from persona.errors import UsageError
 from persona.history.options import JoinOptions
 from persona.history.recipes.checked import DEFAULT
+
+if TYPE_CHECKING:
+    from persona.history.act_results import Edited
+    from persona.repository import Repository
 
 
 @declare(
@@ -32,14 +35,13 @@ from persona.history.recipes.checked import DEFAULT
     shell_complete=rules,
     help="Change a merge rule: preset, density, lambda, trim, …",
 )
-@click.pass_obj
 def command(
-    call: Invocation,
+    repo: Repository,
     words: tuple[str, ...],
     no_density: bool,
     merge: tuple[str, ...],
     **options: Unpack[JoinOptions],
-) -> None:
+) -> Edited:
     """Change a vector's alpha, density or filter, or the merge rules.
 
     Edits recipe.toml and keeps its comments. It commits nothing. `persona checkout` computes the new weights;
@@ -56,12 +58,10 @@ def command(
         raise UsageError(
             "name one vector and what to set: `persona set NAME --alpha A`, or give --merge KEY=VALUE"
         )
-    with call.repository() as repo, flags("--merge " if merge else "--"):
-        if merge:
-            repo.recipe.set_rules(axes)
-        else:
-            repo.recipe.set(words[0], **options)
-    call.report({"set": axes or words[0]}, [])
+    if merge:
+        with rules_named():
+            return repo.recipe.set_rules(axes)
+    return repo.recipe.set(words[0], **options)
 
 
 def _axis(word: str) -> tuple[str, str]:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from persona.cli import render
 from persona.cli.command import declare
 from persona.cli.completions import branch_or_revision
-from persona.cli.invocation import Invocation
+from persona.cli.rendering import Shown
 from persona.errors import UsageError
 from persona.history.results import Head
+
+if TYPE_CHECKING:
+    from persona.cli.invocation import Invocation
+    from persona.repository import Repository
 
 
 @declare(
@@ -19,8 +25,9 @@ from persona.history.results import Head
 @click.option("-c", "--create", metavar="NEW", help="Make branch NEW at BRANCH, or at HEAD, and go there.")
 @click.option("-d", "--detach", is_flag=True, help="Go to a commit; HEAD is then on no branch.")
 @click.option("-f", "--force", is_flag=True, help="Discard uncommitted edits.")
-@click.pass_obj
-def command(call: Invocation, target: str | None, create: str | None, detach: bool, force: bool) -> None:
+def command(
+    call: Invocation, repo: Repository, target: str | None, create: str | None, detach: bool, force: bool
+) -> Shown:
     """Go to another branch without computing weights.
 
     Moves HEAD and the text files, and tells which revision the weights in the work tree belong to. To compute
@@ -28,13 +35,11 @@ def command(call: Invocation, target: str | None, create: str | None, detach: bo
     """
     if target is None and create is None and not detach:
         raise UsageError("name the branch to switch to, - for the one before, or -c NEW to make one")
-    with call.repository() as repo:
-        result = repo.switch(target, create=create, detach=detach, force=force)
-        subject = repo["HEAD"].subject if result.branch is None and not call.json else None
-        lines = list(render.carried_lines(result.carried, call.seen_from_here(repo)))
+    result = repo.switch(target, create=create, detach=detach, force=force)
+    subject = repo["HEAD"].subject if result.branch is None and not call.json else None
     here = Head(result.branch, result.id)
+    lines = list(render.carried_lines(result.carried, call.seen_from_here(repo)))
     lines += render.moved_lines(here, subject, before=result.before, made=create is not None)
-    call.remarks(result.notes)
     if result.weights.state not in ("clean", "absent"):
         lines += render.weights_lines(result.weights)
-    call.report(result, lines)
+    return Shown(result, lines)

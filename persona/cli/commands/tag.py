@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
 import click
 
 from persona.cli import render
 from persona.cli.command import declare
 from persona.cli.completions import files, tag_or_revision
-from persona.cli.invocation import Invocation
 from persona.cli.messages import Draft, edit_message, read_message
+from persona.cli.rendering import Shown
 from persona.errors import UsageError
+
+if TYPE_CHECKING:
+    from persona.cli.invocation import Invocation
+    from persona.repository import Repository
 
 
 @declare(
@@ -30,9 +35,9 @@ from persona.errors import UsageError
 @click.option("-l", "--list", "listing", is_flag=True, help="List the tags that match PATTERN.")
 @click.option("-d", "--delete", is_flag=True, help="Delete tags.")
 @click.option("-f", "--force", is_flag=True, help="Move NAME if it exists already.")
-@click.pass_obj
 def command(
     call: Invocation,
+    repo: Repository,
     names: tuple[str, ...],
     annotate: bool,
     message: tuple[str, ...],
@@ -40,40 +45,35 @@ def command(
     listing: bool,
     delete: bool,
     force: bool,
-) -> None:
+) -> Shown:
     """List, make and delete tags.
 
     Without NAME, tag lists the tags. With NAME, it makes a tag of HEAD or of REV.
     """
     if delete:
-        _delete(call, names)
-    elif listing or not names:
-        with call.repository() as repo:
-            tags = [
-                tag
-                for tag in repo.tags.values()
-                if not names or any(fnmatchcase(tag.name, pattern) for pattern in names)
-            ]
-        call.answer(tags, [tag.name for tag in tags])
-    else:
-        if len(names) > 2:
-            raise UsageError("name one tag and what it names: `persona tag NAME [REV]`")
-        text = read_message(call, message, file)
-        with call.repository() as repo:
-            if annotate and text is None:
-                hints = [f"Say what tag {names[0]} stands for."]
-                draft = Draft("", hints, file="TAG_EDITMSG", undone="no tag was made")
-                text = edit_message(call, repo, draft)
-            call.signs = text is not None
-            made = repo.tags.create(*names, message=text, force=force)
-        call.report(made, [])
+        return _deleted(repo, names)
+    if listing or not names:
+        tags = [tag for tag in repo.tags.values() if not names or _matches(tag.name, names)]
+        return Shown(tags, [tag.name for tag in tags])
+    if len(names) > 2:
+        raise UsageError("name one tag and what it names: `persona tag NAME [REV]`")
+    text = read_message(call, message, file)
+    if annotate and text is None:
+        hints = [f"Say what tag {names[0]} stands for."]
+        draft = Draft("", hints, file="TAG_EDITMSG", undone="no tag was made")
+        text = edit_message(call, repo, draft)
+    call.signs = text is not None
+    return Shown(repo.tags.create(*names, message=text, force=force))
 
 
-def _delete(call: Invocation, names: tuple[str, ...]) -> None:
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _deleted(repo: Repository, names: tuple[str, ...]) -> Shown:
     if not names:
         raise UsageError("name the tags to delete")
-    with call.repository() as repo:
-        gone = repo.tags.delete(*names)
-    call.report(
-        {"deleted": gone}, [f"Deleted tag '{name}' (was {render.short(id)})" for name, id in gone.items()]
+    gone = repo.tags.delete(*names)
+    return Shown(
+        gone, [f"Deleted tag '{name}' (was {render.short(id)})" for name, id in gone.deleted.items()]
     )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import click
+from typing import TYPE_CHECKING
 
 from persona.cli.command import declare
-from persona.cli.invocation import Invocation
+from persona.cli.rendering import Shown
+
+if TYPE_CHECKING:
+    from persona.cli.invocation import Invocation
 
 
 @declare("warm-up", example="$ persona warm-up")
-@click.pass_obj
-def command(call: Invocation) -> None:
+def command(call: Invocation) -> Shown:
     """Compile the kernels for exactly this processor.
 
     persona comes with kernels for each level of your processor's architecture, and compiles the ones that are
@@ -19,12 +21,11 @@ def command(call: Invocation) -> None:
     """
     from persona.merge.arithmetic.warm_up import warm_up
 
-    with call.progress() as progress:
-        result = warm_up(progress)
+    result = warm_up(call.tell)
     kernels = f"{result.kernels} kernels"
     if not result.compiled:
         line = f"All {kernels} are compiled for this processor already, in {result.folder}"
     else:
         kept = f"kept in {result.folder}" if result.folder else "but not kept: no folder for them is writable"
         line = f"Compiled {result.compiled} of {kernels} in {result.seconds:.1f} s, {kept}"
-    call.answer(result, [line])
+    return Shown(result, line)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from persona.errors import Call, InvalidInput, Keyword, Refused, UnknownName, UsageError
+from persona.history.act_results import Deleted, Renamed
 from persona.history.history import History, reason
 from persona.history.names.revisions import full_ref, resolve
 from persona.history.names.walk import is_ancestor
@@ -50,7 +51,7 @@ def create_branch(history: History, name: str, rev: str = "HEAD", *, force: bool
     return _branch(history, ref, id, False)
 
 
-def delete_branches(history: History, *names: str, force: bool = False) -> dict[str, str]:
+def delete_branches(history: History, *names: str, force: bool = False) -> Deleted:
     """Deletes branches, all or none; returns the commits that they named.
 
     Raises `Refused` for the current branch, and for one that HEAD does not reach unless `force`.
@@ -68,7 +69,7 @@ def delete_branches(history: History, *names: str, force: bool = False) -> dict[
     return _delete(history, HEADS, found, "branch: deleted")
 
 
-def rename_branch(history: History, old: str | None, new: str, *, force: bool = False) -> str:
+def rename_branch(history: History, old: str | None, new: str, *, force: bool = False) -> Renamed:
     """Renames a branch, its reflog with it; returns the old name. `old` None: the current branch.
 
     `force` renames over a branch that exists, `Refused` otherwise.
@@ -81,7 +82,7 @@ def rename_branch(history: History, old: str | None, new: str, *, force: bool = 
     _existing(history, HEADS, [old], "branch")
     target = HEADS + check_ref_name(new)
     if new == old:
-        return old
+        return Renamed(old, new)
     if history.store.refs.read(target) is not None:
         if not force:
             raise Refused(
@@ -91,7 +92,7 @@ def rename_branch(history: History, old: str | None, new: str, *, force: bool = 
             raise Refused(f"{new} is the current branch; switch to another one first")
     why = reason(history.committer(), f"branch: renamed {old} to {new}")
     history.store.refs.move(HEADS + old, target, why, over=force)
-    return old
+    return Renamed(old, new)
 
 
 def tags(history: History) -> list[RefInfo]:
@@ -131,7 +132,7 @@ def create_tag(
     return _tag(history, ref, id)
 
 
-def delete_tags(history: History, *names: str) -> dict[str, str]:
+def delete_tags(history: History, *names: str) -> Deleted:
     """Deletes tags, all or none; returns what they named."""
     found = _existing(history, TAGS, names, "tag")
     return _delete(history, TAGS, found, "tag: deleted")
@@ -174,8 +175,8 @@ def _existing(history: History, prefix: str, names: Iterable[str], what: str) ->
     return {name: id for name, id in found.items() if id is not None}
 
 
-def _delete(history: History, prefix: str, found: Mapping[str, str], why: str) -> dict[str, str]:
+def _delete(history: History, prefix: str, found: Mapping[str, str], why: str) -> Deleted:
     """Removes refs if they still hold these ids: all or none."""
     reasoned = reason(history.committer(), why)
     history.store.refs.update_all([Change(prefix + name, None, id, reasoned) for name, id in found.items()])
-    return dict(found)
+    return Deleted(dict(found))

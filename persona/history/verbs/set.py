@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Unpack
 
 from persona.errors import Call, InvalidInput, Keyword, UsageError
+from persona.history.act_results import Edited, Removed, Renamed
 from persona.history.history import History
 from persona.history.options import JoinOptions, complete
 from persona.history.recipes.checked import DEFAULT, checked, checked_keys
@@ -24,7 +25,7 @@ def set_term(
     history: History,
     name: str,
     **options: Unpack[JoinOptions],
-) -> None:
+) -> Edited:
     """Edits one term of `recipe.toml`; None leaves a key as it is.
 
     An empty filter removes the filter. "default" removes the vector's own density, so that the recipe's
@@ -42,9 +43,10 @@ def set_term(
     if join is not None:
         keys["join"] = recipe_edit.UNSET if checked("join", _join, join) == "vote" else join
     _edit(history, lambda text: recipe_edit.set_term(text, name, keys))
+    return Edited(name)
 
 
-def set_rules(history: History, axes: Mapping[str, str | float]) -> None:
+def set_rules(history: History, axes: Mapping[str, str | float]) -> Edited:
     """Edits `[merge]` of `recipe.toml`: `preset` and any axis.
 
     A new preset removes the axes that were set before, unless they are given too; `Repository.notes` name the
@@ -71,8 +73,7 @@ def set_rules(history: History, axes: Mapping[str, str | float]) -> None:
         return edited
 
     _edit(history, edit)
-    if "preset" in keys:
-        history.notes.extend(_preset_notes(before, keys))
+    return Edited(dict(axes), tuple(_preset_notes(before, keys)) if "preset" in keys else ())
 
 
 def _refuse_useless_densities(document: Mapping[str, Any]) -> None:
@@ -106,7 +107,7 @@ def _preset_notes(before: Mapping[str, Any], keys: Mapping[str, Any]) -> Iterato
             yield f"{axis} = {value} is kept; the preset has {own[axis]}"
 
 
-def remove_terms(history: History, *names: str) -> None:
+def remove_terms(history: History, *names: str) -> Removed:
     """Drops terms from `recipe.toml`, all or none; the vectors stay in history."""
     from persona.history.recipes import edit as recipe_edit
 
@@ -119,13 +120,15 @@ def remove_terms(history: History, *names: str) -> None:
         return text
 
     _edit(history, edit)
+    return Removed(names)
 
 
-def rename_term(history: History, old: str, new: str) -> None:
+def rename_term(history: History, old: str, new: str) -> Renamed:
     """Renames a term in `recipe.toml`; the weights stay the same to the bit."""
     from persona.history.recipes import edit as recipe_edit
 
     _edit(history, lambda text: recipe_edit.rename_term(text, old, new))
+    return Renamed(old, new)
 
 
 def _edit(history: History, edit: Callable[[str], str]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from persona.errors import Blank, Call, Hint, Keyword, PersonaError, UnknownName, UsageError
+from persona.history.act_results import Restored
 from persona.history.history import History
 from persona.history.names.revisions import resolve
 from persona.history.results import Head, SwitchResult
@@ -100,7 +101,7 @@ def reset(
         return _where(tree, [*told, *move.notes, *notes], before)
 
 
-def restore(history: History, paths: str | Sequence[str], rev: str = "HEAD") -> tuple[str, ...]:
+def restore(history: History, paths: str | Sequence[str], rev: str = "HEAD") -> Restored:
     """Puts tracked text files of `rev` back into the work tree; returns their paths.
 
     `paths`: files, or directories, from the root of the work tree.
@@ -118,7 +119,7 @@ def restore(history: History, paths: str | Sequence[str], rev: str = "HEAD") -> 
         here = tracking.ids(history, near)  # no other file has to be read
         way = [path for path in here if path not in target and _gives_way(history, path, chosen, here, known)]
         tree.track([path for path in chosen if path in target and path not in tracked])
-        return tuple(tree.put(target, here, dict.fromkeys([*chosen, *way])))
+        return Restored(tuple(tree.put(target, here, dict.fromkeys([*chosen, *way]))))
 
 
 def _is_near(path: str, chosen: Collection[str]) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from persona.errors import Call, Refused, UnknownName
+from persona.history.act_results import Removed
 from persona.history.history import History, reason
 from persona.history.recipes.text import RECIPE_FILE
 from persona.history.worktree import text_files
 from persona.store.refs import VECTORS, Change
 
 
-def forget(history: History, *names: str) -> None:
+def forget(history: History, *names: str) -> Removed:
     """Forgets the kept names of vectors that no recipe names, all or none.
 
     Raises `Refused` while `recipe.toml` names one.
@@ -30,3 +31,4 @@ def forget(history: History, *names: str) -> None:
             )
         changes.append(Change(VECTORS + name, None, id, reason(history.committer(), f"vector: rm {name}")))
     history.store.refs.update_all(changes)
+    return Removed(names)

@@ -1,0 +1,80 @@
+"""**rendering** — a result as lines of text, chosen by its type. JSON needs none: `as_json` serves all types.
+
+A rendering is a function (result, invocation, repository) → lines. Its module is imported when a result of
+its type is shown. An *act* has done something, and `-q` leaves its lines out; anything else was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from persona.cli.invocation import Invocation
+    from persona.repository import Repository
+
+ACTS: Final = {
+    "CheckoutResult": "",
+    "CommitResult": "",
+    "Deleted": "",
+    "Edited": "",
+    "RefInfo": "",
+    "Removed": "render:removed",
+    "Renamed": "",
+    "Restored": "render:restored",
+    "SwitchResult": "",
+}
+"""Type of the result of an act → its rendering, a function of a module here; none where it is done in
+silence, or the command has the lines.
+"""
+ANSWERS: Final = {
+    "DigestResult": "render:digest",
+    "ObjectCount": "render:object_count",
+    "Status": "commands.status:status",
+    "VectorStatistics": "measures:statistics",
+}
+"""The same of what was asked for."""
+
+
+class Shown:
+    """A result with lines of its own, where options of the command decide what they say, or another exit
+    code. `act`: whether it tells of something done. `notes`: of a value that has none of its own. `fault`:
+    what went wrong after the act, said last, also with `-q`.
+
+    No dataclass: making one costs every command a third of a millisecond.
+    """
+
+    __slots__ = ("act", "exit_code", "fault", "lines", "notes", "value")
+
+    def __init__(
+        self,
+        value: Any,
+        lines: Iterable[str] | str | None = None,
+        exit_code: int = 0,
+        *,
+        act: bool = False,
+        notes: Iterable[str] = (),
+        fault: Iterable[str] = (),
+    ) -> None:
+        self.value = value
+        self.lines = lines
+        self.exit_code = exit_code
+        self.act = act
+        self.notes = notes
+        self.fault = fault
+
+
+def is_act(value: object) -> bool:
+    """Whether a result tells of something that was done."""
+    return type(value).__name__ in ACTS
+
+
+def lines_of(value: object, call: Invocation, repo: Repository | None) -> Iterable[str]:
+    """The lines of a result."""
+    name = type(value).__name__
+    if not ACTS.get(name, "yes"):
+        return ()
+    module, _, function = (ACTS.get(name) or ANSWERS[name]).partition(":")
+    rendering: Callable[..., Iterable[str]] = getattr(import_module(f"persona.cli.{module}"), function)
+    return rendering(value, call, repo)

@@ -1,0 +1,44 @@
+"""What small acts answer with: fields named as the JSON keys of docs/commands.md, as in `results`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from persona.history.results import UNPRINTED
+
+
+@dataclass(frozen=True)
+class Edited:
+    """An edit of `recipe.toml`: the vector, or the merge rules that were set."""
+
+    set: str | dict[str, str | float]
+    notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
+
+
+@dataclass(frozen=True)
+class Removed:
+    """Names that were dropped."""
+
+    removed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Renamed:
+    """A branch or a vector that has another name now."""
+
+    from_: str
+    to: str
+
+
+@dataclass(frozen=True)
+class Deleted:
+    """Branches or tags that are gone, and what each named."""
+
+    deleted: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Restored:
+    """Text files that were put back."""
+
+    files: tuple[str, ...]
