@@ -220,6 +220,7 @@ class Repository:
     diff = Verb(lambda: verbs.diff.diff)
     diff_weights = Verb(lambda: verbs.measure.weights_diff)
     reflog = Verb(lambda: verbs.refs.reflog)
+    describe = Verb(lambda: verbs.describe.describe)
 
     add = Verb(lambda: verbs.add.add)
     commit = Verb(lambda: verbs.commit.commit)

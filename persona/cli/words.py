@@ -14,7 +14,6 @@ PLANNED: Final[dict[str, str]] = {
     "blame": "`persona log -p --vector NAME` shows every change of a vector",
     "cherry-pick": "show that commit with `persona show`, edit recipe.toml and commit it",
     "clone": _COPY,
-    "describe": "`persona log --oneline --decorate` shows the tags",
     "fetch": _COPY,
     "gc": _NOTHING,
     "maintenance": _NOTHING,

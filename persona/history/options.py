@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, TypedDict, TypeVar, cast
 
-from persona.history.settings import SETTINGS
+from persona.history.settings import SETTINGS, parse_digits
 from persona.limits import LIVE_CACHE
 from persona.progress import Progress
 
@@ -264,6 +264,23 @@ class ImportOptions(TermOptions, WorkOptions, total=False):
     replace: Annotated[
         bool, Option("--replace", help="Replace a vector of that name that came from another path.")
     ]
+
+
+class DescribeOptions(TypedDict, total=False):
+    """How a commit is described."""
+
+    tags: Annotated[bool, Option("--tags", help="Use any tag, also one without a message.")]
+    abbrev: Annotated[
+        int,
+        Option(
+            "--abbrev",
+            metavar="N",
+            parse=parse_digits,
+            default=8,
+            help="Digits of the id. Default: 8. With 0, print only the tag.",
+        ),
+    ]
+    always: Annotated[bool, Option("--always", help="Print the id if no tag is found.")]
 
 
 Options = TypeVar("Options", bound=Mapping[str, Any])

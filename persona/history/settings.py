@@ -81,6 +81,13 @@ def parse_threads(text: str) -> int:
     return int(text)
 
 
+def parse_digits(text: str) -> int:
+    """A number of digits; `ValueError` for anything else."""
+    if not text.isdecimal():
+        raise ValueError(f"{text!r:.60} is not a number of digits")
+    return int(text)
+
+
 def parse_device(text: str) -> str:
     """One of `DEVICES`; `ValueError` for anything else."""
     if text not in DEVICES:

@@ -63,6 +63,7 @@ ANSWERS = {
     "status": "status",
     "log": "log",
     "show": "show",
+    "describe": "describe --always",
     "diff": "diff HEAD~1 HEAD",
     "vector ls": "vector ls",
     "vector show": "vector show listening",
