@@ -307,7 +307,7 @@ def test_a_prepared_message_of_the_wrong_shape_is_damage_with_a_way_out(grown: B
     state = grown.repo._history.store.state("message")
     for value in (7, [], {}, {"head": 1, "message": "x"}):
         state.write(value)
-        with pytest.raises(IntegrityError, match=r"message\.json is damaged; delete it"):
+        with pytest.raises(IntegrityError, match=r"message\.json is damaged\nhint: delete it"):
             grown.repo.prepared_message()
         assert [problem.kind for problem in grown.repo.fsck().problems] == ["state"]
     state.path.unlink()
