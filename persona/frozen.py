@@ -20,8 +20,13 @@ if TYPE_CHECKING:
 else:
 
     def dataclass(cls: type | None = None, /, **options: bool) -> Any:
-        """Decorates a class. With other options than `frozen=True`, as `dataclasses.dataclass` does."""
-        decorate = _frozen if options == {"frozen": True} else dataclasses.dataclass(**options)
+        """Decorates a class. With options other than `frozen` and `repr`, as the standard library does."""
+
+        def decorate(decorated: type) -> Any:
+            if options.get("frozen") and options.keys() <= {"frozen", "repr"}:
+                return _frozen(decorated, shown=options.get("repr", True))
+            return dataclasses.dataclass(**options)(decorated)
+
         return decorate if cls is None else decorate(cls)
 
 
@@ -35,7 +40,7 @@ class _Factory:
 _FACTORY = _Factory()
 
 
-def _frozen(cls: Any) -> Any:
+def _frozen(cls: Any, shown: bool) -> Any:
     dataclasses.dataclass(init=False, repr=False, eq=False)(cls)
     fields = dataclasses.fields(cls)
     own = dict(cls.__dict__)
@@ -47,7 +52,7 @@ def _frozen(cls: Any) -> Any:
         cls.__eq__ = _equal
     if own.get("__hash__") is None:
         cls.__hash__ = _hash
-    if "__repr__" not in own:
+    if shown and "__repr__" not in own:
         cls.__repr__ = _repr
     return cls
 

@@ -72,13 +72,19 @@ def shapes(dataclass: Decorator) -> dict[str, Any]:
         def __eq__(self, other: object) -> bool:
             return isinstance(other, Checked) and self.size % 10 == other.size % 10
 
+    @dataclass(frozen=True, repr=False)
+    class Unseen(Checked):
+        """Prints as its base does."""
+
+        name: str = ""
+
     @dataclass(frozen=True)
     class Derived(Plain):
         """One field more."""
 
         more: tuple[int, ...] = ()
 
-    return {each.__name__: each for each in (Plain, Single, Nothing, Rich, Checked, Derived)}
+    return {each.__name__: each for each in (Plain, Single, Nothing, Rich, Checked, Unseen, Derived)}
 
 
 OURS, THEIRS = shapes(frozen.dataclass), shapes(dataclasses.dataclass)
@@ -97,6 +103,8 @@ CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("Checked", (3,), {}),
     ("Checked", (13,), {}),
     ("Checked", (-1,), {}),
+    ("Unseen", (3, "a"), {}),
+    ("Unseen", (3,), {"name": "b"}),
     ("Derived", ("a", 2, (3,)), {}),
     ("Derived", ("a",), {}),
 ]
@@ -212,6 +220,6 @@ def test_every_frozen_dataclass_of_the_package_is_defined_quickly() -> None:
             if isinstance(node, ast.ImportFrom) and node.module == "dataclasses"
             for alias in node.names
         }
-        if "dataclass" in names and "@dataclass(frozen=True)\n" in text and path.name != "frozen.py":
+        if "dataclass" in names and "@dataclass(frozen=True" in text and path.name != "frozen.py":
             slow.append(str(path))
     assert not slow

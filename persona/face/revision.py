@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Unpack
 
 from persona import live as live_room
 from persona.errors import UnknownName, quoted
 from persona.face.verb import VerbAt
+from persona.frozen import dataclass
 from persona.history import verbs
 from persona.history.arguments import checks_arguments
 from persona.history.history import History

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from persona.frozen import dataclass
 from persona.history.results import UNPRINTED
 
 

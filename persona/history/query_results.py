@@ -7,10 +7,11 @@ millisecond to make.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import Any
 
+from persona.frozen import dataclass
 from persona.history.results import UNPRINTED, Diff, KeptFraction, Result, TermView, WeightsState, iso_date
 from persona.objects.commit import Commit
 from persona.objects.ids import abbreviate

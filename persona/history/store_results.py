@@ -6,8 +6,9 @@ of a millisecond to make.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from persona.frozen import dataclass
 from persona.history.results import UNPRINTED, Result
 
 
