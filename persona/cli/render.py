@@ -355,7 +355,7 @@ def removed(result: Removed, call: Invocation, repo: Repository) -> list[str]:
 
 def restored(result: Restored, call: Invocation, repo: Repository) -> list[str]:
     """How many files."""
-    return [f"Put back {counted(len(result.files), 'file')}"]
+    return [f"Put back {counted(len(result), 'file')}"]
 
 
 def object_count(result: ObjectCount, call: Invocation, repo: Repository) -> list[str]:

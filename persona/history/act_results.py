@@ -31,15 +31,19 @@ class Renamed:
     to: str
 
 
-@dataclass(frozen=True)
-class Deleted:
+class Deleted(dict[str, str]):
     """Branches or tags that are gone, and what each named."""
 
-    deleted: dict[str, str]
+    def to_json(self) -> dict[str, dict[str, str]]:
+        """As printed with `--json`."""
+        return {"deleted": dict(self)}
 
 
-@dataclass(frozen=True)
-class Restored:
+class Restored(tuple[str, ...]):
     """Text files that were put back."""
 
-    files: tuple[str, ...]
+    __slots__ = ()
+
+    def to_json(self) -> dict[str, list[str]]:
+        """As printed with `--json`."""
+        return {"files": list(self)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from persona.errors import InvalidInput, UnknownName
+from persona.history.act_results import Renamed
 from tests.history.bots import Bot
 
 
@@ -51,7 +52,7 @@ def test_branches_are_made_renamed_and_deleted(grown: Bot) -> None:
     made = branches.create("warm", "HEAD~1")
     assert branches["warm"] == made
     assert (list(branches), len(branches), branches.current) == (["main", "warm"], 2, "main")
-    assert branches.rename("warm", "hot") == "warm"
+    assert branches.rename("warm", "hot") == Renamed("warm", "hot")
     assert branches.delete("hot") == {"hot": made.id}
     assert "hot" not in branches
 

@@ -75,9 +75,7 @@ def _deleted(repo: Repository, names: tuple[str, ...], force: bool) -> Shown:
     if not names:
         raise UsageError("name the branches to delete")
     gone = repo.branches.delete(*names, force=force)
-    return Shown(
-        gone, [f"Deleted branch {name} (was {render.short(id)})." for name, id in gone.deleted.items()]
-    )
+    return Shown(gone, [f"Deleted branch {name} (was {render.short(id)})." for name, id in gone.items()])
 
 
 def _renamed(repo: Repository, names: tuple[str, ...], force: bool) -> Shown:

@@ -74,6 +74,4 @@ def _deleted(repo: Repository, names: tuple[str, ...]) -> Shown:
     if not names:
         raise UsageError("name the tags to delete")
     gone = repo.tags.delete(*names)
-    return Shown(
-        gone, [f"Deleted tag '{name}' (was {render.short(id)})" for name, id in gone.deleted.items()]
-    )
+    return Shown(gone, [f"Deleted tag '{name}' (was {render.short(id)})" for name, id in gone.items()])

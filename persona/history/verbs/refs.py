@@ -179,4 +179,4 @@ def _delete(history: History, prefix: str, found: Mapping[str, str], why: str) -
     """Removes refs if they still hold these ids: all or none."""
     reasoned = reason(history.committer(), why)
     history.store.refs.update_all([Change(prefix + name, None, id, reasoned) for name, id in found.items()])
-    return Deleted(dict(found))
+    return Deleted(found)

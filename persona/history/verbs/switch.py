@@ -119,7 +119,7 @@ def restore(history: History, paths: str | Sequence[str], rev: str = "HEAD") -> 
         here = tracking.ids(history, near)  # no other file has to be read
         way = [path for path in here if path not in target and _gives_way(history, path, chosen, here, known)]
         tree.track([path for path in chosen if path in target and path not in tracked])
-        return Restored(tuple(tree.put(target, here, dict.fromkeys([*chosen, *way]))))
+        return Restored(tree.put(target, here, dict.fromkeys([*chosen, *way])))
 
 
 def _is_near(path: str, chosen: Collection[str]) -> bool:

@@ -19,6 +19,7 @@ from persona.errors import (
     UnknownRevision,
     UsageError,
 )
+from persona.history.act_results import Renamed
 from persona.history.results import Head
 from persona.repository import Repository
 from persona.store.refs import Reason
@@ -100,7 +101,7 @@ def test_branches_and_tags_are_listed_in_order_of_names(grown: Bot) -> None:
 def test_a_renamed_branch_keeps_where_it_has_been(grown: Bot, new: str) -> None:
     repo = grown.repo
     before = [repo.resolve(f"main@{{{number}}}") for number in range(4)]
-    assert repo.branches.rename(None, new) == "main"
+    assert repo.branches.rename(None, new) == Renamed("main", new)
     assert repo.head() == Head(new, before[0])
     assert [repo.resolve(f"{new}@{{{number}}}") for number in range(1, 5)] == before
     assert names(repo) == [new]
