@@ -120,7 +120,7 @@ class Refs:
                 except IntegrityError as error:
                     if told is None:
                         raise
-                    told.append(error.message)
+                    told.append(error.note)
                     continue
                 if id is not None:
                     found[name] = id

@@ -64,7 +64,8 @@ def command(
     if files is not None:
         if branch is not None or out is not None:
             raise UsageError(
-                "-b and -o do not go with files: `persona checkout REV -- FILE` puts files back and stays"
+                "-b and -o cannot be used with files: `persona checkout REV -- FILE` puts files back and"
+                " leaves HEAD"
             )
         if not files:
             raise UsageError("name the files to put back after --")

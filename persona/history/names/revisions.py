@@ -210,7 +210,7 @@ def _step(history: History, id: str, suffix: str, text: str) -> str:
         kind = suffix[2:-1]
         if kind in _NO_COMMITS:
             raise UnknownRevision(
-                f"{text}: a {kind} is asked for, and only commits can be named",
+                f"{text}: only commits can be named here, not a {kind}",
                 hint=(Call("cat_file", Blank("ID")), " shows other objects"),
             )
         if kind not in ("", "commit", "object"):

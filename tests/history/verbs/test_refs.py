@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from persona.errors import (
     BusyError,
+    Call,
     IntegrityError,
+    Note,
     PersonaError,
     Refused,
     UnknownName,
@@ -112,7 +114,7 @@ def test_a_renamed_branch_keeps_where_it_has_been(grown: Bot, new: str) -> None:
 
 def test_a_rename_over_a_branch_leaves_nothing_of_that_one(topic: Bot) -> None:
     repo = topic.repo
-    with pytest.raises(Refused, match="-M"):
+    with pytest.raises(Refused, match="force=True"):
         repo.branches.rename("main", "topic")
     with pytest.raises(Refused, match="current"):
         repo.branches.rename("topic", "main", force=True)
@@ -265,34 +267,37 @@ def nowhere(topic: Bot, request: pytest.FixtureRequest) -> Bot:
     return topic
 
 
-def commands_of(message: str) -> list[list[str]]:
-    """The commands that a message says to type."""
-    return [
-        shlex.split(found) for found in re.findall(r"persona ((?:branch|tag) \S+ \w+|switch \S+)", message)
-    ]
+def calls_of(said: PersonaError | str) -> list[Call]:
+    """The calls that the hint of an error or of a note advises."""
+    assert isinstance(said, (PersonaError, Note))
+    hint = said.hint if isinstance(said.hint, tuple) else (said.hint,)
+    return [piece for piece in hint if isinstance(piece, Call)]
+
+
+def made(repo: Repository, call: Call) -> Any:
+    """What an advised call does."""
+    return attrgetter(call.method)(repo)(*call.arguments, **call.values)
 
 
 def test_what_needs_head_says_what_to_type_and_that_works(nowhere: Bot, tmp_path: Path) -> None:
     import shutil
 
     repo = nowhere.repo
-    said = set()
+    said: dict[str, list[Call]] = {}
     here = (repo.status, repo.head, lambda: repo["HEAD"], lambda: repo.commit(message="x"), repo.reset)
     for ask in here:
         with pytest.raises(IntegrityError) as caught:
             ask()
-        said.add(caught.value.message)
-    advice = [command for message in said for command in commands_of(message)]
+        said[str(caught.value)] = calls_of(caught.value)
+    advice = [call for calls in said.values() for call in calls]
     assert advice
-    for number, (verb, *words) in enumerate(advice):
+    for number, call in enumerate(advice):
         shutil.copytree(nowhere.root, tmp_path / str(number))
         with Repository.open(tmp_path / str(number), author=at(70)) as other:
-            if verb == "branch":
-                other.branches.create(*words)
-                assert other.head().branch == words[0]
+            made(other, call)
+            assert other.head().branch == call.arguments[0]
+            if call.method != "switch":
                 assert other.fsck().ok
-            else:
-                assert other.switch(*words).branch == words[0]
             assert not other.status().recipe_changed
 
 
@@ -350,8 +355,8 @@ def test_a_damaged_branch_is_told_with_the_way_back(topic: Bot, name: str) -> No
     with pytest.raises(IntegrityError, match="remove the file") as caught:
         repo.resolve(name)
     path.unlink()
-    ((_, *words),) = commands_of(caught.value.message)
-    assert repo.branches.create(*words).id == id
+    (call,) = calls_of(caught.value)
+    assert made(repo, call).id == id
     assert repo.fsck().ok
 
 
@@ -379,9 +384,9 @@ def test_a_damaged_name_hides_no_other(topic: Bot, ref: str) -> None:
     assert "which no branch names" in left
     assert set(repo.notes) == {note}
     path.unlink()
-    ((verb, *words),) = commands_of(note)
-    made = {"branch": repo.branches.create, "tag": repo.tags.create}[verb](*words)
-    assert (made.name, made.id) == (path.name, id)
+    (call,) = calls_of(note)
+    found = made(repo, call)
+    assert (found.name, found.id) == (path.name, id)
     assert repo.fsck().ok
 
 
@@ -392,5 +397,5 @@ def test_the_way_out_leads_to_a_branch_that_can_be_read(topic: Bot) -> None:
     (topic.root / ".persona" / "HEAD").unlink()
     with pytest.raises(IntegrityError) as caught:
         repo.head()
-    ((verb, *words),) = commands_of(caught.value.message)
-    assert (verb, repo.switch(*words).branch) == ("switch", "main")
+    (call,) = calls_of(caught.value)
+    assert (call.method, made(repo, call).branch) == ("switch", "main")
