@@ -1,4 +1,4 @@
-"""**collection** — a mapping from names to values of an open repository, read anew at each use."""
+"""**collection** — a mapping from names to values of an open repository, read again at each use."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """**bound verb** — a function of a lower folder that is a method of `Repository` or one of its values.
 
-The function is the only declaration: the method has its signature, its docstring and its types. The module
-of the function is imported on first use.
+The function is the only declaration: the method has its signature, its docstring and its types. The
+function's module is imported on first use.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""How results look in a notebook: ids by their start, no bytes, no field that is empty or has its default,
-long lists counted.
-"""
+"""The form of results in a notebook: starts of ids, no bytes, no empty or default fields, long lists counted."""
 
 from __future__ import annotations
 
