@@ -1,4 +1,4 @@
-"""The form of results in a notebook: starts of ids, no bytes, no empty or default fields, long lists counted."""
+"""The form of results in a notebook: starts of ids, no bytes, no empty or default fields, counted lists."""
 
 from __future__ import annotations
 

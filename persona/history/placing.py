@@ -156,6 +156,6 @@ def at_once(history: History, made: CommitResult, options: RunOptions | None) ->
     except PersonaError as error:
         return replace(made, failure=error)
     except BaseException:  # Ctrl-C, no memory
-        history.notes.append(f"commit {abbreviate(made.id)} is made, but not its weights")
+        history.notes.append(f"commit {abbreviate(made.id)} is made, but its weights were not computed")
         raise
     return replace(made, checkout=found, notes=(*made.notes, *found.notes))
