@@ -145,7 +145,7 @@ def _from_journal(value: Any, path: Path) -> tuple[list[Step], tuple[str, str] |
         return steps, (old, new)
     except (TypeError, ValueError, KeyError, PersonaError) as error:
         raise IntegrityError(
-            f"{path} does not say which refs were to move",
+            f"{path} is damaged and does not say which refs were to move",
             hint=("remove it, then ", Call("branches.values"), " lists what is there"),
             kind="state",
             file=str(path),

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from persona.cli.hints import in_shell
 from persona.errors import BusyError, IntegrityError, InvalidInput, PersonaError, Refused
 from persona.store import files, lock, reflog
 from persona.store.check_refs import survey
@@ -158,8 +159,9 @@ def test_the_error_of_a_head_that_leads_nowhere_says_what_to_type(store: Store) 
     (store.root / MAIN).unlink()
     with pytest.raises(IntegrityError) as caught:
         store.refs.head_id()
-    assert f"persona branch main {TWO[:8]}" in caught.value.message
-    assert "persona switch feature/a" in caught.value.message
+    hint = in_shell(caught.value.hint or "")
+    assert f"persona branch main {TWO[:8]}" in hint
+    assert "persona switch feature/a" in hint
     assert [entry.new for entry in store.refs.log(MAIN)] == [TWO, ONE]
     assert [entry.new for entry in store.refs.log("HEAD")] == [TWO, ONE]
     move(store.refs, MAIN, TWO)

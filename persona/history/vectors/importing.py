@@ -192,7 +192,7 @@ def default_name(path: Path) -> str:
         return check_vector_name(part)
     except InvalidInput:
         raise UsageError(
-            f"{path} does not give a name for the vector",
+            f"{path} gives no name for the vector",
             hint=("give one with ", Keyword(name=Blank("NAME"))),
         ) from None
 

@@ -139,7 +139,7 @@ def _weights_problems(history: History, progress: Progress | None) -> Iterator[P
                 (
                     f"delete {history.store.state(weights.STATE).path}, then ",
                     Call("checkout", force=True),
-                    " computes them anew",
+                    " computes them again",
                 ),
             ),
         )

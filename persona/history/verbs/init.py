@@ -114,7 +114,7 @@ def default_base_name(path: Path) -> str:
         return check_ref_name(name)
     except InvalidInput:
         raise UsageError(
-            f"{path} does not give a name for the base", hint=("give one with ", Keyword(name=Blank("NAME")))
+            f"{path} gives no name for the base", hint=("give one with ", Keyword(name=Blank("NAME")))
         ) from None
 
 

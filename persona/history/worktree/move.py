@@ -109,7 +109,7 @@ def plan_files(history: History, to: str, *, force: bool) -> FileMove:
             )
         raise Refused(
             f"{', '.join(lost)}: edited and not committed, and would be overwritten",
-            hint=("commit first, or ", Keyword(force=True), " throws the edits away"),
+            hint=("commit first, or ", Keyword(force=True), " discards the edits"),
         )
     dropped = [path for path in moving if path in here and path not in before and path not in after]
     stays = {*known, *after}.difference(moving)

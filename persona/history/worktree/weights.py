@@ -347,7 +347,7 @@ def check(history: History) -> None:
 
 
 def _read(history: History) -> tuple[Record | None, Record | None]:
-    cost = ("the weights count as unknown then, and ", Call("checkout", force=True), " computes them anew")
+    cost = ("the weights then count as unknown, and ", Call("checkout", force=True), " computes them again")
     found = history.store.state(STATE).decoded(_decoded, *cost)
     if found is None:
         return None, None
