@@ -1,8 +1,8 @@
 """**rendering** — a result as lines of text, chosen by its type.
 
 A rendering is a function (result, invocation, repository) → lines. Its module is imported when a result of
-its type is printed. The lines of an *act*, a command that changes something, are left out with `-q`; all other
-results are always printed. JSON needs no renderings: `as_json` serves all types.
+its type is printed. The lines of an *act*, a command that changes something, are left out with `-q`. All
+other results are always printed. JSON needs no renderings: `as_json` serves all types.
 """
 
 from __future__ import annotations
