@@ -45,8 +45,9 @@ class Keyword:
 
 
 class Call(Keyword):
-    """A call that a hint advises: `Call("checkout", "HEAD~1", force=True)`. `method` is one of a repository,
-    `init` one of the package.
+    """A call that a hint advises: `Call("checkout", "HEAD~1", force=True)`.
+
+    `method` is one of a repository, `init` one of the package.
     """
 
     def __init__(self, method: str, *arguments: object, **values: object) -> None:

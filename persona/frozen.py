@@ -32,7 +32,7 @@ else:
 
 
 class _Factory:
-    """The default of a parameter whose value is made anew for each object."""
+    """The default of a parameter that needs a new value for each object."""
 
     def __repr__(self) -> str:
         return "<factory>"

@@ -108,11 +108,12 @@ class Repository:
     ) -> Repository:
         """The repository at `path` or above it. Raises `NotARepository` if there is none.
 
-        `author` writes commits; `committer` records them and moves refs. Each is a `Person`, or a function
-        that is asked for one at every signature; by default `user.name` and `user.email` of the config, else
-        the account's name and host, now. Reflogs have the committer and the real time. `user_config`: the
-        user's own config file. `threads`, `memory` and `device_memory` (bytes), `device` and `progress` hold
-        for every call that does not name them; they come before the settings, such as `checkout.threads`.
+        `author` is the author of commits; `committer` records them and moves refs. Each is a `Person`, or a
+        function that returns one and is called at every signature. By default it is `user.name` and
+        `user.email` of the config, else the account's name and host, now. Reflogs have the committer and the
+        real time. `user_config`: the user's own config file. `threads`, `memory` and `device_memory` (bytes),
+        `device` and `progress` apply to every call that does not name them; they win over the settings, such
+        as `checkout.threads`.
         """
         return Repository(_opened(Path(path), user_config, author, committer, options))
 
@@ -160,7 +161,7 @@ class Repository:
 
     @property
     def notes(self) -> list[str]:
-        """Sentences for the user that belong to no result, such as a reflog that is too short."""
+        """Sentences for the user that belong to no result; one about a reflog that is too short, say."""
         self._history.require_open()
         return self._history.notes
 
@@ -204,7 +205,7 @@ class Repository:
         return Settings(self._history)
 
     def head(self) -> Head:
-        """Where HEAD stands."""
+        """The branch and commit of HEAD."""
         self._history.require_open()
         return self._history.head()
 

@@ -126,11 +126,11 @@ def declare(
 ) -> Callable[[Callable[..., Any]], Command]:
     """Makes a function a command of that name. Its docstring is the help: a summary, then a paragraph.
 
-    The function takes what was typed, and what it names besides: `call`, this invocation; `repo`, the
-    repository, which is opened for it and signs; `files`, what was typed after `--`, if
-    `takes_files`. It returns a result, which is shown by its type (`persona.cli.rendering`), or None for
-    nothing. `pages`: the answer goes through the pager. `works`: it may take long, and shows progress then.
-    `group`: the command that it belongs to.
+    The function takes the typed arguments, and what it names besides: `call`, this invocation; `repo`, the
+    repository, which is opened for it and signs; `files`, the words after `--`, if `takes_files`. It returns
+    a result, which is printed by its type (`persona.cli.rendering`), or None for nothing. `pages`: the answer
+    goes through the pager. `works`: it may take long, and shows progress then. `group`: the command that it
+    belongs to.
     """
 
     def decorate(function: Callable[..., Any]) -> Command:

@@ -24,7 +24,7 @@ _USUAL: dict[str, Any] = {"density": None, "only": (), "except": (), "join": "vo
 
 
 def diff_lines(diff: Diff) -> Iterator[str]:
-    """The whole difference: what the recipe loses with `-`, what it gains with `+`, then each text file."""
+    """The whole difference: `-` for removals from the recipe, `+` for additions, then each text file."""
     if diff.rules or diff.vectors:
         before = short(diff.from_) if diff.from_ else "nothing"
         yield style(f"diff recipe {before} {short(diff.to) if diff.to else 'work tree'}", bold=True)
@@ -68,8 +68,9 @@ def shown_commit(repo: Repository, result: CommitResult) -> Shown:
 
 
 def committed_lines(repo: Repository, result: CommitResult) -> Iterator[str]:
-    """What a commit, or a revert that is not committed yet, has done: all that it changed, a line each, then
-    the weights that it computed.
+    """The result of a commit, or of a revert that is not committed yet.
+
+    Each change is one line; the computed weights follow.
     """
     yield from commit_lines(result)
     if result.parents:
@@ -80,7 +81,7 @@ def committed_lines(repo: Repository, result: CommitResult) -> Iterator[str]:
 
 
 def brief_lines(diff: Diff, told: Collection[str], kept: Sequence[KeptFraction] = ()) -> Iterator[str]:
-    """What a commit changed besides the vectors that it brought or dropped, which are `told` already."""
+    """The changes of a commit, except the vectors that it added or removed, which are `told` already."""
     for axis, change in diff.rules.items():
         yield f" {style('~', fg='yellow')} {axis} {_value(change['from'])} → {_value(change['to'])}"
     for vector in diff.vectors:
@@ -108,8 +109,9 @@ def kept_lines(kept: Sequence[KeptFraction]) -> Iterator[str]:
 def change_lines(
     diff: Diff, kept: Sequence[KeptFraction] = (), path: Callable[[str], str] = str
 ) -> Iterator[str]:
-    """What `status` lists: one line for each thing that the next commit would hold. `path` names a file as it
-    is typed where the command runs.
+    """The list of `status`: one line for each change that the next commit would hold.
+
+    `path` spells a file name relative to the current directory.
     """
     for axis, change in diff.rules.items():
         yield f"{'rule:':<12}{axis} {_value(change['from'])} → {_value(change['to'])}"
@@ -203,7 +205,10 @@ def _minus(text: str) -> str:
 
 
 def _text(content: bytes | None) -> list[str] | None:
-    """The lines of a file without their ends, a missing last end said, or None where it is not text."""
+    """The lines of a file without their ends, or None if it is not text.
+
+    A missing last line end is marked.
+    """
     if content and b"\0" in content:
         return None
     try:
@@ -236,8 +241,9 @@ def _file_lines(change: FileChange) -> Iterator[str]:
 
 
 def _shown(line: str) -> str:
-    """A line of a file as it is printed. The carriage returns of a file from Windows are shown on a terminal,
-    and kept where `patch` may read them.
+    """A line of a file for printing.
+
+    Carriage returns of files from Windows are shown on a terminal, and kept if `patch` may read them.
     """
     if on_terminal() or "\r" not in line:
         return printable(line)

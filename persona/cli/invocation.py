@@ -32,7 +32,7 @@ BATCH = 200
 
 @dataclass
 class Invocation:
-    """The options that every command has, and what commands do with them. It is click's `ctx.obj`."""
+    """The options that every command has, and the helpers of commands. It is click's `ctx.obj`."""
 
     directory: Path = field(default_factory=Path)
     quiet: bool = False
@@ -44,17 +44,17 @@ class Invocation:
     works: bool = False
     """Whether the command may take long."""
     signs: bool = False
-    """Whether what the command makes carries the committer's name, as an annotated tag does."""
+    """Whether the command makes something with the committer's name, such as an annotated tag."""
     drafted: str | None = None
-    """Where the message is that the user wrote in an editor: said if the command fails afterwards."""
+    """A sentence with the path of the message from the editor, said if the command fails."""
     _repository: Repository | None = None
     _author: Person | None = None
     _unsaid: list[str] = field(default_factory=list)
-    """What `report` has to say of the author, once a command has signed with that name."""
+    """Notes about the author, which `report` says once a command has signed with that name."""
     _paging: bool = False
     _began: float = field(default_factory=monotonic)
     _progress: Shower | None = None
-    """What shows how far the command is, once the library has told."""
+    """The display of progress, once the library has reported some."""
     _answer: list[str] = field(default_factory=list)
     """The answer in JSON, in pieces, until the command has ended well."""
 
@@ -84,7 +84,7 @@ class Invocation:
         return {"author": self.author, "committer": self.committer, **progress}
 
     def go_to(self, directory: Path) -> None:
-        """Runs as if started in `directory`. Raises `NotFound` where there is none."""
+        """Runs as if started in `directory`. Raises `NotFound` if there is none."""
         try:
             if not stat.S_ISDIR(os.stat(directory).st_mode):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
@@ -99,7 +99,7 @@ class Invocation:
 
     @property
     def user_config(self) -> Path | None:
-        """The user's own config file, whether it exists or not; None where no home directory is known."""
+        """The user's own config file, which may not exist; None if no home directory is known."""
         named = os.environ.get("XDG_CONFIG_HOME", "")
         if os.path.isabs(named):  # a relative one has to be ignored, says the XDG specification
             return Path(named) / "persona" / "config"
@@ -107,8 +107,9 @@ class Invocation:
         return Path(home) / ".config" / "persona" / "config" if home else None
 
     def author(self) -> Person:
-        """Who writes a commit, and when: now, unless the environment says otherwise. The library asks when it
-        signs one; `report` says if the name was made up.
+        """The author of a commit, now unless the environment gives another date.
+
+        The library asks when it signs a commit; `report` says if the name was invented.
         """
         if self._author is None:
             from persona.cli import identity
@@ -118,7 +119,10 @@ class Invocation:
         return self._author
 
     def committer(self) -> Person:
-        """Who runs the command, and now. Said to be made up only if the command `signs`."""
+        """The person who runs the command, now.
+
+        `report` says only for a command that `signs` if the name was invented.
+        """
         from persona.cli import identity
 
         say_so: Callable[[str], None] = self._unsaid.append if self.signs else lambda sentence: None
@@ -126,7 +130,7 @@ class Invocation:
         return identity.committer(os.environ, self.setting, say_so, here, self._author)
 
     def setting(self, key: str) -> str | None:
-        """A setting of the repository, else of the user; None where neither has it."""
+        """A setting of the repository, else of the user; None if neither has it."""
         if self._repository is not None:
             found: str | None = self._repository.config.get(key)
             return found
@@ -155,8 +159,9 @@ class Invocation:
 
     @contextmanager
     def files_meant(self, words: Iterable[str], line: str, does: str) -> Iterator[None]:
-        """An unknown revision that is the name of a file here is answered with what to type: `line` and the
-        file, which `does` that to "{}".
+        """If an unknown revision is the name of a file, raises an error that says what to type.
+
+        The advice is `line` and the file, which `does` that to "{}".
         """
         try:
             yield
@@ -187,7 +192,7 @@ class Invocation:
         return found
 
     def seen_from_here(self, repo: Repository) -> Callable[[str], str]:
-        """Names a file of the work tree, given from its root, as it is typed where the command runs."""
+        """The path of a file of the work tree, relative to the current directory."""
         here, root = os.path.realpath(self.directory), os.path.realpath(repo.root)
 
         def seen(name: str) -> str:
@@ -199,8 +204,9 @@ class Invocation:
     # -- what is said ----------------------------------------------------------------------------------------
 
     def finish(self, result: Any, repo: Repository | None = None) -> int:
-        """Says what a command has to say: its notes, then the result as JSON or as text, by its type. Returns
-        the exit code.
+        """Prints the notes of a command, then the result as JSON or as text, by its type.
+
+        Returns the exit code.
         """
         from persona.cli.rendering import Shown, is_act, lines_of
 

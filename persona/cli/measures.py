@@ -319,5 +319,5 @@ def _ratio(relative: float | None) -> str:
 
 
 def statistics(result: VectorStatistics, call: Invocation, repo: Repository) -> Iterator[str]:
-    """What a vector changes."""
+    """The lines about the changes of a vector."""
     return statistics_lines(result)

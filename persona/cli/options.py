@@ -114,7 +114,7 @@ def plot_option(function: F) -> F:
 
 
 def plot_path(call: Invocation, plot: str | None) -> Path | None:
-    """Where `--plot` draws to, or None; refused at once where that cannot be."""
+    """The path of `--plot`, or None; a path that cannot be written is refused at once."""
     if plot is None:
         return None
     from persona.cli.heatmap import check

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PATIENCE = 1.0
 """Seconds before anything appears."""
 LONG = 5.0
-"""Seconds before lines of JSON appear: whoever reads the answer of a short command finds that alone."""
+"""Seconds before lines of JSON appear, so that the output of a short command is only its answer."""
 PAUSE = 0.5
 """Seconds at least between two lines of JSON."""
 

@@ -26,8 +26,9 @@ ACTS: Final = {
     "Restored": "render:restored",
     "SwitchResult": "",
 }
-"""Type of the result of an act → its rendering, a function of a module here; none where it is done in
-silence, or the command has the lines.
+"""Type of the result of an act → its rendering, a function of a module here.
+
+None for an act that prints nothing, or whose command has the lines.
 """
 ANSWERS: Final = {
     "DigestResult": "render:digest",
@@ -35,7 +36,7 @@ ANSWERS: Final = {
     "Status": "commands.status:status",
     "VectorStatistics": "measures:statistics",
 }
-"""The same of what was asked for."""
+"""The same for results of commands that only read."""
 
 
 class Shown:

@@ -83,7 +83,7 @@ def decode_base(form: int, segments: Sequence[Any], out: Elements) -> None:
 def raw_chunk(form: int, segments: Sequence[Any]) -> memoryview:
     """The bytes of a base chunk's elements, little-endian; of the raw form without a copy.
 
-    segments: bytes-like or uint8 arrays. IntegrityError where they make no whole elements.
+    segments: bytes-like or uint8 arrays. Raises IntegrityError if they make no whole elements.
     """
     _, element = parse_form(form)
     sizes = [segment_bytes(segment).size for segment in segments]

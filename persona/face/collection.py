@@ -16,7 +16,7 @@ class Collection(Mapping[str, V]):
     """A mapping from names to values of an open repository."""
 
     kind: ClassVar[str]
-    """What one of them is called."""
+    """The word for one item."""
 
     def __init__(self, history: History) -> None:
         self._history = history

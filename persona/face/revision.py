@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 @checks_arguments
 @dataclass(frozen=True, repr=False)
 class Revision(CommitEntry):
-    """A commit, as `repo["HEAD~1"]` and `repo.log()` give it. What it holds never changes; its methods need
-    the repository open.
+    """A commit, from `repo["HEAD~1"]` or `repo.log()`.
+
+    Its content never changes; its methods need the repository open.
     """
 
     _history: History = field(repr=False, compare=False)
@@ -64,15 +65,16 @@ class Revision(CommitEntry):
     def diff(
         self, other: str | CommitEntry | None = None, *, paths: str | Sequence[str] | None = None
     ) -> Diff:
-        """What differs from here to `other`; without `other` to the work tree. `paths` as for
-        `Repository.diff`.
+        """The difference from here to `other`, or to the work tree without `other`.
+
+        `paths` as for `Repository.diff`.
         """
         return verbs.diff.diff(
             self._history, self.id, other.id if isinstance(other, CommitEntry) else other, paths=paths
         )
 
     def changes(self, *, paths: str | Sequence[str] | None = None) -> Diff:
-        """What the commit changed against its first parent."""
+        """The changes of the commit against its first parent."""
         return verbs.diff.show(self._history, self.id, paths=paths)[1]
 
     digest = VerbAt(lambda: verbs.digest.digest)

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
 
 class Vectors(Collection["VectorInfo"]):
-    """The vectors by name: those of `recipe.toml` in canonical order of its terms, then those that only a ref
-    keeps. `[name]` takes the start of a vector's id too.
+    """The vectors by name.
+
+    Those of `recipe.toml` come first, in canonical order of its terms, then those with only a kept name.
+    `[name]` also takes the start of a vector's id.
     """
 
     kind: ClassVar[str] = "vector"

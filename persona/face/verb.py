@@ -21,7 +21,7 @@ S = TypeVar("S")
 
 
 class Opened(Protocol):
-    """What a verb can be bound to."""
+    """An object that a verb can be bound to."""
 
     @property
     def _history(self) -> History: ...
@@ -40,7 +40,7 @@ class Verb(Generic[P, R]):
         self._then: Callable[[History, Any], Any] | None = None
 
     def then(self: Verb[P, S], make: Callable[[History, S], R]) -> Verb[P, R]:
-        """The verb, whose result is what `make` makes of the function's."""
+        """The verb, with `make` applied to the function's result."""
         made: Verb[P, Any] = Verb(self._find)
         made._then = make
         return made
@@ -70,7 +70,7 @@ class Verb(Generic[P, R]):
 
 
 class Placed(Opened, Protocol):
-    """What a verb of one revision can be bound to."""
+    """An object that a verb of one revision can be bound to."""
 
     @property
     def id(self) -> str:

@@ -32,7 +32,7 @@ class Renamed:
 
 
 class Deleted(dict[str, str]):
-    """Branches or tags that are gone, and what each named."""
+    """Branches or tags that were deleted, and the id that each named."""
 
     def to_json(self) -> dict[str, dict[str, str]]:
         """As printed with `--json`."""

@@ -52,8 +52,9 @@ def checks_arguments(cls: type[Value]) -> type[Value]:
 
 
 def checked_call(function: Callable[..., Any], *, spell: bool = False) -> Callable[..., Any]:
-    """A function that refuses arguments that its annotations do not admit, and keywords that it does not
-    have: `UsageError`. `spell`: its signature has every keyword of a declaration at once.
+    """A function that refuses arguments which its annotations do not allow, and unknown keywords.
+
+    It raises `UsageError`. `spell`: its signature has every keyword of a declaration.
     """
     kinds: dict[str, _Kind | None] = {}
     plain = _unwrapped(function)

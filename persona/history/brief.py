@@ -14,7 +14,7 @@ _WIDTH: Final = 100
 _ITEMS: Final = 12
 """Items of a collection that are shown."""
 _VALUES: Final = 4
-"""The same, where an item has fields of its own."""
+"""The same, for items with fields of their own."""
 _ID: Final = re.compile(r"(?<![0-9a-f])([0-9a-f]{8})[0-9a-f]{56}(?![0-9a-f])")
 
 

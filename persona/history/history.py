@@ -88,7 +88,7 @@ class History:
         _ = self.store
 
     def close(self) -> None:
-        """Closes the files of the store. Whatever works on this history raises `UsageError` from then on."""
+        """Closes the files of the store. Any later use of this history raises `UsageError`."""
         store, self._store = self._store, None
         if store is not None:
             store.objects.close()
@@ -101,15 +101,16 @@ class History:
     # -- what holds for every call
 
     def in_force(self, kind: type[Options], given: Options) -> Options:
-        """Every option of a declaration: as it was given, else as `open` was told, else as the setting says,
-        else the default.
+        """Every option of a declaration, with the value that applies.
+
+        It is the given one, else that of `open`, else the setting's, else the default.
         """
         from persona.history.options import complete
 
         return complete(kind, given, self.standing, self.config.read)
 
     def author(self, given: Signer = None) -> Person:
-        """Who writes a commit, checked: the one given, else `author_of`, else the config's user, now."""
+        """The author of a commit, checked: the given one, else `author_of`, else the config's user, now."""
         return self._person(given if given is not None else self.author_of)
 
     def committer(self) -> Person:

@@ -307,8 +307,10 @@ def complete(
     standing: Mapping[str, Any] = {},
     setting: Callable[[str], Any] | None = None,
 ) -> Options:
-    """Every keyword of a declaration: as the call gives it, else as `standing` has it (what a repository was
-    opened with), else as `setting` says its key is set, else the default. None stands for not given.
+    """Every keyword of a declaration with its value.
+
+    The value is the call's, else that of `standing` (given when the repository was opened), else that of the
+    `setting`, else the default. None stands for not given.
     """
     found = dict(defaults(kind))
     for key, annotation in kind.__annotations__.items():

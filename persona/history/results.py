@@ -46,7 +46,7 @@ def iso_date(person: Person) -> str:
 
 
 class Result:
-    """What a call answers with."""
+    """The answer of a call."""
 
     def __repr__(self) -> str:
         from persona.history.brief import brief

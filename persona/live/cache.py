@@ -132,7 +132,7 @@ class CachedRows:
     def parts(
         self, spec: TensorSpec, terms: Sequence[int], index: int, *, cache: bool = True
     ) -> Iterable[DecodedChunk] | None:
-        """See `RowSource.parts`; what comes in slices is not cached."""
+        """See `RowSource.parts`; slices are not cached."""
         stored = self._stored
         if not cache or not stored.fits(spec, terms, index):
             return stored.parts(spec, terms, index)

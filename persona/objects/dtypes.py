@@ -12,9 +12,9 @@ from typing import Final, NamedTuple
 class Dtype(NamedTuple):
     """One dtype.
 
-    bits: of an element. numpy, torch: the name of the same type there, None without one. exponent, mantissa:
-    the bits of these fields of a float that can be widened and rounded; 0 for other types. merged: whether
-    recipes change tensors of it. words: other names that users give it.
+    bits: of an element. numpy, torch: the name of the same type there, or None. exponent, mantissa: the bits
+    of these fields of a float that can be widened and rounded; 0 for other types. merged: whether recipes
+    change tensors of it. words: other names that users give it.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Dtype(NamedTuple):
 
     @property
     def infinity(self) -> int:
-        """The bits of +inf, which are those of the exponent field."""
+        """The bits of +inf: all bits of the exponent field."""
         return ((1 << self.exponent) - 1) << self.mantissa
 
     def holds(self, other: Dtype) -> bool:
@@ -71,7 +71,7 @@ DTYPES: Final[Mapping[str, Dtype]] = {
 
 
 def uint(nbytes: int) -> str:
-    """numpy's name of the little-endian unsigned integers of so many bytes."""
+    """numpy's name of the little-endian unsigned integers with this many bytes."""
     return f"<u{nbytes}"
 
 

@@ -59,7 +59,7 @@ class Term:
         return to_binary32(self.alpha)
 
     def density_in(self, rules: Rules) -> str:
-        """The density in effect, a canonical decimal: the term's own, else that of the rules, else "1"."""
+        """The effective density, a canonical decimal: the term's own, else that of the rules, else "1"."""
         return self.density or rules.density or "1"
 
     def order(self, rules: Rules) -> tuple[Any, ...]:

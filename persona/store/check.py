@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Damage:
-    """Something wrong with the files of the store. `healed`: an intact copy of the object exists, so nothing
-    is lost.
+    """A problem of the files of the store.
+
+    `healed`: an intact copy of the object exists, so nothing is lost.
     """
 
     kind: str

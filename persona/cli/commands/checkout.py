@@ -83,7 +83,7 @@ def command(
 
 
 def _check_revision(call: Invocation, repo: Repository, rev: str | None) -> None:
-    """A file's name where a revision belongs is answered with what to type."""
+    """If the revision is a file's name, raises an error that says what to type."""
     if rev is not None and os.path.lexists(call.path(rev)):
         with call.files_meant([rev], "checkout", "puts {} back"):
             repo.resolve(rev)

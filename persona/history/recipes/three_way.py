@@ -189,7 +189,7 @@ def _keeps_comments(merged: str, theirs: str, ours: str) -> bool:
 
 
 def _meaning(text: str, wanted: Recipe, names: Names) -> str:
-    """The text, edited so that it means `wanted`. Raises `InvalidInput` where that cannot be."""
+    """The text, edited so that it means `wanted`. Raises `InvalidInput` if that is not possible."""
     from persona.history.recipes import edit as recipe_edit
     from persona.history.recipes.edit import UNSET
 

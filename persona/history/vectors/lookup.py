@@ -18,8 +18,10 @@ from persona.history.vectors.counting import statistics
 
 
 def ids(history: History) -> dict[str, str]:
-    """The ids of the vectors of `recipe.toml` in canonical order of its terms, then of those that only a ref
-    keeps, by name; by the start of its id where a term has the name that a ref keeps.
+    """The ids of the vectors by name.
+
+    Those of `recipe.toml` come first, in canonical order of its terms, then those with only a kept name. If a
+    term has the kept name, the vector stands under the start of its id.
     """
     recipe = text_files.recipe(history).recipe
     found = {term.name: term.vector for term in recipe.terms}

@@ -46,7 +46,7 @@ def commit(
 
 
 def prepared_message(history: History) -> str | None:
-    """The message for a commit of what `revert` left in the work tree, or None."""
+    """The message that `revert --no-commit` prepared for the next commit, or None."""
     return sequence.prepared_message(history)
 
 

@@ -38,7 +38,7 @@ def diff(
 def show(
     history: History, rev: str = "HEAD", *, paths: str | Sequence[str] | None = None
 ) -> tuple[CommitEntry, Diff]:
-    """A commit, and what it changed against its first parent. `paths` as for `diff`."""
+    """A commit, and its changes against its first parent. `paths` as for `diff`."""
     entry = Entries(history, history.notes).of(resolve(history, rev, history.notes))
     before = entry.parents[0] if entry.parents else None
     return entry, of_paths(diff_commits(history, before, entry.id), paths)

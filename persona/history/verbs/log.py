@@ -35,10 +35,10 @@ def log(
 ) -> Iterator[CommitEntry]:
     """Commits reachable from `revs`, newest first, one at a time.
 
-    Each of `revs` is a revision, `A..B`, `A...B` or `^A`. `all` starts from every ref. `n`: so many at most.
-    `since` and `until` are dates. `vector`: only commits that change the term of that name. `paths`: only
-    commits that change one of these files, or a file in one of these directories. `topological`: no commit
-    before all its children, for drawing a graph; that reads all of it first.
+    Each of `revs` is a revision, `A..B`, `A...B` or `^A`. `all` starts from every ref. `n`: at most this
+    many. `since` and `until` are dates. `vector`: only commits that change the term of that name. `paths`:
+    only commits that change one of these files, or a file in one of these directories. `topological`: no
+    commit before all its children, for drawing a graph; that reads all of it first.
     """
     told = history.notes
     selected = resolve_range(history, [revs] if isinstance(revs, str) else list(revs), told)
@@ -86,7 +86,7 @@ def _chosen(
 
 
 def _some(chosen: Iterator[CommitEntry], vector: str) -> Iterator[CommitEntry]:
-    """The entries. Raises `UnknownName` at the end where there was none."""
+    """The entries. Raises `UnknownName` at the end if there was none."""
     nothing = True
     for entry in chosen:
         nothing = False

@@ -111,9 +111,9 @@ def _tag(history: History, ref: str, id: str) -> RefInfo:
 def create_tag(
     history: History, name: str, rev: str = "HEAD", *, message: str | None = None, force: bool = False
 ) -> RefInfo:
-    """Makes a tag at `rev`. With a `message` it is annotated: it says who made it, and when.
+    """Makes a tag at `rev`. With a `message` it is annotated: it has a tagger and a time.
 
-    `force` moves a tag that exists, `Refused` otherwise.
+    If the tag exists, `force` moves it; otherwise this raises `Refused`.
     """
     ref = TAGS + check_ref_name(name)
     id = resolve(history, rev, history.notes)
@@ -133,7 +133,7 @@ def create_tag(
 
 
 def delete_tags(history: History, *names: str) -> Deleted:
-    """Deletes tags, all or none; returns what they named."""
+    """Deletes tags, all or none; returns the ids that they named."""
     found = _existing(history, TAGS, names, "tag")
     return _delete(history, TAGS, found, "tag: deleted")
 

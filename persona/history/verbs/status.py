@@ -15,7 +15,7 @@ from persona.weights.writer import foreign_weight_files
 
 
 def status(history: History) -> Status:
-    """Compares recipe and text files with HEAD, and says what the weights are. Reads no chunk."""
+    """Compares recipe and text files with HEAD, and reports the state of the weights. Reads no chunk."""
     head = history.head()
     id = history.head_commit()
     tree = history.tree_of(id)

@@ -17,10 +17,10 @@ _ALIGNMENT: Final = 64
 
 
 def aligned(elements: int) -> int:
-    """So many elements, rounded up to the alignment of arrays on a device."""
+    """This many elements, rounded up to the alignment of arrays on a device."""
     return -(-elements // _ALIGNMENT) * _ALIGNMENT
 
 
 def aligned_down(elements: int) -> int:
-    """So many elements, rounded down to that alignment."""
+    """This many elements, rounded down to that alignment."""
     return elements // _ALIGNMENT * _ALIGNMENT
