@@ -1,16 +1,4 @@
-"""File names after `--` on a command line."""
-
-from __future__ import annotations
-
-from collections.abc import Sequence
-
-import click
+"""The key of file names after `--`, in a module of its own for all that read them."""
 
 FILES = "persona.files"
-"""Key of `ctx.meta`: the words after `--`, or None without `--`."""
-
-
-def files_after_dashes(ctx: click.Context) -> Sequence[str] | None:
-    """The file names after `--`; None without `--`."""
-    files: Sequence[str] | None = ctx.meta.get(FILES)
-    return files
+"""Key of click's `ctx.meta`: the words after `--`, or None without `--`."""
