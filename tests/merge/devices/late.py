@@ -11,11 +11,11 @@ import random
 import threading
 import weakref
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from persona.frozen import dataclass
 from persona.merge.arithmetic import cpu
 from persona.merge.arithmetic.arguments import DecodedChunk, MergeArguments
 from persona.merge.devices.choose import DeviceChoice
