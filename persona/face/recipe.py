@@ -47,4 +47,4 @@ class WorkingRecipe(Collection[TermView]):
         return self.view().vectors
 
     def _shown(self) -> list[str]:
-        return [repr(self.view())]
+        return [repr(self.view()).removeprefix("RecipeView")]

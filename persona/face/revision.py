@@ -85,6 +85,3 @@ class Revision(CommitEntry):
     def live(self, model: Module | None = None, **options: Unpack[LiveOptions]) -> LiveModel:
         """Overwrites a model's parameters with these weights; see `Repository.live`."""
         return live_room.model.live(self._history, model, self.id, **options)
-
-    def __str__(self) -> str:
-        return self.id

@@ -23,7 +23,8 @@ def script() -> ModuleType:
 
 
 def test_the_page_is_what_its_script_writes(script: ModuleType) -> None:
-    assert (DOCS / "python.md").read_text() == script.page()
+    written = (DOCS / "python.md").read_text()
+    assert written == script.page(), "run scripts/api_page.py"
 
 
 def test_the_page_has_every_method_and_every_option_of_it(script: ModuleType) -> None:
