@@ -54,8 +54,8 @@ def test_the_words_of_a_declaration_are_all_that_is_taken() -> None:
         Machine().add(missing="bogus")  # type: ignore[typeddict-item]
 
 
-def test_a_keyword_that_is_not_declared_is_a_type_error_as_in_python() -> None:
-    with pytest.raises(TypeError, match=r"run\(\) got an unexpected keyword argument 'thread'"):
+def test_a_keyword_that_is_not_declared_is_refused_with_the_nearest_that_is() -> None:
+    with pytest.raises(UsageError, match="run takes no thread; did you mean threads"):
         Machine().run("HEAD", thread=2)  # type: ignore[call-arg]
 
 

@@ -290,9 +290,9 @@ def test_a_thread_that_would_wait_for_itself_is_told(users: Harness) -> None:
     users.model(merge)
     with users.gate.merging():
         merge()
-        with pytest.raises(BusyError, match="very thread"):
+        with pytest.raises(BusyError, match="this thread is merging"):
             users.model()
-        with pytest.raises(BusyError, match="very thread"), users.gate.using():
+        with pytest.raises(BusyError, match="this thread is merging"), users.gate.using():
             pass
     assert not users.is_used()
 
