@@ -36,8 +36,12 @@ class Verb(Generic[P, R]):
 
     def __init__(self, find: Callable[[], Callable[Concatenate[History, P], R]]) -> None:
         self._find = find
+        self._name = ""
         self._call: Callable[..., Any] | None = None
         self._then: Callable[[History, Any], Any] | None = None
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
 
     def then(self: Verb[P, S], make: Callable[[History, S], R]) -> Verb[P, R]:
         """The verb, with `make` applied to the function's result."""
@@ -55,7 +59,7 @@ class Verb(Generic[P, R]):
         return self._call if owner is None else MethodType(self._call, owner._history)
 
     def _calling(self, function: Any) -> Callable[..., Any]:
-        checked, then = checked_call(function, spell=True), self._then
+        checked, then = checked_call(function, name=self._name, spell=True), self._then
 
         @wraps(checked)
         def call(history: History, *values: Any, **named: Any) -> Any:

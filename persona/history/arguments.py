@@ -51,13 +51,15 @@ def checks_arguments(cls: type[Value]) -> type[Value]:
     return cls
 
 
-def checked_call(function: Callable[..., Any], *, spell: bool = False) -> Callable[..., Any]:
+def checked_call(function: Callable[..., Any], *, name: str = "", spell: bool = False) -> Callable[..., Any]:
     """A function that refuses arguments which its annotations do not allow, and unknown keywords.
 
-    It raises `UsageError`. `spell`: its signature has every keyword of a declaration.
+    It raises `UsageError`, which calls the function `name`. `spell`: its signature has every keyword of a
+    declaration.
     """
     kinds: dict[str, _Kind | None] = {}
     plain = _unwrapped(function)
+    called = name or plain.__name__
     code = plain.__code__
     names = code.co_varnames[: code.co_argcount]
     keywords = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
@@ -82,7 +84,7 @@ def checked_call(function: Callable[..., Any], *, spell: bool = False) -> Callab
 
             known += options.annotations(declaration)
         if name not in known:
-            raise _unknown(plain.__name__, name, known)
+            raise _unknown(called, name, known)
 
     def take(name: str, value: Any) -> Any:
         if name not in kinds:

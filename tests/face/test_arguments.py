@@ -152,7 +152,7 @@ def test_a_word_that_no_call_knows_is_refused_with_the_near_one(bot: Bot) -> Non
     repo: Any = bot.repo
     with pytest.raises(UsageError, match=r"^checkout takes no thread; did you mean threads\?"):
         repo.checkout(thread=1)
-    with pytest.raises(UsageError, match=r"^create_branch takes no forced; did you mean force\?"):
+    with pytest.raises(UsageError, match=r"^create takes no forced; did you mean force\?"):
         repo.branches.create("x", forced=True)
     with pytest.raises(UsageError, match=r"^open takes no device_memry; did you mean device_memory\?"):
         persona.open(bot.root, device_memry=1)  # type: ignore[call-arg]
