@@ -39,7 +39,7 @@ ROOMS = {
     "history": (
         ("brief",),
         ("results", "settings"),
-        ("query_results", "store_results", "options"),
+        ("query_results", "store_results", "act_results", "options"),
         ("arguments",),
         ("recipes",),
         ("config",),

@@ -11,6 +11,7 @@ import click
 from persona.cli.dashes import FILES
 from persona.cli.errors import USAGE
 from persona.cli.invocation import Invocation
+from persona.cli.rendering import finish
 from persona.errors import UsageError
 
 if TYPE_CHECKING:
@@ -157,9 +158,9 @@ def _running(function: Callable[..., Any]) -> Callable[..., int]:
         if "call" in named:
             typed["call"] = call
         if "repo" not in named:
-            return call.finish(function(**typed))
+            return finish(function(**typed), call)
         with call.repository() as repo:
-            return call.finish(function(repo=repo, **typed), repo)
+            return finish(function(repo=repo, **typed), call, repo)
 
     return run
 

@@ -203,30 +203,15 @@ class Invocation:
 
     # -- what is said ----------------------------------------------------------------------------------------
 
-    def finish(self, result: Any, repo: Repository | None = None) -> int:
-        """Prints the notes of a command, then the result as JSON or as text, by its type.
-
-        Returns the exit code.
+    def settle(self, notes: Iterable[str], *, act: bool) -> None:
+        """Before a result is shown: takes the progress bar away, and says the notes and those of the author.
+        A report of an act is not paged.
         """
-        from persona.cli.rendering import Shown, is_act, lines_of
-
         if self._progress is not None:
             self._progress.close()
-        if result is None:
-            return 0
-        shown = result if isinstance(result, Shown) else Shown(result)
-        self.remarks([*getattr(shown.value, "notes", ()), *shown.notes])
+        self.remarks(notes)
         self.remarks(self._unsaid)
-        act = shown.act or is_act(shown.value)
         self.pages = self.pages and not act
-        if self.json:
-            self.answer_json(shown.value)
-        elif not (act and self.quiet):
-            lines = lines_of(shown.value, self, repo) if shown.lines is None else shown.lines
-            self.show([lines] if isinstance(lines, str) else lines)
-        for sentence in shown.fault:
-            say(sentence)
-        return shown.exit_code
 
     def show(self, lines: Iterable[str]) -> None:
         """Prints the lines of an answer, many at a time, through the pager if there is one."""

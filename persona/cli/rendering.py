@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from persona.cli.terminal import say
+
 if TYPE_CHECKING:
     from persona.cli.invocation import Invocation
     from persona.repository import Repository
@@ -70,6 +72,23 @@ class Shown:
 def is_act(value: object) -> bool:
     """Whether a result tells of something that was done."""
     return type(value).__name__ in ACTS
+
+
+def finish(result: Any, call: Invocation, repo: Repository | None = None) -> int:
+    """Says the notes of a result, then shows it as JSON or as text. Returns the exit code."""
+    shown = result if isinstance(result, Shown) else Shown(result)
+    act = shown.act or is_act(shown.value)
+    call.settle([*getattr(shown.value, "notes", ()), *shown.notes], act=act)
+    if result is None:
+        return 0
+    if call.json:
+        call.answer_json(shown.value)
+    elif not (act and call.quiet):
+        lines = lines_of(shown.value, call, repo) if shown.lines is None else shown.lines
+        call.show([lines] if isinstance(lines, str) else lines)
+    for sentence in shown.fault:
+        say(sentence)
+    return shown.exit_code
 
 
 def lines_of(value: object, call: Invocation, repo: Repository | None) -> Iterable[str]:
