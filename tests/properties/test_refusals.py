@@ -22,16 +22,17 @@ UP = "model.layers.0.mlp.up_proj.weight"
 
 
 def refused(bot: LlamaBot, exit_code: int, *arguments: str | Path) -> str:
-    """The sentence of a command that must fail: one line, no traceback, nothing changed on disk."""
+    """What a command says that must fail: a sentence and perhaps a hint, a line each; no file changed."""
     before = everything_below(bot.root, leaving=["cache"])
-    sentence = bot.run.refused(exit_code, *arguments)
+    said = bot.run.refused(exit_code, *arguments)
+    sentence, _, hint = said.partition("\nhint: ")
     answer = bot.run("--json", *arguments)
     error = json.loads(answer.stdout)["error"]
-    assert (error["exit"], error["message"]) == (exit_code, sentence)
+    assert (error["exit"], error["message"], error.get("hint") or "") == (exit_code, sentence, hint)
     assert everything_below(bot.root, leaving=["cache"]) == before
     assert sentence
-    assert "\n" not in sentence
-    return sentence
+    assert "\n" not in sentence + hint
+    return said
 
 
 # -- fine-tunes ---------------------------------------------------------------------------------------------
