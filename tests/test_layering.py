@@ -5,10 +5,11 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,19 @@ HEAVY = {
     ),
     "transformers": ("live/", "behaviour/"),
 }
+IMPORTERS = {"importlib", "import_module", "__import__"}
+BY_NAME = (
+    "__init__.py",
+    "cli/main.py",
+    "cli/rendering.py",
+    "codec/native/compiler.py",
+    "codec/native/golden.py",
+    "codec/native/key.py",
+    "history/verbs/__init__.py",
+    "live/__init__.py",
+    "merge/__init__.py",
+)
+"""The modules that import by a name that is a value."""
 TERMINAL = ("click", "rich", "getpass", "readline", "subprocess")  # only the command line may
 DISK = (
     "os",
@@ -148,7 +162,10 @@ def modules_of(*layers: str) -> list[Module]:
 
 
 def imports(module: Module, *, where: ast.stmt | None = None) -> Iterator[tuple[str, int]]:
-    """Every (dotted name, line) that a module imports, inside functions too; `from a import b` gives a.b."""
+    """Every (dotted name, line) that a module imports, inside functions too; `from a import b` gives a.b.
+
+    `persona.a.b` in an expression counts as well: after `import persona` it reaches any module.
+    """
     for node in ast.walk(where or module.tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
@@ -156,6 +173,28 @@ def imports(module: Module, *, where: ast.stmt | None = None) -> Iterator[tuple[
             start = module.dotted[: len(module.dotted) - node.level + 1] if node.level else ()
             source = ".".join((*start, *([node.module] if node.module else [])))
             yield from ((f"{source}.{alias.name}", node.lineno) for alias in node.names)
+        elif isinstance(node, ast.Attribute) and (name := dotted(node)).startswith("persona."):
+            yield name, node.lineno
+
+
+def imports_by_name(all_modules: Sequence[Module]) -> list[str]:
+    """Imports by a name that is a value, outside the modules that may: no other rule here sees them."""
+    return [
+        f"{module.path}:{node.lineno} names {found}"
+        for module in all_modules
+        if module.path not in BY_NAME
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Name | ast.Attribute | ast.Import | ast.ImportFrom)
+        and (found := IMPORTERS.intersection(names_in(node)))
+    ]
+
+
+def names_in(node: ast.AST) -> set[str]:
+    """The names that one node of a tree says itself."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        words = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
+        return {part for word in words for part in word.split(".")}
+    return {node.id} if isinstance(node, ast.Name) else {getattr(node, "attr", "")}
 
 
 def top_level_imports(module: Module) -> Iterator[tuple[str, int]]:
@@ -225,7 +264,7 @@ def upward(all_modules: Sequence[Module]) -> list[str]:
 
 
 def verbs_that_know_verbs(all_modules: Sequence[Module]) -> list[str]:
-    """Imports of one verb by another."""
+    """Imports of one verb by another, and imports of a package through which a verb reaches the others."""
     verbs = ("persona", "history", "verbs")
     known = known_names(all_modules)
     return [
@@ -233,7 +272,7 @@ def verbs_that_know_verbs(all_modules: Sequence[Module]) -> list[str]:
         for module in all_modules
         if module.name[:3] == verbs and len(module.name) > 3
         for target, line in imported_modules(module, known)
-        if target[:3] == verbs and len(target) > 3
+        if target[:3] == verbs[: len(target)]
     ]
 
 
@@ -293,6 +332,25 @@ def test_heavy_libraries_are_imported_only_where_they_belong() -> None:
     assert not strays(MODULES)
 
 
+def test_only_few_modules_import_by_a_name_that_is_a_value() -> None:
+    assert not imports_by_name(MODULES)
+    assert all(
+        imports_by_name([replace(module, path="x.py")]) for module in MODULES if module.path in BY_NAME
+    )
+
+
+@pytest.mark.parametrize(
+    ("package", "layers"), [("persona", FLOORS), *ROOMS.items()], ids=["persona", *ROOMS]
+)
+def test_the_page_has_the_import_rule(package: str, layers: Sequence[Sequence[str]]) -> None:
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text()
+    rule = re.search(rf"^{package}: +(\w|\{{)[^:]*?(?=\n\n|\n```)", page, re.MULTILINE)
+    assert rule
+    said = [set(re.findall(r"\w+", floor)) for floor in rule[0].partition(":")[2].split("<")]
+    present = {module.layer if package == "persona" else (*module.name, "", "")[2] for module in MODULES}
+    assert said == [there for layer in layers if (there := set(layer) & present - {PUBLIC})]
+
+
 @pytest.mark.parametrize(
     ("rule", "path", "source"),
     [
@@ -302,6 +360,8 @@ def test_heavy_libraries_are_imported_only_where_they_belong() -> None:
         (upward, "live/planted.py", "import persona.repository"),
         (upward, "face/planted.py", "from persona.repository import Repository"),
         (upward, "history/recipes/planted.py", "from ..history import History"),
+        (upward, "history/recipes/planted.py", "from persona import repository"),
+        (upward, "store/planted.py", "import persona.errors\npersona.merge.plan"),
         (upward, "history/computing.py", "from persona.history.vectors import lookup"),
         (upward, "merge/chunks.py", "def f():\n    from persona.merge.run import merger"),
         (upward, "merge/devices/planted.py", "from persona.merge.cutoffs import cutoffs"),
@@ -312,14 +372,21 @@ def test_heavy_libraries_are_imported_only_where_they_belong() -> None:
             "def f():\n    import persona.history.verbs.log",
         ),
         (verbs_that_know_verbs, "history/verbs/planted.py", "from . import log"),
+        (verbs_that_know_verbs, "history/verbs/planted.py", "from persona.history import verbs"),
+        (verbs_that_know_verbs, "history/verbs/planted.py", "from persona import history"),
+        (verbs_that_know_verbs, "history/verbs/planted.py", "import persona\npersona.history.verbs.log"),
         (circles, "store/objects.py", "def f():\n    from persona.store import check"),
         (circles, "store/files.py", "if TYPE_CHECKING:\n    from persona.store.store import Store"),
         (circles, "history/worktree/text_files.py", "from persona.history.worktree.move import FileMove"),
         (circles, "cli/dashes.py", "from persona.cli.command import Command"),
+        (circles, "codec/native/kernel.py", "from persona.codec.native import has_compress"),
         (strays, "history/recipes/planted.py", "import torch"),
         (strays, "history/recipes/planted.py", "def f():\n    from torch import nn"),
         (strays, "history/verbs/planted.py", "from transformers import AutoModel"),
         (strays, "merge/run/planted.py", "import numba"),
+        (imports_by_name, "history/recipes/planted.py", "import importlib\nimportlib.import_module('torch')"),
+        (imports_by_name, "history/recipes/planted.py", "from importlib import import_module as load"),
+        (imports_by_name, "history/recipes/planted.py", "def f():\n    __import__('torch')"),
     ],
 )
 def test_a_planted_import_is_found(
