@@ -66,7 +66,7 @@ def place(
     found = weights.look(history, tree)
     if not options["force"]:
         where = RECIPE_FILE if not files_move.paths else "that revision"
-        weights.refuse_losing(history, found, recipe, where)
+        weights.refuse_losing(found, recipe, where)
     plan = plan_of(history, recipe)
     unasked = found.state == "intact" and options["max_shard_size"] is None
     if found.record and unasked and is_there(history, found, recipe, options["progress"]):

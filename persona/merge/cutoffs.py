@@ -153,7 +153,7 @@ def _select_grid(
     nbytes = [spec.nbytes for spec in specs]
     model = Selection(plan.base.merged_elements, grid_ranks(plan.base.merged_elements))
     highs: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
-    for high in _told(
+    for high in _reporting(
         in_order(lambda spec: walk.high(spec, [id]), specs, threads=threads), nbytes, 0, progress
     ):
         model.high += high
@@ -175,7 +175,7 @@ def _select_grid(
     cuts = {name: known.cut(grid_ranks(known.elements)) for name, known in magnitudes.items()}
     items = list(zip(specs, highs, strict=True))
     results = in_order(select, items, threads=min(threads, _GRID_THREADS), ahead=0)
-    for spec, own in zip(specs, _told(results, nbytes, sum(nbytes), progress), strict=True):
+    for spec, own in zip(specs, _reporting(results, nbytes, sum(nbytes), progress), strict=True):
         model.low += own.low[own.row_of[opened]]
         cuts[spec.name] = own.cut()
     for known in magnitudes.values():
@@ -183,7 +183,7 @@ def _select_grid(
     return CutoffTable.of_cuts([*(cuts[spec.name] for spec in plan.vectors[id].tensors), model.cut()])
 
 
-def _told(
+def _reporting(
     results: Iterator[Result], nbytes: list[int], before: int, progress: Progress | None
 ) -> Iterator[Result]:
     """`results`, with progress over two passes."""
@@ -319,10 +319,13 @@ def _whole(plan: Plan, id: str, rank: int, threads: int, progress: Progress | No
     walk = _Walk(plan)
     selection = Selection(plan.base.merged_elements, [rank])
     specs = sorted(plan.vectors[id].tensors, key=lambda spec: -spec.elements)
-    for high in in_order(lambda spec: walk.high(spec, [id]), specs, threads=threads):
+    nbytes = [spec.nbytes for spec in specs]
+    highs = in_order(lambda spec: walk.high(spec, [id]), specs, threads=threads)
+    for high in _reporting(highs, nbytes, 0, progress):
         selection.high += high
     if selection.open_bins():
-        for low in in_order(lambda spec: walk.low(spec, [id], selection), specs, threads=threads):
+        lows = in_order(lambda spec: walk.low(spec, [id], selection), specs, threads=threads)
+        for low in _reporting(lows, nbytes, sum(nbytes), progress):
             selection.low += low
     return _only(selection)
 

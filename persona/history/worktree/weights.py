@@ -180,7 +180,7 @@ def take(
     return True
 
 
-def refuse_losing(history: History, found: Found, recipe: Recipe, where: str) -> None:
+def refuse_losing(found: Found, recipe: Recipe, where: str) -> None:
     """`Refused` if weights that cannot be computed again would be overwritten.
 
     These are edited weights, weights from no checkout, and weights trained in place whose vector neither a
