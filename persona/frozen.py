@@ -93,7 +93,9 @@ def _init(cls: Any, fields: tuple[dataclasses.Field[Any], ...]) -> Any:
     for field in fields:
         name, default = field.name, f"_default_{field.name}"
         if not field.init or field.kw_only:
-            raise TypeError(f"{cls.__qualname__}.{name}: only fields that stand in the call, in order")
+            raise TypeError(
+                f"{cls.__qualname__}.{name}: every field must be a positional argument of the call"
+            )
         value = name
         if field.default is not MISSING:
             scope[default] = field.default

@@ -33,7 +33,7 @@ def check(path: Path) -> str:
     if not path.parent.is_dir():
         raise InvalidInput(f"--plot {path}: there is no directory {path.parent}; make it first")
     if path.is_dir():
-        raise InvalidInput(f"--plot {path}: that is a directory; name a file in it")
+        raise InvalidInput(f"--plot {path}: this is a directory; give a file in it")
     return form
 
 

@@ -225,27 +225,27 @@ def weights_lines(weights: WeightsState, recipe_changed: bool = False) -> Iterat
         case "clean":
             yield "Weights: those of HEAD" if recipe_changed else "Weights: clean"
             if recipe_changed:
-                yield '  (use "persona checkout" to try those of the edited recipe)'
+                yield '  (use "persona checkout" to compute the weights of the edited recipe)'
         case "absent":
             yield "Weights: absent"
-            yield '  (use "persona checkout" to compute them)'
+            yield '  (use "persona checkout" to compute the weights)'
         case "stale" if weights.vector is not None:
-            yield f"Weights: as trained for the vector {printable(weights.vector)}"
+            yield f"Weights: the fine-tune that the vector {printable(weights.vector)} was made from"
             if weights.alone:
                 yield '  (no commit and no recipe holds that vector; "persona checkout -f" overwrites them)'
             else:
-                yield '  (use "persona checkout" to compute those of the recipe as it stands)'
+                yield '  (use "persona checkout" to compute the weights of recipe.toml)'
         case "stale":
-            yield f"Weights: stale, {'those' + of if of else 'from an unknown recipe'}"
-            yield '  (use "persona checkout" to compute those of the recipe as it stands)'
+            yield f"Weights: stale, computed for {of.removeprefix(' of ') or 'an unknown recipe'}"
+            yield '  (use "persona checkout" to compute the weights of recipe.toml)'
         case "uncommitted":
-            yield "Weights: those of the edited recipe, not committed"
-            yield '  (use "persona commit" to record it)'
+            yield "Weights: computed for the edited recipe, which is not committed"
+            yield '  (use "persona commit" to record the recipe)'
         case "edited":
-            yield f"Weights: edited by hand{' since those' + of if of else ''}"
+            yield f"Weights: edited by hand{' after the checkout' + of if of else ''}"
             onto = short(weights.revision) if weights.revision else "REV"
             yield f'  (use "persona add . -n NAME --onto {onto}" to keep the change as a vector,'
-            yield '   "persona checkout -f" to compute them anew)'
+            yield '   "persona checkout -f" to compute the weights again)'
         case _:
             yield "Weights: unknown, not made by persona"
             yield '  (use "persona checkout -f" to replace them)'
@@ -329,7 +329,7 @@ def fsck_lines(result: FsckResult) -> Iterator[str]:
 
             yield f"  ({in_shell(problem.problem.hint)})"
     if any(problem.id for problem in result.problems):
-        yield '  (use "persona add PATH" with the fine-tune of a damaged vector to store it again)'
+        yield '  (to store a damaged vector again, use "persona add PATH" with its fine-tune)'
     for one in result.dangling:
         yield f"dangling {one.kind} {one.id}"
     for left in result.leftovers:

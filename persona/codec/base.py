@@ -59,18 +59,20 @@ def decode_base(form: int, segments: Sequence[Any], out: Elements) -> None:
     planes = [segment_bytes(segment) for segment in segments]
     if layout == LAYOUT_RAW:
         if len(planes) != 1 or planes[0].size != out.nbytes:
-            raise IntegrityError(f"a raw chunk of {out.nbytes} bytes has {[p.size for p in planes]} stored")
+            raise IntegrityError(
+                f"a raw chunk must have one segment of {out.nbytes} bytes, not {[p.size for p in planes]}"
+            )
         out.reshape(-1).view(np.uint8)[:] = planes[0]
         return
     if layout != LAYOUT_BASE or element is None:
-        raise IntegrityError(f"storage form {form:#x} is not one of a base chunk")
+        raise IntegrityError(f"storage form {form:#x} is not a form of a base chunk")
     if out.dtype != element.uint:
         raise IntegrityError(
             f"storage form {form:#x} holds {element.name}, not elements of {out.itemsize} bytes"
         )
     if [plane.size for plane in planes] != [out.size] * element.nbytes:
         raise IntegrityError(
-            f"a base chunk of {out.size} elements has planes of {[p.size for p in planes]} bytes"
+            f"a base chunk of {out.size} elements cannot have planes of {[p.size for p in planes]} bytes"
         )
     if element.width == 16:
         high, low = planes
@@ -89,7 +91,7 @@ def raw_chunk(form: int, segments: Sequence[Any]) -> memoryview:
     sizes = [segment_bytes(segment).size for segment in segments]
     if element is None:
         if len(sizes) != 1:
-            raise IntegrityError(f"raw elements in {len(sizes)} segments")
+            raise IntegrityError(f"raw elements must be in one segment, not in {len(sizes)}")
         return segment_bytes(segments[0]).data
     out = np.empty(sum(sizes) // element.nbytes, element.uint)
     decode_base(form, segments, out)

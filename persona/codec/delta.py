@@ -49,8 +49,8 @@ GROUP: Final = np.dtype([("elements", "<u4"), ("digit_bits", "u1"), ("planes", "
 _DIGIT_BITS: Final = (0, 1, 2, 4, 8)
 _WORK: Final = 5
 _WRONG: Final = {
-    1: "a group's digits are not as many as its elements",
-    2: "the last byte of a group's digits is not padded with zeros",
+    1: "a group must have as many digits as elements",
+    2: "the last byte of a group's digits must be padded with zeros",
     3: "the values that go on in a group's tails are not as many as its escapes",
 }
 
@@ -108,7 +108,7 @@ def encode_delta(base: Elements, after: Elements, dtype: str, scratch: Scratch) 
     base, after = readable(base, element), readable(after, element)
     n = base.size
     if after.size != n:
-        raise TypeError(f"base has {n} elements and after {after.size}")
+        raise TypeError(f"base and after must have the same number of elements, not {n} and {after.size}")
     z = scratch.array("z", n, element.uint)
     changed = (kernels.ulp_zigzag_16 if element.width == 16 else kernels.ulp_zigzag_32)(base, after, z)
 
@@ -133,7 +133,7 @@ def decode_delta(form: int, segments: Sequence[Any], z_sorted: Elements) -> None
     """
     layout, element = parse_form(form)
     if layout != LAYOUT_DELTA or element is None:
-        raise IntegrityError(f"storage form {form:#x} is not one of a vector chunk")
+        raise IntegrityError(f"storage form {form:#x} is not a form of a vector chunk")
     if z_sorted.dtype != element.uint:
         raise IntegrityError(
             f"storage form {form:#x} holds {element.name}, not elements of {z_sorted.itemsize} bytes"
@@ -244,7 +244,7 @@ def _parse_groups(segments: Sequence[Any], n: int, element: ElementType) -> list
     """(elements, digit bits, tail planes) of each group, checked against n and the number of segments."""
     first = segment_bytes(segments[0]) if segments else np.empty(1, np.uint8)
     if first.size % GROUP.itemsize or first.size > MAX_GROUPS * GROUP.itemsize:
-        raise IntegrityError("a vector chunk does not begin with its groups")
+        raise IntegrityError("a vector chunk must begin with its groups")
     groups = first.view(GROUP).tolist()
     expected = 1
     for elements, bits, planes, zero in groups:

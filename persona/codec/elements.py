@@ -104,7 +104,7 @@ def readable(elements: Elements, element: ElementType) -> Elements:
     """The elements as a contiguous, aligned, read-only array, the one kind that kernels are compiled for."""
     if elements.dtype != element.uint or elements.ndim != 1:
         raise TypeError(
-            f"{element.name} elements are {element.uint}[n], not {elements.dtype}{elements.shape}"
+            f"elements of {element.name} must be {element.uint}[n], not {elements.dtype}{elements.shape}"
         )
     view = np.require(elements, requirements=["C", "A"]).view()
     view.flags.writeable = False

@@ -193,7 +193,7 @@ class _Kind:
     def _path(self, value: Any) -> Any:
         is_path = isinstance(value, (str, os.PathLike)) and isinstance(os.fspath(value), str)
         self._require(value, is_path and os.fspath(value) != "", "a path")
-        self._require(value, "\0" not in os.fspath(value), "a path, which holds no NUL")
+        self._require(value, "\0" not in os.fspath(value), "a path without NUL")
         if self.name != "user_config":  # an unreadable one is reported when it is read
             try:
                 os.stat(value)
@@ -223,5 +223,5 @@ class _Kind:
 
     def _require(self, value: Any, admitted: bool, what: str) -> Any:
         if not admitted:
-            raise UsageError(f"{self.name} is {what}, not {value!r:.60}")
+            raise UsageError(f"{self.name} must be {what}, not {value!r:.60}")
         return value

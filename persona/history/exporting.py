@@ -35,7 +35,7 @@ def export(
     started = time.perf_counter()
     if branch is not None or not options["weights"]:
         raise UsageError(
-            "a model directory elsewhere is neither a branch nor without weights",
+            "`out` writes a model directory, so no branch can be made and the weights cannot be left out",
             hint=("leave out ", Keyword("branch"), " and ", Keyword(weights=False)),
         )
     device = device_choice(options)  # a missing device is refused before anything is written
@@ -112,10 +112,14 @@ def _place(history: History, out: Path) -> Path:
             hint=("weights go into the work tree without ", Keyword("out")),
         )
     if place.is_symlink():
-        raise Refused(f"{out} is a symbolic link; give the directory that it leads to, or write elsewhere")
+        raise Refused(
+            f"{out} is a symbolic link; give the directory that the link leads to, or write elsewhere"
+        )
     there = next(path for path in (place, *place.parents) if os.path.lexists(path))
     if not there.is_dir():
-        raise Refused(f"{there} is in the way and not a directory; move it away, or write elsewhere")
+        raise Refused(
+            f"{there} is in the way, because it is not a directory; move it away, or write elsewhere"
+        )
     root = next((path for path in (place, *place.parents) if os.path.lexists(path / DIRECTORY)), None)
     if DIRECTORY in place.parts or root not in (None, files.resolved(history.root)):
         raise Refused(
@@ -150,7 +154,7 @@ class _ToDtype:
         infinite = casts.not_finite(cast, self._dtype.name) & ~casts.not_finite(bits, spec.dtype)
         if infinite.any() and not self._allow_nonfinite:
             raise InvalidInput(
-                f"tensor {spec.name}: {np.count_nonzero(infinite)} elements or more are too large for"
+                f"tensor {spec.name}: at least {np.count_nonzero(infinite)} elements are too large for"
                 f" {self._dtype.torch}",
                 hint=(
                     "choose another ",

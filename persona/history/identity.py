@@ -41,18 +41,24 @@ def check_person(value: Person) -> Person:
     """A person whose name, address and time can be recorded; `InvalidInput` otherwise."""
     for what, text in (("name", value.name), ("e-mail address", value.email)):
         if type(text) is not str:
-            raise InvalidInput(f"an author's {what} is text, not {text!r:.80}")
+            raise InvalidInput(f"an author's {what} must be text, not {text!r:.80}")
     if type(value.time) is not int or type(value.offset) is not int:
-        raise InvalidInput(f"an author's date is two whole numbers, not {value.time!r} {value.offset!r}")
+        raise InvalidInput(
+            "an author's date must be a Unix time and an offset in minutes, both whole numbers, not"
+            f" {value.time!r} and {value.offset!r}"
+        )
     for what, text in (("name", value.name), ("e-mail address", value.email)):
         if any(ord(char) < 0x20 or char in "<>\x7f" or 0xD800 <= ord(char) <= 0xDFFF for char in text):
             raise InvalidInput(
-                f"{text!r:.80} cannot be an author's {what}: it holds < > or a control character"
+                f"{text!r:.80} cannot be an author's {what}, because it has <, > or a control character"
             )
     if not value.name.strip():
         raise InvalidInput("an author's name cannot be empty; set user.name")
     if not MIN_SECONDS <= value.time <= MAX_SECONDS or abs(value.offset) > MAX_OFFSET:
-        raise InvalidInput(f"an author's date is out of range: {value.time} {value.offset:+d}")
+        raise InvalidInput(
+            f"an author's date must lie in the years 1 to 9999, less than a day from UTC, not at Unix time"
+            f" {value.time} with an offset of {value.offset:+d} minutes"
+        )
     return value
 
 

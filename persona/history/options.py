@@ -113,7 +113,7 @@ class ComputeOptions(MemoryOptions, total=False):
             "--device-memory",
             metavar="S",
             setting="checkout.device-memory",
-            help="Memory for chunks on each GPU. Default: 1GiB, or half of the free memory.",
+            help="Memory for chunks on each GPU. Default: 1GiB, but at most half of the free memory.",
         ),
     ]
 
@@ -178,7 +178,7 @@ class TermOptions(TypedDict, total=False):
         Option(
             "--alpha",
             metavar="A",
-            help="Strength of the vector; 1 if it is new. A negative one removes a behaviour.",
+            help="Strength of the vector; 1 for a new vector. A negative strength removes a behaviour.",
         ),
     ]
     density: Annotated[
@@ -216,7 +216,7 @@ class JoinOptions(TermOptions, total=False):
             "--join",
             metavar="vote|add",
             completion=("vote", "add"),
-            help="vote: merge it with the others. add: add it to their result.",
+            help="vote: merge the vector with the others. add: add the vector to the merged result.",
         ),
     ]
 
@@ -259,10 +259,10 @@ class ImportOptions(TermOptions, WorkOptions, total=False):
     ]
     cast: Annotated[bool, Option("--cast", help="Convert a dtype that cannot hold the base's values.")]
     files: Annotated[
-        bool, Option("--files", help="Also take its config, tokenizer and template files if they differ.")
+        bool, Option("--files", help="Also take the config, tokenizer and template files of PATH.")
     ]
     replace: Annotated[
-        bool, Option("--replace", help="Replace a vector of that name that came from another path.")
+        bool, Option("--replace", help="Replace a vector of the same name that came from another path.")
     ]
 
 

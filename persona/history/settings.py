@@ -70,21 +70,21 @@ def parse_size(text: str) -> int:
 def parse_flag(text: str) -> bool:
     """true or false; `ValueError` for anything else."""
     if text.lower() not in ("true", "false"):
-        raise ValueError(f"{text!r:.60} is neither true nor false")
+        raise ValueError(f"{text!r:.60} is not true or false")
     return text.lower() == "true"
 
 
 def parse_threads(text: str) -> int:
     """A number of threads; `ValueError` for anything else."""
     if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"{text!r:.60} is not a number of threads")
+        raise ValueError(f"{text!r:.60} is not a number of threads; write a whole number above 0")
     return int(text)
 
 
 def parse_digits(text: str) -> int:
     """A number of digits; `ValueError` for anything else."""
     if not text.isdecimal():
-        raise ValueError(f"{text!r:.60} is not a number of digits")
+        raise ValueError(f"{text!r:.60} is not a number of digits; write a whole number")
     return int(text)
 
 
@@ -125,7 +125,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
         Setting(
             "checkout.device-memory",
             "Memory for chunks on each GPU, such as 500MB",
-            "1GiB, or half of the free memory",
+            "1GiB, but at most half of the free memory",
             parse_size,
         ),
         Setting("checkout.threads", "Number of threads", "all cores", parse_threads),

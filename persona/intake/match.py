@@ -92,22 +92,23 @@ def _check_pair(spec: TensorSpec, source: TensorSpec, checkpoint: Checkpoint, ca
             and _is_vocabulary(spec.name)
         ):
             raise InvalidInput(
-                f"{where} has a vocabulary of {source.shape[0]} where the base has {spec.shape[0]}: resize"
+                f"{where} has a vocabulary of {source.shape[0]}, but the base has {spec.shape[0]}: resize"
                 f" it back (resize_token_embeddings({spec.shape[0]})) or start from a base of that size"
             )
         raise InvalidInput(
-            f"{where} has shape {list(source.shape)} where the base has {list(spec.shape)}:"
-            " is it a fine-tune of this base?"
+            f"{where} has the shape {list(source.shape)}, but the base has {list(spec.shape)};"
+            " give a fine-tune of this base"
         )
     if source.dtype == spec.dtype:
         return
     if not spec.merged or not DTYPES[source.dtype].is_float:
         raise InvalidInput(
-            f"{where} is {source.dtype} where the base has {spec.dtype}: save it in the base's dtype"
+            f"{where} has the dtype {source.dtype}, but the base has {spec.dtype}: save it as {spec.dtype}"
         )
     if not DTYPES[source.dtype].holds(DTYPES[spec.dtype]) and not cast:
         raise InvalidInput(
-            f"{where} is {source.dtype}, which cannot hold every value of the base's {spec.dtype}",
+            f"{where} has the dtype {source.dtype}, which cannot hold every value of {spec.dtype},"
+            " the base's dtype",
             hint=(Keyword(cast=True), " converts it anyway"),
         )
 

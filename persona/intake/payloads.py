@@ -38,13 +38,17 @@ class Payloads:
 
         _, element = parse_form(record.form)
         if element is None or record.relative is None:
-            raise IntegrityError(f"delta {abbreviate(record.id)}: it names no base chunk or element type")
+            raise IntegrityError(
+                f"delta {abbreviate(record.id)}: its record lacks the base chunk or the element type"
+            )
         try:
             raw = self._chunk(self._objects.read(record.relative, "chunk"))
         except PersonaError:
             return None
         if raw.nbytes % element.nbytes:
-            raise IntegrityError(f"delta {abbreviate(record.id)}: its base chunk is not of {element.name}")
+            raise IntegrityError(
+                f"delta {abbreviate(record.id)}: its base chunk has no elements of {element.name}"
+            )
         base = np.frombuffer(raw, np.uint8).view(element.uint)
         order, sorted_base = np.empty(base.size, np.uint32), np.empty_like(base)
         exponent_order(base, element.name, order, sorted_base)

@@ -225,8 +225,8 @@ def build(
             logging.enable_progress_bar()
     if absent := sorted(report["missing_keys"]):
         raise InvalidInput(
-            f"{found.__name__} needs tensor {listed(absent, 1)}, which the base does not hold: its"
-            " config.json is not the one that the weights came with"
+            f"{found.__name__} needs tensor {listed(absent, 1)}, which the base does not hold: the"
+            " config.json belongs to other weights"
         )
     if generation is not None and model.can_generate():
         model.generation_config = transformers.GenerationConfig.from_dict(dict(generation))

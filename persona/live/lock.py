@@ -204,7 +204,7 @@ def _checked(timeout: object) -> float:
     seconds = number(timeout)
     if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and seconds >= 0:
         return float(seconds)
-    raise UsageError(f"timeout is a number of seconds or None, not {timeout!r:.60}")
+    raise UsageError(f"timeout must be a number of seconds or None, not {timeout!r:.60}")
 
 
 def _no_lock() -> Callable[..., None]:

@@ -276,8 +276,8 @@ class LiveModel:
         with self._lock.merging(timeout):
             if self._closed or self._history.closed:
                 raise UsageError(
-                    "this live model or its repository is closed: open the repository and call its"
-                    " live(model) again"
+                    "this live model is closed, or its repository is: open the repository, and call"
+                    " repo.live(model) again"
                 )
             yield
 
@@ -288,7 +288,7 @@ class LiveModel:
 
     def _unfinished(self) -> Holding:
         if not self.half_done or self._target is None:
-            raise UsageError("no change was cut short: there is nothing to resume or abort")
+            raise UsageError("no change was interrupted: there is nothing to resume or abort")
         return self._target
 
     def _edit(self, edit: Callable[[Recipe], Recipe], force: bool, timeout: float | None) -> LiveResult:
@@ -425,7 +425,7 @@ def live(
     if model is None:
         model, filled = built(history, rev, plan_of(history, recipe), how, {}, cache)
     elif not hasattr(model, "register_forward_pre_hook"):
-        raise UsageError(f"live takes a model, such as one from repo.load, not {type(model).__name__}")
+        raise UsageError(f"live needs a torch model, such as repo.load returns, not {type(model).__name__}")
     return LiveModel(history, model, recipe, revision, how, filled, cache)
 
 

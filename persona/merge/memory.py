@@ -66,8 +66,8 @@ def budget_of(
     if memory is not None and memory < fixed + least:
         needed = -(-(fixed + least) // MIB)
         raise UsageError(
-            f"this recipe's chunks need {needed} MiB of memory at least",
-            hint=("give ", Keyword(memory=needed * MIB), " or more, or set checkout.memory so"),
+            f"this recipe's chunks need at least {needed} MiB of memory",
+            hint=("give ", Keyword(memory=needed * MIB), " or more, or set checkout.memory to that"),
         )
     if memory is None:
         memory = max(CHUNK_MEMORY, fixed + least)

@@ -153,12 +153,14 @@ def _admitting(term: Term) -> Callable[[str], bool]:
 def _vector_table(store: Store, base: Base, id: str, vector: Vector) -> Table:
     if vector.table is None or vector.chunk != base.chunk:
         raise IntegrityError(
-            f"vector {abbreviate(id)}: its chunks do not match those of its base", kind="vector", id=id
+            f"vector {abbreviate(id)} and its base must have chunks of one length", kind="vector", id=id
         )
     for spec in vector.tensors:
         if base.spec.get(spec.name) != spec:
             raise IntegrityError(
-                f"vector {abbreviate(id)}: its base has no tensor {spec.name}", kind="vector", id=id
+                f"vector {abbreviate(id)} changes the tensor {spec.name}, which its base lacks",
+                kind="vector",
+                id=id,
             )
     return decode_table(
         store.objects.get(vector.table, "table"), vector.tensors, vector.chunk, f"vector {abbreviate(id)}"
@@ -171,10 +173,11 @@ def _check(recipe: Recipe, base: Base, vectors: Mapping[str, Vector]) -> None:
         if vector.base != base.digest:
             raise InvalidInput(
                 f"vector {term.name} ({abbreviate(term.vector)}) belongs to the base with weights"
-                f" {vector.base}, not to this recipe's with {base.digest}:"
+                f" {vector.base}, not to this recipe's base with weights {base.digest}:"
                 " import its fine-tune against this base"
             )
         if vector.kind != "delta":
             raise InvalidInput(
-                f"vector {term.name} is of kind {vector.kind}, which this version cannot materialise"
+                f"vector {term.name} is of kind {vector.kind}, which this persona cannot merge;"
+                " install a newer one"
             )

@@ -87,10 +87,10 @@ class Base:
         tensors = specs_from_json(value["tensors"], "base")
         shards = tuple(_shard(item) for item in fields.items(value["shards"], "base shards", MAX_TENSORS))
         if len({shard.name for shard in shards}) != len(shards):
-            raise IntegrityError("base shards: two have the same name")
+            raise IntegrityError("base shards: two shards have the same name")
         shard_of = fields.items(value["shard_of"], "base shard_of", MAX_TENSORS)
         if len(shard_of) != len(tensors):
-            raise IntegrityError("base: shard_of does not match the tensors")
+            raise IntegrityError("base shard_of must have one entry for each tensor")
         for index in shard_of:
             fields.integer(index, "base shard_of", 0, len(shards) - 1)
         return cls(
@@ -109,14 +109,14 @@ def chunk_elements(value: object, where: str) -> int:
     """A chunk length: a power of two within the limits."""
     count = fields.integer(value, where, MIN_CHUNK_ELEMENTS, MAX_CHUNK_ELEMENTS)
     if count & (count - 1):
-        raise IntegrityError(f"{where}: {count} is not a power of two")
+        raise IntegrityError(f"{where} must be a power of two, not {count}")
     return count
 
 
 def file_ids(value: object, where: str) -> dict[str, str]:
     """A mapping of checked file paths to blob ids."""
     if type(value) is not dict:
-        raise IntegrityError(f"{where}: not a mapping")
+        raise IntegrityError(f"{where} must be a mapping")
     for path, blob in value.items():
         try:
             check_file_path(path)
@@ -134,21 +134,23 @@ def _shard(value: object) -> Shard:
     except InvalidInput as error:
         raise IntegrityError(f"base shard: {error.message}") from None
     if "/" in name:
-        raise IntegrityError(f"base shard: {name!r} is in another directory")
+        raise IntegrityError(f"base shard: {name!r} must be the name of a file, without a directory")
     metadata = item["metadata"]
     if type(metadata) is not dict or any(type(text) is not str for text in metadata.values()):
-        raise IntegrityError("base shard metadata: not a mapping of text to text")
+        raise IntegrityError("base shard metadata must be a mapping of text to text")
     return Shard(name, metadata)
 
 
 def _tied(value: object, names: set[str]) -> dict[str, str]:
     if type(value) is not dict:
-        raise IntegrityError("base tied: not a mapping")
+        raise IntegrityError("base tied must be a mapping")
     for alias, name in value.items():
         try:
             check_tensor_name(alias)
         except InvalidInput as error:
             raise IntegrityError(f"base tied: {error.message}") from None
         if type(name) is not str or alias in names or name not in names:
-            raise IntegrityError(f"base tied: {alias!r:.100} cannot be tied to {name!r:.100}")
+            raise IntegrityError(
+                f"base tied: {alias!r:.100} must not be a tensor, and {name!r:.100} must be one"
+            )
     return value

@@ -44,7 +44,7 @@ class Person:
         item = fields.mapping(value, where, ("email", "name", "offset", "time"))
         for key in ("email", "name"):
             if any(ord(char) < 0x20 or char in "<>\x7f" for char in fields.text(item[key], f"{where} {key}")):
-                raise IntegrityError(f"{where} {key}: a control character or angle bracket")
+                raise IntegrityError(f"{where} {key} must not have a control character, < or >")
         return cls(
             name=item["name"],
             email=item["email"],

@@ -38,5 +38,5 @@ def weights_digest(items: Iterable[tuple[str, str, tuple[int, ...], bytes]]) -> 
 def require_digest(value: object, where: str) -> str:
     """`value` as a printed digest; raises `IntegrityError` that names `where`."""
     if not isinstance(value, str) or not value.startswith(PREFIX) or not is_id(value[len(PREFIX) :]):
-        raise IntegrityError(f"{where} is not a weights digest: {value!r:.80}")
+        raise IntegrityError(f"{where}: {value!r:.80} is not a weights digest")
     return value

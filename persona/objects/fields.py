@@ -13,7 +13,7 @@ def mapping(
 ) -> dict[str, Any]:
     """`value` as a mapping with exactly these keys; raises `IntegrityError` that names the wrong key."""
     if type(value) is not dict:
-        raise IntegrityError(f"{where}: not a mapping")
+        raise IntegrityError(f"{where} must be a mapping")
     for key in required:
         if key not in value:
             raise IntegrityError(f"{where}: the field {key!r} is missing")
@@ -26,14 +26,14 @@ def mapping(
 def text(value: Any, where: str) -> str:
     """`value` as text."""
     if type(value) is not str:
-        raise IntegrityError(f"{where}: not text: {value!r:.60}")
+        raise IntegrityError(f"{where} must be text, not {value!r:.60}")
     return value
 
 
 def integer(value: Any, where: str, low: int, high: int) -> int:
     """`value` as an integer in [low, high]."""
     if type(value) is not int or not low <= value <= high:
-        raise IntegrityError(f"{where}: not an integer from {low} to {high}: {value!r:.60}")
+        raise IntegrityError(f"{where} must be an integer from {low} to {high}, not {value!r:.60}")
     return value
 
 
@@ -47,7 +47,7 @@ def one_of(value: Any, where: str, choices: tuple[str, ...]) -> str:
 def items(value: Any, where: str, limit: int) -> list[Any]:
     """`value` as a list of at most `limit` items."""
     if type(value) is not list or len(value) > limit:
-        raise IntegrityError(f"{where}: not a list of at most {limit}")
+        raise IntegrityError(f"{where} must be a list of at most {limit} items")
     return value
 
 
@@ -58,4 +58,4 @@ def decimal(value: Any, where: str) -> str:
             return value
     except InvalidInput:
         pass
-    raise IntegrityError(f"{where}: not a canonical decimal: {value!r:.60}")
+    raise IntegrityError(f"{where} must be a canonical decimal, not {value!r:.60}")

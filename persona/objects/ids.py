@@ -59,5 +59,5 @@ def abbreviate(id: str) -> str:
 def require_id(value: object, where: str, *, null: bool = False) -> str:
     """`value` as an id; raises `IntegrityError` that names `where`. `null` allows the null id."""
     if not isinstance(value, str) or not is_id(value) or (value == NULL_ID and not null):
-        raise IntegrityError(f"{where} is not an object id: {value!r:.80}")
+        raise IntegrityError(f"{where}: {value!r:.80} is not an object id")
     return value

@@ -33,9 +33,9 @@ def check_ref_name(name: str) -> str:
     elif _REF_FORBIDDEN.search(name):
         why = "it holds a character or sequence that revisions use (space ~ ^ : ? * [ \\ .. @{ //)"
     elif any(not part or part.startswith((".", "-")) or part.endswith((".", ".lock")) for part in parts):
-        why = "a part of it is empty, starts with . or -, or ends with . or .lock"
+        why = "a part between slashes is empty, starts with . or -, or ends with . or .lock"
     elif any(is_id(part) for part in parts):
-        why = "a part of it looks like an object id"
+        why = "a part between slashes looks like an object id"
     else:
         why = _text_problem(name, parts)
     if why:
@@ -88,11 +88,11 @@ def file_path_problem(path: str) -> str | None:
     if not path or path.startswith("/") or "\\" in path or "\x00" in path:
         return "it is empty, absolute, or holds a backslash or NUL"
     if any(_UNSEEN.sub("", part).casefold() in ("", ".", "..", *RESERVED_FILES) for part in parts):
-        return "a part of it is empty, . or .., or the repository's own"
+        return "a component of the path is empty, . or .., or reserved (.persona, .git)"
     if any(ord(char) < 0x20 or ord(char) == 0x7F for char in path):
         return "it holds a control character"
     if any(len(part.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES for part in parts):
-        return f"a part of it is longer than {MAX_NAME_BYTES} bytes"
+        return f"a component of the path is longer than {MAX_NAME_BYTES} bytes"
     if any(0xD800 <= ord(char) <= 0xDFFF for char in path):
         return "it is not valid Unicode"
     return None
@@ -104,7 +104,7 @@ def _text_problem(name: str, parts: list[str]) -> str | None:
     if unicodedata.normalize("NFC", name) != name:
         return "it is not in Unicode normal form C"
     if any(len(part.encode()) > MAX_NAME_BYTES for part in parts):
-        return f"a part of it is longer than {MAX_NAME_BYTES} bytes"
+        return f"the name, or a part of it between slashes, is longer than {MAX_NAME_BYTES} bytes"
     return None
 
 
@@ -120,5 +120,5 @@ def path_clash(paths: Iterable[str]) -> str | None:
         parts = path.split("/")
         above = next((a for n in range(1, len(parts)) if (a := "/".join(parts[:n])) in alike), None)
         if above is not None:
-            return f"{alike[above]} and {alike[path]}: one would be a directory of the other"
+            return f"{alike[above]} would be both a file and the directory of {alike[path]}"
     return None

@@ -150,7 +150,7 @@ class Recipe:
         except InvalidInput as error:
             raise IntegrityError(f"recipe: {error.message}") from None
         if recipe.terms != terms:
-            raise IntegrityError("recipe: its terms are not in canonical order")
+            raise IntegrityError("recipe: its terms must be in canonical order")
         return recipe
 
 

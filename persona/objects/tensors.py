@@ -105,7 +105,7 @@ def specs_to_json(specs: Iterable[TensorSpec]) -> list[list[Any]]:
 def specs_from_json(value: Any, where: str) -> tuple[TensorSpec, ...]:
     """The tensors of a manifest, in strictly rising byte order of names; `IntegrityError` otherwise."""
     if type(value) is not list or len(value) > MAX_TENSORS:
-        raise IntegrityError(f"{where}: tensors are not a list of at most {MAX_TENSORS}")
+        raise IntegrityError(f"{where}: the tensors must be a list of at most {MAX_TENSORS}")
     specs: list[TensorSpec] = []
     last = b""
     for item in value:
@@ -120,7 +120,9 @@ def specs_from_json(value: Any, where: str) -> tuple[TensorSpec, ...]:
             raise IntegrityError(f"{where}: {error.message}") from None
         key = name.encode()
         if key <= last:
-            raise IntegrityError(f"{where}: tensors are not in order at {name}")
+            raise IntegrityError(
+                f"{where}: the tensors must be in ascending byte order of names; {name} is out of place"
+            )
         last = key
         specs.append(spec)
     return tuple(specs)

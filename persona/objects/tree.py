@@ -37,7 +37,7 @@ class Tree:
         value = fields.mapping(canonical.decode(data, "tree"), "tree", ("files", "recipe"))
         files = value["files"]
         if type(files) is not dict:
-            raise IntegrityError("tree files: not a mapping")
+            raise IntegrityError("tree files must be a mapping")
         file_ids({path: blob for path, blob in files.items() if blob is not None}, "tree files")
         file_ids({path: "1" * 64 for path, blob in files.items() if blob is None}, "tree files")
         return cls(recipe=require_id(value["recipe"], "tree recipe"), files=files)

@@ -86,7 +86,7 @@ class Vector:
             if not spec.merged or not spec.elements:
                 raise IntegrityError(f"vector: tensor {spec.name} of dtype {spec.dtype} cannot have changed")
         if not tensors:
-            raise IntegrityError("vector: it changes no tensor")
+            raise IntegrityError("vector: the list of its tensors must not be empty")
         return cls(
             base=require_digest(value["base"], "vector base"),
             kind=kind,
@@ -101,12 +101,12 @@ def _expression(value: object) -> tuple[tuple[str, str], ...]:
     terms: list[tuple[str, str]] = []
     for item in fields.items(value, "vector expression", MAX_TERMS):
         if type(item) is not list or len(item) != 2:
-            raise IntegrityError("vector expression: a term is not [vector id, coefficient]")
+            raise IntegrityError("vector expression: a term must be [vector id, coefficient]")
         terms.append(
             (require_id(item[0], "vector expression"), fields.decimal(item[1], "vector coefficient"))
         )
     if not terms or any(first[0] >= second[0] for first, second in pairwise(terms)):
-        raise IntegrityError("vector expression: its terms are not in rising order of ids")
+        raise IntegrityError("vector expression: its terms must be in ascending order of ids")
     return tuple(terms)
 
 
@@ -114,12 +114,12 @@ def _factors(value: object, count: int) -> tuple[LowRankFactor, ...]:
     factors: list[LowRankFactor] = []
     for item in fields.items(value, "vector factors", MAX_TENSORS):
         if type(item) is not list or len(item) != 3:
-            raise IntegrityError("vector factors: not [rank, scale, dtype]")
+            raise IntegrityError("vector factors: a factor must be [rank, scale, dtype]")
         rank = fields.integer(item[0], "vector factor rank", 1, 1 << 20)
         scale = fields.decimal(item[1], "vector factor scale")
         factors.append(
             LowRankFactor(rank, scale, fields.one_of(item[2], "factor dtype", ("BF16", "F16", "F32")))
         )
     if len(factors) != count:
-        raise IntegrityError("vector factors: not one for each tensor")
+        raise IntegrityError("vector factors: each tensor must have one factor")
     return tuple(factors)

@@ -167,13 +167,13 @@ def parse_header(buffer: Buffer, where: str) -> Header:
     """The header at the start of `buffer`; raises `IntegrityError` naming `where` if its check is wrong."""
     view = memoryview(buffer)
     if view.nbytes < FIXED.size + CHECK_BYTES:
-        raise IntegrityError(f"{where}: a record is cut short", file=where)
+        raise IntegrityError(f"{where}: the bytes end inside a record", file=where)
     magic, code, version, count, flags, form, id, relative, digest = FIXED.unpack_from(view)
     end = FIXED.size + count * SEGMENT.size
     if magic != MAGIC or count > MAX_SEGMENTS or view.nbytes < end + CHECK_BYTES:
-        raise IntegrityError(f"{where}: no record where one should begin", file=where)
+        raise IntegrityError(f"{where}: the bytes at the start of a record are damaged", file=where)
     if blake3(view[:end]).digest(CHECK_BYTES) != view[end : end + CHECK_BYTES]:
-        raise IntegrityError(f"{where}: a record's header is damaged", file=where)
+        raise IntegrityError(f"{where}: the header of a record is damaged", file=where)
     if not 1 <= code <= len(KINDS) or flags not in (0, _RELATIVE):
         raise IntegrityError(f"{where}: a record of an unknown kind; {_NEWER}", file=where)
     segments = tuple(SEGMENT.iter_unpack(view[FIXED.size : end]))

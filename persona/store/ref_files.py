@@ -237,7 +237,8 @@ class RefFiles:
                     continue
                 if item.name == part:
                     raise InvalidInput(
-                        f"{name} cannot exist beside {other}: one would be a directory of the other"
+                        f"{name} cannot exist beside {other}: one path would be both a ref"
+                        " and a directory; choose another name"
                     )
                 raise InvalidInput(f"{name} and {other} differ only in case; choose another name")
 

@@ -177,7 +177,7 @@ class Refs:
             for change in changes:
                 name, new = full(change.name), change.new
                 if name == HEAD:
-                    raise UsageError("HEAD is moved with advance or set_head")
+                    raise UsageError("changes must not name HEAD; move HEAD with advance or set_head")
                 old = self._files.value(name)
                 _compare(name, old, change.expect)
                 if old is None and new is None:

@@ -119,7 +119,8 @@ class Store:
         match = _FORMAT.fullmatch((data or b"").decode("utf-8", "replace"))
         if match is None or match[1] == "0":
             raise IntegrityError(
-                f"{path} is missing or damaged; it should read: persona {FORMAT_VERSION}", file=str(path)
+                f"{path} is missing or damaged; write this line into it: persona {FORMAT_VERSION}",
+                file=str(path),
             )
         return cls(worktree, root, int(match[1]), tuple(match[2].split()))
 

@@ -261,7 +261,9 @@ class Checkpoint:
 
     def _add_shard(self, path: Path) -> None:
         if len(self._files) >= limits.MAX_SHARDS:
-            raise InvalidInput(f"{self.path}: more than {limits.MAX_SHARDS} shards; save the model in fewer")
+            raise InvalidInput(
+                f"{self.path}: more than {limits.MAX_SHARDS} shards; save the model in fewer shards"
+            )
         file = InputFile(path, watched=True)
         self._files.append(file)
         self.weights_seen[path.name] = file.seen

@@ -86,7 +86,7 @@ class InputFile:
             self.close()
             raise _fault(path, error) from error
         except ValueError as error:  # a NUL in the path
-            raise InvalidInput(f"{str(path)!r} is not a path; give that of a checkpoint") from error
+            raise InvalidInput(f"{str(path)!r} is not a path; give the path of a checkpoint") from error
         if not stat.S_ISREG(status.st_mode):
             self.close()
             raise InvalidInput(f"{path}: not a regular file; give a checkpoint's directory or file")

@@ -79,7 +79,7 @@ class ModelWriter:
         self._layout = list(layout)
         names = [planned_name(index, len(self._layout)) for index in range(len(self._layout))]
         if not names or [shard.name for shard in self._layout] != names:
-            raise ValueError("a layout comes from plan_shards")
+            raise ValueError("layout must come from plan_shards")
         files.mkdirs(directory)
         self.directory = Path(os.path.realpath(directory))
         self._tmp_dir = tmp_dir or self.directory
@@ -412,8 +412,8 @@ def check_output(directory: Path) -> None:
     """Raises Refused that names weights in `directory` which a publication would mix with or hide."""
     if strangers := foreign_weight_files(directory):
         raise Refused(
-            f"{directory}: holds {listed(strangers, 5)}, which no index names; move that away, then run this"
-            " again"
+            f"{directory} holds {listed(strangers, 5)}, which no index lists; move these files away, then"
+            " run this again"
         )
 
 

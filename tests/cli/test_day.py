@@ -370,7 +370,7 @@ def test_edits_that_come_along_are_listed_and_a_new_branch_says_so(grown: Comman
     said = grown.ok("checkout", "main").splitlines()
     assert said[:4] == [*listed, "Switched to branch 'main'"]
     assert grown.json("checkout", "warm")["carried"][1] == {"path": "recipe.toml", "change": "changed"}
-    assert "Weights: those of the edited recipe, not committed" in grown.ok("status")
+    assert "Weights: computed for the edited recipe, which is not committed" in grown.ok("status")
     assert grown.ok("switch", "main").splitlines()[:3] == listed
 
 

@@ -77,7 +77,7 @@ def test_a_gpu_computes_the_same_bytes(grown: CommandLine, gpu: LateDevice, word
 def test_a_gpu_without_room_is_said_in_a_sentence(grown: CommandLine, gpu: LateDevice) -> None:
     gpu.memory = 10
     said = grown.refused(7, "digest", "--device", "cuda")
-    assert said.startswith("the GPU has 0 MiB free, and this recipe's chunks need 1 MiB there at least")
+    assert said.startswith("the GPU has 0 MiB free, but this recipe's chunks need at least 1 MiB")
     assert said.endswith("use --device cpu")
     for flags in ([], ["--device", "auto"]):
         found = grown("--json", "digest", *flags)
@@ -89,7 +89,7 @@ def test_a_gpu_without_room_is_said_in_a_sentence(grown: CommandLine, gpu: LateD
 def test_memory_of_a_gpu_in_which_nothing_fits_is_a_usage_error(grown: CommandLine) -> None:
     said = grown.refused(2, "digest", "--device-memory", "10")
     assert said.startswith(
-        "this recipe's chunks need 1 MiB on the GPU at least\nhint: give --device-memory 1048576"
+        "this recipe's chunks need at least 1 MiB on the GPU\nhint: give --device-memory 1048576"
     )
     grown.ok("config", "checkout.device-memory", "12")
     assert grown.refused(2, "digest") == said

@@ -366,7 +366,7 @@ def test_the_advice_for_a_damaged_vector_mends_it(persona: CommandLine) -> None:
         assert "\nhint: `persona fsck` lists what is damaged, and `persona add PATH`" in persona.refused(
             5, command
         )
-    assert '(use "persona add PATH" with the fine-tune' in persona("fsck").stdout
+    assert 'use "persona add PATH" with its fine-tune' in persona("fsck").stdout
     persona.ok("add", "../listening")
     assert persona.ok("digest") == digest
     persona.ok("fsck")
@@ -427,7 +427,7 @@ def test_status_lists_what_is_new_untracked_left_out_or_in_the_way(grown: Comman
     assert "\tnotes.md\n" in said
     assert "and 12 more\n" in said
     assert "\tgraph/a\\b  (it is empty, absolute, or holds a backslash or NUL)\n" in said
-    assert "no index names other.safetensors" in said
+    assert "no index lists other.safetensors" in said
     assert "\x9b" not in said
     answer = grown.json("status")
     assert answer["files_changed"] == ["tokenizer.json"]

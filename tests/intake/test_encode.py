@@ -85,13 +85,13 @@ def test_missing_and_extra_tensors_are_named_together(tmp_path: Path) -> None:
 
 def test_another_shape_is_refused_with_both(tmp_path: Path) -> None:
     message = refused(tmp_path, changed(**{"b.weight": ("BF16", (50, 2), bf16(SMALL))}))
-    assert "b.weight has shape [50, 2] where the base has [100]" in message
+    assert "b.weight has the shape [50, 2], but the base has [100]" in message
 
 
 def test_a_grown_vocabulary_is_named_with_both_sizes(tmp_path: Path) -> None:
     base: Model = {"model.embed_tokens.weight": ("BF16", (10, 10), bf16(SMALL))}
     grown: Model = {"model.embed_tokens.weight": ("BF16", (12, 10), bf16(np.ones(120)))}
-    with pytest.raises(InvalidInput, match="vocabulary of 12 where the base has 10"):
+    with pytest.raises(InvalidInput, match="vocabulary of 12, but the base has 10"):
         Sandbox(tmp_path, base).vector(grown)
 
 

@@ -513,7 +513,7 @@ def test_what_makes_it_whole_may_be_cut_short_as_well(
     cuttable.abort()
     assert cuttable.digest() == repo.digest("HEAD").weights
     for call in (cuttable.abort, cuttable.resume):
-        with pytest.raises(UsageError, match="no change was cut short"):
+        with pytest.raises(UsageError, match="no change was interrupted"):
             call()
 
 

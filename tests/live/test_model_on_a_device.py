@@ -213,7 +213,7 @@ def test_rows_are_apart_by_whole_lines_of_memory() -> None:
 
 @pytest.mark.parametrize("bad", [0, -1, 1.5, "1", True])
 def test_a_device_memory_that_means_nothing_is_refused_up_front(repo: Repository, bad: Any) -> None:
-    with pytest.raises(UsageError, match="device_memory is a number of bytes above 0, not"):
+    with pytest.raises(UsageError, match="device_memory must be a number of bytes above 0, not"):
         repo.live(object(), device_memory=bad)
 
 

@@ -58,7 +58,7 @@ def test_slices_change_no_bit(preset: str, shortest: int, tmp_path: Path) -> Non
 
 def test_too_little_memory_is_refused_with_what_is_needed(tmp_path: Path) -> None:
     plan, _ = mixture(tmp_path, Rules.of("ties"))
-    with pytest.raises(UsageError, match=r"need 1 MiB of memory at least\nhint: give memory=1048576"):
+    with pytest.raises(UsageError, match=r"need at least 1 MiB of memory\nhint: give memory=1048576"):
         budget_of(plan, list(plan.tensors), 4, 1000)
 
 

@@ -98,7 +98,7 @@ def test_a_comparison_keeps_to_its_memory(mixtures: Mixtures, longest: list[int]
 
 
 def test_a_comparison_says_how_much_it_needs(mixtures: Mixtures) -> None:
-    with pytest.raises(UsageError, match=r"need 7 MiB of memory at least\nhint: give memory=7340032"):
+    with pytest.raises(UsageError, match=r"need at least 7 MiB of memory\nhint: give memory=7340032"):
         next(compare(mixtures.plan("ties"), mixtures.plan("joint"), memory=1000))
 
 

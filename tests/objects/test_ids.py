@@ -51,7 +51,7 @@ NO_IDS = [
 @pytest.mark.parametrize("value", NO_IDS)
 def test_anything_else_is_no_id(value: object) -> None:
     assert not is_id(value)
-    with pytest.raises(IntegrityError, match=r"the table is not an object id"):
+    with pytest.raises(IntegrityError, match=r"the table: .* is not an object id"):
         require_id(value, "the table")
 
 

@@ -102,7 +102,7 @@ def test_tensors_out_of_order_or_twice_are_refused(
     form = specs_to_json(found)
     at = data.draw(st.integers(0, len(form) - 2))
     for wrong in ([*form[:at], form[at + 1], form[at], *form[at + 2 :]], [*form[: at + 1], *form[at:]]):
-        with pytest.raises(IntegrityError, match="not in order"):
+        with pytest.raises(IntegrityError, match="out of place"):
             specs_from_json(wrong, "base")
 
 

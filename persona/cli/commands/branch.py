@@ -24,8 +24,15 @@ if TYPE_CHECKING:
     example="$ persona branch warm HEAD~2\n$ persona branch -v\n$ persona branch -d warm",
 )
 @click.argument("names", nargs=-1, metavar="[NAME [START] | OLD NEW]", shell_complete=branch_or_start)
-@click.option("-d", "--delete", is_flag=True, help="Delete branches whose commits HEAD has in its history.")
-@click.option("-D", "delete_force", is_flag=True, help="Delete branches, also if HEAD lacks their commits.")
+@click.option(
+    "-d", "--delete", is_flag=True, help="Delete branches whose commits are all in the history of HEAD."
+)
+@click.option(
+    "-D",
+    "delete_force",
+    is_flag=True,
+    help="Delete branches, even if their commits are not in the history of HEAD.",
+)
 @click.option("-m", "--move", is_flag=True, help="Rename a branch, or the current one.")
 @click.option("-M", "move_force", is_flag=True, help="Rename a branch, also if NEW exists already.")
 @click.option("-f", "--force", is_flag=True, help="Move NAME if it exists already.")
@@ -67,13 +74,15 @@ def command(
 
 def _made(repo: Repository, names: tuple[str, ...], force: bool) -> Shown:
     if len(names) > 2:
-        raise UsageError("name one branch and where it starts: `persona branch NAME [START]`")
+        raise UsageError(
+            "give one branch and the commit where the branch starts: `persona branch NAME [START]`"
+        )
     return Shown(repo.branches.create(*names, force=force))
 
 
 def _deleted(repo: Repository, names: tuple[str, ...], force: bool) -> Shown:
     if not names:
-        raise UsageError("name the branches to delete")
+        raise UsageError("give the names of the branches to delete")
     gone = repo.branches.delete(*names, force=force)
     return Shown(gone, [f"Deleted branch {name} (was {render.short(id)})." for name, id in gone.items()])
 

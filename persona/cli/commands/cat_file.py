@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.argument("id", shell_complete=revisions)
 @click.option("-p", "part", flag_value="text", help="Print the object.")
 @click.option("-t", "part", flag_value="kind", help="Print its kind.")
-@click.option("-s", "part", flag_value="size", help="Print the size of its payload in bytes.")
+@click.option("-s", "part", flag_value="size", help="Print the size of the object's payload in bytes.")
 def command(call: Invocation, repo: Repository, id: str, part: str | None) -> Shown:
     """Print one object of the store.
 

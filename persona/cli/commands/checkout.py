@@ -31,13 +31,15 @@ if TYPE_CHECKING:
     "$ persona checkout HEAD~1 -- chat_template.jinja",
 )
 @click.argument("rev", required=False, shell_complete=revisions)
-@click.option("-b", "branch", metavar="NEW", help="Make branch NEW at REV, or at HEAD, and go there.")
+@click.option(
+    "-b", "branch", metavar="NEW", help="Make the branch NEW at REV (default: HEAD), and switch to it."
+)
 @click.option(
     "-o",
     "--out",
     metavar="OUT",
     shell_complete=directories,
-    help="Write a model directory at OUT; leave HEAD and the work tree.",
+    help="Write a model directory at OUT; HEAD and the work tree do not change.",
 )
 @takes(RunOptions)
 def command(
@@ -68,7 +70,7 @@ def command(
                 " leaves HEAD"
             )
         if not files:
-            raise UsageError("name the files to put back after --")
+            raise UsageError("give the files to put back after --")
         return Shown(repo.restore(call.tracked(repo, files), rev or "HEAD"))
     _check_revision(call, repo, rev)
     place = None if out is None else call.path(out)

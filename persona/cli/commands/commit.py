@@ -38,7 +38,11 @@ if TYPE_CHECKING:
 )
 @click.option("-a", "--all", is_flag=True, help="No effect: a commit always records every tracked file.")
 @click.option("--amend", is_flag=True, help="Replace the last commit instead of adding one.")
-@click.option("--no-edit", is_flag=True, help="Open no editor: keep the message of --amend or `revert -n`.")
+@click.option(
+    "--no-edit",
+    is_flag=True,
+    help="Open no editor; take the old commit's message (--amend) or the prepared one (`revert -n`).",
+)
 @click.option("--allow-empty", is_flag=True, help="Commit even if nothing differs.")
 @takes(ImportOptions)
 def command(

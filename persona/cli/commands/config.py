@@ -40,7 +40,7 @@ class _Config(Command):
 @click.argument("key", required=False, shell_complete=settings)
 @click.argument("value", required=False, shell_complete=setting_values)
 @click.option(
-    "--global", "user", is_flag=True, help="Use your own settings, which apply to every repository."
+    "--global", "user", is_flag=True, help="Read or set your own settings, which apply to every repository."
 )
 @click.option("--unset", is_flag=True, help="Remove KEY.")
 @click.option("-l", "--list", "listing", is_flag=True, help="List every key with the value that applies.")

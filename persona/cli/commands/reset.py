@@ -20,16 +20,19 @@ if TYPE_CHECKING:
     example="$ persona reset --hard HEAD~1\n$ persona reset --soft HEAD~2 && persona commit -m 'both in one'",
 )
 @click.argument("rev", default="HEAD", metavar="[REV]", shell_complete=revisions)
-@click.option("--soft", "mode", flag_value="soft", help="Move the branch and leave the work tree.")
+@click.option("--soft", "mode", flag_value="soft", help="Move the branch; the work tree does not change.")
 @click.option(
     "--mixed",
     "mode",
     flag_value="mixed",
     default=True,
-    help="The same, but files that `add` named become untracked (default).",
+    help="Move the branch; files that `add` tracked become untracked (default).",
 )
 @click.option(
-    "--hard", "mode", flag_value="hard", help="Also put the text files of REV in place; edits are lost."
+    "--hard",
+    "mode",
+    flag_value="hard",
+    help="Move the branch, and put the text files of REV in place; uncommitted edits are lost.",
 )
 def command(repo: Repository, rev: str, mode: Literal["soft", "mixed", "hard"]) -> Shown:
     """Move the branch to another commit.

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     shell_complete=vectors,
     help="Drop the vector NAME, also if NAME is a revision too.",
 )
-@click.option("-m", "--mainline", metavar="N", help="Undo a merge, back to its Nth parent.")
+@click.option("-m", "--mainline", metavar="N", help="Undo a merge: go back to the Nth parent of the merge.")
 @click.option("--message", metavar="MSG", help="Use this message instead of the prepared one.")
 @click.option("-e", "--edit", is_flag=True, help="Edit the message in the editor.")
 @click.option(
@@ -57,7 +57,7 @@ def command(
     With NAME, revert drops that vector from the recipe, whatever came after it.
     """
     if (target is None) == (vector is None):
-        raise UsageError("name one thing to revert: a revision or a vector")
+        raise UsageError("give one thing to revert: a revision or the name of a vector")
     if mainline is not None and not re.fullmatch(r"[1-9][0-9]{0,3}", mainline):
         raise UsageError("-m takes the number of a merge's parent, as in git; give a message with --message")
     name = target if vector is None else vector

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 @click.argument("words", nargs=-1, metavar="NAME | KEY=VALUE …", shell_complete=vector_or_rule)
 @takes(JoinOptions)
 @click.option(
-    "--no-density", is_flag=True, help="Remove the vector's own density: the recipe's applies again."
+    "--no-density",
+    is_flag=True,
+    help="Remove the vector's own density; the density of the recipe applies again.",
 )
 @click.option(
     "--merge",
@@ -56,7 +58,7 @@ def command(
     axes = dict(_axis(word) for word in (*merge, *words)) if merge else {}
     if not merge and (len(words) != 1 or not options):
         raise UsageError(
-            "name one vector and what to set: `persona set NAME --alpha A`, or give --merge KEY=VALUE"
+            "give one vector and the values to set: `persona set NAME --alpha A`, or give --merge KEY=VALUE"
         )
     if merge:
         with rules_named():

@@ -72,7 +72,7 @@ def status(result: Status, call: Invocation, repo: Repository) -> Iterator[str]:
     yield from weights if readable else weights[:1]  # what to do about them depends on the recipe
     if result.in_the_way:
         names = ", ".join(map(shown, result.in_the_way))
-        yield f'  (no index names {names}: "persona checkout" needs that moved away)'
+        yield f'  (no index lists {names}; move away what is listed before the next "persona checkout")'
     if not changes and readable:
         yield ""
         clean = not result.untracked and not result.left_out

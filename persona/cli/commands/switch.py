@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     "switch", example="$ persona switch -c warm\n$ persona switch -             # back to the branch before"
 )
 @click.argument("target", required=False, metavar="[BRANCH]", shell_complete=branch_or_revision)
-@click.option("-c", "--create", metavar="NEW", help="Make branch NEW at BRANCH, or at HEAD, and go there.")
+@click.option(
+    "-c", "--create", metavar="NEW", help="Make the branch NEW at BRANCH (default: HEAD), and switch to it."
+)
 @click.option("-d", "--detach", is_flag=True, help="Go to a commit; HEAD is then on no branch.")
 @click.option("-f", "--force", is_flag=True, help="Discard uncommitted edits.")
 def command(
@@ -34,7 +36,9 @@ def command(
     the weights of the new branch, use `persona checkout`.
     """
     if target is None and create is None and not detach:
-        raise UsageError("name the branch to switch to, - for the one before, or -c NEW to make one")
+        raise UsageError(
+            "give the branch to switch to: a name, - for the previous branch, or -c NEW for a new one"
+        )
     result = repo.switch(target, create=create, detach=detach, force=force)
     subject = repo["HEAD"].subject if result.branch is None and not call.json else None
     here = Head(result.branch, result.id)

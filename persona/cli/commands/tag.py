@@ -56,7 +56,7 @@ def command(
         tags = [tag for tag in repo.tags.values() if not names or _matches(tag.name, names)]
         return Shown(tags, [tag.name for tag in tags])
     if len(names) > 2:
-        raise UsageError("name one tag and what it names: `persona tag NAME [REV]`")
+        raise UsageError("give the name of one tag, and the commit that it marks: `persona tag NAME [REV]`")
     text = read_message(call, message, file)
     if annotate and text is None:
         hints = [f"Say what tag {names[0]} stands for."]
@@ -72,6 +72,6 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
 
 def _deleted(repo: Repository, names: tuple[str, ...]) -> Shown:
     if not names:
-        raise UsageError("name the tags to delete")
+        raise UsageError("give the names of the tags to delete")
     gone = repo.tags.delete(*names)
     return Shown(gone, [f"Deleted tag '{name}' (was {render.short(id)})" for name, id in gone.items()])

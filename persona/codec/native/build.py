@@ -28,11 +28,15 @@ def ship(every: Iterable[Kernels], level: Target, into: Path) -> None:
             if code_files.read(file, [into]) is None:
                 code = compiler.compile_for(level, kernels.module, name, kinds, symbol)
                 if not code:
-                    raise SystemFault(f"the machine code of {name} does not stand alone")
+                    raise SystemFault(
+                        f"the machine code of {name} needs functions of numba; a kernel must need none"
+                    )
                 if processor.runs(level):
                     linked(kernels.golden, name, kinds, level, code, symbol)
                 if code_files.write(file, code, [into]) is None:
-                    raise SystemFault(f"cannot write {into / file}")
+                    raise SystemFault(
+                        f"cannot write {into / file}; check the permissions and the free space there"
+                    )
     for entry in files.names_in(into):
         if entry.name not in wanted:
             files.remove(Path(entry.path))

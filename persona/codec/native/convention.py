@@ -64,14 +64,14 @@ def caller(address: int, kinds: tuple[str, ...]) -> Call:
         for argument, is_array in zip(arguments, arrays, strict=True):
             if is_array:
                 if not argument.flags.c_contiguous:
-                    raise ValueError("a kernel takes C-contiguous arrays alone")
+                    raise ValueError("the arrays of a kernel must be C-contiguous")
                 words += (None, None, argument.size, argument.itemsize, argument.ctypes.data)
                 words += argument.shape
                 words += argument.strides
             else:
                 words.append(argument if type(argument) in (int, float) else argument.item())
         if function(*words):
-            raise RuntimeError("a kernel failed, which none does")
+            raise RuntimeError("a kernel returned an error; a kernel must return none")
         return result.value
 
     return call

@@ -176,7 +176,7 @@ def _by_id(history: History, name: str, text: str) -> str:
         listed = "; ".join(_described(history, id, len(name)) for id in commits[:8])
         raise UnknownRevision(f"{name} is ambiguous: {len(commits)} commits begin with it: {listed}")
     if found:
-        raise UnknownRevision(f"{text} names no commit: {abbreviate(found[0][0])} is a {found[0][1]}")
+        raise UnknownRevision(f"{text} is not a commit: {abbreviate(found[0][0])} is a {found[0][1]}")
     last = history.last_of_gone(name)
     if last is not None:
         again = made_again(HEADS + name, last)
@@ -199,9 +199,9 @@ def _commit_of(history: History, id: str, text: str) -> str:
     if kind is None:
         history.commit(id)  # raises its error
     elif kind == "tag":
-        raise UnknownRevision(f"{text}: tags that name tags, too many to follow")
+        raise UnknownRevision(f"{text}: too many tags that point to tags")
     elif kind != "commit":
-        raise UnknownRevision(f"{text} names no commit: {abbreviate(id)} is a {kind}")
+        raise UnknownRevision(f"{text} is not a commit: {abbreviate(id)} is a {kind}")
     return id
 
 
@@ -210,7 +210,7 @@ def _step(history: History, id: str, suffix: str, text: str) -> str:
         kind = suffix[2:-1]
         if kind in _NO_COMMITS:
             raise UnknownRevision(
-                f"{text}: only commits can be named here, not a {kind}",
+                f"{text}: a revision must be a commit, not a {kind}",
                 hint=(Call("cat_file", Blank("ID")), " shows other objects"),
             )
         if kind not in ("", "commit", "object"):
@@ -267,7 +267,7 @@ def _in_reflog(history: History, name: str, what: str, text: str, told: Told | N
         told.append(f"the reflog of {shown} only goes back to {when}; {text} is taken as its first entry")
     id = first.old or first.new
     if id is None:
-        raise UnknownRevision(f"{text}: {shown} held nothing then")
+        raise UnknownRevision(f"{text}: {shown} had no commit then")
     return id
 
 
@@ -301,11 +301,11 @@ def _before(history: History, count: int, text: str) -> str:
     for number, entry in enumerate(history.store.refs.log("HEAD")):
         if match := MOVED.match(entry.why):
             if number == 0 and match[2] not in _here(history):
-                continue  # the move was cut short before HEAD went there
+                continue  # the move was interrupted before HEAD went there
             count -= 1
             if count <= 0:
                 return match[1]
-    raise UnknownRevision(f"{text}: HEAD has not been anywhere before")
+    raise UnknownRevision(f"{text}: the reflog of HEAD has fewer moves between branches")
 
 
 def _by_message(history: History, pattern: str, told: Told | None) -> str:

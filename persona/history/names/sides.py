@@ -27,6 +27,6 @@ def sides(
         return chosen.hidden[0], chosen.starts[0]
     if b is not None:
         if a is None:
-            raise UsageError("a second revision is given without a first one")
+            raise UsageError("a second revision needs a first one; give both")
         return resolve(history, a, told), resolve(history, b, told)
     return resolve(history, a, told) if a is not None else history.head_commit(), None

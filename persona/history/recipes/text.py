@@ -82,7 +82,7 @@ def decode(data: bytes, where: str = RECIPE_FILE) -> str:
     Raises `InvalidInput` if it is too long or not UTF-8.
     """
     if len(data) > MAX_RECIPE_BYTES:
-        raise InvalidInput(f"{where}: {len(data)} bytes; a recipe may have {MAX_RECIPE_BYTES}")
+        raise InvalidInput(f"{where} has {len(data)} bytes; a recipe must have at most {MAX_RECIPE_BYTES}")
     try:
         return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -160,7 +160,11 @@ class _Reader:
                 raise self.fail((key,), "unknown key; the keys are base, merge and vectors")
         base = document.get("base")
         if type(base) is not str or not base:
-            problem = "missing: name the base" if base is None else "not a base's name or the start of its id"
+            problem = (
+                "missing: name the base"
+                if base is None
+                else "must be the name of a base, or the start of the base's id"
+            )
             raise self.fail(("base",), problem)
         base_id = self._resolve(("base",), self.base, base)
         rules = self._rules(self._table(("merge",), document.get("merge", {})))
@@ -201,7 +205,7 @@ class _Reader:
                 raise self.fail((*path, key), f"unknown key; the keys are {', '.join(TERM_KEYS)}")
         written = table.get("id")
         if type(written) is not str or not written:
-            problem = "missing: the id of the vector" if written is None else "not text"
+            problem = "the id of the vector is missing" if written is None else "not text"
             raise self.fail((*path, "id"), problem)
         density = None
         if "density" in table:
@@ -231,12 +235,12 @@ class _Reader:
             raise self.fail(path, f"not a number: {value!r:.60}")
         text = str(value).replace("_", "")
         if len(text) > 400:
-            raise self.fail(path, "a number of too many digits")
+            raise self.fail(path, "the number has too many digits")
         return text
 
     def _globs(self, path: Path, value: Any) -> tuple[str, ...]:
         if type(value) is not list or any(type(item) is not str or not item for item in value):
-            raise self.fail(path, 'not a list of globs such as ["model.layers.1?.mlp.*"]')
+            raise self.fail(path, 'must be a list of globs, such as ["model.layers.1?.mlp.*"]')
         return tuple(value)
 
     def _table(self, path: Path, value: Any) -> dict[str, Any]:

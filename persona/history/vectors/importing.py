@@ -142,7 +142,7 @@ def _write_recipe(
             text = edit.set_term(text, name, keys)
         else:
             raise Refused(
-                f"{RECIPE_FILE} was edited meanwhile and names another vector {name}; run the command again"
+                f"{RECIPE_FILE} was edited meanwhile and has another vector {name}; run the command again"
             )
         recipe = history.new_recipe(text.encode(), where=None)
         change = _change(history, recipe, name, made, new_bytes, old.vector if old else None, options)

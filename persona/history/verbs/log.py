@@ -51,7 +51,7 @@ def log(
     after = _date(since, now, at_end=False) if since is not None else None
     before = _date(until, now, at_end=True) if until is not None else None
     if n is not None and n < 0:
-        raise InvalidInput(f"a number of commits cannot be {n}")
+        raise InvalidInput(f"the number of commits must be 0 or more, not {n}")
     files = [paths] if isinstance(paths, str) else paths
 
     def wanted(commit: Commit) -> bool:
@@ -93,8 +93,8 @@ def _some(chosen: Iterator[CommitEntry], vector: str) -> Iterator[CommitEntry]:
         yield entry
     if nothing:
         raise UnknownName(
-            f"no commit there has ever had a vector named {quoted(vector)}",
-            hint=(Call("log"), " lists the commits, and ", Call("show", Blank("REV")), " what each changed"),
+            f"no commit in this history has a vector named {quoted(vector)}",
+            hint=(Call("log"), " lists the commits, and ", Call("show", Blank("REV")), " shows its changes"),
         )
 
 

@@ -51,7 +51,7 @@ def _goal(history: History, target: str | None, create: str | None, detach: bool
     if create is not None:
         if detach:
             raise UsageError(
-                "a switch makes a branch, or goes to none",
+                "a switch cannot both make a branch and leave HEAD on no branch",
                 hint=("give one of ", Keyword("create"), " and ", Keyword("detach")),
             )
         return new_branch(history, create, resolve(history, target or "HEAD", told))

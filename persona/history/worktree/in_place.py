@@ -18,8 +18,8 @@ from persona.objects.ids import abbreviate
 from persona.store.files import resolved
 
 TAKEN: Final = (
-    "the weights here stay as they were trained until the next checkout: those that it computes may differ"
-    " from them by a rounding, so copy the files first to keep these very bytes"
+    "the weights here stay as they were trained until the next checkout. The weights that checkout computes"
+    " may differ from them by a rounding; to keep the trained bytes, copy the files first"
 )
 
 

@@ -157,8 +157,11 @@ class LockedTree:
         except IntegrityError as error:
             if not force:
                 raise IntegrityError(
-                    f"a move of the text files was cut short, and cannot be taken back: {error.message}",
-                    hint=(Call("reset", mode="hard"), " gives it up and puts the files of HEAD in place"),
+                    f"a move of the text files was interrupted, and cannot be undone: {error.message}",
+                    hint=(
+                        Call("reset", mode="hard"),
+                        " gives the move up and puts the files of HEAD in place",
+                    ),
                     kind=error.object_kind,
                     id=error.id,
                     file=str(state.path),

@@ -271,7 +271,7 @@ def _problem(root: Path, path: str) -> str | None:
     except NotADirectoryError:
         return ""
     except OSError as error:
-        return f"it cannot be looked at: {error.strerror}"
+        return f"it cannot be read: {error.strerror}"
     if stat.S_ISDIR(status.st_mode):
         return "a link to a directory, which is not followed" if place.is_symlink() else ""
     if not stat.S_ISREG(status.st_mode):

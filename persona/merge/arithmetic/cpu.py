@@ -40,9 +40,9 @@ def _check(base: Array, z: Array, theta: Array, alpha: Array, dtype: int) -> Non
     """Another type would compile another kernel with other bits; another size would leave the arrays."""
     uint = np.uint32 if dtype == F32 else np.uint16
     if base.dtype != uint or z.dtype != uint or theta.dtype != np.float32 or alpha.dtype != np.float32:
-        raise ValueError("base and z are of the dtype's unsigned integers, theta and alpha float32")
+        raise ValueError("base and z must be of the dtype's unsigned integers, theta and alpha of float32")
     if z.ndim != 2 or z.shape[1] < base.size or not z.shape[0] == theta.size == alpha.size:
-        raise ValueError("z has a row for every term, as long as the chunk")
+        raise ValueError("z must have one row for each term, as long as the chunk")
 
 
 def cuts(theta: Array) -> Array:
@@ -87,9 +87,9 @@ def merge_chunk(chunk: DecodedChunk, arguments: MergeArguments, out: Array) -> i
     base, order = chunk.sorted_base, chunk.order
     _check(base, chunk.z, arguments.theta, arguments.alpha, arguments.dtype)
     if arguments.add.dtype != np.bool_ or arguments.add.shape != arguments.alpha.shape:
-        raise ValueError("add is bool[K]")
+        raise ValueError("add must be bool[K]")
     if order.dtype != np.uint32 or out.dtype != base.dtype or min(out.size, order.size) < base.size:
-        raise ValueError("out and order are as long as the chunk, out of the base's type, order uint32")
+        raise ValueError("out must have the base's type, order uint32, and both the length of the chunk")
     return int(kernels.merge_chunk(*kernel_arguments(chunk, arguments, out)))
 
 
@@ -118,9 +118,9 @@ def scatter(values: Array, order: Array, out: Array) -> None:
     values: uint[n], order: uint32[n], out: uint[≥ n], of one type. Raises `ValueError` if they do not fit.
     """
     if out.dtype != values.dtype or order.dtype != np.uint32:
-        raise ValueError("values and out are of one type and order uint32")
+        raise ValueError("values and out must have one type, and order uint32")
     if min(order.size, out.size) < values.size:
-        raise ValueError("out and order are as long as the values")
+        raise ValueError("out and order must be as long as values")
     kernels.scatter(values, order, values.size, out)
 
 

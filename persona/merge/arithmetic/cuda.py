@@ -375,12 +375,12 @@ class Terms:
         fit.
         """
         if theta.dtype != np.float32 or alpha.dtype != np.float32 or add.dtype != np.bool_:
-            raise ValueError("theta and alpha are float32, add is bool")
+            raise ValueError("theta and alpha must be float32, and add bool")
         if not theta.shape == alpha.shape == add.shape == (alpha.size,):
-            raise ValueError("theta, alpha and add have an element for every term")
+            raise ValueError("theta, alpha and add must have one element for each term")
         votes = int(np.count_nonzero(~add))
         if add[:votes].any():
-            raise ValueError("terms that join by adding come after those that vote")
+            raise ValueError("terms that join by adding must come after the terms that vote")
         smallest = cuts(theta).view(np.float32)
         weigh, elect, merge, _ = rules.codes()
         silent = (alpha == 0) | (~add & (theta < 0))
@@ -433,13 +433,13 @@ def _check(base: torch.Tensor, z: torch.Tensor, terms: Terms, counter: torch.Ten
     """Checks the arguments, which the kernels do not."""
     uint = torch.uint32 if dtype == F32 else torch.uint16
     if base.dtype != uint or z.dtype != uint or counter.dtype != torch.int64 or counter.numel() != 1:
-        raise ValueError("base and z are of the dtype's unsigned integers, the counter int64[1]")
+        raise ValueError("base and z must be of the dtype's unsigned integers, and not_finite int64[1]")
     if base.ndim != 1 or z.ndim != 2 or z.shape[0] != terms.alpha.numel() or z.shape[1] < base.numel():
-        raise ValueError("z has a row for every term, as long as the chunk")
+        raise ValueError("z must have one row for each term, as long as the chunk")
     if not base.is_contiguous() or (z.numel() and z.stride(1) != 1):
-        raise ValueError("base and the rows of z are contiguous")
+        raise ValueError("base and the rows of z must be contiguous")
     if not base.device == z.device == terms.alpha.device == counter.device:
-        raise ValueError("the chunk, its terms and the counter are on one device")
+        raise ValueError("base, z, terms and not_finite must be on one device")
 
 
 def merge_chunk(
@@ -465,14 +465,14 @@ def merge_chunk(
     """
     _check(base, z, terms, not_finite, dtype)
     if out.dtype != base.dtype or out.device != base.device or out.numel() < base.numel():
-        raise ValueError("out is as long as the chunk, of the base's type and device")
+        raise ValueError("out must have the length of the chunk, and the type and device of base")
     if not out.is_contiguous():
-        raise ValueError("out is contiguous")
+        raise ValueError("out must be contiguous")
     if order is not None:
         if order.dtype != torch.uint32 or order.device != base.device or order.numel() < base.numel():
-            raise ValueError("order is uint32, as long as the chunk, on its device")
+            raise ValueError("order must be uint32, with the length and the device of the chunk")
         if not order.is_contiguous():
-            raise ValueError("order is contiguous")
+            raise ValueError("order must be contiguous")
     constants = _constants(terms, rules, majority, dtype)
     numbers = base.numel(), z.stride(0), float(rules.lambda_)
     _launch(_merge_kernel, base, z, order, out, terms.alpha, terms.cut, not_finite, *numbers, **constants)

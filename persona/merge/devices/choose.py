@@ -40,9 +40,9 @@ class DeviceChoice:
     def check(self) -> None:
         """Raises `UsageError` for an unknown device, `SystemFault` for a GPU that cannot be used."""
         if self.device is not None and self.device not in WORDS:
-            raise UsageError(f"device {self.device!r:.40} is not one of auto, cpu, cuda")
+            raise UsageError(f"device must be auto, cpu or cuda, not {self.device!r:.40}")
         if self.memory is not None and self.memory < 1:
-            raise UsageError("device memory is a number of bytes above 0")
+            raise UsageError("device_memory must be a number of bytes above 0")
         if self.device == "cuda":
             self.devices(lambda _: None)
 

@@ -55,7 +55,8 @@ def devices() -> tuple[CudaDevice, ...]:
     if not young:
         (major, minor), _ = max(found)
         raise NoDevice(
-            f"the GPU has compute capability {major}.{minor}, and {OLDEST[0]}.{OLDEST[1]} is needed",
+            f"the GPU has compute capability {major}.{minor}, and persona needs"
+            f" {OLDEST[0]}.{OLDEST[1]} or higher",
             there=True,
         )
     _watch(vars(cuda)["triton"])

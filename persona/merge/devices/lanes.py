@@ -53,7 +53,7 @@ class Need:
         """Raises `UsageError` for bytes of a device in which not even slices fit."""
         if memory is not None and memory < self.least:
             raise UsageError(
-                f"this recipe's chunks need {-(-self.least // MIB)} MiB on the GPU at least",
+                f"this recipe's chunks need at least {-(-self.least // MIB)} MiB on the GPU",
                 hint=("give ", Keyword(device_memory=-(-self.least // MIB) * MIB), " or more"),
             )
 
@@ -203,8 +203,8 @@ class Lanes:
         if not self._by_device:
             free = max((device.free() for device in devices), default=0)
             raise DeviceFull(
-                f"the GPU has {free // MIB} MiB free, and this recipe's chunks need"
-                f" {-(-need.least // MIB)} MiB there at least"
+                f"the GPU has {free // MIB} MiB free, but this recipe's chunks need"
+                f" at least {-(-need.least // MIB)} MiB"
             )
 
     @property

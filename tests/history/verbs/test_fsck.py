@@ -271,7 +271,7 @@ def forged(
 @pytest.mark.parametrize(
     ("paths", "said"),
     [
-        (["graph/a", "graph/a/b"], "one would be a directory of the other"),
+        (["graph/a", "graph/a/b"], "would be both a file and the directory of"),
         (["notes.md", "NOTES.md"], "differ only in case"),
         (["caf\u00e9.md", "cafe\u0301.md"], "Unicode"),
         (["model.safetensors.index.json"], "that name is for weights"),

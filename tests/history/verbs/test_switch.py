@@ -521,7 +521,7 @@ def test_a_place_in_a_reflog_takes_steps_of_every_kind(grown: Bot) -> None:
 
 
 def test_what_is_no_commit_is_said(grown: Bot) -> None:
-    with pytest.raises(UnknownRevision, match="only commits can be named here, not a tree"):
+    with pytest.raises(UnknownRevision, match="a revision must be a commit, not a tree"):
         grown.repo.resolve("HEAD@{1}~1^{tree}")
 
 

@@ -136,7 +136,7 @@ def test_slices_of_the_host_are_slices_of_the_device_too(mixed: Any) -> None:
 
 def test_too_little_memory_is_refused_with_what_is_needed(mixed: Any) -> None:
     plan, model, _ = mixed
-    with pytest.raises(UsageError, match=r"need 1 MiB on the GPU at least\nhint: give device_memory=1048576"):
+    with pytest.raises(UsageError, match=r"need at least 1 MiB on the GPU\nhint: give device_memory=1048576"):
         run(plan, model, device=There("cuda", needs(plan).least - 1, (LateDevice(),)))
 
 
