@@ -128,10 +128,8 @@ def test_a_difference_that_rounding_takes_away_whole_is_reported_too(tmp_path: P
 
 def test_another_dtype_of_the_same_width_needs_cast(tmp_path: Path) -> None:
     half = ("F16", (10, 10), (SMALL * 1.5).astype(np.float16).view(np.uint16))
-    assert (
-        "has the dtype F16, which cannot hold every value of BF16, the base's dtype\nhint: cast=True converts it"
-        in refused(tmp_path, changed(**{"a.weight": half}))
-    )
+    said = refused(tmp_path, changed(**{"a.weight": half}))
+    assert "cannot hold every value of BF16, the base's dtype\nhint: cast=True converts it" in said
     (tmp_path / "other").mkdir()
     found = Sandbox(tmp_path / "other", base_model()).vector(changed(**{"a.weight": half}), cast=True)
     assert found.largest_rounding is not None
