@@ -80,8 +80,10 @@ def warm_up(*, progress: Progress | None = None) -> WarmUp:
 
 
 def __dir__() -> list[str]:
-    """The names of the module, also those that are imported on first use."""
-    return sorted({*globals(), *_LATE, "open", "init", "merge"})
+    """The public names, also those that are imported on first use."""
+    return sorted(
+        {*__all__, *_LATE, "open", "errors", "merge", *(name for name in globals() if name[:2] == "__")}
+    )
 
 
 def __getattr__(name: str) -> Any:

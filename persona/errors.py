@@ -136,14 +136,17 @@ class NotARepository(NotFound):
     kind = "not-a-repository"
 
 
-class UnknownRevision(NotFound):
-    """A revision that names no commit, or more than one."""
+class UnknownRevision(NotFound, KeyError):
+    """A revision that names no commit, or more than one. It is a `KeyError`: `repo[REV]` raises it."""
 
     kind = "unknown-revision"
 
 
-class UnknownName(NotFound):
-    """A vector, base, branch, tag, file or key that does not exist."""
+class UnknownName(NotFound, KeyError):
+    """A vector, base, branch, tag, file or key that does not exist.
+
+    It is a `KeyError`: `repo.branches[NAME]` raises it.
+    """
 
     kind = "unknown-name"
 

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from persona import live as live_room
-from persona.errors import Blank, Call, NotARepository, UsageError
+from persona.errors import Blank, Call, NotARepository, UnknownRevision, UsageError
 from persona.face.revision import Revision
 from persona.face.verb import Verb
 from persona.history import verbs
@@ -25,6 +25,7 @@ from persona.history.config import Config
 from persona.history.history import History
 from persona.history.names import revisions
 from persona.history.results import CommitResult, Head
+from persona.history.settings import DEVICES
 from persona.limits import CHUNK_ELEMENTS
 from persona.objects.commit import Signer
 from persona.objects.ids import abbreviate
@@ -38,10 +39,15 @@ if TYPE_CHECKING:
     from persona.face.vectors import Vectors
     from persona.history.options import ComputeOptions
     from persona.history.query_results import CommitEntry
+    from persona.history.results import Diff
 
 
 def _revisions(history: History, entries: Iterator[CommitEntry]) -> Iterator[Revision]:
     return (Revision.of(history, entry) for entry in entries)
+
+
+def _shown(history: History, shown: tuple[CommitEntry, Diff]) -> tuple[Revision, Diff]:
+    return Revision.of(history, shown[0]), shown[1]
 
 
 @checks_arguments
@@ -80,10 +86,14 @@ class Repository:
         by default its directory's. `chunk`: elements of a chunk. Raises `InvalidInput` for a checkpoint that
         cannot be imported, and `Refused` if a repository is there already.
         """
+        _check_device(options)
         place = Path(path)
         if place.is_symlink() and place.is_dir():
             place = files.resolved(place)
         config = Config(place / DIRECTORY / "config", _optional(user_config))
+        from persona.history.options import WorkOptions, complete
+
+        given: WorkOptions = {"threads": options.get("threads"), "progress": options.get("progress")}
         made = verbs.init.init(
             place,
             _optional(base),
@@ -92,8 +102,7 @@ class Repository:
             author,
             committer,
             chunk=chunk,
-            threads=options.get("threads"),
-            progress=options.get("progress"),
+            **complete(WorkOptions, given, setting=config.read),
         )
         return Repository(_opened(place, user_config, author, committer, options), made)
 
@@ -167,7 +176,18 @@ class Repository:
 
     def __getitem__(self, rev: str) -> Revision:
         """One commit by revision (docs/commands.md, "Revisions"). Raises `UnknownRevision`."""
+        if not isinstance(rev, str):
+            raise UsageError(f"a revision must be text, not {rev!r:.60}")
         return Revision.at(self._history, rev)
+
+    def __contains__(self, rev: object) -> bool:
+        """Whether a text is a revision."""
+        try:
+            return isinstance(rev, str) and bool(self.resolve(rev))
+        except UnknownRevision:
+            return False
+
+    __iter__ = None  # it is no sequence of commits: `log` gives them
 
     @property
     def recipe(self) -> WorkingRecipe:
@@ -216,7 +236,7 @@ class Repository:
     # -- the verbs -------------------------------------------------------------------------------------------
 
     log = Verb(lambda: verbs.log.log).then(_revisions)
-    show = Verb(lambda: verbs.diff.show)
+    show = Verb(lambda: verbs.diff.show).then(_shown)
     status = Verb(lambda: verbs.status.status)
     diff = Verb(lambda: verbs.diff.diff)
     diff_weights = Verb(lambda: verbs.measure.weights_diff)
@@ -247,10 +267,16 @@ def _opened(
     path: Path, user_config: AnyPath | None, author: Signer, committer: Signer, options: ComputeOptions
 ) -> History:
     """The history of the repository at `path` or above it."""
+    _check_device(options)
     store = Store.open(_find_root(path))
     config = Config(store.config_path, _optional(user_config))
     standing: Mapping[str, Any] = {**options}
     return History(store, config, author_of=author, committer_of=committer, standing=standing)
+
+
+def _check_device(options: ComputeOptions) -> None:
+    if options.get("device") not in (None, *DEVICES):
+        raise UsageError(f"device {options.get('device')!r:.40} is not one of {', '.join(DEVICES)}")
 
 
 def _optional(path: AnyPath | None) -> Path | None:

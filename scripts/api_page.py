@@ -22,7 +22,6 @@ from persona.face.refs import Branches, Tags
 from persona.face.revision import Revision
 from persona.face.settings import Settings
 from persona.face.vectors import Vectors
-from persona.face.verb import VerbAt
 from persona.history import query_results, results, store_results
 from persona.history.arguments import spell_out
 from persona.history.verbs import measure
@@ -94,8 +93,7 @@ def classes() -> Iterator[str]:
                 continue
             shown = f"persona.{name}" if name in ("open", "init") and cls is Repository else f"{owner}.{name}"
             yield f"### {shown}\n"
-            own = ("rev",) if isinstance(inspect.getattr_static(cls, name), VerbAt) else ()
-            yield f"```python\n{signature_of(shown, member, *own)}\n```\n"
+            yield f"```python\n{signature_of(shown, member)}\n```\n"
             yield f"{text_of(member)}\n"
     yield f"## Person\n\n{text_of(Person)}\n\n```python\n{signature_of('persona.Person', Person)}\n```\n"
 
@@ -145,10 +143,10 @@ def public(cls: type) -> list[tuple[str, Any]]:
     ]
 
 
-def signature_of(shown: str, member: Callable[..., Any], *own: str) -> str:
-    """How a method is called, as Python writes it; `own`: parameters that its object gives."""
+def signature_of(shown: str, member: Callable[..., Any]) -> str:
+    """How a method is called, as Python writes it."""
     signature = inspect.signature(member)
-    taken = [one for one in signature.parameters.values() if one.name not in ("self", "history", *own)]
+    taken = [one for one in signature.parameters.values() if one.name != "self"]
     words: list[str] = []
     for one in taken:
         if one.kind is one.KEYWORD_ONLY and not any(word.startswith("*") for word in words):

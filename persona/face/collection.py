@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, overload
 
 from persona.errors import PersonaError, UnknownName, quoted
 from persona.history.history import History
 
 V = TypeVar("V")
+T = TypeVar("T")
 
 
 class Collection(Mapping[str, V]):
@@ -33,7 +34,9 @@ class Collection(Mapping[str, V]):
         """The value of a name. Raises `UnknownName`."""
         try:
             return self._read()[name]
-        except (KeyError, TypeError):
+        except (KeyError, TypeError) as error:  # a name that cannot be hashed is none
+            if isinstance(error, PersonaError):
+                raise
             raise self._unknown(name) from None
 
     def __contains__(self, name: object) -> bool:
@@ -45,9 +48,16 @@ class Collection(Mapping[str, V]):
     def __len__(self) -> int:
         return len(self._names())
 
-    def get(self, name: str, default: Any = None) -> Any:
+    @overload
+    def get(self, name: str, /) -> V | None: ...
+    @overload
+    def get(self, name: str, /, default: V | T) -> V | T: ...
+    def get(self, name: str, /, default: Any = None) -> Any:
         """The value of a name, else `default`."""
-        return self._read().get(name, default)
+        try:
+            return self[name]
+        except UnknownName:
+            return default
 
     def keys(self) -> KeysView[str]:
         """The names, in order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from persona.errors import UnknownName
 from persona.face.collection import Collection
@@ -28,21 +28,18 @@ class Settings(Collection[str]):
         self._history.require_open()
         self._history.config.unset(key, user=user)
 
-    def get(self, key: str, default: Any = None) -> Any:
-        """The value in force, else `default`. Raises `UsageError` for a key that none can have."""
-        self._history.require_open()
-        found = self._history.config.get(key)
-        return default if found is None else found
-
     def __getitem__(self, key: str) -> str:
-        """The value in force. Raises `UnknownName` for a key that is not set."""
-        found = self.get(key)
+        """The value in force.
+
+        Raises `UnknownName` for a key that is not set, `UsageError` for a text that cannot be one.
+        """
+        self._history.require_open()
+        if not isinstance(key, str):
+            raise self._unknown(key)
+        found = self._history.config.get(key)
         if found is None:
             raise UnknownName(f"{key} is not set")
-        return str(found)
-
-    def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and self.get(key) is not None
+        return found
 
     def _read(self) -> dict[str, str]:
         self._history.require_open()

@@ -28,7 +28,12 @@ class Vectors(Collection["VectorInfo"]):
         """A vector by name, or by the start of its id. Raises `UnknownName`."""
         from persona.history.vectors import lookup
 
+        if not isinstance(name, str):
+            raise self._unknown(name)
         return lookup.named(self._history, name)
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or (isinstance(name, str) and self.get(name) is not None)
 
     def _read(self) -> dict[str, VectorInfo]:
         from persona.history.vectors import lookup

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import wraps
 from types import MethodType
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
@@ -16,8 +16,8 @@ from persona.history.arguments import checked_call
 from persona.history.history import History
 
 P = ParamSpec("P")
-R = TypeVar("R", covariant=True)
-S = TypeVar("S")
+R = TypeVar("R")
+T = TypeVar("T")
 
 
 class Opened(Protocol):
@@ -27,50 +27,72 @@ class Opened(Protocol):
     def _history(self) -> History: ...
 
 
-class Verb(Generic[P, R]):
-    """A function `verb(history, …)` as the method `repo.verb(…)`.
+class _Bound(Generic[P, R]):
+    """A descriptor: a function that takes the history first, as a method.
 
     A call is refused when the repository is closed, and when an argument is none that the function's
     annotations admit.
     """
 
-    def __init__(self, find: Callable[[], Callable[Concatenate[History, P], R]]) -> None:
+    def __init__(
+        self, find: Callable[[], Callable[..., Any]], given: Callable[[Any], tuple[Any, ...]]
+    ) -> None:
         self._find = find
-        self._name = ""
+        self._given = given
+        """The first arguments of the function, from the object that it is a method of."""
+        self._leading = 1
+        self._name = self._path = ""
         self._call: Callable[..., Any] | None = None
         self._then: Callable[[History, Any], Any] | None = None
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
+        self._name, self._path = name, f"{owner.__qualname__}.{name}"
 
-    def then(self: Verb[P, S], make: Callable[[History, S], R]) -> Verb[P, R]:
+    def _bind(self, owner: Any) -> Any:
+        if self._call is None:
+            self._call = self._method(self._find())
+        return self._call if owner is None else MethodType(self._call, owner)
+
+    def _method(self, function: Any) -> Callable[..., Any]:
+        """The function as a method, with the signature that its caller sees."""
+        given, leading, then = self._given, self._leading, self._then
+        checked = checked_call(function, name=self._name, spell=True, skip=leading)
+
+        @wraps(checked)
+        def method(self: Opened, *values: Any, **named: Any) -> Any:
+            self._history.require_open()
+            found = checked(*given(self), *values, **named)
+            return found if then is None else then(self._history, found)
+
+        seen = inspect.signature(checked)
+        parameters = list(seen.parameters.values())
+        own = parameters[0].replace(name="self", annotation=inspect.Parameter.empty)
+        returns = seen.return_annotation if then is None else then.__annotations__["return"]
+        method.__signature__ = seen.replace(  # type: ignore[attr-defined]
+            parameters=[own, *parameters[leading:]], return_annotation=returns
+        )
+        method.__name__, method.__qualname__ = self._name, self._path
+        return method
+
+
+class Verb(_Bound[P, R]):
+    """A function `verb(history, …)` as the method `repo.verb(…)`."""
+
+    def __init__(self, find: Callable[[], Callable[Concatenate[History, P], R]]) -> None:
+        super().__init__(find, lambda owner: (owner._history,))
+
+    def then(self, make: Callable[[History, R], T]) -> Verb[P, T]:
         """The verb, with `make` applied to the function's result."""
         made: Verb[P, Any] = Verb(self._find)
         made._then = make
         return made
 
     @overload
-    def __get__(self, owner: None, kind: type) -> Callable[Concatenate[History, P], R]: ...
+    def __get__(self, owner: None, kind: type) -> Callable[Concatenate[Opened, P], R]: ...
     @overload
     def __get__(self, owner: Opened, kind: type) -> Callable[P, R]: ...
     def __get__(self, owner: Opened | None, kind: type) -> Any:
-        if self._call is None:
-            self._call = self._calling(self._find())
-        return self._call if owner is None else MethodType(self._call, owner._history)
-
-    def _calling(self, function: Any) -> Callable[..., Any]:
-        checked, then = checked_call(function, name=self._name, spell=True), self._then
-
-        @wraps(checked)
-        def call(history: History, *values: Any, **named: Any) -> Any:
-            history.require_open()
-            found = checked(history, *values, **named)
-            return found if then is None else then(history, found)
-
-        if then is not None:
-            returns = then.__annotations__["return"]
-            call.__signature__ = inspect.signature(checked).replace(return_annotation=returns)  # type: ignore[attr-defined]
-        return call
+        return self._bind(owner)
 
 
 class Placed(Opened, Protocol):
@@ -82,16 +104,16 @@ class Placed(Opened, Protocol):
         ...
 
 
-class VerbAt(Generic[P, R]):
+class VerbAt(_Bound[P, R]):
     """A function `verb(history, rev, …)` as the method `revision.verb(…)`."""
 
     def __init__(self, find: Callable[[], Callable[Concatenate[History, str | None, P], R]]) -> None:
-        self._verb: Verb[Any, R] = Verb(find)
+        super().__init__(find, lambda owner: (owner._history, owner.id))
+        self._leading = 2
 
     @overload
-    def __get__(self, owner: None, kind: type) -> Callable[Concatenate[History, str | None, P], R]: ...
+    def __get__(self, owner: None, kind: type) -> Callable[Concatenate[Placed, P], R]: ...
     @overload
     def __get__(self, owner: Placed, kind: type) -> Callable[P, R]: ...
     def __get__(self, owner: Placed | None, kind: type) -> Any:
-        call = self._verb.__get__(None, kind)
-        return call if owner is None else partial(call, owner._history, owner.id)
+        return self._bind(owner)

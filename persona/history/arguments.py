@@ -46,27 +46,31 @@ def checks_arguments(cls: type[Value]) -> type[Value]:
     for name, attribute in list(vars(cls).items()):
         function = attribute.__func__ if isinstance(attribute, staticmethod) else attribute
         if not name.startswith("_") and isinstance(function, FunctionType):
-            checking = checked_call(function)
+            checking = checked_call(function, skip=int(function is attribute))
             setattr(cls, name, staticmethod(checking) if function is not attribute else checking)
     return cls
 
 
-def checked_call(function: Callable[..., Any], *, name: str = "", spell: bool = False) -> Callable[..., Any]:
-    """A function that refuses arguments which its annotations do not allow, and unknown keywords.
+def checked_call(
+    function: Callable[..., Any], *, name: str = "", spell: bool = False, skip: int = 0
+) -> Callable[..., Any]:
+    """A function that refuses arguments which its annotations do not allow.
 
-    It raises `UsageError`, which calls the function `name`. `spell`: its signature has every keyword of a
-    declaration.
+    It also refuses unknown, missing and surplus ones. It raises `UsageError`, which calls the function
+    `name`. `spell`: its signature has every keyword of a declaration. `skip`: the number of first parameters
+    that the caller does not give, such as `self`.
     """
     kinds: dict[str, _Kind | None] = {}
     plain = _unwrapped(function)
     called = name or plain.__name__
     code = plain.__code__
     names = code.co_varnames[: code.co_argcount]
-    keywords = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    keywords = code.co_varnames[skip : code.co_argcount + code.co_kwonlyargcount]
+    optional = {*names[len(names) - len(plain.__defaults__ or ()) :], *(plain.__kwdefaults__ or ())}
     rest = code.co_varnames[code.co_argcount + code.co_kwonlyargcount] if code.co_flags & 4 else ""
     declaration = _declaration(plain)
     takes_all = declaration is None and bool(code.co_flags & 8)
-    own = (*keywords, rest)
+    own = (*names, *keywords, rest)
 
     def annotation_of(name: str) -> Any:
         if declaration is None or name in own:
@@ -86,6 +90,20 @@ def checked_call(function: Callable[..., Any], *, name: str = "", spell: bool = 
         if name not in known:
             raise _unknown(called, name, known)
 
+    def check_count(given: int, named: Mapping[str, Any]) -> None:
+        if given > len(names) and not rest:
+            most = len(names) - skip
+            raise UsageError(
+                f"{called} takes {most or 'no'} {'argument' if most == 1 else 'arguments'} without a keyword,"
+                f" not {given - skip}"
+            )
+        first = names[skip:given]
+        if twice := [name for name in first if name in named]:
+            raise UsageError(f"{called} is given {twice[0]} twice")
+        for name in keywords:
+            if name not in optional and name not in first and name not in named:
+                raise UsageError(f"{called} needs {name}")
+
     def take(name: str, value: Any) -> Any:
         if name not in kinds:
             annotation = annotation_of(name)
@@ -99,7 +117,9 @@ def checked_call(function: Callable[..., Any], *, name: str = "", spell: bool = 
             check_known(name)
         taken = [take(name, value) for name, value in zip(names, values, strict=False)]
         taken += [take(rest, value) for value in values[len(names) :]]
-        return function(*taken, **{name: take(name, value) for name, value in named.items()})
+        chosen = {name: take(name, value) for name, value in named.items()}
+        check_count(len(values), named)
+        return function(*taken, **chosen)
 
     if declaration is not None:
         _declared.append((checking, declaration))
@@ -158,7 +178,7 @@ class _Kind:
     def __init__(self, name: str, annotation: str) -> None:
         self.name = name
         self.parts = frozenset(re.split(r" \| (?![^\[]*\])", annotation))
-        self.words = tuple(re.findall(r'"(\w+)"', annotation)) if "Literal[" in annotation else ()
+        self.words = tuple(re.findall(r"['\"](\w+)['\"]", annotation)) if "Literal[" in annotation else ()
 
     def take(self, value: Any) -> Any:
         """The value as the library takes it; anything that has a check of its own, as it is."""
@@ -168,6 +188,9 @@ class _Kind:
             return self._one_of(value)
         if self.parts <= {"AnyPath", "None"} or "PathLike[str]" in self.parts:
             return self._path(value)
+        if self.parts <= {"bool", "None"}:
+            is_bool = type(value).__name__ in ("bool", "bool_")  # numpy's as well
+            return bool(self._require(value, is_bool, "True or False"))
         if self.parts <= {"int", "None"}:
             return self._whole(value)
         if self.parts <= {"str", "None"}:
@@ -179,6 +202,10 @@ class _Kind:
                 value,
                 value is None or isinstance(value, Person) or callable(value),
                 "a persona.Person, or a function that gives one",
+            )
+        if "CommitEntry" in self.parts:
+            return self._require(
+                value, isinstance(value, str) or hasattr(value, "commit"), "text, or a Revision"
             )
         if "Progress" in self.parts or any(part.startswith("Callable[") for part in self.parts):
             return self._require(value, callable(value), "a function")
@@ -223,5 +250,6 @@ class _Kind:
 
     def _require(self, value: Any, admitted: bool, what: str) -> Any:
         if not admitted:
-            raise UsageError(f"{self.name} must be {what}, not {value!r:.60}")
+            hint = "its id is text" if hasattr(value, "commit") and "text" in what else None
+            raise UsageError(f"{self.name} must be {what}, not {value!r:.60}", hint=hint)
         return value

@@ -90,6 +90,7 @@ class History:
     def close(self) -> None:
         """Closes the files of the store. Any later use of this history raises `UsageError`."""
         store, self._store = self._store, None
+        self._kept.clear()
         if store is not None:
             store.objects.close()
 

@@ -10,7 +10,7 @@ import os
 import time
 from datetime import datetime
 
-from persona.errors import InvalidInput
+from persona.errors import InvalidInput, UsageError
 from persona.history.config import Config
 from persona.objects.commit import MAX_OFFSET, MAX_SECONDS, MIN_SECONDS, Person
 
@@ -39,6 +39,8 @@ def now() -> tuple[int, int]:
 
 def check_person(value: Person) -> Person:
     """A person whose name, address and time can be recorded; `InvalidInput` otherwise."""
+    if not isinstance(value, Person):  # a function of the caller gave it
+        raise UsageError(f"an author must be a persona.Person, not {value!r:.60}")
     for what, text in (("name", value.name), ("e-mail address", value.email)):
         if type(text) is not str:
             raise InvalidInput(f"an author's {what} must be text, not {text!r:.80}")

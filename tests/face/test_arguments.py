@@ -23,6 +23,15 @@ from persona.live.model import LiveModel
 from persona.repository import Repository
 from tests.history.bots import Bot, at
 
+UNCHECKED = {
+    "str | float | None",  # α and densities
+    "Number",
+    "float | None",
+    "str | Sequence[str] | None",  # globs
+    "Any",
+    "Module | None",
+}
+"""Annotations whose values the calls themselves judge."""
 MEANINGLESS: dict[str, list[object]] = {
     "int | None": ["2", 0.5, True, b"2"],
     "int": ["2", None, True],
@@ -33,9 +42,11 @@ MEANINGLESS: dict[str, list[object]] = {
     "Signer": ["Ada <ada@example.org>"],
     "Person | Callable[[], Person] | None": ["Ada <ada@example.org>"],
     "Progress | None": ["yes"],
+    "bool": ["no", None, 3, b"", [True]],
     'Literal["refuse", "zero"]': ["bogus", None, 0],
     'Literal["refuse", "ignore"]': ["bogus", None],
     'Literal["soft", "mixed", "hard"]': ["bogus", None],
+    "str | CommitEntry | None": [3, b"HEAD"],
     "Sequence[str]": [None, b"README.md", 3, [b"README.md"]],
     "str | Sequence[str]": [None, b"HEAD", [None]],
     "Mapping[str, str | float]": [None, "density=1", 3],
@@ -45,12 +56,18 @@ MEANINGLESS: dict[str, list[object]] = {
 class Anybody:
     """An open repository that no verb reaches."""
 
+    id = "0" * 64
+
+    @property
+    def _history(self) -> Anybody:
+        return self
+
     def require_open(self) -> None:
         """It is."""
 
 
 ANYBODY = Anybody()
-OWNERS = (Repository, WorkingRecipe, Vectors, Branches, Tags, Settings, LiveModel)
+OWNERS = (Repository, Revision, WorkingRecipe, Vectors, Branches, Tags, Settings, LiveModel)
 
 
 def methods(cls: type) -> list[tuple[str, Callable[..., Any]]]:
@@ -59,7 +76,27 @@ def methods(cls: type) -> list[tuple[str, Callable[..., Any]]]:
     """
     found = inspect.getmembers(cls, inspect.isfunction)
     spell_out()
-    return [(name, method) for name, method in found if name[0] != "_" and not hasattr(dict, name)]
+    return [
+        (name, method)
+        for name, method in found
+        if name[0] != "_" and not hasattr(dict, name) and not (cls is Revision and name == "to_json")
+    ]
+
+
+def annotation_of(parameter: inspect.Parameter) -> str:
+    return str(parameter.annotation).replace("'", '"')
+
+
+def test_every_annotation_of_a_public_parameter_is_checked_or_named_here() -> None:
+    seen = {
+        annotation_of(parameter)
+        for cls in OWNERS
+        for _, method in methods(cls)
+        for parameter in inspect.signature(method).parameters.values()
+        if parameter.name != "self"
+    }
+    assert seen - UNCHECKED - set(MEANINGLESS) == set()
+    assert set(MEANINGLESS) - seen == set()
 
 
 def calls() -> list[Any]:
@@ -76,7 +113,7 @@ def calls() -> list[Any]:
                         value,
                         id=f"{cls.__name__}.{name}-{parameter.name}-{value!r:.20}",
                     )
-                    for value in MEANINGLESS.get(str(parameter.annotation), [])
+                    for value in MEANINGLESS.get(annotation_of(parameter), [])
                 ]
     assert len(found) > 200
     return found
@@ -165,6 +202,61 @@ def test_a_revision_and_a_date_are_judged_at_the_call(bot: Bot) -> None:
         bot.repo.log(since="the day before never")
     with pytest.raises(UnknownRevision):
         bot.repo.tensors("nope")
+
+
+def test_missing_and_surplus_arguments_are_told_as_the_caller_sees_them(grown: Bot) -> None:
+    repo: Any = grown.repo
+    for call, message in (
+        (lambda: repo.recipe.set(), "set needs name"),
+        (lambda: repo.recipe.rename("listening"), "rename needs new"),
+        (lambda: repo.checkout("HEAD", "x"), "checkout takes 1 argument without a keyword, not 2"),
+        (lambda: repo.checkout("HEAD", rev="HEAD"), "checkout is given rev twice"),
+        (lambda: repo["HEAD"].digest("HEAD"), "digest takes no arguments without a keyword, not 1"),
+        (lambda: repo["HEAD"].digest(rev="HEAD"), "digest takes no rev; help"),
+        (lambda: repo.head(1), "head takes no arguments without a keyword, not 1"),
+    ):
+        with pytest.raises(UsageError, match=f"^{message}"):
+            call()
+
+
+@pytest.mark.parametrize("rev", [0, None, b"HEAD", slice(1), Path("HEAD")])
+def test_a_repository_is_asked_for_a_revision_by_text(bot: Bot, rev: Any) -> None:
+    with pytest.raises(UsageError, match=r"^a revision must be text, not "):
+        _ = bot.repo[rev]
+    assert rev not in bot.repo
+
+
+def test_a_repository_is_no_sequence_of_commits(bot: Bot) -> None:
+    assert "HEAD" in bot.repo
+    assert "HEAD~1" not in bot.repo
+    with pytest.raises(TypeError, match="not iterable"):
+        iter(bot.repo)  # type: ignore[call-overload]
+
+
+def test_a_revision_in_place_of_its_name_is_told_its_id(grown: Bot) -> None:
+    repo: Any = grown.repo
+    with pytest.raises(UsageError, match="its id is text"):
+        repo.checkout(repo["HEAD~1"])
+
+
+def test_a_function_that_signs_has_to_give_a_person(bot: Bot) -> None:
+    head = bot.repo.head()
+    with pytest.raises(UsageError, match=r"an author must be a persona\.Person, not 3"):
+        bot.repo.commit(message="x", allow_empty=True, author=lambda: 3)  # type: ignore[arg-type, return-value]
+    assert bot.repo.head() == head
+
+
+@pytest.mark.parametrize("call", [persona.open, persona.init])
+def test_a_device_is_judged_when_a_repository_is_opened(tmp_path: Path, call: Callable[..., object]) -> None:
+    with pytest.raises(UsageError, match="device 'tpu' is not one of auto, cpu, cuda"):
+        call(tmp_path / "new", device="tpu")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_delete_names_something(bot: Bot) -> None:
+    for delete in (bot.repo.branches.delete, bot.repo.tags.delete, bot.repo.vectors.delete):
+        with pytest.raises(UsageError, match=r"^name at least one"):
+            delete()
 
 
 # -- a repository that is closed

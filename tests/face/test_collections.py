@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 
 from persona.errors import InvalidInput, UnknownName
 from persona.history.act_results import Renamed
+from persona.history.results import as_json
 from tests.history.bots import Bot
 
 
@@ -97,3 +101,32 @@ def test_settings_are_read_set_and_unset(grown: Bot) -> None:
         config.set("checkout.threads", "many")
     config.unset("checkout.threads")
     assert len(config) == 0
+
+
+@pytest.mark.parametrize("name", ["recipe", "vectors", "branches", "tags", "config"])
+@pytest.mark.parametrize("key", ["nobody.here", "a b", "", None, 3, b"main", ["a"], ("a",)])
+def test_a_collection_is_a_mapping_also_for_keys_that_none_can_have(
+    grown: Bot, name: str, key: object
+) -> None:
+    collection = getattr(grown.repo, name)
+    assert key not in collection
+    if name != "config" or not isinstance(key, str) or "." in key:
+        assert collection.get(key, 5) == 5
+        with pytest.raises(KeyError):
+            collection[key]
+
+
+def test_what_a_collection_finds_it_holds(grown: Bot) -> None:
+    grown.repo.config.set("checkout.threads", "1")
+    for collection in (grown.repo.recipe, grown.repo.vectors, grown.repo.branches, grown.repo.config):
+        for key, value in collection.items():
+            assert key in collection
+            assert collection[key] == collection.get(key) == value
+    start = grown.repo.vectors["listening"].id[:8]
+    assert start in grown.repo.vectors
+    assert grown.repo.vectors.get(start) == grown.repo.vectors["listening"]
+
+
+def test_rules_of_numpy_numbers_are_told_as_plain_numbers(grown: Bot) -> None:
+    edited = grown.repo.recipe.set_rules({"density": np.float32(0.5), "preset": "ties"})  # type: ignore[dict-item]
+    assert json.dumps(as_json(edited)) == '{"set": {"density": 0.5, "preset": "ties"}}'

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from persona.errors import UnknownName, UnknownRevision
+from persona.errors import UnknownName, UnknownRevision, UsageError
 from persona.face.revision import Revision
 from tests.checkpoints import read_weights
 from tests.history.bots import Bot
@@ -37,6 +37,22 @@ def test_log_gives_revisions(grown: Bot) -> None:
     revisions = list(grown.repo.log())
     assert all(isinstance(revision, Revision) for revision in revisions)
     assert revisions[1] == grown.repo["HEAD~1"]
+
+
+def test_show_gives_a_revision(grown: Bot) -> None:
+    revision, changes = grown.repo.show("HEAD~1")
+    assert isinstance(revision, Revision)
+    assert revision.changes() == changes
+
+
+def test_a_revision_answers_nothing_once_the_repository_is_closed(grown: Bot) -> None:
+    revision = grown.repo["HEAD"]
+    assert revision.files
+    grown.repo.close()
+    with pytest.raises(UsageError, match="closed"):
+        _ = revision.files
+    with pytest.raises(UsageError, match="closed"):
+        revision.read("recipe.toml")
 
 
 def test_a_revision_is_compared_with_another_and_with_the_work_tree(grown: Bot) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from persona.errors import Call, InvalidInput, Keyword, Refused, UnknownName, UsageError
@@ -165,8 +165,10 @@ def _moved_once(history: History, name: str) -> str | None:
     return None
 
 
-def _existing(history: History, prefix: str, names: Iterable[str], what: str) -> dict[str, str]:
+def _existing(history: History, prefix: str, names: Sequence[str], what: str) -> dict[str, str]:
     """The ids of refs by their short names; raises `UnknownName` if one is missing."""
+    if not names:
+        raise UsageError(f"name at least one {what} to delete")
     found = {name: history.store.refs.read(prefix + check_ref_name(name)) for name in names}
     missing = [name for name, id in found.items() if id is None]
     if missing:

@@ -49,9 +49,9 @@ def set_term(
 def set_rules(history: History, axes: Mapping[str, str | float]) -> Edited:
     """Edits `[merge]` of `recipe.toml`: `preset` and any axis.
 
-    A new preset removes the axes that were set before, unless they are given too; `Repository.notes` name the
-    removed and the kept ones. Raises `InvalidInput` for rules that trim nothing or jointly while a vector has
-    a density of its own.
+    A new preset removes the axes that were set before, unless they are given too; `notes` of the result name
+    the removed and the kept ones. Raises `InvalidInput` for rules that trim nothing or jointly while a vector
+    has a density of its own.
     """
     from persona.history.recipes import edit as recipe_edit
 
@@ -73,7 +73,8 @@ def set_rules(history: History, axes: Mapping[str, str | float]) -> Edited:
         return edited
 
     _edit(history, edit)
-    return Edited(dict(axes), tuple(_preset_notes(before, keys)) if "preset" in keys else ())
+    shown = {axis: value if isinstance(value, str) else float(value) for axis, value in axes.items()}
+    return Edited(shown, tuple(_preset_notes(before, keys)) if "preset" in keys else ())
 
 
 def _refuse_useless_densities(document: Mapping[str, Any]) -> None:

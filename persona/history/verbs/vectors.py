@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from persona.errors import Call, Refused, UnknownName
+from persona.errors import Call, Refused, UnknownName, UsageError
 from persona.history.act_results import Removed
 from persona.history.history import History, reason
 from persona.history.recipes.text import RECIPE_FILE
@@ -15,6 +15,8 @@ def forget(history: History, *names: str) -> Removed:
 
     Raises `Refused` while `recipe.toml` names one.
     """
+    if not names:
+        raise UsageError("name at least one vector to delete")
     recipe = text_files.recipe(history).recipe
     kept = history.store.refs.list(VECTORS)
     changes: list[Change] = []
