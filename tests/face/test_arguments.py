@@ -129,7 +129,7 @@ def test_every_method_refuses_what_a_parameter_cannot_be(
         arguments: tuple[tuple[object, ...], dict[str, object]] = ((*own, "x", value), {})
     else:
         arguments = (own, {parameter: value})
-    with pytest.raises(UsageError, match=f"^{parameter} is ") as refused:
+    with pytest.raises(UsageError, match=f"^{parameter} must be ") as refused:
         function(*arguments[0], **arguments[1])
     assert repr(value)[:20] in refused.value.message
 
@@ -137,7 +137,7 @@ def test_every_method_refuses_what_a_parameter_cannot_be(
 @pytest.mark.parametrize("parameter", ["threads", "memory", "device_memory", "max_shard_size"])
 @pytest.mark.parametrize("value", [0, -1])
 def test_what_is_counted_begins_with_one(bot: Bot, parameter: str, value: int) -> None:
-    with pytest.raises(UsageError, match=f"^{parameter} is .* above 0, not {value}"):
+    with pytest.raises(UsageError, match=f"^{parameter} must be .* above 0, not {value}"):
         bot.repo.checkout(**{parameter: value})  # type: ignore[arg-type]
 
 
@@ -158,7 +158,7 @@ def test_texts_come_in_any_collection_and_files_as_paths(grown: Bot) -> None:
 @pytest.mark.parametrize("call", [persona.open, persona.init])
 @pytest.mark.parametrize("path", [None, b"here", "a\0b"])
 def test_a_repository_is_at_a_path(call: Callable[..., object], path: object) -> None:
-    with pytest.raises(UsageError, match=r"^path is a path"):
+    with pytest.raises(UsageError, match=r"^path must be a path"):
         call(path)
 
 
