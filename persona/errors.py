@@ -33,6 +33,10 @@ class Blank(str):
         return str(self)
 
 
+class WorkFile(str):
+    """A file of the work tree in a hint, named from its root. A shell types it from where it is."""
+
+
 class Keyword:
     """Keywords that a hint advises to give: `Keyword(force=True)`; `Keyword("dtype")` for any value."""
 

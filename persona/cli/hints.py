@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from persona.errors import Blank, Call, Hint, Keyword, Note, worded
+from persona.errors import Blank, Call, Hint, Keyword, Note, WorkFile, worded
 
 _COMMANDS: Final = {
     "branches.create": "branch",
@@ -44,6 +45,17 @@ def in_shell(hint: Hint) -> str:
     return worded(hint, _typed)
 
 
+def seen_from(hint: Hint, seen: Callable[[str], str]) -> Hint:
+    """The hint with each file of the work tree named as `seen` names it."""
+    pieces = hint if isinstance(hint, tuple) else (hint,)
+    return tuple(_seen(piece, seen) if isinstance(piece, Call) else piece for piece in pieces)
+
+
+def _seen(call: Call, seen: Callable[[str], str]) -> Call:
+    named = [seen(word) if isinstance(word, WorkFile) else word for word in call.arguments]
+    return Call(call.method, *named, **call.values)
+
+
 def said(notes: Iterable[str]) -> Iterator[str]:
     """Notes as lines, each followed by its hint."""
     for note in notes:
@@ -54,11 +66,13 @@ def said(notes: Iterable[str]) -> Iterator[str]:
 
 def command_line(call: Call) -> str:
     """The command for a call, without its first word."""
-    words = [_COMMANDS.get(call.method, call.method.replace("_", "-")), *_flags(call)]
+    words: list[str] = []
     for argument in call.arguments:
         pairs = argument.items() if isinstance(argument, dict) else None
         words += [f"{key}={value}" for key, value in pairs] if pairs else [_word(argument)]
-    return " ".join(words)
+    if any(re.match("-.", str(argument)) for argument in call.arguments):
+        words.insert(0, "--")  # a name, and no option
+    return " ".join((_COMMANDS.get(call.method, call.method.replace("_", "-")), *_flags(call), *words))
 
 
 def _typed(piece: Keyword) -> str:

@@ -17,7 +17,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from persona.cli.terminal import echo, say
-from persona.errors import Note, NotFound, SystemFault, UnknownRevision, UsageError, quoted
+from persona.errors import (
+    Blank,
+    Call,
+    Hint,
+    Note,
+    NotFound,
+    PersonaError,
+    SystemFault,
+    UnknownRevision,
+    UsageError,
+    quoted,
+)
 
 if TYPE_CHECKING:
     from persona.cli.progress import Shower
@@ -69,9 +80,11 @@ class Invocation:
             self._repository = repo
             try:
                 yield repo
-            except BaseException:
+            except BaseException as error:
                 if self.drafted is not None:
                     say(self.drafted)
+                if isinstance(error, PersonaError) and error.hint is not None:
+                    error.hint = self.typed_here(error.hint)
                 raise
             finally:
                 self._repository = None
@@ -91,8 +104,8 @@ class Invocation:
         except OSError as error:
             sentence = f"cannot change to '{directory}': {error.strerror}"
             if isinstance(error, FileNotFoundError):
-                advice = f"; persona init {directory} --base MODEL makes a repository there"
-                raise NotFound(sentence + advice) from None
+                init = Call("init", str(directory), base=Blank("MODEL"))
+                raise NotFound(sentence, hint=(init, " makes a repository there")) from None
             kind = NotFound if isinstance(error, NotADirectoryError) else SystemFault
             raise kind(f"{sentence}; give -C a directory") from None
         self.directory = directory
@@ -201,6 +214,12 @@ class Invocation:
 
         return seen
 
+    def typed_here(self, hint: Hint) -> Hint:
+        """A hint with the files of the work tree named from the current directory."""
+        from persona.cli.hints import seen_from
+
+        return hint if self._repository is None else seen_from(hint, self.seen_from_here(self._repository))
+
     # -- what is said ----------------------------------------------------------------------------------------
 
     def settle(self, notes: Iterable[str], *, act: bool) -> None:
@@ -261,7 +280,7 @@ class Invocation:
             if isinstance(sentence, Note) and sentence.hint is not None:
                 from persona.cli.hints import in_shell
 
-                self.remark(f"hint: {in_shell(sentence.hint)}")
+                self.remark(f"hint: {in_shell(self.typed_here(sentence.hint))}")
 
     def _start_pager(self, begun: Sequence[str]) -> None:
         self.pages = False

@@ -19,7 +19,7 @@ from persona.cli.errors import guarded
 from persona.cli.hints import command_line, in_shell
 from persona.cli.invocation import Invocation
 from persona.cli.main import cli
-from persona.errors import Blank, Call, InvalidInput, Keyword, Note, Refused, worded
+from persona.errors import Blank, Call, InvalidInput, Keyword, Note, Refused, WorkFile, worded
 from persona.face.recipe import WorkingRecipe
 from persona.face.refs import Branches, Tags
 from persona.face.settings import Settings
@@ -62,18 +62,24 @@ def value(node: ast.expr) -> Any:
     return NAMES.get(ast.unparse(node), "word")
 
 
+def methods(node: ast.expr) -> list[str]:
+    """The methods that a call may name; made_again's, which come in a variable, are tried by `advised`."""
+    if isinstance(node, ast.IfExp):
+        return [*methods(node.body), *methods(node.orelse)]
+    return [str(node.value)] if isinstance(node, ast.Constant) else []
+
+
 def advised() -> Iterator[Any]:
     """Every call that a hint of the library advises."""
     for path, tree in library():
         for node in ast.walk(tree):
             if not isinstance(node, ast.Call) or ast.unparse(node.func) != "Call" or path == "errors.py":
                 continue
-            if not isinstance(node.args[0], ast.Constant):
-                continue  # made_again: its two methods are tried below
-            arguments = [value(arg) for arg in node.args if not isinstance(arg, ast.Starred)]
+            arguments = [value(arg) for arg in node.args[1:] if not isinstance(arg, ast.Starred)]
             arguments += ["A", "B"] if any(isinstance(arg, ast.Starred) for arg in node.args) else []
-            keywords = {str(keyword.arg): value(keyword.value) for keyword in node.keywords}
-            yield pytest.param(Call(*arguments, **keywords), id=f"{path}:{node.lineno}")
+            keywords = {str(keyword.arg): value(keyword.value) for keyword in node.keywords if keyword.arg}
+            for method in methods(node.args[0]):
+                yield pytest.param(Call(method, *arguments, **keywords), id=f"{path}:{node.lineno}")
     yield Call("branches.create", "lost", "3f2a91c0")
     yield Call("tags.create", "lost", "3f2a91c0")
 
@@ -135,6 +141,8 @@ def test_no_sentence_of_the_library_speaks_of_flags_or_commands() -> None:
             "`persona set --merge density=0.2`",
         ),
         (Call("init", base=Blank("MODEL")), "`persona.init(base=MODEL)`", "`persona init --base MODEL`"),
+        (Call("restore", WorkFile("-x y")), "`repo.restore('-x y')`", "`persona restore -- '-x y'`"),
+        (Call("config.set", "a.b", "-"), "`repo.config.set('a.b', '-')`", "`persona config a.b -`"),
         (("wait, or ", Keyword(force=True)), "wait, or force=True", "wait, or -f"),
         ("run it again", "run it again", "run it again"),
     ],
@@ -168,3 +176,38 @@ def test_a_note_is_its_fact_and_carries_the_hint(grown: CommandLine) -> None:
     said = grown("add", "../suggesting").stderr.splitlines()
     assert said[-2].startswith("not imported: config.json")
     assert said[-1] == "hint: --files imports it too"
+
+
+def test_a_file_is_named_from_where_the_command_runs(grown: CommandLine) -> None:
+    (grown.directory / "its own").mkdir()
+    below = CommandLine(grown.directory / "its own")
+    (grown.directory / "chat_template.jinja").write_text("mine\n")
+    (grown.directory.parent / "suggesting" / "chat_template.jinja").write_text("theirs\n")
+    at_the_root = grown.refused(1, "add", "../suggesting", "--files")
+    assert "put it back with `persona restore chat_template.jinja`" in at_the_root
+    said = below.refused(1, "add", "../../suggesting", "--files")
+    assert "put it back with `persona restore ../chat_template.jinja`" in said
+    below.ok("restore", "../chat_template.jinja")
+    below.ok("add", "../../suggesting", "--files")
+
+
+def test_a_directory_that_is_missing_can_become_a_repository(outside: CommandLine) -> None:
+    said = CommandLine(outside.directory / "not here").refused(3, "status")
+    assert (
+        f"hint: `persona init --base MODEL '{outside.directory}/not here'` makes a repository there" in said
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"), [(["tag", "-d", "v0"], "persona tag"), (["branch", "-d", "v0"], "persona branch")]
+)
+def test_what_lists_the_names_can_be_typed(grown: CommandLine, words: list[str], advice: str) -> None:
+    assert f"hint: `{advice}` lists them" in grown.refused(3, *words)
+    grown.ok(*advice.split()[1:])
+
+
+def test_options_of_an_import_without_one_are_named_as_flags(grown: CommandLine) -> None:
+    said = grown.refused(2, "commit", "--except", "*norm*", "--alpha", "2", "-m", "x")
+    assert said.startswith(
+        "no fine-tune to import\nhint: give the path of one, or leave out --alpha --except;"
+    )

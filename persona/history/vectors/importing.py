@@ -8,7 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from persona.errors import Blank, Call, InvalidInput, Keyword, Note, PersonaError, Refused, UsageError, pieces
+from persona.errors import (
+    Blank,
+    Call,
+    InvalidInput,
+    Keyword,
+    Note,
+    PersonaError,
+    Refused,
+    UsageError,
+    WorkFile,
+    pieces,
+)
 from persona.frozen import dataclass
 from persona.history.history import History
 from persona.history.options import ImportOptions, defaults
@@ -156,11 +167,17 @@ def _write_recipe(
 def refuse_without_path(options: ImportOptions) -> None:
     """`UsageError` for import options without a path."""
     usual = {**defaults(ImportOptions), "threads": options["threads"], "progress": options["progress"]}
-    given = [key.rstrip("_") for key, value in options.items() if value != usual[key]]
+    given = [key for key, value in options.items() if value != usual[key]]
     if given:
         raise UsageError(
-            f"{', '.join(given)}: needs a PATH to import",
-            hint=(Call("recipe.set", Blank("NAME")), f" edits a vector of {RECIPE_FILE}"),
+            "no fine-tune to import",
+            hint=(
+                "give the path of one, or leave out ",
+                Keyword(*given),
+                "; ",
+                Call("recipe.set", Blank("NAME"), alpha=Blank("A")),
+                f" edits a vector of {RECIPE_FILE}",
+            ),
         )
 
 
@@ -316,7 +333,7 @@ def _replaceable(history: History, texts: Mapping[str, bytes]) -> dict[str, str]
             f"{', '.join(edited)}: edited and not committed, and would be overwritten",
             hint=(
                 "commit first, or put it back with ",
-                Call("restore", edited[0]),
+                Call("restore", WorkFile(edited[0])),
                 ", or leave out ",
                 Keyword(files=True),
             ),

@@ -172,7 +172,7 @@ def _existing(history: History, prefix: str, names: Sequence[str], what: str) ->
     found = {name: history.store.refs.read(prefix + check_ref_name(name)) for name in names}
     missing = [name for name, id in found.items() if id is None]
     if missing:
-        hint = (Call("branches.values" if what == "branch" else "tags"), " lists them")
+        hint = (Call("branches.values" if what == "branch" else "tags.values"), " lists them")
         raise UnknownName(f"no {what} is named {' or '.join(missing)}", hint=hint)
     return {name: id for name, id in found.items() if id is not None}
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from persona.errors import Call, Keyword, Refused, UnknownName, UnknownRevision, UsageError
+from persona.errors import Call, Keyword, Refused, UnknownName, UnknownRevision, UsageError, WorkFile
 from persona.history import placing
 from persona.history.commit_builder import other_kept, record, side_of, side_of_worktree, tidy, vector_changes
 from persona.history.history import History
@@ -173,7 +173,7 @@ def _undone(history: History, id: str, mainline: int | None, *, onto_edits: bool
     if edited:
         raise Refused(
             f"{', '.join(edited)}: edited and not committed",
-            hint=("commit first, or put it back with ", Call("restore", edited[0])),
+            hint=("commit first, or put it back with ", Call("restore", WorkFile(edited[0]))),
         )
     edits = {path: data for path, data in merged.edits.items() if here.get(path) != ids[path]}
     if not edits:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from persona.errors import Blank, Call, Keyword, Note, Refused, UsageError
+from persona.errors import Blank, Call, Keyword, Note, Refused, UsageError, WorkFile
 from persona.history.history import History
 from persona.history.names.revisions import resolve
 from persona.history.recipes.text import RECIPE_FILE
@@ -89,7 +89,7 @@ def edited_notes(tree: LockedTree) -> list[Note]:
     return [
         Note(
             "the weights here were edited by hand, and a commit without a path does not hold them",
-            ("to keep them: ", Call("commit", ".", name=Blank("NAME"), onto=onto)),
+            ("to keep them: ", Call("commit", WorkFile("."), name=Blank("NAME"), onto=onto)),
         )
     ]
 
