@@ -277,7 +277,7 @@ class DescribeOptions(TypedDict, total=False):
             metavar="N",
             parse=parse_digits,
             default=8,
-            help="Digits of the id. Default: 8. With 0, print only the tag.",
+            help="Digits of the id, more if these are ambiguous. Default: 8. With 0, print only the tag.",
         ),
     ]
     always: Annotated[bool, Option("--always", help="Print the id if no tag is found.")]

@@ -25,6 +25,8 @@ from persona.store.reflog import Entry
 from persona.store.refs import HEADS, TAGS, Told
 
 _SUFFIX: Final = re.compile(r"~(\d{0,9})(?!\d)|\^(\d{0,9})(?![\d{])|\^\{(\w*)\}", re.ASCII)
+_DESCRIBED: Final = re.compile(r".+-\d+-(g[0-9a-f]{4,64})", re.ASCII)
+"""What `describe` prints: git, too, reads only the digits of the id."""
 _NO_COMMITS: Final = ("tree", "blob", "tag")
 MOVED: Final = re.compile(r"(?:checkout|switch): moving from (\S+) to (\S+)")
 """Why HEAD moved between branches, as its reflog says."""
@@ -154,6 +156,8 @@ def _named(history: History, name: str, text: str, told: Told | None) -> str:
     if match := re.fullmatch(r"(.*?)@\{(.*)\}", name):
         return _in_reflog(history, match[1], match[2], text, told)
     ref = full_ref(history, name, told)
+    if ref is None and (described := _DESCRIBED.fullmatch(name)):
+        name = described[1][1:]
     if ref == "HEAD":
         id = history.store.refs.head_id()
         if id is None:

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Final, Unpack
 
-from persona.errors import Hint, Keyword, UnknownName
+from persona.errors import Blank, Call, Hint, Keyword, UnknownName
 from persona.frozen import dataclass
 from persona.history.history import History
 from persona.history.names.revisions import resolve
 from persona.history.names.walk import walk
 from persona.history.options import DescribeOptions, complete
+from persona.history.recipes.text import MIN_PREFIX
 from persona.objects.ids import abbreviate
 from persona.store.refs import TAGS
 
@@ -39,17 +40,29 @@ def describe(history: History, rev: str = "HEAD", **options: Unpack[DescribeOpti
     names = _names(history, lightweight=how["tags"])
     tagged = islice((found for found, _ in walk(history, [id]) if found in names), CANDIDATES)
     since = [(sum(1 for _ in walk(history, [id], [found])), names[found]) for found in tagged]
-    digits = id[: how["abbrev"]]
+    digits = _digits(history, id, how["abbrev"])
     if since:
         distance, tag = min(since, key=lambda candidate: candidate[0])
         name = "-".join((tag, str(distance), "g" + digits)) if distance and digits else tag
         return Description(name, id, tag, distance)
     if how["always"]:
         return Description(digits or id, id, None, None)
-    hint: Hint = ("make a tag, or give ", Keyword(always=True))
+    new = Call("tags.create", Blank("NAME"), abbreviate(id), message=Blank("MSG"))
+    hint: Hint = (new, " makes one; ", Keyword(always=True), " gives the id instead")
     if not how["tags"] and any(found in _names(history) for found, _ in walk(history, [id])):
         hint = (Keyword(tags=True), " uses the tags that have no message")
     raise UnknownName(f"no {'' if how['tags'] else 'annotated '}tag describes {abbreviate(id)}", hint=hint)
+
+
+def _digits(history: History, id: str, wanted: int) -> str:
+    """The first digits of an id: as many as `wanted`, or more if other commits begin with them; "" for 0."""
+    count = max(wanted, MIN_PREFIX) if wanted else 0
+    while count and count < len(id):
+        begun = history.objects_starting(id[:count])
+        if sum(kind in ("commit", "tag") for _, kind in begun) < 2:  # the kinds that a revision may name
+            break
+        count += 1
+    return id[:count]
 
 
 def _names(history: History, *, lightweight: bool = True) -> Mapping[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from persona.errors import UnknownName, UsageError
@@ -40,7 +42,7 @@ def test_of_two_tags_on_a_commit_the_newer_names_it(grown: Bot) -> None:
     assert grown.repo.describe() == grown.repo.describe("main")
 
 
-@pytest.mark.parametrize(("abbrev", "end"), [(4, 4), (40, 40), (64, 64)])
+@pytest.mark.parametrize(("abbrev", "end"), [(1, 4), (4, 4), (40, 40), (64, 64), (99, 64)])
 def test_the_id_has_as_many_digits_as_asked_for(grown: Bot, abbrev: int, end: int) -> None:
     grown.repo.tags.create("v1", "HEAD~1", message="the first")
     id = grown.repo.resolve()
@@ -48,10 +50,34 @@ def test_the_id_has_as_many_digits_as_asked_for(grown: Bot, abbrev: int, end: in
     assert grown.repo.describe(abbrev=0).name == "v1"
 
 
+def test_a_name_names_its_commit(grown: Bot) -> None:
+    grown.repo.tags.create("v1", "HEAD~2", message="the first")
+    for rev in ("HEAD", "HEAD~1"):
+        for abbrev in (1, 8, 64):
+            assert grown.repo.resolve(grown.repo.describe(rev, abbrev=abbrev).name) == grown.repo.resolve(rev)
+    grown.repo.branches.create("x-1-gffff", "HEAD~2")
+    assert grown.repo.resolve("x-1-gffff") == grown.repo.resolve("HEAD~2")
+
+
+def test_digits_that_other_commits_share_are_continued(grown: Bot) -> None:
+    id, history = grown.repo.resolve(), grown.repo._history
+    for other, kind in ((id[:10], "commit"), (id[:12], "tag"), (id[:20], "vector")):
+        begun = other.ljust(64, "0")
+        both = history.objects_starting
+        history.objects_starting = lambda text, a=(begun, kind), b=both: [  # type: ignore[method-assign, misc]
+            *b(text),
+            *([a] if a[0].startswith(text) else []),
+        ]
+    assert grown.repo.describe(always=True).name == id[:13]
+
+
 def test_without_a_tag_the_error_says_what_helps(grown: Bot) -> None:
-    with pytest.raises(UnknownName, match=r"no annotated tag describes [0-9a-f]{8}\nhint: .*always=True"):
+    with pytest.raises(
+        UnknownName, match=r"no annotated tag describes [0-9a-f]{8}\nhint: .*always=True"
+    ) as refused:
         grown.repo.describe()
     assert grown.repo.describe(always=True).name == grown.repo.resolve()[:8]
+    assert re.search("hint: `repo.tags.create.NAME, '[0-9a-f]{8}', message=MSG.`", str(refused.value))
     grown.repo.tags.create("light", "HEAD~1")
     with pytest.raises(UnknownName, match="hint: tags=True"):
         grown.repo.describe()
