@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from persona.errors import Call, IntegrityError, InvalidInput, UnknownName, UsageError
+from persona.errors import Blank, Call, IntegrityError, InvalidInput, UnknownName, UsageError
 from persona.history.settings import SETTINGS
 from persona.limits import MAX_RECIPE_BYTES
 from persona.store import files
@@ -40,10 +40,16 @@ class Config:
     def read(self, key: str) -> Any:
         """The value of a key of `SETTINGS`, as its type; None if neither file has it.
 
-        Raises `InvalidInput` for a text that the key cannot have.
+        Raises `InvalidInput` for a text that the key cannot have; its hint names the file.
         """
         text = self.get(key)
-        return None if text is None else SETTINGS[key].read(text)
+        try:
+            return None if text is None else SETTINGS[key].read(text)
+        except InvalidInput as error:
+            path = self._holder(key)
+            mine = {"user": True} if path == self.user_path else {}
+            hint = (f"{path} says so; ", Call("config.set", key, Blank("VALUE"), **mine), " changes it")
+            raise InvalidInput(error.message, hint=hint) from None
 
     def values(self) -> dict[str, str]:
         """Every key and the value in force, in order of keys."""
@@ -98,6 +104,12 @@ class Config:
             del table[parts[-1]]
 
         self._edit(user, edit)
+
+    def _holder(self, key: str) -> Path:
+        """The file whose value of the key applies."""
+        name = _named(_parts(key))
+        paths = reversed(self._paths())
+        return next(path for path in paths if name in _flat(_load(path, self._read(path)), ()))
 
     def _paths(self) -> list[Path]:
         """The files, the one that counts more last."""

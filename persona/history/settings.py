@@ -76,14 +76,14 @@ def parse_flag(text: str) -> bool:
 
 def parse_threads(text: str) -> int:
     """A number of threads; `ValueError` for anything else."""
-    if not text.isdecimal() or int(text) < 1:
+    if not (text.isascii() and text.isdecimal()) or int(text) < 1:
         raise ValueError(f"{text!r:.60} is not a number of threads; write a whole number above 0")
     return int(text)
 
 
 def parse_digits(text: str) -> int:
     """A number of digits; `ValueError` for anything else."""
-    if not text.isdecimal():
+    if not (text.isascii() and text.isdecimal()):
         raise ValueError(f"{text!r:.60} is not a number of digits; write a whole number")
     return int(text)
 

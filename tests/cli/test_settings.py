@@ -65,6 +65,34 @@ def test_a_value_that_is_wrong_in_the_file_is_named_where_it_is_used(grown: Comm
         ["diff", "HEAD~1", "HEAD", "--weights"],
         ["add", "../suggesting"],
     ):
-        assert grown.refused(4, *command).startswith("config checkout.threads: 'many' is not a number")
+        said = grown.refused(4, *command)
+        assert said.startswith(
+            "config checkout.threads: 'many' is not a number of threads; write a whole number above 0\n"
+        )
+        assert (
+            f"hint: {grown.directory}/.persona/config says so; `persona config checkout.threads VALUE`"
+            in said
+        )
     grown.ok("log")
     grown.ok("status")
+
+
+def test_a_wrong_value_in_your_own_file_is_mended_there(
+    grown: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
+    mine = tmp_path / "settings" / "persona" / "config"
+    grown.ok("config", "--global", "checkout.threads", "1")
+    mine.write_text("[checkout]\nthreads = 0\n")
+    assert (
+        f"hint: {mine} says so; `persona config --global checkout.threads VALUE` changes it"
+        in grown.refused(4, "digest")
+    )
+    grown.ok("config", "--global", "checkout.threads", "1")
+    grown.ok("digest")
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "²", "３", "", "1.5"])
+def test_a_number_of_threads_has_ascii_digits(grown: CommandLine, text: str) -> None:
+    assert "is not a number of threads" in grown.refused(2, "digest", f"--threads={text}")
+    assert "is not a number of threads" in grown.refused(4, "config", "checkout.threads", "--", text)
