@@ -88,7 +88,7 @@ class CommandGroup(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does; nothing at all is answered with the help, as a usage error."""
-        if not args and not ctx.resilient_parsing:
+        if not args and not ctx.resilient_parsing and not ctx.ensure_object(Invocation).json:
             click.echo(ctx.get_help(), err=True)
             ctx.exit(USAGE)
         return super().parse_args(ctx, args)

@@ -7,6 +7,7 @@ only on a terminal, and never with `--json`.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -62,17 +63,11 @@ def needless(command: str, text: str) -> bool:
 
 def start(command: str) -> None:
     """Sends stdout through the pager from now on, if the pager is installed."""
-    import shlex
-    import shutil
     import subprocess
 
-    try:
-        words = shlex.split(command)
-    except ValueError:
-        words = []
-    if words and shutil.which(words[0]) is None and "=" not in words[0]:
+    if (problem := _problem(command)) is not None:
         if command != DEFAULT:
-            say(f"the pager `{command}` was not found")
+            say(f"the pager `{command}` {problem}")
         return
     environment = {"LESS": LESS, "LV": "-c", **os.environ}
     sys.stdout.flush()
@@ -81,6 +76,23 @@ def start(command: str) -> None:
     os.dup2(pager.stdin.fileno(), sys.stdout.fileno())
     pager.stdin.close()
     _running.append(pager)
+
+
+def _problem(command: str) -> str | None:
+    """Why a shell command cannot be a pager, as far as that can be known before it runs; else None."""
+    import shlex
+    import shutil
+    import subprocess
+
+    try:
+        first = shlex.split(command)[0]
+    except ValueError:
+        return "is not a shell command"
+    if shutil.which(first) is None and re.fullmatch(r"[\w@%+:,./-]+", first):
+        # A word without the shell's own characters: a program, or a word of the shell, such as `exec`.
+        known = subprocess.run(["sh", "-c", 'command -v "$1"', "sh", first], stdout=subprocess.DEVNULL)
+        return None if known.returncode == 0 else "was not found"
+    return None
 
 
 def finish() -> None:

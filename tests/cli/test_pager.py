@@ -58,10 +58,12 @@ PAGES = "sed 's/^/| /'"
         ("branch",),
         ("tag", "-l"),
         ("help", "log"),
+        ("config", "--list"),
     ],
 )
 def test_what_is_read_at_length_goes_through_the_pager(grown: CommandLine, words: tuple[str, ...]) -> None:
     grown.ok("tag", "v1")
+    grown.ok("config", "user.name", "Ada")
     code, shown = on_terminal(grown, *words, PERSONA_PAGER=PAGES)
     assert code == 0
     assert shown
@@ -104,6 +106,22 @@ def test_a_pager_that_is_not_there_is_said_and_done_without(grown: CommandLine) 
     assert (code, shown) == (0, "")
     code, shown = on_terminal(grown, "branch", PERSONA_PAGER="no-such-pager -x", NO_COLOR="1")
     assert (code, shown.splitlines()) == (0, ["the pager `no-such-pager -x` was not found", "* main"])
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["(sed 's/^/| /')", "cd / && sed 's/^/| /'", "exec sed 's/^/| /'", "X=1 sed 's/^/| /'", "~/pager"],
+)
+def test_a_pager_is_any_command_of_a_shell(grown: CommandLine, command: str, tmp_path: Path) -> None:
+    (tmp_path / "pager").write_text("#!/bin/sh\nexec sed 's/^/| /'\n")
+    (tmp_path / "pager").chmod(0o755)
+    code, shown = on_terminal(grown, "branch", PERSONA_PAGER=command, NO_COLOR="1", HOME=str(tmp_path))
+    assert (code, shown) == (0, "| * main\n")
+
+
+def test_a_pager_that_no_shell_can_read_is_said_and_done_without(grown: CommandLine) -> None:
+    code, shown = on_terminal(grown, "branch", PERSONA_PAGER="less 'x", NO_COLOR="1")
+    assert (code, shown.splitlines()) == (0, ["the pager `less 'x` is not a shell command", "* main"])
 
 
 def test_colours_and_names_are_shown_as_on_the_terminal_itself(grown: CommandLine) -> None:

@@ -34,6 +34,7 @@ class _Config(Command):
 @declare(
     "config",
     cls=_Config,
+    pages=True,
     example='$ persona config --global user.name "Ada"\n$ persona config commit.checkout true\n'
     "$ persona config --list",
 )
@@ -54,6 +55,7 @@ def command(
     """
     if listing == (key is not None) or (unset and value is not None):
         raise UsageError("give a KEY to read, a KEY and a VALUE to set, or --list")
+    call.pages = call.pages and listing
     if user:
         mine = call.user_settings()
         return _run(_Settings(mine.get, mine.set, mine.unset, mine.values), key, value, unset)
