@@ -26,7 +26,6 @@ import numpy.typing as npt
 
 from persona.codec.elements import (
     LAYOUT_DELTA,
-    VECTOR_BYTES,
     Bytes,
     Elements,
     ElementType,
@@ -37,6 +36,7 @@ from persona.codec.elements import (
     segment_bytes,
 )
 from persona.codec.native import Kernels, has_compress
+from persona.codec.width import VECTOR_BYTES
 from persona.errors import IntegrityError
 from persona.frozen import dataclass
 

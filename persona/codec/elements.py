@@ -21,8 +21,6 @@ Bytes = npt.NDArray[np.uint8]
 """A one-dimensional array of uint8: a segment."""
 
 CODEC_VERSION: Final = 1
-VECTOR_BYTES: Final = 64
-"""Bytes of the vectors that the kernels work on (`persona.codec.simd`)."""
 
 LAYOUT_RAW: Final = 0
 LAYOUT_BASE: Final = 1

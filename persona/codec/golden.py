@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from persona.codec.native.golden import Case, table
+from persona.codec.width import VECTOR_BYTES
 
 Array = npt.NDArray[Any]
 Call = tuple[tuple[Any, ...], Callable[[int], Sequence[Array]]]
@@ -23,7 +24,6 @@ N: Final = 4500
 
 _EXPONENT: Final = 0xFF
 _WORK: Final = 5
-_VECTOR_BYTES: Final = 64
 
 
 def cases(kernel: str, wide: int) -> Iterator[Case]:
@@ -136,7 +136,7 @@ def _take_tails(wide: int) -> Iterator[Call]:
 
 
 def _tails(z: Array, wide: int) -> Call:
-    tails = np.empty(z.size + _VECTOR_BYTES, z.dtype)
+    tails = np.empty(z.size + VECTOR_BYTES, z.dtype)
     return (z, z.dtype.type(3), wide, tails), lambda taken: (tails[:taken],)
 
 

@@ -13,7 +13,6 @@ from typing import Any, TypeVar, cast
 import numba
 import numpy as np
 
-from persona.codec.elements import VECTOR_BYTES
 from persona.codec.simd import (
     add_expanded,
     bit_count,
@@ -23,6 +22,7 @@ from persona.codec.simd import (
     take_chosen,
     take_indices,
 )
+from persona.codec.width import VECTOR_BYTES
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 

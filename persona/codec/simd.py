@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from persona.codec.elements import VECTOR_BYTES
+from persona.codec.width import VECTOR_BYTES
 
 _WORD: Final = ir.IntType(64)
 

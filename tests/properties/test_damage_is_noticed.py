@@ -81,7 +81,9 @@ def test_a_byte_changed_in_any_region_of_a_pack_never_becomes_weights(
                 assert not where.startswith("record") or "base chunk" in where, where
             else:
                 assert answer.exit_code == 5, (where, answer.output)
-                assert "\n" not in answer.stderr.rstrip("\n")
+                said, *hints = answer.stderr.splitlines()
+                assert said.startswith("persona: ")
+                assert all(hint.startswith("hint: ") for hint in hints)
             fsck = bot.run("fsck", "--full")
             assert fsck.exit_code == 5 or not with_idx, where
             pack.write_bytes(data)

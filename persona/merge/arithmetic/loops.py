@@ -25,8 +25,8 @@ from numba import float32, njit, uint32
 from numba.extending import intrinsic, overload
 
 from persona.codec import elements
-from persona.codec.elements import VECTOR_BYTES
 from persona.codec.simd import bit_count, bits_reaching, take_chosen
+from persona.codec.width import VECTOR_BYTES
 from persona.merge.arithmetic import fused
 from persona.merge.arithmetic.layout import BLOCK, KEEP_NOTHING_CUT
 from persona.merge.codes import Divide, Elect, Merge, Weigh

@@ -135,7 +135,7 @@ def test_the_same_fine_tune_is_the_same_vector_in_another_store(tmp_path: Path) 
     (tmp_path / "b").mkdir()
     one, other = Sandbox(tmp_path / "a", base), Sandbox(tmp_path / "b", base)
     ids = [one.vector(first).id, one.vector(second).id]
-    assert [other.vectors[second].id, other.vectors[first].id] == ids[::-1]
+    assert [other.vector(second).id, other.vector(first).id] == ids[::-1]
 
 
 def test_only_tensors_whose_inputs_changed_get_another_key(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_a_vector_of_another_base_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     one, other = Sandbox(tmp_path / "a", base), Sandbox(tmp_path / "b", second)
-    stranger = other.vectors[first]
+    stranger = other.vector(first)
     one.imported[stranger.id] = stranger
     with pytest.raises(InvalidInput, match="belongs to the base with weights"):
         one.plan([Term("v", stranger.id)], Rules.of("ties"))
