@@ -75,7 +75,7 @@ class Config:
             SETTINGS[key].read(value)
             if SETTINGS[key].personal and not user and os.path.realpath(self.path) != str(self.user_path):
                 raise UsageError(
-                    f"a repository, which may be a stranger's, does not set {key}",
+                    f"{key} cannot be set in a repository: the repository may come from somebody else",
                     hint=(Call("config.set", key, value, user=True), " sets it for you alone"),
                 )
 

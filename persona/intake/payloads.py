@@ -47,7 +47,7 @@ class Payloads:
             return None
         if raw.nbytes % element.nbytes:
             raise IntegrityError(
-                f"delta {abbreviate(record.id)}: its base chunk has no elements of {element.name}"
+                f"delta {abbreviate(record.id)}: its base chunk is no whole number of {element.name} elements"
             )
         base = np.frombuffer(raw, np.uint8).view(element.uint)
         order, sorted_base = np.empty(base.size, np.uint32), np.empty_like(base)

@@ -151,6 +151,7 @@ def _tied(value: object, names: set[str]) -> dict[str, str]:
             raise IntegrityError(f"base tied: {error.message}") from None
         if type(name) is not str or alias in names or name not in names:
             raise IntegrityError(
-                f"base tied: {alias!r:.100} must not be a tensor, and {name!r:.100} must be one"
+                f"base tied: {alias!r:.100} is tied to {name!r:.100}, so the first must not be a tensor of"
+                " the base, and the second must be one"
             )
     return value

@@ -248,7 +248,7 @@ class Pack:
         with self._opened() as (fd, _):
             magic = files.read_at(fd, len(MAGIC), 0, self.path)
         if magic != MAGIC:
-            raise IntegrityError(f"{where} does not begin as a pack", kind="pack", file=where)
+            raise IntegrityError(f"{where} does not begin like a pack", kind="pack", file=where)
         self.footer()
         if self.look_again():
             raise IntegrityError(

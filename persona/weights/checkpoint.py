@@ -206,8 +206,8 @@ class Checkpoint:
         safetensors = [name for name in names if name.endswith(".safetensors")]
         if len(safetensors) > 1:
             raise InvalidInput(
-                f"{self.path}: {listed(safetensors, _MAX_LISTED)} but no {INDEX_NAME}; a sharded checkpoint"
-                " needs its index, so download or save that too"
+                f"{self.path} has {listed(safetensors, _MAX_LISTED)}, but no {INDEX_NAME}; a sharded"
+                " checkpoint needs its index, so download or save the index too"
             )
         if safetensors:
             only = self.path / safetensors[0]

@@ -20,7 +20,7 @@ def sides(
         if "..." in a:
             if not chosen.hidden:
                 raise UnknownRevision(
-                    f"{a}: the two have no commit in common",
+                    f"{a}: the two commits have no ancestor in common",
                     hint=(Call("diff", *a.split("...")), " compares them"),
                 )
             return chosen.hidden[0], chosen.starts[1]

@@ -66,7 +66,7 @@ def twice(recipe: Recipe, base: Base, names: Iterable[str]) -> Iterator[str]:
             if other.vector != term.vector or other.name in (name, *told):
                 continue
             if any(term.admits(tensor) and other.admits(tensor) for tensor in tensor_names(base)):
-                yield f"{name} and {other.name} are the same vector: the recipe counts it twice"
+                yield f"{name} and {other.name} are the same vector, so the recipe applies it twice"
         told.add(name)
 
 

@@ -206,7 +206,7 @@ def _taken(root: Path, paths: Iterable[str]) -> dict[str, str]:
 
 
 def _alike(other: str) -> str:
-    return f"{other} is tracked already, and some file systems take both for one name"
+    return f"{other} is tracked already, and some file systems cannot tell the two names apart"
 
 
 def _folded(path: str) -> str:

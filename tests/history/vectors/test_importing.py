@@ -53,14 +53,14 @@ def test_a_vector_of_unknown_origin_is_replaced(bot: Bot) -> None:
 
 
 def test_the_same_vector_under_two_names_is_noted(bot: Bot) -> None:
-    said = "two and one are the same vector: the recipe counts it twice"
+    said = "two and one are the same vector, so the recipe applies it twice"
     place = model(bot, "one", 1)
     bot.commit(place)
     assert said in bot.repo.add(place, name="two").notes
     assert bot.commit().notes.count(said) == 1
     id = bot.repo.vectors["one"].id
     bot.edit(lambda text: text + f'\n[vectors.three]\nid = "{id}"\n')
-    assert "three and one are the same vector: the recipe counts it twice" in bot.commit().notes
+    assert "three and one are the same vector, so the recipe applies it twice" in bot.commit().notes
     bot.repo.add(place, name="one", only="*.mlp.*")
     bot.repo.recipe.set("two", except_="*.mlp.*")
     bot.repo.recipe.remove("three")

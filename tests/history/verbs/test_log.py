@@ -326,7 +326,7 @@ def test_histories_without_a_common_commit_have_no_place_where_they_parted(bot: 
         root = tx.put("commit", Commit(history.commit(head).tree, (), person, person, "another\n").encode())
     assert {entry.id for entry in bot.repo.log(f"{head}...{root}")} == {head, root}
     assert bot.repo.diff(head, root).empty
-    with pytest.raises(UnknownRevision, match="no commit in common"):
+    with pytest.raises(UnknownRevision, match="no ancestor in common"):
         bot.repo.diff(f"{head}...{root}")
 
 
