@@ -39,12 +39,16 @@ class _Factory:
 
 
 _FACTORY = _Factory()
+_MADE = {"__init__", "__setattr__", "__delattr__"}
+"""Methods that every class gets here, so that none may have its own."""
 
 
 def _frozen(cls: Any, shown: bool) -> Any:
     dataclasses.dataclass(init=False, repr=False, eq=False)(cls)
     fields = dataclasses.fields(cls)
     own = dict(cls.__dict__)
+    if refused := sorted(own.keys() & _MADE):
+        raise TypeError(f"{cls.__qualname__}: a frozen dataclass has no {refused[0]} of its own")
     cls.__compared__ = staticmethod(_getter([field.name for field in fields if field.compare]))
     cls.__shown__ = [field.name for field in fields if field.repr]
     cls.__init__ = _init(cls, fields)
@@ -96,6 +100,8 @@ def _init(cls: Any, fields: tuple[dataclasses.Field[Any], ...]) -> Any:
             raise TypeError(
                 f"{cls.__qualname__}.{name}: every field must be a positional argument of the call"
             )
+        if field.hash is not None:
+            raise TypeError(f"{cls.__qualname__}.{name}: no hash=; a field that is compared is hashed")
         value = name
         if field.default is not MISSING:
             scope[default] = field.default

@@ -199,6 +199,23 @@ def test_fields_that_do_not_stand_in_the_call_are_refused() -> None:
             hidden: int = field(default=1, init=False)
 
 
+def test_a_class_that_the_decorator_would_change_is_refused() -> None:
+    with pytest.raises(TypeError, match="Own: a frozen dataclass has no __init__ of its own"):
+
+        @frozen.dataclass(frozen=True)
+        class Own:
+            size: int
+
+            def __init__(self) -> None:
+                """Would be lost."""
+
+    with pytest.raises(TypeError, match="parts: no hash="):
+
+        @frozen.dataclass(frozen=True)
+        class Unhashed:
+            parts: list[int] = field(default_factory=list, hash=False)
+
+
 def test_without_frozen_it_is_the_standard_library_s() -> None:
     @frozen.dataclass
     class Open:
