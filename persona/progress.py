@@ -21,7 +21,7 @@ class Compiling(Phase):
 
 
 class Progress(Protocol):
-    """Told from one thread at a time how far a phase of the work is."""
+    """Called, from one thread at a time, with how far a phase of the work is."""
 
     def __call__(self, phase: Phase, done: int, total: int, /) -> None:
         """`done` of `total` units of the phase are finished; `total` is 0 if it is not known."""

@@ -270,8 +270,8 @@ def _opened(
     _check_device(options)
     store = Store.open(_find_root(path))
     config = Config(store.config_path, _optional(user_config))
-    standing: Mapping[str, Any] = {**options}
-    return History(store, config, author_of=author, committer_of=committer, standing=standing)
+    open_options: Mapping[str, Any] = {**options}
+    return History(store, config, author_signer=author, committer_signer=committer, open_options=open_options)
 
 
 def _check_device(options: ComputeOptions) -> None:

@@ -29,7 +29,7 @@ VARIABLE = "_PERSONA_COMPLETE"
 PART = "part"
 """Type of an item that is only the beginning of a word: no space follows it."""
 
-Offer = Callable[[click.Context, click.Parameter, str], "list[CompletionItem[str]]"]
+Completer = Callable[[click.Context, click.Parameter, str], "list[CompletionItem[str]]"]
 Words = Iterable[tuple[str, str]]
 """Words, each with its description for shells that show one."""
 
@@ -174,7 +174,7 @@ def commands(ctx: click.Context, parameter: click.Parameter, incomplete: str) ->
     return _matching(((name, "") for name in names), incomplete)
 
 
-def one_of(*words: str) -> Offer:
+def one_of(*words: str) -> Completer:
     """Always the same words."""
     return lambda ctx, parameter, incomplete: _matching(((word, "") for word in words), incomplete)
 

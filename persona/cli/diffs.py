@@ -80,12 +80,12 @@ def committed_lines(repo: Repository, result: CommitResult) -> Iterator[str]:
         yield from checkout_lines(result.checkout)
 
 
-def brief_lines(diff: Diff, told: Collection[str], kept: Sequence[KeptFraction] = ()) -> Iterator[str]:
-    """The changes of a commit, except the vectors that it added or removed, which are `told` already."""
+def brief_lines(diff: Diff, shown: Collection[str], kept: Sequence[KeptFraction] = ()) -> Iterator[str]:
+    """The changes of a commit, except the vectors that it added or removed, which are `shown` already."""
     for axis, change in diff.rules.items():
         yield f" {style('~', fg='yellow')} {axis} {_value(change['from'])} → {_value(change['to'])}"
     for vector in diff.vectors:
-        if vector.name not in told:
+        if vector.name not in shown:
             yield f" {style('~', fg='yellow')} {vector.name}  {_term_summary(vector)}"
     for line in kept_lines(kept):
         yield f"   {line}"

@@ -57,7 +57,7 @@ def _seen(call: Call, seen: Callable[[str], str]) -> Call:
 
 
 def said(notes: Iterable[str]) -> Iterator[str]:
-    """Notes as lines, each followed by its hint."""
+    """NoteList as lines, each followed by its hint."""
     for note in notes:
         yield note
         if isinstance(note, Note) and note.hint is not None:

@@ -61,7 +61,7 @@ class Invocation:
     _repository: Repository | None = None
     _author: Person | None = None
     _unsaid: list[str] = field(default_factory=list)
-    """Notes about the author, which `report` says once a command has signed with that name."""
+    """NoteList about the author, which `report` says once a command has signed with that name."""
     _paging: bool = False
     _began: float = field(default_factory=monotonic)
     _progress: Shower | None = None
@@ -76,7 +76,7 @@ class Invocation:
         """The repository of the directory, open."""
         from persona.repository import Repository
 
-        with Repository.open(self.directory, user_config=self.user_config, **self.standing) as repo:
+        with Repository.open(self.directory, user_config=self.user_config, **self.open_options) as repo:
             self._repository = repo
             try:
                 yield repo
@@ -91,7 +91,7 @@ class Invocation:
                 self.remarks(dict.fromkeys(repo.notes))
 
     @property
-    def standing(self) -> dict[str, Any]:
+    def open_options(self) -> dict[str, Any]:
         """The options of `Repository.open`: who signs, and the display of progress."""
         progress = {"progress": self.tell} if self.works else {}  # only they pay for the check of its type
         return {"author": self.author, "committer": self.committer, **progress}

@@ -83,9 +83,9 @@ def _parsed(option: Option) -> Callable[[click.Context, click.Parameter, Any], A
     return callback
 
 
-def _completion(option: Option) -> completions.Offer | None:
+def _completion(option: Option) -> completions.Completer | None:
     if isinstance(option.completion, str):
-        named: completions.Offer = getattr(completions, option.completion)
+        named: completions.Completer = getattr(completions, option.completion)
         return named
     words = option.words or option.completion
     return completions.one_of(*words) if words else None

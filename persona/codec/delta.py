@@ -213,7 +213,7 @@ def _pack(
 ) -> list[Bytes]:
     """The segments of z in exponent order, cut into these groups."""
     n = placed.size
-    room = scratch.array("segments", n * (1 + element.nbytes), np.uint8)
+    buffer = scratch.array("segments", n * (1 + element.nbytes), np.uint8)
     tails = scratch.array("tails", n + VECTOR_BYTES, element.uint)
     groups = np.zeros(len(digit_bits), GROUP)
     segments: list[Bytes] = [groups.view(np.uint8)]
@@ -223,14 +223,14 @@ def _pack(
         rest = group
         if bits:
             escape = element.uint.type((1 << bits) - 1)
-            digits = room[used : used + -(-group.size * bits // 8)]
+            digits = buffer[used : used + -(-group.size * bits // 8)]
             used += digits.size
             kernels.pack_digits(group, escape, bits, digits)
             segments.append(digits)
             rest = tails[: kernels.take_tails(group, escape, has_compress(), tails)]
         planes, first = 0, len(segments)
         for plane in range(element.nbytes):
-            taken = room[used + plane * rest.size : used + (plane + 1) * rest.size]
+            taken = buffer[used + plane * rest.size : used + (plane + 1) * rest.size]
             if kernels.take_plane(rest, element.uint.type(8 * plane), taken):
                 planes = plane + 1
             segments.append(taken)

@@ -186,7 +186,7 @@ def _in_the_work_tree(
 
 
 def left_out_notes(known: Tracked) -> list[str]:
-    """Notes on files that the commit cannot hold."""
+    """NoteList on files that the commit cannot hold."""
     files = [f"{path!r} ({why})" for path, why in known.left_out.items()]
     return [f"left out: {listed(files, MAX_LISTED)}"] if files else []
 
@@ -240,8 +240,8 @@ def other_kept(
     history: History, before: Recipe | None, after: Recipe, changes: Sequence[VectorChange]
 ) -> tuple[KeptFraction, ...]:
     """Kept fractions of vectors that are trimmed differently now, except those in `changes`."""
-    told = {change.name for change in changes}
-    return tuple(kept for kept in kept_terms(history, after, before) if kept.name not in told)
+    names = {change.name for change in changes}
+    return tuple(kept for kept in kept_terms(history, after, before) if kept.name not in names)
 
 
 def _known_change(

@@ -11,7 +11,7 @@ from persona.history.worktree import text_files
 from persona.history.worktree.reuse import PresentWeights
 from persona.limits import MIB
 from persona.objects.recipe import Recipe
-from persona.store.refs import Told
+from persona.store.refs import NoteList
 from persona.weights.shards import ShardLayout, by_layers, plan_shards
 
 if TYPE_CHECKING:
@@ -36,11 +36,13 @@ def device_choice(options: ComputeOptions) -> DeviceChoice:
     return choice
 
 
-def chosen_recipe(history: History, rev: str | None, told: Told | None = None) -> tuple[str | None, Recipe]:
+def chosen_recipe(
+    history: History, rev: str | None, notes: NoteList | None = None
+) -> tuple[str | None, Recipe]:
     """The commit and recipe of a revision; without one, None and `recipe.toml` as it is."""
     if rev is None:
         return None, text_files.new_recipe(history).recipe
-    id = resolve(history, rev, told)
+    id = resolve(history, rev, notes)
     return id, history.recipe_of(id)
 
 
@@ -82,7 +84,7 @@ def compute(
 
 
 def notes_of(made: Materialised) -> list[str]:
-    """Notes on where weights were computed, and on elements that are not finite and were allowed."""
+    """NoteList on where weights were computed, and on elements that are not finite and were allowed."""
     return made.notes + [
         f"tensor {name}: {count} elements are not finite" for name, count in made.not_finite.items()
     ]

@@ -45,8 +45,8 @@ def export(
         dtype = merged_dtype(options["dtype"])
         if dtype is None:
             raise UsageError(f"dtype {options['dtype']!r:.40} is not one of bfloat16, float16, float32")
-    told: list[str] = []
-    revision, recipe = chosen_recipe(history, rev, told)
+    notes: list[str] = []
+    revision, recipe = chosen_recipe(history, rev, notes)
     texts = _texts(history, revision)
     if dtype is not None and "config.json" in texts:
         texts["config.json"] = _with_dtype(texts["config.json"], str(dtype.torch))
@@ -93,7 +93,7 @@ def export(
         seconds=round(time.perf_counter() - started, 3),
         device=made.device,
         head=history.head_or_name(),
-        notes=(*told, *notes_of(made)),
+        notes=(*notes, *notes_of(made)),
     )
 
 

@@ -34,7 +34,7 @@ from persona.objects.ids import abbreviate, is_id
 from persona.objects.recipe import Recipe
 from persona.objects.tree import Tree
 from persona.objects.vector import Vector
-from persona.store.refs import BASES, HEADS, Reason, Told
+from persona.store.refs import BASES, HEADS, NoteList, Reason
 from persona.store.store import Store
 
 Value = TypeVar("Value")
@@ -60,16 +60,16 @@ class History:
     config: Config
     notes: list[str] = field(default_factory=list)
     """Sentences for the user from calls whose result has no notes."""
-    author_of: Signer = None
+    author_signer: Signer = None
     """The author of commits."""
-    committer_of: Signer = None
+    committer_signer: Signer = None
     """The committer, who also moves refs."""
-    standing: Mapping[str, Any] = field(default_factory=dict)
+    open_options: Mapping[str, Any] = field(default_factory=dict)
     """Options for every call that does not give them: threads, device, memory, progress."""
-    _kept: dict[str, Base | Vector | Recipe | Tree] = field(default_factory=dict)
+    _objects: dict[str, Base | Vector | Recipe | Tree] = field(default_factory=dict)
     _last: _ReadText | None = None
     _lock: Lock = field(default_factory=Lock)
-    """Held while `_kept` changes: threads read one repository."""
+    """Held while `_objects` changes: threads read one repository."""
 
     @property
     def store(self) -> Store:
@@ -90,7 +90,7 @@ class History:
     def close(self) -> None:
         """Closes the files of the store. Any later use of this history raises `UsageError`."""
         store, self._store = self._store, None
-        self._kept.clear()
+        self._objects.clear()
         if store is not None:
             store.objects.close()
 
@@ -108,21 +108,21 @@ class History:
         """
         from persona.history.options import complete
 
-        return complete(kind, given, self.standing, self.config.read)
+        return complete(kind, given, self.open_options, self.config.read)
 
     def author(self, given: Signer = None) -> Person:
-        """The author of a commit, checked: the given one, else `author_of`, else the config's user, now."""
-        return self._person(given if given is not None else self.author_of)
+        """The author of a commit, checked: the given one, else `open`'s, else the config's user, now."""
+        return self._person(given if given is not None else self.author_signer)
 
     def committer(self) -> Person:
-        """The committer of a change made now, checked: `committer_of`, else the config's user."""
-        return self._person(self.committer_of)
+        """The committer of a change made now, checked: that of `open`, else the config's user."""
+        return self._person(self.committer_signer)
 
     def _person(self, signer: Signer) -> Person:
         return identity.person(self.config, signer() if callable(signer) else signer)
 
     def memory(self) -> int | None:
-        """Bytes that decoded chunks may take together: as `open` was told, else as the setting says."""
+        """Bytes that decoded chunks may take together: `open`'s value, else the setting's."""
         from persona.history.options import MemoryOptions
 
         return self.in_force(MemoryOptions, MemoryOptions())["memory"]
@@ -188,14 +188,14 @@ class History:
         return {path: blob for path, blob in files.items() if blob is not None}
 
     def _remembered(self, id: str, read: Callable[[], Value], kind: type[Value]) -> Value:
-        found = self._kept.get(id)
+        found = self._objects.get(id)
         if isinstance(found, kind):
             return found
         value = read()
         with self._lock:
-            if len(self._kept) >= 64:
-                del self._kept[next(iter(self._kept))]
-            self._kept[id] = value  # type: ignore[assignment]
+            if len(self._objects) >= 64:
+                del self._objects[next(iter(self._objects))]
+            self._objects[id] = value  # type: ignore[assignment]
         return value
 
     # -- HEAD
@@ -234,9 +234,9 @@ class History:
         except (InvalidInput, IntegrityError):
             return None
 
-    def names(self, prefix: str, told: Told | None = None) -> dict[str, str]:
-        """The refs below a prefix and their ids. One that is damaged is left out, with a note in `told`."""
-        return self.store.refs.list(prefix, told=[] if told is None else told)
+    def names(self, prefix: str, notes: NoteList | None = None) -> dict[str, str]:
+        """The refs below a prefix and their ids. One that is damaged is left out, with a note in `notes`."""
+        return self.store.refs.list(prefix, notes=[] if notes is None else notes)
 
     def last_files(self) -> dict[str, str]:
         """Every tracked file of `last_commit`: path → blob id; empty if no commit is known."""

@@ -304,18 +304,18 @@ def defaults(kind: type) -> dict[str, Any]:
 def complete(
     kind: type[Options],
     given: Options,
-    standing: Mapping[str, Any] = {},
+    open_options: Mapping[str, Any] = {},
     setting: Callable[[str], Any] | None = None,
 ) -> Options:
     """Every keyword of a declaration with its value.
 
-    The value is the call's, else that of `standing` (given when the repository was opened), else that of the
+    The value is the call's, else that of `open_options` (given to `persona.open`), else that of the
     `setting`, else the default. None stands for not given.
     """
     found = dict(defaults(kind))
     for key, annotation in kind.__annotations__.items():
         value = given.get(key)
-        value = standing.get(key) if value is None else value
+        value = open_options.get(key) if value is None else value
         option = _option(annotation)
         if value is None and setting is not None and option is not None and option.setting is not None:
             value = setting(option.setting)

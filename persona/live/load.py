@@ -26,7 +26,7 @@ from persona.merge.plan import Plan
 from persona.objects.ids import abbreviate
 from persona.objects.recipe import Recipe
 from persona.progress import Progress
-from persona.store.refs import Told
+from persona.store.refs import NoteList
 
 if TYPE_CHECKING:
     from persona.live.fill import PreTrainedModel
@@ -61,9 +61,9 @@ def load(
     return model
 
 
-def chosen(history: History, rev: str | None, told: Told) -> tuple[str | None, Recipe]:
+def chosen(history: History, rev: str | None, notes: NoteList) -> tuple[str | None, Recipe]:
     """As `chosen_recipe`; `recipe.toml` as HEAD has it counts as HEAD."""
-    revision, recipe = chosen_recipe(history, rev, told)
+    revision, recipe = chosen_recipe(history, rev, notes)
     if revision is None and recipe == history.recipe_of(head := history.head_commit()):
         revision = head
     return revision, recipe
@@ -90,10 +90,10 @@ def built(
         )
     generation = _json(history, revision, GENERATION_CONFIG)
     tensors, slots = new_slots(plan.base.tensors)
-    told = (lambda spec, count: None) if options["allow_nonfinite"] else None
+    report = (lambda spec, count: None) if options["allow_nonfinite"] else None
     whole, progress = list(plan.tensors), options["progress"]
     merger = caching_merger_of(plan, whole, cache, threads=options["threads"], progress=progress)
-    filling = Filler().fill(merger, whole, slots, progress=progress, not_finite=told)
+    filling = Filler().fill(merger, whole, slots, progress=progress, not_finite=report)
     with closing(filling):
         filled = {tensor.spec.name: (tensor.key, tensors[tensor.spec.name]) for tensor, _ in filling}
     return build(config, generation, tensors, more), filled

@@ -215,11 +215,11 @@ class LiveModel:
         model is as before; if that is not possible, it is half done.
         """
         with self._changing(timeout):
-            told: list[str] = []
-            revision, recipe = chosen(self._history, rev, told)
+            notes: list[str] = []
+            revision, recipe = chosen(self._history, rev, notes)
             result = self._move((plan_of(self._history, recipe), revision), force=force)
             self._origin = (revision, recipe)
-            return replace(result, notes=(*told, *result.notes))
+            return replace(result, notes=(*notes, *result.notes))
 
     def resume(self, *, timeout: float | None = LIVE_TIMEOUT_SECONDS) -> LiveResult:
         """Completes a change that ended half done. Raises `UsageError` if nothing is half done."""
@@ -362,14 +362,14 @@ class LiveModel:
             self._lock.shut = self._half_done_words()
             for tensor in changed:
                 self._keys.pop(tensor.spec.name, None)
-            told = note if self._options["allow_nonfinite"] else None
+            report = note if self._options["allow_nonfinite"] else None
             filling = self._filler.fill(
                 merger,
                 changed,
                 slots,
                 residents=self._residents,
                 progress=progress,
-                not_finite=told,
+                not_finite=report,
                 note=notes.append,
             )
             with closing(filling):

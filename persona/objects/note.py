@@ -1,6 +1,6 @@
 """**note** — a fact learned about a commit or a vector after it was made: provenance, scores, weights.
 
-Notes are stored in refs/notes/, so learning a fact never changes the id of the object that it is about.
+NoteList are stored in refs/notes/, so learning a fact never changes the id of the object that it is about.
 """
 
 from __future__ import annotations

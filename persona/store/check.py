@@ -52,7 +52,7 @@ def problems(store: ObjectStore, full: bool = False, payload_of: PayloadOf | Non
         yield from _pack_problems(store, one, full, payload_of)
     for id, path in store.loose(""):
         yield from _copy_problems(store, Copy(path, None, None), id, None, full, payload_of)
-    yield from _strangers(store)
+    yield from _misplaced(store)
 
 
 def _pack_problems(
@@ -124,7 +124,7 @@ def _reads_right(store: ObjectStore, bad: Copy, id: str, payload_of: PayloadOf |
     return True
 
 
-def _strangers(store: ObjectStore) -> Iterator[Damage]:
+def _misplaced(store: ObjectStore) -> Iterator[Damage]:
     """Everything among the objects that is no object: links, pipes, files with other names."""
     for item in files.names_in(store.loose_dir):
         path = Path(item.path)

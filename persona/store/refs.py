@@ -56,7 +56,7 @@ When = tuple[int, int]
 """Seconds since 1970 UTC, and the offset from UTC in minutes."""
 
 Found = TypeVar("Found")
-Told = list[str]
+NoteList = list[str]
 """A list for sentences to the user that a call has besides its result."""
 
 
@@ -105,10 +105,10 @@ class Refs:
         name = full(name)
         return self._steady(lambda: self._files.value(name))
 
-    def list(self, prefix: str = "refs/", *, told: Told | None = None) -> dict[str, str]:
+    def list(self, prefix: str = "refs/", *, notes: NoteList | None = None) -> dict[str, str]:
         """Every ref whose full name begins with `prefix`, with its id, in order of names.
 
-        All are of one moment. A damaged ref raises `IntegrityError`. If `told` is given, it gets a sentence
+        All are of one moment. A damaged ref raises `IntegrityError`. If `notes` is given, it gets a sentence
         instead, and the other refs are returned.
         """
         self.settle()
@@ -118,9 +118,9 @@ class Refs:
                 try:
                     id = self._files.value(name)
                 except IntegrityError as error:
-                    if told is None:
+                    if notes is None:
                         raise
-                    told.append(error.note)
+                    notes.append(error.note)
                     continue
                 if id is not None:
                     found[name] = id

@@ -223,8 +223,8 @@ class Store:
         """The names of the values in `state/`."""
         return [name.removesuffix(".json") for name in self._names("state") if name.endswith(".json")]
 
-    def strangers(self) -> Iterator[IntegrityError]:
-        """Files in the place of a directory, value, lock or reflog of the store, which are none."""
+    def misplaced(self) -> Iterator[IntegrityError]:
+        """An error for each entry of the store's directory that is of the wrong type, such as a link."""
         for name in dict.fromkeys(name.split("/")[0] for name in _DIRECTORIES):
             path = self.root / name
             if os.path.lexists(path) and not path.is_dir():

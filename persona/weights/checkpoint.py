@@ -124,10 +124,10 @@ class Checkpoint:
             )
         self._files[self.tensors[name][1]].read_into(entry.offset + start_byte, out)
 
-    def digests(self, told: Callable[[int], object] = lambda count: None) -> dict[str, bytes]:
+    def digests(self, report: Callable[[int], object] = lambda count: None) -> dict[str, bytes]:
         """The BLAKE3 digest of the bytes of every tensor, by name.
 
-        `told` is called with the number of bytes that were read since its last call.
+        `report` is called with the number of bytes that were read since its last call.
         """
         found: dict[str, bytes] = {}
         buffer = memoryview(bytearray(_READ_BYTES))
@@ -137,7 +137,7 @@ class Checkpoint:
                 part = buffer[: min(_READ_BYTES, spec.nbytes - start)]
                 self.read_into(name, start, part)
                 hasher.update(part)
-                told(len(part))
+                report(len(part))
             found[name] = hasher.digest()
         return found
 

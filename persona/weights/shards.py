@@ -78,16 +78,16 @@ def plan_shards(
             metadata.append(_FORMAT | (shards[index].metadata if index < len(shards) else {}))
     else:
         common = _FORMAT | _common([shard.metadata for shard in shards])
-        room = 0
+        free = 0
         for _, spec in sorted(
             zip(places, specs, strict=True), key=lambda pair: (pair[0], _natural(pair[1].name))
         ):
-            if not groups or spec.nbytes > room:
+            if not groups or spec.nbytes > free:
                 groups.append([])
                 metadata.append(common)
-                room = max_shard_size
+                free = max_shard_size
             groups[-1].append(spec)
-            room -= spec.nbytes
+            free -= spec.nbytes
     if not groups:
         groups, metadata = [[]], [_FORMAT]
     if len(groups) > limits.MAX_SHARDS:
@@ -109,19 +109,19 @@ def by_layers(layout: Sequence[ShardLayout], size: int) -> list[ShardLayout]:
     groups: list[list[TensorSpec]] = []
     metadata: list[dict[str, str]] = []
     for shard in layout:
-        room = -1
+        free = -1
         ordered = sorted(shard.specs, key=lambda spec: _natural(spec.name))
         for _, found in groupby(ordered, key=_layer):
             layer = list(found)
             whole = sum(spec.nbytes for spec in layer) <= size
             for part in [layer] if whole else [[spec] for spec in layer]:
                 nbytes = sum(spec.nbytes for spec in part)
-                if room < nbytes:
+                if free < nbytes:
                     groups.append([])
                     metadata.append(shard.metadata)
-                    room = size
+                    free = size
                 groups[-1] += part
-                room -= nbytes
+                free -= nbytes
     return list(layout) if len(groups) > limits.MAX_SHARDS else _named(groups, metadata)
 
 

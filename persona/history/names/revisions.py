@@ -1,7 +1,7 @@
 """**revision** — any name of a commit, or a range of commits (docs/commands.md).
 
 A name is looked for in git's order: the full ref, a tag, a branch, a remote's branch, the start of an id. For
-a destination or a reflog, a branch comes before a tag. If a branch and a tag have the same name, `told` gets
+a destination or a reflog, a branch comes before a tag. If a branch and a tag have the same name, `notes` gets
 a note. It also gets one if a reflog does not go back far enough.
 """
 
@@ -22,7 +22,7 @@ from persona.objects.commit import Person
 from persona.objects.ids import abbreviate, is_id
 from persona.store.ref_files import made_again
 from persona.store.reflog import Entry
-from persona.store.refs import HEADS, TAGS, Told
+from persona.store.refs import HEADS, TAGS, NoteList
 
 _SUFFIX: Final = re.compile(r"~(\d{0,9})(?!\d)|\^(\d{0,9})(?![\d{])|\^\{(\w*)\}", re.ASCII)
 _DESCRIBED: Final = re.compile(r".+-\d+-(g[0-9a-f]{4,64})", re.ASCII)
@@ -41,42 +41,42 @@ class Range:
     hidden: tuple[str, ...]
 
 
-def resolve(history: History, text: str, told: Told | None = None) -> str:
+def resolve(history: History, text: str, notes: NoteList | None = None) -> str:
     """The commit id that a revision names. Raises `UnknownRevision`."""
     if not text or (text.startswith("-") and text != "-"):
         raise _unknown(text)
     if text.startswith(":/"):
-        return _by_message(history, text[2:], told)
+        return _by_message(history, text[2:], notes)
     if is_id(text):
         return _commit_of(history, text, text)
     name, suffixes = _split(text)
-    id = _named(history, name, text, told)
+    id = _named(history, name, text, notes)
     for suffix in suffixes:
         id = _step(history, id, suffix, text)
     return id
 
 
-def resolve_range(history: History, texts: Iterable[str], told: Told | None = None) -> Range:
+def resolve_range(history: History, texts: Iterable[str], notes: NoteList | None = None) -> Range:
     """The commits that revisions and ranges (`A..B`, `A...B`, `^A`) select together."""
     starts: list[str] = []
     hidden: list[str] = []
     for text in texts:
         if text.startswith("^"):
-            hidden.append(resolve(history, text[1:], told))
+            hidden.append(resolve(history, text[1:], notes))
         elif not text.startswith(":/") and "..." in text:
-            left, right = (resolve(history, side or "HEAD", told) for side in text.split("...", 1))
+            left, right = (resolve(history, side or "HEAD", notes) for side in text.split("...", 1))
             starts += [left, right]
             hidden += merge_bases(history, left, right)
         elif not text.startswith(":/") and ".." in text:
-            left, right = (resolve(history, side or "HEAD", told) for side in text.split("..", 1))
+            left, right = (resolve(history, side or "HEAD", notes) for side in text.split("..", 1))
             starts.append(right)
             hidden.append(left)
         else:
-            starts.append(resolve(history, text, told))
+            starts.append(resolve(history, text, notes))
     return Range(tuple(starts), tuple(hidden))
 
 
-def branch_named(history: History, text: str, told: Told | None = None) -> str | None:
+def branch_named(history: History, text: str, notes: NoteList | None = None) -> str | None:
     """The full ref of a branch, if the text is nothing but a branch; else None.
 
     `main`, `refs/heads/main`, `-` and `@{-1}` name a branch.
@@ -89,12 +89,12 @@ def branch_named(history: History, text: str, told: Told | None = None) -> str |
         return _existing(history, text)
     branch = _existing(history, HEADS + text)
     if branch is not None and _existing(history, TAGS + text) is not None:
-        _note_ambiguous(told, text, "branch", "tag")
+        _note_ambiguous(notes, text, "branch", "tag")
     return branch
 
 
 def full_ref(
-    history: History, text: str, told: Told | None = None, *, branch_first: bool = False
+    history: History, text: str, notes: NoteList | None = None, *, branch_first: bool = False
 ) -> str | None:
     """The full name of the ref that a short name means, or None. `HEAD` and `@` are HEAD.
 
@@ -113,7 +113,7 @@ def full_ref(
         if (ref := _existing(history, (TAGS if word == "tag" else HEADS) + text)) is not None
     ]
     if len(found) == 2:
-        _note_ambiguous(told, text, *words)
+        _note_ambiguous(notes, text, *words)
     return found[0][1] if found else _existing(history, "refs/remotes/" + text)
 
 
@@ -125,10 +125,10 @@ def _existing(history: History, ref: str) -> str | None:
         return None
 
 
-def _note_ambiguous(told: Told | None, name: str, taken: str, other: str) -> None:
+def _note_ambiguous(notes: NoteList | None, name: str, taken: str, other: str) -> None:
     full = {"tag": TAGS, "branch": HEADS}[other] + name
-    if told is not None:
-        told.append(f"{name} is a tag and a branch: the {taken} is taken; {full} is the {other}")
+    if notes is not None:
+        notes.append(f"{name} is a tag and a branch: the {taken} is taken; {full} is the {other}")
 
 
 def _split(text: str) -> tuple[str, list[str]]:
@@ -149,13 +149,13 @@ def _split(text: str) -> tuple[str, list[str]]:
     return name, suffixes
 
 
-def _named(history: History, name: str, text: str, told: Told | None) -> str:
+def _named(history: History, name: str, text: str, notes: NoteList | None) -> str:
     """The commit that a revision without steps names."""
     if name == "-":
         name = "@{-1}"
     if match := re.fullmatch(r"(.*?)@\{(.*)\}", name):
-        return _in_reflog(history, match[1], match[2], text, told)
-    ref = full_ref(history, name, told)
+        return _in_reflog(history, match[1], match[2], text, notes)
+    ref = full_ref(history, name, notes)
     if ref is None and (described := _DESCRIBED.fullmatch(name)):
         name = described[1][1:]
     if ref == "HEAD":
@@ -240,13 +240,13 @@ def _parents(count: int) -> str:
     return ("no parent", "one parent")[count] if count < 2 else f"{count} parents"
 
 
-def _in_reflog(history: History, name: str, what: str, text: str, told: Told | None) -> str:
+def _in_reflog(history: History, name: str, what: str, text: str, notes: NoteList | None) -> str:
     if re.fullmatch(r"-\d{1,6}", what):
         if name:
             raise _unknown(text)
         place = _before(history, int(what[1:]), text)
-        return resolve(history, _existing(history, HEADS + place) or place, told)
-    ref = full_ref(history, name, told, branch_first=True) if name else _current(history)
+        return resolve(history, _existing(history, HEADS + place) or place, notes)
+    ref = full_ref(history, name, notes, branch_first=True) if name else _current(history)
     if ref is None:
         raise _unknown(text)
     entries = history.store.refs.log(ref)
@@ -267,8 +267,8 @@ def _in_reflog(history: History, name: str, what: str, text: str, told: Told | N
             return entry.new
     first = entries[-1]
     when = iso_date(Person("", "", first.time, first.offset))
-    if told is not None:
-        told.append(f"the reflog of {shown} only goes back to {when}; {text} is taken as its first entry")
+    if notes is not None:
+        notes.append(f"the reflog of {shown} only goes back to {when}; {text} is taken as its first entry")
     id = first.old or first.new
     if id is None:
         raise UnknownRevision(f"{text}: {shown} had no commit then")
@@ -312,14 +312,14 @@ def _before(history: History, count: int, text: str) -> str:
     raise UnknownRevision(f"{text}: the reflog of HEAD has fewer moves between branches")
 
 
-def _by_message(history: History, pattern: str, told: Told | None) -> str:
+def _by_message(history: History, pattern: str, notes: NoteList | None) -> str:
     try:
         wanted = re.compile(pattern)
     except re.error as error:
         raise UnknownRevision(f":/{pattern} is not a pattern: {error}") from None
-    starts = set(history.names(HEADS, told).values())
+    starts = set(history.names(HEADS, notes).values())
     head = history.store.refs.head_id()
-    for tag in history.names(TAGS, told).values():
+    for tag in history.names(TAGS, notes).values():
         starts.add(_commit_of(history, tag, f":/{pattern}"))
     for id, commit in walk(history, sorted(starts | ({head} if head else set()))):
         if wanted.search(commit.message):

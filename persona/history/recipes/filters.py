@@ -59,15 +59,15 @@ def problem(term: Term, names: Sequence[str]) -> tuple[str, str] | None:
 
 def twice(recipe: Recipe, base: Base, names: Iterable[str]) -> Iterator[str]:
     """A sentence for each named term whose vector another term has too, if both reach one tensor."""
-    told: set[str] = set()
+    done: set[str] = set()
     for name in names:
         term = recipe.by_name[name]
         for other in recipe.terms:
-            if other.vector != term.vector or other.name in (name, *told):
+            if other.vector != term.vector or other.name in (name, *done):
                 continue
             if any(term.admits(tensor) and other.admits(tensor) for tensor in tensor_names(base)):
                 yield f"{name} and {other.name} are the same vector, so the recipe applies it twice"
-        told.add(name)
+        done.add(name)
 
 
 def _nothing(pattern: str, names: Sequence[str]) -> str:

@@ -36,7 +36,7 @@ from persona.objects.names import check_vector_name
 from persona.objects.recipe import Recipe, Term
 from persona.objects.rules import Rules
 from persona.store.files import resolved
-from persona.store.refs import Told
+from persona.store.refs import NoteList
 from persona.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -76,8 +76,8 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
         old = recipe.by_name.get(name)
         if old is not None and options["name"] is None and not options["replace"]:
             _refuse_another(history, path, name, old.vector)
-        told: list[str] = []
-        onto = _onto(history, recipe, options["onto"], told)
+        onto_notes: list[str] = []
+        onto = _onto(history, recipe, options["onto"], onto_notes)
         if onto is not None:
             keys["join"] = "add"
         differing = {} if inside else _differing_files(history, checkpoint)
@@ -120,7 +120,7 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
     taken = inside and weights.take(tree, (made.id, name), trained, options["progress"])
     in_place_notes = (in_place.TAKEN,) if taken else ()
     twice = filters.twice(recipe, history.base(recipe.base), {name})
-    notes = (*told, *made.notes, *in_place_notes, *twice, *_file_notes(differing, options["files"]))
+    notes = (*onto_notes, *made.notes, *in_place_notes, *twice, *_file_notes(differing, options["files"]))
     return Added(change, notes)
 
 
@@ -240,14 +240,14 @@ def _refuse_another(history: History, path: Path, name: str, id: str) -> None:
         )
 
 
-def _onto(history: History, recipe: Recipe, rev: str | None, told: Told) -> Plan | None:
+def _onto(history: History, recipe: Recipe, rev: str | None, notes: NoteList) -> Plan | None:
     """The plan of the revision that a checkpoint was trained from; None for the base."""
     if rev is None or rev == "base":
         return None
     from persona.history.names.revisions import resolve
     from persona.history.planning import plan_of
 
-    onto = history.recipe_of(resolve(history, rev, told))
+    onto = history.recipe_of(resolve(history, rev, notes))
     if history.base(onto.base).digest != history.base(recipe.base).digest:
         raise InvalidInput(f"that revision, {rev}, has another base than {RECIPE_FILE}", parameter="onto")
     return plan_of(history, onto)

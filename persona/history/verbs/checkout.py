@@ -73,12 +73,12 @@ def _move(
     started: float,
 ) -> CheckoutResult:
     history = tree.history
-    told: list[str] = []
+    notes: list[str] = []
     if branch is not None:
-        target = moves.new_branch(history, branch, resolve(history, rev or "HEAD", told))
+        target = moves.new_branch(history, branch, resolve(history, rev or "HEAD", notes))
     else:
         assert rev is not None
-        target = moves.target_of(history, rev, told)
+        target = moves.target_of(history, rev, notes)
     files_move = moves.plan_files(history, target.id, force=options["force"])
     before = history.head_or_name()
 
@@ -92,4 +92,4 @@ def _move(
         if weights.key_of(edited) != weights.key_of(recipe):
             recipe, revision = edited, None
     made = placing.place(tree, recipe, revision, files_move, move, options, device, started)
-    return replace(made, before=before, notes=tuple(dict.fromkeys([*told, *made.notes])))
+    return replace(made, before=before, notes=tuple(dict.fromkeys([*notes, *made.notes])))

@@ -86,8 +86,8 @@ def _commit(
             if added:
                 kept_names.keep(history, added.change.name, added.change.id)
             raise
-        told = in_place.edited_notes(tree) if added is None else []
-        result = replace(result, files=tuple(texts or ()), notes=(*result.notes, *told))
+        edited = in_place.edited_notes(tree) if added is None else []
+        result = replace(result, files=tuple(texts or ()), notes=(*result.notes, *edited))
         if added and path is not None and options["onto"] not in (None, "base"):
             said = _difference_note(history, path, options)
             result = replace(result, notes=(*result.notes, said))

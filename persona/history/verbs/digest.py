@@ -20,8 +20,8 @@ def digest(history: History, rev: str | None = None, **options: Unpack[ComputeOp
 
     how = history.in_force(ComputeOptions, options)
     device = device_choice(how)
-    told: list[str] = []
-    revision, recipe = chosen_recipe(history, rev, told)
+    notes: list[str] = []
+    revision, recipe = chosen_recipe(history, rev, notes)
     made = materialise(
         plan_of(history, recipe),
         threads=how["threads"],
@@ -29,4 +29,4 @@ def digest(history: History, rev: str | None = None, **options: Unpack[ComputeOp
         progress=how["progress"],
         device=device,
     )
-    return DigestResult(revision, made.weights, made.device, (*told, *notes_of(made)))
+    return DigestResult(revision, made.weights, made.device, (*notes, *notes_of(made)))

@@ -36,7 +36,7 @@ _STATES: Final[dict[str, Callable[[History], object]]] = {
 
 def fsck(history: History, *, full: bool = False, progress: Progress | None = None) -> FsckResult:
     """Checks every record, ref, reflog and everything reachable; `full` recomputes every id too."""
-    progress = progress or history.standing.get("progress")
+    progress = progress or history.open_options.get("progress")
     store = history.store
     # Names are read before objects: an object is stored before anything names it.
     refs = survey(store.refs)
@@ -89,7 +89,7 @@ def _state_problems(history: History) -> Iterator[Problem]:
         history.config.check()
     except PersonaError as error:
         yield Problem("config", None, error.note)
-    said = [error.note for error in store.strangers()]
+    said = [error.note for error in store.misplaced()]
     for name in store.states():
         try:
             _STATES.get(name, lambda _, name=name: store.state(name).read())(history)

@@ -77,7 +77,7 @@ def init(
     with Checkpoint.open(source) as checkpoint:  # a path that is not there gives no name either
         base_name = check_ref_name(name) if name is not None else default_base_name(source)
         store, made_now = _fresh_store(root)
-        history = History(store, config, author_of=author, committer_of=committer)
+        history = History(store, config, author_signer=author, committer_signer=committer)
         with store.shared(), locked(history) as tree:
             _refuse_begun(store)  # another init may have been quicker
             try:

@@ -40,14 +40,14 @@ def log(
     only commits that change one of these files, or a file in one of these directories. `topological`: no
     commit before all its children, for drawing a graph; that reads all of it first.
     """
-    told = history.notes
-    selected = resolve_range(history, [revs] if isinstance(revs, str) else list(revs), told)
+    notes = history.notes
+    selected = resolve_range(history, [revs] if isinstance(revs, str) else list(revs), notes)
     starts = list(selected.starts)
-    entries = Entries(history, told)
+    entries = Entries(history, notes)
     now = int(time.time())
     if all:
-        starts += [history.peeled(id)[0] for id in history.names(HEADS, told).values()]
-        starts += [history.peeled(id)[0] for id in history.names(TAGS, told).values()]
+        starts += [history.peeled(id)[0] for id in history.names(HEADS, notes).values()]
+        starts += [history.peeled(id)[0] for id in history.names(TAGS, notes).values()]
     after = _date(since, now, at_end=False) if since is not None else None
     before = _date(until, now, at_end=True) if until is not None else None
     if n is not None and n < 0:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 from persona.history.vectors.counting import Size, lone_recipe, measured, size_from
 
 TYPICAL: Final = (0.1, 0.2, 0.5)
-"""Densities that a vector's statistics are told for, beside its own."""
+"""Densities that a vector's statistics show, beside its own."""
 
 
 @dataclass(frozen=True, repr=False)

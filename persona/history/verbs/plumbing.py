@@ -10,7 +10,7 @@ from persona.history.names.revisions import resolve
 from persona.history.store_results import Leftover, ObjectCount, ObjectText
 from persona.history.worktree.changing import leftovers
 from persona.objects.table import ID_BYTES
-from persona.store.refs import Told
+from persona.store.refs import NoteList
 
 
 def count_objects(history: History) -> ObjectCount:
@@ -41,7 +41,7 @@ def cat_file(history: History, id: str) -> ObjectText:
     return ObjectText(id, kind, len(data), shown)
 
 
-def _find(history: History, text: str, told: Told) -> tuple[str, str]:
+def _find(history: History, text: str, notes: NoteList) -> tuple[str, str]:
     found = history.objects_starting(text)
     if len(found) == 1:
         return found[0]
@@ -49,7 +49,7 @@ def _find(history: History, text: str, told: Told) -> tuple[str, str]:
         listed = ", ".join(f"{id[: len(text) + 4]} ({kind})" for id, kind in found[:8])
         raise UnknownName(f"{text} is the start of {len(found)} objects: {listed}; give more digits")
     try:
-        id = resolve(history, text, told)
+        id = resolve(history, text, notes)
     except UnknownRevision:
         raise UnknownName(
             f"no object or revision is named or begins with {quoted(text)}",

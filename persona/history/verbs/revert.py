@@ -23,7 +23,7 @@ from persona.history.worktree.changing import changing
 from persona.objects.commit import subject
 from persona.objects.ids import abbreviate, is_id
 from persona.objects.tree import differing
-from persona.store.refs import Told
+from persona.store.refs import NoteList
 
 _WORDS: Final = {
     "lines": "lines that it changed, or lines beside them, were changed again since",
@@ -58,8 +58,8 @@ def _revert(
     history: History, target: str, vector: bool, mainline: int | None, message: str | None, no_commit: bool
 ) -> CommitResult:
     with changing(history) as tree:
-        told: list[str] = []
-        id = None if vector else _revision(history, target, told)
+        notes: list[str] = []
+        id = None if vector else _revision(history, target, notes)
         seen = tracking.snapshot(history)
         if not no_commit:
             _refuse_edits(history)
@@ -71,7 +71,7 @@ def _revert(
             edits = _undone(history, id, mainline, onto_edits=no_commit)
         if not no_commit:
             said = message if message is not None else default
-            return record(tree, history.author(), said, verb="revert", edits=edits, notes=tuple(told))
+            return record(tree, history.author(), said, verb="revert", edits=edits, notes=tuple(notes))
         tree.track([path for path, data in edits.items() if data is not None])
         tree.apply(edits, seen)
         head = history.head_commit()
@@ -87,7 +87,7 @@ def _revert(
             parents=(head,),
             vectors=tuple(changes),
             kept=other_kept(history, before, recipe, changes),
-            notes=tuple(told),
+            notes=tuple(notes),
             subject=subject(said),
         )
 
@@ -110,11 +110,11 @@ def _refuse_edits(history: History) -> None:
         )
 
 
-def _revision(history: History, target: str, told: Told) -> str | None:
+def _revision(history: History, target: str, notes: NoteList) -> str | None:
     """The commit that `target` names, or None if it names a vector of the recipe."""
     recipe = text_files.recipe(history).recipe
     try:
-        id = resolve(history, target, told)
+        id = resolve(history, target, notes)
     except UnknownRevision:
         if target in recipe.by_name:
             return None

@@ -94,7 +94,7 @@ def _refuse_useless_densities(document: Mapping[str, Any]) -> None:
 
 
 def _preset_notes(before: Mapping[str, Any], keys: Mapping[str, Any]) -> Iterator[str]:
-    """Notes on what a new preset does to rules of the text that the command did not name."""
+    """NoteList on what a new preset does to rules of the text that the command did not name."""
     from persona.history.recipes.edit import UNSET
 
     preset = keys["preset"]

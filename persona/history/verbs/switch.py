@@ -19,7 +19,7 @@ from persona.history.worktree.changing import changing
 from persona.history.worktree.locked import LockedTree
 from persona.history.worktree.move import NO_MOVE, Target, left_behind, new_branch, plan_files, target_of
 from persona.objects.ids import is_id
-from persona.store.refs import Told
+from persona.store.refs import NoteList
 from persona.weights.foreign import is_weight_name
 
 
@@ -37,16 +37,16 @@ def switch(
     throws edits away that are not committed.
     """
     with changing(history, force=force) as tree:
-        told: list[str] = []
-        goal = _goal(history, target, create, detach, told)
+        notes: list[str] = []
+        goal = _goal(history, target, create, detach, notes)
         move = plan_files(history, goal.id, force=force)
         before = history.head_or_name()
         with tree.moving(move):
-            notes = tree.move_head(goal, history.committer(), "switch", create=create is not None)
-        return replace(_where(tree, [*told, *move.notes, *notes], before), carried=move.carried)
+            left = tree.move_head(goal, history.committer(), "switch", create=create is not None)
+        return replace(_where(tree, [*notes, *move.notes, *left], before), carried=move.carried)
 
 
-def _goal(history: History, target: str | None, create: str | None, detach: bool, told: Told) -> Target:
+def _goal(history: History, target: str | None, create: str | None, detach: bool, notes: NoteList) -> Target:
     """The destination of `switch`."""
     if create is not None:
         if detach:
@@ -54,7 +54,7 @@ def _goal(history: History, target: str | None, create: str | None, detach: bool
                 "a switch cannot both make a branch and leave HEAD on no branch",
                 hint=("give one of ", Keyword("create"), " and ", Keyword("detach")),
             )
-        return new_branch(history, create, resolve(history, target or "HEAD", told))
+        return new_branch(history, create, resolve(history, target or "HEAD", notes))
     if target is None:
         if not detach:
             raise UsageError(
@@ -63,8 +63,8 @@ def _goal(history: History, target: str | None, create: str | None, detach: bool
             )
         return Target(history.head_commit(), None)
     if detach:
-        return Target(resolve(history, target, told), None)
-    goal = target_of(history, target, told)
+        return Target(resolve(history, target, notes), None)
+    goal = target_of(history, target, notes)
     if target in ("HEAD", "@") or (goal.branch is None and target != "-"):
         raise UsageError(
             f"{target} is not a branch",
@@ -88,17 +88,17 @@ def reset(
     """
     with changing(history, force=mode == "hard") as tree:
         before = history.head()
-        told: list[str] = []
-        head, to = history.head_commit(), resolve(history, rev, told)
+        notes: list[str] = []
+        head, to = history.head_commit(), resolve(history, rev, notes)
         move = plan_files(history, to, force=True) if mode == "hard" else NO_MOVE
         if mode == "soft":
             tree.track(set(history.files_of(head)) - set(history.files_of(to)))
         with tree.moving(move):
-            notes = left_behind(history, before, Target(to, None))
+            left = left_behind(history, before, Target(to, None))
             tree.advance(to, history.committer(), f"reset: moving to {rev}", expect=head)
         if mode == "mixed":
             tree.forget()
-        return _where(tree, [*told, *move.notes, *notes], before)
+        return _where(tree, [*notes, *move.notes, *left], before)
 
 
 def restore(history: History, paths: str | Sequence[str], rev: str = "HEAD") -> Restored:

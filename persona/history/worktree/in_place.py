@@ -79,7 +79,7 @@ def refuse_losing(history: History) -> None:
 
 
 def edited_notes(tree: LockedTree) -> list[Note]:
-    """Notes on weights that were edited by hand, which a commit does not hold."""
+    """NoteList on weights that were edited by hand, which a commit does not hold."""
     found = weights.look(tree.history, tree)
     if found.state != "edited":
         return []

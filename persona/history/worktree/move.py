@@ -19,7 +19,7 @@ from persona.history.worktree import text_files, tracking
 from persona.objects.ids import abbreviate, is_id
 from persona.objects.names import check_ref_name
 from persona.objects.tree import differing
-from persona.store.refs import HEADS, TAGS, Told
+from persona.store.refs import HEADS, TAGS, NoteList
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class FileMove:
 
     @property
     def notes(self) -> list[str]:
-        """Notes that say how to print the content of dropped files."""
+        """NoteList that say how to print the content of dropped files."""
         return [
             Note(
                 f"removed {path}, which no commit holds",
@@ -75,7 +75,7 @@ MOVE: Final = "move"
 """state/move: the commits that text files are on their way from and to, while they are."""
 
 
-def target_of(history: History, text: str, told: Told | None = None) -> Target:
+def target_of(history: History, text: str, notes: NoteList | None = None) -> Target:
     """The destination that a revision means to `checkout`.
 
     A branch attaches HEAD. HEAD's own name leaves it as it is. Any other revision detaches it.
@@ -83,8 +83,8 @@ def target_of(history: History, text: str, told: Told | None = None) -> Target:
     if text in ("HEAD", "@"):
         head = history.head()
         return Target(history.head_commit(), HEADS + head.branch if head.branch is not None else None)
-    branch = branch_named(history, text, told)
-    return Target(resolve(history, branch or text, told), branch)
+    branch = branch_named(history, text, notes)
+    return Target(resolve(history, branch or text, notes), branch)
 
 
 def plan_files(history: History, to: str, *, force: bool) -> FileMove:

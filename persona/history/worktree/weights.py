@@ -107,13 +107,13 @@ def measure_seen(directory: Path, progress: Progress | None = None) -> tuple[str
     done = 0
     with Checkpoint.open(directory) as checkpoint:
 
-        def told(count: int) -> None:
+        def report(count: int) -> None:
             nonlocal done
             done += count
             if progress:
                 progress(HASHING, done, checkpoint.nbytes)
 
-        digests = checkpoint.digests(told)
+        digests = checkpoint.digests(report)
         checkpoint.check_unchanged()
         specs = checkpoint.tensors.items()
         digest = weights_digest((name, spec.dtype, spec.shape, digests[name]) for name, (spec, _) in specs)

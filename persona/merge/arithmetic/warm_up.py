@@ -38,7 +38,7 @@ def warm_up(progress: Progress | None = None) -> WarmUp:
 
     Every later process finds it there. Kernels that are kept already are not compiled again. Without this
     call, persona uses the code that it was installed with, and compiles a kernel only if there is none.
-    progress: told once that kernels are being compiled.
+    progress: called once when kernels are being compiled.
     """
     began = time.monotonic()
     variants = list(_variants())
