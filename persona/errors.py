@@ -68,6 +68,9 @@ class Call(Keyword):
 Hint = str | Keyword | tuple[str | Keyword, ...]
 """Advice on what to do next, in pieces: texts, and calls to type."""
 
+LISTED_BY_FSCK: Hint = (Call("fsck"), " lists what is damaged")
+"""The advice for damaged bytes of the store that belong to no known object."""
+
 
 def pieces(hint: Hint | None) -> tuple[str | Keyword, ...]:
     """The beginning of a hint that continues: the pieces of another hint, if any, and a separator."""

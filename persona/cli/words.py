@@ -43,7 +43,7 @@ ABSENT: Final[dict[str, str]] = {
     "grep": "`persona log -p` shows what each commit changed",
     **dict.fromkeys(
         ("ls-files", "ls-tree"),
-        "`persona cat-file -p HEAD` names the tree, and `persona cat-file -p TREE` lists its files",
+        "`persona cat-file -p HEAD` prints the tree id, and `persona cat-file -p TREE` lists its files",
     ),
     "mergetool": _RECIPE,
     **dict.fromkeys(("pack-refs", "prune", "repack"), _NOTHING),

@@ -50,10 +50,14 @@ class Reach:
         if held is None:
             if id not in self.seen:
                 shown = f"{kind or 'object'} {abbreviate(id)}"
-                self.problems.append(Problem(kind, id, f"{shown}, named by {what}, is missing"))
+                self.problems.append(Problem(kind, id, f"{shown} is missing, and {what} refers to it"))
         elif kind is not None and held != kind and held != "unknown":
             self.problems.append(
-                Problem(kind, id, f"{what} names {abbreviate(id)} as a {kind}, but it is a {held}")
+                Problem(
+                    kind,
+                    id,
+                    f"{what} refers to {abbreviate(id)} as a {kind}, but {abbreviate(id)} is a {held}",
+                )
             )
         elif id not in self.seen and held not in _LEAVES:
             self._queue.append((id, held))
@@ -157,13 +161,17 @@ class Reach:
             return
         if vector.chunk != base.chunk:
             self._problem(
-                "vector", id, f"its chunks have {vector.chunk} elements, those of its base {base.chunk}"
+                "vector",
+                id,
+                f"its chunks have {vector.chunk} elements, but the chunks of its base have {base.chunk}",
             )
             return
         specs = {spec.name: spec for spec in base.tensors}
         for spec in vector.tensors:
             if specs.get(spec.name) != spec:
-                self._problem("vector", id, f"tensor {spec.name} is not the one of its base")
+                self._problem(
+                    "vector", id, f"tensor {spec.name} differs from the tensor of its base in dtype or shape"
+                )
                 return
         if self.full and vector.kind == "delta" and vector.table is not None:
             self._check_deltas(base, vector, vector.table, id)
@@ -180,7 +188,7 @@ class Reach:
                     continue
                 if self.history.store.objects.header(delta).relative != chunk:
                     self._problem(
-                        "vector", id, f"chunk {place} of tensor {spec.name} is of another base chunk"
+                        "vector", id, f"chunk {place} of tensor {spec.name} belongs to another base chunk"
                     )
                     return
 
@@ -194,7 +202,7 @@ class Reach:
             return
         paths = set(self.history.files_of_tree(tree))
         if clash := path_clash(paths):
-            self._problem("tree", id, f"it holds {clash}")
+            self._problem("tree", id, f"its files clash: {clash}")
         for path in sorted(paths):
             if "/" not in path and is_weight_name(path):
                 self._problem("tree", id, f"it holds {path} as a text file, but that name is for weights")
@@ -237,7 +245,7 @@ class Reach:
             return  # another problem names it
         if held is None:
             self._nameless.add(name)
-            text = f"{BASES}{name} is gone, but a {RECIPE_FILE} names the base {abbreviate(id)} by it;"
+            text = f"{BASES}{name} is gone, but a {RECIPE_FILE} uses this name for the base {abbreviate(id)};"
             self.problems.append(
                 Problem("ref", id, f'{text} write base = "{abbreviate(id)}" there instead of the name')
             )

@@ -23,7 +23,7 @@ from typing import Final
 
 from blake3 import blake3
 
-from persona.errors import IntegrityError
+from persona.errors import LISTED_BY_FSCK, IntegrityError
 from persona.frozen import dataclass
 from persona.limits import MAX_PACK_RECORDS
 from persona.objects.ids import KINDS
@@ -71,17 +71,21 @@ class Index:
         """
         head = _IDX_HEAD.size + _FANOUT.size
         if len(data) < head + _CHECK or data[:8] != IDX_MAGIC + bytes(4):
-            raise IntegrityError(f"{where} is not the index of a pack", kind="idx", file=where)
+            raise IntegrityError(
+                f"{where} is not the index of a pack", kind="idx", file=where, hint=LISTED_BY_FSCK
+            )
         count = _IDX_HEAD.unpack_from(data)[1]
         if len(data) != head + count * (32 + _PLACE.size) + _CHECK:
-            raise IntegrityError(f"{where} does not have the length that it declares", kind="idx", file=where)
+            raise IntegrityError(
+                f"{where} must have the length that it declares", kind="idx", file=where, hint=LISTED_BY_FSCK
+            )
         if blake3(memoryview(data)[:-_CHECK]).digest() != data[-_CHECK:]:
-            raise IntegrityError(f"{where} is damaged", kind="idx", file=where)
+            raise IntegrityError(f"{where} is damaged", kind="idx", file=where, hint=LISTED_BY_FSCK)
         index = cls(data)
         if index._fanout[-1] != count or any(
             first > second for first, second in zip(index._fanout, index._fanout[1:], strict=False)
         ):
-            raise IntegrityError(f"{where} is malformed", kind="idx", file=where)
+            raise IntegrityError(f"{where} is malformed", kind="idx", file=where, hint=LISTED_BY_FSCK)
         return index
 
     @classmethod
@@ -149,7 +153,7 @@ class Index:
     def _entry(self, place: int) -> Entry:
         code, offset, length = _PLACE.unpack_from(self._data, self._places + place * _PLACE.size)
         if not 1 <= code <= len(KINDS):
-            raise IntegrityError(f"idx of pack {self.pack_name[:12]} names an unknown kind", kind="idx")
+            raise IntegrityError(f"idx of pack {self.pack_name[:12]} has an unknown kind", kind="idx")
         return Entry(self._id(place).hex(), KINDS[code - 1], offset, length)
 
 
@@ -166,13 +170,14 @@ def encode_footer(entries: Sequence[Entry], pack_name: str) -> bytes:
 def footer_bytes(trailer: bytes, where: str) -> int:
     """The length of footer and trailer together, from a pack's last `TRAILER_BYTES`; not yet verified."""
     if len(trailer) != TRAILER_BYTES or trailer[-4:] != FOOTER_MAGIC:
-        raise IntegrityError(f"{where} has no footer", kind="pack", file=where)
+        raise IntegrityError(f"{where} has no footer", kind="pack", file=where, hint=LISTED_BY_FSCK)
     count: int = _TRAILER.unpack(trailer)[0]
     if count > MAX_PACK_RECORDS:
         raise IntegrityError(
             f"{where}: its footer declares {count} records, more than the {MAX_PACK_RECORDS} it may have",
             kind="pack",
             file=where,
+            hint=LISTED_BY_FSCK,
         )
     return count * _FOOTER_ENTRY.size + TRAILER_BYTES
 
@@ -183,14 +188,16 @@ def decode_footer(data: bytes, where: str) -> tuple[list[Entry], str]:
     Raises `IntegrityError` naming `where` unless the check is right.
     """
     if len(data) != footer_bytes(data[-TRAILER_BYTES:], where):
-        raise IntegrityError(f"{where}: the footer is damaged", kind="pack", file=where)
+        raise IntegrityError(f"{where}: the footer is damaged", kind="pack", file=where, hint=LISTED_BY_FSCK)
     _, name, check, _ = _TRAILER.unpack(data[-TRAILER_BYTES:])
     if blake3(memoryview(data)[:-36]).digest() != check:
-        raise IntegrityError(f"{where}: the footer is damaged", kind="pack", file=where)
+        raise IntegrityError(f"{where}: the footer is damaged", kind="pack", file=where, hint=LISTED_BY_FSCK)
     entries = []
     for id, code, offset, length in _FOOTER_ENTRY.iter_unpack(memoryview(data)[:-TRAILER_BYTES]):
         if not 1 <= code <= len(KINDS):
-            raise IntegrityError(f"{where}: the footer names an unknown kind", kind="pack", file=where)
+            raise IntegrityError(
+                f"{where}: the footer has an unknown kind", kind="pack", file=where, hint=LISTED_BY_FSCK
+            )
         entries.append(Entry(id.hex(), KINDS[code - 1], offset, length))
     return entries, name.hex()
 

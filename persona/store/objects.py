@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, TypeVar
 
-from persona.errors import IntegrityError, PersonaError
+from persona.errors import LISTED_BY_FSCK, IntegrityError, PersonaError
 from persona.frozen import dataclass
 from persona.limits import MAX_PAYLOAD_BYTES
 from persona.objects.ids import is_id, object_id
@@ -64,7 +64,7 @@ class Copy:
             records.check_size(loose_header(self.file), max_raw, str(self.file))
         data = files.read_file(self.file, limit=_LOOSE_LIMIT)
         if data is None:
-            raise IntegrityError(f"{self.file} is missing", file=str(self.file))
+            raise IntegrityError(f"{self.file} is missing", file=str(self.file), hint=LISTED_BY_FSCK)
         return data
 
 
@@ -366,7 +366,7 @@ def loose_header(path: Path) -> Header:
     """The header of a loose object."""
     opened = files.open_regular(path)
     if opened is None:
-        raise IntegrityError(f"{path} is missing", file=str(path))
+        raise IntegrityError(f"{path} is missing", file=str(path), hint=LISTED_BY_FSCK)
     fd, size = opened
     try:
         head = files.read_at(fd, min(size, records.MAX_HEADER_BYTES), 0, path)

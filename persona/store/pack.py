@@ -15,7 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
-from persona.errors import IntegrityError, PersonaError, SystemFault
+from persona.errors import LISTED_BY_FSCK, IntegrityError, PersonaError, SystemFault
 from persona.limits import MAX_PACK_BYTES, MAX_PACK_RECORDS
 from persona.store import files, index, records
 from persona.store.index import Entry, Index
@@ -211,17 +211,29 @@ class Pack:
             start = max(length - index.TRAILER_BYTES, 0)
             size = index.footer_bytes(files.read_at(fd, length - start, start, self.path), where)
             if size > length - len(MAGIC):
-                raise IntegrityError(f"{where}: the footer is damaged", kind="pack", file=where)
+                raise IntegrityError(
+                    f"{where}: the footer is damaged", kind="pack", file=where, hint=LISTED_BY_FSCK
+                )
             entries, name = index.decode_footer(files.read_at(fd, size, length - size, self.path), where)
         if name != self.name:
-            raise IntegrityError(f"{where} holds the pack {name[:12]}", kind="pack", file=where)
+            raise IntegrityError(
+                f"{where} must hold the pack of its name, not the pack {name[:12]}",
+                kind="pack",
+                file=where,
+                hint=LISTED_BY_FSCK,
+            )
         end = len(MAGIC)
         for entry in entries:
             if entry.offset != end:
                 break
             end += entry.length
         if end + size != length:
-            raise IntegrityError(f"{where}: its records leave a gap", kind="pack", file=where)
+            raise IntegrityError(
+                f"{where}: its records must follow each other without a gap",
+                kind="pack",
+                file=where,
+                hint=LISTED_BY_FSCK,
+            )
         return entries
 
     def walk_records(self) -> Iterator[Entry]:
@@ -248,7 +260,9 @@ class Pack:
         with self._opened() as (fd, _):
             magic = files.read_at(fd, len(MAGIC), 0, self.path)
         if magic != MAGIC:
-            raise IntegrityError(f"{where} does not begin like a pack", kind="pack", file=where)
+            raise IntegrityError(
+                f"{where} does not begin like a pack", kind="pack", file=where, hint=LISTED_BY_FSCK
+            )
         self.footer()
         if self.look_again():
             raise IntegrityError(
@@ -278,7 +292,9 @@ class Pack:
             else:
                 opened = files.open_regular(self.path)
                 if opened is None:
-                    raise IntegrityError(f"{self.path} is missing", kind="pack", file=str(self.path))
+                    raise IntegrityError(
+                        f"{self.path} is missing", kind="pack", file=str(self.path), hint=LISTED_BY_FSCK
+                    )
                 fd, length = opened
                 if _kept < KEPT_OPEN:
                     _kept += 1

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from blake3 import blake3
 
-from persona.errors import IntegrityError, InvalidInput
+from persona.errors import LISTED_BY_FSCK, IntegrityError, InvalidInput
 from persona.frozen import dataclass
 from persona.limits import MAX_PAYLOAD_BYTES, MAX_SEGMENTS, ZSTD_WINDOW_BYTES
 from persona.objects.ids import KINDS
@@ -167,13 +167,15 @@ def parse_header(buffer: Buffer, where: str) -> Header:
     """The header at the start of `buffer`; raises `IntegrityError` naming `where` if its check is wrong."""
     view = memoryview(buffer)
     if view.nbytes < FIXED.size + CHECK_BYTES:
-        raise IntegrityError(f"{where}: the bytes end inside a record", file=where)
+        raise IntegrityError(f"{where}: the bytes end inside a record", file=where, hint=LISTED_BY_FSCK)
     magic, code, version, count, flags, form, id, relative, digest = FIXED.unpack_from(view)
     end = FIXED.size + count * SEGMENT.size
     if magic != MAGIC or count > MAX_SEGMENTS or view.nbytes < end + CHECK_BYTES:
-        raise IntegrityError(f"{where}: the bytes at the start of a record are damaged", file=where)
+        raise IntegrityError(
+            f"{where}: the bytes at the start of a record are damaged", file=where, hint=LISTED_BY_FSCK
+        )
     if blake3(view[:end]).digest(CHECK_BYTES) != view[end : end + CHECK_BYTES]:
-        raise IntegrityError(f"{where}: the header of a record is damaged", file=where)
+        raise IntegrityError(f"{where}: the header of a record is damaged", file=where, hint=LISTED_BY_FSCK)
     if not 1 <= code <= len(KINDS) or flags not in (0, _RELATIVE):
         raise IntegrityError(f"{where}: a record of an unknown kind; {_NEWER}", file=where)
     segments = tuple(SEGMENT.iter_unpack(view[FIXED.size : end]))
@@ -183,7 +185,9 @@ def parse_header(buffer: Buffer, where: str) -> Header:
                 f"{where}: a segment is malformed or has a new encoding; {_NEWER}", file=where
             )
         if encoding == RAW and stored != raw:
-            raise IntegrityError(f"{where}: a record's segment is malformed", file=where)
+            raise IntegrityError(
+                f"{where}: a segment of a record is malformed", file=where, hint=LISTED_BY_FSCK
+            )
     return Header(
         kind=KINDS[code - 1],
         version=version,

@@ -75,7 +75,7 @@ class RefFiles:
         id = self.value(value)
         if id is None and self.has_history():
             raise IntegrityError(
-                f"HEAD names {value}, which does not exist",
+                f"HEAD is on {value}, which does not exist",
                 kind="ref",
                 file=str(self.path(HEAD)),
                 hint=self.way_out(value),

@@ -79,7 +79,10 @@ def load(root: Path, name: str, value: str | None, *, known: bool = True) -> tup
         entries.pop()
     if not data or (entries[-1].new if entries else None) != value:
         raise IntegrityError(
-            f"{path} does not end at the value of {name}; a line of it is lost", kind="reflog", file=str(path)
+            f"{path} does not end at the value of {name}; a line of the reflog is lost",
+            kind="reflog",
+            file=str(path),
+            hint="move this file away; the next move of the ref begins a new reflog",
         )
     return tuple(entries)
 
@@ -93,7 +96,12 @@ def _entries(name: str, lines: list[bytes], path: Path) -> list[Entry]:
         if entry is None:
             if number == len(lines) and _torn(name, before, line):
                 break
-            raise IntegrityError(f"{path}: line {number} is damaged", kind="reflog", file=str(path))
+            raise IntegrityError(
+                f"{path}: line {number} is damaged",
+                kind="reflog",
+                file=str(path),
+                hint="move this file away; the next move of the ref begins a new reflog",
+            )
         before = _stated_check(line)
         entries.append(entry)
     return entries

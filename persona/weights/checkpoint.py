@@ -238,7 +238,7 @@ class Checkpoint:
         for shard in index.shard_names():
             if not (path.parent / shard).exists():
                 raise InvalidInput(
-                    f"{path}: the index names the shard {shard}, which is missing; download or save it again"
+                    f"{path}: the index lists the shard {shard}, which is missing; download or save it again"
                 )
             self._add_shard(path.parent / shard)
         self._check_index(path, index)

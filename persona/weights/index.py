@@ -72,7 +72,7 @@ def read_watched_index(path: Path) -> tuple[ShardIndex, Fingerprint]:
             f"{path} is not an index of weights, as it has no weight_map; give the directory of the model"
         )
     if not weight_map:
-        raise InvalidInput(f"{path}: the index names no tensor; save or download the checkpoint again")
+        raise InvalidInput(f"{path}: the index lists no tensor; save or download the checkpoint again")
     for tensor, shard in weight_map.items():
         if not is_shard_name(shard):
             raise InvalidInput(

@@ -177,7 +177,7 @@ def _not_ours(directory: Path, strange: Sequence[str], ours: bool) -> Refused:
         hint=(
             "give an empty or a new directory, or ",
             Keyword(force=True),
-            " overwrites the files whose names it needs",
+            " overwrites the files that it writes",
         ),
     )
 

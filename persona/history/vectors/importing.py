@@ -232,9 +232,9 @@ def _refuse_another(history: History, path: Path, name: str, id: str) -> None:
         raise Refused(
             f"{path}: {RECIPE_FILE} has a vector named {name} already, which comes from {known}",
             hint=(
-                "give this one a name of its own with ",
+                "give the new vector a name of its own with ",
                 Keyword(name=Blank("NAME")),
-                ", or put it in the other's place with ",
+                ", or replace the old vector with ",
                 Keyword(replace=True),
             ),
         )

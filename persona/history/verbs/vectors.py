@@ -23,7 +23,7 @@ def forget(history: History, *names: str) -> Removed:
     for name in dict.fromkeys(names):
         if name in recipe.by_name:
             raise Refused(
-                f"{RECIPE_FILE} names the vector {name}",
+                f"{RECIPE_FILE} uses the vector {name}",
                 hint=(Call("recipe.remove", name), " drops it from there"),
             )
         id = kept.get(VECTORS + name)

@@ -157,5 +157,5 @@ def left_behind(history: History, head: Head, target: Target) -> list[str]:
     if first is None:
         return notes
     short = abbreviate(head.id)
-    hint = (Call("branches.create", Blank("NAME"), short), " keeps it")
-    return [Note(f"left {short} ({history.commit(head.id).subject}), which no branch names", hint), *notes]
+    hint = (Call("branches.create", Blank("NAME"), short), " keeps this commit on a branch")
+    return [Note(f"left {short} ({history.commit(head.id).subject}), which is on no branch", hint), *notes]
