@@ -44,13 +44,13 @@ def test_what_a_call_gives_arrives_as_it_is() -> None:
     [("threads", "2"), ("threads", 0), ("memory", 0.5), ("device", 3), ("progress", "yes"), ("dtype", b"x")],
 )
 def test_a_value_that_the_declaration_does_not_admit_is_refused_by_name(keyword: str, value: object) -> None:
-    with pytest.raises(UsageError, match=f"^{keyword} is "):
+    with pytest.raises(UsageError, match=f"^{keyword} must be "):
         Machine().run("HEAD", **{keyword: value})  # type: ignore[arg-type]
 
 
 def test_the_words_of_a_declaration_are_all_that_is_taken() -> None:
     assert Machine().add(missing="zero") == {"missing": "zero"}
-    with pytest.raises(UsageError, match=r"^missing is 'refuse' or 'zero', not 'bogus'"):
+    with pytest.raises(UsageError, match=r"^missing must be 'refuse' or 'zero', not 'bogus'"):
         Machine().add(missing="bogus")  # type: ignore[typeddict-item]
 
 

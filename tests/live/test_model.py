@@ -256,7 +256,7 @@ def test_what_cannot_be_set_changes_nothing(repo: Repository, live: LiveModel) -
     refused(InvalidInput, "join", lambda: live.set("one", join="glue"))
     refused(InvalidInput, r"^only: 'layers\.0\.\*' matches none", lambda: live.set("one", only="layers.0.*"))
     refused(InvalidInput, "^except_: .*leaves none", lambda: live.set("one", except_=["*"]))
-    refused(UsageError, "^name is text", lambda: live.set(None))  # type: ignore[arg-type]
+    refused(UsageError, "^name must be text", lambda: live.set(None))  # type: ignore[arg-type]
     refused(InvalidInput, "colour", lambda: live.set_rules({"colour": "red"}))
     refused(persona.UnknownRevision, "nowhere", lambda: live.checkout("nowhere"))
 

@@ -161,7 +161,7 @@ class _Reader:
         base = document.get("base")
         if type(base) is not str or not base:
             problem = (
-                "missing: name the base"
+                "the name of the base is missing"
                 if base is None
                 else "must be the name of a base, or the start of the base's id"
             )

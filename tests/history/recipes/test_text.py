@@ -73,7 +73,7 @@ def test_what_is_absent_is_the_default() -> None:
         (("density = 1.0", 'trim = "layer"'), 7, "tensor, global"),
         (("density = 1.0", "speed = 3"), 7, "merge.speed: unknown key"),
         (('"ties"', '"tiez"'), 6, "merge.preset"),
-        (('id = "bbbb"', ""), 15, 'vectors."sug gest".id: missing'),
+        (('id = "bbbb"', ""), 15, 'vectors."sug gest".id: the id of the vector is missing'),
         (('"model.layers.1?.*"', "3"), 17, "list of globs"),
         (('base = "tiny"', 'base = ""'), 2, "base"),
         (("# how to merge", "novel = 1"), 4, "novel: unknown key"),

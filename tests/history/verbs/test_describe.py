@@ -90,5 +90,5 @@ def test_a_tag_that_is_not_reached_names_nothing(grown: Bot) -> None:
 
 
 def test_digits_are_counted_from_none(grown: Bot) -> None:
-    with pytest.raises(UsageError, match=r"^abbrev is "):
+    with pytest.raises(UsageError, match=r"^abbrev must be "):
         grown.repo.describe(abbrev=-1)
