@@ -19,7 +19,7 @@ from tests.checkpoints import write_model
 
 PACKAGE = Path(persona.__file__).parent
 PUBLIC = "__init__"  # persona/__init__.py: over the library, under the command line
-FLOORS = (
+LAYERS = (
     ("errors", "frozen", "limits", "progress"),
     ("objects",),
     ("store",),
@@ -35,8 +35,8 @@ FLOORS = (
     ("cli", "web"),
     ("__main__",),
 )
-"""A module imports from the floors below its own, and from its own part of its floor."""
-ROOMS = {
+"""A module imports from the layers before its own, and from its own folder."""
+INNER_LAYERS = {
     "history": (
         ("brief",),
         ("results", "settings"),
@@ -63,7 +63,7 @@ ROOMS = {
         ("run",),
     ),
 }
-"""The same inside a floor."""
+"""The same inside a folder."""
 LONGEST = 450
 LONG = (
     "store/files.py",
@@ -243,22 +243,22 @@ def imported_modules(module: Module, known: set[tuple[str, ...]]) -> Iterator[tu
             yield target, line
 
 
-def rank(name: str, floors: Sequence[Sequence[str]]) -> int:
-    """How high a name stands; the tests fail for one that has no floor."""
-    return next(place for place, floor in enumerate(floors) if name in floor)
+def rank(name: str, layers: Sequence[Sequence[str]]) -> int:
+    """The number of the layer of a name; the tests fail for a name without one."""
+    return next(place for place, layer in enumerate(layers) if name in layer)
 
 
 def upward(all_modules: Sequence[Module]) -> list[str]:
-    """Imports that do not go down: from floor to floor, and from room to room inside one."""
+    """Imports that do not go down, from layer to layer and inside a folder."""
     known = known_names(all_modules)
     found = []
     for module in all_modules:
         for target, line in imported_modules(module, known):
-            floors: Sequence[Sequence[str]] = FLOORS
+            layers: Sequence[Sequence[str]] = LAYERS
             here, there = module.layer, target[1] if len(target) > 1 else PUBLIC
-            if here == there and here in ROOMS and len(module.name) > 2 and len(target) > 2:
-                floors, here, there = ROOMS[here], module.name[2], target[2]
-            if here != there and rank(there, floors) >= rank(here, floors):
+            if here == there and here in INNER_LAYERS and len(module.name) > 2 and len(target) > 2:
+                layers, here, there = INNER_LAYERS[here], module.name[2], target[2]
+            if here != there and rank(there, layers) >= rank(here, layers):
                 found.append(f"{module.path}:{line} imports {'.'.join(target)}")
     return found
 
@@ -308,12 +308,12 @@ def strays(all_modules: Sequence[Module]) -> list[str]:
     ]
 
 
-def test_every_module_has_a_floor_and_a_room() -> None:
-    floors = {name for floor in FLOORS for name in floor}
-    assert {module.layer for module in MODULES} <= floors
-    for layer, rooms in ROOMS.items():
-        inside = {module.name[2] for module in modules_of(layer) if len(module.name) > 2}
-        assert inside == {name for room in rooms for name in room}
+def test_every_module_has_a_layer() -> None:
+    layers = {name for layer in LAYERS for name in layer}
+    assert {module.layer for module in MODULES} <= layers
+    for folder, inner in INNER_LAYERS.items():
+        inside = {module.name[2] for module in modules_of(folder) if len(module.name) > 2}
+        assert inside == {name for layer in inner for name in layer}
 
 
 def test_imports_go_downward_only() -> None:
@@ -340,15 +340,16 @@ def test_only_few_modules_import_by_a_name_that_is_a_value() -> None:
 
 
 @pytest.mark.parametrize(
-    ("package", "layers"), [("persona", FLOORS), *ROOMS.items()], ids=["persona", *ROOMS]
+    ("package", "layers"), [("persona", LAYERS), *INNER_LAYERS.items()], ids=["persona", *INNER_LAYERS]
 )
 def test_the_page_has_the_import_rule(package: str, layers: Sequence[Sequence[str]]) -> None:
     page = (PACKAGE.parent / "docs" / "architecture.md").read_text()
     rule = re.search(rf"^{package}: +(\w|\{{)[^:]*?(?=\n\n|\n```)", page, re.MULTILINE)
     assert rule
-    said = [set(re.findall(r"\w+", floor)) for floor in rule[0].partition(":")[2].split("<")]
-    present = {module.layer if package == "persona" else (*module.name, "", "")[2] for module in MODULES}
-    assert said == [there for layer in layers if (there := set(layer) & present - {PUBLIC})]
+    said = [set(re.findall(r"\w+", layer)) for layer in rule[0].partition(":")[2].split("<")]
+    present = {module.layer for module in MODULES} - {PUBLIC}
+    there = [set(layer) & present if package == "persona" else set(layer) for layer in layers]
+    assert said == [layer for layer in there if layer]
 
 
 @pytest.mark.parametrize(

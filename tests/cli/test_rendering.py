@@ -15,12 +15,12 @@ from persona.history.verbs import measure
 from .conftest import CommandLine
 
 COMMANDS = Path(rendering.__file__).parent / "commands"
-ROOMS = (act_results, query_results, results, store_results, measure)
+MODULES = (act_results, query_results, results, store_results, measure)
 
 
 def test_every_type_that_is_rendered_exists() -> None:
     for name in (*rendering.ACTS, *rendering.ANSWERS):
-        assert any(hasattr(room, name) for room in ROOMS), name
+        assert any(hasattr(module, name) for module in MODULES), name
 
 
 @pytest.mark.parametrize("file", sorted(COMMANDS.glob("[a-z]*.py")), ids=lambda file: file.stem)

@@ -40,12 +40,12 @@ class Watched(threading.Condition):
 
 
 class Harness:
-    """A model with its gate, and threads that use it."""
+    """A model with its lock, and threads that use it."""
 
     def __init__(self) -> None:
         self.model = Model()
-        self.gate = ModelLock(self.model, self)
-        self.gate._condition = self.condition = Watched()
+        self.lock = ModelLock(self.model, self)
+        self.lock._condition = self.condition = Watched()
         self.order: list[str] = []
         self.entries: SimpleQueue[str] = SimpleQueue()
         self.threads: list[threading.Thread] = []
@@ -72,7 +72,7 @@ class Harness:
 
     def use(self, name: str, until: threading.Event | None = None) -> threading.Thread:
         def run() -> None:
-            with self.gate.using():
+            with self.lock.using():
                 self.enter(name)
                 if until:
                     until.wait()
@@ -81,7 +81,7 @@ class Harness:
 
     def merge(self, name: str, until: threading.Event | None = None) -> threading.Thread:
         def run() -> None:
-            with self.gate.merging():
+            with self.lock.merging():
                 self.enter(name)
                 if until:
                     until.wait()
@@ -94,7 +94,7 @@ class Harness:
 
         def run() -> None:
             try:
-                with self.gate.merging(timeout=0):
+                with self.lock.merging(timeout=0):
                     found.append(False)
             except BusyError:
                 found.append(True)
@@ -128,7 +128,7 @@ def released(*events: threading.Event) -> Iterator[None]:
 
 def test_a_merge_that_waits_goes_before_users_that_come_later(users: Harness) -> None:
     leave = threading.Event()
-    with released(leave), users.gate.using():
+    with released(leave), users.lock.using():
         users.merge("merge")
         users.waits("merge")
         for name in ("one", "two"):
@@ -157,7 +157,7 @@ def test_users_that_waited_for_a_merge_go_before_the_next(users: Harness) -> Non
 
 
 def test_merges_go_in_order_of_arrival(users: Harness) -> None:
-    with users.gate.using():
+    with users.lock.using():
         for name in ("one", "two", "three"):
             users.merge(name)
             users.waits(name)
@@ -166,18 +166,18 @@ def test_merges_go_in_order_of_arrival(users: Harness) -> None:
 
 
 def test_who_uses_the_model_goes_on_while_a_merge_waits(users: Harness) -> None:
-    with users.gate.using():
+    with users.lock.using():
         users.merge("merge")
         users.waits("merge")
         users.model(lambda: users.model(lambda: users.order.append("a pass in a pass")))
-        with users.gate.using():
+        with users.lock.using():
             users.order.append("a block in a block")
     users.join()
     assert users.order == ["a pass in a pass", "a block in a block", "merge"]
 
 
 def test_another_thread_may_compute_the_answer_that_a_block_waits_for(users: Harness) -> None:
-    with users.gate.using():
+    with users.lock.using():
         users.merge("merge")
         users.waits("merge")
         users.start("generate", lambda: users.model(lambda: users.order.append("token"))).join(30)
@@ -273,7 +273,7 @@ def test_a_pass_counts_while_its_thread_is_in_a_generator_or_has_left_one(users:
 
 
 def test_a_block_that_another_thread_leaves_is_left(users: Harness) -> None:
-    block = users.gate.using()
+    block = users.lock.using()
     users.start("enters", block.__enter__).join(30)
     assert users.is_used()
     block.__exit__(None, None, None)
@@ -282,17 +282,17 @@ def test_a_block_that_another_thread_leaves_is_left(users: Harness) -> None:
 
 def test_a_thread_that_would_wait_for_itself_is_told(users: Harness) -> None:
     def merge() -> None:
-        with pytest.raises(BusyError, match="this thread itself"), users.gate.merging():
+        with pytest.raises(BusyError, match="this thread itself"), users.lock.merging():
             pass
 
-    with users.gate.using():
+    with users.lock.using():
         merge()
     users.model(merge)
-    with users.gate.merging():
+    with users.lock.merging():
         merge()
         with pytest.raises(BusyError, match="this thread is merging"):
             users.model()
-        with pytest.raises(BusyError, match="this thread is merging"), users.gate.using():
+        with pytest.raises(BusyError, match="this thread is merging"), users.lock.using():
             pass
     assert not users.is_used()
 
@@ -314,11 +314,11 @@ def test_a_merge_gives_up_in_time_and_says_who_uses_the_model(users: Harness) ->
         users.use("reader", leave)
         users.entered("reader")
         expected = pytest.raises(BusyError, match=r"0 s, .*1 `using` block.*reader.*timeout=")
-        with expected as refused, users.gate.merging(timeout=0):
+        with expected as refused, users.lock.merging(timeout=0):
             pass
     users.join()
     assert refused.value.exit_code == 6
-    with users.gate.merging(timeout=None):
+    with users.lock.merging(timeout=None):
         pass
 
 
@@ -327,12 +327,12 @@ def test_a_merge_that_gave_up_keeps_nobody_out(users: Harness) -> None:
 
     def run() -> None:
         try:
-            with users.gate.merging(timeout=0.05):
+            with users.lock.merging(timeout=0.05):
                 pass
         except BusyError:
             gave_up.set()
 
-    with users.gate.using():
+    with users.lock.using():
         users.start("merge", run)
         users.waits("merge")
         newcomer = users.use("newcomer")
@@ -344,11 +344,11 @@ def test_a_merge_that_gave_up_keeps_nobody_out(users: Harness) -> None:
 
 @pytest.mark.parametrize("timeout", [-1, "2", True, float("nan")])
 def test_a_timeout_is_a_number_of_seconds(users: Harness, timeout: Any) -> None:
-    with pytest.raises(UsageError, match="timeout"), users.gate.merging(timeout=timeout):
+    with pytest.raises(UsageError, match="timeout"), users.lock.merging(timeout=timeout):
         pass
 
 
 @pytest.mark.parametrize("timeout", [0, Decimal("0.5"), Fraction(1, 2), np.float32(0.5), np.int64(1), None])
 def test_a_timeout_is_any_number(users: Harness, timeout: Any) -> None:
-    with users.gate.merging(timeout=timeout):
+    with users.lock.merging(timeout=timeout):
         pass

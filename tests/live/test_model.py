@@ -586,7 +586,7 @@ def test_weights_that_are_not_finite_leave_the_model_as_it_was(repo: Repository,
     assert allowed.digest() == repo.digest("HEAD").weights
 
 
-# -- the gate
+# -- the lock
 
 
 def test_a_forward_pass_waits_until_the_weights_are_whole(repo: Repository) -> None:
