@@ -22,7 +22,7 @@ from persona.face.verb import Verb
 from persona.history import verbs
 from persona.history.arguments import AnyPath, checks_arguments
 from persona.history.config import Config
-from persona.history.history import History
+from persona.history.history import History, Warnings
 from persona.history.names import revisions
 from persona.history.results import CommitResult, Head
 from persona.history.settings import DEVICES
@@ -30,6 +30,7 @@ from persona.limits import CHUNK_ELEMENTS
 from persona.objects.commit import Signer
 from persona.objects.ids import abbreviate
 from persona.store import files
+from persona.store.refs import NoteList
 from persona.store.store import DIRECTORY, Store
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Repository:
         user_config: AnyPath | None = None,
         author: Signer = None,
         committer: Signer = None,
+        notes: NoteList | None = None,
         **options: Unpack[ComputeOptions],
     ) -> Repository:
         """Makes a repository at `path` with its first commit, and opens it. Options as for `open`.
@@ -104,7 +106,7 @@ class Repository:
             chunk=chunk,
             **complete(WorkOptions, given, setting=config.read),
         )
-        return Repository(_opened(place, user_config, author, committer, options), made)
+        return Repository(_opened(place, user_config, author, committer, notes, options), made)
 
     @staticmethod
     def open(
@@ -113,6 +115,7 @@ class Repository:
         user_config: AnyPath | None = None,
         author: Signer = None,
         committer: Signer = None,
+        notes: NoteList | None = None,
         **options: Unpack[ComputeOptions],
     ) -> Repository:
         """The repository at `path` or above it. Raises `NotARepository` if there is none.
@@ -123,8 +126,11 @@ class Repository:
         real time. `user_config`: the user's own config file. `threads`, `memory` and `device_memory` (bytes),
         `device` and `progress` apply to every call that does not name them; they win over the settings, such
         as `checkout.threads`.
+
+        `notes`: a list that takes the notes of calls whose result has none, such as one about a reflog that
+        is too short for a date. By default each is a warning of Python.
         """
-        return Repository(_opened(Path(path), user_config, author, committer, options))
+        return Repository(_opened(Path(path), user_config, author, committer, notes, options))
 
     def close(self) -> None:
         """Lets go of the shared lock and of open files. Live models keep the weights that they hold."""
@@ -167,12 +173,6 @@ class Repository:
                 "this repository was opened, not made by init; repo.log() shows its first commit"
             )
         return self._made
-
-    @property
-    def notes(self) -> list[str]:
-        """Sentences for the user that belong to no result; one about a reflog that is too short, say."""
-        self._history.require_open()
-        return self._history.notes
 
     def __getitem__(self, rev: str) -> Revision:
         """One commit by revision (docs/commands.md, "Revisions"). Raises `UnknownRevision`."""
@@ -264,14 +264,19 @@ class Repository:
 
 
 def _opened(
-    path: Path, user_config: AnyPath | None, author: Signer, committer: Signer, options: ComputeOptions
+    path: Path,
+    user_config: AnyPath | None,
+    author: Signer,
+    committer: Signer,
+    notes: NoteList | None,
+    options: ComputeOptions,
 ) -> History:
     """The history of the repository at `path` or above it."""
     _check_device(options)
     store = Store.open(_find_root(path))
     config = Config(store.config_path, _optional(user_config))
     open_options: Mapping[str, Any] = {**options}
-    return History(store, config, author_signer=author, committer_signer=committer, open_options=open_options)
+    return History(store, config, Warnings() if notes is None else notes, author, committer, open_options)
 
 
 def _check_device(options: ComputeOptions) -> None:

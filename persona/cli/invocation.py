@@ -76,7 +76,10 @@ class Invocation:
         """The repository of the directory, open."""
         from persona.repository import Repository
 
-        with Repository.open(self.directory, user_config=self.user_config, **self.open_options) as repo:
+        noted: list[str] = []
+        with Repository.open(
+            self.directory, user_config=self.user_config, notes=noted, **self.open_options
+        ) as repo:
             self._repository = repo
             try:
                 yield repo
@@ -88,7 +91,7 @@ class Invocation:
                 raise
             finally:
                 self._repository = None
-                self.remarks(dict.fromkeys(repo.notes))
+                self.remarks(dict.fromkeys(noted))
 
     @property
     def open_options(self) -> dict[str, Any]:

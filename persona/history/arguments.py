@@ -207,6 +207,8 @@ class _Kind:
             return self._require(
                 value, isinstance(value, str) or hasattr(value, "commit"), "text, or a Revision"
             )
+        if "NoteList" in self.parts:
+            return self._require(value, hasattr(value, "append"), "a list")
         if "Progress" in self.parts or any(part.startswith("Callable[") for part in self.parts):
             return self._require(value, callable(value), "a function")
         if any(part.startswith("Mapping[") for part in self.parts):

@@ -22,6 +22,7 @@ from persona.errors import (
     UnknownName,
     UsageError,
     quoted,
+    worded,
 )
 from persona.history import identity
 from persona.history.config import Config
@@ -52,14 +53,29 @@ class _ReadText(NamedTuple):
     starts: dict[str, str]
 
 
+class Warnings:
+    """Takes notes, and gives each as a warning of Python, at the line that called the library."""
+
+    def append(self, note: str, /) -> None:
+        """Gives a note as a warning."""
+        import sys
+        import warnings
+
+        frame, level = sys._getframe().f_back, 2
+        while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "persona":
+            frame, level = frame.f_back, level + 1
+        hint = getattr(note, "hint", None)
+        warnings.warn(note if hint is None else f"{note}\nhint: {worded(hint)}", stacklevel=level)
+
+
 @dataclass
 class History:
     """The objects, refs and work tree of one repository."""
 
     _store: Store | None
     config: Config
-    notes: list[str] = field(default_factory=list)
-    """Sentences for the user from calls whose result has no notes."""
+    notes: NoteList = field(default_factory=Warnings)
+    """Takes the sentences for the user of calls whose result has no notes."""
     author_signer: Signer = None
     """The author of commits."""
     committer_signer: Signer = None

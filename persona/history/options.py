@@ -167,7 +167,7 @@ class LiveOptions(LoadOptions, total=False):
     """How a model in memory is kept: `live`. Both in bytes."""
 
     cache: Annotated[int, Option(help="", metavar="S", default=LIVE_CACHE)]
-    device_memory: int | None
+    device_memory: Annotated[int | None, Option(help="", metavar="S", setting="checkout.device-memory")]
 
 
 class TermOptions(TypedDict, total=False):

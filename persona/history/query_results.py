@@ -40,8 +40,8 @@ class CommitEntry(Result):
 
     id: str
     commit: Commit
-    refs: tuple[str, ...]
-    """Short names of refs that point at this commit: "HEAD -> main", "tag: v1", "warm"."""
+    refs: tuple[str, ...] = field(compare=False)
+    """Short names of refs that pointed at this commit: "HEAD -> main", "tag: v1", "warm"."""
     read_recipe: Callable[[], RecipeView] = field(repr=False, compare=False)
 
     def __repr__(self) -> str:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from persona.errors import (
     BusyError,
@@ -56,8 +56,13 @@ When = tuple[int, int]
 """Seconds since 1970 UTC, and the offset from UTC in minutes."""
 
 Found = TypeVar("Found")
-NoteList = list[str]
-"""A list for sentences to the user that a call has besides its result."""
+
+
+class NoteList(Protocol):
+    """Takes the sentences to the user that a call has besides its result: a list, say."""
+
+    def append(self, note: str, /) -> None:
+        """Takes one."""
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,14 @@ def test_log_gives_revisions(grown: Bot) -> None:
     assert revisions[1] == grown.repo["HEAD~1"]
 
 
+def test_a_revision_equals_itself_after_names_have_moved(grown: Bot) -> None:
+    revision = grown.repo["HEAD"]
+    grown.commit(message="next", allow_empty=True)
+    assert grown.repo["HEAD~1"] == revision
+    assert grown.repo["HEAD~1"].refs != revision.refs
+    assert len({revision, grown.repo["HEAD~1"], grown.repo["HEAD"]}) == 2
+
+
 def test_show_gives_a_revision(grown: Bot) -> None:
     revision, changes = grown.repo.show("HEAD~1")
     assert isinstance(revision, Revision)

@@ -42,8 +42,8 @@ def tensors(
 
     numpy arrays of the tensor's shape; bf16 comes as uint16 whose `.tensor_dtype` says "BF16" (a
     `TensorArray`). With `torch`, torch tensors of the true dtype. They lie on the host, wherever they were
-    computed. `rev` None: `recipe.toml` as it stands. Options as for `checkout`; its notes are among
-    `Repository.notes`.
+    computed. `rev` None: `recipe.toml` as it stands. Options as for `checkout`; its notes go where
+    `open` says.
     """
     how = history.in_force(ComputeOptions, options)
     _, recipe = chosen_recipe(history, rev, history.notes)
