@@ -120,3 +120,14 @@ def test_longer_work_shows_how_far_it_is(
     bar(Phase("write"), 0, 0)
     bar.close()
     assert "write" in capsys.readouterr().err
+
+
+def test_compiling_that_was_shown_is_not_logged_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(watch, "_LOGGED", set())
+    told: list[Phase] = []
+    with first_run(lambda phase, done, total: told.append(phase)):
+        watch.tell_of_compilation()
+    watch.tell_of_compilation()
+    assert (told, caplog.messages) == ([watch.COMPILING], [])

@@ -32,11 +32,16 @@ def watch_compilation(tell: Tell | None) -> Iterator[None]:
 
 
 def tell_of_compilation(text: str = COMPILING) -> None:
-    """Tells the watchers that a kernel is being compiled. If there are none, logs it, once a process."""
+    """Tells the watchers that a kernel is being compiled.
+
+    If there are none, and none was told before, logs it, once a process.
+    """
     watchers = list(_WATCHERS)
     for tell in watchers:
         tell(text)
-    if not watchers:
+    if watchers:
+        _LOGGED.add(text)
+    else:
         log_once(text)
 
 
