@@ -218,8 +218,8 @@ def moved_lines(
         yield f'HEAD detached at {short(head.id)} (use "persona switch -c NAME" to keep what you commit here)'
 
 
-def weights_lines(weights: WeightsState, recipe_changed: bool = False) -> Iterator[str]:
-    """The state of the weights in the work tree, and the command to type."""
+def weights_lines(weights: WeightsState, root: str, recipe_changed: bool = False) -> Iterator[str]:
+    """The state of the weights in the work tree, and the command to type. `root`: path of the work tree."""
     of = f" of {short(weights.revision)}" if weights.revision else ""
     match weights.state:
         case "clean":
@@ -244,7 +244,7 @@ def weights_lines(weights: WeightsState, recipe_changed: bool = False) -> Iterat
         case "edited":
             yield f"Weights: edited by hand{' after the checkout' + of if of else ''}"
             onto = short(weights.revision) if weights.revision else "REV"
-            yield f'  (use "persona add . -n NAME --onto {onto}" to keep the change as a vector,'
+            yield f'  (use "persona add {root} -n NAME --onto {onto}" to keep the change as a vector,'
             yield '   "persona checkout -f" to compute the weights again)'
         case _:
             yield "Weights: unknown, not made by persona"

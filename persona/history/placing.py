@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from persona.errors import PersonaError
+from persona.errors import Keyword, PersonaError
 from persona.history.computing import chosen_recipe, compute, device_choice, layout_of, notes_of
 from persona.history.history import History
 from persona.history.options import ImportOptions, RunOptions
@@ -66,7 +66,7 @@ def place(
     found = weights.look(history, tree)
     if not options["force"]:
         where = RECIPE_FILE if not files_move.paths else "that revision"
-        weights.refuse_losing(found, recipe, where)
+        weights.refuse_losing(found, recipe, where, Keyword(force=True))
     plan = plan_of(history, recipe)
     unasked = found.state == "intact" and options["max_shard_size"] is None
     if found.record and unasked and is_there(history, found, recipe, options["progress"]):

@@ -211,3 +211,22 @@ def test_options_of_an_import_without_one_are_named_as_flags(grown: CommandLine)
     assert said.startswith(
         "no fine-tune to import\nhint: give the path of one, or leave out --alpha --except;"
     )
+
+
+def test_edited_weights_are_kept_or_lost_as_advised_from_a_subdirectory(grown: CommandLine) -> None:
+    grown.ok("checkout")
+    weights = grown.directory / "model.safetensors"
+    data = weights.read_bytes()
+    weights.unlink()
+    weights.write_bytes(data[:-1] + b"\x41")
+    below = CommandLine(grown.directory / "runs")
+    below.directory.mkdir()
+    id = grown.ok("rev-parse", "--short", "HEAD").strip()
+    for command in (["status"], ["reset", "--hard"], ["switch", "--detach"]):
+        assert f'use "persona add .. -n NAME --onto {id}"' in below.ok(*command)
+        assert f'use "persona add . -n NAME --onto {id}"' in grown.ok(*command)
+    note = below.refused(1, "commit", "-m", "x")
+    assert f"`persona commit --name NAME --onto {id} ..`" in note
+    assert "hint: move them away, or -f overwrites them" in below.refused(1, "checkout", "HEAD~1")
+    below.ok("commit", "--name", "mine", "--onto", id, "..", "-m", "mine")
+    below.ok("checkout", "-f", "HEAD~1")

@@ -12,6 +12,7 @@ from persona.cli.completions import revisions
 from persona.cli.rendering import Shown
 
 if TYPE_CHECKING:
+    from persona.cli.invocation import Invocation
     from persona.repository import Repository
 
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     flag_value="hard",
     help="Move the branch, and put the text files of REV in place; uncommitted edits are lost.",
 )
-def command(repo: Repository, rev: str, mode: Literal["soft", "mixed", "hard"]) -> Shown:
+def command(call: Invocation, repo: Repository, rev: str, mode: Literal["soft", "mixed", "hard"]) -> Shown:
     """Move the branch to another commit.
 
     Moves the current branch, or a detached HEAD, to REV. It computes no weights; `persona checkout` does. The
@@ -44,5 +45,5 @@ def command(repo: Repository, rev: str, mode: Literal["soft", "mixed", "hard"]) 
     entry = repo["HEAD"]
     lines = [f"HEAD is now at {render.short(entry.id)} {render.printable(entry.subject)}"]
     if mode == "hard" and result.weights.state not in ("clean", "absent"):
-        lines += render.weights_lines(result.weights)
+        lines += render.weights_lines(result.weights, call.seen_from_here(repo)("."))
     return Shown(result, lines)

@@ -68,7 +68,7 @@ def status(result: Status, call: Invocation, repo: Repository) -> Iterator[str]:
         yield from ("\t" + click.style(line, fg="red") for line in render.listed(left_out))
         yield ""
     readable = result.problem is None
-    weights = list(render.weights_lines(result.weights, result.recipe_changed))
+    weights = list(render.weights_lines(result.weights, path("."), result.recipe_changed))
     yield from weights if readable else weights[:1]  # what to do about them depends on the recipe
     if result.in_the_way:
         names = ", ".join(map(shown, result.in_the_way))

@@ -42,8 +42,9 @@ def command(
     result = repo.switch(target, create=create, detach=detach, force=force)
     subject = repo["HEAD"].subject if result.branch is None and not call.json else None
     here = Head(result.branch, result.id)
-    lines = list(render.carried_lines(result.carried, call.seen_from_here(repo)))
+    path = call.seen_from_here(repo)
+    lines = list(render.carried_lines(result.carried, path))
     lines += render.moved_lines(here, subject, before=result.before, made=create is not None)
     if result.weights.state not in ("clean", "absent"):
-        lines += render.weights_lines(result.weights)
+        lines += render.weights_lines(result.weights, path("."))
     return Shown(result, lines)

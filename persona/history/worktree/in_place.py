@@ -75,7 +75,7 @@ def check(tree: LockedTree, path: Path, base: str, onto: str | None, name: str |
 def refuse_losing(history: History) -> None:
     """`Refused` if a checkout after the next commit would overwrite the only copy of weights."""
     recipe = text_files.recipe(history).recipe
-    weights.refuse_losing(weights.look(history), recipe, RECIPE_FILE)
+    weights.refuse_losing(weights.look(history), recipe, RECIPE_FILE, Call("checkout", force=True))
 
 
 def edited_notes(tree: LockedTree) -> list[Note]:

@@ -24,7 +24,7 @@ from dataclasses import asdict, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from persona.errors import Call, InvalidInput, PersonaError, Refused
+from persona.errors import Call, InvalidInput, Keyword, PersonaError, Refused
 from persona.frozen import dataclass
 from persona.history.history import History
 from persona.history.results import WeightsState
@@ -180,11 +180,11 @@ def take(
     return True
 
 
-def refuse_losing(found: Found, recipe: Recipe, where: str) -> None:
+def refuse_losing(found: Found, recipe: Recipe, where: str, overwriting: Keyword) -> None:
     """`Refused` if weights that cannot be computed again would be overwritten.
 
     These are edited weights, weights from no checkout, and weights trained in place whose vector neither a
-    commit nor `recipe` holds.
+    commit nor `recipe` holds. `overwriting`: what to type to lose them, for the hint.
     """
     record = found.record
     names = ", ".join(found.files)
@@ -192,17 +192,13 @@ def refuse_losing(found: Found, recipe: Recipe, where: str) -> None:
         why = "edited since they were checked out" if found.state == "edited" else "not from a checkout"
         raise Refused(
             f"{names}: {why}, and would be overwritten",
-            hint=("move them away, or ", Call("checkout", force=True), " overwrites them"),
+            hint=("move them away, or ", overwriting, " overwrites them"),
         )
     if found.state == "intact" and record is not None and _is_only_here(record, recipe):
         raise Refused(
             f"{names}: as trained for the vector {record.name}, which neither a commit nor {where} holds, and"
             " would be overwritten",
-            hint=(
-                "commit it, move them away, or ",
-                Call("checkout", force=True),
-                " overwrites them",
-            ),
+            hint=("commit it, move them away, or ", overwriting, " overwrites them"),
         )
 
 
