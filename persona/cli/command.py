@@ -1,4 +1,4 @@
-"""What all commands share: `--json`, `-q`, `-v`, an example in the help, file names after `--`."""
+"""The parts that all commands share: `--json`, `-q`, `-v`, an example in the help, file names after `--`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What small acts answer with: fields named as the JSON keys of docs/commands.md, as in `results`."""
+"""The results of small acts: fields named as the JSON keys of docs/commands.md, as in `results`."""
 
 from __future__ import annotations
 

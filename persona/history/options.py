@@ -16,7 +16,7 @@ from persona.progress import Progress
 
 
 class Option:
-    """What a keyword is on the command line: its flags and its line of help.
+    """A keyword on the command line: its flags and its line of help.
 
     `metavar`: the name of its value in the help; without one the flag has no value and means `gives`. `parse`
     reads a value and raises `ValueError`; by default that of `setting`, the key that holds where nobody gives

@@ -1,4 +1,4 @@
-"""Where a model in memory holds the tensors of a base.
+"""The places where a model in memory holds the tensors of a base.
 
 **slot** — the memory of one tensor in a model.
 **stamp** — address and version counter of a tensor.

@@ -1,1 +1,1 @@
-"""What differs between two plans."""
+"""The differences between two plans."""

@@ -1,4 +1,4 @@
-"""Where in a pack each object lies.
+"""The places of the objects in a pack.
 
 **footer** — a pack's entries in the order of its records, at its end.
 **idx** — the same entries sorted by id, in a file beside the pack, searched by bisection.

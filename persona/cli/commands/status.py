@@ -29,7 +29,7 @@ def command(repo: Repository) -> Status:
 
 
 def status(result: Status, call: Invocation, repo: Repository) -> Iterator[str]:
-    """What is printed, files named as they are typed where the command runs."""
+    """The printed lines, with files named as a user types them where the command runs."""
     path = call.seen_from_here(repo)
 
     def shown(name: str) -> str:

@@ -26,7 +26,7 @@ from persona.store.refs import HEADS, TAGS, NoteList
 
 _SUFFIX: Final = re.compile(r"~(\d{0,9})(?!\d)|\^(\d{0,9})(?![\d{])|\^\{(\w*)\}", re.ASCII)
 _DESCRIBED: Final = re.compile(r".+-\d+-(g[0-9a-f]{4,64})", re.ASCII)
-"""What `describe` prints: git, too, reads only the digits of the id."""
+"""A name that `describe` prints. Like git, this reads only the digits of the id."""
 _NO_COMMITS: Final = ("tree", "blob", "tag")
 MOVED: Final = re.compile(r"(?:checkout|switch): moving from (\S+) to (\S+)")
 """Why HEAD moved between branches, as its reflog says."""

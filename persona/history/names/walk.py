@@ -150,7 +150,7 @@ def _limited(history: History, starts: list[str], hidden: list[str]) -> Iterator
 def _reached(
     graph: _Graph, starts: Iterable[str], targets: Collection[str], floor: Collection[str]
 ) -> set[str]:
-    """Those of `targets` that `starts` reach. Each target is in `floor` or a descendant of a commit there.
+    """The `targets` that `starts` reach. Each target is in `floor` or a descendant of a commit there.
 
     If a commit is an ancestor of all of `floor`, it reaches no target, because it would be its own ancestor.
     So the walk ends when only these ancestors wait. Times decide only which commit is looked at next.

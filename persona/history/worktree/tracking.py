@@ -201,7 +201,7 @@ def _weights(place: Path) -> str | None:
 
 
 def _taken(root: Path, paths: Iterable[str]) -> dict[str, str]:
-    """Those of `paths` that exist, by their names without case, as some file systems compare them."""
+    """The `paths` that exist, by their names without case, as some file systems compare them."""
     return {_folded(path): path for path in paths if os.path.lexists(root / path)}
 
 

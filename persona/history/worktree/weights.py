@@ -1,4 +1,4 @@
-"""What the weights in the work tree are: their recipe, and whether they changed since.
+"""The state of the weights in the work tree: their recipe, and whether they changed since.
 
 **weights record** — the recipe's key, its commit, the weights digest, and size, time and inode of every
 weights file.

@@ -1,4 +1,4 @@
-"""Where the arithmetic of a merge runs: on the CPU, or on the machine's GPUs.
+"""The choice of the device for a merge: the CPU, or the machine's GPUs.
 
 Chunks that need no arithmetic (of the base, or of a vector that owns its tensor) never go to a device.
 Neither do cut-offs, which are found once and kept. So if nothing has to be merged, no device is looked for.
