@@ -291,7 +291,7 @@ def read_file(path: Path, *, limit: int) -> bytes | None:
     try:
         if size > limit:
             raise IntegrityError(
-                f"{path} has {size} bytes, more than the {limit} it may have", file=str(path)
+                f"{path} has {size} bytes, more than the {limit} that it may have", file=str(path)
             )
         return read_at(fd, size, 0, path)
     finally:

@@ -282,7 +282,7 @@ class Checkpoint:
             self.tensors[name] = (entry.spec, len(self.shards))
         if len(self._entries) > limits.MAX_TENSORS:
             raise InvalidInput(
-                f"{self.path}: more than {limits.MAX_TENSORS} tensors in all, which is the most"
+                f"{self.path} has more than {limits.MAX_TENSORS} tensors in all, which is the limit"
             )
         self.shards.append(Shard(path.name, header.metadata))
 

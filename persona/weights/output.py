@@ -149,7 +149,8 @@ def _check_room(directory: Path, paths: Iterable[str], going: Collection[str]) -
         found.update(dict.fromkeys(way[:1] or _below(directory, path, going)))
     if found:
         names = listed(list(found), 5)
-        raise Refused(f"{directory}: {names}: in the way of new files; move it away")
+        are, it = ("is", "it") if len(found) == 1 else ("are", "them")
+        raise Refused(f"{directory}: {names} {are} in the way of new files; move {it} away")
 
 
 def _below(directory: Path, path: str, going: Collection[str]) -> Iterator[str]:

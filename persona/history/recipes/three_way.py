@@ -219,7 +219,9 @@ def _meaning(text: str, wanted: Recipe, names: Names) -> str:
         axes = {axis: UNSET if value is None else value for axis, value in edit.items()}
         text = recipe_edit.set_rules(text, axes)
     if names.read_recipe(text.encode()) != wanted:
-        raise InvalidInput(f"{RECIPE_FILE}: the change cannot be written")
+        raise InvalidInput(
+            f"{RECIPE_FILE} is written in a way that this change cannot edit; change it by hand"
+        )
     return text
 
 

@@ -330,7 +330,7 @@ def _replaceable(history: History, texts: Mapping[str, bytes]) -> dict[str, str]
     edited = [file for file, id in found.items() if id != committed.get(file)]
     if edited:
         raise Refused(
-            f"{', '.join(edited)}: edited and not committed, and would be overwritten",
+            f"uncommitted edits would be overwritten: {', '.join(edited)}",
             hint=(
                 "commit first, or put it back with ",
                 Call("restore", WorkFile(edited[0])),

@@ -99,7 +99,7 @@ def _refuse_edits(history: History) -> None:
     edited = differing(committed, here)
     if edited:
         raise Refused(
-            f"{', '.join(edited)}: edited and not committed, and would go into the revert's commit",
+            f"uncommitted edits would go into the revert's commit: {', '.join(edited)}",
             hint=(
                 "commit first; or ",
                 Call("reset", mode="hard"),
@@ -169,10 +169,10 @@ def _undone(history: History, id: str, mainline: int | None, *, onto_edits: bool
     ids = {path: None if data is None else text_files.blob_id(data) for path, data in merged.edits.items()}
     edited = sorted(path for path in ids if here.get(path) not in (ours.files.get(path), ids[path]))
     if strange := [path for path in edited if path not in tracked]:
-        raise Refused(f"{', '.join(strange)}: not tracked, and would be overwritten; move it away")
+        raise Refused(f"untracked files would be overwritten; move them away: {', '.join(strange)}")
     if edited:
         raise Refused(
-            f"{', '.join(edited)}: edited and not committed",
+            f"uncommitted edits are in files that the revert changes: {', '.join(edited)}",
             hint=("commit first, or put it back with ", Call("restore", WorkFile(edited[0]))),
         )
     edits = {path: data for path, data in merged.edits.items() if here.get(path) != ids[path]}

@@ -104,11 +104,11 @@ def plan_files(history: History, to: str, *, force: bool) -> FileMove:
         foreign = [path for path in lost if path not in known]
         if foreign:
             raise Refused(
-                f"{', '.join(foreign)}: not tracked, and would be overwritten",
+                f"untracked files would be overwritten: {', '.join(foreign)}",
                 hint=("move it away, or ", Keyword(force=True), " overwrites it"),
             )
         raise Refused(
-            f"{', '.join(lost)}: edited and not committed, and would be overwritten",
+            f"uncommitted edits would be overwritten: {', '.join(lost)}",
             hint=("commit first, or ", Keyword(force=True), " discards the edits"),
         )
     dropped = [path for path in moving if path in here and path not in before and path not in after]

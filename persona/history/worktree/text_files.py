@@ -150,8 +150,10 @@ def check_room(root: Path, kept: Iterable[str], removed: Iterable[str]) -> None:
         in_the_way.update((name, None) for name in _all_below(root, path) if name not in gone)
     if in_the_way:
         names = list(in_the_way)
-        it = "it" if len(names) == 1 else "them"
-        raise Refused(f"{listed(names)}: in the way of new files; move {it} away and run the command again")
+        are, it = ("is", "it") if len(names) == 1 else ("are", "them")
+        raise Refused(
+            f"{listed(names)} {are} in the way of new files; move {it} away and run the command again"
+        )
 
 
 def _all_below(root: Path, path: str) -> Iterator[str]:

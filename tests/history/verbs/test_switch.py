@@ -114,7 +114,9 @@ def test_edits_that_would_be_overwritten_stop_the_move_by_name(grown: Bot, way: 
         else:
             grown.repo.checkout("old", force=force, weights=False)
 
-    with pytest.raises(Refused, match=r"recipe\.toml: edited(.|\n)*force=True"):
+    with pytest.raises(
+        Refused, match=r"uncommitted edits would be overwritten: recipe\.toml(.|\n)*force=True"
+    ):
         go(force=False)
     assert (grown.recipe.read_text(), grown.repo.head()) == (edited, head)
     go(force=True)

@@ -122,7 +122,7 @@ def test_an_untracked_file_stays_where_it_is_unless_it_is_in_the_way(bot: Bot) -
     assert bot.repo.status().untracked == ("notes.md", "other.md")
     with pytest.raises(Refused, match=r"(?s)nothing to commit.*notes\.md, other\.md\nhint: `repo\.add"):
         bot.commit()
-    with pytest.raises(Refused, match=r"(?s)notes\.md: not tracked.*force=True"):
+    with pytest.raises(Refused, match=r"(?s)untracked files would be overwritten: notes\.md.*force=True"):
         bot.repo.switch("main")
     bot.repo.reset("HEAD", "hard")
     assert place.read_text() == "mine\n"
@@ -503,7 +503,7 @@ def test_a_revert_names_the_untracked_file_that_it_would_overwrite(bot: Bot, no_
     place.unlink()
     bot.commit()
     make(bot, "notes.md", "mine\n")
-    with pytest.raises(Refused, match=r"notes\.md: not tracked.*move it away"):
+    with pytest.raises(Refused, match=r"untracked files would be overwritten; move them away: notes\.md"):
         bot.repo.revert("HEAD", no_commit=no_commit)
     assert place.read_text() == "mine\n"
     place.unlink()
