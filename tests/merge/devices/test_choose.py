@@ -123,7 +123,7 @@ def test_a_missing_triton_is_named(with_cuda: dict[str, Any], monkeypatch: pytes
 
 def test_a_gpu_that_is_too_old_is_named(with_cuda: dict[str, Any]) -> None:
     with_cuda["capability"] = (7, 5)
-    assert str(refusal()) == "the GPU has compute capability 7.5, and 8.0 is needed"
+    assert str(refusal()) == "the GPU has compute capability 7.5, and persona needs 8.0 or higher"
 
 
 def test_a_gpu_that_cannot_be_asked_is_named(
