@@ -211,7 +211,7 @@ def test_a_soft_reset_keeps_the_files_of_the_commits_that_it_takes_back(bot: Bot
         ("caf\udce9.md", "Unicode"),
         ("big.md", "larger than 64 MiB"),
         ("pipe", "not a regular file"),
-        ("loop", "looked at"),
+        ("loop", "cannot be read"),
         ("dangling", "leads nowhere"),
         ("state.md", "pickle"),
         ("README.MD", r"README\.md is tracked already"),
