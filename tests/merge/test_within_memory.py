@@ -132,7 +132,7 @@ def test_what_is_imported_onto_a_mixture_is_the_same_in_little_memory(
     found = mixtures.sandbox.vector(trained, onto=plan, threads=2, memory=LITTLE)
     assert (found.id, found.largest_rounding) == (want.id, want.largest_rounding)
     assert max(longest) < WHOLE
-    with pytest.raises(UsageError, match=r"at least\nhint: give memory="):
+    with pytest.raises(UsageError, match=r"of memory\nhint: give memory="):
         mixtures.sandbox.vector(trained, onto=plan, memory=1000)
 
 

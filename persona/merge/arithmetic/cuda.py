@@ -439,7 +439,7 @@ def _check(base: torch.Tensor, z: torch.Tensor, terms: Terms, counter: torch.Ten
     if not base.is_contiguous() or (z.numel() and z.stride(1) != 1):
         raise ValueError("base and the rows of z must be contiguous")
     if not base.device == z.device == terms.alpha.device == counter.device:
-        raise ValueError("base, z, terms and not_finite must be on one device")
+        raise ValueError("the chunk, its terms and not_finite must be on one device")
 
 
 def merge_chunk(
