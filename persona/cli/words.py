@@ -82,8 +82,8 @@ _NOT_STAGED = (
 )
 OPTIONS: Final[dict[str, str]] = dict.fromkeys(
     ("--cached", "--staged", "--keep-index", "--index"), _NOT_STAGED
-)
-"""Options of git's that have no meaning here, and why."""
+) | {option: f"{option} stands before the command" for option in ("--no-pager", "-C")}
+"""Options of git's that have no meaning here, or only before the command, and why."""
 
 
 def absent(word: str) -> str | None:

@@ -175,3 +175,8 @@ def test_a_short_answer_needs_no_pager(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not pager.needless("more", "one")
     monkeypatch.setenv("LESS", "R")
     assert not pager.needless("less", "one")
+
+
+@pytest.mark.parametrize("option", ["--no-pager", "-C"])
+def test_an_option_of_persona_itself_stands_before_the_command(grown: CommandLine, option: str) -> None:
+    assert f"; {option} stands before the command (see" in grown.refused(2, "log", option, ".")
