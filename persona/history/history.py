@@ -378,7 +378,9 @@ class History:
             raise UnknownName(f"{text} is the start of {len(ids)} {kind}s: {listed}; give more digits")
         other = f"; it is a {found[0][1]}" if found else ""
         hint = (Call("vectors.values"), " lists them") if kind == "vector" and not found else None
-        raise UnknownName(f"no {kind} here is named or begins with {quoted(text)}{other}", hint=hint)
+        raise UnknownName(
+            f"no {kind} has the name {quoted(text)} or an id that begins with it{other}", hint=hint
+        )
 
     def objects_starting(self, text: str) -> list[tuple[str, str]]:
         """(id, kind) of every object whose id begins with these hex digits (4 or more)."""

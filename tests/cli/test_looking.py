@@ -171,6 +171,17 @@ def test_vectors_are_listed_and_shown(grown: CommandLine) -> None:
     assert "listening" in grown.refused(1, "vector", "rm", "listening")
 
 
+def test_a_part_of_a_name_is_no_name(grown: CommandLine) -> None:
+    told = grown.refused(3, "vector", "show", "listen")
+    assert "no vector has the name 'listen' or an id that begins with it" in told
+    assert "`persona vector ls` lists them" in told
+
+
+def test_an_unknown_revision_may_be_a_branch_or_a_commit(grown: CommandLine) -> None:
+    told = grown.refused(3, "switch", "nowhere")
+    assert "`persona branch` lists the branches, and `persona log --all` the commits" in told
+
+
 def test_branches(grown: CommandLine) -> None:
     assert grown.ok("branch") == "* main\n"
     grown.ok("branch", "warm", "HEAD~1")

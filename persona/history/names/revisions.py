@@ -329,5 +329,5 @@ def _by_message(history: History, pattern: str, notes: NoteList | None) -> str:
 
 def _unknown(text: str) -> UnknownRevision:
     short = f"; an id needs {MIN_PREFIX} digits or more" if re.fullmatch(r"[0-9a-f]{1,3}", text) else ""
-    hint = (Call("log", all=True), " lists the commits")
+    hint = (Call("branches.values"), " lists the branches, and ", Call("log", all=True), " the commits")
     return UnknownRevision(f"unknown revision {quoted(text)}{short}", hint=hint)

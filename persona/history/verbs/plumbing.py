@@ -52,7 +52,7 @@ def _find(history: History, text: str, notes: NoteList) -> tuple[str, str]:
         id = resolve(history, text, notes)
     except UnknownRevision:
         raise UnknownName(
-            f"no object or revision is named or begins with {quoted(text)}",
+            f"nothing has the name {quoted(text)} or an id that begins with it",
             hint=(Call("log", all=True), " lists the commits"),
         ) from None
     return id, "commit"
