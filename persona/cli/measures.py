@@ -296,14 +296,14 @@ def _percent(fraction: float | None) -> float | None:
 
 
 def _cell(value: float | None) -> str:
-    """Per cent in few digits."""
+    """Per cent with two decimals, or with two digits that count if it is small."""
     if value is None:
         return "–"
     if value == 0:
         return "0"
     if value >= 10:
         return f"{value:.1f}"
-    return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
+    return f"{value:.2f}" if value >= 0.1 else f"{value:#.2g}"
 
 
 def _shaded(value: float | None, most: float) -> Any:

@@ -6,6 +6,7 @@ import struct
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import click
 import pytest
 
 from persona.cli import heatmap, measures
@@ -155,7 +156,7 @@ def test_a_picture_that_cannot_be_is_refused_before_any_work(
     assert "must be a .png or .svg file" in layered.refused(2, *command, "--plot", "change.gif")
     assert "there is no directory" in layered.refused(4, *command, "--plot", "nowhere/change.png")
     (layered.directory / "folder.png").mkdir()
-    assert "that is a directory" in layered.refused(4, *command, "--plot", "folder.png")
+    assert "this is a directory" in layered.refused(4, *command, "--plot", "folder.png")
 
 
 def a_sheet(layers: int, modules: int, cells: float | None = 1.0) -> Sheet:
@@ -173,6 +174,23 @@ def test_every_sheet_can_be_drawn_and_printed(sheet: Sheet) -> None:
     assert heatmap.picture("png", "P", [sheet]).startswith(b"\x89PNG")
     lines = list(measures.sheet_lines(sheet))
     assert sum(line.startswith(("\x1b[1mT", "T")) for line in lines) >= 1
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.0, "0"),
+        (0.0034, "0.0034"),
+        (0.05, "0.050"),
+        (0.0996, "0.10"),
+        (0.1, "0.10"),
+        (2.5, "2.50"),
+        (25.0, "25.0"),
+    ],
+)
+def test_small_numbers_have_two_digits_that_count(value: float, shown: str) -> None:
+    lines = [click.unstyle(line).split() for line in measures.sheet_lines(a_sheet(1, 1, value))]
+    assert ["0", shown, shown] in lines
 
 
 def test_the_same_numbers_are_the_same_picture() -> None:
