@@ -92,7 +92,7 @@ def test_a_command_that_fails_says_so_directly(grown: CommandLine) -> None:
 def test_the_exit_code_is_that_of_the_command(grown: CommandLine) -> None:
     words = ("diff", "--exit-code", "HEAD~1", "HEAD")
     assert on_terminal(grown, *words, PERSONA_PAGER=PAGES)[0] == 1
-    assert on_terminal(grown, *words, PERSONA_PAGER="exit 3 #")[0] == 1
+    assert on_terminal(grown, *words, PERSONA_PAGER="cat >/dev/null; exit 3 #")[0] == 1
 
 
 def test_a_pager_that_is_left_early_is_no_failure(grown: CommandLine) -> None:
