@@ -122,10 +122,11 @@ class Repository:
 
         `author` is the author of commits; `committer` records them and moves refs. Each is a `Person`, or a
         function that returns one and is called at every signature. By default it is `user.name` and
-        `user.email` of the config, else the account's name and host, now. Reflogs have the committer and the
-        real time. `user_config`: the user's own config file. `threads`, `memory` and `device_memory` (bytes),
-        `device` and `progress` apply to every call that does not name them; they win over the settings, such
-        as `checkout.threads`.
+        `user.email` of persona's config, else the account's name and host, now; git's settings and the
+        environment count only on the command line. Reflogs have the committer and the real time.
+        `user_config`: the user's own config file. `threads`, `memory` and `device_memory` (bytes), `device`
+        and `progress` apply to every call that does not name them; they win over the settings, such as
+        `checkout.threads`.
 
         `notes`: a list that takes the notes of calls whose result has none, such as one about a reflog that
         is too short for a date. By default each is a warning of Python.
