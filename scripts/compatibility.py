@@ -25,6 +25,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 OF_THIS_RUN = ("cache", "tmp", "state", "lock")
@@ -72,6 +73,14 @@ class Version:
             raise RuntimeError(f"{self.name}: persona {words} ended with {done.returncode}\n{done.stderr}")
         return done.stdout
 
+    def answer(self, where: Path, *arguments: object) -> Any:
+        """The answer of a command in JSON: the last value that it prints, after those of progress."""
+        text = self.run(where, *arguments, "--json").rstrip()
+        value, end = None, 0
+        while end < len(text):
+            value, end = json.JSONDecoder().raw_decode(text, end + (text[end] == "\n"))
+        return value
+
     def begin(self, where: Path, base: Path, tuned: Sequence[Path]) -> None:
         """A repository with a history of most kinds of commits, refs and files."""
         one, two = (path.name for path in tuned[:2])
@@ -102,19 +111,19 @@ class Version:
 
     def look(self, where: Path) -> dict[str, object]:
         """What a repository says: history, refs, differences, the digest of the weights of each commit."""
-        checked = json.loads(self.run(where, "fsck", "--full", "--json"))
-        commits = json.loads(self.run(where, "log", "--all", "--json"))
+        checked = self.answer(where, "fsck", "--full")
+        commits = self.answer(where, "log", "--all")
         ids = [commit["id"] for commit in commits]
         return {
             "fsck": {key: checked[key] for key in ("ok", "problems")},
             "log": commits,
-            "status": json.loads(self.run(where, "status", "--json")),
-            "branches": json.loads(self.run(where, "branch", "--json")),
-            "tags": json.loads(self.run(where, "tag", "--json")),
-            "reflog": [line["id"] for line in json.loads(self.run(where, "reflog", "--json"))],
-            "vectors": json.loads(self.run(where, "vector", "ls", "--json")),
-            "diffs": [json.loads(self.run(where, "diff", ids[-1], id, "--json")) for id in ids],
-            "digests": [json.loads(self.run(where, "digest", id, "--json"))["weights"] for id in ids],
+            "status": self.answer(where, "status"),
+            "branches": self.answer(where, "branch"),
+            "tags": self.answer(where, "tag"),
+            "reflog": [line["id"] for line in self.answer(where, "reflog")],
+            "vectors": self.answer(where, "vector", "ls"),
+            "diffs": [self.answer(where, "diff", ids[-1], id) for id in ids],
+            "digests": [self.answer(where, "digest", id)["weights"] for id in ids],
         }
 
     def go_on(self, where: Path, base: Path, tuned: Sequence[Path]) -> dict[str, object]:
