@@ -23,7 +23,7 @@ def brief(value: Any) -> str:
     if is_dataclass(value) and not isinstance(value, type):
         shown = [(item, getattr(value, item.name)) for item in fields(value) if item.repr]
         parts = [
-            f"{item.name.rstrip('_')}={brief(found)}"
+            f"{item.name}={brief(found)}"
             for item, found in shown
             if found != item.default and not _is_nothing(found)
         ]

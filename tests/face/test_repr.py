@@ -51,6 +51,8 @@ def test_what_is_shown_is_what_one_looks_for(grown: Bot) -> None:
     assert "'listening': TermView(id=" in repr(repo.recipe)
     assert "alpha=0.7" in repr(repo.recipe)
     assert repr(repo.head()) == f"Head(branch='main', id={head.id[:8]})"
+    (change,) = repo.diff("HEAD~1", "HEAD").vectors
+    assert "from_={" in repr(change), "the name of the attribute"
 
 
 def test_a_long_list_is_counted() -> None:
