@@ -40,7 +40,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "status": "Show what differs from HEAD and what the weights are.",
         "log": "Show the history.",
         "show": "Show one commit.",
-        "describe": "Describe a commit by the nearest tag.",
+        "describe": "Name a commit by the nearest tag.",
         "diff": "Show what differs between two recipes.",
         "vector": "List, show and forget vectors.",
         "digest": "Print the weights digest of a revision.",

@@ -57,5 +57,5 @@ def test_a_text_that_was_read_before_means_nothing_once_its_base_has_no_name(gro
     assert grown.repo.vectors.values()
     (name,) = (grown.root / ".persona" / "refs" / "bases").iterdir()
     name.unlink()
-    with pytest.raises(InvalidInput, match="no base here is named"):
+    with pytest.raises(InvalidInput, match="no base has the name"):
         grown.repo.vectors.values()
