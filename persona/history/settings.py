@@ -105,7 +105,7 @@ def _axis(name: str) -> Setting:
 SETTINGS: Final[Mapping[str, Setting]] = {
     setting.key: setting
     for setting in (
-        Setting("user.name", "Your name in commits", "git's, or that of your account"),
+        Setting("user.name", "Your name in commits", "git's `user.name`, or the name of your account"),
         Setting("user.email", "Your e-mail address in commits", "git's, or your account and host"),
         Setting("core.editor", "The editor for messages, a shell command", "git's, or vi", personal=True),
         Setting(
