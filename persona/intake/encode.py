@@ -24,11 +24,11 @@ from persona.frozen import dataclass
 from persona.intake.match import Match, match_tensors
 from persona.limits import CHUNK_ELEMENTS
 from persona.merge.arithmetic import casts, cpu
-from persona.merge.chunks import ChunkReader, Workspaces
 from persona.merge.memory import budget_of
 from persona.merge.plan import Plan
+from persona.merge.rows.reader import ChunkReader, Workspaces
 from persona.merge.run.merger import tensor_bits
-from persona.merge.thresholds import Magnitudes
+from persona.merge.trim.selection import Magnitudes
 from persona.merge.workers import first_run, in_order, thread_count
 from persona.objects.base import Base
 from persona.objects.digest import weights_digest

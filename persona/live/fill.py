@@ -16,16 +16,17 @@ import numpy as np
 
 from persona.codec.floats import in_default_environment
 from persona.errors import InvalidInput, listed
-from persona.live.cache import CachedRows, RowCache
 from persona.live.resident import DeviceFill, Residents
 from persona.live.slots import Slot, Stamp, Tensor, why_not
-from persona.merge.chunks import StoredRows, Workspaces
-from persona.merge.cutoffs import cutoffs
 from persona.merge.devices.cuda import settle
 from persona.merge.devices.device import Device
 from persona.merge.memory import budget_of
 from persona.merge.plan import Plan, TensorPlan
+from persona.merge.rows.cache import CachedRows, RowCache
+from persona.merge.rows.reader import Workspaces
+from persona.merge.rows.stored import StoredRows
 from persona.merge.run.merger import Merger, tell_not_finite
+from persona.merge.trim.cutoffs import cutoffs
 from persona.merge.workers import first_run, in_order, worker_count
 from persona.objects.tensors import TensorSpec, chunk_span
 from persona.progress import MERGING, Progress

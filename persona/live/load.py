@@ -19,10 +19,10 @@ from persona.history.options import LoadOptions
 from persona.history.planning import plan_of
 from persona.history.worktree import text_files
 from persona.limits import MAX_CONFIG_BYTES
-from persona.live.cache import RowCache
 from persona.live.fill import Filler, build, caching_merger_of
 from persona.live.slots import Tensor, new_slots
 from persona.merge.plan import Plan
+from persona.merge.rows.cache import RowCache
 from persona.objects.ids import abbreviate
 from persona.objects.recipe import Recipe
 from persona.progress import Progress

@@ -25,13 +25,13 @@ from persona.history.recipes import filters
 from persona.history.recipes.checked import DEFAULT, Number, checked, globs, number
 from persona.history.recipes.views import recipe_view
 from persona.limits import LIVE_TIMEOUT_SECONDS
-from persona.live.cache import RowCache
 from persona.live.fill import Filler, caching_merger_of
 from persona.live.load import built, chosen
 from persona.live.lock import ModelLock
 from persona.live.resident import Residents
 from persona.live.slots import Slot, Stamp, Tensor, digest_of, slots_of
 from persona.merge.plan import Plan
+from persona.merge.rows.cache import RowCache
 from persona.objects.ids import abbreviate
 from persona.objects.recipe import Recipe
 from persona.objects.rules import Rules, check_density, check_strength

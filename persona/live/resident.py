@@ -17,13 +17,13 @@ from itertools import chain
 
 from persona.frozen import dataclass
 from persona.limits import DEVICE_RESERVE
-from persona.live.cache import BoundedCache, Key
 from persona.live.slots import Slot
 from persona.merge.arithmetic.arguments import DecodedChunk, MergeArguments
 from persona.merge.arithmetic.layout import aligned
 from persona.merge.devices.device import Device, DeviceArray, DeviceFault, DeviceFull
 from persona.merge.devices.lanes import Lane, Lanes, Need
 from persona.merge.plan import Plan, TensorPlan
+from persona.merge.rows.cache import BoundedCache, Key
 from persona.merge.run.merger import Merger
 from persona.objects.dtypes import uint
 from persona.objects.tensors import chunk_span

@@ -20,11 +20,12 @@ from persona.errors import InvalidInput
 from persona.frozen import dataclass
 from persona.measure.elections import BLOCK, ChunkVotes, Election, Scratch, scratch_bytes
 from persona.merge.arithmetic.casts import widen32
-from persona.merge.chunks import StoredRows, Workspaces
-from persona.merge.cutoffs import cutoffs
 from persona.merge.memory import budget_of
 from persona.merge.plan import Plan
+from persona.merge.rows.reader import Workspaces
+from persona.merge.rows.stored import StoredRows
 from persona.merge.run.merger import Merger
+from persona.merge.trim.cutoffs import cutoffs
 from persona.merge.workers import first_run, in_order, thread_count
 from persona.objects.dtypes import uint
 from persona.objects.tensors import TensorSpec, chunk_span

@@ -19,9 +19,9 @@ from persona.codec.delta import restore
 from persona.frozen import dataclass
 from persona.merge.arithmetic.arguments import DecodedChunk
 from persona.merge.arithmetic.casts import widen32
-from persona.merge.cutoffs import Cutoffs
 from persona.merge.plan import TensorPlan
 from persona.merge.rules import MergeRules
+from persona.merge.trim.cutoffs import Cutoffs
 from persona.objects.dtypes import uint
 from persona.objects.recipe import Term
 

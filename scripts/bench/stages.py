@@ -27,10 +27,11 @@ from persona.codec.base import decode_base
 from persona.codec.delta import decode_delta, exponent_order
 from persona.history.planning import plan_of
 from persona.merge.arithmetic.arguments import DecodedChunk
-from persona.merge.chunks import ChunkReader, StoredRows
-from persona.merge.cutoffs import cutoffs
 from persona.merge.memory import budget_of
+from persona.merge.rows.reader import ChunkReader
+from persona.merge.rows.stored import StoredRows
 from persona.merge.run.merger import Merger
+from persona.merge.trim.cutoffs import cutoffs
 from persona.objects.ids import NULL_ID
 from persona.objects.tensors import chunk_span
 from persona.store import records

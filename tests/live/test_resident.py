@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from persona.errors import SystemFault
 from persona.live import fill as live
 from persona.live import resident, slots
-from persona.live.cache import RowCache
 from persona.live.fill import Filler, caching_merger_of
 from persona.live.resident import Residents
 from persona.live.slots import Slot, new_slots
@@ -23,6 +22,7 @@ from persona.merge.arithmetic import layout
 from persona.merge.devices import lanes
 from persona.merge.devices.device import DeviceFault
 from persona.merge.plan import Plan
+from persona.merge.rows.cache import RowCache
 from persona.objects.recipe import Term
 from persona.objects.rules import Rules
 from persona.objects.tensors import TensorSpec

@@ -16,10 +16,10 @@ from persona.measure import compare as statistics
 from persona.measure import elections
 from persona.measure.compare import Comparison, compare
 from persona.merge.arithmetic.casts import widen, widen32
-from persona.merge.cutoffs import cutoffs
 from persona.merge.memory import budget_of
 from persona.merge.plan import Plan
 from persona.merge.rules import MergeRules
+from persona.merge.trim.cutoffs import cutoffs
 from persona.objects.recipe import Term
 from persona.objects.rules import Rules
 from tests.merge.models import Model, Sandbox, run

@@ -10,9 +10,9 @@ import pytest
 from persona.history.vectors import cache
 from persona.history.worktree import weights
 from persona.merge import cutoffs, densities, plan
-from persona.merge.cutoffs import _Walk
 from persona.merge.memory import budget_of
 from persona.merge.plan import Plan, TensorPlan
+from persona.merge.trim.cutoffs import _Walk
 from persona.objects.recipe import Term
 from persona.objects.rules import Rules
 from persona.objects.tensors import TensorSpec

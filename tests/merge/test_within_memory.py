@@ -17,10 +17,10 @@ from persona.measure import elections
 from persona.measure.compare import compare
 from persona.merge import memory as budgets
 from persona.merge.arithmetic import layout
-from persona.merge.chunks import Workspace
-from persona.merge.cutoffs import cutoffs
 from persona.merge.memory import budget_of
 from persona.merge.plan import Plan
+from persona.merge.rows.reader import Workspace
+from persona.merge.trim.cutoffs import cutoffs
 from persona.objects.commit import Person
 from persona.objects.recipe import Term
 from persona.objects.rules import Rules

@@ -288,7 +288,7 @@ def _change(
 def _find_cutoffs(history: History, base: str, made: ImportedVector, options: ImportOptions) -> None:
     """Finds the cut-offs of a new vector once, for every density that checkouts usually ask for."""
     from persona.history.planning import plan_of
-    from persona.merge.cutoffs import prepare
+    from persona.merge.trim.cutoffs import prepare
     from persona.merge.workers import thread_count
 
     alone = Recipe.of(base, [Term("vector", made.id)], Rules.of())
@@ -300,7 +300,7 @@ def _kept_fraction(
     history: History, recipe: Recipe, id: str, density: float, options: ImportOptions
 ) -> float:
     from persona.history.planning import plan_of
-    from persona.merge.cutoffs import kept_fraction
+    from persona.merge.trim.cutoffs import kept_fraction
     from persona.merge.workers import thread_count
 
     plan = plan_of(history, recipe)

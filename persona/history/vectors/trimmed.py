@@ -35,7 +35,7 @@ def kept_fraction(history: History, recipe: Recipe, term: Term) -> float | None:
 
     None if no cache has it.
     """
-    from persona.merge.densities import CutoffTable, on_grid
+    from persona.merge.trim.densities import CutoffTable, on_grid
 
     density = density_of(recipe, term)
     if recipe.rules.trim not in ("tensor", "global") or on_grid(density) is None:

@@ -190,7 +190,7 @@ def weights_diff(
 @in_default_environment
 def vector_statistics(history: History, name: str, **options: Unpack[WorkOptions]) -> VectorStatistics:
     """The changes of a vector, by layer and kind of module. `name` as for `repo.vectors[name]`."""
-    from persona.merge.cutoffs import kept_fraction
+    from persona.merge.trim.cutoffs import kept_fraction
     from persona.merge.workers import thread_count
 
     recipe = _recipe(history, None)

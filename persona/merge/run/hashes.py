@@ -15,7 +15,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from persona.merge.chunks import Empty
+from persona.merge.rows.reader import Empty
 from persona.store.files import Buffer
 
 _SMALL_BYTES: Final = 1 << 18

@@ -23,14 +23,15 @@ from persona.errors import InvalidInput, Keyword
 from persona.frozen import dataclass
 from persona.merge.arithmetic import cpu
 from persona.merge.arithmetic.arguments import DecodedChunk, MergeArguments
-from persona.merge.chunks import ChunkReader, Empty, RowSource, StoredRows, Workspaces
-from persona.merge.cutoffs import Cutoffs, cutoffs
 from persona.merge.devices.choose import CPU, DeviceChoice, remedied
 from persona.merge.devices.lanes import Lanes
 from persona.merge.memory import Budget, budget_of
 from persona.merge.plan import Plan, TensorPlan
+from persona.merge.rows.reader import ChunkReader, Empty, Workspaces
+from persona.merge.rows.stored import RowSource, StoredRows
 from persona.merge.rules import MergeRules
 from persona.merge.run.hashes import Buffers
+from persona.merge.trim.cutoffs import Cutoffs, cutoffs
 from persona.merge.workers import in_order, worker_count
 from persona.objects.tensors import TensorSpec, chunk_span
 from persona.progress import MERGING, Progress

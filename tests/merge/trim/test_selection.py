@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from persona.merge.arithmetic import cpu
 from persona.merge.rules import KEEP_NOTHING, cut_rank, joint_rank
-from persona.merge.thresholds import Selection
+from persona.merge.trim.selection import Selection
 from tests.merge.chunks import CODE, Chunk, tensor
 from tests.merge.strategies import elements
 

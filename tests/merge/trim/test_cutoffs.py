@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from persona.merge.arithmetic import cpu
-from persona.merge.cutoffs import kept_fraction, prepare
-from persona.merge.densities import CACHE, DENSITIES, CutoffTable, grid_ranks, on_grid
 from persona.merge.rules import KEEP_NOTHING, NO_TRIM, cut_rank
-from persona.merge.thresholds import Magnitudes, Selection
+from persona.merge.trim.cutoffs import kept_fraction, prepare
+from persona.merge.trim.densities import CACHE, DENSITIES, CutoffTable, grid_ranks, on_grid
+from persona.merge.trim.selection import Magnitudes, Selection
 from persona.objects.recipe import Term
 from persona.objects.rules import Rules
 from tests.merge.models import Model, Sandbox, run

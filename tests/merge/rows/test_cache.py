@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persona.live.cache import RowCache
+from persona.merge.rows.cache import RowCache
 
 SIZE = 8
 ONE = SIZE * 2  # bytes of a row

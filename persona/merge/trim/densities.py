@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from persona.codec.floats import DefaultEnvironment
 from persona.frozen import dataclass
-from persona.merge.thresholds import Magnitudes
+from persona.merge.trim.selection import Magnitudes
 from persona.objects.rules import NUMERICS
 from persona.objects.tensors import TensorSpec
 from persona.store.store import Store

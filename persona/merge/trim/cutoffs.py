@@ -24,12 +24,13 @@ from persona.codec.delta import exponent_order
 from persona.codec.elements import of as element_of
 from persona.codec.floats import in_default_environment
 from persona.merge.arithmetic import cpu
-from persona.merge.chunks import ChunkReader, StoredRows, Workspace, Workspaces
-from persona.merge.densities import CACHE, CutoffTable, grid_ranks, on_grid
 from persona.merge.memory import Budget
 from persona.merge.plan import Plan, TensorPlan
+from persona.merge.rows.reader import ChunkReader, Workspace, Workspaces
+from persona.merge.rows.stored import StoredRows
 from persona.merge.rules import NO_TRIM, MergeRules, cut_rank, joint_rank
-from persona.merge.thresholds import Magnitudes, Selection
+from persona.merge.trim.densities import CACHE, CutoffTable, grid_ranks, on_grid
+from persona.merge.trim.selection import Magnitudes, Selection
 from persona.merge.workers import in_order
 from persona.objects import canonical
 from persona.objects.tensors import TensorSpec, chunk_span

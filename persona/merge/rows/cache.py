@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from persona.codec.delta import exponent_order
 from persona.merge.arithmetic import cpu
 from persona.merge.arithmetic.arguments import DecodedChunk
-from persona.merge.chunks import StoredRows
+from persona.merge.rows.stored import StoredRows
 from persona.objects.tensors import TensorSpec
 
 Key = tuple[str, ...]

@@ -1,0 +1,1 @@
+"""The rows of a merge: a vector's differences, whatever its kind."""

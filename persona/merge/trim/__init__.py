@@ -1,0 +1,1 @@
+"""Which elements of a vector a term keeps."""
