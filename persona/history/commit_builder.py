@@ -158,7 +158,9 @@ def put_tree(
     of the recipe and unchanged files of the base included. `durable`: ids that a commit names already.
     """
     for id in sorted(named_by(recipe) - durable):
-        tx.rely_on(id)  # the command that stored it may have been cut short before its name was durable
+        parts = () if id == recipe.base else history.vector(id).expression
+        for name in (id, *(part for part, _ in parts)):
+            tx.rely_on(name)  # the command that stored it may have been cut short before its name was durable
     base_files = history.base(recipe.base).files
     differing: dict[str, str | None] = {}
     held = set()

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from persona.errors import PersonaError, UnknownName
 from persona.history.history import History
+from persona.history.planning import part_of
 from persona.history.recipes import text as recipe_text
 from persona.history.recipes.text import RECIPE_FILE
 from persona.history.store_results import Problem
@@ -79,7 +80,7 @@ class Reach:
         lost = {id: kind for id, kind in self.present.items() if id not in self.seen}
         below = Reach(self.history, lost, self.damaged)
         for id, kind in lost.items():
-            if kind in ("commit", "tag", "tree", "recipe"):
+            if kind in ("commit", "tag", "tree", "recipe", "vector"):
                 below._queue.append((id, kind))
         below.follow()
         return sorted(
@@ -118,8 +119,11 @@ class Reach:
             self._table(base, base.table, "chunk", what)
         elif kind == "vector":
             vector = history.vector(id)
-            for other, _ in vector.expression:
-                self.need(other, "vector", what)
+            for part, _ in vector.expression:
+                self.need(part, "vector", what)
+            for part, _ in vector.expression:
+                if self._holds(part, "vector"):
+                    part_of(history, id, vector, part)
             if vector.table is not None:
                 self._table(vector, vector.table, "delta", what)
         elif kind == "tag":
@@ -158,6 +162,8 @@ class Reach:
         self.history.require_vector_of(base_id, id)
         base, vector = self.history.base(base_id), self.history.vector(id)
         if vector.kind == "expression":
+            for part, _ in vector.expression:
+                self._check_join(base_id, part)
             return
         if vector.chunk != base.chunk:
             self._problem(
