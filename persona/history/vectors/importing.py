@@ -59,8 +59,7 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
     is afterwards. Nothing in the work tree changes unless everything can be done. If a vector was imported
     but could not be named, it keeps a kept name. `keep`: the vector has a kept name until a commit holds it.
     """
-    from persona.history.vectors import cache, kept_names
-    from persona.intake.encode import import_vector
+    from persona.history.vectors import kept_names
 
     history = tree.history
     recipe = text_files.recipe(history, to_edit=True).recipe
@@ -82,27 +81,10 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
             keys["join"] = "add"
         differing = {} if inside else _differing_files(history, checkpoint)
         seen = _replaceable(history, differing) if options["files"] else {}
-        with history.store.transaction(Payloads(history.store.objects).of) as tx:
-            made = import_vector(
-                history.store,
-                tx,
-                base,
-                checkpoint,
-                missing=options["missing"],
-                extra=options["extra"],
-                cast=options["cast"],
-                onto=onto,
-                threads=options["threads"],
-                memory=history.memory(),
-                progress=options["progress"],
-            )
-            checkpoint.check_unchanged()
-            new_bytes = tx.new_bytes
+        made, new_bytes = take(history, recipe.base, checkpoint, onto, options)
         trained = checkpoint.weights_seen
     try:
-        cache.remember(history, made.id, made.changed_fraction)
-        cache.remember_origin(history, made.id, origin(path))
-        _find_cutoffs(history, recipe.base, made, options)
+        remember(history, recipe.base, path, made, options)
         texts = differing if options["files"] else {}
         change, recipe = _write_recipe(tree, name, old, made, keys, new_bytes, texts, seen, options)
     except PersonaError as error:
@@ -122,6 +104,42 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
     twice = filters.twice(recipe, history.base(recipe.base), {name})
     notes = (*onto_notes, *made.notes, *in_place_notes, *twice, *_file_notes(differing, options["files"]))
     return Added(change, notes)
+
+
+def take(
+    history: History, base: str, checkpoint: Checkpoint, onto: Plan | None, options: ImportOptions
+) -> tuple[ImportedVector, int]:
+    """Stores a checkpoint as a vector of the base of that id; also returns the growth of the store in bytes.
+
+    No name leads to the vector yet.
+    """
+    from persona.intake.encode import import_vector
+
+    with history.store.transaction(Payloads(history.store.objects).of) as tx:
+        made = import_vector(
+            history.store,
+            tx,
+            history.base(base),
+            checkpoint,
+            missing=options["missing"],
+            extra=options["extra"],
+            cast=options["cast"],
+            onto=onto,
+            threads=options["threads"],
+            memory=history.memory(),
+            progress=options["progress"],
+        )
+        checkpoint.check_unchanged()
+        return made, tx.new_bytes
+
+
+def remember(history: History, base: str, path: Path, made: ImportedVector, options: ImportOptions) -> None:
+    """Puts what an import found into the caches: the changed fraction, the origin, and the cut-offs."""
+    from persona.history.vectors import cache
+
+    cache.remember(history, made.id, made.changed_fraction)
+    cache.remember_origin(history, made.id, origin(path))
+    _find_cutoffs(history, base, made, options)
 
 
 def _write_recipe(
