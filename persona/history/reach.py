@@ -18,7 +18,8 @@ from persona.objects.base import Base
 from persona.objects.ids import NULL_ID, abbreviate
 from persona.objects.names import path_clash
 from persona.objects.recipe import Recipe
-from persona.objects.table import Table, decode_table
+from persona.objects.table import Table, decode_table, decode_vector_table, factor_chunks
+from persona.objects.tensors import TensorSpec, chunk_span
 from persona.objects.tree import Tree
 from persona.objects.vector import Vector
 from persona.store.refs import BASES
@@ -116,7 +117,7 @@ class Reach:
             base = history.base(id)
             for blob in base.files.values():
                 self.need(blob, "blob", what)
-            self._table(base, base.table, "chunk", what)
+            self._table(base, base.table, what)
         elif kind == "vector":
             vector = history.vector(id)
             for part, _ in vector.expression:
@@ -125,7 +126,7 @@ class Reach:
                 if self._holds(part, "vector"):
                     part_of(history, id, vector, part)
             if vector.table is not None:
-                self._table(vector, vector.table, "delta", what)
+                self._table(vector, vector.table, what)
         elif kind == "tag":
             tag = history.tag(id)
             self.need(tag.object, tag.kind, what)
@@ -138,24 +139,27 @@ class Reach:
 
     # -- chunks
 
-    def _table(self, owner: Base | Vector, id: str, kind: str, what: str) -> None:
+    def _table(self, owner: Base | Vector, id: str, what: str) -> None:
         self.need(id, "table", what)
-        if (isinstance(owner, Vector) and owner.kind != "delta") or not self._holds(id, "table"):
+        if not self._holds(id, "table"):
             return
         table = self._decoded(owner, id, what)
         for spec in owner.tensors:
+            is_delta = isinstance(owner, Vector) and spec.name not in owner.factor
             for chunk in table.chunks(spec.name):
-                if chunk == NULL_ID and kind == "delta":
+                if chunk == NULL_ID and is_delta:
                     continue
                 if chunk not in self.seen:
-                    self.need(chunk, kind, f"tensor {spec.name} of {what}")
+                    self.need(chunk, "delta" if is_delta else "chunk", f"tensor {spec.name} of {what}")
 
     def _decoded(self, owner: Base | Vector, id: str, what: str) -> Table:
-        data = self.history.store.objects.get(id, "table")
-        return decode_table(data, owner.tensors, owner.chunk, f"the table of {what}")
+        data, where = self.history.store.objects.get(id, "table"), f"the table of {what}"
+        if isinstance(owner, Vector):
+            return decode_vector_table(data, owner, where)
+        return decode_table(data, owner.tensors, owner.chunk, where)
 
     def _check_join(self, base_id: str, id: str) -> None:
-        """A vector's tensors, chunks and, with `full`, the chunks that its deltas are of, are its base's."""
+        """A vector's tensors and chunks agree with its base's; with `full`, their records do as well."""
         if (base_id, id) in self._joined or not (self._holds(base_id, "base") and self._holds(id, "vector")):
             return
         self._joined.add((base_id, id))
@@ -179,24 +183,43 @@ class Reach:
                     "vector", id, f"tensor {spec.name} differs from the tensor of its base in dtype or shape"
                 )
                 return
-        if self.full and vector.kind == "delta" and vector.table is not None:
-            self._check_deltas(base, vector, vector.table, id)
+        if self.full and vector.table is not None:
+            self._check_records(base, vector, vector.table, id)
 
-    def _check_deltas(self, base: Base, vector: Vector, table: str, id: str) -> None:
+    def _check_records(self, base: Base, vector: Vector, table: str, id: str) -> None:
+        """A delta belongs to its base's chunk; a chunk of a factor has the factor's length."""
         if not (self._holds(table, "table") and self._holds(base.table, "table")):
             return
         ours = self._decoded(vector, table, f"vector {abbreviate(id)}")
         theirs = self._decoded(base, base.table, "its base")
         for spec in vector.tensors:
-            pairs = zip(ours.chunks(spec.name), theirs.chunks(spec.name), strict=True)
-            for place, (delta, chunk) in enumerate(pairs):
-                if delta == NULL_ID or not self._holds(delta, "delta"):
-                    continue
-                if self.history.store.objects.header(delta).relative != chunk:
-                    self._problem(
-                        "vector", id, f"chunk {place} of tensor {spec.name} belongs to another base chunk"
-                    )
-                    return
+            factor = vector.factor.get(spec.name)
+            if factor is None:
+                problem = self._other_base(spec, ours.chunks(spec.name), theirs.chunks(spec.name))
+            else:
+                a, b = factor_chunks(ours, vector, spec)
+                problem = self._other_length("A", factor.a(spec), a, vector.chunk)
+                problem = problem or self._other_length("B", factor.b(spec), b, vector.chunk)
+            if problem:
+                self._problem("vector", id, problem)
+                return
+
+    def _other_base(self, spec: TensorSpec, deltas: list[str], chunks: list[str]) -> str | None:
+        for place, (delta, chunk) in enumerate(zip(deltas, chunks, strict=True)):
+            if delta == NULL_ID or not self._holds(delta, "delta"):
+                continue
+            if self.history.store.objects.header(delta).relative != chunk:
+                return f"chunk {place} of tensor {spec.name} belongs to another base chunk"
+        return None
+
+    def _other_length(self, letter: str, part: TensorSpec, chunks: list[str], length: int) -> str | None:
+        for place, chunk in enumerate(chunks):
+            start, stop = chunk_span(part, place, length)
+            if not self._holds(chunk, "chunk"):
+                continue
+            if self.history.store.objects.header(chunk).raw_bytes != (stop - start) * part.unit:
+                return f"chunk {place} of {letter} of tensor {part.name} has another length than its shape"
+        return None
 
     # -- text files
 

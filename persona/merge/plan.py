@@ -29,7 +29,7 @@ from persona.objects.base import Base
 from persona.objects.ids import abbreviate
 from persona.objects.recipe import Recipe, Term, to_binary32
 from persona.objects.rules import NUMERICS
-from persona.objects.table import Table, decode_table
+from persona.objects.table import Table, decode_table, decode_vector_table
 from persona.objects.tensors import TensorSpec, chunk_count
 from persona.objects.vector import Vector
 from persona.store.store import Store
@@ -162,9 +162,7 @@ def _vector_table(store: Store, base: Base, id: str, vector: Vector) -> Table:
                 kind="vector",
                 id=id,
             )
-    return decode_table(
-        store.objects.get(vector.table, "table"), vector.tensors, vector.chunk, f"vector {abbreviate(id)}"
-    )
+    return decode_vector_table(store.objects.get(vector.table, "table"), vector, f"vector {abbreviate(id)}")
 
 
 def _check(recipe: Recipe, base: Base, vectors: Mapping[str, Vector]) -> None:

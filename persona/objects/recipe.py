@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, ROUND_UP, Context, Decimal
 from functools import cached_property, lru_cache
 from typing import Any, Final
 
@@ -169,6 +169,20 @@ def to_binary32(decimal: str) -> float:
     steps += 2 * rest > scaled or (2 * rest == scaled and steps & 1)
     found = math.ldexp(steps, unit)
     return -found if numerator < 0 and steps else found
+
+
+def from_binary32(value: float) -> str:
+    """The canonical decimal of the fewest digits that `to_binary32` rounds to a finite binary32.
+
+    At most 9 digits; of several decimals the nearest. −0 gives "0". It is numpy's and Rust's choice.
+    """
+    for digits in range(1, 10):
+        # Above a power of two the binary32 are half as dense, so the nearest decimal may be too far below it.
+        for rounding in (ROUND_HALF_EVEN, ROUND_UP):
+            text = canonical.decimal(Context(digits, rounding).create_decimal(value))
+            if to_binary32(text) == value:
+                return text
+    raise InvalidInput(f"not a number of binary32: {value!r}")
 
 
 @lru_cache(maxsize=4096)

@@ -2,17 +2,20 @@
 
 The ids stand tensor by tensor, in the manifest's order. The manifest says how many chunks each tensor has.
 The code that joins the two refuses a table of another length. In a vector's table the null id stands for a
-chunk in which nothing changed.
+chunk in which nothing changed. For a tensor with a factor, a vector's table holds the chunks of A, then of B.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
 from persona.errors import IntegrityError
 from persona.frozen import dataclass
 from persona.objects.tensors import TensorSpec, chunk_count
+
+if TYPE_CHECKING:
+    from persona.objects.vector import Vector
 
 ID_BYTES: Final = 32
 
@@ -55,14 +58,36 @@ def decode_table(
     data: bytes, specs: Sequence[TensorSpec], chunk_elements: int, where: str = "table"
 ) -> Table:
     """Joins a table's payload with the tensors of its manifest; `IntegrityError` when the lengths differ."""
-    starts: dict[str, int] = {}
+    return _join(data, {spec.name: chunk_count(spec, chunk_elements) for spec in specs}, where)
+
+
+def decode_vector_table(data: bytes, vector: Vector, where: str = "table") -> Table:
+    """Joins the payload of a vector's table with its tensors; `IntegrityError` when the lengths differ.
+
+    The chunks of a dense tensor are deltas, one for each chunk of the base. The chunks of a tensor with a
+    factor are those of A, then those of B; `factor_chunks` divides them.
+    """
     counts: dict[str, int] = {}
+    for spec in vector.tensors:
+        factor = vector.factor.get(spec.name)
+        parts = (spec,) if factor is None else (factor.a(spec), factor.b(spec))
+        counts[spec.name] = sum(chunk_count(part, vector.chunk) for part in parts)
+    return _join(data, counts, where)
+
+
+def factor_chunks(table: Table, vector: Vector, spec: TensorSpec) -> tuple[list[str], list[str]]:
+    """The ids of the chunks of A and of B of a tensor that has a factor."""
+    ids = table.chunks(spec.name)
+    of_a = chunk_count(vector.factor[spec.name].a(spec), vector.chunk)
+    return ids[:of_a], ids[of_a:]
+
+
+def _join(data: bytes, counts: Mapping[str, int], where: str) -> Table:
+    starts: dict[str, int] = {}
     total = 0
-    for spec in specs:
-        count = chunk_count(spec, chunk_elements)
-        starts[spec.name] = total
-        counts[spec.name] = count
+    for name, count in counts.items():
+        starts[name] = total
         total += count
     if len(data) != total * ID_BYTES:
         raise IntegrityError(f"{where}: {len(data)} bytes where its manifest implies {total * ID_BYTES}")
-    return Table(bytes(data), starts, counts)
+    return Table(bytes(data), starts, dict(counts))

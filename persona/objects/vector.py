@@ -1,46 +1,78 @@
 """**vector** — the changes of one training run (τ), bound to the weights digest of its base.
 
 There are three kinds. A ``delta`` holds lossless ulp differences in chunks for every changed tensor
-(docs/format.md); unchanged tensors are absent. A ``lowrank`` holds an adapter's factors as they came, never
-densified. An ``expression`` is a linear combination of other vectors and holds no weights. A vector holds no
-provenance, statistics or thresholds, so the same fine-tune imported twice is the same vector.
+(docs/format.md); unchanged tensors are absent. A ``lowrank`` holds the factors of an adapter, never
+densified. If an adapter holds a tensor whole, the vector has chunks of a delta for that *dense* tensor. An
+``expression`` is a linear combination of other vectors and holds no weights. A vector holds no provenance,
+statistics or thresholds, so the same fine-tune imported twice is the same vector.
+
+**factor** — two matrices A and B and a scale s that give the changes of a tensor: t = s·B·A.
+
+A tensor of stacked experts has an A and a B for each expert; its experts are the *blocks* of the factor.
 """
 
 from __future__ import annotations
 
 from functools import cached_property
 from itertools import pairwise
+from math import prod
 from typing import Any, Final
 
 from persona.errors import IntegrityError
 from persona.frozen import dataclass
-from persona.limits import CHUNK_ELEMENTS, MAX_TENSORS, MAX_TERMS
+from persona.limits import CHUNK_ELEMENTS, MAX_ELEMENTS, MAX_TENSORS, MAX_TERMS
 from persona.objects import canonical, fields
 from persona.objects.base import chunk_elements
 from persona.objects.digest import require_digest
 from persona.objects.ids import require_id
+from persona.objects.recipe import from_binary32, to_binary32
+from persona.objects.rules import MAX_BINARY32
 from persona.objects.tensors import TensorSpec, specs_from_json, specs_to_json
 
 VECTOR_KINDS: Final = ("delta", "lowrank", "expression")
+FACTOR_DTYPES: Final = ("BF16", "F16", "F32")
+_MAX_FACTOR_RANK: Final = 1 << 20
 
 
 @dataclass(frozen=True)
 class LowRankFactor:
-    """The factors of one tensor: t = scale · B·A, with `rank` columns; both are tables of raw chunks."""
+    """The factor of one tensor: A [blocks, rank, columns], B [blocks, rows, rank], row-major, of `dtype`.
+
+    `scale`: the shortest decimal of s, a finite binary32. A tensor of one block has shape[0] rows, and the
+    product of its other dimensions is the number of columns. A tensor of several blocks has shape[0] blocks,
+    shape[1] rows, and columns from its other dimensions (docs/numerics.md).
+    """
 
     rank: int
     scale: str
     dtype: str
+    blocks: int = 1
+
+    def a(self, spec: TensorSpec) -> TensorSpec:
+        """A of the factor of `spec`, as a tensor."""
+        return TensorSpec(spec.name, self.dtype, (self.blocks, self.rank, self.columns(spec)))
+
+    def b(self, spec: TensorSpec) -> TensorSpec:
+        """B of the factor of `spec`, as a tensor."""
+        return TensorSpec(spec.name, self.dtype, (self.blocks, self.rows(spec), self.rank))
+
+    def rows(self, spec: TensorSpec) -> int:
+        """Rows of one block of `spec`."""
+        return spec.shape[0 if self.blocks == 1 else 1]
+
+    def columns(self, spec: TensorSpec) -> int:
+        """Columns of one block of `spec`."""
+        return prod(spec.shape[1 if self.blocks == 1 else 2 :])
 
 
 @dataclass(frozen=True)
 class Vector:
     """The manifest of a vector.
 
-    `tensors`: for `delta` the changed tensors, for `lowrank` those with factors, in byte order of names;
-    empty for an `expression`. `table` names their chunks (for `lowrank` A then B of each tensor). `factors`
-    is given for `lowrank`, `expression` as ((vector id, canonical decimal coefficient), …) in order of ids
-    for an `expression`.
+    `tensors`: for `delta` the changed tensors, for `lowrank` all that it reaches, in byte order of names;
+    empty for an `expression`. `table` names their chunks (`persona.objects.table`). `factors` is given for
+    `lowrank`: one for each tensor, None for a dense one. `expression` is given as ((vector id, canonical
+    decimal coefficient), …) in order of ids for an `expression`.
     """
 
     base: str
@@ -48,13 +80,19 @@ class Vector:
     chunk: int = CHUNK_ELEMENTS
     tensors: tuple[TensorSpec, ...] = ()
     table: str | None = None
-    factors: tuple[LowRankFactor, ...] = ()
+    factors: tuple[LowRankFactor | None, ...] = ()
     expression: tuple[tuple[str, str], ...] = ()
 
     @cached_property
     def spec(self) -> dict[str, TensorSpec]:
         """The tensors by name."""
         return {spec.name: spec for spec in self.tensors}
+
+    @cached_property
+    def factor(self) -> dict[str, LowRankFactor]:
+        """The factors by the names of their tensors; dense tensors are absent."""
+        pairs = zip(self.tensors, self.factors, strict=False)  # a delta has none
+        return {spec.name: factor for spec, factor in pairs if factor is not None}
 
     def encode(self) -> bytes:
         """The canonical payload."""
@@ -64,7 +102,9 @@ class Vector:
         else:
             value |= {"chunk": self.chunk, "table": self.table, "tensors": specs_to_json(self.tensors)}
         if self.kind == "lowrank":
-            value["factors"] = [[factor.rank, factor.scale, factor.dtype] for factor in self.factors]
+            value["factors"] = [
+                factor and [factor.rank, factor.scale, factor.dtype, factor.blocks] for factor in self.factors
+            ]
         return canonical.encode(value)
 
     @classmethod
@@ -93,7 +133,7 @@ class Vector:
             chunk=chunk_elements(value["chunk"], "vector chunk"),
             tensors=tensors,
             table=require_id(value["table"], "vector table"),
-            factors=_factors(value["factors"], len(tensors)) if more else (),
+            factors=_factors(value["factors"], tensors) if more else (),
         )
 
 
@@ -110,16 +150,33 @@ def _expression(value: object) -> tuple[tuple[str, str], ...]:
     return tuple(terms)
 
 
-def _factors(value: object, count: int) -> tuple[LowRankFactor, ...]:
-    factors: list[LowRankFactor] = []
-    for item in fields.items(value, "vector factors", MAX_TENSORS):
-        if type(item) is not list or len(item) != 3:
-            raise IntegrityError("vector factors: a factor must be [rank, scale, dtype]")
-        rank = fields.integer(item[0], "vector factor rank", 1, 1 << 20)
-        scale = fields.decimal(item[1], "vector factor scale")
-        factors.append(
-            LowRankFactor(rank, scale, fields.one_of(item[2], "factor dtype", ("BF16", "F16", "F32")))
-        )
-    if len(factors) != count:
-        raise IntegrityError("vector factors: each tensor must have one factor")
-    return tuple(factors)
+def _factors(value: object, tensors: tuple[TensorSpec, ...]) -> tuple[LowRankFactor | None, ...]:
+    listed = fields.items(value, "vector factors", MAX_TENSORS)
+    if len(listed) != len(tensors):
+        raise IntegrityError("vector factors: each tensor must have one entry")
+    factors = tuple(
+        None if item is None else _factor(item, spec) for item, spec in zip(listed, tensors, strict=True)
+    )
+    if not any(factors):
+        raise IntegrityError("vector factors: no tensor has a factor, so the vector must be a delta")
+    return factors
+
+
+def _factor(item: object, spec: TensorSpec) -> LowRankFactor:
+    where = f"vector factor of {spec.name}"
+    if type(item) is not list or len(item) != 4:
+        raise IntegrityError(f"{where}: it must be [rank, scale, dtype, blocks]")
+    factor = LowRankFactor(
+        rank=fields.integer(item[0], f"{where}: its rank", 1, _MAX_FACTOR_RANK),
+        scale=fields.decimal(item[1], f"{where}: its scale"),
+        dtype=fields.one_of(item[2], f"{where}: its dtype", FACTOR_DTYPES),
+        blocks=fields.integer(item[3], f"{where}: its blocks", 1, MAX_ELEMENTS),
+    )
+    scale = to_binary32(factor.scale)
+    if abs(scale) > MAX_BINARY32 or from_binary32(scale) != factor.scale:
+        raise IntegrityError(f"{where}: its scale must be the shortest decimal of a finite binary32")
+    if factor.blocks > 1 and (len(spec.shape) < 3 or factor.blocks != spec.shape[0]):
+        raise IntegrityError(f"{where}: {factor.blocks} blocks do not fit the shape {list(spec.shape)}")
+    if not spec.shape or max(factor.a(spec).elements, factor.b(spec).elements) >= MAX_ELEMENTS:
+        raise IntegrityError(f"{where}: a tensor of shape {list(spec.shape)} has no factor of this rank")
+    return factor

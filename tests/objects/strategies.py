@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from hypothesis import assume
 from hypothesis import strategies as st
 
 from persona.errors import InvalidInput
@@ -16,7 +17,7 @@ from persona.objects.dtypes import DTYPES
 from persona.objects.ids import KINDS
 from persona.objects.names import check_file_path, check_tensor_name, check_vector_name
 from persona.objects.note import NOTE_KINDS, Note
-from persona.objects.recipe import JOINS, Recipe, Term
+from persona.objects.recipe import JOINS, Recipe, Term, from_binary32
 from persona.objects.rules import CHOICES, PRESETS, Rules
 from persona.objects.tensors import TensorSpec, check_spec, sort_key
 from persona.objects.tree import Tree
@@ -103,6 +104,13 @@ changed_specs = specs(
 ).filter(bool)
 
 
+def _factor(spec: TensorSpec) -> Any:
+    blocks = {1, spec.shape[0]} if len(spec.shape) > 2 else {1}
+    scales = st.floats(width=32, allow_nan=False, allow_infinity=False).map(from_binary32)
+    dtypes = st.sampled_from(["BF16", "F16", "F32"])
+    return st.builds(LowRankFactor, st.integers(1, 1 << 20), scales, dtypes, st.sampled_from(sorted(blocks)))
+
+
 @st.composite
 def vectors(draw: st.DrawFn) -> Vector:
     """Manifests of vectors, of all three kinds."""
@@ -112,10 +120,10 @@ def vectors(draw: st.DrawFn) -> Vector:
         terms = draw(st.dictionaries(ids, decimals, min_size=1, max_size=4))
         return Vector(base, kind, expression=tuple(sorted(terms.items())))
     tensors = draw(changed_specs)
-    factor = st.builds(
-        LowRankFactor, st.integers(1, 1 << 20), decimals, st.sampled_from(["BF16", "F16", "F32"])
-    )
-    factors = tuple(draw(factor) for _ in tensors) if kind == "lowrank" else ()
+    factors: tuple[LowRankFactor | None, ...] = ()
+    if kind == "lowrank":
+        factors = tuple(draw(st.none() | _factor(spec)) if spec.shape else None for spec in tensors)
+        assume(any(factors))
     return Vector(base, kind, draw(chunk_lengths), tensors, draw(ids), factors)
 
 

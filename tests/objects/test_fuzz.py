@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from persona.errors import IntegrityError
 from persona.objects import canonical
-from persona.objects.table import decode_table
-from tests.objects.strategies import OBJECTS, changed_specs, mangled, values
+from persona.objects.table import decode_table, decode_vector_table
+from tests.objects.strategies import OBJECTS, changed_specs, mangled, values, vectors
 
 KINDS = sorted(OBJECTS)
 
@@ -89,3 +89,14 @@ def test_a_table_has_the_length_that_its_manifest_implies_or_is_refused(
     except IntegrityError:
         return
     assert len(table) * 32 == len(payload)
+
+
+@given(st.binary(max_size=400), vectors())
+def test_a_vectors_table_has_the_length_that_its_manifest_implies_or_is_refused(
+    payload: bytes, vector: Any
+) -> None:
+    try:
+        table = decode_vector_table(payload[: len(payload) // 32 * 32], vector)
+    except IntegrityError:
+        return
+    assert sum(len(table.chunks(spec.name)) for spec in vector.tensors) == len(table)

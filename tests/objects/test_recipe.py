@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from persona.errors import IntegrityError, InvalidInput
 from persona.limits import MAX_TERMS
 from persona.objects import canonical
-from persona.objects.recipe import Recipe, Term, to_binary32
+from persona.objects.recipe import Recipe, Term, from_binary32, to_binary32
 from persona.objects.rules import Rules
 from tests.objects.strategies import patterns, recipes, tensor_names, vector_names
 
@@ -268,6 +268,28 @@ def test_subnormals_are_rounded_to_the_nearest_too(mantissa: int, digit: int) ->
     fine = canonical.decimal(format(Decimal(mantissa) * Decimal(2) ** -149, ".52f") + str(digit))
     for one in (text, fine):
         assert bits(to_binary32(one)) == bits(rounded(one))
+
+
+def shortest(value: np.float32) -> str:
+    return canonical.decimal(str(value))
+
+
+@given(st.integers(0, 0x7F7FFFFF), st.booleans())
+def test_a_binary32_has_the_shortest_decimal_that_is_rounded_to_it(pattern: int, negative: bool) -> None:
+    value = -np.uint32(pattern).view(np.float32) if negative else np.uint32(pattern).view(np.float32)
+    assert from_binary32(float(value)) == shortest(value)
+    assert to_binary32(from_binary32(float(value))) == value
+
+
+def test_so_have_powers_of_two_whose_neighbours_are_not_equally_far() -> None:
+    for exponent in range(255):
+        value = np.uint32(exponent << 23).view(np.float32)
+        assert from_binary32(float(value)) == shortest(value)
+
+
+def test_a_number_that_is_not_of_binary32_has_no_such_decimal() -> None:
+    with pytest.raises(InvalidInput, match="binary32"):
+        from_binary32(0.1)
 
 
 def test_alphas_of_one_binary32_mean_the_same() -> None:

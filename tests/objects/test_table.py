@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from persona.errors import IntegrityError
 from persona.objects.ids import NULL_ID
-from persona.objects.table import decode_table, encode_table
+from persona.objects.table import decode_table, decode_vector_table, encode_table, factor_chunks
 from persona.objects.tensors import TensorSpec, chunk_count
+from persona.objects.vector import LowRankFactor, Vector
 from tests.objects.strategies import ids, specs
 
 dtypes = st.sampled_from(["BF16", "F32", "U8"])
@@ -48,3 +49,27 @@ def test_a_table_is_ids_and_nothing_else() -> None:
 def test_a_table_of_another_length_is_refused(length: int) -> None:
     with pytest.raises(IntegrityError, match="its manifest implies 64"):
         decode_table(bytes(length), [TensorSpec("a", "F32", (65,))], 64)
+
+
+def id_of(number: int) -> str:
+    return f"{number:064x}"
+
+
+def test_a_tensor_with_a_factor_has_the_chunks_of_a_then_of_b_and_a_dense_one_its_deltas() -> None:
+    factored, dense = TensorSpec("a", "BF16", (70, 3)), TensorSpec("b", "F32", (65,))
+    factors = (LowRankFactor(2, "1", "F32"), None)
+    vector = Vector("blake3:" + id_of(1), "lowrank", 64, (factored, dense), id_of(2), factors)
+    ids = [id_of(number) for number in (3, 4, 5, 6)]  # A: 6 elements, B: 140
+    payload = encode_table([*ids, NULL_ID, id_of(7)])
+    table = decode_vector_table(payload, vector)
+    assert table.chunks("a") == ids
+    assert factor_chunks(table, vector, factored) == (ids[:1], ids[1:])
+    assert table.chunks("b") == [NULL_ID, id_of(7)]
+    with pytest.raises(IntegrityError, match="its manifest implies 192"):
+        decode_vector_table(payload[:-32], vector)
+    assert (
+        decode_vector_table(
+            payload[: -32 * 2], Vector(vector.base, "delta", 64, (TensorSpec("a", "F32", (200,)),), id_of(2))
+        ).chunks("a")
+        == ids
+    )

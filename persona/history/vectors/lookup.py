@@ -8,7 +8,7 @@ from persona.history.history import History
 from persona.history.worktree import text_files
 from persona.objects.ids import NULL_ID, abbreviate
 from persona.objects.recipe import Recipe
-from persona.objects.table import Table, decode_table
+from persona.objects.table import decode_vector_table
 from persona.objects.vector import Vector
 from persona.store.refs import BASES, VECTORS
 
@@ -104,12 +104,6 @@ def stored_bytes(history: History, id: str, vector: Vector) -> int:
     total = objects.stored_bytes(id)
     if vector.table is None:
         return total
-    table = _table(history, vector)
+    table = decode_vector_table(objects.get(vector.table, "table"), vector, "the vector's table")
     chunks = {chunk for spec in vector.tensors for chunk in table.chunks(spec.name)} - {NULL_ID}
     return total + objects.stored_bytes(vector.table) + sum(objects.stored_bytes(chunk) for chunk in chunks)
-
-
-def _table(history: History, vector: Vector) -> Table:
-    assert vector.table is not None
-    data = history.store.objects.get(vector.table, "table")
-    return decode_table(data, vector.tensors, vector.chunk, "the vector's table")

@@ -6,18 +6,22 @@ import os
 import shutil
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from persona.codec.base import encode_base
 from persona.errors import IntegrityError, PersonaError
 from persona.history.store_results import FsckResult
 from persona.objects.commit import Commit
+from persona.objects.ids import NULL_ID, object_id
 from persona.objects.recipe import Recipe, Term
-from persona.objects.table import decode_table, encode_table
+from persona.objects.table import decode_table, decode_vector_table, encode_table
+from persona.objects.tensors import chunk_count
 from persona.objects.tree import Tree
-from persona.objects.vector import Vector
+from persona.objects.vector import LowRankFactor, Vector
 from persona.repository import Repository
 from persona.store import files
 from persona.store.records import pack_record
@@ -317,7 +321,7 @@ def other_vector(bot: Bot, change: Callable[[Vector, list[str]], tuple[Vector, l
     vector, ids = change(vector, ids)
     with history.store.transaction() as tx:
         table = tx.put_bulk("table", encode_table(ids))
-        made = {field: getattr(vector, field) for field in ("base", "kind", "chunk", "tensors")}
+        made = {field: getattr(vector, field) for field in ("base", "kind", "chunk", "tensors", "factors")}
         id = tx.put("vector", Vector(**made, table=table).encode())
     text = grown_text = bot.recipe.read_text()
     text = text.replace(recipe.by_name["listening"].vector, id)
@@ -358,6 +362,66 @@ def test_a_vector_that_does_not_fit_its_base_is_noticed(grown: Bot, way: str) ->
 
     id = other_vector(grown, bent)
     assert any(text.startswith(f"vector {id[:8]}: ") and "its base" in text for text in sentences(grown))
+
+
+# -- a vector with factors
+
+
+def low_rank(bot: Bot, sizes: list[int], *, null: bool = False) -> tuple[str, list[str]]:
+    """A vector whose first tensor [20, 10] has a factor of rank 8, in chunks of `sizes` elements.
+
+    Returns its id and those of the chunks of the factor. `null`: the null id stands for the first of them.
+    """
+    made: list[str] = []
+
+    def factored(vector: Vector, ids: list[str]) -> tuple[Vector, list[str]]:
+        first, *rest = vector.tensors
+        with bot.repo._history.store.transaction() as tx:
+            for place, size in enumerate(sizes):
+                values = np.arange(size, dtype=np.float32) + place
+                form, segments = encode_base(values.view("<u4"), "F32")
+                made.append(object_id("chunk", values.tobytes()))
+                tx.append(pack_record("chunk", made[-1], form, segments))
+        if null:
+            made[0] = NULL_ID
+        factors = (LowRankFactor(8, "0.5", "F32"), *(None for _ in rest))
+        vector = replace(vector, kind="lowrank", factors=factors)
+        return vector, made + ids[chunk_count(first, vector.chunk) :]
+
+    return other_vector(bot, factored), made
+
+
+def test_a_vector_with_factors_is_followed_to_its_chunks_and_its_deltas(grown: Bot) -> None:
+    before = fsck(grown).unreachable
+    id, _ = low_rank(grown, [64, 16, 64, 64, 32])
+    history = grown.repo._history
+    assert sentences(grown, full=True) == []
+    assert fsck(grown).unreachable == before
+    vector = history.vector(id)
+    assert vector.table is not None
+    table = decode_vector_table(history.store.objects.get(vector.table, "table"), vector)
+    named = {chunk for spec in vector.tensors for chunk in table.chunks(spec.name)} - {NULL_ID}
+    assert {history.store.objects.kind_of(chunk) for chunk in named} == {"chunk", "delta"}
+    assert grown.repo.vectors["listening"].stored_bytes == sum(
+        history.store.objects.stored_bytes(one) for one in (id, vector.table, *named)
+    )
+
+
+@pytest.mark.parametrize(
+    ("sizes", "what"),
+    [([64, 15, 64, 64, 32], "chunk 1 of A"), ([64, 16, 64, 64, 31], "chunk 2 of B")],
+)
+def test_a_chunk_of_a_factor_of_another_length_is_noticed(grown: Bot, sizes: list[int], what: str) -> None:
+    id, _ = low_rank(grown, sizes)
+    assert sentences(grown) == []
+    (found,) = sentences(grown, full=True)
+    assert found.startswith(f"vector {id[:8]}: {what} of tensor model.embed.weight has another length")
+
+
+def test_a_chunk_of_a_factor_that_is_missing_is_noticed(grown: Bot) -> None:
+    id, _ = low_rank(grown, [64, 16, 64, 64, 32], null=True)
+    (found,) = sentences(grown)
+    assert f"is missing, and tensor model.embed.weight of vector {id[:8]} refers to it" in found
 
 
 # -- the work tree's weights
