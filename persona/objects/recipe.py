@@ -10,10 +10,10 @@ weights.
 from __future__ import annotations
 
 import math
-import re
+from collections.abc import Callable
 from dataclasses import replace
 from decimal import ROUND_HALF_EVEN, ROUND_UP, Context, Decimal
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, Final
 
 from persona.errors import IntegrityError, InvalidInput
@@ -49,9 +49,17 @@ class Term:
 
         It does if one glob of `only` (if there are any) and none of `except` matches.
         """
-        if self.only and not any(_glob(pattern).fullmatch(tensor) for pattern in self.only):
+        only, except_ = self._matchers
+        if only and not any(matches(tensor) for matches in only):
             return False
-        return not any(_glob(pattern).fullmatch(tensor) for pattern in self.except_)
+        return not any(matches(tensor) for matches in except_)
+
+    @cached_property
+    def _matchers(self) -> tuple[list[Callable[[str], Any]], list[Callable[[str], Any]]]:
+        """The globs of `only` and of `except` as functions; most commands need none, so they load here."""
+        from persona.objects.globs import matcher
+
+        return [matcher(pattern) for pattern in self.only], [matcher(pattern) for pattern in self.except_]
 
     @cached_property
     def alpha32(self) -> float:
@@ -183,14 +191,6 @@ def from_binary32(value: float) -> str:
             if to_binary32(text) == value:
                 return text
     raise InvalidInput(f"not a number of binary32: {value!r}")
-
-
-@lru_cache(maxsize=4096)
-def _glob(pattern: str) -> re.Pattern[str]:
-    """A glob over whole tensor names: * any run, ? one character, [abc] [!abc] one of a set; case counts."""
-    import fnmatch
-
-    return re.compile(fnmatch.translate(pattern), re.DOTALL)
 
 
 def _check_term(term: Term, rules: Rules) -> Term:

@@ -11,12 +11,12 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
+from persona.objects import globs
 from persona.objects.base import Base
 from persona.objects.recipe import Recipe, Term
 
 _REGEX: Final = re.compile(r"\\|[\^$|+()]|^\.\*")
 _REGEX_PARTS: Final = re.compile(r"(?:\\[dwDWS]|\.|\[[^\]]*\])[+*]|\\d|\\(?=[.\-_])")
-_NOT_NEGATED: Final = "reads ^ as one of the characters; write [!…] for any character except these"
 _BRACES: Final = re.compile(r"\{([^{}]*)\}")
 
 
@@ -47,8 +47,8 @@ def problem(term: Term, names: Sequence[str]) -> tuple[str, str] | None:
     """The fault of a term's filter: its key ("only" or "except") and a sentence; None without one."""
     for key, patterns in (("only", term.only), ("except", term.except_)):
         for pattern in patterns:
-            if "[^" in pattern:
-                return key, f"'{pattern:.80}' {_NOT_NEGATED}"
+            if said := globs.fault(pattern):
+                return key, f"'{pattern:.80}' {said}"
             if not _matched(pattern, names):
                 return key, f"'{pattern:.80}' {_nothing(pattern, names)}"
     if not any(term.admits(name) for name in names):
@@ -78,8 +78,6 @@ def _nothing(pattern: str, names: Sequence[str]) -> str:
 
 def _hint(pattern: str, names: Sequence[str]) -> str:
     """A guess at the glob that was meant."""
-    if _has_open_bracket(pattern):
-        return "Its '[' is not closed: [01] stands for one of the characters 0 and 1"
     if pattern.startswith("!"):
         return f"A filter has no negation; `except` takes tensors out: {pattern[1:]!r}"
     if _REGEX.search(pattern):
@@ -122,13 +120,7 @@ def _fitting(ways: Iterable[str], names: Sequence[str]) -> str | None:
 
 
 def _matched(pattern: str, names: Sequence[str]) -> bool:
-    term = Term("", "", only=(pattern,))
-    return any(term.admits(name) for name in names)
-
-
-def _has_open_bracket(pattern: str) -> bool:
-    start = pattern.find("[")
-    return start >= 0 and "]" not in pattern[start + 2 :]
+    return any(map(globs.matcher(pattern), names))
 
 
 def _listed(ways: Sequence[str]) -> str:
