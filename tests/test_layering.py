@@ -55,10 +55,11 @@ INNER_LAYERS = {
     ),
     "merge": (
         ("codes",),
-        ("rules", "plan", "workers"),
+        ("rules", "workers"),
         ("reference", "arithmetic"),
-        ("memory",),
         ("rows",),
+        ("plan",),
+        ("memory",),
         ("trim", "devices"),
         ("run",),
     ),
