@@ -56,6 +56,7 @@ INNER_LAYERS = {
     "merge": (
         ("codes",),
         ("rules", "workers"),
+        ("reference_trims",),
         ("reference", "arithmetic"),
         ("rows",),
         ("plan",),
@@ -81,6 +82,7 @@ HEAVY = {
     "triton": ("merge/arithmetic/cuda.py",),
     "torch": (
         "merge/reference.py",
+        "merge/reference_trims.py",
         "merge/arithmetic/cuda.py",
         "merge/devices/cuda.py",
         "live/",

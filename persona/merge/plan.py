@@ -171,6 +171,8 @@ def _admitting(term: Term) -> Callable[[str], bool]:
 
 
 def _check(recipe: Recipe, base: Base, vectors: Mapping[str, Vector]) -> None:
+    if recipe.rules.trim in ("breadcrumbs", "dare", "della") and any(map(recipe.trims, recipe.terms)):
+        raise InvalidInput(f"trim = {recipe.rules.trim}: this persona cannot merge it; install a newer one")
     for term in recipe.terms:
         vector = vectors[term.vector]
         if vector.base != base.digest:
