@@ -55,12 +55,10 @@ INNER_LAYERS = {
     ),
     "merge": (
         ("codes",),
-        ("rules", "workers"),
-        ("reference_trims",),
+        ("rules", "plan", "workers"),
         ("reference", "arithmetic"),
-        ("rows",),
-        ("plan",),
         ("memory",),
+        ("rows",),
         ("trim", "devices"),
         ("run",),
     ),
@@ -82,7 +80,6 @@ HEAVY = {
     "triton": ("merge/arithmetic/cuda.py",),
     "torch": (
         "merge/reference.py",
-        "merge/reference_trims.py",
         "merge/arithmetic/cuda.py",
         "merge/devices/cuda.py",
         "live/",

@@ -25,6 +25,7 @@ _COMMANDS: Final = {
     "tags.delete": "tag -d",
     "tags.values": "tag",
     "vectors.delete": "vector rm",
+    "vectors.derive": "vector derive",
     "vectors.statistics": "vector show",
     "vectors.values": "vector ls",
 }

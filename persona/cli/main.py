@@ -42,7 +42,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "show": "Show one commit.",
         "describe": "Name a commit by the nearest tag.",
         "diff": "Show what differs between two recipes.",
-        "vector": "List, show and forget vectors.",
+        "vector": "List, show, derive and forget vectors.",
         "digest": "Print the weights digest of a revision.",
     },
     "Move": {

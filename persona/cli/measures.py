@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from click import style
 
-from persona.cli.render import number, percent, printable, vector_lines
+from persona.cli.render import number, percent, printable, short, vector_lines
 from persona.frozen import dataclass
 
 if TYPE_CHECKING:
@@ -139,11 +139,18 @@ def statistics_lines(vector: VectorStatistics) -> Iterator[str]:
     kept = ", ".join(f"{percent(part)} at density {number(density)}" for density, part in vector.kept)
     yield f"Kept:     {kept} (ties at the cut included)"
     for origin in vector.provenance:
-        said = ", ".join(f"{key} {value}" for key, value in sorted(origin.items()))
+        said = ", ".join(f"{key} {_fact(value)}" for key, value in sorted(origin.items()))
         yield f"Origin:   {printable(said)}"
     yield from _modules_table(vector.modules, contested=False)
     for sheet in vector_sheets(vector):
         yield from sheet_lines(sheet)
+
+
+def _fact(value: Any) -> str:
+    """A value of a note; the vectors of an expression are ids by name."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} ({short(str(id))})" for name, id in value.items())
+    return str(value)
 
 
 # -- tables --------------------------------------------------------------------------------------------------

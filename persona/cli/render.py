@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         WeightsState,
     )
     from persona.history.store_results import FsckResult, ObjectCount
+    from persona.history.verbs.derive import Derived
     from persona.repository import Repository
 
 SHORT = 8
@@ -266,7 +267,7 @@ def checkout_lines(result: CheckoutResult) -> Iterator[str]:
 
 def vector_table(vectors: Sequence[VectorInfo]) -> Iterator[str]:
     """One vector a line."""
-    rows = [("", "NAME", "ID", "CHANGED", "STORED", "OF", "|τ|")]
+    rows = [("", "NAME", "ID", "CHANGED", "STORED", "OF", "|τ|", "")]
     for vector in vectors:
         changed = "?" if vector.changed_fraction is None else percent(vector.changed_fraction)
         share = f"{bytes_text(vector.raw_bytes)}"
@@ -274,9 +275,9 @@ def vector_table(vectors: Sequence[VectorInfo]) -> Iterator[str]:
             share += f" ({percent(vector.stored_bytes / vector.raw_bytes)})"
         length = "?" if vector.l2 is None else f"{vector.l2:.4g}"
         mark = "*" if vector.in_recipe else " "
-        rows.append(
-            (mark, vector.name, short(vector.id), changed, bytes_text(vector.stored_bytes), share, length)
-        )
+        sum_ = f"= {vector.expression}" if vector.expression else ""
+        stored = bytes_text(vector.stored_bytes)
+        rows.append((mark, vector.name, short(vector.id), changed, stored, share, length, sum_))
     if len(rows) > 1:
         yield from columns(rows)
 
@@ -285,6 +286,8 @@ def vector_lines(vector: VectorInfo) -> Iterator[str]:
     """Everything about one vector."""
     yield style(f"vector {vector.name}", fg="yellow") + f" {vector.id}"
     yield f"Kind:     {vector.kind}"
+    if vector.expression is not None:
+        yield f"Sum:      {printable(vector.expression)}"
     yield f"Base:     {vector.base}"
     yield f"Changes:  {counted(vector.tensors, 'tensor')} of {counted(vector.elements, 'element')}" + (
         "" if vector.changed_fraction is None else f", {percent(vector.changed_fraction)} of all weights"
@@ -356,6 +359,12 @@ def removed(result: Removed, call: Invocation, repo: Repository) -> list[str]:
 def restored(result: Restored, call: Invocation, repo: Repository) -> list[str]:
     """How many files."""
     return [f"Put back {counted(len(result), 'file')}"]
+
+
+def derived(result: Derived, call: Invocation, repo: Repository) -> list[str]:
+    """` + calmer  α 1.00   calm - rushed`."""
+    sign = style(_SIGNS[result.change], fg=_COLOURS[result.change])
+    return [f" {sign} {printable(result.name)}  α {number(result.alpha)}   {printable(result.expression)}"]
 
 
 def object_count(result: ObjectCount, call: Invocation, repo: Repository) -> list[str]:

@@ -21,6 +21,7 @@ ACTS: Final = {
     "CheckoutResult": "",
     "CommitResult": "",
     "Deleted": "",
+    "Derived": "render:derived",
     "Edited": "",
     "RefInfo": "",
     "Removed": "render:removed",

@@ -22,6 +22,7 @@ class Vectors(Collection["VectorInfo"]):
     kind: ClassVar[str] = "vector"
 
     statistics = Verb(lambda: verbs.measure.vector_statistics)
+    derive = Verb(lambda: verbs.derive.derive)
     delete = Verb(lambda: verbs.vectors.forget)
 
     def __getitem__(self, name: str) -> VectorInfo:

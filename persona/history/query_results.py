@@ -7,7 +7,7 @@ millisecond to make.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import field
+from dataclasses import field, fields
 from functools import cached_property
 from typing import Any
 
@@ -157,7 +157,8 @@ class VectorInfo(Result):
 
     `changed_fraction`: of the base's float elements. `raw_bytes`: of the base's float tensors.
     `stored_bytes`: of the vector's records in the store, manifest and table included (a chunk that two
-    vectors share counts for both).
+    vectors share counts for both). Of an expression, `parts` are the vectors that it is made of, each with
+    its "name", "id" and "coefficient", and `expression` is their sum as text.
     """
 
     name: str
@@ -170,7 +171,15 @@ class VectorInfo(Result):
     raw_bytes: int
     stored_bytes: int
     l2: float | None
+    expression: str | None = field(default=None, metadata=UNPRINTED)
+    parts: tuple[dict[str, str], ...] = field(default=(), metadata=UNPRINTED)
     in_recipe: bool = field(default=True, metadata=UNPRINTED)
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys of `vector ls`: `expression` and `parts` only of an expression."""
+        more = ("expression", "parts") if self.parts else ()
+        printed = [item.name for item in fields(self) if item.metadata.get("json", True)]
+        return {name: getattr(self, name) for name in (*printed, *more)}
 
 
 @dataclass(frozen=True, repr=False)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from decimal import ROUND_HALF_EVEN, ROUND_UP, Context, Decimal
 from functools import cached_property
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from persona.errors import IntegrityError, InvalidInput
 from persona.frozen import dataclass
@@ -22,9 +22,14 @@ from persona.limits import MAX_TERMS
 from persona.objects import canonical, fields
 from persona.objects.ids import require_id
 from persona.objects.names import check_vector_name
-from persona.objects.rules import Rules, check_density, check_strength, check_trim_of, drops_some
+from persona.objects.rules import Rules, check_density, check_strength
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 JOINS: Final = ("vote", "add")
+_NEARLY_ONE: Final = Decimal("0.999999999999999944488848768742172978818416595458984375")
+"""1 − 2^−54: a density from here on is 1 as binary64. Decimals compare exactly."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,12 @@ class Recipe:
 
         They can if the term votes, the rules trim, and its density is below 1 as binary64.
         """
-        return term.join == "vote" and self.rules.trim != "none" and drops_some(self.density_of(term))
+        return (
+            term.join == "vote"
+            and self.rules.trim != "none"
+            and (density := self.density_of(term)) != "1"
+            and Decimal(density) < _NEARLY_ONE
+        )
 
     def encode(self) -> bytes:
         """The canonical payload."""
@@ -155,12 +165,13 @@ class Recipe:
         return recipe
 
 
-def to_binary32(decimal: str) -> float:
-    """A canonical decimal rounded once to binary32 (as a Python float), −0 as +0.
+def to_binary32(number: str | Fraction) -> float:
+    """A canonical decimal, or a fraction, rounded once to binary32 (as a Python float), −0 as +0.
 
     It computes with integers, so no floating-point environment affects it.
     """
-    numerator, denominator = Decimal(decimal).as_integer_ratio()
+    exact = Decimal(number) if isinstance(number, str) else number
+    numerator, denominator = exact.as_integer_ratio()
     magnitude = abs(numerator)
     # The unit in the last place is 2^unit: 24 bits at most stand before it, and subnormals share one unit.
     unit = max(magnitude.bit_length() - denominator.bit_length() - 24, -149)
@@ -207,8 +218,6 @@ def _check_term(term: Term, rules: Rules) -> Term:
         )
     if density is not None and rules.trim == "none":
         raise InvalidInput(f"{where}: density: the recipe trims nothing (trim = none); remove it")
-    if density is not None:
-        check_trim_of(rules, density, f"{where}: ")
     return Term(
         name=term.name,
         vector=term.vector,

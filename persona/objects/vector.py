@@ -142,9 +142,12 @@ def _expression(value: object) -> tuple[tuple[str, str], ...]:
     for item in fields.items(value, "vector expression", MAX_TERMS):
         if type(item) is not list or len(item) != 2:
             raise IntegrityError("vector expression: a term must be [vector id, coefficient]")
-        terms.append(
-            (require_id(item[0], "vector expression"), fields.decimal(item[1], "vector coefficient"))
-        )
+        coefficient = fields.decimal(item[1], "vector coefficient")
+        if coefficient == "0" or not _is_shortest(coefficient):
+            raise IntegrityError(
+                "vector expression: a coefficient must be the shortest decimal of a finite binary32, not 0"
+            )
+        terms.append((require_id(item[0], "vector expression"), coefficient))
     if not terms or any(first[0] >= second[0] for first, second in pairwise(terms)):
         raise IntegrityError("vector expression: its terms must be in ascending order of ids")
     return tuple(terms)
@@ -172,11 +175,16 @@ def _factor(item: object, spec: TensorSpec) -> LowRankFactor:
         dtype=fields.one_of(item[2], f"{where}: its dtype", FACTOR_DTYPES),
         blocks=fields.integer(item[3], f"{where}: its blocks", 1, MAX_ELEMENTS),
     )
-    scale = to_binary32(factor.scale)
-    if abs(scale) > MAX_BINARY32 or from_binary32(scale) != factor.scale:
+    if not _is_shortest(factor.scale):
         raise IntegrityError(f"{where}: its scale must be the shortest decimal of a finite binary32")
     if factor.blocks > 1 and (len(spec.shape) < 3 or factor.blocks != spec.shape[0]):
         raise IntegrityError(f"{where}: {factor.blocks} blocks do not fit the shape {list(spec.shape)}")
     if not spec.shape or max(factor.a(spec).elements, factor.b(spec).elements) >= MAX_ELEMENTS:
         raise IntegrityError(f"{where}: a tensor of shape {list(spec.shape)} has no factor of this rank")
     return factor
+
+
+def _is_shortest(decimal: str) -> bool:
+    """Whether a canonical decimal is the shortest one of a finite binary32."""
+    number = to_binary32(decimal)
+    return abs(number) <= MAX_BINARY32 and from_binary32(number) == decimal

@@ -103,6 +103,8 @@ def test_revisions_are_offered_where_one_is_asked_for(named: CommandLine, line: 
         ("revert --vector ", VECTORS),
         ("log --vector ", VECTORS),
         ("vector show ", VECTORS),
+        ("vector derive ", VECTORS),
+        ("vector derive less ", VECTORS),
         ("vector rm ", []),
         ("vector s", ["show"]),
         ("set listening --join ", ["vote", "add"]),

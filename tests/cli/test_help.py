@@ -67,6 +67,7 @@ ANSWERS = {
     "diff": "diff HEAD~1 HEAD",
     "vector ls": "vector ls",
     "vector show": "vector show listening",
+    "vector derive": "vector derive less -listening * 0.5",
     "vector rm": None,
     "digest": "digest",
     "checkout": "checkout",
@@ -278,7 +279,7 @@ def test_help_of_nothing_is_the_list(outside: CommandLine) -> None:
     assert outside.ok("help") == outside.ok("--help")
     assert outside.ok("help", "vector") == outside.ok("vector", "--help")
     assert "did you mean `persona commit`?" in outside.refused(2, "help", "comit")
-    assert "it has ls, rm, show" in outside.refused(2, "vector", "list")
+    assert "it has derive, ls, rm, show" in outside.refused(2, "vector", "list")
     assert "no commands of its own" in outside.refused(2, "help", "commit", "more")
 
 

@@ -469,3 +469,18 @@ def test_log_of_some_files_has_the_commits_that_changed_them(grown: CommandLine)
     assert "alpha" not in said
     drawn = grown.ok("log", "--oneline", "--graph", "--", "notes.md").splitlines()
     assert [line[:2] for line in drawn] == ["* ", "* "]
+
+
+def test_an_expression_is_derived_from_words_of_the_shell(grown: CommandLine) -> None:
+    grown.ok("add", "../suggesting")
+    shown = grown.ok("vector", "derive", "gap", "listening - suggesting")
+    assert shown == " + gap  α 1.00   listening - suggesting\n"
+    assert (
+        grown.json("vector", "derive", "less", "-listening", "--alpha", "-0.5")["expression"] == "-listening"
+    )
+    words = grown.json("vector", "derive", "more", "--alpha", "-2", "listening", "-", "2", "*", "suggesting")
+    assert (words["alpha"], words["expression"]) == (-2.0, "listening - 2 * suggesting")
+    told = grown.refused(4, "vector", "derive", "x", "listening * suggesting")
+    assert told.splitlines()[1:] == ["  listening * suggesting", "            ^"]
+    assert "did you mean listening?" in grown.refused(3, "vector", "derive", "x", "listning")
+    assert "did you mean --alpha" in grown.refused(2, "vector", "derive", "x", "listening", "--alhpa", "1")

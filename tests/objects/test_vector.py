@@ -101,6 +101,10 @@ WRONG: list[tuple[Vector, str, Any]] = [
     (EXPRESSION, "expression", [[ID, "1"], [ID, "1"]]),
     (EXPRESSION, "expression", [[ID, 1]]),
     (EXPRESSION, "expression", [[ID, "1e3"]]),
+    (EXPRESSION, "expression", [[ID, "0"]]),
+    (EXPRESSION, "expression", [[ID, "0.3333333333333333"]]),  # not the shortest
+    (EXPRESSION, "expression", [[ID, "4" + "0" * 38]]),  # infinite in binary32
+    (EXPRESSION, "expression", [[ID, "0." + "0" * 50 + "1"]]),  # 0 in binary32
     (EXPRESSION, "expression", [["0" * 64, "1"]]),
     (EXPRESSION, "expression", {ID: "1"}),
     (EXPRESSION, "table", ID),

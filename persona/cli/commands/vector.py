@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Unpack
 
 import click
 
 from persona.cli import render
-from persona.cli.command import CommandGroup, declare
-from persona.cli.completions import all_vectors, kept_vectors
+from persona.cli.command import Command, CommandGroup, declare
+from persona.cli.completions import all_vectors, kept_vectors, vectors
 from persona.cli.options import plot_option, plot_path, takes
 from persona.cli.rendering import Shown
-from persona.history.options import WorkOptions
+from persona.history.options import TermOptions, WorkOptions
 
 if TYPE_CHECKING:
     from persona.cli.invocation import Invocation
     from persona.history.act_results import Removed
+    from persona.history.verbs.derive import Derived
     from persona.history.verbs.measure import VectorStatistics
     from persona.repository import Repository
 
 
+class Derive(Command):
+    """`vector derive`, whose expression may begin with a minus sign."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Like click's, but a word such as `-calm` belongs to the expression unless it is a flag."""
+        options = [param for param in self.params if isinstance(param, click.Option)]
+        flags = {spelling: option for option in options for spelling in option.opts}
+        words: list[str] = []
+        value = False
+        for word in args:
+            is_word = not value and re.match("-[^-]", word) and word not in flags
+            words.append(f" {word}" if is_word else word)  # click takes a word that begins with - as a flag
+            value = not value and word in flags and not flags[word].is_flag
+        return super().parse_args(ctx, words)
+
+
 @click.group("vector", cls=CommandGroup, example="$ persona vector ls\n$ persona vector show listening")
 def command() -> None:
-    """List, show and forget vectors.
+    """List, show, derive and forget vectors.
 
     A vector is the change that one training run made to its base, stored without loss.
     """
@@ -63,6 +81,31 @@ def show(
     if place is not None:
         heatmap.write(place, f"Vector {vector.info.name}", measures.vector_sheets(vector))
     return vector
+
+
+@declare(
+    "derive",
+    group=command,
+    cls=Derive,
+    example='$ persona vector derive calmer "calm - rushed"\n'
+    '$ persona vector derive blend "0.5 * (calm + polite) - rushed" --density 0.2\n'
+    '$ persona commit -m "calm, and not rushed"',
+)
+@click.argument("name", shell_complete=vectors)
+@click.argument("expr", nargs=-1, required=True, metavar="EXPR…", shell_complete=all_vectors)
+@takes(TermOptions)
+def derive(repo: Repository, name: str, expr: tuple[str, ...], **options: Unpack[TermOptions]) -> Derived:
+    """Make a vector from others, and put it into recipe.toml.
+
+    EXPR is a sum of vectors, such as "calm - rushed" or "0.5 * (calm + polite)". It may hold + - * /,
+    numbers and parentheses; put it in quotes, so that the shell leaves it as it is. A name with other
+    characters stands in quotes of its own: "'calm-v2' - rushed".
+
+    NAME becomes one vector: it is trimmed as one and has one vote. It stores no weights. derive commits
+    nothing. If recipe.toml has NAME already, NAME becomes the new vector and keeps its alpha, density and
+    filter, unless you give others.
+    """
+    return repo.vectors.derive(name, " ".join(expr), **options)
 
 
 @declare("rm", group=command, example="$ persona vector rm old-draft")

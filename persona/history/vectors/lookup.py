@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from persona.history.history import History
+from persona.history.vectors.expressions import written
 from persona.history.worktree import text_files
 from persona.objects.ids import NULL_ID, abbreviate
 from persona.objects.recipe import Recipe
@@ -31,6 +33,25 @@ def ids(history: History) -> dict[str, str]:
             name = ref.removeprefix(VECTORS)
             found[abbreviate(id) if name in found else name] = id
     return found
+
+
+def names_of(history: History) -> dict[str, str]:
+    """A name of each vector of `ids`, by its id."""
+    found: dict[str, str] = {}
+    for name, id in ids(history).items():
+        found.setdefault(id, name)
+    return found
+
+
+def parts_of(expression: tuple[tuple[str, str], ...], names: Mapping[str, str]) -> tuple[dict[str, str], ...]:
+    """The name, id and coefficient of each vector that an expression is made of.
+
+    A vector without a name in `names`, by id, has the start of its id.
+    """
+    return tuple(
+        {"name": names.get(id) or abbreviate(id), "id": id, "coefficient": coefficient}
+        for id, coefficient in expression
+    )
 
 
 def infos(history: History) -> dict[str, VectorInfo]:
@@ -74,6 +95,7 @@ def info(history: History, name: str, id: str, recipe: Recipe | None) -> VectorI
     base_id = base_of(history, vector, recipe)
     base = history.base(base_id) if base_id else None
     counted = statistics(history, id, base_id) if base_id and vector.kind == "delta" else {}
+    parts = parts_of(vector.expression, names_of(history)) if vector.expression else ()
     return VectorInfo(
         name=name,
         id=id,
@@ -85,6 +107,8 @@ def info(history: History, name: str, id: str, recipe: Recipe | None) -> VectorI
         raw_bytes=base.merged_bytes if base else 0,
         stored_bytes=stored_bytes(history, id, vector),
         l2=counted.get("l2"),
+        expression=written(parts) if parts else None,
+        parts=parts,
         in_recipe=recipe is not None,
     )
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from persona.history.verbs import checkout as checkout
     from persona.history.verbs import commit as commit
     from persona.history.verbs import complete as complete
+    from persona.history.verbs import derive as derive
     from persona.history.verbs import describe as describe
     from persona.history.verbs import diff as diff
     from persona.history.verbs import digest as digest

@@ -1,0 +1,160 @@
+"""`vector derive`: a sum of stored vectors becomes a vector of `recipe.toml`, without weights of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import field
+from fractions import Fraction
+from typing import Unpack
+
+from persona.errors import Call, InvalidInput, Note, UnknownName
+from persona.frozen import dataclass
+from persona.history.history import History, reason
+from persona.history.options import TermOptions, complete
+from persona.history.recipes import edit, filters
+from persona.history.recipes.checked import checked_keys
+from persona.history.recipes.text import RECIPE_FILE, decode, encode
+from persona.history.results import UNPRINTED, Result
+from persona.history.vectors import kept_names, lookup
+from persona.history.vectors.expressions import Sum, evaluate, written
+from persona.history.worktree import text_files
+from persona.history.worktree.changing import changing
+from persona.limits import MAX_TERMS
+from persona.objects.ids import abbreviate
+from persona.objects.names import check_vector_name
+from persona.objects.note import Note as NoteObject
+from persona.objects.recipe import Recipe, from_binary32, to_binary32
+from persona.objects.rules import MAX_BINARY32
+from persona.objects.vector import Vector
+from persona.store.refs import NOTES, Change
+
+
+@dataclass(frozen=True, repr=False)
+class Derived(Result):
+    """A vector that was derived and named in `recipe.toml`.
+
+    `expression`: the sum that it is, in the names of `recipe.toml`. `parts`: the name, id and coefficient of
+    each vector in it. `kind` is "expression", or the kind of the one vector that the sum is. `change`:
+    "added", or "replaced" if the name had another vector.
+    """
+
+    name: str
+    id: str
+    kind: str
+    change: str
+    alpha: float
+    expression: str
+    parts: tuple[dict[str, str], ...]
+    notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
+
+
+def derive(history: History, name: str, expr: str, **options: Unpack[TermOptions]) -> Derived:
+    """Makes a vector from others, such as `"calm - rushed"`, and names it in `recipe.toml`.
+
+    `expr`: vectors, + − * / with numbers, and parentheses. A vector is written as `repo.vectors[...]` takes
+    it; a name in quotes may hold any character. The coefficients are computed exactly, then rounded to
+    binary32. A term `name` gets the new vector. Raises `InvalidInput` with the place of a fault, for a sum
+    that is 0, and for vectors of another base than the recipe's; `UnknownName` for a vector that does not
+    exist.
+    """
+    given = complete(TermOptions, options)
+    check_vector_name(name)
+    keys = checked_keys(given["alpha"], given["density"], given["only"], given["except_"])
+    with changing(history) as tree:
+        data, recipe = text_files.recipe(history, to_edit=True)
+        names = lookup.names_of(history)
+        parts = _parts(history, recipe, expr, names)
+        named = lookup.parts_of(parts, names)
+        vector = Vector(history.base(recipe.base).digest, "expression", expression=parts)
+        with history.store.transaction() as tx:
+            for part, _ in parts:
+                tx.rely_on(part)
+            lone = len(parts) == 1 and parts[0][1] == "1"
+            id = parts[0][0] if lone else tx.put("vector", vector.encode())
+            origin = {"expression": expr.strip(), "vectors": {part["name"]: part["id"] for part in named}}
+            note = None if lone else tx.put("note", NoteObject(id, "vector", "provenance", origin).encode())
+        if note is not None:
+            _keep_note(history, note)
+        text = decode(data)
+        old = recipe.by_name.get(name)
+        if old is None:
+            text = edit.add_term(text, name, {"id": id, **keys, "alpha": keys.get("alpha") or "1"})
+        else:
+            text = edit.set_term(text, name, {"id": id, **keys})
+        made = history.new_recipe(text.encode(), where=None)
+        kept_names.keep(history, name, id)
+        tree.apply({RECIPE_FILE: encode(text, like=data)}, {RECIPE_FILE: text_files.blob_id(data)})
+        return Derived(
+            name=name,
+            id=id,
+            kind=history.vector(id).kind,
+            change="added" if old is None else "replaced",
+            alpha=float(made.by_name[name].alpha),
+            expression=written(named),
+            parts=named,
+            notes=tuple(_notes(history, made, name, parts)),
+        )
+
+
+def _parts(
+    history: History, recipe: Recipe, expr: str, names: Mapping[str, str]
+) -> tuple[tuple[str, str], ...]:
+    """The vectors of an expression, by id, each with its coefficient, as a manifest holds them."""
+    known: dict[str, Sum | None] = {}
+
+    def find(name: str) -> Sum | None:
+        if name not in known:
+            known[name] = _meaning(history, recipe, name)
+        return known[name]
+
+    found: list[tuple[str, str]] = []
+    for id, coefficient in sorted(evaluate(expr, list(lookup.ids(history)), find).items()):
+        if abs(coefficient) > MAX_BINARY32:
+            of = names.get(id) or abbreviate(id)
+            raise InvalidInput(f"the coefficient of {of} is beyond the range of binary32")
+        rounded = to_binary32(coefficient)
+        if rounded:
+            found.append((id, from_binary32(rounded)))
+    if not found:
+        raise InvalidInput("nothing is left of the expression: all its coefficients are rounded to 0")
+    if len(found) > MAX_TERMS:
+        raise InvalidInput(f"the expression has {len(found)} vectors; at most {MAX_TERMS} are possible")
+    return tuple(found)
+
+
+def _meaning(history: History, recipe: Recipe, name: str) -> Sum | None:
+    """The sum of vectors that have weights for the name or the start of an id of a vector."""
+    try:
+        id = lookup.id_of(history, name)
+    except UnknownName:
+        return None
+    history.require_vector_of(recipe.base, id)
+    vector = history.vector(id)
+    if vector.kind == "expression":
+        return {part: Fraction(coefficient) for part, coefficient in vector.expression}
+    return {id: Fraction(1)}
+
+
+def _keep_note(history: History, note: str) -> None:
+    """Gives a note its ref, unless it has one."""
+    refs = history.store.refs
+    name = f"{NOTES}{note[:32]}"
+    if refs.read(name) is None:
+        refs.update_all([Change(name, note, None, reason(history.committer(), "vector: derive"))])
+
+
+def _notes(history: History, made: Recipe, name: str, parts: tuple[tuple[str, str], ...]) -> list[str]:
+    """Notes on vectors that the recipe has twice: on their own, and in the new vector."""
+    ids = {part for part, _ in parts} - {made.by_name[name].vector}
+    own = [term.name for term in made.terms if term.vector in ids]
+    notes: list[str] = list(filters.twice(made, history.base(made.base), {name}))
+    if own:
+        them = "them" if len(own) > 1 else "it"
+        hint = (Call("recipe.remove", *own), f" removes {them}; {name} does not need {them}")
+        verb = "are" if len(own) > 1 else "is"
+        notes.append(Note(f"{' and '.join(_series(own))} {verb} still in {RECIPE_FILE}, beside {name}", hint))
+    return notes
+
+
+def _series(names: list[str]) -> list[str]:
+    return [", ".join(names[:-1]), names[-1]] if len(names) > 1 else names
