@@ -55,10 +55,12 @@ INNER_LAYERS = {
     ),
     "merge": (
         ("codes",),
-        ("rules", "plan", "workers"),
+        ("rules", "workers"),
+        ("reference_trims",),
         ("reference", "arithmetic"),
-        ("memory",),
         ("rows",),
+        ("plan",),
+        ("memory",),
         ("trim", "devices"),
         ("run",),
     ),
@@ -80,6 +82,7 @@ HEAVY = {
     "triton": ("merge/arithmetic/cuda.py",),
     "torch": (
         "merge/reference.py",
+        "merge/reference_trims.py",
         "merge/arithmetic/cuda.py",
         "merge/devices/cuda.py",
         "live/",

@@ -175,11 +175,11 @@ def _term_summary(vector: TermChange) -> str:
 def _value(value: Any) -> str:
     if value is None or value in ((), []):
         return "unset"
-    if isinstance(value, (int, float)):
+    if isinstance(value, float):
         return number(value)
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(f'"{item}"' for item in value) + "]"
-    text = str(value)
+    text = str(value).lower() if isinstance(value, bool) else str(value)
     return short(text) if len(text) == 64 else text
 
 

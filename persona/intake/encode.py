@@ -26,7 +26,7 @@ from persona.limits import CHUNK_ELEMENTS
 from persona.merge.arithmetic import casts, cpu
 from persona.merge.memory import budget_of
 from persona.merge.plan import Plan
-from persona.merge.rows.reader import ChunkReader, Workspaces
+from persona.merge.rows.reader import BaseChunks, Workspaces
 from persona.merge.run.merger import tensor_bits
 from persona.merge.trim.selection import Magnitudes
 from persona.merge.workers import first_run, in_order, thread_count
@@ -34,7 +34,7 @@ from persona.objects.base import Base
 from persona.objects.digest import weights_digest
 from persona.objects.dtypes import uint
 from persona.objects.ids import NULL_ID, object_id
-from persona.objects.table import decode_table, encode_table
+from persona.objects.table import encode_table
 from persona.objects.tensors import TensorSpec, chunk_count, chunk_span, sort_key
 from persona.objects.vector import Vector
 from persona.progress import STORING_BASE, STORING_VECTOR, Progress
@@ -256,10 +256,7 @@ class _Encoder:
     ) -> None:
         self.base = base
         self.checkpoint = checkpoint
-        self.table = decode_table(
-            store.objects.get(base.table, "table"), base.tensors, base.chunk, "the base's table"
-        )
-        self.reader = ChunkReader(store.objects, base.chunk)
+        self.chunks = BaseChunks.of(store.objects, base)
         self.workspaces = Workspaces(base.tensors, base.chunk)
         self.threads = threads
         self.onto: Callable[[str, int], NDArray[Any]] | None = None
@@ -272,12 +269,12 @@ class _Encoder:
         match, index = span
         spec, source = match.spec, match.source
         assert source is not None
-        base_id = self.table.chunk(spec.name, index)
+        base_id = self.chunks.id(spec, index)
         start, stop = chunk_span(spec, index, self.base.chunk)
         if not spec.merged:
             return self._same(spec, source, base_id, index, start, stop)
         space = self.workspaces.get(spec)
-        base = self.reader.base(spec, base_id, index, space.base)
+        base = self.chunks.read(spec, index, space.base)
         after = space.other[: stop - start]
         if match.rounded:
             given: NDArray[Any] = np.empty(stop - start, uint(source.unit))

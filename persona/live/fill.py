@@ -57,7 +57,7 @@ def caching_merger_of(
     with first_run(progress) as progress:
         cuts = cutoffs(plan, tensors, budget, progress)
     empty = devices[0].host if devices else np.empty
-    stored = StoredRows(plan, budget, Workspaces(plan.base.tensors, plan.base.chunk, empty))
+    stored = StoredRows(plan.rows, budget, Workspaces(plan.base.tensors, plan.base.chunk, empty), cuts.filter)
     rows = CachedRows(stored, cache) if cache is not None and cache.limit else stored
     return Merger(plan, cuts, rows, budget, empty=empty)
 

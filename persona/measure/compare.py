@@ -21,8 +21,9 @@ from persona.frozen import dataclass
 from persona.measure.elections import BLOCK, ChunkVotes, Election, Scratch, scratch_bytes
 from persona.merge.arithmetic.casts import widen32
 from persona.merge.memory import budget_of
-from persona.merge.plan import Plan
+from persona.merge.plan import Plan, TensorPlan
 from persona.merge.rows.reader import Workspaces
+from persona.merge.rows.slices import Budget
 from persona.merge.rows.stored import StoredRows
 from persona.merge.run.merger import Merger
 from persona.merge.trim.cutoffs import cutoffs
@@ -139,15 +140,8 @@ class _Counter:
         # Shared: a thread is done with the one merger before it begins with the other.
         workspaces = Workspaces(after.base.tensors, after.base.chunk)
         self.old, self.new = (
-            Merger(
-                plan,
-                cutoffs(plan, tensors, budget, progress),
-                StoredRows(plan, budget, workspaces),
-                budget,
-            )
-            for (plan, tensors), budget in zip(
-                sides, [replace(budget, threads=self.threads) for budget in budgets], strict=True
-            )
+            _merger(plan, tensors, replace(budget, threads=self.threads), workspaces, progress)
+            for (plan, tensors), budget in zip(sides, budgets, strict=True)
         )
         self.longest = min(after.base.chunk, max((spec.units for spec in specs), default=0))
         self._local = threading.local()
@@ -192,6 +186,13 @@ class _Counter:
         if width not in held:
             held[width] = _Scratch(self.longest, width)
         return held[width]
+
+
+def _merger(
+    plan: Plan, tensors: list[TensorPlan], budget: Budget, workspaces: Workspaces, progress: Progress | None
+) -> Merger:
+    cuts = cutoffs(plan, tensors, budget, progress)
+    return Merger(plan, cuts, StoredRows(plan.rows, budget, workspaces, cuts.filter), budget)
 
 
 def _tally(dtype: str, old: NDArray[Any], new: NDArray[Any], scratch: Scratch) -> Tally:

@@ -1,13 +1,8 @@
-"""**memory budget** — how many threads merge at a time, and how much memory each has for its chunk's vectors.
+"""**memory budget** — how many threads merge at a time, and how much memory each has for its chunk's rows.
 
-A thread needs a few arrays of a chunk's elements for any recipe (`_ARRAYS`), and a row for each vector that
-reaches the tensor. If the budget does not hold that for every thread, fewer threads run. If it does not hold
-it for one thread, that thread merges a chunk in slices.
-
-**slice** — a part of a chunk in exponent order that is merged separately, to save memory.
-
-The vectors are decoded again for each slice. That is slower, but takes the same memory for any number of
-vectors.
+A thread needs a few arrays of a chunk's elements for any recipe (`_ARRAYS`), a row for each term that reaches
+the tensor, and what the sources of these rows need beside them. If the budget does not hold that for every
+thread, fewer threads run. If it does not hold it for one thread, that thread merges a chunk in slices.
 """
 
 from __future__ import annotations
@@ -15,34 +10,17 @@ from __future__ import annotations
 from typing import Final
 
 from persona.errors import Keyword, UsageError
-from persona.frozen import dataclass
 from persona.limits import CHUNK_MEMORY, MIB
 from persona.merge.arithmetic import layout
 from persona.merge.arithmetic.cpu import scratch_bytes
 from persona.merge.plan import Plan, TensorPlan
+from persona.merge.rows.slices import Budget
 
 _ARRAYS: Final = 8
 """Arrays of a chunk's elements that a thread needs.
 
 Decoded, in exponent order, a row in passing, the records and their segments, two outputs.
 """
-
-
-@dataclass(frozen=True)
-class Budget:
-    """`threads`, and for each of them `rows` bytes for the rows of a chunk's vectors."""
-
-    threads: int
-    rows: int
-
-    def slice(self, size: int, unit: int, rows: int) -> int:
-        """Elements of a chunk that are merged at a time: all, or as many shortest slices as fit.
-
-        `size`: elements of the chunk; `unit`: bytes of one; `rows`: vectors.
-        """
-        length = self.rows // (unit * max(1, rows))
-        shortest = layout.SHORTEST_SLICE
-        return size if length >= size else min(size, max(shortest, length // shortest * shortest))
 
 
 def budget_of(
@@ -57,11 +35,15 @@ def budget_of(
     rows = least = 0
     fixed = beside
     for tensor in tensors:
-        elements = min(tensor.spec.units, plan.base.chunk)
-        fixed = max(fixed, beside + elements * (tensor.spec.unit * _ARRAYS + layout.ORDER_BYTES))
-        rows = max(rows, elements * tensor.spec.unit * len(tensor.terms))
+        elements, row_bytes = (
+            min(tensor.spec.units, plan.base.chunk),
+            plan.rows.row_bytes(tensor.spec, tensor.terms),
+        )
+        arrays = elements * (tensor.spec.unit * _ARRAYS + layout.ORDER_BYTES)
+        fixed = max(fixed, beside + arrays + plan.rows.scratch_bytes(tensor.spec, tensor.terms))
+        rows = max(rows, elements * row_bytes)
         shortest = min(elements, layout.SHORTEST_SLICE) if tensor.way == "merge" else elements
-        least = max(least, shortest * tensor.spec.unit * len(tensor.terms))
+        least = max(least, shortest * row_bytes)
     fixed += max((scratch_bytes(len(tensor.terms)) for tensor in tensors if tensor.way == "merge"), default=0)
     if memory is not None and memory < fixed + least:
         needed = -(-(fixed + least) // MIB)

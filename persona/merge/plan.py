@@ -1,6 +1,7 @@
 """**plan** — what a checkout has to do for each tensor, decided from manifests: no chunk is read.
 
-A term reaches a tensor if its filter admits the tensor and its vector changed it.
+A term reaches a tensor if its filter admits the tensor and its vector changes it. The source of a term's
+vector (`merge.rows.source`) knows that; the plan knows no kind of vector.
 
 **way** — how a tensor gets its bytes:
 
@@ -16,20 +17,23 @@ Two tensors with one key are equal, so a checkout may reuse a tensor whose key d
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 from blake3 import blake3
 
 from persona.codec.floats import in_default_environment
-from persona.errors import IntegrityError, InvalidInput
+from persona.errors import InvalidInput
 from persona.frozen import dataclass
+from persona.merge.rows.reader import BaseChunks
+from persona.merge.rows.source import Source
+from persona.merge.rows.sources import Sources
+from persona.merge.rows.terms import TermSources
 from persona.objects import canonical
 from persona.objects.base import Base
 from persona.objects.ids import abbreviate
 from persona.objects.recipe import Recipe, Term, to_binary32
 from persona.objects.rules import NUMERICS
-from persona.objects.table import Table, decode_table, decode_vector_table
 from persona.objects.tensors import TensorSpec, chunk_count
 from persona.objects.vector import Vector
 from persona.store.store import Store
@@ -56,15 +60,18 @@ class Plan:
     store: Store
     recipe: Recipe
     base: Base
-    base_table: Table
-    vectors: Mapping[str, Vector]
-    tables: Mapping[str, Table]
+    rows: TermSources
     tensors: tuple[TensorPlan, ...]
 
     @cached_property
     def by_name(self) -> dict[str, TensorPlan]:
         """The tensors by name."""
         return {tensor.spec.name: tensor for tensor in self.tensors}
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The source of each term of the recipe."""
+        return self.rows.sources
 
     @property
     def nbytes(self) -> int:
@@ -79,63 +86,76 @@ class Plan:
         """How many chunks a tensor of the base has."""
         return chunk_count(spec, self.base.chunk)
 
+    def source_of(self, id: str) -> Source:
+        """The source of a vector of the recipe."""
+        terms = self.recipe.terms
+        return next(self.sources[index] for index in range(len(terms)) if terms[index].vector == id)
+
 
 @in_default_environment
 def plan(store: Store, recipe: Recipe, base: Base, vectors: Mapping[str, Vector]) -> Plan:
-    """The plan of a recipe. `vectors` holds the manifest of every term's vector, by id.
+    """The plan of a recipe.
 
-    Raises `InvalidInput` for a vector of another base or of a kind or rule that cannot be computed,
-    `IntegrityError` for manifests that contradict each other.
+    `vectors` holds the manifest of every term's vector, by id, and those of the vectors that an expression
+    among them names. Raises `InvalidInput` for a vector of another base or of a kind or rule that cannot be
+    computed, `IntegrityError` for manifests that contradict each other.
     """
     _check(recipe, base, vectors)
-    base_table = decode_table(
-        store.objects.get(base.table, "table"), base.tensors, base.chunk, "the base's table"
-    )
-    tables = {id: _vector_table(store, base, id, vector) for id, vector in vectors.items()}
+    chunks = BaseChunks.of(store.objects, base)
+    made = Sources(store.objects, base, chunks, vectors)
     terms = recipe.terms
+    sources = tuple(made.source(term.vector) for term in terms)
     admits = [_admitting(term) for term in terms]
     unfiltered = all(not term.only and not term.except_ for term in terms)
     everything = tuple(range(len(terms)))
-    ways: dict[tuple[tuple[int, ...], int], tuple[str, bytes]] = {}
+    ways: dict[tuple[tuple[int, ...], int, bool], tuple[str, bytes]] = {}
     tensors: list[TensorPlan] = []
     for spec in base.tensors:
         admitted: tuple[int, ...] = ()
         if spec.merged:
             admitted = everything if unfiltered else tuple(i for i in everything if admits[i](spec.name))
-        reaching = tuple(i for i in admitted if spec.name in tables[terms[i].vector])
-        way_and_seed = ways.get((reaching, len(admitted)))
-        if way_and_seed is None:
-            way_and_seed = ways[reaching, len(admitted)] = _way(recipe, base, reaching, len(admitted))
-        way, seed = way_and_seed
+        reaching = tuple(i for i in admitted if sources[i].reaches(spec.name))
+        own = len(reaching) == 1 and sources[reaching[0]].steps(spec)
+        group = reaching, len(admitted), own
+        if group not in ways:
+            ways[group] = _way(recipe, base, sources, *group)
+        way, seed = ways[group]
         key = blake3(seed + spec.name.encode()).hexdigest()
         tensors.append(TensorPlan(spec, way, reaching, len(admitted), key))
-    return Plan(store, recipe, base, base_table, vectors, tables, tuple(tensors))
+    return Plan(store, recipe, base, TermSources(chunks, sources), tuple(tensors))
 
 
-def _way(recipe: Recipe, base: Base, reaching: tuple[int, ...], admitted: int) -> tuple[str, bytes]:
-    """The way of the tensors that these terms reach, and the start of their keys."""
+def _way(
+    recipe: Recipe, base: Base, sources: Sequence[Source], reaching: tuple[int, ...], admitted: int, own: bool
+) -> tuple[str, bytes]:
+    """The way of the tensors that these terms reach, and the start of their keys.
+
+    `own`: whether one term alone reaches them, with rows of steps.
+    """
     if not reaching:
         return "base", _seed(["base", base.digest])
-    terms = [recipe.terms[index] for index in reaching]
-    rules = recipe.rules
+    terms, rules = recipe.terms, recipe.rules
     lambda_ = to_binary32(rules.lambda_)
-    if len(terms) == 1 and terms[0].alpha32 == 1.0 and lambda_ == 1.0 and not recipe.trims(terms[0]):
-        return "lone", _seed(["lone", base.digest, terms[0].vector])
+    first = terms[reaching[0]]
+    if own and first.alpha32 == 1.0 and lambda_ == 1.0 and not recipe.trims(first):
+        return "lone", _seed(["lone", base.digest, sources[reaching[0]].identity])
     axes = {axis: value for axis, value in rules.axes().items() if axis not in ("density", "lambda")}
-    effects = [_effect(recipe, term) for term in terms]
+    effects = [_effect(recipe, sources, index) for index in range(len(terms))]
     whole = [
         admitted if rules.trim == "joint" else None,
-        [[*_effect(recipe, term), list(term.only), list(term.except_)] for term in recipe.terms]
+        [[*effect, list(term.only), list(term.except_)] for effect, term in zip(effects, terms, strict=True)]
         if rules.on_tie == "majority"
         else None,
     ]
-    return "merge", _seed(["merge", base.digest, axes, _hex32(lambda_), effects, whole])
+    here = [effects[index] for index in reaching]
+    return "merge", _seed(["merge", base.digest, axes, _hex32(lambda_), here, whole])
 
 
-def _effect(recipe: Recipe, term: Term) -> list[object]:
+def _effect(recipe: Recipe, sources: Sequence[Source], index: int) -> list[object]:
     """The values of a term that decide its effect on a tensor."""
+    term = recipe.terms[index]
     density = recipe.density_of(term) if recipe.trims(term) else None
-    return [term.vector, _hex32(term.alpha32), density, term.join]
+    return [sources[index].identity, _hex32(term.alpha32), density, term.join]
 
 
 def _seed(value: list[object]) -> bytes:
@@ -150,22 +170,9 @@ def _admitting(term: Term) -> Callable[[str], bool]:
     return term.admits if term.only or term.except_ else lambda _name: True
 
 
-def _vector_table(store: Store, base: Base, id: str, vector: Vector) -> Table:
-    if vector.table is None or vector.chunk != base.chunk:
-        raise IntegrityError(
-            f"vector {abbreviate(id)} and its base must have chunks of one length", kind="vector", id=id
-        )
-    for spec in vector.tensors:
-        if base.spec.get(spec.name) != spec:
-            raise IntegrityError(
-                f"vector {abbreviate(id)} changes the tensor {spec.name}, which its base lacks",
-                kind="vector",
-                id=id,
-            )
-    return decode_vector_table(store.objects.get(vector.table, "table"), vector, f"vector {abbreviate(id)}")
-
-
 def _check(recipe: Recipe, base: Base, vectors: Mapping[str, Vector]) -> None:
+    if recipe.rules.trim in ("breadcrumbs", "dare", "della") and any(map(recipe.trims, recipe.terms)):
+        raise InvalidInput(f"trim = {recipe.rules.trim}: this persona cannot merge it; install a newer one")
     for term in recipe.terms:
         vector = vectors[term.vector]
         if vector.base != base.digest:
@@ -173,9 +180,4 @@ def _check(recipe: Recipe, base: Base, vectors: Mapping[str, Vector]) -> None:
                 f"vector {term.name} ({abbreviate(term.vector)}) belongs to the base with weights"
                 f" {vector.base}, not to this recipe's base with weights {base.digest}:"
                 " import its fine-tune against this base"
-            )
-        if vector.kind != "delta":
-            raise InvalidInput(
-                f"vector {term.name} is of kind {vector.kind}, which this persona cannot merge;"
-                " install a newer one"
             )

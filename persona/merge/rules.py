@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import Any, Final
 
+from blake3 import blake3
+
 from persona.codec.floats import in_default_environment
 from persona.frozen import dataclass
 from persona.merge.codes import Divide, Elect, Merge, Weigh
@@ -27,7 +29,10 @@ KEEP_NOTHING: Final = -1.0
 
 @dataclass(frozen=True)
 class MergeRules:
-    """The axes as words, λ as a binary32 value, the density as binary64 (None if nothing is trimmed)."""
+    """The axes as words, λ as a binary32 value, the density as binary64 (None if nothing is trimmed).
+
+    `gamma` and `epsilon` are binary64, and 0 if the preset does not use them; `seed` is a decimal as text.
+    """
 
     trim: str = "tensor"
     rank: str | None = "floor1"
@@ -38,6 +43,10 @@ class MergeRules:
     divide: str | None = "strength"
     density: float | None = 1.0
     lambda_: float = 1.0
+    gamma: float = 0.0
+    epsilon: float = 0.0
+    rescale: bool = False
+    seed: str = "0"
 
     @classmethod
     def of(cls, rules: Rules) -> MergeRules:
@@ -52,7 +61,16 @@ class MergeRules:
             divide=rules.divide,
             density=None if rules.density is None else float(rules.density),
             lambda_=to_binary32(rules.lambda_),
+            gamma=float(rules.gamma or 0),
+            epsilon=float(rules.epsilon or 0),
+            rescale=rules.rescale == "true",
+            seed=rules.seed or "0",
         )
+
+    @property
+    def filters(self) -> bool:
+        """Whether a filter drops elements of a term's rows, instead of one cut-off θ."""
+        return self.trim in ("breadcrumbs", "dare", "della")
 
     @property
     def needs_majority(self) -> bool:
@@ -138,3 +156,30 @@ def cut_rank(rank: str, density: float, elements: int) -> int:
 def joint_rank(density: float, elements: int) -> int:
     """r for trim = joint: the 0-based index ⌈(N−1)(1−d)⌉ ascending of N = `elements`, as r-th largest."""
     return elements - math.ceil((elements - 1) * (1.0 - density))
+
+
+@in_default_environment
+def crumb_ranks(rank: str, density: float, gamma: float, elements: int) -> tuple[int, int]:
+    """(low, high) for trim = breadcrumbs: the smallest and the largest magnitude kept, as r-th largest.
+
+    low = 0 keeps nothing, more than `elements` has no low cut-off.
+    """
+    largest = math.floor(gamma * elements)
+    kept = cut_rank(rank, density, elements)
+    return (largest + kept if kept else 0), largest + 1
+
+
+@in_default_environment
+def keep_below(probability: float) -> int:
+    """The number below which the first word of a draw keeps an element: ⌊p·2^32⌋."""
+    return math.floor(probability * 4294967296.0)
+
+
+def draw_key(seed: str, identity: object, tensor: str) -> tuple[int, int]:
+    """The key of a term's draws at a tensor, two words of 32 bits.
+
+    The first 8 bytes, little-endian, of the BLAKE3 of canonical JSON: [seed, identity of the vector, tensor].
+    So neither chunks, threads, filters nor other terms change a draw.
+    """
+    digest = blake3(canonical.encode([seed, identity, tensor])).digest(8)
+    return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")

@@ -22,14 +22,12 @@ from persona.limits import MAX_TERMS
 from persona.objects import canonical, fields
 from persona.objects.ids import require_id
 from persona.objects.names import check_vector_name
-from persona.objects.rules import Rules, check_density, check_strength
+from persona.objects.rules import Rules, check_density, check_strength, check_trim_of, drops_some
 
 if TYPE_CHECKING:
     from fractions import Fraction
 
 JOINS: Final = ("vote", "add")
-_NEARLY_ONE: Final = Decimal("0.999999999999999944488848768742172978818416595458984375")
-"""1 − 2^−54: a density from here on is 1 as binary64. Decimals compare exactly."""
 
 
 @dataclass(frozen=True)
@@ -133,12 +131,7 @@ class Recipe:
 
         They can if the term votes, the rules trim, and its density is below 1 as binary64.
         """
-        return (
-            term.join == "vote"
-            and self.rules.trim != "none"
-            and (density := self.density_of(term)) != "1"
-            and Decimal(density) < _NEARLY_ONE
-        )
+        return term.join == "vote" and self.rules.trim != "none" and drops_some(self.density_of(term))
 
     def encode(self) -> bytes:
         """The canonical payload."""
@@ -218,6 +211,8 @@ def _check_term(term: Term, rules: Rules) -> Term:
         )
     if density is not None and rules.trim == "none":
         raise InvalidInput(f"{where}: density: the recipe trims nothing (trim = none); remove it")
+    if density is not None:
+        check_trim_of(rules, density, f"{where}: ")
     return Term(
         name=term.name,
         vector=term.vector,

@@ -28,11 +28,10 @@ from persona.codec.delta import decode_delta, exponent_order
 from persona.history.planning import plan_of
 from persona.merge.arithmetic.arguments import DecodedChunk
 from persona.merge.memory import budget_of
-from persona.merge.rows.reader import ChunkReader
+from persona.merge.rows.reader import ChunkReader, Workspaces
 from persona.merge.rows.stored import StoredRows
 from persona.merge.run.merger import Merger
 from persona.merge.trim.cutoffs import cutoffs
-from persona.objects.ids import NULL_ID
 from persona.objects.tensors import chunk_span
 from persona.store import records
 
@@ -80,7 +79,7 @@ def walk(repository: Path, out: Path, most: int) -> tuple[Clock, int, int]:
         history: Any = repo._history
         plan = plan_of(history, history.recipe_of(history.head_commit()))
         budget = budget_of(plan, list(plan.tensors), 1)
-        rows_of = StoredRows(plan, budget)
+        rows_of = StoredRows(plan.rows, budget, Workspaces(plan.base.tensors, plan.base.chunk))
         merger = Merger(plan, cutoffs(plan, plan.tensors, budget), rows_of, budget)
         for warm in (True, False):
             for tensor in plan.tensors:
@@ -93,19 +92,24 @@ def walk(repository: Path, out: Path, most: int) -> tuple[Clock, int, int]:
                     start, stop = chunk_span(spec, index, plan.base.chunk)
                     n = stop - start
                     space = rows_of.workspaces.get(spec)
-                    base_id = plan.base_table.chunk(spec.name, index)
-                    record = stored(rows_of.reader, base_id, "chunk", n * spec.unit, clock, "the base")
+                    base_id = plan.rows.chunks.id(spec, index)
+                    record = stored(rows_of.chunks.reader, base_id, "chunk", n * spec.unit, clock, "the base")
                     base = space.base[:n]
                     with clock.stage("planes to elements", base.nbytes):
                         decode_base(record.form, record.segments, base)
                     rows = space.rows(len(tensor.terms), n)
-                    present = []
+                    present: list[int] = []
                     for term in tensor.terms:
-                        id = plan.tables[plan.recipe.terms[term].vector].chunk(spec.name, index)
-                        if id == NULL_ID:
+                        id = plan.sources[term].chunk_id(spec, index)
+                        if id is None:
                             continue
                         record = stored(
-                            rows_of.reader, id, "delta", 4 * base.nbytes + (1 << 16), clock, "the vectors"
+                            rows_of.chunks.reader,
+                            id,
+                            "delta",
+                            4 * base.nbytes + (1 << 16),
+                            clock,
+                            "the vectors",
                         )
                         with clock.stage("groups to differences", base.nbytes):
                             decode_delta(record.form, record.segments, rows[len(present)])

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from blake3 import blake3
 
-from persona.merge import reference
-from persona.merge.rules import MergeRules, MergeTerm, cut_rank, joint_rank
+from persona.merge import reference, reference_trims
+from persona.merge.rules import MergeRules, MergeTerm, cut_rank, draw_key, joint_rank
+from persona.objects import canonical
 from persona.objects.digest import weights_digest
 from persona.objects.rules import CHOICES, PRESETS
 from tests.docs.pages import blocks, table
@@ -21,13 +24,27 @@ def test_the_digest_of_the_page_is_the_digest_of_the_code() -> None:
 
 def test_the_presets_of_the_page_are_the_presets_of_the_code() -> None:
     axes = ["trim", "rank", "weigh", "elect", "on_tie", "merge", "divide", "density"]
-    found = {
-        row[0].removesuffix(" (default)"): {
-            axis: None if cell == "–" else cell for axis, cell in zip(axes, row[1:], strict=True)
-        }
-        for row in table("numerics.md", "preset")
+    more = ["gamma", "epsilon", "rescale", "seed"]
+    found = {row[0].removesuffix(" (default)"): row[1:] for row in table("numerics.md", "preset")}
+    filters = {row[0]: row[1:] for row in table("numerics.md", "preset with a filter")}
+    rows = {
+        preset: zip([*axes, *more], row + filters.pop(preset, ["–"] * len(more)), strict=True)
+        for preset, row in found.items()
     }
-    assert found == PRESETS
+    shown = {
+        preset: {axis: None if cell == "–" else cell for axis, cell in row} for preset, row in rows.items()
+    }
+    assert shown == PRESETS
+    assert not filters
+
+
+def test_the_draws_of_the_page_are_those_of_the_code() -> None:
+    of, key, words = blocks("numerics.md")["draw-example"].splitlines()
+    seed, vector, tensor = json.loads(of)
+    assert of.encode() == canonical.encode([seed, vector, tensor])
+    found = draw_key(seed, vector, tensor)
+    assert key.split() == [f"{word:08x}" for word in found]
+    assert words.split() == [f"{word:08x}" for word in reference_trims.draws(4, found).tolist()]
 
 
 def test_the_words_of_trim_and_rank_are_those_of_the_code() -> None:

@@ -119,6 +119,8 @@ def owned(base: Any, afters: list[Any], terms: list[MergeTerm], rules: MergeRule
 
 # -- whole models
 
+FILTERED = ("breadcrumbs", "breadcrumbs_ties", "dare_linear", "dare_ties", "della_linear", "della")
+
 SHAPES: dict[str, tuple[int, ...]] = {
     "model.embed.weight": (13, 11),
     "model.layers.0.mlp.up.weight": (8, 16),
@@ -159,8 +161,8 @@ def draw_model(draw: Any, count: int) -> tuple[Model, list[dict[str, Any]]]:
 
 @st.composite
 def draw_rules(draw: st.DrawFn) -> Rules:
-    """Every preset, and most combinations of axes."""
-    preset = draw(st.sampled_from(list(PRESETS)))
+    """Every preset without a filter, and most combinations of axes."""
+    preset = draw(st.sampled_from([name for name in PRESETS if name not in FILTERED]))
     choices = {
         "rank": ["floor1", "plus1", "floor"],
         "weigh": ["before", "after"],

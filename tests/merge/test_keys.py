@@ -9,9 +9,10 @@ import pytest
 
 from persona.history.vectors import cache
 from persona.history.worktree import weights
-from persona.merge import cutoffs, densities, plan
+from persona.merge import plan
 from persona.merge.memory import budget_of
 from persona.merge.plan import Plan, TensorPlan
+from persona.merge.trim import cutoffs, densities
 from persona.merge.trim.cutoffs import _Walk
 from persona.objects.recipe import Term
 from persona.objects.rules import Rules

@@ -8,8 +8,9 @@ import pytest
 
 from persona.errors import UsageError
 from persona.merge.arithmetic import cpu, layout
-from persona.merge.memory import Budget, budget_of
+from persona.merge.memory import budget_of
 from persona.merge.plan import Plan
+from persona.merge.rows.slices import Budget
 from persona.objects.recipe import Term
 from persona.objects.rules import Rules
 from tests.merge.models import Model, Sandbox, run
@@ -51,7 +52,7 @@ def test_slices_change_no_bit(preset: str, shortest: int, tmp_path: Path) -> Non
     plan, model = mixture(tmp_path, Rules.of(preset))
     whole, made = run(plan, model, allow_nonfinite=True)
     sliced, again = run(plan, model, allow_nonfinite=True, memory=needed(plan))
-    assert budget_of(plan, list(plan.tensors), 4, needed(plan)).slice(1024, 4, VECTORS) < 1024
+    assert budget_of(plan, list(plan.tensors), 4, needed(plan)).slice(1024, 4 * VECTORS) < 1024
     assert sliced == whole
     assert again == made
 
@@ -76,16 +77,16 @@ def test_all_rows_of_all_threads_fit_into_the_memory(shortest: int, tmp_path: Pa
     for memory in range(needed(plan), 800_000, 7919):
         found = budget_of(plan, tensors, 8, memory)
         rows = max(
-            found.slice(1024, tensor.spec.unit, len(tensor.terms)) * tensor.spec.unit * len(tensor.terms)
+            found.slice(1024, tensor.spec.unit * len(tensor.terms)) * tensor.spec.unit * len(tensor.terms)
             for tensor in tensors
         )
         assert found.threads * (needed(plan) - 64 * 4 * VECTORS + rows) <= memory
 
 
 def test_a_budget_of_nothing_still_holds_the_shortest_slice() -> None:
-    assert Budget(1, 0).slice(1 << 20, 2, 4) == 1 << 14
+    assert Budget(1, 0).slice(1 << 20, 2 * 4) == 1 << 14
 
 
 def test_a_chunk_that_fits_is_not_sliced_whatever_its_length() -> None:
-    assert Budget(1, 20_001 * 2).slice(20_001, 2, 1) == 20_001
-    assert Budget(1, 20_001 * 2 - 1).slice(20_001, 2, 1) == 1 << 14
+    assert Budget(1, 20_001 * 2).slice(20_001, 2) == 20_001
+    assert Budget(1, 20_001 * 2 - 1).slice(20_001, 2) == 1 << 14

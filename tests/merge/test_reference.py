@@ -283,7 +283,7 @@ def test_a_difference_beyond_binary32_is_the_fine_tune_where_it_is_alone() -> No
 @pytest.mark.parametrize("join", ["vote", "add"])
 def test_alpha_zero_is_the_base_even_where_the_difference_overflows(join: str) -> None:
     for name in PRESETS:
-        density = {} if name == "linear" else {"density": "1"}
+        density = {} if PRESETS[name]["density"] is None else {"density": "1"}
         out = merged([3e38, -0.0], [[-3e38, 3e38]], [MergeTerm(A, 0.0, join=join)], preset(name, **density))
         assert torch.equal(out, torch.tensor([3e38, -0.0]))
         assert out[1].signbit()

@@ -136,11 +136,15 @@ def rules(draw: st.DrawFn) -> Rules:
     """Presets with some of their axes set."""
     preset = draw(st.sampled_from(sorted(PRESETS)))
     usable = [axis for axis in CHOICES if PRESETS[preset][axis] is not None]
+    numbers = {"gamma": densities, "epsilon": densities, "seed": st.integers(0, (1 << 63) - 1)}
     axes: dict[str, object] = {
         axis: draw(st.sampled_from(CHOICES[axis])) for axis in draw(st.sets(st.sampled_from(usable)))
     }
     if PRESETS[preset]["density"] is not None and draw(st.booleans()):
         axes["density"] = draw(densities)
+    for axis, values in numbers.items():
+        if PRESETS[preset][axis] is not None and draw(st.booleans()):
+            axes[axis] = draw(values)
     try:
         return Rules.of(preset, **axes, lambda_=draw(decimals))
     except InvalidInput:
@@ -156,6 +160,8 @@ def recipes(draw: st.DrawFn) -> Recipe:
     """Recipes of up to five terms, several of one vector among them."""
     how = draw(rules())
     own = st.none() if how.trim in ("joint", "none") else st.none() | densities
+    if how.trim in ("breadcrumbs", "della"):
+        own = st.sampled_from([None, "1"])  # others may not fit gamma or epsilon
     pool = draw(st.lists(ids, min_size=1, max_size=3))
     terms = [
         Term(

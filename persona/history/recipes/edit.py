@@ -22,6 +22,8 @@ from persona.history.recipes.text import (
     header_line,
     is_header,
     load,
+    plain_axis,
+    toml_axis,
     toml_number,
     toml_string,
     with_line_ends,
@@ -31,7 +33,7 @@ from persona.objects.names import check_vector_name
 
 UNSET = object()
 """A value that takes the key away."""
-_NUMBERS: Final = ("alpha", "density", "lambda")
+_NUMBERS: Final = ("alpha", "density", "lambda", "gamma", "epsilon", "seed")
 Rest = ParamSpec("Rest")
 
 
@@ -186,6 +188,7 @@ def _plain(key: str, value: Any) -> Any:
     if key in _NUMBERS:
         with suppress(InvalidInput):
             return decimal(value)
+    value = plain_axis(key, value)
     if isinstance(value, Sequence) and not isinstance(value, str):
         return list(value)
     return value
@@ -307,6 +310,8 @@ def _assign(table: Any, keys: Mapping[str, Any]) -> None:
 
 
 def _item(key: str, value: Any) -> items.Item:
+    if key in ("rescale", "seed"):
+        return tomlkit.value(toml_axis(key, value))
     if key in _NUMBERS:
         text = toml_number(decimal(value))
         return items.Float(float(text), items.Trivia(), text)

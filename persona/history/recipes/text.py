@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from persona.errors import InvalidInput, PersonaError
 from persona.limits import MAX_RECIPE_BYTES
 from persona.objects.names import check_vector_name
 from persona.objects.recipe import JOINS, Recipe, Term
-from persona.objects.rules import AXES, CHOICES, PRESETS, Rules, check_density, check_strength
+from persona.objects.rules import AXES, CHOICES, PRESETS, Rules, check_axis, check_density, check_strength
 
 RECIPE_FILE: Final = "recipe.toml"
 TERM_KEYS: Final = ("id", "alpha", "density", "only", "except", "join")
@@ -36,12 +37,22 @@ class _Number(str):
 def first_text(base: str, rules: Rules) -> str:
     """The recipe text of a repository's first commit: only the base, and the merge rules."""
     axes = {"density": rules.density, **rules.changed_axes()}
-    lines = [f"{axis} = {_toml_axis(axis, value)}" for axis, value in axes.items() if value is not None]
+    lines = [f"{axis} = {toml_axis(axis, value)}" for axis, value in axes.items() if value is not None]
     return "\n".join([f"base = {toml_string(base)}", "", "[merge]", f'preset = "{rules.preset}"', *lines, ""])
 
 
-def _toml_axis(axis: str, value: str) -> str:
+def toml_axis(axis: str, value: str) -> str:
+    """The value of an axis as TOML: a word, a truth value, a whole number, or a float."""
+    if axis in ("rescale", "seed"):
+        return value
     return toml_string(value) if axis in CHOICES else toml_number(value)
+
+
+def plain_axis(axis: str, value: Any) -> Any:
+    """A value of TOML as the text that a recipe holds, if it has the type of the axis."""
+    if axis == "rescale" and type(value) is bool:
+        return str(value).lower()
+    return value
 
 
 def toml_string(text: str) -> str:
@@ -188,12 +199,13 @@ class _Reader:
             if axis not in AXES:
                 raise self.fail(path, f"unknown key; the keys are preset, {', '.join(AXES)}")
             if axis in CHOICES:
-                if type(value) is not str:
+                word = plain_axis(axis, value)
+                if type(word) is not str:
                     raise self.fail(path, f"{value!r:.60} is not one of {', '.join(CHOICES[axis])}")
-                axes[axis] = value
+                axes[axis] = word
             else:
                 axes[axis] = self._number(path, value)
-            self._checked(path, lambda: Rules.of(preset, **_alone(preset, axes)))
+            self._checked(path, partial(_check_alone, preset, axis, axes[axis]))
         return self._checked(("merge",), lambda: Rules.of(preset, **axes))
 
     def _term(self, name: str, item: Any, rules: Rules) -> Term:
@@ -261,12 +273,11 @@ class _Reader:
             raise self.fail(path, problem) from None
 
 
-def _alone(preset: str, axes: dict[str, str]) -> dict[str, str]:
-    """The axis that was read last, without the others if the combination is checked at the end."""
-    axis, value = list(axes.items())[-1]
-    if axis in ("density", "lambda") or PRESETS[preset].get(axis) is None or value not in CHOICES[axis]:
-        return {axis: value}
-    return {}
+def _check_alone(preset: str, axis: str, value: str) -> None:
+    """Checks an axis without the others; the combination is checked at the end."""
+    if axis != "lambda" and PRESETS[preset][axis] is None:
+        raise InvalidInput(f"the preset {preset} does not use it")
+    check_axis(axis, value)
 
 
 def dotted(path: Path) -> str:

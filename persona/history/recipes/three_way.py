@@ -22,7 +22,7 @@ from typing import Any, Final, Literal
 from persona.errors import InvalidInput, Refused, UnknownName
 from persona.frozen import dataclass
 from persona.history.recipes.line_merge import merge_lines
-from persona.history.recipes.text import RECIPE_FILE, decode, encode, load
+from persona.history.recipes.text import RECIPE_FILE, decode, encode, load, plain_axis
 from persona.objects.canonical import decimal
 from persona.objects.recipe import Recipe, Term
 from persona.objects.rules import AXES, CHOICES, PRESETS, Rules
@@ -397,7 +397,7 @@ def rules_edit(explicit: Mapping[str, Any], wanted: Rules) -> dict[str, str | No
     for axis, value in wanted.axes().items():
         if axis in explicit:
             written = explicit[axis]
-            if value is None or value != (written if axis in CHOICES else decimal(written)):
+            if value is None or value != (plain_axis(axis, written) if axis in CHOICES else decimal(written)):
                 edit[axis] = value
         elif value is not None and value != usual[axis]:
             edit[axis] = value

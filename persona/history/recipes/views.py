@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
 from persona.history.results import TermView
 from persona.objects.recipe import Recipe, Term
@@ -37,12 +38,19 @@ def term_keys(term: Term) -> dict[str, Any]:
     }
 
 
+_AXES: Final[dict[str, Callable[[str], str | float]]] = {
+    **dict.fromkeys(("density", "gamma", "epsilon", "lambda"), float),
+    "seed": int,
+    "rescale": "true".__eq__,
+}
+
+
 def rules_view(rules: Rules) -> dict[str, str | float]:
-    """The preset and every axis in use; density and λ as numbers."""
+    """The preset and every axis in use; numbers as numbers, `rescale` as a truth value."""
     shown: dict[str, str | float] = {"preset": rules.preset}
     for axis, value in rules.axes().items():
         if value is not None:
-            shown[axis] = float(value) if axis in ("density", "lambda") else value
+            shown[axis] = _AXES.get(axis, str)(value)
     return shown
 
 

@@ -73,7 +73,7 @@ def set_rules(history: History, axes: Mapping[str, str | float]) -> Edited:
         return edited
 
     _edit(history, edit)
-    shown = {axis: value if isinstance(value, str) else float(value) for axis, value in axes.items()}
+    shown = {axis: value if isinstance(value, str | bool) else float(value) for axis, value in axes.items()}
     return Edited(shown, tuple(_preset_notes(before, keys)) if "preset" in keys else ())
 
 

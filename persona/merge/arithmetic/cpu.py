@@ -151,6 +151,20 @@ def count_low(base: Array, z: Array, dtype: int, row_of: Array, histograms: Arra
     kernels.count_low(base, z, dtype, row_of, histograms)
 
 
+def count_numbers_high(t: Array, histogram: Array) -> None:
+    """`count_high` of a row of numbers, t: float32[n]."""
+    bits = t.view(np.uint32) & np.uint32(0x7FFFFFFF)
+    histogram += np.bincount(bits[bits != 0] >> np.uint32(16), minlength=histogram.size)
+
+
+def count_numbers_low(t: Array, row_of: Array, histograms: Array) -> None:
+    """`count_low` of a row of numbers, t: float32[n]."""
+    bits = t.view(np.uint32) & np.uint32(0x7FFFFFFF)
+    rows = row_of[bits >> np.uint32(16)]
+    found = (rows >= 0) & (bits != 0)
+    np.add.at(histograms, (rows[found], bits[found] & np.uint32(0xFFFF)), 1)
+
+
 def count_values(base: Array, z: Array, dtype: int) -> tuple[Array, Array] | None:
     """The distinct |t| ≠ 0 of a chunk as bits, uint32[m], and their counts, int64[m].
 

@@ -34,12 +34,12 @@ _TERMS: Final = 1024
 """Mixtures whose numbers stay on a device."""
 
 
-def _nbytes(size: int, length: int, unit: int, rows: int) -> int:
+def _nbytes(size: int, length: int, unit: int, row_bytes: int) -> int:
     """The bytes of a chunk of `size` elements, `length` of them at a time.
 
-    They are out, base, order and a row for each vector.
+    They are out, base, order and the rows, which take `row_bytes` for an element together.
     """
-    return aligned(size) * unit + aligned(length) * (unit + layout.ORDER_BYTES + rows * unit)
+    return aligned(size) * unit + aligned(length) * (unit + layout.ORDER_BYTES + row_bytes)
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,10 @@ class Need:
         whole = least = 0
         for tensor in tensors:
             if tensor.way == "merge":
-                size, unit, rows = (
-                    min(tensor.spec.units, plan.base.chunk),
-                    tensor.spec.unit,
-                    len(tensor.terms),
-                )
-                whole = max(whole, _nbytes(size, size, unit, rows))
-                least = max(least, _nbytes(size, min(size, layout.SHORTEST_SLICE), unit, rows))
+                size, unit = min(tensor.spec.units, plan.base.chunk), tensor.spec.unit
+                row_bytes = plan.rows.row_bytes(tensor.spec, tensor.terms)
+                whole = max(whole, _nbytes(size, size, unit, row_bytes))
+                least = max(least, _nbytes(size, min(size, layout.SHORTEST_SLICE), unit, row_bytes))
         return cls(whole, least)
 
 

@@ -1,8 +1,8 @@
 """**row cache** — decoded chunks that stay in memory from one merge to the next.
 
-So a later merge of the same chunks needs only the arithmetic. A row is a decoded chunk of the base or of a
-vector, in the order of its elements. It is found by the ids of its source, so any merge that names the same
-chunks can use it: with another α, beside other vectors, in another revision.
+So a later merge of the same chunks needs only the arithmetic. The cache holds chunks of the base and rows, in
+the order of their elements. They are found by what decides them, so any merge that names the same chunks can
+use them: with another α, beside other vectors, in another revision.
 
 When the cache is full, rows that the current merge has not used are evicted, never rows that it has used. So
 even a model larger than the cache finds part of its rows there.
@@ -11,17 +11,18 @@ even a model larger than the cache finds part of its rows there.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from persona.codec.delta import exponent_order
 from persona.merge.arithmetic import cpu
 from persona.merge.arithmetic.arguments import DecodedChunk
+from persona.merge.rows.source import OpenedChunk
 from persona.merge.rows.stored import StoredRows
+from persona.objects.dtypes import uint
 from persona.objects.tensors import TensorSpec
 
 Key = tuple[str, ...]
@@ -104,25 +105,23 @@ class RowCache(BoundedCache[NDArray[Any]]):
     """Rows in the memory of the host."""
 
     def keep(self, key: Key, row: NDArray[Any], order: NDArray[np.uint32]) -> None:
-        """Copies a row that stands in exponent order, if there is room."""
+        """Copies a row of n elements in this order, if there is room. row: any of 16 or 32 bits [n]."""
         if self.reserve(row.nbytes):
             copy = np.empty_like(row)
-            cpu.scatter(row, order, copy)
+            bits = uint(row.itemsize)
+            cpu.scatter(row.view(bits), order, copy.view(bits))
             self.put(key, copy, row.nbytes)
 
 
 class CachedRows:
-    """Rows from the row cache; rows that are not there are decoded by `stored` and put there.
+    """Rows from the row cache; rows that are not there are read by `stored` and put there.
 
-    A chunk whose base is cached has element order.
+    A chunk whose base is cached has the order of its elements.
     """
 
     def __init__(self, stored: StoredRows, cache: RowCache) -> None:
         self._stored = stored
         self._cache = cache
-        base = stored.plan.base
-        longest = max((spec.units for spec in base.tensors), default=0)
-        self._in_order = np.arange(min(longest, base.chunk), dtype=np.uint32)
         cache.begin()
 
     def base(self, spec: TensorSpec, index: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
@@ -134,38 +133,38 @@ class CachedRows:
     ) -> Iterable[DecodedChunk] | None:
         """See `RowSource.parts`; slices are not cached."""
         stored = self._stored
-        if not cache or not stored.fits(spec, terms, index):
-            return stored.parts(spec, terms, index)
         changes = stored.changes(spec, terms, index)
-        base_key = spec.dtype, stored.plan.base_table.chunk(spec.name, index)
+        if not changes or not cache or not stored.fits(spec, terms, index):
+            return stored.parts(spec, terms, index)
+        base_key = spec.dtype, stored.chunks.id(spec, index)
+        keys: dict[int, Key] = {
+            term: (*base_key, id) for term, id in changes.items() if self._keeps(spec, term)
+        }
         base = self._cache.find(base_key)
-        if base is not None and changes:
-            return (self._from_cache(spec, index, base, changes, len(terms)),)
+        if base is not None:
+            return (self._from_cache(spec, index, base, list(changes), keys),)
         parts = stored.parts(spec, terms, index)
         for part in parts or ():
             self._cache.keep(base_key, part.sorted_base, part.order)
-            for term, row in zip(part.present, part.z, strict=True):
-                self._cache.keep((*base_key, changes[term]), row[: part.order.size], part.order)
+            for place, term in enumerate(part.present):
+                if term in keys:
+                    self._cache.keep(keys[term], part.row(place), part.order)
         return parts
 
+    def _keeps(self, spec: TensorSpec, term: int) -> bool:
+        terms = self._stored.terms
+        return terms.steps(spec, term) or terms.sources[term].keep
+
     def _from_cache(
-        self, spec: TensorSpec, index: int, base: NDArray[Any], changes: Mapping[int, str], terms: int
+        self, spec: TensorSpec, index: int, base: NDArray[Any], present: list[int], keys: dict[int, Key]
     ) -> DecodedChunk:
-        """A chunk whose base is cached; the vectors' rows that are not are decoded."""
-        size, reader = base.size, self._stored.reader
-        space = self._stored.workspaces.get(spec)
-        rows, order = space.rows(terms, size)[: len(changes)], space.order[:size]
-        base_id = self._stored.plan.base_table.chunk(spec.name, index)
-        ordered = False
-        for row, id in zip(rows, changes.values(), strict=True):
-            cached = self._cache.find((spec.dtype, base_id, id))
-            if cached is not None:
-                row[:] = cached
-                continue
-            if not ordered:
-                exponent_order(base, spec.dtype, order, space.sorted_base[:size])
-                ordered = True
-            reader.delta(spec, id, base_id, index, space.other[:size])
-            self._cache.keep((spec.dtype, base_id, id), space.other[:size], order)
-            cpu.scatter(space.other[:size], order, row)
-        return DecodedChunk(list(changes), base, rows, self._in_order[:size])
+        """A chunk whose base is cached; the rows that are not are read."""
+        stored = self._stored
+        chunk = OpenedChunk(spec, index, base, stored.workspaces.get(spec), stored.chunks.chunk)
+        found = {term: self._cache.find(key) for term, key in keys.items()}
+        kept = {term: row for term, row in found.items() if row is not None}
+        made = stored.element_order(chunk, present, 0, chunk.size, kept)
+        for place, term in enumerate(present):
+            if term in keys and term not in kept:
+                self._cache.keep(keys[term], made.row(place), made.order)
+        return made

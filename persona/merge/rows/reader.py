@@ -1,7 +1,7 @@
 """Chunks out of the store, ready for arithmetic: verified, decoded, in exponent order.
 
 **workspace** — the arrays of one thread, reused from chunk to chunk: the base's elements, their exponent
-order, the base in that order, and one row of z for each vector.
+order, the base in that order, and a row for each vector.
 
 The memory of a merge is a few chunks for each thread.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,10 @@ from persona.codec.elements import parse_form
 from persona.errors import IntegrityError
 from persona.frozen import dataclass
 from persona.limits import MAX_PAYLOAD_BYTES
+from persona.objects.base import Base
 from persona.objects.dtypes import uint
 from persona.objects.ids import NULL_ID, abbreviate
+from persona.objects.table import Table, decode_table
 from persona.objects.tensors import TensorSpec, chunk_span
 from persona.store.objects import ObjectStore
 
@@ -50,12 +53,26 @@ class Workspace:
         self.order = self.empty(self.chunk, np.uint32)
         self.z = np.empty((0, self.chunk), bits)
         self.scratch = Scratch()
+        self._plain = np.empty(0, bits)
+        self._numbers = np.empty(0, np.float32)
 
     def rows(self, count: int, length: int) -> NDArray[Any]:
         """`count` rows for z of `length` elements each."""
         if self.z.size < count * length:
             self.z = self.empty((-(-count * length // self.chunk), self.chunk), uint(self.width))
         return self.z.reshape(-1)[: count * length].reshape(count, length)
+
+    def numbers(self, count: int, length: int) -> NDArray[np.float32]:
+        """`count` rows of numbers of `length` elements each."""
+        if self._numbers.size < count * length:
+            self._numbers = self.empty(count * length, np.float32)
+        return self._numbers[: count * length].reshape(count, length)
+
+    def plain(self, size: int) -> NDArray[Any]:
+        """An array for `size` elements in their own order."""
+        if self._plain.size < size:
+            self._plain = np.empty(self.chunk, uint(self.width))
+        return self._plain[:size]
 
 
 class Workspaces:
@@ -68,6 +85,11 @@ class Workspaces:
             if spec.merged:
                 self._longest[spec.unit] = max(self._longest[spec.unit], min(spec.units, chunk))
         self._local = threading.local()
+
+    @cached_property
+    def in_order(self) -> NDArray[np.uint32]:
+        """0, 1, 2, …: the order of elements that stand in their own, for the longest chunk."""
+        return np.arange(max(self._longest.values()), dtype=np.uint32)
 
     def get(self, spec: TensorSpec) -> Workspace:
         """This thread's workspace for a tensor."""
@@ -142,3 +164,43 @@ class ChunkReader:
             kind=kind,
             id=id,
         )
+
+
+@dataclass(frozen=True)
+class BaseChunks:
+    """The chunks of a base in the store. Thread-safe."""
+
+    reader: ChunkReader
+    table: Table
+
+    @classmethod
+    def of(cls, objects: ObjectStore, base: Base) -> BaseChunks:
+        """The chunks of a base. Raises `IntegrityError` for a table that does not fit its manifest."""
+        table = decode_table(objects.get(base.table, "table"), base.tensors, base.chunk, "the base's table")
+        return cls(ChunkReader(objects, base.chunk), table)
+
+    @property
+    def chunk(self) -> int:
+        """Elements of a chunk."""
+        return self.reader.chunk
+
+    def id(self, spec: TensorSpec, index: int) -> str:
+        """The id of a chunk."""
+        return self.table.chunk(spec.name, index)
+
+    def size(self, spec: TensorSpec, index: int) -> int:
+        """The number of storage elements of a chunk."""
+        start, stop = chunk_span(spec, index, self.chunk)
+        return stop - start
+
+    def read(self, spec: TensorSpec, index: int, out: NDArray[Any]) -> NDArray[Any]:
+        """The elements of a chunk in the front of `out`; returns that part."""
+        return self.reader.base(spec, self.id(spec, index), index, out)
+
+    def raw(self, spec: TensorSpec, index: int) -> memoryview:
+        """The raw bytes of a chunk of a dtype that is not merged."""
+        return self.reader.base_bytes(spec, self.id(spec, index), index)
+
+    def delta(self, spec: TensorSpec, id: str, index: int, out: NDArray[Any]) -> bool:
+        """See `ChunkReader.delta`."""
+        return self.reader.delta(spec, id, self.id(spec, index), index, out)

@@ -1,19 +1,51 @@
-"""The rows of a plan's terms, decoded from the store, whole chunks or slices of them."""
+"""The rows of a recipe's terms, read from their sources, whole chunks or slices of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
-from persona.codec.delta import exponent_order
 from persona.merge.arithmetic.arguments import DecodedChunk
-from persona.merge.memory import Budget
-from persona.merge.plan import Plan
-from persona.merge.rows.reader import ChunkReader, Workspaces
-from persona.objects.ids import NULL_ID
-from persona.objects.tensors import TensorSpec, chunk_span
+from persona.merge.rows.reader import Workspaces
+from persona.merge.rows.slices import Budget
+from persona.merge.rows.source import OpenedChunk
+from persona.merge.rows.terms import TermSources
+from persona.objects.tensors import TensorSpec
+
+
+class RowFilter(Protocol):
+    """What a trim does to the rows of one term at one tensor, before they are merged. Thread-safe.
+
+    An element that it drops counts as unchanged: its z or t becomes 0.
+    """
+
+    @property
+    def identity(self) -> str:
+        """Decides, with a row, what becomes of it."""
+
+    def steps(
+        self, base: NDArray[Any], z: NDArray[Any], first: int, order: NDArray[np.uint32] | None, dtype: str
+    ) -> None:
+        """Changes a row of steps in place. base, z: uint[n] in one order.
+
+        Position j is element first + order[j] of the tensor, or first + j without an order.
+        """
+
+    def numbers(self, t: NDArray[np.float32], first: int) -> None:
+        """Changes a row of numbers in place. Position j is element first + j of the tensor."""
+
+
+Filters = Callable[[TensorSpec, int], RowFilter | None]
+"""The filter of a term at a tensor that it reaches, or None if its rows are merged as they are."""
+
+
+def unfiltered(spec: TensorSpec, term: int) -> RowFilter | None:
+    """The `Filters` of a recipe that has none."""
+    return None
 
 
 class RowSource(Protocol):
@@ -36,77 +68,140 @@ class RowSource(Protocol):
 
 
 class StoredRows:
-    """The rows of a plan's vectors, decoded from the store into the workspaces of the threads."""
+    """The rows of a recipe's terms, read from the store into the workspaces of the threads.
 
-    def __init__(self, plan: Plan, budget: Budget, workspaces: Workspaces | None = None) -> None:
-        """`workspaces`: shared with another source whose parts no thread uses at the same time."""
-        self.plan = plan
+    A chunk whose rows all hold steps has exponent order, in which steps are stored. A chunk with a row of
+    numbers has the order of its elements.
+    """
+
+    def __init__(
+        self,
+        terms: TermSources,
+        budget: Budget,
+        workspaces: Workspaces,
+        filters: Filters = unfiltered,
+    ) -> None:
+        """`workspaces`: may be shared with another source whose parts no thread uses at the same time."""
+        self.terms = terms
         self.budget = budget
-        self.reader = ChunkReader(plan.store.objects, plan.base.chunk)
-        self.workspaces = workspaces or Workspaces(plan.base.tensors, plan.base.chunk)
+        self.chunks = terms.chunks
+        self.filters = filters
+        self.workspaces = workspaces
 
     def parts(
         self, spec: TensorSpec, terms: Sequence[int], index: int, *, cache: bool = True
     ) -> Iterable[DecodedChunk] | None:
         """See `RowSource.parts`; nothing is kept."""
-        changes = self.changes(spec, terms, index)
-        if not changes:
+        present = list(self.changes(spec, terms, index))
+        if not present:
             return None
         length = self._length(spec, terms, index)
-        rows = self.workspaces.get(spec).rows(len(terms), length)[: len(changes)]
-        if length < self._size(spec, index):
-            return self._slices(spec, changes, index, rows)
-        for row, delta in zip(rows, changes.values(), strict=True):
-            self.reader.delta(spec, delta, self._base_id(spec, index), index, row)
-        return (self._ordered(spec, index, list(changes), rows),)
+        whole = length == self.chunks.size(spec, index)
+        if all(self.terms.steps(spec, term) for term in present):
+            slices = self._exponent_order(spec, present, index, length)
+        else:
+            chunk = self.open(spec, index)
+            slices = (
+                self.element_order(chunk, present, start, min(start + length, chunk.size))
+                for start in range(0, chunk.size, length)
+            )
+        return (next(slices),) if whole else slices
 
     def base(self, spec: TensorSpec, index: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """See `RowSource.base`."""
         if out is None:
             out = self.workspaces.get(spec).sorted_base
-        return self.reader.base(spec, self._base_id(spec, index), index, out)
+        return self.chunks.read(spec, index, out)
+
+    def open(self, spec: TensorSpec, index: int) -> OpenedChunk:
+        """A chunk of the base, read into this thread's workspace."""
+        return OpenedChunk.open(self.chunks, spec, index, self.workspaces.get(spec))
 
     def changes(self, spec: TensorSpec, terms: Sequence[int], index: int) -> dict[int, str]:
-        """The terms that changed a chunk, each with the id of its differences there."""
-        plan = self.plan
-        ids = {term: plan.tables[plan.recipe.terms[term].vector].chunk(spec.name, index) for term in terms}
-        return {term: id for term, id in ids.items() if id != NULL_ID}
+        """The terms that changed a chunk, each with what decides its row there."""
+        found: dict[int, str] = {}
+        for term in terms:
+            id = self.terms.sources[term].chunk_id(spec, index)
+            if id is not None:
+                row_filter = self.filters(spec, term)
+                found[term] = id if row_filter is None else f"{id} {row_filter.identity}"
+        return found
 
     def fits(self, spec: TensorSpec, terms: Sequence[int], index: int) -> bool:
         """Whether the budget holds the rows of a whole chunk."""
-        return self._length(spec, terms, index) == self._size(spec, index)
+        return self._length(spec, terms, index) == self.chunks.size(spec, index)
+
+    def element_order(
+        self,
+        chunk: OpenedChunk,
+        present: list[int],
+        start: int,
+        stop: int,
+        kept: Mapping[int, NDArray[Any]] = MappingProxyType({}),
+    ) -> DecodedChunk:
+        """The elements [start, stop) of a chunk in their own order.
+
+        `kept`: rows of terms that need not be read, each as long.
+        """
+        spec, length = chunk.spec, stop - start
+        steps = [term for term in present if self.terms.steps(spec, term)]
+        z = chunk.space.rows(len(steps), length)
+        numbers = chunk.space.numbers(len(present) - len(steps), length)
+        row_of = np.empty(len(present), np.int32)
+        rows = [0, 0]  # of numbers, of steps
+        for place, term in enumerate(present):
+            holds_steps = term in steps
+            row = rows[holds_steps]
+            rows[holds_steps] += 1
+            row_of[place] = row if holds_steps else ~row
+            out: NDArray[Any] = z[row] if holds_steps else numbers[row]
+            if term in kept:
+                out[:] = kept[term]
+            else:
+                self.read(chunk, term, start, stop, out)
+        return DecodedChunk(
+            present, chunk.base[start:stop], z, self.workspaces.in_order[start:stop], numbers, row_of
+        )
+
+    def read(self, chunk: OpenedChunk, term: int, start: int, stop: int, out: NDArray[Any]) -> None:
+        """The row of a term for the elements [start, stop) of a chunk in their own order, filtered.
+
+        out: uint[stop − start] for steps, float32[stop − start] for numbers.
+        """
+        spec, source, first = chunk.spec, self.terms.sources[term], chunk.first + start
+        row_filter = self.filters(spec, term)
+        if self.terms.steps(spec, term):
+            out[:] = chunk.z(source)[start:stop]
+            if row_filter is not None:
+                row_filter.steps(chunk.base[start:stop], out, first, None, spec.dtype)
+        else:
+            source.read_numbers(chunk, start, stop, out)
+            if row_filter is not None:
+                row_filter.numbers(out, first)
 
     def _length(self, spec: TensorSpec, terms: Sequence[int], index: int) -> int:
-        return self.budget.slice(self._size(spec, index), spec.unit, len(terms))
+        return self.budget.slice(self.chunks.size(spec, index), self.terms.row_bytes(spec, terms))
 
-    def _size(self, spec: TensorSpec, index: int) -> int:
-        start, stop = chunk_span(spec, index, self.plan.base.chunk)
-        return stop - start
-
-    def _base_id(self, spec: TensorSpec, index: int) -> str:
-        return self.plan.base_table.chunk(spec.name, index)
-
-    def _slices(
-        self, spec: TensorSpec, changes: Mapping[int, str], index: int, rows: NDArray[Any]
+    def _exponent_order(
+        self, spec: TensorSpec, present: list[int], index: int, length: int
     ) -> Iterator[DecodedChunk]:
-        """The chunk in slices of its exponent order, as long as `rows`.
-
-        Every vector is decoded again for each slice.
-        """
-        size, length, space = self._size(spec, index), rows.shape[1], self.workspaces.get(spec)
-        whole: DecodedChunk | None = None
+        """A chunk whose rows hold steps, whole or in slices; every row is decoded again for each slice."""
+        space, size = self.workspaces.get(spec), self.chunks.size(spec, index)
+        rows = space.rows(len(present), length)
+        chunk: OpenedChunk | None = None
         for start in range(0, size, length):
             stop = min(start + length, size)
-            for row, delta in zip(rows, changes.values(), strict=True):
-                self.reader.delta(spec, delta, self._base_id(spec, index), index, space.other[:size])
-                row[: stop - start] = space.other[start:stop]
-            if whole is None:
-                whole = self._ordered(spec, index, list(changes), rows)
-            yield DecodedChunk(whole.present, whole.sorted_base[start:stop], rows, whole.order[start:stop])
-
-    def _ordered(self, spec: TensorSpec, index: int, present: list[int], rows: NDArray[Any]) -> DecodedChunk:
-        space = self.workspaces.get(spec)
-        base = self.reader.base(spec, self._base_id(spec, index), index, space.base)
-        order, sorted_base = space.order[: base.size], space.sorted_base[: base.size]
-        exponent_order(base, spec.dtype, order, sorted_base)
-        return DecodedChunk(present, sorted_base, rows, order)
+            for row, term in zip(rows, present, strict=True):
+                if length == size:
+                    self.terms.sources[term].read_steps(spec, index, row)
+                else:
+                    self.terms.sources[term].read_steps(spec, index, space.other[:size])
+                    row[: stop - start] = space.other[start:stop]
+            if chunk is None:
+                chunk = self.open(spec, index)
+            order, base = chunk.order[start:stop], chunk.sorted_base[start:stop]
+            for row, term in zip(rows, present, strict=True):
+                row_filter = self.filters(spec, term)
+                if row_filter is not None:
+                    row_filter.steps(base, row[: stop - start], chunk.first, order, spec.dtype)
+            yield DecodedChunk(present, base, rows, order)

@@ -25,9 +25,10 @@ from persona.merge.arithmetic import cpu
 from persona.merge.arithmetic.arguments import DecodedChunk, MergeArguments
 from persona.merge.devices.choose import CPU, DeviceChoice, remedied
 from persona.merge.devices.lanes import Lanes
-from persona.merge.memory import Budget, budget_of
+from persona.merge.memory import budget_of
 from persona.merge.plan import Plan, TensorPlan
-from persona.merge.rows.reader import ChunkReader, Empty, Workspaces
+from persona.merge.rows.reader import Empty, Workspaces
+from persona.merge.rows.slices import Budget
 from persona.merge.rows.stored import RowSource, StoredRows
 from persona.merge.rules import MergeRules
 from persona.merge.run.hashes import Buffers
@@ -76,7 +77,6 @@ class Merger:
         self.lanes = lanes
         self.buffers = Buffers(empty)
         self.rules = MergeRules.of(plan.recipe.rules)
-        self._reader = ChunkReader(plan.store.objects, plan.base.chunk)
 
     def chunk(self, tensor: TensorPlan, index: int) -> tuple[NDArray[np.uint8], int]:
         """The finished bytes of a chunk and how many elements are not finite.
@@ -96,8 +96,7 @@ class Merger:
         """
         spec = tensor.spec
         if not spec.merged:
-            base_id = self.plan.base_table.chunk(spec.name, index)
-            out[:] = np.frombuffer(self._reader.base_bytes(spec, base_id, index), np.uint8)
+            out[:] = np.frombuffer(self.plan.rows.chunks.raw(spec, index), np.uint8)
             return 0
         parts = self.parts(tensor, index)
         if parts is None:
@@ -177,7 +176,7 @@ def merger_of(
     budget = budget_of(plan, tensors, worker_count(threads, lanes is not None), memory)
     cuts = cutoffs(plan, tensors, budget, progress)
     empty = lanes.host if lanes else np.empty
-    rows = StoredRows(plan, budget, Workspaces(plan.base.tensors, plan.base.chunk, empty))
+    rows = StoredRows(plan.rows, budget, Workspaces(plan.base.tensors, plan.base.chunk, empty), cuts.filter)
     return Merger(plan, cuts, rows, budget, lanes, empty)
 
 
@@ -229,7 +228,9 @@ def tensor_bits(plan: Plan, budget: Budget) -> Callable[[str, int], NDArray[Any]
 
     It may run on as many threads as the memory budget has.
     """
-    merger = Merger(plan, cutoffs(plan, plan.tensors, budget), StoredRows(plan, budget), budget)
+    cuts = cutoffs(plan, plan.tensors, budget)
+    workspaces = Workspaces(plan.base.tensors, plan.base.chunk)
+    merger = Merger(plan, cuts, StoredRows(plan.rows, budget, workspaces, cuts.filter), budget)
 
     def chunk(name: str, index: int) -> NDArray[Any]:
         tensor = plan.by_name[name]

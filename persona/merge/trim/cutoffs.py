@@ -14,26 +14,26 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from persona.codec.delta import exponent_order
 from persona.codec.elements import of as element_of
 from persona.codec.floats import in_default_environment
 from persona.merge.arithmetic import cpu
-from persona.merge.memory import Budget
 from persona.merge.plan import Plan, TensorPlan
-from persona.merge.rows.reader import ChunkReader, Workspace, Workspaces
-from persona.merge.rows.stored import StoredRows
+from persona.merge.rows.reader import Workspaces
+from persona.merge.rows.slices import Budget
+from persona.merge.rows.source import OpenedChunk, Source
+from persona.merge.rows.stored import RowFilter, StoredRows
 from persona.merge.rules import NO_TRIM, MergeRules, cut_rank, joint_rank
 from persona.merge.trim.densities import CACHE, CutoffTable, grid_ranks, on_grid
 from persona.merge.trim.selection import Magnitudes, Selection
 from persona.merge.workers import in_order
 from persona.objects import canonical
-from persona.objects.tensors import TensorSpec, chunk_span
+from persona.objects.tensors import TensorSpec
 from persona.progress import COUNTING_SIGNS, FINDING_CUTOFFS, Progress
 
 _FOUND = struct.Struct("<fq")
@@ -55,6 +55,10 @@ class Cutoffs:
     by_tensor: dict[str, Found] = field(default_factory=dict)
     majority: int = 0
 
+    def filter(self, spec: TensorSpec, term: int) -> RowFilter | None:
+        """The row filter of a term at a tensor: see `Filters`."""
+        return None
+
     def theta(self, tensor: TensorPlan, terms: Iterable[int]) -> NDArray[np.float32]:
         """θ of some terms at a tensor, `NO_TRIM` for terms that are never trimmed: float32[terms]."""
         return np.array([self._theta(tensor.spec.name, index) for index in terms], np.float32)
@@ -66,7 +70,7 @@ class Cutoffs:
             return NO_TRIM
         if recipe.rules.trim == "joint":
             return self.by_tensor[name][0]
-        found = self.by_vector[term.vector, float(recipe.density_of(term))]
+        found = self.by_vector[self.plan.sources[index].identity, float(recipe.density_of(term))]
         return found["" if recipe.rules.trim == "global" else name]
 
 
@@ -87,17 +91,17 @@ def cutoffs(
     if rules.trim == "joint":
         _find_joint(found, merged, budget.threads, progress)
     elif rules.trim != "none":
-        wanted: dict[tuple[str, float], set[str]] = {}
+        wanted: dict[tuple[str, float], tuple[Source, set[str]]] = {}
         for tensor in merged:
             for index in tensor.terms:
-                term = plan.recipe.terms[index]
+                term, source = plan.recipe.terms[index], plan.sources[index]
                 if plan.recipe.trims(term):
-                    key = (term.vector, float(plan.recipe.density_of(term)))
-                    wanted.setdefault(key, set()).add(tensor.spec.name)
-        for (id, density), names in wanted.items():
-            thetas = _on_grid(plan, id, density)
+                    key = (source.identity, float(plan.recipe.density_of(term)))
+                    wanted.setdefault(key, (source, set()))[1].add(tensor.spec.name)
+        for (id, density), (source, names) in wanted.items():
+            thetas = _on_grid(plan, source, density)
             if thetas is None:
-                chosen = _of_vector(plan, id, density, names, budget.threads, progress)
+                chosen = _of_vector(plan, source, density, names, budget.threads, progress)
                 thetas = {name: theta for name, (theta, _) in chosen.items()}
             found.by_vector[id, density] = thetas
     if merged and numbers.needs_majority:
@@ -110,15 +114,16 @@ def kept_fraction(
     plan: Plan, id: str, density: float, *, threads: int, progress: Progress | None = None
 ) -> float:
     """The fraction of the base's merged elements that a density keeps of a vector, ties included."""
-    rules, vector = plan.recipe.rules, plan.vectors[id]
+    rules, source = plan.recipe.rules, plan.source_of(id)
+    specs = reached(plan, source)
     kept_grid = (
-        CutoffTable.read(plan.store, id, len(vector.tensors)) if on_grid(density) is not None else None
+        CutoffTable.read(plan.store, source.identity, len(specs)) if on_grid(density) is not None else None
     )
     if kept_grid is not None:
         kept = kept_grid.kept_elements(rules.trim, rules.rank or "", density)
         return kept / max(1, plan.base.merged_elements)
-    names = {spec.name for spec in vector.tensors}
-    found = _of_vector(plan, id, density, names, threads, progress)
+    names = {spec.name for spec in specs}
+    found = _of_vector(plan, source, density, names, threads, progress)
     return sum(count for _, count in found.values()) / max(1, plan.base.merged_elements)
 
 
@@ -136,26 +141,33 @@ def prepare(
     `magnitudes`: of its tensors, as its import counted them. The chunks of tensors with too many distinct
     magnitudes are read again.
     """
-    specs = plan.vectors[id].tensors
+    source = plan.source_of(id)
+    specs = reached(plan, source)
     elements = plan.base.merged_elements
     if all(spec.name in magnitudes for spec in specs):
         found = CutoffTable.of([magnitudes[spec.name] for spec in specs], elements)
     else:
-        found = _select_grid(plan, id, magnitudes, threads, progress)
-    found.write(plan.store, id)
+        found = _select_grid(plan, source, magnitudes, threads, progress)
+    found.write(plan.store, source.identity)
+
+
+def reached(plan: Plan, source: Source) -> list[TensorSpec]:
+    """The tensors that a vector changes, in byte order of names."""
+    return [spec for spec in plan.base.tensors if source.reaches(spec.name)]
 
 
 def _select_grid(
-    plan: Plan, id: str, magnitudes: Mapping[str, Magnitudes], threads: int, progress: Progress | None
+    plan: Plan, source: Source, magnitudes: Mapping[str, Magnitudes], threads: int, progress: Progress | None
 ) -> CutoffTable:
     """The grid of a vector in two passes over the chunks of those tensors that could not be counted."""
     walk = _Walk(plan)
-    specs = [spec for spec in plan.vectors[id].tensors if spec.name not in magnitudes]
+    every = reached(plan, source)
+    specs = [spec for spec in every if spec.name not in magnitudes]
     nbytes = [spec.nbytes for spec in specs]
     model = Selection(plan.base.merged_elements, grid_ranks(plan.base.merged_elements))
     highs: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
     for high in _reporting(
-        in_order(lambda spec: walk.high(spec, [id]), specs, threads=threads), nbytes, 0, progress
+        in_order(lambda spec: walk.high(spec, [source]), specs, threads=threads), nbytes, 0, progress
     ):
         model.high += high
         bins = np.flatnonzero(high)
@@ -170,7 +182,7 @@ def _select_grid(
         own = Selection(spec.elements, grid_ranks(spec.elements))
         own.high[bins] = counts
         own.open_bins(opened)
-        own.low = walk.low(spec, [id], own)
+        own.low = walk.low(spec, [source], own)
         return own
 
     cuts = {name: known.cut(grid_ranks(known.elements)) for name, known in magnitudes.items()}
@@ -181,7 +193,7 @@ def _select_grid(
         cuts[spec.name] = own.cut()
     for known in magnitudes.values():
         model.add_low(known)
-    return CutoffTable.of_cuts([*(cuts[spec.name] for spec in plan.vectors[id].tensors), model.cut()])
+    return CutoffTable.of_cuts([*(cuts[spec.name] for spec in every), model.cut()])
 
 
 def _reporting(
@@ -196,10 +208,13 @@ def _reporting(
         yield result
 
 
-def _on_grid(plan: Plan, id: str, density: float) -> Mapping[str, float] | None:
+def _on_grid(plan: Plan, source: Source, density: float) -> Mapping[str, float] | None:
     """The cut-offs of one vector from its grid, by tensor name, or under "" for the whole model."""
-    rules, specs = plan.recipe.rules, plan.vectors[id].tensors
-    kept = CutoffTable.read(plan.store, id, len(specs)) if on_grid(density) is not None else None
+    rules = plan.recipe.rules
+    if on_grid(density) is None:
+        return None
+    specs = reached(plan, source)
+    kept = CutoffTable.read(plan.store, source.identity, len(specs))
     if kept is None:
         return None
     if rules.trim == "global":
@@ -208,18 +223,18 @@ def _on_grid(plan: Plan, id: str, density: float) -> Mapping[str, float] | None:
 
 
 def _of_vector(
-    plan: Plan, id: str, density: float, names: set[str], threads: int, progress: Progress | None
+    plan: Plan, source: Source, density: float, names: set[str], threads: int, progress: Progress | None
 ) -> dict[str, Found]:
     """The cut-offs of one vector by tensor name, or under "" for the whole model."""
-    rules, vector = plan.recipe.rules, plan.vectors[id]
+    rules = plan.recipe.rules
     scope, rank = rules.trim, rules.rank or ""
-    cache = plan.store.cache(f"{CACHE}/{id[:32]}-{scope}-{rank}-{density.hex()}")
-    keys = [""] if scope == "global" else [spec.name for spec in vector.tensors]
+    cache = plan.store.cache(f"{CACHE}/{source.identity[:32]}-{scope}-{rank}-{density.hex()}")
+    keys = [""] if scope == "global" else [spec.name for spec in reached(plan, source)]
     found = _decode(cache.read(), keys)
     if scope == "global":
         if "" not in found:
             found[""] = _whole(
-                plan, id, cut_rank(rank, density, plan.base.merged_elements), threads, progress
+                plan, source, cut_rank(rank, density, plan.base.merged_elements), threads, progress
             )
             cache.write(_encode(found, keys))
         return found
@@ -228,7 +243,7 @@ def _of_vector(
 
         def select(tensor: TensorPlan, walk: _Walk) -> Found:
             rank_of = cut_rank(rank, density, tensor.spec.elements)
-            return walk.select(tensor.spec, [id], tensor.spec.elements, rank_of)
+            return walk.select(tensor.spec, [source], tensor.spec.elements, rank_of)
 
         found.update(_by_tensor(plan, missing, select, threads, progress))
         cache.write(_encode(found, keys))
@@ -240,26 +255,29 @@ def _find_joint(found: Cutoffs, tensors: list[TensorPlan], threads: int, progres
     density = float(plan.recipe.rules.density or "1")
     trimmed = {i for i, term in enumerate(plan.recipe.terms) if plan.recipe.trims(term)}
     wanted = [tensor for tensor in tensors if trimmed.intersection(tensor.terms)]
-    reached = [tensor for tensor in plan.tensors if tensor.terms]
-    stacks = [[tensor.spec.name, tensor.admitted, _vectors(plan, tensor)] for tensor in reached]
+    merged = [tensor for tensor in plan.tensors if tensor.terms]
+    stacks = [
+        [tensor.spec.name, tensor.admitted, [source.identity for source in _stack(plan, tensor)]]
+        for tensor in merged
+    ]
     seed = canonical.encode([plan.base.digest, density.hex(), stacks])
     cache = plan.store.cache(f"{CACHE}/joint-{blake3(seed).hexdigest()[:32]}")
-    keys = [tensor.spec.name for tensor in reached]
+    keys = [tensor.spec.name for tensor in merged]
     found.by_tensor = _decode(cache.read(), keys)
     missing = [tensor for tensor in wanted if tensor.spec.name not in found.by_tensor]
     if missing:
 
         def select(tensor: TensorPlan, walk: _Walk) -> Found:
             elements = tensor.admitted * tensor.spec.elements
-            return walk.select(tensor.spec, _vectors(plan, tensor), elements, joint_rank(density, elements))
+            return walk.select(tensor.spec, _stack(plan, tensor), elements, joint_rank(density, elements))
 
         found.by_tensor.update(_by_tensor(plan, missing, select, threads, progress))
         cache.write(_encode(found.by_tensor, keys))
 
 
-def _vectors(plan: Plan, tensor: TensorPlan) -> list[str]:
-    """The vectors that reach a tensor, sorted, so that no α moves one."""
-    return sorted(plan.recipe.terms[index].vector for index in tensor.terms)
+def _stack(plan: Plan, tensor: TensorPlan) -> list[Source]:
+    """The sources of the terms that reach a tensor, sorted, so that no α moves one."""
+    return sorted((plan.sources[index] for index in tensor.terms), key=lambda source: source.identity)
 
 
 def _majority(found: Cutoffs, rules: MergeRules, budget: Budget, progress: Progress | None) -> int:
@@ -269,7 +287,7 @@ def _majority(found: Cutoffs, rules: MergeRules, budget: Budget, progress: Progr
     cache = plan.store.cache(f"{CACHE}/majority-{seed}")
     if (data := cache.read()) is not None and len(data) == 8:
         return int.from_bytes(data, "little", signed=True)
-    rows = StoredRows(plan, budget)
+    rows = StoredRows(plan.rows, budget, Workspaces(plan.base.tensors, plan.base.chunk), found.filter)
     wanted = [tensor for tensor in plan.tensors if tensor.terms]
     total, done, majority = sum(tensor.spec.nbytes for tensor in wanted), 0, 0
     signs = in_order(partial(_signs, rows, found, rules), wanted, threads=budget.threads, ahead=64)
@@ -315,17 +333,17 @@ def _by_tensor(
     return found
 
 
-def _whole(plan: Plan, id: str, rank: int, threads: int, progress: Progress | None) -> Found:
+def _whole(plan: Plan, source: Source, rank: int, threads: int, progress: Progress | None) -> Found:
     """The cut-off of one vector over all that the base merges."""
     walk = _Walk(plan)
     selection = Selection(plan.base.merged_elements, [rank])
-    specs = sorted(plan.vectors[id].tensors, key=lambda spec: -spec.elements)
+    specs = sorted(reached(plan, source), key=lambda spec: -spec.elements)
     nbytes = [spec.nbytes for spec in specs]
-    highs = in_order(lambda spec: walk.high(spec, [id]), specs, threads=threads)
+    highs = in_order(lambda spec: walk.high(spec, [source]), specs, threads=threads)
     for high in _reporting(highs, nbytes, 0, progress):
         selection.high += high
     if selection.open_bins():
-        lows = in_order(lambda spec: walk.low(spec, [id], selection), specs, threads=threads)
+        lows = in_order(lambda spec: walk.low(spec, [source], selection), specs, threads=threads)
         for low in _reporting(lows, nbytes, sum(nbytes), progress):
             selection.low += low
     return _only(selection)
@@ -336,58 +354,64 @@ class _Walk:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.reader = ChunkReader(plan.store.objects, plan.base.chunk)
         self.workspaces = Workspaces(plan.base.tensors, plan.base.chunk)
 
-    def select(self, spec: TensorSpec, vectors: list[str], elements: int, rank: int) -> Found:
+    def select(self, spec: TensorSpec, sources: list[Source], elements: int, rank: int) -> Found:
         """The rank-th largest |t| of some vectors' elements of one tensor, and how many of them are kept."""
-        selection = Selection(elements, [rank], high=self.high(spec, vectors))
+        selection = Selection(elements, [rank], high=self.high(spec, sources))
         if selection.open_bins():
-            selection.low = self.low(spec, vectors, selection)
+            selection.low = self.low(spec, sources, selection)
         return _only(selection)
 
-    def high(self, spec: TensorSpec, vectors: list[str]) -> NDArray[np.int64]:
+    def high(self, spec: TensorSpec, sources: list[Source]) -> NDArray[np.int64]:
         """Counts of the upper 16 bits of |t|."""
         counts = np.zeros(1 << 16, np.int64)
         code = element_of(spec.dtype).code
-        self._each(spec, vectors, lambda base, z: cpu.count_high(base, z, code, counts))
+        self._each(
+            spec,
+            sources,
+            lambda base, z: cpu.count_high(base, z, code, counts),
+            lambda t: cpu.count_numbers_high(t, counts),
+        )
         return counts
 
-    def low(self, spec: TensorSpec, vectors: list[str], selection: Selection) -> NDArray[np.int64]:
+    def low(self, spec: TensorSpec, sources: list[Source], selection: Selection) -> NDArray[np.int64]:
         """Counts of the lower 16 bits of |t| in the bins that `selection` opened."""
         counts = np.zeros_like(selection.low)
         code = element_of(spec.dtype).code
-        self._each(spec, vectors, lambda base, z: cpu.count_low(base, z, code, selection.row_of, counts))
+        self._each(
+            spec,
+            sources,
+            lambda base, z: cpu.count_low(base, z, code, selection.row_of, counts),
+            lambda t: cpu.count_numbers_low(t, selection.row_of, counts),
+        )
         return counts
 
     def _each(
         self,
         spec: TensorSpec,
-        vectors: list[str],
-        count: Callable[[NDArray[np.generic], NDArray[np.generic]], None],
+        sources: list[Source],
+        steps: Callable[[NDArray[Any], NDArray[Any]], None],
+        numbers: Callable[[NDArray[np.float32]], None],
     ) -> None:
-        space = self.workspaces.get(spec)
+        """Counts every row of some sources: steps with the base in their order, or numbers."""
+        chunks, space = self.plan.rows.chunks, self.workspaces.get(spec)
         for index in range(self.plan.chunks_of(spec)):
-            base: NDArray[np.generic] | None = None
-            base_id = self.plan.base_table.chunk(spec.name, index)
-            start, stop = chunk_span(spec, index, self.plan.base.chunk)
-            z = space.rows(1, stop - start)[0]
-            for id in vectors:
-                table = self.plan.tables[id]
-                if spec.name not in table:
+            chunk: OpenedChunk | None = None
+            size = chunks.size(spec, index)
+            for source in sources:
+                if not source.reaches(spec.name) or source.chunk_id(spec, index) is None:
                     continue
-                if not self.reader.delta(spec, table.chunk(spec.name, index), base_id, index, z):
-                    continue
-                if base is None:
-                    base = self._sorted(spec, base_id, index, space, stop - start)
-                count(base, z)
-
-    def _sorted(
-        self, spec: TensorSpec, base_id: str, index: int, space: Workspace, size: int
-    ) -> NDArray[np.generic]:
-        elements = self.reader.base(spec, base_id, index, space.base)
-        exponent_order(elements, spec.dtype, space.order[:size], space.sorted_base[:size])
-        return space.sorted_base[:size]
+                if chunk is None:
+                    chunk = OpenedChunk.open(chunks, spec, index, space)
+                if source.steps(spec):
+                    z = space.rows(1, size)[0]
+                    source.read_steps(spec, index, z)
+                    steps(chunk.sorted_base, z)
+                else:
+                    t = space.numbers(1, size)[0]
+                    source.read_numbers(chunk, 0, size, t)
+                    numbers(t)
 
 
 def _only(selection: Selection) -> Found:

@@ -90,6 +90,6 @@ def test_a_recipe_has_the_digest_that_it_had(
     assert digest(dtype, preset, axes, tmp_path) == GOLDEN[name_of(dtype, preset, axes)]
 
 
-def test_every_preset_is_among_them() -> None:
-    assert set(AXES) == set(PRESETS)
+def test_every_preset_of_the_first_version_is_among_them() -> None:
+    assert set(AXES) <= set(PRESETS)
     assert set(GOLDEN) == {name_of(*case) for case in CASES}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from persona.merge.arithmetic import cpu
 from persona.merge.rules import KEEP_NOTHING, NO_TRIM, cut_rank
-from persona.merge.trim.cutoffs import kept_fraction, prepare
+from persona.merge.trim.cutoffs import kept_fraction, prepare, reached
 from persona.merge.trim.densities import CACHE, DENSITIES, CutoffTable, grid_ranks, on_grid
 from persona.merge.trim.selection import Magnitudes, Selection
 from persona.objects.recipe import Term
@@ -102,7 +102,8 @@ def test_a_checkout_on_the_grid_equals_one_that_selects(tmp_path: Path, make: An
         alone = sandbox.plan([Term("v", term.vector)], Rules.of())
         prepare(alone, term.vector, sandbox.imported[term.vector].magnitudes, threads=2)
         assert (
-            CutoffTable.read(sandbox.store, term.vector, len(alone.vectors[term.vector].tensors)) is not None
+            CutoffTable.read(sandbox.store, term.vector, len(reached(alone, alone.source_of(term.vector))))
+            is not None
         )
     assert run(sandbox.plan(terms, rules), base)[1].weights == selected
     fractions.append(kept_fraction(sandbox.plan(terms, rules), terms[0].vector, 0.3, threads=2))
@@ -115,7 +116,7 @@ def test_a_grid_is_the_same_however_much_of_it_was_counted(tmp_path: Path) -> No
     id = sandbox.vector(tuned).id
     alone = sandbox.plan([Term("v", id)], Rules.of())
     counted = {}
-    for spec in alone.vectors[id].tensors:
+    for spec in reached(alone, alone.source_of(id)):
         before, after = (model[spec.name][2].view(np.float32) for model in (base, tuned))
         changes = np.abs(after - before).view(np.uint32)
         counted[spec.name] = Magnitudes.join(
