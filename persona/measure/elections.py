@@ -122,7 +122,7 @@ class ChunkVotes:
         chunk = self.chunk
         for start in range(0, chunk.sorted_base.size, BLOCK):
             stop = min(start + BLOCK, chunk.sorted_base.size)
-            active = [j for j in range(len(chunk.present)) if chunk.z[j, start:stop].any()]
+            active = [j for j in range(len(chunk.present)) if chunk.row(j)[start:stop].any()]
             if active:
                 self._count_block(slice(start, stop), active, found, scratch)
 
@@ -154,8 +154,12 @@ class ChunkVotes:
         base = widen32(sorted_base, self.dtype)
         found: list[Floats] = []
         for j in active:
-            restore(sorted_base, self.chunk.z[j, part], in_place, bits)
-            t = widen32(bits, self.dtype) - base
+            row = self.chunk.row(j)[part]
+            if row.dtype == np.float32:
+                t = row.copy()
+            else:
+                restore(sorted_base, row, in_place, bits)
+                t = widen32(bits, self.dtype) - base
             finite = np.isfinite(t)
             if not finite.all():
                 t[~finite] = 0.0

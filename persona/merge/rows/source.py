@@ -96,10 +96,14 @@ class OpenedChunk:
         """The base in exponent order: uint[n]."""
         return self.space.sorted_base[: self.order.size]
 
-    def z(self, source: Source) -> NDArray[Any]:
-        """The steps of a source in the order of the elements: uint[n], valid until the next call."""
+    def z(self, source: Source, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """The steps of a source in the order of the elements, into out: uint[n].
+
+        Without `out` into an array that is valid until the next call.
+        """
         space, size = self.space, self.size
         source.read_steps(self.spec, self.index, space.other[:size])
-        out = space.plain(size)
+        if out is None:
+            out = space.plain(size)
         cpu.scatter(space.other[:size], self.order, out)
         return out

@@ -87,6 +87,7 @@ class StoredRows:
         self.chunks = terms.chunks
         self.filters = filters
         self.workspaces = workspaces
+        self._known: dict[tuple[str, tuple[int, ...]], tuple[int, bool]] = {}
 
     def parts(
         self, spec: TensorSpec, terms: Sequence[int], index: int, *, cache: bool = True
@@ -97,7 +98,7 @@ class StoredRows:
             return None
         length = self._length(spec, terms, index)
         whole = length == self.chunks.size(spec, index)
-        if all(self.terms.steps(spec, term) for term in present):
+        if self._of(spec, terms)[1] or all(self.terms.steps(spec, term) for term in present):
             slices = self._exponent_order(spec, present, index, length)
         else:
             chunk = self.open(spec, index)
@@ -160,7 +161,12 @@ class StoredRows:
             else:
                 self.read(chunk, term, start, stop, out)
         return DecodedChunk(
-            present, chunk.base[start:stop], z, self.workspaces.in_order[start:stop], numbers, row_of
+            present,
+            chunk.base[start:stop],
+            z,
+            self.workspaces.in_order[start:stop],
+            numbers,
+            row_of if len(numbers) else None,
         )
 
     def read(self, chunk: OpenedChunk, term: int, start: int, stop: int, out: NDArray[Any]) -> None:
@@ -171,7 +177,10 @@ class StoredRows:
         spec, source, first = chunk.spec, self.terms.sources[term], chunk.first + start
         row_filter = self.filters(spec, term)
         if self.terms.steps(spec, term):
-            out[:] = chunk.z(source)[start:stop]
+            if stop - start == chunk.size:
+                chunk.z(source, out)
+            else:
+                out[:] = chunk.z(source)[start:stop]
             if row_filter is not None:
                 row_filter.steps(chunk.base[start:stop], out, first, None, spec.dtype)
         else:
@@ -180,7 +189,16 @@ class StoredRows:
                 row_filter.numbers(out, first)
 
     def _length(self, spec: TensorSpec, terms: Sequence[int], index: int) -> int:
-        return self.budget.slice(self.chunks.size(spec, index), self.terms.row_bytes(spec, terms))
+        return self.budget.slice(self.chunks.size(spec, index), self._of(spec, terms)[0])
+
+    def _of(self, spec: TensorSpec, terms: Sequence[int]) -> tuple[int, bool]:
+        """Bytes of one element of all rows of a tensor, and whether all of them hold steps."""
+        key = spec.name, tuple(terms)
+        found = self._known.get(key)
+        if found is None:
+            steps = all(self.terms.steps(spec, term) for term in terms)
+            found = self._known[key] = self.terms.row_bytes(spec, terms), steps
+        return found
 
     def _exponent_order(
         self, spec: TensorSpec, present: list[int], index: int, length: int
