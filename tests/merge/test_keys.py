@@ -13,7 +13,7 @@ from persona.merge import plan
 from persona.merge.memory import budget_of
 from persona.merge.plan import Plan, TensorPlan
 from persona.merge.trim import cutoffs, densities
-from persona.merge.trim.cutoffs import _Walk
+from persona.merge.trim.walk import Found, Walk
 from persona.objects.recipe import Term
 from persona.objects.rules import Rules
 from persona.objects.tensors import TensorSpec
@@ -59,9 +59,9 @@ def folder(tmp_path: Path) -> Folder:
 def walked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The tensors whose chunks are read to find cut-offs or a majority."""
     names: list[str] = []
-    select, signs = _Walk.select, cutoffs._signs
+    select, signs = Walk.select, cutoffs._signs
 
-    def selected(self: _Walk, spec: TensorSpec, *rest: Any) -> cutoffs.Found:
+    def selected(self: Walk, spec: TensorSpec, *rest: Any) -> Found:
         names.append(spec.name)
         return select(self, spec, *rest)
 
@@ -69,7 +69,7 @@ def walked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(tensor.spec.name)
         return signs(rows, cuts, rules, tensor)
 
-    monkeypatch.setattr(_Walk, "select", selected)
+    monkeypatch.setattr(Walk, "select", selected)
     monkeypatch.setattr(cutoffs, "_signs", counted)
     return names
 

@@ -713,7 +713,7 @@ def count_low(base: Any, z: Any, dtype: int, row_of: Any, histograms: Any) -> No
 
 
 @_compiled
-def _magnitudes(half: bool, shift: Any, base: Any, z: Any, n: int, bits: Any) -> None:
+def magnitudes(half: bool, shift: Any, base: Any, z: Any, n: int, bits: Any) -> None:
     """The bits of |t| of a block."""
     mask = _up(np.uint32(0xFFFFFFFF), shift)
     if half:
@@ -762,7 +762,7 @@ def count_values(base: Any, z: Any, dtype: int, wide: int, keys: Any, counts: An
     found = 0
     for start in range(0, base.size, BLOCK):
         n = min(BLOCK, base.size - start)
-        _magnitudes(half, shift, base[start : start + n], z[start : start + n], n, bits)
+        magnitudes(half, shift, base[start : start + n], z[start : start + n], n, bits)
         many = _take_nonzero(bits, n, wide, chosen)
         for place in range(many):
             value = chosen[place]

@@ -11,10 +11,10 @@ its names. Each is kept under a digest of what it depends on.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from blake3 import blake3
@@ -26,11 +26,12 @@ from persona.merge.arithmetic import cpu
 from persona.merge.plan import Plan, TensorPlan
 from persona.merge.rows.reader import Workspaces
 from persona.merge.rows.slices import Budget
-from persona.merge.rows.source import OpenedChunk, Source
+from persona.merge.rows.source import Source
 from persona.merge.rows.stored import RowFilter, StoredRows
 from persona.merge.rules import NO_TRIM, MergeRules, cut_rank, joint_rank
 from persona.merge.trim.densities import CACHE, CutoffTable, grid_ranks, on_grid
 from persona.merge.trim.selection import Magnitudes, Selection
+from persona.merge.trim.walk import Found, Walk, for_each_tensor, only_cut, reached
 from persona.merge.workers import in_order
 from persona.objects import canonical
 from persona.objects.tensors import TensorSpec
@@ -42,8 +43,6 @@ _GRID_THREADS = 4
 """Tensors whose cut-offs of the grid are sought at a time: 30 to 50 MB of counts each."""
 
 Result = TypeVar("Result")
-Found = tuple[float, int]
-"""θ as binary32, and how many elements of its scope it keeps."""
 
 
 @dataclass
@@ -151,16 +150,11 @@ def prepare(
     found.write(plan.store, source.identity)
 
 
-def reached(plan: Plan, source: Source) -> list[TensorSpec]:
-    """The tensors that a vector changes, in byte order of names."""
-    return [spec for spec in plan.base.tensors if source.reaches(spec.name)]
-
-
 def _select_grid(
     plan: Plan, source: Source, magnitudes: Mapping[str, Magnitudes], threads: int, progress: Progress | None
 ) -> CutoffTable:
     """The grid of a vector in two passes over the chunks of those tensors that could not be counted."""
-    walk = _Walk(plan)
+    walk = Walk(plan)
     every = reached(plan, source)
     specs = [spec for spec in every if spec.name not in magnitudes]
     nbytes = [spec.nbytes for spec in specs]
@@ -241,11 +235,11 @@ def _of_vector(
     missing = [plan.by_name[name] for name in sorted(names - found.keys())]
     if missing:
 
-        def select(tensor: TensorPlan, walk: _Walk) -> Found:
+        def select(tensor: TensorPlan, walk: Walk) -> Found:
             rank_of = cut_rank(rank, density, tensor.spec.elements)
             return walk.select(tensor.spec, [source], tensor.spec.elements, rank_of)
 
-        found.update(_by_tensor(plan, missing, select, threads, progress))
+        found.update(for_each_tensor(plan, missing, select, threads, progress))
         cache.write(_encode(found, keys))
     return found
 
@@ -267,11 +261,11 @@ def _find_joint(found: Cutoffs, tensors: list[TensorPlan], threads: int, progres
     missing = [tensor for tensor in wanted if tensor.spec.name not in found.by_tensor]
     if missing:
 
-        def select(tensor: TensorPlan, walk: _Walk) -> Found:
+        def select(tensor: TensorPlan, walk: Walk) -> Found:
             elements = tensor.admitted * tensor.spec.elements
             return walk.select(tensor.spec, _stack(plan, tensor), elements, joint_rank(density, elements))
 
-        found.by_tensor.update(_by_tensor(plan, missing, select, threads, progress))
+        found.by_tensor.update(for_each_tensor(plan, missing, select, threads, progress))
         cache.write(_encode(found.by_tensor, keys))
 
 
@@ -312,30 +306,9 @@ def _signs(rows: StoredRows, cuts: Cutoffs, rules: MergeRules, tensor: TensorPla
     return total
 
 
-def _by_tensor(
-    plan: Plan,
-    tensors: list[TensorPlan],
-    select: Callable[[TensorPlan, _Walk], Found],
-    threads: int,
-    progress: Progress | None,
-) -> dict[str, Found]:
-    """`select` for each tensor, the largest first, so that no thread is left with it at the end."""
-    walk = _Walk(plan)
-    ordered = sorted(tensors, key=lambda tensor: -tensor.spec.elements)
-    total, done = sum(tensor.spec.nbytes for tensor in ordered), 0
-    found: dict[str, Found] = {}
-    results = in_order(lambda tensor: select(tensor, walk), ordered, threads=threads, ahead=64)
-    for tensor, result in zip(ordered, results, strict=True):
-        found[tensor.spec.name] = result
-        done += tensor.spec.nbytes
-        if progress:
-            progress(FINDING_CUTOFFS, done, total)
-    return found
-
-
 def _whole(plan: Plan, source: Source, rank: int, threads: int, progress: Progress | None) -> Found:
     """The cut-off of one vector over all that the base merges."""
-    walk = _Walk(plan)
+    walk = Walk(plan)
     selection = Selection(plan.base.merged_elements, [rank])
     specs = sorted(reached(plan, source), key=lambda spec: -spec.elements)
     nbytes = [spec.nbytes for spec in specs]
@@ -346,77 +319,7 @@ def _whole(plan: Plan, source: Source, rank: int, threads: int, progress: Progre
         lows = in_order(lambda spec: walk.low(spec, [source], selection), specs, threads=threads)
         for low in _reporting(lows, nbytes, sum(nbytes), progress):
             selection.low += low
-    return _only(selection)
-
-
-class _Walk:
-    """Counts magnitudes over the chunks of a tensor; called by many threads."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.workspaces = Workspaces(plan.base.tensors, plan.base.chunk)
-
-    def select(self, spec: TensorSpec, sources: list[Source], elements: int, rank: int) -> Found:
-        """The rank-th largest |t| of some vectors' elements of one tensor, and how many of them are kept."""
-        selection = Selection(elements, [rank], high=self.high(spec, sources))
-        if selection.open_bins():
-            selection.low = self.low(spec, sources, selection)
-        return _only(selection)
-
-    def high(self, spec: TensorSpec, sources: list[Source]) -> NDArray[np.int64]:
-        """Counts of the upper 16 bits of |t|."""
-        counts = np.zeros(1 << 16, np.int64)
-        code = element_of(spec.dtype).code
-        self._each(
-            spec,
-            sources,
-            lambda base, z: cpu.count_high(base, z, code, counts),
-            lambda t: cpu.count_numbers_high(t, counts),
-        )
-        return counts
-
-    def low(self, spec: TensorSpec, sources: list[Source], selection: Selection) -> NDArray[np.int64]:
-        """Counts of the lower 16 bits of |t| in the bins that `selection` opened."""
-        counts = np.zeros_like(selection.low)
-        code = element_of(spec.dtype).code
-        self._each(
-            spec,
-            sources,
-            lambda base, z: cpu.count_low(base, z, code, selection.row_of, counts),
-            lambda t: cpu.count_numbers_low(t, selection.row_of, counts),
-        )
-        return counts
-
-    def _each(
-        self,
-        spec: TensorSpec,
-        sources: list[Source],
-        steps: Callable[[NDArray[Any], NDArray[Any]], None],
-        numbers: Callable[[NDArray[np.float32]], None],
-    ) -> None:
-        """Counts every row of some sources: steps with the base in their order, or numbers."""
-        chunks, space = self.plan.rows.chunks, self.workspaces.get(spec)
-        for index in range(self.plan.chunks_of(spec)):
-            chunk: OpenedChunk | None = None
-            size = chunks.size(spec, index)
-            for source in sources:
-                if not source.reaches(spec.name) or source.chunk_id(spec, index) is None:
-                    continue
-                if chunk is None:
-                    chunk = OpenedChunk.open(chunks, spec, index, space)
-                if source.steps(spec):
-                    z = space.rows(1, size)[0]
-                    source.read_steps(spec, index, z)
-                    steps(chunk.sorted_base, z)
-                else:
-                    t = space.numbers(1, size)[0]
-                    source.read_numbers(chunk, 0, size, t)
-                    numbers(t)
-
-
-def _only(selection: Selection) -> Found:
-    theta, kept = selection.cut()
-    return float(theta[0]), int(kept[0])
+    return only_cut(selection)
 
 
 def _encode(found: dict[str, Found], keys: list[str]) -> bytes:

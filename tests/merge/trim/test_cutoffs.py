@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from persona.merge.arithmetic import cpu
 from persona.merge.rules import KEEP_NOTHING, NO_TRIM, cut_rank
-from persona.merge.trim.cutoffs import kept_fraction, prepare, reached
+from persona.merge.trim.cutoffs import kept_fraction, prepare
 from persona.merge.trim.densities import CACHE, DENSITIES, CutoffTable, grid_ranks, on_grid
 from persona.merge.trim.selection import Magnitudes, Selection
+from persona.merge.trim.walk import reached
 from persona.objects.recipe import Term
 from persona.objects.rules import Rules
 from tests.merge.models import Model, Sandbox, run
