@@ -64,6 +64,8 @@ MAX_NAME_BYTES: Final = 255
 MAX_TENSOR_NAME_BYTES: Final = 4096
 MAX_TERMS: Final = 4096
 """Terms of one recipe."""
+MAX_LAYER_VALUES: Final = 1024
+"""Numbers in a list over layers."""
 MAX_JSON_DEPTH: Final = 32
 MAX_JSON_CONTAINERS: Final = 1 << 23
 """Lists and objects in one structured object: a manifest of `MAX_TENSORS` has two for each."""

@@ -177,6 +177,8 @@ def _value(value: Any) -> str:
         return "unset"
     if isinstance(value, float):
         return number(value)
+    if isinstance(value, (list, tuple)) and not isinstance(value[0], str):
+        return number(value)
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(f'"{item}"' for item in value) + "]"
     text = str(value).lower() if isinstance(value, bool) else str(value)

@@ -62,8 +62,11 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f} %"
 
 
-def number(value: float | str) -> str:
-    """An alpha, density or lambda: two decimals, or as many as it has."""
+def number(value: float | str | Sequence[float]) -> str:
+    """An alpha, density or lambda: two decimals, or as many as it has. A list over layers in brackets."""
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(f'{item:.12g}' for item in value)}]"
+    assert isinstance(value, (int, float, str))
     exact = f"{float(value):.12g}"
     plain = f"{float(value):.2f}"
     return plain if float(plain) == float(exact) else exact
@@ -138,7 +141,8 @@ def vector_change_line(vector: VectorChange, width: int) -> str:
         facts.append(f"{bytes_text(vector.stored_bytes)} {verb} of {bytes_text(vector.raw_bytes)} ({share})")
     if vector.changed_fraction is not None:
         facts.append(f"{percent(vector.changed_fraction)} of weights changed")
-    if vector.kept_fraction is not None and vector.density is not None and vector.density < 1:
+    if vector.kept_fraction is not None and vector.density not in (None, 1):
+        assert vector.density is not None
         facts.append(f"density {number(vector.density)} keeps {percent(vector.kept_fraction)}")
     if vector.largest_rounding is not None:
         facts.append(f"largest rounding {vector.largest_rounding:.2g}")

@@ -18,6 +18,7 @@ from persona.errors import Blank, Call, InvalidInput, Keyword, Note, Refused, Us
 from persona.history.history import History
 from persona.history.recipes import filters
 from persona.history.recipes.text import RECIPE_FILE, decode, encode, written_ids
+from persona.history.recipes.views import shown
 from persona.history.results import CommitResult, KeptFraction, VectorChange
 from persona.history.vectors import cache, kept_names, lookup
 from persona.history.vectors.trimmed import density_of, kept_fraction, kept_terms
@@ -29,7 +30,7 @@ from persona.objects.base import Base
 from persona.objects.commit import Commit, Person, subject
 from persona.objects.ids import is_id
 from persona.objects.names import path_clash
-from persona.objects.recipe import Recipe, Term
+from persona.objects.recipe import Recipe, Term, values
 from persona.objects.tree import Tree
 from persona.store.transaction import Transaction
 
@@ -233,7 +234,7 @@ def vector_changes(
             changes.append(_known_change(history, after, term, change, was.vector if was else None))
     for name, term in old.items():
         if name not in after.by_name:
-            alpha = float(term.alpha)
+            alpha = shown(term.alpha)
             changes.append(VectorChange(name, term.vector, "removed", alpha, None, None, None, None, None))
     return changes
 
@@ -256,7 +257,7 @@ def _known_change(
         name=term.name,
         id=term.vector,
         change=change,
-        alpha=float(term.alpha),
+        alpha=shown(term.alpha),
         stored_bytes=lookup.stored_bytes(history, term.vector, history.vector(term.vector)),
         raw_bytes=history.base(recipe.base).merged_bytes,
         changed_fraction=fraction,
@@ -276,7 +277,7 @@ def advice(before: Recipe | None, after: Recipe) -> list[str]:
         notes.append(Note("TIES usually trims when vectors are merged", hint))
     if before is not None and (before.rules, len(before.terms)) == (after.rules, len(after.terms)):
         return notes
-    negative = [term.name for term in after.terms if Decimal(term.alpha) < 0]
+    negative = [term.name for term in after.terms if any(Decimal(alpha) < 0 for alpha in values(term.alpha))]
     if after.rules.divide == "weight" and after.rules.merge == "mean" and negative:
         notes.append(
             f"divide = weight with a negative alpha ({', '.join(negative)}) divides by a sum that can be"

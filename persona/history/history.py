@@ -323,8 +323,11 @@ class History:
         return recipe
 
     def check_filters(self, recipe: Recipe, data: bytes, *, where: str | None = RECIPE_FILE) -> None:
-        """`InvalidInput` for a filter of a recipe, which `data` is the text of, that matches no tensor."""
-        if any(term.only or term.except_ for term in recipe.terms):
+        """`InvalidInput` for a filter of a recipe, which `data` is the text of, that matches no tensor.
+
+        Also for a list over layers if the base has no layers.
+        """
+        if any(term.only or term.except_ or term.in_layers for term in recipe.terms):
             from persona.history.recipes import filters
 
             head = self.store.refs.head_id()

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, TypedDict, TypeVar, cast
 
-from persona.history.settings import SETTINGS, parse_digits
+from persona.history.settings import SETTINGS, parse_digits, parse_over_layers
 from persona.limits import LIVE_CACHE
 from persona.progress import Progress
 
@@ -174,17 +174,22 @@ class TermOptions(TypedDict, total=False):
     """The options of a vector in the recipe."""
 
     alpha: Annotated[
-        str | float | None,
+        str | float | Sequence[str | float] | None,
         Option(
             "--alpha",
             metavar="A",
-            help="Strength of the vector; 1 for a new vector. A negative strength removes a behaviour.",
+            parse=parse_over_layers,
+            help="Strength of the vector; 1 for a new vector. A negative strength removes a behaviour."
+            " A list such as 0,0.5,1 is spread over the layers.",
         ),
     ]
     density: Annotated[
-        str | float | None,
+        str | float | Sequence[str | float] | None,
         Option(
-            "--density", metavar="D", help="Fraction of the vector to keep, in (0, 1]. Default: the recipe's."
+            "--density",
+            metavar="D",
+            parse=parse_over_layers,
+            help="Fraction of the vector to keep, in (0, 1], or a list of fractions. Default: the recipe's.",
         ),
     ]
     only: Annotated[

@@ -83,7 +83,7 @@ class VectorChange(Result):
     name: str
     id: str
     change: str
-    alpha: float | None
+    alpha: float | tuple[float, ...] | None
     stored_bytes: int | None
     raw_bytes: int | None
     changed_fraction: float | None
@@ -92,7 +92,7 @@ class VectorChange(Result):
     new_bytes: int | None = None
     previous: str | None = field(default=None, metadata=UNPRINTED)
     """The id that the name had before, when `change` is "replaced"."""
-    density: float | None = field(default=None, metadata=UNPRINTED)
+    density: float | tuple[float, ...] | None = field(default=None, metadata=UNPRINTED)
     """The density in effect for the term."""
 
 
@@ -104,7 +104,7 @@ class KeptFraction(Result):
     """
 
     name: str
-    density: float
+    density: float | tuple[float, ...]
     kept_fraction: float
 
 
@@ -192,11 +192,11 @@ class SwitchResult(Result):
 
 @dataclass(frozen=True, repr=False)
 class TermView(Result):
-    """A term as it is shown. `density` None: the recipe's."""
+    """A term as it is shown. `density` None: the recipe's. A tuple is a list over layers."""
 
     id: str
-    alpha: float
-    density: float | None
+    alpha: float | tuple[float, ...]
+    density: float | tuple[float, ...] | None
     only: tuple[str, ...]
     except_: tuple[str, ...]
     join: str

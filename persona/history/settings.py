@@ -88,6 +88,14 @@ def parse_digits(text: str) -> int:
     return int(text)
 
 
+def parse_over_layers(text: str) -> str | list[str]:
+    """A list over layers as its parts, `0,0.5,1` or `[0, 0.5, 1]`; any other text as it is."""
+    inside = text.strip().removeprefix("[").removesuffix("]")
+    if "," not in text and inside == text.strip():
+        return text
+    return [part.strip() for part in inside.split(",")] if inside.strip() else []
+
+
 def parse_device(text: str) -> str:
     """One of `DEVICES`; `ValueError` for anything else."""
     if text not in DEVICES:

@@ -22,7 +22,7 @@ from persona.history.options import LiveOptions
 from persona.history.planning import plan_of
 from persona.history.query_results import LiveResult, RecipeView
 from persona.history.recipes import filters
-from persona.history.recipes.checked import DEFAULT, Number, checked, globs, number
+from persona.history.recipes.checked import DEFAULT, OverLayers, checked, globs, number
 from persona.history.recipes.views import recipe_view
 from persona.limits import LIVE_TIMEOUT_SECONDS
 from persona.live.fill import Filler, caching_merger_of
@@ -33,8 +33,8 @@ from persona.live.slots import Slot, Stamp, Tensor, digest_of, slots_of
 from persona.merge.plan import Plan
 from persona.merge.rows.cache import RowCache
 from persona.objects.ids import abbreviate
-from persona.objects.recipe import Recipe
-from persona.objects.rules import Rules, check_density, check_strength
+from persona.objects.recipe import Recipe, check_alpha, check_own_density
+from persona.objects.rules import Rules
 
 if TYPE_CHECKING:
     from persona.live.fill import PreTrainedModel
@@ -126,8 +126,8 @@ class LiveModel:
         self,
         name: str,
         *,
-        alpha: Number = None,
-        density: Number = None,
+        alpha: OverLayers = None,
+        density: OverLayers = None,
         only: str | Sequence[str] | None = None,
         except_: str | Sequence[str] | None = None,
         join: str | None = None,
@@ -136,7 +136,8 @@ class LiveModel:
     ) -> LiveResult:
         """Changes one vector of the model's recipe.
 
-        None keeps a value. An empty filter removes the filter, "default" removes a density.
+        None keeps a value. An empty filter removes the filter, "default" removes a density. A list of numbers
+        is spread over the layers.
 
         Raises `UnknownName` for a vector that the recipe does not have, `InvalidInput` for a value out of
         range and for weights that are not finite, and the errors of `checkout`.
@@ -147,10 +148,10 @@ class LiveModel:
             "except_": globs(except_, "except_"),
         }
         if alpha is not None:
-            given["alpha"] = checked("alpha", check_strength, alpha)
+            given["alpha"] = checked("alpha", check_alpha, alpha)
         taken_back = isinstance(density, str) and density == DEFAULT
         if density is not None and not taken_back:
-            given["density"] = checked("density", check_density, density)
+            given["density"] = checked("density", check_own_density, density)
         keys = {key: value for key, value in given.items() if value is not None}
         if taken_back:
             keys["density"] = None

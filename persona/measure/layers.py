@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from persona.frozen import dataclass
+from persona.objects.layers import numbered
 
 _PARAMETERS: Final = ("weight", "bias")
 _NORM: Final = re.compile(r"norm|(^|[._])ln(_|\d|$)|layer_?norm")
@@ -80,8 +81,9 @@ def _position(name: str) -> Position:
     parts = name.split(".")
     if len(parts) > 1 and parts[-1] in _PARAMETERS:
         parts.pop()
-    at = next((at for at, part in enumerate(parts) if at and part.isascii() and part.isdigit()), None)
-    if at is None or len(parts[at]) > 9:
+    found = numbered(".".join(parts))
+    if found is None:
         return Position(None, None, ".".join(parts))
-    inner = [part for part in parts[at + 1 :] if not part.isdigit()] or [parts[at - 1]]
-    return Position(".".join(parts[:at]), int(parts[at]), ".".join(inner))
+    stack, layer, inside = found
+    inner = [part for part in inside if not part.isdigit()] or [stack.rpartition(".")[2]]
+    return Position(stack, layer, ".".join(inner))

@@ -174,6 +174,10 @@ def _check(recipe: Recipe, base: Base, vectors: Mapping[str, Vector]) -> None:
     if recipe.rules.trim in ("breadcrumbs", "dare", "della") and any(map(recipe.trims, recipe.terms)):
         raise InvalidInput(f"trim = {recipe.rules.trim}: this persona cannot merge it; install a newer one")
     for term in recipe.terms:
+        if term.in_layers:
+            raise InvalidInput(
+                f"vector {term.name}: a list over layers cannot be merged yet; give one number"
+            )
         vector = vectors[term.vector]
         if vector.base != base.digest:
             raise InvalidInput(

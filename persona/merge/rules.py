@@ -18,7 +18,7 @@ from persona.codec.floats import in_default_environment
 from persona.frozen import dataclass
 from persona.merge.codes import Divide, Elect, Merge, Weigh
 from persona.objects import canonical
-from persona.objects.recipe import Term, to_binary32
+from persona.objects.recipe import Term, to_binary32, values
 from persona.objects.rules import Rules
 
 NO_TRIM: Final = math.nan
@@ -108,7 +108,7 @@ class MergeTerm:
     @classmethod
     def of(cls, term: Term, kind: str = "delta") -> MergeTerm:
         """The numbers of a recipe's term."""
-        density = None if term.density is None else float(term.density)
+        density = None if term.density is None else float(values(term.density)[0])
         return cls(term.vector, term.alpha32, density, term.only, term.except_, term.join, kind)
 
     @cached_property

@@ -3,8 +3,8 @@
 **term** — a vector in a recipe, with its α, density, filter and join.
 
 Terms stand in canonical order: by (vector id, α as binary32 with −0 as +0, effective density, filter, join),
-then by name. The order in which they were added does not count. A name is a label: it changes no bit of the
-weights.
+then by name. A list over layers is compared number by number, and one number as a list of one. The order in
+which terms were added does not count. A name is a label: it changes no bit of the weights.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from persona.errors import IntegrityError, InvalidInput
 from persona.frozen import dataclass
-from persona.limits import MAX_TERMS
+from persona.limits import MAX_LAYER_VALUES, MAX_TERMS
 from persona.objects import canonical, fields
 from persona.objects.ids import require_id
 from persona.objects.names import check_vector_name
@@ -27,6 +27,11 @@ from persona.objects.rules import Rules, check_density, check_strength, check_tr
 if TYPE_CHECKING:
     from fractions import Fraction
 
+    from persona.objects.layers import Place
+
+Value = str | tuple[str, ...]
+"""A canonical decimal, or several: a list over layers."""
+
 JOINS: Final = ("vote", "add")
 
 
@@ -34,13 +39,14 @@ JOINS: Final = ("vote", "add")
 class Term:
     """One vector in a recipe.
 
-    `alpha` and `density` are canonical decimals; if `density` is None, the recipe's applies.
+    `alpha` and `density` are canonical decimals, or tuples of them: lists over layers. If `density` is None,
+    the recipe's applies.
     """
 
     name: str
     vector: str
-    alpha: str = "1"
-    density: str | None = None
+    alpha: Value = "1"
+    density: Value | None = None
     only: tuple[str, ...] = ()
     except_: tuple[str, ...] = ()
     join: str = "vote"
@@ -65,23 +71,41 @@ class Term:
     @cached_property
     def alpha32(self) -> float:
         """α rounded once to binary32, −0 as +0."""
-        return to_binary32(self.alpha)
+        return self.alpha_at(None)
 
-    def density_in(self, rules: Rules) -> str:
-        """The effective density, a canonical decimal: the term's own, else that of the rules, else "1"."""
+    @property
+    def in_layers(self) -> bool:
+        """Whether α or the density is a list over layers."""
+        return isinstance(self.alpha, tuple) or isinstance(self.density, tuple)
+
+    def alpha_at(self, place: Place | None) -> float:
+        """α of a tensor in a layer (None: outside all layers), rounded once to binary32, −0 as +0."""
+        from persona.objects.layers import at_place
+
+        return to_binary32(at_place(values(self.alpha), place))
+
+    def density_at(self, rules: Rules, place: Place | None) -> float:
+        """The effective density of a tensor in a layer (None: outside all layers), rounded to binary64."""
+        from persona.objects.layers import at_place
+
+        return float(at_place(values(self.density_in(rules)), place))
+
+    def density_in(self, rules: Rules) -> Value:
+        """The effective density: the term's own, else that of the rules, else "1"."""
         return self.density or rules.density or "1"
 
     def order(self, rules: Rules) -> tuple[Any, ...]:
         """The key of the canonical order of terms (docs/numerics.md), the name last."""
-        density = float(self.density_in(rules))
+        alphas = tuple(to_binary32(alpha) for alpha in values(self.alpha))
+        densities = tuple(float(density) for density in values(self.density_in(rules)))
         filter_ = canonical.encode({"except": sorted(self.except_), "only": sorted(self.only)})
-        return (self.vector, self.alpha32, density, filter_, self.join, self.name)
+        return (self.vector, alphas, densities, filter_, self.join, self.name)
 
     def to_json(self) -> dict[str, Any]:
         """The canonical form."""
         return {
-            "alpha": self.alpha,
-            "density": self.density,
+            "alpha": _as_json(self.alpha),
+            "density": _as_json(self.density),
             "except": list(self.except_),
             "join": self.join,
             "name": self.name,
@@ -122,16 +146,20 @@ class Recipe:
         terms = tuple(replace(term, name=f"t{index}") for index, term in enumerate(self.terms))
         return replace(self, terms=terms)
 
-    def density_of(self, term: Term) -> str:
-        """The density in effect for a term, a canonical decimal."""
+    def density_of(self, term: Term) -> Value:
+        """The density in effect for a term: a canonical decimal, or several."""
         return term.density_in(self.rules)
 
     def trims(self, term: Term) -> bool:
-        """Whether changed elements of a term can be trimmed.
+        """Whether changed elements of a term can be trimmed in some tensor.
 
         They can if the term votes, the rules trim, and its density is below 1 as binary64.
         """
-        return term.join == "vote" and self.rules.trim != "none" and drops_some(self.density_of(term))
+        return (
+            term.join == "vote"
+            and self.rules.trim != "none"
+            and any(map(drops_some, values(self.density_of(term))))
+        )
 
     def encode(self) -> bytes:
         """The canonical payload."""
@@ -156,6 +184,35 @@ class Recipe:
         if recipe.terms != terms:
             raise IntegrityError("recipe: its terms must be in canonical order")
         return recipe
+
+
+def values(value: Value) -> tuple[str, ...]:
+    """The numbers of a list over layers; one number as a list of one."""
+    return value if isinstance(value, tuple) else (value,)
+
+
+def check_alpha(value: object, what: str = "alpha") -> Value:
+    """α as a recipe holds it: one number, or a list over layers. Raises `InvalidInput`."""
+    return _over_layers(check_strength, value, what)
+
+
+def check_own_density(value: object, what: str = "density") -> Value:
+    """A term's density as a recipe holds it: one number, or a list over layers. Raises `InvalidInput`."""
+    return _over_layers(check_density, value, what)
+
+
+def _over_layers(check: Callable[[object, str], str], value: object, what: str) -> Value:
+    if not isinstance(value, (list, tuple)):
+        return check(value, what)
+    if not value:
+        raise InvalidInput(f"{what}: the list has no number; give one number, or a list over the layers")
+    if len(value) > MAX_LAYER_VALUES:
+        raise InvalidInput(f"{what}: a list of {len(value)} numbers; at most {MAX_LAYER_VALUES} are possible")
+    return tuple(check(item, what) for item in value)
+
+
+def _as_json(value: Value | None) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def to_binary32(number: str | Fraction) -> float:
@@ -203,7 +260,7 @@ def _check_term(term: Term, rules: Rules) -> Term:
             )
     if term.join not in JOINS:
         raise InvalidInput(f"{where}: join: {term.join!r:.60} is not one of {', '.join(JOINS)}")
-    density = None if term.density is None else check_density(term.density, f"{where}: density")
+    density = None if term.density is None else check_own_density(term.density, f"{where}: density")
     if density is not None and rules.trim == "joint":
         raise InvalidInput(
             f"{where}: density: under trim = joint all vectors share one cut-off; remove this density"
@@ -212,11 +269,11 @@ def _check_term(term: Term, rules: Rules) -> Term:
     if density is not None and rules.trim == "none":
         raise InvalidInput(f"{where}: density: the recipe trims nothing (trim = none); remove it")
     if density is not None:
-        check_trim_of(rules, density, f"{where}: ")
+        _check_density_fits(rules, values(density), f"{where}: ")
     return Term(
         name=term.name,
         vector=term.vector,
-        alpha=check_strength(term.alpha, f"{where}: alpha"),
+        alpha=check_alpha(term.alpha, f"{where}: alpha"),
         density=density,
         only=tuple(sorted(set(term.only))),
         except_=tuple(sorted(set(term.except_))),
@@ -232,9 +289,28 @@ def _term(value: Any) -> Term:
     return Term(
         name=fields.text(item["name"], "recipe term name"),
         vector=require_id(item["vector"], "recipe term vector"),
-        alpha=fields.decimal(item["alpha"], "recipe term alpha"),
-        density=None if density is None else fields.decimal(density, "recipe term density"),
+        alpha=_value(item["alpha"], "recipe term alpha"),
+        density=None if density is None else _value(density, "recipe term density"),
         only=tuple(fields.items(item["only"], "recipe term only", MAX_TERMS)),
         except_=tuple(fields.items(item["except"], "recipe term except", MAX_TERMS)),
         join=fields.text(item["join"], "recipe term join"),
     )
+
+
+def _check_density_fits(rules: Rules, densities: tuple[str, ...], what: str) -> None:
+    for density in densities:
+        check_trim_of(rules, density, what)
+    # A list that goes from below 1 to 1 has values between, whose room above is too small.
+    margin = {"breadcrumbs": rules.gamma, "della": rules.epsilon}.get(rules.trim) or "0"
+    if margin != "0" and len({drops_some(density) for density in densities}) == 2:
+        axis = "gamma" if rules.trim == "breadcrumbs" else "epsilon"
+        raise InvalidInput(
+            f"{what}density: the list has 1 and smaller numbers, and {axis} = {margin} does not fit densities"
+            f" just below 1; its numbers are at most {1 - Decimal(margin):f}"
+        )
+
+
+def _value(value: Any, where: str) -> Value:
+    if type(value) is not list:
+        return fields.decimal(value, where)
+    return tuple(fields.decimal(item, where) for item in fields.items(value, where, MAX_LAYER_VALUES))

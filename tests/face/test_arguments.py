@@ -24,8 +24,8 @@ from persona.repository import Repository
 from tests.history.bots import Bot, at
 
 UNCHECKED = {
-    "str | float | None",  # α and densities
-    "Number",
+    "str | float | Sequence[str | float] | None",  # α and densities
+    "OverLayers",
     "float | None",
     "str | Sequence[str] | None",  # globs
     "Any",

@@ -60,6 +60,12 @@ decimals = st.decimals(allow_nan=False, allow_infinity=False, min_value=-1000, m
 )
 densities = st.integers(1, 10**6).map(lambda n: canonical.decimal(f"{n}e-6"))
 
+
+def over_layers(numbers: Any) -> Any:
+    """One number, or a list over layers."""
+    return numbers | st.lists(numbers, min_size=1, max_size=4).map(tuple)
+
+
 shapes = st.lists(st.integers(0, 300), max_size=4).map(tuple)
 
 
@@ -159,7 +165,7 @@ filters = st.lists(patterns, max_size=3).map(tuple)
 def recipes(draw: st.DrawFn) -> Recipe:
     """Recipes of up to five terms, several of one vector among them."""
     how = draw(rules())
-    own = st.none() if how.trim in ("joint", "none") else st.none() | densities
+    own = st.none() if how.trim in ("joint", "none") else st.none() | over_layers(densities)
     if how.trim in ("breadcrumbs", "della"):
         own = st.sampled_from([None, "1"])  # others may not fit gamma or epsilon
     pool = draw(st.lists(ids, min_size=1, max_size=3))
@@ -167,7 +173,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
         Term(
             name,
             draw(st.sampled_from(pool)),
-            draw(st.sampled_from(["1", "-1", "0", "0.5"]) | decimals),
+            draw(over_layers(st.sampled_from(["1", "-1", "0", "0.5"]) | decimals)),
             draw(own),
             draw(filters),
             draw(filters),

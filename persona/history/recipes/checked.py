@@ -5,14 +5,16 @@ A value that cannot be taken is refused by the name of its parameter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any, Final
 
 from persona.errors import InvalidInput
 from persona.history.arguments import Value
-from persona.objects.rules import check_density, check_strength
+from persona.objects.recipe import check_alpha, check_own_density
 
 Number = str | float | None
+OverLayers = str | float | Sequence[str | float] | None
+"""A number, or a list over layers."""
 Globs = str | Sequence[str] | None
 DEFAULT: Final = "default"
 """A density that takes the vector's own back."""
@@ -28,6 +30,15 @@ def number(value: Any) -> Any:
         return float(value)
     except (TypeError, ValueError, RuntimeError):
         return value
+
+
+def over_layers(value: Any) -> Any:
+    """A number, or a list over layers, as Python's own; any other value unchanged, for a later check."""
+    if isinstance(value, (str, bytes, Mapping, Set)) or not isinstance(value, Iterable):
+        return number(value)
+    if getattr(value, "ndim", 1) == 0:
+        return number(value)
+    return [number(item) for item in value]
 
 
 def globs(value: Any, parameter: str) -> tuple[str, ...] | None:
@@ -50,13 +61,13 @@ def globs(value: Any, parameter: str) -> tuple[str, ...] | None:
 def checked(parameter: str, check: Callable[[Any, str], Value], value: Any) -> Value:
     """The result of `check`, whose `InvalidInput` gets the name of the parameter."""
     try:
-        return check(number(value), "")
+        return check(over_layers(value), "")
     except InvalidInput as error:
         raise InvalidInput(error.message.removeprefix(": "), parameter=parameter) from None
 
 
-def checked_keys(alpha: Number, density: Number, only: Globs, except_: Globs) -> dict[str, Any]:
-    """The keys of a term that these values set, numbers as canonical decimals.
+def checked_keys(alpha: OverLayers, density: OverLayers, only: Globs, except_: Globs) -> dict[str, Any]:
+    """The keys of a term that these values set, numbers and lists over layers in canonical decimals.
 
     An empty filter and the density "default" remove the key. Raises `InvalidInput` with the name of the
     parameter.
@@ -65,10 +76,10 @@ def checked_keys(alpha: Number, density: Number, only: Globs, except_: Globs) ->
 
     keys: dict[str, Any] = {}
     if alpha is not None:
-        keys["alpha"] = checked("alpha", check_strength, alpha)
+        keys["alpha"] = checked("alpha", check_alpha, alpha)
     if density is not None:
         taken_back = isinstance(density, str) and density == DEFAULT
-        keys["density"] = UNSET if taken_back else checked("density", check_density, density)
+        keys["density"] = UNSET if taken_back else checked("density", check_own_density, density)
     for key, parameter, value in (("only", "only", only), ("except", "except_", except_)):
         patterns = globs(value, parameter)
         if patterns is not None:

@@ -185,13 +185,12 @@ def _meaning(text: str) -> dict[str, Any]:
 def _plain(key: str, value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(key, item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(key, item) for item in value]
     if key in _NUMBERS:
         with suppress(InvalidInput):
             return decimal(value)
-    value = plain_axis(key, value)
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return list(value)
-    return value
+    return plain_axis(key, value)
 
 
 def _set_plain(table: dict[str, Any], keys: Mapping[str, Any]) -> None:
@@ -312,13 +311,13 @@ def _assign(table: Any, keys: Mapping[str, Any]) -> None:
 def _item(key: str, value: Any) -> items.Item:
     if key in ("rescale", "seed"):
         return tomlkit.value(toml_axis(key, value))
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        array = tomlkit.array()
+        array.extend(_item(key, item) for item in value)
+        return array
     if key in _NUMBERS:
         text = toml_number(decimal(value))
         return items.Float(float(text), items.Trivia(), text)
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        array = tomlkit.array()
-        array.extend(value)
-        return array
     return tomlkit.string(str(value))
 
 

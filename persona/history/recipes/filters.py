@@ -1,8 +1,9 @@
 """**filter** — the globs that limit a term to some tensors: one glob of `only` matches, none of `except`.
 
-A glob that matches no tensor is a mistake that no result would show. So it is refused when a recipe is taken
-in, and when weights are computed from an edited recipe. A filter that HEAD already has is accepted, so that a
-user can go back to a history with such a filter, and go on from it.
+A glob that matches no tensor is a mistake that no result would show, and so is a list over layers if the base
+has no layers. So both are refused when a recipe is taken in, and when weights are computed from an edited
+recipe. They are accepted if HEAD already has them, so that a user can go back to a history with such a
+filter, and go on from it.
 """
 
 from __future__ import annotations
@@ -26,21 +27,34 @@ def tensor_names(base: Base) -> list[str]:
 
 
 def problems(recipe: Recipe, base: Base, before: Recipe | None) -> Iterator[tuple[Term, str, str]]:
-    """Each filter that is a mistake: its term, its key ("only" or "except"), and a sentence.
+    """Each filter or list over layers that is a mistake: its term, its key, and a sentence.
 
-    `before`: a recipe whose filters are accepted as they are.
+    `before`: a recipe whose filters and lists are accepted as they are.
     """
-    known = {(term.only, term.except_) for term in before.terms} if before else set()
-    if before is not None and before.base != recipe.base:
-        known = set()
+    accepted = before.terms if before is not None and before.base == recipe.base else ()
+    known = {(term.only, term.except_) for term in accepted}
+    in_layers = any(term.in_layers for term in accepted)
     names: list[str] = []
     for term in recipe.terms:
+        if term.in_layers and not in_layers and (found := without_layers(term, base)) is not None:
+            yield (term, *found)
         if (term.only, term.except_) in known or not (term.only or term.except_):
             continue
         names = names or tensor_names(base)
         found = problem(term, names)
         if found is not None:
             yield (term, *found)
+
+
+def without_layers(term: Term, base: Base) -> tuple[str, str] | None:
+    """The fault of a list over layers, its key and a sentence; None if the base has layers."""
+    from persona.objects.layers import places
+
+    if places(spec.name for spec in base.tensors):
+        return None
+    example = base.tensors[0].name if base.tensors else "nothing"
+    key = "alpha" if isinstance(term.alpha, tuple) else "density"
+    return key, f"a list is spread over layers, and the base has none; its names look like {example}"
 
 
 def problem(term: Term, names: Sequence[str]) -> tuple[str, str] | None:

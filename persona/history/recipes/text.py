@@ -13,10 +13,10 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from persona.errors import InvalidInput, PersonaError
-from persona.limits import MAX_RECIPE_BYTES
+from persona.limits import MAX_LAYER_VALUES, MAX_RECIPE_BYTES
 from persona.objects.names import check_vector_name
-from persona.objects.recipe import JOINS, Recipe, Term
-from persona.objects.rules import AXES, CHOICES, PRESETS, Rules, check_axis, check_density, check_strength
+from persona.objects.recipe import JOINS, Recipe, Term, check_alpha, check_own_density
+from persona.objects.rules import AXES, CHOICES, PRESETS, Rules, check_axis
 
 RECIPE_FILE: Final = "recipe.toml"
 TERM_KEYS: Final = ("id", "alpha", "density", "only", "except", "join")
@@ -221,14 +221,14 @@ class _Reader:
             raise self.fail((*path, "id"), problem)
         density = None
         if "density" in table:
-            density = self._number((*path, "density"), table["density"])
-            self._checked((*path, "density"), lambda: check_density(density, ""))
+            written_density = self._over_layers((*path, "density"), table["density"])
+            density = self._checked((*path, "density"), lambda: check_own_density(written_density, ""))
             if rules.trim in ("joint", "none"):
                 shared = rules.trim == "joint"
                 why = "the cut-off is shared; set [merge] density" if shared else "nothing is trimmed"
                 raise self.fail((*path, "density"), f"under trim = {rules.trim} {why}")
-        alpha = self._number((*path, "alpha"), table.get("alpha", 1))
-        self._checked((*path, "alpha"), lambda: check_strength(alpha, ""))
+        written_alpha = self._over_layers((*path, "alpha"), table.get("alpha", 1))
+        alpha = self._checked((*path, "alpha"), lambda: check_alpha(written_alpha, ""))
         join = table.get("join", "vote")
         if join not in JOINS:
             raise self.fail((*path, "join"), f"{join!r:.60} is not one of {', '.join(JOINS)}")
@@ -241,6 +241,12 @@ class _Reader:
             except_=self._globs((*path, "except"), table.get("except", [])),
             join=join,
         )
+
+    def _over_layers(self, path: Path, value: Any) -> str | list[str]:
+        """A number, or a list of numbers over the layers."""
+        if type(value) is list and len(value) <= MAX_LAYER_VALUES:
+            return [self._number(path, item) for item in value]
+        return value if type(value) is list else self._number(path, value)
 
     def _number(self, path: Path, value: Any) -> str:
         if type(value) is not int and type(value) is not _Number:

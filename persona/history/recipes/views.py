@@ -6,19 +6,24 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from persona.history.results import TermView
-from persona.objects.recipe import Recipe, Term
+from persona.objects.recipe import Recipe, Term, Value
 from persona.objects.rules import Rules
 
 if TYPE_CHECKING:
     from persona.history.query_results import RecipeView
 
 
+def shown(value: Value) -> float | tuple[float, ...]:
+    """An α or a density as a number, a list over layers as a tuple of numbers."""
+    return tuple(map(float, value)) if isinstance(value, tuple) else float(value)
+
+
 def term_view(term: Term) -> TermView:
     """A term as it is shown."""
     return TermView(
         id=term.vector,
-        alpha=float(term.alpha),
-        density=None if term.density is None else float(term.density),
+        alpha=shown(term.alpha),
+        density=None if term.density is None else shown(term.density),
         only=term.only,
         except_=term.except_,
         join=term.join,
@@ -30,12 +35,16 @@ def term_keys(term: Term) -> dict[str, Any]:
     view = term_view(term)
     return {
         "id": view.id,
-        "alpha": view.alpha,
-        "density": view.density,
-        "only": list(view.only),
-        "except": list(view.except_),
+        "alpha": _json(view.alpha),
+        "density": _json(view.density),
+        "only": _json(view.only),
+        "except": _json(view.except_),
         "join": view.join,
     }
+
+
+def _json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 _AXES: Final[dict[str, Callable[[str], str | float]]] = {

@@ -26,6 +26,7 @@ from persona.history.options import ImportOptions, defaults
 from persona.history.recipes import filters
 from persona.history.recipes.checked import checked_keys
 from persona.history.recipes.text import RECIPE_FILE, decode, encode
+from persona.history.recipes.views import shown
 from persona.history.results import VectorChange
 from persona.history.vectors.trimmed import density_of
 from persona.history.worktree import in_place, text_files, tracking, weights
@@ -233,12 +234,18 @@ def default_name(path: Path) -> str:
 
 
 def _refuse_filter(keys: Mapping[str, Any], base: Base) -> None:
-    """`InvalidInput` for a filter that reaches nothing, before the minutes that an import may take."""
+    """`InvalidInput` for a filter that reaches nothing, before the minutes that an import may take.
+
+    Also for a list over layers if the base has no layers.
+    """
     only, except_ = (keys[key] if isinstance(keys.get(key), list) else () for key in ("only", "except"))
-    if only or except_:
-        term = Term("", "", only=tuple(only), except_=tuple(except_))
-        if found := filters.problem(term, filters.tensor_names(base)):
-            raise InvalidInput(found[1], parameter="except_" if found[0] == "except" else "only")
+    alpha, density = (keys[key] if isinstance(keys.get(key), tuple) else "1" for key in ("alpha", "density"))
+    term = Term("", "", alpha, density, tuple(only), tuple(except_))
+    found = filters.problem(term, filters.tensor_names(base)) if only or except_ else None
+    if found is None and term.in_layers:
+        found = filters.without_layers(term, base)
+    if found is not None:
+        raise InvalidInput(found[1], parameter="except_" if found[0] == "except" else found[0])
 
 
 def _refuse_another(history: History, path: Path, name: str, id: str) -> None:
@@ -285,13 +292,15 @@ def _change(
     kept: float | None = made.changed_fraction
     if recipe.rules.trim == "joint":
         kept = None
+    elif isinstance(density, tuple):
+        kept = None  # every layer has a density of its own
     elif recipe.trims(term):
         kept = _kept_fraction(history, recipe, made.id, density, options)
     return VectorChange(
         name=name,
         id=made.id,
         change="added" if previous is None else "replaced",
-        alpha=float(term.alpha),
+        alpha=shown(term.alpha),
         stored_bytes=made.stored_bytes,
         raw_bytes=made.raw_bytes,
         changed_fraction=made.changed_fraction,

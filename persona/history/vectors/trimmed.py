@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from persona.codec.floats import in_default_environment
 from persona.history.history import History
+from persona.history.recipes.views import shown
 from persona.history.results import KeptFraction
 from persona.objects.recipe import Recipe, Term
 
@@ -38,7 +39,11 @@ def kept_fraction(history: History, recipe: Recipe, term: Term) -> float | None:
     from persona.merge.trim.densities import CutoffTable, on_grid
 
     density = density_of(recipe, term)
-    if recipe.rules.trim not in ("tensor", "global") or on_grid(density) is None:
+    if (
+        recipe.rules.trim not in ("tensor", "global")
+        or isinstance(density, tuple)
+        or on_grid(density) is None
+    ):
         return None
     tensors = len(history.vector(term.vector).tensors)
     grid = CutoffTable.read(history.store, term.vector, tensors)
@@ -49,9 +54,9 @@ def kept_fraction(history: History, recipe: Recipe, term: Term) -> float | None:
 
 
 @in_default_environment
-def density_of(recipe: Recipe, term: Term) -> float:
-    """The density in effect for a term, as binary64."""
-    return float(recipe.density_of(term))
+def density_of(recipe: Recipe, term: Term) -> float | tuple[float, ...]:
+    """The density in effect for a term, as binary64; several for a list over layers."""
+    return shown(recipe.density_of(term))
 
 
 def _cut(recipe: Recipe, term: Term) -> tuple[object, ...] | None:

@@ -50,7 +50,11 @@ def _below(history: History, prefix: str) -> tuple[str, ...]:
 
 
 def _of_recipe(history: History) -> dict[str, str]:
-    return {name: str(term.get("alpha", 1)) for name, term in _terms(history).items()}
+    return {name: _alpha(term.get("alpha", 1)) for name, term in _terms(history).items()}
+
+
+def _alpha(written: Any) -> str:
+    return f"[{', '.join(map(str, written))}]" if isinstance(written, list) else str(written)
 
 
 def _kept_alone(history: History) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from persona.history.options import TermOptions, complete
 from persona.history.recipes import edit, filters
 from persona.history.recipes.checked import checked_keys
 from persona.history.recipes.text import RECIPE_FILE, decode, encode
+from persona.history.recipes.views import shown
 from persona.history.results import UNPRINTED, Result
 from persona.history.vectors import kept_names, lookup
 from persona.history.vectors.expressions import Sum, evaluate, written
@@ -42,7 +43,7 @@ class Derived(Result):
     id: str
     kind: str
     change: str
-    alpha: float
+    alpha: float | tuple[float, ...]
     expression: str
     parts: tuple[dict[str, str], ...]
     notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
@@ -89,7 +90,7 @@ def derive(history: History, name: str, expr: str, **options: Unpack[TermOptions
             id=id,
             kind=history.vector(id).kind,
             change="added" if old is None else "replaced",
-            alpha=float(made.by_name[name].alpha),
+            alpha=shown(made.by_name[name].alpha),
             expression=written(named),
             parts=named,
             notes=tuple(_notes(history, made, name, parts)),

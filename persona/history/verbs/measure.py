@@ -19,6 +19,7 @@ from persona.history.names import sides
 from persona.history.options import MemoryOptions, WorkOptions
 from persona.history.planning import plan_of
 from persona.history.query_results import VectorInfo
+from persona.history.recipes.views import shown
 from persona.history.results import UNPRINTED, Result, as_json
 from persona.history.vectors import cache, lookup
 from persona.history.vectors.trimmed import density_of
@@ -85,7 +86,7 @@ class Share(Result):
 
     name: str
     id: str
-    alpha: float
+    alpha: float | tuple[float, ...]
     kept_fraction: float
     mass_fraction: float | None
     lost_fraction: float | None
@@ -208,7 +209,8 @@ def vector_statistics(history: History, name: str, **options: Unpack[WorkOptions
     rules = recipe.rules if recipe.rules.trim in ("tensor", "global") else Rules.of("ties")
     trimmed = plan_of(history, lone_recipe(id, base_id, rules))
     workers = thread_count(how["threads"])
-    used = {density_of(recipe, term) for term in recipe.terms if term.vector == id} - {1.0}
+    own = [density_of(recipe, term) for term in recipe.terms if term.vector == id]
+    used = {number for one in own for number in (one if isinstance(one, tuple) else (one,))} - {1.0}
     densities = sorted({*TYPICAL, *used})
     kept = [(density, kept_fraction(trimmed, id, density, threads=workers)) for density in densities]
     info = lookup.named(history, name)
@@ -297,7 +299,7 @@ def _shares(found: Iterable[Comparison], terms: Sequence[Term], elements: int) -
         Share(
             name=term.name,
             id=term.vector,
-            alpha=float(term.alpha),
+            alpha=shown(term.alpha),
             kept_fraction=int(election.kept[k]) / max(1, elements),
             mass_fraction=_fraction(float(election.mass[k]), mass),
             lost_fraction=_fraction(float(election.lost[k]), float(election.mass[k])),

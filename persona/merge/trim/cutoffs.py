@@ -69,7 +69,7 @@ class Cutoffs:
             return NO_TRIM
         if recipe.rules.trim == "joint":
             return self.by_tensor[name][0]
-        found = self.by_vector[self.plan.sources[index].identity, float(recipe.density_of(term))]
+        found = self.by_vector[self.plan.sources[index].identity, term.density_at(recipe.rules, None)]
         return found["" if recipe.rules.trim == "global" else name]
 
 
@@ -95,7 +95,7 @@ def cutoffs(
             for index in tensor.terms:
                 term, source = plan.recipe.terms[index], plan.sources[index]
                 if plan.recipe.trims(term):
-                    key = (source.identity, float(plan.recipe.density_of(term)))
+                    key = (source.identity, term.density_at(rules, None))
                     wanted.setdefault(key, (source, set()))[1].add(tensor.spec.name)
         for (id, density), (source, names) in wanted.items():
             thetas = _on_grid(plan, source, density)

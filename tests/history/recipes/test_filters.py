@@ -211,7 +211,7 @@ def test_numbers_of_numpy_are_taken(grown: Bot, number: float) -> None:
     assert (recipe.vectors["late"].alpha, recipe.rules["lambda"]) == (2, 0.5)
 
 
-@pytest.mark.parametrize("value", [True, np.True_, b"1", [1], 1j])
+@pytest.mark.parametrize("value", [True, np.True_, b"1", [[1]], [b"1"], {1: 2}, 1j])
 def test_what_is_no_number_is_refused_by_the_name_of_its_parameter(grown: Bot, value: object) -> None:
     for parameter in ("alpha", "density"):
         with pytest.raises(InvalidInput, match=f"^{parameter}: not a number"):
