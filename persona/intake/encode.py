@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any, Final, Literal
 
 import numpy as np
-from blake3 import blake3
 from numpy.typing import NDArray
 
 from persona.codec.base import encode_base
@@ -27,6 +26,7 @@ from persona.merge.arithmetic import casts, cpu
 from persona.merge.memory import budget_of
 from persona.merge.plan import Plan
 from persona.merge.rows.reader import BaseChunks, Workspaces
+from persona.merge.run.hashes import Hashes
 from persona.merge.run.merger import tensor_bits
 from persona.merge.trim.selection import Magnitudes
 from persona.merge.workers import first_run, in_order, thread_count
@@ -92,7 +92,9 @@ def import_base(
     specs = [spec for spec, _ in checkpoint.tensors.values()]
     spans = [(spec, index) for spec in specs for index in range(chunk_count(spec, chunk))]
 
-    def encode(span: tuple[TensorSpec, int]) -> tuple[NDArray[np.uint8], str, PackedRecord]:
+    hashes = Hashes()
+
+    def encode(span: tuple[TensorSpec, int]) -> tuple[int, str, PackedRecord]:
         spec, index = span
         start, stop = chunk_span(spec, index, chunk)
         raw = np.empty((stop - start) * spec.unit, np.uint8)
@@ -102,28 +104,24 @@ def import_base(
             form, segments = encode_base(raw.view(uint(spec.unit)), spec.dtype)
         else:
             form, segments = FORM_RAW, [raw]
-        return raw, id, pack_record("chunk", id, form, segments)
+        record = pack_record("chunk", id, form, segments)
+        hashes.add(spec.name, start * spec.unit, raw.data, raw)
+        return raw.nbytes, id, record
 
     ids: list[str] = []
-    digests: dict[str, bytes] = {spec.name: blake3().digest() for spec in specs}
-    hasher = blake3()
     total, done = sum(spec.nbytes for spec in specs), 0
     with first_run(progress) as progress:
-        for (spec, index), (raw, id, record) in zip(
-            spans, in_order(encode, spans, threads=thread_count(threads)), strict=True
-        ):
+        for nbytes, id, record in in_order(encode, spans, threads=thread_count(threads)):
             tx.append(record)
             ids.append(id)
-            hasher.update(raw.data)
-            if chunk_span(spec, index, chunk)[1] == spec.units:
-                digests[spec.name] = hasher.digest()
-                hasher = blake3()
-            done += raw.nbytes
+            done += nbytes
             if progress:
                 progress(STORING_BASE, done, total)
     base = Base(
         chunk=chunk,
-        digest=weights_digest((spec.name, spec.dtype, spec.shape, digests[spec.name]) for spec in specs),
+        digest=weights_digest(
+            (spec.name, spec.dtype, spec.shape, hashes.digest(spec.name)) for spec in specs
+        ),
         files=dict(files),
         shards=tuple(checkpoint.shards),
         table=_put_table(tx, ids),

@@ -20,7 +20,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from blake3 import blake3
 from numpy.typing import NDArray
 
 from persona.errors import InvalidInput, listed
@@ -28,7 +27,7 @@ from persona.merge.devices.choose import cuda_devices
 from persona.merge.devices.cuda import settle
 from persona.merge.devices.device import Device, DeviceArray, NoDevice
 from persona.merge.workers import in_order, thread_count
-from persona.objects.digest import weights_digest
+from persona.objects.digest import block_digest, block_spans, tensor_digest, weights_digest
 from persona.objects.dtypes import DTYPES
 from persona.objects.tensors import TensorSpec
 
@@ -130,10 +129,21 @@ class Slot:
             torch.autograd.graph.increment_version(self._tensor)
         return self.stamp()
 
-    def digest(self) -> bytes:
-        """BLAKE3-256 of the raw bytes as they are now."""
-        whole = self._bits.contiguous().cpu().view(-1)
-        return blake3(whole.numpy().view(np.uint8).data).digest() if whole.numel() else blake3().digest()
+    def spans(self) -> list[list[tuple[int, int]]]:
+        """The blocks of the raw bytes, [start, stop) each, in groups that `block_digests` hashes at once.
+
+        A block is a group of its own, unless the elements have to be copied to get them in order.
+        """
+        found = block_spans(self.spec.nbytes)
+        return [[span] for span in found] if self._bits.is_contiguous() else [found]
+
+    def block_digests(self, spans: Iterable[tuple[int, int]]) -> list[bytes]:
+        """The digests of these blocks as they are now (`persona.objects.digest`). Any thread may call it."""
+        bits, unit = self._bits.contiguous().view(-1), self.spec.unit
+        return [
+            block_digest(bits[start // unit : stop // unit].cpu().numpy().view(np.uint8).data)
+            for start, stop in spans
+        ]
 
     def _stage(self) -> Tensor:
         with self._lock:
@@ -182,11 +192,16 @@ def new_slots(specs: Iterable[TensorSpec]) -> tuple[dict[str, Tensor], dict[str,
 
 def digest_of(slots: Mapping[str, Slot], threads: int | None = None) -> str:
     """The weights digest of the slots' memory now."""
-    found = list(slots.values())
-    digests = in_order(Slot.digest, found, threads=thread_count(threads))
+    blocks: dict[str, list[bytes]] = {name: [] for name in slots}
+    groups = [(name, group) for name, slot in slots.items() for group in slot.spans()]
+    digests = in_order(
+        lambda item: slots[item[0]].block_digests(item[1]), groups, threads=thread_count(threads)
+    )
+    for (name, _), found in zip(groups, digests, strict=True):
+        blocks[name] += found
+    specs = [slot.spec for slot in slots.values()]
     return weights_digest(
-        (slot.spec.name, slot.spec.dtype, slot.spec.shape, digest)
-        for slot, digest in zip(found, digests, strict=True)
+        (spec.name, spec.dtype, spec.shape, tensor_digest(blocks[spec.name])) for spec in specs
     )
 
 

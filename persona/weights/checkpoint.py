@@ -14,11 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from blake3 import blake3
-
 from persona import limits
 from persona.errors import InvalidInput, SystemFault, listed
 from persona.objects.base import Shard
+from persona.objects.digest import BLOCK_BYTES, block_digest, block_spans, tensor_digest
 from persona.objects.names import check_file_path
 from persona.objects.tensors import TensorSpec
 from persona.weights import foreign
@@ -47,8 +46,6 @@ _ADAPTER = (
     "(PeftModel.from_pretrained(…).merge_and_unload() and save_pretrained) and give that directory"
 )
 _MAX_LISTED = 5
-_READ_BYTES: Final = 8 << 20
-"""Bytes that are hashed at once."""
 OUTPUT_NAME: Final = "persona.json"
 OUTPUT_FORMAT: Final = "persona output"
 """The file that `checkout -o` writes about an output, and the word that marks it as persona's."""
@@ -125,20 +122,19 @@ class Checkpoint:
         self._files[self.tensors[name][1]].read_into(entry.offset + start_byte, out)
 
     def digests(self, report: Callable[[int], object] = lambda count: None) -> dict[str, bytes]:
-        """The BLAKE3 digest of the bytes of every tensor, by name.
+        """The digest of every tensor (`persona.objects.digest`), by name.
 
         `report` is called with the number of bytes that were read since its last call.
         """
         found: dict[str, bytes] = {}
-        buffer = memoryview(bytearray(_READ_BYTES))
+        buffer = memoryview(bytearray(BLOCK_BYTES))
         for name, (spec, _) in self.tensors.items():
-            hasher = blake3()
-            for start in range(0, spec.nbytes, _READ_BYTES):
-                part = buffer[: min(_READ_BYTES, spec.nbytes - start)]
-                self.read_into(name, start, part)
-                hasher.update(part)
+            blocks: list[bytes] = []
+            for start, stop in block_spans(spec.nbytes):
+                self.read_into(name, start, part := buffer[: stop - start])
+                blocks.append(block_digest(part))
                 report(len(part))
-            found[name] = hasher.digest()
+            found[name] = tensor_digest(blocks)
         return found
 
     def read_text(self, name: str) -> bytes:

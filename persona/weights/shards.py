@@ -43,7 +43,7 @@ class ShardLayout:
 
 
 def shard_digest(specs: Sequence[TensorSpec], metadata: Mapping[str, str], digests: Mapping[str, str]) -> str:
-    """BLAKE3 hex of all that a file of weights holds; `digests`: name → BLAKE3 hex of each tensor."""
+    """BLAKE3 hex of all that a file of weights holds; `digests`: name → digest of each tensor, in hex."""
     held = sorted((spec.name, spec.dtype, list(spec.shape), digests[spec.name]) for spec in specs)
     return blake3(json.dumps([held, dict(metadata)], sort_keys=True).encode("utf-8")).hexdigest()
 

@@ -142,7 +142,7 @@ class ModelWriter:
     ) -> list[str]:
         """Publishes the weights, whole, and removes the old ones.
 
-        `digests`: name → BLAKE3 hex of each tensor. `seen`: `weights_here` when their removal was decided.
+        `digests`: name → digest of each tensor. `seen`: `weights_here` when their removal was decided.
         Returns the names of the files, the index included, in the directory; `published` has their
         fingerprints if `seen` was given. Raises SystemFault, and Refused if somebody saved weights there
         since `seen`. After either, the old weights and the saved ones are as they were. A file that is saved
@@ -418,7 +418,7 @@ def check_output(directory: Path) -> None:
 
 
 def shard_names(layout: Sequence[ShardLayout], digests: Mapping[str, str]) -> list[str]:
-    """The names under which shards of these tensors are published; `digests`: name → BLAKE3 hex of each.
+    """The names under which shards of these tensors are published; `digests`: name → digest of each.
 
     The twelve digits cover all that a file holds, so no other one ever takes the name of a shard in use.
     """

@@ -1,16 +1,22 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from blake3 import blake3
 
+from persona.history.worktree.weights import measure
 from persona.merge import reference, reference_trims
 from persona.merge.rules import MergeRules, MergeTerm, cut_rank, draw_key, joint_rank
 from persona.objects import canonical
-from persona.objects.digest import weights_digest
+from persona.objects.digest import block_digest, tensor_digest, weights_digest
 from persona.objects.rules import CHOICES, PRESETS
+from tests.checkpoints import digest_of, write_file
 from tests.docs.pages import blocks, table
 
 
@@ -18,8 +24,20 @@ def test_the_digest_of_the_page_is_the_digest_of_the_code() -> None:
     *lines, printed = blocks("numerics.md")["digest-example"].splitlines()
     layout = bytes.fromhex("".join(lines))
     assert printed == "blake3:" + blake3(layout).hexdigest()
-    one, other = blake3(b"\x80\x3f").digest(), blake3(b"").digest()
+    one, other = tensor_digest([block_digest(b"\x80\x3f")]), tensor_digest([])
     assert weights_digest([("é", "F32", (2, 0), other), ("a", "BF16", (), one)]) == printed
+
+
+def test_the_program_of_the_page_prints_the_digest_of_files(tmp_path: Path) -> None:
+    many = np.arange((2 << 20) + 1, dtype=np.uint32)
+    model = {"b": ("F32", many.shape, many), "a": ("BF16", (2, 3), np.arange(6, dtype=np.uint16)), "é": b""}
+    files = [write_file(tmp_path / f"{k}.safetensors", {name: model[name]}) for k, name in enumerate(model)]
+    done = subprocess.run(
+        [sys.executable, "-c", blocks("numerics.md")["python digest-program"], *map(str, files)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    write_file(tmp_path / "model.safetensors", model)
+    assert done.stdout == measure(tmp_path) + "\n" == digest_of(model) + "\n"
 
 
 def test_the_presets_of_the_page_are_the_presets_of_the_code() -> None:

@@ -9,16 +9,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from persona.errors import IntegrityError
-from persona.objects.digest import require_digest, weights_digest
+from persona.objects.digest import block_digest, block_spans, require_digest, tensor_digest, weights_digest
+from tests.checkpoints import tensor_digest as digest_by_hand
 from tests.objects.strategies import digests, specs
+
+BLOCK = 4 << 20
 
 
 def test_the_digest_is_made_as_the_numerics_page_says() -> None:
-    one, other = blake3(b"\x80?").digest(), blake3(b"").digest()
+    one, other = blake3(blake3(b"\x80?").digest()).digest(), blake3(b"").digest()
+    assert (one, other) == (tensor_digest([block_digest(b"\x80?")]), tensor_digest([]))
     layout = struct.pack("<Q1sQ4sQ", 1, b"a", 4, b"BF16", 0) + one
     layout += struct.pack("<Q2sQ3sQQQ", 2, "é".encode(), 3, b"F32", 2, 0, 7) + other
     items = [("é", "F32", (0, 7), other), ("a", "BF16", (), one)]
     assert weights_digest(items) == "blake3:" + blake3(layout).hexdigest()
+
+
+@pytest.mark.parametrize("nbytes", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 2 * BLOCK + 1])
+def test_a_tensor_is_digested_in_blocks_of_4_mib(nbytes: int) -> None:
+    data = blake3(b"tensor").digest(nbytes)
+    blocks = [data[start:stop] for start, stop in block_spans(nbytes)]
+    assert tensor_digest(map(block_digest, blocks)) == digest_by_hand(data)
+    assert all(len(block) == BLOCK for block in blocks[:-1])
 
 
 @given(specs(), st.randoms())

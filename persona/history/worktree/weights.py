@@ -150,7 +150,7 @@ def settle(
     """Records the weights that are there now.
 
     `files`: the fingerprints of the weights files, taken when they were read or written. `tensors`: name →
-    (key of its inputs, BLAKE3 hex of its bytes).
+    (key of its inputs, tensor digest in hex).
     """
     _write(tree, _record_of(key_of(recipe), revision, digest, files), None)
     if tensors is not None:
@@ -215,7 +215,7 @@ def adopt_commit(tree: LockedTree, recipe: Recipe, revision: str) -> None:
 
 
 def tensor_digests(history: History, record: Record) -> dict[str, tuple[str, str]]:
-    """name → (key of its inputs, BLAKE3 hex of its bytes) of recorded weights; empty if not known."""
+    """name → (key of its inputs, tensor digest in hex) of recorded weights; empty if not known."""
     data = history.store.cache(_TENSORS).read()
     try:
         value = json.loads(data) if data else {}

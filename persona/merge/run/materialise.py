@@ -24,7 +24,7 @@ class Source(Protocol):
     """Finished tensors of an earlier checkout that may be copied instead of computed again."""
 
     def holds(self, tensor: TensorPlan) -> str | None:
-        """The expected BLAKE3 of the tensor's bytes, or None if it has to be computed."""
+        """The expected digest of the tensor, in hex, or None if it has to be computed."""
 
     def read_into(self, name: str, start: int, out: memoryview) -> bool:
         """Fills `out` with the tensor's bytes from byte `start` on; False when they cannot be had."""
@@ -54,7 +54,7 @@ class Cast(Protocol):
 class Materialised:
     """The result of a run over a plan.
 
-    `tensor_digests`: name → BLAKE3 hex of its raw bytes; `device`: where terms were merged.
+    `tensor_digests`: name → its digest in hex (`persona.objects.digest`); `device`: where terms were merged.
     """
 
     weights: str = ""
@@ -88,7 +88,7 @@ def materialise(
     """Computes every tensor of a plan, writes it to `sink` and returns the weights digest.
 
     Both are after `cast`. `memory`: bytes for chunks, see `persona.merge.memory`. `device`: where terms are
-    merged. `unchanged`: name → BLAKE3 of tensors that are in their place already and are neither read nor
+    merged. `unchanged`: name → digest of tensors that are in their place already and are neither read nor
     written. A tensor that `source` holds is copied and hashed on the way; if its hash is wrong, it is
     computed. Raises `InvalidInput` for weights that are not finite unless they are allowed, and the errors of
     reading the store.
@@ -132,13 +132,13 @@ def _run(
     progress: Progress | None,
     not_finite: NotFinite | None,
 ) -> list[TensorPlan]:
-    """Merges tensors, or copies those that are `reusable`: name → BLAKE3.
+    """Merges tensors, or copies those that are `reusable`: name → digest.
 
     The thread that made a chunk writes and hashes it. Returns tensors whose stored bytes did not match their
     digest; they must be computed.
     """
     chunk = merger.plan.base.chunk
-    hashes = Hashes(merger.buffers)
+    hashes = Hashes(merger.buffers.give)
     lost: set[str] = set()
 
     def work(tensor: TensorPlan, index: int) -> tuple[int, int]:
@@ -156,7 +156,7 @@ def _run(
             data, written = cast.convert(spec, data), cast.spec(spec)
         if sink:
             sink.write(spec.name, start * written.unit, data)
-        hashes.add(spec.name, index, data, buffer)
+        hashes.add(spec.name, start * written.unit, data, buffer)
         return memoryview(data).nbytes, bad
 
     for _, _, nbytes in each_span(merger, tensors, work, progress, not_finite):
@@ -164,7 +164,7 @@ def _run(
     again: list[TensorPlan] = []
     for tensor in tensors:
         name = tensor.spec.name
-        digest = hashes.hexdigest(name)
+        digest = hashes.digest(name).hex()
         if name in lost or reusable.get(name, digest) != digest:
             again.append(tensor)
             if sink:
