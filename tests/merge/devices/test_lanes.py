@@ -296,7 +296,8 @@ def test_numbers_stay_until_the_lane_was_waited_for(mixed: Any, monkeypatch: pyt
     monkeypatch.setattr(lanes_module, "_TERMS", 1)
     plan, model, want = mixed
     made = merger(plan, LateDevice())
-    first = made.arguments(plan.tensors[0], [2, 4])
+    voters = [index for index in plan.tensors[0].terms if plan.recipe.terms[index].join == "vote"]
+    first = made.arguments(plan.tensors[0], voters[:2])
     mixtures = [replace(first, alpha=first.alpha * np.float32(times)) for times in (1, 2, 3)]
     with lanes_of(made).lane() as (lane, terms_of):
         base, z = lane.stream.array(CHUNK, np.uint16), lane.stream.array((2, CHUNK), np.uint16)
