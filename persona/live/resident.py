@@ -234,7 +234,9 @@ class _OnDevice:
             arguments = self._arguments(tensor)
             resident = self.found[tensor.spec.name]
             terms = terms_of(arguments)
-            lane.stream.merge(resident.base, resident.z, None, out, terms, arguments, lane.counter)
+            lane.stream.merge(
+                resident.base, resident.z, None, None, None, out, terms, arguments, lane.counter
+            )
             return lane.counted()
 
     def chunk(self, tensor: TensorPlan, index: int, start: int, out: DeviceArray) -> int:
@@ -264,7 +266,7 @@ class _OnDevice:
             arguments = self._arguments(tensor)
             terms = terms_of(arguments)
             lane.stream.clear(lane.counter)
-            lane.stream.merge(base, z, None, out, terms, arguments, lane.counter)
+            lane.stream.merge(base, z, None, None, None, out, terms, arguments, lane.counter)
             return lane.counted()
 
     def _scatter(

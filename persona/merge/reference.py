@@ -23,6 +23,7 @@ import torch
 
 from persona.codec.floats import in_default_environment
 from persona.errors import InvalidInput
+from persona.frozen import dataclass
 from persona.merge.rules import (
     KEEP_NOTHING,
     NO_TRIM,
@@ -36,30 +37,38 @@ from persona.objects.dtypes import DTYPES
 
 Tensors = Mapping[str, torch.Tensor]
 
+
+@dataclass(frozen=True)
+class Numbers:
+    """A change that is given as its numbers, t: float32 of the base's shape; there is no f."""
+
+    t: torch.Tensor
+
+
+Changes = Mapping[str, torch.Tensor | Numbers]
+"""name → the fine-tune's tensor f, of the base's dtype, or t."""
+
 CANONICAL_NAN = {torch.bfloat16: 0x7FC0, torch.float16: 0x7E00, torch.float32: 0x7FC00000}
 """dtype → the bits of an element that is not finite."""
 
 
 @in_default_environment
 def merge(
-    base: Tensors, fine_tuned: Sequence[Tensors], terms: Sequence[MergeTerm], rules: MergeRules
+    base: Tensors, changes: Sequence[Changes], terms: Sequence[MergeTerm], rules: MergeRules
 ) -> dict[str, torch.Tensor]:
     """The merged tensors of a recipe.
 
-    base, fine_tuned[k]: name → tensor, any shape; a fine-tune may leave out tensors that it does not change.
-    bf16, fp16 and fp32 are merged, others copied. terms[k] belongs to fine_tuned[k]; their order changes no
-    bit. Elements that are not finite come out as the canonical quiet NaN: `not_finite` counts them. Raises
-    `InvalidInput`.
+    base: name → tensor, any shape; changes[k]: name → the fine-tune's tensor or its `Numbers`, for the
+    tensors that the vector of terms[k] may change. bf16, fp16 and fp32 are merged, others copied. The order
+    of the terms changes no bit. Elements that are not finite come out as the canonical quiet NaN:
+    `not_finite` counts them. Raises `InvalidInput`.
     """
     indices = canonical_order(terms, rules)
     terms = [terms[k] for k in indices]
-    fine_tuned = [fine_tuned[k] for k in indices]
-    check(base, fine_tuned)
+    changes = [changes[k] for k in indices]
+    check(base, changes)
     merged = [name for name in base if base[name].dtype in CANONICAL_NAN]
-    taus = [
-        {name: _difference(base[name], tensors.get(name, base[name])) for name in merged}
-        for tensors in fine_tuned
-    ]
+    taus = [{name: tau(base[name], each.get(name, base[name])) for name in merged} for each in changes]
     thetas = [thresholds(taus, terms, rules, name) for name in merged]
     tie = 0
     if rules.needs_majority:
@@ -69,7 +78,7 @@ def merge(
         )
     out = {name: tensor.clone() for name, tensor in base.items()}
     for name, theta in zip(merged, thetas, strict=True):
-        after = [tensors.get(name, base[name]) for tensors in fine_tuned]
+        after = [each.get(name, base[name]) for each in changes]
         admitted = [k for k in range(len(terms)) if terms[k].admits(name)]
         out[name] = merge_tensor(
             base[name],
@@ -85,23 +94,23 @@ def merge(
 @in_default_environment
 def merge_tensor(
     base: torch.Tensor,
-    after: Sequence[torch.Tensor],
+    after: Sequence[torch.Tensor | Numbers],
     theta: Sequence[float],
     terms: Sequence[MergeTerm],
     rules: MergeRules,
     tie: int,
 ) -> torch.Tensor:
     """One tensor: the terms admitted, in canonical order, with their cut-offs; `tie` is the sign of a tie."""
-    reaching = [k for k in range(len(terms)) if not torch.equal(_bits(after[k]), _bits(base))]
+    reaching = [k for k in range(len(terms)) if _reaches(after[k], base)]
     if len(reaching) == 1:
-        k = reaching[0]
-        owns = terms[k].kind == "delta" and terms[k].alpha == 1 and rules.lambda_ == 1
-        if owns and terms[k].keeps_everything(rules):
-            return after[k].clone()
+        lone, term = after[reaching[0]], terms[reaching[0]]
+        at_full_strength = term.alpha == 1 and rules.lambda_ == 1
+        if isinstance(lone, torch.Tensor) and at_full_strength and term.keeps_everything(rules):
+            return lone.clone()
 
     b = base.float()
     zero = torch.zeros_like(b)
-    t = [_difference(base, tensor) for tensor in after]
+    t = [tau(base, each) for each in after]
     voting = [k for k in range(len(terms)) if terms[k].join == "vote"]
     adding = [k for k in range(len(terms)) if terms[k].join == "add"]
     w, v, e = _votes(t, theta, terms, rules)
@@ -149,9 +158,10 @@ def merge_tensor(
     untouched = (count == 0) | ((x == 0) & divisor.isfinite())
     result = torch.where(untouched, _bits(base), result)
     for k in range(len(terms)):
-        at_full_strength = terms[k].kind == "delta" and terms[k].alpha == 1
-        if at_full_strength and (terms[k].join == "add" or rules.lambda_ == 1):
-            result = torch.where(members[k] & (count == 1), _bits(after[k]), result)
+        own = after[k]
+        at_full_strength = terms[k].alpha == 1 and (terms[k].join == "add" or rules.lambda_ == 1)
+        if isinstance(own, torch.Tensor) and at_full_strength:
+            result = torch.where(members[k] & (count == 1), _bits(own), result)
     result = torch.where(undecided, _canonical_nan(base), result)
     return result.view(base.dtype)
 
@@ -214,10 +224,13 @@ def not_finite(base: Tensors, merged: Tensors) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
-def check(base: Tensors, fine_tuned: Sequence[Tensors]) -> None:
+def check(base: Tensors, changes: Sequence[Changes]) -> None:
     """Refuses with `InvalidInput` any input that must not reach the arithmetic."""
-    for tensors in fine_tuned:
-        for name, after in tensors.items():
+    for each in changes:
+        for name, after in each.items():
+            if isinstance(after, Numbers):
+                _check_numbers(base, name, after.t)
+                continue
             if name not in base or base[name].dtype != after.dtype or base[name].shape != after.shape:
                 raise InvalidInput(f"{name}: not a tensor of the base, or of another dtype or shape")
             before = base[name]
@@ -251,6 +264,13 @@ def _votes(
     return w, v, e
 
 
+def _check_numbers(base: Tensors, name: str, t: torch.Tensor) -> None:
+    if name not in base or base[name].dtype not in CANONICAL_NAN or base[name].shape != t.shape:
+        raise InvalidInput(f"{name}: not a tensor that is merged, or of another shape")
+    if t.dtype != torch.float32:
+        raise InvalidInput(f"{name}: numbers are of dtype float32, not {t.dtype}")
+
+
 def _times(alpha: float, t: torch.Tensor) -> torch.Tensor:
     """α·t; 0 for α = 0, however large t is: a behaviour turned off leaves nothing behind."""
     return _binary32(alpha) * t if alpha != 0 else torch.zeros_like(t)
@@ -261,7 +281,7 @@ def _kept(t: torch.Tensor, theta: float) -> torch.Tensor:
         return t != 0
     if theta == KEEP_NOTHING:
         return torch.zeros_like(t, dtype=torch.bool)
-    return (t != 0) & (t.abs() >= theta)
+    return (t != 0) & ~(t.abs() < theta)  # NaN is larger than every number
 
 
 def _majority(
@@ -288,8 +308,14 @@ def _joint(stack: Sequence[torch.Tensor], density: float) -> float:
     )
 
 
-def _difference(base: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-    """t = f − b in binary32, 0 if the bits are the same (also if neither is finite)."""
+def _reaches(after: torch.Tensor | Numbers, base: torch.Tensor) -> bool:
+    return isinstance(after, Numbers) or not torch.equal(_bits(after), _bits(base))
+
+
+def tau(base: torch.Tensor, after: torch.Tensor | Numbers) -> torch.Tensor:
+    """t in binary32: as given, or f − b, 0 if the bits are the same (also if neither is finite)."""
+    if isinstance(after, Numbers):
+        return after.t
     same = _bits(base) == _bits(after)
     return torch.where(same, torch.zeros(()), after.float() - base.float())
 

@@ -95,7 +95,7 @@ class MergeRules:
 
 @dataclass(frozen=True)
 class MergeTerm:
-    """One term: `alpha` is binary32, `density` binary64 or None for the recipe's, `kind` its vector's."""
+    """One term: `alpha` is binary32, `density` binary64 or None for the recipe's."""
 
     vector: str
     alpha: float = 1.0
@@ -103,13 +103,12 @@ class MergeTerm:
     only: tuple[str, ...] = ()
     except_: tuple[str, ...] = ()
     join: str = "vote"
-    kind: str = "delta"
 
     @classmethod
-    def of(cls, term: Term, kind: str = "delta") -> MergeTerm:
+    def of(cls, term: Term) -> MergeTerm:
         """The numbers of a recipe's term."""
         density = None if term.density is None else float(values(term.density)[0])
-        return cls(term.vector, term.alpha32, density, term.only, term.except_, term.join, kind)
+        return cls(term.vector, term.alpha32, density, term.only, term.except_, term.join)
 
     @cached_property
     def _filter(self) -> Term:

@@ -235,9 +235,8 @@ def by_gpu(run: Run, variant: cuda_variants.Variant, given: cuda_variants.Inputs
     terms = cuda.Terms.of(given.theta, given.alpha, given.add, variant.rules, run.where)
     order = there(given.order) if variant.layout == "scattered" else None
     with np.errstate(all="ignore"):
-        cuda.merge_chunk(
-            there(given.base), there(given.z), order, out, terms, variant.rules, of(variant.dtype).code, count
-        )
+        rows = there(given.base), there(given.z), None, None
+        cuda.merge_chunk(*rows, order, out, terms, variant.rules, of(variant.dtype).code, count)
     return out.cpu().numpy(), int(count)
 
 
@@ -280,7 +279,7 @@ def large(run: Run) -> Facts:
     out, count = torch.empty_like(base), torch.zeros(1, dtype=torch.int64, device="cuda")
     rules: MergeRules = one.rules
     terms = cuda.Terms.of(given.theta, given.alpha, given.add, rules)
-    cuda.merge_chunk(base, z.reshape(1, -1), None, out, terms, rules, cpu.BF16, count)
+    cuda.merge_chunk(base, z.reshape(1, -1), None, None, None, out, terms, rules, cpu.BF16, count)
     whole = out.view(torch.int16)[: n // period * period].view(-1, period)
     expected = torch.from_numpy(want.view(np.int16)).cuda()
     wrong = [int((rows != expected).sum()) for rows in whole.split(1 << 12)]
@@ -360,7 +359,7 @@ class Rows:
         order = self.order if scattered else None
         took = seconds_of(
             lambda: cuda.merge_chunk(
-                self.base, self.z[:terms], order, self.out, made, rules, cpu.BF16, self.count
+                self.base, self.z[:terms], None, None, order, self.out, made, rules, cpu.BF16, self.count
             )
         )
         return self.n * (4 + 2 * terms + (4 if scattered else 0)) / took

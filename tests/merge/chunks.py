@@ -12,12 +12,14 @@ import torch
 from persona.merge import reference
 from persona.merge.arithmetic import cpu
 from persona.merge.arithmetic.arguments import DecodedChunk, MergeArguments
-from persona.merge.reference import thresholds
+from persona.merge.reference import Numbers, thresholds
 from persona.merge.rules import MergeRules, MergeTerm, canonical_order
 
 TORCH = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 UINT = {"BF16": np.uint16, "F16": np.uint16, "F32": np.uint32}
 CODE = {"BF16": cpu.BF16, "F16": cpu.F16, "F32": cpu.F32}
+Change = np.ndarray[Any, Any]
+"""A fine-tune's elements as bits, or t as float32."""
 EXPONENT = {"BF16": (7, 0xFF), "F16": (10, 0x1F), "F32": (23, 0xFF)}
 
 
@@ -52,30 +54,66 @@ def ulp_delta(base: np.ndarray[Any, Any], after: np.ndarray[Any, Any]) -> np.nda
 
 @dataclass
 class Chunk:
-    """One chunk as the kernels take it."""
+    """One chunk as the kernels take it; without `row_of` all rows are steps."""
 
     base: np.ndarray[Any, Any]
     z: np.ndarray[Any, Any]
     order: np.ndarray[Any, Any]
+    numbers: np.ndarray[Any, Any] | None = None
+    row_of: np.ndarray[Any, Any] | None = None
 
     @property
     def decoded(self) -> DecodedChunk:
         """As the CPU's kernel takes it."""
-        return DecodedChunk(list(range(len(self.z))), self.base, self.z, self.order)
+        if self.numbers is None or self.row_of is None:
+            return DecodedChunk(list(range(len(self.z))), self.base, self.z, self.order)
+        present = list(range(self.row_of.size))
+        return DecodedChunk(present, self.base, self.z, self.order, self.numbers, self.row_of)
 
     @classmethod
-    def of(cls, base: np.ndarray[Any, Any], afters: Sequence[np.ndarray[Any, Any]], dtype: str) -> Chunk:
+    def of(cls, base: np.ndarray[Any, Any], changes: Sequence[Change], dtype: str) -> Chunk:
+        """Changes of float32 are numbers, the others a fine-tune's elements.
+
+        In exponent order if none are numbers, else in element order.
+        """
+        if any(change.dtype == np.float32 for change in changes):
+            return cls._mixed(base, changes)
         shift, mask = EXPONENT[dtype]
         order = np.argsort((base >> shift) & mask, kind="stable").astype(np.uint32)
-        z = np.empty((len(afters), base.size), base.dtype)
-        for k, after in enumerate(afters):
+        z = np.empty((len(changes), base.size), base.dtype)
+        for k, after in enumerate(changes):
             z[k] = ulp_delta(base, after)[order]
         return cls(base[order], z, order)
+
+    @classmethod
+    def _mixed(cls, base: np.ndarray[Any, Any], changes: Sequence[Change]) -> Chunk:
+        is_numbers = [change.dtype == np.float32 for change in changes]
+        steps = [ulp_delta(base, change) for change in changes if change.dtype != np.float32]
+        numbers = [change for change in changes if change.dtype == np.float32]
+        row_of, seen = np.empty(len(changes), np.int32), [0, 0]
+        for k, kind in enumerate(is_numbers):
+            row_of[k] = -1 - seen[kind] if kind else seen[kind]
+            seen[kind] += 1
+        z = np.stack(steps) if steps else np.empty((0, base.size), base.dtype)
+        return cls(base, z, np.arange(base.size, dtype=np.uint32), np.stack(numbers), row_of)
+
+    def voting(self, add: np.ndarray[Any, Any]) -> Chunk:
+        """The chunk with the rows of the terms that vote."""
+        if self.row_of is None:
+            return Chunk(self.base, np.ascontiguousarray(self.z[~add]), self.order)
+        return Chunk(self.base, self.z, self.order, self.numbers, self.row_of[~add])
+
+
+def as_change(change: Change, dtype: str) -> torch.Tensor | Numbers:
+    """A change as the reference takes it."""
+    if change.dtype == np.float32:
+        return Numbers(torch.from_numpy(change.copy()))
+    return tensor(change, dtype)
 
 
 def merge_by_kernel(
     base: np.ndarray[Any, Any],
-    afters: Sequence[np.ndarray[Any, Any]],
+    afters: Sequence[Change],
     terms: Sequence[MergeTerm],
     rules: MergeRules,
     dtype: str,
@@ -89,8 +127,7 @@ def merge_by_kernel(
     chunk = Chunk.of(base, afters, dtype)
     majority = 0
     if rules.needs_majority:
-        z = np.ascontiguousarray(chunk.z[~add])
-        majority = cpu.sum_of_signs(chunk.base, z, theta[~add], alpha[~add], rules, CODE[dtype])
+        majority = cpu.sum_of_signs(chunk.voting(add).decoded, theta[~add], alpha[~add], rules, CODE[dtype])
     out = np.full_like(base, 0xAAAA)
     arguments = MergeArguments(theta, alpha, add, rules, CODE[dtype], majority)
     bad = cpu.merge_chunk(chunk.decoded, arguments, out)
@@ -98,29 +135,24 @@ def merge_by_kernel(
 
 
 def by_reference(
-    base: Any, afters: list[Any], terms: list[MergeTerm], rules: MergeRules, dtype: str
+    base: Any, afters: Sequence[Change], terms: list[MergeTerm], rules: MergeRules, dtype: str
 ) -> tuple[Any, int]:
     """(bits, count not finite) of a tensor "w" through the reference."""
     model = {"w": tensor(base, dtype)}
-    fine_tuned = [{"w": tensor(after, dtype)} for after in afters]
-    merged = reference.merge(model, fine_tuned, terms, rules)
+    merged = reference.merge(model, [{"w": as_change(after, dtype)} for after in afters], terms, rules)
     return bits(merged["w"]), reference.not_finite(model, merged).get("w", 0)
 
 
 def cut_offs(
     base: np.ndarray[Any, Any],
-    afters: Sequence[np.ndarray[Any, Any]],
+    afters: Sequence[Change],
     terms: Sequence[MergeTerm],
     rules: MergeRules,
     dtype: str,
 ) -> np.ndarray[Any, Any]:
     """θ of every term by the reference, float32[K]."""
-    b = tensor(base, dtype).float()
-    taus = []
-    for after in afters:
-        t = tensor(after, dtype).float() - b
-        t[torch.from_numpy(base == after)] = 0
-        taus.append({"w": t})
+    b = tensor(base, dtype)
+    taus = [{"w": reference.tau(b, as_change(after, dtype))} for after in afters]
     return np.array(thresholds(taus, terms, rules, "w"), np.float32)
 
 

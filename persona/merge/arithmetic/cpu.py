@@ -36,13 +36,22 @@ kernels = Kernels("persona.merge.arithmetic.loops", golden="persona.merge.arithm
 _local = threading.local()
 
 
-def _check(base: Array, z: Array, theta: Array, alpha: Array, dtype: int) -> None:
+def _check(chunk: DecodedChunk, theta: Array, alpha: Array, dtype: int) -> None:
     """Another type would compile another kernel with other bits; another size would leave the arrays."""
+    base, z, numbers = chunk.sorted_base, chunk.z, chunk.numbers
     uint = np.uint32 if dtype == F32 else np.uint16
-    if base.dtype != uint or z.dtype != uint or theta.dtype != np.float32 or alpha.dtype != np.float32:
-        raise ValueError("base and z must be of the dtype's unsigned integers, theta and alpha of float32")
-    if z.ndim != 2 or z.shape[1] < base.size or not z.shape[0] == theta.size == alpha.size:
-        raise ValueError("z must have one row for each term, as long as the chunk")
+    if base.dtype != uint or z.dtype != uint:
+        raise ValueError("base and z must be of the dtype's unsigned integers")
+    if not numbers.dtype == theta.dtype == alpha.dtype == np.float32:
+        raise ValueError("numbers, theta and alpha must be of float32")
+    for rows in (z, numbers):
+        if rows.ndim != 2 or (len(rows) and rows.shape[1] < base.size):
+            raise ValueError("z and numbers must have rows as long as the chunk")
+    row_of = chunk.rows()
+    if row_of.dtype != np.int32 or not row_of.shape == theta.shape == alpha.shape == (alpha.size,):
+        raise ValueError("there must be one row, int32, theta and alpha for each term")
+    if row_of.size and not -len(numbers) <= row_of.min() <= row_of.max() < len(z):
+        raise ValueError("each term must have a row of z or of numbers")
 
 
 def cuts(theta: Array) -> Array:
@@ -85,7 +94,7 @@ def merge_chunk(chunk: DecodedChunk, arguments: MergeArguments, out: Array) -> i
     the chunk may be left out. All arrays are C-contiguous. Raises `ValueError` if they do not fit.
     """
     base, order = chunk.sorted_base, chunk.order
-    _check(base, chunk.z, arguments.theta, arguments.alpha, arguments.dtype)
+    _check(chunk, arguments.theta, arguments.alpha, arguments.dtype)
     if arguments.add.dtype != np.bool_ or arguments.add.shape != arguments.alpha.shape:
         raise ValueError("add must be bool[K]")
     if order.dtype != np.uint32 or out.dtype != base.dtype or min(out.size, order.size) < base.size:
@@ -99,6 +108,8 @@ def kernel_arguments(chunk: DecodedChunk, arguments: MergeArguments, out: Array)
     return (
         chunk.sorted_base,
         chunk.z,
+        chunk.numbers,
+        chunk.rows(),
         chunk.order,
         out,
         cuts(arguments.theta),
@@ -124,17 +135,16 @@ def scatter(values: Array, order: Array, out: Array) -> None:
     kernels.scatter(values, order, values.size, out)
 
 
-def sum_of_signs(base: Array, z: Array, theta: Array, alpha: Array, rules: MergeRules, dtype: int) -> int:
-    """Σ sign(e) over one chunk, an exact integer, of voting terms only. base: uint[n]; z: uint[K, ≥ n]; the
-    rest as in `MergeArguments`.
-    """
-    _check(base, z, theta, alpha, dtype)
+def sum_of_signs(chunk: DecodedChunk, theta: Array, alpha: Array, rules: MergeRules, dtype: int) -> int:
+    """Σ sign(e) over one chunk of voting terms only, an exact integer; the rest as in `MergeArguments`."""
+    _check(chunk, theta, alpha, dtype)
     weigh, elect, _, _ = rules.codes()
     scratch, words, *_ = _scratch(alpha.size)
     smallest = cuts(theta)
     if weigh == Weigh.BEFORE:
         smallest[alpha == 0] = KEEP_NOTHING_CUT  # its w is 0 even if t is infinite
-    return int(kernels.sum_of_signs(base, z, smallest, alpha, weigh, elect, dtype, scratch, words))
+    rows = chunk.sorted_base, chunk.z, chunk.numbers, chunk.rows()
+    return int(kernels.sum_of_signs(*rows, smallest, alpha, weigh, elect, dtype, scratch, words))
 
 
 def count_high(base: Array, z: Array, dtype: int, histogram: Array) -> None:
@@ -152,17 +162,13 @@ def count_low(base: Array, z: Array, dtype: int, row_of: Array, histograms: Arra
 
 
 def count_numbers_high(t: Array, histogram: Array) -> None:
-    """`count_high` of a row of numbers, t: float32[n]."""
-    bits = t.view(np.uint32) & np.uint32(0x7FFFFFFF)
-    histogram += np.bincount(bits[bits != 0] >> np.uint32(16), minlength=histogram.size)
+    """`count_high` for a row of numbers, t: float32[n]."""
+    kernels.count_numbers_high(t, histogram)
 
 
 def count_numbers_low(t: Array, row_of: Array, histograms: Array) -> None:
-    """`count_low` of a row of numbers, t: float32[n]."""
-    bits = t.view(np.uint32) & np.uint32(0x7FFFFFFF)
-    rows = row_of[bits >> np.uint32(16)]
-    found = (rows >= 0) & (bits != 0)
-    np.add.at(histograms, (rows[found], bits[found] & np.uint32(0xFFFF)), 1)
+    """`count_low` for a row of numbers, t: float32[n]."""
+    kernels.count_numbers_low(t, row_of, histograms)
 
 
 def count_values(base: Array, z: Array, dtype: int) -> tuple[Array, Array] | None:

@@ -106,6 +106,27 @@ def _change(f: tl.tensor, b: tl.tensor, DTYPE: tl.constexpr) -> tl.tensor:
 
 
 @triton.jit
+def _loaded(
+    row_of_ptr: tl.tensor,
+    z_ptr: tl.tensor,
+    z_stride: tl.tensor,
+    numbers_ptr: tl.tensor,
+    numbers_stride: tl.tensor,
+    lane: tl.tensor,
+    inside: tl.tensor,
+) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
+    """(z, number, whether it is a row of steps) of a term's row; of z and number the other one is 0.
+
+    The row that a term does not have is not read: every lane of that load is masked.
+    """
+    row = tl.load(row_of_ptr).to(tl.int64)
+    steps = tl.broadcast_to(row, lane.shape) >= 0
+    z = tl.load(z_ptr + tl.maximum(row, 0) * z_stride + lane, mask=inside & steps, other=0)
+    numbers = numbers_ptr + tl.maximum(-1 - row, 0) * numbers_stride
+    return z, tl.load(numbers + lane, mask=inside & ~steps, other=0.0), steps
+
+
+@triton.jit
 def _vote(
     t: tl.tensor, cut: tl.tensor, alpha: tl.tensor, WEIGH: tl.constexpr, CAREFUL: tl.constexpr
 ) -> tuple[tl.tensor, tl.tensor]:
@@ -156,8 +177,11 @@ def _merge_kernel(
     alpha_ptr: tl.tensor,
     cut_ptr: tl.tensor,
     not_finite_ptr: tl.tensor,
+    row_of_ptr: tl.tensor,
+    numbers_ptr: tl.tensor,
     n: tl.tensor,
     z_stride: tl.tensor,
+    numbers_stride: tl.tensor,
     lam: tl.tensor,
     VOTES: tl.constexpr,
     ADDS: tl.constexpr,
@@ -182,7 +206,9 @@ def _merge_kernel(
 
     The VOTES terms come first, then the ADDS that add. base, out: uint[n] at `base_ptr`, `out_ptr`; z:
     uint[VOTES + ADDS, ≥ n], rows `z_stride` elements apart; order: uint32[n] or None: element j goes
-    to out[order[j]]. alpha, cut: float32, cut NaN to keep nothing. not_finite: int64[1], added to.
+    to out[order[j]]. alpha, cut: float32, cut NaN to keep nothing. not_finite: int64[1], added to. row_of:
+    int32[VOTES + ADDS] or None, and numbers: float32[Kt, ≥ n], as for `merge_chunk`: without row_of, term k
+    has row k of z, and this is the whole code of the kernel.
 
     What is not finite shows in e or in b + x, unless CAREFUL: then t and w of every term and D are watched
     too. LONE: whether a term that contributes alone may be itself (α = 1, and λ = 1 or it adds).
@@ -201,13 +227,20 @@ def _merge_kernel(
     count_p, count_n, own_p, own_n = zero, zero, nothing, nothing
 
     row = z_ptr + start
+    if row_of_ptr is not None:
+        numbers = numbers_ptr + start
     for k in tl.range(0, VOTES, loop_unroll_factor=UNROLL):
-        z = tl.load(row + lane, mask=inside, other=0)
-        row += z_stride
+        if row_of_ptr is None:
+            z = tl.load(row + lane, mask=inside, other=0)
+            row += z_stride
+        else:
+            z, number, steps = _loaded(row_of_ptr + k, row, z_stride, numbers, numbers_stride, lane, inside)
         alpha = tl.load(alpha_ptr + k)
         cut = tl.load(cut_ptr + k)
         f = _moved(word, z, DTYPE)
         t = _change(f, b, DTYPE)
+        if row_of_ptr is not None:
+            t = tl.where(z != 0, t, number)  # 0 if z is 0, even if b is not finite
         w, v = _vote(t, cut, alpha, WEIGH, CAREFUL)
         e = _elected(e, v, ELECT)
         changed |= z.to(tl.int32)
@@ -236,6 +269,8 @@ def _merge_kernel(
         if LONE:
             # One contribution counts 1 if it may be itself and 2 if not: a sum of 1 is a lone one that is.
             one = tl.where((alpha == 1.0) & (lam == 1.0), 1.0, 2.0)
+            if row_of_ptr is not None:
+                one = tl.where(steps, one, 2.0)
             count_p = tl.where(p, count_p + one, count_p)
             count_n = tl.where(q, count_n + one, count_n)
             own_p = tl.where(p, f, own_p)
@@ -273,18 +308,26 @@ def _merge_kernel(
         x = lam * total
 
     for k in tl.range(VOTES, VOTES + ADDS, loop_unroll_factor=UNROLL):
-        z = tl.load(row + lane, mask=inside, other=0)
-        row += z_stride
+        if row_of_ptr is None:
+            z = tl.load(row + lane, mask=inside, other=0)
+            row += z_stride
+        else:
+            z, number, steps = _loaded(row_of_ptr + k, row, z_stride, numbers, numbers_stride, lane, inside)
         alpha = tl.load(alpha_ptr + k)
         f = _moved(word, z, DTYPE)
         t = _change(f, b, DTYPE)
+        if row_of_ptr is not None:
+            t = tl.where(z != 0, t, number)  # 0 if z is 0, even if b is not finite
         at, _ = _vote(t, 0.0, alpha, 0, CAREFUL)
         x += at
         changed |= z.to(tl.int32)
         if CAREFUL:
             peak = tl.maximum(peak, _magnitude(t))
         if LONE:
-            count = tl.where(at != 0.0, count + tl.where(alpha == 1.0, 1.0, 2.0), count)
+            one = tl.where(alpha == 1.0, 1.0, 2.0)
+            if row_of_ptr is not None:
+                one = tl.where(steps, one, 2.0)
+            count = tl.where(at != 0.0, count + one, count)
             own = tl.where(at != 0.0, f, own)
 
     nan: tl.constexpr = 0x7E000000 if DTYPE == _F16 else 0x7FC00000
@@ -294,14 +337,21 @@ def _merge_kernel(
     bad = _magnitude(y) >= limit
     if CAREFUL or LONE:
         undecided = (e != e) | _strange(word, DTYPE)
+        if row_of_ptr is not None:
+            undecided = (e != e) | (_strange(word, DTYPE) & (changed != 0))
     if CAREFUL:
         if MERGE == _MEAN:
             untouched &= _magnitude(divisor) < _INFINITE
         bad = tl.where(untouched, undecided, bad | undecided | (peak >= _INFINITE))
-    # A base that is not finite makes t NaN even if nothing changes.
-    bad &= changed != 0
-    untouched |= changed == 0
+    if row_of_ptr is None:
+        # A base that is not finite makes t NaN even if nothing changes.
+        bad &= changed != 0
+        untouched |= changed == 0
+    elif not CAREFUL:
+        bad &= (x != 0.0) | (changed != 0)
     result = tl.where(bad, nan, tl.where(untouched, word, _rounded(y, DTYPE)))
+    if row_of_ptr is not None:
+        bad &= (word != nan) | (changed != 0)  # a base that is this NaN already is not counted
     if LONE:
         alone = tl.where(undecided, False, count == 1.0)
         result = tl.where(alone, own, result)
@@ -325,8 +375,11 @@ def _signs_kernel(
     alpha_ptr: tl.tensor,
     cut_ptr: tl.tensor,
     signs_ptr: tl.tensor,
+    row_of_ptr: tl.tensor,
+    numbers_ptr: tl.tensor,
     n: tl.tensor,
     z_stride: tl.tensor,
+    numbers_stride: tl.tensor,
     VOTES: tl.constexpr,
     WEIGH: tl.constexpr,
     ELECT: tl.constexpr,
@@ -343,10 +396,17 @@ def _signs_kernel(
     b = _number(word, DTYPE)
     e = tl.full([BLOCK], 0.0, tl.float32)
     row = z_ptr + start
+    if row_of_ptr is not None:
+        numbers = numbers_ptr + start
     for k in tl.range(0, VOTES, loop_unroll_factor=UNROLL):
-        z = tl.load(row + lane, mask=inside, other=0)
-        row += z_stride
+        if row_of_ptr is None:
+            z = tl.load(row + lane, mask=inside, other=0)
+            row += z_stride
+        else:
+            z, number, _ = _loaded(row_of_ptr + k, row, z_stride, numbers, numbers_stride, lane, inside)
         t = _change(_moved(word, z, DTYPE), b, DTYPE)
+        if row_of_ptr is not None:
+            t = tl.where(z != 0, t, number)
         _, v = _vote(t, tl.load(cut_ptr + k), tl.load(alpha_ptr + k), WEIGH, True)
         e = _elected(e, v, ELECT)
     signs = tl.reduce((e > 0.0).to(tl.int32) - (e < 0.0).to(tl.int32), 0, _add)
@@ -429,22 +489,45 @@ def _launch(kernel: Any, base: torch.Tensor, *arguments: Any, **constants: Any) 
             kernel[(-(-base.numel() // BLOCK),)](base, *arguments, **constants, **OPTIONS)
 
 
-def _check(base: torch.Tensor, z: torch.Tensor, terms: Terms, counter: torch.Tensor, dtype: int) -> None:
+def _check(
+    base: torch.Tensor,
+    z: torch.Tensor,
+    numbers: torch.Tensor | None,
+    row_of: torch.Tensor | None,
+    terms: Terms,
+    counter: torch.Tensor,
+    dtype: int,
+) -> None:
     """Checks the arguments, which the kernels do not."""
-    uint = torch.uint32 if dtype == F32 else torch.uint16
+    uint, count = torch.uint32 if dtype == F32 else torch.uint16, terms.alpha.numel()
     if base.dtype != uint or z.dtype != uint or counter.dtype != torch.int64 or counter.numel() != 1:
         raise ValueError("base and z must be of the dtype's unsigned integers, and not_finite int64[1]")
-    if base.ndim != 1 or z.ndim != 2 or z.shape[0] != terms.alpha.numel() or z.shape[1] < base.numel():
+    if base.ndim != 1 or z.ndim != 2 or (row_of is None and len(z) != count) or z.shape[1] < base.numel():
         raise ValueError("z must have one row for each term, as long as the chunk")
     if not base.is_contiguous() or (z.numel() and z.stride(1) != 1):
         raise ValueError("base and the rows of z must be contiguous")
     if not base.device == z.device == terms.alpha.device == counter.device:
         raise ValueError("the chunk, its terms and not_finite must be on one device")
+    if (numbers is None) != (row_of is None):
+        raise ValueError("numbers and row_of must be given together")
+    if numbers is not None and row_of is not None:
+        if numbers.dtype != torch.float32 or row_of.dtype != torch.int32 or row_of.shape != (count,):
+            raise ValueError("numbers must be float32, and row_of int32, one for each term")
+        if (
+            numbers.ndim != 2
+            or numbers.shape[1] < base.numel()
+            or (numbers.numel() and numbers.stride(1) != 1)
+        ):
+            raise ValueError("the rows of numbers must be as long as the chunk, and contiguous")
+        if not base.device == numbers.device == row_of.device:
+            raise ValueError("the chunk, numbers and row_of must be on one device")
 
 
 def merge_chunk(
     base: torch.Tensor,
     z: torch.Tensor,
+    numbers: torch.Tensor | None,
+    row_of: torch.Tensor | None,
     order: torch.Tensor | None,
     out: torch.Tensor,
     terms: Terms,
@@ -457,13 +540,15 @@ def merge_chunk(
 
     Adds the number of results that are not finite to `not_finite`. See docs/numerics.md.
 
-    base: uint[n]; uint is uint16 for BF16 and F16, uint32 for F32. z: uint[K, ≥ n], the ulp differences of
-    the terms, in the order of `terms` and of the base's elements. order: uint32[≥ n], so that out[order[j]]
+    base: uint[n]; uint is uint16 for BF16 and F16, uint32 for F32. z: uint[Kz, ≥ n] and numbers: float32[Kt,
+    ≥ n], the rows of steps and of numbers, in the order of the base's elements. row_of: int32[K], in the
+    order of `terms`: r ≥ 0 is row r of z, r < 0 is row −1 − r of numbers. If numbers and row_of are None, z
+    has the rows of the terms in their order. order: uint32[≥ n], so that out[order[j]]
     is element j, or None, so that out[j] is. out: uint[≥ n]. not_finite: int64[1]. dtype: BF16, F16 or F32.
     majority: Σ sign(e) over the model, if the rules ask for it. The widest loads need pointers and strides of
     16 bytes, and an n that 16 divides. Raises `ValueError` if the arguments do not fit.
     """
-    _check(base, z, terms, not_finite, dtype)
+    _check(base, z, numbers, row_of, terms, not_finite, dtype)
     if out.dtype != base.dtype or out.device != base.device or out.numel() < base.numel():
         raise ValueError("out must have the length of the chunk, and the type and device of base")
     if not out.is_contiguous():
@@ -474,16 +559,29 @@ def merge_chunk(
         if not order.is_contiguous():
             raise ValueError("order must be contiguous")
     constants = _constants(terms, rules, majority, dtype)
-    numbers = base.numel(), z.stride(0), float(rules.lambda_)
-    _launch(_merge_kernel, base, z, order, out, terms.alpha, terms.cut, not_finite, *numbers, **constants)
+    rows = not_finite, row_of, numbers, base.numel(), z.stride(0), _stride(numbers)
+    _launch(
+        _merge_kernel, base, z, order, out, terms.alpha, terms.cut, *rows, float(rules.lambda_), **constants
+    )
+
+
+def _stride(numbers: torch.Tensor | None) -> int | None:
+    return None if numbers is None else numbers.stride(0)
 
 
 def sum_of_signs(
-    base: torch.Tensor, z: torch.Tensor, terms: Terms, rules: MergeRules, dtype: int, signs: torch.Tensor
+    base: torch.Tensor,
+    z: torch.Tensor,
+    numbers: torch.Tensor | None,
+    row_of: torch.Tensor | None,
+    terms: Terms,
+    rules: MergeRules,
+    dtype: int,
+    signs: torch.Tensor,
 ) -> None:
     """Adds Σ sign(e) over one chunk to signs: int64[1], an exact integer; arguments as for `merge_chunk`."""
-    _check(base, z, terms, signs, dtype)
+    _check(base, z, numbers, row_of, terms, signs, dtype)
     weigh, elect, _, _ = rules.codes()
     constants = {"VOTES": terms.votes, "WEIGH": weigh, "ELECT": elect, "DTYPE": dtype, **_shape(terms)}
-    numbers = base.numel(), z.stride(0)
-    _launch(_signs_kernel, base, z, terms.alpha, terms.cut, signs, *numbers, **constants)
+    rows = row_of, numbers, base.numel(), z.stride(0), _stride(numbers)
+    _launch(_signs_kernel, base, z, terms.alpha, terms.cut, signs, *rows, **constants)

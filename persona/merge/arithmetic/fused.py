@@ -21,7 +21,7 @@ MOST_TERMS: Final = 4
 
 
 _ARGUMENTS: Final = (
-    "base, z, acting, actors, itself, start, n, cuts, alpha, shares, own, lam, tie, strength, result"
+    "base, z, row_of, acting, actors, itself, start, n, cuts, alpha, shares, own, lam, tie, strength, result"
 )
 
 _REMEMBER: Final = """
@@ -37,10 +37,10 @@ def source() -> str:
     """All loops, and `merge_at_once`, which chooses one by the number of terms.
 
     There is a loop for `actors` terms, with and without terms at full strength that may come out as
-    themselves (`itself`). base: uint16[n]; z: uint16[K, m], of which the rows in the first `actors` of
-    `acting` are used, from element `start` on; cuts: uint32[K]; alpha, shares: float32[K]; own: uint32[K],
-    all ones for a term that may come out as itself, else 0. The loops fill result: uint32[n], and return a
-    word whose top bit is set if a number was not finite.
+    themselves (`itself`). base: uint16[n]; z: uint16[Kz, m], of which the rows `row_of` of the terms in the
+    first `actors` of `acting` are used, from element `start` on; row_of: int32[K]; cuts: uint32[K]; alpha,
+    shares: float32[K]; own: uint32[K], all ones for a term that may come out as itself, else 0. The loops
+    fill result: uint32[n], and return a word whose top bit is set if a number was not finite.
     """
     kinds = [(terms, itself) for itself in (False, True) for terms in range(1, MOST_TERMS + 1)]
     loops = "".join(_loop(terms, itself) for terms, itself in kinds)
@@ -75,7 +75,7 @@ def _name(terms: int, itself: bool) -> str:
 
 def _loop(terms: int, itself: bool) -> str:
     every = range(terms)
-    rows = "".join(f"    z{j} = z[acting[{j}], start : start + n]\n" for j in every)
+    rows = "".join(f"    z{j} = z[row_of[acting[{j}]], start : start + n]\n" for j in every)
     rows += "".join(
         f"    cut{j}, alpha{j}, share{j} = cuts[acting[{j}]], alpha[acting[{j}]], shares[acting[{j}]]\n"
         for j in every

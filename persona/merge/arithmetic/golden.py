@@ -71,8 +71,10 @@ def _sum_of_signs(_wide: int) -> Iterator[Call]:
             both = np.stack([z, z[::-1]])
             alpha, cuts = np.array([0.5, -0.75], np.float32), np.array([1, 0x3B000000], np.uint32)
             scratch, words = np.empty((7, BLOCK), np.float32), np.empty((3, BLOCK), np.uint32)
-            arguments = (base, both, cuts, alpha, int(weigh), int(elect), code, scratch, words)
-            yield arguments, lambda _: ()
+            numbers, row_of = both[:1].astype(np.float32), np.array([0, -1], np.int32)
+            for rows in (np.arange(2, dtype=np.int32), row_of):
+                chunk = (base, both, numbers, rows)
+                yield (*chunk, cuts, alpha, int(weigh), int(elect), code, scratch, words), lambda _: ()
 
 
 def _scatter(_wide: int) -> Iterator[Call]:
@@ -108,6 +110,25 @@ def _counting_low(base: Array, z: Array, code: int, counter: Any) -> Call:
     return (base, z, code, rows, histograms), lambda _: _filled(histograms)
 
 
+def _numbers() -> Array:
+    return (weights(np.uint32, N) & np.uint32(0xBFFFFFFF)).view(np.float32)
+
+
+def _count_numbers_high(_wide: int) -> Iterator[Call]:
+    histogram = np.zeros(1 << 16, np.int64)
+    yield (_numbers(), histogram), lambda _: _filled(histogram)
+
+
+def _count_numbers_low(_wide: int) -> Iterator[Call]:
+    for counter in (np.uint32, np.int64):
+        yield _counting_numbers_low(counter)
+
+
+def _counting_numbers_low(counter: Any) -> Call:
+    _, _, _, rows, histograms = _counting_low(*next(_chunks()), counter)[0]
+    return (_numbers(), rows, histograms), lambda _: _filled(histograms)
+
+
 def _filled(counts: Array) -> tuple[Array, Array]:
     flat = counts.reshape(-1)
     places = np.flatnonzero(flat)
@@ -133,18 +154,24 @@ _CALLS: Final[dict[str, Callable[[int], Iterator[Call]]]] = {
     "scatter": _scatter,
     "count_high": _count_high,
     "count_low": _count_low,
+    "count_numbers_high": _count_numbers_high,
+    "count_numbers_low": _count_numbers_low,
     "count_values": _count_values,
 }
 KERNELS: Final = tuple(_CALLS)
 _DIGESTS: Final = table(
     """
-    merge_chunk 86baf7ee4d70ee18 860b9828a98b5844 d519e19ad5bd3b8e 58e80c5334a98d21
-    merge_chunk 1aeeada461bc2b0c 6372d88ce0ca0702 04ca9089b136dcc6 2b2a89c306afc0b3
-    merge_chunk 31efedb072ca601f b5e1c9bc723d6fc7 a4dc4bea3b10a113 c0151660d056ea3e
-    sum_of_signs 84d2929f52c1e63d fa993b91bbaa9d10 d36533760ddab451 204c941924cab985
+    merge_chunk 86baf7ee4d70ee18 860b9828a98b5844 7ed17193429160e6 d519e19ad5bd3b8e
+    merge_chunk 58e80c5334a98d21 b5c81c78b1d793ce 1aeeada461bc2b0c 6372d88ce0ca0702
+    merge_chunk cecddf789ef2d1b1 04ca9089b136dcc6 2b2a89c306afc0b3 31efedb072ca601f
+    merge_chunk b5e1c9bc723d6fc7 a4dc4bea3b10a113 c0151660d056ea3e
+    sum_of_signs 84d2929f52c1e63d 9ab41b3f990730f7 fa993b91bbaa9d10 45e89627c00ccbee
+    sum_of_signs d36533760ddab451 9ab41b3f990730f7 204c941924cab985 45e89627c00ccbee
     scatter 5270c598f8f7124b 7ed2048f15b1f2c5
     count_high 9af074b74b304bcd af7bde8ce30f850f
     count_low bdefc69efd906e92 bdefc69efd906e92 71e0a99173564931 71e0a99173564931
+    count_numbers_high 257a07669aa60672
+    count_numbers_low 84495c554859c104 84495c554859c104
     count_values 13434f59c6b84566 fe1814dbe316e97f 13434f59c6b84566 fe1814dbe316e97f
     count_values dbcf8718ce677fa0 0692a54588cbe146 dbcf8718ce677fa0 0692a54588cbe146
     """

@@ -3,7 +3,7 @@
 **block** — BLOCK elements of a chunk, whose scratch memory stays in the L1 and L2 caches.
 
 A block goes through short loops over terms and elements without branches, so that each is vectorised: open
-the base, open each term (z → t → u → v), elect, gather the members, divide, add, round, scatter to element
+the base, open each term (z or t → u → v), elect, gather the members, divide, add, round, scatter to element
 order. The rules are chosen between those loops, never inside. The most common rules have loops of their own
 that pass over a block once (`fused`).
 
@@ -172,6 +172,14 @@ def _any_change(z: Any, n: int) -> Any:
 
 
 @_compiled
+def _any_number(t: Any, n: int) -> Any:
+    found = np.uint32(0)
+    for i in range(n):
+        found = np.uint32(found | np.uint32(_as_bits(t[i]) & _MAGNITUDE))
+    return found != np.uint32(0)
+
+
+@_compiled
 def _open_base(half: bool, shift: Any, base: Any, n: int, b: Any, mono: Any) -> Any:
     """b and mono of a block, 0 for a b that is not finite; the top bit says whether there is one."""
     exponent = _EXPONENT_F16 if half else _EXPONENT
@@ -234,6 +242,19 @@ def _open_term(
             u = t if np.uint32(_as_bits(t) & _MAGNITUDE) >= cut else _ZERO
             v[i] = np.float32(factor * u)
             bad = np.uint32(bad | np.uint32(_overflowing(t) | _overflowing(np.float32(alpha * u))))
+    return bad
+
+
+@_compiled
+def _open_numbers(t: Any, n: int, cut: Any, alpha: Any, factor: Any, mass: bool, v: Any, e: Any) -> Any:
+    """`_open_term` for a term whose t are given."""
+    bad = np.uint32(0)
+    for i in range(n):
+        u = t[i] if np.uint32(_as_bits(t[i]) & _MAGNITUDE) >= cut else _ZERO
+        v[i] = np.float32(factor * u)
+        bad = np.uint32(bad | np.uint32(_overflowing(t[i]) | _overflowing(np.float32(alpha * u))))
+    if mass:
+        _elect(_MASS, v, n, e)
     return bad
 
 
@@ -452,6 +473,14 @@ def _tau(half: bool, shift: Any, word: Any, z: Any) -> Any:
 
 
 @_compiled
+def _change(half: bool, shift: Any, word: Any, z: Any, numbers: Any, row: int) -> Any:
+    """(f's word, t) of one element for the row of a term; without an f, the base's word."""
+    if row >= 0:
+        return _tau(half, shift, word, np.uint32(z[row]))
+    return word, numbers[-1 - row]
+
+
+@_compiled
 def _vote(t: Any, cut: Any, alpha: Any, weigh: int) -> Any:
     """(w, v) of one element."""
     u = t if np.uint32(_as_bits(t) & _MAGNITUDE) >= cut else _ZERO
@@ -461,31 +490,44 @@ def _vote(t: Any, cut: Any, alpha: Any, weigh: int) -> Any:
 
 @_compiled
 def _coordinate(
-    half: bool, shift: Any, word: Any, z: Any, cuts: Any, alpha: Any, add: Any, lam: Any, tie: Any, axes: Any
+    half: bool,
+    shift: Any,
+    word: Any,
+    z: Any,
+    numbers: Any,
+    row_of: Any,
+    cuts: Any,
+    alpha: Any,
+    add: Any,
+    lam: Any,
+    tie: Any,
+    axes: Any,
 ) -> Any:
-    """(the word, whether it is not finite) for the base's word and z: uint[K] of one element."""
+    """(the word, whether it is not finite) for the base's word, z: uint[Kz] and numbers: float32[Kt] of one
+    element.
+    """
     weigh, elect, merge, divide = axes
     nan, exponent = (_QUIET_NAN_F16, _EXPONENT_F16) if half else (_QUIET_NAN, _EXPONENT)
     strange = np.uint32(word & exponent) == exponent
     e, finite = _ZERO, True
     for k in range(alpha.size):
-        if strange and z[k] != 0:
+        if strange and row_of[k] >= 0 and z[row_of[k]] != 0:
             return nan, True
-        _, t = _tau(half, shift, word, np.uint32(z[k]))
+        _, t = _change(half, shift, word, z, numbers, row_of[k])
         finite = finite and _is_finite(t)
         if not add[k]:
             w, v = _vote(t, cuts[k], alpha[k], weigh)
             finite = finite and _is_finite(w)
             e = np.float32(e + (v if elect == _MASS else _sign(v) if elect == _COUNT else _ZERO))
     if np.isnan(e):
-        return nan, True
+        return nan, word != nan
     finite = finite and _is_finite(e)
     s = _sign(e) if e != _ZERO else tie
     total, divisor, largest, count = _ZERO, _ZERO, _ZERO, 0
     own, is_itself = word, False
     for k in range(alpha.size):
         if not add[k]:
-            f, t = _tau(half, shift, word, np.uint32(z[k]))
+            f, t = _change(half, shift, word, z, numbers, row_of[k])
             w, v = _vote(t, cuts[k], alpha[k], weigh)
             if (w != _ZERO) if elect == _NONE else (np.float32(v * s) > _ZERO):
                 count += 1
@@ -493,7 +535,7 @@ def _coordinate(
                 divisor = np.float32(divisor + _share(alpha[k], divide))
                 if np.uint32(_as_bits(w) & _MAGNITUDE) > np.uint32(_as_bits(largest) & _MAGNITUDE):
                     largest = w
-                own, is_itself = f, alpha[k] == _ONE and lam == _ONE
+                own, is_itself = f, alpha[k] == _ONE and lam == _ONE and row_of[k] >= 0
     if merge == _MEAN:
         divisor = max(_ONE, divisor) if divide == _STRENGTH else divisor
         divisor = _ONE if divisor == _ZERO else divisor
@@ -505,20 +547,20 @@ def _coordinate(
     finite = finite and (merge == _MAX or _is_finite(total)) and _is_finite(divisor) and _is_finite(m)
     for k in range(alpha.size):
         if add[k]:
-            f, t = _tau(half, shift, word, np.uint32(z[k]))
+            f, t = _change(half, shift, word, z, numbers, row_of[k])
             at = np.float32(alpha[k] * t) if alpha[k] != _ZERO else _ZERO
             x = np.float32(x + at)
             if at != _ZERO:
                 count += 1
-                own, is_itself = f, alpha[k] == _ONE
+                own, is_itself = f, alpha[k] == _ONE and row_of[k] >= 0
     if count == 1 and is_itself:
         return own, np.uint32(own & exponent) == exponent
     if count == 0 or (x == _ZERO and _is_finite(divisor)):
         return word, False
     y = np.float32((_half_float(word) if half else _as_float(word)) + x)
     rounded = _round_f16(y) if half else _round_bf16(y) if shift == np.uint32(16) else _as_bits(y)
-    if not (finite and _is_finite(x)) or np.uint32(rounded & exponent) == exponent:
-        return nan, True
+    if strange or not (finite and _is_finite(x)) or np.uint32(rounded & exponent) == exponent:
+        return nan, word != nan  # a base that is this NaN already is not counted
     return rounded, False
 
 
@@ -537,6 +579,8 @@ def _share(alpha: Any, divide: int) -> Any:
 def merge_chunk(
     base: Any,
     z: Any,
+    numbers: Any,
+    row_of: Any,
     order: Any,
     out: Any,
     cuts: Any,
@@ -569,7 +613,7 @@ def merge_chunk(
     at_once = dtype == BF16 and weigh != _AFTER and elect == _MASS and merge == _MEAN
     for k in range(terms):
         strength = np.float32(strength + abs(alpha[k]))
-        is_itself[k] = alpha[k] == _ONE and (add[k] or lam == _ONE)
+        is_itself[k] = alpha[k] == _ONE and (add[k] or lam == _ONE) and row_of[k] >= 0
         any_itself = any_itself or is_itself[k]
         alike = alike and (add[k] or _share(alpha[k], divide) == _ONE)
         # A number that is not finite could go unnoticed if it is not kept.
@@ -583,18 +627,24 @@ def merge_chunk(
     for start in range(0, size, BLOCK):
         n = min(BLOCK, size - start)
         base_n, order_n = base[start : start + n], order[start : start + n]
-        actors = 0
+        actors, only_steps = 0, True
         for k in range(terms):
-            if _any_change(z[k, start : start + n], n):
+            row = row_of[k]
+            if row >= 0 and _any_change(z[row, start : start + n], n):
                 acting[actors] = k
                 actors += 1
+            elif row < 0 and _any_number(numbers[-1 - row, start : start + n], n):
+                acting[actors] = k
+                actors += 1
+                only_steps = False
         if actors == 0:
             scatter(base_n, order_n, n, out)
             continue
-        if at_once and actors <= fused.MOST_TERMS:
+        if at_once and only_steps and actors <= fused.MOST_TERMS:
             bad = _merge_at_once(
                 base_n,
                 z,
+                row_of,
                 acting,
                 actors,
                 any_itself,
@@ -618,11 +668,15 @@ def merge_chunk(
                 _fill(scratch[row], n, _ZERO)
         for j in range(actors):
             k = acting[j]
-            z_k = z[k, start : start + n]
             cut = np.uint32(1) if add[k] else cuts[k]
             factor = _ONE if weigh == _AFTER and not add[k] else alpha[k]
             mass = elect == _MASS and not add[k]
-            term = _open_term(half, shift, b, mono, z_k, n, cut, alpha[k], factor, mass, v[j], e)
+            if row_of[k] >= 0:
+                z_k = z[row_of[k], start : start + n]
+                term = _open_term(half, shift, b, mono, z_k, n, cut, alpha[k], factor, mass, v[j], e)
+            else:
+                t_k = numbers[-1 - row_of[k], start : start + n]
+                term = _open_numbers(t_k, n, cut, alpha[k], factor, mass, v[j], e)
             bad = np.uint32(bad | term)
             if elect == _COUNT and not add[k]:
                 _elect(elect, v[j], n, e)
@@ -633,7 +687,7 @@ def merge_chunk(
         for j in range(actors):
             k = acting[j]
             beta = alpha[k] if weigh == _AFTER else _ONE
-            z_k = z[k, start : start + n]
+            z_k = z[max(0, row_of[k]), start : start + n]  # read if the term may be itself
             if not add[k] and merge == _MAX:
                 _gather_largest(elect, v[j], e, n, beta, total, members)
                 if is_itself[k]:
@@ -649,15 +703,16 @@ def merge_chunk(
             if add[k]:
                 _join(v[j], n, total, members)
                 if is_itself[k]:
-                    _choose(False, v[j], e, z[k, start : start + n], n, lone)
+                    _choose(False, v[j], e, z[row_of[k], start : start + n], n, lone)
         bad = np.uint32(bad | _close(half, shift, base_n, b, total, n, result))
         if any_itself:
             _close_lone(shift, mono, lone, members, n, result)
         if np.uint32(bad & _TOP) != np.uint32(0):
             for i in range(n):
                 word = _up(np.uint32(base_n[i]), shift)
+                z_i, t_i = z[:, start + i], numbers[:, start + i]
                 word, strange = _coordinate(
-                    half, shift, word, z[:, start + i], cuts, alpha, add, lam, tie, axes
+                    half, shift, word, z_i, t_i, row_of, cuts, alpha, add, lam, tie, axes
                 )
                 result[i] = _down(word, shift)
                 not_finite += 1 if strange else 0
@@ -667,7 +722,17 @@ def merge_chunk(
 
 @_compiled
 def sum_of_signs(
-    base: Any, z: Any, cuts: Any, alpha: Any, weigh: int, elect: int, dtype: int, scratch: Any, words: Any
+    base: Any,
+    z: Any,
+    numbers: Any,
+    row_of: Any,
+    cuts: Any,
+    alpha: Any,
+    weigh: int,
+    elect: int,
+    dtype: int,
+    scratch: Any,
+    words: Any,
 ) -> int:
     """Σ sign(e) over one chunk; scratch as for `merge_chunk`."""
     half, shift = dtype == F16, np.uint32(0 if dtype == F32 else 16)
@@ -679,8 +744,12 @@ def sum_of_signs(
         _fill(e, n, _ZERO)
         for k in range(alpha.size):
             factor = _ONE if weigh == _AFTER else alpha[k]
-            z_k = z[k, start : start + n]
-            _open_term(half, shift, b, mono, z_k, n, cuts[k], alpha[k], factor, elect == _MASS, v, e)
+            if row_of[k] >= 0:
+                z_k = z[row_of[k], start : start + n]
+                _open_term(half, shift, b, mono, z_k, n, cuts[k], alpha[k], factor, elect == _MASS, v, e)
+            else:
+                t_k = numbers[-1 - row_of[k], start : start + n]
+                _open_numbers(t_k, n, cuts[k], alpha[k], factor, elect == _MASS, v, e)
             if elect == _COUNT:
                 _elect(elect, v, n, e)
         for i in range(n):
@@ -710,6 +779,24 @@ def count_low(base: Any, z: Any, dtype: int, row_of: Any, histograms: Any) -> No
             row = row_of[bits >> np.uint32(16)]
             if row >= 0:
                 histograms[row, bits & np.uint32(0xFFFF)] += 1 if bits else 0
+
+
+@_compiled
+def count_numbers_high(t: Any, histogram: Any) -> None:
+    """`count_high` of numbers, t: float32[n]."""
+    for i in range(t.size):
+        bits = np.uint32(_as_bits(t[i]) & _MAGNITUDE)
+        histogram[bits >> np.uint32(16)] += 1 if bits else 0
+
+
+@_compiled
+def count_numbers_low(t: Any, row_of: Any, histograms: Any) -> None:
+    """`count_low` of numbers, t: float32[n]."""
+    for i in range(t.size):
+        bits = np.uint32(_as_bits(t[i]) & _MAGNITUDE)
+        row = row_of[bits >> np.uint32(16)]
+        if row >= 0:
+            histograms[row, bits & np.uint32(0xFFFF)] += 1 if bits else 0
 
 
 @_compiled

@@ -1,6 +1,7 @@
 """The self-test of a kernel: hard elements that it must merge correctly before the process uses it.
 
-They are zeros, subnormal numbers and quotients, ties, overflows and NaN, with α of 0, 1 and 3e38. A compiler
+They are zeros, subnormal numbers and quotients, ties, overflows and NaN, with α of 0, 1 and 3e38, in rows of
+steps and of numbers. A compiler
 decides what runs. Triton before 3.6 divided with flush to zero, and a miscompiled loop can be as hard to see
 in random numbers, so versions are no proof. `persona.merge.reference` computed the digests below, and the
 tests compute them again.
@@ -8,6 +9,7 @@ tests compute them again.
 
 from __future__ import annotations
 
+from dataclasses import field, replace
 from functools import cache
 from typing import Any, Final
 
@@ -27,10 +29,13 @@ ELEMENTS: Final = 512
 _DIGESTS: Final = {
     "BF16 usual": "86baf7ee4d70ee18",
     "BF16 unusual": "860b9828a98b5844",
+    "BF16 mixed": "7ed17193429160e6",
     "F16 usual": "d519e19ad5bd3b8e",
     "F16 unusual": "58e80c5334a98d21",
+    "F16 mixed": "b5c81c78b1d793ce",
     "F32 usual": "1aeeada461bc2b0c",
     "F32 unusual": "6372d88ce0ca0702",
+    "F32 mixed": "cecddf789ef2d1b1",
 }
 
 
@@ -38,8 +43,8 @@ _DIGESTS: Final = {
 class Case:
     """One chunk and its merge arguments, voting terms first; arrays as in `DecodedChunk`.
 
-    after: the fine-tunes' own elements, uint[K, n]; scattered: whether `order` is used, or the elements stay
-    in place; not_finite: how many results are not finite.
+    after: the fine-tunes' own elements, uint[Kz, n]; scattered: whether `order` is used, or the elements stay
+    in place.
     """
 
     name: str
@@ -49,11 +54,14 @@ class Case:
     order: NDArray[np.uint32]
     scattered: bool
     arguments: MergeArguments
+    numbers: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, ELEMENTS), np.float32))
+    row_of: NDArray[np.int32] | None = None
 
     @property
     def chunk(self) -> DecodedChunk:
         """The chunk as the kernels of the CPU take it."""
-        return DecodedChunk(list(range(len(self.z))), self.base, self.z, self.order)
+        present = list(range(self.arguments.alpha.size))
+        return DecodedChunk(present, self.base, self.z, self.order, self.numbers, self.row_of)
 
     def passes(self, out: Bits, not_finite: int) -> bool:
         """Whether these are the merged elements, and as many of them not finite."""
@@ -68,11 +76,18 @@ class Case:
 
 @cache
 def cases() -> tuple[Case, ...]:
-    """Two cases for each element type: with and without unusual rules, scattered and in place."""
+    """Three cases for each element type.
+
+    With usual rules in place, with unusual ones scattered, and with rows of numbers between rows of steps.
+    """
     return tuple(
-        _case(element, arguments, scattered)
+        case
         for element in (BF16, F16, F32)
-        for scattered, arguments in enumerate((_usual(element), _unusual(element)))
+        for case in (
+            _case("usual", element, _usual(element), scattered=False),
+            _case("unusual", element, _unusual(element), scattered=True),
+            _mixed(element),
+        )
     )
 
 
@@ -106,22 +121,42 @@ def _arguments(
     )
 
 
-def _case(element: ElementType, arguments: MergeArguments, scattered: int) -> Case:
+def _case(
+    name: str, element: ElementType, arguments: MergeArguments, *, scattered: bool, rows: int | None = None
+) -> Case:
+    """A case with `rows` rows of steps, by default one for each term."""
     places = np.arange(ELEMENTS)
     hard = _hard(element)
     base = hard[places % hard.size]
-    after = np.stack(
-        [hard[(places // hard.size * (3 * k + 1) + 5 * k) % hard.size] for k in range(arguments.alpha.size)]
-    )
-    rows, kind = np.arange(len(after))[:, None], (places + places // hard.size) % 4
-    steps = (places * (2 * rows + 7) >> 2) % 5
+    count = arguments.alpha.size if rows is None else rows
+    after = np.stack([hard[(places // hard.size * (3 * k + 1) + 5 * k) % hard.size] for k in range(count)])
+    row, kind = np.arange(count)[:, None], (places + places // hard.size) % 4
+    steps = (places * (2 * row + 7) >> 2) % 5
     after = np.where(kind == 0, base + steps.astype(base.dtype), after)  # as in fine-tunes
-    after = np.where((kind == 1) & (places // 4 % len(rows) != rows), base, after)  # one alone
+    after = np.where((kind == 1) & (places // 4 % count != row), base, after)  # one alone
     finite = ~_strange(base, element) & ~_strange(after, element)
     after = np.where(finite, after, base).astype(base.dtype)
     order = (places * 101 % ELEMENTS).astype(np.uint32) if scattered else places.astype(np.uint32)
-    name = f"{element.name} {'unusual' if scattered else 'usual'}"
-    return Case(name, base, _steps(base, after), after, order, bool(scattered), arguments)
+    return Case(f"{element.name} {name}", base, _steps(base, after), after, order, scattered, arguments)
+
+
+def _mixed(element: ElementType) -> Case:
+    """Two rows of steps and three of numbers, which may be infinite or NaN; one of each is added.
+
+    A term of each kind has full strength, but only a row of steps may come out as itself.
+    """
+    rules = MergeRules(density=0.5, on_tie="positive", divide="weight")
+    theta = (NO_TRIM, NO_TRIM, 0.0078125, NO_TRIM, NO_TRIM)
+    arguments = _arguments(theta, (1.0, 1.0, -0.75, 0.0, 1.0), (False,) * 4 + (True,), rules, element)
+    case = _case("mixed", element, arguments, scattered=False, rows=2)
+    places, hard = np.arange(ELEMENTS), _hard(F32)
+    hard = np.concatenate([hard, np.array([0x7F800000, 0xFF800000, 0x7FC00000], np.uint32)])
+    t = np.stack([hard[(places * (7 * k + 3) + places // 64) % hard.size] for k in range(3)])
+    small = (places[None] + np.arange(3)[:, None]) % 8 < 5
+    t = np.where(small, np.uint32(0x3C000000) + (t & np.uint32(0x80FFFFFF)), t)
+    t[(places // 8 + np.arange(3)[:, None]) % 4 == 0] = 0x80000000  # −0: unchanged
+    row_of = np.array([-1, 0, -3, 1, -2], np.int32)
+    return replace(case, numbers=t.astype(np.uint32).view(np.float32), row_of=row_of)
 
 
 def _hard(element: ElementType) -> Bits:

@@ -125,6 +125,8 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0][:200] or type(error).__name__
 
 
+_ROWS: Final = 256
+"""Arrangements of rows that a stream keeps on its device."""
 _LAUNCHING: Final = threading.Lock()
 """Held while a kernel is launched, which compiles it when it is first met, once for all GPUs."""
 
@@ -202,14 +204,16 @@ class CudaDevice:
 
     def _merged(self, case: trial.Case) -> tuple[NDArray[Any], int]:
         """The elements of a case, and how many of them are not finite."""
-        stream, given = self._stream(), (case.base, case.z, case.order)
-        base, z, order = (stream.array(one.shape, one.dtype) for one in given)
-        for source, target in zip(given, (base, z, order), strict=True):
+        stream, given = self._stream(), (case.base, case.z, case.order, case.numbers)
+        arrays = [stream.array(one.shape, one.dtype) for one in given]
+        for source, target in zip(given, arrays, strict=True):
             stream.load(source, target)
+        base, z, order, numbers = arrays
         out, counter = stream.array(case.base.size, case.base.dtype), stream.array(1, np.int64)
         stream.clear(counter)
         terms, places = self.terms(case.arguments), order if case.scattered else None
-        stream.merge(base, z, places, out, terms, case.arguments, counter)
+        given_numbers = None if case.row_of is None else numbers
+        stream.merge(base, z, given_numbers, case.row_of, places, out, terms, case.arguments, counter)
         found, count = np.empty_like(case.base), np.empty(1, np.int64)
         stream.store(out, found)
         stream.store(counter, count)
@@ -246,6 +250,7 @@ class CudaStream:
         self._stream = stream
         self._done = done
         self._nothing: tuple[MergeArguments, Any, DeviceArray] | None = None
+        self._rows: dict[bytes, DeviceArray] = {}
 
     @contextmanager
     def _current(self, kind: type[Exception] = RuntimeError) -> Iterator[None]:
@@ -281,12 +286,14 @@ class CudaStream:
             self._nothing = arguments, self._device.terms(arguments), self.array(1, np.int64)
         arguments, terms, counter = self._nothing
         arguments = replace(arguments, dtype=(F32 if source.dtype == torch.uint32 else BF16).code)
-        self.merge(source, source.reshape(1, -1)[:0], order, target, terms, arguments, counter)
+        self.merge(source, source.reshape(1, -1)[:0], None, None, order, target, terms, arguments, counter)
 
     def merge(
         self,
         base: DeviceArray,
         z: DeviceArray,
+        numbers: DeviceArray | None,
+        row_of: NDArray[np.int32] | None,
         order: DeviceArray | None,
         out: DeviceArray,
         terms: Any,
@@ -294,10 +301,19 @@ class CudaStream:
         not_finite: DeviceArray,
     ) -> None:
         """See `Stream.merge`."""
+        rules, dtype, majority = arguments.rules, arguments.dtype, arguments.majority
         with _LAUNCHING, self._current(Exception):
-            self._device.kernels.merge_chunk(
-                base, z, order, out, terms, arguments.rules, arguments.dtype, not_finite, arguments.majority
-            )
+            rows = base, z, numbers, None if row_of is None else self._row_of(row_of)
+            self._device.kernels.merge_chunk(*rows, order, out, terms, rules, dtype, not_finite, majority)
+
+    def _row_of(self, row_of: NDArray[np.int32]) -> DeviceArray:
+        """The same array on the device; there are few different ones."""
+        key = row_of.tobytes()
+        if key not in self._rows:
+            if len(self._rows) >= _ROWS:
+                self._rows.clear()
+            self._rows[key] = torch.from_numpy(row_of.copy()).to(self._device.where)
+        return self._rows[key]
 
     def synchronize(self) -> None:
         """See `Stream.synchronize`."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol, TypeAlias
 
+import numpy as np
 from numpy.typing import NDArray
 
 from persona.errors import SystemFault
@@ -67,6 +68,8 @@ class Stream(Protocol):
         self,
         base: DeviceArray,
         z: DeviceArray,
+        numbers: DeviceArray | None,
+        row_of: NDArray[np.int32] | None,
         order: DeviceArray | None,
         out: DeviceArray,
         terms: DeviceTerms,
@@ -75,9 +78,10 @@ class Stream(Protocol):
     ) -> None:
         """Merges n elements, and adds to not_finite: int64[1] how many results are not finite.
 
-        base: uint[n]; z: uint[K, ≥ n], its rows in the order of `arguments`, with its voting terms first;
-        order: uint32[n], so that out[order[j]] is element j, or None, so that out[j] is; terms: the result of
-        `Device.terms` for the arguments.
+        base: uint[n]; z: uint[Kz, ≥ n] and numbers: float32[Kt, ≥ n], rows as in `DecodedChunk`; row_of:
+        int32[K] on the host, the row of each term of `arguments`, the voting terms first. If numbers and
+        row_of are None, z has the rows of the terms in their order. order: uint32[n], so that out[order[j]]
+        is element j, or None, so that out[j] is; terms: the result of `Device.terms` for the arguments.
         """
 
     def synchronize(self) -> None:

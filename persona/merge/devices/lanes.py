@@ -280,7 +280,7 @@ class Lanes:
             part: DecodedChunk | None = first
             while part is not None:
                 for base, z, order in lane.loaded(part, rows, size):
-                    lane.stream.merge(base, z, order, target, terms, arguments, lane.counter)
+                    lane.stream.merge(base, z, None, None, order, target, terms, arguments, lane.counter)
                 if part.order.size < size:
                     lane.stream.synchronize()
                 part = next(remaining, None)

@@ -302,7 +302,7 @@ def _signs(rows: StoredRows, cuts: Cutoffs, rules: MergeRules, tensor: TensorPla
         for part in rows.parts(tensor.spec, votes, index) or ():
             theta = cuts.theta(tensor, part.present)
             alpha = np.array([plan.recipe.terms[term].alpha32 for term in part.present], np.float32)
-            total += cpu.sum_of_signs(part.sorted_base, part.z, theta, alpha, rules, code)
+            total += cpu.sum_of_signs(part, theta, alpha, rules, code)
     return total
 
 

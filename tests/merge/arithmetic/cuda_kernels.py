@@ -90,7 +90,7 @@ def merge_by_kernel(
     alpha = np.array([term.alpha for term in terms], np.float32)
     add = np.array([term.join == "add" for term in terms], np.bool_)
     chunk = Chunk.of(base, afters, dtype)
-    if not ordered:
+    if not ordered and chunk.row_of is None:
         back = np.argsort(chunk.order)
         chunk = Chunk(chunk.base[back], chunk.z[:, back], np.arange(base.size, dtype=np.uint32))
     return run(cuda, chunk, theta, alpha, add, rules, dtype, ordered=ordered)
@@ -115,11 +115,16 @@ def run(
     shift, mask = EXPONENT[dtype]
     untouched = chunk.base.dtype.type(0xAAAA)
     z = np.full(
-        (alpha.size, n + over), 2 * (mask << shift) % (1 << 8 * chunk.base.itemsize), chunk.base.dtype
+        (len(chunk.z), n + over), 2 * (mask << shift) % (1 << 8 * chunk.base.itemsize), chunk.base.dtype
     )
     z[:, :n] = chunk.z
     base = np.zeros(n + over, chunk.base.dtype)
     base[:n] = chunk.base
+    numbers = row_of = None
+    if chunk.numbers is not None and chunk.row_of is not None:
+        longer = np.full((len(chunk.numbers), n + over), np.inf, np.float32)
+        longer[:, :n] = chunk.numbers
+        numbers, row_of = torch.from_numpy(longer), torch.from_numpy(chunk.row_of)
     order = np.arange(n + over, dtype=np.uint32)
     order[:n] = chunk.order
     out = np.full(n + over, untouched)
@@ -129,10 +134,20 @@ def run(
     order_ = torch.from_numpy(order) if ordered else None
     with np.errstate(all="ignore"):
         if majority is None and rules.needs_majority:
-            cuda.sum_of_signs(base_, z_, terms, rules, CODE[dtype], signs)
+            cuda.sum_of_signs(base_, z_, numbers, row_of, terms, rules, CODE[dtype], signs)
         sign = int(signs) if majority is None else majority
         cuda.merge_chunk(
-            base_, z_, order_, torch.from_numpy(out), terms, rules, CODE[dtype], not_finite, sign
+            base_,
+            z_,
+            numbers,
+            row_of,
+            order_,
+            torch.from_numpy(out),
+            terms,
+            rules,
+            CODE[dtype],
+            not_finite,
+            sign,
         )
     assert (out[n:] == untouched).all(), "written beyond the end"
     return out[:n], int(not_finite)
@@ -150,8 +165,7 @@ def run_on_cpu(
 ) -> tuple[Array, int]:
     """The same through the CPU's kernels."""
     if majority is None and rules.needs_majority:
-        z = np.ascontiguousarray(chunk.z[~add])
-        majority = cpu.sum_of_signs(chunk.base, z, theta[~add], alpha[~add], rules, CODE[dtype])
+        majority = cpu.sum_of_signs(chunk.voting(add).decoded, theta[~add], alpha[~add], rules, CODE[dtype])
     out = np.empty_like(chunk.base)
     arguments = MergeArguments(theta, alpha, add, rules, CODE[dtype], majority or 0)
     bad = cpu.merge_chunk(chunk.decoded, arguments, out)
@@ -176,14 +190,35 @@ def check_bits(cuda: ModuleType) -> None:
             base, afters = elements(seed, dtype, 5, style, 600)
             if style != "steps":  # which changes what is not finite, where its base is not
                 base[::7] = 1 << (8 * base.itemsize - 1)  # −0.0 stays itself where a change is trimmed
-            want, strange = by_reference(base, afters, terms, rules, dtype)
-            out, bad = merge_by_kernel(cuda, base, afters, terms, rules, dtype, ordered=seed % 2 == 0)
-            np.testing.assert_array_equal(out, want)
-            assert bad == strange
+            check_mixture(cuda, base, afters, terms, rules, dtype, ordered=seed % 2 == 0)
+            if style == "weights":
+                numbers = np.random.default_rng(seed).normal(size=(5, 600)).astype(np.float32)
+                numbers[(np.arange(600) + np.arange(5)[:, None]) % 3 == 0] = 0
+                mixed = [afters[0], numbers[1], numbers[2], afters[3], numbers[4]]
+                check_mixture(cuda, base, mixed, terms, rules, dtype)
+
+
+def check_mixture(
+    cuda: ModuleType,
+    base: Array,
+    changes: Sequence[Array],
+    terms: Sequence[MergeTerm],
+    rules: MergeRules,
+    dtype: str,
+    *,
+    ordered: bool = True,
+) -> None:
+    """One mixture against the reference."""
+    want, strange = by_reference(base, changes, terms, rules, dtype)
+    out, bad = merge_by_kernel(cuda, base, changes, terms, rules, dtype, ordered=ordered)
+    np.testing.assert_array_equal(out, want)
+    assert bad == strange
 
 
 # Compiled
 
+NO_NUMBERS = ("row_of_ptr", "numbers_ptr", "numbers_stride")
+"""Arguments that are None if all rows are steps."""
 DIVISION = "__cuda_sm3x_div_rn_noftz_f32_slowpath"
 
 
@@ -266,6 +301,7 @@ def merge_kernel(
     }
     pointers |= {"alpha_ptr": "*fp32", "cut_ptr": "*fp32"}
     constants = cuda._constants(terms, rules, 0, CODE[dtype]) | constants
+    constants |= dict.fromkeys(NO_NUMBERS)
     if not ordered:
         constants["order_ptr"] = None
     return compiled(cuda._merge_kernel, capability, pointers, constants, **cuda.OPTIONS)
@@ -281,7 +317,7 @@ def signs_kernel(cuda: ModuleType, capability: int, dtype: str, votes: int) -> C
         "cut_ptr": "*fp32",
     }
     constants = {"VOTES": votes, "WEIGH": 0, "ELECT": 0, "DTYPE": CODE[dtype], "UNROLL": votes}
-    constants["BLOCK"] = cuda.BLOCK
+    constants |= {"BLOCK": cuda.BLOCK} | dict.fromkeys(NO_NUMBERS)
     return compiled(cuda._signs_kernel, capability, pointers, constants, **cuda.OPTIONS)
 
 

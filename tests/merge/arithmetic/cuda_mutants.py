@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 VOTES = "    for k in tl.range(0, VOTES, loop_unroll_factor=UNROLL):\n"
-ROW = "        z = tl.load(row + lane, mask=inside, other=0)\n        row += z_stride\n"
+STEPS = """        if row_of_ptr is None:
+            z = tl.load(row + lane, mask=inside, other=0)
+            row += z_stride
+"""
+LOADED = "_loaded(row_of_ptr + k, row, z_stride, numbers, numbers_stride, lane, inside)"
+ROW = f"{STEPS}        else:\n            z, number, steps = {LOADED}\n"
+COUNTED = f"{STEPS}        else:\n            z, number, _ = {LOADED}\n"
 TERM = "        alpha = tl.load(alpha_ptr + k)\n        cut = tl.load(cut_ptr + k)\n"
 BASE = "    bits = tl.load(base_ptr + start + lane, mask=inside, other=0)\n"
 STORE = "tl.store(out, result.to(bits.dtype), mask=inside)"
@@ -16,7 +22,10 @@ MUTANTS = {
     "no mask on the base": (BASE, BASE.replace(", mask=inside, other=0", "")),
     "no mask on a vote": (VOTES + ROW + TERM, (VOTES + ROW + TERM).replace(", mask=inside, other=0", "")),
     "no mask on an addition": (ADDS + ROW, (ADDS + ROW).replace(", mask=inside, other=0", "")),
-    "no mask on a vote that is counted": (ROW + SIGNS, (ROW + SIGNS).replace(", mask=inside, other=0", "")),
+    "no mask on a vote that is counted": (
+        COUNTED + SIGNS,
+        (COUNTED + SIGNS).replace(", mask=inside, other=0", ""),
+    ),
     "no mask on the order": ("order_ptr + start + lane, mask=inside, other=0", "order_ptr + start + lane"),
     "no mask on the output": (STORE, STORE.replace(", mask=inside", "")),
     "terms backward": (
@@ -37,6 +46,12 @@ MUTANTS = {
     "the later of equals": (
         "p & (_magnitude(w) > _magnitude(total_p))",
         "p & (_magnitude(w) >= _magnitude(total_p))",
+    ),
+    "no mask on numbers": ("mask=inside & ~steps", "mask=~steps"),
+    "no mask on steps beside numbers": ("mask=inside & steps", "mask=steps"),
+    "numbers that are themselves": (
+        "one = tl.where(steps, one, 2.0)\n            count_p",
+        "pass\n            count_p",
     ),
     "a tie elects": ("positive, negative = e > 0.0, e < 0.0", "positive, negative = e >= 0.0, e < 0.0"),
 }

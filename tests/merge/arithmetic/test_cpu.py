@@ -135,7 +135,7 @@ def test_every_16_bit_number_moves_to_its_neighbour() -> None:
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(changed: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"K|term|chunk|float32"):
+    with pytest.raises(ValueError, match=r"K|term|chunk|float32|unsigned"):
         merge(arguments(chunk_of(50), **changed))
 
 

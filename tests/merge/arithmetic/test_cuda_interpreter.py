@@ -113,6 +113,8 @@ def arguments(cuda: ModuleType, **changed: Any) -> dict[str, Any]:
     given = {
         "base": torch.zeros(50, dtype=torch.uint16),
         "z": torch.zeros(3, 50, dtype=torch.uint16),
+        "numbers": None,
+        "row_of": None,
         "order": torch.arange(50, dtype=torch.int32).view(torch.uint32),
         "out": torch.zeros(50, dtype=torch.uint16),
         "terms": cuda.Terms.of(one, one, np.zeros(3, np.bool_), MergeRules(), "cpu"),
@@ -131,6 +133,10 @@ def arguments(cuda: ModuleType, **changed: Any) -> dict[str, Any]:
         {"base": torch.zeros(100, dtype=torch.uint16)[::2]},
         {"z": torch.zeros(2, 50, dtype=torch.uint16)},
         {"z": torch.zeros(50, 3, dtype=torch.uint16).T},
+        {"numbers": torch.zeros(3, 50)},
+        {"numbers": torch.zeros(3, 49), "row_of": torch.zeros(3, dtype=torch.int32)},
+        {"numbers": torch.zeros(3, 50), "row_of": torch.zeros(3, dtype=torch.int64)},
+        {"numbers": torch.zeros(3, 50), "row_of": torch.zeros(2, dtype=torch.int32)},
         {"out": torch.zeros(49, dtype=torch.uint16)},
         {"order": torch.zeros(50, dtype=torch.int32)},
         {"order": torch.zeros(49, dtype=torch.uint32)},
@@ -140,7 +146,7 @@ def arguments(cuda: ModuleType, **changed: Any) -> dict[str, Any]:
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(cuda: ModuleType, changed: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"chunk|contiguous|int64"):
+    with pytest.raises(ValueError, match=r"chunk|contiguous|int64|int32|together"):
         cuda.merge_chunk(**arguments(cuda, **changed))
 
 

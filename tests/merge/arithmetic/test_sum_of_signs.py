@@ -27,7 +27,7 @@ def by_reference(
     base: np.ndarray, afters: list[np.ndarray], alphas: tuple[float, float], rules: MergeRules, dtype: str
 ) -> int:
     b = tensor(base, dtype)
-    taus = [reference._difference(b, tensor(after, dtype)) for after in afters]
+    taus = [reference.tau(b, tensor(after, dtype)) for after in afters]
     terms = [
         MergeTerm(letter * 64, float(np.float32(alpha))) for letter, alpha in zip("ab", alphas, strict=True)
     ]
@@ -50,11 +50,10 @@ def test_hard_elements_have_the_sum_of_the_reference(
         for alphas in ALPHAS:
             alpha = np.array(alphas, np.float32)
             want = by_reference(base, afters, alphas, rules, dtype)
-            assert cpu.sum_of_signs(chunk.base, chunk.z, theta, alpha, rules, CODE[dtype]) == want
+            assert cpu.sum_of_signs(chunk.decoded, theta, alpha, rules, CODE[dtype]) == want
             signs = torch.zeros(1, dtype=torch.int64)
             terms = cuda.Terms.of(theta, alpha, np.zeros(2, np.bool_), rules, "cpu")
             with np.errstate(all="ignore"):
-                cuda.sum_of_signs(
-                    torch.from_numpy(chunk.base), torch.from_numpy(chunk.z), terms, rules, CODE[dtype], signs
-                )
+                rows = torch.from_numpy(chunk.base), torch.from_numpy(chunk.z), None, None
+                cuda.sum_of_signs(*rows, terms, rules, CODE[dtype], signs)
             assert int(signs) == want

@@ -62,8 +62,13 @@ def by_reference(case: trial.Case) -> tuple[Any, int]:
         MergeTerm(letter * 64, float(alpha), join="add" if add else "vote")
         for letter, alpha, add in zip("abcde", mixture.alpha, mixture.add, strict=False)
     ]
-    base = tensor(case.base, dtype)
-    after, theta = [tensor(row, dtype) for row in case.after], [float(one) for one in mixture.theta]
+    base, theta = tensor(case.base, dtype), [float(one) for one in mixture.theta]
+    after = [
+        tensor(case.after[row], dtype)
+        if row >= 0
+        else reference.Numbers(torch.from_numpy(case.numbers[~row]))
+        for row in case.chunk.rows()
+    ]
     made = reference.merge_tensor(base, after, theta, terms, mixture.rules, mixture.rules.tie())
     out = np.empty_like(case.base)
     out[case.order] = bits(made)

@@ -25,12 +25,30 @@ Array = np.ndarray[Any, Any]
 GARBAGE = 0xA5
 
 
-def merge_on_cpu(base: Array, z: Array, order: Array | None, out: Array, arguments: MergeArguments) -> int:
+Kernel = Callable[
+    [Array, Array, Array | None, Array | None, Array | None, Array, MergeArguments],
+    int,
+]
+"""base, z, numbers, row_of, order, out and arguments as for `Stream.merge` → how many are not finite."""
+
+
+def merge_on_cpu(
+    base: Array,
+    z: Array,
+    numbers: Array | None,
+    row_of: Array | None,
+    order: Array | None,
+    out: Array,
+    arguments: MergeArguments,
+) -> int:
     """The CPU's kernel, as a device's."""
     if order is None:
         order = np.arange(base.size, dtype=np.uint32)
-    given = np.ascontiguousarray(base), np.ascontiguousarray(z), np.ascontiguousarray(order)
-    return cpu.merge_chunk(DecodedChunk(list(range(len(z))), *given), arguments, out)
+    if numbers is None:
+        numbers = np.empty((0, base.size), np.float32)
+    given = [np.ascontiguousarray(array) for array in (base, z, order, numbers)]
+    chunk = DecodedChunk(list(range(arguments.alpha.size)), *given, row_of)
+    return cpu.merge_chunk(chunk, arguments, out)
 
 
 class LateDevice:
@@ -48,7 +66,7 @@ class LateDevice:
         full_at: Collection[int] = (),
         fault_at: Collection[int] = (),
         seed: int | None = None,
-        kernel: Callable[[Array, Array, Array | None, Array, MergeArguments], int] = merge_on_cpu,
+        kernel: Kernel = merge_on_cpu,
     ) -> None:
         self.memory = memory
         self.taken = self.most = 0
@@ -188,21 +206,24 @@ class LateStream:
         self,
         base: Array,
         z: Array,
+        numbers: Array | None,
+        row_of: Array | None,
         order: Array | None,
         out: Array,
         terms: Any,
         arguments: MergeArguments,
         not_finite: Array,
     ) -> None:
-        assert z.shape[0] == arguments.alpha.size
+        assert (z.shape[0] if row_of is None else row_of.size) == arguments.alpha.size
         self.device.count_merge()
         given = [lent(array) for array in (base, z, out, not_finite, terms)]
         at = None if order is None else lent(order)
+        t = None if numbers is None else lent(numbers)
 
         def run() -> None:
-            base, z, out, not_finite, numbers = (array() for array in given)
-            assert np.array_equal(numbers[: arguments.alpha.size], arguments.alpha)
-            not_finite[0] += self.device.kernel(base, z, at and at(), out, arguments)
+            base, z, out, not_finite, alpha = (array() for array in given)
+            assert np.array_equal(alpha[: arguments.alpha.size], arguments.alpha)
+            not_finite[0] += self.device.kernel(base, z, t and t(), row_of, at and at(), out, arguments)
 
         self._later(run)
 

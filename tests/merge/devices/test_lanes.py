@@ -279,10 +279,13 @@ def test_the_kernel_for_gpus_in_the_lanes_gives_the_same_bits(mixed: Any) -> Non
     plan, model, want = mixed
     cuda = load(source(), interpreted=True)
 
-    def kernel(base: Any, z: Any, order: Any, out: Any, mixture: MergeArguments) -> int:
+    def kernel(
+        base: Any, z: Any, numbers: Any, row_of: Any, order: Any, out: Any, mixture: MergeArguments
+    ) -> int:
         terms = cuda.Terms.of(mixture.theta, mixture.alpha, mixture.add, mixture.rules, "cpu")
         bad = torch.zeros(1, dtype=torch.int64)
-        given = [torch.from_numpy(array) for array in (base, z, order, out)]
+        arrays = (base, z, numbers, row_of, order, out)
+        given = [None if array is None else torch.from_numpy(array) for array in arrays]
         cuda.merge_chunk(*given, terms, mixture.rules, mixture.dtype, bad, mixture.majority)
         return int(bad)
 
@@ -303,6 +306,6 @@ def test_numbers_stay_until_the_lane_was_waited_for(mixed: Any, monkeypatch: pyt
         base, z = lane.stream.array(CHUNK, np.uint16), lane.stream.array((2, CHUNK), np.uint16)
         out = lane.out(CHUNK, np.uint16)
         for mixture in mixtures:
-            lane.stream.merge(base, z, None, out, terms_of(mixture), mixture, lane.counter)
+            lane.stream.merge(base, z, None, None, None, out, terms_of(mixture), mixture, lane.counter)
         lane.counted()
     assert run(plan, model, threads=4, device=There("cuda", None, (LateDevice(),)))[0] == want[0]
