@@ -18,14 +18,13 @@ def changes(chunk: DecodedChunk, k: int, dtype: str, part: slice) -> NDArray[np.
     dtype: BF16, F16 or F32, the type of the base's elements. The array of a row of numbers is the row itself.
     The caller turns off numpy's warnings about numbers that are not finite.
     """
-    row = k if chunk.row_of is None else int(chunk.row_of[k])
-    if row < 0:
-        return chunk.numbers[-1 - row, part]
+    row = chunk.row(k)[part]
+    if row.dtype == np.float32:
+        return row
     base = chunk.sorted_base[part]
-    z = chunk.z[row, part][: base.size]
     after: NDArray[Any] = np.empty_like(base)
-    restore(base, z, np.arange(base.size, dtype=np.uint32), after)
+    restore(base, row, np.arange(base.size, dtype=np.uint32), after)
     t: NDArray[np.float32] = widen32(after, dtype) - widen32(base, dtype)
     if not np.isfinite(t).all():
-        t[z == 0] = 0
+        t[row == 0] = 0
     return t

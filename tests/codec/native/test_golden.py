@@ -56,16 +56,16 @@ def round_trip(dtype: str, code: int) -> None:
     base_codec.decode_base(form, segments, np.empty_like(base))
     both = np.stack([z, z])
     theta, alpha, add = np.full(2, np.nan, np.float32), np.ones(2, np.float32), np.zeros(2, np.bool_)
-    cpu.merge_chunk(
-        DecodedChunk([0, 1], ordered, both, order),
-        MergeArguments(theta, alpha, add, MergeRules(), code),
-        base.copy(),
-    )
-    cpu.sum_of_signs(ordered, both, theta, alpha, MergeRules(), code)
+    chunk = DecodedChunk([0, 1], ordered, both, order)
+    cpu.merge_chunk(chunk, MergeArguments(theta, alpha, add, MergeRules(), code), base.copy())
+    cpu.sum_of_signs(chunk, theta, alpha, MergeRules(), code)
     cpu.scatter(ordered, order, base.copy())
     cpu.count_high(ordered, z, code, np.zeros(1 << 16, np.int64))
     for counter in (np.uint32, np.int64):
         cpu.count_low(ordered, z, code, np.zeros(1 << 16, np.int32), np.zeros((1, 1 << 16), counter))
+        numbers = np.ones(5, np.float32)
+        cpu.count_numbers_low(numbers, np.zeros(1 << 16, np.int32), np.zeros((1, 1 << 16), counter))
+    cpu.count_numbers_high(numbers, np.zeros(1 << 16, np.int64))
     cpu.count_values(ordered, z, code)
 
 
