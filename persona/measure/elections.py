@@ -92,12 +92,13 @@ class Scratch:
 class ChunkVotes:
     """One decoded chunk with its terms.
 
-    `theta`, float32, and `terms` run along `chunk.present`.
+    `terms`, `alpha` and `theta`, both float32, run along `chunk.present`.
     """
 
     chunk: DecodedChunk
     dtype: str
     terms: list[Term]
+    alpha: Floats
     theta: Floats
     rules: MergeRules
     tie: int
@@ -109,6 +110,7 @@ class ChunkVotes:
             chunk,
             tensor.spec.dtype,
             [cuts.plan.recipe.terms[term] for term in chunk.present],
+            np.array([tensor.alpha_of[term] for term in chunk.present], np.float32),
             cuts.theta(tensor, chunk.present),
             rules,
             rules.tie(cuts.majority),
@@ -131,7 +133,7 @@ class ChunkVotes:
         terms = [self.terms[j] for j in active]
         taus = self._differences(part, active, scratch)
         kept = [_trimmed(t, self.theta[j]) for t, j in zip(taus, active, strict=True)]
-        weights = [u * np.float32(term.alpha32) for u, term in zip(kept, terms, strict=True)]
+        weights = [u * self.alpha[j] for u, j in zip(kept, active, strict=True)]
         votes = kept if self.rules.weigh == "after" else weights
         voting = [vote if term.join == "vote" else None for vote, term in zip(votes, terms, strict=True)]
         elected = self._elected(voting)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 from blake3 import blake3
 
@@ -32,6 +33,7 @@ from persona.merge.rows.terms import TermSources
 from persona.objects import canonical
 from persona.objects.base import Base
 from persona.objects.ids import abbreviate
+from persona.objects.layers import Place, places
 from persona.objects.recipe import Recipe, Term, to_binary32
 from persona.objects.rules import NUMERICS
 from persona.objects.tensors import TensorSpec, chunk_count
@@ -43,7 +45,9 @@ from persona.store.store import Store
 class TensorPlan:
     """One tensor: its way, the indices of the terms that reach it in canonical order, and its key.
 
-    `admitted` counts the terms whose filters admit it, whether they changed it or not.
+    `admitted` counts the terms whose filters admit it, whether they changed it or not. `alphas`, binary32,
+    and `densities`, binary64, run along `terms`: the values of lists over layers at this tensor, which may
+    give the terms another order than the recipe's. The density of a term that is never trimmed is 1.
     """
 
     spec: TensorSpec
@@ -51,6 +55,18 @@ class TensorPlan:
     terms: tuple[int, ...]
     admitted: int
     key: str
+    alphas: tuple[float, ...]
+    densities: tuple[float, ...]
+
+    @cached_property
+    def alpha_of(self) -> dict[int, float]:
+        """α of each term, binary32, by its index."""
+        return dict(zip(self.terms, self.alphas, strict=True))
+
+    @cached_property
+    def density_of(self) -> dict[int, float]:
+        """The density of each term, binary64, by its index."""
+        return dict(zip(self.terms, self.densities, strict=True))
 
 
 @dataclass(frozen=True)
@@ -108,7 +124,8 @@ def plan(store: Store, recipe: Recipe, base: Base, vectors: Mapping[str, Vector]
     admits = [_admitting(term) for term in terms]
     unfiltered = all(not term.only and not term.except_ for term in terms)
     everything = tuple(range(len(terms)))
-    ways: dict[tuple[tuple[int, ...], int, bool], tuple[str, bytes]] = {}
+    layers = places(spec.name for spec in base.tensors) if any(term.in_layers for term in terms) else {}
+    groups: dict[tuple[tuple[int, ...], int, bool, Place | None], _Group] = {}
     tensors: list[TensorPlan] = []
     for spec in base.tensors:
         admitted: tuple[int, ...] = ()
@@ -116,46 +133,89 @@ def plan(store: Store, recipe: Recipe, base: Base, vectors: Mapping[str, Vector]
             admitted = everything if unfiltered else tuple(i for i in everything if admits[i](spec.name))
         reaching = tuple(i for i in admitted if sources[i].reaches(spec.name))
         own = len(reaching) == 1 and sources[reaching[0]].steps(spec)
-        group = reaching, len(admitted), own
-        if group not in ways:
-            ways[group] = _way(recipe, base, sources, *group)
-        way, seed = ways[group]
-        key = blake3(seed + spec.name.encode()).hexdigest()
-        tensors.append(TensorPlan(spec, way, reaching, len(admitted), key))
+        group = reaching, len(admitted), own, layers.get(spec.name)
+        if group not in groups:
+            groups[group] = _group(recipe, base, sources, *group)
+        found = groups[group]
+        key = blake3(found.seed + spec.name.encode()).hexdigest()
+        tensors.append(
+            TensorPlan(spec, found.way, found.terms, len(admitted), key, found.alphas, found.densities)
+        )
     return Plan(store, recipe, base, TermSources(chunks, sources), tuple(tensors))
 
 
-def _way(
-    recipe: Recipe, base: Base, sources: Sequence[Source], reaching: tuple[int, ...], admitted: int, own: bool
-) -> tuple[str, bytes]:
-    """The way of the tensors that these terms reach, and the start of their keys.
+class _Group(NamedTuple):
+    """What the tensors that the same terms reach in one layer have in common."""
+
+    way: str
+    seed: bytes
+    """The start of their keys."""
+    terms: tuple[int, ...] = ()
+    alphas: tuple[float, ...] = ()
+    densities: tuple[float, ...] = ()
+
+
+def _group(
+    recipe: Recipe,
+    base: Base,
+    sources: Sequence[Source],
+    reaching: tuple[int, ...],
+    admitted: int,
+    own: bool,
+    place: Place | None,
+) -> _Group:
+    """The group of the tensors in a layer that these terms reach.
 
     `own`: whether one term alone reaches them, with rows of steps.
     """
     if not reaching:
-        return "base", _seed(["base", base.digest])
-    terms, rules = recipe.terms, recipe.rules
+        return _Group("base", _seed(["base", base.digest]))
+    rules = recipe.rules
     lambda_ = to_binary32(rules.lambda_)
-    first = terms[reaching[0]]
-    if own and first.alpha32 == 1.0 and lambda_ == 1.0 and not recipe.trims(first):
-        return "lone", _seed(["lone", base.digest, sources[reaching[0]].identity])
+    here = sorted((_effect(recipe, index, place) for index in reaching), key=lambda effect: effect.order)
+    values = (
+        tuple(effect.term for effect in here),
+        tuple(effect.alpha for effect in here),
+        tuple(effect.density for effect in here),
+    )
+    first = here[0]
+    if own and first.alpha == 1.0 and lambda_ == 1.0 and first.density == 1.0:
+        return _Group("lone", _seed(["lone", base.digest, sources[first.term].identity]), *values)
     axes = {axis: value for axis, value in rules.axes().items() if axis not in ("density", "lambda")}
-    effects = [_effect(recipe, sources, index) for index in range(len(terms))]
     whole = [
         admitted if rules.trim == "joint" else None,
-        [[*effect, list(term.only), list(term.except_)] for effect, term in zip(effects, terms, strict=True)]
+        [
+            [source.identity, term.alpha, _density(recipe, term), term.join, term.only, term.except_]
+            for source, term in zip(sources, recipe.terms, strict=True)
+        ]
         if rules.on_tie == "majority"
         else None,
     ]
-    here = [effects[index] for index in reaching]
-    return "merge", _seed(["merge", base.digest, axes, _hex32(lambda_), here, whole])
+    effects = [
+        [sources[one.term].identity, _hex32(one.alpha), one.density.hex(), recipe.terms[one.term].join]
+        for one in here
+    ]
+    return _Group("merge", _seed(["merge", base.digest, axes, _hex32(lambda_), effects, whole]), *values)
 
 
-def _effect(recipe: Recipe, sources: Sequence[Source], index: int) -> list[object]:
-    """The values of a term that decide its effect on a tensor."""
+class _Effect(NamedTuple):
+    """The numbers of a term in one layer, and its place in the canonical order there."""
+
+    term: int
+    alpha: float
+    density: float
+    order: tuple[object, ...]
+
+
+def _effect(recipe: Recipe, index: int, place: Place | None) -> _Effect:
     term = recipe.terms[index]
-    density = recipe.density_of(term) if recipe.trims(term) else None
-    return [sources[index].identity, _hex32(term.alpha32), density, term.join]
+    alpha, density = term.alpha_at(place), term.density_at(recipe.rules, place)
+    # Terms of one vector, α and density add the same numbers, so the recipe's order may decide between them.
+    return _Effect(index, alpha, density if recipe.trims(term) else 1.0, (term.vector, alpha, density, index))
+
+
+def _density(recipe: Recipe, term: Term) -> object:
+    return recipe.density_of(term) if recipe.trims(term) else None
 
 
 def _seed(value: list[object]) -> bytes:
@@ -174,10 +234,6 @@ def _check(recipe: Recipe, base: Base, vectors: Mapping[str, Vector]) -> None:
     if recipe.rules.trim in ("breadcrumbs", "dare", "della") and any(map(recipe.trims, recipe.terms)):
         raise InvalidInput(f"trim = {recipe.rules.trim}: this persona cannot merge it; install a newer one")
     for term in recipe.terms:
-        if term.in_layers:
-            raise InvalidInput(
-                f"vector {term.name}: a list over layers cannot be merged yet; give one number"
-            )
         vector = vectors[term.vector]
         if vector.base != base.digest:
             raise InvalidInput(

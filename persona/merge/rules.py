@@ -108,7 +108,7 @@ class MergeTerm:
     def of(cls, term: Term) -> MergeTerm:
         """The numbers of a recipe's term."""
         density = None if term.density is None else float(values(term.density)[0])
-        return cls(term.vector, term.alpha32, density, term.only, term.except_, term.join)
+        return cls(term.vector, term.alpha_at(None), density, term.only, term.except_, term.join)
 
     @cached_property
     def _filter(self) -> Term:

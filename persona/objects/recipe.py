@@ -68,11 +68,6 @@ class Term:
 
         return [matcher(pattern) for pattern in self.only], [matcher(pattern) for pattern in self.except_]
 
-    @cached_property
-    def alpha32(self) -> float:
-        """α rounded once to binary32, −0 as +0."""
-        return self.alpha_at(None)
-
     @property
     def in_layers(self) -> bool:
         """Whether α or the density is a list over layers."""
@@ -80,15 +75,20 @@ class Term:
 
     def alpha_at(self, place: Place | None) -> float:
         """α of a tensor in a layer (None: outside all layers), rounded once to binary32, −0 as +0."""
+        if isinstance(self.alpha, str):
+            return to_binary32(self.alpha)
         from persona.objects.layers import at_place
 
-        return to_binary32(at_place(values(self.alpha), place))
+        return to_binary32(at_place(self.alpha, place))
 
     def density_at(self, rules: Rules, place: Place | None) -> float:
         """The effective density of a tensor in a layer (None: outside all layers), rounded to binary64."""
+        density = self.density_in(rules)
+        if isinstance(density, str):
+            return float(density)
         from persona.objects.layers import at_place
 
-        return float(at_place(values(self.density_in(rules)), place))
+        return float(at_place(density, place))
 
     def density_in(self, rules: Rules) -> Value:
         """The effective density: the term's own, else that of the rules, else "1"."""

@@ -66,7 +66,7 @@ def check_election(one: Comparison, plan: Plan, base: Model, afters: dict[str, M
             (theta,) = cuts.theta(tensor, [k])
             keep = np.ones(size, bool) if np.isnan(theta) else (abs(t[k]) >= theta) & (theta >= 0)
             u[k] = np.where(keep, t[k], 0)
-            w[k] = np.float32(term.alpha32) * u[k]
+            w[k] = np.float32(term.alpha_at(None)) * u[k]
             if term.join == "vote":
                 voting.append(k)
                 v[k] = u[k] if rules.weigh == "after" else w[k]

@@ -120,11 +120,11 @@ class Merger:
 
     def arguments(self, tensor: TensorPlan, present: list[int]) -> MergeArguments:
         """How these of the terms that reach a tensor are merged there."""
-        terms = [self.plan.recipe.terms[index] for index in present]
+        terms = self.plan.recipe.terms
         return MergeArguments(
             theta=self.cuts.theta(tensor, present),
-            alpha=np.array([term.alpha32 for term in terms], np.float32),
-            add=np.array([term.join == "add" for term in terms], np.bool_),
+            alpha=np.array([tensor.alpha_of[index] for index in present], np.float32),
+            add=np.array([terms[index].join == "add" for index in present], np.bool_),
             rules=self.rules,
             dtype=element_of(tensor.spec.dtype).code,
             majority=self.cuts.majority,

@@ -60,17 +60,16 @@ class Cutoffs:
 
     def theta(self, tensor: TensorPlan, terms: Iterable[int]) -> NDArray[np.float32]:
         """θ of some terms at a tensor, `NO_TRIM` for terms that are never trimmed: float32[terms]."""
-        return np.array([self._theta(tensor.spec.name, index) for index in terms], np.float32)
+        return np.array([self._theta(tensor, index) for index in terms], np.float32)
 
-    def _theta(self, name: str, index: int) -> float:
-        recipe = self.plan.recipe
-        term = recipe.terms[index]
-        if not recipe.trims(term):
+    def _theta(self, tensor: TensorPlan, index: int) -> float:
+        trim, density, name = self.plan.recipe.rules.trim, tensor.density_of[index], tensor.spec.name
+        if density == 1.0:
             return NO_TRIM
-        if recipe.rules.trim == "joint":
+        if trim == "joint":
             return self.by_tensor[name][0]
-        found = self.by_vector[self.plan.sources[index].identity, term.density_at(recipe.rules, None)]
-        return found["" if recipe.rules.trim == "global" else name]
+        found = self.by_vector[self.plan.sources[index].identity, density]
+        return found["" if trim == "global" else name]
 
 
 @in_default_environment
@@ -92,11 +91,10 @@ def cutoffs(
     elif rules.trim != "none":
         wanted: dict[tuple[str, float], tuple[Source, set[str]]] = {}
         for tensor in merged:
-            for index in tensor.terms:
-                term, source = plan.recipe.terms[index], plan.sources[index]
-                if plan.recipe.trims(term):
-                    key = (source.identity, term.density_at(rules, None))
-                    wanted.setdefault(key, (source, set()))[1].add(tensor.spec.name)
+            for index, density in tensor.density_of.items():
+                if density < 1.0:
+                    source = plan.sources[index]
+                    wanted.setdefault((source.identity, density), (source, set()))[1].add(tensor.spec.name)
         for (id, density), (source, names) in wanted.items():
             thetas = _on_grid(plan, source, density)
             if thetas is None:
@@ -247,8 +245,7 @@ def _of_vector(
 def _find_joint(found: Cutoffs, tensors: list[TensorPlan], threads: int, progress: Progress | None) -> None:
     plan = found.plan
     density = float(plan.recipe.rules.density or "1")
-    trimmed = {i for i, term in enumerate(plan.recipe.terms) if plan.recipe.trims(term)}
-    wanted = [tensor for tensor in tensors if trimmed.intersection(tensor.terms)]
+    wanted = [tensor for tensor in tensors if min(tensor.densities, default=1.0) < 1.0]
     merged = [tensor for tensor in plan.tensors if tensor.terms]
     stacks = [
         [tensor.spec.name, tensor.admitted, [source.identity for source in _stack(plan, tensor)]]
@@ -301,7 +298,7 @@ def _signs(rows: StoredRows, cuts: Cutoffs, rules: MergeRules, tensor: TensorPla
     for index in range(plan.chunks(tensor)):
         for part in rows.parts(tensor.spec, votes, index) or ():
             theta = cuts.theta(tensor, part.present)
-            alpha = np.array([plan.recipe.terms[term].alpha32 for term in part.present], np.float32)
+            alpha = np.array([tensor.alpha_of[term] for term in part.present], np.float32)
             total += cpu.sum_of_signs(part, theta, alpha, rules, code)
     return total
 
