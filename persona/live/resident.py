@@ -4,9 +4,9 @@ A resident holds the base's elements and a row of ulp differences for each vecto
 elements. So a change of α is one kernel, which writes into the tensor's own memory, and nothing crosses the
 bus.
 
-A tensor of n elements with K vectors takes (1 + K)·n elements. Tensors that do not fit are streamed through
-lanes each time. A part of the device stays free, for the lanes and for what the model itself computes.
-Invariant: a resident that can be found is whole.
+A tensor of n elements with K vectors takes (1 + K)·n elements. Tensors that do not fit, and tensors with rows
+of numbers, are streamed through lanes each time. A part of the device stays free, for the lanes and for what
+the model itself computes. Invariant: a resident that can be found is whole.
 """
 
 from __future__ import annotations
@@ -210,6 +210,8 @@ class _OnDevice:
     def _make(self, tensor: TensorPlan) -> None:
         """Takes memory for a tensor's resident, if there is room."""
         spec, rows = tensor.spec, len(tensor.terms)
+        if not all(self._merger.plan.rows.steps(spec, term) for term in tensor.terms):
+            return  # rows of numbers are computed for each merge
         length = aligned(spec.units)
         nbytes = length * (1 + rows) * spec.unit
         if not self._cache.reserve(nbytes):
@@ -278,9 +280,10 @@ class _OnDevice:
         for part in parts:
             there = [row for row, term in enumerate(terms) if term in part.present]
             sources = [part.present.index(terms[row]) for row in there]
-            for sorted_base, rows, order in lane.loaded(part, sources, len(base)):
-                lane.stream.scatter(sorted_base, order, base)
-                for source, row in zip(rows, there, strict=True):
+            for loaded in lane.loaded(part, sources, len(base)):
+                order = loaded.order
+                lane.stream.scatter(loaded.base, order, base)
+                for source, row in zip(loaded.z, there, strict=True):
                     lane.stream.scatter(source[: len(order)], order, z[row])
             if part.order.size < len(base):
                 lane.stream.synchronize()

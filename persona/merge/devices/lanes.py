@@ -27,6 +27,7 @@ from persona.merge.arithmetic.arguments import DecodedChunk, MergeArguments
 from persona.merge.arithmetic.layout import aligned, aligned_down
 from persona.merge.devices.device import Device, DeviceArray, DeviceFault, DeviceFull, DeviceTerms
 from persona.merge.plan import Plan, TensorPlan
+from persona.merge.rows.source import NUMBER_BYTES
 
 MOST_LANES: Final = 4
 """Lanes of a device: one copies in, one computes, one copies back, one is being filled or given back."""
@@ -70,6 +71,22 @@ class Need:
         return cls(whole, least)
 
 
+@dataclass(frozen=True)
+class LoadedSlice:
+    """Some elements of a chunk on a device, as `Stream.merge` takes them: base, z, numbers, row_of, order."""
+
+    base: DeviceArray
+    z: DeviceArray
+    numbers: DeviceArray | None
+    row_of: NDArray[np.int32] | None
+    order: DeviceArray
+
+    @property
+    def rows(self) -> tuple[DeviceArray, DeviceArray, DeviceArray | None, NDArray[np.int32] | None]:
+        """The arrays before `order`."""
+        return self.base, self.z, self.numbers, self.row_of
+
+
 class Lane:
     """A stream, `nbytes` of memory, and a counter of elements that are not finite; for one thread."""
 
@@ -89,29 +106,46 @@ class Lane:
         return self.device.view(self._memory[: size * np.dtype(dtype).itemsize], dtype)
 
     def loaded(
-        self, part: DecodedChunk, rows: Sequence[int] | NDArray[np.intp], size: int
-    ) -> Iterator[tuple[DeviceArray, DeviceArray, DeviceArray]]:
-        """(base, z, order) of a part of a chunk of `size` elements, on the device, in slices that fit.
+        self, part: DecodedChunk, terms: Sequence[int] | NDArray[np.intp], size: int
+    ) -> Iterator[LoadedSlice]:
+        """A part of a chunk of `size` elements, on the device, in slices that fit.
 
-        Row j of z is row `rows[j]` of the part. Operations that are queued for one slice run before the next
-        slice is copied over it.
+        `terms`: the places in `part.present` of the terms whose rows are wanted, in the order of the rows
+        there. Operations that are queued for one slice run before the next slice is copied over it.
         """
         uint, unit = part.sorted_base.dtype, part.sorted_base.itemsize
+        rows = part.rows()[terms]
+        of_z, of_numbers = np.unique(rows[rows >= 0]), np.unique(~rows[rows < 0])
+        if not of_numbers.size:
+            of_z = rows
         start = aligned(size) * unit
-        each = unit + layout.ORDER_BYTES + len(rows) * unit
+        each = unit + layout.ORDER_BYTES + of_z.size * unit + of_numbers.size * NUMBER_BYTES
         length = min(aligned(part.order.size), aligned_down((self.nbytes - start) // each))
         base = self._part(start, length, uint)
-        order = self._part(start + length * unit, length, np.uint32)
-        z = self._part(start + length * (unit + layout.ORDER_BYTES), len(rows) * length, uint)
-        z = z.reshape((len(rows), length))
+        start += length * unit
+        order = self._part(start, length, np.uint32)
+        start += length * layout.ORDER_BYTES
+        z = base.reshape((1, length))[:0]
+        if of_z.size:
+            z = self._part(start, of_z.size * length, uint).reshape((of_z.size, length))
+        numbers: DeviceArray = None
+        row_of: NDArray[np.int32] | None = None
+        if of_numbers.size:
+            start += of_z.size * length * unit
+            numbers = self._part(start, of_numbers.size * length, np.float32)
+            numbers = numbers.reshape((of_numbers.size, length))
+            places = np.where(rows >= 0, np.searchsorted(of_z, rows), ~np.searchsorted(of_numbers, ~rows))
+            row_of = places.astype(np.int32)
         for begin in range(0, part.order.size, length):
             end = min(begin + length, part.order.size)
             count = end - begin
             self.stream.load(part.sorted_base[begin:end], base[:count])
             self.stream.load(part.order[begin:end], order[:count])
-            for place, row in enumerate(rows):
+            for place, row in enumerate(of_z):
                 self.stream.load(part.z[row, begin:end], z[place, :count])
-            yield base[:count], z, order[:count]
+            for place, row in enumerate(of_numbers):
+                self.stream.load(part.numbers[row, begin:end], numbers[place, :count])
+            yield LoadedSlice(base[:count], z, numbers, row_of, order[:count])
 
     def _part(self, start: int, elements: int, dtype: Any) -> DeviceArray:
         stop = start + elements * np.dtype(dtype).itemsize
@@ -279,8 +313,8 @@ class Lanes:
                 target = lane.out(size, out.dtype)
             part: DecodedChunk | None = first
             while part is not None:
-                for base, z, order in lane.loaded(part, rows, size):
-                    lane.stream.merge(base, z, None, None, order, target, terms, arguments, lane.counter)
+                for loaded in lane.loaded(part, rows, size):
+                    lane.stream.merge(*loaded.rows, loaded.order, target, terms, arguments, lane.counter)
                 if part.order.size < size:
                     lane.stream.synchronize()
                 part = next(remaining, None)
