@@ -138,7 +138,9 @@ class CachedRows:
             return stored.parts(spec, terms, index)
         base_key = spec.dtype, stored.chunks.id(spec, index)
         keys: dict[int, Key] = {
-            term: (*base_key, id) for term, id in changes.items() if self._keeps(spec, term)
+            term: (*base_key, self._holds(spec, term), id)
+            for term, id in changes.items()
+            if self._keeps(spec, term)
         }
         base = self._cache.find(base_key)
         if base is not None:
@@ -150,6 +152,9 @@ class CachedRows:
                 if term in keys:
                     self._cache.keep(keys[term], part.row(place), part.order)
         return parts
+
+    def _holds(self, spec: TensorSpec, term: int) -> str:
+        return "steps" if self._stored.terms.steps(spec, term) else "numbers"
 
     def _keeps(self, spec: TensorSpec, term: int) -> bool:
         terms = self._stored.terms
