@@ -2,6 +2,7 @@
 
     PersonaError
     ├── Refused           1   an answer of "no": nothing to commit, a conflict, work that would be overwritten
+    │   └── NothingChanged
     ├── UsageError        2   a call or command line that cannot mean anything
     ├── NotFound          3
     │   ├── NotARepository
@@ -121,6 +122,10 @@ class Refused(PersonaError):
 
     exit_code = 1
     kind = "refused"
+
+
+class NothingChanged(Refused):
+    """A checkpoint that has the weights of the base."""
 
 
 class UsageError(PersonaError):

@@ -50,7 +50,7 @@ INNER_LAYERS = {
         ("reach",),
         ("worktree",),
         ("vectors", "computing"),
-        ("commit_builder", "exporting", "placing"),
+        ("commit_builder", "exporting", "placing", "interchange"),
         ("verbs",),
     ),
     "merge": (

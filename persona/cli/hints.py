@@ -16,6 +16,7 @@ _COMMANDS: Final = {
     "branches.values": "branch",
     "cat_file": "cat-file -p",
     "config.set": "config",
+    "import_mergekit": "import",
     "recipe.remove": "rm",
     "recipe.rename": "mv",
     "recipe.set": "set",
@@ -33,6 +34,7 @@ _COMMANDS: Final = {
 _FLAGS: Final = {
     "branch": "-b",
     "create": "-c",
+    "dry_run": "-n",
     "force": "-f",
     "out": "-o",
     "rev": "--source",

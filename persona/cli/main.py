@@ -31,6 +31,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Change the recipe": {
         "add": "Import a fine-tune and put it into recipe.toml, or track text files.",
         "commit": "Record the recipe and the text files; with PATH, add that first.",
+        "import": "Take over a recipe of mergekit, with its models.",
         "set": "Change a vector's alpha, density or filter, or the merge rules.",
         "rm": "Drop a vector from the recipe.",
         "mv": "Rename a vector in the recipe.",
@@ -85,7 +86,8 @@ class Persona(CommandGroup):
         """The command of that name, its module loaded now."""
         if name not in self.list_commands(ctx):
             return None
-        module = import_module("persona.cli.commands." + name.replace("-", "_"))
+        file = "import_" if name == "import" else name.replace("-", "_")  # `import` is a word of Python
+        module = import_module(f"persona.cli.commands.{file}")
         found: click.Command = module.command
         return found
 

@@ -35,6 +35,7 @@ None for an act that prints nothing, or whose command has the lines.
 """
 ANSWERS: Final = {
     "DigestResult": "render:digest",
+    "ImportPlan": "render:import_plan",
     "ObjectCount": "render:object_count",
     "Status": "commands.status:status",
     "VectorStatistics": "measures:statistics",

@@ -226,22 +226,9 @@ class JoinOptions(TermOptions, total=False):
     ]
 
 
-class ImportOptions(TermOptions, WorkOptions, total=False):
-    """How a fine-tune is taken in: `add PATH` and `commit PATH`."""
+class TakeOptions(WorkOptions, total=False):
+    """How a fine-tune is matched to the base: `import`."""
 
-    name: Annotated[
-        str | None,
-        Option("-n", "--name", metavar="NAME", help="Name of the vector. Default: the last part of PATH."),
-    ]
-    onto: Annotated[
-        str | None,
-        Option(
-            "--onto",
-            metavar="base|REV",
-            completion="base_or_revision",
-            help="PATH was trained from the base (default), or from the weights of REV.",
-        ),
-    ]
     missing: Annotated[
         Literal["refuse", "zero"],
         Option(
@@ -263,6 +250,24 @@ class ImportOptions(TermOptions, WorkOptions, total=False):
         ),
     ]
     cast: Annotated[bool, Option("--cast", help="Convert a dtype that cannot hold the base's values.")]
+
+
+class ImportOptions(TermOptions, TakeOptions, total=False):
+    """And how it is named and joins a recipe: `add PATH` and `commit PATH`."""
+
+    name: Annotated[
+        str | None,
+        Option("-n", "--name", metavar="NAME", help="Name of the vector. Default: the last part of PATH."),
+    ]
+    onto: Annotated[
+        str | None,
+        Option(
+            "--onto",
+            metavar="base|REV",
+            completion="base_or_revision",
+            help="PATH was trained from the base (default), or from the weights of REV.",
+        ),
+    ]
     files: Annotated[
         bool, Option("--files", help="Also take the config, tokenizer and template files of PATH.")
     ]

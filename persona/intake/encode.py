@@ -18,7 +18,7 @@ from persona.codec.delta import delta_payload, encode_delta
 from persona.codec.elements import FORM_RAW
 from persona.codec.elements import of as element_of
 from persona.codec.floats import in_default_environment
-from persona.errors import InvalidInput, Refused, listed
+from persona.errors import InvalidInput, NothingChanged, listed
 from persona.frozen import dataclass
 from persona.intake.match import Match, match_tensors
 from persona.limits import CHUNK_ELEMENTS
@@ -216,7 +216,7 @@ def import_vector(
         if any(id != NULL_ID for id in ids[spec.name])
     )
     if not tensors:
-        raise Refused(f"{checkpoint.path}: no element changed; there is nothing to store")
+        raise NothingChanged(f"{checkpoint.path}: no element changed; there is nothing to store")
     table = [id for spec in tensors for id in ids[spec.name]]
     table_id = _put_table(tx, table)
     vector = Vector(base=base.digest, chunk=base.chunk, tensors=tensors, table=table_id)

@@ -14,6 +14,15 @@ from persona.cli.main import cli
 BASE = {"a": [0.5, -1.25, 3.0, 0.0], "b": [1.0, 2.0]}
 LISTENING = {"a": [0.75, -1.25, 3.0, 0.0], "b": [1.0, 2.0]}
 SUGGESTING = {"a": [0.5, -1.25, 3.5, 0.0], "b": [1.0, 2.5]}
+RECIPE = """\
+merge_method: ties
+base_model: base
+models:
+  - {model: listening, parameters: {weight: 0.5}}
+  - {model: suggesting, parameters: {weight: [{filter: a, value: 1}, {value: 0.25}]}}
+parameters: {density: 0.5}
+dtype: float32
+"""
 
 
 @dataclass

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.checkpoints import write_model
-from tests.cli.command_line import BASE, LISTENING, SUGGESTING, CommandLine
+from tests.cli.command_line import BASE, LISTENING, RECIPE, SUGGESTING, CommandLine
 
 
 @pytest.fixture
@@ -18,10 +18,11 @@ def outside(tmp_path: Path) -> CommandLine:
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    """A directory with a base and two fine-tunes of it."""
+    """A directory with a base, two fine-tunes of it, and a recipe of mergekit."""
     write_model(tmp_path / "base", BASE, **{"chat_template.jinja": "hello\n"})
     write_model(tmp_path / "listening", LISTENING)
     write_model(tmp_path / "suggesting", SUGGESTING)
+    (tmp_path / "recipe.yml").write_text(RECIPE)
     return tmp_path
 
 

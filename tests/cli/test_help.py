@@ -56,6 +56,7 @@ ANSWERS = {
     "help": "help commit",
     "add": "add ../suggesting",
     "commit": "commit ../suggesting -m more",
+    "import": "import ../recipe.yml",
     "set": "set listening --alpha 0.25",
     "rm": "rm listening",
     "mv": "mv listening attentive",

@@ -1,0 +1,1 @@
+"""Recipes of other programs: read into terms and rules, and written from them."""

@@ -1,0 +1,219 @@
+"""What a mergekit file means, and the names of what persona cannot express."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from persona.errors import InvalidInput
+from persona.history.interchange import mergekit, settings
+from persona.history.interchange.methods import ABSENT
+from persona.history.interchange.shares import layers_of, shares
+from persona.objects.recipe import Term
+
+NAMES = [
+    "model.embed_tokens.weight",
+    *(f"model.layers.{n}.{part}.weight" for n in range(4) for part in ("mlp.up", "mlp.down", "attn.q")),
+    "model.norm.weight",
+]
+ONE = "models: [{model: pirate, parameters: {weight: 1}}]"
+
+
+def read(place: Path, text: str) -> mergekit.MergekitRecipe:
+    (place / "recipe.yml").write_text(text)
+    return mergekit.read(place / "recipe.yml")
+
+
+def values(place: Path, text: str) -> dict[str, dict[str, tuple[float, float]]]:
+    """model → tensor → weight and density, from the filters of its terms."""
+    found: dict[str, dict[str, tuple[float, float]]] = {}
+    for share in shares(read(place, text), layers_of(NAMES)):
+        own = found.setdefault(share.source.written, {})
+        term = Term("t", "", only=share.only, except_=share.except_)
+        for name in filter(term.admits, NAMES):
+            assert name not in own, "two terms of one model reach one tensor"
+            own[name] = float(share.alpha), float(share.density)
+    return found
+
+
+REFUSED = {
+    "merge_method": [
+        *(f"merge_method: {method}\nbase_model: base\n{ONE}" for method in ABSENT),
+        f"merge_method: tiez\nbase_model: base\n{ONE}",
+        f"base_model: base\n{ONE}",
+    ],
+    "base_model": [
+        f"merge_method: ties\n{ONE}",
+        f"merge_method: ties\nbase_model: base+lora\n{ONE}",
+    ],
+    "models": [
+        "merge_method: ties\nbase_model: base",
+        "merge_method: ties\nbase_model: base\nmodels: []",
+        f"merge_method: ties\nbase_model: base\n{ONE}\nslices: [1]",
+        "merge_method: ties\nbase_model: base\nmodels: [{model: a}, {model: a}]",
+        "merge_method: ties\nbase_model: base\nmodels: [{model: other+lora}]",
+        "merge_method: ties\nbase_model: base\nmodels: [pirate]",
+    ],
+    "modules": ["merge_method: ties\nbase_model: base\nmodules: {text: {}}"],
+    "slices": [
+        "merge_method: ties\nbase_model: base\nslices:\n- sources: [{model: a, layer_range: [1, 4]}]",
+        "merge_method: ties\nbase_model: base\nslices:\n- sources: [{model: a, layer_range: [0, 2]}]\n"
+        "- sources: [{model: a, layer_range: [1, 4]}]",
+        "merge_method: ties\nbase_model: base\nslices:\n"
+        "- sources: [{model: a, layer_range: [0, 2]}, {model: b, layer_range: [2, 4]}]",
+        "merge_method: ties\nbase_model: base\nslices:\n- sources: [{model: a}]",
+        "merge_method: ties\nbase_model: base\nslices:\n- base_model: other\n"
+        "  sources: [{model: a, layer_range: [0, 4]}]",
+        "merge_method: ties\nbase_model: base\nslices:\n- residual_weight: 0.1\n"
+        "  sources: [{model: a, layer_range: [0, 4]}]",
+    ],
+    "tokenizer_source": [f"merge_method: ties\nbase_model: base\n{ONE}\ntokenizer_source: union"],
+    "tokenizer": [
+        f"merge_method: ties\nbase_model: base\n{ONE}\ntokenizer: {{source: union}}",
+        f"merge_method: ties\nbase_model: base\n{ONE}\ntokenizer: {{source: base, tokens: {{a: {{}}}}}}",
+        f"merge_method: ties\nbase_model: base\n{ONE}\ntokenizer: {{source: base, pad_to_multiple_of: 64}}",
+    ],
+    "weight": [
+        "merge_method: ties\nbase_model: base\nmodels: [{model: a, parameters: {weight: heavy}}]",
+        "merge_method: ties\nbase_model: base\nmodels: [{model: a, parameters: {weight: .nan}}]",
+        "merge_method: ties\nbase_model: base\n"
+        "models: [{model: a, parameters: {weight: [1, {filter: mlp, value: 2}]}}]",
+    ],
+    "normalize": [
+        f"merge_method: ties\nbase_model: base\n{ONE}\nparameters: {{normalize: [true, false]}}",
+        f"merge_method: ties\nbase_model: base\n{ONE}\nparameters: {{normalize: sometimes}}",
+    ],
+    "lambda": [f"merge_method: ties\nbase_model: base\n{ONE}\nparameters: {{lambda: [0, 1]}}"],
+    "rescale": [f"merge_method: ties\nbase_model: base\n{ONE}\nparameters: {{rescale: true}}"],
+}
+
+
+@pytest.mark.parametrize(("key", "text"), [(key, text) for key, texts in REFUSED.items() for text in texts])
+def test_what_persona_cannot_express_is_refused_by_the_name_of_its_key(
+    tmp_path: Path, key: str, text: str
+) -> None:
+    with pytest.raises(InvalidInput) as error:
+        read(tmp_path, text)
+    assert error.value.message.startswith(f"{tmp_path / 'recipe.yml'}: {key}"), error.value.message
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1", "a: 1\n---\na: 2", "", "\x00", "? {a: [}"])
+def test_a_file_that_is_no_mapping_is_refused_by_its_name(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InvalidInput, match=r"recipe\.yml"):
+        read(tmp_path, text)
+
+
+@pytest.mark.parametrize("text", ["true", "yes", "1", "'on'"])
+def test_normalize_is_read_as_yaml_and_pydantic_read_it(tmp_path: Path, text: str) -> None:
+    recipe = f"merge_method: task_arithmetic\nbase_model: base\n{ONE}\nparameters: {{normalize: {text}}}"
+    assert read(tmp_path, recipe).normalize
+    assert not read(tmp_path, recipe.replace(text + "}", "false}")).normalize
+
+
+def test_a_normalize_of_one_model_has_no_effect_as_in_mergekit(tmp_path: Path) -> None:
+    text = "merge_method: task_arithmetic\nbase_model: base\n"
+    text += "models: [{model: a, parameters: {weight: 1, normalize: true}}]"
+    assert not read(tmp_path, text).normalize
+
+
+@pytest.mark.parametrize(
+    ("gradient", "t", "value"),
+    [((2.0,), 0.7, 2.0), ((0.0, 1.0), 0.25, 0.25), ((0.0, 1.0, 0.0), 0.75, 0.5), ((1.0, 3.0), 1.0, 3.0)],
+)
+def test_a_gradient_is_interpolated(gradient: tuple[float, ...], t: float, value: float) -> None:
+    assert settings.at(gradient, t) == value
+
+
+def test_the_first_layer_has_the_first_value_the_last_one_the_last() -> None:
+    assert [settings.place(layer, 2, 5) for layer in (2, 3, 4, None)] == [0, 0.5, 1, 0]
+    assert settings.place(2, 2, 3) == 1  # a slice of one layer
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "0.5",
+        "[0, 1]",
+        "[{filter: mlp, value: 0.25}, {value: 1}]",
+        "[{filter: mlp, value: [1, 0]}, {value: 2}]",
+        "[{filter: mlp.up, value: 1}, {filter: layers.1, value: 2}, {filter: '*', value: 3}]",
+        "[{filter: norm, value: 1}, {value: [1, 2, 0]}]",
+        "{filter: embed, value: 0.5}",
+        "1e-3",
+    ],
+)
+def test_the_terms_of_a_model_have_its_weight_at_each_tensor(tmp_path: Path, setting: str) -> None:
+    text = (
+        "merge_method: ties\nbase_model: base\nmodels:\n- model: a\n  parameters:\n"
+        f"    weight: {setting}\n    density: [{{filter: attn, value: 0.5}}, {{value: 0.75}}]\n"
+        "parameters: {weight: 4}"
+    )
+    recipe = read(tmp_path, text)
+    wanted: dict[str, Any] = {}
+    for name, layer in layers_of(NAMES).items():
+        chosen = settings.chosen(recipe.models[0].scopes, "weight", name)
+        assert chosen is not None
+        weight = settings.at(chosen, settings.place(layer, 0, 4))
+        if weight:
+            wanted[name] = pytest.approx((weight, 0.5 if "attn" in name else 0.75), rel=1e-7)
+    assert values(tmp_path, text)["a"] == wanted
+
+
+def test_filters_of_the_file_become_globs_not_lists_of_names(tmp_path: Path) -> None:
+    text = (
+        "merge_method: task_arithmetic\nbase_model: base\nmodels:\n"
+        "- {model: a, parameters: {weight: [{filter: mlp, value: 0.25}, {value: 1}]}}"
+    )
+    parts = shares(read(tmp_path, text), layers_of(NAMES))
+    assert {(part.alpha, part.only, part.except_) for part in parts} == {
+        ("0.25", ("*mlp*",), ()),
+        ("1", (), ("*mlp*",)),
+    }
+
+
+@pytest.mark.parametrize("density", ["0", "[0, 0]", "-1"])
+def test_a_density_of_0_keeps_nothing(tmp_path: Path, density: str) -> None:
+    text = (
+        "merge_method: ties\nbase_model: base\nmodels:\n"
+        f"- {{model: a, parameters: {{weight: 1, density: {density}}}}}"
+    )
+    assert {value for value, _ in values(tmp_path, text)["a"].values()} == {0}
+
+
+def test_the_strengths_of_a_mean_of_models_add_up_to_1_with_the_bases(tmp_path: Path) -> None:
+    models = "models: [{model: base, parameters: {weight: 1}}, {model: a, parameters: {weight: 3}}]"
+    assert set(values(tmp_path, f"merge_method: linear\nbase_model: base\n{models}")["a"].values()) == {
+        (0.75, 1)
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "merge_method: linear\nmodels:\n- {model: a, parameters: {weight: 1}}\n"
+            "- {model: b, parameters: {weight: -1}}",
+            "add up to 0",
+        ),
+        (
+            "merge_method: linear\nmodels: [{model: a, parameters: {weight: 2}}]\n"
+            "parameters: {normalize: false}",
+            "scales the base",
+        ),
+        (
+            "merge_method: linear\nbase_model: base\nmodels: [{model: a, parameters: {weight: 2}}]",
+            "base has none",
+        ),
+        ("merge_method: ties\nbase_model: base\nmodels: [{model: a}]", "a has none"),
+        (
+            "merge_method: ties\nbase_model: base\nparameters: {weight: 1}\n"
+            "slices:\n- sources: [{model: a, layer_range: [0, 3]}]",
+            "the base has 4 layers",
+        ),
+    ],
+)
+def test_weights_that_are_no_change_to_the_base_are_refused(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        values(tmp_path, text)

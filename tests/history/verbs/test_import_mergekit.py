@@ -1,0 +1,128 @@
+"""`import`: the weights of a mergekit recipe, and a work tree that stays whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from persona.errors import InvalidInput, Refused
+from persona.history.interchange.methods import METHODS
+from persona.history.results import CommitResult
+from persona.history.verbs.import_mergekit import ImportPlan
+from persona.repository import Repository
+from tests.checkpoints import write_model
+from tests.history.bots import at
+from tests.mergekit_models import model, recipes, weights_of, write_models
+
+POSSIBLE = [
+    name
+    for name, recipe in recipes().items()
+    if METHODS[recipe["yaml"].split()[1]].trim in ("none", "tensor")
+]
+TIES = recipes()["ties"]["yaml"]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def repo(models: Path, tmp_path: Path) -> Iterator[Repository]:
+    with Repository.init(
+        tmp_path / "bot", base=models / "base", author=at(), committer=at(), chunk=64
+    ) as repo:
+        yield repo
+
+
+def imported(repo: Repository, models: Path, text: str) -> CommitResult:
+    (models / "recipe.yml").write_text(text)
+    result = repo.import_mergekit(models / "recipe.yml")
+    assert isinstance(result, CommitResult)
+    return result
+
+
+@pytest.mark.parametrize("name", POSSIBLE)
+def test_a_recipe_gives_mergekits_weights_to_the_bit(repo: Repository, models: Path, name: str) -> None:
+    recipe = recipes()[name]
+    result = imported(repo, models, recipe["yaml"])
+    repo.commit(message="as in the file")
+    assert result.id is None
+    wanted = weights_of(recipe["weights"])
+    found = dict(repo.tensors("HEAD"))
+    assert [tensor for tensor in wanted if not np.array_equal(found[tensor], wanted[tensor])] == []
+
+
+def test_the_recipe_replaces_the_old_one_and_keeps_comments(repo: Repository, models: Path) -> None:
+    imported(repo, models, TIES)
+    text = repo.root / "recipe.toml"
+    text.write_text("# mine\n" + text.read_text())
+    repo.commit(message="ties")
+    result = imported(repo, models, recipes()["task_arithmetic"]["yaml"])
+    assert {change.name: change.change for change in result.vectors} == {"waffle": "removed"}
+    assert text.read_text().startswith("# mine\n")
+    assert {name: term.alpha for name, term in repo.recipe.items()} == {"pirate": 0.7, "asks": -0.3}
+
+
+def test_uncommitted_edits_of_the_recipe_stay(repo: Repository, models: Path) -> None:
+    text = repo.root / "recipe.toml"
+    text.write_text(text.read_text() + "# mine\n")
+    before = text.read_bytes()
+    with pytest.raises(Refused, match=r"recipe\.toml has uncommitted edits"):
+        imported(repo, models, TIES)
+    assert text.read_bytes() == before
+
+
+def test_a_dry_run_changes_nothing(repo: Repository, models: Path) -> None:
+    before = repo.count_objects()
+    (models / "recipe.yml").write_text(TIES)
+    plan = repo.import_mergekit(models / "recipe.yml", dry_run=True)
+    assert isinstance(plan, ImportPlan)
+    assert plan.rules["preset"] == "mergekit"
+    assert {name: vector["alpha"] for name, vector in plan.vectors.items()} == {
+        "pirate": 1,
+        "asks": 0.5,
+        "waffle": 0.3,
+    }
+    assert repo.count_objects() == before
+    assert repo.status().recipe_changed is False
+
+
+def test_a_model_that_cannot_be_taken_leaves_the_recipe_and_names_what_was_stored(
+    repo: Repository, models: Path, tmp_path: Path
+) -> None:
+    write_model(tmp_path / "other", {"x": [1.0]})
+    before = (repo.root / "recipe.toml").read_bytes()
+    with pytest.raises(InvalidInput):
+        imported(repo, models, TIES.replace("model: waffle", f"model: {tmp_path / 'other'}"))
+    assert (repo.root / "recipe.toml").read_bytes() == before
+    assert {"pirate", "asks"} <= set(repo.vectors)
+
+
+def test_another_base_is_refused_before_anything_is_stored(repo: Repository, models: Path) -> None:
+    before = repo.count_objects()
+    with pytest.raises(InvalidInput, match=r"base_model: .* has the weights blake3:"):
+        imported(repo, models, TIES.replace("base_model: base", "base_model: pirate"))
+    assert repo.count_objects() == before
+
+
+def test_a_model_that_is_not_here_is_named(repo: Repository, models: Path) -> None:
+    with pytest.raises(InvalidInput, match="model: org/pirate is not here"):
+        imported(repo, models, TIES.replace("model: pirate", "model: org/pirate"))
+
+
+def test_models_of_one_directory_name_have_names_of_their_own(
+    repo: Repository, models: Path, tmp_path: Path
+) -> None:
+    for name in ("pirate", "asks"):
+        write_model(tmp_path / name / "final", model(name))
+    text = "merge_method: task_arithmetic\nbase_model: base\nmodels:\n"
+    text += "".join(
+        f"- {{model: {tmp_path / name / 'final'}, parameters: {{weight: 1}}}}\n"
+        for name in ("pirate", "asks")
+    )
+    imported(repo, models, text)
+    assert set(repo.recipe) == {"final", "final-2"}
