@@ -210,8 +210,10 @@ class _Effect(NamedTuple):
 def _effect(recipe: Recipe, index: int, place: Place | None) -> _Effect:
     term = recipe.terms[index]
     alpha, density = term.alpha_at(place), term.density_at(recipe.rules, place)
-    # Terms of one vector, α and density add the same numbers, so the recipe's order may decide between them.
-    return _Effect(index, alpha, density if recipe.trims(term) else 1.0, (term.vector, alpha, density, index))
+    # Terms of one vector, α and density add the same numbers, so filters need not order them. Then a list
+    # over layers has the key of the terms that it stands for.
+    order = (term.vector, alpha, density, term.join, index)
+    return _Effect(index, alpha, density if recipe.trims(term) else 1.0, order)
 
 
 def _density(recipe: Recipe, term: Term) -> object:

@@ -63,9 +63,11 @@ def merge(
     of the terms changes no bit. Elements that are not finite come out as the canonical quiet NaN:
     `not_finite` counts them. Raises `InvalidInput`.
     """
-    indices = canonical_order(terms, rules)
-    terms = [terms[k] for k in indices]
-    changes = [changes[k] for k in indices]
+    spelled = [
+        (each, one) for each, term in zip(changes, terms, strict=True) for one in term.in_each_layer(base)
+    ]
+    indices = canonical_order((term for _, term in spelled), rules)
+    changes, terms = zip(*(spelled[k] for k in indices), strict=True) if spelled else ((), ())
     check(base, changes)
     merged = [name for name in base if base[name].dtype in CANONICAL_NAN]
     taus = [{name: tau(base[name], each.get(name, base[name])) for name in merged} for each in changes]

@@ -18,6 +18,7 @@ from persona.codec.floats import in_default_environment
 from persona.frozen import dataclass
 from persona.merge.codes import Divide, Elect, Merge, Weigh
 from persona.objects import canonical
+from persona.objects.layers import Place, at_place, places
 from persona.objects.recipe import Term, to_binary32, values
 from persona.objects.rules import Rules
 
@@ -103,12 +104,39 @@ class MergeTerm:
     only: tuple[str, ...] = ()
     except_: tuple[str, ...] = ()
     join: str = "vote"
+    lists: Term | None = None
+    """A term with lists over layers, for `in_each_layer`; None if its numbers hold in every layer."""
+    tensors: frozenset[str] | None = None
+    """The names of a layer's tensors; None: all."""
 
     @classmethod
     def of(cls, term: Term) -> MergeTerm:
         """The numbers of a recipe's term."""
-        density = None if term.density is None else float(values(term.density)[0])
-        return cls(term.vector, term.alpha_at(None), density, term.only, term.except_, term.join)
+        lists = term if term.in_layers else None
+        return cls._at(term, None, lists, None)
+
+    @classmethod
+    def _at(
+        cls, term: Term, place: Place | None, lists: Term | None, tensors: frozenset[str] | None
+    ) -> MergeTerm:
+        density = None if term.density is None else float(at_place(values(term.density), place))
+        return cls(
+            term.vector, term.alpha_at(place), density, term.only, term.except_, term.join, lists, tensors
+        )
+
+    def in_each_layer(self, names: Iterable[str]) -> list[MergeTerm]:
+        """A term for each layer, and one for the tensors outside, if the numbers are lists over layers.
+
+        `names` are all tensors of the base.
+        """
+        if self.lists is None:
+            return [self]
+        names = list(names)
+        where = places(names)
+        groups: dict[Place | None, set[str]] = {}
+        for name in names:
+            groups.setdefault(where.get(name), set()).add(name)
+        return [self._at(self.lists, place, None, frozenset(here)) for place, here in groups.items()]
 
     @cached_property
     def _filter(self) -> Term:
@@ -116,7 +144,7 @@ class MergeTerm:
 
     def admits(self, tensor: str) -> bool:
         """Whether the filter lets the term reach a tensor."""
-        return self._filter.admits(tensor)
+        return (self.tensors is None or tensor in self.tensors) and self._filter.admits(tensor)
 
     def effective_density(self, rules: MergeRules) -> float:
         """The term's density, or the recipe's; 1 if neither is set."""

@@ -119,13 +119,13 @@ def test_a_list_gives_the_bits_of_a_term_for_each_layer(data: st.DataObject) -> 
     def tensors(model: Model) -> dict[str, Any]:
         return {name: chunks.tensor(bits, "BF16") for name, (_, _, bits) in model.items()}
 
-    want = reference.merge(
-        tensors(base),
-        [tensors(tuned[term.vector]) for term in layered],
-        [MergeTerm.of(term) for term in layered],
-        MergeRules.of(rules),
-    )
-    for name, merged in want.items():
+    def by_reference(terms: list[Term]) -> dict[str, Any]:
+        changes = [tensors(tuned[term.vector]) for term in terms]
+        return reference.merge(
+            tensors(base), changes, [MergeTerm.of(term) for term in terms], MergeRules.of(rules)
+        )
+
+    for name, merged in (*by_reference(terms).items(), *by_reference(layered).items()):
         np.testing.assert_array_equal(
             np.frombuffer(found[name], np.uint16), chunks.bits(merged), err_msg=name
         )
