@@ -12,6 +12,7 @@ from persona.merge.run.materialise import Materialised, materialise
 from persona.objects.base import Base
 from persona.objects.recipe import Recipe, Term
 from persona.objects.rules import Rules
+from persona.objects.vector import Vector
 from persona.store.store import Store
 from persona.weights.checkpoint import Checkpoint
 from tests.checkpoints import Bits, write_file
@@ -29,6 +30,7 @@ class Sandbox:
         self.folder = folder
         self.store = Store.create(folder)
         self.imported: dict[str, ImportedVector] = {}
+        self.vectors: dict[str, Vector] = {}
         path = write_file(folder / "base.safetensors", base)
         with Checkpoint.open(path) as checkpoint, self.store.transaction() as tx:
             self.base, self.base_id = import_base(tx, checkpoint, {}, chunk=chunk)
@@ -39,15 +41,22 @@ class Sandbox:
         with Checkpoint.open(path) as checkpoint, self.store.transaction() as tx:
             found = import_vector(self.store, tx, self.base, checkpoint, **options)
         self.imported[found.id] = found
+        self.vectors[found.id] = found.vector
         return found
+
+    def expression(self, **coefficients: str) -> str:
+        """Stores a sum of imported vectors, by id, and returns its id."""
+        made = Vector(self.base.digest, "expression", expression=tuple(sorted(coefficients.items())))
+        with self.store.transaction() as tx:
+            id = tx.put("vector", made.encode())
+        self.vectors[id] = made
+        return id
 
     def plan(self, terms: Sequence[Term], rules: Rules) -> Plan:
         """The plan of a recipe of imported vectors."""
         recipe = Recipe.of(self.base_id, list(terms), rules)
         base = Base.decode(self.store.objects.get(self.base_id, "base"))
-        return plan(
-            self.store, recipe, base, {term.vector: self.imported[term.vector].vector for term in terms}
-        )
+        return plan(self.store, recipe, base, self.vectors)
 
 
 class Memory:

@@ -5,20 +5,16 @@ Widening is exact. Narrowing rounds once, to nearest even (docs/numerics.md).
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from persona.codec.delta import restore
 from persona.codec.floats import in_default_environment
 from persona.objects.dtypes import DTYPES
 
 Bits = NDArray[Any]
 """uint16 for BF16 and F16, uint32 for F32, uint64 for F64, little-endian."""
-_BLOCK: Final = 1 << 13
-"""Elements whose differences are computed at a time."""
-_IN_PLACE: Final = np.arange(_BLOCK, dtype=np.uint32)
 
 
 def not_finite(bits: Bits, dtype: str) -> NDArray[np.bool_]:
@@ -92,16 +88,3 @@ def _round_to_odd(values: NDArray[np.float64], single: NDArray[np.float32]) -> N
     bits[too_far] -= np.uint32(1)
     bits[inexact] |= np.uint32(1)
     return bits.view(np.float32)
-
-
-@in_default_environment
-def differences(base: Bits, z: Bits, dtype: str, out: NDArray[np.float32]) -> None:
-    """t = f − b of some elements in binary32, 0 where z is 0. base, z: uint[n]; out: float32[n]."""
-    after = np.empty(min(base.size, _BLOCK), base.dtype)
-    for start in range(0, base.size, _BLOCK):
-        part = slice(start, min(start + _BLOCK, base.size))
-        b, steps = base[part], z[part]
-        restore(b, steps, _IN_PLACE[: b.size], after[: b.size])
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            np.subtract(widen32(after[: b.size], dtype), widen32(b, dtype), out=out[part])
-        out[part][steps == 0] = 0

@@ -147,6 +147,22 @@ def sum_of_signs(chunk: DecodedChunk, theta: Array, alpha: Array, rules: MergeRu
     return int(kernels.sum_of_signs(*rows, smallest, alpha, weigh, elect, dtype, scratch, words))
 
 
+def add_differences(
+    base: Array, z: Array, coefficient: float, dtype: int, out: Array, *, first: bool
+) -> None:
+    """out = coefficient · t if `first`, else out + coefficient · t, each product and sum rounded to binary32.
+
+    t = f − b, 0 where z is 0. base, z: uint[n], in one order; out: float32[n]. Raises `ValueError` if they do
+    not fit.
+    """
+    uint = np.uint32 if dtype == F32 else np.uint16
+    if base.dtype != uint or z.dtype != uint or out.dtype != np.float32:
+        raise ValueError("base and z must be of the dtype's unsigned integers, and out of float32")
+    if not base.size == z.size == out.size:
+        raise ValueError("base, z and out must have one length")
+    kernels.add_differences(base, z, np.float32(coefficient), int(first), dtype, out)
+
+
 def count_high(base: Array, z: Array, dtype: int, histogram: Array) -> None:
     """Counts the upper 16 bits of every |t| ≠ 0 of a chunk in histogram: int64[65536]; base, z: uint[n]."""
     kernels.count_high(base, z, dtype, histogram)

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from persona.codec.elements import BF16, F32
+from persona.codec.elements import BF16, F16, F32
 from persona.codec.golden import changes, weights
 from persona.codec.native.golden import Case, table
 from persona.merge.arithmetic import cpu, trial
@@ -87,6 +87,18 @@ def _scattering(values: Array) -> Call:
     return (values, order, N, out), lambda _: (out,)
 
 
+def _add_differences(_wide: int) -> Iterator[Call]:
+    for uint, code in (*_TYPES, (np.uint16, F16.code)):
+        for first in (0, 1):
+            yield _adding_differences(weights(uint, N), changes(uint, N), code, first)
+
+
+def _adding_differences(base: Array, z: Array, code: int, first: int) -> Call:
+    z[::3] = 0
+    out = (weights(np.uint32, N) & np.uint32(0xBFFFFFFF)).view(np.float32)
+    return (base, z, np.float32(-0.3), first, code, out), lambda _: (out,)
+
+
 def _count_high(_wide: int) -> Iterator[Call]:
     for base, z, code in _chunks():
         yield _counting_high(base, z, code)
@@ -152,6 +164,7 @@ _CALLS: Final[dict[str, Callable[[int], Iterator[Call]]]] = {
     "merge_chunk": _merge_chunk,
     "sum_of_signs": _sum_of_signs,
     "scatter": _scatter,
+    "add_differences": _add_differences,
     "count_high": _count_high,
     "count_low": _count_low,
     "count_numbers_high": _count_numbers_high,
@@ -168,6 +181,8 @@ _DIGESTS: Final = table(
     sum_of_signs 84d2929f52c1e63d 9ab41b3f990730f7 fa993b91bbaa9d10 45e89627c00ccbee
     sum_of_signs d36533760ddab451 9ab41b3f990730f7 204c941924cab985 45e89627c00ccbee
     scatter 5270c598f8f7124b 7ed2048f15b1f2c5
+    add_differences 2a2425bf0e9ec3f9 5fb61767090c3889 07a7e86c53965db9 c3bf056f7c3345a3
+    add_differences 61f18efe70820a50 9bcbf3554fc34e97
     count_high 9af074b74b304bcd af7bde8ce30f850f
     count_low bdefc69efd906e92 bdefc69efd906e92 71e0a99173564931 71e0a99173564931
     count_numbers_high 257a07669aa60672

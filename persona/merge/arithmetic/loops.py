@@ -758,6 +758,33 @@ def sum_of_signs(
 
 
 @_compiled
+def add_differences(base: Any, z: Any, coefficient: Any, first: int, dtype: int, out: Any) -> None:
+    """out = coefficient · t if `first`, else out + coefficient · t; t = f − b, and 0 where z is 0.
+
+    t is not finite if f or b is not.
+    """
+    shift = np.uint32(0 if dtype == F32 else 16)
+    mask = _up(np.uint32(0xFFFFFFFF), shift)
+    if dtype == F16:
+        for i in range(base.size):
+            word, steps, before = _up(np.uint32(base[i]), shift), np.uint32(z[i]), out[i]
+            after = np.uint32(_moved(_mono(word), steps, shift) & mask)
+            t = np.float32(_half_float(after) - _half_float(word))
+            strange = np.uint32(after & _EXPONENT_F16) == _EXPONENT_F16
+            strange |= np.uint32(word & _EXPONENT_F16) == _EXPONENT_F16
+            t = _as_float(_QUIET_NAN) if strange else t
+            product = np.float32(coefficient * (t if steps else _ZERO))
+            out[i] = product if first else np.float32(before + product)
+    else:
+        for i in range(base.size):
+            word, steps, before = _up(np.uint32(base[i]), shift), np.uint32(z[i]), out[i]
+            after = np.uint32(_moved(_mono(word), steps, shift) & mask)
+            t = np.float32(_as_float(after) - _as_float(word))
+            product = np.float32(coefficient * (t if steps else _ZERO))
+            out[i] = product if first else np.float32(before + product)
+
+
+@_compiled
 def count_high(base: Any, z: Any, dtype: int, histogram: Any) -> None:
     """Adds the upper 16 bits of every |t| ≠ 0 to histogram: int64[65536]."""
     half, shift = dtype == F16, np.uint32(0 if dtype == F32 else 16)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from persona.codec.elements import of
 from persona.frozen import dataclass
-from persona.merge.arithmetic import casts
+from persona.merge.arithmetic import cpu
 from persona.merge.rows.reader import BaseChunks
 from persona.merge.rows.source import OpenedChunk
 from persona.objects.ids import NULL_ID
 from persona.objects.table import Table
 from persona.objects.tensors import TensorSpec
-
-_BLOCK: Final = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -53,4 +52,5 @@ class DeltaSource:
         if self.chunk_id(chunk.spec, chunk.index) is None:
             out[:] = 0
             return
-        casts.differences(chunk.base[start:stop], chunk.z(self)[start:stop], chunk.spec.dtype, out)
+        base, z = chunk.base[start:stop], chunk.z(self)[start:stop]
+        cpu.add_differences(base, z, 1.0, of(chunk.spec.dtype).code, out, first=True)

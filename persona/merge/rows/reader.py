@@ -55,6 +55,7 @@ class Workspace:
         self.scratch = Scratch()
         self._plain = np.empty(0, bits)
         self._numbers = np.empty(0, np.float32)
+        self._products = np.empty(0, np.float32)
 
     def rows(self, count: int, length: int) -> NDArray[Any]:
         """`count` rows for z of `length` elements each."""
@@ -67,6 +68,12 @@ class Workspace:
         if self._numbers.size < count * length:
             self._numbers = self.empty(count * length, np.float32)
         return self._numbers[: count * length].reshape(count, length)
+
+    def products(self, size: int) -> NDArray[np.float32]:
+        """An array for the numbers of one vector of a sum."""
+        if self._products.size < size:
+            self._products = np.empty(self.chunk, np.float32)
+        return self._products[:size]
 
     def plain(self, size: int) -> NDArray[Any]:
         """An array for `size` elements in their own order."""

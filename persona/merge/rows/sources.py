@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from persona.errors import IntegrityError, InvalidInput
+from persona.merge.rows import expression
 from persona.merge.rows.delta import DeltaSource
 from persona.merge.rows.reader import BaseChunks
 from persona.merge.rows.source import Source
@@ -73,4 +74,12 @@ def _delta(sources: Sources, id: str, vector: Vector) -> Source:
     return DeltaSource(id, sources.chunks, decode_vector_table(data, vector, f"vector {abbreviate(id)}"))
 
 
-_KINDS: Final[Mapping[str, Callable[[Sources, str, Vector], Source]]] = {"delta": _delta}
+def _expression(sources: Sources, id: str, vector: Vector) -> Source:
+    terms = [(coefficient, sources.source(part)) for part, coefficient in vector.expression]
+    return expression.source_of(terms, sources.base.chunk)
+
+
+_KINDS: Final[Mapping[str, Callable[[Sources, str, Vector], Source]]] = {
+    "delta": _delta,
+    "expression": _expression,
+}

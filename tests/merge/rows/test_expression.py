@@ -1,0 +1,134 @@
+"""The rows of an expression equal the reference's sum, whole and in parts, whatever the parts changed."""
+
+from __future__ import annotations
+
+import tempfile
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from persona.errors import Refused
+from persona.merge import reference
+from persona.merge.rows.expression import ExpressionSource
+from persona.merge.rows.reader import Workspaces
+from persona.merge.rows.source import OpenedChunk, Source
+from persona.objects.recipe import Term, to_binary32
+from persona.objects.rules import Rules
+from persona.objects.tensors import TensorSpec
+from persona.store.files import replaced_calls
+from tests.disks import Quick
+from tests.merge import chunks
+from tests.merge.models import CHUNK, Model, Sandbox
+from tests.merge.strategies import SETTINGS, draw_model, one_model
+
+COEFFICIENTS = ["1", "-1", "0.5", "-0.3", "2", "0.1", "3", "-12.5", "0.0000001", "1" + "0" * 30]
+
+
+def source_of(sandbox: Sandbox, id: str) -> Source:
+    return sandbox.plan([Term("v", id)], Rules.of("ties")).sources[0]
+
+
+def numbers(sandbox: Sandbox, source: Source, spec: TensorSpec, cuts: list[int]) -> Any:
+    """t of a whole tensor, each chunk read in the parts that `cuts` makes."""
+    plan = sandbox.plan([], Rules.of("ties"))
+    space = Workspaces(plan.base.tensors, CHUNK).get(spec)
+    found = [np.empty(0, np.float32)]
+    for index in range(plan.chunks_of(spec)):
+        chunk = OpenedChunk.open(plan.rows.chunks, spec, index, space)
+        bounds = sorted({0, chunk.size, *(cut for cut in cuts if cut < chunk.size)})
+        for start, stop in pairwise(bounds):
+            out = np.full(stop - start, np.nan, np.float32)
+            source.read_numbers(chunk, start, stop, out)
+            found.append(out)
+    return np.concatenate(found)
+
+
+def tau(model: Model, after: Model, name: str) -> torch.Tensor:
+    """f − b in binary32, 0 where the bits are the same."""
+    dtype, _, before = model[name]
+    b, f = chunks.tensor(before, dtype), chunks.tensor(after[name][2], dtype)
+    return torch.where(torch.from_numpy(before == after[name][2]), torch.zeros(()), f.float() - b.float())
+
+
+def same(found: Any, want: torch.Tensor) -> bool:
+    """Equal to the bit, but for the signs of zeros, which change no weight."""
+    zero = np.float32(0)
+    return np.array_equal((found + zero).view(np.uint32), (want.numpy() + zero).view(np.uint32))
+
+
+@SETTINGS
+@given(st.data())
+def test_the_rows_equal_the_reference(data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, 5))
+    base, afters = draw_model(data.draw, count)
+    cuts = data.draw(st.lists(st.integers(1, CHUNK - 1), max_size=2))
+    with tempfile.TemporaryDirectory() as folder, replaced_calls(Quick()):
+        sandbox = Sandbox(Path(folder), base)
+        fine_tunes: dict[str, Model] = {}
+        for after in afters:
+            try:
+                fine_tunes[sandbox.vector(after).id] = after
+            except Refused:
+                continue
+        if not fine_tunes:
+            return
+        coefficients = {id: data.draw(st.sampled_from(COEFFICIENTS)) for id in sorted(fine_tunes)}
+        source = source_of(sandbox, sandbox.expression(**coefficients))
+        reached = {spec.name: spec for spec in sandbox.base.tensors if source.reaches(spec.name)}
+        found = {name: numbers(sandbox, source, spec, cuts) for name, spec in reached.items()}
+    changed = {name for name in base for after in afters if not np.array_equal(base[name][2], after[name][2])}
+    assert set(reached) == changed
+    for name, row in found.items():
+        taus = [tau(base, fine_tunes[id], name) for id in coefficients]
+        want = reference.expression(taus, [to_binary32(text) for text in coefficients.values()])
+        assert same(row, want.flatten())
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Sandbox:
+    """Two vectors of a model."""
+    base, first, second = one_model()
+    made = Sandbox(tmp_path, base)
+    made.vector(first)
+    made.vector(second)
+    return made
+
+
+def test_one_vector_times_one_is_that_vector(sandbox: Sandbox) -> None:
+    one, _ = sandbox.imported
+    lone = source_of(sandbox, sandbox.expression(**{one: "1"}))
+    assert lone.identity == one
+    assert lone == source_of(sandbox, one)
+    assert isinstance(source_of(sandbox, sandbox.expression(**{one: "-1"})), ExpressionSource)
+
+
+def test_the_identity_and_the_chunks_follow_from_coefficients_and_vectors(sandbox: Sandbox) -> None:
+    one, other = sandbox.imported
+    spec = sandbox.base.spec["model.embed.weight"]
+    texts = [{one: "1", other: "-1"}, {one: "-1", other: "1"}, {one: "1", other: "0.5"}, {one: "0.5"}]
+    sources = [source_of(sandbox, sandbox.expression(**text)) for text in texts]
+    assert len({source.identity for source in sources}) == len(texts)
+    assert len({source.chunk_id(spec, 0) for source in sources}) == len(texts)
+    again = source_of(sandbox, sandbox.expression(**texts[0]))
+    assert (again.identity, again.chunk_id(spec, 0)) == (sources[0].identity, sources[0].chunk_id(spec, 0))
+
+
+def test_a_chunk_that_no_vector_changed_has_no_row(tmp_path: Path) -> None:
+    bits = np.full(3 * CHUNK, 0x3F80, np.uint16)
+    first, second = bits.copy(), bits.copy()
+    first[5] += 1
+    second[CHUNK + 5] += 1
+    base: Model = {"w": ("BF16", (bits.size,), bits)}
+    made = Sandbox(tmp_path, base)
+    ids = [made.vector({"w": ("BF16", (bits.size,), after)}).id for after in (first, second)]
+    source = source_of(made, made.expression(**dict.fromkeys(ids, "1")))
+    spec = made.base.spec["w"]
+    assert [source.chunk_id(spec, index) is None for index in range(3)] == [False, False, True]
+    row = numbers(made, source, spec, [])
+    assert np.flatnonzero(row).tolist() == [5, CHUNK + 5]
