@@ -67,6 +67,7 @@ def round_trip(dtype: str, code: int) -> None:
         cpu.count_numbers_low(numbers, np.zeros(1 << 16, np.int32), np.zeros((1, 1 << 16), counter))
     cpu.count_numbers_high(numbers, np.zeros(1 << 16, np.int64))
     cpu.count_values(ordered, z, code)
+    cpu.add_differences(ordered, z, 1.0, code, np.empty(5000, np.float32), first=True)
 
 
 def test_every_variant_that_persona_calls_stands_alone_and_has_golden_cases_and_no_other_has(
