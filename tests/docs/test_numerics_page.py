@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from persona.merge import reference, reference_trims
 from persona.merge.rules import MergeRules, MergeTerm, cut_rank, draw_key, joint_rank
 from persona.objects import canonical
 from persona.objects.digest import block_digest, tensor_digest, weights_digest
+from persona.objects.globs import fault
+from persona.objects.layers import at_place
 from persona.objects.rules import CHOICES, PRESETS
 from tests.checkpoints import digest_of, write_file
 from tests.docs.pages import blocks, table
@@ -68,6 +71,21 @@ def test_the_draws_of_the_page_are_those_of_the_code() -> None:
 def test_the_words_of_trim_and_rank_are_those_of_the_code() -> None:
     assert tuple(row[0] for row in table("numerics.md", "`trim`")) == CHOICES["trim"]
     assert tuple(row[0] for row in table("numerics.md", "`rank`")) == CHOICES["rank"]
+
+
+@pytest.mark.parametrize("row", table("numerics.md", "list"), ids=lambda row: row[0])
+def test_lists_over_layers_have_the_values_of_the_page(row: list[str]) -> None:
+    numbers, layers = row[0].split(", "), int(row[1])
+    found = [at_place(numbers, (layer, layers)) for layer in range(layers)]
+    assert found == [Fraction(value) for value in row[2].split(", ")]
+
+
+@pytest.mark.parametrize("row", table("numerics.md", "written", holding="instead"), ids=lambda row: row[0])
+def test_globs_that_read_in_two_ways_are_refused_and_their_spellings_are_not(row: list[str]) -> None:
+    wrong = row[0].rpartition("as in ")[2]
+    assert fault(wrong) is not None
+    for right in row[2].split(", or "):
+        assert fault(right) is None
 
 
 def test_ranks_are_those_of_the_page() -> None:

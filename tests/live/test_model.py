@@ -241,6 +241,18 @@ def test_a_number_of_numpy_or_torch_is_a_number(live: LiveModel) -> None:
     assert live.recipe.vectors["one"].alpha == 0.25
 
 
+def test_a_list_is_spread_over_the_layers(grown: LlamaBot, repo: Repository, live: LiveModel) -> None:
+    live.set("one", alpha=torch.linspace(0, 1, 3), density=[0.5, 1])  # type: ignore[arg-type]
+    assert live.recipe.vectors["one"].alpha == (0, 0.5, 1)
+    grown.run.ok("set", "one", "--alpha", "0,0.5,1", "--density", "0.5,1")
+    assert live.digest() == repo.digest().weights
+    live.set("one", alpha=(0, 0.5, 1, 1), density="default")
+    grown.run.ok("set", "one", "--alpha", "0,0.5,1,1", "--no-density")
+    assert live.digest() == repo.digest().weights
+    with pytest.raises(InvalidInput, match=r"^alpha: the list has no number"):
+        live.set("one", alpha=[])
+
+
 def test_what_cannot_be_set_changes_nothing(repo: Repository, live: LiveModel) -> None:
     def refused(error: type[Exception], said: str, call: Callable[[], object]) -> None:
         with pytest.raises(error, match=said):
