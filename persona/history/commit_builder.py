@@ -275,6 +275,14 @@ def advice(before: Recipe | None, after: Recipe) -> list[str]:
     if _votes(before) < 2 <= _votes(after) and after.rules.preset == "ties" and _keeps_all(after):
         hint = ("try ", Call("recipe.set_rules", {"density": "0.2"}))
         notes.append(Note("TIES usually trims when vectors are merged", hint))
+    if _adds_up_to_one(after) and not (before and _adds_up_to_one(before)):
+        each = Call("recipe.set", Blank("NAME"), alpha="1")
+        notes.append(
+            Note(
+                "the alphas add up to 1 or less, so changes that agree are added, not averaged",
+                ("for the mean, as mergekit's normalize: true gives, try ", each, " for each vector"),
+            )
+        )
     if before is not None and (before.rules, len(before.terms)) == (after.rules, len(after.terms)):
         return notes
     negative = [term.name for term in after.terms if any(Decimal(alpha) < 0 for alpha in values(term.alpha))]
@@ -289,6 +297,18 @@ def advice(before: Recipe | None, after: Recipe) -> list[str]:
 def _votes(recipe: Recipe | None) -> int:
     """How many vectors vote."""
     return sum(term.join == "vote" for term in recipe.terms) if recipe else 0
+
+
+def _adds_up_to_one(recipe: Recipe) -> bool:
+    """Whether two or more vectors vote under `ties` with alphas above 0 that are never divided."""
+    rules = recipe.rules
+    if (rules.preset, rules.merge, rules.divide) != ("ties", "mean", "strength"):
+        return False
+    alphas = [
+        [Decimal(alpha) for alpha in values(term.alpha)] for term in recipe.terms if term.join == "vote"
+    ]
+    strengths = [max(each) for each in alphas if any(each)]
+    return len(strengths) >= 2 and min(map(min, alphas)) >= 0 and sum(strengths) <= 1
 
 
 def _keeps_all(recipe: Recipe) -> bool:

@@ -38,3 +38,4 @@ class Divide(IntEnum):
     STRENGTH = 0
     COUNT = 1
     WEIGHT = 2
+    MASS = 3

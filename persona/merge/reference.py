@@ -125,16 +125,18 @@ def merge_tensor(
         members = {k: (s != 0) & (_sign(v[k]) == s) for k in voting}
         undecided = e.isnan()
 
-    total, divisor, largest, count = zero, zero, zero, torch.zeros_like(b, dtype=torch.int32)
+    total, divisor, strongest, largest = zero, zero, zero, zero
+    count = torch.zeros_like(b, dtype=torch.int32)
     for k in voting:
         inside = members[k]
         total = torch.where(inside, total + w[k], total)
         divisor = torch.where(inside, divisor + _share(terms[k], rules), divisor)
+        strongest = torch.where(inside, strongest.clamp(min=_binary32(abs(terms[k].alpha))), strongest)
         largest = torch.where(inside & (_magnitude(w[k]) > _magnitude(largest)), w[k], largest)
         count = count + inside.int()
     if rules.merge == "mean":
         if rules.divide == "strength":
-            divisor = divisor.clamp(min=1.0)
+            divisor = divisor.clamp(min=1.0) / strongest.clamp(min=1.0)
         divisor = torch.where(divisor == 0, torch.ones_like(b), divisor)
         m = total / divisor
     else:
@@ -326,7 +328,7 @@ def _share(term: MergeTerm, rules: MergeRules) -> torch.Tensor:
     """One member's part of D."""
     if rules.divide == "count":
         return _binary32(1.0)
-    return _binary32(abs(term.alpha) if rules.divide == "strength" else term.alpha)
+    return _binary32(term.alpha if rules.divide == "weight" else abs(term.alpha))
 
 
 def _binary32(value: float) -> torch.Tensor:

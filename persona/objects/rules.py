@@ -18,7 +18,7 @@ from persona.errors import IntegrityError, InvalidInput
 from persona.frozen import dataclass
 from persona.objects import canonical
 
-NUMERICS: Final = 1
+NUMERICS: Final = 2
 """The version of docs/numerics.md.
 
 It rises whenever a recipe comes to mean other bits, also when an error is corrected. It is in the keys of
@@ -34,7 +34,7 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "elect": ("mass", "count", "none"),
     "on_tie": ("drop", "positive", "majority"),
     "merge": ("mean", "sum", "max"),
-    "divide": ("strength", "count", "weight"),
+    "divide": ("strength", "count", "weight", "mass"),
     "rescale": ("true", "false"),
 }
 """The words that each axis admits."""

@@ -99,7 +99,7 @@ def test_ranks_are_those_of_the_page() -> None:
 @pytest.mark.parametrize("row", table("numerics.md", "α"), ids=lambda row: row[0])
 def test_divisors_make_of_two_changes_what_the_page_says(row: list[str]) -> None:
     alphas = [float(alpha.replace("−", "-")) for alpha in row[0].split(",")]
-    for divide, printed in zip(("strength", "count", "weight"), row[1:], strict=True):
+    for divide, printed in zip(CHOICES["divide"], row[1:], strict=True):
         merged = reference.merge(
             {"a": torch.zeros(1)},
             [{"a": torch.full((1,), value)} for value in (2.0, 4.0)],

@@ -38,7 +38,7 @@ def rules(draw: st.DrawFn) -> MergeRules:
         elect=draw(st.sampled_from(["mass", "count", "none"])),
         on_tie=draw(st.sampled_from(["drop", "positive", "majority"])),
         merge=draw(st.sampled_from(["mean", "mean", "sum", "max"])),
-        divide=draw(st.sampled_from(["strength", "count", "weight"])),
+        divide=draw(st.sampled_from(["strength", "count", "weight", "mass"])),
         density=draw(st.sampled_from([1.0, 0.5, 0.2, 0.01])),
         lambda_=draw(st.sampled_from([1.0, 1.0, 0.5, -1.5, 0.0, 3e38])),
     )
@@ -103,7 +103,7 @@ def common_rules(draw: st.DrawFn) -> MergeRules:
         trim=draw(st.sampled_from(["tensor", "none"])),
         rank=draw(st.sampled_from(["floor1", "floor"])),
         on_tie=draw(st.sampled_from(["drop", "positive", "majority"])),
-        divide=draw(st.sampled_from(["strength", "count", "weight"])),
+        divide=draw(st.sampled_from(["strength", "count", "weight", "mass"])),
         density=draw(st.sampled_from([1.0, 0.5, 0.2, 0.01])),
         lambda_=draw(st.sampled_from([1.0, 1.0, 0.5, -1.5, 0.0, 3e38])),
     )
@@ -169,7 +169,7 @@ def draw_rules(draw: st.DrawFn) -> Rules:
         "elect": ["mass", "count", "none"],
         "on_tie": ["drop", "positive", "majority"],
         "merge": ["mean", "sum", "max"],
-        "divide": ["strength", "count", "weight"],
+        "divide": ["strength", "count", "weight", "mass"],
         "density": ["1", "0.5", "0.2", "0.137"],
     }
     axes = {axis: draw(st.sampled_from(words)) for axis, words in choices.items() if draw(st.booleans())}

@@ -15,7 +15,7 @@ from persona.merge.plan import Plan, TensorPlan
 from persona.merge.trim import cutoffs, densities
 from persona.merge.trim.walk import Found, Walk
 from persona.objects.recipe import Term
-from persona.objects.rules import Rules
+from persona.objects.rules import NUMERICS, Rules
 from persona.objects.tensors import TensorSpec
 from tests.merge.models import Model, Sandbox
 from tests.merge.strategies import elements
@@ -130,4 +130,4 @@ def test_another_version_of_the_arithmetic_copies_nothing_and_finds_nothing(
     assert sorted(walked) == ["w", "x"]
     assert weights.key_of(after.recipe) != recipe
     caches = [path.name for path in (folder.folder / "cache").glob("thresholds*")]
-    assert sorted(caches) == ["thresholds-1", "thresholds-1000000"]
+    assert sorted(caches) == ["thresholds-1000000", f"thresholds-{NUMERICS}"]

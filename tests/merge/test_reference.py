@@ -144,6 +144,37 @@ def test_strength_is_additive_while_the_total_is_under_one() -> None:
     assert merged([0.0], [[4.0], [8.0]], terms, preset("ties", divide="count")).item() == 2.0
 
 
+@pytest.mark.parametrize("alpha", [2.0, -3.0, 0.3, -1.0, 1.5])
+def test_a_lone_vector_at_any_alpha_is_the_base_and_so_many_times_its_change(alpha: float) -> None:
+    random = np.random.default_rng(1)
+    base, after = random.normal(size=(2, 200)).astype(np.float32)
+    out = merged(base.tolist(), [after.tolist()], [MergeTerm(A, float(np.float32(alpha)))], preset("ties"))
+    want = base + np.float32(alpha) * (after - base)
+    np.testing.assert_array_equal(out.numpy(), want)
+
+
+def test_equal_strengths_above_one_are_so_many_times_the_mean() -> None:
+    for alpha in (2.0, 3.0, -4.0):
+        terms = [MergeTerm(A, alpha), MergeTerm(B, alpha)]
+        assert merged([0.0], [[4.0], [8.0]], terms, preset("ties")).item() == 6 * alpha
+
+
+def test_mass_keeps_the_mean_whatever_the_scale_and_the_signs() -> None:
+    for scale in (0.125, 1.0, 8.0, -2.0):
+        terms = [MergeTerm(A, scale), MergeTerm(B, 3 * scale)]
+        out = merged([0.0], [[4.0], [8.0]], terms, preset("ties", divide="mass")).item()
+        assert out == (7.0 if scale > 0 else -7.0)
+
+
+def test_numbers_have_no_fine_tune_to_come_out_as() -> None:
+    """1 + 2^-30 rounds to 1, the base; a fine-tune would have said how it was meant."""
+    base = torch.tensor([1.0, -0.0])
+    t = reference.Numbers(torch.tensor([2.0**-30, -0.0]))
+    out = reference.merge({"w": base}, [{"w": t}], [MergeTerm(A)], preset("ties"))["w"]
+    assert out.tolist() == [1.0, 0.0]
+    assert out.signbit().tolist() == [False, True]
+
+
 def test_weights_that_cancel_divide_by_one() -> None:
     terms = [MergeTerm(A, 1.0), MergeTerm(B, -1.0)]
     assert merged([0.0], [[4.0], [-2.0]], terms, preset("mergekit")).item() == 6.0

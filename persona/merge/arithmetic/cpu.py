@@ -29,7 +29,7 @@ BF16: Final = elements.BF16.code
 F16: Final = elements.F16.code
 F32: Final = elements.F32.code
 
-_SCRATCH_ROWS: Final = 5
+_SCRATCH_ROWS: Final = 6
 """Rows of numbers that the kernels need beside one for each term."""
 _WORD_ROWS: Final = 3
 kernels = Kernels("persona.merge.arithmetic.loops", golden="persona.merge.arithmetic.golden")

@@ -34,6 +34,7 @@ _MEAN = tl.constexpr(int(Merge.MEAN))
 _MAX = tl.constexpr(int(Merge.MAX))
 _STRENGTH = tl.constexpr(int(Divide.STRENGTH))
 _BY_COUNT = tl.constexpr(int(Divide.COUNT))
+_WEIGHT = tl.constexpr(int(Divide.WEIGHT))
 _MAGNITUDE = tl.constexpr(0x7FFFFFFF)
 _INFINITE = tl.constexpr(0x7F800000)
 
@@ -193,6 +194,7 @@ def _merge_kernel(
     DTYPE: tl.constexpr,
     CAREFUL: tl.constexpr,
     LONE: tl.constexpr,
+    STRONG: tl.constexpr,
     UNROLL: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
@@ -211,7 +213,8 @@ def _merge_kernel(
     has row k of z, and this is the whole code of the kernel.
 
     What is not finite shows in e or in b + x, unless CAREFUL: then t and w of every term and D are watched
-    too. LONE: whether a term that contributes alone may be itself (α = 1, and λ = 1 or it adds).
+    too. LONE: whether a term that contributes alone may be itself (α = 1, and λ = 1 or it adds). STRONG:
+    whether DIVIDE is by strength and some |α| is above 1.
     """
     start = tl.program_id(0).to(tl.int64) * BLOCK
     lane = tl.arange(0, BLOCK)
@@ -225,6 +228,7 @@ def _merge_kernel(
     e, peak, changed = zero, nothing, nothing
     total_p, total_n, divisor_p, divisor_n = zero, zero, zero, zero
     count_p, count_n, own_p, own_n = zero, zero, nothing, nothing
+    strongest_p, strongest_n = zero, zero
 
     row = z_ptr + start
     if row_of_ptr is not None:
@@ -258,14 +262,17 @@ def _merge_kernel(
             total_p = tl.where(p, total_p + w, total_p)
             total_n = tl.where(q, total_n + w, total_n)
         if MERGE == _MEAN:
-            if DIVIDE == _STRENGTH:
-                share = tl.abs(alpha)
-            elif DIVIDE == _BY_COUNT:
+            if DIVIDE == _BY_COUNT:
                 share = 1.0
-            else:
+            elif DIVIDE == _WEIGHT:
                 share = alpha
+            else:
+                share = tl.abs(alpha)
             divisor_p = tl.where(p, divisor_p + share, divisor_p)
             divisor_n = tl.where(q, divisor_n + share, divisor_n)
+        if STRONG:
+            strongest_p = tl.where(p, tl.maximum(strongest_p, tl.abs(alpha)), strongest_p)
+            strongest_n = tl.where(q, tl.maximum(strongest_n, tl.abs(alpha)), strongest_n)
         if LONE:
             # One contribution counts 1 if it may be itself and 2 if not: a sum of 1 is a lone one that is.
             one = tl.where((alpha == 1.0) & (lam == 1.0), 1.0, 2.0)
@@ -297,6 +304,9 @@ def _merge_kernel(
             divisor = tl.where(positive | negative, divisor, 0.0)
         if DIVIDE == _STRENGTH:
             divisor = tl.maximum(divisor, 1.0)
+            if STRONG:
+                strongest = tl.where(positive, strongest_p, strongest_n)
+                divisor = tl.math.div_rn(divisor, tl.maximum(strongest, 1.0))
         else:
             divisor = tl.where(divisor == 0.0, 1.0, divisor)
         # A dividend of 0 would send its warp to the slow path of the division.
@@ -417,8 +427,8 @@ def _signs_kernel(
 class Terms:
     """The terms that reach a tensor, on a device: the first `votes` vote, the others join by adding.
 
-    alpha: float32[K]; cut: float32[K], the smallest kept |t|, NaN if none is kept. `careful` and `lone` are
-    those of `_merge_kernel`: they depend on the rules too.
+    alpha: float32[K]; cut: float32[K], the smallest kept |t|, NaN if none is kept. `careful`, `lone` and
+    `strong` are those of `_merge_kernel`: they depend on the rules too.
     """
 
     alpha: torch.Tensor
@@ -426,6 +436,7 @@ class Terms:
     votes: int
     careful: bool
     lone: bool
+    strong: bool
 
     @classmethod
     def of(cls, theta: Array, alpha: Array, add: Array, rules: MergeRules, device: Any = "cuda") -> Terms:
@@ -442,7 +453,7 @@ class Terms:
         if add[:votes].any():
             raise ValueError("terms that join by adding must come after the terms that vote")
         smallest = cuts(theta).view(np.float32)
-        weigh, elect, merge, _ = rules.codes()
+        weigh, elect, merge, divide = rules.codes()
         silent = (alpha == 0) | (~add & (theta < 0))
         with np.errstate(over="ignore"):
             bounded = np.isfinite(np.abs(alpha[:votes]).cumsum(dtype=np.float32)).all()
@@ -453,10 +464,11 @@ class Terms:
             and not silent.any()
         )
         lone = bool(((alpha == 1) & (add | (rules.lambda_ == 1))).any())
+        by_strength = (merge, divide) == (Merge.MEAN, Divide.STRENGTH)
+        strong = by_strength and bool((np.abs(alpha[:votes]) > 1).any())
         where = torch.device(device)
-        return cls(
-            torch.from_numpy(alpha).to(where), torch.from_numpy(smallest).to(where), votes, not plain, lone
-        )
+        numbers = torch.from_numpy(alpha).to(where), torch.from_numpy(smallest).to(where)
+        return cls(*numbers, votes, not plain, lone, strong)
 
 
 def _constants(terms: Terms, rules: MergeRules, majority: int, dtype: int) -> dict[str, Any]:
@@ -473,6 +485,7 @@ def _constants(terms: Terms, rules: MergeRules, majority: int, dtype: int) -> di
         "DTYPE": dtype,
         "CAREFUL": terms.careful,
         "LONE": terms.lone,
+        "STRONG": terms.strong,
         **_shape(terms),
     }
 

@@ -174,10 +174,10 @@ _CALLS: Final[dict[str, Callable[[int], Iterator[Call]]]] = {
 KERNELS: Final = tuple(_CALLS)
 _DIGESTS: Final = table(
     """
-    merge_chunk 86baf7ee4d70ee18 860b9828a98b5844 7ed17193429160e6 d519e19ad5bd3b8e
-    merge_chunk 58e80c5334a98d21 b5c81c78b1d793ce 1aeeada461bc2b0c 6372d88ce0ca0702
-    merge_chunk cecddf789ef2d1b1 04ca9089b136dcc6 2b2a89c306afc0b3 31efedb072ca601f
-    merge_chunk b5e1c9bc723d6fc7 a4dc4bea3b10a113 c0151660d056ea3e
+    merge_chunk 281f15a05c17ab6e 860b9828a98b5844 3ba94407bd4a8baa 0f3a08ea9043bf36
+    merge_chunk 58e80c5334a98d21 02d61247e5a0581b 99f0d07bac2d41d5 6372d88ce0ca0702
+    merge_chunk 48849fb199a9a63a 04ca9089b136dcc6 2b2a89c306afc0b3 159ff66407c3e72f
+    merge_chunk b5e1c9bc723d6fc7 a4dc4bea3b10a113 89f821eb43b9034b
     sum_of_signs 84d2929f52c1e63d 9ab41b3f990730f7 fa993b91bbaa9d10 45e89627c00ccbee
     sum_of_signs d36533760ddab451 9ab41b3f990730f7 204c941924cab985 45e89627c00ccbee
     scatter 5270c598f8f7124b 7ed2048f15b1f2c5

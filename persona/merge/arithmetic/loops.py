@@ -44,6 +44,7 @@ _SUM: Final = int(Merge.SUM)
 _MAX: Final = int(Merge.MAX)
 _STRENGTH: Final = int(Divide.STRENGTH)
 _BY_COUNT: Final = int(Divide.COUNT)
+_WEIGHT: Final = int(Divide.WEIGHT)
 
 _TOP = np.uint32(0x80000000)
 _MAGNITUDE = np.uint32(0x7FFFFFFF)
@@ -335,6 +336,24 @@ def _count_members(elect: int, v: Any, s: Any, n: int, beta: Any, count: Any) ->
 
 
 @_compiled
+def _gather_strongest(elect: int, v: Any, s: Any, n: int, beta: Any, strength: Any, strongest: Any) -> None:
+    """The larger of the strongest |α| in A and this term's."""
+    for i in range(n):
+        held = np.float32(beta * v[i]) != _ZERO if elect == _NONE else np.float32(v[i] * s[i]) > _ZERO
+        own = strength if held else _ZERO
+        strongest[i] = own if own > strongest[i] else strongest[i]
+
+
+@_compiled
+def _divide_strengths(divisor: Any, strongest: Any, n: int) -> None:
+    """D of divide = strength in place of Σ|α|, if an |α| is above 1. It is not below 1."""
+    for i in range(n):
+        total = divisor[i] if divisor[i] > _ONE else _ONE
+        most = strongest[i] if strongest[i] > _ONE else _ONE
+        divisor[i] = np.float32(total / most)
+
+
+@_compiled
 def _gather_largest(elect: int, v: Any, s: Any, n: int, beta: Any, largest: Any, count: Any) -> None:
     """Replaces the largest w by this term's if that is larger, and adds to |A|."""
     if elect == _NONE:
@@ -523,7 +542,7 @@ def _coordinate(
         return nan, word != nan
     finite = finite and _is_finite(e)
     s = _sign(e) if e != _ZERO else tie
-    total, divisor, largest, count = _ZERO, _ZERO, _ZERO, 0
+    total, divisor, strongest, largest, count = _ZERO, _ZERO, _ZERO, _ZERO, 0
     own, is_itself = word, False
     for k in range(alpha.size):
         if not add[k]:
@@ -533,11 +552,13 @@ def _coordinate(
                 count += 1
                 total = np.float32(total + w)
                 divisor = np.float32(divisor + _share(alpha[k], divide))
+                strongest = max(strongest, np.float32(abs(alpha[k])))
                 if np.uint32(_as_bits(w) & _MAGNITUDE) > np.uint32(_as_bits(largest) & _MAGNITUDE):
                     largest = w
                 own, is_itself = f, alpha[k] == _ONE and lam == _ONE and row_of[k] >= 0
     if merge == _MEAN:
-        divisor = max(_ONE, divisor) if divide == _STRENGTH else divisor
+        if divide == _STRENGTH:
+            divisor = np.float32(max(_ONE, divisor) / max(_ONE, strongest))
         divisor = _ONE if divisor == _ZERO else divisor
         m = np.float32(total / divisor)
     else:
@@ -570,9 +591,9 @@ def _coordinate(
 @_compiled
 def _share(alpha: Any, divide: int) -> Any:
     """One member's part of D."""
-    if divide == _STRENGTH:
-        return np.float32(abs(alpha))
-    return _ONE if divide == _BY_COUNT else np.float32(alpha)
+    if divide == _BY_COUNT:
+        return _ONE
+    return np.float32(alpha) if divide == _WEIGHT else np.float32(abs(alpha))
 
 
 @_compiled
@@ -602,22 +623,24 @@ def merge_chunk(
 ) -> int:
     """Merges one chunk; returns how many elements are not finite.
 
-    Scratch: float32[K + 5, BLOCK], uint32[3, BLOCK], int64[K], bool[K], float32[K], uint32[K].
+    Scratch: float32[K + 6, BLOCK], uint32[3, BLOCK], int64[K], bool[K], float32[K], uint32[K].
     """
     axes = (weigh, elect, merge, divide)
     terms, size = alpha.size, base.size
     half, shift = dtype == F16, np.uint32(0 if dtype == F32 else 16)
-    b, e, total, divisor, count, v = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4], scratch[5:]
+    b, e, total, divisor, count = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
+    strongest, v = scratch[5], scratch[6:]
     mono, lone, result = words[0], words[1], words[2]
-    strength, any_itself, alike = _ZERO, False, merge != _MAX
+    strength, any_itself, alike, strong = _ZERO, False, merge != _MAX, False
     at_once = dtype == BF16 and weigh != _AFTER and elect == _MASS and merge == _MEAN
     for k in range(terms):
         strength = np.float32(strength + abs(alpha[k]))
+        strong = strong or (merge == _MEAN and divide == _STRENGTH and abs(alpha[k]) > _ONE and not add[k])
         is_itself[k] = alpha[k] == _ONE and (add[k] or lam == _ONE) and row_of[k] >= 0
         any_itself = any_itself or is_itself[k]
         alike = alike and (add[k] or _share(alpha[k], divide) == _ONE)
         # A number that is not finite could go unnoticed if it is not kept.
-        at_once = at_once and not add[k] and cuts[k] != _KEEP_NOTHING_CUT
+        at_once = at_once and not strong and not add[k] and cuts[k] != _KEEP_NOTHING_CUT
         shares[k] = _share(alpha[k], divide)
         own[k] = np.uint32(0xFFFFFFFF) if is_itself[k] else np.uint32(0)
     members = divisor if alike else count  # |A|, which is D if every share is 1
@@ -663,8 +686,8 @@ def merge_chunk(
                 scatter(result, order_n, n, out)
                 continue
         bad = np.uint32(always | _open_base(half, shift, base_n, n, b, mono))
-        for row in range(1, 5):
-            if row < 4 or not alike:
+        for row in range(1, 6):
+            if row < 4 or (row == 4 and not alike) or (row == 5 and strong):
                 _fill(scratch[row], n, _ZERO)
         for j in range(actors):
             k = acting[j]
@@ -697,6 +720,10 @@ def merge_chunk(
                 _gather(elect, v[j], e, n, beta, share, total, divisor, is_itself[k], z_k, lone)
                 if any_itself and not alike:
                     _count_members(elect, v[j], e, n, beta, members)
+                if strong:
+                    _gather_strongest(elect, v[j], e, n, beta, share, strongest)
+        if strong:
+            _divide_strengths(divisor, strongest, n)
         _scale(merge, divide, total, divisor, n, lam)
         for j in range(actors):
             k = acting[j]

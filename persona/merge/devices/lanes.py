@@ -170,7 +170,7 @@ class _DeviceLanes:
         budget = max(need.least, min(DEVICE_MEMORY, device.free() // 2)) if memory is None else memory
         self.nbytes = min(need.whole, budget)
         self.limit = min(MOST_LANES, budget // max(1, self.nbytes))
-        self._terms: dict[tuple[bytes, ...], DeviceTerms] = {}
+        self._terms: dict[tuple[object, ...], DeviceTerms] = {}
 
     def make(self) -> Lane | None:
         """One more lane; the first may be smaller. None if the device has no memory for it."""
@@ -194,7 +194,8 @@ class _DeviceLanes:
 
     def terms(self, arguments: MergeArguments) -> DeviceTerms:
         """The numbers of merge arguments on the device, for which every tensor asks again at each chunk."""
-        key = arguments.theta.tobytes(), arguments.alpha.tobytes(), arguments.add.tobytes()
+        arrays = (arguments.theta, arguments.alpha, arguments.add)
+        key = (*(array.tobytes() for array in arrays), arguments.rules)
         found = self._terms.get(key)
         if found is None:
             if len(self._terms) >= _TERMS:

@@ -266,6 +266,18 @@ def test_a_negative_alpha_divided_by_weight_is_warned_of(grown: Bot) -> None:
     assert any("suggesting" in note and "weight" in note for note in grown.commit().notes)
 
 
+@pytest.mark.parametrize(
+    ("alphas", "said"), [("0.5 0.5", True), ("0.5 0.6", False), ("0.9 -0.1", False), ("1 0", False)]
+)
+def test_alphas_that_are_only_ever_added_up_are_pointed_out_once(grown: Bot, alphas: str, said: bool) -> None:
+    for name, alpha in zip(("listening", "suggesting"), alphas.split(), strict=True):
+        grown.repo.recipe.set(name, alpha=alpha)
+    notes = grown.commit().notes
+    assert any("added, not averaged" in note and "alpha='1'" in advised(note) for note in notes) == said
+    grown.repo.recipe.set("listening", density="0.7")
+    assert not any("averaged" in note for note in grown.commit().notes)
+
+
 def test_set_rules_with_a_preset_starts_from_the_preset(bot: Bot) -> None:
     bot.repo.recipe.set_rules({"density": "0.2", "elect": "count"})
     bot.repo.recipe.set_rules({"preset": "linear"})
