@@ -18,7 +18,14 @@ from blake3 import blake3
 
 Bits: TypeAlias = np.ndarray[Any, Any]
 
-UNSIGNED = {"BF16": np.uint16, "F16": np.uint16, "F32": np.uint32, "I64": np.uint64, "U8": np.uint8}
+UNSIGNED = {
+    "BF16": np.uint16,
+    "F16": np.uint16,
+    "F32": np.uint32,
+    "I32": np.uint32,
+    "I64": np.uint64,
+    "U8": np.uint8,
+}
 """The unsigned integers that hold the bits of a dtype's elements."""
 INDEX = "model.safetensors.index.json"
 

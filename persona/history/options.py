@@ -157,6 +157,16 @@ class RunOptions(ComputeOptions, total=False):
     ]
 
 
+class PatchOptions(MemoryOptions, total=False):
+    """How a sparse patch is written: `export --patch`."""
+
+    allow_nonfinite: Annotated[
+        bool,
+        Option("--allow-nonfinite", help="Write weights even if some are infinite or NaN."),
+    ]
+    force: Annotated[bool, Option("-f", "--force", help="Replace a file that is there already.")]
+
+
 class LoadOptions(WorkOptions, total=False):
     """How a model is loaded into memory: `load`."""
 

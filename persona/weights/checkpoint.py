@@ -54,6 +54,9 @@ OUTPUT_FORMAT: Final = "persona output"
 class Checkpoint:
     """An open checkpoint; close it, or use it as a context manager."""
 
+    partial = False
+    """Whether a tensor that it lacks is unchanged, and not missing."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
         """As given to `open`."""

@@ -115,7 +115,10 @@ def take(
     No name leads to the vector yet.
     """
     from persona.intake.encode import import_vector
+    from persona.weights import patches
 
+    if patches.is_patch(checkpoint, history.base(base).spec):
+        checkpoint = _patched(history, base, checkpoint, onto, options)
     with history.store.transaction(Payloads(history.store.objects).of) as tx:
         made = import_vector(
             history.store,
@@ -132,6 +135,21 @@ def take(
         )
         checkpoint.check_unchanged()
         return made, tx.new_bytes
+
+
+def _patched(
+    history: History, base: str, patch: Checkpoint, onto: Plan | None, options: ImportOptions
+) -> Checkpoint:
+    """The weights of the base, or of the plan `onto`, as a sparse patch changes them."""
+    from persona.history.planning import plan_of
+    from persona.merge.memory import budget_of
+    from persona.merge.run.merger import tensor_bits
+    from persona.merge.workers import thread_count
+    from persona.weights.patches import Patched
+
+    before = onto if onto is not None else plan_of(history, Recipe.of(base, (), Rules.of()))
+    budget = budget_of(before, list(before.tensors), thread_count(options["threads"]), history.memory())
+    return Patched(patch, before.base.spec, before.base.chunk, tensor_bits(before, budget))
 
 
 def remember(history: History, base: str, path: Path, made: ImportedVector, options: ImportOptions) -> None:

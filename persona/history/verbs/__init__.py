@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from persona.history.verbs import init as init
     from persona.history.verbs import log as log
     from persona.history.verbs import measure as measure
+    from persona.history.verbs import patches as patches
     from persona.history.verbs import plumbing as plumbing
     from persona.history.verbs import refs as refs
     from persona.history.verbs import revert as revert
