@@ -29,8 +29,8 @@ class DecodedChunk:
     for BF16 and F16, uint32 for F32. z: uint[Kz, ≥ n], the rows of steps. numbers: float32[Kt, ≥ n], the rows
     of numbers. row_of: int32[present], the row of each term: r ≥ 0 is row r of z, r < 0 is row −1 − r of
     numbers; None: row k of z is that of the k-th term. Base and rows have one order: exponent order, or
-    element order if there are rows of numbers or the chunk comes from a row cache. order: uint32[≥ n], the
-    element at each position.
+    element order if a row cannot be read in exponent order or the chunk comes from a row cache. order:
+    uint32[≥ n], the element at each position.
     """
 
     present: list[int]

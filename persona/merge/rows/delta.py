@@ -34,6 +34,10 @@ class DeltaSource:
         """See `Source`."""
         return True
 
+    def elementwise(self, spec: TensorSpec) -> bool:
+        """See `Source`."""
+        return True
+
     def chunk_id(self, spec: TensorSpec, index: int) -> str | None:
         """See `Source`."""
         id = self.table.chunk(spec.name, index)

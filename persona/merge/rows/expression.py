@@ -52,6 +52,10 @@ class ExpressionSource:
         """See `Source`."""
         return False
 
+    def elementwise(self, spec: TensorSpec) -> bool:
+        """See `Source`."""
+        return all(source.elementwise(spec) for _, source in self.parts if source.reaches(spec.name))
+
     def chunk_id(self, spec: TensorSpec, index: int) -> str | None:
         """See `Source`."""
         ids = [(coefficient, id) for coefficient, _, id in self._changes(spec, index)]

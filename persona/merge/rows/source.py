@@ -38,6 +38,12 @@ class Source(Protocol):
     def steps(self, spec: TensorSpec) -> bool:
         """Whether its rows at this tensor hold steps."""
 
+    def elementwise(self, spec: TensorSpec) -> bool:
+        """Whether t of an element follows from the base and from steps at this element.
+
+        Then `read_numbers` also takes a chunk in exponent order.
+        """
+
     def chunk_id(self, spec: TensorSpec, index: int) -> str | None:
         """Decides the row of this chunk; None if nothing changed there. The tensor is one that it reaches."""
 
@@ -48,7 +54,7 @@ class Source(Protocol):
         """z of a chunk in exponent order into all of out: uint[n]. Only where `steps` says so."""
 
     def read_numbers(self, chunk: OpenedChunk, start: int, stop: int, out: NDArray[np.float32]) -> None:
-        """t of the elements [start, stop) of a chunk, in their own order, into out: float32[stop − start].
+        """t of the elements [start, stop) of a chunk, in its order, into out: float32[stop − start].
 
         A source of steps gives t = f − b. 0 where nothing changed.
         """
@@ -96,6 +102,10 @@ class OpenedChunk:
         """The base in exponent order: uint[n]."""
         return self.space.sorted_base[: self.order.size]
 
+    def sorted(self) -> SortedChunk:
+        """The chunk in exponent order."""
+        return SortedChunk(self)
+
     def z(self, source: Source, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """The steps of a source in the order of the elements, into out: uint[n].
 
@@ -106,4 +116,17 @@ class OpenedChunk:
         if out is None:
             out = space.plain(size)
         cpu.scatter(space.other[:size], self.order, out)
+        return out
+
+
+class SortedChunk(OpenedChunk):
+    """An opened chunk in exponent order, in which steps are stored. `base` is in this order: uint[n]."""
+
+    def __init__(self, chunk: OpenedChunk) -> None:
+        super().__init__(chunk.spec, chunk.index, chunk.sorted_base, chunk.space, 0)
+
+    def z(self, source: Source, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """The steps of a source in exponent order, into out: uint[n]."""
+        out = self.space.other[: self.size] if out is None else out
+        source.read_steps(self.spec, self.index, out)
         return out

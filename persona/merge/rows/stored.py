@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from persona.frozen import dataclass
 from persona.merge.arithmetic.arguments import DecodedChunk
 from persona.merge.rows.reader import Workspaces
 from persona.merge.rows.slices import Budget
@@ -70,8 +72,8 @@ class RowSource(Protocol):
 class StoredRows:
     """The rows of a recipe's terms, read from the store into the workspaces of the threads.
 
-    A chunk whose rows all hold steps has exponent order, in which steps are stored. A chunk with a row of
-    numbers has the order of its elements.
+    A chunk has exponent order, in which steps are stored, if all of its rows can be read in this order. Else
+    it has the order of its elements.
     """
 
     def __init__(
@@ -98,7 +100,7 @@ class StoredRows:
             return None
         length = self._length(spec, terms, index)
         whole = length == self.chunks.size(spec, index)
-        if self._of(spec, terms)[1] or all(self.terms.steps(spec, term) for term in present):
+        if self._of(spec, terms)[1] or all(self._is_elementwise(spec, term) for term in present):
             slices = self._exponent_order(spec, present, index, length)
         else:
             chunk = self.open(spec, index)
@@ -144,30 +146,13 @@ class StoredRows:
 
         `kept`: rows of terms that need not be read, each as long.
         """
-        spec, length = chunk.spec, stop - start
-        steps = [term for term in present if self.terms.steps(spec, term)]
-        z = chunk.space.rows(len(steps), length)
-        numbers = chunk.space.numbers(len(present) - len(steps), length)
-        row_of = np.empty(len(present), np.int32)
-        rows = [0, 0]  # of numbers, of steps
-        for place, term in enumerate(present):
-            holds_steps = term in steps
-            row = rows[holds_steps]
-            rows[holds_steps] += 1
-            row_of[place] = row if holds_steps else ~row
-            out: NDArray[Any] = z[row] if holds_steps else numbers[row]
+        rows = self._rows(chunk.spec, present, stop - start)
+        for term, out in zip(present, rows.by_term, strict=True):
             if term in kept:
                 out[:] = kept[term]
             else:
                 self.read(chunk, term, start, stop, out)
-        return DecodedChunk(
-            present,
-            chunk.base[start:stop],
-            z,
-            self.workspaces.in_order[start:stop],
-            numbers,
-            row_of if len(numbers) else None,
-        )
+        return rows.chunk(present, chunk.base[start:stop], self.workspaces.in_order[start:stop])
 
     def read(self, chunk: OpenedChunk, term: int, start: int, stop: int, out: NDArray[Any]) -> None:
         """The row of a term for the elements [start, stop) of a chunk in their own order, filtered.
@@ -192,34 +177,78 @@ class StoredRows:
         return self.budget.slice(self.chunks.size(spec, index), self._of(spec, terms)[0])
 
     def _of(self, spec: TensorSpec, terms: Sequence[int]) -> tuple[int, bool]:
-        """Bytes of one element of all rows of a tensor, and whether all of them hold steps."""
+        """Bytes of one element of all rows of a tensor, and whether all can be read in exponent order."""
         key = spec.name, tuple(terms)
         found = self._known.get(key)
         if found is None:
-            steps = all(self.terms.steps(spec, term) for term in terms)
-            found = self._known[key] = self.terms.row_bytes(spec, terms), steps
+            elementwise = all(self._is_elementwise(spec, term) for term in terms)
+            found = self._known[key] = self.terms.row_bytes(spec, terms), elementwise
         return found
+
+    def _is_elementwise(self, spec: TensorSpec, term: int) -> bool:
+        """Whether the rows of a term at a tensor can be read in exponent order, and filtered there."""
+        if self.terms.steps(spec, term):
+            return True
+        return self.terms.elementwise(spec, term) and self.filters(spec, term) is None
+
+    def _rows(self, spec: TensorSpec, present: Sequence[int], length: int) -> _Rows:
+        """This thread's arrays for the rows of some terms."""
+        holds_steps = [self.terms.steps(spec, term) for term in present]
+        space, count = self.workspaces.get(spec), sum(holds_steps)
+        z, numbers = space.rows(count, length), space.numbers(len(present) - count, length)
+        row_of = np.cumsum(holds_steps) - 1
+        row_of = np.where(holds_steps, row_of, row_of - np.arange(len(present)))
+        return _Rows(z, numbers, row_of.astype(np.int32))
 
     def _exponent_order(
         self, spec: TensorSpec, present: list[int], index: int, length: int
     ) -> Iterator[DecodedChunk]:
-        """A chunk whose rows hold steps, whole or in slices; every row is decoded again for each slice."""
+        """A chunk in exponent order, whole or in slices; every row is decoded again for each slice."""
         space, size = self.workspaces.get(spec), self.chunks.size(spec, index)
-        rows = space.rows(len(present), length)
+        rows = self._rows(spec, present, length)
         chunk: OpenedChunk | None = None
         for start in range(0, size, length):
             stop = min(start + length, size)
-            for row, term in zip(rows, present, strict=True):
+            steps = [
+                (term, out)
+                for term, out in zip(present, rows.by_term, strict=True)
+                if self.terms.steps(spec, term)
+            ]
+            for term, out in steps:
                 if length == size:
-                    self.terms.sources[term].read_steps(spec, index, row)
+                    self.terms.sources[term].read_steps(spec, index, out)
                 else:
                     self.terms.sources[term].read_steps(spec, index, space.other[:size])
-                    row[: stop - start] = space.other[start:stop]
+                    out[: stop - start] = space.other[start:stop]
             if chunk is None:
                 chunk = self.open(spec, index)
             order, base = chunk.order[start:stop], chunk.sorted_base[start:stop]
-            for row, term in zip(rows, present, strict=True):
+            for term, out in steps:
                 row_filter = self.filters(spec, term)
                 if row_filter is not None:
-                    row_filter.steps(base, row[: stop - start], chunk.first, order, spec.dtype)
-            yield DecodedChunk(present, base, rows, order)
+                    row_filter.steps(base, out[: stop - start], chunk.first, order, spec.dtype)
+            if len(rows.numbers):
+                in_order = chunk.sorted()
+                for term, out in zip(present, rows.by_term, strict=True):
+                    if not self.terms.steps(spec, term):
+                        self.terms.sources[term].read_numbers(in_order, start, stop, out[: stop - start])
+            yield rows.chunk(present, base, order)
+
+
+@dataclass
+class _Rows:
+    """Arrays for the rows of some terms: z: uint[Kz, n], numbers: float32[Kt, n], row_of: int32[K]."""
+
+    z: NDArray[Any]
+    numbers: NDArray[np.float32]
+    row_of: NDArray[np.int32]
+
+    @cached_property
+    def by_term(self) -> list[NDArray[Any]]:
+        """The row of each term."""
+        return [self.z[row] if row >= 0 else self.numbers[~row] for row in self.row_of.tolist()]
+
+    def chunk(self, present: list[int], base: NDArray[Any], order: NDArray[np.uint32]) -> DecodedChunk:
+        """The rows with the base in this order."""
+        row_of = self.row_of if len(self.numbers) else None
+        return DecodedChunk(present, base, self.z, order, self.numbers, row_of)

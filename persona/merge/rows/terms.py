@@ -25,6 +25,10 @@ class TermSources:
         """Whether the rows of a term at a tensor hold steps when they are merged, and not numbers."""
         return term not in self.rescaled and self.sources[term].steps(spec)
 
+    def elementwise(self, spec: TensorSpec, term: int) -> bool:
+        """Whether the rows of a term at a tensor can be read in exponent order."""
+        return term not in self.rescaled and self.sources[term].elementwise(spec)
+
     def row_bytes(self, spec: TensorSpec, terms: Sequence[int]) -> int:
         """Bytes of one element in a row of each of these terms."""
         return sum(spec.unit if self.steps(spec, term) else NUMBER_BYTES for term in terms)

@@ -110,7 +110,8 @@ class Walk:
                     steps(chunk.sorted_base, z)
                 else:
                     t = space.numbers(1, size)[0]
-                    source.read_numbers(chunk, 0, size, t)
+                    in_order = chunk.sorted() if source.elementwise(spec) else chunk
+                    source.read_numbers(in_order, 0, size, t)
                     numbers(t)
 
 
