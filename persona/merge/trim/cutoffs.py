@@ -31,11 +31,12 @@ from persona.merge.rows.stored import RowFilter, StoredRows
 from persona.merge.rules import NO_TRIM, MergeRules, cut_rank, joint_rank
 from persona.merge.trim.densities import CACHE, CutoffTable, grid_ranks, on_grid
 from persona.merge.trim.selection import Magnitudes, Selection
-from persona.merge.trim.walk import Found, Walk, for_each_tensor, only_cut, reached
+from persona.merge.trim.walk import Found, Walk, for_each_tensor, reached
 from persona.merge.workers import in_order
 from persona.objects import canonical
 from persona.objects.tensors import TensorSpec
 from persona.progress import COUNTING_SIGNS, FINDING_CUTOFFS, Progress
+from persona.store.values import CacheFile
 
 _FOUND = struct.Struct("<fq")
 _UNKNOWN = -1
@@ -89,18 +90,23 @@ def cutoffs(
     if rules.trim == "joint":
         _find_joint(found, merged, budget.threads, progress)
     elif rules.trim != "none":
-        wanted: dict[tuple[str, float], tuple[Source, set[str]]] = {}
+        wanted: dict[str, tuple[Source, dict[float, set[str]]]] = {}
         for tensor in merged:
             for index, density in tensor.density_of.items():
                 if density < 1.0:
                     source = plan.sources[index]
-                    wanted.setdefault((source.identity, density), (source, set()))[1].add(tensor.spec.name)
-        for (id, density), (source, names) in wanted.items():
-            thetas = _on_grid(plan, source, density)
-            if thetas is None:
-                chosen = _of_vector(plan, source, density, names, budget.threads, progress)
-                thetas = {name: theta for name, (theta, _) in chosen.items()}
-            found.by_vector[id, density] = thetas
+                    densities = wanted.setdefault(source.identity, (source, {}))[1]
+                    densities.setdefault(density, set()).add(tensor.spec.name)
+        for id, (source, densities) in wanted.items():
+            grids = {density: _on_grid(plan, source, density) for density in densities}
+            missing = [density for density, thetas in grids.items() if thetas is None]
+            if rules.trim == "global" and len(missing) > 1:  # a list over layers
+                _whole_model(plan, source, missing, budget.threads, progress)
+            for density, thetas in grids.items():
+                if thetas is None:
+                    chosen = _of_vector(plan, source, density, densities[density], budget.threads, progress)
+                    thetas = {name: theta for name, (theta, _) in chosen.items()}
+                found.by_vector[id, density] = thetas
     if merged and numbers.needs_majority:
         found.majority = _majority(found, numbers, budget, progress)
     return found
@@ -218,18 +224,12 @@ def _of_vector(
     plan: Plan, source: Source, density: float, names: set[str], threads: int, progress: Progress | None
 ) -> dict[str, Found]:
     """The cut-offs of one vector by tensor name, or under "" for the whole model."""
-    rules = plan.recipe.rules
-    scope, rank = rules.trim, rules.rank or ""
-    cache = plan.store.cache(f"{CACHE}/{source.identity[:32]}-{scope}-{rank}-{density.hex()}")
-    keys = [""] if scope == "global" else [spec.name for spec in reached(plan, source)]
+    rank = plan.recipe.rules.rank or ""
+    if plan.recipe.rules.trim == "global":
+        return {"": _whole_model(plan, source, [density], threads, progress)[density]}
+    cache = _cache_of(plan, source, density)
+    keys = [spec.name for spec in reached(plan, source)]
     found = _decode(cache.read(), keys)
-    if scope == "global":
-        if "" not in found:
-            found[""] = _whole(
-                plan, source, cut_rank(rank, density, plan.base.merged_elements), threads, progress
-            )
-            cache.write(_encode(found, keys))
-        return found
     missing = [plan.by_name[name] for name in sorted(names - found.keys())]
     if missing:
 
@@ -239,6 +239,33 @@ def _of_vector(
 
         found.update(for_each_tensor(plan, missing, select, threads, progress))
         cache.write(_encode(found, keys))
+    return found
+
+
+def _cache_of(plan: Plan, source: Source, density: float) -> CacheFile:
+    """The cache of the cut-offs of one vector at a density."""
+    rules = plan.recipe.rules
+    return plan.store.cache(f"{CACHE}/{source.identity[:32]}-{rules.trim}-{rules.rank or ''}-{density.hex()}")
+
+
+def _whole_model(
+    plan: Plan, source: Source, densities: Sequence[float], threads: int, progress: Progress | None
+) -> dict[float, Found]:
+    """The cut-offs of one vector over all that the base merges, by density.
+
+    All that no cache holds are found together, in two passes over the vector.
+    """
+    caches = {density: _cache_of(plan, source, density) for density in densities}
+    kept = {density: _decode(cache.read(), [""]) for density, cache in caches.items()}
+    found = {density: values[""] for density, values in kept.items() if values}
+    missing = [density for density in densities if density not in found]
+    if missing:
+        elements, rank = plan.base.merged_elements, plan.recipe.rules.rank or ""
+        ranks = [cut_rank(rank, density, elements) for density in missing]
+        cuts = _whole(plan, source, ranks, threads, progress)
+        for density, cut in zip(missing, cuts, strict=True):
+            found[density] = cut
+            caches[density].write(_encode({"": cut}, [""]))
     return found
 
 
@@ -303,10 +330,12 @@ def _signs(rows: StoredRows, cuts: Cutoffs, rules: MergeRules, tensor: TensorPla
     return total
 
 
-def _whole(plan: Plan, source: Source, rank: int, threads: int, progress: Progress | None) -> Found:
-    """The cut-off of one vector over all that the base merges."""
+def _whole(
+    plan: Plan, source: Source, ranks: list[int], threads: int, progress: Progress | None
+) -> list[Found]:
+    """The cut-off of one vector over all that the base merges, for each rank."""
     walk = Walk(plan)
-    selection = Selection(plan.base.merged_elements, [rank])
+    selection = Selection(plan.base.merged_elements, ranks)
     specs = sorted(reached(plan, source), key=lambda spec: -spec.elements)
     nbytes = [spec.nbytes for spec in specs]
     highs = in_order(lambda spec: walk.high(spec, [source]), specs, threads=threads)
@@ -316,7 +345,7 @@ def _whole(plan: Plan, source: Source, rank: int, threads: int, progress: Progre
         lows = in_order(lambda spec: walk.low(spec, [source], selection), specs, threads=threads)
         for low in _reporting(lows, nbytes, sum(nbytes), progress):
             selection.low += low
-    return only_cut(selection)
+    return [(float(theta), int(kept)) for theta, kept in zip(*selection.cut(), strict=True)]
 
 
 def _encode(found: dict[str, Found], keys: list[str]) -> bytes:
