@@ -255,6 +255,7 @@ class Repository:
     restore = Verb(lambda: verbs.switch.restore)
 
     digest = Verb(lambda: verbs.digest.digest)
+    export_adapter = Verb(lambda: verbs.adapters.export_adapter)
     tensors = Verb(lambda: verbs.tensors.tensors)
     load = Verb(lambda: live_room.load.load)
     live = Verb(lambda: live_room.model.live)

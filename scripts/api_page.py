@@ -24,7 +24,7 @@ from persona.face.settings import Settings
 from persona.face.vectors import Vectors
 from persona.history import query_results, results, store_results
 from persona.history.arguments import spell_out
-from persona.history.verbs import import_mergekit, measure, patches
+from persona.history.verbs import adapters, import_mergekit, measure, patches
 from persona.live.model import LiveModel
 from persona.objects.commit import Person
 from persona.repository import Repository
@@ -69,7 +69,15 @@ OWNERS: dict[str, type] = {
     "live": LiveModel,
 }
 """The classes of the page, by the name of a value of theirs."""
-RESULTS: tuple[ModuleType, ...] = (results, query_results, store_results, measure, import_mergekit, patches)
+RESULTS: tuple[ModuleType, ...] = (
+    results,
+    query_results,
+    store_results,
+    measure,
+    import_mergekit,
+    patches,
+    adapters,
+)
 MAPPING = ("keys", "values", "items", "get")
 """What every mapping has, told once."""
 

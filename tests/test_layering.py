@@ -25,7 +25,7 @@ LAYERS = (
     ("store",),
     ("codec", "weights"),
     ("merge",),
-    ("intake", "measure"),
+    ("intake", "measure", "extract"),
     ("history",),
     ("live", "remote"),
     ("behaviour",),

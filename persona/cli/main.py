@@ -43,8 +43,9 @@ SECTIONS: dict[str, dict[str, str]] = {
         "show": "Show one commit.",
         "describe": "Name a commit by the nearest tag.",
         "diff": "Show what differs between two recipes.",
-        "vector": "List, show, derive and forget vectors.",
+        "vector": "List, show, derive, extract and forget vectors.",
         "digest": "Print the weights digest of a revision.",
+        "export": "Write a revision as a PEFT adapter.",
     },
     "Move": {
         "checkout": "Compute the weights of a revision and put them in place.",

@@ -103,6 +103,18 @@ def rules_named() -> Iterator[None]:
         raise InvalidInput(f"--merge {error.parameter}: {problem}", hint=error.hint) from None
 
 
+def adapter_place(function: F) -> F:
+    """`-o OUT`, required."""
+    return click.option(
+        "-o",
+        "--out",
+        metavar="OUT",
+        required=True,
+        shell_complete=completions.directories,
+        help="Write the adapter directory at OUT.",
+    )(function)
+
+
 def plot_option(function: F) -> F:
     """`--plot FILE`."""
     return click.option(

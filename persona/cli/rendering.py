@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from persona.repository import Repository
 
 ACTS: Final = {
+    "AdapterResult": "adapters:adapter",
     "CheckoutResult": "",
     "CommitResult": "",
     "Deleted": "",

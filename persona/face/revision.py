@@ -78,6 +78,7 @@ class Revision(CommitEntry):
         return verbs.diff.show(self._history, self.id, paths=paths)[1]
 
     digest = VerbAt(lambda: verbs.digest.digest)
+    export_adapter = VerbAt(lambda: verbs.adapters.export_adapter)
     tensors = VerbAt(lambda: verbs.tensors.tensors)
     checkout = VerbAt(lambda: verbs.checkout.checkout)
     load = VerbAt(lambda: live_room.load.load)

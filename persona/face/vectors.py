@@ -23,6 +23,7 @@ class Vectors(Collection["VectorInfo"]):
 
     statistics = Verb(lambda: verbs.measure.vector_statistics)
     derive = Verb(lambda: verbs.derive.derive)
+    extract = Verb(lambda: verbs.adapters.extract_vector)
     delete = Verb(lambda: verbs.vectors.forget)
 
     def __getitem__(self, name: str) -> VectorInfo:

@@ -39,7 +39,7 @@ def export(
             hint=("leave out ", Keyword("branch"), " and ", Keyword(weights=False)),
         )
     device = device_choice(options)  # a missing device is refused before anything is written
-    place = _place(history, out)
+    place = place_of(history, out)
     dtype = None
     if options["dtype"] is not None:
         dtype = merged_dtype(options["dtype"])
@@ -97,7 +97,7 @@ def export(
     )
 
 
-def _place(history: History, out: Path) -> Path:
+def place_of(history: History, out: Path) -> Path:
     """The directory to write, with its parents resolved.
 
     Raises `UsageError` for this repository. Raises `Refused` for a link, a path that is not a directory, a

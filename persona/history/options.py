@@ -167,6 +167,35 @@ class PatchOptions(MemoryOptions, total=False):
     force: Annotated[bool, Option("-f", "--force", help="Replace a file that is there already.")]
 
 
+class AdapterOptions(MemoryOptions, total=False):
+    """How a change is written as an adapter: `export --adapter` and `vector extract`."""
+
+    rank: Annotated[
+        int | None,
+        Option(
+            "--rank",
+            metavar="R",
+            parse=parse_digits,
+            completion=("8", "16", "32", "64"),
+            help="Largest rank of a matrix. Default: that of exact factors; 64 for other matrices.",
+        ),
+    ]
+    dtype: Annotated[
+        str | None,
+        Option(
+            "--dtype",
+            metavar="D",
+            completion=("bfloat16", "float16", "float32"),
+            help="Dtype of the factors: bfloat16, float16 or float32 (default).",
+        ),
+    ]
+    lora_only: Annotated[
+        bool,
+        Option("--lora-only", help="Leave out changes that no factor can hold, such as those of norms."),
+    ]
+    force: Annotated[bool, Option("-f", "--force", help="Overwrite files in OUT that persona did not write.")]
+
+
 class LoadOptions(WorkOptions, total=False):
     """How a model is loaded into memory: `load`."""
 

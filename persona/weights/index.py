@@ -21,6 +21,10 @@ from persona.weights.scan import Scan, shorten
 
 SINGLE_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_PICKLE = "adapter_model.bin"
+"""The names that PEFT gives the files of an adapter."""
 _MAX_MEMBERS = 64
 
 

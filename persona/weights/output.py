@@ -27,11 +27,13 @@ from persona.limits import MAX_INDEX_BYTES
 from persona.objects.names import check_file_path
 from persona.store import files
 from persona.weights.checkpoint import OUTPUT_FORMAT, OUTPUT_NAME, Checkpoint
-from persona.weights.inputs import Fingerprint, read_input
+from persona.weights.index import ADAPTER_WEIGHTS
+from persona.weights.inputs import Fingerprint, InputFile, read_input
 from persona.weights.shards import shard_digest
 from persona.weights.writer import weights_here
 
 SCHEMA: Final = 1
+_BLOCK_BYTES: Final = 8 << 20
 
 Written = Mapping[str, tuple[int, str]]
 """Path → size in bytes and digest of a file that was written.
@@ -65,6 +67,27 @@ class Claim:
         if not files.replace_seen(place, data, known, there=path in self.texts):
             raise Refused(f"{place}: saved while this command was running, and left as saved; run it again")
         self.texts[path] = _digest(data)
+
+    def publish(self, path: str, written: files.Output, digest: str) -> None:
+        """Gives a finished file its name. Raises `Refused` as `put` does."""
+        place = self.directory / path
+        known, lies = self.texts.get(path), os.path.lexists(place)
+        if lies != (path in self.texts) or not written.replace_known(place, _is(known) if lies else None):
+            raise Refused(f"{place}: saved while this command was running, and left as saved; run it again")
+        files.sync_directory(self.directory)
+        self.texts[path] = digest
+
+    def withdraw(self, path: str) -> None:
+        """Removes a file that will be written again. Raises `Refused` if somebody changed it meanwhile."""
+        place = self.directory / path
+        if path in self.texts:
+            if _lies(self.directory, path) and not files.remove_seen(
+                place, _is(self.texts[path]), below=self.directory
+            ):
+                raise Refused(
+                    f"{place}: saved while this command was running, and left as saved; run it again"
+                )
+            del self.texts[path]
 
     def clear_leftovers(self, paths: Iterable[str]) -> None:
         """Removes leftovers of commands that died while they wrote these files.
@@ -209,6 +232,8 @@ def digest_of(path: Path, name: str | None = None) -> str | None:
     """
     if not _is_regular(path):
         return None
+    if (name or path.name) == ADAPTER_WEIGHTS:
+        return digest_of_bytes(path)
     if not (name or path.name).endswith(".safetensors"):
         with suppress(InvalidInput):
             return _digest(read_input(path, limit=MAX_INDEX_BYTES))
@@ -221,6 +246,15 @@ def digest_of(path: Path, name: str | None = None) -> str | None:
             return f"tensors:{shard_digest(specs, checkpoint.shards[0].metadata, digests)}"
     except InvalidInput:
         return None
+
+
+def digest_of_bytes(path: Path) -> str:
+    """The digest of a file's bytes, read block by block."""
+    hasher = blake3()
+    with InputFile(path) as file:
+        for start in range(0, file.size, _BLOCK_BYTES):
+            hasher.update(file.read(start, _BLOCK_BYTES))
+    return f"blake3:{hasher.hexdigest()}"
 
 
 def _read(directory: Path) -> Listed:

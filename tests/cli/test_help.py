@@ -69,8 +69,10 @@ ANSWERS = {
     "vector ls": "vector ls",
     "vector show": "vector show listening",
     "vector derive": "vector derive less -listening * 0.5",
+    "vector extract": None,
     "vector rm": None,
     "digest": "digest",
+    "export": None,
     "checkout": "checkout",
     "switch": "switch -c warm",
     "branch": "branch",
@@ -280,7 +282,7 @@ def test_help_of_nothing_is_the_list(outside: CommandLine) -> None:
     assert outside.ok("help") == outside.ok("--help")
     assert outside.ok("help", "vector") == outside.ok("vector", "--help")
     assert "did you mean `persona commit`?" in outside.refused(2, "help", "comit")
-    assert "it has derive, ls, rm, show" in outside.refused(2, "vector", "list")
+    assert "it has derive, extract, ls, rm, show" in outside.refused(2, "vector", "list")
     assert "no commands of its own" in outside.refused(2, "help", "commit", "more")
 
 

@@ -10,13 +10,14 @@ import click
 from persona.cli import render
 from persona.cli.command import Command, CommandGroup, declare
 from persona.cli.completions import all_vectors, kept_vectors, vectors
-from persona.cli.options import plot_option, plot_path, takes
+from persona.cli.options import adapter_place, plot_option, plot_path, takes
 from persona.cli.rendering import Shown
-from persona.history.options import TermOptions, WorkOptions
+from persona.history.options import AdapterOptions, TermOptions, WorkOptions
 
 if TYPE_CHECKING:
     from persona.cli.invocation import Invocation
     from persona.history.act_results import Removed
+    from persona.history.verbs.adapters import AdapterResult
     from persona.history.verbs.derive import Derived
     from persona.history.verbs.measure import VectorStatistics
     from persona.repository import Repository
@@ -40,7 +41,7 @@ class Derive(Command):
 
 @click.group("vector", cls=CommandGroup, example="$ persona vector ls\n$ persona vector show listening")
 def command() -> None:
-    """List, show, derive and forget vectors.
+    """List, show, derive, extract and forget vectors.
 
     A vector is the change that one training run made to its base, stored without loss.
     """
@@ -106,6 +107,28 @@ def derive(repo: Repository, name: str, expr: tuple[str, ...], **options: Unpack
     filter, unless you give others.
     """
     return repo.vectors.derive(name, " ".join(expr), **options)
+
+
+@declare(
+    "extract",
+    group=command,
+    works=True,
+    example="$ persona vector extract listening --rank 16 -o ../listening-r16\n"
+    "$ persona commit ../listening-r16 -m 'listening, as an adapter'",
+)
+@click.argument("name", shell_complete=all_vectors)
+@adapter_place
+@takes(AdapterOptions)
+def extract(
+    call: Invocation, repo: Repository, name: str, out: str, **options: Unpack[AdapterOptions]
+) -> AdapterResult:
+    """Write a vector as a PEFT adapter.
+
+    NAME is the name of a vector, or the first digits of its id. extract finds the best factors of rank R for
+    each matrix that the vector changes, and prints which part of the change they keep. A vector that was an
+    adapter keeps its own factors if R allows it.
+    """
+    return repo.vectors.extract(name, out=call.path(out), **options)
 
 
 @declare("rm", group=command, example="$ persona vector rm old-draft")

@@ -166,14 +166,16 @@ def merger_of(
     progress: Progress | None,
     device: DeviceChoice = CPU,
     note: Callable[[str], None] = lambda _: None,
+    *,
+    beside: int = 0,
 ) -> Merger:
     """The merger of these tensors of a plan, on the CPU or a device, within the memory budget.
 
     Cut-offs are found first, on the CPU. `note` is called with the reason if it is not on the device that was
-    asked for.
+    asked for. `beside`: bytes that each thread takes for other work.
     """
     lanes = device.lanes(plan, tensors, note)
-    budget = budget_of(plan, tensors, worker_count(threads, lanes is not None), memory)
+    budget = budget_of(plan, tensors, worker_count(threads, lanes is not None), memory, beside=beside)
     cuts = cutoffs(plan, tensors, budget, progress)
     empty = lanes.host if lanes else np.empty
     rows = StoredRows(plan.rows, budget, Workspaces(plan.base.tensors, plan.base.chunk, empty), cuts.filter)
