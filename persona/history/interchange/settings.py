@@ -59,6 +59,17 @@ def filters(setting: Any) -> Iterator[str]:
             yield str(item["filter"])
 
 
+def gradients(setting: Any) -> Iterator[Gradient]:
+    """The gradients of more than one number in a setting."""
+    if isinstance(setting, dict):
+        yield from gradients(setting.get("value"))
+    elif isinstance(setting, list) and not any(isinstance(item, dict) for item in setting):
+        yield tuple(number(item) or 0.0 for item in setting)
+    elif isinstance(setting, list):
+        for item in setting:
+            yield from gradients(item)
+
+
 def possible(scopes: Scopes, key: str, default: float) -> Iterator[Any]:
     """Every value that a parameter has for some tensor."""
     for scope in scopes:

@@ -6,7 +6,7 @@ differ between tensors becomes several terms, which share no tensor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Context, Decimal
 from fractions import Fraction
 from functools import partial
@@ -17,7 +17,9 @@ from persona.frozen import dataclass
 from persona.history.interchange import mergekit, settings
 from persona.history.interchange.mergekit import MergekitRecipe, Source
 from persona.objects import canonical
-from persona.objects.recipe import Term, from_binary32, to_binary32
+from persona.objects.layers import at_place, numbered, places
+from persona.objects.recipe import Term, Value, from_binary32, to_binary32
+from persona.objects.recipe import values as as_tuple
 
 _TINY: Final = 1e-8
 """mergekit divides by no sum of weights that is nearer to 0."""
@@ -30,8 +32,8 @@ class Share:
     """A term of a model, without its vector. `names`: the tensors that its filter admits."""
 
     source: Source
-    alpha: str
-    density: str
+    alpha: Value
+    density: Value
     only: tuple[str, ...]
     except_: tuple[str, ...]
     names: frozenset[str]
@@ -42,16 +44,10 @@ Values = dict[str, tuple[Fraction, float]]
 
 
 def layers_of(names: Iterable[str]) -> dict[str, int | None]:
-    """The layer of each tensor: the first part of its name that is a number; None outside the layers."""
-    return {name: _numbered(name.split("."))[0] for name in names}
-
-
-def _numbered(parts: Sequence[str]) -> tuple[int | None, int]:
-    """The layer in a split name, and the part that it is."""
-    for at, part in enumerate(parts):
-        if at and part.isascii() and part.isdigit():
-            return int(part), at
-    return None, 0
+    """The layer of each tensor; None outside the layers."""
+    names = list(names)
+    found = places(names)
+    return {name: found[name][0] if name in found else None for name in names}
 
 
 def shares(recipe: MergekitRecipe, layers: Mapping[str, int | None]) -> list[Share]:
@@ -66,11 +62,8 @@ def shares(recipe: MergekitRecipe, layers: Mapping[str, int | None]) -> list[Sha
         _divide(recipe, values, layers)
     elif recipe.method.name == "linear":
         _check_sum(recipe, values, layers)
-    words = {source.written: _words(source) for source in recipe.models}
     return [
-        share
-        for source in recipe.models
-        for share in _of_model(source, values[source.written], words[source.written], list(layers))
+        share for source in recipe.models for share in _of_model(source, values[source.written], list(layers))
     ]
 
 
@@ -159,36 +152,90 @@ def _totals(
 # -- one model -----------------------------------------------------------------------------------------------
 
 
-def _of_model(source: Source, values: Values, words: Sequence[str], names: Sequence[str]) -> list[Share]:
-    """The terms of one model: one for all tensors that have the same weight and density.
+def _of_model(source: Source, values: Values, names: Sequence[str]) -> list[Share]:
+    """The terms of one model: one for all tensors that can share an α and a density.
 
     Tensors without a weight have none, unless the model has no weight at all.
     """
-    groups: dict[tuple[str, str], set[str]] = {}
-    for name in names:
-        weight, density = values[name]
-        groups.setdefault((_decimal32(weight), _shortest(density)), set()).add(name)
-    some = {key: group for key, group in groups.items() if float(key[0]) != 0}
+    groups = _groups(source, values, names)
+    some = {key: group for key, group in groups.items() if any(float(one) for one in as_tuple(key[0]))}
+    words = _words(source)
     found = []
-    for (alpha, kept), group in (some or {("0", "1"): set(names)}).items():
+    for (alpha, density), group in (some or {("0", "1"): set(names)}).items():
         only, except_ = _filter(group, words, names)
-        found.append(Share(source, alpha, kept, only, except_, frozenset(group)))
+        found.append(Share(source, alpha, density, only, except_, frozenset(group)))
     return found
+
+
+Key = tuple[Value, Value]
+"""An α and a density."""
+
+
+def _groups(source: Source, values: Values, names: Sequence[str]) -> dict[Key, set[str]]:
+    """The tensors by their α and density. Modules whose values follow the layers have lists over them."""
+    layers = places(names)
+    modules: dict[tuple[str, tuple[str, ...]], dict[int, str]] = {}
+    for name in names:
+        if name in layers:
+            stack, layer, inside = numbered(name) or ("", 0, ())
+            modules.setdefault((stack, inside), {})[layer] = name
+    groups: dict[Key, set[str]] = {}
+    for module in modules.values():
+        own = [values[name] for _, name in sorted(module.items())]
+        depth = layers[module[max(module)]][1]
+        if len(set(own)) > 1 and len(own) == depth:
+            key = (
+                _over_layers([weight for weight, _ in own], _written(source, "weight"), _decimal32),
+                _over_layers([Fraction(kept) for _, kept in own], _written(source, "density"), _decimal),
+            )
+            groups.setdefault(key, set()).update(module.values())
+    done = {name for group in groups.values() for name in group}
+    for name in names:
+        if name not in done:
+            weight, density = values[name]
+            alone: Key = _decimal32(weight), canonical.decimal(density)
+            outside = (
+                key
+                for key in groups
+                if name not in layers and (as_tuple(key[0])[0], as_tuple(key[1])[0]) == alone
+            )
+            groups.setdefault(next(outside, alone), set()).add(name)
+    return groups
+
+
+def _over_layers(
+    wanted: Sequence[Fraction], written: Iterable[settings.Gradient], decimal: Callable[[Fraction], str]
+) -> Value:
+    """Values over the layers in as few numbers as possible: one, a list of the file, two ends, or all."""
+    every = tuple(map(decimal, wanted))
+    if len(set(every)) == 1:
+        return every[0]
+    lists = [tuple(map(canonical.decimal, each)) for each in written]
+    for few in [*lists, (every[0], every[-1])]:
+        found = (at_place(few, (layer, len(every))) for layer in range(len(every)))
+        if all(_nearest(one) == _nearest(other) for one, other in zip(found, wanted, strict=True)):
+            return few
+    return every
+
+
+def _written(source: Source, key: str) -> Iterator[settings.Gradient]:
+    """The gradients of a parameter in the file."""
+    for scope in source.scopes:
+        yield from settings.gradients(scope.get(key))
 
 
 def _decimal32(value: Fraction) -> str:
     """A weight as a decimal: as it was written if that is short, else the nearest binary32."""
-    written = _shortest(float(value))
-    return written if Fraction(float(value)) == value else from_binary32(_nearest(value))
+    return _decimal(value) if Fraction(float(value)) == value else from_binary32(_nearest(value))
+
+
+def _decimal(value: Fraction) -> str:
+    return canonical.decimal(float(value))
 
 
 def _nearest(value: Fraction) -> float:
     """The binary32 nearest to a fraction, through a decimal of 60 digits."""
     return to_binary32(str(Context(60).divide(Decimal(value.numerator), Decimal(value.denominator))))
-
-
-def _shortest(value: float) -> str:
-    return canonical.decimal(value)
 
 
 def _words(source: Source) -> list[str]:
@@ -211,16 +258,18 @@ def _filter(
         return (), ()
     meant = {word: {name for name in names if word in name} for word in words}
     inside = [word for word, found in meant.items() if found & group]
+    within = [word for word in inside if meant[word] <= group]
     outside = [word for word, found in meant.items() if found and not found & group]
 
     def exact(only: Sequence[str], except_: Sequence[str]) -> bool:
         return _admitted(globs(only), globs(except_), names) == group
 
-    for only, except_ in (([], outside), (inside, outside), (inside, [])):
+    for only, except_ in (([], outside), (within, []), (within, outside), (inside, outside)):
         if (only or except_) and exact(only, except_):
             only = _needed(only, partial(exact, except_=except_))
             return globs(only), globs(_needed(except_, partial(exact, only)))
-    return tuple(_listing(group, names)), ()
+    listed, others = _listing(group, names), _listing(set(names) - group, names)
+    return (tuple(listed), ()) if len(listed) <= len(others) else ((), tuple(others))
 
 
 def globs(words: Iterable[str]) -> tuple[str, ...]:
@@ -264,10 +313,8 @@ def _patterns(group: Iterable[str]) -> list[str]:
     modules: dict[str, None] = {}
     layers: dict[str, None] = {}
     for name in sorted(group):
-        parts = name.split(".")
-        layer, at = _numbered(parts)
-        if layer is not None:
-            head, tail = [*map(quoted, parts[:at])], [*map(quoted, parts[at + 1 :])]
-            modules[".".join([*head, "*", *tail])] = None
-            layers[".".join([*head, parts[at], "*"])] = None
+        if split := numbered(name):
+            stack, layer, inside = split
+            modules[".".join([quoted(stack), "*", *map(quoted, inside)])] = None
+            layers[f"{quoted(stack)}.{layer}.*"] = None
     return [*modules, *layers]

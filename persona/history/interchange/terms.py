@@ -15,6 +15,7 @@ from persona.history.interchange.shares import Share
 from persona.history.vectors.importing import default_name
 from persona.objects.canonical import decimal
 from persona.objects.names import check_vector_name
+from persona.objects.recipe import Value
 from persona.objects.rules import Rules
 
 _SEED: Final = "0"
@@ -28,7 +29,7 @@ class Entry:
 
     name: str
     share: Share
-    density: str | None
+    density: Value | None
 
 
 def rules_of(recipe: MergekitRecipe, parts: Sequence[Share], notes: list[str]) -> Rules:
@@ -51,8 +52,10 @@ def entries(recipe: MergekitRecipe, parts: Sequence[Share], places: Mapping[str,
 
 
 def _common(parts: Sequence[Share]) -> str:
+    """The density of all terms, or 1 if they differ."""
     densities = {part.density for part in parts}
-    return densities.pop() if len(densities) == 1 else "1"
+    common = densities.pop() if len(densities) == 1 else "1"
+    return common if isinstance(common, str) else "1"
 
 
 def _axes(recipe: MergekitRecipe, notes: list[str]) -> dict[str, str]:

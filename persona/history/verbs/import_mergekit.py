@@ -23,6 +23,7 @@ from persona.history.interchange.terms import Entry, entries, rules_of
 from persona.history.options import ImportOptions, TakeOptions, complete
 from persona.history.recipes import filters
 from persona.history.recipes.text import RECIPE_FILE, decode, encode
+from persona.history.recipes.views import shown
 from persona.history.results import UNPRINTED, CommitResult, Result
 from persona.history.vectors import importing, kept_names
 from persona.history.worktree import text_files
@@ -272,8 +273,8 @@ def _plan(
     vectors = {
         entry.name: {
             "path": str(places[entry.share.source.written]),
-            "alpha": float(entry.share.alpha),
-            "density": None if entry.density is None else float(entry.density),
+            "alpha": shown(entry.share.alpha),
+            "density": None if entry.density is None else shown(entry.density),
             "only": entry.share.only,
             "except": entry.share.except_,
         }

@@ -11,7 +11,9 @@ from persona.errors import InvalidInput
 from persona.history.interchange import mergekit, settings
 from persona.history.interchange.methods import ABSENT
 from persona.history.interchange.shares import layers_of, shares
+from persona.objects.layers import places
 from persona.objects.recipe import Term
+from persona.objects.rules import Rules
 
 NAMES = [
     "model.embed_tokens.weight",
@@ -31,10 +33,11 @@ def values(place: Path, text: str) -> dict[str, dict[str, tuple[float, float]]]:
     found: dict[str, dict[str, tuple[float, float]]] = {}
     for share in shares(read(place, text), layers_of(NAMES)):
         own = found.setdefault(share.source.written, {})
-        term = Term("t", "", only=share.only, except_=share.except_)
+        term = Term("t", "", share.alpha, share.density, share.only, share.except_)
         for name in filter(term.admits, NAMES):
             assert name not in own, "two terms of one model reach one tensor"
-            own[name] = float(share.alpha), float(share.density)
+            place = places(NAMES).get(name)
+            own[name] = term.alpha_at(place), term.density_at(Rules.of(), place)
     return found
 
 
@@ -158,7 +161,22 @@ def test_the_terms_of_a_model_have_its_weight_at_each_tensor(tmp_path: Path, set
         weight = settings.at(chosen, settings.place(layer, 0, 4))
         if weight:
             wanted[name] = pytest.approx((weight, 0.5 if "attn" in name else 0.75), rel=1e-7)
-    assert values(tmp_path, text)["a"] == wanted
+    found = values(tmp_path, text)["a"]
+    assert {name: value for name, value in found.items() if value[0]} == wanted
+
+
+def test_a_gradient_becomes_the_list_that_was_written(tmp_path: Path) -> None:
+    text = (
+        "merge_method: ties\nbase_model: base\nmodels:\n"
+        "- {model: a, parameters: {weight: [0, 0.3, 1], density: [0.5, 1]}}\n"
+        "- {model: b, parameters: {weight: [{filter: mlp, value: [1, 0.5]}, {value: 2}]}}"
+    )
+    parts = shares(read(tmp_path, text), layers_of(NAMES))
+    assert [(part.alpha, part.density, part.only, part.except_) for part in parts] == [
+        (("0", "0.3", "1"), ("0.5", "1"), (), ()),
+        (("1", "0.5"), "1", ("*mlp*",), ()),
+        ("2", "1", (), ("*mlp*",)),
+    ]
 
 
 def test_filters_of_the_file_become_globs_not_lists_of_names(tmp_path: Path) -> None:
