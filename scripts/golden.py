@@ -1,6 +1,6 @@
 #!/usr/bin/env python
-"""Prints the digests of the kernels' golden cases, as numba computes them: for persona/codec/golden.py and
-persona/merge/arithmetic/golden.py, after a case or a kernel was changed on purpose.
+"""Prints the digests of the kernels' golden cases, as numba computes them: for persona/codec/golden.py,
+persona/merge/arithmetic/golden.py and draws_golden.py, after a case or a kernel was changed on purpose.
 
     scripts/golden.py
 """

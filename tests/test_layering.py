@@ -76,7 +76,13 @@ LONG = (
 """The writer of the disk and the kernels: one reader and one specification each."""
 
 HEAVY = {
-    "numba": ("codec/kernels.py", "codec/simd.py", "merge/arithmetic/loops.py", "codec/native/compiler.py"),
+    "numba": (
+        "codec/kernels.py",
+        "codec/simd.py",
+        "merge/arithmetic/loops.py",
+        "merge/arithmetic/draws.py",
+        "codec/native/compiler.py",
+    ),
     "llvmlite": ("codec/native/", "codec/simd.py"),
     "matplotlib": ("cli/heatmap.py",),
     "triton": ("merge/arithmetic/cuda.py",),

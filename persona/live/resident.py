@@ -194,10 +194,13 @@ class _OnDevice:
         return missing
 
     def _key(self, tensor: TensorPlan) -> Key:
-        """The base's digest and the tensor's name decide its elements, with a vector's id its row."""
-        terms = self._merger.plan.recipe.terms
-        vectors = [terms[index].vector for index in self._terms(tensor)]
-        return self._merger.plan.base.digest, tensor.spec.name, *vectors
+        """The base's digest and the tensor's name decide its elements, with a vector and its filter a row."""
+        plan, spec = self._merger.plan, tensor.spec
+        rows = []
+        for index in self._terms(tensor):
+            row_filter = self._merger.cuts.filter(spec, index)
+            rows.append(plan.sources[index].identity + (f" {row_filter.identity}" if row_filter else ""))
+        return plan.base.digest, spec.name, *rows
 
     def _terms(self, tensor: TensorPlan) -> list[int]:
         """The terms that reach a tensor in the order of its rows."""

@@ -30,6 +30,7 @@ from persona.merge.rows.reader import BaseChunks
 from persona.merge.rows.source import Source
 from persona.merge.rows.sources import Sources
 from persona.merge.rows.terms import TermSources
+from persona.merge.rules import MergeRules
 from persona.objects import canonical
 from persona.objects.base import Base
 from persona.objects.ids import abbreviate
@@ -141,7 +142,20 @@ def plan(store: Store, recipe: Recipe, base: Base, vectors: Mapping[str, Vector]
         tensors.append(
             TensorPlan(spec, found.way, found.terms, len(admitted), key, found.alphas, found.densities)
         )
-    return Plan(store, recipe, base, TermSources(chunks, sources), tuple(tensors))
+    rescaled = _rescaled(recipe, tensors)
+    return Plan(store, recipe, base, TermSources(chunks, sources, rescaled), tuple(tensors))
+
+
+def _rescaled(recipe: Recipe, tensors: Sequence[TensorPlan]) -> frozenset[tuple[str, int]]:
+    """The tensors and terms whose steps the trim divides, which makes numbers of them."""
+    if not MergeRules.of(recipe.rules).rescales:
+        return frozenset()
+    return frozenset(
+        (tensor.spec.name, term)
+        for tensor in tensors
+        for term, density in tensor.density_of.items()
+        if density < 1.0
+    )
 
 
 class _Group(NamedTuple):
@@ -233,8 +247,6 @@ def _admitting(term: Term) -> Callable[[str], bool]:
 
 
 def _check(recipe: Recipe, base: Base, vectors: Mapping[str, Vector]) -> None:
-    if recipe.rules.trim in ("breadcrumbs", "dare", "della") and any(map(recipe.trims, recipe.terms)):
-        raise InvalidInput(f"trim = {recipe.rules.trim}: this persona cannot merge it; install a newer one")
     for term in recipe.terms:
         vector = vectors[term.vector]
         if vector.base != base.digest:

@@ -24,6 +24,7 @@ import torch
 from persona.codec.floats import in_default_environment
 from persona.errors import InvalidInput
 from persona.frozen import dataclass
+from persona.merge.reference_trims import filtered
 from persona.merge.rules import (
     KEEP_NOTHING,
     NO_TRIM,
@@ -69,6 +70,7 @@ def merge(
     indices = canonical_order((term for _, term in spelled), rules)
     changes, terms = zip(*(spelled[k] for k in indices), strict=True) if spelled else ((), ())
     check(base, changes)
+    changes = [_filtered(base, each, term, rules) for each, term in zip(changes, terms, strict=True)]
     merged = [name for name in base if base[name].dtype in CANONICAL_NAN]
     taus = [{name: tau(base[name], each.get(name, base[name])) for name in merged} for each in changes]
     thetas = [thresholds(taus, terms, rules, name) for name in merged]
@@ -178,7 +180,7 @@ def thresholds(
     found = []
     for k, term in enumerate(terms):
         density = term.effective_density(rules)
-        if term.keeps_everything(rules):
+        if term.keeps_everything(rules) or rules.filters:
             found.append(NO_TRIM)
         elif rules.trim == "joint":
             stack = [taus[j][name] for j in range(len(terms)) if terms[j].admits(name)]
@@ -266,6 +268,25 @@ def _votes(
         elif rules.elect == "count":
             e = e + _sign(v[k])
     return w, v, e
+
+
+def _filtered(base: Tensors, changes: Changes, term: MergeTerm, rules: MergeRules) -> Changes:
+    """The changes of a term that its filter leaves.
+
+    A tensor from which everything was dropped is still one that the term reaches.
+    """
+    if not rules.filters or term.keeps_everything(rules):
+        return changes
+    found = dict(changes)
+    for name, change in changes.items():
+        b = base[name]
+        if b.dtype not in CANONICAL_NAN or not _reaches(change, b):
+            continue
+        u = filtered(tau(b, change), term, rules, name)
+        found[name] = Numbers(u)
+        if isinstance(change, torch.Tensor) and not rules.rescales and bool((u != 0).any()):
+            found[name] = torch.where(u != 0, change, b)
+    return found
 
 
 def _check_numbers(base: Tensors, name: str, t: torch.Tensor) -> None:

@@ -34,8 +34,8 @@ def filtered(
         return breadcrumbs(t, density, rules.gamma, rules.rank or "")
     key = draw_key(rules.seed, term.vector if identity is None else identity, name)
     if rules.trim == "dare":
-        return dare(t, density, rescale=rules.rescale, key=key)
-    return della(t, density, rules.epsilon, rescale=rules.rescale, key=key)
+        return dare(t, density, rescale=rules.rescales, key=key)
+    return della(t, density, rules.epsilon, rescale=rules.rescales, key=key)
 
 
 def breadcrumbs(t: torch.Tensor, density: float, gamma: float, rank: str = "floor") -> torch.Tensor:

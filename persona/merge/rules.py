@@ -74,6 +74,11 @@ class MergeRules:
         return self.trim in ("breadcrumbs", "dare", "della")
 
     @property
+    def rescales(self) -> bool:
+        """Whether a filter divides what it keeps, so that rows of steps become numbers."""
+        return self.trim in ("dare", "della") and self.rescale
+
+    @property
     def needs_majority(self) -> bool:
         """Whether a counting pass over the whole model must come first."""
         return self.elect != "none" and self.on_tie == "majority"

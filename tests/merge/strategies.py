@@ -161,8 +161,8 @@ def draw_model(draw: Any, count: int) -> tuple[Model, list[dict[str, Any]]]:
 
 @st.composite
 def draw_rules(draw: st.DrawFn) -> Rules:
-    """Every preset without a filter, and most combinations of axes."""
-    preset = draw(st.sampled_from([name for name in PRESETS if name not in FILTERED]))
+    """Every preset, and most combinations of axes."""
+    preset = draw(st.sampled_from(list(PRESETS)))
     choices = {
         "rank": ["floor1", "plus1", "floor"],
         "weigh": ["before", "after"],
@@ -171,6 +171,10 @@ def draw_rules(draw: st.DrawFn) -> Rules:
         "merge": ["mean", "sum", "max"],
         "divide": ["strength", "count", "weight", "mass"],
         "density": ["1", "0.5", "0.2", "0.137"],
+        "gamma": ["0", "0.1"],
+        "epsilon": ["0", "0.1"],
+        "rescale": ["true", "false"],
+        "seed": ["0", "7"],
     }
     axes = {axis: draw(st.sampled_from(words)) for axis, words in choices.items() if draw(st.booleans())}
     axes = {axis: word for axis, word in axes.items() if PRESETS[preset][axis] is not None}
@@ -184,7 +188,7 @@ def draw_rules(draw: st.DrawFn) -> Rules:
 def draw_terms(draw: Any, ids: list[str], rules: Rules) -> list[Term]:
     terms = []
     for k, id in enumerate(ids):
-        own = rules.trim in ("tensor", "global")
+        own = rules.trim not in ("joint", "none")
         only, except_ = draw(st.sampled_from(FILTERS))
         terms.append(
             Term(

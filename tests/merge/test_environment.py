@@ -25,7 +25,6 @@ from persona.repository import Repository
 from tests.checkpoints import Bits, write_file
 from tests.merge.chunks import bits, tensor
 from tests.merge.models import Model
-from tests.merge.strategies import FILTERED
 
 SHAPE = (40, 25)
 DTYPES: dict[str, tuple[str, Any, int]] = {
@@ -104,7 +103,7 @@ def everything(folder: Path) -> dict[str, Any]:
         found["vectors"] = [(one.id, one.changed_fraction, one.l2) for one in repo.vectors.values()]
         caches = (folder / "work" / ".persona" / "cache").rglob("*-grid")
         found["grids"] = sorted(path.read_bytes() for path in caches)
-        for preset in [name for name in PRESETS if name not in FILTERED]:
+        for preset in PRESETS:
             repo.recipe.set_rules({"preset": preset, "lambda": 0.9})
             if PRESETS[preset]["density"] is not None:
                 repo.recipe.set_rules({"density": 0.37})

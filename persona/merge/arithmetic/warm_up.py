@@ -11,10 +11,11 @@ from persona.codec.delta import kernels as codec_kernels
 from persona.codec.native import Kernels, build, code_files, golden, key, processor
 from persona.frozen import dataclass
 from persona.merge.arithmetic.cpu import kernels as merge_kernels
+from persona.merge.arithmetic.filters import kernels as filter_kernels
 from persona.merge.workers import first_run
 from persona.progress import Progress
 
-KERNELS: Final[tuple[Kernels, ...]] = (codec_kernels, merge_kernels)
+KERNELS: Final[tuple[Kernels, ...]] = (codec_kernels, merge_kernels, filter_kernels)
 
 
 @dataclass(frozen=True)

@@ -126,8 +126,8 @@ class StoredRows:
         for term in terms:
             id = self.terms.sources[term].chunk_id(spec, index)
             if id is not None:
-                row_filter = self.filters(spec, term)
-                found[term] = id if row_filter is None else f"{id} {row_filter.identity}"
+                row_filter = self.filters(spec, term)  # equal chunks at two places are filtered differently
+                found[term] = id if row_filter is None else f"{id} {index} {row_filter.identity}"
         return found
 
     def fits(self, spec: TensorSpec, terms: Sequence[int], index: int) -> bool:

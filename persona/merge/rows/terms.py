@@ -14,20 +14,20 @@ from persona.objects.tensors import TensorSpec
 class TermSources:
     """The source of each term of a recipe, by index; terms with one vector share it.
 
-    `rescaled`: the terms whose trim makes numbers of steps.
+    `rescaled`: the tensors, by name, and the terms whose trim makes numbers of steps there.
     """
 
     chunks: BaseChunks
     sources: tuple[Source, ...]
-    rescaled: frozenset[int] = frozenset()
+    rescaled: frozenset[tuple[str, int]] = frozenset()
 
     def steps(self, spec: TensorSpec, term: int) -> bool:
         """Whether the rows of a term at a tensor hold steps when they are merged, and not numbers."""
-        return term not in self.rescaled and self.sources[term].steps(spec)
+        return (spec.name, term) not in self.rescaled and self.sources[term].steps(spec)
 
     def elementwise(self, spec: TensorSpec, term: int) -> bool:
         """Whether the rows of a term at a tensor can be read in exponent order."""
-        return term not in self.rescaled and self.sources[term].elementwise(spec)
+        return (spec.name, term) not in self.rescaled and self.sources[term].elementwise(spec)
 
     def row_bytes(self, spec: TensorSpec, terms: Sequence[int]) -> int:
         """Bytes of one element in a row of each of these terms."""

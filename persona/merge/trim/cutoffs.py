@@ -30,6 +30,7 @@ from persona.merge.rows.source import Source
 from persona.merge.rows.stored import RowFilter, StoredRows
 from persona.merge.rules import NO_TRIM, MergeRules, cut_rank, joint_rank
 from persona.merge.trim.densities import CACHE, CutoffTable, grid_ranks, on_grid
+from persona.merge.trim.filters import RowFilters, find_filters
 from persona.merge.trim.selection import Magnitudes, Selection
 from persona.merge.trim.walk import Found, Walk, for_each_tensor, reached
 from persona.merge.workers import in_order
@@ -53,11 +54,12 @@ class Cutoffs:
     plan: Plan
     by_vector: dict[tuple[str, float], Mapping[str, float]] = field(default_factory=dict)
     by_tensor: dict[str, Found] = field(default_factory=dict)
+    filters: RowFilters | None = None
     majority: int = 0
 
     def filter(self, spec: TensorSpec, term: int) -> RowFilter | None:
         """The row filter of a term at a tensor: see `Filters`."""
-        return None
+        return None if self.filters is None else self.filters.of(spec, term)
 
     def theta(self, tensor: TensorPlan, terms: Iterable[int]) -> NDArray[np.float32]:
         """θ of some terms at a tensor, `NO_TRIM` for terms that are never trimmed: float32[terms]."""
@@ -65,7 +67,7 @@ class Cutoffs:
 
     def _theta(self, tensor: TensorPlan, index: int) -> float:
         trim, density, name = self.plan.recipe.rules.trim, tensor.density_of[index], tensor.spec.name
-        if density == 1.0:
+        if density == 1.0 or self.filters is not None:
             return NO_TRIM
         if trim == "joint":
             return self.by_tensor[name][0]
@@ -89,6 +91,8 @@ def cutoffs(
     merged = [tensor for tensor in tensors if tensor.way == "merge"]
     if rules.trim == "joint":
         _find_joint(found, merged, budget.threads, progress)
+    elif numbers.filters:
+        found.filters = find_filters(plan, merged, budget.threads, progress)
     elif rules.trim != "none":
         wanted: dict[str, tuple[Source, dict[float, set[str]]]] = {}
         for tensor in merged:

@@ -12,8 +12,9 @@ from persona.codec import delta as delta_codec
 from persona.codec.elements import of
 from persona.codec.native import Kernel, Kernels, golden, has_compress, kernel
 from persona.errors import SystemFault
-from persona.merge.arithmetic import cpu
+from persona.merge.arithmetic import cpu, filters
 from persona.merge.arithmetic.arguments import DecodedChunk, MergeArguments
+from persona.merge.arithmetic.filters import ElementFilter
 from persona.merge.arithmetic.warm_up import KERNELS
 from persona.merge.rules import MergeRules
 
@@ -68,6 +69,10 @@ def round_trip(dtype: str, code: int) -> None:
     cpu.count_numbers_high(numbers, np.zeros(1 << 16, np.int64))
     cpu.count_values(ordered, z, code)
     cpu.add_differences(ordered, z, 1.0, code, np.empty(5000, np.float32), first=True)
+    some = ElementFilter("", key=(1, 2), below=np.array([1 << 31], np.int64))
+    for places in (order, None):
+        some.steps(ordered, z, 0, places, dtype)
+    some.numbers(numbers, 0)
 
 
 def test_every_variant_that_persona_calls_stands_alone_and_has_golden_cases_and_no_other_has(
@@ -83,7 +88,7 @@ def test_every_variant_that_persona_calls_stands_alone_and_has_golden_cases_and_
         return found
 
     monkeypatch.setattr(kernel.Kernel, "variant", variant)
-    for module in (base_codec, delta_codec, cpu):
+    for module in (base_codec, delta_codec, cpu, filters):
         held = module.kernels
         monkeypatch.setattr(module, "kernels", Kernels(held.module, golden=held.golden))
     round_trip("BF16", cpu.BF16)

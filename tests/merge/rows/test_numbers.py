@@ -62,7 +62,8 @@ class Mixture:
         ]
         made = self.sandbox.plan(terms, Rules.of(preset))
         chosen = {self.ids[k] for k in numbers}
-        places = {place for place, term in enumerate(made.recipe.terms) if term.vector in chosen}
+        terms = [place for place, term in enumerate(made.recipe.terms) if term.vector in chosen]
+        places = {(tensor.spec.name, place) for tensor in made.tensors for place in terms}
         return replace(made, rows=replace(made.rows, rescaled=frozenset(places)))
 
     def want(self, preset: str) -> dict[str, bytes]:

@@ -1,0 +1,141 @@
+"""The rows that breadcrumbs, DARE and DELLA leave are those of the reference, in every order and slice."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from persona.codec.delta import restore
+from persona.merge import reference_trims
+from persona.merge.arithmetic import layout
+from persona.merge.plan import Plan
+from persona.merge.rows.reader import Workspaces
+from persona.merge.rows.slices import Budget
+from persona.merge.rows.stored import StoredRows
+from persona.merge.rules import MergeRules, MergeTerm
+from persona.merge.trim.cutoffs import Cutoffs, cutoffs
+from persona.objects.recipe import Term
+from persona.objects.rules import Rules
+from persona.store.files import replaced_calls
+from tests.disks import Quick
+from tests.merge.chunks import tensor
+from tests.merge.models import Model, Sandbox
+from tests.merge.strategies import FILTERED, SETTINGS, STYLES, elements
+
+DTYPES = ["BF16", "F16", "F32"]
+SIZES = [1, 2, 63, 64, 65, 128, 200]
+
+
+def words(*values: int) -> list[torch.Tensor]:
+    return [torch.tensor([value]) for value in values]
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "drawn"),
+    [
+        ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+        (
+            (0xFFFFFFFF,) * 4,
+            (0xFFFFFFFF, 0xFFFFFFFF),
+            (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD),
+        ),
+        (
+            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+            (0xA4093822, 0x299F31D0),
+            (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+        ),
+    ],
+)
+def test_the_generator_gives_the_published_words(
+    counter: tuple[int, ...], key: tuple[int, int], drawn: tuple[int, ...]
+) -> None:
+    """The known answers of philox4x32-10 in kat_vectors of Random123."""
+    assert tuple(int(word) for word in reference_trims.philox(words(*counter), key)) == drawn
+
+
+def difference(before: Any, after: Any, dtype: str) -> torch.Tensor:
+    """t of bits: 0 where they are the same."""
+    t = tensor(after, dtype).float() - tensor(before, dtype).float()
+    return torch.where(torch.from_numpy(before == after), torch.zeros(()), t)
+
+
+def rows_of(plan: Plan, cuts: Cutoffs, budget: Budget) -> dict[str, torch.Tensor]:
+    """t of the first term in each tensor that it reaches, as it is merged: float32[n]."""
+    rows = StoredRows(plan.rows, budget, Workspaces(plan.base.tensors, plan.base.chunk), cuts.filter)
+    found = {}
+    for one in plan.tensors:
+        if not one.terms:
+            continue
+        spec, made = one.spec, np.zeros(one.spec.units, np.float32)
+        for index in range(plan.chunks(one)):
+            start = index * plan.base.chunk
+            for part in rows.parts(spec, one.terms[:1], index) or ():
+                row, size = part.row(0), part.sorted_base.size
+                t = row
+                if row.dtype != np.float32:
+                    tuned = np.empty_like(row)
+                    restore(part.sorted_base, row, np.arange(size, dtype=np.uint32), tuned)
+                    t = difference(part.sorted_base, tuned, spec.dtype).numpy()
+                made[start + part.order[:size].astype(np.int64)] = t
+        found[spec.name] = torch.from_numpy(made)
+    return found
+
+
+def by_reference(base: Model, after: Model, term: Term, rules: Rules) -> dict[str, torch.Tensor]:
+    found = {}
+    for name, (dtype, _, bits) in base.items():
+        if dtype in DTYPES and (after[name][2] != bits).any():
+            t = difference(bits, after[name][2], dtype)
+            found[name] = reference_trims.filtered(t, MergeTerm.of(term), MergeRules.of(rules), name)
+    return found
+
+
+@st.composite
+def filtering(draw: st.DrawFn, preset: str) -> Rules:
+    """Rules with a filter whose gamma or epsilon fits its density."""
+    axes: dict[str, Any] = {"density": draw(st.sampled_from(["0.5", "0.2", "0.9", "0.01", "0.333"]))}
+    if "breadcrumbs" in preset:
+        axes["gamma"] = draw(st.sampled_from(["0", "0.01", "0.1"]))
+        axes["rank"] = draw(st.sampled_from(["floor", "floor1", "plus1"]))
+    else:
+        axes["rescale"] = draw(st.sampled_from(["true", "false"]))
+        axes["seed"] = draw(st.integers(0, 3))
+    if "della" in preset:
+        axes["epsilon"] = draw(st.sampled_from(["0", "0.005", "0.01"]))
+    return Rules.of(preset, **axes)
+
+
+@SETTINGS
+@given(st.data())
+def test_a_filtered_row_equals_the_reference(data: st.DataObject) -> None:
+    base: dict[str, Any] = {}
+    after: dict[str, Any] = {}
+    for name in ("a", "b", "c"):
+        dtype, style = data.draw(st.sampled_from(DTYPES)), data.draw(st.sampled_from(STYLES))
+        size = data.draw(st.sampled_from(SIZES))
+        bits, (tuned,) = elements(data.draw(st.integers(0, 1 << 32)), dtype, 1, style, size)
+        base[name], after[name] = (dtype, (size,), bits), (dtype, (size,), tuned)
+    assume(any((after[name][2] != base[name][2]).any() for name in base))
+    rules = data.draw(filtering(data.draw(st.sampled_from(FILTERED))))
+    chunk, memory = data.draw(st.sampled_from([64, 128])), data.draw(st.sampled_from([1, 1 << 20]))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        replaced_calls(Quick()),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(layout, "SHORTEST_SLICE", 16)
+        sandbox = Sandbox(Path(folder), base, chunk=chunk)
+        term = Term("v", sandbox.vector(after).id, alpha="0.5")
+        plan, budget = sandbox.plan([term], rules), Budget(1, memory)
+        found = rows_of(plan, cutoffs(plan, plan.tensors, budget), budget)
+    want = by_reference(base, after, term, rules)
+    assert found.keys() == want.keys()
+    for name, t in want.items():
+        assert torch.equal(found[name].view(torch.int32), t.view(torch.int32) * (t != 0)), name
