@@ -256,6 +256,7 @@ class Repository:
 
     digest = Verb(lambda: verbs.digest.digest)
     export_adapter = Verb(lambda: verbs.adapters.export_adapter)
+    identify = Verb(lambda: verbs.identify.identify)
     tensors = Verb(lambda: verbs.tensors.tensors)
     load = Verb(lambda: live_room.load.load)
     live = Verb(lambda: live_room.model.live)

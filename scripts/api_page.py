@@ -24,7 +24,7 @@ from persona.face.settings import Settings
 from persona.face.vectors import Vectors
 from persona.history import query_results, results, store_results
 from persona.history.arguments import spell_out
-from persona.history.verbs import adapters, import_mergekit, measure, patches
+from persona.history.verbs import adapters, identify, import_mergekit, measure, patches
 from persona.live.model import LiveModel
 from persona.objects.commit import Person
 from persona.repository import Repository
@@ -77,6 +77,7 @@ RESULTS: tuple[ModuleType, ...] = (
     import_mergekit,
     patches,
     adapters,
+    identify,
 )
 MAPPING = ("keys", "values", "items", "get")
 """What every mapping has, told once."""

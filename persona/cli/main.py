@@ -46,6 +46,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "vector": "List, show, derive, extract and forget vectors.",
         "digest": "Print the weights digest of a revision.",
         "export": "Write a revision as a PEFT adapter.",
+        "identify": "Say which revision or vector the weights in a directory are.",
     },
     "Move": {
         "checkout": "Compute the weights of a revision and put them in place.",

@@ -73,6 +73,7 @@ ANSWERS = {
     "vector rm": None,
     "digest": "digest",
     "export": None,
+    "identify": "identify ../listening",
     "checkout": "checkout",
     "switch": "switch -c warm",
     "branch": "branch",

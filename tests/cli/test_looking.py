@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command_line import CommandLine
+from tests.checkpoints import write_model
+from tests.cli.command_line import BASE, CommandLine
 
 FULL_ID = r"[0-9a-f]{64}"
 
@@ -484,3 +485,43 @@ def test_an_expression_is_derived_from_words_of_the_shell(grown: CommandLine) ->
     assert told.splitlines()[1:] == ["  listening * suggesting", "            ^"]
     assert "did you mean listening?" in grown.refused(3, "vector", "derive", "x", "listning")
     assert "did you mean --alpha" in grown.refused(2, "vector", "derive", "x", "listening", "--alhpa", "1")
+
+
+def test_identify_names_the_commit_the_vector_or_the_base(grown: CommandLine) -> None:
+    first = grown.ok("rev-parse", "main~1")[:8]
+    vector = grown.json("vector", "show", "listening")["id"][:8]
+    *lines, digest = grown.ok("identify", "../listening").splitlines()
+    assert lines == [
+        f"commit  {first}  main~1     listen before answering",
+        f"vector  {vector}  listening",
+    ]
+    assert digest == grown.ok("digest", "main~1").strip()
+    assert grown.json("identify", "../base")["found"][-1]["kind"] == "base"
+
+
+def test_identify_says_what_is_nearest_and_exits_with_1(grown: CommandLine) -> None:
+    first = grown.ok("rev-parse", "main~2")[:8]
+    result = grown("identify", "../suggesting")
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[:-1] == [
+        "no commit, vector or base here has a tensor in common with these weights"
+    ]
+    note, hint = result.stderr.splitlines()
+    assert note == "these weights have the same tensors as the base base, with other numbers"
+    assert re.fullmatch(r"hint: `persona add \S+/suggesting` imports them as a vector", hint)
+    write_model(grown.directory.parent / "other", BASE | {"b": [1.0, 2.5], "c": [1.0]})
+    result = grown("identify", "../other")
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[:-1] == [
+        "no commit, vector or base here has these weights",
+        f"nearest: commit {first} (main~2) Begin with base",
+        "1 of 3 tensors are equal",
+        "differs: b",
+        "only here: c",
+    ]
+    assert grown("identify", "../other", "--json").exit_code == 1
+
+
+def test_identify_tells_the_dtype_of_a_copy(grown: CommandLine) -> None:
+    grown.ok("checkout", "-o", "../half", "--dtype", "float16")
+    assert "the weights are float16; the numbers are the same" in grown.ok("identify", "../half")

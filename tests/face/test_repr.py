@@ -18,6 +18,7 @@ SHOWN: dict[str, Callable[[Any], object]] = {
     "diff": lambda repo: repo.diff("HEAD~1", "HEAD"),
     "checkout": lambda repo: repo.checkout(),
     "digest": lambda repo: repo.digest(),
+    "identify": lambda repo: repo.identify(repo.root.parent / "listening"),
     "recipe": lambda repo: repo.recipe,
     "recipe of a revision": lambda repo: repo["HEAD"].recipe,
     "vectors": lambda repo: repo.vectors,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from persona.history.verbs import diff as diff
     from persona.history.verbs import digest as digest
     from persona.history.verbs import fsck as fsck
+    from persona.history.verbs import identify as identify
     from persona.history.verbs import import_mergekit as import_mergekit
     from persona.history.verbs import init as init
     from persona.history.verbs import log as log

@@ -121,6 +121,27 @@ def materialise(
     return made
 
 
+def tensor_digests(
+    plan: Plan,
+    tensors: list[TensorPlan],
+    *,
+    cast: Cast | None = None,
+    threads: int | None = None,
+    memory: int | None = None,
+    progress: Progress | None = None,
+    device: DeviceChoice = CPU,
+) -> dict[str, str]:
+    """The digests of some tensors of a plan, after `cast`: name → hex. Options as for `materialise`.
+
+    Elements may be infinite or NaN.
+    """
+    made = Materialised()
+    with first_run(progress) as progress, remedied():
+        merger = merger_of(plan, tensors, threads, memory, progress, device, made.note)
+        _run(merger, tensors, {}, None, None, cast, made, progress, partial(_note_not_finite, made))
+    return made.tensor_digests
+
+
 def _run(
     merger: Merger,
     tensors: list[TensorPlan],

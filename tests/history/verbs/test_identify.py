@@ -1,0 +1,211 @@
+"""Weights are recognised by their numbers, whatever the files, and by nothing else."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from persona.errors import InvalidInput
+from persona.history.verbs.identify import Identity
+from persona.repository import Repository
+from persona.store.files import replaced_calls
+from tests.checkpoints import Tensor, digest_of, tensor_of, write_file, write_model
+from tests.disks import Watched
+from tests.history.bots import Bot, at, base_tensors, read_weights
+
+
+def names(answer: Identity) -> list[tuple[str, str | None]]:
+    return [(found.kind, found.name) for found in answer.found]
+
+
+def as_float32(tensor: Tensor) -> Tensor:
+    assert tensor.dtype == "BF16"
+    return Tensor("F32", tensor.bits.astype(np.uint32) << 16)
+
+
+def test_each_commit_is_recognised_by_its_own_weights(grown: Bot, tmp_path: Path) -> None:
+    for rev in ("main", "main~1", "main~2", "main~3"):
+        grown.repo.checkout(rev, out=tmp_path / "out", force=True)
+        answer = grown.repo.identify(tmp_path / "out")
+        assert answer.weights == digest_of(read_weights(tmp_path / "out")) == grown.repo.digest(rev).weights
+        assert ("commit", rev) in names(answer)
+        assert {found.id for found in answer.found if found.kind == "commit"} == {grown.repo.resolve(rev)}
+        assert answer.nearest is None
+        assert (answer.dtype, answer.rounded) == (None, False)
+
+
+def test_the_base_and_a_fine_tune_are_recognised(grown: Bot) -> None:
+    assert names(grown.repo.identify(grown.models / "tiny")) == [("commit", "main~3"), ("base", "tiny")]
+    assert names(grown.repo.identify(grown.models / "listening")) == [
+        ("commit", "main~2"),
+        ("vector", "listening"),
+    ]
+    assert names(grown.repo.identify(grown.models / "suggesting" / "model.safetensors")) == [
+        ("vector", "suggesting")
+    ]
+
+
+def test_a_vector_that_no_recipe_has_is_recognised_by_its_kept_name(bot: Bot) -> None:
+    path = bot.tune("later", 3)
+    bot.repo.add(path)
+    bot.repo.recipe.remove("later")
+    assert names(bot.repo.identify(path)) == [("vector", "later")]
+
+
+def test_a_tag_names_its_commit_and_equal_recipes_are_all_listed(grown: Bot) -> None:
+    grown.repo.tags.create("v1", "HEAD~3")
+    grown.repo.revert("listening")
+    grown.repo.revert("suggesting")
+    answer = grown.repo.identify(grown.models / "tiny")
+    assert names(answer) == [("commit", "main"), ("commit", "v1"), ("base", "tiny")]
+    assert answer.found[1].message == "Begin with tiny"
+
+
+def test_a_commit_that_only_the_reflog_names_is_found_without_a_name(grown: Bot) -> None:
+    gone = grown.repo.resolve("HEAD")
+    grown.checkout()
+    weights = grown.root / "model.safetensors"
+    kept = grown.models / "kept.safetensors"
+    kept.write_bytes(weights.read_bytes())
+    grown.repo.reset("HEAD~1")
+    assert [(found.id, found.name) for found in grown.repo.identify(kept).found] == [(gone, None)]
+
+
+def test_order_and_metadata_make_no_difference(grown: Bot, tmp_path: Path) -> None:
+    tune = dict(reversed(grown.tunes["suggesting"].items()))
+    path = write_file(tmp_path / "a.safetensors", tune, {"any": "thing"})
+    assert names(grown.repo.identify(path)) == [("vector", "suggesting")]
+
+
+def test_a_second_copy_of_a_tied_tensor_makes_no_difference(tmp_path: Path) -> None:
+    bits = np.arange(12, dtype=np.uint16).reshape(3, 4)
+    once = {"model.embed_tokens.weight": bits, "model.norm.weight": bits[0]}
+    twice = once | {"lm_head.weight": bits}
+    config = {"config.json": '{"tie_word_embeddings": true}'}
+    for stored, given in ((once, twice), (twice, once)):
+        write_model(tmp_path / "base", stored, **config)
+        write_model(tmp_path / "given", given, **config)
+        with Repository.init(tmp_path / f"bot-{len(stored)}", base=tmp_path / "base", author=at()) as repo:
+            assert names(repo.identify(tmp_path / "given")) == [("commit", "main"), ("base", "base")]
+    other = once | {"lm_head.weight": bits + 1}
+    write_model(tmp_path / "given", other, **config)
+    with Repository.open(tmp_path / "bot-2") as repo:
+        answer = repo.identify(tmp_path / "given")
+    assert answer.nearest is not None
+    assert answer.nearest.extra == ("lm_head.weight",)
+
+
+def test_a_copy_in_float32_has_the_same_numbers(grown: Bot, tmp_path: Path) -> None:
+    wide = {name: as_float32(tensor_of(given)) for name, given in grown.tunes["suggesting"].items()}
+    answer = grown.repo.identify(write_file(tmp_path / "wide.safetensors", wide))
+    assert names(answer) == [("vector", "suggesting")]
+    assert (answer.dtype, answer.rounded) == ("float32", False)
+    name = next(iter(wide))
+    wide[name].bits.reshape(-1)[0] += 1  # below the precision of bf16
+    answer = grown.repo.identify(write_file(tmp_path / "wide.safetensors", wide))
+    assert names(answer) == [("vector", "suggesting")]
+    assert (answer.dtype, answer.rounded) == ("float32", True)
+    wide[name].bits.reshape(-1)[0] += 1 << 16
+    answer = grown.repo.identify(write_file(tmp_path / "wide.safetensors", wide))
+    assert answer.found == ()
+    assert answer.nearest is not None
+    assert answer.nearest.differing == (name,)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_weights_that_were_written_in_another_dtype_are_recognised(
+    grown: Bot, dtype: str, tmp_path: Path
+) -> None:
+    made = grown.repo.checkout("main", out=tmp_path / "out", dtype=dtype)
+    answer = grown.repo.identify(tmp_path / "out")
+    assert names(answer) == [("commit", "main")]
+    assert (answer.weights, answer.dtype, answer.rounded) == (made.weights, dtype, dtype == "float16")
+
+
+def test_what_is_nearest_is_told_with_the_tensors_that_differ(grown: Bot, tmp_path: Path) -> None:
+    weights = grown.checkout("main~1")
+    last = sorted(weights)[-1]
+    weights[last] = (weights[last] + 1).astype(np.uint16)
+    answer = grown.repo.identify(write_file(tmp_path / "near.safetensors", weights))
+    assert answer.found == ()
+    assert answer.nearest is not None
+    assert [near.name for near in answer.nearest.names] == ["main~1"]
+    assert answer.nearest.differing == (last,)
+    assert answer.nearest.equal == answer.tensors - 1
+    assert (answer.nearest.missing, answer.nearest.extra) == ((), ())
+
+
+def test_missing_and_extra_tensors_are_told(grown: Bot, tmp_path: Path) -> None:
+    weights = dict(grown.tunes["listening"])
+    gone, reshaped = sorted(weights)[:2]
+    del weights[gone]
+    weights[reshaped] = np.zeros((1, 1, 7), np.uint16)
+    weights["new.weight"] = np.zeros(3, np.uint16)
+    answer = grown.repo.identify(write_file(tmp_path / "odd.safetensors", weights))
+    assert answer.found == ()
+    assert answer.nearest is not None
+    assert {"listening"} <= {near.name for near in answer.nearest.names}
+    assert answer.nearest.missing == (gone, reshaped)
+    assert answer.nearest.extra == ("new.weight",)
+    assert answer.nearest.differing == ()
+
+
+def test_another_model_has_nothing_in_common(grown: Bot, tmp_path: Path) -> None:
+    answer = grown.repo.identify(write_file(tmp_path / "other.safetensors", {"x": np.zeros(3, np.uint16)}))
+    assert (answer.found, answer.nearest, answer.tensors) == ((), None, 1)
+    with pytest.raises(InvalidInput, match="no such file"):
+        grown.repo.identify(tmp_path / "nothing")
+
+
+def test_two_bases_are_told_apart(grown: Bot, tmp_path: Path) -> None:
+    other = {name: (bits + 1).astype(np.uint16) for name, bits in base_tensors().items()}
+    write_model(tmp_path / "second", other)
+    Repository.init(tmp_path / "there", base=tmp_path / "second", author=at(), chunk=64)
+    with Repository.open(tmp_path / "there") as repo:
+        assert names(repo.identify(tmp_path / "second")) == [("commit", "main"), ("base", "second")]
+        assert repo.identify(tmp_path / "tiny").found == ()
+
+
+class ReadOnly(Watched):
+    """A disk on which nothing can be changed."""
+
+    def step(self, name: str, changes: bool, *paths: Path) -> None:
+        if changes:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+def test_a_disk_that_is_read_only_gives_the_same_answer(grown: Bot) -> None:
+    with replaced_calls(ReadOnly()):
+        assert names(grown.repo.identify(grown.models / "listening"))[0] == ("commit", "main~2")
+
+
+def test_nothing_but_the_cache_is_written(grown: Bot) -> None:
+    def stored() -> dict[Path, bytes]:
+        found = (path for path in grown.root.rglob("*") if path.is_file())
+        return {path: path.read_bytes() for path in found if "cache" not in path.parts}
+
+    before = stored()
+    grown.repo.identify(grown.models / "listening")
+    assert stored() == before
+
+
+def test_a_damaged_vector_leaves_the_others_comparable(grown: Bot, tmp_path: Path) -> None:
+    grown.repo.checkout("main~2", out=tmp_path / "out")
+    manifest = grown.repo.vectors["suggesting"].id
+    real = grown.repo._history.vector
+
+    def lost(id: str) -> object:
+        from persona.errors import IntegrityError
+
+        if id == manifest:
+            raise IntegrityError("vector is missing")
+        return real(id)
+
+    grown.repo._history.vector = lost  # type: ignore[method-assign, assignment]
+    answer = grown.repo.identify(tmp_path / "out")
+    assert ("commit", "main~2") in names(answer)
+    assert any("was not compared" in note for note in answer.notes)
