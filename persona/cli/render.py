@@ -159,7 +159,9 @@ def vector_change_line(vector: VectorChange, width: int) -> str:
     if vector.alpha is not None and vector.change != "removed":
         line += f"  α {number(vector.alpha)} "
     facts = []
-    if vector.stored_bytes is not None and vector.raw_bytes:
+    if vector.expression is not None:
+        facts.append(printable(vector.expression))
+    elif vector.stored_bytes is not None and vector.raw_bytes:
         share = percent(vector.stored_bytes / vector.raw_bytes)
         verb = "already stored" if vector.new_bytes == 0 else "stored"
         facts.append(f"{bytes_text(vector.stored_bytes)} {verb} of {bytes_text(vector.raw_bytes)} ({share})")

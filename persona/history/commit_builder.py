@@ -266,6 +266,7 @@ def _known_change(
         new_bytes=0,
         previous=previous,
         density=density,
+        expression=lookup.expression_of(history, term.vector),
     )
 
 

@@ -94,6 +94,8 @@ class VectorChange(Result):
     """The id that the name had before, when `change` is "replaced"."""
     density: float | tuple[float, ...] | None = field(default=None, metadata=UNPRINTED)
     """The density in effect for the term."""
+    expression: str | None = field(default=None, metadata=UNPRINTED)
+    """The sum of vectors that it is, if it is an expression."""
 
 
 @dataclass(frozen=True, repr=False)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from persona.history.history import History
+from persona.history.planning import part_of
 from persona.history.vectors.expressions import written
 from persona.history.worktree import text_files
 from persona.objects.ids import NULL_ID, abbreviate
 from persona.objects.recipe import Recipe
 from persona.objects.table import decode_vector_table
+from persona.objects.tensors import TensorSpec
 from persona.objects.vector import Vector
-from persona.store.refs import BASES, VECTORS
+from persona.store.refs import BASES, NOTES, VECTORS
 
 if TYPE_CHECKING:
     from persona.history.query_results import VectorInfo
+    from persona.objects.note import Note
 from persona.history.vectors.counting import statistics
 
 
@@ -36,11 +39,23 @@ def ids(history: History) -> dict[str, str]:
 
 
 def names_of(history: History) -> dict[str, str]:
-    """A name of each vector of `ids`, by its id."""
-    found: dict[str, str] = {}
-    for name, id in ids(history).items():
-        found.setdefault(id, name)
+    """A name of each vector of `ids`, by its id, and the names of `remembered`."""
+    found = {id: name for name, id in remembered(history).items()}
+    for name, id in reversed(ids(history).items()):
+        found[id] = name
     return found
+
+
+def remembered(history: History) -> dict[str, str]:
+    """The ids of vectors that have no name today, by the names that expressions were derived from."""
+    today = ids(history)
+    named, found = set(today.values()), dict[str, set[str]]()
+    for note in _origins(history):
+        names = note.data.get("vectors")
+        for name, id in names.items() if isinstance(names, dict) else ():
+            if name not in today and isinstance(id, str) and id not in named:
+                found.setdefault(name, set()).add(id)
+    return {name: alike.pop() for name, alike in found.items() if len(alike) == 1}
 
 
 def parts_of(expression: tuple[tuple[str, str], ...], names: Mapping[str, str]) -> tuple[dict[str, str], ...]:
@@ -94,15 +109,16 @@ def info(history: History, name: str, id: str, recipe: Recipe | None) -> VectorI
     vector = history.vector(id)
     base_id = base_of(history, vector, recipe)
     base = history.base(base_id) if base_id else None
-    counted = statistics(history, id, base_id) if base_id and vector.kind == "delta" else {}
+    counted = statistics(history, id, base_id) if base_id else {}
+    specs = _specs(history, id, vector)
     parts = parts_of(vector.expression, names_of(history)) if vector.expression else ()
     return VectorInfo(
         name=name,
         id=id,
         kind=vector.kind,
         base=vector.base,
-        tensors=len(vector.tensors),
-        elements=sum(spec.elements for spec in vector.tensors),
+        tensors=len(specs),
+        elements=sum(spec.elements for spec in specs),
         changed_fraction=counted.get("changed_fraction"),
         raw_bytes=base.merged_bytes if base else 0,
         stored_bytes=stored_bytes(history, id, vector),
@@ -111,6 +127,34 @@ def info(history: History, name: str, id: str, recipe: Recipe | None) -> VectorI
         parts=parts,
         in_recipe=recipe is not None,
     )
+
+
+def expression_of(history: History, id: str) -> str | None:
+    """The sum that a vector is, as text; None if it is no expression."""
+    vector = history.vector(id)
+    if not vector.expression:
+        return None
+    return written(parts_of(vector.expression, names_of(history)))
+
+
+def provenance(history: History, id: str) -> tuple[dict[str, Any], ...]:
+    """The notes on a vector's origin."""
+    return tuple(note.data for note in _origins(history) if note.about == id)
+
+
+def _origins(history: History) -> list[Note]:
+    """The notes on the origins of vectors."""
+    from persona.objects.note import Note
+
+    objects = history.store.objects
+    notes = [Note.decode(objects.get(note, "note")) for note in history.store.refs.list(NOTES).values()]
+    return [note for note in notes if note.kind == "provenance"]
+
+
+def _specs(history: History, id: str, vector: Vector) -> Sequence[TensorSpec]:
+    """The tensors that a vector changes."""
+    parts = [part_of(history, id, vector, part) for part, _ in vector.expression] or [vector]
+    return list({spec.name: spec for part in parts for spec in part.tensors}.values())
 
 
 def base_of(history: History, vector: Vector, recipe: Recipe | None) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import field
 from fractions import Fraction
-from typing import Unpack
+from typing import Any, Unpack
 
 from persona.errors import Call, InvalidInput, Note, UnknownName
 from persona.frozen import dataclass
@@ -28,6 +28,9 @@ from persona.objects.recipe import Recipe, from_binary32, to_binary32
 from persona.objects.rules import MAX_BINARY32
 from persona.objects.vector import Vector
 from persona.store.refs import NOTES, Change
+
+Parts = tuple[tuple[str, str], ...]
+"""The vectors of a sum by id, in ascending order, each with its coefficient as a manifest holds it."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -66,25 +69,19 @@ def derive(history: History, name: str, expr: str, **options: Unpack[TermOptions
         names = lookup.names_of(history)
         parts = _parts(history, recipe, expr, names)
         named = lookup.parts_of(parts, names)
-        vector = Vector(history.base(recipe.base).digest, "expression", expression=parts)
-        with history.store.transaction() as tx:
-            for part, _ in parts:
-                tx.rely_on(part)
-            lone = len(parts) == 1 and parts[0][1] == "1"
-            id = parts[0][0] if lone else tx.put("vector", vector.encode())
-            origin = {"expression": expr.strip(), "vectors": {part["name"]: part["id"] for part in named}}
-            note = None if lone else tx.put("note", NoteObject(id, "vector", "provenance", origin).encode())
-        if note is not None:
-            _keep_note(history, note)
-        text = decode(data)
-        old = recipe.by_name.get(name)
-        if old is None:
-            text = edit.add_term(text, name, {"id": id, **keys, "alpha": keys.get("alpha") or "1"})
-        else:
-            text = edit.set_term(text, name, {"id": id, **keys})
-        made = history.new_recipe(text.encode(), where=None)
+        text, old = decode(data), recipe.by_name.get(name)
+
+        def edited(id: str) -> str:
+            if old is None:
+                return edit.add_term(text, name, {"id": id, **keys, "alpha": keys.get("alpha") or "1"})
+            return edit.set_term(text, name, {"id": id, **keys})
+
+        history.new_recipe(edited(parts[0][0]).encode(), where=None)  # before anything is stored
+        id = _stored(history, recipe, parts, {"expression": expr.strip(), "vectors": _by_name(parts, names)})
+        made = history.new_recipe(edited(id).encode(), where=None)
         kept_names.keep(history, name, id)
-        tree.apply({RECIPE_FILE: encode(text, like=data)}, {RECIPE_FILE: text_files.blob_id(data)})
+        edits = {RECIPE_FILE: encode(edited(id), like=data)}
+        tree.apply(edits, {RECIPE_FILE: text_files.blob_id(data)})
         return Derived(
             name=name,
             id=id,
@@ -97,19 +94,19 @@ def derive(history: History, name: str, expr: str, **options: Unpack[TermOptions
         )
 
 
-def _parts(
-    history: History, recipe: Recipe, expr: str, names: Mapping[str, str]
-) -> tuple[tuple[str, str], ...]:
-    """The vectors of an expression, by id, each with its coefficient, as a manifest holds them."""
+def _parts(history: History, recipe: Recipe, expr: str, names: Mapping[str, str]) -> Parts:
+    """The sum that a text means."""
     known: dict[str, Sum | None] = {}
+    remembered = lookup.remembered(history)
 
     def find(name: str) -> Sum | None:
         if name not in known:
-            known[name] = _meaning(history, recipe, name)
+            known[name] = _meaning(history, recipe, remembered.get(name, name))
         return known[name]
 
     found: list[tuple[str, str]] = []
-    for id, coefficient in sorted(evaluate(expr, list(lookup.ids(history)), find).items()):
+    names_to_type = [*lookup.ids(history), *remembered]
+    for id, coefficient in sorted(evaluate(expr, names_to_type, find).items()):
         if abs(coefficient) > MAX_BINARY32:
             of = names.get(id) or abbreviate(id)
             raise InvalidInput(f"the coefficient of {of} is beyond the range of binary32")
@@ -136,15 +133,28 @@ def _meaning(history: History, recipe: Recipe, name: str) -> Sum | None:
     return {id: Fraction(1)}
 
 
-def _keep_note(history: History, note: str) -> None:
-    """Gives a note its ref, unless it has one."""
-    refs = history.store.refs
-    name = f"{NOTES}{note[:32]}"
+def _by_name(parts: Parts, names: Mapping[str, str]) -> dict[str, str]:
+    """The ids of the vectors that have a name, by name."""
+    return {names[part]: part for part, _ in parts if part in names}
+
+
+def _stored(history: History, recipe: Recipe, parts: Parts, origin: dict[str, Any]) -> str:
+    """The id of a sum. Stores it with a note on its origin, unless it is one vector itself."""
+    with history.store.transaction() as tx:
+        for part, _ in parts:
+            tx.rely_on(part)
+        if len(parts) == 1 and parts[0][1] == "1":
+            return parts[0][0]
+        vector = Vector(history.base(recipe.base).digest, "expression", expression=parts)
+        id = tx.put("vector", vector.encode())
+        note = tx.put("note", NoteObject(id, "vector", "provenance", origin).encode())
+    refs, name = history.store.refs, f"{NOTES}{note[:32]}"
     if refs.read(name) is None:
         refs.update_all([Change(name, note, None, reason(history.committer(), "vector: derive"))])
+    return id
 
 
-def _notes(history: History, made: Recipe, name: str, parts: tuple[tuple[str, str], ...]) -> list[str]:
+def _notes(history: History, made: Recipe, name: str, parts: Parts) -> list[str]:
     """Notes on vectors that the recipe has twice: on their own, and in the new vector."""
     ids = {part for part, _ in parts} - {made.by_name[name].vector}
     own = [term.name for term in made.terms if term.vector in ids]

@@ -27,7 +27,6 @@ from persona.history.worktree import text_files
 from persona.objects.ids import abbreviate
 from persona.objects.recipe import Recipe, Term
 from persona.objects.rules import Rules
-from persona.store.refs import NOTES
 
 if TYPE_CHECKING:
     from persona.measure.compare import Comparison
@@ -197,7 +196,7 @@ def vector_statistics(history: History, name: str, **options: Unpack[WorkOptions
     recipe = _recipe(history, None)
     id = lookup.id_of(history, name)
     base_id = lookup.base_of(history, history.vector(id), recipe)
-    if base_id is None or history.vector(id).kind != "delta":
+    if base_id is None:
         raise InvalidInput(
             f"vector {abbreviate(id)}: its base is not in this repository, so it cannot be measured"
         )
@@ -214,7 +213,7 @@ def vector_statistics(history: History, name: str, **options: Unpack[WorkOptions
     densities = sorted({*TYPICAL, *used})
     kept = [(density, kept_fraction(trimmed, id, density, threads=workers)) for density in densities]
     info = lookup.named(history, name)
-    origin = _provenance(history, id)
+    origin = lookup.provenance(history, id)
     return VectorStatistics(info, size, rows.places, tuple(kept), origin, rows.modules, rows.depths)
 
 
@@ -223,15 +222,6 @@ def _recipe(history: History, revision: str | None) -> Recipe:
     if revision is not None:
         return history.recipe_of(revision)
     return text_files.new_recipe(history).recipe
-
-
-def _provenance(history: History, id: str) -> tuple[dict[str, Any], ...]:
-    """The notes on a vector's origin."""
-    from persona.objects.note import Note
-
-    objects = history.store.objects
-    notes = [Note.decode(objects.get(note, "note")) for note in history.store.refs.list(NOTES).values()]
-    return tuple(note.data for note in notes if note.about == id and note.kind == "provenance")
 
 
 # -- rows ----------------------------------------------------------------------------------------------------

@@ -146,6 +146,8 @@ def test_a_refused_expression_changes_nothing(grown: Bot, text: str) -> None:
         grown.repo.vectors.derive("x", text)
     with pytest.raises(UnknownName):
         grown.repo.vectors.derive("x", "nobody - listening")
+    with pytest.raises(InvalidInput):
+        grown.repo.vectors.derive("x", "listening - suggesting", only="nothing.*")
     assert (grown.recipe.read_bytes(), grown.repo.count_objects()) == before
 
 
@@ -169,3 +171,48 @@ def test_a_vector_of_another_base_is_refused(grown: Bot) -> None:
         tx.put("vector", manifest_bytes)
     with pytest.raises(InvalidInput, match="belongs to a base with weights"):
         grown.repo.vectors.derive("x", f"listening - {foreign}")
+
+
+def test_vectors_that_lost_their_names_are_shown_and_read_by_those_they_were_derived_under(
+    grown: Bot,
+) -> None:
+    grown.repo.vectors.derive("gap", "listening - suggesting")
+    grown.repo.recipe.remove("listening", "suggesting")
+    grown.commit(message="only the gap")
+    assert grown.repo.vectors["gap"].expression == "listening - suggesting"
+    assert grown.repo.vectors.derive("x", "listening").kind == "delta"
+    grown.repo.recipe.rename("x", "suggesting")
+    shown = grown.repo.vectors["gap"].expression
+    assert shown is not None
+    assert shown.startswith("suggesting - ")
+
+
+def test_a_commit_says_what_an_expression_is(grown: Bot) -> None:
+    grown.repo.vectors.derive("gap", "listening - 0.5 * suggesting")
+    (change,) = grown.commit(message="the gap").vectors
+    assert (change.expression, change.change) == ("listening - 0.5 * suggesting", "added")
+
+
+def test_an_expression_is_measured_like_any_vector(grown: Bot) -> None:
+    grown.repo.vectors.derive("gap", "listening - suggesting")
+    info = grown.repo.vectors["gap"]
+    assert (info.tensors, info.elements) == (4, sum(bits.size for bits in grown.base.values()))
+    assert info.changed_fraction
+    assert info.l2
+    found = grown.repo.vectors.statistics("gap")
+    assert found.provenance[0]["expression"] == "listening - suggesting"
+    assert [density for density, _ in found.kept] == [0.1, 0.2, 0.5]
+
+
+def test_the_weights_of_a_lone_expression_are_the_base_and_the_sum(grown: Bot) -> None:
+    grown.repo.vectors.derive("gap", "listening - suggesting")
+    grown.repo.recipe.remove("listening", "suggesting")
+    found = grown.checkout()
+    for name, bits in grown.base.items():
+        b, one, other = (
+            (each.astype(np.uint32) << 16).view(np.float32)
+            for each in (bits, grown.tunes["listening"][name], grown.tunes["suggesting"][name])
+        )
+        want = b + ((one - b) - (other - b))
+        rounded = (want.view(np.uint32) + 0x7FFF + ((want.view(np.uint32) >> 16) & 1)) >> 16
+        np.testing.assert_array_equal(found[name], rounded.astype(np.uint16))
