@@ -51,6 +51,26 @@ def test_the_weights_of_two_revisions_are_compared(grown: Bot) -> None:
     )
 
 
+def test_the_shares_of_a_list_over_layers_are_those_of_its_layers(grown: Bot) -> None:
+    grown.repo.recipe.set("listening", alpha=[0.25, 1], density=[0.5, 1])
+    shares = {share.name: share for share in grown.repo.diff_weights("HEAD").vectors}
+    tensors = {
+        "*embed*": (0.25, 0.5),
+        "*layers.0.*": (0.25, 0.5),
+        "*layers.1.*": (1, 1),
+        "*norm*": (0.25, 0.5),
+    }
+    grown.repo.recipe.remove("listening")
+    for name, (only, (alpha, density)) in zip("abcd", tensors.items(), strict=True):
+        grown.repo.add(grown.models / "listening", name=name, only=only, alpha=alpha, density=density)
+    parts = {share.name: share for share in grown.repo.diff_weights("HEAD").vectors}
+    assert shares["listening"].alpha == (0.25, 1)
+    for key in ("kept_fraction", "mass_fraction"):
+        found = sum(getattr(parts[name], key) for name in "abcd")
+        assert getattr(shares["listening"], key) == pytest.approx(found)
+        assert getattr(shares["suggesting"], key) == pytest.approx(getattr(parts["suggesting"], key))
+
+
 def test_the_vectors_of_the_second_recipe_are_held_against_each_other(grown: Bot) -> None:
     names = [term.name for term in grown.repo.vectors.values()]
     alphas = {"listening": np.float32(0.7), "suggesting": np.float32(-0.5)}

@@ -25,7 +25,13 @@ from tests.merge.models import Model, Sandbox, run
 from tests.merge.strategies import SETTINGS, draw_rules, elements
 
 ALPHAS = ["1", "1", "0", "0.5", "-0.75", "2", "0.3333", "-1"]
-DENSITIES = ["1", "0.5", "0.2", "0.05", "0.9"]
+DENSITIES = {
+    "tensor": ["1", "0.5", "0.2", "0.05", "0.9"],
+    "global": ["1", "0.5", "0.2", "0.05", "0.9"],
+    "dare": ["1", "0.5", "0.2", "0.05", "0.9"],
+    "breadcrumbs": ["0.5", "0.2", "0.7"],  # gamma fits these
+    "della": ["0.5", "0.2", "0.7"],  # epsilon fits these
+}
 FILTERS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     ((), ()),
     ((), ()),
@@ -54,7 +60,7 @@ def draw_layers(draw: Any, count: int) -> tuple[Model, list[dict[str, Any]]]:
 
 def draw_lists(draw: Any, ids: list[str], rules: Rules) -> list[Term]:
     """Terms of these vectors, one of them perhaps several times."""
-    own = rules.trim in ("tensor", "global")
+    densities = DENSITIES.get(rules.trim)
 
     def over_layers(words: list[str]) -> Any:
         number = st.sampled_from(words)
@@ -65,7 +71,7 @@ def draw_lists(draw: Any, ids: list[str], rules: Rules) -> list[Term]:
             f"v{k}",
             id,
             over_layers(ALPHAS),
-            over_layers(DENSITIES) if own and draw(st.booleans()) else None,
+            over_layers(densities) if densities and draw(st.booleans()) else None,
             *draw(st.sampled_from(FILTERS)),
             join=draw(st.sampled_from(["vote", "vote", "vote", "add"])),
         )
