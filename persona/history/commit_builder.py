@@ -286,6 +286,7 @@ def advice(before: Recipe | None, after: Recipe) -> list[str]:
         )
     if before is not None and (before.rules, len(before.terms)) == (after.rules, len(after.terms)):
         return notes
+    notes += _advice_on_filters(before, after)
     negative = [term.name for term in after.terms if any(Decimal(alpha) < 0 for alpha in values(term.alpha))]
     if after.rules.divide == "weight" and after.rules.merge == "mean" and negative:
         notes.append(
@@ -293,6 +294,28 @@ def advice(before: Recipe | None, after: Recipe) -> list[str]:
             " close to 0, which makes weights very large; divide = strength does not"
         )
     return notes
+
+
+def _advice_on_filters(before: Recipe | None, after: Recipe) -> Iterator[str]:
+    """Sentences on a filter that drops nothing, and on the seed of a filter that draws."""
+    rules = after.rules
+    if rules.trim not in ("breadcrumbs", "dare", "della") or not _votes(after):
+        return
+    if _keeps_all(after):
+        density = "0.9" if rules.trim == "breadcrumbs" else "0.5"
+        hint = ("try ", Call("recipe.set_rules", {"density": density}))
+        yield Note(f"trim = {rules.trim} drops nothing at density 1", hint)
+    elif rules.seed is not None and not (before and _seed(before) == rules.seed):
+        other = Call("recipe.set_rules", {"seed": str(int(rules.seed) ^ 1)})
+        yield Note(
+            f"trim = {rules.trim} drops changes at random, with seed {rules.seed}, which the recipe keeps",
+            ("for another draw, try ", other),
+        )
+
+
+def _seed(recipe: Recipe) -> str | None:
+    """The seed of the draws of a recipe; None if it draws nothing."""
+    return recipe.rules.seed if recipe.rules.trim in ("dare", "della") and not _keeps_all(recipe) else None
 
 
 def _votes(recipe: Recipe | None) -> int:

@@ -20,19 +20,17 @@ _ROUNDS: Final = 10
 
 
 @in_default_environment
-def filtered(
-    t: torch.Tensor, term: MergeTerm, rules: MergeRules, name: str, identity: object = None
-) -> torch.Tensor:
+def filtered(t: torch.Tensor, term: MergeTerm, rules: MergeRules, name: str) -> torch.Tensor:
     """t of one term at tensor `name`, with 0 where the filter drops an element; rescaled if the rules say so.
 
-    t: float32, any shape. `identity` is that of the term's vector; without it, its id.
+    t: float32, any shape.
     """
     if term.keeps_everything(rules) or not rules.filters:
         return t
     density = term.effective_density(rules)
     if rules.trim == "breadcrumbs":
         return breadcrumbs(t, density, rules.gamma, rules.rank or "")
-    key = draw_key(rules.seed, term.vector if identity is None else identity, name)
+    key = draw_key(rules.seed, term.identity or term.vector, name)
     if rules.trim == "dare":
         return dare(t, density, rescale=rules.rescales, key=key)
     return della(t, density, rules.epsilon, rescale=rules.rescales, key=key)

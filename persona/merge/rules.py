@@ -113,6 +113,8 @@ class MergeTerm:
     """A term with lists over layers, for `in_each_layer`; None if its numbers hold in every layer."""
     tensors: frozenset[str] | None = None
     """The names of a layer's tensors; None: all."""
+    identity: str | None = None
+    """Decides the draws of an expression; None: the id of the vector."""
 
     @classmethod
     def of(cls, term: Term) -> MergeTerm:
@@ -207,7 +209,7 @@ def keep_below(probability: float) -> int:
     return math.floor(probability * 4294967296.0)
 
 
-def draw_key(seed: str, identity: object, tensor: str) -> tuple[int, int]:
+def draw_key(seed: str, identity: str, tensor: str) -> tuple[int, int]:
     """The key of a term's draws at a tensor, two words of 32 bits.
 
     The first 8 bytes, little-endian, of the BLAKE3 of canonical JSON: [seed, identity of the vector, tensor].

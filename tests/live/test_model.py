@@ -234,6 +234,29 @@ def test_a_density_is_taken_back(live: LiveModel) -> None:
     live.set_rules({"preset": "linear"})
 
 
+@pytest.mark.parametrize("rescale", [True, False])
+@pytest.mark.parametrize("preset", ["dare_ties", "della", "breadcrumbs"])
+def test_a_filter_is_that_of_the_checkout_and_alpha_moves(
+    repo: Repository, live: LiveModel, preset: str, rescale: bool
+) -> None:
+    axes: dict[str, Any] = {"preset": preset, "density": 0.5}
+    if preset != "breadcrumbs":
+        axes |= {"seed": 7, "rescale": rescale}
+    live.set_rules(axes)
+    repo.recipe.set_rules(axes)
+    assert live.digest() == repo.digest().weights
+    before = live.digest()
+    for alpha in (0.4, -1.5):
+        live.set("one", alpha=alpha)
+        repo.recipe.set("one", alpha=alpha)
+        assert live.digest() == repo.digest().weights != before
+    if preset != "breadcrumbs":
+        live.set_rules({"seed": 8})
+        assert live.digest() != repo.digest().weights
+        live.set_rules({"seed": 7})
+        assert live.digest() == repo.digest().weights
+
+
 def test_a_number_of_numpy_or_torch_is_a_number(live: LiveModel) -> None:
     live.set("one", alpha=np.linspace(0, 1, 5)[2])  # type: ignore[arg-type]
     assert live.recipe.vectors["one"].alpha == 0.5

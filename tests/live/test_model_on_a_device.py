@@ -48,6 +48,21 @@ def right(repo: Repository, model: LiveModel) -> bool:
     return model.digest() == repo.digest(device="cpu").weights
 
 
+@pytest.mark.parametrize("rescale", [True, False])
+@pytest.mark.parametrize("cache", [0, PLENTY])
+def test_it_holds_the_checkout_under_a_filter(
+    repo: Repository, place: Place, cache: int, rescale: bool
+) -> None:
+    device = place(LateDevice())
+    model = repo.live(repo.load("HEAD"), "HEAD", cache=cache)
+    for preset, seed in (("dare_ties", 7), ("dare_ties", 8), ("della", 8), ("dare_linear", 7)):
+        model.set_rules({"preset": preset, "density": 0.5, "rescale": rescale, "seed": seed})
+        assert right(repo, model)
+        model.set("one", alpha=0.4 + seed / 100)
+        assert right(repo, model)
+    assert device.merges > 0
+
+
 @pytest.mark.parametrize("seed", [None, 1])
 @pytest.mark.parametrize("cache", [0, 3000, PLENTY])
 def test_it_holds_the_checkout_after_every_change(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +19,8 @@ from persona.measure.compare import Comparison, compare
 from persona.merge.arithmetic.casts import widen, widen32
 from persona.merge.memory import budget_of
 from persona.merge.plan import Plan
-from persona.merge.rules import MergeRules
+from persona.merge.reference_trims import filtered
+from persona.merge.rules import MergeRules, MergeTerm
 from persona.merge.trim.cutoffs import cutoffs
 from persona.objects.recipe import Term
 from persona.objects.rules import Rules
@@ -61,7 +63,9 @@ def check_election(one: Comparison, plan: Plan, base: Model, afters: dict[str, M
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         for k in tensor.terms:
             term = plan.recipe.terms[k]
-            t[k] = widen32(afters[term.vector][name][2].reshape(-1), dtype) - old
+            tuned, bits = afters[term.vector][name][2].reshape(-1), base[name][2].reshape(-1)
+            t[k] = np.where(tuned == bits, 0, widen32(tuned, dtype) - old)
+            t[k] = filtered(torch.from_numpy(t[k]), MergeTerm.of(term), rules, name).numpy()
             t[k][~np.isfinite(t[k])] = 0
             (theta,) = cuts.theta(tensor, [k])
             keep = np.ones(size, bool) if np.isnan(theta) else (abs(t[k]) >= theta) & (theta >= 0)

@@ -206,7 +206,11 @@ class _Reader:
             else:
                 axes[axis] = self._number(path, value)
             self._checked(path, partial(_check_alone, preset, axis, axes[axis]))
-        return self._checked(("merge",), lambda: Rules.of(preset, **axes))
+        try:
+            return Rules.of(preset, **axes)
+        except InvalidInput as error:
+            axis, _, problem = error.message.partition(": ")
+            raise self.fail(("merge", axis), problem) from None
 
     def _term(self, name: str, item: Any, rules: Rules) -> Term:
         path = ("vectors", name)

@@ -13,7 +13,7 @@ from persona.history.act_results import Edited, Removed, Renamed
 from persona.history.history import History
 from persona.history.options import JoinOptions, complete
 from persona.history.recipes.checked import DEFAULT, checked, checked_keys
-from persona.history.recipes.text import RECIPE_FILE, decode, dotted, encode, load
+from persona.history.recipes.text import RECIPE_FILE, decode, dotted, encode, load, plain_axis
 from persona.history.worktree import text_files
 from persona.history.worktree.changing import changing
 from persona.objects.canonical import decimal
@@ -105,7 +105,9 @@ def _preset_notes(before: Mapping[str, Any], keys: Mapping[str, Any]) -> Iterato
     from persona.history.recipes.edit import UNSET
 
     preset = keys["preset"]
-    dropped = [f"{axis} = {value}" for axis, value in before.items() if keys.get(axis) is UNSET]
+    dropped = [
+        f"{axis} = {plain_axis(axis, value)}" for axis, value in before.items() if keys.get(axis) is UNSET
+    ]
     if dropped:
         yield f"preset = {preset} removed {', '.join(dropped)}"
     own = {**PRESETS[preset], "lambda": "1"}

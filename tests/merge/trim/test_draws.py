@@ -1,0 +1,207 @@
+"""A seed decides the draws of DARE and DELLA. Nothing else of a merge changes a draw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from persona.merge import reference, reference_trims
+from persona.merge.arithmetic import layout
+from persona.merge.rows.reader import Workspaces
+from persona.merge.rows.slices import Budget
+from persona.merge.rows.stored import StoredRows
+from persona.merge.rules import MergeRules, MergeTerm, draw_key
+from persona.merge.trim.cutoffs import cutoffs
+from persona.objects.recipe import Term
+from persona.objects.rules import Rules
+from tests.merge.models import Sandbox, run
+from tests.merge.strategies import elements
+
+CHUNK, SIZE, VECTORS = 256, 1000, 3
+DRAWING = ["dare_linear", "dare_ties", "della_linear", "della"]
+
+
+class Drawn:
+    """Three vectors over three dtypes, and a digest of their merge."""
+
+    def __init__(self, folder: Path) -> None:
+        self.model: dict[str, Any] = {}
+        tuned: list[dict[str, Any]] = [{} for _ in range(VECTORS)]
+        for seed, (name, dtype) in enumerate((("a", "BF16"), ("b", "F16"), ("c", "F32"))):
+            bits, afters = elements(seed, dtype, VECTORS, "weights", SIZE + seed)
+            self.model[name] = (dtype, bits.shape, bits)
+            for k, after in enumerate(afters):
+                tuned[k][name] = (dtype, bits.shape, after)
+        self.sandbox = Sandbox(folder, self.model, chunk=CHUNK)
+        self.ids = [self.sandbox.vector(after).id for after in tuned]
+
+    def terms(self, *names: str, only: tuple[str, ...] = ()) -> list[Term]:
+        """Terms of the first vectors; the filter is that of the last one."""
+        filters = [()] * (len(names) - 1) + [only]
+        return [
+            Term(name, id, alpha="0.7", only=filter_)
+            for name, id, filter_ in zip(names, self.ids, filters, strict=False)
+        ]
+
+    def bytes(self, terms: list[Term], rules: Rules, **options: Any) -> dict[str, bytes]:
+        return run(self.sandbox.plan(terms, rules), self.model, **options)[0]
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Drawn:
+    return Drawn(tmp_path_factory.mktemp("draws"))
+
+
+def half(preset: str, **axes: Any) -> Rules:
+    return Rules.of(preset, density="0.5", **axes)
+
+
+@pytest.mark.parametrize("rescale", [True, False])
+@pytest.mark.parametrize("preset", DRAWING)
+def test_a_seed_gives_the_same_bits_on_any_threads_and_in_slices(
+    drawn: Drawn, preset: str, rescale: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules, terms = half(preset, rescale=rescale, seed=7), drawn.terms("x", "y", "z")
+    want = drawn.bytes(terms, rules, threads=1)
+    assert drawn.bytes(terms, rules, threads=8) == want
+    monkeypatch.setattr(layout, "SHORTEST_SLICE", 64)
+    plan = drawn.sandbox.plan(terms, rules)
+    tensor = plan.tensors[0]
+    row_bytes = plan.rows.row_bytes(tensor.spec, tensor.terms)
+    found = []
+    for length in (CHUNK, 64):
+        budget = Budget(1, length * row_bytes)
+        cuts = cutoffs(plan, plan.tensors, budget)
+        stored = StoredRows(plan.rows, budget, Workspaces(plan.base.tensors, CHUNK), cuts.filter)
+        parts = stored.parts(tensor.spec, tensor.terms, 1) or ()
+        found.append([part.row(0).tobytes() for part in parts])
+    whole, sliced = found
+    assert (len(whole), len(sliced)) == (1, CHUNK // 64)
+    assert b"".join(sliced) == whole[0]
+
+
+@pytest.mark.parametrize("preset", DRAWING)
+def test_another_seed_gives_another_draw_and_the_same_seed_the_same(drawn: Drawn, preset: str) -> None:
+    terms = drawn.terms("x", "y", "z")
+    found = [drawn.bytes(terms, half(preset, seed=seed)) for seed in (0, 7, 7, 8)]
+    assert found[1] == found[2]
+    for name in drawn.model:
+        assert len({made[name] for made in found}) == 3
+
+
+@pytest.mark.parametrize("preset", DRAWING)
+def test_names_and_other_vectors_change_no_draw(drawn: Drawn, preset: str) -> None:
+    rules = half(preset, seed=7)
+    alone = drawn.bytes(drawn.terms("x"), rules)
+    assert drawn.bytes(drawn.terms("renamed"), rules) == alone
+    beside = drawn.bytes(drawn.terms("x", "y", only=("b",)), rules)
+    assert (beside["a"], beside["c"]) == (alone["a"], alone["c"])
+    assert beside["b"] != alone["b"]
+    filtered = drawn.bytes(drawn.terms("x", only=("c",)), rules)
+    assert filtered["c"] == alone["c"]
+    assert filtered["a"] == drawn.model["a"][2].tobytes()
+
+
+def test_seed_vector_and_tensor_each_have_draws_of_their_own() -> None:
+    keys = {
+        draw_key(seed, vector, tensor)
+        for seed in ("0", "1")
+        for vector in ("a" * 64, "b" * 64)
+        for tensor in ("w", "x")
+    }
+    assert len(keys) == 8
+    first = reference_trims.draws(1000, draw_key("0", "a" * 64, "w"))
+    other = reference_trims.draws(1000, draw_key("1", "a" * 64, "w"))
+    assert not (first == other).any()
+
+
+def test_the_fraction_that_is_kept_is_the_density() -> None:
+    t = torch.randn(200_000, generator=torch.Generator().manual_seed(1))
+    for density in (0.1, 0.5, 0.93):
+        kept = reference_trims.dare(t, density, rescale=False, key=(1, 2)) != 0
+        assert kept.float().mean().item() == pytest.approx(density, abs=0.005)
+        p = reference_trims.probabilities(t, density, 0.05)
+        assert p.mean().item() == pytest.approx(density, abs=1e-9)
+        kept = reference_trims.della(t, density, 0.05, rescale=False, key=(1, 2)) != 0
+        large = t.abs() > t.abs().median()
+        assert kept[large].float().mean().item() == pytest.approx(density + 0.025, abs=0.006)
+        assert kept[~large].float().mean().item() == pytest.approx(density - 0.025, abs=0.006)
+
+
+def test_a_rescaled_draw_keeps_the_mean() -> None:
+    t = torch.full((200_000,), 0.25)
+    for u in (
+        reference_trims.dare(t, 0.3, rescale=True, key=(3, 4)),
+        reference_trims.della(torch.linspace(0.1, 0.4, 200_000), 0.3, 0.2, rescale=True, key=(3, 4)),
+    ):
+        assert u.mean().item() == pytest.approx(0.25, rel=0.01)
+
+
+# -- against the formulas of mergekit 0.1.5, with these masks put in
+
+
+def by_mergekit(
+    base: torch.Tensor, deltas: list[torch.Tensor], weights: list[float], *, elect: bool, normalize: bool
+) -> torch.Tensor:
+    """A merge of trimmed changes as mergekit computes it in float32."""
+    weighted = torch.stack([weight * delta for weight, delta in zip(weights, deltas, strict=True)])
+    shares = torch.tensor(weights).reshape(-1, 1)
+    if elect:
+        majority = torch.where(weighted.sum(dim=0) >= 0, 1.0, -1.0)
+        agree = (weighted.sign() == majority).float()
+        mixed, divisor = (weighted * agree).sum(dim=0), (shares * agree).sum(dim=0)
+        divisor[divisor == 0] = 1
+    else:
+        mixed, divisor = weighted.sum(dim=0), shares.sum(dim=0).expand(base.shape)
+    return base + (mixed / divisor if normalize else mixed)
+
+
+@pytest.mark.parametrize(
+    ("preset", "elect", "normalize"),
+    [
+        ("breadcrumbs", False, False),
+        ("breadcrumbs_ties", True, False),
+        ("dare_linear", False, False),
+        ("dare_ties", True, False),
+        ("della_linear", False, False),
+        ("della", True, True),
+    ],
+)
+def test_given_the_mask_a_merge_is_that_of_mergekit(preset: str, elect: bool, normalize: bool) -> None:
+    random = torch.Generator().manual_seed(5)
+    base = torch.randn(5000, generator=random)
+    afters = [base + 0.01 * torch.randn(5000, generator=random) for _ in range(2)]
+    rescale = {} if "breadcrumbs" in preset else {"rescale": False, "seed": 9}
+    rules = MergeRules.of(half(preset, **rescale))
+    terms = [MergeTerm(id * 64, alpha) for id, alpha in (("a", 0.75), ("b", 0.5))]
+    found = reference.merge({"w": base}, [{"w": after} for after in afters], terms, rules)["w"]
+    deltas = [after - base for after in afters]
+    masks = [
+        reference_trims.filtered(t, term, rules, "w") != 0 for t, term in zip(deltas, terms, strict=True)
+    ]
+    assert 0.45 < np.mean([mask.float().mean().item() for mask in masks]) < 0.55
+    trimmed = [delta * mask for delta, mask in zip(deltas, masks, strict=True)]
+    want = by_mergekit(base, trimmed, [0.75, 0.5], elect=elect, normalize=normalize)
+    assert torch.equal(found, want)
+
+
+@pytest.mark.parametrize("gamma", ["0", "0.01", "0.1"])
+@pytest.mark.parametrize("density", ["0.5", "0.333", "0.9"])
+def test_breadcrumbs_keeps_what_mergekit_keeps_where_nothing_is_tied(density: str, gamma: str) -> None:
+    t = torch.randn(1009, generator=torch.Generator().manual_seed(3))
+    n, kept, top = t.numel(), int(float(density) * t.numel()), int(float(gamma) * t.numel())
+    order = t.abs().sort().indices
+    mask = torch.zeros(n, dtype=torch.bool)
+    mask[order[n - kept - top : n - top]] = True
+    rules = MergeRules.of(Rules.of("breadcrumbs", density=density, gamma=gamma))
+    assert torch.equal(reference_trims.filtered(t, MergeTerm("a" * 64), rules, "w") != 0, mask)
+
+
+def test_breadcrumbs_keeps_all_that_are_tied_at_both_cuts() -> None:
+    t = torch.tensor([5.0, 4, -4, 3, 3, 2, -2, 1, 0, 0])
+    kept = reference_trims.breadcrumbs(t, 0.4, 0.2)  # the two largest go, four of the others stay
+    assert kept.tolist() == [0, 4, -4, 3, 3, 2, -2, 0, 0, 0]
