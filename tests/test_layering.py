@@ -81,6 +81,7 @@ HEAVY = {
         "codec/simd.py",
         "merge/arithmetic/loops.py",
         "merge/arithmetic/draws.py",
+        "merge/arithmetic/lowrank_loops.py",
         "codec/native/compiler.py",
     ),
     "llvmlite": ("codec/native/", "codec/simd.py"),

@@ -165,6 +165,8 @@ def vector_change_line(vector: VectorChange, width: int) -> str:
         share = percent(vector.stored_bytes / vector.raw_bytes)
         verb = "already stored" if vector.new_bytes == 0 else "stored"
         facts.append(f"{bytes_text(vector.stored_bytes)} {verb} of {bytes_text(vector.raw_bytes)} ({share})")
+    if vector.ranks:
+        facts.append(f"{ranks_text(vector.ranks)}, {counted(vector.tensors or 0, 'tensor')}")
     if vector.changed_fraction is not None:
         facts.append(f"{percent(vector.changed_fraction)} of weights changed")
     if vector.kept_fraction is not None and vector.density not in (None, 1):
@@ -173,6 +175,11 @@ def vector_change_line(vector: VectorChange, width: int) -> str:
     if vector.largest_rounding is not None:
         facts.append(f"largest rounding {vector.largest_rounding:.2g}")
     return (line + ("  " + ", ".join(facts) if facts else "")).rstrip()
+
+
+def ranks_text(ranks: Sequence[int]) -> str:
+    """`rank 16`, or `ranks 8 to 16`."""
+    return f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
 
 
 def apart(one: str, other: str) -> tuple[str, str]:
@@ -315,7 +322,7 @@ def vector_table(vectors: Sequence[VectorInfo]) -> Iterator[str]:
 def vector_lines(vector: VectorInfo) -> Iterator[str]:
     """Everything about one vector."""
     yield style(f"vector {vector.name}", fg="yellow") + f" {vector.id}"
-    yield f"Kind:     {vector.kind}"
+    yield f"Kind:     {vector.kind}" + (f", {ranks_text(vector.ranks)}" if vector.ranks else "")
     if vector.expression is not None:
         yield f"Sum:      {printable(vector.expression)}"
     yield f"Base:     {vector.base}"

@@ -252,18 +252,20 @@ def _known_change(
 ) -> VectorChange:
     """A change to a vector that the store had already: the facts that need no chunk."""
     fraction = cache.known_fraction(history, term.vector)
-    density = density_of(recipe, term)
+    density, vector = density_of(recipe, term), history.vector(term.vector)
     return VectorChange(
         name=term.name,
         id=term.vector,
         change=change,
         alpha=shown(term.alpha),
-        stored_bytes=lookup.stored_bytes(history, term.vector, history.vector(term.vector)),
+        stored_bytes=lookup.stored_bytes(history, term.vector, vector),
         raw_bytes=history.base(recipe.base).merged_bytes,
         changed_fraction=fraction,
         kept_fraction=kept_fraction(history, recipe, term) if recipe.trims(term) else fraction,
         largest_rounding=None,
         new_bytes=0,
+        ranks=vector.ranks,
+        tensors=len(vector.tensors) if vector.ranks else None,
         previous=previous,
         density=density,
         expression=lookup.expression_of(history, term.vector),

@@ -157,8 +157,9 @@ class VectorInfo(Result):
 
     `changed_fraction`: of the base's float elements. `raw_bytes`: of the base's float tensors.
     `stored_bytes`: of the vector's records in the store, manifest and table included (a chunk that two
-    vectors share counts for both). Of an expression, `parts` are the vectors that it is made of, each with
-    its "name", "id" and "coefficient", and `expression` is their sum as text.
+    vectors share counts for both). `ranks`: of an adapter's factors, each once, ascending. Of an expression,
+    `parts` are the vectors that it is made of, each with its "name", "id" and "coefficient", and `expression`
+    is their sum as text.
     """
 
     name: str
@@ -171,6 +172,7 @@ class VectorInfo(Result):
     raw_bytes: int
     stored_bytes: int
     l2: float | None
+    ranks: tuple[int, ...] = ()
     expression: str | None = field(default=None, metadata=UNPRINTED)
     parts: tuple[dict[str, str], ...] = field(default=(), metadata=UNPRINTED)
     in_recipe: bool = field(default=True, metadata=UNPRINTED)

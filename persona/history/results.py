@@ -78,6 +78,8 @@ class VectorChange(Result):
     Sizes in bytes; fractions of the base's float elements. `largest_rounding`: the largest change by rounding
     to the base's dtype, None if nothing was rounded. `kept_fraction`: the fraction that the density keeps,
     None if it is not known. `new_bytes`: the growth of the store, 0 for a vector that was stored before.
+    `ranks`: the ranks of an adapter's factors, each once, ascending; `tensors`: how many it changes. Both are
+    known of adapters only.
     """
 
     name: str
@@ -90,6 +92,8 @@ class VectorChange(Result):
     kept_fraction: float | None
     largest_rounding: float | None
     new_bytes: int | None = None
+    ranks: tuple[int, ...] = ()
+    tensors: int | None = None
     previous: str | None = field(default=None, metadata=UNPRINTED)
     """The id that the name had before, when `change` is "replaced"."""
     density: float | tuple[float, ...] | None = field(default=None, metadata=UNPRINTED)

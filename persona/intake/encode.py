@@ -6,9 +6,10 @@ same elements. So a vector gives its fine-tune back bit for bit, whatever its nu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any, Final, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,13 +36,16 @@ from persona.objects.digest import weights_digest
 from persona.objects.dtypes import uint
 from persona.objects.ids import NULL_ID, object_id
 from persona.objects.table import encode_table
-from persona.objects.tensors import TensorSpec, chunk_count, chunk_span, sort_key
+from persona.objects.tensors import TensorSpec, chunk_count, chunk_span
 from persona.objects.vector import Vector
 from persona.progress import STORING_BASE, STORING_VECTOR, Progress
 from persona.store.records import PackedRecord, pack_record
 from persona.store.store import Store
 from persona.store.transaction import Transaction
 from persona.weights.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 _ARRAYS: Final = 10
 """Arrays of a chunk's elements that a thread holds while it encodes one.
@@ -60,15 +64,15 @@ class ImportedVector:
     """A vector that a transaction holds, and the facts that its import found.
 
     `stored_bytes`: its records, table and manifest on disk; `raw_bytes`: the base's float tensors;
-    `changed_fraction` of their elements; `largest_rounding`: the largest |difference| between the checkpoint
-    and the stored vector, None if nothing was rounded.
+    `changed_fraction` of their elements, None if nobody counted; `largest_rounding`: the largest |difference|
+    between the checkpoint and the stored vector, None if nothing was rounded.
     """
 
     vector: Vector
     id: str
     stored_bytes: int
     raw_bytes: int
-    changed_fraction: float
+    changed_fraction: float | None
     largest_rounding: float | None
     notes: tuple[str, ...]
     magnitudes: Mapping[str, Magnitudes]
@@ -170,90 +174,137 @@ def import_vector(
     for a checkpoint that does not fit, `Refused` if no element changed.
     """
     matches, notes = match_tensors(base, checkpoint, missing=missing, extra=extra, cast=cast)
-    encoder = _Encoder(store, base, checkpoint, onto, thread_count(threads), memory)
-    spans = [
-        (match, index)
-        for match in matches
-        if match.source is not None
-        for index in range(chunk_count(match.spec, base.chunk))
-    ]
-    ids: dict[str, list[str]] = {}
-    values: list[Values | None] = []
-    magnitudes: dict[str, Magnitudes] = {}
-    bad: dict[str, tuple[int, int]] = {}
-    stored = changed = 0
-    rounding = 0.0
-    total, done = sum(match.spec.nbytes for match, index in spans if index == 0), 0
+    encoder = Encoder(store, base, checkpoint, onto, thread_count(threads), memory)
+    given = [match for match in matches if match.source is not None]
     with first_run(progress) as progress:
-        for (match, index), made in zip(
-            spans, in_order(encoder, spans, threads=encoder.threads), strict=True
-        ):
-            name = match.spec.name
-            start, stop = chunk_span(match.spec, index, base.chunk)
-            if made.not_finite:
-                count, first = bad.get(name, (0, start + made.first_not_finite))
-                bad[name] = (count + made.not_finite, first)
-            elif made.record:
-                tx.append(made.record)
-                stored += made.record.length
-            ids.setdefault(name, []).append(made.id)
-            values.append(made.values)
-            if stop == match.spec.units:
-                known = [part for part in values if part is not None]
-                if len(known) == len(values):
-                    magnitudes[name] = Magnitudes.join(match.spec.elements, known)
-                values.clear()
-            changed += made.changed
-            rounding = max(rounding, made.rounding)
-            done += (stop - start) * match.spec.unit
-            if progress:
-                progress(STORING_VECTOR, done, total)
-    if bad:
-        _refuse_not_finite(checkpoint, bad)
-    tensors = tuple(
-        spec
-        for spec in sorted((base.spec[name] for name in ids), key=lambda spec: sort_key(spec.name))
-        if any(id != NULL_ID for id in ids[spec.name])
-    )
+        deltas = encode_deltas(tx, encoder, given, progress)
+    tensors = tuple(spec for spec in base.tensors if spec.name in deltas.ids)
     if not tensors:
         raise NothingChanged(f"{checkpoint.path}: no element changed; there is nothing to store")
-    table = [id for spec in tensors for id in ids[spec.name]]
-    table_id = _put_table(tx, table)
-    vector = Vector(base=base.digest, chunk=base.chunk, tensors=tensors, table=table_id)
-    payload = vector.encode()
-    id = tx.put("vector", payload)
-    stored += pack_record("vector", id, 0, [payload], level="small").length
-    stored += pack_record("table", table_id, 0, [encode_table(table)], level="small").length
-    rounded = any(match.rounded for match in matches)
-    if rounded:
-        dtypes = sorted({match.source.dtype for match in matches if match.source and match.rounded})
-        notes.append(f"rounded from {', '.join(dtypes)} to the base's dtype: by {rounding:.3g} at most")
+    vector, id, stored = put_vector(tx, Vector(base.digest, chunk=base.chunk, tensors=tensors), deltas.ids)
     return ImportedVector(
         vector=vector,
         id=id,
-        stored_bytes=stored,
+        stored_bytes=stored + deltas.stored,
         raw_bytes=base.merged_bytes,
-        changed_fraction=changed / max(1, base.merged_elements),
-        largest_rounding=rounding if rounded or onto else None,
-        notes=tuple(notes),
-        magnitudes={spec.name: magnitudes[spec.name] for spec in tensors if spec.name in magnitudes},
+        changed_fraction=deltas.changed / max(1, base.merged_elements),
+        largest_rounding=deltas.rounding if deltas.rounded or onto else None,
+        notes=(*notes, *deltas.notes()),
+        magnitudes=deltas.magnitudes,
     )
 
 
-class _Encoder:
+@dataclass
+class Deltas:
+    """The chunks of some tensors relative to the base's, stored.
+
+    `ids`: of the chunks of each tensor that changed; `stored`: bytes on disk; `changed`: elements; `rounded`:
+    the dtypes from which elements were rounded, `rounding`: by how much at most.
+    """
+
+    ids: dict[str, list[str]] = field(default_factory=dict)
+    magnitudes: dict[str, Magnitudes] = field(default_factory=dict)
+    stored: int = 0
+    changed: int = 0
+    rounded: tuple[str, ...] = ()
+    rounding: float = 0.0
+
+    def notes(self) -> list[str]:
+        """Sentences worth telling."""
+        if not self.rounded:
+            return []
+        said = ", ".join(self.rounded)
+        return [f"rounded from {said} to the base's dtype: by {self.rounding:.3g} at most"]
+
+
+def encode_deltas(
+    tx: Transaction,
+    encoder: Encoder,
+    matches: Sequence[Match],
+    progress: Progress | None,
+    *,
+    more_bytes: int = 0,
+) -> Deltas:
+    """Stores the differences of some tensors, whose matches have a source.
+
+    `more_bytes`: of other work of the same import, which follows. Raises `InvalidInput` for elements that
+    are not finite.
+    """
+    base, found = encoder.base, Deltas()
+    spans = [(match, index) for match in matches for index in range(chunk_count(match.spec, base.chunk))]
+    ids: dict[str, list[str]] = {}
+    values: list[Values | None] = []
+    bad: dict[str, tuple[int, int]] = {}
+    total, done = more_bytes + sum(match.spec.nbytes for match in matches), 0
+    for (match, index), made in zip(spans, in_order(encoder, spans, threads=encoder.threads), strict=True):
+        name = match.spec.name
+        start, stop = chunk_span(match.spec, index, base.chunk)
+        if made.not_finite:
+            count, first = bad.get(name, (0, start + made.first_not_finite))
+            bad[name] = (count + made.not_finite, first)
+        elif made.record:
+            tx.append(made.record)
+            found.stored += made.record.length
+        ids.setdefault(name, []).append(made.id)
+        values.append(made.values)
+        if stop == match.spec.units:
+            known = [part for part in values if part is not None]
+            if any(id != NULL_ID for id in ids[name]):
+                found.ids[name] = ids[name]
+                if len(known) == len(values):
+                    found.magnitudes[name] = Magnitudes.join(match.spec.elements, known)
+            values.clear()
+        found.changed += made.changed
+        found.rounding = max(found.rounding, made.rounding)
+        done += (stop - start) * match.spec.unit
+        if progress:
+            progress(STORING_VECTOR, done, total)
+    if bad:
+        _refuse_not_finite(encoder.weights, bad)
+    found.rounded = tuple(sorted({match.source.dtype for match in matches if match.source and match.rounded}))
+    return found
+
+
+def put_vector(tx: Transaction, vector: Vector, ids: Mapping[str, Sequence[str]]) -> tuple[Vector, str, int]:
+    """Stores a manifest and its table, of which `ids` has each tensor's chunks.
+
+    Returns the manifest with its table, its id, and the bytes of both on disk.
+    """
+    table = [id for spec in vector.tensors for id in ids[spec.name]]
+    table_id = _put_table(tx, table)
+    vector = replace(vector, table=table_id)
+    payload = vector.encode()
+    id = tx.put("vector", payload)
+    stored = pack_record("vector", id, 0, [payload], level="small").length
+    stored += pack_record("table", table_id, 0, [encode_table(table)], level="small").length
+    return vector, id, stored
+
+
+class Weights(Protocol):
+    """What an encoder reads of a checkpoint: its path, and bytes of its tensors. Thread-safe."""
+
+    @property
+    def path(self) -> Path:
+        """The path, for messages."""
+
+    def read_into(self, name: str, start_byte: int, out: WriteableBuffer) -> None:
+        """See `Checkpoint.read_into`."""
+
+
+class Encoder:
     """Encodes single chunks of a fine-tune; called by many threads."""
 
     def __init__(
         self,
         store: Store,
         base: Base,
-        checkpoint: Checkpoint,
+        weights: Weights,
         onto: Plan | None,
         threads: int,
         memory: int | None,
     ) -> None:
         self.base = base
-        self.checkpoint = checkpoint
+        self.weights = weights
         self.chunks = BaseChunks.of(store.objects, base)
         self.workspaces = Workspaces(base.tensors, base.chunk)
         self.threads = threads
@@ -264,6 +315,7 @@ class _Encoder:
             self.threads, self.onto = found.threads, tensor_bits(onto, found)
 
     def __call__(self, span: tuple[Match, int]) -> _Encoded:
+        """One chunk of the tensor of a match that has a source."""
         match, index = span
         spec, source = match.spec, match.source
         assert source is not None
@@ -278,7 +330,7 @@ class _Encoder:
             given: NDArray[Any] = np.empty(stop - start, uint(source.unit))
         else:
             given = after
-        self.checkpoint.read_into(source.name, start * given.itemsize, given.view(np.uint8).data)
+        self.weights.read_into(source.name, start * given.itemsize, given.view(np.uint8).data)
         rounding = 0.0
         if match.rounded:
             rounding = _round_into(given, source.dtype, after, spec.dtype)
@@ -310,10 +362,10 @@ class _Encoder:
     ) -> _Encoded:
         """A tensor of a dtype that is not merged must be the base's own."""
         raw = bytearray((stop - start) * spec.unit)
-        self.checkpoint.read_into(source.name, start * spec.unit, raw)
+        self.weights.read_into(source.name, start * spec.unit, raw)
         if object_id("chunk", raw) != base_id:
             raise InvalidInput(
-                f"{self.checkpoint.path}: tensor {spec.name} of dtype {spec.dtype} differs from the base's:"
+                f"{self.weights.path}: tensor {spec.name} of dtype {spec.dtype} differs from the base's:"
                 " only BF16, F16 and F32 tensors can change in a vector"
             )
         return _UNCHANGED
@@ -369,10 +421,10 @@ def _put_table(tx: Transaction, ids: list[str]) -> str:
     return tx.put_bulk("table", encode_table(ids))
 
 
-def _refuse_not_finite(checkpoint: Checkpoint, bad: Mapping[str, tuple[int, int]]) -> None:
+def _refuse_not_finite(weights: Weights, bad: Mapping[str, tuple[int, int]]) -> None:
     count, first = next(iter(bad.values()))
     raise InvalidInput(
-        f"{checkpoint.path}: tensor {listed(list(bad), 1)}: {count} element{'s' if count > 1 else ''} where"
+        f"{weights.path}: tensor {listed(list(bad), 1)}: {count} element{'s' if count > 1 else ''} where"
         f" base or fine-tune is not finite and they differ, the first at index {first}: training diverged"
         " there; use an earlier checkpoint"
     )

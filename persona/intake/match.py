@@ -55,7 +55,7 @@ def match_tensors(
         if source is None:
             absent.append(spec.name)
         else:
-            _check_pair(spec, source, checkpoint, cast)
+            check_pair(spec, source, checkpoint.path, cast)
         matches.append(Match(spec, source))
     unknown = _unknown(base, checkpoint, given, notes)
     if checkpoint.partial:
@@ -85,8 +85,9 @@ def _refuse(checkpoint: Checkpoint, absent: list[str], unknown: list[str]) -> No
         raise InvalidInput(f"{checkpoint.path}: {'; and '.join(problems)}", hint=tuple(hint))
 
 
-def _check_pair(spec: TensorSpec, source: TensorSpec, checkpoint: Checkpoint, cast: bool) -> None:
-    where = f"{checkpoint.path}: tensor {spec.name}"
+def check_pair(spec: TensorSpec, source: TensorSpec, path: object, cast: bool) -> None:
+    """`InvalidInput` if a tensor of the file `path` cannot be a fine-tuned `spec`."""
+    where = f"{path}: tensor {spec.name}"
     if source.shape != spec.shape:
         if (
             len(spec.shape) == len(source.shape) == 2

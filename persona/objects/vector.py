@@ -94,6 +94,11 @@ class Vector:
         pairs = zip(self.tensors, self.factors, strict=False)  # a delta has none
         return {spec.name: factor for spec, factor in pairs if factor is not None}
 
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The ranks of the factors, each once, ascending."""
+        return tuple(sorted({factor.rank for factor in self.factor.values()}))
+
     def encode(self) -> bytes:
         """The canonical payload."""
         value: dict[str, Any] = {"base": self.base, "kind": self.kind}

@@ -21,7 +21,15 @@ from persona.objects.digest import BLOCK_BYTES, block_digest, block_spans, tenso
 from persona.objects.names import check_file_path
 from persona.objects.tensors import TensorSpec
 from persona.weights import foreign
-from persona.weights.index import INDEX_NAME, SINGLE_NAME, ShardIndex, read_watched_index
+from persona.weights.index import (
+    ADAPTER_CONFIG,
+    ADAPTER_PICKLE,
+    ADAPTER_WEIGHTS,
+    INDEX_NAME,
+    SINGLE_NAME,
+    ShardIndex,
+    read_watched_index,
+)
 from persona.weights.inputs import (
     Fingerprint,
     InputFile,
@@ -40,10 +48,13 @@ from persona.weights.tied import find_tied
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-_ADAPTER_FILES = frozenset({"adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"})
+_ADAPTER_FILES = frozenset({ADAPTER_CONFIG, ADAPTER_WEIGHTS, ADAPTER_PICKLE})
 _ADAPTER = (
-    "this is an adapter (PEFT, LoRA), not a whole model; merge it into its base first "
-    "(PeftModel.from_pretrained(…).merge_and_unload() and save_pretrained) and give that directory"
+    "this is an adapter (PEFT, LoRA), not a whole model; take the model that it was trained on as the base"
+)
+_LONE_ADAPTER = (
+    f"this is an adapter (PEFT, LoRA), not a whole model; give the directory that PEFT saved, with"
+    f" {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}"
 )
 _MAX_LISTED = 5
 OUTPUT_NAME: Final = "persona.json"
@@ -367,4 +378,4 @@ def _refuse_adapter(path: Path, names: dict[str, Any]) -> None:
     if names and (
         all("lora_" in name for name in names) or all(name.startswith("base_model.model.") for name in names)
     ):
-        raise InvalidInput(f"{path}: {_ADAPTER}")
+        raise InvalidInput(f"{path}: {_LONE_ADAPTER}")

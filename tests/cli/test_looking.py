@@ -162,7 +162,7 @@ def test_colour_is_for_terminals(grown: CommandLine) -> None:
 
 def test_vectors_are_listed_and_shown(grown: CommandLine) -> None:
     (vector,) = grown.json("vector", "ls")
-    keys = "name id kind base tensors elements changed_fraction raw_bytes stored_bytes l2"
+    keys = "name id kind base tensors elements changed_fraction raw_bytes stored_bytes l2 ranks"
     assert list(vector) == keys.split()
     assert (vector["name"], vector["kind"], vector["raw_bytes"]) == ("listening", "delta", 24)
     shown = grown.json("vector", "show", vector["id"][:8])

@@ -206,7 +206,7 @@ def test_an_adapter_is_recognised_however_it_comes(tmp_path: Path) -> None:
         directory = tmp_path / str(number)
         directory.mkdir()
         write_file(directory / name, contents)
-        assert str(directory) in refused(directory, "merge_and_unload")
+        assert str(directory) in refused(directory, "this is an adapter")
         assert str(directory) in refused(directory / name, "this is an adapter")
     peft = tmp_path / "peft"
     peft.mkdir()

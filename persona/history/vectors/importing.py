@@ -43,6 +43,7 @@ from persona.weights.checkpoint import Checkpoint
 if TYPE_CHECKING:
     from persona.intake.encode import ImportedVector
     from persona.merge.plan import Plan
+    from persona.weights.adapters import Adapter
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
     inside = in_place.is_work_tree(history, path)
     if inside:
         in_place.check(tree, path, recipe.base, options["onto"], options["name"])
-    with Checkpoint.open(path) as checkpoint:
+    with _open(path) as checkpoint:
         name = options["name"] if options["name"] is not None else default_name(path)
         check_vector_name(name)
         keys = checked_keys(options["alpha"], options["density"], options["only"], options["except_"])
@@ -108,31 +109,45 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
 
 
 def take(
-    history: History, base: str, checkpoint: Checkpoint, onto: Plan | None, options: ImportOptions
+    history: History, base: str, checkpoint: Checkpoint | Adapter, onto: Plan | None, options: ImportOptions
 ) -> tuple[ImportedVector, int]:
-    """Stores a checkpoint as a vector of the base of that id; also returns the growth of the store in bytes.
+    """Stores a fine-tune as a vector of the base of that id; also returns the growth of the store in bytes.
 
-    No name leads to the vector yet.
+    No name leads to the vector yet. An adapter holds changes, so it is stored as it is, whatever it is onto.
     """
-    from persona.intake.encode import import_vector
     from persona.weights import patches
 
-    if patches.is_patch(checkpoint, history.base(base).spec):
+    if isinstance(checkpoint, Checkpoint) and patches.is_patch(checkpoint, history.base(base).spec):
         checkpoint = _patched(history, base, checkpoint, onto, options)
     with history.store.transaction(Payloads(history.store.objects).of) as tx:
-        made = import_vector(
-            history.store,
-            tx,
-            history.base(base),
-            checkpoint,
-            missing=options["missing"],
-            extra=options["extra"],
-            cast=options["cast"],
-            onto=onto,
-            threads=options["threads"],
-            memory=history.memory(),
-            progress=options["progress"],
-        )
+        if isinstance(checkpoint, Checkpoint):
+            from persona.intake.encode import import_vector
+
+            made = import_vector(
+                history.store,
+                tx,
+                history.base(base),
+                checkpoint,
+                missing=options["missing"],
+                extra=options["extra"],
+                cast=options["cast"],
+                onto=onto,
+                threads=options["threads"],
+                memory=history.memory(),
+                progress=options["progress"],
+            )
+        else:
+            from persona.intake.adapter import import_adapter
+
+            made = import_adapter(
+                history.store,
+                tx,
+                history.base(base),
+                checkpoint,
+                cast=options["cast"],
+                threads=options["threads"],
+                progress=options["progress"],
+            )
         checkpoint.check_unchanged()
         return made, tx.new_bytes
 
@@ -152,13 +167,22 @@ def _patched(
     return Patched(patch, before.base.spec, before.base.chunk, tensor_bits(before, budget))
 
 
+def _open(path: Path) -> Checkpoint | Adapter:
+    """Opens a fine-tune: an adapter, or else a checkpoint."""
+    from persona.weights.adapters import Adapter, is_adapter
+
+    return Adapter.open(path) if is_adapter(path) else Checkpoint.open(path)
+
+
 def remember(history: History, base: str, path: Path, made: ImportedVector, options: ImportOptions) -> None:
     """Puts what an import found into the caches: the changed fraction, the origin, and the cut-offs."""
     from persona.history.vectors import cache
 
-    cache.remember(history, made.id, made.changed_fraction)
     cache.remember_origin(history, made.id, origin(path))
-    _find_cutoffs(history, base, made, options)
+    if made.changed_fraction is not None:
+        cache.remember(history, made.id, made.changed_fraction)
+    if made.vector.kind == "delta":  # those of an adapter are found when they are first needed
+        _find_cutoffs(history, base, made, options)
 
 
 def _write_recipe(
@@ -325,6 +349,8 @@ def _change(
         kept_fraction=kept,
         largest_rounding=made.largest_rounding,
         new_bytes=new_bytes,
+        ranks=made.vector.ranks,
+        tensors=len(made.vector.tensors) if made.vector.ranks else None,
         previous=previous,
         density=density,
     )
@@ -354,9 +380,11 @@ def _kept_fraction(
     )
 
 
-def _differing_files(history: History, checkpoint: Checkpoint) -> dict[str, bytes]:
+def _differing_files(history: History, checkpoint: Checkpoint | Adapter) -> dict[str, bytes]:
     """The model files of a checkpoint that differ from the work tree's."""
     found: dict[str, bytes] = {}
+    if not isinstance(checkpoint, Checkpoint):
+        return found
     for name in checkpoint.text_files:
         if tracking.is_model_file(name):
             content = checkpoint.read_text(name)

@@ -19,6 +19,7 @@ from persona.store.refs import BASES, NOTES, VECTORS
 if TYPE_CHECKING:
     from persona.history.query_results import VectorInfo
     from persona.objects.note import Note
+from persona.history.vectors.cache import known_counts
 from persona.history.vectors.counting import statistics
 
 
@@ -109,7 +110,9 @@ def info(history: History, name: str, id: str, recipe: Recipe | None) -> VectorI
     vector = history.vector(id)
     base_id = base_of(history, vector, recipe)
     base = history.base(base_id) if base_id else None
-    counted = statistics(history, id, base_id) if base_id else {}
+    counted = known_counts(history, id)
+    if base_id and vector.kind != "lowrank":  # for an adapter, every change would be computed
+        counted = statistics(history, id, base_id)
     specs = _specs(history, id, vector)
     parts = parts_of(vector.expression, names_of(history)) if vector.expression else ()
     return VectorInfo(
@@ -123,6 +126,7 @@ def info(history: History, name: str, id: str, recipe: Recipe | None) -> VectorI
         raw_bytes=base.merged_bytes if base else 0,
         stored_bytes=stored_bytes(history, id, vector),
         l2=counted.get("l2"),
+        ranks=vector.ranks,
         expression=written(parts) if parts else None,
         parts=parts,
         in_recipe=recipe is not None,

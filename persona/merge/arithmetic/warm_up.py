@@ -12,10 +12,11 @@ from persona.codec.native import Kernels, build, code_files, golden, key, proces
 from persona.frozen import dataclass
 from persona.merge.arithmetic.cpu import kernels as merge_kernels
 from persona.merge.arithmetic.filters import kernels as filter_kernels
+from persona.merge.arithmetic.lowrank import kernels as lowrank_kernels
 from persona.merge.workers import first_run
 from persona.progress import Progress
 
-KERNELS: Final[tuple[Kernels, ...]] = (codec_kernels, merge_kernels, filter_kernels)
+KERNELS: Final[tuple[Kernels, ...]] = (codec_kernels, merge_kernels, filter_kernels, lowrank_kernels)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ from typing import Final
 
 from persona.errors import IntegrityError, InvalidInput
 from persona.merge.rows import expression
+from persona.merge.rows.cache import BoundedCache
 from persona.merge.rows.delta import DeltaSource
+from persona.merge.rows.lowrank import FACTOR_CACHE, FactorReader, LowRankSource
 from persona.merge.rows.reader import BaseChunks
 from persona.merge.rows.source import Source
 from persona.objects.base import Base
@@ -28,6 +30,7 @@ class Sources:
         self.base = base
         self.chunks = chunks
         self.vectors = vectors
+        self.factors = FactorReader(chunks.reader, BoundedCache(FACTOR_CACHE))
         self._made: dict[str, Source] = {}
 
     def source(self, id: str) -> Source:
@@ -68,7 +71,7 @@ class Sources:
                 )
 
 
-def _delta(sources: Sources, id: str, vector: Vector) -> Source:
+def _delta(sources: Sources, id: str, vector: Vector) -> DeltaSource:
     sources.check_tensors(id, vector)
     data = sources.objects.get(vector.table or "", "table")
     return DeltaSource(id, sources.chunks, decode_vector_table(data, vector, f"vector {abbreviate(id)}"))
@@ -79,7 +82,12 @@ def _expression(sources: Sources, id: str, vector: Vector) -> Source:
     return expression.source_of(terms, sources.base.chunk)
 
 
+def _low_rank(sources: Sources, id: str, vector: Vector) -> LowRankSource:
+    return LowRankSource(_delta(sources, id, vector), vector, sources.factors)
+
+
 _KINDS: Final[Mapping[str, Callable[[Sources, str, Vector], Source]]] = {
     "delta": _delta,
     "expression": _expression,
+    "lowrank": _low_rank,
 }

@@ -12,7 +12,7 @@ from persona.codec import delta as delta_codec
 from persona.codec.elements import of
 from persona.codec.native import Kernel, Kernels, golden, has_compress, kernel
 from persona.errors import SystemFault
-from persona.merge.arithmetic import cpu, filters
+from persona.merge.arithmetic import cpu, filters, lowrank
 from persona.merge.arithmetic.arguments import DecodedChunk, MergeArguments
 from persona.merge.arithmetic.filters import ElementFilter
 from persona.merge.arithmetic.warm_up import KERNELS
@@ -88,9 +88,13 @@ def test_every_variant_that_persona_calls_stands_alone_and_has_golden_cases_and_
         return found
 
     monkeypatch.setattr(kernel.Kernel, "variant", variant)
-    for module in (base_codec, delta_codec, cpu, filters):
+    for module in (base_codec, delta_codec, cpu, filters, lowrank):
         held = module.kernels
         monkeypatch.setattr(module, "kernels", Kernels(held.module, golden=held.golden))
     round_trip("BF16", cpu.BF16)
     round_trip("F32", cpu.F32)
+    lowrank.low_rank(
+        np.ones((2, 3), np.float32), np.ones((4, 2), np.float32), 0.5, 0, numbers := np.empty(12, np.float32)
+    )
+    assert numbers.tolist() == [1.0] * 12
     assert called == {(kernels.module, name, kinds) for kernels, name, kinds in VARIANTS}

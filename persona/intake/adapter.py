@@ -1,0 +1,244 @@
+"""Adapter -> vector: its factors as they are, and deltas of the tensors that it holds whole."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from persona.codec.base import encode_base
+from persona.codec.floats import in_default_environment
+from persona.errors import InvalidInput, NothingChanged
+from persona.frozen import dataclass
+from persona.intake.adapter_config import AdapterConfig, read_config
+from persona.intake.encode import Deltas, Encoder, ImportedVector, encode_deltas, put_vector
+from persona.intake.factors import PlannedAdapter, PlannedDense, PlannedFactor, plan_adapter
+from persona.intake.match import Match
+from persona.merge.arithmetic import casts
+from persona.merge.workers import first_run, in_order, thread_count
+from persona.objects.base import Base
+from persona.objects.ids import object_id
+from persona.objects.tensors import TensorSpec, chunk_count, chunk_span
+from persona.objects.vector import Vector
+from persona.progress import STORING_VECTOR, Progress
+from persona.store.records import PackedRecord, pack_record
+from persona.store.store import Store
+from persona.store.transaction import Transaction
+from persona.weights.adapters import Adapter
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+Bits = NDArray[Any]
+
+
+@in_default_environment
+def import_adapter(
+    store: Store,
+    tx: Transaction,
+    base: Base,
+    adapter: Adapter,
+    *,
+    cast: bool = False,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> ImportedVector:
+    """Stores an adapter as a vector of `base`: low rank, or a delta if it has no factor.
+
+    Raises `InvalidInput` for an adapter that is not linear or does not fit (docs/adapters.md), and
+    `NothingChanged` if it changes no element.
+    """
+    config = read_config(adapter.config, adapter.path)
+    planned = plan_adapter(base, adapter, config, cast=cast)
+    factor_bytes = sum(part.nbytes for part in _parts(planned))
+    with first_run(progress) as progress:
+        deltas = _dense(store, tx, base, adapter, planned, threads, progress, factor_bytes)
+        _refuse_both(adapter, planned, deltas)
+        ids, stored = _factors(tx, base, adapter, planned, threads, progress, deltas)
+    factors = {one.spec.name: one.factor for one in planned.factors}
+    ids |= deltas.ids
+    tensors = tuple(spec for spec in base.tensors if spec.name in ids)
+    if not tensors:
+        raise NothingChanged(f"{adapter.path}: no element changed; there is nothing to store")
+    vector = Vector(base.digest, chunk=base.chunk, tensors=tensors)
+    if factors:
+        vector = replace(vector, kind="lowrank", factors=tuple(factors.get(spec.name) for spec in tensors))
+    vector, id, manifest = put_vector(tx, vector, ids)
+    return ImportedVector(
+        vector=vector,
+        id=id,
+        stored_bytes=stored + deltas.stored + manifest,
+        raw_bytes=base.merged_bytes,
+        changed_fraction=None if factors else deltas.changed / max(1, base.merged_elements),
+        largest_rounding=deltas.rounding if deltas.rounded else None,
+        notes=(*planned.notes, *deltas.notes(), *_told(adapter, config)),
+        magnitudes=deltas.magnitudes,
+    )
+
+
+def _told(adapter: Adapter, config: AdapterConfig) -> list[str]:
+    said: list[str] = []
+    if config.trained_on is not None:
+        said.append(f"the adapter says that it was trained on {config.trained_on}")
+    if adapter.beside:
+        others = ", ".join(adapter.beside)
+        said.append(f"other adapters below {adapter.path.name}, not imported: {others}")
+    return said
+
+
+# -- dense tensors
+
+
+@dataclass(frozen=True)
+class _DenseWeights:
+    """The dense tensors of an adapter as an encoder reads them.
+
+    `rows`: by the name in the adapter, tensors of which it has only some rows; the others are the base's own.
+    """
+
+    adapter: Adapter
+    rows: dict[str, PlannedDense]
+    encoder: Encoder
+
+    @property
+    def path(self) -> Path:
+        """See `Weights`."""
+        return self.adapter.path
+
+    def read_into(self, name: str, start_byte: int, out: WriteableBuffer) -> None:
+        """See `Weights`."""
+        planned = self.rows.get(name)
+        if planned is None:
+            self.adapter.read_into(name, start_byte, out)
+        else:
+            bits = np.asarray(memoryview(out)).view(planned.spec.bits_dtype)
+            self._chunk_into(planned, start_byte // planned.spec.unit, bits)
+
+    def _chunk_into(self, planned: PlannedDense, start: int, out: Bits) -> None:
+        """A chunk of the base, with the rows of the adapter in their places."""
+        spec, source, chunks = planned.spec, planned.source, self.encoder.chunks
+        chunks.read(spec, start // chunks.chunk, out)
+        columns = spec.shape[1]
+        given = np.empty(columns, source.bits_dtype)
+        for place, token in enumerate(planned.tokens or ()):
+            first, last = max(token * columns, start), min((token + 1) * columns, start + out.size)
+            if first < last:
+                self.adapter.read_into(source.name, place * given.nbytes, given.data)
+                row = given
+                if source.dtype != spec.dtype:
+                    row = casts.narrow(casts.widen(given, source.dtype), spec.dtype)
+                out[first - start : last - start] = row[first - token * columns : last - token * columns]
+
+
+def _dense(
+    store: Store,
+    tx: Transaction,
+    base: Base,
+    adapter: Adapter,
+    planned: PlannedAdapter,
+    threads: int | None,
+    progress: Progress | None,
+    more_bytes: int,
+) -> Deltas:
+    if not planned.dense:
+        return Deltas()
+    rows = {one.source.name: one for one in planned.dense if one.tokens is not None}
+    encoder = Encoder(store, base, adapter, None, thread_count(threads), None)
+    encoder.weights = _DenseWeights(adapter, rows, encoder)
+    matches = [
+        Match(one.spec, one.source if one.tokens is None else replace(one.spec, name=one.source.name))
+        for one in planned.dense
+    ]
+    return encode_deltas(tx, encoder, matches, progress, more_bytes=more_bytes)
+
+
+def _refuse_both(adapter: Adapter, planned: PlannedAdapter, deltas: Deltas) -> None:
+    """PEFT saves some adapted layers whole as well; their weights have to be the base's own."""
+    for one in planned.factors:
+        if one.spec.name in deltas.ids:
+            raise InvalidInput(
+                f"{adapter.path}: has factors of {one.spec.name} and other weights for it than the base; use"
+                " the base that the adapter was trained on"
+            )
+
+
+# -- factors
+
+
+def _parts(planned: PlannedAdapter) -> list[TensorSpec]:
+    """A and B of all factors."""
+    return [part for one in planned.factors for part in (one.factor.a(one.spec), one.factor.b(one.spec))]
+
+
+def _factors(
+    tx: Transaction,
+    base: Base,
+    adapter: Adapter,
+    planned: PlannedAdapter,
+    threads: int | None,
+    progress: Progress | None,
+    deltas: Deltas,
+) -> tuple[dict[str, list[str]], int]:
+    """Stores the factors; returns the ids of their chunks by tensor, and their bytes on disk."""
+    total = done = sum(one.spec.nbytes for one in planned.dense)
+    total += sum(part.nbytes for part in _parts(planned))
+    ids: dict[str, list[str]] = {}
+    stored, held = 0, set[str]()
+
+    def encode(one: PlannedFactor) -> list[PackedRecord]:
+        return _encoded(adapter, one, base.chunk)
+
+    made = in_order(encode, planned.factors, threads=thread_count(threads))
+    for one, records in zip(planned.factors, made, strict=True):
+        for record in records:
+            tx.append(record)
+            if record.id not in held:
+                held.add(record.id)
+                stored += record.length
+        ids[one.spec.name] = [record.id for record in records]
+        done += one.factor.a(one.spec).nbytes + one.factor.b(one.spec).nbytes
+        if progress:
+            progress(STORING_VECTOR, done, total)
+    return ids, stored
+
+
+def _encoded(adapter: Adapter, one: PlannedFactor, length: int) -> list[PackedRecord]:
+    """The records of the chunks of A, then of B."""
+    b = _read(adapter, one.b, one.factor.dtype)
+    a = _ones(one.factor.dtype) if one.a is None else _read(adapter, one.a, one.factor.dtype)
+    records: list[PackedRecord] = []
+    parts = one.factor.a(one.spec), one.factor.b(one.spec)
+    for part, bits in zip(parts, one.turn(a, b), strict=True):
+        assert bits.shape == part.shape
+        flat = np.ascontiguousarray(bits).reshape(-1)
+        for index in range(chunk_count(part, length)):
+            start, stop = chunk_span(part, index, length)
+            chunk = flat[start:stop]
+            form, segments = encode_base(chunk, part.dtype)
+            records.append(
+                pack_record("chunk", object_id("chunk", chunk.view(np.uint8).data), form, segments)
+            )
+    return records
+
+
+def _read(adapter: Adapter, name: str, dtype: str) -> Bits:
+    """A tensor of the adapter in `dtype`, which holds its values. `InvalidInput` if one is not finite."""
+    spec = adapter.tensors[name]
+    bits = np.empty(spec.shape, spec.bits_dtype)
+    adapter.read_into(name, 0, bits.data)
+    if casts.has_not_finite(bits.reshape(-1), spec.dtype):
+        odd = np.flatnonzero(casts.not_finite(bits.reshape(-1), spec.dtype))
+        raise InvalidInput(
+            f"{adapter.path}: {name}: {odd.size} element{'s are' if odd.size > 1 else ' is'} not finite, the"
+            f" first at index {odd[0]}: training diverged there; use an earlier checkpoint"
+        )
+    if spec.dtype == dtype:
+        return bits
+    return casts.widen32(bits.reshape(-1), spec.dtype).view(np.uint32).reshape(spec.shape)
+
+
+def _ones(dtype: str) -> Bits:
+    return casts.narrow32(np.ones(1, np.float32), dtype)

@@ -1,0 +1,371 @@
+"""The tensors of an adapter as factors and dense tensors of a base.
+
+**dense tensor** — a tensor that an adapter holds whole: a bias, an embedding, a module of `modules_to_save`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import permutations
+
+import numpy as np
+
+from persona.errors import InvalidInput, Keyword
+from persona.frozen import dataclass
+from persona.intake.adapter_config import AdapterConfig
+from persona.intake.adapter_names import Names, unmatched
+from persona.intake.factor_layouts import Layout, Turn, layouts
+from persona.intake.match import check_pair
+from persona.objects.base import Base
+from persona.objects.tensors import TensorSpec, sort_key
+from persona.objects.vector import FACTOR_DTYPES, LowRankFactor
+from persona.weights.adapters import Adapter, Place, place_of
+
+
+@dataclass(frozen=True)
+class PlannedFactor:
+    """The factor of `spec`: A and B in the adapter, and how they are turned; without an `a`, A is [[1]]."""
+
+    spec: TensorSpec
+    factor: LowRankFactor
+    a: str | None
+    b: str
+    turn: Turn
+
+
+@dataclass(frozen=True)
+class PlannedDense:
+    """A tensor of the base that the adapter holds under `source`: whole, or only its rows `tokens`."""
+
+    spec: TensorSpec
+    source: TensorSpec
+    tokens: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class PlannedAdapter:
+    """An adapter joined with its base, in byte order of the base's names, and sentences worth telling.
+
+    A tensor may have a factor and be dense as well: PEFT saves the unchanged weights of some layers.
+    """
+
+    factors: tuple[PlannedFactor, ...]
+    dense: tuple[PlannedDense, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """The A and B of one module or parameter of the adapter, and the bias of B if it has one."""
+
+    module: str
+    a: str
+    b: str
+    bias: str | None
+    embedding: bool
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """A tensor of the base for a pair, the layouts that fit, and the path by which PEFT finds its scale."""
+
+    pair: _Pair
+    path: str
+    spec: TensorSpec
+    layouts: tuple[Layout, ...]
+
+
+def plan_adapter(
+    base: Base, adapter: Adapter, config: AdapterConfig, *, cast: bool = False
+) -> PlannedAdapter:
+    """Finds a tensor of the base for every tensor of an adapter.
+
+    Raises `InvalidInput` that lists every name without a match, or names the tensor that does not fit.
+    """
+    return _Planner(base, adapter, config, cast).plan()
+
+
+class _Planner:
+    def __init__(self, base: Base, adapter: Adapter, config: AdapterConfig, cast: bool) -> None:
+        self.base = base
+        self.adapter = adapter
+        self.config = config
+        self.cast = cast
+        self.names = Names(base, adapter.path)
+        self.factors: dict[str, PlannedFactor] = {}
+        self.dense: dict[str, PlannedDense] = {}
+        self.unknown: list[str] = []
+
+    def plan(self) -> PlannedAdapter:
+        pairs, others = self._sorted()
+        readings = [reading for group in pairs.values() for reading in self._readings(group)]
+        for reading in readings:
+            self._add_factor(reading, self._chosen(reading, readings))
+        for name, place in others:
+            if place.role == "tokens":
+                self._add_tokens(name, place)
+            else:
+                self._add_whole(name, place)
+        if self.unknown:
+            raise unmatched(self.adapter.path, self.unknown, self.config.trained_on)
+        return PlannedAdapter(
+            tuple(sorted(self.factors.values(), key=lambda one: sort_key(one.spec.name))),
+            tuple(sorted(self.dense.values(), key=lambda one: sort_key(one.spec.name))),
+            tuple(self._notes()),
+        )
+
+    def _sorted(self) -> tuple[dict[str, list[_Pair]], list[tuple[str, Place]]]:
+        """The pairs by module, and the tensors that the adapter holds whole."""
+        roles: defaultdict[tuple[str, int], dict[str, str]] = defaultdict(dict)
+        others: list[tuple[str, Place]] = []
+        for name in self.adapter.tensors:
+            if any(part in name for part in self.config.ignored):
+                continue
+            place = place_of(name)
+            if place.role in ("whole", "tokens"):
+                others.append((name, place))
+            elif place.role in ("unknown", "a bias"):
+                self.unknown.append(name)
+            else:
+                held = roles[place.module, place.depth]
+                if place.role in held:
+                    raise self._wrong(
+                        f"{name} and {held[place.role]} belong to two adapters in one file; save each adapter"
+                        " to a directory of its own"
+                    )
+                held[place.role] = name
+        pairs: defaultdict[str, list[_Pair]] = defaultdict(list)
+        for (module, _), held in roles.items():
+            embedding = "embedding a" in held or "embedding b" in held
+            a, b = (held.get(f"embedding {letter}" if embedding else letter) for letter in "ab")
+            if a is None or b is None:
+                alone = a or b or next(iter(held.values()))
+                raise self._wrong(f"{alone} has no counterpart; download or save the adapter again")
+            pairs[module].append(_Pair(module, a, b, held.get("b bias"), embedding))
+        return pairs, others
+
+    # -- factors
+
+    def _readings(self, group: list[_Pair]) -> Sequence[_Reading]:
+        """The tensors of one module: its weight, or the parameters that PEFT wrapped one by one."""
+        module = group[0].module
+        names = [parameter.rpartition(".")[2] for parameter in self.config.parameters]
+        wrapped = [
+            f"{module}.{name}"
+            for name, parameter in zip(names, self.config.parameters, strict=True)
+            if f".{module}.{name}".endswith(f".{parameter}")
+        ]
+        keys = wrapped or [f"{module}.weight", f"{module}.in_proj_weight"]
+        specs = [(key, spec) for key in keys if (spec := self.names.find(key)) is not None]
+        if not wrapped:
+            specs = [(module, spec) for _, spec in specs[:1]]
+        if len(specs) < len(group):
+            self.unknown += [name for pair in group for name in (pair.a, pair.b)]
+            return ()
+        ways = [
+            [self._reading(pair, *given) for pair, given in zip(group, way, strict=True)]
+            for way in permutations(specs, len(group))
+        ]
+        fits = [way for way in ways if all(reading.layouts for reading in way)]
+        if not fits:
+            raise self._misfit(next(reading for reading in ways[0] if not reading.layouts))
+        if len(fits) > 1:
+            raise self._wrong(
+                f"the factors of {module} fit several of its parameters ({', '.join(keys)}), and the adapter"
+                " does not say which",
+                densify=True,
+            )
+        return fits[0]
+
+    def _reading(self, pair: _Pair, path: str, spec: TensorSpec) -> _Reading:
+        a, b = self.adapter.tensors[pair.a], self.adapter.tensors[pair.b]
+        found = layouts(spec, a, b, embedding=pair.embedding, packing=self.config.experts_layout)
+        return _Reading(pair, path, spec, tuple(found))
+
+    def _chosen(self, reading: _Reading, readings: Sequence[_Reading]) -> Layout:
+        """The layout of a factor. Two fit a square matrix, [out, in] and [in, out].
+
+        Other matrices of the same name decide, else the config, if no other matrix contradicts it.
+        """
+        if len(reading.layouts) == 1:
+            return reading.layouts[0]
+        name = reading.spec.name
+        if reading.layouts[0].blocks > 1:
+            raise self._wrong(
+                f"the experts of {name} are square, so their shape does not say whether they are [in, out] or"
+                " [out, in]",
+                densify=True,
+            )
+        others = [
+            other
+            for other in readings
+            if len(other.layouts) == 1 and other.layouts[0].blocks == 1 and not other.pair.embedding
+        ]
+        last = reading.path.rpartition(".")[2]
+        alike = {one.layouts[0].transposed for one in others if one.path.rpartition(".")[2] == last}
+        said = self.config.fan_in_fan_out
+        if len(alike) == 1:
+            (said,) = alike
+        elif {other.layouts[0].transposed for other in others} - {said}:
+            raise self._wrong(
+                f"the matrix {name} is square, so its shape does not say whether it is [in, out] or"
+                f" [out, in], and other matrices contradict fan_in_fan_out of {self.config.where}",
+                densify=True,
+            )
+        return next(layout for layout in reading.layouts if layout.transposed == said)
+
+    def _add_factor(self, reading: _Reading, layout: Layout) -> None:
+        pair, spec = reading.pair, reading.spec
+        given = self.config.rank_of(reading.path)
+        if given != layout.rank:
+            raise self._wrong(
+                f"{pair.a} has the rank {layout.rank}, but {self.config.where} gives it {given}; download or"
+                " save the adapter again"
+            )
+        if layout.blocks > 1 and layout.rank > 1 and self.config.experts_layout is None:
+            raise self._wrong(
+                f"{pair.b} holds stacked experts, and trainers pack them in two ways; add to"
+                f' {self.config.where} "lora_B_layout": "rank_major" (PEFT, and Unsloth since September 2026)'
+                ' or "grouped_by_expert" (Unsloth before)'
+            )
+        scale = self.config.scale_of(reading.path, layout.rank)
+        factor = LowRankFactor(layout.rank, scale, self._dtype(pair.a, pair.b), layout.blocks)
+        self._put(PlannedFactor(spec, factor, pair.a, pair.b, layout.turn))
+        if pair.bias is not None:
+            self._add_bias(pair.bias, f"{pair.module}.bias", scale)
+
+    def _add_bias(self, name: str, key: str, scale: str) -> None:
+        """The bias of a `lora_B`: t = s·bias, a factor of rank 1 whose A is 1."""
+        spec, given = self.names.find(key), self.adapter.tensors[name]
+        if spec is None:
+            raise self._wrong(
+                f"{name} changes a bias, but the base has no {key}; PEFT cannot merge this adapter either"
+            )
+        if given.shape != spec.shape or len(spec.shape) != 1:
+            raise self._wrong_shape(name, given, spec)
+        factor = LowRankFactor(1, scale, self._dtype(name))
+        turn: Turn = lambda a, b: (a.reshape(1, 1, 1), b.reshape(1, -1, 1))  # noqa: E731
+        self._put(PlannedFactor(spec, factor, None, name, turn))
+
+    def _put(self, planned: PlannedFactor) -> None:
+        name = planned.spec.name
+        self._check_merged(planned.spec, planned.b)
+        if name in self.factors:
+            raise self._wrong(
+                f"{self.factors[name].b} and {planned.b} both change the tensor"
+                f" {name}{self._because_tied(name)}; adapt one of the two"
+            )
+        self.factors[name] = planned
+
+    def _dtype(self, *names: str) -> str:
+        """The dtype that holds all of these tensors."""
+        given = {name: self.adapter.tensors[name].dtype for name in names}
+        for name, dtype in given.items():
+            if dtype not in FACTOR_DTYPES:
+                raise self._wrong(f"{name} has the dtype {dtype}; save it as BF16, F16 or F32")
+        return given[names[0]] if len(set(given.values())) == 1 else "F32"
+
+    # -- dense tensors
+
+    def _add_whole(self, name: str, place: Place) -> None:
+        spec, source = self.names.find(place.module), self.adapter.tensors[name]
+        if spec is None:
+            self.unknown.append(name)
+            return
+        check_pair(spec, source, self.adapter.path, self.cast)
+        self._check_merged(spec, name)
+        held = self.dense.get(spec.name)
+        if held is None:
+            self.dense[spec.name] = PlannedDense(spec, source)
+        elif held.tokens is not None or not self._equal(held.source, source):
+            raise self._wrong(
+                f"{held.source.name} and {name} differ, and both are the tensor {spec.name}"
+                f"{self._because_tied(spec.name)}; start from a base that holds both"
+            )
+
+    def _equal(self, one: TensorSpec, other: TensorSpec) -> bool:
+        if (one.dtype, one.shape) != (other.dtype, other.shape):
+            return False
+        first, second = (np.empty(spec.nbytes, np.uint8) for spec in (one, other))
+        self.adapter.read_into(one.name, 0, first.data)
+        self.adapter.read_into(other.name, 0, second.data)
+        return np.array_equal(first, second)
+
+    def _add_tokens(self, name: str, place: Place) -> None:
+        spec, source = self.names.find(f"{place.module}.weight"), self.adapter.tensors[name]
+        if spec is None:
+            self.unknown.append(name)
+            return
+        found = [
+            indices
+            for end, indices in self.config.tokens.items()
+            if not end or f".{place.module}".endswith(f".{end}")
+        ]
+        if len(found) != 1:
+            raise self._wrong(f"{self.config.where} does not say which tokens {name} holds")
+        tokens = tuple(found[0])
+        if len(spec.shape) != 2 or source.shape != (len(tokens), spec.shape[1]):
+            raise self._wrong_shape(name, source, spec)
+        if len(set(tokens)) != len(tokens) or not all(0 <= token < spec.shape[0] for token in tokens):
+            raise InvalidInput(
+                f"{self.config.where}: the trained tokens must be different numbers from 0 to"
+                f" {spec.shape[0] - 1}, the vocabulary of {spec.name}"
+            )
+        check_pair(spec, TensorSpec(name, source.dtype, spec.shape), self.adapter.path, self.cast)
+        self._check_merged(spec, name)
+        if spec.name in self.dense:
+            raise self._wrong(f"{self.dense[spec.name].source.name} and {name} are the same tensor")
+        self.dense[spec.name] = PlannedDense(spec, source, tokens)
+
+    # -- sentences
+
+    def _wrong(self, text: str, *, densify: bool = False) -> InvalidInput:
+        hint = (Keyword(densify=True), " merges the adapter with PEFT and stores the difference")
+        return InvalidInput(f"{self.adapter.path}: {text}", hint=hint if densify else None)
+
+    def _check_merged(self, spec: TensorSpec, name: str) -> None:
+        if not spec.merged or not spec.elements:
+            raise self._wrong(
+                f"{name} changes the tensor {spec.name} of dtype {spec.dtype}; only BF16, F16 and F32 tensors"
+                " can change in a vector"
+            )
+
+    def _because_tied(self, name: str) -> str:
+        aliases = [alias for alias, target in self.base.tied.items() if target == name]
+        return f", to which the base ties {' and '.join(aliases)}" if aliases else ""
+
+    def _misfit(self, reading: _Reading) -> InvalidInput:
+        pair, spec = reading.pair, reading.spec
+        a, b = (list(self.adapter.tensors[name].shape) for name in (pair.a, pair.b))
+        if 0 in a or 0 in b:
+            return self._wrong(
+                f"{pair.a} has the shape {a}, so its factor has rank 0, or was saved before its parts were"
+                " gathered; save the adapter again"
+            )
+        more = ""
+        if pair.embedding and len(a) == 2 and a[1] != spec.shape[0]:
+            more = f"; its vocabulary has {a[1]} tokens"
+        elif len(spec.shape) == 3 and len(a) == 2 and spec.shape[0] == 1:
+            more = "; a stack of one expert is not supported"
+        elif 2 < len(spec.shape) == len(a) == len(b) and a[0] != b[1]:
+            more = "; convolutions with groups are not supported"
+        return self._wrong(
+            f"{pair.a} {a} and {pair.b} {b} do not fit the tensor {spec.name} {list(spec.shape)} of the"
+            f" base{more}; use the base that the adapter was trained on"
+        )
+
+    def _wrong_shape(self, name: str, given: TensorSpec, spec: TensorSpec) -> InvalidInput:
+        return self._wrong(
+            f"{name} {list(given.shape)} does not fit the tensor {spec.name} {list(spec.shape)} of the base;"
+            " use the base that the adapter was trained on"
+        )
+
+    def _notes(self) -> list[str]:
+        said: list[str] = []
+        if self.names.remapped:
+            said.append("the adapter names the parts of the model with another prefix than the base")
+        for alias, name in sorted(self.base.tied.items()):
+            if name in self.factors or name in self.dense:
+                said.append(f"the base ties {alias} to {name}, so the adapter changes both")
+        return said
