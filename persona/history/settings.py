@@ -89,9 +89,12 @@ def parse_digits(text: str) -> int:
 
 
 def parse_over_layers(text: str) -> str | list[str]:
-    """A list over layers as its parts, `0,0.5,1` or `[0, 0.5, 1]`; any other text as it is."""
+    """A list over layers as its parts, `0,0.5,1` or `[0, 0.5, 1]`; any other text as it is.
+
+    `0,5` is no list, because it may have been meant as a half.
+    """
     inside = text.strip().removeprefix("[").removesuffix("]")
-    if "," not in text and inside == text.strip():
+    if inside == text.strip() and ("," not in text or re.fullmatch(r"[-+]?\d*,\d*", inside)):
         return text
     return [part.strip() for part in inside.split(",")] if inside.strip() else []
 

@@ -202,6 +202,12 @@ def check_own_density(value: object, what: str = "density") -> Value:
 
 
 def _over_layers(check: Callable[[object, str], str], value: object, what: str) -> Value:
+    if isinstance(value, str) and "," in value:
+        listed = ", ".join(part.strip() for part in value.split(","))
+        raise InvalidInput(
+            f"{what}: not a number: {value!r:.60}; write a number with a point, and a list over the layers in"
+            f" brackets: [{listed:.60}]"
+        )
     if not isinstance(value, (list, tuple)):
         return check(value, what)
     if not value:

@@ -43,14 +43,7 @@ def set_term(
     if join is not None:
         keys["join"] = recipe_edit.UNSET if checked("join", _join, join) == "vote" else join
     _edit(history, lambda text: recipe_edit.set_term(text, name, keys))
-    return Edited(name, tuple(_list_notes(keys)))
-
-
-def _list_notes(keys: Mapping[str, Any]) -> Iterator[str]:
-    """How a list over layers was read: a user may have meant `0,5` as a half."""
-    for key, value in keys.items():
-        if key in ("alpha", "density") and isinstance(value, tuple) and len(value) > 1:
-            yield f"{key} is a list over the layers: {value[0]} in the first layer, {value[-1]} in the last"
+    return Edited(name)
 
 
 def set_rules(history: History, axes: Mapping[str, str | float]) -> Edited:
