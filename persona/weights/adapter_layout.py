@@ -141,7 +141,7 @@ def whole_entries(
         elif parameter == "bias" and module in matrices:
             entries[PREFIX + spec.name] = spec
             bias = "all"
-        elif module and module not in inner and module not in with_factor:
+        elif module and module not in inner | with_factor and (parameter == "weight" or len(spec.shape) < 3):
             modules.add(module)
         else:
             left_out.append(spec.name)
