@@ -91,6 +91,20 @@ def test_a_preset_says_which_rules_it_drops_and_which_stay(grown: CommandLine) -
     assert grown("set", "--merge", "preset=ties").output == ""
 
 
+def test_a_filter_that_does_not_fit_its_density_is_refused_by_its_axis(grown: CommandLine) -> None:
+    refused = grown.refused(4, "set", "--merge", "preset=della", "density=0.1")
+    assert refused.startswith("--merge epsilon: density - epsilon and density + epsilon must be")
+    assert refused.rstrip().endswith("epsilon is at most 0.1")
+    grown.ok("set", "--merge", "preset=della", "density=0.1", "epsilon=0.1", "rescale=false", "seed=7")
+    rules = grown.json("diff")["rules"]
+    assert [rules[axis]["to"] for axis in ("epsilon", "rescale", "seed")] == [0.1, False, 7]
+    assert "+rescale = false\n+seed = 7\n" in grown("diff").output
+    assert grown("set", "--merge", "preset=ties").stderr.splitlines() == [
+        "preset = ties removed epsilon = 0.1, rescale = false, seed = 7",
+        "density = 0.1 is kept; the preset has 1",
+    ]
+
+
 def test_a_preset_that_is_refused_drops_nothing(grown: CommandLine) -> None:
     grown.ok("set", "listening", "--density", "0.5")
     refused = grown.refused(4, "set", "--merge", "preset=linear")

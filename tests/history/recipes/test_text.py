@@ -57,6 +57,9 @@ def test_what_is_absent_is_the_default() -> None:
     assert (term.alpha, term.density, term.only, term.except_, term.join) == ("1", None, (), (), "vote")
 
 
+PRESET = '"ties"   # usual\ndensity = 1.0'
+
+
 @pytest.mark.parametrize(
     ("change", "line", "words"),
     [
@@ -72,6 +75,12 @@ def test_what_is_absent_is_the_default() -> None:
         (("density = 1.0", "density = nan"), 7, "merge.density"),
         (("density = 1.0", 'trim = "layer"'), 7, "tensor, global"),
         (("density = 1.0", "speed = 3"), 7, "merge.speed: unknown key"),
+        (("density = 1.0", "seed = 3"), 7, "merge.seed: the preset ties does not use it"),
+        ((PRESET, '"dare_ties"\nseed = 1.5'), 7, "merge.seed: 1.5 is not a whole number"),
+        ((PRESET, '"dare_ties"\nrescale = 1'), 7, "merge.rescale: 1 is not one of true"),
+        ((PRESET, '"della"\nepsilon = 0.6'), 7, "merge.epsilon: 0.6 is not in [0, 0.5]"),
+        ((PRESET, '"della"\ndensity = 0.1'), 5, "merge.epsilon: density - epsilon and"),
+        ((PRESET, '"breadcrumbs"\ngamma = 0.6\ndensity = 0.5'), 7, "merge.gamma: the largest"),
         (('"ties"', '"tiez"'), 6, "merge.preset"),
         (('id = "bbbb"', ""), 15, 'vectors."sug gest".id: the id of the vector is missing'),
         (('"model.layers.1?.*"', "3"), 17, "list of globs"),
@@ -191,6 +200,16 @@ def test_any_base_name_can_be_written(name: str) -> None:
 def test_any_rules_can_be_written(preset: str, axes: dict[str, str]) -> None:
     rules = Rules.of(preset, **axes)
     assert read(first_text("b", rules)).rules == rules
+
+
+def test_axes_of_the_random_trims_are_written_as_toml_has_them() -> None:
+    rules = Rules.of("della", density="0.5", epsilon="0.1", rescale="false", seed="7")
+    text = first_text("b", rules)
+    assert text.splitlines()[-4:] == ["density = 0.5", "epsilon = 0.1", "rescale = false", "seed = 7"]
+    assert read(text).rules == rules
+    edited = recipe_edit.set_rules(text, {"seed": "8", "rescale": "true", "epsilon": "0.2"})
+    assert edited == text.replace("7", "8").replace("false", "true").replace("0.1", "0.2")
+    assert read(text.replace("rescale = false", 'rescale = "false"')).rules == rules
 
 
 STYLES = [

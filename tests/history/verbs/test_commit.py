@@ -278,6 +278,23 @@ def test_alphas_that_are_only_ever_added_up_are_pointed_out_once(grown: Bot, alp
     assert not any("averaged" in note for note in grown.commit().notes)
 
 
+def test_a_filter_says_that_it_drops_nothing_or_with_which_seed_it_draws(grown: Bot) -> None:
+    def said() -> list[str]:
+        return [note for note in grown.commit().notes if "trim = " in note]
+
+    grown.repo.recipe.set_rules({"preset": "dare_ties", "density": 1})
+    (nothing,) = said()
+    assert "trim = dare drops nothing at density 1" in nothing
+    assert "{'density': '0.5'}" in advised(nothing)
+    grown.repo.recipe.set_rules({"density": 0.5, "seed": 7})
+    (drawn,) = said()
+    assert "at random, with seed 7," in drawn
+    grown.repo.recipe.set_rules({"lambda": 0.9})
+    assert said() == []
+    grown.repo.recipe.set_rules({"preset": "breadcrumbs"})
+    assert said() == []
+
+
 def test_set_rules_with_a_preset_starts_from_the_preset(bot: Bot) -> None:
     bot.repo.recipe.set_rules({"density": "0.2", "elect": "count"})
     bot.repo.recipe.set_rules({"preset": "linear"})
