@@ -16,6 +16,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from persona.cores import thread_count
 from persona.errors import InvalidInput
 from persona.extract import svd
 from persona.extract.combination import Summand, is_dense, summands
@@ -25,7 +26,7 @@ from persona.merge.arithmetic import casts
 from persona.merge.plan import Plan, TensorPlan
 from persona.merge.rows.reader import ChunkReader
 from persona.merge.run.merger import Merger, merger_of
-from persona.merge.workers import first_run, in_order, thread_count
+from persona.merge.workers import first_run, in_order
 from persona.objects.dtypes import uint
 from persona.objects.recipe import to_binary32
 from persona.objects.table import decode_vector_table, factor_chunks

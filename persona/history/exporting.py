@@ -59,10 +59,10 @@ def export(
     if revision is None:
         head = history.head_commit()
         revision = head if history.recipe_of(head) == recipe else None
-    claim = output.claim(place, texts, force=options["force"])
+    claim = output.claim(place, texts, force=options["force"], threads=options["threads"])
     with ModelWriter(place, layout) as writer:
         if changed_since(place, claim.weights):  # by another command, which took the directory first
-            claim = output.claim(place, texts, force=options["force"])
+            claim = output.claim(place, texts, force=options["force"], threads=options["threads"])
         claim.clear_leftovers(texts)
         made = compute(plan, writer, options, device, cast=cast)
         writer.refuse_saved(claim.weights)

@@ -143,6 +143,12 @@ class History:
 
         return self.in_force(MemoryOptions, MemoryOptions())["memory"]
 
+    def threads(self) -> int | None:
+        """Threads of a call that does not name them: `open`'s value, else the setting's, else None."""
+        from persona.history.options import WorkOptions
+
+        return self.in_force(WorkOptions, WorkOptions())["threads"]
+
     # -- objects
 
     def commit(self, id: str) -> Commit:

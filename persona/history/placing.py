@@ -69,7 +69,7 @@ def place(
         weights.refuse_losing(found, recipe, where, Keyword(force=True))
     plan = plan_of(history, recipe)
     unasked = found.state == "intact" and options["max_shard_size"] is None
-    if found.record and unasked and is_there(history, found, recipe, options["progress"]):
+    if found.record and unasked and is_there(history, found, recipe, options["progress"], options["threads"]):
         with tree.moving(files_move):
             notes = [*files_move.notes, *move()]
         tensors = weights.tensor_digests(history, found.record) or None

@@ -19,6 +19,7 @@ from persona.codec.delta import delta_payload, encode_delta
 from persona.codec.elements import FORM_RAW
 from persona.codec.elements import of as element_of
 from persona.codec.floats import in_default_environment
+from persona.cores import thread_count
 from persona.errors import InvalidInput, NothingChanged, listed
 from persona.frozen import dataclass
 from persona.intake.match import Match, match_tensors
@@ -30,7 +31,7 @@ from persona.merge.rows.reader import BaseChunks, Workspaces
 from persona.merge.run.hashes import Hashes
 from persona.merge.run.merger import tensor_bits
 from persona.merge.trim.selection import Magnitudes
-from persona.merge.workers import first_run, in_order, thread_count
+from persona.merge.workers import first_run, in_order
 from persona.objects.base import Base
 from persona.objects.digest import weights_digest
 from persona.objects.dtypes import uint

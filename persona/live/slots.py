@@ -22,11 +22,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from persona.cores import thread_count
 from persona.errors import InvalidInput, listed
 from persona.merge.devices.choose import cuda_devices
 from persona.merge.devices.cuda import settle
 from persona.merge.devices.device import Device, DeviceArray, NoDevice
-from persona.merge.workers import in_order, thread_count
+from persona.merge.workers import in_order
 from persona.objects.digest import block_digest, block_spans, tensor_digest, weights_digest
 from persona.objects.dtypes import DTYPES
 from persona.objects.tensors import TensorSpec

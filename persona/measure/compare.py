@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from persona.codec.floats import DefaultEnvironment, in_default_environment
+from persona.cores import thread_count
 from persona.errors import InvalidInput
 from persona.frozen import dataclass
 from persona.measure.elections import BLOCK, ChunkVotes, Election, Scratch, scratch_bytes
@@ -27,7 +28,7 @@ from persona.merge.rows.slices import Budget
 from persona.merge.rows.stored import StoredRows
 from persona.merge.run.merger import Merger
 from persona.merge.trim.cutoffs import cutoffs
-from persona.merge.workers import first_run, in_order, thread_count
+from persona.merge.workers import first_run, in_order
 from persona.objects.dtypes import uint
 from persona.objects.tensors import TensorSpec, chunk_span
 from persona.progress import COMPARING, Progress

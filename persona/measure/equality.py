@@ -15,13 +15,14 @@ from typing import Final
 import numpy as np
 
 from persona.codec.floats import in_default_environment
+from persona.cores import thread_count
 from persona.frozen import dataclass
 from persona.merge.arithmetic import casts
 from persona.merge.devices.choose import CPU, DeviceChoice
 from persona.merge.plan import Plan
 from persona.merge.run.hashes import Hashes
 from persona.merge.run.materialise import tensor_digests
-from persona.merge.workers import first_run, in_order, thread_count
+from persona.merge.workers import first_run, in_order
 from persona.objects.base import Base
 from persona.objects.digest import block_spans, weights_digest
 from persona.objects.dtypes import DTYPES, uint

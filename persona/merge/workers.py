@@ -1,33 +1,19 @@
-"""Work on all cores whose results arrive in order, in bounded memory.
-
-At most `window` results are under way or waiting at a time, so that many buffers exist for any number of
-items. The work itself (zstd, BLAKE3, compiled kernels, reads and writes) runs without the interpreter's lock,
-so plain threads overlap.
-"""
+"""Threads that run compiled kernels: their floating-point environment, and the wait for a compilation."""
 
 from __future__ import annotations
 
-import os
 import threading
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from math import fsum
-from typing import TypeVar
 
 from persona.codec.floats import in_default_environment
 from persona.codec.native import watch_compilation
+from persona.cores import MAX_THREADS, Item, Result, thread_count
+from persona.cores import in_order as in_order_in_any_environment
 from persona.progress import Compiling, Phase, Progress
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-MAX_THREADS = 64
 WAITING_THREADS = 3
 """Threads that may wait for a device while the others work: as many as copy, compute and copy back."""
-_MOST = 8
-"""Times as many small results may be under way as whole ones."""
 
 
 @contextmanager
@@ -56,14 +42,6 @@ def first_run(progress: Progress | None) -> Iterator[Progress | None]:
         yield tell
 
 
-def thread_count(threads: int | None) -> int:
-    """`threads`, or one for each core that this process may use."""
-    if threads is None:
-        affinity = getattr(os, "sched_getaffinity", None)
-        threads = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, min(threads, MAX_THREADS))
-
-
 def worker_count(threads: int | None, waiting: bool) -> int:
     """Like `thread_count`, with a few more by default if the work waits for a device.
 
@@ -80,26 +58,6 @@ def in_order(
     ahead: int = 2,
     part: Callable[[Item], float] = lambda _: 1.0,
 ) -> Generator[Result, None, None]:
-    """The results of `work` on each item, in the order of the items, computed by `threads` threads.
-
-    At most `threads + ahead` results are under way or waiting. `part`: how much of a whole result's memory an
-    item's result takes, above 0 and at most 1. More small results may wait, so that no thread is idle behind
-    a large one. An error of an item is raised when its turn comes, and items that are still queued are
-    dropped. Closing the generator early does the same. `work` runs in the default floating-point environment.
-    """
+    """`persona.cores.in_order`; `work` runs in the default floating-point environment."""
     work = in_default_environment(work)
-    window = threads + ahead
-    waiting: deque[tuple[Future[Result], float]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="persona") as pool:
-        try:
-            for item in items:
-                waiting.append((pool.submit(work, item), part(item)))
-                while len(waiting) >= window and (
-                    len(waiting) >= _MOST * window or fsum(share for _, share in waiting) > window - 1
-                ):
-                    yield waiting.popleft()[0].result()
-            while waiting:
-                yield waiting.popleft()[0].result()
-        finally:
-            for future, _ in waiting:
-                future.cancel()
+    return in_order_in_any_environment(work, items, threads=threads, ahead=ahead, part=part)

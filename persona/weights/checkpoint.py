@@ -11,7 +11,9 @@ import json
 import os
 import stat
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from persona import limits
@@ -135,21 +137,40 @@ class Checkpoint:
             )
         self._files[self.tensors[name][1]].read_into(entry.offset + start_byte, out)
 
-    def digests(self, report: Callable[[int], object] = lambda count: None) -> dict[str, bytes]:
+    def digests(
+        self, report: Callable[[int], object] = lambda count: None, threads: int | None = None
+    ) -> dict[str, bytes]:
         """The digest of every tensor (`persona.objects.digest`), by name.
 
-        `report` is called with the number of bytes that were read since its last call.
+        `report` is called with the number of bytes that were read since its last call. `threads`: by default
+        one for each core.
         """
-        found: dict[str, bytes] = {}
-        buffer = memoryview(bytearray(BLOCK_BYTES))
-        for name, (spec, _) in self.tensors.items():
-            blocks: list[bytes] = []
-            for start, stop in block_spans(spec.nbytes):
-                self.read_into(name, start, part := buffer[: stop - start])
-                blocks.append(block_digest(part))
-                report(len(part))
-            found[name] = tensor_digest(blocks)
-        return found
+        from persona.cores import in_order, thread_count
+
+        buffers: SimpleQueue[memoryview] = SimpleQueue()
+
+        def work(item: tuple[str, int, int]) -> bytes:
+            name, start, stop = item
+            try:
+                buffer = buffers.get_nowait()
+            except Empty:
+                buffer = memoryview(bytearray(BLOCK_BYTES))
+            self.read_into(name, start, part := buffer[: stop - start])
+            digest = block_digest(part)
+            buffers.put(buffer)
+            return digest
+
+        blocks: dict[str, list[bytes]] = {name: [] for name in self.tensors}
+        items = [
+            (name, start, stop)
+            for name, (spec, _) in self.tensors.items()
+            for start, stop in block_spans(spec.nbytes)
+        ]
+        with closing(in_order(work, items, threads=thread_count(threads))) as digests:
+            for (name, start, stop), digest in zip(items, digests, strict=True):
+                blocks[name].append(digest)
+                report(stop - start)
+        return {name: tensor_digest(found) for name, found in blocks.items()}
 
     def read_text(self, name: str) -> bytes:
         """The bytes of one of `text_files`; `check_unchanged` watches it from then on."""

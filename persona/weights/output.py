@@ -111,12 +111,12 @@ class Claim:
                 files.remove_seen(self.directory / path, _is(self.texts[path]), below=self.directory)
 
 
-def claim(directory: Path, texts: Mapping[str, bytes], *, force: bool) -> Claim:
+def claim(directory: Path, texts: Mapping[str, bytes], *, force: bool, threads: int | None = None) -> Claim:
     """Examines the directory that an output will go to.
 
     `texts`: its files beside weights. Raises `Refused`, unless `force`, that names files that are not
     persona's and would be replaced, or that lie in a directory that is no output. Raises it even with `force`
-    if a directory, or a link to one, is in the way of a file. Weights are hashed.
+    if a directory, or a link to one, is in the way of a file. Weights are hashed, by `threads` threads.
     """
     names = [item.name for item in files.names_in(directory) if not files.is_unfinished(item.name)]
     if not names:
@@ -131,7 +131,7 @@ def claim(directory: Path, texts: Mapping[str, bytes], *, force: bool) -> Claim:
         strange = names
     else:
         for path in here:
-            digest = digest_of(directory / path) if path in weights else seen[path]
+            digest = digest_of(directory / path, threads=threads) if path in weights else seen[path]
             wanted = {digest for _, digest in known.get(path, ())}
             if path in texts:
                 wanted.add(_digest(texts[path]))
@@ -224,7 +224,7 @@ def text_entry(data: bytes) -> tuple[int, str]:
     return len(data), _digest(data)
 
 
-def digest_of(path: Path, name: str | None = None) -> str | None:
+def digest_of(path: Path, name: str | None = None, threads: int | None = None) -> str | None:
     """The digest of a file as it is now, see `Written`.
 
     None for anything that is no regular file, or no whole file of weights. `name`: its name before it was
@@ -240,7 +240,7 @@ def digest_of(path: Path, name: str | None = None) -> str | None:
         return None
     try:
         with Checkpoint.open(path) as checkpoint:
-            digests = {name: digest.hex() for name, digest in checkpoint.digests().items()}
+            digests = {name: digest.hex() for name, digest in checkpoint.digests(threads=threads).items()}
             checkpoint.check_unchanged()
             specs = [spec for spec, _ in checkpoint.tensors.values()]
             return f"tensors:{shard_digest(specs, checkpoint.shards[0].metadata, digests)}"

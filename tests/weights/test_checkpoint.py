@@ -7,6 +7,7 @@ import os
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from persona import limits
@@ -14,7 +15,7 @@ from persona.errors import InvalidInput
 from persona.objects.base import Shard
 from persona.objects.tensors import TensorSpec
 from persona.weights.checkpoint import Checkpoint
-from tests.checkpoints import write_file, write_shards
+from tests.checkpoints import tensor_digest, write_file, write_shards
 from tests.weights.crafted import contents_of, publish
 
 TWO_SHARDS = {
@@ -343,3 +344,23 @@ def test_a_name_of_the_hub_gets_the_line_that_fetches_it(
     for path in (Path("Model-1B"), Path("here/Model-1B"), tmp_path / "Org" / "Model-1B"):
         with pytest.raises(InvalidInput, match=r"checkpoint$"):
             Checkpoint.open(path)
+
+
+@pytest.mark.parametrize("threads", [1, 3, None])
+def test_the_digests_of_tensors_are_those_of_their_blocks(tmp_path: Path, threads: int | None) -> None:
+    random = np.random.default_rng(0)
+    contents = {f"t{n}": random.bytes(n) for n in (0, 1, (4 << 20) - 1, 4 << 20, (8 << 20) + 1)}
+    publish(tmp_path, contents)
+    told: list[int] = []
+    with Checkpoint.open(tmp_path) as checkpoint:
+        found = checkpoint.digests(told.append, threads)
+    assert found == {name: tensor_digest(data) for name, data in contents.items()}
+    assert sum(told) == sum(map(len, contents.values()))
+
+
+def test_a_file_that_ends_too_early_ends_the_digests(tmp_path: Path) -> None:
+    publish(tmp_path, {f"t{k}": bytes(1000) for k in range(9)})
+    with Checkpoint.open(tmp_path) as checkpoint:
+        os.truncate(tmp_path / "model.safetensors", 4000)
+        with pytest.raises(InvalidInput, match="was changed while it was read"):
+            checkpoint.digests()

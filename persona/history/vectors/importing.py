@@ -101,7 +101,7 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
         raise
     if keep:
         kept_names.keep(history, name, made.id)
-    taken = inside and weights.take(tree, (made.id, name), trained, options["progress"])
+    taken = inside and weights.take(tree, (made.id, name), trained, options["progress"], options["threads"])
     in_place_notes = (in_place.TAKEN,) if taken else ()
     twice = filters.twice(recipe, history.base(recipe.base), {name})
     notes = (*onto_notes, *made.notes, *in_place_notes, *twice, *_file_notes(differing, options["files"]))
@@ -156,10 +156,10 @@ def _patched(
     history: History, base: str, patch: Checkpoint, onto: Plan | None, options: ImportOptions
 ) -> Checkpoint:
     """The weights of the base, or of the plan `onto`, as a sparse patch changes them."""
+    from persona.cores import thread_count
     from persona.history.planning import plan_of
     from persona.merge.memory import budget_of
     from persona.merge.run.merger import tensor_bits
-    from persona.merge.workers import thread_count
     from persona.weights.patches import Patched
 
     before = onto if onto is not None else plan_of(history, Recipe.of(base, (), Rules.of()))
@@ -358,9 +358,9 @@ def _change(
 
 def _find_cutoffs(history: History, base: str, made: ImportedVector, options: ImportOptions) -> None:
     """Finds the cut-offs of a new vector once, for every density that checkouts usually ask for."""
+    from persona.cores import thread_count
     from persona.history.planning import plan_of
     from persona.merge.trim.cutoffs import prepare
-    from persona.merge.workers import thread_count
 
     alone = Recipe.of(base, [Term("vector", made.id)], Rules.of())
     threads = thread_count(options["threads"])
@@ -370,9 +370,9 @@ def _find_cutoffs(history: History, base: str, made: ImportedVector, options: Im
 def _kept_fraction(
     history: History, recipe: Recipe, id: str, density: float, options: ImportOptions
 ) -> float:
+    from persona.cores import thread_count
     from persona.history.planning import plan_of
     from persona.merge.trim.cutoffs import kept_fraction
-    from persona.merge.workers import thread_count
 
     plan = plan_of(history, recipe)
     return kept_fraction(

@@ -124,9 +124,11 @@ def _weights_problems(history: History, progress: Progress | None) -> Iterator[P
     recipe = weights.recipe_of(history, found)
     if recipe is None:
         return
-    right = materialise(plan_of(history, recipe), progress=progress, allow_nonfinite=True).weights
+    right = materialise(
+        plan_of(history, recipe), threads=history.threads(), progress=progress, allow_nonfinite=True
+    ).weights
     try:
-        held = weights.measure(history.root, progress)
+        held = weights.measure(history.root, progress, history.threads())
     except PersonaError as error:
         yield Problem("weights", None, error.note)
         return

@@ -190,8 +190,8 @@ def weights_diff(
 @in_default_environment
 def vector_statistics(history: History, name: str, **options: Unpack[WorkOptions]) -> VectorStatistics:
     """The changes of a vector, by layer and kind of module. `name` as for `repo.vectors[name]`."""
+    from persona.cores import thread_count
     from persona.merge.trim.cutoffs import kept_fraction
-    from persona.merge.workers import thread_count
 
     recipe = _recipe(history, None)
     id = lookup.id_of(history, name)

@@ -31,14 +31,20 @@ class AlreadyThere:
     device: str = "cpu"
 
 
-def is_there(history: History, found: weights_state.Found, recipe: Recipe, progress: Progress | None) -> bool:
+def is_there(
+    history: History,
+    found: weights_state.Found,
+    recipe: Recipe,
+    progress: Progress | None,
+    threads: int | None,
+) -> bool:
     """Whether the work tree's weights are those of `recipe`, found by hashing them."""
     record = found.record
     if record is None or record.key != weights_state.key_of(recipe):
         return False
     try:
         check_output(history.root)
-        digest, read = weights_state.measure_seen(history.root, progress)
+        digest, read = weights_state.measure_seen(history.root, progress, threads)
         return digest == record.digest and all(found.files.get(name) == seen for name, seen in read.items())
     except PersonaError:
         return False

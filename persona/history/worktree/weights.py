@@ -94,15 +94,18 @@ def untouched(root: Path, record: Record) -> set[str]:
     return {name for name, time in record.changed.items() if name in here and here[name].changed == time}
 
 
-def measure(directory: Path, progress: Progress | None = None) -> str:
+def measure(directory: Path, progress: Progress | None = None, threads: int | None = None) -> str:
     """The weights digest of the checkpoint in a directory, computed from its files.
 
-    Raises the errors of opening it, and `InvalidInput` if the files change meanwhile.
+    `threads`: by default one for each core. Raises the errors of opening it, and `InvalidInput` if the files
+    change meanwhile.
     """
-    return measure_seen(directory, progress)[0]
+    return measure_seen(directory, progress, threads)[0]
 
 
-def measure_seen(directory: Path, progress: Progress | None = None) -> tuple[str, dict[str, Fingerprint]]:
+def measure_seen(
+    directory: Path, progress: Progress | None = None, threads: int | None = None
+) -> tuple[str, dict[str, Fingerprint]]:
     """Like `measure`, with the fingerprints of the files."""
     done = 0
     with Checkpoint.open(directory) as checkpoint:
@@ -113,7 +116,7 @@ def measure_seen(directory: Path, progress: Progress | None = None) -> tuple[str
             if progress:
                 progress(HASHING, done, checkpoint.nbytes)
 
-        digests = checkpoint.digests(report)
+        digests = checkpoint.digests(report, threads)
         checkpoint.check_unchanged()
         specs = checkpoint.tensors.items()
         digest = weights_digest((name, spec.dtype, spec.shape, digests[name]) for name, (spec, _) in specs)
@@ -163,6 +166,7 @@ def take(
     vector: tuple[str, str],
     files: Mapping[str, Fingerprint],
     progress: Progress | None,
+    threads: int | None,
 ) -> bool:
     """Records that a vector (its id, its name) holds weights trained in place; returns whether it does.
 
@@ -170,7 +174,7 @@ def take(
     are the work tree's weights, the record does not change.
     """
     try:
-        digest, here = measure_seen(tree.history.root, progress)
+        digest, here = measure_seen(tree.history.root, progress, threads)
     except InvalidInput:
         return False
     if here != files:
@@ -266,7 +270,7 @@ def _identify(
     if cache.read() == known:
         return Found("edited", now, here)
     try:
-        digest, read = measure_seen(history.root)
+        digest, read = measure_seen(history.root, threads=history.threads())
     except PersonaError:
         digest, read = None, {}
     ours = [record.files for record in (now, next_) if record is not None]
