@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from persona.codec.base import encode_base
 from persona.codec.floats import in_default_environment
+from persona.cores import thread_count
 from persona.errors import InvalidInput, NothingChanged
 from persona.frozen import dataclass
 from persona.intake.adapter_config import AdapterConfig, read_config
@@ -18,7 +19,7 @@ from persona.intake.encode import Deltas, Encoder, ImportedVector, encode_deltas
 from persona.intake.factors import PlannedAdapter, PlannedDense, PlannedFactor, plan_adapter
 from persona.intake.match import Match
 from persona.merge.arithmetic import casts
-from persona.merge.workers import first_run, in_order, thread_count
+from persona.merge.workers import first_run, in_order
 from persona.objects.base import Base
 from persona.objects.ids import object_id
 from persona.objects.tensors import TensorSpec, chunk_count, chunk_span
