@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -164,6 +165,12 @@ def _refuse_both(adapter: Adapter, planned: PlannedAdapter, deltas: Deltas) -> N
                 f"{adapter.path}: has factors of {one.spec.name} and other weights for it than the base; use"
                 " the base that the adapter was trained on"
             )
+    for dense in planned.dense:
+        if dense.alias is not None and dense.spec.name in deltas.ids:
+            raise InvalidInput(
+                f"{adapter.path}: {dense.source.name} was trained apart from {dense.spec.name}, to which the"
+                f" base ties {dense.alias}; start from a base that holds both"
+            )
 
 
 # -- factors
@@ -189,30 +196,42 @@ def _factors(
     ids: dict[str, list[str]] = {}
     stored, held = 0, set[str]()
 
-    def encode(one: PlannedFactor) -> list[PackedRecord]:
-        return _encoded(adapter, one, base.chunk)
+    def encode(group: list[PlannedFactor]) -> list[list[PackedRecord]]:
+        return _encoded(adapter, group, base.chunk)
 
-    made = in_order(encode, planned.factors, threads=thread_count(threads))
-    for one, records in zip(planned.factors, made, strict=True):
-        for record in records:
-            tx.append(record)
-            if record.id not in held:
-                held.add(record.id)
-                stored += record.length
-        ids[one.spec.name] = [record.id for record in records]
-        done += one.factor.a(one.spec).nbytes + one.factor.b(one.spec).nbytes
+    groups: defaultdict[str, list[PlannedFactor]] = defaultdict(list)
+    for one in planned.factors:
+        groups[one.b].append(one)  # tensors that the adapter stacks: read them once
+    made = in_order(encode, list(groups.values()), threads=thread_count(threads))
+    for group, encoded in zip(groups.values(), made, strict=True):
+        for one, records in zip(group, encoded, strict=True):
+            for record in records:
+                if record.id not in held:  # experts share A
+                    tx.append(record)
+                    held.add(record.id)
+                    stored += record.length
+            ids[one.spec.name] = [record.id for record in records]
+            done += one.factor.a(one.spec).nbytes + one.factor.b(one.spec).nbytes
         if progress:
             progress(STORING_VECTOR, done, total)
     return ids, stored
 
 
-def _encoded(adapter: Adapter, one: PlannedFactor, length: int) -> list[PackedRecord]:
-    """The records of the chunks of A, then of B."""
-    b = _read(adapter, one.b, one.factor.dtype)
-    a = _ones(one.factor.dtype) if one.a is None else _read(adapter, one.a, one.factor.dtype)
+def _encoded(adapter: Adapter, group: list[PlannedFactor], length: int) -> list[list[PackedRecord]]:
+    """For each factor of one A and one B, the records of the chunks of its A, then of its B."""
+    first = group[0]
+    b = _read(adapter, first.b, first.factor.dtype)
+    a = _ones(first.factor.dtype) if first.a is None else _read(adapter, first.a, first.factor.dtype)
+    a, b = first.turn(a, b)
+    return [_records(one, a, b, length) for one in group]
+
+
+def _records(one: PlannedFactor, a: Bits, b: Bits, length: int) -> list[PackedRecord]:
+    if one.piece is not None:
+        block, start, stop = one.piece
+        a, b = a[block : block + 1], b[block : block + 1, start:stop]
     records: list[PackedRecord] = []
-    parts = one.factor.a(one.spec), one.factor.b(one.spec)
-    for part, bits in zip(parts, one.turn(a, b), strict=True):
+    for part, bits in ((one.factor.a(one.spec), a), (one.factor.b(one.spec), b)):
         assert bits.shape == part.shape
         flat = np.ascontiguousarray(bits).reshape(-1)
         for index in range(chunk_count(part, length)):

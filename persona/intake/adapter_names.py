@@ -70,7 +70,8 @@ class Names:
 
 
 def stem(name: str) -> str:
-    """A name without the prefix of its model."""
+    """A name without the prefix of its model. Mixtral's files say `block_sparse_moe`, its modules `mlp`."""
+    name = name.replace(".block_sparse_moe.", ".mlp.")
     for prefix in _PREFIXES:
         if name.startswith(prefix):
             return name[len(prefix) :]

@@ -15,6 +15,7 @@ from persona.errors import InvalidInput, Keyword
 from persona.frozen import dataclass
 from persona.intake.adapter_config import AdapterConfig
 from persona.intake.adapter_names import Names, unmatched
+from persona.intake.experts import Piece, Target, stack_of_experts
 from persona.intake.factor_layouts import Layout, Turn, layouts
 from persona.intake.match import check_pair
 from persona.objects.base import Base
@@ -25,21 +26,29 @@ from persona.weights.adapters import Adapter, Place, place_of
 
 @dataclass(frozen=True)
 class PlannedFactor:
-    """The factor of `spec`: A and B in the adapter, and how they are turned; without an `a`, A is [[1]]."""
+    """The factor of `spec`: A and B in the adapter, and how they are turned; without an `a`, A is [[1]].
+
+    `piece`: the part of the turned factor that belongs to `spec`, if the adapter stacks tensors of the base.
+    """
 
     spec: TensorSpec
     factor: LowRankFactor
     a: str | None
     b: str
     turn: Turn
+    piece: Piece | None = None
 
 
 @dataclass(frozen=True)
 class PlannedDense:
-    """A tensor of the base that the adapter holds under `source`: whole, or only its rows `tokens`."""
+    """A tensor of the base that the adapter holds under `source`: whole, or only its rows `tokens`.
+
+    `alias`: the name by which the adapter means it, if the base ties that name to the tensor.
+    """
 
     spec: TensorSpec
     source: TensorSpec
+    alias: str | None = None
     tokens: tuple[int, ...] | None = None
 
 
@@ -72,8 +81,13 @@ class _Reading:
 
     pair: _Pair
     path: str
-    spec: TensorSpec
+    target: Target
     layouts: tuple[Layout, ...]
+
+    @property
+    def spec(self) -> TensorSpec:
+        """The tensor, or the stack of tensors."""
+        return self.target.spec
 
 
 def plan_adapter(
@@ -157,9 +171,9 @@ class _Planner:
             if f".{module}.{name}".endswith(f".{parameter}")
         ]
         keys = wrapped or [f"{module}.weight", f"{module}.in_proj_weight"]
-        specs = [(key, spec) for key in keys if (spec := self.names.find(key)) is not None]
+        specs = [(key, target) for key in keys if (target := self._target(key)) is not None]
         if not wrapped:
-            specs = [(module, spec) for _, spec in specs[:1]]
+            specs = [(module, target) for _, target in specs[:1]]
         if len(specs) < len(group):
             self.unknown += [name for pair in group for name in (pair.a, pair.b)]
             return ()
@@ -178,10 +192,17 @@ class _Planner:
             )
         return fits[0]
 
-    def _reading(self, pair: _Pair, path: str, spec: TensorSpec) -> _Reading:
+    def _target(self, key: str) -> Target | None:
+        """The tensor that the adapter calls `key`, or the stack of the base's experts."""
+        spec = self.names.find(key)
+        return stack_of_experts(key, self.names.find) if spec is None else Target(spec)
+
+    def _reading(self, pair: _Pair, path: str, target: Target) -> _Reading:
         a, b = self.adapter.tensors[pair.a], self.adapter.tensors[pair.b]
-        found = layouts(spec, a, b, embedding=pair.embedding, packing=self.config.experts_layout)
-        return _Reading(pair, path, spec, tuple(found))
+        found = layouts(target.spec, a, b, embedding=pair.embedding, packing=self.config.experts_layout)
+        if target.pieces:  # the base's own tensors are [out, in]
+            found = [layout for layout in found if not layout.transposed]
+        return _Reading(pair, path, target, tuple(found))
 
     def _chosen(self, reading: _Reading, readings: Sequence[_Reading]) -> Layout:
         """The layout of a factor. Two fit a square matrix, [out, in] and [in, out].
@@ -230,8 +251,12 @@ class _Planner:
                 ' or "grouped_by_expert" (Unsloth before)'
             )
         scale = self.config.scale_of(reading.path, layout.rank)
-        factor = LowRankFactor(layout.rank, scale, self._dtype(pair.a, pair.b), layout.blocks)
-        self._put(PlannedFactor(spec, factor, pair.a, pair.b, layout.turn))
+        dtype, pieces = self._dtype(pair.a, pair.b), reading.target.pieces
+        factor = LowRankFactor(layout.rank, scale, dtype, 1 if pieces else layout.blocks)
+        if not pieces:
+            self._put(PlannedFactor(spec, factor, pair.a, pair.b, layout.turn))
+        for part, piece in pieces:
+            self._put(PlannedFactor(part, factor, pair.a, pair.b, layout.turn, piece))
         if pair.bias is not None:
             self._add_bias(pair.bias, f"{pair.module}.bias", scale)
 
@@ -276,13 +301,16 @@ class _Planner:
         check_pair(spec, source, self.adapter.path, self.cast)
         self._check_merged(spec, name)
         held = self.dense.get(spec.name)
+        alias = place.module if place.module in self.names.tied else None
         if held is None:
-            self.dense[spec.name] = PlannedDense(spec, source)
+            self.dense[spec.name] = PlannedDense(spec, source, alias)
         elif held.tokens is not None or not self._equal(held.source, source):
             raise self._wrong(
                 f"{held.source.name} and {name} differ, and both are the tensor {spec.name}"
                 f"{self._because_tied(spec.name)}; start from a base that holds both"
             )
+        elif held.alias is not None:
+            self.dense[spec.name] = PlannedDense(spec, source, alias)
 
     def _equal(self, one: TensorSpec, other: TensorSpec) -> bool:
         if (one.dtype, one.shape) != (other.dtype, other.shape):
@@ -316,7 +344,7 @@ class _Planner:
         self._check_merged(spec, name)
         if spec.name in self.dense:
             raise self._wrong(f"{self.dense[spec.name].source.name} and {name} are the same tensor")
-        self.dense[spec.name] = PlannedDense(spec, source, tokens)
+        self.dense[spec.name] = PlannedDense(spec, source, tokens=tokens)
 
     # -- sentences
 

@@ -1,0 +1,301 @@
+"""Adapters that PEFT really saved, of every accepted variant (docs/adapters.md), against PEFT's own merge."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, TrainableTokensConfig, get_peft_model
+from peft.tuners.lora.config import VeloraConfig
+from safetensors.torch import load_file
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
+
+import persona
+from persona.errors import InvalidInput
+from persona.history.results import CommitResult
+from persona.merge import reference
+from persona.repository import Repository
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+ME = persona.Person("A. Tester", "tester@example.org", 1_700_000_000, 0)
+
+
+def llama(**more: Any) -> PreTrainedModel:
+    return LlamaForCausalLM(LlamaConfig(**SIZES, **more))
+
+
+def tied() -> PreTrainedModel:
+    return llama(tie_word_embeddings=True)
+
+
+def with_biases() -> PreTrainedModel:
+    return Qwen2ForCausalLM(Qwen2Config(**SIZES))
+
+
+def gpt2() -> PreTrainedModel:
+    ends = {"bos_token_id": 0, "eos_token_id": 0}
+    return GPT2LMHeadModel(GPT2Config(vocab_size=64, n_positions=32, n_embd=32, n_layer=2, n_head=4, **ends))
+
+
+def mixtral() -> PreTrainedModel:
+    return MixtralForCausalLM(MixtralConfig(**SIZES, num_local_experts=4))
+
+
+def qwen_experts() -> PreTrainedModel:
+    more = {"num_experts": 4, "moe_intermediate_size": 16, "num_experts_per_tok": 2}
+    return Qwen3MoeForCausalLM(Qwen3MoeConfig(**SIZES, **more))
+
+
+def lora(*modules: str, **more: Any) -> LoraConfig:
+    given = {"r": 4, "target_modules": list(modules), "task_type": "CAUSAL_LM", **more}
+    return LoraConfig(**given)
+
+
+EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+Made = tuple[Callable[[], PreTrainedModel], Callable[[], Any]]
+ACCEPTED: dict[str, Made] = {
+    "plain": (
+        llama,
+        lambda: LoraConfig(r=4, lora_alpha=7, target_modules="all-linear", task_type="CAUSAL_LM"),
+    ),
+    "rank-stabilised": (llama, lambda: lora("q_proj", "v_proj", r=5, lora_alpha=7, use_rslora=True)),
+    "patterns": (
+        llama,
+        lambda: lora(
+            "q_proj",
+            "v_proj",
+            "down_proj",
+            rank_pattern={
+                "q_proj": 3,
+                r"layers\.1\.mlp\.down_proj": 9,
+                "^model.layers.0.self_attn.v_proj": 2,
+            },
+            alpha_pattern={"down_proj": 5, "layers.0.self_attn.q_proj": 16},
+        ),
+    ),
+    "patterns, rank-stabilised": (
+        llama,
+        lambda: lora(
+            "q_proj", "v_proj", use_rslora=True, rank_pattern={"q_proj": 3}, alpha_pattern={"v_proj": 5}
+        ),
+    ),
+    "some layers": (llama, lambda: lora("q_proj", layers_to_transform=[1], layers_pattern="layers")),
+    "Conv1D": (gpt2, lambda: lora("c_attn", "c_proj", "c_fc", fan_in_fan_out=True)),
+    "square Conv1D alone": (gpt2, lambda: lora("attn.c_proj", fan_in_fan_out=True)),
+    "Conv1D and Linear": (gpt2, lambda: lora("c_attn", "c_proj", "lm_head")),
+    "bias all": (with_biases, lambda: lora("q_proj", "o_proj", bias="all")),
+    "bias lora_only": (with_biases, lambda: lora("q_proj", bias="lora_only")),
+    "lora_bias": (with_biases, lambda: lora("q_proj", "k_proj", lora_bias=True)),
+    "modules_to_save": (llama, lambda: lora("q_proj", modules_to_save=["lm_head", "embed_tokens"])),
+    "embedding": (llama, lambda: lora("q_proj", "embed_tokens")),
+    "embedding and head": (llama, lambda: lora("q_proj", "embed_tokens", "lm_head")),
+    "tied embedding": (tied, lambda: lora("q_proj", "embed_tokens")),
+    "tied head": (tied, lambda: lora("q_proj", "lm_head")),
+    "tied embedding, saved": (
+        tied,
+        lambda: lora("q_proj", modules_to_save=["embed_tokens"], ensure_weight_tying=True),
+    ),
+    "tokens": (llama, lambda: lora("q_proj", trainable_token_indices=[3, 60, 5])),
+    "tokens of two modules": (
+        llama,
+        lambda: lora("q_proj", trainable_token_indices={"embed_tokens": [3], "lm_head": [1, 2]}),
+    ),
+    "tokens, tied": (tied, lambda: lora("q_proj", trainable_token_indices=[3, 60])),
+    "gaussian": (llama, lambda: lora("q_proj", init_lora_weights="gaussian")),
+    "orthogonal": (llama, lambda: lora("q_proj", init_lora_weights="orthogonal")),
+    "eva": (llama, lambda: lora("q_proj", init_lora_weights="eva")),
+    "mica": (llama, lambda: lora("q_proj", init_lora_weights="mica")),
+    "velora": (llama, lambda: lora("q_proj", velora_config=VeloraConfig())),
+    "one parameter": (llama, lambda: lora(target_parameters=["q_proj.weight"])),
+    "experts": (mixtral, lambda: lora(target_parameters=EXPERTS)),
+    "experts of one parameter": (mixtral, lambda: lora(target_parameters=EXPERTS[1:])),
+    "experts and their router": (
+        qwen_experts,
+        lambda: lora("q_proj", target_parameters=[*EXPERTS, "mlp.gate.weight"]),
+    ),
+}
+
+
+class Trained:
+    """A base, an adapter that was trained on it, and a repository of the base that holds the adapter."""
+
+    def __init__(self, place: Path, made: Made, *, dtype: torch.dtype = torch.bfloat16) -> None:
+        self.place = place
+        model, config = made
+        torch.manual_seed(0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PEFT warns about what the configs ask for
+            base = model().to(dtype)
+            base.save_pretrained(place / "base")
+            adapted = get_peft_model(base, config())
+            for _, parameter in adapted.named_parameters():
+                if parameter.requires_grad:
+                    parameter.data += torch.randn_like(parameter) * 0.03
+            adapted.save_pretrained(place / "adapter")
+
+    @property
+    def base(self) -> dict[str, torch.Tensor]:
+        return load_file(self.place / "base" / "model.safetensors")
+
+    def merged(self) -> dict[str, torch.Tensor]:
+        """PEFT's own merge: in float32, then rounded once to the base's dtype."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = AutoModelForCausalLM.from_pretrained(self.place / "base", dtype=torch.float32)
+            merged = PeftModel.from_pretrained(model, str(self.place / "adapter")).merge_and_unload()
+            merged.save_pretrained(self.place / "merged")
+        found = load_file(self.place / "merged" / "model.safetensors")
+        return {name: found[name].to(tensor.dtype) for name, tensor in self.base.items()}
+
+    def open(self) -> Repository:
+        return persona.init(self.place / "bot", base=self.place / "base", author=ME)
+
+    def commit(self, repo: Repository, **options: Any) -> CommitResult:
+        return repo.commit(self.place / "adapter", message="adapt", **options)
+
+
+def weights(repo: Repository) -> dict[str, torch.Tensor]:
+    repo.checkout()
+    return load_file(repo.root / "model.safetensors")
+
+
+def words(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.view(torch.int16 if tensor.element_size() == 2 else torch.int32).long()
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(words(one[k]), words(other[k])) for k in one)
+
+
+@pytest.mark.parametrize("variant", ACCEPTED)
+def test_an_adapter_at_full_strength_is_what_peft_merges_and_dropping_it_gives_the_base(
+    tmp_path: Path, variant: str
+) -> None:
+    trained = Trained(tmp_path, ACCEPTED[variant])
+    with trained.open() as repo:
+        made = trained.commit(repo).vectors[0]
+        found, merged, base = weights(repo), trained.merged(), trained.base
+        off = [(words(found[name]) - words(merged[name])).abs() for name in base]
+        assert max(int(distance.max()) for distance in off) <= 1  # ulp: one rounding
+        assert sum(int((distance > 0).sum()) for distance in off) <= 5  # and hardly ever that
+        reached = {name for name in base if not torch.equal(words(found[name]), words(base[name]))}
+        assert reached == {name for name in base if not torch.equal(words(merged[name]), words(base[name]))}
+        assert (made.tensors, bool(made.ranks)) == (len(reached), True)
+        assert repo.fsck(full=True).problems == ()
+        repo.recipe.remove(made.name)
+        assert same(weights(repo), base)
+
+
+def test_trained_tokens_alone_are_a_delta_and_come_back_bit_for_bit(tmp_path: Path) -> None:
+    config = lambda: TrainableTokensConfig(  # noqa: E731
+        token_indices=[1, 9], target_modules=["embed_tokens"], task_type="CAUSAL_LM"
+    )
+    trained = Trained(tmp_path, (llama, config))
+    with trained.open() as repo:
+        vector = repo.vectors[trained.commit(repo).vectors[0].name]
+        assert (vector.kind, vector.tensors) == ("delta", 1)
+        assert same(weights(repo), trained.merged())
+
+
+@pytest.mark.parametrize("variant", ["plain", "embedding", "Conv1D", "experts", "bias all"])
+def test_the_opposite_strength_is_the_opposite_change(tmp_path: Path, variant: str) -> None:
+    """In float32, b + t and b − t are as far from b, but for one rounding each."""
+    trained = Trained(tmp_path, ACCEPTED[variant], dtype=torch.float32)
+    with trained.open() as repo:
+        name = trained.commit(repo).vectors[0].name
+        plus = weights(repo)
+        repo.recipe.set(name, alpha="-1")
+        minus = weights(repo)
+    for key, b in trained.base.items():
+        up, down = plus[key].double() - b.double(), b.double() - minus[key].double()
+        largest = torch.max(plus[key].abs(), minus[key].abs()).double()
+        assert bool(((up - down).abs() <= largest * 2.0**-23).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_an_adapter_is_merged_as_the_reference_says(tmp_path: Path, dtype: torch.dtype) -> None:
+    trained = Trained(tmp_path, ACCEPTED["plain"], dtype=dtype)
+    with trained.open() as repo:
+        trained.commit(repo)
+        found = weights(repo)
+    factors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    for name, b in trained.base.items():
+        module = f"base_model.model.{name.removesuffix('.weight')}"
+        if f"{module}.lora_A.weight" in factors:
+            low_a, low_b = (factors[f"{module}.lora_{letter}.weight"].float() for letter in "AB")
+            t = reference.low_rank(low_a, low_b, 7 / 4)
+            expected = torch.where(t == 0, b, (b.float() + t).to(dtype))
+            assert torch.equal(words(found[name]), words(expected)), name
+
+
+def test_a_converted_pissa_adapter_is_a_plain_one(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        base = llama()
+        base.save_pretrained(tmp_path / "base")
+        adapted = get_peft_model(base, lora("q_proj", init_lora_weights="pissa"))
+        adapted.peft_config["default"].init_lora_weights = True
+        adapted.save_pretrained(tmp_path / "start")
+        adapted.peft_config["default"].init_lora_weights = "pissa"
+        for name, parameter in adapted.named_parameters():
+            if "lora_" in name:
+                parameter.data += torch.randn_like(parameter) * 0.01
+        start = {"path_initial_model_for_weight_conversion": str(tmp_path / "start")}
+        adapted.save_pretrained(tmp_path / "adapter", **start)
+        want = adapted.merge_and_unload().state_dict()
+    with persona.init(tmp_path / "bot", base=tmp_path / "base", author=ME) as repo:
+        assert repo.commit(tmp_path / "adapter", message="adapt").vectors[0].ranks == (8,)
+        for name, tensor in weights(repo).items():
+            assert torch.allclose(tensor, want[name], rtol=0, atol=1e-6)
+
+
+REFUSED: dict[str, tuple[Made, str]] = {
+    "DoRA": ((llama, lambda: lora("q_proj", use_dora=True)), "use_dora: this is DoRA"),
+    "PiSSA": ((llama, lambda: lora("q_proj", init_lora_weights="pissa")), "PiSSA changes the base's weights"),
+    "OLoRA": ((llama, lambda: lora("q_proj", init_lora_weights="olora")), "OLoRA changes the base's weights"),
+    "tied both": (
+        (tied, lambda: lora("lm_head", "embed_tokens")),
+        "both change the tensor model.embed_tokens",
+    ),
+    "tied head, saved": (
+        (tied, lambda: lora("q_proj", modules_to_save=["lm_head"])),
+        "lm_head.weight was trained apart from model.embed_tokens.weight",
+    ),
+    "aLoRA": ((llama, lambda: lora("q_proj", alora_invocation_tokens=[1, 2])), "alora_invocation_tokens"),
+}
+
+
+@pytest.mark.parametrize("variant", REFUSED)
+def test_a_variant_that_is_not_linear_or_not_safe_is_refused_by_name(tmp_path: Path, variant: str) -> None:
+    made, said = REFUSED[variant]
+    trained = Trained(tmp_path, made)
+    with trained.open() as repo:
+        before = repo.count_objects()
+        with pytest.raises(InvalidInput, match=said):
+            trained.commit(repo)
+        assert repo.count_objects() == before
