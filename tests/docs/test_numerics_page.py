@@ -47,7 +47,7 @@ def test_the_presets_of_the_page_are_the_presets_of_the_code() -> None:
     axes = ["trim", "rank", "weigh", "elect", "on_tie", "merge", "divide", "density"]
     more = ["gamma", "epsilon", "rescale", "seed"]
     found = {row[0].removesuffix(" (default)"): row[1:] for row in table("numerics.md", "preset")}
-    filters = {row[0]: row[1:] for row in table("numerics.md", "preset with a filter")}
+    filters = {row[0]: row[1:] for row in table("numerics.md", "preset with a row filter")}
     rows = {
         preset: zip([*axes, *more], row + filters.pop(preset, ["–"] * len(more)), strict=True)
         for preset, row in found.items()

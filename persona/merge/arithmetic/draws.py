@@ -1,7 +1,7 @@
 """The loops that filter a row, compiled by numba and called through `merge.trim.filters`.
 
-A filter keeps an element if its |t| lies between two cut-offs, and if a draw says so (docs/numerics.md,
-"Filters"). The draw of an element is Philox4x32-10 of its index, so no loop carries a state from one element
+A filter keeps an element if its |t| lies between two cut-offs, and if a draw says so (docs/numerics.md, "Row
+filters"). The draw of an element is Philox4x32-10 of its index, so no loop carries a state from one element
 to the next, and the compiler vectorises all ten rounds.
 
 Each loop does one step for a block of elements, as in `loops`. Nothing here allocates or raises.

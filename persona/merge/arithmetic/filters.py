@@ -1,4 +1,4 @@
-"""**element filter** — drops elements of a row, and rescales the others (docs/numerics.md, "Filters").
+"""**element filter** — drops elements of a row, and rescales the others (docs/numerics.md, "Row filters").
 
 It is the numbers that the loops of `draws` need: two cut-offs for |t|, and the numbers that the random word
 of a kept element is below. `merge.trim` finds them for breadcrumbs, DARE and DELLA.

@@ -1,4 +1,4 @@
-"""Breadcrumbs drops the largest and the smallest changes of a tensor (docs/numerics.md, "Filters")."""
+"""Breadcrumbs drops the largest and the smallest changes of a tensor (docs/numerics.md, "Row filters")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DARE keeps every change with the same probability (docs/numerics.md, "Filters")."""
+"""DARE keeps every change with the same probability (docs/numerics.md, "Row filters")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DELLA keeps a change with a probability that grows with its rank (docs/numerics.md, "Filters").
+"""DELLA keeps a change with a probability that grows with its rank (docs/numerics.md, "Row filters").
 
 The counts of the upper 16 bits of |t|, which the search for any cut-off begins with, give the ranks.
 """
