@@ -187,12 +187,13 @@ def compute(
 def _groups(parts: tuple[Part, ...], threads: int, memory: int | None) -> list[list[Part]]:
     """The parts in groups that are computed one after another: large matrices do not slow down small ones.
 
-    A group is computed by as many threads as its largest matrix allows.
+    A group is computed by as many threads as its largest matrix allows. The large ones come first, so that
+    too little memory is refused at once.
     """
     room = (memory or CHUNK_MEMORY) // (2 * threads)
     small = [part for part in parts if _scratch_bytes(part) <= room]
     large = [part for part in parts if _scratch_bytes(part) > room]
-    return [group for group in (small, large) if group]
+    return [group for group in (large, small) if group]
 
 
 def _scratch_bytes(part: Part) -> int:

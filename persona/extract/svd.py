@@ -21,6 +21,8 @@ from persona.frozen import dataclass
 Matrix = NDArray[np.float32]
 
 _POWERS: Final = 3
+_COPIES: Final = 9
+"""Arrays of a matrix's rows or columns that are alive at once: LAPACK copies what it is given."""
 _BLOCK: Final = 1 << 18
 """Elements whose squares are added at a time."""
 
@@ -41,7 +43,7 @@ class Factors:
 def scratch_bytes(rows: int, columns: int, rank: int) -> int:
     """Bytes that `truncated` takes for a matrix, the matrix itself included."""
     width = min(_width(rank), rows, columns)
-    return 4 * (rows * columns + 5 * (rows + columns) * width)
+    return 4 * (rows * columns + _COPIES * (rows + columns) * width)
 
 
 def truncated(change: Matrix, rank: int, seed: int) -> Factors:

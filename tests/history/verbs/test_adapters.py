@@ -232,3 +232,11 @@ def test_the_answer_has_the_keys_of_the_page(grown: Bot, out: Path) -> None:
     assert record["adapter"] is True
     assert record["complete"] is True
     assert set(record["files"]) == {CONFIG, WEIGHTS}
+
+
+def test_too_little_memory_is_refused_with_the_least_that_does(grown: Bot, out: Path) -> None:
+    with pytest.raises(UsageError, match="at least 1 MiB") as refused:
+        grown.repo.vectors.extract("listening", rank=2, out=out, memory=1000)
+    assert "memory=1048576" in str(refused.value)
+    assert not (out / CONFIG).exists()
+    grown.repo.vectors.extract("listening", rank=2, out=out, memory=1048576)
