@@ -246,6 +246,7 @@ class Repository:
 
     add = Verb(lambda: verbs.add.add)
     commit = Verb(lambda: verbs.commit.commit)
+    export_mergekit = Verb(lambda: verbs.export_mergekit.export_mergekit)
     export_patch = Verb(lambda: verbs.patches.export_patch)
     import_mergekit = Verb(lambda: verbs.import_mergekit.import_mergekit)
     revert = Verb(lambda: verbs.revert.revert)

@@ -24,7 +24,7 @@ from persona.face.settings import Settings
 from persona.face.vectors import Vectors
 from persona.history import query_results, results, store_results
 from persona.history.arguments import spell_out
-from persona.history.verbs import adapters, identify, import_mergekit, measure, patches
+from persona.history.verbs import adapters, export_mergekit, identify, import_mergekit, measure, patches
 from persona.live.model import LiveModel
 from persona.objects.commit import Person
 from persona.repository import Repository
@@ -75,6 +75,7 @@ RESULTS: tuple[ModuleType, ...] = (
     store_results,
     measure,
     import_mergekit,
+    export_mergekit,
     patches,
     adapters,
     identify,

@@ -45,7 +45,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "diff": "Show what differs between two recipes.",
         "vector": "List, show, derive, extract and forget vectors.",
         "digest": "Print the weights digest of a revision.",
-        "export": "Write a revision as a PEFT adapter.",
+        "export": "Write a revision in a form that another program reads.",
         "identify": "Say which revision or vector the weights in a directory are.",
     },
     "Move": {

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     )
     from persona.history.store_results import FsckResult, ObjectCount
     from persona.history.verbs.derive import Derived
-    from persona.history.verbs.import_mergekit import ImportPlan
     from persona.repository import Repository
 
 SHORT = 8
@@ -125,29 +124,6 @@ def commit_lines(result: CommitResult) -> Iterator[str]:
     width = max((len(vector.name) for vector in result.vectors), default=0)
     for vector in result.vectors:
         yield vector_change_line(vector, width)
-
-
-def import_plan(plan: ImportPlan, call: Invocation, repo: Repository | None) -> Iterator[str]:
-    """The lines of `import -n`: the base, the merge rules, and each vector with its path."""
-    from persona.objects.rules import PRESETS
-
-    if plan.base is not None:
-        yield f"base  {printable(plan.base)}"
-    usual = {**PRESETS[plan.rules["preset"]], "lambda": "1"}
-    yield f"preset  {plan.rules['preset']}"
-    for axis, value in plan.rules.items():
-        if axis != "preset" and value != usual[axis]:
-            yield f"{axis}  {value}"
-    for name, vector in plan.vectors.items():
-        line = f" {style('+', fg='green')} {printable(name)}  α {number(vector['alpha'])}"
-        if vector["density"] is not None:
-            line += f", density {number(vector['density'])}"
-        for key in ("only", "except"):
-            if vector[key]:
-                line += f", {key} {printable(', '.join(vector[key][:4]))}" + (
-                    ", …" if len(vector[key]) > 4 else ""
-                )
-        yield f"{line}  from {printable(vector['path'])}"
 
 
 def vector_change_line(vector: VectorChange, width: int) -> str:

@@ -24,6 +24,8 @@ ACTS: Final = {
     "Deleted": "",
     "Derived": "render:derived",
     "Edited": "",
+    "MergekitResult": "interchange:mergekit",
+    "PatchResult": "interchange:patch",
     "RefInfo": "",
     "Removed": "render:removed",
     "Renamed": "",
@@ -36,7 +38,7 @@ None for an act that prints nothing, or whose command has the lines.
 """
 ANSWERS: Final = {
     "DigestResult": "render:digest",
-    "ImportPlan": "render:import_plan",
+    "ImportPlan": "interchange:import_plan",
     "ObjectCount": "render:object_count",
     "Status": "commands.status:status",
     "VectorStatistics": "measures:statistics",

@@ -47,7 +47,7 @@ def export(
             raise UsageError(f"dtype {options['dtype']!r:.40} is not one of bfloat16, float16, float32")
     notes: list[str] = []
     revision, recipe = chosen_recipe(history, rev, notes)
-    texts = _texts(history, revision)
+    texts = texts_of(history, revision)
     if dtype is not None and "config.json" in texts:
         texts["config.json"] = _with_dtype(texts["config.json"], str(dtype.torch))
     plan = plan_of(history, recipe)
@@ -168,7 +168,7 @@ class _ToDtype:
         return converted
 
 
-def _texts(history: History, revision: str | None) -> dict[str, bytes]:
+def texts_of(history: History, revision: str | None) -> dict[str, bytes]:
     """The files that make a model of this revision load; without a revision, those of the work tree."""
     known = history.files_of(revision or history.head_commit())
     if revision is not None:

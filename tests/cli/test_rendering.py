@@ -10,12 +10,13 @@ import pytest
 
 from persona.cli import rendering
 from persona.history import act_results, query_results, results, store_results
-from persona.history.verbs import derive, import_mergekit, measure
+from persona.history.verbs import adapters, derive, export_mergekit, import_mergekit, measure, patches
 
 from .conftest import CommandLine
 
 COMMANDS = Path(rendering.__file__).parent / "commands"
-MODULES = (act_results, query_results, results, store_results, derive, import_mergekit, measure)
+VERBS = (adapters, derive, export_mergekit, import_mergekit, measure, patches)
+MODULES = (act_results, query_results, results, store_results, *VERBS)
 
 
 def test_every_type_that_is_rendered_exists() -> None:

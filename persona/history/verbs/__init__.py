@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from persona.history.verbs import describe as describe
     from persona.history.verbs import diff as diff
     from persona.history.verbs import digest as digest
+    from persona.history.verbs import export_mergekit as export_mergekit
     from persona.history.verbs import fsck as fsck
     from persona.history.verbs import identify as identify
     from persona.history.verbs import import_mergekit as import_mergekit

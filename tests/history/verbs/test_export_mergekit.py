@@ -1,0 +1,148 @@
+"""`export --mergekit`: a recipe of persona as one of mergekit, with its models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from persona.errors import InvalidInput, Refused
+from persona.history.interchange.methods import METHODS
+from persona.repository import Repository
+from tests.checkpoints import read_weights, same
+from tests.history.bots import at
+from tests.mergekit_models import LAYERS, model, recipes, weights_of, write_models
+
+POSSIBLE = [
+    name
+    for name, recipe in recipes().items()
+    if METHODS[recipe["yaml"].split()[1]].trim in ("none", "tensor")
+]
+INNER = "model.layers.1.mlp.up_proj.weight"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def repo(models: Path, tmp_path: Path) -> Iterator[Repository]:
+    with Repository.init(
+        tmp_path / "bot", base=models / "base", author=at(), committer=at(), chunk=64
+    ) as repo:
+        yield repo
+
+
+@pytest.mark.parametrize("name", POSSIBLE)
+def test_what_is_exported_is_read_back_with_the_same_weights(
+    repo: Repository, models: Path, tmp_path: Path, name: str
+) -> None:
+    recipe = recipes()[name]
+    (models / "recipe.yml").write_text(recipe["yaml"])
+    repo.import_mergekit(models / "recipe.yml")
+    repo.commit(message="as in the file")
+    out = tmp_path / "out"
+    result = repo.export_mergekit("HEAD", out=out)
+    document = yaml.safe_load((out / "mergekit.yml").read_text())
+    assert (document["dtype"], document["out_dtype"]) == ("float32", "bfloat16")
+    assert result.models[0] == "base"
+    assert {path.name for path in out.iterdir()} == {*result.models, "mergekit.yml"}
+    with Repository.init(
+        tmp_path / "again", base=out / "base", author=at(), committer=at(), chunk=64
+    ) as again:
+        again.import_mergekit(out / "mergekit.yml")
+        found, wanted = dict(again.tensors()), weights_of(recipe["weights"])
+        assert all(np.array_equal(found[tensor], wanted[tensor]) for tensor in wanted)
+
+
+def test_each_model_is_the_fine_tune_itself(repo: Repository, models: Path, tmp_path: Path) -> None:
+    repo.commit(models / "pirate", message="one", alpha=0.25)
+    repo.export_mergekit(out=tmp_path / "out")
+    assert same(read_weights(tmp_path / "out" / "base"), model("base"))
+    assert same(read_weights(tmp_path / "out" / "pirate"), model("pirate"))
+    assert (tmp_path / "out" / "pirate" / "config.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("axes", "said"),
+    [
+        ({"preset": "ties"}, "on_tie = drop"),
+        ({"preset": "joint"}, "elect = count, no on_tie = drop"),
+        (
+            {"preset": "ties", "on_tie": "positive", "divide": "count"},
+            "divide = count with strengths other than 1",
+        ),
+        ({"preset": "paper", "density": 0.5}, "trim = global, no rank = plus1, no on_tie = majority"),
+        ({"preset": "joint", "density": 0.5}, "trim = joint"),
+        ({"preset": "peft", "density": 0.5}, "rank = floor"),
+        ({"preset": "mergekit", "on_tie": "majority"}, "on_tie = majority"),
+        ({"preset": "mergekit", "elect": "count"}, "elect = count"),
+        ({"preset": "mergekit", "weigh": "after"}, "weigh = after"),
+        ({"preset": "mergekit", "merge": "max"}, "merge = max"),
+        ({"preset": "dare_ties", "density": 0.5}, "trim = dare with a seed"),
+    ],
+)
+def test_a_rule_that_mergekit_lacks_is_named(
+    repo: Repository, models: Path, tmp_path: Path, axes: dict[str, str | float], said: str
+) -> None:
+    repo.add(models / "pirate", alpha=0.5 if "divide" in axes else 1)
+    repo.add(models / "asks")
+    repo.recipe.set_rules(axes)
+    with pytest.raises(InvalidInput, match=f"mergekit has no {said}"):
+        repo.export_mergekit(out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_vector_that_is_added_to_an_election_is_named(
+    repo: Repository, models: Path, tmp_path: Path
+) -> None:
+    repo.add(models / "pirate")
+    repo.recipe.set("pirate", join="add")
+    with pytest.raises(InvalidInput, match="join = add"):
+        repo.export_mergekit(out=tmp_path / "out")
+    repo.recipe.set_rules({"preset": "linear"})
+    assert repo.export_mergekit(out=tmp_path / "out").method == "task_arithmetic"
+
+
+def test_a_vector_that_reaches_a_tensor_twice_is_named(
+    repo: Repository, models: Path, tmp_path: Path
+) -> None:
+    repo.add(models / "pirate")
+    repo.add(models / "pirate", name="again", only="*mlp*")
+    repo.recipe.set_rules({"preset": "linear"})
+    with pytest.raises(InvalidInput, match="again and pirate are one vector"):
+        repo.export_mergekit(out=tmp_path / "out")
+
+
+@pytest.mark.parametrize("only", [("*.0.*",), (INNER,), ("model.layers.[12].*",), ("*up*", "*norm*")])
+def test_any_filter_becomes_filters_of_mergekit(
+    repo: Repository, models: Path, tmp_path: Path, only: tuple[str, ...]
+) -> None:
+    repo.add(models / "pirate", alpha=[0.5] * LAYERS if only == (INNER,) else 0.5, only=only)
+    wanted = dict(repo.tensors())
+    repo.export_mergekit(out=tmp_path / "out")
+    with Repository.init(
+        tmp_path / "again", base=tmp_path / "out" / "base", author=at(), committer=at(), chunk=64
+    ) as again:
+        again.import_mergekit(tmp_path / "out" / "mergekit.yml")
+        found = dict(again.tensors())
+    assert all(np.array_equal(found[tensor], wanted[tensor]) for tensor in wanted)
+
+
+def test_a_directory_with_files_stays(repo: Repository, models: Path, tmp_path: Path) -> None:
+    repo.add(models / "pirate")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("mine")
+    with pytest.raises(Refused, match="holds files"):
+        repo.export_mergekit(out=tmp_path / "out")
+    assert [path.name for path in tmp_path.glob("*out*")] == ["out"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+def test_a_recipe_without_a_vector_is_refused(repo: Repository, tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="no vector"):
+        repo.export_mergekit(out=tmp_path / "out")
