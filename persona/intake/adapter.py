@@ -26,6 +26,7 @@ from persona.objects.ids import object_id
 from persona.objects.tensors import TensorSpec, chunk_count, chunk_span
 from persona.objects.vector import Vector
 from persona.progress import STORING_VECTOR, Progress
+from persona.store.files import Buffer
 from persona.store.records import PackedRecord, pack_record
 from persona.store.store import Store
 from persona.store.transaction import Transaction
@@ -79,6 +80,31 @@ def import_adapter(
         notes=(*planned.notes, *deltas.notes(), *_told(adapter, config)),
         magnitudes=deltas.magnitudes,
     )
+
+
+class _Discarding(Transaction):
+    """Takes objects for their ids, and stores none."""
+
+    def append(self, record: PackedRecord) -> bool:
+        """See `Transaction.append`."""
+        return False
+
+    def put(self, kind: str, payload: Buffer, *, version: int = 1) -> str:
+        """See `Transaction.put`."""
+        return object_id(kind, payload, version=version)
+
+
+def adapter_id(
+    store: Store,
+    base: Base,
+    adapter: Adapter,
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> str:
+    """The id of the vector that `import_adapter` would store. Stores nothing. Raises as `import_adapter`."""
+    unstored = _Discarding(store.objects)
+    return import_adapter(store, unstored, base, adapter, cast=True, threads=threads, progress=progress).id
 
 
 def _told(adapter: Adapter, config: AdapterConfig) -> list[str]:

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 def command(call: Invocation, repo: Repository, path: str, **options: Unpack[ComputeOptions]) -> Shown:
     """Say which revision or vector the weights in a directory are.
 
-    PATH is a model directory or a safetensors file. Lists the commits of all branches, tags and reflogs whose
-    weights these are, the vectors whose fine-tune they are, and the base. Weights in another dtype are
-    compared after rounding. If these weights are in no commit, says what is nearest and which tensors differ,
-    and exits with 1.
+    PATH is a model directory, a safetensors file or a PEFT adapter. Lists the commits of all branches, tags
+    and reflogs whose weights these are, the vectors whose fine-tune they are, and the base. Weights in
+    another dtype are compared after rounding. If nothing has these weights, says what is nearest and which
+    tensors differ, and exits with 1.
     """
     found = repo.identify(call.path(path), **options)
     return Shown(found, lines(found), 0 if found.found else 1)
@@ -41,6 +41,8 @@ def lines(answer: Identity) -> Iterator[str]:
     nearest = answer.nearest
     if answer.found:
         yield from render.listed(list(render.columns([_row(name) for name in answer.found])))
+    elif answer.weights is None:
+        yield "no vector here is this adapter"
     elif nearest is None:
         yield "no commit, vector or base here has a tensor in common with these weights"
     else:
@@ -59,7 +61,8 @@ def lines(answer: Identity) -> Iterator[str]:
         rounded = " after rounding" if answer.rounded else ""
         same = f"; the numbers are the same{rounded}" if answer.found else ""
         yield f"the weights are {answer.dtype}{same}"
-    yield answer.weights
+    if answer.weights is not None:
+        yield answer.weights
 
 
 def _row(named: Named) -> list[str]:

@@ -18,7 +18,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Unpack
 
-from persona.errors import Call, Note, PersonaError
+from persona.errors import Call, InvalidInput, Note, NothingChanged, PersonaError
 from persona.frozen import dataclass
 from persona.history.arguments import AnyPath
 from persona.history.computing import device_choice
@@ -36,6 +36,7 @@ from persona.objects.recipe import Recipe, Term
 from persona.objects.rules import Rules
 from persona.progress import Progress
 from persona.store.refs import BASES, HEADS, TAGS, VECTORS, NoteList
+from persona.weights.adapters import Adapter, is_adapter
 from persona.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -80,14 +81,14 @@ class Nearest(Result):
 
 @dataclass(frozen=True, repr=False)
 class Identity(Result):
-    """The answer of `identify`. `weights`: the weights digest. `found`: all that these weights are.
+    """The answer of `identify`. `weights`: the weights digest, None for an adapter. `found`: what they are.
 
     `tensors`: how many there are. `dtype`: their float dtype, if it is not the base's, in torch's words.
     `rounded`: whether the numbers are equal only after they are rounded to the narrower dtype. `nearest`:
     None if something was found, and if nothing has a tensor in common with the weights.
     """
 
-    weights: str
+    weights: str | None
     found: tuple[Named, ...]
     tensors: int
     dtype: str | None
@@ -101,14 +102,17 @@ def identify(history: History, path: AnyPath, **options: Unpack[ComputeOptions])
 
     `path`: a model directory, a safetensors file, or the index of a sharded checkpoint. Revisions are those
     of all branches, tags and reflogs. A vector stands for its fine-tune: the vector alone at α = 1. Weights
-    of another float dtype than the base's are compared after they are rounded to the narrower dtype. Writes
-    nothing. Options as for `checkout`. Raises `InvalidInput` for anything that is no checkpoint.
+    of another float dtype than the base's are compared after they are rounded to the narrower dtype. `path`
+    may also be a PEFT adapter, which is the vector that an import of it makes. Writes nothing. Options as for
+    `checkout`. Raises `InvalidInput` for anything else.
     """
     from persona.measure.equality import read
 
     how = history.in_force(ComputeOptions, options)
     device_choice(how)
     notes: list[str] = []
+    if is_adapter(Path(path)):
+        return _adapter(history, Path(path), how, notes)
     with Checkpoint.open(Path(path)) as checkpoint:
         candidates = _candidates(history, notes)
         bases = {id: history.base(id) for id in dict.fromkeys(each.base for each in candidates)}
@@ -132,6 +136,33 @@ def identify(history: History, path: AnyPath, **options: Unpack[ComputeOptions])
         nearest=None if nearest is None else search.nearest(nearest),
         notes=tuple(notes),
     )
+
+
+def _adapter(history: History, path: Path, how: ComputeOptions, notes: list[str]) -> Identity:
+    """The vector that an adapter was imported as, and the commits that hold nothing else."""
+    from persona.intake.adapter import adapter_id
+
+    candidates = _candidates(history, notes)
+    bases = [history.base(id) for id in dict.fromkeys(each.base for each in candidates)]
+    ids: set[str] = set()
+    refused: list[PersonaError] = []
+    with Adapter.open(path) as adapter:
+        tensors = len(adapter.tensors)
+        for base in bases:
+            try:
+                ids.add(
+                    adapter_id(history.store, base, adapter, threads=how["threads"], progress=how["progress"])
+                )
+            except (InvalidInput, NothingChanged) as error:
+                refused.append(error)
+    if not ids and refused:
+        raise refused[0]
+    found = [one.names for one in candidates if any(name.id in ids for name in one.names)]
+    if not found:
+        hint = (Call("add", os.fspath(path)), " imports it as a vector")
+        notes.append(Note("no vector here was imported from this adapter", hint))
+    names = tuple(name for names in found for name in names)
+    return Identity(None, names, tensors, None, False, None, tuple(notes))
 
 
 class _Candidate:

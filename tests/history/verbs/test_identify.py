@@ -15,7 +15,7 @@ from persona.repository import Repository
 from persona.store.files import replaced_calls
 from tests.checkpoints import Tensor, digest_of, tensor_of, write_file, write_model
 from tests.disks import Watched
-from tests.history.bots import Bot, at, base_tensors, read_weights
+from tests.history.bots import Bot, advised, at, base_tensors, read_weights
 
 
 def names(answer: Identity) -> list[tuple[str, str | None]]:
@@ -209,3 +209,34 @@ def test_a_damaged_vector_leaves_the_others_comparable(grown: Bot, tmp_path: Pat
     answer = grown.repo.identify(tmp_path / "out")
     assert ("commit", "main~2") in names(answer)
     assert any("was not compared" in note for note in answer.notes)
+
+
+def test_an_adapter_is_the_vector_that_it_was_imported_as(grown: Bot, tmp_path: Path) -> None:
+    grown.repo.vectors.extract("listening", rank=2, out=tmp_path / "small")
+    grown.repo.vectors.extract("listening", rank=3, out=tmp_path / "larger")
+    before = grown.repo.count_objects()
+    answer = grown.repo.identify(tmp_path / "small")
+    assert (answer.found, answer.weights, answer.nearest) == ((), None, None)
+    assert [advised(note) for note in answer.notes] == [
+        f"`repo.add({os.fspath(tmp_path / 'small')!r})` imports it as a vector"
+    ]
+    assert grown.repo.count_objects() == before
+    grown.repo.recipe.remove("listening")
+    grown.repo.recipe.remove("suggesting")
+    made = grown.commit(tmp_path / "small", "small")
+    answer = grown.repo.identify(tmp_path / "small")
+    assert [(found.kind, found.id) for found in answer.found] == [
+        ("commit", made.id),
+        ("vector", made.vectors[0].id),
+    ]
+    assert grown.repo.identify(tmp_path / "larger").found == ()
+    grown.repo.checkout(out=tmp_path / "whole")
+    assert names(grown.repo.identify(tmp_path / "whole")) == names(answer)
+
+
+def test_an_adapter_of_another_model_is_refused(grown: Bot, tmp_path: Path) -> None:
+    grown.repo.vectors.extract("listening", rank=2, out=tmp_path / "adapter")
+    write_model(tmp_path / "second", {"other.weight": np.zeros((4, 4), np.uint16)})
+    Repository.init(tmp_path / "there", base=tmp_path / "second", author=at(), chunk=64)
+    with Repository.open(tmp_path / "there") as repo, pytest.raises(InvalidInput, match=r"model\.layers"):
+        repo.identify(tmp_path / "adapter")
