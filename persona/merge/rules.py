@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Final
 
@@ -114,7 +115,7 @@ class MergeTerm:
     tensors: frozenset[str] | None = None
     """The names of a layer's tensors; None: all."""
     identity: str | None = None
-    """Decides the draws of an expression; None: the id of the vector."""
+    """The id of the vector that an expression of one vector with the coefficient 1 is; None: its own id."""
 
     @classmethod
     def of(cls, term: Term) -> MergeTerm:
@@ -143,7 +144,8 @@ class MergeTerm:
         groups: dict[Place | None, set[str]] = {}
         for name in names:
             groups.setdefault(where.get(name), set()).add(name)
-        return [self._at(self.lists, place, None, frozenset(here)) for place, here in groups.items()]
+        each = [self._at(self.lists, place, None, frozenset(here)) for place, here in groups.items()]
+        return [replace(term, identity=self.identity) for term in each]
 
     @cached_property
     def _filter(self) -> Term:

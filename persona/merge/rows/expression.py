@@ -22,22 +22,24 @@ from persona.objects.recipe import to_binary32
 from persona.objects.tensors import TensorSpec
 
 
-def source_of(terms: Sequence[tuple[str, Source]], chunk: int) -> Source:
+def source_of(id: str, terms: Sequence[tuple[str, Source]], chunk: int) -> Source:
     """The source of an expression.
 
-    `terms`: canonical decimals and sources, in order of the vectors' ids; `chunk`: elements of a chunk. One
-    vector with the coefficient 1 is that vector itself.
+    `id`: its own; `terms`: canonical decimals and sources, in order of the vectors' ids; `chunk`: elements of
+    a chunk. One vector with the coefficient 1 is that vector itself.
     """
     parts = tuple((to_binary32(coefficient), source) for coefficient, source in terms)
     if len(parts) == 1 and parts[0][0] == 1.0:
         return parts[0][1]
-    identity = _digest([(coefficient, source.identity) for coefficient, source in parts])
-    return ExpressionSource(identity, parts, chunk)
+    return ExpressionSource(id, parts, chunk)
 
 
 @dataclass(frozen=True)
 class ExpressionSource:
-    """A `Source` of numbers over other sources, each with its coefficient, a binary32."""
+    """A `Source` of numbers over other sources, each with its coefficient, a binary32.
+
+    `identity`: the id of the expression.
+    """
 
     identity: str
     parts: tuple[tuple[float, Source], ...]

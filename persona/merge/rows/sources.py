@@ -79,7 +79,7 @@ def _delta(sources: Sources, id: str, vector: Vector) -> DeltaSource:
 
 def _expression(sources: Sources, id: str, vector: Vector) -> Source:
     terms = [(coefficient, sources.source(part)) for part, coefficient in vector.expression]
-    return expression.source_of(terms, sources.base.chunk)
+    return expression.source_of(id, terms, sources.base.chunk)
 
 
 def _low_rank(sources: Sources, id: str, vector: Vector) -> LowRankSource:
