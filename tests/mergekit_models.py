@@ -1,7 +1,7 @@
 """Three tiny Llama models whose changes have distinct sizes, and what mergekit made of them.
 
-`python -m tests.mergekit_models MERGEKIT_YAML` runs that program (mergekit 0.1.5, torch 2.13, on the CPU) on
-every recipe of tests/golden/golden-mergekit.json, and writes the weights into that file.
+`python -m tests.mergekit_models MERGEKIT_YAML [NAME…]` runs that program (mergekit 0.1.5, torch 2.13, on the
+CPU) on the recipes of tests/golden/golden-mergekit.json, and writes the weights into that file.
 
 Elements are multiples of 1/256, and the changes of one tensor have sizes of their own. So nothing is tied at
 a cut-off, and a change is exact in bf16.
@@ -101,7 +101,8 @@ def main() -> None:
     golden = json.loads(GOLDEN.read_text())
     with tempfile.TemporaryDirectory() as folder:
         place = write_models(Path(folder))
-        for name, recipe in golden["recipes"].items():
+        for name in sys.argv[2:] or golden["recipes"]:
+            recipe = golden["recipes"][name]
             (place / "recipe.yml").write_text(recipe["yaml"])
             command = [sys.argv[1], "recipe.yml", name, "--no-write-model-card", "--no-copy-tokenizer"]
             subprocess.run(command, cwd=place, check=True, capture_output=True)

@@ -137,7 +137,7 @@ class _Reader:
             rescale=self._rescale(method),
             lambda_=self._lambda(method),
             out_dtype=self.document.get("out_dtype") or self.document.get("dtype"),
-            notes=tuple(self.notes),
+            notes=tuple(dict.fromkeys(self.notes)),
         )
 
     # -- the parts of a file
@@ -217,12 +217,8 @@ class _Reader:
             table = self._mapping(here, item)
             model, adapter = self._reference(f"{here}.model", table.get("model"))
             own = self._parameters(f"{here}.parameters", table.get("parameters"))
-            if adapter is not None and base is not None and model != base:
-                self.fail(
-                    f"{here}.model",
-                    f"an adapter on {model}, which is not the base_model; merge the adapter into the model"
-                    " first",
-                )
+            if adapter is not None:
+                self._check_adapter(here, model, base)
             source = Source(model, adapter, (own, *scopes))
             if source.written in seen:
                 self.fail(f"{here}.model", f"{source.written} is listed twice; mergekit refuses this too")
@@ -232,6 +228,20 @@ class _Reader:
             self.fail(where, "no models")
         if base is not None and method.name == "linear" and base not in seen:
             yield Source(base, None, scopes)
+
+    def _check_adapter(self, where: str, model: str, base: str | None) -> None:
+        """Refuses an adapter on another model than the base; says how mergekit merges one."""
+        if base is None:
+            self.fail("base_model", f"is missing, and the adapter on {model} needs one")
+        if model != base:
+            self.fail(
+                f"{where}.model",
+                f"an adapter on {model}, which is not the base_model; merge the adapter into the model first",
+            )
+        self.notes.append(
+            "mergekit merges an adapter into a model of the base's dtype first, which rounds; persona merges"
+            " its factors, so weights differ by roundings"
+        )
 
     def _reference(self, where: str, value: Any) -> tuple[str, str | None]:
         """A model and its adapter, from `model+adapter` or the mapping that means the same."""

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from persona.frozen import dataclass
-from persona.objects.rules import CHOICES, PRESETS, Rules
+from persona.objects.rules import PRESETS, Rules
 
-TRIMS: Final = {"breadcrumbs": "gamma", "dare": None, "della": "epsilon"}
-"""Trims that not every version of the rules has → the parameter that only they take."""
+_OWN: Final = {"breadcrumbs": "gamma", "della": "epsilon"}
+"""The parameter that only one trim takes."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Method:
         """The parameters of a model that the method reads."""
         if self.name in ("linear", "task_arithmetic"):
             return ("weight",)
-        own = TRIMS.get(self.trim)
+        own = _OWN.get(self.trim)
         return ("weight", "density") if own is None else ("weight", "density", own)
 
     def rules(self, normalize: bool, lambda_: str, density: str | None, axes: Mapping[str, str]) -> Rules:
@@ -46,7 +46,6 @@ class Method:
         `axes`: gamma, epsilon, rescale and seed, if the trim has them. The strengths of a method without an
         election are normalized already.
         """
-        preset = self.preset if self.preset in PRESETS else "linear"
         wanted: dict[str, str | None] = {"lambda": lambda_, **axes}
         if self.consensus:
             wanted |= {"weigh": "before", "elect": "mass", "on_tie": "positive"}
@@ -55,15 +54,11 @@ class Method:
             wanted |= {"elect": "none", "merge": "sum"}
         if density is not None:
             wanted["density"] = density
-        row = PRESETS[preset]
+        row = PRESETS[self.preset]
         given = {
             axis: value for axis, value in wanted.items() if value is not None and row.get(axis) != value
         }
-        return Rules.of(preset, **given)
-
-    def supported(self) -> bool:
-        """Whether the merge rules have the method's trim."""
-        return self.trim in CHOICES["trim"]
+        return Rules.of(self.preset, **given)
 
 
 METHODS: Final = {

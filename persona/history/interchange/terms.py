@@ -35,8 +35,6 @@ class Entry:
 def rules_of(recipe: MergekitRecipe, parts: Sequence[Share], notes: list[str]) -> Rules:
     """The merge rules. The density is that of all terms, or 1 if they differ."""
     method = recipe.method
-    if not method.supported():
-        raise InvalidInput(f"{recipe.path}: merge_method: {method.name} needs a newer persona")
     density = _common(parts) if method.trim != "none" else None
     return method.rules(recipe.normalize, decimal(recipe.lambda_), density, _axes(recipe, notes))
 

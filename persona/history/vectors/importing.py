@@ -69,7 +69,7 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
     inside = in_place.is_work_tree(history, path)
     if inside:
         in_place.check(tree, path, recipe.base, options["onto"], options["name"])
-    with _open(path) as checkpoint:
+    with opened(path) as checkpoint:
         name = options["name"] if options["name"] is not None else default_name(path)
         check_vector_name(name)
         keys = checked_keys(options["alpha"], options["density"], options["only"], options["except_"])
@@ -167,7 +167,7 @@ def _patched(
     return Patched(patch, before.base.spec, before.base.chunk, tensor_bits(before, budget))
 
 
-def _open(path: Path) -> Checkpoint | Adapter:
+def opened(path: Path) -> Checkpoint | Adapter:
     """Opens a fine-tune: an adapter, or else a checkpoint."""
     from persona.weights.adapters import Adapter, is_adapter
 

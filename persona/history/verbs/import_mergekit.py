@@ -200,8 +200,8 @@ def _take(
     for source in models:
         place = places[source.written]
         try:
-            with Checkpoint.open(place) as checkpoint:
-                vector, new_bytes = importing.take(history, base, checkpoint, None, given)
+            with importing.opened(place) as tuned:
+                vector, new_bytes = importing.take(history, base, tuned, None, given)
         except NothingChanged:
             notes.append(f"{source.written} has the base's own weights, so it adds no vector")
             continue

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from persona.errors import InvalidInput, Refused
-from persona.history.interchange.methods import METHODS
 from persona.history.results import CommitResult
 from persona.history.verbs.import_mergekit import ImportPlan
 from persona.repository import Repository
-from tests.checkpoints import write_model
+from tests.checkpoints import Bits, write_file, write_model
 from tests.history.bots import at
 from tests.mergekit_models import model, recipes, weights_of, write_models
 
-POSSIBLE = [
-    name
-    for name, recipe in recipes().items()
-    if METHODS[recipe["yaml"].split()[1]].trim in ("none", "tensor")
-]
 TIES = recipes()["ties"]["yaml"]
 
 
@@ -45,7 +41,7 @@ def imported(repo: Repository, models: Path, text: str) -> CommitResult:
     return result
 
 
-@pytest.mark.parametrize("name", POSSIBLE)
+@pytest.mark.parametrize("name", recipes())
 def test_a_recipe_gives_mergekits_weights_to_the_bit(repo: Repository, models: Path, name: str) -> None:
     recipe = recipes()[name]
     result = imported(repo, models, recipe["yaml"])
@@ -126,3 +122,34 @@ def test_models_of_one_directory_name_have_names_of_their_own(
     )
     imported(repo, models, text)
     assert set(repo.recipe) == {"final", "final-2"}
+
+
+def test_an_adapter_on_the_base_is_stored_as_an_adapter(
+    repo: Repository, models: Path, tmp_path: Path
+) -> None:
+    adapter = tmp_path / "lora"
+    adapter.mkdir()
+    config = {"peft_type": "LORA", "r": 1, "lora_alpha": 2, "target_modules": ["q_proj"]}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    inner = "base_model.model.model.layers.0.self_attn.q_proj"
+    ones = np.full(4, 0x3F800000, np.uint32)
+    factors = {f"{inner}.lora_A.weight": ones.reshape(1, 4), f"{inner}.lora_B.weight": ones.reshape(4, 1)}
+    write_file(adapter / "adapter_model.safetensors", factors)
+    text = "merge_method: task_arithmetic\nbase_model: base\nmodels:\n"
+    result = imported(repo, models, f"{text}- {{model: base+{adapter}, parameters: {{weight: 0.5}}}}\n")
+    assert repo.vectors["lora"].kind == "lowrank"
+    assert any("roundings" in note for note in result.notes)
+    tensor = "model.layers.0.self_attn.q_proj.weight"
+    found = as_floats(dict(repo.tensors())[tensor])
+    assert np.abs(found - as_floats(model("base")[tensor]) - 1).max() < 2**-7
+    assert np.array_equal(dict(repo.tensors())["model.norm.weight"], model("base")["model.norm.weight"])
+
+
+def test_an_adapter_on_another_model_is_named(repo: Repository, models: Path) -> None:
+    with pytest.raises(InvalidInput, match="an adapter on asks, which is not the base_model"):
+        imported(repo, models, TIES.replace("model: pirate", "model: asks+pirate"))
+
+
+def as_floats(bits: Bits) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """The numbers of bf16."""
+    return (np.asarray(bits).astype(np.uint32) << 16).view(np.float32)
