@@ -34,7 +34,9 @@ def source_of(sandbox: Sandbox, id: str) -> Source:
     return sandbox.plan([Term("v", id)], Rules.of("ties")).sources[0]
 
 
-def numbers(sandbox: Sandbox, source: Source, spec: TensorSpec, cuts: list[int]) -> Any:
+def numbers(
+    sandbox: Sandbox, source: Source, spec: TensorSpec, cuts: list[int], *, in_exponent_order: bool = False
+) -> Any:
     """t of a whole tensor, each chunk read in the parts that `cuts` makes."""
     plan = sandbox.plan([], Rules.of("ties"))
     space = Workspaces(plan.base.tensors, CHUNK).get(spec)
@@ -42,10 +44,13 @@ def numbers(sandbox: Sandbox, source: Source, spec: TensorSpec, cuts: list[int])
     for index in range(plan.chunks_of(spec)):
         chunk = OpenedChunk.open(plan.rows.chunks, spec, index, space)
         bounds = sorted({0, chunk.size, *(cut for cut in cuts if cut < chunk.size)})
+        whole = np.full(chunk.size, np.nan, np.float32)
         for start, stop in pairwise(bounds):
-            out = np.full(stop - start, np.nan, np.float32)
-            source.read_numbers(chunk, start, stop, out)
-            found.append(out)
+            read = chunk.sorted() if in_exponent_order else chunk
+            source.read_numbers(read, start, stop, whole[start:stop])
+        if in_exponent_order:
+            whole[chunk.order] = whole.copy()
+        found.append(whole)
     return np.concatenate(found)
 
 
@@ -81,13 +86,19 @@ def test_the_rows_equal_the_reference(data: st.DataObject) -> None:
         coefficients = {id: data.draw(st.sampled_from(COEFFICIENTS)) for id in sorted(fine_tunes)}
         source = source_of(sandbox, sandbox.expression(**coefficients))
         reached = {spec.name: spec for spec in sandbox.base.tensors if source.reaches(spec.name)}
+        assert all(source.elementwise(spec) for spec in reached.values())
         found = {name: numbers(sandbox, source, spec, cuts) for name, spec in reached.items()}
+        in_exponent_order = {
+            name: numbers(sandbox, source, spec, cuts, in_exponent_order=True)
+            for name, spec in reached.items()
+        }
     changed = {name for name in base for after in afters if not np.array_equal(base[name][2], after[name][2])}
     assert set(reached) == changed
     for name, row in found.items():
         taus = [tau(base, fine_tunes[id], name) for id in coefficients]
         want = reference.expression(taus, [to_binary32(text) for text in coefficients.values()])
         assert same(row, want.flatten())
+        assert same(in_exponent_order[name], want.flatten())
 
 
 @pytest.fixture
