@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from persona.errors import Refused
 from persona.merge import reference
 from persona.merge.rows.expression import ExpressionSource
+from persona.merge.rows.expression import source_of as expression_source
 from persona.merge.rows.reader import Workspaces
 from persona.merge.rows.source import OpenedChunk, Source
 from persona.objects.recipe import Term, to_binary32
@@ -143,3 +144,66 @@ def test_a_chunk_that_no_vector_changed_has_no_row(tmp_path: Path) -> None:
     assert [source.chunk_id(spec, index) is None for index in range(3)] == [False, False, True]
     row = numbers(made, source, spec, [])
     assert np.flatnonzero(row).tolist() == [5, CHUNK + 5]
+
+
+class Fixed:
+    """A source of numbers for one tensor, such as an adapter's: they need the order of the elements."""
+
+    identity, keep = "f" * 64, False
+
+    def __init__(self, name: str, t: Any) -> None:
+        self.name = name
+        self.t = t
+
+    def reaches(self, name: str) -> bool:
+        return name == self.name
+
+    def steps(self, spec: TensorSpec) -> bool:
+        return False
+
+    def elementwise(self, spec: TensorSpec) -> bool:
+        return False
+
+    def chunk_id(self, spec: TensorSpec, index: int) -> str | None:
+        return f"{index:064x}"
+
+    def scratch_bytes(self, spec: TensorSpec) -> int:
+        return 100
+
+    def read_steps(self, spec: TensorSpec, index: int, out: Any) -> None:
+        raise AssertionError("it has no steps")
+
+    def read_numbers(self, chunk: OpenedChunk, start: int, stop: int, out: Any) -> None:
+        out[:] = self.t[chunk.first + start : chunk.first + stop]
+
+
+@pytest.mark.parametrize("fixed_first", [False, True])
+@pytest.mark.parametrize("dtype", ["BF16", "F16", "F32"])
+def test_steps_and_numbers_are_added_in_the_order_of_the_vectors(
+    tmp_path: Path, dtype: str, fixed_first: bool
+) -> None:
+    base, first, second = one_model(dtype=dtype)
+    sandbox = Sandbox(tmp_path, base)
+    deltas = [(source_of(sandbox, sandbox.vector(after).id), after) for after in (first, second)]
+    name = "model.embed.weight"
+    spec = sandbox.base.spec[name]
+    t = torch.randn(spec.elements, generator=torch.Generator().manual_seed(1))
+    parts = [(source, tau(base, after, name)) for source, after in deltas]
+    parts.insert(0 if fixed_first else 1, (Fixed(name, t.numpy()), t))
+    texts = ["0.3", "-1.7", "0.1"]
+    source = expression_source([(text, part) for text, (part, _) in zip(texts, parts, strict=True)], CHUNK)
+    assert not source.elementwise(spec)
+    assert source.elementwise(sandbox.base.spec["model.layers.1.norm.weight"])
+    assert source.scratch_bytes(spec) == 100 + 4 * CHUNK
+    want = reference.expression([t for _, t in parts], [to_binary32(text) for text in texts])
+    assert same(numbers(sandbox, source, spec, [20, 41]), want)
+
+
+def test_numbers_that_overflow_are_no_warning(tmp_path: Path) -> None:
+    base, first, _ = one_model()
+    sandbox = Sandbox(tmp_path, base)
+    sandbox.vector(first)
+    name = "model.embed.weight"
+    huge = Fixed(name, np.full(sandbox.base.spec[name].elements, 3e38, np.float32))
+    source = expression_source([("3", huge), ("-3", huge)], CHUNK)
+    assert np.isnan(numbers(sandbox, source, sandbox.base.spec[name], [])).all()
