@@ -60,8 +60,8 @@ class ExpressionSource:
 
     def chunk_id(self, spec: TensorSpec, index: int) -> str | None:
         """See `Source`."""
-        ids = [(coefficient, id) for coefficient, _, id in self._changes(spec, index)]
-        return _digest(ids) if ids else None
+        terms = [[coefficient.hex(), id] for coefficient, _, id in self._changes(spec, index)]
+        return blake3(canonical.encode(terms)).hexdigest() if terms else None
 
     def scratch_bytes(self, spec: TensorSpec) -> int:
         """See `Source`."""
@@ -101,9 +101,3 @@ class ExpressionSource:
             if id is not None:
                 found.append((coefficient, source, id))
         return found
-
-
-def _digest(terms: Sequence[tuple[float, str]]) -> str:
-    """64 hex digits that decide a sum of rows."""
-    value = [[np.float32(coefficient).tobytes().hex(), id] for coefficient, id in terms]
-    return blake3(canonical.encode(value)).hexdigest()

@@ -125,7 +125,7 @@ def test_the_identity_and_the_chunks_follow_from_coefficients_and_vectors(sandbo
     spec = sandbox.base.spec["model.embed.weight"]
     texts = [{one: "1", other: "-1"}, {one: "-1", other: "1"}, {one: "1", other: "0.5"}, {one: "0.5"}]
     sources = [source_of(sandbox, sandbox.expression(**text)) for text in texts]
-    assert len({source.identity for source in sources}) == len(texts)
+    assert [source.identity for source in sources] == [sandbox.expression(**text) for text in texts]
     assert len({source.chunk_id(spec, 0) for source in sources}) == len(texts)
     again = source_of(sandbox, sandbox.expression(**texts[0]))
     assert (again.identity, again.chunk_id(spec, 0)) == (sources[0].identity, sources[0].chunk_id(spec, 0))
@@ -191,7 +191,9 @@ def test_steps_and_numbers_are_added_in_the_order_of_the_vectors(
     parts = [(source, tau(base, after, name)) for source, after in deltas]
     parts.insert(0 if fixed_first else 1, (Fixed(name, t.numpy()), t))
     texts = ["0.3", "-1.7", "0.1"]
-    source = expression_source([(text, part) for text, (part, _) in zip(texts, parts, strict=True)], CHUNK)
+    source = expression_source(
+        "e" * 64, [(text, part) for text, (part, _) in zip(texts, parts, strict=True)], CHUNK
+    )
     assert not source.elementwise(spec)
     assert source.elementwise(sandbox.base.spec["model.layers.1.norm.weight"])
     assert source.scratch_bytes(spec) == 100 + 4 * CHUNK
@@ -205,5 +207,5 @@ def test_numbers_that_overflow_are_no_warning(tmp_path: Path) -> None:
     sandbox.vector(first)
     name = "model.embed.weight"
     huge = Fixed(name, np.full(sandbox.base.spec[name].elements, 3e38, np.float32))
-    source = expression_source([("3", huge), ("-3", huge)], CHUNK)
+    source = expression_source("e" * 64, [("3", huge), ("-3", huge)], CHUNK)
     assert np.isnan(numbers(sandbox, source, sandbox.base.spec[name], [])).all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +56,20 @@ def changes(base: Model, fine_tunes: Mapping[str, Model], sums: Sums, id: str) -
     return found
 
 
+def term_of(term: Term, sums: Sums) -> MergeTerm:
+    """The reference's term; an expression that is one vector itself has that vector's draws."""
+    parts = list(sums.get(term.vector, {}).items())
+    itself = parts[0][0] if len(parts) == 1 and parts[0][1] == "1" else None
+    return replace(MergeTerm.of(term), identity=itself)
+
+
 def by_reference(
     base: Model, fine_tunes: Mapping[str, Model], sums: Sums, terms: list[Term], rules: Rules
 ) -> dict[str, torch.Tensor]:
     return reference.merge(
         tensors(base),
         [changes(base, fine_tunes, sums, term.vector) for term in terms],
-        [MergeTerm.of(term) for term in terms],
+        [term_of(term, sums) for term in terms],
         MergeRules.of(rules),
     )
 
