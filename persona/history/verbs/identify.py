@@ -2,10 +2,10 @@
 
 **candidate** — a recipe that the weights may come from: that of a commit, a vector alone at α = 1, or a base.
 
-Candidates whose tensors have the same keys are one. First each candidate computes a sample: the smallest
-tensors in which candidates differ. That rules out most of them without a merge of the model. A candidate with
-an equal sample computes the other tensors. A tensor that several candidates share is computed once. Nothing
-is recorded.
+Candidates whose tensors have the same keys are one. First each candidate computes a sample: a few of the
+smallest tensors in which candidates differ. That rules out most of them without a merge of the model. A
+candidate with an equal sample computes the other tensors. A tensor that several candidates share is computed
+once. Nothing is recorded.
 """
 
 from __future__ import annotations
@@ -43,8 +43,11 @@ if TYPE_CHECKING:
     from persona.measure.equality import Expected, Given
     from persona.merge.plan import Plan
 
-_SAMPLE_BYTES: Final = 8 * MIB
-"""Bytes of the sample's tensors; it has at least one."""
+_SAMPLE: Final = 8
+"""Tensors of the sample, spread over the smallest ones."""
+_SMALLEST: Final = 64
+_SMALLEST_BYTES: Final = 8 * MIB
+"""The smallest tensors: so many at most, and of so many bytes together, but at least one."""
 _NEAREST: Final = 3
 """Candidates that compute all tensors if no sample is equal."""
 
@@ -221,14 +224,14 @@ class _Search:
             for name in self.expected[one.base]:
                 keys.setdefault(name, set()).add(one.keys[name])
                 sizes[name] = one.plan.base.spec[name].nbytes
-        found: list[str] = []
+        smallest: list[str] = []
         total = 0
-        for name in sorted((name for name in keys if len(keys[name]) > 1), key=sizes.__getitem__):
+        for name in sorted((name for name in keys if len(keys[name]) > 1), key=sizes.__getitem__)[:_SMALLEST]:
             total += sizes[name]
-            if found and total > _SAMPLE_BYTES:
+            if smallest and total > _SMALLEST_BYTES:
                 break
-            found.append(name)
-        return found
+            smallest.append(name)
+        return smallest[:: max(1, len(smallest) // _SAMPLE)]
 
     def _compare(self, one: _Candidate, names: Iterable[str], progress: Progress | None = None) -> None:
         """Computes tensors of a candidate, unless they are known."""
