@@ -200,7 +200,7 @@ def test_a_vector_of_another_base_is_refused(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     one, other = Sandbox(tmp_path / "a", base), Sandbox(tmp_path / "b", second)
     stranger = other.vector(first)
-    one.imported[stranger.id] = stranger
+    one.vectors[stranger.id] = stranger.vector
     with pytest.raises(InvalidInput, match="belongs to the base with weights"):
         one.plan([Term("v", stranger.id)], Rules.of("ties"))
 
