@@ -33,7 +33,7 @@ from persona.objects.table import decode_vector_table, factor_chunks
 from persona.objects.tensors import TensorSpec, chunk_span
 from persona.objects.vector import Vector
 from persona.progress import EXTRACTING, Progress
-from persona.weights.adapter_layout import FactorEntry, WholeEntries, layout_of, whole_entries
+from persona.weights.adapter_layout import FactorEntry, WholeEntries, is_router, layout_of, whole_entries
 
 RANK: Final = 64
 """The rank of a matrix that is decomposed, if nobody gives another."""
@@ -127,7 +127,9 @@ def _part(
     spec, terms = tensor.spec, summands(plan, vectors, tensor)
     if terms is not None and not terms:
         return False
-    if how is None or (terms is None and (how == "convolution" or is_dense(plan, vectors, tensor))):
+    if how is None or (
+        terms is None and (how == "convolution" or is_router(spec) or is_dense(plan, vectors, tensor))
+    ):
         return True
     joined = sum(term.factor.rank for term in terms or ())
     exact = terms is not None and (limit is None or joined <= limit)

@@ -32,9 +32,18 @@ from persona.objects.tensors import TensorSpec
 PREFIX: Final = "base_model.model."
 """The beginning of every key: PEFT's model holds the base under this name."""
 
-_EMBEDDING: Final = re.compile(r"emb|^w[tp]e$|^shared$")
+_EMBEDDING: Final = re.compile(r"emb|^w[tp]e$|^shared$|^relative_attention_bias$")
 _NO_EMBEDDING: Final = re.compile(r"out|proj|head|norm|ln|dense|fc")
 _CONV1D_MODELS: Final = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp")
+_MAMBA_MODELS: Final = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
+_MAMBA: Final = ("out_proj", "conv1d")
+"""The modules of these models to which PEFT adds no factors."""
+_RENAMED: Final = "block_sparse_moe"
+"""A module that transformers 5 renamed. PEFT translates the names of factors, and not those of modules."""
+_ROUTERS: Final = ("gate", "router")
+_MOST_EXPERTS: Final = 512
+_MOST_UNCHANGED: Final = 1 << 20
+"""Unchanged elements that may be saved so that a module can be named by the last part of its path."""
 _CONV1D: Final = ("c_attn", "c_proj", "c_fc", "q_attn")
 """The modules of these models that are transformers' Conv1D."""
 
@@ -92,6 +101,8 @@ def layout_of(spec: TensorSpec, config: Mapping[str, Any]) -> str | None:
     if parameter != "weight" or not module or len(spec.shape) < 2 or not spec.elements:
         return None
     name = module.rpartition(".")[2]
+    if config.get("model_type") in _MAMBA_MODELS and name in _MAMBA:
+        return None
     if len(spec.shape) > 2:
         return "convolution" if len(spec.shape) <= 5 else None
     if _EMBEDDING.search(name) and not _NO_EMBEDDING.search(name):
@@ -99,6 +110,12 @@ def layout_of(spec: TensorSpec, config: Mapping[str, Any]) -> str | None:
     if config.get("model_type") in _CONV1D_MODELS and name in _CONV1D:
         return "transposed"
     return "linear"
+
+
+def is_router(spec: TensorSpec) -> bool:
+    """Whether a tensor chooses among experts. Its module need not be linear, so an adapter holds it whole."""
+    module, _, _ = spec.name.rpartition(".")
+    return module.rpartition(".")[2] in _ROUTERS and spec.shape[0] <= _MOST_EXPERTS
 
 
 @dataclass(frozen=True)
@@ -130,25 +147,49 @@ def whole_entries(
     inner = {parent for module in own for parent in _parents(module)}
     matrices = {module for module, specs in own.items() if any(len(spec.shape) > 1 for spec in specs)}
     entries: dict[str, TensorSpec] = {}
-    modules: set[str] = set()
+    saved: set[str] = set()
+    biases: list[tuple[str, TensorSpec]] = []
     left_out: list[str] = []
-    bias = "none"
     for spec in changed:
         module, _, parameter = spec.name.rpartition(".")
-        if parameter == "bias" and module in with_factor:
-            entries[f"{PREFIX}{module}.base_layer.bias"] = spec
-            bias = bias if bias == "all" else "lora_only"
-        elif parameter == "bias" and module in matrices:
-            entries[PREFIX + spec.name] = spec
-            bias = "all"
-        elif module and module not in inner | with_factor and (parameter == "weight" or len(spec.shape) < 3):
-            modules.add(module)
+        if parameter == "bias" and module in with_factor | matrices:
+            biases.append((module, spec))
+        elif not module or module in inner | with_factor or _RENAMED in module.split("."):
+            left_out.append(spec.name)
+        elif parameter == "weight" or all(len(one.shape) < 3 for one in own[module]):
+            saved.add(module)
         else:
             left_out.append(spec.name)
+    modules = _saved_names(saved, own, inner | with_factor)
     for module, specs in own.items():
-        if module.endswith(tuple(modules)) and module not in with_factor and modules:
+        if modules and module.endswith(modules) and module not in with_factor:
             entries |= {PREFIX + spec.name: spec for spec in specs}
-    return WholeEntries(entries, tuple(sorted(modules)), bias, tuple(left_out))
+    alone = [
+        spec for module, spec in biases if module not in with_factor and PREFIX + spec.name not in entries
+    ]
+    beside = [(module, spec) for module, spec in biases if module in with_factor]
+    entries |= {PREFIX + spec.name: spec for spec in alone}
+    entries |= {f"{PREFIX}{module}.base_layer.bias": spec for module, spec in beside}
+    bias = "all" if alone else "lora_only" if beside else "none"
+    return WholeEntries(entries, modules, bias, tuple(left_out))
+
+
+def _saved_names(
+    saved: Collection[str], own: Mapping[str, Sequence[TensorSpec]], others: Collection[str]
+) -> tuple[str, ...]:
+    """`modules_to_save`: the last part of the names, unless it would save too much, else the whole names.
+
+    The last part is also right if transformers calls the modules around it differently than the file does.
+    `others`: modules that cannot be saved.
+    """
+    found: set[str] = set()
+    for module in saved:
+        last = module.rpartition(".")[2]
+        unchanged = [spec for other, specs in own.items() if other.endswith(last) for spec in specs]
+        elements = sum(spec.elements for spec in unchanged if spec.name.rpartition(".")[0] not in saved)
+        short = elements <= _MOST_UNCHANGED and not any(other.endswith(last) for other in others)
+        found.add(last if short else module)
+    return tuple(sorted(found))
 
 
 def config_of(
@@ -161,18 +202,9 @@ def config_of(
     """The bytes of `adapter_config.json`. PEFT refuses an adapter without a factor, so there must be one."""
     settings = {entry.module: (entry.rank, _lora_alpha(entry.scale, entry.rank)) for entry in factors}
     (rank, alpha), _ = max(Counter(settings.values()).items(), key=lambda item: (item[1], item[0]))
-    # The first pattern that a module's name ends with counts: so the longer of two alike comes first.
-    other = {module for module, own in settings.items() if own != (rank, alpha)}
-    listed = sorted(
-        (
-            module
-            for module in settings
-            if module in other or any(module.endswith(f".{one}") for one in other)
-        ),
-        key=lambda module: (-len(module), module),
-    )
+    patterns = _patterns(settings, (rank, alpha))
     value = {
-        "alpha_pattern": {module: settings[module][1] for module in listed},
+        "alpha_pattern": {pattern: own[1] for pattern, own in patterns.items()},
         "base_model_name_or_path": base_name,
         "bias": whole.bias,
         "fan_in_fan_out": any(entry.layout == "transposed" for entry in factors),
@@ -183,13 +215,36 @@ def config_of(
         "modules_to_save": list(whole.modules) or None,
         "peft_type": "LORA",
         "r": rank,
-        "rank_pattern": {module: settings[module][0] for module in listed},
+        "rank_pattern": {pattern: own[0] for pattern, own in patterns.items()},
         "target_modules": _targets(settings.keys(), base),
         "task_type": "CAUSAL_LM" if _is_causal(base_config) else None,
         "use_dora": False,
         "use_rslora": False,
     }
     return json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+_Setting = tuple[int, int | float]
+"""A rank and a `lora_alpha`."""
+
+
+def _patterns(settings: Mapping[str, _Setting], usual: _Setting) -> dict[str, _Setting]:
+    """The settings that differ from the usual one, by the last part of a name if all of that name agree.
+
+    PEFT takes the first pattern that a path ends with. So if they do not agree, all of that name stand there,
+    the longest first.
+    """
+    groups: dict[str, set[_Setting]] = {}
+    for module, own in settings.items():
+        groups.setdefault(module.rpartition(".")[2], set()).add(own)
+    found: dict[str, _Setting] = {}
+    for module, own in settings.items():
+        last = module.rpartition(".")[2]
+        if len(groups[last]) > 1:
+            found[module] = own
+        elif own != usual:
+            found[last] = own
+    return dict(sorted(found.items(), key=lambda item: (-len(item[0]), item[0])))
 
 
 def _targets(modules: Collection[str], base: Sequence[TensorSpec]) -> list[str] | str:

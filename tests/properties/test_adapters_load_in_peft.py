@@ -19,6 +19,8 @@ from transformers import (
     LlamaForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
 )
 
 from persona.repository import Repository
@@ -39,6 +41,13 @@ def qwen() -> Any:
 def gpt2() -> Any:
     """Conv1D layers, norms with biases, and an embedding of positions."""
     return GPT2LMHeadModel(GPT2Config(vocab_size=40, n_embd=16, n_layer=2, n_head=2, n_positions=32))
+
+
+def experts() -> Any:
+    """A router, and experts that transformers stacks and the file holds one by one."""
+    return Qwen3MoeForCausalLM(
+        Qwen3MoeConfig(**LLAMA, moe_intermediate_size=12, num_experts=4, num_experts_per_tok=2, head_dim=8)
+    )
 
 
 MODELS: dict[str, Callable[[], Any]] = {
@@ -71,12 +80,12 @@ def merged(base: Path, adapter: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["F32", "BF16"])
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", [*MODELS, "experts"])
 def test_an_adapter_of_full_rank_merges_to_the_weights_of_the_revision(
     kind: str, dtype: torch.dtype, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
-    model = MODELS[kind]().to(dtype)
+    model = {**MODELS, "experts": experts}[kind]().to(dtype)
     model.save_pretrained(tmp_path / "base")
     tuned(model, 1).save_pretrained(tmp_path / "calm")
     wanted = {name: tensor.clone() for name, tensor in model.state_dict().items()}

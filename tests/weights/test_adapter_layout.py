@@ -17,6 +17,7 @@ from persona.weights.adapter_layout import (
     FactorEntry,
     WholeEntries,
     config_of,
+    is_router,
     layout_of,
     whole_entries,
 )
@@ -49,6 +50,8 @@ def config(factors: list[FactorEntry], base: list[TensorSpec], **of_base: Any) -
         ("h.0.attn.c_attn.weight", (6, 18), "gpt2", "transposed"),
         ("h.0.attn.c_attn.weight", (18, 6), "gpt_bigcode", "linear"),
         ("vision.patch_embedding.weight", (8, 3, 2, 2), "clip", "convolution"),
+        ("decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", (32, 4), "t5", "embedding"),
+        ("backbone.layers.0.mixer.out_proj.weight", (8, 6), "mamba", None),
         ("model.norm.weight", (6,), "llama", None),
         ("model.layers.0.self_attn.q_proj.bias", (8,), "qwen2", None),
         ("model.layers.0.mlp.experts.gate_up_proj", (4, 8, 6), "gpt_oss", None),
@@ -116,6 +119,16 @@ def test_ranks_that_differ_stand_in_patterns_and_a_longer_name_comes_first() -> 
     assert found["alpha_pattern"] == {"text.q": 4, "q": 4}
 
 
+def test_ranks_that_agree_for_a_name_stand_there_once() -> None:
+    factors = [
+        factor(f"layers.{layer}.{name}.weight", rank)
+        for layer in range(3)
+        for name, rank in (("q", 4), ("k", 2), ("v", 4))
+    ]
+    found = config(factors, [entry.spec for entry in factors])
+    assert found["rank_pattern"] == found["alpha_pattern"] == {"k": 2}
+
+
 def test_only_causal_models_get_a_task_type() -> None:
     entry = factor("q.weight")
     assert config([entry], [entry.spec], architectures=["LlamaForCausalLM"])["task_type"] == "CAUSAL_LM"
@@ -142,14 +155,45 @@ def whole(*names: str) -> WholeEntries:
 
 def test_a_module_is_saved_with_all_its_tensors() -> None:
     found = whole("layers.0.norm.bias")
-    assert found.modules == ("layers.0.norm",)
-    assert sorted(found.entries) == [f"{PREFIX}layers.0.norm.bias", f"{PREFIX}layers.0.norm.weight"]
+    assert found.modules == ("norm",)
+    assert {f"{PREFIX}layers.0.norm.bias", f"{PREFIX}layers.0.norm.weight"} <= found.entries.keys()
 
 
 def test_modules_that_peft_would_save_as_well_are_there() -> None:
     found = whole("norm.weight")
     assert found.modules == ("norm",)
     assert {one.name for one in found.entries.values()} == {name for name in SPEC if "norm" in name}
+
+
+def test_a_module_is_named_by_its_path_if_its_last_name_would_save_too_much() -> None:
+    base = [spec("model.embed.weight", 2000, 600), spec("aux.embed.weight", 3, 4), spec("q.weight", 8, 6)]
+    found = whole_entries([base[1]], [factor("q.weight")], base)
+    assert found.modules == ("aux.embed",)
+    assert list(found.entries) == [f"{PREFIX}aux.embed.weight"]
+
+
+def test_stacked_experts_and_all_beside_them_are_left_out() -> None:
+    base = [
+        spec("mlp.experts.up_proj", 4, 8, 6),
+        spec("mlp.experts.up_proj_bias", 4, 8),
+        spec("q.weight", 8, 6),
+    ]
+    found = whole_entries(base[:2], [factor("q.weight")], base)
+    assert found.left_out == ("mlp.experts.up_proj", "mlp.experts.up_proj_bias")
+    assert not found.entries
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "router"),
+    [
+        ("layers.0.mlp.gate.weight", (64, 2048), True),
+        ("layers.0.mlp.router.weight", (32, 2880), True),
+        ("layers.0.mlp.gate_proj.weight", (64, 64), False),
+        ("layers.0.mixer.gate.weight", (4096, 1024), False),
+    ],
+)
+def test_a_router_is_known_by_its_name_and_its_rows(name: str, shape: tuple[int, int], router: bool) -> None:
+    assert is_router(spec(name, *shape)) is router
 
 
 def test_a_bias_beside_a_factor_and_another_bias_are_told_apart() -> None:

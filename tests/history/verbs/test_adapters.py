@@ -99,7 +99,7 @@ def test_a_smaller_rank_keeps_less_and_says_how_much(grown: Bot, out: Path) -> N
 
 def test_a_norm_is_held_whole_with_its_own_bits(grown: Bot, out: Path) -> None:
     found = grown.repo.vectors.extract("listening", rank=1, out=out)
-    assert config_in(out)["modules_to_save"] == ["model.norm"]
+    assert config_in(out)["modules_to_save"] == ["norm"]
     held = read_file(out / WEIGHTS)[f"{KEY}model.norm.weight"]
     assert np.array_equal(held.bits, grown.tunes["listening"]["model.norm.weight"])
     assert {tensor.how for tensor in found.tensors if "norm" in tensor.name} == {"whole"}
