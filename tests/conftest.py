@@ -16,6 +16,7 @@ settings.register_profile(
     "default", max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=1000)
+settings.register_profile("exhaustive", parent=settings.get_profile("default"), max_examples=10_000)
 settings.load_profile("default")
 
 

@@ -1,0 +1,280 @@
+"""The registry of the merge rules and of all writings of a coordinate, and mixtures that are hard for each.
+
+The rules stand in the reference, in loops over terms, in an exact form for single elements, in loops that are
+written out for few terms, and in a Triton kernel with and without its careful branches. A mixture is steered
+into a writing by something that changes no result: a term that changes nothing, or an element of the base
+that is not finite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from persona.merge import reference
+from persona.merge.arithmetic import cpu
+from persona.merge.arithmetic.arguments import MergeArguments
+from persona.merge.reference import Numbers
+from persona.merge.rules import KEEP_NOTHING, NO_TRIM, MergeRules, MergeTerm
+from persona.objects.rules import CHOICES
+from tests.merge.arithmetic import cuda_kernels
+from tests.merge.chunks import CODE, EXPONENT, Change, Chunk, as_change, bits, tensor
+from tests.merge.strategies import STYLES, elements
+
+Array = np.ndarray[Any, Any]
+Result = tuple[Array, int]
+"""(the merged elements, how many became not finite)."""
+
+AXES = ("weigh", "elect", "on_tie", "merge", "divide")
+"""The axes that a coordinate depends on; `trim` and `rank` only move its cut-offs."""
+RULES = [dict(zip(AXES, words, strict=True)) for words in product(*(CHOICES[axis] for axis in AXES))]
+"""Every combination of their words."""
+ALPHAS = (
+    0.0,
+    1.0,
+    1.0,
+    -1.0,
+    0.5,
+    -0.5,
+    0.3,
+    0.8,
+    2.0,
+    -2.0,
+    -3.0,
+    1.5,
+    1.0000001,
+    1e-30,
+    1e-44,
+    3e38,
+    -3e38,
+)
+LAMBDAS = (1.0, 1.0, 0.5, -1.5, 0.3, 0.0, 3e38)
+TERMS = 12
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """One chunk in element order with its terms in canonical order.
+
+    base: uint[n]; changes: of each term, uint[n] or float32[n]; theta and alpha: float32[K]; add: bool[K].
+    """
+
+    dtype: str
+    base: Array
+    changes: list[Change]
+    theta: Array
+    alpha: Array
+    add: Array
+    rules: MergeRules
+
+    def with_term(self, alpha: float, *, add: bool) -> Mixture:
+        """With a last term that changes nothing."""
+        return replace(
+            self,
+            changes=[*self.changes, self.base.copy()],
+            theta=np.append(self.theta, np.float32(NO_TRIM)),
+            alpha=np.append(self.alpha, np.float32(alpha)),
+            add=np.append(self.add, add),
+        )
+
+    def with_element(self, word: int) -> Mixture:
+        """With a first element that no term changes."""
+        first = self.base.dtype.type(word)
+        changes = [
+            np.append(one.dtype.type(0 if one.dtype == np.float32 else word), one) for one in self.changes
+        ]
+        return replace(self, base=np.append(first, self.base), changes=changes)
+
+    def votes_first(self) -> Mixture:
+        """With the terms that vote before those that add."""
+        order = np.argsort(self.add, kind="stable")
+        changes = [self.changes[k] for k in order]
+        return replace(
+            self, changes=changes, theta=self.theta[order], alpha=self.alpha[order], add=self.add[order]
+        )
+
+    @property
+    def chunk(self) -> Chunk:
+        """The chunk as kernels take it."""
+        return Chunk.of(self.base, self.changes, self.dtype)
+
+    @property
+    def terms(self) -> list[MergeTerm]:
+        """The terms as the reference takes them."""
+        return [
+            MergeTerm(f"{k:064d}", float(alpha), join="add" if add else "vote")
+            for k, (alpha, add) in enumerate(zip(self.alpha, self.add, strict=True))
+        ]
+
+
+def signs_by_reference(mixture: Mixture) -> int:
+    """Σ sign(e)."""
+    base = tensor(mixture.base, mixture.dtype)
+    taus = [reference.tau(base, as_change(change, mixture.dtype)) for change in mixture.changes]
+    theta = [float(one) for one in mixture.theta]
+    return reference._majority(taus, theta, mixture.terms, mixture.rules, "w")
+
+
+def signs_by_cpu(mixture: Mixture) -> int:
+    votes = ~mixture.add
+    chunk = mixture.chunk.voting(mixture.add).decoded
+    theta, alpha = mixture.theta[votes], mixture.alpha[votes]
+    return cpu.sum_of_signs(chunk, theta, alpha, mixture.rules, CODE[mixture.dtype])
+
+
+def signs_by_triton(cuda: ModuleType, mixture: Mixture) -> int:
+    given = mixture.votes_first()
+    chunk = given.chunk
+    arrays = (chunk.base, chunk.z, chunk.numbers, chunk.row_of)
+    rows = [None if array is None else torch.from_numpy(array) for array in arrays]
+    terms = cuda.Terms.of(given.theta, given.alpha, given.add, given.rules, "cpu")
+    signs = torch.zeros(1, dtype=torch.int64)
+    with np.errstate(all="ignore"):
+        cuda.sum_of_signs(*rows, terms, given.rules, CODE[given.dtype], signs)
+    return int(signs)
+
+
+def by_reference(mixture: Mixture, majority: int) -> Result:
+    """One more term that reaches the tensor and changes nothing keeps rule 3 away, which callers apply."""
+    base = tensor(mixture.base, mixture.dtype)
+    changes = [as_change(change, mixture.dtype) for change in mixture.changes]
+    nothing = Numbers(torch.zeros(mixture.base.size))
+    terms = [*mixture.terms, MergeTerm("f" * 64)]
+    theta = [*(float(one) for one in mixture.theta), NO_TRIM]
+    tie = mixture.rules.tie(majority)
+    made = reference.merge_tensor(base, [*changes, nothing], theta, terms, mixture.rules, tie)
+    return bits(made), reference.not_finite({"w": base}, {"w": made}).get("w", 0)
+
+
+def by_cpu(mixture: Mixture, majority: int) -> Result:
+    code = CODE[mixture.dtype]
+    arguments = MergeArguments(mixture.theta, mixture.alpha, mixture.add, mixture.rules, code, majority)
+    out = np.full_like(mixture.base, 0xAAAA)
+    bad = cpu.merge_chunk(mixture.chunk.decoded, arguments, out)
+    return out, bad
+
+
+def by_loops_over_terms(mixture: Mixture, majority: int) -> Result:
+    """No loop is written out for a term that adds."""
+    return by_cpu(mixture.with_term(1.0, add=True), majority)
+
+
+def by_single_elements(mixture: Mixture, majority: int) -> Result:
+    """A block with an element that is not finite is computed again, one element at a time."""
+    shift, mask = EXPONENT[mixture.dtype]
+    out, bad = by_cpu(mixture.with_element(mask << shift), majority)
+    return out[1:], bad
+
+
+def by_triton(cuda: ModuleType, mixture: Mixture, majority: int) -> Result:
+    given = mixture.votes_first()
+    arguments = (given.chunk, given.theta, given.alpha, given.add, given.rules, given.dtype)
+    return cuda_kernels.run(cuda, *arguments, majority=majority)
+
+
+def by_triton_with_care(cuda: ModuleType, mixture: Mixture, majority: int) -> Result:
+    """A term that is silent makes every branch careful."""
+    return by_triton(cuda, mixture.with_term(0.0, add=False), majority)
+
+
+def writings(cuda: ModuleType) -> dict[str, Callable[[Mixture, int], Result]]:
+    """All writings but the reference."""
+    return {
+        "loops written out": by_cpu,
+        "loops over terms": by_loops_over_terms,
+        "single elements": by_single_elements,
+        "Triton": lambda mixture, majority: by_triton(cuda, mixture, majority),
+        "Triton with care": lambda mixture, majority: by_triton_with_care(cuda, mixture, majority),
+    }
+
+
+def check(cuda: ModuleType, mixture: Mixture) -> None:
+    """Every writing against the reference; raises `AssertionError`."""
+    majority = 0
+    if mixture.rules.elect != "none":
+        majority = signs_by_reference(mixture)
+        assert signs_by_cpu(mixture) == majority
+        assert signs_by_triton(cuda, mixture) == majority
+    want, strange = by_reference(mixture, majority)
+    for name, writing in writings(cuda).items():
+        out, bad = writing(mixture, majority)
+        np.testing.assert_array_equal(out, want, name)
+        assert bad == strange, name
+
+
+def mixtures(seed: int, dtype: str, n: int) -> Iterator[Mixture]:
+    """One mixture for each combination of the rules."""
+    for place, axes in enumerate(RULES):
+        random = np.random.default_rng([seed, place])
+        count = int(random.integers(1, 7))
+        alpha = random.choice(np.array(ALPHAS), count)
+        numbers = random.random(count) < 0.4
+        add = random.random(count) < 0.15
+        lambda_ = float(random.choice(LAMBDAS))
+        yield mixture(seed + place, dtype, n, axes, alpha.tolist(), add.tolist(), numbers.tolist(), lambda_)
+
+
+def mixture(
+    seed: int,
+    dtype: str,
+    n: int,
+    axes: dict[str, str],
+    alpha: list[float],
+    add: list[bool],
+    numbers: list[bool],
+    lambda_: float,
+) -> Mixture:
+    """A mixture of elements of all styles beside each other."""
+    random = np.random.default_rng(seed)
+    made = [elements(seed + k, dtype, len(alpha), style, n) for k, style in enumerate(STYLES)]
+    style = random.integers(0, len(STYLES), n)
+    base = np.choose(style, [one for one, _ in made])
+    afters = [np.choose(style, [after[k] for _, after in made]) for k in range(len(alpha))]
+    taus = [reference.tau(tensor(base, dtype), tensor(after, dtype)).numpy() for after in afters]
+    changes = [
+        _numbers(random, taus) if is_numbers else after
+        for after, is_numbers in zip(afters, numbers, strict=True)
+    ]
+    theta = [
+        _cut(random, change if is_numbers else tau)
+        for change, tau, is_numbers in zip(changes, taus, numbers, strict=True)
+    ]
+    rules = MergeRules(**axes, lambda_=float(np.float32(lambda_)))
+    strengths = np.array(alpha, np.float32)
+    return Mixture(
+        dtype, base, changes, np.array(theta, np.float32), strengths, np.array(add, np.bool_), rules
+    )
+
+
+def _numbers(random: np.random.Generator, taus: list[Array]) -> Array:
+    """t of every kind: also those of other terms, their opposites and halves, for votes and roundings that
+    tie.
+    """
+    n = taus[0].size
+    words = random.integers(0, 1 << 32, n, dtype=np.uint32)
+    with np.errstate(all="ignore"):
+        kinds = [
+            np.zeros(n, np.float32),
+            np.full(n, -0.0, np.float32),
+            *(taus[random.integers(len(taus))] * np.float32(factor) for factor in (1, -1, 0.5, -0.5)),
+            random.integers(-3, 4, n).astype(np.float32),
+            *((random.normal(size=n) * scale).astype(np.float32) for scale in (0.02, 1e-4, 1e38)),
+            (words & np.uint32(0x80FFFFFF)).view(np.float32),
+            words.view(np.float32),
+            random.choice(np.array([np.inf, -np.inf, np.nan], np.float32), n),
+        ]
+    weights = np.array([3, 1] + [2] * (len(kinds) - 3) + [0.2])
+    return np.choose(random.choice(len(kinds), n, p=weights / weights.sum()), kinds)
+
+
+def _cut(random: np.random.Generator, t: Array) -> float:
+    """A cut-off: none, nothing kept, infinite, or one that an element equals."""
+    sizes = np.abs(t[np.isfinite(t) & (t != 0)])
+    usual = float(random.choice(sizes)) if sizes.size else 0.0
+    return float(random.choice([NO_TRIM, NO_TRIM, usual, usual, usual, 0.0, KEEP_NOTHING, np.inf]))
