@@ -97,6 +97,13 @@ class Chunk:
         z = np.stack(steps) if steps else np.empty((0, base.size), base.dtype)
         return cls(base, z, np.arange(base.size, dtype=np.uint32), np.stack(numbers), row_of)
 
+    def in_place(self) -> Chunk:
+        """The chunk in element order."""
+        back = np.argsort(self.order)
+        in_order = np.arange(self.base.size, dtype=np.uint32)
+        numbers = None if self.numbers is None else np.ascontiguousarray(self.numbers[:, back])
+        return Chunk(self.base[back], np.ascontiguousarray(self.z[:, back]), in_order, numbers, self.row_of)
+
     def voting(self, add: np.ndarray[Any, Any]) -> Chunk:
         """The chunk with the rows of the terms that vote."""
         if self.row_of is None:

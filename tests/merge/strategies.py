@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from persona.errors import InvalidInput
-from persona.merge.rules import MergeRules, MergeTerm
-from persona.objects.recipe import Term, to_binary32
+from persona.merge.rules import MergeRules
+from persona.objects.recipe import Term
 from persona.objects.rules import PRESETS, Rules
 from tests.merge.chunks import EXPONENT, UINT, rounded
 from tests.merge.models import Model
@@ -42,20 +42,6 @@ def rules(draw: st.DrawFn) -> MergeRules:
         density=draw(st.sampled_from([1.0, 0.5, 0.2, 0.01])),
         lambda_=draw(st.sampled_from([1.0, 1.0, 0.5, -1.5, 0.0, 3e38])),
     )
-
-
-@st.composite
-def terms(draw: st.DrawFn, count: int, rules: MergeRules) -> list[MergeTerm]:
-    own = st.none() if rules.trim in ("joint", "none") else st.sampled_from([None, None, 1.0, 0.3])
-    return [
-        MergeTerm(
-            vector=draw(st.sampled_from("abcdef")) * 64,
-            alpha=to_binary32(repr(draw(ALPHAS))) + 0.0,
-            density=draw(own),
-            join=draw(st.sampled_from(["vote", "vote", "vote", "add"])),
-        )
-        for _ in range(count)
-    ]
 
 
 def elements(seed: int, dtype: str, count: int, style: str, n: int) -> tuple[Any, list[Any]]:
@@ -94,27 +80,6 @@ def elements(seed: int, dtype: str, count: int, style: str, n: int) -> tuple[Any
         fixed = ((base >> shift) & mask) == mask
         after[fixed] = base[fixed]
     return base, afters
-
-
-@st.composite
-def common_rules(draw: st.DrawFn) -> MergeRules:
-    """The rules that have loops of their own."""
-    return MergeRules(
-        trim=draw(st.sampled_from(["tensor", "none"])),
-        rank=draw(st.sampled_from(["floor1", "floor"])),
-        on_tie=draw(st.sampled_from(["drop", "positive", "majority"])),
-        divide=draw(st.sampled_from(["strength", "count", "weight", "mass"])),
-        density=draw(st.sampled_from([1.0, 0.5, 0.2, 0.01])),
-        lambda_=draw(st.sampled_from([1.0, 1.0, 0.5, -1.5, 0.0, 3e38])),
-    )
-
-
-def owned(base: Any, afters: list[Any], terms: list[MergeTerm], rules: MergeRules) -> bool:
-    """Whether the whole-tensor rule decides, which the kernel leaves to its caller."""
-    reaching = [k for k, after in enumerate(afters) if (after != base).any()]
-    if len(reaching) != 1 or rules.lambda_ != 1:
-        return False
-    return terms[reaching[0]].alpha == 1 and terms[reaching[0]].keeps_everything(rules)
 
 
 # -- whole models

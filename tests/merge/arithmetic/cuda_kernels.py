@@ -90,9 +90,8 @@ def merge_by_kernel(
     alpha = np.array([term.alpha for term in terms], np.float32)
     add = np.array([term.join == "add" for term in terms], np.bool_)
     chunk = Chunk.of(base, afters, dtype)
-    if not ordered and chunk.row_of is None:
-        back = np.argsort(chunk.order)
-        chunk = Chunk(chunk.base[back], chunk.z[:, back], np.arange(base.size, dtype=np.uint32))
+    if not ordered:
+        chunk = chunk.in_place()
     return run(cuda, chunk, theta, alpha, add, rules, dtype, ordered=ordered)
 
 

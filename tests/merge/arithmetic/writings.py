@@ -35,6 +35,9 @@ AXES = ("weigh", "elect", "on_tie", "merge", "divide")
 """The axes that a coordinate depends on; `trim` and `rank` only move its cut-offs."""
 RULES = [dict(zip(AXES, words, strict=True)) for words in product(*(CHOICES[axis] for axis in AXES))]
 """Every combination of their words."""
+USUAL = {"weigh": "before", "elect": "mass", "merge": "mean"}
+WRITTEN_OUT = [axes for axes in RULES if axes == axes | USUAL]
+"""The combinations with loops written out for a few terms that vote."""
 ALPHAS = (
     0.0,
     1.0,
@@ -54,6 +57,10 @@ ALPHAS = (
     3e38,
     -3e38,
 )
+CANONICAL_NAN = {"BF16": 0x7FC0, "F16": 0x7E00, "F32": 0x7FC00000}
+DTYPES = ("BF16", "BF16", "F16", "F32")
+LIMITS = (1.0, 1.5, 4.0, np.inf)
+"""The largest |α| of a mixture: what is stronger than 1, 2 or everything has branches of its own."""
 LAMBDAS = (1.0, 1.0, 0.5, -1.5, 0.3, 0.0, 3e38)
 TERMS = 12
 
@@ -63,6 +70,8 @@ class Mixture:
     """One chunk in element order with its terms in canonical order.
 
     base: uint[n]; changes: of each term, uint[n] or float32[n]; theta and alpha: float32[K]; add: bool[K].
+    calm: whether every number that is computed is finite. One that is not hides the fast loops: the whole
+    block is computed again.
     """
 
     dtype: str
@@ -72,6 +81,7 @@ class Mixture:
     alpha: Array
     add: Array
     rules: MergeRules
+    calm: bool
 
     def with_term(self, alpha: float, *, add: bool) -> Mixture:
         """With a last term that changes nothing."""
@@ -172,26 +182,28 @@ def by_single_elements(mixture: Mixture, majority: int) -> Result:
     return out[1:], bad
 
 
-def by_triton(cuda: ModuleType, mixture: Mixture, majority: int) -> Result:
+def by_triton(cuda: ModuleType, mixture: Mixture, majority: int, *, ordered: bool = True) -> Result:
     given = mixture.votes_first()
-    arguments = (given.chunk, given.theta, given.alpha, given.add, given.rules, given.dtype)
-    return cuda_kernels.run(cuda, *arguments, majority=majority)
+    chunk = given.chunk if ordered else given.chunk.in_place()
+    arguments = (chunk, given.theta, given.alpha, given.add, given.rules, given.dtype)
+    return cuda_kernels.run(cuda, *arguments, majority=majority, ordered=ordered)
 
 
 def by_triton_with_care(cuda: ModuleType, mixture: Mixture, majority: int) -> Result:
-    """A term that is silent makes every branch careful."""
-    return by_triton(cuda, mixture.with_term(0.0, add=False), majority)
+    """A term that is silent makes every branch careful. The elements stay in place."""
+    return by_triton(cuda, mixture.with_term(0.0, add=False), majority, ordered=False)
 
 
-def writings(cuda: ModuleType) -> dict[str, Callable[[Mixture, int], Result]]:
-    """All writings but the reference."""
-    return {
-        "loops written out": by_cpu,
-        "loops over terms": by_loops_over_terms,
-        "single elements": by_single_elements,
-        "Triton": lambda mixture, majority: by_triton(cuda, mixture, majority),
-        "Triton with care": lambda mixture, majority: by_triton_with_care(cuda, mixture, majority),
-    }
+def writings(cuda: ModuleType, calm: bool) -> dict[str, Callable[[Mixture, int], Result]]:
+    """The writings, but the reference, that compute a mixture: whether all its numbers are finite decides."""
+    found: dict[str, Callable[[Mixture, int], Result]] = {"loops written out": by_cpu}
+    if calm:
+        found["loops over terms"] = by_loops_over_terms
+        found["Triton"] = lambda mixture, majority: by_triton(cuda, mixture, majority)
+    else:
+        found["single elements"] = by_single_elements
+        found["Triton with care"] = lambda mixture, majority: by_triton_with_care(cuda, mixture, majority)
+    return found
 
 
 def check(cuda: ModuleType, mixture: Mixture) -> None:
@@ -202,22 +214,37 @@ def check(cuda: ModuleType, mixture: Mixture) -> None:
         assert signs_by_cpu(mixture) == majority
         assert signs_by_triton(cuda, mixture) == majority
     want, strange = by_reference(mixture, majority)
-    for name, writing in writings(cuda).items():
+    for name, writing in writings(cuda, mixture.calm).items():
         out, bad = writing(mixture, majority)
         np.testing.assert_array_equal(out, want, name)
         assert bad == strange, name
 
 
-def mixtures(seed: int, dtype: str, n: int) -> Iterator[Mixture]:
-    """One mixture for each combination of the rules."""
+def mixtures(seed: int, n: int) -> Iterator[Mixture]:
+    """Mixtures, calm and not, for each combination of the rules; more where loops are written out."""
     for place, axes in enumerate(RULES):
         random = np.random.default_rng([seed, place])
-        count = int(random.integers(1, 7))
-        alpha = random.choice(np.array(ALPHAS), count)
-        numbers = random.random(count) < 0.4
-        add = random.random(count) < 0.15
-        lambda_ = float(random.choice(LAMBDAS))
-        yield mixture(seed + place, dtype, n, axes, alpha.tolist(), add.tolist(), numbers.tolist(), lambda_)
+        yield _drawn(random, axes, n, calm=True)
+        yield _drawn(random, axes, n, calm=False)
+        if axes in WRITTEN_OUT:
+            for _ in range(4):
+                yield _drawn(random, axes, n, calm=True, few=True)
+
+
+def _drawn(
+    random: np.random.Generator, axes: dict[str, str], n: int, *, calm: bool, few: bool = False
+) -> Mixture:
+    """few: a few terms in rows of steps of 16 bits, none stronger than 1, that vote."""
+    count = int(random.integers(1, 5 if few else 7))
+    most = 1.0 if few else random.choice(LIMITS[: 3 if calm else None])
+    alpha = random.choice([one for one in ALPHAS if abs(one) <= most], count)
+    numbers = random.random(count) < (0 if few else 0.4)
+    add = random.random(count) < (0 if few else 0.15)
+    dtype = DTYPES[0 if few else int(random.integers(len(DTYPES)))]
+    lambda_ = float(random.choice(LAMBDAS[: -1 if calm else None]))
+    seed = int(random.integers(1 << 32))
+    kinds = axes, alpha.tolist(), add.tolist(), numbers.tolist()
+    return mixture(seed, dtype, n, *kinds, lambda_, calm=calm)
 
 
 def mixture(
@@ -229,16 +256,26 @@ def mixture(
     add: list[bool],
     numbers: list[bool],
     lambda_: float,
+    *,
+    calm: bool,
 ) -> Mixture:
-    """A mixture of elements of all styles beside each other."""
-    random = np.random.default_rng(seed)
-    made = [elements(seed + k, dtype, len(alpha), style, n) for k, style in enumerate(STYLES)]
-    style = random.integers(0, len(STYLES), n)
+    """A mixture of elements of many styles beside each other; calm: without those that overflow."""
+    random, count = np.random.default_rng(seed), len(alpha)
+    styles = ["subnormal", "integers", "weights"] if calm else STYLES
+    made = [elements(seed + k, dtype, count, style, n) for k, style in enumerate(styles)]
+    weights, _ = elements(seed, dtype, 0, "weights", n)
+    made.append((weights, [weights + random.integers(-3, 4, n).astype(weights.dtype) for _ in alpha]))
+    style = random.integers(0, len(made), n)
     base = np.choose(style, [one for one, _ in made])
-    afters = [np.choose(style, [after[k] for _, after in made]) for k in range(len(alpha))]
+    afters = [np.choose(style, [after[k] for _, after in made]) for k in range(count)]
+    finite = np.isfinite(tensor(base, dtype).float().numpy())
+    base[finite & (random.random(n) < 0.02)] = 1 << (8 * base.itemsize - 1)  # −0
+    nan = random.random(n) < (0 if calm else 0.02)
+    for one in (base, *afters):
+        one[nan] = CANONICAL_NAN[dtype]
     taus = [reference.tau(tensor(base, dtype), tensor(after, dtype)).numpy() for after in afters]
     changes = [
-        _numbers(random, taus) if is_numbers else after
+        _numbers(random, taus, calm) if is_numbers else after
         for after, is_numbers in zip(afters, numbers, strict=True)
     ]
     theta = [
@@ -246,31 +283,30 @@ def mixture(
         for change, tau, is_numbers in zip(changes, taus, numbers, strict=True)
     ]
     rules = MergeRules(**axes, lambda_=float(np.float32(lambda_)))
-    strengths = np.array(alpha, np.float32)
-    return Mixture(
-        dtype, base, changes, np.array(theta, np.float32), strengths, np.array(add, np.bool_), rules
-    )
+    arrays = np.array(theta, np.float32), np.array(alpha, np.float32), np.array(add, np.bool_)
+    return Mixture(dtype, base, changes, *arrays, rules, calm)
 
 
-def _numbers(random: np.random.Generator, taus: list[Array]) -> Array:
+def _numbers(random: np.random.Generator, taus: list[Array], calm: bool) -> Array:
     """t of every kind: also those of other terms, their opposites and halves, for votes and roundings that
     tie.
     """
     n = taus[0].size
     words = random.integers(0, 1 << 32, n, dtype=np.uint32)
-    with np.errstate(all="ignore"):
-        kinds = [
-            np.zeros(n, np.float32),
-            np.full(n, -0.0, np.float32),
-            *(taus[random.integers(len(taus))] * np.float32(factor) for factor in (1, -1, 0.5, -0.5)),
-            random.integers(-3, 4, n).astype(np.float32),
-            *((random.normal(size=n) * scale).astype(np.float32) for scale in (0.02, 1e-4, 1e38)),
-            (words & np.uint32(0x80FFFFFF)).view(np.float32),
-            words.view(np.float32),
-            random.choice(np.array([np.inf, -np.inf, np.nan], np.float32), n),
-        ]
-    weights = np.array([3, 1] + [2] * (len(kinds) - 3) + [0.2])
-    return np.choose(random.choice(len(kinds), n, p=weights / weights.sum()), kinds)
+    kinds = [
+        np.zeros(n, np.float32),
+        np.full(n, -0.0, np.float32),
+        *(taus[random.integers(len(taus))] * np.float32(factor) for factor in (1, -1, 0.5, -0.5)),
+        random.integers(-3, 4, n).astype(np.float32),
+        *((random.normal(size=n) * scale).astype(np.float32) for scale in (0.02, 1e-4)),
+        (words & np.uint32(0x80FFFFFF)).view(np.float32),
+    ]
+    if not calm:
+        strange = np.array([np.inf, -np.inf, np.nan], np.float32)
+        kinds.append((random.normal(size=n).clip(-3, 3) * 1e38).astype(np.float32))
+        kinds += [words.view(np.float32), random.choice(strange, n)]
+    many = np.array([3, 1, *[2] * (len(kinds) - 2)])
+    return np.choose(random.choice(len(kinds), n, p=many / many.sum()), kinds)
 
 
 def _cut(random: np.random.Generator, t: Array) -> float:
