@@ -144,10 +144,16 @@ class History:
         return self.in_force(MemoryOptions, MemoryOptions())["memory"]
 
     def threads(self) -> int | None:
-        """Threads of a call that does not name them: `open`'s value, else the setting's, else None."""
+        """Threads of a call that does not name them: `open`'s value, else the setting's.
+
+        None if neither says anything, or if the settings cannot be read.
+        """
         from persona.history.options import WorkOptions
 
-        return self.in_force(WorkOptions, WorkOptions())["threads"]
+        try:
+            return self.in_force(WorkOptions, WorkOptions())["threads"]
+        except InvalidInput:
+            return None
 
     # -- objects
 

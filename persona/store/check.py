@@ -7,15 +7,17 @@ reads the damaged one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from persona.cores import in_order, thread_count
 from persona.errors import IntegrityError, PersonaError
 from persona.frozen import dataclass
 from persona.objects.ids import is_id
 from persona.store import files
 from persona.store.files import Buffer
+from persona.store.index import Entry
 from persona.store.objects import BULK_KINDS, Copy, check_id
 from persona.store.pack import IDX_SUFFIX, SUFFIX, Pack
 from persona.store.records import Record
@@ -42,21 +44,24 @@ PayloadOf = Callable[[Record], Iterable[Buffer] | None]
 """The parts of a record's canonical payload, or None when they cannot be had (its base chunk is damaged)."""
 
 
-def problems(store: ObjectStore, full: bool = False, payload_of: PayloadOf | None = None) -> Iterator[Damage]:
+def problems(
+    store: ObjectStore, full: bool = False, payload_of: PayloadOf | None = None, *, threads: int | None = None
+) -> Iterator[Damage]:
     """The problems in the stored bytes of every copy of every object, and in their packs.
 
-    `full`: also in ids. `payload_of` decodes the kinds of `BULK_KINDS`; without it their ids stay unverified.
+    `full`: also in ids. `payload_of` decodes the kinds of `BULK_KINDS`, on `threads` threads (default: one
+    for each core); without it their ids stay unverified.
     """
     store.refresh()
     for one in store.open_packs().values():
-        yield from _pack_problems(store, one, full, payload_of)
+        yield from _pack_problems(store, one, full, payload_of, thread_count(threads))
     for id, path in store.loose(""):
         yield from _copy_problems(store, Copy(path, None, None), id, None, full, payload_of)
     yield from _misplaced(store)
 
 
 def _pack_problems(
-    store: ObjectStore, one: Pack, full: bool, payload_of: PayloadOf | None
+    store: ObjectStore, one: Pack, full: bool, payload_of: PayloadOf | None, threads: int
 ) -> Iterator[Damage]:
     try:
         one.check_frame()
@@ -68,9 +73,15 @@ def _pack_problems(
         return
     with suppress(PersonaError):
         entries.update((entry.id, entry) for entry in one.footer())
-    for entry in sorted(entries.values(), key=lambda entry: entry.offset):
+
+    def check(entry: Entry) -> list[Damage]:
         copy = Copy(one.path, one, entry)
-        yield from _copy_problems(store, copy, entry.id, entry.kind, full, payload_of)
+        return list(_copy_problems(store, copy, entry.id, entry.kind, full, payload_of))
+
+    in_file = sorted(entries.values(), key=lambda entry: entry.offset)
+    with closing(in_order(check, in_file, threads=threads)) as checked:
+        for damages in checked:
+            yield from damages
 
 
 def _redundant(store: ObjectStore, one: Pack) -> bool:

@@ -154,11 +154,13 @@ class Store:
         self.require_writable()
         return Transaction(self.objects, payload_of)
 
-    def problems(self, full: bool = False, payload_of: PayloadOf | None = None) -> Iterator[Damage]:
+    def problems(
+        self, full: bool = False, payload_of: PayloadOf | None = None, *, threads: int | None = None
+    ) -> Iterator[Damage]:
         """The problems of the stored objects; see `persona.store.check.problems`."""
         from persona.store.check import problems
 
-        return problems(self.objects, full, payload_of)
+        return problems(self.objects, full, payload_of, threads=threads)
 
     @cached_property
     def _caches(self) -> Caches:

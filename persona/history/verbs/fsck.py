@@ -8,6 +8,7 @@ work tree. Walks are iterative.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
@@ -45,15 +46,17 @@ def fsck(history: History, *, full: bool = False, progress: Progress | None = No
     present = {id: kind for id, kind, _ in store.objects.iterate()}
     total, done = store.objects.counts()[2], 0
     payloads = Payloads(store.objects)
+    one_at_a_time = threading.Lock()
 
     def payload_of(record: Record) -> list[Any] | None:
         nonlocal done
-        done += sum(memoryview(segment).nbytes for segment in record.segments)
-        if progress:
-            progress(CHECKING, min(done, total), total)
+        with one_at_a_time:
+            done += sum(memoryview(segment).nbytes for segment in record.segments)
+            if progress:
+                progress(CHECKING, min(done, total), total)
         return payloads.of(record)
 
-    for found in store.problems(full, payload_of if full else None):
+    for found in store.problems(full, payload_of if full else None, threads=history.threads()):
         if not found.healed:
             problems.append(Problem(found.kind or None, found.id or None, found.problem))
     damaged = {problem.id for problem in problems if problem.id}
