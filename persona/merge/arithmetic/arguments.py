@@ -30,7 +30,7 @@ class DecodedChunk:
     of numbers. row_of: int32[present], the row of each term: r ≥ 0 is row r of z, r < 0 is row −1 − r of
     numbers; None: row k of z is that of the k-th term. Base and rows have one order: exponent order, or
     element order if a row cannot be read in exponent order or the chunk comes from a row cache. order:
-    uint32[≥ n], the element at each position.
+    uint32[≥ n], the element at each position. `in_order`: the elements follow each other from order[0] on.
     """
 
     present: list[int]
@@ -39,6 +39,7 @@ class DecodedChunk:
     order: NDArray[np.uint32]
     numbers: NDArray[np.float32] = field(default_factory=_no_numbers)
     row_of: NDArray[np.int32] | None = None
+    in_order: bool = False
 
     def rows(self) -> NDArray[np.int32]:
         """`row_of`, written out."""

@@ -104,13 +104,15 @@ def merge_chunk(chunk: DecodedChunk, arguments: MergeArguments, out: Array) -> i
 
 def kernel_arguments(chunk: DecodedChunk, arguments: MergeArguments, out: Array) -> tuple[Any, ...]:
     """The arguments of the kernel `merge_chunk`, from those of this module's `merge_chunk`, unchecked."""
-    rules, alpha = arguments.rules, arguments.alpha
+    rules, alpha, order = arguments.rules, arguments.alpha, chunk.order
+    if chunk.in_order and order.size:
+        out, order = out[order[0] :], order[:0]
     return (
         chunk.sorted_base,
         chunk.z,
         chunk.numbers,
         chunk.rows(),
-        chunk.order,
+        order,
         out,
         cuts(arguments.theta),
         alpha,

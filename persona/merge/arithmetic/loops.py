@@ -446,6 +446,16 @@ def scatter(result: Any, order: Any, n: int, out: Any) -> None:
         out[order[i]] = result[i]
 
 
+@_compiled
+def _put(result: Any, order: Any, start: int, n: int, out: Any) -> None:
+    """The results of a block at their places; without an order these are the elements from `start` on."""
+    if order.size:
+        scatter(result, order, n, out)
+    else:
+        for i in range(n):
+            out[start + i] = result[i]
+
+
 # One block in one pass.
 
 _TOP16 = np.uint16(0x8000)
@@ -623,7 +633,8 @@ def merge_chunk(
 ) -> int:
     """Merges one chunk; returns how many elements are not finite.
 
-    Scratch: float32[K + 6, BLOCK], uint32[3, BLOCK], int64[K], bool[K], float32[K], uint32[K].
+    order: uint32[n], or uint32[0] if the elements stand in their own order. Scratch: float32[K + 6, BLOCK],
+    uint32[3, BLOCK], int64[K], bool[K], float32[K], uint32[K].
     """
     axes = (weigh, elect, merge, divide)
     terms, size = alpha.size, base.size
@@ -661,7 +672,7 @@ def merge_chunk(
                 actors += 1
                 only_steps = False
         if actors == 0:
-            scatter(base_n, order_n, n, out)
+            _put(base_n, order_n, start, n, out)
             continue
         if at_once and only_steps and actors <= fused.MOST_TERMS:
             bad = _merge_at_once(
@@ -683,7 +694,7 @@ def merge_chunk(
                 result,
             )
             if np.uint32(np.uint32(bad | always) & _TOP) == np.uint32(0):
-                scatter(result, order_n, n, out)
+                _put(result, order_n, start, n, out)
                 continue
         bad = np.uint32(always | _open_base(half, shift, base_n, n, b, mono))
         for row in range(1, 6):
@@ -743,7 +754,7 @@ def merge_chunk(
                 )
                 result[i] = _down(word, shift)
                 not_finite += 1 if strange else 0
-        scatter(result, order_n, n, out)
+        _put(result, order_n, start, n, out)
     return not_finite
 
 

@@ -152,7 +152,8 @@ class StoredRows:
                 out[:] = kept[term]
             else:
                 self.read(chunk, term, start, stop, out)
-        return rows.chunk(present, chunk.base[start:stop], self.workspaces.in_order[start:stop])
+        order = self.workspaces.in_order[start:stop]
+        return rows.chunk(present, chunk.base[start:stop], order, in_order=True)
 
     def read(self, chunk: OpenedChunk, term: int, start: int, stop: int, out: NDArray[Any]) -> None:
         """The row of a term for the elements [start, stop) of a chunk in their own order, filtered.
@@ -248,7 +249,9 @@ class _Rows:
         """The row of each term."""
         return [self.z[row] if row >= 0 else self.numbers[~row] for row in self.row_of.tolist()]
 
-    def chunk(self, present: list[int], base: NDArray[Any], order: NDArray[np.uint32]) -> DecodedChunk:
+    def chunk(
+        self, present: list[int], base: NDArray[Any], order: NDArray[np.uint32], *, in_order: bool = False
+    ) -> DecodedChunk:
         """The rows with the base in this order."""
         row_of = self.row_of if len(self.numbers) else None
-        return DecodedChunk(present, base, self.z, order, self.numbers, row_of)
+        return DecodedChunk(present, base, self.z, order, self.numbers, row_of, in_order)
