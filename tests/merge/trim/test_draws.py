@@ -18,6 +18,8 @@ from persona.merge.rules import MergeRules, MergeTerm, draw_key
 from persona.merge.trim.cutoffs import cutoffs
 from persona.objects.recipe import Term
 from persona.objects.rules import Rules
+from tests.merge.chunks import bits as bits_of
+from tests.merge.chunks import tensor
 from tests.merge.models import Sandbox, run
 from tests.merge.strategies import elements
 
@@ -141,6 +143,39 @@ def test_a_rescaled_draw_keeps_the_mean() -> None:
         assert u.mean().item() == pytest.approx(0.25, rel=0.01)
 
 
+def test_equal_chunks_at_two_places_are_drawn_apart(tmp_path: Path) -> None:
+    """A row cache must not take the filtered row of one chunk for that of the other."""
+    bits, (after,) = elements(1, "BF16", 1, "weights", CHUNK)
+    model: dict[str, Any] = {"w": ("BF16", (2 * CHUNK,), np.tile(bits, 2))}
+    sandbox = Sandbox(tmp_path, model, chunk=CHUNK)
+    id = sandbox.vector({"w": ("BF16", (2 * CHUNK,), np.tile(after, 2))}).id
+    plan = sandbox.plan([Term("v", id)], half("dare_ties"))
+    spec, budget = plan.tensors[0].spec, Budget(1, 1 << 20)
+    cuts = cutoffs(plan, plan.tensors, budget)
+    stored = StoredRows(plan.rows, budget, Workspaces(plan.base.tensors, CHUNK), cuts.filter)
+    assert plan.sources[0].chunk_id(spec, 0) == plan.sources[0].chunk_id(spec, 1)
+    assert stored.changes(spec, [0], 0) != stored.changes(spec, [0], 1)
+    first, second = (next(iter(stored.parts(spec, [0], index) or ())).row(0).copy() for index in (0, 1))
+    assert (first != second).any()
+
+
+def test_a_layer_at_density_1_is_whole_and_the_others_are_drawn(tmp_path: Path) -> None:
+    names = [f"model.layers.{layer}.w" for layer in range(3)]
+    model: dict[str, Any] = {}
+    tuned: dict[str, Any] = {}
+    for seed, name in enumerate(names):
+        bits, (after,) = elements(seed, "BF16", 1, "weights", 300)
+        model[name], tuned[name] = ("BF16", (300,), bits), ("BF16", (300,), after)
+    sandbox, rules = Sandbox(tmp_path, model), Rules.of("dare_ties", seed=7)
+    term = Term("v", sandbox.vector(tuned).id, density=("0.5", "1"))
+    found = run(sandbox.plan([term], rules), model)[0]
+    tensors = [{name: tensor(each[name][2], "BF16") for name in names} for each in (model, tuned)]
+    want = reference.merge(tensors[0], [tensors[1]], [MergeTerm.of(term)], MergeRules.of(rules))
+    assert found == {name: bits_of(merged).tobytes() for name, merged in want.items()}
+    assert found[names[2]] == tuned[names[2]][2].tobytes()
+    assert found[names[0]] != tuned[names[0]][2].tobytes()
+
+
 # -- against the formulas of mergekit 0.1.5, with these masks put in
 
 
@@ -205,3 +240,9 @@ def test_breadcrumbs_keeps_all_that_are_tied_at_both_cuts() -> None:
     t = torch.tensor([5.0, 4, -4, 3, 3, 2, -2, 1, 0, 0])
     kept = reference_trims.breadcrumbs(t, 0.4, 0.2)  # the two largest go, four of the others stay
     assert kept.tolist() == [0, 4, -4, 3, 3, 2, -2, 0, 0, 0]
+
+
+def test_breadcrumbs_that_keeps_no_element_keeps_none_that_is_tied() -> None:
+    t = torch.tensor([5.0, 5, 1, 1, 1, 1, 1, 1, 1, 1])
+    assert not reference_trims.breadcrumbs(t, 0.01, 0.1).any()
+    assert reference_trims.breadcrumbs(t, 0.01, 0.1, "floor1").count_nonzero() == 2
