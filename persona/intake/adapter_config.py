@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from persona.errors import InvalidInput, Keyword
+from persona.errors import InvalidInput
 from persona.frozen import dataclass
 from persona.objects.recipe import from_binary32
 from persona.weights.index import ADAPTER_CONFIG
@@ -21,9 +21,9 @@ from persona.weights.index import ADAPTER_CONFIG
 RANK_MAJOR: Final = "rank_major"
 GROUPED: Final = "grouped_by_expert"
 _LAYOUT: Final = "lora_B_layout"
-_DENSIFY: Final = (
-    Keyword(densify=True),
-    " merges the adapter into the base with PEFT and stores the difference",
+MERGE_FIRST: Final = (
+    "merge it with PEFT (PeftModel.from_pretrained(…).merge_and_unload(), then save_pretrained) and give that"
+    " directory, which becomes a delta"
 )
 _CONVERT: Final = (
     "save the adapter with save_pretrained(…, path_initial_model_for_weight_conversion=…), which makes it a"
@@ -130,7 +130,7 @@ def _refuse_kind(kind: object, where: str) -> None:
         raise InvalidInput(f"{where}: it names no peft_type; save the adapter with PEFT's save_pretrained")
     if kind.upper() in _PROMPTS:
         raise InvalidInput(f"{where}: {kind} changes prompts or activations and no weights")
-    raise InvalidInput(f"{where}: {kind} is not LoRA, so it has no factors", hint=_DENSIFY)
+    raise InvalidInput(f"{where}: {kind} is not LoRA, so it has no factors", hint=MERGE_FIRST)
 
 
 def _refuse_variants(config: Mapping[str, Any], where: str) -> None:
@@ -139,17 +139,19 @@ def _refuse_variants(config: Mapping[str, Any], where: str) -> None:
             raise InvalidInput(f"{where}: {key}: this is {what}; PEFT cannot merge it either")
     for key, what in _NOT_LINEAR.items():
         if config.get(key) not in (None, False, {}):
-            raise InvalidInput(f"{where}: {key}: this is {what}", hint=_DENSIFY)
+            raise InvalidInput(f"{where}: {key}: this is {what}", hint=MERGE_FIRST)
     start = config.get("init_lora_weights", True)
     if isinstance(start, str):
         for prefix, name in _BASE_CHANGED.items():
             if start.lower().startswith(prefix):
                 said = f"{where}: init_lora_weights: {name} changes the base's weights before it trains"
                 if prefix == "loftq":
-                    raise InvalidInput(f"{said}; merge it into the base that it was trained on")
+                    raise InvalidInput(
+                        said, hint="merge it with PEFT into the quantized base of its training"
+                    )
                 if prefix in ("pissa", "olora"):
-                    raise InvalidInput(said, hint=(f"{_CONVERT}; or ", *_DENSIFY))
-                raise InvalidInput(f"{said}; {_CONVERT}")
+                    raise InvalidInput(said, hint=f"{_CONVERT}; or {MERGE_FIRST}")
+                raise InvalidInput(said, hint=_CONVERT)
 
 
 def _experts_layout(config: Mapping[str, Any], where: str) -> str | None:

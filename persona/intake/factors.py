@@ -11,9 +11,9 @@ from itertools import permutations
 
 import numpy as np
 
-from persona.errors import InvalidInput, Keyword
+from persona.errors import InvalidInput
 from persona.frozen import dataclass
-from persona.intake.adapter_config import AdapterConfig
+from persona.intake.adapter_config import MERGE_FIRST, AdapterConfig
 from persona.intake.adapter_names import Names, unmatched
 from persona.intake.experts import Piece, Target, stack_of_experts
 from persona.intake.factor_layouts import Layout, Turn, layouts
@@ -188,7 +188,7 @@ class _Planner:
             raise self._wrong(
                 f"the factors of {module} fit several of its parameters ({', '.join(keys)}), and the adapter"
                 " does not say which",
-                densify=True,
+                merge=True,
             )
         return fits[0]
 
@@ -216,7 +216,7 @@ class _Planner:
             raise self._wrong(
                 f"the experts of {name} are square, so their shape does not say whether they are [in, out] or"
                 " [out, in]",
-                densify=True,
+                merge=True,
             )
         others = [
             other
@@ -232,7 +232,7 @@ class _Planner:
             raise self._wrong(
                 f"the matrix {name} is square, so its shape does not say whether it is [in, out] or"
                 f" [out, in], and other matrices contradict fan_in_fan_out of {self.config.where}",
-                densify=True,
+                merge=True,
             )
         return next(layout for layout in reading.layouts if layout.transposed == said)
 
@@ -348,9 +348,8 @@ class _Planner:
 
     # -- sentences
 
-    def _wrong(self, text: str, *, densify: bool = False) -> InvalidInput:
-        hint = (Keyword(densify=True), " merges the adapter with PEFT and stores the difference")
-        return InvalidInput(f"{self.adapter.path}: {text}", hint=hint if densify else None)
+    def _wrong(self, text: str, *, merge: bool = False) -> InvalidInput:
+        return InvalidInput(f"{self.adapter.path}: {text}", hint=MERGE_FIRST if merge else None)
 
     def _check_merged(self, spec: TensorSpec, name: str) -> None:
         if not spec.merged or not spec.elements:

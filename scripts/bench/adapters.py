@@ -1,98 +1,150 @@
-#!/usr/bin/env python3
-"""What does a checkout with two adapters and one delta cost, beside one with three deltas?
+#!/usr/bin/env python
+"""Compares an adapter that PEFT saves with PEFT's own merge and with the reference, on a real model.
 
-Two repositories of the same base: one with the first three fine-tunes, one with the first of them and two
-adapters of the same rank for every linear layer. `checkout -o` of each, as whole processes, takes turns. The
-adapters are random numbers of the size that training gives, and are made here.
+    scripts/bench/adapters.py build/demo/models/SmolLM2-135M-Instruct --rank 16
+
+For each variant: the stored bytes; how many elements differ from `merge_and_unload` in float32, rounded once
+to the base's dtype, and by how much at most (in units in the last place of the base's element, or of the
+result if that is larger); how many differ from `persona.merge.reference`, at α = −1 too; and how many differ
+from the base after the adapter was dropped.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import tempfile
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import harness
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+import transformers
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
-LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+import persona
+from persona.merge import reference
 
-
-def write_adapter(base: Path, out: Path, rank: int, seed: int) -> None:
-    """A PEFT adapter of one rank for every linear layer of the base."""
-    generator = torch.Generator().manual_seed(seed)
-    tensors: dict[str, torch.Tensor] = {}
-    for file in sorted(base.glob("*.safetensors")):
-        with safe_open(file, "pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 — no mapping
-                module = name.removesuffix(".weight")
-                if module.rpartition(".")[2] not in LINEAR:
-                    continue
-                rows, columns = opened.get_slice(name).get_shape()
-                key = f"base_model.model.{module}"
-                tensors[f"{key}.lora_A.weight"] = (
-                    torch.randn(rank, columns, generator=generator) / columns**0.5
-                )
-                tensors[f"{key}.lora_B.weight"] = torch.randn(rows, rank, generator=generator) * 1e-3
-    out.mkdir(parents=True)
-    save_file(tensors, out / "adapter_model.safetensors")
-    settings = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": str(base),
-        "r": rank,
-        "lora_alpha": 2 * rank,
-        "target_modules": list(LINEAR),
-    }
-    (out / "adapter_config.json").write_text(json.dumps(settings, indent=1))
+Weights = dict[str, torch.Tensor]
+ME = persona.Person("A. Bench", "bench@example.org", 1_700_000_000, 0)
 
 
-def measure(args: argparse.Namespace, rank: int) -> list[list[str]]:
-    """The rows of one rank."""
-    base, tuned = harness.models_of(args.models)
-    with harness.scratch(args.scratch) as work:
-        adapters = [work / f"adapter-{number}" for number in range(2)]
-        for number, path in enumerate(adapters):
-            write_adapter(base, path, rank, number)
-        names = {"three deltas": tuned[:3], f"one delta, two adapters of rank {rank}": [tuned[0], *adapters]}
-        contestants = []
-        for number, (name, vectors) in enumerate(names.items()):
-            repository, out = work / f"repository-{number}", work / f"out-{number}"
-            harness.repository(args.persona, repository, base)
-            harness.run([args.persona, "-C", repository, "set", "--merge", f"density={args.density}"])
-            for place, path in enumerate(vectors):
-                command = [args.persona, "-C", repository, "commit", path, "-n", f"v{place}", "-m", "bench"]
-                harness.run(command)
-            command = [args.persona, "-C", repository, "checkout", "-o", out]
-            if args.memory:
-                command += ["--memory", args.memory]
-            contestants.append(harness.Contestant(name, command, lambda out=out: harness.remove(out)))
-        measured = harness.rounds(contestants, args.rounds, warm_up=not args.no_warm_up)
-        deltas, mixed = measured.values()
-        return [
-            [
-                name,
-                f"{harness.seconds(runs):.2f}",
-                f"{sum(run.cpu for run in runs) / len(runs):.2f}",
-                f"{harness.peak(runs) / harness.MB:.0f}",
-                harness.ratio(mixed, deltas) if runs is mixed else "",
-            ]
-            for name, runs in measured.items()
-        ]
+def lora(rank: int, **more: Any) -> LoraConfig:
+    """A LoRA of all linear layers."""
+    given = {"r": rank, "lora_alpha": 2 * rank, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+    return LoraConfig(**{**given, **more})
+
+
+VARIANTS: dict[str, Callable[[int], LoraConfig]] = {
+    "all linear layers": lora,
+    "rank-stabilised": lambda rank: lora(rank, use_rslora=True),
+    "rank and alpha patterns": lambda rank: lora(
+        rank, rank_pattern={"q_proj": rank // 2}, alpha_pattern={"down_proj": 3}
+    ),
+    "tied embedding": lambda rank: lora(rank, target_modules=["embed_tokens", "v_proj"]),
+    "norms saved whole": lambda rank: lora(rank, target_modules=["v_proj"], modules_to_save=["norm"]),
+    "trained tokens": lambda rank: lora(rank, target_modules=["v_proj"], trainable_token_indices=[1, 2, 300]),
+}
+
+
+def save(base: Path, place: Path, config: LoraConfig, dtype: torch.dtype) -> None:
+    """Saves an adapter with PEFT; its numbers are as large as after a short training."""
+    torch.manual_seed(1)
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=dtype), config)
+    for _, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parameter.data += torch.randn_like(parameter) * 0.01
+    model.save_pretrained(place)
+
+
+def merged(base: Path, adapter: Path, like: Weights) -> Weights:
+    """`merge_and_unload` in float32, rounded once to the base's dtype."""
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    found = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload().state_dict()
+    return {name: found[name].to(tensor.dtype) for name, tensor in like.items()}
+
+
+def referenced(adapter: Path, like: Weights, config: LoraConfig, alpha: float = 1.0) -> Weights:
+    """b + α·t of the linear layers by the reference, and the base's own other tensors."""
+    factors, found = load_file(adapter / "adapter_model.safetensors"), dict(like)
+    scale = config.lora_alpha / config.r
+    for name, b in like.items():
+        module = f"base_model.model.{name.removesuffix('.weight')}"
+        if f"{module}.lora_A.weight" in factors:
+            low_a, low_b = (factors[f"{module}.lora_{letter}.weight"].float() for letter in "AB")
+            x = alpha * reference.low_rank(low_a, low_b, scale)
+            found[name] = torch.where(x == 0, b, (b.float() + x).to(b.dtype))
+    return found
+
+
+def differing(one: Weights, other: Weights) -> int:
+    """How many elements have other bits."""
+    return sum(int((words(one[name]) != words(other[name])).sum()) for name in one)
+
+
+def largest(one: Weights, other: Weights, base: Weights) -> float:
+    """The largest difference, in units in the last place of the larger of base and result."""
+    found = 0.0
+    for name, b in base.items():
+        ours, theirs = one[name].double(), other[name].double()
+        _, exponent = torch.frexp(torch.maximum(torch.maximum(ours.abs(), theirs.abs()), b.double().abs()))
+        unit = torch.ldexp(torch.tensor(torch.finfo(b.dtype).eps, dtype=torch.float64), exponent - 1)
+        found = max(found, float(((ours - theirs).abs() / unit).max()))
+    return found
+
+
+def words(tensor: torch.Tensor) -> torch.Tensor:
+    """The elements as integers."""
+    return tensor.view(torch.int16 if tensor.element_size() == 2 else torch.int32).long()
+
+
+def check(base: Path, place: Path, name: str, config: LoraConfig, dtype: torch.dtype) -> None:
+    """Prints one variant."""
+    adapter = place / "adapter"
+    save(base, adapter, config, dtype)
+    like = load_file(base / "model.safetensors")
+    file = (adapter / "adapter_model.safetensors").stat().st_size
+
+    def weights(repo: persona.Repository) -> Weights:
+        repo.checkout()
+        return load_file(repo.root / "model.safetensors")
+
+    with persona.init(place / "bot", base=base, author=ME) as repo:
+        vector = repo.commit(adapter, message="adapt").vectors[0]
+        stored = vector.stored_bytes or 0
+        share = f"{100 * stored / file:.1f} %"
+        print(f"{name}: {vector.tensors} tensors, {stored:,} bytes stored of a file of {file:,} ({share})")
+        found, theirs = weights(repo), merged(base, adapter, like)
+        off = differing(found, theirs)
+        print(
+            f"  merge_and_unload: {off:,} elements differ, by {largest(found, theirs, like):.2f} ulp at most"
+        )
+        if name == "all linear layers":
+            print(f"  reference: {differing(found, referenced(adapter, like, config))} differ")
+            repo.recipe.set(vector.name, alpha="-1")
+            minus = referenced(adapter, like, config, alpha=-1.0)
+            print(f"  reference at α = −1: {differing(weights(repo), minus)} differ")
+        repo.recipe.remove(vector.name)
+        print(f"  base, after it was dropped: {differing(weights(repo), like)} differ", flush=True)
 
 
 def main() -> None:
-    """Parse, measure, print."""
-    options = harness.parser(__doc__)
-    options.add_argument("--density", default="1", help="of every term (default: 1)")
-    options.add_argument("--rank", type=int, nargs="+", default=[16], help="of the adapters (default: 16)")
-    options.add_argument("--memory", help="persona's --memory")
-    args = options.parse_args()
-    header = ["recipe", "s", "CPU s", "peak MB", "against three deltas"]
-    for rank in args.rank:
-        harness.show(f"Adapters, density {args.density}", header, measure(args, rank))
+    """Prints all variants."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("base", type=Path)
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--dtype", default="float32", help="of the adapter's numbers")
+    parser.add_argument("--variant", choices=VARIANTS, help="by default all")
+    given = parser.parse_args()
+    warnings.simplefilter("ignore")
+    transformers.logging.disable_progress_bar()
+    for name, config in VARIANTS.items():
+        if given.variant not in (None, name):
+            continue
+        with tempfile.TemporaryDirectory() as place:
+            check(given.base, Path(place), name, config(given.rank), getattr(torch, given.dtype))
 
 
 if __name__ == "__main__":

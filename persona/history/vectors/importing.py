@@ -52,6 +52,7 @@ class Added:
 
     change: VectorChange
     notes: tuple[str, ...]
+    is_adapter: bool = False
 
 
 def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = True) -> Added:
@@ -105,7 +106,7 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
     in_place_notes = (in_place.TAKEN,) if taken else ()
     twice = filters.twice(recipe, history.base(recipe.base), {name})
     notes = (*onto_notes, *made.notes, *in_place_notes, *twice, *_file_notes(differing, options["files"]))
-    return Added(change, notes)
+    return Added(change, notes, not isinstance(checkpoint, Checkpoint))
 
 
 def take(

@@ -88,7 +88,8 @@ def _commit(
             raise
         edited = in_place.edited_notes(tree) if added is None else []
         result = replace(result, files=tuple(texts or ()), notes=(*result.notes, *edited))
-        if added and path is not None and options["onto"] not in (None, "base"):
+        onto = options["onto"] not in (None, "base")
+        if added and path is not None and onto and not added.is_adapter:
             said = _difference_note(history, path, options)
             result = replace(result, notes=(*result.notes, said))
     return result
