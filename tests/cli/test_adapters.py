@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ def tuned(tmp_path: Path) -> CommandLine:
 
 def test_extract_says_where_how_much_and_how_large(tuned: CommandLine) -> None:
     lines = tuned.ok("vector", "extract", "calm", "--rank", "2", "-o", "../calm-r2").splitlines()
-    assert lines[0].startswith(f"wrote {tuned.directory.parent / 'calm-r2'}: rank 2, ")
+    assert re.match(r"wrote .*\.\./calm-r2: rank 2, ", lines[0])
     assert "% of the change's energy kept, " in lines[0]
     assert "(the vector: " in lines[0]
     assert [line.split()[:3] for line in lines[1:]] == [

@@ -48,7 +48,7 @@ class AdapterTensor(Result):
 
 @dataclass(frozen=True, repr=False)
 class AdapterResult(Result):
-    """An adapter that was written.
+    """An adapter that was written, at `out` as it was given.
 
     `rank`: the largest of its matrices. `exact`: whether it gives the whole change, up to rounding.
     `kept_energy`: the part of Σ change² over all changed tensors that it has. `left_out`: changed tensors
@@ -171,7 +171,7 @@ def _write(
     energy = sum(tensor.energy for tensor in made)
     kept = sum(tensor.energy * tensor.kept_energy for tensor in made)
     return AdapterResult(
-        out=str(place),
+        out=str(out),
         files=tuple(written),
         revision=revision,
         vector=vector and vector[1],
