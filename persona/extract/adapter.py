@@ -17,7 +17,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from persona.cores import thread_count
-from persona.errors import InvalidInput
+from persona.errors import InvalidInput, Keyword
 from persona.extract import svd
 from persona.extract.combination import Summand, is_dense, summands
 from persona.frozen import dataclass
@@ -27,7 +27,7 @@ from persona.merge.plan import Plan, TensorPlan
 from persona.merge.rows.reader import ChunkReader
 from persona.merge.run.merger import Merger, merger_of
 from persona.merge.workers import first_run, in_order
-from persona.objects.dtypes import uint
+from persona.objects.dtypes import DTYPES, uint
 from persona.objects.recipe import to_binary32
 from persona.objects.table import decode_vector_table, factor_chunks
 from persona.objects.tensors import TensorSpec, chunk_span
@@ -231,6 +231,12 @@ class _Worker:
             file.name: _narrowed(array, entry.dtype).reshape(file.shape)
             for file, array in zip(entry.specs(), (a, b), strict=True)
         }
+        if any(casts.has_not_finite(bits, entry.dtype) for bits in data.values()):
+            dtype = DTYPES[entry.dtype].torch
+            raise InvalidInput(
+                f"tensor {spec.name}: its factors have elements that are not finite in {dtype}",
+                hint=("choose another ", Keyword("dtype"), ", or a smaller strength"),
+            )
         return Made(spec, "exact" if part.exact else "cut", entry.rank, energy, kept, data)
 
     def whole(self, key: str | None, tensor: TensorPlan) -> Made:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from persona.errors import InvalidInput
 from persona.history.verbs.adapters import AdapterResult
 from tests.checkpoints import Tensor, read_file, write_file
 from tests.history.bots import Bot, seeded
@@ -17,14 +18,16 @@ FIRST, SECOND = "model.layers.0.mlp", "model.layers.1.mlp"
 KEY = "base_model.model."
 
 
-def write_adapter(place: Path, seed: int, rank: int = 2, modules: tuple[str, ...] = (FIRST, SECOND)) -> Path:
+def write_adapter(
+    place: Path, seed: int, rank: int = 2, modules: tuple[str, ...] = (FIRST, SECOND), size: float = 0.05
+) -> Path:
     """A PEFT adapter of scale 0.5 that changes some modules of a bot."""
     random = seeded(seed)
     place.mkdir()
     tensors = {}
     for module in modules:
         for letter, shape in (("A", (rank, 15)), ("B", (9, rank))):
-            values = random.normal(0, 0.05, shape).astype(np.float32)
+            values = random.normal(0, size, shape).astype(np.float32)
             tensors[f"{KEY}{module}.lora_{letter}.weight"] = Tensor("F32", values.view(np.uint32))
     write_file(place / "adapter_model.safetensors", tensors)
     config = {"peft_type": "LORA", "r": rank, "lora_alpha": rank / 2, "target_modules": list(modules)}
@@ -159,3 +162,11 @@ def test_a_strength_of_zero_leaves_no_factor(two: Bot) -> None:
 def test_the_adapter_of_a_vector_is_that_vector_again(two: Bot) -> None:
     two.repo.vectors.extract("two", out=two.models / "again")
     assert two.repo.add(two.models / "again").vectors[0].id == two.repo.vectors["two"].id
+
+
+def test_factors_that_a_dtype_cannot_hold_are_refused(bot: Bot) -> None:
+    bot.commit(write_adapter(bot.models / "one", 1, size=1e6))
+    with pytest.raises(InvalidInput, match="not finite in float16") as refused:
+        exported(bot, dtype="float16")
+    assert "dtype" in str(refused.value)
+    assert exported(bot, dtype="bfloat16").exact
