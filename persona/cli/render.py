@@ -17,6 +17,7 @@ from click import style
 from persona.cli.terminal import one_line
 from persona.cli.terminal import printable as printable
 from persona.errors import Note
+from persona.errors import listed as listed_names
 
 if TYPE_CHECKING:
     from persona.cli.invocation import Invocation
@@ -124,6 +125,8 @@ def commit_lines(result: CommitResult) -> Iterator[str]:
     width = max((len(vector.name) for vector in result.vectors), default=0)
     for vector in result.vectors:
         yield vector_change_line(vector, width)
+        if vector.unchanged and vector.new_bytes:  # else a command before this one said it
+            yield f"   {'':<{width}}  unchanged: {printable(listed_names(vector.unchanged))}"
 
 
 def vector_change_line(vector: VectorChange, width: int) -> str:

@@ -268,6 +268,7 @@ def _known_change(
         tensors=len(vector.tensors) if vector.ranks else None,
         previous=previous,
         density=density,
+        unchanged=lookup.unchanged_kinds(history, term.vector, recipe.base),
         expression=lookup.expression_of(history, term.vector),
     )
 

@@ -94,6 +94,8 @@ class VectorChange(Result):
     new_bytes: int | None = None
     ranks: tuple[int, ...] = ()
     tensors: int | None = None
+    unchanged: tuple[str, ...] = ()
+    """The kinds of modules that the vector does not change at all, as `norms` or `self_attn.k_proj`."""
     previous: str | None = field(default=None, metadata=UNPRINTED)
     """The id that the name had before, when `change` is "replaced"."""
     density: float | tuple[float, ...] | None = field(default=None, metadata=UNPRINTED)

@@ -9,7 +9,7 @@ layers, such as the embedding, the last norm or the head, is a module of its own
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Final
 
 from persona.frozen import dataclass
@@ -75,6 +75,44 @@ def positions(names: Iterable[str]) -> dict[str, Position]:
         name: Position(None, None, at.module.removeprefix(f"{root}.")) if at.layer is None else at
         for name, at in found.items()
     }
+
+
+def unchanged_kinds(names: Iterable[str], changed: Collection[str]) -> tuple[str, ...]:
+    """The kinds of modules of which no tensor is in `changed`, in the order of reading.
+
+    `names` are all tensors of the model. If a whole family of kinds is unchanged, it stands for its kinds:
+    `embeddings`, `norms`, the modules of one part of a layer (`mlp`), or a stack of layers.
+    """
+    kinds: dict[Position, bool] = {}
+    where = positions(names)
+    for name, at in sorted(where.items(), key=lambda item: item[1].order()):
+        kind = Position(at.stack, None, at.module)
+        kinds[kind] = kinds.get(kind, False) or name in changed
+    several = len({kind.stack for kind in kinds if kind.stack is not None}) > 1
+    families: dict[str, bool] = {}
+    for kind, moved in kinds.items():
+        for family in _families(kind, several):
+            families[family] = families.get(family, False) or moved
+    found = [
+        next((family for family in _families(kind, several) if not families[family]), None) for kind in kinds
+    ]
+    return tuple(dict.fromkeys(label for label in found if label is not None))
+
+
+def _families(kind: Position, several: bool) -> list[str]:
+    """The families that a kind of modules belongs to, the widest first; the kind itself is the last.
+
+    `several`: whether the model has several stacks of layers, whose names then belong to the others.
+    """
+    inside = f"{kind.stack} " if several and kind.stack is not None else ""
+    found = [kind.stack] if inside and kind.stack is not None else []
+    if _NORM.search(kind.module):
+        found.append("norms")
+    elif kind.stack is None and _EMBEDDING.search(kind.module) and "out" not in kind.module:
+        found.append("embeddings")
+    if kind.stack is not None and "." in kind.module:
+        found.append(inside + kind.module.partition(".")[0])
+    return [*found, inside + kind.module]
 
 
 def _position(name: str) -> Position:

@@ -525,3 +525,13 @@ def test_identify_says_what_is_nearest_and_exits_with_1(grown: CommandLine) -> N
 def test_identify_tells_the_dtype_of_a_copy(grown: CommandLine) -> None:
     grown.ok("checkout", "-o", "../half", "--dtype", "float16")
     assert "the weights are float16; the numbers are the same" in grown.ok("identify", "../half")
+
+
+def test_a_new_vector_says_which_kinds_of_modules_it_does_not_change(persona: CommandLine) -> None:
+    told = persona.ok("add", "../listening").splitlines()
+    assert told[0].startswith(" + listening  α 1.00 ")
+    assert told[1] == "              unchanged: b"
+    assert len(told) == 2
+    again = persona.json("commit", "-m", "listen")["vectors"][0]
+    assert again["unchanged"] == ["b"]
+    assert "unchanged" not in persona.ok("commit", "../suggesting", "-m", "suggest less")

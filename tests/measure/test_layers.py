@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from persona.measure.layers import Position, positions
+from persona.measure.layers import Position, positions, unchanged_kinds
 
 NAMES = {
     "llama": {
@@ -89,4 +89,52 @@ def test_a_model_is_read_from_the_embedding_to_the_head() -> None:
         *((layer, module) for layer in (2, 10) for module in inside),
         (None, "norm"),
         (None, "lm_head"),
+    ]
+
+
+LLAMA = [
+    "model.embed_tokens.weight",
+    *(
+        f"model.layers.{layer}.{module}.weight"
+        for layer in range(3)
+        for module in (
+            "self_attn.q_proj",
+            "self_attn.k_proj",
+            "self_attn.q_norm",
+            "mlp.up_proj",
+            "mlp.down_proj",
+            "input_layernorm",
+        )
+    ),
+    "model.norm.weight",
+    "lm_head.weight",
+]
+
+
+def unchanged(*patterns: str, names: list[str] = LLAMA) -> list[str]:
+    """The kinds that are unchanged if every tensor changed whose name holds one of these texts."""
+    return list(unchanged_kinds(names, {name for name in names if any(part in name for part in patterns)}))
+
+
+def test_kinds_of_which_no_tensor_changed_are_named_by_kind_or_by_family() -> None:
+    assert unchanged("") == []
+    assert unchanged() == ["embeddings", "self_attn", "mlp", "norms", "lm_head"]
+    assert unchanged("q_proj") == ["embeddings", "self_attn.k_proj", "mlp", "norms", "lm_head"]
+    assert unchanged("_proj", "lm_head") == ["embeddings", "norms"]
+    assert unchanged("layers", "embed", "head") == ["norm"]
+    assert unchanged("layers.1.") == ["embeddings", "norm", "lm_head"]
+    assert "self_attn" not in unchanged("q_norm")
+
+
+def test_a_stack_of_layers_that_is_unchanged_stands_for_its_kinds() -> None:
+    names = [
+        f"{stack}.block.{layer}.{module}.weight"
+        for stack in ("visual", "model")
+        for layer in (0, 1)
+        for module in ("attn.q", "mlp.up", "norm")
+    ]
+    assert unchanged("model.", names=names) == ["visual.block"]
+    assert unchanged("model.", "visual.block.0.attn", names=names) == [
+        "visual.block mlp",
+        "visual.block norm",
     ]

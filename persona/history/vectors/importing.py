@@ -28,6 +28,7 @@ from persona.history.recipes.checked import checked_keys
 from persona.history.recipes.text import RECIPE_FILE, decode, encode
 from persona.history.recipes.views import shown
 from persona.history.results import VectorChange
+from persona.history.vectors import lookup
 from persona.history.vectors.trimmed import density_of
 from persona.history.worktree import in_place, text_files, tracking, weights
 from persona.history.worktree.locked import LockedTree
@@ -352,6 +353,7 @@ def _change(
         new_bytes=new_bytes,
         ranks=made.vector.ranks,
         tensors=len(made.vector.tensors) if made.vector.ranks else None,
+        unchanged=lookup.unchanged_kinds(history, made.id, recipe.base),
         previous=previous,
         density=density,
     )

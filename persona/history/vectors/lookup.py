@@ -141,6 +141,16 @@ def expression_of(history: History, id: str) -> str | None:
     return written(parts_of(vector.expression, names_of(history)))
 
 
+def unchanged_kinds(history: History, id: str, base_id: str) -> tuple[str, ...]:
+    """The kinds of modules that a vector does not change at all (`measure.layers.unchanged_kinds`)."""
+    from persona.measure import layers
+
+    changed = {spec.name for spec in _specs(history, id, history.vector(id))}
+    return layers.unchanged_kinds(
+        (spec.name for spec in history.base(base_id).tensors if spec.merged), changed
+    )
+
+
 def provenance(history: History, id: str) -> tuple[dict[str, Any], ...]:
     """The notes on a vector's origin."""
     return tuple(note.data for note in _origins(history) if note.about == id)
