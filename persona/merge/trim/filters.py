@@ -27,7 +27,7 @@ from persona.objects import canonical
 from persona.objects.tensors import TensorSpec
 from persona.progress import Progress
 
-_MADE: Final = 256
+_MADE: Final = 64
 """Filters that stay made. One of DELLA has up to some hundred kB."""
 _BOUNDS: Final = struct.Struct("<II")
 _LENGTH: Final = struct.Struct("<I")

@@ -16,7 +16,7 @@ from persona.merge.rows.slices import Budget
 from persona.merge.rows.stored import StoredRows
 from persona.merge.rules import MergeRules, MergeTerm, draw_key
 from persona.merge.trim.cutoffs import cutoffs
-from persona.objects.recipe import Term
+from persona.objects.recipe import Term, to_binary32
 from persona.objects.rules import Rules
 from tests.merge.chunks import bits as bits_of
 from tests.merge.chunks import tensor
@@ -38,6 +38,7 @@ class Drawn:
             self.model[name] = (dtype, bits.shape, bits)
             for k, after in enumerate(afters):
                 tuned[k][name] = (dtype, bits.shape, after)
+        self.tuned = tuned
         self.sandbox = Sandbox(folder, self.model, chunk=CHUNK)
         self.ids = [self.sandbox.vector(after).id for after in tuned]
 
@@ -157,6 +158,33 @@ def test_equal_chunks_at_two_places_are_drawn_apart(tmp_path: Path) -> None:
     assert stored.changes(spec, [0], 0) != stored.changes(spec, [0], 1)
     first, second = (next(iter(stored.parts(spec, [0], index) or ())).row(0).copy() for index in (0, 1))
     assert (first != second).any()
+
+
+@pytest.mark.parametrize("preset", ["breadcrumbs_ties", *DRAWING])
+def test_an_expression_is_filtered_as_one_vector(drawn: Drawn, preset: str) -> None:
+    one, two, _ = drawn.ids
+    id = drawn.sandbox.expression(**{one: "1", two: "-0.5"})
+    rules = half(preset)
+    plan = drawn.sandbox.plan([Term("e", id, alpha="0.7"), Term("z", drawn.ids[2], alpha="0.4")], rules)
+    found = run(plan, drawn.model, threads=2)[0]
+    base = {name: tensor(bits, dtype) for name, (dtype, _, bits) in drawn.model.items()}
+    tuned = [{name: tensor(bits, dtype) for name, (dtype, _, bits) in each.items()} for each in drawn.tuned]
+    order = sorted((0, 1), key=lambda k: drawn.ids[k])
+    numbers = {
+        name: reference.Numbers(
+            reference.expression(
+                [reference.tau(base[name], tuned[k][name]) for k in order], [(1.0, -0.5)[k] for k in order]
+            )
+        )
+        for name in base
+    }
+    (identity,) = {source.identity for source in plan.sources} - set(drawn.ids)
+    terms = [
+        MergeTerm(id, to_binary32("0.7"), identity=identity),
+        MergeTerm(drawn.ids[2], to_binary32("0.4")),
+    ]
+    want = reference.merge(base, [numbers, tuned[2]], terms, MergeRules.of(rules))
+    assert found == {name: bits_of(merged).tobytes() for name, merged in want.items()}
 
 
 def test_a_layer_at_density_1_is_whole_and_the_others_are_drawn(tmp_path: Path) -> None:
