@@ -31,6 +31,7 @@ from persona.objects.commit import Commit, Person, subject
 from persona.objects.ids import is_id
 from persona.objects.names import path_clash
 from persona.objects.recipe import Recipe, Term, values
+from persona.objects.rules import MAX_SEED
 from persona.objects.tree import Tree
 from persona.store.transaction import Transaction
 
@@ -309,7 +310,7 @@ def _advice_on_filters(before: Recipe | None, after: Recipe) -> Iterator[str]:
         hint = ("try ", Call("recipe.set_rules", {"density": density}))
         yield Note(f"trim = {rules.trim} drops nothing at density 1", hint)
     elif rules.seed is not None and not (before and _seed(before) == rules.seed):
-        other = Call("recipe.set_rules", {"seed": str(int(rules.seed) ^ 1)})
+        other = Call("recipe.set_rules", {"seed": str((int(rules.seed) + 1) % (MAX_SEED + 1))})
         yield Note(
             f"trim = {rules.trim} drops changes at random, with seed {rules.seed}, which the recipe keeps",
             ("for another draw, try ", other),

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 @declare(
     "set",
     example="$ persona set listening --alpha 0.7\n$ persona set suggesting --alpha -0.5 --only '*.mlp.*'\n"
-    "$ persona set --merge density=0.2 trim=global",
+    "$ persona set --merge density=0.2 trim=global\n"
+    "$ persona set --merge preset=dare_ties density=0.5 seed=7",
 )
 @click.argument("words", nargs=-1, metavar="NAME | KEY=VALUE …", shell_complete=vector_or_rule)
 @takes(JoinOptions)

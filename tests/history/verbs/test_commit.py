@@ -289,6 +289,7 @@ def test_a_filter_says_that_it_drops_nothing_or_with_which_seed_it_draws(grown: 
     grown.repo.recipe.set_rules({"density": 0.5, "seed": 7})
     (drawn,) = said()
     assert "at random, with seed 7," in drawn
+    assert "{'seed': '8'}" in advised(drawn)
     grown.repo.recipe.set_rules({"lambda": 0.9})
     assert said() == []
     grown.repo.recipe.set_rules({"preset": "breadcrumbs"})

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from persona.codec.delta import restore
 from persona.merge import reference_trims
 from persona.merge.arithmetic import layout
+from persona.merge.arithmetic.filters import ElementFilter
 from persona.merge.plan import Plan
 from persona.merge.rows.reader import Workspaces
 from persona.merge.rows.slices import Budget
@@ -58,6 +59,28 @@ def test_the_generator_gives_the_published_words(
 ) -> None:
     """The known answers of philox4x32-10 in kat_vectors of Random123."""
     assert tuple(int(word) for word in reference_trims.philox(words(*counter), key)) == drawn
+
+
+@pytest.mark.parametrize(("below", "kept"), [(0x6627E8D5, False), (0x6627E8D6, True)])
+def test_the_loops_draw_the_published_word(below: int, kept: bool) -> None:
+    some = ElementFilter("", key=(0, 0), below=np.array([below], np.int64))
+    t, z = np.ones(1, np.float32), np.ones(1, np.uint16)
+    some.numbers(t, 0)
+    some.steps(np.zeros(1, np.uint16), z, 0, None, "BF16")
+    assert (bool(t[0]), bool(z[0])) == (kept, kept)
+
+
+def test_the_counter_has_64_bits() -> None:
+    first, half, key = (1 << 32) - 20, 1 << 31, (5, 6)
+    index = torch.arange(first, first + 40)
+    zero = torch.zeros_like(index)
+    (drawn, *_) = reference_trims.philox((index & 0xFFFFFFFF, index >> 32, zero, zero), key)
+    t, z = np.ones(40, np.float32), np.ones(40, np.uint16)
+    some = ElementFilter("", key=key, below=np.array([half], np.int64))
+    some.numbers(t, first)
+    order = np.arange(40, dtype=np.uint32)[::-1].copy()
+    some.steps(np.zeros(40, np.uint16), z, first, order, "BF16")
+    assert (t != 0).tolist() == (drawn < half).tolist() == (z[::-1] != 0).tolist()
 
 
 def difference(before: Any, after: Any, dtype: str) -> torch.Tensor:
