@@ -12,7 +12,7 @@ import pytest
 from persona.errors import InvalidInput
 from persona.history.verbs.adapters import AdapterResult
 from tests.checkpoints import Tensor, read_file, write_file
-from tests.history.bots import Bot, seeded
+from tests.history.bots import Bot, read_weights, seeded
 
 FIRST, SECOND = "model.layers.0.mlp", "model.layers.1.mlp"
 KEY = "base_model.model."
@@ -81,6 +81,37 @@ def test_one_adapter_is_exact_at_any_strength(bot: Bot, preset: str, alpha: str)
     for module in (FIRST, SECOND):
         wanted = float(alpha) * change(place, module)
         assert np.allclose(change(bot.models / "out", module), wanted, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("alpha", ["0.3", "-2"])
+@pytest.mark.parametrize(
+    "rules",
+    [
+        *({"preset": preset, "density": 1} for preset in ("ties", "paper", "mergekit", "peft", "joint")),
+        {"preset": "linear", "lambda": 0.5},
+        {"preset": "ties", "divide": "mass", "lambda": -1},
+        {"preset": "peft", "merge": "max", "density": 1},
+    ],
+    ids=lambda rules: "-".join(map(str, rules.values())),
+)
+def test_an_exact_adapter_gives_the_weights_of_the_checkout(
+    bot: Bot, rules: dict[str, Any], alpha: str
+) -> None:
+    bot.commit(write_adapter(bot.models / "one", 1, size=0.3), alpha=alpha)
+    assert exported(bot, rules).exact
+    bot.repo.checkout(out=bot.models / "whole")
+    for module in (FIRST, SECOND):
+        before = numbers(bot.base[f"{module}.weight"])
+        wanted = numbers(read_weights(bot.models / "whole")[f"{module}.weight"])
+        assert (
+            np.abs(before + change(bot.models / "out", module) - wanted).max() <= 2**-8 * np.abs(wanted).max()
+        )
+
+
+def numbers(bits: np.ndarray) -> np.ndarray:
+    """bf16 bits as numbers."""
+    found: np.ndarray = (bits.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
+    return found
 
 
 def test_adapters_under_linear_are_joined(two: Bot) -> None:
