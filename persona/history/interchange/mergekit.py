@@ -85,6 +85,12 @@ def read(path: Path) -> MergekitRecipe:
 
     data = read_input(path, limit=MAX_RECIPE_BYTES)
     try:
+        for event in yaml.parse(data, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):  # a few of them can stand for any number of values
+                line = event.start_mark.line + 1
+                raise InvalidInput(
+                    f"{path}:{line}: aliases (*{event.anchor}) are not read; write the values out"
+                )
         documents = list(yaml.safe_load_all(data))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,16 @@ def test_what_persona_cannot_express_is_refused_by_the_name_of_its_key(
 def test_a_file_that_is_no_mapping_is_refused_by_its_name(tmp_path: Path, text: str) -> None:
     with pytest.raises(InvalidInput, match=r"recipe\.yml"):
         read(tmp_path, text)
+
+
+def test_aliases_are_refused_by_their_line_because_they_can_stand_for_any_number_of_values(
+    tmp_path: Path,
+) -> None:
+    bomb = "a: &a [0, 0]\n" + "".join(
+        f"{b}: &{b} [*{a}, *{a}]\n" for a, b in pairwise("abcdefghijklmnopqrstuvwxyz")
+    )
+    with pytest.raises(InvalidInput, match=r"recipe\.yml:2: aliases \(\*a\) are not read"):
+        read(tmp_path, bomb + f"merge_method: ties\nbase_model: base\n{ONE}\nparameters: {{lambda: *z}}")
 
 
 @pytest.mark.parametrize("text", ["true", "yes", "1", "'on'"])

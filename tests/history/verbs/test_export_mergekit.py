@@ -16,7 +16,11 @@ from tests.checkpoints import read_weights, same
 from tests.history.bots import at
 from tests.mergekit_models import LAYERS, model, recipes, weights_of, write_models
 
-POSSIBLE = [name for name, recipe in recipes().items() if not METHODS[recipe["yaml"].split()[1]].random]
+POSSIBLE = [
+    name
+    for name, recipe in recipes().items()
+    if not METHODS[yaml.safe_load(recipe["yaml"])["merge_method"]].random
+]
 INNER = "model.layers.1.mlp.up_proj.weight"
 
 
