@@ -6,13 +6,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from persona.codec.base import encode_base
 from persona.intake.encode import ImportedVector, import_base, import_vector
 from persona.merge.plan import Plan, plan
 from persona.merge.run.materialise import Materialised, materialise
 from persona.objects.base import Base
+from persona.objects.ids import object_id
 from persona.objects.recipe import Recipe, Term
 from persona.objects.rules import Rules
-from persona.objects.vector import Vector
+from persona.objects.table import decode_vector_table, encode_table
+from persona.objects.tensors import chunk_count, chunk_span
+from persona.objects.vector import LowRankFactor, Vector
+from persona.store.records import pack_record
 from persona.store.store import Store
 from persona.weights.checkpoint import Checkpoint
 from tests.checkpoints import Bits, write_file
@@ -48,6 +55,40 @@ class Sandbox:
         """Stores a sum of imported vectors, by id, and returns its id."""
         made = Vector(self.base.digest, "expression", expression=tuple(sorted(coefficients.items())))
         with self.store.transaction() as tx:
+            id = tx.put("vector", made.encode())
+        self.vectors[id] = made
+        return id
+
+    def adapter(
+        self, factors: Mapping[str, tuple[LowRankFactor, Bits, Bits]], dense: str | None = None
+    ) -> str:
+        """Stores factors, by the names of their tensors, as an adapter; returns its id.
+
+        `dense`: the id of an imported vector, whose other tensors the adapter holds whole.
+        """
+        ids: dict[str, list[str]] = {}
+        with self.store.transaction() as tx:
+            if dense is not None:
+                vector = self.vectors[dense]
+                table = decode_vector_table(self.store.objects.get(vector.table or "", "table"), vector)
+                ids = {spec.name: table.chunks(spec.name) for spec in vector.tensors}
+            for name, (factor, *parts) in factors.items():
+                spec, ids[name] = self.base.spec[name], []
+                for part, bits in zip((factor.a(spec), factor.b(spec)), parts, strict=True):
+                    for index in range(chunk_count(part, self.base.chunk)):
+                        start, stop = chunk_span(part, index, self.base.chunk)
+                        chunk = bits.reshape(-1)[start:stop]
+                        ids[name].append(object_id("chunk", chunk.view(np.uint8).data))
+                        tx.append(pack_record("chunk", ids[name][-1], *encode_base(chunk, part.dtype)))
+            tensors = tuple(spec for spec in self.base.tensors if spec.name in ids)
+            made = Vector(
+                self.base.digest,
+                "lowrank",
+                self.base.chunk,
+                tensors,
+                tx.put_bulk("table", encode_table([id for spec in tensors for id in ids[spec.name]])),
+                tuple(factors[spec.name][0] if spec.name in factors else None for spec in tensors),
+            )
             id = tx.put("vector", made.encode())
         self.vectors[id] = made
         return id
