@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from persona.errors import InvalidInput
+from persona.history.verbs import identify as verb
 from persona.history.verbs.identify import Identity
+from persona.measure import equality
 from persona.repository import Repository
 from persona.store.files import replaced_calls
 from tests.checkpoints import Tensor, digest_of, tensor_of, write_file, write_model
@@ -240,3 +243,19 @@ def test_an_adapter_of_another_model_is_refused(grown: Bot, tmp_path: Path) -> N
     Repository.init(tmp_path / "there", base=tmp_path / "second", author=at(), chunk=64)
     with Repository.open(tmp_path / "there") as repo, pytest.raises(InvalidInput, match=r"model\.layers"):
         repo.identify(tmp_path / "adapter")
+
+
+def test_only_what_an_equal_sample_leaves_open_is_merged(grown: Bot, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = grown.checkout("main")
+    monkeypatch.setattr(verb, "_SMALLEST", 1)
+    asked: list[set[str]] = []
+    real = equality.equal
+
+    def equal(plan: Any, expected: Any, names: Any, **options: Any) -> dict[str, bool]:
+        asked.append(set(names))
+        return real(plan, expected, names, **options)
+
+    monkeypatch.setattr(equality, "equal", equal)
+    assert names(grown.repo.identify(grown.root)) == [("commit", "main")]
+    sample = min(whole, key=lambda name: whole[name].size)
+    assert [one for one in asked if one != {sample}] == [set(whole) - {sample}]
