@@ -18,7 +18,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Unpack
 
-from persona.errors import Call, InvalidInput, Note, NothingChanged, PersonaError
+from persona.errors import Call, IntegrityError, InvalidInput, Note, NothingChanged, PersonaError
 from persona.frozen import dataclass
 from persona.history.arguments import AnyPath
 from persona.history.computing import device_choice
@@ -146,24 +146,26 @@ def _adapter(history: History, path: Path, how: ComputeOptions, notes: list[str]
     from persona.intake.adapter import adapter_id
 
     candidates = _candidates(history, notes)
-    bases = [history.base(id) for id in dict.fromkeys(each.base for each in candidates)]
-    ids: set[str] = set()
+    bases = {id: history.base(id) for id in dict.fromkeys(each.base for each in candidates)}
+    ids: dict[str, str] = {}
     refused: list[PersonaError] = []
     with Adapter.open(path) as adapter:
         tensors = len(adapter.tensors)
-        for base in bases:
+        for id, base in bases.items():
             try:
-                ids.add(
-                    adapter_id(history.store, base, adapter, threads=how["threads"], progress=how["progress"])
+                vector = adapter_id(
+                    history.store, base, adapter, threads=how["threads"], progress=how["progress"]
                 )
+                ids.setdefault(vector, id)
             except (InvalidInput, NothingChanged) as error:
                 refused.append(error)
     if not ids and refused:
         raise refused[0]
     found = [one.names for one in candidates if any(name.id in ids for name in one.names)]
-    if not found:
+    if ids and not found:
         hint = (Call("add", os.fspath(path)), " imports it as a vector")
-        notes.append(Note("no vector here was imported from this adapter", hint))
+        base_name = history.base_name(next(iter(ids.values())))
+        notes.append(Note(f"this adapter fits the base {base_name}", hint))
     names = tuple(name for names in found for name in names)
     return Identity(None, names, tensors, None, False, None, tuple(notes))
 
@@ -314,8 +316,11 @@ def _starts(history: History, notes: NoteList) -> list[str]:
     heads = history.names(HEADS, notes)
     found = [*heads.values(), *(history.peeled(id)[0] for id in history.names(TAGS, notes).values())]
     for ref in ("HEAD", *heads):
-        for move in history.store.refs.log(ref):
-            found += [id for id in (move.new, move.old) if id is not None]
+        try:
+            for move in history.store.refs.log(ref):
+                found += [id for id in (move.new, move.old) if id is not None]
+        except IntegrityError as error:
+            notes.append(error.note)
     if head := history.head_or_name().id:
         found.append(head)
     return [id for id in dict.fromkeys(found) if history.store.objects.kind_of(id) == "commit"]

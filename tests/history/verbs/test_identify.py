@@ -259,3 +259,11 @@ def test_only_what_an_equal_sample_leaves_open_is_merged(grown: Bot, monkeypatch
     assert names(grown.repo.identify(grown.root)) == [("commit", "main")]
     sample = min(whole, key=lambda name: whole[name].size)
     assert [one for one in asked if one != {sample}] == [set(whole) - {sample}]
+
+
+def test_a_damaged_reflog_is_told_and_the_rest_is_compared(grown: Bot) -> None:
+    log = grown.root / ".persona" / "logs" / "HEAD"
+    log.write_bytes(b"x" * 200 + log.read_bytes())
+    answer = grown.repo.identify(grown.models / "listening")
+    assert names(answer)[0] == ("commit", "main~2")
+    assert any("reflog" in note or "logs" in note for note in answer.notes)
