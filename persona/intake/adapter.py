@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,14 +46,16 @@ def import_adapter(
     base: Base,
     adapter: Adapter,
     *,
+    base_names: Collection[str] = (),
     cast: bool = False,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> ImportedVector:
     """Stores an adapter as a vector of `base`: low rank, or a delta if it has no factor.
 
-    Raises `InvalidInput` for an adapter that is not linear or does not fit (docs/adapters.md), and
-    `NothingChanged` if it changes no element.
+    `base_names`: what the base is called here; a note says if the adapter names another. Raises
+    `InvalidInput` for an adapter that is not linear or does not fit (docs/adapters.md), and `NothingChanged`
+    if it changes no element.
     """
     config = read_config(adapter.config, adapter.path)
     planned = plan_adapter(base, adapter, config, cast=cast)
@@ -77,7 +80,7 @@ def import_adapter(
         raw_bytes=base.merged_bytes,
         changed_fraction=None if factors else deltas.changed / max(1, base.merged_elements),
         largest_rounding=deltas.rounding if deltas.rounded else None,
-        notes=(*planned.notes, *deltas.notes(), *_told(adapter, config)),
+        notes=(*planned.notes, *deltas.notes(), *_told(adapter, config, base_names)),
         magnitudes=deltas.magnitudes,
     )
 
@@ -107,10 +110,13 @@ def adapter_id(
     return import_adapter(store, unstored, base, adapter, cast=True, threads=threads, progress=progress).id
 
 
-def _told(adapter: Adapter, config: AdapterConfig) -> list[str]:
+def _told(adapter: Adapter, config: AdapterConfig, base_names: Collection[str]) -> list[str]:
     said: list[str] = []
-    if config.trained_on is not None:
-        said.append(f"the adapter says that it was trained on {config.trained_on}")
+    if config.trained_on is not None and base_names:
+        name = config.trained_on.rstrip("/").rpartition("/")[2].lower()
+        if name not in {one.lower() for one in base_names}:
+            names = " or ".join(sorted(base_names))
+            said.append(f"the adapter says that it was trained on {config.trained_on}, not on {names}")
     if adapter.beside:
         others = ", ".join(adapter.beside)
         said.append(f"other adapters below {adapter.path.name}, not imported: {others}")

@@ -135,6 +135,26 @@ def test_an_adapter_whose_b_is_zero_reaches_and_changes_nothing(repo: Repository
     assert repo.digest().weights == before
 
 
+@pytest.mark.parametrize(
+    ("trained_on", "said"),
+    [("org/base", False), ("/models/Base/", False), ("org/other", True), (None, False)],
+)
+def test_another_base_is_noted(repo: Repository, tmp_path: Path, trained_on: str | None, said: bool) -> None:
+    path = write_adapter(tmp_path / "a", pair(), base_model_name_or_path=trained_on)
+    notes = repo.commit(path, message="adapt").notes
+    assert [note for note in notes if "trained on org/other, not on base" in note] == list(notes)
+    assert bool(notes) == said
+
+
+def test_an_adapter_of_a_revision_is_added_as_it_is(repo: Repository, tmp_path: Path) -> None:
+    one = repo.commit(write_adapter(tmp_path / "one", pair()), message="one").vectors[0]
+    again = repo.commit(tmp_path / "one", name="again", onto="HEAD", message="again")
+    assert again.vectors[0].id == one.id
+    history = repo._history
+    assert history.recipe_of(history.head_commit()).by_name["again"].join == "add"
+    assert not any("compared" in note for note in again.notes)
+
+
 def test_an_adapter_that_holds_only_the_bases_own_tensors_changes_nothing(
     repo: Repository, tmp_path: Path
 ) -> None:

@@ -38,7 +38,7 @@ from persona.objects.names import check_vector_name
 from persona.objects.recipe import Recipe, Term
 from persona.objects.rules import Rules
 from persona.store.files import resolved
-from persona.store.refs import NoteList
+from persona.store.refs import BASES, NoteList
 from persona.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -119,6 +119,7 @@ def take(
     """
     from persona.weights import patches
 
+    refs = history.store.refs
     if isinstance(checkpoint, Checkpoint) and patches.is_patch(checkpoint, history.base(base).spec):
         checkpoint = _patched(history, base, checkpoint, onto, options)
     with history.store.transaction(Payloads(history.store.objects).of) as tx:
@@ -146,6 +147,7 @@ def take(
                 tx,
                 history.base(base),
                 checkpoint,
+                base_names=[ref.removeprefix(BASES) for ref, id in refs.list(BASES).items() if id == base],
                 cast=options["cast"],
                 threads=options["threads"],
                 progress=options["progress"],
