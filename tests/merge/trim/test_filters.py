@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from persona.codec.delta import restore
 from persona.merge import reference_trims
 from persona.merge.arithmetic import layout
-from persona.merge.arithmetic.filters import ElementFilter
+from persona.merge.arithmetic.filters import SMALLEST, ElementFilter
 from persona.merge.plan import Plan
 from persona.merge.rows.reader import Workspaces
 from persona.merge.rows.slices import Budget
 from persona.merge.rows.stored import StoredRows
 from persona.merge.rules import MergeRules, MergeTerm
+from persona.merge.trim import breadcrumbs
 from persona.merge.trim.cutoffs import Cutoffs, cutoffs
 from persona.objects.recipe import Term
 from persona.objects.rules import Rules
@@ -81,6 +82,13 @@ def test_the_counter_has_64_bits() -> None:
     order = np.arange(40, dtype=np.uint32)[::-1].copy()
     some.steps(np.zeros(40, np.uint16), z, first, order, "BF16")
     assert (t != 0).tolist() == (drawn < half).tolist() == (z[::-1] != 0).tolist()
+
+
+def test_a_rank_beyond_all_elements_is_no_low_cut() -> None:
+    """With γ + d = 1, rank = plus1 asks for one element more than there are."""
+    search = breadcrumbs.search("plus1", 0.9, 0.1, 10)
+    assert tuple(search.ranks) == (11, 2)
+    assert breadcrumbs.bounds(search)[0] == SMALLEST
 
 
 def difference(before: Any, after: Any, dtype: str) -> torch.Tensor:
