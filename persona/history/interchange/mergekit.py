@@ -265,8 +265,8 @@ class _Reader:
         if dtype != _EXACT:
             how = "in the dtype of the models" if dtype is None else f"in {dtype}"
             self.notes.append(
-                f"mergekit computes this recipe {how}, and rounds in each step; persona computes in float32"
-                " and rounds once, as mergekit does with `dtype: float32` and the base's dtype as `out_dtype`"
+                f"mergekit computes this recipe {how} and rounds in each step; persona computes in float32"
+                " and rounds once"
             )
 
     def _tokenizer(self, base: str | None) -> None:
