@@ -221,7 +221,7 @@ def check(cuda: ModuleType, mixture: Mixture) -> None:
 
 
 def mixtures(seed: int, n: int) -> Iterator[Mixture]:
-    """Mixtures, calm and not, for each combination of the rules; more where loops are written out."""
+    """Mixtures, calm and not, for each combination of the rules; more where there is more to go wrong."""
     for place, axes in enumerate(RULES):
         random = np.random.default_rng([seed, place])
         yield _drawn(random, axes, n, calm=True)
@@ -229,6 +229,9 @@ def mixtures(seed: int, n: int) -> Iterator[Mixture]:
         if axes in WRITTEN_OUT:
             for _ in range(4):
                 yield _drawn(random, axes, n, calm=True, few=True)
+        if (axes["merge"], axes["divide"]) == ("mean", "strength"):
+            for _ in range(3):
+                yield _drawn(random, axes, n, calm=True)
 
 
 def _drawn(
@@ -238,6 +241,7 @@ def _drawn(
     count = int(random.integers(1, 5 if few else 7))
     most = 1.0 if few else random.choice(LIMITS[: 3 if calm else None])
     alpha = random.choice([one for one in ALPHAS if abs(one) <= most], count)
+    alpha = -abs(alpha) if random.random() < 0.25 else alpha
     numbers = random.random(count) < (0 if few else 0.4)
     add = random.random(count) < (0 if few else 0.15)
     dtype = DTYPES[0 if few else int(random.integers(len(DTYPES)))]
@@ -270,9 +274,12 @@ def mixture(
     afters = [np.choose(style, [after[k] for _, after in made]) for k in range(count)]
     finite = np.isfinite(tensor(base, dtype).float().numpy())
     base[finite & (random.random(n) < 0.02)] = 1 << (8 * base.itemsize - 1)  # −0
-    nan = random.random(n) < (0 if calm else 0.02)
-    for one in (base, *afters):
-        one[nan] = CANONICAL_NAN[dtype]
+    strange = random.random(n) < (0 if calm else 0.06)
+    shift, mask = EXPONENT[dtype]
+    words = np.array([mask << shift, (mask << shift) + 1, CANONICAL_NAN[dtype]]).astype(base.dtype)
+    base[strange] = random.choice(words, int(strange.sum()))
+    for after in afters:
+        after[strange] = base[strange]
     taus = [reference.tau(tensor(base, dtype), tensor(after, dtype)).numpy() for after in afters]
     changes = [
         _numbers(random, taus, calm) if is_numbers else after
@@ -303,7 +310,7 @@ def _numbers(random: np.random.Generator, taus: list[Array], calm: bool) -> Arra
     ]
     if not calm:
         strange = np.array([np.inf, -np.inf, np.nan], np.float32)
-        kinds.append((random.normal(size=n).clip(-3, 3) * 1e38).astype(np.float32))
+        kinds += [(random.normal(size=n).clip(-3, 3) * scale).astype(np.float32) for scale in (3e4, 1e38)]
         kinds += [words.view(np.float32), random.choice(strange, n)]
     many = np.array([3, 1, *[2] * (len(kinds) - 2)])
     return np.choose(random.choice(len(kinds), n, p=many / many.sum()), kinds)
