@@ -170,10 +170,15 @@ class _Planner:
             for name, parameter in zip(names, self.config.parameters, strict=True)
             if f".{module}.{name}".endswith(f".{parameter}")
         ]
-        keys = wrapped or [f"{module}.weight", f"{module}.in_proj_weight"]
+        keys = wrapped or [f"{module}.weight"]
         specs = [(key, target) for key in keys if (target := self._target(key)) is not None]
         if not wrapped:
-            specs = [(module, target) for _, target in specs[:1]]
+            specs = [(module, target) for _, target in specs]
+        if not specs and self.names.find(f"{module}.in_proj_weight") is not None:
+            raise self._wrong(
+                f"{module} is a MultiheadAttention, whose output projection PEFT adapts twice when it merges;"
+                " adapt layers of another kind"
+            )
         if len(specs) < len(group):
             self.unknown += [name for pair in group for name in (pair.a, pair.b)]
             return ()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, TrainableTokensConfig, get_peft_model
 from peft.tuners.lora.config import VeloraConfig
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
@@ -299,3 +299,69 @@ def test_a_variant_that_is_not_linear_or_not_safe_is_refused_by_name(tmp_path: P
         with pytest.raises(InvalidInput, match=said):
             trained.commit(repo)
         assert repo.count_objects() == before
+
+
+class Layers(torch.nn.Module):
+    """Layers that no language model of transformers has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flat = torch.nn.Conv1d(4, 6, 3)
+        self.wide = torch.nn.Conv2d(4, 6, 3)
+        self.point = torch.nn.Conv2d(4, 6, 1)
+        self.grouped = torch.nn.Conv2d(4, 6, 3, groups=2)
+        self.attention = torch.nn.MultiheadAttention(8, 2)
+
+
+def adapted_layers(place: Path, *names: str) -> Any:
+    """Saves a base and an adapter of some layers; returns PEFT's model."""
+    torch.manual_seed(0)
+    base = Layers()
+    (place / "base").mkdir()
+    save_file(base.state_dict(), place / "base" / "model.safetensors", metadata={"format": "pt"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        adapted = get_peft_model(base, LoraConfig(r=2, target_modules=list(names)))
+        for name, parameter in adapted.named_parameters():
+            if "lora_" in name:
+                parameter.data += torch.randn_like(parameter) * 0.1
+        adapted.save_pretrained(place / "adapter")
+    return adapted
+
+
+@pytest.mark.parametrize("layer", ["flat", "wide", "point"])
+def test_layers_whose_change_is_a_product_are_taken(tmp_path: Path, layer: str) -> None:
+    merged = adapted_layers(tmp_path, layer).merge_and_unload().state_dict()
+    with persona.init(tmp_path / "bot", base=tmp_path / "base", author=ME) as repo:
+        repo.commit(tmp_path / "adapter", message="adapt")
+        found = weights(repo)
+    base = load_file(tmp_path / "base" / "model.safetensors")
+    changed = {name for name in base if not torch.equal(found[name], base[name])}
+    assert changed == {name for name in base if not torch.equal(merged[name], base[name])} != set()
+    for name, tensor in found.items():
+        assert torch.allclose(tensor, merged[name], rtol=0, atol=2e-7), name
+
+
+def refused_layer(place: Path, layer: str) -> tuple[Any, str]:
+    adapted = adapted_layers(place, layer)
+    with persona.init(place / "bot", base=place / "base", author=ME) as repo:
+        with pytest.raises(InvalidInput) as caught:
+            repo.commit(place / "adapter", message="adapt")
+        return adapted, str(caught.value)
+
+
+def test_a_convolution_with_groups_is_refused_as_by_peft(tmp_path: Path) -> None:
+    adapted, said = refused_layer(tmp_path, "grouped")
+    assert "convolutions with groups" in said
+    with pytest.raises(NotImplementedError):
+        adapted.merge_and_unload()
+
+
+def test_an_attention_that_peft_adapts_twice_is_refused(tmp_path: Path) -> None:
+    adapted, said = refused_layer(tmp_path, "attention")
+    assert "attention is a MultiheadAttention" in said
+    name = "attention.out_proj.weight"
+    before = load_file(tmp_path / "base" / "model.safetensors")[name]
+    once = adapted.base_model.model.attention.base_layer.out_proj.get_delta_weight("default").detach()
+    merged = adapted.merge_and_unload().state_dict()[name]
+    assert torch.allclose(merged - before, 2 * once, atol=1e-6)
