@@ -21,7 +21,14 @@ from persona.errors import InvalidInput, listed
 from persona.frozen import dataclass
 from persona.objects.tensors import TensorSpec
 from persona.weights import foreign
-from persona.weights.index import ADAPTER_CONFIG, ADAPTER_PICKLE, ADAPTER_WEIGHTS, INDEX_NAME, SINGLE_NAME
+from persona.weights.index import (
+    ADAPTER_CONFIG,
+    ADAPTER_FILES,
+    ADAPTER_PICKLE,
+    ADAPTER_WEIGHTS,
+    INDEX_NAME,
+    SINGLE_NAME,
+)
 from persona.weights.inputs import Fingerprint, InputFile, changed, fingerprint, list_directory, read_watched
 from persona.weights.safetensors import Header, read_header
 
@@ -116,11 +123,11 @@ class Adapter:
 
     @classmethod
     def open(cls, path: Path) -> Adapter:
-        """Opens and checks the adapter in the directory `path`, or its weights file.
+        """Opens and checks the adapter in the directory `path`, or around its file `path`.
 
         Raises InvalidInput, with a remedy, for anything that is no whole adapter.
         """
-        adapter = cls(path.parent if path.name in (ADAPTER_WEIGHTS, ADAPTER_PICKLE) else path)
+        adapter = cls(path.parent if path.name in ADAPTER_FILES else path)
         try:
             adapter._open()
         except BaseException:
@@ -207,12 +214,12 @@ class Adapter:
 
 
 def is_adapter(path: Path) -> bool:
-    """Whether `path` is an adapter: its directory, or its weights file.
+    """Whether `path` is an adapter: its directory, or one of its files.
 
     Raises InvalidInput for a directory that holds a whole model as well, and for one that only holds
     directories of adapters: both name what to give.
     """
-    if path.name in (ADAPTER_WEIGHTS, ADAPTER_PICKLE):
+    if path.name in ADAPTER_FILES:
         return path.is_file()
     if not path.is_dir():
         return False

@@ -25,7 +25,7 @@ from persona.objects.tensors import TensorSpec
 from persona.weights import foreign
 from persona.weights.index import (
     ADAPTER_CONFIG,
-    ADAPTER_PICKLE,
+    ADAPTER_FILES,
     ADAPTER_WEIGHTS,
     INDEX_NAME,
     SINGLE_NAME,
@@ -50,7 +50,6 @@ from persona.weights.tied import find_tied
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-_ADAPTER_FILES = frozenset({ADAPTER_CONFIG, ADAPTER_WEIGHTS, ADAPTER_PICKLE})
 _ADAPTER = (
     "this is an adapter (PEFT, LoRA), not a whole model; take the model that it was trained on as the base"
 )
@@ -223,7 +222,7 @@ class Checkpoint:
 
     def _open_directory(self, names: list[str]) -> None:
         present = set(names)
-        if adapter := sorted(_ADAPTER_FILES & present):
+        if adapter := sorted(ADAPTER_FILES & present):
             raise InvalidInput(f"{self.path / adapter[0]}: {_ADAPTER}")
         if SINGLE_NAME in present:
             self._add_shard(self.path / SINGLE_NAME)

@@ -270,7 +270,15 @@ def test_an_adapter_beside_a_model_is_ambiguous_and_its_file_is_not(repo: Reposi
     place = write_adapter(tmp_path / "a", pair())
     write_file(place / "model.safetensors", {"w": tensor((2,))})
     assert "holds a whole model and an adapter" in refused(repo, place)
-    assert repo.commit(place / "adapter_model.safetensors", message="adapt").vectors[0].ranks == (2,)
+    made = repo.commit(place / "adapter_model.safetensors", message="adapt").vectors[0]
+    assert (made.name, made.ranks) == ("a", (2,))
+
+
+def test_the_config_stands_for_its_adapter_which_brings_no_files(repo: Repository, tmp_path: Path) -> None:
+    place = write_adapter(tmp_path / "a", pair())
+    assert repo.commit(place / "adapter_config.json", message="adapt").vectors[0].name == "a"
+    with pytest.raises(InvalidInput, match="files: an adapter brings no files"):
+        repo.add(place, files=True)
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ from persona.objects.rules import Rules
 from persona.store.files import resolved
 from persona.store.refs import BASES, NoteList
 from persona.weights.checkpoint import Checkpoint
+from persona.weights.index import ADAPTER_FILES
 
 if TYPE_CHECKING:
     from persona.intake.encode import ImportedVector
@@ -72,6 +73,8 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
     if inside:
         in_place.check(tree, path, recipe.base, options["onto"], options["name"])
     with opened(path) as checkpoint:
+        if options["files"] and not isinstance(checkpoint, Checkpoint):
+            raise InvalidInput("an adapter brings no files of a model", parameter="files")
         name = options["name"] if options["name"] is not None else default_name(path)
         check_vector_name(name)
         keys = checked_keys(options["alpha"], options["density"], options["only"], options["except_"])
@@ -249,10 +252,11 @@ def refuse_without_path(options: ImportOptions) -> None:
 def origin(path: Path) -> Path:
     """The origin of a fine-tune.
 
-    It is PATH, for a weights file `model…` its directory, and for `checkpoint-N` the directory of the run.
+    It is PATH, for a weights file `model…` or a file of an adapter its directory, and for `checkpoint-N` the
+    directory of the run.
     """
     place = Path(os.path.abspath(path))
-    if re.fullmatch(r"model(-\d+-of-\d+)?", _weights_name(place) or ""):
+    if place.name in ADAPTER_FILES or re.fullmatch(r"model(-\d+-of-\d+)?", _weights_name(place) or ""):
         place = place.parent
     if re.fullmatch(r"checkpoint-\d+", _weights_name(place) or place.name):
         place = place.parent
