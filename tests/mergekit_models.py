@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.checkpoints import Bits, bf16, read_weights, write_model
+from tests.checkpoints import Bits, bf16, read_weights, write_file, write_model
 
 GOLDEN = Path(__file__).parent / "golden" / "golden-mergekit.json"
 LAYERS = 3
@@ -35,6 +35,7 @@ CONFIG = {
     "tie_word_embeddings": True,
     "dtype": "bfloat16",
 }
+ADAPTED = "model.layers.0.self_attn.q_proj.weight"
 MODELS = {"base": 0, "pirate": 1, "asks": 2, "waffle": 3}
 
 
@@ -77,6 +78,18 @@ def write_models(directory: Path) -> Path:
     """The base and its fine-tunes as model directories."""
     for name in MODELS:
         write_model(directory / name, model(name), **{"config.json": json.dumps(CONFIG)})
+    return directory
+
+
+def write_adapter(directory: Path) -> Path:
+    """A LoRA adapter that adds 2 to each weight of one matrix of the base."""
+    directory.mkdir()
+    config = {"peft_type": "LORA", "r": 1, "lora_alpha": 2, "target_modules": ["q_proj"]}
+    (directory / "adapter_config.json").write_text(json.dumps(config))
+    inner = f"base_model.model.{ADAPTED.removesuffix('.weight')}"
+    ones = np.full(4, 0x3F800000, np.uint32)
+    factors = {f"{inner}.lora_A.weight": ones.reshape(1, 4), f"{inner}.lora_B.weight": ones.reshape(4, 1)}
+    write_file(directory / "adapter_model.safetensors", factors)
     return directory
 
 

@@ -14,7 +14,7 @@ from persona.history.interchange.methods import METHODS
 from persona.repository import Repository
 from tests.checkpoints import read_weights, same
 from tests.history.bots import at
-from tests.mergekit_models import LAYERS, model, recipes, weights_of, write_models
+from tests.mergekit_models import ADAPTED, LAYERS, model, recipes, weights_of, write_adapter, write_models
 
 POSSIBLE = [
     name
@@ -131,6 +131,18 @@ def test_any_filter_becomes_filters_of_mergekit(
         again.import_mergekit(tmp_path / "out" / "mergekit.yml")
         found = dict(again.tensors())
     assert all(np.array_equal(found[tensor], wanted[tensor]) for tensor in wanted)
+
+
+def test_an_adapter_is_written_as_its_model_and_a_note_says_so(
+    repo: Repository, models: Path, tmp_path: Path
+) -> None:
+    repo.add(write_adapter(tmp_path / "lora"), alpha=0.5)
+    result = repo.export_mergekit(out=tmp_path / "out")
+    assert result.notes[0].startswith("lora: its model is rounded to the base's dtype")
+    repo.recipe.set("lora", alpha=1)
+    whole, written = dict(repo.tensors()), read_weights(tmp_path / "out" / "lora")
+    assert all(np.array_equal(written[tensor].bits, whole[tensor]) for tensor in whole)
+    assert not np.array_equal(whole[ADAPTED], model("base")[ADAPTED])
 
 
 def test_a_directory_with_files_stays(repo: Repository, models: Path, tmp_path: Path) -> None:

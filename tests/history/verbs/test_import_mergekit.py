@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ from persona.errors import InvalidInput, Refused
 from persona.history.results import CommitResult
 from persona.history.verbs.import_mergekit import ImportPlan
 from persona.repository import Repository
-from tests.checkpoints import Bits, write_file, write_model
+from tests.checkpoints import Bits, write_model
 from tests.history.bots import at
-from tests.mergekit_models import model, recipes, weights_of, write_models
+from tests.mergekit_models import ADAPTED, model, recipes, weights_of, write_adapter, write_models
 
 TIES = recipes()["ties"]["yaml"]
 
@@ -127,21 +126,13 @@ def test_models_of_one_directory_name_have_names_of_their_own(
 def test_an_adapter_on_the_base_is_stored_as_an_adapter(
     repo: Repository, models: Path, tmp_path: Path
 ) -> None:
-    adapter = tmp_path / "lora"
-    adapter.mkdir()
-    config = {"peft_type": "LORA", "r": 1, "lora_alpha": 2, "target_modules": ["q_proj"]}
-    (adapter / "adapter_config.json").write_text(json.dumps(config))
-    inner = "base_model.model.model.layers.0.self_attn.q_proj"
-    ones = np.full(4, 0x3F800000, np.uint32)
-    factors = {f"{inner}.lora_A.weight": ones.reshape(1, 4), f"{inner}.lora_B.weight": ones.reshape(4, 1)}
-    write_file(adapter / "adapter_model.safetensors", factors)
+    adapter = write_adapter(tmp_path / "lora")
     text = "merge_method: task_arithmetic\nbase_model: base\nmodels:\n"
     result = imported(repo, models, f"{text}- {{model: base+{adapter}, parameters: {{weight: 0.5}}}}\n")
     assert repo.vectors["lora"].kind == "lowrank"
     assert any("roundings" in note for note in result.notes)
-    tensor = "model.layers.0.self_attn.q_proj.weight"
-    found = as_floats(dict(repo.tensors())[tensor])
-    assert np.abs(found - as_floats(model("base")[tensor]) - 1).max() < 2**-7
+    found = as_floats(dict(repo.tensors())[ADAPTED])
+    assert np.abs(found - as_floats(model("base")[ADAPTED]) - 1).max() < 2**-7
     assert np.array_equal(dict(repo.tensors())["model.norm.weight"], model("base")["model.norm.weight"])
 
 
