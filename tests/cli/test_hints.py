@@ -58,7 +58,11 @@ def value(node: ast.expr) -> Any:
     if isinstance(node, ast.Call) and ast.unparse(node.func) == "Blank":
         return Blank(ast.literal_eval(node.args[0]))
     if isinstance(node, ast.Dict):
-        return ast.literal_eval(node)
+        return {
+            ast.literal_eval(key): value(item)
+            for key, item in zip(node.keys, node.values, strict=True)
+            if key
+        }
     return NAMES.get(ast.unparse(node), "word")
 
 
