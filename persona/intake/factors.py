@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import permutations
 
 import numpy as np
@@ -164,21 +164,15 @@ class _Planner:
     def _readings(self, group: list[_Pair]) -> Sequence[_Reading]:
         """The tensors of one module: its weight, or the parameters that PEFT wrapped one by one."""
         module = group[0].module
-        names = [parameter.rpartition(".")[2] for parameter in self.config.parameters]
-        wrapped = [
-            f"{module}.{name}"
-            for name, parameter in zip(names, self.config.parameters, strict=True)
-            if f".{module}.{name}".endswith(f".{parameter}")
-        ]
-        keys = wrapped or [f"{module}.weight"]
-        specs = [(key, target) for key in keys if (target := self._target(key)) is not None]
-        if not wrapped:
-            specs = [(module, target) for _, target in specs]
-        if not specs and self.names.find(f"{module}.in_proj_weight") is not None:
-            raise self._wrong(
-                f"{module} is a MultiheadAttention, whose output projection PEFT adapts twice when it merges;"
-                " adapt layers of another kind"
-            )
+        wrapped = {
+            f"{module}.{parameter.rpartition('.')[2]}": None
+            for parameter in self.config.parameters
+            if f".{module}.{parameter.rpartition('.')[2]}".endswith(f".{parameter}")
+        }
+        specs = self._targets(wrapped)
+        keys = list(wrapped) if specs else [f"{module}.weight", f"{module}.in_proj_weight"]
+        if not specs:  # a parameter without a path, as PEFT writes for all-linear, is one of any module
+            specs = [(module, target) for _, target in self._targets(keys)[:1]]
         if len(specs) < len(group):
             self.unknown += [name for pair in group for name in (pair.a, pair.b)]
             return ()
@@ -196,6 +190,9 @@ class _Planner:
                 merge=True,
             )
         return fits[0]
+
+    def _targets(self, keys: Iterable[str]) -> list[tuple[str, Target]]:
+        return [(key, target) for key in keys if (target := self._target(key)) is not None]
 
     def _target(self, key: str) -> Target | None:
         """The tensor that the adapter calls `key`, or the stack of the base's experts."""

@@ -133,6 +133,7 @@ ACCEPTED: dict[str, Made] = {
     "one parameter": (llama, lambda: lora(target_parameters=["q_proj.weight"])),
     "experts": (mixtral, lambda: lora(target_parameters=EXPERTS)),
     "experts of one parameter": (mixtral, lambda: lora(target_parameters=EXPERTS[1:])),
+    "all linear layers and experts": (qwen_experts, lambda: lora(target_modules="all-linear")),
     "experts and their router": (
         qwen_experts,
         lambda: lora("q_proj", target_parameters=[*EXPERTS, "mlp.gate.weight"]),
