@@ -61,7 +61,7 @@ CANONICAL_NAN = {"BF16": 0x7FC0, "F16": 0x7E00, "F32": 0x7FC00000}
 DTYPES = ("BF16", "BF16", "F16", "F32")
 LIMITS = (1.0, 1.5, 4.0, np.inf)
 """The largest |α| of a mixture: what is stronger than 1, 2 or everything has branches of its own."""
-LAMBDAS = (1.0, 1.0, 0.5, -1.5, 0.3, 0.0, 3e38)
+LAMBDAS = (1.0, 1.0, 1.0, 1.0, 0.5, -1.5, 0.3, 0.0, 3e38)
 TERMS = 12
 
 
@@ -227,7 +227,7 @@ def mixtures(seed: int, n: int) -> Iterator[Mixture]:
         yield _drawn(random, axes, n, calm=True)
         yield _drawn(random, axes, n, calm=False)
         if axes in WRITTEN_OUT:
-            for _ in range(4):
+            for _ in range(8):
                 yield _drawn(random, axes, n, calm=True, few=True)
         if (axes["merge"], axes["divide"]) == ("mean", "strength"):
             for _ in range(3):
@@ -240,7 +240,8 @@ def _drawn(
     """few: a few terms in rows of steps of 16 bits, none stronger than 1, that vote."""
     count = int(random.integers(1, 5 if few else 7))
     most = 1.0 if few else random.choice(LIMITS[: 3 if calm else None])
-    alpha = random.choice([one for one in ALPHAS if abs(one) <= most], count)
+    least = 0.1 if few else 0.0
+    alpha = random.choice([one for one in ALPHAS if least <= abs(one) <= most], count)
     alpha = -abs(alpha) if random.random() < 0.25 else alpha
     numbers = random.random(count) < (0 if few else 0.4)
     add = random.random(count) < (0 if few else 0.15)
@@ -320,4 +321,4 @@ def _cut(random: np.random.Generator, t: Array) -> float:
     """A cut-off: none, nothing kept, infinite, or one that an element equals."""
     sizes = np.abs(t[np.isfinite(t) & (t != 0)])
     usual = float(random.choice(sizes)) if sizes.size else 0.0
-    return float(random.choice([NO_TRIM, NO_TRIM, usual, usual, usual, 0.0, KEEP_NOTHING, np.inf]))
+    return float(random.choice([*[NO_TRIM] * 4, *[usual] * 6, 0.0, KEEP_NOTHING, np.inf]))
