@@ -1,8 +1,9 @@
 """**memory budget** — how many threads merge at a time, and how much memory each has for its chunk's rows.
 
 A thread needs a few arrays of a chunk's elements for any recipe (`_ARRAYS`), a row for each term that reaches
-the tensor, and what the sources of these rows need beside them. If the budget does not hold that for every
-thread, fewer threads run. If it does not hold it for one thread, that thread merges a chunk in slices.
+the tensor, and what the sources of these rows need beside them. All threads share the decoded factors of
+adapters. If the budget does not hold that for every thread, fewer threads run. If it does not hold it for one
+thread, that thread merges a chunk in slices.
 """
 
 from __future__ import annotations
@@ -45,13 +46,15 @@ def budget_of(
         shortest = min(elements, layout.SHORTEST_SLICE) if tensor.way == "merge" else elements
         least = max(least, shortest * row_bytes)
     fixed += max((scratch_bytes(len(tensor.terms)) for tensor in tensors if tensor.way == "merge"), default=0)
-    if memory is not None and memory < fixed + least:
-        needed = -(-(fixed + least) // MIB)
+    shared = plan.rows.shared
+    if memory is not None and memory < shared + fixed + least:
+        needed = -(-(shared + fixed + least) // MIB)
         raise UsageError(
             f"this recipe's chunks need at least {needed} MiB of memory",
             hint=("give ", Keyword(memory=needed * MIB), " or more, or set checkout.memory to that"),
         )
     if memory is None:
-        memory = max(CHUNK_MEMORY, fixed + least)
+        memory = max(CHUNK_MEMORY, shared + fixed + least)
+    memory -= shared
     affordable = max(1, min(threads, memory // max(1, fixed + rows)))
     return Budget(affordable, max(least, memory // affordable - fixed))

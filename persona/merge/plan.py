@@ -143,7 +143,9 @@ def plan(store: Store, recipe: Recipe, base: Base, vectors: Mapping[str, Vector]
             TensorPlan(spec, found.way, found.terms, len(admitted), key, found.alphas, found.densities)
         )
     rescaled = _rescaled(recipe, tensors)
-    return Plan(store, recipe, base, TermSources(chunks, sources, rescaled), tuple(tensors))
+    return Plan(
+        store, recipe, base, TermSources(chunks, sources, rescaled, made.shared_bytes), tuple(tensors)
+    )
 
 
 def _rescaled(recipe: Recipe, tensors: Sequence[TensorPlan]) -> frozenset[tuple[str, int]]:

@@ -11,7 +11,7 @@ from persona.merge.rows.cache import BoundedCache
 from persona.merge.rows.delta import DeltaSource
 from persona.merge.rows.lowrank import FACTOR_CACHE, FactorReader, LowRankSource
 from persona.merge.rows.reader import BaseChunks
-from persona.merge.rows.source import Source
+from persona.merge.rows.source import NUMBER_BYTES, Source
 from persona.objects.base import Base
 from persona.objects.ids import abbreviate
 from persona.objects.table import decode_vector_table
@@ -32,6 +32,19 @@ class Sources:
         self.vectors = vectors
         self.factors = FactorReader(chunks.reader, BoundedCache(FACTOR_CACHE))
         self._made: dict[str, Source] = {}
+        self._factor_bytes = 0
+
+    @property
+    def shared_bytes(self) -> int:
+        """Bytes of the decoded factors that all threads share, for the sources made so far."""
+        return min(FACTOR_CACHE, self._factor_bytes)
+
+    def low_rank(self, id: str, vector: Vector) -> LowRankSource:
+        """The source of a vector with factors."""
+        for name, factor in vector.factor.items():
+            spec = vector.spec[name]
+            self._factor_bytes += NUMBER_BYTES * (factor.a(spec).elements + factor.b(spec).elements)
+        return LowRankSource(_delta(self, id, vector), vector, self.factors)
 
     def source(self, id: str) -> Source:
         """The source of a vector.
@@ -82,12 +95,8 @@ def _expression(sources: Sources, id: str, vector: Vector) -> Source:
     return expression.source_of(id, terms, sources.base.chunk)
 
 
-def _low_rank(sources: Sources, id: str, vector: Vector) -> LowRankSource:
-    return LowRankSource(_delta(sources, id, vector), vector, sources.factors)
-
-
 _KINDS: Final[Mapping[str, Callable[[Sources, str, Vector], Source]]] = {
     "delta": _delta,
     "expression": _expression,
-    "lowrank": _low_rank,
+    "lowrank": Sources.low_rank,
 }

@@ -14,12 +14,14 @@ from persona.objects.tensors import TensorSpec
 class TermSources:
     """The source of each term of a recipe, by index; terms with one vector share it.
 
-    `rescaled`: the tensors, by name, and the terms whose trim makes numbers of steps there.
+    `rescaled`: the tensors, by name, and the terms whose trim makes numbers of steps there. `shared`: bytes
+    that all threads together need for the sources.
     """
 
     chunks: BaseChunks
     sources: tuple[Source, ...]
     rescaled: frozenset[tuple[str, int]] = frozenset()
+    shared: int = 0
 
     def steps(self, spec: TensorSpec, term: int) -> bool:
         """Whether the rows of a term at a tensor hold steps when they are merged, and not numbers."""
