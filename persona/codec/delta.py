@@ -102,6 +102,31 @@ def exponent_order(base: Elements, dtype: str, order: npt.NDArray[np.uint32], so
     kernels.exponent_order(base, *_key(element), counts, starts, has_compress(), order, sorted_base)
 
 
+def exponent_starts(base: Elements, dtype: str) -> npt.NDArray[np.uint32]:
+    """The place in exponent order of the first element of each exponent: uint32, one for each."""
+    element = of(dtype)
+    keys = 1 << element.exponent
+    counts, starts = np.empty((4, keys), np.uint32), np.empty(keys, np.uint32)
+    kernels.count_keys(readable(base, element), *_key(element), counts, starts)
+    return starts
+
+
+def element_order(
+    base: Elements, dtype: str, starts: npt.NDArray[np.uint32], z_sorted: Elements, z: Elements
+) -> None:
+    """Fills z with z_sorted, which is in exponent order, in the order of the elements of a base chunk.
+
+    starts: `exponent_starts` of base. base, z_sorted, z: uint16[n] or uint32[n]. It is faster than
+    `exponent_order` and a scatter.
+    """
+    element = of(dtype)
+    base, z_sorted = readable(base, element), readable(z_sorted, element)
+    if z_sorted.size != base.size or z.shape != base.shape or z.dtype != base.dtype:
+        raise TypeError(f"z_sorted and z must have {base.size} elements of {base.dtype}, as base has")
+    counts = np.empty((2, starts.size), np.uint32)
+    kernels.unplace_values(base, *_key(element), counts, starts.copy(), has_compress(), z_sorted, z)
+
+
 def encode_delta(base: Elements, after: Elements, dtype: str, scratch: Scratch) -> EncodedDelta:
     """The changes from `base` to `after`, both uint16[n] or uint32[n] as `dtype` has it, any bit patterns."""
     element = of(dtype)
@@ -112,13 +137,10 @@ def encode_delta(base: Elements, after: Elements, dtype: str, scratch: Scratch) 
     z = scratch.array("z", n, element.uint)
     changed = (kernels.ulp_zigzag_16 if element.width == 16 else kernels.ulp_zigzag_32)(base, after, z)
 
-    shift, mask = _key(element)
-    keys = 1 << element.exponent
-    counts, starts = np.empty((4, keys), np.uint32), np.empty(keys, np.uint32)
-    kernels.count_keys(base, shift, mask, counts, starts)
+    starts = exponent_starts(base, dtype)
     sizes = np.diff(starts, append=np.uint32(n)).astype(np.int64)
-    placed = scratch.array("placed", n, element.uint)
-    kernels.place_values(base, shift, mask, counts, starts, has_compress(), z, placed)
+    placed, counts = scratch.array("placed", n, element.uint), np.empty((2, starts.size), np.uint32)
+    kernels.place_values(base, *_key(element), counts, starts, has_compress(), z, placed)
 
     bounds, digit_bits = _groups(placed, sizes, element)
     segments = _pack(placed, bounds, digit_bits, element, scratch)

@@ -227,6 +227,7 @@ _CALLS: Final[dict[str, Callable[[int], Iterator[Call]]]] = {
     "count_keys": _count_keys,
     "exponent_order": _exponent_order,
     "place_values": _place_values,
+    "unplace_values": _place_values,
     "restore_16": lambda _: _restore(np.uint16),
     "restore_32": lambda _: _restore(np.uint32),
     "pack_digits": _pack_digits,
@@ -248,6 +249,7 @@ _DIGESTS: Final = table(
     count_keys db5bab9834067d52 db5bab9834067d52
     exponent_order cbe7a4152d0609b5 cbe7a4152d0609b5 58652d5abf0fb232 58652d5abf0fb232
     place_values f0bab6cd88a5feeb f0bab6cd88a5feeb c672ff78984664e7 c672ff78984664e7
+    unplace_values fbdf43dd20293a15 fbdf43dd20293a15 89cfd0866327076b 89cfd0866327076b
     restore_16 c5d627dd6636f023
     restore_32 e942436d8ea46a0d
     pack_digits 081ddc293b2dda17 6553dbec4b162fa6 24e1fbeca728edd3 20cd2bd02e9947e7

@@ -14,11 +14,13 @@ import numba
 import numpy as np
 
 from persona.codec.simd import (
+    KEYS,
     add_expanded,
     bit_count,
     bits_equal,
     bits_reaching,
     lowest_bit,
+    place_by_keys,
     take_chosen,
     take_indices,
 )
@@ -70,17 +72,17 @@ def count_keys(base: Any, shift: Any, mask: Any, counts: Any, starts: Any) -> No
 
 
 @_kernel
-def _common_keys(starts: Any, counts: Any, n: int) -> int:
-    """How many keys are so common that looking for each in every vector pays; 0 for few elements.
+def _common_keys(starts: Any, counts: Any, n: int, limit: int) -> int:
+    """How many keys, `limit` at most, are so common that looking for each in every vector pays.
 
-    counts[0] is filled with the end of each key's places, counts[1] with the common keys.
+    0 for few elements. counts[0] is filled with the end of each key's places, counts[1] with the common keys.
     """
     ends, common = counts[0], counts[1]
     for k in range(starts.size - 1):
         ends[k] = starts[k + 1]
     ends[starts.size - 1] = np.uint32(n)
     many = 0
-    while many < _COMMON and n >= _ENOUGH:
+    while many < limit and n >= _ENOUGH:
         best, most = 0, np.uint32(n // 64)
         for k in range(starts.size):
             known = False
@@ -105,7 +107,7 @@ def exponent_order(
     together. The surplus that a vector writes is overwritten by that key's next elements.
     """
     count_keys(base, shift, mask, counts, starts)
-    many = _common_keys(starts, counts, base.size) if wide else 0
+    many = _common_keys(starts, counts, base.size, _COMMON) if wide else 0
     ends, common = counts[0], counts[1]
     lanes = VECTOR_BYTES // base.itemsize
     whole = base.size - base.size % lanes if many else 0
@@ -146,7 +148,7 @@ def place_values(
 
     starts: uint32[keys], as `count_keys` fills it; advanced. counts: scratch, uint32[2 or more, keys].
     """
-    many = _common_keys(starts, counts, base.size) if wide else 0
+    many = _common_keys(starts, counts, base.size, _COMMON) if wide else 0
     ends, common = counts[0], counts[1]
     lanes = VECTOR_BYTES // base.itemsize
     whole = base.size - base.size % lanes if many else 0
@@ -172,6 +174,34 @@ def place_values(
         place = np.uint64(starts[key])
         starts[key] = np.uint32(place + np.uint64(1))
         placed[place] = values[i]
+
+
+@_kernel
+def unplace_values(
+    base: Any, shift: Any, mask: Any, counts: Any, starts: Any, wide: int, placed: Any, values: Any
+) -> None:
+    """The reverse of `place_values`: values[i] = placed[place of element i in key order]."""
+    many = _common_keys(starts, counts, base.size, KEYS) if wide else 0
+    common = counts[1]
+    for h in range(many, KEYS):
+        common[h] = common[0]
+    lanes = VECTOR_BYTES // base.itemsize
+    whole = base.size - base.size % lanes if many else 0
+    for start in range(0, whole, lanes):
+        at = np.uint64(start)
+        rest = place_by_keys(base, at, np.uint64(shift), np.uint64(mask), common, starts, placed, values)
+        while rest:
+            i = at + lowest_bit(rest)
+            rest &= rest - np.uint64(1)
+            key = np.uint64((base[i] >> shift) & mask)
+            place = np.uint64(starts[key])
+            starts[key] = np.uint32(place + np.uint64(1))
+            values[i] = placed[place]
+    for i in range(whole, base.size):
+        key = np.uint64((base[i] >> shift) & mask)
+        place = np.uint64(starts[key])
+        starts[key] = np.uint32(place + np.uint64(1))
+        values[i] = placed[place]
 
 
 @_kernel

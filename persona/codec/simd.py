@@ -12,13 +12,18 @@ from typing import Any, Final
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from persona.codec.width import VECTOR_BYTES
 
+KEYS: Final = 6
+"""Keys that `place_by_keys` looks for."""
+
 _WORD: Final = ir.IntType(64)
 
 _intrinsic: Any = intrinsic
+_cgutils: Any = cgutils
 
 
 @_intrinsic
@@ -100,12 +105,9 @@ def add_expanded(_context: Any, values: Any, at: Any, bits: Any, tails: Any, k: 
         held = _load(context, builder, signature.args[0], args[0], args[1])
         tail = context.get_value_type(signature.args[3].dtype)
         lanes = ir.VectorType(tail, held.type.count)
-        source = builder.gep(context.make_array(signature.args[3])(context, builder, args[3]).data, [args[4]])
+        source = builder.gep(_data(context, builder, signature.args[3], args[3]), [args[4]])
         mask = _mask(builder, args[2], lanes)
-        name = f"llvm.masked.expandload.v{lanes.count}i{tail.width}"
-        shape = ir.FunctionType(lanes, [source.type, mask.type, lanes])
-        expand = builder.module.declare_intrinsic(name, fnty=shape)
-        more = builder.call(expand, [source, mask, ir.Constant(lanes, [0] * lanes.count)])
+        more = _expand(builder, source, mask, ir.Constant(lanes, [0] * lanes.count))
         if tail.width < held.type.element.width:
             more = builder.zext(more, held.type)
         _store(context, builder, signature.args[0], args[0], args[1], builder.add(held, more))
@@ -113,6 +115,94 @@ def add_expanded(_context: Any, values: Any, at: Any, bits: Any, tails: Any, k: 
 
     word = types.uint64
     return types.void(values, word, word, tails, word), codegen
+
+
+@_intrinsic
+def place_by_keys(
+    _context: Any, base: Any, at: Any, shift: Any, mask: Any, keys: Any, starts: Any, values: Any, out: Any
+) -> Any:
+    """out = the next of the values of its key, for the lanes from `at` on with a key that is looked for.
+
+    The key of a lane is base >> shift & mask. The first `KEYS` of keys, uint32, are looked for; they may be
+    equal. starts: uint32, where the next value of each key is; advanced. base, values, out: of one type; the
+    others uint64. Returns the mask of the other lanes, whose out is undefined. Reads no value that it does
+    not place.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        held = _load(context, builder, signature.args[0], args[0], args[1])
+        lanes, count = held.type, held.type.count
+        shift, mask = (_splat(builder, each, lanes) for each in args[2:4])
+        found = builder.and_(builder.lshr(held, shift), mask)
+        keys, starts, values = (_data(context, builder, signature.args[n], args[n]) for n in (4, 5, 6))
+        placed = ir.Constant(lanes, [0] * count)
+        rest = ir.Constant(ir.VectorType(ir.IntType(1), count), [1] * count)
+        for number in range(KEYS):
+            key = builder.zext(builder.load(builder.gep(keys, [_WORD(number)])), _WORD)
+            start = builder.gep(starts, [key])
+            place = builder.load(start)
+            chosen = builder.and_(builder.icmp_unsigned("==", found, _splat(builder, key, lanes)), rest)
+            rest = builder.xor(rest, chosen)
+            source = builder.gep(values, [builder.zext(place, _WORD)])
+            placed = _expand(builder, source, chosen, placed)
+            many = builder.ctpop(builder.zext(builder.bitcast(chosen, ir.IntType(count)), _WORD))
+            builder.store(builder.add(place, builder.trunc(many, place.type)), start)
+        _store(context, builder, signature.args[7], args[7], args[1], placed)
+        return builder.zext(builder.bitcast(rest, ir.IntType(count)), _WORD)
+
+    word = types.uint64
+    return word(base, word, word, word, keys, starts, values, out), codegen
+
+
+def sums_of_products(rows: int, columns: int) -> Any:
+    """The operation that computes some rows and columns of a product of matrices of binary32.
+
+    All sums stay in registers, which numba's loops do not do. columns: a multiple of the lanes of a vector.
+    """
+    lanes = ir.VectorType(ir.FloatType(), VECTOR_BYTES // 4)
+    places = [(i, j) for i in range(rows) for j in range(0, columns, lanes.count)]
+
+    @_intrinsic
+    def operation(
+        _context: Any, a: Any, left: Any, b: Any, row: Any, scale: Any, out: Any, at: Any, step: Any
+    ) -> Any:
+        """out[at + i · step + j] = scale · Σ b[row + i, r] · a[r, left + j], beginning with r = 0.
+
+        a: float32[rank, n]; b: float32[m, rank]; out: float32.
+        """
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            shape = context.make_array(signature.args[0])(context, builder, args[0]).shape
+            rank, width = (builder.extract_value(shape, n) for n in (0, 1))
+            _, left, _, row, scale, _, at, step = args
+            a, b, out = (_data(context, builder, signature.args[n], args[n]) for n in (0, 2, 5))
+            sums = {place: _cgutils.alloca_once(builder, lanes) for place in places}
+            begins = [builder.gep(b, [builder.mul(builder.add(row, _WORD(i)), rank)]) for i in range(rows)]
+
+            def line(data: Any, at: Any, j: int) -> Any:
+                return builder.bitcast(builder.gep(data, [builder.add(at, _WORD(j))]), lanes.as_pointer())
+
+            def products(r: Any) -> dict[tuple[int, int], Any]:
+                at = builder.add(builder.mul(r, width), left)
+                held = {j: builder.load(line(a, at, j), align=4) for j in range(0, columns, lanes.count)}
+                factors = [_fill(builder, builder.load(builder.gep(begin, [r])), lanes) for begin in begins]
+                return {(i, j): builder.fmul(factors[i], held[j]) for i, j in places}
+
+            for place, product in products(_WORD(0)).items():
+                builder.store(product, sums[place])
+            with _cgutils.for_range_slice(builder, _WORD(1), rank, _WORD(1)) as (r, _):
+                for place, product in products(r).items():
+                    builder.store(builder.fadd(builder.load(sums[place]), product), sums[place])
+            factor = _fill(builder, scale, lanes)
+            for i, j in places:
+                total = builder.fmul(builder.load(sums[i, j]), factor)
+                builder.store(total, line(out, builder.add(at, builder.mul(_WORD(i), step)), j), align=4)
+            return context.get_dummy_value()
+
+        word = types.int64
+        return types.void(a, word, b, word, types.float32, out, word, word), codegen
+
+    return operation
 
 
 @_intrinsic
@@ -135,9 +225,12 @@ def lowest_bit(_context: Any, bits: Any) -> Any:
     return types.uint64(types.uint64), codegen
 
 
+def _data(context: Any, builder: Any, array: Any, value: Any) -> Any:
+    return context.make_array(array)(context, builder, value).data
+
+
 def _place(context: Any, builder: Any, array: Any, value: Any, at: Any, lanes: Any) -> Any:
-    data = context.make_array(array)(context, builder, value).data
-    return builder.bitcast(builder.gep(data, [at]), lanes.as_pointer())
+    return builder.bitcast(builder.gep(_data(context, builder, array, value), [at]), lanes.as_pointer())
 
 
 def _load(context: Any, builder: Any, array: Any, value: Any, at: Any) -> Any:
@@ -154,7 +247,11 @@ def _store(context: Any, builder: Any, array: Any, value: Any, at: Any, vector: 
 
 
 def _splat(builder: Any, word: Any, lanes: Any) -> Any:
-    value = builder.trunc(word, lanes.element)
+    return _fill(builder, builder.trunc(word, lanes.element), lanes)
+
+
+def _fill(builder: Any, value: Any, lanes: Any) -> Any:
+    """The value in every lane."""
     undefined = ir.Constant(lanes, ir.Undefined)
     first = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
     zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes.count), [0] * lanes.count)
@@ -171,3 +268,12 @@ def _compress(builder: Any, vector: Any, bits: Any) -> Any:
     name = f"llvm.experimental.vector.compress.v{kind.count}i{kind.element.width}"
     compress = builder.module.declare_intrinsic(name, fnty=ir.FunctionType(kind, [kind, mask.type, kind]))
     return builder.call(compress, [vector, mask, ir.Constant(kind, ir.Undefined)])
+
+
+def _expand(builder: Any, source: Any, mask: Any, others: Any) -> Any:
+    """The lanes that the mask chooses = the elements from a pointer on, in order; the others as given."""
+    lanes = others.type
+    name = f"llvm.masked.expandload.v{lanes.count}i{lanes.element.width}"
+    shape = ir.FunctionType(lanes, [source.type, mask.type, lanes])
+    expand = builder.module.declare_intrinsic(name, fnty=shape)
+    return builder.call(expand, [source, mask, others])

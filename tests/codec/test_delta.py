@@ -16,8 +16,10 @@ from persona.codec.delta import (
     Scratch,
     decode_delta,
     delta_payload,
+    element_order,
     encode_delta,
     exponent_order,
+    exponent_starts,
     restore,
 )
 from persona.codec.elements import Elements, of
@@ -41,8 +43,13 @@ def round_trip(base: Elements, after: Elements, dtype: str) -> Elements:
             before = segments
             order, sorted_base = np.empty(base.size, np.uint32), np.empty_like(base)
             exponent_order(base, dtype, order, sorted_base)
-            z_sorted, out = np.empty_like(base), np.empty_like(base)
+            z_sorted, out, z = np.empty_like(base), np.empty_like(base), np.empty_like(base)
             decode_delta(encoded.form, segments, z_sorted)
+            starts = exponent_starts(base, dtype)
+            for _ in range(2):
+                z[:] = 0xAAAA
+                element_order(base, dtype, starts, z_sorted, z)
+                assert (z == encoded.z).all()
             assert (sorted_base == base[order]).all()
             assert (z_sorted == encoded.z[order]).all()
             assert encoded.changed == np.count_nonzero(base != after)

@@ -12,6 +12,9 @@ SHORTEST_SLICE: Final = 1 << 14
 """Elements of the shortest slice of a chunk, on the CPU and on a GPU."""
 KEEP_NOTHING_CUT: Final = 0xFFFFFFFF
 """The cut, as bits of |t|, that keeps no element."""
+LOW_RANK_ROWS: Final = 4
+LOW_RANK_COLUMNS: Final = 48
+"""Rows and columns of a product of factors that the CPU computes at a time: their sums fill the registers."""
 _ALIGNMENT: Final = 64
 """Elements: arrays in one piece of a device's memory begin at multiples of these, so at 128 bytes or more."""
 

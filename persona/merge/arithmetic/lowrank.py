@@ -8,12 +8,18 @@ import numpy as np
 import numpy.typing as npt
 
 from persona.codec.native import Kernels
+from persona.merge.arithmetic.layout import LOW_RANK_COLUMNS, LOW_RANK_ROWS
 
 Array = npt.NDArray[Any]
 
 kernels: Final = Kernels(
     "persona.merge.arithmetic.lowrank_loops", golden="persona.merge.arithmetic.lowrank_golden"
 )
+
+
+def scratch_bytes(rank: int) -> int:
+    """Bytes of scratch memory of `low_rank`."""
+    return 4 * (rank + LOW_RANK_ROWS) * LOW_RANK_COLUMNS
 
 
 def low_rank(a: Array, b: Array, scale: float, first: int, out: Array) -> None:
@@ -29,4 +35,5 @@ def low_rank(a: Array, b: Array, scale: float, first: int, out: Array) -> None:
     if not 0 <= first < a.shape[1] or first + out.size > b.shape[0] * a.shape[1]:
         raise ValueError("b must have a row for each row that out touches")
     if out.size:
-        kernels.low_rank(a, b, np.float32(scale), first, out)
+        scratch = np.empty((a.shape[0] + LOW_RANK_ROWS, LOW_RANK_COLUMNS), np.float32)
+        kernels.low_rank(a, b, np.float32(scale), first, out, scratch)

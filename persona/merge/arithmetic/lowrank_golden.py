@@ -11,10 +11,20 @@ from typing import Final
 import numpy as np
 
 from persona.codec.native.golden import Case, table
+from persona.merge.arithmetic.layout import LOW_RANK_COLUMNS, LOW_RANK_ROWS
 from persona.merge.arithmetic.lowrank import Array
 
 KERNELS: Final = ("low_rank",)
-SHAPES: Final = ((1, 7, 5), (2, 3, 67), (3, 5, 64), (4, 4, 33), (9, 3, 700), (16, 2, 100))
+SHAPES: Final = (
+    (1, 7, 5),
+    (2, 3, 67),
+    (3, 5, 64),
+    (4, 4, 33),
+    (9, 3, 700),
+    (16, 2, 100),
+    (5, 9, 130),
+    (16, 6, 500),
+)
 """(rank, rows, columns)."""
 FIRST: Final = 3
 SCALE: Final = np.float32(0.1)
@@ -42,12 +52,13 @@ def cases(kernel: str, wide: int) -> Iterator[Case]:
 
 def _case(kernel: str, a: Array, b: Array, size: int, digest: str) -> Case:
     out = np.empty(size, np.float32)
-    return Case(kernel, (a, b, SCALE, FIRST, out), lambda _: (out,), digest)
+    scratch = np.empty((len(a) + LOW_RANK_ROWS, LOW_RANK_COLUMNS), np.float32)
+    return Case(kernel, (a, b, SCALE, FIRST, out, scratch), lambda _: (out,), digest)
 
 
 _DIGESTS: Final = table(
     """
     low_rank 98bfe8ac1786700b 18467f5a54628455 9c463eab7f7e9b07 1c2e6fd35cf14903
-    low_rank 2e49dbd29897ffc2 990e6f8a4031c0d2
+    low_rank 2e49dbd29897ffc2 990e6f8a4031c0d2 e558650699d1c63a d7720f8a3e3108a2
     """
 )

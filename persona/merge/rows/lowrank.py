@@ -130,7 +130,7 @@ class LowRankSource:
         decoded = max(
             min(part.elements, chunk) * (part.unit + 4) for part in (factor.a(spec), factor.b(spec))
         )
-        return 4 * factor.rank * (columns + rows) + decoded
+        return 4 * factor.rank * (columns + rows) + lowrank.scratch_bytes(factor.rank) + decoded
 
     def read_steps(self, spec: TensorSpec, index: int, out: NDArray[Any]) -> None:
         """See `Source`."""

@@ -7,12 +7,13 @@ docs/numerics.md never apply to them.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from persona.codec.delta import exponent_order
+from persona.codec.delta import element_order, exponent_order, exponent_starts
 from persona.merge.arithmetic import cpu
 from persona.merge.rows.reader import BaseChunks, Workspace
 from persona.objects.tensors import TensorSpec
@@ -115,8 +116,15 @@ class OpenedChunk:
         source.read_steps(self.spec, self.index, space.other[:size])
         if out is None:
             out = space.plain(size)
-        cpu.scatter(space.other[:size], self.order, out)
+        if self._ordered:
+            cpu.scatter(space.other[:size], self.order, out)
+        else:
+            element_order(self.base, self.spec.dtype, self._starts, space.other[:size], out[:size])
         return out
+
+    @cached_property
+    def _starts(self) -> NDArray[np.uint32]:
+        return exponent_starts(self.base, self.spec.dtype)
 
 
 class SortedChunk(OpenedChunk):

@@ -53,6 +53,7 @@ def round_trip(dtype: str, code: int) -> None:
     delta_codec.exponent_order(base, dtype, order, ordered)
     delta_codec.decode_delta(encoded.form, [segment.tobytes() for segment in encoded.segments], z)
     delta_codec.restore(ordered, z, order, base.copy())
+    delta_codec.element_order(base, dtype, delta_codec.exponent_starts(base, dtype), z, base.copy())
     form, segments = base_codec.encode_base(base, dtype)
     base_codec.decode_base(form, segments, np.empty_like(base))
     both = np.stack([z, z])
