@@ -40,7 +40,7 @@ class FactorReader:
 
     def matrix(self, part: TensorSpec, ids: Sequence[str], start: int, stop: int) -> Numbers:
         """The elements [start, stop) of A, float32[stop − start]; kept as a whole."""
-        key = ("elements", *ids, str(start), str(stop))
+        key = ("elements", part.dtype, *ids, str(start), str(stop))
         return self._kept(key, lambda: self._joined(part, ids, start, stop, keep=False))
 
     def rows(self, part: TensorSpec, ids: Sequence[str], start: int, stop: int) -> Numbers:
@@ -72,7 +72,7 @@ class FactorReader:
         found = self.cache.find(key)
         if found is None:
             found = make()
-            self.cache.begin()  # so that older parts make place
+            self.cache.begin()  # so older parts may be evicted
             if self.cache.reserve(found.nbytes):
                 self.cache.put(key, found, found.nbytes)
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from persona.merge.rows.sources import Sources
 from persona.objects.ids import object_id
 from persona.objects.recipe import Recipe, Term, from_binary32
 from persona.objects.rules import Rules
-from persona.objects.table import encode_table
+from persona.objects.table import decode_vector_table, encode_table, factor_chunks
 from persona.objects.tensors import TensorSpec, chunk_count, chunk_span
 from persona.objects.vector import LowRankFactor, Vector
 from persona.store.records import pack_record
@@ -139,6 +140,20 @@ def test_a_source_knows_what_it_reaches_and_needs(tmp_path: Path) -> None:
     ids = {source.chunk_id(spec, index) for index in range(5)}
     assert len(ids) == 5
     assert None not in ids
+
+
+def test_equal_bits_of_two_dtypes_are_other_numbers(tmp_path: Path) -> None:
+    """The store has equal bytes once, so two adapters may share chunks and differ in dtype."""
+    spec, factor = TensorSpec("w", "BF16", (40, 8)), LowRankFactor(5, "1", "BF16")
+    stored = Stored(tmp_path, spec, factor)
+    chunks = BaseChunks.of(stored.store.objects, stored.base)
+    reader = Sources(stored.store.objects, stored.base, chunks, {stored.id: stored.vector}).factors
+    table = decode_vector_table(stored.store.objects.get(stored.vector.table or "", "table"), stored.vector)
+    ids, _ = factor_chunks(table, stored.vector, spec)
+    for dtype in ("BF16", "F16"):
+        part = replace(factor.a(spec), dtype=dtype)
+        found = reader.matrix(part, ids, 0, part.elements)
+        assert same(found, casts.widen32(stored.parts[0].reshape(-1), dtype))
 
 
 def test_a_plan_with_an_adapter_has_the_way_of_a_merge(tmp_path: Path) -> None:
