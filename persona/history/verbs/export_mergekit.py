@@ -77,8 +77,7 @@ def export_mergekit(
             nbytes += _write_model(history, lone, beside / name, texts, how)
         text = yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=100)
         files.write_file(beside / RECIPE, text.encode())
-        if os.path.lexists(place):
-            files.remove_tree(place)
+        _check_place(place)  # somebody may have written there meanwhile
         files.rename(beside, place)
         files.sync_directory(place.parent)
     except BaseException:

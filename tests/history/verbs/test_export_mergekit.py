@@ -67,6 +67,20 @@ def test_each_model_is_the_fine_tune_itself(repo: Repository, models: Path, tmp_
     assert (tmp_path / "out" / "pirate" / "config.json").is_file()
 
 
+def test_files_that_come_during_an_export_are_kept(repo: Repository, models: Path, tmp_path: Path) -> None:
+    repo.commit(models / "pirate", message="one")
+    out = tmp_path / "out"
+    out.mkdir()
+
+    def interfere(*_: object) -> None:
+        (out / "mine").write_text("mine")
+
+    with pytest.raises(Refused, match="holds files"):
+        repo.export_mergekit(out=out, progress=interfere)
+    assert [path.name for path in out.iterdir()] == ["mine"]
+    assert not list(tmp_path.glob(".out.tmp*"))
+
+
 @pytest.mark.parametrize(
     ("axes", "said"),
     [
