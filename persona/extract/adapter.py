@@ -192,9 +192,9 @@ def _groups(parts: tuple[Part, ...], threads: int, memory: int | None) -> list[l
     A group is computed by as many threads as its largest matrix allows. The large ones come first, so that
     too little memory is refused at once.
     """
-    room = (memory or CHUNK_MEMORY) // (2 * threads)
-    small = [part for part in parts if _scratch_bytes(part) <= room]
-    large = [part for part in parts if _scratch_bytes(part) > room]
+    most = (memory or CHUNK_MEMORY) // (2 * threads)
+    small = [part for part in parts if _scratch_bytes(part) <= most]
+    large = [part for part in parts if _scratch_bytes(part) > most]
     return [group for group in (large, small) if group]
 
 

@@ -63,7 +63,7 @@ def import_adapter(
     with first_run(progress) as progress:
         deltas = _dense(store, tx, base, adapter, planned, threads, progress, factor_bytes)
         _refuse_both(adapter, planned, deltas)
-        ids, stored = _factors(tx, base, adapter, planned, threads, progress, deltas)
+        ids, stored = _factors(tx, base, adapter, planned, threads, progress)
     factors = {one.spec.name: one.factor for one in planned.factors}
     ids |= deltas.ids
     tensors = tuple(spec for spec in base.tensors if spec.name in ids)
@@ -220,7 +220,6 @@ def _factors(
     planned: PlannedAdapter,
     threads: int | None,
     progress: Progress | None,
-    deltas: Deltas,
 ) -> tuple[dict[str, list[str]], int]:
     """Stores the factors; returns the ids of their chunks by tensor, and their bytes on disk."""
     total = done = sum(one.spec.nbytes for one in planned.dense)

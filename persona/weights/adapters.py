@@ -9,10 +9,8 @@ Nothing in an adapter is trusted, and a pickle (adapter_model.bin) is never open
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,7 +27,15 @@ from persona.weights.index import (
     INDEX_NAME,
     SINGLE_NAME,
 )
-from persona.weights.inputs import Fingerprint, InputFile, changed, fingerprint, list_directory, read_watched
+from persona.weights.inputs import (
+    Fingerprint,
+    InputFile,
+    changed,
+    fingerprint,
+    json_object,
+    list_directory,
+    read_watched,
+)
 from persona.weights.safetensors import Header, read_header
 
 if TYPE_CHECKING:
@@ -202,15 +208,7 @@ class Adapter:
     def _read_config(self) -> dict[str, Any]:
         path = self.path / ADAPTER_CONFIG
         data, self._config_seen = read_watched(path, limit=limits.MAX_CONFIG_BYTES)
-        try:
-            config = json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise InvalidInput(
-                f"{path}: not valid JSON ({error}); repair the file or save the adapter again"
-            ) from None
-        if not isinstance(config, dict):
-            raise InvalidInput(f"{path}: not a JSON object; repair the file or save the adapter again")
-        return config
+        return json_object(path, data, "adapter")
 
 
 def is_adapter(path: Path) -> bool:
@@ -266,9 +264,3 @@ def _directories(path: Path) -> list[Path]:
     except OSError:
         return []
     return [path / name for name in sorted(names) if not name.startswith(".")]
-
-
-def text_of(config: Mapping[str, Any], key: str) -> str | None:
-    """A text of a config, None if there is none."""
-    value = config.get(key)
-    return value if isinstance(value, str) and value else None

@@ -37,6 +37,7 @@ from persona.weights.inputs import (
     InputFile,
     changed,
     fingerprint,
+    json_object,
     list_directory,
     read_input,
     read_watched,
@@ -320,15 +321,7 @@ class Checkpoint:
         path = self.text_files["config.json"]
         data, seen = read_watched(path, limit=limits.MAX_CONFIG_BYTES)
         self._texts_seen[path] = seen
-        try:
-            config = json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise InvalidInput(
-                f"{path}: not valid JSON ({error}); repair the file or save the model again"
-            ) from None
-        if not isinstance(config, dict):
-            raise InvalidInput(f"{path}: not a JSON object; repair the file or save the model again")
-        return config
+        return json_object(path, data, "model")
 
     def _check_adapter(self) -> None:
         if self._files:

@@ -14,12 +14,13 @@ that tick is over.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import stat
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from persona.errors import InvalidInput, SystemFault
 
@@ -199,9 +200,21 @@ def list_directory(path: Path) -> list[str]:
         raise _fault(path, error) from error
 
 
+def json_object(path: Path, data: bytes, what: str) -> dict[str, Any]:
+    """The JSON object that `data`, the bytes of a file of a `what`, holds. Raises InvalidInput if none."""
+    again = f"repair the file or save the {what} again"
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"{path}: not valid JSON ({error}); {again}") from None
+    if not isinstance(value, dict):
+        raise InvalidInput(f"{path}: not a JSON object; {again}")
+    return value
+
+
 def _fault(path: Path, error: OSError) -> InvalidInput | SystemFault:
     if error.errno in _NOT_THERE:
-        advice = "give the path of a checkpoint"
+        advice = "check the path"
         if _HUB_ID.fullmatch(str(path)) and not path.parent.exists():
             advice += f"; `hf download {path} --local-dir DIR` fetches a model of the Hugging Face hub"
         return InvalidInput(f"{path}: {os.strerror(error.errno or 0).lower()}; {advice}")

@@ -342,7 +342,7 @@ def test_a_name_of_the_hub_gets_the_line_that_fetches_it(
     with pytest.raises(InvalidInput, match="`hf download Org/Model-1B --local-dir DIR` fetches"):
         Checkpoint.open(Path("Org/Model-1B"))
     for path in (Path("Model-1B"), Path("here/Model-1B"), tmp_path / "Org" / "Model-1B"):
-        with pytest.raises(InvalidInput, match=r"checkpoint$"):
+        with pytest.raises(InvalidInput, match=r"path$"):
             Checkpoint.open(path)
 
 
