@@ -306,7 +306,7 @@ def _term(value: Any) -> Term:
 def _check_density_fits(rules: Rules, densities: tuple[str, ...], what: str) -> None:
     for density in densities:
         check_trim_of(rules, density, what)
-    # A list that goes from below 1 to 1 has values between, whose room above is too small.
+    # A list with 1 and a smaller number also gives some layers densities just below 1, which do not fit.
     margin = {"breadcrumbs": rules.gamma, "della": rules.epsilon}.get(rules.trim) or "0"
     if margin != "0" and len({drops_some(density) for density in densities}) == 2:
         axis = "gamma" if rules.trim == "breadcrumbs" else "epsilon"

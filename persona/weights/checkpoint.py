@@ -13,7 +13,6 @@ import stat
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from persona import limits
@@ -145,6 +144,8 @@ class Checkpoint:
         `report` is called with the number of bytes that were read since its last call. `threads`: by default
         one for each core.
         """
+        from queue import Empty, SimpleQueue
+
         from persona.cores import in_order, thread_count
 
         buffers: SimpleQueue[memoryview] = SimpleQueue()

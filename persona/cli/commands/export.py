@@ -60,7 +60,7 @@ def command(
 
     --adapter writes the change from the base to the weights of REV, or of recipe.toml as it stands, as a PEFT
     adapter. If the recipe is a plain sum of adapters, the adapter is exact. Otherwise each matrix keeps the R
-    largest singular values of its change, and export prints which part of the change that is.
+    largest singular values of its change, and export prints how much of the change they keep.
 
     --mergekit writes a directory with mergekit.yml and the models that it names. `mergekit-yaml` computes the
     weights of REV from it. A rule that mergekit does not have is refused by name.

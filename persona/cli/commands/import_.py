@@ -47,7 +47,8 @@ def command(
     the same merge into recipe.toml, in place of the recipe there. It commits nothing.
 
     Where no repository is, import makes one in the current directory, from the base_model of the file, as
-    `persona init` does. For what persona cannot express it says which key that is, and changes nothing.
+    `persona init` does. If persona cannot express a key of the file, import names the key and changes
+    nothing.
     """
     file = call.path(path)
     source = None if base is None else call.path(base)

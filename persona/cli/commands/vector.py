@@ -125,7 +125,7 @@ def extract(
     """Write a vector as a PEFT adapter.
 
     NAME is the name of a vector, or the first digits of its id. extract finds the best factors of rank R for
-    each matrix that the vector changes, and prints which part of the change they keep. A vector that was an
+    each matrix that the vector changes, and prints how much of the change they keep. A vector that was an
     adapter keeps its own factors if R allows it.
     """
     return repo.vectors.extract(name, out=call.path(out), **options)

@@ -83,6 +83,8 @@ def read(path: Path) -> MergekitRecipe:
     """The mergekit recipe in a file. Raises `InvalidInput`, and `SystemFault` if the file cannot be read."""
     import yaml
 
+    if path.is_dir():
+        raise InvalidInput(f"{path}: a directory; give the YAML file of a recipe of mergekit")
     data = read_input(path, limit=MAX_RECIPE_BYTES)
     try:
         for event in yaml.parse(data, Loader=yaml.SafeLoader):

@@ -17,8 +17,10 @@ from persona.objects.recipe import values as as_tuple
 
 
 def method_of(recipe: Recipe) -> tuple[str, dict[str, Any]]:
-    """The merge method of a recipe and its parameters. Raises `InvalidInput` that names what mergekit"
-    " lacks."""
+    """The merge method of a recipe, and its parameters.
+
+    Raises `InvalidInput` that names the rules which mergekit does not have.
+    """
     rules = recipe.rules
     trimmed = any(map(recipe.trims, recipe.terms))
     votes = rules.elect != "none"

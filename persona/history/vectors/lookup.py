@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from persona.history.history import History
 from persona.history.planning import part_of
+from persona.history.vectors.cache import known_counts
+from persona.history.vectors.counting import statistics
 from persona.history.vectors.expressions import written
 from persona.history.worktree import text_files
 from persona.objects.ids import NULL_ID, abbreviate
@@ -19,8 +21,6 @@ from persona.store.refs import BASES, NOTES, VECTORS
 if TYPE_CHECKING:
     from persona.history.query_results import VectorInfo
     from persona.objects.note import Note
-from persona.history.vectors.cache import known_counts
-from persona.history.vectors.counting import statistics
 
 
 def ids(history: History) -> dict[str, str]:
@@ -104,7 +104,7 @@ def _id_of(history: History, name: str, recipe: Recipe) -> str:
 
 
 def info(history: History, name: str, id: str, recipe: Recipe | None) -> VectorInfo:
-    """All that is known of a vector; counts it when no cache knows."""
+    """All that is known of a vector. If no cache has its counts, counts it, unless it is an adapter."""
     from persona.history.query_results import VectorInfo
 
     vector = history.vector(id)

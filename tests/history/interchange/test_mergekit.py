@@ -109,6 +109,11 @@ def test_a_file_that_is_no_mapping_is_refused_by_its_name(tmp_path: Path, text: 
         read(tmp_path, text)
 
 
+def test_a_directory_is_refused_as_no_recipe(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="a directory; give the YAML file"):
+        mergekit.read(tmp_path)
+
+
 def test_aliases_are_refused_by_their_line_because_they_can_stand_for_any_number_of_values(
     tmp_path: Path,
 ) -> None:
