@@ -14,8 +14,9 @@ from typing import Any, Final, NoReturn
 from persona.errors import Blank, Call, Hint, InvalidInput, Keyword, Note, listed
 from persona.frozen import dataclass
 from persona.history.interchange.methods import ABSENT, METHODS, Method
-from persona.history.interchange.settings import Scopes, leaves, number, possible, truth
+from persona.history.interchange.settings import Scopes, number, possible, truth
 from persona.limits import MAX_RECIPE_BYTES, MAX_TERMS
+from persona.objects.canonical import decimal
 from persona.weights.inputs import read_input
 
 _KEYS: Final = (
@@ -25,6 +26,7 @@ _KEYS: Final = (
 _SHARED: Final = ("normalize", "lambda", "rescale", "int8_mask")
 _OWN: Final = ("weight", "density", "gamma", "epsilon")
 _EXACT: Final = "float32"
+_MAX_DEPTH: Final = 32
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,15 @@ def read(path: Path) -> MergekitRecipe:
         raise InvalidInput(f"{path}: a directory; give the YAML file of a recipe of mergekit")
     data = read_input(path, limit=MAX_RECIPE_BYTES)
     try:
+        depth = 0
         for event in yaml.parse(data, Loader=yaml.SafeLoader):
+            where = f"{path}:{event.start_mark.line + 1}"
             if isinstance(event, yaml.AliasEvent):  # a few of them can stand for any number of values
-                line = event.start_mark.line + 1
-                raise InvalidInput(
-                    f"{path}:{line}: aliases (*{event.anchor}) are not read; write the values out"
-                )
+                raise InvalidInput(f"{where}: aliases (*{event.anchor}) are not read; write the values out")
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > _MAX_DEPTH:  # the time of the parser grows with the square of the depth
+                raise InvalidInput(f"{where}: more than {_MAX_DEPTH} values lie in each other")
         documents = list(yaml.safe_load_all(data))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -306,13 +311,34 @@ class _Reader:
         for scope in scopes:
             for key, setting in scope.items():
                 if key in method.parameters:
-                    for value in leaves(setting):
-                        if number(value) is None:
-                            self.fail(str(key), f"{value!r:.60} is not a number")
-                    _check_form(self.path, str(key), setting)
+                    self._check_setting(str(key), setting)
         ignored = {str(key) for scope in scopes for key in scope} - {*method.parameters, *_SHARED}
         if ignored - {*_OWN}:
             self.notes.append(f"{method.name} of mergekit does not read {listed(sorted(ignored - {*_OWN}))}")
+
+    def _check_setting(self, key: str, setting: Any) -> None:
+        """Refuses anything but a number, a list of numbers, or a list of these two with filters."""
+        items = setting if isinstance(setting, list) else [setting]
+        conditional = [isinstance(item, dict) for item in items]
+        if not items or (any(conditional) and not all(conditional)):
+            self.fail(key, "a list of numbers, or a list of values with filters")
+        for item in items if all(conditional) else [{"value": items}]:
+            wanted, value = item.get("filter"), item.get("value")
+            if wanted is not None and not isinstance(wanted, str):
+                self.fail(key, f"the filter {wanted!r:.60} is not a text; put it in quotes")
+            for one in value if isinstance(value, list) and value else [value]:
+                self._number(key, one)
+
+    def _number(self, key: str, value: Any) -> float:
+        """A value as a number that a recipe can hold."""
+        found = number(value)
+        if found is None:
+            self.fail(key, f"{value!r:.60} is not a number")
+        try:
+            decimal(found)
+        except InvalidInput as error:
+            self.fail(key, error.message)
+        return found
 
     def _truth(self, key: str, default: bool) -> bool:
         found = {truth(value) for value in self._values(key, default)}
@@ -342,12 +368,10 @@ class _Reader:
     def _lambda(self, method: Method) -> float:
         if method.name == "linear":
             return 1.0
-        found = {number(value) for value in self._values("lambda", 1.0)}
-        if None in found:
-            self.fail("lambda", "is not a number")
+        found = {self._number("lambda", value) for value in self._values("lambda", 1.0)}
         if len(found) > 1:
             self.fail("lambda", "must be the same for all layers and tensors; scale the weights instead")
-        return found.pop() or 0.0
+        return found.pop()
 
     def _values(self, key: str, default: float) -> Iterator[Any]:
         for scopes in self.shared:
@@ -366,14 +390,6 @@ class _Reader:
         if len(value) > MAX_TERMS:
             self.fail(where, f"{len(value)} entries; at most {MAX_TERMS} are possible")
         return value
-
-
-def _check_form(path: Path, key: str, setting: Any) -> None:
-    """Refuses a list that mixes numbers and values with filters."""
-    if isinstance(setting, list):
-        conditional = [isinstance(item, dict) for item in setting]
-        if not setting or (any(conditional) and not all(conditional)):
-            raise InvalidInput(f"{path}: {key}: a list of numbers, or a list of values with filters")
 
 
 def missing_weight(recipe: MergekitRecipe, source: Source, tensor: str) -> InvalidInput:

@@ -84,12 +84,26 @@ REFUSED = {
         "merge_method: ties\nbase_model: base\nmodels: [{model: a, parameters: {weight: .nan}}]",
         "merge_method: ties\nbase_model: base\n"
         "models: [{model: a, parameters: {weight: [1, {filter: mlp, value: 2}]}}]",
+        *(
+            f"merge_method: ties\nbase_model: base\nmodels: [{{model: a, parameters: {{weight: {weight}}}}}]"
+            for weight in (
+                "1e300",
+                "[[0], [1]]",
+                "[{filter: [mlp], value: 2}, {value: 1}]",
+                "[{filter: 1, value: 2}, {value: 1}]",
+                "[{filter: mlp, value: [{filter: up, value: 2}]}, {value: 1}]",
+                "[{filter: mlp, valeu: 2}, {value: 1}]",
+            )
+        ),
     ],
     "normalize": [
         f"merge_method: ties\nbase_model: base\n{ONE}\nparameters: {{normalize: [true, false]}}",
         f"merge_method: ties\nbase_model: base\n{ONE}\nparameters: {{normalize: sometimes}}",
     ],
-    "lambda": [f"merge_method: ties\nbase_model: base\n{ONE}\nparameters: {{lambda: [0, 1]}}"],
+    "lambda": [
+        f"merge_method: ties\nbase_model: base\n{ONE}\nparameters: {{lambda: {value}}}"
+        for value in ("[0, 1]", "1e300", "many")
+    ],
     "rescale": [f"merge_method: ties\nbase_model: base\n{ONE}\nparameters: {{rescale: true}}"],
 }
 
@@ -122,6 +136,14 @@ def test_aliases_are_refused_by_their_line_because_they_can_stand_for_any_number
     )
     with pytest.raises(InvalidInput, match=r"recipe\.yml:2: aliases \(\*a\) are not read"):
         read(tmp_path, bomb + f"merge_method: ties\nbase_model: base\n{ONE}\nparameters: {{lambda: *z}}")
+
+
+@pytest.mark.parametrize("text", ["[" * 2000, "- " * 2000 + "1", "{a: " * 2000])
+def test_values_nested_too_deep_are_refused_before_they_are_read_to_the_end(
+    tmp_path: Path, text: str
+) -> None:
+    with pytest.raises(InvalidInput, match=r"recipe\.yml:2: more than 32 values lie in each other"):
+        read(tmp_path, f"merge_method:\n  {text}")
 
 
 @pytest.mark.parametrize("text", ["true", "yes", "1", "'on'"])
