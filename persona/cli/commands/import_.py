@@ -13,7 +13,7 @@ from persona.cli.command import declare
 from persona.cli.completions import files
 from persona.cli.options import takes
 from persona.cli.rendering import Shown
-from persona.errors import NotARepository
+from persona.errors import NotARepository, PersonaError
 from persona.history.options import TakeOptions
 
 if TYPE_CHECKING:
@@ -74,7 +74,12 @@ def _begun(call: Invocation, file: Path, base: Path | None, dry_run: bool, optio
     with Repository.init(call.directory, base=place, user_config=call.user_config, **signers) as repo:
         where = f"Initialized persona repository in {os.path.realpath(repo.root)}"
         begun = [where, *render.commit_lines(repo.made)]
-        return _imported(repo, repo.import_mergekit(file, base=base, **options), begun)
+        try:
+            result = repo.import_mergekit(file, base=base, **options)
+        except PersonaError:
+            call.remark(f"{where}; nothing is imported yet")
+            raise
+        return _imported(repo, result, begun)
 
 
 def _imported(repo: Repository, result: CommitResult | ImportPlan, begun: list[str] | None = None) -> Shown:

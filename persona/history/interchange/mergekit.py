@@ -26,6 +26,7 @@ _KEYS: Final = (
 _SHARED: Final = ("normalize", "lambda", "rescale", "int8_mask")
 _OWN: Final = ("weight", "density", "gamma", "epsilon")
 _EXACT: Final = "float32"
+_DTYPES: Final = [_EXACT, "bfloat16", "float16", "float64"]
 _MAX_DEPTH: Final = 32
 
 
@@ -137,7 +138,7 @@ class _Reader:
             self.fail("base_model", f"is missing, and {method.name} needs one")
         top = self._parameters("parameters", self.document.get("parameters"))
         slices = tuple(self._slices(method, base_model, top))
-        self._dtypes()
+        out_dtype = self._dtypes()
         self._tokenizer(base_model)
         scopes = [top, *(scope for part in slices for source in part.sources for scope in source.scopes)]
         self._check_parameters(method, scopes)
@@ -149,7 +150,7 @@ class _Reader:
             normalize=self._truth("normalize", method.normalize),
             rescale=self._rescale(method),
             lambda_=self._lambda(method),
-            out_dtype=self.document.get("out_dtype") or self.document.get("dtype"),
+            out_dtype=out_dtype,
             notes=tuple(dict.fromkeys(self.notes)),
         )
 
@@ -267,20 +268,29 @@ class _Reader:
         model, _, adapter = value.partition("+")
         return model, adapter or None
 
-    def _dtypes(self) -> None:
-        dtype = self.document.get("dtype")
-        if dtype != _EXACT:
-            how = "in the dtype of the models" if dtype is None else f"in {dtype}"
+    def _dtypes(self) -> str | None:
+        """The dtype that mergekit writes, if the file names one."""
+        names = {key: self._dtype(key) for key in ("dtype", "out_dtype")}
+        if names["dtype"] != _EXACT:
+            how = "in the dtype of the models" if names["dtype"] is None else f"in {names['dtype']}"
             self.notes.append(
                 f"mergekit computes this recipe {how} and rounds in each step; persona computes in float32"
                 " and rounds once"
             )
+        return names["out_dtype"] or names["dtype"]
+
+    def _dtype(self, key: str) -> str | None:
+        value = self.document.get(key)
+        name = value.removeprefix("torch.") if isinstance(value, str) else value
+        if name is not None and name not in _DTYPES:
+            self.fail(key, f"{value!r:.60} is not one of {', '.join(_DTYPES)}")
+        return name
 
     def _tokenizer(self, base: str | None) -> None:
-        source, table = self.document.get("tokenizer_source"), self.document.get("tokenizer")
-        key = "tokenizer_source"
-        if isinstance(table, dict):
-            key, source = "tokenizer.source", table.get("source", source)
+        key, source = "tokenizer_source", self.document.get("tokenizer_source")
+        if self.document.get("tokenizer") is not None:
+            table = self._mapping("tokenizer", self.document["tokenizer"])
+            key, source = "tokenizer.source", table.get("source", "union")
             for part in ("tokens", "pad_to_multiple_of"):
                 if table.get(part):
                     self.fail(
@@ -293,8 +303,10 @@ class _Reader:
                 "union makes a new vocabulary, and the base's stays as it is. Write `base`, or run mergekit"
                 " and begin a repository with its output",
             )
+        source = None if source is None else self._reference(key, source)[0]
         if source not in (None, "base", base):
-            hint = (Call("add", source, files=True), " takes the files of that model")
+            place = next((place for place in places_of(self.path, source) if place.is_dir()), None)
+            hint = (Call("add", str(place), files=True), " takes the files of that model") if place else None
             self.notes.append(Note(f"{key}: the tokenizer stays the base's, not that of {source}", hint))
         if self.document.get("chat_template"):
             self.notes.append(
@@ -390,6 +402,11 @@ class _Reader:
         if len(value) > MAX_TERMS:
             self.fail(where, f"{len(value)} entries; at most {MAX_TERMS} are possible")
         return value
+
+
+def places_of(path: Path, written: str) -> tuple[Path, Path]:
+    """The places where a model of a file may be: beside the file, or below the current directory."""
+    return path.parent / written, Path(written)
 
 
 def missing_weight(recipe: MergekitRecipe, source: Source, tensor: str) -> InvalidInput:

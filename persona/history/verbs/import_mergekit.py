@@ -117,7 +117,7 @@ def _refuse_edited(history: History, data: bytes) -> None:
 def _place(recipe: MergekitRecipe, source: Source) -> Path:
     """The directory of a model, or of its adapter. Raises `InvalidInput` if there is none."""
     written = source.adapter or source.model
-    for place in (recipe.path.parent / written, Path(written)):
+    for place in mergekit.places_of(recipe.path, written):
         if place.exists():
             return place
     raise InvalidInput(
@@ -154,10 +154,12 @@ def _check_base(recipe: MergekitRecipe, given: Path | None, base: Base) -> None:
 
 def _dtype_note(recipe: MergekitRecipe, base: Base) -> list[str]:
     """The note for a recipe whose output mergekit writes in another dtype than the base's."""
-    wanted = merged_dtype(recipe.out_dtype) if isinstance(recipe.out_dtype, str) else None
-    if wanted is None or all(spec.dtype == wanted.name for spec in base.tensors if spec.merged):
+    if recipe.out_dtype is None:
         return []
-    hint = (Call("checkout", out=Blank("OUT"), dtype=wanted.torch), f" writes {wanted.torch}")
+    wanted = merged_dtype(recipe.out_dtype)
+    if wanted and all(spec.dtype == wanted.name for spec in base.tensors if spec.merged):
+        return []
+    hint = wanted and (Call("checkout", out=Blank("OUT"), dtype=wanted.torch), f" writes {wanted.torch}")
     return [Note("weights have the base's dtype", hint)]
 
 
@@ -170,8 +172,14 @@ def _terms(
     """
     parts = shares(recipe, layers_of(names))
     places = {source.written: _place(recipe, source) for source in recipe.models}
-    rules, terms = rules_of(recipe, parts, notes), entries(recipe, parts, places)
-    Recipe.of("0" * 64, [_term(entry, "0" * 64) for entry in terms], rules)
+    for place in places.values():
+        importing.opened(place).close()
+    try:
+        rules, terms = rules_of(recipe, parts, notes), entries(recipe, parts, places)
+        Recipe.of("0" * 64, [_term(entry, "0" * 64) for entry in terms], rules)
+    except InvalidInput as error:
+        error.message = f"{recipe.path}: {error.message.removeprefix(f'{recipe.path}: ')}"
+        raise
     return rules, terms, places
 
 

@@ -73,9 +73,18 @@ REFUSED = {
         "merge_method: ties\nbase_model: base\nslices:\n- residual_weight: 0.1\n"
         "  sources: [{model: a, layer_range: [0, 4]}]",
     ],
-    "tokenizer_source": [f"merge_method: ties\nbase_model: base\n{ONE}\ntokenizer_source: union"],
+    "tokenizer_source": [
+        f"merge_method: ties\nbase_model: base\n{ONE}\ntokenizer_source: {source}"
+        for source in ("union", "3", "[base]")
+    ],
+    "dtype": [
+        f"merge_method: ties\nbase_model: base\n{ONE}\ndtype: {name}" for name in ("int3", "[float32]")
+    ],
+    "out_dtype": [f"merge_method: ties\nbase_model: base\n{ONE}\nout_dtype: 16"],
     "tokenizer": [
         f"merge_method: ties\nbase_model: base\n{ONE}\ntokenizer: {{source: union}}",
+        f"merge_method: ties\nbase_model: base\n{ONE}\ntokenizer: {{}}",
+        f"merge_method: ties\nbase_model: base\n{ONE}\ntokenizer: [base]",
         f"merge_method: ties\nbase_model: base\n{ONE}\ntokenizer: {{source: base, tokens: {{a: {{}}}}}}",
         f"merge_method: ties\nbase_model: base\n{ONE}\ntokenizer: {{source: base, pad_to_multiple_of: 64}}",
     ],
