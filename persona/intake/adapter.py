@@ -16,11 +16,12 @@ from persona.codec.floats import in_default_environment
 from persona.cores import thread_count
 from persona.errors import InvalidInput, NothingChanged
 from persona.frozen import dataclass
-from persona.intake.adapter_config import AdapterConfig, read_config
+from persona.intake.adapter_config import MERGE_FIRST, AdapterConfig, read_config
 from persona.intake.encode import Deltas, Encoder, ImportedVector, encode_deltas, put_vector
 from persona.intake.factors import PlannedAdapter, PlannedDense, PlannedFactor, plan_adapter
 from persona.intake.match import Match
 from persona.merge.arithmetic import casts
+from persona.merge.rows.reader import BaseChunks
 from persona.merge.workers import first_run, in_order
 from persona.objects.base import Base
 from persona.objects.ids import object_id
@@ -61,8 +62,9 @@ def import_adapter(
     planned = plan_adapter(base, adapter, config, cast=cast)
     factor_bytes = sum(part.nbytes for part in _parts(planned))
     with first_run(progress) as progress:
+        _check_frozen(BaseChunks.of(store.objects, base), adapter, planned)
         deltas = _dense(store, tx, base, adapter, planned, threads, progress, factor_bytes)
-        _refuse_both(adapter, planned, deltas)
+        _refuse_trained_apart(adapter, planned, deltas)
         ids, stored = _factors(tx, base, adapter, planned, threads, progress)
     factors = {one.spec.name: one.factor for one in planned.factors}
     ids |= deltas.ids
@@ -128,13 +130,13 @@ def _told(adapter: Adapter, config: AdapterConfig, base_names: Collection[str]) 
 
 @dataclass(frozen=True)
 class _DenseWeights:
-    """The dense tensors of an adapter as an encoder reads them.
+    """The dense tensors of an adapter as an encoder reads them, by the names of the base.
 
-    `rows`: by the name in the adapter, tensors of which it has only some rows; the others are the base's own.
+    Of some, the adapter has only some rows; the others are the base's own.
     """
 
     adapter: Adapter
-    rows: dict[str, PlannedDense]
+    dense: dict[str, PlannedDense]
     encoder: Encoder
 
     @property
@@ -144,9 +146,9 @@ class _DenseWeights:
 
     def read_into(self, name: str, start_byte: int, out: WriteableBuffer) -> None:
         """See `Weights`."""
-        planned = self.rows.get(name)
-        if planned is None:
-            self.adapter.read_into(name, start_byte, out)
+        planned = self.dense[name]
+        if planned.tokens is None:
+            self.adapter.read_into(planned.source.name, planned.first_byte + start_byte, out)
         else:
             bits = np.asarray(memoryview(out)).view(planned.spec.bits_dtype)
             self._chunk_into(planned, start_byte // planned.spec.unit, bits)
@@ -179,24 +181,49 @@ def _dense(
 ) -> Deltas:
     if not planned.dense:
         return Deltas()
-    rows = {one.source.name: one for one in planned.dense if one.tokens is not None}
     encoder = Encoder(store, base, adapter, None, thread_count(threads), None)
-    encoder.weights = _DenseWeights(adapter, rows, encoder)
+    encoder.weights = _DenseWeights(adapter, {one.spec.name: one for one in planned.dense}, encoder)
     matches = [
-        Match(one.spec, one.source if one.tokens is None else replace(one.spec, name=one.source.name))
+        Match(one.spec, one.spec if one.tokens is not None else replace(one.spec, dtype=one.source.dtype))
         for one in planned.dense
     ]
     return encode_deltas(tx, encoder, matches, progress, more_bytes=more_bytes)
 
 
-def _refuse_both(adapter: Adapter, planned: PlannedAdapter, deltas: Deltas) -> None:
-    """PEFT saves some adapted layers whole as well; their weights have to be the base's own."""
-    for one in planned.factors:
-        if one.spec.name in deltas.ids:
+def _check_frozen(chunks: BaseChunks, adapter: Adapter, planned: PlannedAdapter) -> None:
+    """`InvalidInput` if a tensor that PEFT saved beside a factor is not the base's own, in any dtype."""
+    biases = {one.spec.name for one in planned.factors if one.a is None}
+    for frozen in planned.frozen:
+        spec, source = frozen.spec, frozen.source
+        for index in range(chunk_count(spec, chunks.chunk)):
+            start, stop = chunk_span(spec, index, chunks.chunk)
+            own, given = np.empty(stop - start, spec.bits_dtype), np.empty(stop - start, source.bits_dtype)
+            chunks.read(spec, index, own)
+            adapter.read_into(source.name, frozen.first_byte + start * source.unit, given.data)
+            if _equal_as_held(own, spec.dtype, given, source.dtype):
+                continue
+            if spec.name in biases:
+                raise InvalidInput(
+                    f"{adapter.path}: trains the bias {spec.name} whole and also by a factor (lora_bias)",
+                    hint=MERGE_FIRST,
+                )
             raise InvalidInput(
-                f"{adapter.path}: has factors of {one.spec.name} and other weights for it than the base; use"
-                " the base that the adapter was trained on"
+                f"{adapter.path}: changes {spec.name}, and {source.name} has other weights for it than the"
+                " base; use the base that the adapter was trained on"
             )
+
+
+def _equal_as_held(own: Bits, dtype: str, given: Bits, given_dtype: str) -> bool:
+    """Whether two chunks are equal once one of them is rounded to the dtype of the other."""
+    if dtype == given_dtype:
+        return np.array_equal(own, given)
+    return np.array_equal(casts.narrow(casts.widen(own, dtype), given_dtype), given) or np.array_equal(
+        casts.narrow(casts.widen(given, given_dtype), dtype), own
+    )
+
+
+def _refuse_trained_apart(adapter: Adapter, planned: PlannedAdapter, deltas: Deltas) -> None:
+    """Refuses an output matrix that was trained whole, if the base ties it to its embedding."""
     for dense in planned.dense:
         if dense.alias is not None and dense.spec.name in deltas.ids:
             raise InvalidInput(

@@ -43,24 +43,33 @@ class PlannedFactor:
 class PlannedDense:
     """A tensor of the base that the adapter holds under `source`: whole, or only its rows `tokens`.
 
-    `alias`: the name by which the adapter means it, if the base ties that name to the tensor.
+    `alias`: the name by which the adapter means it, if the base ties that name to the tensor. `first`: where
+    the tensor begins in `source`, in elements, if the adapter stacks tensors of the base.
     """
 
     spec: TensorSpec
     source: TensorSpec
     alias: str | None = None
     tokens: tuple[int, ...] | None = None
+    first: int = 0
+
+    @property
+    def first_byte(self) -> int:
+        """Where the tensor begins in `source`, in bytes."""
+        return self.first * self.source.unit
 
 
 @dataclass(frozen=True)
 class PlannedAdapter:
     """An adapter joined with its base, in byte order of the base's names, and sentences worth telling.
 
-    A tensor may have a factor and be dense as well: PEFT saves the unchanged weights of some layers.
+    `frozen`: tensors that have a factor or trained tokens, and that the adapter also holds whole, since PEFT
+    saves the unchanged weights of some layers. They must be the base's own.
     """
 
     factors: tuple[PlannedFactor, ...]
     dense: tuple[PlannedDense, ...]
+    frozen: tuple[PlannedDense, ...]
     notes: tuple[str, ...]
 
 
@@ -109,6 +118,7 @@ class _Planner:
         self.names = Names(base, adapter.path)
         self.factors: dict[str, PlannedFactor] = {}
         self.dense: dict[str, PlannedDense] = {}
+        self.frozen: list[PlannedDense] = []
         self.unknown: list[str] = []
 
     def plan(self) -> PlannedAdapter:
@@ -123,9 +133,14 @@ class _Planner:
                 self._add_whole(name, place)
         if self.unknown:
             raise unmatched(self.adapter.path, self.unknown, self.config.trained_on)
+        self.frozen += [self.dense.pop(name) for name in self.factors if name in self.dense]
+        for one in self.dense.values():
+            if one.tokens is None:
+                check_pair(one.spec, one.source, self.adapter.path, self.cast)
         return PlannedAdapter(
             tuple(sorted(self.factors.values(), key=lambda one: sort_key(one.spec.name))),
             tuple(sorted(self.dense.values(), key=lambda one: sort_key(one.spec.name))),
+            tuple(self.frozen),
             tuple(self._notes()),
         )
 
@@ -133,12 +148,15 @@ class _Planner:
         """The pairs by module, and the tensors that the adapter holds whole."""
         roles: defaultdict[tuple[str, int], dict[str, str]] = defaultdict(dict)
         others: list[tuple[str, Place]] = []
+        replaced: list[tuple[str, Place]] = []
         for name in self.adapter.tensors:
             if any(part in name for part in self.config.ignored):
                 continue
             place = place_of(name)
             if place.role in ("whole", "tokens"):
                 others.append((name, place))
+            elif place.role == "replaced":
+                replaced.append((name, place))
             elif place.role in ("unknown", "a bias"):
                 self.unknown.append(name)
             else:
@@ -149,6 +167,8 @@ class _Planner:
                         " to a directory of its own"
                     )
                 held[place.role] = name
+        trained = {place.module.rpartition(".")[0] for _, place in others}
+        self.unknown += [name for name, place in replaced if place.module.rpartition(".")[0] not in trained]
         pairs: defaultdict[str, list[_Pair]] = defaultdict(list)
         for (module, _), held in roles.items():
             embedding = "embedding a" in held or "embedding b" in held
@@ -170,9 +190,14 @@ class _Planner:
             if f".{module}.{parameter.rpartition('.')[2]}".endswith(f".{parameter}")
         }
         specs = self._targets(wrapped)
-        keys = list(wrapped) if specs else [f"{module}.weight", f"{module}.in_proj_weight"]
+        keys = list(wrapped) if specs else [f"{module}.weight"]
         if not specs:  # a parameter without a path, as PEFT writes for all-linear, is one of any module
-            specs = [(module, target) for _, target in self._targets(keys)[:1]]
+            specs = [(module, target) for _, target in self._targets(keys)]
+        if not specs and self.names.find(f"{module}.in_proj_weight") is not None:
+            raise self._wrong(
+                f"{module} is a MultiheadAttention, whose output projection PEFT adapts twice when it merges;"
+                " adapt layers of another kind"
+            )
         if len(specs) < len(group):
             self.unknown += [name for pair in group for name in (pair.a, pair.b)]
             return ()
@@ -296,30 +321,46 @@ class _Planner:
     # -- dense tensors
 
     def _add_whole(self, name: str, place: Place) -> None:
-        spec, source = self.names.find(place.module), self.adapter.tensors[name]
-        if spec is None:
+        target, source = self._target(place.module), self.adapter.tensors[name]
+        if target is None:
             self.unknown.append(name)
             return
-        check_pair(spec, source, self.adapter.path, self.cast)
-        self._check_merged(spec, name)
-        held = self.dense.get(spec.name)
+        spec = target.spec
+        check_pair(spec, source, self.adapter.path, cast=True)
         alias = place.module if place.module in self.names.tied else None
+        if not target.pieces:
+            self._put_whole(PlannedDense(spec, source, alias))
+        for part, (block, start, _) in target.pieces:
+            _, rows, columns = spec.shape
+            own = TensorSpec(name, source.dtype, part.shape)
+            self._put_whole(PlannedDense(part, own, first=(block * rows + start) * columns))
+
+    def _put_whole(self, planned: PlannedDense) -> None:
+        spec, source = planned.spec, planned.source
+        self._check_merged(spec, source.name)
+        held = self.dense.get(spec.name)
         if held is None:
-            self.dense[spec.name] = PlannedDense(spec, source, alias)
-        elif held.tokens is not None or not self._equal(held.source, source):
+            self.dense[spec.name] = planned
+        elif held.tokens is not None:
+            self.frozen.append(planned)
+        elif not self._equal(held, planned):
             raise self._wrong(
-                f"{held.source.name} and {name} differ, and both are the tensor {spec.name}"
+                f"{held.source.name} and {source.name} differ, and both are the tensor {spec.name}"
                 f"{self._because_tied(spec.name)}; start from a base that holds both"
             )
         elif held.alias is not None:
-            self.dense[spec.name] = PlannedDense(spec, source, alias)
+            self.dense[spec.name] = planned
 
-    def _equal(self, one: TensorSpec, other: TensorSpec) -> bool:
-        if (one.dtype, one.shape) != (other.dtype, other.shape):
+    def _equal(self, one: PlannedDense, other: PlannedDense) -> bool:
+        if (one.source.dtype, one.source.shape, one.tokens) != (
+            other.source.dtype,
+            other.source.shape,
+            other.tokens,
+        ):
             return False
-        first, second = (np.empty(spec.nbytes, np.uint8) for spec in (one, other))
-        self.adapter.read_into(one.name, 0, first.data)
-        self.adapter.read_into(other.name, 0, second.data)
+        first, second = (np.empty(one.source.nbytes, np.uint8) for _ in range(2))
+        self.adapter.read_into(one.source.name, one.first_byte, first.data)
+        self.adapter.read_into(other.source.name, other.first_byte, second.data)
         return np.array_equal(first, second)
 
     def _add_tokens(self, name: str, place: Place) -> None:
@@ -344,9 +385,15 @@ class _Planner:
             )
         check_pair(spec, TensorSpec(name, source.dtype, spec.shape), self.adapter.path, self.cast)
         self._check_merged(spec, name)
-        if spec.name in self.dense:
-            raise self._wrong(f"{self.dense[spec.name].source.name} and {name} are the same tensor")
-        self.dense[spec.name] = PlannedDense(spec, source, tokens=tokens)
+        planned, held = PlannedDense(spec, source, tokens=tokens), self.dense.get(spec.name)
+        if held is not None and held.tokens is None:
+            self.frozen.append(held)
+        elif held is not None and not self._equal(held, planned):
+            raise self._wrong(
+                f"{held.source.name} and {name} differ, and both are the tensor"
+                f" {spec.name}{self._because_tied(spec.name)}; start from a base that holds both"
+            )
+        self.dense[spec.name] = planned
 
     # -- sentences
 

@@ -56,6 +56,7 @@ _TOKENS = re.compile(
     r"(?P<module>.+?)(?:\.token_adapter)?\.trainable_tokens_delta(?:\.(?P<adapter>[^.]+))?", re.DOTALL
 )
 _SAVED = re.compile(r"(?P<module>.+)\.modules_to_save(?:\.(?P<adapter>[^.]+))?\.(?P<rest>[^.]+)", re.DOTALL)
+_WRAPPERS: Final = ("base_layer", "token_adapter")
 _PREFIXES: Final = ("base_model.model.", "base_model.")
 """What PEFT puts before the names of a model, the longest first."""
 
@@ -64,8 +65,10 @@ _PREFIXES: Final = ("base_model.model.", "base_model.")
 class Place:
     """The place of one tensor of an adapter in the model.
 
-    `role`: `a` or `b` of a factor, `embedding a` or `embedding b`, `b bias`, `tokens`, `whole`, or `unknown`.
-    `module`: the path of its module, without PEFT's prefix; for `whole` and `unknown` the path of the tensor.
+    `role`: `a` or `b` of a factor, `embedding a` or `embedding b`, `b bias`, `tokens`, `whole`, `unknown`, or
+    `replaced`: of a module in whose place the adapter has a trained one.
+    `module`: the path of its module, without PEFT's prefix; for tensors that are no factor the path of the
+    tensor.
     `depth`: how many other adapted parameters of the module PEFT wrapped before this one.
     """
 
@@ -92,8 +95,10 @@ def place_of(name: str) -> Place:
         return _placed("tokens", match["module"], match["adapter"])
     if match := _SAVED.fullmatch(path):
         return Place("whole", f"{match['module']}.{match['rest']}", 0, match["adapter"])
-    if ".lora_" in path or ".original_module." in path:
+    if ".lora_" in path:
         return Place("unknown", path)
+    if ".original_module." in path:
+        return Place("replaced", path.replace(".original_module.", "."))
     return Place("whole", _without_wrappers(path)[0])
 
 
@@ -103,10 +108,9 @@ def _placed(role: str, module: str, adapter: str | None) -> Place:
 
 
 def _without_wrappers(path: str) -> tuple[str, int]:
-    """A path without the segments `base_layer`, which PEFT inserts, and their number."""
+    """A path without the segments that PEFT inserts for its wrappers, and the number of base layers."""
     parts = path.split(".")
-    kept = [part for part in parts if part != "base_layer"]
-    return ".".join(kept), len(parts) - len(kept)
+    return ".".join(part for part in parts if part not in _WRAPPERS), parts.count("base_layer")
 
 
 class Adapter:

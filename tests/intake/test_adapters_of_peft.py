@@ -108,6 +108,10 @@ ACCEPTED: dict[str, Made] = {
     "square Conv1D alone": (gpt2, lambda: lora("attn.c_proj", fan_in_fan_out=True)),
     "Conv1D and Linear": (gpt2, lambda: lora("c_attn", "c_proj", "lm_head")),
     "bias all": (with_biases, lambda: lora("q_proj", "o_proj", bias="all")),
+    "bias all and a saved module with a bias": (
+        with_biases,
+        lambda: lora("q_proj", bias="all", modules_to_save=["v_proj"]),
+    ),
     "bias lora_only": (with_biases, lambda: lora("q_proj", bias="lora_only")),
     "lora_bias": (with_biases, lambda: lora("q_proj", "k_proj", lora_bias=True)),
     "modules_to_save": (llama, lambda: lora("q_proj", modules_to_save=["lm_head", "embed_tokens"])),
@@ -132,6 +136,7 @@ ACCEPTED: dict[str, Made] = {
     "velora": (llama, lambda: lora("q_proj", velora_config=VeloraConfig())),
     "one parameter": (llama, lambda: lora(target_parameters=["q_proj.weight"])),
     "experts": (mixtral, lambda: lora(target_parameters=EXPERTS)),
+    "saved experts": (qwen_experts, lambda: lora("q_proj", modules_to_save=["mlp.experts"])),
     "experts of one parameter": (mixtral, lambda: lora(target_parameters=EXPERTS[1:])),
     "all linear layers and experts": (qwen_experts, lambda: lora(target_modules="all-linear")),
     "experts and their router": (
@@ -144,7 +149,16 @@ ACCEPTED: dict[str, Made] = {
 class Trained:
     """A base, an adapter that was trained on it, and a repository of the base that holds the adapter."""
 
-    def __init__(self, place: Path, made: Made, *, dtype: torch.dtype = torch.bfloat16) -> None:
+    def __init__(
+        self,
+        place: Path,
+        made: Made,
+        *,
+        dtype: torch.dtype = torch.bfloat16,
+        saved: dict[str, Any] | None = None,
+    ) -> None:
+        """`saved`: options of PEFT's `save_pretrained`; `dtype` among them is that of the saved tensors."""
+        options = dict(saved or {})
         self.place = place
         model, config = made
         torch.manual_seed(0)
@@ -156,7 +170,8 @@ class Trained:
             for _, parameter in adapted.named_parameters():
                 if parameter.requires_grad:
                     parameter.data += torch.randn_like(parameter) * 0.03
-            adapted.save_pretrained(place / "adapter")
+            adapted.to(options.pop("dtype", None))
+            adapted.save_pretrained(place / "adapter", **options)
 
     @property
     def base(self) -> dict[str, torch.Tensor]:
@@ -211,15 +226,41 @@ def test_an_adapter_at_full_strength_is_what_peft_merges_and_dropping_it_gives_t
         assert same(weights(repo), base)
 
 
-def test_trained_tokens_alone_are_a_delta_and_come_back_bit_for_bit(tmp_path: Path) -> None:
-    config = lambda: TrainableTokensConfig(  # noqa: E731
-        token_indices=[1, 9], target_modules=["embed_tokens"], task_type="CAUSAL_LM"
-    )
-    trained = Trained(tmp_path, (llama, config))
+@pytest.mark.parametrize("model", [llama, tied])
+def test_trained_tokens_alone_are_a_delta_and_come_back_bit_for_bit(
+    tmp_path: Path, model: Callable[[], PreTrainedModel]
+) -> None:
+    config = lambda: TrainableTokensConfig(token_indices=[1, 9], task_type="CAUSAL_LM")  # noqa: E731
+    trained = Trained(tmp_path, (model, config))
     with trained.open() as repo:
         vector = repo.vectors[trained.commit(repo).vectors[0].name]
         assert (vector.kind, vector.tensors) == ("delta", 1)
         assert same(weights(repo), trained.merged())
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"modules_to_save": ["embed_tokens"]}, {"trainable_token_indices": [3, 60]}],
+    ids=["an embedding", "a saved embedding", "tokens"],
+)
+def test_unchanged_embeddings_that_were_saved_as_well_change_nothing(
+    tmp_path: Path, more: dict[str, Any]
+) -> None:
+    trained = Trained(
+        tmp_path, (llama, lambda: lora("q_proj", **more)), saved={"save_embedding_layers": True}
+    )
+    with trained.open() as repo:
+        trained.commit(repo)
+        assert same(weights(repo), trained.merged())
+
+
+def test_a_frozen_embedding_may_be_saved_in_the_dtype_of_the_training(tmp_path: Path) -> None:
+    trained = Trained(tmp_path, ACCEPTED["embedding"], saved={"dtype": torch.float16})
+    with trained.open() as repo:
+        assert trained.commit(repo).vectors[0].tensors == 3
+        found = weights(repo)
+    for name, tensor in trained.merged().items():
+        assert torch.allclose(found[name].float(), tensor.float(), rtol=2**-8, atol=2**-25), name
 
 
 @pytest.mark.parametrize("variant", ["plain", "embedding", "Conv1D", "experts", "bias all"])
@@ -286,6 +327,10 @@ REFUSED: dict[str, tuple[Made, str]] = {
     "tied head, saved": (
         (tied, lambda: lora("q_proj", modules_to_save=["lm_head"])),
         "lm_head.weight was trained apart from model.embed_tokens.weight",
+    ),
+    "bias all and lora_bias": (
+        (with_biases, lambda: lora("q_proj", lora_bias=True, bias="all")),
+        "trains the bias model.layers.0.self_attn.q_proj.bias whole and also by a factor",
     ),
     "aLoRA": ((llama, lambda: lora("q_proj", alora_invocation_tokens=[1, 2])), "alora_invocation_tokens"),
 }
