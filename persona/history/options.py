@@ -118,6 +118,11 @@ class ComputeOptions(MemoryOptions, total=False):
     ]
 
 
+AllowNonfinite = Annotated[
+    bool, Option("--allow-nonfinite", help="Write weights even if some are infinite or NaN.")
+]
+
+
 class RunOptions(ComputeOptions, total=False):
     """How weights are computed and written: `checkout`."""
 
@@ -143,10 +148,7 @@ class RunOptions(ComputeOptions, total=False):
         bool,
         Option("--no-weights", gives=False, help="Move HEAD and the text files, but compute no weights."),
     ]
-    allow_nonfinite: Annotated[
-        bool,
-        Option("--allow-nonfinite", help="Write weights even if some are infinite or NaN."),
-    ]
+    allow_nonfinite: AllowNonfinite
     force: Annotated[
         bool,
         Option(
@@ -160,10 +162,7 @@ class RunOptions(ComputeOptions, total=False):
 class PatchOptions(MemoryOptions, total=False):
     """How a sparse patch is written: `export --patch`."""
 
-    allow_nonfinite: Annotated[
-        bool,
-        Option("--allow-nonfinite", help="Write weights even if some are infinite or NaN."),
-    ]
+    allow_nonfinite: AllowNonfinite
     force: Annotated[bool, Option("-f", "--force", help="Replace a file that is there already.")]
 
 

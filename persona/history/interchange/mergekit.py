@@ -174,7 +174,9 @@ class _Reader:
         given = [key for key in ("models", "slices", "modules") if self.document.get(key)]
         if given == ["modules"]:
             self.fail(
-                "modules", "a recipe for each part of a model; write `models`, and filters for the parts"
+                "modules",
+                "each part of the model has a recipe of its own, and persona has one recipe; write `models`,"
+                " with filters for the parts",
             )
         if len(given) != 1:
             self.fail("models", "there must be `models` or `slices`, and only one of them")
@@ -333,7 +335,7 @@ class _Reader:
         items = setting if isinstance(setting, list) else [setting]
         conditional = [isinstance(item, dict) for item in items]
         if not items or (any(conditional) and not all(conditional)):
-            self.fail(key, "a list of numbers, or a list of values with filters")
+            self.fail(key, "must be a list of numbers, or a list of values with filters")
         for item in items if all(conditional) else [{"value": items}]:
             wanted, value = item.get("filter"), item.get("value")
             if wanted is not None and not isinstance(wanted, str):
@@ -367,13 +369,13 @@ class _Reader:
         if wanted and not method.random:
             self.fail(
                 "rescale",
-                f"{method.name} with `rescale: true` scales what is left to the sum of magnitudes before;"
+                f"{method.name} with `rescale: true` scales what is left so that the sum of magnitudes stays;"
                 " persona has no such rule. Remove the key, and raise the weights or lambda",
             )
         if wanted:
             self.notes.append(
                 "rescale: persona divides what is left by the probability of being kept, as the papers do;"
-                " mergekit scales it to the sum of magnitudes before, which is nearly the same number"
+                " mergekit scales it so that the sum of magnitudes stays, which is nearly the same"
             )
         return wanted
 

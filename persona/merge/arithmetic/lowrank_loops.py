@@ -4,7 +4,8 @@ t[i, j] = s·Σ b[i, r]·a[r, j]: r ascends, each product is rounded and then ad
 product for r = 0, and s comes last. So every element is one fixed sequence of binary32 operations, whatever
 the blocks, threads and SIMD width are (docs/numerics.md). No contraction: `fastmath` stays off.
 
-**block** — COLUMNS elements of each of ROWS rows, whose sums stay in registers from the first r to the last.
+**register block** — COLUMNS elements of each of ROWS rows, whose sums stay in registers from the first r to
+the last.
 **tile** — some columns of all rows of A, which stay in the L1 cache while the rows of B pass over them.
 """
 
