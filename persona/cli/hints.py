@@ -27,6 +27,7 @@ _COMMANDS: Final = {
     "tags.values": "tag",
     "vectors.delete": "vector rm",
     "vectors.derive": "vector derive",
+    "vectors.extract": "vector extract",
     "vectors.statistics": "vector show",
     "vectors.values": "vector ls",
 }

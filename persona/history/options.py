@@ -218,7 +218,7 @@ class TermOptions(TypedDict, total=False):
             metavar="A",
             parse=parse_over_layers,
             help="Strength of the vector; 1 for a new vector. A negative strength removes a behaviour."
-            " A list such as 0,0.5,1 is spread over the layers.",
+            " A list such as 0,0.5,1 runs from the first layer to the last, interpolated.",
         ),
     ]
     density: Annotated[

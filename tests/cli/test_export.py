@@ -34,6 +34,12 @@ def test_a_directory_for_mergekit_is_written(grown: CommandLine) -> None:
     assert "weight: 0.5" in (out / "mergekit.yml").read_text()
 
 
+def test_the_name_of_a_vector_is_no_revision_but_a_vector_can_be_extracted(grown: CommandLine) -> None:
+    assert "hint: `persona vector extract -o OUT listening` writes the vector of this name" in grown.refused(
+        3, "export", "--adapter", "listening", "-o", "../x"
+    )
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

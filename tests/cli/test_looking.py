@@ -509,6 +509,11 @@ def test_identify_says_what_is_nearest_and_exits_with_1(grown: CommandLine) -> N
     note, hint = result.stderr.splitlines()
     assert note == "these weights have the same tensors as the base base, with other numbers"
     assert re.fullmatch(r"hint: `persona add \S+/suggesting` imports them as a vector", hint)
+    grown.ok("set", "listening", "--alpha", "0.25")
+    grown.ok("checkout")
+    result = grown("identify", ".")
+    assert result.exit_code == 1
+    assert "hint: `persona status` says where weights in the work tree come from" in result.stderr
     write_model(grown.directory.parent / "other", BASE | {"b": [1.0, 2.5], "c": [1.0]})
     result = grown("identify", "../other")
     assert result.exit_code == 1

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     "--out",
     metavar="OUT",
     shell_complete=directories,
-    help="Write a model directory at OUT; HEAD and the work tree do not change.",
+    help="Write a model directory at OUT, which transformers, vLLM and others load; HEAD and the work tree do"
+    " not change.",
 )
 @takes(RunOptions)
 def command(

@@ -67,6 +67,8 @@ def command(
 
     --patch writes a safetensors file that moves a running server from the weights of one revision to those of
     another: for each tensor that differs, the places of the changed elements and their new values.
+
+    `persona checkout -o OUT REV` writes a whole model.
     """
     given = {"adapter": adapter, "mergekit": mergekit, "patch": patch}
     chosen = [form for form, wanted in given.items() if wanted]

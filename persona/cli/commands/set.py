@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     metavar="KEY=VALUE",
     multiple=True,
     shell_complete=rules,
-    help="Change a merge rule: preset, density, lambda, trim, …",
+    help="Change a merge rule: preset (ties, linear, dare_ties, …), density, lambda, trim, …",
 )
 def command(
     repo: Repository,
@@ -48,7 +48,10 @@ def command(
     """Change a vector's alpha, density or filter, or the merge rules.
 
     Edits recipe.toml and keeps its comments. It commits nothing. `persona checkout` computes the new weights;
-    `persona commit` records the change. With --merge, KEY=VALUE changes a rule of the whole recipe.
+    `persona commit` records the change.
+
+    With --merge, KEY=VALUE changes a rule of the whole recipe. Without other settings, a new recipe has
+    preset=ties and density=1. An unknown value is refused with a list of all values.
     """
     if no_density:
         if "density" in options:

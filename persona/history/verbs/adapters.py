@@ -8,7 +8,17 @@ from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from persona.errors import Blank, Call, InvalidInput, Keyword, Note, Refused, UsageError, listed
+from persona.errors import (
+    Blank,
+    Call,
+    InvalidInput,
+    Keyword,
+    Note,
+    Refused,
+    UnknownRevision,
+    UsageError,
+    listed,
+)
 from persona.frozen import dataclass
 from persona.history.arguments import AnyPath
 from persona.history.computing import chosen_recipe
@@ -87,7 +97,13 @@ def export_adapter(
     """
     how = history.in_force(AdapterOptions, options)
     notes: list[str] = []
-    revision, recipe = chosen_recipe(history, rev, notes)
+    try:
+        revision, recipe = chosen_recipe(history, rev, notes)
+    except UnknownRevision as error:
+        if rev in text_files.recipe(history).recipe.by_name:
+            hint = (Call("vectors.extract", rev, out=Blank("OUT")), " writes the vector of this name")
+            raise UnknownRevision(error.message, hint=hint) from None
+        raise
     return _write(history, recipe, Path(out), how, notes, revision=revision)
 
 

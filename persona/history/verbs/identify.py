@@ -27,7 +27,7 @@ from persona.history.names.walk import walk
 from persona.history.options import ComputeOptions
 from persona.history.planning import plan_of
 from persona.history.results import UNPRINTED, Result
-from persona.history.worktree import text_files
+from persona.history.worktree import in_place, text_files
 from persona.limits import MIB
 from persona.objects.base import Base
 from persona.objects.dtypes import DTYPES
@@ -126,7 +126,10 @@ def identify(history: History, path: AnyPath, **options: Unpack[ComputeOptions])
     fitting = [] if found else [id for id, base in bases.items() if search.may_be_of(base, id)]
     if fitting:
         base_name = history.base_name(fitting[0])
-        hint = (Call("add", os.fspath(path)), " imports them as a vector")
+        if in_place.is_work_tree(history, Path(path)):  # an edited recipe's, or trained: `status` knows
+            hint = (Call("status"), " says where weights in the work tree come from")
+        else:
+            hint = (Call("add", os.fspath(path)), " imports them as a vector")
         notes.append(
             Note(f"these weights have the same tensors as the base {base_name}, with other numbers", hint)
         )
