@@ -211,7 +211,7 @@ def check_trim_of(rules: Rules, density: str, what: str = "") -> None:
         return
     if rules.trim == "breadcrumbs" and rules.gamma is not None and Decimal(rules.gamma) + kept > 1:
         raise InvalidInput(
-            f"{what}gamma: the largest {rules.gamma} and the density {density} are more than 1 together;"
+            f"{what}gamma: {rules.gamma} and the density {density} are more than 1 together;"
             f" with this density, gamma is at most {1 - kept:f}"
         )
     if rules.trim == "della" and rules.epsilon is not None and Decimal(rules.epsilon) > min(kept, 1 - kept):

@@ -80,7 +80,7 @@ class _Lacking:
 def _check_trim(recipe: Recipe, votes: bool, lacking: _Lacking) -> None:
     trim = recipe.rules.trim
     if trim in ("dare", "della"):
-        lacking.add(f"trim = {trim} with a seed (its random choice is another one)")
+        lacking.add(f"trim = {trim} with a seed (it draws other elements)")
     elif trim == "breadcrumbs":
         lacking.unless(recipe, "rank", "floor")
     else:
