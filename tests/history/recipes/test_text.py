@@ -80,7 +80,7 @@ PRESET = '"ties"   # usual\ndensity = 1.0'
         ((PRESET, '"dare_ties"\nrescale = 1'), 7, "merge.rescale: 1 is not one of true"),
         ((PRESET, '"della"\nepsilon = 0.6'), 7, "merge.epsilon: 0.6 is not in [0, 0.5]"),
         ((PRESET, '"della"\ndensity = 0.1'), 5, "merge.epsilon: density - epsilon and"),
-        ((PRESET, '"breadcrumbs"\ngamma = 0.6\ndensity = 0.5'), 7, "merge.gamma: the largest"),
+        ((PRESET, '"breadcrumbs"\ngamma = 0.6\ndensity = 0.5'), 7, "merge.gamma: 0.6 and"),
         (('"ties"', '"tiez"'), 6, "merge.preset"),
         (('id = "bbbb"', ""), 15, 'vectors."sug gest".id: the id of the vector is missing'),
         (('"model.layers.1?.*"', "3"), 17, "list of globs"),
