@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from persona.errors import UnknownName
 from persona.history.history import History
 from persona.history.planning import part_of
 from persona.history.vectors.cache import known_counts
@@ -80,7 +81,7 @@ def infos(history: History) -> dict[str, VectorInfo]:
 
 
 def named(history: History, name: str) -> VectorInfo:
-    """A vector by name in the recipe, by kept name, or by the start of its id."""
+    """A vector by name in the recipe, by kept name, by the start of its id, or by a name of `remembered`."""
     recipe = text_files.recipe(history).recipe
     id = _id_of(history, name, recipe)
     if name in recipe.by_name:
@@ -92,7 +93,7 @@ def named(history: History, name: str) -> VectorInfo:
 
 
 def id_of(history: History, name: str) -> str:
-    """The id of a vector by its name in `recipe.toml`, by a kept name, or by its start."""
+    """The id of a vector by name in `recipe.toml`, by kept name, by its start, or by a remembered name."""
     return _id_of(history, name, text_files.recipe(history).recipe)
 
 
@@ -100,7 +101,12 @@ def _id_of(history: History, name: str, recipe: Recipe) -> str:
     if name in recipe.by_name:
         return recipe.by_name[name].vector
     kept = history.store.refs.list(VECTORS).get(VECTORS + name)
-    return kept or history.resolve_object(name, "vector")
+    try:
+        return kept or history.resolve_object(name, "vector")
+    except UnknownName:
+        if (id := remembered(history).get(name)) is None:
+            raise
+        return id
 
 
 def info(history: History, name: str, id: str, recipe: Recipe | None) -> VectorInfo:

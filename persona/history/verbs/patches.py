@@ -7,7 +7,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Unpack
 
-from persona.errors import Refused
+from persona.errors import Refused, UsageError
 from persona.frozen import dataclass
 from persona.history.arguments import AnyPath
 from persona.history.history import History
@@ -15,7 +15,8 @@ from persona.history.names.sides import sides
 from persona.history.options import PatchOptions
 from persona.history.planning import plan_of
 from persona.history.results import UNPRINTED, Result
-from persona.history.worktree import text_files
+from persona.history.worktree import text_files, tracking
+from persona.store import files
 
 
 @dataclass(frozen=True, repr=False)
@@ -45,7 +46,8 @@ def export_patch(
     `a` may be `A..B`; without a second revision, the patch leads to `recipe.toml` as it stands. The file
     holds, for each tensor NAME that differs, `NAME.indices` (int32, ascending places in the flattened tensor)
     and `NAME.values` (the new elements). The weights of `a` with these elements replaced are those of `b`,
-    bit for bit. Raises `Refused` if nothing differs, and for a file that is there already unless `force`.
+    bit for bit. Raises `Refused` if nothing differs, for a file that is there already unless `force`, and for
+    the name of a tracked file or of weights in the work tree.
     Weights that are not finite raise `InvalidInput` unless `allow_nonfinite`.
     """
     from persona.measure.changes import changed_elements
@@ -54,6 +56,7 @@ def export_patch(
     started = time.perf_counter()
     how = history.in_force(PatchOptions, options)
     target = Path(out)
+    _check_place(history, target)
     check_target(target, force=how["force"])
     notes: list[str] = []
     before, after = sides(history, a, b, notes)
@@ -93,3 +96,19 @@ def export_patch(
         seconds=round(time.perf_counter() - started, 3),
         notes=tuple(notes),
     )
+
+
+def _check_place(history: History, target: Path) -> None:
+    """Raises `UsageError` for a place in the repository, and `Refused` for a file of the model."""
+    from persona.weights.index import INDEX_NAME, SINGLE_NAME
+    from persona.weights.shards import is_published_name
+
+    place = files.resolved(target.absolute().parent) / target.name
+    root, store = files.resolved(history.root), files.resolved(history.store.root)
+    if store in (place, *place.parents):
+        raise UsageError(f"{target} is the repository itself; write elsewhere")
+    if place.is_relative_to(root):
+        name = place.relative_to(root).as_posix()
+        model = (*tracking.tracked(history).paths, SINGLE_NAME, INDEX_NAME)
+        if name in model or is_published_name(name):
+            raise Refused(f"{target} is a file of the model in the work tree; write elsewhere")

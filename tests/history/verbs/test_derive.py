@@ -180,6 +180,8 @@ def test_vectors_that_lost_their_names_are_shown_and_read_by_those_they_were_der
     grown.repo.recipe.remove("listening", "suggesting")
     grown.commit(message="only the gap")
     assert grown.repo.vectors["gap"].expression == "listening - suggesting"
+    parts = {part["name"]: part["id"] for part in grown.repo.vectors["gap"].parts}
+    assert {name: grown.repo.vectors[name].id for name in parts} == parts
     assert grown.repo.vectors.derive("x", "listening").kind == "delta"
     grown.repo.recipe.rename("x", "suggesting")
     shown = grown.repo.vectors["gap"].expression

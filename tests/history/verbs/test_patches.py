@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from persona.errors import InvalidInput, NothingChanged, Refused
+from persona.errors import InvalidInput, NothingChanged, Refused, UsageError
 from persona.repository import Repository
 from tests.checkpoints import Bits, Given, Tensor, read_file, same, write_file, write_model
 from tests.history.bots import at
@@ -88,6 +88,17 @@ def test_a_patch_holds_exactly_the_elements_whose_bits_differ(
 def test_a_patch_from_the_base_is_the_vector_of_the_fine_tune(repo: Repository, tmp_path: Path) -> None:
     repo.export_patch("HEAD~1", "HEAD", out=tmp_path / "p.safetensors")
     assert repo.add(tmp_path / "p.safetensors").vectors[0].id == repo.recipe["ft1"].id
+
+
+@pytest.mark.parametrize("name", [".persona/HEAD", ".persona/new", "recipe.toml", "model.safetensors"])
+def test_a_patch_never_replaces_a_file_of_the_model_or_of_the_repository(
+    repo: Repository, tmp_path: Path, name: str
+) -> None:
+    place = tmp_path / "bot" / name
+    before = place.read_bytes() if place.exists() else None
+    with pytest.raises(UsageError if name.startswith(".") else Refused, match="write elsewhere"):
+        repo.export_patch("HEAD~1..HEAD", out=place, force=True)
+    assert (place.read_bytes() if place.exists() else None) == before
 
 
 def test_a_patch_onto_a_revision_is_the_vector_of_the_whole_model(repo: Repository, tmp_path: Path) -> None:
