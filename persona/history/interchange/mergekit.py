@@ -98,7 +98,7 @@ def read(path: Path) -> MergekitRecipe:
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > _MAX_DEPTH:  # the time of the parser grows with the square of the depth
-                raise InvalidInput(f"{where}: more than {_MAX_DEPTH} values lie in each other")
+                raise InvalidInput(f"{where}: values are nested more than {_MAX_DEPTH} deep")
         documents = list(yaml.safe_load_all(data))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
