@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,9 @@ class RowSource(Protocol):
 
         In `out`, or without it in an array of this thread that devices can copy.
         """
+
+
+_NO_NUMBERS: Final = np.empty((0, 0), np.float32)
 
 
 class StoredRows:
@@ -196,10 +199,12 @@ class StoredRows:
         """This thread's arrays for the rows of some terms."""
         holds_steps = [self.terms.steps(spec, term) for term in present]
         space, count = self.workspaces.get(spec), sum(holds_steps)
-        z, numbers = space.rows(count, length), space.numbers(len(present) - count, length)
+        z = space.rows(count, length)
+        if count == len(present):
+            return _Rows(z, _NO_NUMBERS, None)
         row_of = np.cumsum(holds_steps) - 1
         row_of = np.where(holds_steps, row_of, row_of - np.arange(len(present)))
-        return _Rows(z, numbers, row_of.astype(np.int32))
+        return _Rows(z, space.numbers(len(present) - count, length), row_of.astype(np.int32))
 
     def _exponent_order(
         self, spec: TensorSpec, present: list[int], index: int, length: int
@@ -238,20 +243,21 @@ class StoredRows:
 
 @dataclass
 class _Rows:
-    """Arrays for the rows of some terms: z: uint[Kz, n], numbers: float32[Kt, n], row_of: int32[K]."""
+    """Arrays for rows: z: uint[Kz, n], numbers: float32[Kt, n]; row_of: see `DecodedChunk`."""
 
     z: NDArray[Any]
     numbers: NDArray[np.float32]
-    row_of: NDArray[np.int32]
+    row_of: NDArray[np.int32] | None
 
     @cached_property
     def by_term(self) -> list[NDArray[Any]]:
         """The row of each term."""
+        if self.row_of is None:
+            return list(self.z)
         return [self.z[row] if row >= 0 else self.numbers[~row] for row in self.row_of.tolist()]
 
     def chunk(
         self, present: list[int], base: NDArray[Any], order: NDArray[np.uint32], *, in_order: bool = False
     ) -> DecodedChunk:
         """The rows with the base in this order."""
-        row_of = self.row_of if len(self.numbers) else None
-        return DecodedChunk(present, base, self.z, order, self.numbers, row_of, in_order)
+        return DecodedChunk(present, base, self.z, order, self.numbers, self.row_of, in_order)
