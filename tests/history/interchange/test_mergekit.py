@@ -151,7 +151,7 @@ def test_aliases_are_refused_by_their_line_because_they_can_stand_for_any_number
 def test_values_nested_too_deep_are_refused_before_they_are_read_to_the_end(
     tmp_path: Path, text: str
 ) -> None:
-    with pytest.raises(InvalidInput, match=r"recipe\.yml:2: more than 32 deep"):
+    with pytest.raises(InvalidInput, match=r"recipe\.yml:2: values are nested more than 32 deep"):
         read(tmp_path, f"merge_method:\n  {text}")
 
 
