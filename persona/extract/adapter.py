@@ -29,7 +29,7 @@ from persona.merge.run.merger import Merger, merger_of
 from persona.merge.workers import first_run, in_order
 from persona.objects.dtypes import DTYPES, uint
 from persona.objects.recipe import to_binary32
-from persona.objects.table import decode_vector_table, factor_chunks
+from persona.objects.table import Table, decode_vector_table, factor_chunks
 from persona.objects.tensors import TensorSpec, chunk_span
 from persona.objects.vector import Vector
 from persona.progress import EXTRACTING, Progress
@@ -214,6 +214,8 @@ class _Worker:
         self.plan = plan
         self.merger = merger
         self.reader = ChunkReader(plan.store.objects, plan.base.chunk)
+        # By the vector's object, which the parts keep alive. A large vector has a long table.
+        self._tables: dict[int, Table] = {}
 
     def part(self, part: Part) -> Made:
         """The factors of one matrix."""
@@ -307,9 +309,12 @@ class _Worker:
 
     def _factor(self, term: Summand, spec: TensorSpec) -> tuple[NDArray[Any], NDArray[Any]]:
         """The bits of A [rank, columns] and B [rows, rank] of a stored factor."""
-        vector, store = term.vector, self.plan.store
+        vector = term.vector
         assert vector.table is not None
-        table = decode_vector_table(store.objects.get(vector.table, "table"), vector)
+        table = self._tables.get(id(vector))
+        if table is None:
+            data = self.plan.store.objects.get(vector.table, "table")
+            table = self._tables[id(vector)] = decode_vector_table(data, vector)
         a, b = factor_chunks(table, vector, spec)
         return self._matrix(term.factor.a(spec), a), self._matrix(term.factor.b(spec), b)
 
