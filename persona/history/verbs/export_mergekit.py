@@ -139,7 +139,7 @@ def _directory(name: str, taken: Mapping[str, object]) -> str:
     """A directory for a vector: its name, with a dash for each character that is special to mergekit."""
     plain = re.sub(r"[+@\\/\s]", "-", name)
     number, found = 1, plain
-    while found.casefold() in {other.casefold() for other in taken}:
+    while found.casefold() in {RECIPE, *(other.casefold() for other in taken)}:
         number += 1
         found = f"{plain}-{number}"
     return found

@@ -67,6 +67,15 @@ def test_each_model_is_the_fine_tune_itself(repo: Repository, models: Path, tmp_
     assert (tmp_path / "out" / "pirate" / "config.json").is_file()
 
 
+def test_a_vector_with_the_name_of_the_recipe_gets_another_directory(
+    repo: Repository, models: Path, tmp_path: Path
+) -> None:
+    repo.commit(models / "pirate", message="one", name="MergeKit.yml")
+    repo.export_mergekit(out=tmp_path / "out")
+    assert (tmp_path / "out" / "mergekit.yml").is_file()
+    assert same(read_weights(tmp_path / "out" / "MergeKit.yml-2"), model("pirate"))
+
+
 def test_files_that_come_during_an_export_are_kept(repo: Repository, models: Path, tmp_path: Path) -> None:
     repo.commit(models / "pirate", message="one")
     out = tmp_path / "out"
