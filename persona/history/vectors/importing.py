@@ -340,11 +340,10 @@ def _change(
     term = recipe.by_name[name]
     density = density_of(recipe, term)
     kept: float | None = made.changed_fraction
-    if recipe.rules.trim == "joint":
-        kept = None
-    elif isinstance(density, tuple):
-        kept = None  # every layer has a density of its own
+    if recipe.trims(term) and (recipe.rules.trim not in ("tensor", "global") or isinstance(density, tuple)):
+        kept = None  # cut together with others, row by row, or at a density of its own in every layer
     elif recipe.trims(term):
+        assert isinstance(density, float)
         kept = _kept_fraction(history, recipe, made.id, density, options)
     return VectorChange(
         name=name,

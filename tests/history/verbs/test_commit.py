@@ -56,6 +56,18 @@ def test_what_a_density_keeps_is_counted(bot: Bot) -> None:
     assert 0.19 <= change.kept_fraction < change.changed_fraction
 
 
+@pytest.mark.parametrize(
+    "preset", ["joint", "breadcrumbs", "dare_ties", "dare_linear", "della", "della_linear"]
+)
+@pytest.mark.parametrize("verb", ["add", "commit"])
+def test_what_row_filters_and_joint_cut_offs_keep_is_not_counted(bot: Bot, preset: str, verb: str) -> None:
+    bot.repo.recipe.set_rules({"preset": preset, "density": 0.5})
+    taken = getattr(bot.repo, verb)(
+        bot.tune("listening", 1), **({"message": "x"} if verb == "commit" else {})
+    )
+    assert taken.vectors[0].kept_fraction is None
+
+
 def test_an_existing_name_gets_the_new_vector_and_keeps_its_settings(bot: Bot) -> None:
     bot.commit(bot.tune("listening", 1), alpha=0.7, density=0.5, only=["model.layers.*"])
     change = bot.commit(bot.tune("listening", 2)).vectors[0]
