@@ -197,9 +197,9 @@ def by_triton_with_care(cuda: ModuleType, mixture: Mixture, majority: int) -> Re
 def writings(cuda: ModuleType, calm: bool) -> dict[str, Callable[[Mixture, int], Result]]:
     """The writings, but the reference, that compute a mixture: whether all its numbers are finite decides."""
     found: dict[str, Callable[[Mixture, int], Result]] = {"loops written out": by_cpu}
+    found["Triton"] = lambda mixture, majority: by_triton(cuda, mixture, majority)
     if calm:
         found["loops over terms"] = by_loops_over_terms
-        found["Triton"] = lambda mixture, majority: by_triton(cuda, mixture, majority)
     else:
         found["single elements"] = by_single_elements
         found["Triton with care"] = lambda mixture, majority: by_triton_with_care(cuda, mixture, majority)
@@ -232,16 +232,27 @@ def mixtures(seed: int, n: int) -> Iterator[Mixture]:
         if (axes["merge"], axes["divide"]) == ("mean", "strength"):
             for _ in range(3):
                 yield _drawn(random, axes, n, calm=True)
+        if axes["merge"] == "mean":
+            yield _drawn(random, axes, n, calm=False, huge=True)
 
 
 def _drawn(
-    random: np.random.Generator, axes: dict[str, str], n: int, *, calm: bool, few: bool = False
+    random: np.random.Generator,
+    axes: dict[str, str],
+    n: int,
+    *,
+    calm: bool,
+    few: bool = False,
+    huge: bool = False,
 ) -> Mixture:
-    """few: a few terms in rows of steps of 16 bits, none stronger than 1, that vote."""
+    """few: a few terms in rows of steps of 16 bits, none stronger than 1, that vote. huge: all strengths are
+    so large that D overflows.
+    """
     count = int(random.integers(1, 5 if few else 7))
     most = 1.0 if few else random.choice(LIMITS[: 3 if calm else None])
     least = 0.1 if few else 0.0
     alpha = random.choice([one for one in ALPHAS if least <= abs(one) <= most], count)
+    alpha = random.choice([3e38, -3e38], count) if huge else alpha
     alpha = -abs(alpha) if random.random() < 0.25 else alpha
     numbers = random.random(count) < (0 if few else 0.4)
     add = random.random(count) < (0 if few else 0.15)
