@@ -117,7 +117,7 @@ def test_show_of_the_first_commit_is_against_nothing(bot: Bot) -> None:
 
 def test_vectors_are_told_in_canonical_order_with_their_numbers(grown: Bot) -> None:
     found = as_json(list(grown.repo.vectors.values()))
-    keys = "name id kind base tensors elements changed_fraction raw_bytes stored_bytes l2".split()
+    keys = "name id kind base tensors elements changed_fraction raw_bytes stored_bytes l2 ranks".split()
     assert [list(info) for info in found] == [keys, keys]
     assert [info["id"] for info in found] == sorted(info["id"] for info in found)
     import numpy as np
