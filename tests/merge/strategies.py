@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -106,10 +107,12 @@ FILTERS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
 ]
 
 
-def draw_model(draw: Any, count: int) -> tuple[Model, list[dict[str, Any]]]:
+def draw_model(
+    draw: Any, count: int, shapes: Mapping[str, tuple[int, ...]] = SHAPES
+) -> tuple[Model, list[dict[str, Any]]]:
     base: dict[str, Any] = {}
     afters: list[dict[str, Any]] = [{} for _ in range(count)]
-    for name, shape in SHAPES.items():
+    for name, shape in shapes.items():
         dtype = draw(st.sampled_from(["BF16", "BF16", "F16", "F32"]))
         style = draw(st.sampled_from(STYLES))
         size = int(np.prod(shape, dtype=int))

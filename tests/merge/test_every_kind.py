@@ -25,8 +25,8 @@ from persona.store.files import replaced_calls
 from tests.disks import Quick
 from tests.merge import chunks
 from tests.merge.kinds import Factor, combined, dense, expression_vector, low_rank_vector, taus_of
-from tests.merge.models import Model, Sandbox, run
-from tests.merge.strategies import SETTINGS, draw_rules, draw_terms, elements
+from tests.merge.models import Sandbox, run
+from tests.merge.strategies import SETTINGS, draw_model, draw_rules, draw_terms, elements
 
 SHAPES: dict[str, tuple[int, ...]] = {
     "model.embed.weight": (13, 11),
@@ -41,23 +41,7 @@ FACTORED = [name for name, shape in SHAPES.items() if shape]
 EXAMPLES = int(os.environ.get("PERSONA_EXAMPLES", "0"))
 """More examples than usual, for one long run."""
 MANY = settings(SETTINGS, max_examples=EXAMPLES) if EXAMPLES else SETTINGS
-STYLES = ["bits", "steps", "subnormal", "integers", "weights", "weights", "huge"]
 COEFFICIENTS = [1.0, -1.0, 0.5, 2.0, -0.25, float(np.float32(0.1)), float(np.float32(3e38))]
-
-
-def draw_base(draw: Any, count: int) -> tuple[Model, list[dict[str, Any]]]:
-    base: dict[str, Any] = {}
-    afters: list[dict[str, Any]] = [{} for _ in range(count)]
-    for name, shape in SHAPES.items():
-        dtype = draw(st.sampled_from(["BF16", "BF16", "F16", "F32"]))
-        style = draw(st.sampled_from(STYLES))
-        size = int(np.prod(shape, dtype=int))
-        bits, tuned = elements(draw(st.integers(0, 1 << 32)), dtype, count, style, size)
-        base[name] = (dtype, shape, bits)
-        untouched = draw(st.integers(0, 1 << count))
-        for k in range(count):
-            afters[k][name] = (dtype, shape, bits if untouched >> k & 1 else tuned[k])
-    return base, afters
 
 
 def draw_factors(draw: Any, sandbox: Sandbox) -> dict[str, Factor]:
@@ -86,7 +70,7 @@ def draw_factors(draw: Any, sandbox: Sandbox) -> dict[str, Factor]:
 def test_a_recipe_of_every_kind_equals_the_reference(data: st.DataObject) -> None:
     draw = data.draw
     deltas, low_ranks = draw(st.integers(1, 3)), draw(st.integers(1, 3))
-    base, afters = draw_base(draw, deltas + 1)
+    base, afters = draw_model(draw, deltas + 1, SHAPES)
     *afters, partly = afters
     rules = draw(draw_rules())
     with tempfile.TemporaryDirectory() as folder, replaced_calls(Quick()):
