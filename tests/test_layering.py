@@ -47,10 +47,18 @@ INNER_LAYERS = {
         ("identity",),
         ("history",),
         ("names", "planning"),
-        ("reach",),
+        ("reach", "scores"),
         ("worktree",),
         ("vectors", "computing"),
         ("commit_builder", "exporting", "placing", "interchange"),
+        ("verbs",),
+    ),
+    "behaviour": (
+        ("json_lines",),
+        ("dialogues",),
+        ("probes", "chat"),
+        ("graph", "models"),
+        ("training", "measuring"),
         ("verbs",),
     ),
     "merge": (
@@ -100,6 +108,7 @@ HEAVY = {
 IMPORTERS = {"importlib", "import_module", "__import__"}
 BY_NAME = (
     "__init__.py",
+    "behaviour/verbs/__init__.py",
     "cli/main.py",
     "cli/rendering.py",
     "codec/native/compiler.py",

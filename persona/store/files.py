@@ -836,6 +836,24 @@ def remove_empty_directories(path: Path, *, below: Path) -> None:
         path = path.parent
 
 
+@contextmanager
+def scratch_directory() -> Iterator[Path]:
+    """An empty directory outside the repository, for small files that a library reads by path; then removed.
+
+    Raises `SystemFault` if none can be made.
+    """
+    import tempfile
+
+    try:
+        made = tempfile.mkdtemp(prefix="persona-")
+    except OSError as error:
+        raise system_fault("make", "a temporary directory", error) from error
+    try:
+        yield Path(made)
+    finally:
+        remove_tree(Path(made))
+
+
 def remove_tree(path: Path) -> None:
     """Removes a directory of unfinished work and all below it, without following links. Never raises."""
     for item in [] if path.is_symlink() else _entries(path):

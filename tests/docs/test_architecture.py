@@ -14,7 +14,7 @@ PACKAGE = Path(persona.__file__).parent
 
 
 def importers(library: str) -> list[str]:
-    """The modules of persona that import a library, imports inside functions included."""
+    """The modules that import a library, inside functions too; those of `behaviour/` are one."""
     found = set()
     for file in PACKAGE.rglob("*.py"):
         tree = ast.parse(file.read_text())
@@ -29,7 +29,8 @@ def importers(library: str) -> list[str]:
             if isinstance(node, ast.ImportFrom) and not node.level and node.module:
                 names = [node.module]
             if id(node) not in typing and any(name.split(".")[0] == library for name in names):
-                found.add(file.relative_to(PACKAGE).as_posix())
+                path = file.relative_to(PACKAGE).as_posix()
+                found.add("behaviour/" if path.startswith("behaviour/") else path)
     return sorted(found)
 
 

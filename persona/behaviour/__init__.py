@@ -1,0 +1,4 @@
+"""Behaviour: patterns compiled into vectors, and measured.
+
+`persona.behaviour.verbs` has the verbs of `Repository`.
+"""

@@ -1,0 +1,92 @@
+"""**dialogue** — messages of a system, a user and an assistant, as chat templates take them.
+
+A line of a data file is `{"messages": [{"role": …, "content": …}, …]}`. Other fields of a line are left
+alone. A training dialogue ends with the assistant, a turn to be answered ends with the user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from persona.behaviour.json_lines import Line, lines_of
+from persona.frozen import dataclass
+
+ROLES: Final = ("system", "user", "assistant", "tool")
+
+
+@dataclass(frozen=True)
+class Message:
+    """What one side says."""
+
+    role: str
+    content: str
+
+    def as_dict(self) -> dict[str, str]:
+        """As chat templates take it."""
+        return {"role": self.role, "content": self.content}
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """Messages, and where they stand (FILE:LINE)."""
+
+    place: str
+    messages: tuple[Message, ...]
+
+    @property
+    def prompt(self) -> tuple[str, ...]:
+        """What the user says, normalised, to compare with other dialogues."""
+        return tuple(
+            " ".join(each.content.split()).casefold() for each in self.messages if each.role == "user"
+        )
+
+
+def messages_of(line: Line, key: str = "messages") -> tuple[Message, ...]:
+    """The messages in a field of a line."""
+    value = line.value.get(key)
+    if not isinstance(value, list) or not value:
+        line.fail(f"{key} must be a list of messages, each with role and content")
+    found = []
+    for number, message in enumerate(value, 1):
+        if not isinstance(message, dict):
+            line.fail(f"message {number} must be an object with role and content")
+        role, content = message.get("role"), message.get("content")
+        if role not in ROLES:
+            line.fail(f"message {number}: role {role!r:.40} is not one of {', '.join(ROLES)}")
+        if not isinstance(content, str) or not content.strip():
+            line.fail(f"message {number}: content must be text that is not empty")
+        found.append(Message(str(role), content))
+    return tuple(found)
+
+
+def read_dialogues(file: str, data: bytes) -> tuple[Dialogue, ...]:
+    """The training dialogues of a file: each ends with the assistant, after something to answer."""
+    found = []
+    for line in lines_of(file, data):
+        messages = messages_of(line)
+        if messages[-1].role != "assistant":
+            line.fail("the last message must be the assistant's, which is what is learned")
+        if not any(message.role == "user" for message in messages):
+            line.fail("no message is the user's")
+        found.append(Dialogue(line.place, messages))
+    return tuple(found)
+
+
+def read_turns(file: str, data: bytes) -> tuple[Dialogue, ...]:
+    """The turns of a file that wait for an answer: each ends with the user."""
+    found = []
+    for line in lines_of(file, data):
+        messages = messages_of(line)
+        if messages[-1].role != "user":
+            line.fail("the last message must be the user's, which is what is answered")
+        found.append(Dialogue(line.place, messages))
+    return tuple(found)
+
+
+def prompts_of(dialogues: Sequence[Dialogue]) -> dict[tuple[str, ...], str]:
+    """The place of each prompt; of equal ones, the first."""
+    found: dict[tuple[str, ...], str] = {}
+    for dialogue in dialogues:
+        found.setdefault(dialogue.prompt, dialogue.place)
+    return found

@@ -1,0 +1,1 @@
+"""The graph: patterns, one a file, the links between them, and the vectors that they own."""

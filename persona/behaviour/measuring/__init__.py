@@ -1,0 +1,1 @@
+"""Effect, spill and damage of the weights of a recipe, measured against its base."""

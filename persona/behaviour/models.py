@@ -1,0 +1,46 @@
+"""The tokenizer and the model of a revision, for training and for measuring."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from persona.errors import InvalidInput
+from persona.history.history import History
+from persona.history.names.revisions import resolve
+from persona.history.worktree import text_files, tracking
+from persona.store import files
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase as Tokenizer
+
+
+def model_files(history: History, rev: str | None) -> dict[str, bytes]:
+    """The text files that a model loads with, of a revision or of the work tree (None), by name."""
+    if rev is None:
+        known = tracking.tracked(history).paths
+        found = {path: text_files.read(history.root, path) for path in known if tracking.is_model_file(path)}
+        return {path: data for path, data in found.items() if data is not None}
+    blobs = history.files_of(resolve(history, rev))
+    return {path: history.blob(id) for path, id in blobs.items() if tracking.is_model_file(path)}
+
+
+def tokenizer_of(history: History, rev: str | None = None) -> Tokenizer:
+    """The tokenizer that a revision tracks. Raises `InvalidInput` if there is none that loads."""
+    from transformers import AutoTokenizer
+
+    where = "the work tree" if rev is None else rev
+    found = model_files(history, rev)
+    if not any(name.startswith(("tokenizer", "vocab.", "spiece")) for name in found):
+        raise InvalidInput(
+            f"{where}: no tokenizer is tracked, so texts cannot become tokens; put tokenizer.json and"
+            " tokenizer_config.json beside config.json, and commit them"
+        )
+    with files.scratch_directory() as directory:
+        for name, data in found.items():
+            if "/" not in name:
+                files.write_file(directory / name, data, durable=False)
+        try:
+            tokenizer: Any = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        except (OSError, ValueError, KeyError, ImportError, TypeError) as error:
+            raise InvalidInput(f"{where}: transformers cannot load the tokenizer: {error}") from error
+    return tokenizer  # type: ignore[no-any-return]

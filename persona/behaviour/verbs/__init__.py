@@ -1,0 +1,17 @@
+"""One module a verb, as `persona.history.verbs`. `verbs.NAME` imports a module when it is first asked for."""
+
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+
+def __getattr__(name: str) -> ModuleType:
+    try:
+        return import_module(f"{__name__}.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"{__name__}.{name}":
+            raise
+        raise AttributeError(f"{__name__} has no module {name!r}") from None
