@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -49,6 +50,11 @@ def lines_of(file: str, data: bytes) -> Iterator[Line]:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise InvalidInput(f"{file}:{number}: this is not JSON: {error}") from None
+        if re.search(r"\\u[dD][89a-fA-F]", line):
+            try:
+                json.dumps(value, ensure_ascii=False).encode()
+            except UnicodeEncodeError:
+                raise InvalidInput(f"{file}:{number}: half of a surrogate pair is no text") from None
         if not isinstance(value, dict):
             raise InvalidInput(f"{file}:{number}: a line must be a JSON object, not {line.strip():.40}")
         yield Line(file, number, value)

@@ -21,6 +21,7 @@ from persona.frozen import dataclass
 from persona.objects import canonical
 
 SEEN: Final = "seen"
+MAX_WORDS: Final = 1_000_000
 _CHECKS: Final = ("match", "not_match", "max_words", "min_words", "ends_with_question")
 
 
@@ -160,8 +161,8 @@ def _check(line: Line) -> Check:
         except (re.error, TypeError, RecursionError) as error:
             line.fail(f"check: {key} is no regular expression: {error}")
     for key in ("max_words", "min_words"):
-        if key in value and (type(value[key]) is not int or value[key] < 0):
-            line.fail(f"check: {key} must be a whole number")
+        if key in value and (type(value[key]) is not int or not 0 <= value[key] <= MAX_WORDS):
+            line.fail(f"check: {key} must be a whole number, at most {MAX_WORDS}")
     if type(value.get("ends_with_question", True)) is not bool:
         line.fail("check: ends_with_question must be true or false")
     return Check(**value)
