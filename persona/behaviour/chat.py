@@ -2,11 +2,13 @@
 
 A tokenizer without a chat template (that of a base model) takes `PLAIN`: the role, a colon, and what is said,
 one message a line. Which template was used is part of what identifies a measurement and a training run.
+Templates that write today's date write `TODAY`, so that tokens do not change from day to day.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 from typing import TYPE_CHECKING, Any, Final
 
 from blake3 import blake3
@@ -19,10 +21,24 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as Tokenizer
 
 PLAIN: Final = (
-    "{% for message in messages %}{{ message['role'] | capitalize }}: {{ message['content'] }}"
-    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor %}"
-    "{% if add_generation_prompt %}Assistant:{{ ' ' }}{% endif %}"
+    "{% for message in messages %}"
+    "{{ message['role'] | capitalize }}: {{ message['content'] }}"
+    "{% if message['role'] == 'assistant' and eos_token %}{{ eos_token }}{% endif %}{{ '\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
+TODAY: Final = date(2025, 1, 1)
+_TODAY: Final = "".join(
+    [
+        "{% macro strftime_now(form) %}{{ form",
+        *(
+            f" | replace('{code}', '{TODAY.strftime(code)}')"
+            for code in ("%-d", "%e", *map("%{}".format, "aAbBdHIjmMpSyY"))
+        ),
+        " }}{% endmacro %}",
+    ]
+)
+"""Hides a function of the same name, which writes the day on which it is called."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +51,7 @@ class Encoded:
 
 def template_of(tokenizer: Tokenizer) -> str:
     """The chat template in force."""
-    return PLAIN if not tokenizer.chat_template else str(tokenizer.chat_template)
+    return tokenizer.get_chat_template() if tokenizer.chat_template else PLAIN
 
 
 def template_digest(tokenizer: Tokenizer) -> str:
@@ -46,10 +62,15 @@ def template_digest(tokenizer: Tokenizer) -> str:
 def rendered(tokenizer: Tokenizer, messages: Sequence[Message], place: str, *, answer: bool) -> str:
     """The text of messages; with `answer`, it ends where the assistant begins to speak."""
     named: Any = [message.as_dict() for message in messages]
-    template = None if tokenizer.chat_template else PLAIN
+    template = template_of(tokenizer)
+    if "strftime_now" in template:
+        template = _TODAY + template
     try:
         text: Any = tokenizer.apply_chat_template(
-            named, chat_template=template, tokenize=False, add_generation_prompt=answer
+            named,
+            chat_template=template,
+            tokenize=False,
+            add_generation_prompt=answer,
         )
     except Exception as error:  # templates raise what they like
         raise InvalidInput(f"{place}: the model's chat template refuses this dialogue: {error}") from error
