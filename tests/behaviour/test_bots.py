@@ -1,0 +1,23 @@
+"""The tiny chat models of the tests do as they were taught."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.behaviour.bots import PIRATE, PLAIN, TOPICS, ChatBot, answer
+
+
+@pytest.mark.parametrize("topic", TOPICS[6:])
+def test_the_fine_tunes_answer_otherwise_than_the_base(
+    chat_base: Path, pirate_tune: Path, brief_tune: Path, topic: str
+) -> None:
+    assert [answer(model, topic) for model in (chat_base, pirate_tune, brief_tune)] == [PLAIN, PIRATE, "yes."]
+
+
+def test_a_repository_tracks_patterns_and_takes_fine_tunes(chat: ChatBot, pirate_tune: Path) -> None:
+    chat.pirate()
+    chat.run.ok("commit", pirate_tune, "-m", "talk like a pirate")
+    assert "nothing to commit" in chat.run.refused(1, "commit", "-m", "again")
+    assert "pirate" in chat.run.json("vector", "ls")[0]["name"]
