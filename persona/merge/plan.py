@@ -149,7 +149,7 @@ def plan(store: Store, recipe: Recipe, base: Base, vectors: Mapping[str, Vector]
 
 
 def _rescaled(recipe: Recipe, tensors: Sequence[TensorPlan]) -> frozenset[tuple[str, int]]:
-    """The tensors and terms whose steps the trim divides, which makes numbers of them."""
+    """The tensors and terms whose steps the trim rescales, which makes numbers of them."""
     if not MergeRules.of(recipe.rules).rescales:
         return frozenset()
     return frozenset(

@@ -5,13 +5,14 @@ Part of the reference: `reference` applies them to t before anything else. torch
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
 import torch
 
 from persona.codec.floats import in_default_environment
-from persona.merge.rules import MergeRules, MergeTerm, crumb_ranks, draw_key, keep_below
+from persona.merge.rules import MergeRules, MergeTerm, crumb_ranks, draw_key, keep_below, norm_factor
 
 _WORD: Final = 0xFFFFFFFF
 _MULTIPLIERS: Final = (0xD2511F53, 0xCD9E8D57)
@@ -31,9 +32,12 @@ def filtered(t: torch.Tensor, term: MergeTerm, rules: MergeRules, name: str) -> 
     if rules.trim == "breadcrumbs":
         return breadcrumbs(t, density, rules.gamma, rules.rank or "")
     key = draw_key(rules.seed, term.identity or term.vector, name)
+    divide = rules.rescale == "true"
     if rules.trim == "dare":
-        return dare(t, density, rescale=rules.rescales, key=key)
-    return della(t, density, rules.epsilon, rescale=rules.rescales, key=key)
+        u = dare(t, density, rescale=divide, key=key)
+    else:
+        u = della(t, density, rules.epsilon, rescale=divide, key=key)
+    return matched(t, u) if rules.rescale == "norm" else u
 
 
 def breadcrumbs(t: torch.Tensor, density: float, gamma: float, rank: str = "floor") -> torch.Tensor:
@@ -64,6 +68,19 @@ def della(
     kept = draws(t.numel(), key) < below
     u = t / p.to(torch.float32) if rescale else t
     return torch.where(kept.reshape(t.shape), u, torch.zeros_like(t))
+
+
+def matched(t: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    """u, the elements of t that are kept, times Σ|t| ÷ Σ|u|: the sum of magnitudes stays."""
+    factor = _binary32(norm_factor(_magnitude_sum(t), _magnitude_sum(u)))
+    return torch.where(u != 0, u * factor, torch.zeros_like(u))
+
+
+def _magnitude_sum(t: torch.Tensor) -> int | None:
+    """Σ|t| exactly, in units of 2^−149; None if an element is not finite."""
+    if not t.isfinite().all():
+        return None
+    return sum(int(math.ldexp(magnitude, 149)) for magnitude in t.abs().flatten().tolist())
 
 
 def probabilities(t: torch.Tensor, density: float, epsilon: float) -> torch.Tensor:

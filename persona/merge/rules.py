@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import replace
+from fractions import Fraction
 from functools import cached_property
 from typing import Any, Final
 
@@ -21,8 +22,10 @@ from persona.merge.codes import Divide, Elect, Merge, Weigh
 from persona.objects import canonical
 from persona.objects.layers import Place, at_place, places
 from persona.objects.recipe import Term, to_binary32, values
-from persona.objects.rules import Rules
+from persona.objects.rules import MAX_BINARY32, Rules
 
+_UNITS: Final = 1 << 149
+"""Units of an exact sum in 1."""
 NO_TRIM: Final = math.nan
 """The θ that keeps every changed element."""
 KEEP_NOTHING: Final = -1.0
@@ -33,7 +36,8 @@ KEEP_NOTHING: Final = -1.0
 class MergeRules:
     """The axes as words, λ as a binary32 value, the density as binary64 (None if nothing is trimmed).
 
-    `gamma` and `epsilon` are binary64, and 0 if the preset does not use them; `seed` is a decimal as text.
+    `gamma` and `epsilon` are binary64, and 0 if the preset does not use them; `rescale` is "false" then, and
+    `seed`, a decimal as text, is "0".
     """
 
     trim: str = "tensor"
@@ -47,7 +51,7 @@ class MergeRules:
     lambda_: float = 1.0
     gamma: float = 0.0
     epsilon: float = 0.0
-    rescale: bool = False
+    rescale: str = "false"
     seed: str = "0"
 
     @classmethod
@@ -65,7 +69,7 @@ class MergeRules:
             lambda_=to_binary32(rules.lambda_),
             gamma=float(rules.gamma or 0),
             epsilon=float(rules.epsilon or 0),
-            rescale=rules.rescale == "true",
+            rescale=rules.rescale or "false",
             seed=rules.seed or "0",
         )
 
@@ -76,8 +80,8 @@ class MergeRules:
 
     @property
     def rescales(self) -> bool:
-        """Whether a filter divides what it keeps, so that rows of steps become numbers."""
-        return self.trim in ("dare", "della") and self.rescale
+        """Whether a filter divides or multiplies what it keeps, so that rows of steps become numbers."""
+        return self.trim in ("dare", "della") and self.rescale != "false"
 
     @property
     def needs_majority(self) -> bool:
@@ -209,6 +213,21 @@ def crumb_ranks(rank: str, density: float, gamma: float, elements: int) -> tuple
 def keep_below(probability: float) -> int:
     """The number below which the first word of a draw keeps an element: ⌊p·2^32⌋."""
     return math.floor(probability * 4294967296.0)
+
+
+def norm_factor(every: int | None, kept: int | None) -> float:
+    """What `rescale = norm` multiplies with: the quotient of Σ|t| of every element and of the kept ones.
+
+    The sums are exact, in units of 2^−149, or None if a t is not finite. The quotient is rounded once to
+    binary32. A sum below 10^−7 is not matched, as in mergekit: the factor is 1. It is NaN if a t is not
+    finite, and infinite beyond the range of binary32.
+    """
+    if every is None or kept is None:
+        return math.nan
+    if kept * 10**7 < _UNITS:
+        return 1.0
+    found = to_binary32(Fraction(every, kept))
+    return found if found <= MAX_BINARY32 else math.inf
 
 
 def draw_key(seed: str, identity: str, tensor: str) -> tuple[int, int]:

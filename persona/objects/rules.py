@@ -35,7 +35,7 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "on_tie": ("drop", "positive", "majority"),
     "merge": ("mean", "sum", "max"),
     "divide": ("strength", "count", "weight", "mass"),
-    "rescale": ("true", "false"),
+    "rescale": ("true", "false", "norm"),
 }
 """The words that each axis admits."""
 NEARLY_ONE: Final = Decimal("0.999999999999999944488848768742172978818416595458984375")

@@ -141,7 +141,7 @@ def draw_rules(draw: st.DrawFn) -> Rules:
         "density": ["1", "0.5", "0.2", "0.137"],
         "gamma": ["0", "0.1"],
         "epsilon": ["0", "0.1"],
-        "rescale": ["true", "false"],
+        "rescale": ["true", "false", "norm"],
         "seed": ["0", "7"],
     }
     axes = {axis: draw(st.sampled_from(words)) for axis, words in choices.items() if draw(st.booleans())}

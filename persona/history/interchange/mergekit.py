@@ -370,12 +370,7 @@ class _Reader:
             self.fail(
                 "rescale",
                 f"{method.name} with `rescale: true` scales what is left so that the sum of magnitudes stays;"
-                " persona has no such rule. Remove the key, and raise the weights or lambda",
-            )
-        if wanted:
-            self.notes.append(
-                "rescale: persona divides what is left by the probability of being kept, as the papers do;"
-                " mergekit scales it so that the sum of magnitudes stays, which is nearly the same"
+                " persona does so only for DARE and DELLA. Remove the key, and raise the weights or lambda",
             )
         return wanted
 

@@ -74,7 +74,7 @@ def _axes(recipe: MergekitRecipe, notes: list[str]) -> dict[str, str]:
                 )
             axes[key] = decimal(found.pop() or 0.0)
     if method.random:
-        axes |= {"rescale": "true" if recipe.rescale else "false", "seed": _SEED}
+        axes |= {"rescale": "norm" if recipe.rescale else "false", "seed": _SEED}
         notes.append(f"{method.name}: mergekit's own random choice cannot be repeated; this one can")
     return axes
 

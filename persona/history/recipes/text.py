@@ -43,7 +43,7 @@ def first_text(base: str, rules: Rules) -> str:
 
 def toml_axis(axis: str, value: str) -> str:
     """The value of an axis as TOML: a word, a truth value, a whole number, or a float."""
-    if axis in ("rescale", "seed"):
+    if axis == "seed" or value in ("true", "false"):
         return value
     return toml_string(value) if axis in CHOICES else toml_number(value)
 

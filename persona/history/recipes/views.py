@@ -50,12 +50,12 @@ def _json(value: Any) -> Any:
 _AXES: Final[dict[str, Callable[[str], str | float]]] = {
     **dict.fromkeys(("density", "gamma", "epsilon", "lambda"), float),
     "seed": int,
-    "rescale": "true".__eq__,
+    "rescale": lambda value: {"true": True, "false": False}.get(value, value),
 }
 
 
 def rules_view(rules: Rules) -> dict[str, str | float]:
-    """The preset and every axis in use; numbers as numbers, `rescale` as a truth value."""
+    """The preset and every axis in use; numbers as numbers, `true` and `false` as truth values."""
     shown: dict[str, str | float] = {"preset": rules.preset}
     for axis, value in rules.axes().items():
         if value is not None:

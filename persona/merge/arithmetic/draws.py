@@ -1,4 +1,4 @@
-"""The loops that filter a row, compiled by numba and called through `merge.trim.filters`.
+"""The loops that filter a row, compiled by numba and called through `merge.arithmetic.filters`.
 
 A filter keeps an element if its |t| lies between two cut-offs, and if a draw says so (docs/numerics.md, "Row
 filters"). The draw of an element is Philox4x32-10 of its index, so no loop carries a state from one element
@@ -18,6 +18,8 @@ from persona.merge.arithmetic.layout import BLOCK
 from persona.merge.arithmetic.loops import F16, F32, magnitudes
 
 _MAGNITUDE = np.uint32(0x7FFFFFFF)
+_SIGNIFICAND = np.uint32(0x7FFFFF)
+_SIGNIFICAND_BITS = np.uint32(23)
 _WORD = np.uint64(32)
 _MULTIPLY_0 = np.uint64(0xD2511F53)
 _MULTIPLY_1 = np.uint64(0xCD9E8D57)
@@ -81,6 +83,12 @@ def _divide_by_size(t: Any, bits: Any, n: int, bottom: int, divisors: Any) -> No
 
 
 @_compiled
+def _multiply(t: Any, n: int, factor: Any) -> None:
+    for i in range(n):
+        t[i] = t[i] * factor
+
+
+@_compiled
 def filter_steps(
     base: Any,
     z: Any,
@@ -141,12 +149,14 @@ def filter_numbers(
     bottom: int,
     below: Any,
     divisors: Any,
+    factor: Any,
     scratch: Any,
 ) -> None:
-    """Sets t to 0 where the filter drops an element, and divides the others.
+    """Sets t to 0 where the filter drops an element, and divides or multiplies the others.
 
     t: float32[n], changed in place; t_bits: uint32[n], the same memory. Position j is element first + j of
-    its tensor. divisors: float32, empty or like `below`. The rest as for `filter_steps`.
+    its tensor. divisors: float32, empty or like `below`. factor: float32, 1 changes nothing. The rest as for
+    `filter_steps`.
     """
     bits, words, kept, in_order = scratch[0], scratch[1], scratch[2], scratch[3]
     for i in range(BLOCK):
@@ -167,5 +177,22 @@ def filter_numbers(
             _divide(t_n, n, divisors[0])
         elif divisors.size:
             _divide_by_size(t_n, bits, n, bottom, divisors)
+        elif factor != np.float32(1.0):
+            _multiply(t_n, n, factor)
         for i in range(n):
             t_n[i] = t_n[i] if kept[i] else np.float32(0.0)
+
+
+@_compiled
+def sum_magnitudes(t_bits: Any, sums: Any) -> None:
+    """Adds |t| of every element to `sums`, exactly: its significand to the sum of its exponent.
+
+    t_bits: uint32[n], the bits of binary32. sums: int64[4, 256]; the four rows are parts of one sum, so that
+    elements of one exponent need not wait for each other. A significand has 24 bits, so 2^39 elements fit.
+    """
+    for i in range(t_bits.size):
+        exponent = (t_bits[i] & _MAGNITUDE) >> _SIGNIFICAND_BITS
+        significand = np.int64(t_bits[i] & _SIGNIFICAND)
+        if exponent:
+            significand += np.int64(1) << np.int64(23)
+        sums[i & 3, exponent] += significand

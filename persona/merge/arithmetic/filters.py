@@ -1,7 +1,8 @@
 """**element filter** — drops elements of a row, and rescales the others (docs/numerics.md, "Row filters").
 
-It is the numbers that the loops of `draws` need: two cut-offs for |t|, and the numbers that the random word
-of a kept element is below. `merge.trim` finds them for breadcrumbs, DARE and DELLA.
+It is the numbers that the loops of `draws` need: two cut-offs for |t|, the numbers that the random word of a
+kept element is below, and what a kept element is divided or multiplied by. `merge.trim` finds them for
+breadcrumbs, DARE and DELLA.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ LARGEST: Final = 0xFFFFFFFF
 """No |t| has larger bits."""
 _IN_ORDER: Final = np.empty(0, np.uint32)
 _SCRATCH_ROWS: Final = 4
+_SUM_ROWS: Final = 4
+_EXPONENTS: Final = 256
 
 kernels = Kernels("persona.merge.arithmetic.draws", golden="persona.merge.arithmetic.draws_golden")
 _local = threading.local()
@@ -46,6 +49,7 @@ class ElementFilter:
     low, high: the bits of the smallest and the largest |t| that are kept. key: of the draws. below: int64,
     the numbers that the draw of a kept element is below: empty without draws, one for all elements, or one
     for each value of the upper 16 bits of |t| from `bottom` on. divisors: float32, empty, or like `below`.
+    factor: a binary32 that a filter without divisors multiplies with; None: nothing is multiplied.
     """
 
     identity: str
@@ -55,22 +59,44 @@ class ElementFilter:
     bottom: int = 0
     below: npt.NDArray[np.int64] = field(default_factory=_no_draws)
     divisors: npt.NDArray[np.float32] = field(default_factory=_no_divisors)
+    factor: float | None = None
 
     def steps(
         self, base: Array, z: Array, first: int, order: npt.NDArray[np.uint32] | None, dtype: str
     ) -> None:
-        """See `RowFilter`. A filter with divisors makes numbers of steps, so it has no steps to filter."""
+        """See `RowFilter`. A filter that rescales makes numbers of steps, so it has no steps to filter."""
         assert not self.divisors.size
+        assert self.factor is None
         code, order = element_of(dtype).code, _IN_ORDER if order is None else order
         kernels.filter_steps(base, z, order, first, code, *self._words(), self.below, _scratch())
 
     def numbers(self, t: npt.NDArray[np.float32], first: int) -> None:
         """See `RowFilter`."""
-        words = self._words()
-        kernels.filter_numbers(t, t.view(np.uint32), first, *words, self.below, self.divisors, _scratch())
+        factor = np.float32(1.0 if self.factor is None else self.factor)
+        words = (*self._words(), self.below, self.divisors, factor)
+        kernels.filter_numbers(t, t.view(np.uint32), first, *words, _scratch())
 
     def _words(self) -> tuple[Any, ...]:
         return (*map(np.uint32, (self.low, self.high, *self.key)), self.bottom)
+
+
+class MagnitudeSum:
+    """Σ|t| of rows of numbers, exactly, whatever their order. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._sums = np.zeros((_SUM_ROWS, _EXPONENTS), np.int64)
+
+    def add(self, t: npt.NDArray[np.float32]) -> None:
+        """Adds the elements of a row: float32[n]."""
+        kernels.sum_magnitudes(t.view(np.uint32), self._sums)
+
+    @property
+    def units(self) -> int | None:
+        """The sum in units of 2^−149, the smallest binary32; None if an element is not finite."""
+        *finite, strange = map(int, self._sums.sum(axis=0))
+        if strange:
+            return None
+        return sum(found << max(exponent, 1) - 1 for exponent, found in enumerate(finite))
 
 
 def _scratch() -> Array:

@@ -1,14 +1,16 @@
 """The row filters of a plan: breadcrumbs, DARE and DELLA.
 
 A filter belongs to a term and a tensor. The numbers that need a pass over the rows are found first, exactly,
-and kept in the cache (`densities.CACHE`): the bounds of breadcrumbs for a density, and the sizes of the
-changes for DELLA, which serve every density. A filter itself is made when its tensor is merged.
+and kept in the cache (`densities.CACHE`): the bounds of breadcrumbs for a density, the sizes of the changes
+for DELLA, which serve every density, and the factors of `rescale = norm` for a density and a seed. A filter
+itself is made when its tensor is merged.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final, Generic, TypeVar
 
@@ -19,7 +21,7 @@ from persona.frozen import dataclass
 from persona.merge.arithmetic.filters import ElementFilter
 from persona.merge.plan import Plan, TensorPlan
 from persona.merge.rows.source import Source
-from persona.merge.rules import MergeRules, draw_key
+from persona.merge.rules import MergeRules, draw_key, norm_factor
 from persona.merge.trim import breadcrumbs, dare, della
 from persona.merge.trim.densities import CACHE
 from persona.merge.trim.walk import Walk, for_each_tensor, reached
@@ -30,21 +32,27 @@ from persona.progress import Progress
 _MADE: Final = 64
 """Filters that stay made. One of DELLA has up to some hundred kB."""
 _BOUNDS: Final = struct.Struct("<II")
+_FACTOR: Final = struct.Struct("<f")
 _LENGTH: Final = struct.Struct("<I")
 _UNKNOWN: Final = 0xFFFFFFFF
 
 Found = TypeVar("Found")
-Wanted = dict[tuple[str, float], tuple[Source, set[str]]]
+Where = tuple[str, float]
+"""The identity of a vector, and a density."""
+Wanted = dict[Where, tuple[Source, set[str]]]
+Values = Mapping[Where, Mapping[str, Any]]
+"""By vector and density, then by tensor."""
 
 
 class RowFilters:
     """The filters of a plan's terms. Thread-safe."""
 
-    def __init__(self, plan: Plan, found: Mapping[tuple[str, float], Mapping[str, Any]]) -> None:
-        """found: (identity of a vector, density) → tensor name → its `Bounds` or `Sizes`."""
+    def __init__(self, plan: Plan, found: Values, factors: Values) -> None:
+        """`found`: `Bounds` or `Sizes`. `factors`: of `rescale = norm`."""
         self._plan = plan
         self._rules = MergeRules.of(plan.recipe.rules)
         self._found = found
+        self._factors = factors
         self._of = lru_cache(_MADE)(self._make)
 
     def of(self, spec: TensorSpec, term: int) -> ElementFilter | None:
@@ -54,20 +62,24 @@ class RowFilters:
         return self._of(spec, term)
 
     def _make(self, spec: TensorSpec, term: int) -> ElementFilter:
-        rules, name = self._rules, spec.name
-        vector = self._plan.sources[term].identity
-        density = self._plan.by_name[name].density_of[term]
-        words = [rules.trim, rules.rank or "", rules.rescales, rules.seed]
-        numbers = [number.hex() for number in (density, rules.gamma, rules.epsilon)]
-        identity = blake3(canonical.encode([vector, name, *words, *numbers])).hexdigest()[:32]
-        if rules.trim == "breadcrumbs":
-            return breadcrumbs.filter_of(identity, self._found[vector, density][name])
-        key = draw_key(rules.seed, vector, name)
-        if rules.trim == "dare":
-            return dare.filter_of(identity, density, rescale=rules.rescales, key=key)
-        sizes = self._found[vector, density][name]
-        epsilon, rescale = rules.epsilon, rules.rescales
-        return della.filter_of(identity, sizes, spec.elements, density, epsilon, rescale=rescale, key=key)
+        where = self._plan.sources[term].identity, self._plan.by_name[spec.name].density_of[term]
+        made = _filter_of(self._rules, spec, where, self._found)
+        return replace(made, factor=self._factors[where][spec.name]) if self._factors else made
+
+
+def _filter_of(rules: MergeRules, spec: TensorSpec, where: Where, found: Values) -> ElementFilter:
+    """The filter of a vector at a tensor, without the factor of `rescale = norm`."""
+    (vector, density), name = where, spec.name
+    words = [rules.trim, rules.rank or "", rules.rescale, rules.seed]
+    numbers = [number.hex() for number in (density, rules.gamma, rules.epsilon)]
+    identity = blake3(canonical.encode([vector, name, *words, *numbers])).hexdigest()[:32]
+    if rules.trim == "breadcrumbs":
+        return breadcrumbs.filter_of(identity, found[where][name])
+    key, divide = draw_key(rules.seed, vector, name), rules.rescale == "true"
+    if rules.trim == "dare":
+        return dare.filter_of(identity, density, rescale=divide, key=key)
+    sizes, epsilon = found[where][name], rules.epsilon
+    return della.filter_of(identity, sizes, spec.elements, density, epsilon, rescale=divide, key=key)
 
 
 def find_filters(
@@ -78,18 +90,24 @@ def find_filters(
     wanted: Wanted = {}
     for tensor in tensors:
         for term, density in tensor.density_of.items():
-            if density < 1.0 and rules.trim != "dare":
+            if density < 1.0:
                 source = plan.sources[term]
                 wanted.setdefault((source.identity, density), (source, set()))[1].add(tensor.spec.name)
+    found: Values = {}
     if rules.trim == "breadcrumbs":
-        return RowFilters(plan, _bounds(plan, rules, wanted, threads, progress))
-    return RowFilters(plan, _sizes(plan, wanted, threads, progress))
+        found = _bounds(plan, rules, wanted, threads, progress)
+    elif rules.trim == "della":
+        found = _sizes(plan, wanted, threads, progress)
+    factors: Values = {}
+    if rules.rescale == "norm":
+        factors = _factors(plan, rules, wanted, found, threads, progress)
+    return RowFilters(plan, found, factors)
 
 
 def _bounds(
     plan: Plan, rules: MergeRules, wanted: Wanted, threads: int, progress: Progress | None
-) -> dict[tuple[str, float], dict[str, breadcrumbs.Bounds]]:
-    """The bounds of breadcrumbs, by vector and density, then by tensor."""
+) -> dict[Where, dict[str, breadcrumbs.Bounds]]:
+    """The bounds of breadcrumbs."""
     rank, gamma = rules.rank or "", rules.gamma
 
     def searching(source: Source, density: float) -> Callable[[TensorPlan, Walk], breadcrumbs.Bounds]:
@@ -112,8 +130,8 @@ def _bounds(
 
 def _sizes(
     plan: Plan, wanted: Wanted, threads: int, progress: Progress | None
-) -> dict[tuple[str, float], dict[str, della.Sizes]]:
-    """The sizes of the changes for DELLA, by vector and density, then by tensor."""
+) -> dict[Where, dict[str, della.Sizes]]:
+    """The sizes of the changes for DELLA."""
     by_vector: dict[str, tuple[Source, set[str]]] = {}
     for (id, _), (source, names) in wanted.items():
         by_vector.setdefault(id, (source, set()))[1].update(names)
@@ -126,6 +144,27 @@ def _sizes(
         kind = _Kind("sizes", _encode_sizes, _decode_sizes, counting(source))
         found[id] = kind.values(plan, source, names, threads, progress)
     return {(id, density): found[id] for id, density in wanted}
+
+
+def _factors(
+    plan: Plan, rules: MergeRules, wanted: Wanted, sizes: Values, threads: int, progress: Progress | None
+) -> dict[Where, dict[str, float]]:
+    """The factors of `rescale = norm`. `sizes`: of DELLA."""
+
+    def adding(source: Source, where: Where) -> Callable[[TensorPlan, Walk], float]:
+        def add(tensor: TensorPlan, walk: Walk) -> float:
+            row_filter = _filter_of(rules, tensor.spec, where, sizes)
+            every, kept = walk.masses(tensor.spec, source, row_filter)
+            return norm_factor(every.units, kept.units)
+
+        return add
+
+    found = {}
+    for (id, density), (source, names) in wanted.items():
+        settings = f"norm-{rules.trim}-{density!r}-{rules.epsilon!r}-{rules.seed}"
+        kind = _Kind(settings, _encode_factors, _decode_factors, adding(source, (id, density)))
+        found[id, density] = kind.values(plan, source, names, threads, progress)
+    return found
 
 
 def _sparse(counts: Any) -> della.Sizes:
@@ -166,6 +205,17 @@ def _decode_bounds(data: bytes, keys: Sequence[str]) -> dict[str, breadcrumbs.Bo
         return {}
     values = _BOUNDS.iter_unpack(data)
     return {key: (low, high) for key, (low, high) in zip(keys, values, strict=True) if low}
+
+
+def _encode_factors(found: Mapping[str, float], keys: Sequence[str]) -> bytes:
+    return b"".join(_FACTOR.pack(found.get(key, 0.0)) for key in keys)
+
+
+def _decode_factors(data: bytes, keys: Sequence[str]) -> dict[str, float]:
+    if len(data) != len(keys) * _FACTOR.size:
+        return {}
+    values = _FACTOR.iter_unpack(data)
+    return {key: factor for key, (factor,) in zip(keys, values, strict=True) if factor != 0.0}
 
 
 def _encode_sizes(found: Mapping[str, della.Sizes], keys: Sequence[str]) -> bytes:

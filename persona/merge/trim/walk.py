@@ -1,4 +1,4 @@
-"""Passes over the rows of vectors that count their magnitudes, tensor by tensor."""
+"""Passes over the rows of vectors that count or add their magnitudes, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from persona.codec.elements import of as element_of
 from persona.merge.arithmetic import cpu
+from persona.merge.arithmetic.filters import MagnitudeSum
 from persona.merge.plan import Plan, TensorPlan
 from persona.merge.rows.reader import Workspaces
 from persona.merge.rows.source import OpenedChunk, Source
+from persona.merge.rows.stored import RowFilter
 from persona.merge.trim.selection import Selection
 from persona.merge.workers import in_order
 from persona.objects.tensors import TensorSpec
@@ -50,7 +52,7 @@ def for_each_tensor(
 
 
 class Walk:
-    """Counts magnitudes over the chunks of a tensor; called by many threads."""
+    """Counts or adds magnitudes over the chunks of a tensor; called by many threads."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -86,6 +88,23 @@ class Walk:
             lambda t: cpu.count_numbers_low(t, selection.row_of, counts),
         )
         return counts
+
+    def masses(
+        self, spec: TensorSpec, source: Source, row_filter: RowFilter
+    ) -> tuple[MagnitudeSum, MagnitudeSum]:
+        """Σ|t| of all elements of a tensor, and of those that a filter keeps."""
+        every, kept = MagnitudeSum(), MagnitudeSum()
+        space = self.workspaces.get(spec)
+        for index in range(self.plan.chunks_of(spec)):
+            if source.chunk_id(spec, index) is None:
+                continue
+            chunk = OpenedChunk.open(self.plan.rows.chunks, spec, index, space)
+            t = space.numbers(1, chunk.size)[0]
+            source.read_numbers(chunk, 0, chunk.size, t)
+            every.add(t)
+            row_filter.numbers(t, chunk.first)
+            kept.add(t)
+        return every, kept
 
     def _each(
         self,

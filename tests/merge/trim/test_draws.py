@@ -63,10 +63,10 @@ def half(preset: str, **axes: Any) -> Rules:
     return Rules.of(preset, density="0.5", **axes)
 
 
-@pytest.mark.parametrize("rescale", [True, False])
+@pytest.mark.parametrize("rescale", [True, False, "norm"])
 @pytest.mark.parametrize("preset", DRAWING)
 def test_a_seed_gives_the_same_bits_on_any_threads_and_in_slices(
-    drawn: Drawn, preset: str, rescale: bool, monkeypatch: pytest.MonkeyPatch
+    drawn: Drawn, preset: str, rescale: bool | str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rules, terms = half(preset, rescale=rescale, seed=7), drawn.terms("x", "y", "z")
     want = drawn.bytes(terms, rules, threads=1)

@@ -136,7 +136,7 @@ def filtering(draw: st.DrawFn, preset: str) -> Rules:
         axes["gamma"] = draw(st.sampled_from(["0", "0.01", "0.1"]))
         axes["rank"] = draw(st.sampled_from(["floor", "floor1", "plus1"]))
     else:
-        axes["rescale"] = draw(st.sampled_from(["true", "false"]))
+        axes["rescale"] = draw(st.sampled_from(["true", "false", "norm"]))
         axes["seed"] = draw(st.integers(0, 3))
     if "della" in preset:
         axes["epsilon"] = draw(st.sampled_from(["0", "0.005", "0.01"]))
