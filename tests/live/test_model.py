@@ -234,10 +234,10 @@ def test_a_density_is_taken_back(live: LiveModel) -> None:
     live.set_rules({"preset": "linear"})
 
 
-@pytest.mark.parametrize("rescale", [True, False])
+@pytest.mark.parametrize("rescale", [True, False, "norm"])
 @pytest.mark.parametrize("preset", ["dare_ties", "della", "breadcrumbs"])
 def test_a_filter_is_that_of_the_checkout_and_alpha_moves(
-    repo: Repository, live: LiveModel, preset: str, rescale: bool
+    repo: Repository, live: LiveModel, preset: str, rescale: bool | str
 ) -> None:
     axes: dict[str, Any] = {"preset": preset, "density": 0.5}
     if preset != "breadcrumbs":

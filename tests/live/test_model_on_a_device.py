@@ -48,10 +48,10 @@ def right(repo: Repository, model: LiveModel) -> bool:
     return model.digest() == repo.digest(device="cpu").weights
 
 
-@pytest.mark.parametrize("rescale", [True, False])
+@pytest.mark.parametrize("rescale", [True, False, "norm"])
 @pytest.mark.parametrize("cache", [0, PLENTY])
 def test_it_holds_the_checkout_under_a_filter(
-    repo: Repository, place: Place, cache: int, rescale: bool
+    repo: Repository, place: Place, cache: int, rescale: bool | str
 ) -> None:
     device = place(LateDevice())
     model = repo.live(repo.load("HEAD"), "HEAD", cache=cache)

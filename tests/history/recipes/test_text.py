@@ -210,6 +210,13 @@ def test_axes_of_the_random_trims_are_written_as_toml_has_them() -> None:
     edited = recipe_edit.set_rules(text, {"seed": "8", "rescale": "true", "epsilon": "0.2"})
     assert edited == text.replace("7", "8").replace("false", "true").replace("0.1", "0.2")
     assert read(text.replace("rescale = false", 'rescale = "false"')).rules == rules
+    edited = recipe_edit.set_rules(text, {"rescale": "norm"})
+    assert edited == text.replace("rescale = false", 'rescale = "norm"')
+    assert (
+        read(edited).rules
+        == Rules.of("della", density="0.5", epsilon="0.1", rescale="norm", seed="7")
+        == read(first_text("b", read(edited).rules)).rules
+    )
 
 
 STYLES = [

@@ -51,6 +51,24 @@ def test_a_recipe_gives_mergekits_weights_to_the_bit(repo: Repository, models: P
     assert [tensor for tensor in wanted if not np.array_equal(found[tensor], wanted[tensor])] == []
 
 
+@pytest.mark.parametrize("method", ["dare_linear", "dare_ties", "della_linear", "della"])
+@pytest.mark.parametrize(
+    ("more", "rescale"), [("", "norm"), ("\n  rescale: true", "norm"), ("\n  rescale: false", "false")]
+)
+def test_rescale_keeps_the_sum_of_magnitudes_as_in_mergekit(
+    repo: Repository, models: Path, method: str, more: str, rescale: str
+) -> None:
+    text = (
+        f"merge_method: {method}\nbase_model: base\nmodels:\n  - model: pirate\n"
+        f"parameters:\n  weight: 1\n  density: 0.5{more}\ndtype: float32\n"
+    )
+    (models / "recipe.yml").write_text(text)
+    plan = repo.import_mergekit(models / "recipe.yml", dry_run=True)
+    assert isinstance(plan, ImportPlan)
+    assert plan.rules["rescale"] == rescale
+    assert [note for note in plan.notes if "rescale" in note] == []
+
+
 def test_the_recipe_replaces_the_old_one_and_keeps_comments(repo: Repository, models: Path) -> None:
     imported(repo, models, TIES)
     text = repo.root / "recipe.toml"

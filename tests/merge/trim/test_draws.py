@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ import torch
 
 from persona.merge import reference, reference_trims
 from persona.merge.arithmetic import layout
+from persona.merge.arithmetic.filters import MagnitudeSum
 from persona.merge.rows.reader import Workspaces
 from persona.merge.rows.slices import Budget
 from persona.merge.rows.stored import StoredRows
-from persona.merge.rules import MergeRules, MergeTerm, draw_key
+from persona.merge.rules import MergeRules, MergeTerm, draw_key, norm_factor
 from persona.merge.trim.cutoffs import cutoffs
+from persona.merge.trim.densities import CACHE
+from persona.merge.trim.walk import Walk
 from persona.objects.recipe import Term, to_binary32
 from persona.objects.rules import Rules
 from tests.merge.chunks import bits as bits_of
@@ -87,10 +91,13 @@ def test_a_seed_gives_the_same_bits_on_any_threads_and_in_slices(
     assert b"".join(sliced) == whole[0]
 
 
+@pytest.mark.parametrize("rescale", [True, "norm"])
 @pytest.mark.parametrize("preset", DRAWING)
-def test_another_seed_gives_another_draw_and_the_same_seed_the_same(drawn: Drawn, preset: str) -> None:
+def test_another_seed_gives_another_draw_and_the_same_seed_the_same(
+    drawn: Drawn, preset: str, rescale: bool | str
+) -> None:
     terms = drawn.terms("x", "y", "z")
-    found = [drawn.bytes(terms, half(preset, seed=seed)) for seed in (0, 7, 7, 8)]
+    found = [drawn.bytes(terms, half(preset, rescale=rescale, seed=seed)) for seed in (0, 7, 7, 8)]
     assert found[1] == found[2]
     for name in drawn.model:
         assert len({made[name] for made in found}) == 3
@@ -142,6 +149,92 @@ def test_a_rescaled_draw_keeps_the_mean() -> None:
         reference_trims.della(torch.linspace(0.1, 0.4, 200_000), 0.3, 0.2, rescale=True, key=(3, 4)),
     ):
         assert u.mean().item() == pytest.approx(0.25, rel=0.01)
+
+
+@pytest.mark.parametrize("preset", ["dare_ties", "della"])
+def test_a_norm_is_found_once_and_found_again_if_the_cache_was_deleted(
+    drawn: Drawn, preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terms, rules = drawn.terms("x", "y"), half(preset, rescale="norm", seed=11)
+    want = drawn.bytes(terms, rules)
+    with monkeypatch.context() as patch:
+        patch.setattr(Walk, "masses", None)
+        assert drawn.bytes(terms, rules) == want
+        for other in (half(preset, rescale="norm", seed=12), Rules.of(preset, density="0.6", rescale="norm")):
+            with pytest.raises(TypeError):
+                drawn.bytes(terms, other)
+    for file in (drawn.sandbox.folder / ".persona" / "cache" / CACHE).iterdir():
+        file.unlink()
+    assert drawn.bytes(terms, rules) == want
+
+
+NEAR = 2.0**-24
+"""The relative error of one rounding to binary32."""
+
+
+@pytest.mark.parametrize("preset", ["dare_linear", "della_linear"])
+def test_a_norm_keeps_the_sum_of_magnitudes(preset: str) -> None:
+    t = torch.randn(20_000, generator=torch.Generator().manual_seed(2))
+    rules = MergeRules.of(Rules.of(preset, density="0.2", rescale="norm", seed=3))
+    u = reference_trims.filtered(t, MergeTerm("a" * 64), rules, "w")
+    every, kept = (each.double().abs().sum().item() for each in (t, u))
+    assert 0.1 < (u != 0).float().mean().item() < 0.3
+    assert abs(kept - every) <= 2.01 * NEAR * every  # one rounding of the factor, one of each product
+
+
+def test_a_sum_of_magnitudes_is_exact_in_any_order_and_parts() -> None:
+    random = np.random.default_rng(4)
+    bits = random.integers(0, 0x7F800000, 5000, dtype=np.uint32)
+    bits |= random.choice([np.uint32(0), np.uint32(1 << 31)], bits.size)
+    bits[:3] = 0, 1, 0x007FFFFF  # zero, the smallest and the largest subnormal
+    found = []
+    for order, lengths in ((bits, (5000,)), (random.permutation(bits), (1, 2, 1000, 3997))):
+        total = MagnitudeSum()
+        for part in np.split(order, np.cumsum(lengths)[:-1]):
+            total.add(part.view(np.float32).copy())
+        found.append(total.units)
+    want = sum(Fraction(abs(float(each))) for each in bits.view(np.float32))
+    assert found == [want * 2**149] * 2
+    for strange in (np.inf, -np.inf, np.nan):
+        total.add(np.array([strange], np.float32))
+        assert total.units is None
+
+
+@pytest.mark.parametrize(
+    ("every", "kept", "factor"),
+    [
+        (3, 2, 1.5),
+        (Fraction(4, 3), 1, float(np.float32(4 / 3))),
+        (1 + Fraction(1, 2**24), 1, 1.0),  # halfway between two binary32: to even
+        (
+            1 + Fraction(1, 2**24) + Fraction(1, 2**149),
+            1,
+            1 + 2.0**-23,
+        ),  # just above, which binary64 rounds off
+        (0, 0, 1.0),
+        (5, 0, 1.0),
+        (1, Fraction(1, 10**7) - Fraction(1, 2**149), 1.0),
+        (1, Fraction(1, 10**7) + Fraction(1, 2**149), 1e7),
+        (10**39, 1, np.inf),
+        (None, 1, np.nan),
+        (None, None, np.nan),
+    ],
+)
+def test_the_factor_is_the_exact_quotient_rounded_once(
+    every: Fraction | int | None, kept: Fraction | int | None, factor: float
+) -> None:
+    units = [None if each is None else round(each * 2**149) for each in (every, kept)]
+    np.testing.assert_equal(norm_factor(*units), factor)
+
+
+def test_a_change_that_is_not_finite_makes_a_norm_not_finite() -> None:
+    t = torch.full((100,), 0.5)
+    t[7] = float("inf")
+    u = reference_trims.filtered(
+        t, MergeTerm("a" * 64), MergeRules.of(half("dare_ties", rescale="norm")), "w"
+    )
+    assert {*u[u == 0].tolist()} == {0}
+    assert u[u != 0].isnan().all()
 
 
 def test_equal_chunks_at_two_places_are_drawn_apart(tmp_path: Path) -> None:
@@ -250,6 +343,66 @@ def test_given_the_mask_a_merge_is_that_of_mergekit(preset: str, elect: bool, no
     trimmed = [delta * mask for delta, mask in zip(deltas, masks, strict=True)]
     want = by_mergekit(base, trimmed, [0.75, 0.5], elect=elect, normalize=normalize)
     assert torch.equal(found, want)
+
+
+def rescaled_by_mergekit(tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """`rescaled_masked_tensor` of mergekit 0.1.5 for `rescale: true`: sums in the dtype of the tensor."""
+    masked = tensor * mask
+    before_scale = tensor.abs().sum()
+    after_scale = masked.abs().sum()
+    if before_scale < 1e-7 or after_scale < 1e-7:
+        return masked
+    return masked * (before_scale / after_scale)
+
+
+@pytest.mark.parametrize(
+    ("preset", "elect", "normalize"),
+    [
+        ("dare_linear", False, False),
+        ("dare_ties", True, False),
+        ("della_linear", False, False),
+        ("della", True, True),
+    ],
+)
+def test_given_the_mask_a_merge_with_norm_is_that_of_mergekit(
+    preset: str, elect: bool, normalize: bool
+) -> None:
+    """To the bit, because every sum of these magnitudes is a binary32: no order of additions rounds."""
+    random = torch.Generator().manual_seed(6)
+    base = torch.randint(-512, 512, (5000,), generator=random) / 64
+    deltas = [torch.randint(-1000, 1000, (5000,), generator=random) / 4096 for _ in range(2)]
+    rules = MergeRules.of(half(preset, rescale="norm", seed=9))
+    terms = [MergeTerm(id * 64, alpha) for id, alpha in (("a", 0.75), ("b", 0.5))]
+    found = reference.merge({"w": base}, [{"w": base + t} for t in deltas], terms, rules)["w"]
+    kept = [reference_trims.filtered(t, term, rules, "w") for t, term in zip(deltas, terms, strict=True)]
+    assert 0.45 < np.mean([(u != 0).float().mean().item() for u in kept]) < 0.55
+    trimmed = [rescaled_by_mergekit(t, (u != 0).float()) for t, u in zip(deltas, kept, strict=True)]
+    assert all(map(torch.equal, kept, trimmed))
+    want = by_mergekit(base, trimmed, [0.75, 0.5], elect=elect, normalize=normalize)
+    assert torch.equal(found, want)
+
+
+@pytest.mark.parametrize("preset", ["dare_linear", "della_linear"])
+def test_a_norm_differs_from_mergekits_by_the_rounding_of_its_sums(preset: str) -> None:
+    """With the sums in binary64, mergekit's factor is at most one binary32 beside the exact one."""
+    t = 1e-3 * torch.randn(50_000, generator=torch.Generator().manual_seed(7))
+    rules = MergeRules.of(Rules.of(preset, density="0.3", rescale="norm", seed=5))
+    u = reference_trims.filtered(t, MergeTerm("a" * 64), rules, "w")
+    mask = u != 0
+    theirs = rescaled_by_mergekit(t.double(), mask.double())
+    assert bool(((u.double() - theirs).abs() <= 2.01 * NEAR * theirs.abs()).all())
+    theirs = rescaled_by_mergekit(t, mask.float()).double()
+    assert bool(((u.double() - theirs).abs() <= 1e-6 * theirs.abs()).all())
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e-13])
+def test_a_sum_that_mergekit_calls_0_is_not_matched(scale: float) -> None:
+    """mergekit does not divide by a sum below 10^−7: 0.9·10^−7 of 100 elements, and less."""
+    t = torch.full((100,), 1.8 * scale)
+    rules = MergeRules.of(half("dare_linear", rescale="norm", seed=2))
+    u = reference_trims.filtered(t, MergeTerm("a" * 64), rules, "w")
+    assert torch.equal(u, rescaled_by_mergekit(t, (u != 0).float()))
+    assert {*u.tolist()} == {0.0, t[0].item()}
 
 
 @pytest.mark.parametrize("gamma", ["0", "0.01", "0.1"])
