@@ -42,7 +42,7 @@ def as_it_stands(
     history = tree.history
     head = history.head_commit()
     _, recipe = chosen_recipe(history, None)
-    same = weights.key_of(recipe) == weights.key_of(history.recipe_of(head))
+    same = recipe.key == history.recipe_of(head).key
     revision = head if same else None
     return place(tree, recipe, revision, NO_MOVE, list, options, device, started)
 

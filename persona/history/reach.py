@@ -25,7 +25,7 @@ from persona.objects.vector import Vector
 from persona.store.refs import BASES
 from persona.weights.foreign import is_weight_name
 
-_LEAVES: Final = ("chunk", "delta", "blob", "table")
+_LEAVES: Final = ("chunk", "delta", "blob", "table", "note")
 
 
 @dataclass
@@ -130,8 +130,6 @@ class Reach:
         elif kind == "tag":
             tag = history.tag(id)
             self.need(tag.object, tag.kind, what)
-        elif kind == "note":
-            history.store.objects.get(id, kind)
 
     def _holds(self, id: str, kind: str) -> bool:
         """Whether an object is there and nothing is known against it."""

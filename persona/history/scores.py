@@ -1,109 +1,234 @@
 """**scores** — what was measured of a commit or a vector: effect, spill and damage.
 
-They are kept as notes, which are no part of the id of what they are about. Two kinds of notes are kept:
+**measurement** — what was measured of weights item by item. Its key names all that decides it (weights,
+probes, scorer, dtype, device), so that nothing is measured twice.
 
-- `refs/notes/scores/ID`, one for each commit or vector: the `Scores` that `verify` found last. `log`, `show`
-  and `diff` read it. ID is the first half of the id.
-- `refs/notes/measured/KEY`: what was measured item by item, whatever it is used for. KEY is the first half of
-  a digest of all that decides it (weights, probes, scorer, dtype, device), so nothing is measured twice.
+Both are kept as notes (`note_refs`), which are no part of the id of what they are about. In a note, a number
+that is no integer is a canonical decimal with at most 12 places.
 """
 
 from __future__ import annotations
 
-from dataclasses import field
-from typing import Any
+from typing import Any, Final
 
-from persona.frozen import dataclass
-from persona.history.results import UNPRINTED, Result
+from persona.errors import IntegrityError
+from persona.history import note_refs
+from persona.history.history import History
+from persona.history.score_results import Damage as Damage
+from persona.history.score_results import Effect as Effect
+from persona.history.score_results import Interval as Interval
+from persona.history.score_results import Rate as Rate
+from persona.history.score_results import Scores as Scores
+from persona.objects import canonical, fields
+from persona.objects.digest import require_digest
+from persona.objects.note import Note
+from persona.objects.recipe import Recipe
 
-
-@dataclass(frozen=True, repr=False)
-class Interval(Result):
-    """A mean and its 95 % interval, over `items` items."""
-
-    mean: float
-    low: float
-    high: float
-    items: int
-
-
-@dataclass(frozen=True, repr=False)
-class Rate(Result):
-    """How many of `items` answers met the check, and the Wilson 95 % interval of the rate."""
-
-    met: int
-    items: int
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, repr=False)
-class Effect(Result):
-    """What one pattern's probes say of the weights, against the base.
-
-    `probe`: the pattern. `own`: whether the pattern has a vector in what was measured; else this is spill.
-    `wanted`: 1, or −1 if the recipe subtracts the vector. `margin`: Δmargin in nats. `splits`: the same by
-    surface form. `before`, `after`: the rates of the check. `control`: the Δmargin that `margin.low` must be
-    above (times `wanted`), from random vectors of the same norm. `verdict`: pass, fail or inconclusive; None
-    for spill. `probes`: the digest of the probes.
-    """
-
-    probe: str
-    own: bool
-    wanted: int
-    margin: Interval | None
-    splits: dict[str, Interval]
-    before: Rate | None
-    after: Rate | None
-    control: float | None
-    verdict: str | None
-    probes: str
-
-
-@dataclass(frozen=True, repr=False)
-class Damage(Result):
-    """What the weights broke on neutral text, against the base.
-
-    `kl`: KL(base ‖ model) in nats per token. `top`: the share of positions with the same most likely token.
-    `ratio`: of the losses, model to base. `limit`: the ratio that is allowed. `text`: the digest of the text.
-    """
-
-    kl: Interval
-    top: Interval
-    ratio: Interval
-    limit: float
-    text: str
-
-
-@dataclass(frozen=True, repr=False)
-class Scores(Result):
-    """What was measured of a commit or a vector. `about`: its id; `weights`: the digest of the weights.
-
-    `unverified`: patterns with a vector here that have no probes. `scorer`: the version of the measurement.
-    """
-
-    about: str
-    about_kind: str
-    weights: str
-    effects: tuple[Effect, ...]
-    damage: Damage | None
-    verdict: str
-    unverified: tuple[str, ...]
-    scorer: str
-    dtype: str
-    device: str
-    measured_before: bool = False
-    notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
-
-    @property
-    def own(self) -> tuple[Effect, ...]:
-        """The effects of the patterns whose vectors are in what was measured."""
-        return tuple(effect for effect in self.effects if effect.own)
-
-    @property
-    def spill(self) -> tuple[Effect, ...]:
-        """What else was moved."""
-        return tuple(effect for effect in self.effects if not effect.own)
-
-
+_PLACES: Final = 12
+_MOST: Final = canonical.MAX_INTEGER
 Json = dict[str, Any]
+
+
+def scores_of(history: History, id: str) -> Scores | None:
+    """The scores of a commit or a vector, by its whole id; None if it was not measured.
+
+    `measured_before` is false and `notes` is empty: they are of one call. Raises `IntegrityError` if the note
+    is damaged.
+    """
+    note = note_refs.find(history, "scores", id)
+    return None if note is None else _decoded(history, note, read_scores)
+
+
+def keep_scores(history: History, scores: Scores) -> None:
+    """Keeps scores as the note of what they are about, in place of earlier ones."""
+    note_refs.keep(history, note_of(scores))
+
+
+def measured(history: History, key: Json) -> Json | None:
+    """The measurement of a key; None if there is none. Raises `IntegrityError` if the note is damaged."""
+    note = note_refs.find(history, "measured", note_refs.key_digest(key))
+    return None if note is None else _decoded(history, note, read_measured)
+
+
+def keep_measured(history: History, key: Json, data: Json) -> None:
+    """Keeps a measurement.
+
+    `key` and `data` are canonical JSON: without floats. `key["weights"]`: the digest of the weights that were
+    measured.
+    """
+    about = require_digest(key.get("weights"), "the key of a measurement: weights").removeprefix("blake3:")
+    note_refs.keep(history, Note(about, "weights", "measured", {"data": data, "key": key}))
+
+
+def weights_of(history: History, recipe: Recipe) -> str | None:
+    """The weights digest of a recipe, if it is known without a merge."""
+    note = note_refs.find(history, "weights", recipe.key)
+    return None if note is None else _decoded(history, note, read_weights)
+
+
+def keep_weights(history: History, recipe: Recipe, digest: str) -> None:
+    """Keeps the weights digest of a recipe. It holds for every recipe of the same meaning."""
+    note_refs.keep(history, Note(recipe.key, "recipe", "weights", {"weights": digest}))
+
+
+def check(history: History, note: Note) -> None:
+    """`IntegrityError` for a note whose data are not those of its kind."""
+    readers = {"scores": read_scores, "measured": read_measured, "weights": read_weights}
+    if read := readers.get(note.kind):
+        _decoded(history, note, read)
+
+
+def _decoded(history: History, note: Note, read: Any) -> Any:
+    try:
+        return read(note)
+    except IntegrityError as error:
+        raise note_refs.damaged(history, note_refs.ref_of(note), error.message) from error
+
+
+def read_measured(note: Note) -> Json:
+    """The data of a measurement."""
+    data = fields.mapping(note.data, "note data", ("data", "key"))["data"]
+    if type(data) is not dict:
+        raise IntegrityError("note data: data must be a mapping")
+    return data
+
+
+def read_weights(note: Note) -> str:
+    """The weights digest in a note."""
+    return require_digest(fields.mapping(note.data, "note data", ("weights",))["weights"], "note weights")
+
+
+# -- scores
+
+
+def note_of(scores: Scores) -> Note:
+    """The note of scores. Raises `InvalidInput` for a number that is not finite."""
+    data = {
+        "damage": None if scores.damage is None else _damage_data(scores.damage),
+        "device": scores.device,
+        "dtype": scores.dtype,
+        "effects": [_effect_data(effect) for effect in scores.effects],
+        "scorer": scores.scorer,
+        "unverified": list(scores.unverified),
+        "verdict": scores.verdict,
+        "weights": scores.weights,
+    }
+    return Note(scores.about, scores.about_kind, "scores", data)
+
+
+def read_scores(note: Note) -> Scores:
+    """The scores in a note."""
+    names = ("damage", "device", "dtype", "effects", "scorer", "unverified", "verdict", "weights")
+    data = fields.mapping(note.data, "scores", names)
+    effects = fields.items(data["effects"], "scores: effects", _MOST)
+    unverified = fields.items(data["unverified"], "scores: unverified", _MOST)
+    return Scores(
+        about=note.about,
+        about_kind=note.about_kind,
+        weights=fields.text(data["weights"], "scores: weights"),
+        effects=tuple(_effect(effect) for effect in effects),
+        damage=None if data["damage"] is None else _damage(data["damage"]),
+        verdict=fields.text(data["verdict"], "scores: verdict"),
+        unverified=tuple(fields.text(key, "scores: unverified") for key in unverified),
+        scorer=fields.text(data["scorer"], "scores: scorer"),
+        dtype=fields.text(data["dtype"], "scores: dtype"),
+        device=fields.text(data["device"], "scores: device"),
+    )
+
+
+def _effect_data(effect: Effect) -> Json:
+    return {
+        "after": _rate_data(effect.after),
+        "before": _rate_data(effect.before),
+        "control": None if effect.control is None else _decimal(effect.control),
+        "margin": _interval_data(effect.margin),
+        "own": effect.own,
+        "probe": effect.probe,
+        "probes": effect.probes,
+        "splits": {name: _interval_data(split) for name, split in effect.splits.items()},
+        "verdict": effect.verdict,
+        "wanted": effect.wanted,
+    }
+
+
+def _effect(value: Any) -> Effect:
+    names = ("after", "before", "control", "margin", "own", "probe", "probes", "splits", "verdict", "wanted")
+    data = fields.mapping(value, "effect", names)
+    if type(data["own"]) is not bool or type(data["splits"]) is not dict:
+        raise IntegrityError("effect: own must be true or false, and splits a mapping")
+    return Effect(
+        probe=fields.text(data["probe"], "effect: probe"),
+        own=data["own"],
+        wanted=fields.integer(data["wanted"], "effect: wanted", -1, 1),
+        margin=_or_none(_interval, data["margin"]),
+        splits={name: _interval(split) for name, split in data["splits"].items()},
+        before=_or_none(_rate, data["before"]),
+        after=_or_none(_rate, data["after"]),
+        control=_or_none(_number, data["control"]),
+        verdict=_or_none(lambda text: fields.text(text, "effect: verdict"), data["verdict"]),
+        probes=fields.text(data["probes"], "effect: probes"),
+    )
+
+
+def _damage_data(damage: Damage) -> Json:
+    return {
+        "kl": _interval_data(damage.kl),
+        "limit": _decimal(damage.limit),
+        "ratio": _interval_data(damage.ratio),
+        "text": damage.text,
+        "top": _interval_data(damage.top),
+    }
+
+
+def _damage(value: Any) -> Damage:
+    data = fields.mapping(value, "damage", ("kl", "limit", "ratio", "text", "top"))
+    return Damage(
+        kl=_interval(data["kl"]),
+        top=_interval(data["top"]),
+        ratio=_interval(data["ratio"]),
+        limit=_number(data["limit"]),
+        text=fields.text(data["text"], "damage: text"),
+    )
+
+
+def _interval_data(interval: Interval | None) -> list[Any] | None:
+    if interval is None:
+        return None
+    return [*map(_decimal, (interval.mean, interval.low, interval.high)), interval.items]
+
+
+def _interval(value: Any) -> Interval:
+    mean, low, high, items = _four(value, "interval")
+    return Interval(_number(mean), _number(low), _number(high), _count(items))
+
+
+def _rate_data(rate: Rate | None) -> list[Any] | None:
+    return None if rate is None else [rate.met, rate.items, _decimal(rate.low), _decimal(rate.high)]
+
+
+def _rate(value: Any) -> Rate:
+    met, items, low, high = _four(value, "rate")
+    return Rate(_count(met), _count(items), _number(low), _number(high))
+
+
+def _four(value: Any, where: str) -> list[Any]:
+    found = fields.items(value, where, 4)
+    if len(found) != 4:
+        raise IntegrityError(f"{where} must be a list of 4 items")
+    return found
+
+
+def _decimal(value: float) -> str:
+    return canonical.decimal(round(float(value), _PLACES))
+
+
+def _number(value: Any) -> float:
+    return float(fields.decimal(value, "a number of scores"))
+
+
+def _count(value: Any) -> int:
+    return fields.integer(value, "a number of items", 0, _MOST)
+
+
+def _or_none(read: Any, value: Any) -> Any:
+    return None if value is None else read(value)

@@ -1,6 +1,6 @@
-"""**note** — a fact learned about a commit or a vector after it was made: provenance, scores, weights.
+"""**note** — a fact learned about a commit, a vector, a recipe or weights after they were made.
 
-NoteList are stored in refs/notes/, so learning a fact never changes the id of the object that it is about.
+Refs in refs/notes/ name the notes, so learning a fact never changes the id of the object that it is about.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from persona.frozen import dataclass
 from persona.objects import canonical, fields
 from persona.objects.ids import require_id
 
-NOTE_KINDS: Final = ("provenance", "scores", "weights")
+NOTE_KINDS: Final = ("provenance", "scores", "measured", "weights")
+ABOUT_KINDS: Final = ("commit", "vector", "recipe", "weights")
 
 
 @dataclass(frozen=True)
 class Note:
-    """A note about a commit or a vector.
+    """A fact.
 
-    `about` is its id (`about_kind` its kind), `kind` one of `NOTE_KINDS`, `data` canonical JSON.
+    `about`: the id of a commit or a vector, the key of a recipe, or the hex digits of a weights digest, as
+    `about_kind` says. `kind`: one of `NOTE_KINDS`. `data`: canonical JSON.
     """
 
     about: str
@@ -42,7 +44,7 @@ class Note:
             fields.mapping(value["data"], "note data", ())
         return cls(
             about=require_id(value["about"], "note about"),
-            about_kind=fields.one_of(value["about_kind"], "note about_kind", ("commit", "vector")),
+            about_kind=fields.one_of(value["about_kind"], "note about_kind", ABOUT_KINDS),
             kind=fields.one_of(value["kind"], "note kind", NOTE_KINDS),
             data=value["data"],
         )

@@ -20,9 +20,9 @@ from persona.errors import IntegrityError, InvalidInput
 from persona.frozen import dataclass
 from persona.limits import MAX_LAYER_VALUES, MAX_TERMS
 from persona.objects import canonical, fields
-from persona.objects.ids import require_id
+from persona.objects.ids import object_id, require_id
 from persona.objects.names import check_vector_name
-from persona.objects.rules import Rules, check_density, check_strength, check_trim_of, drops_some
+from persona.objects.rules import NUMERICS, Rules, check_density, check_strength, check_trim_of, drops_some
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -145,6 +145,14 @@ class Recipe:
         """The recipe with its names taken out: equal for two recipes that mean the same weights."""
         terms = tuple(replace(term, name=f"t{index}") for index, term in enumerate(self.terms))
         return replace(self, terms=terms)
+
+    @property
+    def key(self) -> str:
+        """A digest of the recipe's meaning in this version of the arithmetic, 64 hex digits.
+
+        Names do not count.
+        """
+        return object_id("recipe", b"numerics %d\0" % NUMERICS + self.nameless().encode())
 
     def density_of(self, term: Term) -> Value:
         """The density in effect for a term: a canonical decimal, or several."""

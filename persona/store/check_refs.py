@@ -15,7 +15,7 @@ from persona.objects.ids import abbreviate
 from persona.objects.names import check_ref_name
 from persona.store import files, lock, reflog
 from persona.store.ref_files import HEAD, made_again
-from persona.store.refs import Refs
+from persona.store.refs import NOTES, Refs
 
 
 @dataclass
@@ -53,12 +53,14 @@ def _ref(refs: Refs, name: str, logged: bool, found: RefSurvey) -> None:
         problem = "ref", file, error.note
         if problem not in found.problems:  # HEAD has the value of its branch
             found.problems.append(problem)
-        if not logged:
+        if not logged and not name.startswith(NOTES):
             _lost_reflog(refs, name, found)
         _lines(refs, name, found)
         return
     if value is not None:
         found.named.append((value, name, name))
+        if name.startswith(NOTES):
+            return
         if not logged:
             _lost_reflog(refs, name, found)
             return

@@ -79,7 +79,7 @@ class Steps:
         A new ref is made in the same way: without the journal, a reflog that ends in a value but has no ref
         would look like that of a lost ref.
         """
-        together |= any(step.old is None and step.new is not None and step.name != HEAD for step in steps)
+        together |= any(step.old is None and step.entry is not None and step.name != HEAD for step in steps)
         if together and self._journal is not None:
             self._journal.write(_to_journal(steps, renamed))
         self._finish(steps, renamed, again=False)

@@ -131,6 +131,11 @@ class Refs:
                     found[name] = id
         return found
 
+    def names(self, prefix: str) -> set[str]:
+        """The full names of the refs that begin with `prefix`; their values are not read."""
+        self.settle()
+        return set(self._files.names(prefix))
+
     def last(self, name: str) -> str | None:
         """The last id that the reflog of a ref that is gone names, if one can be read."""
         name = full(name)
@@ -196,6 +201,15 @@ class Refs:
                     steps.append(Step(HEAD, PREFIX + name, PREFIX + name, line))
                 steps.append(Step(name, old, new, line))
             self._steps.take(steps, together=len(changes) > 1)
+
+    def set_note(self, name: str, id: str) -> None:
+        """Makes a ref below refs/notes/ hold an id, whatever it held, also if it was damaged.
+
+        Durable on return. The refs of notes have no reflog.
+        """
+        assert name.startswith(NOTES)
+        with self._moving():
+            self._steps.take([Step(full(name), self._files.text_or_damage(name), id, None)])
 
     def advance(self, new: str, reason: Reason, *, expect: str | _Any | None) -> Head:
         """Moves the branch that HEAD is on, or a detached HEAD, from `expect` to `new`.

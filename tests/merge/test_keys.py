@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from persona.history.vectors import cache
-from persona.history.worktree import weights
 from persona.merge import plan
 from persona.merge.memory import budget_of
 from persona.merge.plan import Plan, TensorPlan
 from persona.merge.trim import cutoffs, densities
 from persona.merge.trim.walk import Found, Walk
+from persona.objects import recipe as recipes
 from persona.objects.recipe import Term
 from persona.objects.rules import NUMERICS, Rules
 from persona.objects.tensors import TensorSpec
@@ -120,14 +120,14 @@ def test_another_version_of_the_arithmetic_copies_nothing_and_finds_nothing(
     rules = Rules.of("joint")
     before = find(folder.plan(rules)).plan
     walked.clear()
-    recipe = weights.key_of(before.recipe)
-    for module in (plan, cache, weights):
+    key = before.recipe.key
+    for module in (plan, cache, recipes):
         monkeypatch.setattr(module, "NUMERICS", 1_000_000)
     for module in (densities, cutoffs):
         monkeypatch.setattr(module, "CACHE", "thresholds-1000000")
     after = find(folder.plan(rules)).plan
     assert not {tensor.key for tensor in before.tensors} & {tensor.key for tensor in after.tensors}
     assert sorted(walked) == ["w", "x"]
-    assert weights.key_of(after.recipe) != recipe
+    assert after.recipe.key != key
     caches = [path.name for path in (folder.folder / "cache").glob("thresholds*")]
     assert sorted(caches) == ["thresholds-1000000", f"thresholds-{NUMERICS}"]

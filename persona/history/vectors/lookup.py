@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from persona.errors import UnknownName
+from persona.history import note_refs
 from persona.history.history import History
 from persona.history.planning import part_of
 from persona.history.vectors.cache import known_counts
@@ -17,11 +18,10 @@ from persona.objects.recipe import Recipe
 from persona.objects.table import decode_vector_table
 from persona.objects.tensors import TensorSpec
 from persona.objects.vector import Vector
-from persona.store.refs import BASES, NOTES, VECTORS
+from persona.store.refs import BASES, VECTORS
 
 if TYPE_CHECKING:
     from persona.history.query_results import VectorInfo
-    from persona.objects.note import Note
 
 
 def ids(history: History) -> dict[str, str]:
@@ -52,7 +52,7 @@ def remembered(history: History) -> dict[str, str]:
     """The ids of vectors that have no name today, by the names that expressions were derived from."""
     today = ids(history)
     named, found = set(today.values()), dict[str, set[str]]()
-    for note in _origins(history):
+    for note in note_refs.all_of(history, "provenance"):
         names = note.data.get("vectors")
         for name, id in names.items() if isinstance(names, dict) else ():
             if name not in today and isinstance(id, str) and id not in named:
@@ -159,16 +159,7 @@ def unchanged_kinds(history: History, id: str, base_id: str) -> tuple[str, ...]:
 
 def provenance(history: History, id: str) -> tuple[dict[str, Any], ...]:
     """The notes on a vector's origin."""
-    return tuple(note.data for note in _origins(history) if note.about == id)
-
-
-def _origins(history: History) -> list[Note]:
-    """The notes on the origins of vectors."""
-    from persona.objects.note import Note
-
-    objects = history.store.objects
-    notes = [Note.decode(objects.get(note, "note")) for note in history.store.refs.list(NOTES).values()]
-    return [note for note in notes if note.kind == "provenance"]
+    return tuple(note.data for note in note_refs.all_of(history, "provenance") if note.about == id)
 
 
 def _specs(history: History, id: str, vector: Vector) -> Sequence[TensorSpec]:

@@ -18,7 +18,7 @@ from persona.history.options import RunOptions
 from persona.history.recipes.text import RECIPE_FILE
 from persona.history.results import CheckoutResult
 from persona.history.worktree import move as moves
-from persona.history.worktree import text_files, weights
+from persona.history.worktree import text_files
 from persona.history.worktree.changing import changing
 from persona.history.worktree.locked import LockedTree
 
@@ -89,7 +89,7 @@ def _move(
     revision: str | None = target.id
     if device is not None and any(edit.path == RECIPE_FILE for edit in files_move.carried):
         edited = text_files.new_recipe(history).recipe
-        if weights.key_of(edited) != weights.key_of(recipe):
+        if edited.key != recipe.key:
             recipe, revision = edited, None
     made = placing.place(tree, recipe, revision, files_move, move, options, device, started)
     return replace(made, before=before, notes=tuple(dict.fromkeys([*notes, *made.notes])))

@@ -9,7 +9,8 @@ from typing import Any, Unpack
 
 from persona.errors import Call, InvalidInput, Note, UnknownName
 from persona.frozen import dataclass
-from persona.history.history import History, reason
+from persona.history import note_refs
+from persona.history.history import History
 from persona.history.options import TermOptions, complete
 from persona.history.recipes import edit, filters
 from persona.history.recipes.checked import checked_keys
@@ -27,7 +28,6 @@ from persona.objects.note import Note as NoteObject
 from persona.objects.recipe import Recipe, from_binary32, to_binary32
 from persona.objects.rules import MAX_BINARY32
 from persona.objects.vector import Vector
-from persona.store.refs import NOTES, Change
 
 Parts = tuple[tuple[str, str], ...]
 """The vectors of a sum by id, in ascending order, each with its coefficient as a manifest holds it."""
@@ -147,10 +147,7 @@ def _stored(history: History, recipe: Recipe, parts: Parts, origin: dict[str, An
             return parts[0][0]
         vector = Vector(history.base(recipe.base).digest, "expression", expression=parts)
         id = tx.put("vector", vector.encode())
-        note = tx.put("note", NoteObject(id, "vector", "provenance", origin).encode())
-    refs, name = history.store.refs, f"{NOTES}{note[:32]}"
-    if refs.read(name) is None:
-        refs.update_all([Change(name, note, None, reason(history.committer(), "vector: derive"))])
+    note_refs.keep(history, NoteObject(id, "vector", "provenance", origin))
     return id
 
 

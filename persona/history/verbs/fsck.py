@@ -9,10 +9,11 @@ work tree. Walks are iterative.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from persona.errors import Call, Note, PersonaError
+from persona.history import note_refs, scores
 from persona.history.history import History
 from persona.history.reach import Reach
 from persona.history.store_results import Dangling, FsckResult, Leftover, Problem
@@ -21,11 +22,18 @@ from persona.history.worktree.changing import leftovers
 from persona.intake.payloads import Payloads
 from persona.progress import CHECKING, Progress
 from persona.store.check_refs import survey
+from persona.store.refs import NOTES
 
 if TYPE_CHECKING:
     from persona.store.records import Record
 
-_KINDS: Final = {"HEAD": "commit", "refs/heads/": "commit", "refs/bases/": "base", "refs/vectors/": "vector"}
+_KINDS: Final = {
+    "HEAD": "commit",
+    "refs/heads/": "commit",
+    "refs/bases/": "base",
+    "refs/vectors/": "vector",
+    NOTES: "note",
+}
 """The kind of object that a ref names, by the start of its name."""
 _STATES: Final[dict[str, Callable[[History], object]]] = {
     weights.STATE: weights.check,
@@ -73,6 +81,9 @@ def fsck(history: History, *, full: bool = False, progress: Progress | None = No
         reach.need(id, kind, what)
     reach.follow()
     problems += reach.problems
+    whole = {id for id, kind in present.items() if kind == "note" and id not in damaged}
+    noted = {name: id for id, _, name in refs.named if name.startswith(NOTES) and id in whole}
+    problems += _note_problems(history, noted)
     if full and not problems:
         problems += _weights_problems(history, progress)
     dangling = tuple(Dangling(kind, id) for id, kind in reach.dangling())
@@ -84,6 +95,15 @@ def fsck(history: History, *, full: bool = False, progress: Progress | None = No
         dangling=dangling,
         leftovers=tuple(Leftover(str(path), size) for path, size in leftovers(history)),
     )
+
+
+def _note_problems(history: History, named: Mapping[str, str]) -> Iterator[Problem]:
+    """Problems of the notes with these refs and ids."""
+    for ref, id in named.items():
+        try:
+            scores.check(history, note_refs.read(history, ref, id))
+        except PersonaError as error:
+            yield Problem("note", id, error.note)
 
 
 def _state_problems(history: History) -> Iterator[Problem]:

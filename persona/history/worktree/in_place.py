@@ -98,7 +98,7 @@ def _is_of(history: History, record: weights.Record, base: str, onto: str) -> bo
     """Whether the weights were computed for the revision `onto`, or for the base."""
     if onto != "base":
         recipe = history.recipe_of(resolve(history, onto))
-        if record.key == weights.key_of(recipe):
+        if record.key == recipe.key:
             return True
         if recipe.terms:
             return False

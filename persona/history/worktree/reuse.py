@@ -40,7 +40,7 @@ def is_there(
 ) -> bool:
     """Whether the work tree's weights are those of `recipe`, found by hashing them."""
     record = found.record
-    if record is None or record.key != weights_state.key_of(recipe):
+    if record is None or record.key != recipe.key:
         return False
     try:
         check_output(history.root)

@@ -30,9 +30,7 @@ from persona.history.history import History
 from persona.history.results import WeightsState
 from persona.history.worktree import text_files
 from persona.objects.digest import weights_digest
-from persona.objects.ids import object_id
 from persona.objects.recipe import Recipe
-from persona.objects.rules import NUMERICS
 from persona.progress import HASHING, Progress
 from persona.weights.checkpoint import Checkpoint
 from persona.weights.index import INDEX_NAME, read_index
@@ -81,11 +79,6 @@ class Found:
     state: str
     record: Record | None
     files: Mapping[str, Fingerprint] = field(default_factory=dict)
-
-
-def key_of(recipe: Recipe) -> str:
-    """A digest of a recipe's meaning in this version of the arithmetic; names do not count."""
-    return object_id("recipe", b"numerics %d\0" % NUMERICS + recipe.nameless().encode())
 
 
 def untouched(root: Path, record: Record) -> set[str]:
@@ -139,7 +132,7 @@ def look(history: History, tree: LockedTree | None = None) -> Found:
 def expect(tree: LockedTree, recipe: Recipe, revision: str | None, digest: str) -> None:
     """Records the next weights before they are published."""
     now, _ = _read(tree.history)
-    _write(tree, now, Record(key_of(recipe), revision, digest, {}))
+    _write(tree, now, Record(recipe.key, revision, digest, {}))
 
 
 def settle(
@@ -155,7 +148,7 @@ def settle(
     `files`: the fingerprints of the weights files, taken when they were read or written. `tensors`: name →
     (key of its inputs, tensor digest in hex).
     """
-    _write(tree, _record_of(key_of(recipe), revision, digest, files), None)
+    _write(tree, _record_of(recipe.key, revision, digest, files), None)
     if tensors is not None:
         value = {"digest": digest, "tensors": tensors}
         tree.history.store.cache(_TENSORS).write(json.dumps(value).encode())
@@ -214,7 +207,7 @@ def adopt_commit(tree: LockedTree, recipe: Recipe, revision: str) -> None:
     now, next_ = _read(tree.history)
     if now is None or now.revision is not None:
         return
-    if now.key == key_of(recipe) or any(term.vector == now.vector for term in recipe.terms):
+    if now.key == recipe.key or any(term.vector == now.vector for term in recipe.terms):
         _write(tree, replace(now, revision=revision), next_)
 
 
@@ -239,9 +232,9 @@ def describe(
         if record is None or found.state != "edited" or record.vector is not None:
             return WeightsState(found.state, None)
         return WeightsState("edited", record.revision)
-    if head_recipe is not None and record.key == key_of(head_recipe):
+    if head_recipe is not None and record.key == head_recipe.key:
         return WeightsState("clean", head)
-    if recipe is not None and record.key == key_of(recipe):
+    if recipe is not None and record.key == recipe.key:
         return WeightsState("uncommitted", None)
     if record.vector is not None:
         known = [term.name for term in recipe.terms if term.vector == record.vector] if recipe else []
@@ -338,7 +331,7 @@ def recipe_of(history: History, found: Found) -> Recipe | None:
     recipes = [history.recipe_of(id) for id in commits]
     with suppress(PersonaError):
         recipes.append(text_files.recipe(history).recipe)
-    return next((recipe for recipe in recipes if key_of(recipe) == record.key), None)
+    return next((recipe for recipe in recipes if recipe.key == record.key), None)
 
 
 def check(history: History) -> None:

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from persona.errors import UnknownName
+from persona.history.note_refs import keep
 from persona.history.results import as_json
 from persona.history.verbs.measure import Row
-from persona.objects.commit import Person
 from persona.objects.note import Note
-from persona.store.refs import Reason
 from tests.checkpoints import same
 from tests.history.bots import SHAPES, Bot, Tensors
 
@@ -147,13 +146,8 @@ def test_a_vector_says_what_densities_keep_of_it(grown: Bot) -> None:
 
 def test_a_note_of_its_origin_is_shown(grown: Bot) -> None:
     id = grown.repo.vectors["listening"].id
-    store = grown.repo._history.store
-    with store.transaction() as tx:
-        note = tx.put("note", Note(id, "vector", "provenance", {"trainer": "apollo"}).encode())
-        other = tx.put("note", Note("0" * 63 + "1", "vector", "provenance", {"trainer": "x"}).encode())
-    for name, value in (("one", note), ("two", other)):
-        when = (Person("Ada", "ada@example.org", 0, 0).time, 0)
-        store.refs.update(f"refs/notes/{name}", value, Reason("Ada <a@b>", when, "note"), expect=None)
+    for about, trainer in ((id, "apollo"), ("0" * 63 + "1", "x")):
+        keep(grown.repo._history, Note(about, "vector", "provenance", {"trainer": trainer}))
     assert grown.repo.vectors.statistics("listening").provenance == ({"trainer": "apollo"},)
 
 

@@ -1,0 +1,89 @@
+"""Notes in refs/notes/: reading one by its name, and keeping one.
+
+| kind | about | its ref below refs/notes/ |
+| --- | --- | --- |
+| scores | a commit or a vector | scores/ and the start of its id |
+| measured | a weights digest | measured/ and the start of the digest of its key |
+| weights | the key of a recipe | weights/ and the start of the key |
+| provenance | a vector | provenance/ and the start of the note's own id |
+
+A start is 32 hex digits. So a note is found without a look at the others, and a newer note replaces an older
+one of the same name. These refs have no reflogs. A note may outlive what it is about.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from blake3 import blake3
+
+from persona.errors import IntegrityError, PersonaError
+from persona.history.history import History
+from persona.objects import canonical
+from persona.objects.ids import object_id
+from persona.store.refs import NOTES
+
+if TYPE_CHECKING:
+    from persona.objects.note import Note
+
+_START: Final = 32
+
+
+def ref_named(kind: str, digits: str) -> str:
+    """The ref of a note by its kind, and the hex digits that name it among those."""
+    return f"{NOTES}{kind}/{digits[:_START]}"
+
+
+def ref_of(note: Note) -> str:
+    """The ref that a note belongs to."""
+    if note.kind == "provenance":
+        return ref_named(note.kind, object_id("note", note.encode()))
+    return ref_named(note.kind, key_digest(note.data.get("key")) if note.kind == "measured" else note.about)
+
+
+def key_digest(key: Any) -> str:
+    """The digest of the key of a measurement, 64 hex digits."""
+    return blake3(canonical.encode(key)).hexdigest()
+
+
+def find(history: History, kind: str, digits: str) -> Note | None:
+    """The note of a kind and the digits that name it. Raises `IntegrityError` if it is damaged."""
+    name = ref_named(kind, digits)
+    id = history.store.refs.read(name)
+    return None if id is None else read(history, name, id)
+
+
+def read(history: History, name: str, id: str) -> Note:
+    """The note that a ref names. Raises `IntegrityError` for damage, and for a note of another ref."""
+    from persona.objects.note import Note
+
+    try:
+        note = Note.decode(history.store.objects.get(id, "note"))
+    except PersonaError as error:
+        raise damaged(history, name, error.message) from error
+    if ref_of(note) != name:
+        raise damaged(history, name, f"its note belongs to {ref_of(note)}")
+    return note
+
+
+def damaged(history: History, name: str, problem: str) -> IntegrityError:
+    """The error for a note that cannot be read, by its ref."""
+    path = str(history.store.root / name)
+    hint = None if name.startswith(f"{NOTES}provenance/") else "measure it again, which replaces the note"
+    return IntegrityError(f"{path}: {problem}", kind="note", file=path, hint=hint)
+
+
+def all_of(history: History, kind: str) -> list[Note]:
+    """Every note of a kind. Raises `IntegrityError` if one is damaged."""
+    refs = history.store.refs.list(f"{NOTES}{kind}/")
+    return [read(history, name, id) for name, id in refs.items()]
+
+
+def keep(history: History, note: Note) -> None:
+    """Stores a note, in place of an older one of its name.
+
+    Two calls at once both succeed; if they keep a note of the same name, the later one stays.
+    """
+    with history.store.transaction() as tx:
+        id = tx.put("note", note.encode())
+    history.store.refs.set_note(ref_of(note), id)

@@ -1,0 +1,100 @@
+"""The results of measuring a commit or a vector: effect, spill and damage; see `scores`.
+
+They are a module of their own because `log` needs them only for commits that were measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+
+from persona.frozen import dataclass
+from persona.history.results import UNPRINTED, Result
+
+
+@dataclass(frozen=True, repr=False)
+class Interval(Result):
+    """A mean and its 95 % interval, over `items` items."""
+
+    mean: float
+    low: float
+    high: float
+    items: int
+
+
+@dataclass(frozen=True, repr=False)
+class Rate(Result):
+    """How many of `items` answers met the check, and the Wilson 95 % interval of the rate."""
+
+    met: int
+    items: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, repr=False)
+class Effect(Result):
+    """What one pattern's probes say of the weights, against the base.
+
+    `probe`: the pattern. `own`: whether the pattern has a vector in what was measured; else this is spill.
+    `wanted`: 1, or −1 if the recipe subtracts the vector. `margin`: Δmargin in nats. `splits`: the same by
+    surface form. `before`, `after`: the rates of the check. `control`: the Δmargin that `margin.low` must be
+    above (times `wanted`), from random vectors of the same norm. `verdict`: pass, fail or inconclusive; None
+    for spill. `probes`: the digest of the probes.
+    """
+
+    probe: str
+    own: bool
+    wanted: int
+    margin: Interval | None
+    splits: dict[str, Interval]
+    before: Rate | None
+    after: Rate | None
+    control: float | None
+    verdict: str | None
+    probes: str
+
+
+@dataclass(frozen=True, repr=False)
+class Damage(Result):
+    """What the weights broke on neutral text, against the base.
+
+    `kl`: KL(base ‖ model) in nats per token. `top`: the share of positions with the same most likely token.
+    `ratio`: of the losses, model to base. `limit`: the ratio that is allowed. `text`: the digest of the text.
+    """
+
+    kl: Interval
+    top: Interval
+    ratio: Interval
+    limit: float
+    text: str
+
+
+@dataclass(frozen=True, repr=False)
+class Scores(Result):
+    """What was measured of a commit or a vector. `about`: its id; `weights`: the digest of the weights.
+
+    `unverified`: patterns with a vector here that have no probes. `scorer`: the version of the measurement.
+    """
+
+    about: str
+    about_kind: str
+    weights: str
+    effects: tuple[Effect, ...]
+    damage: Damage | None
+    verdict: str
+    unverified: tuple[str, ...]
+    scorer: str
+    dtype: str
+    device: str
+    measured_before: bool = False
+    notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
+
+    @property
+    def own(self) -> tuple[Effect, ...]:
+        """The effects of the patterns whose vectors are in what was measured."""
+        return tuple(effect for effect in self.effects if effect.own)
+
+    @property
+    def spill(self) -> tuple[Effect, ...]:
+        """What else was moved."""
+        return tuple(effect for effect in self.effects if not effect.own)
