@@ -27,6 +27,7 @@ from persona.errors import (
     UnknownRevision,
     UsageError,
 )
+from persona.version import __version__
 
 if TYPE_CHECKING:
     from persona.face.revision import Revision
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     open = Repository.open  # noqa: A001  as the API has it
     init = Repository.init
 
-__version__ = "0.1.0"
 
 # Without `open`: `from persona import *` leaves Python's own alone. Without `LiveModel`, which loads torch.
 __all__ = [

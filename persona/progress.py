@@ -6,9 +6,14 @@ from typing import Final, Protocol
 
 
 class Phase(str):
-    """The label of a phase of the work. `unit`: the thing that is counted, such as "bytes" or "commits"."""
+    """The label of a phase of the work.
+
+    `unit`: the thing that is counted, such as "bytes" or "commits". `detail`: what else there is to tell now,
+    such as "loss 1.234".
+    """
 
     unit: str
+    detail: str = ""
 
     def __new__(cls, label: str, unit: str = "bytes") -> Phase:  # noqa: D102
         phase = super().__new__(cls, label)

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from persona import live as live_room
+from persona.behaviour import verbs as behaviour_verbs
 from persona.errors import Blank, Call, NotARepository, UnknownRevision, UsageError
 from persona.face.revision import Revision
 from persona.face.verb import Verb
@@ -259,6 +260,8 @@ class Repository:
     export_adapter = Verb(lambda: verbs.adapters.export_adapter)
     identify = Verb(lambda: verbs.identify.identify)
     tensors = Verb(lambda: verbs.tensors.tensors)
+    train = Verb(lambda: behaviour_verbs.train.train)
+
     load = Verb(lambda: live_room.load.load)
     live = Verb(lambda: live_room.model.live)
 

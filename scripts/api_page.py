@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from persona import errors
+from persona.behaviour.verbs import train
 from persona.face.recipe import WorkingRecipe
 from persona.face.refs import Branches, Tags
 from persona.face.revision import Revision
@@ -79,6 +80,7 @@ RESULTS: tuple[ModuleType, ...] = (
     patches,
     adapters,
     identify,
+    train,
 )
 MAPPING = ("keys", "values", "items", "get")
 """What every mapping has, told once."""

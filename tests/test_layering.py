@@ -20,7 +20,7 @@ from tests.checkpoints import write_model
 PACKAGE = Path(persona.__file__).parent
 PUBLIC = "__init__"  # persona/__init__.py: over the library, under the command line
 LAYERS = (
-    ("cores", "errors", "frozen", "limits", "progress"),
+    ("cores", "errors", "frozen", "limits", "progress", "version"),
     ("objects",),
     ("store",),
     ("codec", "weights"),

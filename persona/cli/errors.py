@@ -40,8 +40,9 @@ def guarded(run: Callable[[], object], arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         silence_stdout()
         return 0
-    except (click.Abort, KeyboardInterrupt):
-        return _say("interrupted", "interrupted", INTERRUPTED, arguments)
+    except (click.Abort, KeyboardInterrupt) as error:
+        advice = next(iter(getattr(error, "__notes__", ())), None)
+        return _say("interrupted", "interrupted", INTERRUPTED, arguments, advice)
     except PersonaError as error:
         mends = MENDS if isinstance(error, IntegrityError) and error.id is not None else None
         return _say(error.kind, _sentence(error), error.exit_code, arguments, error.hint or mends)

@@ -37,6 +37,9 @@ SECTIONS: dict[str, dict[str, str]] = {
         "mv": "Rename a vector in the recipe.",
         "restore": "Put text files back as they were committed.",
     },
+    "Behaviour": {
+        "train": "Train patterns of the graph into vectors of recipe.toml.",
+    },
     "Look": {
         "status": "Show what differs from HEAD and what the weights are.",
         "log": "Show the history.",

@@ -50,7 +50,8 @@ class ProgressBar:
             for other in self._tasks.values():
                 bar.update(other, visible=False)
             task = self._tasks[phase] = bar.add_task(phase, total=total or None, unit=_unit(phase))
-        bar.update(task, completed=done, total=total or None)
+        detail = _detail(phase)
+        bar.update(task, completed=done, total=total or None, description=f"{phase}{detail and ', '}{detail}")
 
     def close(self) -> None:
         """Takes the bar off the terminal."""
@@ -82,6 +83,7 @@ class JsonLines:
             return
         self._next = now + PAUSE
         value = {"label": str(phase), "done": done, "total": total or None, "unit": _unit(phase)}
+        value |= {"detail": detail} if (detail := _detail(phase)) else {}
         click.echo(json.dumps({"progress": value}))
 
     def close(self) -> None:
@@ -145,6 +147,10 @@ def silence() -> Iterator[None]:
 
 def _unit(phase: str) -> str:
     return phase.unit if isinstance(phase, Phase) else "bytes"
+
+
+def _detail(phase: str) -> str:
+    return phase.detail if isinstance(phase, Phase) else ""
 
 
 def _bar(in_bytes: bool) -> Progress:

@@ -156,6 +156,11 @@ def vector_change_line(vector: VectorChange, width: int) -> str:
     return (line + ("  " + ", ".join(facts) if facts else "")).rstrip()
 
 
+def change_sign(change: str) -> str:
+    """`+`, `~`, `-` or `=` for a vector that is added, replaced, removed or unchanged."""
+    return style(_SIGNS.get(change, "="), fg=_COLOURS.get(change))
+
+
 def ranks_text(ranks: Sequence[int]) -> str:
     """`rank 16`, or `ranks 8 to 16`."""
     return f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
@@ -379,7 +384,7 @@ def restored(result: Restored, call: Invocation, repo: Repository) -> list[str]:
 
 def derived(result: Derived, call: Invocation, repo: Repository) -> list[str]:
     """` + calmer  α 1.00   calm - rushed`."""
-    sign = style(_SIGNS[result.change], fg=_COLOURS[result.change])
+    sign = change_sign(result.change)
     return [f" {sign} {printable(result.name)}  α {number(result.alpha)}   {printable(result.expression)}"]
 
 

@@ -82,13 +82,13 @@ def built(
     Also returns name → (key, tensor).
     """
     revision = None if rev is None else resolve(history, rev)
-    config = _json(history, revision, CONFIG)
+    config = json_of(history, revision, CONFIG)
     if config is None:
         raise InvalidInput(
             f"{rev or 'the work tree'}: no {CONFIG} is tracked, so the class of the model is not known;"
             " load one with transformers and give it to repo.live"
         )
-    generation = _json(history, revision, GENERATION_CONFIG)
+    generation = json_of(history, revision, GENERATION_CONFIG)
     tensors, slots = new_slots(plan.base.tensors)
     report = (lambda spec, count: None) if options["allow_nonfinite"] else None
     whole, progress = list(plan.tensors), options["progress"]
@@ -99,7 +99,7 @@ def built(
     return build(config, generation, tensors, more), filled
 
 
-def _json(history: History, revision: str | None, path: str) -> dict[str, Any] | None:
+def json_of(history: History, revision: str | None, path: str) -> dict[str, Any] | None:
     """A JSON object among the text files of a revision, or of the work tree."""
     if revision is None:
         data = text_files.read(history.root, path)

@@ -927,6 +927,24 @@ def sync_directories(directories: Iterable[Path]) -> None:
             close(fd)
 
 
+def sync_tree(path: Path) -> None:
+    """The files that another library wrote below a directory, and their names, are on the disk."""
+    for item in names_in(path):
+        if item.is_dir(follow_symlinks=False):
+            sync_tree(Path(item.path))
+            continue
+        opened = open_regular(Path(item.path))
+        if opened is None:
+            continue
+        try:
+            calls.fsync(opened[0])
+        except OSError as error:
+            raise system_fault("write", item.path, error) from error
+        finally:
+            close(opened[0])
+    sync_directory(path)
+
+
 def sync_directory(path: Path) -> None:
     """The names in one directory are on the disk when this returns."""
     sync_directories([path])

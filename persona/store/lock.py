@@ -83,6 +83,13 @@ def worktree_lock(root: Path, *, wait: float = 0.0) -> Iterator[None]:
 
 
 @contextmanager
+def run_lock(directory: Path, name: str) -> Iterator[None]:
+    """Holds the lock of a training run: on its directory. Raises `BusyError` if another command has it."""
+    with _held(directory, fcntl.LOCK_EX, 0.0, f"another command trains {name}; wait until it ends"):
+        yield
+
+
+@contextmanager
 def config_lock(directory: Path, *, wait: float = REFS_WAIT) -> Iterator[None]:
     """Holds the lock that orders edits of a config file: on the directory that it lies in."""
     with _held(directory, fcntl.LOCK_EX, wait, f"another command is changing the config in {directory}"):

@@ -61,6 +61,7 @@ ANSWERS = {
     "rm": "rm listening",
     "mv": "mv listening attentive",
     "restore": "restore recipe.toml",
+    "train": None,
     "status": "status",
     "log": "log",
     "show": "show",
@@ -210,7 +211,7 @@ def test_a_slip_is_answered_with_the_command_that_was_meant(
     assert f"did you mean `persona {meant}`?" in outside.refused(2, typed)
 
 
-@pytest.mark.parametrize("word", ["lo-g-s", "x", "train", "undo", "list", "history"])
+@pytest.mark.parametrize("word", ["lo-g-s", "x", "practise", "undo", "list", "history"])
 def test_any_other_word_gets_the_list_and_no_guess(outside: CommandLine, word: str) -> None:
     sentence = outside.refused(2, word)
     assert "persona help" in sentence

@@ -46,13 +46,10 @@ from blake3 import blake3
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
+from persona.behaviour.training.settings import RATES
+
 MINI: Final[dict[str, Any]] = {"rank": 1, "scale": 128.0, "scale_type": "tensor"}
 """The settings of APOLLO-Mini: `Apollo(parameters, lr, **MINI)`."""
-DEFAULT_LR: Final = {"apollo": 1e-4, "apollo-mini": 4e-5, "adamw": 2e-5}
-"""Learning rates for fine-tuning a small model, by the name of the optimizer.
-
-An APOLLO step is about √(m / r) times shorter than an AdamW step of the same rate, and α times longer.
-"""
 
 
 class Apollo(Optimizer):
@@ -73,7 +70,7 @@ class Apollo(Optimizer):
     def __init__(
         self,
         params: ParamsT,
-        lr: float = DEFAULT_LR["apollo"],
+        lr: float = RATES["apollo"],
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,

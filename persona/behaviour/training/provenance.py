@@ -8,14 +8,12 @@ from typing import Any, Final
 
 from blake3 import blake3
 
-from persona.errors import PersonaError
 from persona.frozen import dataclass
-from persona.history.history import History, reason
+from persona.history import note_refs
+from persona.history.history import History
 from persona.objects import canonical
 from persona.objects.note import Note
-from persona.store.refs import NOTES, Change
 
-PROVENANCE: Final = f"{NOTES}provenance/"
 Files = dict[str, dict[str, str]]
 """Role → the path of a file of data in the work tree, and the BLAKE3 of its bytes."""
 
@@ -71,6 +69,10 @@ class Provenance:
             found += [f"{word} {key}" for key in keys if ours.get(key) != theirs.get(key)]
         return tuple(found)
 
+    def same_training(self, then: Provenance) -> bool:
+        """Whether text, data, base and settings are those of an earlier training, on whatever machine."""
+        return not set(self.changed_since(then)) - set(_MACHINE)
+
     def decided(self, **changes: Any) -> Provenance:
         """The same with some fields changed."""
         return replace(self, **changes)
@@ -113,30 +115,21 @@ _WORDS: Final = {
 }
 
 
+_MACHINE: Final = ("number of threads", "device", "version of persona", "versions of libraries")
+
+
 def _hashes(data: Files) -> dict[str, str]:
     return {role: file["blake3"] for role, file in data.items()}
 
 
 def known(history: History) -> Iterator[Provenance]:
     """The provenance of every trained vector. One vector may have several."""
-    refs, objects = history.store.refs, history.store.objects
-    for id in refs.list(PROVENANCE).values():
-        try:
-            note = Note.decode(objects.get(id, "note"))
-        except PersonaError:  # fsck names it
-            continue
-        if note.kind == "provenance" and (found := Provenance.of(note.about, note.data)) is not None:
+    for note in note_refs.all_of(history, "provenance"):
+        if (found := Provenance.of(note.about, note.data)) is not None:
             yield found
 
 
 def keep(history: History, made: Provenance) -> None:
     """Keeps the provenance of a vector, unless the same training is known to have made it."""
-    if any(one.vector == made.vector and one.digest == made.digest for one in known(history)):
-        return
-    with history.store.transaction() as tx:
-        tx.rely_on(made.vector)
-        note = tx.put("note", Note(made.vector, "vector", "provenance", made.as_data()).encode())
-    name = f"{PROVENANCE}{note[:32]}"
-    if history.store.refs.read(name) is None:
-        why = reason(history.committer(), f"train: {made.name}")
-        history.store.refs.update_all([Change(name, note, None, why)])
+    if not any(one.vector == made.vector and one.digest == made.digest for one in known(history)):
+        note_refs.keep(history, Note(made.vector, "vector", "provenance", made.as_data()))

@@ -9,8 +9,12 @@ from typing import Any, Final
 from persona.behaviour.graph.pattern import METHODS, OPTIMIZERS, TrainSettings
 from persona.errors import InvalidInput, listed
 
-RATES: Final = {"apollo": 1e-3, "apollo-mini": 1e-3, "adamw": 2e-5}
-"""The usual learning rate of each optimizer, for all weights of a model."""
+RATES: Final = {"apollo": 1e-4, "apollo-mini": 4e-5, "adamw": 2e-5}
+"""Learning rates for fine-tuning a small model, by the name of the optimizer.
+
+An APOLLO step is about √(m / r) times shorter than an AdamW step of the same rate, and α times longer
+(`apollo`).
+"""
 LORA_RATE: Final = 2e-4
 """That of LoRA, with any optimizer."""
 GIVEN: Final = ("method", "optimizer", "steps", "batch", "lr", "seed")
@@ -39,10 +43,11 @@ def in_force(settings: TrainSettings, given: Mapping[str, Any]) -> TrainSettings
 
 def as_data(settings: TrainSettings) -> dict[str, Any]:
     """The settings in canonical JSON: a float as the shortest decimal that is equal to it."""
-    return {item.name: _plain(getattr(settings, item.name)) for item in fields(TrainSettings)}
+    return {item.name: plain(getattr(settings, item.name)) for item in fields(TrainSettings)}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A setting in canonical JSON."""
     if isinstance(value, float):
         return repr(value)
     return list(value) if isinstance(value, tuple) else value

@@ -5,7 +5,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    pass
+    from persona.behaviour.verbs import train as train
 
 
 def __getattr__(name: str) -> ModuleType:

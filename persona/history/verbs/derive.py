@@ -5,32 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import field
 from fractions import Fraction
-from typing import Any, Unpack
+from typing import Unpack
 
 from persona.errors import Call, InvalidInput, Note, UnknownName
 from persona.frozen import dataclass
-from persona.history import note_refs
 from persona.history.history import History
 from persona.history.options import TermOptions, complete
-from persona.history.recipes import edit, filters
+from persona.history.recipes import filters
 from persona.history.recipes.checked import checked_keys
-from persona.history.recipes.text import RECIPE_FILE, decode, encode
+from persona.history.recipes.text import RECIPE_FILE
 from persona.history.recipes.views import shown
 from persona.history.results import UNPRINTED, Result
 from persona.history.vectors import kept_names, lookup
 from persona.history.vectors.expressions import Sum, evaluate, written
+from persona.history.vectors.naming import Parts, put_term, store_sum, with_term
 from persona.history.worktree import text_files
 from persona.history.worktree.changing import changing
 from persona.limits import MAX_TERMS
 from persona.objects.ids import abbreviate
 from persona.objects.names import check_vector_name
-from persona.objects.note import Note as NoteObject
 from persona.objects.recipe import Recipe, from_binary32, to_binary32
 from persona.objects.rules import MAX_BINARY32
-from persona.objects.vector import Vector
-
-Parts = tuple[tuple[str, str], ...]
-"""The vectors of a sum by id, in ascending order, each with its coefficient as a manifest holds it."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -69,24 +64,16 @@ def derive(history: History, name: str, expr: str, **options: Unpack[TermOptions
         names = lookup.names_of(history)
         parts = _parts(history, recipe, expr, names)
         named = lookup.parts_of(parts, names)
-        text, old = decode(data), recipe.by_name.get(name)
-
-        def edited(id: str) -> str:
-            if old is None:
-                return edit.add_term(text, name, {"id": id, **keys, "alpha": keys.get("alpha") or "1"})
-            return edit.set_term(text, name, {"id": id, **keys})
-
-        history.new_recipe(edited(parts[0][0]).encode(), where=None)  # before anything is stored
-        id = _stored(history, recipe, parts, {"expression": expr.strip(), "vectors": _by_name(parts, names)})
-        made = history.new_recipe(edited(id).encode(), where=None)
+        with_term(history, data, name, parts[0][0], keys)  # before anything is stored
+        origin = {"expression": expr.strip(), "vectors": _by_name(parts, names)}
+        id = store_sum(history, recipe.base, parts, origin)
         kept_names.keep(history, name, id)
-        edits = {RECIPE_FILE: encode(edited(id), like=data)}
-        tree.apply(edits, {RECIPE_FILE: text_files.blob_id(data)})
+        made, replaced = put_term(tree, name, id, keys)
         return Derived(
             name=name,
             id=id,
             kind=history.vector(id).kind,
-            change="added" if old is None else "replaced",
+            change="replaced" if replaced else "added",
             alpha=shown(made.by_name[name].alpha),
             expression=written(named),
             parts=named,
@@ -136,19 +123,6 @@ def _meaning(history: History, recipe: Recipe, name: str) -> Sum | None:
 def _by_name(parts: Parts, names: Mapping[str, str]) -> dict[str, str]:
     """The ids of the vectors that have a name, by name."""
     return {names[part]: part for part, _ in parts if part in names}
-
-
-def _stored(history: History, recipe: Recipe, parts: Parts, origin: dict[str, Any]) -> str:
-    """The id of a sum. Stores it with a note on its origin, unless it is one vector itself."""
-    with history.store.transaction() as tx:
-        for part, _ in parts:
-            tx.rely_on(part)
-        if len(parts) == 1 and parts[0][1] == "1":
-            return parts[0][0]
-        vector = Vector(history.base(recipe.base).digest, "expression", expression=parts)
-        id = tx.put("vector", vector.encode())
-    note_refs.keep(history, NoteObject(id, "vector", "provenance", origin))
-    return id
 
 
 def _notes(history: History, made: Recipe, name: str, parts: Parts) -> list[str]:

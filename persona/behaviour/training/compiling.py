@@ -1,0 +1,243 @@
+"""A run of training, from the weights of the base to a directory of weights that can be imported."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from persona.behaviour.dialogues import Dialogue
+from persona.behaviour.graph.pattern import TrainSettings
+from persona.behaviour.training import examples as examples_of
+from persona.behaviour.training.examples import Example
+from persona.behaviour.training.runs import Run
+from persona.errors import InvalidInput
+from persona.frozen import dataclass
+from persona.history.history import History
+from persona.history.options import LoadOptions
+from persona.history.planning import plan_of
+from persona.live import load
+from persona.objects.dtypes import DTYPES
+from persona.objects.recipe import Recipe
+from persona.objects.rules import Rules
+from persona.progress import Phase, Progress
+from persona.store import files
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase as Tokenizer
+
+WEIGHTS: Final = "weights"
+_POINTS: Final = 100
+"""Steps of a loss curve that are kept."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """The texts of one run: dialogues to learn, or turns to answer as the system prompt `prompt` says."""
+
+    dialogues: tuple[Dialogue, ...]
+    prompt: str | None = None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a run computes. `threads`: of torch. `save_every`: the steps between two checkpoints.
+
+    By default there are about ten checkpoints, at least ten steps apart.
+    """
+
+    device: str
+    threads: int
+    save_every: int | None
+    progress: Progress | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run that ended. `weights`: the directory of the trained weights, or of the LoRA adapter.
+
+    `loss`: the loss of each step. `resumed`: the step of the checkpoint that it went on from, 0 for none.
+    """
+
+    weights: Path
+    loss: tuple[tuple[int, float], ...]
+    resumed: int
+    seconds: float
+
+
+def encode(
+    history: History, tokenizer: Tokenizer, lesson: Lesson, settings: TrainSettings
+) -> list[Example] | list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """The examples of dialogues, or the two prompts of each turn. Needs no weights, so a fault costs nothing.
+
+    Raises `InvalidInput` with FILE:LINE.
+    """
+    longest = _longest(history, settings)
+    if lesson.prompt is None:
+        return examples_of.supervised(tokenizer, lesson.dialogues, longest)
+    return examples_of.prompts(tokenizer, lesson.dialogues, lesson.prompt, longest)
+
+
+def compile_weights(
+    history: History,
+    tokenizer: Tokenizer,
+    lesson: Lesson,
+    settings: TrainSettings,
+    machine: Machine,
+    run: Run,
+    *,
+    base: str,
+    onto: str | None,
+    label: str,
+) -> Outcome:
+    """Trains the base, or the weights of the commit `onto`, and writes the result into the run's directory.
+
+    Goes on from the last checkpoint of the run. The process is as it was afterwards (`reproducible`).
+    """
+    from persona.behaviour.training.parameters import choose
+    from persona.behaviour.training.reproducible import reproducible
+    from persona.behaviour.training.trainer import VectorTrainer, written
+
+    encoded: Any = encode(history, tokenizer, lesson, settings)
+    padding = examples_of.padding_of(tokenizer)
+    with reproducible(settings.seed, machine.threads):
+        model = _model(history, base, onto, machine)
+        loss: Any
+        if lesson.prompt is None:
+            from persona.behaviour.training.losses import cross_entropy
+
+            found, loss = encoded, cross_entropy
+        else:
+            found = _answered(history, model, tokenizer, lesson, encoded, settings, machine, run, padding)
+            loss = _baking(model, settings)
+        model.config.use_cache = False
+        model = choose(model, settings)
+        count = settings.steps * settings.batch * settings.accumulate
+        last = run.last()
+        phase = Phase(f"training {label}", "steps")
+        began = monotonic()
+
+        def tell(step: int, value: float) -> None:
+            phase.detail = f"loss {value:.3f}"
+            if machine.progress:
+                machine.progress(phase, step, settings.steps)
+
+        trainer = VectorTrainer(
+            model,
+            examples_of.in_order(found, count, settings.seed),
+            loss,
+            run,
+            settings,
+            device=machine.device,
+            padding=padding,
+            save_every=machine.save_every or max(10, -(-settings.steps // 10)),
+            tell=tell,
+        )
+        trainer.train(resume_from_checkpoint=None if last is None else str(last[0]))
+        curve = [
+            (int(entry["step"]), entry["loss"]) for entry in trainer.state.log_history if "loss" in entry
+        ]
+        seconds = monotonic() - began
+        target = run.directory / WEIGHTS
+        files.remove_tree(target)
+        with written(target):
+            _save(history, base, model, target, settings)
+    return Outcome(target, tuple(curve), 0 if last is None else last[1], seconds)
+
+
+def thinned(curve: Sequence[tuple[int, float]]) -> tuple[tuple[int, str], ...]:
+    """At most `_POINTS` points of a loss curve, the first and the last among them, as decimals."""
+    stride = max(1, math.ceil(len(curve) / _POINTS))
+    chosen = [*curve[::stride], *([curve[-1]] if (len(curve) - 1) % stride else [])] if curve else []
+    return tuple((step, f"{loss:.4f}") for step, loss in chosen)
+
+
+def _longest(history: History, settings: TrainSettings) -> int:
+    """Tokens that an example may have: `max_length`, or the model's context if that is less."""
+    config = load.json_of(history, None, load.CONFIG) or {}
+    context = config.get("max_position_embeddings") or config.get("n_positions")
+    return min(settings.max_length, context) if isinstance(context, int) else settings.max_length
+
+
+def _model(history: History, base: str, onto: str | None, machine: Machine) -> Any:
+    """The model in float32, with the weights of the base or of a commit."""
+    import torch
+
+    recipe = Recipe.of(base, (), Rules.of()) if onto is None else history.recipe_of(onto)
+    options = LoadOptions(threads=machine.threads, allow_nonfinite=False, progress=machine.progress)
+    model: Any
+    model, _ = load.built(history, onto, plan_of(history, recipe), options, {"dtype": torch.float32})
+    if not model.can_generate():
+        raise InvalidInput(
+            f"config.json: {type(model).__name__} generates no text, so it cannot be trained on dialogues"
+        )
+    return model.to(machine.device)
+
+
+def _answered(
+    history: History,
+    model: Any,
+    tokenizer: Tokenizer,
+    lesson: Lesson,
+    encoded: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
+    settings: TrainSettings,
+    machine: Machine,
+    run: Run,
+    padding: int,
+) -> list[Example]:
+    """The examples of a baked prompt. The answers are generated once for a run."""
+    from persona.behaviour.training.answering import answers
+
+    found = run.answers()
+    if found is None or len(found) != len(encoded):
+        found = answers(
+            model,
+            tokenizer,
+            [prompted for _, prompted in encoded],
+            longest=_longest(history, settings),
+            padding=padding,
+            progress=machine.progress,
+        )
+        run.keep_answers(found)
+    return examples_of.baked(lesson.dialogues, encoded, found)
+
+
+def _baking(model: Any, settings: TrainSettings) -> Any:
+    """The loss of a baked prompt: the teacher is a frozen copy, or the same model without its adapter."""
+    from persona.behaviour.training.losses import Baking
+
+    if settings.method == "lora":
+
+        @contextmanager
+        def without_adapter(trained: Any) -> Iterator[Any]:
+            with trained.disable_adapter():
+                yield trained
+
+        return Baking(without_adapter)
+    frozen = copy.deepcopy(model).eval().requires_grad_(False)
+
+    @contextmanager
+    def copied(trained: Any) -> Iterator[Any]:
+        yield frozen
+
+    return Baking(copied)
+
+
+def _save(history: History, base: str, model: Any, target: Path, settings: TrainSettings) -> None:
+    """Writes the trained weights in the dtype of the base, rounded to nearest, or the adapter as it is."""
+    import torch
+
+    if settings.method == "lora":
+        model.save_pretrained(target)
+        return
+    dtypes = {spec.dtype for spec in history.base(base).tensors if DTYPES[spec.dtype].is_float}
+    known = {"BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
+    if len(dtypes) == 1 and (dtype := known.get(dtypes.pop())) is not None:
+        model.to(dtype)
+    model.save_pretrained(target)
+    for name in (load.CONFIG, load.GENERATION_CONFIG):  # the base's hold
+        files.remove(target / name)

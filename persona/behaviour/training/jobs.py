@@ -1,0 +1,204 @@
+"""The vectors that `train` is asked for: their settings, their texts, and what decides them, all checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from persona.behaviour.dialogues import Dialogue, prompts_of
+from persona.behaviour.graph.graph import Graph
+from persona.behaviour.graph.pattern import Trainable, TrainSettings
+from persona.behaviour.probes import overlap
+from persona.behaviour.training import compiling, settings
+from persona.behaviour.training.compiling import Lesson, Machine
+from persona.behaviour.training.provenance import Provenance
+from persona.errors import InvalidInput, UsageError
+from persona.frozen import dataclass
+from persona.history.history import History
+from persona.history.names.revisions import resolve
+from persona.history.options import TrainOptions
+from persona.history.worktree import text_files
+from persona.version import __version__
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase as Tokenizer
+
+PLUS: Final = "plus"
+MINUS: Final = "minus"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One vector to train: its settings, and for each part its lesson and what decides it.
+
+    The one part of a vector that is no contrastive pair is None.
+    """
+
+    trainable: Trainable
+    settings: TrainSettings
+    lessons: dict[str | None, Lesson]
+    made: dict[str | None, Provenance]
+
+
+def jobs(history: History, keys: Sequence[str], given: TrainOptions, machine: Machine) -> list[Job]:
+    """Everything that the keys stand for, read and checked."""
+    from persona.behaviour.chat import template_digest
+    from persona.behaviour.models import tokenizer_of
+
+    graph = Graph.of(history)
+    chosen = dict.fromkeys(name for key in keys for name in _names(graph, key))
+    trainables = [graph.trainable(name) for name in chosen]
+    base = text_files.recipe(history).recipe.base
+    onto = _onto(history, base, given["onto"])
+    tokenizer = tokenizer_of(history)
+    shared: dict[str, Any] = {
+        "base": base,
+        "onto": onto,
+        "template": template_digest(tokenizer),
+        "threads": machine.threads,
+        "device": machine.device,
+        **_versions(),
+    }
+    return [_job(history, graph, one, given, tokenizer, shared) for one in trainables]
+
+
+def _names(graph: Graph, key: str) -> list[str]:
+    """The vectors that a key stands for."""
+    pattern = graph.patterns.get(key)
+    if key in graph.trainables or pattern is None or not pattern.trainables:
+        return [key]
+    return [one.name for one in pattern.trainables]
+
+
+def _job(
+    history: History,
+    graph: Graph,
+    trainable: Trainable,
+    given: TrainOptions,
+    tokenizer: Tokenizer,
+    shared: Mapping[str, Any],
+) -> Job:
+    """The job of one trainable. Raises `InvalidInput` for everything in its data that cannot be used."""
+    chosen: Mapping[str, Any] = {**given}
+    in_force = settings.in_force(trainable.settings, chosen)
+    lessons = _lessons(graph, trainable)
+    _refuse_overlap(graph, trainable, lessons)
+    for lesson in lessons.values():
+        compiling.encode(history, tokenizer, lesson, in_force)
+    pattern = graph.pattern(trainable.key)
+    data = graph.data_files(trainable, ("train", "opposite", "prompt", "turns"))
+    made = Provenance(
+        pattern=trainable.key,
+        facet=trainable.facet,
+        name=trainable.name,
+        file=pattern.file,
+        text=pattern.text,
+        data={role: {"file": file.file, "blake3": file.blake3} for role, file in data.items()},
+        settings=settings.as_data(in_force),
+        given={key: settings.plain(chosen[key]) for key in settings.GIVEN if chosen[key] is not None},
+        **shared,
+    )
+    return Job(trainable, in_force, lessons, {part: made.decided(part=part) for part in lessons})
+
+
+def _lessons(graph: Graph, trainable: Trainable) -> dict[str | None, Lesson]:
+    """What each part of a vector is trained on."""
+    if trainable.data.train is None:
+        prompt, turns = graph.prompt(trainable), graph.turns(trainable)
+        if not turns:
+            raise InvalidInput(
+                f"{graph.place_of(trainable, 'prompt')}: a prompt is baked over the user's turns, and there"
+                " are none; name a file of them with turns in [data]"
+            )
+        return {None: Lesson(turns, prompt)}
+    dialogues = graph.dialogues(trainable)
+    if not dialogues:
+        raise InvalidInput(f"{graph.place_of(trainable, 'train')}: the file has no dialogue")
+    if trainable.data.opposite is None:
+        return {None: Lesson(dialogues)}
+    opposite = graph.dialogues(trainable, "opposite")
+    _refuse_other_prompts(dialogues, opposite, graph.place_of(trainable, "opposite"))
+    return {PLUS: Lesson(dialogues), MINUS: Lesson(opposite)}
+
+
+def _refuse_other_prompts(ours: Sequence[Dialogue], theirs: Sequence[Dialogue], place: str) -> None:
+    """`InvalidInput` unless both sides of a contrastive pair ask the same in the same order."""
+    for one, other in zip(ours, theirs, strict=False):
+        if _asked(one) != _asked(other):
+            raise InvalidInput(
+                f"{other.place}: this is another prompt than that of {one.place}; the two sides of a"
+                " contrastive pair have the same prompts in the same order"
+            )
+    if len(ours) != len(theirs):
+        rest = (ours if len(ours) > len(theirs) else theirs)[min(len(ours), len(theirs))]
+        raise InvalidInput(
+            f"{rest.place}: this dialogue has no other side: train has {len(ours)} dialogues and opposite"
+            f" {len(theirs)} ({place})"
+        )
+
+
+def _asked(dialogue: Dialogue) -> list[tuple[str, str]]:
+    return [(one.role, one.content) for one in dialogue.messages if one.role != "assistant"]
+
+
+def _refuse_overlap(graph: Graph, trainable: Trainable, lessons: Mapping[str | None, Lesson]) -> None:
+    """`InvalidInput` if a probe asks what the training asks, because its answer would tell nothing."""
+    probes = graph.probes(trainable.name)
+    if probes is None:
+        return
+    dialogues = [dialogue for lesson in lessons.values() for dialogue in lesson.dialogues]
+    if twice := overlap(probes.items, prompts_of(dialogues)):
+        probe, place = twice[0]
+        more = f" ({len(twice)} probes do)" if len(twice) > 1 else ""
+        raise InvalidInput(
+            f"{probe.place}: the probe {probe.id!r:.60} has the prompt of {place}, on which the vector is"
+            f" trained{more}; ask something else in one of them"
+        )
+
+
+def _onto(history: History, base: str, rev: str | None) -> str | None:
+    """The commit whose weights are trained; None for the base."""
+    if rev is None or rev == "base":
+        return None
+    id = resolve(history, rev, history.notes)
+    if history.base(history.recipe_of(id).base).digest != history.base(base).digest:
+        raise InvalidInput(f"that revision, {rev}, has another base than recipe.toml", parameter="onto")
+    return id
+
+
+def machine(given: TrainOptions) -> Machine:
+    """Where the runs compute."""
+    import torch
+
+    from persona.cores import thread_count
+
+    device = given["device"] or "auto"
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
+        raise InvalidInput(f"torch finds no device {device!r:.40} here", parameter="device")
+    every = given["save_every"]
+    if every is not None and every < 1:
+        raise InvalidInput("it must be at least 1", parameter="save_every")
+    return Machine(device, thread_count(given["threads"]), every, given["progress"])
+
+
+def _versions() -> dict[str, Any]:
+    """The versions that may decide bits."""
+    import torch
+    import transformers
+
+    return {
+        "code": __version__,
+        "libraries": {"torch": str(torch.__version__), "transformers": str(transformers.__version__)},
+    }
+
+
+def need_accelerate() -> None:
+    """Raises `UsageError` unless accelerate is installed, without which transformers trains nothing."""
+    try:
+        import accelerate  # type: ignore[import-untyped]  # noqa: F401
+    except ImportError:
+        raise UsageError(
+            "training needs accelerate; install it with: pip install 'persona-vcs[train]'"
+        ) from None

@@ -1,0 +1,77 @@
+"""`persona train`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Unpack
+
+import click
+
+from persona.cli import render
+from persona.cli.command import declare
+from persona.cli.options import takes
+from persona.cli.rendering import Shown
+from persona.errors import Blank, Call, Note
+from persona.history.options import TrainOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from persona.behaviour.verbs.train import Trained
+    from persona.repository import Repository
+
+
+@declare(
+    "train",
+    works=True,
+    example="$ persona train listening\n$ persona train listening rushing --steps 120 --lr 3e-5\n"
+    "$ persona train voice --onto HEAD",
+)
+@click.argument("keys", nargs=-1, required=True, metavar="KEY…")
+@takes(TrainOptions)
+def command(repo: Repository, keys: tuple[str, ...], **options: Unpack[TrainOptions]) -> Shown:
+    """Train patterns of the graph into vectors of recipe.toml.
+
+    KEY is the key of a pattern, as in graph/KEY.md, or KEY#FACET. train trains the base on the pattern's data
+    with the settings of its [train], and puts the vector into recipe.toml. It commits nothing. If the text,
+    the data, the base and the settings are those of the last training, it trains nothing.
+
+    If train is interrupted or killed, the same command goes on from the last checkpoint, and gives the same
+    vector as a run that was not interrupted.
+    """
+    results = repo.train(*keys, **options)
+    return Shown(list(results), list(_lines(results)), act=True, notes=_notes(results))
+
+
+def _lines(results: tuple[Trained, ...]) -> Iterator[str]:
+    for one in results:
+        sign = render.change_sign(one.change)
+        line = f" {sign} {render.printable(one.name)}  α {render.number(one.alpha)}"
+        facts = []
+        if one.trained and one.first_loss is not None and one.last_loss is not None:
+            steps = f"{render.counted(one.steps, 'step')} in {duration(one.seconds)}"
+            again = f", from step {one.resumed}" if one.resumed else ""
+            facts.append(f"{steps}{again}: loss {one.first_loss:.3f} → {one.last_loss:.3f}")
+        if one.stored_bytes is not None:
+            facts.append(f"{render.bytes_text(one.stored_bytes)} stored")
+        if one.changed_fraction is not None:
+            facts.append(f"{render.percent(one.changed_fraction)} of weights changed")
+        yield line + ("   " + ", ".join(facts) if facts else "")
+        if one.parts:
+            yield f"   {' − '.join(map(render.printable, one.parts))}"
+
+
+def _notes(results: tuple[Trained, ...]) -> list[str]:
+    notes = [note for one in results for note in one.notes]
+    if new := [one.name for one in results if one.change != "unchanged"]:
+        plural = "are" if len(new) > 1 else "is"
+        hint = (Call("commit", message=Blank("MSG")), " records the recipe")
+        notes.append(Note(f"{', '.join(new)} {plural} in recipe.toml", hint))
+    return notes
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: 4.2 s, 2 min 5 s, 1 h 12 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,62 @@
+"""A stored vector into `recipe.toml`, and a sum of vectors into the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from persona.history import note_refs
+from persona.history.history import History
+from persona.history.recipes import edit
+from persona.history.recipes.text import RECIPE_FILE, decode, encode
+from persona.history.worktree import text_files
+from persona.history.worktree.locked import LockedTree
+from persona.objects.note import Note
+from persona.objects.recipe import Recipe
+from persona.objects.vector import Vector
+
+Parts = tuple[tuple[str, str], ...]
+"""The vectors of a sum by id, in ascending order, each with its coefficient as a manifest holds it."""
+
+
+def with_term(
+    history: History, data: bytes, name: str, id: str, keys: Mapping[str, Any]
+) -> tuple[str, Recipe]:
+    """The text of a recipe in which the term `name` has a vector, and its recipe.
+
+    `keys`: the other keys of the term that are set. A new term has α 1 unless they say otherwise. Raises
+    `InvalidInput` for a recipe that cannot be.
+    """
+    text = decode(data)
+    if name in history.read_recipe(data).by_name:
+        text = edit.set_term(text, name, {"id": id, **keys})
+    else:
+        text = edit.add_term(text, name, {"id": id, **keys, "alpha": keys.get("alpha") or "1"})
+    return text, history.new_recipe(text.encode(), where=None)
+
+
+def put_term(tree: LockedTree, name: str, id: str, keys: Mapping[str, Any]) -> tuple[Recipe, bool]:
+    """Gives the term `name` of `recipe.toml` a stored vector.
+
+    Returns the recipe, and whether it had the term.
+    """
+    data, recipe = text_files.recipe(tree.history, to_edit=True)
+    text, made = with_term(tree.history, data, name, id, keys)
+    tree.apply({RECIPE_FILE: encode(text, like=data)}, {RECIPE_FILE: text_files.blob_id(data)})
+    return made, name in recipe.by_name
+
+
+def store_sum(history: History, base: str, parts: Parts, origin: Mapping[str, Any]) -> str:
+    """The id of a sum of vectors of the base with this id.
+
+    Stores it, with a note on its origin, unless it is one vector itself.
+    """
+    with history.store.transaction() as tx:
+        for part, _ in parts:
+            tx.rely_on(part)
+        if len(parts) == 1 and parts[0][1] == "1":
+            return parts[0][0]
+        vector = Vector(history.base(base).digest, "expression", expression=parts)
+        id = tx.put("vector", vector.encode())
+    note_refs.keep(history, Note(id, "vector", "provenance", dict(origin)))
+    return id
