@@ -113,7 +113,7 @@ def chat_model(directory: Path, dtype: str = "float32") -> Path:
         eos_token_id=words.eos_token_id,
         pad_token_id=words.pad_token_id,
     )
-    with alone(0):
+    with alone(1):
         model = LlamaForCausalLM(config)
         learn(model, [dialogue(topic, PLAIN) for topic in TOPICS], steps=120, lr=1e-2)
     model.to(getattr(torch, dtype)).save_pretrained(directory)
