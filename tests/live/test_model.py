@@ -255,6 +255,10 @@ def test_a_filter_is_that_of_the_checkout_and_alpha_moves(
         assert live.digest() != repo.digest().weights
         live.set_rules({"seed": 7})
         assert live.digest() == repo.digest().weights
+        for other in (True, "norm", False):
+            live.set_rules({"rescale": other})
+            repo.recipe.set_rules({"rescale": other})
+            assert live.digest() == repo.digest().weights
 
 
 def test_a_number_of_numpy_or_torch_is_a_number(live: LiveModel) -> None:

@@ -160,8 +160,13 @@ def test_a_norm_is_found_once_and_found_again_if_the_cache_was_deleted(
     with monkeypatch.context() as patch:
         patch.setattr(Walk, "masses", None)
         assert drawn.bytes(terms, rules) == want
-        for other in (half(preset, rescale="norm", seed=12), Rules.of(preset, density="0.6", rescale="norm")):
-            with pytest.raises(TypeError):
+        for other in (
+            half(preset, rescale="norm", seed=12),
+            Rules.of(preset, density="0.6", rescale="norm", seed=11),
+            half("della", rescale="norm", seed=11, epsilon="0.1"),
+            half("della", rescale="norm", seed=11, trim="dare"),
+        ):
+            with pytest.raises(TypeError):  # it has factors of its own
                 drawn.bytes(terms, other)
     for file in (drawn.sandbox.folder / ".persona" / "cache" / CACHE).iterdir():
         file.unlink()
@@ -280,15 +285,16 @@ def test_an_expression_is_filtered_as_one_vector(drawn: Drawn, preset: str) -> N
     assert found == {name: bits_of(merged).tobytes() for name, merged in want.items()}
 
 
-def test_a_layer_at_density_1_is_whole_and_the_others_are_drawn(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rescale", ["true", "norm"])
+def test_a_layer_at_density_1_is_whole_and_the_others_are_drawn(tmp_path: Path, rescale: str) -> None:
     names = [f"model.layers.{layer}.w" for layer in range(3)]
     model: dict[str, Any] = {}
     tuned: dict[str, Any] = {}
     for seed, name in enumerate(names):
         bits, (after,) = elements(seed, "BF16", 1, "weights", 300)
         model[name], tuned[name] = ("BF16", (300,), bits), ("BF16", (300,), after)
-    sandbox, rules = Sandbox(tmp_path, model), Rules.of("dare_ties", seed=7)
-    term = Term("v", sandbox.vector(tuned).id, density=("0.5", "1"))
+    sandbox, rules = Sandbox(tmp_path, model), Rules.of("dare_ties", seed=7, rescale=rescale)
+    term = Term("v", sandbox.vector(tuned).id, density=("0.5", "0.4", "1"))
     found = run(sandbox.plan([term], rules), model)[0]
     tensors = [{name: tensor(each[name][2], "BF16") for name in names} for each in (model, tuned)]
     want = reference.merge(tensors[0], [tensors[1]], [MergeTerm.of(term)], MergeRules.of(rules))
