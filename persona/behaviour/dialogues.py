@@ -85,8 +85,12 @@ def read_turns(file: str, data: bytes) -> tuple[Dialogue, ...]:
 
 
 def prompts_of(dialogues: Sequence[Dialogue]) -> dict[tuple[str, ...], str]:
-    """The place of each prompt; of equal ones, the first."""
+    """The place of each prompt; of equal ones, the first.
+
+    The beginnings of a dialogue of several turns count too, because their answers are learned as well.
+    """
     found: dict[tuple[str, ...], str] = {}
     for dialogue in dialogues:
-        found.setdefault(dialogue.prompt, dialogue.place)
+        for count in range(1, len(dialogue.prompt) + 1):
+            found.setdefault(dialogue.prompt[:count], dialogue.place)
     return found

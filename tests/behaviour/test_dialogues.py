@@ -70,3 +70,8 @@ def test_prompts_are_compared_without_case_and_spacing() -> None:
     one, other = read_dialogues("x", "\n".join(lines).encode())
     assert one.prompt == other.prompt
     assert prompts_of([one, other]) == {one.prompt: "x:1"}
+
+
+def test_the_turns_of_a_dialogue_before_its_last_one_are_prompts_too() -> None:
+    long = Dialogue("x:1", (Message("user", "Hi"), Message("assistant", "Hello"), Message("user", "Why?")))
+    assert prompts_of([long]) == {("hi",): "x:1", ("hi", "why?"): "x:1"}

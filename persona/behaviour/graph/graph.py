@@ -41,9 +41,9 @@ class DataFile:
 
 
 class Graph:
-    """Patterns by key, in order. `problems`: those of each faulty file; `left_out`: files of the folder that
-    no commit can hold, and why. `read`: the bytes of a file of the work tree or the commit, None if there is
-    none.
+    """Patterns by key, in order. `problems`: those of each faulty file. `paths`: the tracked files;
+    `left_out`: files of the folder that no commit can hold, and why. `read`: the bytes of a file of the work
+    tree or the commit, None if there is none.
     """
 
     def __init__(self, paths: Iterable[str], read: Reader, left_out: Mapping[str, str] | None = None) -> None:
@@ -70,10 +70,7 @@ class Graph:
         """The graph of the work tree, or of a revision. Raises `UnknownRevision`."""
         if rev is not None:
             blobs = history.files_of(resolve(history, rev))
-            return cls(
-                (path for path in blobs if _is_inside(path)),
-                lambda path: history.blob(blobs[path]) if path in blobs else None,
-            )
+            return cls(blobs, lambda path: history.blob(blobs[path]) if path in blobs else None)
         known = tracking.tracked(history)
 
         def read(path: str) -> bytes | None:
@@ -81,9 +78,9 @@ class Graph:
                 return None  # `left_out` says why
             return text_files.read(history.root, path)
 
-        inside = (path for path in known.paths if _is_inside(path))
-        left_out = {path: why for path, why in known.left_out.items() if path == FOLDER or _is_inside(path)}
-        return cls(inside, read, left_out)
+        folder = (FOLDER, f"{FOLDER}/")
+        left_out = {path: why for path, why in known.left_out.items() if path in folder or _is_inside(path)}
+        return cls(known.paths, read, left_out)
 
     # -- patterns and what they own
 
@@ -116,7 +113,7 @@ class Graph:
         if found.data.train is None and found.data.prompt is None:
             file = self.patterns[found.key].file
             raise InvalidInput(
-                f"{file}:{self._line(found, 'train')}: {quoted(name)} has nothing to train on; [data] needs"
+                f"{file}:{self.line_of(found, 'train')}: {quoted(name)} has nothing to train on; [data] needs"
                 " train, a file of dialogues, or prompt and turns"
             )
         return found
@@ -173,9 +170,10 @@ class Graph:
 
     def place_of(self, trainable: Trainable, role: str) -> str:
         """FILE:LINE of the key in the front matter that names a data file."""
-        return f"{self.patterns[trainable.key].file}:{self._line(trainable, role)}"
+        return f"{self.patterns[trainable.key].file}:{self.line_of(trainable, role)}"
 
-    def _line(self, trainable: Trainable, role: str) -> int:
+    def line_of(self, trainable: Trainable, role: str) -> int:
+        """The line of the key in the front matter that names a data file."""
         file = self.patterns[trainable.key].file
         written = written_of(file, self.read(file) or b"")
         own = written.document.get("facets", {}).get(trainable.facet, {}).get("data", {})
@@ -195,17 +193,7 @@ class Graph:
     def prompt(self, trainable: Trainable) -> str | None:
         """The system prompt to bake in, without the space around it."""
         found = self.data(trainable, "prompt")
-        if found is None:
-            return None
-        path, data = found
-        try:
-            text = data.decode().removeprefix("\ufeff").strip()
-        except UnicodeDecodeError as error:
-            line = data.count(b"\n", 0, error.start) + 1
-            raise InvalidInput(f"{path}:{line}: this is not UTF-8 text") from None
-        if not text:
-            raise InvalidInput(f"{path}:1: the prompt is empty")
-        return text
+        return None if found is None else read_prompt(*found)
 
     def probes(self, name: str) -> ProbeSet | None:
         """The probes of a pattern (KEY) or a facet (KEY#FACET); None if it has none.
@@ -225,6 +213,18 @@ class Graph:
             if (entry := self.data(trainable, role)) is not None:
                 found[role] = DataFile(entry[0], blake3(entry[1]).hexdigest())
         return found
+
+
+def read_prompt(path: str, data: bytes) -> str:
+    """The text of a prompt. Raises `InvalidInput` if there is none."""
+    try:
+        text = data.decode().removeprefix("\ufeff").strip()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InvalidInput(f"{path}:{line}: this is not UTF-8 text") from None
+    if not text:
+        raise InvalidInput(f"{path}:1: the prompt is empty")
+    return text
 
 
 def _is_inside(path: str) -> bool:

@@ -108,12 +108,17 @@ def pattern_of(file: str, data: bytes) -> tuple[Pattern | None, tuple[Problem, .
     try:
         written = written_of(file, data)
     except InvalidInput as error:
-        found = re.fullmatch(r"(.*):(\d+): (.*)", error.message, re.DOTALL)
-        assert found is not None
-        return None, (Problem(file, int(found[2]), found[3]),)
+        return None, (problem_of(error),)
     reader = _Reader(file, written)
     pattern = reader.pattern(object_id("blob", data))
     return (None if reader.problems else pattern), tuple(sorted(reader.problems, key=lambda one: one.line))
+
+
+def problem_of(error: InvalidInput) -> Problem:
+    """The problem in an error whose message begins with FILE:LINE."""
+    found = re.fullmatch(r"(.*?):(\d+): (.*)", error.message, re.DOTALL)
+    assert found is not None, error.message
+    return Problem(found[1], int(found[2]), found[3])
 
 
 def written_of(file: str, data: bytes) -> Written:
