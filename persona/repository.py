@@ -35,6 +35,7 @@ from persona.store.refs import NoteList
 from persona.store.store import DIRECTORY, Store
 
 if TYPE_CHECKING:
+    from persona.face.graph import Patterns
     from persona.face.recipe import WorkingRecipe
     from persona.face.refs import Branches, Tags
     from persona.face.settings import Settings
@@ -56,8 +57,9 @@ def _shown(history: History, shown: tuple[CommitEntry, Diff]) -> tuple[Revision,
 class Repository:
     """An open repository. Use it as a context manager, or `close` it.
 
-    `repo["HEAD~1"]` is a `Revision`; `recipe`, `vectors`, `branches`, `tags` and `config` are collections.
-    When the repository is closed, its methods and the values that it gave out raise `UsageError`.
+    `repo["HEAD~1"]` is a `Revision`; `recipe`, `vectors`, `graph`, `branches`, `tags` and `config` are
+    collections. When the repository is closed, its methods and the values that it gave out raise
+    `UsageError`.
     """
 
     def __init__(self, history: History, made: CommitResult | None = None) -> None:
@@ -204,6 +206,13 @@ class Repository:
         from persona.face.vectors import Vectors
 
         return Vectors(self._history)
+
+    @property
+    def graph(self) -> Patterns:
+        """The patterns of `graph/` by key."""
+        from persona.face.graph import Patterns
+
+        return Patterns(self._history)
 
     @property
     def branches(self) -> Branches:

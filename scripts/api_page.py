@@ -17,7 +17,10 @@ from types import ModuleType
 from typing import Any
 
 from persona import errors
-from persona.behaviour.verbs import train
+from persona.behaviour import states
+from persona.behaviour.graph import check
+from persona.behaviour.verbs import graph, train
+from persona.face.graph import Patterns
 from persona.face.recipe import WorkingRecipe
 from persona.face.refs import Branches, Tags
 from persona.face.revision import Revision
@@ -64,6 +67,7 @@ OWNERS: dict[str, type] = {
     "revision": Revision,
     "repo.recipe": WorkingRecipe,
     "repo.vectors": Vectors,
+    "repo.graph": Patterns,
     "repo.branches": Branches,
     "repo.tags": Tags,
     "repo.config": Settings,
@@ -80,6 +84,9 @@ RESULTS: tuple[ModuleType, ...] = (
     patches,
     adapters,
     identify,
+    check,
+    states,
+    graph,
     train,
 )
 MAPPING = ("keys", "values", "items", "get")
@@ -96,7 +103,7 @@ def classes() -> Iterator[str]:
     for owner, cls in OWNERS.items():
         yield f"## {cls.__name__}\n"
         yield f"{text_of(cls)}\n"
-        if issubclass(cls, WorkingRecipe | Vectors | Branches | Tags | Settings):
+        if issubclass(cls, WorkingRecipe | Vectors | Patterns | Branches | Tags | Settings):
             yield f"`{owner}` is a mapping: `{owner}[NAME]`, `in`, `len`, iteration, `get`, `items`.\n"
         for name, member in public(cls):
             if isinstance(member, property | cached_property):

@@ -22,6 +22,7 @@ from persona.history.settings import SETTINGS
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+    from persona.behaviour.graph.graph import Graph
     from persona.history.verbs.complete import KnownNames
 
 VARIABLE = "_PERSONA_COMPLETE"
@@ -138,6 +139,18 @@ def rules(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> li
     return [_item(f"{name}=", "|".join(choices.get(name, ())), PART) for name in open_axes]
 
 
+def patterns(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """The keys of the patterns of the work tree."""
+    return _matching(((key, one.kind) for key, one in _graph(ctx).patterns.items()), incomplete)
+
+
+def trainables(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """The patterns and facets that own a vector, without those that the command line names already."""
+    given = _given(ctx, parameter)
+    names = ((name, one.key) for name, one in _graph(ctx).trainables.items() if name not in given)
+    return _matching(names, incomplete)
+
+
 def settings(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """For `config`: the known keys, and those that are set."""
     known = {key: setting.doc for key, setting in SETTINGS.items()}
@@ -183,6 +196,18 @@ def starting_directory(ctx: click.Context) -> Path:
     """The directory of `-C`, as a shell would have expanded it."""
     given = ctx.find_root().params.get("directory") or ()
     return Path().joinpath(*(os.path.expanduser(part) for part in given))
+
+
+def _graph(ctx: click.Context) -> Graph:
+    """The graph of the work tree; an empty one if there is no readable repository."""
+    from persona.behaviour.graph.graph import Graph
+
+    with suppress(PersonaError, OSError, ValueError):
+        from persona.repository import Repository
+
+        with Repository.open(starting_directory(ctx)) as repo:
+            return repo.graph.read()
+    return Graph((), lambda path: None)
 
 
 def _known(ctx: click.Context) -> KnownNames:

@@ -22,18 +22,18 @@ FORMATS = {".png": "png", ".svg": "svg"}
 _DPI = 150
 
 
-def check(path: Path) -> str:
+def check(path: Path, flag: str = "--plot") -> str:
     """The format of a picture by its name: "png" or "svg". Called before any work is done.
 
     Raises `UsageError` for another ending, `InvalidInput` if no file can be there.
     """
     form = FORMATS.get(path.suffix.lower())
     if form is None:
-        raise UsageError(f"--plot {path}: a picture must be a .png or .svg file")
+        raise UsageError(f"{flag} {path}: a picture must be a .png or .svg file")
     if not path.parent.is_dir():
-        raise InvalidInput(f"--plot {path}: there is no directory {path.parent}; make it first")
+        raise InvalidInput(f"{flag} {path}: there is no directory {path.parent}; make it first")
     if path.is_dir():
-        raise InvalidInput(f"--plot {path}: this is a directory; give a file in it")
+        raise InvalidInput(f"{flag} {path}: this is a directory; give a file in it")
     return form
 
 

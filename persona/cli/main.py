@@ -47,6 +47,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "describe": "Name a commit by the nearest tag.",
         "diff": "Show what differs between two recipes.",
         "vector": "List, show, derive, extract and forget vectors.",
+        "graph": "Check, show and exchange patterns.",
         "digest": "Print the weights digest of a revision.",
         "export": "Write a revision in a form that another program reads.",
         "identify": "Say which revision or vector the weights in a directory are.",

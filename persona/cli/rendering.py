@@ -24,6 +24,7 @@ ACTS: Final = {
     "Deleted": "",
     "Derived": "render:derived",
     "Edited": "",
+    "GraphImport": "patterns:imported",
     "MergekitResult": "interchange:mergekit",
     "PatchResult": "interchange:patch",
     "RefInfo": "",
@@ -38,8 +39,13 @@ None for an act that prints nothing, or whose command has the lines.
 """
 ANSWERS: Final = {
     "DigestResult": "render:digest",
+    "GraphCheck": "patterns:check",
+    "GraphExport": "patterns:exported",
+    "GraphStatus": "patterns:status",
+    "GraphView": "patterns:view",
     "ImportPlan": "interchange:import_plan",
     "ObjectCount": "render:object_count",
+    "PatternDetails": "patterns:details",
     "Status": "commands.status:status",
     "VectorStatistics": "measures:statistics",
 }

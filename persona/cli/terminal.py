@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import sys
@@ -30,6 +31,11 @@ _HOSTILE_OR_OURS = re.compile(rf"({_COLOUR}|{_CARRIAGE_RETURN})|[{_UNSEEN}]")
 def printable(text: str) -> str:
     """Text of others, each character that a terminal must not see replaced by `?`."""
     return _HOSTILE.sub("?", text)
+
+
+def json_line(text: str) -> str:
+    """A line of JSON for a terminal: the characters that `printable` replaces become JSON's own escapes."""
+    return _HOSTILE.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def one_line(text: str) -> str:

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from persona.behaviour import states
+from persona.behaviour.graph import check
+from persona.behaviour.verbs import graph
 from persona.cli import rendering
 from persona.history import act_results, query_results, results, store_results
 from persona.history.verbs import adapters, derive, export_mergekit, import_mergekit, measure, patches
@@ -15,7 +18,7 @@ from persona.history.verbs import adapters, derive, export_mergekit, import_merg
 from .conftest import CommandLine
 
 COMMANDS = Path(rendering.__file__).parent / "commands"
-VERBS = (adapters, derive, export_mergekit, import_mergekit, measure, patches)
+VERBS = (adapters, derive, export_mergekit, import_mergekit, measure, patches, graph, check, states)
 MODULES = (act_results, query_results, results, store_results, *VERBS)
 
 

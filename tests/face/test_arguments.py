@@ -264,7 +264,16 @@ def test_a_delete_names_something(bot: Bot) -> None:
 def test_a_closed_repository_and_what_it_gave_out_answer_nothing(bot: Bot) -> None:
     repo = bot.repo
     values: dict[str, object] = {"axes": {"density": 1}, "paths": ["x"]}
-    owners = [repo, repo["HEAD"], repo.recipe, repo.vectors, repo.branches, repo.tags, repo.config]
+    owners = [
+        repo,
+        repo["HEAD"],
+        repo.recipe,
+        repo.vectors,
+        repo.graph,
+        repo.branches,
+        repo.tags,
+        repo.config,
+    ]
     repo.close()
     asked = 0
     for owner in owners:

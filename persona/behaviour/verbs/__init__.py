@@ -5,6 +5,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from persona.behaviour.verbs import graph as graph
     from persona.behaviour.verbs import train as train
 
 

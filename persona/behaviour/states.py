@@ -1,0 +1,161 @@
+"""**state of a trainable** — how far it is: untrained, stale, trained, verified or failing.
+
+- *untrained*: there is no vector of its name.
+- *stale*: the pattern's file, its data, base or settings have changed since the vector was trained.
+- *verified*, *failing*: `verify` measured the vector with the probes as they are now, and it passed or not.
+- *trained*: none of these: not measured, not decided, or without probes.
+
+This reads notes and files, and computes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from persona.behaviour.graph.graph import Graph
+from persona.behaviour.graph.pattern import Pattern, Trainable
+from persona.behaviour.graph.reading import Problem
+from persona.behaviour.training import provenance
+from persona.behaviour.training.provenance import Provenance
+from persona.behaviour.training.settings import as_data, in_force
+from persona.errors import InvalidInput
+from persona.frozen import dataclass
+from persona.history.history import History
+from persona.history.recipes.views import shown
+from persona.history.results import Result
+from persona.history.scores import Effect, scores_of
+from persona.history.worktree import text_files
+from persona.objects.recipe import Recipe
+from persona.store.refs import VECTORS
+
+STATES: Final = ("untrained", "stale", "trained", "verified", "failing")
+_VERDICTS: Final = {"pass": "verified", "fail": "failing"}
+
+
+@dataclass(frozen=True, repr=False)
+class TrainableState(Result):
+    """How far a trainable is. `name`: KEY or KEY#FACET, as its vector is named.
+
+    `changed`: what makes it stale: "text", "base", "data ROLE", "setting KEY". `vector`: the id of its
+    vector. `alpha`: its strength in recipe.toml, None if the recipe does not name it. `has_data`,
+    `has_probes`: whether the pattern names data to train on, and probes. `trained_here`: whether `train` made
+    the vector. `effect`: that of the vector alone on its own probes as they are now, if it was measured.
+    """
+
+    name: str
+    key: str
+    facet: str | None
+    kind: str
+    file: str
+    state: str
+    changed: tuple[str, ...]
+    vector: str | None
+    alpha: float | tuple[float, ...] | None
+    has_data: bool
+    has_probes: bool
+    trained_here: bool
+    effect: Effect | None
+
+
+@dataclass(frozen=True, repr=False)
+class GraphStatus(Result):
+    """The state of every trainable, in the order of the patterns.
+
+    `problems`: the files of patterns that cannot be read. `without_pattern`: the vectors of recipe.toml that
+    no pattern describes.
+    """
+
+    trainables: tuple[TrainableState, ...]
+    problems: tuple[Problem, ...]
+    without_pattern: tuple[str, ...]
+
+
+def states(history: History, graph: Graph) -> GraphStatus:
+    """The states of a graph of the work tree, against recipe.toml as it is."""
+    recipe = text_files.recipe(history).recipe
+    reader = _States(history, graph, recipe)
+    found = [reader.state(pattern, one) for pattern in graph.patterns.values() for one in pattern.trainables]
+    return GraphStatus(
+        trainables=tuple(found),
+        problems=tuple(problem for problems in graph.problems.values() for problem in problems),
+        without_pattern=tuple(term.name for term in recipe.terms if term.name not in graph.trainables),
+    )
+
+
+class _States:
+    """What is known of the vectors, read once for all trainables."""
+
+    def __init__(self, history: History, graph: Graph, recipe: Recipe) -> None:
+        self.history = history
+        self.graph = graph
+        self.recipe = recipe
+        self.kept = history.store.refs.list(VECTORS)
+        self.origins: dict[str, list[Provenance]] = {}
+        """The trainings that made each vector, by its id."""
+        for one in provenance.known(history):
+            self.origins.setdefault(one.vector, []).append(one)
+
+    def state(self, pattern: Pattern, trainable: Trainable) -> TrainableState:
+        """The state of one trainable."""
+        term = self.recipe.by_name.get(trainable.name)
+        vector = term.vector if term is not None else self.kept.get(VECTORS + trainable.name)
+        state = "untrained"
+        changed: tuple[str, ...] = ()
+        effect: Effect | None = None
+        if vector is not None:
+            changed = self.changed(pattern, trainable, vector)
+            effect = self.effect(trainable, vector)
+            verdict = None if effect is None else effect.verdict
+            state = "stale" if changed else _VERDICTS.get(str(verdict), "trained")
+        return TrainableState(
+            name=trainable.name,
+            key=pattern.key,
+            facet=trainable.facet,
+            kind=pattern.kind,
+            file=pattern.file,
+            state=state,
+            changed=changed,
+            vector=vector,
+            alpha=None if term is None else shown(term.alpha),
+            has_data=trainable.data.train is not None or trainable.data.prompt is not None,
+            has_probes=trainable.data.probes is not None,
+            trained_here=vector in self.origins,
+            effect=effect,
+        )
+
+    def changed(self, pattern: Pattern, trainable: Trainable, vector: str) -> tuple[str, ...]:
+        """What has changed since the vector was trained; of several trainings, the one that is nearest."""
+        origins = self.origins.get(vector, [])
+        if not origins:
+            return ()
+        try:
+            files = self.graph.data_files(trainable)
+        except InvalidInput:
+            return ("data",)
+        data = {role: {"file": one.file, "blake3": one.blake3} for role, one in files.items()}
+        today: dict[str, Any] = {"text": pattern.text, "data": data, "base": self.recipe.base}
+        return min(
+            (
+                then.decided(**today, settings=_settings(trainable, then)).changed_since(then)
+                for then in origins
+            ),
+            key=len,
+        )
+
+    def effect(self, trainable: Trainable, vector: str) -> Effect | None:
+        """What `verify` found for the vector alone on its own probes, if these are still the same."""
+        if trainable.data.probes is None:
+            return None
+        scores = scores_of(self.history, vector)
+        own = [] if scores is None else [one for one in scores.effects if one.probe == trainable.name]
+        try:
+            probes = self.graph.probes(trainable.name) if own else None
+        except InvalidInput:
+            return None
+        return own[0] if probes is not None and own[0].probes == probes.digest else None
+
+
+def _settings(trainable: Trainable, then: Provenance) -> dict[str, Any]:
+    """The settings of today, with what the caller of that training gave in place of the pattern's."""
+    given = {key: float(value) if key == "lr" else value for key, value in then.given.items()}
+    return as_data(in_force(trainable.settings, given))
