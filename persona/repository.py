@@ -76,6 +76,7 @@ class Repository:
         *,
         base: AnyPath | None = None,
         name: str | None = None,
+        example: str | None = None,
         chunk: int = CHUNK_ELEMENTS,
         user_config: AnyPath | None = None,
         author: Signer = None,
@@ -88,7 +89,8 @@ class Repository:
         The commit holds the base and no vector, on branch `main`. Its merge rules are the settings
         `merge.preset`, `merge.density`, …, by default TIES at density 1. Without `base`, `path` is a model
         directory: that model is the base, and its weights are the clean work tree. `name` is the base's name,
-        by default its directory's. `chunk`: elements of a chunk. Raises `InvalidInput` for a checkpoint that
+        by default its directory's. `example`: an example of this package, such as "companion", whose patterns
+        and data become `graph/`. `chunk`: elements of a chunk. Raises `InvalidInput` for a checkpoint that
         cannot be imported, and `Refused` if a repository is there already.
         """
         _check_device(options)
@@ -106,6 +108,7 @@ class Repository:
             config,
             author,
             committer,
+            example=example,
             chunk=chunk,
             **complete(WorkOptions, given, setting=config.read),
         )

@@ -45,7 +45,7 @@ INNER_LAYERS = {
         ("arguments",),
         ("recipes",),
         ("config",),
-        ("identity",),
+        ("identity", "examples"),
         ("history",),
         ("note_refs",),
         ("scores",),

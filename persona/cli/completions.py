@@ -170,6 +170,13 @@ def directories(ctx: click.Context, parameter: click.Parameter, incomplete: str)
     return paths(ctx, incomplete, "dir")
 
 
+def examples(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """The examples that `init` can begin with."""
+    from persona.history.examples import names
+
+    return _matching(((name, "example") for name in names()), incomplete)
+
+
 def files(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """Files and directories, as the shell finds them. After `-C DIR`, those seen from DIR."""
     return paths(ctx, incomplete)

@@ -9,14 +9,18 @@ import click
 
 from persona.cli import render
 from persona.cli.command import declare
-from persona.cli.completions import directories, files
+from persona.cli.completions import directories, examples, files
 from persona.cli.invocation import Invocation
 from persona.cli.options import takes
 from persona.cli.rendering import Shown
 from persona.history.options import WorkOptions
 
 
-@declare("init", example="$ persona init mybot --base ./SmolLM2-135M-Instruct\n$ cd mybot")
+@declare(
+    "init",
+    example="$ persona init mybot --base ./SmolLM2-135M-Instruct\n$ cd mybot\n"
+    "$ persona init ../friend --base ../SmolLM2-135M-Instruct --example companion",
+)
 @click.argument("directory", default=".", metavar="[DIR]", shell_complete=directories)
 @click.option(
     "--base",
@@ -27,9 +31,20 @@ from persona.history.options import WorkOptions
 @click.option(
     "--name", metavar="NAME", help="Name of the base in recipe.toml. Default: its directory's name."
 )
+@click.option(
+    "--example",
+    metavar="NAME",
+    shell_complete=examples,
+    help="Begin with an example of patterns and their data in graph/: companion.",
+)
 @takes(WorkOptions)
 def command(
-    call: Invocation, directory: str, base: str | None, name: str | None, **options: Unpack[WorkOptions]
+    call: Invocation,
+    directory: str,
+    base: str | None,
+    name: str | None,
+    example: str | None,
+    **options: Unpack[WorkOptions],
 ) -> Shown:
     """Make a repository around a base model.
 
@@ -45,7 +60,7 @@ def command(
     source = None if base is None else call.path(base)
     signers: Any = {"author": call.author, "committer": call.committer}
     with Repository.init(
-        root, base=source, name=name, user_config=call.user_config, **signers, **options
+        root, base=source, name=name, example=example, user_config=call.user_config, **signers, **options
     ) as repo:
         result = repo.made
     assert result is not None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from persona.errors import Blank, Call, InvalidInput, Keyword, Note, Refused, UsageError
 from persona.history.config import Config
+from persona.history.examples import example_files
 from persona.history.history import History, reason
 from persona.history.identity import check_person
 from persona.history.recipes.text import RECIPE_FILE, first_text
@@ -51,6 +52,7 @@ def init(
     author: Signer,
     committer: Signer,
     *,
+    example: str | None = None,
     chunk: int,
     threads: int | None,
     progress: Progress | None,
@@ -59,6 +61,7 @@ def init(
     rules = default_rules(config)
     if isinstance(author, Person):
         check_person(author)  # before minutes of work
+    graph = example_files(example) if example is not None else {}
     in_place = base is None
     for place in (root, *root.parents):
         if os.path.lexists(place) and not place.is_dir():
@@ -86,6 +89,7 @@ def init(
                     checkpoint,
                     base_name,
                     rules,
+                    graph,
                     in_place,
                     chunk=chunk,
                     threads=threads,
@@ -151,6 +155,7 @@ def _first_commit(
     checkpoint: Checkpoint,
     name: str,
     rules: Rules,
+    graph: dict[str, bytes],
     in_place: bool,
     *,
     chunk: int,
@@ -161,23 +166,27 @@ def _first_commit(
     from persona.intake.encode import import_base
 
     history = tree.history
-    contents = {path: checkpoint.read_text(path) for path in checkpoint.text_files if path != RECIPE_FILE}
-    if clash := path_clash({RECIPE_FILE, *contents}):
+    own = {RECIPE_FILE, *graph}
+    contents = {path: checkpoint.read_text(path) for path in checkpoint.text_files if path not in own}
+    if clash := path_clash({*own, *contents}):
         raise InvalidInput(f"{checkpoint.path}: {clash}, so no commit can hold both; rename or delete one")
     text = first_text(name, rules).encode()
-    here = _refuse_overwriting(history.root, {RECIPE_FILE: text} | ({} if in_place else contents))
+    made = {RECIPE_FILE: text, **graph, **({} if in_place else contents)}
+    here = _refuse_overwriting(history.root, made)
     history.store.clear_leftovers()
     with history.store.transaction(Payloads(history.store.objects).of) as tx:
         blobs = {path: tx.put("blob", content) for path, content in contents.items()}
         base, base_id = import_base(tx, checkpoint, blobs, chunk=chunk, threads=threads, progress=progress)
         checkpoint.check_unchanged()
         recipe = Recipe.of(base_id, (), rules)
-        root = Tree(tx.put("recipe", recipe.encode()), {RECIPE_FILE: tx.put("blob", text)})
+        texts: dict[str, str | None] = {RECIPE_FILE: tx.put("blob", text)}
+        texts |= {path: tx.put("blob", content) for path, content in graph.items()}
+        root = Tree(tx.put("recipe", recipe.encode()), texts)
         message = f"Begin with {name}\n"
         author, committer = history.author(), history.committer()
         commit = Commit(tx.put("tree", root.encode()), (), author, committer, message)
         id = tx.put("commit", commit.encode())
-    tree.apply({**({} if in_place else contents), RECIPE_FILE: text}, here)
+    tree.apply(made, here)
     held = history.store.refs.read(BASES + name)  # by an init that was cut short
     history.store.refs.update(BASES + name, base_id, reason(committer, f"init: {name}"), expect=held)
     tree.advance(id, committer, f"commit (initial): Begin with {name}", expect=None)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from persona.errors import BusyError, Refused
+from persona.errors import BusyError, InvalidInput, Refused
+from persona.history.examples import example_files
 from persona.history.verbs import init
 from persona.history.verbs.init import default_base_name
 from persona.repository import Repository
@@ -91,3 +92,41 @@ def test_an_init_that_fails_takes_away_what_it_made_before_another_may_begin(
     with pytest.raises(ZeroDivisionError):
         Repository.init(tmp_path / "bot", base=tmp_path / "tiny", author=at(), chunk=64)
     assert held
+
+
+def test_an_example_becomes_the_graph_of_the_first_commit(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "tiny", base_tensors())
+    with Repository.init(tmp_path / "bot", base=model, example="companion", author=at()) as repo:
+        example = example_files("companion")
+        assert {path: (repo.root / path).read_bytes() for path in example} == example
+        assert example.keys() <= set(repo["HEAD"].files)
+        assert repo.status().files_changed == ()
+
+
+def test_an_unknown_example_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "tiny", base_tensors())
+    with pytest.raises(InvalidInput, match=r"no example is called 'compagnon'; there is only companion"):
+        Repository.init(tmp_path / "bot", base=model, example="compagnon", author=at())
+    assert not (tmp_path / "bot").exists()
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_an_example_overwrites_no_file_of_the_graph(tmp_path: Path, in_place: bool) -> None:
+    model = write_model(tmp_path / "tiny", base_tensors())
+    place = model if in_place else tmp_path / "bot"
+    (place / "graph").mkdir(parents=True)
+    (place / "graph" / "voice.md").write_text("mine")
+    with pytest.raises(Refused, match=r"graph/voice.md is in the way"):
+        Repository.init(place, base=None if in_place else model, example="companion", author=at())
+    assert [path.name for path in (place / "graph").iterdir()] == ["voice.md"]
+    assert (place / "graph" / "voice.md").read_text() == "mine"
+
+
+def test_an_example_joins_a_graph_that_is_there(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "tiny", base_tensors())
+    (model / "graph").mkdir()
+    (model / "graph" / "mine.md").write_text('+++\nkey = "mine"\n+++\n')
+    (model / "graph" / "voice.md").write_bytes(example_files("companion")["graph/voice.md"])
+    with Repository.init(model, example="companion", author=at()) as repo:
+        assert example_files("companion").keys() <= set(repo["HEAD"].files)
+        assert repo.status().files_changed == ("graph/mine.md",)
