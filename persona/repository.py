@@ -277,6 +277,8 @@ class Repository:
     load = Verb(lambda: live_room.load.load)
     live = Verb(lambda: live_room.model.live)
 
+    verify = Verb(lambda: behaviour_verbs.verify.verify)
+
     fsck = Verb(lambda: verbs.fsck.fsck)
     count_objects = Verb(lambda: verbs.plumbing.count_objects)
     cat_file = Verb(lambda: verbs.plumbing.cat_file)

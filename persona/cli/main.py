@@ -50,6 +50,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "graph": "Check, show and exchange patterns.",
         "digest": "Print the weights digest of a revision.",
         "export": "Write a revision in a form that another program reads.",
+        "verify": "Measure what a recipe or a vector does to the model's behaviour.",
         "identify": "Say which revision or vector the weights in a directory are.",
     },
     "Move": {

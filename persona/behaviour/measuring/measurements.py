@@ -1,0 +1,248 @@
+"""**measurement** — what was found out about weights on one probe set, item by item, or on neutral text.
+
+A measurement is kept under a key of everything that decides it, so nothing is measured twice. Three kinds:
+
+- ``margins``: the margin of each probe that has a pair of answers, in 1e-4 nats;
+- ``answers``: the answer to each probe that has a check;
+- ``damage``: five numbers for each window of the neutral text (`persona.behaviour.measuring.damage`).
+
+Only `Bench` loads a model. Weights are a recipe's, or the base's with a random vector of the recipe's size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from blake3 import blake3
+
+from persona.behaviour.measuring.damage import (
+    batches,
+    chances,
+    compared,
+    neutral_text,
+    text_digest,
+    windows,
+)
+from persona.behaviour.measuring.items import Item, asked, encoded
+from persona.behaviour.models import model_files, tokenizer_of
+from persona.behaviour.probes import ProbeSet
+from persona.frozen import dataclass
+from persona.history.history import History
+from persona.history.scores import keep_measured, measured
+from persona.objects import canonical
+from persona.objects.recipe import Recipe
+from persona.progress import Phase, Progress
+
+if TYPE_CHECKING:
+    from persona.behaviour.measuring.subjects import ScoringModel
+
+SCORER: Final = "1"
+"""Counts up if a change of the code may change a measurement."""
+DTYPE: Final = "float32"
+WHOLE: Final = "measuring"
+"""The progress bar of everything that is measured."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights to measure. `label`: as messages name them. `digest`: the weights digest of the recipe.
+
+    `seed`: of a random vector, which replaces the recipe's change; None for the recipe's own weights.
+    """
+
+    label: str
+    recipe: Recipe
+    digest: str
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Need:
+    """One measurement that is wanted. `probes`: None for damage."""
+
+    weights: Weights
+    kind: str
+    probes: ProbeSet | None
+
+    @property
+    def items(self) -> int:
+        """How many items are measured, for progress; neutral text counts by its size."""
+        if self.probes is None:
+            return 20
+        return len(asked(self.probes, self.kind))
+
+
+class Bench:
+    """Measures what is not known yet. `rev`: the revision that tokenizer and config are of, None for the work
+    tree. `base`: the base alone, as a recipe. `device`: cpu or cuda.
+    """
+
+    def __init__(
+        self,
+        history: History,
+        rev: str | None,
+        base: Weights,
+        device: str,
+        threads: int | None,
+        progress: Progress | None,
+    ) -> None:
+        self._history = history
+        self._rev = rev
+        self.base = base
+        self.device = device
+        self._threads = threads
+        self._progress = progress
+        self._known: dict[bytes, Any] = {}
+        self.text = neutral_text()
+        self._files = _digest_of_files(history, rev)
+        self.worked = False
+        """Whether something had to be measured."""
+
+    def key(self, need: Need) -> dict[str, Any]:
+        """All that decides a measurement."""
+        weights = need.weights
+        found: dict[str, Any] = {
+            "device": self.device,
+            "dtype": DTYPE,
+            "files": self._files,
+            "kind": need.kind,
+            "scorer": SCORER,
+            "weights": weights.digest,
+        }
+        if weights.seed is not None:
+            found |= {"base": self.base.digest, "seed": weights.seed}
+        if need.probes is None:
+            return found | {"base": self.base.digest, "text": text_digest(self.text)}
+        return found | {"probes": need.probes.digest}
+
+    def found(self, need: Need) -> Any:
+        """The numbers or texts of a measurement that `measure` was asked for."""
+        return self._known[canonical.encode(self.key(need))]
+
+    def measure(self, needs: Iterable[Need]) -> None:
+        """Measures all that is not kept, and keeps it at once. Raises `InvalidInput` before the first one for
+        a probe that cannot be scored.
+        """
+        missing: list[Need] = []
+        for need in needs:
+            name = canonical.encode(key := self.key(need))
+            if name in self._known or any(need == other for other in missing):
+                continue
+            data = measured(self._history, key)
+            if data is None:
+                missing.append(need)
+            else:
+                self._known[name] = data["items"]
+        if missing:
+            self.worked = True
+            self._work(missing)
+
+    def _work(self, missing: Sequence[Need]) -> None:
+        from persona.behaviour.measuring.scoring import settled
+        from persona.behaviour.measuring.subjects import ScoringModel
+
+        total = sum(need.items for need in missing)
+        self._tell("loading the model", 0, total)
+        tokenizer = tokenizer_of(self._history, self._rev)
+        scoring = ScoringModel(self._history, self._rev, self.base.recipe, self.device, self._threads)
+        sets = {need.probes.digest: need.probes for need in missing if need.probes is not None}
+        items = {digest: encoded(tokenizer, probes, scoring.context) for digest, probes in sets.items()}
+        done = 0
+        with settled(self._threads):
+            for need in sorted(missing, key=self._order):
+                label = _label(need)
+                before = done
+
+                def report(count: int, label: str = label, end: int = before + need.items) -> None:
+                    nonlocal done
+                    done = min(done + count, end)
+                    self._tell(label, done, total)
+
+                self._tell(label, done, total)
+                if need.probes is None:
+                    found: Any = self._damage(scoring, tokenizer, need.weights, report)
+                else:
+                    found = self._probed(scoring, tokenizer, need, items[need.probes.digest], report)
+                done = before + need.items
+                self._keep(need, found)
+
+    def _order(self, need: Need) -> tuple[Any, ...]:
+        """The same weights one after the other, those of the base first, damage last."""
+        weights = need.weights
+        of_base = weights.digest == self.base.digest and weights.seed is None
+        return (
+            need.probes is None,
+            not of_base,
+            weights.digest,
+            -1 if weights.seed is None else weights.seed,
+        )
+
+    def _probed(
+        self,
+        scoring: ScoringModel,
+        tokenizer: Any,
+        need: Need,
+        items: Sequence[Item],
+        report: Callable[[int], None],
+    ) -> list[Any]:
+        from persona.behaviour.measuring.answers import answers
+        from persona.behaviour.measuring.scoring import margin
+
+        assert need.probes is not None
+        weights = need.weights
+        if weights.seed is None:
+            scoring.hold(weights.recipe)
+        else:
+            scoring.hold_random(weights.recipe, weights.seed)
+        chosen = [items[place] for place in asked(need.probes, need.kind)]
+        if need.kind == "answers":
+            return answers(
+                scoring.model, tokenizer, [item.prompt for item in chosen], scoring.context, report
+            )
+        found = []
+        for item in chosen:
+            found.append(margin(scoring.model, item))
+            report(1)
+        return found
+
+    def _damage(
+        self,
+        scoring: ScoringModel,
+        tokenizer: Any,
+        weights: Weights,
+        report: Callable[[int], None],
+    ) -> list[list[int]]:
+        found: list[list[int]] = []
+        cut = windows(tokenizer, self.text, scoring.context)
+        for batch in batches(cut, scoring.model.config.get_text_config().vocab_size):
+            scoring.hold(self.base.recipe)
+            before = [chances(scoring.model, window) for window in batch]
+            scoring.hold(weights.recipe)
+            for window, base in zip(batch, before, strict=True):
+                found.append(compared(window, base, chances(scoring.model, window)))
+            report(round(20 * len(batch) / len(cut)))
+        return found
+
+    def _keep(self, need: Need, found: Any) -> None:
+        key = self.key(need)
+        keep_measured(self._history, key, {"items": found})
+        self._known[canonical.encode(key)] = found
+
+    def _tell(self, label: str, done: int, total: int) -> None:
+        if self._progress is not None:
+            self._progress(Phase(label, "items", WHOLE), done, total)
+
+
+def _label(need: Need) -> str:
+    weights = need.weights
+    who = weights.label if weights.seed is None else f"random vector {weights.seed + 1} like {weights.label}"
+    if need.probes is None:
+        return f"{who} on neutral text"
+    return f"{who} on {need.probes.key}" + (", answers" if need.kind == "answers" else "")
+
+
+def _digest_of_files(history: History, rev: str | None) -> str:
+    """A digest of the files that make tokens of texts and a model of weights."""
+    digests = {name: blake3(data).hexdigest() for name, data in model_files(history, rev).items()}
+    return blake3(canonical.encode(digests)).hexdigest()

@@ -1,0 +1,129 @@
+"""**scoring model** — a float32 model whose weights are swapped in place: the base, a recipe, the base with a
+random vector.
+
+Weights are merged in the base's dtype, as a checkout does, and then converted. So a scoring model takes six
+bytes an element of a bf16 base while weights are swapped, and four while it is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
+
+import torch
+
+from persona.behaviour.measuring.controls import add_random
+from persona.errors import InvalidInput, listed
+from persona.history.history import History
+from persona.history.options import LoadOptions
+from persona.history.planning import plan_of
+from persona.live.fill import Filler, caching_merger_of
+from persona.live.load import built
+from persona.live.slots import new_slots
+from persona.objects.recipe import Recipe
+
+if TYPE_CHECKING:
+    from persona.live.fill import PreTrainedModel
+
+ATTENTION: Final = "eager"
+"""The implementation of attention: the one that every model has."""
+
+
+class ScoringModel:
+    """A model that holds the weights of a base until others are asked for.
+
+    `rev`: the revision whose config.json names the class, None for the work tree's. `device`: cpu or cuda.
+    """
+
+    def __init__(
+        self, history: History, rev: str | None, base: Recipe, device: str, threads: int | None
+    ) -> None:
+        self._history = history
+        self._threads = threads
+        plan = plan_of(history, base)
+        options = LoadOptions(threads=threads, allow_nonfinite=False, progress=None)
+        more = {"dtype": torch.float32, "attn_implementation": ATTENTION}
+        self.model: PreTrainedModel = built(history, rev, plan, options, more)[0]
+        self.model.requires_grad_(False)
+        if device != "cpu":
+            self.model.to(device)  # type: ignore[arg-type]
+        self._base = base
+        self._places = _places_of(self.model, [spec.name for spec in plan.base.tensors])
+        self._keys = {tensor.spec.name: tensor.key for tensor in plan.tensors}
+        """What each tensor holds."""
+        self._norms: dict[str, dict[str, float]] = {}
+
+    @property
+    def context(self) -> int | None:
+        """The most tokens that the model takes, None if config.json does not say."""
+        return context_of(self.model)
+
+    def hold(self, recipe: Recipe) -> None:
+        """Merges the weights of a recipe into the model; only tensors that differ are computed."""
+        self._fill(recipe, None)
+
+    def hold_random(self, recipe: Recipe, seed: int) -> None:
+        """The base with a random vector that changes each tensor by as much as a recipe does."""
+        norms = self._norms_of(recipe)
+        self.hold(self._base)
+        for name in norms:
+            self._keys.pop(name, None)
+        add_random({name: self._places[name] for name in norms}, norms, seed)
+
+    def _norms_of(self, recipe: Recipe) -> Mapping[str, float]:
+        """The Euclidean norm of a recipe's change of each tensor that it changes."""
+        if recipe.key not in self._norms:
+            self.hold(self._base)
+            norms: dict[str, float] = {}
+            self._fill(recipe, norms)
+            self._norms[recipe.key] = norms
+        return self._norms[recipe.key]
+
+    def _fill(self, recipe: Recipe, norms: dict[str, float] | None) -> None:
+        plan = plan_of(self._history, recipe)
+        changed = [tensor for tensor in plan.tensors if self._keys.get(tensor.spec.name) != tensor.key]
+        if not changed:
+            return
+        merger = caching_merger_of(plan, changed, threads=self._threads)
+        tensors, slots = new_slots([tensor.spec for tensor in changed])
+        with torch.no_grad(), closing(Filler().fill(merger, changed, slots)) as filling:
+            for tensor, _ in filling:
+                name = tensor.spec.name
+                new = tensors.pop(name)
+                place = self._places.get(name)
+                if place is None:  # tied to another one of the base's tensors
+                    continue
+                self._keys.pop(name, None)
+                new = new.to(place.device, place.dtype)
+                if norms is not None and tensor.spec.merged:
+                    norm = float(torch.linalg.vector_norm(new - place, dtype=torch.float64))
+                    if norm > 0:
+                        norms[name] = norm
+                place.copy_(new)
+                self._keys[name] = tensor.key
+
+
+def context_of(model: PreTrainedModel) -> int | None:
+    """The most tokens that a model takes, None if its config does not say."""
+    found = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return found if isinstance(found, int) and found > 0 else None
+
+
+def _places_of(model: PreTrainedModel, names: list[str]) -> dict[str, torch.Tensor]:
+    """The parameter or buffer of each tensor of a base; of tied ones, the first in the model."""
+    state: dict[str, torch.Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    state |= model.named_buffers(remove_duplicate=False)
+    if missing := [name for name in names if name not in state]:
+        raise InvalidInput(
+            f"{type(model).__name__} of transformers has no tensor {listed(missing, 1)}, which the base holds:"
+            " it renames tensors when it loads them, so weights cannot be swapped in place"
+        )
+    wanted = set(names)
+    found: dict[str, torch.Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in state.items():
+        if name in wanted and tensor.data_ptr() not in taken:
+            found[name] = tensor
+            taken.add(tensor.data_ptr())
+    return found

@@ -1,0 +1,159 @@
+"""The answer of `verify`: effect, spill, damage and the verdict; of several vectors, the leakage matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+from click import style
+
+from persona.cli.render import columns, short
+from persona.cli.terminal import one_line
+
+if TYPE_CHECKING:
+    from persona.history.scores import Damage, Effect, Interval, Rate, Scores
+
+EXIT_CODES: Final = {"pass": 0, "fail": 1, "inconclusive": 8, "unverified": 8}
+_COLOURS: Final = {"pass": "green", "fail": "red", "inconclusive": "yellow", "unverified": "yellow"}
+
+
+def exit_code(verdicts: Sequence[str]) -> int:
+    """0 if all pass, 1 if one fails, else 8."""
+    codes = [EXIT_CODES[verdict] for verdict in verdicts]
+    return 1 if 1 in codes else max(codes)
+
+
+def name_of(scores: Scores) -> str:
+    """The pattern whose vector was measured; else the start of the vector's id."""
+    return next((effect.probe for effect in scores.own), short(scores.about))
+
+
+def scores_lines(scores: Scores) -> Iterator[str]:
+    """One recipe or vector."""
+    names = {
+        "commit": f"commit {short(scores.about)}",
+        "vector": f"vector {short(scores.about)} alone at α 1",
+    }
+    what = names.get(scores.about_kind, "recipe.toml")
+    before = ", measured before" if scores.measured_before else ""
+    yield f"{what} against the base ({scores.dtype}, {scores.device}{before})"
+    if scores.own:
+        yield ""
+        yield from _own_table(scores.own)
+    if scores.spill:
+        yield ""
+        yield from columns([("SPILL", "Δ MARGIN", ""), *(_spill_row(effect) for effect in scores.spill)])
+    if scores.damage is not None:
+        yield ""
+        yield from columns(list(_damage_rows(scores.damage)))
+    yield ""
+    yield verdict_line(scores)
+
+
+def matrix_lines(all_scores: Sequence[tuple[str, Scores]]) -> Iterator[str]:
+    """Vectors, each alone, against all probes."""
+    probes = list(dict.fromkeys(effect.probe for _, scores in all_scores for effect in scores.effects))
+    yield "Δ margin of each vector alone at α 1 (rows) on each pattern's probes (columns); * its own probes"
+    yield "± half of the 95 % interval; a change of a check's rate is in %"
+    yield ""
+    rows = [("VECTOR", *map(one_line, probes), "KL", "LOSS", "")]
+    for name, scores in all_scores:
+        found = {effect.probe: effect for effect in scores.effects}
+        damage = scores.damage
+        rows.append(
+            (
+                one_line(name),
+                *(_cell(found[key]) if key in found else "" for key in probes),
+                "" if damage is None else f"{damage.kl.mean:.4f}",
+                "" if damage is None else f"{damage.ratio.mean:.4f}",
+                scores.verdict,
+            )
+        )
+    yield from columns(rows)
+
+
+def verdict_line(scores: Scores) -> str:
+    """The verdict and its reasons, as the last line."""
+    reasons = [
+        f"{one_line(effect.probe)}: {_WHY[str(effect.verdict)]}"
+        for effect in scores.own
+        if effect.verdict in _WHY and effect.verdict == scores.verdict
+    ]
+    damage = scores.damage
+    if scores.verdict == "fail" and damage is not None and damage.ratio.mean > damage.limit:
+        reasons.append(f"damage: the loss ratio {damage.ratio.mean:.4f} is above {damage.limit:g}")
+    if scores.verdict == "unverified":
+        reasons = [f"{one_line(key)} has no probes" for key in scores.unverified] or ["nothing to verify"]
+    word = style(scores.verdict, fg=_COLOURS[scores.verdict], bold=True)
+    return word + (": " + "; ".join(reasons) if reasons else "")
+
+
+_WHY: Final = {
+    "fail": "the effect is not above that of random vectors",
+    "inconclusive": "the interval of the effect reaches 0 or the random vectors; more probes narrow it",
+}
+
+
+def _own_table(effects: Sequence[Effect]) -> Iterator[str]:
+    splits = list(dict.fromkeys(split for effect in effects for split in effect.splits))
+    shown = splits if len(splits) > 1 else []
+    has_checks = any(effect.after is not None for effect in effects)
+    head = ["EFFECT", "Δ MARGIN", "", *(one_line(split).upper() for split in shown), "RANDOM"]
+    rows = [[*head, *(["CHECK"] if has_checks else []), ""]]
+    for effect in effects:
+        whole = effect.margin or effect.rate
+        unit = effect.margin is None
+        assert whole is not None
+        assert effect.control is not None
+        row = [
+            one_line(effect.probe) + (" (removed)" if effect.wanted < 0 else ""),
+            *_interval(whole, unit),
+            *(_signed(effect.splits[key].mean, unit) if key in effect.splits else "" for key in shown),
+            ("> " if effect.wanted < 0 else "< ") + _signed(effect.control, unit),
+        ]
+        rows.append([*row, *([_rates(effect)] if has_checks else []), str(effect.verdict)])
+    yield from columns(rows)
+
+
+def _spill_row(effect: Effect) -> tuple[str, str, str]:
+    whole = effect.margin or effect.rate
+    assert whole is not None
+    return (one_line(effect.probe), *_interval(whole, effect.margin is None))
+
+
+def _damage_rows(damage: Damage) -> Iterator[tuple[str, str, str]]:
+    yield ("DAMAGE", "", "on neutral text")
+    kl, top, ratio = damage.kl, damage.top, damage.ratio
+    yield ("KL(base ‖ model)", f"{kl.mean:.4f}", f"[{kl.low:.4f}, {kl.high:.4f}] nats a token")
+    yield ("same top token", f"{100 * top.mean:.1f} %", f"[{100 * top.low:.1f} %, {100 * top.high:.1f} %]")
+    limit = f"at most {damage.limit:g}"
+    yield ("loss ratio", f"{ratio.mean:.4f}", f"[{ratio.low:.4f}, {ratio.high:.4f}], {limit}")
+
+
+def _interval(whole: Interval, is_rate: bool) -> tuple[str, str]:
+    mean, low, high = (_signed(value, is_rate) for value in (whole.mean, whole.low, whole.high))
+    return mean, f"[{low}, {high}]"
+
+
+def _cell(effect: Effect) -> str:
+    whole = effect.margin or effect.rate
+    assert whole is not None
+    is_rate = effect.margin is None
+    half = _signed((whole.high - whole.low) / 2, is_rate).lstrip("+")
+    return f"{_signed(whole.mean, is_rate)} ±{half}" + (" *" if effect.own else "")
+
+
+def _signed(value: float, is_rate: bool) -> str:
+    if is_rate:
+        return f"{100 * value:+.0f} %"
+    return f"{value:+.2f}"
+
+
+def _rates(effect: Effect) -> str:
+    if effect.before is None or effect.after is None:
+        return ""
+    return f"{_rate(effect.before)} → {_rate(effect.after)}"
+
+
+def _rate(rate: Rate) -> str:
+    return f"{rate.met}/{rate.items}"
