@@ -39,6 +39,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
     "Behaviour": {
         "train": "Train patterns of the graph into vectors of recipe.toml.",
+        "verify": "Measure what a recipe or a vector does to the model's behaviour.",
     },
     "Look": {
         "status": "Show what differs from HEAD and what the weights are.",
@@ -50,7 +51,6 @@ SECTIONS: dict[str, dict[str, str]] = {
         "graph": "Check, show and exchange patterns.",
         "digest": "Print the weights digest of a revision.",
         "export": "Write a revision in a form that another program reads.",
-        "verify": "Measure what a recipe or a vector does to the model's behaviour.",
         "identify": "Say which revision or vector the weights in a directory are.",
     },
     "Move": {

@@ -39,7 +39,8 @@ class Effect(Result):
     `wanted`: 1, or −1 if the recipe subtracts the vector. `margin`: Δmargin in nats. `splits`: the same by
     surface form. `before`, `after`: the rates of the check. `control`: the Δmargin that `margin.low` must be
     above (times `wanted`), from random vectors of the same norm. `verdict`: pass, fail or inconclusive; None
-    for spill. `probes`: the digest of the probes.
+    for spill. `probes`: the digest of the probes. `rate`: of a pattern whose probes have checks alone, the
+    change of the rate, in place of `margin`; `splits` and `control` are then of it.
     """
 
     probe: str
@@ -52,6 +53,7 @@ class Effect(Result):
     control: float | None
     verdict: str | None
     probes: str
+    rate: Interval | None = None
 
 
 @dataclass(frozen=True, repr=False)

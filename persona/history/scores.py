@@ -145,6 +145,7 @@ def _effect_data(effect: Effect) -> Json:
         "own": effect.own,
         "probe": effect.probe,
         "probes": effect.probes,
+        "rate": _interval_data(effect.rate),
         "splits": {name: _interval_data(split) for name, split in effect.splits.items()},
         "verdict": effect.verdict,
         "wanted": effect.wanted,
@@ -152,7 +153,7 @@ def _effect_data(effect: Effect) -> Json:
 
 
 def _effect(value: Any) -> Effect:
-    names = ("after", "before", "control", "margin", "own", "probe", "probes", "splits", "verdict", "wanted")
+    names = tuple("after before control margin own probe probes rate splits verdict wanted".split())
     data = fields.mapping(value, "effect", names)
     if type(data["own"]) is not bool or type(data["splits"]) is not dict:
         raise IntegrityError("effect: own must be true or false, and splits a mapping")
@@ -167,6 +168,7 @@ def _effect(value: Any) -> Effect:
         control=_or_none(_number, data["control"]),
         verdict=_or_none(lambda text: fields.text(text, "effect: verdict"), data["verdict"]),
         probes=fields.text(data["probes"], "effect: probes"),
+        rate=_or_none(_interval, data["rate"]),
     )
 
 

@@ -67,6 +67,7 @@ ANSWERS = {
     "show": "show",
     "describe": "describe --always",
     "diff": "diff HEAD~1 HEAD",
+    "verify": None,
     "vector ls": "vector ls",
     "vector show": "vector show listening",
     "vector derive": "vector derive less -listening * 0.5",

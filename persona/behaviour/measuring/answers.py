@@ -68,9 +68,7 @@ def _greedy(most: int, ends: Sequence[int], filler: int) -> Any:
     import transformers
 
     config: Any = transformers.GenerationConfig
-    return config(
-        do_sample=False, max_new_tokens=most, eos_token_id=list(ends) or None, pad_token_id=filler
-    )
+    return config(do_sample=False, max_new_tokens=most, eos_token_id=list(ends) or None, pad_token_id=filler)
 
 
 def _until(row: list[int], ends: Sequence[int]) -> list[int]:

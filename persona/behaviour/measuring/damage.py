@@ -8,7 +8,7 @@ token, and both losses in 1e-4 nats.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from blake3 import blake3
@@ -29,7 +29,7 @@ Window = tuple[int, ...]
 
 def neutral_text() -> bytes:
     """The text, written for this project, that has nothing to do with any behaviour."""
-    return (files("persona.behaviour.measuring") / "neutral.txt").read_bytes()
+    return Path(__file__).with_name("neutral.txt").read_bytes()
 
 
 def text_digest(text: bytes) -> str:
@@ -38,7 +38,7 @@ def text_digest(text: bytes) -> str:
 
 
 def windows(tokenizer: Tokenizer, text: bytes, context: int | None) -> list[Window]:
-    """The text in windows of tokens. A tokenizer that begins every text with a token begins each window so."""
+    """The text in windows of tokens; each begins as the tokenizer begins every text."""
     whole: list[int] = tokenizer(text.decode(), add_special_tokens=False)["input_ids"]
     lead = begins_with(tokenizer)
     step = (WINDOW if context is None else min(WINDOW, context)) - len(lead)

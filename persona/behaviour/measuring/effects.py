@@ -35,8 +35,8 @@ def effect_of(
     """What the probes of one pattern say.
 
     `wanted`: 1 or −1 if its vector is in what was measured, None for spill. `before`, `after`: of the base
-    and of the weights: kind → what was measured. `controls`: the judged kind of each random vector, for an own
-    effect.
+    and of the weights: kind → what was measured. `controls`: for an own effect, the judged kind of each
+    random vector.
     """
     kind = kind_judged(probes)
     changes = _changes(probes, kind, before[kind], after[kind])

@@ -1,6 +1,6 @@
-"""**measurement** — what was found out about weights on one probe set, item by item, or on neutral text.
+"""Measurements: which ones are needed, which ones are kept already, and the rest measured.
 
-A measurement is kept under a key of everything that decides it, so nothing is measured twice. Three kinds:
+A measurement is of weights on one probe set, item by item, or on neutral text. There are three kinds:
 
 - ``margins``: the margin of each probe that has a pair of answers, in 1e-4 nats;
 - ``answers``: the answer to each probe that has a check;
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 SCORER: Final = "1"
 """Counts up if a change of the code may change a measurement."""
 DTYPE: Final = "float32"
-WHOLE: Final = "measuring"
-"""The progress bar of everything that is measured."""
 
 
 @dataclass(frozen=True)
@@ -231,7 +229,9 @@ class Bench:
 
     def _tell(self, label: str, done: int, total: int) -> None:
         if self._progress is not None:
-            self._progress(Phase(label, "items", WHOLE), done, total)
+            phase = Phase("measuring", "items")
+            phase.detail = label
+            self._progress(phase, done, total)
 
 
 def _label(need: Need) -> str:

@@ -116,8 +116,8 @@ def _places_of(model: PreTrainedModel, names: list[str]) -> dict[str, torch.Tens
     state |= model.named_buffers(remove_duplicate=False)
     if missing := [name for name in names if name not in state]:
         raise InvalidInput(
-            f"{type(model).__name__} of transformers has no tensor {listed(missing, 1)}, which the base holds:"
-            " it renames tensors when it loads them, so weights cannot be swapped in place"
+            f"{type(model).__name__} of transformers has no tensor {listed(missing, 1)}, which the base"
+            " holds: it renames tensors when it loads them, so weights cannot be swapped in place"
         )
     wanted = set(names)
     found: dict[str, torch.Tensor] = {}

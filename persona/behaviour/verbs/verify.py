@@ -15,7 +15,7 @@ from persona.behaviour.measuring.items import refuse_overlap
 from persona.behaviour.measuring.measurements import DTYPE, SCORER, Bench, Need, Weights
 from persona.behaviour.measuring.statistics import FEWEST_GROUPS
 from persona.behaviour.probes import ProbeSet, overlap
-from persona.errors import Blank, Call, InvalidInput, Note, UnknownName, UsageError, listed
+from persona.errors import Blank, Call, InvalidInput, Note, UnknownName, UsageError
 from persona.frozen import dataclass
 from persona.history.history import History
 from persona.history.names.revisions import resolve
@@ -325,8 +325,8 @@ def _notes(graph: Graph, subject: _Subject, scores: Scores, sets: Mapping[str, P
         probes = sets[effect.probe]
         if len({item.group for item in judged_items(probes)}) < FEWEST_GROUPS:
             notes.append(
-                f"{effect.probe} has fewer than {FEWEST_GROUPS} groups of probes, too few to tell an effect from"
-                " chance"
+                f"{effect.probe} has fewer than {FEWEST_GROUPS} groups of probes, too few to tell an effect"
+                " from chance"
             )
     return tuple(notes)
 
