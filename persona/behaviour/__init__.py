@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from persona.behaviour.training.apollo import Apollo as Apollo
+    from persona.behaviour.training.callback import CommitCallback as CommitCallback
 
 
 def __getattr__(name: str) -> Any:
@@ -15,4 +16,8 @@ def __getattr__(name: str) -> Any:
         from persona.behaviour.training.apollo import Apollo
 
         return Apollo
+    if name == "CommitCallback":
+        from persona.behaviour.training.callback import CommitCallback
+
+        return CommitCallback
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

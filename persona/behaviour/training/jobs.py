@@ -57,7 +57,7 @@ def jobs(history: History, keys: Sequence[str], given: TrainOptions, machine: Ma
         "template": template_digest(tokenizer),
         "threads": machine.threads,
         "device": machine.device,
-        **_versions(),
+        **versions(),
     }
     return [_job(history, graph, one, given, tokenizer, shared) for one in trainables]
 
@@ -183,7 +183,7 @@ def machine(given: TrainOptions) -> Machine:
     return Machine(device, thread_count(given["threads"]), every, given["progress"])
 
 
-def _versions() -> dict[str, Any]:
+def versions() -> dict[str, Any]:
     """The versions that may decide bits."""
     import torch
     import transformers
