@@ -253,6 +253,7 @@ class Repository:
     show = Verb(lambda: verbs.diff.show).then(_shown)
     status = Verb(lambda: verbs.status.status)
     diff = Verb(lambda: verbs.diff.diff)
+    diff_scores = Verb(lambda: verbs.diff.diff_scores)
     diff_weights = Verb(lambda: verbs.measure.weights_diff)
     reflog = Verb(lambda: verbs.refs.reflog)
     describe = Verb(lambda: verbs.describe.describe)

@@ -26,7 +26,7 @@ from persona.face.refs import Branches, Tags
 from persona.face.revision import Revision
 from persona.face.settings import Settings
 from persona.face.vectors import Vectors
-from persona.history import query_results, results, store_results
+from persona.history import query_results, results, score_results, store_results
 from persona.history.arguments import spell_out
 from persona.history.verbs import adapters, export_mergekit, identify, import_mergekit, measure, patches
 from persona.live.model import LiveModel
@@ -77,6 +77,7 @@ OWNERS: dict[str, type] = {
 RESULTS: tuple[ModuleType, ...] = (
     results,
     query_results,
+    score_results,
     store_results,
     measure,
     import_mergekit,

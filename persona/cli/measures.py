@@ -141,6 +141,10 @@ def statistics_lines(vector: VectorStatistics) -> Iterator[str]:
     for origin in vector.provenance:
         said = ", ".join(f"{key} {_fact(value)}" for key, value in sorted(origin.items()))
         yield f"Origin:   {printable(said)}"
+    if vector.scores is not None:
+        from persona.cli.scores import brief
+
+        yield f"Scores:   {brief(vector.scores)}"
     yield from _modules_table(vector.modules, contested=False)
     for sheet in vector_sheets(vector):
         yield from sheet_lines(sheet)

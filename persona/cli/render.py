@@ -288,7 +288,8 @@ def checkout_lines(result: CheckoutResult) -> Iterator[str]:
 
 def vector_table(vectors: Sequence[VectorInfo]) -> Iterator[str]:
     """One vector a line."""
-    rows = [("", "NAME", "ID", "CHANGED", "STORED", "OF", "|τ|", "")]
+    verified = any(vector.verdict for vector in vectors)
+    rows = [("", "NAME", "ID", "CHANGED", "STORED", "OF", "|τ|", *(["VERDICT"] if verified else []), "")]
     for vector in vectors:
         changed = "?" if vector.changed_fraction is None else percent(vector.changed_fraction)
         share = f"{bytes_text(vector.raw_bytes)}"
@@ -298,7 +299,8 @@ def vector_table(vectors: Sequence[VectorInfo]) -> Iterator[str]:
         mark = "*" if vector.in_recipe else " "
         sum_ = f"= {vector.expression}" if vector.expression else ""
         stored = bytes_text(vector.stored_bytes)
-        rows.append((mark, vector.name, short(vector.id), changed, stored, share, length, sum_))
+        verdict = [vector.verdict or ""] if verified else []
+        rows.append((mark, vector.name, short(vector.id), changed, stored, share, length, *verdict, sum_))
     if len(rows) > 1:
         yield from columns(rows)
 

@@ -266,6 +266,14 @@ class History:
         """The refs below a prefix and their ids. One that is damaged is left out, with a note in `notes`."""
         return self.store.refs.list(prefix, notes=[] if notes is None else notes)
 
+    def ref_names(self, prefix: str, notes: NoteList) -> set[str]:
+        """The names of the refs below a prefix, unread. If they cannot be listed, none, with a note."""
+        try:
+            return self.store.refs.names(prefix)
+        except IntegrityError as error:
+            notes.append(error.note)
+            return set()
+
     def last_files(self) -> dict[str, str]:
         """Every tracked file of `last_commit`: path → blob id; empty if no commit is known."""
         id = self.last_commit()

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import field, fields
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from persona.frozen import dataclass
 from persona.history.results import UNPRINTED, Diff, KeptFraction, Result, TermView, WeightsState, iso_date
 from persona.objects.commit import Commit
 from persona.objects.ids import abbreviate
+
+if TYPE_CHECKING:
+    from persona.history.score_results import Scores
 
 
 @dataclass(frozen=True, repr=False)
@@ -36,13 +39,14 @@ class RecipeView(Result):
 
 @dataclass(frozen=True, repr=False)
 class CommitEntry(Result):
-    """One commit as `log` and `show` give it. Its recipe is read only when asked for."""
+    """One commit as `log` and `show` give it. Its recipe and scores are read only when asked for."""
 
     id: str
     commit: Commit
     refs: tuple[str, ...] = field(compare=False)
     """Short names of refs that pointed at this commit: "HEAD -> main", "tag: v1", "warm"."""
     read_recipe: Callable[[], RecipeView] = field(repr=False, compare=False)
+    read_scores: Callable[[], Scores | None] = field(repr=False, compare=False)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {abbreviate(self.id)} {self.subject!r}>"
@@ -77,9 +81,14 @@ class CommitEntry(Result):
         """The recipe of this commit."""
         return self.read_recipe()
 
+    @cached_property
+    def scores(self) -> Scores | None:
+        """What `verify` measured of this commit last; None if nothing."""
+        return self.read_scores()
+
     def to_json(self) -> dict[str, Any]:
-        """The JSON of `log`."""
-        return {
+        """The JSON of `log`: `scores` only if the commit was measured."""
+        found = {
             "id": self.id,
             "parents": self.parents,
             "author": self.author,
@@ -87,6 +96,7 @@ class CommitEntry(Result):
             "message": self.message,
             "recipe": self.recipe,
         }
+        return found if self.scores is None else {**found, "scores": self.scores}
 
 
 @dataclass(frozen=True, repr=False)
@@ -159,7 +169,7 @@ class VectorInfo(Result):
     `stored_bytes`: of the vector's records in the store, manifest and table included (a chunk that two
     vectors share counts for both). `ranks`: of an adapter's factors, each once, ascending. Of an expression,
     `parts` are the vectors that it is made of, each with its "name", "id" and "coefficient", and `expression`
-    is their sum as text.
+    is their sum as text. `verdict`: of `verify` on the vector alone, None if it was not measured.
     """
 
     name: str
@@ -173,13 +183,14 @@ class VectorInfo(Result):
     stored_bytes: int
     l2: float | None
     ranks: tuple[int, ...] = ()
+    verdict: str | None = field(default=None, metadata=UNPRINTED)
     expression: str | None = field(default=None, metadata=UNPRINTED)
     parts: tuple[dict[str, str], ...] = field(default=(), metadata=UNPRINTED)
     in_recipe: bool = field(default=True, metadata=UNPRINTED)
 
     def to_json(self) -> dict[str, Any]:
-        """The keys of `vector ls`: `expression` and `parts` only of an expression."""
-        more = ("expression", "parts") if self.parts else ()
+        """The keys of `vector ls`: `expression` and `parts` only of an expression, `verdict` if known."""
+        more = (*(("verdict",) if self.verdict else ()), *(("expression", "parts") if self.parts else ()))
         printed = [item.name for item in fields(self) if item.metadata.get("json", True)]
         return {name: getattr(self, name) for name in (*printed, *more)}
 

@@ -100,3 +100,33 @@ class Scores(Result):
     def spill(self) -> tuple[Effect, ...]:
         """What else was moved."""
         return tuple(effect for effect in self.effects if not effect.own)
+
+
+@dataclass(frozen=True, repr=False)
+class EffectDiff(Result):
+    """One pattern's probes on two sides."""
+
+    probe: str
+    from_: Effect
+    to: Effect
+
+
+@dataclass(frozen=True, repr=False)
+class DamageDiff(Result):
+    """Damage on two sides, on the same text."""
+
+    from_: Damage
+    to: Damage
+
+
+@dataclass(frozen=True, repr=False)
+class ScoresDiff(Result):
+    """What was measured of two commits in the same way: of the same probes, and on the same text.
+
+    `from_` and `to` are commit ids.
+    """
+
+    from_: str
+    to: str
+    effects: tuple[EffectDiff, ...]
+    damage: DamageDiff | None

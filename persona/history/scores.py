@@ -15,6 +15,7 @@ from persona.errors import IntegrityError
 from persona.history import note_refs
 from persona.history.history import History
 from persona.history.score_results import Damage as Damage
+from persona.history.score_results import DamageDiff, EffectDiff, ScoresDiff
 from persona.history.score_results import Effect as Effect
 from persona.history.score_results import Interval as Interval
 from persona.history.score_results import Rate as Rate
@@ -23,6 +24,7 @@ from persona.objects import canonical, fields
 from persona.objects.digest import require_digest
 from persona.objects.note import Note
 from persona.objects.recipe import Recipe
+from persona.store.refs import NoteList
 
 _PLACES: Final = 12
 _MOST: Final = canonical.MAX_INTEGER
@@ -37,6 +39,15 @@ def scores_of(history: History, id: str) -> Scores | None:
     """
     note = note_refs.find(history, "scores", id)
     return None if note is None else _decoded(history, note, read_scores)
+
+
+def readable(history: History, id: str, unread: NoteList) -> Scores | None:
+    """Like `scores_of`, but damage is a sentence in `unread`, and None."""
+    try:
+        return scores_of(history, id)
+    except IntegrityError as error:
+        unread.append(error.note)
+        return None
 
 
 def keep_scores(history: History, scores: Scores) -> None:
@@ -96,6 +107,23 @@ def read_measured(note: Note) -> Json:
 def read_weights(note: Note) -> str:
     """The weights digest in a note."""
     return require_digest(fields.mapping(note.data, "note data", ("weights",))["weights"], "note weights")
+
+
+def compared(before: Scores, after: Scores) -> ScoresDiff | None:
+    """Two scores side by side, as far as they were measured in the same way; None if no part was."""
+    old = {(effect.probe, effect.probes): effect for effect in before.effects}
+    effects = tuple(
+        EffectDiff(effect.probe, old[key], effect)
+        for effect in after.effects
+        if (key := (effect.probe, effect.probes)) in old
+    )
+    damage = None
+    if before.damage is not None and after.damage is not None and before.damage.text == after.damage.text:
+        damage = DamageDiff(before.damage, after.damage)
+    same = [getattr(before, name) == getattr(after, name) for name in ("scorer", "dtype", "device")]
+    if not all(same) or not (effects or damage):
+        return None
+    return ScoresDiff(before.about, after.about, effects, damage)
 
 
 # -- scores

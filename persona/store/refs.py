@@ -48,6 +48,7 @@ TAGS: Final = "refs/tags/"
 BASES: Final = "refs/bases/"
 VECTORS: Final = "refs/vectors/"
 NOTES: Final = "refs/notes/"
+SCORES: Final = "refs/notes/scores/"
 
 ANY: Final = _Any()
 """A value of `expect`: the ref may hold anything."""

@@ -58,6 +58,8 @@ def command(
     --weights compares the weights as well. For each layer and kind of module it tells how many weights
     change, by how much, and which vectors pull in opposite directions.
 
+    If `verify` measured both sides, diff also compares their scores.
+
     Names after -- are files to compare. -q prints nothing: the exit code is 1 if anything differs.
     """
     place = plot_path(call, plot)
@@ -69,17 +71,22 @@ def command(
     code = 1 if (exit_code or call.quiet) and not diff.empty else 0
     if silent and place is None:
         return Shown(diff, (), code)
-    lines = diffs.stat_lines(diff) if stat else diffs.diff_lines(diff)
-    if not weights and place is None:
-        return Shown(diff, lines, code)
-    from persona.cli import heatmap, measures
     from persona.history.results import as_json
+
+    scores = None if files is not None else repo.diff_scores(a, b)
+    value = as_json(diff) | ({} if scores is None else {"scores": as_json(scores)})
+    lines = list(diffs.stat_lines(diff) if stat else diffs.diff_lines(diff))
+    if scores is not None:
+        from persona.cli.scores import diff_lines
+
+        lines += [*([""] if lines else []), *diff_lines(scores)]
+    if not weights and place is None:
+        return Shown(value, lines, code)
+    from persona.cli import heatmap, measures
 
     measured = repo.diff_weights(a, b, **options)
     if place is not None:
         title = f"{short(diff.from_ or 'nothing')} → {short(diff.to) if diff.to else 'recipe.toml'}"
         heatmap.write(place, f"Weights, {title}", measures.diff_sheets(measured))
-    value = as_json(diff) | {"weights": as_json(measured)}
-    above = list(lines)
-    shown = [*above, *([""] if above else []), *measures.weights_lines(measured, brief=stat)]
-    return Shown(value, () if silent else shown, code)
+    lines += [*([""] if lines else []), *measures.weights_lines(measured, brief=stat)]
+    return Shown(value | {"weights": as_json(measured)}, () if silent else lines, code)

@@ -123,6 +123,10 @@ def _lines(
         if number and not oneline:
             yield margin.rstrip()
         text = [render.oneline(entry, refs)] if oneline else render.entry_lines(entry, refs)
+        if not oneline and entry.scores is not None:
+            from persona.cli.scores import brief
+
+            text += ["", f"Scores: {brief(entry.scores)}"]
         if patch or stat:
             _, diff = repo.show(entry.id, paths=paths)
             changes = list(diffs.stat_lines(diff) if stat else diffs.diff_lines(diff))

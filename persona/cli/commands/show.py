@@ -23,13 +23,17 @@ if TYPE_CHECKING:
 def command(repo: Repository, rev: str, stat: bool, oneline: bool) -> Shown:
     """Show one commit.
 
-    Prints its author, date and message, then what it changed against its first parent. With --json, show
-    prints the entry of `log` with a `diff` in it.
+    Prints its author, date and message, what `verify` measured of it, then what it changed against its first
+    parent. With --json, show prints the entry of `log` with a `diff` in it.
     """
     from persona.history.results import as_json
 
     entry, diff = repo.show(rev)
     refs = on_terminal()
     lines = [render.oneline(entry, refs)] if oneline else [*render.entry_lines(entry, refs), ""]
+    if entry.scores is not None and not oneline:
+        from persona.cli.scores import brief
+
+        lines += [f"Scores: {brief(entry.scores)}", ""]
     lines += diffs.stat_lines(diff) if stat else diffs.diff_lines(diff)
     return Shown(as_json(entry) | {"diff": as_json(diff)}, lines)

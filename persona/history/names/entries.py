@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from persona.history.history import History
+from persona.history.recipes.views import recipe_view
 from persona.objects.commit import Commit
-from persona.store.refs import HEADS, TAGS, NoteList
+from persona.store.refs import HEADS, SCORES, TAGS, NoteList
 
 if TYPE_CHECKING:
     from persona.history.query_results import CommitEntry
-from persona.history.recipes.views import recipe_view
+    from persona.history.score_results import Scores
 
 
 class Entries:
@@ -20,6 +21,7 @@ class Entries:
         self.history = history
         self._notes = notes
         self._names: dict[str, list[str]] | None = None
+        self._scored: set[str] | None = None
 
     def of(self, id: str, commit: Commit | None = None) -> CommitEntry:
         """The entry of a commit."""
@@ -33,7 +35,19 @@ class Entries:
             commit=commit,
             refs=tuple(self._pointing().get(id, ())),
             read_recipe=lambda: recipe_view(history.recipe(history.tree(tree).recipe)),
+            read_scores=lambda: self._scores_of(id),
         )
+
+    def _scores_of(self, id: str) -> Scores | None:
+        """The scores of a commit. If they are damaged, None, and a note says so."""
+        notes: NoteList = [] if self._notes is None else self._notes
+        if self._scored is None:
+            self._scored = self.history.ref_names(SCORES, notes)
+        if SCORES + id[:32] not in self._scored:
+            return None  # without an import of what reads scores
+        from persona.history.scores import readable
+
+        return readable(self.history, id, notes)
 
     def _pointing(self) -> dict[str, list[str]]:
         if self._names is None:

@@ -133,10 +133,19 @@ def info(history: History, name: str, id: str, recipe: Recipe | None) -> VectorI
         stored_bytes=stored_bytes(history, id, vector),
         l2=counted.get("l2"),
         ranks=vector.ranks,
+        verdict=_verdict(history, id),
         expression=written(parts) if parts else None,
         parts=parts,
         in_recipe=recipe is not None,
     )
+
+
+def _verdict(history: History, id: str) -> str | None:
+    """The verdict on a vector alone, if it was measured and the note can be read."""
+    from persona.history.scores import readable
+
+    found = readable(history, id, history.notes)
+    return None if found is None else found.verdict
 
 
 def expression_of(history: History, id: str) -> str | None:

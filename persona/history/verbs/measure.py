@@ -21,6 +21,7 @@ from persona.history.planning import plan_of
 from persona.history.query_results import VectorInfo
 from persona.history.recipes.views import shown
 from persona.history.results import UNPRINTED, Result, as_json
+from persona.history.scores import Scores, readable
 from persona.history.vectors import cache, lookup
 from persona.history.vectors.trimmed import density_of
 from persona.history.worktree import text_files
@@ -129,7 +130,8 @@ class VectorStatistics(Result):
     """A vector by layer and kind of module, and the fractions that a few densities keep.
 
     `kept` has (density, fraction of the weights), the vector's own density among them, trimmed as
-    `recipe.toml` says, or tensor by tensor. `provenance`: the notes on its origin.
+    `recipe.toml` says, or tensor by tensor. `provenance`: the notes on its origin. `scores`: what `verify`
+    measured of the vector alone.
     """
 
     info: VectorInfo
@@ -137,13 +139,15 @@ class VectorStatistics(Result):
     layers: tuple[Row, ...]
     kept: tuple[tuple[float, float], ...]
     provenance: tuple[dict[str, Any], ...]
+    scores: Scores | None = None
     modules: tuple[Row, ...] = field(default=(), metadata=UNPRINTED)
     depths: tuple[Row, ...] = field(default=(), metadata=UNPRINTED)
 
     def to_json(self) -> dict[str, Any]:
-        """The keys of `vector ls`, and more."""
+        """The keys of `vector ls`, and more: `scores` only if the vector was measured alone."""
         return {
             **as_json(self.info),
+            **({} if self.scores is None else {"scores": self.scores}),
             "relative_size": self.size.relative_size,
             "kept": [{"density": density, "kept_fraction": fraction} for density, fraction in self.kept],
             "provenance": self.provenance,
@@ -214,7 +218,8 @@ def vector_statistics(history: History, name: str, **options: Unpack[WorkOptions
     kept = [(density, kept_fraction(trimmed, id, density, threads=workers)) for density in densities]
     info = lookup.named(history, name)
     origin = lookup.provenance(history, id)
-    return VectorStatistics(info, size, rows.places, tuple(kept), origin, rows.modules, rows.depths)
+    alone = readable(history, id, history.notes)
+    return VectorStatistics(info, size, rows.places, tuple(kept), origin, alone, rows.modules, rows.depths)
 
 
 def _recipe(history: History, revision: str | None) -> Recipe:
