@@ -41,6 +41,11 @@ class Dialogue:
             " ".join(each.content.split()).casefold() for each in self.messages if each.role == "user"
         )
 
+    @property
+    def asked(self) -> tuple[tuple[str, str], ...]:
+        """Role and content of all that is not the assistant's, as they are."""
+        return tuple((each.role, each.content) for each in self.messages if each.role != "assistant")
+
 
 def messages_of(line: Line, key: str = "messages") -> tuple[Message, ...]:
     """The messages in a field of a line."""

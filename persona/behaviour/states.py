@@ -10,7 +10,7 @@ This reads notes and files, and computes nothing.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from persona.behaviour.graph.graph import Graph
 from persona.behaviour.graph.pattern import Pattern, Trainable
@@ -29,6 +29,8 @@ from persona.objects.recipe import Recipe
 from persona.store.refs import VECTORS
 
 STATES: Final = ("untrained", "stale", "trained", "verified", "failing")
+_DECIDING: Final = ("train", "opposite", "prompt", "turns")
+"""The data that decides every vector. A training that used more names it."""
 _VERDICTS: Final = {"pass": "verified", "fail": "failing"}
 
 
@@ -126,21 +128,24 @@ class _States:
     def changed(self, pattern: Pattern, trainable: Trainable, vector: str) -> tuple[str, ...]:
         """What has changed since the vector was trained; of several trainings, the one that is nearest."""
         origins = self.origins.get(vector, [])
-        if not origins:
-            return ()
+        own = [one for one in origins if one.name == trainable.name] or origins
+        return min((self.changed_since(pattern, trainable, then) for then in own), key=len, default=())
+
+    def changed_since(self, pattern: Pattern, trainable: Trainable, then: Provenance) -> tuple[str, ...]:
+        """What has changed since one training."""
+        roles = dict.fromkeys((*_DECIDING, *then.data))
         try:
-            files = self.graph.data_files(trainable)
+            files = self.graph.data_files(trainable, roles)
         except InvalidInput:
             return ("data",)
-        data = {role: {"file": one.file, "blake3": one.blake3} for role, one in files.items()}
-        today: dict[str, Any] = {"text": pattern.text, "data": data, "base": self.recipe.base}
-        return min(
-            (
-                then.decided(**today, settings=_settings(trainable, then)).changed_since(then)
-                for then in origins
-            ),
-            key=len,
+        given = {key: float(value) if key == "lr" else value for key, value in then.given.items()}
+        today = then.decided(
+            text=pattern.text,
+            data={role: {"file": one.file, "blake3": one.blake3} for role, one in files.items()},
+            base=self.recipe.base,
+            settings=as_data(in_force(trainable.settings, given)),
         )
+        return today.changed_since(then)
 
     def effect(self, trainable: Trainable, vector: str) -> Effect | None:
         """What `verify` found for the vector alone on its own probes, if these are still the same."""
@@ -153,9 +158,3 @@ class _States:
         except InvalidInput:
             return None
         return own[0] if probes is not None and own[0].probes == probes.digest else None
-
-
-def _settings(trainable: Trainable, then: Provenance) -> dict[str, Any]:
-    """The settings of today, with what the caller of that training gave in place of the pattern's."""
-    given = {key: float(value) if key == "lr" else value for key, value in then.given.items()}
-    return as_data(in_force(trainable.settings, given))

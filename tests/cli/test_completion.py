@@ -26,8 +26,8 @@ from tests.cli.processes import PROGRAM, environment
 
 @pytest.fixture(scope="module")
 def named(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
-    """A repository with three branches, two tags, and two vectors, one with a space in its name. Tests look
-    at it and leave it.
+    """A repository with three branches, two tags, two patterns, and two vectors, one with a space in its
+    name. Tests look at it and leave it.
     """
     models = tmp_path_factory.mktemp("models")
     write_model(models / "base", BASE)
@@ -41,6 +41,9 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
         persona.ok("branch", branch)
     for tag in ("v1", "v2"):
         persona.ok("tag", tag)
+    (models / "mybot" / "graph").mkdir()
+    for key in ("calm", "listening"):
+        (models / "mybot" / "graph" / f"{key}.md").write_text(f'+++\nkey = "{key}"\n+++\n')
     return persona
 
 
@@ -107,6 +110,8 @@ def test_revisions_are_offered_where_one_is_asked_for(named: CommandLine, line: 
         ("vector derive less ", VECTORS),
         ("vector rm ", []),
         ("vector s", ["show"]),
+        ("graph s", ["status", "show"]),
+        ("graph show ", ["calm", "listening"]),
         ("set listening --join ", ["vote", "add"]),
         ("checkout --device ", ["auto", "cpu", "cuda"]),
         ("checkout --dtype b", ["bfloat16"]),

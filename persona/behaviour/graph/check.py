@@ -203,16 +203,17 @@ class _Check:
         return None
 
     def _pair(self, trainable: Trainable, train: Sequence[Dialogue], opposite: Sequence[Dialogue]) -> None:
-        """Both sides of a contrastive pair answer the same prompts."""
-        ours, theirs = ({one.prompt: one.place for one in side} for side in (train, opposite))
-        for here, there, name in ((ours, theirs, "opposite"), (theirs, ours, "train")):
-            missing = [place for prompt, place in here.items() if prompt not in there]
-            if missing:
-                more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
-                text = (
-                    f"{name} of {trainable.name} does not answer this prompt{more}; a pair shares its prompts"
-                )
-                self.warn(*_split(missing[0]), text)
+        """Both sides of a contrastive pair have the same prompts in the same order."""
+        for one, other in zip(train, opposite, strict=False):
+            if one.asked != other.asked:
+                text = f"opposite of {trainable.name}: this is another prompt than that of {one.place}"
+                self.fail(*_split(other.place), f"{text}; a pair has the same prompts in the same order")
+                return
+        if len(train) != len(opposite):
+            longer = max(train, opposite, key=len)
+            counts = f"train has {len(train)} dialogues and opposite {len(opposite)}"
+            text = f"{trainable.name}: this dialogue has no other side: {counts}"
+            self.fail(*_split(longer[min(len(train), len(opposite))].place), text)
 
     def _judge(self, path: str, probes: ProbeSet) -> None:
         """Whether probes can tell something."""

@@ -124,7 +124,7 @@ def _lessons(graph: Graph, trainable: Trainable) -> dict[str | None, Lesson]:
 def _refuse_other_prompts(ours: Sequence[Dialogue], theirs: Sequence[Dialogue], place: str) -> None:
     """`InvalidInput` unless both sides of a contrastive pair ask the same in the same order."""
     for one, other in zip(ours, theirs, strict=False):
-        if _asked(one) != _asked(other):
+        if one.asked != other.asked:
             raise InvalidInput(
                 f"{other.place}: this is another prompt than that of {one.place}; the two sides of a"
                 " contrastive pair have the same prompts in the same order"
@@ -135,10 +135,6 @@ def _refuse_other_prompts(ours: Sequence[Dialogue], theirs: Sequence[Dialogue], 
             f"{rest.place}: this dialogue has no other side: train has {len(ours)} dialogues and opposite"
             f" {len(theirs)} ({place})"
         )
-
-
-def _asked(dialogue: Dialogue) -> list[tuple[str, str]]:
-    return [(one.role, one.content) for one in dialogue.messages if one.role != "assistant"]
 
 
 def _refuse_overlap(graph: Graph, trainable: Trainable, lessons: Mapping[str | None, Lesson]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
@@ -16,13 +17,14 @@ from persona.behaviour.graph.graph import FOLDER, Graph
 from persona.behaviour.graph.pattern import Pattern, Trainable
 from persona.behaviour.graph.reading import DATA_KEYS, Problem, file_name, pattern_of, written_of
 from persona.behaviour.states import GraphStatus, TrainableState
-from persona.errors import InvalidInput, Keyword, Refused, listed
+from persona.errors import InvalidInput, Keyword, PersonaError, Refused, listed
 from persona.frozen import dataclass
 from persona.history.arguments import AnyPath
 from persona.history.history import History
 from persona.history.results import Result
 from persona.history.worktree import text_files
 from persona.history.worktree.changing import changing
+from persona.history.worktree.locked import LockedTree
 from persona.limits import MAX_TEXT_FILE_BYTES
 from persona.weights.inputs import read_input
 
@@ -241,8 +243,21 @@ def import_lines(history: History, path: AnyPath, *, force: bool = False) -> Gra
                 f"{listed(plan.edited)} {was} written or edited by hand, so nothing was imported",
                 hint=(Keyword(force=True), " takes the nodes into edited files too; it drops their comments"),
             )
-        tree.apply(plan.edits, plan.seen)
+        try:
+            tree.apply(plan.edits, plan.seen)
+        except PersonaError:
+            with suppress(PersonaError):
+                _take_back(tree, plan)
+            raise
     return GraphImport(tuple(plan.added), tuple(plan.changed), tuple(plan.unchanged))
+
+
+def _take_back(tree: LockedTree, plan: _Plan) -> None:
+    """Puts the files that an import wrote back as they were: it takes all nodes or none."""
+    root = tree.history.root
+    ids = {path: text_files.blob_id(data) for path, data in plan.edits.items() if data is not None}
+    written = [path for path, id in ids.items() if text_files.id_of(root, path) == id]
+    tree.apply({path: plan.before.get(path) for path in written}, {path: ids[path] for path in written})
 
 
 class _Plan:
@@ -252,14 +267,19 @@ class _Plan:
         self.graph = graph
         self.force = force
         self.edits: dict[str, bytes | None] = {}
-        self.seen: dict[str, str] = {}
-        """The blob ids of the files that are replaced."""
+        self.before: dict[str, bytes] = {}
+        """The files that are replaced."""
         self.edited: list[str] = []
         self.added: list[str] = []
         self.changed: list[str] = []
         self.unchanged: list[str] = []
         places = [nodes.position_of(one) for one in graph.patterns.values()]
         self._position = max((place for place in places if place is not None), default=0)
+
+    @property
+    def seen(self) -> dict[str, str]:
+        """The blob ids of the files that are replaced."""
+        return {path: text_files.blob_id(data) for path, data in self.before.items()}
 
     def take(self, node: nodes.Node) -> None:
         """Plans the file of one node."""
@@ -274,7 +294,7 @@ class _Plan:
             if known is None or not _is_as_imported(known, before):
                 self.edited += [] if self.force else [path]
                 own, prose = _own(path, before, node.value)
-            self.seen[path] = text_files.blob_id(before)
+            self.before[path] = before
         data = nodes.file_text(node.value, self._place(known), own, prose).encode()
         _, problems = pattern_of(path, data)
         if problems:

@@ -123,15 +123,15 @@ def test_the_probes_of_a_pattern_may_not_be_training_prompts_of_another(sound: B
     asked = lines([turn("Question 3")] if role == "turns" else [dialogue("Question 3")])
     other = {
         "train": '[data]\ntrain = "data/x.jsonl"\n',
-        "opposite": '[data]\ntrain = "data/l.jsonl"\nopposite = "data/x.jsonl"\n',
+        "opposite": '[data]\ntrain = "data/y.jsonl"\nopposite = "data/x.jsonl"\n',
         "demos": '[data]\ntrain = "data/l.jsonl"\ndemos = "data/x.jsonl"\n',
         "turns": '[data]\nprompt = "data/x.txt"\nturns = "data/x.jsonl"\n',
     }[role]
     files = {"rushing.md": pattern("rushing", other), "data/x.jsonl": asked, "data/x.txt": "Rush."}
-    assert problems(sound, files) == [
-        "graph/data/l.probes.jsonl:4: the prompt of probe '4' is a training prompt:"
-        " it stands in graph/data/x.jsonl:1"
-    ]
+    files |= {"data/y.jsonl": asked}
+    (found,) = problems(sound, files)
+    assert found.startswith("graph/data/l.probes.jsonl:4: the prompt of probe '4' is a training prompt")
+    assert found.endswith(f"it stands in graph/data/{'y' if role == 'opposite' else 'x'}.jsonl:1")
 
 
 def test_the_first_turn_of_a_long_dialogue_is_a_training_prompt(sound: Bot) -> None:
@@ -158,12 +158,22 @@ def test_a_quarter_of_the_probes_in_another_form_is_enough(sound: Bot) -> None:
     assert len(warnings(sound, {"data/l.probes.jsonl": lines(items)})) == 1
 
 
-def test_a_contrastive_pair_shares_its_prompts(sound: Bot) -> None:
+@pytest.mark.parametrize(
+    ("opposite", "place", "says"),
+    [
+        (["I am late.", "I feel sad."], "o.jsonl:1", "another prompt than that of graph/data/l.jsonl:1"),
+        (["I feel sad."], "l.jsonl:2", "has no other side: train has 2 dialogues and opposite 1"),
+        (["I feel sad.", "I am late.", "Hi"], "o.jsonl:3", "train has 2 dialogues and opposite 3"),
+    ],
+)
+def test_a_contrastive_pair_has_the_same_prompts(
+    sound: Bot, opposite: list[str], place: str, says: str
+) -> None:
     front = '[data]\ntrain = "data/l.jsonl"\nopposite = "data/o.jsonl"\nprobes = "data/l.probes.jsonl"\n'
-    opposite = lines([dialogue("I am late.", "Hurry!"), dialogue("I am early.", "Hurry!")])
-    found = warnings(sound, {"listening.md": pattern("listening", front), "data/o.jsonl": opposite})
-    assert [line.split(": ")[0] for line in found] == ["graph/data/l.jsonl:1", "graph/data/o.jsonl:2"]
-    assert "opposite of listening does not answer this prompt" in found[0]
+    other = lines([dialogue(asked, "Hurry!") for asked in opposite])
+    (found,) = problems(sound, {"listening.md": pattern("listening", front), "data/o.jsonl": other})
+    assert found.startswith(f"graph/data/{place}: ")
+    assert says in found
 
 
 def test_trained_patterns_without_probes_are_unverified(sound: Bot) -> None:
