@@ -110,7 +110,7 @@ def test_revisions_are_offered_where_one_is_asked_for(named: CommandLine, line: 
         ("vector derive less ", VECTORS),
         ("vector rm ", []),
         ("vector s", ["show"]),
-        ("graph s", ["status", "show"]),
+        ("graph s", ["show", "status"]),
         ("graph show ", ["calm", "listening"]),
         ("set listening --join ", ["vote", "add"]),
         ("checkout --device ", ["auto", "cpu", "cuda"]),
