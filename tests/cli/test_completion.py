@@ -112,6 +112,9 @@ def test_revisions_are_offered_where_one_is_asked_for(named: CommandLine, line: 
         ("vector s", ["show"]),
         ("graph s", ["show", "status"]),
         ("graph show ", ["calm", "listening"]),
+        ("train ", ["calm", "listening"]),
+        ("train calm ", ["listening"]),
+        ("verify --probe l", ["listening"]),
         ("set listening --join ", ["vote", "add"]),
         ("checkout --device ", ["auto", "cpu", "cuda"]),
         ("checkout --dtype b", ["bfloat16"]),
@@ -157,7 +160,7 @@ def test_elsewhere_the_shell_finds_the_files() -> None:
 
 
 UNKNOWABLE = {
-    "A", "D", "DATE", "GLOB", "MSG", "N", "NAME", "NEW", "S", "new",
+    "A", "D", "DATE", "GLOB", "MSG", "N", "NAME", "NEW", "R", "S", "X", "new",
 }  # fmt: skip
 """The metavars (or names) of what only the user can know: a number, a message, a date, a new name."""
 

@@ -8,6 +8,7 @@ import click
 
 from persona.cli import render
 from persona.cli.command import declare
+from persona.cli.completions import trainables
 from persona.cli.options import takes
 from persona.cli.rendering import Shown
 from persona.errors import Blank, Call, Note
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     example="$ persona train listening\n$ persona train listening rushing --steps 120 --lr 3e-5\n"
     "$ persona train voice --onto HEAD",
 )
-@click.argument("keys", nargs=-1, required=True, metavar="KEY…")
+@click.argument("keys", nargs=-1, required=True, metavar="KEY…", shell_complete=trainables)
 @takes(TrainOptions)
 def command(repo: Repository, keys: tuple[str, ...], **options: Unpack[TrainOptions]) -> Shown:
     """Train patterns of the graph into vectors of recipe.toml.

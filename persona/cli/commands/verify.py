@@ -8,7 +8,7 @@ import click
 
 from persona.cli import verification
 from persona.cli.command import declare
-from persona.cli.completions import revisions, vectors
+from persona.cli.completions import revisions, trainables, vectors
 from persona.cli.options import takes
 from persona.cli.rendering import Shown
 from persona.history.options import ComputeOptions
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     "probe",
     metavar="KEY",
     multiple=True,
+    shell_complete=trainables,
     help="Use the probes of this pattern alone. May be repeated.",
 )
 @click.option(
