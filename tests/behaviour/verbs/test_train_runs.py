@@ -1,0 +1,193 @@
+"""Runs of `persona train` that are cut short, and what they leave."""
+
+from __future__ import annotations
+
+import random
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import persona
+from persona.errors import Refused, SystemFault
+from persona.progress import Phase
+from tests.behaviour.bots import PIRATE_DATA, ChatBot, chat_bot
+from tests.disks import Cut
+
+SETTINGS = 'steps = 8\nbatch = 2\nlr = 1e-3\noptimizer = "adamw"'
+OPTIONS: dict[str, Any] = {"threads": 1, "save_every": 2}
+
+
+class Stop:
+    """A display of progress that ends the training with an error after a step."""
+
+    def __init__(self, step: int, error: BaseException) -> None:
+        self.step = step
+        self.error = error
+
+    def __call__(self, phase: Phase, done: int, total: int) -> None:
+        if phase.startswith("training") and done == self.step:
+            raise self.error
+
+
+@pytest.fixture
+def bot(chat: ChatBot) -> ChatBot:
+    chat.pirate(settings=SETTINGS)
+    return chat
+
+
+@pytest.fixture(scope="module")
+def whole(chat_base: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The id of the vector of a run that nothing interrupts, in a repository of its own."""
+    bot = chat_bot(tmp_path_factory.mktemp("whole"), chat_base)
+    bot.pirate(settings=SETTINGS)
+    return train(bot).id
+
+
+def train(bot: ChatBot, **options: Any) -> Any:
+    with persona.open(bot.root) as repo:
+        (result,) = repo.train("pirate", **{**OPTIONS, **options})
+        return result
+
+
+def cut(bot: ChatBot, step: int, error: BaseException | None = None) -> None:
+    error = Cut() if error is None else error
+    with pytest.raises(type(error)):
+        train(bot, progress=Stop(step, error))
+
+
+def runs(bot: ChatBot) -> list[Path]:
+    return sorted((bot.root / ".persona" / "runs").iterdir())
+
+
+KILLED = """
+import os, signal, sys
+import persona
+
+def progress(phase, done, total):
+    if phase.startswith("training") and done == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+with persona.open(sys.argv[1]) as repo:
+    repo.train("pirate", threads=1, save_every=2, progress=progress)
+"""
+
+
+def test_a_killed_run_goes_on_and_gives_the_same_vector(bot: ChatBot, whole: str) -> None:
+    step = random.randrange(3, 9)
+    done = subprocess.run([sys.executable, "-c", KILLED, str(bot.root), str(step)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    result = train(bot, resume=True)
+    assert result.resumed == (step - 1) // 2 * 2, step
+    assert result.id == whole, step
+    assert not runs(bot)
+
+
+def test_an_interrupted_run_says_how_it_goes_on(bot: ChatBot, whole: str) -> None:
+    stopped = Stop(5, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train(bot, progress=stopped)
+    assert caught.value.__notes__ == ["step 4 of 8 is kept; the same command goes on from there"]
+    assert train(bot).id == whole
+
+
+def test_of_a_damaged_checkpoint_the_one_before_is_taken(bot: ChatBot, whole: str) -> None:
+    cut(bot, 7)
+    weights = runs(bot)[0] / "checkpoint-6" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    result = train(bot)
+    assert (result.resumed, result.id) == (4, whole)
+
+
+def test_a_checkpoint_without_its_mark_does_not_count(bot: ChatBot, whole: str) -> None:
+    cut(bot, 3)
+    (runs(bot)[0] / "checkpoint-2" / "persona.json").unlink()
+    result = train(bot)
+    assert (result.resumed, result.id) == (0, whole)
+
+
+@contextmanager
+def files_at_most(nbytes: int) -> Iterator[None]:
+    """No file of this process grows beyond so many bytes: what a full disk does, in every library."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("nbytes", [20_000, 130_000])
+def test_without_room_for_a_checkpoint_it_fails_and_goes_on_later(
+    bot: ChatBot, whole: str, nbytes: int
+) -> None:
+    cut(bot, 3)
+    with files_at_most(nbytes), pytest.raises(SystemFault, match="cannot write .*checkpoint-4"):
+        train(bot)
+    result = train(bot)
+    assert (result.resumed, result.id) == (2, whole)
+
+
+def test_a_run_of_other_settings_is_named_and_does_not_go_on(bot: ChatBot) -> None:
+    cut(bot, 5)
+    bot.lines("pirate.train.jsonl", PIRATE_DATA[:4])
+    with pytest.raises(Refused, match="cannot go on: other data train, setting seed"):
+        train(bot, resume=True, seed=4)
+    result = train(bot, seed=4)
+    assert result.resumed == 0
+    assert any("cut short at step 4" in note for note in result.notes)
+    assert not runs(bot)
+
+
+def test_resume_needs_a_run_that_was_cut_short(bot: ChatBot) -> None:
+    with pytest.raises(Refused, match="no run of pirate was cut short"):
+        train(bot, resume=True)
+
+
+def test_the_process_is_as_it_was_before(bot: ChatBot) -> None:
+    import os
+
+    import numpy
+    import torch
+    from transformers.utils import logging
+
+    def state() -> list[Any]:
+        return [
+            random.getstate(),
+            str(numpy.random.get_state()),
+            torch.get_rng_state().tolist(),
+            torch.get_num_threads(),
+            torch.are_deterministic_algorithms_enabled(),
+            logging.get_verbosity(),
+            logging.is_progress_bar_enabled(),
+            dict(os.environ),
+        ]
+
+    before = state()
+    cut(bot, 3)
+    assert state() == before
+    train(bot)
+    assert state() == before
+
+
+def test_other_commands_do_not_stumble_over_a_run(bot: ChatBot) -> None:
+    cut(bot, 3)
+    assert bot.run.json("fsck")["ok"]
+    assert "leftovers" not in bot.run.json("count-objects")
+    bot.run.ok("commit", "-m", "the pattern")
+    assert bot.run.json("status")["files_changed"] == []
+
+
+def test_a_loss_that_is_no_number_ends_the_run(bot: ChatBot) -> None:
+    said = bot.run.refused(4, "train", "pirate", "--lr", "900", "--threads", "1")
+    assert "the loss is" in said
+    assert "--lr X" in said
+    assert not runs(bot)
