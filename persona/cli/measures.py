@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
@@ -139,6 +139,9 @@ def statistics_lines(vector: VectorStatistics) -> Iterator[str]:
     kept = ", ".join(f"{percent(part)} at density {number(density)}" for density, part in vector.kept)
     yield f"Kept:     {kept} (ties at the cut included)"
     for origin in vector.provenance:
+        if "settings" in origin:
+            yield f"Trained:  {printable(_training(origin))}"
+            continue
         said = ", ".join(f"{key} {_fact(value)}" for key, value in sorted(origin.items()))
         yield f"Origin:   {printable(said)}"
     if vector.scores is not None:
@@ -148,6 +151,15 @@ def statistics_lines(vector: VectorStatistics) -> Iterator[str]:
     yield from _modules_table(vector.modules, contested=False)
     for sheet in vector_sheets(vector):
         yield from sheet_lines(sheet)
+
+
+def _training(origin: Mapping[str, Any]) -> str:
+    """From what a vector was trained, in a line: the file, the steps and the loss."""
+    settings, losses = origin["settings"], [loss for _, loss in origin.get("loss", ())]
+    said = [f"from {origin['file']}", f"{settings['method']}, {settings['optimizer']}, lr {settings['lr']}"]
+    said += [f"{origin['steps']} steps", f"seed {settings['seed']}"]
+    said += [f"loss {losses[0]} → {losses[-1]}"] if losses else []
+    return ", ".join(said)
 
 
 def _fact(value: Any) -> str:

@@ -25,19 +25,24 @@ if TYPE_CHECKING:
 
 PLUS: Final = "plus"
 MINUS: Final = "minus"
+NO_TEMPLATE: Final = (
+    "the tokenizer has no chat template, so each message is a line, as in `User: …`; a template of your own"
+    " goes into chat_template.jinja"
+)
 
 
 @dataclass(frozen=True)
 class Job:
     """One vector to train: its settings, and for each part its lesson and what decides it.
 
-    The one part of a vector that is no contrastive pair is None.
+    The one part of a vector that is no contrastive pair is None. `notes`: what else the user should know.
     """
 
     trainable: Trainable
     settings: TrainSettings
     lessons: dict[str | None, Lesson]
     made: dict[str | None, Provenance]
+    notes: tuple[str, ...] = ()
 
 
 def jobs(history: History, keys: Sequence[str], given: TrainOptions, machine: Machine) -> list[Job]:
@@ -98,7 +103,8 @@ def _job(
         given={key: settings.plain(chosen[key]) for key in settings.GIVEN if chosen[key] is not None},
         **shared,
     )
-    return Job(trainable, in_force, lessons, {part: made.decided(part=part) for part in lessons})
+    parts = {part: made.decided(part=part) for part in lessons}
+    return Job(trainable, in_force, lessons, parts, () if tokenizer.chat_template else (NO_TEMPLATE,))
 
 
 def _lessons(graph: Graph, trainable: Trainable) -> dict[str | None, Lesson]:

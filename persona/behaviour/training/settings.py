@@ -34,6 +34,8 @@ def in_force(settings: TrainSettings, given: Mapping[str, Any]) -> TrainSettings
     for name in ("steps", "batch"):
         if getattr(found, name) < 1:
             raise InvalidInput("it must be at least 1", parameter=name)
+    if not 0 <= found.seed < 1 << 32:
+        raise InvalidInput("it must be from 0 to 4294967295", parameter="seed")
     if found.lr is not None and not 0 < found.lr < 1e3:
         raise InvalidInput("it must be above 0", parameter="lr")
     if found.lr is None:

@@ -97,7 +97,7 @@ def _train(
 ) -> Trained:
     """Trains one vector, or takes the one that is known, and names it in `recipe.toml`."""
     name = job.trainable.name
-    notes: list[str] = []
+    notes = list(job.notes)
     known = {} if given["force"] else _known(history, job)
     ids: dict[str | None, str] = dict(known)
     outcomes: list[Outcome] = []

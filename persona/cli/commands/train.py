@@ -62,11 +62,19 @@ def _lines(results: tuple[Trained, ...]) -> Iterator[str]:
 
 
 def _notes(results: tuple[Trained, ...]) -> list[str]:
-    notes = [note for one in results for note in one.notes]
-    if new := [one.name for one in results if one.change != "unchanged"]:
-        plural = "are" if len(new) > 1 else "is"
-        hint = (Call("commit", message=Blank("MSG")), " records the recipe")
-        notes.append(Note(f"{', '.join(new)} {plural} in recipe.toml", hint))
+    """The notes of all results, each once, and what to do next."""
+    notes = list(dict.fromkeys(note for one in results for note in one.notes))
+    new = [one.name for one in results if one.change != "unchanged"]
+    for name in new[:1]:
+        measure, record = Call("verify", vector=name), Call("commit", message=Blank("MSG"))
+        plural = f"{', '.join(new)} are" if len(new) > 1 else f"{name} is"
+        hint = (
+            measure,
+            " measures it; " if len(new) == 1 else " measures one of them; ",
+            record,
+            " records the recipe",
+        )
+        notes.append(Note(f"{plural} in recipe.toml", hint))
     return notes
 
 

@@ -130,7 +130,7 @@ def test_without_room_for_a_checkpoint_it_fails_and_goes_on_later(
     bot: ChatBot, whole: str, nbytes: int
 ) -> None:
     cut(bot, 3)
-    with files_at_most(nbytes), pytest.raises(SystemFault, match="cannot write .*checkpoint-4"):
+    with files_at_most(nbytes), pytest.raises(SystemFault, match=r"cannot write .*checkpoint-4"):
         train(bot)
     result = train(bot)
     assert (result.resumed, result.id) == (2, whole)
