@@ -145,7 +145,7 @@ def statistics_lines(vector: VectorStatistics) -> Iterator[str]:
         said = ", ".join(f"{key} {_fact(value)}" for key, value in sorted(origin.items()))
         yield f"Origin:   {printable(said)}"
     if vector.scores is not None:
-        from persona.cli.scores import brief
+        from persona.cli.verification import brief
 
         yield f"Scores:   {brief(vector.scores)}"
     yield from _modules_table(vector.modules, contested=False)

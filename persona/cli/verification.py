@@ -1,4 +1,4 @@
-"""The answer of `verify`: effect, spill, damage and the verdict; of several vectors, the leakage matrix."""
+"""Scores as text: the tables of `verify` and `show`, the leakage matrix, the lines of `log` and `diff`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from persona.cli.render import columns, short
 from persona.cli.terminal import one_line
 
 if TYPE_CHECKING:
-    from persona.history.scores import Damage, Effect, Interval, Rate, Scores
+    from persona.history.score_results import Damage, Effect, Interval, Rate, Scores, ScoresDiff
 
 EXIT_CODES: Final = {"pass": 0, "fail": 1, "inconclusive": 8, "unverified": 8}
 _COLOURS: Final = {"pass": "green", "fail": "red", "inconclusive": "yellow", "unverified": "yellow"}
@@ -48,6 +48,27 @@ def scores_lines(scores: Scores) -> Iterator[str]:
         yield from columns(list(_damage_rows(scores.damage)))
     yield ""
     yield verdict_line(scores)
+
+
+def brief(scores: Scores) -> str:
+    """The line of `log`: `listening +12.30 [+10.10, +14.60]; loss +0.4 %; pass`."""
+    parts = [", ".join(f"{one_line(effect.probe)} {' '.join(_effect(effect))}" for effect in scores.own)]
+    if scores.damage is not None:
+        parts.append(f"loss {_rise(scores.damage)}")
+    parts.append(style(scores.verdict, fg=_COLOURS[scores.verdict]))
+    return "; ".join(filter(None, parts))
+
+
+def diff_lines(diff: ScoresDiff) -> Iterator[str]:
+    """The scores of two commits, each against the base."""
+    yield style(f"diff scores {short(diff.from_)} {short(diff.to)}", bold=True)
+    rows = [
+        (one_line(pair.probe), *_effect(pair.from_), "→", *_effect(pair.to), _checks(pair.from_, pair.to))
+        for pair in diff.effects
+    ]
+    if (damage := diff.damage) is not None:
+        rows.append(("loss", _rise(damage.from_), "", "→", _rise(damage.to), "", ""))
+    yield from (f" {line}" for line in columns(rows))
 
 
 def matrix_lines(all_scores: Sequence[tuple[str, Scores]]) -> Iterator[str]:
@@ -116,9 +137,25 @@ def _own_table(effects: Sequence[Effect]) -> Iterator[str]:
 
 
 def _spill_row(effect: Effect) -> tuple[str, str, str]:
+    return (one_line(effect.probe), *_effect(effect))
+
+
+def _effect(effect: Effect) -> tuple[str, str]:
     whole = effect.margin or effect.rate
     assert whole is not None
-    return (one_line(effect.probe), *_interval(whole, effect.margin is None))
+    return _interval(whole, effect.margin is None)
+
+
+def _checks(before: Effect, after: Effect) -> str:
+    """The rates of the answers of two models that meet the check."""
+    if before.after is None or after.after is None:
+        return ""
+    return f"check {_rate(before.after)} → {_rate(after.after)}"
+
+
+def _rise(damage: Damage) -> str:
+    """The rise of the loss on neutral text."""
+    return f"{100 * (damage.ratio.mean - 1):+.1f} %"
 
 
 def _damage_rows(damage: Damage) -> Iterator[tuple[str, str, str]]:

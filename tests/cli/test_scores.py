@@ -36,7 +36,7 @@ def test_log_has_a_line_of_scores_below_the_message_of_what_was_measured(grown: 
     before = grown.ok("log")
     keep(grown, "HEAD~1", effect("listening", 12.3), effect("other", 0.4, own=False))
     said = grown.ok("log")
-    line = "Scores: listening +12.30 [+10.30, +14.30]; damage +0.4 %; pass"
+    line = "Scores: listening +12.30 [+10.30, +14.30]; loss +0.4 %; pass"
     assert said.count("Scores:") == 1
     assert f"    listen before answering\n\n{line}\n\n" in said
     assert said.replace(f"\n{line}\n", "") == before
@@ -51,6 +51,11 @@ def test_json_has_all_of_the_scores(grown: CommandLine) -> None:
     assert newest["scores"]["about"] == id
     assert newest["scores"]["effects"][0]["margin"] == {"mean": 12.3, "low": 10.3, "high": 14.3, "items": 30}
     assert grown.json("show")["scores"] == newest["scores"]
+    shown = grown.ok("show")
+    assert "    a little less\n\ncommit " in shown
+    assert "24/30" in shown
+    assert shown.index("loss ratio") < shown.index("diff recipe")
+    assert "loss ratio" not in grown.ok("show", "--oneline")
 
 
 def test_python_has_the_scores_of_a_revision_and_the_verdict_on_a_vector(grown: CommandLine) -> None:
@@ -74,15 +79,15 @@ def test_vectors_that_were_not_measured_have_no_column_of_verdicts(grown: Comman
 
 def test_diff_compares_the_scores_of_both_sides(grown: CommandLine) -> None:
     keep(grown, "HEAD~1", effect("listening", 12.3, met=24), effect("gone", 1))
-    assert "scores" not in grown.ok("diff", "HEAD~1", "HEAD")
+    assert "diff scores" not in grown.ok("diff", "HEAD~1", "HEAD")
     keep(grown, "HEAD", effect("listening", 4, met=12), effect("new", 1), ratio=1.001)
     lines = grown.ok("diff", "HEAD~1", "HEAD").splitlines()
     place = lines.index("")
-    assert lines[place + 1].startswith("scores ")
+    assert lines[place + 1].startswith("diff scores ")
     words = [line.split() for line in lines[place + 2 :]]
     assert words == [
-        "listening +12.30 [+10.30, +14.30] → +4.00 [+2.00, +6.00] (24/30 → 12/30)".split(),
-        "damage +0.4 % → +0.1 %".split(),
+        "listening +12.30 [+10.30, +14.30] → +4.00 [+2.00, +6.00] check 24/30 → 12/30".split(),
+        "loss +0.4 % → +0.1 %".split(),
     ]
     found = grown.json("diff", "HEAD~1", "HEAD")["scores"]
     assert [pair["probe"] for pair in found["effects"]] == ["listening"]

@@ -77,7 +77,7 @@ def command(
     value = as_json(diff) | ({} if scores is None else {"scores": as_json(scores)})
     lines = list(diffs.stat_lines(diff) if stat else diffs.diff_lines(diff))
     if scores is not None:
-        from persona.cli.scores import diff_lines
+        from persona.cli.verification import diff_lines
 
         lines += [*([""] if lines else []), *diff_lines(scores)]
     if not weights and place is None:

@@ -124,7 +124,7 @@ def _lines(
             yield margin.rstrip()
         text = [render.oneline(entry, refs)] if oneline else render.entry_lines(entry, refs)
         if not oneline and entry.scores is not None:
-            from persona.cli.scores import brief
+            from persona.cli.verification import brief
 
             text += ["", f"Scores: {brief(entry.scores)}"]
         if patch or stat:

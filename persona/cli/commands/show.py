@@ -32,8 +32,8 @@ def command(repo: Repository, rev: str, stat: bool, oneline: bool) -> Shown:
     refs = on_terminal()
     lines = [render.oneline(entry, refs)] if oneline else [*render.entry_lines(entry, refs), ""]
     if entry.scores is not None and not oneline:
-        from persona.cli.scores import brief
+        from persona.cli.verification import scores_lines
 
-        lines += [f"Scores: {brief(entry.scores)}", ""]
+        lines += [*scores_lines(entry.scores), ""]
     lines += diffs.stat_lines(diff) if stat else diffs.diff_lines(diff)
     return Shown(as_json(entry) | {"diff": as_json(diff)}, lines)
