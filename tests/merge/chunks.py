@@ -68,7 +68,8 @@ class Chunk:
         if self.numbers is None or self.row_of is None:
             return DecodedChunk(list(range(len(self.z))), self.base, self.z, self.order)
         present = list(range(self.row_of.size))
-        return DecodedChunk(present, self.base, self.z, self.order, self.numbers, self.row_of)
+        in_order = np.array_equal(self.order, np.arange(self.base.size))
+        return DecodedChunk(present, self.base, self.z, self.order, self.numbers, self.row_of, in_order)
 
     @classmethod
     def of(cls, base: np.ndarray[Any, Any], changes: Sequence[Change], dtype: str) -> Chunk:

@@ -452,8 +452,9 @@ def _put(result: Any, order: Any, start: int, n: int, out: Any) -> None:
     if order.size:
         scatter(result, order, n, out)
     else:
+        target = out[start : start + n]  # an index start + i could be negative, so it would not vectorise
         for i in range(n):
-            out[start + i] = result[i]
+            target[i] = result[i]
 
 
 # One block in one pass.
@@ -474,6 +475,20 @@ def _mono16(element: Any) -> Any:
 def _element(mono: Any) -> Any:
     """The 16 bits of which `mono` is that map."""
     return np.uint16(mono ^ np.uint16(np.uint16(np.uint16(mono >> np.uint16(15)) - np.uint16(1)) | _TOP16))
+
+
+@_compiled
+def _opened(base: Any, z: Any, numbers: Any, row: int, start: int, n: int, f: Any, t: Any) -> Any:
+    """t of a row of bf16: its numbers, or those of its steps, into t. Then f gets the elements, as bits."""
+    if row < 0:
+        return numbers[-1 - row, start : start + n]
+    one, half, z_n = np.uint16(1), np.uint32(16), z[row, start : start + n]
+    for i in range(n):
+        d = np.uint16(np.uint16(z_n[i] >> one) ^ np.uint16(np.uint16(0) - np.uint16(z_n[i] & one)))
+        after = np.uint32(_element(np.uint16(_mono16(base[i]) + d)))
+        f[i] = _as_float(after)
+        t[i] = np.float32(_as_float(_up(after, half)) - _as_float(_up(np.uint32(base[i]), half)))
+    return t[:n]
 
 
 exec(fused.source(), globals())
@@ -661,7 +676,7 @@ def merge_chunk(
     for start in range(0, size, BLOCK):
         n = min(BLOCK, size - start)
         base_n, order_n = base[start : start + n], order[start : start + n]
-        actors, only_steps = 0, True
+        actors, mixed = 0, False
         for k in range(terms):
             row = row_of[k]
             if row >= 0 and _any_change(z[row, start : start + n], n):
@@ -670,18 +685,20 @@ def merge_chunk(
             elif row < 0 and _any_number(numbers[-1 - row, start : start + n], n):
                 acting[actors] = k
                 actors += 1
-                only_steps = False
+                mixed = True
         if actors == 0:
             _put(base_n, order_n, start, n, out)
             continue
-        if at_once and only_steps and actors <= fused.MOST_TERMS:
+        if at_once and actors <= fused.MOST_TERMS:
             bad = _merge_at_once(
                 base_n,
                 z,
+                numbers,
                 row_of,
                 acting,
                 actors,
                 any_itself,
+                mixed,
                 start,
                 n,
                 cuts,
@@ -691,6 +708,7 @@ def merge_chunk(
                 lam,
                 tie,
                 divide == _STRENGTH,
+                scratch,
                 result,
             )
             if np.uint32(np.uint32(bad | always) & _TOP) == np.uint32(0):

@@ -61,7 +61,8 @@ class Case:
     def chunk(self) -> DecodedChunk:
         """The chunk as the kernels of the CPU take it."""
         present = list(range(self.arguments.alpha.size))
-        return DecodedChunk(present, self.base, self.z, self.order, self.numbers, self.row_of)
+        in_order = not self.scattered
+        return DecodedChunk(present, self.base, self.z, self.order, self.numbers, self.row_of, in_order)
 
     def passes(self, out: Bits, not_finite: int) -> bool:
         """Whether these are the merged elements, and as many of them not finite."""

@@ -90,6 +90,12 @@ def test_the_golden_digests_of_the_merge_are_the_reference_s() -> None:
     assert by_kernel == [case.digest(*by_reference(case)) for case in every]
 
 
+def test_no_golden_case_of_a_few_terms_hides_its_loop_behind_a_number_that_is_not_finite() -> None:
+    for case in golden.few_terms():
+        assert case.base.size > 200
+        assert by_reference(case)[1] == 0
+
+
 def test_a_kernel_that_computes_the_page_is_used(hosted: None) -> None:
     device = Hosted(load(source(), interpreted=True))
     device.try_out()

@@ -33,6 +33,7 @@ def test_every_combination_of_the_rules_has_one_meaning(cuda: ModuleType) -> Non
 @given(st.data())
 def test_every_writing_equals_the_reference(cuda: ModuleType, data: st.DataObject) -> None:
     few = data.draw(st.sampled_from([False, False, True]))
+    mixed = not few or data.draw(st.booleans())
     calm = few or data.draw(st.booleans())
     count = data.draw(st.integers(1, 4 if few else TERMS))
     most = data.draw(st.sampled_from([1.0] if few else LIMITS[:3] if calm else LIMITS))
@@ -51,7 +52,7 @@ def test_every_writing_equals_the_reference(cuda: ModuleType, data: st.DataObjec
         data.draw(st.sampled_from(WRITTEN_OUT if few else RULES)),
         each(strengths),
         each(st.just(False) if few else st.sampled_from([False, False, False, True])),
-        each(st.just(False) if few else st.booleans()),
+        each(st.booleans() if mixed else st.just(False)),
         data.draw(st.sampled_from(LAMBDAS[:-1] if calm else LAMBDAS)),
         calm=calm,
     )

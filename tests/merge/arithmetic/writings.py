@@ -245,8 +245,8 @@ def _drawn(
     few: bool = False,
     huge: bool = False,
 ) -> Mixture:
-    """few: a few terms in rows of steps of 16 bits, none stronger than 1, that vote. huge: all strengths are
-    so large that D overflows.
+    """few: a few terms of 16 bits, none stronger than 1, that vote. huge: all strengths are so large that D
+    overflows.
     """
     count = int(random.integers(1, 5 if few else 7))
     most = 1.0 if few else random.choice(LIMITS[: 3 if calm else None])
@@ -254,7 +254,7 @@ def _drawn(
     alpha = random.choice([one for one in ALPHAS if least <= abs(one) <= most], count)
     alpha = random.choice([3e38, -3e38], count) if huge else alpha
     alpha = -abs(alpha) if random.random() < 0.25 else alpha
-    numbers = random.random(count) < (0 if few else 0.4)
+    numbers = random.random(count) < (random.choice([0, 0.5]) if few else 0.4)
     add = random.random(count) < (0 if few else 0.15)
     dtype = DTYPES[0 if few else int(random.integers(len(DTYPES)))]
     lambda_ = float(random.choice(LAMBDAS[: -1 if calm else None]))
@@ -297,6 +297,8 @@ def mixture(
         _numbers(random, taus, calm) if is_numbers else after
         for after, is_numbers in zip(afters, numbers, strict=True)
     ]
+    for k in np.flatnonzero(random.random(count) < 0.1):  # a term that changes nothing
+        changes[k] = np.zeros(n, np.float32) if numbers[k] else base.copy()
     theta = [
         _cut(random, change if is_numbers else tau)
         for change, tau, is_numbers in zip(changes, taus, numbers, strict=True)
