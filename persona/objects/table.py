@@ -69,8 +69,7 @@ def decode_vector_table(data: bytes, vector: Vector, where: str = "table") -> Ta
     """
     counts: dict[str, int] = {}
     for spec in vector.tensors:
-        factor = vector.factor.get(spec.name)
-        parts = (spec,) if factor is None else (factor.a(spec), factor.b(spec))
+        parts = vector.parts.get(spec.name, (spec,))
         counts[spec.name] = sum(chunk_count(part, vector.chunk) for part in parts)
     return _join(data, counts, where)
 
@@ -78,7 +77,7 @@ def decode_vector_table(data: bytes, vector: Vector, where: str = "table") -> Ta
 def factor_chunks(table: Table, vector: Vector, spec: TensorSpec) -> tuple[list[str], list[str]]:
     """The ids of the chunks of A and of B of a tensor that has a factor."""
     ids = table.chunks(spec.name)
-    of_a = chunk_count(vector.factor[spec.name].a(spec), vector.chunk)
+    of_a = chunk_count(vector.parts[spec.name][0], vector.chunk)
     return ids[:of_a], ids[of_a:]
 
 

@@ -13,7 +13,7 @@ A tensor of stacked experts has an A and a B for each expert; its experts are th
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from math import prod
 from typing import Any, Final
@@ -93,6 +93,12 @@ class Vector:
         """The factors by the names of their tensors; dense tensors are absent."""
         pairs = zip(self.tensors, self.factors, strict=False)  # a delta has none
         return {spec.name: factor for spec, factor in pairs if factor is not None}
+
+    @cached_property
+    def parts(self) -> dict[str, tuple[TensorSpec, TensorSpec]]:
+        """A and B of the factors, as tensors, by the names of the tensors that they change."""
+        factor, spec = self.factor, self.spec
+        return {name: (one.a(spec[name]), one.b(spec[name])) for name, one in factor.items()}
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -184,12 +190,17 @@ def _factor(item: object, spec: TensorSpec) -> LowRankFactor:
         raise IntegrityError(f"{where}: its scale must be the shortest decimal of a finite binary32")
     if factor.blocks > 1 and (len(spec.shape) < 3 or factor.blocks != spec.shape[0]):
         raise IntegrityError(f"{where}: {factor.blocks} blocks do not fit the shape {list(spec.shape)}")
-    if not spec.shape or max(factor.a(spec).elements, factor.b(spec).elements) >= MAX_ELEMENTS:
+    lines = factor.blocks * factor.rank
+    if not spec.shape or lines * max(factor.rows(spec), factor.columns(spec)) >= MAX_ELEMENTS:
         raise IntegrityError(f"{where}: a tensor of shape {list(spec.shape)} has no factor of this rank")
     return factor
 
 
+@lru_cache(64)
 def _is_shortest(decimal: str) -> bool:
-    """Whether a canonical decimal is the shortest one of a finite binary32."""
+    """Whether a canonical decimal is the shortest one of a finite binary32.
+
+    The factors of an adapter have few scales, mostly one.
+    """
     number = to_binary32(decimal)
     return abs(number) <= MAX_BINARY32 and from_binary32(number) == decimal

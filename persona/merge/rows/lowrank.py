@@ -127,9 +127,7 @@ class LowRankSource:
             return 0
         columns, chunk = factor.columns(spec), self._factors.reader.chunk
         rows = min(factor.rows(spec), min(spec.elements, chunk) // columns + 2)
-        decoded = max(
-            min(part.elements, chunk) * (part.unit + 4) for part in (factor.a(spec), factor.b(spec))
-        )
+        decoded = max(min(part.elements, chunk) * (part.unit + 4) for part in self._vector.parts[spec.name])
         return 4 * factor.rank * (columns + rows) + lowrank.scratch_bytes(factor.rank) + decoded
 
     def read_steps(self, spec: TensorSpec, index: int, out: NDArray[Any]) -> None:
@@ -148,7 +146,7 @@ class LowRankSource:
         """t of the elements from `first` on, block by block."""
         rank, columns = factor.rank, factor.columns(spec)
         size = factor.rows(spec) * columns
-        part_a, part_b, (ids_a, ids_b) = factor.a(spec), factor.b(spec), self._ids[spec.name]
+        (part_a, part_b), (ids_a, ids_b) = self._vector.parts[spec.name], self._ids[spec.name]
         done = 0
         while done < out.size:
             block, place = divmod(first + done, size)

@@ -41,9 +41,8 @@ class Sources:
 
     def low_rank(self, id: str, vector: Vector) -> LowRankSource:
         """The source of a vector with factors."""
-        for name, factor in vector.factor.items():
-            spec = vector.spec[name]
-            self._factor_bytes += NUMBER_BYTES * (factor.a(spec).elements + factor.b(spec).elements)
+        for a, b in vector.parts.values():
+            self._factor_bytes += NUMBER_BYTES * (a.elements + b.elements)
         return LowRankSource(_delta(self, id, vector), vector, self.factors)
 
     def source(self, id: str) -> Source:
