@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from persona.cli import heatmap
 from persona.cli.patterns import opposes, roots
@@ -40,11 +40,11 @@ _LETTER: Final = 0.074
 """The width of a letter of a label, in inches."""
 _LINE: Final = 0.19
 """The height of a line of a label."""
-_GAP_X: Final = 1.0
+_GAP_X: Final = 1.3
 _GAP_Y: Final = 0.26
 _LONGEST: Final = 34
 """Letters of a label; a longer one loses its middle."""
-_ROWS: Final = 14
+_ROWS: Final = 24
 """Boxes in one column, if there are few; more go into columns beside it."""
 _MOST_LABELS: Final = 24
 """Links up to which each has its relation beside it."""
@@ -71,14 +71,33 @@ class Box:
         return self.x + self.width < other.x
 
 
+class Edge(NamedTuple):
+    """A link between the patterns `start` and `end`, whatever facet it leads to."""
+
+    start: str
+    end: str
+    relation: str
+    strength: float
+
+
 @dataclass(frozen=True)
 class Arrow:
-    """The line of a link: its ends in inches, and how far it bends, as a share of its length."""
+    """The line of a link: its ends in inches, and how far it bends, as a share of its length.
 
-    link: LinkView
+    `mutual`: it stands for the same link in the other direction, too.
+    """
+
+    edge: Edge
+    mutual: bool
     begin: tuple[float, float]
     end: tuple[float, float]
     bend: float
+
+    @property
+    def words(self) -> str:
+        """The relation of the link and its strength."""
+        strength = "" if self.edge.strength == 1 else f" {self.edge.strength:g}"
+        return _shortened(self.edge.relation) + strength
 
     def point(self, part: float) -> tuple[float, float]:
         """The point after a part of the way: of a quadratic Bézier curve, as matplotlib draws it."""
@@ -128,10 +147,11 @@ def picture(form: str, patterns: Sequence[PatternView]) -> bytes:
     from matplotlib.figure import Figure
 
     boxes = layout(patterns)
-    links = [
-        link for one in patterns for link in one.links if _owner(link, boxes) in boxes.keys() - {one.key}
-    ]
-    width = max(max(box.x + box.width for box in boxes.values()) + 0.3, 5.4)
+    arrows = _arrows([link for one in patterns for link in one.links], boxes)
+    named = len(arrows) <= _MOST_LABELS
+    ends = [box.x + box.width for box in boxes.values()]
+    ends += [arrow.point(0.5)[0] + 0.035 * len(arrow.words) * named for arrow in arrows]
+    width = max(max(ends) + 0.3, 5.4)
     height = max(box.y + box.height for box in boxes.values()) + 0.3
     settings: Any = {"svg.hashsalt": "persona", "svg.fonttype": "none"}
     with matplotlib.rc_context(settings):
@@ -141,11 +161,11 @@ def picture(form: str, patterns: Sequence[PatternView]) -> bytes:
         axes.set_xlim(0, width)
         axes.set_ylim(0, height)
         axes.axis("off")
-        for arrow in _arrows(links, boxes):
-            _draw_arrow(axes, arrow, named=len(links) <= _MOST_LABELS)
+        for arrow in arrows:
+            _draw_arrow(axes, arrow, named=named)
         for box in boxes.values():
             _draw_box(axes, box)
-        _draw_legend(axes, patterns, links)
+        _draw_legend(axes, patterns, arrows)
         out = BytesIO()
         figure.savefig(out, format=form, metadata={"Date": None} if form == "svg" else {"Software": None})
     return out.getvalue()
@@ -300,13 +320,22 @@ def _draw_box(axes: Axes, box: Box) -> None:
 
 
 def _arrows(links: Sequence[LinkView], boxes: Mapping[str, Box]) -> list[Arrow]:
-    """The arrow of each link. Arrows at one side of a box leave and end below each other."""
+    """The arrow of each link between two boxes. Arrows at one side of a box lie below each other."""
+    chosen: dict[Edge, bool] = {}
+    for link in links:
+        edge = Edge(link.from_, _owner(link, boxes), link.relation, link.strength)
+        back = Edge(edge.end, edge.start, edge.relation, edge.strength)
+        if edge.end not in boxes or edge.end == edge.start:
+            continue
+        if back in chosen:
+            chosen[back] = True
+        else:
+            chosen.setdefault(edge, False)
     sides: dict[tuple[str, bool], list[tuple[float, int, bool]]] = {}
-    for at, link in enumerate(links):
-        start, end = boxes[link.from_], boxes[_owner(link, boxes)]
-        forward, backward = start.is_left_of(end), end.is_left_of(start)
-        sides.setdefault((link.from_, not backward), []).append((end.middle, at, False))
-        sides.setdefault((_owner(link, boxes), not forward), []).append((start.middle, at, True))
+    for at, edge in enumerate(chosen):
+        start, end = boxes[edge.start], boxes[edge.end]
+        sides.setdefault((edge.start, not end.is_left_of(start)), []).append((end.middle, at, False))
+        sides.setdefault((edge.end, not start.is_left_of(end)), []).append((start.middle, at, True))
     places: dict[tuple[int, bool], tuple[float, float]] = {}
     for (key, right), ends in sides.items():
         box = boxes[key]
@@ -314,48 +343,52 @@ def _arrows(links: Sequence[LinkView], boxes: Mapping[str, Box]) -> list[Arrow]:
             y = box.y + box.height * (0.15 + 0.7 * (rank + 0.5) / len(ends))
             places[at, is_end] = (box.x + box.width if right else box.x), y
     found = []
-    for at, link in enumerate(links):
+    for at, (edge, mutual) in enumerate(chosen.items()):
+        start, end = boxes[edge.start], boxes[edge.end]
         begin, finish = places[at, False], places[at, True]
-        start, end = boxes[link.from_], boxes[_owner(link, boxes)]
         bend = 0.0
         if not (start.is_left_of(end) or end.is_left_of(start)):  # around the right side of both
             bend = math.copysign(min(0.6, 0.5 / max(abs(begin[1] - finish[1]), 0.2)), finish[1] - begin[1])
-        found.append(Arrow(link, begin, finish, bend))
+        found.append(Arrow(edge, mutual, begin, finish, bend))
     return found
 
 
 def _draw_arrow(axes: Axes, arrow: Arrow, *, named: bool) -> None:
     from matplotlib.patches import FancyArrowPatch
 
-    link, bend = arrow.link, arrow.bend
-    against = opposes(link.relation)
+    edge, bend = arrow.edge, arrow.bend
+    against = opposes(edge.relation)
     line = FancyArrowPatch(
-        arrow.begin, arrow.end, connectionstyle=f"arc3,rad={bend:.3f}", arrowstyle="-|>", shrinkA=0, shrinkB=0
+        arrow.begin,
+        arrow.end,
+        connectionstyle=f"arc3,rad={bend:.3f}",
+        arrowstyle="<|-|>" if arrow.mutual else "-|>",
+        shrinkA=0,
+        shrinkB=0,
     )
     line.set(
         color=_RED if against else _GREY,
         linestyle="--" if against else "-",
-        linewidth=0.6 + 1.2 * link.strength,
+        linewidth=0.6 + 1.2 * edge.strength,
         mutation_scale=9,
         alpha=0.85,
         zorder=2,
     )
     axes.add_patch(line)
     if named:
-        words = _shortened(link.relation) + ("" if link.strength == 1 else f" {link.strength:g}")
         axes.text(
-            *arrow.point(0.5 if bend else 0.3),
-            words,
+            *arrow.point(0.5 if bend or arrow.mutual else 0.27),
+            arrow.words,
             fontsize=6.5,
             color=_RED if against else _GREY,
             ha="center",
             va="center",
-            zorder=6,
+            zorder=2.5,
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.6},
         )
 
 
-def _draw_legend(axes: Axes, patterns: Sequence[PatternView], links: Sequence[LinkView]) -> None:
+def _draw_legend(axes: Axes, patterns: Sequence[PatternView], arrows: Sequence[Arrow]) -> None:
     """The states that occur, and the two kinds of lines, in the lower left corner."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -364,7 +397,7 @@ def _draw_legend(axes: Axes, patterns: Sequence[PatternView], links: Sequence[Li
     marks: list[Any] = [
         Patch(facecolor=fill, edgecolor=_GREY, label=state) for state, fill in FILLS.items() if state in there
     ]
-    kinds = {opposes(link.relation) for link in links}
+    kinds = {opposes(arrow.edge.relation) for arrow in arrows}
     if False in kinds:
         marks.append(Line2D([], [], color=_GREY, label="link"))
     if True in kinds:

@@ -291,6 +291,16 @@ def test_a_box_has_the_key_and_each_vector_with_its_alpha_and_colour() -> None:
     assert len({*boxes["listening"].fills}) == 1
 
 
+def test_equal_links_of_two_patterns_are_one_arrow_with_two_heads() -> None:
+    pair = [
+        view("a", ("b", "opposes"), ("a", "x")),
+        view("b", ("a", "opposes"), ("a", "supports"), ("c", "x")),
+    ]
+    links = [link for one in pair for link in one.links]
+    arrows = graph_drawing._arrows(links, graph_drawing.layout(pair))
+    assert [(one.edge.relation, one.mutual) for one in arrows] == [("opposes", True), ("supports", False)]
+
+
 def test_the_picture_is_the_same_file_each_time() -> None:
     for form in ("png", "svg"):
         assert graph_drawing.picture(form, many(8)) == graph_drawing.picture(form, many(8))
