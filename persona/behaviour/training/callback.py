@@ -45,10 +45,6 @@ _SETTINGS: Final = (
     "warmup_steps",
     "weight_decay",
     "max_grad_norm",
-    "optim",
-    "adam_beta1",
-    "adam_beta2",
-    "adam_epsilon",
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
     "num_train_epochs",
@@ -212,11 +208,13 @@ class CommitCallback(TrainerCallback):
         losses = [(int(line["step"]), line["loss"]) for line in state.log_history if "loss" in line]
         optimizer = more.get("optimizer")
         optimizer = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
+        defaults: dict[str, Any] = getattr(optimizer, "defaults", {})
         data = {
             "name": result.vectors[0].name,
             "trainer": "transformers",
             "model": type(_unwrapped(more["model"])).__name__,
             "optimizer": type(optimizer).__name__,
+            "optimizer_settings": {key: _plain(value) for key, value in defaults.items()},
             "base": text_files.recipe(history).recipe.base,
             "onto": self._onto,
             "settings": {key: _plain(getattr(args, key)) for key in _SETTINGS if hasattr(args, key)},

@@ -202,6 +202,7 @@ def test_the_provenance_of_the_vector_has_losses_steps_and_arguments(chat: ChatB
     assert all(float(loss) > 0 for _, loss in data["loss"])
     assert (data["settings"]["seed"], data["settings"]["learning_rate"]) == (7, "0.01")
     assert (data["onto"], data["optimizer"]) == (parent, "AdamW")
+    assert data["optimizer_settings"]["betas"] == "(0.9, 0.999)"
     assert str(tmp_path) not in json.dumps(data)
 
 
