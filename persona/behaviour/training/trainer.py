@@ -6,7 +6,8 @@ The loop is the Trainer's. Dropout is off: what a vector learns depends on its d
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -88,24 +89,20 @@ class VectorTrainer(Trainer):
             super()._save_checkpoint(*arguments, **named)
 
 
-class written:  # noqa: N801
-    """Turns the failures of torch and safetensors to write into `SystemFault`, and removes what they left."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is not None:
-            files.remove_tree(self.path)
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Turns a failure to write a directory into `SystemFault`, and removes what is there of it."""
+    try:
+        yield
+    except BaseException as error:
+        files.remove_tree(path)
         if isinstance(error, OSError):
-            raise files.system_fault("write", self.path, error) from error
-        if isinstance(error, (RuntimeError, SafetensorError)):
+            raise files.system_fault("write", path, error) from error
+        if isinstance(error, (RuntimeError, SafetensorError)):  # torch words a full disk in many ways
             raise SystemFault(
-                f"cannot write {self.path}: {error}; make room and run the command again"
+                f"cannot write {path} whole: the disk may be full; make room and run the command again"
             ) from error
+        raise
 
 
 class _Ordered(Dataset[Example]):

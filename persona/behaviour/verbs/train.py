@@ -127,7 +127,7 @@ def _train(
         notes.append(
             Note(
                 f"{name} was trained from the same text, data, base and settings before",
-                ("to train it again: ", Keyword(force=True)),
+                (Call("train", name, force=True), " trains it again"),
             )
         )
     curve = outcomes[0].loss if outcomes else ()

@@ -1,17 +1,30 @@
-"""`persona train` on a tiny chat model."""
+"""`persona train` on a tiny chat model. One thread: several only spin where the work is so small."""
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from tests.behaviour.bots import PIRATE_DATA, PIRATE_PROBES, TOPICS, ChatBot, dialogue
+import pytest
+import torch
+from blake3 import blake3
+from safetensors.torch import load_file
+
+from tests.behaviour.bots import (
+    PIRATE_DATA,
+    PIRATE_PROBES,
+    TOPICS,
+    ChatBot,
+    chat_bot,
+    chat_model,
+    dialogue,
+)
 
 QUICK = "steps = 4\nbatch = 3\nlr = 1e-3\naccumulate = 2"
 
 
 def test_training_adds_a_term_that_is_not_committed(chat: ChatBot) -> None:
     chat.pirate(settings=QUICK)
-    (result,) = chat.run.json("train", "pirate")
+    (result,) = chat.run.json("train", "--threads", "1", "pirate")
     assert result["change"] == "added"
     assert result["trained"]
     assert result["steps"] == 4
@@ -24,31 +37,31 @@ def test_training_adds_a_term_that_is_not_committed(chat: ChatBot) -> None:
 
 def test_a_second_training_of_the_same_makes_no_step(chat: ChatBot) -> None:
     chat.pirate(settings=QUICK)
-    (first,) = chat.run.json("train", "pirate")
-    (second,) = chat.run.json("train", "pirate")
+    (first,) = chat.run.json("train", "--threads", "1", "pirate")
+    (second,) = chat.run.json("train", "--threads", "1", "pirate")
     assert (second["id"], second["change"], second["trained"]) == (first["id"], "unchanged", False)
-    (third,) = chat.run.json("train", "pirate", "--force")
+    (third,) = chat.run.json("train", "--threads", "1", "pirate", "--force")
     assert third["trained"]
     assert third["id"] == first["id"]
 
 
 def test_other_data_or_settings_make_it_train_again(chat: ChatBot) -> None:
     chat.pirate(settings=QUICK)
-    (first,) = chat.run.json("train", "pirate")
-    (second,) = chat.run.json("train", "pirate", "--steps", "5")
+    (first,) = chat.run.json("train", "--threads", "1", "pirate")
+    (second,) = chat.run.json("train", "--threads", "1", "pirate", "--steps", "5")
     assert second["change"] == "replaced"
     assert second["id"] != first["id"]
     chat.lines("pirate.train.jsonl", PIRATE_DATA[:5])
-    (third,) = chat.run.json("train", "pirate", "--steps", "5")
+    (third,) = chat.run.json("train", "--threads", "1", "pirate", "--steps", "5")
     assert third["trained"]
     assert third["id"] != second["id"]
 
 
 def test_the_sign_of_the_pattern_is_the_alpha_of_a_new_term(chat: ChatBot) -> None:
     chat.pirate(settings=QUICK, front="sign = -1")
-    (result,) = chat.run.json("train", "pirate")
+    (result,) = chat.run.json("train", "--threads", "1", "pirate")
     assert result["alpha"] == -1
-    (again,) = chat.run.json("train", "pirate", "--alpha", "0.5")
+    (again,) = chat.run.json("train", "--threads", "1", "pirate", "--alpha", "0.5")
     assert again["alpha"] == 0.5
 
 
@@ -63,11 +76,11 @@ def test_a_probe_with_a_training_prompt_is_refused_with_both_places(chat: ChatBo
 def test_a_contrastive_pair_is_the_difference_of_two_vectors(chat: ChatBot) -> None:
     opposite = [dialogue(topic, "no.") for topic in TOPICS[:6]]
     chat.pattern("pirate", train=PIRATE_DATA, opposite=opposite, settings=QUICK)
-    (result,) = chat.run.json("train", "pirate")
+    (result,) = chat.run.json("train", "--threads", "1", "pirate")
     assert list(result["parts"]) == ["pirate-plus", "pirate-minus"]
     shown = chat.run.json("vector", "show", "pirate")
     assert shown["kind"] == "expression"
-    (again,) = chat.run.json("train", "pirate")
+    (again,) = chat.run.json("train", "--threads", "1", "pirate")
     assert again["id"] == result["id"]
     assert not again["trained"]
 
@@ -89,13 +102,73 @@ def test_a_prompt_is_baked_over_turns(chat: ChatBot, method: str) -> None:
         '+++\nkey = "aye"\nkind = "pattern"\n[data]\nprompt = "data/aye.txt"\n'
         f'turns = "data/aye.turns.jsonl"\n[train]\n{QUICK}\nmethod = "{method}"\n+++\nAye.\n'
     )
-    (result,) = chat.run.json("train", "aye")
+    (result,) = chat.run.json("train", "--threads", "1", "aye")
     assert result["trained"]
     assert result["last_loss"] < result["first_loss"]
 
 
 def test_lora_gives_an_adapter(chat: ChatBot) -> None:
     chat.pirate(settings=f'{QUICK}\nmethod = "lora"\nrank = 2\nmodules = ["*.q_proj.*"]')
-    chat.run.json("train", "pirate")
+    chat.run.json("train", "--threads", "1", "pirate")
     shown = chat.run.json("vector", "show", "pirate")
     assert shown["kind"] == "lowrank"
+
+
+def test_onto_a_commit_the_vector_adds_to_its_weights(chat: ChatBot, pirate_tune: Path) -> None:
+    chat.run.ok("commit", pirate_tune, "-m", "pirate")
+    chat.brief(settings=QUICK)
+    (on_base,) = chat.run.json("train", "brief", "--threads", "1")
+    (onto,) = chat.run.json("train", "brief", "--threads", "1", "--onto", "HEAD")
+    assert onto["id"] != on_base["id"]
+    assert 'join = "add"' in (chat.root / "recipe.toml").read_text()
+    (again,) = chat.run.json("train", "brief", "--threads", "1", "--onto", "HEAD")
+    assert not again["trained"]
+
+
+def test_weights_of_a_bf16_base_are_rounded_to_nearest(tmp_path: Path) -> None:
+    bot = chat_bot(tmp_path, chat_model(tmp_path / "base", "bfloat16"))
+    bot.pirate(settings=f"{QUICK}\nmodules = ['*.0.mlp.up_proj.*']")
+    bot.run.json("train", "pirate", "--threads", "1")
+    bot.run.ok("commit", "-m", "pirate")
+    bot.run.ok("checkout")
+    before, after = (load_file(place / "model.safetensors") for place in (bot.base, bot.root))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"model.layers.0.mlp.up_proj.weight"}
+    assert {tensor.dtype for tensor in after.values()} == {torch.bfloat16}
+
+
+def test_a_learning_rate_too_small_to_change_a_weight_is_an_error(tmp_path: Path) -> None:
+    bot = chat_bot(tmp_path, chat_model(tmp_path / "base", "bfloat16"))
+    bot.pirate(settings="steps = 1\nlr = 1e-12")
+    assert "changed no weight" in bot.run.refused(4, "train", "pirate", "--threads", "1")
+
+
+def test_several_patterns_and_facets_are_trained_in_one_call(chat: ChatBot) -> None:
+    chat.pirate(settings=QUICK)
+    chat.lines("a.jsonl", PIRATE_DATA[:2])
+    (chat.root / "graph" / "core.md").write_text(
+        '+++\nkey = "core"\nkind = "core"\n[facets.voice.data]\ntrain = "data/a.jsonl"\n'
+        f"[facets.voice.train]\n{QUICK}\n+++\nCore.\n"
+    )
+    found = chat.run.json("train", "pirate", "core", "--threads", "1")
+    assert [one["name"] for one in found] == ["pirate", "core#voice"]
+
+
+def test_all_keys_are_checked_before_one_is_trained(chat: ChatBot) -> None:
+    chat.pirate(settings=QUICK)
+    assert "brief" in chat.run.refused(3, "train", "pirate", "brief")
+    assert "vectors" not in (chat.root / "recipe.toml").read_text()
+
+
+def test_the_note_on_a_vector_says_what_it_was_trained_from(chat: ChatBot) -> None:
+    chat.pirate(settings=QUICK)
+    chat.run.json("train", "pirate", "--threads", "1", "--seed", "5")
+    (origin,) = chat.run.json("vector", "show", "pirate")["provenance"]
+    data = (chat.root / "graph" / "data" / "pirate.train.jsonl").read_bytes()
+    assert origin["data"] == {
+        "train": {"file": "graph/data/pirate.train.jsonl", "blake3": blake3(data).hexdigest()}
+    }
+    assert (origin["pattern"], origin["file"], origin["seed"]) == ("pirate", "graph/pirate.md", 5)
+    assert (origin["given"], origin["settings"]["lr"]) == ({"seed": 5}, "0.001")
+    assert [step for step, _ in origin["loss"]] == [1, 2, 3, 4]
+    assert "Trained:  from graph/pirate.md, full, apollo" in chat.run.ok("vector", "show", "pirate")
