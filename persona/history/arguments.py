@@ -28,7 +28,13 @@ Value = TypeVar("Value")
 _BYTES: Final = frozenset({"memory", "device_memory", "max_shard_size", "cache"})
 _NOTHING_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 """Errors of a path that leads to nothing, which the method judges. Any other error is raised."""
-_LEAST: Final[Mapping[str, float]] = {"cache": 0, "abbrev": 0, "n": -math.inf, "mainline": -math.inf}
+_LEAST: Final[Mapping[str, float]] = {
+    "cache": 0,
+    "abbrev": 0,
+    "seed": 0,
+    "n": -math.inf,
+    "mainline": -math.inf,
+}
 """The least value of a whole number, if it is not 1; None if the method itself checks it."""
 _UNPACKED: Final = re.compile(r"Unpack\[(?:\w+\.)*(\w+)\]")
 _declared: Final[list[tuple[Callable[..., Any], str]]] = []

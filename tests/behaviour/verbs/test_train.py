@@ -57,6 +57,14 @@ def test_other_data_or_settings_make_it_train_again(chat: ChatBot) -> None:
     assert third["id"] != second["id"]
 
 
+def test_the_seed_of_the_pattern_may_be_given_too(chat: ChatBot) -> None:
+    chat.pirate(settings="steps = 1")
+    (first,) = chat.run.json("train", "--threads", "1", "pirate")
+    (second,) = chat.run.json("train", "--threads", "1", "pirate", "--seed", "0")
+    assert not second["trained"]
+    assert second["id"] == first["id"]
+
+
 def test_the_sign_of_the_pattern_is_the_alpha_of_a_new_term(chat: ChatBot) -> None:
     chat.pirate(settings=QUICK, front="sign = -1")
     (result,) = chat.run.json("train", "--threads", "1", "pirate")
