@@ -18,9 +18,10 @@ from persona.behaviour.dialogues import Message, messages_of
 from persona.behaviour.json_lines import Line, lines_of
 from persona.errors import InvalidInput
 from persona.frozen import dataclass
+from persona.history.score_results import SEEN as SEEN
+from persona.history.score_results import in_order
 from persona.objects import canonical
 
-SEEN: Final = "seen"
 MAX_WORDS: Final = 1_000_000
 _CHECKS: Final = ("match", "not_match", "max_words", "min_words", "ends_with_question")
 
@@ -101,8 +102,7 @@ class ProbeSet:
     @property
     def splits(self) -> tuple[str, ...]:
         """The surface forms, that of the training data first."""
-        found = dict.fromkeys(item.split for item in self.items)
-        return tuple(sorted(found, key=lambda split: (split != SEEN, split)))
+        return tuple(in_order({item.split for item in self.items}))
 
 
 def read_probes(key: str, file: str, data: bytes) -> ProbeSet:

@@ -23,7 +23,7 @@ from persona.frozen import dataclass
 from persona.history.history import History
 from persona.history.recipes.views import shown
 from persona.history.results import Result
-from persona.history.scores import Effect, scores_of
+from persona.history.scores import Damage, Effect, Scores, scores_of
 from persona.history.worktree import text_files
 from persona.objects.recipe import Recipe
 from persona.store.refs import VECTORS
@@ -41,7 +41,7 @@ class TrainableState(Result):
     `changed`: what makes it stale: "text", "base", "data ROLE", "setting KEY". `vector`: the id of its
     vector. `alpha`: its strength in recipe.toml, None if the recipe does not name it. `has_data`,
     `has_probes`: whether the pattern names data to train on, and probes. `trained_here`: whether `train` made
-    the vector. `effect`: that of the vector alone on its own probes as they are now, if it was measured.
+    the vector. `effect`, `damage`: of the vector alone, if it was measured with its own probes as they are.
     """
 
     name: str
@@ -57,6 +57,7 @@ class TrainableState(Result):
     has_probes: bool
     trained_here: bool
     effect: Effect | None
+    damage: Damage | None
 
 
 @dataclass(frozen=True, repr=False)
@@ -104,11 +105,13 @@ class _States:
         state = "untrained"
         changed: tuple[str, ...] = ()
         effect: Effect | None = None
+        damage: Damage | None = None
         if vector is not None:
             changed = self.changed(pattern, trainable, vector)
-            effect = self.effect(trainable, vector)
-            verdict = None if effect is None else effect.verdict
-            state = "stale" if changed else _VERDICTS.get(str(verdict), "trained")
+            state = "stale" if changed else "trained"
+            if scores := self.scores(trainable, vector):
+                effect, damage = _own(scores, trainable.name)[0], scores.damage
+                state = "stale" if changed else _VERDICTS.get(scores.verdict, "trained")
         return TrainableState(
             name=trainable.name,
             key=pattern.key,
@@ -123,6 +126,7 @@ class _States:
             has_probes=trainable.data.probes is not None,
             trained_here=vector in self.origins,
             effect=effect,
+            damage=damage,
         )
 
     def changed(self, pattern: Pattern, trainable: Trainable, vector: str) -> tuple[str, ...]:
@@ -147,14 +151,16 @@ class _States:
         )
         return today.changed_since(then)
 
-    def effect(self, trainable: Trainable, vector: str) -> Effect | None:
-        """What `verify` found for the vector alone on its own probes, if these are still the same."""
-        if trainable.data.probes is None:
-            return None
-        scores = scores_of(self.history, vector)
-        own = [] if scores is None else [one for one in scores.effects if one.probe == trainable.name]
+    def scores(self, trainable: Trainable, vector: str) -> Scores | None:
+        """What `verify` found for the vector alone, if its own probes are still the same."""
+        found = None if trainable.data.probes is None else scores_of(self.history, vector)
+        own = [] if found is None else _own(found, trainable.name)
         try:
             probes = self.graph.probes(trainable.name) if own else None
         except InvalidInput:
             return None
-        return own[0] if probes is not None and own[0].probes == probes.digest else None
+        return found if probes is not None and own[0].probes == probes.digest else None
+
+
+def _own(scores: Scores, name: str) -> list[Effect]:
+    return [effect for effect in scores.effects if effect.probe == name]

@@ -118,6 +118,8 @@ def _remark(state: TrainableState) -> str:
     if state.effect is not None and state.effect.margin is not None:
         margin = state.effect.margin
         words.append(f"effect {margin.mean:+.2f} nats ({margin.low:+.2f} to {margin.high:+.2f})")
+    if state.damage is not None and state.damage.ratio.mean > state.damage.limit:
+        words.append(f"damage: loss ratio {state.damage.ratio.mean:.4f}, above {state.damage.limit:g}")
     if state.state == "trained":
         undecided = "inconclusive" if state.effect is not None else "not measured"
         words.append(undecided if state.has_probes else "no probes, so unverified")

@@ -5,10 +5,20 @@ They are a module of their own because `log` needs them only for commits that we
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import field
+from typing import Final
 
 from persona.frozen import dataclass
 from persona.history.results import UNPRINTED, Result
+
+SEEN: Final = "seen"
+"""The surface form that the training data uses."""
+
+
+def in_order(splits: Iterable[str]) -> list[str]:
+    """Surface forms in the order in which they are shown: that of the training data first."""
+    return sorted(splits, key=lambda split: (split != SEEN, split))
 
 
 @dataclass(frozen=True, repr=False)

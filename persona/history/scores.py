@@ -15,7 +15,7 @@ from persona.errors import IntegrityError
 from persona.history import note_refs
 from persona.history.history import History
 from persona.history.score_results import Damage as Damage
-from persona.history.score_results import DamageDiff, EffectDiff, ScoresDiff
+from persona.history.score_results import DamageDiff, EffectDiff, ScoresDiff, in_order
 from persona.history.score_results import Effect as Effect
 from persona.history.score_results import Interval as Interval
 from persona.history.score_results import Rate as Rate
@@ -190,7 +190,7 @@ def _effect(value: Any) -> Effect:
         own=data["own"],
         wanted=fields.integer(data["wanted"], "effect: wanted", -1, 1),
         margin=_or_none(_interval, data["margin"]),
-        splits={name: _interval(split) for name, split in data["splits"].items()},
+        splits={name: _interval(data["splits"][name]) for name in in_order(data["splits"])},
         before=_or_none(_rate, data["before"]),
         after=_or_none(_rate, data["after"]),
         control=_or_none(_number, data["control"]),

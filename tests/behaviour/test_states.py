@@ -14,7 +14,7 @@ from persona.behaviour.graph.graph import Graph
 from persona.behaviour.states import TrainableState
 from persona.behaviour.training import provenance, settings
 from persona.behaviour.training.provenance import Provenance
-from persona.history.scores import Effect, Interval, Scores, keep_scores
+from persona.history.scores import Damage, Effect, Interval, Scores, keep_scores
 from persona.repository import Repository
 from tests.behaviour.graph.texts import dialogue, lines, pattern, probe, write
 from tests.checkpoints import write_model
@@ -78,13 +78,14 @@ def train(bot: Bot, name: str = "listening", seed: int = 1, **given: Any) -> str
     return id
 
 
-def verify(bot: Bot, id: str, verdict: str, name: str = "listening") -> None:
-    """Keeps scores of a vector, as `verify --vector` does."""
+def verify(bot: Bot, id: str, verdict: str, name: str = "listening", damage: Damage | None = None) -> None:
+    """Keeps scores of a vector, as `verify --vector` does. With `damage`, it is what fails."""
     probes = Graph.of(bot.repo._history).probes(name)
     assert probes is not None
     margin = Interval(2.0, 1.0, 3.0, 2)
     effect = Effect(name, True, 1, margin, {}, None, None, 0.5, verdict, probes.digest)
-    scores = Scores(id, "vector", f"blake3:{'0' * 64}", (effect,), None, verdict, (), "1", "float32", "cpu")
+    whole = verdict if damage is None else "fail"
+    scores = Scores(id, "vector", f"blake3:{'0' * 64}", (effect,), damage, whole, (), "1", "float32", "cpu")
     keep_scores(bot.repo._history, scores)
 
 
@@ -173,6 +174,16 @@ def test_the_verdict_of_the_vector_on_its_own_probes_decides(bot: Bot, verdict: 
     assert found.state == expected
     assert found.effect is not None
     assert found.effect.margin == Interval(2.0, 1.0, 3.0, 2)
+
+
+def test_a_vector_with_its_effect_but_too_much_damage_is_failing(bot: Bot) -> None:
+    one = Interval(1.05, 1.04, 1.06, 9)
+    damage = Damage(kl=one, top=one, ratio=one, limit=1.02, text="0" * 64)
+    verify(bot, train(bot), "pass", damage=damage)
+    found = state(bot)
+    assert (found.state, found.damage) == ("failing", damage)
+    assert found.effect is not None
+    assert found.effect.verdict == "pass"
 
 
 def test_a_verdict_on_other_probes_counts_no_more(bot: Bot) -> None:

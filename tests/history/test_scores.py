@@ -263,3 +263,11 @@ def test_the_ref_of_a_note_is_a_name_that_refs_take(note: Note) -> None:
     assert name.startswith(f"refs/notes/{note.kind}/")
     assert len(name.rpartition("/")[2]) == 32
     assert canonical.decode(note.encode())
+
+
+def test_the_surface_form_of_the_training_data_comes_first_whenever_scores_are_read() -> None:
+    one = Interval(1.0, 0.5, 1.5, 4)
+    splits = {"seen": one, "letters": one, "a list": one}
+    effect = Effect("tea", True, 1, one, splits, None, None, 0.5, "pass", "cd" * 32)
+    kept = Scores("ab" * 32, "vector", DIGEST, (effect,), None, "pass", (), "1", "float32", "cpu")
+    assert list(read_scores(note_of(kept)).effects[0].splits) == ["seen", "a list", "letters"]
