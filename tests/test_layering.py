@@ -112,6 +112,7 @@ HEAVY = {
 IMPORTERS = {"importlib", "import_module", "__import__"}
 BY_NAME = (
     "__init__.py",
+    "behaviour/measuring/tasks.py",
     "behaviour/verbs/__init__.py",
     "cli/main.py",
     "cli/rendering.py",

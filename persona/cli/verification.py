@@ -11,7 +11,7 @@ from persona.cli.render import columns, short
 from persona.cli.terminal import one_line
 
 if TYPE_CHECKING:
-    from persona.history.score_results import Damage, Effect, Interval, Rate, Scores, ScoresDiff
+    from persona.history.score_results import Damage, Effect, Interval, Rate, Scores, ScoresDiff, TaskScore
 
 EXIT_CODES: Final = {"pass": 0, "fail": 1, "inconclusive": 8, "unverified": 8}
 _COLOURS: Final = {"pass": "green", "fail": "red", "inconclusive": "yellow", "unverified": "yellow"}
@@ -46,6 +46,9 @@ def scores_lines(scores: Scores) -> Iterator[str]:
     if scores.damage is not None:
         yield ""
         yield from columns(list(_damage_rows(scores.damage)))
+    if scores.tasks:
+        yield ""
+        yield from columns([("TASK", "METRIC", "BASE", "", "HERE", ""), *map(_task_row, scores.tasks)])
     yield ""
     yield verdict_line(scores)
 
@@ -151,6 +154,14 @@ def _checks(before: Effect, after: Effect) -> str:
     if before.after is None or after.after is None:
         return ""
     return f"check {_rate(before.after)} → {_rate(after.after)}"
+
+
+def _task_row(task: TaskScore) -> tuple[str, ...]:
+    before, after = (
+        f"{value:.3f}" + ("" if error is None else f" ±{error:.3f}")
+        for value, error in ((task.before, task.before_error), (task.after, task.after_error))
+    )
+    return (one_line(task.task), task.metric, before, "→", after, f"of {task.items:,}")
 
 
 def _rise(damage: Damage) -> str:

@@ -82,6 +82,22 @@ class Damage(Result):
 
 
 @dataclass(frozen=True, repr=False)
+class TaskScore(Result):
+    """A metric of a task of lm-evaluation-harness: the base's, and after it that of the weights.
+
+    The errors are standard errors, None if the metric has none. `items`: how many were measured.
+    """
+
+    task: str
+    metric: str
+    before: float
+    before_error: float | None
+    after: float
+    after_error: float | None
+    items: int
+
+
+@dataclass(frozen=True, repr=False)
 class Scores(Result):
     """What was measured of a commit or a vector. `about`: its id; `weights`: the digest of the weights.
 
@@ -98,6 +114,7 @@ class Scores(Result):
     scorer: str
     dtype: str
     device: str
+    tasks: tuple[TaskScore, ...] = ()
     measured_before: bool = False
     notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
 

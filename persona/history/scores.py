@@ -20,6 +20,7 @@ from persona.history.score_results import Effect as Effect
 from persona.history.score_results import Interval as Interval
 from persona.history.score_results import Rate as Rate
 from persona.history.score_results import Scores as Scores
+from persona.history.score_results import TaskScore as TaskScore
 from persona.objects import canonical, fields
 from persona.objects.digest import require_digest
 from persona.objects.note import Note
@@ -137,6 +138,7 @@ def note_of(scores: Scores) -> Note:
         "dtype": scores.dtype,
         "effects": [_effect_data(effect) for effect in scores.effects],
         "scorer": scores.scorer,
+        "tasks": [_task_data(task) for task in scores.tasks],
         "unverified": list(scores.unverified),
         "verdict": scores.verdict,
         "weights": scores.weights,
@@ -146,7 +148,7 @@ def note_of(scores: Scores) -> Note:
 
 def read_scores(note: Note) -> Scores:
     """The scores in a note."""
-    names = ("damage", "device", "dtype", "effects", "scorer", "unverified", "verdict", "weights")
+    names = ("damage", "device", "dtype", "effects", "scorer", "tasks", "unverified", "verdict", "weights")
     data = fields.mapping(note.data, "scores", names)
     effects = fields.items(data["effects"], "scores: effects", _MOST)
     unverified = fields.items(data["unverified"], "scores: unverified", _MOST)
@@ -161,6 +163,7 @@ def read_scores(note: Note) -> Scores:
         scorer=fields.text(data["scorer"], "scores: scorer"),
         dtype=fields.text(data["dtype"], "scores: dtype"),
         device=fields.text(data["device"], "scores: device"),
+        tasks=tuple(_task(task) for task in fields.items(data["tasks"], "scores: tasks", _MOST)),
     )
 
 
@@ -218,6 +221,27 @@ def _damage(value: Any) -> Damage:
         ratio=_interval(data["ratio"]),
         limit=_number(data["limit"]),
         text=fields.text(data["text"], "damage: text"),
+    )
+
+
+def _task_data(task: TaskScore) -> list[Any]:
+    numbers = (task.before, task.before_error, task.after, task.after_error)
+    return [task.task, task.metric, *(_or_none(_decimal, number) for number in numbers), task.items]
+
+
+def _task(value: Any) -> TaskScore:
+    found = fields.items(value, "task", 7)
+    if len(found) != 7:
+        raise IntegrityError("task must be a list of 7 items")
+    task, metric, before, before_error, after, after_error, items = found
+    return TaskScore(
+        fields.text(task, "task"),
+        fields.text(metric, "task: metric"),
+        _number(before),
+        _or_none(_number, before_error),
+        _number(after),
+        _or_none(_number, after_error),
+        _count(items),
     )
 
 

@@ -1,10 +1,11 @@
 """Measurements: which ones are needed, which ones are kept already, and the rest measured.
 
-A measurement is of weights on one probe set, item by item, or on neutral text. There are three kinds:
+A measurement is of weights on one probe set, item by item, on neutral text, or on a task. The kinds:
 
 - ``margins``: the margin of each probe that has a pair of answers, in 1e-4 nats;
 - ``answers``: the answer to each probe that has a check;
-- ``damage``: five numbers for each window of the neutral text (`persona.behaviour.measuring.damage`).
+- ``damage``: five numbers for each window of the neutral text (`persona.behaviour.measuring.damage`);
+- ``task``: the metrics of a task of another program (`persona.behaviour.measuring.tasks`).
 
 Only `Bench` loads a model. Weights are a recipe's, or the base's with a random vector of the recipe's size.
 """
@@ -25,6 +26,7 @@ from persona.behaviour.measuring.damage import (
     windows,
 )
 from persona.behaviour.measuring.items import Item, asked, encoded
+from persona.behaviour.measuring.tasks import Harness, Task
 from persona.behaviour.models import model_files, tokenizer_of
 from persona.behaviour.probes import ProbeSet
 from persona.frozen import dataclass
@@ -57,15 +59,16 @@ class Weights:
 
 @dataclass(frozen=True)
 class Need:
-    """One measurement that is wanted. `probes`: None for damage."""
+    """One measurement that is wanted. `probes`: None for damage and a task."""
 
     weights: Weights
     kind: str
     probes: ProbeSet | None
+    task: Task | None = None
 
     @property
     def items(self) -> int:
-        """How many items are measured, for progress; neutral text counts by its size."""
+        """How many items are measured, for progress; neutral text and a task count as many."""
         if self.probes is None:
             return 20
         return len(asked(self.probes, self.kind))
@@ -110,6 +113,8 @@ class Bench:
         }
         if weights.seed is not None:
             found |= {"base": self.base.digest, "seed": weights.seed}
+        if need.task is not None:
+            return found | need.task.key
         if need.probes is None:
             return found | {"base": self.base.digest, "text": text_digest(self.text)}
         return found | {"probes": need.probes.digest}
@@ -146,6 +151,7 @@ class Bench:
         scoring = ScoringModel(self._history, self._rev, self.base.recipe, self.device, self._threads)
         sets = {need.probes.digest: need.probes for need in missing if need.probes is not None}
         items = {digest: encoded(tokenizer, probes, scoring.context) for digest, probes in sets.items()}
+        harness = Harness([need.task for need in missing if need.task is not None])
         done = 0
         with settled(self._threads):
             for need in sorted(missing, key=self._order):
@@ -158,8 +164,11 @@ class Bench:
                     self._tell(label, done, total)
 
                 self._tell(label, done, total)
-                if need.probes is None:
-                    found: Any = self._damage(scoring, tokenizer, need.weights, report)
+                if need.task is not None:
+                    scoring.hold(need.weights.recipe)
+                    found: Any = harness.run(need.task, scoring.model, tokenizer)
+                elif need.probes is None:
+                    found = self._damage(scoring, tokenizer, need.weights, report)
                 else:
                     found = self._probed(scoring, tokenizer, need, items[need.probes.digest], report)
                 done = before + need.items
@@ -237,6 +246,8 @@ class Bench:
 def _label(need: Need) -> str:
     weights = need.weights
     who = weights.label if weights.seed is None else f"random vector {weights.seed + 1} like {weights.label}"
+    if need.task is not None:
+        return f"{who} on the task {need.task.name}"
     if need.probes is None:
         return f"{who} on neutral text"
     return f"{who} on {need.probes.key}" + (", answers" if need.kind == "answers" else "")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final, Unpack
 
 from persona.behaviour.graph.graph import Graph
@@ -14,14 +15,16 @@ from persona.behaviour.measuring.effects import damage_of, effect_of, judged_ite
 from persona.behaviour.measuring.items import refuse_overlap
 from persona.behaviour.measuring.measurements import DTYPE, SCORER, Bench, Need, Weights
 from persona.behaviour.measuring.statistics import FEWEST_GROUPS
+from persona.behaviour.measuring.tasks import Task, compared, tasks_of
 from persona.behaviour.probes import ProbeSet, overlap
 from persona.errors import Blank, Call, InvalidInput, Note, UnknownName, UsageError
 from persona.frozen import dataclass
+from persona.history.arguments import AnyPath
 from persona.history.history import History
 from persona.history.names.revisions import resolve
 from persona.history.options import ComputeOptions
 from persona.history.planning import plan_of
-from persona.history.scores import Scores, keep_scores, keep_weights, weights_of
+from persona.history.scores import Scores, TaskScore, keep_scores, keep_weights, readable, weights_of
 from persona.history.vectors import lookup
 from persona.history.worktree import text_files, tracking
 from persona.objects.ids import abbreviate
@@ -54,6 +57,9 @@ def verify(
     probe: str | Sequence[str] = (),
     max_damage: float = MAX_DAMAGE,
     checks: bool = True,
+    tasks: str | Sequence[str] = (),
+    tasks_dir: AnyPath | None = None,
+    task_limit: int | None = None,
     **options: Unpack[ComputeOptions],
 ) -> Scores | tuple[Scores, ...]:
     """Measures effect, spill and damage of weights against the base (docs/behaviour.md).
@@ -62,6 +68,9 @@ def verify(
     `each`: every vector of a pattern. These two give one `Scores` for each vector, as a tuple; a single name
     gives its `Scores`. `probe`: only the probes of these patterns. `max_damage`: the ratio of the losses on
     neutral text that is allowed. `checks` False: no answers are generated for checks beside pairs.
+
+    `tasks`: tasks of lm-evaluation-harness, which are run on the base as well; `tasks_dir` has others than
+    its own, `task_limit` takes only the first items of each.
 
     Scores are kept as a note about the commit or the vector, and every measurement is kept, so a repetition
     loads no model. Raises `InvalidInput` for a probe that cannot be scored or whose prompt is trained on,
@@ -72,19 +81,20 @@ def verify(
         raise InvalidInput(f"{max_damage!r:.40} is no ratio above 0", parameter="max_damage")
     if (vector or each) and rev is not None:
         raise UsageError("give a revision, or vectors to measure alone, not both")
+    chosen = tasks_of(_texts(tasks), None if tasks_dir is None else Path(tasks_dir), task_limit)
     commit = None if rev is None else resolve(history, rev, history.notes)
     graph = Graph.of(history, commit)
     subjects = _subjects(history, graph, commit, _texts(vector), each, how)
     sets, unverified = _probe_sets(graph, _texts(probe), subjects)
     base = _base(history, subjects[0].weights.recipe)
     bench = Bench(history, commit, base, _device(how), how["threads"], how["progress"])
-    needs = {subject.id: _needs(bench, subject, sets, checks) for subject in subjects}
+    needs = {subject.id: _needs(bench, subject, sets, checks, chosen) for subject in subjects}
     bench.measure(need for found in needs.values() for need in found)
     made = []
     for subject in subjects:
-        scores = _scores(bench, subject, sets, unverified, max_damage, checks)
+        scores = _scores(bench, subject, sets, unverified, max_damage, checks, chosen)
         if subject.kind != "recipe" and not probe:
-            keep_scores(history, scores)
+            keep_scores(history, scores if chosen else _with_tasks(history, scores))
         made.append(
             replace(scores, measured_before=not bench.worked, notes=_notes(graph, subject, scores, sets))
         )
@@ -247,8 +257,13 @@ def _kinds(probes: ProbeSet, own: bool, checks: bool) -> list[str]:
     return [judged] + (["answers"] if own and checks and has_checks and judged != "answers" else [])
 
 
-def _needs(bench: Bench, subject: _Subject, sets: Mapping[str, ProbeSet], checks: bool) -> list[Need]:
+def _needs(
+    bench: Bench, subject: _Subject, sets: Mapping[str, ProbeSet], checks: bool, tasks: Sequence[Task]
+) -> list[Need]:
     needs = [Need(subject.weights, "damage", None)]
+    needs += [
+        Need(weights, "task", None, task) for weights in (bench.base, subject.weights) for task in tasks
+    ]
     for name, probes in sets.items():
         kinds = _kinds(probes, name in subject.own, checks)
         needs += [Need(weights, kind, probes) for weights in (bench.base, subject.weights) for kind in kinds]
@@ -274,6 +289,7 @@ def _scores(
     without: Iterable[str],
     limit: float,
     checks: bool,
+    tasks: Sequence[Task],
 ) -> Scores:
     effects = []
     for name, probes in sets.items():
@@ -301,7 +317,23 @@ def _scores(
         scorer=SCORER,
         dtype=DTYPE,
         device=bench.device,
+        tasks=tuple(_task_scores(bench, subject, tasks)),
     )
+
+
+def _with_tasks(history: History, scores: Scores) -> Scores:
+    """The scores, with the tasks that were run on the same weights before."""
+    before = readable(history, scores.about, [])
+    same = before is not None and (before.weights, before.device) == (scores.weights, scores.device)
+    return replace(scores, tasks=before.tasks) if before is not None and same else scores
+
+
+def _task_scores(bench: Bench, subject: _Subject, tasks: Sequence[Task]) -> Iterator[TaskScore]:
+    for task in tasks:
+        before, after = (
+            bench.found(Need(weights, "task", None, task)) for weights in (bench.base, subject.weights)
+        )
+        yield from compared(before, after)
 
 
 def _notes(graph: Graph, subject: _Subject, scores: Scores, sets: Mapping[str, ProbeSet]) -> tuple[str, ...]:

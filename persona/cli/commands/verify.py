@@ -14,6 +14,7 @@ from persona.cli.rendering import Shown
 from persona.history.options import ComputeOptions
 
 if TYPE_CHECKING:
+    from persona.cli.invocation import Invocation
     from persona.repository import Repository
 
 
@@ -52,8 +53,16 @@ if TYPE_CHECKING:
     help="Largest ratio of the losses on neutral text, model to base. Default: 1.02.",
 )
 @click.option("--checks/--no-checks", default=True, help="Generate answers for checks (default), or do not.")
+@click.option(
+    "--tasks",
+    metavar="NAME,…",
+    help="Also run these tasks of lm-evaluation-harness, on the base and on what is measured.",
+)
+@click.option("--tasks-dir", metavar="DIR", type=click.Path(), help="Look for tasks in DIR as well.")
+@click.option("--task-limit", metavar="N", type=int, help="Run only the first N items of each task.")
 @takes(ComputeOptions)
 def command(
+    call: Invocation,
     repo: Repository,
     rev: str | None,
     vector: tuple[str, ...],
@@ -61,6 +70,9 @@ def command(
     probe: tuple[str, ...],
     max_damage: float,
     checks: bool,
+    tasks: str | None,
+    tasks_dir: str | None,
+    task_limit: int | None,
     **options: Unpack[ComputeOptions],
 ) -> Shown:
     """Measure what a recipe or a vector does to the model's behaviour.
@@ -74,7 +86,16 @@ def command(
     was measured before takes no time.
     """
     found = repo.verify(
-        rev, vector=vector, each=each, probe=probe, max_damage=max_damage, checks=checks, **options
+        rev,
+        vector=vector,
+        each=each,
+        probe=probe,
+        max_damage=max_damage,
+        checks=checks,
+        tasks=tuple(filter(None, (tasks or "").split(","))),
+        tasks_dir=None if tasks_dir is None else call.path(tasks_dir),
+        task_limit=task_limit,
+        **options,
     )
     all_scores = found if isinstance(found, tuple) else (found,)
     code = verification.exit_code([scores.verdict for scores in all_scores])
