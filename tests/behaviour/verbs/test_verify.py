@@ -18,7 +18,7 @@ from tests.behaviour.bots import BRIEF_PROBES, CONTEXT, PIRATE_DATA, PIRATE_PROB
 
 def verify(bot: ChatBot, rev: str | None = None, **options: Any) -> Any:
     with persona.open(bot.root) as repo:
-        return repo.verify(rev, **options)
+        return repo.verify(rev, threads=1, **options)
 
 
 def one(bot: ChatBot, rev: str | None = None, **options: Any) -> Scores:
