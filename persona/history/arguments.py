@@ -15,6 +15,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
+from numbers import Real
 from types import FunctionType
 from typing import Any, Final, TypeVar
 
@@ -199,6 +200,9 @@ class _Kind:
             return bool(self._require(value, is_bool, "True or False"))
         if self.parts <= {"int", "None"}:
             return self._whole(value)
+        if self.parts == {"float"}:
+            is_number = isinstance(value, Real) and not isinstance(value, bool)
+            return self._require(value, is_number, "a number")
         if self.parts <= {"str", "None"}:
             return self._require(value, isinstance(value, str), "text")
         if self.parts <= {"str", "Sequence[str]", "None"} and self.name not in ("only", "except_"):

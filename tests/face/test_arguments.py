@@ -27,6 +27,7 @@ UNCHECKED = {
     "str | float | Sequence[str | float] | None",  # α and densities
     "OverLayers",
     "float | None",
+    "str | float | None",  # a learning rate
     "str | Sequence[str] | None",  # globs
     "Any",
     "Module | None",
@@ -35,6 +36,7 @@ UNCHECKED = {
 MEANINGLESS: dict[str, list[object]] = {
     "int | None": ["2", 0.5, True, b"2"],
     "int": ["2", None, True],
+    "float": ["2", None, True, [1.0]],
     "AnyPath": [None, b"here", 3, "a\0b", ""],
     "AnyPath | None": [b"here", 3, "a\0b", ""],
     "str": [None, b"HEAD", 3],
