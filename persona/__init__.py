@@ -27,7 +27,6 @@ from persona.errors import (
     UnknownRevision,
     UsageError,
 )
-from persona.version import __version__
 
 if TYPE_CHECKING:
     from persona.face.revision import Revision
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from persona.objects.commit import Person
     from persona.progress import Progress
     from persona.repository import Repository
+    from persona.version import __version__
 
     open = Repository.open  # noqa: A001  as the API has it
     init = Repository.init
@@ -70,6 +70,7 @@ _LATE = {
     "Revision": "persona.face.revision",
     "LiveModel": "persona.live.model",
     "Person": "persona.objects.commit",
+    "__version__": "persona.version",
 }
 """The modules of the names that are imported when first asked for."""
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from persona import __version__
 from persona.cli.command import CommandGroup
 from persona.cli.completions import VARIABLE, directories
 from persona.cli.errors import INTERRUPTED, guarded
@@ -155,6 +154,8 @@ class Persona(CommandGroup):
 
 def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
+        from persona.version import __version__
+
         click.echo(f"persona {__version__}")
         ctx.exit()
 
