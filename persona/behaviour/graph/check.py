@@ -175,7 +175,7 @@ class _Check:
         if (role, path) in self._read:
             return self._read[role, path]
         if path not in self.graph.paths:
-            text = f"{role}: {path} is not tracked, so no commit will hold it; `persona add {path}` tracks it"
+            text = f"{role}: {path} is not tracked, so no commit holds it; move it below {FOLDER}/, or add it"
             self.warn(*_split(self.graph.place_of(trainable, role)), text)
         content = self._read[role, path] = self._content(path, data, read)
         if role == "probes" and content is not None:
