@@ -17,6 +17,7 @@ from persona.behaviour.measuring.measurements import DTYPE, SCORER, Bench, Need,
 from persona.behaviour.measuring.statistics import FEWEST_GROUPS
 from persona.behaviour.measuring.tasks import Task, compared, tasks_of
 from persona.behaviour.probes import ProbeSet, overlap
+from persona.behaviour.training import provenance
 from persona.errors import Blank, Call, InvalidInput, Note, UnknownName, UsageError
 from persona.frozen import dataclass
 from persona.history.arguments import AnyPath
@@ -128,12 +129,12 @@ def _subjects(
             "no pattern has a vector here", hint=(Call("train", Blank("KEY")), " makes one of a pattern")
         )
     ids |= {name: lookup.id_of(history, name) for name in vectors}
+    patterns = _patterns_of(history, graph, ids)
     found = []
     for name, id in ids.items():
         history.require_vector_of(recipe.base, id)
-        pattern = name if name in graph.trainables else _trained_as(history, graph, id)
         alone = Recipe.of(recipe.base, [Term("vector", id)], Rules.of("linear"))
-        own = {} if pattern is None else {pattern: 1}
+        own = {patterns[name]: 1} if name in patterns else {}
         found.append(_Subject(id, "vector", _weights(history, name, alone, how), own))
     return found
 
@@ -152,21 +153,23 @@ def _is_as_committed(history: History, commit: str) -> bool:
 
 def _own(history: History, graph: Graph, recipe: Recipe) -> dict[str, int]:
     """The sign that is wanted for each pattern or facet whose vector is in a recipe."""
+    patterns = _patterns_of(history, graph, {term.name: term.vector for term in recipe.terms})
     found = {}
     for term in recipe.terms:
-        name = term.name if term.name in graph.trainables else _trained_as(history, graph, term.vector)
-        if name is not None:
+        if (name := patterns.get(term.name)) is not None:
             total = sum(float(alpha) for alpha in values(term.alpha))
             found[name] = int(math.copysign(1, total)) if total else graph.trainables[name].sign
     return found
 
 
-def _trained_as(history: History, graph: Graph, vector: str) -> str | None:
-    """The pattern or facet that a vector was trained from, whatever its name is now."""
-    for note in lookup.provenance(history, vector):
-        if (name := note.get("name")) in graph.trainables and note.get("part") is None:
-            return str(name)
-    return None
+def _patterns_of(history: History, graph: Graph, ids: Mapping[str, str]) -> dict[str, str]:
+    """The pattern or facet of each vector: the one of its name, else the one that it was trained from."""
+    found = {name: name for name in ids if name in graph.trainables}
+    others = {id: name for name, id in ids.items() if name not in found}
+    for one in provenance.known(history) if others else ():
+        if one.vector in others and one.part is None and one.name in graph.trainables:
+            found[others[one.vector]] = one.name
+    return found
 
 
 def _base(history: History, recipe: Recipe) -> Weights:

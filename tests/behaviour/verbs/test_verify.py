@@ -11,6 +11,8 @@ import pytest
 
 import persona
 from persona.behaviour.measuring import scoring
+from persona.behaviour.training import provenance
+from persona.behaviour.training.provenance import Provenance
 from persona.errors import InvalidInput, UnknownName, UsageError
 from persona.history.scores import Effect, Scores, scores_of
 from tests.behaviour.bots import BRIEF_PROBES, CONTEXT, PIRATE_DATA, PIRATE_PROBES, TOPICS, ChatBot, probe
@@ -343,11 +345,26 @@ def test_a_renamed_vector_of_a_pattern_is_still_its_own(pirate: ChatBot) -> None
 
 
 def note_provenance(bot: ChatBot, vector: str, name: str) -> None:
-    from persona.history import note_refs
-    from persona.objects.note import Note
-
     with persona.open(bot.root) as repo:
-        note_refs.keep(repo._history, Note(vector, "vector", "provenance", {"name": name, "part": None}))
+        made = Provenance(
+            name,
+            None,
+            name,
+            f"graph/{name}.md",
+            "",
+            {},
+            "",
+            None,
+            {},
+            {},
+            "",
+            1,
+            "cpu",
+            "",
+            {},
+            vector=vector,
+        )
+        provenance.keep(repo._history, made)
 
 
 def test_wrong_arguments_are_refused(pirate: ChatBot) -> None:
