@@ -76,18 +76,18 @@ def test_no_probe_of_any_pattern_is_a_training_prompt_of_any(graph: Graph) -> No
 
 @each_key
 def test_both_answers_of_a_probe_are_of_like_length(graph: Graph, key: str) -> None:
-    for item in probes(graph, key).items:
-        assert item.chosen is not None
-        assert item.rejected is not None
-        assert 0.7 < len(item.chosen) / len(item.rejected) < 1.4, item.place
+    answers = [(item.chosen, item.rejected) for item in probes(graph, key).items if item.chosen is not None]
+    assert len(answers) >= 30
+    for chosen, rejected in answers:
+        assert 0.7 < len(chosen) / len(rejected or "") < 1.4, chosen
 
 
 @each_key
 def test_the_check_holds_for_chosen_answers_and_for_no_rejected_one(graph: Graph, key: str) -> None:
     items = probes(graph, key).items
-    check = next(item.check for item in items if item.check is not None)
-    assert all(check.holds(item.chosen or "") for item in items)
-    assert not any(check.holds(item.rejected or "") for item in items)
+    (check,) = {item.check for item in items if item.check is not None}
+    assert all(check.holds(item.chosen) for item in items if item.chosen is not None)
+    assert not any(check.holds(item.rejected) for item in items if item.rejected is not None)
 
 
 def test_a_prompt_to_bake_has_turns_that_no_probe_asks(graph: Graph) -> None:
