@@ -16,6 +16,7 @@ from persona.behaviour.training import provenance, settings
 from persona.behaviour.training.provenance import Provenance
 from persona.history.scores import Damage, Effect, Interval, Scores, keep_scores
 from persona.repository import Repository
+from tests.behaviour.bots import BRIEF_DATA, PIRATE_DATA, ChatBot
 from tests.behaviour.graph.texts import dialogue, lines, pattern, probe, write
 from tests.checkpoints import write_model
 from tests.history.bots import Bot, at, base_tensors
@@ -222,3 +223,18 @@ def test_status_of_the_graph_loads_neither_torch_nor_numpy(bot: Bot) -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.split("\n")[:2] == ["trained", "[]"]
+
+
+def test_what_train_leaves_is_trained_until_its_pattern_changes(chat: ChatBot) -> None:
+    opposite = [{"messages": [*line["messages"][:1], BRIEF_DATA[0]["messages"][1]]} for line in PIRATE_DATA]
+    chat.pattern("pair", train=PIRATE_DATA, opposite=opposite, demos=PIRATE_DATA[:1], settings="steps = 2")
+    chat.pirate(settings="steps = 2")
+    chat.run.ok("train", "pirate", "pair", "--steps", "1", "--lr", "1e-3", "--threads", "1")
+    found = chat.run.json("graph", "status")["trainables"]
+    assert [(one["state"], one["changed"], one["trained_here"]) for one in found] == 2 * [
+        ("trained", [], True)
+    ]
+    chat.lines("pair.opposite.jsonl", opposite[:3])
+    chat.lines("pirate.probes.jsonl", [])
+    found = chat.run.json("graph", "status")["trainables"]
+    assert [one["changed"] for one in found] == [["data opposite"], []]
