@@ -20,6 +20,7 @@ from persona.cli.hints import command_line, in_shell
 from persona.cli.invocation import Invocation
 from persona.cli.main import cli
 from persona.errors import Blank, Call, InvalidInput, Keyword, Note, Refused, WorkFile, worded
+from persona.face.graph import Patterns
 from persona.face.recipe import WorkingRecipe
 from persona.face.refs import Branches, Tags
 from persona.face.settings import Settings
@@ -37,6 +38,7 @@ OWNERS = {
     "": Repository,
     "recipe": WorkingRecipe,
     "vectors": Vectors,
+    "graph": Patterns,
     "branches": Branches,
     "tags": Tags,
     "config": Settings,
