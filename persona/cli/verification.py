@@ -64,7 +64,8 @@ def brief(scores: Scores) -> str:
 
 def diff_lines(diff: ScoresDiff) -> Iterator[str]:
     """The scores of two commits, each against the base."""
-    yield style(f"diff scores {short(diff.from_)} {short(diff.to)}", bold=True)
+    heading = style(f"diff scores {short(diff.from_)} {short(diff.to)}", bold=True)
+    yield f"{heading}  Δ margin against the base"
     rows = [
         (one_line(pair.probe), *_effect(pair.from_), "→", *_effect(pair.to), _checks(pair.from_, pair.to))
         for pair in diff.effects

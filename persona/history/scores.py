@@ -51,6 +51,11 @@ def readable(history: History, id: str, unread: NoteList) -> Scores | None:
         return None
 
 
+def as_kept(scores: Scores) -> Scores:
+    """Scores with their numbers rounded as a note holds them, so that they look the same before and after."""
+    return read_scores(note_of(scores))
+
+
 def keep_scores(history: History, scores: Scores) -> None:
     """Keeps scores as the note of what they are about, in place of earlier ones."""
     note_refs.keep(history, note_of(scores))

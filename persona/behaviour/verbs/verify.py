@@ -25,7 +25,7 @@ from persona.history.history import History
 from persona.history.names.revisions import resolve
 from persona.history.options import ComputeOptions
 from persona.history.planning import plan_of
-from persona.history.scores import Scores, TaskScore, keep_scores, keep_weights, readable, weights_of
+from persona.history.scores import Scores, TaskScore, as_kept, keep_scores, keep_weights, readable, weights_of
 from persona.history.vectors import lookup
 from persona.history.worktree import text_files, tracking
 from persona.objects.ids import abbreviate
@@ -309,7 +309,7 @@ def _scores(
     effects.sort(key=lambda effect: not effect.own)
     unverified = tuple(name for name in without if name in subject.own)
     damage = damage_of(bench.found(Need(subject.weights, "damage", None)), limit, bench.text)
-    return Scores(
+    found = Scores(
         about=subject.id,
         about_kind=subject.kind,
         weights=subject.weights.digest,
@@ -322,6 +322,7 @@ def _scores(
         device=bench.device,
         tasks=tuple(_task_scores(bench, subject, tasks)),
     )
+    return as_kept(found)
 
 
 def _with_tasks(history: History, scores: Scores) -> Scores:
