@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 COLOURS = {"untrained": "bright_black", "stale": "yellow", "verified": "green", "failing": "red"}
 """The colour of each state that has one."""
+_LONGEST = 60
+"""Letters of a name in a list."""
 OPPOSING = ("oppos", "contra", "inhibit", "conflict", "against", "not-", "anti")
 """How the relation of a link begins that opposes its pattern."""
 
@@ -81,7 +83,7 @@ def _problem(problem: Problem, word: str, colour: str) -> str:
 
 def status(result: GraphStatus, call: Invocation, repo: Repository) -> Iterator[str]:
     """One trainable a line, and a sum."""
-    rows = [(one_line(one.name), one.state, _alpha(one), _id(one), _remark(one)) for one in result.trainables]
+    rows = [(_name(one.name), one.state, _alpha(one), _id(one), _remark(one)) for one in result.trainables]
     for line, one in zip(columns(rows), result.trainables, strict=True):
         yield style(line, fg=COLOURS.get(one.state))
     yield from _others(result.problems, result.without_pattern)
@@ -98,6 +100,12 @@ def _others(problems: Sequence[Problem], without: Sequence[str]) -> Iterator[str
         yield _problem(problem, "error", "red")
     if without:
         yield f"vectors without a pattern: {', '.join(map(one_line, without))}"
+
+
+def _name(name: str) -> str:
+    """A key or a vector's name in a list; a long one loses its middle."""
+    text = one_line(name)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 20]}…{text[-19:]}"
 
 
 def _alpha(state: TrainableState) -> str:
@@ -172,7 +180,7 @@ class _Tree:
                 continue
             pattern: PatternView = item  # type: ignore[assignment]
             if pattern.key in self.printed:
-                yield f"{begin}{link}{one_line(pattern.key)} (above)"
+                yield f"{begin}{link}{_name(pattern.key)} (above)"
                 continue
             self.printed.add(pattern.key)
             yield f"{begin}{link}{_pattern_line(pattern)}"
@@ -201,7 +209,7 @@ def _pattern_line(pattern: PatternView) -> str:
     own = [one for one in pattern.trainables if one.facet is None]
     kind = "" if pattern.kind == "pattern" else f"{pattern.kind}  "
     facts = f"{kind}{_state_words(own[0])}" if own else kind.strip()
-    return f"{style(one_line(pattern.key), bold=True)}  {facts}".rstrip()
+    return f"{style(_name(pattern.key), bold=True)}  {facts}".rstrip()
 
 
 def _facet_line(state: TrainableState) -> str:

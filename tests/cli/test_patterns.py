@@ -179,6 +179,13 @@ def test_a_cycle_has_one_root_unless_another_pattern_leads_to_it(
     assert roots(after) == expected
 
 
+def test_a_long_key_does_not_push_the_others_away(persona: CommandLine) -> None:
+    (persona.directory.parent / "nodes.jsonl").write_text(f'{{"key": "{"x" * 5000}"}}\n{{"key": "a"}}\n')
+    persona.ok("graph", "import", "../nodes.jsonl")
+    for command in ("status", "show"):
+        assert max(map(len, persona.ok("graph", command).splitlines())) < 130
+
+
 def test_a_long_chain_of_links_is_shown(persona: CommandLine) -> None:
     chain = {f"p{n}.md": pattern(f"p{n}", f"links = [{{ to = 'p{n + 1}' }}]\n") for n in range(1200)}
     write(persona.directory, {**chain, "p1200.md": pattern("p1200")})

@@ -232,6 +232,8 @@ def import_lines(history: History, path: AnyPath, *, force: bool = False) -> Gra
     `InvalidInput` with file and line for a line that is no node.
     """
     place = Path(path)
+    if place.is_dir():
+        raise InvalidInput(f"{path} is a directory; give a file of JSON lines")
     found = nodes.read_nodes(os.fspath(path), read_input(place, limit=MAX_TEXT_FILE_BYTES))
     with changing(history) as tree:
         plan = _Plan(Graph.of(history), force)

@@ -221,6 +221,8 @@ def test_a_faulty_line_stops_the_whole_import(bot: Bot, text: str, says: str) ->
 def test_a_file_that_is_not_there_is_named(bot: Bot) -> None:
     with pytest.raises(InvalidInput, match=r"nothing\.jsonl"):
         bot.repo.graph.import_lines(bot.models / "nothing.jsonl")
+    with pytest.raises(InvalidInput, match="is a directory; give a file of JSON lines"):
+        bot.repo.graph.import_lines(bot.models)
 
 
 def test_a_faulty_pattern_stops_an_export(bot: Bot) -> None:
