@@ -244,6 +244,7 @@ def state(name: str, state: str = "trained", alpha: float | None = 0.5) -> Train
         has_probes=True,
         trained_here=True,
         effect=None,
+        damage=None,
     )
 
 
