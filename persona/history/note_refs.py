@@ -49,7 +49,11 @@ def key_digest(key: Any) -> str:
 def find(history: History, kind: str, digits: str) -> Note | None:
     """The note of a kind and the digits that name it. Raises `IntegrityError` if it is damaged."""
     name = ref_named(kind, digits)
-    id = history.store.refs.read(name)
+    try:
+        id = history.store.refs.read(name)
+    except IntegrityError as error:
+        error.hint = _way_out(name)
+        raise
     return None if id is None else read(history, name, id)
 
 
@@ -69,8 +73,11 @@ def read(history: History, name: str, id: str) -> Note:
 def damaged(history: History, name: str, problem: str) -> IntegrityError:
     """The error for a note that cannot be read, by its ref."""
     path = str(history.store.root / name)
-    hint = None if name.startswith(f"{NOTES}provenance/") else "measure it again, which replaces the note"
-    return IntegrityError(f"{path}: {problem}", kind="note", file=path, hint=hint)
+    return IntegrityError(f"{path}: {problem}", kind="note", file=path, hint=_way_out(name))
+
+
+def _way_out(name: str) -> str | None:
+    return None if name.startswith(f"{NOTES}provenance/") else "measure it again, which replaces the note"
 
 
 def all_of(history: History, kind: str) -> list[Note]:

@@ -239,6 +239,7 @@ def test_a_damaged_note_is_named_and_measuring_again_mends_it(
         with pytest.raises(IntegrityError) as raised:
             scores_of(history_of(repo), head)
         assert str(path) in raised.value.message
+        assert raised.value.hint == "measure it again, which replaces the note"
         found = repo.fsck()
         assert [problem for problem in found.problems if problem.kind in ("note", "ref")]
         keep_scores(history_of(repo), some(head, 2))
