@@ -123,6 +123,19 @@ def test_status_of_the_graph_imports_nothing_heavy(bot: CommandLine) -> None:
         assert out == "True\n[]\n"
 
 
+@pytest.mark.parametrize("command", ["log", "status", "diff"])
+def test_everyday_commands_load_no_module_of_behaviour(bot: CommandLine, command: str) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom tests.cli.command_line import CommandLine\n"
+        "CommandLine(Path(sys.argv[1])).ok(sys.argv[2])\n"
+        "print([name for name in sys.modules if name.startswith('persona.behaviour')])\n"
+    )
+    words = [sys.executable, "-c", code, str(bot.directory), command]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == (
+        "['persona.behaviour', 'persona.behaviour.verbs']\n"  # the packages, which load modules when asked
+    )
+
+
 # -- the tree
 
 
