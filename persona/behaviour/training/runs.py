@@ -11,14 +11,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 from blake3 import blake3
 
 from persona.behaviour.training.provenance import Provenance
-from persona.errors import IntegrityError, PersonaError
+from persona.errors import BusyError, IntegrityError, PersonaError
 from persona.history.history import History
 from persona.objects import canonical
 from persona.store import files, lock
@@ -120,6 +120,13 @@ def unfinished(history: History, name: str) -> list[tuple[Run, Provenance]]:
             if made is not None and made.name == name:
                 found.append((run, made))
     return found
+
+
+def clear(history: History, name: str) -> None:
+    """Removes the runs of one vector, once it is stored; not one that another command has."""
+    for run, _ in unfinished(history, name):
+        with suppress(BusyError), lock.run_lock(run.directory, name):
+            run.remove()
 
 
 def _is_whole(path: Path) -> bool:

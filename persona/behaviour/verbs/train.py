@@ -120,10 +120,8 @@ def _train(
             keys["join"] = "add"
         recipe, _ = put_term(tree, name, id, keys)
         kept_names.keep(history, name, id)
-    if outcomes:
-        for run, _ in runs.unfinished(history, name):
-            run.remove()
-    else:
+    runs.clear(history, name)
+    if not outcomes:
         notes.append(
             Note(
                 f"{name} was trained from the same text, data, base and settings before",

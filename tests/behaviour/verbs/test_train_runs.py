@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ import pytest
 
 import persona
 from persona.errors import Refused, SystemFault
-from persona.progress import Phase
+from persona.progress import STORING_VECTOR, Phase
+from persona.store.files import replaced_calls
 from tests.behaviour.bots import PIRATE_DATA, ChatBot, chat_bot
-from tests.disks import Cut
+from tests.disks import Cut, Dying, count_calls
 
 SETTINGS = "steps = 8\nbatch = 2\nlr = 1e-3\noptimizer_rank = 8"
 OPTIONS: dict[str, Any] = {"threads": 1, "save_every": 2}
@@ -94,6 +95,35 @@ def test_an_interrupted_run_says_how_it_goes_on(bot: ChatBot, whole: str) -> Non
         train(bot, progress=stopped)
     assert caught.value.__notes__ == ["step 4 of 8 is kept; the same command goes on from there"]
     assert train(bot).id == whole
+
+
+def test_a_run_that_ended_but_was_not_stored_makes_no_step_again(bot: ChatBot, whole: str) -> None:
+    def progress(phase: Phase, done: int, total: int) -> None:
+        if phase == STORING_VECTOR:
+            raise Cut
+
+    with pytest.raises(Cut):
+        train(bot, progress=progress)
+    result = train(bot)
+    assert (result.resumed, result.id) == (8, whole)
+
+
+def test_wherever_the_disk_ends_for_a_run_the_next_one_gives_the_same_vector(
+    bot: ChatBot, whole: str
+) -> None:
+    most = count_calls(lambda: train(chat_like(bot)))
+    for left in sorted(random.sample(range(most), 3)):
+        with replaced_calls(Dying(left)), suppress(Cut):
+            train(bot, force=True)
+        assert train(bot).id == whole, left
+        assert not runs(bot), left
+
+
+def chat_like(bot: ChatBot) -> ChatBot:
+    """A second repository like it."""
+    other = chat_bot(bot.place / "other", bot.base)
+    other.pirate(settings=SETTINGS)
+    return other
 
 
 def test_of_a_damaged_checkpoint_the_one_before_is_taken(bot: ChatBot, whole: str) -> None:
@@ -174,11 +204,16 @@ def test_the_process_is_as_it_was_before(bot: ChatBot) -> None:
             dict(os.environ),
         ]
 
-    before = state()
-    cut(bot, 3)
-    assert state() == before
-    train(bot)
-    assert state() == before
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        before = state()
+        cut(bot, 3)
+        assert state() == before
+        train(bot)
+        assert state() == before
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_other_commands_do_not_stumble_over_a_run(bot: ChatBot) -> None:
