@@ -15,7 +15,7 @@ from persona.behaviour.graph.pattern import TrainSettings
 from persona.behaviour.training import examples as examples_of
 from persona.behaviour.training.examples import Example
 from persona.behaviour.training.runs import Run
-from persona.errors import InvalidInput
+from persona.errors import Blank, InvalidInput, Keyword, SystemFault
 from persona.frozen import dataclass
 from persona.history.history import History
 from persona.history.options import LoadOptions
@@ -137,7 +137,8 @@ def compile_weights(
             save_every=machine.save_every or max(10, -(-settings.steps // 10)),
             tell=tell,
         )
-        trainer.train(resume_from_checkpoint=None if last is None else str(last[0]))
+        with _enough_memory():
+            trainer.train(resume_from_checkpoint=None if last is None else str(last[0]))
         curve = [
             (int(entry["step"]), entry["loss"]) for entry in trainer.state.log_history if "loss" in entry
         ]
@@ -154,6 +155,18 @@ def thinned(curve: Sequence[tuple[int, float]]) -> tuple[tuple[int, str], ...]:
     stride = max(1, math.ceil(len(curve) / _POINTS))
     chosen = [*curve[::stride], *([curve[-1]] if (len(curve) - 1) % stride else [])] if curve else []
     return tuple((step, f"{loss:.4f}") for step, loss in chosen)
+
+
+@contextmanager
+def _enough_memory() -> Iterator[None]:
+    """Turns the errors of torch for a full memory, of a GPU or of the machine, into `SystemFault`."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "memory" not in str(error):
+            raise
+        smaller = ("try a smaller batch: ", Keyword(batch=Blank("N")))
+        raise SystemFault("the memory is too small for a step of this training", hint=smaller) from error
 
 
 def _longest(history: History, settings: TrainSettings) -> int:

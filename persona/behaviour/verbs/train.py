@@ -111,6 +111,7 @@ def _train(
             outcomes.append(outcome)
             facts.append(fact)
     id = _joined(history, job, ids)
+    kept_names.keep(history, name, id)
     keys = dict(alpha)
     with changing(history) as tree:
         old = text_files.recipe(history, to_edit=True).recipe.by_name.get(name)
@@ -119,7 +120,6 @@ def _train(
         if given["onto"] not in (None, "base"):
             keys["join"] = "add"
         recipe, _ = put_term(tree, name, id, keys)
-        kept_names.keep(history, name, id)
     runs.clear(history, name)
     if not outcomes:
         notes.append(
@@ -170,8 +170,8 @@ def _left_behind(history: History, job: Job) -> list[str]:
         if then.digest not in ours and run.step():
             changed = ", ".join(_changes(job, then))
             notes.append(
-                f"a run of {job.trainable.name} was cut short at step {run.step()} and does not go on: other"
-                f" {changed}"
+                f"a run of {job.trainable.name} was cut short at step {run.step()} and does not go on;"
+                f" changed since: {changed}"
             )
     return notes
 
@@ -190,7 +190,9 @@ def _require_unfinished(history: History, job: Job) -> None:
     name, again = job.trainable.name, ("to begin a new run: ", Call("train", job.trainable.name))
     for _, then in left:
         changed = ", ".join(_changes(job, then))
-        raise Refused(f"the run of {name} that was cut short cannot go on: other {changed}", hint=again)
+        raise Refused(
+            f"the run of {name} that was cut short cannot go on; changed since: {changed}", hint=again
+        )
     raise Refused(f"no run of {name} was cut short", hint=again)
 
 

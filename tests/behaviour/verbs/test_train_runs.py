@@ -172,7 +172,7 @@ def test_without_room_for_the_state_of_the_optimizer_it_fails_too(bot: ChatBot) 
 def test_a_run_of_other_settings_is_named_and_does_not_go_on(bot: ChatBot) -> None:
     cut(bot, 5)
     bot.lines("pirate.train.jsonl", PIRATE_DATA[:4])
-    with pytest.raises(Refused, match="cannot go on: other data train, setting seed"):
+    with pytest.raises(Refused, match="cannot go on; changed since: data train, setting seed"):
         train(bot, resume=True, seed=4)
     result = train(bot, seed=4)
     assert result.resumed == 0
