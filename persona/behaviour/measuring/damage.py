@@ -7,11 +7,14 @@ token, and both losses in 1e-4 nats.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from blake3 import blake3
+
+from persona.errors import InvalidInput
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +78,7 @@ def chances(model: PreTrainedModel, window: Window) -> torch.Tensor:
 def compared(window: Window, base: torch.Tensor, model: torch.Tensor) -> list[int]:
     """The numbers of one window: positions, KL, positions with the same top token, the losses of both.
 
-    Both tensors are log-probabilities as `chances` gives them.
+    Both tensors are log-probabilities as `chances` gives them. Raises `InvalidInput` if a loss is not finite.
     """
     import torch
 
@@ -84,9 +87,12 @@ def compared(window: Window, base: torch.Tensor, model: torch.Tensor) -> list[in
     per_token = parts.sum(-1, dtype=torch.float64)
     same = int((base.argmax(-1) == model.argmax(-1)).sum())
     losses = [-float(one.gather(-1, said).double().sum()) for one in (base, model)]
+    kl = float(per_token.sum())
+    if not all(map(math.isfinite, (kl, *losses))):
+        raise InvalidInput("the loss on neutral text is not finite: these weights are out of range; lower alpha")
     return [
         len(window) - 1,
-        round(float(per_token.sum()) * KL_PLACES),
+        round(kl * KL_PLACES),
         same,
         *(round(loss * LOSS_PLACES) for loss in losses),
     ]

@@ -21,8 +21,12 @@ Tokens = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Item:
-    """The tokens of a probe: its prompt, and its answers with the end of the turn. None: it has none."""
+    """The tokens of a probe: its prompt, and its answers with the end of the turn. None: it has none.
 
+    `place`: FILE:LINE and id of the probe, for messages.
+    """
+
+    place: str
     prompt: Tokens
     chosen: Tokens | None
     rejected: Tokens | None
@@ -66,7 +70,7 @@ def _item(tokenizer: Tokenizer, probe: Probe, context: int | None) -> Item:
             " shorten its messages or answers"
         )
     chosen, rejected = answers or (None, None)
-    return Item(prompt, chosen, rejected)
+    return Item(place, prompt, chosen, rejected)
 
 
 def refuse_overlap(found: Iterable[tuple[Probe, str]]) -> None:

@@ -8,6 +8,7 @@ same integers.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from persona.cores import thread_count
+from persona.errors import InvalidInput
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,10 +40,15 @@ def settled(threads: int | None) -> Iterator[None]:
 
 
 def margin(model: PreTrainedModel, item: Item) -> int:
-    """The margin of an item, in 1e-4 nats."""
+    """The margin of an item, in 1e-4 nats. Raises `InvalidInput` for scores that are not finite."""
     assert item.chosen is not None
     assert item.rejected is not None
     chosen, rejected = scores(model, item.prompt, (item.chosen, item.rejected))
+    if not math.isfinite(chosen - rejected):
+        raise InvalidInput(
+            f"{item.place}: its answers have the scores {chosen:g} and {rejected:g}: these weights are out of"
+            " range; lower alpha"
+        )
     return round((chosen - rejected) * PLACES)
 
 

@@ -63,7 +63,7 @@ def rate(met: int, items: int) -> Rate:
 
 
 def threshold(controls: Sequence[float]) -> float:
-    """The effect that one more random vector stays below, from the effects of several (decision 032)."""
+    """The effect that one more random vector stays below, from the effects of several (decision 033)."""
     mean = math.fsum(controls) / len(controls)
     variance = math.fsum((value - mean) ** 2 for value in controls) / (len(controls) - 1)
     return max(max(controls), mean + _T * math.sqrt(variance))
