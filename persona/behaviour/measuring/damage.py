@@ -89,7 +89,9 @@ def compared(window: Window, base: torch.Tensor, model: torch.Tensor) -> list[in
     losses = [-float(one.gather(-1, said).double().sum()) for one in (base, model)]
     kl = float(per_token.sum())
     if not all(map(math.isfinite, (kl, *losses))):
-        raise InvalidInput("the loss on neutral text is not finite: these weights are out of range; lower alpha")
+        raise InvalidInput(
+            "the loss on neutral text is not finite: these weights are out of range; lower alpha"
+        )
     return [
         len(window) - 1,
         round(kl * KL_PLACES),

@@ -19,6 +19,7 @@ from persona.behaviour.measuring.damage import (
 )
 from persona.behaviour.measuring.effects import damage_of
 from persona.behaviour.measuring.scoring import settled
+from persona.errors import InvalidInput
 from persona.history.scores import Interval
 from tests.behaviour.bots import CONTEXT, tokenizer
 
@@ -91,3 +92,11 @@ def test_a_window_is_compared_as_a_naive_computation_does() -> None:
     assert found[1] / KL_PLACES == pytest.approx(kl, abs=1e-4)
     assert found[2] == same
     assert [value / LOSS_PLACES for value in found[3:]] == pytest.approx(losses, abs=1e-3)
+
+
+def test_a_loss_that_is_not_finite_is_refused() -> None:
+    import torch
+
+    even = torch.full((1, 4), -1.3863)
+    with pytest.raises(InvalidInput, match="neutral text is not finite"):
+        compared((0, 1), even, torch.full((1, 4), torch.nan))

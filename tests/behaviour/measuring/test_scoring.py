@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from persona.behaviour.measuring.items import Item
 from persona.behaviour.measuring.scoring import margin, scores, settled
+from persona.errors import InvalidInput
 from tests.behaviour.bots import PIRATE, PLAIN, tokenizer, turn
 
 TOKENS = st.lists(st.integers(3, 255), min_size=1, max_size=24)
@@ -44,7 +45,7 @@ def test_scores_are_those_of_a_naive_computation(
     expected = [naive(exact, prompt, answer) for answer in (chosen, rejected)]
     assert found == pytest.approx(expected, abs=1e-3)
     with settled(1):
-        units = margin(model, Item(tuple(prompt), tuple(chosen), tuple(rejected)))
+        units = margin(model, Item("p:1", tuple(prompt), tuple(chosen), tuple(rejected)))
     assert units / 10_000 == pytest.approx(expected[0] - expected[1], abs=1e-3)
 
 
@@ -77,9 +78,19 @@ def test_margins_are_the_same_integers_again(model: Any) -> None:
     text = words.apply_chat_template(turn("bees"), tokenize=False, add_generation_prompt=True)
     ids = [tuple(words(part, add_special_tokens=False)["input_ids"]) for part in (text, PIRATE, PLAIN)]
     with settled(1):
-        found = [margin(model, Item(*ids)) for _ in range(3)]
+        found = [margin(model, Item("p:1", *ids)) for _ in range(3)]
     assert found[0] < 0
     assert len(set(found)) == 1
+
+
+def test_scores_that_are_not_finite_are_refused_with_the_place_of_the_probe(model: Any) -> None:
+    import torch
+
+    broken = copy.deepcopy(model)
+    with torch.no_grad():
+        broken.model.norm.weight.fill_(torch.inf)
+    with settled(1), pytest.raises(InvalidInput, match=r"^probes\.jsonl:3 \(id x\): .* lower alpha"):
+        margin(broken, Item("probes.jsonl:3 (id x)", (3, 4), (5,), (6,)))
 
 
 def test_the_number_of_threads_is_put_back() -> None:

@@ -279,6 +279,16 @@ def test_each_pattern_alone_is_the_leakage_matrix(
     assert verify(pirate, vector="brief", checks=False).effects == found[0].effects
 
 
+def test_sums_of_vectors_and_adapters_are_vectors_like_any_other(pirate: ChatBot, tmp_path: Path) -> None:
+    pirate.run.ok("vector", "derive", "half", "pirate * 0.5")
+    pirate.run.ok("vector", "extract", "pirate", "-o", tmp_path / "adapter", "--rank", "8")
+    pirate.run.ok("add", tmp_path / "adapter", "-n", "thin")
+    whole, half, thin = verify(pirate, vector=["pirate", "half", "thin"], probe="pirate", checks=False)
+    means = [scores.effects[0].margin.mean for scores in (whole, half, thin)]
+    assert means[0] > means[1] > 0
+    assert means[0] > means[2] > 0
+
+
 def test_probes_of_one_pattern_alone_are_used_and_no_scores_are_kept(pirate: ChatBot) -> None:
     scores = one(pirate, probe="brief")
     assert [found.probe for found in scores.effects] == ["brief"]
@@ -370,7 +380,8 @@ def note_provenance(bot: ChatBot, vector: str, name: str) -> None:
 def test_wrong_arguments_are_refused(pirate: ChatBot) -> None:
     with pytest.raises(UsageError):
         verify(pirate, "HEAD", vector="pirate")
-    with pytest.raises(InvalidInput, match="max_damage"):
-        verify(pirate, max_damage=0)
+    for limit in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(InvalidInput, match="max_damage"):
+            verify(pirate, max_damage=limit)
     with pytest.raises(UnknownName):
         verify(pirate, vector="nobody")
