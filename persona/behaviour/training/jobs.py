@@ -12,11 +12,12 @@ from persona.behaviour.probes import overlap
 from persona.behaviour.training import compiling, settings
 from persona.behaviour.training.compiling import Lesson, Machine
 from persona.behaviour.training.provenance import Provenance
-from persona.errors import InvalidInput, UsageError
+from persona.errors import InvalidInput, SystemFault, UsageError
 from persona.frozen import dataclass
 from persona.history.history import History
 from persona.history.names.revisions import resolve
 from persona.history.options import TrainOptions
+from persona.history.settings import DEVICES
 from persona.history.worktree import text_files
 from persona.version import __version__
 
@@ -175,10 +176,15 @@ def machine(given: TrainOptions) -> Machine:
     from persona.cores import thread_count
 
     device = given["device"] or "auto"
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
-        raise InvalidInput(f"torch finds no device {device!r:.40} here", parameter="device")
+    if device not in DEVICES:
+        raise UsageError(f"device {device!r:.40} is not one of {', '.join(DEVICES)}")
+    if device != "cpu":
+        if torch.cuda.is_available():
+            device = "cuda"
+        elif device == "cuda":
+            raise SystemFault("torch finds no GPU here; leave the device to auto, or take cpu")
+        else:
+            device = "cpu"
     every = given["save_every"]
     if every is not None and every < 1:
         raise InvalidInput("it must be at least 1", parameter="save_every")
