@@ -53,6 +53,8 @@ class ScoringModel:
         self._keys = {tensor.spec.name: tensor.key for tensor in plan.tensors}
         """What each tensor holds."""
         self._norms: dict[str, dict[str, float]] = {}
+        self._random: tuple[str, int] | None = None
+        """The recipe and the seed of the random vector that the model holds."""
 
     @property
     def context(self) -> int | None:
@@ -65,11 +67,14 @@ class ScoringModel:
 
     def hold_random(self, recipe: Recipe, seed: int) -> None:
         """The base with a random vector that changes each tensor by as much as a recipe does."""
+        if self._random == (recipe.key, seed):
+            return
         norms = self._norms_of(recipe)
         self.hold(self._base)
         for name in norms:
             self._keys.pop(name, None)
         add_random({name: self._places[name] for name in norms}, norms, seed)
+        self._random = recipe.key, seed
 
     def _norms_of(self, recipe: Recipe) -> Mapping[str, float]:
         """The Euclidean norm of a recipe's change of each tensor that it changes."""
@@ -81,6 +86,7 @@ class ScoringModel:
         return self._norms[recipe.key]
 
     def _fill(self, recipe: Recipe, norms: dict[str, float] | None) -> None:
+        self._random = None
         plan = plan_of(self._history, recipe)
         changed = [tensor for tensor in plan.tensors if self._keys.get(tensor.spec.name) != tensor.key]
         if not changed:

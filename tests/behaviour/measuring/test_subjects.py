@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import persona
+from persona.behaviour.measuring import subjects
 from persona.behaviour.measuring.controls import random_change
 from persona.behaviour.measuring.subjects import ScoringModel
 from persona.history.history import History
@@ -76,6 +77,19 @@ def test_a_random_vector_has_the_norm_of_the_change_in_each_tensor(
     assert not same(*directions)
     scoring.hold_random(recipe, 0)
     assert same(parameters(scoring.model), directions[0])
+
+
+def test_a_random_vector_that_the_model_holds_is_not_drawn_again(
+    scoring: ScoringModel, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+    real = subjects.add_random
+    monkeypatch.setattr(subjects, "add_random", lambda *given: (drawn.append(given[2]), real(*given)))
+    for seed in (0, 0, 1, 1, 0):
+        scoring.hold_random(recipe, seed)
+    scoring.hold(recipe)
+    scoring.hold_random(recipe, 0)
+    assert drawn == [0, 1, 0, 0]
 
 
 def test_a_random_change_is_normal_and_of_its_own_seed_and_name() -> None:
