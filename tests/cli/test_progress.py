@@ -87,6 +87,21 @@ def test_what_nobody_knows_the_end_of_has_no_total(capsys: pytest.CaptureFixture
     assert json.loads(capsys.readouterr().out)["progress"]["total"] is None
 
 
+def test_the_detail_of_a_phase_follows_its_label(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    phase = Phase("training calm", "steps")
+    bar = ProgressBar(0.0)
+    for loss in ("2.500", "1.250"):
+        phase.detail = f"loss {loss}"
+        bar(phase, 1, 2)
+    bar.close()
+    assert "training calm, loss 1.250" in click.unstyle(capsys.readouterr().err)
+    JsonLines(0.0, lambda: 9.0)(phase, 1, 2)
+    assert json.loads(capsys.readouterr().out)["progress"]["detail"] == "loss 1.250"
+
+
 def test_the_answer_is_the_last_line(grown: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "LONG", -1.0)
     monkeypatch.setattr(progress, "PAUSE", 0.0)
