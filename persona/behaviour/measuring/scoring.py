@@ -29,14 +29,19 @@ PLACES: Final = 10_000
 
 @contextmanager
 def settled(threads: int | None) -> Iterator[None]:
-    """A fixed number of threads, and no gradients; the number is put back afterwards."""
-    before = torch.get_num_threads()
+    """A fixed number of threads, no gradients, and no advice of transformers; put back afterwards."""
+    import transformers
+
+    logging: Any = transformers.utils.logging
+    before, verbosity = torch.get_num_threads(), logging.get_verbosity()
     torch.set_num_threads(thread_count(threads))
+    logging.set_verbosity_error()
     try:
         with torch.inference_mode():
             yield
     finally:
         torch.set_num_threads(before)
+        logging.set_verbosity(verbosity)
 
 
 def margin(model: PreTrainedModel, item: Item) -> int:

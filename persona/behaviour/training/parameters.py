@@ -73,4 +73,6 @@ def _with_lora(model: Any, settings: TrainSettings) -> Any:
         fan_in_fan_out=all(issubclass(kinds[name], Conv1D) for name in chosen),
         task_type=peft.TaskType.CAUSAL_LM,
     )
-    return peft.get_peft_model(model, config)
+    found = peft.get_peft_model(model, config)
+    config.base_model_name_or_path = ""  # peft writes "None" there: the model comes from no directory
+    return found

@@ -182,10 +182,22 @@ def _changes(job: Job, then: Provenance) -> tuple[str, ...]:
 
 
 def _require_unfinished(history: History, job: Job) -> None:
-    """`Refused` unless a run of this vector was cut short and can go on."""
+    """`Refused` unless a run of this vector was cut short and can go on.
+
+    One that was cut short after a vector was stored, and before recipe.toml named it, can.
+    """
     ours = {made.digest for made in job.made.values()}
     left = runs.unfinished(history, job.trainable.name)
     if any(then.digest in ours for _, then in left):
+        return
+    now = next(iter(job.made.values()))
+    stored = {
+        one.vector
+        for one in provenance.known(history)
+        if one.name == now.name and now.decided(part=one.part).same_training(one)
+    }
+    term = text_files.recipe(history).recipe.by_name.get(now.name)
+    if stored and (term is None or term.vector not in stored):
         return
     name, again = job.trainable.name, ("to begin a new run: ", Call("train", job.trainable.name))
     for _, then in left:

@@ -93,6 +93,15 @@ def test_scores_that_are_not_finite_are_refused_with_the_place_of_the_probe(mode
         margin(broken, Item("probes.jsonl:3 (id x)", (3, 4), (5,), (6,)))
 
 
+def test_advice_of_transformers_is_not_shown_meanwhile() -> None:
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    with settled(1):
+        assert logging.get_verbosity() == logging.ERROR
+    assert logging.get_verbosity() == before
+
+
 def test_the_number_of_threads_is_put_back() -> None:
     import torch
 

@@ -117,7 +117,8 @@ def test_a_prompt_is_baked_over_turns(chat: ChatBot, method: str) -> None:
 
 def test_lora_gives_an_adapter(chat: ChatBot) -> None:
     chat.pirate(settings=f'{QUICK}\nmethod = "lora"\nrank = 2\nmodules = ["*.q_proj.*"]')
-    chat.run.json("train", "--threads", "1", "pirate")
+    printed = chat.run("train", "--threads", "1", "pirate")
+    assert "the adapter says" not in printed.output
     shown = chat.run.json("vector", "show", "pirate")
     assert shown["kind"] == "lowrank"
 

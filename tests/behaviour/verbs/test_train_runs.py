@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from tests.behaviour.bots import PIRATE_DATA, ChatBot, chat_bot
 from tests.disks import Cut, Dying, count_calls
 
 SETTINGS = "steps = 8\nbatch = 2\nlr = 1e-3\noptimizer_rank = 8"
+ANSWERED = {"role": "assistant", "content": "yes."}
 OPTIONS: dict[str, Any] = {"threads": 1, "save_every": 2}
 
 
@@ -183,6 +185,31 @@ def test_a_run_of_other_settings_is_named_and_does_not_go_on(bot: ChatBot) -> No
 def test_resume_needs_a_run_that_was_cut_short(bot: ChatBot) -> None:
     with pytest.raises(Refused, match="no run of pirate was cut short"):
         train(bot, resume=True)
+
+
+def test_a_run_that_ended_before_the_recipe_was_written_can_be_resumed(bot: ChatBot, whole: str) -> None:
+    recipe = (bot.root / "recipe.toml").read_text()
+    train(bot)
+    (bot.root / "recipe.toml").write_text(recipe)
+    result = train(bot, resume=True)
+    assert (result.id, result.steps, result.change) == (whole, 0, "added")
+    with pytest.raises(Refused, match="no run of pirate was cut short"):
+        train(bot, resume=True)
+
+
+def test_a_pair_is_resumed_after_its_first_side(bot: ChatBot) -> None:
+    def stop(phase: Phase, done: int, total: int) -> None:
+        if phase == "training pirate, minus":
+            raise Cut
+
+    opposite = [{**line, "messages": [line["messages"][0], ANSWERED]} for line in PIRATE_DATA]
+    bot.pirate(opposite=opposite, settings=SETTINGS)
+    with pytest.raises(Cut):
+        train(bot, progress=stop)
+    for run in runs(bot):
+        shutil.rmtree(run)
+    result = train(bot, resume=True)
+    assert (result.steps, len(result.parts)) == (8, 2)
 
 
 def test_the_process_is_as_it_was_before(bot: ChatBot) -> None:
