@@ -218,11 +218,9 @@ def _probe_sets(
     graph: Graph, only: Sequence[str], subjects: Sequence[_Subject]
 ) -> tuple[dict[str, ProbeSet], tuple[str, ...]]:
     """The probes by pattern or facet, and the names that have none."""
-    for name in only:
-        graph.probes(name)  # an unknown name is an error
     if not only and graph.problems:
         raise fault(next(iter(graph.problems.values())))
-    names = only or tuple(graph.trainables)
+    names = [one for name in only for one in _with_facets(graph, name)] or list(graph.trainables)
     found: dict[str, ProbeSet] = {}
     without: list[str] = []
     for name in names:
@@ -238,6 +236,13 @@ def _probe_sets(
     ]
     refuse_overlap(clashes)
     return found, tuple(without)
+
+
+def _with_facets(graph: Graph, name: str) -> list[str]:
+    """A name; of a pattern that has only facets, the names of all of them."""
+    if name in graph.trainables or name not in graph.patterns:
+        return [name]
+    return [one.name for one in graph.patterns[name].trainables]
 
 
 def _trained_prompts(graph: Graph, trainable: Trainable) -> dict[tuple[str, ...], str]:

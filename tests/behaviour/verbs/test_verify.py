@@ -299,6 +299,23 @@ def test_probes_of_one_pattern_alone_are_used_and_no_scores_are_kept(pirate: Cha
         verify(pirate, probe="piratical")
 
 
+def test_a_vector_of_a_facet_is_judged_by_the_probes_of_the_facet_or_the_pattern(pirate: ChatBot) -> None:
+    facets = """
+[facets.voice]
+[facets.length.data]
+train = "data/brief.train.jsonl"
+probes = "data/brief.probes.jsonl"
+"""
+    pirate.pattern("core", probes=PIRATE_PROBES, settings=facets)
+    pirate.run.ok("mv", "pirate", "core#voice")
+    scores = one(pirate, probe="core", checks=False)
+    assert [(found.probe, found.own) for found in scores.effects] == [
+        ("core#voice", True),
+        ("core#length", False),
+    ]
+    assert scores.verdict == "pass"
+
+
 def test_the_probes_of_a_revision_are_its_own(pirate: ChatBot) -> None:
     (pirate.root / "graph" / "brief.md").unlink()
     assert [found.probe for found in one(pirate, "HEAD", checks=False).effects] == ["pirate", "brief"]
