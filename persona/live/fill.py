@@ -229,6 +229,8 @@ def build(
             f"{found.__name__} needs tensor {listed(absent, 1)}, which the base does not hold: the"
             " config.json belongs to other weights"
         )
+    # transformers would call it "None", and peft would ask the Hub for that model.
+    model.name_or_path = model.config.name_or_path = ""
     if generation is not None and model.can_generate():
         model.generation_config = transformers.GenerationConfig.from_dict(dict(generation))
     built: PreTrainedModel = model

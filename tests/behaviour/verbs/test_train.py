@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -115,12 +117,15 @@ def test_a_prompt_is_baked_over_turns(chat: ChatBot, method: str) -> None:
     assert result["last_loss"] < result["first_loss"]
 
 
-def test_lora_gives_an_adapter(chat: ChatBot) -> None:
+def test_lora_gives_an_adapter_and_asks_no_host(chat: ChatBot, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *host, **more: asked.append(host))
     chat.pirate(settings=f'{QUICK}\nmethod = "lora"\nrank = 2\nmodules = ["*.q_proj.*"]')
     printed = chat.run("train", "--threads", "1", "pirate")
     assert "the adapter says" not in printed.output
     shown = chat.run.json("vector", "show", "pirate")
     assert shown["kind"] == "lowrank"
+    assert not asked
 
 
 def test_onto_a_commit_the_vector_adds_to_its_weights(chat: ChatBot, pirate_tune: Path) -> None:
