@@ -154,10 +154,14 @@ def statistics_lines(vector: VectorStatistics) -> Iterator[str]:
 
 
 def _training(origin: Mapping[str, Any]) -> str:
-    """From what a vector was trained, in a line: the file, the steps and the loss."""
+    """How a vector was trained, in a line. A vector of `CommitCallback` comes from no pattern's file."""
     settings, losses = origin["settings"], [loss for _, loss in origin.get("loss", ())]
-    said = [f"from {origin['file']}", f"{settings['method']}, {settings['optimizer']}, lr {settings['lr']}"]
-    said += [f"{origin['steps']} steps", f"seed {settings['seed']}"]
+    if "file" in origin:
+        said = [f"from {origin['file']}", f"{settings['method']}, {settings['optimizer']}"]
+        rate = settings["lr"]
+    else:
+        said, rate = [f"by a Trainer of {origin['trainer']}", origin["optimizer"]], settings["learning_rate"]
+    said += [f"lr {rate}", f"{origin['steps']} steps", f"seed {settings['seed']}"]
     said += [f"loss {losses[0]} → {losses[-1]}"] if losses else []
     return ", ".join(said)
 

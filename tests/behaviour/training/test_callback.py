@@ -204,6 +204,8 @@ def test_the_provenance_of_the_vector_has_losses_steps_and_arguments(chat: ChatB
     assert (data["onto"], data["optimizer"]) == (parent, "AdamW")
     assert data["optimizer_settings"]["betas"] == "(0.9, 0.999)"
     assert str(tmp_path) not in json.dumps(data)
+    shown = chat.run.ok("vector", "show", "listening")
+    assert "Trained:  by a Trainer of transformers, AdamW, lr 0.01, 3 steps, seed 7, loss " in shown
 
 
 def test_a_second_training_replaces_the_vector(chat: ChatBot, tmp_path: Path) -> None:
