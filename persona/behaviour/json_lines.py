@@ -1,4 +1,7 @@
-"""JSON lines of a text file, each with the place where it stands. A fault names file and line."""
+"""The text of a data file, and its JSON lines with the places where they stand.
+
+A fault names file and line.
+"""
 
 from __future__ import annotations
 
@@ -36,14 +39,18 @@ class Line:
         return value
 
 
-def lines_of(file: str, data: bytes) -> Iterator[Line]:
-    """The objects of a file in order; empty lines are left out. Raises `InvalidInput` for anything else."""
+def text_of(file: str, data: bytes) -> str:
+    """The text of a file, without a byte order mark. Raises `InvalidInput` if it is not UTF-8."""
     try:
-        text = data.decode()
+        return data.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         number = data.count(b"\n", 0, error.start) + 1
         raise InvalidInput(f"{file}:{number}: this is not UTF-8 text") from None
-    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
+
+
+def lines_of(file: str, data: bytes) -> Iterator[Line]:
+    """The objects of a file in order; empty lines are left out. Raises `InvalidInput` for anything else."""
+    for number, line in enumerate(text_of(file, data).split("\n"), 1):
         if not line.strip():
             continue
         try:

@@ -27,6 +27,7 @@ from persona.behaviour.graph.pattern import (
     Trainable,
     TrainSettings,
 )
+from persona.behaviour.json_lines import text_of
 from persona.errors import Call, InvalidInput
 from persona.frozen import dataclass
 from persona.history.recipes.text import dotted, line_of
@@ -123,11 +124,7 @@ def problem_of(error: InvalidInput) -> Problem:
 
 def written_of(file: str, data: bytes) -> Written:
     """The parts of a file. Raises `InvalidInput` if it has no front matter that is TOML."""
-    try:
-        text = data.decode().removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise InvalidInput(f"{file}:{line}: this is not UTF-8 text") from None
+    text = text_of(file, data)
     found = _FRONT.match(text)
     if found is None:
         if not re.match(r"\+\+\+[ \t]*\r?(\n|\Z)", text):
@@ -241,7 +238,7 @@ TRAIN: Final[Mapping[str, Check]] = {
     "steps": _whole(1, 10_000_000),
     "batch": _whole(1, 1 << 16),
     "accumulate": _whole(1, 1 << 16),
-    "lr": _number(0, 10, above=True),
+    "lr": _number(0, 1000, above=True),
     "warmup": _number(0, 1),
     "schedule": _one_of(*SCHEDULES),
     "weight_decay": _number(0, 10),

@@ -8,13 +8,9 @@ the vector and the name of the tensor.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
 import torch
 from blake3 import blake3
-
-CONTROLS: Final = 5
-"""Random vectors; their numbers are their seeds."""
 
 
 def add_random(places: Mapping[str, torch.Tensor], norms: Mapping[str, float], seed: int) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from persona.behaviour.measuring.damage import KL_PLACES, LOSS_PLACES, text_digest
-from persona.behaviour.measuring.items import asked
+from persona.behaviour.measuring.items import PLACES, asked
 from persona.behaviour.measuring.statistics import interval, rate, ratio_interval, threshold, verdict
 from persona.behaviour.probes import Probe, ProbeSet
 from persona.history.scores import Damage, Effect, Interval, Rate
-
-_NATS: Final = 10_000
 
 
 def kind_judged(probes: ProbeSet) -> str:
@@ -100,7 +98,7 @@ def verdict_of(effects: Sequence[Effect], damage: Damage, unverified: Sequence[s
 def _changes(probes: ProbeSet, kind: str, before: Sequence[Any], after: Sequence[Any]) -> list[float]:
     """What changed in each item: the margin in nats, or whether the check holds (−1, 0, 1)."""
     if kind == "margins":
-        return [(new - old) / _NATS for old, new in zip(before, after, strict=True)]
+        return [(new - old) / PLACES for old, new in zip(before, after, strict=True)]
     held, holds = _held(probes, before), _held(probes, after)
     return [float(new - old) for old, new in zip(held, holds, strict=True)]
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
+from persona.behaviour.measuring.items import PLACES
 from persona.cores import thread_count
 from persona.errors import InvalidInput
 
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from persona.behaviour.measuring.items import Item
-
-PLACES: Final = 10_000
-"""Units in one nat."""
 
 
 @contextmanager

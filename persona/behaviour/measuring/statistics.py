@@ -18,6 +18,8 @@ RESAMPLES: Final = 10_000
 SEED: Final = 20_511
 FEWEST_GROUPS: Final = 5
 """An effect over fewer groups is inconclusive: their bootstrap interval is far too narrow."""
+CONTROLS: Final = 5
+"""Random vectors that an effect is compared with; their numbers are their seeds."""
 _Z: Final = 1.959963984540054
 """The 0.975 quantile of the normal distribution."""
 _T: Final = 3.0414

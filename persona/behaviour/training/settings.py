@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any, Final
 
-from persona.behaviour.graph.pattern import METHODS, OPTIMIZERS, TrainSettings
-from persona.errors import InvalidInput, listed
+from persona.behaviour.graph.pattern import TrainSettings
+from persona.behaviour.graph.reading import TRAIN
+from persona.errors import InvalidInput
 
 RATES: Final = {"apollo": 1e-4, "apollo-mini": 4e-5, "adamw": 2e-5}
 """Learning rates for fine-tuning a small model, by the name of the optimizer.
@@ -24,20 +25,17 @@ GIVEN: Final = ("method", "optimizer", "steps", "batch", "lr", "seed")
 def in_force(settings: TrainSettings, given: Mapping[str, Any]) -> TrainSettings:
     """The settings of a run: those of the pattern, in whose place the `given` ones stand.
 
-    A learning rate that nobody gives is the optimizer's. Raises `InvalidInput` for a value that means
-    nothing.
+    A learning rate that nobody gives is the optimizer's. Raises `InvalidInput` for a given value that the
+    front matter could not have either.
     """
-    found = replace(settings, **{key: given[key] for key in GIVEN if given.get(key) is not None})
-    for name, words in (("method", METHODS), ("optimizer", OPTIMIZERS)):
-        if getattr(found, name) not in words:
-            raise InvalidInput(f"it is one of {listed(words)}", parameter=name)
-    for name in ("steps", "batch"):
-        if getattr(found, name) < 1:
-            raise InvalidInput("it must be at least 1", parameter=name)
-    if not 0 <= found.seed < 1 << 32:
-        raise InvalidInput("it must be from 0 to 4294967295", parameter="seed")
-    if found.lr is not None and not 0 < found.lr < 1e3:
-        raise InvalidInput("it must be above 0", parameter="lr")
+    changes = {}
+    for key in GIVEN:
+        if (value := given.get(key)) is not None:
+            try:
+                changes[key] = TRAIN[key](value)
+            except ValueError as error:
+                raise InvalidInput(str(error), parameter=key) from None
+    found = replace(settings, **changes)
     if found.lr is None:
         found = replace(found, lr=LORA_RATE if found.method == "lora" else RATES[found.optimizer])
     return found
