@@ -6,13 +6,14 @@ alone. A training dialogue ends with the assistant, a turn to be answered ends w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from persona.behaviour.json_lines import Line, lines_of
 from persona.frozen import dataclass
 
 ROLES: Final = ("system", "user", "assistant", "tool")
+Prompt = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class Message:
         return {"role": self.role, "content": self.content}
 
 
+def prompt_of(messages: Iterable[Message]) -> Prompt:
+    """What the user says, without differences of case and spaces."""
+    return tuple(" ".join(each.content.split()).casefold() for each in messages if each.role == "user")
+
+
 @dataclass(frozen=True)
 class Dialogue:
     """Messages, and where they stand (FILE:LINE)."""
@@ -35,11 +41,9 @@ class Dialogue:
     messages: tuple[Message, ...]
 
     @property
-    def prompt(self) -> tuple[str, ...]:
-        """What the user says, normalised, to compare with other dialogues."""
-        return tuple(
-            " ".join(each.content.split()).casefold() for each in self.messages if each.role == "user"
-        )
+    def prompt(self) -> Prompt:
+        """What the user says, to compare with other dialogues."""
+        return prompt_of(self.messages)
 
     @property
     def asked(self) -> tuple[tuple[str, str], ...]:
@@ -89,12 +93,28 @@ def read_turns(file: str, data: bytes) -> tuple[Dialogue, ...]:
     return tuple(found)
 
 
-def prompts_of(dialogues: Sequence[Dialogue]) -> dict[tuple[str, ...], str]:
+def unpaired(train: Sequence[Dialogue], opposite: Sequence[Dialogue]) -> tuple[str, str] | None:
+    """The place of the first difference between the two sides of a contrastive pair, and what is wrong there.
+
+    Both sides must ask the same in the same order.
+    """
+    for one, other in zip(train, opposite, strict=False):
+        if one.asked != other.asked:
+            problem = f"the prompt differs from {one.place}"
+            return other.place, f"{problem}; train and opposite must have the same prompts in the same order"
+    if len(train) == len(opposite):
+        return None
+    longer = max(train, opposite, key=len)[min(len(train), len(opposite))]
+    counts = f"train has {len(train)} dialogues and opposite {len(opposite)}"
+    return longer.place, f"this dialogue has no other side: {counts}"
+
+
+def prompts_of(dialogues: Iterable[Dialogue]) -> dict[Prompt, str]:
     """The place of each prompt; of equal ones, the first.
 
     The beginnings of a dialogue of several turns count too, because their answers are learned as well.
     """
-    found: dict[tuple[str, ...], str] = {}
+    found: dict[Prompt, str] = {}
     for dialogue in dialogues:
         for count in range(1, len(dialogue.prompt) + 1):
             found.setdefault(dialogue.prompt[:count], dialogue.place)

@@ -9,12 +9,12 @@ data does not use); `group` names items that belong together, which intervals tr
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from blake3 import blake3
 
-from persona.behaviour.dialogues import Message, messages_of
+from persona.behaviour.dialogues import Message, Prompt, messages_of, prompt_of
 from persona.behaviour.json_lines import Line, lines_of
 from persona.errors import InvalidInput
 from persona.frozen import dataclass
@@ -66,11 +66,9 @@ class Probe:
     group: str
 
     @property
-    def prompt(self) -> tuple[str, ...]:
+    def prompt(self) -> Prompt:
         """As `Dialogue.prompt`."""
-        return tuple(
-            " ".join(each.content.split()).casefold() for each in self.messages if each.role == "user"
-        )
+        return prompt_of(self.messages)
 
     def digested(self) -> dict[str, Any]:
         """What decides a measurement of this item."""
@@ -168,6 +166,20 @@ def _check(line: Line) -> Check:
     return Check(**value)
 
 
-def overlap(items: Sequence[Probe], trained: dict[tuple[str, ...], str]) -> list[tuple[Probe, str]]:
+def overlap(items: Iterable[Probe], trained: Mapping[Prompt, str]) -> list[tuple[Probe, str]]:
     """The probes whose prompt is a training prompt, each with the place of that one."""
     return [(item, trained[item.prompt]) for item in items if item.prompt in trained]
+
+
+def refuse_overlap(items: Iterable[Probe], trained: Mapping[Prompt, str]) -> None:
+    """Raises `InvalidInput` if a prompt of probes is trained on."""
+    lines = [
+        f"{probe.place} (id {probe.id}): this prompt is trained on, in {place}"
+        for probe, place in overlap(items, trained)
+    ]
+    if lines:
+        more = f"\n(and {len(lines) - 3} more)" if len(lines) > 3 else ""
+        raise InvalidInput(
+            "\n".join(lines[:3]) + more,
+            hint="a probe must ask something that the training data do not; change the probe or the data",
+        )

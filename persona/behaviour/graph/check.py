@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from persona.behaviour.dialogues import Dialogue, prompts_of, read_dialogues, read_turns
+from persona.behaviour.dialogues import Prompt, prompts_of, read_dialogues, read_turns, unpaired
 from persona.behaviour.graph.graph import FOLDER, Graph, read_prompt
 from persona.behaviour.graph.pattern import Pattern, Trainable
 from persona.behaviour.graph.reading import DATA_KEYS, FACET_KEYS, KNOWN, Problem, problem_of, written_of
@@ -86,7 +86,7 @@ class _Check:
         self.graph = graph
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
-        self.trained: dict[tuple[str, ...], str] = {}
+        self.trained: dict[Prompt, str] = {}
         """The place of each prompt of any training data."""
         self.probes: dict[str, tuple[Probe, ...]] = {}
         """The probes by the path of their file."""
@@ -159,8 +159,9 @@ class _Check:
         for role in ("train", "opposite", "turns", "demos"):
             for prompt, place in prompts_of(found[role] or ()).items():
                 self.trained.setdefault(prompt, place)
-        if found["train"] and found["opposite"]:
-            self._pair(trainable, found["train"], found["opposite"])
+        if found["train"] and found["opposite"] and (fault := unpaired(found["train"], found["opposite"])):
+            place, problem = fault
+            self.fail(*_split(place), f"opposite of {trainable.name}: {problem}")
 
     def _file(self, trainable: Trainable, role: str, read: Callable[[str, bytes], Any]) -> Any:
         """The content of one data file as far as it can be read; None if the trainable has none."""
@@ -201,19 +202,6 @@ class _Check:
                 self.problems.append(problem_of(error))
                 lines[number - 1] = b""
         return None
-
-    def _pair(self, trainable: Trainable, train: Sequence[Dialogue], opposite: Sequence[Dialogue]) -> None:
-        """Both sides of a contrastive pair have the same prompts in the same order."""
-        for one, other in zip(train, opposite, strict=False):
-            if one.asked != other.asked:
-                text = f"opposite of {trainable.name}: this is another prompt than that of {one.place}"
-                self.fail(*_split(other.place), f"{text}; a pair has the same prompts in the same order")
-                return
-        if len(train) != len(opposite):
-            longer = max(train, opposite, key=len)
-            counts = f"train has {len(train)} dialogues and opposite {len(opposite)}"
-            text = f"{trainable.name}: this dialogue has no other side: {counts}"
-            self.fail(*_split(longer[min(len(train), len(opposite))].place), text)
 
     def _judge(self, path: str, probes: ProbeSet) -> None:
         """Whether probes can tell something."""

@@ -8,13 +8,15 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
+from itertools import chain
 from typing import Final
 
 from blake3 import blake3
 
-from persona.behaviour.dialogues import Dialogue, read_dialogues, read_turns
+from persona.behaviour.dialogues import Dialogue, Prompt, prompts_of, read_dialogues, read_turns
 from persona.behaviour.graph.pattern import Pattern, Trainable
 from persona.behaviour.graph.reading import Problem, fault, file_name, pattern_of, written_of
+from persona.behaviour.json_lines import text_of
 from persona.behaviour.probes import ProbeSet, read_probes
 from persona.errors import Blank, Call, InvalidInput, UnknownName, listed, quoted
 from persona.frozen import dataclass
@@ -206,6 +208,14 @@ class Graph:
         found = self.data(trainable, "probes")
         return None if found is None else read_probes(name, *found)
 
+    def trained_prompts(self, trainables: Iterable[Trainable]) -> dict[Prompt, str]:
+        """The prompts in the training data of trainables, each with its place. Raises as `data`."""
+        found: dict[Prompt, str] = {}
+        for one in trainables:
+            said = (*(self.dialogues(one, role) for role in ("train", "opposite", "demos")), self.turns(one))
+            found = prompts_of(chain.from_iterable(said)) | found
+        return found
+
     def data_files(self, trainable: Trainable, roles: Iterable[str] = TRAINING_ROLES) -> dict[str, DataFile]:
         """The data files that a trainable has, by role. Raises as `data`."""
         found = {}
@@ -217,11 +227,7 @@ class Graph:
 
 def read_prompt(path: str, data: bytes) -> str:
     """The text of a prompt. Raises `InvalidInput` if there is none."""
-    try:
-        text = data.decode().removeprefix("\ufeff").strip()
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise InvalidInput(f"{path}:{line}: this is not UTF-8 text") from None
+    text = text_of(path, data).strip()
     if not text:
         raise InvalidInput(f"{path}:1: the prompt is empty")
     return text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from persona.behaviour import chat
@@ -15,6 +14,8 @@ if TYPE_CHECKING:
 
 NEW_TOKENS: Final = 96
 """The longest answer that is generated for a check."""
+PLACES: Final = 10_000
+"""Units of a margin in one nat."""
 
 Tokens = tuple[int, ...]
 
@@ -71,16 +72,3 @@ def _item(tokenizer: Tokenizer, probe: Probe, context: int | None) -> Item:
         )
     chosen, rejected = answers or (None, None)
     return Item(place, prompt, chosen, rejected)
-
-
-def refuse_overlap(found: Iterable[tuple[Probe, str]]) -> None:
-    """Raises `InvalidInput` if a probe asks what the pattern is trained on; (probe, place of the data)."""
-    lines = [
-        f"{probe.place} (id {probe.id}): this prompt is trained on, in {place}" for probe, place in found
-    ]
-    if lines:
-        more = f"\n(and {len(lines) - 3} more)" if len(lines) > 3 else ""
-        raise InvalidInput(
-            "\n".join(lines[:3]) + more,
-            hint="a probe must ask something that the training data do not; change the probe or the data",
-        )

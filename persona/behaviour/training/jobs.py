@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from persona.behaviour.dialogues import Dialogue, prompts_of
+from persona.behaviour.dialogues import unpaired
 from persona.behaviour.graph.graph import Graph
 from persona.behaviour.graph.pattern import Trainable, TrainSettings
-from persona.behaviour.probes import overlap
+from persona.behaviour.probes import refuse_overlap
 from persona.behaviour.training import compiling, settings
 from persona.behaviour.training.compiling import Lesson, Machine
 from persona.behaviour.training.provenance import Provenance
@@ -88,7 +88,8 @@ def _job(
     chosen: Mapping[str, Any] = {**given}
     in_force = settings.in_force(trainable.settings, chosen)
     lessons = _lessons(graph, trainable)
-    _refuse_overlap(graph, trainable, lessons)
+    if (probes := graph.probes(trainable.name)) is not None:
+        refuse_overlap(probes.items, graph.trained_prompts([trainable]))
     for lesson in lessons.values():
         compiling.encode(history, tokenizer, lesson, in_force)
     pattern = graph.pattern(trainable.key)
@@ -124,39 +125,9 @@ def _lessons(graph: Graph, trainable: Trainable) -> dict[str | None, Lesson]:
     if trainable.data.opposite is None:
         return {None: Lesson(dialogues)}
     opposite = graph.dialogues(trainable, "opposite")
-    _refuse_other_prompts(dialogues, opposite, graph.place_of(trainable, "opposite"))
+    if fault := unpaired(dialogues, opposite):
+        raise InvalidInput(": ".join(fault))
     return {PLUS: Lesson(dialogues), MINUS: Lesson(opposite)}
-
-
-def _refuse_other_prompts(ours: Sequence[Dialogue], theirs: Sequence[Dialogue], place: str) -> None:
-    """`InvalidInput` unless both sides of a contrastive pair ask the same in the same order."""
-    for one, other in zip(ours, theirs, strict=False):
-        if one.asked != other.asked:
-            raise InvalidInput(
-                f"{other.place}: this is another prompt than that of {one.place}; the two sides of a"
-                " contrastive pair have the same prompts in the same order"
-            )
-    if len(ours) != len(theirs):
-        rest = (ours if len(ours) > len(theirs) else theirs)[min(len(ours), len(theirs))]
-        raise InvalidInput(
-            f"{rest.place}: this dialogue has no other side: train has {len(ours)} dialogues and opposite"
-            f" {len(theirs)} ({place})"
-        )
-
-
-def _refuse_overlap(graph: Graph, trainable: Trainable, lessons: Mapping[str | None, Lesson]) -> None:
-    """`InvalidInput` if a probe asks what the training asks, because its answer would tell nothing."""
-    probes = graph.probes(trainable.name)
-    if probes is None:
-        return
-    dialogues = [dialogue for lesson in lessons.values() for dialogue in lesson.dialogues]
-    if twice := overlap(probes.items, prompts_of(dialogues)):
-        probe, place = twice[0]
-        more = f" ({len(twice)} probes do)" if len(twice) > 1 else ""
-        raise InvalidInput(
-            f"{probe.place}: the probe {probe.id!r:.60} has the prompt of {place}, on which the vector is"
-            f" trained{more}; ask something else in one of them"
-        )
 
 
 def _onto(history: History, base: str, rev: str | None) -> str | None:

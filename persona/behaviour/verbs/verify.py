@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any, Final, Unpack
 
 from persona.behaviour.graph.graph import Graph
-from persona.behaviour.graph.pattern import Trainable
 from persona.behaviour.graph.reading import fault
 from persona.behaviour.measuring.effects import damage_of, effect_of, judged_items, kind_judged, verdict_of
-from persona.behaviour.measuring.items import refuse_overlap
 from persona.behaviour.measuring.measurements import DTYPE, SCORER, Bench, Need, Weights
-from persona.behaviour.measuring.statistics import FEWEST_GROUPS
+from persona.behaviour.measuring.statistics import CONTROLS, FEWEST_GROUPS
 from persona.behaviour.measuring.tasks import Task, compared, tasks_of
-from persona.behaviour.probes import ProbeSet, overlap
+from persona.behaviour.probes import ProbeSet, refuse_overlap
 from persona.behaviour.training import provenance
 from persona.errors import Blank, Call, InvalidInput, Note, UnknownName, UsageError
 from persona.frozen import dataclass
@@ -32,8 +30,6 @@ from persona.objects.ids import abbreviate
 from persona.objects.recipe import Recipe, Term, values
 from persona.objects.rules import Rules
 
-CONTROLS: Final = 5
-"""Random vectors that an effect is compared with."""
 MAX_DAMAGE: Final = 1.02
 
 
@@ -229,12 +225,10 @@ def _probe_sets(
             without.append(name)
         else:
             found[name] = probes
-    clashes = [
-        clash
-        for name, probes in found.items()
-        for clash in overlap(probes.items, _trained_prompts(graph, graph.trainables[name]))
-    ]
-    refuse_overlap(clashes)
+    own = (name for subject in subjects for name in subject.own)
+    trained = graph.trained_prompts(graph.trainables[name] for name in dict.fromkeys((*found, *own)))
+    for name, probes in found.items():
+        refuse_overlap(probes.items, trained | graph.trained_prompts([graph.trainables[name]]))
     return found, tuple(without)
 
 
@@ -243,19 +237,6 @@ def _with_facets(graph: Graph, name: str) -> list[str]:
     if name in graph.trainables or name not in graph.patterns:
         return [name]
     return [one.name for one in graph.patterns[name].trainables]
-
-
-def _trained_prompts(graph: Graph, trainable: Trainable) -> dict[tuple[str, ...], str]:
-    """The prompts that a pattern's vector learns from, each with its place."""
-    found: dict[tuple[str, ...], str] = {}
-    for dialogue in (
-        *graph.dialogues(trainable),
-        *graph.dialogues(trainable, "opposite"),
-        *graph.dialogues(trainable, "demos"),
-        *graph.turns(trainable),
-    ):
-        found.setdefault(dialogue.prompt, dialogue.place)
-    return found
 
 
 def _kinds(probes: ProbeSet, own: bool, checks: bool) -> list[str]:

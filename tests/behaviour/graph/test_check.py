@@ -161,7 +161,7 @@ def test_a_quarter_of_the_probes_in_another_form_is_enough(sound: Bot) -> None:
 @pytest.mark.parametrize(
     ("opposite", "place", "says"),
     [
-        (["I am late.", "I feel sad."], "o.jsonl:1", "another prompt than that of graph/data/l.jsonl:1"),
+        (["I am late.", "I feel sad."], "o.jsonl:1", "the prompt differs from graph/data/l.jsonl:1"),
         (["I feel sad."], "l.jsonl:2", "has no other side: train has 2 dialogues and opposite 1"),
         (["I feel sad.", "I am late.", "Hi"], "o.jsonl:3", "train has 2 dialogues and opposite 3"),
     ],

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.behaviour.bots import PIRATE_DATA, PIRATE_PROBES, ChatBot
+from tests.behaviour.bots import PIRATE_DATA, PIRATE_PROBES, TOPICS, ChatBot, dialogue
 
 RUN = """
 import json, sys, time
@@ -109,6 +109,10 @@ def test_probes_that_cannot_be_scored_exit_with_4(pirate: ChatBot) -> None:
     said = pirate.run.refused(4, "verify", "--threads", "1")
     assert "graph/data/pirate.probes.jsonl:1 (id p0)" in said
     assert "graph/data/pirate.train.jsonl:1" in said
+    pirate.lines("pirate.probes.jsonl", PIRATE_PROBES)
+    pirate.lines("brief.train.jsonl", [dialogue(TOPICS[6], "yes.")])
+    said = pirate.run.refused(4, "verify", "--threads", "1")
+    assert "(id p0): this prompt is trained on, in graph/data/brief.train.jsonl:1" in said
 
 
 def test_a_second_verification_takes_under_a_second_and_imports_no_torch(pirate: ChatBot) -> None:
