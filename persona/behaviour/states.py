@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from persona.behaviour.graph.graph import Graph
+from persona.behaviour.graph.graph import TRAINING_ROLES, Graph
 from persona.behaviour.graph.pattern import Pattern, Trainable
 from persona.behaviour.graph.reading import Problem
 from persona.behaviour.training import provenance
@@ -28,9 +28,6 @@ from persona.history.worktree import text_files
 from persona.objects.recipe import Recipe
 from persona.store.refs import VECTORS
 
-STATES: Final = ("untrained", "stale", "trained", "verified", "failing")
-_DECIDING: Final = ("train", "opposite", "prompt", "turns")
-"""The data that decides every vector. A training that used more names it."""
 _VERDICTS: Final = {"pass": "verified", "fail": "failing"}
 
 
@@ -137,7 +134,7 @@ class _States:
 
     def changed_since(self, pattern: Pattern, trainable: Trainable, then: Provenance) -> tuple[str, ...]:
         """What has changed since one training."""
-        roles = dict.fromkeys((*_DECIDING, *then.data))
+        roles = dict.fromkeys((*TRAINING_ROLES, *then.data))
         try:
             files = self.graph.data_files(trainable, roles)
         except InvalidInput:

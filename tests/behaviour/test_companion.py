@@ -45,7 +45,7 @@ def test_every_pattern_can_be_read_and_every_link_leads_to_one(graph: Graph) -> 
 @each_key
 def test_every_file_that_a_pattern_names_is_there(graph: Graph, key: str) -> None:
     trainable = graph.trainable(key)
-    assert {"train", "demos"} <= graph.data_files(trainable).keys()
+    assert {"train", "demos"} <= graph.data_files(trainable, ("train", "demos")).keys()
     assert 40 <= len(graph.dialogues(trainable)) <= 60
     assert len(graph.dialogues(trainable, "demos")) == 5
 

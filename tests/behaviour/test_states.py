@@ -55,7 +55,7 @@ def train(bot: Bot, name: str = "listening", seed: int = 1, **given: Any) -> str
     graph = Graph.of(history)
     trainable = graph.trainable(name)
     found = graph.pattern(trainable.key)
-    files = graph.data_files(trainable, ("train", "opposite", "prompt", "turns"))
+    files = graph.data_files(trainable)
     id = bot.repo.vectors[name].id
     made = Provenance(
         pattern=found.key,

@@ -28,8 +28,8 @@ from persona.objects.names import file_path_problem
 from persona.weights.inputs import stays_inside
 
 FOLDER: Final = tracking.GRAPH
-TRAINING_ROLES: Final = ("train", "prompt", "turns", "opposite", "demos")
-"""The data that decides a vector: all but the probes."""
+TRAINING_ROLES: Final = ("train", "opposite", "prompt", "turns")
+"""The data that decides a vector."""
 
 Reader = Callable[[str], bytes | None]
 
@@ -96,6 +96,13 @@ class Graph:
         if key not in self.patterns:
             raise self._missing(key, key, "pattern", self.patterns)
         return self.patterns[key]
+
+    def names_of(self, key: str) -> list[str]:
+        """The vectors that a key stands for: itself, or all facets of a pattern that has only facets."""
+        pattern = self.patterns.get(key)
+        if key in self.trainables or pattern is None:
+            return [key]
+        return [one.name for one in pattern.trainables]
 
     def trainable(self, name: str) -> Trainable:
         """What a vector is trained from, by KEY or KEY#FACET.

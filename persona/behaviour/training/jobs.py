@@ -52,7 +52,7 @@ def jobs(history: History, keys: Sequence[str], given: TrainOptions, machine: Ma
     from persona.behaviour.models import tokenizer_of
 
     graph = Graph.of(history)
-    chosen = dict.fromkeys(name for key in keys for name in _names(graph, key))
+    chosen = dict.fromkeys(name for key in keys for name in graph.names_of(key))
     trainables = [graph.trainable(name) for name in chosen]
     base = text_files.recipe(history).recipe.base
     onto = _onto(history, base, given["onto"])
@@ -66,14 +66,6 @@ def jobs(history: History, keys: Sequence[str], given: TrainOptions, machine: Ma
         **versions(),
     }
     return [_job(history, graph, one, given, tokenizer, shared) for one in trainables]
-
-
-def _names(graph: Graph, key: str) -> list[str]:
-    """The vectors that a key stands for."""
-    pattern = graph.patterns.get(key)
-    if key in graph.trainables or pattern is None or not pattern.trainables:
-        return [key]
-    return [one.name for one in pattern.trainables]
 
 
 def _job(
@@ -93,7 +85,7 @@ def _job(
     for lesson in lessons.values():
         compiling.encode(history, tokenizer, lesson, in_force)
     pattern = graph.pattern(trainable.key)
-    data = graph.data_files(trainable, ("train", "opposite", "prompt", "turns"))
+    data = graph.data_files(trainable)
     made = Provenance(
         pattern=trainable.key,
         facet=trainable.facet,

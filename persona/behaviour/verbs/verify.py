@@ -216,7 +216,7 @@ def _probe_sets(
     """The probes by pattern or facet, and the names that have none."""
     if not only and graph.problems:
         raise fault(next(iter(graph.problems.values())))
-    names = [one for name in only for one in _with_facets(graph, name)] or list(graph.trainables)
+    names = [one for name in only for one in graph.names_of(name)] or list(graph.trainables)
     found: dict[str, ProbeSet] = {}
     without: list[str] = []
     for name in names:
@@ -230,13 +230,6 @@ def _probe_sets(
     for name, probes in found.items():
         refuse_overlap(probes.items, trained | graph.trained_prompts([graph.trainables[name]]))
     return found, tuple(without)
-
-
-def _with_facets(graph: Graph, name: str) -> list[str]:
-    """A name; of a pattern that has only facets, the names of all of them."""
-    if name in graph.trainables or name not in graph.patterns:
-        return [name]
-    return [one.name for one in graph.patterns[name].trainables]
 
 
 def _kinds(probes: ProbeSet, own: bool, checks: bool) -> list[str]:
