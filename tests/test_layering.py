@@ -60,7 +60,7 @@ INNER_LAYERS = {
         ("json_lines",),
         ("dialogues",),
         ("probes", "chat"),
-        ("graph", "models"),
+        ("graph", "models", "generating"),
         ("training", "measuring"),
         ("states",),
         ("verbs",),

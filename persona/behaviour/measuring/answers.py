@@ -7,10 +7,9 @@ almost as much as a step of many. So an answer is a function of the weights and 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-import torch
-
+from persona.behaviour.generating import continued, ends_of
 from persona.behaviour.measuring.items import NEW_TOKENS, Tokens
 
 if TYPE_CHECKING:
@@ -30,47 +29,13 @@ def answers(
     most: int = NEW_TOKENS,
 ) -> list[str]:
     """The answer to each prompt, without special tokens. `report`: called with how many more are done."""
+    ends = ends_of(model, tokenizer)
     found: list[str] = []
     for start in range(0, len(prompts), TOGETHER):
         batch = prompts[start : start + TOGETHER]
-        longest = max(map(len, batch))
-        room = most if context is None else min(most, context - longest)
-        found += _together(model, tokenizer, batch, max(room, 1))
+        left = most if context is None else min(most, context - max(map(len, batch)))
+        for row in continued(model, batch, max(left, 1), ends, ends[0] if ends else 0):
+            said = [id for id in row if id not in ends]
+            found.append(str(tokenizer.decode(said, skip_special_tokens=True)))
         report(len(batch))
     return found
-
-
-def _together(
-    model: PreTrainedModel, tokenizer: Tokenizer, prompts: Sequence[Tokens], most: int
-) -> list[str]:
-    ends = ends_of(model, tokenizer)
-    filler = ends[0] if ends else 0
-    longest = max(map(len, prompts))
-    ids = torch.tensor([[filler] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
-    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    how: Any = _greedy(most, ends, filler)
-    out: Any = model.generate(  # type: ignore[operator]
-        ids.to(model.device), attention_mask=mask.to(model.device), generation_config=how
-    )
-    made = out[:, longest:].tolist()
-    return [str(tokenizer.decode(_until(row, ends), skip_special_tokens=True)) for row in made]
-
-
-def ends_of(model: PreTrainedModel, tokenizer: Tokenizer) -> tuple[int, ...]:
-    """The tokens that end a turn: the tokenizer's, and those of generation_config.json."""
-    given = getattr(model.generation_config, "eos_token_id", None)
-    listed = given if isinstance(given, list) else [given]
-    found = [tokenizer.eos_token_id, *listed]
-    return tuple(dict.fromkeys(id for id in found if isinstance(id, int)))
-
-
-def _greedy(most: int, ends: Sequence[int], filler: int) -> Any:
-    import transformers
-
-    config: Any = transformers.GenerationConfig
-    return config(do_sample=False, max_new_tokens=most, eos_token_id=list(ends) or None, pad_token_id=filler)
-
-
-def _until(row: list[int], ends: Sequence[int]) -> list[int]:
-    """The tokens before the end of the turn."""
-    return row[: next((place for place, id in enumerate(row) if id in ends), len(row))]
