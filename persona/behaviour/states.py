@@ -78,7 +78,7 @@ def states(history: History, graph: Graph) -> GraphStatus:
     return GraphStatus(
         trainables=tuple(found),
         problems=tuple(problem for problems in graph.problems.values() for problem in problems),
-        without_pattern=tuple(term.name for term in recipe.terms if term.name not in graph.trainables),
+        without_pattern=tuple(term.name for term in recipe.terms if term.name not in reader.patterns),
     )
 
 
@@ -94,10 +94,14 @@ class _States:
         """The trainings that made each vector, by its id."""
         for one in provenance.known(history):
             self.origins.setdefault(one.vector, []).append(one)
+        ids = {term.name: term.vector for term in recipe.terms}
+        self.patterns = provenance.patterns_of(history, graph.trainables, ids)
+        """The pattern or facet of each vector of recipe.toml, by its name there."""
+        self.renamed = {pattern: name for name, pattern in self.patterns.items() if pattern not in ids}
 
     def state(self, pattern: Pattern, trainable: Trainable) -> TrainableState:
         """The state of one trainable."""
-        term = self.recipe.by_name.get(trainable.name)
+        term = self.recipe.by_name.get(self.renamed.get(trainable.name, trainable.name))
         vector = term.vector if term is not None else self.kept.get(VECTORS + trainable.name)
         state = "untrained"
         changed: tuple[str, ...] = ()

@@ -110,6 +110,14 @@ def test_a_kept_vector_counts_after_the_recipe_lost_it(bot: Bot) -> None:
     assert (found.state, found.vector, found.alpha) == ("trained", id, None)
 
 
+def test_a_vector_that_was_renamed_is_still_that_of_its_pattern(bot: Bot) -> None:
+    id = train(bot)
+    bot.repo.recipe.rename("listening", "ears")
+    found = bot.repo.graph.status()
+    assert [(one.state, one.vector, one.alpha) for one in found.trainables] == [("trained", id, 1.0)]
+    assert found.without_pattern == ()
+
+
 @pytest.mark.parametrize(
     ("files", "changed"),
     [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any, Final
 
@@ -127,6 +127,21 @@ def known(history: History) -> Iterator[Provenance]:
     for note in note_refs.all_of(history, "provenance"):
         if (found := Provenance.of(note.about, note.data)) is not None:
             yield found
+
+
+def patterns_of(history: History, patterns: Container[str], ids: Mapping[str, str]) -> dict[str, str]:
+    """The pattern or facet of each vector, by name: the one of its name, else the one it was trained from.
+
+    `patterns`: the names of patterns and facets. `ids`: of the vectors, by name. A vector without one is left
+    out.
+    """
+    trained: dict[str, str] = {}
+    if any(name not in patterns for name in ids):
+        trained = {
+            one.vector: one.name for one in known(history) if one.part is None and one.name in patterns
+        }
+    found = {name: name if name in patterns else trained.get(id) for name, id in ids.items()}
+    return {name: pattern for name, pattern in found.items() if pattern is not None}
 
 
 def keep(history: History, made: Provenance) -> None:

@@ -119,13 +119,13 @@ def _subjects(
         label = "recipe.toml" if commit is None else abbreviate(commit)
         return [_Subject(id, kind, _weights(history, label, recipe, how), _own(history, graph, recipe))]
     known = lookup.ids(history)
-    ids = {name: known[name] for name in graph.trainables if name in known} if each else {}
+    ids = _of_patterns(history, graph, known) if each else {}
     if each and not ids:
         raise UnknownName(
             "no pattern has a vector here", hint=(Call("train", Blank("KEY")), " makes one of a pattern")
         )
     ids |= {name: lookup.id_of(history, name) for name in vectors}
-    patterns = _patterns_of(history, graph, ids)
+    patterns = provenance.patterns_of(history, graph.trainables, ids)
     found = []
     for name, id in ids.items():
         history.require_vector_of(recipe.base, id)
@@ -133,6 +133,14 @@ def _subjects(
         own = {patterns[name]: 1} if name in patterns else {}
         found.append(_Subject(id, "vector", _weights(history, name, alone, how), own))
     return found
+
+
+def _of_patterns(history: History, graph: Graph, known: Mapping[str, str]) -> dict[str, str]:
+    """One of the known vectors for each pattern or facet: that of its name, else one trained from it."""
+    origins = provenance.patterns_of(history, graph.trainables, known)
+    others = {pattern: name for name, pattern in reversed(origins.items())}
+    names = [name if name in known else others.get(name) for name in graph.trainables]
+    return {name: known[name] for name in names if name is not None}
 
 
 def _is_as_committed(history: History, commit: str) -> bool:
@@ -149,23 +157,19 @@ def _is_as_committed(history: History, commit: str) -> bool:
 
 def _own(history: History, graph: Graph, recipe: Recipe) -> dict[str, int]:
     """The sign that is wanted for each pattern or facet whose vector is in a recipe."""
-    patterns = _patterns_of(history, graph, {term.name: term.vector for term in recipe.terms})
-    found = {}
+    patterns = provenance.patterns_of(
+        history, graph.trainables, {term.name: term.vector for term in recipe.terms}
+    )
+    named = {term.name for term in recipe.terms}
+    totals: dict[str, float] = {}
     for term in recipe.terms:
-        if (name := patterns.get(term.name)) is not None:
-            total = sum(float(alpha) for alpha in values(term.alpha))
-            found[name] = int(math.copysign(1, total)) if total else graph.trainables[name].sign
-    return found
-
-
-def _patterns_of(history: History, graph: Graph, ids: Mapping[str, str]) -> dict[str, str]:
-    """The pattern or facet of each vector: the one of its name, else the one that it was trained from."""
-    found = {name: name for name in ids if name in graph.trainables}
-    others = {id: name for name, id in ids.items() if name not in found}
-    for one in provenance.known(history) if others else ():
-        if one.vector in others and one.part is None and one.name in graph.trainables:
-            found[others[one.vector]] = one.name
-    return found
+        name = patterns.get(term.name)
+        if name is not None and (name == term.name or name not in named):
+            totals[name] = totals.get(name, 0.0) + sum(float(alpha) for alpha in values(term.alpha))
+    return {
+        name: int(math.copysign(1, total)) if total else graph.trainables[name].sign
+        for name, total in totals.items()
+    }
 
 
 def _base(history: History, recipe: Recipe) -> Weights:

@@ -369,6 +369,20 @@ def test_a_renamed_vector_of_a_pattern_is_still_its_own(pirate: ChatBot) -> None
     assert not one(pirate, checks=False).own
     note_provenance(pirate, vector, "pirate")
     assert [own.probe for own in one(pirate, checks=False).own] == ["pirate"]
+    (alone,) = verify(pirate, each=True, checks=False)
+    assert (alone.about, [own.probe for own in alone.own]) == (vector, ["pirate"])
+
+
+def test_of_two_vectors_of_a_pattern_the_one_of_its_name_says_what_is_wanted(
+    pirate: ChatBot, brief_tune: Path
+) -> None:
+    old = pirate.run.json("vector", "show", "pirate")["id"]
+    pirate.run.ok("mv", "pirate", "sailor")
+    note_provenance(pirate, old, "pirate")
+    pirate.run.ok("set", "sailor", "--alpha", "-2")
+    assert one(pirate, checks=False).own[0].wanted == -1
+    pirate.run.ok("add", brief_tune, "--name", "pirate")
+    assert one(pirate, checks=False).own[0].wanted == 1
 
 
 def note_provenance(bot: ChatBot, vector: str, name: str) -> None:
