@@ -107,8 +107,9 @@ def read_probes(key: str, file: str, data: bytes) -> ProbeSet:
     """The probes of a file; raises `InvalidInput` with file and line for a faulty item."""
     items: list[Probe] = []
     by_id: dict[str, str] = {}
+    groups: dict[tuple[str, ...], str] = {}
     for line in lines_of(file, data):
-        item = _probe(line, len(items) + 1)
+        item = _probe(line, len(items) + 1, groups)
         if item.id in by_id:
             line.fail(f"the id {item.id!r:.60} stands in {by_id[item.id]} already")
         by_id[item.id] = line.place
@@ -118,7 +119,8 @@ def read_probes(key: str, file: str, data: bytes) -> ProbeSet:
     return ProbeSet(key, tuple(items))
 
 
-def _probe(line: Line, number: int) -> Probe:
+def _probe(line: Line, number: int, groups: dict[tuple[str, ...], str]) -> Probe:
+    """The probe in a line. `groups`: the group of each prompt that stood in a line before."""
     messages = messages_of(line)
     if messages[-1].role != "user":
         line.fail("the last message must be the user's, which is what is answered")
@@ -132,16 +134,11 @@ def _probe(line: Line, number: int) -> Probe:
     if chosen is not None and chosen == rejected:
         line.fail("chosen and rejected are the same answer, so they tell nothing")
     id = line.text("id", str(number))
-    return Probe(
-        line.place,
-        id,
-        messages,
-        chosen,
-        rejected,
-        check,
-        line.text("split", SEEN),
-        line.text("group", id),
-    )
+    split = line.text("split", SEEN)
+    alike = tuple(part for each in messages for part in (each.role, each.content))
+    group = line.text("group", groups.get(alike, id))
+    groups.setdefault(alike, group)
+    return Probe(line.place, id, messages, chosen, rejected, check, split, group)
 
 
 def _check(line: Line) -> Check:

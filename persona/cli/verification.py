@@ -100,7 +100,7 @@ def matrix_lines(all_scores: Sequence[tuple[str, Scores]]) -> Iterator[str]:
 def verdict_line(scores: Scores) -> str:
     """The verdict and its reasons, as the last line."""
     reasons = [
-        f"{one_line(effect.probe)}: {_WHY[str(effect.verdict)]}"
+        f"{one_line(effect.probe)}: {_why(effect)}"
         for effect in scores.own
         if effect.verdict in _WHY and effect.verdict == scores.verdict
     ]
@@ -117,6 +117,16 @@ _WHY: Final = {
     "fail": "the effect is not above that of random vectors",
     "inconclusive": "the interval of the effect reaches 0 or the random vectors; more probes narrow it",
 }
+
+
+def _why(effect: Effect) -> str:
+    """Why an effect did not pass."""
+    whole = effect.margin or effect.rate
+    if effect.verdict == "inconclusive" and whole is not None and effect.control is not None:
+        low = min(whole.low * effect.wanted, whole.high * effect.wanted)
+        if low > max(0.0, effect.control * effect.wanted):
+            return "it has too few groups of probes"
+    return _WHY[str(effect.verdict)]
 
 
 def _own_table(effects: Sequence[Effect]) -> Iterator[str]:

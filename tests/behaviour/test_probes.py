@@ -32,6 +32,14 @@ def test_a_probe_has_what_its_line_says_and_names_for_the_rest() -> None:
     assert found.splits == ("seen", "letters")
 
 
+def test_probes_of_one_prompt_are_one_group_unless_they_say_otherwise() -> None:
+    other = {"messages": [{"role": "user", "content": "What of rain?"}]}
+    found = read_probes(
+        "tea", "p", lines(PAIR, {**PAIR, "id": "b"}, {**PAIR, **other}, {**PAIR, "id": "d", "group": "g"})
+    )
+    assert [item.group for item in found.items] == ["1", "1", "3", "g"]
+
+
 @pytest.mark.parametrize(
     ("item", "told"),
     [
