@@ -44,3 +44,17 @@ def tokenizer_of(history: History, rev: str | None = None) -> Tokenizer:
         except (OSError, ValueError, KeyError, ImportError, TypeError) as error:
             raise InvalidInput(f"{where}: transformers cannot load the tokenizer: {error}") from error
     return tokenizer  # type: ignore[no-any-return]
+
+
+def context_of(history: History, rev: str | None = None) -> int | None:
+    """The most tokens that the model of a revision takes; None if its config.json does not say."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    from persona.live import load
+
+    config = load.json_of(history, None if rev is None else resolve(history, rev), load.CONFIG) or {}
+    if config.get("model_type") not in CONFIG_MAPPING:
+        return None
+    parsed = CONFIG_MAPPING[config["model_type"]].from_dict(config)
+    found = getattr(parsed.get_text_config(), "max_position_embeddings", None)
+    return found if isinstance(found, int) and found > 0 else None

@@ -13,6 +13,7 @@ Only `Bench` loads a model. Weights are a recipe's, or the base's with a random 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from blake3 import blake3
@@ -27,7 +28,7 @@ from persona.behaviour.measuring.damage import (
 )
 from persona.behaviour.measuring.items import Item, asked, encoded
 from persona.behaviour.measuring.tasks import Harness, Task
-from persona.behaviour.models import model_files, tokenizer_of
+from persona.behaviour.models import context_of, model_files, tokenizer_of
 from persona.behaviour.probes import ProbeSet
 from persona.frozen import dataclass
 from persona.history.history import History
@@ -100,6 +101,11 @@ class Bench:
         self.worked = False
         """Whether something had to be measured."""
 
+    @cached_property
+    def _context(self) -> int | None:
+        """The most tokens that the model takes, None if config.json does not say."""
+        return context_of(self._history, self._rev)
+
     def key(self, need: Need) -> dict[str, Any]:
         """All that decides a measurement."""
         weights = need.weights
@@ -148,10 +154,10 @@ class Bench:
         total = sum(need.items for need in missing)
         self._tell("loading the model", 0, total)
         tokenizer = tokenizer_of(self._history, self._rev)
-        scoring = ScoringModel(self._history, self._rev, self.base.recipe, self.device, self._threads)
         sets = {need.probes.digest: need.probes for need in missing if need.probes is not None}
-        items = {digest: encoded(tokenizer, probes, scoring.context) for digest, probes in sets.items()}
+        items = {digest: encoded(tokenizer, probes, self._context) for digest, probes in sets.items()}
         harness = Harness([need.task for need in missing if need.task is not None])
+        scoring = ScoringModel(self._history, self._rev, self.base.recipe, self.device, self._threads)
         done = 0
         with settled(self._threads):
             for need in sorted(missing, key=self._order):
@@ -204,9 +210,7 @@ class Bench:
             scoring.hold_random(weights.recipe, weights.seed)
         chosen = [items[place] for place in asked(need.probes, need.kind)]
         if need.kind == "answers":
-            return answers(
-                scoring.model, tokenizer, [item.prompt for item in chosen], scoring.context, report
-            )
+            return answers(scoring.model, tokenizer, [item.prompt for item in chosen], self._context, report)
         found = []
         for item in chosen:
             found.append(margin(scoring.model, item))
@@ -221,7 +225,7 @@ class Bench:
         report: Callable[[int], None],
     ) -> list[list[int]]:
         found: list[list[int]] = []
-        cut = windows(tokenizer, self.text, scoring.context)
+        cut = windows(tokenizer, self.text, self._context)
         for batch in batches(cut, scoring.model.config.get_text_config().vocab_size):
             scoring.hold(self.base.recipe)
             before = [chances(scoring.model, window) for window in batch]

@@ -56,11 +56,6 @@ class ScoringModel:
         self._random: tuple[str, int] | None = None
         """The recipe and the seed of the random vector that the model holds."""
 
-    @property
-    def context(self) -> int | None:
-        """The most tokens that the model takes, None if config.json does not say."""
-        return context_of(self.model)
-
     def hold(self, recipe: Recipe) -> None:
         """Merges the weights of a recipe into the model; only tensors that differ are computed."""
         self._fill(recipe, None)
@@ -108,12 +103,6 @@ class ScoringModel:
                         norms[name] = norm
                 place.copy_(new)
                 self._keys[name] = tensor.key
-
-
-def context_of(model: PreTrainedModel) -> int | None:
-    """The most tokens that a model takes, None if its config does not say."""
-    found = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return found if isinstance(found, int) and found > 0 else None
 
 
 def _places_of(model: PreTrainedModel, names: list[str]) -> dict[str, torch.Tensor]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from persona.behaviour.dialogues import Dialogue
 from persona.behaviour.graph.pattern import TrainSettings
+from persona.behaviour.models import context_of
 from persona.behaviour.training import examples as examples_of
 from persona.behaviour.training.examples import Example
 from persona.behaviour.training.runs import Run
@@ -171,9 +172,8 @@ def _enough_memory() -> Iterator[None]:
 
 def _longest(history: History, settings: TrainSettings) -> int:
     """Tokens that an example may have: `max_length`, or the model's context if that is less."""
-    config = load.json_of(history, None, load.CONFIG) or {}
-    context = config.get("max_position_embeddings") or config.get("n_positions")
-    return min(settings.max_length, context) if isinstance(context, int) else settings.max_length
+    context = context_of(history)
+    return settings.max_length if context is None else min(settings.max_length, context)
 
 
 def _model(history: History, base: str, onto: str | None, machine: Machine) -> Any:
