@@ -22,7 +22,7 @@ def example_files(name: str) -> dict[str, bytes]:
     """
     if name not in names():
         found = f"the examples are {listed(names())}" if len(names()) > 1 else f"there is only {names()[0]}"
-        raise InvalidInput(f"no example is called {name!r:.60}; {found}", parameter="example")
+        raise InvalidInput(f"no example is named {name!r:.60}; {found}", parameter="example")
     root = EXAMPLES / name
     places = sorted(place for place in (root / "graph").rglob("*") if place.is_file())
     return {place.relative_to(root).as_posix(): place.read_bytes() for place in places}

@@ -338,8 +338,8 @@ class TrainOptions(WorkOptions, total=False):
         Option(
             "--optimizer",
             metavar="NAME",
-            completion=("apollo", "apollo-mini", "adamw"),
-            help="apollo (default), apollo-mini or adamw.",
+            words=("apollo", "apollo-mini", "adamw"),
+            help="apollo, apollo-mini or adamw.",
         ),
     ]
     steps: Annotated[int | None, Option("--steps", metavar="N", parse=parse_digits, help="Number of steps.")]

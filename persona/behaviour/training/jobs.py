@@ -12,7 +12,7 @@ from persona.behaviour.probes import refuse_overlap
 from persona.behaviour.training import compiling, settings
 from persona.behaviour.training.compiling import Lesson, Machine
 from persona.behaviour.training.provenance import Provenance
-from persona.errors import InvalidInput, SystemFault, UsageError
+from persona.errors import InvalidInput, Keyword, SystemFault, UsageError
 from persona.frozen import dataclass
 from persona.history.history import History
 from persona.history.names.revisions import resolve
@@ -145,7 +145,8 @@ def machine(given: TrainOptions) -> Machine:
         if torch.cuda.is_available():
             device = "cuda"
         elif device == "cuda":
-            raise SystemFault("torch finds no GPU here; leave the device to auto, or take cpu")
+            hint = ("use ", Keyword(device="auto"), " or ", Keyword(device="cpu"))
+            raise SystemFault("no GPU to train on: torch finds none", hint=hint)
         else:
             device = "cpu"
     every = given["save_every"]

@@ -75,7 +75,7 @@ def verify(
     """
     how = history.in_force(ComputeOptions, options)
     if not (math.isfinite(max_damage) and max_damage > 0):
-        raise InvalidInput(f"{max_damage!r:.40} is no ratio above 0", parameter="max_damage")
+        raise InvalidInput(f"must be a number above 0, not {max_damage!r:.40}", parameter="max_damage")
     if (vector or each) and rev is not None:
         raise UsageError("give a revision, or vectors to measure alone, not both")
     chosen = tasks_of(_texts(tasks), None if tasks_dir is None else Path(tasks_dir), task_limit)

@@ -33,8 +33,9 @@ def command(repo: Repository, keys: tuple[str, ...], **options: Unpack[TrainOpti
     """Train patterns of the graph into vectors of recipe.toml.
 
     KEY is the key of a pattern, as in graph/KEY.md, or KEY#FACET. train trains the base on the pattern's data
-    with the settings of its [train], and puts the vector into recipe.toml. It commits nothing. If the text,
-    the data, the base and the settings are those of the last training, it trains nothing.
+    with the settings of its [train], and puts the vector into recipe.toml. It commits nothing. --method to
+    --seed replace these settings. If the text, the data, the base and the settings are those of an earlier
+    training, it trains nothing.
 
     If train is interrupted or killed, the same command goes on from the last checkpoint, and gives the same
     vector as a run that was not interrupted.

@@ -8,7 +8,7 @@ import click
 
 from persona.cli import verification
 from persona.cli.command import declare
-from persona.cli.completions import revisions, trainables, vectors
+from persona.cli.completions import directories, revisions, trainables, vectors
 from persona.cli.options import takes
 from persona.cli.rendering import Shown
 from persona.history.options import ComputeOptions
@@ -58,7 +58,13 @@ if TYPE_CHECKING:
     metavar="NAME,…",
     help="Also run these tasks of lm-evaluation-harness, on the base and on what is measured.",
 )
-@click.option("--tasks-dir", metavar="DIR", type=click.Path(), help="Look for tasks in DIR as well.")
+@click.option(
+    "--tasks-dir",
+    metavar="DIR",
+    type=click.Path(),
+    shell_complete=directories,
+    help="Look for tasks in DIR as well.",
+)
 @click.option("--task-limit", metavar="N", type=int, help="Run only the first N items of each task.")
 @takes(ComputeOptions)
 def command(

@@ -105,7 +105,7 @@ def test_an_example_becomes_the_graph_of_the_first_commit(tmp_path: Path) -> Non
 
 def test_an_unknown_example_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     model = write_model(tmp_path / "tiny", base_tensors())
-    with pytest.raises(InvalidInput, match=r"no example is called 'compagnon'; there is only companion"):
+    with pytest.raises(InvalidInput, match=r"no example is named 'compagnon'; there is only companion"):
         Repository.init(tmp_path / "bot", base=model, example="compagnon", author=at())
     assert not (tmp_path / "bot").exists()
 
