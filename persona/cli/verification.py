@@ -126,6 +126,8 @@ def _why(effect: Effect) -> str:
         low = min(whole.low * effect.wanted, whole.high * effect.wanted)
         if low > max(0.0, effect.control * effect.wanted):
             return "it has too few groups of probes"
+    if effect.verdict == "fail" and effect.wanted < 0:
+        return "the effect is not below that of random vectors"
     return _WHY[str(effect.verdict)]
 
 

@@ -95,7 +95,11 @@ class CommitCallback(TrainerCallback):
         if unknown := sorted(options.keys() - ImportOptions.__annotations__.keys()):
             raise TypeError(f"CommitCallback takes no {', '.join(unknown)}")
         self.result: CommitResult | None = None
-        self._repo = repo
+        self._repo: HoldsHistory | Path
+        if isinstance(repo, (str, os.PathLike)):
+            self._repo = files.resolved(Path(repo))  # now: a training may change the directory
+        else:
+            self._repo = repo
         self._name = name
         self._message = message
         self._commit = commit
@@ -161,10 +165,10 @@ class CommitCallback(TrainerCallback):
 
     @contextmanager
     def _history(self) -> Iterator[History]:
-        if not isinstance(self._repo, (str, os.PathLike)):
+        if not isinstance(self._repo, Path):
             yield self._repo._history
             return
-        store = Store.open(files.resolved(Path(self._repo)))
+        store = Store.open(self._repo)
         with closing(History(store, Config(store.config_path, None))) as history, store.shared():
             yield history
 

@@ -103,6 +103,16 @@ def test_a_directory_stands_for_its_repository(chat: ChatBot, tmp_path: Path) ->
         assert repo["HEAD"].subject == "listening: trained in 3 steps"
 
 
+def test_a_relative_directory_is_that_of_the_beginning(
+    chat: ChatBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(chat.root.parent)
+    callback = CommitCallback(chat.root.name, "listening")
+    monkeypatch.chdir(tmp_path)
+    trainer(model_of(chat.base), tmp_path / "run", callback).train()
+    assert callback.result is not None
+
+
 def test_without_commit_the_vector_is_only_named_in_the_recipe(chat: ChatBot, tmp_path: Path) -> None:
     with persona.open(chat.root) as repo:
         head = repo.head().id
