@@ -94,9 +94,8 @@ def alone(seed: int) -> Iterator[None]:
         torch.set_rng_state(state)
 
 
-def chat_model(directory: Path, dtype: str = "float32") -> Path:
+def chat_model(directory: Path) -> Path:
     """A model directory: a Llama of two layers that answers questions on `TOPICS` with `PLAIN`."""
-    import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     words = tokenizer()
@@ -116,8 +115,19 @@ def chat_model(directory: Path, dtype: str = "float32") -> Path:
     with alone(1):
         model = LlamaForCausalLM(config)
         learn(model, [dialogue(topic, PLAIN) for topic in TOPICS], steps=120, lr=1e-2)
-    model.to(getattr(torch, dtype)).save_pretrained(directory)
+    model.save_pretrained(directory)
     words.save_pretrained(directory)
+    return directory
+
+
+def in_bf16(base: Path, directory: Path) -> Path:
+    """A copy of a model directory whose weights are rounded to bf16."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
+    model.save_pretrained(directory)
+    tokenizer().save_pretrained(directory)
     return directory
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,33 +13,24 @@ from persona.behaviour.states import TrainableState
 from persona.behaviour.training import provenance, settings
 from persona.behaviour.training.provenance import Provenance
 from persona.history.scores import Damage, Effect, Interval, Scores, keep_scores
-from persona.repository import Repository
 from tests.behaviour.bots import BRIEF_DATA, PIRATE_DATA, ChatBot
 from tests.behaviour.graph.texts import dialogue, lines, pattern, probe, write
-from tests.checkpoints import write_model
-from tests.history.bots import Bot, at, base_tensors
+from tests.history.bots import Bot
 
 FRONT = '[data]\ntrain = "data/l.jsonl"\nprobes = "data/p.jsonl"\n[train]\nsteps = 20\n'
 PROBES = [probe("How are you?"), probe("And now?", "letter")]
 
 
 @pytest.fixture
-def bot(tmp_path: Path) -> Iterator[Bot]:
+def bot(bot: Bot) -> Bot:
     """A repository with a pattern that has data and probes."""
-    base = base_tensors()
-    write_model(tmp_path / "tiny", base)
-    Repository.init(tmp_path / "bot", base=tmp_path / "tiny", author=at(), committer=at(), chunk=64)
-    with Repository.open(tmp_path / "bot", author=at(), committer=at()) as repo:
-        made = Bot(repo, tmp_path, base)
-        write(
-            made.root,
-            {
-                "listening.md": pattern("listening", FRONT),
-                "data/l.jsonl": lines([dialogue("Hi")]),
-                "data/p.jsonl": lines(PROBES),
-            },
-        )
-        yield made
+    files = {
+        "listening.md": pattern("listening", FRONT),
+        "data/l.jsonl": lines([dialogue("Hi")]),
+        "data/p.jsonl": lines(PROBES),
+    }
+    write(bot.root, files)
+    return bot
 
 
 def state(bot: Bot, name: str = "listening") -> TrainableState:

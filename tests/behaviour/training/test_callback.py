@@ -15,7 +15,7 @@ import persona
 from persona.behaviour import CommitCallback
 from persona.errors import InvalidInput, NotARepository, PersonaError, SystemFault, UsageError
 from persona.objects.note import Note
-from tests.behaviour.bots import PIRATE_DATA, ChatBot, chat_bot, chat_model, tokenizer
+from tests.behaviour.bots import PIRATE_DATA, ChatBot, chat_bot, tokenizer
 from tests.checkpoints import read_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing:FutureWarning")  # PEFT's, TRL's
@@ -159,11 +159,12 @@ def test_a_model_under_data_parallel_is_saved_without_its_wrapper(chat: ChatBot,
     assert same(checked_out(chat, tmp_path / "out"), read_weights(saved(model, tmp_path / "saved")))
 
 
-def test_a_bf16_base_trained_in_float32_is_rounded_and_the_result_says_so(tmp_path: Path) -> None:
-    base = chat_model(tmp_path / "base", dtype="bfloat16")
-    bot = chat_bot(tmp_path / "place", base)
+def test_a_bf16_base_trained_in_float32_is_rounded_and_the_result_says_so(
+    tmp_path: Path, bf16_base: Path
+) -> None:
+    bot = chat_bot(tmp_path / "place", bf16_base)
     callback = CommitCallback(bot.root, "listening")
-    model = model_of(base, dtype=torch.float32)
+    model = model_of(bf16_base, dtype=torch.float32)
     trainer(model, tmp_path / "run", callback).train()
     assert callback.result is not None
     assert any("round" in note for note in callback.result.notes)

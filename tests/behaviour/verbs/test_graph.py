@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +18,13 @@ from persona.store.files import replaced_calls
 from tests.behaviour.graph.texts import dialogue, lines, pattern, probe, write
 from tests.checkpoints import write_model
 from tests.disks import Failing, count_calls
-from tests.history.bots import Bot, advised, at, base_tensors
+from tests.history.bots import Bot, advised, at
 
 NODES: list[dict[str, Any]] = [
     {"key": "listening", "content": "Listen.", "weight": 0.5, "category": "core", "links": ["A b/c"]},
     {"key": "A b/c", "content": None, "seen": {"a": [1, None, 2.5]}},
     {"key": "calm", "links": [{"to": "listening", "relation": "supports", "strength": 0.5}]},
 ]
-
-
-@pytest.fixture
-def bot(tmp_path: Path) -> Iterator[Bot]:
-    """A fresh repository: the base alone."""
-    base = base_tensors()
-    write_model(tmp_path / "tiny", base)
-    Repository.init(tmp_path / "bot", base=tmp_path / "tiny", author=at(), committer=at(), chunk=64)
-    with Repository.open(tmp_path / "bot", author=at(), committer=at()) as repo:
-        yield Bot(repo, tmp_path, base)
 
 
 def nodes(bot: Bot, values: list[dict[str, Any]]) -> Path:

@@ -17,7 +17,6 @@ from tests.behaviour.bots import (
     TOPICS,
     ChatBot,
     chat_bot,
-    chat_model,
     dialogue,
 )
 
@@ -139,8 +138,8 @@ def test_onto_a_commit_the_vector_adds_to_its_weights(chat: ChatBot, pirate_tune
     assert not again["trained"]
 
 
-def test_weights_of_a_bf16_base_are_rounded_to_nearest(tmp_path: Path) -> None:
-    bot = chat_bot(tmp_path, chat_model(tmp_path / "base", "bfloat16"))
+def test_weights_of_a_bf16_base_are_rounded_to_nearest(tmp_path: Path, bf16_base: Path) -> None:
+    bot = chat_bot(tmp_path, bf16_base)
     bot.pirate(settings=f"{QUICK}\nmodules = ['*.0.mlp.up_proj.*']")
     bot.run.json("train", "pirate", "--threads", "1")
     bot.run.ok("commit", "-m", "pirate")
@@ -151,8 +150,8 @@ def test_weights_of_a_bf16_base_are_rounded_to_nearest(tmp_path: Path) -> None:
     assert {tensor.dtype for tensor in after.values()} == {torch.bfloat16}
 
 
-def test_a_learning_rate_too_small_to_change_a_weight_is_an_error(tmp_path: Path) -> None:
-    bot = chat_bot(tmp_path, chat_model(tmp_path / "base", "bfloat16"))
+def test_a_learning_rate_too_small_to_change_a_weight_is_an_error(tmp_path: Path, bf16_base: Path) -> None:
+    bot = chat_bot(tmp_path, bf16_base)
     bot.pirate(settings="steps = 1\nlr = 1e-12")
     assert "changed no weight" in bot.run.refused(4, "train", "pirate", "--threads", "1")
 

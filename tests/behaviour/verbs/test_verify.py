@@ -34,15 +34,6 @@ def effect(scores: Scores, name: str) -> Effect:
 
 
 @pytest.fixture
-def pirate(chat: ChatBot, pirate_tune: Path) -> ChatBot:
-    """The patterns `pirate` and `brief`, and a commit with the vector `pirate`."""
-    chat.pirate()
-    chat.brief()
-    chat.run.ok("commit", pirate_tune, "-m", "talk like a pirate")
-    return chat
-
-
-@pytest.fixture
 def no_model(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """From its call on, measuring anything is an error."""
 

@@ -9,8 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.behaviour.bots import PIRATE_DATA, PIRATE_PROBES, TOPICS, ChatBot, dialogue
 
 RUN = """
@@ -26,15 +24,6 @@ sys.stdout.flush()
 print()
 print(json.dumps({"code": code, "seconds": time.process_time() - started, "modules": list(sys.modules)}))
 """
-
-
-@pytest.fixture
-def pirate(chat: ChatBot, pirate_tune: Path) -> ChatBot:
-    """The patterns `pirate` and `brief`, and a commit with the vector `pirate`."""
-    chat.pirate()
-    chat.brief()
-    chat.run.ok("commit", pirate_tune, "-m", "talk like a pirate")
-    return chat
 
 
 def verify(bot: ChatBot, *words: str, exits: int = 0) -> list[str]:
