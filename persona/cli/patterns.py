@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -144,34 +145,44 @@ def _remark(state: TrainableState) -> str:
 def view(result: GraphView, call: Invocation, repo: Repository) -> Iterator[str]:
     """Patterns under those that link to them, each printed in full once; its facets come before its links."""
     tree = _Tree(result)
-    for root in tree.roots():
-        yield from tree.lines(root)
+    for root in tree.roots:
+        yield from tree.lines(tree.by_key[root])
     if not result.patterns:
         yield "graph/ has no pattern"
     yield from _others(result.problems, result.without_pattern)
 
 
 class _Tree:
-    """The patterns as a tree. A pattern that was printed already is only named again."""
+    """The patterns as a tree that is as flat as their links allow.
+
+    A pattern stands under the first of those that link to it and are nearest to a root. Elsewhere, it is only
+    named.
+    """
 
     def __init__(self, result: GraphView) -> None:
         self.by_key = {one.key: one for one in result.patterns}
         self.printed: set[str] = set()
+        after = {key: [self.owner(link.to) for link in one.links] for key, one in self.by_key.items()}
+        self.roots = roots(after)
+        self.parents: dict[str, str | None] = dict.fromkeys(self.roots)
+        waiting = deque(self.roots)
+        while waiting:
+            parent = waiting.popleft()
+            for key in after[parent]:
+                if key in after and key not in self.parents:
+                    self.parents[key] = parent
+                    waiting.append(key)
 
     def owner(self, name: str) -> str:
         """The key of the pattern that a link leads to: a facet's, for a link to a facet."""
         return name if name in self.by_key else name.partition("#")[0]
 
-    def roots(self) -> list[PatternView]:
-        """The patterns to begin with, see `roots`."""
-        after = {key: [self.owner(link.to) for link in one.links] for key, one in self.by_key.items()}
-        return [self.by_key[key] for key in roots(after)]
-
     def lines(self, root: PatternView) -> Iterator[str]:
         """A root and all below it, without recursion: a chain of links may be long."""
-        waiting: list[tuple[str, str, str, PatternView | str | TrainableState]] = [("", "", "", root)]
+        waiting: list[tuple[str, str, str, str | None, PatternView | str | TrainableState]]
+        waiting = [("", "", "", None, root)]
         while waiting:
-            begin, indent, link, item = waiting.pop()
+            begin, indent, link, parent, item = waiting.pop()
             if isinstance(item, str):
                 yield f"{begin}{link}{item}"
                 continue
@@ -179,8 +190,9 @@ class _Tree:
                 yield f"{begin}{_facet_line(item)}"
                 continue
             pattern: PatternView = item  # type: ignore[assignment]
-            if pattern.key in self.printed:
-                yield f"{begin}{link}{_name(pattern.key)} (above)"
+            is_printed = pattern.key in self.printed
+            if is_printed or self.parents[pattern.key] != parent:
+                yield f"{begin}{link}{_name(pattern.key)} ({'above' if is_printed else 'below'})"
                 continue
             self.printed.add(pattern.key)
             yield f"{begin}{link}{_pattern_line(pattern)}"
@@ -189,7 +201,7 @@ class _Tree:
                 words, child = below[place]
                 last = place == len(below) - 1
                 corner, bar = ("└─ ", "   ") if last else ("├─ ", "│  ")
-                waiting.append((indent + corner, indent + bar, words, child))
+                waiting.append((indent + corner, indent + bar, words, pattern.key, child))
 
     def below(self, pattern: PatternView) -> list[tuple[str, PatternView | str | TrainableState]]:
         """The facets of a pattern, and what it links to with the words of the link."""

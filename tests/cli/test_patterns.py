@@ -205,6 +205,23 @@ def test_a_long_chain_of_links_is_shown(persona: CommandLine) -> None:
     assert len(persona.ok("graph", "show").splitlines()) == 1201
 
 
+def test_a_pattern_stands_where_it_is_nearest_to_a_root(persona: CommandLine) -> None:
+    links = {"a": ("b", "d"), "b": ("c",), "c": ("d",), "d": ("b",)}
+    texts = {
+        f"{key}.md": pattern(key, f"links = [{', '.join(f'{{ to = {to!r} }}' for to in targets)}]\n")
+        for key, targets in links.items()
+    }
+    write(persona.directory, texts)
+    assert [line.partition(" → ")[::2] for line in persona.ok("graph", "show").splitlines()] == [
+        ("a  untrained", ""),
+        ("├─ related", "b  untrained"),
+        ("│  └─ related", "c  untrained"),
+        ("│     └─ related", "d (below)"),
+        ("└─ related", "d  untrained"),
+        ("   └─ related", "b (above)"),
+    ]
+
+
 # -- exchange
 
 
