@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from persona.cli import heatmap
-from persona.cli.patterns import opposes, roots
+from persona.cli.patterns import opposes, owner, roots
 from persona.cli.render import number
 from persona.errors import InvalidInput
 from persona.frozen import dataclass
@@ -130,13 +130,13 @@ def _near(patterns: Sequence[PatternView], key: str | None) -> list[PatternView]
     """A pattern, those that it links to, and those that link to it; without a key, all."""
     if key is None:
         return list(patterns)
-    near = {key}
+    near, keys = {key}, {one.key for one in patterns}
     for one in patterns:
-        targets = {_owner(link, {key}) for link in one.links}
+        targets = {owner(link.to, {key}) for link in one.links}
         if key in targets:
             near.add(one.key)
         if one.key == key:
-            near |= {_owner(link, {each.key for each in patterns}) for link in one.links}
+            near |= {owner(link.to, keys) for link in one.links}
     return [one for one in patterns if one.key in near]
 
 
@@ -178,7 +178,7 @@ def layout(patterns: Sequence[PatternView]) -> dict[str, Box]:
     """The box of each pattern by its key. Equal patterns get equal places."""
     after = {one.key: list[str]() for one in patterns}
     for one in patterns:
-        targets = (_owner(link, after) for link in one.links)
+        targets = (owner(link.to, after) for link in one.links)
         after[one.key] = [key for key in dict.fromkeys(targets) if key in after and key != one.key]
     before = {key: [other for other in after if key in after[other]] for key in after}
     linked = [key for key in after if after[key] or before[key]]
@@ -264,11 +264,6 @@ def _rows(
     return places
 
 
-def _owner(link: LinkView, keys: Any) -> str:
-    """The key of the pattern that a link leads to, also by one of its facets."""
-    return link.to if link.to in keys else link.to.partition("#")[0]
-
-
 def _size(pattern: PatternView) -> tuple[float, float]:
     lines, _ = _labels(pattern)
     return max(len(line) for line in lines) * _LETTER + 0.34, len(lines) * _LINE + 0.14
@@ -323,7 +318,7 @@ def _arrows(links: Sequence[LinkView], boxes: Mapping[str, Box]) -> list[Arrow]:
     """The arrow of each link between two boxes. Arrows at one side of a box lie below each other."""
     chosen: dict[Edge, bool] = {}
     for link in links:
-        edge = Edge(link.from_, _owner(link, boxes), link.relation, link.strength)
+        edge = Edge(link.from_, owner(link.to, boxes), link.relation, link.strength)
         back = Edge(edge.end, edge.start, edge.relation, edge.strength)
         if edge.end not in boxes or edge.end == edge.start:
             continue

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from click import style
 
 from persona.cli.render import columns, counted, number, shown_path
 from persona.cli.terminal import one_line, printable
+from persona.cli.verification import effect_text, too_much
 
 if TYPE_CHECKING:
     from persona.behaviour.graph.check import GraphCheck
@@ -37,6 +38,11 @@ OPPOSING = ("oppos", "contra", "inhibit", "conflict", "against", "not-", "anti")
 def opposes(relation: str) -> bool:
     """Whether a link says that two patterns oppose each other."""
     return relation.casefold().startswith(OPPOSING)
+
+
+def owner(name: str, keys: Container[str]) -> str:
+    """The key of the pattern that a link leads to, also by one of its facets."""
+    return name if name in keys else name.partition("#")[0]
 
 
 def roots(after: Mapping[str, Sequence[str]]) -> list[str]:
@@ -124,11 +130,10 @@ def _remark(state: TrainableState) -> str:
     if state.vector is None:
         return "" if state.has_data else "no data to train on"
     words = []
-    if state.effect is not None and state.effect.margin is not None:
-        margin = state.effect.margin
-        words.append(f"effect {margin.mean:+.2f} nats ({margin.low:+.2f} to {margin.high:+.2f})")
-    if state.damage is not None and state.damage.ratio.mean > state.damage.limit:
-        words.append(f"damage: loss ratio {state.damage.ratio.mean:.4f}, above {state.damage.limit:g}")
+    if state.effect is not None:
+        words.append(f"effect {effect_text(state.effect)}")
+    if state.damage is not None and (reason := too_much(state.damage)):
+        words.append(reason)
     if state.state == "trained":
         undecided = "inconclusive" if state.effect is not None else "not measured"
         words.append(undecided if state.has_probes else "no probes, so unverified")
@@ -162,7 +167,7 @@ class _Tree:
     def __init__(self, result: GraphView) -> None:
         self.by_key = {one.key: one for one in result.patterns}
         self.printed: set[str] = set()
-        after = {key: [self.owner(link.to) for link in one.links] for key, one in self.by_key.items()}
+        after = {key: [owner(link.to, self.by_key) for link in one.links] for key, one in self.by_key.items()}
         self.roots = roots(after)
         self.parents: dict[str, str | None] = dict.fromkeys(self.roots)
         waiting = deque(self.roots)
@@ -172,10 +177,6 @@ class _Tree:
                 if key in after and key not in self.parents:
                     self.parents[key] = parent
                     waiting.append(key)
-
-    def owner(self, name: str) -> str:
-        """The key of the pattern that a link leads to: a facet's, for a link to a facet."""
-        return name if name in self.by_key else name.partition("#")[0]
 
     def lines(self, root: PatternView) -> Iterator[str]:
         """A root and all below it, without recursion: a chain of links may be long."""
@@ -209,7 +210,7 @@ class _Tree:
             ("", one) for one in pattern.trainables if one.facet is not None
         ]
         for link in pattern.links:
-            key = self.owner(link.to)
+            key = owner(link.to, self.by_key)
             facet = f"(#{one_line(link.to[len(key) + 1 :])}) " if key != link.to else ""
             found.append(
                 (_link_words(link) + facet, self.by_key.get(key) or f"{one_line(key)} (no such pattern)")
@@ -260,15 +261,15 @@ def details(result: PatternDetails, call: Invocation, repo: Repository) -> Itera
         yield f"Linked:    {one_line(link.from_)} {_link_words(link)}{one_line(link.to)}"
     several = len(result.trainables) > 1
     for data in result.data:
-        owner = f"{one_line(data.name)} " if several else ""
+        whose = f"{one_line(data.name)} " if several else ""
         entries = "" if data.entries is None else f", {counted(data.entries, _entry(data.role))}"
         problem = "" if data.problem is None else style(f" ({printable(data.problem)})", fg="red")
-        yield f"Data:      {owner}{data.role} {shown_path(data.file or '')}{entries}{problem}"
+        yield f"Data:      {whose}{data.role} {shown_path(data.file or '')}{entries}{problem}"
     for name, settings in result.settings.items():
         if any(data.name == name and data.role in ("train", "prompt") for data in result.data):
-            owner = f"{one_line(name)} " if several else ""
+            whose = f"{one_line(name)} " if several else ""
             words = ", ".join(f"{key} {_setting(value)}" for key, value in _chosen(settings))
-            yield f"Training:  {owner}{words}"
+            yield f"Training:  {whose}{words}"
     if result.extra:
         yield f"Other:     {', '.join(map(one_line, result.extra))}"
     if result.prose.strip():

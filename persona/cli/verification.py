@@ -55,11 +55,23 @@ def scores_lines(scores: Scores) -> Iterator[str]:
 
 def brief(scores: Scores) -> str:
     """The line of `log`: `listening +12.30 [+10.10, +14.60]; loss +0.4 %; pass`."""
-    parts = [", ".join(f"{one_line(effect.probe)} {' '.join(_effect(effect))}" for effect in scores.own)]
+    parts = [", ".join(f"{one_line(effect.probe)} {effect_text(effect)}" for effect in scores.own)]
     if scores.damage is not None:
         parts.append(f"loss {_rise(scores.damage)}")
     parts.append(style(scores.verdict, fg=_COLOURS[scores.verdict]))
     return "; ".join(filter(None, parts))
+
+
+def effect_text(effect: Effect) -> str:
+    """An effect and its interval: `+12.30 [+10.10, +14.60]`."""
+    return " ".join(_effect(effect))
+
+
+def too_much(damage: Damage) -> str | None:
+    """Why the damage is too much; None if it is not."""
+    if damage.ratio.mean <= damage.limit:
+        return None
+    return f"damage: the loss ratio {damage.ratio.mean:.4f} is above {damage.limit:g}"
 
 
 def diff_lines(diff: ScoresDiff) -> Iterator[str]:
@@ -105,8 +117,8 @@ def verdict_line(scores: Scores) -> str:
         if effect.verdict in _WHY and effect.verdict == scores.verdict
     ]
     damage = scores.damage
-    if scores.verdict == "fail" and damage is not None and damage.ratio.mean > damage.limit:
-        reasons.append(f"damage: the loss ratio {damage.ratio.mean:.4f} is above {damage.limit:g}")
+    if scores.verdict == "fail" and damage is not None and (reason := too_much(damage)):
+        reasons.append(reason)
     if scores.verdict == "unverified":
         reasons = [f"{one_line(key)} has no probes" for key in scores.unverified] or ["nothing to verify"]
     word = style(scores.verdict, fg=_COLOURS[scores.verdict], bold=True)
