@@ -23,7 +23,7 @@ from persona.frozen import dataclass
 from persona.history.history import History
 from persona.history.recipes.views import shown
 from persona.history.results import Result
-from persona.history.scores import Damage, Effect, Scores, scores_of
+from persona.history.scores import Damage, Effect, Scores, readable
 from persona.history.worktree import text_files
 from persona.objects.recipe import Recipe
 from persona.store.refs import VECTORS
@@ -154,7 +154,7 @@ class _States:
 
     def scores(self, trainable: Trainable, vector: str) -> Scores | None:
         """What `verify` found for the vector alone, if its own probes are still the same."""
-        found = None if trainable.data.probes is None else scores_of(self.history, vector)
+        found = None if trainable.data.probes is None else readable(self.history, vector, self.history.notes)
         own = [] if found is None else _own(found, trainable.name)
         try:
             probes = self.graph.probes(trainable.name) if own else None

@@ -25,7 +25,8 @@ def exit_code(verdicts: Sequence[str]) -> int:
 
 def name_of(scores: Scores) -> str:
     """The pattern whose vector was measured; else the start of the vector's id."""
-    return next((effect.probe for effect in scores.own), short(scores.about))
+    names = [*(effect.probe for effect in scores.own), *scores.unverified]
+    return names[0] if names else short(scores.about)
 
 
 def scores_lines(scores: Scores) -> Iterator[str]:

@@ -81,9 +81,14 @@ def _way_out(name: str) -> str | None:
 
 
 def all_of(history: History, kind: str) -> list[Note]:
-    """Every note of a kind. Raises `IntegrityError` if one is damaged."""
-    refs = history.store.refs.list(f"{NOTES}{kind}/")
-    return [read(history, name, id) for name, id in refs.items()]
+    """Every note of a kind. One that is damaged is left out, and the history's notes name it."""
+    found = []
+    for name, id in history.store.refs.list(f"{NOTES}{kind}/", notes=history.notes).items():
+        try:
+            found.append(read(history, name, id))
+        except IntegrityError as error:
+            history.notes.append(error.note)
+    return found
 
 
 def keep(history: History, note: Note) -> None:

@@ -9,7 +9,8 @@ that is no integer is a canonical decimal with at most 12 places.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 from persona.errors import IntegrityError
 from persona.history import note_refs
@@ -30,6 +31,7 @@ from persona.store.refs import NoteList
 _PLACES: Final = 12
 _MOST: Final = canonical.MAX_INTEGER
 Json = dict[str, Any]
+Found = TypeVar("Found")
 
 
 def scores_of(history: History, id: str) -> Scores | None:
@@ -62,9 +64,8 @@ def keep_scores(history: History, scores: Scores) -> None:
 
 
 def measured(history: History, key: Json) -> Json | None:
-    """The measurement of a key; None if there is none. Raises `IntegrityError` if the note is damaged."""
-    note = note_refs.find(history, "measured", note_refs.key_digest(key))
-    return None if note is None else _decoded(history, note, read_measured)
+    """The measurement of a key; None if there is none, or it is damaged, as the history's notes say then."""
+    return _unless_damaged(history, "measured", note_refs.key_digest(key), read_measured)
 
 
 def keep_measured(history: History, key: Json, data: Json) -> None:
@@ -78,9 +79,18 @@ def keep_measured(history: History, key: Json, data: Json) -> None:
 
 
 def weights_of(history: History, recipe: Recipe) -> str | None:
-    """The weights digest of a recipe, if it is known without a merge."""
-    note = note_refs.find(history, "weights", recipe.key)
-    return None if note is None else _decoded(history, note, read_weights)
+    """The weights digest of a recipe, if it is known without a merge. Damage is as for `measured`."""
+    return _unless_damaged(history, "weights", recipe.key, read_weights)
+
+
+def _unless_damaged(history: History, kind: str, digits: str, read: Callable[[Note], Found]) -> Found | None:
+    """What a note says that the next measurement replaces."""
+    try:
+        note = note_refs.find(history, kind, digits)
+        return None if note is None else _decoded(history, note, read)
+    except IntegrityError as error:
+        history.notes.append(error.message)
+        return None
 
 
 def keep_weights(history: History, recipe: Recipe, digest: str) -> None:
@@ -95,7 +105,7 @@ def check(history: History, note: Note) -> None:
         _decoded(history, note, read)
 
 
-def _decoded(history: History, note: Note, read: Any) -> Any:
+def _decoded(history: History, note: Note, read: Callable[[Note], Found]) -> Found:
     try:
         return read(note)
     except IntegrityError as error:

@@ -247,6 +247,40 @@ def test_a_damaged_note_is_named_and_measuring_again_mends_it(
         assert repo.fsck(full=True).ok
 
 
+@pytest.mark.parametrize("kind", ["measured", "weights"])
+def test_a_damaged_measurement_is_as_none_with_a_note(grown: Bot, kind: str) -> None:
+    history = history_of(grown.repo)
+    recipe = history.recipe_of(grown.repo.resolve())
+    key = {"weights": DIGEST}
+    keep_measured(history, key, {"items": [1]})
+    keep_weights(history, recipe, DIGEST)
+    digits = note_refs.key_digest(key) if kind == "measured" else recipe.key
+    path_of(grown.repo, kind, digits).write_text("x\n")
+    told: list[object] = []
+    with Repository.open(grown.root, author=grown.now(), notes=told) as repo:
+        history = history_of(repo)
+        found = measured(history, key) if kind == "measured" else weights_of(history, recipe)
+        assert found is None
+        assert [kind in str(note) for note in told] == [True]
+        keep_measured(history, key, {"items": [1]})
+        keep_weights(history, recipe, DIGEST)
+        assert measured(history, key) == {"items": [1]}
+        assert weights_of(history, recipe) == DIGEST
+
+
+def test_damaged_provenance_is_left_out_with_a_note(grown: Bot) -> None:
+    history, head = history_of(grown.repo), grown.repo.resolve()
+    notes = [Note(head, "commit", "provenance", {"n": n}) for n in (1, 2)]
+    for note in notes:
+        note_refs.keep(history, note)
+    path = grown.root / ".persona" / note_refs.ref_of(notes[0])
+    path.write_text("x\n")
+    told: list[object] = []
+    with Repository.open(grown.root, author=grown.now(), notes=told) as repo:
+        assert note_refs.all_of(history_of(repo), "provenance") == [notes[1]]
+        assert [str(path) in str(note) for note in told] == [True]
+
+
 def test_a_note_under_the_name_of_another_is_noticed(grown: Bot) -> None:
     history, head = history_of(grown.repo), grown.repo.resolve()
     other = grown.repo.resolve("HEAD~1")
