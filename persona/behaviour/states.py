@@ -144,7 +144,7 @@ class _States:
         except InvalidInput:
             return ("data",)
         given = {key: float(value) if key == "lr" else value for key, value in then.given.items()}
-        today = then.decided(
+        today = then.with_changes(
             text=pattern.text,
             data={role: {"file": one.file, "blake3": one.blake3} for role, one in files.items()},
             base=self.recipe.base,

@@ -151,7 +151,7 @@ def test_another_base_makes_a_vector_stale(bot: Bot) -> None:
     (one,) = provenance.known(history)
     bot.repo.recipe.remove("listening")
     bot.repo.add(bot.tune("listening", 2), name="listening")
-    provenance.keep(history, one.decided(base="f" * 64, vector=bot.repo.vectors["listening"].id))
+    provenance.keep(history, one.with_changes(base="f" * 64, vector=bot.repo.vectors["listening"].id))
     assert state(bot).changed == ("base",)
 
 
@@ -159,7 +159,7 @@ def test_of_several_trainings_of_one_vector_one_that_still_holds_is_enough(bot: 
     train(bot)
     history = bot.repo._history
     (one,) = provenance.known(history)
-    provenance.keep(history, one.decided(base="f" * 64, text="e" * 64))
+    provenance.keep(history, one.with_changes(base="f" * 64, text="e" * 64))
     assert state(bot).state == "trained"
 
 

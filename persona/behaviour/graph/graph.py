@@ -135,13 +135,13 @@ class Graph:
 
         near = get_close_matches(name, known, 1)
         if near:
-            return UnknownName(f"no {kind} is named {quoted(name)}; did you mean {near[0]}?")
+            return UnknownName(f"no {kind} is named {quoted(name)}", hint=f"did you mean {near[0]}?")
         if not known:
             return UnknownName(
                 f"no {kind} is named {quoted(name)}: {FOLDER}/ has none; write {FOLDER}/{file_name(key)}",
                 hint=("nodes of another program come in with ", Call("graph.import_lines", Blank("FILE"))),
             )
-        return UnknownName(f"no {kind} is named {quoted(name)}; there are: {listed(list(known))}")
+        return UnknownName(f"no {kind} is named {quoted(name)}", hint=f"there are: {listed(list(known))}")
 
     # -- data
 

@@ -87,16 +87,8 @@ def file_name(key: str) -> str:
     return f"{words or 'pattern'}-{blake3(key.encode()).hexdigest()[:12]}.md"
 
 
-def read_pattern(file: str, data: bytes) -> Pattern:
-    """The pattern of a file. Raises `InvalidInput` with the first problem and the number of the others."""
-    pattern, problems = pattern_of(file, data)
-    if pattern is None:
-        raise fault(problems)
-    return pattern
-
-
 def fault(problems: tuple[Problem, ...]) -> InvalidInput:
-    """The error for the problems of one file."""
+    """The error for the problems of one file: the first, and the number of the others."""
     more = len(problems) - 1
     if not more:
         return InvalidInput(str(problems[0]))

@@ -97,7 +97,7 @@ def _job(
         given={key: settings.plain(chosen[key]) for key in settings.GIVEN if chosen[key] is not None},
         **shared,
     )
-    parts = {part: made.decided(part=part) for part in lessons}
+    parts = {part: made.with_changes(part=part) for part in lessons}
     return Job(trainable, in_force, lessons, parts, () if tokenizer.chat_template else (NO_TEMPLATE,))
 
 

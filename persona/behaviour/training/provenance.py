@@ -58,7 +58,7 @@ class Provenance:
         """What differs from an earlier training, in words: "text", "data train", "setting steps", "base".
 
         To see whether a vector is stale, compare its provenance with itself, text, data, base and settings
-        replaced by those of today: `then.decided(text=…, …).changed_since(then)`.
+        replaced by those of today: `then.with_changes(text=…, …).changed_since(then)`.
         """
         found = [word for word, key in _WORDS.items() if getattr(self, key) != getattr(then, key)]
         for word, ours, theirs in (
@@ -73,7 +73,7 @@ class Provenance:
         """Whether text, data, base and settings are those of an earlier training, on whatever machine."""
         return not set(self.changed_since(then)) - set(_MACHINE)
 
-    def decided(self, **changes: Any) -> Provenance:
+    def with_changes(self, **changes: Any) -> Provenance:
         """The same with some fields changed."""
         return replace(self, **changes)
 

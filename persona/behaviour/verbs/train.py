@@ -194,7 +194,7 @@ def _require_unfinished(history: History, job: Job) -> None:
     stored = {
         one.vector
         for one in provenance.known(history)
-        if one.name == now.name and now.decided(part=one.part).same_training(one)
+        if one.name == now.name and now.with_changes(part=one.part).same_training(one)
     }
     term = text_files.recipe(history).recipe.by_name.get(now.name)
     if stored and (term is None or term.vector not in stored):
@@ -241,7 +241,7 @@ def _run(history: History, job: Job, part: str | None, machine: Machine) -> tupl
             raise
         provenance.keep(
             history,
-            made.decided(
+            made.with_changes(
                 vector=fact.id,
                 steps=job.settings.steps,
                 loss=compiling.thinned(outcome.loss),
@@ -290,7 +290,7 @@ def _joined(history: History, job: Job, ids: Mapping[str | None, str]) -> str:
     expression = " - ".join(f"'{one}'" for one in names)
     origin = {"expression": expression, "vectors": names}
     id = store_sum(history, made.base, parts, origin)
-    provenance.keep(history, made.decided(part=None, vector=id, steps=job.settings.steps))
+    provenance.keep(history, made.with_changes(part=None, vector=id, steps=job.settings.steps))
     return id
 
 

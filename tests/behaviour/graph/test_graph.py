@@ -82,7 +82,7 @@ def test_a_faulty_file_hides_no_other_one_and_is_named_when_it_is_asked_for(list
 def test_an_unknown_name_is_answered_with_a_near_one(listening: Bot) -> None:
     with pytest.raises(UnknownName, match="did you mean listening"):
         graph(listening).trainable("listenin")
-    with pytest.raises(UnknownName, match="no pattern or facet is named 'x'; there are: listening"):
+    with pytest.raises(UnknownName, match=r"no pattern or facet is named 'x'\nhint: there are: listening"):
         graph(listening).trainable("x")
 
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from persona.behaviour.graph.nodes import file_text, in_order, node_of, read_nodes
 from persona.behaviour.graph.pattern import Link, Pattern
-from persona.behaviour.graph.reading import file_name, read_pattern
+from persona.behaviour.graph.reading import file_name
 from persona.errors import InvalidInput
-from tests.behaviour.graph.texts import pattern
+from tests.behaviour.graph.texts import pattern, read_pattern
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 KEYS = TEXT.filter(lambda text: bool(text.strip()))

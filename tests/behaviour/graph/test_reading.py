@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import get_type_hints
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from persona.behaviour.graph import reading
-from persona.behaviour.graph.pattern import Link, Pattern, TrainSettings
-from persona.behaviour.graph.reading import file_name, pattern_of, read_pattern
+from persona.behaviour.graph.pattern import METHODS, OPTIMIZERS, Link, Pattern, TrainSettings
+from persona.behaviour.graph.reading import file_name, pattern_of
 from persona.errors import InvalidInput
-from tests.behaviour.graph.texts import pattern
+from persona.history.options import TrainOptions
+from tests.behaviour.graph.texts import pattern, read_pattern
 
 WHOLE = """\
 +++
@@ -181,6 +183,12 @@ def test_the_checks_take_the_defaults() -> None:
         if field.default is not None:
             default = list(field.default) if isinstance(field.default, tuple) else field.default
             assert reading.TRAIN[field.name](default) == field.default
+
+
+def test_train_takes_the_words_that_the_front_matter_takes() -> None:
+    options = get_type_hints(TrainOptions, include_extras=True)
+    words = {name: options[name].__metadata__[0].words for name in ("method", "optimizer")}
+    assert words == {"method": METHODS, "optimizer": OPTIMIZERS}
 
 
 @given(st.text(min_size=1).filter(lambda key: key.isprintable() and bool(key.strip())))

@@ -6,10 +6,21 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from persona.behaviour.graph.pattern import Pattern
+from persona.behaviour.graph.reading import fault, pattern_of
+
 
 def pattern(key: str, front: str = "", prose: str = "What it means.") -> str:
     """The file of a pattern with more front matter."""
     return f'+++\nkey = "{key}"\n{front}+++\n{prose}\n'
+
+
+def read_pattern(file: str, data: bytes) -> Pattern:
+    """The pattern of a file without problems."""
+    pattern, problems = pattern_of(file, data)
+    if pattern is None:
+        raise fault(problems)
+    return pattern
 
 
 def dialogue(asked: str, said: str = "Tell me more about it.") -> dict[str, object]:
