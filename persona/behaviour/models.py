@@ -1,10 +1,10 @@
-"""The tokenizer and the model of a revision, for training and for measuring."""
+"""The tokenizer of a revision, what its model takes, and its device, for training and for measuring."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from persona.errors import InvalidInput
+from persona.errors import InvalidInput, Keyword, SystemFault
 from persona.history.history import History
 from persona.history.names.revisions import resolve
 from persona.history.worktree import text_files, tracking
@@ -58,3 +58,32 @@ def context_of(history: History, rev: str | None = None) -> int | None:
     parsed = CONFIG_MAPPING[config["model_type"]].from_dict(config)
     found = getattr(parsed.get_text_config(), "max_position_embeddings", None)
     return found if isinstance(found, int) and found > 0 else None
+
+
+def device_of(device: str | None) -> str:
+    """cpu or cuda. auto is a GPU if the driver reports one; torch is not imported to find out.
+
+    Raises `UsageError` for another word, `SystemFault` if a GPU that was asked for cannot be used.
+    """
+    from persona.merge.devices.choose import DeviceChoice, ask_driver
+    from persona.merge.devices.device import NoDevice
+
+    DeviceChoice(device).check()
+    if device in ("cpu", "cuda"):
+        return str(device)
+    try:
+        ask_driver()
+    except NoDevice:
+        return "cpu"
+    return "cuda"
+
+
+def moved(model: Any, device: str) -> Any:
+    """The model on a device. Raises `SystemFault` if torch cannot use the GPU that the driver reports."""
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SystemFault(
+            "the driver reports a GPU, but torch cannot use it", hint=("use ", Keyword(device="cpu"))
+        )
+    return model.to(device)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from persona.behaviour.measuring.controls import add_random
+from persona.behaviour.models import moved
 from persona.errors import InvalidInput, listed
 from persona.history.history import History
 from persona.history.options import LoadOptions
@@ -46,8 +47,7 @@ class ScoringModel:
         more = {"dtype": torch.float32, "attn_implementation": ATTENTION}
         self.model: PreTrainedModel = built(history, rev, plan, options, more)[0]
         self.model.requires_grad_(False)
-        if device != "cpu":
-            self.model.to(device)  # type: ignore[arg-type]
+        self.model = moved(self.model, device)
         self._base = base
         self._places = _places_of(self.model, [spec.name for spec in plan.base.tensors])
         self._keys = {tensor.spec.name: tensor.key for tensor in plan.tensors}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from persona.behaviour.dialogues import Dialogue
 from persona.behaviour.graph.pattern import TrainSettings
-from persona.behaviour.models import context_of
+from persona.behaviour.models import context_of, moved
 from persona.behaviour.training import examples as examples_of
 from persona.behaviour.training.examples import Example
 from persona.behaviour.training.runs import Run
@@ -188,7 +188,7 @@ def _model(history: History, base: str, onto: str | None, machine: Machine) -> A
         raise InvalidInput(
             f"config.json: {type(model).__name__} generates no text, so it cannot be trained on dialogues"
         )
-    return model.to(machine.device)
+    return moved(model, machine.device)
 
 
 def _answered(

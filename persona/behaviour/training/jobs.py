@@ -12,12 +12,11 @@ from persona.behaviour.probes import refuse_overlap
 from persona.behaviour.training import compiling, settings
 from persona.behaviour.training.compiling import Lesson, Machine
 from persona.behaviour.training.provenance import Provenance
-from persona.errors import InvalidInput, Keyword, SystemFault, UsageError
+from persona.errors import InvalidInput, UsageError
 from persona.frozen import dataclass
 from persona.history.history import History
 from persona.history.names.revisions import resolve
 from persona.history.options import TrainOptions
-from persona.history.settings import DEVICES
 from persona.history.worktree import text_files
 from persona.version import __version__
 
@@ -134,25 +133,13 @@ def _onto(history: History, base: str, rev: str | None) -> str | None:
 
 def machine(given: TrainOptions) -> Machine:
     """Where the runs compute."""
-    import torch
-
+    from persona.behaviour.models import device_of
     from persona.cores import thread_count
 
-    device = given["device"] or "auto"
-    if device not in DEVICES:
-        raise UsageError(f"device {device!r:.40} is not one of {', '.join(DEVICES)}")
-    if device != "cpu":
-        if torch.cuda.is_available():
-            device = "cuda"
-        elif device == "cuda":
-            hint = ("use ", Keyword(device="auto"), " or ", Keyword(device="cpu"))
-            raise SystemFault("no GPU to train on: torch finds none", hint=hint)
-        else:
-            device = "cpu"
     every = given["save_every"]
     if every is not None and every < 1:
         raise InvalidInput("it must be at least 1", parameter="save_every")
-    return Machine(device, thread_count(given["threads"]), every, given["progress"])
+    return Machine(device_of(given["device"]), thread_count(given["threads"]), every, given["progress"])
 
 
 def versions() -> dict[str, Any]:

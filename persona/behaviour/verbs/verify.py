@@ -14,6 +14,7 @@ from persona.behaviour.measuring.effects import damage_of, effect_of, judged_ite
 from persona.behaviour.measuring.measurements import DTYPE, SCORER, Bench, Need, Weights
 from persona.behaviour.measuring.statistics import CONTROLS, FEWEST_GROUPS
 from persona.behaviour.measuring.tasks import Task, compared, tasks_of
+from persona.behaviour.models import device_of
 from persona.behaviour.probes import ProbeSet, refuse_overlap
 from persona.behaviour.training import provenance
 from persona.errors import Blank, Call, InvalidInput, Note, UnknownName, UsageError
@@ -84,7 +85,7 @@ def verify(
     subjects = _subjects(history, graph, commit, _texts(vector), each, how)
     sets, unverified = _probe_sets(graph, _texts(probe), subjects)
     base = _base(history, subjects[0].weights.recipe)
-    bench = Bench(history, commit, base, _device(how), how["threads"], how["progress"])
+    bench = Bench(history, commit, base, device_of(how["device"]), how["threads"], how["progress"])
     needs = {subject.id: _needs(bench, subject, sets, checks, chosen) for subject in subjects}
     bench.measure(need for found in needs.values() for need in found)
     made = []
@@ -193,22 +194,6 @@ def _weights(history: History, label: str, recipe: Recipe, how: ComputeOptions) 
         ).weights
         keep_weights(history, recipe, digest)
     return Weights(label, recipe, digest)
-
-
-def _device(how: ComputeOptions) -> str:
-    """cpu or cuda. auto is a GPU if the driver reports one; torch is not imported to find out."""
-    from persona.history.computing import device_choice
-    from persona.merge.devices.choose import ask_driver
-    from persona.merge.devices.device import NoDevice
-
-    device_choice(how)
-    if how["device"] in ("cpu", "cuda"):
-        return str(how["device"])
-    try:
-        ask_driver()
-    except NoDevice:
-        return "cpu"
-    return "cuda"
 
 
 # -- which probes
