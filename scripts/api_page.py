@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from persona import errors
-from persona.behaviour import states
+from persona.behaviour import Apollo, CommitCallback, states
 from persona.behaviour.graph import check
 from persona.behaviour.verbs import graph, train
 from persona.face.graph import Patterns
@@ -74,6 +74,12 @@ OWNERS: dict[str, type] = {
     "live": LiveModel,
 }
 """The classes of the page, by the name of a value of theirs."""
+VALUES: dict[str, type] = {
+    "persona.Person": Person,
+    "persona.behaviour.CommitCallback": CommitCallback,
+    "persona.behaviour.Apollo": Apollo,
+}
+"""The classes that a caller makes values of, by their full names."""
 RESULTS: tuple[ModuleType, ...] = (
     results,
     query_results,
@@ -115,7 +121,8 @@ def classes() -> Iterator[str]:
             yield f"### {shown}\n"
             yield f"```python\n{signature_of(shown, member)}\n```\n"
             yield f"{text_of(member)}\n"
-    yield f"## Person\n\n{text_of(Person)}\n\n```python\n{signature_of('persona.Person', Person)}\n```\n"
+    for name, cls in VALUES.items():
+        yield f"## {cls.__name__}\n\n{text_of(cls)}\n\n```python\n{signature_of(name, cls)}\n```\n"
 
 
 def result_types() -> Iterator[str]:

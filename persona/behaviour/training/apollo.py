@@ -55,10 +55,10 @@ MINI: Final[dict[str, Any]] = {"rank": 1, "scale": 128.0, "scale_type": "tensor"
 class Apollo(Optimizer):
     """APOLLO and APOLLO-Mini (arXiv 2412.05270).
 
-    lr: η, a number. betas: β₁ and β₂. eps: ε. weight_decay: λ, decoupled as in AdamW. rank: r. scale: α².
-    scale_type: "channel", or "tensor" for one scale for each matrix. update_gap: the steps between two
-    redraws of P. norm_growth: γ; `math.inf` switches the limiter off. seed: decides P. Each may differ
-    between parameter groups.
+    `lr`: η, a number. `betas`: β₁ and β₂. `eps`: ε. `weight_decay`: λ, decoupled as in AdamW. `rank`: r.
+    `scale`: α². `scale_type`: "channel", or "tensor" for one scale for each matrix. `update_gap`: the steps
+    between two redraws of P. `norm_growth`: γ; `math.inf` switches the limiter off. `seed`: decides P. Each
+    may differ between parameter groups.
 
     For each parameter the state holds `step` (an int), `exp_avg` and `exp_avg_sq` (the moments, r × max(m, n)
     elements each), and `norm` (‖G̃‖ of the last step), so that `torch.load(..., weights_only=True)` reads it.

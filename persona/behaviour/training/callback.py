@@ -70,8 +70,8 @@ class CommitCallback(TrainerCallback):
         trainer = Trainer(model, args, train_dataset=data, callbacks=[CommitCallback("mybot", "listening")])
         trainer.train()
 
-    repo: an open `Repository`, or the directory of one. name: of the vector; by default the last part of
-    `output_dir`, which no vector of `recipe.toml` may have then. message: of the commit. With `commit=False`
+    `repo`: an open `Repository`, or the directory of one. `name`: of the vector; by default the last part of
+    `output_dir`, if no vector of `recipe.toml` has that name. `message`: of the commit. With `commit=False`,
     the vector is only named in `recipe.toml`, as by `add`. The other options are those of `commit`: `alpha`,
     `onto`, `density`, `only`, `except_`, and so on.
 

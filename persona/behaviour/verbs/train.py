@@ -75,8 +75,9 @@ def train(history: History, *keys: str, **options: Unpack[TrainOptions]) -> tupl
     was trained already from the same text, data, base and settings, it is taken as it is, unless `force`. A
     run that was cut short goes on from its last checkpoint; with `resume`, nothing else is done. All keys are
     checked before the first one is trained. Raises `UnknownName` for a key that does not exist,
-    `InvalidInput` for data that cannot be used or that probes overlap, `Refused` if nothing changed or there
-    is nothing to resume, `SystemFault` if a file cannot be written; the run can be resumed then.
+    `InvalidInput` for data that cannot be used or that probes overlap, and for a training that changes no
+    weight; `Refused` if there is nothing to resume; `SystemFault` if a file cannot be written. The run can be
+    resumed then.
     """
     given = history.in_force(TrainOptions, options)
     if not keys:
