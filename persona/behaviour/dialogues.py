@@ -96,14 +96,16 @@ def read_turns(file: str, data: bytes) -> tuple[Dialogue, ...]:
 def unpaired(train: Sequence[Dialogue], opposite: Sequence[Dialogue]) -> tuple[str, str] | None:
     """The place of the first difference between the two sides of a contrastive pair, and what is wrong there.
 
-    Both sides must ask the same in the same order.
+    Both sides must ask the same in the same order, and not answer the same everywhere.
     """
     for one, other in zip(train, opposite, strict=False):
         if one.asked != other.asked:
             problem = f"the prompt differs from {one.place}"
             return other.place, f"{problem}; train and opposite must have the same prompts in the same order"
     if len(train) == len(opposite):
-        return None
+        if any(one.messages != other.messages for one, other in zip(train, opposite, strict=True)):
+            return None
+        return opposite[0].place, "every answer is that of train, so nothing would be left of the pair"
     longer = max(train, opposite, key=len)[min(len(train), len(opposite))]
     counts = f"train has {len(train)} dialogues and opposite {len(opposite)}"
     return longer.place, f"this dialogue has no other side: {counts}"

@@ -7,7 +7,7 @@ bytes an element of a bf16 base while weights are swapped, and four while it is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +15,7 @@ import torch
 
 from persona.behaviour.measuring.controls import add_random
 from persona.behaviour.models import moved
-from persona.errors import InvalidInput, listed
+from persona.errors import InvalidInput
 from persona.history.history import History
 from persona.history.options import LoadOptions
 from persona.history.planning import plan_of
@@ -49,7 +49,7 @@ class ScoringModel:
         self.model.requires_grad_(False)
         self.model = moved(self.model, device)
         self._base = base
-        self._places = _places_of(self.model, [spec.name for spec in plan.base.tensors])
+        self._places, self._absent = _places_of(self.model, [spec.name for spec in plan.base.tensors])
         self._keys = {tensor.spec.name: tensor.key for tensor in plan.tensors}
         """What each tensor holds."""
         self._norms: dict[str, dict[str, float]] = {}
@@ -93,6 +93,12 @@ class ScoringModel:
                 name = tensor.spec.name
                 new = tensors.pop(name)
                 place = self._places.get(name)
+                if name in self._absent:
+                    raise InvalidInput(
+                        f"{type(self.model).__name__} of transformers has no tensor {name}, which a vector"
+                        " changes: it renames tensors when it loads them, so weights cannot be swapped in"
+                        " place"
+                    )
                 if place is None:  # tied to another one of the base's tensors
                     continue
                 self._keys.pop(name, None)
@@ -105,20 +111,22 @@ class ScoringModel:
                 self._keys[name] = tensor.key
 
 
-def _places_of(model: PreTrainedModel, names: list[str]) -> dict[str, torch.Tensor]:
-    """The parameter or buffer of each tensor of a base; of tied ones, the first in the model."""
+def _places_of(
+    model: PreTrainedModel, names: Sequence[str]
+) -> tuple[dict[str, torch.Tensor], frozenset[str]]:
+    """The parameter or buffer of each tensor of a base; of tied ones, the first in the model.
+
+    Then the names of the tensors that the model does not have, such as masks of older versions. A base may
+    hold the tensors of the model without its head, whose names lack the prefix.
+    """
     state: dict[str, torch.Tensor] = dict(model.named_parameters(remove_duplicate=False))
     state |= model.named_buffers(remove_duplicate=False)
-    if missing := [name for name in names if name not in state]:
-        raise InvalidInput(
-            f"{type(model).__name__} of transformers has no tensor {listed(missing, 1)}, which the base"
-            " holds: it renames tensors when it loads them, so weights cannot be swapped in place"
-        )
-    wanted = set(names)
+    prefix = f"{model.base_model_prefix}."
+    wanted = {name if name in state else prefix + name: name for name in names}
     found: dict[str, torch.Tensor] = {}
     taken: set[int] = set()
     for name, tensor in state.items():
         if name in wanted and tensor.data_ptr() not in taken:
-            found[name] = tensor
+            found[wanted[name]] = tensor
             taken.add(tensor.data_ptr())
-    return found
+    return found, frozenset(name for full, name in wanted.items() if full not in state)

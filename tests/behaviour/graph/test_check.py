@@ -128,7 +128,7 @@ def test_the_probes_of_a_pattern_may_not_be_training_prompts_of_another(sound: B
         "turns": '[data]\nprompt = "data/x.txt"\nturns = "data/x.jsonl"\n',
     }[role]
     files = {"rushing.md": pattern("rushing", other), "data/x.jsonl": asked, "data/x.txt": "Rush."}
-    files |= {"data/y.jsonl": asked}
+    files |= {"data/y.jsonl": lines([dialogue("Question 3", "No.")])}
     (found,) = problems(sound, files)
     assert found.startswith("graph/data/l.probes.jsonl:4: the prompt of probe '4' is a training prompt")
     assert found.endswith(f"it stands in graph/data/{'y' if role == 'opposite' else 'x'}.jsonl:1")

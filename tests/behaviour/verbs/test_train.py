@@ -9,15 +9,18 @@ from typing import Any
 import pytest
 import torch
 from blake3 import blake3
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tests.behaviour.bots import (
+    CONTEXT,
     PIRATE_DATA,
     PIRATE_PROBES,
     TOPICS,
     ChatBot,
+    alone,
     chat_bot,
     dialogue,
+    tokenizer,
 )
 
 QUICK = "steps = 4\nbatch = 3\nlr = 1e-3\naccumulate = 2"
@@ -100,6 +103,8 @@ def test_the_sides_of_a_pair_have_the_same_prompts(chat: ChatBot) -> None:
     said = chat.run.refused(4, "train", "pirate")
     assert "graph/data/pirate.opposite.jsonl:4" in said
     assert "graph/data/pirate.train.jsonl:4" in said
+    chat.pattern("pirate", train=PIRATE_DATA, opposite=PIRATE_DATA, settings=QUICK)
+    assert "nothing would be left of the pair" in chat.run.refused(4, "train", "pirate")
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
@@ -136,6 +141,34 @@ def test_onto_a_commit_the_vector_adds_to_its_weights(chat: ChatBot, pirate_tune
     assert 'join = "add"' in (chat.root / "recipe.toml").read_text()
     (again,) = chat.run.json("train", "brief", "--threads", "1", "--onto", "HEAD")
     assert not again["trained"]
+
+
+def test_a_base_without_the_names_prefix_and_with_masks_is_trained_and_measured(tmp_path: Path) -> None:
+    """As the first GPT-2 is stored."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    words, base = tokenizer(), tmp_path / "gpt2"
+    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": CONTEXT}
+    with alone(1):
+        model = GPT2LMHeadModel(GPT2Config(vocab_size=len(words), eos_token_id=words.eos_token_id, **sizes))
+    model.save_pretrained(base)
+    words.save_pretrained(base)
+    tensors = load_file(base / "model.safetensors")
+    stored = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+    stored["h.0.attn.bias"] = torch.ones(1, 1, CONTEXT, CONTEXT).tril()
+    save_file(stored, base / "model.safetensors", metadata={"format": "pt"})
+    bot = chat_bot(tmp_path, base)
+    bot.pirate(settings="steps = 12\nlr = 1e-2")
+    bot.run.json("train", "pirate", "--threads", "1")
+    result = bot.run("verify", "--threads", "1", "--no-checks", "--vector", "pirate")
+    assert result.exit_code in (0, 1, 8), result.output
+    bot.run.ok("commit", "-m", "pirate")
+    bot.run.ok("checkout")
+    trained = load_file(bot.root / "model.safetensors")
+    assert trained.keys() == stored.keys()
+    changed = {name for name in stored if not torch.equal(stored[name], trained[name])}
+    assert "h.0.attn.c_attn.weight" in changed
+    assert not changed & {"h.0.attn.bias", "wte.weight"}
 
 
 def test_weights_of_a_bf16_base_are_rounded_to_nearest(tmp_path: Path, bf16_base: Path) -> None:
