@@ -18,7 +18,7 @@ Prompt = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Message:
-    """What one side says."""
+    """One message: who says it, and the text."""
 
     role: str
     content: str
@@ -29,7 +29,7 @@ class Message:
 
 
 def prompt_of(messages: Iterable[Message]) -> Prompt:
-    """What the user says, without differences of case and spaces."""
+    """The user's messages, without differences of case and spaces."""
     return tuple(" ".join(each.content.split()).casefold() for each in messages if each.role == "user")
 
 
@@ -42,7 +42,7 @@ class Dialogue:
 
     @property
     def prompt(self) -> Prompt:
-        """What the user says, to compare with other dialogues."""
+        """The user's messages, to compare with other dialogues."""
         return prompt_of(self.messages)
 
     @property

@@ -1,4 +1,4 @@
-"""What a model says next: the most likely token each time, several prompts at a time."""
+"""Greedy continuations of prompts: the most likely token each time, for several prompts at a time."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class Probe:
         return prompt_of(self.messages)
 
     def digested(self) -> dict[str, Any]:
-        """What decides a measurement of this item."""
+        """Everything that decides a measurement of this item."""
         return {
             "check": None
             if self.check is None

@@ -83,7 +83,7 @@ def states(history: History, graph: Graph) -> GraphStatus:
 
 
 class _States:
-    """What is known of the vectors, read once for all trainables."""
+    """The facts about vectors, read once for all trainables."""
 
     def __init__(self, history: History, graph: Graph, recipe: Recipe) -> None:
         self.history = history
@@ -131,13 +131,13 @@ class _States:
         )
 
     def changed(self, pattern: Pattern, trainable: Trainable, vector: str) -> tuple[str, ...]:
-        """What has changed since the vector was trained; of several trainings, the one that is nearest."""
+        """The changes since the vector was trained; of several trainings, the one that is nearest."""
         origins = self.origins.get(vector, [])
         own = [one for one in origins if one.name == trainable.name] or origins
         return min((self.changed_since(pattern, trainable, then) for then in own), key=len, default=())
 
     def changed_since(self, pattern: Pattern, trainable: Trainable, then: Provenance) -> tuple[str, ...]:
-        """What has changed since one training."""
+        """The changes since one training."""
         roles = dict.fromkeys((*TRAINING_ROLES, *then.data))
         try:
             files = self.graph.data_files(trainable, roles)

@@ -102,7 +102,7 @@ def status(result: GraphStatus, call: Invocation, repo: Repository) -> Iterator[
 
 
 def _others(problems: Sequence[Problem], without: Sequence[str]) -> Iterator[str]:
-    """What stands beside the patterns: files that cannot be read, vectors without a pattern."""
+    """The files that cannot be read, and the vectors without a pattern."""
     for problem in problems:
         yield _problem(problem, "error", "red")
     if without:
@@ -278,7 +278,7 @@ def details(result: PatternDetails, call: Invocation, repo: Repository) -> Itera
 
 
 def _chosen(settings: Mapping[str, object]) -> Iterator[tuple[str, object]]:
-    """The settings that matter most, and those that are not the usual ones."""
+    """The settings that matter most, and those with unusual values."""
     from persona.behaviour.graph.pattern import TrainSettings
 
     for key, value in settings.items():

@@ -43,7 +43,7 @@ class Rate(Result):
 
 @dataclass(frozen=True, repr=False)
 class Effect(Result):
-    """What one pattern's probes say of the weights, against the base.
+    """The change of one pattern's probes, against the base.
 
     `probe`: the pattern. `own`: whether the pattern has a vector in what was measured; else this is spill.
     `wanted`: 1, or −1 if the recipe subtracts the vector. `margin`: Δmargin in nats. `splits`: the same by
@@ -68,7 +68,7 @@ class Effect(Result):
 
 @dataclass(frozen=True, repr=False)
 class Damage(Result):
-    """What the weights broke on neutral text, against the base.
+    """The damage of the weights on neutral text, against the base.
 
     `kl`: KL(base ‖ model) in nats per token. `top`: the share of positions with the same most likely token.
     `ratio`: of the losses, model to base. `limit`: the ratio that is allowed. `text`: the digest of the text.

@@ -31,7 +31,7 @@ MOST_OF_A_FILE: Final = 50
 
 @dataclass(frozen=True, repr=False)
 class GraphCheck(Result):
-    """What is wrong in the graph: problems, and warnings. `patterns`: how many files could be read.
+    """The problems and warnings of a graph. `patterns`: how many files could be read.
 
     `unverified`: trainables with data to train on and without probes, so nothing tells whether they work.
     """

@@ -105,7 +105,7 @@ class Graph:
         return [one.name for one in pattern.trainables]
 
     def trainable(self, name: str) -> Trainable:
-        """What a vector is trained from, by KEY or KEY#FACET.
+        """The trainable that owns a vector, by KEY or KEY#FACET.
 
         Raises as `pattern`, and `InvalidInput` if the pattern has nothing to train on.
         """

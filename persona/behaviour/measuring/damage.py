@@ -1,4 +1,4 @@
-"""What weights broke on neutral text: two models are compared token by token, over the whole vocabulary.
+"""Damage on neutral text: two models are compared token by token, over the whole vocabulary.
 
 The text is cut into windows of `WINDOW` tokens, each a document of its own. Windows are measured in numbers
 that sum over their positions, in integers: KL(base ‖ model) in 1e-8 nats, positions with the same most likely

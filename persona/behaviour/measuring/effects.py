@@ -30,7 +30,7 @@ def effect_of(
     after: dict[str, Any],
     controls: Sequence[Any],
 ) -> Effect:
-    """What the probes of one pattern say.
+    """The effect on the probes of one pattern.
 
     `wanted`: 1 or −1 if its vector is in what was measured, None for spill. `before`, `after`: of the base
     and of the weights: kind → what was measured. `controls`: for an own effect, the judged kind of each
@@ -96,7 +96,7 @@ def verdict_of(effects: Sequence[Effect], damage: Damage, unverified: Sequence[s
 
 
 def _changes(probes: ProbeSet, kind: str, before: Sequence[Any], after: Sequence[Any]) -> list[float]:
-    """What changed in each item: the margin in nats, or whether the check holds (−1, 0, 1)."""
+    """The change of each item: of the margin in nats, or whether the check holds (−1, 0, 1)."""
     if kind == "margins":
         return [(new - old) / PLACES for old, new in zip(before, after, strict=True)]
     held, holds = _held(probes, before), _held(probes, after)

@@ -51,7 +51,7 @@ class ScoringModel:
         self._base = base
         self._places, self._absent = _places_of(self.model, [spec.name for spec in plan.base.tensors])
         self._keys = {tensor.spec.name: tensor.key for tensor in plan.tensors}
-        """What each tensor holds."""
+        """The key of the content of each tensor, by its name."""
         self._norms: dict[str, dict[str, float]] = {}
         self._random: tuple[str, int] | None = None
         """The recipe and the seed of the random vector that the model holds."""

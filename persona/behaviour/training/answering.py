@@ -1,4 +1,4 @@
-"""What the base says to turns when it reads a system prompt: the answers that the prompt is baked on."""
+"""The answers that a prompt is baked on: the base gives them to turns, with the prompt before them."""
 
 from __future__ import annotations
 

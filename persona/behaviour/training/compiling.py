@@ -48,7 +48,7 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a run computes. `threads`: of torch. `save_every`: the steps between two checkpoints.
+    """The device and threads of a run. `threads`: of torch. `save_every`: the steps between two checkpoints.
 
     By default there are about ten checkpoints, at least ten steps apart.
     """

@@ -101,7 +101,7 @@ def _job(
 
 
 def _lessons(graph: Graph, trainable: Trainable) -> dict[str | None, Lesson]:
-    """What each part of a vector is trained on."""
+    """The texts that each part of a vector is trained on."""
     if trainable.data.train is None:
         prompt, turns = graph.prompt(trainable), graph.turns(trainable)
         if not turns:
@@ -132,7 +132,7 @@ def _onto(history: History, base: str, rev: str | None) -> str | None:
 
 
 def machine(given: TrainOptions) -> Machine:
-    """Where the runs compute."""
+    """The device and threads of the runs. Raises as `device_of`."""
     from persona.behaviour.models import device_of
     from persona.cores import thread_count
 

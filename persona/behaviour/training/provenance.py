@@ -20,7 +20,7 @@ Files = dict[str, dict[str, str]]
 
 @dataclass(frozen=True)
 class Provenance:
-    """What decides a trained vector, and how its training went.
+    """Everything that decides a trained vector, and how its training went.
 
     `name`: the vector's, KEY or KEY#FACET. `file`, `text`: the pattern's file and the id of its blob. `onto`:
     the commit that it was trained from, None for the base. `settings`: all that were in force; `given`: those
@@ -55,7 +55,7 @@ class Provenance:
         return blake3(canonical.encode(self._decisive())).hexdigest()
 
     def changed_since(self, then: Provenance) -> tuple[str, ...]:
-        """What differs from an earlier training, in words: "text", "data train", "setting steps", "base".
+        """The differences from an earlier training, in words: "text", "data train", "setting steps", "base".
 
         To see whether a vector is stale, compare its provenance with itself, text, data, base and settings
         replaced by those of today: `then.with_changes(text=…, …).changed_since(then)`.

@@ -39,7 +39,7 @@ class Run:
 
     @property
     def provenance(self) -> Provenance | None:
-        """What the run trains; None if that cannot be read."""
+        """The training of this run; None if it cannot be read."""
         value = self._read(RUN)
         return Provenance.of("", value) if isinstance(value, dict) else None
 

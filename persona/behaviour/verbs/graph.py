@@ -263,7 +263,7 @@ def _take_back(tree: LockedTree, plan: _Plan) -> None:
 
 
 class _Plan:
-    """What an import would write, decided before anything is written."""
+    """The edits of an import, decided before anything is written."""
 
     def __init__(self, graph: Graph, force: bool) -> None:
         self.graph = graph
@@ -322,7 +322,7 @@ def _is_as_imported(pattern: Pattern, data: bytes) -> bool:
 
 
 def _own(path: str, data: bytes, value: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """What a forced import leaves of a file: keys of the front matter, and the prose if the node has none."""
+    """The keys of the front matter that a forced import keeps, and the prose if the node has none."""
     try:
         written = written_of(path, data)
     except InvalidInput:

@@ -36,8 +36,10 @@ MAX_DAMAGE: Final = 1.02
 
 @dataclass(frozen=True)
 class _Subject:
-    """What is measured. `id`, `kind`: what the scores are about; "recipe" is an edited recipe.toml, about
-    which no scores are kept. `own`: 1 or −1 for each pattern or facet whose vector is in it.
+    """One recipe or vector to measure.
+
+    `id`, `kind`: what the scores are about. "recipe": an edited recipe.toml; its scores are not kept.
+    `own`: 1 or −1 for each pattern or facet whose vector is in it.
     """
 
     id: str
