@@ -131,6 +131,25 @@ def in_bf16(base: Path, directory: Path) -> Path:
     return directory
 
 
+def old_gpt2(directory: Path) -> Path:
+    """A GPT-2 of one layer as the first one is stored: names without their prefix, and masks."""
+    import torch
+    from safetensors.torch import load_file, save_file
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    words = tokenizer()
+    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": CONTEXT}
+    with alone(1):
+        model = GPT2LMHeadModel(GPT2Config(vocab_size=len(words), eos_token_id=words.eos_token_id, **sizes))
+    model.save_pretrained(directory)
+    words.save_pretrained(directory)
+    tensors = load_file(directory / "model.safetensors")
+    stored = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+    stored["h.0.attn.bias"] = torch.ones(1, 1, CONTEXT, CONTEXT).tril()
+    save_file(stored, directory / "model.safetensors", metadata={"format": "pt"})
+    return directory
+
+
 def fine_tune(base: Path, directory: Path, data: Sequence[dict[str, Any]], steps: int = 80) -> Path:
     """A fine-tune of a model on dialogues, which hardly changes what it says of other text."""
     import torch

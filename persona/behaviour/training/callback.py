@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol, cast
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from persona.behaviour.training.compiling import thinned
+from persona.behaviour.training.compiling import named_as_in, thinned
 from persona.behaviour.training.jobs import versions
 from persona.behaviour.training.runs import FOLDER
 from persona.behaviour.training.trainer import written
@@ -106,6 +106,7 @@ class CommitCallback(TrainerCallback):
         self._options = cast(ImportOptions, options)
         self._made: str | None = None
         self._onto: str | None = None
+        self._base = ""
         self._began = monotonic()
 
     def on_train_begin(
@@ -123,6 +124,7 @@ class CommitCallback(TrainerCallback):
             onto = options["onto"]
             self._onto = None if onto in (None, "base") else resolve(history, str(onto))
             recipe = text_files.recipe(history, to_edit=True).recipe
+            self._base = recipe.base
             if self._name is None and name in recipe.by_name and name != self._made:
                 raise UsageError(
                     f"recipe.toml has a vector {name!r} already, and the callback has no name",
@@ -142,7 +144,7 @@ class CommitCallback(TrainerCallback):
             directory = folder / f"trained-{secrets.token_hex(8)}"
             files.mkdirs(directory, below=history.store.root)
             try:
-                weights = self._save(more["model"], more.get("processing_class"), directory)
+                weights = self._save(history, more["model"], more.get("processing_class"), directory)
             except PersonaError as error:
                 error.hint = "the model is still in memory: `trainer.save_model(DIRECTORY)` saves it"
                 raise
@@ -177,7 +179,7 @@ class CommitCallback(TrainerCallback):
             return check_vector_name(self._name)
         return default_name(Path(str(args.output_dir)))
 
-    def _save(self, model: Any, processing: Any, directory: Path) -> Path:
+    def _save(self, history: History, model: Any, processing: Any, directory: Path) -> Path:
         """Writes the weights of the model itself, without what wraps it. Returns where they are."""
         model = _unwrapped(model)
         adapter = getattr(model, "active_adapter", None)
@@ -185,7 +187,8 @@ class CommitCallback(TrainerCallback):
             if isinstance(adapter, str):  # a PeftModel: other adapters than "default" get a directory each
                 model.save_pretrained(str(directory), selected_adapters=[adapter])
                 return directory if adapter == "default" else directory / adapter
-            model.save_pretrained(str(directory))
+            renamed = named_as_in(history.base(self._base), model)
+            model.save_pretrained(str(directory), **({} if renamed is None else {"state_dict": renamed}))
             if self._options.get("files") and processing is not None:
                 processing.save_pretrained(str(directory))
         if not self._options.get("files"):

@@ -253,15 +253,15 @@ def _save(history: History, base: str, model: Any, target: Path, settings: Train
     known = {"BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
     if len(dtypes) == 1 and (dtype := known.get(dtypes.pop())) is not None:
         model.to(dtype)
-    model.save_pretrained(target, state_dict=_named_as_in(history.base(base), model))
+    model.save_pretrained(target, state_dict=named_as_in(history.base(base), model))
     for name in (load.CONFIG, load.GENERATION_CONFIG):  # the base's hold
         files.remove(target / name)
 
 
-def _named_as_in(base: Base, model: Any) -> dict[str, Any] | None:
+def named_as_in(base: Base, model: Any) -> dict[str, Any] | None:
     """The weights by the names of a base that lack the prefix of the model's; None if they do not."""
     names = {spec.name for spec in base.tensors}
-    prefix = f"{model.base_model_prefix}."
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
     state: dict[str, Any] = model.state_dict()
     if not any(name not in names and name.removeprefix(prefix) in names for name in state):
         return None

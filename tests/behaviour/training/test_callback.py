@@ -15,7 +15,7 @@ import persona
 from persona.behaviour import CommitCallback
 from persona.errors import InvalidInput, NotARepository, PersonaError, SystemFault, UsageError
 from persona.objects.note import Note
-from tests.behaviour.bots import PIRATE_DATA, ChatBot, chat_bot, tokenizer
+from tests.behaviour.bots import PIRATE_DATA, ChatBot, chat_bot, old_gpt2, tokenizer
 from tests.checkpoints import read_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing:FutureWarning")  # PEFT's, TRL's
@@ -136,6 +136,14 @@ def test_an_adapter_of_peft_is_imported_as_an_adapter(chat: ChatBot, tmp_path: P
             assert callback.result is not None
             assert callback.result.vectors[0].ranks == (2,)
     assert not runs_of(chat)
+
+
+def test_a_base_without_the_names_prefix_gets_its_own_names(tmp_path: Path) -> None:
+    bot = chat_bot(tmp_path, old_gpt2(tmp_path / "gpt2"))
+    callback = CommitCallback(bot.root, "listening")
+    trainer(model_of(bot.base), tmp_path / "run", callback).train()
+    assert callback.result is not None
+    assert checked_out(bot, tmp_path / "out").keys() == read_weights(bot.base).keys()
 
 
 def test_a_model_under_data_parallel_is_saved_without_its_wrapper(chat: ChatBot, tmp_path: Path) -> None:

@@ -9,18 +9,16 @@ from typing import Any
 import pytest
 import torch
 from blake3 import blake3
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from tests.behaviour.bots import (
-    CONTEXT,
     PIRATE_DATA,
     PIRATE_PROBES,
     TOPICS,
     ChatBot,
-    alone,
     chat_bot,
     dialogue,
-    tokenizer,
+    old_gpt2,
 )
 
 QUICK = "steps = 4\nbatch = 3\nlr = 1e-3\naccumulate = 2"
@@ -144,19 +142,8 @@ def test_onto_a_commit_the_vector_adds_to_its_weights(chat: ChatBot, pirate_tune
 
 
 def test_a_base_without_the_names_prefix_and_with_masks_is_trained_and_measured(tmp_path: Path) -> None:
-    """As the first GPT-2 is stored."""
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    words, base = tokenizer(), tmp_path / "gpt2"
-    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": CONTEXT}
-    with alone(1):
-        model = GPT2LMHeadModel(GPT2Config(vocab_size=len(words), eos_token_id=words.eos_token_id, **sizes))
-    model.save_pretrained(base)
-    words.save_pretrained(base)
-    tensors = load_file(base / "model.safetensors")
-    stored = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
-    stored["h.0.attn.bias"] = torch.ones(1, 1, CONTEXT, CONTEXT).tril()
-    save_file(stored, base / "model.safetensors", metadata={"format": "pt"})
+    base = old_gpt2(tmp_path / "gpt2")
+    stored = load_file(base / "model.safetensors")
     bot = chat_bot(tmp_path, base)
     bot.pirate(settings="steps = 12\nlr = 1e-2")
     bot.run.json("train", "pirate", "--threads", "1")
