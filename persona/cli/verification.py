@@ -36,8 +36,7 @@ def scores_lines(scores: Scores) -> Iterator[str]:
         "vector": f"vector {short(scores.about)} alone at α 1",
     }
     what = names.get(scores.about_kind, "recipe.toml")
-    before = ", measured before" if scores.measured_before else ""
-    yield f"{what} against the base ({scores.dtype}, {scores.device}{before})"
+    yield f"{what} against the base ({_how(scores)})"
     if scores.own:
         yield ""
         yield from _own_table(scores.own)
@@ -52,6 +51,11 @@ def scores_lines(scores: Scores) -> Iterator[str]:
         yield from columns([("TASK", "METRIC", "BASE", "", "HERE", ""), *map(_task_row, scores.tasks)])
     yield ""
     yield verdict_line(scores)
+
+
+def _how(scores: Scores) -> str:
+    """How scores were measured, and whether by an earlier call."""
+    return f"{scores.dtype}, {scores.device}{', measured before' if scores.measured_before else ''}"
 
 
 def brief(scores: Scores) -> str:
@@ -91,8 +95,9 @@ def diff_lines(diff: ScoresDiff) -> Iterator[str]:
 def matrix_lines(all_scores: Sequence[tuple[str, Scores]]) -> Iterator[str]:
     """Vectors, each alone, against all probes."""
     probes = list(dict.fromkeys(effect.probe for _, scores in all_scores for effect in scores.effects))
-    yield "Δ margin of each vector alone at α 1 (rows) on each pattern's probes (columns); * its own probes"
-    yield "± half of the 95 % interval; a change of a check's rate is in %"
+    yield f"each vector alone at α 1 against the base ({_how(all_scores[0][1])})"
+    yield "a row for each vector, a column for each pattern's probes; * its own probes"
+    yield "Δ margin ± half of the 95 % interval; a change of a check's rate is in %"
     yield ""
     rows = [("VECTOR", *map(one_line, probes), "KL", "LOSS", "")]
     for name, scores in all_scores:

@@ -67,6 +67,8 @@ def test_the_matrix_has_a_row_for_each_vector(pirate: ChatBot, brief_tune: Path)
     assert [row[0] for row in rows] == ["brief", "pirate"]
     assert [row[-1] for row in rows] == ["pass", "pass"]
     assert rows[0][3] == "*"
+    assert "measured before" not in lines[0]
+    assert "measured before" in verify(pirate, "--each", "--no-checks", "--max-damage", "2")[0]
     assert len(pirate.run.json("verify", "--threads", "1", "--each", "--no-checks", "--max-damage", "2")) == 2
     verify(pirate, "--each", "--no-checks", "--max-damage", "0.5", exits=1)
 
