@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 EXIT_CODES: Final = {"pass": 0, "fail": 1, "inconclusive": 8, "unverified": 8}
 _COLOURS: Final = {"pass": "green", "fail": "red", "inconclusive": "yellow", "unverified": "yellow"}
+_TASK_HEAD: Final = ("TASK", "METRIC", "BASE", "", "HERE", "")
 
 
 def exit_code(verdicts: Sequence[str]) -> int:
@@ -48,7 +49,7 @@ def scores_lines(scores: Scores) -> Iterator[str]:
         yield from columns(list(_damage_rows(scores.damage)))
     if scores.tasks:
         yield ""
-        yield from columns([("TASK", "METRIC", "BASE", "", "HERE", ""), *map(_task_row, scores.tasks)])
+        yield from columns([_TASK_HEAD, *map(_task_row, scores.tasks)])
     yield ""
     yield verdict_line(scores)
 
@@ -113,6 +114,10 @@ def matrix_lines(all_scores: Sequence[tuple[str, Scores]]) -> Iterator[str]:
             )
         )
     yield from columns(rows)
+    tasks = [(one_line(name), *_task_row(task)) for name, scores in all_scores for task in scores.tasks]
+    if tasks:
+        yield ""
+        yield from columns([("VECTOR", *_TASK_HEAD), *tasks])
 
 
 def verdict_line(scores: Scores) -> str:

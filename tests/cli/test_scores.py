@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 import persona as library
+from persona.cli.verification import matrix_lines
 from persona.history import note_refs
-from persona.history.score_results import Damage, Effect, Interval, Rate, Scores
+from persona.history.score_results import Damage, Effect, Interval, Rate, Scores, TaskScore
 from persona.history.scores import keep_scores
 from tests.cli.command_line import CommandLine
 
@@ -30,6 +31,16 @@ def keep(run: CommandLine, rev: str, *effects: Effect, ratio: float = 1.004, kin
         scores = Scores(id, kind, DIGEST, effects, damage, "pass", (), "1", "float32", "cpu")
         keep_scores(repo._history, scores)
     return id
+
+
+def test_the_matrix_has_the_tasks_of_each_vector() -> None:
+    tasks = (TaskScore("arc_easy", "acc", 0.583, 0.01, 0.579, 0.01, 2376),)
+    scores = Scores(
+        "ab" * 32, "vector", DIGEST, (effect("tea", 1),), None, "pass", (), "1", "f", "cpu", tasks
+    )
+    *_, head, row = matrix_lines([("tea", scores)])
+    assert head.split() == "VECTOR TASK METRIC BASE HERE".split()
+    assert row.split() == "tea arc_easy acc 0.583 ±0.010 → 0.579 ±0.010 of 2,376".split()
 
 
 def test_log_has_a_line_of_scores_below_the_message_of_what_was_measured(grown: CommandLine) -> None:
