@@ -28,6 +28,7 @@ COMPLETE: Final = "persona.json"
 RUN: Final = "run.json"
 ANSWERS: Final = "answers.json"
 _CHECKPOINT: Final = re.compile(r"checkpoint-(\d+)")
+_NAME: Final = re.compile(r"[0-9a-f]{32}")
 _LIMIT: Final = 1 << 28
 
 
@@ -74,7 +75,10 @@ class Run:
         files.write_file(path / COMPLETE, canonical.encode(_hashes(path)))
 
     def remove(self) -> None:
-        """Removes the directory."""
+        """Removes the directory, `RUN` after the checkpoints: so a removal that was cut short can be told."""
+        for item in files.names_in(self.directory):
+            if item.is_dir(follow_symlinks=False):
+                files.remove_tree(Path(item.path))
         files.remove_tree(self.directory)
 
     def _checkpoints(self) -> Iterator[tuple[int, Path]]:
@@ -109,24 +113,28 @@ def opened(history: History, made: Provenance) -> Iterator[Run]:
 
 def unfinished(history: History, name: str) -> list[tuple[Run, Provenance]]:
     """The runs of one vector that did not end."""
-    found = []
-    folder = history.store.root / FOLDER
-    if not folder.is_dir():
-        return []
-    for item in files.names_in(folder):
-        if item.is_dir(follow_symlinks=False):
-            run = Run(Path(item.path))
-            made = run.provenance
-            if made is not None and made.name == name:
-                found.append((run, made))
-    return found
+    found = ((run, run.provenance) for run in _all(history))
+    return [(run, made) for run, made in found if made is not None and made.name == name]
 
 
 def clear(history: History, name: str) -> None:
-    """Removes the runs of one vector, once it is stored; not one that another command has."""
-    for run, _ in unfinished(history, name):
+    """Removes the runs of one vector, once it is stored, and rests of runs whose removal was cut short.
+
+    A run that another command has stays.
+    """
+    rests = [run for run in _all(history) if run.provenance is None and not run.step()]
+    for run in [*(run for run, _ in unfinished(history, name)), *rests]:
         with suppress(BusyError), lock.run_lock(run.directory, name):
             run.remove()
+
+
+def _all(history: History) -> list[Run]:
+    """Every run. The directory also holds weights that `CommitCallback` could not import."""
+    folder = history.store.root / FOLDER
+    if not folder.is_dir():
+        return []
+    items = [item for item in files.names_in(folder) if item.is_dir(follow_symlinks=False)]
+    return [Run(Path(item.path)) for item in items if _NAME.fullmatch(item.name)]
 
 
 def _is_whole(path: Path) -> bool:

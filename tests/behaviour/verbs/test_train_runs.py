@@ -182,6 +182,16 @@ def test_a_run_of_other_settings_is_named_and_does_not_go_on(bot: ChatBot) -> No
     assert not runs(bot)
 
 
+def test_the_rest_of_a_run_whose_removal_was_cut_short_goes_with_the_next_one(bot: ChatBot) -> None:
+    train(bot)
+    folder = bot.root / ".persona" / "runs"
+    (folder / ("a" * 32)).mkdir()
+    kept = folder / "trained-0123456789abcdef"
+    kept.mkdir()
+    train(bot)
+    assert runs(bot) == [kept]
+
+
 def test_resume_needs_a_run_that_was_cut_short(bot: ChatBot) -> None:
     with pytest.raises(Refused, match="no run of pirate was cut short"):
         train(bot, resume=True)
