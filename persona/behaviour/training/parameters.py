@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from persona.behaviour.graph.pattern import TrainSettings
 from persona.errors import InvalidInput, UsageError, listed, quoted
 from persona.objects import globs
+
+FROZEN: Final = "embeddings are frozen unless embeddings = true"
 
 
 def choose(model: Any, settings: TrainSettings) -> Any:
@@ -40,7 +42,8 @@ def _reached(names: list[str], settings: TrainSettings, what: str) -> list[str]:
         if not any(map(matches, names)):
             raise InvalidInput(
                 f"modules: {quoted(glob)} matches no {what} that is trained; their names are like"
-                f" {listed(names, 3)}"
+                f" {listed(names, 3)}",
+                hint=None if settings.embeddings or what != "parameter" else FROZEN,
             )
     return [name for name in names if any(matches(name) for matches in matchers.values())]
 

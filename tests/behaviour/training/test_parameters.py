@@ -42,8 +42,8 @@ def test_a_glob_that_reaches_nothing_is_named(model: Any, method: str) -> None:
         choose(model, TrainSettings(method=method, modules=("*q_proj*", "*.experts.*")))
 
 
-def test_a_glob_for_frozen_embeddings_reaches_nothing(model: Any) -> None:
-    with pytest.raises(InvalidInput, match="embed_tokens"):
+def test_a_glob_for_frozen_embeddings_reaches_nothing_and_says_why(model: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"embed_tokens.*\n.*embeddings = true"):
         choose(model, TrainSettings(modules=("*embed_tokens*",)))
 
 
