@@ -164,4 +164,4 @@ class _States:
 
 
 def _own(scores: Scores, name: str) -> list[Effect]:
-    return [effect for effect in scores.effects if effect.probe == name]
+    return [effect for effect in scores.effects if effect.pattern == name]

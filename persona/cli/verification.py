@@ -26,7 +26,7 @@ def exit_code(verdicts: Sequence[str]) -> int:
 
 def name_of(scores: Scores) -> str:
     """The pattern whose vector was measured; else the start of the vector's id."""
-    names = [*(effect.probe for effect in scores.own), *scores.unverified]
+    names = [*(effect.pattern for effect in scores.own), *scores.unverified]
     return names[0] if names else short(scores.about)
 
 
@@ -61,7 +61,7 @@ def _how(scores: Scores) -> str:
 
 def brief(scores: Scores) -> str:
     """The line of `log`: `listening +12.30 [+10.10, +14.60]; loss +0.4 %; pass`."""
-    parts = [", ".join(f"{one_line(effect.probe)} {effect_text(effect)}" for effect in scores.own)]
+    parts = [", ".join(f"{one_line(effect.pattern)} {effect_text(effect)}" for effect in scores.own)]
     if scores.damage is not None:
         parts.append(f"loss {_rise(scores.damage)}")
     parts.append(style(scores.verdict, fg=_COLOURS[scores.verdict]))
@@ -85,7 +85,7 @@ def diff_lines(diff: ScoresDiff) -> Iterator[str]:
     heading = style(f"diff scores {short(diff.from_)} {short(diff.to)}", bold=True)
     yield f"{heading}  Δ margin against the base"
     rows = [
-        (one_line(pair.probe), *_effect(pair.from_), "→", *_effect(pair.to), _checks(pair.from_, pair.to))
+        (one_line(pair.pattern), *_effect(pair.from_), "→", *_effect(pair.to), _checks(pair.from_, pair.to))
         for pair in diff.effects
     ]
     if (damage := diff.damage) is not None:
@@ -95,14 +95,14 @@ def diff_lines(diff: ScoresDiff) -> Iterator[str]:
 
 def matrix_lines(all_scores: Sequence[tuple[str, Scores]]) -> Iterator[str]:
     """Vectors, each alone, against all probes."""
-    probes = list(dict.fromkeys(effect.probe for _, scores in all_scores for effect in scores.effects))
+    probes = list(dict.fromkeys(effect.pattern for _, scores in all_scores for effect in scores.effects))
     yield f"each vector alone at α 1 against the base ({_how(all_scores[0][1])})"
     yield "a row for each vector, a column for each pattern's probes; * its own probes"
     yield "Δ margin ± half of the 95 % interval; a change of a check's rate is in %"
     yield ""
     rows = [("VECTOR", *map(one_line, probes), "KL", "LOSS", "")]
     for name, scores in all_scores:
-        found = {effect.probe: effect for effect in scores.effects}
+        found = {effect.pattern: effect for effect in scores.effects}
         damage = scores.damage
         rows.append(
             (
@@ -123,7 +123,7 @@ def matrix_lines(all_scores: Sequence[tuple[str, Scores]]) -> Iterator[str]:
 def verdict_line(scores: Scores) -> str:
     """The verdict and its reasons, as the last line."""
     reasons = [
-        f"{one_line(effect.probe)}: {_why(effect)}"
+        f"{one_line(effect.pattern)}: {_why(effect)}"
         for effect in scores.own
         if effect.verdict in _WHY and effect.verdict == scores.verdict
     ]
@@ -144,12 +144,12 @@ _WHY: Final = {
 
 def _why(effect: Effect) -> str:
     """Why an effect did not pass."""
-    whole = effect.margin or effect.rate
+    whole, sign = effect.margin or effect.rate, effect.wanted or 1
     if effect.verdict == "inconclusive" and whole is not None and effect.control is not None:
-        low = min(whole.low * effect.wanted, whole.high * effect.wanted)
-        if low > max(0.0, effect.control * effect.wanted):
+        low = min(whole.low * sign, whole.high * sign)
+        if low > max(0.0, effect.control * sign):
             return "it has too few groups of probes"
-    if effect.verdict == "fail" and effect.wanted < 0:
+    if effect.verdict == "fail" and sign < 0:
         return "the effect is not below that of random vectors"
     return _WHY[str(effect.verdict)]
 
@@ -165,18 +165,19 @@ def _own_table(effects: Sequence[Effect]) -> Iterator[str]:
         unit = effect.margin is None
         assert whole is not None
         assert effect.control is not None
+        removed = effect.wanted == -1
         row = [
-            one_line(effect.probe) + (" (removed)" if effect.wanted < 0 else ""),
+            one_line(effect.pattern) + (" (removed)" if removed else ""),
             *_interval(whole, unit),
             *(_signed(effect.splits[key].mean, unit) if key in effect.splits else "" for key in shown),
-            ("> " if effect.wanted < 0 else "< ") + _signed(effect.control, unit),
+            ("> " if removed else "< ") + _signed(effect.control, unit),
         ]
         rows.append([*row, *([_rates(effect)] if has_checks else []), str(effect.verdict)])
     yield from columns(rows)
 
 
 def _spill_row(effect: Effect) -> tuple[str, str, str]:
-    return (one_line(effect.probe), *_effect(effect))
+    return (one_line(effect.pattern), *_effect(effect))
 
 
 def _effect(effect: Effect) -> tuple[str, str]:

@@ -45,17 +45,17 @@ class Rate(Result):
 class Effect(Result):
     """The change of one pattern's probes, against the base.
 
-    `probe`: the pattern. `own`: whether the pattern has a vector in what was measured; else this is spill.
-    `wanted`: 1, or −1 if the recipe subtracts the vector. `margin`: Δmargin in nats. `splits`: the same by
-    surface form. `before`, `after`: the rates of the check. `control`: the Δmargin that `margin.low` must be
-    above (times `wanted`), from random vectors of the same norm. `verdict`: pass, fail or inconclusive; None
-    for spill. `probes`: the digest of the probes. `rate`: of a pattern whose probes have checks alone, the
-    change of the rate, in place of `margin`; `splits` and `control` are then of it.
+    `pattern`: its key, or KEY#FACET. `own`: whether it has a vector in what was measured; else this is spill.
+    `wanted`: 1, or −1 if the recipe subtracts the vector; None for spill. `margin`: Δmargin in nats.
+    `splits`: the same by surface form. `before`, `after`: the rates of the check. `control`: the Δmargin that
+    `margin.low` must be above (times `wanted`), from random vectors of the same norm. `verdict`: pass, fail
+    or inconclusive; None for spill. `probes`: the digest of the probes. `rate`: of a pattern whose probes
+    have checks alone, the change of the rate, in place of `margin`; `splits` and `control` are then of it.
     """
 
-    probe: str
+    pattern: str
     own: bool
-    wanted: int
+    wanted: int | None
     margin: Interval | None
     splits: dict[str, Interval]
     before: Rate | None
@@ -133,7 +133,7 @@ class Scores(Result):
 class EffectDiff(Result):
     """One pattern's probes on two sides."""
 
-    probe: str
+    pattern: str
     from_: Effect
     to: Effect
 

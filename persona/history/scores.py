@@ -127,11 +127,11 @@ def read_weights(note: Note) -> str:
 
 def compared(before: Scores, after: Scores) -> ScoresDiff | None:
     """Two scores side by side, as far as they were measured in the same way; None if no part was."""
-    old = {(effect.probe, effect.probes): effect for effect in before.effects}
+    old = {(effect.pattern, effect.probes): effect for effect in before.effects}
     effects = tuple(
-        EffectDiff(effect.probe, old[key], effect)
+        EffectDiff(effect.pattern, old[key], effect)
         for effect in after.effects
-        if (key := (effect.probe, effect.probes)) in old
+        if (key := (effect.pattern, effect.probes)) in old
     )
     damage = None
     if before.damage is not None and after.damage is not None and before.damage.text == after.damage.text:
@@ -189,7 +189,7 @@ def _effect_data(effect: Effect) -> Json:
         "control": None if effect.control is None else _decimal(effect.control),
         "margin": _interval_data(effect.margin),
         "own": effect.own,
-        "probe": effect.probe,
+        "pattern": effect.pattern,
         "probes": effect.probes,
         "rate": _interval_data(effect.rate),
         "splits": {name: _interval_data(split) for name, split in effect.splits.items()},
@@ -199,14 +199,14 @@ def _effect_data(effect: Effect) -> Json:
 
 
 def _effect(value: Any) -> Effect:
-    names = tuple("after before control margin own probe probes rate splits verdict wanted".split())
+    names = tuple("after before control margin own pattern probes rate splits verdict wanted".split())
     data = fields.mapping(value, "effect", names)
     if type(data["own"]) is not bool or type(data["splits"]) is not dict:
         raise IntegrityError("effect: own must be true or false, and splits a mapping")
     return Effect(
-        probe=fields.text(data["probe"], "effect: probe"),
+        pattern=fields.text(data["pattern"], "effect: pattern"),
         own=data["own"],
-        wanted=fields.integer(data["wanted"], "effect: wanted", -1, 1),
+        wanted=_or_none(lambda sign: fields.integer(sign, "effect: wanted", -1, 1), data["wanted"]),
         margin=_or_none(_interval, data["margin"]),
         splits={name: _interval(data["splits"][name]) for name in in_order(data["splits"])},
         before=_or_none(_rate, data["before"]),

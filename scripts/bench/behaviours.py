@@ -133,7 +133,7 @@ def exact(found: Json, digits: int) -> str:
 
 def effect_of(scores: Json, probe: str) -> Json:
     """The effect on one pattern's probes."""
-    return next(effect for effect in scores["effects"] if effect["probe"] == probe)
+    return next(effect for effect in scores["effects"] if effect["pattern"] == probe)
 
 
 def effect_row(name: str, scores: Json, probe: str) -> list[str]:

@@ -75,7 +75,7 @@ def test_python_has_the_scores_of_a_revision_and_the_verdict_on_a_vector(grown: 
     with library.open(grown.directory) as repo:
         scores = repo["HEAD"].scores
         assert scores is not None
-        assert [found.probe for found in scores.own] == ["listening"]
+        assert [found.pattern for found in scores.own] == ["listening"]
         assert repo["HEAD~1"].scores is None
         assert repo.vectors["listening"].verdict == "pass"
     assert grown.json("vector", "ls")[0]["verdict"] == "pass"
@@ -101,7 +101,7 @@ def test_diff_compares_the_scores_of_both_sides(grown: CommandLine) -> None:
         "loss +0.4 % → +0.1 %".split(),
     ]
     found = grown.json("diff", "HEAD~1", "HEAD")["scores"]
-    assert [pair["probe"] for pair in found["effects"]] == ["listening"]
+    assert [pair["pattern"] for pair in found["effects"]] == ["listening"]
     assert grown.json("diff", "HEAD~1")["scores"] == found
     assert "scores" not in grown.json("diff", "HEAD")
 

@@ -46,7 +46,7 @@ effects = st.builds(
     Effect,
     names,
     st.booleans(),
-    st.sampled_from([1, -1]),
+    st.sampled_from([1, -1, None]),
     st.none() | intervals,
     st.dictionaries(names, intervals, max_size=3),
     st.none() | rates,

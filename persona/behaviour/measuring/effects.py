@@ -53,9 +53,9 @@ def effect_of(
         control = wanted * limit
         word = verdict(_times(whole, wanted), limit, len(set(groups)))
     return Effect(
-        probe=probes.key,
+        pattern=probes.key,
         own=wanted is not None,
-        wanted=1 if wanted is None else wanted,
+        wanted=wanted,
         margin=whole if kind == "margins" else None,
         rate=whole if kind == "answers" else None,
         splits=splits,

@@ -328,10 +328,10 @@ def _notes(graph: Graph, subject: _Subject, scores: Scores, sets: Mapping[str, P
             hint = (Call("train", Blank("KEY")), " makes one of a pattern")
         notes.append(Note(why, hint))
     for effect in scores.own:
-        probes = sets[effect.probe]
+        probes = sets[effect.pattern]
         if len({item.group for item in judged_items(probes)}) < FEWEST_GROUPS:
             notes.append(
-                f"{effect.probe} has fewer than {FEWEST_GROUPS} groups of probes, too few to tell an effect"
+                f"{effect.pattern} has fewer than {FEWEST_GROUPS} groups of probes, too few to tell an effect"
                 " from chance"
             )
     return tuple(notes)

@@ -30,7 +30,7 @@ def one(bot: ChatBot, rev: str | None = None, **options: Any) -> Scores:
 
 
 def effect(scores: Scores, name: str) -> Effect:
-    return {effect.probe: effect for effect in scores.effects}[name]
+    return {effect.pattern: effect for effect in scores.effects}[name]
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_trained_vector_passes_with_its_check_and_both_surface_forms(pirate: C
     assert own.before is not None
     assert own.after is not None
     assert (own.before.met, own.after.met, own.after.items) == (0, 6, 6)
-    assert [spill.probe for spill in scores.spill] == ["brief"]
+    assert [spill.pattern for spill in scores.spill] == ["brief"]
     assert scores.spill[0].verdict is None
     assert scores.damage is not None
     assert scores.damage.kl.mean > 0
@@ -262,7 +262,7 @@ def test_each_pattern_alone_is_the_leakage_matrix(
 ) -> None:
     pirate.run.ok("commit", brief_tune, "-m", "be brief")
     found = verify(pirate, each=True, checks=False)
-    assert [[own.probe for own in scores.own] for scores in found] == [["brief"], ["pirate"]]
+    assert [[own.pattern for own in scores.own] for scores in found] == [["brief"], ["pirate"]]
     assert [scores.about_kind for scores in found] == ["vector", "vector"]
     no_model()
     named = verify(pirate, vector=["brief", "pirate"], checks=False)
@@ -282,7 +282,7 @@ def test_sums_of_vectors_and_adapters_are_vectors_like_any_other(pirate: ChatBot
 
 def test_probes_of_one_pattern_alone_are_used_and_no_scores_are_kept(pirate: ChatBot) -> None:
     scores = one(pirate, probe="brief")
-    assert [found.probe for found in scores.effects] == ["brief"]
+    assert [found.pattern for found in scores.effects] == ["brief"]
     assert scores.verdict == "unverified"
     with persona.open(pirate.root) as repo:
         assert scores_of(repo._history, scores.about) is None
@@ -300,7 +300,7 @@ probes = "data/brief.probes.jsonl"
     pirate.pattern("core", probes=PIRATE_PROBES, settings=facets)
     pirate.run.ok("mv", "pirate", "core#voice")
     scores = one(pirate, probe="core", checks=False)
-    assert [(found.probe, found.own) for found in scores.effects] == [
+    assert [(found.pattern, found.own) for found in scores.effects] == [
         ("core#voice", True),
         ("core#length", False),
     ]
@@ -309,8 +309,8 @@ probes = "data/brief.probes.jsonl"
 
 def test_the_probes_of_a_revision_are_its_own(pirate: ChatBot) -> None:
     (pirate.root / "graph" / "brief.md").unlink()
-    assert [found.probe for found in one(pirate, "HEAD", checks=False).effects] == ["pirate", "brief"]
-    assert [found.probe for found in one(pirate, checks=False).effects] == ["pirate"]
+    assert [found.pattern for found in one(pirate, "HEAD", checks=False).effects] == ["pirate", "brief"]
+    assert [found.pattern for found in one(pirate, checks=False).effects] == ["pirate"]
 
 
 def test_an_edited_probe_is_measured_again_and_the_other_patterns_are_not(
@@ -359,9 +359,9 @@ def test_a_renamed_vector_of_a_pattern_is_still_its_own(pirate: ChatBot) -> None
     pirate.run.ok("mv", "pirate", "sailor")
     assert not one(pirate, checks=False).own
     note_provenance(pirate, vector, "pirate")
-    assert [own.probe for own in one(pirate, checks=False).own] == ["pirate"]
+    assert [own.pattern for own in one(pirate, checks=False).own] == ["pirate"]
     (alone,) = verify(pirate, each=True, checks=False)
-    assert (alone.about, [own.probe for own in alone.own]) == (vector, ["pirate"])
+    assert (alone.about, [own.pattern for own in alone.own]) == (vector, ["pirate"])
 
 
 def test_of_two_vectors_of_a_pattern_the_one_of_its_name_says_what_is_wanted(

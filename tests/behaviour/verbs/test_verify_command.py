@@ -55,7 +55,7 @@ def test_json_has_the_same_numbers(pirate: ChatBot) -> None:
     found = pirate.run.json("verify", "--threads", "1", "--no-checks")
     assert found["verdict"] == "pass"
     assert found["measured_before"] is True
-    assert [effect["probe"] for effect in found["effects"]] == ["pirate", "brief"]
+    assert [effect["pattern"] for effect in found["effects"]] == ["pirate", "brief"]
     assert f"{found['effects'][0]['margin']['mean']:+.2f}" in "\n".join(lines)
 
 
