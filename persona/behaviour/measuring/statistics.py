@@ -22,8 +22,8 @@ CONTROLS: Final = 5
 """Random vectors that an effect is compared with; their numbers are their seeds."""
 _Z: Final = 1.959963984540054
 """The 0.975 quantile of the normal distribution."""
-_T: Final = 3.0414
-"""t(0.975, 4)·√(1 + 1/5): a sixth value is above the mean + 3.04 sd of five with probability 2.5 %."""
+_T: Final = 5.0435
+"""t(0.995, 4)·√(1 + 1/5): a sixth value is above the mean + 5.04 sd of five with probability 0.5 %."""
 _AT_ONCE: Final = 1 << 20
 """Drawn groups that are held in memory at once."""
 
