@@ -14,7 +14,7 @@ from persona.codec.native import Kernel, Kernels, golden, has_compress, kernel
 from persona.errors import SystemFault
 from persona.merge.arithmetic import cpu, filters, lowrank
 from persona.merge.arithmetic.arguments import DecodedChunk, MergeArguments
-from persona.merge.arithmetic.filters import ElementFilter
+from persona.merge.arithmetic.filters import ElementFilter, MagnitudeSum
 from persona.merge.arithmetic.warm_up import KERNELS
 from persona.merge.rules import MergeRules
 
@@ -74,6 +74,7 @@ def round_trip(dtype: str, code: int) -> None:
     for places in (order, None):
         some.steps(ordered, z, 0, places, dtype)
     some.numbers(numbers, 0)
+    MagnitudeSum().add(numbers)
 
 
 def test_every_variant_that_persona_calls_stands_alone_and_has_golden_cases_and_no_other_has(
