@@ -1,9 +1,9 @@
 """APOLLO: an optimizer with a small state, for training whole weights.
 
 The algorithm is Algorithm 1 of Zhu et al. 2024, "APOLLO: SGD-like Memory, AdamW-level Performance"
-(arXiv 2412.05270), written from the paper. AdamW keeps two numbers for each weight. APOLLO keeps two numbers
-for each element of a projected gradient, and learns from them only how *long* the step of a channel is. The
-direction of the step is that of the gradient.
+(arXiv 2412.05270), written from its formulas. AdamW keeps two numbers for each weight. APOLLO keeps two
+numbers for each element of a projected gradient, and learns from them only how *long* the step of a channel
+is. The direction of the step is that of the gradient.
 
 One step, for a weight W of m × n with m ≤ n, its gradient G, and the rank r. A channel is a column. If
 m > n, the same happens to the transposed matrix: R is m × r, and a channel is a row.
