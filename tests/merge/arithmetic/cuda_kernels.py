@@ -1,5 +1,5 @@
-"""The CUDA kernels without a GPU: `arithmetic.cuda` read anew, to be interpreted or compiled, and what any
-copy of it has to get right.
+"""The CUDA kernels: `arithmetic.cuda` read anew, to be interpreted or compiled, and what any copy of it has
+to get right. Compiled kernels run where there is a GPU; their machine code can be read anywhere.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def source() -> Path:
 def load(path: Path, *, interpreted: bool) -> ModuleType:
     """A copy of the module whose kernels are interpreted, or not: triton decides where a function is defined.
 
-    A process may hold both, whatever it imported before.
+    A process may hold both, whatever it imported before. `WHERE` is the device that its kernels run on.
     """
     spec = spec_from_file_location(f"cuda_kernels_{next(_copies)}", path)
     assert spec is not None
@@ -64,6 +64,7 @@ def load(path: Path, *, interpreted: bool) -> ModuleType:
     sys.modules[spec.name] = module
     with interpreting(interpreted):
         spec.loader.exec_module(module)
+    module.WHERE = "cpu" if interpreted else "cuda"  # type: ignore[attr-defined]
     if interpreted:
         module._add = standard._sum_combine  # type: ignore[attr-defined]  # the sum it knows, not a loop
     return module
@@ -110,6 +111,10 @@ def run(
     """(bits, count not finite) of one chunk; `majority` is counted there unless given. Beyond its end lies
     what would show if it were read or written: elements that become infinite.
     """
+
+    def there(array: Array) -> torch.Tensor:
+        return torch.from_numpy(array).to(cuda.WHERE)
+
     n, over = chunk.base.size, cuda.BLOCK
     shift, mask = EXPONENT[dtype]
     untouched = chunk.base.dtype.type(0xAAAA)
@@ -123,14 +128,14 @@ def run(
     if chunk.numbers is not None and chunk.row_of is not None:
         longer = np.full((len(chunk.numbers), n + over), np.inf, np.float32)
         longer[:, :n] = chunk.numbers
-        numbers, row_of = torch.from_numpy(longer), torch.from_numpy(chunk.row_of)
+        numbers, row_of = there(longer), there(chunk.row_of)
     order = np.arange(n + over, dtype=np.uint32)
     order[:n] = chunk.order
-    out = np.full(n + over, untouched)
-    signs, not_finite = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
-    terms = cuda.Terms.of(theta, alpha, add, rules, "cpu")
-    base_, z_ = torch.from_numpy(base)[:n], torch.from_numpy(z)
-    order_ = torch.from_numpy(order) if ordered else None
+    out = there(np.full(n + over, untouched))
+    signs, not_finite = there(np.zeros(1, np.int64)), there(np.zeros(1, np.int64))
+    terms = cuda.Terms.of(theta, alpha, add, rules, cuda.WHERE)
+    base_, z_ = there(base)[:n], there(z)
+    order_ = there(order) if ordered else None
     with np.errstate(all="ignore"):
         if majority is None and rules.needs_majority:
             cuda.sum_of_signs(base_, z_, numbers, row_of, terms, rules, CODE[dtype], signs)
@@ -141,15 +146,16 @@ def run(
             numbers,
             row_of,
             order_,
-            torch.from_numpy(out),
+            out,
             terms,
             rules,
             CODE[dtype],
             not_finite,
             sign,
         )
-    assert (out[n:] == untouched).all(), "written beyond the end"
-    return out[:n], int(not_finite)
+    found = out.cpu().numpy()
+    assert (found[n:] == untouched).all(), "written beyond the end"
+    return found[:n], int(not_finite)
 
 
 def run_on_cpu(

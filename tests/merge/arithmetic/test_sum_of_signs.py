@@ -51,9 +51,10 @@ def test_hard_elements_have_the_sum_of_the_reference(
             alpha = np.array(alphas, np.float32)
             want = by_reference(base, afters, alphas, rules, dtype)
             assert cpu.sum_of_signs(chunk.decoded, theta, alpha, rules, CODE[dtype]) == want
-            signs = torch.zeros(1, dtype=torch.int64)
-            terms = cuda.Terms.of(theta, alpha, np.zeros(2, np.bool_), rules, "cpu")
+            signs = torch.zeros(1, dtype=torch.int64, device=cuda.WHERE)
+            terms = cuda.Terms.of(theta, alpha, np.zeros(2, np.bool_), rules, cuda.WHERE)
             with np.errstate(all="ignore"):
-                rows = torch.from_numpy(chunk.base), torch.from_numpy(chunk.z), None, None
+                there = [torch.from_numpy(array).to(cuda.WHERE) for array in (chunk.base, chunk.z)]
+                rows = *there, None, None
                 cuda.sum_of_signs(*rows, terms, rules, CODE[dtype], signs)
             assert int(signs) == want

@@ -142,9 +142,9 @@ def signs_by_triton(cuda: ModuleType, mixture: Mixture) -> int:
     given = mixture.votes_first()
     chunk = given.chunk
     arrays = (chunk.base, chunk.z, chunk.numbers, chunk.row_of)
-    rows = [None if array is None else torch.from_numpy(array) for array in arrays]
-    terms = cuda.Terms.of(given.theta, given.alpha, given.add, given.rules, "cpu")
-    signs = torch.zeros(1, dtype=torch.int64)
+    rows = [None if array is None else torch.from_numpy(array).to(cuda.WHERE) for array in arrays]
+    terms = cuda.Terms.of(given.theta, given.alpha, given.add, given.rules, cuda.WHERE)
+    signs = torch.zeros(1, dtype=torch.int64, device=cuda.WHERE)
     with np.errstate(all="ignore"):
         cuda.sum_of_signs(*rows, terms, given.rules, CODE[given.dtype], signs)
     return int(signs)
