@@ -5,8 +5,9 @@ Every step prints one line of JSON as soon as it is done, and a step that fails,
 is a line too: nothing ends the run but its deadline. In this order: versions; the bits of 36 variants of the
 kernel against digests that were computed elsewhere (`cuda_variants.py`), every difference with its index and
 bits; a tensor of more than 2^31 elements; the bandwidth of the kernel beside a copy, and other shapes of it;
-checkouts of a synthetic model by CPU and GPU at several numbers of threads; changes of a live model; an
-illegal access, in a process of its own. The exit code is 1 if anything failed or differed.
+every preset on two fine-tunes and an adapter, in three dtypes, by CPU and GPU; checkouts of a synthetic model
+by both at several numbers of threads; changes of a live model; an illegal access, in a process of its own.
+The exit code is 1 if anything failed or differed.
 
 `--dry-run` does what can be done without a GPU: the kernel is interpreted, and models are small.
 """
@@ -134,6 +135,7 @@ def main() -> None:
             run.do("memcheck", 15, 60, memcheck)
             run.do("bandwidth", 20, 60, bandwidth)
             run.do("shapes", 20, 60, shapes)
+        run.do("presets", 20, 90, presets)
         run.do("a synthetic model", 30, 150, build)
         run.do("checkouts", 30, 120, checkouts)
         run.do("live", 20, 90, live)
@@ -148,6 +150,11 @@ def main() -> None:
 # Bits
 
 
+def environment() -> dict[str, str]:
+    """That of other processes of this script: they import the same packages."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+
+
 def versions(run: Run) -> Facts:
     """What there is. The compilation of the CPU's kernels begins beside what follows."""
     import torch
@@ -156,7 +163,7 @@ def versions(run: Run) -> Facts:
     subprocess.Popen(
         [sys.executable, "-c", "import cuda_variants as v; o = next(v.variants()); v.by_cpu(o, v.inputs(o))"],
         cwd=Path(__file__).parent,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -299,7 +306,7 @@ def memcheck(run: Run) -> Facts:
     done = subprocess.run(
         [tool, "--tool", "memcheck", "--error-exitcode", "9", sys.executable, "-c", script],
         cwd=Path(__file__).parent,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=55,
@@ -420,6 +427,66 @@ def shapes(run: Run) -> Facts:
 # Whole models
 
 
+def presets(run: Run) -> Facts:
+    """The digests of every preset by CPU and GPU, which must be equal, in every dtype."""
+    from persona.codec.elements import of
+    from persona.objects.commit import Person
+    from persona.objects.rules import PRESETS
+    from persona.repository import Repository
+
+    random = np.random.default_rng(1)
+    shape = (64, 96) if run.dry else (1100, 1000)
+    names = [f"model.layers.{k}.q_proj" for k in range(2)]
+    person = Person("bench", "bench@example.org", 1_763_000_000, 0)
+    compared, differing, seconds = 0, [], {}
+    for dtype in cuda_variants.DTYPES:
+        element, folder = of(dtype), run.work / dtype
+        folder.mkdir()
+        normal = {name: random.standard_normal(shape, np.float32) * np.float32(0.02) for name in names}
+        base = {
+            f"{name}.weight": values.astype(np.float16).view(np.uint16)
+            if dtype == "F16"
+            else (values.view(np.uint32) >> (32 - element.width)).astype(element.uint)
+            for name, values in normal.items()
+        }
+        write(folder / "base", base, dtype)
+        Repository.init(folder / "repository", base=folder / "base", author=person)
+        with Repository.open(folder / "repository", author=person) as repo:
+            for k in range(2):
+                steps = random.integers(0, 8, shape, element.uint) * (random.random(shape) < 0.4)
+                tuned = {name: bits + steps.astype(element.uint) for name, bits in base.items()}
+                write(folder / f"tuned-{k}", tuned, dtype)
+                repo.add(folder / f"tuned-{k}", name=f"v{k}", alpha=str(1 - 0.3 * k))
+            write_adapter(folder / "adapter", names, shape, random)
+            repo.add(folder / "adapter", name="adapter", alpha="0.9")
+            for preset, row in PRESETS.items():
+                rules = {"preset": preset} | ({"density": 0.4} if row["density"] else {})
+                repo.recipe.set_rules(rules)
+                digests = []
+                for device in ("cpu", "cpu" if run.dry else "cuda"):
+                    started = time.perf_counter()
+                    digests.append(repo.digest(device=device).weights)
+                    seconds[device] = seconds.get(device, 0.0) + time.perf_counter() - started
+                compared += 1
+                if digests[0] != digests[1]:
+                    differing.append(f"{dtype} {preset}")
+    rounded = {device: round(took, 2) for device, took in seconds.items()}
+    return {"ok": not differing, "compared": compared, "differing": differing, "seconds of digests": rounded}
+
+
+def write_adapter(folder: Path, names: list[str], shape: tuple[int, int], random: Any) -> None:
+    """A PEFT adapter of rank 8 for these modules, in float32."""
+    tensors = {}
+    for name in names:
+        key = f"base_model.model.{name}"
+        a = random.standard_normal((8, shape[1]), np.float32) * np.float32(shape[1] ** -0.5)
+        b = random.standard_normal((shape[0], 8), np.float32) * np.float32(1e-3)
+        tensors |= {f"{key}.lora_A.weight": a, f"{key}.lora_B.weight": b}
+    write(folder, tensors, "F32", "adapter_model.safetensors")
+    settings = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+
+
 def build(run: Run) -> Facts:
     """A repository of a bf16 model of half a billion parameters and four fine-tunes, made here."""
     from persona.objects.commit import Person
@@ -448,15 +515,17 @@ def build(run: Run) -> Facts:
     return {"parameters": sum(bits.size for bits in base.values())}
 
 
-def write(folder: Path, tensors: dict[str, Any]) -> None:
-    """A model directory of bf16 tensors."""
+def write(
+    folder: Path, tensors: dict[str, Any], dtype: str = "BF16", file_name: str = "model.safetensors"
+) -> None:
+    """A model directory of tensors of one dtype."""
     folder.mkdir()
     header, end = {}, 0
     for name, values in tensors.items():
-        header[name] = {"dtype": "BF16", "shape": values.shape, "data_offsets": [end, end + values.nbytes]}
+        header[name] = {"dtype": dtype, "shape": values.shape, "data_offsets": [end, end + values.nbytes]}
         end += values.nbytes
     text = json.dumps(header).encode()
-    with (folder / "model.safetensors").open("wb") as file:
+    with (folder / file_name).open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for values in tensors.values():
             file.write(values.data)
@@ -532,6 +601,9 @@ def live(run: Run) -> Facts:
 
 def fault(run: Run) -> Facts:
     """An illegal access in another process: a sentence and an exit code, no trace."""
+    import torch
+
+    torch.cuda.empty_cache()  # what earlier steps filled
     done = subprocess.run(
         [sys.executable, __file__, "--fault"], capture_output=True, text=True, timeout=55, check=False
     )
@@ -547,9 +619,9 @@ def plant_a_fault() -> None:
     from persona.merge.devices.choose import cuda_devices
     from persona.merge.devices.cuda import CudaDevice
 
-    (device, *_) = cuda_devices()
-    assert isinstance(device, CudaDevice)
     try:
+        (device, *_) = cuda_devices()
+        assert isinstance(device, CudaDevice)
         stream = device.stream()
         order = torch.full((CHUNK,), 0x7FFF_FFF0, dtype=torch.int32, device="cuda").view(torch.uint32)
         source = stream.array(CHUNK, np.uint16)
