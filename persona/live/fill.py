@@ -109,14 +109,22 @@ class Filler:
         total = sum(tensor.spec.nbytes for tensor in tensors)
         done = bad = 0
         with closing((residents or Residents(0)).begin(merger, tensors, slots, note)) as on_devices:
-            spans: list[tuple[TensorPlan, int | None]] = []
+            with closing(on_devices.merge_residents(filter(on_devices.holds, tensors))) as merged:
+                for tensor, count in merged:
+                    if count:
+                        tell_not_finite(tensor.spec, count, not_finite)
+                    done += tensor.spec.nbytes
+                    yield tensor, slots[tensor.spec.name].changed()
+                    if progress:
+                        progress(MERGING, done, total)
+            spans: list[tuple[TensorPlan, int]] = []
             for tensor in tensors:
-                whole = on_devices.holds(tensor)
-                spans += [(tensor, index) for index in ([None] if whole else range(plan.chunks(tensor)))]
                 if not plan.chunks(tensor):  # an empty tensor
                     yield tensor, slots[tensor.spec.name].changed()
+                elif not on_devices.holds(tensor):
+                    spans += [(tensor, index) for index in range(plan.chunks(tensor))]
 
-            def work(span: tuple[TensorPlan, int | None]) -> int:
+            def work(span: tuple[TensorPlan, int]) -> int:
                 return self._chunk(run, merger, *span, slots, on_devices)
 
             counts: Any = in_order(work, spans, threads=merger.budget.threads, ahead=_AHEAD)
@@ -124,7 +132,7 @@ class Filler:
                 with first_run(progress) as progress, closing(counts):
                     for (tensor, index), count in zip(spans, counts, strict=True):
                         spec = tensor.spec
-                        start, stop = _span(spec, index, plan.base.chunk)
+                        start, stop = chunk_span(spec, index, plan.base.chunk)
                         bad += count
                         done += (stop - start) * spec.unit
                         if stop == spec.units:
@@ -143,7 +151,7 @@ class Filler:
         run: int,
         merger: Merger,
         tensor: TensorPlan,
-        index: int | None,
+        index: int,
         slots: Mapping[str, Slot],
         on_devices: DeviceFill,
     ) -> int:
@@ -154,7 +162,7 @@ class Filler:
             self._writing += 1
         try:
             spec = tensor.spec
-            if index is None or on_devices.takes(tensor):
+            if on_devices.takes(tensor):
                 return on_devices.merge(tensor, index)
             with slots[spec.name].span(*chunk_span(spec, index, merger.plan.base.chunk)) as out:
                 return merger.chunk_into(tensor, index, out)
@@ -169,11 +177,6 @@ class Filler:
             self._run += 1
             while self._writing:
                 self._condition.wait()
-
-
-def _span(spec: TensorSpec, index: int | None, chunk: int) -> tuple[int, int]:
-    """Storage elements of a chunk, or of the whole tensor."""
-    return (0, spec.units) if index is None else chunk_span(spec, index, chunk)
 
 
 def build(

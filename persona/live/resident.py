@@ -11,9 +11,12 @@ the model itself computes. Invariant: a resident that can be found is whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
+from typing import Final
+
+import numpy as np
 
 from persona.frozen import dataclass
 from persona.limits import DEVICE_RESERVE
@@ -27,6 +30,9 @@ from persona.merge.rows.cache import BoundedCache, Key
 from persona.merge.run.merger import Merger
 from persona.objects.dtypes import uint
 from persona.objects.tensors import chunk_span
+
+_APART: Final = 2
+"""Counters lie so many apart, 16 bytes: a pointer of other alignment needs other code of a kernel."""
 
 
 @dataclass(frozen=True)
@@ -121,18 +127,30 @@ class DeviceFill:
         return tensor.spec.name in self._by_tensor
 
     def holds(self, tensor: TensorPlan) -> bool:
-        """Whether it is resident: then `merge` takes it whole, else chunk by chunk."""
+        """Whether it is resident: then `merge_residents` takes it, else `merge`, chunk by chunk."""
         device = self._by_tensor.get(tensor.spec.name)
         return device is not None and tensor.spec.name in device.found
 
-    def merge(self, tensor: TensorPlan, index: int | None) -> int:
-        """Merges one chunk of a tensor, or with None a whole resident tensor; waits for it.
+    def merge_residents(self, tensors: Iterable[TensorPlan]) -> Generator[tuple[TensorPlan, int], None, None]:
+        """Merges resident tensors; gives each with how many of its elements are not finite.
 
-        Returns how many elements are not finite.
+        All kernels of a device are queued before the first one is waited for, and no other thread takes part:
+        queueing a kernel takes about as long as running it.
         """
+        by_device: dict[_OnDevice, list[TensorPlan]] = {}
+        for tensor in tensors:
+            by_device.setdefault(self._by_tensor[tensor.spec.name], []).append(tensor)
+        with ExitStack() as queues:
+            queued = []
+            for device, here in by_device.items():
+                outs = [self._slots[tensor.spec.name].onto(0, tensor.spec.units) for tensor in here]
+                queued.append((here, queues.enter_context(device.queued(here, outs))))
+            for here, counts in queued:
+                yield from zip(here, counts(), strict=True)
+
+    def merge(self, tensor: TensorPlan, index: int) -> int:
+        """Merges one chunk of a tensor and waits for it; returns how many elements are not finite."""
         spec, device = tensor.spec, self._by_tensor[tensor.spec.name]
-        if index is None:
-            return device.whole(tensor, self._slots[spec.name].onto(0, spec.units))
         start, stop = chunk_span(spec, index, self._merger.plan.base.chunk)
         return device.chunk(tensor, index, start, self._slots[spec.name].onto(start, stop))
 
@@ -159,6 +177,7 @@ class _OnDevice:
         memory: int | None,
     ) -> None:
         self._merger = merger
+        self._device = device
         self._cache = cache
         self._loading: dict[str, _Loading] = {}
         self.found: dict[str, Resident] = {}
@@ -232,17 +251,37 @@ class _OnDevice:
             return
         self._loading[spec.name] = _Loading(self._key(tensor), Resident(base, z), nbytes)
 
-    def whole(self, tensor: TensorPlan, out: DeviceArray) -> int:
-        """See `DeviceFill.merge`."""
-        with self._lanes.lane() as (lane, terms_of):
-            lane.stream.clear(lane.counter)
-            arguments = self._arguments(tensor)
-            resident = self.found[tensor.spec.name]
-            terms = terms_of(arguments)
-            lane.stream.merge(
-                resident.base, resident.z, None, None, None, out, terms, arguments, lane.counter
-            )
-            return lane.counted()
+    @contextmanager
+    def queued(
+        self, tensors: Sequence[TensorPlan], outs: Sequence[DeviceArray]
+    ) -> Iterator[Callable[[], list[int]]]:
+        """Queues the merge of resident tensors into `outs`.
+
+        The yielded function waits, and returns how many elements of each tensor are not finite.
+        """
+        arguments = [self._arguments(tensor) for tensor in tensors]
+        with self._lanes.lane() as (lane, _):
+            stream = lane.stream
+            counters = stream.array((len(tensors), _APART), np.int64)
+            counts = self._device.host((len(tensors), _APART), np.int64)
+            terms = self._device.terms(arguments)
+            lane.held += [counters, *terms]
+            with stream.together():
+                stream.clear(counters)
+                for k, (tensor, out) in enumerate(zip(tensors, outs, strict=True)):
+                    rows = self.found[tensor.spec.name]
+                    stream.merge(
+                        *(rows.base, rows.z, None, None, None),
+                        *(out, terms[k], arguments[k], counters[k, :1]),
+                    )
+                stream.store(counters, counts)
+
+            def wait() -> list[int]:
+                stream.synchronize()
+                found: list[int] = counts[:, 0].tolist()
+                return found
+
+            yield wait
 
     def chunk(self, tensor: TensorPlan, index: int, start: int, out: DeviceArray) -> int:
         """See `DeviceFill.merge`."""

@@ -96,7 +96,7 @@ def test_a_change_of_alpha_takes_one_kernel_a_tensor_and_copies_no_element(
     monkeypatch.setattr(fill, "chunk_span", lambda *_: pytest.fail("a chunk was asked for"))
     result = model.set("one", alpha=0.4)
     assert device.merges - before == result.tensors_computed
-    assert device.copied - copied == 8 * result.tensors_computed  # how many elements are not finite
+    assert device.copied - copied == 16 * result.tensors_computed  # how many elements are not finite
     monkeypatch.undo()
 
 

@@ -12,6 +12,8 @@ the bytes moved: docs/decisions/016-terms-on-a-gpu.md.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -42,6 +44,8 @@ OPTIONS: Final = {"num_warps": 4, "enable_fp_fusion": False, "maxnreg": 168}
 """168 registers let three blocks be resident; without a limit of its own the assembler spills a few."""
 BLOCK: Final = 512
 """Elements of a block, four a thread (docs/decisions/016-terms-on-a-gpu.md)."""
+_APART: Final = 4
+"""Numbers of terms begin at multiples of so many, 16 bytes: a pointer of other alignment needs other code."""
 UNROLLED: Final = 4
 """Terms that are loaded and merged as one run of instructions; more go four at a time."""
 
@@ -445,6 +449,32 @@ class Terms:
         All voting terms stand first, each kind in canonical order. Raises `ValueError` if the arrays do not
         fit.
         """
+        return cls.all([(theta, alpha, add)], rules, device)[0]
+
+    @classmethod
+    def all(
+        cls, given: Sequence[tuple[Array, Array, Array]], rules: MergeRules, device: Any = "cuda"
+    ) -> list[Terms]:
+        """The terms of several (theta, alpha, add) as `of` takes them, copied to the device at once."""
+        kinds: dict[tuple[bytes, bytes, bytes], tuple[int, bool, bool, bool]] = {}
+        length = -(-max((alpha.size for _, alpha, _ in given), default=0) // _APART) * _APART
+        numbers = np.zeros((len(given), 2, length), np.float32)
+        found = []
+        for (theta, alpha, add), row in zip(given, numbers, strict=True):
+            key = alpha.tobytes(), add.tobytes(), (theta < 0).tobytes()
+            if key not in kinds:
+                kinds[key] = cls._kind(theta, alpha, add, rules)
+            row[0, : alpha.size] = alpha
+            row[1, : alpha.size] = cuts(theta).view(np.float32)
+            found.append((alpha.size, kinds[key]))
+        there = torch.from_numpy(numbers).to(torch.device(device))
+        return [
+            cls(row[0, :size], row[1, :size], *kind) for row, (size, kind) in zip(there, found, strict=True)
+        ]
+
+    @staticmethod
+    def _kind(theta: Array, alpha: Array, add: Array, rules: MergeRules) -> tuple[int, bool, bool, bool]:
+        """votes, careful, lone and strong of terms. Raises `ValueError`."""
         if theta.dtype != np.float32 or alpha.dtype != np.float32 or add.dtype != np.bool_:
             raise ValueError("theta and alpha must be float32, and add bool")
         if not theta.shape == alpha.shape == add.shape == (alpha.size,):
@@ -452,7 +482,6 @@ class Terms:
         votes = int(np.count_nonzero(~add))
         if add[:votes].any():
             raise ValueError("terms that join by adding must come after the terms that vote")
-        smallest = cuts(theta).view(np.float32)
         weigh, elect, merge, divide = rules.codes()
         silent = (alpha == 0) | (~add & (theta < 0))
         with np.errstate(over="ignore"):
@@ -466,27 +495,34 @@ class Terms:
         lone = bool(((alpha == 1) & (add | (rules.lambda_ == 1))).any())
         by_strength = (merge, divide) == (Merge.MEAN, Divide.STRENGTH)
         strong = by_strength and bool((np.abs(alpha[:votes]) > 1).any())
-        where = torch.device(device)
-        numbers = torch.from_numpy(alpha).to(where), torch.from_numpy(smallest).to(where)
-        return cls(*numbers, votes, not plain, lone, strong)
+        return votes, not plain, lone, strong
 
 
 def _constants(terms: Terms, rules: MergeRules, majority: int, dtype: int) -> dict[str, Any]:
     """The constants that `_merge_kernel` is compiled for."""
+    adds = terms.alpha.numel() - terms.votes
+    kind = terms.careful, terms.lone, terms.strong
+    return {**_chosen(rules, terms.votes, adds, kind, majority, dtype), **_shape(terms)}
+
+
+@lru_cache(256)
+def _chosen(
+    rules: MergeRules, votes: int, adds: int, kind: tuple[bool, bool, bool], majority: int, dtype: int
+) -> dict[str, Any]:
     weigh, elect, merge, divide = rules.codes()
+    careful, lone, strong = kind
     return {
-        "VOTES": terms.votes,
-        "ADDS": terms.alpha.numel() - terms.votes,
+        "VOTES": votes,
+        "ADDS": adds,
         "WEIGH": weigh,
         "ELECT": elect,
         "MERGE": merge,
         "DIVIDE": divide if merge == Merge.MEAN else 0,
         "TIE": rules.tie(majority),
         "DTYPE": dtype,
-        "CAREFUL": terms.careful,
-        "LONE": terms.lone,
-        "STRONG": terms.strong,
-        **_shape(terms),
+        "CAREFUL": careful,
+        "LONE": lone,
+        "STRONG": strong,
     }
 
 

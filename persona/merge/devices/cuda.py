@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -108,16 +108,21 @@ def settle(where: torch.device) -> None:
             torch.cuda.synchronize(where)
 
 
+_FULL: Final = "the GPU has too little memory for this merge"
+
+
 @contextmanager
 def _told(kind: type[Exception] = RuntimeError) -> Iterator[None]:
     """Turns errors that torch raises for a device, and those of `kinds` from triton, into sentences."""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise DeviceFull("the GPU has too little memory for this merge") from error
+        raise DeviceFull(_FULL) from error
     except kind as error:
         if isinstance(error, PersonaError):
             raise
+        if "CUDA error: out of memory" in str(error):  # the driver's, of what torch does not allocate
+            raise DeviceFull(_FULL) from error
         raise DeviceFault(f"the GPU failed: {_first_line(error)}") from error
 
 
@@ -211,7 +216,7 @@ class CudaDevice:
         base, z, order, numbers = arrays
         out, counter = stream.array(case.base.size, case.base.dtype), stream.array(1, np.int64)
         stream.clear(counter)
-        terms, places = self.terms(case.arguments), order if case.scattered else None
+        [terms], places = self.terms([case.arguments]), order if case.scattered else None
         given_numbers = None if case.row_of is None else numbers
         stream.merge(base, z, given_numbers, case.row_of, places, out, terms, case.arguments, counter)
         found, count = np.empty_like(case.base), np.empty(1, np.int64)
@@ -224,11 +229,12 @@ class CudaDevice:
         """See `Device.view`."""
         return part.view(_torch_dtype(dtype))
 
-    def terms(self, arguments: MergeArguments) -> Any:
-        """`persona.merge.arithmetic.cuda.Terms`."""
-        theta, alpha, add = arguments.theta, arguments.alpha, arguments.add
+    def terms(self, arguments: Sequence[MergeArguments]) -> list[Any]:
+        """`persona.merge.arithmetic.cuda.Terms`, see `Device.terms`."""
+        given = [(one.theta, one.alpha, one.add) for one in arguments]
         with _told():
-            return self.kernels.Terms.of(theta, alpha, add, arguments.rules, self.where)
+            found: list[Any] = self.kernels.Terms.all(given, arguments[0].rules, self.where)
+        return found
 
     def adopt(self, bits: Any) -> DeviceArray:
         """See `Device.adopt`."""
@@ -251,11 +257,26 @@ class CudaStream:
         self._done = done
         self._nothing: tuple[MergeArguments, Any, DeviceArray] | None = None
         self._rows: dict[bytes, DeviceArray] = {}
+        self._entered = False
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """See `Stream.together`."""
+        with self._current():
+            self._entered = True
+            try:
+                yield
+            finally:
+                self._entered = False
 
     @contextmanager
     def _current(self, kind: type[Exception] = RuntimeError) -> Iterator[None]:
-        with _told(kind), torch.cuda.stream(self._stream), torch.inference_mode():
-            yield
+        with _told(kind):
+            if self._entered:
+                yield
+                return
+            with torch.cuda.stream(self._stream), torch.inference_mode():
+                yield
 
     def array(self, shape: tuple[int, ...] | int, dtype: Any) -> DeviceArray:
         """See `Stream.array`."""
@@ -283,7 +304,8 @@ class CudaStream:
         if self._nothing is None:
             none = np.empty(0, np.float32)
             arguments = MergeArguments(none, none, np.empty(0, np.bool_), MergeRules(), 0)
-            self._nothing = arguments, self._device.terms(arguments), self.array(1, np.int64)
+            [terms] = self._device.terms([arguments])
+            self._nothing = arguments, terms, self.array(1, np.int64)
         arguments, terms, counter = self._nothing
         arguments = replace(arguments, dtype=(F32 if source.dtype == torch.uint32 else BF16).code)
         self.merge(source, source.reshape(1, -1)[:0], None, None, order, target, terms, arguments, counter)

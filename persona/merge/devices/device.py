@@ -11,6 +11,8 @@ This module knows no device and imports no torch. `cuda` implements CUDA.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -84,6 +86,9 @@ class Stream(Protocol):
         is element j, or None, so that out[j] is; terms: the result of `Device.terms` for the arguments.
         """
 
+    def together(self) -> AbstractContextManager[None]:
+        """While it is entered, an operation of this stream takes less time to queue."""
+
     def synchronize(self) -> None:
         """Waits, without the interpreter's lock, until all that was queued has run."""
 
@@ -106,8 +111,11 @@ class Device(Protocol):
     def view(self, part: DeviceArray, dtype: Any) -> DeviceArray:
         """The bytes of a device array, uint8[n], as elements of another dtype of numpy's."""
 
-    def terms(self, arguments: MergeArguments) -> DeviceTerms:
-        """The numbers of merge arguments, votes first, on the device. Raises `DeviceFull`."""
+    def terms(self, arguments: Sequence[MergeArguments]) -> list[DeviceTerms]:
+        """The numbers of merge arguments under the same rules, votes first, on the device.
+
+        They are copied there at once. Raises `DeviceFull`.
+        """
 
     def adopt(self, bits: Any) -> DeviceArray:
         """The memory of a contiguous torch tensor of integers that lies on the device: uint[n]."""

@@ -141,8 +141,11 @@ class Lane:
             count = end - begin
             self.stream.load(part.sorted_base[begin:end], base[:count])
             self.stream.load(part.order[begin:end], order[:count])
-            for place, row in enumerate(of_z):
-                self.stream.load(part.z[row, begin:end], z[place, :count])
+            if count == length == part.z.shape[1] and np.array_equal(of_z, range(len(part.z))):
+                self.stream.load(part.z, z)  # one copy instead of one for each row
+            else:
+                for place, row in enumerate(of_z):
+                    self.stream.load(part.z[row, begin:end], z[place, :count])
             for place, row in enumerate(of_numbers):
                 self.stream.load(part.numbers[row, begin:end], numbers[place, :count])
             yield LoadedSlice(base[:count], z, numbers, row_of, order[:count])
@@ -200,7 +203,8 @@ class _DeviceLanes:
         if found is None:
             if len(self._terms) >= _TERMS:
                 self._terms.clear()
-            found = self._terms[key] = self.device.terms(arguments)
+            [found] = self.device.terms([arguments])
+            self._terms[key] = found
         return found
 
 
@@ -314,8 +318,9 @@ class Lanes:
                 target = lane.out(size, out.dtype)
             part: DecodedChunk | None = first
             while part is not None:
-                for loaded in lane.loaded(part, rows, size):
-                    lane.stream.merge(*loaded.rows, loaded.order, target, terms, arguments, lane.counter)
+                with lane.stream.together():
+                    for loaded in lane.loaded(part, rows, size):
+                        lane.stream.merge(*loaded.rows, loaded.order, target, terms, arguments, lane.counter)
                 if part.order.size < size:
                     lane.stream.synchronize()
                 part = next(remaining, None)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import random
 import threading
 import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -107,7 +108,10 @@ class LateDevice:
         assert part.dtype == np.uint8
         return part.view(dtype)
 
-    def terms(self, arguments: MergeArguments) -> Any:
+    def terms(self, arguments: Sequence[MergeArguments]) -> list[Any]:
+        return [self._terms(one) for one in arguments]
+
+    def _terms(self, arguments: MergeArguments) -> Any:
         votes = np.count_nonzero(~arguments.add)
         assert not arguments.add[:votes].any(), "terms that add come after those that vote"
         numbers = self.take(8 * arguments.alpha.size).view(np.float32)
@@ -171,6 +175,7 @@ class LateStream:
         self.device = device
         self.waiting: list[Callable[[], object]] = []
         self.user: int | None = None
+        self.gathering = False
 
     def array(self, shape: tuple[int, ...] | int, dtype: Any) -> Array:
         nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
@@ -227,7 +232,17 @@ class LateStream:
 
         self._later(run)
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        assert not self.gathering
+        self.gathering = True
+        try:
+            yield
+        finally:
+            self.gathering = False
+
     def synchronize(self) -> None:
+        assert not self.gathering
         self._run(len(self.waiting))
 
     def _later(self, operation: Callable[[], object]) -> None:
