@@ -62,7 +62,7 @@ INNER_LAYERS = {
         ("probes", "chat"),
         ("graph", "models", "generating"),
         ("training", "measuring"),
-        ("states",),
+        ("states", "assessing"),
         ("verbs",),
     ),
     "merge": (

@@ -34,7 +34,7 @@ def effect_of(
 
     `wanted`: 1 or −1 if its vector is in what was measured, None for spill. `before`, `after`: of the base
     and of the weights: kind → what was measured. `controls`: for an own effect, the judged kind of each
-    random vector.
+    random vector; without any there is no verdict.
     """
     kind = kind_judged(probes)
     changes = _changes(probes, kind, before[kind], after[kind])
@@ -47,7 +47,7 @@ def effect_of(
         if chosen:
             splits[split] = interval([changes[p] for p in chosen], [groups[p] for p in chosen])
     control = word = None
-    if wanted is not None:
+    if wanted is not None and controls:
         means = [_mean(_changes(probes, kind, before[kind], found)) for found in controls]
         limit = threshold([wanted * mean for mean in means])
         control = wanted * limit
