@@ -61,16 +61,17 @@ def context_of(history: History, rev: str | None = None) -> int | None:
 
 
 def device_of(device: str | None) -> str:
-    """cpu or cuda. auto is a GPU if the driver reports one; torch is not imported to find out.
+    """cpu or cuda. auto and None are a GPU if the driver reports one; torch is not imported to find out.
 
     Raises `UsageError` for another word, `SystemFault` if a GPU that was asked for cannot be used.
     """
     from persona.merge.devices.choose import DeviceChoice, ask_driver
     from persona.merge.devices.device import NoDevice
 
-    DeviceChoice(device).check()
-    if device in ("cpu", "cuda"):
-        return str(device)
+    word = "auto" if device is None else device
+    DeviceChoice(word).check()
+    if word != "auto":
+        return word
     try:
         ask_driver()
     except NoDevice:

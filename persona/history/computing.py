@@ -25,13 +25,14 @@ _SHARD_BYTES: Final = 128 * MIB
 
 
 def device_choice(options: ComputeOptions) -> DeviceChoice:
-    """Where terms are merged.
+    """Where terms are merged, the CPU unless options say otherwise.
 
     Raises `UsageError` for an unknown device, `SystemFault` for a missing one.
     """
     from persona.merge.devices.choose import DeviceChoice
 
-    choice = DeviceChoice(options["device"], options["device_memory"])
+    device = options["device"]
+    choice = DeviceChoice("cpu" if device is None else device, options["device_memory"])
     choice.check()
     return choice
 

@@ -101,7 +101,7 @@ Device = Annotated[
         metavar="[auto|cpu|cuda]",
         setting="checkout.device",
         words=SETTINGS["checkout.device"].words,
-        help="Where to compute. Default: auto.",
+        help="Where to compute. Default: cpu to merge, auto to run a model.",
     ),
 ]
 

@@ -132,7 +132,9 @@ SETTINGS: Final[Mapping[str, Setting]] = {
             parse_flag,
             ("true", "false"),
         ),
-        Setting("checkout.device", "Where to compute", "auto", parse_device, DEVICES),
+        Setting(
+            "checkout.device", "Where to compute", "cpu to merge, auto to run a model", parse_device, DEVICES
+        ),
         Setting(
             "checkout.device-memory",
             "Memory for chunks on each GPU, such as 500MB",

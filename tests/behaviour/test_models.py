@@ -40,7 +40,7 @@ def test_the_context_is_that_of_the_config_whatever_the_family_calls_it(
 def test_auto_is_the_gpu_that_the_driver_reports(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
     def ask() -> int:
         if not there:
-            raise NoDevice("the NVIDIA driver finds no GPU", there=False)
+            raise NoDevice("the NVIDIA driver finds no GPU")
         return 1
 
     monkeypatch.setattr(choose, "ask_driver", ask)

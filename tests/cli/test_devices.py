@@ -22,7 +22,7 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without a driver."""
 
     def refuse() -> Any:
-        raise NoDevice("there is no NVIDIA driver (libcuda.so.1)", there=False)
+        raise NoDevice("there is no NVIDIA driver (libcuda.so.1)")
 
     monkeypatch.setattr(choose, "cuda_devices", refuse)
 
@@ -50,7 +50,6 @@ def test_cuda_without_a_gpu_is_said_in_a_sentence(grown: CommandLine, words: lis
 @pytest.mark.usefixtures("no_gpu")
 def test_auto_without_a_gpu_says_so_where_it_was_asked_for(grown: CommandLine) -> None:
     for words in (["digest"], ["checkout", "-o", "../out"]):
-        assert LINE not in grown(*words).stderr
         asked = grown(*words, "--device", "auto")
         assert asked.exit_code == 0
         assert asked.stderr.count(LINE) == 1
@@ -59,14 +58,22 @@ def test_auto_without_a_gpu_says_so_where_it_was_asked_for(grown: CommandLine) -
     assert LINE not in grown("digest", "--device", "cpu").stderr
 
 
-@pytest.mark.parametrize("word", ["auto", "cuda", None])
-def test_a_gpu_computes_the_same_bytes(grown: CommandLine, gpu: LateDevice, word: str | None) -> None:
-    on_cpu = grown.json("checkout", "-o", "../cpu", "--device", "cpu")
-    flags = [] if word is None else ["--device", word]
-    here = grown.json("checkout", *flags)
-    there = grown.json("checkout", "-o", "../out", *flags, "--device-memory", "1MB")
+def test_without_a_flag_and_a_setting_the_cpu_merges_and_no_gpu_is_looked_for(
+    grown: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choose, "cuda_devices", lambda: pytest.fail("a GPU was looked for"))
+    for words in (["checkout"], ["checkout", "-o", "../out"], ["digest"], ["identify", "../out"]):
+        assert "CPU" not in grown(*words).stderr
+    assert grown.json("checkout", "-o", "../out")["device"] == "cpu"
+
+
+@pytest.mark.parametrize("word", ["auto", "cuda"])
+def test_a_gpu_computes_the_same_bytes(grown: CommandLine, gpu: LateDevice, word: str) -> None:
+    on_cpu = grown.json("checkout", "-o", "../cpu")
+    here = grown.json("checkout", "--device", word)
+    there = grown.json("checkout", "-o", "../out", "--device", word, "--device-memory", "1MB")
     merges = gpu.merges
-    digest = grown.json("digest", *flags)
+    digest = grown.json("digest", "--device", word)
     assert [found["device"] for found in (on_cpu, here, there)] == ["cpu", "cuda", "cuda"]
     assert gpu.merges > merges > 0
     assert {found["weights"] for found in (on_cpu, here, there, digest)} == {on_cpu["weights"]}
@@ -79,14 +86,14 @@ def test_a_gpu_without_room_is_said_in_a_sentence(grown: CommandLine, gpu: LateD
     said = grown.refused(7, "digest", "--device", "cuda")
     assert said.startswith("the GPU has 0 MiB free, but this recipe's chunks need at least 1 MiB")
     assert said.endswith("use --device cpu")
-    for flags in ([], ["--device", "auto"]):
-        found = grown("--json", "digest", *flags)
-        assert found.exit_code == 0
-        assert found.stderr.count("computed on the CPU: the GPU has 0 MiB free") == 1
+    found = grown("--json", "digest", "--device", "auto")
+    assert found.exit_code == 0
+    assert found.stderr.count("computed on the CPU: the GPU has 0 MiB free") == 1
 
 
 @pytest.mark.usefixtures("gpu")
 def test_memory_of_a_gpu_in_which_nothing_fits_is_a_usage_error(grown: CommandLine) -> None:
+    grown.ok("config", "checkout.device", "auto")
     said = grown.refused(2, "digest", "--device-memory", "10")
     assert said.startswith(
         "this recipe's chunks need at least 1 MiB on the GPU\nhint: give --device-memory 1048576"
@@ -103,6 +110,7 @@ def test_a_commit_that_computes_weights_does_it_where_the_settings_say(
     grown: CommandLine, gpu: LateDevice
 ) -> None:
     grown.ok("config", "commit.checkout", "true")
+    grown.ok("config", "checkout.device", "auto")
     grown.ok("set", "listening", "--alpha", "0.25")
     assert "(cuda)" in grown.ok("commit", "-m", "less")
     merges = gpu.merges

@@ -40,11 +40,11 @@ def checkout(
     `recipe.toml` as it is. `branch` makes that branch at `rev` and attaches to it. `out`: a model directory
     elsewhere; HEAD stays.
 
-    `device`: "cpu", "cuda", or "auto" for CUDA if possible, with a note if not. None: auto, with a note only
-    if there is a GPU that cannot be used. The bytes are the same on all devices. `device_memory`: bytes that
-    chunks may take on each GPU. `memory`: bytes that decoded chunks may take together. `max_shard_size` in
-    bytes. `dtype`: "bfloat16", "float16" or "float32" for the written floats, only with `out`.
-    `weights=False`: only text files. `force` overwrites edited weights, and edits that are not committed.
+    `device` merges the vectors: "cpu" (the default), "cuda", or "auto" for CUDA if possible, with a note if
+    not. The bytes are the same on all devices. `device_memory`: bytes that chunks may take on each GPU.
+    `memory`: bytes that decoded chunks may take together. `max_shard_size` in bytes. `dtype`: "bfloat16",
+    "float16" or "float32" for the written floats, only with `out`. `weights=False`: only text files. `force`
+    overwrites edited weights, and edits that are not committed.
     """
     started = time.perf_counter()
     how = history.in_force(RunOptions, options)

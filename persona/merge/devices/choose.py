@@ -29,17 +29,17 @@ _found: list[tuple[Device, ...] | NoDevice] = []
 
 @dataclass(frozen=True)
 class DeviceChoice:
-    """`device`: one of `WORDS`; None is auto without a note if the machine has no GPU.
+    """`device`: one of `WORDS`; the CPU is mostly as fast as a GPU (docs/decisions/034).
 
     `memory`: bytes that chunks may take on each GPU, see `persona.merge.devices.lanes.Lanes`.
     """
 
-    device: str | None = None
+    device: str = "cpu"
     memory: int | None = None
 
     def check(self) -> None:
         """Raises `UsageError` for an unknown device, `SystemFault` for a GPU that cannot be used."""
-        if self.device is not None and self.device not in WORDS:
+        if self.device not in WORDS:
             raise UsageError(f"device must be auto, cpu or cuda, not {self.device!r:.40}")
         if self.memory is not None and self.memory < 1:
             raise UsageError("device_memory must be a number of bytes above 0")
@@ -49,7 +49,7 @@ class DeviceChoice:
     def devices(self, note: Callable[[str], None]) -> tuple[Device, ...]:
         """The devices to merge on, none for the CPU.
 
-        `note` is called with the reason for the CPU, if a user may wonder.
+        `note` is called with the reason why "auto" is the CPU.
         """
         if self.device == "cpu":
             return ()
@@ -59,8 +59,7 @@ class DeviceChoice:
             if self.device == "cuda":
                 hint = ("use ", Keyword(device="auto"), " or ", Keyword(device="cpu"))
                 raise SystemFault(f"no GPU to compute on: {error}", hint=hint) from error
-            if self.device == "auto" or error.there:
-                note(f"computed on the CPU: {error}")
+            note(f"computed on the CPU: {error}")
             return ()
 
     def lanes(
@@ -83,7 +82,7 @@ class DeviceChoice:
             return None
 
 
-CPU: Final = DeviceChoice("cpu")
+CPU: Final = DeviceChoice()
 
 
 @contextmanager
@@ -110,14 +109,14 @@ def cuda_devices() -> tuple[Device, ...]:
         try:
             from persona.merge.devices import cuda
         except (ImportError, OSError) as error:
-            raise NoDevice(f"torch cannot be imported ({error})", there=True) from error
+            raise NoDevice(f"torch cannot be imported ({error})") from error
         try:
             _found.append(cuda.devices())
         except NoDevice as error:
             _found.append(error)
     found = _found[0]
     if isinstance(found, NoDevice):
-        raise NoDevice(str(found), there=found.there) from found
+        raise NoDevice(str(found)) from found
     return found
 
 
@@ -126,11 +125,11 @@ def ask_driver(name: str = _DRIVER) -> int:
     try:
         driver = ctypes.CDLL(name)
     except OSError as error:
-        raise NoDevice(f"there is no NVIDIA driver ({name})", there=False) from error
+        raise NoDevice(f"there is no NVIDIA driver ({name})") from error
     count = ctypes.c_int(0)
     status = int(driver.cuInit(0)) or int(driver.cuDeviceGetCount(ctypes.byref(count)))
     if status not in (0, _NO_DEVICE):
-        raise NoDevice(f"the NVIDIA driver does not start (CUDA error {status})", there=True)
+        raise NoDevice(f"the NVIDIA driver does not start (CUDA error {status})")
     if status == _NO_DEVICE or count.value < 1:
-        raise NoDevice("the NVIDIA driver finds no GPU", there=False)
+        raise NoDevice("the NVIDIA driver finds no GPU")
     return count.value

@@ -39,25 +39,25 @@ def _torch_dtype(dtype: Any) -> torch.dtype:
 def devices() -> tuple[CudaDevice, ...]:
     """The GPUs that this process can use, in torch's order. Raises `NoDevice` if there are none."""
     if torch.version.cuda is None:
-        raise NoDevice(f"torch {torch.__version__} is built without CUDA", there=True)
+        raise NoDevice(f"torch {torch.__version__} is built without CUDA")
     if not torch.cuda.is_available():
-        raise NoDevice(f"torch {torch.__version__} cannot use this NVIDIA driver", there=True)
+        raise NoDevice(f"torch {torch.__version__} cannot use this NVIDIA driver")
     try:
         from persona.merge.arithmetic import cuda
     except (ImportError, OSError) as error:
-        raise NoDevice(f"triton is not installed or cannot be used ({error})", there=True) from error
+        raise NoDevice(f"triton is not installed or cannot be used ({error})") from error
     try:
         count = torch.cuda.device_count()
         found = [(torch.cuda.get_device_capability(index), index) for index in range(count)]
     except RuntimeError as error:
-        raise NoDevice(f"torch cannot use the GPU ({_first_line(error)})", there=True) from error
+        why = _FULL if _of_memory(error) else f"torch cannot use the GPU ({_first_line(error)})"
+        raise NoDevice(why) from error
     young = [CudaDevice(index, cuda) for capability, index in found if capability >= OLDEST]
     if not young:
         (major, minor), _ = max(found)
         raise NoDevice(
             f"the GPU has compute capability {major}.{minor}, and persona needs"
-            f" {OLDEST[0]}.{OLDEST[1]} or higher",
-            there=True,
+            f" {OLDEST[0]}.{OLDEST[1]} or higher"
         )
     _watch(vars(cuda)["triton"])
     return _working(young)
@@ -80,7 +80,7 @@ def _working(devices: list[CudaDevice]) -> tuple[CudaDevice, ...]:
         why = _first_line(failed[0])
         if not isinstance(failed[0], OtherBits):
             why = f"no kernel runs on the GPU: {why}"
-        raise NoDevice(why, there=True) from failed[0]
+        raise NoDevice(why) from failed[0]
     return tuple(usable)
 
 
@@ -116,14 +116,23 @@ def _told(kind: type[Exception] = RuntimeError) -> Iterator[None]:
     """Turns errors that torch raises for a device, and those of `kinds` from triton, into sentences."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise DeviceFull(_FULL) from error
     except kind as error:
         if isinstance(error, PersonaError):
             raise
-        if "CUDA error: out of memory" in str(error):  # the driver's, of what torch does not allocate
+        if _of_memory(error):
             raise DeviceFull(_FULL) from error
         raise DeviceFault(f"the GPU failed: {_first_line(error)}") from error
+
+
+def _of_memory(error: Exception) -> bool:
+    """Whether it says that the GPU is full.
+
+    For an array torch raises an error of its own class. If a context or an event does not fit, it says "CUDA
+    error: out of memory"; if the code of a kernel does not fit, triton says "Triton Error [CUDA]: out of
+    memory".
+    """
+    line = _first_line(error)
+    return isinstance(error, torch.OutOfMemoryError) or ("CUDA" in line and "out of memory" in line)
 
 
 def _first_line(error: Exception) -> str:

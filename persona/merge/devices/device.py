@@ -38,11 +38,7 @@ class OtherBits(DeviceFault):
 
 
 class NoDevice(SystemFault):
-    """There is no device that can be used; the message says why. `there`: whether there seems to be one."""
-
-    def __init__(self, message: str, *, there: bool) -> None:
-        super().__init__(message)
-        self.there = there
+    """No device can be used; the message says why."""
 
 
 class Stream(Protocol):

@@ -238,10 +238,10 @@ class Lanes:
             raise failed
         if not self._by_device:
             free = max((device.free() for device in devices), default=0)
-            raise DeviceFull(
-                f"the GPU has {free // MIB} MiB free, but this recipe's chunks need"
-                f" at least {-(-need.least // MIB)} MiB"
-            )
+            wanted = "its kernels and this recipe's chunks need more"
+            if free < need.least:
+                wanted = f"this recipe's chunks need at least {-(-need.least // MIB)} MiB"
+            raise DeviceFull(f"the GPU has {free // MIB} MiB free, but {wanted}")
 
     @property
     def nbytes(self) -> int:

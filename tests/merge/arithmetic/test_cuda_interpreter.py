@@ -130,6 +130,48 @@ def test_an_empty_chunk_is_no_work(cuda: ModuleType) -> None:
     cuda.merge_chunk(**arguments(cuda, base=empty, out=empty, z=torch.zeros(3, 0, dtype=torch.uint16)))
 
 
+def mixtures(size: int) -> list[tuple[Any, Any, Any]]:
+    """theta, alpha and add of this many terms, the last one added: of each kind that code is compiled for."""
+    theta, alpha = np.linspace(0, 0.1, size, dtype=np.float32), np.full(size, 0.5, np.float32)
+    add, last = np.arange(size) == size - 1, np.arange(size) == size - 1
+    return [
+        (theta, alpha, add),
+        (theta, alpha, ~last & last),  # none is added
+        (theta, np.where(last, np.float32(1), alpha), add),  # lone
+        (theta, np.where(last, alpha, np.float32(-3)), add),  # strong
+        (theta, np.where(last, np.float32(0), alpha), add),  # careful
+        (np.where(last, theta, np.float32(-1)), alpha, add),  # careful, by its cut-offs only
+    ]
+
+
+@pytest.mark.parametrize("rules", [MergeRules(), MergeRules(divide="strength"), MergeRules(merge="max")])
+def test_terms_made_at_once_are_those_made_one_by_one(cuda: ModuleType, rules: MergeRules) -> None:
+    given = [mixture for size in (2, 5, 3, 7) for mixture in mixtures(size)] * 2
+    found = cuda.Terms.all(given, rules, "cpu")
+    for terms, (theta, alpha, add) in zip(found, given, strict=True):
+        one = cuda.Terms.of(theta, alpha, add, rules, "cpu")
+        for numbers, want in ((terms.alpha, one.alpha), (terms.cut, one.cut)):
+            assert numbers.numpy().tobytes() == want.numpy().tobytes()
+            assert (numbers.data_ptr() - found[0].alpha.data_ptr()) % 16 == 0
+        kind = [(of.votes, of.careful, of.lone, of.strong) for of in (terms, one)]
+        assert kind[0] == kind[1]
+    assert cuda.Terms.all([], rules, "cpu") == []
+
+
+def test_terms_made_at_once_differ_in_kind(cuda: ModuleType) -> None:
+    rules = MergeRules(divide="strength")
+    found = cuda.Terms.all(mixtures(4), rules, "cpu")
+    kinds = [(terms.votes, terms.careful, terms.lone, terms.strong) for terms in found]
+    assert kinds == [
+        (3, False, False, False),
+        (4, False, False, False),
+        (3, False, True, False),
+        (3, False, False, True),
+        (3, True, False, False),
+        (3, True, False, False),
+    ]
+
+
 @pytest.mark.parametrize(
     ("theta", "alpha", "add"),
     [

@@ -109,9 +109,8 @@ def test_a_kernel_with_other_bits_is_refused(name: str, hosted: None, tmp_path: 
     mutant = tmp_path / "mutant.py"
     mutant.write_text(text.replace(old, new))
     device = Hosted(load(mutant, interpreted=True))
-    with pytest.raises(NoDevice, match=r"^this GPU, with Triton .* other bits .*3\.6 or newer$") as told:
+    with pytest.raises(NoDevice, match=r"^this GPU, with Triton .* other bits .*3\.6 or newer$"):
         cuda._working([device])
-    assert told.value.there
 
 
 class Full(Hosted):

@@ -16,7 +16,7 @@ import torch
 
 from persona.merge.devices import choose, cuda
 from persona.merge.devices.device import DeviceFault, DeviceFull, NoDevice
-from persona.merge.devices.lanes import Need
+from persona.merge.devices.lanes import Lanes, Need
 from tests.merge.arithmetic.cuda_kernels import load, source
 from tests.merge.devices.hosted import Hosted
 from tests.merge.devices.late import There
@@ -77,6 +77,57 @@ def test_what_is_loaded_and_scattered_comes_back(device: Any, dtype: Any) -> Non
     np.testing.assert_array_equal(back[1][order], values)
 
 
+def test_operations_queued_together_enter_the_stream_once_and_do_the_same(
+    device: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream, torch_stream = device.stream(), torch.cuda.stream
+    entered: list[object] = []
+
+    def enter(queue: Any) -> Any:
+        entered.append(queue)
+        return torch_stream(queue)
+
+    values, order = device.host(1000, np.uint16), device.host(1000, np.uint32)
+    values[:] = np.arange(1000)
+    order[:] = np.random.default_rng(2).permutation(1000)
+    source, target = (stream.array(1000, np.uint16) for _ in range(2))
+    places = stream.array(1000, np.uint32)
+
+    def scattered() -> Any:
+        back = device.host(1000, np.uint16)
+        stream.load(values, source)
+        stream.load(order, places)
+        stream.scatter(source, places, target)
+        stream.store(target, back)
+        return back
+
+    scattered()  # the first scatter makes arrays that later ones use
+    stream.synchronize()
+    monkeypatch.setattr(torch.cuda, "stream", enter)
+    with stream.together():
+        together = scattered()
+    stream.synchronize()
+    assert entered == [stream._stream]
+    apart = scattered()
+    stream.synchronize()
+    assert entered == [stream._stream] * 5
+    np.testing.assert_array_equal(together[order], values)
+    np.testing.assert_array_equal(apart, together)
+
+
+def test_a_failure_among_operations_queued_together_is_told_and_leaves_the_stream(
+    device: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = device.stream()
+    three, four = stream.array(3, np.uint16), device.host(4, np.uint16)
+    with pytest.raises(DeviceFault, match=r"^the GPU failed: The size of tensor"), stream.together():
+        stream.load(four, three)
+    entered: list[object] = []
+    monkeypatch.setattr(torch.cuda, "stream", lambda queue: entered.append(queue) or nullcontext())
+    stream.clear(three)
+    assert entered == [stream._stream]
+
+
 def test_the_stream_over_it_gives_the_bits_of_the_cpu(device: Any, mixed: Any) -> None:
     plan, model, want = mixed
     for memory in (None, Need.of(plan, plan.tensors).least):
@@ -103,13 +154,56 @@ def test_what_is_free_is_what_the_driver_and_torch_have_to_spare(device: Any) ->
 
 
 def test_what_torch_says_of_a_device_is_said_in_a_sentence() -> None:
-    with pytest.raises(DeviceFull, match="the GPU has too little memory"), cuda._told():
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore")
     with (
         pytest.raises(DeviceFault, match=r"^the GPU failed: CUDA error: broken$"),
         cuda._told(),
     ):
         raise RuntimeError("CUDA error: broken\nCompile with TORCH_USE_CUDA_DSA")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore"),
+        RuntimeError("CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+    ],
+)
+def test_a_full_device_is_called_full_whoever_finds_it_full(error: Exception) -> None:
+    with pytest.raises(DeviceFull, match=r"^the GPU has too little memory for this merge$"), cuda._told():
+        raise error
+
+
+def test_a_gpu_on_which_not_even_a_kernel_fits_is_full_and_not_broken(
+    kernels: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("Triton Error [CUDA]: out of memory")
+
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda where: (1 << 20, 1 << 31))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda where: 0)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda where: 0)
+    full = Hosted(SimpleNamespace(Terms=kernels.Terms, merge_chunk=fail))  # type: ignore[arg-type]
+    assert cuda._working([full]) == (full,)
+    with pytest.raises(DeviceFull, match=r"^the GPU has 1 MiB free, but its kernels and this recipe's"):
+        Lanes([full], Need(1 << 16, 1 << 16))
+    with pytest.raises(DeviceFull, match=r"^the GPU has 1 MiB free, but this recipe's chunks need at least"):
+        Lanes([full], Need(1 << 21, 1 << 21))
+
+
+@pytest.mark.parametrize("name", ["mem_get_info", "memory_reserved"])
+def test_a_gpu_too_full_to_be_asked_for_its_memory_is_full(
+    kernels: ModuleType, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def refuse(where: torch.device) -> None:
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda where: 0)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda where: 0)
+    monkeypatch.setattr(torch.cuda, name, refuse)
+    with pytest.raises(DeviceFull, match="too little memory"):
+        Lanes([Hosted(kernels)], Need(1 << 16, 1 << 16))
 
 
 def test_a_kernel_is_tried(device: Any) -> None:
