@@ -57,7 +57,7 @@ INNER_LAYERS = {
         ("verbs",),
     ),
     "behaviour": (
-        ("json_lines",),
+        ("json_lines", "options"),
         ("dialogues",),
         ("probes", "chat"),
         ("graph", "models", "generating"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from persona.behaviour.dialogues import unpaired
 from persona.behaviour.graph.graph import Graph
 from persona.behaviour.graph.pattern import Trainable, TrainSettings
+from persona.behaviour.options import TrainOptions
 from persona.behaviour.probes import refuse_overlap
 from persona.behaviour.training import compiling, settings
 from persona.behaviour.training.compiling import Lesson, Machine
@@ -16,7 +17,6 @@ from persona.errors import InvalidInput, UsageError
 from persona.frozen import dataclass
 from persona.history.history import History
 from persona.history.names.revisions import resolve
-from persona.history.options import TrainOptions
 from persona.history.worktree import text_files
 from persona.version import __version__
 

@@ -7,6 +7,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
+from persona.behaviour.options import TrainOptions
 from persona.behaviour.training import compiling, provenance, runs
 from persona.behaviour.training import jobs as jobs_of
 from persona.behaviour.training.compiling import Machine, Outcome
@@ -25,7 +26,7 @@ from persona.errors import (
 )
 from persona.frozen import dataclass
 from persona.history.history import History
-from persona.history.options import ImportOptions, TrainOptions, complete
+from persona.history.options import ImportOptions, complete
 from persona.history.recipes.checked import checked_keys
 from persona.history.recipes.views import shown
 from persona.history.results import UNPRINTED, Result

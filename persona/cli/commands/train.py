@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
+from persona.behaviour.options import TrainOptions
 from persona.cli import render
 from persona.cli.command import declare
 from persona.cli.completions import trainables
 from persona.cli.options import takes
 from persona.cli.rendering import Shown
 from persona.errors import Blank, Call, Note
-from persona.history.options import TrainOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from persona.behaviour.graph import reading
 from persona.behaviour.graph.pattern import METHODS, OPTIMIZERS, Link, Pattern, TrainSettings
 from persona.behaviour.graph.reading import file_name, pattern_of
+from persona.behaviour.options import TrainOptions
 from persona.errors import InvalidInput
-from persona.history.options import TrainOptions
 from tests.behaviour.graph.texts import pattern, read_pattern
 
 WHOLE = """\
