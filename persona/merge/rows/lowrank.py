@@ -38,14 +38,16 @@ class FactorReader:
     reader: ChunkReader
     cache: BoundedCache[Numbers]
 
-    def matrix(self, part: TensorSpec, ids: Sequence[str], start: int, stop: int) -> Numbers:
-        """The elements [start, stop) of A, float32[stop − start]; kept as a whole."""
+    def matrix(self, part: TensorSpec, ids: Sequence[str], start: int, stop: int, *, keep: bool) -> Numbers:
+        """The elements [start, stop) of A, float32[stop − start]; `keep`: they are kept as a whole."""
+        if not keep:
+            return self._joined(part, ids, start, stop, keep=False)
         key = ("elements", part.dtype, *ids, str(start), str(stop))
         return self._kept(key, lambda: self._joined(part, ids, start, stop, keep=False))
 
-    def rows(self, part: TensorSpec, ids: Sequence[str], start: int, stop: int) -> Numbers:
-        """The elements [start, stop) of B, float32[stop − start]; the chunks that they lie in are kept."""
-        return self._joined(part, ids, start, stop, keep=True)
+    def rows(self, part: TensorSpec, ids: Sequence[str], start: int, stop: int, *, keep: bool) -> Numbers:
+        """The elements [start, stop) of B, float32[stop − start]; `keep`: their whole chunks are kept."""
+        return self._joined(part, ids, start, stop, keep=keep)
 
     def _joined(self, part: TensorSpec, ids: Sequence[str], start: int, stop: int, *, keep: bool) -> Numbers:
         length = self.reader.chunk
@@ -143,7 +145,11 @@ class LowRankSource:
             self._multiply(chunk.spec, factor, chunk.first + start, out)
 
     def _multiply(self, spec: TensorSpec, factor: LowRankFactor, first: int, out: Numbers) -> None:
-        """t of the elements from `first` on, block by block."""
+        """t of the elements from `first` on, block by block.
+
+        Factors are kept for the rest of the tensor, if there is one.
+        """
+        keep = out.size < spec.units
         rank, columns = factor.rank, factor.columns(spec)
         size = factor.rows(spec) * columns
         (part_a, part_b), (ids_a, ids_b) = self._vector.parts[spec.name], self._ids[spec.name]
@@ -153,9 +159,9 @@ class LowRankSource:
             count = min(size - place, out.size - done)
             row, last = place // columns, (place + count - 1) // columns
             begin = block * rank * columns
-            a = self._factors.matrix(part_a, ids_a, begin, begin + rank * columns)
+            a = self._factors.matrix(part_a, ids_a, begin, begin + rank * columns, keep=keep)
             begin = (block * factor.rows(spec) + row) * rank
-            b = self._factors.rows(part_b, ids_b, begin, begin + (last + 1 - row) * rank)
+            b = self._factors.rows(part_b, ids_b, begin, begin + (last + 1 - row) * rank, keep=keep)
             lowrank.low_rank(
                 a.reshape(rank, columns),
                 b.reshape(-1, rank),

@@ -152,7 +152,7 @@ def test_equal_bits_of_two_dtypes_are_other_numbers(tmp_path: Path) -> None:
     ids, _ = factor_chunks(table, stored.vector, spec)
     for dtype in ("BF16", "F16"):
         part = replace(factor.a(spec), dtype=dtype)
-        found = reader.matrix(part, ids, 0, part.elements)
+        found = reader.matrix(part, ids, 0, part.elements, keep=True)
         assert same(found, casts.widen32(stored.parts[0].reshape(-1), dtype))
 
 
