@@ -9,22 +9,23 @@ it wrote are computed back exactly. If that ends early too, the model is half do
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Final, Self, Unpack
 
-from persona.errors import InvalidInput, Refused, UnknownName, UsageError, listed
+from persona.errors import Refused, UsageError, listed
 from persona.history.arguments import checks_arguments
 from persona.history.history import History
 from persona.history.options import LiveOptions
 from persona.history.planning import plan_of
 from persona.history.query_results import LiveResult, RecipeView
-from persona.history.recipes import filters
-from persona.history.recipes.checked import DEFAULT, OverLayers, checked, globs, number
+from persona.history.recipes.checked import OverLayers
 from persona.history.recipes.views import recipe_view
 from persona.limits import LIVE_TIMEOUT_SECONDS
+from persona.live import edits
 from persona.live.fill import Filler, caching_merger_of
 from persona.live.load import built, chosen
 from persona.live.lock import ModelLock
@@ -33,8 +34,7 @@ from persona.live.slots import Slot, Stamp, Tensor, digest_of, slots_of
 from persona.merge.plan import Plan
 from persona.merge.rows.cache import RowCache
 from persona.objects.ids import abbreviate
-from persona.objects.recipe import Recipe, check_alpha, check_own_density
-from persona.objects.rules import Rules
+from persona.objects.recipe import Recipe
 
 if TYPE_CHECKING:
     from persona.live.fill import PreTrainedModel
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 Holding = tuple[Plan, str | None]
 """A plan, and the commit whose recipe it is of."""
+_UNDONE: Final = 256
+"""Changes that can be taken back."""
 
 
 @checks_arguments
@@ -82,6 +84,8 @@ class LiveModel:
         self._holds: Holding | None = None
         self._target: Holding | None = None
         self._origin = (revision, recipe)
+        self._past: deque[tuple[str | None, Recipe, tuple[str | None, Recipe]]] = deque(maxlen=_UNDONE)
+        """Revision, recipe and origin before each change."""
         plan = plan_of(history, recipe)
         for name, slot in slots_of(model, plan.base.tensors).items():
             key, tensor = filled.get(name, ("", None))
@@ -142,31 +146,10 @@ class LiveModel:
         Raises `UnknownName` for a vector that the recipe does not have, `InvalidInput` for a value out of
         range and for weights that are not finite, and the errors of `checkout`.
         """
-        given: dict[str, Any] = {
-            "join": join,
-            "only": globs(only, "only"),
-            "except_": globs(except_, "except_"),
-        }
-        if alpha is not None:
-            given["alpha"] = checked("alpha", check_alpha, alpha)
-        taken_back = isinstance(density, str) and density == DEFAULT
-        if density is not None and not taken_back:
-            given["density"] = checked("density", check_own_density, density)
-        keys = {key: value for key, value in given.items() if value is not None}
-        if taken_back:
-            keys["density"] = None
-        if not keys:
-            raise UsageError("nothing to set; give alpha, density, only, except_ or join")
+        keys = edits.term_keys(alpha, density, only, except_, join)
 
         def edit(recipe: Recipe) -> Recipe:
-            if name not in recipe.by_name:
-                there = ", ".join(recipe.by_name) or "none"
-                raise UnknownName(f"the model holds no vector named {name!r:.80}; it holds: {there}")
-            terms = [replace(term, **keys) if term.name == name else term for term in recipe.terms]
-            edited = Recipe.of(recipe.base, terms, recipe.rules)
-            for _, key, problem in filters.problems(edited, self._history.base(edited.base), recipe):
-                raise InvalidInput(problem, parameter="except_" if key == "except" else key)
-            return edited
+            return edits.with_term(self._history, recipe, name, keys)
 
         return self._edit(edit, force, timeout)
 
@@ -184,22 +167,7 @@ class LiveModel:
         vector has a density of its own (`set(NAME, density="default")` removes it). Raises `InvalidInput` for
         an impossible axis or value, and the errors of `checkout`.
         """
-        if not axes:
-            raise UsageError('nothing to set; give axes, such as {"density": 0.2} or {"preset": "linear"}')
-        given: dict[str, Any] = {axis: number(value) for axis, value in axes.items()}
-
-        def edit(recipe: Recipe) -> Recipe:
-            rules = recipe.rules
-            kept: dict[str, Any] = {"lambda": rules.lambda_, **rules.changed_axes()}
-            if "preset" in given:
-                wanted = Rules.of(given["preset"])
-                kept = {"lambda": rules.lambda_}
-                if wanted.density is not None and rules.density is not None:
-                    kept["density"] = rules.density
-            named = {"preset": rules.preset, **kept, **given}
-            return Recipe.of(recipe.base, recipe.terms, Rules.of(**named))
-
-        return self._edit(edit, force, timeout)
+        return self._edit(lambda recipe: edits.with_rules(recipe, axes), force, timeout)
 
     def checkout(
         self,
@@ -221,6 +189,23 @@ class LiveModel:
             result = self._move((plan_of(self._history, recipe), revision), force=force)
             self._origin = (revision, recipe)
             return replace(result, notes=(*notes, *result.notes))
+
+    def undo(self, *, force: bool = False, timeout: float | None = LIVE_TIMEOUT_SECONDS) -> LiveResult:
+        """Takes back the last call of `set`, `set_rules` or `checkout` that changed the recipe or revision.
+
+        Called again, it takes back the one before, up to 256. Raises `Refused` if there is none, and the
+        errors of `checkout`.
+        """
+        with self._changing(timeout):
+            if self.half_done:
+                raise Refused(str(self._lock.shut))
+            if not self._past:
+                raise Refused("nothing to undo: the model holds the recipe that it began with")
+            revision, recipe, origin = self._past[-1]
+            result = self._move((plan_of(self._history, recipe), revision), force=force, remember=False)
+            self._past.pop()
+            self._origin = origin
+            return result
 
     def resume(self, *, timeout: float | None = LIVE_TIMEOUT_SECONDS) -> LiveResult:
         """Completes a change that ended half done. Raises `UsageError` if nothing is half done."""
@@ -300,9 +285,9 @@ class LiveModel:
             revision = self._origin[0] if recipe == self._origin[1] else None
             return self._move((plan_of(self._history, recipe), revision), force=force)
 
-    def _move(self, target: Holding, *, force: bool = False) -> LiveResult:
-        """Brings the model to a plan, or back to its state before."""
-        started = time.perf_counter()
+    def _move(self, target: Holding, *, force: bool = False, remember: bool = True) -> LiveResult:
+        """Brings the model to a plan, or back to its state before. `remember`: for `undo`."""
+        started, before = time.perf_counter(), self._holds
         slots = slots_of(self._model, target[0].base.tensors)
         self._look_for_edits(slots, force)
         try:
@@ -310,6 +295,8 @@ class LiveModel:
         except BaseException as error:
             self._go_back(error)
             raise
+        if remember and before is not None and (before[0].recipe, before[1]) != (target[0].recipe, target[1]):
+            self._past.append((before[1], before[0].recipe, self._origin))
         return replace(result, seconds=round(time.perf_counter() - started, 3))
 
     def _go_back(self, error: BaseException) -> None:

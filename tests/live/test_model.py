@@ -234,6 +234,35 @@ def test_a_density_is_taken_back(live: LiveModel) -> None:
     live.set_rules({"preset": "linear"})
 
 
+def test_undo_takes_back_one_change_after_another_to_the_bit(repo: Repository, live: LiveModel) -> None:
+    states = [(live.revision, live.recipe, live.digest())]
+    for change in (
+        lambda: live.set("one", alpha=0.25),
+        lambda: live.set_rules({"density": 0.5}),
+        lambda: live.checkout("HEAD~1"),
+        lambda: live.set("one", alpha=-1),
+    ):
+        change()
+        states.append((live.revision, live.recipe, live.digest()))
+    live.set("one", alpha=-1)  # no change
+    for state in states[-2::-1]:
+        live.undo()
+        assert (live.revision, live.recipe, live.digest()) == state
+    with pytest.raises(Refused, match="nothing to undo"):
+        live.undo()
+    assert live.revision == repo.resolve("HEAD")
+
+
+def test_an_edit_that_gives_the_former_recipe_after_undo_is_the_revision_again(live: LiveModel) -> None:
+    live.checkout("HEAD~1")
+    live.undo()
+    before = live.recipe.vectors["one"].alpha
+    live.set("one", alpha=0.25)
+    assert live.revision is None
+    live.set("one", alpha=before)
+    assert live.revision is not None
+
+
 @pytest.mark.parametrize("rescale", [True, False, "norm"])
 @pytest.mark.parametrize("preset", ["dare_ties", "della", "breadcrumbs"])
 def test_a_filter_is_that_of_the_checkout_and_alpha_moves(
