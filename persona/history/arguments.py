@@ -2,7 +2,7 @@
 
 The annotations of a public method are its declaration: `checks_arguments` holds each call of a class against
 them, so that no other module meets a number of threads that is a text, or a path that is None. A method that
-takes `**options: Unpack[RunOptions]` is held against the declaration of that name in
+takes `**options: Unpack[RunOptions]` is held against the declaration of that name in its module, else in
 `persona.history.options`.
 """
 
@@ -82,18 +82,14 @@ def checked_call(
     def annotation_of(name: str) -> Any:
         if declaration is None or name in own:
             return plain.__annotations__.get(name)
-        from persona.history import options
-
-        return options.annotations(declaration).get(name)
+        return _annotations(plain, declaration).get(name)
 
     def check_known(name: str) -> None:
         if takes_all or name in keywords:
             return
         known = list(keywords)
         if declaration is not None:
-            from persona.history import options
-
-            known += options.annotations(declaration)
+            known += _annotations(plain, declaration)
         if name not in known:
             raise _unknown(called, name, known)
 
@@ -161,6 +157,21 @@ def _declaration(function: FunctionType) -> str | None:
     return found[1] if found else None
 
 
+def _declaration_named(function: FunctionType, name: str) -> type:
+    """The declaration of that name: that of the function's module, else of `persona.history.options`."""
+    from persona.history import options
+
+    found: type = function.__globals__.get(name) or getattr(options, name)
+    return found
+
+
+def _annotations(function: FunctionType, declaration: str) -> dict[str, str]:
+    """The types of a declaration's keywords, as a signature writes them."""
+    from persona.history import options
+
+    return options.annotations(_declaration_named(function, declaration))
+
+
 def spell_out() -> None:
     """Methods that take a declaration get a signature with every keyword of it, for `help` and notebooks."""
     import inspect
@@ -171,10 +182,11 @@ def spell_out() -> None:
         method, name = _declared.pop()
         signature = inspect.signature(method)
         plain = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
-        usual = options.defaults(getattr(options, name))
+        declaration = _declaration_named(_unwrapped(method), name)
+        usual = options.defaults(declaration)
         plain += [
             inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=usual[key], annotation=annotation)
-            for key, annotation in options.annotations(name).items()
+            for key, annotation in options.annotations(declaration).items()
         ]
         method.__signature__ = signature.replace(parameters=plain)  # type: ignore[attr-defined]
 

@@ -375,9 +375,9 @@ def complete(
     return cast(Options, found)
 
 
-def annotations(name: str) -> dict[str, str]:
+def annotations(declaration: type) -> dict[str, str]:
     """The types of a declaration's keywords, as a signature writes them."""
-    kinds = globals()[name].__annotations__
+    kinds = declaration.__annotations__
     types = {key: getattr(kind, "__origin__", kind) for key, kind in kinds.items()}
     return {
         key: kind.__name__ if isinstance(kind, type) else _PLACE.sub("", str(kind)).replace("'", '"')
