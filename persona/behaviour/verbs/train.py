@@ -4,41 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Unpack
+from typing import Any, Unpack
 
 from persona.behaviour.options import TrainOptions
-from persona.behaviour.training import compiling, provenance, runs
 from persona.behaviour.training import jobs as jobs_of
-from persona.behaviour.training.compiling import Machine, Outcome
-from persona.behaviour.training.jobs import MINUS, PLUS, Job
-from persona.behaviour.training.provenance import Provenance
-from persona.errors import (
-    Blank,
-    Call,
-    InvalidInput,
-    Keyword,
-    Note,
-    NothingChanged,
-    PersonaError,
-    Refused,
-    UsageError,
-)
+from persona.behaviour.training import making, provenance, runs
+from persona.behaviour.training.compiling import Machine
+from persona.behaviour.training.jobs import Job
+from persona.errors import Blank, Call, Note, Refused, UsageError
 from persona.frozen import dataclass
 from persona.history.history import History
-from persona.history.options import ImportOptions, complete
 from persona.history.recipes.checked import checked_keys
 from persona.history.recipes.views import shown
 from persona.history.results import UNPRINTED, Result
-from persona.history.vectors import cache, importing, kept_names
-from persona.history.vectors.naming import put_term, store_sum
+from persona.history.vectors.naming import put_term
 from persona.history.worktree import text_files
 from persona.history.worktree.changing import changing
-
-if TYPE_CHECKING:
-    from persona.intake.encode import ImportedVector
-
-_COEFFICIENTS: Final = {PLUS: "1", MINUS: "-1"}
 
 
 @dataclass(frozen=True, repr=False)
@@ -99,21 +80,7 @@ def _train(
 ) -> Trained:
     """Trains one vector, or takes the one that is known, and names it in `recipe.toml`."""
     name = job.trainable.name
-    notes = list(job.notes)
-    known = {} if given["force"] else _known(history, job)
-    ids: dict[str | None, str] = dict(known)
-    outcomes: list[Outcome] = []
-    facts: list[ImportedVector] = []
-    if len(known) < len(job.made):
-        notes += _left_behind(history, job)
-    for part in job.made:
-        if part not in known:
-            outcome, fact = _run(history, job, part, machine)
-            ids[part] = fact.id
-            outcomes.append(outcome)
-            facts.append(fact)
-    id = _joined(history, job, ids)
-    kept_names.keep(history, name, id)
+    made = making.make(history, job, machine, again=given["force"])
     keys = dict(alpha)
     with changing(history) as tree:
         old = text_files.recipe(history, to_edit=True).recipe.by_name.get(name)
@@ -121,66 +88,34 @@ def _train(
             keys.setdefault("alpha", str(job.trainable.sign))
         if given["onto"] not in (None, "base"):
             keys["join"] = "add"
-        recipe, _ = put_term(tree, name, id, keys)
+        recipe, _ = put_term(tree, name, made.id, keys)
     runs.clear(history, name)
-    if not outcomes:
+    notes = list(made.notes)
+    if not made.outcomes:
         notes.append(
             Note(
                 f"{name} was trained from the same text, data, base and settings before",
                 (Call("train", name, force=True), " trains it again"),
             )
         )
-    curve = outcomes[0].loss if outcomes else ()
-    fractions = [fact.changed_fraction for fact in facts if fact.changed_fraction is not None]
+    curve = made.outcomes[0].loss if made.outcomes else ()
+    fractions = [fact.changed_fraction for fact in made.facts if fact.changed_fraction is not None]
     return Trained(
         name=name,
-        id=id,
-        change="added" if old is None else "unchanged" if old.vector == id else "replaced",
+        id=made.id,
+        change="added" if old is None else "unchanged" if old.vector == made.id else "replaced",
         alpha=shown(recipe.by_name[name].alpha),
-        trained=bool(outcomes),
-        steps=job.settings.steps * len(outcomes),
-        resumed=max((one.resumed for one in outcomes), default=0),
+        trained=bool(made.outcomes),
+        steps=job.settings.steps * len(made.outcomes),
+        resumed=max((one.resumed for one in made.outcomes), default=0),
         first_loss=curve[0][1] if curve else None,
         last_loss=curve[-1][1] if curve else None,
-        seconds=round(sum(one.seconds for one in outcomes), 1),
+        seconds=made.seconds,
         changed_fraction=max(fractions, default=None),
-        stored_bytes=sum(fact.stored_bytes for fact in facts) if facts else None,
-        parts={_part_name(name, part): ids[part] for part in job.made if part is not None},
-        notes=(*notes, *(note for fact in facts for note in fact.notes)),
+        stored_bytes=sum(fact.stored_bytes for fact in made.facts) if made.facts else None,
+        parts=made.parts,
+        notes=tuple(notes),
     )
-
-
-def _known(history: History, job: Job) -> dict[str | None, str]:
-    """The parts of a vector that were trained before and are stored, with their ids."""
-    found: dict[str | None, str] = {}
-    current = {term.vector for term in text_files.recipe(history).recipe.terms}
-    for one in provenance.known(history):
-        now = job.made.get(one.part)
-        if now is None or one.name != now.name or not now.same_training(one):
-            continue
-        stored = history.store.objects.kind_of(one.vector) == "vector"
-        if stored and (one.part not in found or one.vector in current):
-            found[one.part] = one.vector
-    return found
-
-
-def _left_behind(history: History, job: Job) -> list[str]:
-    """Notes on runs of this vector that were cut short and cannot go on, because something changed."""
-    ours = {made.digest for made in job.made.values()}
-    notes = []
-    for run, then in runs.unfinished(history, job.trainable.name):
-        if then.digest not in ours and run.step():
-            changed = ", ".join(_changes(job, then))
-            notes.append(
-                f"a run of {job.trainable.name} was cut short at step {run.step()} and does not go on;"
-                f" changed since: {changed}"
-            )
-    return notes
-
-
-def _changes(job: Job, then: Provenance) -> tuple[str, ...]:
-    now = job.made.get(then.part) or next(iter(job.made.values()))
-    return now.changed_since(then)
 
 
 def _require_unfinished(history: History, job: Job) -> None:
@@ -203,98 +138,8 @@ def _require_unfinished(history: History, job: Job) -> None:
         return
     name, again = job.trainable.name, ("to begin a new run: ", Call("train", job.trainable.name))
     for _, then in left:
-        changed = ", ".join(_changes(job, then))
+        changed = ", ".join(making.changes(job, then))
         raise Refused(
             f"the run of {name} that was cut short cannot go on; changed since: {changed}", hint=again
         )
     raise Refused(f"no run of {name} was cut short", hint=again)
-
-
-def _run(history: History, job: Job, part: str | None, machine: Machine) -> tuple[Outcome, ImportedVector]:
-    """Trains one part and stores its vector, with its provenance."""
-    from persona.behaviour.models import tokenizer_of
-
-    made, name = job.made[part], job.trainable.name
-    label = name if part is None else f"{name}, {part}"
-    with runs.opened(history, made) as run:
-        try:
-            outcome = compiling.compile_weights(
-                history,
-                tokenizer_of(history),
-                job.lessons[part],
-                job.settings,
-                machine,
-                run,
-                base=made.base,
-                onto=made.onto,
-                label=label,
-            )
-            fact = _imported(history, made, outcome.weights, machine)
-        except InvalidInput:
-            run.remove()
-            raise
-        except BaseException as error:
-            if step := run.step():
-                kept = f"step {step} of {job.settings.steps} is kept; the same command goes on from there"
-                if isinstance(error, PersonaError):
-                    error.hint = error.hint or kept
-                else:
-                    error.add_note(kept)
-            raise
-        provenance.keep(
-            history,
-            made.with_changes(
-                vector=fact.id,
-                steps=job.settings.steps,
-                loss=compiling.thinned(outcome.loss),
-                seconds=round(outcome.seconds),
-            ),
-        )
-        if part is not None:
-            kept_names.keep(history, _part_name(name, part), fact.id)
-        run.remove()
-    return outcome, fact
-
-
-def _imported(history: History, made: Provenance, weights: Path, machine: Machine) -> ImportedVector:
-    """Stores trained weights as a vector, by the door of `commit PATH`."""
-    from persona.history.planning import plan_of
-
-    given = ImportOptions(threads=machine.threads, progress=machine.progress, missing="zero")
-    options = complete(ImportOptions, given)
-    onto = None if made.onto is None else plan_of(history, history.recipe_of(made.onto))
-    try:
-        with importing.opened(weights) as checkpoint:
-            fact, _ = importing.take(history, made.base, checkpoint, onto, options)
-    except NothingChanged:
-        raise InvalidInput(
-            f"{made.name}: the training changed no weight: each change is less than half a step of the base's"
-            " dtype",
-            hint=("try more steps, or a higher learning rate: ", Keyword(lr=Blank("X"))),
-        ) from None
-    importing.remember(history, made.base, weights, fact, options)
-    cache.remember_origin(history, fact.id, history.root / made.file)
-    return fact
-
-
-def _joined(history: History, job: Job, ids: Mapping[str | None, str]) -> str:
-    """The vector of all parts: the one, or plus − minus."""
-    if None in ids:
-        return ids[None]
-    name = job.trainable.name
-    if ids[PLUS] == ids[MINUS]:
-        raise InvalidInput(
-            f"{name}: both sides of the contrastive pair gave the same vector, so nothing is left"
-        )
-    made = job.made[PLUS]
-    names = {_part_name(name, part): ids[part] for part in (PLUS, MINUS)}
-    parts = tuple(sorted((ids[part], _COEFFICIENTS[part]) for part in (PLUS, MINUS)))
-    expression = " - ".join(f"'{one}'" for one in names)
-    origin = {"expression": expression, "vectors": names}
-    id = store_sum(history, made.base, parts, origin)
-    provenance.keep(history, made.with_changes(part=None, vector=id, steps=job.settings.steps))
-    return id
-
-
-def _part_name(name: str, part: str) -> str:
-    return f"{name}-{part}"
