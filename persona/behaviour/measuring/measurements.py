@@ -12,7 +12,7 @@ Only `Bench` loads a model. Weights are a recipe's, or the base's with a random 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 SCORER: Final = "1"
 """Counts up if a change of the code may change a measurement."""
 DTYPE: Final = "float32"
+TOGETHER: Final = 8
+"""Weights whose damage is measured together; if that is cut off, all of it is measured again."""
 
 
 @dataclass(frozen=True)
@@ -160,31 +162,34 @@ class Bench:
         scoring = ScoringModel(self._history, self._rev, self.base.recipe, self.device, self._threads)
         done = 0
         with settled(self._threads):
-            for need in sorted(missing, key=self._order):
-                label = _label(need)
-                before = done
+            for group in _together(sorted(missing, key=self._order)):
+                need, before = group[0], done
+                end = before + sum(one.items for one in group)
 
-                def report(count: int, label: str = label, end: int = before + need.items) -> None:
+                def report(count: int, label: str = _label(need), end: int = end) -> None:
                     nonlocal done
                     done = min(done + count, end)
                     self._tell(label, done, total)
 
-                self._tell(label, done, total)
+                report(0)
+                found: list[Any]
                 if need.task is not None:
                     scoring.hold(need.weights.recipe)
-                    found: Any = harness.run(need.task, scoring.model, tokenizer)
+                    found = [harness.run(need.task, scoring.model, tokenizer)]
                 elif need.probes is None:
-                    found = self._damage(scoring, tokenizer, need.weights, report)
+                    found = self._damages(scoring, tokenizer, group, report)
                 else:
-                    found = self._probed(scoring, tokenizer, need, items[need.probes.digest], report)
-                done = before + need.items
-                self._keep(need, found)
+                    found = [self._probed(scoring, tokenizer, need, items[need.probes.digest], report)]
+                done = end
+                for one, data in zip(group, found, strict=True):
+                    self._keep(one, data)
 
     def _order(self, need: Need) -> tuple[Any, ...]:
         """The same weights one after the other, those of the base first, damage last."""
         weights = need.weights
         of_base = weights.digest == self.base.digest and weights.seed is None
         return (
+            need.kind == "damage",
             need.probes is None,
             not of_base,
             weights.digest,
@@ -217,22 +222,24 @@ class Bench:
             report(1)
         return found
 
-    def _damage(
+    def _damages(
         self,
         scoring: ScoringModel,
         tokenizer: Any,
-        weights: Weights,
-        report: Callable[[int], None],
-    ) -> list[list[int]]:
-        found: list[list[int]] = []
+        needs: Sequence[Need],
+        report: Callable[..., None],
+    ) -> list[list[list[int]]]:
+        """The damage of several weights, with one computation of the base's log-probabilities."""
+        found: list[list[list[int]]] = [[] for _ in needs]
         cut = windows(tokenizer, self.text, self._context)
         for batch in batches(cut, scoring.model.config.get_text_config().vocab_size):
             scoring.hold(self.base.recipe)
             before = [chances(scoring.model, window) for window in batch]
-            scoring.hold(weights.recipe)
-            for window, base in zip(batch, before, strict=True):
-                found.append(compared(window, base, chances(scoring.model, window)))
-            report(round(20 * len(batch) / len(cut)))
+            for need, numbers in zip(needs, found, strict=True):
+                scoring.hold(need.weights.recipe)
+                for window, base in zip(batch, before, strict=True):
+                    numbers.append(compared(window, base, chances(scoring.model, window)))
+                report(round(need.items * len(batch) / len(cut)), _label(need))
         return found
 
     def _keep(self, need: Need, found: Any) -> None:
@@ -245,6 +252,18 @@ class Bench:
             phase = Phase("measuring", "items")
             phase.detail = label
             self._progress(phase, done, total)
+
+
+def _together(needs: Sequence[Need]) -> Iterator[list[Need]]:
+    """Runs of needs that are measured together: damage of up to `TOGETHER` weights, all else one by one."""
+    group: list[Need] = []
+    for need in needs:
+        if group and not (need.kind == group[0].kind == "damage" and len(group) < TOGETHER):
+            yield group
+            group = []
+        group.append(need)
+    if group:
+        yield group
 
 
 def _label(need: Need) -> str:
