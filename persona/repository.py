@@ -35,6 +35,7 @@ from persona.store.refs import NoteList
 from persona.store.store import DIRECTORY, Store
 
 if TYPE_CHECKING:
+    from persona.face.bisect import Bisect
     from persona.face.graph import Patterns
     from persona.face.recipe import WorkingRecipe
     from persona.face.refs import Branches, Tags
@@ -216,6 +217,13 @@ class Repository:
         from persona.face.graph import Patterns
 
         return Patterns(self._history)
+
+    @property
+    def bisect(self) -> Bisect:
+        """The search for the first commit with a property."""
+        from persona.face.bisect import Bisect
+
+        return Bisect(self._history)
 
     @property
     def branches(self) -> Branches:

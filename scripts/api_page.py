@@ -20,6 +20,7 @@ from persona import errors
 from persona.behaviour import Apollo, CommitCallback, states
 from persona.behaviour.graph import check
 from persona.behaviour.verbs import graph, train
+from persona.face.bisect import Bisect
 from persona.face.graph import Patterns
 from persona.face.recipe import WorkingRecipe
 from persona.face.refs import Branches, Tags
@@ -28,6 +29,7 @@ from persona.face.settings import Settings
 from persona.face.vectors import Vectors
 from persona.history import query_results, results, score_results, store_results
 from persona.history.arguments import spell_out
+from persona.history.bisecting import results as bisect_results
 from persona.history.verbs import adapters, export_mergekit, identify, import_mergekit, measure, patches
 from persona.live.model import LiveModel
 from persona.objects.commit import Person
@@ -68,6 +70,7 @@ OWNERS: dict[str, type] = {
     "repo.recipe": WorkingRecipe,
     "repo.vectors": Vectors,
     "repo.graph": Patterns,
+    "repo.bisect": Bisect,
     "repo.branches": Branches,
     "repo.tags": Tags,
     "repo.config": Settings,
@@ -91,6 +94,7 @@ RESULTS: tuple[ModuleType, ...] = (
     patches,
     adapters,
     identify,
+    bisect_results,
     check,
     states,
     graph,

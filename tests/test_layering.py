@@ -52,7 +52,7 @@ INNER_LAYERS = {
         ("names", "planning"),
         ("reach",),
         ("worktree",),
-        ("vectors", "computing"),
+        ("vectors", "computing", "bisecting"),
         ("commit_builder", "exporting", "placing", "interchange"),
         ("verbs",),
     ),

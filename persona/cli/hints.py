@@ -10,6 +10,13 @@ from typing import Final
 from persona.errors import Blank, Call, Hint, Keyword, Note, WorkFile, worded
 
 _COMMANDS: Final = {
+    "bisect.bad": "bisect bad",
+    "bisect.good": "bisect good",
+    "bisect.log": "bisect log",
+    "bisect.next": "bisect next",
+    "bisect.replay": "bisect replay",
+    "bisect.reset": "bisect reset",
+    "bisect.start": "bisect start",
     "branches.create": "branch",
     "branches.delete": "branch -d",
     "branches.rename": "branch -m",

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from persona.progress import Phase
     from persona.repository import Repository
 
+ADDED: set[str] = set()
+"""Variables that persona added to its environment, and that no program of the user gets."""
 BATCH = 200
 """Lines that go out together."""
 

@@ -16,12 +16,13 @@ import click
 from persona.cli.command import CommandGroup
 from persona.cli.completions import VARIABLE, directories
 from persona.cli.errors import INTERRUPTED, guarded
-from persona.cli.invocation import Invocation
+from persona.cli.invocation import ADDED, Invocation
 from persona.cli.terminal import open_streams, say
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+THREADS = "OPENBLAS_NUM_THREADS"
 SECTIONS: dict[str, dict[str, str]] = {
     "Start": {
         "init": "Make a repository around a base model.",
@@ -51,6 +52,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "digest": "Print the weights digest of a revision.",
         "export": "Write a revision in a form that another program reads.",
         "identify": "Say which revision or vector the weights in a directory are.",
+        "bisect": "Find the commit that brought a change of behaviour.",
     },
     "Move": {
         "checkout": "Compute the weights of a revision and put them in place.",
@@ -213,7 +215,9 @@ def _complete(group: Persona) -> NoReturn:
 def main() -> NoReturn:
     """The `persona` command."""
     # numpy's threads spin from its import on, without any use here.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if THREADS not in os.environ:
+        os.environ[THREADS] = "1"
+        ADDED.add(THREADS)
     try:
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # by `entry`, while modules were loaded
             signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -10,7 +10,6 @@ _RECIPE = "show what the other side changed with `persona diff`, edit recipe.tom
 _NOTHING = "nothing needs cleaning up; `persona count-objects` shows what is stored"
 
 PLANNED: Final[dict[str, str]] = {
-    "bisect": "try the revisions of `persona log` one after another with `persona checkout`",
     "blame": "`persona log -p --vector NAME` shows every change of a vector",
     "cherry-pick": "show that commit with `persona show`, edit recipe.toml and commit it",
     "clone": _COPY,

@@ -12,7 +12,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from persona.frozen import dataclass
-from persona.history.results import UNPRINTED, Diff, KeptFraction, Result, TermView, WeightsState, iso_date
+from persona.history.results import (
+    UNPRINTED,
+    Diff,
+    Head,
+    KeptFraction,
+    Result,
+    TermView,
+    WeightsState,
+    iso_date,
+)
 from persona.objects.commit import Commit
 from persona.objects.ids import abbreviate
 
@@ -130,6 +139,8 @@ class Status(Result):
     """HEAD against the work tree; None when `problem` stands."""
     problem: str | None = None
     """Why recipe.toml cannot be read, with its line."""
+    bisect: Head | None = None
+    """Where the bisect began that is under way; None if there is none."""
 
 
 @dataclass(frozen=True, repr=False)

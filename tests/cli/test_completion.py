@@ -160,7 +160,7 @@ def test_elsewhere_the_shell_finds_the_files() -> None:
 
 
 UNKNOWABLE = {
-    "A", "D", "DATE", "GLOB", "MSG", "N", "NAME", "NAME,…", "NEW", "R", "S", "X", "new",
+    "A", "D", "DATE", "GLOB", "MSG", "N", "NAME", "NAME,…", "NEW", "R", "S", "TERM", "X", "new",
 }  # fmt: skip
 """The metavars (or names) of what only the user can know: a number, a message, a date, a new name."""
 

@@ -20,6 +20,7 @@ from persona.cli.hints import command_line, in_shell
 from persona.cli.invocation import Invocation
 from persona.cli.main import cli
 from persona.errors import Blank, Call, InvalidInput, Keyword, Note, Refused, WorkFile, worded
+from persona.face.bisect import Bisect
 from persona.face.graph import Patterns
 from persona.face.recipe import WorkingRecipe
 from persona.face.refs import Branches, Tags
@@ -39,6 +40,7 @@ OWNERS = {
     "recipe": WorkingRecipe,
     "vectors": Vectors,
     "graph": Patterns,
+    "bisect": Bisect,
     "branches": Branches,
     "tags": Tags,
     "config": Settings,
@@ -115,8 +117,9 @@ def test_a_call_that_is_advised_can_be_typed(call: Call) -> None:
 def test_no_sentence_of_the_library_speaks_of_flags_or_commands() -> None:
     commands = "|".join(("persona", *cli.list_commands(click.Context(cli))))
     flag = re.compile(rf"(?<![\w%-])(?:--[a-z][a-z-]+|-[a-zA-Z])(?![\w-])|`(?:{commands}) ")
-    # Declarations, and the command lines of other programs: `hf download`, `lm_eval`.
+    # Declarations, the log of bisect, and the command lines of other programs: `hf download`, `lm_eval`.
     allowed = ("history/options.py", "errors.py", "weights/inputs.py", "behaviour/measuring/tasks.py")
+    allowed += ("history/bisecting/log.py",)
     spoken = []
     for path, tree in library():
         docs = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}

@@ -37,6 +37,12 @@ def status(result: Status, call: Invocation, repo: Repository) -> Iterator[str]:
 
     yield render.head_line(result.branch, result.head)
     yield ""
+    if result.bisect is not None:
+        branch, id = result.bisect.branch, result.bisect.id
+        where = f"branch '{branch}'" if branch is not None else render.short(id or "")
+        yield f"You are currently bisecting, started from {where}."
+        yield '  (use "persona bisect reset" to go back there)'
+        yield ""
     changes = list(_changes(result, path))
     if result.problem is not None:
         yield click.style("recipe.toml cannot be read:", fg="red")

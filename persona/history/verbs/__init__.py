@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from persona.history.verbs import adapters as adapters
     from persona.history.verbs import add as add
+    from persona.history.verbs import bisect as bisect
     from persona.history.verbs import checkout as checkout
     from persona.history.verbs import commit as commit
     from persona.history.verbs import complete as complete

@@ -1,6 +1,7 @@
 """`fsck`: checks every record, ref, reflog and state, and that everything a ref names is complete and agrees.
 
-Roots are refs, HEAD, every line of every reflog, a move that was cut short, and the recipe in the work tree.
+Roots are refs, HEAD, every line of every reflog, a move that was cut short, a bisect, and the recipe in the
+work tree.
 **dangling object** — an object that no root reaches; an interrupted command leaves some, and they are no
 problem. `full` also computes every id again, including ids of decoded elements, and checks the weights in the
 work tree. Walks are iterative.
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from persona.errors import Call, Note, PersonaError
 from persona.history import note_refs, scores
+from persona.history.bisecting import search
 from persona.history.history import History
 from persona.history.reach import Reach
 from persona.history.store_results import Dangling, FsckResult, Leftover, Problem
@@ -40,6 +42,7 @@ _STATES: Final[dict[str, Callable[[History], object]]] = {
     move.MOVE: move.read_move,
     tracking.ADDED: tracking.added,
     sequence.PREPARED: sequence.prepared_message,
+    sequence.BISECT: search.read_search,
 }
 
 
@@ -127,6 +130,12 @@ def _other_roots(history: History) -> Iterator[tuple[str, str, str]]:
     try:
         for id in (move.read_move(history) or {}).values():
             yield str(history.store.state(move.MOVE).path), id, "commit"
+    except PersonaError:
+        pass  # another problem names it
+    try:
+        bisect = search.read_search(history)
+        for id in bisect.commits() if bisect is not None else ():
+            yield str(history.store.state(sequence.BISECT).path), id, "commit"
     except PersonaError:
         pass  # another problem names it
     try:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 from persona.errors import InvalidInput
 from persona.history.history import History
 from persona.history.query_results import LeftOut, Status
 from persona.history.recipes.text import RECIPE_FILE
-from persona.history.results import Diff
+from persona.history.results import Diff, Head
 from persona.history.vectors.trimmed import kept_terms
 from persona.history.worktree import text_files, tracking, weights
 from persona.history.worktree.changes import diff_worktree
+from persona.history.worktree.sequence import BISECT
 from persona.objects.tree import differing
 from persona.weights.writer import foreign_weight_files
 
@@ -46,4 +49,15 @@ def status(history: History) -> Status:
         in_the_way=tuple(foreign_weight_files(history.root)),
         diff=difference,
         problem=problem,
+        bisect=_bisect(history),
     )
+
+
+def _bisect(history: History) -> Head | None:
+    """Where the bisect began that is under way; None if there is none."""
+    if not os.path.lexists(history.store.state(BISECT).path):
+        return None
+    from persona.history.bisecting.search import read_search
+
+    search = read_search(history)
+    return None if search is None else search.begin

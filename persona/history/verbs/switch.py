@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from persona.errors import Blank, Call, Hint, Keyword, PersonaError, UnknownName, UsageError
+from persona.errors import Blank, Call, Hint, Keyword, UnknownName, UsageError
 from persona.history.act_results import Restored
 from persona.history.history import History
 from persona.history.names.revisions import resolve
 from persona.history.results import Head, SwitchResult
-from persona.history.worktree import text_files, tracking, weights
+from persona.history.worktree import tracking, weights
 from persona.history.worktree.changing import changing
 from persona.history.worktree.locked import LockedTree
 from persona.history.worktree.move import NO_MOVE, Target, left_behind, new_branch, plan_files, target_of
@@ -173,16 +172,11 @@ def _chosen(
 
 
 def _where(tree: LockedTree, notes: list[str], before: Head) -> SwitchResult:
-    history = tree.history
-    head = history.head()
-    committed = recipe = history.recipe_of(head.id) if head.id else None
-    with suppress(PersonaError):  # edits that are carried along
-        recipe = text_files.recipe(history).recipe
-    found = weights.look(history, tree)
+    head = tree.history.head()
     return SwitchResult(
         branch=head.branch,
         id=head.id,
-        weights=weights.describe(found, head.id, committed, recipe),
+        weights=weights.standing(tree.history, tree),
         detached=head.branch is None,
         before=before,
         notes=tuple(dict.fromkeys(notes)),

@@ -21,7 +21,7 @@ from persona.errors import Call, IntegrityError, PersonaError
 from persona.history.history import History, reason
 from persona.history.worktree import text_files, tracking
 from persona.history.worktree.move import MOVE, FileMove, Target, left_behind, read_move
-from persona.history.worktree.sequence import PREPARED
+from persona.history.worktree.sequence import BISECT, PREPARED
 from persona.history.worktree.tracking import ADDED
 from persona.objects.commit import Person
 from persona.store import files
@@ -106,6 +106,14 @@ class LockedTree:
         """Clears the names and the message that waited for a commit, which HEAD now holds."""
         self.history.store.state(PREPARED).remove()
         self.forget()
+
+    def bisect(self, value: Any) -> None:
+        """Keeps the state of a bisect; None ends the bisect."""
+        state = self.history.store.state(BISECT)
+        if value is None:
+            state.remove()
+        else:
+            state.write(value)
 
     # -- moves
 

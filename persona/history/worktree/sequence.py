@@ -1,4 +1,7 @@
-"""**prepared message** — the message that `revert --no-commit` leaves for the next commit."""
+"""What a command leaves in `state/` for the commands after it.
+
+**prepared message** — the message that `revert --no-commit` leaves for the next commit.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from persona.history.history import History
 
 PREPARED: Final = "message"
 """state/message: the message for a revert that was not committed, and the commit at HEAD then."""
+BISECT: Final = "bisect"
+"""state/bisect: the bisect that is under way (`persona.history.bisecting.search`)."""
 
 
 def prepared_message(history: History) -> str | None:

@@ -243,6 +243,15 @@ def describe(
     return WeightsState("stale", record.revision)
 
 
+def standing(history: History, tree: LockedTree) -> WeightsState:
+    """The state of the weights beside HEAD and `recipe.toml` as they are now."""
+    head = history.head().id
+    committed = recipe = history.recipe_of(head) if head else None
+    with suppress(PersonaError):  # edits that are carried along
+        recipe = text_files.recipe(history).recipe
+    return describe(look(history, tree), head, committed, recipe)
+
+
 def _is_only_here(record: Record, recipe: Recipe) -> bool:
     """Whether weights were trained in place whose vector neither a commit nor the recipe holds."""
     if record.vector is None or record.revision is not None:

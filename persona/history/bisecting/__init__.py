@@ -1,0 +1,1 @@
+"""Bisect: its state on disk, its midpoints, and its log. `history/verbs/bisect.py` moves HEAD."""
