@@ -144,6 +144,7 @@ def test_git_finds_the_same_commit_in_about_as_many_tests(tmp_path: Path) -> Non
     cases = [planted(rng, "ordered", size) for size in (12, 25, 40, 60) for _ in range(rounds(2))]
     names = import_into_git(tmp_path, [case.graph for case in cases])
     git(tmp_path, "symbolic-ref", "HEAD", "refs/heads/g0-c0")
+    more: list[int] = []
     for case, name in zip(cases, names, strict=True):
         ids = {theirs: id for id, theirs in name.items()}
         marks = [name[case.bad], *(name[id] for id in case.good)]
@@ -157,4 +158,6 @@ def test_git_finds_the_same_commit_in_about_as_many_tests(tmp_path: Path) -> Non
         found = next(line.split()[0] for line in said if line.endswith("is the first bad commit"))
         step, ours = case.finish(case.search())
         assert step.commit == ids[found] == case.first
-        assert abs(ours - tests) <= 1
+        assert abs(ours - tests) <= 2  # of equally good midpoints, git may take another
+        more.append(ours - tests)
+    assert abs(sum(more)) <= len(more)
