@@ -287,6 +287,7 @@ class Repository:
     live = Verb(lambda: live_room.model.live)
 
     verify = Verb(lambda: behaviour_verbs.verify.verify)
+    sweep = Verb(lambda: behaviour_verbs.sweep.sweep)
 
     fsck = Verb(lambda: verbs.fsck.fsck)
     count_objects = Verb(lambda: verbs.plumbing.count_objects)

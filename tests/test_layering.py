@@ -97,7 +97,7 @@ HEAVY = {
         "codec/native/compiler.py",
     ),
     "llvmlite": ("codec/native/", "codec/simd.py"),
-    "matplotlib": ("cli/heatmap.py", "cli/graph_drawing.py"),
+    "matplotlib": ("cli/heatmap.py", "cli/graph_drawing.py", "cli/sweep_drawing.py"),
     "triton": ("merge/arithmetic/cuda.py",),
     "torch": (
         "merge/reference.py",

@@ -3,10 +3,12 @@
 `persona.history.options` says how. Annotations are evaluated here as well.
 """
 
+from collections.abc import Sequence
 from typing import Annotated
 
-from persona.history.options import Device, Option, WorkOptions
+from persona.history.options import ComputeOptions, Device, Option, WorkOptions
 from persona.history.settings import parse_digits
+from persona.objects.rules import PRESETS
 
 
 class TrainOptions(WorkOptions, total=False):
@@ -55,3 +57,57 @@ class TrainOptions(WorkOptions, total=False):
     resume: Annotated[bool, Option("--resume", help="Only go on with a run that was cut short.")]
     force: Annotated[bool, Option("-f", "--force", help="Train again, even if nothing changed.")]
     device: Device
+
+
+class SweepOptions(ComputeOptions, total=False):
+    """What else varies besides α, and what is measured: `sweep`."""
+
+    preset: Annotated[
+        str | Sequence[str] | None,
+        Option(
+            "--preset",
+            metavar="P,…",
+            completion=tuple(PRESETS),
+            help="Measure under each of these presets. Default: the recipe's merge rules.",
+        ),
+    ]
+    density: Annotated[
+        str | float | Sequence[str | float] | None,
+        Option(
+            "--density",
+            metavar="D,…",
+            help="Measure at each of these densities of the vector. Default: the one in effect.",
+        ),
+    ]
+    join: Annotated[
+        str | Sequence[str] | None,
+        Option(
+            "--join",
+            metavar="vote,add",
+            completion=("vote", "add", "vote,add"),
+            help="Measure the vector voting, adding, or both. Default: as in the recipe.",
+        ),
+    ]
+    alone: Annotated[bool, Option("--alone", help="Leave the other vectors of the recipe out.")]
+    probe: Annotated[
+        str | Sequence[str] | None,
+        Option(
+            "--probe",
+            metavar="KEY",
+            completion="trainables",
+            repeated=True,
+            help="Measure spill on the probes of this pattern alone; NAME's own pattern for no spill. May be"
+            " repeated.",
+        ),
+    ]
+    max_damage: Annotated[
+        float,
+        Option(
+            "--max-damage",
+            metavar="R",
+            parse=float,
+            default=1.02,
+            help="Largest ratio of the losses on neutral text, model to base. Default: 1.02.",
+        ),
+    ]
+    checks: Annotated[bool, Option("--checks", help="Also generate answers for the checks of NAME's probes.")]

@@ -40,6 +40,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Behaviour": {
         "train": "Train patterns of the graph into vectors of recipe.toml.",
         "verify": "Measure what a recipe or a vector does to the model's behaviour.",
+        "sweep": "Measure a vector at several strengths, and find the best one.",
     },
     "Look": {
         "status": "Show what differs from HEAD and what the weights are.",

@@ -73,6 +73,11 @@ def effect_text(effect: Effect) -> str:
     return " ".join(_effect(effect))
 
 
+def change_text(effect: Effect) -> str:
+    """An effect without its interval: `+12.30`."""
+    return _effect(effect)[0]
+
+
 def too_much(damage: Damage) -> str | None:
     """Why the damage is too much; None if it is not."""
     if damage.ratio.mean <= damage.limit:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from persona.behaviour.verbs import graph as graph
+    from persona.behaviour.verbs import sweep as sweep
     from persona.behaviour.verbs import train as train
     from persona.behaviour.verbs import verify as verify
 
