@@ -115,6 +115,10 @@ def test_revisions_are_offered_where_one_is_asked_for(named: CommandLine, line: 
         ("train ", ["calm", "listening"]),
         ("train calm ", ["listening"]),
         ("verify --probe l", ["listening"]),
+        ("sweep l", VECTORS),
+        ("sweep listening --probe l", ["listening"]),
+        ("sweep listening --preset pa", ["paper"]),
+        ("sweep listening --join a", ["add"]),
         ("set listening --join ", ["vote", "add"]),
         ("checkout --device ", ["auto", "cpu", "cuda"]),
         ("checkout --dtype b", ["bfloat16"]),
@@ -160,7 +164,7 @@ def test_elsewhere_the_shell_finds_the_files() -> None:
 
 
 UNKNOWABLE = {
-    "A", "D", "DATE", "GLOB", "MSG", "N", "NAME", "NAME,…", "NEW", "R", "S", "TERM", "X", "new",
+    "A", "A,…", "D", "D,…", "DATE", "GLOB", "MSG", "N", "NAME", "NAME,…", "NEW", "R", "S", "TERM", "X", "new",
 }  # fmt: skip
 """The metavars (or names) of what only the user can know: a number, a message, a date, a new name."""
 

@@ -68,6 +68,7 @@ ANSWERS = {
     "describe": "describe --always",
     "diff": "diff HEAD~1 HEAD",
     "verify": None,
+    "sweep": None,
     "vector ls": "vector ls",
     "vector show": "vector show listening",
     "vector derive": "vector derive less -listening * 0.5",

@@ -2,7 +2,7 @@
 
 **point** — one setting of the swept vector, with its effect, spill and damage. Points that differ in α only
 are a *curve*.
-**stretch** — the part of a curve around its start in which the effect rises with α.
+**stretch** — the part of a curve, around its start, in which the effect rises with α.
 
 A step of a curve is *sure* if the 95 % interval of the change of the effect, probe by probe, does not hold 0.
 A stretch is walked from its start in both directions. A point further out becomes the new end if the effect
