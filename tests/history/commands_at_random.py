@@ -71,6 +71,9 @@ def _command(repo: Repository, chance: random.Random, weights: bool) -> list[str
         lambda: repo.branches.delete(name, *([other] if force else []), force=chance.random() < 0.7),
         lambda: repo.reset(rev, chance.choice(("soft", "mixed", "hard"))),
         lambda: repo.restore(["recipe.toml"], rev),
+        lambda: repo.bisect.start(rev, "HEAD~4"),
+        lambda: chance.choice((repo.bisect.good, repo.bisect.bad, repo.bisect.skip))(),
+        repo.bisect.reset,
     ]
     found = chance.choice(commands)()
     return [found] if isinstance(found, str) and len(found) == 64 else []
