@@ -96,8 +96,8 @@ class SweepOptions(ComputeOptions, total=False):
             metavar="KEY",
             completion="trainables",
             repeated=True,
-            help="Measure spill on the probes of this pattern alone; NAME's own pattern for no spill. May be"
-            " repeated.",
+            help="Measure spill only on the probes of this pattern. With NAME's own pattern, measure no"
+            " spill. May be repeated.",
         ),
     ]
     max_damage: Annotated[

@@ -159,8 +159,8 @@ def sweep(
     sign = graph.trainables[pattern].sign
 
     def subject(variant: _Variant, alpha: str) -> Subject:
-        one = variant.at(recipe.base, alpha)
-        return Subject.of_recipe(history, graph, one, given, label=f"{name} at α {alpha}")
+        label = f"{name} at α {alpha}" + (f", {variant.rules.preset}" if len(variants) > 1 else "")
+        return Subject.of_recipe(history, graph, variant.at(recipe.base, alpha), given, label=label)
 
     only = (pattern, *words(given["probe"])) if given["probe"] else ()
     sets, _ = probe_sets(graph, only, [subject(variants[0], "0")])
@@ -200,7 +200,7 @@ def sweep(
         device=bench.device,
         measured_before=not bench.worked,
         edits=edits,
-        notes=tuple(_notes(sets[pattern], term, best, alphas)),
+        notes=tuple(_notes(sets[pattern], term, best, alphas, given, variants)),
     )
 
 
@@ -303,7 +303,14 @@ def _edits(recipe: Recipe, variant: _Variant, alpha: str) -> Iterator[Call]:
         yield Call("recipe.set", term.name, **changed)
 
 
-def _notes(own: ProbeSet, term: Term, best: int | None, alphas: Sequence[str]) -> Iterator[str]:
+def _notes(
+    own: ProbeSet,
+    term: Term,
+    best: int | None,
+    alphas: Sequence[str],
+    given: SweepOptions,
+    variants: Sequence[_Variant],
+) -> Iterator[str]:
     if len({item.group for item in judged_items(own)}) < FEWEST_GROUPS:
         yield (
             f"{own.key} has fewer than {FEWEST_GROUPS} groups of probes, too few to tell an effect from"
@@ -311,6 +318,8 @@ def _notes(own: ProbeSet, term: Term, best: int | None, alphas: Sequence[str]) -
         )
     if isinstance(term.alpha, tuple):
         yield f"{term.name} has a list over layers in recipe.toml; each point puts one number in its place"
+    if given["density"] is not None and all(variant.density is None for variant in variants):
+        yield f"density was left out: nothing of {term.name} is trimmed here"
     at = "0" if best is None else alphas[best % len(alphas)]
     if at != "0" and at in (alphas[0], alphas[-1]):
         yield f"α = {at} is the last point measured; a point beyond it may be better"

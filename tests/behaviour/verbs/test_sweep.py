@@ -149,6 +149,10 @@ def test_presets_that_trim_nothing_are_not_multiplied_by_density(pirate: ChatBot
     effects = means(found)
     assert effects[0] < effects[1]
     assert not any(point.spill for point in found.points)
+    assert not any("density" in note for note in found.notes)
+    untrimmed = sweep(pirate, 1, preset="linear", density="0.2,1", probe="pirate")
+    assert len(untrimmed.points) == 1
+    assert "density was left out" in untrimmed.notes[0]
 
 
 def test_a_preset_takes_over_lambda_and_a_density_that_was_set(pirate: ChatBot) -> None:
