@@ -285,6 +285,8 @@ class Repository:
 
     load = Verb(lambda: live_room.load.load)
     live = Verb(lambda: live_room.model.live)
+    chat = Verb(lambda: behaviour_verbs.chat.chat)
+    generate = Verb(lambda: behaviour_verbs.generate.generate)
 
     verify = Verb(lambda: behaviour_verbs.verify.verify)
     sweep = Verb(lambda: behaviour_verbs.sweep.sweep)

@@ -111,3 +111,48 @@ class SweepOptions(ComputeOptions, total=False):
         ),
     ]
     checks: Annotated[bool, Option("--checks", help="Also generate answers for the checks of NAME's probes.")]
+
+
+class AnswerOptions(WorkOptions, total=False):
+    """How answers are made: `generate` and `chat`."""
+
+    max_tokens: Annotated[
+        int,
+        Option(
+            "--max-tokens",
+            metavar="N",
+            parse=parse_digits,
+            default=256,
+            help="End an answer after N tokens. Default: 256.",
+        ),
+    ]
+    temperature: Annotated[
+        float,
+        Option(
+            "--temperature",
+            metavar="T",
+            parse=float,
+            default=0.0,
+            help="Draw tokens at this temperature. Default: 0, the most likely token each time.",
+        ),
+    ]
+    top_p: Annotated[
+        float,
+        Option(
+            "--top-p",
+            metavar="P",
+            parse=float,
+            default=1.0,
+            help="Draw only among the likeliest tokens that have probability P together.",
+        ),
+    ]
+    seed: Annotated[
+        int | None,
+        Option(
+            "--seed",
+            metavar="N",
+            parse=parse_digits,
+            help="Seed of the drawn tokens. Default: random.",
+        ),
+    ]
+    device: Device

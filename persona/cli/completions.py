@@ -97,6 +97,14 @@ def vectors(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> 
     return _matching(_vectors(ctx, parameter), incomplete)
 
 
+def strengths(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """The vectors of `recipe.toml` that no `--alpha` names yet, as `NAME=`."""
+    said = {str(given).rpartition("=")[0] for given in _given(ctx, parameter)}
+    vectors = _known(ctx).vectors.items()
+    words = ((f"{name}=", f"α {alpha}") for name, alpha in vectors if name not in said)
+    return [_item(item.value, item.help or "", PART) for item in _matching(words, incomplete)]
+
+
 def all_vectors(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """The vectors of `recipe.toml`, and those with only a kept name."""
     return vectors(ctx, parameter, incomplete) + kept_vectors(ctx, parameter, incomplete)

@@ -44,8 +44,7 @@ def guarded(run: Callable[[], object], arguments: Sequence[str]) -> int:
         advice = next(iter(getattr(error, "__notes__", ())), None)
         return _say("interrupted", "interrupted", INTERRUPTED, arguments, advice)
     except PersonaError as error:
-        mends = MENDS if isinstance(error, IntegrityError) and error.id is not None else None
-        return _say(error.kind, _sentence(error), error.exit_code, arguments, error.hint or mends)
+        return told(error, arguments)
     except click.ClickException as error:
         return _say("usage", _usage_sentence(error), USAGE, arguments)
     except MemoryError:
@@ -57,6 +56,12 @@ def guarded(run: Callable[[], object], arguments: Sequence[str]) -> int:
         return _say("system", _system_sentence(error), SYSTEM, arguments)
     except Exception as error:
         return _say("internal", _internal_sentence(error, arguments), INTERNAL, arguments)
+
+
+def told(error: PersonaError, arguments: Sequence[str]) -> int:
+    """Says an error of the library in one sentence; returns its exit code."""
+    mends = MENDS if isinstance(error, IntegrityError) and error.id is not None else None
+    return _say(error.kind, _sentence(error), error.exit_code, arguments, error.hint or mends)
 
 
 def _say(kind: str, message: str, exit_code: int, arguments: Sequence[str], hint: Hint | None = None) -> int:

@@ -22,6 +22,7 @@ _UNSEEN = (
 Of white space only the tab, the line feed and visible spaces are left.
 """
 _HOSTILE = re.compile(f"[{_UNSEEN}]")
+_JOINERS = "\u200c\u200d"
 _STYLE = "(?:[0-3]|[39][0-7])"
 _COLOUR = rf"\x1b\[{_STYLE}(?:;{_STYLE})*m"
 _CARRIAGE_RETURN = rf"\r(?=(?:{_COLOUR})*(?:\n|\Z))"  # at the end of a line, where it overwrites nothing
@@ -46,6 +47,16 @@ def one_line(text: str) -> str:
 def echo(text: str, *, nl: bool = True) -> None:
     """Writes to stdout. Only persona's own colours, bold type and ends of lines get through to a terminal."""
     click.echo(_HOSTILE_OR_OURS.sub(lambda found: found[1] or "?", text), nl=nl)
+
+
+def speak(piece: str) -> None:
+    """Writes a piece of a model's text to stdout at once: on a terminal without what `printable` replaces,
+    except joiners, which emoji and many scripts need; elsewhere as it is.
+    """
+    if sys.stdout.isatty():
+        piece = _HOSTILE.sub(lambda found: found[0] if found[0] in _JOINERS else "?", piece)
+    sys.stdout.write(piece)
+    sys.stdout.flush()
 
 
 def say(sentence: str) -> None:

@@ -5,6 +5,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from persona.behaviour.verbs import chat as chat
+    from persona.behaviour.verbs import generate as generate
     from persona.behaviour.verbs import graph as graph
     from persona.behaviour.verbs import sweep as sweep
     from persona.behaviour.verbs import train as train
