@@ -17,8 +17,9 @@ from types import ModuleType
 from typing import Any
 
 from persona import errors
-from persona.behaviour import Apollo, CommitCallback, states
+from persona.behaviour import Apollo, CommitCallback, states, talking
 from persona.behaviour.graph import check
+from persona.behaviour.talking import Conversation
 from persona.behaviour.verbs import graph, train
 from persona.face.bisect import Bisect
 from persona.face.graph import Patterns
@@ -75,6 +76,7 @@ OWNERS: dict[str, type] = {
     "repo.tags": Tags,
     "repo.config": Settings,
     "live": LiveModel,
+    "talk": Conversation,
 }
 """The classes of the page, by the name of a value of theirs."""
 VALUES: dict[str, type] = {
@@ -99,6 +101,7 @@ RESULTS: tuple[ModuleType, ...] = (
     states,
     graph,
     train,
+    talking,
 )
 MAPPING = ("keys", "values", "items", "get")
 """What every mapping has, told once."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -58,21 +60,29 @@ class Chat:
     def run(self) -> None:
         """Reads lines until the end of the input, or `/quit`."""
         self._begin()
-        for line in self._typed() if self._on_terminal else _piped():
-            try:
-                if not self._take(line):
+        if not self._on_terminal:
+            for line in _piped():
+                if not self._did(line):
                     return
-            except PersonaError as error:
-                self._settle()
-                code = told(error, ["--json"] if self._call.json else [])
-                self.exit_code = self.exit_code or code
-            except KeyboardInterrupt:
-                if not self._on_terminal:
-                    raise
-                self._settle()
-                if self._conversation.live.half_done:
-                    self._conversation.live.abort()
-                echo("\ninterrupted; the weights are as before")
+            return
+        interrupts = _Interrupts()
+        prompt = self._prompt()
+        try:
+            while True:
+                try:
+                    with interrupts.taken():
+                        typed = input(prompt)
+                    with interrupts.taken():
+                        # A terminal that is not in UTF-8 gives bytes as surrogates.
+                        if not self._did(typed.encode("utf-8", "surrogateescape").decode("utf-8", "replace")):
+                            return
+                except KeyboardInterrupt:
+                    self._settle()
+                    echo("\n(stopped; Ctrl-D ends)\n")
+        except EOFError:
+            echo("")
+        finally:
+            interrupts.close()
 
     # -- lines -----------------------------------------------------------------------------------------------
 
@@ -85,26 +95,13 @@ class Chat:
         if self._on_terminal and not self._call.quiet:
             echo(f"{self._where()}\n/help lists the commands. Ctrl-C stops an answer, Ctrl-D ends.\n")
 
-    def _typed(self) -> Iterator[str]:
-        """The lines that are typed on a terminal, with line editing where Python has it."""
+    def _prompt(self) -> str:
+        """The prompt of a terminal, with line editing where Python has it."""
         edits = self._edit_lines()
-        bold = click.style(PROMPT, bold=True)
-        coloured = edits and click.get_current_context().color is not False
+        if not edits or click.get_current_context().color is False:
+            return PROMPT
         # Readline has to know which characters take no place.
-        prompt = re.sub("(\x1b[^m]*m)", "\x01\\1\x02", bold) if coloured else PROMPT
-        while True:
-            try:
-                line = input(prompt)
-            except EOFError:
-                echo("")
-                return
-            except KeyboardInterrupt:
-                echo("\n(Ctrl-D ends)")
-                continue
-            except UnicodeDecodeError:
-                self._call.remark("this line is not UTF-8; type it again")
-                continue
-            yield _as_text(line)
+        return re.sub("(\x1b[^m]*m)", "\x01\\1\x02", click.style(PROMPT, bold=True))
 
     def _edit_lines(self) -> bool:
         """Gives the terminal a history and the Tab key. They last as long as the command."""
@@ -134,8 +131,17 @@ class Chat:
         found = [word + " " for word in words if word.startswith(begun) and word == printable(word)]
         return found[index] if index < len(found) else None
 
+    def _did(self, line: str) -> bool:
+        """Does what one line says, or says why not. Returns whether the chat goes on."""
+        try:
+            return self._take(line)
+        except PersonaError as error:
+            self._settle()
+            code = told(error, ["--json"] if self._call.json else [])
+            self.exit_code = self.exit_code or code
+            return True
+
     def _take(self, line: str) -> bool:
-        """Does what one line says. Returns whether the chat goes on."""
         if not line.strip():
             return True
         if not line.startswith("/") or line.startswith("//"):
@@ -158,14 +164,13 @@ class Chat:
 
     # -- answers ---------------------------------------------------------------------------------------------
 
-    def _say(self, pieces: Generator[str, None, Answer]) -> Answer | None:
-        """Prints an answer while it is made. Ctrl-C on a terminal stops it: then there is none."""
+    def _say(self, pieces: Generator[str, None, Answer]) -> None:
+        """Prints an answer while it is made."""
         answer = self._stream(pieces, shown=not self._call.json)
-        if answer is not None and self._call.json:
+        if self._call.json:
             self._print_json(answer)
-        return answer
 
-    def _stream(self, pieces: Generator[str, None, Answer], *, shown: bool) -> Answer | None:
+    def _stream(self, pieces: Generator[str, None, Answer], *, shown: bool) -> Answer:
         try:
             while True:
                 try:
@@ -177,10 +182,7 @@ class Chat:
                     speak(piece)
         except KeyboardInterrupt:
             pieces.close()
-            if not self._on_terminal:
-                raise
-            echo("\n(stopped)\n")
-            return None
+            raise
         finally:
             self._settle()
         if shown:
@@ -199,24 +201,22 @@ class Chat:
         conversation = self._conversation
         here = self._where()
         in_columns = self._on_terminal and _width() >= WIDE
+        streams = not in_columns and not self._call.json
         first = conversation.current()
-        if not in_columns and not self._call.json:
+        again = None if first is not None else conversation.again()
+        if streams:
             echo(f"== {here}")
-        if first is None:
-            first = self._stream(conversation.again(), shown=not in_columns and not self._call.json)
-        elif not in_columns and not self._call.json:
+        if again is not None:
+            first = self._stream(again, shown=streams)
+        elif streams and first is not None:
             speak(first.text)
             echo("\n" if self._on_terminal else "")
-        if first is None:
-            return
-        if not in_columns and not self._call.json:
+        if streams:
             echo(f"== {other}")
-        second = self._stream(conversation.compare(rev), shown=not in_columns and not self._call.json)
-        if second is None:
-            return
+        second = self._stream(conversation.compare(rev), shown=streams)
         if self._call.json:
             self._print_json([first, second])
-        elif in_columns:
+        elif in_columns and first is not None:
             _show_columns((here, first.text), (other, second.text))
 
     # -- changes ---------------------------------------------------------------------------------------------
@@ -230,11 +230,13 @@ class Chat:
             rows = [(printable(name), f"α {number(term.alpha)}") for name, term in named.items()]
             self._answer_with(list(columns(rows)) or ["the recipe has no vector"])
             return
-        split = re.fullmatch(r"(.*?)(?:\s*=\s*|\s+)(\S+)", words)
-        if split is None:
+        known = [name for name in vectors if re.match(rf"{re.escape(name)}[\s=]", words)]
+        name = max(known, key=len, default=re.split(r"[\s=]", words)[0])
+        value = words[len(name) :].strip().removeprefix("=").strip()
+        if not value:
             raise UsageError("/alpha needs a vector and a number, such as /alpha listening 0.4")
         try:
-            changed = self._conversation.set_alpha(split[1], parse_over_layers(split[2]))
+            changed = self._conversation.set_alpha(name, parse_over_layers(value))
         except (ValueError, InvalidInput) as error:
             problem = error.message if isinstance(error, InvalidInput) else str(error)
             raise InvalidInput(f"/alpha {words:.60}: {problem.removeprefix('alpha: ')}") from None
@@ -352,9 +354,34 @@ def _piped() -> Iterator[str]:
         yield line.decode("utf-8", "replace").rstrip("\r\n")
 
 
-def _as_text(line: str) -> str:
-    """A typed line; bytes that are not UTF-8 become U+FFFD."""
-    return line.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+class _Interrupts:
+    """Ctrl-C raises `KeyboardInterrupt` once inside a `taken` block, and does nothing elsewhere.
+
+    So a second Ctrl-C does not end what the first one began: the way back to the former weights, or a line
+    of output.
+    """
+
+    def __init__(self) -> None:
+        self._open = False
+        self._before = signal.signal(signal.SIGINT, self._came)
+
+    def _came(self, number: int, frame: object) -> None:
+        if self._open:
+            self._open = False
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Ctrl-C interrupts this block."""
+        self._open = True
+        try:
+            yield
+        finally:
+            self._open = False
+
+    def close(self) -> None:
+        """Gives Ctrl-C back."""
+        signal.signal(signal.SIGINT, self._before)
 
 
 def _width() -> int:

@@ -69,6 +69,8 @@ ANSWERS = {
     "diff": "diff HEAD~1 HEAD",
     "verify": None,
     "sweep": None,
+    "chat": None,
+    "generate": None,
     "vector ls": "vector ls",
     "vector show": "vector show listening",
     "vector derive": "vector derive less -listening * 0.5",
