@@ -263,8 +263,9 @@ class Conversation:
                         first = first or perf_counter()
                         said.append(piece)
                         yield piece
-        except (GeneratorExit, KeyboardInterrupt):
-            taken()
+        except BaseException as error:
+            if not isinstance(error, Exception):  # closed or interrupted: what was said is kept
+                taken()
             raise
         if stopped == MAX_TOKENS and most < self._sampling.max_tokens:
             stopped = CONTEXT

@@ -145,8 +145,8 @@ def spoken(line: str) -> Iterator[list[str]]:
         for part in line.lstrip().removeprefix("$ ").split("#")[0].split(" && "):
             eval_of = re.fullmatch(r'eval "\$\((.*)\)"\s*', part)
             words = shlex.split(eval_of[1] if eval_of else part)
-            words = words[: words.index(">")] if ">" in words else words
-            words = words[: words.index("|")] if "|" in words else words
+            for end in (">", "<", "|"):
+                words = words[: words.index(end)] if end in words else words
             if words[:1] == ["persona"]:
                 yield words[1:]
 

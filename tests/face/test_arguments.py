@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import persona
+from persona.behaviour.talking import Conversation
 from persona.errors import InvalidInput, PersonaError, UnknownRevision, UsageError
 from persona.face.collection import Collection
 from persona.face.recipe import WorkingRecipe
@@ -51,6 +52,8 @@ MEANINGLESS: dict[str, list[object]] = {
     "str | CommitEntry | None": [3, b"HEAD"],
     "str | Sequence[str]": [None, b"HEAD", [None]],
     "Mapping[str, str | float]": [None, "density=1", 3],
+    "Mapping[str, Any] | None": ["pirate=1", 3],
+    "Callable[[str], object] | None": ["print", 3],
 }
 
 
@@ -68,7 +71,7 @@ class Anybody:
 
 
 ANYBODY = Anybody()
-OWNERS = (Repository, Revision, WorkingRecipe, Vectors, Branches, Tags, Settings, LiveModel)
+OWNERS = (Repository, Revision, WorkingRecipe, Vectors, Branches, Tags, Settings, LiveModel, Conversation)
 
 
 def methods(cls: type) -> list[tuple[str, Callable[..., Any]]]:
