@@ -26,6 +26,7 @@ from tests.history.bots import Bot, at
 
 UNCHECKED = {
     "str | float | Sequence[str | float] | None",  # α and densities
+    "str | float | Sequence[str | float]",  # the α of a sweep
     "OverLayers",
     "float | None",
     "str | float | None",  # a learning rate
