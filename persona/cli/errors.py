@@ -100,8 +100,12 @@ def _sentence(error: PersonaError) -> str:
 
 
 def _options(arguments: Sequence[str]) -> Sequence[str]:
-    """The words that may be options: those before `--`."""
-    return arguments[: arguments.index("--")] if "--" in arguments else arguments
+    """The words that may be options: those before `--`, and before the command of `bisect run`."""
+    words = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    if "bisect" in words and "run" in (rest := words[words.index("bisect") :]):
+        run = len(words) - len(rest) + rest.index("run") + 1
+        return words[: next((n for n in range(run, len(words)) if words[n][:1] != "-"), len(words))]
+    return words
 
 
 def _usage_sentence(error: click.ClickException) -> str:

@@ -16,6 +16,7 @@ _COMMANDS: Final = {
     "bisect.next": "bisect next",
     "bisect.replay": "bisect replay",
     "bisect.reset": "bisect reset",
+    "bisect.skip": "bisect skip",
     "bisect.start": "bisect start",
     "branches.create": "branch",
     "branches.delete": "branch -d",

@@ -83,6 +83,14 @@ def test_options_after_the_command_are_its_own(planted_bot: CommandLine) -> None
     assert "is the first bad commit" in found.stdout  # the last one: all others are good
 
 
+def test_a_failure_is_no_json_because_the_command_has_that_option(planted_bot: CommandLine) -> None:
+    planted_bot.ok("bisect", "start", "HEAD", "v1")
+    found = planted_bot("bisect", "run", "sh", "-c", "exit 200", "--json")
+    assert (found.exit_code, '{"error"' in found.stdout) == (1, False)
+    found = planted_bot("bisect", "run", "--json", "sh", "-c", "exit 200")
+    assert json.loads(found.stdout)["error"]["exit"] == 1
+
+
 def test_answers_by_hand_and_status(planted_bot: CommandLine) -> None:
     assert planted_bot.ok("bisect", "start") == "status: waiting for both good and bad commits\n"
     said = planted_bot.ok("bisect", "bad")

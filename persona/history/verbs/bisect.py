@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from persona.errors import Call, PersonaError, Refused, UsageError, quoted
+from persona.errors import Call, Keyword, PersonaError, Refused, UsageError, pieces, quoted
 from persona.history import placing
 from persona.history.bisecting.log import begun, log_lines, read_log
 from persona.history.bisecting.results import Bisection, Tested
@@ -308,12 +308,16 @@ def _go(tree: LockedTree, search: Search, notes: list[str]) -> Bisection:
         tree.bisect(replace(search, asked=None).to_json())
         return _bisection(history, search, step, notes)
     search = replace(search, asked=step.commit)
-    tree.bisect(search.to_json())
+
+    def record() -> None:
+        tree.bisect(search.to_json())
+
     try:
-        carried = _move(tree, search, Target(step.commit, None), notes, leaving=before)
+        carried = _move(tree, search, Target(step.commit, None), notes, leaving=before, record=record)
     except PersonaError:
-        with suppress(PersonaError):
-            tree.bisect(None if before is None else before.to_json())
+        if not search.checkout:  # else the commit can still be skipped
+            with suppress(PersonaError):
+                tree.bisect(None if before is None else before.to_json())
         raise
     return replace(_bisection(history, search, step, notes, carried), weights=weights.standing(history, tree))
 
@@ -325,10 +329,12 @@ def _move(
     notes: list[str],
     *,
     leaving: Search | None = None,
+    record: Callable[[], None] = lambda: None,
 ) -> tuple[Carried, ...]:
     """Moves HEAD and the text files, and computes weights if the search wants them.
 
     Returns the edits that came along. No note says that HEAD leaves a commit to which bisect itself moved it.
+    `record` is called when it is known that nothing would be lost, before anything moves.
     """
     history = tree.history
     started = time.perf_counter()
@@ -337,8 +343,14 @@ def _move(
     computing = search is not None and search.checkout
     here = head.id == target.id and head.branch == (target.branch and target.branch.removeprefix(HEADS))
     if here and not computing:
+        record()
         return ()
-    files = plan_files(history, target.id, force=False)
+    files = plan_files(history, target.id, force=False, can_force=False)
+    recipe = history.recipe_of(target.id)
+    if computing:
+        found = weights.look(history, tree)
+        weights.refuse_losing(found, recipe, "that revision", Call("checkout", force=True))
+    record()
 
     def move() -> list[str]:
         left = tree.move_head(target, history.committer(), "bisect")
@@ -349,8 +361,12 @@ def _move(
             notes += [*files.notes, *move()]
         return files.carried
     how = history.in_force(RunOptions, RunOptions())
-    recipe = history.recipe_of(target.id)
-    made = placing.place(tree, recipe, target.id, files, move, how, device_choice(how), started)
+    try:
+        made = placing.place(tree, recipe, target.id, files, move, how, device_choice(how), started)
+    except PersonaError as error:
+        if any(type(piece) is Keyword for piece in pieces(error.hint)):  # an option of `checkout`
+            error.hint = (Call("bisect.skip", abbreviate(target.id)), " goes to another commit")
+        raise
     notes += made.notes
     return made.carried
 

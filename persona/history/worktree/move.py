@@ -87,10 +87,11 @@ def target_of(history: History, text: str, notes: NoteList | None = None) -> Tar
     return Target(resolve(history, branch or text, notes), branch)
 
 
-def plan_files(history: History, to: str, *, force: bool) -> FileMove:
+def plan_files(history: History, to: str, *, force: bool, can_force: bool = True) -> FileMove:
     """The changes of a move of the work tree from HEAD to commit `to`.
 
-    Raises `Refused` that names edits that would be lost, or files that are in the way.
+    Raises `Refused` that names edits that would be lost, or files that are in the way. `can_force`: whether
+    the command takes `force`, for the hint.
     """
     before, after = history.last_files(), history.files_of(to)
     known = tracking.tracked(history).paths
@@ -105,11 +106,18 @@ def plan_files(history: History, to: str, *, force: bool) -> FileMove:
         if foreign:
             raise Refused(
                 f"untracked files would be overwritten: {', '.join(foreign)}",
-                hint=("move it away, or ", Keyword(force=True), " overwrites it"),
+                hint=(
+                    "move it away",
+                    *((", or ", Keyword(force=True), " overwrites it") if can_force else ()),
+                ),
             )
         raise Refused(
             f"uncommitted edits would be overwritten: {', '.join(lost)}",
-            hint=("commit first, or ", Keyword(force=True), " discards the edits"),
+            hint=(
+                "commit first, or ",
+                Keyword(force=True) if can_force else Call("reset", mode="hard"),
+                " discards the edits",
+            ),
         )
     dropped = [path for path in moving if path in here and path not in before and path not in after]
     stays = {*known, *after}.difference(moving)

@@ -7,11 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from persona.errors import IntegrityError, InvalidInput, PersonaError, Refused, UnknownRevision, UsageError
+from persona.errors import (
+    IntegrityError,
+    InvalidInput,
+    Keyword,
+    PersonaError,
+    Refused,
+    UnknownRevision,
+    UsageError,
+)
+from persona.history import placing
 from persona.repository import Repository
-from tests.checkpoints import same
+from tests.checkpoints import same, write_model
 from tests.history import planted
-from tests.history.bots import Bot, each_cut, read_weights
+from tests.history.bots import Bot, base_tensors, each_cut, read_weights
 from tests.history.planted import is_sound, line, merged
 
 FIRST = 19
@@ -72,6 +81,33 @@ def test_weights_are_computed_only_if_start_is_told_to(repo: Repository) -> None
     assert same(read_weights(repo.root), late)
 
 
+def test_weights_that_cannot_be_computed_again_are_not_overwritten(repo: Repository) -> None:
+    repo.checkout()
+    write_model(repo.root, base_tensors(7))
+    with pytest.raises(Refused, match="edited since they were checked out") as refused:
+        repo.bisect.start("main", "v1", checkout=True)
+    assert "`repo.checkout(force=True)` overwrites them" in str(refused.value)
+    assert repo.bisect.status().state == "none"
+    repo.checkout(force=True)
+    assert repo.bisect.start("main", "v1", checkout=True).state == "testing"
+
+
+def test_a_commit_whose_weights_cannot_be_written_can_be_skipped(
+    repo: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise Refused("the weights are not finite", hint=(Keyword(allow_nonfinite=True), " writes them"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(placing, "place", fail)
+        with pytest.raises(Refused, match="not finite") as refused:
+            repo.bisect.start("main", "v1", checkout=True)
+    commit = repo.bisect.status().commit
+    assert commit is not None
+    assert f"`repo.bisect.skip('{commit[:8]}')` goes to another commit" in str(refused.value)
+    assert repo.bisect.skip(commit[:8]).skipped == (commit,)
+
+
 # -- what is refused, and leaves everything as it was
 
 
@@ -80,10 +116,11 @@ def test_an_edit_that_would_be_overwritten_is_refused_and_no_mark_is_recorded(re
     before = repo.bisect.log()
     assert is_sound(repo)  # the next commit to test has another recipe
     repo.recipe.set("listening", alpha=0.25)
-    with pytest.raises(Refused, match=r"uncommitted edits would be overwritten: recipe\.toml"):
+    with pytest.raises(Refused, match=r"uncommitted edits would be overwritten: recipe\.toml") as refused:
         repo.bisect.good()
+    assert "`repo.reset(mode='hard')` discards the edits" in str(refused.value)
     assert repo.bisect.log() == before
-    repo.restore("recipe.toml")
+    repo.reset(mode="hard")
     assert repo.bisect.good().state == "testing"
 
 
