@@ -7,13 +7,21 @@ from typing import Any, Unpack
 
 import pytest
 
+from persona.behaviour import options as behaviour_options
 from persona.errors import InvalidInput, UsageError
 from persona.history import options
 from persona.history.arguments import checks_arguments, spell_out
 from persona.history.options import ImportOptions, LiveOptions, RunOptions, complete, declared, defaults
 from persona.history.settings import SETTINGS
 
-DECLARATIONS = [kind for kind in vars(options).values() if getattr(kind, "__total__", None) is False]
+DECLARATIONS = list(
+    dict.fromkeys(
+        kind
+        for module in (options, behaviour_options)
+        for kind in vars(module).values()
+        if getattr(kind, "__total__", None) is False
+    )
+)
 
 
 @checks_arguments
@@ -71,7 +79,7 @@ def test_a_signature_is_spelled_out_for_help_and_notebooks() -> None:
 @pytest.mark.parametrize("kind", DECLARATIONS, ids=lambda kind: kind.__name__)
 def test_every_keyword_has_a_default_of_its_type(kind: type) -> None:
     assert len(DECLARATIONS) > 6
-    spelled = options.annotations(kind.__name__)
+    spelled = options.annotations(kind)
     for keyword, value in defaults(kind).items():
         admitted = spelled[keyword]
         assert (
