@@ -63,6 +63,7 @@ INNER_LAYERS = {
         ("graph", "models", "generating", "streaming"),
         ("training", "measuring", "talking"),
         ("states", "assessing"),
+        ("building",),
         ("verbs",),
     ),
     "merge": (

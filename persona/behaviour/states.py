@@ -73,7 +73,7 @@ class GraphStatus(Result):
 def states(history: History, graph: Graph) -> GraphStatus:
     """The states of a graph of the work tree, against recipe.toml as it is."""
     recipe = text_files.recipe(history).recipe
-    reader = _States(history, graph, recipe)
+    reader = States(history, graph, recipe)
     found = [reader.state(pattern, one) for pattern in graph.patterns.values() for one in pattern.trainables]
     return GraphStatus(
         trainables=tuple(found),
@@ -82,7 +82,7 @@ def states(history: History, graph: Graph) -> GraphStatus:
     )
 
 
-class _States:
+class States:
     """The facts about vectors, read once for all trainables."""
 
     def __init__(self, history: History, graph: Graph, recipe: Recipe) -> None:
@@ -99,10 +99,35 @@ class _States:
         """The pattern or facet of each vector of recipe.toml, by its name there."""
         self.renamed = {pattern: name for name, pattern in self.patterns.items() if pattern not in ids}
 
+    def term(self, trainable: Trainable) -> str:
+        """The name that the vector of a trainable has in the recipe, or would have."""
+        return self.renamed.get(trainable.name, trainable.name)
+
+    def vector(self, trainable: Trainable) -> str | None:
+        """The vector of a trainable: that of the recipe, else that of its name."""
+        term = self.recipe.by_name.get(self.term(trainable))
+        return term.vector if term is not None else self.kept.get(VECTORS + trainable.name)
+
+    def others(self, pattern: Pattern, trainable: Trainable) -> list[str]:
+        """The vectors, other than the recipe's, that were trained from the files as they are, and are stored.
+
+        That of its name comes first.
+        """
+        found = {
+            one.vector
+            for origins in self.origins.values()
+            for one in origins
+            if one.name == trainable.name and one.part is None
+            if not self.changed_since(pattern, trainable, one)
+        }
+        named = self.kept.get(VECTORS + trainable.name)
+        stored = [id for id in found if self.history.store.objects.kind_of(id) == "vector"]
+        return sorted(stored, key=lambda id: (id != named, id))
+
     def state(self, pattern: Pattern, trainable: Trainable) -> TrainableState:
         """The state of one trainable."""
-        term = self.recipe.by_name.get(self.renamed.get(trainable.name, trainable.name))
-        vector = term.vector if term is not None else self.kept.get(VECTORS + trainable.name)
+        term = self.recipe.by_name.get(self.term(trainable))
+        vector = self.vector(trainable)
         state = "untrained"
         changed: tuple[str, ...] = ()
         effect: Effect | None = None

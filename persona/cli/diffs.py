@@ -12,9 +12,10 @@ from persona.cli.pager import on_terminal
 from persona.cli.render import checkout_lines, commit_lines, counted, number, percent, short
 from persona.cli.rendering import Shown
 from persona.cli.terminal import printable
-from persona.errors import Call, pieces
+from persona.errors import Call, PersonaError, pieces
 
 if TYPE_CHECKING:
+    from persona.behaviour.building.results import Built
     from persona.history.results import CommitResult, Diff, FileChange, KeptFraction, TermChange
     from persona.repository import Repository
 
@@ -56,6 +57,11 @@ def shown_commit(repo: Repository, result: CommitResult) -> Shown:
     error = result.failure
     if error is None:
         return Shown(result, committed_lines(repo, result))
+    return unplaced(result, error, committed_lines(repo, result))
+
+
+def unplaced(result: CommitResult | Built, error: PersonaError, lines: Iterator[str]) -> Shown:
+    """What was committed, and why its weights could not be computed."""
     from persona.cli.hints import in_shell
     from persona.history.results import as_json
 
@@ -63,7 +69,6 @@ def shown_commit(repo: Repository, result: CommitResult) -> Shown:
     hint = (*pieces(error.hint), Call("checkout"), " tries again")
     value = as_json(result) | failure(error.kind, message, error.exit_code, hint)
     fault = [f"persona: {message}", f"hint: {in_shell(hint)}"]
-    lines = committed_lines(repo, result)
     return Shown(value, lines, error.exit_code, act=True, notes=result.notes, fault=fault)
 
 

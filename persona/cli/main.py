@@ -38,6 +38,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "restore": "Put text files back as they were committed.",
     },
     "Behaviour": {
+        "build": "Make the personality that the graph describes.",
         "train": "Train patterns of the graph into vectors of recipe.toml.",
         "verify": "Measure what a recipe or a vector does to the model's behaviour.",
         "sweep": "Measure a vector at several strengths, and find the best one.",

@@ -73,6 +73,14 @@ def number(value: float | str | Sequence[float]) -> str:
     return plain if float(plain) == float(exact) else exact
 
 
+def duration(seconds: float) -> str:
+    """A time as people say it: 4.2 s, 2 min 5 s, 1 h 12 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def counted(count: int, noun: str) -> str:
     """1 file, 2 files."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -63,7 +63,7 @@ def brief(scores: Scores) -> str:
     """The line of `log`: `listening +12.30 [+10.10, +14.60]; loss +0.4 %; pass`."""
     parts = [", ".join(f"{one_line(effect.pattern)} {effect_text(effect)}" for effect in scores.own)]
     if scores.damage is not None:
-        parts.append(f"loss {_rise(scores.damage)}")
+        parts.append(f"loss {rise(scores.damage)}")
     parts.append(style(scores.verdict, fg=_COLOURS[scores.verdict]))
     return "; ".join(filter(None, parts))
 
@@ -94,7 +94,7 @@ def diff_lines(diff: ScoresDiff) -> Iterator[str]:
         for pair in diff.effects
     ]
     if (damage := diff.damage) is not None:
-        rows.append(("loss", _rise(damage.from_), "", "→", _rise(damage.to), "", ""))
+        rows.append(("loss", rise(damage.from_), "", "→", rise(damage.to), "", ""))
     yield from (f" {line}" for line in columns(rows))
 
 
@@ -206,7 +206,7 @@ def _task_row(task: TaskScore) -> tuple[str, ...]:
     return (one_line(task.task), task.metric, before, "→", after, f"of {task.items:,}")
 
 
-def _rise(damage: Damage) -> str:
+def rise(damage: Damage) -> str:
     """The rise of the loss on neutral text."""
     return f"{100 * (damage.ratio.mean - 1):+.1f} %"
 

@@ -5,6 +5,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from persona.behaviour.verbs import build as build
     from persona.behaviour.verbs import chat as chat
     from persona.behaviour.verbs import generate as generate
     from persona.behaviour.verbs import graph as graph

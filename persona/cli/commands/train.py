@@ -50,7 +50,7 @@ def _lines(results: tuple[Trained, ...]) -> Iterator[str]:
         line = f" {sign} {render.printable(one.name)}  α {render.number(one.alpha)}"
         facts = []
         if one.trained and one.first_loss is not None and one.last_loss is not None:
-            steps = f"{render.counted(one.steps, 'step')} in {duration(one.seconds)}"
+            steps = f"{render.counted(one.steps, 'step')} in {render.duration(one.seconds)}"
             again = f", from step {one.resumed}" if one.resumed else ""
             facts.append(f"{steps}{again}: loss {one.first_loss:.3f} → {one.last_loss:.3f}")
         if one.stored_bytes is not None:
@@ -77,11 +77,3 @@ def _notes(results: tuple[Trained, ...]) -> list[str]:
         )
         notes.append(Note(f"{plural} in recipe.toml", hint))
     return notes
-
-
-def duration(seconds: float) -> str:
-    """A time as people say it: 4.2 s, 2 min 5 s, 1 h 12 min."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
