@@ -18,6 +18,7 @@ from typing import Any
 
 from persona import errors
 from persona.behaviour import Apollo, CommitCallback, states, talking
+from persona.behaviour.building import results as build_results
 from persona.behaviour.graph import check
 from persona.behaviour.talking import Conversation
 from persona.behaviour.verbs import graph, train
@@ -102,6 +103,7 @@ RESULTS: tuple[ModuleType, ...] = (
     graph,
     train,
     talking,
+    build_results,
 )
 MAPPING = ("keys", "values", "items", "get")
 """What every mapping has, told once."""

@@ -61,6 +61,7 @@ ANSWERS = {
     "rm": "rm listening",
     "mv": "mv listening attentive",
     "restore": "restore recipe.toml",
+    "build": None,
     "train": None,
     "status": "status",
     "log": "log",

@@ -42,7 +42,8 @@ class Outcome:
         scores = target.scores
         effects = () if scores is None else scores.own
         waits = target.vector is None or (self.plan.verify and target.verdict is None)
-        action = "unchanged" if target.vector == target.held else "taken"
+        is_out = target in self.plan.refused
+        action = "unchanged" if is_out or target.vector == target.held else "taken"
         return BuiltPattern(
             name=target.name,
             action="waiting" if waits else action,
@@ -54,7 +55,7 @@ class Outcome:
             effect=next((effect for effect in effects if effect.pattern == target.name), None),
             damage=None if scores is None else scores.damage,
             verdict=target.verdict if self.plan.verify else None,
-            left_out=target in self.plan.refused,
+            left_out=is_out,
         )
 
     def stopped(self, target: Target) -> Built:
@@ -97,6 +98,10 @@ class Outcome:
         if recipe is None:
             recipe = text_files.recipe(self.history).recipe
         patterns = self._patterns(recipe)
+        if refused and scores is None:  # nothing was put into the recipe
+            patterns = tuple(
+                replace(one, action="unchanged") if one.action == "taken" else one for one in patterns
+            )
         if not refused:
             self.notes += [
                 f"{one.name} has no probes, so it is unverified"
@@ -149,7 +154,7 @@ def reason(verdict: str | None, damage: Damage | None) -> str:
     return "is inconclusive: the interval of its effect is too wide"
 
 
-def to_look_at(target: Target, id: str) -> str | Blank:
+def to_look_at(target: Target, id: str) -> str:
     """The name by which `verify --vector` finds a vector of a target."""
     return target.name if target.held in (None, id) else id[:12]
 
