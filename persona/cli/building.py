@@ -63,6 +63,8 @@ def _lines(repo: Repository, result: Built) -> Iterator[str]:
         yield from diffs.committed_lines(repo, result.commit)
     if result.checkout is not None:
         yield from checkout_lines(result.checkout)
+    if not result.refused and not result.did_nothing:
+        yield f"built in {duration(result.seconds)}"
 
 
 def _row(one: BuiltPattern, refused: bool) -> tuple[str, ...]:

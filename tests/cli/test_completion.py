@@ -114,6 +114,7 @@ def test_revisions_are_offered_where_one_is_asked_for(named: CommandLine, line: 
         ("graph show ", ["calm", "listening"]),
         ("train ", ["calm", "listening"]),
         ("train calm ", ["listening"]),
+        ("build calm ", ["listening"]),
         ("verify --probe l", ["listening"]),
         ("sweep l", VECTORS),
         ("sweep listening --probe l", ["listening"]),

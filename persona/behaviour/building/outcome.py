@@ -137,12 +137,13 @@ class Outcome:
     def message(self, recipe: Recipe) -> str:
         """The message of the commit: the patterns that changed, and what is known of each."""
         changed = [one for one in self._patterns(recipe) if one.action != "unchanged"]
-        names = ", ".join(one.name for one in changed)
-        if not changed:
-            return "Build the personality"
+        built = [one.name for one in changed if not one.left_out]
+        names = ", ".join(built)
         if len(names) > _LONGEST:
-            names = f"{len(changed)} patterns"
-        return f"Build {names}\n\n" + "\n".join(map(_line, changed))
+            names = f"{len(built)} patterns"
+        if not built:
+            names = "the personality"
+        return "\n".join([f"Build {names}", "", *map(_line, changed)])
 
 
 def reason(verdict: str | None, damage: Damage | None) -> str:

@@ -96,7 +96,7 @@ class Plan:
         commit = trains or changes or self.edited
         return BuildPlan(
             patterns=shown,
-            verify=self.verify and (trains or changes or self.scores is None),
+            verify=self.verify and (commit or self.scores is None),
             commit=commit,
             checkout=checkout and (commit or not self.placed),
         )

@@ -26,6 +26,7 @@ from persona.behaviour.training import making, runs
 from persona.behaviour.training.jobs import Job
 from persona.errors import Blank, Call, Refused
 from persona.history import placing
+from persona.history.bisecting.search import read_search
 from persona.history.commit_builder import record
 from persona.history.computing import device_choice
 from persona.history.history import History
@@ -98,6 +99,8 @@ class Work:
             if plan.refuses(one.verdict) and not plan.keep_going:
                 return self.outcome.stopped(target)
         self._at("")
+        if all(self.outcome.of(target).left_out for target in plan.targets):
+            return self.outcome.stopped(plan.targets[0])
         recipe = self._compose()
         scores = self._whole(recipe) if plan.verify else None
         if scores is not None and plan.refuses(scores.verdict):
@@ -166,9 +169,13 @@ class Work:
         return plans.judged(scores)
 
     def _whole(self, recipe: Recipe) -> Scores | None:
-        """The scores of the recipe as a whole; None for one without a vector."""
+        """The scores of the recipe as a whole; None for one without a vector.
+
+        After an edit they are put together again, because other files decide about them as well, such as the
+        chat template.
+        """
         head = self.history.recipe_of(self.history.head_commit())
-        if self.plan.scores is not None and recipe.key == head.key:
+        if self.plan.scores is not None and recipe.key == head.key and not self.plan.edited:
             return self.plan.scores
         if not recipe.terms:
             return None
@@ -252,4 +259,9 @@ def _refuse_under_way(history: History) -> None:
         raise Refused(
             "a revert was prepared and is not committed yet",
             hint=(Call("commit", message=Blank("MSG")), " commits it; then build"),
+        )
+    if read_search(history) is not None:
+        raise Refused(
+            "a bisect is under way, and HEAD is at a commit that it tests",
+            hint=(Call("bisect.reset"), " ends it and goes back"),
         )

@@ -297,6 +297,13 @@ def test_a_prepared_revert_has_to_be_committed_first(built: ChatBot) -> None:
         build(built)
 
 
+def test_a_bisect_has_to_be_ended_first(built: ChatBot) -> None:
+    built.run.ok("bisect", "start")
+    built.run.ok("set", "pirate", "--alpha", "0.9")
+    with pytest.raises(Refused, match="bisect"):
+        build(built)
+
+
 # -- HEAD and the weights
 
 
