@@ -175,32 +175,21 @@ class Conversation:
     def compare(self, rev: str) -> Generator[str, None, Answer]:
         """The answer that the weights of a revision give to the last message, in pieces.
 
-        The conversation and its weights are as before when the generator ends or is closed.
+        The conversation and its weights are as before when the generator ends or is closed. Tokens are drawn
+        from the seed of the answer before.
         """
-        turns = self._asked()
-        kept = self._turns, self._last, self._digest
-        self._moving(rev)
-        ended = False
-        try:
-            answered = self._answer(turns)
-            ended = True
-        finally:
-            if not ended:
-                self._step_back(kept)
-        return self._compared(answered, kept)
+        return self._compared(self._asked(), resolve(self._history, rev, self._history.notes))
 
-    def _compared(
-        self, answered: Generator[str, None, Answer], kept: tuple[list[Message], Answer | None, str | None]
-    ) -> Generator[str, None, Answer]:
+    def _compared(self, turns: list[Message], commit: str) -> Generator[str, None, Answer]:
+        kept = self._turns, self._last, self._digest, self._drawn
+        self._moving(commit)
+        self._drawn = max(0, self._drawn - 1)
         try:
-            with closing(answered):
+            with closing(self._answer(turns)) as answered:
                 return (yield from answered)
         finally:
-            self._step_back(kept)
-
-    def _step_back(self, kept: tuple[list[Message], Answer | None, str | None]) -> None:
-        self.undo()
-        self._turns, self._last, self._digest = kept
+            self.undo()
+            self._turns, self._last, self._digest, self._drawn = kept
 
     def _asked(self) -> list[Message]:
         """The messages up to the last one of the user."""

@@ -21,6 +21,7 @@ from persona.cli.render import columns, number, short
 from persona.cli.terminal import echo, printable, speak
 from persona.errors import Blank, Call, InvalidInput, Note, PersonaError, Refused, UsageError
 from persona.history.results import as_json
+from persona.progress import Phase
 
 if TYPE_CHECKING:
     from persona.behaviour.talking import Answer, Conversation
@@ -45,6 +46,7 @@ COMMANDS: Final = {
     "/quit": ("", "end"),
 }
 """The words after a slash: their arguments, and what they do."""
+ANSWERING: Final = Phase("answering", "pieces of text")
 
 
 class Chat:
@@ -133,6 +135,7 @@ class Chat:
 
     def _did(self, line: str) -> bool:
         """Does what one line says, or says why not. Returns whether the chat goes on."""
+        self._settle()
         try:
             return self._take(line)
         except PersonaError as error:
@@ -171,6 +174,7 @@ class Chat:
             self._print_json(answer)
 
     def _stream(self, pieces: Generator[str, None, Answer], *, shown: bool) -> Answer:
+        said = 0
         try:
             while True:
                 try:
@@ -179,7 +183,11 @@ class Chat:
                     answer: Answer = end.value
                     break
                 if shown:
+                    self._settle()
                     speak(piece)
+                elif not self._call.json:
+                    said += 1
+                    self._call.tell(ANSWERING, said, 0)
         except KeyboardInterrupt:
             pieces.close()
             raise

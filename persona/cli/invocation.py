@@ -233,7 +233,8 @@ class Invocation:
         """
         if self._progress is not None:
             self._progress.close()
-            self._progress, self._began = None, monotonic()  # work that begins now shows nothing at first
+            self._progress = None
+        self._began = monotonic()  # work that begins now shows nothing at first
         self.remarks(notes)
         self.remarks(self._unsaid)
         self.pages = self.pages and not act

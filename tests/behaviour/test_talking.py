@@ -88,9 +88,10 @@ def test_a_comparison_changes_neither_the_conversation_nor_the_weights(
     assert (other.text, other.weights) == (PLAIN, repo.digest("HEAD~1").weights)
     assert (talk.messages, talk.digest(), talk.current()) == before
     assert talk.live.digest() == talk.digest()
-    begun = talk.compare("HEAD~1")
-    next(begun)
-    begun.close()
+    for read in (0, 1, 3):
+        begun = talk.compare("HEAD~1")
+        assert len([next(begun) for _ in range(read)]) == read
+        begun.close()
     with pytest.raises(UnknownRevision):
         talk.compare("nowhere")
     assert (talk.messages, talk.live.digest(), talk.current()) == (before[0], before[1], before[2])
@@ -199,6 +200,10 @@ def test_drawn_answers_follow_the_seed_and_go_on_from_it(repo: Repository) -> No
     assert [answer.text for answer in one] == [answer.text for answer in two]
     assert [answer.seed for answer in one] == [3, 4]
     assert one[0].text != one[1].text
+    with repo.chat(max_tokens=20, temperature=2.0, seed=3) as talk:
+        whole(talk.answer(ASKED))
+        assert whole(talk.compare("HEAD")).text == one[0].text
+        assert whole(talk.again()).text == one[1].text
 
 
 # -- generate
