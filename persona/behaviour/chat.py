@@ -104,13 +104,18 @@ def encode_answer(
     return tuple(first), tuple(rest)
 
 
-def encode_dialogue(tokenizer: Tokenizer, messages: Sequence[Message], place: str) -> Encoded:
-    """A whole dialogue; every turn of the assistant is said by it, the end of the turn included."""
+def encode_dialogue(
+    tokenizer: Tokenizer, messages: Sequence[Message], place: str, *, before: int = 0
+) -> Encoded:
+    """A whole dialogue; every turn of the assistant is said by it, the end of the turn included.
+
+    The first messages, as many as `before`, are only read: none of their tokens is said.
+    """
     ids: list[int] = []
     said: list[bool] = []
     done = ""
     for number, message in enumerate(messages):
-        if message.role != "assistant":
+        if message.role != "assistant" or number < before:
             continue
         prompt = rendered(tokenizer, messages[:number], place, answer=True)
         whole = rendered(tokenizer, messages[: number + 1], place, answer=False)

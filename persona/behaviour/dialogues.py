@@ -51,6 +51,18 @@ class Dialogue:
         return tuple((each.role, each.content) for each in self.messages if each.role != "assistant")
 
 
+def opening(messages: Sequence[Message]) -> int:
+    """The number of system messages that stand first."""
+    return next((n for n, each in enumerate(messages) if each.role != "system"), len(messages))
+
+
+def in_context(demos: Sequence[Dialogue], messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Messages after example dialogues, all in one dialogue; its own system messages stay first."""
+    start = opening(messages)
+    said = (message for demo in demos for message in demo.messages)
+    return (*messages[:start], *said, *messages[start:])
+
+
 def messages_of(line: Line, key: str = "messages") -> tuple[Message, ...]:
     """The messages in a field of a line."""
     value = line.value.get(key)

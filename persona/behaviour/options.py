@@ -12,7 +12,7 @@ from persona.objects.rules import PRESETS
 
 
 class TrainOptions(WorkOptions, total=False):
-    """How a pattern is trained: `train`. In place of its file's `[train]`: method to seed."""
+    """How a pattern is trained: `train`. In place of its file's `[train]`: method to warm_steps."""
 
     onto: Annotated[
         str | None,
@@ -42,6 +42,24 @@ class TrainOptions(WorkOptions, total=False):
     ]
     lr: Annotated[float | None, Option("--lr", metavar="X", parse=float, help="Learning rate.")]
     seed: Annotated[int | None, Option("--seed", metavar="N", parse=parse_digits, help="Seed of the run.")]
+    warm: Annotated[
+        str | None,
+        Option(
+            "--warm",
+            metavar="[none|moments|distil]",
+            words=("none", "moments", "distil"),
+            help="Steps before the training that start the optimizer from the pattern's demos.",
+        ),
+    ]
+    warm_steps: Annotated[
+        int | None,
+        Option(
+            "--warm-steps",
+            metavar="N",
+            parse=parse_digits,
+            help="Steps of the warm start. Default: 10.",
+        ),
+    ]
     alpha: Annotated[
         str | float | None,
         Option(

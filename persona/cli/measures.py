@@ -162,6 +162,7 @@ def _training(origin: Mapping[str, Any]) -> str:
     else:
         said, rate = [f"by a Trainer of {origin['trainer']}", origin["optimizer"]], settings["learning_rate"]
     said += [f"lr {rate}", f"{origin['steps']} steps", f"seed {settings['seed']}"]
+    said += [f"{warm['steps']} warm steps before"] if (warm := origin.get("warm")) and warm["steps"] else []
     said += [f"loss {losses[0]} → {losses[-1]}"] if losses else []
     return ", ".join(said)
 

@@ -78,6 +78,11 @@ def change_text(effect: Effect) -> str:
     return _effect(effect)[0]
 
 
+def margin_text(change: Interval) -> str:
+    """The change of a margin and its interval: `+12.30 [+10.10, +14.60]`."""
+    return " ".join(_interval(change, False))
+
+
 def too_much(damage: Damage) -> str | None:
     """Why the damage is too much; None if it is not."""
     if damage.ratio.mean <= damage.limit:

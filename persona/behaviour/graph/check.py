@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from persona.behaviour.dialogues import Prompt, prompts_of, read_dialogues, read_turns, unpaired
 from persona.behaviour.graph.graph import FOLDER, Graph, read_prompt
-from persona.behaviour.graph.pattern import Pattern, Trainable
+from persona.behaviour.graph.pattern import COLD, Pattern, Trainable
 from persona.behaviour.graph.reading import DATA_KEYS, FACET_KEYS, KNOWN, Problem, problem_of, written_of
 from persona.behaviour.probes import SEEN, Probe, ProbeSet, overlap, read_probes
 from persona.errors import InvalidInput, listed, quoted
@@ -159,6 +159,9 @@ class _Check:
         for role in ("train", "opposite", "turns", "demos"):
             for prompt, place in prompts_of(found[role] or ()).items():
                 self.trained.setdefault(prompt, place)
+        if trainable.settings.warm != COLD and trainable.data.demos is None:
+            place = self.graph.place_of(trainable, "demos")
+            self.fail(*_split(place), f"the warm start of {trainable.name} needs demos in [data]")
         if found["train"] and found["opposite"] and (fault := unpaired(found["train"], found["opposite"])):
             place, problem = fault
             self.fail(*_split(place), f"opposite of {trainable.name}: {problem}")

@@ -15,6 +15,9 @@ KINDS: Final = ("pattern", "trait", "core")
 METHODS: Final = ("full", "lora")
 OPTIMIZERS: Final = ("apollo", "apollo-mini", "adamw")
 SCHEDULES: Final = ("linear", "cosine", "constant")
+COLD: Final = "none"
+WARM: Final = (COLD, "moments", "distil")
+"""Ways to start a training (`persona.behaviour.training.warming`)."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,8 @@ class TrainSettings:
 
     `modules`: globs of parameter names that are trained (none: all of them but embeddings). `rank`,
     `lora_alpha`: of LoRA. `optimizer_rank`: of APOLLO's projections. `warmup`: the fraction of the steps in
-    which the learning rate rises. `max_length`: in tokens; longer dialogues are refused.
+    which the learning rate rises. `max_length`: in tokens; longer dialogues are refused. `warm`: how the
+    training starts; `warm_steps`: the steps of a warm start, which come before `steps`.
     """
 
     method: str = "full"
@@ -69,6 +73,8 @@ class TrainSettings:
     max_grad_norm: float = 1.0
     max_length: int = 1024
     seed: int = 0
+    warm: str = COLD
+    warm_steps: int = 10
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from persona.behaviour.graph.pattern import (
     METHODS,
     OPTIMIZERS,
     SCHEDULES,
+    WARM,
     DataFiles,
     Link,
     Pattern,
@@ -237,6 +238,8 @@ TRAIN: Final[Mapping[str, Check]] = {
     "max_grad_norm": _number(0, 1e6, above=True),
     "max_length": _whole(2, 1 << 24),
     "seed": _whole(0, (1 << 32) - 1),
+    "warm": _one_of(*WARM),
+    "warm_steps": _whole(1, 10_000_000),
 }
 """The keys of `[train]` and their checks: the fields of `TrainSettings`."""
 

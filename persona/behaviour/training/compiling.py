@@ -5,17 +5,22 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from persona.behaviour.dialogues import Dialogue
 from persona.behaviour.graph.pattern import TrainSettings
+from persona.behaviour.measuring import transfer
+from persona.behaviour.measuring.transfer import Transfer
 from persona.behaviour.models import context_of, moved
+from persona.behaviour.probes import ProbeSet
 from persona.behaviour.training import examples as examples_of
+from persona.behaviour.training import warming
 from persona.behaviour.training.examples import Example
 from persona.behaviour.training.runs import Run
+from persona.behaviour.training.warming import Warmed, WarmSteps
 from persona.errors import Blank, InvalidInput, Keyword, SystemFault
 from persona.frozen import dataclass
 from persona.history.history import History
@@ -40,10 +45,16 @@ _POINTS: Final = 100
 
 @dataclass(frozen=True)
 class Lesson:
-    """The texts of one run: dialogues to learn, or turns to answer as the system prompt `prompt` says."""
+    """The texts of one run: dialogues to learn, or turns to answer as the system prompt `prompt` says.
+
+    `demos`: those of a warm start; without any, the run starts cold, whatever the settings say. `probes`: to
+    tell whether the demos move the model.
+    """
 
     dialogues: tuple[Dialogue, ...]
     prompt: str | None = None
+    demos: tuple[Dialogue, ...] = ()
+    probes: ProbeSet | None = None
 
 
 @dataclass(frozen=True)
@@ -63,11 +74,13 @@ class Machine:
 class Outcome:
     """A run that ended. `weights`: the directory of the trained weights, or of the LoRA adapter.
 
-    `loss`: the loss of each step. `resumed`: the step of the checkpoint that it went on from, 0 for none.
+    `loss`: the loss of each step. `warm`: how it started, if it was asked to start warm. `resumed`: the step
+    of the checkpoint that it went on from, 0 for none; those of a warm start count.
     """
 
     weights: Path
     loss: tuple[tuple[int, float], ...]
+    warm: Warmed | None
     resumed: int
     seconds: float
 
@@ -80,6 +93,9 @@ def encode(
     Raises `InvalidInput` with FILE:LINE.
     """
     longest = _longest(history, settings)
+    if lesson.demos:
+        _warm_texts(tokenizer, lesson, longest)
+        transfer.encode(tokenizer, lesson.probes, lesson.demos, context_of(history))
     if lesson.prompt is None:
         return examples_of.supervised(tokenizer, lesson.dialogues, longest)
     return examples_of.prompts(tokenizer, lesson.dialogues, lesson.prompt, longest)
@@ -99,7 +115,8 @@ def compile_weights(
 ) -> Outcome:
     """Trains the base, or the weights of the commit `onto`, and writes the result into the run's directory.
 
-    Goes on from the last checkpoint of the run. The process is as it was afterwards (`reproducible`).
+    With demos, the run starts warm if they move the probes. Goes on from the
+    last checkpoint of the run. The process is as it was afterwards (`reproducible`).
     """
     from persona.behaviour.training.parameters import choose
     from persona.behaviour.training.reproducible import reproducible
@@ -110,6 +127,7 @@ def compile_weights(
     with reproducible(settings.seed, machine.threads):
         model = _model(history, base, onto, machine)
         loss: Any
+        warm: WarmSteps | None = None
         if lesson.prompt is None:
             from persona.behaviour.training.losses import cross_entropy
 
@@ -117,28 +135,35 @@ def compile_weights(
         else:
             found = _answered(history, model, tokenizer, lesson, encoded, settings, machine, run, padding)
             loss = _baking(model, settings)
+        measured = _transfer(history, model, tokenizer, lesson, machine, run) if lesson.demos else None
+        if measured is not None and measured.found:
+            warm = _warm_steps(history, model, tokenizer, lesson, settings, found, loss)
         model.config.use_cache = False
         model = choose(model, settings)
-        count = settings.steps * settings.batch * settings.accumulate
+        first = warm.steps if warm else 0
         last = run.last()
-        phase = Phase(f"training {label}", "steps")
+        phase, warm_phase = Phase(f"training {label}", "steps"), Phase(f"warming {label} up", "steps")
         began = monotonic()
 
         def tell(step: int, value: float) -> None:
-            phase.detail = f"loss {value:.3f}"
+            now, done, total = (
+                (phase, step - first, settings.steps) if step > first else (warm_phase, step, first)
+            )
+            now.detail = f"loss {value:.3f}"
             if machine.progress:
-                machine.progress(phase, step, settings.steps)
+                machine.progress(now, done, total)
 
         trainer = VectorTrainer(
             model,
-            examples_of.in_order(found, count, settings.seed),
+            examples_of.in_order(found, _needed(settings, settings.steps), settings.seed),
             loss,
             run,
             settings,
             device=machine.device,
             padding=padding,
-            save_every=machine.save_every or max(10, -(-settings.steps // 10)),
+            save_every=machine.save_every or max(10, -(-(first + settings.steps) // 10)),
             tell=tell,
+            warm=warm,
         )
         with _enough_memory():
             trainer.train(resume_from_checkpoint=None if last is None else str(last[0]))
@@ -150,7 +175,13 @@ def compile_weights(
         files.remove_tree(target)
         with written(target):
             _save(history, base, model, target, settings)
-    return Outcome(target, tuple(curve), 0 if last is None else last[1], seconds)
+    return Outcome(
+        target,
+        loss=tuple((step - first, value) for step, value in curve if step > first),
+        warm=Warmed(measured, first, tuple(curve[:first])) if measured is not None else None,
+        resumed=0 if last is None else last[1],
+        seconds=seconds,
+    )
 
 
 def thinned(curve: Sequence[tuple[int, float]]) -> tuple[tuple[int, str], ...]:
@@ -170,6 +201,11 @@ def _enough_memory() -> Iterator[None]:
             raise
         smaller = ("try a smaller batch: ", Keyword(batch=Blank("N")))
         raise SystemFault("the memory is too small for a step of this training", hint=smaller) from error
+
+
+def _needed(settings: TrainSettings, steps: int) -> int:
+    """The examples that so many steps take."""
+    return steps * settings.batch * settings.accumulate
 
 
 def _longest(history: History, settings: TrainSettings) -> int:
@@ -219,6 +255,47 @@ def _answered(
         )
         run.keep_answers(found)
     return examples_of.baked(lesson.dialogues, encoded, found)
+
+
+def _warm_texts(tokenizer: Tokenizer, lesson: Lesson, longest: int) -> list[Example] | list[tuple[int, ...]]:
+    """The dialogues without and with the demos before them, or the turns after the demos."""
+    encode = warming.supervised if lesson.prompt is None else warming.prompts
+    return encode(tokenizer, lesson.dialogues, lesson.demos, longest)
+
+
+def _transfer(
+    history: History, model: Any, tokenizer: Tokenizer, lesson: Lesson, machine: Machine, run: Run
+) -> Transfer:
+    """What the demos do to the probes. It is measured once for a run."""
+    found = run.transfer()
+    if found is None:
+        asked = transfer.encode(tokenizer, lesson.probes, lesson.demos, context_of(history))
+        measured = transfer.measure(model, *asked, threads=machine.threads, progress=machine.progress)
+        run.keep_transfer(found := measured.as_data())
+    return Transfer.of(found)
+
+
+def _warm_steps(
+    history: History,
+    model: Any,
+    tokenizer: Tokenizer,
+    lesson: Lesson,
+    settings: TrainSettings,
+    found: Sequence[Example],
+    loss: Any,
+) -> WarmSteps:
+    """The warm start of a run. `found`, `loss`: the examples and the loss of its training."""
+    from persona.behaviour.training.losses import Baking
+
+    longest = _longest(history, settings)
+    texts: Any = _warm_texts(tokenizer, lesson, longest)
+    if lesson.prompt is not None:
+        texts = warming.answered(found, texts, longest)
+    rate = warming.rate_of(settings.warm)
+    if lesson.prompt is None:  # else a frozen teacher is there
+        loss = _baking(model, settings) if rate else Baking(nullcontext)
+    count = _needed(settings, settings.warm_steps)
+    return WarmSteps(settings.warm_steps, examples_of.in_order(texts, count, settings.seed), loss, rate)
 
 
 def _baking(model: Any, settings: TrainSettings) -> Any:

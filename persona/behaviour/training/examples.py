@@ -25,7 +25,8 @@ IGNORED: Final = -100
 class Example:
     """Token ids, and the labels of the same positions. `place`: FILE:LINE of the dialogue.
 
-    `prompted`: the same answer after the system prompt that is baked in; empty for other losses.
+    `prompted`: the same answers after the system prompt that is baked in, or after the demos of a warm start;
+    empty for other losses.
     """
 
     place: str
@@ -33,13 +34,19 @@ class Example:
     labels: tuple[int, ...]
     prompted: tuple[int, ...] = ()
 
+    @property
+    def prompted_labels(self) -> tuple[int, ...]:
+        """The labels of `prompted`, which ends as `ids` does."""
+        more = max(0, len(self.prompted) - len(self.ids))
+        return (*[IGNORED] * more, *self.labels)[-len(self.prompted) :]
+
 
 def supervised(tokenizer: Tokenizer, dialogues: Sequence[Dialogue], longest: int) -> list[Example]:
     """The examples of dialogues, of at most `longest` tokens each. Raises `InvalidInput` with FILE:LINE."""
     found = []
     for dialogue in dialogues:
         encoded = chat.encode_dialogue(tokenizer, dialogue.messages, dialogue.place)
-        _refuse_longer(dialogue.place, len(encoded.ids), longest)
+        refuse_longer(dialogue.place, len(encoded.ids), longest)
         pairs = zip(encoded.ids, encoded.said, strict=True)
         labels = tuple(id if said else IGNORED for id, said in pairs)
         found.append(Example(dialogue.place, encoded.ids, labels))
@@ -61,7 +68,7 @@ def prompts(
         prompted = chat.encode_prompt(tokenizer, with_prompt, turn.place)
         if bare == prompted:
             raise InvalidInput(f"{turn.place}: the model's chat template leaves the system prompt out")
-        _refuse_longer(turn.place, max(len(bare), len(prompted)) + 1, longest)
+        refuse_longer(turn.place, max(len(bare), len(prompted)) + 1, longest)
         found.append((bare, prompted))
     return found
 
@@ -98,8 +105,8 @@ def in_order(examples: Sequence[Example], count: int, seed: int) -> list[Example
 class Collator:
     """Examples as tensors of one batch, padded on the right to the longest.
 
-    `input_ids`, `attention_mask` and `labels` are batch × tokens. `prompted` and `prompted_mask` are there
-    for a baked prompt.
+    `input_ids`, `attention_mask` and `labels` are batch × tokens. If the examples have `prompted`, so are
+    `prompted`, `prompted_mask` and `prompted_labels`.
     """
 
     def __init__(self, padding: int) -> None:
@@ -115,6 +122,7 @@ class Collator:
         if examples[0].prompted:
             batch["prompted"] = _padded([one.prompted for one in examples], self.padding)
             batch["prompted_mask"] = _padded([[1] * len(one.prompted) for one in examples], 0)
+            batch["prompted_labels"] = _padded([one.prompted_labels for one in examples], IGNORED)
         return batch
 
 
@@ -133,9 +141,10 @@ def _padded(rows: Sequence[Sequence[int]], filler: int) -> Any:
     return torch.tensor([[*row, *[filler] * (longest - len(row))] for row in rows])
 
 
-def _refuse_longer(place: str, length: int, longest: int) -> None:
+def refuse_longer(place: str, length: int, longest: int, this_has: str = "this has") -> None:
+    """Raises `InvalidInput` for more than `longest` tokens."""
     if length > longest:
         raise InvalidInput(
-            f"{place}: this has {length} tokens, and at most {longest} are possible; shorten it, or raise"
+            f"{place}: {this_has} {length} tokens, and at most {longest} are possible; shorten it, or raise"
             " max_length in [train] if the model's context allows it"
         )

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from persona.behaviour.dialogues import unpaired
-from persona.behaviour.graph.graph import Graph
-from persona.behaviour.graph.pattern import Trainable, TrainSettings
+from persona.behaviour.dialogues import Dialogue, unpaired
+from persona.behaviour.graph.graph import TRAINING_ROLES, Graph
+from persona.behaviour.graph.pattern import COLD, Trainable, TrainSettings
 from persona.behaviour.options import TrainOptions
 from persona.behaviour.probes import refuse_overlap
 from persona.behaviour.training import compiling, settings
 from persona.behaviour.training.compiling import Lesson, Machine
 from persona.behaviour.training.provenance import Provenance
-from persona.errors import InvalidInput, UsageError
+from persona.errors import Blank, Call, InvalidInput, Keyword, UsageError
 from persona.frozen import dataclass
 from persona.history.history import History
 from persona.history.names.revisions import resolve
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 PLUS: Final = "plus"
 MINUS: Final = "minus"
+WARM_ROLES: Final = ("demos", "probes")
+"""The data that decides a vector that starts warm, beside that of its training."""
 NO_TEMPLATE: Final = (
     "the tokenizer has no chat template, so each message is a line, as in `User: …`; a template of your own"
     " goes into chat_template.jinja"
@@ -81,10 +84,20 @@ def _job(
     lessons = _lessons(graph, trainable)
     if (probes := graph.probes(trainable.name)) is not None:
         refuse_overlap(probes.items, graph.trained_prompts([trainable]))
+    is_warm = in_force.warm != COLD
+    if chosen.get("warm_steps") is not None and not is_warm:
+        raise InvalidInput(
+            f"{trainable.name} starts cold, so there are no warm steps",
+            parameter="warm_steps",
+            hint=("a warm start is asked for with ", Keyword(warm=Blank("moments|distil"))),
+        )
+    first = next(iter(lessons))
+    if is_warm:  # the other side of a contrastive pair has no demos
+        lessons[first] = replace(lessons[first], demos=_demos(graph, trainable), probes=probes)
     for lesson in lessons.values():
         compiling.encode(history, tokenizer, lesson, in_force)
     pattern = graph.pattern(trainable.key)
-    data = graph.data_files(trainable)
+    data = graph.data_files(trainable, (*TRAINING_ROLES, *(WARM_ROLES if is_warm else ())))
     made = Provenance(
         pattern=trainable.key,
         facet=trainable.facet,
@@ -96,8 +109,42 @@ def _job(
         given={key: settings.plain(chosen[key]) for key in settings.GIVEN if chosen[key] is not None},
         **shared,
     )
-    parts = {part: made.with_changes(part=part) for part in lessons}
-    return Job(trainable, in_force, lessons, parts, () if tokenizer.chat_template else (NO_TEMPLATE,))
+    cold = _cold(made, in_force) if is_warm else made
+    parts = {
+        part: (made if lesson.demos else cold).with_changes(part=part) for part, lesson in lessons.items()
+    }
+    notes = () if tokenizer.chat_template else (NO_TEMPLATE,)
+    return Job(trainable, in_force, lessons, parts, notes)
+
+
+def _cold(made: Provenance, in_force: TrainSettings) -> Provenance:
+    """The other side of a contrastive pair: the same training without a warm start."""
+    return made.with_changes(
+        data={role: file for role, file in made.data.items() if role not in WARM_ROLES},
+        settings=settings.as_data(replace(in_force, warm=COLD)),
+        given={**made.given, "warm": COLD},
+    )
+
+
+def _demos(graph: Graph, trainable: Trainable) -> tuple[Dialogue, ...]:
+    """The demos of a warm start. Raises `InvalidInput` if there are none."""
+    demos = graph.dialogues(trainable, "demos")
+    if not demos:
+        named = trainable.data.demos is not None
+        place = graph.place_of(trainable, "demos")
+        why = "the file of demos has no dialogue" if named else "there are no demos"
+        raise InvalidInput(
+            f"{place}: a warm start needs example dialogues, and {why}; name a file of them as demos in"
+            " [data]",
+            hint=("to train without one: ", Call("train", trainable.name, warm=COLD)),
+        )
+    for demo in demos:
+        if any(message.role == "system" for message in demo.messages):
+            raise InvalidInput(
+                f"{demo.place}: the demos of a warm start stand inside another dialogue, so they have no"
+                " system message of their own"
+            )
+    return demos
 
 
 def _lessons(graph: Graph, trainable: Trainable) -> dict[str | None, Lesson]:

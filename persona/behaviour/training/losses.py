@@ -37,10 +37,10 @@ def cross_entropy(model: Model, batch: Batch, count: Any) -> Tensor:
 
 
 class Baking:
-    """A baked prompt: KL(model with the prompt ‖ model without) at each answer token, over all tokens.
+    """KL(model with more in its context ‖ model without) at each answer token, over all tokens.
 
-    `teacher` gives the model that reads the prompt, and whose weights stay as they were (Prompt Baking,
-    arXiv 2409.13697).
+    More is a prompt that is baked in (Prompt Baking, arXiv 2409.13697), or the demos of a warm start.
+    `teacher` gives the model that reads it, and whose weights stay as they were.
     """
 
     def __init__(self, teacher: Callable[[Model], AbstractContextManager[Model]]) -> None:
@@ -50,16 +50,11 @@ class Baking:
         """The loss of one batch."""
         import torch
 
-        labels = batch["labels"]
         prompted, mask = batch["prompted"], batch["prompted_mask"]
         with torch.no_grad(), self._teacher(model) as teacher:
             logits = teacher(input_ids=prompted, attention_mask=mask).logits
-            # The answer ends both rows. A row's own padding comes after it.
-            counts = (labels != IGNORED).sum(-1, keepdim=True)
-            ends = mask.sum(-1, keepdim=True)
-            places = torch.arange(1, prompted.shape[1], device=prompted.device)
-            wanted = logits[:, :-1][(places >= ends - counts) & (places < ends)].float().log_softmax(-1)
+            wanted = logits[:, :-1][batch["prompted_labels"][:, 1:] != IGNORED].float().log_softmax(-1)
         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-        found = logits[:, :-1][labels[:, 1:] != IGNORED].float().log_softmax(-1)
+        found = logits[:, :-1][batch["labels"][:, 1:] != IGNORED].float().log_softmax(-1)
         loss: Tensor = torch.nn.functional.kl_div(found, wanted, log_target=True, reduction="sum") / count
         return loss

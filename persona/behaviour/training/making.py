@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from persona.behaviour.measuring.statistics import FEWEST_GROUPS
+from persona.behaviour.measuring.transfer import Transfer
 from persona.behaviour.training import compiling, provenance, runs
 from persona.behaviour.training.compiling import Machine, Outcome
 from persona.behaviour.training.jobs import MINUS, PLUS, Job
@@ -64,6 +66,7 @@ def make(history: History, job: Job, machine: Machine, *, again: bool = False) -
             ids[part] = fact.id
             outcomes.append(outcome)
             facts.append(fact)
+    notes += _warm_notes(job, outcomes)
     id = _joined(history, job, ids)
     kept_names.keep(history, name, id)
     return Made(
@@ -134,7 +137,8 @@ def _run(history: History, job: Job, part: str | None, machine: Machine) -> tupl
             raise
         except BaseException as error:
             if step := run.step():
-                kept = f"step {step} of {job.settings.steps} is kept; the same command goes on from there"
+                total = job.settings.steps + _warm_steps(job, run)
+                kept = f"step {step} of {total} is kept; the same command goes on from there"
                 if isinstance(error, PersonaError):
                     error.hint = error.hint or kept
                 else:
@@ -146,6 +150,7 @@ def _run(history: History, job: Job, part: str | None, machine: Machine) -> tupl
                 vector=fact.id,
                 steps=job.settings.steps,
                 loss=compiling.thinned(outcome.loss),
+                warm=_warm_data(outcome),
                 seconds=round(outcome.seconds),
             ),
         )
@@ -153,6 +158,51 @@ def _run(history: History, job: Job, part: str | None, machine: Machine) -> tupl
             kept_names.keep(history, _part_name(name, part), fact.id)
         run.remove()
     return outcome, fact
+
+
+def _warm_steps(job: Job, run: runs.Run) -> int:
+    """The steps of the warm start of a run that is under way."""
+    found = run.transfer()
+    return job.settings.warm_steps if found is not None and Transfer.of(found).found else 0
+
+
+def _warm_data(outcome: Outcome) -> dict[str, Any] | None:
+    """The warm start in a provenance note."""
+    if (warm := outcome.warm) is None:
+        return None
+    loss = [[step, value] for step, value in compiling.thinned(warm.loss)]
+    return {**warm.transfer.as_data(), "loss": loss, "steps": warm.steps}
+
+
+def _warm_notes(job: Job, outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """Why a warm start that was asked for did not happen, and which side of a pair can have one."""
+    name, file = job.trainable.name, next(iter(job.made.values())).file
+    for outcome in outcomes:
+        if outcome.warm is None or outcome.warm.steps:
+            continue
+        found = outcome.warm.transfer
+        if found.change is None:
+            yield (
+                f"{name} was trained cold: it has no probes with a pair of answers, so nothing tells whether"
+                f" its demos move the model; name a file of them as probes in [data] of {file}"
+            )
+        elif found.groups < FEWEST_GROUPS:
+            yield (
+                f"{name} was trained cold: its probes have fewer than {FEWEST_GROUPS} groups, too few to tell"
+                " whether its demos move the model"
+            )
+        else:
+            change = found.change
+            yield (
+                f"nothing to transfer: with the demos of {name} in the context, the margin of its probes"
+                f" changes by {change.mean:+.2f} [{change.low:+.2f}, {change.high:+.2f}] nats, so it was"
+                " trained cold"
+            )
+    if PLUS in job.lessons and job.lessons[PLUS].demos and outcomes:
+        yield (
+            f"only {_part_name(name, PLUS)} can start warm: no demos show what {_part_name(name, MINUS)} is"
+            " trained on"
+        )
 
 
 def _imported(history: History, made: Provenance, weights: Path, machine: Machine) -> ImportedVector:

@@ -26,6 +26,7 @@ class Provenance:
     the commit that it was trained from, None for the base. `settings`: all that were in force; `given`: those
     that came from the caller, not from the file. `template`: the digest of the chat template. `part`: "plus"
     or "minus" for one side of a contrastive pair. `loss`: some steps with their loss in nats per token.
+    `warm`: how the warm start went that `settings` ask for, None if they ask for none; see docs/format.md.
     """
 
     pattern: str
@@ -47,6 +48,7 @@ class Provenance:
     vector: str = ""
     steps: int = 0
     loss: tuple[tuple[int, str], ...] = ()
+    warm: dict[str, Any] | None = None
     seconds: int = 0
 
     @property
@@ -86,6 +88,7 @@ class Provenance:
             "steps": self.steps,
             "loss": [[step, loss] for step, loss in self.loss],
             "seconds": self.seconds,
+            **({} if self.warm is None else {"warm": self.warm}),
         }
 
     @classmethod
@@ -102,7 +105,7 @@ class Provenance:
         return {item.name: getattr(self, item.name) for item in fields(self) if item.name not in _OUTCOME}
 
 
-_OUTCOME: Final = ("vector", "steps", "loss", "seconds", "given")
+_OUTCOME: Final = ("vector", "steps", "loss", "warm", "seconds", "given")
 _WORDS: Final = {
     "text": "text",
     "base": "base",

@@ -1,9 +1,9 @@
 """**training run** — a training that is under way: a directory `.persona/runs/DIGEST` until it is done.
 
 DIGEST is that of everything that decides the vector. The directory holds `run.json`, the teacher's answers of
-a baked prompt, and the checkpoints of transformers' `Trainer`. A checkpoint counts if `COMPLETE` is in it,
-which is written last and has the hashes of the other files, and if they are right. So a run that was killed
-goes on from the last checkpoint that is whole.
+a baked prompt, what the demos of a warm start do to the probes, and the checkpoints of transformers'
+`Trainer`. A checkpoint counts if `COMPLETE` is in it, which is written last and has the hashes of the other
+files, and if they are right. So a run that was killed goes on from the last checkpoint that is whole.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ FOLDER: Final = "runs"
 COMPLETE: Final = "persona.json"
 RUN: Final = "run.json"
 ANSWERS: Final = "answers.json"
+TRANSFER: Final = "transfer.json"
 _CHECKPOINT: Final = re.compile(r"checkpoint-(\d+)")
 _NAME: Final = re.compile(r"[0-9a-f]{32}")
 _LIMIT: Final = 1 << 28
@@ -54,6 +55,15 @@ class Run:
     def keep_answers(self, answers: list[list[int]]) -> None:
         """Keeps the teacher's answers."""
         files.write_file(self.directory / ANSWERS, canonical.encode(answers))
+
+    def transfer(self) -> dict[str, Any] | None:
+        """What the demos of a warm start do to the probes, if it was measured."""
+        value = self._read(TRANSFER)
+        return value if isinstance(value, dict) else None
+
+    def keep_transfer(self, found: dict[str, Any]) -> None:
+        """Keeps what the demos of a warm start do to the probes."""
+        files.write_file(self.directory / TRANSFER, canonical.encode(found))
 
     def last(self) -> tuple[Path, int] | None:
         """The last checkpoint that is whole, and its step. Those after it are removed."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any, Final
 
-from persona.behaviour.graph.pattern import TrainSettings
+from persona.behaviour.graph.pattern import COLD, TrainSettings
 from persona.behaviour.graph.reading import TRAIN
 from persona.errors import InvalidInput
 
@@ -18,7 +18,7 @@ An APOLLO step is about √(m / r) times shorter than an AdamW step of the same 
 """
 LORA_RATE: Final = 2e-4
 """That of LoRA, with any optimizer."""
-GIVEN: Final = ("method", "optimizer", "steps", "batch", "lr", "seed")
+GIVEN: Final = ("method", "optimizer", "steps", "batch", "lr", "seed", "warm", "warm_steps")
 """The settings that a caller of `train` may give in place of the pattern's."""
 
 
@@ -42,8 +42,13 @@ def in_force(settings: TrainSettings, given: Mapping[str, Any]) -> TrainSettings
 
 
 def as_data(settings: TrainSettings) -> dict[str, Any]:
-    """The settings in canonical JSON: a float as the shortest decimal that is equal to it."""
-    return {item.name: plain(getattr(settings, item.name)) for item in fields(TrainSettings)}
+    """The settings in canonical JSON: a float as the shortest decimal that is equal to it.
+
+    Those of a warm start are only there if there is one: else they decide nothing.
+    """
+    unused = ("warm", "warm_steps") if settings.warm == COLD else ()
+    names = [item.name for item in fields(TrainSettings) if item.name not in unused]
+    return {name: plain(getattr(settings, name)) for name in names}
 
 
 def plain(value: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
@@ -21,6 +22,7 @@ from persona.behaviour.graph.pattern import TrainSettings
 from persona.behaviour.training.examples import IGNORED, Collator, Example
 from persona.behaviour.training.losses import Loss
 from persona.behaviour.training.runs import Run
+from persona.behaviour.training.warming import WarmSteps
 from persona.errors import Blank, InvalidInput, Keyword, SystemFault
 from persona.store import files
 
@@ -31,7 +33,8 @@ Told = Callable[[int, float], None]
 class VectorTrainer(Trainer):
     """A Trainer over examples that are in order already, on one device.
 
-    Its checkpoints are sealed when they are whole. `tell` hears of every step.
+    Its checkpoints are sealed when they are whole. `tell` hears of every step. The steps of `warm` come
+    first, and count.
     """
 
     def __init__(
@@ -46,13 +49,16 @@ class VectorTrainer(Trainer):
         padding: int,
         save_every: int,
         tell: Told,
+        warm: WarmSteps | None = None,
     ) -> None:
-        arguments = _arguments(settings, run.directory, device, save_every)
+        self._warm = warm
+        steps = settings.steps + (warm.steps if warm else 0)
+        arguments = _arguments(settings, steps, run.directory, device, save_every)
         super().__init__(
             model,
             arguments,
             data_collator=Collator(padding),
-            train_dataset=_Ordered(examples),
+            train_dataset=_Ordered([*(warm.examples if warm else ()), *examples]),
             callbacks=[_Watch(run, tell)],
             optimizer_cls_and_kwargs=_optimizer(settings),
         )
@@ -80,7 +86,20 @@ class VectorTrainer(Trainer):
         """The loss of one batch, divided by the answer tokens of the whole step."""
         count = (inputs["labels"] != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
         model.eval()
-        return self._loss(model, inputs, count)
+        loss = self._warm.loss if self._warm and self.state.global_step < self._warm.steps else self._loss
+        return loss(model, inputs, count)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The learning rates: those of the warm start, then those of a training without one."""
+        warm = self._warm
+        if warm is None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        later: Any = super().create_scheduler(num_training_steps - warm.steps, optimizer)
+        rate = later.lr_lambdas[0]  # the same one for every group
+        self.lr_scheduler = LambdaLR(
+            later.optimizer, lambda step: warm.rate if step < warm.steps else rate(step - warm.steps)
+        )
+        return self.lr_scheduler
 
     def _save_checkpoint(self, *arguments: Any, **named: Any) -> None:
         """As the Trainer does; a failure to write is `SystemFault`, and leaves no half checkpoint."""
@@ -142,10 +161,12 @@ class _Watch(TrainerCallback):
             self._run.seal(path)
 
 
-def _arguments(settings: TrainSettings, directory: Path, device: str, save_every: int) -> TrainingArguments:
+def _arguments(
+    settings: TrainSettings, steps: int, directory: Path, device: str, save_every: int
+) -> TrainingArguments:
     arguments = TrainingArguments(
         output_dir=str(directory),
-        max_steps=settings.steps,
+        max_steps=steps,
         per_device_train_batch_size=settings.batch,
         gradient_accumulation_steps=settings.accumulate,
         learning_rate=settings.lr or 0.0,

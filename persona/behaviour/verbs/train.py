@@ -17,9 +17,23 @@ from persona.history.history import History
 from persona.history.recipes.checked import checked_keys
 from persona.history.recipes.views import shown
 from persona.history.results import UNPRINTED, Result
+from persona.history.scores import Interval
 from persona.history.vectors.naming import put_term
 from persona.history.worktree import text_files
 from persona.history.worktree.changing import changing
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """How a training started that was asked to start warm. `steps`: 0 if it started cold after all.
+
+    `margin`: what the demos in the context do to the margins of the pattern's probes, in nats; None without
+    probes that have a pair of answers.
+    """
+
+    kind: str
+    steps: int
+    margin: Interval | None
 
 
 @dataclass(frozen=True, repr=False)
@@ -27,11 +41,13 @@ class Trained(Result):
     """A vector that was trained and named in `recipe.toml`.
 
     `change`: "added"; "replaced" if the name had another vector; "unchanged" if the recipe had this one.
-    `trained`: False if the vector was known already and no step was made. `steps`: of all runs together;
-    `resumed`: the step that the run went on from, 0 for a new run. `first_loss`, `last_loss`: in nats per
+    `trained`: False if the vector was known already and no step was made. `steps`: of all runs together,
+    without those of a warm start. `resumed`: the step that the run went on from, those of a warm start
+    included, 0 for a new run. `first_loss`, `last_loss`: in nats per
     token. `seconds`: of training. `changed_fraction` of the base's float elements, and `stored_bytes`, are
     known if the vector was just trained; those of a contrastive pair are of both sides together, the larger
-    fraction. `parts`: the sides of a contrastive pair, id by name.
+    fraction. `parts`: the sides of a contrastive pair, id by name. `warm`: the warm start, if one was asked
+    for and the vector was just trained.
     """
 
     name: str
@@ -47,6 +63,7 @@ class Trained(Result):
     changed_fraction: float | None
     stored_bytes: int | None
     parts: dict[str, str]
+    warm: WarmStart | None = None
     notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
 
 
@@ -114,8 +131,17 @@ def _train(
         changed_fraction=max(fractions, default=None),
         stored_bytes=sum(fact.stored_bytes for fact in made.facts) if made.facts else None,
         parts=made.parts,
+        warm=_warm_start(job, made),
         notes=tuple(notes),
     )
+
+
+def _warm_start(job: Job, made: making.Made) -> WarmStart | None:
+    """The warm start of the first part that was trained."""
+    for outcome in made.outcomes:
+        if outcome.warm is not None:
+            return WarmStart(job.settings.warm, outcome.warm.steps, outcome.warm.transfer.change)
+    return None
 
 
 def _require_unfinished(history: History, job: Job) -> None:

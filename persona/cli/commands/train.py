@@ -12,12 +12,13 @@ from persona.cli.command import declare
 from persona.cli.completions import trainables
 from persona.cli.options import takes
 from persona.cli.rendering import Shown
+from persona.cli.verification import margin_text
 from persona.errors import Blank, Call, Note
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from persona.behaviour.verbs.train import Trained
+    from persona.behaviour.verbs.train import Trained, WarmStart
     from persona.repository import Repository
 
 
@@ -34,11 +35,15 @@ def command(repo: Repository, keys: tuple[str, ...], **options: Unpack[TrainOpti
 
     KEY is the key of a pattern, as in graph/KEY.md, or KEY#FACET. train trains the base on the pattern's data
     with the settings of its [train], and puts the vector into recipe.toml. It commits nothing. --method to
-    --seed replace these settings. If the text, the data, the base and the settings are those of an earlier
-    training, it trains nothing.
+    --warm-steps replace these settings. If the text, the data, the base and the settings are those of an
+    earlier training, it trains nothing.
 
     If train is interrupted or killed, the same command goes on from the last checkpoint, and gives the same
     vector as a run that was not interrupted.
+
+    --warm starts the optimizer from the demos of the pattern. With `moments`, steps at learning rate 0 fill
+    its moments. With `distil`, real steps train the model to answer as it does with the demos in its context.
+    If the demos do not move the pattern's probes, train says so and starts without them.
     """
     results = repo.train(*keys, **options)
     return Shown(list(results), list(_lines(results)), act=True, notes=_notes(results))
@@ -58,8 +63,18 @@ def _lines(results: tuple[Trained, ...]) -> Iterator[str]:
         if one.changed_fraction is not None:
             facts.append(f"{render.percent(one.changed_fraction)} of weights changed")
         yield line + ("   " + ", ".join(facts) if facts else "")
+        if one.warm is not None and one.warm.steps:
+            yield f"   {_warm_start(one.warm)}"
         if one.parts:
             yield f"   {' − '.join(map(render.printable, one.parts))}"
+
+
+def _warm_start(warm: WarmStart) -> str:
+    """How a training started, and what the demos do to the probes."""
+    said = f"warm start: {warm.kind}, {render.counted(warm.steps, 'step')}"
+    if warm.margin is not None:
+        said += f"; with the demos in the context, the margin changes by {margin_text(warm.margin)} nats"
+    return said
 
 
 def _notes(results: tuple[Trained, ...]) -> list[str]:
