@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
-from persona.errors import InvalidInput, UsageError
+from persona.errors import InvalidInput, SystemFault, UsageError
 from persona.frozen import dataclass
 
 if TYPE_CHECKING:
@@ -136,6 +136,9 @@ class _Handover:
                 model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=how, streamer=self)
         except _Stopped:
             pass
+        except RuntimeError as error:
+            lacks_memory = "out of memory" in str(error)
+            self._queue.put(SystemFault(f"no memory left for the answer: {error}") if lacks_memory else error)
         except BaseException as error:
             self._queue.put(error)
         self._queue.put(None)

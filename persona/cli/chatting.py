@@ -73,10 +73,9 @@ class Chat:
             while True:
                 try:
                     with interrupts.taken():
-                        typed = input(prompt)
-                    with interrupts.taken():
                         # A terminal that is not in UTF-8 gives bytes as surrogates.
-                        if not self._did(typed.encode("utf-8", "surrogateescape").decode("utf-8", "replace")):
+                        typed = input(prompt).encode("utf-8", "surrogateescape")
+                        if not self._did(typed.decode("utf-8", "replace")):
                             return
                 except KeyboardInterrupt:
                     self._settle()

@@ -13,7 +13,7 @@ import torch
 
 from persona.behaviour.generating import ends_of
 from persona.behaviour.streaming import Sampling, pieces
-from persona.errors import InvalidInput, UsageError
+from persona.errors import InvalidInput, SystemFault, UsageError
 from tests.behaviour.bots import old_gpt2, tokenizer
 
 TEXT = "naïve 5 € 👩‍🌾 ok"
@@ -82,6 +82,14 @@ def test_an_error_of_the_model_is_raised_where_the_answer_is_read() -> None:
     assert next(made)
     with pytest.raises(RuntimeError, match="no memory"):
         next(made)
+
+
+def test_too_little_memory_is_a_fault_of_the_system() -> None:
+    def fail(number: int) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    with pytest.raises(SystemFault, match="no memory left for the answer"):
+        whole(said_by(Parrot([40], fail)))
 
 
 def test_an_answer_that_is_closed_early_stops_the_model() -> None:
