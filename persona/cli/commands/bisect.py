@@ -97,8 +97,6 @@ def start(
 def _mark(call: Invocation, repo: Repository, revs: tuple[str, ...]) -> Shown:
     """Marks commits with the term that the command was called by."""
     term = click.get_current_context().info_name or ""
-    if term == "bad" and len(revs) > 1:
-        raise UsageError("give one bad commit: the first one that you know")
     return bisecting.shown(repo.bisect.mark(term, revs or None), call, repo)
 
 

@@ -211,6 +211,13 @@ def test_commits_of_a_test_are_named_when_they_are_left(repo: Repository) -> Non
 # -- skips, terms, logs
 
 
+def test_of_several_bad_commits_the_oldest_counts_and_a_later_mark_replaces_it(repo: Repository) -> None:
+    repo.bisect.start(good="v1")
+    for order in (["main", "main~1", "main~3"], ["main~3", "main", "main~1"]):
+        assert repo.bisect.bad(order).bad == repo.resolve("main~3")
+    assert repo.bisect.bad("main").bad == repo.resolve("main")
+
+
 def test_a_range_is_skipped_and_the_commits_that_are_left_are_listed(repo: Repository) -> None:
     repo.bisect.start("main", "v1")
     found = repo.bisect.skip("v1..main")
