@@ -282,6 +282,7 @@ class Repository:
     identify = Verb(lambda: verbs.identify.identify)
     tensors = Verb(lambda: verbs.tensors.tensors)
     train = Verb(lambda: behaviour_verbs.train.train)
+    tune = Verb(lambda: behaviour_verbs.tune.tune)
     build = Verb(lambda: behaviour_verbs.build.build)
 
     load = Verb(lambda: live_room.load.load)

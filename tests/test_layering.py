@@ -64,7 +64,7 @@ INNER_LAYERS = {
         ("measuring", "talking"),
         ("training",),
         ("states", "assessing"),
-        ("building",),
+        ("building", "tuning"),
         ("verbs",),
     ),
     "merge": (

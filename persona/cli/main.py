@@ -42,6 +42,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "train": "Train patterns of the graph into vectors of recipe.toml.",
         "verify": "Measure what a recipe or a vector does to the model's behaviour.",
         "sweep": "Measure a vector at several strengths, and find the best one.",
+        "tune": "Find the strengths of all vectors together that do the most.",
         "chat": "Talk to a recipe, and change it in the middle of the conversation.",
         "generate": "Answer one prompt with the weights of a recipe.",
     },

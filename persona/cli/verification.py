@@ -83,6 +83,12 @@ def margin_text(change: Interval) -> str:
     return " ".join(_interval(change, False))
 
 
+def ratio_text(damage: Damage) -> str:
+    """The ratio of the losses and its interval: `1.0020 [0.9985, 1.0056]`."""
+    ratio = damage.ratio
+    return f"{ratio.mean:.4f} [{ratio.low:.4f}, {ratio.high:.4f}]"
+
+
 def too_much(damage: Damage) -> str | None:
     """Why the damage is too much; None if it is not."""
     if damage.ratio.mean <= damage.limit:
@@ -218,11 +224,12 @@ def rise(damage: Damage) -> str:
 
 def _damage_rows(damage: Damage) -> Iterator[tuple[str, str, str]]:
     yield ("DAMAGE", "", "on neutral text")
-    kl, top, ratio = damage.kl, damage.top, damage.ratio
+    kl, top = damage.kl, damage.top
     yield ("KL(base ‖ model)", f"{kl.mean:.4f}", f"[{kl.low:.4f}, {kl.high:.4f}] nats a token")
     yield ("same top token", f"{100 * top.mean:.1f} %", f"[{100 * top.low:.1f} %, {100 * top.high:.1f} %]")
     limit = f"at most {damage.limit:g}"
-    yield ("loss ratio", f"{ratio.mean:.4f}", f"[{ratio.low:.4f}, {ratio.high:.4f}], {limit}")
+    mean, _, interval = ratio_text(damage).partition(" ")
+    yield ("loss ratio", mean, f"{interval}, {limit}")
 
 
 def _interval(whole: Interval, is_rate: bool) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from blake3 import blake3
 
 from persona.behaviour.measuring.damage import (
+    Window,
     batches,
     chances,
     compared,
@@ -98,6 +99,7 @@ class Bench:
         self._threads = threads
         self._progress = progress
         self._known: dict[bytes, Any] = {}
+        self._items: dict[str, tuple[Item, ...]] = {}
         self.text = neutral_text()
         self._files = _digest_of_files(history, rev)
         self.worked = False
@@ -107,6 +109,28 @@ class Bench:
     def _context(self) -> int | None:
         """The most tokens that the model takes, None if config.json does not say."""
         return context_of(self._history, self._rev)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer of the revision."""
+        return tokenizer_of(self._history, self._rev)
+
+    @cached_property
+    def scoring(self) -> ScoringModel:
+        """The model, loaded when something has to be measured first, and held from then on."""
+        from persona.behaviour.measuring.subjects import ScoringModel
+
+        return ScoringModel(self._history, self._rev, self.base.recipe, self.device, self._threads)
+
+    def items(self, probes: ProbeSet) -> tuple[Item, ...]:
+        """The probes of a set as tokens. Raises `InvalidInput` for a probe that cannot be scored."""
+        if probes.digest not in self._items:
+            self._items[probes.digest] = encoded(self.tokenizer, probes, self._context)
+        return self._items[probes.digest]
+
+    def windows(self) -> list[Window]:
+        """The neutral text as tokens."""
+        return windows(self.tokenizer, self.text, self._context)
 
     def key(self, need: Need) -> dict[str, Any]:
         """All that decides a measurement."""
@@ -151,15 +175,15 @@ class Bench:
 
     def _work(self, missing: Sequence[Need]) -> None:
         from persona.behaviour.measuring.scoring import settled
-        from persona.behaviour.measuring.subjects import ScoringModel
 
         total = sum(need.items for need in missing)
-        self._tell("loading the model", 0, total)
-        tokenizer = tokenizer_of(self._history, self._rev)
-        sets = {need.probes.digest: need.probes for need in missing if need.probes is not None}
-        items = {digest: encoded(tokenizer, probes, self._context) for digest, probes in sets.items()}
+        if "scoring" not in vars(self):
+            self._tell("loading the model", 0, total)
+        for need in missing:
+            if need.probes is not None:
+                self.items(need.probes)
         harness = Harness([need.task for need in missing if need.task is not None])
-        scoring = ScoringModel(self._history, self._rev, self.base.recipe, self.device, self._threads)
+        scoring = self.scoring
         done = 0
         with settled(self._threads):
             for group in _together(sorted(missing, key=self._order)):
@@ -175,11 +199,11 @@ class Bench:
                 found: list[Any]
                 if need.task is not None:
                     scoring.hold(need.weights.recipe)
-                    found = [harness.run(need.task, scoring.model, tokenizer)]
+                    found = [harness.run(need.task, scoring.model, self.tokenizer)]
                 elif need.probes is None:
-                    found = self._damages(scoring, tokenizer, group, report)
+                    found = self._damages(group, report)
                 else:
-                    found = [self._probed(scoring, tokenizer, need, items[need.probes.digest], report)]
+                    found = [self._probed(need, self.items(need.probes), report)]
                 done = end
                 for one, data in zip(group, found, strict=True):
                     self._keep(one, data)
@@ -196,42 +220,30 @@ class Bench:
             -1 if weights.seed is None else weights.seed,
         )
 
-    def _probed(
-        self,
-        scoring: ScoringModel,
-        tokenizer: Any,
-        need: Need,
-        items: Sequence[Item],
-        report: Callable[[int], None],
-    ) -> list[Any]:
+    def _probed(self, need: Need, items: Sequence[Item], report: Callable[[int], None]) -> list[Any]:
         from persona.behaviour.measuring.answers import answers
         from persona.behaviour.measuring.scoring import margin
 
         assert need.probes is not None
-        weights = need.weights
+        weights, scoring = need.weights, self.scoring
         if weights.seed is None:
             scoring.hold(weights.recipe)
         else:
             scoring.hold_random(weights.recipe, weights.seed)
         chosen = [items[place] for place in asked(need.probes, need.kind)]
         if need.kind == "answers":
-            return answers(scoring.model, tokenizer, [item.prompt for item in chosen], self._context, report)
+            prompts = [item.prompt for item in chosen]
+            return answers(scoring.model, self.tokenizer, prompts, self._context, report)
         found = []
         for item in chosen:
             found.append(margin(scoring.model, item))
             report(1)
         return found
 
-    def _damages(
-        self,
-        scoring: ScoringModel,
-        tokenizer: Any,
-        needs: Sequence[Need],
-        report: Callable[..., None],
-    ) -> list[list[list[int]]]:
+    def _damages(self, needs: Sequence[Need], report: Callable[..., None]) -> list[list[list[int]]]:
         """The damage of several weights, with one computation of the base's log-probabilities."""
         found: list[list[list[int]]] = [[] for _ in needs]
-        cut = windows(tokenizer, self.text, self._context)
+        cut, scoring = self.windows(), self.scoring
         for batch in batches(cut, scoring.model.config.get_text_config().vocab_size):
             scoring.hold(self.base.recipe)
             before = [chances(scoring.model, window) for window in batch]

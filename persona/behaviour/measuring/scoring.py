@@ -57,6 +57,13 @@ def margin(model: PreTrainedModel, item: Item) -> int:
 
 def scores(model: PreTrainedModel, prompt: Sequence[int], answers: Sequence[Sequence[int]]) -> list[float]:
     """The log-probability of each answer after a prompt, in nats."""
+    return [float(total) for total in totals(model, prompt, answers)]
+
+
+def totals(
+    model: PreTrainedModel, prompt: Sequence[int], answers: Sequence[Sequence[int]]
+) -> list[torch.Tensor]:
+    """As `scores`, each a float64 scalar that gradients flow through."""
     longest = max(map(len, answers))
     rows = torch.tensor([[*answer, *[0] * (longest - len(answer))] for answer in answers])
     rows = rows.to(model.device)  # zeros after an answer are seen by nothing before them
@@ -74,12 +81,12 @@ def scores(model: PreTrainedModel, prompt: Sequence[int], answers: Sequence[Sequ
         cache.batch_repeat_interleave(len(answers))
         found = model(input_ids=rows[:, :-1], use_cache=True, **{cache_word(model): cache}).logits
         logits = torch.cat([begin, found], 1)
-    totals = []
+    sums = []
     for place, answer in enumerate(answers):
         chances = logits[place, : len(answer)].float().log_softmax(-1)
         said = chances.gather(-1, rows[place, : len(answer), None])
-        totals.append(float(said.double().sum()))
-    return totals
+        sums.append(said.double().sum())
+    return sums
 
 
 def keeping(model: PreTrainedModel, count: int) -> dict[str, Any]:

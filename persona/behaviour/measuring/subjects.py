@@ -7,7 +7,7 @@ bytes an element of a bf16 base while weights are swapped, and four while it is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +22,7 @@ from persona.history.planning import plan_of
 from persona.live.fill import Filler, caching_merger_of
 from persona.live.load import built
 from persona.live.slots import new_slots
+from persona.merge.plan import Plan, TensorPlan
 from persona.objects.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ class ScoringModel:
         plan = plan_of(history, base)
         options = LoadOptions(threads=threads, allow_nonfinite=False, progress=None)
         more = {"dtype": torch.float32, "attn_implementation": ATTENTION}
-        self.model: PreTrainedModel = built(history, rev, plan, options, more)[0]
+        with torch.inference_mode(False):  # so that a gradient can be taken of its parameters later
+            self.model: PreTrainedModel = built(history, rev, plan, options, more)[0]
         self.model.requires_grad_(False)
         self.model = moved(self.model, device)
         self._base = base
@@ -82,13 +84,43 @@ class ScoringModel:
 
     def _fill(self, recipe: Recipe, norms: dict[str, float] | None) -> None:
         self._random = None
+        with torch.no_grad(), closing(self._merged(recipe)) as merged:
+            for tensor, place, new in merged:
+                name = tensor.spec.name
+                self._keys.pop(name, None)
+                if norms is not None and tensor.spec.merged:
+                    norm = float(torch.linalg.vector_norm(new - place, dtype=torch.float64))
+                    if norm > 0:
+                        norms[name] = norm
+                place.copy_(new)
+                self._keys[name] = tensor.key
+
+    def places_of(self, plan: Plan) -> dict[str, torch.Tensor]:
+        """The parameters that the terms of a plan reach, by the name of their tensor; of tied ones, one."""
+        return {
+            tensor.spec.name: self._places[tensor.spec.name]
+            for tensor in plan.tensors
+            if tensor.terms and tensor.spec.name in self._places
+        }
+
+    def rise(self, recipe: Recipe) -> float:
+        """Σ grad · (weights of a recipe − weights that the model holds), over parameters with a gradient."""
+        total = 0.0
+        with torch.no_grad(), closing(self._merged(recipe)) as merged:
+            for _, place, new in merged:
+                if place.grad is not None:
+                    total += float(((new - place) * place.grad).sum(dtype=torch.float64))
+        return total
+
+    def _merged(self, recipe: Recipe) -> Generator[tuple[TensorPlan, torch.Tensor, torch.Tensor], None, None]:
+        """The tensors of a recipe that the model does not hold: the plan, its place, and the new values."""
         plan = plan_of(self._history, recipe)
         changed = [tensor for tensor in plan.tensors if self._keys.get(tensor.spec.name) != tensor.key]
         if not changed:
             return
         merger = caching_merger_of(plan, changed, threads=self._threads)
         tensors, slots = new_slots([tensor.spec for tensor in changed])
-        with torch.no_grad(), closing(Filler().fill(merger, changed, slots)) as filling:
+        with closing(Filler().fill(merger, changed, slots)) as filling:
             for tensor, _ in filling:
                 name = tensor.spec.name
                 new = tensors.pop(name)
@@ -99,16 +131,8 @@ class ScoringModel:
                         " changes: it renames tensors when it loads them, so weights cannot be swapped in"
                         " place"
                     )
-                if place is None:  # tied to another one of the base's tensors
-                    continue
-                self._keys.pop(name, None)
-                new = new.to(place.device, place.dtype)
-                if norms is not None and tensor.spec.merged:
-                    norm = float(torch.linalg.vector_norm(new - place, dtype=torch.float64))
-                    if norm > 0:
-                        norms[name] = norm
-                place.copy_(new)
-                self._keys[name] = tensor.key
+                if place is not None:  # else it is tied to another one of the base's tensors
+                    yield tensor, place, new.to(place.device, place.dtype)
 
 
 def _places_of(

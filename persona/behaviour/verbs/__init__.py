@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from persona.behaviour.verbs import graph as graph
     from persona.behaviour.verbs import sweep as sweep
     from persona.behaviour.verbs import train as train
+    from persona.behaviour.verbs import tune as tune
     from persona.behaviour.verbs import verify as verify
 
 
