@@ -302,8 +302,9 @@ class Tuning:
     def search(self, variables: Sequence[Variable], measurements: int, seed: int) -> tuple[Point, int]:
         """Measures one point after another; returns the best one, and how many measurements were spent.
 
-        A gradient is taken at the start, and again at the best point if two points in a row are no better. If
-        the start is above the limit and the model does not lead back under it, all α are halved.
+        A gradient is taken at the start, and again at the best point if two points in a row are no better, or
+        nothing better is hoped for. If the start is above the limit and the model does not lead back under
+        it, all α are halved.
         """
 
         def rounded(place: Place) -> Place:
@@ -329,7 +330,9 @@ class Tuning:
                 above += 1
                 if above > 2 or place is None:
                     place = self._halved(variables, region.best.place, rounded)
-            elif place is None and again:
+            elif place is None:
+                place = region.farther()
+            if place is None and again:
                 region.recentre(self.slopes(variables, region.best.place))
                 spent += GRADIENT
                 continue

@@ -25,12 +25,14 @@ Place = NDArray[np.float64]
 
 START: Final = 0.25
 """The first radius: a share of the distance between the bounds."""
-LEAST: Final = 0.01
-"""The radius at which the search ends."""
+LEAST: Final = 0.02
+"""The radius below which nothing more is looked for near the best point."""
+_WIDEST: Final = 0.5
 _SLACK: Final = 0.03
 """The share of the room below the limit that the model leaves free, because it is not exact."""
-_GAIN: Final = 1e-4
+_GAIN: Final = 5e-4
 """A smaller rise of the gain is not worth a measurement."""
+_FARTHEST, _STEPS = 4.0, 301
 _ROUNDS, _DRAWN, _SHRINK = 40, 256, 0.85
 _REMOTE: Final = 1e6
 
@@ -80,6 +82,7 @@ class TrustRegion:
         self._bounds = bounds
         self._low, self._high = np.array(bounds.low), np.array(bounds.high)
         self._points = [start, *known]
+        self._known = known
         self._asked = {start.place}
         self._random = np.random.default_rng(seed)
         self._hope = start
@@ -106,8 +109,7 @@ class TrustRegion:
     def ask(self) -> Place | None:
         """The next place to measure; None if the model hopes for nothing better near the best point."""
         gain = self._model(self._slopes[0], lambda point: point.gain, self._centre.gain)
-        cost = self._model(self._slopes[1], lambda point: point.cost, self._centre.cost)
-        aim = self.limit - _SLACK * abs(self.limit - 1)
+        cost, aim = self._costs(), self._aim
         within = self.within(self.best)
 
         def worth(places: Place) -> Place:
@@ -126,6 +128,28 @@ class TrustRegion:
                 return None
             self.radius /= 2
         return None
+
+    def farther(self) -> Place | None:
+        """A place for when nothing near is better: as far as the limit lets, on the way that led to the best.
+
+        It is on the line from the first known point through the best one, where the model of the cost first
+        meets the limit. None if there is no new one.
+        """
+        if not self._known or not self.within(self.best):
+            return None
+        origin = self._known[0].array
+        line = origin + np.linspace(1, _FARTHEST, _STEPS)[:, None] * (self.best.array - origin)
+        line = np.clip(line, self._low, self._high)
+        above = self._costs()(line) > self._aim
+        if above[0]:
+            return None
+        last = int(np.argmax(above)) - 1 if above.any() else len(line) - 1
+        place = self._bounds.rounded(line[last])
+        if tuple(place) in self._asked:
+            return None
+        self._asked.add(tuple(place))
+        self.radius = START
+        return place
 
     def reject(self) -> None:
         """Takes in that nothing could be measured at the last place."""
@@ -148,9 +172,18 @@ class TrustRegion:
             return False
         self.failures = 0
         if self.within(before) and point.gain - before.gain > (self._hope.gain - before.gain) / 2:
-            self.radius = min(1.0, 2 * self.radius)
+            self.radius = min(_WIDEST, 2 * self.radius)
         self.best = point
         return True
+
+    @property
+    def _aim(self) -> float:
+        """The largest cost of the model that is worth a measurement."""
+        return self.limit - _SLACK * abs(self.limit - 1)
+
+    def _costs(self) -> Callable[[Place], Place]:
+        """The model of the cost."""
+        return self._model(self._slopes[1], lambda point: point.cost, self._centre.cost)
 
     def _highest(self, worth: Callable[[Place], Place], reach: Place) -> Place:
         """The model's highest place in a box: places are drawn at random, ever closer to the best one."""
