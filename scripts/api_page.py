@@ -17,11 +17,11 @@ from types import ModuleType
 from typing import Any
 
 from persona import errors
-from persona.behaviour import Apollo, CommitCallback, states, talking
+from persona.behaviour import Apollo, CommitCallback, states, talking, tuning
 from persona.behaviour.building import results as build_results
 from persona.behaviour.graph import check
 from persona.behaviour.talking import Conversation
-from persona.behaviour.verbs import graph, train
+from persona.behaviour.verbs import graph, train, tune
 from persona.face.bisect import Bisect
 from persona.face.graph import Patterns
 from persona.face.recipe import WorkingRecipe
@@ -104,6 +104,8 @@ RESULTS: tuple[ModuleType, ...] = (
     train,
     talking,
     build_results,
+    tuning,
+    tune,
 )
 MAPPING = ("keys", "values", "items", "get")
 """What every mapping has, told once."""

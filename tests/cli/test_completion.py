@@ -120,6 +120,8 @@ def test_revisions_are_offered_where_one_is_asked_for(named: CommandLine, line: 
         ("sweep listening --probe l", ["listening"]),
         ("sweep listening --preset pa", ["paper"]),
         ("sweep listening --join a", ["add"]),
+        ("tune --probe l", ["listening"]),
+        ("tune --vector ", VECTORS),
         ("chat m", ["main"]),
         ("generate --alpha ", ["listening=", "less pushy="]),
         ("generate --alpha listening=1 --alpha ", ["less pushy="]),

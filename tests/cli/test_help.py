@@ -70,6 +70,7 @@ ANSWERS = {
     "diff": "diff HEAD~1 HEAD",
     "verify": None,
     "sweep": None,
+    "tune": None,
     "chat": None,
     "generate": None,
     "vector ls": "vector ls",

@@ -11,6 +11,7 @@ from dataclasses import field
 from typing import Final, Unpack
 
 from persona.behaviour.assessing import MAX_DAMAGE
+from persona.behaviour.measuring.gradients import strength
 from persona.behaviour.tuning import GRADIENT, Measured, Trial, Tuning, Variable
 from persona.errors import Blank, Call, InvalidInput, Keyword, Note
 from persona.frozen import dataclass
@@ -48,8 +49,8 @@ class Tuned(Result):
 
     `change`: "edited" if `recipe.toml` has the new values; "proposed" if it would have them without
     `dry_run`; "unchanged" if no better point was found. `after` is `before` then. `within`: whether the best
-    point is within the limit of damage. `measurements`: how many were spent, a gradient counted as
-    `GRADIENT`. `trials`: each measured point, the start first.
+    point is within the limit of damage. `measurements`: how many were spent; a gradient counts as 3.
+    `trials`: each measured point, the start first.
     """
 
     change: str
@@ -84,7 +85,7 @@ def tune(
 
     `probe`: only the effects of these patterns count, and only their vectors change. `vector`: only these
     vectors change. Without it, all vectors change whose pattern has probes. `measurements`: how many points
-    are measured at most; a gradient counts as `GRADIENT`. `seed`: of the optimizer. `max_damage`: the ratio
+    are measured at most; a gradient counts as 3. `seed`: of the optimizer. `max_damage`: the ratio
     of the losses on neutral text that is allowed. `max_alpha`: the largest |α|, unless `recipe.toml` has a
     larger one. `any_sign`: an α may change its sign. `densities`: changes the densities of the vectors too.
     `dry_run`: leaves `recipe.toml` as it is.
@@ -119,7 +120,7 @@ def tune(
         after=after.measured if found else before.measured,
         measurements=spent,
         trials=trials,
-        notes=tuple(_notes(tuning, variables, within, found)),
+        notes=tuple(_notes(tuning, variables, recipe, within, found)),
     )
 
 
@@ -135,7 +136,9 @@ def _terms(before: Recipe, after: Recipe, densities: bool) -> Iterator[TunedTerm
         )
 
 
-def _notes(tuning: Tuning, variables: Sequence[Variable], within: bool, found: bool) -> Iterator[str]:
+def _notes(
+    tuning: Tuning, variables: Sequence[Variable], recipe: Recipe, within: bool, found: bool
+) -> Iterator[str]:
     tuned = {variable.name for variable in variables}
     if fixed := [name for name in tuning.unmeasured if name not in tuned]:
         yield f"not tuned, because no probes say what they should do: {', '.join(fixed)}"
@@ -144,6 +147,12 @@ def _notes(tuning: Tuning, variables: Sequence[Variable], within: bool, found: b
             f"the probes of {', '.join(without)} have no pairs of answers: their effect was measured, but no"
             " gradient was taken of it"
         )
+    for variable in variables:
+        if variable.key == "alpha" and variable.start and not strength(recipe.by_name[variable.name]):
+            yield Note(
+                f"{variable.name} is at α 0: on these probes, the recipe does more without it",
+                (Call("recipe.remove", variable.name), " drops it"),
+            )
     if not within:
         yield Note(
             f"{RECIPE_FILE} is above the limit of damage, and no point under it was found",
