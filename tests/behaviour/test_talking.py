@@ -142,6 +142,7 @@ def test_the_oldest_messages_are_forgotten_when_the_model_cannot_take_them(talk:
     for number in range(8):
         answer = whole(talk.answer(f"{number} " + "what of rain? " * 4))
         forgotten += len(answer.notes)
+        assert {role for role, _ in talk.messages[1::2]} == {"user"}
     assert forgotten
     assert answer.notes[0].startswith("the first 2 messages are forgotten")
     assert answer.prompt_tokens + 40 <= CONTEXT
