@@ -41,9 +41,8 @@ def choose(reaches: Mapping[str, int], bad: str, skipped: Collection[str]) -> st
     """The commit to test next: of the candidates `reaches`, without `bad` and without `skipped`.
 
     None if no other is left. `reaches`: as `counts` gives it, parents first; of equally good commits the
-    oldest is taken. If the best commit is skipped, a commit near it
-    is probably no better. So the next is drawn by a fixed rule, with a preference for commits near the half,
-    as git does it.
+    oldest is taken. If the best commit is skipped, a commit near it is probably no better. So the next is
+    drawn by a fixed rule, with a preference for commits near the half, as git does it.
     """
     total = len(reaches)
     ranked = sorted(

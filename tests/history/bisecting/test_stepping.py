@@ -115,6 +115,15 @@ def test_a_good_commit_beside_the_bad_one_has_the_merge_base_tested_first() -> N
     assert (skipped.commit, skipped.told) == ("l", ("base",))
 
 
+def test_a_merge_base_that_a_good_ancestor_comes_from_needs_no_test() -> None:
+    graph = fork()
+    graph.parents |= {"old": ("root",)}
+    graph.times |= {"old": 9}
+    search = START.marked(BAD, ["l"]).marked(GOOD, ["old"])
+    assert next_step(graph.any(), search).commit == "root"
+    assert next_step(graph.any(), search.marked(GOOD, ["base"])).state == "found"
+
+
 def test_a_bad_merge_base_says_that_the_fault_was_removed() -> None:
     from dataclasses import replace
 

@@ -208,6 +208,21 @@ def test_commits_of_a_test_are_named_when_they_are_left(repo: Repository) -> Non
     assert not repo.bisect.skip().notes
 
 
+def test_commits_on_no_branch_that_bisect_itself_visits_are_not_said_to_be_left(repo: Repository) -> None:
+    repo.switch(detach=True)
+    repo.branches.rename("main", "elsewhere")
+    repo.branches.create("other", "v1")
+    repo.branches.delete("elsewhere", force=True)
+    begin = repo.head().id
+    assert begin is not None
+    found = repo.bisect.start("HEAD", "v1")
+    while found.state == "testing":
+        assert not found.notes
+        found = repo.bisect.good() if is_sound(repo) else repo.bisect.bad()
+    assert not repo.bisect.reset().notes
+    assert repo.head().id == begin
+
+
 # -- skips, terms, logs
 
 
@@ -359,6 +374,7 @@ def test_a_mark_that_is_cut_short_anywhere_can_be_given_again(grown: Bot) -> Non
         assert repo.status().files_changed == ()
         status = repo.bisect.status()
         assert tested in (status.commit, *status.good)
+        assert repo.head().id == tested or tested in status.good  # the mark is there before HEAD moves
         if status.commit == tested:
             status = repo.bisect.good(tested)
         assert repo.bisect.next().commit == status.commit == repo.head().id
