@@ -5,7 +5,7 @@ This reads notes and files, and computes nothing; neither torch nor a model is l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -240,14 +240,18 @@ def _up_to_date(scores: Scores, own: Mapping[str, int | None], limit: float) -> 
     for name, sign in own.items():
         if name not in found or found[name].verdict is None or sign not in (None, found[name].wanted):
             return None
-    return judged(replace(scores, damage=replace(scores.damage, limit=limit)))
+    return judged(replace(scores, damage=replace(scores.damage, limit=limit)), own)
 
 
-def judged(scores: Scores) -> Scores:
-    """Scores with their verdict. What does too much damage fails, even if no pattern has probes."""
+def judged(scores: Scores, own: Container[str]) -> Scores:
+    """Scores with the verdict of these patterns: others may have the same vector.
+
+    What does too much damage fails, even if no pattern has probes.
+    """
     damage = scores.damage
     assert damage is not None
-    verdict = verdict_of(scores.own, damage, scores.unverified)
+    effects = [effect for effect in scores.own if effect.pattern in own]
+    verdict = verdict_of(effects, damage, scores.unverified)
     return replace(scores, verdict="fail" if over(damage) else verdict)
 
 

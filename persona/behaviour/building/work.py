@@ -164,9 +164,10 @@ class Work:
         """The scores of a vector alone, which are kept as its note."""
         base = text_files.recipe(self.history).recipe.base
         subject = Subject.of_vector(self.history, target.name, vector, base, target.name, self.how)
-        scores = self._scores(subject)
+        alike = [other.name for other in self.plan.targets if self.outcome.of(other).vector == vector]
+        scores = self._scores(replace(subject, own=dict.fromkeys([target.name, *alike], 1)))
         keep(self.history, scores, tasks=False)
-        return plans.judged(scores)
+        return plans.judged(scores, (target.name,))
 
     def _whole(self, recipe: Recipe) -> Scores | None:
         """The scores of the recipe as a whole; None for one without a vector.
@@ -180,7 +181,7 @@ class Work:
         if not recipe.terms:
             return None
         subject = Subject.of_recipe(self.history, self.graph, recipe, self.how, label="the recipe")
-        return plans.judged(self._scores(subject))
+        return plans.judged(self._scores(subject), subject.own)
 
     def _scores(self, subject: Subject) -> Scores:
         how = self.how

@@ -191,6 +191,14 @@ def test_a_pattern_without_probes_is_taken_and_named(built: ChatBot) -> None:
     assert build(built).did_nothing
 
 
+def test_two_patterns_with_one_vector_are_both_up_to_date_afterwards(built: ChatBot) -> None:
+    built.pattern("sailor", train=PIRATE_DATA, probes=PIRATE_PROBES[1:], settings=SETTINGS)
+    found = build(built)
+    assert found.patterns[1].vector == found.patterns[2].vector
+    assert [one.verdict for one in found.patterns] == ["pass", "pass", "pass"]
+    assert build(built).did_nothing
+
+
 # -- what does not pass
 
 
