@@ -108,7 +108,7 @@ class Tuning:
         self, history: History, recipe: Recipe, probe: Sequence[str], limit: float, how: ComputeOptions
     ) -> None:
         self._history, self._recipe, self._limit, self._how = history, recipe, limit, how
-        graph = self._graph = Graph.of(history, None)
+        graph = Graph.of(history, None)
         own = assessing.wanted(history, graph, recipe)
         names = [one for name in probe for one in graph.names_of(name)] or list(own)
         if strange := [name for name in names if name not in own]:
