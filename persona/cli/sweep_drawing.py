@@ -1,7 +1,7 @@
-"""A sweep as a picture: three panels above each other, over α: effect, spill, and damage with its limit.
+"""A sweep as a picture: panels above each other, over α: effect, spill, and damage with its limit.
 
 Each curve has a colour. Bands are 95 % intervals. If there is one curve, each other pattern has a line of
-spill; if there are several, each curve has a line of its largest spill.
+spill; if there are several, each curve has a line of its largest spill. A sweep without spill has two panels.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from persona.history.score_results import Interval
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_SIZE: Final = (8.4, 8.4)
+_WIDTH: Final = 8.4
+_PANEL: Final = 2.8
+"""The height of a panel, in inches."""
 _DPI: Final = 150
 _RED: Final = "#c62828"
 _GREY: Final = "#607d8b"
@@ -40,15 +42,17 @@ def picture(form: str, found: Sweep) -> bytes:
     from matplotlib.figure import Figure
 
     settings: Any = {"svg.hashsalt": "persona", "svg.fonttype": "none"}
+    count = 3 if found.points[0].spill else 2
     with matplotlib.rc_context(settings):
-        figure = Figure(figsize=_SIZE, dpi=_DPI, layout="constrained")
+        figure = Figure(figsize=(_WIDTH, _PANEL * count), dpi=_DPI, layout="constrained")
         FigureCanvasAgg(figure)
-        effect, spill, damage = figure.subplots(3, 1, sharex=True)
+        effect, *spill, damage = figure.subplots(count, 1, sharex=True)
         curves = _curves(found)
         _draw_effect(effect, found, curves)
-        _draw_spill(spill, found, curves)
         _draw_damage(damage, found, curves)
-        for axes, neutral in ((effect, 0.0), (spill, 0.0), (damage, 1.0)):
+        for axes in spill:
+            _draw_spill(axes, found, curves)
+        for axes, neutral in ((effect, 0.0), *((one, 0.0) for one in spill), (damage, 1.0)):
             _finish(axes, found, neutral)
         where = "without the other vectors" if found.alone else "in the recipe"
         effect.set_title(_plain(f"{found.name} {where}, against the base"), fontsize=10)
@@ -88,9 +92,6 @@ def _draw_effect(axes: Axes, found: Sweep, curves: Sequence[Sequence[Point]]) ->
 
 def _draw_spill(axes: Axes, found: Sweep, curves: Sequence[Sequence[Point]]) -> None:
     axes.set_ylabel("spill on other probes", fontsize=9)
-    if not found.points[0].spill:
-        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=_GREY)
-        return
     if len(curves) > 1:
         axes.set_ylabel("largest spill on other probes", fontsize=9)
         for number, points in enumerate(curves):

@@ -73,7 +73,7 @@ def test_a_sweep_is_drawn_and_another_ending_is_refused_first(pirate: ChatBot, t
     sweep(pirate, "--alpha", "0,0.5", "--preset", "ties,linear", "--plot", tmp_path / "two.png")
     assert (tmp_path / "two.png").read_bytes().startswith(b"\x89PNG")
     sweep(pirate, "--alpha", "0.5", "--probe", "pirate", "--plot", tmp_path / "three.svg")
-    assert "not measured" in (tmp_path / "three.svg").read_text()
+    assert "spill" not in (tmp_path / "three.svg").read_text()
 
 
 def test_what_cannot_be_swept_exits_with_a_sentence(chat: ChatBot, pirate_tune: Path) -> None:
