@@ -303,7 +303,7 @@ class Tuning:
         """Measures one point after another; returns the best one, and how many measurements were spent.
 
         A gradient is taken at the start, and again at the best point if two points in a row are no better, or
-        nothing better is hoped for. If the start is above the limit and the model does not lead back under
+        if nothing better is hoped for. If the start is above the limit and two points do not lead back under
         it, all α are halved.
         """
 
@@ -325,13 +325,14 @@ class Tuning:
         spent, above = 1 + GRADIENT, 0
         while spent < measurements:
             again = region.moved and spent + GRADIENT < measurements
-            place = None if again and region.failures >= 2 else region.ask()
+            place = None
             if not region.within(region.best):
                 above += 1
-                if above > 2 or place is None:
-                    place = self._halved(variables, region.best.place, rounded)
-            elif place is None:
-                place = region.farther()
+                place = region.ask() if above <= 2 else None
+                place = self._halved(variables, region.best.place, rounded) if place is None else place
+            elif not again or region.failures < 2:
+                place = region.ask()
+                place = region.farther() if place is None else place
             if place is None and again:
                 region.recentre(self.slopes(variables, region.best.place))
                 spent += GRADIENT

@@ -5,7 +5,7 @@ limit. Of both it knows the value and the slopes at one point, the *centre*, and
 were measured. Each is modelled as a quadratic: value and slopes of the centre, and the curvature with the
 least Frobenius norm that explains the other points (Powell 2004, "Least Frobenius norm updating of quadratic
 models"). The best point of the model within the region is measured next. If it is better, the region may
-grow; if it is not, the region shrinks, and the model knows one point more.
+grow back; if it is not, the region shrinks. In both cases the model knows one point more.
 
 A point that was measured is never asked for again, and no point counts that was not measured.
 """
@@ -24,10 +24,9 @@ Place = NDArray[np.float64]
 """float64[n], one for each number."""
 
 START: Final = 0.25
-"""The first radius: a share of the distance between the bounds."""
+"""The first radius, and the largest: a share of the distance between the bounds."""
 LEAST: Final = 0.02
 """The radius below which nothing more is looked for near the best point."""
-_WIDEST: Final = 0.5
 _SLACK: Final = 0.03
 """The share of the room below the limit that the model leaves free, because it is not exact."""
 _GAIN: Final = 5e-4
@@ -172,7 +171,7 @@ class TrustRegion:
             return False
         self.failures = 0
         if self.within(before) and point.gain - before.gain > (self._hope.gain - before.gain) / 2:
-            self.radius = min(_WIDEST, 2 * self.radius)
+            self.radius = min(START, 2 * self.radius)
         self.best = point
         return True
 
