@@ -107,19 +107,20 @@ class TrustRegion:
 
     def ask(self) -> Place | None:
         """The next place to measure; None if the model hopes for nothing better near the best point."""
-        gain = self._model(self._slopes[0], lambda point: point.gain, self._centre.gain)
+        gain = self._model(self._slopes[0], lambda point: point.gain, -1)
         cost, aim = self._costs(), self._aim
         within = self.within(self.best)
 
-        def worth(places: Place) -> Place:
+        def worth(places: Place, most: float = aim) -> Place:
             costs = cost(places)
-            return np.where(costs <= aim, gain(places), -_REMOTE - costs)
+            return np.where(costs <= most, gain(places), -_REMOTE - costs)
 
         now = self.best.gain if within else -_REMOTE - self.best.cost
         while self.radius >= LEAST:
             radius = self.radius if within else 1.0
             place = self._bounds.rounded(self._highest(worth, radius * (self._high - self._low)))
-            if tuple(place) not in self._asked and worth(place[None])[0] > now + _GAIN:
+            # Rounding may put a place just above the aim.
+            if tuple(place) not in self._asked and worth(place[None], self.limit)[0] > now + _GAIN:
                 self._asked.add(tuple(place))
                 self._hope = Point(tuple(place), float(gain(place[None])[0]), float(cost(place[None])[0]))
                 return place
@@ -182,7 +183,7 @@ class TrustRegion:
 
     def _costs(self) -> Callable[[Place], Place]:
         """The model of the cost."""
-        return self._model(self._slopes[1], lambda point: point.cost, self._centre.cost)
+        return self._model(self._slopes[1], lambda point: point.cost, 1)
 
     def _highest(self, worth: Callable[[Place], Place], reach: Place) -> Place:
         """The model's highest place in a box: places are drawn at random, ever closer to the best one."""
@@ -196,13 +197,18 @@ class TrustRegion:
             width = width * _SHRINK
         return place
 
-    def _model(self, slope: Place, value: Callable[[Point], float], start: float) -> Callable[[Place], Place]:
-        """The quadratic model of a number: a function of places, float64[m, n] → float64[m]."""
-        centre = self._centre.array
+    def _model(self, slope: Place, value: Callable[[Point], float], bend: int) -> Callable[[Place], Place]:
+        """The quadratic model of a number: a function of places, float64[m, n] → float64[m].
+
+        `bend`: 1 if it may curve upwards only, −1 if downwards only: a curvature the other way promises too
+        much far from the points that it came from.
+        """
+        centre, start = self._centre.array, value(self._centre)
         others = [point for point in self._points if point is not self._centre]
         steps = np.array([point.array - centre for point in others]).reshape(len(others), centre.size)
         rests = np.array([value(point) for point in others]) - start - steps @ slope
-        curve = curvature(steps, rests)
+        sizes, axes = np.linalg.eigh(curvature(steps, rests))
+        curve = (axes * (bend * np.maximum(bend * sizes, 0))) @ axes.T
 
         def model(places: Place) -> Place:
             moved = places - centre

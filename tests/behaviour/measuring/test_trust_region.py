@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from persona.behaviour.measuring import trust_region
 from persona.behaviour.measuring.trust_region import Bounds, Point, TrustRegion, curvature
 
 LIMIT = 1.02
@@ -59,6 +60,17 @@ def test_it_comes_close_to_the_best_point_under_the_limit_in_eight_measurements(
     assert region.best.cost <= LIMIT
     assert region.best.gain > gain(np.array([0.8, 0.8, -0.8]))
     assert region.best.gain > best - 0.02
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_rounding_at_the_limit_does_not_end_the_search(seed: int) -> None:
+    """The start is just under the limit, so that the best place of the model lies on it."""
+    where = np.array((1.0, 1.0, -1.0))
+    slopes = PULL / (1 + PULL @ where), 2 * WEIGHTS @ where
+    limit = cost(where) * 1.0005
+    region = TrustRegion(point(where), slopes, BOUNDS, limit, seed, [])
+    assert region.ask() is not None
+    assert region.radius == trust_region.START
 
 
 def test_no_place_is_asked_for_twice_and_each_is_rounded_and_within_the_bounds() -> None:
