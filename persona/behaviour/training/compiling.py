@@ -115,8 +115,8 @@ def compile_weights(
 ) -> Outcome:
     """Trains the base, or the weights of the commit `onto`, and writes the result into the run's directory.
 
-    With demos, the run starts warm if they move the probes. Goes on from the
-    last checkpoint of the run. The process is as it was afterwards (`reproducible`).
+    With demos, the run starts warm if they move the probes. Goes on from the last checkpoint of the run. The
+    process is as it was afterwards (`reproducible`).
     """
     from persona.behaviour.training.parameters import choose
     from persona.behaviour.training.reproducible import reproducible
