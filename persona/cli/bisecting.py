@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from persona.cli import diffs, render
 from persona.cli.invocation import ADDED
 from persona.cli.rendering import Shown
 from persona.cli.terminal import echo
-from persona.errors import Inconclusive, Refused
+from persona.errors import Inconclusive, PersonaError, Refused
 from persona.history.results import Head, as_json
 
 if TYPE_CHECKING:
@@ -24,6 +25,18 @@ if TYPE_CHECKING:
 
 _PATIENCE = 1.0
 """Seconds that an interrupted program has to end before it gets the interrupt from persona as well."""
+
+
+def terms_in(directory: Path) -> tuple[str, ...]:
+    """The terms of the bisect that is under way in a repository; none if there is none."""
+    from persona.repository import Repository
+
+    try:
+        with Repository.open(directory) as repo:
+            status = repo.bisect.status()
+    except PersonaError:
+        return ()
+    return () if status.state == "none" else status.terms
 
 
 # -- what is said --------------------------------------------------------------------------------------------

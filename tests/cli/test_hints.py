@@ -32,7 +32,7 @@ from persona.repository import Repository
 from .conftest import CommandLine
 
 PACKAGE = Path(persona.__file__).parent
-NAMES = {"DEFAULT": DEFAULT, "RECIPE_FILE": "recipe.toml"}
+NAMES = {"DEFAULT": DEFAULT, "RECIPE_FILE": "recipe.toml", "COLD": "none"}
 
 
 OWNERS = {

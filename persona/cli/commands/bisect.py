@@ -11,7 +11,7 @@ from persona.cli import bisecting
 from persona.cli.command import Command, CommandGroup, declare
 from persona.cli.completions import files, revisions, starting_directory
 from persona.cli.rendering import Shown
-from persona.errors import PersonaError, UsageError
+from persona.errors import UsageError
 from persona.history.results import as_json
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Bisect(CommandGroup):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         """A command by its name, by another word for it, or by a term."""
         found = super().get_command(ctx, _SAME.get(name, name))
-        if found is None and name in _terms(ctx):
+        if found is None and name in bisecting.terms_in(starting_directory(ctx)):
             found = super().get_command(ctx, "good")
         return found
 
@@ -43,21 +43,12 @@ class Bisect(CommandGroup):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As the others do it, but terms are commands too."""
-        if args and (args[0] in _SAME or (args[0] not in self.commands and args[0] in _terms(ctx))):
+        if args and (
+            args[0] in _SAME
+            or (args[0] not in self.commands and args[0] in bisecting.terms_in(starting_directory(ctx)))
+        ):
             return args[0], self.get_command(ctx, args[0]), args[1:]
         return super().resolve_command(ctx, args)
-
-
-def _terms(ctx: click.Context) -> tuple[str, ...]:
-    """The terms of the bisect that is under way; none if there is none."""
-    from persona.repository import Repository
-
-    try:
-        with Repository.open(starting_directory(ctx)) as repo:
-            status = repo.bisect.status()
-    except PersonaError:
-        return ()
-    return () if status.state == "none" else status.terms
 
 
 @click.group(
