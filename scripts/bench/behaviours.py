@@ -12,7 +12,7 @@ The parts, in this order; `--only` takes some of them:
 - `revert`: all five in one recipe; one of them dropped by `revert`, against a recipe that never had it.
 
 Everything is kept in the directory `--work`, so a second run repeats only what is missing. All commands are
-those of a user; the tables are Markdown. On two idle cores, all parts should take about an hour and a half.
+those of a user; the tables are Markdown. All parts together take hours on busy cores.
 `--smoke` trains two steps and asks four probes of each pattern: it tries the script, and its numbers mean
 nothing.
 """
