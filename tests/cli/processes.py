@@ -85,6 +85,21 @@ class Terminal:
         """Types a text; "\\x03" is Ctrl-C, "\\x04" is Ctrl-D."""
         os.write(self._ours, text.encode())
 
+    def interrupt(self, text: str, every: float = 5, seconds: float = 120) -> str:
+        """Types Ctrl-C until this text appears, as a person would; returns all before it, and it.
+
+        Once is not always enough at a prompt: a signal that comes after readline has written the prompt,
+        and before it waits for a key, is seen only with the next key or signal.
+        """
+        deadline = monotonic() + seconds
+        self.type("\x03")
+        while self.seen.find(text, self._read) < 0 and monotonic() < deadline:
+            if select.select([self._ours], [], [], every)[0]:
+                self._more(deadline, text)
+            else:
+                self.type("\x03")
+        return self.until(text, seconds=0)
+
     def until(self, *texts: str, seconds: float = 120) -> str:
         """Reads until one of these texts appears that was not read before; returns all before it, and it."""
         deadline = monotonic() + seconds
