@@ -10,9 +10,12 @@ The parts, in this order; `--only` takes some of them:
 - `methods`: one pattern trained as full weights, LoRA, a baked prompt and a contrastive pair.
 - `removal`: the unwanted pattern removed by −τ and by −(τ⁺ − τ⁻).
 - `revert`: all five in one recipe; one of them dropped by `revert`, against a recipe that never had it.
+- `sweep`: one α of a recipe with two of them.
+- `optimizers`, `warm`, `tune`, `presets`: optimizer_memory.py, optimizers.py, warm_start.py, tune.py and
+  presets.py of this directory.
 
-Everything is kept in the directory `--work`, so a second run repeats only what is missing. All commands are
-those of a user; the tables are Markdown. All parts together take hours on busy cores.
+These are all numbers of docs/behaviour.md. Everything is kept in the directory `--work`, so a second run
+repeats only what is missing. All commands are those of a user; the tables are Markdown.
 `--smoke` trains two steps and asks four probes of each pattern: it tries the script, and its numbers mean
 nothing.
 """
@@ -36,6 +39,11 @@ KEYS = ("listening", "patience", "openness", "suggesting", "voice")
 UNWANTED = "suggesting"
 COMPARED = "voice"
 DROPPED = "openness"
+SWEPT = ("listening", "voice")
+TUNED = ("--seeds", "3", "--probes", "4", "--measurements", "9")
+"""Of tune.py: what keeps it short."""
+PRESETS = ("--probes", "8", "--text", "0.5", "--forms", "pair")
+"""Of presets.py: what keeps it short."""
 ANSWERS = (0, 1, 8)  # pass, fail, inconclusive: each is an answer of verify
 Json = Any
 
@@ -79,6 +87,11 @@ class Bot:
     def verify(self, *words: str) -> Json:
         """The scores of a revision, or of vectors."""
         return self.json("verify", *words, codes=ANSWERS)
+
+    def script(self, name: str, *words: str | Path, smoke: Sequence[str] = ()) -> None:
+        """Runs another script of this directory, which prints its own tables."""
+        command = [sys.executable, Path(__file__).with_name(name), *words, *(smoke if self.smoke else ())]
+        subprocess.run([*map(str, command)], env=environment(), check=True)
 
     def branch(self, name: str, start: str = "main") -> None:
         """Goes to a branch of this name, which begins at `start` if it is new."""
@@ -313,12 +326,58 @@ def drop_one(bot: Bot) -> None:
     )
 
 
+def sweep_one(bot: Bot) -> None:
+    """Sweeps the α of one vector, beside another one."""
+    bot.branch("two")
+    for key in SWEPT:
+        bot.train(key)
+    bot.run("commit", "-m", " and ".join(SWEPT), codes=(0, 1))
+    key = SWEPT[-1]
+    title(f"`{key}` at several α, beside `{SWEPT[0]}`")
+    alphas = "0:1.5:1.5" if bot.smoke else "0:1.5:0.5"
+    print(bot.run("sweep", key, "--alpha", alphas, "--probe", key), flush=True)
+
+
+def optimizers(bot: Bot) -> None:
+    """The memory of the optimizers, and their losses on one pattern."""
+    title("The optimizers")
+    bot.script("optimizer_memory.py", "--base", bot.base)
+    chart = bot.root.parent / "optimizers.png"
+    bot.script("optimizers.py", "--base", bot.base, "--chart", chart, smoke=("--steps", "25"))
+
+
+def warm_starts(bot: Bot) -> None:
+    """Training that starts warm, in seven arms."""
+    title("Warm starts")
+    work = bot.root.parent / "warm"
+    smoke = ("--seeds", "2", "--steps", "4", "--warm-steps", "1", "--probes", "6")
+    bot.script("warm_start.py", "--base", bot.base, "--work", work, smoke=smoke)
+
+
+def tune_all(bot: Bot) -> None:
+    """`tune` against grids, on the recipe with all five."""
+    bot.branch("all")
+    title("All α together")
+    bot.script("tune.py", "--bot", bot.root, *TUNED, smoke=("--seeds", "1", "--probes", "2"))
+
+
+def compare_presets(bot: Bot) -> None:
+    """The presets, at equal damage."""
+    title("Presets")
+    bot.script("presets.py", "--repository", bot.root, *PRESETS, smoke=("--settings", "ties"))
+
+
 PARTS: dict[str, Callable[[Bot], None]] = {
     "train": train_all,
     "each": measure_each,
     "methods": compare_methods,
     "removal": remove_unwanted,
     "revert": drop_one,
+    "sweep": sweep_one,
+    "optimizers": optimizers,
+    "warm": warm_starts,
+    "tune": tune_all,
+    "presets": compare_presets,
 }
 
 
