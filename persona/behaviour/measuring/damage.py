@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 WINDOW: Final = 256
 KL_PLACES: Final = 100_000_000
 LOSS_PLACES: Final = 10_000
-MEMORY: Final = 512 << 20
+MEMORY: Final = 1 << 30
 """Bytes of the base's log-probabilities that are held at once; one window may take more."""
 
 Window = tuple[int, ...]

@@ -39,6 +39,8 @@ from persona.objects.recipe import Recipe
 from persona.progress import Phase, Progress
 
 if TYPE_CHECKING:
+    import torch
+
     from persona.behaviour.measuring.subjects import ScoringModel
 
 SCORER: Final = "1"
@@ -102,6 +104,8 @@ class Bench:
         self._items: dict[str, tuple[Item, ...]] = {}
         self.text = neutral_text()
         self._files = _digest_of_files(history, rev)
+        self._of_base: list[torch.Tensor] = []
+        """The base's log-probabilities of the whole neutral text, held for the next weights if they fit."""
         self.worked = False
         """Whether something had to be measured."""
 
@@ -244,9 +248,14 @@ class Bench:
         """The damage of several weights, with one computation of the base's log-probabilities."""
         found: list[list[list[int]]] = [[] for _ in needs]
         cut, scoring = self.windows(), self.scoring
-        for batch in batches(cut, scoring.model.config.get_text_config().vocab_size):
-            scoring.hold(self.base.recipe)
-            before = [chances(scoring.model, window) for window in batch]
+        parts = list(batches(cut, scoring.model.config.get_text_config().vocab_size))
+        for batch in parts:
+            before = self._of_base
+            if not before:
+                scoring.hold(self.base.recipe)
+                before = [chances(scoring.model, window) for window in batch]
+            if len(parts) == 1:
+                self._of_base = before
             for need, numbers in zip(needs, found, strict=True):
                 scoring.hold(need.weights.recipe)
                 for window, base in zip(batch, before, strict=True):

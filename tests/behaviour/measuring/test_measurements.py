@@ -62,6 +62,10 @@ def test_several_damages_cost_one_pass_over_the_text_each_and_one_for_the_base(
     together.measure(wanted)
     windows = len(together.found(wanted[0]))
     assert passes == (3 + 1) * windows
+    later = needs(history, ("0.7",))
+    together.measure(later)  # the base's pass is held, as it is small
+    assert passes == (3 + 1 + 1) * windows
+    wanted += later
     assert {f"{alpha} on neutral text" for alpha in ("0.5", "1", "-1")} <= set(said)
 
     monkeypatch.setattr(measurements, "keep_measured", lambda *_: None)
