@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.llamas"]
+pytest_plugins = ["tests.llamas", "tests.families"]
 pytest.register_assert_rewrite("tests.cli", "tests.disks", "tests.history", "tests.merge")
 
 settings.register_profile(
