@@ -363,6 +363,7 @@ def tune_all(bot: Bot) -> None:
 
 def compare_presets(bot: Bot) -> None:
     """The presets, at equal damage."""
+    bot.branch("all")
     title("Presets")
     bot.script("presets.py", "--repository", bot.root, *PRESETS, smoke=("--settings", "ties"))
 

@@ -105,7 +105,7 @@ class Composer:
     def __init__(self, history: History, probes: int, text: float, threads: int | None) -> None:
         self._history = history
         self._base = text_files.new_recipe(history).recipe.base
-        known = lookup.ids(history)
+        known = lookup.remembered(history) | lookup.ids(history)
         self._ids = {name: known[name] for name in (*KEYS, FORMS["alone"])}
         self._how = history.in_force(ComputeOptions, {"threads": threads})
         graph = Graph.of(history)
