@@ -153,6 +153,13 @@ def gpt2_of_the_hub(model: Model) -> Model:
     return renamed(r"^transformer\.", "")(model) | masks
 
 
+def bert_of_the_hub(model: Model) -> Model:
+    """The names that BERT was published with: gamma and beta, and the positions as integers."""
+    named = renamed(r"LayerNorm\.weight", "LayerNorm.gamma")(model)
+    positions = {"bert.embeddings.position_ids": Tensor("I64", np.arange(32, dtype=np.uint64).reshape(1, 32))}
+    return renamed(r"LayerNorm\.bias", "LayerNorm.beta")(named) | positions
+
+
 def _mistral_with_consolidated(directory: Path) -> None:
     decoder("Mistral")(directory)
     theirs = renamed(r"^model\.", "")(read_weights(directory))
@@ -221,12 +228,7 @@ FAMILIES: dict[str, Callable[[Path], None]] = {
     "whisper": _whisper,
     "whisper with copies": rewritten(_whisper, copied(proj_out__weight="model.decoder.embed_tokens.weight")),
     "bert": _bert,
-    "bert with gamma and beta": rewritten(
-        _bert,
-        lambda model: renamed(r"LayerNorm\.bias", "LayerNorm.beta")(
-            renamed(r"LayerNorm\.weight", "LayerNorm.gamma")(model)
-        ),
-    ),
+    "bert with gamma and beta": rewritten(_bert, bert_of_the_hub),
     "llava": _llava,
     "sentence-transformers": _sentence_transformers,
 }
@@ -257,6 +259,8 @@ def moved(model: Model, seed: int) -> Model:
             random = np.random.default_rng([seed, crc32(tensor.bits.tobytes())])
             step = random.integers(1, 9, tensor.bits.shape) * (random.random(tensor.bits.shape) < 0.34)
             exponent = (tensor.bits >> MANTISSA_BITS[tensor.dtype]) & ((1 << EXPONENT_BITS[tensor.dtype]) - 1)
+            if len(np.unique(tensor.bits)) < 3:  # a mask, which is not trained
+                step *= 0
             step <<= MANTISSA_BITS[tensor.dtype] - 4
             step *= exponent < (1 << EXPONENT_BITS[tensor.dtype]) - 3
             found[name] = Tensor(tensor.dtype, tensor.bits + step.astype(UNSIGNED[tensor.dtype]))

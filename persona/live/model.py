@@ -27,10 +27,11 @@ from persona.history.recipes.views import recipe_view
 from persona.limits import LIVE_TIMEOUT_SECONDS
 from persona.live import edits
 from persona.live.fill import Filler, caching_merger_of
+from persona.live.layout import Layout
 from persona.live.load import built, chosen
 from persona.live.lock import ModelLock
 from persona.live.resident import Residents
-from persona.live.slots import Slot, Stamp, Tensor, digest_of, slots_of
+from persona.live.slots import Slot, Stamp, Tensor, digest_of
 from persona.merge.plan import Plan
 from persona.merge.rows.cache import RowCache
 from persona.objects.ids import abbreviate
@@ -75,6 +76,7 @@ class LiveModel:
         self._history = history
         self._model = model
         self._options = options
+        self._layout = Layout(model, loaded=bool(filled))
         self._closed = False
         self._filler = Filler()
         self._cache = cache
@@ -87,7 +89,7 @@ class LiveModel:
         self._past: deque[tuple[str | None, Recipe, tuple[str | None, Recipe]]] = deque(maxlen=_UNDONE)
         """Revision, recipe and origin before each change."""
         plan = plan_of(history, recipe)
-        for name, slot in slots_of(model, plan.base.tensors).items():
+        for name, slot in self._layout.slots(plan).items():
             key, tensor = filled.get(name, ("", None))
             if tensor is not None and slot.stamp()[0] == tensor.data_ptr():
                 self._keys[name], self._stamps[name] = key, slot.stamp()
@@ -236,7 +238,7 @@ class LiveModel:
         """
         with self._lock.using():
             plan = self._now()[0]
-            return digest_of(slots_of(self._model, plan.base.tensors), self._options["threads"])
+            return digest_of(self._layout.slots(plan), self._options["threads"])
 
     def close(self, *, timeout: float | None = LIVE_TIMEOUT_SECONDS) -> None:
         """Leaves the model with the weights that it holds, and frees the caches for the next change.
@@ -288,7 +290,7 @@ class LiveModel:
     def _move(self, target: Holding, *, force: bool = False, remember: bool = True) -> LiveResult:
         """Brings the model to a plan, or back to its state before. `remember`: for `undo`."""
         started, before = time.perf_counter(), self._holds
-        slots = slots_of(self._model, target[0].base.tensors)
+        slots = self._layout.slots(target[0])
         self._look_for_edits(slots, force)
         try:
             result = self._fill(target, slots)
@@ -308,7 +310,7 @@ class LiveModel:
             return
         target = self._target
         try:
-            self._fill(self._holds, slots_of(self._model, self._holds[0].base.tensors))
+            self._fill(self._holds, self._layout.slots(self._holds[0]))
         except BaseException:
             self._target = target
             self._lock.shut = self._half_done_words()
@@ -364,6 +366,9 @@ class LiveModel:
                 for tensor, stamp in filling:
                     self._stamps[tensor.spec.name] = stamp
                     self._keys[tensor.spec.name] = tensor.key
+            self._layout.check_copies(slots, {tensor.spec.name for tensor in changed})
+            for name in self._layout.parts():
+                self._stamps[name] = slots[name].stamp()
         self._holds = target
         self._lock.shut = self._target = None
         return LiveResult(

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from persona.cores import thread_count
-from persona.errors import InvalidInput, listed
+from persona.errors import InvalidInput
 from persona.merge.devices.choose import cuda_devices
 from persona.merge.devices.cuda import settle
 from persona.merge.devices.device import Device, DeviceArray, NoDevice
@@ -146,38 +146,15 @@ class Slot:
             for start, stop in spans
         ]
 
+    def equals(self, other: Slot) -> bool:
+        """Whether another slot of the same shape and dtype holds the same bits."""
+        return torch.equal(self._bits.reshape(-1), other._bits.reshape(-1).to(self._bits.device))
+
     def _stage(self) -> Tensor:
         with self._lock:
             if self._staged is None:
                 self._staged = torch.empty(self.spec.units, dtype=self._bits.dtype)
             return self._staged
-
-
-def slots_of(model: Module, specs: Iterable[TensorSpec]) -> dict[str, Slot]:
-    """The slots of a base's tensors in a model, by name; changes nothing.
-
-    Raises `InvalidInput` that names the tensor if the model lacks one, if it has another shape or dtype, no
-    memory of its own, or memory shared with another one, and if the model has a parameter that is neither
-    among them nor tied to one.
-    """
-    state: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
-    state |= model.named_buffers(remove_duplicate=False)
-    slots: dict[str, Slot] = {}
-    missing: list[str] = []
-    for spec in specs:
-        tensor = state.get(spec.name)
-        if tensor is not None:
-            _check(spec, tensor)
-            slots[spec.name] = Slot(spec, tensor)
-        else:
-            missing.append(spec.name)
-    if missing:
-        raise InvalidInput(
-            f"the model has no tensor {listed(missing, 1)}: give the whole model, as repo.load makes it, not"
-            " a part of it or a wrapper around it (PEFT, DDP, torch.compile)"
-        )
-    _check_sharing(state, slots)
-    return slots
 
 
 def new_slots(specs: Iterable[TensorSpec]) -> tuple[dict[str, Tensor], dict[str, Slot]]:
@@ -206,7 +183,11 @@ def digest_of(slots: Mapping[str, Slot], threads: int | None = None) -> str:
     )
 
 
-def _check(spec: TensorSpec, tensor: Tensor) -> None:
+def check_held(spec: TensorSpec, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    """`InvalidInput` unless a tensor of a model can hold a tensor of a base.
+
+    `shape`: the shape of the tensor, or of the part of it that holds the base's.
+    """
     name = spec.name
     if type(tensor.detach()) is not Tensor or tensor.layout != torch.strided:
         raise InvalidInput(
@@ -224,36 +205,45 @@ def _check(spec: TensorSpec, tensor: Tensor) -> None:
             f"tensor {name} is {str(tensor.dtype).removeprefix('torch.')} in the model and {wanted} in the"
             ' base: load the model with dtype="auto", as repo.load does, and do not convert it'
         )
-    if tuple(tensor.shape) != spec.shape:
+    if shape != spec.shape:
         raise InvalidInput(
-            f"tensor {name} has the shape {list(tensor.shape)} in the model and {list(spec.shape)} in the"
+            f"tensor {name} has the shape {list(shape)} in the model and {list(spec.shape)} in the"
             " base: load the model with repo.load, and do not resize it (resize_token_embeddings)"
         )
 
 
-def _check_sharing(state: Mapping[str, Tensor], slots: Mapping[str, Slot]) -> None:
-    """`InvalidInput` if two tensors of the base share memory, or a parameter belongs to none of them."""
+def check_memory(state: Mapping[str, Tensor], owners: Mapping[str, str]) -> None:
+    """`InvalidInput` if two tensors of the base share memory, or a parameter holds and shares none of them.
+
+    `state`: the parameters and buffers of a model. `owners`: those that hold tensors of the base → the first
+    tensor that each one holds.
+    """
     places: dict[tuple[int, tuple[int, ...]], str] = {}
     ends: list[tuple[str, int, int, str]] = []
-    for name, slot in slots.items():
-        tensor = state[name]
+    for owner, name in owners.items():
+        tensor = state[owner]
         if tensor.numel():
             reach = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True)) + 1
             start = tensor.data_ptr()
-            ends.append((str(tensor.device), start, start + reach * slot.spec.unit, name))
+            ends.append((str(tensor.device), start, start + reach * tensor.element_size(), name))
             places[start, tuple(tensor.shape)] = name
     ends.sort()
     for (device, _, end, one), (other_device, start, _, other) in pairwise(ends):
         if device == other_device and start < end:
-            raise InvalidInput(
-                f"tensors {one} and {other} share memory in the model, but the base holds both: load the"
-                " model with tie_word_embeddings=False in its config"
-            )
+            raise shared(one, other, "but the base holds both")
     for name, tensor in state.items():
-        if name in slots or not isinstance(tensor, torch.nn.Parameter):
+        if name in owners or not isinstance(tensor, torch.nn.Parameter):
             continue
         if (tensor.data_ptr(), tuple(tensor.shape)) not in places:
             raise InvalidInput(
                 f"the model has a parameter {name} that is none of the base's tensors and tied to none: call"
                 " model.tie_weights() if it should be tied, else take it away"
             )
+
+
+def shared(one: str, other: str, why: str) -> InvalidInput:
+    """The error for two tensors of a base that share memory in a model."""
+    return InvalidInput(
+        f"tensors {one} and {other} share memory in the model, {why}: load the model with"
+        " tie_word_embeddings=False in its config"
+    )

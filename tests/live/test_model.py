@@ -473,7 +473,7 @@ def spoil(model: Any, what: str) -> torch.nn.Module:
         ("dtype", r"tensor model\.norm\.weight is float32 in the model and bfloat16 in the base"),
         ("shape", r"tensor lm_head\.weight has the shape \[40, 16\] in the model and \[37, 16\]"),
         ("meta", r"tensor model\.norm\.weight of the model is on the meta device"),
-        ("part", r"no tensor lm_head\.weight and 20 more"),
+        ("part", r"no tensor lm_head\.weight: give the whole model"),
         ("wrapped", r"no tensor lm_head\.weight and 20 more.*whole model"),
         ("more", r"parameter extra\.(weight|bias) that is none of the base's"),
         ("sparse", r"tensor lm_head\.weight of the model is a Tensor \(torch\.sparse"),
