@@ -142,6 +142,10 @@ def statistics_lines(vector: VectorStatistics) -> Iterator[str]:
         if "settings" in origin:
             yield f"Trained:  {printable(_training(origin))}"
             continue
+        if "renamed" in origin:
+            said = ", ".join(f"{name} → {own}" for name, own in sorted(origin["renamed"].items()))
+            yield f"Renamed:  {printable(said)}"
+            continue
         said = ", ".join(f"{key} {_fact(value)}" for key, value in sorted(origin.items()))
         yield f"Origin:   {printable(said)}"
     if vector.scores is not None:

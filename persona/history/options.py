@@ -8,7 +8,7 @@ declarations are read while modules load.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Final, Literal, TypedDict, TypeVar, cast
+from typing import Annotated, Any, Final, TypedDict, TypeVar, cast
 
 from persona.history.settings import SETTINGS, parse_digits, parse_over_layers
 from persona.limits import LIVE_CACHE
@@ -271,24 +271,39 @@ class TakeOptions(WorkOptions, total=False):
     """How a fine-tune is matched to the base: `import`."""
 
     missing: Annotated[
-        Literal["refuse", "zero"],
+        str | Sequence[str],
         Option(
             "--missing",
-            metavar="[zero]",
-            words=("zero",),
+            metavar="GLOB",
+            repeated=True,
+            completion=("zero",),
             default="refuse",
-            help="Take tensors that PATH lacks as unchanged.",
+            help="Take tensors that match GLOB and that PATH lacks as unchanged; zero: all that it lacks.",
         ),
     ]
     extra: Annotated[
-        Literal["refuse", "ignore"],
+        str | Sequence[str],
         Option(
             "--extra",
-            metavar="[ignore]",
-            words=("ignore",),
+            metavar="GLOB",
+            repeated=True,
+            completion=("ignore",),
             default="refuse",
-            help="Ignore tensors that the base lacks.",
+            help="Ignore tensors that match GLOB and that the base lacks; ignore: all that it lacks.",
         ),
+    ]
+    leave: Annotated[
+        str | Sequence[str],
+        Option(
+            "--leave",
+            metavar="GLOB",
+            repeated=True,
+            default=(),
+            help="Leave tensors that match GLOB as they are in the base.",
+        ),
+    ]
+    rename: Annotated[
+        bool, Option("--rename", help="Take tensors that have another name or layout than in the base.")
     ]
     cast: Annotated[bool, Option("--cast", help="Convert a dtype that cannot hold the base's values.")]
 

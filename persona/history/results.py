@@ -96,6 +96,10 @@ class VectorChange(Result):
     tensors: int | None = None
     unchanged: tuple[str, ...] = ()
     """The kinds of modules that the vector does not change at all, as `norms` or `self_attn.k_proj`."""
+    left: tuple[str, ...] = ()
+    """The tensors of the base that the fine-tune lacks, or that were left out on request."""
+    renamed: dict[str, str] = field(default_factory=dict)
+    """Names in the fine-tune → the base's, with `*` for numbers, if `rename` was needed."""
     previous: str | None = field(default=None, metadata=UNPRINTED)
     """The id that the name had before, when `change` is "replaced"."""
     density: float | tuple[float, ...] | None = field(default=None, metadata=UNPRINTED)

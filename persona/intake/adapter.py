@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,8 @@ from persona.frozen import dataclass
 from persona.intake.adapter_config import MERGE_FIRST, AdapterConfig, read_config
 from persona.intake.encode import Deltas, Encoder, ImportedVector, encode_deltas, put_vector
 from persona.intake.factors import PlannedAdapter, PlannedDense, PlannedFactor, plan_adapter
-from persona.intake.match import Match
+from persona.intake.match import Match, admits, check_globs
+from persona.intake.naming import described
 from persona.merge.arithmetic import casts
 from persona.merge.rows.reader import BaseChunks
 from persona.merge.workers import first_run, in_order
@@ -49,17 +50,19 @@ def import_adapter(
     *,
     base_names: Collection[str] = (),
     cast: bool = False,
+    leave: str | Sequence[str] = (),
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> ImportedVector:
     """Stores an adapter as a vector of `base`: low rank, or a delta if it has no factor.
 
-    `base_names`: what the base is called here; a note says if the adapter names another. Raises
-    `InvalidInput` for an adapter that is not linear or does not fit (docs/adapters.md), and `NothingChanged`
-    if it changes no element.
+    `leave`: globs of tensors that stay as they are in the base. `base_names`: what the base is called here; a
+    note says if the adapter names another. Raises `InvalidInput` for an adapter that is not linear or does
+    not fit (docs/adapters.md), and `NothingChanged` if it changes no element.
     """
     config = read_config(adapter.config, adapter.path)
-    planned = plan_adapter(base, adapter, config, cast=cast)
+    check_globs(leave, base, "leave")
+    planned, left = _without(plan_adapter(base, adapter, config, cast=cast), leave)
     factor_bytes = sum(part.nbytes for part in _parts(planned))
     with first_run(progress) as progress:
         _check_frozen(BaseChunks.of(store.objects, base), adapter, planned)
@@ -84,7 +87,27 @@ def import_adapter(
         largest_rounding=deltas.rounding if deltas.rounded else None,
         notes=(*planned.notes, *deltas.notes(), *_told(adapter, config, base_names)),
         magnitudes=deltas.magnitudes,
+        left=left,
     )
+
+
+def _without(planned: PlannedAdapter, leave: str | Sequence[str]) -> tuple[PlannedAdapter, tuple[str, ...]]:
+    """An adapter without the tensors that globs name, and their names."""
+
+    def stays(one: PlannedFactor | PlannedDense) -> bool:
+        return not admits(leave, one.spec.name)
+
+    parts: list[PlannedFactor | PlannedDense] = [*planned.factors, *planned.dense]
+    left = tuple(sorted(one.spec.name for one in parts if not stays(one)))
+    if not left:
+        return planned, left
+    note = f"left as in the base: {described(left, [one.spec.name for one in parts])}"
+    return PlannedAdapter(
+        tuple(filter(stays, planned.factors)),
+        tuple(filter(stays, planned.dense)),
+        tuple(filter(stays, planned.frozen)),
+        (*planned.notes, note),
+    ), left
 
 
 class _Discarding(Transaction):

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +19,11 @@ from persona.codec.elements import FORM_RAW
 from persona.codec.elements import of as element_of
 from persona.codec.floats import in_default_environment
 from persona.cores import thread_count
-from persona.errors import InvalidInput, NothingChanged, listed
+from persona.errors import InvalidInput, Keyword, NothingChanged, listed
 from persona.frozen import dataclass
-from persona.intake.match import Match, match_tensors
+from persona.intake import rounding
+from persona.intake.match import Choices, Match, match_tensors
+from persona.intake.parts import Weights
 from persona.limits import CHUNK_ELEMENTS
 from persona.merge.arithmetic import casts, cpu
 from persona.merge.memory import budget_of
@@ -45,17 +46,11 @@ from persona.store.store import Store
 from persona.store.transaction import Transaction
 from persona.weights.checkpoint import Checkpoint
 
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
-
 _ARRAYS: Final = 10
 """Arrays of a chunk's elements that a thread holds while it encodes one.
 
 Both sides, exponent order, z, its segments and tails, and the record.
 """
-_BLOCK: Final = 1 << 15
-"""Elements that are computed with in binary64 at a time."""
-
 Values = tuple[NDArray[np.uint32], NDArray[np.int64]]
 """Distinct |t| of a chunk as bits, and how often each stands there."""
 
@@ -78,6 +73,10 @@ class ImportedVector:
     notes: tuple[str, ...]
     magnitudes: Mapping[str, Magnitudes]
     """Of the changed tensors whose |t| have few distinct values, as in bf16 and fp16."""
+    left: tuple[str, ...] = ()
+    """The tensors of the base that the checkpoint lacks, or that were left out on request."""
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """Names in the checkpoint → the base's, without numbers."""
 
 
 @in_default_environment
@@ -139,19 +138,22 @@ def import_base(
 
 @dataclass(frozen=True)
 class _Encoded:
-    """One encoded chunk of a fine-tune; `record` is None if nothing changed."""
+    """One encoded chunk of a fine-tune; `record` is None if nothing changed.
+
+    `not_finite`: how many elements differ and are not finite in the base, and in the fine-tune.
+    """
 
     id: str
     record: PackedRecord | None
     changed: int
     rounding: float
-    not_finite: int
+    not_finite: tuple[int, int]
     first_not_finite: int
     values: Values | None
 
 
 _NO_VALUES: Values = (np.zeros(0, np.uint32), np.zeros(0, np.int64))
-_UNCHANGED = _Encoded(NULL_ID, None, 0, 0.0, 0, 0, _NO_VALUES)
+_UNCHANGED = _Encoded(NULL_ID, None, 0, 0.0, (0, 0), 0, _NO_VALUES)
 
 
 @in_default_environment
@@ -161,8 +163,10 @@ def import_vector(
     base: Base,
     checkpoint: Checkpoint,
     *,
-    missing: Literal["refuse", "zero"] = "refuse",
-    extra: Literal["refuse", "ignore"] = "refuse",
+    missing: str | Sequence[str] = "refuse",
+    extra: str | Sequence[str] = "refuse",
+    leave: str | Sequence[str] = (),
+    rename: bool = False,
     cast: bool = False,
     onto: Plan | None = None,
     threads: int | None = None,
@@ -171,12 +175,14 @@ def import_vector(
 ) -> ImportedVector:
     """Stores the changes of a checkpoint relative to `base`, or to the materialised weights of `onto`.
 
-    For the weights of `onto`, chunks may take `memory` bytes (`persona.merge.memory`). Raises `InvalidInput`
-    for a checkpoint that does not fit, `Refused` if no element changed.
+    `missing`, `extra`, `leave`, `rename`, `cast`: see `Choices`. For the weights of `onto`, chunks may take
+    `memory` bytes (`persona.merge.memory`). Raises `InvalidInput` for a checkpoint that does not fit,
+    `Refused` if no element changed.
     """
-    matches, notes = match_tensors(base, checkpoint, missing=missing, extra=extra, cast=cast)
-    encoder = Encoder(store, base, checkpoint, onto, thread_count(threads), memory)
-    given = [match for match in matches if match.source is not None]
+    choices = Choices(missing=missing, extra=extra, leave=leave, rename=rename, cast=cast)
+    matched = match_tensors(base, BaseChunks.of(store.objects, base), checkpoint, choices)
+    encoder = Encoder(store, base, matched.view, onto, thread_count(threads), memory)
+    given = [match for match in matched.matches if match.source is not None]
     with first_run(progress) as progress:
         deltas = encode_deltas(tx, encoder, given, progress)
     tensors = tuple(spec for spec in base.tensors if spec.name in deltas.ids)
@@ -190,8 +196,10 @@ def import_vector(
         raw_bytes=base.merged_bytes,
         changed_fraction=deltas.changed / max(1, base.merged_elements),
         largest_rounding=deltas.rounding if deltas.rounded or onto else None,
-        notes=(*notes, *deltas.notes()),
+        notes=(*matched.notes, *deltas.notes()),
         magnitudes=deltas.magnitudes,
+        left=matched.left,
+        renamed=matched.renamed,
     )
 
 
@@ -200,7 +208,8 @@ class Deltas:
     """The chunks of some tensors relative to the base's, stored.
 
     `ids`: of the chunks of each tensor that changed; `stored`: bytes on disk; `changed`: elements; `rounded`:
-    the dtypes from which elements were rounded, `rounding`: by how much at most.
+    the dtypes from which elements were rounded, `rounding`: by how much at most. `narrowed`: those of them
+    that cannot hold the base's numbers.
     """
 
     ids: dict[str, list[str]] = field(default_factory=dict)
@@ -208,14 +217,22 @@ class Deltas:
     stored: int = 0
     changed: int = 0
     rounded: tuple[str, ...] = ()
+    narrowed: tuple[str, ...] = ()
     rounding: float = 0.0
 
     def notes(self) -> list[str]:
         """Sentences worth telling."""
-        if not self.rounded:
-            return []
-        said = ", ".join(self.rounded)
-        return [f"rounded from {said} to the base's dtype: by {self.rounding:.3g} at most"]
+        said: list[str] = []
+        if self.rounding or len(self.rounded) > len(self.narrowed):
+            dtypes = ", ".join(self.rounded)
+            said.append(f"rounded from {dtypes} to the base's dtype: by {self.rounding:.3g} at most")
+        if self.narrowed:
+            dtypes = " or ".join(self.narrowed)
+            said.append(
+                f"{dtypes} cannot hold the base's numbers: an element that is the base's, rounded to it,"
+                " counts as unchanged"
+            )
+        return said
 
 
 def encode_deltas(
@@ -235,14 +252,14 @@ def encode_deltas(
     spans = [(match, index) for match in matches for index in range(chunk_count(match.spec, base.chunk))]
     ids: dict[str, list[str]] = {}
     values: list[Values | None] = []
-    bad: dict[str, tuple[int, int]] = {}
+    bad: dict[str, tuple[int, int, int]] = {}
     total, done = more_bytes + sum(match.spec.nbytes for match in matches), 0
     for (match, index), made in zip(spans, in_order(encoder, spans, threads=encoder.threads), strict=True):
         name = match.spec.name
         start, stop = chunk_span(match.spec, index, base.chunk)
-        if made.not_finite:
-            count, first = bad.get(name, (0, start + made.first_not_finite))
-            bad[name] = (count + made.not_finite, first)
+        if any(made.not_finite):
+            own, given, first = bad.get(name, (0, 0, start + made.first_not_finite))
+            bad[name] = (own + made.not_finite[0], given + made.not_finite[1], first)
         elif made.record:
             tx.append(made.record)
             found.stored += made.record.length
@@ -263,6 +280,9 @@ def encode_deltas(
     if bad:
         _refuse_not_finite(encoder.weights, bad)
     found.rounded = tuple(sorted({match.source.dtype for match in matches if match.source and match.rounded}))
+    found.narrowed = tuple(
+        sorted({match.source.dtype for match in matches if match.source and match.narrowed})
+    )
     return found
 
 
@@ -279,17 +299,6 @@ def put_vector(tx: Transaction, vector: Vector, ids: Mapping[str, Sequence[str]]
     stored = pack_record("vector", id, 0, [payload], level="small").length
     stored += pack_record("table", table_id, 0, [encode_table(table)], level="small").length
     return vector, id, stored
-
-
-class Weights(Protocol):
-    """What an encoder reads of a checkpoint: its path, and bytes of its tensors. Thread-safe."""
-
-    @property
-    def path(self) -> Path:
-        """The path, for messages."""
-
-    def read_into(self, name: str, start_byte: int, out: WriteableBuffer) -> None:
-        """See `Checkpoint.read_into`."""
 
 
 class Encoder:
@@ -332,11 +341,12 @@ class Encoder:
         else:
             given = after
         self.weights.read_into(source.name, start * given.itemsize, given.view(np.uint8).data)
-        rounding = 0.0
+        rounded_by = 0.0
         if match.rounded:
-            rounding = _round_into(given, source.dtype, after, spec.dtype)
+            before = base if match.narrowed else None
+            rounded_by = rounding.round_into(given, source.dtype, after, spec.dtype, before)
         if self.onto:
-            rounding = _shift_into(
+            rounded_by = rounding.shift_into(
                 base,
                 self.onto(spec.name, index),
                 given if match.rounded else after.copy(),
@@ -345,18 +355,21 @@ class Encoder:
                 spec,
             )
         if np.array_equal(base, after):
-            return replace(_UNCHANGED, rounding=rounding)
+            return replace(_UNCHANGED, rounding=rounded_by)
         if casts.has_not_finite(base, spec.dtype) or casts.has_not_finite(after, spec.dtype):
-            strange = casts.not_finite(base, spec.dtype) | casts.not_finite(after, spec.dtype)
-            odd = np.flatnonzero(strange & (base != after))
+            differs = base != after
+            own = casts.not_finite(base, spec.dtype) & differs
+            now = casts.not_finite(after, spec.dtype) & differs
+            odd = np.flatnonzero(own | now)
             if odd.size:
-                return _Encoded(NULL_ID, None, 0, 0.0, int(odd.size), int(odd[0]), None)
+                counts = int(own.sum()), int(now.sum())
+                return _Encoded(NULL_ID, None, 0, 0.0, counts, int(odd[0]), None)
         delta = encode_delta(base, after, spec.dtype, space.scratch)
         prefix, values = delta_payload(base_id, delta.z)
         id = object_id("delta", prefix, values.data)
         record = pack_record("delta", id, delta.form, delta.segments, relative=base_id)
         magnitudes = cpu.count_values(base, delta.z, element_of(spec.dtype).code)
-        return _Encoded(id, record, delta.changed, rounding, 0, 0, magnitudes)
+        return _Encoded(id, record, delta.changed, rounded_by, (0, 0), 0, magnitudes)
 
     def _same(
         self, spec: TensorSpec, source: TensorSpec, base_id: str, index: int, start: int, stop: int
@@ -367,65 +380,31 @@ class Encoder:
         if object_id("chunk", raw) != base_id:
             raise InvalidInput(
                 f"{self.weights.path}: tensor {spec.name} of dtype {spec.dtype} differs from the base's:"
-                " only BF16, F16 and F32 tensors can change in a vector"
+                " only BF16, F16 and F32 tensors can change in a vector",
+                hint=(Keyword(leave=spec.name), " leaves it as it is in the base"),
             )
         return _UNCHANGED
-
-
-def _round_into(given: NDArray[Any], dtype: str, out: NDArray[Any], to: str) -> float:
-    """Rounds `given` into `out`; returns the largest |difference| over finite elements."""
-    largest = 0.0
-    for start in range(0, out.size, _BLOCK):
-        part = slice(start, start + _BLOCK)
-        values = casts.widen(given[part], dtype)
-        out[part] = casts.narrow(values, to)
-        with np.errstate(invalid="ignore", over="ignore"):
-            difference = np.abs(casts.widen(out[part], to) - values)
-        largest = max(largest, _largest(difference))
-    return largest
-
-
-def _shift_into(
-    base: NDArray[Any],
-    materialised: NDArray[Any],
-    trained: NDArray[Any],
-    source: TensorSpec,
-    out: NDArray[Any],
-    spec: TensorSpec,
-) -> float:
-    """f = round(b + (a − w)) into `out`, b's bits if a and w are equal (docs/numerics.md).
-
-    Returns the largest rounding.
-    """
-    dtype, largest = spec.dtype, 0.0
-    for start in range(0, out.size, _BLOCK):
-        part = slice(start, start + _BLOCK)
-        b, w, a = base[part], materialised[part], trained[part]
-        if source.dtype != dtype:
-            a = casts.narrow(casts.widen(a, source.dtype), dtype)
-        with np.errstate(invalid="ignore", over="ignore"):
-            change = casts.widen32(a, dtype) - casts.widen32(w, dtype)
-            shifted = casts.narrow32(casts.widen32(b, dtype) + change, dtype)
-            out[part] = np.where(a == w, b, shifted)
-            exact = casts.widen(b, dtype) + (casts.widen(a, dtype) - casts.widen(w, dtype))
-            difference = np.abs(casts.widen(out[part], dtype) - exact)
-        largest = max(largest, _largest(difference))
-    return largest
-
-
-def _largest(values: NDArray[np.float64]) -> float:
-    """The largest of the finite ones, at least 0."""
-    return float(np.max(values, initial=0.0, where=np.isfinite(values)))
 
 
 def _put_table(tx: Transaction, ids: list[str]) -> str:
     return tx.put_bulk("table", encode_table(ids))
 
 
-def _refuse_not_finite(weights: Weights, bad: Mapping[str, tuple[int, int]]) -> None:
-    count, first = next(iter(bad.values()))
+def _refuse_not_finite(weights: Weights, bad: Mapping[str, tuple[int, int, int]]) -> None:
+    """`InvalidInput` for elements that differ and are not finite in the base, or in the fine-tune."""
+    own, given, first = next(iter(bad.values()))
+    where = f"{weights.path}: tensor {listed(list(bad), 1)}"
+    if given:
+        said = f"{_count(given)} not finite here and {'differs' if given == 1 else 'differ'} from the base's"
+        advice = ": training diverged there; use an earlier checkpoint"
+    else:
+        said = f"{_count(own)} not finite in the base and {'differs' if own == 1 else 'differ'} here"
+        advice = ": no vector can hold such a change; mend the base, and start from that"
     raise InvalidInput(
-        f"{weights.path}: tensor {listed(list(bad), 1)}: {count} element{'s' if count > 1 else ''} where"
-        f" base or fine-tune is not finite and they differ, the first at index {first}: training diverged"
-        " there; use an earlier checkpoint"
+        f"{where}: {said}, the first at index {first}{advice}",
+        hint=(Keyword(leave=next(iter(bad))), " leaves all elements of the tensor as they are in the base"),
     )
+
+
+def _count(elements: int) -> str:
+    return f"{elements} element{' is' if elements == 1 else 's are'}"

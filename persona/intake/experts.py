@@ -16,7 +16,7 @@ from persona.objects.tensors import TensorSpec
 Piece = tuple[int, int, int]
 """A block of a factor, its first row, and the row after its last."""
 
-_PARTS: Final = {
+STACKED: Final = {
     "gate_up_proj": (("gate_proj", "up_proj"), ("w1", "w3")),
     "down_proj": (("down_proj",), ("w2",)),
     "up_proj": (("up_proj",),),
@@ -38,7 +38,7 @@ def stack_of_experts(key: str, find: Callable[[str], TensorSpec | None]) -> Targ
     `find`: a tensor of the base by its name in the adapter.
     """
     module, _, parameter = key.rpartition(".")
-    for names in _PARTS.get(parameter, ()):
+    for names in STACKED.get(parameter, ()):
         pieces: list[tuple[TensorSpec, Piece]] = []
         expert = 0
         while experts := [find(f"{module}.{expert}.{name}.weight") for name in names]:

@@ -6,14 +6,45 @@ all.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Collection, Iterable, Sequence
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
 
 from persona.errors import InvalidInput, Keyword, listed
 from persona.frozen import dataclass
+from persona.intake import renames, twins, wrappers
+from persona.intake.naming import described
+from persona.intake.parts import Held, View
+from persona.intake.renames import Likeness, Renames
+from persona.merge.arithmetic import casts
+from persona.merge.rows.reader import BaseChunks
+from persona.objects import globs
 from persona.objects.base import Base
 from persona.objects.dtypes import DTYPES
 from persona.objects.tensors import TensorSpec
 from persona.weights.checkpoint import Checkpoint
+
+SAVE_ALIKE = "load both models with the same version of transformers, and save both with save_pretrained"
+_SAMPLE = 1 << 16
+"""Elements of a tensor that a correlation is measured of, at most and at least."""
+_FEWEST = 8
+
+
+@dataclass(frozen=True)
+class Choices:
+    """How a checkpoint is matched.
+
+    `missing`, `extra`, `leave`: globs of tensors that may be missing, may be extra, and stay as they are in
+    the base. `missing` of "zero" and `extra` of "ignore" stand for all tensors, and "refuse" for none.
+    """
+
+    missing: str | Sequence[str] = "refuse"
+    extra: str | Sequence[str] = "refuse"
+    leave: str | Sequence[str] = ()
+    rename: bool = False
+    cast: bool = False
 
 
 @dataclass(frozen=True)
@@ -28,61 +59,288 @@ class Match:
         """Whether elements are rounded to the base's dtype on the way."""
         return self.source is not None and self.source.dtype != self.spec.dtype
 
+    @property
+    def narrowed(self) -> bool:
+        """Whether the checkpoint's dtype cannot hold the base's numbers."""
+        if self.source is None or not self.rounded:
+            return False
+        return not DTYPES[self.source.dtype].holds(DTYPES[self.spec.dtype])
 
-def match_tensors(
-    base: Base,
-    checkpoint: Checkpoint,
-    *,
-    missing: Literal["refuse", "zero"] = "refuse",
-    extra: Literal["refuse", "ignore"] = "refuse",
-    cast: bool = False,
-) -> tuple[list[Match], list[str]]:
+
+@dataclass(frozen=True)
+class Matched:
     """One match for each tensor of the base, and sentences worth telling.
 
-    Raises `InvalidInput` that lists missing, extra and mismatched tensors with the option that would admit
-    them.
+    `view`: the checkpoint under the names of the sources. `left`: the tensors of the base that stay as they
+    are although the checkpoint may have changed them. `renamed`: names in the checkpoint → the base's,
+    without numbers.
     """
-    given = {name: spec for name, (spec, _) in checkpoint.tensors.items()}
-    notes: list[str] = []
-    absent: list[str] = []
-    matches: list[Match] = []
-    for spec in base.tensors:
-        source = given.get(spec.name)
-        target = checkpoint.tied.get(spec.name)
-        if source is None and target is not None and target in given:
-            source = TensorSpec(target, given[target].dtype, given[target].shape)
-            notes.append(f"{spec.name} is tied to {target} in {checkpoint.path.name}: its values are used")
-        if source is None:
-            absent.append(spec.name)
-        else:
-            check_pair(spec, source, checkpoint.path, cast)
-        matches.append(Match(spec, source))
-    unknown = _unknown(base, checkpoint, given, notes)
-    if checkpoint.partial:
-        absent = []
-    _refuse(checkpoint, absent if missing != "zero" else [], unknown if extra != "ignore" else [])
-    if absent:
-        notes.append(f"{_count(absent, 'tensor')} missing in {checkpoint.path.name}: counted as unchanged")
-    if unknown:
-        notes.append(f"{_count(unknown, 'tensor')} that the base does not have: left out")
-    return matches, notes
+
+    matches: list[Match]
+    view: View
+    notes: list[str]
+    left: tuple[str, ...]
+    renamed: dict[str, str]
 
 
-def _refuse(checkpoint: Checkpoint, absent: list[str], unknown: list[str]) -> None:
-    """`InvalidInput` that names the tensors on both sides, if there are any."""
-    problems: list[str] = []
-    hint: list[str | Keyword] = []
-    if absent:
-        problems.append(
-            f"{_count(absent, 'tensor')} of the base {'is' if len(absent) == 1 else 'are'} missing:"
-            f" {listed(absent)}"
+def match_tensors(base: Base, chunks: BaseChunks, checkpoint: Checkpoint, choices: Choices) -> Matched:
+    """Finds the fine-tuned self of each tensor of the base.
+
+    Raises `InvalidInput` that lists missing, extra, renamed and mismatched tensors with the option that would
+    admit them.
+    """
+    return _Matcher(base, chunks, checkpoint, choices).match()
+
+
+class _Matcher:
+    def __init__(self, base: Base, chunks: BaseChunks, checkpoint: Checkpoint, choices: Choices) -> None:
+        self.base = base
+        self.chunks = chunks
+        self.checkpoint = checkpoint
+        self.choices = choices
+        held = {name: Held.whole(spec) for name, (spec, _) in checkpoint.tensors.items()}
+        held, self.notes = (held, []) if checkpoint.partial else wrappers.unwrapped(base, held)
+        self.view = View(checkpoint, held)
+        self.twins = twins.Twins(base, chunks)
+        self.left = frozenset(spec.name for spec in base.tensors if admits(choices.leave, spec.name))
+        self.renamed: dict[str, str] = {}
+        self.found: dict[str, str] = {}
+        """The tensors of the base that the checkpoint holds under another name."""
+
+    def match(self) -> Matched:
+        """See `match_tensors`."""
+        check_globs(self.choices.leave, self.base, "leave")
+        if not self.checkpoint.partial:
+            self._find()
+        matches = [Match(spec, self._source(spec)) for spec in self.base.tensors]
+        for match in matches:
+            if match.source is not None:
+                check_pair(match.spec, match.source, self.checkpoint.path, self.choices.cast)
+        absent = [] if self.checkpoint.partial else self._absent()
+        unknown = self._without_copies(self._unknown())
+        self._refuse(absent, unknown)
+        names = [spec.name for spec in self.base.tensors]
+        if absent:
+            self.notes.append(
+                f"{_count(absent, 'tensor')} missing in {self.checkpoint.path.name}: counted as unchanged:"
+                f" {described(absent, names)}"
+            )
+        if unknown:
+            self.notes.append(
+                f"{_count(unknown, 'tensor')} that the base does not have: left out:"
+                f" {described(unknown, self.view.held)}"
+            )
+        if self.left:
+            self.notes.append(f"left as in the base: {described(sorted(self.left), names)}")
+        left = tuple(sorted({*self.left, *absent}))
+        return Matched(matches, self.view, self.notes, left, self.renamed)
+
+    # -- names
+
+    def _absent(self, *, leave: bool = True) -> list[str]:
+        """The tensors of the base that were not found, without those that stay as they are."""
+        known = {*self.view.held, *self.found, *(self.left if leave else ())}
+        return [spec.name for spec in self.base.tensors if spec.name not in known]
+
+    def _unknown(self) -> list[str]:
+        used = {*self.base.spec, *self.found.values()}
+        return [name for name in self.view.held if name not in used]
+
+    def _source(self, spec: TensorSpec) -> TensorSpec | None:
+        if spec.name in self.left:
+            return None
+        held = self.view.held.get(self.found.get(spec.name, spec.name))
+        return None if held is None else held.spec
+
+    def _find(self) -> None:
+        """Finds what the checkpoint holds under other names."""
+        if lora := wrappers.lora_layers(self._unknown()):
+            raise InvalidInput(
+                f"{self.checkpoint.path}: holds {_count(lora, 'tensor')} of LoRA layers beside the model,"
+                f" such as {lora[0]}; merge them first (merge_and_unload), and save the model with"
+                " save_pretrained"
+            )
+        self._find_shared()
+        absent = {name: self.base.spec[name] for name in self._absent(leave=False)}
+        unknown = {name: self.view.held[name] for name in self._without_copies(self._unknown(), said=False)}
+        if not absent or not unknown:
+            return
+        found = renames.find_renames(absent, unknown, self._likeness())
+        if found is None or self._is_admitted(found, unknown):
+            return
+        if found.doubtful or not self.choices.rename:
+            raise self._renamed(found)
+        gone = {name for names in found.sources.values() for name in names}
+        held = {name: one for name, one in self.view.held.items() if name not in gone}
+        self.view = View(self.checkpoint, {**held, **found.pairs})
+        self.renamed = found.kinds
+        self.notes.append(f"{_count(found.pairs, 'tensor')} renamed: {listed(found.examples, 3)}")
+        self._find_shared()
+
+    def _find_shared(self) -> None:
+        """Finds missing tensors under the name of another tensor that the model shares them with."""
+        absent = self._absent()
+        if not absent:
+            return
+        name = self.checkpoint.path.name
+        self._check_heads(absent)
+        other = twins.under_other_names(self.base, self.twins, absent, self._unknown(), self.view)
+        for missing, held in other.items():
+            self.notes.append(f"{missing} is called {held} in {name}: its values are used")
+        named = {**self.view.held, **{missing: self.view.held[held] for missing, held in other.items()}}
+        found = self.twins.find([each for each in absent if each not in other], View(self.checkpoint, named))
+        for missing, held in found.items():
+            self.notes.append(
+                f"{missing} is missing in {name}; in the base it equals {held}: its values are used"
+            )
+        self.found |= other | {missing: other.get(held, held) for missing, held in found.items()}
+        for alias, target in self._said_tied().items():
+            if alias in absent and alias not in self.found and target in self.view.held:
+                self.found[alias] = target
+                self.notes.append(f"{alias} is tied to {target} in {name}: its values are used")
+
+    def _said_tied(self) -> dict[str, str]:
+        """The ties that the metadata of the checkpoint names."""
+        return {
+            alias: target
+            for alias, target in self.checkpoint.tied.items()
+            if any(shard.metadata.get(alias) == target for shard in self.checkpoint.shards)
+        }
+
+    def _check_heads(self, absent: Iterable[str]) -> None:
+        """Refuses a checkpoint that ties an output matrix which the base does not tie."""
+        said = self._said_tied()
+        tied = {wrappers.bare(alias): wrappers.bare(target) for alias, target in self.checkpoint.tied.items()}
+        tied |= self.checkpoint.tied
+        for name in absent:
+            target = tied.get(name)
+            if target is None or name in said or target not in self.base.spec or target not in self.view.held:
+                continue
+            if not self.twins.equal(name, target) and not self._is_named(self.choices.missing, name):
+                raise InvalidInput(
+                    f"{self.checkpoint.path}: {name} is missing. In the base it differs from {target}, so the"
+                    " two cannot be one tensor in a fine-tune, and its values are not known; save the"
+                    f" fine-tune with its own {name} (tie_word_embeddings=False)"
+                )
+
+    def _without_copies(self, unknown: list[str], *, said: bool = True) -> list[str]:
+        """The tensors that the base lacks, without copies of shared tensors.
+
+        Raises `InvalidInput` for an output matrix of its own on a base that ties it.
+        """
+        left = dict.fromkeys(unknown)
+        for name, other, same in twins.copies(self.base, unknown, self.view):
+            if same:
+                del left[name]
+                because = ", to which the base ties it" if self.base.tied.get(name) == other else ""
+                if said:
+                    self.notes.append(f"{name} equals {other}{because}: left out")
+            elif said and (name in self.base.tied or not self._is_named(self.choices.extra, name)):
+                raise self._own_head(name, other)
+        return list(left)
+
+    def _own_head(self, name: str, other: str) -> InvalidInput:
+        tied = f"ties {name} to {other}" if name in self.base.tied else f"has no {name} beside {other}"
+        return InvalidInput(
+            f"{self.checkpoint.path}: {name} differs from {other}: leaving it out changes the model. The base"
+            f" {tied}",
+            hint=(
+                "start from a base that holds both: load it, set config.tie_word_embeddings = False, give the"
+                " output matrix a copy of the embedding, and save it with save_pretrained"
+            ),
         )
-        hint += [Keyword(missing="zero"), " counts them as unchanged"]
-    if unknown:
-        problems.append(f"{_count(unknown, 'tensor')} that the base does not have: {listed(unknown)}")
-        hint += [*(["; "] if hint else []), Keyword(extra="ignore"), " leaves out those that the base lacks"]
-    if problems:
-        raise InvalidInput(f"{checkpoint.path}: {'; and '.join(problems)}", hint=tuple(hint))
+
+    def _is_named(self, choice: str | Sequence[str], name: str) -> bool:
+        """Whether globs name a tensor, and do not only admit all."""
+        return choice not in ("zero", "ignore") and not _is_all(choice) and admits(choice, name)
+
+    # -- renames
+
+    def _is_admitted(self, found: Renames, unknown: Collection[str]) -> bool:
+        """Whether globs name all tensors that look renamed on both sides: then they are not."""
+        lost = {*found.pairs, *found.doubtful}
+        sources = {name for names in found.sources.values() for name in names} or set(unknown)
+        return all(self._is_named(self.choices.missing, name) for name in lost) and all(
+            self._is_named(self.choices.extra, name) for name in sources
+        )
+
+    def _renamed(self, found: Renames) -> InvalidInput:
+        path = self.checkpoint.path
+        if found.doubtful:
+            names = [spec.name for spec in self.base.tensors]
+            lost = [*found.pairs, *found.doubtful]
+            return InvalidInput(
+                f"{path}: renamed: {_count(lost, 'tensor')} of the base ({described(lost, names)}) and"
+                f" tensors that the base does not have ({described(self._unknown(), self.view.held)}) seem to"
+                " be the same ones under other names or in another layout",
+                hint=f"{SAVE_ALIKE}; then start from that base",
+            )
+        return InvalidInput(
+            f"{path}: {_count(found.pairs, 'tensor')} of the base"
+            f" {'is' if len(found.pairs) == 1 else 'are'} renamed: {listed(found.examples, 3)}",
+            hint=(Keyword(rename=True), f" takes them under the base's names; or {SAVE_ALIKE}"),
+        )
+
+    def _likeness(self) -> Likeness:
+        """Correlations of the first elements of tensors.
+
+        Those of tensors whose names are known say whether weights of this checkpoint are like the base's.
+        """
+
+        @cache
+        def likeness(spec: TensorSpec, held: Held) -> float | None:
+            if not spec.merged or not DTYPES[held.spec.dtype].is_float or spec.elements < _FEWEST:
+                return None
+            count = min(spec.elements, self.base.chunk, _SAMPLE)
+            own = self.chunks.read(spec, 0, np.empty(min(spec.units, self.base.chunk), spec.bits_dtype))
+            nbytes = DTYPES[held.spec.dtype].bits // 8
+            raw = bytearray(count * nbytes)
+            View(self.checkpoint, {"": held}).read_into("", 0, raw)
+            one = casts.widen(own[:count], spec.dtype)
+            other = casts.widen(np.frombuffer(raw, f"<u{nbytes}"), held.spec.dtype)
+            return correlation(one, other)
+
+        known = sorted(
+            (spec for spec in self.base.tensors if self._source(spec) is not None and spec.merged),
+            key=lambda spec: -spec.elements,
+        )
+        measured = [
+            likeness(spec, self.view.held[self.found.get(spec.name, spec.name)]) for spec in known[:4]
+        ]
+        return Likeness(likeness, [each for each in measured if each is not None])
+
+    # -- sentences
+
+    def _refuse(self, absent: list[str], unknown: list[str]) -> None:
+        """`InvalidInput` that names the tensors on both sides that no glob admits, if there are any."""
+        path = self.checkpoint.path
+        lost = [name for name in absent if not admits(self.choices.missing, name)]
+        more = [
+            name
+            for name in unknown
+            if not admits(self.choices.extra, name)
+            and not admits(self.choices.extra, self.view.held[name].runs[0].name)
+        ]
+        problems: list[str] = []
+        hint: list[str | Keyword] = []
+        if lost:
+            names = [spec.name for spec in self.base.tensors]
+            problems.append(
+                f"{_count(lost, 'tensor')} of the base {'is' if len(lost) == 1 else 'are'} missing:"
+                f" {described(lost, names)}"
+            )
+            hint += [Keyword(missing="zero"), " counts them as unchanged"]
+        if more:
+            problems.append(
+                f"{_count(more, 'tensor')} that the base does not have: {described(more, self.view.held)}"
+            )
+            hint += [
+                *(["; "] if hint else []),
+                Keyword(extra="ignore"),
+                " leaves out those that the base lacks",
+            ]
+        if problems:
+            raise InvalidInput(f"{path}: {'; and '.join(problems)}", hint=tuple(hint))
 
 
 def check_pair(spec: TensorSpec, source: TensorSpec, path: object, cast: bool) -> None:
@@ -106,7 +364,8 @@ def check_pair(spec: TensorSpec, source: TensorSpec, path: object, cast: bool) -
         return
     if not spec.merged or not DTYPES[source.dtype].is_float:
         raise InvalidInput(
-            f"{where} has the dtype {source.dtype}, but the base has {spec.dtype}: save it as {spec.dtype}"
+            f"{where} has the dtype {source.dtype}, but the base has {spec.dtype}: save it as {spec.dtype}",
+            hint=(Keyword(leave=spec.name), " leaves it as it is in the base"),
         )
     if not DTYPES[source.dtype].holds(DTYPES[spec.dtype]) and not cast:
         raise InvalidInput(
@@ -116,37 +375,47 @@ def check_pair(spec: TensorSpec, source: TensorSpec, path: object, cast: bool) -
         )
 
 
-def _unknown(base: Base, checkpoint: Checkpoint, given: dict[str, TensorSpec], notes: list[str]) -> list[str]:
-    """The tensors that the base lacks, without those that equal the tensor that the base ties them to."""
-    unknown: list[str] = []
-    for name in given:
-        if name in base.spec:
-            continue
-        target = base.tied.get(name)
-        if target is not None and target in given and _equal(checkpoint, given[name], given[target]):
-            notes.append(f"{name} equals {target}, to which the base ties it: left out")
-        else:
-            unknown.append(name)
-    return unknown
+def check_globs(patterns: str | Sequence[str], base: Base, parameter: str) -> None:
+    """`InvalidInput` for a glob that no tensor of the base matches."""
+    for glob in _globs(patterns):
+        if (said := globs.fault(glob)) is None and not any(
+            globs.matcher(glob)(spec.name) for spec in base.tensors
+        ):
+            example = next(iter(base.tensors)).name
+            said = f"matches none of {len(base.tensors)} tensors; names look like {example}"
+        if said is not None:
+            raise InvalidInput(f"'{glob:.80}' {said}", parameter=parameter)
 
 
-def _equal(checkpoint: Checkpoint, one: TensorSpec, other: TensorSpec, step: int = 1 << 22) -> bool:
-    """Whether two tensors of a checkpoint have the same dtype, shape and bytes."""
-    if (one.dtype, one.shape) != (other.dtype, other.shape):
-        return False
-    for start in range(0, one.nbytes, step):
-        first = bytearray(min(step, one.nbytes - start))
-        second = bytearray(len(first))
-        checkpoint.read_into(one.name, start, first)
-        checkpoint.read_into(other.name, start, second)
-        if first != second:
-            return False
-    return True
+def correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float | None:
+    """Pearson's correlation of two tensors; None if one is constant."""
+    finite = np.isfinite(one) & np.isfinite(other)
+    one, other = one[finite], other[finite]
+    if one.size < 2:
+        return None
+    one, other = one - one.mean(), other - other.mean()
+    norm = float(np.sqrt((one * one).sum() * (other * other).sum()))
+    return float((one * other).sum()) / norm if norm > 0 else None
+
+
+def _globs(patterns: str | Sequence[str]) -> Sequence[str]:
+    return (patterns,) if isinstance(patterns, str) else patterns
+
+
+def _is_all(patterns: str | Sequence[str]) -> bool:
+    return any(glob in ("zero", "ignore", "*") for glob in _globs(patterns))
+
+
+def admits(patterns: str | Sequence[str], name: str) -> bool:
+    """Whether one of some globs matches a name; "refuse" matches none, "zero" and "ignore" match all."""
+    return patterns != "refuse" and (
+        _is_all(patterns) or any(globs.matcher(glob)(name) for glob in _globs(patterns))
+    )
 
 
 def _is_vocabulary(name: str) -> bool:
     return any(part in name for part in ("embed", "wte", "lm_head", "word_embeddings", "output.weight"))
 
 
-def _count(names: list[str], noun: str) -> str:
+def _count(names: Collection[str], noun: str) -> str:
     return f"{len(names)} {noun}{'' if len(names) == 1 else 's'}"

@@ -6,8 +6,9 @@ known from the safetensors metadata (`save_model` writes alias → name there) o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from persona.errors import InvalidInput
 from persona.objects.names import check_tensor_name
@@ -27,6 +28,32 @@ _OUTPUTS = {
 
 Both have the same prefix.
 """
+
+_HEAD: Final = re.compile(
+    r"(?:^|\.)(?:\w*lm_head|embed_out|proj_out|vocab_projector|(?:predictions|lm_head)\.decoder)\.weight$"
+)
+_EMBEDDING: Final = re.compile(
+    r"(?:^|\.)(?:shared|embed_tokens|wte|\w*word_embeddings?|embed_in|tok_embeddings|embeddings?|token_embedding)"
+    r"\.weight$"
+)
+_HEAD_BIAS: Final = re.compile(r"(?:^|\.)(?:predictions|lm_head)(?:\.decoder)?\.bias$")
+
+
+def is_head(name: str) -> bool:
+    """Whether a tensor of this name is an output matrix."""
+    return _HEAD.search(name) is not None
+
+
+def is_shared(name: str) -> bool:
+    """Whether a model may share the tensor of this name: an output matrix, or an input embedding."""
+    return is_head(name) or _EMBEDDING.search(name) is not None
+
+
+def may_share(one: str, other: str) -> bool:
+    """Whether a model may hold one tensor under both names."""
+    if is_shared(one) and is_shared(other):
+        return True
+    return all(_HEAD_BIAS.search(name) is not None for name in (one, other))
 
 
 def find_tied(

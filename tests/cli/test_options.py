@@ -38,7 +38,6 @@ def test_a_flag_that_the_library_declares_is_made_from_it(name: str) -> None:
         ("digest --threads 0", "'0' is not a number of threads"),
         ("digest --memory much", "'much' is not a size; write 5GB, 500MB or 2GiB"),
         ("digest --device tpu", "'tpu' is not one of auto, cpu, cuda"),
-        ("add x --missing one", "'one' is not 'zero'"),
     ],
 )
 def test_a_value_that_cannot_be_taken_names_its_flag(grown: CommandLine, line: str, said: str) -> None:

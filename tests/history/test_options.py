@@ -56,10 +56,11 @@ def test_a_value_that_the_declaration_does_not_admit_is_refused_by_name(keyword:
         Machine().run("HEAD", **{keyword: value})  # type: ignore[arg-type]
 
 
-def test_the_words_of_a_declaration_are_all_that_is_taken() -> None:
+def test_globs_of_a_declaration_are_one_text_or_several() -> None:
     assert Machine().add(missing="zero") == {"missing": "zero"}
-    with pytest.raises(UsageError, match=r"^missing must be 'refuse' or 'zero', not 'bogus'"):
-        Machine().add(missing="bogus")  # type: ignore[typeddict-item]
+    assert Machine().add(leave=("a", "b")) == {"leave": ["a", "b"]}
+    with pytest.raises(UsageError, match=r"^missing must be text, or a list of texts, not 3"):
+        Machine().add(missing=3)  # type: ignore[typeddict-item]
 
 
 def test_a_keyword_that_is_not_declared_is_refused_with_the_nearest_that_is() -> None:

@@ -21,6 +21,7 @@ from persona.errors import (
     pieces,
 )
 from persona.frozen import dataclass
+from persona.history import note_refs
 from persona.history.history import History
 from persona.history.options import ImportOptions, defaults
 from persona.history.recipes import filters
@@ -136,6 +137,8 @@ def take(
                 checkpoint,
                 missing=options["missing"],
                 extra=options["extra"],
+                leave=options["leave"],
+                rename=options["rename"],
                 cast=options["cast"],
                 onto=onto,
                 threads=options["threads"],
@@ -150,6 +153,7 @@ def take(
                 tx,
                 history.base(base),
                 checkpoint,
+                leave=options["leave"],
                 base_names=[ref.removeprefix(BASES) for ref, id in refs.list(BASES).items() if id == base],
                 cast=options["cast"],
                 threads=options["threads"],
@@ -186,6 +190,11 @@ def remember(history: History, base: str, path: Path, made: ImportedVector, opti
     from persona.history.vectors import cache
 
     cache.remember_origin(history, made.id, origin(path))
+    if made.renamed:
+        from persona.objects.note import Note as StoredNote
+
+        about = StoredNote(made.id, "vector", "provenance", {"renamed": dict(made.renamed)})
+        note_refs.keep(history, about)
     if made.changed_fraction is not None:
         cache.remember(history, made.id, made.changed_fraction)
     if made.vector.kind == "delta":  # those of an adapter are found when they are first needed
@@ -359,6 +368,8 @@ def _change(
         ranks=made.vector.ranks,
         tensors=len(made.vector.tensors) if made.vector.ranks else None,
         unchanged=lookup.unchanged_kinds(history, made.id, recipe.base),
+        left=made.left,
+        renamed=dict(made.renamed),
         previous=previous,
         density=density,
     )

@@ -1,0 +1,315 @@
+"""Tensors of a checkpoint that the base has under other names.
+
+Pairs are found in three steps. First, tensors that the base holds in another layout are put together or cut
+(`stacks`). Then known words are exchanged: `gamma` is `weight`. Then rules pair the other tensors: replace
+some parts of a name by others, `transformer` by nothing. The rule that pairs most tensors of equal shapes
+comes first. If two rules pair equally many, but in another way, the weights decide: a fine-tuned tensor is
+like its base's. If the weights cannot decide, the tensors are *doubtful*.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from math import prod
+from typing import Final
+
+from persona.frozen import dataclass
+from persona.intake import stacks
+from persona.intake.naming import pattern
+from persona.intake.parts import Held
+from persona.objects.dtypes import DTYPES
+from persona.objects.tensors import TensorSpec
+
+_WORDS: Final = (
+    {"gamma": "weight", "beta": "bias"},
+    {"weight_g": "parametrizations.weight.original0", "weight_v": "parametrizations.weight.original1"},
+    {"w1": "gate_proj", "w3": "up_proj", "w2": "down_proj"},
+)
+"""Words of one library and what another calls the same."""
+_ALIKE: Final = 0.3
+"""The least correlation of a tensor and its fine-tuned self. That of unrelated tensors is about 0."""
+_SAMPLE: Final = 4
+_MOST_KINDS: Final = 300
+"""Kinds of names on either side; of more, no rule is looked for."""
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How like each other tensors of the base and of a checkpoint are.
+
+    `measure`: their correlation, None for constant ones. `known`: that of some tensors under their names.
+    """
+
+    measure: Callable[[TensorSpec, Held], float | None]
+    known: list[float]
+
+    def __call__(self, pairs: Iterable[tuple[TensorSpec, Held]]) -> bool | None:
+        """Whether some pairs are alike; None if their weights cannot tell.
+
+        If this fine-tune moved its weights far, tensors that are not alike may be the same nevertheless.
+        """
+        found = [each for spec, held in pairs if (each := self.measure(spec, held)) is not None]
+        if not found:
+            return None
+        is_near = bool(self.known) and sum(self.known) / len(self.known) > _ALIKE
+        return True if sum(found) / len(found) > _ALIKE else False if is_near else None
+
+
+@dataclass(frozen=True)
+class Renames:
+    """The pairs that were found: a tensor of the base → the checkpoint's, and the names that stood there.
+
+    `doubtful`: tensors of the base that are renamed as well, but by no rule that could be found.
+    """
+
+    pairs: Mapping[str, Held]
+    sources: Mapping[str, tuple[str, ...]]
+    doubtful: tuple[str, ...]
+    unpaired: tuple[str, ...]
+
+    @property
+    def examples(self) -> list[str]:
+        """Pairs of names as phrases, one of each kind."""
+        found: dict[str, str] = {}
+        for name in self.pairs:
+            held = " + ".join(self.sources[name])
+            found.setdefault(pattern(held), f"{held} is the base's {name}")
+        return list(found.values())
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """The names in the checkpoint → the base's, without numbers, for the note on a vector's origin."""
+        return {
+            " + ".join(dict.fromkeys(map(pattern, self.sources[name]))): pattern(name) for name in self.pairs
+        }
+
+
+def find_renames(
+    absent: Mapping[str, TensorSpec], unknown: Mapping[str, Held], likeness: Likeness
+) -> Renames | None:
+    """Pairs tensors of the base that a checkpoint lacks with tensors of it that the base lacks.
+
+    None if no two belong together.
+    """
+    search = _Search(absent, stacks.relaid(absent, unknown), likeness)
+    search.by_words()
+    search.by_rules()
+    pairs = {name: search.given[held].named(name) for name, held in search.pairs.items()}
+    sources = {name: tuple(dict.fromkeys(run.name for run in one.runs)) for name, one in pairs.items()}
+    used = {name for names in sources.values() for name in names}
+    rest = {name: one for name, one in unknown.items() if name not in used}
+    lost = {name: spec for name, spec in absent.items() if name not in pairs}
+    doubtful = tuple(lost) if search.doubtful or _same_size(lost, rest) else ()
+    if not pairs and not doubtful:
+        return None
+    return Renames(pairs, sources, doubtful, tuple(rest))
+
+
+class _Search:
+    def __init__(
+        self, absent: Mapping[str, TensorSpec], given: Mapping[str, Held], likeness: Likeness
+    ) -> None:
+        self.given = given
+        self.absent = dict(absent)
+        self.left = {name: name for name in given}
+        """The name that a tensor has after known words were exchanged → its name."""
+        self.likeness = likeness
+        self.pairs: dict[str, str] = {}
+        self.doubtful = False
+
+    def by_words(self) -> None:
+        """Exchanges known words where that gives an end of a name that the base has."""
+        ends = {end for name in self.absent for end in _ends(name)}
+        words = [table for one in _WORDS for table in (one, {new: old for old, new in one.items()})]
+        for name in list(self.left):
+            for table in words:
+                new = _exchanged(name, table)
+                if new != name and _end(new, name) in ends and _end(name, new) not in ends:
+                    self.left[new] = self.left.pop(name)
+                    break
+        same = {name: name for name in self.left if self._fits(name, name)}
+        if self._alike(same) is not False:
+            self._take(same)
+
+    def by_rules(self) -> None:
+        """Takes the rule that pairs most, until none pairs any."""
+        while self.left and self.absent:
+            found = self._best()
+            if not found:
+                return
+            chosen = _undisputed(found) or _undisputed([pairs for pairs in found if self._alike(pairs)])
+            if chosen is None:
+                self.doubtful = True
+                return
+            self._take(chosen)
+
+    def _take(self, pairs: Mapping[str, str]) -> None:
+        for name, base_name in pairs.items():
+            self.pairs[base_name] = self.left.pop(name)
+            del self.absent[base_name]
+
+    def _fits(self, name: str, base_name: str) -> bool:
+        spec = self.absent.get(base_name)
+        return spec is not None and _alike(spec, self.given[self.left[name]].spec)
+
+    def _best(self) -> list[dict[str, str]]:
+        """What the best rule pairs; several such if other rules pair as many in another way."""
+        shown: dict[tuple[str, tuple[int, ...]], str] = {}
+        counts: Counter[tuple[str, tuple[int, ...]]] = Counter()
+        for name in self.left:
+            kind = pattern(name), self.given[self.left[name]].spec.shape
+            shown.setdefault(kind, name)
+            counts[kind] += 1
+        places: dict[tuple[int, ...], dict[str, dict[tuple[str, ...], str]]] = {}
+        for name, spec in self.absent.items():
+            numbers = tuple(part for part in name.split(".") if part.isdigit())
+            places.setdefault(spec.shape, {}).setdefault(pattern(name), {})[numbers] = name
+        if len(shown) > _MOST_KINDS or sum(map(len, places.values())) > _MOST_KINDS:
+            self.doubtful = True
+            return []
+        rules: dict[_Rule, None] = {}
+        for (_, shape), name in shown.items():
+            numbers = tuple(part for part in name.split(".") if part.isdigit())
+            for members in places.get(shape, {}).values():
+                rules |= dict.fromkeys(_rules(name, _nearest(numbers, members)))
+        weights: dict[_Rule, int] = {}
+        for rule in rules:
+            fitting = [kind for kind, name in shown.items() if self._applied(rule, name) is not None]
+            weights[rule] = sum(counts[kind] for kind in fitting)
+        found: list[dict[str, str]] = []
+        most = max(weights.values(), default=0)
+        for rule in [rule for rule, weight in weights.items() if weight == most and most]:
+            pairs = self._paired(rule)
+            if pairs and pairs not in found and self._alike(pairs) is not False:
+                found.append(pairs)
+        if not found and most:
+            return self._smaller(weights, most)
+        widest = max(map(len, found), default=0)
+        return [pairs for pairs in found if len(pairs) == widest]
+
+    def _smaller(self, weights: Mapping[_Rule, int], most: int) -> list[dict[str, str]]:
+        """The best of the rules below those whose pairs are not alike."""
+        for weight in sorted({each for each in weights.values() if 0 < each < most}, reverse=True):
+            found: list[dict[str, str]] = []
+            for rule in [rule for rule, each in weights.items() if each == weight]:
+                pairs = self._paired(rule)
+                if pairs and pairs not in found and self._alike(pairs) is not False:
+                    found.append(pairs)
+            if found:
+                return found
+        return []
+
+    def _applied(self, rule: _Rule, name: str) -> str | None:
+        return next((new for new in rule.applied(name) if self._fits(name, new)), None)
+
+    def _paired(self, rule: _Rule) -> dict[str, str]:
+        """Everything that a rule pairs, if it pairs no tensor twice."""
+        pairs = {name: new for name in self.left if (new := self._applied(rule, name)) is not None}
+        return pairs if len(set(pairs.values())) == len(pairs) else {}
+
+    def _alike(self, pairs: Mapping[str, str]) -> bool | None:
+        """Whether the largest of some pairs are alike; None if their weights cannot tell."""
+        largest = sorted(pairs.items(), key=lambda pair: -self.absent[pair[1]].elements)[:_SAMPLE]
+        return self.likeness((self.absent[new], self.given[self.left[name]]) for name, new in largest)
+
+
+def _undisputed(found: list[dict[str, str]]) -> dict[str, str] | None:
+    """The first pairs that no others contradict."""
+
+    def clash(one: dict[str, str], other: dict[str, str]) -> bool:
+        names = {base_name: name for name, base_name in other.items()}
+        return any(
+            other.get(name, base_name) != base_name or names.get(base_name, name) != name
+            for name, base_name in one.items()
+        )
+
+    return next((pairs for pairs in found if not any(clash(pairs, other) for other in found)), None)
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """Replace the run of parts `left` of a name by `right`. An empty `left`: insert before part `at`.
+
+    A negative `at` counts from the end. `at` None: the run may stand anywhere.
+    """
+
+    left: tuple[str, ...]
+    right: tuple[str, ...]
+    at: int | None
+
+    def applied(self, name: str) -> Iterator[str]:
+        """The names that the rule makes of a name."""
+        parts = tuple(name.split("."))
+        places = range(len(parts)) if self.at is None else [self.at % (len(parts) + 1)]
+        for place in places:
+            if parts[place : place + len(self.left)] == self.left:
+                yield ".".join((*parts[:place], *self.right, *parts[place + len(self.left) :]))
+
+
+def _rules(name: str, base_name: str) -> Iterator[_Rule]:
+    """The rules that make a name the other."""
+    one, other = name.split("."), base_name.split(".")
+    most = min(len(one), len(other))
+    first = next((place for place in range(most) if one[place] != other[place]), most)
+    last = next(
+        (place for place in range(most - first) if one[-1 - place] != other[-1 - place]), most - first
+    )
+    left, right = tuple(one[first : len(one) - last]), tuple(other[first : len(other) - last])
+    if left:
+        yield _Rule(left, right, None)
+    else:
+        yield _Rule(left, right, first)
+        if last:
+            yield _Rule(left, right, -1 - last)
+    if left and not first:
+        yield _Rule(left, right, 0)
+
+
+def _nearest(numbers: tuple[str, ...], members: Mapping[tuple[str, ...], str]) -> str:
+    """The member of a kind with the same numbers, or as many of the last ones as there are."""
+    if numbers in members:
+        return members[numbers]
+    for own, name in members.items():
+        if own[-len(numbers) :] == numbers or numbers[-len(own) :] == own:
+            return name
+    return next(iter(members.values()))
+
+
+def _ends(name: str) -> Iterator[str]:
+    parts = name.split(".")
+    for count in range(1, 7):
+        yield ".".join(parts[-count:])
+
+
+def _end(name: str, other: str) -> str:
+    """The end of a name from one part before the first in which it differs from another."""
+    one, two = name.split("."), other.split(".")
+    same = next(place for place, (a, b) in enumerate(zip([*one, ""], [*two, ""], strict=False)) if a != b)
+    return ".".join(one[max(0, same - 1) :])
+
+
+def _exchanged(name: str, table: Mapping[str, str]) -> str:
+    """A name with the first word of a table that it holds exchanged."""
+    marked = f".{name}."
+    for old, new in table.items():
+        if f".{old}." in marked:
+            return marked.replace(f".{old}.", f".{new}.")[1:-1]
+    return name
+
+
+def _alike(one: TensorSpec, other: TensorSpec) -> bool:
+    """Whether a tensor can be the fine-tuned self of one, from its shape and dtype."""
+    if one.shape != other.shape:
+        return False
+    return one.dtype == other.dtype or (DTYPES[one.dtype].is_float and DTYPES[other.dtype].is_float)
+
+
+def _same_size(lost: Mapping[str, TensorSpec], rest: Mapping[str, Held]) -> bool:
+    """Whether tensors are the same numbers in another layout, as far as their sizes say."""
+    floats = [spec for spec in lost.values() if DTYPES[spec.dtype].is_float and spec.elements]
+    others = [one.spec for one in rest.values() if DTYPES[one.spec.dtype].is_float and one.spec.elements]
+    shapes = {spec.shape for spec in floats} & {spec.shape for spec in others}
+    if not floats or not others or shapes:  # tensors of one shape were compared, and are not alike
+        return False
+    return sum(prod(spec.shape) for spec in floats) == sum(prod(spec.shape) for spec in others)

@@ -1,0 +1,143 @@
+"""Tensors that a model shares: the base's file holds them several times, or a fine-tune's under another name.
+
+Tensors of the base with the same bytes, dtype and shape are one group. A fine-tune that lacks a member holds
+its values under the name of another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+
+from persona.errors import InvalidInput
+from persona.intake.parts import View
+from persona.merge.arithmetic import casts
+from persona.merge.rows.reader import BaseChunks
+from persona.objects.base import Base
+from persona.objects.dtypes import DTYPES
+from persona.objects.tensors import TensorSpec, chunk_count
+from persona.weights.tied import is_shared, may_share
+
+
+class Twins:
+    """The groups of equal tensors of a base."""
+
+    def __init__(self, base: Base, chunks: BaseChunks) -> None:
+        self._base = base
+        self._chunks = chunks
+        groups: dict[tuple[str, tuple[int, ...], tuple[str, ...]], list[str]] = {}
+        for spec in base.tensors:
+            if spec.elements:
+                ids = tuple(chunks.id(spec, index) for index in range(chunk_count(spec, base.chunk)))
+                groups.setdefault((spec.dtype, spec.shape, ids), []).append(spec.name)
+        self._group = {name: group for group in groups.values() if len(group) > 1 for name in group}
+
+    def equal(self, one: str, other: str) -> bool:
+        """Whether two tensors of the base are in one group."""
+        return other in self._group.get(one, ())
+
+    def find(self, absent: Iterable[str], view: View) -> dict[str, str]:
+        """The twins that a checkpoint holds of tensors that it lacks. `view`: under the names of the base.
+
+        Raises `InvalidInput` if it holds several that differ.
+        """
+        lacking = dict.fromkeys(absent)
+        found: dict[str, str] = {}
+        for name in lacking:
+            held = [twin for twin in self._group.get(name, ()) if twin in view.held]
+            if not held or not self._is_meant(name, lacking):
+                continue
+            odd = next((twin for twin in held[1:] if not view.equal(held[0], twin)), None)
+            if odd is None:
+                found[name] = held[0]
+            elif not self._is_constant(name):
+                raise InvalidInput(
+                    f"{view.path}: {name} is missing; in the base it equals {held[0]} and {odd}, which differ"
+                    " here, so its values are not known; save the model with all three"
+                )
+        return found
+
+    def _is_meant(self, name: str, lacking: Mapping[str, None]) -> bool:
+        """Whether equal tensors are one tensor.
+
+        Many biases are 0 and many norms are 1, and nobody shares them. Two of them belong together if the
+        matrix beside one has a twin as well, or if they are the biases of the head.
+        """
+        if not self._is_constant(name):
+            return True
+        group = self._group[name]
+        module = name.rpartition(".")[0] + "."
+        beside = [
+            other
+            for other in self._group
+            if other in lacking and other.startswith(module) and not self._is_constant(other)
+        ]
+        return len(group) == 2 and (bool(beside) or may_share(*group))
+
+    def _is_constant(self, name: str) -> bool:
+        spec = self._base.spec[name]
+        if not spec.merged:
+            return False
+        bits = self._chunks.read(spec, 0, np.empty(min(spec.units, self._base.chunk), spec.bits_dtype))
+        return bool((bits == bits[0]).all())
+
+
+def under_other_names(
+    base: Base, twins: Twins, absent: Iterable[str], unknown: Iterable[str], view: View
+) -> dict[str, str]:
+    """Shared tensors that a checkpoint holds under another name than the base: the base's name → its name.
+
+    Only if one tensor can be meant on either side.
+    """
+    lost = [name for name in absent if any(may_share(name, other) for other in unknown)]
+    found: dict[str, str] = {}
+    for name in lost:
+        spec = base.spec[name]
+        others = [each for each in lost if each != name and may_share(each, name)]
+        given = [
+            other for other in unknown if may_share(name, other) and view.held[other].spec.shape == spec.shape
+        ]
+        if not given or not all(twins.equal(name, other) for other in others):
+            continue
+        if all(view.equal(given[0], other) for other in given[1:]):
+            found[name] = given[0]
+    return found
+
+
+def copies(base: Base, unknown: Iterable[str], view: View) -> Iterator[tuple[str, str, bool]]:
+    """The shared tensors that only a checkpoint has: its name, the base's it may be, and whether it is equal.
+
+    They are equal if they are in the base's dtype.
+    """
+    for name in unknown:
+        spec = view.held[name].spec
+        tied = base.tied.get(name)
+        known = [tied] if tied is not None else []
+        if is_shared(name):
+            known += [other for other in base.spec if other != tied and may_share(name, other)]
+        known = [other for other in known if other in view.held and view.held[other].spec.shape == spec.shape]
+        same = next((other for other in known if _same_values(base.spec[other], name, other, view)), None)
+        if same is not None or known:
+            yield name, same or known[0], same is not None
+
+
+def _same_values(spec: TensorSpec, one: str, other: str, view: View) -> bool:
+    """Whether two tensors of a checkpoint are equal, rounded to the narrowest of the three dtypes."""
+    dtypes = [view.held[name].spec.dtype for name in (one, other)]
+    if dtypes[0] == dtypes[1]:
+        return view.equal(one, other)
+    if not spec.merged or not all(DTYPES[dtype].is_float for dtype in dtypes):
+        return False
+    narrow = min([spec.dtype, *dtypes], key=lambda dtype: (DTYPES[dtype].bits, DTYPES[dtype].mantissa))
+    count, step = view.held[one].spec.elements, 1 << 18
+    for start in range(0, count, step):
+        rounded = []
+        for name, dtype in zip((one, other), dtypes, strict=True):
+            nbytes = DTYPES[dtype].bits // 8
+            raw = bytearray(min(step, count - start) * nbytes)
+            view.read_into(name, start * nbytes, raw)
+            rounded.append(casts.narrow(casts.widen(np.frombuffer(raw, f"<u{nbytes}"), dtype), narrow))
+        if not np.array_equal(rounded[0], rounded[1]):
+            return False
+    return True

@@ -1,0 +1,86 @@
+"""Names of tensors that a wrapper of the model changed: DDP, FSDP, `torch.compile`, PEFT, TRL.
+
+A wrapper adds parts to the names of a state_dict, in front or in the middle, and changes no number.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+from persona.intake.parts import Held
+from persona.objects.base import Base
+from persona.weights.tied import is_shared
+
+_PREFIXES: Final = ("base_model.model.", "pretrained_model.")
+"""Of PEFT and of TRL."""
+_PARTS: Final = frozenset(
+    "module _orig_mod _fsdp_wrapped_module _checkpoint_wrapped_module _forward_module _fpw_module _module"
+    " base_layer".split()
+)
+_COPY: Final = re.compile(r"(?:^|(?<=\.))modules_to_save\.[^.]+\.")
+"""PEFT's trained copy of a module; the module itself is called `original_module`."""
+_LORA: Final = re.compile(r"(?:^|\.)lora_(?:A|B|embedding_A|embedding_B|magnitude_vector)(?:\.|$)")
+_ORIGINAL: Final = re.compile(r"(?:^|(?<=\.))original_module\.")
+
+
+def unwrapped(base: Base, held: Mapping[str, Held]) -> tuple[dict[str, Held], list[str]]:
+    """Tensors of a checkpoint under the names that the base gives them, and sentences worth telling.
+
+    A name changes only if the base has it without the parts of a wrapper, or with other ones.
+    """
+    own: dict[str, list[str]] = {}
+    for name in (*base.spec, *base.tied):
+        own.setdefault(bare(name), []).append(name)
+    copies = {bare(name) for name in held if _COPY.search(name)}
+    changed: dict[str, list[str]] = {}
+    dropped: list[str] = []
+    for name in held:
+        short = bare(name)
+        if name in base.spec or name in base.tied:
+            continue
+        if short in copies and _ORIGINAL.search(name):
+            dropped.append(name)
+        elif short in own and len(own[short]) == 1:
+            changed.setdefault(own[short][0], []).append(name)
+        elif short != name and short not in held and is_shared(short):
+            changed.setdefault(short, []).append(name)
+    news = {names[0]: new for new, names in changed.items() if len(names) == 1 and new not in held}
+    gone = {name for name in dropped if name not in news}
+    found = {
+        news.get(name, name): one.named(news.get(name, name))
+        for name, one in held.items()
+        if name not in gone
+    }
+    notes: list[str] = []
+    if parts := sorted({part for name, new in news.items() for part in _added(name, new)}):
+        notes.append(
+            f"{len(news)} tensor{'s are' if len(news) > 1 else ' is'} called as the base calls"
+            f" {'them' if len(news) > 1 else 'it'}, without the name of a wrapper: {', '.join(parts)}"
+        )
+    return found, notes
+
+
+def bare(name: str) -> str:
+    """A name without the parts of wrappers."""
+    name = _ORIGINAL.sub("", _COPY.sub("", name))
+    for prefix in _PREFIXES:
+        name = name.removeprefix(prefix)
+    if _PARTS.isdisjoint(parts := name.split(".")):
+        return name
+    return ".".join(part for part in parts if part not in _PARTS)
+
+
+def _added(name: str, new: str) -> Iterator[str]:
+    """The wrappers that one of two names has."""
+    for one, other in ((name, new), (new, name)):
+        yield from (prefix for prefix in _PREFIXES if one.startswith(prefix) > other.startswith(prefix))
+        parts, others = one.split("."), other.split(".")
+        yield from (f"{part}." for part in _PARTS if parts.count(part) > others.count(part))
+        yield from _COPY.findall(one)
+
+
+def lora_layers(names: Iterable[str]) -> list[str]:
+    """The tensors that PEFT adds to a model and that are not merged into its weights."""
+    return [name for name in names if _LORA.search(name)]
