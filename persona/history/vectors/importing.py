@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -282,7 +283,7 @@ def _weights_name(place: Path) -> str | None:
 def default_name(path: Path) -> str:
     """The name of PATH's `origin`, without the endings of a weights file."""
     place = origin(path)
-    part = _weights_name(place) or place.name
+    part = unicodedata.normalize("NFC", _weights_name(place) or place.name)  # macOS gives form D
     try:
         return check_vector_name(part)
     except InvalidInput:

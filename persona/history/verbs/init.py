@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -113,6 +114,7 @@ def default_base_name(path: Path) -> str:
     name, repository = place.name, place.parent.parent.name
     if place.parent.name == "snapshots" and repository.startswith("models--"):
         name = repository.split("--")[-1]
+    name = unicodedata.normalize("NFC", name)  # macOS gives form D
     name = re.sub(r"[\x00-\x20\x7f~^:?*\[\\/]|\.\.|@\{", "-", name).strip(".-")
     try:
         return check_ref_name(name)

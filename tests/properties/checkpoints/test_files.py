@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import numpy as np
 import pytest
 
 from tests.advice import follow
 from tests.checkpoints import INDEX, Model, Tensor, read_weights, same
+from tests.cli.command_line import CommandLine
 from tests.llamas import LlamaBot, a_few_ulps, fine_tune
 from tests.pickles import Canary
 
@@ -96,3 +99,14 @@ def test_the_advice_for_a_narrower_dtype_gives_the_converted_model(bot: LlamaBot
     follow(bot.run, "commit", "../half", "-m", "half")
     bot.checkout()
     assert same(read_weights(bot.root), expected)
+
+
+@pytest.mark.situation("a directory with an accent in its name, as macOS writes it")
+def test_a_name_in_form_d_is_taken_in_form_c(bot: LlamaBot) -> None:
+    place = unicodedata.normalize("NFD", "modèle d’été")
+    tuned = bot.tune(place, 1)
+    bot.run.ok("commit", f"../{place}", "-m", "x")
+    assert [vector["name"] for vector in bot.run.json("vector", "ls")] == ["modèle d’été"]
+    assert CommandLine(bot.place).ok("init", "other", "--base", place)
+    bot.checkout()
+    assert bot.holds(tuned)
