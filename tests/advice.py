@@ -23,6 +23,7 @@ from tests.cli.command_line import CommandLine
 _COMMAND = re.compile(r"`persona ([^`]*)`")
 _FLAG = re.compile(r"(?<![\w\-`'])(--?[a-z][a-z-]*)(?:[ =]('[^']*'|\"[^\"]*\"|[^\s;,]+))?")
 _BLANK = re.compile(r"[A-Z][A-Z_]+")
+_MOST_STEPS = 4
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -72,18 +73,28 @@ def follow(
 ) -> Result:
     """Runs a command that must be refused with exit `code`, then does as it says; the last command's result.
 
-    The advised commands must succeed, and the refused one must succeed with the advised flags. `take`: follow
-    only the parts of the advice that hold this text, where a hint offers a choice. `fill`: words for the
-    blanks of the advice, {"NAME": "mine"}. `again`: type the refused command again after the advised ones.
+    The advised commands must succeed. The refused command is repeated with the advised flags. If it is
+    refused again, for another reason, the new flags are added too. `take`: follow only the parts of the
+    advice that hold this text, where a hint offers a choice. `fill`: words for the blanks of the advice,
+    {"NAME": "mine"}. `again`: type the refused command again after the advised ones.
     """
-    found = advice("hint: " + run.refused(code, *words).partition("\nhint: ")[2], words).filled(take, fill)
-    assert found.commands or found.flags, f"the hint advises nothing to type: {found.hint!r}"
-    results = [run(*command) for command in found.commands]
-    if found.flags or again:
-        results.append(run(*words, *(word for flag in found.flags for word in flag)))
-    for result in results:
-        assert result.exit_code == 0, result.output
-    return results[-1]
+    refused = run(*words)
+    assert refused.exit_code == code, refused.output
+    typed = list(words)
+    for _ in range(_MOST_STEPS):
+        found = advice(refused.stderr, words).filled(take, fill)
+        assert found.commands or found.flags, f"the hint advises nothing to type: {refused.stderr}"
+        results = [run(*command) for command in found.commands]
+        for result in results:
+            assert result.exit_code == 0, result.output
+        flags = [word for flag in found.flags for word in flag]
+        if not (flags or again):
+            return results[-1]
+        typed += flags
+        refused = run(*typed)
+        if refused.exit_code == 0:
+            return refused
+    raise AssertionError(f"the advice leads nowhere: {refused.stderr}")
 
 
 def _options(words: Sequence[str | Path]) -> dict[str, bool]:

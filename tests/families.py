@@ -111,7 +111,7 @@ def _bert(directory: Path, head: str = "MaskedLM") -> None:
     random_model("Bert", "float32", head=head, **config).save_pretrained(directory)
 
 
-def _llava(directory: Path) -> None:
+def _llava(directory: Path, *, in_memory: bool = False) -> None:
     vision = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = {
         "vision_config": {"model_type": "clip_vision_model", "image_size": 8, "patch_size": 4, **vision},
@@ -119,7 +119,8 @@ def _llava(directory: Path) -> None:
         "image_token_index": 47,
         "image_token_id": 47,
     }
-    random_model("Llava", "float32", head="ConditionalGeneration", **config).save_pretrained(directory)
+    model = random_model("Llava", "float32", head="ConditionalGeneration", **config)
+    model.save_pretrained(directory, save_original_format=not in_memory)
 
 
 # -- the same models in other layouts
@@ -230,6 +231,7 @@ FAMILIES: dict[str, Callable[[Path], None]] = {
     "bert": _bert,
     "bert with gamma and beta": rewritten(_bert, bert_of_the_hub),
     "llava": _llava,
+    "llava in memory": lambda directory: _llava(directory, in_memory=True),
     "sentence-transformers": _sentence_transformers,
 }
 """The families, and how each is written to a directory."""

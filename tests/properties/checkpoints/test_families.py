@@ -11,6 +11,7 @@ import pytest
 
 import persona
 from persona.errors import InvalidInput
+from tests.advice import follow
 from tests.checkpoints import read_weights, same
 from tests.cli.command_line import CommandLine
 from tests.families import FAMILIES, SMALL, loaded, random_model, same_answers, train
@@ -133,3 +134,37 @@ def test_a_fine_tune_of_another_family_is_refused(
     before = run.ok("log", "--oneline")
     assert "the base does not have" in run.refused(4, "commit", families("phi"), "-m", "x")
     assert run.ok("log", "--oneline") == before
+
+
+LAYOUTS = {
+    "gpt2 of the hub": "gpt2",
+    "mixtral": "mixtral stacked",
+    "mixtral stacked": "mixtral",
+    "t5 with copies": "t5",
+    "t5": "t5 with copies",
+    "bart with copies": "bart",
+    "bart": "bart with copies",
+    "whisper with copies": "whisper",
+    "whisper": "whisper with copies",
+    "bert with gamma and beta": "bert",
+    "bert": "bert with gamma and beta",
+    "llava": "llava in memory",
+    "llava in memory": "llava",
+    "gpt2": "gpt2 of the hub",
+}
+"""The layout of a base → that of a fine-tune of the same model."""
+
+
+@pytest.mark.parametrize("base", LAYOUTS)
+def test_a_fine_tune_in_another_layout_is_the_same_model(
+    families: Callable[[str], Path], tmp_path: Path, base: str
+) -> None:
+    train(families(LAYOUTS[base]), tmp_path / "tuned")
+    CommandLine(tmp_path).ok("init", "bot", "--base", families(base))
+    run = CommandLine(tmp_path / "bot")
+    words = ["commit", "../tuned", "-m", "in another layout"]
+    if run(*words).exit_code:
+        follow(run, *words)
+    run.ok("checkout")
+    assert read_weights(run.directory).keys() == read_weights(families(base)).keys()
+    assert same_answers(run.directory, tmp_path / "tuned")
