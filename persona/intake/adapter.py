@@ -61,7 +61,7 @@ def import_adapter(
     not fit (docs/adapters.md), and `NothingChanged` if it changes no element.
     """
     config = read_config(adapter.config, adapter.path)
-    check_globs(leave, base, "leave")
+    check_globs(leave, base.spec, "leave")
     planned, left = _without(plan_adapter(base, adapter, config, cast=cast), leave)
     factor_bytes = sum(part.nbytes for part in _parts(planned))
     with first_run(progress) as progress:

@@ -27,6 +27,8 @@ from persona.objects.tensors import TensorSpec
 from persona.weights.checkpoint import Checkpoint
 
 SAVE_ALIKE = "load both models with the same version of transformers, and save both with save_pretrained"
+_WORDS = ("zero", "ignore", "refuse")
+"""Words that stand for all tensors or none, and are no globs."""
 _SAMPLE = 1 << 16
 """Elements of a tensor that a correlation is measured of, at most and at least."""
 _FEWEST = 8
@@ -109,7 +111,8 @@ class _Matcher:
 
     def match(self) -> Matched:
         """See `match_tensors`."""
-        check_globs(self.choices.leave, self.base, "leave")
+        for parameter in ("leave", "missing"):
+            check_globs(getattr(self.choices, parameter), self.base.spec, parameter)
         if not self.checkpoint.partial:
             self._find()
         matches = [Match(spec, self._source(spec)) for spec in self.base.tensors]
@@ -252,7 +255,7 @@ class _Matcher:
 
     def _is_named(self, choice: str | Sequence[str], name: str) -> bool:
         """Whether globs name a tensor, and do not only admit all."""
-        return choice not in ("zero", "ignore") and not _is_all(choice) and admits(choice, name)
+        return not _is_all(choice) and admits(choice, name)
 
     # -- renames
 
@@ -375,14 +378,15 @@ def check_pair(spec: TensorSpec, source: TensorSpec, path: object, cast: bool) -
         )
 
 
-def check_globs(patterns: str | Sequence[str], base: Base, parameter: str) -> None:
-    """`InvalidInput` for a glob that no tensor of the base matches."""
+def check_globs(patterns: str | Sequence[str], names: Iterable[str], parameter: str) -> None:
+    """`InvalidInput` for a glob that matches none of some names of tensors."""
+    names = list(names)
     for glob in _globs(patterns):
-        if (said := globs.fault(glob)) is None and not any(
-            globs.matcher(glob)(spec.name) for spec in base.tensors
-        ):
-            example = next(iter(base.tensors)).name
-            said = f"matches none of {len(base.tensors)} tensors; names look like {example}"
+        if glob in _WORDS:
+            continue
+        if (said := globs.fault(glob)) is None and not any(map(globs.matcher(glob), names)):
+            example = next((name for name in names if ".mlp." in name), next(iter(names), "nothing"))
+            said = f"matches none of {len(names)} tensors; names look like {example}"
         if said is not None:
             raise InvalidInput(f"'{glob:.80}' {said}", parameter=parameter)
 
@@ -403,14 +407,14 @@ def _globs(patterns: str | Sequence[str]) -> Sequence[str]:
 
 
 def _is_all(patterns: str | Sequence[str]) -> bool:
-    return any(glob in ("zero", "ignore", "*") for glob in _globs(patterns))
+    return any(glob in (*_WORDS, "*") for glob in _globs(patterns)) and patterns != "refuse"
 
 
 def admits(patterns: str | Sequence[str], name: str) -> bool:
     """Whether one of some globs matches a name; "refuse" matches none, "zero" and "ignore" match all."""
-    return patterns != "refuse" and (
-        _is_all(patterns) or any(globs.matcher(glob)(name) for glob in _globs(patterns))
-    )
+    if patterns == "refuse":
+        return False
+    return _is_all(patterns) or any(globs.matcher(glob)(name) for glob in _globs(patterns))
 
 
 def _is_vocabulary(name: str) -> bool:

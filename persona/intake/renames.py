@@ -4,7 +4,8 @@ Pairs are found in three steps. First, tensors that the base holds in another la
 (`stacks`). Then known words are exchanged: `gamma` is `weight`. Then rules pair the other tensors: replace
 some parts of a name by others, `transformer` by nothing. The rule that pairs most tensors of equal shapes
 comes first. If two rules pair equally many, but in another way, the weights decide: a fine-tuned tensor is
-like its base's. If the weights cannot decide, the tensors are *doubtful*.
+like its base's. If the weights cannot decide, the tensors are *doubtful*. A pair of which no weights tell,
+such as two norms, counts if then all tensors of one side have a partner.
 """
 
 from __future__ import annotations
@@ -95,12 +96,17 @@ def find_renames(
     search = _Search(absent, stacks.relaid(absent, unknown), likeness)
     search.by_words()
     search.by_rules()
+    search.drop_guesses()
     pairs = {name: search.given[held].named(name) for name, held in search.pairs.items()}
     sources = {name: tuple(dict.fromkeys(run.name for run in one.runs)) for name, one in pairs.items()}
     used = {name for names in sources.values() for name in names}
     rest = {name: one for name, one in unknown.items() if name not in used}
     lost = {name: spec for name, spec in absent.items() if name not in pairs}
-    doubtful = tuple(lost) if search.doubtful or _same_size(lost, rest) else ()
+    doubtful: tuple[str, ...] = ()
+    if (search.doubtful and _shapes(lost.values()) == _shapes(one.spec for one in rest.values())) or (
+        _same_size(lost, rest)
+    ):
+        doubtful = tuple(lost)
     if not pairs and not doubtful:
         return None
     return Renames(pairs, sources, doubtful, tuple(rest))
@@ -116,6 +122,7 @@ class _Search:
         """The name that a tensor has after known words were exchanged → its name."""
         self.likeness = likeness
         self.pairs: dict[str, str] = {}
+        self.guesses: list[str] = []
         self.doubtful = False
 
     def by_words(self) -> None:
@@ -142,7 +149,15 @@ class _Search:
             if chosen is None:
                 self.doubtful = True
                 return
+            if not self._alike(chosen):
+                self.guesses += chosen.values()
             self._take(chosen)
+
+    def drop_guesses(self) -> None:
+        """Drops the pairs of which only names and shapes tell, if tensors are left on both sides."""
+        if self.left and self.absent:
+            for name in self.guesses:
+                del self.pairs[name]
 
     def _take(self, pairs: Mapping[str, str]) -> None:
         for name, base_name in pairs.items():
@@ -303,6 +318,10 @@ def _alike(one: TensorSpec, other: TensorSpec) -> bool:
     if one.shape != other.shape:
         return False
     return one.dtype == other.dtype or (DTYPES[one.dtype].is_float and DTYPES[other.dtype].is_float)
+
+
+def _shapes(specs: Iterable[TensorSpec]) -> Counter[tuple[int, ...]]:
+    return Counter(spec.shape for spec in specs)
 
 
 def _same_size(lost: Mapping[str, TensorSpec], rest: Mapping[str, Held]) -> bool:

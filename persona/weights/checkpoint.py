@@ -387,9 +387,12 @@ def _is_output_record(path: Path) -> bool:
 def _refuse_adapter(path: Path, names: dict[str, Any]) -> None:
     """Refuses an adapter, which is known by the names of its tensors.
 
-    A model with LoRA layers of its own has other tensors too.
+    A model with LoRA layers of its own has other tensors too. A `base_layer` is a layer of the model that
+    PEFT wrapped.
     """
+    whole = any(".base_layer." in name for name in names)
     if names and (
-        all("lora_" in name for name in names) or all(name.startswith("base_model.model.") for name in names)
+        all("lora_" in name for name in names)
+        or (not whole and all(name.startswith("base_model.model.") for name in names))
     ):
         raise InvalidInput(f"{path}: {_LONE_ADAPTER}")

@@ -28,10 +28,8 @@ from persona.history.options import ImportOptions, defaults
 from persona.history.recipes import filters
 from persona.history.recipes.checked import checked_keys
 from persona.history.recipes.text import RECIPE_FILE, decode, encode
-from persona.history.recipes.views import shown
 from persona.history.results import VectorChange
-from persona.history.vectors import lookup
-from persona.history.vectors.trimmed import density_of
+from persona.history.vectors.changes import change_of
 from persona.history.worktree import in_place, text_files, tracking, weights
 from persona.history.worktree.locked import LockedTree
 from persona.intake.payloads import Payloads
@@ -90,6 +88,7 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
             keys["join"] = "add"
         differing = {} if inside else _differing_files(history, checkpoint)
         seen = _replaceable(history, differing) if options["files"] else {}
+        _check_extra(checkpoint, options)
         made, new_bytes = take(history, recipe.base, checkpoint, onto, options)
         trained = checkpoint.weights_seen
     try:
@@ -234,7 +233,7 @@ def _write_recipe(
                 f"{RECIPE_FILE} was edited meanwhile and has another vector {name}; run the command again"
             )
         recipe = history.new_recipe(text.encode(), where=None)
-        change = _change(history, recipe, name, made, new_bytes, old.vector if old else None, options)
+        change = change_of(history, recipe, name, made, new_bytes, old.vector if old else None, options)
         if text_files.read_recipe_text(history.root) == data:  # counting kept elements takes time, too
             break
     edits = {**texts, RECIPE_FILE: encode(text, like=data)}
@@ -308,6 +307,14 @@ def _refuse_filter(keys: Mapping[str, Any], base: Base) -> None:
         raise InvalidInput(found[1], parameter="except_" if found[0] == "except" else found[0])
 
 
+def _check_extra(checkpoint: Checkpoint | Adapter, options: ImportOptions) -> None:
+    """`InvalidInput` for a glob of extra tensors that the checkpoint does not have."""
+    if options["extra"] != "refuse" and isinstance(checkpoint, Checkpoint):
+        from persona.intake.match import check_globs
+
+        check_globs(options["extra"], checkpoint.tensors, "extra")
+
+
 def _refuse_another(history: History, path: Path, name: str, id: str) -> None:
     """`Refused` if the vector of that name is known to come from another place than PATH."""
     from persona.history.vectors.cache import known_origin
@@ -338,44 +345,6 @@ def _onto(history: History, recipe: Recipe, rev: str | None, notes: NoteList) ->
     return plan_of(history, onto)
 
 
-def _change(
-    history: History,
-    recipe: Recipe,
-    name: str,
-    made: ImportedVector,
-    new_bytes: int,
-    previous: str | None,
-    options: ImportOptions,
-) -> VectorChange:
-    term = recipe.by_name[name]
-    density = density_of(recipe, term)
-    kept: float | None = made.changed_fraction
-    if recipe.trims(term) and (recipe.rules.trim not in ("tensor", "global") or isinstance(density, tuple)):
-        kept = None  # cut together with others, row by row, or at a density of its own in every layer
-    elif recipe.trims(term):
-        assert isinstance(density, float)
-        kept = _kept_fraction(history, recipe, made.id, density, options)
-    return VectorChange(
-        name=name,
-        id=made.id,
-        change="added" if previous is None else "replaced",
-        alpha=shown(term.alpha),
-        stored_bytes=made.stored_bytes,
-        raw_bytes=made.raw_bytes,
-        changed_fraction=made.changed_fraction,
-        kept_fraction=kept,
-        largest_rounding=made.largest_rounding,
-        new_bytes=new_bytes,
-        ranks=made.vector.ranks,
-        tensors=len(made.vector.tensors) if made.vector.ranks else None,
-        unchanged=lookup.unchanged_kinds(history, made.id, recipe.base),
-        left=made.left,
-        renamed=dict(made.renamed),
-        previous=previous,
-        density=density,
-    )
-
-
 def _find_cutoffs(history: History, base: str, made: ImportedVector, options: ImportOptions) -> None:
     """Finds the cut-offs of a new vector once, for every density that checkouts usually ask for."""
     from persona.cores import thread_count
@@ -385,19 +354,6 @@ def _find_cutoffs(history: History, base: str, made: ImportedVector, options: Im
     alone = Recipe.of(base, [Term("vector", made.id)], Rules.of())
     threads = thread_count(options["threads"])
     prepare(plan_of(history, alone), made.id, made.magnitudes, threads=threads, progress=options["progress"])
-
-
-def _kept_fraction(
-    history: History, recipe: Recipe, id: str, density: float, options: ImportOptions
-) -> float:
-    from persona.cores import thread_count
-    from persona.history.planning import plan_of
-    from persona.merge.trim.cutoffs import kept_fraction
-
-    plan = plan_of(history, recipe)
-    return kept_fraction(
-        plan, id, density, threads=thread_count(options["threads"]), progress=options["progress"]
-    )
 
 
 def _differing_files(history: History, checkpoint: Checkpoint | Adapter) -> dict[str, bytes]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from persona.errors import Refused
+from persona.errors import InvalidInput, Refused
 from tests.checkpoints import write_model
 from tests.history.bots import Bot, tuned
 
@@ -66,3 +66,21 @@ def test_the_same_vector_under_two_names_is_noted(bot: Bot) -> None:
     bot.repo.recipe.remove("three")
     assert bot.commit().notes == ()
     assert bot.repo.add(place, name="two", except_="*.mlp.*").notes == ()
+
+
+def test_a_glob_of_extra_tensors_that_the_model_does_not_have_is_refused(bot: Bot) -> None:
+    place = model(bot, "one", 1)
+    with pytest.raises(InvalidInput, match=r"^extra: 'mtp\*' matches none of 4 tensors; names look like "):
+        bot.repo.add(place, extra="mtp*")
+    assert bot.repo.add(place, extra=["*norm*"]).vectors[0].left == ()
+
+
+def test_a_rename_is_in_the_result_and_in_the_note_on_the_origin(bot: Bot) -> None:
+    tensors = {f"wrapped.by.me.{name}": bits for name, bits in tuned(bot.base, 1).items()}
+    place = write_model(bot.models / "one", tensors)
+    (change,) = bot.repo.add(place, rename=True, leave="*norm*").vectors
+    kinds = {name.replace("0", "*") for name in bot.base if "layers.1" not in name}
+    assert change.renamed == {f"wrapped.by.me.{name}": name for name in kinds}
+    assert change.left == ("model.norm.weight",)
+    (origin,) = bot.repo.vectors.statistics("one").provenance
+    assert origin == {"renamed": change.renamed}

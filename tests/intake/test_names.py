@@ -1,0 +1,391 @@
+"""A fine-tune under other names than the base's is the same vector, or it is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import pytest
+
+from persona.errors import InvalidInput
+from tests.checkpoints import bf16
+from tests.merge.models import Sandbox
+
+Tensor = tuple[str, tuple[int, ...], np.ndarray[Any, Any]]
+Model = dict[str, Tensor]
+
+
+def tensor(name: str, *shape: int) -> Tensor:
+    """Random weights that depend on the name."""
+    random = np.random.default_rng(crc32(name.encode()))
+    return ("BF16", shape, bf16(random.normal(size=shape)))
+
+
+def zeros(*shape: int) -> Tensor:
+    return ("BF16", shape, np.zeros(shape, np.uint16))
+
+
+def trained(model: Model, seed: int = 1) -> Model:
+    """A fine-tune: every float moves a little; equal tensors move alike."""
+    found = {}
+    for name, (dtype, shape, bits) in model.items():
+        random = np.random.default_rng([seed, crc32(bits.tobytes())])
+        step = random.integers(1, 4, bits.shape).astype(bits.dtype)
+        found[name] = (dtype, shape, bits + step if dtype == "BF16" else bits)
+    return found
+
+
+def renamed(model: Model, *changes: tuple[str, str]) -> Model:
+    found = {}
+    for name, held in model.items():
+        for old, new in changes:
+            name = name.replace(old, new) if old else new + name
+        found[name] = held
+    return found
+
+
+def llama(*, head: bool = True, layers: int = 3) -> Model:
+    shapes = {"model.embed_tokens.weight": (12, 8), "model.norm.weight": (8,)}
+    for layer in range(layers):
+        inside = {"self_attn.q_proj": (8, 8), "self_attn.k_proj": (4, 8), "self_attn.v_proj": (4, 8)}
+        inside |= {"mlp.gate_proj": (10, 8), "mlp.up_proj": (10, 8), "mlp.down_proj": (8, 10)}
+        inside |= {"input_layernorm": (8,), "post_attention_layernorm": (8,)}
+        shapes |= {f"model.layers.{layer}.{name}.weight": shape for name, shape in inside.items()}
+    shapes |= {"lm_head.weight": (12, 8)} if head else {}
+    return {name: tensor(name, *shape) for name, shape in shapes.items()}
+
+
+def bert() -> Model:
+    shapes = {"bert.embeddings.word_embeddings.weight": (12, 8), "bert.embeddings.LayerNorm.weight": (8,)}
+    shapes |= {"bert.embeddings.LayerNorm.bias": (8,)}
+    for layer in range(2):
+        for part in ("attention.output", "output"):
+            for name, shape in {"dense.weight": (8, 8), "dense.bias": (8,)}.items():
+                shapes[f"bert.encoder.layer.{layer}.{part}.{name}"] = shape
+            shapes[f"bert.encoder.layer.{layer}.{part}.LayerNorm.weight"] = (8,)
+            shapes[f"bert.encoder.layer.{layer}.{part}.LayerNorm.bias"] = (8,)
+    return {name: tensor(name, *shape) for name, shape in shapes.items()}
+
+
+def gpt2() -> Model:
+    shapes = {
+        "transformer.wte.weight": (12, 8),
+        "transformer.wpe.weight": (6, 8),
+        "transformer.ln_f.weight": (8,),
+    }
+    for layer in range(2):
+        inside = {"attn.c_attn.weight": (8, 24), "attn.c_attn.bias": (24,), "mlp.c_fc.weight": (8, 32)}
+        inside |= {"ln_1.weight": (8,), "ln_1.bias": (8,), "ln_2.weight": (8,), "ln_2.bias": (8,)}
+        shapes |= {f"transformer.h.{layer}.{name}": shape for name, shape in inside.items()}
+    return {name: tensor(name, *shape) for name, shape in shapes.items()}
+
+
+def llava() -> Model:
+    names = {name: held[1] for name, held in llama(layers=2).items()}
+    shapes = {f"language_model.{name}": shape for name, shape in names.items()}
+    for layer in range(2):
+        shapes[f"vision_tower.encoder.layers.{layer}.self_attn.q_proj.weight"] = (8, 8)
+        shapes[f"vision_tower.encoder.layers.{layer}.layer_norm1.weight"] = (8,)
+    shapes["multi_modal_projector.linear_1.weight"] = (8, 8)
+    return {name: tensor(name, *shape) for name, shape in shapes.items()}
+
+
+def mixtral(*, experts: int = 3) -> Model:
+    shapes = {"model.embed_tokens.weight": (12, 8)}
+    for layer in range(2):
+        at = f"model.layers.{layer}.block_sparse_moe"
+        shapes[f"{at}.gate.weight"] = (experts, 8)
+        for expert in range(experts):
+            parts = {"w1": (10, 8), "w2": (8, 10), "w3": (10, 8)}
+            shapes |= {f"{at}.experts.{expert}.{part}.weight": shape for part, shape in parts.items()}
+    return {name: tensor(name, *shape) for name, shape in shapes.items()}
+
+
+def stacked(model: Model) -> Model:
+    """Experts as transformers 5 holds them in memory."""
+    found = {
+        name.replace("block_sparse_moe", "mlp"): held
+        for name, held in model.items()
+        if ".experts." not in name
+    }
+    for layer in range(2):
+        at = f"model.layers.{layer}.block_sparse_moe.experts"
+        count = len({name for name in model if name.startswith(f"{at}.") and name.endswith("w1.weight")})
+        rows = [
+            np.concatenate([model[f"{at}.{e}.{part}.weight"][2] for part in ("w1", "w3")])
+            for e in range(count)
+        ]
+        down = [model[f"{at}.{e}.w2.weight"][2] for e in range(count)]
+        for name, made in (("gate_up_proj", np.stack(rows)), ("down_proj", np.stack(down))):
+            found[f"model.layers.{layer}.mlp.experts.{name}"] = ("BF16", made.shape, made)
+    return found
+
+
+def fused(model: Model) -> Model:
+    """Projections as Phi-3 fuses them."""
+    found = dict(model)
+    for layer in range(3):
+        at = f"model.layers.{layer}"
+        for name, parts in (
+            ("self_attn.qkv_proj", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")),
+            ("mlp.gate_up_proj", ("mlp.gate_proj", "mlp.up_proj")),
+        ):
+            bits = np.concatenate([found.pop(f"{at}.{part}.weight")[2] for part in parts])
+            found[f"{at}.{name}.weight"] = ("BF16", bits.shape, bits)
+    return found
+
+
+def refused(sandbox: Sandbox, after: Mapping[str, Tensor], **options: Any) -> str:
+    with pytest.raises(InvalidInput) as caught:
+        sandbox.vector(after, **options)
+    return str(caught.value)
+
+
+def note(sandbox: Sandbox, after: Mapping[str, Tensor], start: str, **options: Any) -> str:
+    """The note that begins so."""
+    (found,) = [said for said in sandbox.vector(after, **options).notes if said.startswith(start)]
+    return found
+
+
+# -- names of a wrapper
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda model: renamed(model, ("", "module.")),
+        lambda model: renamed(model, ("", "_orig_mod.")),
+        lambda model: renamed(model, ("", "module._orig_mod.")),
+        lambda model: renamed(model, ("", "_forward_module.")),
+        lambda model: renamed(model, ("", "_fsdp_wrapped_module.")),
+        lambda model: renamed(model, ("model.layers.", "model._orig_mod.layers.")),
+        lambda model: renamed(
+            model, ("layers.0.", "layers.0._fsdp_wrapped_module._checkpoint_wrapped_module.")
+        ),
+        lambda model: renamed(model, ("q_proj.weight", "q_proj.base_layer.weight")),
+        lambda model: renamed(model, ("model.", "model.module.")),
+        lambda model: renamed(model, ("", "pretrained_model.")),
+        lambda model: (
+            renamed(model, ("q_proj.weight", "q_proj.base_layer.weight"), ("", "base_model.model."))
+            | {"base_model.model.lm_head.original_module.weight": tensor("old", 12, 8)}
+            | {"base_model.model.lm_head.modules_to_save.default.weight": model["lm_head.weight"]}
+        ),
+    ],
+)
+def test_names_of_a_wrapper_are_taken_off(tmp_path: Path, wrap: Callable[[Model], Model]) -> None:
+    sandbox = Sandbox(tmp_path, llama())
+    after = trained(llama())
+    wrapped = wrap(after)
+    if "base_model.model.lm_head.weight" in wrapped:
+        del wrapped["base_model.model.lm_head.weight"]
+    made = sandbox.vector(wrapped)
+    assert made.id == sandbox.vector(after).id
+    assert "without the name of a wrapper" in made.notes[0]
+
+
+def test_a_base_with_the_names_of_a_wrapper_takes_a_fine_tune_without_them(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path, renamed(llama(), ("", "module.")))
+    assert (
+        sandbox.vector(trained(llama())).id == sandbox.vector(renamed(trained(llama()), ("", "module."))).id
+    )
+
+
+def test_unmerged_lora_layers_are_not_left_out(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path, llama())
+    after = renamed(trained(llama()), ("q_proj.weight", "q_proj.base_layer.weight"))
+    after |= {"model.layers.0.self_attn.q_proj.lora_A.default.weight": tensor("a", 2, 8)}
+    said = refused(sandbox, after, extra="ignore")
+    assert "merge_and_unload" in said
+    assert "extra=" not in said
+
+
+def test_the_head_of_a_wrapped_tied_model_is_still_compared(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path, llama(head=False))
+    after = renamed(trained(llama()), ("", "_orig_mod."))
+    assert "lm_head.weight differs from model.embed_tokens.weight" in refused(sandbox, after)
+
+
+# -- renamed tensors
+
+RENAMED: dict[str, tuple[Model, Callable[[Model], Model]]] = {
+    "gamma and beta": (
+        bert(),
+        lambda model: renamed(
+            model, ("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta")
+        ),
+    ),
+    "weight and bias": (
+        renamed(bert(), ("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta")),
+        lambda model: renamed(model, ("gamma", "weight"), ("beta", "bias")),
+    ),
+    "gamma and beta and no prefix": (
+        bert(),
+        lambda model: renamed(
+            model,
+            ("LayerNorm.weight", "LayerNorm.gamma"),
+            ("LayerNorm.bias", "LayerNorm.beta"),
+            ("bert.", ""),
+        ),
+    ),
+    "transformer. in the base": (gpt2(), lambda model: renamed(model, ("transformer.", ""))),
+    "transformer. in the fine-tune": (
+        renamed(gpt2(), ("transformer.", "")),
+        lambda model: renamed(model, ("", "transformer.")),
+    ),
+    "a prefix of one's own": (llama(), lambda model: renamed(model, ("", "policy.actor."))),
+    "a part in the middle": (
+        llama(),
+        lambda model: renamed(model, ("model.layers.", "model.decoder.layers.")),
+    ),
+    "moved prefixes": (
+        llava(),
+        lambda model: renamed(
+            model,
+            ("language_model.model.", "model.language_model."),
+            ("language_model.lm_head", "lm_head"),
+            ("vision_tower.", "model.vision_tower."),
+            ("multi_modal", "model.multi_modal"),
+        ),
+    ),
+    "stacked experts": (mixtral(), stacked),
+    "experts one by one": (stacked(mixtral()), lambda model: unstacked(model)),
+    "experts of other names": (
+        mixtral(),
+        lambda model: renamed(
+            model, ("w1", "gate_proj"), ("w2", "down_proj"), ("w3", "up_proj"), ("block_sparse_moe", "mlp")
+        ),
+    ),
+    "fused projections": (llama(), fused),
+    "projections apart": (fused(llama()), lambda model: apart(model)),
+    "q, k and v of one shape, told apart by their weights": (
+        {name: tensor(name, 8, 8) for name in (f"h.{n}.{part}.weight" for n in range(3) for part in "qkvo")},
+        lambda model: renamed(
+            model, (".q.", ".query."), (".k.", ".keys."), (".v.", ".vals."), (".o.", ".out.")
+        ),
+    ),
+    "weight normalisation": (
+        {
+            f"conv.{n}.{end}": tensor(f"{n}{end}", *shape)
+            for n in range(2)
+            for end, shape in (("weight_g", (9, 1)), ("weight_v", (9, 4)))
+        },
+        lambda model: renamed(
+            model,
+            ("weight_g", "parametrizations.weight.original0"),
+            ("weight_v", "parametrizations.weight.original1"),
+        ),
+    ),
+}
+
+
+def unstacked(model: Model) -> Model:
+    found = {name: held for name, held in model.items() if ".experts." not in name}
+    for layer in range(2):
+        at = f"model.layers.{layer}.mlp.experts"
+        for expert in range(3):
+            rows = model[f"{at}.gate_up_proj"][2][expert]
+            for part, bits in (
+                ("w1", rows[:10]),
+                ("w3", rows[10:]),
+                ("w2", model[f"{at}.down_proj"][2][expert]),
+            ):
+                found[f"{at}.{expert}.{part}.weight"] = ("BF16", bits.shape, np.ascontiguousarray(bits))
+    return renamed(found, (".mlp.", ".block_sparse_moe."))
+
+
+def apart(model: Model) -> Model:
+    found = dict(model)
+    for layer in range(3):
+        at = f"model.layers.{layer}"
+        q, k, v = np.split(found.pop(f"{at}.self_attn.qkv_proj.weight")[2], [8, 12])
+        gate, up = np.split(found.pop(f"{at}.mlp.gate_up_proj.weight")[2], [10])
+        for name, bits in (
+            ("self_attn.q", q),
+            ("self_attn.k", k),
+            ("self_attn.v", v),
+            ("mlp.gate", gate),
+            ("mlp.up", up),
+        ):
+            found[f"{at}.{name}_proj.weight"] = ("BF16", bits.shape, bits)
+    return found
+
+
+@pytest.mark.parametrize("case", RENAMED)
+def test_a_renamed_fine_tune_is_refused_as_renamed_and_taken_on_request(tmp_path: Path, case: str) -> None:
+    base, rename = RENAMED[case]
+    sandbox = Sandbox(tmp_path, base)
+    after = trained(base)
+    said = refused(sandbox, rename(after))
+    assert "renamed" in said
+    assert "is the base's" in said
+    assert "rename=True" in said
+    assert "missing=" not in said
+    assert "extra=" not in said
+    assert "renamed" in refused(sandbox, rename(after), missing="zero", extra="ignore")
+    made = sandbox.vector(rename(after), rename=True)
+    assert made.id == sandbox.vector(after).id
+    assert made.renamed
+    assert not made.left
+
+
+def test_a_rename_is_found_beside_a_tensor_that_is_lost(tmp_path: Path) -> None:
+    base = renamed(gpt2(), ("transformer.", "")) | {
+        f"h.{n}.attn.bias": tensor("mask", 1, 1, 6, 6) for n in range(2)
+    }
+    sandbox = Sandbox(tmp_path, base)
+    after = renamed(trained(gpt2()), ("", ""))
+    said = refused(sandbox, after)
+    assert "missing=" not in said
+    assert "rename=True" in said
+    assert "2 tensors of the base are missing: h.0.attn.bias and h.1.attn.bias" in refused(
+        sandbox, after, rename=True
+    )
+    made = sandbox.vector(after, rename=True, missing="h.*.attn.bias")
+    assert made.left == ("h.0.attn.bias", "h.1.attn.bias")
+
+
+def test_other_tensors_of_the_same_shapes_are_not_renamed(tmp_path: Path) -> None:
+    """A classifier in place of the head: its weights are not like the head's."""
+    base = bert() | {"lm_head.dense.weight": tensor("head", 8, 8), "lm_head.dense.bias": tensor("bias", 8)}
+    sandbox = Sandbox(tmp_path, base)
+    after = trained(bert()) | {"classifier.dense.weight": tensor("score", 8, 8)}
+    after |= {"classifier.dense.bias": tensor("scores", 8)}
+    said = refused(sandbox, after)
+    assert "renamed" not in said
+    assert "missing='zero'" in said
+    assert "extra='ignore'" in said
+
+
+def test_what_neither_names_nor_weights_tell_apart_is_renamed_without_a_flag(tmp_path: Path) -> None:
+    base = llama() | {f"model.layers.{n}.{part}.bias": zeros(8) for n in range(2) for part in ("a", "b")}
+    sandbox = Sandbox(tmp_path, base)
+    after = renamed(trained(base), (".a.bias", ".one.bias"), (".b.bias", ".two.bias"))
+    said = refused(sandbox, after)
+    assert "renamed" in said
+    assert "save_pretrained" in said
+    assert not any(flag in said for flag in ("rename=", "missing=", "extra="))
+    assert "renamed" in refused(sandbox, after, rename=True)
+    globs = {"missing": ("*.a.bias", "*.b.bias"), "extra": ("*.one.bias", "*.two.bias")}
+    assert len(sandbox.vector(after, **globs).left) == 4
+
+
+def test_an_interleaved_projection_is_renamed_without_a_flag(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path, llama())
+    after = fused(trained(llama()))
+    after = renamed(
+        after, ("self_attn.qkv_proj", "attention.query_key_value"), ("mlp.gate_up_proj", "mlp.Wi")
+    )
+    said = refused(sandbox, after)
+    assert "renamed" in said
+    assert not any(flag in said for flag in ("rename=", "missing=", "extra="))
+
+
+def test_a_fine_tune_that_moved_far_is_renamed_all_the_same(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path, bert())
+    far = {name: tensor(f"another {name}", *held[1]) for name, held in bert().items()}
+    rename = RENAMED["gamma and beta"][1]
+    assert "rename=True" in refused(sandbox, rename(far))
+    assert sandbox.vector(rename(far), rename=True).id == sandbox.vector(far).id

@@ -1,0 +1,171 @@
+"""A fine-tune that holds a shared tensor once, or under another name, loses nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from persona.errors import InvalidInput
+from persona.intake.encode import ImportedVector
+from tests.checkpoints import bf16
+from tests.merge.models import Sandbox
+
+Tensor = tuple[str, tuple[int, ...], np.ndarray[Any, Any]]
+Model = dict[str, Tensor]
+SHARED = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
+
+
+def tensor(seed: int, *shape: int) -> Tensor:
+    return ("BF16", shape, bf16(np.random.default_rng(seed).normal(size=shape)))
+
+
+def nudged(held: Tensor, steps: int = 1) -> Tensor:
+    return (held[0], held[1], held[2] + held[2].dtype.type(steps))
+
+
+def wider(held: Tensor) -> Tensor:
+    """The same numbers as F32."""
+    return ("F32", held[1], held[2].astype(np.uint32) << 16)
+
+
+def t5(*names: str) -> Model:
+    return {name: tensor(1, 12, 8) for name in names} | {"block.0.weight": tensor(2, 8, 8)}
+
+
+def trained(model: Model) -> Model:
+    """A fine-tune in which equal tensors are still equal."""
+    return {name: nudged(held, 1 + held[2].size % 3) for name, held in model.items()}
+
+
+def refused(sandbox: Sandbox, after: Model, **options: Any) -> str:
+    with pytest.raises(InvalidInput) as caught:
+        sandbox.vector(after, **options)
+    return str(caught.value)
+
+
+def fitting(sandbox: Sandbox, after: Model, **options: Any) -> ImportedVector:
+    """Imports a fine-tune and checks that nothing was left of it."""
+    made = sandbox.vector(after, **options)
+    assert not made.left
+    return made
+
+
+@pytest.mark.parametrize("held", [SHARED[:1], SHARED[1:2], SHARED[3:], SHARED[:2], SHARED[1:3]])
+def test_a_missing_twin_takes_the_values_of_the_one_that_is_there(
+    tmp_path: Path, held: tuple[str, ...]
+) -> None:
+    sandbox = Sandbox(tmp_path, t5(*SHARED))
+    made = fitting(sandbox, trained(t5(*held)))
+    assert made.id == fitting(sandbox, trained(t5(*SHARED))).id
+    lacking = [name for name in SHARED if name not in held]
+    assert [note.split()[0] for note in made.notes] == sorted(lacking)
+    assert all(held[0] in note or held[-1] in note for note in made.notes)
+
+
+@pytest.mark.parametrize("stored", SHARED)
+@pytest.mark.parametrize("held", SHARED)
+def test_a_shared_tensor_may_have_another_of_its_names(tmp_path: Path, stored: str, held: str) -> None:
+    sandbox = Sandbox(tmp_path, t5(stored))
+    made = fitting(sandbox, trained(t5(held)))
+    assert made.id == fitting(sandbox, trained(t5(stored))).id
+    assert made.id == fitting(sandbox, trained(t5(*SHARED))).id
+
+
+def test_twins_need_no_known_names(tmp_path: Path) -> None:
+    base = {"a.x": tensor(1, 4, 4), "b.y": tensor(1, 4, 4), "c.z": tensor(2, 4, 4)}
+    sandbox = Sandbox(tmp_path, base)
+    after = trained(base)
+    assert fitting(sandbox, {name: after[name] for name in ("b.y", "c.z")}).id == fitting(sandbox, after).id
+
+
+def test_twins_of_several_chunks_and_of_another_dtype(tmp_path: Path) -> None:
+    base = {"a.x": tensor(1, 40, 5), "b.y": tensor(1, 40, 5), "c.z": tensor(2, 40, 5)}
+    sandbox = Sandbox(tmp_path, base)
+    after = trained(base)
+    assert (
+        fitting(sandbox, {"b.y": wider(after["b.y"]), "c.z": after["c.z"]}).id == fitting(sandbox, after).id
+    )
+
+
+def test_twins_that_a_fine_tune_trained_apart_stay_apart(tmp_path: Path) -> None:
+    base = t5(*SHARED[:2])
+    sandbox = Sandbox(tmp_path, base)
+    after = trained(base) | {SHARED[1]: nudged(base[SHARED[1]], 7)}
+    made = fitting(sandbox, after)
+    assert made.id != fitting(sandbox, trained(base)).id
+    assert not made.notes
+
+
+def test_a_twin_of_two_that_differ_is_refused_with_all_names(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path, t5(*SHARED[:3]))
+    after = trained(t5(*SHARED[:2])) | {SHARED[1]: nudged(tensor(1, 12, 8), 7)}
+    said = refused(sandbox, after)
+    assert all(name in said for name in SHARED[:3])
+    assert "missing=" not in said
+
+
+def test_tensors_that_are_equal_by_chance_are_no_twins(tmp_path: Path) -> None:
+    """Norms of ones, and biases of zeros, of a model that was not trained yet."""
+    ones = ("BF16", (8,), np.full(8, 0x3F80, np.uint16))
+    base = {f"layers.{n}.norm.weight": ones for n in range(2)} | {"layers.0.mlp.weight": tensor(1, 8, 8)}
+    sandbox = Sandbox(tmp_path, base)
+    after = trained(base)
+    del after["layers.1.norm.weight"]
+    assert "missing: layers.1.norm.weight" in refused(sandbox, after)
+
+
+def test_the_bias_of_a_head_goes_with_its_matrix(tmp_path: Path) -> None:
+    """BERT's head as files have it: the matrix is the embedding, and the bias is there twice, all zeros."""
+    matrix, bias = tensor(1, 12, 8), ("BF16", (12,), np.zeros(12, np.uint16))
+    base = {
+        "bert.embeddings.word_embeddings.weight": matrix,
+        "cls.predictions.decoder.weight": matrix,
+        "cls.predictions.decoder.bias": bias,
+        "cls.predictions.bias": bias,
+    }
+    sandbox = Sandbox(tmp_path, base)
+    whole = trained(base)
+    after = {name: held for name, held in whole.items() if "decoder" not in name}
+    assert fitting(sandbox, after).id == fitting(sandbox, whole).id
+
+
+# -- heads
+
+HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+
+
+def llama(*, head: bool) -> Model:
+    return {EMBEDDING: tensor(1, 12, 8), "model.norm.weight": tensor(2, 8)} | (
+        {HEAD: tensor(3, 12, 8)} if head else {}
+    )
+
+
+@pytest.mark.parametrize("options", [{}, {"extra": "ignore"}, {"extra": "*"}, {"extra": ["x", "*"]}])
+def test_a_head_of_its_own_is_never_left_out(tmp_path: Path, options: dict[str, Any]) -> None:
+    sandbox = Sandbox(tmp_path, llama(head=False))
+    said = refused(sandbox, trained(llama(head=True)), **options)
+    assert f"{HEAD} differs from {EMBEDDING}: leaving it out changes the model" in said
+    assert "extra=" not in said
+
+
+@pytest.mark.parametrize(
+    ("head", "matrix"), [("proj_out.weight", "model.decoder.embed_tokens.weight"), ("output.decoder", "x")]
+)
+def test_a_matrix_of_its_own_is_a_head_by_its_name(tmp_path: Path, head: str, matrix: str) -> None:
+    sandbox = Sandbox(tmp_path, {matrix: tensor(1, 12, 8)})
+    said = refused(sandbox, {matrix: tensor(2, 12, 8), head: tensor(3, 12, 8)})
+    assert ("leaving it out changes the model" in said) is (head == "proj_out.weight")
+
+
+def test_a_copy_of_the_embedding_is_left_out_in_any_dtype(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path, llama(head=False))
+    after = trained(llama(head=False))
+    want = fitting(sandbox, after).id
+    for copy in (after[EMBEDDING], wider(after[EMBEDDING])):
+        made = fitting(sandbox, after | {HEAD: copy})
+        assert made.id == want
+        assert f"{HEAD} equals {EMBEDDING}" in made.notes[0]
+    assert "differs" in refused(sandbox, after | {HEAD: nudged(wider(after[EMBEDDING]), 1 << 16)})
