@@ -7,18 +7,14 @@ all.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from functools import cache
-
-import numpy as np
-from numpy.typing import NDArray
 
 from persona.errors import InvalidInput, Keyword, listed
 from persona.frozen import dataclass
 from persona.intake import renames, twins, wrappers
+from persona.intake.likeness import Likeness
 from persona.intake.naming import described
 from persona.intake.parts import Held, View
-from persona.intake.renames import Likeness, Renames
-from persona.merge.arithmetic import casts
+from persona.intake.renames import Renames
 from persona.merge.rows.reader import BaseChunks
 from persona.objects import globs
 from persona.objects.base import Base
@@ -29,9 +25,6 @@ from persona.weights.checkpoint import Checkpoint
 SAVE_ALIKE = "load both models with the same version of transformers, and save both with save_pretrained"
 _WORDS = ("zero", "ignore", "refuse")
 """Words that stand for all tensors or none, and are no globs."""
-_SAMPLE = 1 << 16
-"""Elements of a tensor that a correlation is measured of, at most and at least."""
-_FEWEST = 8
 
 
 @dataclass(frozen=True)
@@ -168,7 +161,13 @@ class _Matcher:
         unknown = {name: self.view.held[name] for name in self._without_copies(self._unknown(), said=False)}
         if not absent or not unknown:
             return
-        found = renames.find_renames(absent, unknown, self._likeness())
+        known = [
+            (spec, self.view.held[source.name])
+            for spec in self.base.tensors
+            if (source := self._source(spec))
+        ]
+        likeness = Likeness(self.base, self.chunks, self.view, known)
+        found = renames.find_renames(absent, unknown, likeness)
         if found is None or self._is_admitted(found, unknown):
             return
         if found.doubtful or not self.choices.rename:
@@ -240,7 +239,19 @@ class _Matcher:
                     self.notes.append(f"{name} equals {other}{because}: left out")
             elif said and (name in self.base.tied or not self._is_named(self.choices.extra, name)):
                 raise self._own_head(name, other)
-        return list(left)
+        inside = {name.rpartition(".")[0] for name in self.base.spec if "." in name}
+        zeros = [name for name in left if self._adds_zero(name, inside)]
+        if zeros and said:
+            self.notes.append(
+                f"biases of zeros that the base does not have: left out: {described(zeros, self.view.held)}"
+            )
+        return [name for name in left if name not in zeros]
+
+    def _adds_zero(self, name: str, modules: Collection[str]) -> bool:
+        """Whether a tensor that the base lacks is a bias of zeros of one of its modules."""
+        module, _, parameter = name.rpartition(".")
+        is_bias = parameter == "bias" and module in modules
+        return is_bias and not any(map(any, self.view.blocks(name)))
 
     def _own_head(self, name: str, other: str) -> InvalidInput:
         tied = f"ties {name} to {other}" if name in self.base.tied else f"has no {name} beside {other}"
@@ -252,6 +263,10 @@ class _Matcher:
                 " output matrix a copy of the embedding, and save it with save_pretrained"
             ),
         )
+
+    def _is_float(self, name: str) -> bool:
+        spec = self.view.held[name].spec
+        return DTYPES[spec.dtype].is_float and spec.elements > 0
 
     def _is_named(self, choice: str | Sequence[str], name: str) -> bool:
         """Whether globs name a tensor, and do not only admit all."""
@@ -284,34 +299,6 @@ class _Matcher:
             hint=(Keyword(rename=True), f" takes them under the base's names; or {SAVE_ALIKE}"),
         )
 
-    def _likeness(self) -> Likeness:
-        """Correlations of the first elements of tensors.
-
-        Those of tensors whose names are known say whether weights of this checkpoint are like the base's.
-        """
-
-        @cache
-        def likeness(spec: TensorSpec, held: Held) -> float | None:
-            if not spec.merged or not DTYPES[held.spec.dtype].is_float or spec.elements < _FEWEST:
-                return None
-            count = min(spec.elements, self.base.chunk, _SAMPLE)
-            own = self.chunks.read(spec, 0, np.empty(min(spec.units, self.base.chunk), spec.bits_dtype))
-            nbytes = DTYPES[held.spec.dtype].bits // 8
-            raw = bytearray(count * nbytes)
-            View(self.checkpoint, {"": held}).read_into("", 0, raw)
-            one = casts.widen(own[:count], spec.dtype)
-            other = casts.widen(np.frombuffer(raw, f"<u{nbytes}"), held.spec.dtype)
-            return correlation(one, other)
-
-        known = sorted(
-            (spec for spec in self.base.tensors if self._source(spec) is not None and spec.merged),
-            key=lambda spec: -spec.elements,
-        )
-        measured = [
-            likeness(spec, self.view.held[self.found.get(spec.name, spec.name)]) for spec in known[:4]
-        ]
-        return Likeness(likeness, [each for each in measured if each is not None])
-
     # -- sentences
 
     def _refuse(self, absent: list[str], unknown: list[str]) -> None:
@@ -337,11 +324,17 @@ class _Matcher:
             problems.append(
                 f"{_count(more, 'tensor')} that the base does not have: {described(more, self.view.held)}"
             )
-            hint += [
-                *(["; "] if hint else []),
-                Keyword(extra="ignore"),
-                " leaves out those that the base lacks",
+        modules = {name.rpartition(".")[0] for name in self.base.spec if "." in name}
+        inside = [name for name in more if name.rpartition(".")[0] in modules and self._is_float(name)]
+        if inside:
+            problems[-1] += "; they are parts of modules of the base, so leaving them out changes the model"
+            hint = [
+                "start from a base that holds them: make the base's model with the fine-tune's config, set"
+                " them to numbers that change nothing (0 for a bias), and save it with save_pretrained"
             ]
+        elif more:
+            hint += [*(["; "] if hint else []), Keyword(extra="ignore")]
+            hint.append(" leaves out those that the base lacks, and the model computes without them")
         if problems:
             raise InvalidInput(f"{path}: {'; and '.join(problems)}", hint=tuple(hint))
 
@@ -389,17 +382,6 @@ def check_globs(patterns: str | Sequence[str], names: Iterable[str], parameter: 
             said = f"matches none of {len(names)} tensors; names look like {example}"
         if said is not None:
             raise InvalidInput(f"'{glob:.80}' {said}", parameter=parameter)
-
-
-def correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float | None:
-    """Pearson's correlation of two tensors; None if one is constant."""
-    finite = np.isfinite(one) & np.isfinite(other)
-    one, other = one[finite], other[finite]
-    if one.size < 2:
-        return None
-    one, other = one - one.mean(), other - other.mean()
-    norm = float(np.sqrt((one * one).sum() * (other * other).sum()))
-    return float((one * other).sum()) / norm if norm > 0 else None
 
 
 def _globs(patterns: str | Sequence[str]) -> Sequence[str]:

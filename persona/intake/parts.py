@@ -83,9 +83,13 @@ class View:
 
     def read_into(self, name: str, start_byte: int, out: WriteableBuffer) -> None:
         """See `Weights`."""
+        self.read_held(self.held[name], start_byte, out)
+
+    def read_held(self, held: Held, start_byte: int, out: WriteableBuffer) -> None:
+        """Fills `out` with the bytes of a tensor, which need not be one of `held`, from `start_byte` on."""
         view = memoryview(out).cast("B")
         done = at = 0
-        for run in self.held[name].runs:
+        for run in held.runs:
             first = max(start_byte + done, at)
             count = min(run.nbytes - (first - at), view.nbytes - done)
             if count > 0:

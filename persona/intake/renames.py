@@ -11,12 +11,13 @@ such as two norms, counts if then all tensors of one side have a partner.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 from typing import Final
 
 from persona.frozen import dataclass
 from persona.intake import stacks
+from persona.intake.likeness import Likeness
 from persona.intake.naming import pattern
 from persona.intake.parts import Held
 from persona.objects.dtypes import DTYPES
@@ -28,33 +29,9 @@ _WORDS: Final = (
     {"w1": "gate_proj", "w3": "up_proj", "w2": "down_proj"},
 )
 """Words of one library and what another calls the same."""
-_ALIKE: Final = 0.3
-"""The least correlation of a tensor and its fine-tuned self. That of unrelated tensors is about 0."""
 _SAMPLE: Final = 4
 _MOST_KINDS: Final = 300
 """Kinds of names on either side; of more, no rule is looked for."""
-
-
-@dataclass(frozen=True)
-class Likeness:
-    """How like each other tensors of the base and of a checkpoint are.
-
-    `measure`: their correlation, None for constant ones. `known`: that of some tensors under their names.
-    """
-
-    measure: Callable[[TensorSpec, Held], float | None]
-    known: list[float]
-
-    def __call__(self, pairs: Iterable[tuple[TensorSpec, Held]]) -> bool | None:
-        """Whether some pairs are alike; None if their weights cannot tell.
-
-        If this fine-tune moved its weights far, tensors that are not alike may be the same nevertheless.
-        """
-        found = [each for spec, held in pairs if (each := self.measure(spec, held)) is not None]
-        if not found:
-            return None
-        is_near = bool(self.known) and sum(self.known) / len(self.known) > _ALIKE
-        return True if sum(found) / len(found) > _ALIKE else False if is_near else None
 
 
 @dataclass(frozen=True)

@@ -162,6 +162,29 @@ def test_names_are_described_by_layer_and_kind(names: list[str], said: str) -> N
     assert described(names, [*LAYERS, "top.weight", "other.weight"]) == said
 
 
+# -- parts of modules that the base has
+
+
+def test_a_trained_bias_that_the_base_lacks_is_no_extra_to_leave_out(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path, base())
+    after = trained(model__layers__3__norm__bias=weights(9, 16))
+    said = str(refused(sandbox, after))
+    assert "model.layers.3.norm.bias; they are parts of modules of the base" in said
+    assert "leaving them out changes the model" in said
+    assert "extra=" not in said
+    assert sandbox.vector(after, extra="*.bias").id == sandbox.vector(trained()).id
+
+
+def test_a_bias_of_zeros_and_a_counter_change_nothing(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path, base())
+    after = trained(model__layers__3__norm__bias=("BF16", (16,), np.zeros(16, np.uint16)))
+    made = sandbox.vector(after)
+    assert made.id == sandbox.vector(trained()).id
+    assert "biases of zeros that the base does not have: left out: model.layers.3.norm.bias" in made.notes
+    counted = trained(model__layers__3__norm__num_batches_tracked=("I64", (), np.array(3)))
+    assert "extra='ignore'" in str(refused(sandbox, counted))
+
+
 # -- narrower dtypes
 
 

@@ -1,0 +1,80 @@
+"""Whether a tensor of a checkpoint is the fine-tuned self of one of the base, as far as the weights tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from persona.intake.parts import Held, View
+from persona.merge.arithmetic import casts
+from persona.merge.rows.reader import BaseChunks
+from persona.objects.base import Base
+from persona.objects.dtypes import DTYPES
+from persona.objects.tensors import TensorSpec
+
+_ALIKE: Final = 0.3
+"""The least correlation of a tensor and its fine-tuned self. That of unrelated tensors is about 0."""
+_MOST: Final = 1 << 16
+_FEWEST: Final = 8
+"""Elements of a tensor that a correlation is measured of, at most and at least."""
+_KNOWN: Final = 4
+
+
+class Likeness:
+    """Compares tensors of a base and of a checkpoint.
+
+    `known`: tensors that belong together by their names. If those are not alike, the fine-tune moved its
+    weights far, and no weights tell that two tensors do not belong together.
+    """
+
+    def __init__(
+        self, base: Base, chunks: BaseChunks, view: View, known: Iterable[tuple[TensorSpec, Held]]
+    ) -> None:
+        self._base = base
+        self._chunks = chunks
+        self._view = view
+        self._measured: dict[tuple[str, Held], float | None] = {}
+        floats = sorted((pair for pair in known if pair[0].merged), key=lambda pair: -pair[0].elements)
+        self._is_near = False
+        self._is_near = self(floats[:_KNOWN]) is True
+
+    def __call__(self, pairs: Iterable[tuple[TensorSpec, Held]]) -> bool | None:
+        """Whether some pairs are alike; None if their weights cannot tell."""
+        found = [each for spec, held in pairs if (each := self._measure(spec, held)) is not None]
+        if not found:
+            return None
+        if sum(found) / len(found) > _ALIKE:
+            return True
+        return False if self._is_near else None
+
+    def _measure(self, spec: TensorSpec, held: Held) -> float | None:
+        key = spec.name, held
+        if key not in self._measured:
+            self._measured[key] = self._correlation(spec, held)
+        return self._measured[key]
+
+    def _correlation(self, spec: TensorSpec, held: Held) -> float | None:
+        """That of the first elements; None if there are few, or if a side is constant."""
+        if not spec.merged or not DTYPES[held.spec.dtype].is_float or spec.elements < _FEWEST:
+            return None
+        count = min(spec.elements, self._base.chunk, _MOST)
+        own = self._chunks.read(spec, 0, np.empty(min(spec.units, self._base.chunk), spec.bits_dtype))
+        nbytes = DTYPES[held.spec.dtype].bits // 8
+        raw = bytearray(count * nbytes)
+        self._view.read_held(held, 0, raw)
+        given = np.frombuffer(raw, f"<u{nbytes}")
+        return correlation(casts.widen(own[:count], spec.dtype), casts.widen(given, held.spec.dtype))
+
+
+def correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float | None:
+    """Pearson's correlation of the finite elements; None if a side is constant."""
+    finite = np.isfinite(one) & np.isfinite(other)
+    one, other = one[finite], other[finite]
+    if not one.size:
+        return None
+    one, other = one - one.mean(), other - other.mean()
+    norm = float(np.sqrt((one * one).sum() * (other * other).sum()))
+    return float((one * other).sum()) / norm if norm > 0 else None
