@@ -1,0 +1,309 @@
+"""Fine-tunes that name, share or hold tensors in another way than their base come back as they are."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.advice import follow
+from tests.checkpoints import Model, Tensor, read_weights, same, write_file
+from tests.cli.command_line import CommandLine
+from tests.families import moved, renamed, same_answers, train
+
+Families = Callable[[str], Path]
+
+
+@dataclass
+class Pair:
+    """A repository `bot` of a base, the fine-tune as it should be, and the same in other files."""
+
+    place: Path
+    run: CommandLine
+
+    @property
+    def tuned(self) -> Path:
+        return self.place / "tuned"
+
+    def rewrite(self, change: Callable[[Model], Model]) -> None:
+        """Writes the fine-tune's tensors as `change` gives them into the directory `other`."""
+        shutil.copytree(self.tuned, self.place / "other")
+        write_file(self.place / "other" / "model.safetensors", change(read_weights(self.tuned)))
+
+    def comes_back(self) -> bool:
+        """Whether the checkout answers as the fine-tune does."""
+        self.run.ok("checkout")
+        return same_answers(self.run.directory, self.tuned)
+
+
+COMMIT = ("commit", "../other", "-m", "x")
+
+
+@pytest.fixture
+def pair(families: Families, tmp_path: Path) -> Callable[[str], Pair]:
+    def make(name: str) -> Pair:
+        train(families(name), tmp_path / "tuned")
+        CommandLine(tmp_path).ok("init", "bot", "--base", families(name))
+        return Pair(tmp_path, CommandLine(tmp_path / "bot"))
+
+    return make
+
+
+# -- names
+
+
+@pytest.mark.situation("the names have parts of a wrapper (`module.`, `_orig_mod.`, FSDP's, `base_layer.`)")
+@pytest.mark.parametrize(
+    ("pattern", "name"),
+    [
+        ("^", "module."),
+        ("^", "_orig_mod."),
+        (r"layers\.1\.", "layers.1._fsdp_wrapped_module._checkpoint_wrapped_module."),
+        (r"q_proj\.", "q_proj.base_layer."),
+    ],
+)
+def test_names_of_a_wrapper(pair: Callable[[str], Pair], pattern: str, name: str) -> None:
+    found = pair("llama")
+    found.rewrite(renamed(pattern, name))
+    assert "without the name of a wrapper" in found.run("commit", "../other", "-m", "x").stderr
+    assert found.comes_back()
+
+
+@pytest.mark.situation("the names are those of another library or version (`gamma`, `transformer.`)")
+@pytest.mark.parametrize(
+    ("family", "pattern", "name"),
+    [
+        ("bert with gamma and beta", r"LayerNorm\.gamma", "LayerNorm.weight"),
+        ("bert", r"^bert\.", "model.bert."),
+        ("gpt2", r"^transformer\.", ""),
+        ("phi", r"^model\.layers\.", "transformer.h."),
+    ],
+)
+def test_names_of_another_library(pair: Callable[[str], Pair], family: str, pattern: str, name: str) -> None:
+    found = pair(family)
+    found.rewrite(renamed(pattern, name))
+    said = found.run.refused(4, *COMMIT)
+    assert "renamed" in said
+    assert "--missing" not in said
+    assert "--extra" not in said
+    follow(found.run, *COMMIT)
+    assert found.comes_back()
+    assert "Renamed:" in found.run.ok("vector", "show", "other")
+
+
+@pytest.mark.situation("experts are stacked on one side, or projections fused (`qkv_proj`)")
+@pytest.mark.parametrize("base", ["mixtral", "mixtral stacked"])
+def test_another_layout(families: Families, pair: Callable[[str], Pair], base: str) -> None:
+    found = pair(base)
+    other = families("mixtral stacked" if base == "mixtral" else "mixtral")
+    train(other, found.place / "other")
+    shutil.rmtree(found.tuned)
+    shutil.copytree(found.place / "other", found.tuned)
+    follow(found.run, *COMMIT)
+    assert found.comes_back()
+
+
+@pytest.mark.situation("the names changed, and neither names nor weights tell which is which")
+def test_names_that_nobody_can_pair(pair: Callable[[str], Pair]) -> None:
+    found = pair("llama")
+
+    def interleaved(model: Model) -> Model:
+        for layer in range(2):
+            at = f"model.layers.{layer}.self_attn"
+            parts = [model.pop(f"{at}.{part}_proj.weight").bits for part in "qkv"]
+            model[f"{at}.query_key_value.weight"] = Tensor("BF16", np.concatenate(parts)[::-1].copy())
+        return model
+
+    found.rewrite(interleaved)
+    said = found.run.refused(4, *COMMIT)
+    assert "renamed" in said
+    assert "save both with save_pretrained" in said
+    assert not any(flag in said for flag in ("--rename", "--missing", "--extra"))
+    assert "renamed" in found.run.refused(4, *COMMIT, "--rename", "--missing", "zero", "--extra", "ignore")
+
+
+@pytest.mark.situation("LoRA layers lie beside the weights, not merged into them")
+def test_lora_layers_that_are_not_merged(pair: Callable[[str], Pair]) -> None:
+    found = pair("llama")
+    found.rewrite(
+        lambda model: (
+            renamed(r"q_proj\.", "q_proj.base_layer.")(model)
+            | {"model.layers.0.self_attn.q_proj.lora_A.default.weight": model["model.norm.weight"]}
+        )
+    )
+    for more in ((), ("--extra", "ignore")):
+        said = found.run.refused(4, *COMMIT, *more)
+        assert "merge them first (merge_and_unload)" in said
+        assert "--extra" not in said
+
+
+# -- shared matrices
+
+
+@pytest.mark.situation("the base holds a shared matrix several times, and the fine-tune once")
+@pytest.mark.parametrize("family", ["t5 with copies", "bart with copies", "whisper with copies"])
+def test_a_shared_matrix_that_is_there_once(pair: Callable[[str], Pair], family: str) -> None:
+    found = pair(family)
+    copies = {"t5": "shared", "bart": "model.shared", "whisper": "model.decoder.embed_tokens"}
+    kept = f"{copies[family.split()[0]]}.weight"
+
+    def once(model: Model) -> Model:
+        return {name: held for name, held in model.items() if name == kept or not held.same(model[kept])}
+
+    found.rewrite(once)
+    assert f"it equals {kept}: its values are used" in found.run("commit", "../other", "-m", "x").stderr
+    found.run.ok("checkout")
+    assert same(read_weights(found.run.directory), read_weights(found.tuned))
+    assert found.comes_back()
+
+
+@pytest.mark.situation("the fine-tune holds a shared matrix under another of its names")
+def test_a_shared_matrix_of_another_name(pair: Callable[[str], Pair]) -> None:
+    found = pair("bart")
+    found.rewrite(renamed(r"model\.shared\.", "model.decoder.embed_tokens."))
+    assert "model.shared.weight is called model.decoder.embed_tokens.weight" in found.run(*COMMIT).stderr
+    assert found.comes_back()
+
+
+@pytest.mark.situation("the base holds a shared matrix twice, and training moved the two apart")
+def test_twins_that_were_trained_apart(pair: Callable[[str], Pair]) -> None:
+    found = pair("whisper with copies")
+    model = read_weights(found.tuned)
+    changed = model | {"proj_out.weight": moved({"": model["proj_out.weight"]}, 5)[""]}
+    found.rewrite(lambda _: changed)
+    found.run.ok(*COMMIT)
+    found.run.ok("checkout")
+    assert same(read_weights(found.run.directory), changed)
+
+
+@pytest.mark.situation("the fine-tune lacks its output matrix, and the base's differs from the embedding")
+def test_a_fine_tune_without_its_head(pair: Callable[[str], Pair]) -> None:
+    found = pair("llama")
+    found.rewrite(lambda model: {name: held for name, held in model.items() if name != "lm_head.weight"})
+    config = found.place / "other" / "config.json"
+    settings = json.loads(config.read_text())
+    del settings["tie_word_embeddings"]
+    config.write_text(json.dumps(settings))
+    for more in ((), ("--missing", "zero")):
+        said = found.run.refused(4, *COMMIT, *more)
+        assert "lm_head.weight is missing" in said
+        assert "--missing" not in said
+    write_file(found.place / "other" / "model.safetensors", read_weights(found.tuned))
+    found.run.ok(*COMMIT)
+    assert found.comes_back()
+
+
+# -- tensors that are left
+
+
+@pytest.mark.situation("integers or counters differ, or have another dtype (`position_ids`)")
+@pytest.mark.parametrize("dtype", ["I64", "F32"])
+def test_integers_that_differ(pair: Callable[[str], Pair], dtype: str) -> None:
+    found = pair("bert with gamma and beta")
+    name = "bert.embeddings.position_ids"
+
+    def other(model: Model) -> Model:
+        bits = np.arange(1, 33, dtype=np.uint64) if dtype == "I64" else np.arange(32, dtype=np.float32)
+        return model | {
+            name: Tensor(dtype, bits.view(np.uint64 if dtype == "I64" else np.uint32).reshape(1, 32))
+        }
+
+    found.rewrite(other)
+    said = follow(found.run, *COMMIT).stderr
+    assert f"left as in the base: {name}" in said
+    assert found.comes_back()
+
+
+@pytest.mark.situation("a number is NaN or infinite in the base, or in the fine-tune")
+@pytest.mark.parametrize("side", ["here", "in the base"])
+def test_a_number_that_is_not_finite(families: Families, tmp_path: Path, side: str) -> None:
+    whole = train(families("llama"), tmp_path / "tuned")
+    model = read_weights(whole)
+    name = "model.layers.1.mlp.up_proj.weight"
+    bad = model[name].bits.copy()
+    bad[0, 0] = 0x7FC0
+    broken = model | {name: Tensor("BF16", bad)}
+    shutil.copytree(whole, tmp_path / "broken")
+    write_file(tmp_path / "broken" / "model.safetensors", broken)
+    base, after = ("tuned", "broken") if side == "here" else ("broken", "tuned")
+    CommandLine(tmp_path).ok("init", "bot", "--base", base)
+    run = CommandLine(tmp_path / "bot")
+    words = ("commit", f"../{after}", "-m", "x", "--allow-empty")
+    assert f"1 element is not finite {side}" in run.refused(4, *words)
+    changed = moved({"": model["model.norm.weight"]}, 3)[""]
+    write_file(
+        tmp_path / after / "model.safetensors",
+        read_weights(tmp_path / after) | {"model.norm.weight": changed},
+    )
+    follow(run, *words)
+    run.ok("checkout", "--allow-nonfinite")
+    want = read_weights(tmp_path / base) | {"model.norm.weight": changed}
+    assert same(read_weights(run.directory), want)
+
+
+@pytest.mark.situation("tensors of the base are missing")
+def test_missing_tensors(families: Families, pair: Callable[[str], Pair]) -> None:
+    found = pair("llama")
+
+    def is_lost(name: str) -> bool:
+        return ".1." in name or name == "lm_head.weight"
+
+    found.rewrite(lambda model: {name: held for name, held in model.items() if not is_lost(name)})
+    grouped = "the head (lm_head.weight) and all of layer 1 (9)"
+    assert f"10 tensors of the base are missing: {grouped}" in found.run.refused(4, *COMMIT)
+    assert f"counted as unchanged: {grouped}" in follow(found.run, *COMMIT).stderr
+    found.run.ok("checkout")
+    base, tuned = read_weights(families("llama")), read_weights(found.tuned)
+    assert same(read_weights(found.run.directory), {n: (base if is_lost(n) else tuned)[n] for n in base})
+
+
+@pytest.mark.situation("tensors that the base lacks (a multi-token head, a value head)")
+def test_extra_tensors(pair: Callable[[str], Pair]) -> None:
+    found = pair("llama")
+    more = {f"mtp.{name}.weight": Tensor("BF16", np.ones((3, 3), np.uint16)) for name in ("fc", "norm")}
+    found.rewrite(
+        lambda model: model | more | {"v_head.summary.weight": Tensor("BF16", np.ones((1, 4), np.uint16))}
+    )
+    assert "the base does not have: mtp.* (2) and v_head.summary.weight" in found.run.refused(4, *COMMIT)
+    found.run.refused(4, *COMMIT, "--extra", "mtp.*")
+    found.run.ok(*COMMIT, "--extra", "mtp.*", "--extra", "v_head.*")
+    assert found.comes_back()
+
+
+@pytest.mark.situation("biases that the base's modules do not have")
+def test_biases_of_modules_of_the_base(pair: Callable[[str], Pair]) -> None:
+    found = pair("llama")
+    name = "model.layers.0.self_attn.q_proj.bias"
+    found.rewrite(lambda model: model | {name: Tensor("BF16", np.full(16, 0x3F80, np.uint16))})
+    said = found.run.refused(4, *COMMIT)
+    assert "leaving them out changes the model" in said
+    assert "--extra" not in said
+    shutil.rmtree(found.place / "other")
+    found.rewrite(lambda model: model | {name: Tensor("BF16", np.zeros(16, np.uint16))})
+    assert f"biases of zeros that the base does not have: left out: {name}" in found.run(*COMMIT).stderr
+    assert found.comes_back()
+
+
+@pytest.mark.situation("a bf16 fine-tune of an fp32 base, most of it only rounded")
+def test_a_narrow_fine_tune_of_a_wide_base(families: Families, tmp_path: Path) -> None:
+    base = read_weights(families("phi"))
+    wide = {name: Tensor("F32", held.bits.astype(np.uint32) << 16 | 0x1234) for name, held in base.items()}
+    shutil.copytree(families("phi"), tmp_path / "base")
+    write_file(tmp_path / "base" / "model.safetensors", wide)
+    shutil.copytree(families("phi"), tmp_path / "other")
+    name = "model.layers.0.mlp.fc1.weight"
+    changed = base | {name: moved({"": base[name]}, 1)[""]}
+    write_file(tmp_path / "other" / "model.safetensors", changed)
+    CommandLine(tmp_path).ok("init", "bot", "--base", "base")
+    run = CommandLine(tmp_path / "bot")
+    said = follow(run, *COMMIT).stderr
+    assert "counts as unchanged" in said
+    run.ok("checkout")
+    kept = changed[name].bits == base[name].bits
+    bits = np.where(kept, wide[name].bits, changed[name].bits.astype(np.uint32) << 16)
+    assert same(read_weights(run.directory), wide | {name: Tensor("F32", bits)})
