@@ -43,6 +43,8 @@ MAX_RECIPE_BYTES: Final = 16 * MIB
 """Bytes of recipe.toml."""
 MAX_TEXT_FILE_BYTES: Final = 64 * MIB
 """Bytes of one tracked text file of a model directory."""
+MAX_FOLDER_FILES: Final = 1000
+"""Files below one directory of a model directory; one with more stays behind."""
 MAX_SAFETENSORS_HEADER_BYTES: Final = 100_000_000
 """As the safetensors format has it."""
 MAX_INDEX_BYTES: Final = 256 * MIB

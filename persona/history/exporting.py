@@ -23,7 +23,7 @@ from persona.objects.tensors import TensorSpec
 from persona.store import files
 from persona.store.store import DIRECTORY
 from persona.weights import output
-from persona.weights.checkpoint import OUTPUT_NAME
+from persona.weights.folder import OUTPUT_NAME
 from persona.weights.shards import plan_shards
 from persona.weights.writer import ModelWriter, changed_since
 

@@ -18,7 +18,7 @@ from persona.errors import BusyError, Refused, listed
 from persona.objects.tensors import TensorSpec
 from persona.store import files
 from persona.weights import output
-from persona.weights.checkpoint import OUTPUT_NAME
+from persona.weights.folder import OUTPUT_NAME
 from persona.weights.index import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from persona.weights.safetensors import encode_header
 

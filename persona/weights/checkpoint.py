@@ -2,21 +2,21 @@
 
 Opening one checks everything that can be known without reading the tensors: its kind, every header, and that
 index and shards agree. In a directory, `model.safetensors` is preferred to an index, as in transformers.
-Weight files that neither names are never read; `ignored` lists them.
+Weight files that neither names are never read; `ignored` lists them (`persona.weights.folder`).
 """
 
 from __future__ import annotations
 
-import json
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from persona import limits
-from persona.errors import InvalidInput, SystemFault, listed
+from persona.errors import InvalidInput, listed
 from persona.objects.base import Shard
 from persona.objects.digest import BLOCK_BYTES, block_digest, block_spans, tensor_digest
 from persona.objects.names import check_file_path
@@ -38,17 +38,17 @@ from persona.weights.inputs import (
     fingerprint,
     json_object,
     list_directory,
-    read_input,
     read_watched,
     stays_inside,
 )
 from persona.weights.safetensors import Header, TensorEntry, read_header
 from persona.weights.scan import shorten
-from persona.weights.shards import is_published_name
 from persona.weights.tied import find_tied
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
+
+    from persona.weights.folder import Beside
 
 _ADAPTER = (
     "this is an adapter (PEFT, LoRA), not a whole model; take the model that it was trained on as the base"
@@ -58,9 +58,11 @@ _LONE_ADAPTER = (
     f" {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}"
 )
 _MAX_LISTED = 5
-OUTPUT_NAME: Final = "persona.json"
-OUTPUT_FORMAT: Final = "persona output"
-"""The file that `checkout -o` writes about an output, and the word that marks it as persona's."""
+EMPTY_REMEDY: Final = (
+    "gather the weights: run the zero_to_fp32.py of the training's checkpoint, or train with"
+    " stage3_gather_16bit_weights_on_model_save, and give the directory that this makes"
+)
+"""The advice for empty tensors."""
 
 
 class Checkpoint:
@@ -76,20 +78,13 @@ class Checkpoint:
         """name → (spec, index into `shards`), in byte order of names."""
         self.shards: list[Shard] = []
         """The weight files in order of names, with their metadata verbatim."""
-        self.text_files: dict[str, Path] = {}
-        """name → path of every regular, visible top-level file of a directory that is not weights.
-
-        Symbolic links are resolved; they may lead to the directory itself or to the hub cache's blobs. Empty
-        if a file was opened.
-        """
-        self.ignored: dict[str, str] = {}
-        """name → reason, for files of the directory that are not taken along."""
         self.config: dict[str, Any] | None = None
         """The parsed config.json of a directory, if there is one."""
         self.tied: dict[str, str] = {}
         """alias → name of the stored tensor that the model shares under that alias."""
         self.weights_seen: dict[str, Fingerprint] = {}
         """name → fingerprint of the weight files and their index when they were opened."""
+        self._names: list[str] = []
         self._texts_seen: dict[Path, Fingerprint] = {}
         self._files: list[InputFile] = []
         self._entries: dict[str, TensorEntry] = {}
@@ -108,6 +103,26 @@ class Checkpoint:
             checkpoint.close()
             raise
         return checkpoint
+
+    @property
+    def text_files(self) -> dict[str, Path]:
+        """Relative path → real path of every regular, visible file of a directory that is not weights.
+
+        Symbolic links are resolved; they may lead to the directory itself or to the hub cache's blobs. Empty
+        if a file was opened.
+        """
+        return self._beside.texts
+
+    @property
+    def ignored(self) -> dict[str, str]:
+        """Relative path → reason, for files of the directory that are not taken along."""
+        return self._beside.ignored
+
+    @cached_property
+    def _beside(self) -> Beside:
+        from persona.weights import folder
+
+        return folder.look(self.path, self._names, {file.path.name for file in self._files} | {INDEX_NAME})
 
     @property
     def nbytes(self) -> int:
@@ -209,27 +224,27 @@ class Checkpoint:
         except (OSError, ValueError):
             is_directory = False  # opening it as a file reports the error
         if is_directory:
-            names = list_directory(self.path)
-            self._open_directory(names)
-            self._find_files(names)
-            if "config.json" in self.text_files:
+            self._names = list_directory(self.path)
+            self._open_directory(self._names)
+            if "config.json" in self._names:
                 self.config = self._read_config()
         elif self.path.name.lower().endswith(".json"):
             self._open_index(self.path)
         else:
             self._add_shard(self.path)
         self._check_adapter()
+        _refuse_empty(self.path, [spec for spec, _ in self.tensors.values()])
         self.tensors = {name: self.tensors[name] for name in sorted(self.tensors)}
         self.tied = find_tied(self.tensors.keys(), (shard.metadata for shard in self.shards), self.config)
 
     def _open_directory(self, names: list[str]) -> None:
         present = set(names)
-        if adapter := sorted(ADAPTER_FILES & present):
-            raise InvalidInput(f"{self.path / adapter[0]}: {_ADAPTER}")
         if SINGLE_NAME in present:
             self._add_shard(self.path / SINGLE_NAME)
         elif INDEX_NAME in present:
             self._open_index(self.path / INDEX_NAME)
+        elif adapter := sorted(ADAPTER_FILES & present):
+            raise InvalidInput(f"{self.path / adapter[0]}: {_ADAPTER}")
         else:
             self._refuse_directory(names)
 
@@ -248,9 +263,11 @@ class Checkpoint:
             raise InvalidInput(
                 f"{self.path}: no {SINGLE_NAME}; give {only} itself or rename it to {SINGLE_NAME}"
             )
+        from persona.weights.folder import recognise
+
         for name in names:
             path = self.path / name
-            known = _recognise(path)
+            known = recognise(path)
             if known is not None and (known.holds_weights or foreign.is_weight_name(name)):
                 raise InvalidInput(f"{path}: this is {known.what}; {known.remedy}")
         unknown = [name for name in names if foreign.is_weight_name(name)]
@@ -318,8 +335,10 @@ class Checkpoint:
             )
         self.shards.append(Shard(path.name, header.metadata))
 
-    def _read_config(self) -> dict[str, Any]:
-        path = self.text_files["config.json"]
+    def _read_config(self) -> dict[str, Any] | None:
+        path = Path(os.path.realpath(self.path / "config.json"))
+        if not path.is_file() or not stays_inside(self.path, path):
+            return None  # it is no text file of this directory
         data, seen = read_watched(path, limit=limits.MAX_CONFIG_BYTES)
         self._texts_seen[path] = seen
         return json_object(path, data, "model")
@@ -329,59 +348,6 @@ class Checkpoint:
             _refuse_adapter(self._files[0].path, self.tensors)
         if not self.tensors:
             raise InvalidInput(f"{self.path}: holds no tensor; give a checkpoint with weights")
-
-    def _find_files(self, names: list[str]) -> None:
-        """Sorts the files beside the weights into text files and ignored ones."""
-        weights = {file.path.name for file in self._files} | {INDEX_NAME}
-        for name in names:
-            if name in weights or name.startswith("."):  # hidden files are no part of a model: .git*, .env
-                continue
-            path = self.path / name
-            try:
-                status = os.stat(path)
-            except OSError as error:
-                self.ignored[name] = f"cannot be looked at: {error.strerror}"
-                continue
-            if stat.S_ISDIR(status.st_mode) or (name == OUTPUT_NAME and _is_output_record(path)):
-                continue
-            if reason := self._why_ignored(name, path, status):
-                self.ignored[name] = reason
-            else:
-                self.text_files[name] = Path(os.path.realpath(path))
-
-    def _why_ignored(self, name: str, path: Path, status: os.stat_result) -> str | None:
-        if is_published_name(name):
-            return "a shard of an interrupted checkout"
-        if foreign.is_weight_name(name):
-            return "other weights, or a training's state"
-        if not stat.S_ISREG(status.st_mode):
-            return "not a regular file"
-        if not stays_inside(self.path, path):
-            return "a link that leads out of the directory"
-        if status.st_size > limits.MAX_TEXT_FILE_BYTES:
-            return f"over {limits.MAX_TEXT_FILE_BYTES >> 20} MiB"
-        try:
-            check_file_path(name)
-        except InvalidInput as error:
-            return str(error)
-        known = _recognise(path)
-        return known.what if known is not None and known.holds_weights else None
-
-
-def _recognise(path: Path) -> foreign.Foreign | None:
-    try:
-        with InputFile(path) as file:
-            return foreign.recognise(file.read(0, foreign.HEAD_BYTES))
-    except (InvalidInput, SystemFault):
-        return None
-
-
-def _is_output_record(path: Path) -> bool:
-    try:
-        value = json.loads(read_input(path, limit=limits.MAX_INDEX_BYTES))
-    except (InvalidInput, SystemFault, ValueError, RecursionError):
-        return False
-    return isinstance(value, dict) and value.get("format") == OUTPUT_FORMAT
 
 
 def _refuse_adapter(path: Path, names: dict[str, Any]) -> None:
@@ -396,3 +362,18 @@ def _refuse_adapter(path: Path, names: dict[str, Any]) -> None:
         or (not whole and all(name.startswith("base_model.model.") for name in names))
     ):
         raise InvalidInput(f"{path}: {_LONE_ADAPTER}")
+
+
+def _refuse_empty(path: Path, specs: Sequence[TensorSpec]) -> None:
+    """Refuses weights that were saved under DeepSpeed ZeRO-3 without being gathered.
+
+    Each rank then holds a part of a matrix, and the file holds none. Small tensors may be whole.
+    """
+    empty = [spec for spec in specs if spec.shape == (0,) and spec.merged]
+    matrices = sum(spec.name.endswith("weight") for spec in empty)
+    if empty and (len(empty) == len(specs) or matrices >= max(2, len(specs) / 4)):
+        raise InvalidInput(
+            f"{path}: {len(empty)} of {len(specs)} tensors are empty, as DeepSpeed ZeRO-3 saves weights that"
+            " it did not gather",
+            hint=EMPTY_REMEDY,
+        )

@@ -26,7 +26,8 @@ from persona.frozen import dataclass
 from persona.limits import MAX_INDEX_BYTES
 from persona.objects.names import check_file_path
 from persona.store import files
-from persona.weights.checkpoint import OUTPUT_FORMAT, OUTPUT_NAME, Checkpoint
+from persona.weights.checkpoint import Checkpoint
+from persona.weights.folder import OUTPUT_FORMAT, OUTPUT_NAME
 from persona.weights.index import ADAPTER_WEIGHTS
 from persona.weights.inputs import Fingerprint, InputFile, read_input
 from persona.weights.shards import shard_digest

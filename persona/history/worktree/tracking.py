@@ -6,8 +6,8 @@ kind, size or permissions.
 **untracked file** — every other file that is not weights.
 
 Tracked are `recipe.toml`, the files of HEAD's commit, the base's own files (also those that HEAD has
-deleted), files in the work tree's root whose name says that a model loads with them, all files below
-`graph/`, and the files that `add` named. Weights are never tracked. `state/added` lists the names that `add`
+deleted), files whose name says that a model loads with them, all files below `graph/`, and the files that
+`add` named. Weights are never tracked. `state/added` lists the names that `add`
 was given and that no commit at HEAD holds yet: there is no staging area. A left-out file is reported and
 stops nothing.
 """
@@ -43,10 +43,15 @@ MODEL_FILES: Final = (
     "spiece.model",
     "preprocessor_config.json",
     "processor_config.json",
+    "video_preprocessor_config.json",
+    "modules.json",
+    "config_sentence_transformers.json",
 )
 """Names of files that a model loads with."""
-MODEL_FILE_BEGINNINGS: Final = ("tokenizer", "vocab.", "chat_template")
+MODEL_FILE_BEGINNINGS: Final = ("tokenizer", "vocab.", "chat_template", "sentence_")
 """How others of them begin."""
+TEMPLATES: Final = "additional_chat_templates"
+"""The directory of further chat templates, as transformers saves them."""
 
 _WEIGHT_DIRECTORY: Final = frozenset({"adapter_config.json"})
 
@@ -59,9 +64,11 @@ class Tracked:
     left_out: dict[str, str]
 
 
-def is_model_file(name: str) -> bool:
-    """Whether a model loads with a top-level file of this name."""
-    return name in MODEL_FILES or name.startswith(MODEL_FILE_BEGINNINGS)
+def is_model_file(path: str) -> bool:
+    """Whether a model loads with the file of this path."""
+    if "/" in path:
+        return path.startswith(f"{TEMPLATES}/") and path.endswith(".jinja")
+    return path in MODEL_FILES or path.startswith(MODEL_FILE_BEGINNINGS)
 
 
 def is_among(name: str, paths: Iterable[str]) -> bool:
@@ -232,10 +239,16 @@ def _found(root: Path, left_out: dict[str, str]) -> Iterator[str]:
     for item in files.names_in(root):
         if is_model_file(item.name) and not item.is_dir(follow_symlinks=False):
             yield item.name
-    if (root / GRAPH).is_symlink():
-        left_out[GRAPH] = "a link, which is not followed"
+    yield from (path for path in _found_below(root, TEMPLATES, left_out) if is_model_file(path))
+    yield from _found_below(root, GRAPH, left_out)
+
+
+def _found_below(root: Path, folder: str, left_out: dict[str, str]) -> Iterator[str]:
+    """The visible files below a directory of the work tree."""
+    if (root / folder).is_symlink():
+        left_out[folder] = "a link, which is not followed"
         return
-    pending = [GRAPH]
+    pending = [folder]
     while pending:
         here = pending.pop()
         try:
