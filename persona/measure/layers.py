@@ -9,7 +9,8 @@ layers, such as the embedding, the last norm or the head, is a module of its own
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import groupby
 from typing import Any, Final
 
 from persona.frozen import dataclass
@@ -81,7 +82,9 @@ def unchanged_kinds(names: Iterable[str], changed: Collection[str]) -> tuple[str
     """The kinds of modules of which no tensor is in `changed`, in the order of reading.
 
     `names` are all tensors of the model. If a whole family of kinds is unchanged, it stands for its kinds:
-    `embeddings`, `norms`, the modules of one part of a layer (`mlp`), or a stack of layers.
+    `embeddings`, `norms`, the modules of one part of a layer (`mlp`), or a stack of layers. Then follow the
+    layers of which no tensor changed, though their kinds did in others: `layer 11`, `layers 0-19`; of
+    several stacks `decoder.block.0-5`.
     """
     kinds: dict[Position, bool] = {}
     where = positions(names)
@@ -96,7 +99,26 @@ def unchanged_kinds(names: Iterable[str], changed: Collection[str]) -> tuple[str
     found = [
         next((family for family in _families(kind, several) if not families[family]), None) for kind in kinds
     ]
-    return tuple(dict.fromkeys(label for label in found if label is not None))
+    layers = _unchanged_layers(where, kinds, changed, several)
+    return tuple(dict.fromkeys(label for label in [*found, *layers] if label is not None))
+
+
+def _unchanged_layers(
+    where: Mapping[str, Position], kinds: Mapping[Position, bool], changed: Collection[str], several: bool
+) -> Iterator[str]:
+    """The runs of layers of which no tensor changed, among the kinds that changed somewhere."""
+    layers: dict[str, dict[int, bool]] = {}
+    for name, at in where.items():
+        if at.stack is not None and at.layer is not None and kinds[Position(at.stack, None, at.module)]:
+            stack = layers.setdefault(at.stack, {})
+            stack[at.layer] = stack.get(at.layer, False) or name in changed
+    for stack_name, moved in sorted(layers.items()):
+        still = sorted(layer for layer, any_moved in moved.items() if not any_moved)
+        for _, run in groupby(enumerate(still), key=lambda item: item[1] - item[0]):
+            numbers = [layer for _, layer in run]
+            run_of = f"{numbers[0]}-{numbers[-1]}" if len(numbers) > 1 else str(numbers[0])
+            plural = "s" if len(numbers) > 1 else ""
+            yield f"{stack_name}.{run_of}" if several else f"layer{plural} {run_of}"
 
 
 def _families(kind: Position, several: bool) -> list[str]:

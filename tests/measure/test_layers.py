@@ -122,8 +122,21 @@ def test_kinds_of_which_no_tensor_changed_are_named_by_kind_or_by_family() -> No
     assert unchanged("q_proj") == ["embeddings", "self_attn.k_proj", "mlp", "norms", "lm_head"]
     assert unchanged("_proj", "lm_head") == ["embeddings", "norms"]
     assert unchanged("layers", "embed", "head") == ["norm"]
-    assert unchanged("layers.1.") == ["embeddings", "norm", "lm_head"]
+    assert unchanged("layers.1.") == ["embeddings", "norm", "lm_head", "layer 0", "layer 2"]
     assert "self_attn" not in unchanged("q_norm")
+
+
+def test_layers_of_which_no_tensor_changed_are_named_in_runs() -> None:
+    names = [f"model.layers.{layer}.{module}" for layer in range(12) for module in ("mlp.up", "norm")]
+    names.append("model.layers.3.extra")
+    moved = ("layers.5.mlp", "layers.8.mlp", "layers.9.mlp", "layers.10.mlp")
+    assert unchanged(*moved, names=names) == ["norms", "extra", "layers 0-4", "layers 6-7", "layer 11"]
+    both = [f"{stack}.{name}" for stack in ("encoder", "decoder") for name in names]
+    assert unchanged("encoder", "mlp", names=both)[-1] == "decoder.model.layers extra"
+    assert unchanged("encoder", "layers.1.", names=both)[-2:] == [
+        "decoder.model.layers.0",
+        "decoder.model.layers.2-11",
+    ]
 
 
 def test_a_stack_of_layers_that_is_unchanged_stands_for_its_kinds() -> None:
@@ -137,4 +150,5 @@ def test_a_stack_of_layers_that_is_unchanged_stands_for_its_kinds() -> None:
     assert unchanged("model.", "visual.block.0.attn", names=names) == [
         "visual.block mlp",
         "visual.block norm",
+        "visual.block.1",
     ]
