@@ -24,6 +24,7 @@ from persona.frozen import dataclass
 from persona.intake import rounding
 from persona.intake.match import Choices, Match, match_tensors
 from persona.intake.parts import Weights
+from persona.intake.sizes import Sizes
 from persona.limits import CHUNK_ELEMENTS
 from persona.merge.arithmetic import casts, cpu
 from persona.merge.memory import budget_of
@@ -196,7 +197,7 @@ def import_vector(
         raw_bytes=base.merged_bytes,
         changed_fraction=deltas.changed / max(1, base.merged_elements),
         largest_rounding=deltas.rounding if deltas.rounded or onto else None,
-        notes=(*matched.notes, *deltas.notes()),
+        notes=(*matched.notes, *deltas.notes(), *encoder.sizes.remarks()),
         magnitudes=deltas.magnitudes,
         left=matched.left,
         renamed=matched.renamed,
@@ -318,6 +319,7 @@ class Encoder:
         self.chunks = BaseChunks.of(store.objects, base)
         self.workspaces = Workspaces(base.tensors, base.chunk)
         self.threads = threads
+        self.sizes = Sizes()
         self.onto: Callable[[str, int], NDArray[Any]] | None = None
         if onto is not None:
             longest = max((min(spec.nbytes, base.chunk * spec.unit) for spec in base.tensors), default=0)
@@ -354,6 +356,7 @@ class Encoder:
                 after,
                 spec,
             )
+        self.sizes.add(spec, base, after)
         if np.array_equal(base, after):
             return replace(_UNCHANGED, rounding=rounded_by)
         if casts.has_not_finite(base, spec.dtype) or casts.has_not_finite(after, spec.dtype):

@@ -20,7 +20,7 @@ from persona.objects import globs
 from persona.objects.base import Base
 from persona.objects.dtypes import DTYPES
 from persona.objects.tensors import TensorSpec
-from persona.weights.checkpoint import Checkpoint
+from persona.weights.checkpoint import EMPTY_REMEDY, Checkpoint
 
 SAVE_ALIKE = "load both models with the same version of transformers, and save both with save_pretrained"
 _WORDS = ("zero", "ignore", "refuse")
@@ -342,6 +342,10 @@ class _Matcher:
 def check_pair(spec: TensorSpec, source: TensorSpec, path: object, cast: bool) -> None:
     """`InvalidInput` if a tensor of the file `path` cannot be a fine-tuned `spec`."""
     where = f"{path}: tensor {spec.name}"
+    if source.shape == (0,) != spec.shape:
+        raise InvalidInput(
+            f"{where} is empty, as DeepSpeed ZeRO-3 saves a tensor that it did not gather", hint=EMPTY_REMEDY
+        )
     if source.shape != spec.shape:
         if (
             len(spec.shape) == len(source.shape) == 2

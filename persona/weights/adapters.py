@@ -218,22 +218,16 @@ class Adapter:
 def is_adapter(path: Path) -> bool:
     """Whether `path` is an adapter: its directory, or one of its files.
 
-    Raises InvalidInput for a directory that holds a whole model as well, and for one that only holds
-    directories of adapters: both name what to give.
+    A directory that holds a whole model as well is taken as that model. Raises InvalidInput for a directory
+    that only holds directories of adapters, and names what to give.
     """
     if path.name in ADAPTER_FILES:
         return path.is_file()
     if not path.is_dir():
         return False
     names = set(list_directory(path))
-    whole = sorted({SINGLE_NAME, INDEX_NAME} & names)
-    if ADAPTER_CONFIG in names or ADAPTER_WEIGHTS in names or ADAPTER_PICKLE in names:
-        if whole:
-            raise InvalidInput(
-                f"{path}: holds a whole model and an adapter; give one file: {path / whole[0]} or"
-                f" {path / ADAPTER_WEIGHTS}"
-            )
-        return True
+    if names & ADAPTER_FILES:
+        return not names & {SINGLE_NAME, INDEX_NAME}
     if not any(foreign.is_weight_name(name) for name in names) and (found := sorted(_below(path))):
         places = listed([str(path / place) for place in found])
         if len(found) > 1:

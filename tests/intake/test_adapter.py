@@ -266,10 +266,12 @@ def test_directories_of_adapters_are_named(repo: Repository, tmp_path: Path) -> 
     assert repo.commit(tmp_path / "run" / "two", message="adapt").vectors[0].name == "two"
 
 
-def test_an_adapter_beside_a_model_is_ambiguous_and_its_file_is_not(repo: Repository, tmp_path: Path) -> None:
+def test_a_model_beside_an_adapter_is_taken_and_the_adapter_by_its_file(
+    repo: Repository, tmp_path: Path
+) -> None:
     place = write_adapter(tmp_path / "a", pair())
     write_file(place / "model.safetensors", {"w": tensor((2,))})
-    assert "holds a whole model and an adapter" in refused(repo, place)
+    assert "missing" in refused(repo, place)
     made = repo.commit(place / "adapter_model.safetensors", message="adapt").vectors[0]
     assert (made.name, made.ranks) == ("a", (2,))
 

@@ -1,0 +1,118 @@
+"""**remark** — a sentence on a checkpoint's directory or on the form of its weights, beside its import.
+
+`refuse_quantised` stops an import that no option can help.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from persona.errors import Blank, Call, Hint, InvalidInput, Note, listed
+from persona.objects.base import Base
+from persona.weights import folder, quantised
+from persona.weights.checkpoint import Checkpoint
+from persona.weights.index import ADAPTER_FILES, ADAPTER_WEIGHTS, INDEX_NAME
+
+_NOT_READ: Final = (folder.OTHER_WEIGHTS, folder.INNER_WEIGHTS)
+_UNQUANTISED: Final = (
+    "give the weights from before the quantisation, or the adapter that was trained; else load the model,"
+    " call model.dequantize() and save_pretrained(), and give that directory"
+)
+
+
+def of_base(checkpoint: Checkpoint, *, in_place: bool) -> list[Note]:
+    """The remarks on a checkpoint that becomes a base.
+
+    `in_place`: whether its directory is the work tree.
+    """
+    found: list[Note] = [*folder.left_out(checkpoint.ignored)]
+    if in_place and (strangers := [name for name in checkpoint.ignored if _is_in_the_way(name)]):
+        found.append(
+            Note(
+                f"{', '.join(strangers)}: no index lists it, and checkout refuses to write weights beside it",
+                "move it out of this directory before the first checkout",
+            )
+        )
+    specs = [spec for spec, _ in checkpoint.tensors.values()]
+    how = _recognised(checkpoint)
+    fixed = [spec for spec in specs if not spec.merged]
+    if how is not None and how.packed:
+        hint = "to import fine-tunes, begin with the weights from before the quantisation"
+        found.append(
+            Note(
+                f"the base is quantised ({how.method}): {len(fixed)} of {len(specs)} tensors can never"
+                " change",
+                hint,
+            )
+        )
+    elif strange := sorted({spec.dtype for spec in fixed if spec.dtype.startswith(("F", "C"))}):
+        count = sum(spec.dtype in strange for spec in fixed)
+        said = f"{count} of {len(specs)} tensors can never change: their dtype is {', '.join(strange)}"
+        found.append(
+            Note(said, "to import fine-tunes, save the model in BF16, F16 or F32 and begin with that")
+        )
+    return [*found, *_of_config(checkpoint, how)]
+
+
+def of_fine_tune(checkpoint: Checkpoint) -> list[Note]:
+    """The remarks on a checkpoint that becomes a vector."""
+    found: list[Note] = [*folder.left_out(checkpoint.ignored, only=_NOT_READ)]
+    if beside := sorted(ADAPTER_FILES & checkpoint.ignored.keys()):
+        hint: Hint | None = None
+        if ADAPTER_WEIGHTS in beside:
+            adapter = Call("add", str(checkpoint.path / ADAPTER_WEIGHTS), name=Blank("NAME"))
+            hint = (adapter, " imports the adapter")
+        said = f"{checkpoint.path.name} holds a whole model beside {', '.join(beside)}: the model is imported"
+        found.append(Note(said, hint))
+    return [*found, *_of_config(checkpoint, _recognised(checkpoint))]
+
+
+def why_nothing_changed(checkpoint: Checkpoint) -> str | None:
+    """The advice for a checkpoint that has the base's weights, if other weights lie beside those it read."""
+    strangers = [
+        path
+        for path, why in checkpoint.ignored.items()
+        if why in (*_NOT_READ, folder.ADAPTER_FILE) and not path.endswith(".json")
+    ]
+    if not strangers:
+        return None
+    read = listed(sorted(checkpoint.weights_seen), 3)
+    return f"read: {read}; not read: {listed(strangers, 5)}. If the training is in these, give them instead"
+
+
+def refuse_quantised(checkpoint: Checkpoint, base: Base) -> None:
+    """`InvalidInput` if one of the two is quantised and the other is not."""
+    how = _recognised(checkpoint)
+    other = quantised.recognise(base.tensors, None)
+    packed, base_packed = how is not None and how.packed, other is not None and other.packed
+    if packed and not base_packed:
+        assert how is not None
+        raise InvalidInput(
+            f"{checkpoint.path}: its weights are quantised ({how.method}), and those of the base are not",
+            hint=_UNQUANTISED,
+        )
+    if base_packed and not packed:
+        assert other is not None
+        raise InvalidInput(
+            f"{checkpoint.path}: its weights are not quantised, and those of the base are ({other.method})",
+            hint="begin a repository with the base's weights from before the quantisation",
+        )
+
+
+def _recognised(checkpoint: Checkpoint) -> quantised.Quantised | None:
+    return quantised.recognise((spec for spec, _ in checkpoint.tensors.values()), checkpoint.config)
+
+
+def _of_config(checkpoint: Checkpoint, how: quantised.Quantised | None) -> list[Note]:
+    """The remark on a config that calls plain floats quantised."""
+    if how is None or how.packed:
+        return []
+    said = (
+        f"config.json of {checkpoint.path.name} says that the weights are quantised ({how.method}), but they"
+        " are plain floats: transformers then quantises them while it loads, or fails"
+    )
+    return [Note(said, "delete quantization_config from config.json")]
+
+
+def _is_in_the_way(name: str) -> bool:
+    return "/" not in name and (name.endswith(".safetensors") or name == INDEX_NAME)
