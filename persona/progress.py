@@ -35,6 +35,7 @@ class Progress(Protocol):
 CHECKING: Final = Phase("checking")
 COMPARING: Final = Phase("comparing")
 COUNTING_SIGNS: Final = Phase("counting signs")
+DOWNLOADING: Final = Phase("downloading")
 EXTRACTING: Final = Phase("finding factors")
 FINDING_CUTOFFS: Final = Phase("finding cut-offs")
 HASHING: Final = Phase("hashing the weights")

@@ -99,6 +99,7 @@ HEAVY = {
         "codec/native/compiler.py",
     ),
     "llvmlite": ("codec/native/", "codec/simd.py"),
+    "huggingface_hub": ("weights/hub.py",),
     "matplotlib": ("cli/heatmap.py", "cli/graph_drawing.py", "cli/sweep_drawing.py"),
     "triton": ("merge/arithmetic/cuda.py",),
     "torch": (

@@ -175,6 +175,13 @@ class Invocation:
         """A path from the command line, seen from `-C`."""
         return self.directory / path
 
+    def model(self, path: str) -> Path:
+        """A model from the command line: a path seen from `-C`, or an id of the Hugging Face hub."""
+        from persona.weights.hub import id_of
+
+        place = self.path(path)
+        return place if os.path.lexists(place) or id_of(Path(path)) is None else Path(path)
+
     @contextmanager
     def files_meant(self, words: Iterable[str], line: str, does: str) -> Iterator[None]:
         """If an unknown revision is the name of a file, raises an error that says what to type.

@@ -16,7 +16,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import stat
 import time
 from pathlib import Path
@@ -27,8 +26,6 @@ from persona.errors import InvalidInput, SystemFault
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-_HUB_ID: Final = re.compile(r"[\w.-]+/[\w.-]+")
-"""ORG/NAME, as the Hugging Face hub names a model."""
 _NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO})
 _READ_BYTES = 1 << 30  # Linux reads at most 2 GiB - 4 KiB a call
 _TICK_NS: Final = 20_000_000
@@ -214,8 +211,5 @@ def json_object(path: Path, data: bytes, what: str) -> dict[str, Any]:
 
 def _fault(path: Path, error: OSError) -> InvalidInput | SystemFault:
     if error.errno in _NOT_THERE:
-        advice = "check the path"
-        if _HUB_ID.fullmatch(str(path)) and not path.parent.exists():
-            advice += f"; `hf download {path} --local-dir DIR` fetches a model of the Hugging Face hub"
-        return InvalidInput(f"{path}: {os.strerror(error.errno or 0).lower()}; {advice}")
+        return InvalidInput(f"{path}: {os.strerror(error.errno or 0).lower()}; check the path")
     return SystemFault(f"{path}: cannot be read: {error.strerror}")

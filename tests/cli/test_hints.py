@@ -118,7 +118,7 @@ def test_no_sentence_of_the_library_speaks_of_flags_or_commands() -> None:
     commands = "|".join(("persona", *cli.list_commands(click.Context(cli))))
     flag = re.compile(rf"(?<![\w%-])(?:--[a-z][a-z-]+|-[a-zA-Z])(?![\w-])|`(?:{commands}) ")
     # Declarations, the log of bisect, and the command lines of other programs: `hf download`, `lm_eval`.
-    allowed = ("history/options.py", "behaviour/options.py", "errors.py", "weights/inputs.py")
+    allowed = ("history/options.py", "behaviour/options.py", "errors.py", "weights/hub.py")
     allowed += ("behaviour/measuring/tasks.py", "history/bisecting/log.py")
     spoken = []
     for path, tree in library():

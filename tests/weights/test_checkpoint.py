@@ -334,18 +334,6 @@ def test_a_broken_config_is_named(text: str, tmp_path: Path) -> None:
     assert str(tmp_path / "config.json") in refused(tmp_path, "JSON")
 
 
-def test_a_name_of_the_hub_gets_the_line_that_fetches_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("here").mkdir()
-    with pytest.raises(InvalidInput, match="`hf download Org/Model-1B --local-dir DIR` fetches"):
-        Checkpoint.open(Path("Org/Model-1B"))
-    for path in (Path("Model-1B"), Path("here/Model-1B"), tmp_path / "Org" / "Model-1B"):
-        with pytest.raises(InvalidInput, match=r"path$"):
-            Checkpoint.open(path)
-
-
 @pytest.mark.parametrize("threads", [1, 3, None])
 def test_the_digests_of_tensors_are_those_of_their_blocks(tmp_path: Path, threads: int | None) -> None:
     random = np.random.default_rng(0)

@@ -42,5 +42,5 @@ def command(
 
     Text files of the work tree, or directories of them, are tracked from now on: every commit records them.
     """
-    result = repo.add(*map(call.path, paths), **options)
+    result = repo.add(*map(call.model, paths), **options)
     return Shown(result, [*render.commit_lines(result), *diffs.new_file_lines(result.files)])

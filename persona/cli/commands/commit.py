@@ -68,7 +68,7 @@ def command(
         text = repo.prepared_message() if no_edit and not amend else None
     if text is None and not no_edit:
         text = _written(call, repo, path, amend, allow_empty)
-    source = None if path is None else call.path(path)
+    source = None if path is None else call.model(path)
     result = repo.commit(source, message=text, amend=amend, allow_empty=allow_empty, **options)
     return diffs.shown_commit(repo, result)
 

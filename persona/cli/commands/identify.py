@@ -32,7 +32,7 @@ def command(call: Invocation, repo: Repository, path: str, **options: Unpack[Com
     another dtype are compared after rounding. If nothing has these weights, says what is nearest and which
     tensors differ, and exits with 1.
     """
-    found = repo.identify(call.path(path), **options)
+    found = repo.identify(call.model(path), **options)
     return Shown(found, lines(found), 0 if found.found else 1)
 
 

@@ -51,7 +51,7 @@ def command(
     nothing.
     """
     file = call.path(path)
-    source = None if base is None else call.path(base)
+    source = None if base is None else call.model(base)
     try:
         with call.repository() as repo:
             return _imported(repo, repo.import_mergekit(file, base=source, dry_run=dry_run, **options))

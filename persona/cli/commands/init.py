@@ -57,7 +57,7 @@ def command(
 
     root = call.path(directory)
     options["progress"] = call.tell
-    source = None if base is None else call.path(base)
+    source = None if base is None else call.model(base)
     signers: Any = {"author": call.author, "committer": call.committer}
     with Repository.init(
         root, base=source, name=name, example=example, user_config=call.user_config, **signers, **options

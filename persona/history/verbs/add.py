@@ -12,6 +12,7 @@ from persona.history.results import CommitResult
 from persona.history.vectors import importing
 from persona.history.worktree import tracking
 from persona.history.worktree.changing import changing
+from persona.weights.hub import located
 
 
 def add(history: History, path: AnyPath, *more: AnyPath, **options: Unpack[ImportOptions]) -> CommitResult:
@@ -35,5 +36,5 @@ def add(history: History, path: AnyPath, *more: AnyPath, **options: Unpack[Impor
             importing.refuse_without_path({**how, "files": False})
             tree.track(texts)
             return CommitResult(None, head.branch, parents, (), files=tuple(texts))
-        added = importing.add(tree, paths[0], how)
+        added = importing.add(tree, located(paths[0], how["progress"]), how)
     return CommitResult(None, head.branch, parents, (added.change,), added.notes)

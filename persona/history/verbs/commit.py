@@ -39,7 +39,11 @@ def commit(
     the result's `failure` is the error.
     """
     how = history.in_force(ImportOptions, options)
-    place = None if path is None else Path(path)
+    place = None
+    if path is not None:
+        from persona.weights.hub import located
+
+        place = located(Path(path), how["progress"])
     wanted = placing.wanted_at_once(history, place, how)
     made = _commit(history, place, message, author, how, amend=amend, allow_empty=allow_empty)
     return placing.at_once(history, made, wanted)

@@ -38,6 +38,7 @@ from persona.progress import Progress
 from persona.store.refs import BASES, HEADS, TAGS, VECTORS, NoteList
 from persona.weights.adapters import Adapter, is_adapter
 from persona.weights.checkpoint import Checkpoint
+from persona.weights.hub import located
 
 if TYPE_CHECKING:
     from persona.measure.equality import Expected, Given
@@ -114,9 +115,10 @@ def identify(history: History, path: AnyPath, **options: Unpack[ComputeOptions])
     how = history.in_force(ComputeOptions, options)
     device_choice(how)
     notes: list[str] = []
-    if is_adapter(Path(path)):
-        return _adapter(history, Path(path), how, notes)
-    with Checkpoint.open(Path(path)) as checkpoint:
+    path = located(Path(path), how["progress"])
+    if is_adapter(path):
+        return _adapter(history, path, how, notes)
+    with Checkpoint.open(path) as checkpoint:
         candidates = _candidates(history, notes)
         bases = {id: history.base(id) for id in dict.fromkeys(each.base for each in candidates)}
         given = read(checkpoint, bases.values(), threads=how["threads"], progress=how["progress"])
@@ -126,7 +128,7 @@ def identify(history: History, path: AnyPath, **options: Unpack[ComputeOptions])
     fitting = [] if found else [id for id, base in bases.items() if search.may_be_of(base, id)]
     if fitting:
         base_name = history.base_name(fitting[0])
-        if in_place.is_work_tree(history, Path(path)):  # an edited recipe's, or trained: `status` knows
+        if in_place.is_work_tree(history, path):  # an edited recipe's, or trained: `status` knows
             hint = (Call("status"), " says where weights in the work tree come from")
         else:
             hint = (Call("add", os.fspath(path)), " imports them as a vector")

@@ -34,6 +34,7 @@ from persona.objects.digest import weights_digest
 from persona.objects.dtypes import merged_dtype
 from persona.objects.recipe import Recipe, Term
 from persona.objects.rules import AXES, Rules
+from persona.weights import hub
 from persona.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -115,21 +116,27 @@ def _refuse_edited(history: History, data: bytes) -> None:
 
 
 def _place(recipe: MergekitRecipe, source: Source) -> Path:
-    """The directory of a model, or of its adapter. Raises `InvalidInput` if there is none."""
+    """The directory of a model, or of its adapter; also in the hub's cache.
+
+    Raises `InvalidInput` if there is none. Downloads nothing.
+    """
     written = source.adapter or source.model
     for place in mergekit.places_of(recipe.path, written):
         if place.exists():
             return place
-    raise InvalidInput(
-        f"{recipe.path}: model: {written} is not here; paths are relative to the file. A model of the hub"
-        " has to be downloaded first (`hf download`), and its directory written instead"
-    )
+    id = hub.id_of(Path(written))
+    if id is not None and (cached := hub.cached(id)) is not None:
+        return cached
+    hint = "paths are relative to the file"
+    if id is not None:
+        hint += f"; if it is a model of the Hugging Face hub, `{hub.command(id)}` fetches it"
+    raise InvalidInput(f"{recipe.path}: model: {written} is not here", hint=hint)
 
 
 def _base_place(recipe: MergekitRecipe, given: Path | None) -> Path:
     """The directory of the base: the given one, else that of the recipe."""
     try:
-        return given or _place(recipe, Source(recipe.base or "", None, ()))
+        return hub.located(given) if given else _place(recipe, Source(recipe.base or "", None, ()))
     except InvalidInput as error:
         error.message = error.message.replace(": model: ", ": base_model: ", 1)
         error.hint = ("say where it is: ", Keyword(base=Blank("PATH")))
@@ -203,12 +210,16 @@ def _take(
 
     A model with the base's own weights has none.
     """
+    from persona.intake.remarks import of_fine_tune
+
     given = complete(ImportOptions, cast(ImportOptions, options))
     made: dict[str, tuple[ImportedVector, int]] = {}
     for source in models:
         place = places[source.written]
         try:
             with importing.opened(place) as tuned:
+                if isinstance(tuned, Checkpoint):
+                    notes += [Note(f"{source.written}: {one}", one.hint) for one in of_fine_tune(tuned)]
                 vector, new_bytes = importing.take(history, base, tuned, None, given)
         except NothingChanged:
             notes.append(f"{source.written} has the base's own weights, so it adds no vector")

@@ -21,6 +21,7 @@ from persona.history.recipes.text import RECIPE_FILE, first_text
 from persona.history.results import CommitResult
 from persona.history.worktree import text_files
 from persona.history.worktree.locked import LockedTree, locked
+from persona.history.worktree.tracking import GRAPH
 from persona.intake.payloads import Payloads
 from persona.objects.commit import Commit, Person, Signer
 from persona.objects.names import check_ref_name, path_clash
@@ -31,6 +32,7 @@ from persona.store.files import remove_tree
 from persona.store.refs import BASES
 from persona.store.store import DIRECTORY, Store
 from persona.weights.checkpoint import Checkpoint
+from persona.weights.hub import cached_name, located
 
 if TYPE_CHECKING:
     from persona.progress import Progress
@@ -72,7 +74,7 @@ def init(
             f"{root} is a persona repository already",
             hint=(Call("commit", Blank("PATH")), " imports a fine-tune"),
         )
-    source = root if base is None else base
+    source = root if base is None else located(base, progress)
     if in_place and not source.is_dir():
         raise InvalidInput(
             f"{source} is not a model directory",
@@ -111,10 +113,7 @@ def default_base_name(path: Path) -> str:
     place = path.absolute()
     if not place.is_dir():
         place = place.parent
-    name, repository = place.name, place.parent.parent.name
-    if place.parent.name == "snapshots" and repository.startswith("models--"):
-        name = repository.split("--")[-1]
-    name = unicodedata.normalize("NFC", name)  # macOS gives form D
+    name = unicodedata.normalize("NFC", cached_name(place) or place.name)  # macOS gives form D
     name = re.sub(r"[\x00-\x20\x7f~^:?*\[\\/]|\.\.|@\{", "-", name).strip(".-")
     try:
         return check_ref_name(name)
@@ -166,10 +165,13 @@ def _first_commit(
 ) -> CommitResult:
     from persona.history.worktree import weights
     from persona.intake.encode import import_base
+    from persona.intake.remarks import of_base
 
     history = tree.history
     own = {RECIPE_FILE, *graph}
     contents = {path: checkpoint.read_text(path) for path in checkpoint.text_files if path not in own}
+    if in_place:  # the next commit takes them: they are patterns, not files of the base
+        contents = {path: data for path, data in contents.items() if not path.startswith(f"{GRAPH}/")}
     if clash := path_clash({*own, *contents}):
         raise InvalidInput(f"{checkpoint.path}: {clash}, so no commit can hold both; rename or delete one")
     text = first_text(name, rules).encode()
@@ -194,7 +196,7 @@ def _first_commit(
     tree.advance(id, committer, f"commit (initial): Begin with {name}", expect=None)
     if in_place:
         weights.settle(tree, recipe, id, base.digest, checkpoint.weights_seen)
-    notes = [f"left out: {path} ({why})" for path, why in sorted(checkpoint.ignored.items())]
+    notes: list[str] = [*of_base(checkpoint, in_place=in_place)]
     if not (history.root / CONFIG_FILE).exists():
         notes.append(NO_CONFIG)
     return CommitResult(
