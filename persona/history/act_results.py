@@ -18,9 +18,11 @@ class Edited:
 
 @dataclass(frozen=True)
 class Removed:
-    """Names that were dropped."""
+    """Names that were dropped, and the text files that went with them, put back or removed."""
 
     removed: tuple[str, ...]
+    files: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
 
 
 @dataclass(frozen=True)

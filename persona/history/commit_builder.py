@@ -97,6 +97,10 @@ def record(
     old = history.recipe_of(parents[0]) if parents else None
     changes = vector_changes(history, old, recipe, imported or {})
     added = [change.name for change in changes if change.change in ("added", "replaced")]
+    if dropped := [change.id for change in changes if change.change == "removed"]:
+        from persona.history.vectors.model_files import given_back
+
+        notes = (*notes, *given_back(history, dropped, recipe, keep=True).notes)
     twice = filters.twice(recipe, history.base(recipe.base), added)
     return CommitResult(
         id=id,

@@ -92,7 +92,7 @@ def place(
         tensor.spec.name: (tensor.key, made.tensor_digests[tensor.spec.name]) for tensor in plan.tensors
     }
     weights.settle(tree, recipe, revision, made.weights, writer.published, digests)
-    notes += notes_of(made)
+    notes += [*notes_of(made), *in_place.replaced_notes(found, recipe, made.weights)]
     return _result(history, made, revision, tuple(published), files_move, tuple(notes), started)
 
 

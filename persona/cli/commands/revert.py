@@ -39,6 +39,11 @@ if TYPE_CHECKING:
 @click.option(
     "-n", "--no-commit", is_flag=True, help="Edit recipe.toml and the text files, but commit nothing."
 )
+@click.option(
+    "--keep-files",
+    is_flag=True,
+    help="With NAME: keep the text files that came with the vector (`add --files`).",
+)
 def command(
     call: Invocation,
     repo: Repository,
@@ -48,13 +53,15 @@ def command(
     message: str | None,
     edit: bool,
     no_commit: bool,
+    keep_files: bool,
 ) -> Shown:
     """Undo one commit, or drop one behaviour, in a new commit.
 
     With REV, revert undoes the changes of that commit. If a later commit changed the same thing again, it
     shows both sides and changes nothing.
 
-    With NAME, revert drops that vector from the recipe, whatever came after it.
+    With NAME, revert drops that vector from the recipe, whatever came after it. Text files that came with the
+    vector become the base's again, unless you edited them since.
     """
     if (target is None) == (vector is None):
         raise UsageError("give one thing to revert: a revision or the name of a vector")
@@ -72,6 +79,7 @@ def command(
         mainline=None if mainline is None else int(mainline),
         message=message,
         no_commit=no_commit,
+        keep_files=keep_files,
     )
     return diffs.shown_commit(repo, result)
 

@@ -18,13 +18,17 @@ if TYPE_CHECKING:
 
 @declare("rm", example='$ persona rm suggesting && persona commit -m "suggest as before"')
 @click.argument("names", nargs=-1, required=True, metavar="NAME…", shell_complete=vectors)
-def command(call: Invocation, repo: Repository, names: tuple[str, ...]) -> Removed:
+@click.option(
+    "--keep-files", is_flag=True, help="Keep the text files that came with the vector (`add --files`)."
+)
+def command(call: Invocation, repo: Repository, names: tuple[str, ...], keep_files: bool) -> Removed:
     """Drop a vector from the recipe.
 
-    Edits recipe.toml. The vector stays in history: earlier commits still have it.
+    Edits recipe.toml. The vector stays in history: earlier commits still have it. Text files that came with
+    the vector become the base's again, unless you edited them since.
     """
     try:
-        return repo.recipe.remove(*names)
+        return repo.recipe.remove(*names, keep_files=keep_files)
     except UnknownName as error:
         texts = [name for name in names if call.path(name).is_file()]
         if not texts:

@@ -104,7 +104,7 @@ def _hint(pattern: str, names: Sequence[str]) -> str:
         words = braces[1].split(",")
         ways = [pattern[: braces.start()] + word + pattern[braces.end() :] for word in words]
         return f"Braces are not expanded; give a glob for each: {_listed(ways)}"
-    if "," in pattern or " " in pattern:
+    if ("," in pattern or " " in pattern) and pattern.strip(", "):
         return f"Give a glob for each: {_listed([way for way in re.split(r'[, ]+', pattern) if way])}"
     fitting = _fitting(_longer(pattern), names)
     return f"A glob matches whole names; perhaps {fitting!r}" if fitting else ""

@@ -15,10 +15,10 @@ from persona.errors import (
     InvalidInput,
     Keyword,
     Note,
+    NothingChanged,
     PersonaError,
     Refused,
     UsageError,
-    WorkFile,
     pieces,
 )
 from persona.frozen import dataclass
@@ -64,7 +64,8 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
     is afterwards. Nothing in the work tree changes unless everything can be done. If a vector was imported
     but could not be named, it keeps a kept name. `keep`: the vector has a kept name until a commit holds it.
     """
-    from persona.history.vectors import kept_names
+    from persona.history.vectors import kept_names, model_files
+    from persona.intake.remarks import of_fine_tune, why_nothing_changed
 
     history = tree.history
     recipe = text_files.recipe(history, to_edit=True).recipe
@@ -86,15 +87,24 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
         onto = _onto(history, recipe, options["onto"], onto_notes)
         if onto is not None:
             keys["join"] = "add"
-        differing = {} if inside else _differing_files(history, checkpoint)
-        seen = _replaceable(history, differing) if options["files"] else {}
+        brought, remarks = dict[str, bytes](), list[Note]()
+        if not inside and isinstance(checkpoint, Checkpoint):
+            brought, remarks = model_files.of_checkpoint(checkpoint, base), of_fine_tune(checkpoint)
+        differing = model_files.differing(history, brought)
+        seen = model_files.replaceable(history, differing) if options["files"] else {}
         _check_extra(checkpoint, options)
-        made, new_bytes = take(history, recipe.base, checkpoint, onto, options)
+        try:
+            made, new_bytes = take(history, recipe.base, checkpoint, onto, options)
+        except NothingChanged as error:
+            error.hint = why_nothing_changed(checkpoint) if isinstance(checkpoint, Checkpoint) else None
+            raise
         trained = checkpoint.weights_seen
     try:
         remember(history, recipe.base, path, made, options)
         texts = differing if options["files"] else {}
         change, recipe = _write_recipe(tree, name, old, made, keys, new_bytes, texts, seen, options)
+        if options["files"]:
+            model_files.remember(history, made.id, base, brought)
     except PersonaError as error:
         kept = kept_names.keep(history, name, made.id)
         if kept is not None:
@@ -110,7 +120,8 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
     taken = inside and weights.take(tree, (made.id, name), trained, options["progress"], options["threads"])
     in_place_notes = (in_place.TAKEN,) if taken else ()
     twice = filters.twice(recipe, history.base(recipe.base), {name})
-    notes = (*onto_notes, *made.notes, *in_place_notes, *twice, *_file_notes(differing, options["files"]))
+    file_notes = model_files.notes(differing, options["files"])
+    notes = (*onto_notes, *remarks, *made.notes, *in_place_notes, *twice, *file_notes)
     return Added(change, notes, not isinstance(checkpoint, Checkpoint))
 
 
@@ -121,11 +132,15 @@ def take(
 
     No name leads to the vector yet. An adapter holds changes, so it is stored as it is, whatever it is onto.
     """
+    from persona.intake.remarks import refuse_quantised
     from persona.weights import patches
 
     refs = history.store.refs
-    if isinstance(checkpoint, Checkpoint) and patches.is_patch(checkpoint, history.base(base).spec):
-        checkpoint = _patched(history, base, checkpoint, onto, options)
+    if isinstance(checkpoint, Checkpoint):
+        if patches.is_patch(checkpoint, history.base(base).spec):
+            checkpoint = _patched(history, base, checkpoint, onto, options)
+        else:
+            refuse_quantised(checkpoint, history.base(base))
     with history.store.transaction(Payloads(history.store.objects).of) as tx:
         if isinstance(checkpoint, Checkpoint):
             from persona.intake.encode import import_vector
@@ -237,6 +252,7 @@ def _write_recipe(
         if text_files.read_recipe_text(history.root) == data:  # counting kept elements takes time, too
             break
     edits = {**texts, RECIPE_FILE: encode(text, like=data)}
+    tree.track([path for path in texts if not tracking.is_model_file(path)])  # those of subdirectories
     tree.apply(edits, {**seen, RECIPE_FILE: text_files.blob_id(data)})
     return change, recipe
 
@@ -261,15 +277,17 @@ def refuse_without_path(options: ImportOptions) -> None:
 def origin(path: Path) -> Path:
     """The origin of a fine-tune.
 
-    It is PATH, for a weights file `model…` or a file of an adapter its directory, and for `checkpoint-N` the
-    directory of the run.
+    It is PATH, for a weights file `model…` or a file of an adapter its directory, for `checkpoint-N` the
+    directory of the run, and for a snapshot in the hub's cache the directory of the model.
     """
+    from persona.weights.hub import repository_of
+
     place = Path(os.path.abspath(path))
     if place.name in ADAPTER_FILES or re.fullmatch(r"model(-\d+-of-\d+)?", _weights_name(place) or ""):
         place = place.parent
     if re.fullmatch(r"checkpoint-\d+", _weights_name(place) or place.name):
         place = place.parent
-    return place
+    return repository_of(place)
 
 
 def _weights_name(place: Path) -> str | None:
@@ -280,9 +298,12 @@ def _weights_name(place: Path) -> str | None:
 
 
 def default_name(path: Path) -> str:
-    """The name of PATH's `origin`, without the endings of a weights file."""
+    """The name of PATH's `origin`, without the endings of a weights file; of the hub's ORG/NAME, NAME."""
+    from persona.weights.hub import cached_name
+
     place = origin(path)
-    part = unicodedata.normalize("NFC", _weights_name(place) or place.name)  # macOS gives form D
+    name = _weights_name(place) or cached_name(place) or place.name
+    part = unicodedata.normalize("NFC", name)  # macOS gives form D
     try:
         return check_vector_name(part)
     except InvalidInput:
@@ -354,48 +375,3 @@ def _find_cutoffs(history: History, base: str, made: ImportedVector, options: Im
     alone = Recipe.of(base, [Term("vector", made.id)], Rules.of())
     threads = thread_count(options["threads"])
     prepare(plan_of(history, alone), made.id, made.magnitudes, threads=threads, progress=options["progress"])
-
-
-def _differing_files(history: History, checkpoint: Checkpoint | Adapter) -> dict[str, bytes]:
-    """The model files of a checkpoint that differ from the work tree's."""
-    found: dict[str, bytes] = {}
-    if not isinstance(checkpoint, Checkpoint):
-        return found
-    for name in checkpoint.text_files:
-        if tracking.is_model_file(name):
-            content = checkpoint.read_text(name)
-            if text_files.read(history.root, name) != content:
-                found[name] = content
-    return found
-
-
-def _replaceable(history: History, texts: Mapping[str, bytes]) -> dict[str, str]:
-    """The blob ids of the work tree's files of these names.
-
-    Raises `Refused` for an uncommitted edit that the imported files would overwrite.
-    """
-    committed = history.files_of(history.head_commit())
-    found = {file: id for file in texts if (id := text_files.id_of(history.root, file)) is not None}
-    edited = [file for file, id in found.items() if id != committed.get(file)]
-    if edited:
-        raise Refused(
-            f"uncommitted edits would be overwritten: {', '.join(edited)}",
-            hint=(
-                "commit first, or put it back with ",
-                Call("restore", WorkFile(edited[0])),
-                ", or leave out ",
-                Keyword(files=True),
-            ),
-        )
-    return found
-
-
-def _file_notes(differing: dict[str, bytes], taken: bool) -> tuple[str, ...]:
-    if not differing:
-        return ()
-    names = ", ".join(differing)
-    if taken:
-        return (f"imported too: {names}",)
-    differ, them = ("differs", "it") if len(differing) == 1 else ("differ", "them")
-    hint = (Keyword(files=True), f" imports {them} too")
-    return (Note(f"not imported: {names}, which {differ} from the work tree's", hint),)

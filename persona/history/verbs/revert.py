@@ -8,7 +8,7 @@ moves.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from persona.errors import Call, Keyword, Refused, UnknownName, UnknownRevision, UsageError, WorkFile
 from persona.history import placing
@@ -24,6 +24,9 @@ from persona.objects.commit import subject
 from persona.objects.ids import abbreviate, is_id
 from persona.objects.tree import differing
 from persona.store.refs import NoteList
+
+if TYPE_CHECKING:
+    from persona.history.vectors.model_files import GivenBack
 
 _WORDS: Final = {
     "lines": "lines that it changed, or lines beside them, were changed again since",
@@ -42,20 +45,29 @@ def revert(
     mainline: int | None = None,
     message: str | None = None,
     no_commit: bool = False,
+    keep_files: bool = False,
 ) -> CommitResult:
     """Undoes the change of one commit, or drops a term of the recipe.
 
     It drops one if `vector` is given, or if only a term has the name. A conflict is `Refused` with both
     sides, and nothing moves. `mainline`: the parent of a merge to go back to, from 1. `no_commit`: only edits
-    the work tree. The setting `commit.checkout` applies as for `commit`.
+    the work tree. With a vector go the files that came with it (`add` with `files`), unless they were edited
+    since: they become the base's again. `keep_files`: they stay. The setting `commit.checkout` applies as for
+    `commit`.
     """
     wanted = None if no_commit else placing.wanted_at_once(history)
-    made = _revert(history, target, vector, mainline, message, no_commit)
+    made = _revert(history, target, vector, mainline, message, no_commit, keep_files)
     return placing.at_once(history, made, wanted)
 
 
 def _revert(
-    history: History, target: str, vector: bool, mainline: int | None, message: str | None, no_commit: bool
+    history: History,
+    target: str,
+    vector: bool,
+    mainline: int | None,
+    message: str | None,
+    no_commit: bool,
+    keep_files: bool,
 ) -> CommitResult:
     with changing(history) as tree:
         notes: list[str] = []
@@ -65,7 +77,9 @@ def _revert(
             _refuse_edits(history)
         if id is None:
             default = f'Revert vector "{target}"\n'
-            edits = _dropped(history, target)
+            back = _dropped(history, target, keep_files)
+            edits = back.edits
+            notes += back.notes
         else:
             default = f'Revert "{history.commit(id).subject}"\n\nThis reverts commit {id}.\n'
             edits = _undone(history, id, mainline, onto_edits=no_commit)
@@ -135,17 +149,19 @@ def _revision(history: History, target: str, notes: NoteList) -> str | None:
     return id
 
 
-def _dropped(history: History, name: str) -> dict[str, bytes | None]:
-    """The contents of files without the vector."""
+def _dropped(history: History, name: str, keep_files: bool) -> GivenBack:
+    """The contents of files without the vector, `recipe.toml` last."""
     from persona.history.recipes.edit import remove_term
+    from persona.history.vectors.model_files import given_back
 
     data, recipe = text_files.recipe(history)
     if name not in recipe.by_name:
         hint = (Call("vectors.values"), " lists them")
         raise UnknownName(f"{RECIPE_FILE} has no vector named {name}", hint=hint)
     text = remove_term(decode(data), name)
-    history.read_recipe(text.encode())
-    return {RECIPE_FILE: encode(text, like=data)}
+    after = history.read_recipe(text.encode())
+    back = given_back(history, [recipe.by_name[name].vector], after, keep=keep_files)
+    return back._replace(edits={**back.edits, RECIPE_FILE: encode(text, like=data)})
 
 
 def _undone(history: History, id: str, mainline: int | None, *, onto_edits: bool) -> dict[str, bytes | None]:

@@ -6,6 +6,7 @@ A wrong argument is refused by the name of its parameter, an earlier fault of th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Unpack
 
 from persona.errors import Call, InvalidInput, Keyword, UsageError
@@ -14,10 +15,10 @@ from persona.history.history import History
 from persona.history.options import JoinOptions, complete
 from persona.history.recipes.checked import DEFAULT, checked, checked_keys
 from persona.history.recipes.text import RECIPE_FILE, decode, dotted, encode, load, plain_axis
-from persona.history.worktree import text_files
+from persona.history.worktree import text_files, tracking
 from persona.history.worktree.changing import changing
 from persona.objects.canonical import decimal
-from persona.objects.recipe import JOINS
+from persona.objects.recipe import JOINS, Recipe
 from persona.objects.rules import AXES, PRESETS, check_axis
 
 
@@ -110,9 +111,14 @@ def _preset_notes(before: Mapping[str, Any], keys: Mapping[str, Any]) -> Iterato
             yield f"{axis} = {value} is kept; the preset has {own[axis]}"
 
 
-def remove_terms(history: History, *names: str) -> Removed:
-    """Drops terms from `recipe.toml`, all or none; the vectors stay in history."""
+def remove_terms(history: History, *names: str, keep_files: bool = False) -> Removed:
+    """Drops terms from `recipe.toml`, all or none; the vectors stay in history.
+
+    With a vector go the files that came with it (`add` with `files`), unless they were edited since: they
+    become the base's again. `keep_files`: they stay.
+    """
     from persona.history.recipes import edit as recipe_edit
+    from persona.history.vectors.model_files import GivenBack, given_back
 
     if not names:
         raise UsageError("name the vectors to drop")
@@ -122,8 +128,17 @@ def remove_terms(history: History, *names: str) -> Removed:
             text = recipe_edit.remove_term(text, name)
         return text
 
-    _edit(history, edit)
-    return Removed(names)
+    found = GivenBack({}, [])
+
+    def with_files(data: bytes, after: Recipe) -> Mapping[str, bytes | None]:
+        nonlocal found
+        with suppress(InvalidInput):  # the vectors are dropped because the recipe is wrong
+            before = history.read_recipe(data).by_name
+            found = given_back(history, [before[name].vector for name in names], after, keep=keep_files)
+        return found.edits
+
+    _edit(history, edit, with_files)
+    return Removed(names, tuple(found.edits), tuple(found.notes))
 
 
 def rename_term(history: History, old: str, new: str) -> Renamed:
@@ -134,18 +149,28 @@ def rename_term(history: History, old: str, new: str) -> Renamed:
     return Renamed(old, new)
 
 
-def _edit(history: History, edit: Callable[[str], str]) -> None:
+def _edit(
+    history: History,
+    edit: Callable[[str], str],
+    others: Callable[[bytes, Recipe], Mapping[str, bytes | None]] = lambda data, after: {},
+) -> None:
+    """Edits the text of `recipe.toml`.
+
+    `others`: edits of other files, from its bytes as they are and the new recipe.
+    """
     with changing(history) as tree:
         data = text_files.read_recipe_text(history.root, to_edit=True)
         text = decode(data)
         edited = edit(text)
         try:
-            history.new_recipe(edited.encode(), where=None)
+            after = history.new_recipe(edited.encode(), where=None)
         except InvalidInput:
             history.new_recipe(data)  # an earlier fault of the text is reported with its line
             raise
         if edited != text:
-            tree.apply({RECIPE_FILE: encode(edited, like=data)}, {RECIPE_FILE: text_files.blob_id(data)})
+            edits = {**others(data, after), RECIPE_FILE: encode(edited, like=data)}
+            here = tracking.ids(history, edits)
+            tree.apply(edits, {**here, RECIPE_FILE: text_files.blob_id(data)})
 
 
 def _check_of(axis: str) -> Callable[[Any, str], str]:

@@ -15,6 +15,7 @@ from persona.history.recipes.text import RECIPE_FILE
 from persona.history.worktree import text_files, weights
 from persona.history.worktree.locked import LockedTree
 from persona.objects.ids import abbreviate
+from persona.objects.recipe import Recipe
 from persona.store.files import resolved
 
 TAKEN: Final = (
@@ -92,6 +93,19 @@ def edited_notes(tree: LockedTree) -> list[Note]:
             ("to keep them: ", Call("commit", WorkFile("."), name=Blank("NAME"), onto=onto)),
         )
     ]
+
+
+def replaced_notes(found: weights.Found, recipe: Recipe, digest: str) -> list[str]:
+    """The note on weights that were trained here, where computed ones of the same recipe took their place.
+
+    `found`: the weights before. `digest`: of the weights now.
+    """
+    record = found.record
+    if record is None or record.vector is None or record.digest == digest or found.state != "intact":
+        return []
+    if all(term.vector != record.vector for term in recipe.terms):
+        return []
+    return [f"computed weights replaced those that were trained here for {record.name}"]
 
 
 def _is_of(history: History, record: weights.Record, base: str, onto: str) -> bool:

@@ -1,0 +1,199 @@
+"""Text files that come with a vector go with it, unless they were edited or another vector brought them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from persona.errors import Refused
+from persona.repository import Repository
+from tests.checkpoints import write_model
+from tests.history.bots import Bot, advised, base_tensors
+
+LONG = '{"model_type": "tiny", "rope_scaling": {"factor": 4}}\n'
+BASE = '{"model_type": "tiny"}\n'
+
+
+def texts(root: Path) -> dict[str, str]:
+    """The tracked texts of the work tree but the recipe."""
+    paths = [path for path in root.rglob("*") if path.is_file() and ".persona" not in path.parts]
+    found = {path.relative_to(root).as_posix(): path.read_text() for path in paths}
+    del found["recipe.toml"]
+    return found
+
+
+def bring(bot: Bot, name: str, seed: int, config: str = LONG, **files: str) -> Path:
+    """Commits a fine-tune with its files."""
+    place = bot.tune(name, seed, **({"config.json": config} | files))
+    bot.commit(place, files=True)
+    return place
+
+
+Drop = Callable[[Bot, str], tuple[str, ...]]
+
+
+def by_rm(bot: Bot, name: str) -> tuple[str, ...]:
+    result = bot.repo.recipe.remove(name)
+    bot.commit()
+    return result.notes
+
+
+def by_revert(bot: Bot, name: str) -> tuple[str, ...]:
+    return bot.repo.revert(name).notes
+
+
+def by_revert_then_commit(bot: Bot, name: str) -> tuple[str, ...]:
+    notes = bot.repo.revert(name, no_commit=True).notes
+    bot.commit()
+    return notes
+
+
+WAYS = [by_rm, by_revert, by_revert_then_commit]
+
+
+@pytest.mark.parametrize("drop", WAYS)
+def test_files_go_with_their_vector(bot: Bot, drop: Drop) -> None:
+    before = texts(bot.root)
+    bring(bot, "long", 1, **{"chat_template.jinja": "other\n", "special_tokens_map.json": "{}"})
+    assert texts(bot.root)["config.json"] == LONG
+    bot.commit(bot.tune("plain", 2))
+    (note, *_) = drop(bot, "long")
+    assert "put back: chat_template.jinja, config.json; removed: special_tokens_map.json" in note
+    assert "keep_files=True" in advised(note)
+    assert texts(bot.root) == before
+    status = bot.repo.status()
+    assert not status.files_changed
+    assert not status.recipe_changed
+    assert set(bot.repo["HEAD"].recipe.vectors) == {"plain"}
+
+
+def test_files_stay_where_they_are_to_be_kept(bot: Bot) -> None:
+    bring(bot, "long", 1)
+    head = bot.repo.resolve("HEAD")
+    for drop in (
+        lambda: bot.repo.revert("long", keep_files=True).notes,
+        lambda: bot.repo.recipe.remove("long", keep_files=True).notes,
+    ):
+        assert drop() == ("came with the vector, and stay: config.json",)
+        assert texts(bot.root)["config.json"] == LONG
+        bot.repo.reset(head, mode="hard")
+
+
+@pytest.mark.parametrize("drop", WAYS)
+def test_an_edit_since_then_stays(bot: Bot, drop: Drop) -> None:
+    bring(bot, "long", 1, **{"chat_template.jinja": "other\n"})
+    (bot.root / "config.json").write_text(LONG + "\n")
+    bot.commit()
+    notes = drop(bot, "long")
+    assert any("edited since, and stay: config.json" in note for note in notes)
+    assert texts(bot.root)["config.json"] == LONG + "\n"
+    assert texts(bot.root)["chat_template.jinja"] == "hello\n"
+
+
+def test_an_edit_that_no_commit_holds_stays_too(bot: Bot) -> None:
+    bring(bot, "long", 1)
+    (bot.root / "config.json").write_text("{}")
+    with pytest.raises(Refused, match="uncommitted edits"):
+        bot.repo.revert("long")
+    assert bot.repo.recipe.remove("long").files == ()
+    assert texts(bot.root)["config.json"] == "{}"
+
+
+def test_a_file_becomes_that_of_another_vector_that_brought_it(bot: Bot) -> None:
+    one, two = LONG.replace("4", "2"), LONG
+    bring(bot, "one", 1, one)
+    bring(bot, "two", 2, two)
+    bot.repo.revert("two")
+    assert texts(bot.root)["config.json"] == one
+    bot.repo.revert("one")
+    assert texts(bot.root)["config.json"] == BASE
+
+
+def test_a_file_stays_as_long_as_another_vector_brought_the_same(bot: Bot) -> None:
+    bring(bot, "one", 1)
+    bring(bot, "two", 2)
+    assert bot.repo.revert("one").notes == ()
+    assert texts(bot.root)["config.json"] == LONG
+    bot.repo.revert("two")
+    assert texts(bot.root)["config.json"] == BASE
+
+
+def test_a_file_stays_as_long_as_the_vector_has_another_name(bot: Bot) -> None:
+    place = bring(bot, "one", 1)
+    bot.commit(place, name="again", only="*mlp*")
+    bot.repo.revert("one")
+    assert texts(bot.root)["config.json"] == LONG
+    bot.repo.revert("again")
+    assert texts(bot.root)["config.json"] == BASE
+
+
+def test_several_vectors_are_dropped_with_the_files_of_all(bot: Bot) -> None:
+    bring(bot, "one", 1)
+    bring(bot, "two", 2, LONG, **{"chat_template.jinja": "other\n"})
+    result = bot.repo.recipe.remove("one", "two")
+    assert sorted(result.files) == ["chat_template.jinja", "config.json"]
+    assert texts(bot.root) == {"config.json": BASE, "chat_template.jinja": "hello\n"}
+
+
+def test_a_vector_that_brought_no_file_takes_none_away(bot: Bot) -> None:
+    bot.commit(bot.tune("long", 1, **{"config.json": LONG}))
+    (bot.root / "config.json").write_text(LONG)  # by hand
+    bot.commit()
+    assert bot.repo.revert("long").notes == ()
+    assert texts(bot.root)["config.json"] == LONG
+
+
+def test_a_vector_can_be_dropped_from_a_recipe_that_is_wrong(bot: Bot) -> None:
+    bring(bot, "long", 1)
+    right = bot.recipe.read_text()
+    bot.recipe.write_text(right + f'\n[vectors.ghost]\nid = "{"7" * 64}"\nalpha = 1\n')
+    bot.repo.recipe.remove("ghost")
+    assert "ghost" not in bot.recipe.read_text()
+    assert texts(bot.root)["config.json"] == LONG
+
+
+# -- files of subdirectories
+
+
+@pytest.fixture
+def pooled(tmp_path: Path) -> Repository:
+    """A repository around a base with the directories of a sentence-transformers model."""
+    base = write_model(tmp_path / "pooled", base_tensors(), **{"modules.json": '[{"path": "1_Pooling"}]'})
+    (base / "1_Pooling").mkdir()
+    (base / "1_Pooling" / "config.json").write_text("{}")
+    Repository.init(tmp_path / "repo", base=base)
+    return Repository.open(tmp_path / "repo")
+
+
+def test_files_of_modules_and_templates_come_with_a_vector_and_others_do_not(
+    pooled: Repository, bot: Bot
+) -> None:
+    with pooled as repo:
+        modules = '[{"path": ""}, {"path": "1_Pooling"}, {"path": "3_Norm"}]'
+        place = bot.tune("tuned", 1, **{"modules.json": modules})
+        for path in (
+            "1_Pooling/config.json",
+            "1_Pooling/README.md",
+            "3_Norm/config.json",
+            "additional_chat_templates/rag.jinja",
+            "eval/config.json",
+            "eval/results.json",
+        ):
+            (place / path).parent.mkdir(exist_ok=True)
+            (place / path).write_text(f'["{path}"]')
+        before = texts(repo.root)
+        (note,) = repo.add(place).notes
+        new = {"3_Norm/config.json", "additional_chat_templates/rag.jinja"}
+        brought = sorted({"1_Pooling/config.json", "modules.json", *new})
+        assert ", ".join(brought) in note
+        assert texts(repo.root) == before
+        repo.commit(place, files=True, message="with files")
+        assert set(texts(repo.root)) - set(before) == new
+        assert not repo.status().untracked
+        held = {change.path for change in repo.diff("HEAD~1", "HEAD").file_changes}
+        assert held == set(brought)
+        repo.revert("tuned")
+        assert texts(repo.root) == before
+        assert not repo.status().files_changed
