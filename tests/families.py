@@ -90,9 +90,9 @@ def _mixtral(directory: Path, *, stacked: bool = False) -> None:
     model.save_pretrained(directory, save_original_format=not stacked)
 
 
-def _t5(directory: Path) -> None:
+def _t5(directory: Path, dtype: str = "float32") -> None:
     config = {"vocab_size": 48, "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 1, "num_heads": 2}
-    random_model("T5", "float32", head="ConditionalGeneration", **config).save_pretrained(directory)
+    random_model("T5", dtype, head="ConditionalGeneration", **config).save_pretrained(directory)
 
 
 def _bart(directory: Path) -> None:
@@ -209,6 +209,7 @@ FAMILIES: dict[str, Callable[[Path], None]] = {
     "gemma": decoder("Gemma", head_dim=8),
     "phi": decoder("Phi"),
     "t5": _t5,
+    "t5 in half precision": lambda directory: _t5(directory, "float16"),
     "t5 with copies": rewritten(
         _t5,
         copied(

@@ -166,7 +166,8 @@ class Layout:
                 if location.owner not in state:
                     raise _missing([spec.name])
                 owner = state[location.owner]
-                check_held(spec, owner, tuple(owner.shape) if location.part is None else location.part[0])
+                shape = tuple(owner.shape) if location.part is None else location.part[0]
+                check_held(spec, owner, shape, wide=spec.merged and _kept_wide(self._model, location.owner))
                 tensor = location.of(state)
             slots[spec.name] = Slot(spec, tensor)
         check_memory(state, self._owners())
@@ -239,6 +240,12 @@ def _left_out(model: Any, name: str) -> bool:
     """Whether transformers leaves out a tensor of this name on purpose, when it loads such a model."""
     patterns = list(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())
     return any(re.search(pattern, name) for pattern in (*patterns, r"rotary_emb\.inv_freq", r"position_ids$"))
+
+
+def _kept_wide(model: Any, name: str) -> bool:
+    """Whether transformers keeps a parameter in float32, whatever dtype the checkpoint has."""
+    kept = ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict")
+    return any(part in name for attribute in kept for part in getattr(model, attribute, None) or ())
 
 
 def _missing(names: list[str]) -> InvalidInput:

@@ -69,19 +69,23 @@ def why_not(where: torch.device) -> str | None:
 
 
 class Slot:
-    """The memory of one tensor of a model, with the shape and dtype of `spec`."""
+    """The memory of one tensor of a model, with the shape of `spec`, and with its dtype or a wider one."""
 
     def __init__(self, spec: TensorSpec, tensor: Tensor) -> None:
         self.spec = spec
         self._tensor = tensor
-        bits = tensor.detach().view(getattr(torch, f"int{8 * spec.unit}"))
-        self._bits = bits.view(-1) if bits.is_contiguous() else bits
+        self._integer: torch.dtype = getattr(torch, f"int{8 * spec.unit}")
+        self._dtype = torch_dtype(spec.dtype) or tensor.dtype
+        self._wide = tensor.dtype != self._dtype
         self._staged: Tensor | None = None
         self._lock = threading.Lock()
         self._direct: NDArray[Any] | None = None
-        if bits.is_contiguous() and bits.device.type == "cpu" and bits.data_ptr() % spec.unit == 0:
-            self._direct = self._bits.numpy().view(spec.bits_dtype)
-        self.device = device_of(tensor) if spec.merged and bits.is_contiguous() else None
+        self._flat: Tensor | None = None
+        if not self._wide and tensor.is_contiguous():
+            self._flat = tensor.detach().view(self._integer).view(-1)
+            if tensor.device.type == "cpu" and tensor.data_ptr() % spec.unit == 0:
+                self._direct = self._flat.numpy().view(spec.bits_dtype)
+        self.device = device_of(tensor) if spec.merged and self._flat is not None else None
 
     @property
     def where(self) -> torch.device:
@@ -91,7 +95,7 @@ class Slot:
     def onto(self, start: int, stop: int) -> DeviceArray:
         """Storage elements [start, stop) on the slot's device, to be written: uint16 or uint32."""
         assert self.device is not None
-        return self.device.adopt(self._bits)[start:stop]
+        return self.device.adopt(self._flat)[start:stop]
 
     def stamp(self) -> Stamp:
         """The tensor's address, and how often it was changed in place."""
@@ -109,21 +113,25 @@ class Slot:
             scale = 1 if self.spec.merged else unit
             yield self._direct[start * scale : stop * scale]
             return
-        in_pieces = self._bits.is_contiguous()
-        if in_pieces:
-            taken = torch.empty(stop - start, dtype=self._bits.dtype)
+        flat = self._flat
+        if flat is not None:
+            taken = torch.empty(stop - start, dtype=self._integer)
         else:
             taken = self._stage()[start:stop]
         yield taken.numpy().view(self.spec.bits_dtype)
-        if in_pieces:
+        if flat is not None:
             with torch.inference_mode():  # which may change its own tensors and any other
-                self._bits[start:stop].copy_(taken)
+                flat[start:stop].copy_(taken)
 
     def changed(self) -> Stamp:
         """Ends the writing of the whole tensor; the stamp that it has now."""
         if self._staged is not None:
+            staged = self._staged.view(self._tensor.shape)
             with torch.inference_mode():
-                self._bits.copy_(self._staged.view(self._bits.shape))
+                if self._wide:
+                    self._tensor.detach().copy_(staged.view(self._dtype))
+                else:
+                    self._tensor.detach().view(self._integer).copy_(staged)
             settle(self.where)
             self._staged = None
         if not self._tensor.is_inference():
@@ -136,11 +144,11 @@ class Slot:
         A block is a group of its own, unless the elements have to be copied to get them in order.
         """
         found = block_spans(self.spec.nbytes)
-        return [[span] for span in found] if self._bits.is_contiguous() else [found]
+        return [[span] for span in found] if self._flat is not None else [found]
 
     def block_digests(self, spans: Iterable[tuple[int, int]]) -> list[bytes]:
         """The digests of these blocks as they are now (`persona.objects.digest`). Any thread may call it."""
-        bits, unit = self._bits.contiguous().view(-1), self.spec.unit
+        bits, unit = self._bits(), self.spec.unit
         return [
             block_digest(bits[start // unit : stop // unit].cpu().numpy().view(np.uint8).data)
             for start, stop in spans
@@ -148,12 +156,19 @@ class Slot:
 
     def equals(self, other: Slot) -> bool:
         """Whether another slot of the same shape and dtype holds the same bits."""
-        return torch.equal(self._bits.reshape(-1), other._bits.reshape(-1).to(self._bits.device))
+        return torch.equal(self._bits(), other._bits().to(self.where))
+
+    def _bits(self) -> Tensor:
+        """The elements as they are now, in their order, as integers of `spec`'s dtype."""
+        if self._flat is not None:
+            return self._flat
+        narrow = self._tensor.detach().to(self._dtype)
+        return narrow.view(self._integer).reshape(-1)
 
     def _stage(self) -> Tensor:
         with self._lock:
             if self._staged is None:
-                self._staged = torch.empty(self.spec.units, dtype=self._bits.dtype)
+                self._staged = torch.empty(self.spec.units, dtype=self._integer)
             return self._staged
 
 
@@ -183,10 +198,10 @@ def digest_of(slots: Mapping[str, Slot], threads: int | None = None) -> str:
     )
 
 
-def check_held(spec: TensorSpec, tensor: Tensor, shape: tuple[int, ...]) -> None:
+def check_held(spec: TensorSpec, tensor: Tensor, shape: tuple[int, ...], *, wide: bool) -> None:
     """`InvalidInput` unless a tensor of a model can hold a tensor of a base.
 
-    `shape`: the shape of the tensor, or of the part of it that holds the base's.
+    `shape`: the shape of the tensor, or of the part of it that holds the base's. `wide`: it may be float32.
     """
     name = spec.name
     if type(tensor.detach()) is not Tensor or tensor.layout != torch.strided:
@@ -199,7 +214,7 @@ def check_held(spec: TensorSpec, tensor: Tensor, shape: tuple[int, ...]) -> None
             f"tensor {name} of the model is on the meta device, without memory: load the model's weights"
             " first, or let repo.load do it"
         )
-    if tensor.dtype != torch_dtype(spec.dtype):
+    if tensor.dtype != torch_dtype(spec.dtype) and not (wide and tensor.dtype == torch.float32):
         wanted = DTYPES[spec.dtype].torch or spec.dtype
         raise InvalidInput(
             f"tensor {name} is {str(tensor.dtype).removeprefix('torch.')} in the model and {wanted} in the"
