@@ -148,22 +148,22 @@ class Slot:
 
     def block_digests(self, spans: Iterable[tuple[int, int]]) -> list[bytes]:
         """The digests of these blocks as they are now (`persona.objects.digest`). Any thread may call it."""
-        bits, unit = self._bits(), self.spec.unit
+        bits, unit = self.bits(), self.spec.unit
         return [
             block_digest(bits[start // unit : stop // unit].cpu().numpy().view(np.uint8).data)
             for start, stop in spans
         ]
 
-    def equals(self, other: Slot) -> bool:
-        """Whether another slot of the same shape and dtype holds the same bits."""
-        return torch.equal(self._bits(), other._bits().to(self.where))
-
-    def _bits(self) -> Tensor:
+    def bits(self) -> Tensor:
         """The elements as they are now, in their order, as integers of `spec`'s dtype."""
         if self._flat is not None:
             return self._flat
         narrow = self._tensor.detach().to(self._dtype)
         return narrow.view(self._integer).reshape(-1)
+
+    def equals(self, other: Slot) -> bool:
+        """Whether another slot of the same shape and dtype holds the same bits."""
+        return torch.equal(self.bits(), other.bits().to(self.where))
 
     def _stage(self) -> Tensor:
         with self._lock:

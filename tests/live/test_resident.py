@@ -97,7 +97,7 @@ class Board:
         return [tensor.spec.name for tensor, _ in filling]
 
     def holds(self) -> dict[str, bytes]:
-        return {name: slot._bits.numpy().tobytes() for name, slot in self.slots.items()}
+        return {name: slot.bits().numpy().tobytes() for name, slot in self.slots.items()}
 
 
 @pytest.mark.parametrize("limit", [0, 2000, PLENTY])

@@ -166,4 +166,4 @@ def _filled(plan: Plan, cache: RowCache | None = None, device: LateDevice | None
     merger = caching_merger_of(plan, list(plan.tensors), cache, threads=2, slots=slots)
     for _ in Filler().fill(merger, list(plan.tensors), slots, residents=Residents(1 << 20)):
         pass
-    return {name: slot._bits.numpy().tobytes() for name, slot in slots.items()}
+    return {name: slot.bits().numpy().tobytes() for name, slot in slots.items()}
