@@ -189,13 +189,16 @@ class _Matcher:
         other = twins.under_other_names(self.base, self.twins, absent, self._unknown(), self.view)
         for missing, held in other.items():
             self.notes.append(f"{missing} is called {held} in {name}: its values are used")
-        named = {**self.view.held, **{missing: self.view.held[held] for missing, held in other.items()}}
-        found = self.twins.find([each for each in absent if each not in other], View(self.checkpoint, named))
+        named = {missing: self.view.held[held].named(missing) for missing, held in other.items()}
+        gone = set(other.values())
+        kept = {each: one for each, one in self.view.held.items() if each not in gone}
+        self.view = View(self.checkpoint, {**kept, **named})
+        found = self.twins.find([each for each in absent if each not in other], self.view)
         for missing, held in found.items():
             self.notes.append(
                 f"{missing} is missing in {name}; in the base it equals {held}: its values are used"
             )
-        self.found |= other | {missing: other.get(held, held) for missing, held in found.items()}
+        self.found |= found
         for alias, target in self._said_tied().items():
             if alias in absent and alias not in self.found and target in self.view.held:
                 self.found[alias] = target
@@ -358,7 +361,8 @@ def check_pair(spec: TensorSpec, source: TensorSpec, path: object, cast: bool) -
             )
         raise InvalidInput(
             f"{where} has the shape {list(source.shape)}, but the base has {list(spec.shape)};"
-            " give a fine-tune of this base"
+            " give a fine-tune of this base",
+            hint=None if spec.merged else (Keyword(leave=spec.name), " leaves it as it is in the base"),
         )
     if source.dtype == spec.dtype:
         return

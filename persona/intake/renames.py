@@ -30,8 +30,8 @@ _WORDS: Final = (
 )
 """Words of one library and what another calls the same."""
 _SAMPLE: Final = 4
-_MOST_KINDS: Final = 300
-"""Kinds of names on either side; of more, no rule is looked for."""
+_MOST_KINDS: Final = 60
+"""Kinds of names on either side that rules are made of; of more, some are chosen."""
 
 
 @dataclass(frozen=True)
@@ -153,44 +153,37 @@ class _Search:
             kind = pattern(name), self.given[self.left[name]].spec.shape
             shown.setdefault(kind, name)
             counts[kind] += 1
-        places: dict[tuple[int, ...], dict[str, dict[tuple[str, ...], str]]] = {}
-        for name, spec in self.absent.items():
-            numbers = tuple(part for part in name.split(".") if part.isdigit())
-            places.setdefault(spec.shape, {}).setdefault(pattern(name), {})[numbers] = name
-        if len(shown) > _MOST_KINDS or sum(map(len, places.values())) > _MOST_KINDS:
-            self.doubtful = True
-            return []
-        rules: dict[_Rule, None] = {}
-        for (_, shape), name in shown.items():
-            numbers = tuple(part for part in name.split(".") if part.isdigit())
-            for members in places.get(shape, {}).values():
-                rules |= dict.fromkeys(_rules(name, _nearest(numbers, members)))
-        weights: dict[_Rule, int] = {}
-        for rule in rules:
-            fitting = [kind for kind, name in shown.items() if self._applied(rule, name) is not None]
-            weights[rule] = sum(counts[kind] for kind in fitting)
-        found: list[dict[str, str]] = []
-        most = max(weights.values(), default=0)
-        for rule in [rule for rule, weight in weights.items() if weight == most and most]:
-            pairs = self._paired(rule)
-            if pairs and pairs not in found and self._alike(pairs) is not False:
-                found.append(pairs)
-        if not found and most:
-            return self._smaller(weights, most)
-        widest = max(map(len, found), default=0)
-        return [pairs for pairs in found if len(pairs) == widest]
-
-    def _smaller(self, weights: Mapping[_Rule, int], most: int) -> list[dict[str, str]]:
-        """The best of the rules below those whose pairs are not alike."""
-        for weight in sorted({each for each in weights.values() if 0 < each < most}, reverse=True):
+        sample = {kind: shown[kind] for kind in list(shown)[:: 1 + len(shown) // _MOST_KINDS]}
+        rules = self._rules_of(sample)
+        weights = {
+            rule: sum(counts[kind] for kind, name in sample.items() if self._applied(rule, name) is not None)
+            for rule in rules
+        }
+        for weight in sorted({each for each in weights.values() if each}, reverse=True):
             found: list[dict[str, str]] = []
             for rule in [rule for rule, each in weights.items() if each == weight]:
                 pairs = self._paired(rule)
                 if pairs and pairs not in found and self._alike(pairs) is not False:
                     found.append(pairs)
             if found:
-                return found
+                widest = max(map(len, found))
+                return [pairs for pairs in found if len(pairs) == widest]
         return []
+
+    def _rules_of(self, sample: Mapping[tuple[str, tuple[int, ...]], str]) -> list[_Rule]:
+        """The rules that make some names a name of the base, of a tensor of the same shape."""
+        places: dict[tuple[int, ...], dict[str, dict[tuple[str, ...], str]]] = {}
+        for name, spec in self.absent.items():
+            numbers = tuple(part for part in name.split(".") if part.isdigit())
+            places.setdefault(spec.shape, {}).setdefault(pattern(name), {})[numbers] = name
+        found: dict[_Rule, None] = {}
+        for (kind, shape), name in sample.items():
+            numbers = tuple(part for part in name.split(".") if part.isdigit())
+            kinds = places.get(shape, {})
+            nearest = sorted(kinds, key=lambda own: -_common_end(own, kind))[:_MOST_KINDS]
+            for own in nearest:
+                found |= dict.fromkeys(_rules(name, _nearest(numbers, kinds[own])))
+        return list(found)
 
     def _applied(self, rule: _Rule, name: str) -> str | None:
         return next((new for new in rule.applied(name) if self._fits(name, new)), None)
@@ -266,6 +259,12 @@ def _nearest(numbers: tuple[str, ...], members: Mapping[tuple[str, ...], str]) -
         if own[-len(numbers) :] == numbers or numbers[-len(own) :] == own:
             return name
     return next(iter(members.values()))
+
+
+def _common_end(one: str, other: str) -> int:
+    """How many characters two names have in common at their ends."""
+    pairs = zip(reversed(one), reversed(other), strict=False)
+    return next((count for count, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def _ends(name: str) -> Iterator[str]:

@@ -6,7 +6,7 @@ its values under the name of another one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -40,40 +40,35 @@ class Twins:
     def find(self, absent: Iterable[str], view: View) -> dict[str, str]:
         """The twins that a checkpoint holds of tensors that it lacks. `view`: under the names of the base.
 
-        Raises `InvalidInput` if it holds several that differ.
+        Many biases are 0 and many norms are 1, and nobody shares them. A constant tensor goes with the matrix
+        beside it, or it is the bias of the head. Raises `InvalidInput` for several twins that differ.
         """
-        lacking = dict.fromkeys(absent)
         found: dict[str, str] = {}
-        for name in lacking:
+        constant: list[str] = []
+        for name in absent:
             held = [twin for twin in self._group.get(name, ()) if twin in view.held]
-            if not held or not self._is_meant(name, lacking):
+            if not held:
                 continue
-            odd = next((twin for twin in held[1:] if not view.equal(held[0], twin)), None)
-            if odd is None:
-                found[name] = held[0]
-            elif not self._is_constant(name):
+            if self._is_constant(name):
+                constant.append(name)
+                continue
+            if (odd := next((twin for twin in held[1:] if not view.equal(held[0], twin)), None)) is not None:
                 raise InvalidInput(
                     f"{view.path}: {name} is missing; in the base it equals {held[0]} and {odd}, which differ"
                     " here, so its values are not known; save the model with all three"
                 )
+            found[name] = held[0]
+        modules = {name.rpartition(".")[0]: twin.rpartition(".")[0] for name, twin in found.items()}
+        for name in constant:
+            module, _, parameter = name.rpartition(".")
+            beside = f"{modules[module]}.{parameter}" if module in modules else None
+            held = [twin for twin in self._group[name] if twin in view.held]
+            heads = [twin for twin in held if may_share(name, twin)]
+            if beside in held:
+                found[name] = beside
+            elif len(heads) == 1:
+                found[name] = heads[0]
         return found
-
-    def _is_meant(self, name: str, lacking: Mapping[str, None]) -> bool:
-        """Whether equal tensors are one tensor.
-
-        Many biases are 0 and many norms are 1, and nobody shares them. Two of them belong together if the
-        matrix beside one has a twin as well, or if they are the biases of the head.
-        """
-        if not self._is_constant(name):
-            return True
-        group = self._group[name]
-        module = name.rpartition(".")[0] + "."
-        beside = [
-            other
-            for other in self._group
-            if other in lacking and other.startswith(module) and not self._is_constant(other)
-        ]
-        return len(group) == 2 and (bool(beside) or may_share(*group))
 
     def _is_constant(self, name: str) -> bool:
         spec = self._base.spec[name]
@@ -90,7 +85,8 @@ def under_other_names(
 
     Only if one tensor can be meant on either side.
     """
-    lost = [name for name in absent if any(may_share(name, other) for other in unknown)]
+    shared = [name for name in unknown if may_share(name, name)]
+    lost = [name for name in absent if any(may_share(name, other) for other in shared)] if shared else []
     found: dict[str, str] = {}
     for name in lost:
         spec = base.spec[name]

@@ -60,7 +60,9 @@ def test_a_tensor_that_no_vector_can_change_can_be_left(
 ) -> None:
     sandbox = Sandbox(tmp_path, base())
     after = trained(**tensors)
-    assert said in str(refused(sandbox, after))
+    error = str(refused(sandbox, after))
+    assert said in error
+    assert f"leave='{name}' leaves it as it is in the base" in error
     made = sandbox.vector(after, leave=name)
     assert made.id == sandbox.vector(trained()).id
     assert made.left == (name,)

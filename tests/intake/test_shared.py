@@ -132,6 +132,41 @@ def test_the_bias_of_a_head_goes_with_its_matrix(tmp_path: Path) -> None:
     assert fitting(sandbox, after).id == fitting(sandbox, whole).id
 
 
+def test_biases_that_are_equal_by_chance_do_not_hide_the_one_of_the_head(tmp_path: Path) -> None:
+    matrix, bias = tensor(1, 12, 8), ("BF16", (12,), np.zeros(12, np.uint16))
+    base = {"word_embeddings.weight": matrix, "lm_head.decoder.weight": matrix}
+    base |= {name: bias for name in ("lm_head.bias", "lm_head.decoder.bias", "mlp.0.bias", "mlp.1.bias")}
+    sandbox = Sandbox(tmp_path, base)
+    whole = base | {"lm_head.bias": nudged(bias, 9), "lm_head.decoder.bias": nudged(bias, 9)}
+    whole |= {"mlp.0.bias": nudged(bias, 3), "mlp.1.bias": nudged(bias, 4)}
+    after = {name: held for name, held in whole.items() if "decoder" not in name}
+    assert fitting(sandbox, after).id == fitting(sandbox, whole).id
+
+
+def test_a_bias_goes_with_the_matrix_beside_it(tmp_path: Path) -> None:
+    """Layers that a detector shares: the matrices differ from layer to layer only after training."""
+    matrix, bias = tensor(1, 4, 8), ("BF16", (4,), np.full(4, 0xC090, np.uint16))
+    other = ("BF16", (4,), np.full(4, 0xC090, np.uint16))
+    base = {"box.0.weight": matrix, "box.0.bias": bias, "box.1.weight": matrix, "box.1.bias": bias}
+    base |= {"score.weight": tensor(2, 4, 8), "score.bias": other}
+    sandbox = Sandbox(tmp_path, base)
+    whole = trained(base) | {"score.bias": nudged(other, 9)}
+    after = {name: held for name, held in whole.items() if not name.startswith("box.1")}
+    assert fitting(sandbox, after).id == fitting(sandbox, whole).id
+
+
+def test_a_copy_of_the_embedding_is_left_out_of_a_renamed_fine_tune(tmp_path: Path) -> None:
+    base = {"wte.weight": tensor(1, 12, 8), "h.0.attn.weight": tensor(2, 8, 8), "ln_f.weight": tensor(3, 8)}
+    sandbox = Sandbox(tmp_path, base)
+    after = {f"transformer.{name}": held for name, held in trained(base).items()}
+    after[HEAD] = after["transformer.wte.weight"]
+    said = refused(sandbox, after)
+    assert "rename=True" in said
+    assert fitting(sandbox, after, rename=True).id == fitting(sandbox, trained(base)).id
+    apart = after | {HEAD: tensor(9, 12, 8)}
+    assert "leaving it out changes the model" in refused(sandbox, apart, rename=True, extra="ignore")
+
+
 # -- heads
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
