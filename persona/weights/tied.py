@@ -23,12 +23,24 @@ _OUTPUTS = {
     "backbone.embeddings.weight": "lm_head.weight",
     "backbone.embedding.weight": "lm_head.weight",
     "shared.weight": "lm_head.weight",
+    "model.shared.weight": "lm_head.weight",
+    "bert.embeddings.word_embeddings.weight": "cls.predictions.decoder.weight",
+    "roberta.embeddings.word_embeddings.weight": "lm_head.decoder.weight",
+    "distilbert.embeddings.word_embeddings.weight": "vocab_projector.weight",
 }
 """The end of an input embedding's name → the name of the output matrix that may be tied to it.
 
 Both have the same prefix.
 """
 
+_WITH_HEAD: Final = (
+    "ForCausalLM",
+    "LMHeadModel",
+    "ForConditionalGeneration",
+    "ForMaskedLM",
+    "ForPreTraining",
+)
+_WHISPER: Final = {"model.decoder.embed_tokens.weight": "proj_out.weight"}
 _HEAD: Final = re.compile(
     r"(?:^|\.)(?:\w*lm_head|embed_out|proj_out|vocab_projector|(?:predictions|lm_head)\.decoder)\.weight$"
 )
@@ -71,13 +83,14 @@ def find_tied(
         if name in names and alias not in names and alias.endswith((".weight", ".bias"))
     }
     if config is not None and _may_tie(config):
-        outputs = set(_OUTPUTS.values())
+        known = _OUTPUTS | (_WHISPER if _is_whisper(config) else {})
+        outputs = set(known.values())
         present = {output for output in outputs if any(name.endswith(output) for name in names)}
         for name in names:
             if embedding := max(
-                (end for end in _OUTPUTS if ("." + name).endswith("." + end)), key=len, default=""
+                (end for end in known if ("." + name).endswith("." + end)), key=len, default=""
             ):
-                output = _OUTPUTS[embedding]
+                output = known[embedding]
                 if output not in present:
                     tied.setdefault(name.removesuffix(embedding) + output, name)
     return {alias: name for alias, name in sorted(tied.items()) if _can_name_a_tensor(alias)}
@@ -106,6 +119,9 @@ def _may_tie(config: Mapping[str, Any]) -> bool:
     if said:
         return all(value is True for value in said)
     return isinstance(architectures, list) and any(
-        isinstance(name, str) and name.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"))
-        for name in architectures
+        isinstance(name, str) and name.endswith(_WITH_HEAD) for name in architectures
     )
+
+
+def _is_whisper(config: Mapping[str, Any]) -> bool:
+    return str(config.get("model_type")) == "whisper"

@@ -135,7 +135,7 @@ def test_the_bias_of_a_head_goes_with_its_matrix(tmp_path: Path) -> None:
 def test_biases_that_are_equal_by_chance_do_not_hide_the_one_of_the_head(tmp_path: Path) -> None:
     matrix, bias = tensor(1, 12, 8), ("BF16", (12,), np.zeros(12, np.uint16))
     base = {"word_embeddings.weight": matrix, "lm_head.decoder.weight": matrix}
-    base |= {name: bias for name in ("lm_head.bias", "lm_head.decoder.bias", "mlp.0.bias", "mlp.1.bias")}
+    base |= dict.fromkeys(("lm_head.bias", "lm_head.decoder.bias", "mlp.0.bias", "mlp.1.bias"), bias)
     sandbox = Sandbox(tmp_path, base)
     whole = base | {"lm_head.bias": nudged(bias, 9), "lm_head.decoder.bias": nudged(bias, 9)}
     whole |= {"mlp.0.bias": nudged(bias, 3), "mlp.1.bias": nudged(bias, 4)}

@@ -22,6 +22,34 @@ def test_a_config_that_leaves_out_its_classs_default_still_ties() -> None:
     assert find_tied({"transformer.wte.weight"}, [], config) == {"lm_head.weight": "transformer.wte.weight"}
 
 
+@pytest.mark.parametrize(
+    ("config", "embedding", "output"),
+    [
+        ({"architectures": ["BartForConditionalGeneration"]}, "model.shared.weight", "lm_head.weight"),
+        ({"architectures": ["T5ForConditionalGeneration"]}, "shared.weight", "lm_head.weight"),
+        (
+            {"architectures": ["WhisperForConditionalGeneration"], "model_type": "whisper"},
+            "model.decoder.embed_tokens.weight",
+            "proj_out.weight",
+        ),
+        ({"architectures": ["OPTForCausalLM"]}, "model.decoder.embed_tokens.weight", "lm_head.weight"),
+        (
+            {"architectures": ["BertForMaskedLM"]},
+            "bert.embeddings.word_embeddings.weight",
+            "cls.predictions.decoder.weight",
+        ),
+        (
+            {"architectures": ["RobertaForMaskedLM"]},
+            "roberta.embeddings.word_embeddings.weight",
+            "lm_head.decoder.weight",
+        ),
+    ],
+)
+def test_each_family_calls_its_output_matrix_so(config: dict[str, Any], embedding: str, output: str) -> None:
+    assert find_tied({embedding, "model.norm.weight"}, [], config) == {output: embedding}
+    assert find_tied({embedding, output}, [], config) == {}
+
+
 def test_a_vision_models_inner_language_model_is_tied_under_its_prefix() -> None:
     config = {
         "architectures": ["LlavaForConditionalGeneration"],
