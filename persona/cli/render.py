@@ -323,6 +323,10 @@ def vector_lines(vector: VectorInfo) -> Iterator[str]:
     yield f"Changes:  {counted(vector.tensors, 'tensor')} of {counted(vector.elements, 'element')}" + (
         "" if vector.changed_fraction is None else f", {percent(vector.changed_fraction)} of all weights"
     )
+    if vector.grown:
+        heads = [f"{name} (in place of {origin})" for name, origin in vector.grown.items() if origin]
+        longer = [name for name, origin in vector.grown.items() if origin is None]
+        yield f"Grows:    {printable(listed_names([*longer, *heads]))}"
     share = f" ({percent(vector.stored_bytes / vector.raw_bytes)})" if vector.raw_bytes else ""
     yield f"Stored:   {bytes_text(vector.stored_bytes)} of {bytes_text(vector.raw_bytes)}{share}"
     if vector.l2 is not None:

@@ -274,6 +274,7 @@ def _known_change(
         previous=previous,
         density=density,
         unchanged=lookup.unchanged_kinds(history, term.vector, recipe.base),
+        grown=lookup.grown(history, vector),
         expression=lookup.expression_of(history, term.vector),
     )
 

@@ -17,6 +17,7 @@ from persona.history.planning import plan_of
 from persona.history.recipes.text import RECIPE_FILE
 from persona.history.recipes.views import recipe_view
 from persona.history.results import CheckoutResult, as_json
+from persona.history.vectors.model_config import CONFIG, following
 from persona.history.worktree import text_files, tracking
 from persona.objects.dtypes import Dtype, merged_dtype, uint
 from persona.objects.tensors import TensorSpec
@@ -48,9 +49,11 @@ def export(
     notes: list[str] = []
     revision, recipe = chosen_recipe(history, rev, notes)
     texts = texts_of(history, revision)
-    if dtype is not None and "config.json" in texts:
-        texts["config.json"] = _with_dtype(texts["config.json"], str(dtype.torch))
+    if dtype is not None and CONFIG in texts:
+        texts[CONFIG] = _with_dtype(texts[CONFIG], str(dtype.torch))
     plan = plan_of(history, recipe)
+    if CONFIG in texts:
+        texts[CONFIG] = following(history, texts[CONFIG], history.base(recipe.base), plan.base)
     cast = _ToDtype(dtype, options["allow_nonfinite"]) if dtype else None
     specs = [cast.spec(spec) if cast else spec for spec in plan.base.tensors]
     layout = plan_shards(

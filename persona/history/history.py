@@ -336,11 +336,25 @@ class History:
     def new_recipe(self, data: bytes, *, where: str | None = RECIPE_FILE) -> Recipe:
         """The recipe of a text that is imported or computed from.
 
-        Like `read_recipe`, and its filters must match tensors (`filters`).
+        Like `read_recipe`. Its filters must match tensors (`filters`), and its vectors fit together.
         """
         recipe = self.read_recipe(data, where=where)
+        self.base_of(recipe, unless_known=True)
         self.check_filters(recipe, data, where=where)
         return recipe
+
+    def base_of(self, recipe: Recipe, *, unless_known: bool = False) -> Base:
+        """The base of a recipe as its vectors grow it (`persona.objects.growth`).
+
+        `unless_known`: HEAD's recipe has its vectors, so the base need not be grown to check them. Raises
+        `InvalidInput` if the vectors cannot be in one recipe.
+        """
+        base = self.base(recipe.base)
+        if unless_known and all(self._is_checked(recipe.base, term.vector) for term in recipe.terms):
+            return base
+        from persona.objects import growth
+
+        return growth.extended(base, growth.vectors_of(recipe, self.vector))
 
     def check_filters(self, recipe: Recipe, data: bytes, *, where: str | None = RECIPE_FILE) -> None:
         """`InvalidInput` for a filter of a recipe, which `data` is the text of, that matches no tensor.
@@ -352,7 +366,7 @@ class History:
 
             head = self.store.refs.head_id()
             before = self.recipe_of(head) if head else None
-            for term, key, problem in filters.problems(recipe, self.base(recipe.base), before):
+            for term, key, problem in filters.problems(recipe, lambda: self.base_of(recipe), before):
                 text = recipe_text.decode(data)
                 raise recipe_text.failure(text, where, ("vectors", term.name, key), problem)
 

@@ -327,6 +327,20 @@ class ImportOptions(TermOptions, TakeOptions, total=False):
     files: Annotated[
         bool, Option("--files", help="Also take the config, tokenizer and template files of PATH.")
     ]
+    extend_vocab: Annotated[
+        bool,
+        Option(
+            "--extend-vocab",
+            help="Take tokens that PATH has and the base lacks, with PATH's config and tokenizer.",
+        ),
+    ]
+    untie: Annotated[
+        bool,
+        Option(
+            "--untie",
+            help="Take PATH's output matrix where the base has the embedding, with PATH's config.",
+        ),
+    ]
     replace: Annotated[
         bool, Option("--replace", help="Replace a vector of the same name that came from another path.")
     ]

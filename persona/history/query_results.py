@@ -181,6 +181,7 @@ class VectorInfo(Result):
     vectors share counts for both). `ranks`: of an adapter's factors, each once, ascending. Of an expression,
     `parts` are the vectors that it is made of, each with its "name", "id" and "coefficient", and `expression`
     is their sum as text. `verdict`: of `verify` on the vector alone, None if it was not measured.
+    `grown`: the tensors that it grows, each with its origin (`persona.objects.growth`).
     """
 
     name: str
@@ -194,14 +195,18 @@ class VectorInfo(Result):
     stored_bytes: int
     l2: float | None
     ranks: tuple[int, ...] = ()
+    grown: dict[str, str | None] = field(default_factory=dict, metadata=UNPRINTED)
     verdict: str | None = field(default=None, metadata=UNPRINTED)
     expression: str | None = field(default=None, metadata=UNPRINTED)
     parts: tuple[dict[str, str], ...] = field(default=(), metadata=UNPRINTED)
     in_recipe: bool = field(default=True, metadata=UNPRINTED)
 
     def to_json(self) -> dict[str, Any]:
-        """The keys of `vector ls`: `expression` and `parts` only of an expression, `verdict` if known."""
-        more = (*(("verdict",) if self.verdict else ()), *(("expression", "parts") if self.parts else ()))
+        """The keys of `vector ls`: `expression` and `parts` only of an expression, `verdict` if known.
+
+        `grown` only if there is any.
+        """
+        more = [key for key in ("grown", "verdict", "expression", "parts") if getattr(self, key)]
         printed = [item.name for item in fields(self) if item.metadata.get("json", True)]
         return {name: getattr(self, name) for name in (*printed, *more)}
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from persona.errors import PersonaError, UnknownName
+from persona.errors import IntegrityError, PersonaError, UnknownName
 from persona.history.history import History
 from persona.history.planning import part_of
 from persona.history.recipes import text as recipe_text
 from persona.history.recipes.text import RECIPE_FILE
 from persona.history.store_results import Problem
+from persona.objects import growth
 from persona.objects.base import Base
 from persona.objects.ids import NULL_ID, abbreviate
 from persona.objects.names import path_clash
 from persona.objects.recipe import Recipe
-from persona.objects.table import Table, decode_table, decode_vector_table, factor_chunks
+from persona.objects.table import Table, decode_grown_table, decode_table, decode_vector_table, factor_chunks
 from persona.objects.tensors import TensorSpec, chunk_span
 from persona.objects.tree import Tree
 from persona.objects.vector import Vector
@@ -127,6 +128,8 @@ class Reach:
                     part_of(history, id, vector, part)
             if vector.table is not None:
                 self._table(vector, vector.table, what)
+            if vector.grown_table is not None:
+                self._grown_table(vector, vector.grown_table, what)
         elif kind == "tag":
             tag = history.tag(id)
             self.need(tag.object, tag.kind, what)
@@ -149,6 +152,16 @@ class Reach:
                     continue
                 if chunk not in self.seen:
                     self.need(chunk, "delta" if is_delta else "chunk", f"tensor {spec.name} of {what}")
+
+    def _grown_table(self, vector: Vector, id: str, what: str) -> None:
+        """The chunks that the deltas of grown tensors are relative to."""
+        self.need(id, "table", what)
+        if self._holds(id, "table"):
+            table = decode_grown_table(self.history.store.objects.get(id, "table"), vector)
+            for name, _ in vector.grown:
+                for chunk in table.chunks(name):
+                    if chunk not in self.seen:
+                        self.need(chunk, "chunk", f"tensor {name} of {what}")
 
     def _decoded(self, owner: Base | Vector, id: str, what: str) -> Table:
         data, where = self.history.store.objects.get(id, "table"), f"the table of {what}"
@@ -174,7 +187,11 @@ class Reach:
                 f"its chunks have {vector.chunk} elements, but the chunks of its base have {base.chunk}",
             )
             return
-        specs = {spec.name: spec for spec in base.tensors}
+        try:
+            specs = growth.extended(base, [(abbreviate(id), vector)]).spec
+        except IntegrityError as error:
+            self._problem("vector", id, error.message)
+            return
         for spec in vector.tensors:
             if specs.get(spec.name) != spec:
                 self._problem(
@@ -190,10 +207,17 @@ class Reach:
             return
         ours = self._decoded(vector, table, f"vector {abbreviate(id)}")
         theirs = self._decoded(base, base.table, "its base")
+        grown = theirs
+        if vector.grown_table is not None:
+            if not self._holds(vector.grown_table, "table"):
+                return
+            grown = decode_grown_table(self.history.store.objects.get(vector.grown_table, "table"), vector)
         for spec in vector.tensors:
             factor = vector.factor.get(spec.name)
             if factor is None:
-                problem = self._other_base(spec, ours.chunks(spec.name), theirs.chunks(spec.name))
+                chunks = grown.chunks(spec.name) or theirs.chunks(spec.name)
+                problem = self._other_base(spec, ours.chunks(spec.name), chunks)
+                problem = problem or self._other_start(base, vector, spec, chunks, theirs)
             else:
                 a, b = factor_chunks(ours, vector, spec)
                 problem = self._other_length("A", factor.a(spec), a, vector.chunk)
@@ -209,6 +233,19 @@ class Reach:
             if self.history.store.objects.header(delta).relative != chunk:
                 return f"chunk {place} of tensor {spec.name} belongs to another base chunk"
         return None
+
+    def _other_start(
+        self, base: Base, vector: Vector, spec: TensorSpec, chunks: list[str], theirs: Table
+    ) -> str | None:
+        """A grown tensor begins with the chunks of its base, and each chunk has its length."""
+        origins = dict(vector.grown)
+        if spec.name not in origins:
+            return None
+        name = origins[spec.name] or spec.name
+        shared = base.spec[name].units // base.chunk
+        if chunks[:shared] != theirs.chunks(name)[:shared]:
+            return f"the chunks of tensor {spec.name} do not begin with those of {name} of its base"
+        return self._other_length("the base", spec, chunks, base.chunk)
 
     def _other_length(self, letter: str, part: TensorSpec, chunks: list[str], length: int) -> str | None:
         for place, chunk in enumerate(chunks):

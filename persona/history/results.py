@@ -100,6 +100,8 @@ class VectorChange(Result):
     """The tensors of the base that the fine-tune lacks, or that were left out on request."""
     renamed: dict[str, str] = field(default_factory=dict)
     """Names in the fine-tune → the base's, with `*` for numbers, if `rename` was needed."""
+    grown: dict[str, str | None] = field(default_factory=dict)
+    """The tensors that the vector grows, each with its origin (`persona.objects.growth`)."""
     previous: str | None = field(default=None, metadata=UNPRINTED)
     """The id that the name had before, when `change` is "replaced"."""
     density: float | tuple[float, ...] | None = field(default=None, metadata=UNPRINTED)

@@ -19,9 +19,11 @@ from persona.frozen import dataclass
 from persona.intake.adapter_config import MERGE_FIRST, AdapterConfig, read_config
 from persona.intake.encode import Deltas, Encoder, ImportedVector, encode_deltas, put_vector
 from persona.intake.factors import PlannedAdapter, PlannedDense, PlannedFactor, plan_adapter
+from persona.intake.growth import GrowingBase
 from persona.intake.match import Match, admits, check_globs
 from persona.intake.naming import described
 from persona.merge.arithmetic import casts
+from persona.merge.rows.growth import KnownBase
 from persona.merge.rows.reader import BaseChunks
 from persona.merge.workers import first_run, in_order
 from persona.objects.base import Base
@@ -204,7 +206,8 @@ def _dense(
 ) -> Deltas:
     if not planned.dense:
         return Deltas()
-    encoder = Encoder(store, base, adapter, None, thread_count(threads), None)
+    own = GrowingBase.of(tx, KnownBase.of(store.objects, base), {})
+    encoder = Encoder(own, adapter, None, thread_count(threads), None)
     encoder.weights = _DenseWeights(adapter, {one.spec.name: one for one in planned.dense}, encoder)
     matches = [
         Match(one.spec, one.spec if one.tokens is not None else replace(one.spec, dtype=one.source.dtype))

@@ -22,6 +22,7 @@ from persona.cores import thread_count
 from persona.errors import InvalidInput, Keyword, NothingChanged, listed
 from persona.frozen import dataclass
 from persona.intake import rounding
+from persona.intake.growth import GrowingBase, before_training
 from persona.intake.match import Choices, Match, match_tensors
 from persona.intake.parts import Weights
 from persona.intake.sizes import Sizes
@@ -29,7 +30,8 @@ from persona.limits import CHUNK_ELEMENTS
 from persona.merge.arithmetic import casts, cpu
 from persona.merge.memory import budget_of
 from persona.merge.plan import Plan
-from persona.merge.rows.reader import BaseChunks, Workspaces
+from persona.merge.rows.growth import KnownBase
+from persona.merge.rows.reader import Workspaces
 from persona.merge.run.hashes import Hashes
 from persona.merge.run.merger import tensor_bits
 from persona.merge.trim.selection import Magnitudes
@@ -169,6 +171,8 @@ def import_vector(
     leave: str | Sequence[str] = (),
     rename: bool = False,
     cast: bool = False,
+    extend_vocab: bool = False,
+    untie: bool = False,
     onto: Plan | None = None,
     threads: int | None = None,
     memory: int | None = None,
@@ -180,22 +184,37 @@ def import_vector(
     `memory` bytes (`persona.merge.memory`). Raises `InvalidInput` for a checkpoint that does not fit,
     `Refused` if no element changed.
     """
-    choices = Choices(missing=missing, extra=extra, leave=leave, rename=rename, cast=cast)
-    matched = match_tensors(base, BaseChunks.of(store.objects, base), checkpoint, choices)
-    encoder = Encoder(store, base, matched.view, onto, thread_count(threads), memory)
+    choices = Choices(
+        missing=missing,
+        extra=extra,
+        leave=leave,
+        rename=rename,
+        cast=cast,
+        extend_vocab=extend_vocab,
+        untie=untie,
+    )
+    known = KnownBase.of(store.objects, base)
+    matched = match_tensors(base, known.chunks, checkpoint, choices)
+    grown = {match.spec: match.origin for match in matched.matches if match.grown}
+    own = GrowingBase.of(tx, known, grown)
+    encoder = Encoder(own, matched.view, onto, thread_count(threads), memory)
     given = [match for match in matched.matches if match.source is not None]
     with first_run(progress) as progress:
         deltas = encode_deltas(tx, encoder, given, progress)
-    tensors = tuple(spec for spec in base.tensors if spec.name in deltas.ids)
+    ids = {spec.name: [NULL_ID] * chunk_count(spec, base.chunk) for spec in grown} | deltas.ids
+    tensors = tuple(spec for spec in own.base.tensors if spec.name in ids)
     if not tensors:
         raise NothingChanged(f"{checkpoint.path}: no element changed; there is nothing to store")
-    vector, id, stored = put_vector(tx, Vector(base.digest, chunk=base.chunk, tensors=tensors), deltas.ids)
+    made = Vector(
+        base.digest, chunk=base.chunk, tensors=tensors, grown=own.grown, grown_table=own.put_table(tx)
+    )
+    vector, id, stored = put_vector(tx, made, ids)
     return ImportedVector(
         vector=vector,
         id=id,
         stored_bytes=stored + deltas.stored,
         raw_bytes=base.merged_bytes,
-        changed_fraction=deltas.changed / max(1, base.merged_elements),
+        changed_fraction=deltas.changed / max(1, own.base.merged_elements),
         largest_rounding=deltas.rounding if deltas.rounded or onto else None,
         notes=(*matched.notes, *deltas.notes(), *encoder.sizes.remarks()),
         magnitudes=deltas.magnitudes,
@@ -307,24 +326,25 @@ class Encoder:
 
     def __init__(
         self,
-        store: Store,
-        base: Base,
+        base: GrowingBase,
         weights: Weights,
         onto: Plan | None,
         threads: int,
         memory: int | None,
     ) -> None:
-        self.base = base
+        self.base = base.base
         self.weights = weights
-        self.chunks = BaseChunks.of(store.objects, base)
-        self.workspaces = Workspaces(base.tensors, base.chunk)
+        self.chunks = base.chunks
+        self.workspaces = Workspaces(self.base.tensors, self.base.chunk)
         self.threads = threads
         self.sizes = Sizes()
         self.onto: Callable[[str, int], NDArray[Any]] | None = None
         if onto is not None:
-            longest = max((min(spec.nbytes, base.chunk * spec.unit) for spec in base.tensors), default=0)
+            longest = max(
+                (min(spec.nbytes, self.base.chunk * spec.unit) for spec in self.base.tensors), default=0
+            )
             found = budget_of(onto, list(onto.tensors), threads, memory, beside=_ARRAYS * longest)
-            self.threads, self.onto = found.threads, tensor_bits(onto, found)
+            self.threads, self.onto = found.threads, before_training(onto, base, tensor_bits(onto, found))
 
     def __call__(self, span: tuple[Match, int]) -> _Encoded:
         """One chunk of the tensor of a match that has a source."""

@@ -6,11 +6,12 @@ all.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from persona.errors import InvalidInput, Keyword, listed
 from persona.frozen import dataclass
-from persona.intake import renames, twins, wrappers
+from persona.intake import growth, renames, twins, wrappers
 from persona.intake.likeness import Likeness
 from persona.intake.naming import described
 from persona.intake.parts import Held, View
@@ -19,6 +20,7 @@ from persona.merge.rows.reader import BaseChunks
 from persona.objects import globs
 from persona.objects.base import Base
 from persona.objects.dtypes import DTYPES
+from persona.objects.growth import Sizes
 from persona.objects.tensors import TensorSpec
 from persona.weights.checkpoint import EMPTY_REMEDY, Checkpoint
 
@@ -33,6 +35,7 @@ class Choices:
 
     `missing`, `extra`, `leave`: globs of tensors that may be missing, may be extra, and stay as they are in
     the base. `missing` of "zero" and `extra` of "ignore" stand for all tensors, and "refuse" for none.
+    `extend_vocab`, `untie`: whether it may grow the base (`intake.growth`).
     """
 
     missing: str | Sequence[str] = "refuse"
@@ -40,14 +43,21 @@ class Choices:
     leave: str | Sequence[str] = ()
     rename: bool = False
     cast: bool = False
+    extend_vocab: bool = False
+    untie: bool = False
 
 
 @dataclass(frozen=True)
 class Match:
-    """`source` is the checkpoint's spec to read for `spec`, or None if the tensor counts as unchanged."""
+    """`source` is the checkpoint's spec to read for `spec`, or None if the tensor counts as unchanged.
+
+    `grown`: whether `spec` is a grown tensor, and `origin` its origin (`objects.growth`).
+    """
 
     spec: TensorSpec
     source: TensorSpec | None
+    grown: bool = False
+    origin: str | None = None
 
     @property
     def rounded(self) -> bool:
@@ -64,7 +74,7 @@ class Match:
 
 @dataclass(frozen=True)
 class Matched:
-    """One match for each tensor of the base, and sentences worth telling.
+    """One match for each tensor of the base and each that it gets, and sentences worth telling.
 
     `view`: the checkpoint under the names of the sources. `left`: the tensors of the base that stay as they
     are although the checkpoint may have changed them. `renamed`: names in the checkpoint → the base's,
@@ -101,6 +111,8 @@ class _Matcher:
         self.renamed: dict[str, str] = {}
         self.found: dict[str, str] = {}
         """The tensors of the base that the checkpoint holds under another name."""
+        self.heads: dict[str, str] = {}
+        """Output matrices that the base lacks, and the tensor that it has in their place."""
 
     def match(self) -> Matched:
         """See `match_tensors`."""
@@ -108,12 +120,15 @@ class _Matcher:
             check_globs(getattr(self.choices, parameter), self.base.spec, parameter)
         if not self.checkpoint.partial:
             self._find()
-        matches = [Match(spec, self._source(spec)) for spec in self.base.tensors]
+        pairs = [(spec, self._source(spec)) for spec in self.base.tensors]
+        sizes = growth.vocabulary(pairs)
+        matches = [self._match(spec, source, sizes) for spec, source in pairs]
+        unknown = self._without_copies(self._unknown())
+        matches += self._matched_heads({match.spec.name: match.spec for match in matches})
         for match in matches:
             if match.source is not None:
                 check_pair(match.spec, match.source, self.checkpoint.path, self.choices.cast)
         absent = [] if self.checkpoint.partial else self._absent()
-        unknown = self._without_copies(self._unknown())
         self._refuse(absent, unknown)
         names = [spec.name for spec in self.base.tensors]
         if absent:
@@ -130,6 +145,27 @@ class _Matcher:
             self.notes.append(f"left as in the base: {described(sorted(self.left), names)}")
         left = tuple(sorted({*self.left, *absent}))
         return Matched(matches, self.view, self.notes, left, self.renamed)
+
+    # -- growth
+
+    def _match(self, spec: TensorSpec, source: TensorSpec | None, sizes: Sizes | None) -> Match:
+        """The match of a tensor of the base; `sizes`: of the vocabularies, if they differ."""
+        if source is None or sizes is None:
+            return Match(spec, source)
+        larger = growth.grown(spec, source, sizes)
+        if larger is None or not self.choices.extend_vocab:
+            growth.refuse_size(f"{self.checkpoint.path}: tensor {spec.name}", spec, source, sizes)
+            return Match(spec, source)
+        said = f"the vocabulary has {sizes[1]} tokens, {sizes[1] - sizes[0]} more than the base's"
+        self.notes += [said] if said not in self.notes else []
+        return Match(larger, source, grown=True)
+
+    def _matched_heads(self, specs: Mapping[str, TensorSpec]) -> Iterator[Match]:
+        """The matches of output matrices that the base lacks. `specs`: of its tensors, as they grow."""
+        for name, other in self.heads.items():
+            self.notes.append(f"{name} is a tensor of the vector; the base has {other} in its place")
+            spec = replace(specs[other], name=name)
+            yield Match(spec, self.view.held[name].spec, grown=True, origin=other)
 
     # -- names
 
@@ -240,6 +276,9 @@ class _Matcher:
                 because = ", to which the base ties it" if self.base.tied.get(name) == other else ""
                 if said:
                     self.notes.append(f"{name} equals {other}{because}: left out")
+            elif self.choices.untie:
+                del left[name]
+                self.heads[name] = other
             elif said and (name in self.base.tied or not self._is_named(self.choices.extra, name)):
                 raise self._own_head(name, other)
         inside = {name.rpartition(".")[0] for name in self.base.spec if "." in name}
@@ -261,10 +300,7 @@ class _Matcher:
         return InvalidInput(
             f"{self.checkpoint.path}: {name} differs from {other}: leaving it out changes the model. The base"
             f" {tied}",
-            hint=(
-                "start from a base that holds both: load it, set config.tie_word_embeddings = False, give the"
-                " output matrix a copy of the embedding, and save it with save_pretrained"
-            ),
+            hint=(Keyword(untie=True), " makes it a tensor of the vector, and takes the config along"),
         )
 
     def _is_float(self, name: str) -> bool:
@@ -350,15 +386,7 @@ def check_pair(spec: TensorSpec, source: TensorSpec, path: object, cast: bool) -
             f"{where} is empty, as DeepSpeed ZeRO-3 saves a tensor that it did not gather", hint=EMPTY_REMEDY
         )
     if source.shape != spec.shape:
-        if (
-            len(spec.shape) == len(source.shape) == 2
-            and spec.shape[1] == source.shape[1]
-            and _is_vocabulary(spec.name)
-        ):
-            raise InvalidInput(
-                f"{where} has a vocabulary of {source.shape[0]}, but the base has {spec.shape[0]}: resize"
-                f" it back (resize_token_embeddings({spec.shape[0]})) or start from a base of that size"
-            )
+        growth.refuse_size(where, spec, source, growth.vocabulary([(spec, source)]), takes=False)
         raise InvalidInput(
             f"{where} has the shape {list(source.shape)}, but the base has {list(spec.shape)};"
             " give a fine-tune of this base",
@@ -405,10 +433,6 @@ def admits(patterns: str | Sequence[str], name: str) -> bool:
     if patterns == "refuse":
         return False
     return _is_all(patterns) or any(globs.matcher(glob)(name) for glob in _globs(patterns))
-
-
-def _is_vocabulary(name: str) -> bool:
-    return any(part in name for part in ("embed", "wte", "lm_head", "word_embeddings", "output.weight"))
 
 
 def _count(names: Collection[str], noun: str) -> str:

@@ -47,7 +47,7 @@ def with_term(history: History, recipe: Recipe, name: str, keys: Mapping[str, An
         raise UnknownName(f"the model holds no vector named {name!r:.80}; it holds: {there}")
     terms = [replace(term, **keys) if term.name == name else term for term in recipe.terms]
     edited = Recipe.of(recipe.base, terms, recipe.rules)
-    for _, key, problem in filters.problems(edited, history.base(edited.base), recipe):
+    for _, key, problem in filters.problems(edited, lambda: history.base_of(edited), recipe):
         raise InvalidInput(problem, parameter="except_" if key == "except" else key)
     return edited
 

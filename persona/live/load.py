@@ -17,6 +17,8 @@ from persona.history.history import History
 from persona.history.names.revisions import resolve
 from persona.history.options import LoadOptions
 from persona.history.planning import plan_of
+from persona.history.vectors.model_config import CONFIG as CONFIG
+from persona.history.vectors.model_config import fit
 from persona.history.worktree import text_files
 from persona.limits import MAX_CONFIG_BYTES
 from persona.live.fill import Filler, build, caching_merger_of
@@ -31,7 +33,6 @@ from persona.store.refs import NoteList
 if TYPE_CHECKING:
     from persona.live.fill import PreTrainedModel
 
-CONFIG: Final = "config.json"
 GENERATION_CONFIG: Final = "generation_config.json"
 
 
@@ -88,6 +89,7 @@ def built(
             f"{rev or 'the work tree'}: no {CONFIG} is tracked, so the class of the model is not known;"
             " load one with transformers and give it to repo.live"
         )
+    config = fit(history, config, history.base(plan.recipe.base), plan.base)
     generation = json_of(history, revision, GENERATION_CONFIG)
     tensors, slots = new_slots(plan.base.tensors)
     report = (lambda spec, count: None) if options["allow_nonfinite"] else None

@@ -26,13 +26,14 @@ from blake3 import blake3
 from persona.codec.floats import in_default_environment
 from persona.errors import InvalidInput
 from persona.frozen import dataclass
-from persona.merge.rows.reader import BaseChunks
+from persona.merge.rows.growth import KnownBase
 from persona.merge.rows.source import Source
 from persona.merge.rows.sources import Sources
 from persona.merge.rows.terms import TermSources
 from persona.merge.rules import MergeRules
 from persona.objects import canonical
 from persona.objects.base import Base
+from persona.objects.growth import vectors_of
 from persona.objects.ids import abbreviate
 from persona.objects.layers import Place, places
 from persona.objects.recipe import Recipe, Term, to_binary32
@@ -72,13 +73,18 @@ class TensorPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe joined with its base and vectors, tensor by tensor in byte order of names."""
+    """A recipe joined with its base and vectors, tensor by tensor in byte order of names.
+
+    `base`: as the vectors grow it.
+    """
 
     store: Store
     recipe: Recipe
     base: Base
     rows: TermSources
     tensors: tuple[TensorPlan, ...]
+    is_extended: bool = False
+    """Whether `base` is an extended base (`objects.growth`)."""
 
     @cached_property
     def by_name(self) -> dict[str, TensorPlan]:
@@ -103,6 +109,12 @@ class Plan:
         """How many chunks a tensor of the base has."""
         return chunk_count(spec, self.base.chunk)
 
+    def cache_id(self, source: Source) -> str:
+        """The name under which caches hold what was found of a vector: ranks count all rows of the base."""
+        if not self.is_extended:
+            return source.identity
+        return blake3(canonical.encode([source.identity, self.base.digest])).hexdigest()
+
     def source_of(self, id: str) -> Source:
         """The source of a vector of the recipe."""
         terms = self.recipe.terms
@@ -118,15 +130,17 @@ def plan(store: Store, recipe: Recipe, base: Base, vectors: Mapping[str, Vector]
     computed, `IntegrityError` for manifests that contradict each other.
     """
     _check(recipe, base, vectors)
-    chunks = BaseChunks.of(store.objects, base)
-    made = Sources(store.objects, base, chunks, vectors)
     terms = recipe.terms
+    known = KnownBase.of(store.objects, base)
+    whole = known.extended(store.objects, vectors_of(recipe, vectors.__getitem__))
+    made = Sources(store.objects, known, whole, vectors)
+    base = whole.base
     sources = tuple(made.source(term.vector) for term in terms)
     admits = [_admitting(term) for term in terms]
     unfiltered = all(not term.only and not term.except_ for term in terms)
     everything = tuple(range(len(terms)))
     layers = places(spec.name for spec in base.tensors) if any(term.in_layers for term in terms) else {}
-    groups: dict[tuple[tuple[int, ...], int, bool, Place | None], _Group] = {}
+    groups: dict[tuple[tuple[int, ...], int, bool, Place | None, bool], _Group] = {}
     tensors: list[TensorPlan] = []
     for spec in base.tensors:
         admitted: tuple[int, ...] = ()
@@ -134,18 +148,17 @@ def plan(store: Store, recipe: Recipe, base: Base, vectors: Mapping[str, Vector]
             admitted = everything if unfiltered else tuple(i for i in everything if admits[i](spec.name))
         reaching = tuple(i for i in admitted if sources[i].reaches(spec.name))
         own = len(reaching) == 1 and sources[reaching[0]].steps(spec)
-        group = reaching, len(admitted), own, layers.get(spec.name)
+        group = reaching, len(admitted), own, layers.get(spec.name), spec.name in whole.origins
         if group not in groups:
-            groups[group] = _group(recipe, base, sources, *group)
+            groups[group] = _group(recipe, known.base.digest, base.digest, sources, *group)
         found = groups[group]
         key = blake3(found.seed + spec.name.encode()).hexdigest()
         tensors.append(
             TensorPlan(spec, found.way, found.terms, len(admitted), key, found.alphas, found.densities)
         )
     rescaled = _rescaled(recipe, tensors)
-    return Plan(
-        store, recipe, base, TermSources(chunks, sources, rescaled, made.shared_bytes), tuple(tensors)
-    )
+    rows = TermSources(whole.chunks, sources, rescaled, made.shared_bytes)
+    return Plan(store, recipe, base, rows, tuple(tensors), whole is not known)
 
 
 def _rescaled(recipe: Recipe, tensors: Sequence[TensorPlan]) -> frozenset[tuple[str, int]]:
@@ -173,19 +186,23 @@ class _Group(NamedTuple):
 
 def _group(
     recipe: Recipe,
-    base: Base,
+    base: str,
+    extended: str,
     sources: Sequence[Source],
     reaching: tuple[int, ...],
     admitted: int,
     own: bool,
     place: Place | None,
+    grown: bool,
 ) -> _Group:
     """The group of the tensors in a layer that these terms reach.
 
-    `own`: whether one term alone reaches them, with rows of steps.
+    `base`, `extended`: the digests of the base and of the extended one. `own`: whether one term alone reaches
+    them, with rows of steps. `grown`: whether they are grown tensors.
     """
+    digest = extended if grown else base
     if not reaching:
-        return _Group("base", _seed(["base", base.digest]))
+        return _Group("base", _seed(["base", digest]))
     rules = recipe.rules
     lambda_ = to_binary32(rules.lambda_)
     here = sorted((_effect(recipe, index, place) for index in reaching), key=lambda effect: effect.order)
@@ -196,7 +213,7 @@ def _group(
     )
     first = here[0]
     if own and first.alpha == 1.0 and lambda_ == 1.0 and first.density == 1.0:
-        return _Group("lone", _seed(["lone", base.digest, sources[first.term].identity]), *values)
+        return _Group("lone", _seed(["lone", digest, sources[first.term].identity]), *values)
     axes = {axis: value for axis, value in rules.axes().items() if axis not in ("density", "lambda")}
     whole = [
         admitted if rules.trim == "joint" else None,
@@ -211,7 +228,9 @@ def _group(
         [sources[one.term].identity, _hex32(one.alpha), one.density.hex(), recipe.terms[one.term].join]
         for one in here
     ]
-    return _Group("merge", _seed(["merge", base.digest, axes, _hex32(lambda_), effects, whole]), *values)
+    if rules.on_tie == "majority" or min(values[2]) < 1.0:  # cut-offs and signs may count all tensors
+        digest = extended
+    return _Group("merge", _seed(["merge", digest, axes, _hex32(lambda_), effects, whole]), *values)
 
 
 class _Effect(NamedTuple):

@@ -39,6 +39,30 @@ class Table:
         """The id of chunk `index` of `tensor`."""
         return self._id(self.starts[tensor] + index)
 
+    def without(self, tensors: Iterable[str]) -> Table:
+        """The table as if it did not hold some tensors."""
+        left_out = set(tensors)
+        return Table(
+            self.data, {name: at for name, at in self.starts.items() if name not in left_out}, self.counts
+        )
+
+    def extended(
+        self, specs: Iterable[TensorSpec], chunk_elements: int, grown: Mapping[str, Sequence[str]]
+    ) -> Table:
+        """The table of an extended base (`persona.objects.growth`) with these tensors, from that of its base.
+
+        `grown`: the ids of the chunks of its grown tensors.
+        """
+        data: list[bytes] = []
+        counts: dict[str, int] = {}
+        for spec in specs:
+            name = spec.name
+            counts[name] = chunk_count(spec, chunk_elements)
+            start = ID_BYTES * self.starts.get(name, 0)
+            own = self.data[start : start + ID_BYTES * counts[name]]
+            data.append(encode_table(grown[name]) if name in grown else own)
+        return _join(b"".join(data), counts, "the extended base's table")
+
     def __contains__(self, tensor: object) -> bool:
         return tensor in self.starts
 
@@ -72,6 +96,15 @@ def decode_vector_table(data: bytes, vector: Vector, where: str = "table") -> Ta
         parts = vector.parts.get(spec.name, (spec,))
         counts[spec.name] = sum(chunk_count(part, vector.chunk) for part in parts)
     return _join(data, counts, where)
+
+
+def decode_grown_table(data: bytes, vector: Vector) -> Table:
+    """Joins the payload of the table of a vector's grown tensors: the chunks that its deltas are relative to.
+
+    `IntegrityError` when the lengths differ.
+    """
+    specs = [vector.spec[name] for name, _ in vector.grown]
+    return decode_table(data, specs, vector.chunk, "the table of grown tensors")
 
 
 def factor_chunks(table: Table, vector: Vector, spec: TensorSpec) -> tuple[list[str], list[str]]:

@@ -9,6 +9,9 @@ statistics or thresholds, so the same fine-tune imported twice is the same vecto
 **factor** — two matrices A and B and a scale s that give the changes of a tensor: t = s·B·A.
 
 A tensor of stacked experts has an A and a B for each expert; its experts are the *blocks* of the factor.
+
+**grown tensor** — a tensor that has more rows in the fine-tune than in the base, or that the base lacks
+(`persona.objects.growth`).
 """
 
 from __future__ import annotations
@@ -18,16 +21,17 @@ from itertools import pairwise
 from math import prod
 from typing import Any, Final
 
-from persona.errors import IntegrityError
+from persona.errors import IntegrityError, InvalidInput
 from persona.frozen import dataclass
 from persona.limits import CHUNK_ELEMENTS, MAX_ELEMENTS, MAX_TENSORS, MAX_TERMS
 from persona.objects import canonical, fields
 from persona.objects.base import chunk_elements
 from persona.objects.digest import require_digest
 from persona.objects.ids import require_id
+from persona.objects.names import check_tensor_name
 from persona.objects.recipe import from_binary32, to_binary32
 from persona.objects.rules import MAX_BINARY32
-from persona.objects.tensors import TensorSpec, specs_from_json, specs_to_json
+from persona.objects.tensors import TensorSpec, sort_key, specs_from_json, specs_to_json
 
 VECTOR_KINDS: Final = ("delta", "lowrank", "expression")
 FACTOR_DTYPES: Final = ("BF16", "F16", "F32")
@@ -72,7 +76,10 @@ class Vector:
     `tensors`: for `delta` the changed tensors, for `lowrank` all that it reaches, in byte order of names;
     empty for an `expression`. `table` names their chunks (`persona.objects.table`). `factors` is given for
     `lowrank`: one for each tensor, None for a dense one. `expression` is given as ((vector id, canonical
-    decimal coefficient), …) in order of ids for an `expression`.
+    decimal coefficient), …) in order of ids for an `expression`. `grown`: the grown tensors in byte order of
+    names, each with its origin: None if its first elements are those of the base's tensor of this name, else
+    the tensor that the base has in its place. `grown_table` names the chunks that their deltas are relative
+    to.
     """
 
     base: str
@@ -82,6 +89,8 @@ class Vector:
     table: str | None = None
     factors: tuple[LowRankFactor | None, ...] = ()
     expression: tuple[tuple[str, str], ...] = ()
+    grown: tuple[tuple[str, str | None], ...] = ()
+    grown_table: str | None = None
 
     @cached_property
     def spec(self) -> dict[str, TensorSpec]:
@@ -116,6 +125,8 @@ class Vector:
             value["factors"] = [
                 factor and [factor.rank, factor.scale, factor.dtype, factor.blocks] for factor in self.factors
             ]
+        if self.grown:
+            value["grown"] = {"table": self.grown_table, "tensors": dict(self.grown)}
         return canonical.encode(value)
 
     @classmethod
@@ -131,21 +142,42 @@ class Vector:
                 expression=_expression(value["expression"]),
             )
         more = ("factors",) if kind == "lowrank" else ()
-        fields.mapping(value, "vector", ("base", "kind", "chunk", "table", "tensors", *more))
+        fields.mapping(value, "vector", ("base", "kind", "chunk", "table", "tensors", *more), ("grown",))
         tensors = specs_from_json(value["tensors"], "vector")
         for spec in tensors:
             if not spec.merged or not spec.elements:
                 raise IntegrityError(f"vector: tensor {spec.name} of dtype {spec.dtype} cannot have changed")
         if not tensors:
             raise IntegrityError("vector: the list of its tensors must not be empty")
-        return cls(
+        grown = {}
+        if "grown" in value:
+            grown = fields.mapping(value["grown"], "vector grown", ("table", "tensors"))
+        vector = cls(
             base=require_digest(value["base"], "vector base"),
             kind=kind,
             chunk=chunk_elements(value["chunk"], "vector chunk"),
             tensors=tensors,
             table=require_id(value["table"], "vector table"),
             factors=_factors(value["factors"], tensors) if more else (),
+            grown=_grown(grown["tensors"]) if grown else (),
+            grown_table=require_id(grown["table"], "vector grown table") if grown else None,
         )
+        for name, _ in vector.grown:
+            if name not in vector.spec or name in vector.factor:
+                raise IntegrityError(f"vector grown: {name} must be a dense tensor of the vector")
+        return vector
+
+
+def _grown(value: object) -> tuple[tuple[str, str | None], ...]:
+    if type(value) is not dict or not value:
+        raise IntegrityError("vector grown: its tensors must be a mapping that is not empty")
+    for origin in value.values():
+        try:
+            if origin is not None:
+                check_tensor_name(fields.text(origin, "vector grown"))
+        except InvalidInput as error:
+            raise IntegrityError(f"vector grown: {error.message}") from None
+    return tuple(sorted(value.items(), key=lambda item: sort_key(item[0])))
 
 
 def _expression(value: object) -> tuple[tuple[str, str], ...]:

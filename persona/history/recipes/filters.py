@@ -9,7 +9,7 @@ filter, and go on from it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from persona.objects import globs
@@ -26,21 +26,24 @@ def tensor_names(base: Base) -> list[str]:
     return [spec.name for spec in base.tensors if spec.merged]
 
 
-def problems(recipe: Recipe, base: Base, before: Recipe | None) -> Iterator[tuple[Term, str, str]]:
+def problems(
+    recipe: Recipe, base: Callable[[], Base], before: Recipe | None
+) -> Iterator[tuple[Term, str, str]]:
     """Each filter or list over layers that is a mistake: its term, its key, and a sentence.
 
-    `before`: a recipe whose filters and lists are accepted as they are.
+    `base`: gives the base as the recipe's vectors grow it. `before`: a recipe whose filters and lists are
+    accepted as they are.
     """
     accepted = before.terms if before is not None and before.base == recipe.base else ()
     known = {(term.only, term.except_) for term in accepted}
     in_layers = any(term.in_layers for term in accepted)
     names: list[str] = []
     for term in recipe.terms:
-        if term.in_layers and not in_layers and (found := without_layers(term, base)) is not None:
+        if term.in_layers and not in_layers and (found := without_layers(term, base())) is not None:
             yield (term, *found)
         if (term.only, term.except_) in known or not (term.only or term.except_):
             continue
-        names = names or tensor_names(base)
+        names = names or tensor_names(base())
         found = problem(term, names)
         if found is not None:
             yield (term, *found)

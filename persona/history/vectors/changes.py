@@ -50,6 +50,7 @@ def change_of(
         unchanged=lookup.unchanged_kinds(history, made.id, recipe.base),
         left=made.left,
         renamed=dict(made.renamed),
+        grown=dict(made.vector.grown),
         previous=previous,
         density=density,
     )

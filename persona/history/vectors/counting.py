@@ -52,7 +52,10 @@ def measured(
     from persona.measure.compare import compare
 
     tuned = lone_recipe(id, base_id, Rules.of("ties"))
-    plans = plan_of(history, Recipe.of(base_id, [], tuned.rules)), plan_of(history, tuned)
+    before = Recipe.of(base_id, [], tuned.rules)
+    if history.base_of(tuned) is not history.base(base_id):  # the base has the rows that the vector adds
+        before = Recipe.of(base_id, [Term("vector", id, "0")], tuned.rules)
+    plans = plan_of(history, before), plan_of(history, tuned)
     memory = history.memory()
     return list(compare(*plans, elections=False, threads=threads, memory=memory, progress=progress))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ from persona.history.recipes import filters
 from persona.history.recipes.checked import checked_keys
 from persona.history.recipes.text import RECIPE_FILE, decode, encode
 from persona.history.results import VectorChange
+from persona.history.vectors import growing, model_config
 from persona.history.vectors.changes import change_of
 from persona.history.worktree import in_place, text_files, tracking, weights
 from persona.history.worktree.locked import LockedTree
@@ -79,7 +80,7 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
         name = options["name"] if options["name"] is not None else default_name(path)
         check_vector_name(name)
         keys = checked_keys(options["alpha"], options["density"], options["only"], options["except_"])
-        _refuse_filter(keys, base)
+        _refuse_filter(keys, history.base_of(recipe), base.tied if options["untie"] else ())
         old = recipe.by_name.get(name)
         if old is not None and options["name"] is None and not options["replace"]:
             _refuse_another(history, path, name, old.vector)
@@ -91,7 +92,8 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
         if not inside and isinstance(checkpoint, Checkpoint):
             brought, remarks = model_files.of_checkpoint(checkpoint, base), of_fine_tune(checkpoint)
         differing = model_files.differing(history, brought)
-        seen = model_files.replaceable(history, differing) if options["files"] else {}
+        growing.refuse_other(history, recipe, name, checkpoint, options)
+        seen = model_files.replaceable(history, growing.files(differing, options))
         _check_extra(checkpoint, options)
         try:
             made, new_bytes = take(history, recipe.base, checkpoint, onto, options)
@@ -101,10 +103,10 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
         trained = checkpoint.weights_seen
     try:
         remember(history, recipe.base, path, made, options)
-        texts = differing if options["files"] else {}
+        texts = growing.files(differing, options, made.vector)
         change, recipe = _write_recipe(tree, name, old, made, keys, new_bytes, texts, seen, options)
-        if options["files"]:
-            model_files.remember(history, made.id, base, brought)
+        if texts:
+            model_files.remember(history, made.id, base, brought, texts)
     except PersonaError as error:
         kept = kept_names.keep(history, name, made.id)
         if kept is not None:
@@ -120,8 +122,14 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
     taken = inside and weights.take(tree, (made.id, name), trained, options["progress"], options["threads"])
     in_place_notes = (in_place.TAKEN,) if taken else ()
     twice = filters.twice(recipe, history.base(recipe.base), {name})
-    file_notes = model_files.notes(differing, options["files"])
-    notes = (*onto_notes, *remarks, *made.notes, *in_place_notes, *twice, *file_notes)
+    notes = (
+        *onto_notes,
+        *remarks,
+        *made.notes,
+        *in_place_notes,
+        *twice,
+        *model_files.notes(differing, texts),
+    )
     return Added(change, notes, not isinstance(checkpoint, Checkpoint))
 
 
@@ -155,6 +163,8 @@ def take(
                 leave=options["leave"],
                 rename=options["rename"],
                 cast=options["cast"],
+                extend_vocab=options["extend_vocab"],
+                untie=options["untie"],
                 onto=onto,
                 threads=options["threads"],
                 memory=history.memory(),
@@ -236,9 +246,9 @@ def _write_recipe(
     history = tree.history
     keys = {"id": made.id, **keys}
     while True:
-        data, recipe = text_files.recipe(history, to_edit=True)  # the import took its time
+        data, before = text_files.recipe(history, to_edit=True)  # the import took its time
         text = decode(data)
-        old = recipe.by_name.get(name)
+        old = before.by_name.get(name)
         if old is None:
             text = edit.add_term(text, name, {**keys, "alpha": keys.get("alpha") or "1"})
         elif replaced is not None and old.vector == replaced.vector:
@@ -251,9 +261,13 @@ def _write_recipe(
         change = change_of(history, recipe, name, made, new_bytes, old.vector if old else None, options)
         if text_files.read_recipe_text(history.root) == data:  # counting kept elements takes time, too
             break
-    edits = {**texts, RECIPE_FILE: encode(text, like=data)}
+    edits: dict[str, bytes | None] = {**texts, RECIPE_FILE: encode(text, like=data)}
     tree.track([path for path in texts if not tracking.is_model_file(path)])  # those of subdirectories
-    tree.apply(edits, {**seen, RECIPE_FILE: text_files.blob_id(data)})
+    seen = {**seen, RECIPE_FILE: text_files.blob_id(data)}
+    grew = old is not None and bool(history.vector(old.vector).grown)
+    more = model_config.edit_of(history, edits, recipe, grew=grew)
+    here = tracking.ids(history, [path for path in more if path not in edits])
+    tree.apply(edits | more, {**here, **seen})
     return change, recipe
 
 
@@ -313,15 +327,15 @@ def default_name(path: Path) -> str:
         ) from None
 
 
-def _refuse_filter(keys: Mapping[str, Any], base: Base) -> None:
+def _refuse_filter(keys: Mapping[str, Any], base: Base, more: Iterable[str]) -> None:
     """`InvalidInput` for a filter that reaches nothing, before the minutes that an import may take.
 
-    Also for a list over layers if the base has no layers.
+    Also for a list over layers if the base has no layers. `more`: tensors that the import may add.
     """
     only, except_ = (keys[key] if isinstance(keys.get(key), list) else () for key in ("only", "except"))
     alpha, density = (keys[key] if isinstance(keys.get(key), tuple) else "1" for key in ("alpha", "density"))
     term = Term("", "", alpha, density, tuple(only), tuple(except_))
-    found = filters.problem(term, filters.tensor_names(base)) if only or except_ else None
+    found = filters.problem(term, [*filters.tensor_names(base), *more]) if only or except_ else None
     if found is None and term.in_layers:
         found = filters.without_layers(term, base)
     if found is not None:

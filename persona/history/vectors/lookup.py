@@ -133,11 +133,18 @@ def info(history: History, name: str, id: str, recipe: Recipe | None) -> VectorI
         stored_bytes=stored_bytes(history, id, vector),
         l2=counted.get("l2"),
         ranks=vector.ranks,
+        grown=grown(history, vector),
         verdict=_verdict(history, id),
         expression=written(parts) if parts else None,
         parts=parts,
         in_recipe=recipe is not None,
     )
+
+
+def grown(history: History, vector: Vector) -> dict[str, str | None]:
+    """The tensors that a vector or a part of it grows, each with its origin."""
+    parts = [history.vector(part) for part, _ in vector.expression]
+    return {name: origin for one in (vector, *parts) for name, origin in one.grown}
 
 
 def _verdict(history: History, id: str) -> str | None:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from persona.errors import Call, Keyword, Note, PersonaError, Refused, WorkFile, listed
 from persona.history import note_refs
 from persona.history.history import History
+from persona.history.vectors import lookup, model_config
 from persona.history.worktree import text_files, tracking
 from persona.objects import note
 from persona.objects.base import Base
@@ -67,21 +68,23 @@ def replaceable(history: History, texts: Collection[str]) -> dict[str, str]:
     return found
 
 
-def notes(texts: Collection[str], taken: bool) -> list[str]:
-    """The sentence on the files that differ, and on whether they were imported."""
-    if not texts:
-        return []
-    names = listed(list(texts))
-    if taken:
-        return [f"imported too: {names}"]
-    differ, them = ("differs", "it") if len(texts) == 1 else ("differ", "them")
-    hint = (Keyword(files=True), f" imports {them} too")
-    return [Note(f"not imported: {names}, which {differ} from the work tree's", hint)]
+def notes(texts: Collection[str], taken: Collection[str]) -> list[str]:
+    """The sentences on the files that differ, of which some were imported."""
+    found: list[str] = [f"imported too: {listed(list(taken))}"] if taken else []
+    if left := [path for path in texts if path not in taken]:
+        differ, them = ("differs", "it") if len(left) == 1 else ("differ", "them")
+        hint = (Keyword(files=True), f" imports {them} too")
+        found.append(Note(f"not imported: {listed(left)}, which {differ} from the work tree's", hint))
+    return found
 
 
-def remember(history: History, id: str, base: Base, texts: Texts) -> None:
-    """Keeps a note on the files that came with a vector: those that differ from the base's."""
+def remember(history: History, id: str, base: Base, texts: Texts, written: Collection[str]) -> None:
+    """Keeps a note on the files that came with a vector: those that differ from the base's.
+
+    `written`: the files that were imported; config.json may have been changed on the way.
+    """
     blobs = {path: text_files.blob_id(data) for path, data in texts.items()}
+    blobs |= tracking.ids(history, written)
     if brought := {path: blob for path, blob in blobs.items() if base.files.get(path) != blob}:
         note_refs.keep(history, note.Note(id, "vector", "provenance", {"from": "files", "files": brought}))
 
@@ -126,9 +129,14 @@ def given_back(history: History, dropped: Iterable[str], recipe: Recipe, *, keep
             found.edits[path] = _content(history, want, base.files.get(path))
         else:
             stay.append(path)
+    grew = any(lookup.grown(history, history.vector(id)) for id in gone)
+    config = model_config.edit_of(history, found.edits, recipe, grew=grew)
+    if config and not found.edits.keys() >= config.keys():
+        found.notes.append(f"{model_config.CONFIG} has the size and the ties of the weights again")
     if found.edits:
         hint = (Keyword(keep_files=True), " keeps them as they are")
         found.notes.append(Note(f"came with the vector, and {_put_back(found.edits)}", hint))
+    found.edits.update(config)
     if stay:
         was = "" if keep else ", and edited since"
         found.notes.append(f"came with the vector{was}, and stay: {listed(stay)}")

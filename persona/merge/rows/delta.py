@@ -11,7 +11,7 @@ from persona.codec.elements import of
 from persona.frozen import dataclass
 from persona.merge.arithmetic import cpu
 from persona.merge.rows.reader import BaseChunks
-from persona.merge.rows.source import OpenedChunk
+from persona.merge.rows.source import OpenedChunk, Source
 from persona.objects.ids import NULL_ID
 from persona.objects.table import Table
 from persona.objects.tensors import TensorSpec
@@ -53,8 +53,13 @@ class DeltaSource:
 
     def read_numbers(self, chunk: OpenedChunk, start: int, stop: int, out: NDArray[np.float32]) -> None:
         """See `Source`."""
-        if self.chunk_id(chunk.spec, chunk.index) is None:
-            out[:] = 0
-            return
-        base, z = chunk.base[start:stop], chunk.z(self)[start:stop]
-        cpu.add_differences(base, z, 1.0, of(chunk.spec.dtype).code, out, first=True)
+        differences(self, chunk, start, stop, out)
+
+
+def differences(source: Source, chunk: OpenedChunk, start: int, stop: int, out: NDArray[np.float32]) -> None:
+    """`Source.read_numbers` of a source of steps: t = f − b."""
+    if source.chunk_id(chunk.spec, chunk.index) is None:
+        out[:] = 0
+        return
+    base, z = chunk.base[start:stop], chunk.z(source)[start:stop]
+    cpu.add_differences(base, z, 1.0, of(chunk.spec.dtype).code, out, first=True)

@@ -106,7 +106,7 @@ class LowRankSource:
 
     def reaches(self, name: str) -> bool:
         """See `Source`."""
-        return name in self._vector.spec
+        return self._dense.reaches(name)
 
     def steps(self, spec: TensorSpec) -> bool:
         """See `Source`."""

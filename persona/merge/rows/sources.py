@@ -9,11 +9,10 @@ from persona.errors import IntegrityError, InvalidInput
 from persona.merge.rows import expression
 from persona.merge.rows.cache import BoundedCache
 from persona.merge.rows.delta import DeltaSource
+from persona.merge.rows.growth import KnownBase, fitted
 from persona.merge.rows.lowrank import FACTOR_CACHE, FactorReader, LowRankSource
-from persona.merge.rows.reader import BaseChunks
 from persona.merge.rows.source import NUMBER_BYTES, Source
-from persona.objects.base import Base
-from persona.objects.ids import abbreviate
+from persona.objects.ids import NULL_ID, abbreviate
 from persona.objects.table import decode_vector_table
 from persona.objects.vector import Vector
 from persona.store.objects import ObjectStore
@@ -23,14 +22,17 @@ class Sources:
     """Makes the sources of some vectors of one base, each once."""
 
     def __init__(
-        self, objects: ObjectStore, base: Base, chunks: BaseChunks, vectors: Mapping[str, Vector]
+        self, objects: ObjectStore, base: KnownBase, whole: KnownBase, vectors: Mapping[str, Vector]
     ) -> None:
-        """`vectors`: the manifests by id, with those of the vectors that expressions name."""
+        """`vectors`: the manifests by id, with those of the vectors that expressions name.
+
+        `whole`: the base as the vectors of the recipe grow it, whose tensors the rows belong to.
+        """
         self.objects = objects
         self.base = base
-        self.chunks = chunks
+        self.whole = whole
         self.vectors = vectors
-        self.factors = FactorReader(chunks.reader, BoundedCache(FACTOR_CACHE))
+        self.factors = FactorReader(base.chunks.reader, BoundedCache(FACTOR_CACHE))
         self._made: dict[str, Source] = {}
         self._factor_bytes = 0
 
@@ -38,12 +40,6 @@ class Sources:
     def shared_bytes(self) -> int:
         """Bytes of the decoded factors that all threads share, for the sources made so far."""
         return min(FACTOR_CACHE, self._factor_bytes)
-
-    def low_rank(self, id: str, vector: Vector) -> LowRankSource:
-        """The source of a vector with factors."""
-        for a, b in vector.parts.values():
-            self._factor_bytes += NUMBER_BYTES * (a.elements + b.elements)
-        return LowRankSource(_delta(self, id, vector), vector, self.factors)
 
     def source(self, id: str) -> Source:
         """The source of a vector.
@@ -53,7 +49,7 @@ class Sources:
         """
         if id not in self._made:
             vector = self.vectors[id]
-            if vector.base != self.base.digest:
+            if vector.base != self.base.base.digest:
                 raise IntegrityError(
                     f"vector {abbreviate(id)} has another base than the expression that names it",
                     kind="vector",
@@ -68,34 +64,55 @@ class Sources:
             self._made[id] = make(self, id, vector)
         return self._made[id]
 
-    def check_tensors(self, id: str, vector: Vector) -> None:
-        """Raises `IntegrityError` if the chunks or tensors of a vector are not those of its base."""
-        if vector.table is None or vector.chunk != self.base.chunk:
+    def low_rank(self, id: str, vector: Vector) -> Source:
+        """The source of a vector with factors."""
+        for a, b in vector.parts.values():
+            self._factor_bytes += NUMBER_BYTES * (a.elements + b.elements)
+        known = self._known(id, vector)
+        return self._fitted(LowRankSource(self._dense(id, vector, known), vector, self.factors), known)
+
+    def delta(self, id: str, vector: Vector) -> Source:
+        """The source of a delta."""
+        known = self._known(id, vector)
+        return self._fitted(self._dense(id, vector, known), known)
+
+    def expression(self, id: str, vector: Vector) -> Source:
+        """The source of an expression."""
+        terms = [(coefficient, self.source(part)) for part, coefficient in vector.expression]
+        return expression.source_of(id, terms, self.base.base.chunk)
+
+    def _known(self, id: str, vector: Vector) -> KnownBase:
+        """The base as a vector grows it by itself.
+
+        Raises `IntegrityError` if the chunks or tensors of the vector are not those of its base.
+        """
+        if vector.table is None or vector.chunk != self.base.base.chunk:
             raise IntegrityError(
                 f"vector {abbreviate(id)} and its base must have chunks of one length", kind="vector", id=id
             )
+        known = self.base.extended(self.objects, [(abbreviate(id), vector)])
         for spec in vector.tensors:
-            if self.base.spec.get(spec.name) != spec:
+            if known.base.spec.get(spec.name) != spec:
                 raise IntegrityError(
                     f"vector {abbreviate(id)} changes the tensor {spec.name}, which its base lacks",
                     kind="vector",
                     id=id,
                 )
+        return known
 
+    def _dense(self, id: str, vector: Vector, known: KnownBase) -> DeltaSource:
+        """The table of a vector as that of a delta. A tensor may grow by zeros, and then does not change."""
+        data = self.objects.get(vector.table or "", "table")
+        table = decode_vector_table(data, vector, f"vector {abbreviate(id)}")
+        same = [name for name, _ in vector.grown if set(table.chunks(name)) == {NULL_ID}]
+        return DeltaSource(id, known.chunks, table.without(same) if same else table)
 
-def _delta(sources: Sources, id: str, vector: Vector) -> DeltaSource:
-    sources.check_tensors(id, vector)
-    data = sources.objects.get(vector.table or "", "table")
-    return DeltaSource(id, sources.chunks, decode_vector_table(data, vector, f"vector {abbreviate(id)}"))
-
-
-def _expression(sources: Sources, id: str, vector: Vector) -> Source:
-    terms = [(coefficient, sources.source(part)) for part, coefficient in vector.expression]
-    return expression.source_of(id, terms, sources.base.chunk)
+    def _fitted(self, source: Source, known: KnownBase) -> Source:
+        return source if known is self.whole else fitted(source, known, self.whole)
 
 
 _KINDS: Final[Mapping[str, Callable[[Sources, str, Vector], Source]]] = {
-    "delta": _delta,
-    "expression": _expression,
+    "delta": Sources.delta,
+    "expression": Sources.expression,
     "lowrank": Sources.low_rank,
 }

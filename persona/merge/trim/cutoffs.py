@@ -124,7 +124,9 @@ def kept_fraction(
     rules, source = plan.recipe.rules, plan.source_of(id)
     specs = reached(plan, source)
     kept_grid = (
-        CutoffTable.read(plan.store, source.identity, len(specs)) if on_grid(density) is not None else None
+        CutoffTable.read(plan.store, plan.cache_id(source), len(specs))
+        if on_grid(density) is not None
+        else None
     )
     if kept_grid is not None:
         kept = kept_grid.kept_elements(rules.trim, rules.rank or "", density)
@@ -155,7 +157,7 @@ def prepare(
         found = CutoffTable.of([magnitudes[spec.name] for spec in specs], elements)
     else:
         found = _select_grid(plan, source, magnitudes, threads, progress)
-    found.write(plan.store, source.identity)
+    found.write(plan.store, plan.cache_id(source))
 
 
 def _select_grid(
@@ -216,7 +218,7 @@ def _on_grid(plan: Plan, source: Source, density: float) -> Mapping[str, float] 
     if on_grid(density) is None:
         return None
     specs = reached(plan, source)
-    kept = CutoffTable.read(plan.store, source.identity, len(specs))
+    kept = CutoffTable.read(plan.store, plan.cache_id(source), len(specs))
     if kept is None:
         return None
     if rules.trim == "global":
@@ -249,7 +251,8 @@ def _of_vector(
 def _cache_of(plan: Plan, source: Source, density: float) -> CacheFile:
     """The cache of the cut-offs of one vector at a density."""
     rules = plan.recipe.rules
-    return plan.store.cache(f"{CACHE}/{source.identity[:32]}-{rules.trim}-{rules.rank or ''}-{density.hex()}")
+    id = plan.cache_id(source)[:32]
+    return plan.store.cache(f"{CACHE}/{id}-{rules.trim}-{rules.rank or ''}-{density.hex()}")
 
 
 def _whole_model(

@@ -185,7 +185,7 @@ class _Kind(Generic[Found]):
         self, plan: Plan, source: Source, names: set[str], threads: int, progress: Progress | None
     ) -> dict[str, Found]:
         """The values of some tensors from the cache; those that it lacks are found and put there."""
-        cache = plan.store.cache(f"{CACHE}/{source.identity[:32]}-{self.settings}")
+        cache = plan.store.cache(f"{CACHE}/{plan.cache_id(source)[:32]}-{self.settings}")
         keys = [spec.name for spec in reached(plan, source)]
         data = cache.read()
         found = {} if data is None else self.decode(data, keys)

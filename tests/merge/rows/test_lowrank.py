@@ -18,6 +18,7 @@ from persona.intake.encode import import_base
 from persona.merge import reference
 from persona.merge.arithmetic import casts, lowrank, lowrank_golden
 from persona.merge.plan import plan
+from persona.merge.rows.growth import KnownBase
 from persona.merge.rows.lowrank import LowRankSource
 from persona.merge.rows.reader import BaseChunks, Workspaces
 from persona.merge.rows.source import OpenedChunk
@@ -79,8 +80,8 @@ class Stored:
         return torch.stack(blocks).numpy().reshape(-1)
 
     def source(self) -> LowRankSource:
-        chunks = BaseChunks.of(self.store.objects, self.base)
-        found = Sources(self.store.objects, self.base, chunks, {self.id: self.vector}).source(self.id)
+        known = KnownBase.of(self.store.objects, self.base)
+        found = Sources(self.store.objects, known, known, {self.id: self.vector}).source(self.id)
         assert isinstance(found, LowRankSource)
         return found
 
@@ -146,8 +147,8 @@ def test_equal_bits_of_two_dtypes_are_other_numbers(tmp_path: Path) -> None:
     """The store has equal bytes once, so two adapters may share chunks and differ in dtype."""
     spec, factor = TensorSpec("w", "BF16", (40, 8)), LowRankFactor(5, "1", "BF16")
     stored = Stored(tmp_path, spec, factor)
-    chunks = BaseChunks.of(stored.store.objects, stored.base)
-    reader = Sources(stored.store.objects, stored.base, chunks, {stored.id: stored.vector}).factors
+    known = KnownBase.of(stored.store.objects, stored.base)
+    reader = Sources(stored.store.objects, known, known, {stored.id: stored.vector}).factors
     table = decode_vector_table(stored.store.objects.get(stored.vector.table or "", "table"), stored.vector)
     ids, _ = factor_chunks(table, stored.vector, spec)
     for dtype in ("BF16", "F16"):

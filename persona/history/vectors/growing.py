@@ -1,0 +1,55 @@
+"""An import that grows the base: the files that come with it, and the vectors that it cannot stand beside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from persona.history.history import History
+from persona.history.options import ImportOptions
+from persona.history.vectors.model_config import CONFIG
+from persona.objects import growth
+from persona.objects.recipe import Recipe
+from persona.objects.tensors import TensorSpec
+from persona.objects.vector import Vector
+from persona.weights.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from persona.weights.adapters import Adapter
+
+
+def files(
+    differing: Mapping[str, bytes], options: ImportOptions, made: Vector | None = None
+) -> dict[str, bytes]:
+    """The files of a fine-tune that come with its vector, of those that differ from the work tree's.
+
+    New tokens bring all of them, an output matrix brings the config. `made`: the vector, once it is known.
+    """
+    tokens, head = options["extend_vocab"], options["untie"]
+    if made is not None:
+        tokens = any(origin is None for _, origin in made.grown)
+        head = len(made.grown) > 0
+    if options["files"] or tokens:
+        return dict(differing)
+    return {name: text for name, text in differing.items() if head and name == CONFIG}
+
+
+def refuse_other(
+    history: History, recipe: Recipe, name: str, checkpoint: Checkpoint | Adapter, options: ImportOptions
+) -> None:
+    """`InvalidInput` if a fine-tune has more tokens than the base, and another number than the recipe.
+
+    It is found here before the minutes that an import may take. `name`: of its vector, which takes the place
+    of one of that name.
+    """
+    if not options["extend_vocab"] or not isinstance(checkpoint, Checkpoint):
+        return
+    base = history.base(recipe.base)
+    grown: dict[TensorSpec, str | None] = {}
+    for spec in base.tensors:
+        source = checkpoint.tensors.get(spec.name, (spec, 0))[0]
+        if growth.extends(spec.shape, source.shape):
+            grown[replace(spec, shape=source.shape)] = None
+    vectors = [one for one in growth.vectors_of(recipe, history.vector) if one[0] != name]
+    growth.extended(base, [*vectors, (name, growth.growing(base, grown))])

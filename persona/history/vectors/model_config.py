@@ -1,0 +1,105 @@
+"""The two keys of config.json that follow a recipe: `vocab_size` and `tie_word_embeddings`.
+
+They decide the shapes of a model. So if the vectors of a recipe add tokens or an output matrix of their own,
+or no longer do, these keys change with them (`persona.objects.growth`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from persona.history.worktree import text_files
+from persona.limits import MAX_CONFIG_BYTES
+from persona.objects import growth
+
+if TYPE_CHECKING:
+    from persona.history.history import History
+    from persona.objects.base import Base
+    from persona.objects.recipe import Recipe
+
+CONFIG: Final = "config.json"
+_SIZE: Final = "vocab_size"
+_TIED: Final = "tie_word_embeddings"
+
+
+def following(history: History, content: bytes, base: Base, extended: Base) -> bytes:
+    """The text of a config.json as it belongs to `extended`, the base as a recipe's vectors grow it.
+
+    If nothing has to change, or the text is no JSON object, it is `content` itself.
+    """
+    config = _object(content)
+    if config is None or (fitted := fit(history, config, base, extended)) == config:
+        return content
+    own = _of_base(history, base)
+    if own is not None and fitted == _object(own):
+        return own
+    return json.dumps(fitted, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def edit_of(
+    history: History, edits: Mapping[str, bytes | None], recipe: Recipe, *, grew: bool
+) -> dict[str, bytes | None]:
+    """The edit of the work tree's config.json that goes with other edits, if it needs one.
+
+    `recipe`: after the edits; `grew`: whether a vector that it no longer has grew its base.
+    """
+    base, extended = history.base(recipe.base), history.base_of(recipe)
+    if CONFIG not in edits and not grew and extended is base:
+        return {}
+    content = edits[CONFIG] if CONFIG in edits else text_files.read(history.root, CONFIG)
+    fitted = None if content is None else following(history, content, base, extended)
+    return {} if fitted == content else {CONFIG: fitted}
+
+
+def fit(history: History, config: Mapping[str, Any], base: Base, extended: Base) -> dict[str, Any]:
+    """A config as it belongs to `extended`, the base as a recipe's vectors grow it."""
+    content = _of_base(history, base)
+    own = None if content is None else _object(content)
+    found: dict[str, Any] = json.loads(json.dumps(config))
+    new_size = dict(_sizes(base, extended))
+    untied = any(name not in base.spec for name in extended.spec)
+    for part, before in _parts(found, own if own is not None else config):
+        size = before.get(_SIZE)
+        if _SIZE in part and isinstance(size, int):
+            part[_SIZE] = new_size.get(size, size)
+        if untied and (part is found or _TIED in part):
+            part[_TIED] = False
+        elif extended.tied and part.get(_TIED) is False:  # its output matrix would be random
+            part[_TIED] = before.get(_TIED)
+            if _TIED not in before:
+                del part[_TIED]
+    return found
+
+
+def _of_base(history: History, base: Base) -> bytes | None:
+    """The config.json of a base."""
+    blob = base.files.get(CONFIG)
+    return None if blob is None else history.blob(blob)
+
+
+def _sizes(base: Base, extended: Base) -> Iterator[growth.Sizes]:
+    """How many rows the grown tensors of a base have there, and in the extended base."""
+    for spec in base.tensors:
+        if (found := growth.sizes(spec, extended.spec[spec.name])) is not None:
+            yield found
+
+
+def _parts(
+    config: dict[str, Any], own: Mapping[str, Any]
+) -> Iterator[tuple[dict[str, Any], Mapping[str, Any]]]:
+    """A config and the configs of its parts, such as `text_config`, each beside that of the base."""
+    yield config, own
+    for key, value in config.items():
+        before = own.get(key)
+        if isinstance(value, dict) and isinstance(before, dict):
+            yield value, before
+
+
+def _object(content: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(content) if len(content) <= MAX_CONFIG_BYTES else None
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None

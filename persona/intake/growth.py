@@ -1,0 +1,191 @@
+"""The rows that a fine-tune adds to its base: which are taken, and the chunks that they are relative to.
+
+A fine-tune may have more tokens than its base (`extend_vocab`), or an output matrix of its own where the base
+has one that is tied to its embedding (`untie`). See `persona.objects.growth`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from persona.codec.base import encode_base
+from persona.errors import InvalidInput, Keyword
+from persona.frozen import dataclass
+from persona.merge.plan import Plan
+from persona.merge.rows.growth import KnownBase
+from persona.merge.rows.reader import BaseChunks
+from persona.objects import growth
+from persona.objects.base import Base
+from persona.objects.ids import object_id
+from persona.objects.table import encode_table
+from persona.objects.tensors import TensorSpec, chunk_count
+from persona.store.records import pack_record
+from persona.store.transaction import Transaction
+
+_VOCABULARY: Final = (
+    "embed",
+    "wte",
+    "shared.weight",
+    "lm_head",
+    "output.weight",
+    "predictions.bias",
+    "predictions.decoder",
+    "final_logits_bias",
+    "proj_out",
+)
+"""Parts of the names of tensors that have one row, or one element, for each token."""
+
+
+def vocabulary(pairs: Iterable[tuple[TensorSpec, TensorSpec | None]]) -> growth.Sizes | None:
+    """The sizes of two vocabularies, from tensors of the base and what a fine-tune has in their place."""
+    for before, after in pairs:
+        if after is None or not any(part in before.name for part in _VOCABULARY):
+            continue
+        if (found := growth.sizes(before, after)) is not None:
+            return found
+    return None
+
+
+def grown(spec: TensorSpec, source: TensorSpec, found: growth.Sizes | None) -> TensorSpec | None:
+    """A tensor of the base with the tokens that a fine-tune adds; `found`: the vocabularies' sizes.
+
+    None if the tensor does not grow as the vocabulary does.
+    """
+    if not spec.merged or growth.sizes(spec, source) != found or not growth.extends(spec.shape, source.shape):
+        return None
+    return replace(spec, shape=source.shape)
+
+
+def refuse_size(
+    where: str, spec: TensorSpec, source: TensorSpec, found: growth.Sizes | None, *, takes: bool = True
+) -> None:
+    """`InvalidInput` if a tensor has as many rows as the vocabulary of the fine-tune, not of the base.
+
+    `takes`: whether `extend_vocab` can take them.
+    """
+    if found is None or growth.sizes(spec, source) != found:
+        return
+    before, after = found
+    back = f"resize_token_embeddings({before})"
+    if takes and growth.extends(spec.shape, source.shape):
+        raise InvalidInput(
+            f"{where} has a vocabulary of {after}, but the base has {before}",
+            hint=(Keyword(extend_vocab=True), f" takes the new tokens too; {back} drops them"),
+        )
+    raise InvalidInput(
+        f"{where} has a vocabulary of {after}, but the base has {before}: resize it back ({back}) or start"
+        " from a base of that size"
+    )
+
+
+# -- the chunks of the base
+
+
+@dataclass(frozen=True)
+class _GrowingChunks(BaseChunks):
+    """The chunks of an extended base that no store holds yet. `own`: of its base, `known`: what that has."""
+
+    own: BaseChunks
+    known: Mapping[str, TensorSpec]
+
+    def read(self, spec: TensorSpec, index: int, out: NDArray[Any]) -> NDArray[Any]:
+        """See `BaseChunks.read`."""
+        if spec.name not in self.known:
+            return self.own.read(spec, index, out)
+        own, part = self.known[spec.name], out[: self.size(spec, index)]
+        size = self.own.size(own, index) if index < chunk_count(own, self.chunk) else 0
+        if size:
+            self.own.read(own, index, part[:size])
+        part[size:] = 0
+        return part
+
+
+@dataclass(frozen=True)
+class GrowingBase:
+    """A base as a fine-tune grows it: its manifest and chunks, and the grown tensors with their origins."""
+
+    base: Base
+    chunks: BaseChunks
+    grown: tuple[tuple[str, str | None], ...] = ()
+
+    @classmethod
+    def of(cls, tx: Transaction, known: KnownBase, specs: Mapping[TensorSpec, str | None]) -> GrowingBase:
+        """Stores the chunks that the base lacks. `specs`: the grown tensors with their origins."""
+        if not specs:
+            return cls(known.base, known.chunks)
+        alone = growth.growing(known.base, specs)
+        base = growth.extended(known.base, [("the fine-tune", alone)])
+        own = {name: known.base.spec[origin or name] for name, origin in alone.grown}
+        chunks = _GrowingChunks(known.chunks.reader, known.chunks.table, known.chunks, own)
+        ids = {name: _stored(tx, base.spec[name], spec, chunks) for name, spec in own.items()}
+        table = known.chunks.table.extended(base.tensors, base.chunk, ids)
+        return cls(base, replace(chunks, table=table), alone.grown)
+
+    def put_table(self, tx: Transaction) -> str | None:
+        """Stores the table of the chunks of the grown tensors; returns its id, None without any."""
+        if not self.grown:
+            return None
+        ids = [id for name, _ in self.grown for id in self.chunks.table.chunks(name)]
+        return tx.put_bulk("table", encode_table(ids))
+
+
+def _stored(tx: Transaction, spec: TensorSpec, own: TensorSpec, chunks: _GrowingChunks) -> list[str]:
+    """The ids of the chunks of a grown tensor, of which the new ones are stored."""
+    ids: list[str] = []
+    shared = own.units // chunks.chunk if own.shape != spec.shape else chunk_count(own, chunks.chunk)
+    for index in range(chunk_count(spec, chunks.chunk)):
+        if index < shared:
+            ids.append(chunks.own.id(own, index))
+            continue
+        bits = np.empty(chunks.size(spec, index), spec.bits_dtype)
+        chunks.read(spec, index, bits)
+        ids.append(object_id("chunk", bits.view(np.uint8).data))
+        form, segments = encode_base(bits, spec.dtype)
+        tx.append(pack_record("chunk", ids[-1], form, segments))
+    return ids
+
+
+# -- on top of a revision
+
+
+def before_training(
+    plan: Plan, base: GrowingBase, bits: Callable[[str, int], NDArray[Any]]
+) -> Callable[[str, int], NDArray[Any]]:
+    """The weights of `plan` at the tensors of `base`: a function like `bits`, which has those of the plan.
+
+    Raises `InvalidInput` if the plan has more rows than the fine-tune.
+    """
+    known: dict[str, TensorSpec] = {}
+    origins = dict(base.grown)
+    for spec in plan.base.tensors:
+        if spec.name not in base.base.spec:
+            raise InvalidInput(
+                f"the weights that it was trained from have a tensor {spec.name} of their own;"
+                " the fine-tune has none"
+            )
+    for spec in base.base.tensors:
+        own = plan.base.spec.get(spec.name) or plan.base.spec[origins[spec.name] or spec.name]
+        if own.shape != spec.shape and not growth.extends(own.shape, spec.shape):
+            raise InvalidInput(
+                f"tensor {spec.name} has the shape {list(own.shape)} in the weights that the fine-tune was"
+                f" trained from, and {list(spec.shape)} in the fine-tune"
+            )
+        if own != spec:
+            known[spec.name] = own
+
+    def chunk(name: str, index: int) -> NDArray[Any]:
+        own = known.get(name)
+        if own is None:
+            return bits(name, index)
+        found = np.zeros(base.chunks.size(base.base.spec[name], index), own.bits_dtype)
+        if index < chunk_count(own, plan.base.chunk):
+            part = bits(own.name, index)
+            found[: part.size] = part
+        return found
+
+    return chunk if known else bits
