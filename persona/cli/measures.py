@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from click import style
 
 from persona.cli.render import number, percent, printable, short, vector_lines
+from persona.errors import listed
 from persona.frozen import dataclass
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def statistics_lines(vector: VectorStatistics) -> Iterator[str]:
             yield f"Trained:  {printable(_training(origin))}"
             continue
         if "renamed" in origin:
-            said = ", ".join(f"{name} → {own}" for name, own in sorted(origin["renamed"].items()))
+            said = listed([f"{name} → {own}" for name, own in sorted(origin["renamed"].items())])
             yield f"Renamed:  {printable(said)}"
             continue
         said = ", ".join(f"{key} {_fact(value)}" for key, value in sorted(origin.items()))

@@ -17,10 +17,11 @@ from persona.cores import thread_count
 from persona.errors import InvalidInput, NothingChanged
 from persona.frozen import dataclass
 from persona.intake.adapter_config import MERGE_FIRST, AdapterConfig, read_config
+from persona.intake.choices import admits, check_globs
 from persona.intake.encode import Deltas, Encoder, ImportedVector, encode_deltas, put_vector
 from persona.intake.factors import PlannedAdapter, PlannedDense, PlannedFactor, plan_adapter
 from persona.intake.growth import GrowingBase
-from persona.intake.match import Match, admits, check_globs
+from persona.intake.match import Match
 from persona.intake.naming import described
 from persona.merge.arithmetic import casts
 from persona.merge.rows.growth import KnownBase

@@ -22,8 +22,9 @@ from persona.cores import thread_count
 from persona.errors import InvalidInput, Keyword, NothingChanged, listed
 from persona.frozen import dataclass
 from persona.intake import rounding
+from persona.intake.choices import Choices
 from persona.intake.growth import GrowingBase, before_training
-from persona.intake.match import Choices, Match, match_tensors
+from persona.intake.match import Match, match_tensors
 from persona.intake.parts import Weights
 from persona.intake.sizes import Sizes
 from persona.limits import CHUNK_ELEMENTS

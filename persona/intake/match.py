@@ -6,18 +6,19 @@ all.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from persona.errors import InvalidInput, Keyword, listed
+from persona.errors import InvalidInput, Keyword
 from persona.frozen import dataclass
 from persona.intake import growth, renames, twins, wrappers
+from persona.intake.choices import Choices, admits, check_globs, is_named
 from persona.intake.likeness import Likeness
 from persona.intake.naming import described
 from persona.intake.parts import Held, View
 from persona.intake.renames import Renames
 from persona.merge.rows.reader import BaseChunks
-from persona.objects import globs
 from persona.objects.base import Base
 from persona.objects.dtypes import DTYPES
 from persona.objects.growth import Sizes
@@ -25,26 +26,8 @@ from persona.objects.tensors import TensorSpec
 from persona.weights.checkpoint import EMPTY_REMEDY, Checkpoint
 
 SAVE_ALIKE = "load both models with the same version of transformers, and save both with save_pretrained"
-_WORDS = ("zero", "ignore", "refuse")
-"""Words that stand for all tensors or none, and are no globs."""
-
-
-@dataclass(frozen=True)
-class Choices:
-    """How a checkpoint is matched.
-
-    `missing`, `extra`, `leave`: globs of tensors that may be missing, may be extra, and stay as they are in
-    the base. `missing` of "zero" and `extra` of "ignore" stand for all tensors, and "refuse" for none.
-    `extend_vocab`, `untie`: whether it may grow the base (`intake.growth`).
-    """
-
-    missing: str | Sequence[str] = "refuse"
-    extra: str | Sequence[str] = "refuse"
-    leave: str | Sequence[str] = ()
-    rename: bool = False
-    cast: bool = False
-    extend_vocab: bool = False
-    untie: bool = False
+_DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers")
+"""Keys of config.json that count layers."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +187,7 @@ class _Matcher:
         ]
         likeness = Likeness(self.base, self.chunks, self.view, known)
         found = renames.find_renames(absent, unknown, likeness)
-        if found is None or self._is_admitted(found, unknown):
+        if found is None or self._is_admitted(found):
             return
         if found.doubtful or not self.choices.rename:
             raise self._renamed(found)
@@ -212,7 +195,7 @@ class _Matcher:
         held = {name: one for name, one in self.view.held.items() if name not in gone}
         self.view = View(self.checkpoint, {**held, **found.pairs})
         self.renamed = found.kinds
-        self.notes.append(f"{_count(found.pairs, 'tensor')} renamed: {listed(found.examples, 3)}")
+        self.notes.append(f"{_count(found.pairs, 'tensor')} renamed: {_some(found.examples)}")
         self._find_shared()
 
     def _find_shared(self) -> None:
@@ -257,7 +240,7 @@ class _Matcher:
             target = tied.get(name)
             if target is None or name in said or target not in self.base.spec or target not in self.view.held:
                 continue
-            if not self.twins.equal(name, target) and not self._is_named(self.choices.missing, name):
+            if not self.twins.equal(name, target) and not is_named(self.choices.missing, name):
                 raise InvalidInput(
                     f"{self.checkpoint.path}: {name} is missing. In the base it differs from {target}, so the"
                     " two cannot be one tensor in a fine-tune, and its values are not known; save the"
@@ -279,7 +262,7 @@ class _Matcher:
             elif self.choices.untie:
                 del left[name]
                 self.heads[name] = other
-            elif said and (name in self.base.tied or not self._is_named(self.choices.extra, name)):
+            elif said and (name in self.base.tied or not is_named(self.choices.extra, name)):
                 raise self._own_head(name, other)
         inside = {name.rpartition(".")[0] for name in self.base.spec if "." in name}
         zeros = [name for name in left if self._adds_zero(name, inside)]
@@ -307,18 +290,15 @@ class _Matcher:
         spec = self.view.held[name].spec
         return DTYPES[spec.dtype].is_float and spec.elements > 0
 
-    def _is_named(self, choice: str | Sequence[str], name: str) -> bool:
-        """Whether globs name a tensor, and do not only admit all."""
-        return not _is_all(choice) and admits(choice, name)
-
     # -- renames
 
-    def _is_admitted(self, found: Renames, unknown: Collection[str]) -> bool:
+    def _is_admitted(self, found: Renames) -> bool:
         """Whether globs name all tensors that look renamed on both sides: then they are not."""
         lost = {*found.pairs, *found.doubtful}
-        sources = {name for names in found.sources.values() for name in names} or set(unknown)
-        return all(self._is_named(self.choices.missing, name) for name in lost) and all(
-            self._is_named(self.choices.extra, name) for name in sources
+        given = {name for names in found.sources.values() for name in names}
+        given |= set(found.unpaired if found.doubtful else ())
+        return all(is_named(self.choices.missing, name) for name in lost) and all(
+            is_named(self.choices.extra, name) for name in given
         )
 
     def _renamed(self, found: Renames) -> InvalidInput:
@@ -334,11 +314,26 @@ class _Matcher:
             )
         return InvalidInput(
             f"{path}: {_count(found.pairs, 'tensor')} of the base"
-            f" {'is' if len(found.pairs) == 1 else 'are'} renamed: {listed(found.examples, 3)}",
+            f" {'is' if len(found.pairs) == 1 else 'are'} renamed: {_some(found.examples)}",
             hint=(Keyword(rename=True), f" takes them under the base's names; or {SAVE_ALIKE}"),
         )
 
     # -- sentences
+
+    def _another_depth(self) -> str | None:
+        """A phrase on the layers that the two configs count, if they count differently."""
+        blob = self.base.files.get("config.json")
+        if blob is None or self.checkpoint.config is None:
+            return None
+        try:
+            own = json.loads(self.chunks.reader.objects.get(blob, "blob"))
+        except ValueError:
+            return None
+        for key in _DEPTHS:
+            given = self.checkpoint.config.get(key)
+            if isinstance(own, dict) and type(given) is int and given != own.get(key, given):
+                return f"its config.json says {key} = {given}, and the base's says {own[key]}"
+        return None
 
     def _refuse(self, absent: list[str], unknown: list[str]) -> None:
         """`InvalidInput` that names the tensors on both sides that no glob admits, if there are any."""
@@ -350,6 +345,8 @@ class _Matcher:
             if not admits(self.choices.extra, name)
             and not admits(self.choices.extra, self.view.held[name].runs[0].name)
         ]
+        if (lost or more) and (said := self._another_depth()):
+            raise InvalidInput(f"{path}: {said}, so it is no fine-tune of this base; begin with its own base")
         problems: list[str] = []
         hint: list[str | Keyword] = []
         if lost:
@@ -407,32 +404,9 @@ def check_pair(spec: TensorSpec, source: TensorSpec, path: object, cast: bool) -
         )
 
 
-def check_globs(patterns: str | Sequence[str], names: Iterable[str], parameter: str) -> None:
-    """`InvalidInput` for a glob that matches none of some names of tensors."""
-    names = list(names)
-    for glob in _globs(patterns):
-        if glob in _WORDS:
-            continue
-        if (said := globs.fault(glob)) is None and not any(map(globs.matcher(glob), names)):
-            example = next((name for name in names if ".mlp." in name), next(iter(names), "nothing"))
-            said = f"matches none of {len(names)} tensors; names look like {example}"
-        if said is not None:
-            raise InvalidInput(f"'{glob:.80}' {said}", parameter=parameter)
-
-
-def _globs(patterns: str | Sequence[str]) -> Sequence[str]:
-    return (patterns,) if isinstance(patterns, str) else patterns
-
-
-def _is_all(patterns: str | Sequence[str]) -> bool:
-    return any(glob in (*_WORDS, "*") for glob in _globs(patterns)) and patterns != "refuse"
-
-
-def admits(patterns: str | Sequence[str], name: str) -> bool:
-    """Whether one of some globs matches a name; "refuse" matches none, "zero" and "ignore" match all."""
-    if patterns == "refuse":
-        return False
-    return _is_all(patterns) or any(globs.matcher(glob)(name) for glob in _globs(patterns))
+def _some(phrases: Sequence[str], most: int = 3) -> str:
+    """The first phrases, and a sign that there are more."""
+    return ", ".join([*phrases[:most], *(["…"] if len(phrases) > most else [])]).replace("\n", "?")
 
 
 def _count(names: Collection[str], noun: str) -> str:

@@ -101,13 +101,16 @@ def _stacked(absent: Mapping[str, TensorSpec], given: Mapping[str, Held]) -> Ite
 
 def _cut_fused(absent: Mapping[str, TensorSpec], given: Mapping[str, Held]) -> Iterator[Change]:
     """Fused projections cut into their parts."""
-    rows = {_end(name): spec.shape[0] for name, spec in absent.items() if spec.shape}
+    rows = {
+        _end(name, parts): spec.shape[0] for parts in (2, 3) for name, spec in absent.items() if spec.shape
+    }
     for name, held in given.items():
         match = _PROJECTION.fullmatch(name)
         if match is None or not held.spec.shape:
             continue
         for parts in [_FUSED[match[2]]] if match[2] in _FUSED else []:
-            sizes = [rows.get(_end(f"{match[1]}.{part}.{match[3]}"), 0) for part in parts]
+            ends = [f"{match[1]}.{part}.{match[3]}" for part in parts]
+            sizes = [rows.get(_end(end, 3), rows.get(_end(end, 2), 0)) for end in ends]
             if not all(sizes) or sum(sizes) != held.spec.shape[0]:
                 continue
             step = held.spec.nbytes // held.spec.shape[0]
@@ -156,6 +159,6 @@ def _ways(stack: str, own: Collection[str]) -> Iterator[tuple[str, ...]]:
             yield parts
 
 
-def _end(name: str) -> str:
-    """The last module of a tensor's name, with the module around it and the parameter."""
-    return ".".join(name.split(".")[-3:])
+def _end(name: str, parts: int) -> str:
+    """The last parts of a tensor's name."""
+    return ".".join(name.split(".")[-parts:])

@@ -372,6 +372,13 @@ def test_what_neither_names_nor_weights_tell_apart_is_renamed_without_a_flag(tmp
     assert len(sandbox.vector(after, **globs).left) == 4
 
 
+def test_fused_projections_of_another_module_are_renamed_too(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path, llama())
+    after = trained(llama())
+    other = renamed(fused(after), (".self_attn.", ".attention."))
+    assert sandbox.vector(other, rename=True).id == sandbox.vector(after).id
+
+
 def test_an_interleaved_projection_is_renamed_without_a_flag(tmp_path: Path) -> None:
     sandbox = Sandbox(tmp_path, llama())
     after = fused(trained(llama()))

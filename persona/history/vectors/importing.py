@@ -345,7 +345,7 @@ def _refuse_filter(keys: Mapping[str, Any], base: Base, more: Iterable[str]) -> 
 def _check_extra(checkpoint: Checkpoint | Adapter, options: ImportOptions) -> None:
     """`InvalidInput` for a glob of extra tensors that the checkpoint does not have."""
     if options["extra"] != "refuse" and isinstance(checkpoint, Checkpoint):
-        from persona.intake.match import check_globs
+        from persona.intake.choices import check_globs
 
         check_globs(options["extra"], checkpoint.tensors, "extra")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -260,6 +261,26 @@ def test_missing_tensors(families: Families, pair: Callable[[str], Pair]) -> Non
     found.run.ok("checkout")
     base, tuned = read_weights(families("llama")), read_weights(found.tuned)
     assert same(read_weights(found.run.directory), {n: (base if is_lost(n) else tuned)[n] for n in base})
+
+
+@pytest.mark.situation("the fine-tune has more or fewer layers than the base")
+@pytest.mark.parametrize("layers", [1, 3])
+def test_another_depth(pair: Callable[[str], Pair], layers: int) -> None:
+    found = pair("llama")
+
+    def pruned(model: Model) -> Model:
+        copies = {re.sub(r"layers\.1", "layers.2", name): held for name, held in model.items()}
+        found = model | copies if layers == 3 else model
+        return {name: held for name, held in found.items() if f".{layers}." not in name}
+
+    found.rewrite(pruned)
+    config = found.place / "other" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"num_hidden_layers": layers}))
+    for more in ((), ("--missing", "zero", "--extra", "ignore")):
+        said = found.run(*COMMIT, *more)
+        assert said.exit_code == (0 if more else 4)
+        assert more or f"says num_hidden_layers = {layers}, and the base's says 2" in said.stderr
+        assert "--missing" not in said.stderr
 
 
 @pytest.mark.situation("tensors that the base lacks (a multi-token head, a value head)")

@@ -1,0 +1,64 @@
+"""How a checkpoint is matched to a base, as the user chose: globs of tensors, and what may differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from persona.errors import InvalidInput
+from persona.frozen import dataclass
+from persona.objects import globs
+
+_WORDS: Final = ("zero", "ignore", "refuse")
+"""Words that stand for all tensors or none, and are no globs."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """How a checkpoint is matched.
+
+    `missing`, `extra`, `leave`: globs of tensors that may be missing, may be extra, and stay as they are in
+    the base. `missing` of "zero" and `extra` of "ignore" stand for all tensors, and "refuse" for none.
+    `extend_vocab`, `untie`: whether it may grow the base (`intake.growth`).
+    """
+
+    missing: str | Sequence[str] = "refuse"
+    extra: str | Sequence[str] = "refuse"
+    leave: str | Sequence[str] = ()
+    rename: bool = False
+    cast: bool = False
+    extend_vocab: bool = False
+    untie: bool = False
+
+
+def check_globs(patterns: str | Sequence[str], names: Iterable[str], parameter: str) -> None:
+    """`InvalidInput` for a glob that matches none of some names of tensors."""
+    names = list(names)
+    for glob in _globs(patterns):
+        if glob in _WORDS:
+            continue
+        if (said := globs.fault(glob)) is None and not any(map(globs.matcher(glob), names)):
+            example = next((name for name in names if ".mlp." in name), next(iter(names), "nothing"))
+            said = f"matches none of {len(names)} tensors; names look like {example}"
+        if said is not None:
+            raise InvalidInput(f"'{glob:.80}' {said}", parameter=parameter)
+
+
+def is_named(patterns: str | Sequence[str], name: str) -> bool:
+    """Whether globs name a tensor, and do not only admit all."""
+    return not _is_all(patterns) and admits(patterns, name)
+
+
+def _globs(patterns: str | Sequence[str]) -> Sequence[str]:
+    return (patterns,) if isinstance(patterns, str) else patterns
+
+
+def _is_all(patterns: str | Sequence[str]) -> bool:
+    return any(glob in (*_WORDS, "*") for glob in _globs(patterns)) and patterns != "refuse"
+
+
+def admits(patterns: str | Sequence[str], name: str) -> bool:
+    """Whether one of some globs matches a name; "refuse" matches none, "zero" and "ignore" match all."""
+    if patterns == "refuse":
+        return False
+    return _is_all(patterns) or any(globs.matcher(glob)(name) for glob in _globs(patterns))
