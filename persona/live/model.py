@@ -401,10 +401,11 @@ def live(
 ) -> LiveModel:
     """Overwrites a model's parameters with the weights of a revision; returns its `LiveModel`.
 
-    Without `model`, one is loaded as by `load`. `rev` None: `recipe.toml` as it is. The model's tensors must
-    have the names, shapes and dtypes of the base's. They may lie on any device; those on a GPU are merged
-    there, in place. Raises `InvalidInput` that names a tensor that does not fit, `Refused` if the model has a
-    live model already.
+    Without `model`, one is loaded as by `load`. `rev` None: `recipe.toml` as it is. The model must hold the
+    base's tensors, with their shapes and dtypes, as transformers loads them: it may rename them, or stack
+    experts. They may lie on any device; those on a GPU are merged there, in place. Raises `InvalidInput` that
+    names a tensor that does not fit, or of which transformers computes others when it loads a checkpoint.
+    Raises `Refused` if the model has a live model already.
 
     `cache`: bytes of decoded chunks that may stay in memory from one change to the next (1.5 GiB); 0 keeps
     none. As many bytes may stay on each GPU that the model lies on. A whole bf16 model with K vectors takes

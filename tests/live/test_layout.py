@@ -1,0 +1,99 @@
+"""Live models whose tensors have other names in memory, are parts of a parameter, or share memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import persona
+from persona.errors import InvalidInput, Refused
+from persona.repository import Repository
+from tests.cli.command_line import CommandLine
+from tests.families import train
+
+EXPERT = "model.layers.0.block_sparse_moe.experts.1.w3.weight"
+
+
+@pytest.fixture(scope="module")
+def places(families: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A repository of a family's model with one commit of a fine-tune, by name and options of `commit`."""
+    made: dict[tuple[str, ...], Path] = {}
+
+    def find(name: str, *options: str) -> Path:
+        if (name, *options) not in made:
+            place = tmp_path_factory.mktemp("family")
+            train(families(name), place / "tuned")
+            CommandLine(place).ok("init", "bot", "--base", families(name))
+            CommandLine(place / "bot").ok("commit", "../tuned", *options, "-m", "x")
+            made[name, *options] = place / "bot"
+        return made[name, *options]
+
+    return find
+
+
+@pytest.fixture
+def mixtral(places: Callable[..., Path]) -> Iterator[Repository]:
+    with persona.open(places("mixtral")) as repo:
+        yield repo
+
+
+def test_an_edit_of_a_joined_parameter_is_noticed(mixtral: Repository) -> None:
+    live = mixtral.live(rev="HEAD")
+    live.set("tuned", only=EXPERT)
+    live.set("tuned", only="*experts*")
+    with torch.no_grad():
+        live.model.get_parameter("model.layers.0.mlp.experts.gate_up_proj").add_(1)
+    with pytest.raises(Refused, match=r"experts\.0\.w1\.weight and \d+ more: changed in place"):
+        live.checkout("HEAD~1")
+    live.checkout("HEAD~1", force=True)
+    assert live.digest() == mixtral.digest("HEAD~1").weights
+
+
+def test_an_interrupted_change_of_joined_parameters_is_taken_back(mixtral: Repository) -> None:
+    left = [3]
+
+    def cut(label: str, done: int, total: int) -> None:
+        if label == "merging" and 2 * done > total and left[0] < 2:
+            left[0] += 1
+            raise KeyboardInterrupt
+
+    live = mixtral.live(rev="HEAD", progress=cut)
+    for cuts, digest in ((1, "HEAD"), (2, None)):
+        left[0] = 2 - cuts
+        with pytest.raises(KeyboardInterrupt):
+            live.checkout("HEAD~1")
+        assert live.half_done == (digest is None)
+        if digest is not None:
+            assert live.digest() == mixtral.digest(digest).weights
+    live.resume()
+    assert live.digest() == mixtral.digest("HEAD~1").weights
+
+
+def test_tensors_that_share_memory_are_equal_or_the_recipe_is_refused(places: Callable[..., Path]) -> None:
+    with persona.open(places("t5 with copies", "--only", "shared.weight")) as repo:
+        live = repo.live(rev="HEAD~1")
+        with pytest.raises(
+            InvalidInput, match=r"share memory in the model, but the recipe makes them differ"
+        ):
+            live.checkout("HEAD")
+        assert live.digest() == repo.digest("HEAD~1").weights
+        with repo.live(rev="HEAD") as apart:
+            assert apart.digest() == repo.digest("HEAD").weights
+            apart.checkout("HEAD~1")
+            assert apart.digest() == repo.digest("HEAD~1").weights
+
+
+def test_a_part_of_a_model_is_refused_by_what_it_lacks(mixtral: Repository) -> None:
+    model = mixtral.load("HEAD")
+    with pytest.raises(InvalidInput, match=r"the model has no tensor lm_head\.weight: give the whole model"):
+        mixtral.live(model.model, "HEAD")
+    with pytest.raises(InvalidInput, match=r"the model has no tensor .* and \d+ more: give the whole model"):
+        mixtral.live(model.model.layers[0], "HEAD")
+    model.model.layers[1].extra = torch.nn.Linear(2, 2)
+    with pytest.raises(
+        InvalidInput, match=r"parameter model\.layers\.1\.extra\.\w+ that is none of the base"
+    ):
+        mixtral.live(model, "HEAD")
