@@ -330,3 +330,14 @@ def test_what_is_no_adapter_is_no_adapter(tmp_path: Path) -> None:
     assert not is_adapter(tmp_path / "base")
     assert not is_adapter(tmp_path / "base" / "model.safetensors")
     assert not is_adapter(tmp_path / "nothing")
+
+
+def test_tensors_of_an_adapter_can_be_left_as_in_the_base(repo: Repository, tmp_path: Path) -> None:
+    norm = {"base_model.model.model.layers.0.norm.weight": tensor((8,))}
+    both = write_adapter(tmp_path / "both", {**pair(), **norm}, modules_to_save=["norm"])
+    alone = write_adapter(tmp_path / "alone", pair())
+    (change,) = repo.add(both, leave="*.norm.*", name="x").vectors
+    assert change.left == ("model.layers.0.norm.weight",)
+    assert change.id == repo.add(alone).vectors[0].id
+    with pytest.raises(InvalidInput, match=r"^leave: '\*lm_head\*' matches none of 6 tensors"):
+        repo.add(both, leave="*lm_head*", name="x")

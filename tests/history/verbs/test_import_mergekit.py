@@ -13,7 +13,7 @@ from persona.errors import InvalidInput, Refused
 from persona.history.results import CommitResult
 from persona.history.verbs.import_mergekit import ImportPlan
 from persona.repository import Repository
-from tests.checkpoints import Bits, write_model
+from tests.checkpoints import Bits, read_weights, write_model
 from tests.history.bots import at
 from tests.mergekit_models import ADAPTED, model, recipes, weights_of, write_adapter, write_models
 
@@ -113,6 +113,23 @@ def test_a_model_that_cannot_be_taken_leaves_the_recipe_and_names_what_was_store
         imported(repo, models, TIES.replace("model: waffle", f"model: {tmp_path / 'other'}"))
     assert (repo.root / "recipe.toml").read_bytes() == before
     assert {"pirate", "asks"} <= set(repo.vectors)
+
+
+def test_the_options_of_add_reach_the_models_of_a_recipe(
+    repo: Repository, models: Path, tmp_path: Path
+) -> None:
+    waffle = read_weights(models / "waffle")
+    renamed = {f"wrapped.{name}": tensor for name, tensor in waffle.items()}
+    write_model(tmp_path / "other", {**renamed, "extra.weight": [1.0]})
+    (models / "other.yml").write_text(TIES.replace("model: waffle", f"model: {tmp_path / 'other'}"))
+    with pytest.raises(InvalidInput, match=r"(?s)renamed.*rename=True"):
+        repo.import_mergekit(models / "other.yml")
+    with pytest.raises(InvalidInput, match=r"(?s)extra\.weight.*extra='ignore'"):
+        repo.import_mergekit(models / "other.yml", rename=True)
+    name = next(iter(waffle))
+    result = repo.import_mergekit(models / "other.yml", rename=True, extra="extra.*", leave=name)
+    assert isinstance(result, CommitResult)
+    assert any(f"left as in the base: {name}" in note for note in result.notes)
 
 
 def test_another_base_is_refused_before_anything_is_stored(repo: Repository, models: Path) -> None:
