@@ -15,7 +15,7 @@ from persona.frozen import dataclass
 from persona.intake import growth, renames, twins, wrappers
 from persona.intake.choices import Choices, admits, check_globs, is_named
 from persona.intake.likeness import Likeness
-from persona.intake.naming import described
+from persona.intake.naming import described, joined
 from persona.intake.parts import Held, View
 from persona.intake.renames import Renames
 from persona.merge.rows.reader import BaseChunks
@@ -116,12 +116,12 @@ class _Matcher:
         names = [spec.name for spec in self.base.tensors]
         if absent:
             self.notes.append(
-                f"{_count(absent, 'tensor')} missing in {self.checkpoint.path.name}: counted as unchanged:"
+                f"{_count(absent, 'tensor')} missing in {self.checkpoint.path.name}, counted as unchanged:"
                 f" {described(absent, names)}"
             )
         if unknown:
             self.notes.append(
-                f"{_count(unknown, 'tensor')} that the base does not have: left out:"
+                f"{_count(unknown, 'tensor')} that the base does not have, left out:"
                 f" {described(unknown, self.view.held)}"
             )
         if self.left:
@@ -213,9 +213,11 @@ class _Matcher:
         kept = {each: one for each, one in self.view.held.items() if each not in gone}
         self.view = View(self.checkpoint, {**kept, **named})
         found = self.twins.find([each for each in absent if each not in other], self.view)
-        for missing, held in found.items():
+        for held in dict.fromkeys(found.values()):
+            lost = [each for each, twin in found.items() if twin == held]
+            be, equal = ("are", "they equal") if len(lost) > 1 else ("is", "it equals")
             self.notes.append(
-                f"{missing} is missing in {name}; in the base it equals {held}: its values are used"
+                f"{joined(lost)} {be} missing in {name}; in the base {equal} {held}: its values are used"
             )
         self.found |= found
         for alias, target in self._said_tied().items():
@@ -268,7 +270,7 @@ class _Matcher:
         zeros = [name for name in left if self._adds_zero(name, inside)]
         if zeros and said:
             self.notes.append(
-                f"biases of zeros that the base does not have: left out: {described(zeros, self.view.held)}"
+                f"biases of zeros that the base does not have, left out: {described(zeros, self.view.held)}"
             )
         return [name for name in left if name not in zeros]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from persona.objects.layers import numbered
 from persona.weights.tied import is_head
@@ -84,15 +84,14 @@ def _numbers(numbers: list[int]) -> str:
             runs[-1].append(number)
         else:
             runs.append([number])
-    return _joined(
-        [f"{run[0]} to {run[-1]}" if len(run) > 2 else _joined(list(map(str, run))) for run in runs]
-    )
+    return joined([f"{run[0]} to {run[-1]}" if len(run) > 2 else joined(list(map(str, run))) for run in runs])
 
 
-def _joined(parts: list[str]) -> str:
+def joined(parts: Sequence[str]) -> str:
+    """Parts of a sentence as a list of it."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def _listed(parts: list[str]) -> str:
     shown = [*parts[:_MOST], f"{len(parts) - _MOST} more"] if len(parts) > _MOST + 1 else parts
-    return _joined(shown).replace("\n", "?")
+    return joined(shown).replace("\n", "?")

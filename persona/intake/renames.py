@@ -11,7 +11,7 @@ such as two norms, counts if then all tensors of one side have a partner.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
 from typing import Final
 
@@ -30,6 +30,7 @@ _WORDS: Final = (
 )
 """Words of one library and what another calls the same."""
 _SAMPLE: Final = 4
+_FEW: Final = 3
 _MOST_KINDS: Final = 60
 """Kinds of names on either side that rules are made of; of more, some are chosen."""
 
@@ -50,17 +51,30 @@ class Renames:
     def examples(self) -> list[str]:
         """Pairs of names as phrases, one of each kind."""
         found: dict[str, str] = {}
-        for name in self.pairs:
-            held = " + ".join(self.sources[name])
-            found.setdefault(pattern(held), f"{held} is the base's {name}")
+        for held, own in self._groups().items():
+            found.setdefault(pattern(held[0]), f"{_together(held)} is the base's {_together(own)}")
         return list(found.values())
 
     @property
     def kinds(self) -> dict[str, str]:
         """The names in the checkpoint → the base's, without numbers, for the note on a vector's origin."""
-        return {
-            " + ".join(dict.fromkeys(map(pattern, self.sources[name]))): pattern(name) for name in self.pairs
-        }
+        found: dict[str, dict[str, None]] = {}
+        for held, own in self._groups().items():
+            kinds = " + ".join(dict.fromkeys(map(pattern, held)))
+            found.setdefault(kinds, {}).update(dict.fromkeys(map(pattern, own)))
+        return {kinds: " + ".join(own) for kinds, own in found.items()}
+
+    def _groups(self) -> dict[tuple[str, ...], list[str]]:
+        """The tensors of the checkpoint that hold the same tensors of the base, and those."""
+        found: dict[tuple[str, ...], list[str]] = {}
+        for name, held in self.sources.items():
+            found.setdefault(held, []).append(name)
+        return found
+
+
+def _together(names: Sequence[str]) -> str:
+    """The names of tensors that hold something together, some of many."""
+    return " + ".join(names) if len(names) <= _FEW else f"{names[0]} + … ({len(names)} tensors)"
 
 
 def find_renames(

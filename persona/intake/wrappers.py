@@ -53,13 +53,7 @@ def unwrapped(base: Base, held: Mapping[str, Held]) -> tuple[dict[str, Held], li
         for name, one in held.items()
         if name not in gone
     }
-    notes: list[str] = []
-    if parts := sorted({part for name, new in news.items() for part in _added(name, new)}):
-        notes.append(
-            f"{len(news)} tensor{'s are' if len(news) > 1 else ' is'} called as the base calls"
-            f" {'them' if len(news) > 1 else 'it'}, without the name of a wrapper: {', '.join(parts)}"
-        )
-    return found, notes
+    return found, _notes(news)
 
 
 def bare(name: str) -> str:
@@ -72,13 +66,28 @@ def bare(name: str) -> str:
     return ".".join(part for part in parts if part not in _PARTS)
 
 
-def _added(name: str, new: str) -> Iterator[str]:
-    """The wrappers that one of two names has."""
-    for one, other in ((name, new), (new, name)):
-        yield from (prefix for prefix in _PREFIXES if one.startswith(prefix) > other.startswith(prefix))
-        parts, others = one.split("."), other.split(".")
-        yield from (f"{part}." for part in _PARTS if parts.count(part) > others.count(part))
-        yield from _COPY.findall(one)
+def _notes(news: Mapping[str, str]) -> list[str]:
+    """Sentences on names that changed. `news`: name → new name."""
+    stripped = {name: list(_wrappers(name, new)) for name, new in news.items()}
+    added = {name: list(_wrappers(new, name)) for name, new in news.items()}
+    said: list[str] = []
+    for found, verb in ((stripped, "stripped from"), (added, "added to")):
+        if parts := sorted({part for each in found.values() for part in each}):
+            count = sum(map(bool, found.values()))
+            said.append(
+                f"{verb} the name{'s' if count > 1 else ''} of {count} tensor{'s' if count > 1 else ''}"
+                f"{', as in the base' if verb == 'added to' else ''}: {', '.join(parts)}"
+            )
+    return said
+
+
+def _wrappers(name: str, other: str) -> Iterator[str]:
+    """The parts of wrappers that a name has, and another one has not."""
+    yield from (prefix for prefix in _PREFIXES if name.startswith(prefix) > other.startswith(prefix))
+    parts, others = name.split("."), other.split(".")
+    yield from (f"{part}." for part in _PARTS if parts.count(part) > others.count(part))
+    if not _COPY.search(other):
+        yield from _COPY.findall(name)
 
 
 def lora_layers(names: Iterable[str]) -> list[str]:

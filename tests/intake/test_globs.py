@@ -182,7 +182,7 @@ def test_a_bias_of_zeros_and_a_counter_change_nothing(tmp_path: Path) -> None:
     after = trained(model__layers__3__norm__bias=("BF16", (16,), np.zeros(16, np.uint16)))
     made = sandbox.vector(after)
     assert made.id == sandbox.vector(trained()).id
-    assert "biases of zeros that the base does not have: left out: model.layers.3.norm.bias" in made.notes
+    assert "biases of zeros that the base does not have, left out: model.layers.3.norm.bias" in made.notes
     counted = trained(model__layers__3__norm__num_batches_tracked=("I64", (), np.array(3)))
     assert "extra='ignore'" in str(refused(sandbox, counted))
 

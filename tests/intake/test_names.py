@@ -138,6 +138,11 @@ def fused(model: Model) -> Model:
     return found
 
 
+def folder(place: Path, name: str) -> Path:
+    (place / name).mkdir()
+    return place / name
+
+
 def refused(sandbox: Sandbox, after: Mapping[str, Tensor], **options: Any) -> str:
     with pytest.raises(InvalidInput) as caught:
         sandbox.vector(after, **options)
@@ -183,14 +188,14 @@ def test_names_of_a_wrapper_are_taken_off(tmp_path: Path, wrap: Callable[[Model]
         del wrapped["base_model.model.lm_head.weight"]
     made = sandbox.vector(wrapped)
     assert made.id == sandbox.vector(after).id
-    assert "without the name of a wrapper" in made.notes[0]
+    assert "stripped from the name" in made.notes[0]
 
 
 def test_a_base_with_the_names_of_a_wrapper_takes_a_fine_tune_without_them(tmp_path: Path) -> None:
     sandbox = Sandbox(tmp_path, renamed(llama(), ("", "module.")))
-    assert (
-        sandbox.vector(trained(llama())).id == sandbox.vector(renamed(trained(llama()), ("", "module."))).id
-    )
+    made = sandbox.vector(trained(llama()))
+    assert made.id == sandbox.vector(renamed(trained(llama()), ("", "module."))).id
+    assert made.notes == ("added to the names of 27 tensors, as in the base: module.",)
 
 
 def test_unmerged_lora_layers_are_not_left_out(tmp_path: Path) -> None:
@@ -329,6 +334,19 @@ def test_a_renamed_fine_tune_is_refused_as_renamed_and_taken_on_request(tmp_path
     assert made.id == sandbox.vector(after).id
     assert made.renamed
     assert not made.left
+
+
+def test_a_layout_is_shown_with_all_tensors_that_belong_together(tmp_path: Path) -> None:
+    sandbox = Sandbox(folder(tmp_path, "fused"), llama())
+    assert "qkv_proj.weight is the base's model.layers.0.self_attn.q_proj.weight + model" in refused(
+        sandbox, fused(trained(llama()))
+    )
+    assert "mlp.gate_proj.weight + model.layers.*.mlp.up_proj.weight" in str(
+        sandbox.vector(fused(trained(llama())), rename=True).renamed
+    )
+    sandbox = Sandbox(folder(tmp_path, "stacked"), stacked(mixtral()))
+    said = refused(sandbox, trained(mixtral()))
+    assert "experts.0.w1.weight + … (6 tensors) is the base's model.layers.0.mlp.experts.gate_up_proj" in said
 
 
 def test_a_rename_is_found_beside_a_tensor_that_is_lost(tmp_path: Path) -> None:
