@@ -101,16 +101,18 @@ def record(
         from persona.history.vectors.model_files import given_back
 
         notes = (*notes, *given_back(history, dropped, recipe, keep=True).notes)
-    twice = filters.twice(recipe, history.base(recipe.base), added)
+    on_recipe = [
+        *advice(history.recipe_of(head), recipe),
+        *filters.twice(recipe, history.base(recipe.base), added),
+        *lookup.without_effect(history, recipe.terms, old),
+    ]
     return CommitResult(
         id=id,
         branch=branch,
         parents=parents,
         vectors=tuple(changes),
         kept=other_kept(history, old, recipe, changes),
-        notes=tuple(
-            dict.fromkeys([*notes, *left_out_notes(known), *advice(history.recipe_of(head), recipe), *twice])
-        ),
+        notes=tuple(dict.fromkeys([*notes, *left_out_notes(known), *on_recipe])),
         subject=subject(said),
     )
 

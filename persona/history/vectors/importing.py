@@ -65,7 +65,7 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
     is afterwards. Nothing in the work tree changes unless everything can be done. If a vector was imported
     but could not be named, it keeps a kept name. `keep`: the vector has a kept name until a commit holds it.
     """
-    from persona.history.vectors import kept_names, model_files
+    from persona.history.vectors import kept_names, lookup, model_files
     from persona.intake.remarks import of_fine_tune, why_nothing_changed
 
     history = tree.history
@@ -105,8 +105,8 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
         remember(history, recipe.base, path, made, options)
         texts = growing.files(differing, options, made.vector)
         change, recipe = _write_recipe(tree, name, old, made, keys, new_bytes, texts, seen, options)
-        if texts:
-            model_files.remember(history, made.id, base, brought, texts)
+        if came := brought if options["files"] else {path: brought[path] for path in texts}:
+            model_files.remember(history, made.id, base, came, texts)
     except PersonaError as error:
         kept = kept_names.keep(history, name, made.id)
         if kept is not None:
@@ -128,6 +128,7 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
         *made.notes,
         *in_place_notes,
         *twice,
+        *lookup.without_effect(history, [recipe.by_name[name]], None),
         *model_files.notes(differing, texts),
     )
     return Added(change, notes, not isinstance(checkpoint, Checkpoint))

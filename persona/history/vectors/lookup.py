@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from persona.errors import UnknownName
@@ -14,7 +14,7 @@ from persona.history.vectors.counting import statistics
 from persona.history.vectors.expressions import written
 from persona.history.worktree import text_files
 from persona.objects.ids import NULL_ID, abbreviate
-from persona.objects.recipe import Recipe
+from persona.objects.recipe import Recipe, Term
 from persona.objects.table import decode_vector_table
 from persona.objects.tensors import TensorSpec
 from persona.objects.vector import Vector
@@ -171,6 +171,20 @@ def unchanged_kinds(history: History, id: str, base_id: str) -> tuple[str, ...]:
     return layers.unchanged_kinds(
         (spec.name for spec in history.base(base_id).tensors if spec.merged), changed
     )
+
+
+def without_effect(history: History, terms: Iterable[Term], before: Recipe | None) -> Iterator[str]:
+    """A sentence for each of some terms whose vector changes no tensor that the term's filter admits.
+
+    `before`: a recipe whose filters are known.
+    """
+    known = {(term.vector, term.only, term.except_) for term in before.terms} if before else set()
+    for term in terms:
+        if not (term.only or term.except_) or (term.vector, term.only, term.except_) in known:
+            continue
+        specs = _specs(history, term.vector, history.vector(term.vector))
+        if not any(term.admits(spec.name) for spec in specs):
+            yield f"{term.name} has no effect: it changes none of the tensors that its filter admits"
 
 
 def provenance(history: History, id: str) -> tuple[dict[str, Any], ...]:

@@ -28,6 +28,7 @@ def add(history: History, path: AnyPath, *more: AnyPath, **options: Unpack[Impor
     """
     paths = [Path(path), *map(Path, more)]
     how = history.in_force(ImportOptions, options)
+    source = located(paths[0], how["progress"]) if not more else paths[0]  # a download takes no lock
     with changing(history) as tree:
         head = history.head()
         parents = (head.id,) if head.id else ()
@@ -36,5 +37,5 @@ def add(history: History, path: AnyPath, *more: AnyPath, **options: Unpack[Impor
             importing.refuse_without_path({**how, "files": False})
             tree.track(texts)
             return CommitResult(None, head.branch, parents, (), files=tuple(texts))
-        added = importing.add(tree, located(paths[0], how["progress"]), how)
+        added = importing.add(tree, source, how)
     return CommitResult(None, head.branch, parents, (added.change,), added.notes)

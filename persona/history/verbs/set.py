@@ -44,7 +44,12 @@ def set_term(
     if join is not None:
         keys["join"] = recipe_edit.UNSET if checked("join", _join, join) == "vote" else join
     _edit(history, lambda text: recipe_edit.set_term(text, name, keys))
-    return Edited(name)
+    if not keys.keys() & {"only", "except"}:
+        return Edited(name)
+    from persona.history.vectors import lookup
+
+    term = text_files.recipe(history).recipe.by_name[name]
+    return Edited(name, tuple(lookup.without_effect(history, [term], None)))
 
 
 def set_rules(history: History, axes: Mapping[str, str | float]) -> Edited:

@@ -84,3 +84,14 @@ def test_a_rename_is_in_the_result_and_in_the_note_on_the_origin(bot: Bot) -> No
     assert change.left == ("model.norm.weight",)
     (origin,) = bot.repo.vectors.statistics("one").provenance
     assert origin == {"renamed": change.renamed}
+
+
+def test_a_filter_that_leaves_a_vector_without_effect_is_noted(bot: Bot) -> None:
+    said = "one has no effect: it changes none of the tensors that its filter admits"
+    place = write_model(bot.models / "one", tuned(bot.base, 1, only="mlp"))
+    assert said in bot.repo.add(place, only="*embed*").notes
+    assert said in bot.commit().notes
+    assert said not in bot.commit(allow_empty=True).notes
+    assert bot.repo.recipe.set("one", only="*layers.1*").notes == ()
+    assert bot.repo.recipe.set("one", only=[], except_="*mlp*").notes == (said,)
+    assert said in bot.commit().notes
