@@ -10,9 +10,11 @@ import torch
 
 import persona
 from persona.errors import InvalidInput, Refused
+from persona.live import slots
 from persona.repository import Repository
 from tests.cli.command_line import CommandLine
 from tests.families import train
+from tests.merge.devices.late import LateDevice
 
 EXPERT = "model.layers.0.block_sparse_moe.experts.1.w3.weight"
 
@@ -97,3 +99,21 @@ def test_a_part_of_a_model_is_refused_by_what_it_lacks(mixtral: Repository) -> N
         InvalidInput, match=r"parameter model\.layers\.1\.extra\.\w+ that is none of the base"
     ):
         mixtral.live(model, "HEAD")
+
+
+@pytest.mark.parametrize("cache", [0, 1 << 20])
+def test_parts_of_a_parameter_on_a_device_are_merged_there(
+    mixtral: Repository, monkeypatch: pytest.MonkeyPatch, cache: int
+) -> None:
+    device = LateDevice(seed=1)
+    monkeypatch.setattr(slots, "device_of", lambda tensor: device if tensor.ndim else None)
+    live = mixtral.live(mixtral.load("HEAD~1"), "HEAD", cache=cache)
+    assert live.digest() == mixtral.digest("HEAD").weights
+    live.set("tuned", alpha=0.5)
+    live.set("tuned", alpha=0.25, only=EXPERT)
+    mixtral.recipe.set("tuned", alpha=0.25, only=EXPERT)
+    assert device.merges > 0
+    assert live.digest() == mixtral.digest(device="cpu").weights
+    live.checkout("HEAD~1")
+    assert live.digest() == mixtral.digest("HEAD~1").weights
+    mixtral.recipe.set("tuned", alpha=1, only=[])
