@@ -21,7 +21,6 @@ from persona.objects.base import Shard
 from persona.objects.digest import BLOCK_BYTES, block_digest, block_spans, tensor_digest
 from persona.objects.names import check_file_path
 from persona.objects.tensors import TensorSpec
-from persona.weights import foreign
 from persona.weights.index import (
     ADAPTER_CONFIG,
     ADAPTER_FILES,
@@ -57,7 +56,6 @@ _LONE_ADAPTER = (
     f"this is an adapter (PEFT, LoRA), not a whole model; give the directory that PEFT saved, with"
     f" {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}"
 )
-_MAX_LISTED = 5
 EMPTY_REMEDY: Final = (
     "gather the weights: run the zero_to_fp32.py of the training's checkpoint, or train with"
     " stage3_gather_16bit_weights_on_model_save, and give the directory that this makes"
@@ -250,44 +248,26 @@ class Checkpoint:
 
     def _refuse_directory(self, names: list[str]) -> NoReturn:
         """Raises the reason why a directory without the expected safetensors files is no checkpoint."""
-        safetensors = [name for name in names if name.endswith(".safetensors")]
-        if len(safetensors) > 1:
-            raise InvalidInput(
-                f"{self.path} has {listed(safetensors, _MAX_LISTED)}, but no {INDEX_NAME}; a sharded"
-                " checkpoint needs its index, so download or save the index too"
-            )
-        if safetensors:
-            only = self.path / safetensors[0]
-            with InputFile(only) as file:
-                _refuse_adapter(file.path, read_header(file).tensors)
-            raise InvalidInput(
-                f"{self.path}: no {SINGLE_NAME}; give {only} itself or rename it to {SINGLE_NAME}"
-            )
-        from persona.weights.folder import recognise
+        from persona.weights.no_weights import why_not
 
-        for name in names:
-            path = self.path / name
-            known = recognise(path)
-            if known is not None and (known.holds_weights or foreign.is_weight_name(name)):
-                raise InvalidInput(f"{path}: this is {known.what}; {known.remedy}")
-        unknown = [name for name in names if foreign.is_weight_name(name)]
-        if unknown:
-            raise InvalidInput(
-                f"{self.path / unknown[0]}: not safetensors, and persona reads nothing else; "
-                f"write the model with save_pretrained and give that directory"
-            )
-        raise InvalidInput(
-            f"{self.path}: no weights here ({SINGLE_NAME}, or {INDEX_NAME} with its shards); give a "
-            "model directory"
-        )
+        only = [name for name in names if name.endswith(".safetensors")]
+        if len(only) == 1:
+            with InputFile(self.path / only[0]) as file:
+                _refuse_adapter(file.path, read_header(file).tensors)
+        raise why_not(self.path, names)
 
     def _open_index(self, path: Path) -> None:
         index, seen = read_watched_index(path)
         self.weights_seen[path.name] = self._texts_seen[path] = seen
         for shard in index.shard_names():
             if not (path.parent / shard).exists():
+                from persona.weights.no_weights import unfinished_downloads
+
+                begun = unfinished_downloads(path.parent, list_directory(path.parent))
+                why = f", and a download is not finished ({listed(begun, 3)})" if begun else ""
                 raise InvalidInput(
-                    f"{path}: the index lists the shard {shard}, which is missing; download or save it again"
+                    f"{path}: the index lists the shard {shard}, which is missing{why}; download or save it"
+                    " again"
                 )
             self._add_shard(path.parent / shard)
         self._check_index(path, index)
@@ -313,6 +293,8 @@ class Checkpoint:
             raise InvalidInput(
                 f"{self.path}: more than {limits.MAX_SHARDS} shards; save the model in fewer shards"
             )
+        if os.path.exists(f"{path}.aria2"):  # aria2 makes a file of the whole size, and fills it
+            raise InvalidInput(f"{path}: its download is not finished ({path.name}.aria2); finish it first")
         file = InputFile(path, watched=True)
         self._files.append(file)
         self.weights_seen[path.name] = file.seen

@@ -150,6 +150,8 @@ def _why_not(file: InputFile, start: bytes, length: int) -> str:
             return f"this is {known.what}; {known.remedy}"
     if file.size < 9:
         return f"{file.size} bytes are not a safetensors file; save or download it again"
+    if not any(start):
+        return "the file begins with zeros, as a download that is not finished; download it again"
     if start[8:] != b"{":
         return (
             "this is not a safetensors file (its header is not a JSON object); give a safetensors checkpoint"

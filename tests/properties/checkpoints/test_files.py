@@ -110,3 +110,74 @@ def test_a_name_in_form_d_is_taken_in_form_c(bot: LlamaBot) -> None:
     assert CommandLine(bot.place).ok("init", "other", "--base", place)
     bot.checkout()
     assert bot.holds(tuned)
+
+
+@pytest.mark.situation("a directory whose subdirectories hold the weights (`checkpoint-500/`, a pipeline)")
+def test_the_advice_for_weights_further_down_names_a_directory_that_holds_them(bot: LlamaBot) -> None:
+    (bot.place / "run").mkdir()
+    bot.tune("run/checkpoint-100", 1)
+    tuned = bot.tune("run/checkpoint-200", 2)
+    (bot.place / "run" / "logs").mkdir()
+    said = bot.run.refused(4, "commit", "../run", "-m", "x")
+    assert "in its subdirectories: checkpoint-100, checkpoint-200\n" in said
+    bot.run.ok("commit", said.rpartition("such as ")[2], "-m", "x")
+    bot.checkout()
+    assert bot.holds(tuned)
+
+
+@pytest.mark.situation("a download that is not finished")
+@pytest.mark.parametrize("loader", ["hf download", "aria2", "a browser", "zeros"])
+def test_a_download_that_is_not_finished_is_named(bot: LlamaBot, loader: str) -> None:
+    tuned = bot.tune("loading", 1, shards=2)
+    shard = bot.place / "loading" / "model-00002-of-00002.safetensors"
+    data = shard.read_bytes()
+    begun = shard
+    if loader == "aria2":
+        begun = shard.with_name(f"{shard.name}.aria2")
+        begun.write_bytes(b"")
+    elif loader == "zeros":
+        shard.write_bytes(bytes(len(data)))
+    else:
+        shard.unlink()
+        begun = shard.with_name(f"{shard.name}.crdownload")
+        if loader == "hf download":
+            begun = shard.parent / ".cache" / "huggingface" / "download" / "x.incomplete"
+            begun.parent.mkdir(parents=True)
+        begun.write_bytes(data[:9])
+    said = bot.run.refused(4, "commit", "../loading", "-m", "x")
+    assert shard.name in said
+    assert "not finished" in said
+    assert begun.name in said
+    if begun != shard:
+        begun.unlink(missing_ok=True)
+    shard.write_bytes(data)
+    bot.run.ok("commit", "../loading", "-m", "x")
+    bot.checkout()
+    assert bot.holds(tuned)
+
+
+@pytest.mark.situation(
+    "one file of weights under another name (`MODEL.SAFETENSORS`, `model.fp16.safetensors`)"
+)
+@pytest.mark.parametrize("name", ["MODEL.SAFETENSORS", "model.fp16.safetensors"])
+def test_weights_under_another_name_are_pointed_at(bot: LlamaBot, name: str) -> None:
+    tuned = bot.tune("odd", 1)
+    (bot.place / "odd" / "model.safetensors").rename(bot.place / "odd" / name)
+    said = bot.run.refused(4, "commit", "../odd", "-m", "x")
+    given = said.partition("; give ")[2].partition(" itself")[0]
+    bot.run.ok("commit", given, "-n", "odd", "-m", "x")
+    bot.checkout()
+    assert bot.holds(tuned)
+
+
+@pytest.mark.situation("two models in one directory (`actor.safetensors`, `critic.safetensors`)")
+def test_one_of_two_models_in_a_directory_can_be_given(bot: LlamaBot) -> None:
+    bot.tune("pair", 1)
+    tuned = bot.tune("other", 2)
+    pair = bot.place / "pair"
+    (pair / "model.safetensors").rename(pair / "critic.safetensors")
+    (bot.place / "other" / "model.safetensors").rename(pair / "actor.safetensors")
+    assert "If each is a model, give one of the files" in bot.run.refused(4, "commit", "../pair", "-m", "x")
+    bot.run.ok("commit", "../pair/actor.safetensors", "-m", "x")
+    bot.checkout()
+    assert bot.holds(tuned)
