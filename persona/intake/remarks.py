@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from persona.errors import Blank, Call, Hint, InvalidInput, Note, listed
 from persona.objects.base import Base
 from persona.weights import folder, quantised
 from persona.weights.checkpoint import Checkpoint
-from persona.weights.index import ADAPTER_FILES, ADAPTER_WEIGHTS, INDEX_NAME
+from persona.weights.index import ADAPTER_FILES, ADAPTER_WEIGHTS
 
 _NOT_READ: Final = (folder.OTHER_WEIGHTS, folder.INNER_WEIGHTS)
 _UNQUANTISED: Final = (
@@ -20,19 +21,17 @@ _UNQUANTISED: Final = (
 )
 
 
-def of_base(checkpoint: Checkpoint, *, in_place: bool) -> list[Note]:
+def of_base(checkpoint: Checkpoint, in_the_way: Sequence[str]) -> list[Note]:
     """The remarks on a checkpoint that becomes a base.
 
-    `in_place`: whether its directory is the work tree.
+    `in_the_way`: the files of the work tree that checkout will refuse to write beside.
     """
-    found: list[Note] = [*folder.left_out(checkpoint.ignored)]
-    if in_place and (strangers := [name for name in checkpoint.ignored if _is_in_the_way(name)]):
-        found.append(
-            Note(
-                f"{', '.join(strangers)}: no index lists it, and checkout refuses to write weights beside it",
-                "move it out of this directory before the first checkout",
-            )
-        )
+    found = folder.left_out(checkpoint.ignored)
+    if in_the_way:
+        it = "it" if len(in_the_way) == 1 else "them"
+        said = f"no index lists {it}, and checkout refuses to write weights beside {it}"
+        hint = f"move {it} out of this directory before the first checkout"
+        found.append(Note(f"{listed(in_the_way)}: {said}", hint))
     specs = [spec for spec, _ in checkpoint.tensors.values()]
     how = _recognised(checkpoint)
     fixed = [spec for spec in specs if not spec.merged]
@@ -56,7 +55,8 @@ def of_base(checkpoint: Checkpoint, *, in_place: bool) -> list[Note]:
 
 def of_fine_tune(checkpoint: Checkpoint) -> list[Note]:
     """The remarks on a checkpoint that becomes a vector."""
-    found: list[Note] = [*folder.left_out(checkpoint.ignored, only=_NOT_READ)]
+    ignored = checkpoint.ignored.items()
+    found = folder.left_out({path: why for path, why in ignored if why in _NOT_READ or path.endswith("/")})
     if beside := sorted(ADAPTER_FILES & checkpoint.ignored.keys()):
         hint: Hint | None = None
         if ADAPTER_WEIGHTS in beside:
@@ -112,7 +112,3 @@ def _of_config(checkpoint: Checkpoint, how: quantised.Quantised | None) -> list[
         " are plain floats: transformers then quantises them while it loads, or fails"
     )
     return [Note(said, "delete quantization_config from config.json")]
-
-
-def _is_in_the_way(name: str) -> bool:
-    return "/" not in name and (name.endswith(".safetensors") or name == INDEX_NAME)

@@ -151,7 +151,7 @@ def _why_ignored(directory: Path, path: str, status: os.stat_result) -> str | No
         return "a shard of an interrupted checkout"
     if _TRAINING_FILES.fullmatch(name):
         return OF_TRAINING
-    if name in ADAPTER_FILES:
+    if path in ADAPTER_FILES:
         return ADAPTER_FILE
     if foreign.is_weight_name(name):
         return INNER_WEIGHTS if "/" in path else OTHER_WEIGHTS
@@ -184,12 +184,11 @@ def _is_output_record(path: Path) -> bool:
     return isinstance(value, dict) and value.get("format") == OUTPUT_FORMAT
 
 
-def left_out(ignored: Mapping[str, str], *, only: Collection[str] | None = None) -> list[Note]:
-    """A sentence for each reason why files stay behind; `only`: these reasons."""
+def left_out(ignored: Mapping[str, str]) -> list[Note]:
+    """A sentence for each reason why files stay behind."""
     by_reason: dict[str, list[str]] = {}
     for path, why in ignored.items():
-        if only is None or why in only:
-            by_reason.setdefault(why, []).append(path)
+        by_reason.setdefault(why, []).append(path)
     hints = {INNER_WEIGHTS: "if the model needs them, copy them into the directory that checkout writes"}
     return [
         Note(f"left out: {listed(paths, _MOST_LISTED)} ({why})", hints.get(why))

@@ -86,7 +86,7 @@ def remember(history: History, id: str, base: Base, texts: Texts, written: Colle
     blobs = {path: text_files.blob_id(data) for path, data in texts.items()}
     blobs |= tracking.ids(history, written)
     if brought := {path: blob for path, blob in blobs.items() if base.files.get(path) != blob}:
-        note_refs.keep(history, note.Note(id, "vector", "provenance", {"from": "files", "files": brought}))
+        note_refs.keep(history, note.Note(id, "vector", "provenance", {"files": brought}))
 
 
 # -- when the vector is dropped ------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ def given_back(history: History, dropped: Iterable[str], recipe: Recipe, *, keep
     gone = set(dropped) - rest
     for one in note_refs.all_of(history, "provenance"):
         files = one.data.get("files")
-        if one.data.get("from") != "files" or not isinstance(files, dict):
+        if not isinstance(files, dict):
             continue
         for path, blob in files.items():
             if one.about in gone:

@@ -166,6 +166,7 @@ def _first_commit(
     from persona.history.worktree import weights
     from persona.intake.encode import import_base
     from persona.intake.remarks import of_base
+    from persona.weights.writer import foreign_weight_files
 
     history = tree.history
     own = {RECIPE_FILE, *graph}
@@ -196,7 +197,7 @@ def _first_commit(
     tree.advance(id, committer, f"commit (initial): Begin with {name}", expect=None)
     if in_place:
         weights.settle(tree, recipe, id, base.digest, checkpoint.weights_seen)
-    notes: list[str] = [*of_base(checkpoint, in_place=in_place)]
+    notes: list[str] = [*of_base(checkpoint, foreign_weight_files(history.root))]
     if not (history.root / CONFIG_FILE).exists():
         notes.append(NO_CONFIG)
     return CommitResult(
