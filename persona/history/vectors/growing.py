@@ -19,10 +19,8 @@ if TYPE_CHECKING:
     from persona.weights.adapters import Adapter
 
 
-def files(
-    differing: Mapping[str, bytes], options: ImportOptions, made: Vector | None = None
-) -> dict[str, bytes]:
-    """The files of a fine-tune that come with its vector, of those that differ from the work tree's.
+def files(texts: Mapping[str, bytes], options: ImportOptions, made: Vector | None = None) -> dict[str, bytes]:
+    """The files of a fine-tune that come with its vector.
 
     New tokens bring all of them, an output matrix brings the config. `made`: the vector, once it is known.
     """
@@ -31,8 +29,8 @@ def files(
         tokens = any(origin is None for _, origin in made.grown)
         head = len(made.grown) > 0
     if options["files"] or tokens:
-        return dict(differing)
-    return {name: text for name, text in differing.items() if head and name == CONFIG}
+        return dict(texts)
+    return {name: text for name, text in texts.items() if head and name == CONFIG}
 
 
 def refuse_other(

@@ -105,7 +105,7 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
         remember(history, recipe.base, path, made, options)
         texts = growing.files(differing, options, made.vector)
         change, recipe = _write_recipe(tree, name, old, made, keys, new_bytes, texts, seen, options)
-        if came := brought if options["files"] else {path: brought[path] for path in texts}:
+        if came := growing.files(brought, options, made.vector):
             model_files.remember(history, made.id, base, came, texts)
     except PersonaError as error:
         kept = kept_names.keep(history, name, made.id)
