@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from persona.codec.base import encode_base
 from persona.codec.floats import in_default_environment
 from persona.cores import thread_count
-from persona.errors import InvalidInput, NothingChanged
+from persona.errors import InvalidInput, NothingChanged, listed
 from persona.frozen import dataclass
 from persona.intake.adapter_config import MERGE_FIRST, AdapterConfig, read_config
 from persona.intake.choices import admits, check_globs
@@ -30,7 +30,6 @@ from persona.merge.workers import first_run, in_order
 from persona.objects.base import Base
 from persona.objects.ids import object_id
 from persona.objects.tensors import TensorSpec, chunk_count, chunk_span
-from persona.objects.vector import Vector
 from persona.progress import STORING_VECTOR, Progress
 from persona.store.files import Buffer
 from persona.store.records import PackedRecord, pack_record
@@ -53,31 +52,36 @@ def import_adapter(
     *,
     base_names: Collection[str] = (),
     cast: bool = False,
+    extend_vocab: bool = False,
     leave: str | Sequence[str] = (),
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> ImportedVector:
     """Stores an adapter as a vector of `base`: low rank, or a delta if it has no factor.
 
-    `leave`: globs of tensors that stay as they are in the base. `base_names`: what the base is called here; a
-    note says if the adapter names another. Raises `InvalidInput` for an adapter that is not linear or does
-    not fit (docs/adapters.md), and `NothingChanged` if it changes no element.
+    `extend_vocab`: tensors that it holds whole may have new tokens. `leave`: globs of tensors that stay as
+    they are in the base. `base_names`: what the base is called here; a note says if the adapter names
+    another. Raises `InvalidInput` for an adapter that is not linear or does not fit (docs/adapters.md), and
+    `NothingChanged` if it changes no element.
     """
     config = read_config(adapter.config, adapter.path)
     check_globs(leave, base.spec, "leave")
-    planned, left = _without(plan_adapter(base, adapter, config, cast=cast), leave)
+    planned, left = _without(plan_adapter(base, adapter, config, cast=cast, extend_vocab=extend_vocab), leave)
     factor_bytes = sum(part.nbytes for part in _parts(planned))
+    known = KnownBase.of(store.objects, base)
+    grown = [one.spec for one in planned.dense if one.spec != base.spec[one.spec.name]]
+    own = GrowingBase.of(tx, known, dict.fromkeys(grown))
     with first_run(progress) as progress:
-        _check_frozen(BaseChunks.of(store.objects, base), adapter, planned)
-        deltas = _dense(store, tx, base, adapter, planned, threads, progress, factor_bytes)
+        _check_frozen(known.chunks, adapter, planned)
+        deltas = _dense(tx, own, adapter, planned, threads, progress, factor_bytes)
         _refuse_trained_apart(adapter, planned, deltas)
         ids, stored = _factors(tx, base, adapter, planned, threads, progress)
     factors = {one.spec.name: one.factor for one in planned.factors}
-    ids |= deltas.ids
-    tensors = tuple(spec for spec in base.tensors if spec.name in ids)
+    ids |= own.with_unchanged(deltas.ids)
+    tensors = tuple(spec for spec in own.base.tensors if spec.name in ids)
     if not tensors:
         raise NothingChanged(f"{adapter.path}: no element changed; there is nothing to store")
-    vector = Vector(base.digest, chunk=base.chunk, tensors=tensors)
+    vector = own.vector(tx, base, tensors)
     if factors:
         vector = replace(vector, kind="lowrank", factors=tuple(factors.get(spec.name) for spec in tensors))
     vector, id, manifest = put_vector(tx, vector, ids)
@@ -88,7 +92,7 @@ def import_adapter(
         raw_bytes=base.merged_bytes,
         changed_fraction=None if factors else deltas.changed / max(1, base.merged_elements),
         largest_rounding=deltas.rounding if deltas.rounded else None,
-        notes=(*planned.notes, *deltas.notes(), *_told(adapter, config, base_names)),
+        notes=(*planned.notes, *deltas.notes(), *_told(adapter, config, base_names, grown)),
         magnitudes=deltas.magnitudes,
         left=left,
     )
@@ -138,8 +142,15 @@ def adapter_id(
     return import_adapter(store, unstored, base, adapter, cast=True, threads=threads, progress=progress).id
 
 
-def _told(adapter: Adapter, config: AdapterConfig, base_names: Collection[str]) -> list[str]:
+def _told(
+    adapter: Adapter, config: AdapterConfig, base_names: Collection[str], grown: Sequence[TensorSpec]
+) -> list[str]:
     said: list[str] = []
+    if grown:
+        said.append(
+            f"{listed([spec.name for spec in grown])} with new tokens; no tokenizer is imported with an"
+            f" adapter: copy that of {adapter.path.name} into the work tree"
+        )
     if config.trained_on is not None and base_names:
         name = config.trained_on.rstrip("/").rpartition("/")[2].lower()
         if name not in {one.lower() for one in base_names}:
@@ -196,9 +207,8 @@ class _DenseWeights:
 
 
 def _dense(
-    store: Store,
     tx: Transaction,
-    base: Base,
+    own: GrowingBase,
     adapter: Adapter,
     planned: PlannedAdapter,
     threads: int | None,
@@ -207,7 +217,6 @@ def _dense(
 ) -> Deltas:
     if not planned.dense:
         return Deltas()
-    own = GrowingBase.of(tx, KnownBase.of(store.objects, base), {})
     encoder = Encoder(own, adapter, None, thread_count(threads), None)
     encoder.weights = _DenseWeights(adapter, {one.spec.name: one for one in planned.dense}, encoder)
     matches = [

@@ -202,14 +202,11 @@ def import_vector(
     given = [match for match in matched.matches if match.source is not None]
     with first_run(progress) as progress:
         deltas = encode_deltas(tx, encoder, given, progress)
-    ids = {spec.name: [NULL_ID] * chunk_count(spec, base.chunk) for spec in grown} | deltas.ids
+    ids = own.with_unchanged(deltas.ids)
     tensors = tuple(spec for spec in own.base.tensors if spec.name in ids)
     if not tensors:
         raise NothingChanged(f"{checkpoint.path}: no element changed; there is nothing to store")
-    made = Vector(
-        base.digest, chunk=base.chunk, tensors=tensors, grown=own.grown, grown_table=own.put_table(tx)
-    )
-    vector, id, stored = put_vector(tx, made, ids)
+    vector, id, stored = put_vector(tx, own.vector(tx, base, tensors), ids)
     return ImportedVector(
         vector=vector,
         id=id,

@@ -17,6 +17,7 @@ from persona.intake.adapter_config import MERGE_FIRST, AdapterConfig
 from persona.intake.adapter_names import Names, unmatched
 from persona.intake.experts import Piece, Target, stack_of_experts
 from persona.intake.factor_layouts import Layout, Turn, layouts
+from persona.intake.growth import longer
 from persona.intake.match import check_pair
 from persona.objects.base import Base
 from persona.objects.tensors import TensorSpec, sort_key
@@ -100,21 +101,23 @@ class _Reading:
 
 
 def plan_adapter(
-    base: Base, adapter: Adapter, config: AdapterConfig, *, cast: bool = False
+    base: Base, adapter: Adapter, config: AdapterConfig, *, cast: bool = False, extend_vocab: bool = False
 ) -> PlannedAdapter:
     """Finds a tensor of the base for every tensor of an adapter.
 
-    Raises `InvalidInput` that lists every name without a match, or names the tensor that does not fit.
+    `extend_vocab`: tensors that it holds whole may have new tokens. Raises `InvalidInput` that lists every
+    name without a match, or names the tensor that does not fit.
     """
-    return _Planner(base, adapter, config, cast).plan()
+    return _Planner(base, adapter, config, cast, extend_vocab).plan()
 
 
 class _Planner:
-    def __init__(self, base: Base, adapter: Adapter, config: AdapterConfig, cast: bool) -> None:
+    def __init__(self, base: Base, adapter: Adapter, config: AdapterConfig, cast: bool, take: bool) -> None:
         self.base = base
         self.adapter = adapter
         self.config = config
         self.cast = cast
+        self.take = take
         self.names = Names(base, adapter.path)
         self.factors: dict[str, PlannedFactor] = {}
         self.dense: dict[str, PlannedDense] = {}
@@ -325,7 +328,7 @@ class _Planner:
         if target is None:
             self.unknown.append(name)
             return
-        spec = target.spec
+        spec = longer(target.spec, source, self.adapter.path, take=self.take)
         check_pair(spec, source, self.adapter.path, cast=True)
         alias = place.module if place.module in self.names.tied else None
         if not target.pieces:

@@ -21,9 +21,10 @@ from persona.merge.rows.growth import KnownBase
 from persona.merge.rows.reader import BaseChunks
 from persona.objects import growth
 from persona.objects.base import Base
-from persona.objects.ids import object_id
+from persona.objects.ids import NULL_ID, object_id
 from persona.objects.table import encode_table
 from persona.objects.tensors import TensorSpec, chunk_count
+from persona.objects.vector import Vector
 from persona.store.records import pack_record
 from persona.store.transaction import Transaction
 
@@ -61,18 +62,13 @@ def grown(spec: TensorSpec, source: TensorSpec, found: growth.Sizes | None) -> T
     return replace(spec, shape=source.shape)
 
 
-def refuse_size(
-    where: str, spec: TensorSpec, source: TensorSpec, found: growth.Sizes | None, *, takes: bool = True
-) -> None:
-    """`InvalidInput` if a tensor has as many rows as the vocabulary of the fine-tune, not of the base.
-
-    `takes`: whether `extend_vocab` can take them.
-    """
+def refuse_size(where: str, spec: TensorSpec, source: TensorSpec, found: growth.Sizes | None) -> None:
+    """`InvalidInput` if a tensor has as many rows as the vocabulary of the fine-tune, not of the base."""
     if found is None or growth.sizes(spec, source) != found:
         return
     before, after = found
     back = f"resize_token_embeddings({before})"
-    if takes and growth.extends(spec.shape, source.shape):
+    if growth.extends(spec.shape, source.shape):
         raise InvalidInput(
             f"{where} has a vocabulary of {after}, but the base has {before}",
             hint=(Keyword(extend_vocab=True), f" takes the new tokens too; {back} drops them"),
@@ -81,6 +77,18 @@ def refuse_size(
         f"{where} has a vocabulary of {after}, but the base has {before}: resize it back ({back}) or start"
         " from a base of that size"
     )
+
+
+def longer(spec: TensorSpec, source: TensorSpec, path: object, *, take: bool) -> TensorSpec:
+    """A tensor of the base as a tensor of an adapter has it: with new tokens, or as it is.
+
+    `take`: whether new tokens are taken. Raises `InvalidInput` if they are not.
+    """
+    found = vocabulary([(spec, source)])
+    if found is not None and take and (larger := grown(spec, source, found)) is not None:
+        return larger
+    refuse_size(f"{path}: tensor {spec.name}", spec, source, found)
+    return spec
 
 
 # -- the chunks of the base
@@ -126,12 +134,18 @@ class GrowingBase:
         table = known.chunks.table.extended(base.tensors, base.chunk, ids)
         return cls(base, replace(chunks, table=table), alone.grown)
 
-    def put_table(self, tx: Transaction) -> str | None:
-        """Stores the table of the chunks of the grown tensors; returns its id, None without any."""
+    def with_unchanged(self, ids: Mapping[str, list[str]]) -> dict[str, list[str]]:
+        """The ids of chunks by tensor, also of grown tensors in which nothing changed."""
+        counts = {name: chunk_count(self.base.spec[name], self.base.chunk) for name, _ in self.grown}
+        return {name: [NULL_ID] * count for name, count in counts.items()} | dict(ids)
+
+    def vector(self, tx: Transaction, base: Base, tensors: tuple[TensorSpec, ...]) -> Vector:
+        """A delta of `base` that changes these tensors, still without its table; stores what it grows."""
         if not self.grown:
-            return None
+            return Vector(base.digest, chunk=base.chunk, tensors=tensors)
         ids = [id for name, _ in self.grown for id in self.chunks.table.chunks(name)]
-        return tx.put_bulk("table", encode_table(ids))
+        table = tx.put_bulk("table", encode_table(ids))
+        return Vector(base.digest, chunk=base.chunk, tensors=tensors, grown=self.grown, grown_table=table)
 
 
 def _stored(tx: Transaction, spec: TensorSpec, own: TensorSpec, chunks: _GrowingChunks) -> list[str]:

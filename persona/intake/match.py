@@ -385,7 +385,6 @@ def check_pair(spec: TensorSpec, source: TensorSpec, path: object, cast: bool) -
             f"{where} is empty, as DeepSpeed ZeRO-3 saves a tensor that it did not gather", hint=EMPTY_REMEDY
         )
     if source.shape != spec.shape:
-        growth.refuse_size(where, spec, source, growth.vocabulary([(spec, source)]), takes=False)
         raise InvalidInput(
             f"{where} has the shape {list(source.shape)}, but the base has {list(spec.shape)};"
             " give a fine-tune of this base",

@@ -17,7 +17,7 @@ from persona.intake.factor_layouts import layouts
 from persona.objects.tensors import TensorSpec
 from persona.repository import Repository
 from persona.weights.adapters import Place, is_adapter, place_of
-from tests.checkpoints import Tensor, write_file, write_model
+from tests.checkpoints import Tensor, read_weights, write_file, write_model
 
 ME = persona.Person("A. Tester", "tester@example.org", 1_700_000_000, 0)
 Q = "base_model.model.model.layers.0.self_attn.q_proj"
@@ -341,3 +341,22 @@ def test_tensors_of_an_adapter_can_be_left_as_in_the_base(repo: Repository, tmp_
     assert change.id == repo.add(alone).vectors[0].id
     with pytest.raises(InvalidInput, match=r"^leave: '\*lm_head\*' matches none of 6 tensors"):
         repo.add(both, leave="*lm_head*", name="x")
+
+
+def test_an_embedding_with_new_tokens_is_taken_if_asked_for(repo: Repository, tmp_path: Path) -> None:
+    embedding = tensor((14, 8), 9, "BF16")
+    name = "base_model.model.model.embed_tokens.weight"
+    place = write_adapter(tmp_path / "a", {**pair(), name: embedding})
+    said = refused(repo, place)
+    assert "has a vocabulary of 14, but the base has 12" in said
+    assert "extend_vocab=True" in said
+    made = repo.commit(place, message="adapt", extend_vocab=True)
+    assert made.vectors[0].grown == {"model.embed_tokens.weight": None}
+    assert any("copy that of a into the work tree" in note for note in made.notes)
+    repo.checkout()
+    found = read_weights(tmp_path / "bot")
+    assert found["model.embed_tokens.weight"].same(embedding)
+    assert repo.fsck().ok
+    assert not found["model.layers.0.self_attn.q_proj.weight"].same(
+        read_weights(tmp_path / "base")["model.layers.0.self_attn.q_proj.weight"]
+    )

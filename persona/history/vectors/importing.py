@@ -179,6 +179,7 @@ def take(
                 tx,
                 history.base(base),
                 checkpoint,
+                extend_vocab=options["extend_vocab"],
                 leave=options["leave"],
                 base_names=[ref.removeprefix(BASES) for ref, id in refs.list(BASES).items() if id == base],
                 cast=options["cast"],

@@ -259,7 +259,7 @@ class _Search:
 
     def _fits(self, one: _Candidate) -> bool:
         """Whether nothing is known by which the weights are not the candidate's."""
-        if not self.may_be_of(one.plan.base, one.base):
+        if not self.may_be_of(one.plan.base):
             return False
         return all(self._equal.get(key, True) for key in one.keys.values())
 
