@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from persona.errors import IntegrityError
+from persona.errors import Blank, Call, IntegrityError, InvalidInput
 from persona.history.history import History
 from persona.objects.ids import abbreviate
 from persona.objects.recipe import Recipe
@@ -19,6 +19,15 @@ def plan_of(history: History, recipe: Recipe) -> Plan:
     from persona.merge.plan import plan
 
     return plan(history.store, recipe, history.base(recipe.base), manifests(history, recipe))
+
+
+def refuse_growth(history: History, recipe: Recipe, what: str) -> None:
+    """`InvalidInput` if vectors of a recipe grow its base, which `what` cannot express."""
+    if history.base_of(recipe) is not history.base(recipe.base):
+        raise InvalidInput(
+            f"{what} has no place for tokens or matrices that a vector adds to the base",
+            hint=(Call("checkout", Blank("REV"), out=Blank("OUT")), " writes the whole model"),
+        )
 
 
 def manifests(history: History, recipe: Recipe) -> dict[str, Vector]:

@@ -189,12 +189,16 @@ class CommitCallback(TrainerCallback):
                 return directory if adapter == "default" else directory / adapter
             renamed = named_as_in(history.base(self._base), model)
             model.save_pretrained(str(directory), **({} if renamed is None else {"state_dict": renamed}))
-            if self._options.get("files") and processing is not None:
+            if self._takes_files and processing is not None:
                 processing.save_pretrained(str(directory))
-        if not self._options.get("files"):
+        if not self._takes_files:
             for name in ("config.json", "generation_config.json"):  # the work tree's hold
                 files.remove(directory / name)
         return directory
+
+    @property
+    def _takes_files(self) -> bool:
+        return any(self._options.get(key) for key in ("files", "extend_vocab", "untie"))
 
     def _take(self, history: History, weights: Path, name: str, steps: int) -> CommitResult:
         # save_pretrained leaves out a tensor that is tied to another one.

@@ -209,9 +209,10 @@ def _imported(history: History, made: Provenance, weights: Path, machine: Machin
     """Stores trained weights as a vector, by the door of `commit PATH`."""
     from persona.history.planning import plan_of
 
-    given = ImportOptions(threads=machine.threads, progress=machine.progress, missing="zero")
-    options = complete(ImportOptions, given)
     onto = None if made.onto is None else plan_of(history, history.recipe_of(made.onto))
+    grown = onto is not None and onto.is_extended
+    given = ImportOptions(threads=machine.threads, progress=machine.progress, missing="zero")
+    options = complete(ImportOptions, given | {"extend_vocab": grown, "untie": grown})
     try:
         with importing.opened(weights) as checkpoint:
             fact, _ = importing.take(history, made.base, checkpoint, onto, options)

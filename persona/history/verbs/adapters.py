@@ -25,7 +25,7 @@ from persona.history.computing import chosen_recipe
 from persona.history.exporting import place_of
 from persona.history.history import History
 from persona.history.options import AdapterOptions
-from persona.history.planning import manifests, plan_of
+from persona.history.planning import manifests, plan_of, refuse_growth
 from persona.history.recipes.views import recipe_view
 from persona.history.results import UNPRINTED, Result, as_json
 from persona.history.vectors import lookup
@@ -140,6 +140,7 @@ def _write(
 
     started = time.perf_counter()
     place = place_of(history, out)
+    refuse_growth(history, recipe, "an adapter")
     base_config = _base_config(history, recipe.base)
     plan = plan_of(history, recipe)
     layout = adapter.layout(

@@ -21,7 +21,7 @@ from persona.history.exporting import place_of, texts_of
 from persona.history.history import History
 from persona.history.interchange import writing
 from persona.history.options import MemoryOptions
-from persona.history.planning import plan_of
+from persona.history.planning import plan_of, refuse_growth
 from persona.history.recipes.filters import tensor_names
 from persona.history.results import UNPRINTED, Result
 from persona.objects.dtypes import DTYPES
@@ -66,6 +66,7 @@ def export_mergekit(
     place = place_of(history, Path(out))
     notes: list[str] = []
     revision, recipe = chosen_recipe(history, rev, notes)
+    refuse_growth(history, recipe, "a recipe of mergekit")
     document, models = _document(history, recipe, place, notes)
     _check_place(place)
     texts = texts_of(history, revision)

@@ -120,12 +120,13 @@ def identify(history: History, path: AnyPath, **options: Unpack[ComputeOptions])
         return _adapter(history, path, how, notes)
     with Checkpoint.open(path) as checkpoint:
         candidates = _candidates(history, notes)
-        bases = {id: history.base(id) for id in dict.fromkeys(each.base for each in candidates)}
-        given = read(checkpoint, bases.values(), threads=how["threads"], progress=how["progress"])
-    search = _Search(given, {id: given.expected(base) for id, base in bases.items()}, how)
+        bases = {id: history.base(id) for id in dict.fromkeys(each.plan.recipe.base for each in candidates)}
+        known = {base.digest: base for base in (*bases.values(), *(each.plan.base for each in candidates))}
+        given = read(checkpoint, known.values(), threads=how["threads"], progress=how["progress"])
+    search = _Search(given, {digest: given.expected(base) for digest, base in known.items()}, how)
     found, nearest = search.run([one for one in candidates if search.expected[one.base]])
     dtype, rounded = _dtype(search, found[0] if found else nearest)
-    fitting = [] if found else [id for id, base in bases.items() if search.may_be_of(base, id)]
+    fitting = [] if found else [id for id, base in bases.items() if search.may_be_of(base)]
     if fitting:
         base_name = history.base_name(fitting[0])
         if in_place.is_work_tree(history, path):  # an edited recipe's, or trained: `status` knows
@@ -151,7 +152,7 @@ def _adapter(history: History, path: Path, how: ComputeOptions, notes: list[str]
     from persona.intake.adapter import adapter_id
 
     candidates = _candidates(history, notes)
-    bases = {id: history.base(id) for id in dict.fromkeys(each.base for each in candidates)}
+    bases = {id: history.base(id) for id in dict.fromkeys(each.plan.recipe.base for each in candidates)}
     ids: dict[str, str] = {}
     refused: list[PersonaError] = []
     with Adapter.open(path) as adapter:
@@ -181,7 +182,7 @@ class _Candidate:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.names: list[Named] = []
-        self.base = plan.recipe.base
+        self.base = plan.base.digest
         self.terms = len(plan.recipe.terms)
         self.keys = {tensor.spec.name: tensor.key for tensor in plan.tensors}
 
@@ -219,9 +220,9 @@ class _Search:
             extra=tuple(self.given.extra(one.plan.base)),
         )
 
-    def may_be_of(self, base: Base, id: str) -> bool:
+    def may_be_of(self, base: Base) -> bool:
         """Whether the weights have all tensors of a base in a form that can be compared, and no others."""
-        return len(self.expected[id]) == len(base.tensors) and not self.given.extra(base)
+        return len(self.expected[base.digest]) == len(base.tensors) and not self.given.extra(base)
 
     def _sample(self, candidates: Sequence[_Candidate]) -> list[str]:
         """The smallest tensors in which candidates differ."""
