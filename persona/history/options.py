@@ -306,6 +306,20 @@ class TakeOptions(WorkOptions, total=False):
         bool, Option("--rename", help="Take tensors that have another name or layout than in the base.")
     ]
     cast: Annotated[bool, Option("--cast", help="Convert a dtype that cannot hold the base's values.")]
+    extend_vocab: Annotated[
+        bool,
+        Option(
+            "--extend-vocab",
+            help="Take tokens that PATH has and the base lacks, with PATH's config and tokenizer.",
+        ),
+    ]
+    untie: Annotated[
+        bool,
+        Option(
+            "--untie",
+            help="Take PATH's output matrix where the base has the embedding, with PATH's config.",
+        ),
+    ]
 
 
 class ImportOptions(TermOptions, TakeOptions, total=False):
@@ -326,20 +340,6 @@ class ImportOptions(TermOptions, TakeOptions, total=False):
     ]
     files: Annotated[
         bool, Option("--files", help="Also take the config, tokenizer and template files of PATH.")
-    ]
-    extend_vocab: Annotated[
-        bool,
-        Option(
-            "--extend-vocab",
-            help="Take tokens that PATH has and the base lacks, with PATH's config and tokenizer.",
-        ),
-    ]
-    untie: Annotated[
-        bool,
-        Option(
-            "--untie",
-            help="Take PATH's output matrix where the base has the embedding, with PATH's config.",
-        ),
     ]
     replace: Annotated[
         bool, Option("--replace", help="Replace a vector of the same name that came from another path.")

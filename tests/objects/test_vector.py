@@ -24,10 +24,19 @@ MIXED = Vector(
     ID,
     (LowRankFactor(2, "0.1", "F16", blocks=4), None),
 )
+GROWN = Vector(
+    DIGEST,
+    "delta",
+    64,
+    TENSORS,
+    ID,
+    grown=(("a", None), ("b", "model.embed_tokens.weight")),
+    grown_table=OTHER,
+)
 EXPRESSION = Vector(DIGEST, "expression", expression=((ID, "1"), (OTHER, "-0.5")))
 
 
-@pytest.mark.parametrize("vector", [DELTA, LOW_RANK, MIXED, EXPRESSION])
+@pytest.mark.parametrize("vector", [DELTA, LOW_RANK, MIXED, GROWN, EXPRESSION])
 def test_a_vector_comes_back_as_it_was(vector: Vector) -> None:
     assert Vector.decode(vector.encode()) == vector
 
@@ -40,6 +49,8 @@ def test_the_bytes_of_each_kind_never_change() -> None:
         f'"kind":"lowrank",{tensors}'
     )
     assert b'"factors":[[2,"0.1","F16",4],null],"kind"' in MIXED.encode()
+    growth = f'"grown":{{"table":"{OTHER}","tensors":{{"a":null,"b":"model.embed_tokens.weight"}}}}'
+    assert GROWN.encode().decode() == f'{{"base":"{DIGEST}","chunk":64,{growth},"kind":"delta",{tensors}'
     assert EXPRESSION.encode().decode() == (
         f'{{"base":"{DIGEST}","expression":[["{ID}","1"],["{OTHER}","-0.5"]],"kind":"expression"}}'
     )
@@ -59,6 +70,17 @@ WRONG: list[tuple[Vector, str, Any]] = [
     (DELTA, "tensors", [["a", "BF16", [0]]]),
     (DELTA, "tensors", [["b", "BF16", [1]], ["a", "BF16", [1]]]),
     (DELTA, "factors", []),
+    (DELTA, "grown", {}),
+    (DELTA, "grown", {"table": OTHER, "tensors": {}}),
+    (GROWN, "grown", None),
+    (GROWN, "grown", {"tensors": {"a": None}}),
+    (GROWN, "grown", {"table": "0" * 64, "tensors": {"a": None}}),
+    (GROWN, "grown", {"table": OTHER, "tensors": {"c": None}}),
+    (GROWN, "grown", {"table": OTHER, "tensors": {"a": 1}}),
+    (GROWN, "grown", {"table": OTHER, "tensors": {"a": ""}}),
+    (GROWN, "grown", {"table": OTHER, "tensors": ["a"]}),
+    (LOW_RANK, "grown", {"table": OTHER, "tensors": {"a": None}}),
+    (EXPRESSION, "grown", {"table": OTHER, "tensors": {"a": None}}),
     (LOW_RANK, "factors", []),
     (LOW_RANK, "factors", [[8, "2", "F32", 1]]),
     (LOW_RANK, "factors", [None, None]),

@@ -25,8 +25,8 @@ from persona.history.recipes import filters
 from persona.history.recipes.text import RECIPE_FILE, decode, encode
 from persona.history.recipes.views import shown
 from persona.history.results import UNPRINTED, CommitResult, Result
-from persona.history.vectors import importing, kept_names
-from persona.history.worktree import text_files
+from persona.history.vectors import importing, kept_names, model_config
+from persona.history.worktree import text_files, tracking
 from persona.history.worktree.changing import changing
 from persona.history.worktree.locked import LockedTree
 from persona.objects.base import Base
@@ -246,7 +246,10 @@ def _write(
         decode(data), before, rules, [(entry, made[entry.share.source.written][0].id) for entry in terms]
     )
     after = history.new_recipe(text.encode(), where=None)
-    tree.apply({RECIPE_FILE: encode(text, like=data)}, {RECIPE_FILE: text_files.blob_id(data)})
+    grew = history.base_of(before) is not history.base(before.base)
+    edits: dict[str, bytes | None] = {RECIPE_FILE: encode(text, like=data)}
+    edits |= model_config.edit_of(history, edits, after, grew=grew)
+    tree.apply(edits, {**tracking.ids(history, edits), RECIPE_FILE: text_files.blob_id(data)})
     stored = {vector.id: (vector, new_bytes) for vector, new_bytes in made.values()}
     changes = [
         replace(

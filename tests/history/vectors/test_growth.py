@@ -1,0 +1,231 @@
+"""Vectors that grow the base, in every command that meets one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from persona.errors import IntegrityError, InvalidInput
+from persona.objects.table import decode_grown_table, decode_table, encode_table
+from persona.repository import Repository
+from tests.checkpoints import Bits, bf16, read_weights, write_model
+from tests.history.bots import at
+
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+SHAPES = {
+    EMBEDDING: (20, 10),
+    "model.layers.0.mlp.up_proj.weight": (9, 15),
+    "model.norm.weight": (10,),
+}
+Tensors = dict[str, Bits]
+
+
+def config(tokens: int = 20, *, tied: bool = True, **more: object) -> str:
+    found = {"architectures": ["LlamaForCausalLM"], "vocab_size": tokens, "tie_word_embeddings": tied}
+    return json.dumps(found | more, indent=2) + "\n"
+
+
+def model(place: Path, seed: int, *, tokens: int = 20, head: bool = False, near: int | None = 0) -> Tensors:
+    """Writes a model: a fine-tune of the one of seed `near`, or another one."""
+    random = np.random.default_rng(seed)
+    shapes = SHAPES | ({HEAD: SHAPES[EMBEDDING]} if head else {})
+    found = {}
+    for name, shape in shapes.items():
+        grown = (shape[0] - 20 + tokens, *shape[1:]) if name in (EMBEDDING, HEAD) else shape
+        found[name] = bf16(random.normal(0, 0.02, grown))
+    if near is not None:  # some elements of the base stay
+        norm = np.random.default_rng(near + 1000)
+        found["model.norm.weight"][:3] = bf16(norm.normal(0, 0.02, 3))
+    text = {"config.json": config(tokens, tied=not head), "tokenizer.json": f'{{"tokens": {tokens}}}'}
+    write_model(place, found, **text)
+    return found
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Iterator[Repository]:
+    """A repository of a tied base; `one` has a new token, `head` an output matrix of its own."""
+    model(tmp_path / "base", 0)
+    model(tmp_path / "plain", 1)
+    model(tmp_path / "one", 2, tokens=21)
+    model(tmp_path / "more", 3, tokens=84)
+    model(tmp_path / "head", 4, head=True)
+    with Repository.init(
+        tmp_path / "bot", base=tmp_path / "base", author=at(), committer=at(), chunk=64
+    ) as opened:
+        yield opened
+
+
+def weights(place: Path) -> Tensors:
+    return {name: tensor.bits for name, tensor in read_weights(place).items()}
+
+
+def floats(bits: Bits) -> np.ndarray[Any, Any]:
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def same(one: Tensors, other: Tensors) -> bool:
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_identify_finds_grown_weights(repo: Repository, tmp_path: Path) -> None:
+    repo.commit(tmp_path / "one", message="one", extend_vocab=True)
+    repo.commit(tmp_path / "head", message="head", untie=True)
+    found = repo.identify(tmp_path / "one")
+    assert {name.kind for name in found.found} >= {"vector", "commit"}
+    repo.checkout()
+    (commit,) = [name for name in repo.identify(repo.root).found if name.kind == "commit"]
+    assert commit.id == repo.resolve("HEAD")
+    assert [name.kind for name in repo.identify(tmp_path / "base").found if name.kind == "base"]
+
+
+def test_formats_without_a_place_for_new_rows_are_refused(repo: Repository, tmp_path: Path) -> None:
+    repo.commit(tmp_path / "one", message="one", extend_vocab=True)
+    with pytest.raises(InvalidInput, match="an adapter has no place") as caught:
+        repo.export_adapter(out=tmp_path / "adapter")
+    assert "repo.checkout(REV, out=OUT)" in str(caught.value)
+    with pytest.raises(InvalidInput, match="a recipe of mergekit has no place"):
+        repo.export_mergekit(out=tmp_path / "kit")
+    with pytest.raises(InvalidInput, match=r"differ in the tensor model\.embed_tokens\.weight"):
+        repo.export_patch("HEAD~1", "HEAD", out=tmp_path / "patch.safetensors")
+
+
+def test_a_filter_may_name_a_matrix_that_a_vector_adds(repo: Repository, tmp_path: Path) -> None:
+    repo.commit(tmp_path / "head", message="head", untie=True, only=HEAD)
+    repo.checkout()
+    found, base = weights(repo.root), weights(tmp_path / "base")
+    assert np.array_equal(found[HEAD], weights(tmp_path / "head")[HEAD])
+    assert np.array_equal(found[EMBEDDING], base[EMBEDDING])
+    repo.recipe.set("head", only="*.norm.*")
+    repo.checkout()
+    assert np.array_equal(weights(repo.root)[HEAD], base[EMBEDDING])
+    repo.reset(mode="hard")
+    repo.commit(tmp_path / "plain", message="plain")
+    with pytest.raises(InvalidInput, match="matches none"):
+        repo.recipe.set("plain", only="lm_heads.*")
+
+
+def test_config_follows_the_recipe_and_keeps_the_rest(repo: Repository, tmp_path: Path) -> None:
+    (repo.root / "config.json").write_text(config(mine="yes"))
+    repo.commit(message="mine")
+    (tmp_path / "one" / "config.json").unlink()
+    repo.add(tmp_path / "one", extend_vocab=True)
+    assert json.loads((repo.root / "config.json").read_text()) == json.loads(config(21, mine="yes"))
+    repo.recipe.remove("one")
+    assert json.loads((repo.root / "config.json").read_text()) == json.loads(config(mine="yes"))
+
+
+def test_dropping_one_of_two_vectors_with_as_many_tokens_keeps_the_size(
+    repo: Repository, tmp_path: Path
+) -> None:
+    model(tmp_path / "two", 9, tokens=21)
+    for name in ("one", "two"):
+        repo.commit(tmp_path / name, message=name, extend_vocab=True)
+    repo.recipe.remove("one")
+    assert json.loads((repo.root / "config.json").read_text())["vocab_size"] == 21
+    repo.checkout()
+    assert len(weights(repo.root)[EMBEDDING]) == 21
+
+
+def test_a_config_that_unties_does_not_come_without_its_matrix(repo: Repository, tmp_path: Path) -> None:
+    found = model(tmp_path / "equal", 5, head=True)
+    write_model(
+        tmp_path / "equal",
+        found | {HEAD: found[EMBEDDING]},
+        **{"config.json": config(tied=False, mine="yes")},
+    )
+    repo.commit(tmp_path / "equal", message="equal", files=True)
+    assert json.loads((repo.root / "config.json").read_text()) == json.loads(config(mine="yes"))
+
+
+def test_an_output_directory_has_the_config_of_its_weights(repo: Repository, tmp_path: Path) -> None:
+    repo.commit(tmp_path / "one", message="one", extend_vocab=True)
+    (repo.root / "config.json").write_text(config(20))  # by hand
+    repo.checkout(out=tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["vocab_size"] == 21
+
+
+def test_training_goes_on_from_a_grown_revision(repo: Repository, tmp_path: Path) -> None:
+    repo.commit(tmp_path / "one", message="one", extend_vocab=True, alpha=0.5)
+    repo.checkout(out=tmp_path / "start")
+    start = weights(tmp_path / "start")
+    trained = {name: bits + np.uint16(2) * (bits % 3 == 0) for name, bits in start.items()}
+    write_model(tmp_path / "trained", trained)
+    with pytest.raises(InvalidInput, match="has a vocabulary of 21"):
+        repo.add(tmp_path / "trained", onto="HEAD")
+    repo.commit(tmp_path / "trained", message="on", onto="HEAD", extend_vocab=True)
+    repo.checkout()
+    for name, bits in weights(repo.root).items():
+        np.testing.assert_allclose(floats(bits), floats(trained[name]), atol=2**-11)
+    with pytest.raises(InvalidInput, match=r"\[21, 10\] in the weights .* and \[20, 10\] in the fine-tune"):
+        repo.add(tmp_path / "plain", onto="HEAD")
+
+
+def test_an_expression_grows_as_its_parts_do(repo: Repository, tmp_path: Path) -> None:
+    repo.commit(tmp_path / "one", message="one", extend_vocab=True)
+    repo.commit(tmp_path / "plain", message="plain")
+    repo.vectors.derive("both", "one - plain", alpha=1)
+    assert repo.vectors["both"].grown == {EMBEDDING: None}
+    repo.recipe.remove("one", "plain")
+    repo.commit(message="both")
+    repo.checkout()
+    assert len(weights(repo.root)[EMBEDDING]) == 21
+
+
+def test_a_vector_may_only_add_zeros(repo: Repository, tmp_path: Path) -> None:
+    base = weights(tmp_path / "base")
+    zeros = np.zeros((4, 10), np.uint16)
+    write_model(tmp_path / "padded", base | {EMBEDDING: np.concatenate([base[EMBEDDING], zeros])})
+    repo.commit(tmp_path / "padded", message="padded", extend_vocab=True)
+    repo.checkout()
+    assert same(weights(repo.root), weights(tmp_path / "padded"))
+    assert repo.fsck().ok
+
+
+def test_what_does_not_grow_with_the_vocabulary_is_refused(repo: Repository, tmp_path: Path) -> None:
+    found = model(tmp_path / "odd", 7)
+    mlp = "model.layers.0.mlp.up_proj.weight"
+    write_model(tmp_path / "odd", found | {mlp: bf16(np.ones((10, 15)))})
+    with pytest.raises(InvalidInput, match=r"has the shape \[10, 15\], but the base has \[9, 15\]"):
+        repo.add(tmp_path / "odd", extend_vocab=True)
+    model(tmp_path / "small", 8, tokens=19)
+    with pytest.raises(InvalidInput, match="a vocabulary of 19, but the base has 20: resize it back"):
+        repo.add(tmp_path / "small", extend_vocab=True)
+
+
+def test_all_chunks_of_a_matrix_that_begins_as_the_embedding_are_the_embedding_s(
+    repo: Repository, tmp_path: Path
+) -> None:
+    made = repo.commit(tmp_path / "head", message="head", untie=True).vectors[0]
+    assert repo.add(tmp_path / "head", name="again", untie=True).vectors[0].id == made.id
+    history = repo._history
+    vector, base = history.vector(made.id), history.base(repo.recipe.base)
+    objects = history.store.objects
+    known = decode_table(objects.get(base.table, "table"), base.tensors, base.chunk)
+    grown = decode_grown_table(objects.get(vector.grown_table or "", "table"), vector)
+    assert grown.chunks(HEAD) == known.chunks(EMBEDDING)
+
+
+def test_a_vector_that_grows_another_tensor_than_its_base_s_is_found(
+    repo: Repository, tmp_path: Path
+) -> None:
+    made = repo.commit(tmp_path / "one", message="one", extend_vocab=True).vectors[0]
+    history = repo._history
+    vector = history.vector(made.id)
+    table = decode_grown_table(history.store.objects.get(vector.grown_table or "", "table"), vector)
+    ids = table.chunks(EMBEDDING)
+    with history.store.transaction() as tx:
+        wrong = tx.put_bulk("table", encode_table([ids[1], *ids[1:]]))
+        id = tx.put("vector", replace(vector, grown_table=wrong).encode())
+    recipe = repo.root / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace(made.id, id))
+    repo.commit(message="wrong")
+    with pytest.raises(IntegrityError, match="from other chunks than its base's"):
+        repo.checkout()
+    found = repo.fsck(full=True)
+    assert [problem.id for problem in found.problems] == [id]
