@@ -50,6 +50,7 @@ _GGUF = Foreign(
 )
 _HDF5 = Foreign("an HDF5 file (Keras)", _SAFE)
 _TAR = Foreign("a tar archive", "unpack it and give the model directory inside", holds_weights=False)
+_PACKED = Foreign("a compressed file", "unpack it and give what is inside", holds_weights=False)
 _LFS = Foreign(
     "a Git LFS pointer, not the weights themselves", "fetch them with `git lfs pull`", holds_weights=False
 )
@@ -77,6 +78,8 @@ def recognise(head: bytes) -> Foreign | None:
         return _HDF5
     if head[257:262] == b"ustar":
         return _TAR
+    if head.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"7z\xbc\xaf", b"BZh", b"Rar!")):
+        return _PACKED
     if head.startswith(b"version https://git-lfs"):
         return _LFS
     if head.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):

@@ -15,13 +15,13 @@ from persona.errors import InvalidInput, SystemFault, listed
 from persona.weights import foreign
 from persona.weights.folder import recognise
 from persona.weights.index import INDEX_NAME, SINGLE_NAME
-from persona.weights.inputs import list_directory
+from persona.weights.inputs import InputFile, list_directory
+from persona.weights.safetensors import read_header
 
 _MAX_LISTED: Final = 5
 _UNFINISHED: Final = re.compile(
     r"(.+\.safetensors)\S*\.(incomplete|part|partial|aria2|crdownload|download|tmp)"
 )
-_SHARD: Final = re.compile(r".+-\d+-of-\d+\.safetensors")
 _DOWNLOADS: Final = Path(".cache") / "huggingface" / "download"
 """Where `hf download --local-dir` keeps the files that it has not finished."""
 
@@ -30,10 +30,13 @@ def why_not(directory: Path, names: list[str]) -> InvalidInput:
     """The reason why a directory with these entries is no checkpoint."""
     safetensors = [name for name in names if name.lower().endswith(".safetensors")]
     if len(safetensors) > 1:
-        one = "" if all(map(_SHARD.fullmatch, safetensors)) else ". If each is a model, give one of the files"
+        shown = f"{directory} has {listed(safetensors, _MAX_LISTED)}, but no"
+        if _is_each_a_model([directory / name for name in safetensors[:_MAX_LISTED]]):
+            return InvalidInput(
+                f"{shown} {SINGLE_NAME}; they hold tensors of the same names, so give one of them"
+            )
         return InvalidInput(
-            f"{directory} has {listed(safetensors, _MAX_LISTED)}, but no {INDEX_NAME}; a sharded checkpoint"
-            f" needs its index, so download or save the index too{one}"
+            f"{shown} {INDEX_NAME}; a sharded checkpoint needs its index, so download or save the index too"
         )
     if safetensors:
         return InvalidInput(
@@ -72,6 +75,18 @@ def unfinished_downloads(directory: Path, names: Iterable[str]) -> list[str]:
     found = [name for name in names if _UNFINISHED.fullmatch(name)]
     kept = [name for name in _entries(directory / _DOWNLOADS) if name.endswith(".incomplete")]
     return found + [str(_DOWNLOADS / name) for name in kept]
+
+
+def _is_each_a_model(files: list[Path]) -> bool:
+    """Whether files of weights hold tensors of the same names, and not each a part of a model."""
+    seen: set[str] = set()
+    for path in files:
+        with InputFile(path) as file:
+            names = read_header(file).tensors.keys()
+        if seen & names:
+            return True
+        seen |= names
+    return False
 
 
 def _holds_weights(directory: Path) -> bool:

@@ -177,7 +177,9 @@ def test_one_of_two_models_in_a_directory_can_be_given(bot: LlamaBot) -> None:
     pair = bot.place / "pair"
     (pair / "model.safetensors").rename(pair / "critic.safetensors")
     (bot.place / "other" / "model.safetensors").rename(pair / "actor.safetensors")
-    assert "If each is a model, give one of the files" in bot.run.refused(4, "commit", "../pair", "-m", "x")
+    said = bot.run.refused(4, "commit", "../pair", "-m", "x")
+    assert "actor.safetensors, critic.safetensors, but no model.safetensors" in said
+    assert said.endswith("give one of them")
     bot.run.ok("commit", "../pair/actor.safetensors", "-m", "x")
     bot.checkout()
     assert bot.holds(tuned)
