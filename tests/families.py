@@ -142,8 +142,8 @@ def copied(**copies: str) -> Callable[[Model], Model]:
     return lambda model: model | {copy: model[name] for copy, name in names.items()}
 
 
-def renamed(pattern: str, name: str) -> Callable[[Model], Model]:
-    """Replaces a pattern in the name of each tensor."""
+def renamed(pattern: str, name: str | Callable[[re.Match[str]], str]) -> Callable[[Model], Model]:
+    """Replaces a pattern in the name of each tensor, as `re.sub` does."""
     return lambda model: {re.sub(pattern, name, old): tensor for old, tensor in model.items()}
 
 

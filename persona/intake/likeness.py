@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from persona.intake.naming import pattern
 from persona.intake.parts import Held, View
 from persona.merge.arithmetic import casts
 from persona.merge.rows.reader import BaseChunks
@@ -21,6 +24,9 @@ _MOST: Final = 1 << 16
 _FEWEST: Final = 8
 """Elements of a tensor that a correlation is measured of, at most and at least."""
 _KNOWN: Final = 4
+_PAIRED: Final = 16
+_MEASURED: Final = 128
+"""Tensors that are measured in the search for layers in another order, at most."""
 
 
 class Likeness:
@@ -50,6 +56,40 @@ class Likeness:
             return True
         return False if self._is_near else None
 
+    def misplaced(self, pairs: Iterable[tuple[TensorSpec, Held]]) -> tuple[str, str, str] | None:
+        """A tensor of the checkpoint that is unlike its own one of the base, and like one of another layer.
+
+        Its name, that of its own one, and that of the other. Layers may be counted from 1, say.
+        """
+        kinds: defaultdict[tuple[str, tuple[int, ...]], list[TensorSpec]] = defaultdict(list)
+        for spec in self._base.tensors:
+            if spec.merged and pattern(spec.name) != spec.name:
+                kinds[pattern(spec.name), spec.shape].append(spec)
+        most = max(2, _MEASURED // max(1, len(kinds)))
+        given: defaultdict[tuple[str, tuple[int, ...]], list[tuple[TensorSpec, Held]]] = defaultdict(list)
+        for spec, held in pairs:
+            given[pattern(spec.name), spec.shape].append((spec, held))
+        for kind, members in given.items():
+            for spec, held in members[:: 1 + len(members) // most] if len(kinds[kind]) > 1 else ():
+                alike = self._measure(spec, held)
+                if alike is None or alike > _ALIKE:
+                    continue
+                for other in kinds[kind][:_MEASURED]:
+                    if (self._measure(other, held) or 0) > _surely(spec):
+                        return held.runs[0].name, spec.name, other.name
+        return None
+
+    def any_alike(self, lost: Iterable[TensorSpec], given: Iterable[Held]) -> bool:
+        """Whether a tensor of the checkpoint surely is one of the base, of some of either."""
+        largest = sorted(lost, key=lambda spec: -spec.elements)[:_PAIRED]
+        others = sorted(given, key=lambda held: -held.spec.elements)[:_PAIRED]
+        return any(
+            (self._measure(spec, held) or 0) > _surely(spec)
+            for spec in largest
+            for held in others
+            if held.spec.shape == spec.shape
+        )
+
     def _measure(self, spec: TensorSpec, held: Held) -> float | None:
         key = spec.name, held
         if key not in self._measured:
@@ -60,13 +100,18 @@ class Likeness:
         """That of the first elements; None if there are few, or if a side is constant."""
         if not spec.merged or not DTYPES[held.spec.dtype].is_float or spec.elements < _FEWEST:
             return None
-        count = min(spec.elements, self._base.chunk, _MOST)
+        count = min(spec.elements, held.spec.elements, self._base.chunk, _MOST)
         own = self._chunks.read(spec, 0, np.empty(min(spec.units, self._base.chunk), spec.bits_dtype))
         nbytes = DTYPES[held.spec.dtype].bits // 8
         raw = bytearray(count * nbytes)
         self._view.read_held(held, 0, raw)
         given = np.frombuffer(raw, f"<u{nbytes}")
         return correlation(casts.widen(own[:count], spec.dtype), casts.widen(given, held.spec.dtype))
+
+
+def _surely(spec: TensorSpec) -> float:
+    """The correlation from which on two tensors are alike by no chance."""
+    return max(0.5, 4 / math.sqrt(max(1, spec.elements)))
 
 
 def correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float | None:

@@ -178,7 +178,7 @@ class _Matcher:
         self._find_shared()
         absent = {name: self.base.spec[name] for name in self._absent(leave=False)}
         unknown = {name: self.view.held[name] for name in self._without_copies(self._unknown(), said=False)}
-        if not absent or not unknown:
+        if not absent and not unknown:
             return
         known = [
             (spec, self.view.held[source.name])
@@ -187,7 +187,15 @@ class _Matcher:
         ]
         likeness = Likeness(self.base, self.chunks, self.view, known)
         found = renames.find_renames(absent, unknown, likeness)
-        if found is None or self._is_admitted(found):
+        named = [*found.pairs.items(), *found.unlike]
+        pairs = [(self.base.spec[name], held) for name, held in named]
+        if (odd := likeness.misplaced([*known, *pairs])) is not None:
+            raise InvalidInput(
+                f"{self.checkpoint.path}: {odd[0]} does not hold the weights of the base's {odd[1]}, but"
+                f" those of {odd[2]}: the layers are counted in another way",
+                hint=f"{SAVE_ALIKE}; then start from that base",
+            )
+        if not (found.pairs or found.doubtful) or self._is_admitted(found):
             return
         if found.doubtful or not self.choices.rename:
             raise self._renamed(found)

@@ -39,13 +39,15 @@ _MOST_KINDS: Final = 60
 class Renames:
     """The pairs that were found: a tensor of the base → the checkpoint's, and the names that stood there.
 
-    `doubtful`: tensors of the base that are renamed as well, but by no rule that could be found.
+    `doubtful`: tensors of the base that are renamed as well, but by no rule that could be found. `unpaired`:
+    tensors of the checkpoint without a partner. `unlike`: pairs by name whose weights are not alike.
     """
 
     pairs: Mapping[str, Held]
     sources: Mapping[str, tuple[str, ...]]
     doubtful: tuple[str, ...]
     unpaired: tuple[str, ...]
+    unlike: tuple[tuple[str, Held], ...] = ()
 
     @property
     def examples(self) -> list[str]:
@@ -79,11 +81,8 @@ def _together(names: Sequence[str]) -> str:
 
 def find_renames(
     absent: Mapping[str, TensorSpec], unknown: Mapping[str, Held], likeness: Likeness
-) -> Renames | None:
-    """Pairs tensors of the base that a checkpoint lacks with tensors of it that the base lacks.
-
-    None if no two belong together.
-    """
+) -> Renames:
+    """Pairs tensors of the base that a checkpoint lacks with tensors of it that the base lacks."""
     search = _Search(absent, stacks.relaid(absent, unknown), likeness)
     search.by_words()
     search.by_rules()
@@ -94,13 +93,14 @@ def find_renames(
     rest = {name: one for name, one in unknown.items() if name not in used}
     lost = {name: spec for name, spec in absent.items() if name not in pairs}
     doubtful: tuple[str, ...] = ()
-    if (search.doubtful and _shapes(lost.values()) == _shapes(one.spec for one in rest.values())) or (
-        _same_size(lost, rest)
+    if (
+        (search.doubtful and _shapes(lost.values()) == _shapes(one.spec for one in rest.values()))
+        or _same_size(lost, rest)
+        or likeness.any_alike(lost.values(), rest.values())
     ):
         doubtful = tuple(lost)
-    if not pairs and not doubtful:
-        return None
-    return Renames(pairs, sources, doubtful, tuple(rest))
+    unlike = tuple((new, search.given[held]) for held, new in search.unlike.items() if held in search.given)
+    return Renames(pairs, sources, doubtful, tuple(rest), unlike)
 
 
 class _Search:
@@ -114,6 +114,8 @@ class _Search:
         self.likeness = likeness
         self.pairs: dict[str, str] = {}
         self.guesses: list[str] = []
+        self.unlike: dict[str, str] = {}
+        """What rules pair, but are not like each other."""
         self.doubtful = False
 
     def by_words(self) -> None:
@@ -179,6 +181,8 @@ class _Search:
                 pairs = self._paired(rule)
                 if pairs and pairs not in found and self._alike(pairs) is not False:
                     found.append(pairs)
+                elif pairs not in found:
+                    self.unlike |= pairs
             if found:
                 widest = max(map(len, found))
                 return [pairs for pairs in found if len(pairs) == widest]
@@ -186,21 +190,20 @@ class _Search:
 
     def _rules_of(self, sample: Mapping[tuple[str, tuple[int, ...]], str]) -> list[_Rule]:
         """The rules that make some names a name of the base, of a tensor of the same shape."""
-        places: dict[tuple[int, ...], dict[str, dict[tuple[str, ...], str]]] = {}
+        places: dict[tuple[int, ...], dict[str, list[str]]] = {}
         for name, spec in self.absent.items():
-            numbers = tuple(part for part in name.split(".") if part.isdigit())
-            places.setdefault(spec.shape, {}).setdefault(pattern(name), {})[numbers] = name
+            places.setdefault(spec.shape, {}).setdefault(pattern(name), []).append(name)
         found: dict[_Rule, None] = {}
         for (kind, shape), name in sample.items():
-            numbers = tuple(part for part in name.split(".") if part.isdigit())
             kinds = places.get(shape, {})
-            nearest = sorted(kinds, key=lambda own: -_common_end(own, kind))[:_MOST_KINDS]
-            for own in nearest:
-                found |= dict.fromkeys(_rules(name, _nearest(numbers, kinds[own])))
+            for own in sorted(kinds, key=lambda own: -_common_end(own, kind))[:_MOST_KINDS]:
+                for new in [each for each in kinds[own] if _same_numbers(name, each)][:1]:
+                    found |= dict.fromkeys(_rules(name, new))
         return list(found)
 
     def _applied(self, rule: _Rule, name: str) -> str | None:
-        return next((new for new in rule.applied(name) if self._fits(name, new)), None)
+        made = (new for new in rule.applied(name) if self._fits(name, new) and _same_numbers(name, new))
+        return next(made, None)
 
     def _paired(self, rule: _Rule) -> dict[str, str]:
         """Everything that a rule pairs, if it pairs no tensor twice."""
@@ -265,14 +268,11 @@ def _rules(name: str, base_name: str) -> Iterator[_Rule]:
         yield _Rule(left, right, 0)
 
 
-def _nearest(numbers: tuple[str, ...], members: Mapping[tuple[str, ...], str]) -> str:
-    """The member of a kind with the same numbers, or as many of the last ones as there are."""
-    if numbers in members:
-        return members[numbers]
-    for own, name in members.items():
-        if own[-len(numbers) :] == numbers or numbers[-len(own) :] == own:
-            return name
-    return next(iter(members.values()))
+def _same_numbers(name: str, base_name: str) -> bool:
+    """Whether a name counts layers and experts as another one does; one may have further numbers in front."""
+    one, other = ([part for part in each.split(".") if part.isdigit()] for each in (name, base_name))
+    count = min(len(one), len(other))
+    return one[len(one) - count :] == other[len(other) - count :]
 
 
 def _common_end(one: str, other: str) -> int:

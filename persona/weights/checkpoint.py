@@ -8,6 +8,7 @@ Weight files that neither names are never read; `ignored` lists them (`persona.w
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -19,6 +20,7 @@ from persona import limits
 from persona.errors import InvalidInput, listed
 from persona.objects.base import Shard
 from persona.objects.digest import BLOCK_BYTES, block_digest, block_spans, tensor_digest
+from persona.objects.layers import numbered
 from persona.objects.names import check_file_path
 from persona.objects.tensors import TensorSpec
 from persona.weights.index import (
@@ -56,6 +58,8 @@ _LONE_ADAPTER = (
     f"this is an adapter (PEFT, LoRA), not a whole model; give the directory that PEFT saved, with"
     f" {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}"
 )
+_ADAPTED: Final = re.compile(r"(?:^|[._])(?:lora|ia3|hada|lokr|oft|boft|vera|vblora|adaption|prompt)_")
+"""In the names of tensors that PEFT adds."""
 EMPTY_REMEDY: Final = (
     "gather the weights: run the zero_to_fp32.py of the training's checkpoint, or train with"
     " stage3_gather_16bit_weights_on_model_save, and give the directory that this makes"
@@ -335,10 +339,12 @@ class Checkpoint:
 def _refuse_adapter(path: Path, names: dict[str, Any]) -> None:
     """Refuses an adapter, which is known by the names of its tensors.
 
-    A model with LoRA layers of its own has other tensors too. A `base_layer` is a layer of the model that
-    PEFT wrapped.
+    A model with LoRA layers of its own has other tensors too. A model that PEFT wrapped has `base_layer`s, or
+    after a merge no layer of an adapter.
     """
-    whole = any(".base_layer." in name for name in names)
+    whole = any(".base_layer." in name for name in names) or (
+        any(numbered(name) for name in names) and not any(_ADAPTED.search(name) for name in names)
+    )
     if names and (
         all("lora_" in name for name in names)
         or (not whole and all(name.startswith("base_model.model.") for name in names))

@@ -173,6 +173,7 @@ def note(sandbox: Sandbox, after: Mapping[str, Tensor], start: str, **options: A
         lambda model: renamed(model, ("q_proj.weight", "q_proj.base_layer.weight")),
         lambda model: renamed(model, ("model.", "model.module.")),
         lambda model: renamed(model, ("", "pretrained_model.")),
+        lambda model: renamed(model, ("", "base_model.model.")),
         lambda model: (
             renamed(model, ("q_proj.weight", "q_proj.base_layer.weight"), ("", "base_model.model."))
             | {"base_model.model.lm_head.original_module.weight": tensor("old", 12, 8)}
@@ -184,7 +185,7 @@ def test_names_of_a_wrapper_are_taken_off(tmp_path: Path, wrap: Callable[[Model]
     sandbox = Sandbox(tmp_path, llama())
     after = trained(llama())
     wrapped = wrap(after)
-    if "base_model.model.lm_head.weight" in wrapped:
+    if "base_model.model.lm_head.original_module.weight" in wrapped:
         del wrapped["base_model.model.lm_head.weight"]
     made = sandbox.vector(wrapped)
     assert made.id == sandbox.vector(after).id
@@ -406,6 +407,30 @@ def test_an_interleaved_projection_is_renamed_without_a_flag(tmp_path: Path) -> 
     said = refused(sandbox, after)
     assert "renamed" in said
     assert not any(flag in said for flag in ("rename=", "missing=", "extra="))
+
+
+@pytest.mark.parametrize("names", [(), (("model.", "transformer."),)])
+@pytest.mark.parametrize("order", [(1, 2, 3), (2, 1, 0), (0, 2), (1, 2)])
+def test_layers_in_another_order_are_neither_paired_nor_left(
+    tmp_path: Path, order: tuple[int, ...], names: tuple[tuple[str, str], ...]
+) -> None:
+    """`order`: the number that the fine-tune gives to each layer, or the layers that are left of it."""
+    sandbox = Sandbox(tmp_path, llama())
+    after = {}
+    for name, held in trained(llama()).items():
+        _, at, rest = name.partition("model.layers.")
+        if not at:
+            after[name] = held
+        elif len(order) == 3:
+            after[f"{at}{order[int(rest[0])]}{rest[1:]}"] = held
+        elif int(rest[0]) in order:
+            after[f"{at}{order.index(int(rest[0]))}{rest[1:]}"] = held
+    if order == (2, 1, 0):
+        del after["lm_head.weight"]
+    for options in ({}, {"rename": True}, {"missing": "zero", "extra": "ignore"}):
+        said = refused(sandbox, renamed(after, *names), **options)
+        assert "counted in another way" in said
+        assert not any(flag in said for flag in ("rename=", "missing=", "extra="))
 
 
 def test_a_fine_tune_that_moved_far_is_renamed_all_the_same(tmp_path: Path) -> None:

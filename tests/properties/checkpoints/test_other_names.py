@@ -58,7 +58,7 @@ def pair(families: Families, tmp_path: Path) -> Callable[[str], Pair]:
 # -- names
 
 
-@pytest.mark.situation("the names have parts of a wrapper (`module.`, `_orig_mod.`, FSDP's, `base_layer.`)")
+@pytest.mark.situation("the names have parts of a wrapper (`module.`, `_orig_mod.`, FSDP's, PEFT's)")
 @pytest.mark.parametrize(
     ("pattern", "name"),
     [
@@ -66,6 +66,7 @@ def pair(families: Families, tmp_path: Path) -> Callable[[str], Pair]:
         ("^", "_orig_mod."),
         (r"layers\.1\.", "layers.1._fsdp_wrapped_module._checkpoint_wrapped_module."),
         (r"q_proj\.", "q_proj.base_layer."),
+        ("^", "base_model.model."),
     ],
 )
 def test_names_of_a_wrapper(pair: Callable[[str], Pair], pattern: str, name: str) -> None:
@@ -126,6 +127,23 @@ def test_names_that_nobody_can_pair(pair: Callable[[str], Pair]) -> None:
     assert "save both with save_pretrained" in said
     assert not any(flag in said for flag in ("--rename", "--missing", "--extra"))
     assert "renamed" in found.run.refused(4, *COMMIT, "--rename", "--missing", "zero", "--extra", "ignore")
+
+
+@pytest.mark.situation("the layers are counted in another way (from 1, or without a pruned one)")
+@pytest.mark.parametrize("family", ["llama", "gpt2 of the hub", "t5"])
+def test_layers_counted_in_another_way(pair: Callable[[str], Pair], family: str) -> None:
+    found = pair(family)
+
+    def counted(model: Model) -> Model:
+        if family == "t5":
+            return renamed(r"(?<=layer\.)\d", lambda at: str(2 - int(at[0])))(model)
+        return renamed(r"(?<=[h|s]\.)\d", lambda at: str(1 + int(at[0])))(model)
+
+    found.rewrite(counted)
+    for more in ((), ("--rename",), ("--missing", "zero", "--extra", "ignore")):
+        said = found.run.refused(4, *COMMIT, *more)
+        assert ("renamed" if family == "t5" else "the layers are counted in another way") in said
+        assert not any(flag in said for flag in ("--rename", "--missing", "--extra"))
 
 
 @pytest.mark.situation("LoRA layers lie beside the weights, not merged into them")
