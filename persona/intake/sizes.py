@@ -37,6 +37,8 @@ class Sizes:
             found = float(np.dot(before, before)), float(np.dot(change, change))
         if not all(map(math.isfinite, found)):
             return
+        if not found[1] and bool(np.isin(before, (0.0, 1.0)).all()):  # a mask, which is no weight
+            return
         with self._lock:
             sums = self._sums[len(spec.shape) > 1]
             sums[0] += found[0]

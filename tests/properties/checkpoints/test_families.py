@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import persona
 from persona.errors import InvalidInput
 from tests.advice import follow
-from tests.checkpoints import read_weights, same
+from tests.checkpoints import read_weights, same, write_model
 from tests.cli.command_line import CommandLine
 from tests.families import FAMILIES, SMALL, loaded, random_model, same_answers, train
 
@@ -135,6 +136,18 @@ def test_a_fine_tune_of_another_family_is_refused(
     before = run.ok("log", "--oneline")
     assert "the base does not have" in run.refused(4, "commit", families("phi"), "-m", "x")
     assert run.ok("log", "--oneline") == before
+
+
+def test_another_model_of_the_family_is_remarked_on_beside_its_masks(
+    homes: Callable[[str], Home], tmp_path: Path
+) -> None:
+    here = homes("gpt2 of the hub").place
+    model = read_weights(here / "base")
+    other = {re.sub(r"^h\.(\d)", lambda found: f"h.{1 - int(found[1])}", name): model[name] for name in model}
+    write_model(tmp_path / "other", other)
+    run = CommandLine(tmp_path)
+    run.ok("init", "bot", "--base", here / "base")
+    assert "is it a fine-tune of this base?" in run("-C", "bot", "add", "../other").stderr
 
 
 LAYOUTS = {
