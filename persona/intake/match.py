@@ -107,7 +107,11 @@ class _Matcher:
         sizes = growth.vocabulary(pairs)
         matches = [self._match(spec, source, sizes) for spec, source in pairs]
         unknown = self._without_copies(self._unknown())
+        if self.choices.extend_vocab and not any(match.grown for match in matches):
+            self.notes.append(f"{self.checkpoint.path.name} has no tokens that the base lacks")
         matches += self._matched_heads({match.spec.name: match.spec for match in matches})
+        if self.choices.untie and not self.heads:
+            self.notes.append(f"{self.checkpoint.path.name} has no output matrix that the base lacks")
         for match in matches:
             if match.source is not None:
                 check_pair(match.spec, match.source, self.checkpoint.path, self.choices.cast)

@@ -115,6 +115,12 @@ class ScoringModel:
     def _merged(self, recipe: Recipe) -> Generator[tuple[TensorPlan, torch.Tensor, torch.Tensor], None, None]:
         """The tensors of a recipe that the model does not hold: the plan, its place, and the new values."""
         plan = plan_of(self._history, recipe)
+        if plan.is_extended:
+            names = ", ".join(term.name for term in recipe.terms)
+            raise InvalidInput(
+                f"a vector among {names} adds tokens or an output matrix to the base, which has nothing to"
+                " compare them with: persona measures no weights of other shapes than the base's"
+            )
         changed = [tensor for tensor in plan.tensors if self._keys.get(tensor.spec.name) != tensor.key]
         if not changed:
             return

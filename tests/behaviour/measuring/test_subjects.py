@@ -6,15 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import persona
 from persona.behaviour.measuring import subjects
 from persona.behaviour.measuring.controls import random_change
 from persona.behaviour.measuring.subjects import ScoringModel
+from persona.errors import InvalidInput
 from persona.history.history import History
 from persona.objects.recipe import Recipe
 from tests.behaviour.bots import ChatBot
+from tests.checkpoints import Tensor, read_weights, write_weights
 
 
 @pytest.fixture
@@ -103,3 +106,16 @@ def test_a_random_change_is_normal_and_of_its_own_seed_and_name() -> None:
     others = [random_change(name, like, 3.0, seed) for name, seed in (("a", 1), ("b", 0))]
     assert all(abs(float((found * other).sum())) < 9 * 0.03 for other in others)
     assert found.equal(random_change("a", like, 3.0, 0))
+
+
+def test_weights_of_other_shapes_than_the_base_s_are_not_measured(
+    chat: ChatBot, history: History, scoring: ScoringModel, chat_base: Path, tmp_path: Path
+) -> None:
+    model = read_weights(chat_base)
+    for name, tensor in model.items():
+        if "embed_tokens" in name or "lm_head" in name:
+            model[name] = Tensor(tensor.dtype, np.concatenate([tensor.bits, tensor.bits[:1]]))
+    write_weights(tmp_path / "grown", model)
+    chat.run.ok("commit", tmp_path / "grown", "-m", "grow", "--extend-vocab")
+    with pytest.raises(InvalidInput, match="other shapes than the base's"):
+        scoring.hold(history.recipe_of(history.head_commit()))
