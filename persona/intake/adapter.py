@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from persona.codec.base import encode_base
 from persona.codec.floats import in_default_environment
 from persona.cores import thread_count
-from persona.errors import InvalidInput, NothingChanged, listed
+from persona.errors import InvalidInput, Keyword, NothingChanged, listed
 from persona.frozen import dataclass
 from persona.intake.adapter_config import MERGE_FIRST, AdapterConfig, read_config
-from persona.intake.choices import admits, check_globs
+from persona.intake.choices import Choices, admits, check_globs
 from persona.intake.encode import Deltas, Encoder, ImportedVector, encode_deltas, put_vector
 from persona.intake.factors import PlannedAdapter, PlannedDense, PlannedFactor, plan_adapter
 from persona.intake.growth import GrowingBase
@@ -53,24 +53,27 @@ def import_adapter(
     base_names: Collection[str] = (),
     cast: bool = False,
     extend_vocab: bool = False,
+    untie: bool = False,
     leave: str | Sequence[str] = (),
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> ImportedVector:
     """Stores an adapter as a vector of `base`: low rank, or a delta if it has no factor.
 
-    `extend_vocab`: tensors that it holds whole may have new tokens. `leave`: globs of tensors that stay as
-    they are in the base. `base_names`: what the base is called here; a note says if the adapter names
-    another. Raises `InvalidInput` for an adapter that is not linear or does not fit (docs/adapters.md), and
-    `NothingChanged` if it changes no element.
+    `extend_vocab`, `untie`: tensors that it holds whole may have new tokens, or be an output matrix that
+    the base ties. `leave`: globs of tensors that stay as they are in the base. `base_names`: what the
+    base is called here; a note says if the adapter names another. Raises `InvalidInput` for an adapter
+    that is not linear or does not fit (docs/adapters.md), and `NothingChanged` if it changes no element.
     """
     config = read_config(adapter.config, adapter.path)
     check_globs(leave, base.spec, "leave")
-    planned, left = _without(plan_adapter(base, adapter, config, cast=cast, extend_vocab=extend_vocab), leave)
+    choices = Choices(cast=cast, extend_vocab=extend_vocab, untie=untie)
+    planned, left = _without(plan_adapter(base, adapter, config, choices), leave)
     factor_bytes = sum(part.nbytes for part in _parts(planned))
     known = KnownBase.of(store.objects, base)
-    grown = [one.spec for one in planned.dense if one.spec != base.spec[one.spec.name]]
-    own = GrowingBase.of(tx, known, dict.fromkeys(grown))
+    dense = [one.spec for one in planned.dense]
+    grown = {spec: base.tied.get(spec.name) for spec in dense if spec != base.spec.get(spec.name)}
+    own = GrowingBase.of(tx, known, grown)
     with first_run(progress) as progress:
         _check_frozen(known.chunks, adapter, planned)
         deltas = _dense(tx, own, adapter, planned, threads, progress, factor_bytes)
@@ -143,12 +146,19 @@ def adapter_id(
 
 
 def _told(
-    adapter: Adapter, config: AdapterConfig, base_names: Collection[str], grown: Sequence[TensorSpec]
+    adapter: Adapter,
+    config: AdapterConfig,
+    base_names: Collection[str],
+    grown: Mapping[TensorSpec, str | None],
 ) -> list[str]:
-    said: list[str] = []
-    if grown:
+    said = [
+        f"{spec.name} is a tensor of the vector; the base has {origin} in its place"
+        for spec, origin in grown.items()
+        if origin is not None
+    ]
+    if longer := [spec.name for spec, origin in grown.items() if origin is None]:
         said.append(
-            f"{listed([spec.name for spec in grown])} with new tokens; no tokenizer is imported with an"
+            f"{listed(longer)} with new tokens; no tokenizer is imported with an"
             f" adapter: copy that of {adapter.path.name} into the work tree"
         )
     if config.trained_on is not None and base_names:
@@ -264,7 +274,8 @@ def _refuse_trained_apart(adapter: Adapter, planned: PlannedAdapter, deltas: Del
         if dense.alias is not None and dense.spec.name in deltas.ids:
             raise InvalidInput(
                 f"{adapter.path}: {dense.source.name} was trained apart from {dense.spec.name}, to which the"
-                f" base ties {dense.alias}; start from a base that holds both"
+                f" base ties {dense.alias}",
+                hint=(Keyword(untie=True), f" makes {dense.alias} a tensor of the vector"),
             )
 
 

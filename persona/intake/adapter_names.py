@@ -33,8 +33,8 @@ _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 class Names:
     """Finds tensors of a base by the names that an adapter gives them.
 
-    `remapped` counts the names that were found by their stem; `tied` has alias → tensor for the names that
-    the base ties to another.
+    `remapped` counts the names that were found by their stem; `tied` has, for the names that the base ties to
+    another tensor, the base's own name for it.
     """
 
     def __init__(self, base: Base, path: Path) -> None:
@@ -65,7 +65,7 @@ class Names:
             self.remapped += 1
         target = self._base.tied.get(held)
         if target is not None:
-            self.tied[name] = target
+            self.tied[name] = held
         return self._base.spec[target or held]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -15,6 +16,7 @@ from persona.errors import InvalidInput
 from persona.frozen import dataclass
 from persona.intake.adapter_config import MERGE_FIRST, AdapterConfig
 from persona.intake.adapter_names import Names, unmatched
+from persona.intake.choices import Choices
 from persona.intake.experts import Piece, Target, stack_of_experts
 from persona.intake.factor_layouts import Layout, Turn, layouts
 from persona.intake.growth import longer
@@ -100,24 +102,20 @@ class _Reading:
         return self.target.spec
 
 
-def plan_adapter(
-    base: Base, adapter: Adapter, config: AdapterConfig, *, cast: bool = False, extend_vocab: bool = False
-) -> PlannedAdapter:
+def plan_adapter(base: Base, adapter: Adapter, config: AdapterConfig, choices: Choices) -> PlannedAdapter:
     """Finds a tensor of the base for every tensor of an adapter.
 
-    `extend_vocab`: tensors that it holds whole may have new tokens. Raises `InvalidInput` that lists every
-    name without a match, or names the tensor that does not fit.
+    Raises `InvalidInput` that lists every name without a match, or names the tensor that does not fit.
     """
-    return _Planner(base, adapter, config, cast, extend_vocab).plan()
+    return _Planner(base, adapter, config, choices).plan()
 
 
 class _Planner:
-    def __init__(self, base: Base, adapter: Adapter, config: AdapterConfig, cast: bool, take: bool) -> None:
+    def __init__(self, base: Base, adapter: Adapter, config: AdapterConfig, choices: Choices) -> None:
         self.base = base
         self.adapter = adapter
         self.config = config
-        self.cast = cast
-        self.take = take
+        self.choices = choices
         self.names = Names(base, adapter.path)
         self.factors: dict[str, PlannedFactor] = {}
         self.dense: dict[str, PlannedDense] = {}
@@ -139,7 +137,7 @@ class _Planner:
         self.frozen += [self.dense.pop(name) for name in self.factors if name in self.dense]
         for one in self.dense.values():
             if one.tokens is None:
-                check_pair(one.spec, one.source, self.adapter.path, self.cast)
+                check_pair(one.spec, one.source, self.adapter.path, self.choices.cast)
         return PlannedAdapter(
             tuple(sorted(self.factors.values(), key=lambda one: sort_key(one.spec.name))),
             tuple(sorted(self.dense.values(), key=lambda one: sort_key(one.spec.name))),
@@ -328,9 +326,11 @@ class _Planner:
         if target is None:
             self.unknown.append(name)
             return
-        spec = longer(target.spec, source, self.adapter.path, take=self.take)
+        spec = longer(target.spec, source, self.adapter.path, take=self.choices.extend_vocab)
         check_pair(spec, source, self.adapter.path, cast=True)
-        alias = place.module if place.module in self.names.tied else None
+        alias = self.names.tied.get(place.module)
+        if alias is not None and self.choices.untie:
+            spec, alias = replace(spec, name=alias), None
         if not target.pieces:
             self._put_whole(PlannedDense(spec, source, alias))
         for part, (block, start, _) in target.pieces:
@@ -386,7 +386,7 @@ class _Planner:
                 f"{self.config.where}: the trained tokens must be different numbers from 0 to"
                 f" {spec.shape[0] - 1}, the vocabulary of {spec.name}"
             )
-        check_pair(spec, TensorSpec(name, source.dtype, spec.shape), self.adapter.path, self.cast)
+        check_pair(spec, TensorSpec(name, source.dtype, spec.shape), self.adapter.path, self.choices.cast)
         self._check_merged(spec, name)
         planned, held = PlannedDense(spec, source, tokens=tokens), self.dense.get(spec.name)
         if held is not None and held.tokens is None:
@@ -445,6 +445,6 @@ class _Planner:
         if self.names.remapped:
             said.append("the adapter names the parts of the model with another prefix than the base")
         for alias, name in sorted(self.base.tied.items()):
-            if name in self.factors or name in self.dense:
+            if alias not in self.dense and (name in self.factors or name in self.dense):
                 said.append(f"the base ties {alias} to {name}, so the adapter changes both")
         return said

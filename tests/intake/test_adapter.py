@@ -360,3 +360,22 @@ def test_an_embedding_with_new_tokens_is_taken_if_asked_for(repo: Repository, tm
     assert not found["model.layers.0.self_attn.q_proj.weight"].same(
         read_weights(tmp_path / "base")["model.layers.0.self_attn.q_proj.weight"]
     )
+
+
+def test_an_output_matrix_that_an_adapter_holds_whole_is_taken_if_asked_for(tmp_path: Path) -> None:
+    config = {"architectures": ["LlamaForCausalLM"], "tie_word_embeddings": True}
+    base = {name: tensor(shape, number, "BF16") for number, (name, shape) in enumerate(SHAPES.items())}
+    write_model(tmp_path / "base", base, **{"config.json": json.dumps(config)})
+    head = tensor((12, 8), 9, "BF16")
+    place = write_adapter(tmp_path / "a", {**pair(), "base_model.model.lm_head.weight": head})
+    with persona.init(tmp_path / "bot", base=tmp_path / "base", author=ME) as repo:
+        said = refused(repo, place)
+        assert "was trained apart from model.embed_tokens.weight" in said
+        assert "untie=True" in said
+        made = repo.commit(place, message="adapt", untie=True)
+        assert made.vectors[0].grown == {"lm_head.weight": "model.embed_tokens.weight"}
+        repo.checkout()
+        found = read_weights(tmp_path / "bot")
+        assert found["lm_head.weight"].same(head)
+        assert found["model.embed_tokens.weight"].same(base["model.embed_tokens.weight"])
+        assert json.loads((tmp_path / "bot" / "config.json").read_text())["tie_word_embeddings"] is False

@@ -180,6 +180,7 @@ def take(
                 history.base(base),
                 checkpoint,
                 extend_vocab=options["extend_vocab"],
+                untie=options["untie"],
                 leave=options["leave"],
                 base_names=[ref.removeprefix(BASES) for ref, id in refs.list(BASES).items() if id == base],
                 cast=options["cast"],

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import persona
+from persona.errors import InvalidInput
 from persona.merge import reference
 from persona.merge.rules import MergeRules, MergeTerm
 from persona.objects.recipe import Term
@@ -237,3 +238,20 @@ def test_a_live_model_has_the_new_rows(tied: CommandLine) -> None:
             live.set("both", alpha=0.5)
             repo.recipe.set("both", alpha=0.5)
             assert live.digest() == repo.digest().weights
+
+
+@pytest.mark.parametrize("kind", [{"tokens": 1}, {"head": True}], ids=["tokens", "head"])
+def test_a_live_model_stays_whole_where_a_revision_has_other_shapes(
+    tied: CommandLine, kind: dict[str, int]
+) -> None:
+    place = place_of(tied)
+    tuned(place / "base", place / "grown", 1, **kind)
+    tied.ok("commit", "../grown", "-m", "grown", "--extend-vocab", "--untie")
+    with persona.open(tied.directory) as repo:
+        model = repo.load("HEAD~1")
+        with repo.live(model, "HEAD~1") as live:
+            with pytest.raises(InvalidInput) as caught:
+                live.checkout("HEAD")
+            assert "load the model with" in str(caught.value)
+            assert live.digest() == repo.digest("HEAD~1").weights
+            assert same_answers(model, place / "base")
