@@ -86,6 +86,7 @@ def find_renames(
     search = _Search(absent, stacks.relaid(absent, unknown), likeness)
     search.by_words()
     search.by_rules()
+    search.by_taken_rules()
     search.drop_guesses()
     pairs = {name: search.given[held].named(name) for name, held in search.pairs.items()}
     sources = {name: tuple(dict.fromkeys(run.name for run in one.runs)) for name, one in pairs.items()}
@@ -113,6 +114,8 @@ class _Search:
         """The name that a tensor has after known words were exchanged → its name."""
         self.likeness = likeness
         self.pairs: dict[str, str] = {}
+        self.taken: dict[str, str] = {}
+        """The names after the exchange → those of the base, as far as they are paired."""
         self.guesses: list[str] = []
         self.unlike: dict[str, str] = {}
         """What rules pair, but are not like each other."""
@@ -146,6 +149,19 @@ class _Search:
                 self.guesses += chosen.values()
             self._take(chosen)
 
+    def by_taken_rules(self) -> None:
+        """Pairs tensors that only have other rows by the rules that paired others: tokens may be new."""
+        if not self.left or not self.absent:
+            return
+        rules = {rule for name, base_name in self.taken.items() for rule in _rules(name, base_name)}
+        found: dict[str, str] = {}
+        for name in self.left:
+            for new in {new for rule in rules for new in rule.applied(name)} & self.absent.keys():
+                if _has_other_rows(self.absent[new], self.given[self.left[name]].spec):
+                    found[name] = new
+        if len(set(found.values())) == len(found):
+            self._take(found)
+
     def drop_guesses(self) -> None:
         """Drops the pairs of which only names and shapes tell, if tensors are left on both sides."""
         if self.left and self.absent:
@@ -153,6 +169,7 @@ class _Search:
                 del self.pairs[name]
 
     def _take(self, pairs: Mapping[str, str]) -> None:
+        self.taken |= pairs
         for name, base_name in pairs.items():
             self.pairs[base_name] = self.left.pop(name)
             del self.absent[base_name]
@@ -308,6 +325,12 @@ def _alike(one: TensorSpec, other: TensorSpec) -> bool:
     if one.shape != other.shape:
         return False
     return one.dtype == other.dtype or (DTYPES[one.dtype].is_float and DTYPES[other.dtype].is_float)
+
+
+def _has_other_rows(one: TensorSpec, other: TensorSpec) -> bool:
+    """Whether two tensors differ only in how many rows they have."""
+    floats = DTYPES[one.dtype].is_float and DTYPES[other.dtype].is_float
+    return floats and one.shape != other.shape and one.shape[:1] != () and one.shape[1:] == other.shape[1:]
 
 
 def _shapes(specs: Iterable[TensorSpec]) -> Counter[tuple[int, ...]]:

@@ -182,3 +182,22 @@ def test_a_fine_tune_in_another_layout_is_the_same_model(
     run.ok("checkout")
     assert read_weights(run.directory).keys() == read_weights(families(base)).keys()
     assert same_answers(run.directory, tmp_path / "tuned")
+
+
+@pytest.mark.situation("the fine-tune has new tokens, and other names or copies than the base")
+@pytest.mark.parametrize(
+    "name", ["gpt2 of the hub", "bert with gamma and beta", "t5 with copies", "bart with copies", "llava"]
+)
+def test_a_fine_tune_with_new_tokens_comes_back(
+    families: Callable[[str], Path], tmp_path: Path, name: str
+) -> None:
+    model = loaded(train(families(name), tmp_path / "tuned"))
+    model.resize_token_embeddings(model.get_input_embeddings().num_embeddings + 3, mean_resizing=False)
+    model.save_pretrained(tmp_path / "grown")
+    CommandLine(tmp_path).ok("init", "bot", "--base", families(name))
+    run = CommandLine(tmp_path / "bot")
+    follow(run, "commit", "../grown", "-m", "with new tokens")
+    run.ok("checkout")
+    assert same_answers(run.directory, tmp_path / "grown")
+    with persona.open(run.directory) as repo, repo.live(rev="HEAD") as live:
+        assert same_answers(live.model, tmp_path / "grown")
