@@ -77,6 +77,27 @@ def test_a_work_tree_without_weights_cannot_be_imported(grown: Bot) -> None:
         grown.repo.add(grown.root, name="night", onto="HEAD")
 
 
+def test_a_checkout_says_that_computed_weights_took_the_place_of_trained_ones(grown: Bot) -> None:
+    grown.checkout()
+    train(grown)
+    trained = read_weights(grown.root)
+    kept = grown.commit(grown.root, name="night", onto="HEAD").notes
+    assert any("to keep the trained bytes, copy the files first" in note for note in kept)
+    said = "computed weights replaced those that were trained here for night"
+    assert said in grown.repo.checkout().notes
+    assert not same(read_weights(grown.root), trained)
+    assert said not in grown.repo.checkout().notes
+
+
+def test_a_checkout_that_gives_the_trained_bytes_says_nothing(bot: Bot) -> None:
+    bot.checkout()
+    train(bot)
+    trained = read_weights(bot.root)
+    bot.commit(bot.root, name="night", onto="base")
+    assert bot.repo.checkout().notes == ()
+    assert same(read_weights(bot.root), trained)
+
+
 # -- commit.checkout -----------------------------------------------------------------------------------------
 
 Act = Callable[[Bot], CommitResult]
