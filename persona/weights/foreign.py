@@ -16,7 +16,7 @@ HEAD_BYTES = 512
 WEIGHT_SUFFIXES = frozenset(
     (
         ".safetensors .bin .pt .pth .ckpt .pkl .pickle .npz .npy "
-        ".gguf .ggml .h5 .hdf5 .msgpack .onnx .ot .tflite"
+        ".gguf .ggml .distcp .h5 .hdf5 .msgpack .onnx .ot .tflite"
     ).split()
 )
 """Endings of names of weights or other binary state of a training."""

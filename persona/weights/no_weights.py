@@ -18,6 +18,8 @@ from persona.weights.index import INDEX_NAME, SINGLE_NAME
 from persona.weights.inputs import InputFile, list_directory
 from persona.weights.safetensors import read_header
 
+_DEEPSPEED: Final = "zero_to_fp32.py"
+"""The program that DeepSpeed leaves beside the parts of a checkpoint."""
 _MAX_LISTED: Final = 5
 _UNFINISHED: Final = re.compile(
     r"(.+\.safetensors)\S*\.(incomplete|part|partial|aria2|crdownload|download|tmp)"
@@ -49,6 +51,8 @@ def why_not(directory: Path, names: list[str]) -> InvalidInput:
             f" ({listed(unfinished, _MAX_LISTED)})",
             hint="finish the download, or download the model again",
         )
+    if said := _in_parts(directory, names):
+        return said
     for name in names:
         known = recognise(directory / name)
         if known is not None and (known.holds_weights or foreign.is_weight_name(name)):
@@ -68,6 +72,24 @@ def why_not(directory: Path, names: list[str]) -> InvalidInput:
         f"{directory}: no weights here ({SINGLE_NAME}, or {INDEX_NAME} with its shards); give a model"
         " directory"
     )
+
+
+def _in_parts(directory: Path, names: list[str]) -> InvalidInput | None:
+    """The reason for a directory that holds what each rank of a training saved, if it does."""
+    places = [directory, *(directory / name for name in names)]
+    for place in places:
+        if any(name.endswith(".distcp") for name in (names if place is directory else _entries(place))):
+            return InvalidInput(
+                f"{place}: the parts of a checkpoint of torch.distributed (DCP, FSDP), no whole weights",
+                hint=f"`accelerate merge-weights {place} OUT` joins them; give OUT",
+            )
+    if _DEEPSPEED in names and not any(name.startswith("pytorch_model") for name in names):
+        line = f"python {directory / _DEEPSPEED} {directory} OUT --safe_serialization"
+        return InvalidInput(
+            f"{directory}: the parts of a checkpoint of DeepSpeed, no whole weights",
+            hint=f"`{line}` joins them; give OUT",
+        )
+    return None
 
 
 def unfinished_downloads(directory: Path, names: Iterable[str]) -> list[str]:

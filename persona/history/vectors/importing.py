@@ -65,7 +65,7 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
     is afterwards. Nothing in the work tree changes unless everything can be done. If a vector was imported
     but could not be named, it keeps a kept name. `keep`: the vector has a kept name until a commit holds it.
     """
-    from persona.history.vectors import kept_names, lookup, model_files
+    from persona.history.vectors import kept_names, lookup, model_config, model_files
     from persona.intake.remarks import of_fine_tune, why_nothing_changed
 
     history = tree.history
@@ -130,6 +130,7 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
         *twice,
         *lookup.without_effect(history, [recipe.by_name[name]], None),
         *model_files.notes(differing, texts),
+        *model_config.of_another_model(history, base, texts.get(model_config.CONFIG)),
     )
     return Added(change, notes, not isinstance(checkpoint, Checkpoint))
 

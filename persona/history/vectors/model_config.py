@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from persona.errors import Keyword, Note
 from persona.history.worktree import text_files
 from persona.limits import MAX_CONFIG_BYTES
 from persona.objects import growth
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
 CONFIG: Final = "config.json"
 _SIZE: Final = "vocab_size"
 _TIED: Final = "tie_word_embeddings"
+_SHAPES: Final = (
+    "model_type",
+    *("hidden_size", "d_model", "n_embd", "intermediate_size", "d_ff", "n_inner", "head_dim", "d_kv"),
+    *("num_hidden_layers", "n_layer", "num_layers", "num_attention_heads", "n_head", "num_key_value_heads"),
+    *("num_local_experts", "num_experts"),
+)
+"""Other keys that decide which tensors a model has, and their shapes."""
 
 
 def following(history: History, content: bytes, base: Base, extended: Base) -> bytes:
@@ -71,6 +79,25 @@ def fit(history: History, config: Mapping[str, Any], base: Base, extended: Base)
             if _TIED not in before:
                 del part[_TIED]
     return found
+
+
+def of_another_model(history: History, base: Base, content: bytes | None) -> list[Note]:
+    """The sentence on the config.json of a fine-tune that calls for other tensors than the base has."""
+    before = _of_base(history, base)
+    own, new = (None if text is None else _object(text) for text in (before, content))
+    if own is None or new is None:
+        return []
+    found = {
+        key: f"{key} {old} → {part[key]}"
+        for part, mine in _parts(new, own)
+        for key in _SHAPES
+        if (old := mine.get(key)) is not None and part.get(key, old) != old
+    }
+    if not found:
+        return []
+    said = f"the {CONFIG} that came along is of another model ({', '.join(found.values())})"
+    hint = ("if the model does not load, leave out ", Keyword(files=True))
+    return [Note(said, hint)]
 
 
 def _of_base(history: History, base: Base) -> bytes | None:

@@ -80,6 +80,11 @@ def _revert(
             back = _dropped(history, target, keep_files)
             edits = back.edits
             notes += back.notes
+        elif keep_files:
+            raise UsageError(
+                f"{target} is a commit, whose files belong to its change",
+                hint=(Keyword(keep_files=True), " goes with the name of a vector"),
+            )
         else:
             default = f'Revert "{history.commit(id).subject}"\n\nThis reverts commit {id}.\n'
             edits = _undone(history, id, mainline, onto_edits=no_commit)

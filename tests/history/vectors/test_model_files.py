@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from persona.errors import Refused
+from persona.errors import Refused, UsageError
 from persona.repository import Repository
 from tests.checkpoints import write_model
 from tests.history.bots import Bot, advised, base_tensors
@@ -90,6 +90,12 @@ def test_an_edit_since_then_stays(bot: Bot, drop: Drop) -> None:
     assert any("edited since, and stay: config.json" in note for note in notes)
     assert texts(bot.root)["config.json"] == LONG + "\n"
     assert texts(bot.root)["chat_template.jinja"] == "hello\n"
+
+
+def test_files_of_a_commit_cannot_be_kept(bot: Bot) -> None:
+    bring(bot, "long", 1)
+    with pytest.raises(UsageError, match="is a commit"):
+        bot.repo.revert("HEAD", keep_files=True)
 
 
 def test_an_edit_that_no_commit_holds_stays_too(bot: Bot) -> None:

@@ -214,6 +214,24 @@ def test_weights_that_were_never_gathered_are_named(bot: LlamaBot, small: bool) 
     assert f"tensor {UP} is empty, as DeepSpeed" in bot.run.refused(4, "add", "../one")
 
 
+@pytest.mark.situation(
+    "the parts that each rank of a training saved (`*.distcp`, or DeepSpeed's `zero_to_fp32.py` beside them)"
+)
+def test_parts_of_weights_are_named_with_what_joins_them(bot: LlamaBot) -> None:
+    joined = bot.tune("joined", 1)
+    parts = bot.place / "parts"
+    put(parts, **{"pytorch_model_fsdp_0____0_0.distcp": "x", "pytorch_model_fsdp_0__.metadata": "x"})
+    put(bot.place / "zero", **{"zero_to_fp32.py": "", "latest": "global_step5", "global_step5__a.pt": "x"})
+    for place in (parts, parts / "pytorch_model_fsdp_0"):
+        said = bot.run.refused(4, "commit", place, "-m", "x")
+        assert f"`accelerate merge-weights {parts / 'pytorch_model_fsdp_0'} OUT`" in said
+    said = bot.run.refused(4, "commit", bot.place / "zero", "-m", "x")
+    assert f"zero_to_fp32.py {bot.place / 'zero'} OUT --safe_serialization`" in said
+    bot.run.ok("commit", "../joined", "-m", "x")
+    bot.checkout()
+    assert bot.holds(joined)
+
+
 # -- the hub
 
 
@@ -349,6 +367,22 @@ def test_files_go_with_their_vector(bot: LlamaBot, words: tuple[str, ...]) -> No
     bot.run.ok("reset", "--hard", "HEAD~1" if words == ("revert",) else "HEAD")
     bot.run.ok(*words, "long", "--keep-files")
     assert (bot.root / "config.json").read_text() == longer
+
+
+@pytest.mark.situation("`--files` brings the `config.json` of another model")
+def test_a_config_of_another_model_is_noted(bot: LlamaBot) -> None:
+    tuned = bot.tune("odd", 1)
+    config = bot.place / "odd" / "config.json"
+    said = json.loads(config.read_text())
+    config.write_text(json.dumps(said | {"model_type": "gpt2", "hidden_size": 99, "use_cache": False}))
+    found = bot.run("add", "../odd", "--files").stderr
+    assert "is of another model (model_type llama → gpt2, hidden_size 16 → 99)" in found
+    bot.run.ok("commit", "-m", "odd")
+    bot.run.ok("revert", "odd")
+    bot.run.ok("commit", "../odd", "-m", "without")
+    assert json.loads((bot.root / "config.json").read_text()) == said
+    bot.checkout()
+    assert bot.holds(tuned)
 
 
 @pytest.mark.situation("a model that was trained in the work tree")
