@@ -241,7 +241,7 @@ class Deltas:
     def notes(self) -> list[str]:
         """Sentences worth telling."""
         said: list[str] = []
-        if self.rounding or len(self.rounded) > len(self.narrowed):
+        if self.rounded and (self.rounding or len(self.rounded) > len(self.narrowed)):
             dtypes = ", ".join(self.rounded)
             said.append(f"rounded from {dtypes} to the base's dtype: by {self.rounding:.3g} at most")
         if self.narrowed:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from persona.errors import listed
 from persona.history.history import History
 from persona.history.options import ImportOptions
 from persona.history.vectors.model_config import CONFIG
@@ -17,6 +18,10 @@ from persona.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from persona.weights.adapters import Adapter
+
+
+_TOKENIZER: Final = ("tokenizer", "vocab", "added_tokens", "special_tokens", "merges", "spiece")
+"""How the names of the files of a tokenizer begin."""
 
 
 def files(texts: Mapping[str, bytes], options: ImportOptions, made: Vector | None = None) -> dict[str, bytes]:
@@ -31,6 +36,22 @@ def files(texts: Mapping[str, bytes], options: ImportOptions, made: Vector | Non
     if options["files"] or tokens:
         return dict(texts)
     return {name: text for name, text in texts.items() if head and name == CONFIG}
+
+
+def other_tokens(history: History, recipe: Recipe, name: str, texts: Collection[str]) -> list[str]:
+    """The sentence on the vector `name`, if its new tokens may be other ones than those of the recipe.
+
+    `texts`: the files that came with the vector and differed from those of the work tree.
+    """
+    vectors = growth.vectors_of(recipe, history.vector)
+    growing = {term for term, vector in vectors for _, origin in vector.grown if origin is None}
+    files = [path for path in texts if path.startswith(_TOKENIZER)]
+    if name not in growing or len(growing) < 2 or not files:
+        return []
+    return [
+        f"the recipe had as many tokens already, and another {listed(files)}: a row of both vectors may stand"
+        " for two tokens"
+    ]
 
 
 def refuse_other(

@@ -128,6 +128,7 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
         *made.notes,
         *in_place_notes,
         *twice,
+        *growing.other_tokens(history, recipe, name, texts),
         *lookup.without_effect(history, [recipe.by_name[name]], None),
         *model_files.notes(differing, texts),
         *model_config.of_another_model(history, base, texts.get(model_config.CONFIG)),

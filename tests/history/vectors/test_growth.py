@@ -158,7 +158,8 @@ def test_training_goes_on_from_a_grown_revision(repo: Repository, tmp_path: Path
     write_model(tmp_path / "trained", trained)
     with pytest.raises(InvalidInput, match="has a vocabulary of 21"):
         repo.add(tmp_path / "trained", onto="HEAD")
-    repo.commit(tmp_path / "trained", message="on", onto="HEAD", extend_vocab=True)
+    made = repo.commit(tmp_path / "trained", message="on", onto="HEAD", extend_vocab=True)
+    assert not any("rounded from" in note for note in made.notes)
     repo.checkout()
     for name, bits in weights(repo.root).items():
         np.testing.assert_allclose(floats(bits), floats(trained[name]), atol=2**-11)
@@ -237,3 +238,13 @@ def test_flags_without_effect_are_said(repo: Repository, tmp_path: Path) -> None
     assert "plain has no tokens that the base lacks" in made.notes
     assert "plain has no output matrix that the base lacks" in made.notes
     assert not any("imported too" in note for note in made.notes)
+
+
+def test_a_second_tokenizer_of_the_same_size_is_said(repo: Repository, tmp_path: Path) -> None:
+    model(tmp_path / "like", 9, tokens=21)
+    model(tmp_path / "other", 10, tokens=21)
+    (tmp_path / "other" / "tokenizer.json").write_text('{"tokens": "others"}')
+    said = "the recipe had as many tokens already, and another tokenizer.json"
+    for name, expected in [("one", False), ("like", False), ("other", True)]:
+        notes = repo.commit(tmp_path / name, message=name, extend_vocab=True).notes
+        assert any(note.startswith(said) for note in notes) is expected
