@@ -56,17 +56,10 @@ class Held:
         return Held(TensorSpec(name, self.spec.dtype, self.spec.shape), self.runs)
 
     def cut(self, name: str, shape: tuple[int, ...], start: int) -> Held:
-        """A tensor of this shape that is held in the bytes from `start` on."""
+        """A tensor of this shape that a tensor of the checkpoint holds in its bytes from `start` on."""
         spec = TensorSpec(name, self.spec.dtype, shape)
-        found: list[Run] = []
-        left = spec.nbytes
-        for run in self.runs:
-            skipped = min(start, run.nbytes)
-            start -= skipped
-            if taken := min(left, run.nbytes - skipped):
-                found.append(Run(run.name, run.start + skipped, taken))
-                left -= taken
-        return Held(spec, tuple(found))
+        (run,) = self.runs
+        return Held(spec, (Run(run.name, run.start + start, spec.nbytes),))
 
 
 class View:

@@ -23,8 +23,7 @@ def round_into(
 ) -> float:
     """Rounds `given` into `out`; returns the largest |difference| over finite elements.
 
-    `before`: the elements before the training. One that is `given` when it is rounded to `dtype` stays, and
-    counts as no difference.
+    `before`: the elements before the training. One that is `given` when it is rounded to `dtype` stays.
     """
     largest = 0.0
     for start in range(0, out.size, _BLOCK):
@@ -36,7 +35,6 @@ def round_into(
         if before is not None:
             same = _is_rounded(before[part], to, given[part], dtype)
             out[part] = np.where(same, before[part], out[part])
-            difference[same] = 0
         largest = max(largest, _largest(difference))
     return largest
 

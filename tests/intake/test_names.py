@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -376,6 +377,43 @@ def test_other_tensors_of_the_same_shapes_are_not_renamed(tmp_path: Path) -> Non
     assert "renamed" not in said
     assert "missing='zero'" in said
     assert "extra='ignore'" in said
+
+
+def test_a_lost_layer_beside_new_modules_is_lost(tmp_path: Path) -> None:
+    """Norms of ones tell nothing, so they must not make a multi-token head look like the layer."""
+    ones = ("BF16", (8,), np.full(8, 0x3F80, np.uint16))
+    base = {name: ones if "norm" in name else held for name, held in llama().items()}
+    after = {name: held for name, held in trained(base).items() if "layers.2" not in name}
+    after |= {
+        f"mtp.{name}": tensor("m" + name, *held[1]) for name, held in base.items() if "layers.2" in name
+    }
+    after |= {name: ones for name in (*after, "mtp.norm.weight") if name.startswith("mtp") and "norm" in name}
+    said = refused(Sandbox(tmp_path, base), after)
+    assert "8 tensors of the base are missing: all of layer 2 (8)" in said
+    assert "renamed" not in said
+
+
+def test_a_layer_of_another_number_is_no_renamed_one(tmp_path: Path) -> None:
+    base = {"h.0.a.weight": tensor("a", 2, 2), "h.1.a.weight": tensor("b", 2, 2)}
+    after = {"h.1.a.weight": tensor("c", 2, 2), "h.5.a.weight": tensor("d", 2, 2)}
+    assert "renamed" not in refused(Sandbox(tmp_path, base), after)
+
+
+def test_modules_that_changed_places_are_renamed_without_a_flag(tmp_path: Path) -> None:
+    base = {
+        f"block.{n}.layer.{m}.{part}.weight": tensor(part, 8, 8 + m)
+        for n in range(2)
+        for m, part in enumerate("qkv")
+    }
+    sandbox = Sandbox(tmp_path, base)
+    after = {
+        re.sub(r"(?<=layer\.)\d", lambda at: str(2 - int(at[0])), name): held
+        for name, held in trained(base).items()
+    }
+    after["more.weight"] = tensor("more", 3, 3)
+    said = refused(sandbox, after)
+    assert "renamed" in said
+    assert not any(flag in said for flag in ("rename=", "missing=", "extra="))
 
 
 def test_what_neither_names_nor_weights_tell_apart_is_renamed_without_a_flag(tmp_path: Path) -> None:

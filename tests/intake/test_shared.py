@@ -40,6 +40,11 @@ def trained(model: Model) -> Model:
     return {name: nudged(held, 1 + held[2].size % 3) for name, held in model.items()}
 
 
+def folder(place: Path, name: str) -> Path:
+    (place / name).mkdir()
+    return place / name
+
+
 def refused(sandbox: Sandbox, after: Model, **options: Any) -> str:
     with pytest.raises(InvalidInput) as caught:
         sandbox.vector(after, **options)
@@ -73,6 +78,20 @@ def test_a_shared_tensor_may_have_another_of_its_names(tmp_path: Path, stored: s
     made = fitting(sandbox, trained(t5(held)))
     assert made.id == fitting(sandbox, trained(t5(stored))).id
     assert made.id == fitting(sandbox, trained(t5(*SHARED))).id
+
+
+def test_two_matrices_under_other_names_are_not_guessed(tmp_path: Path) -> None:
+    apart = {
+        "shared.weight": tensor(1, 12, 8),
+        "lm_head.weight": tensor(3, 12, 8),
+        "x.weight": tensor(2, 8, 8),
+    }
+    sandbox = Sandbox(tmp_path, apart)
+    one = {"model.embed_tokens.weight": tensor(4, 12, 8), "x.weight": tensor(5, 8, 8)}
+    assert "2 tensors of the base are missing" in refused(sandbox, one, extra="model.*")
+    sandbox = Sandbox(folder(tmp_path, "tied"), t5("shared.weight"))
+    two = {"encoder.embed_tokens.weight": tensor(4, 12, 8), "lm_head.weight": tensor(5, 12, 8)}
+    assert "shared.weight" in refused(sandbox, {**two, "block.0.weight": tensor(6, 8, 8)})
 
 
 def test_twins_need_no_known_names(tmp_path: Path) -> None:
