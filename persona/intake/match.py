@@ -24,6 +24,7 @@ from persona.objects.dtypes import DTYPES
 from persona.objects.growth import Sizes
 from persona.objects.tensors import TensorSpec
 from persona.weights.checkpoint import EMPTY_REMEDY, Checkpoint
+from persona.weights.tied import may_share
 
 SAVE_ALIKE = "load both models with the same version of transformers, and save both with save_pretrained"
 _DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers")
@@ -300,6 +301,10 @@ class _Matcher:
             hint=(Keyword(untie=True), " makes it a tensor of the vector, and takes the config along"),
         )
 
+    def _may_be(self, own: str, name: str) -> bool:
+        """Whether a tensor of the checkpoint may be a shared tensor of the base under another name."""
+        return may_share(own, name) and self.base.spec[own].shape == self.view.held[name].spec.shape
+
     def _is_float(self, name: str) -> bool:
         spec = self.view.held[name].spec
         return DTYPES[spec.dtype].is_float and spec.elements > 0
@@ -361,6 +366,12 @@ class _Matcher:
         ]
         if (lost or more) and (said := self._another_depth()):
             raise InvalidInput(f"{path}: {said}, so it is no fine-tune of this base; begin with its own base")
+        if apart := [(name, own) for name in more for own in lost if self._may_be(own, name)]:
+            raise InvalidInput(
+                f"{path}: {apart[0][1]} of the base is missing, and which tensor it is here is not known:"
+                f" {joined(list(dict.fromkeys(name for name, _ in apart)))}",
+                hint=f"{SAVE_ALIKE}; then start from that base",
+            )
         problems: list[str] = []
         hint: list[str | Keyword] = []
         if lost:

@@ -17,7 +17,7 @@ from persona.merge.rows.reader import BaseChunks
 from persona.objects.base import Base
 from persona.objects.dtypes import DTYPES
 from persona.objects.tensors import TensorSpec, chunk_count
-from persona.weights.tied import is_shared, may_share
+from persona.weights.tied import is_head, is_shared, may_share
 
 
 class Twins:
@@ -83,7 +83,8 @@ def under_other_names(
 ) -> dict[str, str]:
     """Shared tensors that a checkpoint holds under another name than the base: the base's name → its name.
 
-    Only if one tensor can be meant on either side.
+    Only if one tensor can be meant on either side. If the checkpoint has embeddings and heads that differ, a
+    missing embedding is the embedding.
     """
     shared = [name for name in unknown if may_share(name, name)]
     lost = [name for name in absent if any(may_share(name, other) for other in shared)] if shared else []
@@ -92,8 +93,10 @@ def under_other_names(
         spec = base.spec[name]
         others = [each for each in lost if each != name and may_share(each, name)]
         given = [
-            other for other in unknown if may_share(name, other) and view.held[other].spec.shape == spec.shape
+            other for other in shared if may_share(name, other) and view.held[other].spec.shape == spec.shape
         ]
+        if not is_head(name):
+            given = [other for other in given if not is_head(other)] or given
         if not given or not all(twins.equal(name, other) for other in others):
             continue
         if all(view.equal(given[0], other) for other in given[1:]):

@@ -393,6 +393,18 @@ def test_a_lost_layer_beside_new_modules_is_lost(tmp_path: Path) -> None:
     assert "renamed" not in said
 
 
+def test_a_new_norm_is_not_the_lost_one_if_other_tensors_have_no_partner(tmp_path: Path) -> None:
+    ones = ("BF16", (8,), np.full(8, 0x3F80, np.uint16))
+    base = {
+        f"h.{n}.{part}": tensor(f"{n}", 8, 8) if part == "q" else ones
+        for n in range(2)
+        for part in ("q", "norm")
+    }
+    after = {name: held for name, held in trained(base).items() if "h.1" not in name}
+    after |= {"mtp.norm": ones, "mtp.fc": tensor("fc", 8, 16)}
+    assert "renamed" not in refused(Sandbox(tmp_path, base), after)
+
+
 def test_a_layer_of_another_number_is_no_renamed_one(tmp_path: Path) -> None:
     base = {"h.0.a.weight": tensor("a", 2, 2), "h.1.a.weight": tensor("b", 2, 2)}
     after = {"h.1.a.weight": tensor("c", 2, 2), "h.5.a.weight": tensor("d", 2, 2)}

@@ -88,10 +88,23 @@ def test_two_matrices_under_other_names_are_not_guessed(tmp_path: Path) -> None:
     }
     sandbox = Sandbox(tmp_path, apart)
     one = {"model.embed_tokens.weight": tensor(4, 12, 8), "x.weight": tensor(5, 8, 8)}
-    assert "2 tensors of the base are missing" in refused(sandbox, one, extra="model.*")
+    for options in ({}, {"rename": True}):
+        said = refused(sandbox, one, **options)
+        assert "which tensor it is here is not known: model.embed_tokens.weight" in said or "renamed" in said
+        assert "extra=" not in said
     sandbox = Sandbox(folder(tmp_path, "tied"), t5("shared.weight"))
-    two = {"encoder.embed_tokens.weight": tensor(4, 12, 8), "lm_head.weight": tensor(5, 12, 8)}
-    assert "shared.weight" in refused(sandbox, {**two, "block.0.weight": tensor(6, 8, 8)})
+    two = {"encoder.embed_tokens.weight": tensor(4, 12, 8), "decoder.embed_tokens.weight": tensor(5, 12, 8)}
+    said = refused(sandbox, {**two, "block.0.weight": tensor(6, 8, 8)})
+    assert "shared.weight of the base is missing, and which tensor it is here is not known" in said
+    assert not any(flag in said for flag in ("missing=", "extra="))
+
+
+def test_a_head_of_its_own_is_not_taken_for_the_embedding(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path, t5("shared.weight"))
+    after = trained(t5("shared.weight"))
+    after["model.embed_tokens.weight"] = after.pop("shared.weight")
+    said = refused(sandbox, after | {HEAD: tensor(5, 12, 8)}, extra="ignore", missing="zero")
+    assert f"{HEAD} differs from shared.weight: leaving it out changes the model" in said
 
 
 def test_twins_need_no_known_names(tmp_path: Path) -> None:
