@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 from persona.errors import listed
 from persona.history.history import History
 from persona.history.options import ImportOptions
-from persona.history.vectors.model_config import CONFIG
+from persona.history.vectors.model_config import CONFIG, following
+from persona.history.worktree import text_files
 from persona.objects import growth
 from persona.objects.recipe import Recipe
 from persona.objects.tensors import TensorSpec
@@ -36,6 +37,21 @@ def files(texts: Mapping[str, bytes], options: ImportOptions, made: Vector | Non
     if options["files"] or tokens:
         return dict(texts)
     return {name: text for name, text in texts.items() if head and name == CONFIG}
+
+
+def own_files(history: History, recipe: Recipe, texts: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The model files of a fine-tune, as they would stand beside a recipe.
+
+    If the recipe has grown, files that are the base's own are left out: they lack its tokens.
+    """
+    base, extended = history.base(recipe.base), history.base_of(recipe)
+    if extended is base:
+        return dict(texts)
+    own = {path: text for path, text in texts.items() if base.files.get(path) != text_files.blob_id(text)}
+    return {
+        path: following(history, text, base, extended) if path == CONFIG else text
+        for path, text in own.items()
+    }
 
 
 def other_tokens(history: History, recipe: Recipe, name: str, texts: Collection[str]) -> list[str]:

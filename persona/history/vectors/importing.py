@@ -91,6 +91,7 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
         brought, remarks = dict[str, bytes](), list[Note]()
         if not inside and isinstance(checkpoint, Checkpoint):
             brought, remarks = model_files.of_checkpoint(checkpoint, base), of_fine_tune(checkpoint)
+        brought = growing.own_files(history, recipe, brought)
         differing = model_files.differing(history, brought)
         growing.refuse_other(history, recipe, name, checkpoint, options)
         seen = model_files.replaceable(history, growing.files(differing, options))

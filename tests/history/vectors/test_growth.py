@@ -248,3 +248,15 @@ def test_a_second_tokenizer_of_the_same_size_is_said(repo: Repository, tmp_path:
     for name, expected in [("one", False), ("like", False), ("other", True)]:
         notes = repo.commit(tmp_path / name, message=name, extend_vocab=True).notes
         assert any(note.startswith(said) for note in notes) is expected
+
+
+def test_the_base_s_own_files_take_no_token_from_a_recipe(repo: Repository, tmp_path: Path) -> None:
+    repo.commit(tmp_path / "one", message="one", extend_vocab=True)
+    (tmp_path / "plain" / "config.json").write_text(config(rope="long"))
+    notes = repo.commit(tmp_path / "plain", message="plain").notes
+    assert [note for note in notes if "not imported" in note] == [
+        "not imported: config.json, which differs from the work tree's"
+    ]
+    repo.commit(tmp_path / "plain", message="plain", files=True)
+    assert json.loads((repo.root / "config.json").read_text()) == json.loads(config(21, rope="long"))
+    assert (repo.root / "tokenizer.json").read_text() == '{"tokens": 21}'
