@@ -35,12 +35,14 @@ def _parts(names: Iterable[str], every: list[str]) -> list[str]:
 
     for name in [name for name in left if is_head(name)]:
         take([name], f"the head ({name})")
-    tops: defaultdict[str, list[str]] = defaultdict(list)
-    for name in every:
-        tops[name.partition(".")[0]].append(name)
-    for top, members in tops.items():
-        if 1 < len(members) < len(every) and all(name in left for name in members):
-            take(members, f"{top}.* ({len(members)})")
+    for parts in (1, 2):
+        modules: defaultdict[str, list[str]] = defaultdict(list)
+        for name in every:
+            modules[".".join(name.split(".")[:parts])].append(name)
+        for module, members in modules.items():
+            is_stack = any((split := numbered(name)) is not None and split[0] == module for name in members)
+            if parts < len(members) < len(every) and not is_stack and all(map(left.__contains__, members)):
+                take(members, f"{module}.* ({len(members)})")
     layers: defaultdict[str, defaultdict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
     kinds: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for name in every:

@@ -137,7 +137,8 @@ def test_what_is_missing_is_grouped_by_layer_and_kind(tmp_path: Path) -> None:
     assert any("mtp.* (4)" in note for note in notes)
 
 
-LAYERS = [
+LAYERS = [f"a.mtp.{part}.w" for part in "xyz"]
+LAYERS += [
     f"{stack}.{n}.{part}" for stack in ("a.layers", "b.blocks") for n in range(9) for part in ("x.w", "y.w")
 ]
 
@@ -148,15 +149,16 @@ LAYERS = [
         (["top.weight"], "top.weight"),
         ([name for name in LAYERS if name.startswith("a.layers.3.")], "all of layer 3 of a.layers (2)"),
         (
-            [name for name in LAYERS if name.split(".")[0] == "a" and name.split(".")[2] in "15678"],
+            [name for name in LAYERS if name.startswith("a.layers.") and name.split(".")[2] in "15678"],
             "all of layers 1 and 5 to 8 of a.layers (10)",
         ),
         (
             [name for name in LAYERS if name.endswith("y.w")],
             "all y of a.layers (9) and all y of b.blocks (9)",
         ),
-        ([name for name in LAYERS if name.startswith("a.")], "a.* (18)"),
+        ([name for name in LAYERS if name.startswith("a.")], "a.* (21)"),
         ([f"b.blocks.{n}.x.w" for n in range(5)], "b.blocks.*.x.w (5)"),
+        ([f"a.mtp.{part}.w" for part in "xyz"], "a.mtp.* (3)"),
         (["a.layers.0.x.w", "b.blocks.1.y.w"], "a.layers.0.x.w and b.blocks.1.y.w"),
     ],
 )
