@@ -153,7 +153,7 @@ LAYERS += [
             "all of layers 1 and 5 to 8 of a.layers (10)",
         ),
         (
-            [name for name in LAYERS if name.endswith("y.w")],
+            [name for name in LAYERS if name.endswith("y.w") and "mtp" not in name],
             "all y of a.layers (9) and all y of b.blocks (9)",
         ),
         ([name for name in LAYERS if name.startswith("a.")], "a.* (21)"),
