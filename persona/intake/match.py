@@ -357,7 +357,11 @@ class _Matcher:
     def _refuse(self, absent: list[str], unknown: list[str]) -> None:
         """`InvalidInput` that names the tensors on both sides that no glob admits, if there are any."""
         path = self.checkpoint.path
-        lost = [name for name in absent if not admits(self.choices.missing, name)]
+        lost = [
+            name
+            for name in absent
+            if DTYPES[self.base.spec[name].dtype].is_float and not admits(self.choices.missing, name)
+        ]
         more = [
             name
             for name in unknown

@@ -69,6 +69,18 @@ def test_a_tensor_that_no_vector_can_change_can_be_left(
     assert f"left as in the base: {name}" in made.notes
 
 
+def test_integers_that_are_missing_are_the_bases(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path, base())
+    after = trained()
+    del after["position_ids"]
+    made = sandbox.vector(after)
+    assert made.id == sandbox.vector(trained()).id
+    assert made.left == ("position_ids",)
+    assert made.notes == ("1 tensor missing in ft-0.safetensors, counted as unchanged: position_ids",)
+    del after["double"]
+    assert "1 tensor of the base is missing: double" in str(refused(sandbox, after))
+
+
 @pytest.mark.parametrize("mended", [False, True])
 def test_a_number_that_is_not_finite_on_one_side_says_on_which(tmp_path: Path, mended: bool) -> None:
     name = "model.layers.3.norm.weight"

@@ -220,6 +220,14 @@ def test_a_fine_tune_without_its_head(pair: Callable[[str], Pair]) -> None:
 # -- tensors that are left
 
 
+@pytest.mark.situation("integers of the base are missing (`position_ids`)")
+def test_integers_that_are_missing(pair: Callable[[str], Pair]) -> None:
+    found = pair("bert with gamma and beta")
+    found.rewrite(lambda model: {name: held for name, held in model.items() if held.dtype != "I64"})
+    assert "counted as unchanged: bert.embeddings.position_ids" in found.run(*COMMIT).stderr
+    assert found.comes_back()
+
+
 @pytest.mark.situation("integers or counters differ, or have another dtype (`position_ids`)")
 @pytest.mark.parametrize("dtype", ["I64", "F32"])
 def test_integers_that_differ(pair: Callable[[str], Pair], dtype: str) -> None:
