@@ -89,10 +89,12 @@ class Repository:
 
         The commit holds the base and no vector, on branch `main`. Its merge rules are the settings
         `merge.preset`, `merge.density`, …, by default TIES at density 1. Without `base`, `path` is a model
-        directory: that model is the base, and its weights are the clean work tree. `name` is the base's name,
-        by default its directory's. `example`: an example of this package, such as "companion", whose patterns
-        and data become `graph/`. `chunk`: elements of a chunk. Raises `InvalidInput` for a checkpoint that
-        cannot be imported, and `Refused` if a repository is there already.
+        directory: that model is the base, and its weights are the clean work tree. `base` may also be a model
+        of the Hugging Face hub, "org/name": it is taken from the hub's cache, or downloaded into it. `name`
+        is the base's name, by default its directory's. `example`: an example of this package, such as
+        "companion", whose patterns and data become `graph/`. `chunk`: elements of a chunk. Raises
+        `InvalidInput` for a checkpoint that cannot be imported, and `Refused` if a repository is there
+        already.
         """
         _check_device(options)
         place = Path(path)

@@ -33,8 +33,8 @@ def command(
     """Import a fine-tune and put it into recipe.toml, or track text files.
 
     PATH is a model directory, a safetensors file, a LoRA adapter or a sparse patch that was trained from the
-    base. persona stores what the training changed, without loss, as a vector, and names the vector in
-    recipe.toml. It commits nothing.
+    base, or ORG/NAME of the Hugging Face hub. persona stores what the training changed, without loss, as a
+    vector, and names the vector in recipe.toml. It commits nothing.
 
     If the recipe already has a vector of that name, the new vector takes over its alpha, density and filter,
     unless you give others. If the old vector came from another path, it is replaced only with -n or

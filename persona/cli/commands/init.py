@@ -26,7 +26,7 @@ from persona.history.options import WorkOptions
     "--base",
     metavar="PATH",
     shell_complete=files,
-    help="The base model: a model directory or a safetensors file.",
+    help="The base model: a model directory, a safetensors file, or ORG/NAME of the Hugging Face hub.",
 )
 @click.option(
     "--name", metavar="NAME", help="Name of the base in recipe.toml. Default: its directory's name."

@@ -18,6 +18,9 @@ from persona.weights.hub import located
 def add(history: History, path: AnyPath, *more: AnyPath, **options: Unpack[ImportOptions]) -> CommitResult:
     """Imports a fine-tune as a vector and names it in `recipe.toml`; `id` of the result is None.
 
+    `path` may also be a model of the Hugging Face hub, "org/name": it is taken from the hub's cache, or
+    downloaded into it.
+
     `name`: by default PATH's last part (the run's for `checkpoint-N`). A vector of that name gets the new
     content. Without `name`, this raises `Refused` if the old vector is known to come from another place,
     unless `replace`. `only` and `except_`: globs of tensor names, or one glob. Raises `InvalidInput` for a
