@@ -23,7 +23,7 @@ def plan_of(history: History, recipe: Recipe) -> Plan:
 
 def refuse_growth(history: History, recipe: Recipe, what: str) -> None:
     """`InvalidInput` if vectors of a recipe grow its base, which `what` cannot express."""
-    if history.base_of(recipe) is not history.base(recipe.base):
+    if history.base_of(recipe).digest != history.base(recipe.base).digest:
         raise InvalidInput(
             f"{what} has no place for tokens or matrices that a vector adds to the base",
             hint=(Call("checkout", Blank("REV"), out=Blank("OUT")), " writes the whole model"),

@@ -53,7 +53,7 @@ def measured(
 
     tuned = lone_recipe(id, base_id, Rules.of("ties"))
     before = Recipe.of(base_id, [], tuned.rules)
-    if history.base_of(tuned) is not history.base(base_id):  # the base has the rows that the vector adds
+    if history.base_of(tuned).digest != history.base(base_id).digest:  # with the rows that the vector adds
         before = Recipe.of(base_id, [Term("vector", id, "0")], tuned.rules)
     plans = plan_of(history, before), plan_of(history, tuned)
     memory = history.memory()

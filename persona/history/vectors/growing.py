@@ -45,7 +45,7 @@ def own_files(history: History, recipe: Recipe, texts: Mapping[str, bytes]) -> d
     If the recipe has grown, files that are the base's own are left out: they lack its tokens.
     """
     base, extended = history.base(recipe.base), history.base_of(recipe)
-    if extended is base:
+    if extended.digest == base.digest:
         return dict(texts)
     own = {path: text for path, text in texts.items() if base.files.get(path) != text_files.blob_id(text)}
     return {

@@ -270,8 +270,8 @@ def _write_recipe(
     edits: dict[str, bytes | None] = {**texts, RECIPE_FILE: encode(text, like=data)}
     tree.track([path for path in texts if not tracking.is_model_file(path)])  # those of subdirectories
     seen = {**seen, RECIPE_FILE: text_files.blob_id(data)}
-    grew = old is not None and bool(history.vector(old.vector).grown)
-    more = model_config.edit_of(history, edits, recipe, grew=grew)
+    moved = [made.vector] if old is None else [made.vector, history.vector(old.vector)]
+    more = model_config.edit_of(history, edits, recipe, grows=any(one.grown for one in moved))
     here = tracking.ids(history, [path for path in more if path not in edits])
     tree.apply(edits | more, {**here, **seen})
     return change, recipe

@@ -47,17 +47,18 @@ def following(history: History, content: bytes, base: Base, extended: Base) -> b
 
 
 def edit_of(
-    history: History, edits: Mapping[str, bytes | None], recipe: Recipe, *, grew: bool
+    history: History, edits: Mapping[str, bytes | None], recipe: Recipe, *, grows: bool
 ) -> dict[str, bytes | None]:
     """The edit of the work tree's config.json that goes with other edits, if it needs one.
 
-    `recipe`: after the edits; `grew`: whether a vector that it no longer has grew its base.
+    `recipe`: after the edits; `grows`: whether a vector that joins or leaves it grows the base.
     """
-    base, extended = history.base(recipe.base), history.base_of(recipe)
-    if CONFIG not in edits and not grew and extended is base:
+    if CONFIG not in edits and not grows:
         return {}
     content = edits[CONFIG] if CONFIG in edits else text_files.read(history.root, CONFIG)
-    fitted = None if content is None else following(history, content, base, extended)
+    if content is None:
+        return {}
+    fitted = following(history, content, history.base(recipe.base), history.base_of(recipe))
     return {} if fitted == content else {CONFIG: fitted}
 
 

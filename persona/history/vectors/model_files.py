@@ -129,8 +129,8 @@ def given_back(history: History, dropped: Iterable[str], recipe: Recipe, *, keep
             found.edits[path] = _content(history, want, base.files.get(path))
         else:
             stay.append(path)
-    grew = any(lookup.grown(history, history.vector(id)) for id in gone)
-    config = model_config.edit_of(history, found.edits, recipe, grew=grew)
+    grows = any(lookup.grown(history, history.vector(id)) for id in gone)
+    config = model_config.edit_of(history, found.edits, recipe, grows=grows)
     if config and not found.edits.keys() >= config.keys():
         found.notes.append(f"{model_config.CONFIG} has the size and the ties of the weights again")
     if found.edits:

@@ -246,9 +246,9 @@ def _write(
         decode(data), before, rules, [(entry, made[entry.share.source.written][0].id) for entry in terms]
     )
     after = history.new_recipe(text.encode(), where=None)
-    grew = history.base_of(before) is not history.base(before.base)
+    bases = {history.base_of(recipe).digest for recipe in (before, after)}
     edits: dict[str, bytes | None] = {RECIPE_FILE: encode(text, like=data)}
-    edits |= model_config.edit_of(history, edits, after, grew=grew)
+    edits |= model_config.edit_of(history, edits, after, grows=bases != {history.base(after.base).digest})
     tree.apply(edits, {**tracking.ids(history, edits), RECIPE_FILE: text_files.blob_id(data)})
     stored = {vector.id: (vector, new_bytes) for vector, new_bytes in made.values()}
     changes = [

@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from blake3 import blake3
@@ -20,6 +21,7 @@ from tests.behaviour.bots import (
     dialogue,
     old_gpt2,
 )
+from tests.checkpoints import Tensor, read_weights, same, write_weights
 
 QUICK = "steps = 4\nbatch = 3\nlr = 1e-3\naccumulate = 2"
 
@@ -139,6 +141,27 @@ def test_onto_a_commit_the_vector_adds_to_its_weights(chat: ChatBot, pirate_tune
     assert 'join = "add"' in (chat.root / "recipe.toml").read_text()
     (again,) = chat.run.json("train", "brief", "--threads", "1", "--onto", "HEAD")
     assert not again["trained"]
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_onto_a_commit_with_more_tokens_the_vector_has_them_too(chat: ChatBot, method: str) -> None:
+    base = read_weights(chat.base)
+    (name,) = base.keys() & {"model.embed_tokens.weight"}
+    bits = base[name].bits
+    grown = base | {name: Tensor(base[name].dtype, np.concatenate([bits, bits[:3]]))}
+    write_weights(chat.root.parent / "grown", grown)
+    chat.run.ok("commit", "../grown", "-m", "grow", "--extend-vocab")
+    chat.brief(settings=QUICK)
+    words = ("--method", method, "--onto", "HEAD", "--threads", "1")
+    chat.run.ok("train", "brief", *words)
+    chat.run.ok("commit", "-m", "brief")
+    chat.run.ok("checkout")
+    found = read_weights(chat.root)
+    assert found[name].bits.shape == grown[name].bits.shape
+    assert not same(found, grown)
+    chat.run.ok("revert", "HEAD")
+    chat.run.ok("checkout")
+    assert same(read_weights(chat.root), grown)
 
 
 def test_a_base_without_the_names_prefix_and_with_masks_is_trained_and_measured(tmp_path: Path) -> None:
