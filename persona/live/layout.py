@@ -170,7 +170,9 @@ class Layout:
                 check_held(spec, owner, shape, wide=spec.merged and _kept_wide(self._model, location.owner))
                 tensor = location.of(state)
             slots[spec.name] = Slot(spec, tensor)
-        check_memory(state, self._owners())
+        config: Any = getattr(self._model, "config", None)
+        untied = getattr(config, "tie_word_embeddings", None) is False
+        check_memory(state, self._owners(), untied=untied and bool(plan.base.tied))
         return slots
 
     def check_copies(self, slots: Mapping[str, Slot], changed: Collection[str]) -> None:

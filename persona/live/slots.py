@@ -227,11 +227,11 @@ def check_held(spec: TensorSpec, tensor: Tensor, shape: tuple[int, ...], *, wide
         )
 
 
-def check_memory(state: Mapping[str, Tensor], owners: Mapping[str, str]) -> None:
+def check_memory(state: Mapping[str, Tensor], owners: Mapping[str, str], *, untied: bool) -> None:
     """`InvalidInput` if two tensors of the base share memory, or a parameter holds and shares none of them.
 
     `state`: the parameters and buffers of a model. `owners`: those that hold tensors of the base → the first
-    tensor that each one holds.
+    tensor that each one holds. `untied`: the model's config says that it has an output matrix of its own.
     """
     places: dict[tuple[int, tuple[int, ...]], str] = {}
     ends: list[tuple[str, int, int, str]] = []
@@ -250,9 +250,12 @@ def check_memory(state: Mapping[str, Tensor], owners: Mapping[str, str]) -> None
         if name in owners or not isinstance(tensor, torch.nn.Parameter):
             continue
         if (tensor.data_ptr(), tuple(tensor.shape)) not in places:
+            advice = "call model.tie_weights() if it should be tied, else take it away"
+            if untied:
+                advice = "the model's config does not tie it, so load a model of that revision with repo.load"
             raise InvalidInput(
-                f"the model has a parameter {name} that is none of the base's tensors and tied to none: call"
-                " model.tie_weights() if it should be tied, else take it away"
+                f"the model has a parameter {name} that is none of the base's tensors and tied to none:"
+                f" {advice}"
             )
 
 

@@ -88,6 +88,26 @@ def test_tensors_that_share_memory_are_equal_or_the_recipe_is_refused(places: Ca
             assert apart.digest() == repo.digest("HEAD~1").weights
 
 
+def test_a_model_with_an_output_matrix_of_its_own_is_refused_where_the_base_ties_it(
+    families: Callable[[str], Path], tmp_path: Path
+) -> None:
+    CommandLine(tmp_path).ok("init", "bot", "--base", families("llama tied"))
+    CommandLine(tmp_path / "bot").ok(
+        "commit", train(families("llama"), tmp_path / "own"), "--untie", "-m", "x"
+    )
+    with persona.open(tmp_path / "bot") as repo:
+        with repo.live(rev="HEAD") as live:
+            with pytest.raises(
+                InvalidInput, match=r"lm_head\.weight .* load a model of that revision with repo"
+            ):
+                live.checkout("HEAD~1")
+            assert live.digest() == repo.digest("HEAD").weights
+        with repo.live(rev="HEAD~1") as live:
+            with pytest.raises(InvalidInput, match=r"lm_head\.weight share memory"):
+                live.checkout("HEAD")
+            assert live.digest() == repo.digest("HEAD~1").weights
+
+
 def test_a_part_of_a_model_is_refused_by_what_it_lacks(mixtral: Repository) -> None:
     model = mixtral.load("HEAD")
     with pytest.raises(InvalidInput, match=r"the model has no tensor lm_head\.weight: give the whole model"):
