@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from persona.errors import Call, Keyword, Note, PersonaError, Refused, WorkFile, listed
+from persona.errors import Blank, Call, Hint, Keyword, Note, PersonaError, Refused, WorkFile, listed
 from persona.history import note_refs
 from persona.history.history import History
 from persona.history.vectors import lookup, model_config
@@ -99,11 +99,13 @@ class GivenBack(NamedTuple):
     notes: list[str]
 
 
-def given_back(history: History, dropped: Iterable[str], recipe: Recipe, *, keep: bool = False) -> GivenBack:
+def given_back(
+    history: History, dropped: Iterable[str], recipe: Recipe, *, keep: bool = False, commits: bool = False
+) -> GivenBack:
     """The edits that undo the files of vectors that `recipe` has no more.
 
     `dropped`: the ids of the vectors. A file becomes the base's again, or that of another vector of `recipe`.
-    A file that was edited since stays. With `keep`, all stay.
+    A file that was edited since stays. With `keep`, all stay. `commits`: whether the command makes a commit.
     """
     came: dict[str, set[str]] = {}
     others: dict[str, str] = {}
@@ -134,13 +136,24 @@ def given_back(history: History, dropped: Iterable[str], recipe: Recipe, *, keep
     if config and not found.edits.keys() >= config.keys():
         found.notes.append(f"{model_config.CONFIG} has the size and the ties of the weights again")
     if found.edits:
-        hint = (Keyword(keep_files=True), " keeps them as they are")
-        found.notes.append(Note(f"came with the vector, and {_put_back(found.edits)}", hint))
+        said, hint = f"came with the vector, and {_put_back(found.edits)}", _way_back(history, found, commits)
+        found.notes.append(Note(said, hint))
     found.edits.update(config)
     if stay:
         was = "" if keep else ", and edited since"
         found.notes.append(f"came with the vector{was}, and stay: {listed(stay)}")
     return found
+
+
+def _way_back(history: History, given: GivenBack, commits: bool) -> Hint | None:
+    """How to have the files back, if HEAD's commit holds them all as they are now."""
+    held = history.files_of(history.head_commit())
+    if any(text_files.id_of(history.root, path) != held.get(path) for path in given.edits):
+        return None
+    (first, *more) = given.edits
+    file = Blank("FILE") if more else WorkFile(first)
+    again = Call("restore", file, rev="HEAD~1") if commits else Call("restore", file)
+    return (again, " brings one of them back" if more else " brings it back")
 
 
 def _put_back(edits: Mapping[str, bytes | None]) -> str:

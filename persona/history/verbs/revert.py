@@ -77,7 +77,7 @@ def _revert(
             _refuse_edits(history)
         if id is None:
             default = f'Revert vector "{target}"\n'
-            back = _dropped(history, target, keep_files)
+            back = _dropped(history, target, keep_files, commits=not no_commit)
             edits = back.edits
             notes += back.notes
         elif keep_files:
@@ -154,7 +154,7 @@ def _revision(history: History, target: str, notes: NoteList) -> str | None:
     return id
 
 
-def _dropped(history: History, name: str, keep_files: bool) -> GivenBack:
+def _dropped(history: History, name: str, keep_files: bool, *, commits: bool) -> GivenBack:
     """The contents of files without the vector, `recipe.toml` last."""
     from persona.history.recipes.edit import remove_term
     from persona.history.vectors.model_files import given_back
@@ -165,7 +165,7 @@ def _dropped(history: History, name: str, keep_files: bool) -> GivenBack:
         raise UnknownName(f"{RECIPE_FILE} has no vector named {name}", hint=hint)
     text = remove_term(decode(data), name)
     after = history.read_recipe(text.encode())
-    back = given_back(history, [recipe.by_name[name].vector], after, keep=keep_files)
+    back = given_back(history, [recipe.by_name[name].vector], after, keep=keep_files, commits=commits)
     return back._replace(edits={**back.edits, RECIPE_FILE: encode(text, like=data)})
 
 

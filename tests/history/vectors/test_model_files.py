@@ -61,7 +61,7 @@ def test_files_go_with_their_vector(bot: Bot, drop: Drop) -> None:
     bot.commit(bot.tune("plain", 2))
     (note, *_) = drop(bot, "long")
     assert "put back: chat_template.jinja, config.json; removed: special_tokens_map.json" in note
-    assert "keep_files=True" in advised(note)
+    assert advised(note).startswith("`repo.restore(FILE")
     assert texts(bot.root) == before
     status = bot.repo.status()
     assert not status.files_changed

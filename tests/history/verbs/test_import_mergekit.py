@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import numpy as np
 import pytest
 
@@ -140,8 +142,24 @@ def test_another_base_is_refused_before_anything_is_stored(repo: Repository, mod
 
 
 def test_a_model_that_is_not_here_is_named(repo: Repository, models: Path) -> None:
-    with pytest.raises(InvalidInput, match="model: org/pirate is not here"):
+    with pytest.raises(InvalidInput, match=r"model: org/pirate is not here\n.*`hf download org/pirate`"):
         imported(repo, models, TIES.replace("model: pirate", "model: org/pirate"))
+
+
+def test_a_model_in_the_hubs_cache_is_taken_by_its_name(
+    repo: Repository, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    cached = tmp_path / "models--org--pirate"
+    shutil.copytree(models / "pirate", cached / "snapshots" / "0123")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("0123")
+    imported(repo, models, TIES)
+    plain = repo.digest().weights
+    repo.restore("recipe.toml")
+    result = imported(repo, models, TIES.replace("model: pirate", "model: org/pirate"))
+    assert "pirate" in {vector.name for vector in result.vectors}
+    assert repo.digest().weights == plain
 
 
 def test_models_of_one_directory_name_have_names_of_their_own(

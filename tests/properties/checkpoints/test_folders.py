@@ -364,6 +364,9 @@ def test_files_go_with_their_vector(bot: LlamaBot, words: tuple[str, ...]) -> No
     assert (bot.root / "config.json").read_bytes() == (bot.place / "base" / "config.json").read_bytes()
     bot.checkout()
     assert bot.holds(bot.base)
+    (command,) = advice(said).commands
+    bot.run.ok(*command)
+    assert (bot.root / "config.json").read_text() == longer
     bot.run.ok("reset", "--hard", "HEAD~1" if words == ("revert",) else "HEAD")
     bot.run.ok(*words, "long", "--keep-files")
     assert (bot.root / "config.json").read_text() == longer
