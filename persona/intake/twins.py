@@ -52,6 +52,8 @@ class Twins:
             if self._is_constant(name):
                 constant.append(name)
                 continue
+            if not is_head(name):  # a head of its own says nothing about the embeddings
+                held = [twin for twin in held if not is_head(twin)] or held
             if (odd := next((twin for twin in held[1:] if not view.equal(held[0], twin)), None)) is not None:
                 raise InvalidInput(
                     f"{view.path}: {name} is missing; in the base it equals {held[0]} and {odd}, which differ"

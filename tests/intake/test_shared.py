@@ -140,6 +140,13 @@ def test_a_twin_of_two_that_differ_is_refused_with_all_names(tmp_path: Path) -> 
     assert "missing=" not in said
 
 
+def test_a_missing_embedding_follows_the_embedding_and_not_a_head_of_its_own(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path, t5(*SHARED))
+    whole = trained(t5(*SHARED)) | {HEAD: nudged(tensor(1, 12, 8), 7)}
+    after = {name: held for name, held in whole.items() if "embed_tokens" not in name}
+    assert fitting(sandbox, after).id == fitting(sandbox, whole).id
+
+
 def test_tensors_that_are_equal_by_chance_are_no_twins(tmp_path: Path) -> None:
     """Norms of ones, and biases of zeros, of a model that was not trained yet."""
     ones = ("BF16", (8,), np.full(8, 0x3F80, np.uint16))
