@@ -20,7 +20,7 @@ from persona.intake.adapter_config import MERGE_FIRST, AdapterConfig, read_confi
 from persona.intake.choices import Choices, admits, check_globs
 from persona.intake.encode import Deltas, Encoder, ImportedVector, encode_deltas, put_vector
 from persona.intake.factors import PlannedAdapter, PlannedDense, PlannedFactor, plan_adapter
-from persona.intake.growth import GrowingBase
+from persona.intake.growth import GrowingBase, check_together
 from persona.intake.match import Match
 from persona.intake.naming import described
 from persona.merge.arithmetic import casts
@@ -28,6 +28,7 @@ from persona.merge.rows.growth import KnownBase
 from persona.merge.rows.reader import BaseChunks
 from persona.merge.workers import first_run, in_order
 from persona.objects.base import Base
+from persona.objects.growth import sizes
 from persona.objects.ids import object_id
 from persona.objects.tensors import TensorSpec, chunk_count, chunk_span
 from persona.progress import STORING_VECTOR, Progress
@@ -73,6 +74,10 @@ def import_adapter(
     known = KnownBase.of(store.objects, base)
     dense = [one.spec for one in planned.dense]
     grown = {spec: base.tied.get(spec.name) for spec in dense if spec != base.spec.get(spec.name)}
+    longer = [spec for spec, origin in grown.items() if origin is None]
+    if longer and (found := sizes(base.spec[longer[0].name], longer[0])) is not None:
+        names = {spec.name for spec in longer}
+        check_together(adapter.path, (spec for spec in base.tensors if spec.name not in names), found)
     own = GrowingBase.of(tx, known, grown)
     with first_run(progress) as progress:
         _check_frozen(known.chunks, adapter, planned)

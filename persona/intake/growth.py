@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from persona.codec.base import encode_base
-from persona.errors import InvalidInput, Keyword
+from persona.errors import InvalidInput, Keyword, listed
 from persona.frozen import dataclass
 from persona.merge.plan import Plan
 from persona.merge.rows.growth import KnownBase
@@ -40,12 +40,14 @@ _VOCABULARY: Final = (
     "proj_out",
 )
 """Parts of the names of tensors that have one row, or one element, for each token."""
+_OTHERS: Final = ("position", "wpe", "token_type", "patch")
+"""Parts of the names of other embeddings."""
 
 
 def vocabulary(pairs: Iterable[tuple[TensorSpec, TensorSpec | None]]) -> growth.Sizes | None:
     """The sizes of two vocabularies, from tensors of the base and what a fine-tune has in their place."""
     for before, after in pairs:
-        if after is None or not any(part in before.name for part in _VOCABULARY):
+        if after is None or not _is_of_tokens(before.name):
             continue
         if (found := growth.sizes(before, after)) is not None:
             return found
@@ -77,6 +79,23 @@ def refuse_size(where: str, spec: TensorSpec, source: TensorSpec, found: growth.
         f"{where} has a vocabulary of {after}, but the base has {before}: resize it back ({back}) or start"
         " from a base of that size"
     )
+
+
+def check_together(path: object, others: Iterable[TensorSpec], found: growth.Sizes) -> None:
+    """`InvalidInput` if a tensor of the vocabulary does not grow with it.
+
+    `others`: the tensors that do not grow. `found`: the vocabularies' sizes.
+    """
+    rows = {spec.name: next((size for size in spec.shape if size != 1), 1) for spec in others}
+    if left := [name for name, size in rows.items() if _is_of_tokens(name) and size == found[0]]:
+        raise InvalidInput(
+            f"{path}: the vocabulary grows to {found[1]} tokens, but {listed(left)} would keep {found[0]}: no"
+            " model has both; take all of them from a fine-tune that holds them"
+        )
+
+
+def _is_of_tokens(name: str) -> bool:
+    return any(part in name for part in _VOCABULARY) and not any(part in name for part in _OTHERS)
 
 
 def longer(spec: TensorSpec, source: TensorSpec, path: object, *, take: bool) -> TensorSpec:

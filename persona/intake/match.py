@@ -108,7 +108,10 @@ class _Matcher:
         sizes = growth.vocabulary(pairs)
         matches = [self._match(spec, source, sizes) for spec, source in pairs]
         unknown = self._without_copies(self._unknown())
-        if self.choices.extend_vocab and not any(match.grown for match in matches):
+        if sizes is not None and any(match.grown for match in matches):
+            others = (match.spec for match in matches if not match.grown)
+            growth.check_together(self.checkpoint.path, others, sizes)
+        elif self.choices.extend_vocab:
             self.notes.append(f"{self.checkpoint.path.name} has no tokens that the base lacks")
         matches += self._matched_heads({match.spec.name: match.spec for match in matches})
         if self.choices.untie and not self.heads:

@@ -260,3 +260,21 @@ def test_the_base_s_own_files_take_no_token_from_a_recipe(repo: Repository, tmp_
     repo.commit(tmp_path / "plain", message="plain", files=True)
     assert json.loads((repo.root / "config.json").read_text()) == json.loads(config(21, rope="long"))
     assert (repo.root / "tokenizer.json").read_text() == '{"tokens": 21}'
+
+
+def test_a_part_of_a_vocabulary_does_not_grow_alone(tmp_path: Path) -> None:
+    base = model(tmp_path / "base", 0)
+    untied = base | {HEAD: bf16(np.full((20, 10), 0.5)), "model.embed_positions.weight": base[EMBEDDING]}
+    write_model(tmp_path / "base", untied, **{"config.json": config(tied=False)})
+    longer = {name: np.concatenate([untied[name], untied[name][:2]]) for name in (EMBEDDING, HEAD)}
+    write_model(tmp_path / "all", untied | longer)
+    write_model(tmp_path / "half", untied | {EMBEDDING: longer[EMBEDDING]})
+    with Repository.init(tmp_path / "bot", base=tmp_path / "base", author=at(), chunk=64) as repo:
+        for path, options in [("half", {}), ("all", {"leave": HEAD})]:
+            with pytest.raises(InvalidInput, match=r"but lm_head\.weight would keep 20"):
+                repo.add(tmp_path / path, extend_vocab=True, **options)
+        assert set(repo.add(tmp_path / "all", extend_vocab=True).vectors[0].grown) == {EMBEDDING, HEAD}
+        positions = "model.embed_positions.weight"
+        write_model(tmp_path / "far", untied | {positions: np.concatenate([base[EMBEDDING]] * 2)})
+        with pytest.raises(InvalidInput, match="give a fine-tune of this base"):
+            repo.add(tmp_path / "far", extend_vocab=True)
