@@ -293,7 +293,7 @@ class _Matcher:
     def _adds_zero(self, name: str, modules: Collection[str]) -> bool:
         """Whether a tensor that the base lacks is a bias of zeros of one of its modules."""
         module, _, parameter = name.rpartition(".")
-        is_bias = parameter == "bias" and module in modules
+        is_bias = parameter == "bias" and module in modules and not self.checkpoint.partial
         return is_bias and not any(map(any, self.view.blocks(name)))
 
     def _own_head(self, name: str, other: str) -> InvalidInput:

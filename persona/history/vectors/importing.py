@@ -353,7 +353,8 @@ def _check_extra(checkpoint: Checkpoint | Adapter, options: ImportOptions) -> No
     if options["extra"] != "refuse" and isinstance(checkpoint, Checkpoint):
         from persona.intake.choices import check_globs
 
-        check_globs(options["extra"], checkpoint.tensors, "extra")
+        whole = (name.removesuffix(".indices").removesuffix(".values") for name in checkpoint.tensors)
+        check_globs(options["extra"], dict.fromkeys(whole), "extra")  # a sparse patch has parts of tensors
 
 
 def _refuse_another(history: History, path: Path, name: str, id: str) -> None:

@@ -175,6 +175,26 @@ def test_a_file_that_is_no_patch_of_this_base_is_refused(
     assert (repo.root / "recipe.toml").read_bytes() == before
 
 
+def test_a_patch_of_a_bias_that_the_base_lacks_is_refused_and_tensors_can_be_left(tmp_path: Path) -> None:
+    base = {"a.weight": weights(0)["bf"], "lm_head.weight": weights(0)["bf"]}
+    write_model(tmp_path / "base", base)
+    index = Tensor("I32", np.array([0], np.uint32))
+    value = Tensor("BF16", np.array([0], np.uint16))
+    parts = {
+        f"{name}.{end}": held
+        for name in ("a.bias", "a.weight")
+        for end, held in (("indices", index), ("values", value))
+    }
+    patch = write_file(tmp_path / "p.safetensors", parts)
+    with Repository.init(tmp_path / "own", base=tmp_path / "base", author=at(), committer=at()) as repo:
+        with pytest.raises(InvalidInput, match=r"a\.bias"):
+            repo.commit(patch, message="x")
+        (change,) = repo.commit(patch, message="x", extra="*.bias").vectors
+        assert change.left == ()
+        with pytest.raises(NothingChanged):
+            repo.commit(patch, message="x", extra="*", leave="a.weight", replace=True)
+
+
 @pytest.mark.parametrize("indices", [[], [5]])
 def test_a_patch_that_changes_nothing_adds_no_vector(
     repo: Repository, tmp_path: Path, indices: list[int]
