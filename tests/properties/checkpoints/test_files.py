@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import pickle
 import unicodedata
 
 import numpy as np
 import pytest
+import torch
 
 from tests.advice import follow
 from tests.checkpoints import INDEX, Model, Tensor, read_weights, same
 from tests.cli.command_line import CommandLine
+from tests.families import loaded, save_again
 from tests.llamas import LlamaBot, a_few_ulps, fine_tune
 from tests.pickles import Canary
 
@@ -57,15 +60,28 @@ def test_a_missing_index_is_named(bot: LlamaBot) -> None:
 
 
 @pytest.mark.situation("`pytorch_model.bin`, or another pickle")
-def test_a_pickle_is_refused_unopened(bot: LlamaBot) -> None:
-    import pickle
+def test_the_advice_for_a_pickle_gives_its_model(bot: LlamaBot) -> None:
+    tuned = bot.tune("trusted", 1)
+    model = loaded(bot.place / "trusted")
+    pickled = bot.place / "pickled"
+    pickled.mkdir()
+    (pickled / "config.json").write_bytes((bot.place / "trusted" / "config.json").read_bytes())
+    torch.save(model.state_dict(), pickled / "pytorch_model.bin")
+    said = bot.run.refused(4, "commit", "../pickled", "-m", "x")
+    assert "load it where you trust it, write it with save_pretrained (safetensors)" in said
+    save_again(pickled, bot.place / "safe")
+    bot.run.ok("commit", "../safe", "-m", "x")
+    bot.checkout()
+    assert bot.holds(tuned)
 
+
+@pytest.mark.situation("`pytorch_model.bin`, or another pickle")
+def test_a_pickle_is_never_opened(bot: LlamaBot) -> None:
     place = bot.place / "pickled"
     place.mkdir()
     (place / "config.json").write_text("{}")
     (place / "pytorch_model.bin").write_bytes(pickle.dumps({"weight": Canary(bot.place / "sprung")}))
-    said = bot.run.refused(4, "commit", "../pickled", "-m", "x")
-    assert "save_pretrained" in said
+    assert "a pickle" in bot.run.refused(4, "commit", "../pickled", "-m", "x")
     assert not (bot.place / "sprung").exists()
 
 
@@ -86,8 +102,6 @@ def test_a_wider_fine_tune_is_rounded(bot: LlamaBot) -> None:
 
 @pytest.mark.situation("the fine-tune has a dtype that cannot hold the base's values")
 def test_the_advice_for_a_narrower_dtype_gives_the_converted_model(bot: LlamaBot) -> None:
-    import torch
-
     tuned = a_few_ulps(bot.base, 1)
     half = {}
     expected = {}
