@@ -56,14 +56,15 @@ def of_base(checkpoint: Checkpoint, in_the_way: Sequence[str]) -> list[Note]:
 def of_fine_tune(checkpoint: Checkpoint) -> list[Note]:
     """The remarks on a checkpoint that becomes a vector."""
     ignored = checkpoint.ignored.items()
-    found = folder.left_out({path: why for path, why in ignored if why in _NOT_READ or path.endswith("/")})
+    said = (*_NOT_READ, folder.LEADS_OUT)
+    found = folder.left_out({path: why for path, why in ignored if why in said or path.endswith("/")})
     if beside := sorted(ADAPTER_FILES & checkpoint.ignored.keys()):
         hint: Hint | None = None
         if ADAPTER_WEIGHTS in beside:
             adapter = Call("add", str(checkpoint.path / ADAPTER_WEIGHTS), name=Blank("NAME"))
             hint = (adapter, " imports the adapter")
-        said = f"{checkpoint.path.name} holds a whole model beside {', '.join(beside)}: the model is imported"
-        found.append(Note(said, hint))
+        both = f"{checkpoint.path.name} holds a whole model beside {', '.join(beside)}: the model is imported"
+        found.append(Note(both, hint))
     return [*found, *_of_config(checkpoint, _recognised(checkpoint))]
 
 

@@ -32,6 +32,7 @@ OTHER_WEIGHTS: Final = "other weights"
 INNER_WEIGHTS: Final = "weights of a subdirectory"
 ADAPTER_FILE: Final = "of an adapter"
 OF_TRAINING: Final = "of a training"
+LEADS_OUT: Final = "a link that leads out of the directory"
 """The common reasons why a file stays behind."""
 
 _TRAINING_FILES: Final = re.compile(
@@ -158,7 +159,7 @@ def _why_ignored(directory: Path, path: str, status: os.stat_result) -> str | No
     if not stat.S_ISREG(status.st_mode):
         return "not a regular file"
     if not stays_inside(directory, place):
-        return "a link that leads out of the directory"
+        return LEADS_OUT
     if status.st_size > limits.MAX_TEXT_FILE_BYTES:
         return f"over {limits.MAX_TEXT_FILE_BYTES >> 20} MiB"
     if problem := file_path_problem(path):

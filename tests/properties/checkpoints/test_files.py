@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import unicodedata
 
 import numpy as np
@@ -197,3 +198,20 @@ def test_one_of_two_models_in_a_directory_can_be_given(bot: LlamaBot) -> None:
     bot.run.ok("commit", "../pair/actor.safetensors", "-m", "x")
     bot.checkout()
     assert bot.holds(tuned)
+
+
+@pytest.mark.situation("a directory of links to the files of another")
+def test_links_that_lead_out_bring_weights_and_no_texts(bot: LlamaBot) -> None:
+    tuned = bot.tune("real", 1)
+    (bot.place / "real" / "chat_template.jinja").write_text("other\n")
+    (bot.place / "farm").mkdir()
+    for file in (bot.place / "real").iterdir():
+        (bot.place / "farm" / file.name).symlink_to(file)
+    said = bot.run("commit", "../farm", "--files", "-m", "x").stderr
+    assert "left out: chat_template.jinja, config.json (a link that leads out of the directory)" in said
+    bot.checkout()
+    assert bot.holds(tuned)
+    assert (bot.root / "chat_template.jinja").read_text() != "other\n"
+    shutil.copytree(bot.place / "farm", bot.place / "copy")
+    bot.run.ok("add", "../copy", "--files")
+    assert (bot.root / "chat_template.jinja").read_text() == "other\n"
