@@ -270,6 +270,8 @@ class _Matcher:
 
         Raises `InvalidInput` for an output matrix of its own on a base that ties it.
         """
+        if self.checkpoint.partial:
+            return unknown
         left = dict.fromkeys(unknown)
         for name, other, same in twins.copies(self.base, unknown, self.view):
             if same:
@@ -293,7 +295,7 @@ class _Matcher:
     def _adds_zero(self, name: str, modules: Collection[str]) -> bool:
         """Whether a tensor that the base lacks is a bias of zeros of one of its modules."""
         module, _, parameter = name.rpartition(".")
-        is_bias = parameter == "bias" and module in modules and not self.checkpoint.partial
+        is_bias = parameter == "bias" and module in modules
         return is_bias and not any(map(any, self.view.blocks(name)))
 
     def _own_head(self, name: str, other: str) -> InvalidInput:
