@@ -112,10 +112,10 @@ class _Matcher:
             others = (match.spec for match in matches if not match.grown)
             growth.check_together(self.checkpoint.path, others, sizes)
         elif self.choices.extend_vocab:
-            self.notes.append(f"{self.checkpoint.path.name} has no tokens that the base lacks")
+            self.notes.append(f"no new tokens were taken from {self.checkpoint.path.name}")
         matches += self._matched_heads({match.spec.name: match.spec for match in matches})
         if self.choices.untie and not self.heads:
-            self.notes.append(f"{self.checkpoint.path.name} has no output matrix that the base lacks")
+            self.notes.append(f"no output matrix was taken from {self.checkpoint.path.name}")
         for match in matches:
             if match.source is not None:
                 check_pair(match.spec, match.source, self.checkpoint.path, self.choices.cast)
