@@ -227,6 +227,8 @@ def _take(
         importing.remember(history, base, place, vector, given)
         kept_names.keep(history, importing.default_name(place), vector.id)
         notes += [f"{source.written}: {note}" for note in vector.notes]
+        if isinstance(tuned, Checkpoint) and None in dict(vector.vector.grown).values():
+            notes.append(f"{source.written}: no files are imported; copy its tokenizer into the work tree")
         made[source.written] = vector, new_bytes
     return made
 

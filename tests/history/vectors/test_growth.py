@@ -278,3 +278,14 @@ def test_a_part_of_a_vocabulary_does_not_grow_alone(tmp_path: Path) -> None:
         write_model(tmp_path / "far", untied | {positions: np.concatenate([base[EMBEDDING]] * 2)})
         with pytest.raises(InvalidInput, match="give a fine-tune of this base"):
             repo.add(tmp_path / "far", extend_vocab=True)
+
+
+def test_an_imported_recipe_may_have_more_tokens(repo: Repository, tmp_path: Path) -> None:
+    recipe = {"merge_method": "task_arithmetic", "base_model": "base", "dtype": "float32"}
+    models = [{"model": name, "parameters": {"weight": 1.0}} for name in ("one", "plain")]
+    (tmp_path / "kit.yml").write_text(json.dumps(recipe | {"models": models}))
+    with pytest.raises(InvalidInput, match="has a vocabulary of 21"):
+        repo.import_mergekit(tmp_path / "kit.yml")
+    made = repo.import_mergekit(tmp_path / "kit.yml", extend_vocab=True)
+    assert "one: no files are imported; copy its tokenizer into the work tree" in made.notes
+    assert json.loads((repo.root / "config.json").read_text())["vocab_size"] == 21
