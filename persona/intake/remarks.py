@@ -20,6 +20,8 @@ _UNQUANTISED: Final = (
     " call model.dequantize() and save_pretrained(), and give that directory"
 )
 
+_BEGIN_AGAIN: Final = "begin a repository with the base's weights from before the quantisation"
+
 
 def of_base(checkpoint: Checkpoint, in_the_way: Sequence[str]) -> list[Note]:
     """The remarks on a checkpoint that becomes a base.
@@ -96,8 +98,16 @@ def refuse_quantised(checkpoint: Checkpoint, base: Base) -> None:
         assert other is not None
         raise InvalidInput(
             f"{checkpoint.path}: its weights are not quantised, and those of the base are ({other.method})",
-            hint="begin a repository with the base's weights from before the quantisation",
+            hint=_BEGIN_AGAIN,
         )
+
+
+def explain_quantised(error: InvalidInput, base: Base) -> None:
+    """Adds the reason to the refusal of an adapter, if the base is quantised as the adapter saw it."""
+    how = quantised.recognise(base.tensors, None)
+    if how is not None and how.packed:
+        error.message += f" (this base is quantised: {how.method})"
+        error.hint = (_BEGIN_AGAIN, " and add the adapter there")
 
 
 def _recognised(checkpoint: Checkpoint) -> quantised.Quantised | None:

@@ -144,7 +144,7 @@ def take(
 
     No name leads to the vector yet. An adapter holds changes, so it is stored as it is, whatever it is onto.
     """
-    from persona.intake.remarks import refuse_quantised
+    from persona.intake.remarks import explain_quantised, refuse_quantised
     from persona.weights import patches
 
     refs = history.store.refs
@@ -177,19 +177,24 @@ def take(
         else:
             from persona.intake.adapter import import_adapter
 
-            made = import_adapter(
-                history.store,
-                tx,
-                history.base(base),
-                checkpoint,
-                extend_vocab=options["extend_vocab"],
-                untie=options["untie"],
-                leave=options["leave"],
-                base_names=[ref.removeprefix(BASES) for ref, id in refs.list(BASES).items() if id == base],
-                cast=options["cast"],
-                threads=options["threads"],
-                progress=options["progress"],
-            )
+            names = [ref.removeprefix(BASES) for ref, id in refs.list(BASES).items() if id == base]
+            try:
+                made = import_adapter(
+                    history.store,
+                    tx,
+                    history.base(base),
+                    checkpoint,
+                    extend_vocab=options["extend_vocab"],
+                    untie=options["untie"],
+                    leave=options["leave"],
+                    base_names=names,
+                    cast=options["cast"],
+                    threads=options["threads"],
+                    progress=options["progress"],
+                )
+            except InvalidInput as error:
+                explain_quantised(error, history.base(base))
+                raise
         checkpoint.check_unchanged()
         return made, tx.new_bytes
 

@@ -81,19 +81,24 @@ def test_what_a_training_leaves_is_left_behind(begin: Callable[..., LlamaBot], t
 # -- mixed directories
 
 
-@pytest.mark.situation("an adapter beside a whole model")
-def test_a_model_is_taken_and_the_adapter_beside_it_named(bot: LlamaBot) -> None:
-    tuned = bot.tune("both", 1)
-    rank, width = 2, bot.base[UP].bits.shape
-    factors = {
-        f"base_model.model.{UP.removesuffix('.weight')}.lora_A.weight": (rank, width[1]),
-        f"base_model.model.{UP.removesuffix('.weight')}.lora_B.weight": (width[0], rank),
-    }
+def write_lora(place: Path, model: Model) -> Path:
+    """An adapter of one matrix, as PEFT saves it."""
+    place.mkdir(exist_ok=True)
+    rows, columns = model[UP].bits.shape
+    module = f"base_model.model.{UP.removesuffix('.weight')}"
+    factors = {f"{module}.lora_A.weight": (2, columns), f"{module}.lora_B.weight": (rows, 2)}
     ones = {
         name: Tensor("F32", np.ones(shape, np.float32).view(np.uint32)) for name, shape in factors.items()
     }
-    write_file(bot.place / "both" / "adapter_model.safetensors", ones)
-    put(bot.place / "both", **{"adapter_config.json": '{"peft_type": "LORA", "r": 2, "lora_alpha": 2}'})
+    write_file(place / "adapter_model.safetensors", ones)
+    put(place, **{"adapter_config.json": '{"peft_type": "LORA", "r": 2, "lora_alpha": 2}'})
+    return place
+
+
+@pytest.mark.situation("an adapter beside a whole model")
+def test_a_model_is_taken_and_the_adapter_beside_it_named(bot: LlamaBot) -> None:
+    tuned = bot.tune("both", 1)
+    write_lora(bot.place / "both", bot.base)
     said = bot.run("commit", "../both", "-m", "both").stderr
     assert "both holds a whole model beside adapter_config.json, adapter_model.safetensors" in said
     bot.checkout()
@@ -181,6 +186,22 @@ def test_quantised_weights_are_named(bot: LlamaBot, quantise: Callable[[Model], 
     bot.run.ok("commit", "../tuned", "-m", "as the hint says")
     bot.checkout()
     assert bot.holds(tuned)
+
+
+@pytest.mark.situation("an adapter that was trained on a quantised base")
+@pytest.mark.parametrize("quantise", [packed, in_eight_bits])
+def test_an_adapter_goes_to_the_base_from_before_the_quantisation(
+    bot: LlamaBot, quantise: Callable[[Model], Model]
+) -> None:
+    adapter = write_lora(bot.place / "lora", bot.base)
+    fine_tune(bot.place / "base", bot.place / "small", quantise(bot.base))
+    CommandLine(bot.place).ok("init", "smallbot", "--base", "small")
+    said = CommandLine(bot.place / "smallbot").refused(4, "add", adapter)
+    assert "(this base is quantised: " in said
+    assert "hint: begin a repository with the base's weights from before the quantisation and add" in said
+    bot.run.ok("commit", adapter, "-m", "as the hint says")
+    bot.checkout()
+    assert not same({UP: bot.weights[UP]}, {UP: bot.base[UP]})
 
 
 @pytest.mark.situation("a config with `quantization_config` beside plain floats")
