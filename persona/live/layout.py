@@ -60,7 +60,7 @@ def locations(model: Module, names: Collection[str]) -> tuple[dict[str, Location
     state = state_of(model)
     found = {name: Location(name) for name in names if name in state}
     converted: set[str] = set()
-    if len(found) < len(names) and hasattr(model, "base_model_prefix"):
+    if len(found) < len(names) and _is_of_transformers(model):
         found = {}
         empty = {
             name: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
@@ -68,7 +68,7 @@ def locations(model: Module, names: Collection[str]) -> tuple[dict[str, Location
         }
         owners = {id(tensor): name for name, tensor in empty.items()}
         for stored in (*_stored(model, empty), empty):
-            for name, tensor in _with_prefix(stored, str(model.base_model_prefix), names):
+            for name, tensor in _with_prefix(stored, str(getattr(model, "base_model_prefix", "")), names):
                 if tensor is not None and name not in found:
                     location = _location(tensor, owners)
                     if location is None:
@@ -76,6 +76,13 @@ def locations(model: Module, names: Collection[str]) -> tuple[dict[str, Location
                     else:
                         found[name] = location
     return found, frozenset(converted - found.keys())
+
+
+def _is_of_transformers(model: Module) -> bool:
+    """Whether a model is one of transformers, and not a wrapper around one, or a part."""
+    from transformers import PreTrainedModel
+
+    return isinstance(model, PreTrainedModel)
 
 
 def _location(tensor: Tensor, owners: Mapping[int, str]) -> Location | None:

@@ -138,6 +138,19 @@ def test_a_fine_tune_of_another_family_is_refused(
     assert run.ok("log", "--oneline") == before
 
 
+def test_a_sentence_transformer_keeps_its_modules_and_names_weights_of_others(
+    homes: Callable[[str], Home],
+) -> None:
+    found = homes("sentence-transformers")
+    listed = [module["path"] for module in json.loads((found.bot / "modules.json").read_text())]
+    assert listed == ["", "1_Pooling", "2_Dense"]
+    for module in listed[1:]:
+        config = f"{module}/config.json"
+        assert (found.bot / config).read_bytes() == (found.tuned / config).read_bytes()
+    assert "left out: 2_Dense/model.safetensors" in found.said
+    assert not (found.bot / "2_Dense" / "model.safetensors").exists()
+
+
 def test_another_model_of_the_family_is_remarked_on_beside_its_masks(
     homes: Callable[[str], Home], tmp_path: Path
 ) -> None:
