@@ -41,6 +41,7 @@ _OF_FILES: Final = (
 )
 """Endings of names that no model on the hub has."""
 _CACHED: Final = re.compile(r"models--(?P<owner>.+?)(?:--(?P<name>.+))?")
+_WEIGHTS: Final = (SINGLE_NAME, INDEX_NAME, ADAPTER_WEIGHTS)
 _LEFT_THERE: Final = [
     *(f"*{ending}" for ending in sorted(WEIGHT_SUFFIXES - {".safetensors"})),
     "consolidated*.safetensors",
@@ -121,7 +122,7 @@ def cached(id: HubId) -> Path | None:
     """The snapshot of a model in the cache, if its weights and its config are there."""
     from huggingface_hub import try_to_load_from_cache
 
-    for name in (SINGLE_NAME, INDEX_NAME, ADAPTER_WEIGHTS):
+    for name in _WEIGHTS:
         config = ADAPTER_CONFIG if name == ADAPTER_WEIGHTS else "config.json"
         weights = try_to_load_from_cache(id.name, name, revision=id.revision)
         if isinstance(weights, str):
@@ -129,6 +130,20 @@ def cached(id: HubId) -> Path | None:
             if (place / config).exists() and _is_whole(Path(weights)):
                 return place
     return None
+
+
+def _only_snapshot(id: HubId) -> Path | None:
+    """The only snapshot of a model in the cache, whatever its revision, if its weights are there."""
+    from huggingface_hub import constants
+
+    repository = Path(constants.HF_HUB_CACHE) / f"models--{id.name.replace('/', '--')}"
+    if id.revision is not None or not (repository / "snapshots").is_dir():
+        return None
+    try:
+        place = _snapshot(repository)
+    except InvalidInput:
+        return None
+    return place if any(_is_whole(place / name) for name in _WEIGHTS) else None
 
 
 def _is_whole(weights: Path) -> bool:
@@ -180,6 +195,8 @@ def _downloaded(id: HubId, progress: Progress | None) -> Path:
             hint="check the path; for a private model, log in with `hf auth login`",
         ) from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        if (only := _only_snapshot(id)) is not None:
+            return only
         raise InvalidInput(
             f"{here}, and no whole model of this name in the cache of the Hugging Face hub, which cannot be"
             " reached",
@@ -192,7 +209,7 @@ def _downloaded(id: HubId, progress: Progress | None) -> Path:
             hint=f"`{command(id)}` tries again",
         ) from error
 
-    if not any(_is_whole(place / name) for name in (SINGLE_NAME, INDEX_NAME, ADAPTER_WEIGHTS)):
+    if not any(_is_whole(place / name) for name in _WEIGHTS):
         raise InvalidInput(
             f"{here}; {place}, in the cache of the Hugging Face hub, holds no whole safetensors weights",
             hint=f"if the hub cannot be reached now, `{command(id)}` fetches the rest later; if the model has"

@@ -85,6 +85,17 @@ def test_a_model_of_the_cache_is_taken_without_a_look_at_the_network(
     assert located(Path("Org/Adapter")) == adapter
 
 
+def test_without_a_network_the_only_snapshot_stands_for_the_main_branch(cache: Path) -> None:
+    place = write_model(snapshot(cache, "Org/Model", ref="v1"), MODEL)
+    assert located(Path("Org/Model")) == place
+    write_model(snapshot(cache, "Org/Model", NEW, ref=None), MODEL)
+    with pytest.raises(InvalidInput, match="cannot be reached"):
+        located(Path("Org/Model"))
+    bare = snapshot(cache, "Org/Bare")
+    write_file(bare / "model.safetensors", MODEL)
+    assert located(Path("Org/Bare")) == bare
+
+
 @pytest.mark.parametrize("lacking", ["everything", "weights", "a shard", "config", "blob"])
 def test_a_model_that_the_cache_holds_in_part_is_downloaded(
     cache: Path, monkeypatch: pytest.MonkeyPatch, lacking: str

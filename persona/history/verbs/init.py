@@ -198,6 +198,8 @@ def _first_commit(
     if in_place:
         weights.settle(tree, recipe, id, base.digest, checkpoint.weights_seen)
     notes: list[str] = [*of_base(checkpoint, foreign_weight_files(history.root))]
+    if RECIPE_FILE in checkpoint.text_files:
+        notes.append(f"left out: {RECIPE_FILE} (a repository begins with its own)")
     if not (history.root / CONFIG_FILE).exists():
         notes.append(NO_CONFIG)
     return CommitResult(

@@ -130,3 +130,11 @@ def test_an_example_joins_a_graph_that_is_there(tmp_path: Path) -> None:
     with Repository.init(model, example="companion", author=at()) as repo:
         assert example_files("companion").keys() <= set(repo["HEAD"].files)
         assert repo.status().files_changed == ("graph/mine.md",)
+
+
+def test_the_recipe_of_a_base_is_left_out_and_named(tmp_path: Path) -> None:
+    base = write_model(tmp_path / "tiny", base_tensors(), **{"recipe.toml": "another's"})
+    with Repository.init(tmp_path / "bot", base=base, author=at()) as repo:
+        assert repo.made is not None
+        assert repo.made.notes == ("left out: recipe.toml (a repository begins with its own)",)
+        assert 'base = "tiny"' in (repo.root / "recipe.toml").read_text()
