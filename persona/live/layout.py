@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -237,12 +238,25 @@ def _check_parts(model: Module, state: Mapping[str, Tensor], found: Mapping[str,
         seen = (shape, tuple(sorted(views)))
         if seen in right:
             continue
-        count = torch.zeros(state[owner].numel(), dtype=torch.uint8)
-        for view in views:
-            count.as_strided(*view).add_(1)
-        if bool((count != 1).any()):
+        if not _fill_once(state[owner].numel(), views):
             raise _unsupported(model, [owner])
         right.add(seen)
+
+
+def _fill_once(count: int, views: Collection[Any]) -> bool:
+    """Whether strided views of `count` elements hold each element once."""
+    spans = []
+    for shape, stride, offset in views:
+        if stride != torch.empty(shape, device="meta").stride():
+            break
+        spans.append((offset, offset + prod(shape)))
+    else:  # all are contiguous
+        spans.sort()
+        return [start for start, _ in spans] + [count] == [0] + [stop for _, stop in spans]
+    held = torch.zeros(count, dtype=torch.uint8)
+    for view in views:
+        held.as_strided(*view).add_(1)
+    return bool((held == 1).all())
 
 
 def _left_out(model: Any, name: str) -> bool:

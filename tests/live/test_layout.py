@@ -11,6 +11,7 @@ import torch
 import persona
 from persona.errors import InvalidInput, Refused
 from persona.live import slots
+from persona.live.layout import _fill_once
 from persona.repository import Repository
 from tests.cli.command_line import CommandLine
 from tests.families import train
@@ -137,3 +138,18 @@ def test_parts_of_a_parameter_on_a_device_are_merged_there(
     live.checkout("HEAD~1")
     assert live.digest() == mixtral.digest("HEAD~1").weights
     mixtral.recipe.set("tuned", alpha=1, only=[])
+
+
+@pytest.mark.parametrize(
+    ("views", "right"),
+    [
+        ([((2, 3), (3, 1), 6), ((2, 3), (3, 1), 0)], True),
+        ([((2, 3), (3, 1), 6), ((2, 3), (3, 1), 6)], False),
+        ([((2, 3), (3, 1), 0), ((1, 3), (3, 1), 6)], False),
+        ([((3, 2), (1, 6), 0), ((3, 2), (1, 6), 3)], True),
+        ([((3, 2), (1, 6), 0), ((3, 2), (1, 3), 3)], False),
+        ([((3, 2), (1, 6), 0)], False),
+    ],
+)
+def test_parts_fill_a_parameter_once(views: list[object], right: bool) -> None:
+    assert _fill_once(12, views) == right
