@@ -10,6 +10,8 @@ from zlib import crc32
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 from persona.errors import InvalidInput
 from tests.checkpoints import bf16
@@ -349,6 +351,44 @@ def test_a_layout_is_shown_with_all_tensors_that_belong_together(tmp_path: Path)
     sandbox = Sandbox(folder(tmp_path, "stacked"), stacked(mixtral()))
     said = refused(sandbox, trained(mixtral()))
     assert "experts.0.w1.weight + … (6 tensors) is the base's model.layers.0.mlp.experts.gate_up_proj" in said
+
+
+WORDS = sorted({part for name in (*bert(), *llama()) for part in name.split(".") if not part.isdigit()})
+
+
+@pytest.mark.parametrize("model", [bert, llama, gpt2])
+@given(
+    words=st.dictionaries(
+        st.sampled_from(WORDS), st.sampled_from(["x", "y.z", "", "layer", "weight", "model"])
+    ),
+    prefix=st.sampled_from(["", "net.", "a.b.", "model."]),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=15)
+def test_no_advice_on_other_names_leads_to_another_vector(
+    tmp_path_factory: pytest.TempPathFactory, model: Callable[[], Model], words: dict[str, str], prefix: str
+) -> None:
+    def other(name: str) -> str:
+        return prefix + ".".join(new for part in name.split(".") if (new := words.get(part, part)))
+
+    after = trained(model())
+    names = [other(name) for name in after]
+    assume(len(set(names)) == len(names) and all(names))
+    sandbox = Sandbox(tmp_path_factory.mktemp("any"), model())
+    options: dict[str, Any] = {}
+    for _ in range(3):
+        try:
+            made = sandbox.vector(dict(zip(names, after.values(), strict=True)), **options)
+        except InvalidInput as error:
+            advised = {"rename": True} if "rename=True" in str(error) else {}
+            advised |= {"missing": "zero"} if "missing=" in str(error) else {}
+            advised |= {"extra": "ignore"} if "extra=" in str(error) else {}
+            if not advised:
+                return
+            options |= advised
+        else:
+            assert made.id == sandbox.vector(after).id
+            return
+    raise AssertionError(f"the advice leads nowhere: {options}")
 
 
 def test_a_rename_is_found_beside_a_tensor_that_is_lost(tmp_path: Path) -> None:
