@@ -21,8 +21,8 @@ from persona.intake.choices import Choices, admits, check_globs
 from persona.intake.encode import Deltas, Encoder, ImportedVector, encode_deltas, put_vector
 from persona.intake.factors import PlannedAdapter, PlannedDense, PlannedFactor, plan_adapter
 from persona.intake.growth import GrowingBase, check_together
-from persona.intake.match import Match
 from persona.intake.naming import described
+from persona.intake.pairs import Match
 from persona.merge.arithmetic import casts
 from persona.merge.rows.growth import KnownBase
 from persona.merge.rows.reader import BaseChunks

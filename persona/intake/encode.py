@@ -24,7 +24,8 @@ from persona.frozen import dataclass
 from persona.intake import rounding
 from persona.intake.choices import Choices
 from persona.intake.growth import GrowingBase, before_training
-from persona.intake.match import Match, match_tensors
+from persona.intake.match import match_tensors
+from persona.intake.pairs import Match
 from persona.intake.parts import Weights
 from persona.intake.sizes import Sizes
 from persona.limits import CHUNK_ELEMENTS

@@ -20,7 +20,7 @@ from persona.intake.choices import Choices
 from persona.intake.experts import Piece, Target, stack_of_experts
 from persona.intake.factor_layouts import Layout, Turn, layouts
 from persona.intake.growth import longer
-from persona.intake.match import check_pair
+from persona.intake.pairs import check_pair
 from persona.objects.base import Base
 from persona.objects.tensors import TensorSpec, sort_key
 from persona.objects.vector import FACTOR_DTYPES, LowRankFactor

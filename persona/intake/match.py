@@ -16,6 +16,7 @@ from persona.intake import growth, renames, twins, wrappers
 from persona.intake.choices import Choices, admits, check_globs, is_named
 from persona.intake.likeness import Likeness
 from persona.intake.naming import described, joined
+from persona.intake.pairs import Match, check_pair
 from persona.intake.parts import Held, View
 from persona.intake.renames import Renames
 from persona.merge.rows.reader import BaseChunks
@@ -23,37 +24,12 @@ from persona.objects.base import Base
 from persona.objects.dtypes import DTYPES
 from persona.objects.growth import Sizes
 from persona.objects.tensors import TensorSpec
-from persona.weights.checkpoint import EMPTY_REMEDY, Checkpoint
+from persona.weights.checkpoint import Checkpoint
 from persona.weights.tied import may_share
 
 SAVE_ALIKE = "load both models with the same version of transformers, and save both with save_pretrained"
 _DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers")
 """Keys of config.json that count layers."""
-
-
-@dataclass(frozen=True)
-class Match:
-    """`source` is the checkpoint's spec to read for `spec`, or None if the tensor counts as unchanged.
-
-    `grown`: whether `spec` is a grown tensor, and `origin` its origin (`objects.growth`).
-    """
-
-    spec: TensorSpec
-    source: TensorSpec | None
-    grown: bool = False
-    origin: str | None = None
-
-    @property
-    def rounded(self) -> bool:
-        """Whether elements are rounded to the base's dtype on the way."""
-        return self.source is not None and self.source.dtype != self.spec.dtype
-
-    @property
-    def narrowed(self) -> bool:
-        """Whether the checkpoint's dtype cannot hold the base's numbers."""
-        if self.source is None or not self.rounded:
-            return False
-        return not DTYPES[self.source.dtype].holds(DTYPES[self.spec.dtype])
 
 
 @dataclass(frozen=True)
@@ -134,8 +110,15 @@ class _Matcher:
             )
         if self.left:
             self.notes.append(f"left as in the base: {described(sorted(self.left), names)}")
+            self.notes += self._parted()
         left = tuple(sorted({*self.left, *absent}))
         return Matched(matches, self.view, self.notes, left, self.renamed)
+
+    def _parted(self) -> Iterator[str]:
+        """Sentences on tensors that stay as they are, while others that are equal to them may change."""
+        for name in sorted(self.left):
+            if others := [each for each in self.twins.of(name) if each not in self.left]:
+                yield f"{name} stays as it is, but {joined(others)} may change, which the base shares with it"
 
     # -- growth
 
@@ -407,34 +390,6 @@ class _Matcher:
             hint.append(" leaves out those that the base lacks, and the model computes without them")
         if problems:
             raise InvalidInput(f"{path}: {'; and '.join(problems)}", hint=tuple(hint))
-
-
-def check_pair(spec: TensorSpec, source: TensorSpec, path: object, cast: bool) -> None:
-    """`InvalidInput` if a tensor of the file `path` cannot be a fine-tuned `spec`."""
-    where = f"{path}: tensor {spec.name}"
-    if source.shape == (0,) != spec.shape:
-        raise InvalidInput(
-            f"{where} is empty, as DeepSpeed ZeRO-3 saves a tensor that it did not gather", hint=EMPTY_REMEDY
-        )
-    if source.shape != spec.shape:
-        raise InvalidInput(
-            f"{where} has the shape {list(source.shape)}, but the base has {list(spec.shape)};"
-            " give a fine-tune of this base",
-            hint=None if spec.merged else (Keyword(leave=spec.name), " leaves it as it is in the base"),
-        )
-    if source.dtype == spec.dtype:
-        return
-    if not spec.merged or not DTYPES[source.dtype].is_float:
-        raise InvalidInput(
-            f"{where} has the dtype {source.dtype}, but the base has {spec.dtype}: save it as {spec.dtype}",
-            hint=(Keyword(leave=spec.name), " leaves it as it is in the base"),
-        )
-    if not DTYPES[source.dtype].holds(DTYPES[spec.dtype]) and not cast:
-        raise InvalidInput(
-            f"{where} has the dtype {source.dtype}, which cannot hold every value of {spec.dtype},"
-            " the base's dtype",
-            hint=(Keyword(cast=True), " converts it anyway"),
-        )
 
 
 def _some(phrases: Sequence[str], most: int = 3) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from persona.intake.match import Match
+from persona.intake.pairs import Match
 from persona.merge.arithmetic import casts
 from persona.objects.tensors import TensorSpec
 

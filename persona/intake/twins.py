@@ -37,6 +37,11 @@ class Twins:
         """Whether two tensors of the base are in one group."""
         return other in self._group.get(one, ())
 
+    def of(self, name: str) -> list[str]:
+        """The other members of a tensor's group, unless it is constant."""
+        group = self._group.get(name, [])
+        return [] if not group or self._is_constant(name) else [each for each in group if each != name]
+
     def find(self, absent: Iterable[str], view: View) -> dict[str, str]:
         """The twins that a checkpoint holds of tensors that it lacks. `view`: under the names of the base.
 

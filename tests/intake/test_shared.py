@@ -123,6 +123,15 @@ def test_twins_of_several_chunks_and_of_another_dtype(tmp_path: Path) -> None:
     )
 
 
+def test_a_twin_that_is_left_alone_is_noted(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path, t5(*SHARED))
+    notes = sandbox.vector(trained(t5(*SHARED)), leave=["shared.weight", "encoder.*"]).notes
+    said = "but decoder.embed_tokens.weight and lm_head.weight may change, which the base shares with it"
+    assert [said in note for note in notes] == [False, True, True]
+    moved = trained(t5(*SHARED))
+    assert len(sandbox.vector(moved, leave=SHARED).notes) == 1
+
+
 def test_twins_that_a_fine_tune_trained_apart_stay_apart(tmp_path: Path) -> None:
     base = t5(*SHARED[:2])
     sandbox = Sandbox(tmp_path, base)

@@ -1,0 +1,62 @@
+"""A tensor of the base and the one of a checkpoint that it is compared with."""
+
+from __future__ import annotations
+
+from persona.errors import InvalidInput, Keyword
+from persona.frozen import dataclass
+from persona.objects.dtypes import DTYPES
+from persona.objects.tensors import TensorSpec
+from persona.weights.checkpoint import EMPTY_REMEDY
+
+
+@dataclass(frozen=True)
+class Match:
+    """`source` is the checkpoint's spec to read for `spec`, or None if the tensor counts as unchanged.
+
+    `grown`: whether `spec` is a grown tensor, and `origin` its origin (`objects.growth`).
+    """
+
+    spec: TensorSpec
+    source: TensorSpec | None
+    grown: bool = False
+    origin: str | None = None
+
+    @property
+    def rounded(self) -> bool:
+        """Whether elements are rounded to the base's dtype on the way."""
+        return self.source is not None and self.source.dtype != self.spec.dtype
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether the checkpoint's dtype cannot hold the base's numbers."""
+        if self.source is None or not self.rounded:
+            return False
+        return not DTYPES[self.source.dtype].holds(DTYPES[self.spec.dtype])
+
+
+def check_pair(spec: TensorSpec, source: TensorSpec, path: object, cast: bool) -> None:
+    """`InvalidInput` if a tensor of the file `path` cannot be a fine-tuned `spec`."""
+    where = f"{path}: tensor {spec.name}"
+    if source.shape == (0,) != spec.shape:
+        raise InvalidInput(
+            f"{where} is empty, as DeepSpeed ZeRO-3 saves a tensor that it did not gather", hint=EMPTY_REMEDY
+        )
+    if source.shape != spec.shape:
+        raise InvalidInput(
+            f"{where} has the shape {list(source.shape)}, but the base has {list(spec.shape)};"
+            " give a fine-tune of this base",
+            hint=None if spec.merged else (Keyword(leave=spec.name), " leaves it as it is in the base"),
+        )
+    if source.dtype == spec.dtype:
+        return
+    if not spec.merged or not DTYPES[source.dtype].is_float:
+        raise InvalidInput(
+            f"{where} has the dtype {source.dtype}, but the base has {spec.dtype}: save it as {spec.dtype}",
+            hint=(Keyword(leave=spec.name), " leaves it as it is in the base"),
+        )
+    if not DTYPES[source.dtype].holds(DTYPES[spec.dtype]) and not cast:
+        raise InvalidInput(
+            f"{where} has the dtype {source.dtype}, which cannot hold every value of {spec.dtype},"
+            " the base's dtype",
+            hint=(Keyword(cast=True), " converts it anyway"),
+        )
