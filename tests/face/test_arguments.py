@@ -47,8 +47,6 @@ MEANINGLESS: dict[str, list[object]] = {
     "Progress | None": ["yes"],
     "NoteList | None": ["yes", 3],
     "bool": ["no", None, 3, b"", [True]],
-    'Literal["refuse", "zero"]': ["bogus", None, 0],
-    'Literal["refuse", "ignore"]': ["bogus", None],
     'Literal["soft", "mixed", "hard"]': ["bogus", None],
     "str | CommitEntry | None": [3, b"HEAD"],
     "str | Sequence[str]": [None, b"HEAD", [None]],
