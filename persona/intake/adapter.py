@@ -74,6 +74,11 @@ def import_adapter(
     known = KnownBase.of(store.objects, base)
     dense = [one.spec for one in planned.dense]
     grown = {spec: base.tied.get(spec.name) for spec in dense if spec != base.spec.get(spec.name)}
+    if odd := [one.source.name for one in planned.frozen if one.spec != base.spec.get(one.spec.name)]:
+        raise InvalidInput(
+            f"{adapter.path}: {listed(odd)} with new tokens, and beside it a change of some of its rows",
+            hint=MERGE_FIRST,
+        )
     longer = [spec for spec, origin in grown.items() if origin is None]
     if longer and (found := sizes(base.spec[longer[0].name], longer[0])) is not None:
         names = {spec.name for spec in longer}

@@ -19,7 +19,7 @@ from persona.intake.adapter_names import Names, unmatched
 from persona.intake.choices import Choices
 from persona.intake.experts import Piece, Target, stack_of_experts
 from persona.intake.factor_layouts import Layout, Turn, layouts
-from persona.intake.growth import longer
+from persona.intake.growth import holding, longer
 from persona.intake.pairs import check_pair
 from persona.objects.base import Base
 from persona.objects.tensors import TensorSpec, sort_key
@@ -381,11 +381,7 @@ class _Planner:
         tokens = tuple(found[0])
         if len(spec.shape) != 2 or source.shape != (len(tokens), spec.shape[1]):
             raise self._wrong_shape(name, source, spec)
-        if len(set(tokens)) != len(tokens) or not all(0 <= token < spec.shape[0] for token in tokens):
-            raise InvalidInput(
-                f"{self.config.where}: the trained tokens must be different numbers from 0 to"
-                f" {spec.shape[0] - 1}, the vocabulary of {spec.name}"
-            )
+        spec = holding(spec, tokens, self.config.where, take=self.choices.extend_vocab)
         check_pair(spec, TensorSpec(name, source.dtype, spec.shape), self.adapter.path, self.choices.cast)
         self._check_merged(spec, name)
         planned, held = PlannedDense(spec, source, tokens=tokens), self.dense.get(spec.name)

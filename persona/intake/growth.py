@@ -6,7 +6,7 @@ has one that is tied to its embedding (`untie`). See `persona.objects.growth`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -108,6 +108,29 @@ def longer(spec: TensorSpec, source: TensorSpec, path: object, *, take: bool) ->
         return larger
     refuse_size(f"{path}: tensor {spec.name}", spec, source, found)
     return spec
+
+
+def holding(spec: TensorSpec, tokens: Sequence[int], where: str, *, take: bool) -> TensorSpec:
+    """An embedding of the base with the rows of some tokens, which an adapter trained.
+
+    `take`: whether new tokens are taken. Raises `InvalidInput` if they are not, or if some rows are unknown.
+    """
+    rows, last = spec.shape[0], max(tokens, default=0)
+    if (
+        len(set(tokens)) != len(tokens)
+        or min(tokens, default=0) < 0
+        or not {*range(rows, last + 1)} <= {*tokens}
+    ):
+        raise InvalidInput(
+            f"{where}: the trained tokens must be different numbers from 0 to {rows - 1}, the vocabulary of"
+            f" {spec.name}, or all numbers from {rows} on"
+        )
+    if last >= rows and not take:
+        raise InvalidInput(
+            f"{where}: the trained tokens go to {last}, but the vocabulary of {spec.name} has {rows}",
+            hint=(Keyword(extend_vocab=True), " takes the new tokens"),
+        )
+    return replace(spec, shape=(max(rows, last + 1), *spec.shape[1:]))
 
 
 # -- the chunks of the base

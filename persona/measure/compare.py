@@ -30,6 +30,7 @@ from persona.merge.run.merger import Merger
 from persona.merge.trim.cutoffs import cutoffs
 from persona.merge.workers import first_run, in_order
 from persona.objects.dtypes import uint
+from persona.objects.growth import extends
 from persona.objects.tensors import TensorSpec, chunk_span
 from persona.progress import COMPARING, Progress
 
@@ -63,8 +64,22 @@ class Comparison:
 
 
 def comparable(before: Plan, after: Plan) -> list[TensorSpec]:
-    """The float tensors that both have with one dtype and shape, in byte order of names."""
-    return [spec for spec in after.base.tensors if spec.merged and before.base.spec.get(spec.name) == spec]
+    """The float tensors of `after` that can be compared, in byte order of names.
+
+    `before` has them with the same dtype and shape, or `after` grows them (`objects.growth`): then the new
+    rows were zeros before, and a tensor with an origin had its elements.
+    """
+    return [spec for spec in after.base.tensors if spec.merged and _before(before, after, spec) is not None]
+
+
+def _before(before: Plan, after: Plan, spec: TensorSpec) -> TensorPlan | None:
+    """The tensor that `before` has for one of `after`."""
+    name = spec.name
+    found = before.by_name.get(name) or before.by_name.get(after.origins.get(name) or "")
+    if found is None or found.spec.dtype != spec.dtype:
+        return None
+    shape = found.spec.shape
+    return found if shape == spec.shape or (name in after.origins and extends(shape, spec.shape)) else None
 
 
 def compare(
@@ -130,9 +145,10 @@ class _Counter:
         progress: Progress | None,
     ) -> None:
         self.before, self.after, self.elections = before, after, elections
-        same = [before.by_name[spec.name].key == after.by_name[spec.name].key for spec in specs]
+        self.olds = {spec.name: _before(before, after, spec) or after.by_name[spec.name] for spec in specs}
+        same = [self.olds[spec.name].key == after.by_name[spec.name].key for spec in specs]
         self.unchanged = {spec.name for spec, equal in zip(specs, same, strict=True) if equal}
-        old = [before.by_name[spec.name] for spec in specs if spec.name not in self.unchanged]
+        old = [self.olds[spec.name] for spec in specs if spec.name not in self.unchanged]
         new = [after.by_name[spec.name] for spec in specs]
         beside = scratch_bytes(len(after.recipe.terms) if elections else 1)
         sides = [(before, old), (after, new)]
@@ -163,7 +179,13 @@ class _Counter:
         election = self._after(spec, index, new, scratch.counting)
         if spec.name in self.unchanged:
             return _tally(spec.dtype, new, new, scratch.counting), election
-        self.old.chunk_into(self.before.by_name[spec.name], index, old)
+        tensor = self.olds[spec.name]
+        size = 0
+        if index < self.before.chunks(tensor):
+            first, last = chunk_span(tensor.spec, index, self.before.base.chunk)
+            size = last - first
+            self.old.chunk_into(tensor, index, old[:size])
+        old[size:] = 0
         return _tally(spec.dtype, old, new, scratch.counting), election
 
     def _after(self, spec: TensorSpec, index: int, out: NDArray[Any], scratch: Scratch) -> Election | None:

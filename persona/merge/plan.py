@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import field
 from functools import cached_property
 from typing import NamedTuple
 
@@ -83,8 +84,13 @@ class Plan:
     base: Base
     rows: TermSources
     tensors: tuple[TensorPlan, ...]
-    is_extended: bool = False
-    """Whether `base` is an extended base (`objects.growth`)."""
+    origins: Mapping[str, str | None] = field(default_factory=dict)
+    """The tensors that the vectors grow, each with its origin (`objects.growth`)."""
+
+    @property
+    def is_extended(self) -> bool:
+        """Whether the vectors grow the base."""
+        return bool(self.origins)
 
     @cached_property
     def by_name(self) -> dict[str, TensorPlan]:
@@ -158,7 +164,7 @@ def plan(store: Store, recipe: Recipe, base: Base, vectors: Mapping[str, Vector]
         )
     rescaled = _rescaled(recipe, tensors)
     rows = TermSources(whole.chunks, sources, rescaled, made.shared_bytes)
-    return Plan(store, recipe, base, rows, tuple(tensors), whole is not known)
+    return Plan(store, recipe, base, rows, tuple(tensors), whole.origins)
 
 
 def _rescaled(recipe: Recipe, tensors: Sequence[TensorPlan]) -> frozenset[tuple[str, int]]:

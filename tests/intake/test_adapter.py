@@ -379,3 +379,29 @@ def test_an_output_matrix_that_an_adapter_holds_whole_is_taken_if_asked_for(tmp_
         assert found["lm_head.weight"].same(head)
         assert found["model.embed_tokens.weight"].same(base["model.embed_tokens.weight"])
         assert json.loads((tmp_path / "bot" / "config.json").read_text())["tie_word_embeddings"] is False
+
+
+def test_new_tokens_whole_and_trained_rows_beside_them_are_refused(repo: Repository, tmp_path: Path) -> None:
+    module = "base_model.model.model.embed_tokens"
+    tensors = {
+        f"{module}.weight": tensor((14, 8), 9, "BF16"),
+        f"{module}.token_adapter.trainable_tokens_delta": tensor((2, 8)),
+    }
+    place = write_adapter(tmp_path / "a", {**pair(), **tensors}, trainable_token_indices=[3, 5])
+    with pytest.raises(InvalidInput, match="with new tokens, and beside it a change of some of its rows"):
+        repo.commit(place, message="adapt", extend_vocab=True)
+
+
+def test_trained_rows_of_new_tokens_are_taken_if_asked_for(repo: Repository, tmp_path: Path) -> None:
+    name = "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta"
+    rows = tensor((3, 8), 7, "BF16")
+    place = write_adapter(tmp_path / "a", {**pair(), name: rows}, trainable_token_indices=[5, 13, 12])
+    assert "go to 13, but the vocabulary of model.embed_tokens.weight has 12" in refused(repo, place)
+    repo.commit(place, message="adapt", extend_vocab=True)
+    repo.checkout()
+    found = read_weights(tmp_path / "bot")["model.embed_tokens.weight"].bits
+    base = read_weights(tmp_path / "base")["model.embed_tokens.weight"].bits
+    assert np.array_equal(found[[5, 13, 12]], rows.bits)
+    assert np.array_equal(found[[0, 1, 2, 11]], base[[0, 1, 2, 11]])
+    gap = write_adapter(tmp_path / "gap", {**pair(), name: rows}, trainable_token_indices=[5, 12, 14])
+    assert "or all numbers from 12 on" in refused(repo, gap)

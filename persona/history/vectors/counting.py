@@ -52,10 +52,7 @@ def measured(
     from persona.measure.compare import compare
 
     tuned = lone_recipe(id, base_id, Rules.of("ties"))
-    before = Recipe.of(base_id, [], tuned.rules)
-    if history.base_of(tuned).digest != history.base(base_id).digest:  # with the rows that the vector adds
-        before = Recipe.of(base_id, [Term("vector", id, "0")], tuned.rules)
-    plans = plan_of(history, before), plan_of(history, tuned)
+    plans = plan_of(history, Recipe.of(base_id, [], tuned.rules)), plan_of(history, tuned)
     memory = history.memory()
     return list(compare(*plans, elections=False, threads=threads, memory=memory, progress=progress))
 

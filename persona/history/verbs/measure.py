@@ -96,7 +96,8 @@ class Share(Result):
 class WeightsDiff(Result):
     """The difference between the weights of two recipes. `vectors` and `pairs` are of the second.
 
-    `unmatched`: tensors that only one of them has, or that differ in dtype or shape; they are left out.
+    `unmatched`: tensors that only one of them has, or that differ in dtype or shape; they are left out. If
+    vectors of the second grow a tensor, its new rows count as zeros in the first.
     `not_finite`: the number of weights that changed and are not finite.
     """
 

@@ -289,3 +289,18 @@ def test_an_imported_recipe_may_have_more_tokens(repo: Repository, tmp_path: Pat
     made = repo.import_mergekit(tmp_path / "kit.yml", extend_vocab=True)
     assert "one: no files are imported; copy its tokenizer into the work tree" in made.notes
     assert json.loads((repo.root / "config.json").read_text())["vocab_size"] == 21
+
+
+def test_a_difference_of_weights_counts_the_new_rows(repo: Repository, tmp_path: Path) -> None:
+    repo.commit(tmp_path / "one", message="one", extend_vocab=True)
+    repo.commit(tmp_path / "head", message="head", untie=True, only="*.norm.*")
+    first, second = (repo.diff_weights(f"HEAD~{back + 1}", f"HEAD~{back}") for back in (1, 0))
+    assert first.unmatched == second.unmatched == ()
+    base, one = weights(tmp_path / "base"), weights(tmp_path / "one")
+    longer = base[EMBEDDING], np.zeros((1, 10), np.uint16)
+    before = {**base, EMBEDDING: np.concatenate(longer)}
+    assert first.size.elements == sum(bits.size for bits in one.values())
+    assert first.size.changed == sum(int((bits != before[name]).sum()) for name, bits in one.items())
+    assert second.size.elements == first.size.elements + one[EMBEDDING].size
+    back = repo.diff_weights("HEAD", "HEAD~1")
+    assert back.unmatched == (HEAD,)
