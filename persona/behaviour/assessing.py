@@ -8,7 +8,6 @@ probes, random vectors and texts each of its numbers takes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -66,10 +65,19 @@ class Subject:
         *,
         commit: str | None = None,
         label: str = "recipe.toml",
+        asked: Sequence[str] = (),
     ) -> Subject:
-        """A recipe, that of `commit` if one is given. Its weights are merged if their digest is not known."""
+        """A recipe, that of `commit` if one is given. Its weights are merged if their digest is not known.
+
+        `asked`: patterns that are judged also if no vector of theirs is in the recipe.
+        """
         id, kind = (recipe.key, "recipe") if commit is None else (commit, "commit")
-        return cls(id, kind, weights(history, label, recipe, how), wanted(history, graph, recipe))
+        own = wanted(history, graph, recipe)
+        for name in asked:
+            names = [one for one in graph.names_of(name) if one in graph.trainables]
+            if not own.keys() & set(names):
+                own |= {one: graph.trainables[one].sign for one in names}
+        return cls(id, kind, weights(history, label, recipe, how), own)
 
     @classmethod
     def of_vector(
@@ -89,8 +97,8 @@ def of_patterns(history: History, graph: Graph, known: Mapping[str, str]) -> dic
     return {name: known[name] for name in names if name is not None}
 
 
-def wanted(history: History, graph: Graph, recipe: Recipe) -> dict[str, int]:
-    """The sign that is wanted for each pattern or facet whose vector is in a recipe."""
+def strengths(history: History, graph: Graph, recipe: Recipe) -> dict[str, float]:
+    """The sum of the α of each pattern or facet whose vector is in a recipe."""
     patterns = provenance.patterns_of(
         history, graph.trainables, {term.name: term.vector for term in recipe.terms}
     )
@@ -100,10 +108,12 @@ def wanted(history: History, graph: Graph, recipe: Recipe) -> dict[str, int]:
         name = patterns.get(term.name)
         if name is not None and (name == term.name or name not in named):
             totals[name] = totals.get(name, 0.0) + sum(float(alpha) for alpha in values(term.alpha))
-    return {
-        name: int(math.copysign(1, total)) if total else graph.trainables[name].sign
-        for name, total in totals.items()
-    }
+    return totals
+
+
+def wanted(history: History, graph: Graph, recipe: Recipe) -> dict[str, int]:
+    """The sign that the graph wants for each pattern or facet whose vector is in a recipe."""
+    return {name: graph.trainables[name].sign for name in strengths(history, graph, recipe)}
 
 
 def base_of(history: History, recipe: Recipe) -> Weights:

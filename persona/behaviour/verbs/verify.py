@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -17,6 +17,7 @@ from persona.behaviour.assessing import (
     of_patterns,
     probe_sets,
     scores_of,
+    strengths,
 )
 from persona.behaviour.graph.graph import Graph
 from persona.behaviour.measuring.effects import judged_items
@@ -55,7 +56,8 @@ def verify(
 
     `rev` None: `recipe.toml` as it is. `vector`: these vectors, each alone at α = 1, in place of a recipe;
     `each`: every vector of a pattern. These two give one `Scores` for each vector, as a tuple; a single name
-    gives its `Scores`. `probe`: only the probes of these patterns. `max_damage`: the ratio of the losses on
+    gives its `Scores`. `probe`: only the probes of these patterns, which a recipe is judged by also if it
+    has no vector of theirs. `max_damage`: the ratio of the losses on
     neutral text that is allowed. `checks` False: no answers are generated for checks beside pairs.
 
     `tasks`: tasks of lm-evaluation-harness, which are run on the base as well; `tasks_dir` has others than
@@ -73,7 +75,7 @@ def verify(
     chosen = tasks_of(_texts(tasks), None if tasks_dir is None else Path(tasks_dir), task_limit)
     commit = None if rev is None else resolve(history, rev, history.notes)
     graph = Graph.of(history, commit)
-    subjects = _subjects(history, graph, commit, _texts(vector), each, how)
+    subjects = _subjects(history, graph, commit, _texts(vector), each, _texts(probe), how)
     sets, without = probe_sets(graph, _texts(probe), subjects)
     base = base_of(history, subjects[0].weights.recipe)
     bench = Bench(history, commit, base, device_of(how["device"]), how["threads"], how["progress"])
@@ -86,7 +88,11 @@ def verify(
         if subject.kind != "recipe" and not probe:
             keep(history, scores, tasks=bool(chosen))
         made.append(
-            replace(scores, measured_before=not bench.worked, notes=_notes(graph, subject, scores, sets))
+            replace(
+                scores,
+                measured_before=not bench.worked,
+                notes=(*_signs(history, graph, subject), *_notes(graph, subject, scores, sets)),
+            )
         )
     return made[0] if len(made) == 1 and not each and not _several(vector) else tuple(made)
 
@@ -100,6 +106,7 @@ def _subjects(
     commit: str | None,
     vectors: Sequence[str],
     each: bool,
+    asked: Sequence[str],
     how: ComputeOptions,
 ) -> list[Subject]:
     recipe = text_files.new_recipe(history).recipe if commit is None else history.recipe_of(commit)
@@ -108,7 +115,7 @@ def _subjects(
         if id is None and recipe == history.recipe_of(head := history.head_commit()):
             id = head if _is_as_committed(history, head) else None
         label = "recipe.toml" if commit is None else abbreviate(commit)
-        return [Subject.of_recipe(history, graph, recipe, how, commit=id, label=label)]
+        return [Subject.of_recipe(history, graph, recipe, how, commit=id, label=label, asked=asked)]
     known = lookup.ids(history)
     ids = of_patterns(history, graph, known) if each else {}
     if each and not ids:
@@ -134,6 +141,20 @@ def _is_as_committed(history: History, commit: str) -> bool:
         }
 
     return decisive(tracking.snapshot(history)) == decisive(history.files_of(commit))
+
+
+def _signs(history: History, graph: Graph, subject: Subject) -> Iterator[str]:
+    """Notes on patterns that a recipe lacks, or applies the other way than their pages want."""
+    if subject.kind == "vector":
+        return
+    totals = strengths(history, graph, subject.weights.recipe)
+    for name, sign in subject.own.items():
+        if name not in totals:
+            yield f"no vector of {name} is in the recipe: what is measured comes from the others"
+        elif totals[name] * sign < 0:
+            file = graph.patterns[graph.trainables[name].key].file
+            how, other = ("subtracted", "-1") if sign > 0 else ("added", "1")
+            yield f"{name} is {how}, but {file} wants the opposite; if not, write sign = {other} there"
 
 
 def _notes(graph: Graph, subject: Subject, scores: Scores, sets: Mapping[str, ProbeSet]) -> tuple[str, ...]:

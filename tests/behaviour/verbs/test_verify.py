@@ -281,13 +281,32 @@ def test_sums_of_vectors_and_adapters_are_vectors_like_any_other(pirate: ChatBot
 
 
 def test_probes_of_one_pattern_alone_are_used_and_no_scores_are_kept(pirate: ChatBot) -> None:
-    scores = one(pirate, probe="brief")
-    assert [found.pattern for found in scores.effects] == ["brief"]
-    assert scores.verdict == "unverified"
+    scores = one(pirate, probe="pirate")
+    assert [found.pattern for found in scores.effects] == ["pirate"]
+    assert scores.verdict == "pass"
     with persona.open(pirate.root) as repo:
         assert scores_of(repo._history, scores.about) is None
     with pytest.raises(UnknownName, match="piratical"):
         verify(pirate, probe="piratical")
+
+
+def test_a_pattern_that_is_asked_for_is_judged_without_its_vector(pirate: ChatBot) -> None:
+    pirate.run.ok("rm", "pirate")
+    assert one(pirate, checks=False).verdict == "unverified"
+    scores = one(pirate, checks=False, probe="pirate")
+    assert [(effect.own, effect.verdict) for effect in scores.effects] == [(True, "fail")]
+    assert scores.notes == ("no vector of pirate is in the recipe: what is measured comes from the others",)
+
+
+def test_the_page_of_a_pattern_says_what_is_wanted_and_not_its_alpha(pirate: ChatBot) -> None:
+    pirate.run.ok("set", "pirate", "--alpha", "-1")
+    scores = one(pirate, checks=False, max_damage=9)
+    assert (scores.own[0].wanted, scores.verdict) == (1, "fail")
+    (note,) = scores.notes
+    assert note.startswith("pirate is subtracted, but graph/pirate.md wants the opposite")
+    pirate.pattern("pirate", probes=PIRATE_PROBES, front="sign = -1")
+    scores = one(pirate, checks=False, max_damage=9)
+    assert (scores.own[0].wanted, scores.verdict, scores.notes) == (-1, "pass", ())
 
 
 def test_a_vector_of_a_facet_is_judged_by_the_probes_of_the_facet_or_the_pattern(pirate: ChatBot) -> None:
@@ -364,16 +383,16 @@ def test_a_renamed_vector_of_a_pattern_is_still_its_own(pirate: ChatBot) -> None
     assert (alone.about, [own.pattern for own in alone.own]) == (vector, ["pirate"])
 
 
-def test_of_two_vectors_of_a_pattern_the_one_of_its_name_says_what_is_wanted(
+def test_of_two_vectors_of_a_pattern_the_one_of_its_name_counts(
     pirate: ChatBot, brief_tune: Path
 ) -> None:
     old = pirate.run.json("vector", "show", "pirate")["id"]
     pirate.run.ok("mv", "pirate", "sailor")
     note_provenance(pirate, old, "pirate")
     pirate.run.ok("set", "sailor", "--alpha", "-2")
-    assert one(pirate, checks=False).own[0].wanted == -1
+    assert one(pirate, checks=False, max_damage=9).notes  # it is subtracted
     pirate.run.ok("add", brief_tune, "--name", "pirate")
-    assert one(pirate, checks=False).own[0].wanted == 1
+    assert not one(pirate, checks=False, max_damage=9).notes
 
 
 def note_provenance(bot: ChatBot, vector: str, name: str) -> None:

@@ -126,7 +126,7 @@ def test_a_second_verification_takes_under_a_second_and_imports_no_torch(pirate:
 
 def test_a_behaviour_that_is_to_be_removed_and_is_not_is_said_to_be_above(pirate: ChatBot) -> None:
     swapped = [{**line, "chosen": line["rejected"], "rejected": line["chosen"]} for line in PIRATE_PROBES]
-    pirate.pattern("pirate", probes=swapped)
+    pirate.pattern("pirate", probes=swapped, front="sign = -1")
     pirate.run.ok("set", "pirate", "--alpha", "-1")
     last = verify(pirate, "--no-checks", "--max-damage", "9", exits=1)[-1]
     assert last == "fail: pirate: the effect is not below that of random vectors"
