@@ -383,9 +383,7 @@ def test_a_renamed_vector_of_a_pattern_is_still_its_own(pirate: ChatBot) -> None
     assert (alone.about, [own.pattern for own in alone.own]) == (vector, ["pirate"])
 
 
-def test_of_two_vectors_of_a_pattern_the_one_of_its_name_counts(
-    pirate: ChatBot, brief_tune: Path
-) -> None:
+def test_of_two_vectors_of_a_pattern_the_one_of_its_name_counts(pirate: ChatBot, brief_tune: Path) -> None:
     old = pirate.run.json("vector", "show", "pirate")["id"]
     pirate.run.ok("mv", "pirate", "sailor")
     note_provenance(pirate, old, "pirate")
