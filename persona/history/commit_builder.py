@@ -284,9 +284,6 @@ def _known_change(
 def advice(before: Recipe | None, after: Recipe) -> list[str]:
     """Sentences that go with a commit of a recipe that changed."""
     notes: list[str] = []
-    if _votes(before) < 2 <= _votes(after) and after.rules.preset == "ties" and _keeps_all(after):
-        hint = ("try ", Call("recipe.set_rules", {"density": "0.2"}))
-        notes.append(Note("TIES usually trims when vectors are merged", hint))
     if _adds_up_to_one(after) and not (before and _adds_up_to_one(before)):
         each = Call("recipe.set", Blank("NAME"), alpha="1")
         notes.append(
@@ -310,7 +307,7 @@ def advice(before: Recipe | None, after: Recipe) -> list[str]:
 def _advice_on_filters(before: Recipe | None, after: Recipe) -> Iterator[str]:
     """Sentences on a filter that drops nothing, and on the seed of a filter that draws."""
     rules = after.rules
-    if rules.trim not in ("breadcrumbs", "dare", "della") or not _votes(after):
+    if rules.trim not in ("breadcrumbs", "dare", "della") or all(term.join != "vote" for term in after.terms):
         return
     if _keeps_all(after):
         density = "0.9" if rules.trim == "breadcrumbs" else "0.5"
@@ -327,11 +324,6 @@ def _advice_on_filters(before: Recipe | None, after: Recipe) -> Iterator[str]:
 def _seed(recipe: Recipe) -> str | None:
     """The seed of the draws of a recipe; None if it draws nothing."""
     return recipe.rules.seed if recipe.rules.trim in ("dare", "della") and not _keeps_all(recipe) else None
-
-
-def _votes(recipe: Recipe | None) -> int:
-    """How many vectors vote."""
-    return sum(term.join == "vote" for term in recipe.terms) if recipe else 0
 
 
 def _adds_up_to_one(recipe: Recipe) -> bool:

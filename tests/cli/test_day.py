@@ -181,21 +181,6 @@ def test_an_amended_commit_keeps_its_message(grown: CommandLine) -> None:
     assert after[0]["recipe"]["vectors"]["listening"]["alpha"] == 0.25
 
 
-def test_the_second_vector_brings_the_advice_to_trim(grown: CommandLine) -> None:
-    result = grown("commit", "../suggesting", "-m", "two")
-    assert "persona set --merge density=0.2" in result.stderr
-    assert "density=0.2" not in grown("commit", "-q", "--amend", "--no-edit").output
-
-
-def test_the_advice_to_trim_is_given_once(grown: CommandLine) -> None:
-    grown.ok("commit", "../suggesting", "-m", "two")
-    grown.ok("set", "--merge", "lambda=0.9")
-    said = [grown("commit", "-m", "weaker"), grown("commit", "../listening", "-n", "third", "-m", "three")]
-    said += [grown("revert", "third"), grown("revert", "HEAD"), grown("commit", "--amend", "--no-edit")]
-    assert [result.stderr for result in said if "TIES" in result.stderr] == []
-    assert all(result.exit_code == 0 for result in said)
-
-
 def test_a_commit_of_the_recipe_says_what_changed(persona: CommandLine) -> None:
     persona.ok("commit", "../listening", "-m", "listen")
     persona.ok("set", "listening", "--alpha", "0.7")

@@ -31,9 +31,11 @@ def bot(tmp_path: Path) -> Iterator[Bot]:
 
 @pytest.fixture
 def grown(bot: Bot) -> Bot:
-    """Two vectors and an α lowered: four commits."""
+    """Two vectors that vote, and an α lowered: four commits."""
     bot.commit(bot.tune("listening", 1), "listen before answering")
-    bot.commit(bot.tune("suggesting", 2), "suggest less", alpha="-0.5")
+    bot.repo.add(bot.tune("suggesting", 2), alpha="-0.5")
+    bot.repo.recipe.set("suggesting", join="vote")
+    bot.commit(message="suggest less")
     bot.repo.recipe.set("listening", alpha="0.7")
     bot.commit(message="a little less")
     return bot

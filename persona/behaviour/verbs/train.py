@@ -14,6 +14,7 @@ from persona.behaviour.training.jobs import Job
 from persona.errors import Blank, Call, Note, Refused, UsageError
 from persona.frozen import dataclass
 from persona.history.history import History
+from persona.history.recipes import joining
 from persona.history.recipes.checked import checked_keys
 from persona.history.recipes.views import shown
 from persona.history.results import UNPRINTED, Result
@@ -100,14 +101,15 @@ def _train(
     made = making.make(history, job, machine, again=given["force"])
     keys = dict(alpha)
     with changing(history) as tree:
-        old = text_files.recipe(history, to_edit=True).recipe.by_name.get(name)
+        before = text_files.recipe(history, to_edit=True).recipe
+        old = before.by_name.get(name)
         if old is None:
             keys.setdefault("alpha", str(job.trainable.sign))
         if given["onto"] not in (None, "base"):
             keys["join"] = "add"
         recipe, _ = put_term(tree, name, made.id, keys)
     runs.clear(history, name)
-    notes = list(made.notes)
+    notes = [*made.notes, *joining.notes(before, recipe, name)]
     if not made.outcomes:
         notes.append(
             Note(

@@ -25,7 +25,7 @@ from persona.frozen import dataclass
 from persona.history import note_refs
 from persona.history.history import History
 from persona.history.options import ImportOptions, defaults
-from persona.history.recipes import filters
+from persona.history.recipes import filters, joining
 from persona.history.recipes.checked import checked_keys
 from persona.history.recipes.text import RECIPE_FILE, decode, encode
 from persona.history.results import VectorChange
@@ -105,7 +105,7 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
     try:
         remember(history, recipe.base, path, made, options)
         texts = growing.files(differing, options, made.vector)
-        change, recipe = _write_recipe(tree, name, old, made, keys, new_bytes, texts, seen, options)
+        change, after = _write_recipe(tree, name, old, made, keys, new_bytes, texts, seen, options)
         if came := growing.files(brought, options, made.vector):
             model_files.remember(history, made.id, base, came, texts)
     except PersonaError as error:
@@ -122,15 +122,16 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
         kept_names.keep(history, name, made.id)
     taken = inside and weights.take(tree, (made.id, name), trained, options["progress"], options["threads"])
     in_place_notes = (in_place.TAKEN,) if taken else ()
-    twice = filters.twice(recipe, history.base(recipe.base), {name})
+    twice = filters.twice(after, history.base(after.base), {name})
     notes = (
         *onto_notes,
         *remarks,
         *made.notes,
         *in_place_notes,
         *twice,
-        *growing.other_tokens(history, recipe, name, texts),
-        *lookup.without_effect(history, [recipe.by_name[name]], None),
+        *joining.notes(recipe, after, name),
+        *growing.other_tokens(history, after, name, texts),
+        *lookup.without_effect(history, [after.by_name[name]], None),
         *model_files.notes(differing, texts),
         *model_config.of_another_model(history, base, texts.get(model_config.CONFIG)),
     )
@@ -261,7 +262,7 @@ def _write_recipe(
         text = decode(data)
         old = before.by_name.get(name)
         if old is None:
-            text = edit.add_term(text, name, {**keys, "alpha": keys.get("alpha") or "1"})
+            text = edit.add_term(text, name, joining.new_term(before.rules, keys))
         elif replaced is not None and old.vector == replaced.vector:
             text = edit.set_term(text, name, keys)
         else:

@@ -8,6 +8,7 @@ from typing import Any
 from persona.history import note_refs
 from persona.history.history import History
 from persona.history.recipes import edit
+from persona.history.recipes.joining import new_term
 from persona.history.recipes.text import RECIPE_FILE, decode, encode
 from persona.history.worktree import text_files
 from persona.history.worktree.locked import LockedTree
@@ -24,14 +25,14 @@ def with_term(
 ) -> tuple[str, Recipe]:
     """The text of a recipe in which the term `name` has a vector, and its recipe.
 
-    `keys`: the other keys of the term that are set. A new term has α 1 unless they say otherwise. Raises
-    `InvalidInput` for a recipe that cannot be.
+    `keys`: the other keys of the term that are set. A new term has α 1 unless they say otherwise, and a
+    subtraction does not vote. Raises `InvalidInput` for a recipe that cannot be.
     """
-    text = decode(data)
-    if name in history.read_recipe(data).by_name:
+    text, recipe = decode(data), history.read_recipe(data)
+    if name in recipe.by_name:
         text = edit.set_term(text, name, {"id": id, **keys})
     else:
-        text = edit.add_term(text, name, {"id": id, **keys, "alpha": keys.get("alpha") or "1"})
+        text = edit.add_term(text, name, new_term(recipe.rules, {"id": id, **keys}))
     return text, history.new_recipe(text.encode(), where=None)
 
 

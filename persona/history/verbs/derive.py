@@ -11,7 +11,7 @@ from persona.errors import Call, InvalidInput, Note, UnknownName
 from persona.frozen import dataclass
 from persona.history.history import History
 from persona.history.options import TermOptions, complete
-from persona.history.recipes import filters
+from persona.history.recipes import filters, joining
 from persona.history.recipes.checked import checked_keys
 from persona.history.recipes.text import RECIPE_FILE
 from persona.history.recipes.views import shown
@@ -77,7 +77,7 @@ def derive(history: History, name: str, expr: str, **options: Unpack[TermOptions
             alpha=shown(made.by_name[name].alpha),
             expression=written(named),
             parts=named,
-            notes=tuple(_notes(history, made, name, parts)),
+            notes=(*_notes(history, made, name, parts), *joining.notes(recipe, made, name)),
         )
 
 

@@ -13,6 +13,7 @@ from persona.errors import Call, InvalidInput, Keyword, UsageError
 from persona.history.act_results import Edited, Removed, Renamed
 from persona.history.history import History
 from persona.history.options import JoinOptions, complete
+from persona.history.recipes import joining
 from persona.history.recipes.checked import DEFAULT, checked, checked_keys
 from persona.history.recipes.text import RECIPE_FILE, decode, dotted, encode, load, plain_axis
 from persona.history.worktree import text_files, tracking
@@ -43,13 +44,21 @@ def set_term(
     join = given["join"]
     if join is not None:
         keys["join"] = recipe_edit.UNSET if checked("join", _join, join) == "vote" else join
-    _edit(history, lambda text: recipe_edit.set_term(text, name, keys))
-    if not keys.keys() & {"only", "except"}:
-        return Edited(name)
-    from persona.history.vectors import lookup
+    before: list[Recipe] = []
 
-    term = text_files.recipe(history).recipe.by_name[name]
-    return Edited(name, tuple(lookup.without_effect(history, [term], None)))
+    def edit(text: str) -> str:
+        if "alpha" in keys and join is None:
+            with suppress(InvalidInput):  # which the edit may mend
+                before.append(history.read_recipe(text.encode()))
+        return recipe_edit.set_term(text, name, keys)
+
+    after = _edit(history, edit)
+    notes = joining.notes(before[0], after, name) if before else []
+    if keys.keys() & {"only", "except"}:
+        from persona.history.vectors import lookup
+
+        notes += lookup.without_effect(history, [after.by_name[name]], None)
+    return Edited(name, tuple(notes))
 
 
 def set_rules(history: History, axes: Mapping[str, str | float]) -> Edited:
@@ -158,8 +167,8 @@ def _edit(
     history: History,
     edit: Callable[[str], str],
     others: Callable[[bytes, Recipe], Mapping[str, bytes | None]] = lambda data, after: {},
-) -> None:
-    """Edits the text of `recipe.toml`.
+) -> Recipe:
+    """Writes the edited text of `recipe.toml`; returns its recipe.
 
     `others`: edits of other files, from its bytes as they are and the new recipe.
     """
@@ -176,6 +185,7 @@ def _edit(
             edits = {**others(data, after), RECIPE_FILE: encode(edited, like=data)}
             here = tracking.ids(history, edits)
             tree.apply(edits, {**here, RECIPE_FILE: text_files.blob_id(data)})
+    return after
 
 
 def _check_of(axis: str) -> Callable[[Any, str], str]:

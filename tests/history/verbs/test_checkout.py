@@ -66,6 +66,8 @@ def test_the_same_fine_tune_is_the_same_vector_under_any_name_order_and_reposito
             "a": other.commit(tmp_path / "suggesting", name="a", alpha=-0.5, message="x").vectors[0].id,
             "b": other.commit(tmp_path / "listening", name="b", alpha=0.7, message="y").vectors[0].id,
         }
+        other.recipe.set("a", join="vote")
+        other.commit(message="z")
         found = {vector.name: vector.id for vector in grown.repo.vectors.values()}
         assert (found["suggesting"], found["listening"]) == (ids["a"], ids["b"])
         assert other.digest().weights == grown.repo.digest().weights

@@ -266,13 +266,6 @@ def test_files_of_a_fine_tune_are_listed_and_taken_when_asked(bot: Bot) -> None:
     assert bot.repo.status().files_changed == ("chat_template.jinja",)
 
 
-def test_from_the_second_vector_on_trimming_is_suggested(bot: Bot) -> None:
-    assert not bot.commit(bot.tune("one", 1)).notes
-    assert any(
-        "0.2" in advised(note) and "density" in advised(note) for note in bot.commit(bot.tune("two", 2)).notes
-    )
-
-
 def test_a_negative_alpha_divided_by_weight_is_warned_of(grown: Bot) -> None:
     grown.repo.recipe.set_rules({"preset": "mergekit"})
     assert any("suggesting" in note and "weight" in note for note in grown.commit().notes)
