@@ -84,6 +84,8 @@ class _Matcher:
         sizes = growth.vocabulary(pairs)
         matches = [self._match(spec, source, sizes) for spec, source in pairs]
         unknown = self._without_copies(self._unknown())
+        if self._is_another_model():  # whose dtypes and sizes say nothing
+            self._refuse(self._absent(), unknown)
         if sizes is not None and any(match.grown for match in matches):
             others = (match.spec for match in matches if not match.grown)
             growth.check_together(self.checkpoint.path, others, sizes)
@@ -265,7 +267,11 @@ class _Matcher:
             elif self.choices.untie:
                 del left[name]
                 self.heads[name] = other
-            elif said and (name in self.base.tied or not is_named(self.choices.extra, name)):
+            elif (
+                said
+                and (name in self.base.tied or not is_named(self.choices.extra, name))
+                and not self._is_another_model()  # of which there is more to say
+            ):
                 raise self._own_head(name, other)
         inside = {name.rpartition(".")[0] for name in self.base.spec if "." in name}
         zeros = [name for name in left if self._adds_zero(name, inside)]
@@ -280,6 +286,13 @@ class _Matcher:
         module, _, parameter = name.rpartition(".")
         is_bias = parameter == "bias" and module in modules
         return is_bias and not any(map(any, self.view.blocks(name)))
+
+    def _is_another_model(self) -> bool:
+        """Whether the checkpoint lacks most tensors of the base, and no glob admits that."""
+        if self.checkpoint.partial:
+            return False
+        lost = [name for name in self._absent() if not admits(self.choices.missing, name)]
+        return 2 * len(lost) > len(self.base.tensors)
 
     def _own_head(self, name: str, other: str) -> InvalidInput:
         tied = f"ties {name} to {other}" if name in self.base.tied else f"has no {name} beside {other}"
