@@ -20,6 +20,7 @@ from persona.errors import InvalidInput, Refused
 from persona.limits import CHUNK_MEMORY
 from persona.merge import memory, reference
 from persona.merge.arithmetic import layout
+from persona.merge.devices.choose import CPU
 from persona.merge.reference import Changes, Numbers
 from persona.merge.rules import MergeRules, MergeTerm
 from persona.objects.recipe import Term
@@ -28,6 +29,7 @@ from persona.objects.vector import LowRankFactor
 from persona.store.files import replaced_calls
 from tests.disks import Quick
 from tests.merge import chunks
+from tests.merge.devices.late import LateDevice, There
 from tests.merge.kinds import Factor, combined, dense, expression_vector, low_rank_vector, taus_of
 from tests.merge.models import Model, Sandbox, run
 from tests.merge.strategies import SETTINGS, draw_model, draw_rules, draw_terms, elements
@@ -175,7 +177,8 @@ def test_a_recipe_with_growth_equals_the_reference_on_the_extended_base(data: st
             mock.patch.object(memory, "CHUNK_MEMORY", budget),
             mock.patch.object(layout, "SHORTEST_SLICE", 16),
         ):
-            store.check(draw_terms(draw, ids, rules), rules, threads=draw(st.integers(1, 4)))
+            place = There("cuda", None, (LateDevice(seed=1),)) if draw(st.booleans()) else CPU
+            store.check(draw_terms(draw, ids, rules), rules, threads=draw(st.integers(1, 4)), device=place)
 
 
 def draw_factors(draw: Any, sandbox: Sandbox) -> dict[str, Factor]:
@@ -194,9 +197,10 @@ def add_expression(draw: Any, store: Grown) -> None:
     coefficients = {id: draw(st.sampled_from([1.0, -1.0, 0.5])) for id in chosen}
     base = dense(store.extended(chosen))
     parts = [(id, coefficients[id], fitted(store.changes[id], base)) for id in chosen]
+    unchanged = {HEAD: base[HEAD]} if HEAD in base else {}
     store.know(
         expression_vector(store.sandbox, coefficients),
-        combined(base, parts),
+        {**unchanged, **combined(base, parts)},
         max(store.added[id] for id in chosen),
         any(store.untied[id] for id in chosen),
     )
