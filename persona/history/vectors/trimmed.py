@@ -55,8 +55,8 @@ def kept_fraction(history: History, recipe: Recipe, term: Term) -> float | None:
 
 @in_default_environment
 def density_of(recipe: Recipe, term: Term) -> float | tuple[float, ...]:
-    """The density in effect for a term, as binary64; several for a list over layers."""
-    return shown(recipe.density_of(term))
+    """The density in effect for a term, as binary64; several for a list over layers; 1 if it is added."""
+    return shown("1" if term.join == "add" else recipe.density_of(term))
 
 
 def _cut(recipe: Recipe, term: Term) -> tuple[object, ...] | None:

@@ -26,6 +26,12 @@ def test_a_vector_that_comes_with_a_negative_alpha_does_not_vote(grown: Bot) -> 
     assert sum("does not vote" in note for note in derived.notes) == 1
 
 
+def test_a_vector_that_is_added_to_the_result_is_said_to_be_kept_whole(grown: Bot) -> None:
+    grown.repo.recipe.set_rules({"density": 0.2})
+    (change,) = grown.repo.add(grown.tune("waffle", 5), alpha=-0.8).vectors
+    assert (change.density, change.kept_fraction) == (1.0, change.changed_fraction)
+
+
 def test_a_vector_that_is_added_votes(grown: Bot) -> None:
     made = grown.commit(grown.tune("waffle", 5), alpha=0.8)
     assert join(grown, "waffle") == "vote"
