@@ -134,6 +134,7 @@ def test_new_rows_of_both_matrices_mix_with_vectors_that_lack_them(
     plain = tuned(tmp_path / "base", tmp_path / "plain", 2)
     run.ok("commit", "../grown", "-m", "grown", "--extend-vocab", "--alpha", "-0.5")
     run.ok("commit", "../plain", "-m", "plain")
+    run.ok("set", "grown", "--join", "vote")
     assert same(check_out(run), mixed(base, [(grown, "-0.5"), (plain, "1")], Rules.of("ties")))
     run.ok("set", "--merge", "preset=linear")
     assert same(check_out(run), mixed(base, [(grown, "-0.5"), (plain, "1")], Rules.of("linear")))
