@@ -47,13 +47,15 @@ class Subject:
     """One recipe or vector to measure.
 
     `id`, `kind`: what the scores are about: "commit", "vector", or "recipe", an edited one whose scores are
-    not kept. `own`: 1 or −1 for each pattern or facet whose vector is in it: the direction that is wanted.
+    not kept. `own`: 1 or −1 for each pattern or facet whose vector is in it, or which was asked for: the
+    direction that is wanted. `lacking`: those of them that were asked for, and have no vector in it.
     """
 
     id: str
     kind: str
     weights: Weights
     own: dict[str, int]
+    lacking: frozenset[str] = frozenset()
 
     @classmethod
     def of_recipe(
@@ -72,12 +74,12 @@ class Subject:
         `asked`: patterns that are judged also if no vector of theirs is in the recipe.
         """
         id, kind = (recipe.key, "recipe") if commit is None else (commit, "commit")
-        own = wanted(history, graph, recipe)
+        own, lacking = wanted(history, graph, recipe), {}
         for name in asked:
             names = [one for one in graph.names_of(name) if one in graph.trainables]
             if not own.keys() & set(names):
-                own |= {one: graph.trainables[one].sign for one in names}
-        return cls(id, kind, weights(history, label, recipe, how), own)
+                lacking |= {one: graph.trainables[one].sign for one in names}
+        return cls(id, kind, weights(history, label, recipe, how), own | lacking, frozenset(lacking))
 
     @classmethod
     def of_vector(
@@ -222,7 +224,10 @@ def effects(
         random: list[Any] = []
         if controls and sign is not None:
             random = [bench.found(Need(weights, kinds[0], probes)) for weights in _controls(bench, subject)]
-        found.append(effect_of(probes, sign, before, after, random))
+        effect = effect_of(probes, sign, before, after, random)
+        if name in subject.lacking and effect.verdict == "inconclusive":
+            effect = replace(effect, verdict="fail")  # no vector makes it, and the others do not surely
+        found.append(effect)
     return sorted(found, key=lambda effect: not effect.own)
 
 

@@ -161,10 +161,13 @@ _WHY: Final = {
 def _why(effect: Effect) -> str:
     """Why an effect did not pass."""
     whole, sign = effect.margin or effect.rate, effect.wanted or 1
-    if effect.verdict == "inconclusive" and whole is not None and effect.control is not None:
-        low = min(whole.low * sign, whole.high * sign)
-        if low > max(0.0, effect.control * sign):
+    if whole is not None and effect.control is not None:
+        low, high = sorted((whole.low * sign, whole.high * sign))
+        limit = effect.control * sign
+        if effect.verdict == "inconclusive" and low > max(0.0, limit):
             return "it has too few groups of probes"
+        if effect.verdict == "fail" and high > 0 and whole.mean * sign > limit:
+            return "the recipe has no vector of it, and the others do not surely have the effect"
     if effect.verdict == "fail" and sign < 0:
         return "the effect is not below that of random vectors"
     return _WHY[str(effect.verdict)]

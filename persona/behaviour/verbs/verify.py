@@ -149,7 +149,7 @@ def _signs(history: History, graph: Graph, subject: Subject) -> Iterator[str]:
         return
     totals = strengths(history, graph, subject.weights.recipe)
     for name, sign in subject.own.items():
-        if name not in totals:
+        if name in subject.lacking:
             yield f"no vector of {name} is in the recipe: what is measured comes from the others"
         elif totals[name] * sign < 0:
             file = graph.patterns[graph.trainables[name].key].file

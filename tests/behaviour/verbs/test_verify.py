@@ -297,6 +297,13 @@ def test_a_pattern_that_is_asked_for_is_judged_without_its_vector(pirate: ChatBo
     assert [(effect.own, effect.verdict) for effect in scores.effects] == [(True, "fail")]
     assert scores.notes == ("no vector of pirate is in the recipe: what is measured comes from the others",)
 
+    # Too few groups to tell an effect, so a vector of its own would be inconclusive.
+    pirate.run.ok("restore", "recipe.toml")
+    pirate.pattern("pirate", probes=[{**line, "group": "one"} for line in PIRATE_PROBES])
+    assert one(pirate, checks=False, probe="pirate").verdict == "inconclusive"
+    pirate.run.ok("mv", "pirate", "sailor")
+    assert one(pirate, checks=False, probe="pirate").verdict == "fail"
+
 
 def test_the_page_of_a_pattern_says_what_is_wanted_and_not_its_alpha(pirate: ChatBot) -> None:
     pirate.run.ok("set", "pirate", "--alpha", "-1")
