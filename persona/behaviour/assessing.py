@@ -74,7 +74,8 @@ class Subject:
         `asked`: patterns that are judged also if no vector of theirs is in the recipe.
         """
         id, kind = (recipe.key, "recipe") if commit is None else (commit, "commit")
-        own, lacking = wanted(history, graph, recipe), {}
+        own = wanted(history, graph, recipe)
+        lacking: dict[str, int] = {}
         for name in asked:
             names = [one for one in graph.names_of(name) if one in graph.trainables]
             if not own.keys() & set(names):
