@@ -289,9 +289,10 @@ def remove_unwanted(bot: Bot) -> None:
         for label, words in (("τ", ("vector", "derive", UNWANTED, f"1 * {plus}")), ("(τ⁺ − τ⁻)", ())):
             name = f"removal{alpha}-{'alone' if words else 'pair'}"
             bot.branch(name, "main")
-            if words:
+            known = UNWANTED in bot.json("show", "HEAD")["recipe"]["vectors"]
+            if words and not known:
                 bot.run(*words, "--alpha", alpha)
-            else:
+            elif not known:
                 bot.run("train", UNWANTED, *(("--steps", "2") if bot.smoke else ()))
                 bot.run("set", UNWANTED, "--alpha", alpha)
             bot.run("commit", "-m", f"remove {UNWANTED} by {label} at {alpha}", codes=(0, 1))
