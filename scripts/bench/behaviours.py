@@ -282,16 +282,19 @@ def compare_methods(bot: Bot) -> None:
 def remove_unwanted(bot: Bot) -> None:
     """Subtracts the unwanted pattern in two ways."""
     bot.branch("each")
-    plus = next(name for name in bot.train(UNWANTED)["parts"] if name.endswith("plus"))
+    parts = bot.train(UNWANTED)["parts"]
+    plus = next(name for name in parts if name.endswith("plus"))
     title(f"`{UNWANTED}` removed")
     rows = []
     for alpha in ("-0.5", "-1"):
-        for label, words in (("τ", ("vector", "derive", UNWANTED, f"1 * {plus}")), ("(τ⁺ − τ⁻)", ())):
+        for label, words in (("τ", ("vector", "derive", UNWANTED)), ("(τ⁺ − τ⁻)", ())):
             name = f"removal{alpha}-{'alone' if words else 'pair'}"
             bot.branch(name, "main")
             known = UNWANTED in bot.json("show", "HEAD")["recipe"]["vectors"]
             if words and not known:
-                bot.run(*words, "--alpha", alpha)
+                # A run before this one may have given it another name.
+                names = {one["id"]: one["name"] for one in bot.json("vector", "ls")}
+                bot.run(*words, f"1 * {names.get(parts[plus], plus)}", "--alpha", alpha)
             elif not known:
                 bot.run("train", UNWANTED, *(("--steps", "2") if bot.smoke else ()))
                 bot.run("set", UNWANTED, "--alpha", alpha)
