@@ -6,12 +6,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from persona.errors import listed
+from persona.errors import IntegrityError, listed
 from persona.history.history import History
 from persona.history.options import ImportOptions
 from persona.history.vectors.model_config import CONFIG, following
 from persona.history.worktree import text_files
 from persona.objects import growth
+from persona.objects.base import Base
 from persona.objects.recipe import Recipe
 from persona.objects.tensors import TensorSpec
 from persona.objects.vector import Vector
@@ -44,7 +45,7 @@ def own_files(history: History, recipe: Recipe, texts: Mapping[str, bytes]) -> d
 
     If the recipe has grown, files that are the base's own are left out: they lack its tokens.
     """
-    base, extended = history.base(recipe.base), history.base_of(recipe)
+    base, extended = history.base(recipe.base), base_of(history, recipe)
     if extended.digest == base.digest:
         return dict(texts)
     own = {path: text for path, text in texts.items() if base.files.get(path) != text_files.blob_id(text)}
@@ -54,12 +55,20 @@ def own_files(history: History, recipe: Recipe, texts: Mapping[str, bytes]) -> d
     }
 
 
+def base_of(history: History, recipe: Recipe) -> Base:
+    """The base of a recipe with its growth, or without if a vector is damaged: an import stores it again."""
+    try:
+        return history.base_of(recipe)
+    except IntegrityError:
+        return history.base(recipe.base)
+
+
 def other_tokens(history: History, recipe: Recipe, name: str, texts: Collection[str]) -> list[str]:
     """The sentence on the vector `name`, if its new tokens may be other ones than those of the recipe.
 
     `texts`: the files that came with the vector and differed from those of the work tree.
     """
-    vectors = growth.vectors_of(recipe, history.vector)
+    vectors = _readable(history, recipe)
     growing = {term for term, vector in vectors for _, origin in vector.grown if origin is None}
     files = [path for path in texts if path.startswith(_TOKENIZER)]
     if name not in growing or len(growing) < 2 or not files:
@@ -86,5 +95,21 @@ def refuse_other(
         source = checkpoint.tensors.get(spec.name, (spec, 0))[0]
         if growth.extends(spec.shape, source.shape):
             grown[replace(spec, shape=source.shape)] = None
-    vectors = [one for one in growth.vectors_of(recipe, history.vector) if one[0] != name]
+    vectors = [one for one in _readable(history, recipe) if one[0] != name]
     growth.extended(base, [*vectors, (name, growth.growing(base, grown))])
+
+
+def grew(history: History, id: str) -> bool:
+    """Whether a vector has rows of its own; not if it is damaged, so that another can take its place."""
+    try:
+        return bool(history.vector(id).grown)
+    except IntegrityError:
+        return False
+
+
+def _readable(history: History, recipe: Recipe) -> list[tuple[str, Vector]]:
+    """The vectors of a recipe by the names of their terms; none if one of them is damaged."""
+    try:
+        return growth.vectors_of(recipe, history.vector)
+    except IntegrityError:
+        return []

@@ -80,7 +80,7 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
         name = options["name"] if options["name"] is not None else default_name(path)
         check_vector_name(name)
         keys = checked_keys(options["alpha"], options["density"], options["only"], options["except_"])
-        _refuse_filter(keys, history.base_of(recipe), base.tied if options["untie"] else ())
+        _refuse_filter(keys, growing.base_of(history, recipe), base.tied if options["untie"] else ())
         old = recipe.by_name.get(name)
         if old is not None and options["name"] is None and not options["replace"]:
             _refuse_another(history, path, name, old.vector)
@@ -276,8 +276,8 @@ def _write_recipe(
     edits: dict[str, bytes | None] = {**texts, RECIPE_FILE: encode(text, like=data)}
     tree.track([path for path in texts if not tracking.is_model_file(path)])  # those of subdirectories
     seen = {**seen, RECIPE_FILE: text_files.blob_id(data)}
-    moved = [made.vector] if old is None else [made.vector, history.vector(old.vector)]
-    more = model_config.edit_of(history, edits, recipe, grows=any(one.grown for one in moved))
+    grows = bool(made.vector.grown) or (old is not None and growing.grew(history, old.vector))
+    more = model_config.edit_of(history, edits, recipe, grows=grows)
     here = tracking.ids(history, [path for path in more if path not in edits])
     tree.apply(edits | more, {**here, **seen})
     return change, recipe
