@@ -338,7 +338,7 @@ def sweep_one(bot: Bot) -> None:
     bot.run("commit", "-m", " and ".join(SWEPT), codes=(0, 1))
     key = SWEPT[-1]
     title(f"`{key}` at several α, beside `{SWEPT[0]}`")
-    alphas = "0:1:1" if bot.smoke else "0:6:1"
+    alphas = "0:1.5:1.5" if bot.smoke else "0:1.5:0.5"
     print(bot.run("sweep", key, "--alpha", alphas, "--probe", key), flush=True)
 
 
