@@ -1,7 +1,7 @@
 """**hub id** — ORG/NAME, as the Hugging Face hub names a model.
 
-ORG/NAME@REVISION is a branch, a tag or a commit of it. The model's address, as a browser shows it, is an id
-too.
+ORG/NAME@REVISION is a branch, a tag, a commit or a pull request (refs/pr/1) of it. The model's address, as a
+browser shows it, is an id too.
 
 huggingface_hub says where its cache is, and writes there. A model that the cache holds is taken from there
 without a look at the network. Any other model is downloaded.
@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from urllib.parse import unquote
 
 from persona.errors import InvalidInput, PersonaError, listed
 from persona.progress import DOWNLOADING, Progress
@@ -25,7 +26,7 @@ from persona.weights.inputs import list_directory
 
 _ID: Final = re.compile(
     r"(?P<site>https?:/+(?:huggingface\.co|hf\.co)/)?(?P<id>\w[\w.-]*/\w[\w.-]*)"
-    r"(?:@(?P<revision>[^/@]+)|/tree/(?P<branch>[^/]+))?/?"
+    r"(?:@(?P<revision>[^/@]+(?:/[^/@]+)*)|/tree/(?P<branch>[^/]+))?/?"
 )
 _OF_FILES: Final = (
     ".json",
@@ -67,9 +68,10 @@ def id_of(path: Path) -> HubId | None:
     found = _ID.fullmatch(os.fspath(path))
     if found is None or path.name.endswith(_OF_FILES) or os.path.lexists(path):
         return None
-    if found["site"] is None and os.path.lexists(path.parent):
+    if found["site"] is None and os.path.lexists(Path(found["id"]).parent):
         return None
-    return HubId(found["id"], found["revision"] or found["branch"])
+    branch = found["branch"]  # as an address has it: refs%2Fpr%2F1
+    return HubId(found["id"], found["revision"] or (branch and unquote(branch)))
 
 
 def located(path: Path, progress: Progress | None = None) -> Path:
@@ -94,6 +96,12 @@ def cached_name(path: Path) -> str | None:
     """
     found = _CACHED.fullmatch(repository_of(path).name)
     return None if found is None else found["name"] or found["owner"]
+
+
+def shown(path: Path) -> str:
+    """A path in a message: ORG/NAME for a model in the hub's cache, as the hub's id is short and telling."""
+    found = _CACHED.fullmatch(repository_of(path).name)
+    return str(path) if found is None or found["name"] is None else f"{found['owner']}/{found['name']}"
 
 
 def repository_of(path: Path) -> Path:

@@ -12,7 +12,7 @@ from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, Repo
 
 from persona.errors import InvalidInput
 from persona.progress import DOWNLOADING, Phase
-from persona.weights.hub import HubId, cached_name, id_of, located, repository_of
+from persona.weights.hub import HubId, cached_name, id_of, located, repository_of, shown
 from tests.checkpoints import INDEX, Given, write_file, write_model, write_shards
 
 MODEL: dict[str, Given] = {"w": [1.0, 2.0]}
@@ -49,6 +49,12 @@ def no_network(*_: object, **__: object) -> str:
         ("Org/Model@v2", HubId("Org/Model", "v2")),
         ("https://huggingface.co/Org/Model", HubId("Org/Model")),
         ("https://hf.co/Org/Model/tree/refs-1/", HubId("Org/Model", "refs-1")),
+        ("https://hf.co/Org/Model/tree/refs%2Fpr%2F1", HubId("Org/Model", "refs/pr/1")),
+        ("Org/Model@refs/pr/1", HubId("Org/Model", "refs/pr/1")),
+        ("Org/Model@feature/x-2/", HubId("Org/Model", "feature/x-2")),
+        ("here/Model@refs/pr/1", None),
+        ("Org/Model@refs/pr/1/model.safetensors", None),
+        ("Org/Model@v2@v3", None),
         ("here/Model", None),
         ("there/Model", None),
         ("Model", None),
@@ -83,6 +89,25 @@ def test_a_model_of_the_cache_is_taken_without_a_look_at_the_network(
     write_file(adapter / "adapter_model.safetensors", MODEL)
     (adapter / "adapter_config.json").write_text("{}")
     assert located(Path("Org/Adapter")) == adapter
+
+
+def test_a_model_of_the_cache_is_shown_by_its_id(cache: Path) -> None:
+    place = snapshot(cache, "Org/My-Model")
+    assert shown(place) == shown(repository_of(place)) == "Org/My-Model"
+    assert shown(cache) == str(cache)
+    assert shown(cache / "models--gpt2") == str(cache / "models--gpt2")
+
+
+def test_a_pull_request_of_the_cache_is_a_revision(cache: Path) -> None:
+    write_model(snapshot(cache, "Org/Model", OLD), MODEL)
+    place = write_model(snapshot(cache, "Org/Model", NEW, ref=None), MODEL)
+    ref = cache / "models--Org--Model" / "refs" / "refs" / "pr" / "1"
+    ref.parent.mkdir(parents=True)
+    ref.write_text(NEW)
+    assert located(Path("Org/Model@refs/pr/1")) == place
+    assert located(Path("https://huggingface.co/Org/Model/tree/refs%2Fpr%2F1")) == place
+    with pytest.raises(InvalidInput, match=r"`hf download Org/Model --revision refs/pr/2`"):
+        located(Path("Org/Model@refs/pr/2"))
 
 
 def test_without_a_network_the_only_snapshot_stands_for_the_main_branch(cache: Path) -> None:

@@ -366,11 +366,13 @@ def _check_extra(checkpoint: Checkpoint | Adapter, options: ImportOptions) -> No
 def _refuse_another(history: History, path: Path, name: str, id: str) -> None:
     """`Refused` if the vector of that name is known to come from another place than PATH."""
     from persona.history.vectors.cache import known_origin
+    from persona.weights.hub import shown
 
     known = known_origin(history, id)
     if known is not None and resolved(known) != resolved(origin(path)):
         raise Refused(
-            f"{path}: {RECIPE_FILE} has a vector named {name} already, which comes from {known}",
+            f"{shown(path)}: {RECIPE_FILE} has a vector named {name} already, which comes from"
+            f" {shown(known)}",
             hint=(
                 "give the new vector a name of its own with ",
                 Keyword(name=Blank("NAME")),
