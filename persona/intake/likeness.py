@@ -16,13 +16,22 @@ from persona.merge.arithmetic import casts
 from persona.merge.rows.reader import BaseChunks
 from persona.objects.base import Base
 from persona.objects.dtypes import DTYPES
-from persona.objects.tensors import TensorSpec
+from persona.objects.tensors import TensorSpec, chunk_count, chunk_span
 
 _ALIKE: Final = 0.3
 """The least correlation of a tensor and its fine-tuned self. That of unrelated tensors is about 0."""
 _MOST: Final = 1 << 16
 _FEWEST: Final = 8
 """Elements of a tensor that a correlation is measured of, at most and at least."""
+_BLOCK: Final = 64
+_SHORTEST: Final = 16
+"""Elements of the blocks that show in which order a tensor stands, and of the last one at least."""
+_PROVEN: Final = 0.5
+"""The least correlation of each block of a tensor that stands in the base's order."""
+_NEAR: Final = 0.9
+"""The correlation of most tensors of a fine-tune that did not move its weights far."""
+_TELLING: Final = 64
+"""The least elements of a matrix that is no fine-tuned self of one that it is unlike."""
 _KNOWN: Final = 4
 _PAIRED: Final = 16
 _MEASURED: Final = 128
@@ -55,6 +64,43 @@ class Likeness:
         if sum(found) / len(found) > _ALIKE:
             return True
         return False if self._is_near else None
+
+    def is_in_order(self, spec: TensorSpec, held: Held) -> bool:
+        """Whether each part of a tensor surely is the fine-tuned self of the same part of the base's.
+
+        Both are read whole. A block that is constant in the base tells nothing.
+        """
+        if not spec.merged or not DTYPES[held.spec.dtype].is_float or spec.shape != held.spec.shape:
+            return False
+        own = np.empty(min(spec.units, self._base.chunk), spec.bits_dtype)
+        nbytes, told = DTYPES[held.spec.dtype].bits // 8, False
+        for index in range(chunk_count(spec, self._base.chunk)):
+            start, stop = chunk_span(spec, index, self._base.chunk)
+            raw = bytearray((stop - start) * nbytes)
+            self._view.read_held(held, start * nbytes, raw)
+            given = casts.widen(np.frombuffer(raw, f"<u{nbytes}"), held.spec.dtype)
+            found = _of_blocks(casts.widen(self._chunks.read(spec, index, own), spec.dtype), given)
+            if (found < _PROVEN).any():
+                return False
+            told |= bool((found >= _PROVEN).any())
+        return told
+
+    def strangers(self, pairs: Iterable[tuple[TensorSpec, Held]]) -> list[str]:
+        """The tensors of the base that are unlike their partners, while most others are like theirs."""
+        kinds: defaultdict[str, list[tuple[TensorSpec, Held]]] = defaultdict(list)
+        for spec, held in pairs:
+            if len(spec.shape) > 1 and spec.elements >= _TELLING:
+                kinds[pattern(spec.name)].append((spec, held))
+        most = max(2, _MEASURED // max(1, len(kinds)))
+        found = {
+            spec.name: alike
+            for members in kinds.values()
+            for spec, held in members[:: 1 + len(members) // most]
+            if (alike := self._measure(spec, held)) is not None
+        }
+        if not self._is_near and (not found or float(np.median([*found.values()])) < _NEAR):
+            return []
+        return [name for name, alike in found.items() if alike < _ALIKE]
 
     def misplaced(self, pairs: Iterable[tuple[TensorSpec, Held]]) -> tuple[str, str, str] | None:
         """A tensor of the checkpoint that is unlike its own one of the base, and like one of another layer.
@@ -112,6 +158,28 @@ class Likeness:
 def _surely(spec: TensorSpec) -> float:
     """The correlation from which on two tensors are alike by no chance."""
     return max(0.5, 4 / math.sqrt(max(1, spec.elements)))
+
+
+def _of_blocks(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The correlation of each block; NaN if the first side is constant in it, 0 if only the other is."""
+    other = np.where(np.isfinite(one) & np.isfinite(other), other, 0)
+    one = np.where(np.isfinite(one), one, 0)
+    count = one.size // _BLOCK * _BLOCK
+    found = [_of_rows(one[:count].reshape(-1, _BLOCK), other[:count].reshape(-1, _BLOCK))]
+    if one.size > count and one.size >= _SHORTEST:
+        found.append(_of_rows(one[None, -_BLOCK:], other[None, -_BLOCK:]))
+    return np.concatenate(found)
+
+
+def _of_rows(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    one = one - one.mean(axis=1, keepdims=True)
+    other = other - other.mean(axis=1, keepdims=True)
+    norms = np.sqrt((one * one).sum(axis=1)), np.sqrt((other * other).sum(axis=1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = (one * other).sum(axis=1) / (norms[0] * norms[1])
+    found[norms[1] == 0] = 0
+    found[norms[0] == 0] = np.nan
+    return found
 
 
 def correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float | None:

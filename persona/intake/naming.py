@@ -94,6 +94,13 @@ def joined(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
+def counted_in(one: str, other: str) -> str:
+    """What two names number differently: "experts" or "layers"."""
+    parts = one.split(".")
+    place = next((at for at, (a, b) in enumerate(zip(parts, other.split("."), strict=False)) if a != b), 0)
+    return "experts" if place and "expert" in parts[place - 1] else "layers"
+
+
 def _listed(parts: list[str]) -> str:
     shown = [*parts[:_MOST], f"{len(parts) - _MOST} more"] if len(parts) > _MOST + 1 else parts
     return joined(shown).replace("\n", "?")

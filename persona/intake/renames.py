@@ -5,7 +5,8 @@ Pairs are found in three steps. First, tensors that the base holds in another la
 some parts of a name by others, `transformer` by nothing. The rule that pairs most tensors of equal shapes
 comes first. If two rules pair equally many, but in another way, the weights decide: a fine-tuned tensor is
 like its base's. If the weights cannot decide, the tensors are *doubtful*. A pair of which no weights tell,
-such as two norms, counts if then all tensors of one side have a partner.
+such as two norms, counts if then all tensors of one side have a partner. A tensor that is cut or put together
+is taken only if the weights show that each of its parts is in its place.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from persona.intake.naming import pattern
 from persona.intake.parts import Held
 from persona.objects.dtypes import DTYPES
 from persona.objects.tensors import TensorSpec
+from persona.weights.tied import is_shared
 
 _WORDS: Final = (
     {"gamma": "weight", "beta": "bias"},
@@ -90,18 +92,49 @@ def find_renames(
     search.drop_guesses()
     pairs = {name: search.given[held].named(name) for name, held in search.pairs.items()}
     sources = {name: tuple(dict.fromkeys(run.name for run in one.runs)) for name, one in pairs.items()}
+    unsure = _unproven(search, absent, unknown)
+    unsure += likeness.strangers((absent[name], one) for name, one in pairs.items())
+    pairs = {name: one for name, one in pairs.items() if name not in unsure}
+    sources = {name: sources[name] for name in pairs}
     used = {name for names in sources.values() for name in names}
     rest = {name: one for name, one in unknown.items() if name not in used}
     lost = {name: spec for name, spec in absent.items() if name not in pairs}
     doubtful: tuple[str, ...] = ()
     if (
-        (search.doubtful and _shapes(lost.values()) == _shapes(one.spec for one in rest.values()))
+        unsure
+        or (search.doubtful and _shapes(lost.values()) == _shapes(one.spec for one in rest.values()))
+        or (lost and any(_is_relaid(search, held, unknown) for held in search.left.values()))
+        or _pair_up(lost, rest)
         or _same_size(lost, rest)
         or likeness.any_alike(lost.values(), rest.values())
     ):
         doubtful = tuple(lost)
     unlike = tuple((new, search.given[held]) for held, new in search.unlike.items() if held in search.given)
+    unlike += tuple((name, search.given[search.pairs[name]]) for name in unsure)
     return Renames(pairs, sources, doubtful, tuple(rest), unlike)
+
+
+def _is_relaid(search: _Search, held: str, unknown: Mapping[str, Held]) -> bool:
+    """Whether a tensor is cut from others or put together from them."""
+    return search.given[held] is not unknown.get(held)
+
+
+def _unproven(search: _Search, absent: Mapping[str, TensorSpec], unknown: Mapping[str, Held]) -> list[str]:
+    """The pairs in another layout of which the weights do not show that they stand in the base's order.
+
+    Heads may be grouped in a fused projection, or the parts of several devices may follow one another. A bias
+    stands in the order of the matrix beside it.
+    """
+    relaid = [name for name, held in search.pairs.items() if _is_relaid(search, held, unknown)]
+    proven = {
+        name for name in relaid if search.likeness.is_in_order(absent[name], search.given[search.pairs[name]])
+    }
+    modules = {name.rpartition(".")[0] for name in proven if len(absent[name].shape) > 1}
+    return [
+        name
+        for name in relaid
+        if name not in proven and (len(absent[name].shape) > 1 or name.rpartition(".")[0] not in modules)
+    ]
 
 
 class _Search:
@@ -287,7 +320,7 @@ def _rules(name: str, base_name: str) -> Iterator[_Rule]:
 
 def _same_numbers(name: str, base_name: str) -> bool:
     """Whether a name counts layers and experts as another one does; one may have further numbers in front."""
-    one, other = ([part for part in each.split(".") if part.isdigit()] for each in (name, base_name))
+    one, other = _numbers(name), _numbers(base_name)
     count = min(len(one), len(other))
     return one[len(one) - count :] == other[len(other) - count :]
 
@@ -335,6 +368,40 @@ def _has_other_rows(one: TensorSpec, other: TensorSpec) -> bool:
 
 def _shapes(specs: Iterable[TensorSpec]) -> Counter[tuple[int, ...]]:
     return Counter(spec.shape for spec in specs)
+
+
+def _pair_up(lost: Mapping[str, TensorSpec], rest: Mapping[str, Held]) -> bool:
+    """Whether tensors seem to be the same ones under other names, from their shapes and places.
+
+    Either all of them pair up, or a matrix stands in a layer where one of the same shape is missing, or one
+    of the shape of a missing embedding or output matrix is there.
+    """
+    floats = {name: spec.shape for name, spec in lost.items() if DTYPES[spec.dtype].is_float}
+    others = {name: one.spec.shape for name, one in rest.items() if DTYPES[one.spec.dtype].is_float}
+    matrices = {name: shape for name, shape in floats.items() if len(shape) > 1}
+    if not matrices:
+        return False
+    counts = [Counter((shape, _numbers(name)) for name, shape in each.items()) for each in (floats, others)]
+    if counts[0] == counts[1]:
+        return True
+    places = {(place, shape) for name, shape in others.items() for place in _places(name)}
+    shapes = {shape for name, shape in others.items() if not is_shared(name)}
+    return any(
+        (is_shared(name) and shape in shapes) or any((place, shape) in places for place in _places(name))
+        for name, shape in matrices.items()
+    )
+
+
+def _places(name: str) -> Iterator[tuple[str, ...]]:
+    """A name of a tensor in a numbered layer, with each part after the number left open in turn."""
+    parts = name.split(".")
+    last = max((place for place, part in enumerate(parts) if part.isdigit()), default=len(parts))
+    for place in range(last + 1, len(parts)):
+        yield (*parts[:place], "*", *parts[place + 1 :])
+
+
+def _numbers(name: str) -> tuple[str, ...]:
+    return tuple(part for part in name.split(".") if part.isdigit())
 
 
 def _same_size(lost: Mapping[str, TensorSpec], rest: Mapping[str, Held]) -> bool:
