@@ -17,7 +17,7 @@ from persona.cores import thread_count
 from persona.errors import InvalidInput, Keyword, NothingChanged, listed
 from persona.frozen import dataclass
 from persona.intake.adapter_config import MERGE_FIRST, AdapterConfig, read_config
-from persona.intake.choices import Choices, admits, check_globs
+from persona.intake.choices import Choices, check_globs, matches
 from persona.intake.encode import Deltas, Encoder, ImportedVector, encode_deltas, put_vector
 from persona.intake.factors import PlannedAdapter, PlannedDense, PlannedFactor, plan_adapter
 from persona.intake.growth import GrowingBase, check_together
@@ -67,7 +67,7 @@ def import_adapter(
     that is not linear or does not fit (docs/adapters.md), and `NothingChanged` if it changes no element.
     """
     config = read_config(adapter.config, adapter.path)
-    check_globs(leave, base.spec, "leave")
+    check_globs(leave, base.spec, "leave", words=())
     choices = Choices(cast=cast, extend_vocab=extend_vocab, untie=untie)
     planned, left = _without(plan_adapter(base, adapter, config, choices), leave)
     factor_bytes = sum(part.nbytes for part in _parts(planned))
@@ -115,7 +115,7 @@ def _without(planned: PlannedAdapter, leave: str | Sequence[str]) -> tuple[Plann
     """An adapter without the tensors that globs name, and their names."""
 
     def stays(one: PlannedFactor | PlannedDense) -> bool:
-        return not admits(leave, one.spec.name)
+        return not matches(leave, one.spec.name)
 
     parts: list[PlannedFactor | PlannedDense] = [*planned.factors, *planned.dense]
     left = tuple(sorted(one.spec.name for one in parts if not stays(one)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from persona.errors import InvalidInput
@@ -31,17 +31,28 @@ class Choices:
     untie: bool = False
 
 
-def check_globs(patterns: str | Sequence[str], names: Iterable[str], parameter: str) -> None:
-    """`InvalidInput` for a glob that matches none of some names of tensors."""
+def check_globs(
+    patterns: str | Sequence[str],
+    names: Iterable[str],
+    parameter: str,
+    words: Collection[str] = _WORDS,
+) -> None:
+    """`InvalidInput` for a glob that matches none of some names of tensors. `words`: that are no globs."""
     names = list(names)
     for glob in _globs(patterns):
-        if glob in _WORDS:
+        if glob in words:
             continue
         if (said := globs.fault(glob)) is None and not any(map(globs.matcher(glob), names)):
             example = next((name for name in names if ".mlp." in name), next(iter(names), "nothing"))
             said = f"matches none of {len(names)} tensors; names look like {example}"
         if said is not None:
             raise InvalidInput(f"'{glob:.80}' {said}", parameter=parameter)
+
+
+def unused(patterns: str | Sequence[str], names: Collection[str]) -> str | None:
+    """A glob that matches none of some names."""
+    globs_given = [glob for glob in _globs(patterns) if glob not in (*_WORDS, "*")]
+    return next((glob for glob in globs_given if not any(map(globs.matcher(glob), names))), None)
 
 
 def is_named(patterns: str | Sequence[str], name: str) -> bool:
@@ -61,4 +72,9 @@ def admits(patterns: str | Sequence[str], name: str) -> bool:
     """Whether one of some globs matches a name; "refuse" matches none, "zero" and "ignore" match all."""
     if patterns == "refuse":
         return False
-    return _is_all(patterns) or any(globs.matcher(glob)(name) for glob in _globs(patterns))
+    return _is_all(patterns) or matches(patterns, name)
+
+
+def matches(patterns: str | Sequence[str], name: str) -> bool:
+    """Whether one of some globs matches a name."""
+    return any(globs.matcher(glob)(name) for glob in _globs(patterns))

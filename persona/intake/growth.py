@@ -81,6 +81,22 @@ def refuse_size(where: str, spec: TensorSpec, source: TensorSpec, found: growth.
     )
 
 
+def check_alike(
+    path: object, pairs: Iterable[tuple[TensorSpec, TensorSpec | None]], found: growth.Sizes
+) -> None:
+    """`InvalidInput` if tensors of the vocabulary of a fine-tune have different sizes.
+
+    `pairs`: tensors of the base, and what the fine-tune has in their place.
+    """
+    for before, after in pairs:
+        other = vocabulary([(before, after)])
+        if other is not None and other[0] == found[0] and other[1] != found[1]:
+            raise InvalidInput(
+                f"{path}: {before.name} has {other[1]} tokens, and another tensor of the vocabulary has"
+                f" {found[1]}; give them one size (resize_token_embeddings), and save the fine-tune again"
+            )
+
+
 def check_together(path: object, others: Iterable[TensorSpec], found: growth.Sizes) -> None:
     """`InvalidInput` if a tensor of the vocabulary does not grow with it.
 

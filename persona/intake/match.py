@@ -12,18 +12,20 @@ from dataclasses import replace
 
 from persona.errors import InvalidInput, Keyword
 from persona.frozen import dataclass
-from persona.intake import growth, renames, twins, wrappers
-from persona.intake.choices import Choices, admits, check_globs, is_named
+from persona.intake import growth, heads, renames, twins, wrappers
+from persona.intake.choices import Choices, admits, check_globs, is_named, matches, unused
 from persona.intake.likeness import Likeness
-from persona.intake.naming import described, joined
+from persona.intake.naming import counted_in, described, joined
 from persona.intake.pairs import Match, check_pair
 from persona.intake.parts import Held, View
+from persona.intake.remarks import UNQUANTISED
 from persona.intake.renames import Renames
 from persona.merge.rows.reader import BaseChunks
 from persona.objects.base import Base
 from persona.objects.dtypes import DTYPES
 from persona.objects.growth import Sizes
 from persona.objects.tensors import TensorSpec
+from persona.weights import quantised
 from persona.weights.checkpoint import Checkpoint
 from persona.weights.tied import may_share
 
@@ -64,10 +66,12 @@ class _Matcher:
         self.checkpoint = checkpoint
         self.choices = choices
         held = {name: Held.whole(spec) for name, (spec, _) in checkpoint.tensors.items()}
-        held, self.notes = (held, []) if checkpoint.partial else wrappers.unwrapped(base, held)
-        self.view = View(checkpoint, held)
+        self.view, self.notes = View(checkpoint, held), []
+        if not checkpoint.partial:
+            held, self.notes = wrappers.unwrapped(base, self.view)
+            self.view = View(checkpoint, held)
         self.twins = twins.Twins(base, chunks)
-        self.left = frozenset(spec.name for spec in base.tensors if admits(choices.leave, spec.name))
+        self.left = frozenset(spec.name for spec in base.tensors if matches(choices.leave, spec.name))
         self.renamed: dict[str, str] = {}
         self.found: dict[str, str] = {}
         """The tensors of the base that the checkpoint holds under another name."""
@@ -76,8 +80,8 @@ class _Matcher:
 
     def match(self) -> Matched:
         """See `match_tensors`."""
-        for parameter in ("leave", "missing"):
-            check_globs(getattr(self.choices, parameter), self.base.spec, parameter)
+        check_globs(self.choices.leave, self.base.spec, "leave", words=())
+        check_globs(self.choices.missing, self.base.spec, "missing")
         if not self.checkpoint.partial:
             self._find()
         pairs = [(spec, self._source(spec)) for spec in self.base.tensors]
@@ -87,6 +91,7 @@ class _Matcher:
         if self._is_another_model():  # whose dtypes and sizes say nothing
             self._refuse(self._absent(), unknown)
         if sizes is not None and any(match.grown for match in matches):
+            growth.check_alike(self.checkpoint.path, pairs, sizes)
             others = (match.spec for match in matches if not match.grown)
             growth.check_together(self.checkpoint.path, others, sizes)
         elif self.choices.extend_vocab:
@@ -105,6 +110,8 @@ class _Matcher:
                 f"{_count(absent, 'tensor')} missing in {self.checkpoint.path.name}, counted as unchanged:"
                 f" {described(absent, names)}"
             )
+        if glob := unused(self.choices.missing, absent):
+            self.notes.append(f"'{glob}' matches no missing tensor")
         if unknown:
             self.notes.append(
                 f"{_count(unknown, 'tensor')} that the base does not have, left out:"
@@ -119,6 +126,10 @@ class _Matcher:
     def _parted(self) -> Iterator[str]:
         """Sentences on tensors that stay as they are, while others that are equal to them may change."""
         for name in sorted(self.left):
+            held = self.view.held.get(name)
+            new = growth.vocabulary([(self.base.spec[name], None if held is None else held.spec)])
+            if new is not None and new[1] > new[0]:
+                yield f"{name} stays as it is, so {new[1] - new[0]} new tokens are left out"
             if others := [each for each in self.twins.of(name) if each not in self.left]:
                 yield f"{name} stays as it is, but {joined(others)} may change, which the base shares with it"
 
@@ -185,7 +196,7 @@ class _Matcher:
         if (odd := likeness.misplaced([*known, *pairs])) is not None:
             raise InvalidInput(
                 f"{self.checkpoint.path}: {odd[0]} does not hold the weights of the base's {odd[1]}, but"
-                f" those of {odd[2]}: the layers are counted in another way",
+                f" those of {odd[2]}: the {counted_in(odd[1], odd[2])} are counted in another way",
                 hint=f"{SAVE_ALIKE}; then start from that base",
             )
         if not (found.pairs or found.doubtful) or self._is_admitted(found):
@@ -207,6 +218,8 @@ class _Matcher:
         name = self.checkpoint.path.name
         self._check_heads(absent)
         other = twins.under_other_names(self.base, self.twins, absent, self._unknown(), self.view)
+        said = self._said_tied()
+        heads.check_taken(other, said, self.view, self.checkpoint.config)
         for missing, held in other.items():
             self.notes.append(f"{missing} is called {held} in {name}: its values are used")
         named = {missing: self.view.held[held].named(missing) for missing, held in other.items()}
@@ -214,6 +227,7 @@ class _Matcher:
         kept = {each: one for each, one in self.view.held.items() if each not in gone}
         self.view = View(self.checkpoint, {**kept, **named})
         found = self.twins.find([each for each in absent if each not in other], self.view)
+        heads.check_taken(found, said, self.view, self.checkpoint.config)
         for held in dict.fromkeys(found.values()):
             lost = [each for each, twin in found.items() if twin == held]
             be, equal = ("are", "they equal") if len(lost) > 1 else ("is", "it equals")
@@ -221,7 +235,7 @@ class _Matcher:
                 f"{joined(lost)} {be} missing in {name}; in the base {equal} {held}: its values are used"
             )
         self.found |= found
-        for alias, target in self._said_tied().items():
+        for alias, target in said.items():
             if alias in absent and alias not in self.found and target in self.view.held:
                 self.found[alias] = target
                 self.notes.append(f"{alias} is tied to {target} in {name}: its values are used")
@@ -273,6 +287,11 @@ class _Matcher:
                 and not self._is_another_model()  # of which there is more to say
             ):
                 raise self._own_head(name, other)
+        if said and not self._is_another_model():
+            unnamed = [
+                name for name in left if name in self.base.tied or not is_named(self.choices.extra, name)
+            ]
+            heads.check_left_out(self.base, unnamed, self.view, self.checkpoint.config)
         inside = {name.rpartition(".")[0] for name in self.base.spec if "." in name}
         zeros = [name for name in left if self._adds_zero(name, inside)]
         if zeros and said:
@@ -317,7 +336,7 @@ class _Matcher:
         lost = {*found.pairs, *found.doubtful}
         given = {name for names in found.sources.values() for name in names}
         given |= set(found.unpaired if found.doubtful else ())
-        return all(is_named(self.choices.missing, name) for name in lost) and all(
+        return all(name in self.left or is_named(self.choices.missing, name) for name in lost) and all(
             is_named(self.choices.extra, name) for name in given
         )
 
@@ -385,6 +404,8 @@ class _Matcher:
                 f"{_count(lost, 'tensor')} of the base {'is' if len(lost) == 1 else 'are'} missing:"
                 f" {described(lost, names)}"
             )
+            if glob := unused(self.choices.missing, absent):
+                problems[-1] += f" ('{glob}' matches none of them)"
             hint += [Keyword(missing="zero"), " counts them as unchanged"]
         if more:
             problems.append(
@@ -392,11 +413,17 @@ class _Matcher:
             )
         modules = {name.rpartition(".")[0] for name in self.base.spec if "." in name}
         inside = [name for name in more if name.rpartition(".")[0] in modules and self._is_float(name)]
-        if inside:
+        if scales := [name for name in inside if quantised.is_part(name)]:
+            problems[-1] += (
+                f"; {scales[0]} is a part of a quantised layer, so the weights beside it are not the model's"
+            )
+            hint = [UNQUANTISED]
+        elif inside:
             problems[-1] += "; they are parts of modules of the base, so leaving them out changes the model"
             hint = [
                 "start from a base that holds them: make the base's model with the fine-tune's config, set"
-                " them to numbers that change nothing (0 for a bias), and save it with save_pretrained"
+                " them to numbers that change nothing (0 for a bias, 1 for a factor), and save it with"
+                " save_pretrained"
             ]
         elif more:
             hint += [*(["; "] if hint else []), Keyword(extra="ignore")]

@@ -15,7 +15,7 @@ from persona.weights.checkpoint import Checkpoint
 from persona.weights.index import ADAPTER_FILES, ADAPTER_WEIGHTS
 
 _NOT_READ: Final = (folder.OTHER_WEIGHTS, folder.INNER_WEIGHTS)
-_UNQUANTISED: Final = (
+UNQUANTISED: Final = (
     "give the weights from before the quantisation, or the adapter that was trained; else load the model,"
     " call model.dequantize() and save_pretrained(), and give that directory"
 )
@@ -92,7 +92,7 @@ def refuse_quantised(checkpoint: Checkpoint, base: Base) -> None:
         assert how is not None
         raise InvalidInput(
             f"{checkpoint.path}: its weights are quantised ({how.method}), and those of the base are not",
-            hint=_UNQUANTISED,
+            hint=UNQUANTISED,
         )
     if base_packed and not packed:
         assert other is not None

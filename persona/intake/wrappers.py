@@ -6,10 +6,11 @@ A wrapper adds parts to the names of a state_dict, in front or in the middle, an
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
-from persona.intake.parts import Held
+from persona.errors import InvalidInput
+from persona.intake.parts import Held, View
 from persona.objects.base import Base
 from persona.weights.tied import is_shared
 
@@ -25,11 +26,13 @@ _LORA: Final = re.compile(r"(?:^|\.)lora_(?:A|B|embedding_A|embedding_B|magnitud
 _ORIGINAL: Final = re.compile(r"(?:^|(?<=\.))original_module\.")
 
 
-def unwrapped(base: Base, held: Mapping[str, Held]) -> tuple[dict[str, Held], list[str]]:
+def unwrapped(base: Base, view: View) -> tuple[dict[str, Held], list[str]]:
     """Tensors of a checkpoint under the names that the base gives them, and sentences worth telling.
 
-    A name changes only if the base has it without the parts of a wrapper, or with other ones.
+    A name changes only if the base has it without the parts of a wrapper, or with other ones. If a tensor is
+    there under several names, raises `InvalidInput` unless they are equal.
     """
+    held = view.held
     own: dict[str, list[str]] = {}
     for name in (*base.spec, *base.tied):
         own.setdefault(bare(name), []).append(name)
@@ -46,14 +49,38 @@ def unwrapped(base: Base, held: Mapping[str, Held]) -> tuple[dict[str, Held], li
             changed.setdefault(own[short][0], []).append(name)
         elif short != name and short not in held and is_shared(short):
             changed.setdefault(short, []).append(name)
-    news = {names[0]: new for new, names in changed.items() if len(names) == 1 and new not in held}
-    gone = {name for name in dropped if name not in news}
+    news = {names[0]: new for new, names in changed.items() if new not in held}
+    twice = {name: _first(new, names, view) for new, names in changed.items() for name in names}
+    twice = {name: first for name, first in twice.items() if name != first}
+    gone = {*twice, *(name for name in dropped if name not in news)}
     found = {
         news.get(name, name): one.named(news.get(name, name))
         for name, one in held.items()
         if name not in gone
     }
-    return found, _notes(news)
+    notes = _notes(news)
+    if twice:
+        name, first = next(iter(twice.items()))
+        more = f", and {len(twice) - 1} more in the same way" if len(twice) > 1 else ""
+        notes.append(f"{name} equals {first}{more}: left out")
+    return found, notes
+
+
+def _first(new: str, names: Sequence[str], view: View) -> str:
+    """The name under which a tensor of the base is taken: `new`, or the first of `names`.
+
+    Raises `InvalidInput` if not all are equal.
+    """
+    first = new if new in view.held else names[0]
+    for name in names:
+        if name != first and not view.equal(name, first):
+            raise InvalidInput(
+                f"{view.path}: both {first} and {name} are there, and they differ: which of them is the"
+                " fine-tune's is not known",
+                hint="take the wrapper off the model (accelerate's unwrap_model, or model._orig_mod), and"
+                " save it with save_pretrained into an empty directory",
+            )
+    return first
 
 
 def bare(name: str) -> str:

@@ -37,6 +37,11 @@ _SIGNS: Final = (
     (r"\.scales", "MLX"),
 )
 """How the names of tensors end that only a quantised checkpoint has, with the method that writes them."""
+_PARTS: Final = (
+    *(pattern for pattern, _ in _SIGNS),
+    r"\.(?:[qkv]|output)_scale|\.(?:\w+_)?zero_point|\.weight_shape",
+)
+_PART: Final = re.compile(f".*(?:{'|'.join(_PARTS)})", re.DOTALL)
 
 
 class Quantised(NamedTuple):
@@ -47,6 +52,11 @@ class Quantised(NamedTuple):
 
     method: str
     packed: bool
+
+
+def is_part(name: str) -> bool:
+    """Whether only a quantised layer has a tensor of this name, beside its weight."""
+    return _PART.fullmatch(name) is not None
 
 
 def recognise(tensors: Iterable[TensorSpec], config: Mapping[str, Any] | None) -> Quantised | None:

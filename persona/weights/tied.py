@@ -61,6 +61,12 @@ def is_shared(name: str) -> bool:
     return is_head(name) or _EMBEDDING.search(name) is not None
 
 
+def says_untied(config: Mapping[str, Any] | None) -> bool:
+    """Whether a config says that the output matrix is not tied to the input embedding."""
+    said = [] if config is None else _said(config)
+    return bool(said) and not any(value is True for value in said)
+
+
 def may_share(one: str, other: str) -> bool:
     """Whether a model may hold one tensor under both names."""
     if is_shared(one) and is_shared(other):
@@ -109,18 +115,22 @@ def _may_tie(config: Mapping[str, Any]) -> bool:
 
     Configs leave out the default of their class.
     """
-    inner = config.get("text_config")
-    said = [
-        part["tie_word_embeddings"]
-        for part in (config, inner)
-        if isinstance(part, dict) and "tie_word_embeddings" in part
-    ]
+    said = _said(config)
     architectures = config.get("architectures")
     if said:
         return all(value is True for value in said)
     return isinstance(architectures, list) and any(
         isinstance(name, str) and name.endswith(_WITH_HEAD) for name in architectures
     )
+
+
+def _said(config: Mapping[str, Any]) -> list[Any]:
+    """What a config says of ties, for the model and for its part that reads text."""
+    return [
+        part["tie_word_embeddings"]
+        for part in (config, config.get("text_config"))
+        if isinstance(part, dict) and "tie_word_embeddings" in part
+    ]
 
 
 def _is_whisper(config: Mapping[str, Any]) -> bool:

@@ -107,6 +107,32 @@ def test_leave_takes_globs_and_reaches_tensors_that_could_change(tmp_path: Path)
     assert "left as in the base: all of layers 10 and 11 (6) and model.embed_tokens.weight" in made.notes
 
 
+def test_words_of_other_options_are_globs_of_leave(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path, base())
+    for word in ("zero", "ignore", "refuse"):
+        said = refused(sandbox, trained(), leave=word).message
+        assert said.startswith(f"leave: '{word}' matches none of 40 tensors")
+
+
+def test_a_glob_that_matches_no_missing_tensor_is_named(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path, base())
+    after = trained()
+    del after["model.layers.2.norm.weight"]
+    said = refused(sandbox, after, missing="*q_proj*").message
+    assert "missing: model.layers.2.norm.weight ('*q_proj*' matches none of them)" in said
+    assert (
+        "'*q_proj*' matches no missing tensor" in sandbox.vector(after, missing=["*.2.*", "*q_proj*"]).notes
+    )
+    assert not any("matches" in said for said in sandbox.vector(after, missing="zero").notes)
+
+
+def test_new_tokens_that_are_left_are_counted(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path, base())
+    after = trained(model__embed_tokens__weight=weights(5, 14, 4), lm_head__weight=weights(6, 14, 4))
+    notes = sandbox.vector(after, leave=["*embed*", "lm_head*"]).notes
+    assert "model.embed_tokens.weight stays as it is, so 2 new tokens are left out" in notes
+
+
 @pytest.mark.parametrize("parameter", ["leave", "missing"])
 def test_a_glob_that_matches_no_tensor_is_refused(tmp_path: Path, parameter: str) -> None:
     sandbox = Sandbox(tmp_path, base())
@@ -189,6 +215,18 @@ def test_a_trained_bias_that_the_base_lacks_is_no_extra_to_leave_out(tmp_path: P
     assert "leaving them out changes the model" in said
     assert "extra=" not in said
     assert sandbox.vector(after, extra="*.bias").id == sandbox.vector(trained()).id
+
+
+@pytest.mark.parametrize("part", ["weight_scale", "weight_zero_point", "input_scale", "scales", "k_scale"])
+def test_scales_beside_plain_floats_are_called_quantised(tmp_path: Path, part: str) -> None:
+    sandbox = Sandbox(tmp_path, base())
+    name = f"model.layers.3.mlp.up_proj.{part}"
+    after = trained() | {name: ("BF16", (16, 1), np.full(16, 0x3F80, np.uint16))}
+    said = str(refused(sandbox, after))
+    assert f"{name} is a part of a quantised layer" in said
+    assert "from before the quantisation" in said
+    assert "0 for a bias" not in said
+    assert "extra=" not in said
 
 
 def test_a_bias_of_zeros_and_a_counter_change_nothing(tmp_path: Path) -> None:

@@ -202,6 +202,35 @@ def test_a_base_with_the_names_of_a_wrapper_takes_a_fine_tune_without_them(tmp_p
     assert made.notes == ("added to the names of 27 tensors, as in the base: module.",)
 
 
+WRAPPED = "_orig_mod.model.layers.0.mlp.up_proj.weight"
+
+
+def test_a_tensor_that_is_there_wrapped_and_plain_is_taken_if_the_two_are_equal(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path, llama())
+    after = trained(llama())
+    name = WRAPPED.removeprefix("_orig_mod.")
+    twice = after | {WRAPPED: after[name], "module." + name: after[name]}
+    made = sandbox.vector(twice)
+    assert made.id == sandbox.vector(after).id
+    assert made.notes == (f"{WRAPPED} equals {name}, and 1 more in the same way: left out",)
+    del twice[name]
+    assert sandbox.vector(twice).id == made.id
+
+
+@pytest.mark.parametrize("stale", ["", "module."])
+def test_a_tensor_that_is_there_wrapped_and_plain_is_not_guessed(tmp_path: Path, stale: str) -> None:
+    sandbox = Sandbox(tmp_path, llama())
+    after = trained(llama())
+    name = WRAPPED.removeprefix("_orig_mod.")
+    moved = after.pop(name)
+    twice = after | {WRAPPED: moved, stale + name: llama()[name]}
+    for options in NO_FLAG_HELPS:
+        said = refused(sandbox, twice, **options)
+        assert "are there, and they differ" in said
+        assert WRAPPED in said
+        assert not any(flag in said for flag in ("rename=", "missing=", "extra="))
+
+
 def test_unmerged_lora_layers_are_not_left_out(tmp_path: Path) -> None:
     sandbox = Sandbox(tmp_path, llama())
     after = renamed(trained(llama()), ("q_proj.weight", "q_proj.base_layer.weight"))
@@ -412,7 +441,7 @@ def test_other_tensors_of_the_same_shapes_are_not_renamed(tmp_path: Path) -> Non
     base = bert() | {"lm_head.dense.weight": tensor("head", 8, 8), "lm_head.dense.bias": tensor("bias", 8)}
     sandbox = Sandbox(tmp_path, base)
     after = trained(bert()) | {"classifier.dense.weight": tensor("score", 8, 8)}
-    after |= {"classifier.dense.bias": tensor("scores", 8)}
+    after |= {"classifier.dense.bias": tensor("scores", 8), "classifier.out_proj.weight": tensor("out", 3, 8)}
     said = refused(sandbox, after)
     assert "renamed" not in said
     assert "missing='zero'" in said
@@ -497,6 +526,140 @@ def test_an_interleaved_projection_is_renamed_without_a_flag(tmp_path: Path) -> 
     said = refused(sandbox, after)
     assert "renamed" in said
     assert not any(flag in said for flag in ("rename=", "missing=", "extra="))
+
+
+NO_FLAG_HELPS: tuple[dict[str, Any], ...] = (
+    {},
+    {"rename": True},
+    {"missing": "zero", "extra": "ignore"},
+    {"rename": True, "missing": "*", "extra": "*"},
+)
+
+
+def regrouped(model: Model, groups: int, order: tuple[int, ...] = (0, 1, 2)) -> Model:
+    """Fused projections whose parts are split in groups, which follow one another: heads, or devices."""
+    found = dict(model)
+    for layer in range(3):
+        at = f"model.layers.{layer}"
+        for name, parts in (
+            ("self_attn.qkv_proj", ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]),
+            ("mlp.gate_up_proj", ["mlp.gate_proj", "mlp.up_proj"]),
+        ):
+            split = [np.split(found.pop(f"{at}.{part}.weight")[2], groups) for part in parts]
+            chosen = [split[n] for n in order if n < len(split)]
+            bits = np.concatenate([part[group] for group in range(groups) for part in chosen])
+            found[f"{at}.{name}.weight"] = ("BF16", bits.shape, bits)
+    return found
+
+
+@pytest.mark.parametrize("only", ["", "qkv", "gate_up"])
+@pytest.mark.parametrize(("groups", "order"), [(2, (0, 1, 2)), (1, (0, 2, 1)), (1, (1, 0, 2))])
+@pytest.mark.parametrize("prefix", ["model.", "transformer."])
+def test_a_fused_projection_of_another_order_is_never_taken(
+    tmp_path: Path, groups: int, order: tuple[int, ...], only: str, prefix: str
+) -> None:
+    if only == "gate_up" and groups == 1:
+        order = (1, 0, 2)
+    if only == "qkv" and order == (1, 0, 2):
+        order = (0, 2, 1)
+    sandbox = Sandbox(tmp_path, llama())
+    after = trained(llama())
+    other = fused(after) | {
+        name: held for name, held in regrouped(after, groups, order).items() if only in name
+    }
+    for options in NO_FLAG_HELPS:
+        said = refused(sandbox, renamed(other, ("model.", prefix)), **options)
+        assert "renamed" in said
+        assert "save both with save_pretrained" in said
+        assert not any(flag in said for flag in ("rename=", "missing=", "extra="))
+    assert not sandbox.vector(after).left
+
+
+def test_projections_apart_are_not_fused_in_another_order(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path, regrouped(llama(), 2))
+    for options in NO_FLAG_HELPS:
+        said = refused(sandbox, trained(llama()), **options)
+        assert "renamed" in said
+        assert not any(flag in said for flag in ("rename=", "missing=", "extra="))
+
+
+def test_experts_whose_rows_alternate_are_not_taken_apart(tmp_path: Path) -> None:
+    """gate and up row by row in one stack, as gpt-oss has them."""
+    sandbox = Sandbox(tmp_path, mixtral())
+    after = stacked(trained(mixtral()))
+    for name in [name for name in after if name.endswith("gate_up_proj")]:
+        dtype, shape, bits = after[name]
+        mixed = bits.reshape(shape[0], 2, -1, shape[2]).swapaxes(1, 2).reshape(shape)
+        after[name] = (dtype, shape, np.ascontiguousarray(mixed))
+    for options in NO_FLAG_HELPS:
+        assert "renamed" in refused(sandbox, after, **options)
+
+
+def test_a_fused_projection_that_moved_far_is_not_taken(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path, llama())
+    far = {name: tensor(f"another {name}", *held[1]) for name, held in llama().items()}
+    for options in NO_FLAG_HELPS:
+        assert "renamed" in refused(sandbox, fused(far), **options)
+
+
+def test_biases_follow_the_order_of_the_matrix_beside_them(tmp_path: Path) -> None:
+    rows = {"q": 8, "k": 4, "v": 4}
+    biases = {
+        f"model.layers.{n}.self_attn.{part}_proj.bias": zeros(count)
+        for n in range(3)
+        for part, count in rows.items()
+    }
+    sandbox = Sandbox(tmp_path, llama() | biases)
+    after = trained(llama() | biases)
+    other = fused({name: held for name, held in after.items() if name not in biases})
+    for n in range(3):
+        bits = np.concatenate([after[f"model.layers.{n}.self_attn.{part}_proj.bias"][2] for part in "qkv"])
+        other[f"model.layers.{n}.self_attn.qkv_proj.bias"] = ("BF16", bits.shape, bits)
+    assert sandbox.vector(other, rename=True).id == sandbox.vector(after).id
+
+
+def test_a_rename_carries_no_tensor_that_is_unlike_the_bases(tmp_path: Path) -> None:
+    """The rows of q in another order, as another rotary embedding has them, beside a renamed prefix."""
+    sandbox = Sandbox(tmp_path, llama())
+    after = {
+        name: (held[0], held[1], np.ascontiguousarray(held[2][::-1])) if "q_proj" in name else held
+        for name, held in renamed(trained(llama()), ("model.", "transformer.")).items()
+    }
+    for options in NO_FLAG_HELPS:
+        said = refused(sandbox, after, **options)
+        assert "renamed" in said
+        assert not any(flag in said for flag in ("rename=", "missing=", "extra="))
+
+
+@pytest.mark.parametrize("more", [{}, {"v_head.summary.weight": tensor("value", 1, 8)}])
+@pytest.mark.parametrize(
+    ("old", "new"), [("self_attn.q_proj", "self_attn.query"), ("lm_head.weight", "output.weight")]
+)
+def test_tensors_that_stand_where_others_are_missing_are_renamed_though_unlike(
+    tmp_path: Path, old: str, new: str, more: Model
+) -> None:
+    sandbox = Sandbox(tmp_path, llama())
+    after = trained(llama()) | more
+    far = {
+        name.replace(old, new): tensor(f"far {name}", *held[1]) if old in name else held
+        for name, held in after.items()
+    }
+    for options in NO_FLAG_HELPS:
+        said = refused(sandbox, far, **options)
+        assert "renamed" in said
+        assert not any(flag in said for flag in ("rename=", "missing=", "extra="))
+    assert not sandbox.vector(after, extra="ignore").left
+    globs = {"missing": [f"*{old}*"], "extra": [f"*{new}*", "v_head.*"]}
+    assert all(old in name for name in sandbox.vector(far, **globs).left)
+
+
+def test_experts_in_another_order_are_called_experts(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path, mixtral())
+    after = {
+        re.sub(r"(?<=experts\.)\d", lambda at: str(2 - int(at[0])), name): held
+        for name, held in renamed(trained(mixtral()), ("block_sparse_moe", "mlp")).items()
+    }
+    assert "the experts are counted in another way" in refused(sandbox, after)
 
 
 @pytest.mark.parametrize("names", [(), (("model.", "transformer."),)])

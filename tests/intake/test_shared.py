@@ -235,6 +235,36 @@ def test_a_head_of_its_own_is_never_left_out(tmp_path: Path, options: dict[str, 
     assert "extra=" not in said
 
 
+@pytest.mark.parametrize("rows", [10, 16])
+def test_a_head_of_another_size_than_the_embedding_is_never_left_out(tmp_path: Path, rows: int) -> None:
+    sandbox = Sandbox(tmp_path, llama(head=False))
+    after = trained(llama(head=False)) | {HEAD: tensor(3, rows, 8)}
+    for options in ({}, {"extra": "ignore"}, {"untie": True}, {"extra": "*", "untie": True}):
+        said = refused(sandbox, after, **options)
+        assert f"{HEAD} has {rows} rows, and {EMBEDDING} has 12" in said
+        assert "extra=" not in said
+    grown = {EMBEDDING: tensor(1, 14, 8), "model.norm.weight": tensor(2, 8), HEAD: tensor(3, 12, 8)}
+    said = refused(sandbox, grown, extra="ignore", untie=True, extend_vocab=True)
+    assert f"{HEAD} has 12 rows, and {EMBEDDING} has 14" in said
+
+
+def test_a_small_head_beside_a_head_of_the_base_is_an_extra(tmp_path: Path) -> None:
+    """The head of a draft model has its own vocabulary."""
+    sandbox = Sandbox(tmp_path, llama(head=True))
+    after = trained(llama(head=True))
+    made = sandbox.vector(after | {"draft.lm_head.weight": tensor(9, 5, 8)}, extra="ignore")
+    assert made.id == sandbox.vector(after).id
+
+
+def test_vocabularies_of_two_sizes_are_named_with_both(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path, llama(head=True))
+    after = trained(llama(head=True)) | {EMBEDDING: tensor(1, 14, 8), HEAD: tensor(3, 16, 8)}
+    said = refused(sandbox, after, extend_vocab=True)
+    assert "14" in said
+    assert "16" in said
+    assert "would keep" not in said
+
+
 @pytest.mark.parametrize(
     ("head", "matrix"), [("proj_out.weight", "model.decoder.embed_tokens.weight"), ("output.decoder", "x")]
 )

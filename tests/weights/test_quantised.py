@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from persona.objects.tensors import TensorSpec
-from persona.weights.quantised import Quantised, recognise
+from persona.weights.quantised import Quantised, is_part, recognise
 
 PLAIN = {"model.embed.weight": "BF16", "model.norm.weight": "F32"}
 LAYER = "model.layers.0.mlp.up_proj"
@@ -72,3 +72,9 @@ def test_a_model_with_integers_or_scales_of_its_own_is_not_quantised(
     tensors: dict[str, str], config: dict[str, Any] | None
 ) -> None:
     assert recognise(specs(tensors), config) is None
+
+
+@pytest.mark.parametrize("part", ["weight", "bias", "gamma", "layer_scale", "lambda_1", "weight_g", "A_log"])
+def test_parameters_of_plain_layers_are_no_parts_of_quantised_ones(part: str) -> None:
+    assert not is_part(f"{LAYER}.{part}")
+    assert is_part(f"{LAYER}.weight_scale")

@@ -111,22 +111,78 @@ def test_another_layout(families: Families, pair: Callable[[str], Pair], base: s
 
 
 @pytest.mark.situation("the names changed, and neither names nor weights tell which is which")
-def test_names_that_nobody_can_pair(pair: Callable[[str], Pair]) -> None:
+@pytest.mark.parametrize("layout", ["interleaved", "groups of heads", "two devices", "transposed", "far"])
+def test_names_that_nobody_can_pair(pair: Callable[[str], Pair], layout: str) -> None:
     found = pair("llama")
+    found.rewrite(lambda model: in_layout(layout, model))
+    for more in ((), ("--rename",), ("--rename", "--missing", "zero", "--extra", "ignore")):
+        said = found.run.refused(4, *COMMIT, *more)
+        assert "renamed" in said
+        assert "save both with save_pretrained" in said
+        assert not any(flag in said for flag in ("--rename", "--missing", "--extra"))
+    shutil.rmtree(found.place / "other")
+    found.rewrite(lambda model: model)
+    found.run.ok(*COMMIT)
+    assert found.comes_back()
 
-    def interleaved(model: Model) -> Model:
-        for layer in range(2):
-            at = f"model.layers.{layer}.self_attn"
-            parts = [model.pop(f"{at}.{part}_proj.weight").bits for part in "qkv"]
-            model[f"{at}.query_key_value.weight"] = Tensor("BF16", np.concatenate(parts)[::-1].copy())
-        return model
 
-    found.rewrite(interleaved)
+def in_layout(layout: str, model: Model) -> Model:
+    """Projections of a llama as another library holds them."""
+    found = dict(model)
+
+    def rows(part: str, count: int) -> list[np.ndarray]:
+        return np.split(found.pop(f"{at}.{part}_proj.weight").bits, count)
+
+    for layer in range(2):
+        at = f"model.layers.{layer}.self_attn"
+        if layout == "interleaved":
+            bits = np.concatenate([rows(part, 1)[0] for part in "qkv"])[::-1]
+            found[f"{at}.query_key_value.weight"] = Tensor("BF16", bits.copy())
+        elif layout == "groups of heads":
+            groups = zip(*(rows(part, 2) for part in "qkv"), strict=True)
+            bits = np.concatenate([part for group in groups for part in group])
+            found[f"{at}.qkv_proj.weight"] = Tensor("BF16", bits)
+        elif layout == "two devices":
+            at = f"model.layers.{layer}.mlp"
+            groups = zip(*(rows(part, 2) for part in ("gate", "up")), strict=True)
+            bits = np.concatenate([part for group in groups for part in group])
+            found[f"{at}.gate_up_proj.weight"] = Tensor("BF16", bits)
+        else:
+            bits = rows("o", 1)[0]
+            bits = bits.T if layout == "transposed" else np.roll(bits, 3)
+            found[f"{at}.out_proj.weight"] = Tensor("BF16", np.ascontiguousarray(bits))
+    return found
+
+
+@pytest.mark.situation("a tensor is there with the name of a wrapper, and without it")
+def test_a_tensor_wrapped_and_plain(families: Families, pair: Callable[[str], Pair]) -> None:
+    found = pair("llama")
+    name = "model.layers.0.mlp.up_proj.weight"
+    stale = read_weights(families("llama"))[name]
+    found.rewrite(lambda model: model | {name: stale, f"_orig_mod.{name}": model[name]})
+    for more in ((), ("--rename",), ("--extra", "ignore")):
+        said = found.run.refused(4, *COMMIT, *more)
+        assert f"both {name} and _orig_mod.{name} are there, and they differ" in said
+        assert "--extra" not in said
+    shutil.rmtree(found.place / "other")
+    found.rewrite(lambda model: model | {f"_orig_mod.{name}": model[name]})
+    assert f"_orig_mod.{name} equals {name}: left out" in found.run(*COMMIT).stderr
+    assert found.comes_back()
+
+
+@pytest.mark.situation("scales of a quantised layer lie beside plain floats")
+def test_scales_beside_plain_floats(pair: Callable[[str], Pair]) -> None:
+    found = pair("llama")
+    scale = Tensor("BF16", np.full(1, 0x3F80, np.uint16))
+    found.rewrite(lambda model: model | {"model.layers.0.mlp.up_proj.weight_scale": scale})
     said = found.run.refused(4, *COMMIT)
-    assert "renamed" in said
-    assert "save both with save_pretrained" in said
-    assert not any(flag in said for flag in ("--rename", "--missing", "--extra"))
-    assert "renamed" in found.run.refused(4, *COMMIT, "--rename", "--missing", "zero", "--extra", "ignore")
+    assert "is a part of a quantised layer" in said
+    assert "0 for a bias" not in said
+    assert "--extra" not in said
+    shutil.rmtree(found.place / "other")
+    found.rewrite(lambda model: model)
+    found.run.ok(*COMMIT)
+    assert found.comes_back()
 
 
 @pytest.mark.situation("the layers are counted in another way (from 1, or without a pruned one)")
@@ -214,6 +270,60 @@ def test_a_fine_tune_without_its_head(pair: Callable[[str], Pair]) -> None:
         assert "--missing" not in said
     write_file(found.place / "other" / "model.safetensors", read_weights(found.tuned))
     found.run.ok(*COMMIT)
+    assert found.comes_back()
+
+
+HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+
+
+def untied(found: Pair) -> None:
+    """Makes the fine-tune of a tied model one with an output matrix of its own."""
+    model = read_weights(found.tuned)
+    write_file(
+        found.tuned / "model.safetensors",
+        model | {HEAD: moved({"": moved({"": model[EMBEDDING]}, 8)[""]}, 9)[""]},
+    )
+    config = found.tuned / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"tie_word_embeddings": False}))
+
+
+@pytest.mark.situation(
+    "the fine-tune has a head of its own, of another size or name than the base's would be"
+)
+@pytest.mark.parametrize("what", ["rows", "name"])
+def test_a_head_of_another_size_or_name(pair: Callable[[str], Pair], what: str) -> None:
+    found = pair("llama tied")
+    untied(found)
+
+    def other(model: Model) -> Model:
+        head = model.pop(HEAD)
+        padded = Tensor(head.dtype, np.concatenate([head.bits, head.bits[:16]]))
+        return model | ({HEAD: padded} if what == "rows" else {"output.weight": head})
+
+    found.rewrite(other)
+    for more in ((), ("--untie",), ("--extra", "ignore"), ("--untie", "--extra", "ignore")):
+        said = found.run.refused(4, *COMMIT, *more)
+        assert "leaving it out changes the model" in said
+        assert ("cut the padding" if what == "rows" else f"call the tensor {HEAD}") in said
+        assert "--extra" not in said
+    shutil.rmtree(found.place / "other")
+    found.rewrite(lambda model: model)
+    follow(found.run, *COMMIT)
+    assert found.comes_back()
+
+
+@pytest.mark.situation("the fine-tune unties its head, and lacks its embedding")
+def test_an_embedding_that_is_lost_beside_a_head_of_its_own(pair: Callable[[str], Pair]) -> None:
+    found = pair("llama tied")
+    untied(found)
+    found.rewrite(lambda model: {name: held for name, held in model.items() if name != EMBEDDING})
+    for more in ((), ("--untie",), ("--rename",), ("--missing", "zero", "--extra", "ignore")):
+        said = found.run.refused(4, *COMMIT, *more)
+        assert f"{EMBEDDING} is missing, and {HEAD} is not the same tensor" in said
+        assert "--missing" not in said
+    shutil.rmtree(found.place / "other")
+    found.rewrite(lambda model: model)
+    follow(found.run, *COMMIT)
     assert found.comes_back()
 
 
