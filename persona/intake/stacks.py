@@ -2,8 +2,8 @@
 
 One layout is tried: a stack has its experts along the first axis, and a fused projection has the rows of its
 parts one after the other. Names do not show it: heads may be grouped, or the parts of two devices may follow
-one another. So `renames` asks the weights. Others, such as the interleaved `query_key_value` of GPT-NeoX, need code
-of their model.
+one another. So `renames` asks the weights. Others need code of their model, such as the interleaved
+`query_key_value` of GPT-NeoX.
 """
 
 from __future__ import annotations
