@@ -176,7 +176,7 @@ def _of_rows(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np
     other = other - other.mean(axis=1, keepdims=True)
     norms = np.sqrt((one * one).sum(axis=1)), np.sqrt((other * other).sum(axis=1))
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = (one * other).sum(axis=1) / (norms[0] * norms[1])
+        found: NDArray[np.float64] = (one * other).sum(axis=1) / (norms[0] * norms[1])
     found[norms[1] == 0] = 0
     found[norms[0] == 0] = np.nan
     return found

@@ -66,7 +66,8 @@ class _Matcher:
         self.checkpoint = checkpoint
         self.choices = choices
         held = {name: Held.whole(spec) for name, (spec, _) in checkpoint.tensors.items()}
-        self.view, self.notes = View(checkpoint, held), []
+        self.notes: list[str] = []
+        self.view = View(checkpoint, held)
         if not checkpoint.partial:
             held, self.notes = wrappers.unwrapped(base, self.view)
             self.view = View(checkpoint, held)

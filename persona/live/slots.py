@@ -223,8 +223,8 @@ def check_held(spec: TensorSpec, tensor: Tensor, shape: tuple[int, ...], *, wide
     if shape != spec.shape:
         raise InvalidInput(
             f"tensor {name} has the shape {list(shape)} in the model and {list(spec.shape)} in the"
-            " weights of this revision, and a live model keeps its size: load a model of this revision with"
-            " repo.load, and do not resize it (resize_token_embeddings)"
+            " weights of this revision, and a live model keeps its size: load the model with repo.load"
+            " at this revision, and do not resize it (resize_token_embeddings)"
         )
 
 
