@@ -69,7 +69,12 @@ def seen_from(hint: Hint, seen: Callable[[str], str]) -> Hint:
 
 
 def _seen(call: Call, seen: Callable[[str], str]) -> Call:
-    named = [seen(word) if isinstance(word, WorkFile) else word for word in call.arguments]
+    def name(word: object) -> object:
+        if isinstance(word, list):
+            return [name(each) for each in word]
+        return seen(word) if isinstance(word, WorkFile) else word
+
+    named = [name(word) for word in call.arguments]
     return Call(call.method, *named, **call.values)
 
 
@@ -86,7 +91,8 @@ def command_line(call: Call) -> str:
     words: list[str] = []
     for argument in call.arguments:
         pairs = argument.items() if isinstance(argument, dict) else None
-        words += [f"{key}={value}" for key, value in pairs] if pairs else [_word(argument)]
+        several = argument if isinstance(argument, list) else [argument]
+        words += [f"{key}={value}" for key, value in pairs] if pairs else map(_word, several)
     if any(re.match("-.", str(argument)) for argument in call.arguments):
         words.insert(0, "--")  # a name, and no option
     return " ".join((_COMMANDS.get(call.method, call.method.replace("_", "-")), *_flags(call), *words))

@@ -70,12 +70,13 @@ def record(
         known = tracking.tracked(history, edits)
         text = edits.get(RECIPE_FILE) or text_files.read_recipe_text(history.root)
         recipe = history.new_recipe(text)
+        said_of_config = _fit_config(tree, head, recipe) if not edits else []
         files = _in_the_work_tree(history, known, {**edits, RECIPE_FILE: text}, history.base(recipe.base))
         held = put_tree(history, tx, recipe, files, durable=named_by(history.recipe_of(head)))
         if held == before.tree and not (amend or allow_empty):
             loose = tracking.untracked(history, known)
             names = listed(loose, MAX_LISTED)
-            facts, hint = [NOTHING], list[str | Keyword]()
+            facts, hint = [NOTHING, *said_of_config], list[str | Keyword]()
             if loose:
                 facts.append(f"not tracked: {names}")
                 hint += [Call("add", Blank("FILE")), " tracks a file"]
@@ -97,7 +98,8 @@ def record(
     old = history.recipe_of(parents[0]) if parents else None
     changes = vector_changes(history, old, recipe, imported or {})
     added = [change.name for change in changes if change.change in ("added", "replaced")]
-    if dropped := [change.id for change in changes if change.change == "removed"]:
+    dropped = [change.id if change.change == "removed" else change.previous for change in changes]
+    if dropped := [id for id in dropped if id is not None and not edits]:
         from persona.history.vectors.model_files import given_back
 
         notes = (*notes, *given_back(history, dropped, recipe, keep=True).notes)
@@ -112,9 +114,21 @@ def record(
         parents=parents,
         vectors=tuple(changes),
         kept=other_kept(history, old, recipe, changes),
-        notes=tuple(dict.fromkeys([*notes, *left_out_notes(known), *on_recipe])),
+        notes=tuple(dict.fromkeys([*notes, *said_of_config, *left_out_notes(known), *on_recipe])),
         subject=subject(said),
     )
+
+
+def _fit_config(tree: LockedTree, head: str, recipe: Recipe) -> list[str]:
+    """Makes config.json follow a recipe or a config.json that was edited by hand; the sentence on it."""
+    history = tree.history
+    before = history.files_of(head).get(tracking.CONFIG)
+    known = named_by(history.recipe_of(head)) == named_by(recipe)
+    if known and text_files.id_of(history.root, tracking.CONFIG) == before:
+        return []
+    from persona.history.vectors.model_config import put_right
+
+    return put_right(tree, recipe)
 
 
 def named_by(recipe: Recipe) -> set[str]:

@@ -38,13 +38,22 @@ if TYPE_CHECKING:
 def as_it_stands(
     tree: LockedTree, options: RunOptions, device: DeviceChoice | None, started: float
 ) -> CheckoutResult:
-    """The weights of `recipe.toml` as it stands; neither text files nor HEAD move."""
+    """The weights of `recipe.toml` as it stands; HEAD does not move.
+
+    Of the text files only config.json
+    may change: its size and its ties follow the recipe.
+    """
     history = tree.history
     head = history.head_commit()
     _, recipe = chosen_recipe(history, None)
     same = recipe.key == history.recipe_of(head).key
     revision = head if same else None
-    return place(tree, recipe, revision, NO_MOVE, list, options, device, started)
+    made = place(tree, recipe, revision, NO_MOVE, list, options, device, started)
+    if device is None:
+        return made
+    from persona.history.vectors.model_config import put_right
+
+    return replace(made, notes=(*made.notes, *put_right(tree, recipe)))
 
 
 def place(

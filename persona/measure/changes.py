@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from persona.errors import InvalidInput
+from persona.errors import Blank, Call, InvalidInput
 from persona.limits import CHUNK_MEMORY
 from persona.merge.plan import Plan
 from persona.merge.run.merger import NotFinite, merger_of, tell_not_finite
@@ -79,10 +79,23 @@ def changed_elements(
                 progress(COMPARING, done, total)
 
 
+def _alike(before: Plan, after: Plan, name: str) -> bool:
+    return before.base.spec.get(name) == after.base.spec.get(name)
+
+
 def _check_bases(before: Plan, after: Plan) -> None:
     """Raises `InvalidInput` unless both sides have the same tensors, in chunks of one length."""
     if before.base.tensors == after.base.tensors and before.base.chunk == after.base.chunk:
         return
+    if before.recipe.base == after.recipe.base:
+        name = next(name for name in {**before.origins, **after.origins} if not _alike(before, after, name))
+        shapes = [plan.base.spec[name].shape if name in plan.base.spec else None for plan in (before, after)]
+        one, other = ("missing" if shape is None else str(list(shape)) for shape in shapes)
+        raise InvalidInput(
+            f"the vectors of the two revisions add different rows to the base: {name} is {one} in the first"
+            f" and {other} in the second; a patch replaces elements, and adds none",
+            hint=(Call("checkout", Blank("REV"), out=Blank("OUT")), " writes the whole model"),
+        )
     names = [spec.name for spec in after.base.tensors if before.base.spec.get(spec.name) != spec]
     names += [spec.name for spec in before.base.tensors if spec.name not in after.base.spec]
     what = f"differ in the tensor {names[0]}" if names else "are stored in chunks of different lengths"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from persona.errors import IntegrityError, listed
 from persona.history.history import History
 from persona.history.options import ImportOptions
-from persona.history.vectors.model_config import CONFIG, following
+from persona.history.vectors.model_config import CONFIG, following, with_dtype_of
 from persona.history.worktree import text_files
 from persona.objects import growth
 from persona.objects.base import Base
@@ -19,17 +19,23 @@ from persona.objects.vector import Vector
 from persona.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
+    from persona.merge.plan import Plan
     from persona.weights.adapters import Adapter
-
 
 _TOKENIZER: Final = ("tokenizer", "vocab", "added_tokens", "special_tokens", "merges", "spiece")
 """How the names of the files of a tokenizer begin."""
 
 
-def files(texts: Mapping[str, bytes], options: ImportOptions, made: Vector | None = None) -> dict[str, bytes]:
+def files(
+    texts: Mapping[str, bytes],
+    options: ImportOptions,
+    made: Vector | None = None,
+    again: Collection[str] = (),
+) -> dict[str, bytes]:
     """The files of a fine-tune that come with its vector.
 
     New tokens bring all of them, an output matrix brings the config. `made`: the vector, once it is known.
+    `again`: files that came with the vector that it replaces.
     """
     tokens, head = options["extend_vocab"], options["untie"]
     if made is not None:
@@ -37,7 +43,7 @@ def files(texts: Mapping[str, bytes], options: ImportOptions, made: Vector | Non
         head = len(made.grown) > 0
     if options["files"] or tokens:
         return dict(texts)
-    return {name: text for name, text in texts.items() if head and name == CONFIG}
+    return {name: text for name, text in texts.items() if name in again or (head and name == CONFIG)}
 
 
 def own_files(history: History, recipe: Recipe, texts: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -46,6 +52,8 @@ def own_files(history: History, recipe: Recipe, texts: Mapping[str, bytes]) -> d
     If the recipe has grown, files that are the base's own are left out: they lack its tokens.
     """
     base, extended = history.base(recipe.base), base_of(history, recipe)
+    if CONFIG in texts:
+        texts = {**texts, CONFIG: with_dtype_of(history, base, texts[CONFIG])}
     if extended.digest == base.digest:
         return dict(texts)
     own = {path: text for path, text in texts.items() if base.files.get(path) != text_files.blob_id(text)}
@@ -55,12 +63,37 @@ def own_files(history: History, recipe: Recipe, texts: Mapping[str, bytes]) -> d
     }
 
 
+def as_onto(checkpoint: Checkpoint | Adapter, onto: Plan | None, options: ImportOptions) -> ImportOptions:
+    """The options for a fine-tune of a revision that has grown.
+
+    The rows that the revision has are not asked about again. Other rows are.
+    """
+    if onto is None or not isinstance(checkpoint, Checkpoint):
+        return options
+    held = checkpoint.tensors
+    grown = {name: origin for name, origin in onto.origins.items() if name in held}
+    longer = [name for name, origin in grown.items() if origin is None]
+    tokens = bool(longer) and all(held[name][0].shape == onto.base.spec[name].shape for name in longer)
+    return {
+        **options,
+        "extend_vocab": options["extend_vocab"] or tokens,
+        "untie": options["untie"] or len(grown) > len(longer),
+    }
+
+
 def base_of(history: History, recipe: Recipe) -> Base:
     """The base of a recipe with its growth, or without if a vector is damaged: an import stores it again."""
     try:
         return history.base_of(recipe)
     except IntegrityError:
         return history.base(recipe.base)
+
+
+def without_tokenizer(made: Vector, came: Collection[str]) -> list[str]:
+    """The sentence on a vector with new tokens, if no tokenizer is among the files that came with it."""
+    if None not in dict(made.grown).values() or any(path.startswith(_TOKENIZER) for path in came):
+        return []
+    return ["no tokenizer came with the new tokens; copy theirs into the work tree"]
 
 
 def other_tokens(history: History, recipe: Recipe, name: str, texts: Collection[str]) -> list[str]:

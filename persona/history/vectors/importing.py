@@ -88,13 +88,16 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
         onto = _onto(history, recipe, options["onto"], onto_notes)
         if onto is not None:
             keys["join"] = "add"
+        options = growing.as_onto(checkpoint, onto, options)
         brought, remarks = dict[str, bytes](), list[Note]()
         if not inside and isinstance(checkpoint, Checkpoint):
             brought, remarks = model_files.of_checkpoint(checkpoint, base), of_fine_tune(checkpoint)
-        brought = growing.own_files(history, recipe, brought)
+        brought = growing.own_files(history, without(recipe, name), brought)
+        again = model_files.unedited(history, old.vector) if old is not None else set[str]()
         differing = model_files.differing(history, brought)
         growing.refuse_other(history, recipe, name, checkpoint, options)
-        seen = model_files.replaceable(history, growing.files(differing, options))
+        texts = growing.files(differing, options, None, again)
+        seen = model_files.replaceable(history, texts, asked=options["files"])
         _check_extra(checkpoint, options)
         try:
             made, new_bytes = take(history, recipe.base, checkpoint, onto, options)
@@ -104,9 +107,12 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
         trained = checkpoint.weights_seen
     try:
         remember(history, recipe.base, path, made, options)
-        texts = growing.files(differing, options, made.vector)
-        change, after = _write_recipe(tree, name, old, made, keys, new_bytes, texts, seen, options)
-        if came := growing.files(brought, options, made.vector):
+        texts = growing.files(differing, options, made.vector, again)
+        change, after, back = _write_recipe(tree, name, old, made, keys, new_bytes, texts, seen, options)
+        if made.vector.grown and (inside or not isinstance(checkpoint, Checkpoint)):
+            brought = model_files.here(history)  # its rows need them, too
+        came = growing.files(brought, options, made.vector, again)
+        if came:
             model_files.remember(history, made.id, base, came, texts)
     except PersonaError as error:
         kept = kept_names.keep(history, name, made.id)
@@ -130,9 +136,11 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
         *in_place_notes,
         *twice,
         *joining.notes(recipe, after, name),
+        *growing.without_tokenizer(made.vector, came),
         *growing.other_tokens(history, after, name, texts),
         *lookup.without_effect(history, [after.by_name[name]], None),
         *model_files.notes(differing, texts),
+        *back,
         *model_config.of_another_model(history, base, texts.get(model_config.CONFIG)),
     )
     return Added(change, notes, not isinstance(checkpoint, Checkpoint))
@@ -248,12 +256,13 @@ def _write_recipe(
     texts: Mapping[str, bytes],
     seen: Mapping[str, str],
     options: ImportOptions,
-) -> tuple[VectorChange, Recipe]:
+) -> tuple[VectorChange, Recipe, list[str]]:
     """Names a vector in `recipe.toml` and writes its text files; returns the new recipe.
 
-    The vector takes the place of the term `replaced`.
+    The vector takes the place of the term `replaced`, whose other files go. Also returns sentences on them.
     """
     from persona.history.recipes import edit
+    from persona.history.vectors.model_files import GivenBack, given_back
 
     history = tree.history
     keys = {"id": made.id, **keys}
@@ -273,14 +282,22 @@ def _write_recipe(
         change = change_of(history, recipe, name, made, new_bytes, old.vector if old else None, options)
         if text_files.read_recipe_text(history.root) == data:  # counting kept elements takes time, too
             break
-    edits: dict[str, bytes | None] = {**texts, RECIPE_FILE: encode(text, like=data)}
+    back = GivenBack({}, [])
+    if old is not None:
+        back = given_back(history, [old.vector], recipe, taken=texts)
+    edits: dict[str, bytes | None] = {**back.edits, **texts, RECIPE_FILE: encode(text, like=data)}
     tree.track([path for path in texts if not tracking.is_model_file(path)])  # those of subdirectories
     seen = {**seen, RECIPE_FILE: text_files.blob_id(data)}
     grows = bool(made.vector.grown) or (old is not None and growing.grew(history, old.vector))
     more = model_config.edit_of(history, edits, recipe, grows=grows)
-    here = tracking.ids(history, [path for path in more if path not in edits])
+    here = tracking.ids(history, [path for path in (*back.edits, *more) if path not in seen])
     tree.apply(edits | more, {**here, **seen})
-    return change, recipe
+    return change, recipe, back.notes
+
+
+def without(recipe: Recipe, name: str) -> Recipe:
+    """A recipe without the term of that name."""
+    return Recipe.of(recipe.base, [term for term in recipe.terms if term.name != name], recipe.rules)
 
 
 def refuse_without_path(options: ImportOptions) -> None:

@@ -11,18 +11,21 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from persona.errors import Keyword, Note
-from persona.history.worktree import text_files
+from persona.history.worktree import text_files, tracking
+from persona.history.worktree.tracking import CONFIG as CONFIG
 from persona.limits import MAX_CONFIG_BYTES
 from persona.objects import growth
 
 if TYPE_CHECKING:
     from persona.history.history import History
+    from persona.history.worktree.locked import LockedTree
     from persona.objects.base import Base
     from persona.objects.recipe import Recipe
 
-CONFIG: Final = "config.json"
 _SIZE: Final = "vocab_size"
 _TIED: Final = "tie_word_embeddings"
+FITTED: Final = f"{CONFIG} has the size and the ties of the weights again"
+_DTYPES: Final = ("dtype", "torch_dtype")
 _SHAPES: Final = (
     "model_type",
     *("hidden_size", "d_model", "n_embd", "intermediate_size", "d_ff", "n_inner", "head_dim", "d_kv"),
@@ -43,7 +46,7 @@ def following(history: History, content: bytes, base: Base, extended: Base) -> b
     own = _of_base(history, base)
     if own is not None and fitted == _object(own):
         return own
-    return json.dumps(fitted, indent=2, ensure_ascii=False).encode() + b"\n"
+    return _text(fitted)
 
 
 def edit_of(
@@ -60,6 +63,50 @@ def edit_of(
         return {}
     fitted = following(history, content, history.base(recipe.base), history.base_of(recipe))
     return {} if fitted == content else {CONFIG: fitted}
+
+
+def alike(one: bytes, other: bytes) -> bool:
+    """Whether two texts of a config.json are equal, or one may be the other with other sizes and ties."""
+    first, second = _object(one), _object(other)
+    if one == other or first is None or second is None:
+        return one == other
+    ours = one == _text(first) or other == _text(second)  # else spaces were edited
+    return ours and first != second and _others(first) == _others(second)
+
+
+def _text(config: Mapping[str, Any]) -> bytes:
+    return json.dumps(config, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def _others(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without the keys that follow a recipe."""
+    return {
+        key: _others(value) if isinstance(value, dict) else value
+        for key, value in config.items()
+        if key not in (_SIZE, _TIED)
+    }
+
+
+def put_right(tree: LockedTree, recipe: Recipe) -> list[str]:
+    """Gives the work tree's config.json the sizes and ties of a recipe; returns the sentence on it, if any.
+
+    A recipe or a config.json that was edited by hand may need it.
+    """
+    edit = edit_of(tree.history, {}, recipe, grows=True)
+    if edit:
+        tree.apply(edit, tracking.ids(tree.history, edit))
+    return [FITTED] if edit else []
+
+
+def with_dtype_of(history: History, base: Base, content: bytes) -> bytes:
+    """The config.json of a fine-tune with the dtype of the base, which its vector's weights have."""
+    before = _of_base(history, base)
+    own, config = (None if text is None else _object(text) for text in (before, content))
+    if own is None or config is None:
+        return content
+    dtypes = {own[key] for key in _DTYPES if isinstance(own.get(key), str)}
+    other = {key: dtype for key in _DTYPES for dtype in dtypes if config.get(key, dtype) != dtype}
+    return _text(config | other) if len(dtypes) == 1 and other else content
 
 
 def fit(history: History, config: Mapping[str, Any], base: Base, extended: Base) -> dict[str, Any]:

@@ -8,16 +8,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from persona.errors import Blank, Call, Hint, Keyword, Note, PersonaError, Refused, WorkFile, listed
+from persona.errors import (
+    Blank,
+    Call,
+    Hint,
+    IntegrityError,
+    Keyword,
+    Note,
+    PersonaError,
+    Refused,
+    WorkFile,
+    listed,
+)
 from persona.history import note_refs
 from persona.history.history import History
 from persona.history.vectors import lookup, model_config
 from persona.history.worktree import text_files, tracking
 from persona.objects import note
 from persona.objects.base import Base
+from persona.objects.ids import is_id
 from persona.objects.recipe import Recipe
 from persona.weights.checkpoint import Checkpoint
 
@@ -47,25 +60,31 @@ def differing(history: History, texts: Texts) -> Texts:
     return {path: data for path, data in texts.items() if text_files.read(history.root, path) != data}
 
 
-def replaceable(history: History, texts: Collection[str]) -> dict[str, str]:
+def replaceable(history: History, texts: Collection[str], *, asked: bool) -> dict[str, str]:
     """The blob ids of the work tree's files of these names.
 
-    Raises `Refused` for an uncommitted edit that the imported files would overwrite.
+    `asked`: with `files`. Raises `Refused` for an uncommitted edit that the imported files would overwrite. A
+    file whose bytes are stored is none, and neither is a config.json that only follows the recipe.
     """
     committed = history.files_of(history.head_commit())
     found = {file: id for file in texts if (id := text_files.id_of(history.root, file)) is not None}
-    edited = [file for file, id in found.items() if id != committed.get(file)]
+    origins = Origins(history)
+    edited = [
+        file
+        for file, id in found.items()
+        if not origins.alike(file, id, committed.get(file)) and not _is_stored(history, id)
+    ]
     if edited:
-        raise Refused(
-            f"uncommitted edits would be overwritten: {', '.join(edited)}",
-            hint=(
-                "commit first, or put it back with ",
-                Call("restore", WorkFile(edited[0])),
-                ", or leave out ",
-                Keyword(files=True),
-            ),
-        )
+        paths = [WorkFile(file) for file in edited]
+        it, back = ("them", Call("restore", paths)) if len(paths) > 1 else ("it", Call("restore", *paths))
+        without = (", or leave out ", Keyword(files=True)) if asked else ()
+        hint: Hint = (f"commit first, or put {it} back with ", back, *without)
+        raise Refused(f"uncommitted edits would be overwritten: {', '.join(edited)}", hint=hint)
     return found
+
+
+def _is_stored(history: History, id: str) -> bool:
+    return is_id(id) and history.store.objects.kind_of(id) == "blob"
 
 
 def notes(texts: Collection[str], taken: Collection[str]) -> list[str]:
@@ -89,7 +108,79 @@ def remember(history: History, id: str, base: Base, texts: Texts, written: Colle
         note_refs.keep(history, note.Note(id, "vector", "provenance", {"files": brought}))
 
 
+def here(history: History) -> Texts:
+    """The model files of the work tree."""
+    paths = filter(tracking.is_model_file, tracking.tracked(history).paths)
+    read = {path: text_files.read(history.root, path) for path in paths}
+    return {path: data for path, data in read.items() if data is not None}
+
+
+def grows(history: History, vectors: Iterable[str]) -> bool:
+    """Whether one of some vectors has rows of its own, or a part of it has."""
+    with suppress(IntegrityError):  # a damaged one can still be dropped
+        return any(lookup.grown(history, history.vector(id)) for id in vectors)
+    return False
+
+
+def unedited(history: History, vector: str) -> set[str]:
+    """The files that came with a vector, and are in the work tree as they came."""
+    origins = Origins(history)
+    now = {path: text_files.id_of(history.root, path) for path in origins.of.get(vector, ())}
+    return {path for path, id in now.items() if id and origins.brought(path, id, [vector])}
+
+
 # -- when the vector is dropped ------------------------------------------------------------------------------
+
+
+class Origins:
+    """Which files came with which vectors. `of`: vector → path → the ids of blobs."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self.of: dict[str, dict[str, set[str]]] = {}
+        for one in note_refs.all_of(history, "provenance"):
+            files = one.data.get("files")
+            for path, blob in files.items() if isinstance(files, dict) else ():
+                self.of.setdefault(one.about, {}).setdefault(path, set()).add(blob)
+
+    def brought(self, path: str, id: str, vectors: Iterable[str]) -> bool:
+        """Whether a file of this id came with one of some vectors."""
+        known = {blob for vector in vectors for blob in self.of.get(vector, {}).get(path, ())}
+        return any(self.alike(path, id, blob) for blob in known)
+
+    def alike(self, path: str, id: str, other: str | None) -> bool:
+        """Whether two versions of a file are equal, but for keys of config.json that follow the recipe."""
+        if id == other or other is None or path != model_config.CONFIG:
+            return id == other
+        one, two = self._config(id), self._config(other)
+        return one is not None and two is not None and model_config.alike(one, two)
+
+    def before(self, path: str, recipe: Recipe) -> str | None:
+        """The id of the last version of a file in the history that came with no vector that is gone.
+
+        A version came with a vector only if its commit's recipe has the vector. `recipe` has those that are
+        not gone. None if there was no file.
+        """
+        history, rest = self._history, {term.vector for term in recipe.terms}
+        commit: str | None = history.head_commit()
+        with suppress(IntegrityError):
+            while commit is not None:
+                held = history.recipe_of(commit)
+                if held.base != recipe.base:
+                    break
+                id, vectors = history.files_of(commit).get(path), {term.vector for term in held.terms}
+                if id is None or self.brought(path, id, rest) or not self.brought(path, id, vectors - rest):
+                    return id
+                commit = next(iter(history.commit(commit).parents), None)
+        return history.base(recipe.base).files.get(path)
+
+    def _config(self, id: str) -> bytes | None:
+        """The text of a config.json of this id, from the store or the work tree."""
+        with suppress(PersonaError):
+            return self._history.blob(id)
+        if text_files.id_of(self._history.root, model_config.CONFIG) == id:
+            return text_files.read(self._history.root, model_config.CONFIG)
+        return None
 
 
 class GivenBack(NamedTuple):
@@ -100,77 +191,74 @@ class GivenBack(NamedTuple):
 
 
 def given_back(
-    history: History, dropped: Iterable[str], recipe: Recipe, *, keep: bool = False, commits: bool = False
+    history: History,
+    dropped: Iterable[str],
+    recipe: Recipe,
+    *,
+    keep: bool = False,
+    commits: bool = False,
+    taken: Collection[str] = (),
 ) -> GivenBack:
     """The edits that undo the files of vectors that `recipe` has no more.
 
-    `dropped`: the ids of the vectors. A file becomes the base's again, or that of another vector of `recipe`.
-    A file that was edited since stays. With `keep`, all stay. `commits`: whether the command makes a commit.
+    `dropped`: the ids of the vectors. A file becomes the version before them (`Origins.before`). One that was
+    edited since stays, and so does one that came with a vector of `recipe`, too. With `keep`, all stay.
+    `commits`: whether the command makes a commit. `taken`: files that the command writes itself.
     """
-    came: dict[str, set[str]] = {}
-    others: dict[str, str] = {}
-    rest = {term.vector for term in recipe.terms}
+    origins, rest = Origins(history), {term.vector for term in recipe.terms}
     gone = set(dropped) - rest
-    for one in note_refs.all_of(history, "provenance"):
-        files = one.data.get("files")
-        if not isinstance(files, dict):
-            continue
-        for path, blob in files.items():
-            if one.about in gone:
-                came.setdefault(path, set()).add(blob)
-            elif one.about in rest:
-                others[path] = blob
-    base = history.base(recipe.base)
     found = GivenBack({}, [])
     stay: list[str] = []
-    for path, blobs in sorted(came.items()):
-        now, want = text_files.id_of(history.root, path), others.get(path, base.files.get(path))
-        if now is None or now == want:
+    for path in sorted({path for id in gone for path in origins.of.get(id, ())} - {*taken}):
+        now = text_files.id_of(history.root, path)
+        if now is None or origins.brought(path, now, rest):
             continue
-        if now in blobs and not keep:
-            found.edits[path] = _content(history, want, base.files.get(path))
-        else:
+        want = origins.before(path, recipe)
+        if now == want:
+            continue
+        if origins.brought(path, now, gone) and not keep:
+            found.edits[path] = None if want is None else history.blob(want)
+        elif keep or not origins.alike(path, now, want):
             stay.append(path)
-    grows = any(lookup.grown(history, history.vector(id)) for id in gone)
-    config = model_config.edit_of(history, found.edits, recipe, grows=grows)
-    if config and not found.edits.keys() >= config.keys():
-        found.notes.append(f"{model_config.CONFIG} has the size and the ties of the weights again")
-    if found.edits:
-        said, hint = f"came with the vector, and {_put_back(found.edits)}", _way_back(history, found, commits)
-        found.notes.append(Note(said, hint))
-    found.edits.update(config)
+    own = set(found.edits)
+    if model_config.CONFIG not in taken:
+        more = grows(history, [*gone, *rest])
+        found.edits.update(model_config.edit_of(history, found.edits, recipe, grows=more))
+    config = model_config.CONFIG
+    if config in found.edits and found.edits[config] == text_files.read(history.root, config):
+        del found.edits[config]
+    own &= found.edits.keys()
+    if config in found.edits.keys() - own:
+        edited = "; the rest of it was edited and stays" if config in stay else ""
+        stay = [path for path in stay if path != config]
+        found.notes.append(model_config.FITTED + edited)
+    if own:
+        back = {path: found.edits[path] for path in own}
+        said = f"came with the vector, and {_put_back(back)}"
+        found.notes.append(Note(said, _way_back(history, back, commits)))
     if stay:
         was = "" if keep else ", and edited since"
         found.notes.append(f"came with the vector{was}, and stay: {listed(stay)}")
     return found
 
 
-def _way_back(history: History, given: GivenBack, commits: bool) -> Hint | None:
+def _way_back(history: History, edits: Collection[str], commits: bool) -> Hint | None:
     """How to have the files back, if HEAD's commit holds them all as they are now."""
     held = history.files_of(history.head_commit())
-    if any(text_files.id_of(history.root, path) != held.get(path) for path in given.edits):
+    if any(text_files.id_of(history.root, path) != held.get(path) for path in edits):
         return None
-    (first, *more) = given.edits
+    (first, *more) = sorted(edits)
     file = Blank("FILE") if more else WorkFile(first)
     again = Call("restore", file, rev="HEAD~1") if commits else Call("restore", file)
     return (again, " brings one of them back" if more else " brings it back")
 
 
 def _put_back(edits: Mapping[str, bytes | None]) -> str:
-    back = [path for path, data in edits.items() if data is not None]
-    removed = [path for path, data in edits.items() if data is None]
+    back = [path for path, data in sorted(edits.items()) if data is not None]
+    removed = [path for path, data in sorted(edits.items()) if data is None]
     said = [f"put back: {listed(back)}"] if back else []
     said += [f"removed: {listed(removed)}"] if removed else []
     return "; ".join(said)
-
-
-def _content(history: History, want: str | None, other: str | None) -> bytes | None:
-    for id in (want, other):
-        try:
-            return None if id is None else history.blob(id)
-        except PersonaError:  # another vector's file that no commit ever held
-            continue
-    return None
 
 
 def _ends_as_one(path: str) -> bool:

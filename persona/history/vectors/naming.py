@@ -10,7 +10,7 @@ from persona.history.history import History
 from persona.history.recipes import edit
 from persona.history.recipes.joining import new_term
 from persona.history.recipes.text import RECIPE_FILE, decode, encode
-from persona.history.worktree import text_files
+from persona.history.worktree import text_files, tracking
 from persona.history.worktree.locked import LockedTree
 from persona.objects.note import Note
 from persona.objects.recipe import Recipe
@@ -37,14 +37,22 @@ def with_term(
 
 
 def put_term(tree: LockedTree, name: str, id: str, keys: Mapping[str, Any]) -> tuple[Recipe, bool]:
-    """Gives the term `name` of `recipe.toml` a stored vector.
+    """Gives the term `name` of `recipe.toml` a stored vector, and takes the files back of one that it had.
 
+    If the vector adds rows to the base, the files of the work tree count as its own: the rows need them.
     Returns the recipe, and whether it had the term.
     """
-    data, recipe = text_files.recipe(tree.history, to_edit=True)
-    text, made = with_term(tree.history, data, name, id, keys)
-    tree.apply({RECIPE_FILE: encode(text, like=data)}, {RECIPE_FILE: text_files.blob_id(data)})
-    return made, name in recipe.by_name
+    from persona.history.vectors import model_files
+
+    history = tree.history
+    data, recipe = text_files.recipe(history, to_edit=True)
+    text, made = with_term(history, data, name, id, keys)
+    if model_files.grows(history, [id]):
+        model_files.remember(history, id, history.base(made.base), model_files.here(history), ())
+    old = [recipe.by_name[name].vector] if name in recipe.by_name else []
+    edits = {**model_files.given_back(history, old, made).edits, RECIPE_FILE: encode(text, like=data)}
+    tree.apply(edits, {**tracking.ids(history, edits), RECIPE_FILE: text_files.blob_id(data)})
+    return made, bool(old)
 
 
 def store_sum(history: History, base: str, parts: Parts, origin: Mapping[str, Any]) -> str:

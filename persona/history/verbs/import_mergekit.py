@@ -25,7 +25,7 @@ from persona.history.recipes import filters
 from persona.history.recipes.text import RECIPE_FILE, decode, encode
 from persona.history.recipes.views import shown
 from persona.history.results import UNPRINTED, CommitResult, Result
-from persona.history.vectors import importing, kept_names, model_config
+from persona.history.vectors import importing, kept_names, model_files
 from persona.history.worktree import text_files, tracking
 from persona.history.worktree.changing import changing
 from persona.history.worktree.locked import LockedTree
@@ -248,9 +248,9 @@ def _write(
         decode(data), before, rules, [(entry, made[entry.share.source.written][0].id) for entry in terms]
     )
     after = history.new_recipe(text.encode(), where=None)
-    bases = {history.base_of(recipe).digest for recipe in (before, after)}
-    edits: dict[str, bytes | None] = {RECIPE_FILE: encode(text, like=data)}
-    edits |= model_config.edit_of(history, edits, after, grows=bases != {history.base(after.base).digest})
+    back = model_files.given_back(history, [term.vector for term in before.terms], after)
+    notes += back.notes
+    edits: dict[str, bytes | None] = {**back.edits, RECIPE_FILE: encode(text, like=data)}
     tree.apply(edits, {**tracking.ids(history, edits), RECIPE_FILE: text_files.blob_id(data)})
     stored = {vector.id: (vector, new_bytes) for vector, new_bytes in made.values()}
     changes = [

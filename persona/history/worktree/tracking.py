@@ -34,8 +34,9 @@ from persona.weights.inputs import InputFile, stays_inside
 
 ADDED: Final = "added"
 GRAPH: Final = "graph"
+CONFIG: Final = "config.json"
 MODEL_FILES: Final = (
-    "config.json",
+    CONFIG,
     "generation_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
