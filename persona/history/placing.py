@@ -40,8 +40,7 @@ def as_it_stands(
 ) -> CheckoutResult:
     """The weights of `recipe.toml` as it stands; HEAD does not move.
 
-    Of the text files only config.json
-    may change: its size and its ties follow the recipe.
+    Of the text files only config.json may change: its size and its ties follow the recipe.
     """
     history = tree.history
     head = history.head_commit()

@@ -151,6 +151,7 @@ def test_no_sentence_of_the_library_speaks_of_flags_or_commands() -> None:
             "`persona set --merge density=0.2`",
         ),
         (Call("init", base=Blank("MODEL")), "`persona.init(base=MODEL)`", "`persona init --base MODEL`"),
+        (Call("restore", ["a", "b c"]), "`repo.restore(['a', 'b c'])`", "`persona restore a 'b c'`"),
         (Call("restore", WorkFile("-x y")), "`repo.restore('-x y')`", "`persona restore -- '-x y'`"),
         (Call("config.set", "a.b", "-"), "`repo.config.set('a.b', '-')`", "`persona config a.b -`"),
         (("wait, or ", Keyword(force=True)), "wait, or force=True", "wait, or -f"),

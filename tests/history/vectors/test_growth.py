@@ -156,9 +156,7 @@ def test_training_goes_on_from_a_grown_revision(repo: Repository, tmp_path: Path
     start = weights(tmp_path / "start")
     trained = {name: bits + np.uint16(2) * (bits % 3 == 0) for name, bits in start.items()}
     write_model(tmp_path / "trained", trained)
-    with pytest.raises(InvalidInput, match="has a vocabulary of 21"):
-        repo.add(tmp_path / "trained", onto="HEAD")
-    made = repo.commit(tmp_path / "trained", message="on", onto="HEAD", extend_vocab=True)
+    made = repo.commit(tmp_path / "trained", message="on", onto="HEAD")
     assert not any("rounded from" in note for note in made.notes)
     repo.checkout()
     for name, bits in weights(repo.root).items():
@@ -304,3 +302,150 @@ def test_a_difference_of_weights_counts_the_new_rows(repo: Repository, tmp_path:
     assert second.size.elements == first.size.elements + one[EMBEDDING].size
     back = repo.diff_weights("HEAD", "HEAD~1")
     assert back.unmatched == (HEAD,)
+
+
+# -- the files that go with new rows
+
+
+def text_files(repo: Repository) -> tuple[dict[str, Any], str]:
+    """config.json and tokenizer.json of the work tree."""
+    return json.loads((repo.root / "config.json").read_text()), (repo.root / "tokenizer.json").read_text()
+
+
+BASE_FILES = json.loads(config()), '{"tokens": 20}'
+
+
+@pytest.mark.parametrize("first", ["head", "one"])
+def test_files_are_the_base_s_after_both_vectors_whatever_the_order(
+    repo: Repository, tmp_path: Path, first: str
+) -> None:
+    (tmp_path / "one" / "config.json").write_text(config(21, rms_norm_eps=0.25))
+    repo.commit(tmp_path / "head", message="head", untie=True)
+    repo.commit(tmp_path / "one", message="one", extend_vocab=True)
+    for name in (first, ({"head", "one"} - {first}).pop()):
+        notes = repo.revert(name).notes
+        for file in ("config.json", "tokenizer.json"):
+            assert sum(file in note for note in notes) <= 1
+        assert not any("edited since" in note for note in notes)
+    assert text_files(repo) == BASE_FILES
+
+
+def test_an_own_config_comes_back_after_new_tokens(repo: Repository, tmp_path: Path) -> None:
+    (repo.root / "config.json").write_text(config(mine="yes"))
+    repo.commit(message="mine")
+    repo.commit(tmp_path / "one", message="one", extend_vocab=True)
+    repo.revert("one")
+    assert text_files(repo) == (json.loads(config(mine="yes")), BASE_FILES[1])
+
+
+def test_a_plain_vector_in_place_of_one_with_tokens_brings_its_files(
+    repo: Repository, tmp_path: Path
+) -> None:
+    repo.commit(tmp_path / "one", message="one", extend_vocab=True)
+    repo.commit(tmp_path / "plain", name="one", message="plain", replace=True)
+    assert text_files(repo) == BASE_FILES
+    repo.revert("one")
+    assert text_files(repo) == BASE_FILES
+
+
+def test_new_tokens_may_follow_others_before_a_commit(repo: Repository, tmp_path: Path) -> None:
+    repo.commit(tmp_path / "one", message="one", extend_vocab=True)
+    repo.recipe.remove("one")
+    repo.add(tmp_path / "more", extend_vocab=True)
+    assert text_files(repo) == (json.loads(config(84)), '{"tokens": 84}')
+
+
+def test_a_derived_vector_keeps_the_tokenizer_of_its_rows(repo: Repository, tmp_path: Path) -> None:
+    repo.commit(tmp_path / "one", message="one", extend_vocab=True)
+    repo.commit(tmp_path / "plain", message="plain")
+    repo.vectors.derive("both", "one - plain")
+    repo.recipe.remove("one", "plain")
+    repo.commit(message="both")
+    assert text_files(repo) == (json.loads(config(21)), '{"tokens": 21}')
+    repo.revert("both")
+    assert text_files(repo) == BASE_FILES
+
+
+def test_training_in_place_goes_on_from_a_grown_revision(repo: Repository, tmp_path: Path) -> None:
+    repo.commit(tmp_path / "one", message="one", extend_vocab=True)
+    repo.commit(tmp_path / "head", message="head", untie=True)
+    repo.checkout()
+    start = weights(repo.root)
+    trained = {name: bits + np.uint16(2) * (bits % 3 == 0) for name, bits in start.items()}
+    write_model(repo.root, trained, **{"config.json": (repo.root / "config.json").read_text()})
+    made = repo.commit(repo.root, name="mine", message="mine", onto="HEAD")
+    assert made.vectors[0].grown == {EMBEDDING: None, HEAD: EMBEDDING}
+    assert not any("no tokenizer" in note for note in made.notes)
+    before = text_files(repo)
+    for name in ("one", "head"):
+        assert not any("put back" in note for note in repo.revert(name).notes)
+        assert text_files(repo) == before == (json.loads(config(21, tied=False)), '{"tokens": 21}')
+    repo.revert("mine")
+    assert text_files(repo) == BASE_FILES
+
+
+def test_other_tokens_than_those_of_the_revision_are_still_asked_about(
+    repo: Repository, tmp_path: Path
+) -> None:
+    repo.commit(tmp_path / "one", message="one", extend_vocab=True)
+    with pytest.raises(InvalidInput, match="has a vocabulary of 84, but the base has 20"):
+        repo.add(tmp_path / "more", onto="HEAD")
+
+
+@pytest.mark.parametrize("by", ["commit", "checkout"])
+def test_config_follows_a_recipe_that_was_edited_by_hand(repo: Repository, tmp_path: Path, by: str) -> None:
+    right = (repo.root / "recipe.toml").read_text()
+    repo.commit(tmp_path / "one", message="one", extend_vocab=True)
+    (repo.root / "recipe.toml").write_text(right)
+    notes = repo.commit(message="gone").notes if by == "commit" else repo.checkout().notes
+    assert "config.json has the size and the ties of the weights again" in notes
+    assert text_files(repo)[0] == BASE_FILES[0]
+    if by == "commit":
+        assert not repo.status().files_changed
+        assert any("stay: tokenizer.json" in note for note in notes)
+
+
+@pytest.mark.parametrize("by", ["commit", "checkout"])
+def test_a_config_of_other_sizes_is_put_right(repo: Repository, tmp_path: Path, by: str) -> None:
+    repo.commit(tmp_path / "one", message="one", extend_vocab=True)
+    repo.restore("config.json", rev="HEAD~1")
+    (repo.root / "README.md").write_text("so that there is something to commit")
+    repo.add(repo.root / "README.md")
+    notes = repo.commit(message="old").notes if by == "commit" else repo.checkout().notes
+    assert "config.json has the size and the ties of the weights again" in notes
+    assert text_files(repo)[0] == json.loads(config(21))
+
+
+def test_new_tokens_without_a_tokenizer_are_said(repo: Repository, tmp_path: Path) -> None:
+    (tmp_path / "one" / "tokenizer.json").unlink()
+    notes = repo.add(tmp_path / "one", extend_vocab=True).notes
+    assert "no tokenizer came with the new tokens; copy theirs into the work tree" in notes
+    notes = repo.add(tmp_path / "one", name="left", leave=EMBEDDING).notes
+    assert f"{EMBEDDING} stays as it is, with 20 tokens: the fine-tune has 21" in notes
+
+
+def test_a_config_that_comes_along_has_the_dtype_of_the_weights(tmp_path: Path) -> None:
+    model(tmp_path / "base", 0)
+    model(tmp_path / "one", 2, tokens=21)
+    (tmp_path / "base" / "config.json").write_text(config(dtype="float32"))
+    (tmp_path / "one" / "config.json").write_text(config(21, torch_dtype="bfloat16", dtype="bfloat16"))
+    with Repository.init(tmp_path / "bot", base=tmp_path / "base", author=at(), chunk=64) as repo:
+        repo.commit(tmp_path / "one", message="one", extend_vocab=True)
+        found = text_files(repo)[0]
+        assert found == json.loads(config(21, torch_dtype="float32", dtype="float32"))
+
+
+def test_a_vocabulary_of_two_sizes_is_refused_with_both(repo: Repository, tmp_path: Path) -> None:
+    untied = model(tmp_path / "base2", 0, head=True)
+    odd = untied | {EMBEDDING: np.concatenate([untied[EMBEDDING]] * 2)[:22]}
+    odd[HEAD] = np.concatenate([untied[HEAD]] * 2)[:24]
+    write_model(tmp_path / "odd", odd, **{"config.json": config(22, tied=False)})
+    other = Repository.init(tmp_path / "bot2", base=tmp_path / "base2", author=at(), chunk=64)
+    said = r"has 22 rows, and another tensor of the vocabulary has 24"
+    with other, pytest.raises(InvalidInput, match=said):
+        other.add(tmp_path / "odd", extend_vocab=True)
+
+
+def test_a_word_is_no_glob_of_what_is_left(repo: Repository, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="'zero' matches none"):
+        repo.add(tmp_path / "plain", leave="zero")

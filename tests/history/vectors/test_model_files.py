@@ -160,6 +160,84 @@ def test_a_vector_can_be_dropped_from_a_recipe_that_is_wrong(bot: Bot) -> None:
     assert texts(bot.root)["config.json"] == LONG
 
 
+@pytest.mark.parametrize("drop", WAYS)
+def test_an_own_file_comes_back_after_the_vector_that_replaced_it(bot: Bot, drop: Drop) -> None:
+    own = {"config.json": '{"model_type": "tiny", "own": 1}\n', "chat_template.jinja": "own\n"}
+    for name, text in own.items():
+        (bot.root / name).write_text(text)
+    bot.commit()
+    bring(bot, "long", 1, **{"chat_template.jinja": "other\n"})
+    drop(bot, "long")
+    assert texts(bot.root) == own
+
+
+def test_no_order_of_drops_leaves_a_file_of_a_dropped_vector(bot: Bot) -> None:
+    one, two = LONG.replace("4", "2"), LONG
+    for first, second, between in [("one", "two", two), ("two", "one", one)]:
+        bring(bot, "one", 1, one)
+        bring(bot, "two", 2, two)
+        bot.repo.revert(first)
+        assert texts(bot.root)["config.json"] == between
+        bot.repo.revert(second)
+        assert texts(bot.root)["config.json"] == BASE
+
+
+def test_a_file_that_was_kept_is_the_user_s_from_then_on(bot: Bot) -> None:
+    bring(bot, "one", 1)
+    bot.repo.revert("one", keep_files=True)
+    bring(bot, "two", 2, LONG.replace("4", "8"))
+    bot.repo.revert("two")
+    assert texts(bot.root)["config.json"] == LONG
+
+
+@pytest.mark.parametrize("amend", [False, True])
+def test_a_vector_that_replaces_another_brings_the_same_files(bot: Bot, amend: bool) -> None:
+    bring(bot, "long", 1, **{"special_tokens_map.json": "{}", "chat_template.jinja": "other\n"})
+    (bot.models / "else").mkdir()
+    place = bot.tune("else/long", 2, **{"config.json": LONG.replace("4", "8")})
+    notes = bot.commit(place, replace=True, amend=amend).notes
+    assert "imported too: config.json" in notes
+    assert any("put back: chat_template.jinja; removed: special_tokens_map.json" in note for note in notes)
+    assert texts(bot.root) == {"config.json": LONG.replace("4", "8"), "chat_template.jinja": "hello\n"}
+    bot.repo.revert("long")
+    assert texts(bot.root) == {"config.json": BASE, "chat_template.jinja": "hello\n"}
+
+
+def test_training_again_into_the_same_directory_keeps_the_files_with_the_vector(bot: Bot) -> None:
+    bring(bot, "long", 1)
+    bot.commit(bot.tune("long", 2, **{"config.json": LONG}), message="again")
+    assert texts(bot.root)["config.json"] == LONG
+    by_rm(bot, "long")
+    assert texts(bot.root)["config.json"] == BASE
+
+
+def test_importing_again_keeps_an_edit(bot: Bot) -> None:
+    bring(bot, "long", 1)
+    (bot.root / "config.json").write_text(edited := LONG.replace("4", "16"))
+    bot.commit()
+    bot.commit(bot.tune("long", 2, **{"config.json": LONG}), message="again")
+    assert texts(bot.root)["config.json"] == edited
+
+
+def test_files_that_a_drop_put_back_may_be_replaced_before_a_commit(bot: Bot) -> None:
+    bring(bot, "one", 1, **{"chat_template.jinja": "other\n"})
+    bot.repo.recipe.remove("one")
+    place = bot.tune("two", 2, **{"config.json": LONG.replace("4", "8"), "chat_template.jinja": "two\n"})
+    bot.repo.add(place, files=True)
+    assert texts(bot.root) == {"config.json": LONG.replace("4", "8"), "chat_template.jinja": "two\n"}
+
+
+def test_the_advice_for_uncommitted_edits_names_all_of_them(bot: Bot) -> None:
+    place = bot.tune("long", 1, **{"config.json": LONG, "chat_template.jinja": "other\n"})
+    for name in ("config.json", "chat_template.jinja"):
+        (bot.root / name).write_text("mine")
+    with pytest.raises(Refused, match="uncommitted edits would be overwritten") as caught:
+        bot.repo.add(place, files=True)
+    assert "repo.restore(['chat_template.jinja', 'config.json'])" in str(caught.value)
+    bot.repo.restore(["chat_template.jinja", "config.json"])
+    bot.repo.add(place, files=True)
+
+
 # -- files of subdirectories
 
 
