@@ -102,7 +102,7 @@ def record(
     if dropped := [id for id in dropped if id is not None and not edits]:
         from persona.history.vectors.model_files import given_back
 
-        notes = (*notes, *given_back(history, dropped, recipe, keep=True).notes)
+        notes = (*notes, *given_back(history, dropped, recipe, keep=True, head=head).notes)
     on_recipe = [
         *advice(history.recipe_of(head), recipe),
         *filters.twice(recipe, history.base(recipe.base), added),

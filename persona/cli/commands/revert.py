@@ -61,7 +61,7 @@ def command(
     shows both sides and changes nothing.
 
     With NAME, revert drops that vector from the recipe, whatever came after it. Text files that came with the
-    vector become the base's again, unless you edited them since.
+    vector become what they were before, unless you edited them since.
     """
     if (target is None) == (vector is None):
         raise UsageError("give one thing to revert: a revision or the name of a vector")

@@ -25,7 +25,7 @@ def command(call: Invocation, repo: Repository, names: tuple[str, ...], keep_fil
     """Drop a vector from the recipe.
 
     Edits recipe.toml. The vector stays in history: earlier commits still have it. Text files that came with
-    the vector become the base's again, unless you edited them since.
+    the vector become what they were before, unless you edited them since.
     """
     try:
         return repo.recipe.remove(*names, keep_files=keep_files)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,10 +108,12 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
     try:
         remember(history, recipe.base, path, made, options)
         texts = growing.files(differing, options, made.vector, again)
-        change, after, back = _write_recipe(tree, name, old, made, keys, new_bytes, texts, seen, options)
         if made.vector.grown and (inside or not isinstance(checkpoint, Checkpoint)):
             brought = model_files.here(history)  # its rows need them, too
         came = growing.files(brought, options, made.vector, again)
+        change, after, back = _write_recipe(
+            tree, name, old, made, keys, new_bytes, texts, seen, options, stay=came
+        )
         if came:
             model_files.remember(history, made.id, base, came, texts)
     except PersonaError as error:
@@ -256,10 +258,13 @@ def _write_recipe(
     texts: Mapping[str, bytes],
     seen: Mapping[str, str],
     options: ImportOptions,
+    *,
+    stay: Collection[str],
 ) -> tuple[VectorChange, Recipe, list[str]]:
     """Names a vector in `recipe.toml` and writes its text files; returns the new recipe.
 
-    The vector takes the place of the term `replaced`, whose other files go. Also returns sentences on them.
+    The vector takes the place of the term `replaced`, whose files go, but for those named in `stay`. Also
+    returns sentences on them.
     """
     from persona.history.recipes import edit
     from persona.history.vectors.model_files import GivenBack, given_back
@@ -284,7 +289,7 @@ def _write_recipe(
             break
     back = GivenBack({}, [])
     if old is not None:
-        back = given_back(history, [old.vector], recipe, taken=texts)
+        back = given_back(history, [old.vector], recipe, taken=stay)
     edits: dict[str, bytes | None] = {**back.edits, **texts, RECIPE_FILE: encode(text, like=data)}
     tree.track([path for path in texts if not tracking.is_model_file(path)])  # those of subdirectories
     seen = {**seen, RECIPE_FILE: text_files.blob_id(data)}

@@ -117,8 +117,10 @@ def here(history: History) -> Texts:
 
 def grows(history: History, vectors: Iterable[str]) -> bool:
     """Whether one of some vectors has rows of its own, or a part of it has."""
-    with suppress(IntegrityError):  # a damaged one can still be dropped
-        return any(lookup.grown(history, history.vector(id)) for id in vectors)
+    for id in vectors:
+        with suppress(IntegrityError):  # a damaged one can still be dropped
+            if lookup.grown(history, history.vector(id)):
+                return True
     return False
 
 
@@ -155,23 +157,23 @@ class Origins:
         one, two = self._config(id), self._config(other)
         return one is not None and two is not None and model_config.alike(one, two)
 
-    def before(self, path: str, recipe: Recipe) -> str | None:
+    def before(self, path: str, recipe: Recipe, head: str | None = None) -> str | None:
         """The id of the last version of a file in the history that came with no vector that is gone.
 
         A version came with a vector only if its commit's recipe has the vector. `recipe` has those that are
-        not gone. None if there was no file.
+        not gone. `head`: where the history ends, by default at HEAD. None if there was no file.
         """
         history, rest = self._history, {term.vector for term in recipe.terms}
-        commit: str | None = history.head_commit()
+        commit = head or history.head_commit()
         with suppress(IntegrityError):
-            while commit is not None:
+            while commit:
                 held = history.recipe_of(commit)
                 if held.base != recipe.base:
                     break
                 id, vectors = history.files_of(commit).get(path), {term.vector for term in held.terms}
                 if id is None or self.brought(path, id, rest) or not self.brought(path, id, vectors - rest):
                     return id
-                commit = next(iter(history.commit(commit).parents), None)
+                commit = next(iter(history.commit(commit).parents), "")
         return history.base(recipe.base).files.get(path)
 
     def _config(self, id: str) -> bytes | None:
@@ -198,12 +200,14 @@ def given_back(
     keep: bool = False,
     commits: bool = False,
     taken: Collection[str] = (),
+    head: str | None = None,
 ) -> GivenBack:
     """The edits that undo the files of vectors that `recipe` has no more.
 
     `dropped`: the ids of the vectors. A file becomes the version before them (`Origins.before`). One that was
     edited since stays, and so does one that came with a vector of `recipe`, too. With `keep`, all stay.
-    `commits`: whether the command makes a commit. `taken`: files that the command writes itself.
+    `commits`: whether the command makes a commit. `taken`: files of the vector that takes their place.
+    `head`: the commit before the command, by default HEAD's.
     """
     origins, rest = Origins(history), {term.vector for term in recipe.terms}
     gone = set(dropped) - rest
@@ -213,7 +217,7 @@ def given_back(
         now = text_files.id_of(history.root, path)
         if now is None or origins.brought(path, now, rest):
             continue
-        want = origins.before(path, recipe)
+        want = origins.before(path, recipe, head)
         if now == want:
             continue
         if origins.brought(path, now, gone) and not keep:
@@ -229,9 +233,9 @@ def given_back(
         del found.edits[config]
     own &= found.edits.keys()
     if config in found.edits.keys() - own:
-        edited = "; the rest of it was edited and stays" if config in stay else ""
+        rest_of_it = f"; the rest of it {'' if keep else 'was edited and '}stays"
+        found.notes.append(model_config.FITTED + (rest_of_it if config in stay else ""))
         stay = [path for path in stay if path != config]
-        found.notes.append(model_config.FITTED + edited)
     if own:
         back = {path: found.edits[path] for path in own}
         said = f"came with the vector, and {_put_back(back)}"

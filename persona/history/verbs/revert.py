@@ -52,7 +52,7 @@ def revert(
     It drops one if `vector` is given, or if only a term has the name. A conflict is `Refused` with both
     sides, and nothing moves. `mainline`: the parent of a merge to go back to, from 1. `no_commit`: only edits
     the work tree. With a vector go the files that came with it (`add` with `files`), unless they were edited
-    since: they become the base's again. `keep_files`: they stay. The setting `commit.checkout` applies as for
+    since: they become what they were. `keep_files`: they stay. The setting `commit.checkout` applies as for
     `commit`.
     """
     wanted = None if no_commit else placing.wanted_at_once(history)

@@ -129,7 +129,7 @@ def remove_terms(history: History, *names: str, keep_files: bool = False) -> Rem
     """Drops terms from `recipe.toml`, all or none; the vectors stay in history.
 
     With a vector go the files that came with it (`add` with `files`), unless they were edited since: they
-    become the base's again. `keep_files`: they stay.
+    become what they were before it. `keep_files`: they stay.
     """
     from persona.history.recipes import edit as recipe_edit
     from persona.history.vectors.model_files import GivenBack, given_back
