@@ -118,7 +118,7 @@ def here(history: History) -> Texts:
 def grows(history: History, vectors: Iterable[str]) -> bool:
     """Whether one of some vectors has rows of its own, or a part of it has."""
     for id in vectors:
-        with suppress(IntegrityError):  # a damaged one can still be dropped
+        with suppress(PersonaError):  # a damaged one can still be dropped
             if lookup.grown(history, history.vector(id)):
                 return True
     return False

@@ -208,6 +208,37 @@ def test_the_output_matrix_of_one_vector_gets_the_tokens_of_another(tied: Comman
     assert answers(tied.directory).shape[-1] == TOKENS + 3
 
 
+@pytest.mark.situation("a vector with other new tokens is dropped first")
+def test_new_tokens_follow_others(tied: CommandLine) -> None:
+    place = place_of(tied)
+    tuned(place / "base", place / "one", 1, tokens=1)
+    model = tuned(place / "base", place / "more", 2, tokens=3)
+    tied.ok("commit", "../one", "-m", "one", "--extend-vocab")
+    tied.ok("rm", "one")
+    tied.ok("add", "../more", "--extend-vocab")
+    assert same(check_out(tied), model)
+    assert texts(tied.directory) == texts(place / "more")
+    assert same_answers(tied.directory, place / "more")
+
+
+@pytest.mark.situation(
+    "the fine-tune was trained from a revision with new tokens or an output matrix of its own"
+)
+def test_training_in_place_needs_no_flag_for_the_rows_of_its_revision(tied: CommandLine) -> None:
+    place = place_of(tied)
+    tuned(place / "base", place / "both", 1, tokens=2, head=True)
+    tied.ok("commit", "../both", "-m", "both", "--extend-vocab", "--untie")
+    start, before = check_out(tied), texts(tied.directory)
+    write_file(tied.directory / "model.safetensors", moved(start, 3))
+    tied.ok("commit", ".", "-m", "mine", "-n", "mine", "--onto", "HEAD")
+    tied.ok("revert", "both", "-m", "alone")
+    assert texts(tied.directory) == before
+    assert len(check_out(tied)[EMBEDDING].bits) == TOKENS + 2
+    answers(tied.directory)
+    tied.ok("revert", "mine")
+    assert texts(tied.directory) == texts(place / "base")
+
+
 @pytest.mark.situation("biases of the vocabulary have new elements")
 def test_biases_of_the_vocabulary_grow(families: Callable[[str], Path], tmp_path: Path) -> None:
     run = begun(families("phi"), tmp_path)
