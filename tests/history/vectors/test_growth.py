@@ -420,8 +420,6 @@ def test_new_tokens_without_a_tokenizer_are_said(repo: Repository, tmp_path: Pat
     (tmp_path / "one" / "tokenizer.json").unlink()
     notes = repo.add(tmp_path / "one", extend_vocab=True).notes
     assert "no tokenizer came with the new tokens; copy theirs into the work tree" in notes
-    notes = repo.add(tmp_path / "one", name="left", leave=EMBEDDING).notes
-    assert f"{EMBEDDING} stays as it is, with 20 tokens: the fine-tune has 21" in notes
 
 
 def test_a_config_that_comes_along_has_the_dtype_of_the_weights(tmp_path: Path) -> None:
@@ -433,19 +431,3 @@ def test_a_config_that_comes_along_has_the_dtype_of_the_weights(tmp_path: Path) 
         repo.commit(tmp_path / "one", message="one", extend_vocab=True)
         found = text_files(repo)[0]
         assert found == json.loads(config(21, torch_dtype="float32", dtype="float32"))
-
-
-def test_a_vocabulary_of_two_sizes_is_refused_with_both(repo: Repository, tmp_path: Path) -> None:
-    untied = model(tmp_path / "base2", 0, head=True)
-    odd = untied | {EMBEDDING: np.concatenate([untied[EMBEDDING]] * 2)[:22]}
-    odd[HEAD] = np.concatenate([untied[HEAD]] * 2)[:24]
-    write_model(tmp_path / "odd", odd, **{"config.json": config(22, tied=False)})
-    other = Repository.init(tmp_path / "bot2", base=tmp_path / "base2", author=at(), chunk=64)
-    said = r"has 22 rows, and another tensor of the vocabulary has 24"
-    with other, pytest.raises(InvalidInput, match=said):
-        other.add(tmp_path / "odd", extend_vocab=True)
-
-
-def test_a_word_is_no_glob_of_what_is_left(repo: Repository, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="'zero' matches none"):
-        repo.add(tmp_path / "plain", leave="zero")
