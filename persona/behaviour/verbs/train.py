@@ -107,9 +107,9 @@ def _train(
             keys.setdefault("alpha", str(job.trainable.sign))
         if given["onto"] not in (None, "base"):
             keys["join"] = "add"
-        recipe, _ = put_term(tree, name, made.id, keys)
+        recipe, _, on_files = put_term(tree, name, made.id, keys)
     runs.clear(history, name)
-    notes = [*made.notes, *joining.notes(before, recipe, name)]
+    notes = [*made.notes, *joining.notes(before, recipe, name), *on_files]
     if not made.outcomes:
         notes.append(
             Note(

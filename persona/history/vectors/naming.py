@@ -36,11 +36,11 @@ def with_term(
     return text, history.new_recipe(text.encode(), where=None)
 
 
-def put_term(tree: LockedTree, name: str, id: str, keys: Mapping[str, Any]) -> tuple[Recipe, bool]:
+def put_term(tree: LockedTree, name: str, id: str, keys: Mapping[str, Any]) -> tuple[Recipe, bool, list[str]]:
     """Gives the term `name` of `recipe.toml` a stored vector, and takes the files back of one that it had.
 
     If the vector adds rows to the base, the files of the work tree count as its own: the rows need them.
-    Returns the recipe, and whether it had the term.
+    Returns the recipe, whether it had the term, and sentences on files.
     """
     from persona.history.vectors import model_files
 
@@ -50,9 +50,10 @@ def put_term(tree: LockedTree, name: str, id: str, keys: Mapping[str, Any]) -> t
     if model_files.grows(history, [id]):
         model_files.remember(history, id, history.base(made.base), model_files.here(history), ())
     old = [recipe.by_name[name].vector] if name in recipe.by_name else []
-    edits = {**model_files.given_back(history, old, made).edits, RECIPE_FILE: encode(text, like=data)}
+    back = model_files.given_back(history, old, made)
+    edits = {**back.edits, RECIPE_FILE: encode(text, like=data)}
     tree.apply(edits, {**tracking.ids(history, edits), RECIPE_FILE: text_files.blob_id(data)})
-    return made, bool(old)
+    return made, bool(old), back.notes
 
 
 def store_sum(history: History, base: str, parts: Parts, origin: Mapping[str, Any]) -> str:

@@ -68,7 +68,7 @@ def derive(history: History, name: str, expr: str, **options: Unpack[TermOptions
         origin = {"expression": expr.strip(), "vectors": _by_name(parts, names)}
         id = store_sum(history, recipe.base, parts, origin)
         kept_names.keep(history, name, id)
-        made, replaced = put_term(tree, name, id, keys)
+        made, replaced, on_files = put_term(tree, name, id, keys)
         return Derived(
             name=name,
             id=id,
@@ -77,7 +77,7 @@ def derive(history: History, name: str, expr: str, **options: Unpack[TermOptions
             alpha=shown(made.by_name[name].alpha),
             expression=written(named),
             parts=named,
-            notes=(*_notes(history, made, name, parts), *joining.notes(recipe, made, name)),
+            notes=(*_notes(history, made, name, parts), *joining.notes(recipe, made, name), *on_files),
         )
 
 

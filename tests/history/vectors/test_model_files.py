@@ -211,6 +211,14 @@ def test_training_again_into_the_same_directory_keeps_the_files_with_the_vector(
     assert texts(bot.root)["config.json"] == BASE
 
 
+def test_a_derived_vector_in_place_of_another_takes_its_files_back(bot: Bot) -> None:
+    bring(bot, "long", 1)
+    bot.commit(bot.tune("plain", 2))
+    (note,) = bot.repo.vectors.derive("long", "-plain").notes[-1:]
+    assert "put back: config.json" in note
+    assert texts(bot.root)["config.json"] == BASE
+
+
 def test_importing_again_keeps_an_edit(bot: Bot) -> None:
     bring(bot, "long", 1)
     (bot.root / "config.json").write_text(edited := LONG.replace("4", "16"))
