@@ -211,6 +211,7 @@ def given_back(
     """
     origins, rest = Origins(history), {term.vector for term in recipe.terms}
     gone = set(dropped) - rest
+    base, held = history.base(recipe.base), history.files_of(head or history.head_commit())
     found = GivenBack({}, [])
     stay: list[str] = []
     for path in sorted({path for id in gone for path in origins.of.get(id, ())} - {*taken}):
@@ -218,11 +219,11 @@ def given_back(
         if now is None or origins.brought(path, now, rest):
             continue
         want = origins.before(path, recipe, head)
-        if now == want:
-            continue
+        if now == want and (now != held.get(path) or now == base.files.get(path)):
+            continue  # it is as it was before
         if origins.brought(path, now, gone) and not keep:
             found.edits[path] = None if want is None else history.blob(want)
-        elif keep or not origins.alike(path, now, want):
+        elif keep or now == want or not origins.alike(path, now, want):
             stay.append(path)
     own = set(found.edits)
     if model_config.CONFIG not in taken:
