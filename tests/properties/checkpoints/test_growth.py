@@ -231,7 +231,7 @@ def test_training_in_place_needs_no_flag_for_the_rows_of_its_revision(tied: Comm
     start, before = check_out(tied), texts(tied.directory)
     write_file(tied.directory / "model.safetensors", moved(start, 3))
     tied.ok("commit", ".", "-m", "mine", "-n", "mine", "--onto", "HEAD")
-    tied.ok("revert", "both", "-m", "alone")
+    tied.ok("revert", "both")
     assert texts(tied.directory) == before
     assert len(check_out(tied)[EMBEDDING].bits) == TOKENS + 2
     answers(tied.directory)
