@@ -91,20 +91,21 @@ def slopes(
     """
     scoring.hold(recipe)
     plan = plan_of(history, recipe)
-    places = scoring.places_of(plan)
+    parameters = scoring.parameters_of(plan)
     with torch.inference_mode(False), torch.enable_grad():
         try:
-            for place in places.values():
-                place.requires_grad_(True)
+            for parameter in parameters:
+                parameter.requires_grad_(True)
             for loss in losses:
                 loss.backward()  # type: ignore[no-untyped-call]
-            grads = {name: place.grad for name, place in places.items() if place.grad is not None}
-            alphas = _of_alphas(plan, {name: _flat(grad) for name, grad in grads.items()}, sides, threads)
+            found = {tensor.spec.name: scoring.gradient(tensor.spec.name) for tensor in plan.tensors}
+            grads = {name: _flat(grad) for name, grad in found.items() if grad is not None}
+            alphas = _of_alphas(plan, grads, sides, threads)
             secants = tuple(scoring.rise(other) for other in others)
         finally:
-            for place in places.values():
-                place.requires_grad_(False)
-                place.grad = None
+            for parameter in parameters:
+                parameter.requires_grad_(False)
+                parameter.grad = None
     return Slopes(tuple(map(float, alphas)), secants)
 
 

@@ -7,7 +7,7 @@ bytes an element of a bf16 base while weights are swapped, and four while it is 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +20,7 @@ from persona.history.history import History
 from persona.history.options import LoadOptions
 from persona.history.planning import plan_of
 from persona.live.fill import Filler, caching_merger_of
+from persona.live.layout import Location, locations, state_of
 from persona.live.load import built
 from persona.live.slots import new_slots
 from persona.merge.plan import Plan, TensorPlan
@@ -51,7 +52,9 @@ class ScoringModel:
         self.model.requires_grad_(False)
         self.model = moved(self.model, device)
         self._base = base
-        self._places, self._absent = _places_of(self.model, [spec.name for spec in plan.base.tensors])
+        self._state = state_of(self.model)
+        self._locations, self._absent = _locations_of(self.model, self._state, plan.base.spec)
+        self._places = {name: location.of(self._state) for name, location in self._locations.items()}
         self._keys = {tensor.spec.name: tensor.key for tensor in plan.tensors}
         """The key of the content of each tensor, by its name."""
         self._norms: dict[str, dict[str, float]] = {}
@@ -95,21 +98,25 @@ class ScoringModel:
                 place.copy_(new)
                 self._keys[name] = tensor.key
 
-    def places_of(self, plan: Plan) -> dict[str, torch.Tensor]:
-        """The parameters that the terms of a plan reach, by the name of their tensor; of tied ones, one."""
-        return {
-            tensor.spec.name: self._places[tensor.spec.name]
-            for tensor in plan.tensors
-            if tensor.terms and tensor.spec.name in self._places
-        }
+    def parameters_of(self, plan: Plan) -> list[torch.Tensor]:
+        """The parameters that the terms of a plan reach, each once."""
+        names = (tensor.spec.name for tensor in plan.tensors if tensor.terms)
+        owners = dict.fromkeys(self._locations[name].owner for name in names if name in self._locations)
+        return [self._state[owner] for owner in owners]
+
+    def gradient(self, name: str) -> torch.Tensor | None:
+        """The gradient of a tensor of the base, if its parameter has one; of tied ones, the first's."""
+        location = self._locations.get(name)
+        grad = None if location is None else self._state[location.owner].grad
+        return None if location is None or grad is None else location.of({location.owner: grad})
 
     def rise(self, recipe: Recipe) -> float:
         """Σ grad · (weights of a recipe − weights that the model holds), over parameters with a gradient."""
         total = 0.0
         with torch.no_grad(), closing(self._merged(recipe)) as merged:
-            for _, place, new in merged:
-                if place.grad is not None:
-                    total += float(((new - place) * place.grad).sum(dtype=torch.float64))
+            for tensor, place, new in merged:
+                if (grad := self.gradient(tensor.spec.name)) is not None:
+                    total += float(((new - place) * grad).sum(dtype=torch.float64))
         return total
 
     def _merged(self, recipe: Recipe) -> Generator[tuple[TensorPlan, torch.Tensor, torch.Tensor], None, None]:
@@ -133,30 +140,27 @@ class ScoringModel:
                 place = self._places.get(name)
                 if name in self._absent:
                     raise InvalidInput(
-                        f"{type(self.model).__name__} of transformers has no tensor {name}, which a vector"
-                        " changes: it renames tensors when it loads them, so weights cannot be swapped in"
-                        " place"
+                        f"{type(self.model).__name__} of transformers holds no tensor {name}, which a vector"
+                        " changes, or holds it in another form, so weights cannot be swapped in place"
                     )
                 if place is not None:  # else it is tied to another one of the base's tensors
                     yield tensor, place, new.to(place.device, place.dtype)
 
 
-def _places_of(
-    model: PreTrainedModel, names: Sequence[str]
-) -> tuple[dict[str, torch.Tensor], frozenset[str]]:
-    """The parameter or buffer of each tensor of a base; of tied ones, the first in the model.
+def _locations_of(
+    model: PreTrainedModel, state: Mapping[str, torch.Tensor], names: Collection[str]
+) -> tuple[dict[str, Location], frozenset[str]]:
+    """The location of each tensor of a base; of tied ones, the first in the model.
 
-    Then the names of the tensors that the model does not have, such as masks of older versions. A base may
-    hold the tensors of the model without its head, whose names lack the prefix.
+    Then the names of the tensors that the model does not have as they are, such as masks of older versions.
     """
-    state: dict[str, torch.Tensor] = dict(model.named_parameters(remove_duplicate=False))
-    state |= model.named_buffers(remove_duplicate=False)
-    prefix = f"{model.base_model_prefix}."
-    wanted = {name if name in state else prefix + name: name for name in names}
-    found: dict[str, torch.Tensor] = {}
+    known, _ = locations(model, names)
+    order = {owner: at for at, owner in enumerate(state)}
+    found: dict[str, Location] = {}
     taken: set[int] = set()
-    for name, tensor in state.items():
-        if name in wanted and tensor.data_ptr() not in taken:
-            found[wanted[name]] = tensor
-            taken.add(tensor.data_ptr())
-    return found, frozenset(name for full, name in wanted.items() if full not in state)
+    for name, location in sorted(known.items(), key=lambda one: order[one[1].owner]):
+        start = location.of(state).data_ptr()
+        if start not in taken:
+            found[name] = location
+            taken.add(start)
+    return found, frozenset(names) - known.keys()

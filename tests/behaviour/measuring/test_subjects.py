@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,13 @@ from persona.behaviour.measuring.controls import random_change
 from persona.behaviour.measuring.subjects import ScoringModel
 from persona.errors import InvalidInput
 from persona.history.history import History
+from persona.history.planning import plan_of
 from persona.objects.recipe import Recipe
 from tests.behaviour.bots import ChatBot
 from tests.checkpoints import Tensor, read_weights, write_weights
+from tests.cli.command_line import CommandLine
+from tests.families import loaded as read_model
+from tests.families import train
 
 
 @pytest.fixture
@@ -106,6 +110,57 @@ def test_a_random_change_is_normal_and_of_its_own_seed_and_name() -> None:
     others = [random_change(name, like, 3.0, seed) for name, seed in (("a", 1), ("b", 0))]
     assert all(abs(float((found * other).sum())) < 9 * 0.03 for other in others)
     assert found.equal(random_change("a", like, 3.0, 0))
+
+
+@pytest.fixture(params=["mixtral", "gpt2 of the hub"])
+def renamed(
+    request: pytest.FixtureRequest, families: Callable[[str], Path], tmp_path: Path
+) -> Iterator[tuple[History, Path]]:
+    """A repository whose model has other names in memory, with a vector, and the fine-tune of the vector."""
+    base = families(request.param)
+    tuned = train(base, tmp_path / "tuned")
+    CommandLine(tmp_path).ok("init", "bot", "--base", base)
+    CommandLine(tmp_path / "bot").ok("commit", tuned, "-m", "tune")
+    with persona.open(tmp_path / "bot") as repo:
+        yield repo._history, tuned
+
+
+def test_weights_are_swapped_in_a_model_that_renames_and_stacks_tensors(
+    renamed: tuple[History, Path],
+) -> None:
+    history, tuned = renamed
+    recipe = history.recipe_of(history.head_commit())
+    alone = Recipe.of(recipe.base, [], recipe.rules)
+    scoring = ScoringModel(history, None, alone, "cpu", 1)
+    base = parameters(scoring.model)
+    wanted = parameters(ScoringModel(history, None, recipe, "cpu", 1).model)
+    assert same(wanted, {name: one.float() for name, one in parameters(read_model(tuned)).items()})
+    scoring.hold(recipe)
+    assert same(parameters(scoring.model), wanted)
+    scoring.hold_random(recipe, 1)
+    assert not same(parameters(scoring.model), base)
+    scoring.hold(alone)
+    assert same(parameters(scoring.model), base)
+
+
+def test_the_rise_of_a_loss_counts_each_part_of_a_stacked_parameter(renamed: tuple[History, Path]) -> None:
+    import torch
+
+    history, _ = renamed
+    recipe = history.recipe_of(history.head_commit())
+    alone = Recipe.of(recipe.base, [], recipe.rules)
+    scoring = ScoringModel(history, None, alone, "cpu", 1)
+    tuned = parameters(ScoringModel(history, None, recipe, "cpu", 1).model)
+    reached = scoring.parameters_of(plan_of(history, recipe))
+    named = {
+        name: one for name, one in scoring.model.named_parameters() if any(one is each for each in reached)
+    }
+    assert len(named) == len(reached) == len(tuned)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in named.values():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+    rises = [((tuned[name] - one) * one.grad).sum(dtype=torch.float64) for name, one in named.items()]
+    assert scoring.rise(recipe) == pytest.approx(float(sum(rises)), rel=1e-6)
 
 
 def test_weights_of_other_shapes_than_the_base_s_are_not_measured(
