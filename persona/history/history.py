@@ -440,8 +440,8 @@ class History:
 
 
 def reason(person: Person, why: str) -> Reason:
-    """The reason for a move of a ref: the person, the time, and a sentence.
+    """The reason for a move of a ref: the person, the time, and a sentence with single spaces, as in git.
 
     The time is now, even if a commit was given another date.
     """
-    return Reason(f"{person.name} <{person.email}>", identity.now(), why)
+    return Reason(f"{person.name} <{person.email}>", identity.now(), " ".join(why.split()))

@@ -226,7 +226,8 @@ class Refs:
                 return kind, new
             if old is None:
                 self._files.check_new(value)
-            self._steps.take([Step(HEAD, PREFIX + value, PREFIX + value, line), Step(value, old, new, line)])
+            moved = [Step(value, old, new, line)] if old != new else []  # as in git: else only HEAD's reflog
+            self._steps.take([Step(HEAD, PREFIX + value, PREFIX + value, line), *moved])
             return kind, value
 
     def set_head(

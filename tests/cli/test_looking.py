@@ -263,11 +263,11 @@ def test_the_reflog_abbreviates_ids_but_for_those_in_a_commits_subject(grown: Co
     grown.ok("switch", "-d", id)
     grown.ok("switch", "main")
     assert [line.split(": ", 1)[1] for line in grown.ok("reflog", "-n", "3").splitlines()] == [
-        f"switch: moving from {id[:8]} to main",
-        f"switch: moving from main to {id[:8]}",
+        f"checkout: moving from {id[:8]} to main",
+        f"checkout: moving from main to {id[:8]}",
         f"commit: as in {id}",
     ]
-    assert grown.json("reflog", "-n", "1")[0]["message"] == f"switch: moving from {id} to main"
+    assert grown.json("reflog", "-n", "1")[0]["message"] == f"checkout: moving from {id} to main"
 
 
 def test_an_ambiguous_name_is_warned_of_on_stderr(grown: CommandLine) -> None:

@@ -83,7 +83,8 @@ def _move(
     before = history.head_or_name()
 
     def move() -> list[str]:
-        return tree.move_head(target, history.committer(), "checkout", create=branch is not None)
+        start = (rev or "HEAD") if branch is not None else None
+        return tree.move_head(target, history.committer(), typed=rev, created=start)
 
     recipe = history.recipe_of(target.id)
     revision: str | None = target.id

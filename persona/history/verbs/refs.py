@@ -31,22 +31,24 @@ def _branch(history: History, ref: str, id: str, current: bool) -> RefInfo:
     return RefInfo(ref.removeprefix(HEADS), id, current, False, history.commit(id).subject)
 
 
-def create_branch(history: History, name: str, rev: str = "HEAD", *, force: bool = False) -> RefInfo:
-    """Makes a branch at `rev`; `force` moves one that exists.
+def create_branch(history: History, name: str, rev: str | None = None, *, force: bool = False) -> RefInfo:
+    """Makes a branch at `rev`, by default at HEAD; `force` moves one that exists.
 
     Raises `Refused` for a branch that exists, and for the current one in any case.
     """
     ref = HEADS + check_ref_name(name)
-    id = resolve(history, rev, history.notes)
+    current = history.head_or_name().branch
+    start = rev or current or "HEAD"
+    id = resolve(history, rev or "HEAD", history.notes)
     old = history.store.refs.read(ref)
     if old is not None and not force:
         raise Refused(
             f"a branch named {name} exists already at {abbreviate(old)}",
             hint=(Keyword(force=True), " moves it"),
         )
-    if old is not None and history.head_or_name().branch == name:
-        raise Refused(f"{name} is the current branch", hint=(Call("reset", rev), " moves it"))
-    why = reason(history.committer(), f"branch: {'Reset to' if old else 'Created from'} {rev}")
+    if old is not None and current == name:
+        raise Refused(f"{name} is the current branch", hint=(Call("reset", rev or "HEAD"), " moves it"))
+    why = reason(history.committer(), f"branch: {'Reset to' if old else 'Created from'} {start}")
     history.store.refs.update_all([Change(ref, id, old, why)], under_head=False)
     return _branch(history, ref, id, False)
 
@@ -90,7 +92,7 @@ def rename_branch(history: History, old: str | None, new: str, *, force: bool = 
             )
         if current == new:
             raise Refused(f"{new} is the current branch; switch to another one first")
-    why = reason(history.committer(), f"branch: renamed {old} to {new}")
+    why = reason(history.committer(), f"Branch: renamed {HEADS}{old} to {target}")
     history.store.refs.move(HEADS + old, target, why, over=force)
     return Renamed(old, new)
 

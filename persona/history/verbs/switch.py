@@ -41,7 +41,8 @@ def switch(
         move = plan_files(history, goal.id, force=force)
         before = history.head_or_name()
         with tree.moving(move):
-            left = tree.move_head(goal, history.committer(), "switch", create=create is not None)
+            start = (target or "HEAD") if create is not None else None
+            left = tree.move_head(goal, history.committer(), typed=target or "HEAD", created=start)
         return replace(_where(tree, [*notes, *move.notes, *left], before), carried=move.carried)
 
 

@@ -178,8 +178,13 @@ class LockedTree:
 
     # -- HEAD
 
-    def move_head(self, target: Target, person: Person, verb: str, *, create: bool = False) -> list[str]:
-        """Moves HEAD, and in the same move makes the branch if asked; returns notes about what it leaves.
+    def move_head(
+        self, target: Target, person: Person, *, typed: str | None = None, created: str | None = None
+    ) -> list[str]:
+        """Moves HEAD; returns notes about what it leaves. The reflogs say what git's say.
+
+        `typed`: the revision that the user gave, where HEAD is to be detached. `created`: the branch is made
+        in the same move, and this is the revision where it begins.
 
         Raises `BusyError` if HEAD or the branch moved since the target was looked up.
         """
@@ -187,15 +192,16 @@ class LockedTree:
         head = history.head_or_name()
         old = head.branch or head.id or "nothing"
         new = target.branch.removeprefix(HEADS) if target.branch else target.id
+        to = new if target.branch or typed in (None, "-") else typed
         notes = left_behind(history, head, target)
         held, where = _holds(head.branch, head.id), _holds(new if target.branch else None, target.id)
-        if where != held or create:
+        if where != held or created is not None:
             history.store.refs.set_head(
                 where,
-                reason(person, f"{verb}: moving from {old} to {new}"),
+                reason(person, f"checkout: moving from {old} to {to}"),
                 expect=held,
                 at=target.id if target.branch else ANY,
-                created=reason(person, f"{verb}: Created from {old}") if create else None,
+                created=None if created is None else reason(person, f"branch: Created from {created}"),
             )
         return notes
 

@@ -143,7 +143,7 @@ def test_the_branch_before_is_not_one_that_a_cut_command_only_announced(topic: B
     repo.switch("main")
     from persona.store import reflog
 
-    line = reflog.Entry(id, id, "Ada <a@b>", 1, 0, "switch: moving from main to here")
+    line = reflog.Entry(id, id, "Ada <a@b>", 1, 0, "checkout: moving from main to here")
     reflog.append(topic.root / ".persona", "HEAD", id, line)
     assert repo.switch("-").branch == "topic"
 
