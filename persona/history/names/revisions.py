@@ -24,11 +24,11 @@ from persona.store.ref_files import made_again
 from persona.store.reflog import Entry
 from persona.store.refs import HEADS, TAGS, NoteList
 
-_SUFFIX: Final = re.compile(r"~(\d{0,9})(?!\d)|\^(\d{0,9})(?![\d{])|\^\{(\w*)\}", re.ASCII)
+_SUFFIX: Final = re.compile(r"~(\d{0,9})(?!\d)|\^(\d{0,9})(?![\d{])|\^\{(\w*|/[^}]*)\}", re.ASCII)
 _DESCRIBED: Final = re.compile(r".+-\d+-(g[0-9a-f]{4,64})", re.ASCII)
 """A name that `describe` prints. Like git, this reads only the digits of the id."""
 _NO_COMMITS: Final = ("tree", "blob", "tag")
-MOVED: Final = re.compile(r"(?:checkout|switch): moving from (\S+) to (\S+)")
+MOVED: Final = re.compile(r"checkout: moving from (\S+) to (\S+)")
 """Why HEAD moved between branches, as its reflog says."""
 MAX_STEPS: Final = 10_000_000
 
@@ -46,7 +46,7 @@ def resolve(history: History, text: str, notes: NoteList | None = None) -> str:
     if not text or (text.startswith("-") and text != "-"):
         raise _unknown(text)
     if text.startswith(":/"):
-        return _by_message(history, text[2:], notes)
+        return _by_message(history, text[2:], _everything(history, text, notes), text)
     if is_id(text):
         return _commit_of(history, text, text)
     name, suffixes = _split(text)
@@ -210,6 +210,8 @@ def _commit_of(history: History, id: str, text: str) -> str:
 
 
 def _step(history: History, id: str, suffix: str, text: str) -> str:
+    if suffix.startswith("^{/"):
+        return _by_message(history, suffix[3:-1], [id], text)
     if suffix.startswith("^{"):
         kind = suffix[2:-1]
         if kind in _NO_COMMITS:
@@ -304,27 +306,33 @@ def _before(history: History, count: int, text: str) -> str:
     """The branch or id that HEAD was at before its last `count` moves between branches."""
     for number, entry in enumerate(history.store.refs.log("HEAD")):
         if match := MOVED.match(entry.why):
-            if number == 0 and match[2] not in _here(history):
-                continue  # the move was interrupted before HEAD went there
+            if number == 0 and match[1] in _here(history):
+                continue  # the move was interrupted before HEAD left
             count -= 1
             if count <= 0:
                 return match[1]
     raise UnknownRevision(f"{text}: the reflog of HEAD has fewer moves between branches")
 
 
-def _by_message(history: History, pattern: str, notes: NoteList | None) -> str:
-    try:
-        wanted = re.compile(pattern)
-    except re.error as error:
-        raise UnknownRevision(f":/{pattern} is not a pattern: {error}") from None
+def _everything(history: History, text: str, notes: NoteList | None) -> list[str]:
+    """The commits of every branch, every tag and HEAD."""
     starts = set(history.names(HEADS, notes).values())
     head = history.store.refs.head_id()
     for tag in history.names(TAGS, notes).values():
-        starts.add(_commit_of(history, tag, f":/{pattern}"))
-    for id, commit in walk(history, sorted(starts | ({head} if head else set()))):
+        starts.add(_commit_of(history, tag, text))
+    return sorted(starts | ({head} if head else set()))
+
+
+def _by_message(history: History, pattern: str, starts: Iterable[str], text: str) -> str:
+    """The newest commit from `starts` back whose message has the pattern."""
+    try:
+        wanted = re.compile(pattern)
+    except re.error as error:
+        raise UnknownRevision(f"{text} is not a pattern: {error}") from None
+    for id, commit in walk(history, starts):
         if wanted.search(commit.message):
             return id
-    raise UnknownRevision(f":/{pattern}: no commit message matches")
+    raise UnknownRevision(f"{text}: no commit message matches")
 
 
 def _unknown(text: str) -> UnknownRevision:
