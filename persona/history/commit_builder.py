@@ -10,6 +10,7 @@ the ref then does not move, they are taken back.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
@@ -233,11 +234,16 @@ def write_whole_ids(tree: LockedTree) -> None:
 
 
 def tidy(message: str | None) -> str:
-    """A message without trailing space, ending in one line feed; raises `UsageError` if nothing is left."""
-    lines = [line.rstrip() for line in (message or "").strip().splitlines()]
+    """A message as git tidies it; raises `UsageError` if nothing is left.
+
+    It has no space at the ends of lines, no blank line at its ends or after another one, and ends in a line
+    feed.
+    """
+    lines = "\n".join(line.rstrip() for line in (message or "").splitlines()).strip("\n")
+    lines = re.sub(r"\n{3,}", "\n\n", lines)
     if not lines:
         raise UsageError("a commit needs a message", hint=("give one with ", Keyword("message")))
-    return "\n".join(lines) + "\n"
+    return lines + "\n"
 
 
 def vector_changes(
