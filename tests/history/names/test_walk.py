@@ -8,10 +8,48 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from persona.history.names.walk import is_ancestor, merge_bases, topological, walk
 from tests.campaign import rounds
 from tests.history.graphs import CLOCKS, Graph, git, history, import_into_git
+
+
+@st.composite
+def small_graphs(draw: st.DrawFn) -> Graph:
+    """A history of up to ten commits, merges of up to three, whatever the clocks."""
+    parents: dict[str, tuple[str, ...]] = {}
+    for number in range(draw(st.integers(2, 10))):
+        above = st.lists(st.sampled_from(list(parents)), max_size=3, unique=True) if parents else st.just([])
+        parents[f"c{number}"] = tuple(draw(above))
+    return Graph(parents, {id: draw(st.integers(1, 4)) for id in parents})
+
+
+CRISS_CROSS = Graph(
+    {
+        "root": (),
+        "a": ("root",),
+        "b": ("root",),
+        "ab": ("a", "b"),
+        "ba": ("b", "a"),
+        "c": ("ab",),
+        "d": ("ba",),
+    },
+    {"root": 1, "a": 2, "b": 2, "ab": 3, "ba": 3, "c": 4, "d": 4},
+)
+
+
+@given(small_graphs())
+@example(CRISS_CROSS)
+def test_merge_bases_of_any_two_commits_are_those_of_the_sets(graph: Graph) -> None:
+    for one in graph.parents:
+        for other in graph.parents:
+            assert set(merge_bases(graph.any(), one, other)) == graph.best(one, other)
+
+
+def test_a_criss_cross_has_two_merge_bases() -> None:
+    assert set(merge_bases(CRISS_CROSS.any(), "c", "d")) == {"a", "b"}
 
 
 @pytest.mark.parametrize("clock", CLOCKS)

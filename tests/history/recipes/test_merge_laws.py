@@ -1,0 +1,102 @@
+"""Laws of a three-way merge of recipes, for any three recipes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from persona.errors import InvalidInput
+from persona.history.recipes.three_way import Conflict, merge_recipes
+from persona.objects.recipe import Recipe, Term
+from persona.objects.rules import Rules
+
+BASE = "b" * 64
+VECTORS = [digit * 64 for digit in "1234"]
+TERMS = st.builds(
+    Term,
+    name=st.sampled_from("abc"),
+    vector=st.sampled_from(VECTORS),
+    alpha=st.sampled_from(["1", "0.5", "-0.25"]),
+    density=st.sampled_from([None, "0.5"]),
+    only=st.sampled_from([(), ("*mlp*",)]),
+    join=st.sampled_from(["vote", "add"]),
+)
+RULES = st.builds(
+    Rules.of,
+    st.sampled_from(["ties", "paper"]),
+    **{"density": st.sampled_from(["1", "0.5"]), "lambda": st.sampled_from(["1", "0.9"])},
+)
+CHANGES = st.sampled_from(["alpha", "density", "name", "join", "remove", "add", "rules"])
+
+
+@st.composite
+def recipes(draw: st.DrawFn) -> Recipe:
+    """A recipe of up to three vectors."""
+    terms = draw(st.lists(TERMS, max_size=3, unique_by=(lambda t: t.name, lambda t: t.vector)))
+    return Recipe.of(BASE, terms, draw(RULES))
+
+
+@st.composite
+def sides(draw: st.DrawFn) -> tuple[Recipe, Recipe, Recipe]:
+    """A recipe, and two that came from it by a few changes each."""
+    base = draw(recipes())
+    one, other = (changed(draw, base) for _ in range(2))
+    return base, one, other
+
+
+def changed(draw: st.DrawFn, recipe: Recipe) -> Recipe:
+    """A recipe after up to three changes. A change that gives no recipe is left out."""
+    for change in draw(st.lists(CHANGES, max_size=3)):
+        terms, rules, new = list(recipe.terms), recipe.rules, draw(TERMS)
+        if change == "rules":
+            rules = draw(RULES)
+        elif change == "add":
+            terms.append(new)
+        elif terms:
+            at = draw(st.integers(0, len(terms) - 1))
+            term = terms.pop(at)
+            if change != "remove":
+                terms.insert(at, replace(term, **{change: getattr(new, change)}))
+        try:
+            recipe = Recipe.of(BASE, terms, rules)
+        except InvalidInput:
+            continue
+    return recipe
+
+
+def places(conflicts: list[Conflict]) -> set[str]:
+    """What a user is asked about."""
+    return {conflict.key.split(".")[0] for conflict in conflicts}
+
+
+@given(sides())
+def test_a_merge_does_not_depend_on_which_side_is_ours(given: tuple[Recipe, Recipe, Recipe]) -> None:
+    base, one, other = given
+    here, found = merge_recipes(base, one, other)
+    there, opposite = merge_recipes(base, other, one)
+    assert here == there
+    assert places(found) == places(opposite)
+    assert (here is None) == bool(found)
+
+
+@given(recipes(), recipes())
+def test_a_merge_with_a_side_that_changed_nothing_is_the_other_side(base: Recipe, other: Recipe) -> None:
+    assert merge_recipes(base, base, other) == (other, [])
+    assert merge_recipes(base, other, base) == (other, [])
+    assert merge_recipes(base, other, other) == (other, [])
+
+
+@given(sides())
+def test_a_merge_invents_no_value(given: tuple[Recipe, Recipe, Recipe]) -> None:
+    _, one, other = given
+    merged, _ = merge_recipes(*given)
+    if merged is None:
+        return
+    axes = [side.rules.axes() for side in (one, other)]
+    assert all(value in [side[axis] for side in axes] for axis, value in merged.rules.axes().items())
+    for term in merged.terms:
+        near = [near for side in (one, other) for near in side.terms if near.vector == term.vector]
+        for field in ("name", "alpha", "density", "only", "join"):
+            assert getattr(term, field) in [getattr(side, field) for side in near]
