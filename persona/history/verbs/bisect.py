@@ -353,7 +353,7 @@ def _move(
     record()
 
     def move() -> list[str]:
-        left = tree.move_head(target, history.committer())
+        left = tree.move_head(target, history.committer(), verb="bisect")
         return [] if head.id in own else left
 
     if not computing:

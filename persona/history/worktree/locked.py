@@ -179,12 +179,19 @@ class LockedTree:
     # -- HEAD
 
     def move_head(
-        self, target: Target, person: Person, *, typed: str | None = None, created: str | None = None
+        self,
+        target: Target,
+        person: Person,
+        *,
+        verb: str = "checkout",
+        typed: str | None = None,
+        created: str | None = None,
     ) -> list[str]:
         """Moves HEAD; returns notes about what it leaves. The reflogs say what git's say.
 
-        `typed`: the revision that the user gave, where HEAD is to be detached. `created`: the branch is made
-        in the same move, and this is the revision where it begins.
+        `verb`: only after "checkout" does "-" lead back. `typed`: the revision that the user gave, where HEAD
+        is to be detached. `created`: the branch is made in the same move, and this is the revision where it
+        begins.
 
         Raises `BusyError` if HEAD or the branch moved since the target was looked up.
         """
@@ -198,7 +205,7 @@ class LockedTree:
         if where != held or created is not None:
             history.store.refs.set_head(
                 where,
-                reason(person, f"checkout: moving from {old} to {to}"),
+                reason(person, f"{verb}: moving from {old} to {to}"),
                 expect=held,
                 at=target.id if target.branch else ANY,
                 created=None if created is None else reason(person, f"branch: Created from {created}"),

@@ -13,7 +13,9 @@ from persona.cli.invocation import Invocation
 from persona.cli.main import cli
 from persona.history import identity
 from persona.repository import Repository
+from persona.store.files import replaced_calls
 from persona.store.refs import HEADS, TAGS
+from tests.disks import Quick
 from tests.properties.beside_git.running import Answer, Clock
 from tests.properties.beside_git.state import Source, State, Written
 
@@ -39,6 +41,7 @@ class Persona(Source):
         """One command."""
         variables = {**VARIABLES, "PERSONA_EDITOR": self.editor or "true"}
         with ExitStack() as stack:
+            stack.enter_context(replaced_calls(Quick()))
             stack.enter_context(patch.object(identity, "now", lambda: (self._clock.now, 0)))
             if self.editor is not None:  # without a terminal, no editor opens
                 stack.enter_context(patch.object(Invocation, "interactive", True))

@@ -91,9 +91,10 @@ def first(place: Path) -> World:
     outside = Persona(place, clock)
     world.git.root.mkdir()
     begun = [outside.run(["init", "persona", "--base", "base"])]
-    world.git.run(["init", "--quiet", "--initial-branch=main"])
+    world.git.run(["init", "--quiet", "--template=", "--initial-branch=main"])
     for key, value in {"advice.detachedHead": "false", "gc.auto": "0"}.items():
         world.git.run(["config", key, value])
+    (world.git.root / ".git" / "info").mkdir()
     (world.git.root / ".git" / "info" / "exclude").write_text("*.safetensors\n")
     _mirror(world, "Begin with base")
     clock.tick()
