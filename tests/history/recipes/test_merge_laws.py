@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from persona.errors import InvalidInput
@@ -89,14 +89,29 @@ def test_a_merge_with_a_side_that_changed_nothing_is_the_other_side(base: Recipe
 
 
 @given(sides())
-def test_a_merge_invents_no_value(given: tuple[Recipe, Recipe, Recipe]) -> None:
-    _, one, other = given
-    merged, _ = merge_recipes(*given)
+def test_each_value_comes_from_the_side_that_changed_it(given: tuple[Recipe, Recipe, Recipe]) -> None:
+    named = {(term.name, term.vector) for recipe in given for term in recipe.terms}
+    assume(len({name for name, _ in named}) == len(named))  # else a vector may go by its name
+    assume(all(len({term.vector for term in recipe.terms}) == len(recipe.terms) for recipe in given))
+    merged, conflicts = merge_recipes(*given)
+    base, theirs, ours = map(flat, given)
+    keys = {**base, **theirs, **ours}
     if merged is None:
+        clash = any(len({side.get(key) for side in (base, theirs, ours)}) == 3 for key in keys)
+        assert clash or any(conflict.problem == "together" for conflict in conflicts)
         return
-    axes = [side.rules.axes() for side in (one, other)]
-    assert all(value in [side[axis] for side in axes] for axis, value in merged.rules.axes().items())
-    for term in merged.terms:
-        near = [near for side in (one, other) for near in side.terms if near.vector == term.vector]
-        for field in ("name", "alpha", "density", "only", "join"):
-            assert getattr(term, field) in [getattr(side, field) for side in near]
+    for key in keys:
+        came = ours if theirs.get(key) == base.get(key) else theirs
+        assert flat(merged).get(key) == came.get(key)
+        assert ours.get(key) in (base.get(key), came.get(key))
+
+
+def flat(recipe: Recipe) -> dict[tuple[str, ...], object]:
+    """Every value of a recipe by itself. A vector goes by its id; it is there or it is not."""
+    found: dict[tuple[str, ...], object] = {
+        ("merge", axis): value for axis, value in recipe.rules.axes().items()
+    }
+    for term in recipe.terms:
+        values = {field: getattr(term, field) for field in ("name", "alpha", "density", "only", "join")}
+        found |= {(term.vector, field): (value,) for field, value in values.items()}
+    return found
