@@ -215,18 +215,20 @@ class Refs:
     def advance(self, new: str, reason: Reason, *, expect: str | _Any | None) -> Head:
         """Moves the branch that HEAD is on, or a detached HEAD, from `expect` to `new`.
 
-        Returns the value of HEAD afterwards.
+        Returns the value of HEAD afterwards. As in git, a move to the same commit is only in the reflog of a
+        HEAD on a branch.
         """
         with self._moving():
             (kind, value), old = self._files.position()
             _compare(value if kind == "ref" else HEAD, old, expect)
             line = reason.entry(old, new)
             if kind == "id":
-                self._steps.take([Step(HEAD, value, new, line)])
+                if old != new:
+                    self._steps.take([Step(HEAD, value, new, line)])
                 return kind, new
             if old is None:
                 self._files.check_new(value)
-            moved = [Step(value, old, new, line)] if old != new else []  # as in git: else only HEAD's reflog
+            moved = [Step(value, old, new, line)] if old != new else []
             self._steps.take([Step(HEAD, PREFIX + value, PREFIX + value, line), *moved])
             return kind, value
 

@@ -119,6 +119,8 @@ class Git(Source):
         file = self._git / "logs" / name
         lines = file.read_text().splitlines() if file.is_file() else []
         moves = [(line.split(" ")[1], line.partition("\t")[2]) for line in reversed(lines)]
+        # docs/git.md says that the two have other names for how they merge.
+        moves = [(id, why.replace("the 'ort' strategy", "the 'three-way' strategy")) for id, why in moves]
         return [f"{self.label(id)} {self._labelled(why)}" for id, why in moves]
 
     def _tag(self, id: str) -> tuple[str, str | None]:
