@@ -4,7 +4,8 @@ A line of a sequence is one of these:
 
 - a command, which both programs get. Then their exit codes and states are compared;
 - `= COMMAND`: the text that the command prints is compared too;
-- `git: COMMAND` and `persona: COMMAND`: only this program gets it, and nothing is compared;
+- `git: COMMAND` and `persona: COMMAND`: only this program gets it, at the time of the line before, and
+  nothing is compared;
 - `edit NAME ALPHA`: changes the strength of a vector, in persona with `set`, in git as a line of a file;
 - `recipe NAME=ALPHA…`: writes the first recipe.toml with these strengths;
 - `lines N=TEXT…`: writes the first chat_template.jinja with these lines;
@@ -30,7 +31,7 @@ FOLDER = Path(__file__).parent / "sequences"
 START = 1_763_000_000
 _REFUSED = {1: {1, 2, 3}, 2: {1}, 128: {1, 2, 3, 4, 7}, 129: {2}}
 """An exit code of git → the codes that persona may have instead, which says more: see docs/commands.md."""
-_LOOKING = ("describe", "diff", "log", "reflog", "rev-parse", "show")
+_LOOKING = ("describe", "diff", "log", "notes show", "reflog", "rev-parse", "show", "stash list")
 """Commands after which the states are not compared, because they change nothing."""
 
 
@@ -104,7 +105,8 @@ def run(sequence: Sequence, world: World) -> Iterator[Step]:
     """Runs a sequence; yields each step."""
     for text in sequence.lines:
         line, _, row = text.partition(" ≠ ")
-        world.clock.tick()
+        if not line.startswith(("git:", "persona:")):
+            world.clock.tick()
         yield _step(line.strip(), row or None, world)
 
 
@@ -127,6 +129,6 @@ def _step(line: str, row: str | None, world: World) -> Step:
         here, there = world.git.in_text(git.out), world.persona.in_text(persona.out)
         if [one.rstrip() for one in here.splitlines()] != [one.rstrip() for one in there.splitlines()]:
             found.append(f"printed:\n{here}\n  in persona:\n{there}")
-    if words[0] not in _LOOKING:
+    if not " ".join(words).startswith(_LOOKING):
         found += world.git.state().differences(world.persona.state())
     return Step(line, git, persona, tuple(found), row)
