@@ -11,6 +11,7 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -39,10 +40,10 @@ def main() -> int:
     return int(wrong > 0)
 
 
-def _printed(sequence: running.Sequence, steps: object, verbose: bool) -> int:
+def _printed(sequence: running.Sequence, steps: Iterable[running.Step], verbose: bool) -> int:
     """Runs one sequence; prints its steps up to the first that is wrong, and returns 1 if there is one."""
     done = []
-    for step in steps:  # type: ignore[attr-defined]
+    for step in steps:
         done.append(step)
         if not step.as_expected:
             break

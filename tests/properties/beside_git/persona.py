@@ -39,7 +39,8 @@ class Persona(Source):
 
     def run(self, words: list[str]) -> Answer:
         """One command."""
-        variables = {**VARIABLES, "PERSONA_EDITOR": self.editor or "true"}
+        home = {"XDG_CONFIG_HOME": str(self.root.parent / "home")}
+        variables = {**VARIABLES, **home, "PERSONA_EDITOR": self.editor or "true"}
         with ExitStack() as stack:
             stack.enter_context(replaced_calls(Quick()))
             stack.enter_context(patch.object(identity, "now", lambda: (self._clock.now, 0)))

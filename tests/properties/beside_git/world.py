@@ -21,6 +21,8 @@ class World:
 
     def __init__(self, place: Path, clock: Clock) -> None:
         self.clock = clock
+        self.texts: dict[str, str] = {}
+        """The recipe and the template as a sequence finds them."""
         self.git = Git(place / "git", clock)
         self.persona = Persona(place / "persona", clock)
         self.edits: dict[str, Callable[..., None]] = {
@@ -31,11 +33,6 @@ class World:
             "remove": self._remove,
             "editor": self._editor,
         }
-        self._first = {
-            path: (place / "git" / path).read_text()
-            for path in (RECIPE, TEMPLATE)
-            if (place / "git" / path).exists()
-        }
 
     def _edit(self, name: str, alpha: str) -> None:
         file = self.git.root / RECIPE
@@ -44,13 +41,13 @@ class World:
         assert done.code == 0, done
 
     def _recipe(self, *settings: str) -> None:
-        text = self._first[RECIPE]
+        text = self.texts[RECIPE]
         for setting in settings:
             text = _with_alpha(text, *setting.split("="))
         self._write(RECIPE, text)
 
     def _lines(self, *settings: str) -> None:
-        lines = self._first[TEMPLATE].splitlines()
+        lines = self.texts[TEMPLATE].splitlines()
         for setting in settings:
             number, _, text = setting.partition("=")
             lines[int(number) - 1] = text
@@ -102,6 +99,7 @@ def first(place: Path) -> World:
     begun.append(world.persona.run(["commit", "-m", "three vectors"]))
     assert all(answer.code == 0 for answer in begun), begun
     _mirror(world, "three vectors")
+    world.texts = {path: (world.git.root / path).read_text() for path in (RECIPE, TEMPLATE)}
     return world
 
 
@@ -120,4 +118,6 @@ def copied(template: World, place: Path) -> World:
     clock.now = template.clock.now
     for name in ("git", "persona"):
         shutil.copytree(template.git.root.parent / name, place / name)
-    return World(place, clock)
+    world = World(place, clock)
+    world.texts = template.texts
+    return world
