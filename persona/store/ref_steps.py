@@ -34,12 +34,16 @@ _REFLOG: Final = "refs.reflog"
 
 @dataclass(frozen=True)
 class Step:
-    """A file whose text is to become `new` from `old` (None: no file); `entry` goes into its reflog first."""
+    """A file whose text is to become `new` from `old` (None: no file); `entry` goes into its reflog first.
+
+    `earlier`: lines of the reflog before that one, if several moves are taken as one.
+    """
 
     name: str
     old: str | None
     new: str | None
     entry: Entry | None
+    earlier: tuple[Entry, ...] = ()
 
 
 class Steps:
@@ -97,7 +101,10 @@ class Steps:
             if new_name:
                 self._files.clear_way(step.name)
             entry = step.entry
-            if entry is not None:
+            if entry is not None and step.earlier:
+                value = step.earlier[0].old
+                reflog.append_all(self.root, step.name, value, [*step.earlier, entry])
+            elif entry is not None:
                 reflog.append(self.root, step.name, entry.old, entry, again=again)
             if step.new != step.old:
                 self._files.write(step.name, step.new, first=new_name)
@@ -130,8 +137,20 @@ class Steps:
 
 
 def _to_journal(steps: Sequence[Step], renamed: tuple[str, str] | None) -> dict[str, Any]:
-    """The value of the journal: steps as [name, old, new, fields of the entry], and the names of a rename."""
-    listed = [[s.name, s.old, s.new, astuple(s.entry) if s.entry else None] for s in steps]
+    """The value of the journal: steps as [name, old, new, fields of the entry], and the names of a rename.
+
+    A step with earlier lines has them as a fifth item.
+    """
+    listed = [
+        [
+            s.name,
+            s.old,
+            s.new,
+            astuple(s.entry) if s.entry else None,
+            *([[*map(astuple, s.earlier)]] * bool(s.earlier)),
+        ]
+        for s in steps
+    ]
     return {"steps": listed, "renamed": renamed}
 
 
@@ -152,17 +171,25 @@ def _from_journal(value: Any, path: Path) -> tuple[list[Step], tuple[str, str] |
         ) from error
 
 
-def _step(name: str, old: str | None, new: str | None, entry: Sequence[Any] | None) -> Step:
+def _step(
+    name: str,
+    old: str | None,
+    new: str | None,
+    entry: Sequence[Any] | None,
+    earlier: Sequence[Sequence[Any]] = (),
+) -> Step:
     """A step of a journal, checked."""
-    found = None
-    if entry is not None:
-        before, after, who, time, offset, why = entry
-        if not all(id is None or is_id(id) for id in (before, after)):
-            raise ValueError("no id")
-        found = Entry(before, after, str(who), int(time), int(offset), str(why))
+    found = None if entry is None else _entry(*entry)
     branch = name == HEAD and str(new).startswith(f"{PREFIX}refs/heads/")
     if branch:
         full(str(new).removeprefix(PREFIX))
     elif new is not None and not is_id(new):
         raise ValueError("no value of a ref")
-    return Step(full(name), old, new, found)
+    return Step(full(name), old, new, found, tuple(_entry(*each) for each in earlier))
+
+
+def _entry(before: str | None, after: str | None, who: str, time: int, offset: int, why: str) -> Entry:
+    """A line of a reflog in a journal, checked."""
+    if not all(id is None or is_id(id) for id in (before, after)):
+        raise ValueError("no id")
+    return Entry(before, after, str(who), int(time), int(offset), str(why))

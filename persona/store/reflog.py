@@ -11,7 +11,8 @@ ignore it, and the next write drops it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -150,6 +151,35 @@ def append(root: Path, name: str, value: str | None, entry: Entry, *, again: boo
     else:
         end = b"\n" if last and not last.endswith(b"\n") else b""
         files.append_line(path, end + line, tmp_dir=tmp_dir(root))
+
+
+def append_all(root: Path, name: str, value: str | None, entries: Sequence[Entry]) -> None:
+    """Writes several lines durably, all or none. The caller holds the refs lock, and has a journal.
+
+    Like `append`, it replaces a last line that is torn or that does not lead to `value`. If the reflog ends
+    with these lines already, they come from a command that was cut short, and stay.
+    """
+    path = path_of(root, name)
+    files.check_directories(root, "logs", *name.split("/")[:-1])
+    data = files.read_file(path, limit=MAX_REFLOG_BYTES) or b""
+    if not data:
+        files.relied_on_directories(path.parent, below=root)
+    lines = _lines(data)
+    held = _entries(name, lines, path)
+    if len(held) == len(lines) and tuple(held[-len(entries) :]) == tuple(map(_cleaned, entries)):
+        return
+    if held and len(held) == len(lines) and _undone(held[-2:], value):
+        held.pop()
+    written = _chained(name, [*held, *entries])
+    if len(written) >= MAX_REFLOG_BYTES:
+        written = _chained(name, [*held[len(held) // 2 :], *entries])
+    files.write_file(path, written, tmp_dir=tmp_dir(root))
+
+
+def _cleaned(entry: Entry) -> Entry:
+    """A move as its line says it."""
+    who = _CONTROL.sub(" ", entry.who)[:MAX_WHO_CHARS]
+    return replace(entry, who=who, why=_CONTROL.sub(" ", entry.why)[:MAX_WHY_CHARS])
 
 
 def renamed(root: Path, old: str, new: str, value: str | None, entry: Entry) -> bytes:

@@ -232,6 +232,45 @@ class Refs:
             self._steps.take([Step(HEAD, PREFIX + value, PREFIX + value, line), *moved])
             return kind, value
 
+    def travel(
+        self,
+        stops: Sequence[tuple[str, Reason]],
+        *,
+        expect: Head,
+        at: str,
+        to: Head | None = None,
+        arrival: Reason | None = None,
+    ) -> None:
+        """Moves HEAD through commits to the last one as a single move, with a line of its reflog for each.
+
+        `expect` and `at`: the value of HEAD now, and its commit. Without `to`, the branch under HEAD moves
+        along. With `to`, HEAD is detached there, or attached to a branch; the branch then moves to the last
+        commit too, for the reason `arrival`. Raises `BusyError` if something moved meanwhile.
+        """
+        with self._moving():
+            held, id = self._files.position()
+            if (held, id) != (expect, at):
+                raise BusyError("HEAD moved meanwhile; run the command again")
+            places = [at, *(place for place, _ in stops)]
+            lines = [
+                why.entry(old, new) for old, new, (_, why) in zip(places, places[1:], stops, strict=False)
+            ]
+            last, goal = places[-1], to or held
+            if goal[0] == "id" and to is None:
+                goal = ("id", last)
+            steps = [Step(HEAD, _text(held), _text(goal), lines[-1], tuple(lines[:-1]))]
+            if goal[0] == "ref":
+                before = self._files.value(goal[1])
+                if before is None:
+                    raise BusyError(f"{goal[1]} was deleted meanwhile; run the command again")
+                if to is None and last != before:
+                    steps.append(Step(goal[1], before, last, lines[-1], tuple(lines[:-1])))
+                elif last != before:
+                    if arrival is None:
+                        raise BusyError(f"{goal[1]} moved meanwhile; run the command again")
+                    steps.append(Step(goal[1], before, last, arrival.entry(before, last)))
+            self._steps.take(steps, together=len(steps) > 1 or len(lines) > 1)
+
     def set_head(
         self,
         target: Head,
@@ -337,6 +376,11 @@ class Refs:
         with lock.refs_lock(self.root):
             self._steps.take_left()
             yield
+
+
+def _text(value: Head) -> str:
+    """The text of HEAD's file for a value."""
+    return PREFIX + value[1] if value[0] == "ref" else value[1]
 
 
 def _compare(name: str, held: str | None, expect: str | _Any | None) -> None:

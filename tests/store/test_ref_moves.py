@@ -48,6 +48,12 @@ def attach(refs: Refs, name: str, at: str | None = None, *, created: str | None 
     refs.set_head(("ref", name), reason("attach"), at=ANY if at is None else at, created=made)
 
 
+def travel(refs: Refs, *ids: str, to: Head | None = None) -> None:
+    head, at = refs.position()
+    stops = [(id, reason(f"by {id}")) for id in ids]
+    refs.travel(stops, expect=head, at=str(at), to=to, arrival=reason("arrived"))
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """`main` at TWO under HEAD, `topic` at THREE after ONE, `feature/a` and `feature/b` at ONE."""
@@ -169,6 +175,43 @@ def test_the_error_of_a_head_that_leads_nowhere_says_what_to_type(store: Store) 
     assert list(survey(store.refs).problems) == []
 
 
+# -- journeys
+
+
+def whys(refs: Refs, name: str) -> list[str]:
+    """The sentences of a reflog, newest first."""
+    return [entry.why for entry in refs.log(name)]
+
+
+def test_a_branch_moves_along_with_a_line_for_each_commit(store: Store) -> None:
+    travel(store.refs, THREE, ONE)
+    assert (store.refs.head(), store.refs.read(MAIN)) == (("ref", MAIN), ONE)
+    for name in ("HEAD", MAIN):
+        assert whys(store.refs, name)[:3] == [f"by {ONE}", f"by {THREE}", "second"]
+        assert [entry.old for entry in store.refs.log(name)][:2] == [THREE, TWO]
+    assert list(survey(store.refs).problems) == []
+
+
+def test_head_comes_to_a_branch_which_gets_one_line(store: Store) -> None:
+    travel(store.refs, ONE, TWO, to=("ref", TOPIC))
+    assert (store.refs.head(), store.refs.read(TOPIC), store.refs.read(MAIN)) == (("ref", TOPIC), TWO, TWO)
+    assert whys(store.refs, "HEAD")[:2] == [f"by {TWO}", f"by {ONE}"]
+    assert whys(store.refs, TOPIC)[0] == "arrived"
+    travel(store.refs, THREE, to=("id", THREE))
+    assert (store.refs.head(), store.refs.read(TOPIC)) == (("id", THREE), TWO)
+    travel(store.refs, ONE)
+    assert store.refs.head() == ("id", ONE)
+    assert list(survey(store.refs).problems) == []
+
+
+def test_head_that_moved_meanwhile_is_not_moved(store: Store) -> None:
+    for expect, at in ((("ref", TOPIC), TWO), (("ref", MAIN), ONE)):
+        with pytest.raises(BusyError, match="HEAD moved"):
+            store.refs.travel([(THREE, reason("x"))], expect=expect, at=at)  # type: ignore[arg-type]
+    with pytest.raises(BusyError, match="moved meanwhile"):
+        store.refs.travel([(TWO, reason("x"))], expect=("ref", MAIN), at=TWO, to=("ref", TOPIC))
+
+
 # -- cut short
 
 State = tuple[Head, dict[str, str]]
@@ -184,6 +227,8 @@ MOVES: dict[str, Callable[[Refs], None]] = {
     "make and go": lambda refs: attach(refs, HEADS + "p/q/r", at=THREE, created="made"),
     "go": lambda refs: attach(refs, TOPIC, at=THREE),
     "make": lambda refs: move(refs, HEADS + "p/q/r", ONE, None),
+    "travel": lambda refs: travel(refs, THREE, ONE),
+    "travel to a branch": lambda refs: travel(refs, ONE, TWO, to=("ref", TOPIC)),
 }
 
 
