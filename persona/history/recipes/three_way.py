@@ -17,54 +17,19 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from persona.errors import InvalidInput, Refused, UnknownName
 from persona.frozen import dataclass
+from persona.history.recipes.conflicts import TERM_FIELDS, Conflict, Decisions, Strategy
+from persona.history.recipes.line_conflicts import with_both, with_markers, with_side
 from persona.history.recipes.line_merge import merge_lines
+from persona.history.recipes.pairs import with_pairs
 from persona.history.recipes.text import RECIPE_FILE, decode, encode, load, plain_axis
 from persona.objects.canonical import decimal
 from persona.objects.recipe import Recipe, Term
 from persona.objects.rules import AXES, CHOICES, PRESETS, Rules
 from persona.objects.tree import differing
-
-TERM_FIELDS: Final = {
-    "name": "name",
-    "id": "vector",
-    "alpha": "alpha",
-    "density": "density",
-    "only": "only",
-    "except": "except_",
-    "join": "join",
-}
-"""The keys of a vector in recipe.toml → the fields of a term."""
-
-Problem = Literal["values", "presence", "lines", "binary", "json", "directory", "style", "together"]
-"""Why two changes do not fit together.
-
-values: both set a key of the recipe, each to another value. presence: one changed a file, the other removed
-or added it. lines: both changed the same lines. binary: both changed a file that is no text. json: the merged
-text is not valid JSON. directory: a file would have to be a directory too. style: the recipe is written in a
-way that no command can edit. together: each value is valid, but not both.
-"""
-
-
-@dataclass(frozen=True)
-class Conflict:
-    """A place that theirs and ours changed differently.
-
-    It is in a file, at a key of the recipe or, without one, the whole file. `base`, `theirs` and `ours` are
-    values in words of recipe.toml, or ids of files; None if nothing is there. `detail`: the file in a
-    directory, or a sentence about values that do not fit together.
-    """
-
-    path: str
-    key: str = ""
-    base: Any = None
-    theirs: Any = None
-    ours: Any = None
-    problem: Problem = "values"
-    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,6 +55,8 @@ class Merged:
     edits: Mapping[str, bytes | None]
     conflicts: tuple[Conflict, ...]
     rewritten: bool = False
+    lost: tuple[str, ...] = ()
+    """Comments of `recipe.toml` that theirs added and that are not in the result."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +67,23 @@ class Names:
     base_name: Callable[[str], str]
 
 
-def merge_files(base: Side, theirs: Side, ours: Side, names: Names) -> Merged:
-    """The change of tracked files from `base` to `theirs`, made to ours: every file that it is about."""
-    conflicts: list[Conflict] = []
+def merge_files(
+    base: Side,
+    theirs: Side,
+    ours: Side,
+    names: Names,
+    *,
+    strategy: Strategy | None = None,
+    labels: tuple[str, str] | None = None,
+    both: bool = False,
+) -> Merged:
+    """The change of tracked files from `base` to `theirs`, made to ours: every file that it is about.
+
+    `strategy` decides conflicts. `labels`, of ours and of theirs: the conflicts that are left are written
+    into the new contents, as pairs and markers. `both`: lines that both sides insert at the same place of
+    `recipe.toml` are both in the result, if that means the right recipe.
+    """
+    merge = _Merge(names, strategy, labels, both)
     edits: dict[str, bytes | None] = {}
     rewritten = False
     touched = differing(base.files, theirs.files)
@@ -115,29 +96,115 @@ def merge_files(base: Side, theirs: Side, ours: Side, names: Names) -> Merged:
         if len(whole) < len(data):
             sides = zip((base, theirs, ours), data, strict=True)
             was, come, now = (None if each is None else side.files[path] for side, each in sides)
-            conflicts.append(Conflict(path, "", was, come, now, "presence"))
+            edits[path] = merge.whole(Conflict(path, "", was, come, now, "presence"), data)
         elif path == RECIPE_FILE:
-            recipes = [side.recipe() for side in (base, theirs, ours)]
-            edits[path], rewritten = _merge_recipe_texts(recipes, whole, names, conflicts)
+            recipes = (base.recipe(), theirs.recipe(), ours.recipe())
+            edits[path], rewritten = merge.recipe_texts(recipes, whole)
         else:
-            edits[path] = _merge_texts(path, whole, conflicts)
-    conflicts += _collisions(ours.files, edits)
-    return Merged(edits, tuple(conflicts), rewritten)
+            edits[path] = merge.texts(path, whole)
+    conflicts = [*merge.conflicts, *_collisions(ours.files, edits)]
+    if labels is not None:
+        edits = {path: data for path, data in edits.items() if data != _LEFT}
+    return Merged(edits, tuple(conflicts), rewritten, merge.lost)
 
 
-def _merge_texts(path: str, data: Sequence[bytes], conflicts: list[Conflict]) -> bytes | None:
-    """Ours of a text file with the change of its lines."""
-    try:
-        base, theirs, ours = (each.decode() for each in data)
-    except UnicodeDecodeError:
-        conflicts.append(Conflict(path, problem="binary"))
-        return None
-    merged = merge_lines(base, theirs, ours)
-    if merged.left or "\0" in merged.text:
-        conflicts.append(Conflict(path, problem="lines"))
-    elif path.endswith(".json") and _is_json(ours) and not _is_json(merged.text):
-        conflicts.append(Conflict(path, problem="json"))
-    return merged.text.encode()
+_LEFT: Final = b"\xffleft as it is"
+"""Stands for the content of a file that stays as ours has it: no conflict can be written into it."""
+
+
+class _Merge:
+    """One merge of files: its conflicts so far, and how they are decided or written."""
+
+    def __init__(
+        self, names: Names, strategy: Strategy | None, labels: tuple[str, str] | None, both: bool
+    ) -> None:
+        self.conflicts: list[Conflict] = []
+        self.lost: tuple[str, ...] = ()
+        self._both = both
+        self._names = names
+        self._strategy = strategy
+        self._labels = labels
+
+    def whole(self, conflict: Conflict, data: Sequence[bytes | None]) -> bytes | None:
+        """The content of a file of which one side has to be taken."""
+        if self._strategy in ("base", "theirs", "ours"):
+            return data[("base", "theirs", "ours").index(self._strategy)]
+        self.conflicts.append(conflict)
+        if data[-1] is None:
+            return data[1]  # as git: the file that one side changed and the other removed is there
+        return _LEFT
+
+    def texts(self, path: str, data: Sequence[bytes]) -> bytes | None:
+        """Ours of a text file with the change of its lines."""
+        try:
+            base, theirs, ours = (each.decode() for each in data)
+        except UnicodeDecodeError:
+            return self.whole(Conflict(path, problem="binary"), data)
+        merged = merge_lines(base, theirs, ours)
+        text = merged.text
+        if merged.left or "\0" in text:
+            if "\0" in text:
+                return self.whole(Conflict(path, problem="binary"), data)
+            if self._strategy in ("base", "theirs", "ours"):
+                text = with_side(base, theirs, ours, self._strategy)
+            else:
+                self.conflicts.append(Conflict(path, problem="lines"))
+                if self._labels is not None:
+                    return with_markers(base, theirs, ours, self._labels).encode()
+        if path.endswith(".json") and _is_json(ours) and not _is_json(text):
+            return self.whole(Conflict(path, problem="json"), [data[0], data[1], data[2]])
+        return text.encode()
+
+    def recipe_texts(
+        self, recipes: tuple[Recipe, Recipe, Recipe], data: Sequence[bytes]
+    ) -> tuple[bytes | None, bool]:
+        """Our recipe text with the change, and whether lines that the change is about stay as they are."""
+        base, theirs, ours = map(decode, data)
+        wanted, found = merge_recipes(*recipes, self._strategy)
+        if wanted is None:
+            self.conflicts += found
+            if self._labels is None:
+                return None, False
+            wanted, found = self._with_ours(recipes, found)
+        merged = merge_lines(base, theirs, ours, close=True)
+        whole = merged.left == 0
+        # If lines were moved and half of the move was left out, a comment may be lost.
+        candidates = [merged.text] if whole or _keeps_comments(merged.text, theirs, ours) else []
+        if self._both and not whole:
+            candidates.insert(0, with_both(base, theirs, ours))
+        for candidate in (*candidates, ours):
+            try:
+                text = with_meaning(candidate, wanted, self._names)
+                if found and self._labels is not None:
+                    text = with_pairs(text, found, self._labels)
+                if self._both:
+                    come, now, after = map(_comments, (theirs, base, text))
+                    self.lost = tuple((come - now - after).elements())
+                return encode(text, like=data[2]), not (whole and candidate == merged.text)
+            except (InvalidInput, UnknownName, Refused):
+                continue  # lines conflict: only key by key
+        self.conflicts = [one for one in self.conflicts if one.path != RECIPE_FILE]
+        return self.whole(Conflict(RECIPE_FILE, problem="style"), data), False
+
+    def _with_ours(
+        self, recipes: tuple[Recipe, Recipe, Recipe], found: Sequence[Conflict]
+    ) -> tuple[Recipe, list[Conflict]]:
+        """The recipe with our value at each conflict, and the conflicts that can be written as pairs.
+
+        If values do not fit together, each change of theirs is a conflict.
+        """
+        if not any(conflict.problem == "together" for conflict in found):
+            decisions = Decisions(self._strategy)
+            wanted = merged_with(*recipes, decisions)
+            if wanted is not None:
+                return wanted, decisions.found
+        decisions = Decisions(every=True)
+        merged_with(*recipes, decisions)
+        self.conflicts = [one for one in self.conflicts if one.path != RECIPE_FILE]
+        told = next((one.detail for one in found if one.problem == "together"), "")
+        pairs = [replace(one, detail=told) for one in decisions.found]
+        self.conflicts += pairs
+        return recipes[2], pairs
 
 
 def _is_json(text: str) -> bool:
@@ -159,36 +226,17 @@ def _collisions(ours: Mapping[str, str], edits: Mapping[str, bytes | None]) -> I
                 yield Conflict(above, problem="directory", detail=path)
 
 
-def _merge_recipe_texts(
-    recipes: Sequence[Recipe], data: Sequence[bytes], names: Names, conflicts: list[Conflict]
-) -> tuple[bytes | None, bool]:
-    """Our recipe text with the change, and whether lines that the change is about stay as they are."""
-    base, theirs, ours = map(decode, data)
-    wanted, found = merge_recipes(*recipes)
-    if wanted is None:
-        conflicts += found
-        return None, False
-    merged = merge_lines(base, theirs, ours, close=True)
-    whole = merged.left == 0
-    # If lines were moved and half of the move was left out, a comment may be lost.
-    candidates = [merged.text] if whole or _keeps_comments(merged.text, theirs, ours) else []
-    for candidate in (*candidates, ours):
-        try:
-            text = encode(_meaning(candidate, wanted, names), like=data[2])
-            return text, not (whole and candidate == merged.text)
-        except (InvalidInput, UnknownName, Refused):
-            continue  # lines conflict: only key by key
-    conflicts.append(Conflict(RECIPE_FILE, problem="style"))
-    return None, False
-
-
 def _keeps_comments(merged: str, theirs: str, ours: str) -> bool:
     """Whether the merged text has the comments that both sides have."""
-    had, have, now = (Counter(re.findall(r"#.*", text)) for text in (theirs, merged, ours))
+    had, have, now = map(_comments, (theirs, merged, ours))
     return (had & now) <= have
 
 
-def _meaning(text: str, wanted: Recipe, names: Names) -> str:
+def _comments(text: str) -> Counter[str]:
+    return Counter(re.findall(r"#.*", text))
+
+
+def with_meaning(text: str, wanted: Recipe, names: Names) -> str:
     """The text, edited so that it means `wanted`. Raises `InvalidInput` if that is not possible."""
     from persona.history.recipes import edit as recipe_edit
     from persona.history.recipes.edit import UNSET
@@ -239,68 +287,66 @@ def _keys(term: Term) -> dict[str, Any]:
     }
 
 
-def merge_recipes(base: Recipe, theirs: Recipe, ours: Recipe) -> tuple[Recipe | None, list[Conflict]]:
-    """Ours with the change from `base` to `theirs`; or None and the conflicts."""
-    conflicts: list[Conflict] = []
-    base_id = _pick("base", base.base, theirs.base, ours.base, conflicts)
-    rules = _merge_rules(base.rules, theirs.rules, ours.rules, conflicts)
-    terms = _merge_terms(base.by_name, theirs.by_name, ours.by_name, conflicts)
-    if conflicts or rules is None:
-        return None, conflicts
+def merge_recipes(
+    base: Recipe, theirs: Recipe, ours: Recipe, strategy: Strategy | None = None
+) -> tuple[Recipe | None, list[Conflict]]:
+    """Ours with the change from `base` to `theirs`; or None and the conflicts that no strategy decides."""
+    decisions = Decisions(strategy)
+    merged = merged_with(base, theirs, ours, decisions)
+    return (None, decisions.found) if decisions.found else (merged, [])
+
+
+def merged_with(base: Recipe, theirs: Recipe, ours: Recipe, decisions: Decisions) -> Recipe | None:
+    """Ours with the change from `base` to `theirs`, and with our value where nothing decides a conflict.
+
+    None if the values do not fit together; a conflict of `decisions` then says why.
+    """
+    base_id = decisions.pick("base", base.base, theirs.base, ours.base)
+    rules = _merge_rules(base.rules, theirs.rules, ours.rules, decisions)
+    terms = _merge_terms(base.by_name, theirs.by_name, ours.by_name, decisions)
+    if rules is None:
+        return None
     try:
-        return Recipe.of(base_id, terms, rules), []
+        return Recipe.of(base_id, terms, rules)
     except InvalidInput as error:
-        return None, [_together(f"{error.message}, as it stands now")]
+        decisions.found.append(_together(f"{error.message}, as it stands now"))
+        return None
 
 
 def _together(sentence: str) -> Conflict:
     return Conflict(RECIPE_FILE, problem="together", detail=sentence)
 
 
-def _pick(key: str, base: Any, theirs: Any, ours: Any, conflicts: list[Conflict]) -> Any:
-    if theirs in (base, ours):
-        return ours
-    if ours != base:
-        conflicts.append(Conflict(RECIPE_FILE, key, base, theirs, ours))
-        return ours
-    return theirs
-
-
-def _merge_rules(base: Rules, theirs: Rules, ours: Rules, conflicts: list[Conflict]) -> Rules | None:
-    count = len(conflicts)
-    preset = _pick("merge.preset", base.preset, theirs.preset, ours.preset, conflicts)
+def _merge_rules(base: Rules, theirs: Rules, ours: Rules, decisions: Decisions) -> Rules | None:
+    preset = decisions.pick("merge.preset", base.preset, theirs.preset, ours.preset)
     before, after, now = base.axes(), theirs.axes(), ours.axes()
-    axes = {axis: _pick(f"merge.{axis}", before[axis], after[axis], now[axis], conflicts) for axis in AXES}
-    if len(conflicts) > count:
-        return None
+    axes = {axis: decisions.pick(f"merge.{axis}", before[axis], after[axis], now[axis]) for axis in AXES}
     try:
         rules = Rules.of(preset, **{axis: value for axis, value in axes.items() if value is not None})
     except InvalidInput as error:
-        conflicts.append(_together(f"merge.{error.message}"))
+        decisions.found.append(_together(f"merge.{error.message}"))
         return None
     for axis, value in rules.axes().items():
         if value != axes[axis]:
             sentence = f"merge.{axis}: the preset {preset} needs a value for it"
-            conflicts.append(_together(sentence))
-    return rules if len(conflicts) == count else None
+            decisions.found.append(_together(sentence))
+            return None
+    return rules
 
 
 def _merge_terms(
-    base: Mapping[str, Term],
-    theirs: Mapping[str, Term],
-    ours: Mapping[str, Term],
-    conflicts: list[Conflict],
+    base: Mapping[str, Term], theirs: Mapping[str, Term], ours: Mapping[str, Term], decisions: Decisions
 ) -> list[Term]:
     by_name = _is_ambiguous(base, theirs, ours)
     base, theirs, ours = (_slots(side, by_name=by_name) for side in (base, theirs, ours))
     found = [
-        _merge_term(base.get(slot), theirs.get(slot), ours.get(slot), conflicts)
+        _merge_term(base.get(slot), theirs.get(slot), ours.get(slot), decisions)
         for slot in dict.fromkeys([*ours, *theirs, *base])
     ]
     terms = [term for term in found if term is not None]
-    if not conflicts:
+    if not decisions.found:
         sides = [list(side.values()) for side in (base, theirs, ours)]
-        conflicts += [*_doubled("name", terms, sides), *_doubled("vector", terms, sides)]
+        decisions.found += [*_doubled("name", terms, sides), *_doubled("vector", terms, sides)]
     return terms
 
 
@@ -352,37 +398,16 @@ def renamed(terms: Mapping[str, Term], names: Mapping[str, str]) -> dict[str, Te
 
 
 def _merge_term(
-    base: Term | None, theirs: Term | None, ours: Term | None, conflicts: list[Conflict]
+    base: Term | None, theirs: Term | None, ours: Term | None, decisions: Decisions
 ) -> Term | None:
-    if theirs in (base, ours):
-        return ours
-    if ours == base:
-        return theirs
     known = ours or theirs or base
     path = f"vectors.{known.name}" if known else ""
-    if base is None or theirs is None or ours is None:
-        conflicts.extend(_halves(path, [_values(term) if term else None for term in (base, theirs, ours)]))
-        return ours
+    if theirs is None or ours is None:
+        return decisions.term(path.removeprefix("vectors."), base, theirs, ours)
     values = {
-        key: _pick(
-            f"{path}.{key}", getattr(base, field), getattr(theirs, field), getattr(ours, field), conflicts
-        )
-        for key, field in TERM_FIELDS.items()
+        field: decisions.key(f"{path}.{key}", base, theirs, ours, field) for key, field in TERM_FIELDS.items()
     }
-    return replace(ours, **{TERM_FIELDS[key]: value for key, value in values.items()})
-
-
-def _halves(path: str, sides: Sequence[dict[str, Any] | None]) -> Iterable[Conflict]:
-    """The conflicts of a vector that one side has not got: the keys in which the other two differ."""
-    one, other = (side for side in sides if side is not None)
-    for key in TERM_FIELDS:
-        if one[key] != other[key]:
-            was, come, now = (side[key] if side else None for side in sides)
-            yield Conflict(RECIPE_FILE, f"{path}.{key}", was, come, now)
-
-
-def _values(term: Term) -> dict[str, Any]:
-    return {key: getattr(term, field) for key, field in TERM_FIELDS.items()}
+    return replace(ours, **values)
 
 
 def rules_edit(explicit: Mapping[str, Any], wanted: Rules) -> dict[str, str | None]:
