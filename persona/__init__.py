@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from persona.errors import (
     BusyError,
+    Conflicted,
     Inconclusive,
     IntegrityError,
     InvalidInput,
@@ -51,6 +52,7 @@ __all__ = [
     "PersonaError",
     "Refused",
     "NothingChanged",
+    "Conflicted",
     "UsageError",
     "NotFound",
     "NotARepository",

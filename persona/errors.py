@@ -2,7 +2,8 @@
 
     PersonaError
     ├── Refused           1   an answer of "no": nothing to commit, a conflict, work that would be overwritten
-    │   └── NothingChanged
+    │   ├── NothingChanged
+    │   └── Conflicted
     ├── UsageError        2   a call or command line that cannot mean anything
     ├── NotFound          3
     │   ├── NotARepository
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any
 
 
 class Blank(str):
@@ -126,6 +128,19 @@ class Refused(PersonaError):
 
 class NothingChanged(Refused):
     """A checkpoint that has the weights of the base."""
+
+
+class Conflicted(Refused):
+    """Changes that do not fit together: a merge, cherry-pick, revert or rebase waits in the work tree.
+
+    `conflicts`: the places, each with its `path`, `key`, and the values `base`, `theirs` and `ours`.
+    """
+
+    kind = "conflict"
+
+    def __init__(self, message: str, *, conflicts: tuple[Any, ...], hint: Hint | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.conflicts = conflicts
 
 
 class UsageError(PersonaError):

@@ -29,9 +29,10 @@ from persona.face.refs import Branches, Tags
 from persona.face.revision import Revision
 from persona.face.settings import Settings
 from persona.face.vectors import Vectors
-from persona.history import query_results, results, score_results, store_results
+from persona.history import query_results, results, score_results, sequence_views, store_results
 from persona.history.arguments import spell_out
 from persona.history.bisecting import results as bisect_results
+from persona.history.sequencing import results as sequence_results
 from persona.history.verbs import adapters, export_mergekit, identify, import_mergekit, measure, patches
 from persona.live.model import LiveModel
 from persona.objects.commit import Person
@@ -98,6 +99,8 @@ RESULTS: tuple[ModuleType, ...] = (
     adapters,
     identify,
     bisect_results,
+    sequence_results,
+    sequence_views,
     check,
     states,
     graph,

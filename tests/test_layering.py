@@ -40,7 +40,7 @@ INNER_LAYERS = {
     "history": (
         ("brief",),
         ("results", "settings"),
-        ("score_results",),
+        ("score_results", "sequence_views"),
         ("query_results", "store_results", "act_results", "options"),
         ("arguments",),
         ("recipes",),
@@ -54,6 +54,7 @@ INNER_LAYERS = {
         ("worktree",),
         ("vectors", "computing", "bisecting"),
         ("commit_builder", "exporting", "placing", "interchange"),
+        ("sequencing",),
         ("verbs",),
     ),
     "behaviour": (

@@ -10,14 +10,14 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 import click
 
 from persona.cli.terminal import say, silence_stdout
-from persona.errors import Blank, Call, Hint, IntegrityError, PersonaError
+from persona.errors import Blank, Call, Conflicted, Hint, IntegrityError, PersonaError
 
 INTERNAL = 70
 INTERRUPTED = 130
@@ -61,12 +61,25 @@ def guarded(run: Callable[[], object], arguments: Sequence[str]) -> int:
 def told(error: PersonaError, arguments: Sequence[str]) -> int:
     """Says an error of the library in one sentence; returns its exit code."""
     mends = MENDS if isinstance(error, IntegrityError) and error.id is not None else None
-    return _say(error.kind, _sentence(error), error.exit_code, arguments, error.hint or mends)
+    facts: dict[str, Any] = {}
+    if isinstance(error, Conflicted):
+        from persona.history.results import as_json
+
+        facts = {"conflicts": as_json(error.conflicts)}
+    return _say(error.kind, _sentence(error), error.exit_code, arguments, error.hint or mends, facts)
 
 
-def _say(kind: str, message: str, exit_code: int, arguments: Sequence[str], hint: Hint | None = None) -> int:
+def _say(
+    kind: str,
+    message: str,
+    exit_code: int,
+    arguments: Sequence[str],
+    hint: Hint | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> int:
     if "--json" in _options(arguments):
-        answer = failure(kind, message, exit_code, hint)
+        answer: dict[str, dict[str, Any]] = {**failure(kind, message, exit_code, hint)}
+        answer["error"] = {**answer["error"], **(facts or {})}
         with suppress(OSError):
             click.echo(json.dumps(answer))
     say(f"persona: {message}")

@@ -67,6 +67,34 @@ def edit_message(call: Invocation, repo: Repository, draft: Draft) -> str:
     """
     if not call.interactive:
         raise UsageError(f"no message, and no terminal to open an editor on; give one with {draft.instead}")
+    return _edited(call, repo, draft)
+
+
+def edit_list(call: Invocation, repo: Repository, text: str) -> str:
+    """The list of an interactive rebase as the user leaves it in the editor, with its comments."""
+    draft = Draft(text, (), file="REBASE_TODO", instead="a terminal", undone="nothing was rebased")
+    _require_editor(call)
+    place = repo.root / DIRECTORY / draft.file
+    files.write_file(place, text.encode("utf-8", "replace"), durable=False)
+    _run(_editor(call), place, draft)
+    return _decoded(call, files.read_file(place, limit=MAX_BYTES) or b"")
+
+
+def edit_commit(call: Invocation, repo: Repository, text: str, undone: str = "nothing was rebased") -> str:
+    """The message of a commit that another command makes, as the user leaves it in the editor."""
+    _require_editor(call)
+    return _edited(call, repo, Draft(text.rstrip("\n"), EDITOR_HINT, undone=undone))
+
+
+def _require_editor(call: Invocation) -> None:
+    """`UsageError` without a terminal, unless the environment names an editor, as a script does."""
+    if not call.interactive and not (os.environ.get("PERSONA_EDITOR") or os.environ.get("GIT_EDITOR")):
+        raise UsageError(
+            "there is no terminal to open an editor on; PERSONA_EDITOR names one that needs none"
+        )
+
+
+def _edited(call: Invocation, repo: Repository, draft: Draft) -> str:
     place = repo.root / DIRECTORY / draft.file
     comments = "".join(f"{_COMMENT} {line}".rstrip() + "\n" for line in draft.hints)
     files.write_file(place, f"{draft.text}\n{comments}".encode("utf-8", "replace"), durable=False)

@@ -6,21 +6,17 @@ from collections.abc import Iterable
 from typing import Final
 
 _COPY = "a repository is a directory: copy it, for example with cp -a or rsync"
-_RECIPE = "show what the other side changed with `persona diff`, edit recipe.toml and commit it"
 _NOTHING = "nothing needs cleaning up; `persona count-objects` shows what is stored"
 
 PLANNED: Final[dict[str, str]] = {
     "blame": "`persona log -p --vector NAME` shows every change of a vector",
-    "cherry-pick": "show that commit with `persona show`, edit recipe.toml and commit it",
     "clone": _COPY,
     "fetch": _COPY,
     "gc": _NOTHING,
     "maintenance": _NOTHING,
-    "merge": _RECIPE,
     "notes": "write it into the message of a tag: `persona tag -a NAME REV`",
     "pull": _COPY,
     "push": _COPY,
-    "rebase": _RECIPE,
     "remote": _COPY,
     "stash": "commit the edits on a branch of their own: `persona switch -c NAME`, then `persona commit`",
 }
@@ -44,7 +40,7 @@ ABSENT: Final[dict[str, str]] = {
         ("ls-files", "ls-tree"),
         "`persona cat-file -p HEAD` prints the tree id, and `persona cat-file -p TREE` lists its files",
     ),
-    "mergetool": _RECIPE,
+    "mergetool": "edit recipe.toml, then `persona merge --continue`",
     **dict.fromkeys(("pack-refs", "prune", "repack"), _NOTHING),
     **dict.fromkeys(("rev-list", "shortlog"), "use `persona log --oneline`"),
     "stage": "there is no staging area: `persona commit` records the files as they stand",

@@ -11,7 +11,7 @@ the ref then does not move, they are taken back.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
@@ -55,8 +55,12 @@ def record(
     notes: tuple[str, ...] = (),
     verb: str = "commit",
     edits: Mapping[str, bytes | None] = NO_EDITS,
+    parents: tuple[str, ...] | None = None,
+    announce: Callable[[str], None] = lambda id: None,
 ) -> CommitResult:
     """Commits the work tree as it is, by `author`, unless a commit is amended; the committer records it.
+
+    `parents`: other ones than HEAD. `announce` is called with the new commit's id before HEAD moves.
 
     `imported`: what is known of a vector that the same command imported, by name. `edits`: new contents of
     files (None removes). The work tree must match HEAD; the edits go into it and into the commit. Raises
@@ -85,13 +89,15 @@ def record(
                 facts.append(note)
                 hint += ["; " if hint else "", *pieces(note.hint)[:-1]]
             raise Refused("; ".join(facts), hint=tuple(hint) or None)
-        parents = before.parents if amend else (head,)
+        if parents is None:
+            parents = before.parents if amend else (head,)
         said = tidy(message if message is not None or not amend else before.message)
         author, committer = before.author if amend else author, history.committer()
         id = build(tx, held, parents, author=author, committer=committer, message=said)
     move = FileMove(history.files_of(id), history.files_of(head), tuple(edits), id) if edits else NO_MOVE
+    announce(id)
     with tree.moving(move):
-        why = f"{verb}{' (amend)' if amend else ''}: {subject(said)}"
+        why = f"{verb}{' (amend)' if amend and verb == 'commit' else ''}: {subject(said)}"
         branch = tree.advance(id, committer, why, expect=head)
     tree.committed()
     weights.adopt_commit(tree, recipe, id)

@@ -27,6 +27,7 @@ from persona.objects.ids import abbreviate
 
 if TYPE_CHECKING:
     from persona.history.score_results import Scores
+    from persona.history.sequence_views import UnderWay
 
 
 @dataclass(frozen=True, repr=False)
@@ -141,6 +142,8 @@ class Status(Result):
     """Why recipe.toml cannot be read, with its line."""
     bisect: Head | None = None
     """Where the bisect began that is under way; None if there is none."""
+    sequence: UnderWay | None = None
+    """The merge, cherry-pick, revert or rebase that has stopped; None if there is none."""
 
 
 @dataclass(frozen=True, repr=False)

@@ -117,9 +117,10 @@ def test_a_call_that_is_advised_can_be_typed(call: Call) -> None:
 def test_no_sentence_of_the_library_speaks_of_flags_or_commands() -> None:
     commands = "|".join(("persona", *cli.list_commands(click.Context(cli))))
     flag = re.compile(rf"(?<![\w%-])(?:--[a-z][a-z-]+|-[a-zA-Z])(?![\w-])|`(?:{commands}) ")
-    # Declarations, the log of bisect, and the command lines of other programs: `hf download`, `lm_eval`.
+    # Declarations, the log of bisect, the list of a rebase, and the command lines of other programs:
+    # `hf download`, `lm_eval`.
     allowed = ("history/options.py", "behaviour/options.py", "errors.py", "weights/hub.py")
-    allowed += ("behaviour/measuring/tasks.py", "history/bisecting/log.py")
+    allowed += ("behaviour/measuring/tasks.py", "history/bisecting/log.py", "history/sequencing/todo_list.py")
     spoken = []
     for path, tree in library():
         docs = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}

@@ -53,6 +53,8 @@ MEANINGLESS: dict[str, list[object]] = {
     "Mapping[str, str | float]": [None, "density=1", 3],
     "Mapping[str, Any] | None": ["pirate=1", 3],
     "Callable[[str], object] | None": ["print", 3],
+    "Callable[[str], str] | None": ["print", 3],
+    'Literal["ours", "theirs", "mean"] | None': ["bogus", 3],
 }
 
 

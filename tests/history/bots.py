@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from persona.repository import Repository
 from persona.store.files import replaced_calls
 from tests import checkpoints
 from tests.checkpoints import bf16, write_model
-from tests.disks import Quick, cut_at_each_call
+from tests.disks import Cut, Dying, Quick, count_calls, cut_at_each_call
 
 SHAPES = {
     "model.embed.weight": (20, 10),
@@ -131,8 +132,32 @@ def each_cut(root: Path, act: Callable[[Repository], object], check: Callable[[R
     left = -1
     for left, (cut, _) in enumerate(cut_at_each_call(start, act)):
         cut.close()
-        with replaced_calls(Quick()), Repository.open(copy, author=at(91)) as repo:
-            found = repo.fsck(full=True)
-            assert found.ok, (left, found.problems)
-            check(repo)
+        _check_cut(copy, left, check)
     return left
+
+
+def some_cuts(root: Path, act: Callable[[Repository], object], check: Callable[[Repository], None]) -> int:
+    """Like `each_cut`, for a command of many calls: cut at every call near its end, and at a few before."""
+    copy = root.parent / "copy"
+
+    def start() -> Repository:
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(root, copy, symlinks=True)
+        return Repository.open(copy, author=at(90))
+
+    with start() as repo:
+        count = count_calls(lambda: act(repo))
+    step = max(1, count // 12)
+    for left in sorted({*range(0, count, step), *range(max(0, count - 50), count + 1)}):
+        with start() as repo, suppress(Cut), replaced_calls(Dying(left)):
+            act(repo)
+        _check_cut(copy, left, check)
+    return count
+
+
+def _check_cut(copy: Path, left: int, check: Callable[[Repository], None]) -> None:
+    """Checks what a command has left that was cut after so many calls."""
+    with replaced_calls(Quick()), Repository.open(copy, author=at(91)) as repo:
+        found = repo.fsck(full=True)
+        assert found.ok, (left, found.problems)
+        check(repo)

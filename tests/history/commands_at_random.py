@@ -17,6 +17,7 @@ from tests.history.bots import at
 
 NAMES = ("main", "a", "a/b", "a/b/c", "d", "D")
 REVISIONS = ("HEAD", "@", "HEAD~1", "HEAD~2", "main", "-", "HEAD@{1}", "HEAD@{3}", *NAMES)
+WAYS = ({"abort": True}, {"skip": True}, {"continue_": True}, {"continue_": True, "strategy": "theirs"})
 ANSWERS = (BusyError, Refused, NotFound, InvalidInput, UsageError)
 """What a command may say where others move the same things; damage and faults of the system it may not."""
 
@@ -56,6 +57,10 @@ def _command(repo: Repository, chance: random.Random, weights: bool) -> list[str
         repo.reflog()
         next(iter(repo.log(rev)))
 
+    def go_on() -> str | None:
+        verb = chance.choice((repo.merge, repo.cherry_pick, repo.rebase, repo.revert))
+        return verb(**chance.choice(WAYS)).id  # type: ignore[operator, no-any-return]
+
     commands: list[Callable[[], object]] = [
         commit,
         commit,
@@ -74,6 +79,11 @@ def _command(repo: Repository, chance: random.Random, weights: bool) -> list[str
         lambda: repo.bisect.start(rev, "HEAD~4"),
         lambda: chance.choice((repo.bisect.good, repo.bisect.bad, repo.bisect.skip))(),
         repo.bisect.reset,
+        lambda: repo.merge(name, strategy=chance.choice((None, "ours", "mean"))).id,  # type: ignore[arg-type]
+        lambda: repo.cherry_pick(rev).id,
+        lambda: repo.rebase(rev).id,
+        go_on,
+        go_on,
     ]
     found = chance.choice(commands)()
     return [found] if isinstance(found, str) and len(found) == 64 else []

@@ -14,6 +14,7 @@ from persona.errors import InvalidInput
 from persona.history.commit_builder import tidy
 from persona.history.history import History
 from persona.history.options import ComputeOptions
+from persona.history.sequencing.state import refuse_second
 from persona.history.worktree import text_files
 from persona.objects.commit import Signer
 
@@ -57,6 +58,7 @@ def build(
     view = plan.view(checkout=checkout)
     if dry_run:
         return view
+    refuse_second(history, "build")
     outcome = Outcome(history, plan, started)
     if plan.refused and not keep_going:
         return outcome.stopped(plan.refused[0])

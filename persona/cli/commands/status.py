@@ -43,6 +43,10 @@ def status(result: Status, call: Invocation, repo: Repository) -> Iterator[str]:
         yield f"You are currently bisecting, started from {where}."
         yield '  (use "persona bisect reset" to go back there)'
         yield ""
+    if result.sequence is not None:
+        from persona.cli.sequencing import under_way_lines
+
+        yield from under_way_lines(result.sequence)
     changes = list(_changes(result, path))
     if result.problem is not None:
         yield click.style("recipe.toml cannot be read:", fg="red")
@@ -61,6 +65,10 @@ def status(result: Status, call: Invocation, repo: Repository) -> Iterator[str]:
         yield f'  (use "persona restore FILE..." to put a file back as it was committed{also})'
         yield from ("\t" + click.style(change, fg="green") for change in changes)
         yield ""
+    if result.sequence is not None:
+        from persona.cli.sequencing import unmerged_lines
+
+        yield from unmerged_lines(result.sequence, path)
     if result.untracked:
         yield "Untracked files:"
         yield '  (use "persona add FILE..." to make them part of every commit)'

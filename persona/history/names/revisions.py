@@ -31,6 +31,14 @@ _NO_COMMITS: Final = ("tree", "blob", "tag")
 MOVED: Final = re.compile(r"checkout: moving from (\S+) to (\S+)")
 """Why HEAD moved between branches, as its reflog says."""
 MAX_STEPS: Final = 10_000_000
+_LEFT: Final = {
+    "ORIG_HEAD": ("orig_head", ""),
+    "MERGE_HEAD": ("sequence", "merge"),
+    "CHERRY_PICK_HEAD": ("sequence", "cherry-pick"),
+    "REVERT_HEAD": ("sequence", "revert"),
+    "REBASE_HEAD": ("sequence", "rebase"),
+}
+"""Names of commits that a command left: the value of `state/` that holds it, and the verb of a sequence."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +163,8 @@ def _named(history: History, name: str, text: str, notes: NoteList | None) -> st
         name = "@{-1}"
     if match := re.fullmatch(r"(.*?)@\{(.*)\}", name):
         return _in_reflog(history, match[1], match[2], text, notes)
+    if name.endswith("_HEAD") and (id := _left_by_command(history, name)) is not None:
+        return _commit_of(history, id, text)
     ref = full_ref(history, name, notes)
     if ref is None and (described := _DESCRIBED.fullmatch(name)):
         name = described[1][1:]
@@ -169,6 +179,18 @@ def _named(history: History, name: str, text: str, notes: NoteList | None) -> st
             raise _unknown(text)
         return _commit_of(history, held, text)
     return _by_id(history, name, text)
+
+
+def _left_by_command(history: History, name: str) -> str | None:
+    """The commit of `ORIG_HEAD`, or of `MERGE_HEAD` and the like while a command waits."""
+    state, verb = _LEFT.get(name, ("", ""))
+    value = history.store.state(state).read() if state else None
+    if name == "ORIG_HEAD":
+        return value if is_id(value) else None
+    if not isinstance(value, dict) or value.get("verb") != verb or not isinstance(value.get("stop"), dict):
+        return None
+    id = value["stop"].get("commit")
+    return id if is_id(id) else None
 
 
 def _by_id(history: History, name: str, text: str) -> str:

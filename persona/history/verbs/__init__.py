@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from persona.history.verbs import add as add
     from persona.history.verbs import bisect as bisect
     from persona.history.verbs import checkout as checkout
+    from persona.history.verbs import cherry_pick as cherry_pick
     from persona.history.verbs import commit as commit
     from persona.history.verbs import complete as complete
     from persona.history.verbs import derive as derive
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
     from persona.history.verbs import init as init
     from persona.history.verbs import log as log
     from persona.history.verbs import measure as measure
+    from persona.history.verbs import merge as merge
     from persona.history.verbs import patches as patches
     from persona.history.verbs import plumbing as plumbing
+    from persona.history.verbs import rebase as rebase
     from persona.history.verbs import refs as refs
     from persona.history.verbs import revert as revert
     from persona.history.verbs import set as set  # noqa: A004

@@ -12,6 +12,7 @@ from persona.history.results import CommitResult
 from persona.history.vectors import importing
 from persona.history.worktree import tracking
 from persona.history.worktree.changing import changing
+from persona.history.worktree.sequence import is_sequence_under_way
 from persona.weights.hub import located
 
 
@@ -39,6 +40,10 @@ def add(history: History, path: AnyPath, *more: AnyPath, **options: Unpack[Impor
         if texts is not None:
             importing.refuse_without_path({**how, "files": False})
             tree.track(texts)
+            if is_sequence_under_way(history):
+                from persona.history.sequencing.resolving import settle_named
+
+                settle_named(tree, paths)
             return CommitResult(None, head.branch, parents, (), files=tuple(texts))
         added = importing.add(tree, source, how)
     return CommitResult(None, head.branch, parents, (added.change,), added.notes)

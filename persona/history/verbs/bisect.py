@@ -35,6 +35,7 @@ from persona.history.worktree import weights
 from persona.history.worktree.changing import changing
 from persona.history.worktree.locked import LockedTree
 from persona.history.worktree.move import Target, plan_files, target_of
+from persona.history.worktree.sequence import is_sequence_under_way
 from persona.objects.ids import abbreviate
 from persona.store.refs import HEADS, NoteList
 
@@ -252,9 +253,18 @@ def _check_on_good(
 
 def _begin(history: History) -> Head:
     """Where a new bisect begins: where the one that is under way began, else HEAD."""
+    _refuse_sequence(history)
     history.head_commit()
     search = read_search(history)
     return history.head() if search is None else search.begin
+
+
+def _refuse_sequence(history: History) -> None:
+    """`Refused` if a merge, cherry-pick, revert or rebase has stopped."""
+    if is_sequence_under_way(history):
+        from persona.history.sequencing.state import refuse_second
+
+        refuse_second(history, "bisect")
 
 
 def _ids(history: History, word: str, revs: str | Sequence[str] | None, notes: NoteList) -> list[str]:
@@ -337,6 +347,7 @@ def _move(
     `record` is called when it is known that nothing would be lost, before anything moves.
     """
     history = tree.history
+    _refuse_sequence(history)
     started = time.perf_counter()
     head = history.head_or_name()
     own = {one.asked for one in (search, leaving) if one} | {search.begin.id if search else None}

@@ -21,6 +21,7 @@ from persona.history.worktree import move as moves
 from persona.history.worktree import text_files
 from persona.history.worktree.changing import changing
 from persona.history.worktree.locked import LockedTree
+from persona.history.worktree.sequence import is_sequence_under_way
 
 if TYPE_CHECKING:
     from persona.merge.devices.choose import DeviceChoice
@@ -73,6 +74,10 @@ def _move(
     started: float,
 ) -> CheckoutResult:
     history = tree.history
+    if is_sequence_under_way(history):
+        from persona.history.sequencing.state import refuse_second
+
+        refuse_second(history, "move HEAD")
     notes: list[str] = []
     if branch is not None:
         target = moves.new_branch(history, branch, resolve(history, rev or "HEAD", notes))

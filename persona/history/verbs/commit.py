@@ -50,7 +50,13 @@ def commit(
 
 
 def prepared_message(history: History) -> str | None:
-    """The message that `revert --no-commit` prepared for the next commit, or None."""
+    """The message that `revert --no-commit` prepared for the next commit, or a merge that waits; or None."""
+    if sequence.is_sequence_under_way(history):
+        from persona.history.sequencing.state import read_sequence
+
+        found = read_sequence(history)
+        if found is not None and found.stop is not None and found.stop.why != "edit":
+            return found.stop.message
     return sequence.prepared_message(history)
 
 
@@ -65,6 +71,11 @@ def _commit(
     allow_empty: bool,
 ) -> CommitResult:
     with changing(history) as tree:
+        stopped = None
+        if sequence.is_sequence_under_way(history):
+            from persona.history.sequencing import concluding
+
+            stopped = concluding.waiting_for_commit(tree, amend=amend)
         added: Added | None = None
         texts: Sequence[str] | None = ()
         if path is not None:
@@ -76,16 +87,21 @@ def _commit(
             tree.track(texts)
         elif path is not None:
             added = importing.add(tree, path, options, keep=False)
+        imported = {added.change.name: added.change} if added else {}
+        of_import = added.notes if added else ()
         try:
-            result = record(
-                tree,
-                history.author(author),
-                message,
-                amend=amend,
-                allow_empty=allow_empty,
-                imported={added.change.name: added.change} if added else {},
-                notes=added.notes if added else (),
-            )
+            if stopped is not None:
+                result = concluding.commit(tree, stopped, message, author, imported, of_import)
+            else:
+                result = record(
+                    tree,
+                    history.author(author),
+                    message,
+                    amend=amend,
+                    allow_empty=allow_empty,
+                    imported=imported,
+                    notes=of_import,
+                )
         except PersonaError:
             if added:
                 kept_names.keep(history, added.change.name, added.change.id)

@@ -18,6 +18,7 @@ from persona.history import note_refs, scores
 from persona.history.bisecting import search
 from persona.history.history import History
 from persona.history.reach import Reach
+from persona.history.sequencing.state import read_sequence
 from persona.history.store_results import Dangling, FsckResult, Leftover, Problem
 from persona.history.worktree import move, sequence, text_files, tracking, weights
 from persona.history.worktree.changing import leftovers
@@ -43,6 +44,8 @@ _STATES: Final[dict[str, Callable[[History], object]]] = {
     tracking.ADDED: tracking.added,
     sequence.PREPARED: sequence.prepared_message,
     sequence.BISECT: search.read_search,
+    sequence.SEQUENCE: read_sequence,
+    sequence.ORIGIN: sequence.original_head,
 }
 
 
@@ -136,6 +139,18 @@ def _other_roots(history: History) -> Iterator[tuple[str, str, str]]:
         bisect = search.read_search(history)
         for id in bisect.commits() if bisect is not None else ():
             yield str(history.store.state(sequence.BISECT).path), id, "commit"
+    except PersonaError:
+        pass  # another problem names it
+    try:
+        under_way = read_sequence(history)
+        for id in under_way.commits() if under_way is not None else ():
+            yield str(history.store.state(sequence.SEQUENCE).path), id, "commit"
+        if under_way is not None and under_way.stop is not None:
+            for blob in under_way.stop.left.values():
+                if blob is not None:
+                    yield str(history.store.state(sequence.SEQUENCE).path), blob, "blob"
+        if (origin := sequence.original_head(history)) is not None:
+            yield str(history.store.state(sequence.ORIGIN).path), origin, "commit"
     except PersonaError:
         pass  # another problem names it
     try:

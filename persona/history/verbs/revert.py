@@ -1,132 +1,137 @@
-"""`revert`: undoes the change of one commit, whatever came after it; or drops a vector.
+"""`revert`: undoes the changes of commits, whatever came after them; or drops a vector.
 
 Three states meet: the commit's, its parent's, and HEAD's (with `--no-commit`, the work tree's). If a value
 that the commit changed is still the same in HEAD, it becomes the parent's again: that is a merge of the
-change from the commit to its parent (`three_way`). If HEAD has another value, that is a conflict, and nothing
-moves.
+change from the commit to its parent (`three_way`). If HEAD has another value, that is a conflict.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence as Many
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 
-from persona.errors import Call, Keyword, Refused, UnknownName, UnknownRevision, UsageError, WorkFile
+from persona.errors import Call, Keyword, UnknownName, UnknownRevision, UsageError
 from persona.history import placing
-from persona.history.commit_builder import other_kept, record, side_of, side_of_worktree, tidy, vector_changes
+from persona.history.commit_builder import record, tidy
 from persona.history.history import History
 from persona.history.names.revisions import resolve
 from persona.history.recipes.text import RECIPE_FILE, decode, encode
-from persona.history.recipes.three_way import Conflict, Names, merge_files
-from persona.history.results import CommitResult
+from persona.history.results import CommitResult, Head
+from persona.history.sequencing import moving, running, unrecorded
+from persona.history.sequencing.choosing import chosen, is_range, one_of_these
+from persona.history.sequencing.results import SequenceResult
+from persona.history.sequencing.running import Made
+from persona.history.sequencing.state import Sequence, Todo, refuse_second
 from persona.history.worktree import text_files, tracking
 from persona.history.worktree.changing import changing
-from persona.objects.commit import subject
-from persona.objects.ids import abbreviate, is_id
-from persona.objects.tree import differing
+from persona.history.worktree.locked import LockedTree
+from persona.objects.ids import abbreviate
 from persona.store.refs import NoteList
 
 if TYPE_CHECKING:
     from persona.history.vectors.model_files import GivenBack
 
-_WORDS: Final = {
-    "lines": "lines that it changed, or lines beside them, were changed again since",
-    "binary": "changed again since, and not a text that can be merged",
-    "json": "changed again since; taking the change back would make it invalid JSON",
-    "directory": "a file in one, and now a directory that holds ",
-    "style": "written in a way that no command can edit; change it by hand",
-}
-
 
 def revert(
     history: History,
-    target: str,
-    *,
+    *targets: str,
     vector: bool = False,
     mainline: int | None = None,
     message: str | None = None,
     no_commit: bool = False,
     keep_files: bool = False,
-) -> CommitResult:
-    """Undoes the change of one commit, or drops a term of the recipe.
+    strategy: Literal["ours", "theirs", "mean"] | None = None,
+    continue_: bool = False,
+    abort: bool = False,
+    skip: bool = False,
+) -> SequenceResult:
+    """Undoes the changes of commits, each in a new commit, or drops a term of the recipe.
 
-    It drops one if `vector` is given, or if only a term has the name. A conflict is `Refused` with both
-    sides, and nothing moves. `mainline`: the parent of a merge to go back to, from 1. `no_commit`: only edits
-    the work tree. With a vector go the files that came with it (`add` with `files`), unless they were edited
-    since: they become what they were. `keep_files`: they stay. The setting `commit.checkout` applies as for
-    `commit`.
+    `targets`: revisions, in this order, or ranges, newest first. One that is the name of a term, and of no
+    revision, drops the term; with `vector` it does so also if there is such a revision. A conflict raises
+    `Conflicted`: it is written into the work tree, and HEAD stays at the commits made so far. `strategy`
+    decides conflicts, as for `merge`: "ours" is HEAD's value. `continue_` goes on after that, `skip` leaves
+    the commit out, `abort` goes back. `mainline`: the parent of a merge to go back to, from 1. `no_commit`:
+    only edits the work tree; a conflict then changes nothing. With a vector go the files that came with it
+    (`add` with `files`), unless they were edited since: they become what they were. `keep_files`: they stay.
+    The setting `commit.checkout` applies as for `commit`.
     """
-    wanted = None if no_commit else placing.wanted_at_once(history)
-    made = _revert(history, target, vector, mainline, message, no_commit, keep_files)
-    return placing.at_once(history, made, wanted)
+    one_of_these(bool(targets), continue_, abort, skip)
+    wanted = None if no_commit or abort else placing.wanted_at_once(history)
+    with changing(history) as tree:
+        if abort:
+            return running.abort(tree, "revert")
+        if skip:
+            made = running.skip(tree, "revert")
+        elif continue_:
+            made = running.go_on(tree, "revert", message=message, strategy=strategy)
+        else:
+            options = mainline, message, no_commit, strategy
+            made = _revert(tree, targets, vector, keep_files, *options)
+    return running.at_once(history, made, wanted)
 
 
 def _revert(
-    history: History,
-    target: str,
+    tree: LockedTree,
+    targets: Many[str],
     vector: bool,
+    keep_files: bool,
     mainline: int | None,
     message: str | None,
     no_commit: bool,
-    keep_files: bool,
-) -> CommitResult:
-    with changing(history) as tree:
-        notes: list[str] = []
-        id = None if vector else _revision(history, target, notes)
-        seen = tracking.snapshot(history)
-        if not no_commit:
-            _refuse_edits(history)
-        if id is None:
-            default = f'Revert vector "{target}"\n'
-            back = _dropped(history, target, keep_files, commits=not no_commit)
-            edits = back.edits
-            notes += back.notes
-        elif keep_files:
-            raise UsageError(
-                f"{target} is a commit, whose files belong to its change",
-                hint=(Keyword(keep_files=True), " goes with the name of a vector"),
-            )
-        else:
-            default = f'Revert "{history.commit(id).subject}"\n\nThis reverts commit {id}.\n'
-            edits = _undone(history, id, mainline, onto_edits=no_commit)
-        if not no_commit:
-            said = message if message is not None else default
-            return record(tree, history.author(), said, verb="revert", edits=edits, notes=tuple(notes))
-        tree.track([path for path, data in edits.items() if data is not None])
-        tree.apply(edits, seen)
-        head = history.head_commit()
-        said = tidy(message or default)
-        tree.prepare(said)
-        recipe = text_files.recipe(history).recipe
-        before = history.recipe_of(head)
-        changes = vector_changes(history, before, recipe, {})
-        where = history.head().branch
-        return CommitResult(
-            id=None,
-            branch=where,
-            parents=(head,),
-            vectors=tuple(changes),
-            kept=other_kept(history, before, recipe, changes),
-            notes=tuple(notes),
-            subject=subject(said),
+    strategy: str | None,
+) -> SequenceResult:
+    history = tree.history
+    notes: list[str] = []
+    refuse_second(history, "revert")
+    ids = None if vector else _revisions(history, targets, notes)
+    if not no_commit:
+        moving.refuse_edits(history, "revert")
+    if ids is None:
+        return _without_vector(tree, targets[0], keep_files, message, no_commit, notes)
+    if keep_files:
+        raise UsageError(
+            f"{targets[0]} is a commit, whose files belong to its change",
+            hint=(Keyword(keep_files=True), " goes with the name of a vector"),
         )
+    if message is not None and len(ids) > 1:
+        raise UsageError(f"one message cannot be that of {len(ids)} commits; leave it out")
+    todo = tuple(Todo("pick", id, mainline, message) for id in ids)
+    before, head = history.head(), history.head_commit()
+    state = replace(Sequence("revert", before, head, None, todo), strategy=strategy)
+    if no_commit:
+        made = unrecorded.make(tree, state, message, tuple(notes))
+        return _unrecorded(history, made, before)
+    return running.run(tree, state, Made(before, (), tuple(notes)), alone=len(todo) == 1)
 
 
-def _refuse_edits(history: History) -> None:
-    """`Refused` if the work tree has edits that the new commit would hold."""
-    committed = history.files_of(history.head_commit())
-    here = tracking.snapshot(history)
-    edited = differing(committed, here)
-    if edited:
-        raise Refused(
-            f"uncommitted edits would go into the revert's commit: {', '.join(edited)}",
-            hint=(
-                "commit first; or ",
-                Call("reset", mode="hard"),
-                " drops edits and new files; or ",
-                Keyword(no_commit=True),
-                " adds the revert to the edits",
-            ),
-        )
+def _unrecorded(history: History, made: CommitResult, before: Head) -> SequenceResult:
+    return SequenceResult("revert", "prepared", history.head(), before, (made,), notes=made.notes)
+
+
+def _without_vector(
+    tree: LockedTree, name: str, keep_files: bool, message: str | None, no_commit: bool, notes: list[str]
+) -> SequenceResult:
+    history = tree.history
+    before, seen = history.head(), tracking.snapshot(history)
+    said = message if message is not None else f'Revert vector "{name}"\n'
+    back = _dropped(history, name, keep_files, commits=not no_commit)
+    notes += back.notes
+    if no_commit:
+        tree.track([path for path, data in back.edits.items() if data is not None])
+        tree.apply(back.edits, seen)
+        return _unrecorded(history, unrecorded.prepared(tree, tidy(said), tuple(notes)), before)
+    made = record(tree, history.author(), said, verb="revert", edits=back.edits, notes=tuple(notes))
+    return SequenceResult("revert", "done", history.head(), before, (made,))
+
+
+def _revisions(history: History, targets: Many[str], notes: NoteList) -> list[str] | None:
+    """The commits that the targets name, newest first; None if the only one names a vector."""
+    if len(targets) > 1 or is_range(targets[0]):
+        return chosen(history, targets, notes, newest_first=True)
+    id = _revision(history, targets[0], notes)
+    return None if id is None else [id]
 
 
 def _revision(history: History, target: str, notes: NoteList) -> str | None:
@@ -167,86 +172,3 @@ def _dropped(history: History, name: str, keep_files: bool, *, commits: bool) ->
     after = history.read_recipe(text.encode())
     back = given_back(history, [recipe.by_name[name].vector], after, keep=keep_files, commits=commits)
     return back._replace(edits={**back.edits, RECIPE_FILE: encode(text, like=data)})
-
-
-def _undone(history: History, id: str, mainline: int | None, *, onto_edits: bool) -> dict[str, bytes | None]:
-    """The contents of files with the commit's change taken back, `recipe.toml` last; None removes a file.
-
-    `onto_edits`: starts from the tracked files of the work tree instead of HEAD's. Raises `Refused` for a
-    conflict, for an edited file, and if nothing is left to do. A file that has its new content already is no
-    edit: the same command may have written it before it was cut short.
-    """
-    before, after = side_of(history, _parent(history, id, mainline)), side_of(history, id)
-    ours = side_of(history, history.head_commit())
-    tracked = tracking.tracked(history).paths
-    here = tracking.ids(history, {*tracked, *before.files, *after.files, *ours.files})
-    if onto_edits:
-        ours = side_of_worktree(history, {path: blob for path, blob in here.items() if path in tracked})
-    merged = merge_files(after, before, ours, Names(history.read_recipe, history.base_name))
-    if merged.conflicts:
-        listed = "\n".join(f"  {_sentence(conflict)}" for conflict in merged.conflicts)
-        who = "later commits or edits" if onto_edits else "later commits"
-        raise Refused(f"{abbreviate(id)} cannot be reverted: {who} changed the same again\n{listed}")
-    ids = {path: None if data is None else text_files.blob_id(data) for path, data in merged.edits.items()}
-    edited = sorted(path for path in ids if here.get(path) not in (ours.files.get(path), ids[path]))
-    if strange := [path for path in edited if path not in tracked]:
-        raise Refused(f"untracked files would be overwritten; move them away: {', '.join(strange)}")
-    if edited:
-        raise Refused(
-            f"uncommitted edits are in files that the revert changes: {', '.join(edited)}",
-            hint=("commit first, or put it back with ", Call("restore", WorkFile(edited[0]))),
-        )
-    edits = {path: data for path, data in merged.edits.items() if here.get(path) != ids[path]}
-    if not edits:
-        raise Refused(f"nothing to revert: {_why_nothing(id, bool(ids), merged.rewritten)}")
-    return edits
-
-
-def _why_nothing(id: str, touched: bool, again: bool) -> str:
-    if not touched:
-        return f"{abbreviate(id)} changed no file"
-    if again:
-        return (
-            f"the values that {abbreviate(id)} changed are as before it already, and the lines of"
-            f" {RECIPE_FILE} that it wrote were written again since"
-        )
-    return f"what {abbreviate(id)} changed is undone already"
-
-
-def _parent(history: History, id: str, mainline: int | None) -> str:
-    parents = history.commit(id).parents
-    if not parents:
-        raise Refused(f"{abbreviate(id)} is the first commit; there is nothing before it to go back to")
-    if mainline is None:
-        if len(parents) > 1:
-            raise UsageError(
-                f"{abbreviate(id)} is a merge of {len(parents)} commits",
-                hint=("say which parent to go back to: ", Keyword(mainline=1), ", or another number"),
-            )
-        return parents[0]
-    if not 1 <= mainline <= len(parents):
-        count = "one parent" if len(parents) == 1 else f"{len(parents)} parents"
-        raise UsageError(f"{abbreviate(id)} has {count}, none of number {mainline}")
-    return parents[mainline - 1]
-
-
-def _sentence(conflict: Conflict) -> str:
-    """A conflict as it is shown: the commit's side, HEAD's, and the one that was to come back."""
-    sides = conflict.base, conflict.ours, conflict.theirs
-    if conflict.problem == "together":
-        return conflict.detail
-    if conflict.problem == "values":
-        after, now, before = map(_shown, sides)
-        return f"{conflict.key}: {after} by that commit, {now} now, {before} before"
-    if conflict.problem == "presence":
-        after, now, before = ("not there" if side is None else "there" for side in sides)
-        return f"{conflict.path}: {after} in that commit, {now} now and changed, {before} before"
-    return f"{conflict.path}: {_WORDS[conflict.problem]}{conflict.detail}"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, tuple):
-        return "[" + ", ".join(value) + "]" if value else "unset"
-    if value is None:
-        return "unset"
-    return abbreviate(value) if is_id(value) else f"{value:.60}"

@@ -5,7 +5,7 @@ A wrong argument is refused by the name of its parameter, an earlier fault of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Unpack
 
@@ -50,7 +50,7 @@ def set_term(
         if "alpha" in keys and join is None:
             with suppress(InvalidInput):  # which the edit may mend
                 before.append(history.read_recipe(text.encode()))
-        return recipe_edit.set_term(text, name, keys)
+        return _without_pairs(recipe_edit.set_term(text, name, keys), f"vectors.{name}", keys)
 
     after = _edit(history, edit)
     notes = joining.notes(before[0], after, name) if before else []
@@ -83,7 +83,7 @@ def set_rules(history: History, axes: Mapping[str, str | float]) -> Edited:
             for axis in AXES:
                 if axis not in keys and axis != "lambda" and (axis != "density" or row["density"] is None):
                     keys[axis] = recipe_edit.UNSET
-        edited = recipe_edit.set_rules(text, keys)
+        edited = _without_pairs(recipe_edit.set_rules(text, keys), "merge", keys)
         _refuse_useless_densities(load(edited))
         return edited
 
@@ -186,6 +186,15 @@ def _edit(
             here = tracking.ids(history, edits)
             tree.apply(edits, {**here, RECIPE_FILE: text_files.blob_id(data)})
     return after
+
+
+def _without_pairs(text: str, table: str, keys: Iterable[str]) -> str:
+    """The text without the comments of a conflict about keys that have been set now."""
+    if "# <<<<<<< " not in text and "# >>>>>>> " not in text:
+        return text
+    from persona.history.recipes.pairs import without_pairs
+
+    return without_pairs(text, [f"{table}.{key}" for key in keys])
 
 
 def _check_of(axis: str) -> Callable[[Any, str], str]:

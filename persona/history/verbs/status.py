@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from persona.errors import InvalidInput
 from persona.history.history import History
@@ -12,9 +13,12 @@ from persona.history.results import Diff, Head
 from persona.history.vectors.trimmed import kept_terms
 from persona.history.worktree import text_files, tracking, weights
 from persona.history.worktree.changes import diff_worktree
-from persona.history.worktree.sequence import BISECT
+from persona.history.worktree.sequence import BISECT, is_sequence_under_way
 from persona.objects.tree import differing
 from persona.weights.writer import foreign_weight_files
+
+if TYPE_CHECKING:
+    from persona.history.sequence_views import UnderWay
 
 
 def status(history: History) -> Status:
@@ -50,7 +54,17 @@ def status(history: History) -> Status:
         diff=difference,
         problem=problem,
         bisect=_bisect(history),
+        sequence=_sequence(history),
     )
+
+
+def _sequence(history: History) -> UnderWay | None:
+    """The merge, cherry-pick, revert or rebase that has stopped; None if there is none."""
+    if not is_sequence_under_way(history):
+        return None
+    from persona.history.sequencing.showing import seen
+
+    return seen(history)
 
 
 def _bisect(history: History) -> Head | None:

@@ -17,6 +17,7 @@ from persona.history.worktree import tracking, weights
 from persona.history.worktree.changing import changing
 from persona.history.worktree.locked import LockedTree
 from persona.history.worktree.move import NO_MOVE, Target, left_behind, new_branch, plan_files, target_of
+from persona.history.worktree.sequence import is_sequence_under_way
 from persona.objects.ids import is_id
 from persona.store.refs import NoteList
 from persona.weights.foreign import is_weight_name
@@ -36,6 +37,10 @@ def switch(
     throws edits away that are not committed.
     """
     with changing(history, force=force) as tree:
+        if is_sequence_under_way(history):
+            from persona.history.sequencing.state import refuse_second
+
+            refuse_second(history, "switch branches")
         notes: list[str] = []
         goal = _goal(history, target, create, detach, notes)
         move = plan_files(history, goal.id, force=force)
@@ -90,7 +95,13 @@ def reset(
         before = history.head()
         notes: list[str] = []
         head, to = history.head_commit(), resolve(history, rev, notes)
+        dropped = None
+        if is_sequence_under_way(history):
+            from persona.history.sequencing import moving
+
+            dropped = moving.sequence_before_reset(tree, mode)
         move = plan_files(history, to, force=True) if mode == "hard" else NO_MOVE
+        tree.remember(head)
         if mode == "soft":
             tree.track(set(history.files_of(head)) - set(history.files_of(to)))
         with tree.moving(move):
@@ -98,6 +109,8 @@ def reset(
             tree.advance(to, history.committer(), f"reset: moving to {rev}", expect=head)
         if mode == "mixed":
             tree.forget()
+        if dropped is not None:
+            moving.settle_with(tree, dropped)
         return _where(tree, [*notes, *move.notes, *left], before)
 
 

@@ -21,7 +21,7 @@ from persona.errors import Call, IntegrityError, PersonaError
 from persona.history.history import History, reason
 from persona.history.worktree import text_files, tracking
 from persona.history.worktree.move import MOVE, FileMove, Target, left_behind, read_move
-from persona.history.worktree.sequence import BISECT, PREPARED
+from persona.history.worktree.sequence import BISECT, ORIGIN, PREPARED, SEQUENCE
 from persona.history.worktree.tracking import ADDED
 from persona.objects.commit import Person
 from persona.store import files
@@ -114,6 +114,18 @@ class LockedTree:
             state.remove()
         else:
             state.write(value)
+
+    def sequence(self, value: Any) -> None:
+        """Keeps the state of a merge, cherry-pick, revert or rebase; None ends it."""
+        state = self.history.store.state(SEQUENCE)
+        if value is None:
+            state.remove()
+        else:
+            state.write(value)
+
+    def remember(self, id: str) -> None:
+        """Keeps the commit that `ORIG_HEAD` names from now on."""
+        self.history.store.state(ORIGIN).write(id)
 
     # -- moves
 

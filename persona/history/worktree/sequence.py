@@ -5,14 +5,36 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Final
 
 from persona.history.history import History
+from persona.objects.ids import is_id
 
 PREPARED: Final = "message"
 """state/message: the message for a revert that was not committed, and the commit at HEAD then."""
 BISECT: Final = "bisect"
 """state/bisect: the bisect that is under way (`persona.history.bisecting.search`)."""
+SEQUENCE: Final = "sequence"
+"""state/sequence: the merge, cherry-pick, revert or rebase that waits (`persona.history.sequencing`)."""
+ORIGIN: Final = "orig_head"
+"""state/orig_head: the commit that HEAD was at before the last merge, rebase or reset."""
+
+
+def is_sequence_under_way(history: History) -> bool:
+    """Whether a merge, cherry-pick, revert or rebase has stopped here. Reads nothing."""
+    return os.path.lexists(history.store.state(SEQUENCE).path)
+
+
+def original_head(history: History) -> str | None:
+    """The commit that `ORIG_HEAD` names; None if there is none."""
+    return history.store.state(ORIGIN).decoded(_id, "ORIG_HEAD is then unknown")
+
+
+def _id(value: Any) -> str:
+    if not is_id(value):
+        raise ValueError
+    return str(value)
 
 
 def prepared_message(history: History) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from persona.errors import IntegrityError, Refused, UnknownName, UnknownRevision, UsageError
+from persona.errors import Conflicted, IntegrityError, Refused, UnknownName, UnknownRevision, UsageError
 from persona.history.recipes.three_way import merge_lines
 from tests.history.bots import Bot
 
@@ -64,8 +64,11 @@ def test_a_later_change_of_the_same_key_is_a_conflict_with_both_sides(grown: Bot
     grown.repo.recipe.set("listening", alpha=0.3)
     grown.commit()
     before, head = grown.recipe.read_bytes(), grown.repo.head()
-    with pytest.raises(Refused, match=r"vectors\.listening\.alpha: .*now"):
+    with pytest.raises(Conflicted, match=r"vectors\.listening\.alpha: .*now"):
         grown.repo.revert(target)
+    assert grown.repo.head() == head
+    assert "# <<<<<<< HEAD: vectors.listening" in grown.recipe.read_text()
+    grown.repo.revert(abort=True)
     assert (grown.recipe.read_bytes(), grown.repo.head()) == (before, head)
 
 

@@ -1,0 +1,124 @@
+"""Conflicts that stand in the work tree, resolved by a strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Many
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from persona.errors import InvalidInput
+from persona.history.history import History
+from persona.history.recipes.conflicts import TERM_FIELDS, UNDECIDED, Conflict, Strategy, decided
+from persona.history.recipes.line_conflicts import chosen
+from persona.history.recipes.pairs import path_of, without_pairs
+from persona.history.recipes.text import decode, encode
+from persona.history.recipes.three_way import Names, with_meaning
+from persona.history.sequencing.state import Sequence, Stop, read_sequence, standing
+from persona.history.worktree import text_files, tracking
+from persona.history.worktree.locked import LockedTree
+from persona.objects.recipe import Recipe, Term
+from persona.objects.rules import Rules
+from persona.store import files
+
+
+def resolve_with(tree: LockedTree, sequence: Sequence, strategy: Strategy) -> None:
+    """Resolves the conflicts that stand, as far as the strategy decides them. Resolved places stay."""
+    history, stop = tree.history, sequence.stop
+    assert stop is not None
+    found = standing(history, stop)
+    settled = list(stop.settled)
+    edits: dict[str, bytes | None] = {}
+    for path in dict.fromkeys(conflict.path for conflict in found):
+        here = [conflict for conflict in found if conflict.path == path]
+        if here[0].problem in ("values", "term"):
+            edits[path] = _recipe_with(history, here, strategy)
+        elif strategy == "mean" or strategy == "base":
+            continue
+        elif here[0].problem == "lines":
+            edits[path] = chosen((text_files.read(history.root, path) or b"").decode(), strategy).encode()
+        else:
+            settled.append(path)
+            side = history.head_commit() if strategy == "ours" else stop.theirs
+            blob = history.files_of(side).get(path)
+            edits[path] = None if blob is None else history.blob(blob)
+    here_now = {path: id for path in edits if (id := text_files.id_of(history.root, path)) is not None}
+    edits = {path: data for path, data in edits.items() if here_now.get(path) != _id(data)}
+    tree.apply(edits, here_now)
+    if len(settled) > len(stop.settled):
+        settle(tree, sequence, settled)
+
+
+def settle(tree: LockedTree, sequence: Sequence, paths: Many[str]) -> Sequence:
+    """Notes that the conflicts of whole files are resolved."""
+    stop = sequence.stop
+    assert stop is not None
+    changed: Stop = replace(stop, settled=tuple(dict.fromkeys([*stop.settled, *paths])))
+    done = replace(sequence, stop=changed)
+    tree.sequence(done.to_json())
+    return done
+
+
+def settle_named(tree: LockedTree, paths: Many[Path]) -> None:
+    """Notes that the conflicts of files that `add` has named are resolved."""
+    history = tree.history
+    sequence = read_sequence(history)
+    if sequence is None or sequence.stop is None:
+        return
+    root = files.resolved(history.root)
+    named = []
+    for path in paths:
+        place = path.absolute()
+        place = files.resolved(place.parent) / place.name
+        if place.is_relative_to(root):
+            named.append(place.relative_to(root).as_posix())
+    conflicts = dict.fromkeys(conflict.path for conflict in sequence.stop.conflicts)
+    if found := [path for path in conflicts if tracking.is_among(path, named)]:
+        settle(tree, sequence, found)
+
+
+def _id(data: bytes | None) -> str | None:
+    return None if data is None else text_files.blob_id(data)
+
+
+def _recipe_with(history: History, conflicts: Many[Conflict], strategy: Strategy) -> bytes:
+    """The bytes of recipe.toml with the values that a strategy decides, and without their pairs."""
+    data, recipe = text_files.recipe(history)
+    keys: list[str] = []
+    for conflict in conflicts:
+        value = decided(conflict, strategy)
+        if value is UNDECIDED:
+            continue
+        try:
+            recipe = _with(recipe, conflict, value)
+        except InvalidInput:
+            continue  # it does not fit the rest of the recipe, and stands
+        keys.append(conflict.key)
+    text = with_meaning(
+        without_pairs(decode(data), keys), recipe, Names(history.read_recipe, history.base_name)
+    )
+    return encode(text, like=data)
+
+
+def _with(recipe: Recipe, conflict: Conflict, value: Any) -> Recipe:
+    """The recipe with a value at the key of a conflict."""
+    path = path_of(conflict)
+    if path[0] == "base":
+        return Recipe.of(value, recipe.terms, recipe.rules)
+    if path[0] == "merge":
+        axes = {**recipe.rules.axes(), path[1]: value}
+        preset = axes.pop("preset", recipe.rules.preset)
+        rules = Rules.of(str(preset), **{axis: one for axis, one in axes.items() if one is not None})
+        return Recipe.of(recipe.base, recipe.terms, rules)
+    terms = dict(recipe.by_name)
+    if conflict.problem == "term":
+        terms.pop(path[1], None)
+        if isinstance(value, Term):
+            terms[value.name] = value
+    elif path[1] in terms:
+        terms[path[1]] = replace(terms[path[1]], **{TERM_FIELDS[path[2]]: _fit(path[2], value)})
+    return Recipe.of(recipe.base, list(terms.values()), recipe.rules)
+
+
+def _fit(key: str, value: Any) -> Any:
+    return () if value is None and key in ("only", "except") else value

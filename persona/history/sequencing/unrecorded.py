@@ -1,0 +1,93 @@
+"""Changes made to the work tree, which no commit holds yet: `cherry-pick --no-commit`, `revert --no-commit`.
+
+Edits of the work tree stay. A conflict changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from persona.errors import Call, Refused, WorkFile
+from persona.history.commit_builder import other_kept, side_of_worktree, tidy, vector_changes
+from persona.history.history import History
+from persona.history.recipes.three_way import Names, merge_files
+from persona.history.results import CommitResult
+from persona.history.sequencing.picking import Picked
+from persona.history.sequencing.running import change_of, message_of, why_nothing
+from persona.history.sequencing.state import Sequence, Todo
+from persona.history.sequencing.words import sentences
+from persona.history.worktree import text_files, tracking
+from persona.history.worktree.locked import LockedTree
+from persona.objects.commit import subject
+from persona.objects.ids import abbreviate
+
+_DONE = {"cherry-pick": "picked", "revert": "reverted"}
+
+
+def make(tree: LockedTree, sequence: Sequence, message: str | None, notes: tuple[str, ...]) -> CommitResult:
+    """Makes the changes of all commits of a sequence to the work tree, and prepares the last message."""
+    history = tree.history
+    for one in sequence.todo:
+        _apply(tree, sequence, one)
+    said = tidy(message or message_of(history, sequence, sequence.todo[-1]))
+    return prepared(tree, said, notes)
+
+
+def prepared(tree: LockedTree, message: str, notes: tuple[str, ...]) -> CommitResult:
+    """The result of a change that is in the work tree alone; the message waits for the next commit."""
+    history = tree.history
+    head = history.head_commit()
+    tree.prepare(message)
+    old, recipe = history.recipe_of(head), text_files.recipe(history).recipe
+    changes = vector_changes(history, old, recipe, {})
+    return CommitResult(
+        id=None,
+        branch=history.head().branch,
+        parents=(head,),
+        vectors=tuple(changes),
+        kept=other_kept(history, old, recipe, changes),
+        notes=notes,
+        subject=subject(message),
+    )
+
+
+def _apply(tree: LockedTree, sequence: Sequence, one: Todo) -> None:
+    history = tree.history
+    seen = tracking.snapshot(history)
+    edits = _edits(history, sequence, one)
+    tree.track([path for path, data in edits.items() if data is not None])
+    tree.apply(edits, seen)
+
+
+def _edits(history: History, sequence: Sequence, one: Todo) -> Mapping[str, bytes | None]:
+    """The new contents of files, `recipe.toml` last; None removes a file.
+
+    Raises `Refused` for a conflict, for an edited file, and if nothing is left to do. A file that has its new
+    content already is no edit: the same command may have written it before it was cut short.
+    """
+    change = change_of(history, sequence, one)
+    committed = history.files_of(history.head_commit())
+    tracked = tracking.tracked(history).paths
+    here = tracking.ids(history, {*tracked, *change.base.files, *change.theirs.files, *committed})
+    ours = side_of_worktree(history, {path: blob for path, blob in here.items() if path in tracked})
+    merged = merge_files(change.base, change.theirs, ours, Names(history.read_recipe, history.base_name))
+    id = abbreviate(one.commit)
+    if merged.conflicts:
+        listed = "\n".join(f"  {line}" for line in sentences(sequence.verb, merged.conflicts, change.labels))
+        raise Refused(
+            f"{id} cannot be {_DONE[sequence.verb]}: later commits or edits changed the same again\n{listed}"
+        )
+    ids = {path: None if data is None else text_files.blob_id(data) for path, data in merged.edits.items()}
+    edited = sorted(path for path in ids if here.get(path) not in (ours.files.get(path), ids[path]))
+    if strange := [path for path in edited if path not in tracked]:
+        raise Refused(f"untracked files would be overwritten; move them away: {', '.join(strange)}")
+    if edited:
+        raise Refused(
+            f"uncommitted edits are in files that the {sequence.verb} changes: {', '.join(edited)}",
+            hint=("commit first, or put it back with ", Call("restore", WorkFile(edited[0]))),
+        )
+    edits = {path: data for path, data in merged.edits.items() if here.get(path) != ids[path]}
+    if not edits:
+        picked = Picked(None, merged.edits, (), (), merged.rewritten)
+        raise Refused(f"nothing to {sequence.verb}: {why_nothing(sequence, one, picked)}")
+    return edits

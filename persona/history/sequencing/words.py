@@ -1,0 +1,115 @@
+"""Conflicts and commits in sentences and messages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from persona.history.history import History
+from persona.history.names.revisions import branch_named
+from persona.history.recipes.conflicts import Conflict, keys_of
+from persona.history.sequencing.state import Verb
+from persona.objects.ids import abbreviate, is_id
+from persona.store.refs import HEADS, TAGS
+
+_EARLY: Final = re.compile(r"([^~^@]+)(?:\^+|~\d+)")
+"""A commit before the tip of a branch, as git recognises it in the message of a merge."""
+_SHARED: Final = {
+    "binary": "changed on both sides, and not a text that can be merged",
+    "json": "changed on both sides; both changes together are no valid JSON",
+    "directory": "a file on one side, and on the other a directory that holds ",
+    "style": "the changes go together, but not in the text of recipe.toml; change it by hand",
+}
+_WORDS: Final = {
+    "merge": {**_SHARED, "lines": "the same lines, or lines beside them, were changed on both sides"},
+    "revert": {
+        "lines": "lines that it changed, or lines beside them, were changed again since",
+        "binary": "changed again since, and not a text that can be merged",
+        "json": "changed again since; taking the change back would make it invalid JSON",
+        "directory": "a file in one, and now a directory that holds ",
+        "style": "written in a way that no command can edit; change it by hand",
+    },
+}
+
+
+def sentences(verb: Verb, conflicts: Iterable[Conflict], labels: tuple[str, str]) -> Iterator[str]:
+    """Each conflict with its values: in ours, in theirs, and before."""
+    for conflict in conflicts:
+        yield from _of_revert(conflict) if verb == "revert" else _of_merge(conflict, labels)
+
+
+def _of_merge(conflict: Conflict, labels: tuple[str, str]) -> Iterator[str]:
+    here, there = labels
+    if conflict.problem in ("values", "term"):
+        for key, values in keys_of(conflict):
+            before, come, now = map(shown, values)
+            yield f"{key}: {now} in {here}, {come} in {there}, {before} before"
+    elif conflict.problem == "together":
+        yield conflict.detail
+    elif conflict.problem == "presence":
+        now, come = ("removed" if side is None else "changed" for side in (conflict.ours, conflict.theirs))
+        if conflict.base is None:
+            now = come = "added"
+        yield f"{conflict.path}: {now} in {here}, {come} in {there}"
+    elif conflict.problem == "style" and conflict.detail:
+        yield f"{conflict.path}: {conflict.detail}"
+    else:
+        yield f"{conflict.path}: {_WORDS['merge'][conflict.problem]}{conflict.detail}"
+
+
+def _of_revert(conflict: Conflict) -> Iterator[str]:
+    if conflict.problem in ("values", "term"):
+        for key, values in keys_of(conflict):
+            after, before, now = map(shown, values)
+            yield f"{key}: {after} by that commit, {now} now, {before} before"
+    elif conflict.problem == "together":
+        yield conflict.detail
+    elif conflict.problem == "presence":
+        sides = conflict.base, conflict.ours, conflict.theirs
+        after, now, before = ("not there" if side is None else "there" for side in sides)
+        yield f"{conflict.path}: {after} in that commit, {now} now and changed, {before} before"
+    else:
+        yield f"{conflict.path}: {_WORDS['revert'][conflict.problem]}{conflict.detail}"
+
+
+def shown(value: Any) -> str:
+    """A value of the recipe in a sentence."""
+    if isinstance(value, tuple):
+        return "[" + ", ".join(value) + "]" if value else "unset"
+    if value is None:
+        return "unset"
+    return abbreviate(value) if is_id(value) else f"{value:.60}"
+
+
+def merge_message(history: History, rev: str, ref: str | None, into: str | None) -> str:
+    """The message of a merge, in git's words. `ref`: the full name of `rev`; `into`: the current branch."""
+    if ref is not None and ref.startswith(HEADS):
+        what = f"branch '{ref.removeprefix(HEADS)}'"
+    elif ref is not None and ref.startswith(TAGS):
+        what = f"tag '{ref.removeprefix(TAGS)}'"
+    elif (early := _EARLY.fullmatch(rev)) and branch_named(history, early[1]) == HEADS + early[1]:
+        what = f"branch '{early[1]}' (early part)"
+    else:
+        what = f"commit '{rev}'"
+    return f"Merge {what}" + ("" if into in ("main", "master") else f" into {into or 'HEAD'}") + "\n"
+
+
+def lost_notes(lost: Iterable[str], there: str) -> Iterator[str]:
+    """The note on comments that both sides have written in one place."""
+    found = [one.strip() for one in lost]
+    if found:
+        said = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+        yield f"comments of recipe.toml in {there} that did not fit beside those of HEAD: {said}"
+
+
+def revert_message(history: History, id: str, mainline: int | None) -> str:
+    """The message of a revert, in git's words."""
+    commit = history.commit(id)
+    against = "" if mainline is None else f", reversing\nchanges made to {commit.parents[mainline - 1]}"
+    return f'Revert "{commit.subject}"\n\nThis reverts commit {id}{against}.\n'
+
+
+def origin_line(message: str, id: str) -> str:
+    """A message that names the commit that it was picked from."""
+    return f"{message.rstrip()}\n\n(cherry picked from commit {id})\n"
