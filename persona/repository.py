@@ -37,6 +37,7 @@ from persona.store.store import DIRECTORY, Store
 if TYPE_CHECKING:
     from persona.face.bisect import Bisect
     from persona.face.graph import Patterns
+    from persona.face.notes import Notes
     from persona.face.recipe import WorkingRecipe
     from persona.face.refs import Branches, Tags
     from persona.face.settings import Settings
@@ -58,8 +59,8 @@ def _shown(history: History, shown: tuple[CommitEntry, Diff]) -> tuple[Revision,
 class Repository:
     """An open repository. Use it as a context manager, or `close` it.
 
-    `repo["HEAD~1"]` is a `Revision`; `recipe`, `vectors`, `graph`, `branches`, `tags` and `config` are
-    collections. When the repository is closed, its methods and the values that it gave out raise
+    `repo["HEAD~1"]` is a `Revision`; `recipe`, `vectors`, `graph`, `branches`, `tags`, `notes` and `config`
+    are collections. When the repository is closed, its methods and the values that it gave out raise
     `UsageError`.
     """
 
@@ -242,6 +243,13 @@ class Repository:
         return Tags(self._history)
 
     @property
+    def notes(self) -> Notes:
+        """The notes on commits by the commits' ids."""
+        from persona.face.notes import Notes
+
+        return Notes(self._history)
+
+    @property
     def config(self) -> Settings:
         """The settings by key."""
         from persona.face.settings import Settings
@@ -260,12 +268,14 @@ class Repository:
     # -- the verbs -------------------------------------------------------------------------------------------
 
     log = Verb(lambda: verbs.log.log).then(_revisions)
+    links = Verb(lambda: verbs.log.links)
     show = Verb(lambda: verbs.diff.show).then(_shown)
     status = Verb(lambda: verbs.status.status)
     diff = Verb(lambda: verbs.diff.diff)
     diff_scores = Verb(lambda: verbs.diff.diff_scores)
     diff_weights = Verb(lambda: verbs.measure.weights_diff)
     reflog = Verb(lambda: verbs.refs.reflog)
+    expire_reflog = Verb(lambda: verbs.expire.expire_reflog)
     describe = Verb(lambda: verbs.describe.describe)
 
     add = Verb(lambda: verbs.add.add)

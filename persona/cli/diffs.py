@@ -9,10 +9,11 @@ from click import style
 
 from persona.cli.errors import failure
 from persona.cli.pager import on_terminal
-from persona.cli.render import checkout_lines, commit_lines, counted, number, percent, short
+from persona.cli.render import checkout_lines, commit_lines, counted, number, percent, short, shown_path
 from persona.cli.rendering import Shown
 from persona.cli.terminal import printable
 from persona.errors import Call, PersonaError, pieces
+from persona.history.recipes.text import RECIPE_FILE
 
 if TYPE_CHECKING:
     from persona.behaviour.building.results import Built
@@ -34,6 +35,29 @@ def diff_lines(diff: Diff) -> Iterator[str]:
             yield from _term_lines(vector)
     for change in diff.file_changes:
         yield from _file_lines(change)
+
+
+_LETTERS = {"added": "A", "removed": "D"}
+
+
+def name_lines(diff: Diff, *, status: bool = False) -> Iterator[str]:
+    """The files that differ, one a line; `status` puts A, D or M before each, as git does."""
+    found = {change.path: change.change for change in diff.file_changes}
+    if diff.rules or diff.vectors:
+        found[RECIPE_FILE] = "changed" if diff.from_ is not None else "added"
+    for path, change in sorted(found.items()):
+        yield f"{_LETTERS.get(change, 'M')}\t{shown_path(path)}" if status else shown_path(path)
+
+
+def changes(diff: Diff, how: str | None) -> Iterator[str]:
+    """A difference as `how` says: "patch", "stat", "names", "status", or not at all."""
+    match how:
+        case "patch":
+            yield from diff_lines(diff)
+        case "stat":
+            yield from stat_lines(diff)
+        case "names" | "status":
+            yield from name_lines(diff, status=how == "status")
 
 
 def stat_lines(diff: Diff) -> Iterator[str]:

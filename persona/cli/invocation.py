@@ -200,6 +200,30 @@ class Invocation:
                     raise UnknownRevision(f"{error.message}; {typed}") from None
             raise
 
+    def revisions_and_files(
+        self, repo: Repository, words: Sequence[str], files: Sequence[str] | None
+    ) -> tuple[list[str], list[str] | None]:
+        """The revisions among words of the command line, and the files after them, from the root; or None.
+
+        `files` are the words after `--`. Without `--`, as in git, the files begin with the first word that is
+        the name of a file and no revision. Raises `UsageError` for a word that is both.
+        """
+        if files is not None:
+            return list(words), self.tracked(repo, files)
+        for place, word in enumerate(words):
+            if not os.path.lexists(self.path(word)):
+                continue
+            if _is_revision(repo, word):
+                raise UsageError(
+                    f"{word} is a revision and a file: put -- before it for the file,"
+                    " or after it for the revision"
+                )
+            rest = words[place:]
+            if lost := [name for name in rest if not os.path.lexists(self.path(name))]:
+                raise UsageError(f"{lost[0]:.100} is no file here; put -- before the names of files")
+            return list(words[:place]), self.tracked(repo, rest)
+        return list(words), None
+
     def tracked(self, repo: Repository, paths: Sequence[str]) -> list[str]:
         """Files of the work tree from the command line, as the repository names them: from its root."""
         from persona.history.recipes.text import RECIPE_FILE
@@ -316,6 +340,14 @@ class Invocation:
     def interactive(self) -> bool:
         """Whether somebody sits at both ends, so that an editor can be opened."""
         return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _is_revision(repo: Repository, word: str) -> bool:
+    """Whether a word is a revision, or a range with a revision on one side."""
+    left, dots, right = word.partition("..")
+    if not dots or word.startswith(":/"):
+        return word.removeprefix("^") in repo
+    return any(side and side in repo for side in (left, right.removeprefix(".")))
 
 
 def _home_of_the_account() -> str | None:

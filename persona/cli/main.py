@@ -52,6 +52,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "show": "Show one commit.",
         "describe": "Name a commit by the nearest tag.",
         "diff": "Show what differs between two recipes.",
+        "notes": "Write notes on commits.",
         "vector": "List, show, derive, extract and forget vectors.",
         "graph": "Check, show and exchange patterns.",
         "digest": "Print the weights digest of a revision.",

@@ -31,7 +31,8 @@ class Draft:
     """A message that an editor opens with.
 
     `hints` stand below it as comments. `file`: its name in `.persona`, which editors know. `instead`: another
-    way to give a message. `undone`: the words for a command that got no message.
+    way to give a message. `undone`: the words for a command that got no message. `may_be_empty`: an empty
+    text is an answer too.
     """
 
     text: str
@@ -39,6 +40,7 @@ class Draft:
     file: str = "COMMIT_EDITMSG"
     instead: str = "-m MSG or -F FILE"
     undone: str = "nothing was committed"
+    may_be_empty: bool = False
 
 
 def read_message(call: Invocation, paragraphs: tuple[str, ...], file: str | None) -> str | None:
@@ -102,7 +104,7 @@ def _edited(call: Invocation, repo: Repository, draft: Draft) -> str:
     text = _decoded(call, files.read_file(place, limit=MAX_BYTES) or b"")
     lines = [line.rstrip() for line in text.splitlines() if not line.startswith(_COMMENT)]
     message = "\n".join(lines).strip("\n")
-    if not message:
+    if not message and not draft.may_be_empty:
         raise Refused(f"the message is empty; {draft.undone}")
     files.write_file(place, f"{message}\n".encode(), durable=False)
     call.drafted = f"the message that you wrote is kept in {place.absolute()}; give it with {draft.instead}"

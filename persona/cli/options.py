@@ -103,6 +103,42 @@ def rules_named() -> Iterator[None]:
         raise InvalidInput(f"--merge {error.parameter}: {problem}", hint=error.hint) from None
 
 
+def changes_options(function: F) -> F:
+    """`-p`, `--stat`, `--name-only`, `--name-status` and `-s`: how changes are shown, as `changes`."""
+    for flags, value, text in (
+        (("-s", "--no-patch"), "none", "Show no changes."),
+        (("--name-status",), "status", "Show the names of the changed files, with A, D or M before each."),
+        (("--name-only",), "names", "Show only the names of the changed files."),
+        (("--stat",), "stat", "Show a summary of the changes."),
+        (("-p", "-u", "--patch"), "patch", "Show the changes of the recipe and the text files."),
+    ):
+        function = click.option(*flags, "changes", is_flag=True, flag_value=value, default=None, help=text)(
+            function
+        )
+    return function
+
+
+def format_options(function: F) -> F:
+    """`--format` and `--date`: how commits are written."""
+    function = click.option(
+        "--date",
+        metavar="FORM",
+        default="default",
+        shell_complete=completions.one_of(
+            "iso", "iso-strict", "rfc", "short", "relative", "raw", "unix", "local"
+        ),
+        help="Write dates as FORM, such as iso, short, relative or format:%Y.",
+    )(function)
+    return click.option(
+        "--format",
+        "--pretty",
+        "form",
+        metavar="FORM",
+        shell_complete=completions.one_of("oneline", "short", "medium", "full", "fuller", "reference", "raw"),
+        help="Write commits as FORM: a name such as fuller, or a text such as '%h %an %s'.",
+    )(function)
+
+
 def adapter_place(function: F) -> F:
     """`-o OUT`, required."""
     return click.option(

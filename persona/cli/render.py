@@ -204,16 +204,23 @@ def oneline(entry: CommitEntry, refs: bool) -> str:
     return f"{coloured_id(entry.id)}{decoration(entry.refs if refs else ())} {printable(entry.subject)}"
 
 
-def entry_lines(entry: CommitEntry, refs: bool) -> list[str]:
-    """A commit as `log` and `show` head it."""
+def entry_lines(entry: CommitEntry, refs: bool, date: str | None = None) -> list[str]:
+    """A commit as `log` and `show` head it. `date`: its date as it is to be written."""
     lines = [style(f"commit {entry.id}", fg="yellow") + decoration(entry.refs if refs else ())]
     if len(entry.parents) > 1:
         lines.append("Merge: " + " ".join(short(parent) for parent in entry.parents))
     lines.append(f"Author: {printable(entry.author.name)} <{printable(entry.author.email)}>")
-    lines.append(f"Date:   {date_text(entry.date)}")
+    lines.append(f"Date:   {date or date_text(entry.date)}")
     lines.append("")
     lines += [f"    {line}".rstrip() for line in printable(entry.message).rstrip("\n").split("\n")]
     return lines
+
+
+def note_lines(entry: CommitEntry) -> list[str]:
+    """The note on a commit, as `log` and `show` print it below the message."""
+    if entry.note is None:
+        return []
+    return ["", "Notes:", *(f"    {line}".rstrip() for line in printable(entry.note).split("\n"))]
 
 
 # -- where HEAD and the weights are --------------------------------------------------------------------------
@@ -346,10 +353,12 @@ def branch_lines(branches: Sequence[RefInfo], head: Head, verbose: bool) -> Iter
         yield f"{line} {short(branch.id)} {printable(branch.message)}" if verbose else line
 
 
-def reflog_lines(entries: Iterable[ReflogEntry]) -> Iterator[str]:
-    """The moves of a ref, newest first."""
+def reflog_lines(entries: Iterable[ReflogEntry], date: Callable[[str], str] | None = None) -> Iterator[str]:
+    """The moves of a ref, newest first. `date` writes the time of each in place of its number."""
     for entry in entries:
-        yield f"{coloured_id(entry.id)} {entry.selector}: {printable(_with_short_ids(entry.message))}"
+        name = entry.selector.rpartition("@{")[0]
+        selector = entry.selector if date is None else f"{name}@{{{date(entry.date)}}}"
+        yield f"{coloured_id(entry.id)} {selector}: {printable(_with_short_ids(entry.message))}"
 
 
 def _with_short_ids(why: str) -> str:

@@ -14,7 +14,6 @@ PLANNED: Final[dict[str, str]] = {
     "fetch": _COPY,
     "gc": _NOTHING,
     "maintenance": _NOTHING,
-    "notes": "write it into the message of a tag: `persona tag -a NAME REV`",
     "pull": _COPY,
     "push": _COPY,
     "remote": _COPY,

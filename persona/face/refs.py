@@ -42,6 +42,7 @@ class Tags(Collection["RefInfo"]):
 
     create = Verb(lambda: verbs.refs.create_tag)
     delete = Verb(lambda: verbs.refs.delete_tags)
+    annotation = Verb(lambda: verbs.refs.annotation)
 
     def _read(self) -> dict[str, RefInfo]:
         return {info.name: info for info in verbs.refs.tags(self._history)}

@@ -38,7 +38,9 @@ class Revision(CommitEntry):
     @classmethod
     def of(cls, history: History, entry: CommitEntry) -> Revision:
         """The revision of an entry."""
-        return cls(entry.id, entry.commit, entry.refs, entry.read_recipe, entry.read_scores, history)
+        return cls(
+            entry.id, entry.commit, entry.refs, entry.read_recipe, entry.read_scores, entry.read_note, history
+        )
 
     @classmethod
     def at(cls, history: History, rev: str) -> Revision:

@@ -31,6 +31,7 @@ _NOTHING_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 """Errors of a path that leads to nothing, which the method judges. Any other error is raised."""
 _LEAST: Final[Mapping[str, float]] = {
     "cache": 0,
+    "skip": 0,
     "abbrev": 0,
     "seed": 0,
     "n": -math.inf,

@@ -6,6 +6,7 @@
 | measured | a weights digest | measured/ and the start of the digest of its key |
 | weights | the key of a recipe | weights/ and the start of the key |
 | provenance | a vector | provenance/ and the start of the note's own id |
+| text | a commit | text/ and the start of its id |
 
 A start is 32 hex digits. So a note is found without a look at the others, and a newer note replaces an older
 one of the same name. These refs have no reflogs. A note may outlive what it is about.
@@ -17,11 +18,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from blake3 import blake3
 
-from persona.errors import IntegrityError, PersonaError
+from persona.errors import Blank, Call, Hint, IntegrityError, PersonaError
 from persona.history.history import History
-from persona.objects import canonical
+from persona.objects import canonical, fields
 from persona.objects.ids import object_id
-from persona.store.refs import NOTES
+from persona.store.refs import NOTES, TEXTS
 
 if TYPE_CHECKING:
     from persona.objects.note import Note
@@ -76,7 +77,29 @@ def damaged(history: History, name: str, problem: str) -> IntegrityError:
     return IntegrityError(f"{path}: {problem}", kind="note", file=path, hint=_way_out(name))
 
 
-def _way_out(name: str) -> str | None:
+def text_of(history: History, commit: str) -> str | None:
+    """The text of the note on a commit, or None. Raises `IntegrityError` if it is damaged."""
+    note = find(history, "text", commit)
+    if note is None:
+        return None
+    try:
+        return text_in(note)
+    except IntegrityError as error:
+        raise damaged(history, ref_of(note), error.message) from error
+
+
+def text_in(note: Note) -> str:
+    """What somebody wrote about a commit. `IntegrityError` for a note that does not say it."""
+    text: str = fields.text(fields.mapping(note.data, "note data", ("text",))["text"], "note text")
+    if note.about_kind != "commit" or not text.strip():
+        raise IntegrityError("its note must have a text about a commit")
+    return text
+
+
+def _way_out(name: str) -> Hint | None:
+    if name.startswith(TEXTS):
+        start = name.removeprefix(TEXTS)
+        return (Call("notes.add", start, message=Blank("MSG"), force=True), " replaces the note")
     return None if name.startswith(f"{NOTES}provenance/") else "measure it again, which replaces the note"
 
 
@@ -99,3 +122,8 @@ def keep(history: History, note: Note) -> None:
     with history.store.transaction() as tx:
         id = tx.put("note", note.encode())
     history.store.refs.set_note(ref_of(note), id)
+
+
+def remove(history: History, kind: str, digits: str) -> None:
+    """Removes the ref of a note, also one that is damaged."""
+    history.store.refs.set_note(ref_named(kind, digits), None)

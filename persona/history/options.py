@@ -361,6 +361,23 @@ class DescribeOptions(TypedDict, total=False):
         ),
     ]
     always: Annotated[bool, Option("--always", help="Print the id if no tag is found.")]
+    long: Annotated[
+        bool, Option("--long", help="Print the number and the id also on the tagged commit: v1-0-g3f2a91c0.")
+    ]
+    exact_match: Annotated[bool, Option("--exact-match", help="Take only a tag of the commit itself.")]
+    match: Annotated[
+        str | Sequence[str],
+        Option("--match", metavar="GLOB", repeated=True, default=(), help="Use only tags that match GLOB."),
+    ]
+    exclude: Annotated[
+        str | Sequence[str],
+        Option("--exclude", metavar="GLOB", repeated=True, default=(), help="Use no tag that matches GLOB."),
+    ]
+    first_parent: Annotated[bool, Option("--first-parent", help="Follow only the first parent of a merge.")]
+    dirty: Annotated[
+        bool,
+        Option("--dirty", help="Describe HEAD, with -dirty at the end if the work tree differs from it."),
+    ]
 
 
 Options = TypeVar("Options", bound=Mapping[str, Any])

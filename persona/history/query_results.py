@@ -22,7 +22,7 @@ from persona.history.results import (
     WeightsState,
     iso_date,
 )
-from persona.objects.commit import Commit
+from persona.objects.commit import Commit, Person
 from persona.objects.ids import abbreviate
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Author(Result):
-    """The author of a commit."""
+    """The author or the committer of a commit."""
 
     name: str
     email: str
@@ -57,6 +57,7 @@ class CommitEntry(Result):
     """Short names of refs that pointed at this commit: "HEAD -> main", "tag: v1", "warm"."""
     read_recipe: Callable[[], RecipeView] = field(repr=False, compare=False)
     read_scores: Callable[[], Scores | None] = field(repr=False, compare=False)
+    read_note: Callable[[], str | None] = field(repr=False, compare=False)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {abbreviate(self.id)} {self.subject!r}>"
@@ -75,6 +76,16 @@ class CommitEntry(Result):
     def date(self) -> str:
         """When it was written, ISO-8601 with the author's offset."""
         return iso_date(self.commit.author)
+
+    @property
+    def committer(self) -> Author:
+        """The person who recorded it."""
+        return Author(self.commit.committer.name, self.commit.committer.email)
+
+    @property
+    def committer_date(self) -> str:
+        """When it was recorded, ISO-8601 with the committer's offset."""
+        return iso_date(self.commit.committer)
 
     @property
     def message(self) -> str:
@@ -96,17 +107,25 @@ class CommitEntry(Result):
         """What `verify` measured of this commit last; None if nothing."""
         return self.read_scores()
 
+    @cached_property
+    def note(self) -> str | None:
+        """The text of the note on this commit; None if it has none."""
+        return self.read_note()
+
     def to_json(self) -> dict[str, Any]:
-        """The JSON of `log`: `scores` only if the commit was measured."""
+        """The JSON of `log`: `scores` only if the commit was measured, `note` only if it has one."""
         found = {
             "id": self.id,
             "parents": self.parents,
             "author": self.author,
             "date": self.date,
+            "committer": self.committer,
+            "committer_date": self.committer_date,
             "message": self.message,
             "recipe": self.recipe,
         }
-        return found if self.scores is None else {**found, "scores": self.scores}
+        more = {"scores": self.scores, "note": self.note}
+        return found | {key: value for key, value in more.items() if value is not None}
 
 
 @dataclass(frozen=True, repr=False)
@@ -223,6 +242,28 @@ class RefInfo(Result):
     current: bool
     annotated: bool
     message: str
+
+
+@dataclass(frozen=True, repr=False)
+class Annotation(Result):
+    """An annotated tag: its name, the id of the tag itself, its tagger, date and message."""
+
+    name: str
+    id: str
+    person: Person = field(metadata=UNPRINTED)
+    """The tagger with the time."""
+    message: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As `show` prints it."""
+        tagger = Author(self.person.name, self.person.email)
+        return {
+            "name": self.name,
+            "id": self.id,
+            "tagger": tagger,
+            "date": iso_date(self.person),
+            "message": self.message,
+        }
 
 
 @dataclass(frozen=True, repr=False)

@@ -100,7 +100,12 @@ def keep_weights(history: History, recipe: Recipe, digest: str) -> None:
 
 def check(history: History, note: Note) -> None:
     """`IntegrityError` for a note whose data are not those of its kind."""
-    readers = {"scores": read_scores, "measured": read_measured, "weights": read_weights}
+    readers = {
+        "scores": read_scores,
+        "measured": read_measured,
+        "weights": read_weights,
+        "text": note_refs.text_in,
+    }
     if read := readers.get(note.kind):
         _decoded(history, note, read)
 

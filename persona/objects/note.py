@@ -11,7 +11,7 @@ from persona.frozen import dataclass
 from persona.objects import canonical, fields
 from persona.objects.ids import require_id
 
-NOTE_KINDS: Final = ("provenance", "scores", "measured", "weights")
+NOTE_KINDS: Final = ("provenance", "scores", "measured", "weights", "text")
 ABOUT_KINDS: Final = ("commit", "vector", "recipe", "weights")
 
 

@@ -11,7 +11,7 @@ ignore it, and the next write drops it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -180,6 +180,19 @@ def _cleaned(entry: Entry) -> Entry:
     """A move as its line says it."""
     who = _CONTROL.sub(" ", entry.who)[:MAX_WHO_CHARS]
     return replace(entry, who=who, why=_CONTROL.sub(" ", entry.why)[:MAX_WHY_CHARS])
+
+
+def expire(root: Path, name: str, value: str | None, keeps: Callable[[Entry], bool], *, known: bool) -> int:
+    """Drops the moves of a whole reflog that `keeps` does not want; returns how many.
+
+    The newest always stays: it proves the value of the ref. The file is replaced at once. The caller holds
+    the refs lock.
+    """
+    entries = load(root, name, value, known=known)
+    kept = [entry for entry in entries[:-1] if keeps(entry)] + list(entries[-1:])
+    if len(kept) < len(entries):
+        files.write_file(path_of(root, name), [_chained(name, kept)], tmp_dir=tmp_dir(root))
+    return len(entries) - len(kept)
 
 
 def renamed(root: Path, old: str, new: str, value: str | None, entry: Entry) -> bytes:

@@ -30,7 +30,7 @@ from persona.errors import (
 )
 from persona.frozen import dataclass
 from persona.objects.ids import is_id
-from persona.store import lock, reflog
+from persona.store import files, lock, reflog
 from persona.store.ref_files import HEAD, PREFIX, Head, RefFiles, full
 from persona.store.ref_steps import Step, Steps
 from persona.store.reflog import Entry
@@ -49,6 +49,7 @@ BASES: Final = "refs/bases/"
 VECTORS: Final = "refs/vectors/"
 NOTES: Final = "refs/notes/"
 SCORES: Final = "refs/notes/scores/"
+TEXTS: Final = "refs/notes/text/"
 
 ANY: Final = _Any()
 """A value of `expect`: the ref may hold anything."""
@@ -203,10 +204,10 @@ class Refs:
                 steps.append(Step(name, old, new, line))
             self._steps.take(steps, together=len(changes) > 1)
 
-    def set_note(self, name: str, id: str) -> None:
+    def set_note(self, name: str, id: str | None) -> None:
         """Makes a ref below refs/notes/ hold an id, whatever it held, also if it was damaged.
 
-        Durable on return. The refs of notes have no reflog.
+        None removes the ref. Durable on return. The refs of notes have no reflog.
         """
         assert name.startswith(NOTES)
         with self._moving():
@@ -339,6 +340,33 @@ class Refs:
             steps = [gone, *here] if in_the_way else [*here, gone]
             self._steps.prepare_reflog(reflog.renamed(self.root, old_name, new_name, id, line))
             self._steps.take(steps, together=True, renamed=(old_name, new_name))
+
+    def logged(self) -> list[str]:
+        """HEAD, and the branches and tags that have a reflog, also those that are gone."""
+        found = ["HEAD"]
+        pending = [HEADS, TAGS]
+        while pending:
+            folder = pending.pop()
+            directory = files.check_directories(self.root, "logs", *folder.rstrip("/").split("/"))
+            for item in files.names_in(directory):
+                if item.is_dir(follow_symlinks=False):
+                    pending.append(f"{folder}{item.name}/")
+                elif not files.is_unfinished(item.name):
+                    found.append(folder + item.name)
+        return sorted(found)
+
+    def expire_log(self, name: str, keeps: Callable[[Entry], bool]) -> int:
+        """Drops the moves of a ref or of HEAD that `keeps` does not want; returns how many.
+
+        The newest always stays. Raises `IntegrityError` for a reflog that is damaged.
+        """
+        name = full(name)
+        with self._moving():
+            try:
+                value, known = (self._files.position()[1] if name == HEAD else self._files.value(name)), True
+            except IntegrityError:
+                value, known = None, False
+            return reflog.expire(self.root, name, value, keeps, known=known and value is not None)
 
     def check_log(self, name: str) -> None:
         """`IntegrityError` unless the reflog of a ref or of HEAD is whole and ends at its value."""

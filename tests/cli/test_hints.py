@@ -22,6 +22,7 @@ from persona.cli.main import cli
 from persona.errors import Blank, Call, InvalidInput, Keyword, Note, Refused, WorkFile, worded
 from persona.face.bisect import Bisect
 from persona.face.graph import Patterns
+from persona.face.notes import Notes
 from persona.face.recipe import WorkingRecipe
 from persona.face.refs import Branches, Tags
 from persona.face.settings import Settings
@@ -43,6 +44,7 @@ OWNERS = {
     "bisect": Bisect,
     "branches": Branches,
     "tags": Tags,
+    "notes": Notes,
     "config": Settings,
 }
 

@@ -9,7 +9,7 @@ import click
 from persona.cli import diffs
 from persona.cli.command import declare
 from persona.cli.completions import revisions
-from persona.cli.options import plot_option, plot_path, takes
+from persona.cli.options import changes_options, plot_option, plot_path, takes
 from persona.cli.render import short
 from persona.cli.rendering import Shown
 from persona.errors import UsageError
@@ -30,9 +30,8 @@ if TYPE_CHECKING:
     takes_files=True,
     pages=True,
 )
-@click.argument("a", required=False, shell_complete=revisions)
-@click.argument("b", required=False, shell_complete=revisions)
-@click.option("--stat", is_flag=True, help="Print a summary instead.")
+@click.argument("words", nargs=-1, metavar="[A [B]] [FILE]…", shell_complete=revisions)
+@changes_options
 @click.option("--weights", is_flag=True, help="Also compute and compare the weights, layer by layer.")
 @plot_option
 @takes(MemoryOptions)
@@ -41,9 +40,8 @@ def command(
     call: Invocation,
     repo: Repository,
     files: tuple[str, ...] | None,
-    a: str | None,
-    b: str | None,
-    stat: bool,
+    words: tuple[str, ...],
+    changes: str | None,
     weights: bool,
     plot: str | None,
     exit_code: bool,
@@ -60,22 +58,28 @@ def command(
 
     If `verify` measured both sides, diff also compares their scores.
 
-    Names after -- are files to compare. -q prints nothing: the exit code is 1 if anything differs.
+    If files are named, diff compares only these. Put -- before files that are not there any more. -q prints
+    nothing: the exit code is 1 if anything differs.
     """
     place = plot_path(call, plot)
-    if files is not None and (weights or place is not None):
+    revs, paths = call.revisions_and_files(repo, words, files)
+    if len(revs) > 2:
+        raise UsageError(
+            f"diff compares two revisions at most, not {len(revs)}; put -- before the names of files"
+        )
+    a, b = [*revs, None, None][:2]
+    if paths is not None and (weights or place is not None):
         raise UsageError("--weights and --plot compare whole models: leave out the files")
     silent = call.quiet and not call.json
-    with call.files_meant(filter(None, (a, b)), "diff", "compares {}"):
-        diff = repo.diff(a, b, paths=None if files is None else call.tracked(repo, files))
+    diff = repo.diff(a, b, paths=paths)
     code = 1 if (exit_code or call.quiet) and not diff.empty else 0
     if silent and place is None:
         return Shown(diff, (), code)
     from persona.history.results import as_json
 
-    scores = None if files is not None else repo.diff_scores(a, b)
+    scores = None if paths is not None or changes in ("none", "names", "status") else repo.diff_scores(a, b)
     value = as_json(diff) | ({} if scores is None else {"scores": as_json(scores)})
-    lines = list(diffs.stat_lines(diff) if stat else diffs.diff_lines(diff))
+    lines = list(diffs.changes(diff, changes or "patch"))
     if scores is not None:
         from persona.cli.verification import diff_lines
 
@@ -88,5 +92,5 @@ def command(
     if place is not None:
         title = f"{short(diff.from_ or 'nothing')} → {short(diff.to) if diff.to else 'recipe.toml'}"
         heatmap.write(place, f"Weights, {title}", measures.diff_sheets(measured))
-    lines += [*([""] if lines else []), *measures.weights_lines(measured, brief=stat)]
+    lines += [*([""] if lines else []), *measures.weights_lines(measured, brief=changes == "stat")]
     return Shown(value | {"weights": as_json(measured)}, () if silent else lines, code)

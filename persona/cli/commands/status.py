@@ -9,7 +9,9 @@ import click
 
 from persona.cli import diffs, render
 from persona.cli.command import declare
+from persona.cli.rendering import Shown
 from persona.errors import Note
+from persona.history.recipes.text import RECIPE_FILE
 
 if TYPE_CHECKING:
     from persona.cli.invocation import Invocation
@@ -17,15 +19,46 @@ if TYPE_CHECKING:
     from persona.repository import Repository
 
 
-@declare("status", example="$ persona status")
-def command(repo: Repository) -> Status:
+@declare("status", example="$ persona status\n$ persona status -s")
+@click.option("-s", "--short", is_flag=True, help="Print one line for each file, as git does.")
+@click.option("-b", "--branch", is_flag=True, help="With -s: print the branch first.")
+@click.option("--porcelain", is_flag=True, help="As -s, without colours, and with files named from the top.")
+def command(call: Invocation, repo: Repository, short: bool, branch: bool, porcelain: bool) -> Status | Shown:
     """Show what differs from HEAD and what the weights are.
 
     Compares recipe.toml and the tracked text files with HEAD. Lists untracked files. Tells the state of the
     weights in the work tree: absent, clean (of HEAD), stale (of another revision), uncommitted (of the edited
     recipe), edited by hand, or unknown.
     """
-    return repo.status()
+    result = repo.status()
+    if not (short or porcelain or branch):
+        return result
+    seen: Callable[[str], str] = str if porcelain else call.seen_from_here(repo)
+    lines = [*(_branch_line(result) if branch else ()), *_short_lines(result, seen)]
+    return Shown(result, [click.unstyle(line) for line in lines] if porcelain else lines)
+
+
+def _branch_line(result: Status) -> Iterator[str]:
+    if result.branch is None:
+        yield f"## {click.style('HEAD (no branch)', fg='red')}"
+    else:
+        yield f"## {click.style(result.branch, fg='green')}"
+
+
+def _short_lines(result: Status, path: Callable[[str], str]) -> Iterator[str]:
+    """`M  recipe.toml`: the letter stands in git's first column, as the next commit holds the change."""
+    letters = {"added": "A", "removed": "D"}
+    if result.diff is None:  # recipe.toml cannot be read
+        changes = dict.fromkeys([*result.files_changed, RECIPE_FILE], "M")
+    else:
+        changes = {change.path: letters.get(change.change, "M") for change in result.diff.file_changes}
+        if result.recipe_changed:
+            changes[RECIPE_FILE] = "M"
+    for name, letter in sorted(changes.items()):
+        yield f"{click.style(letter, fg='green')}  {render.shown_path(path(name))}"
+    marks = [*(("??", name) for name in result.untracked), *(("!!", left.path) for left in result.left_out)]
+    for mark, name in marks:
+        yield f"{click.style(mark, fg='red')} {render.shown_path(path(name))}"
 
 
 def status(result: Status, call: Invocation, repo: Repository) -> Iterator[str]:

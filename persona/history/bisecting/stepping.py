@@ -9,7 +9,7 @@ from persona.frozen import dataclass
 from persona.history.bisecting.midpoint import choose, counts, steps
 from persona.history.bisecting.search import Search
 from persona.history.history import History
-from persona.history.names.walk import is_ancestor, merge_bases, topological, walk
+from persona.history.names.walk import in_order, is_ancestor, merge_bases, walk_links
 from persona.objects.ids import abbreviate
 
 State = Literal["none", "waiting", "testing", "found", "undecided"]
@@ -67,7 +67,8 @@ def next_step(history: History, search: Search) -> Step:
 
 def _candidates(history: History, search: Search, bad: str) -> dict[str, tuple[str, ...]]:
     """The commits that may be the first bad one, with their parents, none before its children."""
-    found = {id: commit.parents for id, commit in topological(walk(history, [bad], search.good))}
+    links = dict(walk_links(history, [bad], search.good))
+    found = {id: links[id] for id in in_order(links)}
     if not search.first_parent:
         return found
     line: dict[str, tuple[str, ...]] = {}
@@ -83,7 +84,7 @@ def _bases(history: History, bad: str, good: tuple[str, ...]) -> list[str]:
 
     Empty if all of `good` are ancestors of bad.
     """
-    if next(walk(history, good, [bad]), None) is None:
+    if next(walk_links(history, good, [bad]), None) is None:
         return []
     bases = dict.fromkeys(base for one in good for base in merge_bases(history, bad, one))
     return [base for base in bases if not any(is_ancestor(history, base, of) for of in bases if of != base)]

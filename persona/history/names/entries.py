@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from persona.errors import IntegrityError
 from persona.history.history import History
 from persona.history.recipes.views import recipe_view
 from persona.objects.commit import Commit
-from persona.store.refs import HEADS, SCORES, TAGS, NoteList
+from persona.store.refs import HEADS, SCORES, TAGS, TEXTS, NoteList
 
 if TYPE_CHECKING:
     from persona.history.query_results import CommitEntry
@@ -22,6 +23,7 @@ class Entries:
         self._notes = notes
         self._names: dict[str, list[str]] | None = None
         self._scored: set[str] | None = None
+        self._noted: set[str] | None = None
 
     def of(self, id: str, commit: Commit | None = None) -> CommitEntry:
         """The entry of a commit."""
@@ -36,6 +38,7 @@ class Entries:
             refs=tuple(self._pointing().get(id, ())),
             read_recipe=lambda: recipe_view(history.recipe(history.tree(tree).recipe)),
             read_scores=lambda: self._scores_of(id),
+            read_note=lambda: self._note_of(id),
         )
 
     def _scores_of(self, id: str) -> Scores | None:
@@ -48,6 +51,21 @@ class Entries:
         from persona.history.scores import readable
 
         return readable(self.history, id, notes)
+
+    def _note_of(self, id: str) -> str | None:
+        """The text of the note on a commit. If it is damaged, None, and a note says so."""
+        notes: NoteList = [] if self._notes is None else self._notes
+        if self._noted is None:
+            self._noted = self.history.ref_names(TEXTS, notes)
+        if TEXTS + id[:32] not in self._noted:
+            return None
+        from persona.history import note_refs
+
+        try:
+            return note_refs.text_of(self.history, id)
+        except IntegrityError as error:
+            notes.append(error.note)
+            return None
 
     def _pointing(self) -> dict[str, list[str]]:
         if self._names is None:

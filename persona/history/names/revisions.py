@@ -15,7 +15,7 @@ from typing import Final
 from persona.errors import Blank, Call, InvalidInput, UnknownRevision, quoted
 from persona.frozen import dataclass
 from persona.history.history import History
-from persona.history.names.walk import merge_bases, walk
+from persona.history.names.walk import first_parents, merge_bases, walk
 from persona.history.recipes.text import MIN_PREFIX
 from persona.history.results import iso_date
 from persona.objects.commit import Person
@@ -252,11 +252,12 @@ def _step(history: History, id: str, suffix: str, text: str) -> str:
         if count > len(parents):
             raise UnknownRevision(f"{text}: {abbreviate(id)} has {_parents(len(parents))}")
         return parents[count - 1]
+    line = first_parents(history, id)
     for done in range(min(count, MAX_STEPS)):
-        parents = history.commit(id).parents
-        if not parents:
+        above = next(line, None)
+        if above is None:
             raise UnknownRevision(f"{text}: history ends after {done} step{'s' if done != 1 else ''}")
-        id = parents[0]
+        id = above
     return id
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from persona.history.verbs import describe as describe
     from persona.history.verbs import diff as diff
     from persona.history.verbs import digest as digest
+    from persona.history.verbs import expire as expire
     from persona.history.verbs import export_mergekit as export_mergekit
     from persona.history.verbs import fsck as fsck
     from persona.history.verbs import identify as identify
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from persona.history.verbs import log as log
     from persona.history.verbs import measure as measure
     from persona.history.verbs import merge as merge
+    from persona.history.verbs import notes as notes
     from persona.history.verbs import patches as patches
     from persona.history.verbs import plumbing as plumbing
     from persona.history.verbs import rebase as rebase

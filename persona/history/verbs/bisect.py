@@ -28,7 +28,7 @@ from persona.history.bisecting.stepping import WAITING, Step, next_step
 from persona.history.computing import device_choice
 from persona.history.history import History
 from persona.history.names.revisions import resolve, resolve_range
-from persona.history.names.walk import walk
+from persona.history.names.walk import walk_links
 from persona.history.options import RunOptions
 from persona.history.results import Carried, Head
 from persona.history.worktree import weights
@@ -274,7 +274,7 @@ def _ids(history: History, word: str, revs: str | Sequence[str] | None, notes: N
     for text in texts:
         if word == SKIP and ".." in text and not text.startswith(":/"):
             chosen = resolve_range(history, [text], notes)
-            found += [id for id, _ in walk(history, chosen.starts, chosen.hidden)]
+            found += [id for id, _ in walk_links(history, chosen.starts, chosen.hidden)]
         else:
             found.append(resolve(history, text, notes))
     if word == BAD and len(found) > 1:
@@ -286,7 +286,7 @@ def _ids(history: History, word: str, revs: str | Sequence[str] | None, notes: N
 
 def _is_oldest(history: History, id: str, others: Sequence[str]) -> bool:
     """Whether a commit reaches none of the others."""
-    reached = {one for one, _ in walk(history, [id])}
+    reached = {one for one, _ in walk_links(history, [id])}
     return reached.isdisjoint(other for other in others if other != id)
 
 

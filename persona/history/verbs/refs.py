@@ -10,10 +10,10 @@ from persona.history.act_results import Deleted, Renamed
 from persona.history.history import History, reason
 from persona.history.names.revisions import full_ref, resolve
 from persona.history.names.walk import is_ancestor
-from persona.history.query_results import RefInfo, ReflogEntry
+from persona.history.query_results import Annotation, RefInfo, ReflogEntry
 from persona.history.results import iso_date
 from persona.objects.commit import Person, Tag
-from persona.objects.ids import abbreviate
+from persona.objects.ids import abbreviate, is_id
 from persona.objects.names import check_ref_name
 from persona.store.refs import HEADS, TAGS, Change
 
@@ -108,6 +108,19 @@ def _tag(history: History, ref: str, id: str) -> RefInfo:
     annotated = history.store.objects.kind_of(id) == "tag"
     said = history.tag(id).subject if annotated else history.commit(commit).subject
     return RefInfo(name, commit, False, annotated, said)
+
+
+def annotation(history: History, rev: str) -> Annotation | None:
+    """The annotated tag that a name, or the id of a tag, stands for; None for any other revision."""
+    ref = full_ref(history, rev) if not is_id(rev) else None
+    if ref is not None:
+        found = [history.store.refs.read(ref)] if ref.startswith(TAGS) else []
+    else:
+        found = [id for id, kind in history.objects_starting(rev) if kind == "tag"]
+    if len(found) != 1 or found[0] is None or history.store.objects.kind_of(found[0]) != "tag":
+        return None
+    tag = history.tag(found[0])
+    return Annotation(tag.name, found[0], tag.tagger, tag.message)
 
 
 def create_tag(

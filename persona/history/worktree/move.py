@@ -13,7 +13,7 @@ from persona.errors import Blank, Call, Keyword, Note, Refused
 from persona.frozen import dataclass
 from persona.history.history import History
 from persona.history.names.revisions import branch_named, resolve
-from persona.history.names.walk import walk
+from persona.history.names.walk import walk_links
 from persona.history.results import Carried, Head
 from persona.history.worktree import text_files, tracking
 from persona.objects.ids import abbreviate, is_id
@@ -161,7 +161,7 @@ def left_behind(history: History, head: Head, target: Target) -> list[str]:
     notes: list[str] = []
     reachable = [target.id, *history.names(HEADS, notes).values()]
     reachable += [resolve(history, name) for name in history.names(TAGS, notes)]
-    first = next(walk(history, [head.id], reachable), None)
+    first = next(walk_links(history, [head.id], reachable), None)
     if first is None:
         return notes
     short = abbreviate(head.id)
