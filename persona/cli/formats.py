@@ -159,7 +159,8 @@ def _slug(entry: CommitEntry) -> str:
 
 
 def _body(entry: CommitEntry) -> str:
-    return entry.message.partition("\n")[2].strip("\n")
+    text = entry.message.partition("\n")[2].strip("\n")
+    return text and text + "\n"  # as in git, it ends its last line
 
 
 _OF_COMMIT: Final[dict[str, Callable[[CommitEntry], str]]] = {
@@ -172,7 +173,7 @@ _OF_COMMIT: Final[dict[str, Callable[[CommitEntry], str]]] = {
     "s": lambda entry: entry.subject,
     "f": _slug,
     "b": _body,
-    "B": lambda entry: entry.message.rstrip("\n"),
+    "B": lambda entry: entry.message.rstrip("\n") + "\n",
     "d": lambda entry: f" ({', '.join(entry.refs)})" if entry.refs else "",
     "D": lambda entry: ", ".join(entry.refs),
     "N": lambda entry: entry.note or "",

@@ -49,10 +49,10 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Look": {
         "status": "Show what differs from HEAD and what the weights are.",
         "log": "Show the history.",
-        "show": "Show one commit.",
+        "show": "Show one commit, or a file as a commit holds it.",
+        "notes": "Write notes on commits.",
         "describe": "Name a commit by the nearest tag.",
         "diff": "Show what differs between two recipes.",
-        "notes": "Write notes on commits.",
         "vector": "List, show, derive, extract and forget vectors.",
         "graph": "Check, show and exchange patterns.",
         "digest": "Print the weights digest of a revision.",

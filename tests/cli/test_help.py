@@ -66,6 +66,12 @@ ANSWERS = {
     "status": "status",
     "log": "log",
     "show": "show",
+    "notes list": "notes",
+    "notes show": "notes show HEAD~1",
+    "notes add": "notes add -m calm",
+    "notes append": "notes append -m calm HEAD~1",
+    "notes edit": None,
+    "notes remove": "notes remove HEAD~1",
     "describe": "describe --always",
     "diff": "diff HEAD~1 HEAD",
     "verify": None,
@@ -105,7 +111,8 @@ ANSWERS = {
     "rebase": "rebase HEAD",
     "revert": "revert listening",
     "reset": "reset HEAD~1",
-    "reflog": "reflog",
+    "reflog show": "reflog",
+    "reflog expire": "reflog expire -n",
     "config": "config user.name Ada",
     "fsck": "fsck",
     "count-objects": "count-objects",
@@ -124,6 +131,7 @@ def test_every_command_answers_with_the_json_of_the_page(name: str, grown: Comma
     entry = json_of(name)
     if line is not None:
         grown.ok("tag", "v1")
+        grown.ok("notes", "add", "-m", "eager", "HEAD~1")
         answer = grown.json(*line.split())
         assert entry.startswith("[") == isinstance(answer, list)
         keys = set(answer[0] if isinstance(answer, list) else answer)
@@ -274,7 +282,7 @@ def test_the_advice_for_a_command_of_gits_names_commands_that_there_are() -> Non
 
 
 @pytest.mark.parametrize(
-    "line", ["branch --list", "reset --merge", "log --not HEAD", "tag --sort x", "status --short"]
+    "line", ["branch --list", "reset --merge", "log --not HEAD", "tag --sort x", "status --renames"]
 )
 def test_an_option_that_is_missing_gets_no_guess_that_means_something_else(
     grown: CommandLine, line: str

@@ -101,7 +101,16 @@ def test_log_with_patches_shows_the_change_of_each_commit(grown: CommandLine) ->
 
 def test_log_in_json_has_the_whole_recipe(grown: CommandLine) -> None:
     entry = grown.json("log")[0]
-    assert set(entry) == {"id", "parents", "author", "date", "message", "recipe"}
+    assert set(entry) == {
+        "id",
+        "parents",
+        "author",
+        "date",
+        "committer",
+        "committer_date",
+        "message",
+        "recipe",
+    }
     assert set(entry["author"]) == {"name", "email"}
     assert set(entry["recipe"]) == {"base", "rules", "vectors"}
     vector = entry["recipe"]["vectors"]["listening"]

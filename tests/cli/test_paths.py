@@ -77,13 +77,23 @@ def test_a_file_where_a_revision_belongs_gets_the_line_to_type(below: CommandLin
     assert "Put back" in below.ok(*advice[1].split())
 
 
-@pytest.mark.parametrize("command", ["log", "diff"])
-def test_a_file_where_revisions_belong_gets_the_line_to_type(below: CommandLine, command: str) -> None:
-    sentence = below.refused(3, command, "HEAD", "note.md")
-    advice = re.search(rf"`persona ({command} -- [^`]+)`", sentence)
-    assert advice, sentence
-    assert below.ok(*advice[1].split())
-    assert "--" not in below.refused(3, command, "nowhere", "HEAD").replace("--all", "")
+@pytest.mark.parametrize("command", ["log", "diff", "show"])
+@pytest.mark.parametrize("words", [("note.md",), ("HEAD", "note.md"), ("HEAD", "."), ("../deep", "note.md")])
+def test_files_need_no_dashes_before_them(below: CommandLine, command: str, words: tuple[str, ...]) -> None:
+    place = next(number for number, word in enumerate(words) if word != "HEAD")
+    with_dashes = below.ok(command, *words[:place], "--", *words[place:])
+    assert with_dashes == below.ok(command, *words)
+    assert "note.md" in with_dashes or command == "log"
+    assert "unknown revision 'nowhere'" in below.refused(3, command, "nowhere", "HEAD")
+
+
+def test_a_word_that_is_a_revision_and_a_file_is_refused_with_both_ways_out(below: CommandLine) -> None:
+    below.ok("branch", "note.md")
+    for command in ("log", "diff", "show"):
+        assert "put -- before it for the file, or after it" in below.refused(2, command, "note.md")
+        assert below.ok(command, "HEAD", "--", "note.md")
+        below.ok(command, "note.md", "--")
+    assert "gone.md is no file here" in below.refused(2, "log", "../deep/note.md", "gone.md")
 
 
 def test_a_line_feed_in_the_name_of_a_file_makes_no_line(grown: CommandLine) -> None:

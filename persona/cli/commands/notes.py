@@ -68,7 +68,10 @@ def list_notes(repo: Repository, rev: str | None) -> Shown:
 @declare("show", group=command, pages=True, example="$ persona notes show HEAD~1")
 @click.argument("rev", default="HEAD", metavar="[REV]", shell_complete=revisions)
 def show(repo: Repository, rev: str) -> Shown:
-    """Print the note on a commit."""
+    """Print the note on a commit.
+
+    Prints the whole text. By default, the commit is HEAD.
+    """
     found = repo.notes.of(rev)
     return Shown(found, render.printable(found.text))
 
@@ -92,7 +95,10 @@ def add(
 @click.argument("rev", default="HEAD", metavar="[REV]", shell_complete=revisions)
 @_text_options
 def append(call: Invocation, repo: Repository, rev: str, message: tuple[str, ...], file: str | None) -> Shown:
-    """Add a paragraph to the note on a commit."""
+    """Add a paragraph to the note on a commit.
+
+    Writes the note if the commit has none. Without -m and -F, opens your editor.
+    """
     text = read_message(call, message, file)
     if text is None:
         text = edit_message(call, repo, _draft("", repo[rev].short_id))
@@ -102,14 +108,20 @@ def append(call: Invocation, repo: Repository, rev: str, message: tuple[str, ...
 @declare("edit", group=command, example="$ persona notes edit HEAD~2")
 @click.argument("rev", default="HEAD", metavar="[REV]", shell_complete=revisions)
 def edit(call: Invocation, repo: Repository, rev: str) -> Shown:
-    """Edit the note on a commit in your editor. An empty text removes the note."""
+    """Edit the note on a commit.
+
+    Opens your editor with the text of the note. If you leave an empty text, the note is removed.
+    """
     return _edited(call, repo, rev)
 
 
 @declare("remove", group=command, example="$ persona notes remove HEAD~2")
 @click.argument("revs", nargs=-1, metavar="[REV]…", shell_complete=revisions)
 def remove(repo: Repository, revs: tuple[str, ...]) -> Shown:
-    """Remove the notes on commits, by default on HEAD. If one has none, no note is removed."""
+    """Remove the notes on commits.
+
+    By default that on HEAD. If one of several commits has no note, no note is removed.
+    """
     gone = repo.notes.remove(*revs)
     lines = [f"Removed the note on {render.short(one.id)}" for one in gone]
     return Shown({"removed": [one.id for one in gone]}, lines, act=True)

@@ -34,8 +34,8 @@ class Reflog(CommandGroup):
 @click.group(
     "reflog",
     cls=Reflog,
-    example="$ persona reflog\n$ persona reflog main --date=relative\n$ persona reset --hard 'HEAD@{2}'\n"
-    "$ persona reflog expire --expire='30 days' --all",
+    example="$ persona reflog show main --date=relative\n$ persona reflog\n"
+    "$ persona reset --hard 'HEAD@{2}'\n$ persona reflog expire --expire='30 days' --all",
 )
 def command() -> None:
     """Show where a branch or HEAD has been.
@@ -52,7 +52,10 @@ def command() -> None:
     "--date", metavar="FORM", help="Show the time of each move in place of its number, as log --date does."
 )
 def show(repo: Repository, ref: str, max_count: int | None, date: str | None) -> Shown:
-    """Show where a branch or HEAD has been. Without BRANCH, it shows where HEAD has been."""
+    """Show where a branch or HEAD has been.
+
+    The newest move comes first. Without BRANCH, it shows where HEAD has been.
+    """
     entries = repo.reflog(ref)[:max_count]
     if date is None:
         return Shown(entries, render.reflog_lines(entries))

@@ -62,7 +62,8 @@ def _described(history: History, id: str, how: DescribeOptions) -> Description:
         distance, tag = min(since, key=lambda candidate: candidate[0], default=(0, None))
     if tag is not None:
         whole = digits and (distance or how["long"])
-        return Description(f"{tag}-{distance}-g{digits}" if whole else tag, id, tag, distance)
+        name = "-".join((tag, str(distance), "g" + digits)) if whole else tag
+        return Description(name, id, tag, distance)
     if how["always"]:
         return Description(digits or id, id, None, None)
     new = Call("tags.create", Blank("NAME"), abbreviate(id), message=Blank("MSG"))

@@ -69,7 +69,16 @@ def test_all_starts_from_every_branch_and_tag(grown: Bot) -> None:
 
 def test_an_entry_is_the_json_of_log(grown: Bot) -> None:
     entry = as_json(grown.repo["HEAD"])
-    assert list(entry) == ["id", "parents", "author", "date", "message", "recipe"]
+    assert list(entry) == [
+        "id",
+        "parents",
+        "author",
+        "date",
+        "committer",
+        "committer_date",
+        "message",
+        "recipe",
+    ]
     assert entry["author"] == {"name": "Ada", "email": "ada@example.org"}
     assert entry["date"] == "2025-11-13T03:16:20+01:00"
     assert set(entry["recipe"]) == {"base", "rules", "vectors"}
