@@ -1,4 +1,4 @@
-"""**format** — how `log` and `show` write a commit: a name that git has, or a text such as `%h %s`.
+"""Formats: how `log` and `show` write a commit, by a name that git has, or by a text such as `%h %s`.
 
 The placeholders in the text are git's. One that is unknown is printed as it is.
 """
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from click import style
 
+from persona.cli.options import COMMIT_FORMS, DATE_FORMS
 from persona.cli.render import coloured_id, decoration, entry_lines, short
 from persona.cli.terminal import printable
 from persona.errors import UsageError
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
     from persona.history.query_results import Annotation, CommitEntry
     from persona.objects.commit import Person
 
-NAMES: Final = ("oneline", "short", "medium", "full", "fuller", "reference", "raw")
-DATES: Final = ("default", "iso", "iso-strict", "rfc", "short", "relative", "raw", "unix", "local")
+DATES: Final = ("default", *DATE_FORMS)
 _PLACEHOLDER: Final = re.compile(
     r"%(?:x([0-9a-fA-F]{2})|C\(([^)]*)\)|C(red|green|blue|reset)|([<>])\((\d+)(?:,(trunc|ltrunc|mtrunc))?\)"
     r"|([ac][nNeElLdDrtiIs]|[HhTtPpsfbBdDNn%]))"
@@ -60,8 +60,8 @@ def form(name: str, dates: Dates, refs: bool, *, whole_ids: bool = False) -> For
         return _template(name.split(":", 1)[1], dates)
     if "%" in name:
         return _template(name, dates)
-    if name not in NAMES:
-        known = ", ".join(NAMES)
+    if name not in COMMIT_FORMS:
+        known = ", ".join(COMMIT_FORMS)
         raise UsageError(f"--format={name} is none of {known}, and has no placeholder such as %h")
     return lambda entry: _named(name, entry, dates, refs, whole_ids)
 

@@ -17,6 +17,10 @@ from persona.errors import InvalidInput
 from persona.history.options import ComputeOptions, Option, declared
 
 F = TypeVar("F", bound=Callable[..., Any])
+DATE_FORMS = ("iso", "iso-strict", "rfc", "short", "relative", "raw", "unix", "local")
+"""Names of ways to write a date, which `persona.cli.formats` knows."""
+COMMIT_FORMS = ("oneline", "short", "medium", "full", "fuller", "reference", "raw")
+"""The same for a commit."""
 
 
 def takes(declaration: type, *only: str) -> Callable[[F], F]:
@@ -124,9 +128,7 @@ def format_options(function: F) -> F:
         "--date",
         metavar="FORM",
         default="default",
-        shell_complete=completions.one_of(
-            "iso", "iso-strict", "rfc", "short", "relative", "raw", "unix", "local"
-        ),
+        shell_complete=completions.one_of(*DATE_FORMS),
         help="Write dates as FORM, such as iso, short, relative or format:%Y.",
     )(function)
     return click.option(
@@ -134,7 +136,7 @@ def format_options(function: F) -> F:
         "--pretty",
         "form",
         metavar="FORM",
-        shell_complete=completions.one_of("oneline", "short", "medium", "full", "fuller", "reference", "raw"),
+        shell_complete=completions.one_of(*COMMIT_FORMS),
         help="Write commits as FORM: a name such as fuller, or a text such as '%h %an %s'.",
     )(function)
 

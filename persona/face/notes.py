@@ -28,7 +28,7 @@ class Notes(Collection[str]):
     remove = Verb(lambda: verbs.notes.remove_notes)
     of = Verb(lambda: verbs.notes.note)
 
-    def list(self) -> list[CommitNote]:
+    def all(self) -> list[CommitNote]:
         """The notes with the ids of their commits, in order of ids."""
         self._history.require_open()
         return verbs.notes.notes(self._history)
@@ -39,7 +39,7 @@ class Notes(Collection[str]):
         return verbs.notes.note(self._history, rev).text
 
     def _read(self) -> dict[str, str]:
-        return {one.id: one.text for one in self.list()}
+        return {one.id: one.text for one in self.all()}
 
     def _shown(self) -> list[str]:
         return [abbreviate(id) for id in self]

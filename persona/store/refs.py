@@ -341,7 +341,7 @@ class Refs:
             self._steps.prepare_reflog(reflog.renamed(self.root, old_name, new_name, id, line))
             self._steps.take(steps, together=True, renamed=(old_name, new_name))
 
-    def logged(self) -> list[str]:
+    def logged(self) -> Sequence[str]:
         """HEAD, and the branches and tags that have a reflog, also those that are gone."""
         found = ["HEAD"]
         pending = [HEADS, TAGS]

@@ -47,6 +47,7 @@ MEANINGLESS: dict[str, list[object]] = {
     "Progress | None": ["yes"],
     "NoteList | None": ["yes", 3],
     "bool": ["no", None, 3, b"", [True]],
+    "bool | None": ["no", 3, b"", [True]],
     'Literal["soft", "mixed", "hard"]': ["bogus", None],
     "str | CommitEntry | None": [3, b"HEAD"],
     "str | Sequence[str]": [None, b"HEAD", [None]],

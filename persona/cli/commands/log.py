@@ -129,7 +129,7 @@ def command(
         raise UsageError("--graph draws children above their parents: leave out --reverse")
     revs, paths = call.revisions_and_files(repo, words, files)
     start = revs or ["HEAD"]
-    reach = {"all": all, "first_parent": first_parent}
+    reach: dict[str, Any] = {"all": all, "first_parent": first_parent}
     wanted = {**filters, "author": filters["author"] or None, "committer": filters["committer"] or None}
     wanted |= {"grep": filters["grep"] or None, "paths": paths}
     entries = repo.log(start, n=n, skip=skip, reverse=reverse, topological=graph, **reach, **wanted)
@@ -158,7 +158,7 @@ def _form(
         from persona.cli import formats
 
         head = formats.form(name, formats.date_form(date), refs, whole_ids=not oneline)
-        if name in _PLAIN or name not in formats.NAMES:
+        if name in _PLAIN or name not in formats.COMMIT_FORMS:
             return head, name == "raw"
 
     def write(entry: CommitEntry) -> list[str]:
@@ -201,7 +201,7 @@ def _lines(
 
 
 def _cells(
-    repo: Repository, start: list[str], reach: Mapping[str, bool], wanted: Mapping[str, Any]
+    repo: Repository, start: list[str], reach: Mapping[str, Any], wanted: Mapping[str, Any]
 ) -> Iterator[Cell]:
     """The drawing beside each commit. Commits that the filters leave out are skipped."""
     from persona.cli.graph import Graph, within

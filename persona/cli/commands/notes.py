@@ -8,7 +8,7 @@ import click
 
 from persona.cli import render
 from persona.cli.command import CommandGroup, declare
-from persona.cli.completions import revisions
+from persona.cli.completions import files, revisions
 from persona.cli.messages import Draft, edit_message, read_message
 from persona.cli.rendering import Shown
 from persona.errors import UnknownName
@@ -32,12 +32,15 @@ class Notes(CommandGroup):
 
 
 def _text_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    for flags, how in (
-        (("-F", "--file"), {"metavar": "FILE", "help": "Read the text from FILE, or from stdin with -."}),
-        (("-m", "--message"), {"metavar": "MSG", "multiple": True, "help": "Text; each -m is a paragraph."}),
-    ):
-        function = click.option(*flags, **how)(function)
-    return function
+    function = click.option(
+        "-F",
+        "--file",
+        metavar="FILE",
+        shell_complete=files,
+        help="Read the text from FILE, or from stdin with -.",
+    )(function)
+    text = "The text of the note. Each further -m adds a paragraph."
+    return click.option("-m", "--message", metavar="MSG", multiple=True, help=text)(function)
 
 
 @click.group(
@@ -61,7 +64,7 @@ def list_notes(repo: Repository, rev: str | None) -> Shown:
 
     Prints each commit that has a note, with the first line of the note. With REV, prints that of REV.
     """
-    found = repo.notes.list() if rev is None else [repo.notes.of(rev)]
+    found = repo.notes.all() if rev is None else [repo.notes.of(rev)]
     return Shown(found, [_line(one) for one in found])
 
 

@@ -8,7 +8,8 @@ import click
 
 from persona.cli import render
 from persona.cli.command import CommandGroup, declare
-from persona.cli.completions import moved_refs
+from persona.cli.completions import moved_refs, one_of
+from persona.cli.options import DATE_FORMS
 from persona.cli.rendering import Shown
 
 if TYPE_CHECKING:
@@ -49,7 +50,10 @@ def command() -> None:
 @click.argument("ref", default="HEAD", metavar="[BRANCH]", shell_complete=moved_refs)
 @click.option("-n", "--max-count", metavar="N", type=click.IntRange(min=0), help="Show at most N moves.")
 @click.option(
-    "--date", metavar="FORM", help="Show the time of each move in place of its number, as log --date does."
+    "--date",
+    metavar="FORM",
+    shell_complete=one_of(*DATE_FORMS),
+    help="Show the time of each move in place of its number, as log --date does.",
 )
 def show(repo: Repository, ref: str, max_count: int | None, date: str | None) -> Shown:
     """Show where a branch or HEAD has been.

@@ -87,7 +87,7 @@ def _commit(
     from persona.cli import formats
 
     head = formats.form(form or "medium", formats.date_form(date), refs)(entry)
-    whole = (form or "medium") in formats.NAMES and form != "reference"
+    whole = (form or "medium") in formats.COMMIT_FORMS and form != "reference"
     return value, [*(_with_facts(entry, head) if whole else head), *_apart(diff, changes)]
 
 

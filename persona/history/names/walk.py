@@ -331,11 +331,11 @@ def in_order(parents: Mapping[str, Sequence[str]]) -> Iterator[str]:
         for parent in above:
             if parent in children:
                 children[parent] += 1
-    stack = [id for id in reversed(parents) if not children[id]]
+    stack = [id for id in reversed(list(parents)) if not children[id]]
     while stack:
         id = stack.pop()
         yield id
-        for parent in reversed(parents[id]):
+        for parent in parents[id]:  # as in git, the line of the last parent comes first
             if parent in children:
                 children[parent] -= 1
                 if not children[parent]:

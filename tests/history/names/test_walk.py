@@ -122,7 +122,7 @@ def test_in_topological_order_no_commit_is_before_a_child_and_lines_stay_togethe
             done = set(given[: number + 1])
             children = {one: {child for child in given if one in graph.parents[child]} for one in given}
             ready = [one for one in graph.parents[id] if one in place and children[one] <= done]
-            assert not ready or given[number + 1] == ready[0]
+            assert not ready or given[number + 1] == ready[-1]
 
 
 def line(length: int) -> Graph:
