@@ -54,7 +54,7 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """As click does."""
         call = ctx.ensure_object(Invocation)
-        call.pages = self.pages and not call.no_pager
+        call.pages = self.pages if call.paginate is None else call.paginate
         call.works = self.works
         if not call.quiet:
             return super().invoke(ctx)

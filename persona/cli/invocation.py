@@ -51,7 +51,8 @@ class Invocation:
     quiet: bool = False
     verbose: bool = False
     json: bool = False
-    no_pager: bool = False
+    paginate: bool | None = None
+    """Whether answers go through the pager, whatever the command does by itself."""
     pages: bool = False
     """Whether the answer goes through the pager, if it goes to a terminal."""
     works: bool = False

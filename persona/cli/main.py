@@ -174,7 +174,7 @@ def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 @click.group(
     cls=Persona,
     example=EXAMPLE,
-    options_metavar="[-C DIR] [--no-pager] [-q] [-v]",
+    options_metavar="[-C DIR] [-p | -P] [-q] [-v]",
     subcommand_metavar="COMMAND …",
 )
 @click.option(
@@ -185,7 +185,12 @@ def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     shell_complete=directories,
     help="Run as if started in DIR.",
 )
-@click.option("--no-pager", is_flag=True, help="Print long answers directly, not through a pager.")
+@click.option(
+    "-P", "--no-pager", "paginate", flag_value=False, help="Print long answers directly, not through a pager."
+)
+@click.option(
+    "-p", "--paginate", "paginate", flag_value=True, default=None, help="Print any answer through the pager."
+)
 @click.option(
     "--version",
     is_flag=True,
@@ -195,7 +200,7 @@ def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     help="Show the version and exit.",
 )
 @click.pass_context
-def cli(ctx: click.Context, directory: tuple[str, ...], no_pager: bool) -> None:
+def cli(ctx: click.Context, directory: tuple[str, ...], paginate: bool | None) -> None:
     """Version control for the behaviour of a language model.
 
     A repository holds a base model, vectors that change it, and a history of recipes. A recipe says which
@@ -204,7 +209,7 @@ def cli(ctx: click.Context, directory: tuple[str, ...], no_pager: bool) -> None:
     """
     call = ctx.ensure_object(Invocation)
     call.go_to(Path().joinpath(*directory))
-    call.no_pager = no_pager
+    call.paginate = paginate
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         ctx.color = False
 

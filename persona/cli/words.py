@@ -76,7 +76,7 @@ _NOT_STAGED = (
 )
 OPTIONS: Final[dict[str, str]] = dict.fromkeys(
     ("--cached", "--staged", "--keep-index", "--index"), _NOT_STAGED
-) | {option: f"{option} stands before the command" for option in ("--no-pager", "-C")}
+) | {option: f"{option} stands before the command" for option in ("--no-pager", "--paginate", "-C")}
 """Options of git's that have no meaning here, or only before the command, and why."""
 
 

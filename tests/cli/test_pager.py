@@ -59,11 +59,15 @@ PAGES = "sed 's/^/| /'"
         ("tag", "-l"),
         ("help", "log"),
         ("config", "--list"),
+        ("notes",),
+        ("notes", "show", "HEAD~1"),
+        ("-p", "status", "-b"),
     ],
 )
 def test_what_is_read_at_length_goes_through_the_pager(grown: CommandLine, words: tuple[str, ...]) -> None:
     grown.ok("tag", "v1")
     grown.ok("config", "user.name", "Ada")
+    grown.ok("notes", "add", "-m", "eager", "HEAD~1")
     code, shown = on_terminal(grown, *words, PERSONA_PAGER=PAGES)
     assert code == 0
     assert shown
@@ -71,7 +75,15 @@ def test_what_is_read_at_length_goes_through_the_pager(grown: CommandLine, words
 
 
 @pytest.mark.parametrize(
-    "words", [("--no-pager", "log"), ("log", "--json"), ("status",), ("branch", "new"), ("rev-parse", "HEAD")]
+    "words",
+    [
+        ("--no-pager", "log"),
+        ("-P", "log"),
+        ("log", "--json"),
+        ("status",),
+        ("branch", "new"),
+        ("rev-parse", "HEAD"),
+    ],
 )
 def test_other_answers_come_directly(grown: CommandLine, words: tuple[str, ...]) -> None:
     code, shown = on_terminal(grown, *words, PERSONA_PAGER=PAGES)
@@ -177,6 +189,6 @@ def test_a_short_answer_needs_no_pager(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not pager.needless("less", "one")
 
 
-@pytest.mark.parametrize("option", ["--no-pager", "-C"])
+@pytest.mark.parametrize("option", ["--no-pager", "--paginate", "-C"])
 def test_an_option_of_persona_itself_stands_before_the_command(grown: CommandLine, option: str) -> None:
     assert f"; {option} stands before the command (see" in grown.refused(2, "log", option, ".")
