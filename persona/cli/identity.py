@@ -6,11 +6,17 @@ The author's variables are `PERSONA_AUTHOR_NAME`, `_EMAIL` and `_DATE`; the comm
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from persona.errors import InvalidInput, quoted
 from persona.history import identity
 from persona.objects.commit import Person
+
+if TYPE_CHECKING:
+    from persona.repository import Repository
 
 UNSAID = (
     "no user.name or user.email is set; committing as {}. "
@@ -72,8 +78,31 @@ def _person(
     return Person(_clean(name), _clean(email), seconds, offset)
 
 
+def changed(repo: Repository, person: Person, name: str | None, date: str | None) -> Person:
+    """An author with the name and email of `--author`, and the date of `--date`, where they are given.
+
+    As in git, a name without an email in angle brackets is looked for in the authors of the history.
+    """
+    if name is not None:
+        match = re.fullmatch(r"\s*(.*?)\s*<([^<>]*)>\s*", name)
+        if match is not None:
+            person = replace(person, name=_clean(match[1]), email=_clean(match[2]))
+        else:
+            found = next(repo.log(all=True, author=re.escape(name), n=1), None)
+            if found is None:
+                raise InvalidInput(
+                    f"--author: no author in this history matches {quoted(name, 60)};"
+                    " give the author as 'Name <email>'"
+                )
+            person = replace(person, name=found.author.name, email=found.author.email)
+    if date is not None:
+        seconds, offset = _when("--date", date)
+        person = replace(person, time=seconds, offset=offset)
+    return person
+
+
 def _when(variable: str, text: str | None) -> tuple[int, int]:
-    """Seconds since 1970 UTC, minutes east of it, of a date of the environment; else now."""
+    """Seconds since 1970 UTC, minutes east of it, of a date of the environment or a flag; else now."""
     now, offset = identity.now()
     if not text:
         return now, offset

@@ -50,6 +50,7 @@ def record(
     message: str | None,
     *,
     amend: bool = False,
+    reset_author: bool = False,
     allow_empty: bool = False,
     imported: Mapping[str, VectorChange] | None = None,
     notes: tuple[str, ...] = (),
@@ -58,7 +59,9 @@ def record(
     parents: tuple[str, ...] | None = None,
     announce: Callable[[str], None] = lambda id: None,
 ) -> CommitResult:
-    """Commits the work tree as it is, by `author`, unless a commit is amended; the committer records it.
+    """Commits the work tree as it is, by `author`; the committer records it.
+
+    An amended commit keeps its own author unless `reset_author`.
 
     `parents`: other ones than HEAD. `announce` is called with the new commit's id before HEAD moves.
 
@@ -92,7 +95,8 @@ def record(
         if parents is None:
             parents = before.parents if amend else (head,)
         said = tidy(message if message is not None or not amend else before.message)
-        author, committer = before.author if amend else author, history.committer()
+        author = before.author if amend and not reset_author else author
+        committer = history.committer()
         id = build(tx, held, parents, author=author, committer=committer, message=said)
     move = FileMove(history.files_of(id), history.files_of(head), tuple(edits), id) if edits else NO_MOVE
     announce(id)

@@ -7,6 +7,7 @@ import pytest
 from persona.cli import identity
 from persona.errors import InvalidInput
 from persona.objects.commit import Person
+from tests.cli.command_line import CommandLine
 
 
 def who(environment: dict[str, str], config: dict[str, str] | None = None) -> tuple[Person, list[str]]:
@@ -93,3 +94,29 @@ def test_git_is_asked_once_for_both(monkeypatch: pytest.MonkeyPatch) -> None:
     author = identity.author({}, {}.get, [].append, ".")
     committer = identity.committer({}, {}.get, [].append, ".", author)
     assert (committer.name, committer.email, len(asked)) == ("Grace", "grace@example.org", 1)
+
+
+def test_the_author_of_a_commit_may_be_another_person_at_another_time(grown: CommandLine) -> None:
+    def of_head() -> tuple[str, str, str]:
+        entry = grown.json("log", "-n", "1")[0]
+        return entry["author"]["name"], entry["author"]["email"], entry["date"]
+
+    committer = grown.json("log", "-n", "1")[0]["committer"]
+    words = ("commit", "--allow-empty", "-m", "hers")
+    grown.ok(*words, "--author", "Ada Lovelace <ada@example.org>", "--date", "2026-11-15T09:30:00+01:00")
+    hers = ("Ada Lovelace", "ada@example.org", "2026-11-15T09:30:00+01:00")
+    assert of_head() == hers
+    assert grown.json("log", "-n", "1")[0]["committer"] == committer
+    grown.ok("commit", "--amend", "-m", "still hers")
+    assert of_head() == hers
+    grown.ok("commit", "--amend", "--no-edit", "--date", "@1700000000 +0000")
+    assert of_head() == (*hers[:2], "2023-11-14T22:13:20+00:00")
+    grown.ok("commit", "--amend", "--no-edit", "--author", "A. Tester")
+    assert of_head() == ("A. Tester", "tester@example.org", "2023-11-14T22:13:20+00:00")
+    grown.ok(*words, "--author=Ada <a@b>")
+    assert of_head()[:2] == ("Ada", "a@b")
+    grown.ok("commit", "--amend", "--no-edit", "--reset-author")
+    assert of_head()[0] == "A. Tester"
+    assert "no author in this history matches 'Nobody'" in grown.refused(4, *words, "--author", "Nobody")
+    assert "--date: 'soonish' is not a date" in grown.refused(4, *words, "--date", "soonish")
+    assert "give --amend too" in grown.refused(2, *words, "--reset-author")

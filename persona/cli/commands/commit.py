@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
@@ -12,6 +12,7 @@ from persona.cli.completions import files
 from persona.cli.messages import EDITOR_HINT, Draft, edit_message, read_message
 from persona.cli.options import takes
 from persona.cli.rendering import Shown
+from persona.errors import UsageError
 from persona.history.options import ImportOptions
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
     help="Open no editor; take the old commit's message (--amend) or the prepared one (`revert -n`).",
 )
 @click.option("--allow-empty", is_flag=True, help="Commit even if nothing differs.")
+@click.option("--author", metavar="NAME", help="Author, as 'Name <email>', or part of that of a commit.")
+@click.option("--date", metavar="DATE", help="Date of the author.")
+@click.option("--reset-author", is_flag=True, help="With --amend: become the author, now.")
 @takes(ImportOptions)
 def command(
     call: Invocation,
@@ -55,6 +59,9 @@ def command(
     amend: bool,
     no_edit: bool,
     allow_empty: bool,
+    author: str | None,
+    date: str | None,
+    reset_author: bool,
     **options: Unpack[ImportOptions],
 ) -> Shown:
     """Record the recipe and the text files; with PATH, add that first.
@@ -63,13 +70,21 @@ def command(
     With PATH, commit first does what `persona add PATH` does: it imports a fine-tune as a vector, or tracks a
     text file. Without a message, an editor opens.
     """
+    if reset_author and not amend:
+        raise UsageError("--reset-author changes the author of the last commit: give --amend too")
+    who: dict[str, Any] = {}
+    if author is not None or date is not None or reset_author:
+        from persona.cli import identity
+
+        before = repo["HEAD"].commit.author if amend and not reset_author else call.author()
+        who = {"author": identity.changed(repo, before, author, date), "reset_author": amend}
     text = read_message(call, message, file)
     if text is None:
         text = repo.prepared_message() if no_edit and not amend else None
     if text is None and not no_edit:
         text = _written(call, repo, path, amend, allow_empty)
     source = None if path is None else call.model(path)
-    result = repo.commit(source, message=text, amend=amend, allow_empty=allow_empty, **options)
+    result = repo.commit(source, message=text, amend=amend, allow_empty=allow_empty, **who, **options)
     return diffs.shown_commit(repo, result)
 
 

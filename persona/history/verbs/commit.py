@@ -29,14 +29,16 @@ def commit(
     amend: bool = False,
     allow_empty: bool = False,
     author: Signer = None,
+    reset_author: bool = False,
     **options: Unpack[ImportOptions],
 ) -> CommitResult:
     """Commits `recipe.toml` and the tracked text files of the work tree.
 
     `path` is added as by `add`. Without a `message` this raises `UsageError` (with `amend`, the old message
     stays). Raises `Refused` if there is nothing to commit. `author`: by default the author given to `open`.
-    With the setting `commit.checkout` the weights are computed at once. If that fails, the commit stands, and
-    the result's `failure` is the error.
+    An amended commit keeps its author and their date unless `reset_author`. With the setting
+    `commit.checkout` the weights are computed at once. If that fails, the commit stands, and the result's
+    `failure` is the error.
     """
     how = history.in_force(ImportOptions, options)
     place = None
@@ -45,7 +47,8 @@ def commit(
 
         place = located(Path(path), how["progress"])
     wanted = placing.wanted_at_once(history, place, how)
-    made = _commit(history, place, message, author, how, amend=amend, allow_empty=allow_empty)
+    new = {"amend": amend, "reset_author": reset_author, "allow_empty": allow_empty}
+    made = _commit(history, place, message, author, how, **new)
     return placing.at_once(history, made, wanted)
 
 
@@ -68,6 +71,7 @@ def _commit(
     options: ImportOptions,
     *,
     amend: bool,
+    reset_author: bool,
     allow_empty: bool,
 ) -> CommitResult:
     with changing(history) as tree:
@@ -98,6 +102,7 @@ def _commit(
                     history.author(author),
                     message,
                     amend=amend,
+                    reset_author=reset_author,
                     allow_empty=allow_empty,
                     imported=imported,
                     notes=of_import,
