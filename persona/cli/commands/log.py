@@ -13,7 +13,7 @@ import click
 from persona.cli import diffs, render
 from persona.cli.command import Command, declare
 from persona.cli.completions import all_vectors, revisions
-from persona.cli.options import changes_options, format_options
+from persona.cli.options import COMMIT_FORMS, changes_options, format_options
 from persona.cli.pager import on_terminal
 from persona.errors import UsageError
 
@@ -158,7 +158,7 @@ def _form(
         from persona.cli import formats
 
         head = formats.form(name, formats.date_form(date), refs, whole_ids=not oneline)
-        if name in _PLAIN or name not in formats.COMMIT_FORMS:
+        if name in _PLAIN or name not in COMMIT_FORMS:
             return head, name == "raw"
 
     def write(entry: CommitEntry) -> list[str]:

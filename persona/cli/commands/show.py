@@ -12,7 +12,7 @@ import click
 from persona.cli import diffs, render
 from persona.cli.command import declare
 from persona.cli.completions import revisions
-from persona.cli.options import changes_options, format_options
+from persona.cli.options import COMMIT_FORMS, changes_options, format_options
 from persona.cli.pager import on_terminal
 from persona.cli.rendering import Shown
 from persona.errors import UnknownName, quoted
@@ -87,7 +87,7 @@ def _commit(
     from persona.cli import formats
 
     head = formats.form(form or "medium", formats.date_form(date), refs)(entry)
-    whole = (form or "medium") in formats.COMMIT_FORMS and form != "reference"
+    whole = (form or "medium") in COMMIT_FORMS and form != "reference"
     return value, [*(_with_facts(entry, head) if whole else head), *_apart(diff, changes)]
 
 
