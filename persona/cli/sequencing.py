@@ -23,8 +23,13 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 _DOING = {"merge": "merging", "cherry-pick": "cherry-picking", "revert": "reverting", "rebase": "rebasing"}
-_SIDES = {"yyy": "both modified:", "nyy": "both added:", "yny": "deleted by them:", "yyn": "deleted by us:"}
-"""Whether the base, theirs and ours have a file, and git's words for that."""
+_SIDES = {
+    "yyy": ("both modified:", "UU"),
+    "nyy": ("both added:", "AA"),
+    "yny": ("deleted by them:", "UD"),
+    "yyn": ("deleted by us:", "DU"),
+}
+"""Whether the base, theirs and ours have a file, and git's words and letters for that."""
 
 
 def shown(result: SequenceResult, call: Invocation, repo: Repository) -> Shown:
@@ -174,15 +179,21 @@ def unmerged_lines(sequence: UnderWay, path: Callable[[str], str]) -> Iterator[s
     yield '  (edit the file and delete the markers; use "persona add FILE..." to keep a file as it is)'
     for name in dict.fromkeys(conflict.path for conflict in sequence.conflicts):
         here = [conflict for conflict in sequence.conflicts if conflict.path == name]
-        yield "\t" + click.style(f"{_side(here[0]):<17}{render.shown_path(path(name))}", fg="red")
+        yield "\t" + click.style(f"{_side(here[0])[0]:<17}{render.shown_path(path(name))}", fg="red")
         for conflict in here:
             if conflict.key is not None:
                 yield "\t" + " " * 17 + f"{render.printable(conflict.key)}"
     yield ""
 
 
-def _side(conflict: ConflictView) -> str:
+def unmerged_marks(sequence: UnderWay) -> dict[str, str]:
+    """Path → git's two letters, of each file with a conflict that stands."""
+    return {conflict.path: _side(conflict)[1] for conflict in sequence.conflicts}
+
+
+def _side(conflict: ConflictView) -> tuple[str, str]:
+    """git's words and letters for a conflict of a file."""
     if conflict.problem != "presence":
-        return "both modified:"
+        return _SIDES["yyy"]
     sides = conflict.base, conflict.theirs, conflict.ours
-    return _SIDES.get("".join("n" if side is None else "y" for side in sides), "both modified:")
+    return _SIDES.get("".join("n" if side is None else "y" for side in sides), _SIDES["yyy"])

@@ -41,6 +41,7 @@ def test_a_conflict_says_both_values_and_each_step_that_it_advises_works(parted:
         r"Unmerged paths:\n.*\n\tboth modified: +recipe\.toml\n\t +vectors\.listening\.alpha\n", status
     )
     assert "new file:   notes.md" in status
+    assert parted.ok("status", "-s").splitlines()[:2] == ["UU recipe.toml", "A  notes.md"]
     assert "cannot switch branches while merging" in parted.refused(1, "switch", "topic")
     assert "a conflict stands in recipe.toml" in parted.refused(1, "merge", "--continue")
     parted.ok("merge", "--abort")

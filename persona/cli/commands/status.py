@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -46,7 +47,10 @@ def _branch_line(result: Status) -> Iterator[str]:
 
 
 def _short_lines(result: Status, path: Callable[[str], str]) -> Iterator[str]:
-    """`M  recipe.toml`: the letter stands in git's first column, as the next commit holds the change."""
+    """`M  recipe.toml`: the letter stands in git's first column, as the next commit holds the change.
+
+    Files with a conflict that stands come first, as `UU recipe.toml`.
+    """
     letters = {"added": "A", "removed": "D"}
     if result.diff is None:  # recipe.toml cannot be read
         changes = dict.fromkeys([*result.files_changed, RECIPE_FILE], "M")
@@ -54,6 +58,13 @@ def _short_lines(result: Status, path: Callable[[str], str]) -> Iterator[str]:
         changes = {change.path: letters.get(change.change, "M") for change in result.diff.file_changes}
         if result.recipe_changed:
             changes[RECIPE_FILE] = "M"
+    if result.sequence is not None and result.sequence.conflicts:
+        from persona.cli.sequencing import unmerged_marks
+
+        unmerged = unmerged_marks(result.sequence)
+        changes = {name: letter for name, letter in changes.items() if name not in unmerged}
+        for name, mark in sorted(unmerged.items()):
+            yield f"{click.style(mark, fg='red')} {render.shown_path(path(name))}"
     for name, letter in sorted(changes.items()):
         yield f"{click.style(letter, fg='green')}  {render.shown_path(path(name))}"
     marks = [*(("??", name) for name in result.untracked), *(("!!", left.path) for left in result.left_out)]
@@ -129,7 +140,12 @@ def status(result: Status, call: Invocation, repo: Repository) -> Iterator[str]:
 def _changes(result: Status, path: Callable[[str], str]) -> Iterator[str]:
     """A line for each thing that the next commit would hold."""
     if result.diff is not None:
-        yield from diffs.change_lines(result.diff, result.kept, path)
+        diff = result.diff
+        if result.sequence is not None and result.sequence.conflicts:
+            unmerged = {conflict.path for conflict in result.sequence.conflicts}
+            merged = tuple(file for file in diff.file_changes if file.path not in unmerged)
+            diff = replace(diff, file_changes=merged)
+        yield from diffs.change_lines(diff, result.kept, path)
         return
     for name in result.files_changed:
         yield f"{'changed:':<12}{path(name)}"

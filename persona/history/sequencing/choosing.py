@@ -12,12 +12,12 @@ from persona.store.refs import NoteList
 
 
 def chosen(history: History, texts: Many[str], notes: NoteList, *, newest_first: bool) -> list[str]:
-    """The commits of revisions, in the given order; with a range among them, in the order of history.
+    """The commits of revisions, each once, in the given order; with a range, in the order of history.
 
     `Refused` if ranges select none.
     """
     if not any(is_range(text) for text in texts):
-        return [resolve(history, text, notes) for text in texts]
+        return list(dict.fromkeys(resolve(history, text, notes) for text in texts))
     range_ = resolve_range(history, texts, notes)
     found = [id for id, _ in topological(walk(history, range_.starts, range_.hidden))]
     if not found:

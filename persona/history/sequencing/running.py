@@ -287,7 +287,9 @@ def _conflict(
     squashes = one.action in _SQUASHES
     here = history.commit(at)
     message = (one.message or here.message) if squashes else message_of(history, sequence, one)
-    author = here.author if squashes else person_of(history, sequence, one)
+    author: Person | None = here.author if squashes else history.commit(one.commit).author
+    if sequence.verb == "revert":
+        author = None  # the one who concludes it, then
     stop = Stop(
         why="conflict",
         theirs=other_side(history, sequence, one),

@@ -61,6 +61,11 @@ def test_a_range_is_picked_from_the_oldest_on_with_a_line_of_the_reflog_for_each
     assert topic.repo.resolve("main@{1}") == topic.repo.resolve("HEAD~1")
 
 
+def test_a_commit_that_is_named_twice_is_picked_once(topic: Bot) -> None:
+    topic.repo.cherry_pick("topic~3", "topic~2", "topic~3")
+    assert subjects(topic, 3) == ["topic 2", "topic 1", "ours"]
+
+
 def test_a_change_that_is_there_already_is_said_and_in_a_range_left_out(topic: Bot) -> None:
     topic.repo.cherry_pick("topic~3")
     with pytest.raises(Refused, match=r"nothing to cherry-pick: .* is there already"):
@@ -185,7 +190,9 @@ def test_a_revert_stops_at_a_later_change_and_goes_on(topic: Bot) -> None:
     with pytest.raises(Conflicted, match=r"-0\.4 by that commit, -0\.3 now, -0\.5 before"):
         topic.repo.revert("HEAD", "HEAD~3")
     assert subjects(topic, 1) == ['Revert "topic 4"']
+    topic.repo._history.author_signer = topic.now
     topic.repo.revert(continue_=True, strategy="theirs")
+    assert topic.repo["HEAD"].date > topic.repo["HEAD~1"].date  # by the one who concluded it, then
     assert topic.repo["HEAD"].recipe.vectors["suggesting"].alpha == -0.5
     assert topic.repo["HEAD"].message.startswith('Revert "topic 1"\n\nThis reverts commit ')
     topic.repo.reset(before, mode="hard")
