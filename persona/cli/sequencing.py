@@ -35,12 +35,11 @@ _SIDES = {
 def shown(result: SequenceResult, call: Invocation, repo: Repository) -> Shown:
     """What a merge, cherry-pick, revert or rebase has done."""
     lines = _lines(result, call, repo)
-    notes = [note for commit in result.commits for note in commit.notes]
     if result.last is not None and result.last.failure is not None:
         failed = diffs.unplaced(result.last, result.last.failure, lines)
-        failed.notes = [*result.notes, *notes]
+        failed.notes = result.notes
         return failed
-    return Shown(result, lines, act=True, notes=notes)
+    return Shown(result, lines, act=True)
 
 
 def _lines(result: SequenceResult, call: Invocation, repo: Repository) -> Iterator[str]:

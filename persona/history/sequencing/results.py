@@ -6,11 +6,13 @@ from collections.abc import Iterable
 from dataclasses import field
 from typing import Any, Literal
 
+from persona.errors import PersonaError
 from persona.frozen import dataclass
 from persona.history.recipes.conflicts import Conflict
 from persona.history.results import (
     UNPRINTED,
     Carried,
+    CheckoutResult,
     CommitResult,
     Head,
     Result,
@@ -47,6 +49,7 @@ class SequenceResult(Result):
     weights: WeightsState | None = field(default=None, metadata=UNPRINTED)
     onto: str | None = field(default=None, metadata=UNPRINTED)
     notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
+    """Sentences for the user, those about the new commits too."""
 
     @property
     def last(self) -> CommitResult | None:
@@ -57,6 +60,21 @@ class SequenceResult(Result):
     def id(self) -> str | None:
         """The last commit that was made; None if none was."""
         return None if self.last is None else self.last.id
+
+    @property
+    def branch(self) -> str | None:
+        """The branch that HEAD is on; None if it is detached."""
+        return self.head.branch
+
+    @property
+    def checkout(self) -> CheckoutResult | None:
+        """The weights of the last commit, with `commit.checkout = true`."""
+        return None if self.last is None else self.last.checkout
+
+    @property
+    def failure(self) -> PersonaError | None:
+        """Why they could not be computed, though the commit was made."""
+        return None if self.last is None else self.last.failure
 
     @property
     def parents(self) -> tuple[str, ...]:

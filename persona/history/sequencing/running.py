@@ -128,16 +128,17 @@ def result(
     """The result of a call."""
     history = tree.history
     head = history.head()
+    commits = tuple(commit_result(history, id, head.branch) for id in made.commits)
     return SequenceResult(
         verb=verb,
         state=state,
         head=head,
         before=made.before,
-        commits=tuple(commit_result(history, id, head.branch) for id in made.commits),
+        commits=commits,
         left=left,
         stopped=stopped,
         weights=weights.standing(history, tree),
-        notes=tuple(dict.fromkeys(made.notes)),
+        notes=tuple(dict.fromkeys([*made.notes, *(note for each in commits for note in each.notes)])),
         **more,
     )
 
@@ -164,7 +165,10 @@ def at_once(history: History, done: SequenceResult, options: RunOptions | None) 
     if done.last is None:
         return done
     last = placing.at_once(history, done.last, options)
-    return done if last is done.last else replace(done, commits=(*done.commits[:-1], last))
+    if last is done.last:
+        return done
+    notes = tuple(dict.fromkeys([*done.notes, *last.notes]))
+    return replace(done, commits=(*done.commits[:-1], last), notes=notes)
 
 
 # -- one commit ----------------------------------------------------------------------------------------------

@@ -123,7 +123,7 @@ def _without_vector(
         tree.apply(back.edits, seen)
         return _unrecorded(history, unrecorded.prepared(tree, tidy(said), tuple(notes)), before)
     made = record(tree, history.author(), said, verb="revert", edits=back.edits, notes=tuple(notes))
-    return SequenceResult("revert", "done", history.head(), before, (made,))
+    return SequenceResult("revert", "done", history.head(), before, (made,), notes=made.notes)
 
 
 def _revisions(history: History, targets: Many[str], notes: NoteList) -> list[str] | None:
