@@ -71,16 +71,19 @@ class Persona(Source):
             tags[name.removeprefix(TAGS)] = (
                 (self.label(tag.object), tag.message) if tag else (self.label(id), None)
             )
-        conflicted: list[str] = []
+        waiting = status.sequence
+        conflicted = sorted({conflict.path for conflict in waiting.conflicts}) if waiting else []
+        changed = [*status.files_changed, *(["recipe.toml"] if status.recipe_changed else [])]
         return State(
             f"on {value.removeprefix(HEADS)}" if kind == "ref" else f"detached at {self.label(value)}",
             {name: self.label(id) for name, id in branches.items()},
             tags,
             {name: self._log(ref) for name, ref in logs.items()},
             self.text_files(conflicted),
-            sorted([*status.files_changed, *(["recipe.toml"] if status.recipe_changed else [])]),
+            sorted(set(changed) - set(conflicted)),
             sorted(status.untracked),
             conflicted,
+            waiting.verb if waiting else None,
         )
 
     def commits_like(self, prefix: str) -> list[str]:
