@@ -277,6 +277,7 @@ class Repository:
     reflog = Verb(lambda: verbs.refs.reflog)
     expire_reflog = Verb(lambda: verbs.expire.expire_reflog)
     describe = Verb(lambda: verbs.describe.describe)
+    blame = Verb(lambda: verbs.blame.blame)
 
     add = Verb(lambda: verbs.add.add)
     commit = Verb(lambda: verbs.commit.commit)

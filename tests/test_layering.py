@@ -50,7 +50,7 @@ INNER_LAYERS = {
         ("note_refs",),
         ("scores",),
         ("names", "planning"),
-        ("reach",),
+        ("reach", "origins"),
         ("worktree",),
         ("vectors", "computing", "bisecting"),
         ("commit_builder", "exporting", "placing", "interchange"),

@@ -38,6 +38,7 @@ ACTS: Final = {
 None for an act that prints nothing, or whose command has the lines.
 """
 ANSWERS: Final = {
+    "Blame": "blaming:lines",
     "DigestResult": "render:digest",
     "GraphCheck": "patterns:check",
     "GraphExport": "patterns:exported",

@@ -9,7 +9,6 @@ _COPY = "a repository is a directory: copy it, for example with cp -a or rsync"
 _NOTHING = "nothing needs cleaning up; `persona count-objects` shows what is stored"
 
 PLANNED: Final[dict[str, str]] = {
-    "blame": "`persona log -p --vector NAME` shows every change of a vector",
     "clone": _COPY,
     "fetch": _COPY,
     "gc": _NOTHING,
@@ -25,7 +24,7 @@ ABSENT: Final[dict[str, str]] = {
     **dict.fromkeys(
         ("am", "apply", "format-patch"), "`persona diff` shows changes; edit recipe.toml by hand"
     ),
-    "annotate": PLANNED["blame"],
+    "annotate": "use `persona blame`",
     "archive": "`persona checkout REV -o DIR` writes a model directory",
     **dict.fromkeys(("bundle", "ls-remote", "send-email", "request-pull"), _COPY),
     **dict.fromkeys(("cherry", "merge-base", "range-diff"), "`persona log A...B` shows where two parted"),

@@ -105,6 +105,29 @@ class Commit:
         )
 
 
+def links(data: bytes) -> tuple[str, list[str]]:
+    """The tree and the parents of the canonical bytes of a commit; nothing else of them is read.
+
+    A walk through a whole history takes a third of the time of `Commit.decode`. The bytes have to be verified
+    by their id. Raises `IntegrityError` if they are no commit.
+    """
+    # The last two fields by name. In a message, quotation marks are escaped.
+    words = data[data.rfind(b'"parents":[') :].decode("ascii", "replace").split('"')
+    if len(words) < 7 or words[1] != "parents" or words[-4] != "tree":
+        Commit.decode(data)
+        raise IntegrityError("commit: not in canonical form")
+    return words[-2], words[3:-5:2]
+
+
+def committer_time(data: bytes) -> int:
+    """The time of the committer in the canonical bytes of a commit, as `links` reads them."""
+    at = data.find(b'"time":', data.find(b'"committer":{'))
+    try:
+        return int(data[at + 7 : data.index(b"}", at)])
+    except ValueError:
+        return Commit.decode(data).committer.time
+
+
 @dataclass(frozen=True)
 class Tag:
     """An annotated tag: its object and that object's kind, its own name, its tagger, and a message."""

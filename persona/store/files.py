@@ -63,7 +63,7 @@ class Calls:
         self._sync_file_range: Callable[[int, int, int, int], object] | None = None
         self._renameat2: Callable[[int, bytes, int, bytes, int], int] | None = None
 
-    def open(self, path: Path, flags: int, mode: int = 0o666) -> int:
+    def open(self, path: Path | str, flags: int, mode: int = 0o666) -> int:
         """Opens a file; `flags` as of open(2)."""
         return os.open(path, flags, mode)
 
@@ -296,6 +296,22 @@ def read_file(path: Path, *, limit: int) -> bytes | None:
         return read_at(fd, size, 0, path)
     finally:
         close(fd)
+
+
+def read_small(path: str, limit: int) -> bytes | None:
+    """All bytes of a file of fewer than `limit` bytes, with the fewest calls; None if that fails.
+
+    `read_file` says what is wrong then.
+    """
+    try:
+        fd = calls.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            data = calls.pread(fd, limit, 0)
+        finally:
+            calls.close(fd)
+    except OSError:
+        return None
+    return data if len(data) < limit else None
 
 
 def resolved(path: Path) -> Path:

@@ -21,7 +21,7 @@ from typing import Final, TypeVar
 from persona.errors import LISTED_BY_FSCK, IntegrityError, PersonaError
 from persona.frozen import dataclass
 from persona.limits import MAX_PAYLOAD_BYTES
-from persona.objects.ids import is_id, object_id
+from persona.objects.ids import ID_CHARS, is_id, object_id
 from persona.store import files, pack, records
 from persona.store.files import Buffer
 from persona.store.index import Entry
@@ -76,6 +76,7 @@ class ObjectStore:
         self.require_writable = require_writable
         self.packs_dir = root / "packs"
         self.loose_dir = root / "objects"
+        self._loose = f"{self.loose_dir}/"
         self.tmp_dir = root / "tmp"
         self._packs: dict[str, Pack] | None = None
         self._packs_stamp = -1
@@ -95,6 +96,9 @@ class ObjectStore:
 
     def get(self, id: str, kind: str, *, max_raw: int | None = None) -> bytes:
         """The payload of a small object or table, verified by id."""
+        payload = self._plainly_stored(id, kind)
+        if payload is not None and (max_raw is None or len(payload) <= max_raw):
+            return payload
 
         def verified(copy: Copy) -> bytes:
             record = self.unpack(copy, id, kind, max_raw)
@@ -102,6 +106,18 @@ class ObjectStore:
             return bytes(record.segments[0]) if len(record.segments) == 1 else b"".join(record.segments)
 
         return self._first_intact(id, kind, verified)
+
+    def _plainly_stored(self, id: str, kind: str) -> bytes | None:
+        """The payload of an intact loose object that is stored raw; None for every other object.
+
+        Histories are long, and this takes a quarter of the time of `_first_intact`, which says what is wrong.
+        """
+        if id[:2] not in self._plain or len(id) != ID_CHARS or not id.isalnum():
+            return None
+        data = files.read_small(f"{self._loose}{id[:2]}/{id[2:]}", records.SMALL_RAW_BYTES)
+        if data is None or (payload := records.only_payload(data, kind)) is None:
+            return None
+        return payload if object_id(kind, payload, version=data[5]) == id else None
 
     def contains_intact(self, id: str) -> bool:
         """Whether a copy exists whose stored bytes are as they were written."""

@@ -199,6 +199,23 @@ def parse_header(buffer: Buffer, where: str) -> Header:
     )
 
 
+def only_payload(data: bytes, kind: str) -> bytes | None:
+    """The payload of a record of one raw segment, its header verified; None for every other record.
+
+    Nothing verifies the payload here: the caller computes its id.
+    """
+    end = FIXED.size + SEGMENT.size
+    if len(data) < end + CHECK_BYTES or not data.startswith(MAGIC) or data[4] != KIND_CODES[kind]:
+        return None
+    if (
+        data[6] != 1
+        or data[end - 1] != RAW
+        or blake3(data[:end]).digest(CHECK_BYTES) != data[end : end + CHECK_BYTES]
+    ):
+        return None
+    return data[end + CHECK_BYTES :]
+
+
 def verify_stored(header: Header, buffer: Buffer, where: str) -> memoryview:
     """The stored bytes of a record, verified against its header's BLAKE3.
 
