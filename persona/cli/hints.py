@@ -41,10 +41,12 @@ _COMMANDS: Final = {
     "tags.create": "tag",
     "tags.delete": "tag -d",
     "tags.values": "tag",
+    "vectors.all": "vector ls --all",
     "vectors.delete": "vector rm",
     "vectors.derive": "vector derive",
     "vectors.extract": "vector extract",
     "vectors.statistics": "vector show",
+    "vectors.take": "vector take",
     "vectors.values": "vector ls",
 }
 """The command for each method that has another name on the command line."""

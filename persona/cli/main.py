@@ -54,7 +54,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "blame": "Show which commit set each value of the recipe.",
         "describe": "Name a commit by the nearest tag.",
         "diff": "Show what differs between two recipes.",
-        "vector": "List, show, derive, extract and forget vectors.",
+        "vector": "List, show, take over, derive, extract and forget vectors.",
         "graph": "Check, show and exchange patterns.",
         "digest": "Print the weights digest of a revision.",
         "export": "Write a revision in a form that another program reads.",

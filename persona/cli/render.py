@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     )
     from persona.history.store_results import FsckResult, ObjectCount
     from persona.history.verbs.derive import Derived
+    from persona.history.verbs.vectors import Taken
     from persona.repository import Repository
 
 SHORT = 8
@@ -304,7 +305,9 @@ def checkout_lines(result: CheckoutResult) -> Iterator[str]:
 def vector_table(vectors: Sequence[VectorInfo]) -> Iterator[str]:
     """One vector a line."""
     verified = any(vector.verdict for vector in vectors)
-    rows = [("", "NAME", "ID", "CHANGED", "STORED", "OF", "|τ|", *(["VERDICT"] if verified else []), "")]
+    held = any(vector.commit for vector in vectors)
+    more = [*(["VERDICT"] if verified else []), *(["COMMIT"] if held else [])]
+    rows = [("", "NAME", "ID", "CHANGED", "STORED", "OF", "|τ|", *more, "")]
     for vector in vectors:
         changed = "?" if vector.changed_fraction is None else percent(vector.changed_fraction)
         share = f"{bytes_text(vector.raw_bytes)}"
@@ -314,8 +317,9 @@ def vector_table(vectors: Sequence[VectorInfo]) -> Iterator[str]:
         mark = "*" if vector.in_recipe else " "
         sum_ = f"= {vector.expression}" if vector.expression else ""
         stored = bytes_text(vector.stored_bytes)
-        verdict = [vector.verdict or ""] if verified else []
-        rows.append((mark, vector.name, short(vector.id), changed, stored, share, length, *verdict, sum_))
+        more = [vector.verdict or ""] if verified else []
+        more += [short(vector.commit or "")] if held else []
+        rows.append((mark, vector.name, short(vector.id), changed, stored, share, length, *more, sum_))
     if len(rows) > 1:
         yield from columns(rows)
 
@@ -409,6 +413,12 @@ def derived(result: Derived, call: Invocation, repo: Repository) -> list[str]:
     """` + calmer  α 1.00   calm - rushed`."""
     sign = change_sign(result.change)
     return [f" {sign} {printable(result.name)}  α {number(result.alpha)}   {printable(result.expression)}"]
+
+
+def taken(result: Taken, call: Invocation, repo: Repository) -> list[str]:
+    """` + calm  α 0.50   as in 3f2a91c8 (calmer answers)`."""
+    where = f"as in {coloured_id(result.commit)} ({printable(result.subject)})"
+    return [f" {change_sign(result.change)} {printable(result.name)}  α {number(result.alpha)}   {where}"]
 
 
 def object_count(result: ObjectCount, call: Invocation, repo: Repository) -> list[str]:

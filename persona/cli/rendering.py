@@ -32,6 +32,7 @@ ACTS: Final = {
     "Renamed": "",
     "Restored": "render:restored",
     "SwitchResult": "",
+    "Taken": "render:taken",
 }
 """Type of the result of an act → its rendering, a function of a module here.
 

@@ -24,6 +24,8 @@ class Vectors(Collection["VectorInfo"]):
     statistics = Verb(lambda: verbs.measure.vector_statistics)
     derive = Verb(lambda: verbs.derive.derive)
     extract = Verb(lambda: verbs.adapters.extract_vector)
+    all = Verb(lambda: verbs.vectors.all_vectors)
+    take = Verb(lambda: verbs.vectors.take)
     delete = Verb(lambda: verbs.vectors.forget)
 
     def __getitem__(self, name: str) -> VectorInfo:

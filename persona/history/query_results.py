@@ -222,13 +222,15 @@ class VectorInfo(Result):
     expression: str | None = field(default=None, metadata=UNPRINTED)
     parts: tuple[dict[str, str], ...] = field(default=(), metadata=UNPRINTED)
     in_recipe: bool = field(default=True, metadata=UNPRINTED)
+    commit: str | None = field(default=None, metadata=UNPRINTED)
+    """In `all`: the newest commit of all branches and tags that holds it; None if none does."""
 
     def to_json(self) -> dict[str, Any]:
         """The keys of `vector ls`: `expression` and `parts` only of an expression, `verdict` if known.
 
-        `grown` only if there is any.
+        `grown` and `commit` only if there is any.
         """
-        more = [key for key in ("grown", "verdict", "expression", "parts") if getattr(self, key)]
+        more = [key for key in ("grown", "verdict", "expression", "parts", "commit") if getattr(self, key)]
         printed = [item.name for item in fields(self) if item.metadata.get("json", True)]
         return {name: getattr(self, name) for name in (*printed, *more)}
 

@@ -9,7 +9,7 @@ import click
 
 from persona.cli import render
 from persona.cli.command import Command, CommandGroup, declare
-from persona.cli.completions import all_vectors, kept_vectors, vectors
+from persona.cli.completions import all_vectors, kept_vectors, revisions, vectors
 from persona.cli.options import adapter_place, plot_option, plot_path, takes
 from persona.cli.rendering import Shown
 from persona.history.options import AdapterOptions, TermOptions, WorkOptions
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from persona.history.verbs.adapters import AdapterResult
     from persona.history.verbs.derive import Derived
     from persona.history.verbs.measure import VectorStatistics
+    from persona.history.verbs.vectors import Taken
     from persona.repository import Repository
 
 
@@ -41,21 +42,43 @@ class Derive(Command):
 
 @click.group("vector", cls=CommandGroup, example="$ persona vector ls\n$ persona vector show listening")
 def command() -> None:
-    """List, show, derive, extract and forget vectors.
+    """List, show, take over, derive, extract and forget vectors.
 
     A vector is the change that one training run made to its base, stored without loss.
     """
 
 
-@declare("ls", group=command, example="$ persona vector ls --json")
-def ls(repo: Repository) -> Shown:
+@declare("ls", group=command, example="$ persona vector ls --json\n$ persona vector ls --all", pages=True)
+@click.option("-a", "--all", is_flag=True, help="Also list the vectors of all branches, and of the past.")
+def ls(repo: Repository, all: bool) -> Shown:
     """List the vectors.
 
     Lists the vectors of recipe.toml first, marked with a star, in canonical order. Vectors that the recipe
-    does not name come after them.
+    does not name come after them. --all adds the vectors of every commit that a branch or a tag leads to, and
+    shows the newest commit that has each.
     """
-    vectors = list(repo.vectors.values())
+    vectors = repo.vectors.all() if all else list(repo.vectors.values())
     return Shown(vectors, render.vector_table(vectors))
+
+
+@declare(
+    "take",
+    group=command,
+    example="$ persona vector take calm --from topic\n$ persona commit -m 'calm, as on topic'",
+)
+@click.argument("name", shell_complete=all_vectors)
+@click.option("--from", "from_", metavar="REV", shell_complete=revisions, help="Take it from REV.")
+@takes(TermOptions)
+def take(repo: Repository, name: str, from_: str | None, **options: Unpack[TermOptions]) -> Taken:
+    """Take over a vector of another commit.
+
+    Puts the vector NAME into recipe.toml as it is in the recipe of REV: with its alpha, density, filter and
+    join. Without --from, take searches all branches and tags, and the newest commit with NAME wins. NAME may
+    also be the first digits of a vector's id.
+
+    take commits nothing. With --from, a vector that recipe.toml has under this name becomes that of REV.
+    """
+    return repo.vectors.take(name, from_=from_, **options)
 
 
 @declare(
