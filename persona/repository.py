@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from persona.face.recipe import WorkingRecipe
     from persona.face.refs import Branches, Tags
     from persona.face.settings import Settings
+    from persona.face.stash import Stashes
     from persona.face.vectors import Vectors
     from persona.history.options import ComputeOptions
     from persona.history.query_results import CommitEntry
@@ -227,6 +228,13 @@ class Repository:
         from persona.face.bisect import Bisect
 
         return Bisect(self._history)
+
+    @property
+    def stash(self) -> Stashes:
+        """The stashes: edits of the work tree that were put aside."""
+        from persona.face.stash import Stashes
+
+        return Stashes(self._history)
 
     @property
     def branches(self) -> Branches:

@@ -28,12 +28,24 @@ from persona.face.recipe import WorkingRecipe
 from persona.face.refs import Branches, Tags
 from persona.face.revision import Revision
 from persona.face.settings import Settings
+from persona.face.stash import Stashes
 from persona.face.vectors import Vectors
 from persona.history import query_results, results, score_results, sequence_views, store_results
 from persona.history.arguments import spell_out
 from persona.history.bisecting import results as bisect_results
 from persona.history.sequencing import results as sequence_results
 from persona.history.verbs import adapters, export_mergekit, identify, import_mergekit, measure, patches
+from persona.history.verbs import (
+    adapters,
+    blame,
+    export_mergekit,
+    identify,
+    import_mergekit,
+    measure,
+    patches,
+    stash,
+    vectors,
+)
 from persona.live.model import LiveModel
 from persona.objects.commit import Person
 from persona.repository import Repository
@@ -74,6 +86,7 @@ OWNERS: dict[str, type] = {
     "repo.vectors": Vectors,
     "repo.graph": Patterns,
     "repo.bisect": Bisect,
+    "repo.stash": Stashes,
     "repo.branches": Branches,
     "repo.tags": Tags,
     "repo.config": Settings,
@@ -101,6 +114,9 @@ RESULTS: tuple[ModuleType, ...] = (
     bisect_results,
     sequence_results,
     sequence_views,
+    blame,
+    vectors,
+    stash,
     check,
     states,
     graph,

@@ -47,7 +47,7 @@ INNER_LAYERS = {
         ("config",),
         ("identity", "examples"),
         ("history",),
-        ("note_refs",),
+        ("note_refs", "stashes"),
         ("scores",),
         ("names", "planning"),
         ("reach", "origins"),

@@ -117,6 +117,11 @@ def kept_vectors(
     return _matching(((name, "kept") for name in _known(ctx).kept_vectors), incomplete)
 
 
+def stashes(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """The stashes."""
+    return _matching(_known(ctx).stashes.items(), incomplete)
+
+
 def vector_or_revision(
     ctx: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem[str]]:

@@ -16,7 +16,6 @@ PLANNED: Final[dict[str, str]] = {
     "pull": _COPY,
     "push": _COPY,
     "remote": _COPY,
-    "stash": "commit the edits on a branch of their own: `persona switch -c NAME`, then `persona commit`",
 }
 """git's commands that persona will have, and what to use until then."""
 

@@ -1,4 +1,4 @@
-"""**origin** — the commit that gave a key of a recipe the value that it has.
+"""The origin of each value of a recipe: the commit that set it.
 
 The rule is git's for lines: a key goes to the first parent that has the same value. If no parent has it, the
 commit is the origin. A vector that was renamed is followed under its old name.

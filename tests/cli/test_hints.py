@@ -26,6 +26,7 @@ from persona.face.notes import Notes
 from persona.face.recipe import WorkingRecipe
 from persona.face.refs import Branches, Tags
 from persona.face.settings import Settings
+from persona.face.stash import Stashes
 from persona.face.vectors import Vectors
 from persona.history.recipes.checked import DEFAULT
 from persona.repository import Repository
@@ -45,6 +46,7 @@ OWNERS = {
     "branches": Branches,
     "tags": Tags,
     "notes": Notes,
+    "stash": Stashes,
     "config": Settings,
 }
 

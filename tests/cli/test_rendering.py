@@ -13,12 +13,33 @@ from persona.behaviour.graph import check
 from persona.behaviour.verbs import graph
 from persona.cli import rendering
 from persona.history import act_results, query_results, results, store_results
-from persona.history.verbs import adapters, derive, export_mergekit, import_mergekit, measure, patches
+from persona.history.verbs import (
+    adapters,
+    blame,
+    derive,
+    export_mergekit,
+    import_mergekit,
+    measure,
+    patches,
+    vectors,
+)
 
 from .conftest import CommandLine
 
 COMMANDS = Path(rendering.__file__).parent / "commands"
-VERBS = (adapters, derive, export_mergekit, import_mergekit, measure, patches, graph, check, states)
+VERBS = (
+    adapters,
+    blame,
+    derive,
+    vectors,
+    export_mergekit,
+    import_mergekit,
+    measure,
+    patches,
+    graph,
+    check,
+    states,
+)
 MODULES = (act_results, query_results, results, store_results, *VERBS)
 
 

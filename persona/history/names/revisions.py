@@ -18,6 +18,7 @@ from persona.history.history import History
 from persona.history.names.walk import first_parents, merge_bases, walk
 from persona.history.recipes.text import MIN_PREFIX
 from persona.history.results import iso_date
+from persona.history.stashes import STASH, stashes
 from persona.objects.commit import Person
 from persona.objects.ids import abbreviate, is_id
 from persona.store.ref_files import made_again
@@ -166,6 +167,8 @@ def _named(history: History, name: str, text: str, notes: NoteList | None) -> st
     if name.endswith("_HEAD") and (id := _left_by_command(history, name)) is not None:
         return _commit_of(history, id, text)
     ref = full_ref(history, name, notes)
+    if ref is None and name == STASH:
+        return _stashed(history, 0, text)
     if ref is None and (described := _DESCRIBED.fullmatch(name)):
         name = described[1][1:]
     if ref == "HEAD":
@@ -272,6 +275,8 @@ def _in_reflog(history: History, name: str, what: str, text: str, notes: NoteLis
         place = _before(history, int(what[1:]), text)
         return resolve(history, _existing(history, HEADS + place) or place, notes)
     ref = full_ref(history, name, notes, branch_first=True) if name else _current(history)
+    if ref is None and name == STASH and re.fullmatch(r"\d{1,9}", what):
+        return _stashed(history, int(what), text)
     if ref is None:
         raise _unknown(text)
     entries = history.store.refs.log(ref)
@@ -298,6 +303,19 @@ def _in_reflog(history: History, name: str, what: str, text: str, notes: NoteLis
     if id is None:
         raise UnknownRevision(f"{text}: {shown} had no commit then")
     return id
+
+
+def _stashed(history: History, place: int, text: str) -> str:
+    """The commit of a stash."""
+    found = stashes(history)
+    if place >= len(found):
+        hint = (Call("stash.list"), " lists them")
+        raise UnknownRevision(f"{text}: the stash has {_entries(len(found))}", hint=hint)
+    return found[place].id
+
+
+def _entries(count: int) -> str:
+    return f"{count} entr{'y' if count == 1 else 'ies'}"
 
 
 def _nth(history: History, entries: Sequence[Entry], count: int, ref: str, shown: str, text: str) -> str:

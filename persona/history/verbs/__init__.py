@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from persona.history.verbs import refs as refs
     from persona.history.verbs import revert as revert
     from persona.history.verbs import set as set  # noqa: A004
+    from persona.history.verbs import stash as stash
     from persona.history.verbs import status as status
     from persona.history.verbs import switch as switch
     from persona.history.verbs import tensors as tensors

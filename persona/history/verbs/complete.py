@@ -14,6 +14,7 @@ from persona.frozen import dataclass
 from persona.history.history import History
 from persona.history.recipes.text import decode, load
 from persona.history.results import Result
+from persona.history.stashes import stashes
 from persona.history.worktree import text_files
 from persona.store.refs import HEADS, TAGS, VECTORS
 
@@ -32,6 +33,8 @@ class KnownNames(Result):
     vectors: dict[str, str]
     kept_vectors: tuple[str, ...]
     settings: tuple[str, ...]
+    stashes: dict[str, str]
+    """The selector of each stash and its message."""
 
 
 def known_names(history: History) -> KnownNames:
@@ -42,6 +45,7 @@ def known_names(history: History) -> KnownNames:
         vectors=_or(lambda: _of_recipe(history), {}),
         kept_vectors=_or(lambda: _kept_alone(history), ()),
         settings=_or(lambda: tuple(history.config.values()), ()),
+        stashes=_or(lambda: _stashes(history), {}),
     )
 
 
@@ -51,6 +55,12 @@ def _below(history: History, prefix: str) -> tuple[str, ...]:
 
 def _of_recipe(history: History) -> dict[str, str]:
     return {name: _alpha(term.get("alpha", 1)) for name, term in _terms(history).items()}
+
+
+def _stashes(history: History) -> dict[str, str]:
+    return {
+        f"stash@{{{place}}}": history.commit(one.id).subject for place, one in enumerate(stashes(history))
+    }
 
 
 def _alpha(written: Any) -> str:

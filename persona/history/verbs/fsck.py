@@ -19,6 +19,7 @@ from persona.history.bisecting import search
 from persona.history.history import History
 from persona.history.reach import Reach
 from persona.history.sequencing.state import read_sequence
+from persona.history.stashes import STASH, stashes
 from persona.history.store_results import Dangling, FsckResult, Leftover, Problem
 from persona.history.worktree import move, sequence, text_files, tracking, weights
 from persona.history.worktree.changing import leftovers
@@ -46,6 +47,7 @@ _STATES: Final[dict[str, Callable[[History], object]]] = {
     sequence.BISECT: search.read_search,
     sequence.SEQUENCE: read_sequence,
     sequence.ORIGIN: sequence.original_head,
+    STASH: stashes,
 }
 
 
@@ -151,6 +153,8 @@ def _other_roots(history: History) -> Iterator[tuple[str, str, str]]:
                     yield str(history.store.state(sequence.SEQUENCE).path), blob, "blob"
         if (origin := sequence.original_head(history)) is not None:
             yield str(history.store.state(sequence.ORIGIN).path), origin, "commit"
+        for one in stashes(history):
+            yield str(history.store.state(STASH).path), one.id, "commit"
     except PersonaError:
         pass  # another problem names it
     try:

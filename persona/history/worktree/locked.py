@@ -19,6 +19,7 @@ from typing import Any
 
 from persona.errors import Call, IntegrityError, PersonaError
 from persona.history.history import History, reason
+from persona.history.stashes import STASH, Stashed
 from persona.history.worktree import text_files, tracking
 from persona.history.worktree.move import MOVE, FileMove, Target, left_behind, read_move
 from persona.history.worktree.sequence import BISECT, ORIGIN, PREPARED, SEQUENCE
@@ -126,6 +127,13 @@ class LockedTree:
     def remember(self, id: str) -> None:
         """Keeps the commit that `ORIG_HEAD` names from now on."""
         self.history.store.state(ORIGIN).write(id)
+    def stash(self, entries: Iterable[Stashed]) -> None:
+        """Keeps the list of the stashes, the newest first."""
+        state, value = self.history.store.state(STASH), [entry.to_json() for entry in entries]
+        if value:
+            state.write(value)
+        else:
+            state.remove()
 
     # -- moves
 

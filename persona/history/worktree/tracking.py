@@ -113,6 +113,14 @@ def untracked(history: History, known: Tracked) -> list[str]:
     return sorted(_untracked(history.root, "", {*known.paths, *known.left_out}))
 
 
+def untracked_files(history: History, known: Tracked) -> list[str]:
+    """The untracked files, each one in directories too, that a blob can hold."""
+    found: list[str] = []
+    for name in untracked(history, known):
+        found += _text_files_below(history.root, name[:-1]) if name.endswith("/") else [name]
+    return [path for path in found if _problem(history.root, path) is None]
+
+
 # -- files that `add` names ----------------------------------------------------------------------------------
 
 
