@@ -286,6 +286,7 @@ class Repository:
     expire_reflog = Verb(lambda: verbs.expire.expire_reflog)
     describe = Verb(lambda: verbs.describe.describe)
     blame = Verb(lambda: verbs.blame.blame)
+    blame_weights = Verb(lambda: verbs.blame_weights.blame_weights)
 
     add = Verb(lambda: verbs.add.add)
     commit = Verb(lambda: verbs.commit.commit)

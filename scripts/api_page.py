@@ -38,6 +38,7 @@ from persona.history.verbs import adapters, export_mergekit, identify, import_me
 from persona.history.verbs import (
     adapters,
     blame,
+    blame_weights,
     export_mergekit,
     identify,
     import_mergekit,
@@ -115,6 +116,7 @@ RESULTS: tuple[ModuleType, ...] = (
     sequence_results,
     sequence_views,
     blame,
+    blame_weights,
     vectors,
     stash,
     check,

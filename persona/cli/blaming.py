@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from persona.cli.render import SHORT, coloured_id, columns, number, printable, short
+from persona.cli.render import SHORT, coloured_id, columns, number, percent, printable, short
 from persona.history.recipes.text import toml_string
 from persona.objects.ids import is_id
 from persona.objects.rules import PRESETS
@@ -13,6 +13,7 @@ from persona.objects.rules import PRESETS
 if TYPE_CHECKING:
     from persona.cli.invocation import Invocation
     from persona.history.verbs.blame import Blame, Origin
+    from persona.history.verbs.blame_weights import OutvotedRows, WeightsBlame
     from persona.repository import Repository
 
 _UNSET: Final[tuple[Any, ...]] = (None, [], "vote")
@@ -24,7 +25,9 @@ def lines(blame: Blame, call: Invocation, repo: Repository) -> Iterator[str]:
     rows: list[tuple[str, str | None, Origin]] = []
     if blame.rules:
         rows.append(("base", _value(blame.base_name), blame.base))
-    rows += [(f"merge.{axis}", _value(origin.value), origin) for axis, origin in _rules(blame.rules).items()]
+    rows += [
+        (f"merge.{axis}", _value(origin.value), origin) for axis, origin in _shown_rules(blame.rules).items()
+    ]
     for name, keys in blame.vectors.items():
         rows.append((f"[vectors.{name}]", None, keys["name"]))
         rows += [(f"  {key}", _value(origin.value), origin) for key, origin in _keys(keys).items()]
@@ -45,7 +48,7 @@ def _cells(key: str, value: str | None, origin: Origin) -> tuple[str, str, str, 
     )
 
 
-def _rules(rules: dict[str, Origin]) -> dict[str, Origin]:
+def _shown_rules(rules: dict[str, Origin]) -> dict[str, Origin]:
     """The preset, and the axes that are not the preset's own or were set by another commit."""
     if not rules:
         return {}
@@ -92,3 +95,32 @@ def _value(value: Any) -> str:
     if isinstance(value, list) and isinstance(value[0], str):
         return f"[{', '.join(map(toml_string, value))}]"
     return number(value)
+
+
+def weights_lines(blame: WeightsBlame, call: Invocation, repo: Repository) -> Iterator[str]:
+    """The tensor, a line for each vector, and where vectors are outvoted."""
+    shape = ", ".join(map(str, blame.shape))
+    moved = f"{blame.moved:,} of {blame.weights:,} weights moved"
+    yield f"{printable(blame.tensor)}  {blame.dtype} [{shape}], {moved}"
+    if not blame.vectors:
+        yield "no vector reaches it"
+        return
+    yield ""
+    rows = [["NAME", "α", "CHANGES", "KEPT", "JOINS", "DECIDES", "OUTVOTED", "SHARE"]]
+    for one in blame.vectors:
+        counts = (one.changes, one.kept, one.joined, one.decided, one.outvoted)
+        share = "" if one.share is None else percent(one.share)
+        rows.append([printable(one.name), number(one.alpha), *(f"{count:,}" for count in counts), share])
+    yield from columns(rows)
+    outvoted = [one for one in blame.vectors if one.outvoted]
+    if outvoted:
+        yield ""
+    for one in outvoted:
+        by = [f"{printable(name)} at {count:,}" for name, count in one.outvoted_by.items()]
+        most = [f"{_rows(run)} ({run.outvoted:,} of {run.weights:,})" for run in one.rows]
+        facts = [*([f"by {', '.join(by)}"] if by else []), f"most in rows {', '.join(most)}"]
+        yield f"{printable(one.name)} is outvoted {'; '.join(facts)}"
+
+
+def _rows(run: OutvotedRows) -> str:
+    return f"{run.first}" if run.first == run.last else f"{run.first}-{run.last}"

@@ -241,7 +241,7 @@ def _known(ctx: click.Context) -> KnownNames:
         call = Invocation(starting_directory(ctx))
         with Repository.open(call.directory, user_config=call.user_config) as repo:
             return repo.known_names()
-    return KnownNames((), (), {}, (), ())
+    return KnownNames((), (), {}, (), (), {})
 
 
 def _revisions(known: KnownNames) -> Iterator[tuple[str, str]]:

@@ -50,6 +50,7 @@ ANSWERS: Final = {
     "PatternDetails": "patterns:details",
     "Status": "commands.status:status",
     "VectorStatistics": "measures:statistics",
+    "WeightsBlame": "blaming:weights_lines",
 }
 """The same for results of commands that only read."""
 

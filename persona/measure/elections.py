@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import field
 from itertools import combinations
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +88,23 @@ class Scratch:
         self.in_place = np.arange(BLOCK, dtype=np.uint32)
 
 
+class BlockVotes(NamedTuple):
+    """A block of elements: its terms with a change there, each with its arrays of binary32.
+
+    `indices`: of the terms in the recipe; `places`: in `ChunkVotes.terms`. `taus`: t; `kept`: u;
+    `weights`: w; `voting`: v, None for a term that adds. `elected`: s of each coordinate, 0 if nothing is
+    elected; None if the rules elect nothing.
+    """
+
+    indices: list[int]
+    places: list[int]
+    taus: list[Floats]
+    kept: list[Floats]
+    weights: list[Floats]
+    voting: list[Floats | None]
+    elected: Floats | None
+
+
 @dataclass(frozen=True)
 class ChunkVotes:
     """One decoded chunk with its terms.
@@ -123,31 +140,37 @@ class ChunkVotes:
         """
         chunk = self.chunk
         for start in range(0, chunk.sorted_base.size, BLOCK):
-            stop = min(start + BLOCK, chunk.sorted_base.size)
-            active = [j for j in range(len(chunk.present)) if chunk.row(j)[start:stop].any()]
-            if active:
-                self._count_block(slice(start, stop), active, found, scratch)
+            self._count_block(slice(start, min(start + BLOCK, chunk.sorted_base.size)), found, scratch)
 
-    def _count_block(self, part: slice, active: list[int], found: Election, scratch: Scratch) -> None:
-        indices = [self.chunk.present[j] for j in active]
-        terms = [self.terms[j] for j in active]
+    def block(self, part: slice, scratch: Scratch) -> BlockVotes | None:
+        """The votes in a block of elements; None if no term changes it."""
+        active = [j for j in range(len(self.chunk.present)) if self.chunk.row(j)[part].any()]
+        if not active:
+            return None
         taus = self._differences(part, active, scratch)
         kept = [_trimmed(t, self.theta[j]) for t, j in zip(taus, active, strict=True)]
         weights = [u * self.alpha[j] for u, j in zip(kept, active, strict=True)]
         votes = kept if self.rules.weigh == "after" else weights
+        terms = [self.terms[j] for j in active]
         voting = [vote if term.join == "vote" else None for vote, term in zip(votes, terms, strict=True)]
-        elected = self._elected(voting)
-        wide = scratch.wide[:, : taus[0].size]
-        for index, u, w, vote in zip(indices, kept, weights, voting, strict=True):
+        indices = [self.chunk.present[j] for j in active]
+        return BlockVotes(indices, active, taus, kept, weights, voting, self._elected(voting))
+
+    def _count_block(self, part: slice, found: Election, scratch: Scratch) -> None:
+        block = self.block(part, scratch)
+        if block is None:
+            return
+        wide = scratch.wide[:, : block.taus[0].size]
+        for index, u, w, vote in zip(block.indices, block.kept, block.weights, block.voting, strict=True):
             found.kept[index] += np.count_nonzero(u)
             np.abs(w, out=wide[0])
             found.mass[index] += np.add.reduce(wide[0])
-            if vote is not None and elected is not None:
-                np.copyto(wide[0], 0.0, where=vote * elected > 0)
+            if vote is not None and block.elected is not None:
+                np.copyto(wide[0], 0.0, where=vote * block.elected > 0)
                 found.lost[index] += np.add.reduce(wide[0])
-        _count_taus(indices, taus, found, wide)
+        _count_taus(block.indices, block.taus, found, wide)
         if found.shared.size:
-            _count_signs(indices, weights, found)
+            _count_signs(block.indices, block.weights, found)
 
     def _differences(self, part: slice, active: list[int], scratch: Scratch) -> list[Floats]:
         """t of each active term, 0 if it is not finite."""

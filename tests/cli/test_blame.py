@@ -42,3 +42,13 @@ def test_recipe_may_be_named_as_a_file_and_no_other_file(grown: CommandLine) -> 
     assert "`persona log -p -- FILE`" in grown.refused(2, "blame", "--", "config.json")
     assert "`persona log -- config.json`" in grown.refused(3, "blame", "config.json")
     assert "no vector named 'nothing'" in grown.refused(3, "blame", "--vector", "nothing")
+
+
+def test_weights_are_a_table_of_the_vectors(grown: CommandLine) -> None:
+    lines = grown.ok("blame", "--weights", "a").splitlines()
+    assert lines[0] == "a  F32 [4], 1 of 4 weights moved"
+    assert lines[2].split() == ["NAME", "α", "CHANGES", "KEPT", "JOINS", "DECIDES", "OUTVOTED", "SHARE"]
+    assert lines[3].split() == ["listening", "0.50", "1", "1", "1", "1", "0", "100.0", "%"]
+    assert grown.ok("blame", "--weights", "b").splitlines()[1] == "no vector reaches it"
+    assert "leave out --vector" in grown.refused(2, "blame", "--weights", "a", "--vector", "listening")
+    assert grown.json("blame", "--weights", "a")["vectors"][0]["decided"] == 1

@@ -16,6 +16,7 @@ from persona.history import act_results, query_results, results, store_results
 from persona.history.verbs import (
     adapters,
     blame,
+    blame_weights,
     derive,
     export_mergekit,
     import_mergekit,
@@ -27,19 +28,8 @@ from persona.history.verbs import (
 from .conftest import CommandLine
 
 COMMANDS = Path(rendering.__file__).parent / "commands"
-VERBS = (
-    adapters,
-    blame,
-    derive,
-    vectors,
-    export_mergekit,
-    import_mergekit,
-    measure,
-    patches,
-    graph,
-    check,
-    states,
-)
+HISTORY = (adapters, blame, blame_weights, derive, export_mergekit, import_mergekit, measure, patches)
+VERBS = (*HISTORY, vectors, graph, check, states)
 MODULES = (act_results, query_results, results, store_results, *VERBS)
 
 

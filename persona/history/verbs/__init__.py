@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from persona.history.verbs import add as add
     from persona.history.verbs import bisect as bisect
     from persona.history.verbs import blame as blame
+    from persona.history.verbs import blame_weights as blame_weights
     from persona.history.verbs import checkout as checkout
     from persona.history.verbs import cherry_pick as cherry_pick
     from persona.history.verbs import commit as commit

@@ -68,3 +68,21 @@ def test_json_has_every_key_in_words_of_the_recipe(grown: Bot) -> None:
     assert list(found) == ["revision", "base", "rules", "vectors"]
     assert list(found["vectors"]["listening"]) == ["name", "id", "alpha", "density", "only", "except", "join"]
     assert set(found["base"]) == {"value", "commit", "author", "date", "subject"}
+
+
+def test_weights_of_a_tensor_are_decided_by_its_vectors(grown: Bot) -> None:
+    found = grown.repo.blame_weights("model.layers.0.mlp.weight", "HEAD")
+    assert (found.shape, found.weights) == ((9, 15), 135)
+    assert {one.name for one in found.vectors} == {"listening", "suggesting"}
+    assert found.moved == sum(one.decided for one in found.vectors)
+    assert sum(one.share or 0 for one in found.vectors) == pytest.approx(1)
+    for one in found.vectors:
+        assert one.changes == one.kept == one.joined + one.outvoted
+        assert sum(run.outvoted for run in one.rows) <= one.outvoted
+    moved = grown.checkout("HEAD")["model.layers.0.mlp.weight"] != grown.base["model.layers.0.mlp.weight"]
+    assert found.moved >= int(moved.sum())
+
+
+def test_tensor_that_is_not_there_is_refused_with_names_like_it(grown: Bot) -> None:
+    with pytest.raises(UnknownName, match="no tensor is named 'mlp'"):
+        grown.repo.blame_weights("mlp")

@@ -154,18 +154,20 @@ def test_recipe_that_cannot_be_read_is_not_put_aside(grown: Bot) -> None:
 def test_stash_that_is_cut_short_loses_no_edit(grown: Bot) -> None:
     grown.repo.recipe.set("listening", alpha="0.3")
     edited = grown.recipe.read_bytes()
+    root = grown.root
     grown.repo.close()
 
     def check(repo: Repository) -> None:
         if (repo.root / "recipe.toml").read_bytes() != edited:
             assert repo["stash"].recipe.vectors["listening"].alpha == 0.3
 
-    assert each_cut(grown.root, lambda repo: repo.stash.push(), check) > 10
+    assert each_cut(root, lambda repo: repo.stash.push(), check) > 10
 
 
 def test_pop_that_is_cut_short_loses_no_edit(grown: Bot) -> None:
     grown.repo.recipe.set("listening", alpha="0.3")
     grown.repo.stash.push()
+    root = grown.root
     grown.repo.close()
 
     def check(repo: Repository) -> None:
@@ -174,4 +176,4 @@ def test_pop_that_is_cut_short_loses_no_edit(grown: Bot) -> None:
         else:
             assert repo["stash"].recipe.vectors["listening"].alpha == 0.3
 
-    assert each_cut(grown.root, lambda repo: repo.stash.pop(), check) > 5
+    assert each_cut(root, lambda repo: repo.stash.pop(), check) > 5
