@@ -296,6 +296,7 @@ class Repository:
     cherry_pick = Verb(lambda: verbs.cherry_pick.cherry_pick)
     merge = Verb(lambda: verbs.merge.merge)
     rebase = Verb(lambda: verbs.rebase.rebase)
+    rebase_base = Verb(lambda: verbs.rebase_base.rebase_base)
     revert = Verb(lambda: verbs.revert.revert)
     checkout = Verb(lambda: verbs.checkout.checkout)
     switch = Verb(lambda: verbs.switch.switch)

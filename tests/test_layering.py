@@ -45,7 +45,7 @@ INNER_LAYERS = {
         ("arguments",),
         ("recipes",),
         ("config",),
-        ("identity", "examples"),
+        ("identity", "examples", "base_names"),
         ("history",),
         ("note_refs", "stashes"),
         ("scores",),

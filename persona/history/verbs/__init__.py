@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from persona.history.verbs import patches as patches
     from persona.history.verbs import plumbing as plumbing
     from persona.history.verbs import rebase as rebase
+    from persona.history.verbs import rebase_base as rebase_base
     from persona.history.verbs import refs as refs
     from persona.history.verbs import revert as revert
     from persona.history.verbs import set as set  # noqa: A004

@@ -7,12 +7,11 @@ cut short before the branch, the next one continues it.
 from __future__ import annotations
 
 import os
-import re
-import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from persona.errors import Blank, Call, InvalidInput, Keyword, Note, Refused, UsageError
+from persona.errors import Blank, Call, InvalidInput, Keyword, Note, Refused
+from persona.history.base_names import default_base_name
 from persona.history.config import Config
 from persona.history.examples import example_files
 from persona.history.history import History, reason
@@ -32,7 +31,7 @@ from persona.store.files import remove_tree
 from persona.store.refs import BASES
 from persona.store.store import DIRECTORY, Store
 from persona.weights.checkpoint import Checkpoint
-from persona.weights.hub import cached_name, located
+from persona.weights.hub import located
 
 if TYPE_CHECKING:
     from persona.progress import Progress
@@ -102,25 +101,6 @@ def init(
                 if made_now and store.refs.head_id() is None:
                     remove_tree(store.root)  # under the locks: no other init runs here
                 raise
-
-
-def default_base_name(path: Path) -> str:
-    """The base's name, from its directory (for a file: its parent).
-
-    Characters that no ref may hold become dashes. A snapshot in the hub's cache,
-    models--ORG--NAME/snapshots/REVISION, is called NAME.
-    """
-    place = path.absolute()
-    if not place.is_dir():
-        place = place.parent
-    name = unicodedata.normalize("NFC", cached_name(place) or place.name)  # macOS gives form D
-    name = re.sub(r"[\x00-\x20\x7f~^:?*\[\\/]|\.\.|@\{", "-", name).strip(".-")
-    try:
-        return check_ref_name(name)
-    except InvalidInput:
-        raise UsageError(
-            f"{path} gives no name for the base", hint=("give one with ", Keyword(name=Blank("NAME")))
-        ) from None
 
 
 def default_rules(config: Config) -> Rules:

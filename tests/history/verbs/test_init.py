@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from persona.errors import BusyError, InvalidInput, Refused
+from persona.history.base_names import default_base_name
 from persona.history.examples import example_files
 from persona.history.verbs import init
-from persona.history.verbs.init import default_base_name
 from persona.repository import Repository
 from persona.store.store import Store
 from tests.checkpoints import write_model

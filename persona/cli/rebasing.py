@@ -1,0 +1,43 @@
+"""The lines of `rebase --base`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from persona.cli import diffs, render
+from persona.cli.rendering import Shown
+
+if TYPE_CHECKING:
+    from persona.history.verbs.rebase_base import BaseMove
+    from persona.repository import Repository
+
+
+def shown(result: BaseMove, repo: Repository) -> Shown:
+    """The commit, and how far rounding moved each vector."""
+    made = diffs.shown_commit(repo, result.commit)
+    value = result if result.commit.failure is None else {**made.value, **_own(result)}
+    lines = [*(made.lines or ()), *_lines(result)]
+    return Shown(value, lines, made.exit_code, act=True, notes=result.notes, fault=made.fault)
+
+
+def _own(result: BaseMove) -> dict[str, object]:
+    from persona.history.results import as_json
+
+    commit = as_json(result.commit)
+    return {key: value for key, value in as_json(result).items() if key not in commit}
+
+
+def _lines(result: BaseMove) -> Iterator[str]:
+    base = render.printable(result.base_name)
+    if not result.moved:
+        yield f"The recipe is on base {base} now; it has no vectors"
+        return
+    yield f"The recipe is on base {base} now; largest rounding {_rounding(result.largest_rounding)}"
+    if len(result.moved) > 1:
+        for vector in result.moved:
+            yield f"   {render.printable(vector.name)}: {_rounding(vector.largest_rounding)}"
+
+
+def _rounding(value: float) -> str:
+    return f"{value:.2g}"
