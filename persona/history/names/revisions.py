@@ -18,7 +18,6 @@ from persona.history.history import History
 from persona.history.names.walk import first_parents, merge_bases, walk
 from persona.history.recipes.text import MIN_PREFIX
 from persona.history.results import iso_date
-from persona.history.stashes import STASH, stashes
 from persona.objects.commit import Person
 from persona.objects.ids import abbreviate, is_id
 from persona.store.ref_files import made_again
@@ -28,6 +27,7 @@ from persona.store.refs import HEADS, TAGS, NoteList
 _SUFFIX: Final = re.compile(r"~(\d{0,9})(?!\d)|\^(\d{0,9})(?![\d{])|\^\{(\w*|/[^}]*)\}", re.ASCII)
 _DESCRIBED: Final = re.compile(r".+-\d+-(g[0-9a-f]{4,64})", re.ASCII)
 """A name that `describe` prints. Like git, this reads only the digits of the id."""
+_STASH: Final = "stash"
 _NO_COMMITS: Final = ("tree", "blob", "tag")
 MOVED: Final = re.compile(r"checkout: moving from (\S+) to (\S+)")
 """Why HEAD moved between branches, as its reflog says."""
@@ -167,7 +167,7 @@ def _named(history: History, name: str, text: str, notes: NoteList | None) -> st
     if name.endswith("_HEAD") and (id := _left_by_command(history, name)) is not None:
         return _commit_of(history, id, text)
     ref = full_ref(history, name, notes)
-    if ref is None and name == STASH:
+    if ref is None and name == _STASH:
         return _stashed(history, 0, text)
     if ref is None and (described := _DESCRIBED.fullmatch(name)):
         name = described[1][1:]
@@ -275,7 +275,7 @@ def _in_reflog(history: History, name: str, what: str, text: str, notes: NoteLis
         place = _before(history, int(what[1:]), text)
         return resolve(history, _existing(history, HEADS + place) or place, notes)
     ref = full_ref(history, name, notes, branch_first=True) if name else _current(history)
-    if ref is None and name == STASH and re.fullmatch(r"\d{1,9}", what):
+    if ref is None and name == _STASH and re.fullmatch(r"\d{1,9}", what):
         return _stashed(history, int(what), text)
     if ref is None:
         raise _unknown(text)
@@ -307,6 +307,8 @@ def _in_reflog(history: History, name: str, what: str, text: str, notes: NoteLis
 
 def _stashed(history: History, place: int, text: str) -> str:
     """The commit of a stash."""
+    from persona.history.stashes import stashes  # most commands name no stash
+
     found = stashes(history)
     if place >= len(found):
         hint = (Call("stash.list"), " lists them")

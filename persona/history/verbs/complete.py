@@ -14,7 +14,6 @@ from persona.frozen import dataclass
 from persona.history.history import History
 from persona.history.recipes.text import decode, load
 from persona.history.results import Result
-from persona.history.stashes import stashes
 from persona.history.worktree import text_files
 from persona.store.refs import HEADS, TAGS, VECTORS
 
@@ -58,6 +57,8 @@ def _of_recipe(history: History) -> dict[str, str]:
 
 
 def _stashes(history: History) -> dict[str, str]:
+    from persona.history.stashes import stashes
+
     return {
         f"stash@{{{place}}}": history.commit(one.id).subject for place, one in enumerate(stashes(history))
     }

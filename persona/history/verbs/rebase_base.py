@@ -135,10 +135,9 @@ def _move(
     new = history.base(id)
     _check(history, old, new, name, id)
     made = _rebased(history, recipe, id, how)
-    committer = history.committer()
-    history.store.refs.update(
-        BASES + name, id, reason(committer, f"rebase: {name}"), expect=history.store.refs.read(BASES + name)
-    )
+    if history.store.refs.read(BASES + name) is None:
+        why = reason(history.committer(), f"rebase: {name}")
+        history.store.refs.update(BASES + name, id, why, expect=None)
     for previous, vector in made.items():
         _remember(history, previous, vector, old, new)
     text = edit.set_base(decode(data), name)

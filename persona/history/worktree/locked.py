@@ -15,11 +15,10 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from persona.errors import Call, IntegrityError, PersonaError
 from persona.history.history import History, reason
-from persona.history.stashes import STASH, Stashed
 from persona.history.worktree import text_files, tracking
 from persona.history.worktree.move import MOVE, FileMove, Target, left_behind, read_move
 from persona.history.worktree.sequence import BISECT, ORIGIN, PREPARED, SEQUENCE
@@ -27,6 +26,9 @@ from persona.history.worktree.tracking import ADDED
 from persona.objects.commit import Person
 from persona.store import files
 from persona.store.refs import ANY, HEADS
+
+if TYPE_CHECKING:
+    from persona.history.stashes import Stashed
 
 
 class LockedTree:
@@ -129,6 +131,8 @@ class LockedTree:
         self.history.store.state(ORIGIN).write(id)
     def stash(self, entries: Iterable[Stashed]) -> None:
         """Keeps the list of the stashes, the newest first."""
+        from persona.history.stashes import STASH
+
         state, value = self.history.store.state(STASH), [entry.to_json() for entry in entries]
         if value:
             state.write(value)
