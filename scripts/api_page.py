@@ -34,7 +34,6 @@ from persona.history import query_results, results, score_results, sequence_view
 from persona.history.arguments import spell_out
 from persona.history.bisecting import results as bisect_results
 from persona.history.sequencing import results as sequence_results
-from persona.history.verbs import adapters, export_mergekit, identify, import_mergekit, measure, patches
 from persona.history.verbs import (
     adapters,
     blame,
@@ -44,6 +43,7 @@ from persona.history.verbs import (
     import_mergekit,
     measure,
     patches,
+    rebase_base,
     stash,
     vectors,
 )
@@ -119,6 +119,7 @@ RESULTS: tuple[ModuleType, ...] = (
     blame_weights,
     vectors,
     stash,
+    rebase_base,
     check,
     states,
     graph,

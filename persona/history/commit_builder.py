@@ -77,6 +77,7 @@ def record(
     with history.store.transaction() as tx:
         known = tracking.tracked(history, edits)
         text = edits.get(RECIPE_FILE) or text_files.read_recipe_text(history.root)
+        _refuse_pairs(text)
         recipe = history.new_recipe(text)
         said_of_config = _fit_config(tree, head, recipe) if not edits else []
         files = _in_the_work_tree(history, known, {**edits, RECIPE_FILE: text}, history.base(recipe.base))
@@ -128,6 +129,20 @@ def record(
         notes=tuple(dict.fromkeys([*notes, *said_of_config, *left_out_notes(known), *on_recipe])),
         subject=subject(said),
     )
+
+
+def _refuse_pairs(text: bytes) -> None:
+    """`Refused` while comments of a conflict stand in a recipe text: `stash pop` leaves them."""
+    if b"# <<<<<<< " not in text and b"# >>>>>>> " not in text:
+        return
+    from persona.history.recipes.pairs import pair_lines
+
+    if lines := pair_lines(text.decode("utf-8", "replace")):
+        listed_lines = ", ".join(map(str, lines))
+        raise Refused(
+            f"a conflict stands in {RECIPE_FILE}, in the lines {listed_lines}",
+            hint="decide for a value and delete the two comments",
+        )
 
 
 def _fit_config(tree: LockedTree, head: str, recipe: Recipe) -> list[str]:

@@ -153,6 +153,9 @@ def _other_roots(history: History) -> Iterator[tuple[str, str, str]]:
                     yield str(history.store.state(sequence.SEQUENCE).path), blob, "blob"
         if (origin := sequence.original_head(history)) is not None:
             yield str(history.store.state(sequence.ORIGIN).path), origin, "commit"
+    except PersonaError:
+        pass  # another problem names it
+    try:
         for one in stashes(history):
             yield str(history.store.state(STASH).path), one.id, "commit"
     except PersonaError:

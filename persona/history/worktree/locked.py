@@ -129,6 +129,7 @@ class LockedTree:
     def remember(self, id: str) -> None:
         """Keeps the commit that `ORIG_HEAD` names from now on."""
         self.history.store.state(ORIGIN).write(id)
+
     def stash(self, entries: Iterable[Stashed]) -> None:
         """Keeps the list of the stashes, the newest first."""
         from persona.history.stashes import STASH

@@ -177,3 +177,17 @@ def test_pop_that_is_cut_short_loses_no_edit(grown: Bot) -> None:
             assert repo["stash"].recipe.vectors["listening"].alpha == 0.3
 
     assert each_cut(root, lambda repo: repo.stash.pop(), check) > 5
+
+
+def test_commit_refuses_while_the_conflict_stands(grown: Bot) -> None:
+    grown.repo.recipe.set("listening", alpha="0.3")
+    grown.repo.stash.push()
+    grown.repo.recipe.set("listening", alpha="0.5")
+    grown.commit(message="half")
+    with pytest.raises(Conflicted):
+        grown.repo.stash.pop()
+    with pytest.raises(Refused, match=r"a conflict stands in recipe.toml, in the lines \d+, \d+"):
+        grown.commit(message="both")
+    grown.repo.recipe.set("listening", alpha="0.3")
+    grown.commit(message="decided")
+    assert alpha(grown) == 0.3
