@@ -51,7 +51,6 @@ SECTIONS: dict[str, dict[str, str]] = {
         "log": "Show the history.",
         "show": "Show one commit, or a file as a commit holds it.",
         "notes": "Write notes on commits.",
-        "blame": "Show which commit set each value of the recipe.",
         "describe": "Name a commit by the nearest tag.",
         "blame": "Show which commit set each value of the recipe.",
         "diff": "Show what differs between two recipes.",
