@@ -11,7 +11,8 @@ from persona.history.history import History
 from persona.history.names.revisions import resolve
 from persona.history.origins import Key, origins
 from persona.history.query_results import Author
-from persona.history.recipes.three_way import TERM_FIELDS, renames
+from persona.history.recipes.conflicts import TERM_FIELDS
+from persona.history.recipes.three_way import renames
 from persona.history.recipes.views import rules_view, term_keys
 from persona.history.results import UNPRINTED, Result, iso_date
 from persona.history.worktree import text_files
