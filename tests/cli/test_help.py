@@ -115,7 +115,7 @@ ANSWERS = {
     "stash push": "stash",
     "stash pop": None,
     "stash apply": None,
-    "stash list": "stash list",
+    "stash list": None,
     "stash show": None,
     "stash drop": None,
     "stash clear": "stash clear",

@@ -49,7 +49,7 @@ class Stash(CommandGroup):
     "stash",
     cls=Stash,
     example="$ persona stash                      # put the edits aside\n"
-    "$ persona switch main && persona switch -\n"
+    "$ persona stash list\n"
     "$ persona stash pop                  # bring them back",
 )
 def command() -> None:
@@ -122,7 +122,7 @@ def apply(call: Invocation, repo: Repository, stash: str | None) -> Shown:
 def list_(repo: Repository, max_count: int | None) -> Shown:
     """List the stashes.
 
-    The newest comes first.
+    The newest comes first. Each has the branch and the commit that it was made on, or its message.
     """
     found = repo.stash.list()[:max_count]
     lines = [f"{one.selector}: {render.printable(one.message.splitlines()[0])}" for one in found]
