@@ -48,7 +48,7 @@ class Stash(CommandGroup):
 @click.group(
     "stash",
     cls=Stash,
-    example="$ persona stash                      # put the edits aside\n"
+    example="$ persona stash push                 # put the edits aside\n"
     "$ persona stash list\n"
     "$ persona stash pop                  # bring them back",
 )
