@@ -210,7 +210,7 @@ class Invocation:
         the name of a file and no revision. Raises `UsageError` for a word that is both.
         """
         if files is not None:
-            return list(words), self.tracked(repo, files)
+            return list(words), self.tracked(repo, files) or None
         for place, word in enumerate(words):
             if not os.path.lexists(self.path(word)):
                 continue

@@ -92,7 +92,7 @@ def test_a_word_that_is_a_revision_and_a_file_is_refused_with_both_ways_out(belo
     for command in ("log", "diff", "show"):
         assert "put -- before it for the file, or after it" in below.refused(2, command, "note.md")
         assert below.ok(command, "HEAD", "--", "note.md")
-        below.ok(command, "note.md", "--")
+        assert below.ok(command, "note.md", "--") == below.ok(command, "heads/note.md")
     assert "gone.md is no file here" in below.refused(2, "log", "../deep/note.md", "gone.md")
 
 

@@ -4,7 +4,8 @@ A walk gives each commit once, and never before a child that it has seen. Clocks
 never an answer. The commits that a range hides (`A..B` hides everything that A reaches) are painted from A
 beside the walk, until no wanted commit waits. Then the commits found are settled by the one certain fact of
 history: no commit is its own ancestor (`_reached`). So a range near the tip is exact without a walk to the
-root and without numbers kept beside the commits.
+root and without numbers kept beside the commits. Of a long history, parents and times come from the commit
+graph.
 """
 
 from __future__ import annotations
