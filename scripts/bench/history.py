@@ -49,8 +49,11 @@ with persona.open(sys.argv[1]) as repo, replaced_calls(Quick()):
                 else:
                     main.append(id)
     repo.reset(main[-1], "hard")
-    repo.branches.create("near", side)
-    repo.branches.create("far", main[len(main) // 2])
+    for name, start in (("near", side), ("far", main[len(main) // 2])):
+        tree, who = history.commit(start).tree, Person("Ada", "ada@example.org", who.time + 60, 60)
+        with history.store.transaction() as tx:
+            id = tx.put("commit", Commit(tree, (start,), who, who, f"on {name}\n").encode())
+        repo.branches.create(name, id)
     repo.tags.create("v1", main[len(main) // 2], message="half way")
 """
 
@@ -78,8 +81,19 @@ def main() -> None:
             "rev-parse main~50000": ["rev-parse", f"main~{args.commits // 2}"],
             "describe": ["describe"],
             "log -n 20 far..main": ["log", "-n", "20", "far..main"],
+            "merge near": ["merge", "near", "-m", "bench"],
+            "merge far": ["merge", "far", "-m", "bench"],
+            "blame": ["blame"],
         }
-        contestants = [harness.Contestant(name, [*persona, *words]) for name, words in lines.items()]
+        tip = harness.run([*persona, "rev-parse", "main"]).output.strip()
+
+        def back() -> None:
+            harness.run([*persona, "reset", "--hard", tip])
+
+        contestants = [
+            harness.Contestant(name, [*persona, *words], back if words[0] == "merge" else lambda: None)
+            for name, words in lines.items()
+        ]
         cold = harness.rounds(contestants, 1, warm_up=False)
         warm = harness.rounds(contestants, args.rounds, warm_up=False)
     harness.show(
