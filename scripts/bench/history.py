@@ -52,7 +52,7 @@ with persona.open(sys.argv[1]) as repo, replaced_calls(Quick()):
     for name, start in (("near", side), ("far", main[len(main) // 2])):
         tree, who = history.commit(start).tree, Person("Ada", "ada@example.org", who.time + 60, 60)
         with history.store.transaction() as tx:
-            id = tx.put("commit", Commit(tree, (start,), who, who, f"on {name}\n").encode())
+            id = tx.put("commit", Commit(tree, (start,), who, who, f"on {name}\\n").encode())
         repo.branches.create(name, id)
     repo.tags.create("v1", main[len(main) // 2], message="half way")
 """
