@@ -35,6 +35,7 @@ def test_a_conflict_says_both_values_and_each_step_that_it_advises_works(parted:
     ]
     status = parted.ok("status")
     assert "You have unmerged paths.\n" in status
+    assert "nothing to commit" not in status
     assert '  (fix conflicts and run "persona merge --continue")\n' in status
     assert '  (use "persona merge --abort" to go back to where the merge began)\n' in status
     assert re.search(

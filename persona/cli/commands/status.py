@@ -131,7 +131,8 @@ def status(result: Status, call: Invocation, repo: Repository) -> Iterator[str]:
     if result.in_the_way:
         names = ", ".join(map(shown, result.in_the_way))
         yield f'  (no index lists {names}; move away what is listed before the next "persona checkout")'
-    if not changes and readable:
+    stands = result.sequence is not None and bool(result.sequence.conflicts)
+    if not changes and readable and not stands:
         yield ""
         clean = not result.untracked and not result.left_out
         yield "nothing to commit, work tree clean" if clean else "nothing to commit"
