@@ -27,6 +27,20 @@ class Graph:
         person = Person("Ada", "ada@example.org", self.times[id], 0)
         return Commit("0" * 64, self.parents[id], person, person, "m\n")
 
+    @property
+    def store(self) -> Any:
+        """Itself: the store of these commits."""
+        return self
+
+    @property
+    def objects(self) -> Any:
+        """The same."""
+        return self
+
+    def get(self, id: str, kind: str) -> bytes:
+        """The bytes of a commit."""
+        return self.commit(id).encode()
+
     def reach(self, *ids: str) -> set[str]:
         """All that some commits reach, themselves included: the model."""
         found: set[str] = set()

@@ -22,6 +22,7 @@ from itertools import accumulate
 from typing import Final
 
 from persona.history.history import History
+from persona.objects import commit as commits
 
 NAME: Final = "commits-1"
 _HEAD: Final = struct.Struct("=QQQ")
@@ -82,23 +83,23 @@ class CommitGraph:
         }
 
 
-def encode(commits: Mapping[str, Links]) -> bytes:
+def encode(graph: Mapping[str, Links]) -> bytes:
     """The bytes of a graph. Each parent must be one of the commits."""
-    ordered = sorted(commits)
+    ordered = sorted(graph)
     places = {id: place for place, id in enumerate(ordered)}
     begin = array("I", bytes(4 * (_STARTS + 1)))
     for id in ordered:
         begin[int(id[:4], 16) + 1] += 1
     bounds, links = array("I", [0]), array("I")
     for id in ordered:
-        links.extend(places[parent] for parent in commits[id][1])
+        links.extend(places[parent] for parent in graph[id][1])
         bounds.append(len(links))
     return b"".join(
         (
             _HEAD.pack(len(ordered), len(links), _MARK),
             array("I", accumulate(begin)).tobytes(),
             bytes.fromhex("".join(ordered)),
-            array("q", (commits[id][0] for id in ordered)).tobytes(),
+            array("q", (graph[id][0] for id in ordered)).tobytes(),
             bounds.tobytes(),
             links.tobytes(),
         )
@@ -133,9 +134,9 @@ def extend(history: History, graph: CommitGraph | None, known: Mapping[str, Link
 
 
 def links_of(history: History, id: str) -> Links:
-    """The links of one commit, read from the store."""
-    commit = history.commit(id)
-    return commit.committer.time, commit.parents
+    """The links of one commit, read from the store; nothing else of it is decoded."""
+    data = history.store.objects.get(id, "commit")
+    return commits.committer_time(data), tuple(commits.links(data)[1])
 
 
 def ids_of(graph: CommitGraph, places: Iterable[int]) -> tuple[str, ...]:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Final
 
 from persona.errors import PersonaError
 from persona.history.history import History
-from persona.objects.commit import Commit
+from persona.objects.commit import Commit, committer_time
+from persona.objects.commit import links as tree_and_parents
 
 if TYPE_CHECKING:
     from persona.history.names.commit_graph import CommitGraph, Links
@@ -97,9 +98,10 @@ class _Graph:
                 self._places.clear()
         if self._stored is not None and (links := self._in_graph(id)) is not None:
             return links
-        commit = self._history.commit(id)
-        if self._whole:
-            self._commits[id] = commit
+        if not self._whole:
+            data = self._history.store.objects.get(id, "commit")
+            return committer_time(data), tuple(tree_and_parents(data)[1])
+        commit = self._commits[id] = self._history.commit(id)
         return commit.committer.time, commit.parents
 
 
