@@ -45,8 +45,8 @@ class Decisions:
 
     `changes`: coordinates with t ≠ 0; `kept`: those that trim leaves; `joined`: those where the term has a
     part; `decided` and `outvoted`: see above (int64[K] each). `size`: Σ |part| (float64[K]). `by`: how often
-    term k was outvoted where term j decided (int64[K, K]). `bands`: outvoted coordinates by run of rows
-    (int64[K, BANDS]).
+    term k was outvoted where term j has the largest part of those that vote (int64[K, K]). `bands`: outvoted
+    coordinates by run of rows (int64[K, BANDS]).
     """
 
     terms: int
@@ -159,6 +159,7 @@ class _Counter:
         magnitudes = np.abs(parts)
         largest = np.argmax(magnitudes, axis=0)  # the first of equal ones
         moved = magnitudes.max(axis=0) > 0
+        voters = np.array([place for place, vote in enumerate(block.voting) if vote is not None], np.intp)
         for place, k in enumerate(block.indices):
             found.changes[k] += np.count_nonzero(block.taus[place])
             kept = block.taus[place] if block.voting[place] is None else block.kept[place]
@@ -171,8 +172,9 @@ class _Counter:
             if lost is not None and lost.any():
                 found.outvoted[k] += np.count_nonzero(lost)
                 found.bands[k] += np.bincount(self._bands.of_elements(places[lost]), minlength=BANDS)
-                winners = np.bincount(largest[lost & moved], minlength=len(block.indices))
-                found.by[k, block.indices] += winners
+                others = magnitudes[voters][:, lost]
+                winners = voters[np.argmax(others, axis=0)[others.max(axis=0) > 0]]
+                found.by[k, block.indices] += np.bincount(winners, minlength=len(block.indices))
 
 
 def _parts(votes: ChunkVotes, block: BlockVotes) -> tuple[Sums, list[NDArray[np.bool_] | None]]:

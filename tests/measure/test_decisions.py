@@ -84,8 +84,9 @@ def by_reference(plan: Plan, base: Model, afters: dict[str, Model], name: str) -
             found.outvoted[index] = np.count_nonzero(lost)
             for place in np.flatnonzero(lost):
                 found.bands[index, bands.of_elements(place)] += 1
-                if moved[place]:
-                    found.by[index, admitted[largest[place]]] += 1
+                winner = max(w, key=lambda j: (abs(parts[j][place]), -j))
+                if parts[winner][place] != 0:
+                    found.by[index, admitted[winner]] += 1
     return found
 
 
