@@ -115,8 +115,10 @@ def plan_files(history: History, to: str, *, force: bool, can_force: bool = True
             f"uncommitted edits would be overwritten: {', '.join(lost)}",
             hint=(
                 "commit first, or ",
+                Call("stash.push"),
+                " puts the edits aside, or ",
                 Keyword(force=True) if can_force else Call("reset", mode="hard"),
-                " discards the edits",
+                " discards them",
             ),
         )
     dropped = [path for path in moving if path in here and path not in before and path not in after]

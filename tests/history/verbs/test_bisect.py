@@ -118,7 +118,7 @@ def test_an_edit_that_would_be_overwritten_is_refused_and_no_mark_is_recorded(re
     repo.recipe.set("listening", alpha=0.25)
     with pytest.raises(Refused, match=r"uncommitted edits would be overwritten: recipe\.toml") as refused:
         repo.bisect.good()
-    assert "`repo.reset(mode='hard')` discards the edits" in str(refused.value)
+    assert "`repo.reset(mode='hard')` discards them" in str(refused.value)
     assert repo.bisect.log() == before
     repo.reset(mode="hard")
     assert repo.bisect.good().state == "testing"

@@ -57,7 +57,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Sequence:
-    """A sequence by its title."""
+    """A sequence by its title, which begins with the name of its file."""
 
     title: str
     lines: tuple[str, ...]
@@ -97,7 +97,8 @@ def read(file: Path) -> list[Sequence]:
     found: list[Sequence] = []
     for part in re.split(r"^# ", file.read_text(), flags=re.MULTILINE)[1:]:
         title, *lines = part.splitlines()
-        found.append(Sequence(title.strip(), tuple(line.strip() for line in lines if line.strip())))
+        name = f"{file.stem}: {title.strip()}"
+        found.append(Sequence(name, tuple(line.strip() for line in lines if line.strip())))
     return found
 
 
