@@ -72,20 +72,20 @@ def main() -> None:
             harness.run([*persona, "set", "warm", "--alpha", f"0.{number + 10}"])
             harness.run([*persona, "commit", "-m", "turn a little"])
         made = harness.run([args.persona.with_name("python"), "-c", GROW, repository, str(args.commits)])
+        tip = harness.run([*persona, "rev-parse", "main"]).output.strip()
         lines = {
             "log -n 20": ["log", "-n", "20"],
             "log -n 20 --graph": ["log", "-n", "20", "--graph"],
             "log -n 20 --first-parent": ["log", "-n", "20", "--first-parent"],
-            "the merge base of near and main": ["diff", "near...main", "--stat"],
-            "the merge base of far and main": ["diff", "far...main", "--stat"],
-            "rev-parse main~50000": ["rev-parse", f"main~{args.commits // 2}"],
-            "describe": ["describe"],
-            "log -n 20 far..main": ["log", "-n", "20", "far..main"],
+            "the merge base of near and main": ["diff", f"near...{tip}", "--stat"],
+            "the merge base of far and main": ["diff", f"far...{tip}", "--stat"],
+            "rev-parse main~50000": ["rev-parse", f"{tip}~{args.commits // 2}"],
+            "describe": ["describe", tip],
+            "log -n 20 far..main": ["log", "-n", "20", f"far..{tip}"],
             "merge near": ["merge", "near", "-m", "bench"],
             "merge far": ["merge", "far", "-m", "bench"],
             "blame": ["blame"],
         }
-        tip = harness.run([*persona, "rev-parse", "main"]).output.strip()
 
         def back() -> None:
             harness.run([*persona, "reset", "--hard", tip])
