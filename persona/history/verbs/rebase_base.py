@@ -101,9 +101,12 @@ def rebase_base(
     known = history.store.refs.read(BASES + str(base)) if _is_name(history, base) else None
     place = None
     if known is None:
+        from persona.weights.checkpoint import Checkpoint
         from persona.weights.hub import located
 
         place = located(Path(base), how["progress"])
+        with Checkpoint.open(place):  # a path that is not there gives no name either
+            pass
     with changing(history) as tree:
         refuse_second(history, "rebase")
         refuse_edits(history, "rebase")
