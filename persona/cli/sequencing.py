@@ -52,7 +52,7 @@ def _lines(result: SequenceResult, call: Invocation, repo: Repository) -> Iterat
         yield f"Updating {render.short(before)}..{render.short(now)}"
         yield "Fast-forward"
         yield from diffs.stat_lines(repo.diff(before, now))
-    elif result.state == "prepared":
+    elif result.state == "prepared" and not result.commits:
         yield "Automatic merge went well; stopped before committing as requested"
     elif result.state == "aborted":
         where = result.head.branch or render.short(now)
