@@ -230,6 +230,8 @@ class Refs:
             if old is None:
                 self._files.check_new(value)
             moved = [Step(value, old, new, line)] if old != new else []
+            if not moved:  # the command that moved it may have been cut short before it was durable
+                self._files.sync(value)
             self._steps.take([Step(HEAD, PREFIX + value, PREFIX + value, line), *moved])
             return kind, value
 
