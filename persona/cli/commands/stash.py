@@ -9,6 +9,7 @@ import click
 
 from persona.cli import diffs, render
 from persona.cli.command import CommandGroup, declare
+from persona.cli.completions import files as work_files
 from persona.cli.completions import stashes
 from persona.cli.rendering import Shown
 
@@ -66,7 +67,7 @@ def command() -> None:
     example="$ persona stash push -m 'half a thought'\n$ persona stash push -- graph/calm.md",
     takes_files=True,
 )
-@click.argument("words", nargs=-1, metavar="[FILE]…")
+@click.argument("words", nargs=-1, metavar="[FILE]…", shell_complete=work_files)
 @click.option("-m", "--message", metavar="MSG", help="Say what the stash is. Default: HEAD and its subject.")
 @click.option("-u", "--include-untracked", is_flag=True, help="Also put untracked files aside.")
 def push(
