@@ -180,7 +180,7 @@ class Intruding(Watched):
         self.seen: list[Call] = []
 
     def step(self, name: str, changes: bool, *paths: Path) -> None:
-        if self.only is None or any(self.only in path.parents for path in paths):
+        if self.only is None or any(self.only in Path(path).parents for path in paths):
             self.seen.append((name, paths))
             if len(self.seen) == self.at:
                 self.act()

@@ -349,7 +349,9 @@ def go_on(
 
         resolve_with(tree, sequence, strategy)
     made = Made(before)
-    if sequence.stop is not None:
+    if sequence.stop is None:
+        sequence = _from_head(history, sequence)
+    else:
         sequence, made = _concluded(tree, sequence, made, message)
     if not sequence.todo and sequence.verb != "rebase":
         tree.sequence(None)
@@ -406,7 +408,14 @@ def skip(tree: LockedTree, verb: Any) -> SequenceResult:
         tree.sequence(None if over else sequence.to_json())
         if over:
             return result(tree, verb, "nothing", Made(before, (), notes))
+    else:
+        sequence = _from_head(history, sequence)
     return run(tree, sequence, Made(before, (), notes))
+
+
+def _from_head(history: History, sequence: Sequence) -> Sequence:
+    """A sequence without a stop, which goes on from HEAD: commits may have been made since the stop."""
+    return replace(sequence, head=history.head_commit())
 
 
 def abort(tree: LockedTree, verb: Any) -> SequenceResult:

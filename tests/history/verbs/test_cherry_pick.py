@@ -144,6 +144,23 @@ def test_reset_drops_the_stop_and_leaves_the_rest(topic: Bot) -> None:
     assert subjects(topic, 2) == ["topic 4", "topic 2"]
 
 
+@pytest.mark.parametrize("way", ["continue", "skip"])
+@pytest.mark.parametrize("left", ["commit", "reset"])
+def test_commits_that_were_made_since_the_stop_stay(topic: Bot, left: str, way: str) -> None:
+    stopped(topic)
+    if left == "reset":
+        topic.repo.reset("HEAD", mode="hard")
+    else:
+        topic.repo.recipe.set("listening", alpha="0.4")
+        topic.commit(message="resolved")
+    topic.repo.recipe.set("listening", alpha="0.45")
+    topic.commit(message="mine")
+    topic.repo.cherry_pick(continue_=way == "continue", skip=way == "skip")
+    resolved = ["resolved"] if left == "commit" else []
+    assert subjects(topic, 4) == ["topic 4", "mine", *resolved, "topic 2", "topic 1"][:4]
+    assert topic.repo["HEAD"].recipe.vectors["listening"].alpha == 0.45
+
+
 def test_a_merge_is_picked_against_the_parent_that_is_named(topic: Bot) -> None:
     topic.repo.switch("topic")
     topic.repo.merge("main", strategy="ours")

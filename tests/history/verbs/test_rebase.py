@@ -225,6 +225,18 @@ def test_a_list_that_means_nothing_moves_nothing(topic: Bot) -> None:
     assert topic.repo.status().sequence is None
 
 
+def test_a_commit_is_split_at_an_edit(clashing: Bot) -> None:
+    repo = clashing.repo
+    repo.rebase("topic~2", todo=lambda text: text.replace("pick", "edit", 1))
+    repo.reset("HEAD~1", mode="hard")
+    for name, alpha in (("suggesting", "-0.1"), ("listening", "0.2")):
+        repo.recipe.set(name, alpha=alpha)
+        clashing.commit(message=name)
+    repo.rebase(continue_=True)
+    assert subjects(clashing, 4) == ["third", "listening", "suggesting", "first"]
+    assert repo["HEAD"].recipe.vectors["listening"].alpha == 0.2
+
+
 # -- cut short -----------------------------------------------------------------------------------------------
 
 

@@ -160,7 +160,9 @@ def test_a_commit_stands_where_its_weights_are_not_finite(grown: Bot) -> None:
 
 def unwritten_weights(bot: Bot, error: BaseException) -> Refusing:
     """A disk on which the file for new weights cannot be opened."""
-    return Refusing("open", error, lambda path: path.name.startswith(".persona-") and path.parent == bot.root)
+    return Refusing(
+        "open", error, lambda path: Path(path).name.startswith(".persona-") and Path(path).parent == bot.root
+    )
 
 
 def test_a_commit_stands_where_there_is_no_room_for_its_weights(grown: Bot) -> None:
