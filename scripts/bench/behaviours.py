@@ -10,7 +10,8 @@ The parts, in this order; `--only` takes some of them:
 - `methods`: one pattern trained as full weights, LoRA, a baked prompt and a contrastive pair.
 - `removal`: the unwanted pattern removed by −τ and by −(τ⁺ − τ⁻).
 - `revert`: all five in one recipe; one of them dropped by `revert`, against a recipe that never had it.
-- `sweep`: one α of a recipe with two of them.
+- `sweep`: one α of a recipe with two of them, and of one vector alone until its effect falls.
+- `build`: `persona build` of all five in a repository of its own, and once more, when nothing is to do.
 - `optimizers`, `warm`, `tune`, `presets`: optimizer_memory.py, optimizers.py, warm_start.py, tune.py and
   presets.py of this directory.
 
@@ -25,11 +26,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -331,15 +333,33 @@ def drop_one(bot: Bot) -> None:
 
 
 def sweep_one(bot: Bot) -> None:
-    """Sweeps the α of one vector, beside another one."""
+    """Sweeps the α of one vector beside another one, and of one alone."""
     bot.branch("two")
     for key in SWEPT:
         bot.train(key)
     bot.run("commit", "-m", " and ".join(SWEPT), codes=(0, 1))
-    key = SWEPT[-1]
-    title(f"`{key}` at several α, beside `{SWEPT[0]}`")
-    alphas = "0:1.5:1.5" if bot.smoke else "0:1.5:0.5"
-    print(bot.run("sweep", key, "--alpha", alphas, "--probe", key), flush=True)
+    beside, key = SWEPT
+    for name, largest, step, words in ((key, 1.5, 0.5, ()), (key, 6, 1, ()), (beside, 12, 2, ("--alone",))):
+        command = ("sweep", name, "--alpha", f"0:{largest}:{largest if bot.smoke else step}", "--probe", name)
+        title(f"`persona {' '.join((*command, *words))}`")
+        print(bot.run(*command, *words), flush=True)
+
+
+def build_all(bot: Bot) -> None:
+    """Builds the personality in a repository of its own, or prints what an earlier run of this part said."""
+    own = replace(bot, root=bot.root.with_name("built"))
+    begin(own)
+    if bot.smoke:
+        for path in (own.root / "graph").glob("*.md"):
+            path.write_text(re.sub(r"steps = \d+", "steps = 2", path.read_text()))
+    said = own.root.with_name("built.txt")
+    build = ("build", *(("--force",) if bot.smoke else ()))
+    if not said.exists():
+        said.write_text(own.run(*build))
+    title("`persona build`")
+    print(said.read_text())
+    started = time.perf_counter()
+    print(own.run(*build), f"in {time.perf_counter() - started:.2f} s", flush=True)
 
 
 def optimizers(bot: Bot) -> None:
@@ -379,6 +399,7 @@ PARTS: dict[str, Callable[[Bot], None]] = {
     "removal": remove_unwanted,
     "revert": drop_one,
     "sweep": sweep_one,
+    "build": build_all,
     "optimizers": optimizers,
     "warm": warm_starts,
     "tune": tune_all,
