@@ -44,7 +44,7 @@ DROPPED = "openness"
 SWEPT = ("listening", "voice")
 TUNED = ("--seeds", "3", "--probes", "4", "--measurements", "9")
 """Of tune.py: what keeps it short."""
-PRESETS = ("--probes", "8", "--text", "0.5", "--forms", "pair")
+PRESETS = ("--probes", "8", "--text", "0.5", "--threads", "1")
 """Of presets.py: what keeps it short."""
 ANSWERS = (0, 1, 8)  # pass, fail, inconclusive: each is an answer of verify
 Json = Any
