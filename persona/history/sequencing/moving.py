@@ -117,7 +117,7 @@ def _refuse_overwriting(history: History, stop: Stop) -> None:
     here = tracking.ids(history, [path for path in stop.left if path not in committed])
     strange = sorted(path for path, id in here.items() if id != stop.left[path])
     if strange:
-        raise Refused(f"untracked files would be overwritten; move them away: {', '.join(strange)}")
+        raise tracking.in_the_way(strange)
 
 
 def place(tree: LockedTree, sequence: Sequence) -> None:

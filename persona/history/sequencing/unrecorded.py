@@ -80,7 +80,7 @@ def _edits(history: History, sequence: Sequence, one: Todo) -> Mapping[str, byte
     ids = {path: None if data is None else text_files.blob_id(data) for path, data in merged.edits.items()}
     edited = sorted(path for path in ids if here.get(path) not in (ours.files.get(path), ids[path]))
     if strange := [path for path in edited if path not in tracked]:
-        raise Refused(f"untracked files would be overwritten; move them away: {', '.join(strange)}")
+        raise tracking.in_the_way(strange)
     if edited:
         raise Refused(
             f"uncommitted edits are in files that the {sequence.verb} changes: {', '.join(edited)}",

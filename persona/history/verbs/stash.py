@@ -240,7 +240,7 @@ def _refuse_edited(history: History, touched: Sequence[str], here: dict[str, str
     edited = [path for path in touched if here.get(path) != committed.get(path)]
     strange = [path for path in edited if path not in committed]
     if strange:
-        raise Refused(f"untracked files would be overwritten: {listed(strange)}", hint="move them away")
+        raise tracking.in_the_way(strange)
     if edited:
         raise Refused(
             f"uncommitted edits are in files that the stash changes: {listed(edited)}",

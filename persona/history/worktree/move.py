@@ -104,13 +104,7 @@ def plan_files(history: History, to: str, *, force: bool, can_force: bool = True
     if lost and not force:
         foreign = [path for path in lost if path not in known]
         if foreign:
-            raise Refused(
-                f"untracked files would be overwritten: {', '.join(foreign)}",
-                hint=(
-                    "move it away",
-                    *((", or ", Keyword(force=True), " overwrites it") if can_force else ()),
-                ),
-            )
+            raise tracking.in_the_way(foreign, can_force=can_force)
         raise Refused(
             f"uncommitted edits would be overwritten: {', '.join(lost)}",
             hint=(

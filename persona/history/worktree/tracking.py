@@ -22,7 +22,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from persona.errors import Blank, Call, InvalidInput, Note, PersonaError, SystemFault, UsageError
+from persona.errors import (
+    Blank,
+    Call,
+    InvalidInput,
+    Keyword,
+    Note,
+    PersonaError,
+    Refused,
+    SystemFault,
+    UsageError,
+    listed,
+)
 from persona.frozen import dataclass
 from persona.history.history import History
 from persona.history.recipes.text import RECIPE_FILE
@@ -122,6 +133,18 @@ def untracked_files(history: History, known: Tracked) -> list[str]:
 
 
 # -- files that `add` names ----------------------------------------------------------------------------------
+
+
+def in_the_way(paths: Sequence[str], *, can_force: bool = False) -> Refused:
+    """The refusal of a command that would write over files that are not tracked.
+
+    `can_force`: whether the command takes `force`.
+    """
+    it = "it" if len(paths) == 1 else "them"
+    forced = (", or ", Keyword(force=True), f" overwrites {it}") if can_force else ()
+    return Refused(
+        f"untracked files would be overwritten: {listed(paths)}", hint=(f"move {it} away", *forced)
+    )
 
 
 def added(history: History) -> tuple[str, ...]:
