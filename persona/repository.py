@@ -273,6 +273,13 @@ class Repository:
         """The full commit id of a revision (docs/commands.md, "Revisions"). Raises `UnknownRevision`."""
         return revisions.resolve(self._history, rev, self._history.notes)
 
+    def ref_name(self, rev: str = "HEAD", *, full: bool = False) -> str | None:
+        """The branch or tag that a revision is, in `full` as "refs/heads/main". Of HEAD, its branch.
+
+        None for a commit that is named in another way. Raises `UnknownRevision`.
+        """
+        return revisions.ref_name(self._history, rev, full=full, notes=self._history.notes)
+
     # -- the verbs -------------------------------------------------------------------------------------------
 
     log = Verb(lambda: verbs.log.log).then(_revisions)

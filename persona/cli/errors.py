@@ -124,12 +124,15 @@ def _options(arguments: Sequence[str]) -> Sequence[str]:
 def _usage_sentence(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
     if isinstance(error, click.NoSuchOption):
-        from persona.cli.words import OPTIONS, nearest
+        from persona.cli.words import instead, nearest
 
+        sentence = error.message.rstrip(".")
+        command = context.command_path.partition(" ")[2] if context else ""
+        if (advice := instead(command, error.option_name)) is not None:
+            sentence += f"; {advice}"
         # Click suggests whatever is left over, such as --quiet for --list.
-        near = nearest(error.option_name, error.possibilities or ())
-        sentence = error.message.rstrip(".") + (f"; did you mean {near}?" if near else "")
-        sentence += f"; {OPTIONS[error.option_name]}" if error.option_name in OPTIONS else ""
+        elif near := nearest(error.option_name, error.possibilities or ()):
+            sentence += f"; did you mean {near}?"
     else:
         sentence = error.format_message().rstrip(".")
     return f"{sentence} (see `{context.command_path} --help`)" if context else sentence

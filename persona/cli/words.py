@@ -77,12 +77,158 @@ OPTIONS: Final[dict[str, str]] = dict.fromkeys(
 ) | {option: f"{option} stands before the command" for option in ("--no-pager", "--paginate", "-C")}
 """Options of git's that have no meaning here, or only before the command, and why."""
 
+_NO_SIGNATURES = "persona signs no commits with keys"
+_NO_REMOTES = f"there are no remotes; {_COPY}"
+_ONE_BY_ONE = "`persona restore FILE` puts a whole file back, and an editor undoes a part of it"
+_A_BASE = "a commit needs a base; `persona init DIR --base MODEL` begins another history"
+_WHITESPACE = "diffs show every change; recipe.toml is compared by its values"
+_CONTAINS = "`persona log --oneline A..B` lists the commits that B has and A has not"
+_NO_SUBMODULES = "a repository holds one model and its recipes"
+_MESSAGES = "write the message with -m or -F"
+
+OF_COMMANDS: Final[dict[str, dict[str, str]]] = {
+    "add": {
+        **dict.fromkeys(("-A", "--all", "-u", "--update"), "`persona commit` records all tracked files"),
+        **dict.fromkeys(("-p", "--patch", "-i", "--interactive", "-e", "-N"), _NOT_STAGED),
+        **dict.fromkeys(("-f", "--force"), "no file is ignored"),
+    },
+    "blame": {
+        "-L": "`persona blame NAME` shows only one vector",
+        **dict.fromkeys(("-C", "-M", "-w"), "blame compares values, and follows renamed vectors by itself"),
+    },
+    "branch": {
+        **dict.fromkeys(("--contains", "--no-contains", "--merged", "--no-merged"), _CONTAINS),
+        **dict.fromkeys(("-c", "-C", "--copy"), "`persona branch NEW OLD` makes a branch at the same commit"),
+        **dict.fromkeys(("-r", "--remotes", "-t", "--track", "-u", "--set-upstream-to"), _NO_REMOTES),
+        **dict.fromkeys(("--sort", "--format"), "`persona branch -v` shows each commit, --json all of it"),
+        "--edit-description": "`persona notes add BRANCH` writes a note on its last commit",
+    },
+    "checkout": {
+        "--orphan": _A_BASE,
+        **dict.fromkeys(("-p", "--patch"), _ONE_BY_ONE),
+        **dict.fromkeys(("-t", "--track", "--guess"), _NO_REMOTES),
+        **dict.fromkeys(("-m", "--merge"), "`persona stash`, then `checkout`, then `persona stash pop`"),
+        "--recurse-submodules": _NO_SUBMODULES,
+    },
+    "cherry-pick": {
+        **dict.fromkeys(("-S", "--gpg-sign", "-s", "--signoff"), _NO_SIGNATURES),
+        "--strategy-option": "-X ours, -X theirs or -X mean decides conflicts",
+        "--ff": "a commit that is in its place already stays as it is in `persona rebase`",
+        "--allow-empty": "a commit that changes nothing is left out",
+    },
+    "commit": {
+        **dict.fromkeys(("-p", "--patch", "-i", "--include", "-o", "--interactive"), _NOT_STAGED),
+        **dict.fromkeys(("-S", "--gpg-sign", "-s", "--signoff"), _NO_SIGNATURES),
+        **dict.fromkeys(("-C", "-c", "--reuse-message", "--reedit-message"), _MESSAGES),
+        **dict.fromkeys(("-e", "--edit"), "without -m and -F an editor opens"),
+        "--no-verify": "there are no hooks",
+        **dict.fromkeys(("-t", "--template", "--trailer", "--cleanup"), _MESSAGES),
+        "--dry-run": "`persona status` shows what the next commit holds",
+        "--allow-empty-message": "every commit has a message",
+    },
+    "diff": {
+        **dict.fromkeys(("-w", "-b", "--ignore-all-space", "--ignore-space-change"), _WHITESPACE),
+        **dict.fromkeys(("--word-diff", "--color-words", "-U", "--unified"), "use --json, or `diff -u`"),
+        **dict.fromkeys(("--numstat", "--shortstat", "--summary"), "--stat shows a summary"),
+        "-R": "exchange the two revisions",
+        "--no-index": "`diff -u` of the shell compares any two files",
+    },
+    "log": {
+        **dict.fromkeys(("-g", "--walk-reflogs"), "`persona reflog [NAME]` shows a reflog"),
+        "-L": "`persona blame` names the commit of each value",
+        "--follow": "`persona log --vector NAME` follows a vector; files have no renames",
+        **dict.fromkeys(("--branches", "--tags"), "--all starts from every branch and every tag"),
+        "--remotes": _NO_REMOTES,
+        "--pickaxe-regex": "-G RE looks for a regular expression in the changed lines",
+        **dict.fromkeys(
+            ("--cherry-pick", "--cherry-mark", "--cherry"), "`persona log A...B` shows both sides"
+        ),
+        **dict.fromkeys(("--topo-order", "--date-order"), "--graph has children above parents"),
+        **dict.fromkeys(("-m", "-c", "--cc"), "-p shows a merge against its first parent"),
+    },
+    "merge": {
+        **dict.fromkeys(("-S", "--gpg-sign", "--signoff"), _NO_SIGNATURES),
+        **dict.fromkeys(("-s", "--strategy-option"), "-X ours, -X theirs or -X mean decides conflicts"),
+        "--allow-unrelated-histories": "`persona add PATH` takes over a fine-tune of another history",
+        "--autostash": "`persona stash`, then `merge`, then `persona stash pop`",
+        **dict.fromkeys(("-n", "--no-stat", "--stat", "--log"), "`persona diff A B --stat` shows a summary"),
+        "-F": _MESSAGES,
+        "--skip": "a merge is one commit; --abort goes back",
+    },
+    "mv": dict.fromkeys(
+        ("-f", "--force", "-k"), "mv renames a vector; files are renamed with the shell's mv"
+    ),
+    "rebase": {
+        "-p": "merges are left out; merge again after the rebase",
+        **dict.fromkeys(("-r", "--rebase-merges"), "merges are left out; merge again after the rebase"),
+        **dict.fromkeys(("-S", "--gpg-sign", "--signoff"), _NO_SIGNATURES),
+        **dict.fromkeys(
+            ("-f", "--force-rebase", "--no-ff"), "a commit that is in its place already stays as it is"
+        ),
+        "--keep-base": "`persona rebase --onto COMMIT UPSTREAM` puts the commits where you say",
+        "--fork-point": "`persona rebase --onto NEW OLD` takes the commits after OLD",
+        "--update-refs": "`persona branch -f NAME REV` moves the other branches",
+        "--show-current-patch": "`persona show REBASE_HEAD` shows the commit that stopped",
+        **dict.fromkeys(
+            ("--empty", "--keep-empty"), "a commit that was empty stays, one that becomes so goes"
+        ),
+    },
+    "reset": {
+        "--merge": "`persona merge --abort` goes back; `persona reset --hard` drops edits",
+        "--keep": "`persona switch -c NEW REV` takes edits along; `persona stash` puts them aside",
+        **dict.fromkeys(("-p", "--patch"), _ONE_BY_ONE),
+    },
+    "restore": {
+        **dict.fromkeys(("-S",), _NOT_STAGED),
+        **dict.fromkeys(("-p", "--patch"), _ONE_BY_ONE),
+    },
+    "revert": {
+        **dict.fromkeys(("-S", "--gpg-sign", "-s", "--signoff"), _NO_SIGNATURES),
+        "--strategy-option": "-X ours, -X theirs or -X mean decides conflicts",
+    },
+    "rm": dict.fromkeys(
+        ("-r", "-f", "--force"),
+        "rm drops a vector; files are removed with the shell's rm, then `persona commit`",
+    ),
+    "show": dict.fromkeys(("-m", "-c", "--cc"), "show compares a merge with its first parent"),
+    "stash": {
+        **dict.fromkeys(("-p", "--patch", "-k"), "`persona stash push -- FILE` puts whole files aside"),
+        **dict.fromkeys(("-a", "--all"), "no file is ignored: -u takes all untracked files"),
+    },
+    "status": {"--ignored": "no file is ignored"},
+    "switch": {
+        "--orphan": _A_BASE,
+        "--discard-changes": "use -f",
+        **dict.fromkeys(("-t", "--track", "--guess"), _NO_REMOTES),
+        **dict.fromkeys(("-m", "--merge"), "`persona stash`, then `switch`, then `persona stash pop`"),
+        "--recurse-submodules": _NO_SUBMODULES,
+    },
+    "tag": {
+        **dict.fromkeys(("-s", "--sign", "-u", "--local-user", "--verify"), _NO_SIGNATURES),
+        **dict.fromkeys(("--contains", "--no-contains", "--merged", "--no-merged"), _CONTAINS),
+        **dict.fromkeys(("--sort", "--format", "--points-at"), "`persona log --all --decorate` shows tags"),
+    },
+}
+"""Options of one command of git's that persona's does not have, and what to do instead."""
+
 
 def absent(word: str) -> str | None:
     """The answer to a command of git's that persona does not have; None for any other word."""
     if word in PLANNED:
         return f"persona has no `{word}` yet; {PLANNED[word]}"
     return f"persona has no `{word}`; {ABSENT[word]}" if word in ABSENT else None
+
+
+def instead(command: str, option: str) -> str | None:
+    """What to do instead of an option of git's that a command does not have; None for any other option.
+
+    `command`: its words, as `stash push`.
+    """
+    words = command.split()
+    for name in (words[-1:], words[:1]):
+        if name and (found := OF_COMMANDS.get(name[0], {}).get(option)) is not None:
+            return found
+    return OPTIONS.get(option)
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:

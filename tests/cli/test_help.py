@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from persona.cli.command import CommandGroup
 from persona.cli.invocation import Invocation
 from persona.cli.main import SECTIONS, cli
-from persona.cli.words import ABSENT, PLANNED, absent
+from persona.cli.words import ABSENT, OF_COMMANDS, OPTIONS, PLANNED, absent
 from tests.cli.command_line import CommandLine
 from tests.cli.commands import COMMANDS, CONTEXT, groups
 
@@ -285,13 +285,23 @@ def test_a_command_that_git_runs_for_itself_is_answered_too(name: str) -> None:
 
 
 def test_the_advice_for_a_command_of_gits_names_commands_that_there_are() -> None:
-    for advice in {*PLANNED.values(), *ABSENT.values()}:
+    options = (advice for command in OF_COMMANDS.values() for advice in command.values())
+    for advice in {*PLANNED.values(), *ABSENT.values(), *OPTIONS.values(), *options}:
         for quoted in re.findall(r"`persona ([^-`][^`]*)`", advice):
             parse(quoted.replace("A...B", "main...v1").split())
 
 
+@pytest.mark.parametrize("command", OF_COMMANDS)
+def test_an_option_of_gits_that_is_missing_is_answered_with_what_to_do_instead(
+    outside: CommandLine, command: str
+) -> None:
+    for option, advice in OF_COMMANDS[command].items():
+        said = outside.refused(2, command, option)
+        assert f"; {advice} (see `persona {command}" in said, (option, said)
+
+
 @pytest.mark.parametrize(
-    "line", ["branch --list", "reset --merge", "log --not HEAD", "tag --sort x", "status --renames"]
+    "line", ["branch --sort x", "reset --merge", "log --cherry HEAD", "tag --sort x", "status --renames"]
 )
 def test_an_option_that_is_missing_gets_no_guess_that_means_something_else(
     grown: CommandLine, line: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 import click
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     pages=True,
     example="$ persona branch warm HEAD~2\n$ persona branch -v\n$ persona branch -d warm",
 )
-@click.argument("names", nargs=-1, metavar="[NAME [START] | OLD NEW]", shell_complete=branch_or_start)
+@click.argument("names", nargs=-1, metavar="[NAME [START] | OLD NEW | GLOB…]", shell_complete=branch_or_start)
 @click.option(
     "-d", "--delete", is_flag=True, help="Delete branches whose commits are all in the history of HEAD."
 )
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
 @click.option("-M", "move_force", is_flag=True, help="Rename a branch, also if NEW exists already.")
 @click.option("-f", "--force", is_flag=True, help="Move NAME if it exists already.")
 @click.option("-v", "--verbose", "verbose", is_flag=True, help="Show each branch's commit.")
+@click.option("-a", "--all", "all_", is_flag=True, help="No effect: there are no branches of remotes.")
+@click.option(
+    "-l", "--list", "listed", is_flag=True, help="List only branches that match a GLOB, if one is given."
+)
 @click.option("--show-current", is_flag=True, help="Print only the name of the current branch.")
 def command(
     call: Invocation,
@@ -48,23 +53,29 @@ def command(
     move_force: bool,
     force: bool,
     verbose: bool,
+    all_: bool,
+    listed: bool,
     show_current: bool,
 ) -> Shown:
     """List, make, rename and delete branches.
 
     Without NAME, branch lists the branches; a star marks the current one. With NAME, it makes a branch at
-    HEAD or at START. To go there, use `persona switch`.
+    HEAD or at START. To go there, use `persona switch`. --list 'warm*' lists only some branches.
     """
     if delete or delete_force:
         return _deleted(repo, names, delete_force or force)
     if move or move_force:
         return _renamed(repo, names, move_force or force)
-    if names:
+    if names and all_ and not listed:
+        raise UsageError("-a lists branches, and takes no name: `persona branch --list GLOB` takes one")
+    if names and not listed:
         return _made(repo, names, force)
     if show_current:
         current = repo.branches.current
         return Shown({"branch": current}, current or ())
     branches, head = list(repo.branches.values()), Head(None, None)
+    if names:
+        branches = [one for one in branches if any(fnmatchcase(one.name, glob) for glob in names)]
     try:
         head = repo.head()
     except IntegrityError as error:  # a user needs the list to find a way out

@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from persona.repository import Repository
 
 _COUNT = re.compile(r"-(\d+)")
+_NOT = "\0not"
+"""Stands for `--not` among the revisions, so that its place is not lost."""
 
 
 class _Log(Command):
-    """`-5` is `-n 5`."""
+    """`-5` is `-n 5`, and `--not` has a place among the revisions."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As any command, numbers first."""
@@ -38,7 +40,7 @@ class _Log(Command):
         at = args.index("--") if "--" in args else len(args)
         for before, word in zip(["", *args], args[:at], strict=False):
             count = None if before in counted else _COUNT.fullmatch(word)
-            spelled += ["-n", count[1]] if count else [word]
+            spelled += ["-n", count[1]] if count else [_NOT if word == "--not" else word]
         return super().parse_args(ctx, spelled + args[at:])
 
 
@@ -83,6 +85,17 @@ _PLAIN = ("oneline", "reference", "raw")
 @click.option("--all-match", is_flag=True, help="With several --grep: show only commits that match all.")
 @click.option("--invert-grep", is_flag=True, help="Show only commits whose message matches no --grep.")
 @click.option("-i", "--regexp-ignore-case", "ignore_case", is_flag=True, help="Match any case.")
+@click.option("-S", "pickaxe", metavar="TEXT", help="Show only commits that add or remove TEXT in some file.")
+@click.option(
+    "-G", "lines", metavar="RE", help="Show only commits that add or remove a line that matches RE."
+)
+@click.option(
+    "--not",
+    "ignored",
+    is_flag=True,
+    expose_value=False,
+    help="Leave out what the REVs after it reach, as ^REV.",
+)
 @click.option("--merges/--no-merges", default=None, help="Show only merges, or no merges.")
 @click.option("--first-parent", is_flag=True, help="Follow only the first parent of a merge.")
 @click.option("--reverse", is_flag=True, help="Show the oldest of the commits first.")
@@ -128,7 +141,7 @@ def command(
     if graph and reverse:
         raise UsageError("--graph draws children above their parents: leave out --reverse")
     revs, paths = call.revisions_and_files(repo, words, files)
-    start = revs or ["HEAD"]
+    start = _signed(revs) or ["HEAD"]
     reach: dict[str, Any] = {"all": all, "first_parent": first_parent}
     wanted = {**filters, "author": filters["author"] or None, "committer": filters["committer"] or None}
     wanted |= {"grep": filters["grep"] or None, "paths": paths}
@@ -143,6 +156,25 @@ def command(
     drawn = _cells(repo, start, reach, wanted) if graph else None
     cells = None if drawn is None else islice(drawn, skip, None)
     call.show(_lines(repo, entries, cells, write, apart, changes, paths))
+
+
+def _signed(revs: Sequence[str]) -> list[str]:
+    """The revisions, with the sign of those after `--not` turned round."""
+    found: list[str] = []
+    turned = False
+    for rev in revs:
+        if rev == _NOT:
+            turned = not turned
+        elif not turned:
+            found.append(rev)
+        elif "..." in rev:
+            raise UsageError(f"{rev:.60} after --not has no meaning")
+        elif ".." in rev and not rev.startswith(":/"):
+            left, right = rev.split("..", 1)
+            found += [left or "HEAD", f"^{right or 'HEAD'}"]
+        else:
+            found.append(rev[1:] if rev.startswith("^") else f"^{rev}")
+    return found
 
 
 def _form(

@@ -11,6 +11,7 @@ from persona.cli.command import declare
 from persona.cli.completions import revisions
 from persona.cli.messages import read_message
 from persona.cli.rendering import Shown
+from persona.errors import UsageError
 
 if TYPE_CHECKING:
     from persona.cli.invocation import Invocation
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     "$ persona merge --strategy mean warm   # both set the same alpha: take the mean\n"
     "$ persona merge --continue             # after a conflict",
 )
-@click.argument("rev", required=False, metavar="[REV]", shell_complete=revisions)
+@click.argument("revs", nargs=-1, metavar="[REV]", shell_complete=revisions)
 @click.option("-m", "--message", metavar="MSG", multiple=True, help="Use this message for the merge commit.")
 @sequencing.edit_options
 @click.option("--ff", is_flag=True, help="No effect: a merge without a commit is made if possible.")
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 def command(
     call: Invocation,
     repo: Repository,
-    rev: str | None,
+    revs: tuple[str, ...],
     message: tuple[str, ...],
     edit: bool,
     no_edit: bool,
@@ -51,6 +52,10 @@ def command(
     another one, merge writes both into recipe.toml as comments and stops: edit the value, delete the
     comments, and run persona merge --continue. persona merge --abort goes back.
     """
+    if len(revs) > 1:
+        steps = ", then ".join(f"`persona merge {rev:.60}`" for rev in revs[:8])
+        raise UsageError(f"persona merges one branch at a time: {steps}")
+    rev = revs[0] if revs else None
     text = read_message(call, message, None)
     editor = sequencing.editor(call, repo, edit, "nothing was merged")
     result = repo.merge(rev, message=text, edit=editor, strategy=strategy, **options)

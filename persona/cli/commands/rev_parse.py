@@ -10,19 +10,40 @@ from persona.cli import render
 from persona.cli.command import declare
 from persona.cli.completions import revisions
 from persona.cli.rendering import Shown
+from persona.errors import UsageError
 
 if TYPE_CHECKING:
     from persona.repository import Repository
 
 
-@declare("rev-parse", example="$ persona rev-parse 'main@{yesterday}'")
-@click.argument("rev", shell_complete=revisions)
+@declare("rev-parse", example="$ persona rev-parse 'main@{yesterday}'\n$ persona rev-parse --abbrev-ref HEAD")
+@click.argument("rev", required=False, shell_complete=revisions)
 @click.option("--short", is_flag=True, help="Print the short id.")
-def command(repo: Repository, rev: str, short: bool) -> Shown:
+@click.option("--verify", is_flag=True, help="No effect: REV must be one revision in any case.")
+@click.option("--abbrev-ref", is_flag=True, help="Print the branch or tag that REV names.")
+@click.option("--symbolic-full-name", is_flag=True, help="Print the full name of this branch or tag.")
+@click.option("--show-toplevel", is_flag=True, help="Print the directory of the work tree.")
+def command(
+    repo: Repository,
+    rev: str | None,
+    short: bool,
+    verify: bool,
+    abbrev_ref: bool,
+    symbolic_full_name: bool,
+    show_toplevel: bool,
+) -> Shown:
     """Print the full id of a revision.
 
     REV is HEAD, @, a branch, a tag, or the first digits of an id, at least four. ~n, ^n, @{n} and @{date} may
     follow. REV is also - or :/text.
     """
+    if show_toplevel:
+        place = str(repo.root.absolute())
+        return Shown({"root": place}, place)
+    if rev is None:
+        raise UsageError("name a revision, such as HEAD")
+    if abbrev_ref or symbolic_full_name:
+        name = repo.ref_name(rev, full=symbolic_full_name)
+        return Shown({"ref": name}, name or ())
     id = repo.resolve(rev)
     return Shown({"id": id}, render.short(id) if short else id)

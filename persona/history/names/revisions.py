@@ -126,6 +126,23 @@ def full_ref(
     return found[0][1] if found else _existing(history, "refs/remotes/" + text)
 
 
+def ref_name(history: History, text: str, *, full: bool = False, notes: NoteList | None = None) -> str | None:
+    """The branch or tag that a revision is: `main`, or `refs/heads/main` in full. Of HEAD, its branch.
+
+    None for a commit that is named in another way. Raises `UnknownRevision`.
+    """
+    resolve(history, text, notes)
+    ref = full_ref(history, text) or branch_named(history, text)
+    if ref == "HEAD":
+        kind, value = history.store.refs.head()
+        ref = value if kind == "ref" else ref
+    if ref is None or full:
+        return ref
+    short = ref.removeprefix(HEADS).removeprefix(TAGS)
+    both = all(_existing(history, prefix + short) for prefix in (HEADS, TAGS))
+    return ref.removeprefix("refs/") if both else short
+
+
 def _existing(history: History, ref: str) -> str | None:
     """The full name of a ref, or None if it does not exist or is not a possible name."""
     try:

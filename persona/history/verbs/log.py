@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,8 @@ def log(
     ignore_case: bool = False,
     merges: bool | None = None,
     vector: str | None = None,
+    pickaxe: str | None = None,
+    lines: str | None = None,
     paths: str | Sequence[str] | None = None,
     first_parent: bool = False,
     topological: bool = False,
@@ -52,10 +54,13 @@ def log(
     many, after the first `skip`. `since` and `until` are dates. `author` and `committer`: only commits of a
     person whose `Name <email>` one of these regular expressions matches. `grep`: only commits whose message
     one of them matches, or each of them with `all_match`, or none with `invert_grep`. `ignore_case` is for
-    all three. `merges`: only merges, or, if it is False, no merges. `vector`: only commits that change the
-    term of that name. `paths`: only commits that change one of these files, or a file in one of these
-    directories. `first_parent` follows only the first parent of a merge. `topological`: no commit before all
-    its children, for drawing a graph. `reverse`: the same commits, oldest first, after all are found.
+    these, and for the next two. `pickaxe`: only commits that change how often this text occurs in a file;
+    `lines`: only commits that add or remove a line that this regular expression matches. As in git, no merge
+    is one of them, unless with `first_parent`. `merges`: only merges, or, if it is False, no merges.
+    `vector`: only commits that change the term of that name. `paths`: only commits that change one of these
+    files, or a file in one of these directories. `first_parent` follows only the first parent of a merge.
+    `topological`: no commit before all its children, for drawing a graph. `reverse`: the same commits, oldest
+    first, after all are found.
     """
     starts, hidden = _starts(history, revs, all)
     entries = Entries(history, history.notes)
@@ -72,9 +77,10 @@ def log(
         conditions.append(lambda commit: (len(commit.parents) > 1) is merges)
     if vector is not None:
         conditions.append(lambda commit: _touches(history, commit, vector))
-    if paths is not None:
-        files = [paths] if isinstance(paths, str) else paths
+    files = [paths] if isinstance(paths, str) else paths
+    if files is not None:
         conditions.append(lambda commit: _touches_files(history, commit, files))
+    conditions += _of_contents(history, pickaxe, lines, flags, files, merges=first_parent)
 
     commits = _commits(history, starts, hidden, first_parent, topological)
     chosen = _chosen(history, commits, conditions, n, skip)
@@ -182,6 +188,41 @@ def _of_messages(
         yield lambda commit: bool(enough(search.search(commit.message) for search in searches)) is not invert
 
 
+def _of_contents(
+    history: History,
+    pickaxe: str | None,
+    lines: str | None,
+    flags: int,
+    paths: Sequence[str] | None,
+    *,
+    merges: bool,
+) -> Iterator[Wanted]:
+    """The conditions on the texts of files that a commit changes."""
+    if pickaxe is None and lines is None:
+        return
+    from persona.history.names import pickaxe as texts
+
+    searches: list[tuple[texts.Differs, re.Pattern[str]]] = []
+    if pickaxe is not None:
+        if not pickaxe:
+            raise InvalidInput("pickaxe: an empty text is nothing to look for")
+        searches.append((texts.occurs_elsewhere, re.compile(re.escape(pickaxe), flags)))
+    if lines is not None:
+        searches += [(texts.has_line, search) for search in _compiled(lines, flags, "lines")]
+
+    def wanted(commit: Commit) -> bool:
+        if len(commit.parents) > 1 and not merges:
+            return False
+        before, after = _files_around(history, commit)
+        changed = [path for path in differing(before, after) if paths is None or _is_among(path, paths)]
+        return all_of(
+            any(differs(history, search, before.get(path), after.get(path)) for path in changed)
+            for differs, search in searches
+        )
+
+    yield wanted
+
+
 def _compiled(patterns: str | Sequence[str], flags: int, what: str) -> list[re.Pattern[str]]:
     found = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
@@ -231,8 +272,16 @@ def _touches(history: History, commit: Commit, name: str) -> bool:
 
 def _touches_files(history: History, commit: Commit, paths: Sequence[str]) -> bool:
     """Whether a commit changes one of the files against its first parent; the first commit against none."""
+    return any(_is_among(path, paths) for path in differing(*_files_around(history, commit)))
+
+
+def _files_around(history: History, commit: Commit) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """The files of a commit's first parent, and its own."""
+    after = history.files_of_tree(history.tree(commit.tree))
+    return history.files_of(commit.parents[0]) if commit.parents else {}, after
+
+
+def _is_among(path: str, paths: Sequence[str]) -> bool:
     from persona.history.worktree.tracking import is_among  # imports weights, which log does not need
 
-    after = history.files_of_tree(history.tree(commit.tree))
-    before = history.files_of(commit.parents[0]) if commit.parents else {}
-    return any(is_among(path, paths) for path in differing(before, after))
+    return is_among(path, paths)
