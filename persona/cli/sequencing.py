@@ -52,8 +52,13 @@ def _lines(result: SequenceResult, call: Invocation, repo: Repository) -> Iterat
         yield f"Updating {render.short(before)}..{render.short(now)}"
         yield "Fast-forward"
         yield from diffs.stat_lines(repo.diff(before, now))
+    elif result.state == "prepared" and result.verb == "merge" and result.commits:
+        yield "Squash commit -- not updating HEAD"
+        yield from diffs.committed_lines(repo, result.commits[0])
     elif result.state == "prepared" and not result.commits:
         yield "Automatic merge went well; stopped before committing as requested"
+    elif result.state in ("list", "quit"):
+        return
     elif result.state == "aborted":
         where = result.head.branch or render.short(now)
         yield f"The {result.verb} is undone; HEAD is on {where} at {render.short(now)}"
@@ -96,12 +101,20 @@ def strategy_option(function: F) -> F:
 
 
 def stop_options(function: F) -> F:
-    """`--continue`, `--skip` and `--abort`."""
+    """`--continue`, `--skip`, `--abort` and `--quit`."""
+    function = quit_option(function)
     function = click.option("--abort", is_flag=True, help="Go back to where it began.")(function)
     function = click.option("--skip", is_flag=True, help="Leave this commit out, and go on.")(function)
     return click.option("--continue", "continue_", is_flag=True, help="Commit what is resolved, and go on.")(
         function
     )
+
+
+def quit_option(function: F) -> F:
+    """`--quit`."""
+    return click.option(
+        "--quit", "quit_", is_flag=True, help="Forget it; HEAD and the files stay as they are."
+    )(function)
 
 
 def edit_options(function: F) -> F:

@@ -139,6 +139,7 @@ OF_COMMANDS: Final[dict[str, dict[str, str]]] = {
         "--follow": "`persona log --vector NAME` follows a vector; files have no renames",
         **dict.fromkeys(("--branches", "--tags"), "--all starts from every branch and every tag"),
         "--remotes": _NO_REMOTES,
+        "--pickaxe-all": "-S shows all changes of a commit with -p",
         "--pickaxe-regex": "-G RE looks for a regular expression in the changed lines",
         **dict.fromkeys(
             ("--cherry-pick", "--cherry-mark", "--cherry"), "`persona log A...B` shows both sides"
@@ -159,6 +160,8 @@ OF_COMMANDS: Final[dict[str, dict[str, str]]] = {
         ("-f", "--force", "-k"), "mv renames a vector; files are renamed with the shell's mv"
     ),
     "rebase": {
+        "--root": "the first commit brings the base: `persona rebase -i FIRST` takes all commits after FIRST",
+        "--autostash": "`persona stash`, then `rebase`, then `persona stash pop`",
         "-p": "merges are left out; merge again after the rebase",
         **dict.fromkeys(("-r", "--rebase-merges"), "merges are left out; merge again after the rebase"),
         **dict.fromkeys(("-S", "--gpg-sign", "--signoff"), _NO_SIGNATURES),

@@ -16,6 +16,7 @@ class Stashes:
     push = Verb(lambda: verbs.stash.push)
     pop = Verb(lambda: verbs.stash.pop)
     apply = Verb(lambda: verbs.stash.apply)
+    branch = Verb(lambda: verbs.stash.branch)
     list = Verb(lambda: verbs.stash.list_)
     show = Verb(lambda: verbs.stash.show)
     drop = Verb(lambda: verbs.stash.drop)

@@ -32,9 +32,13 @@ if TYPE_CHECKING:
 @click.option("--no-ff", is_flag=True, help="Make a merge commit, also if HEAD could just move.")
 @click.option("--ff-only", is_flag=True, help="Only move HEAD; refuse if a merge commit is needed.")
 @click.option("--no-commit", is_flag=True, help="Leave the merge in the work tree for `commit`.")
+@click.option(
+    "--squash", is_flag=True, help="Only edit the work tree; the next commit has the changes and one parent."
+)
 @sequencing.strategy_option
 @click.option("--continue", "continue_", is_flag=True, help="Commit a merge whose conflicts are resolved.")
 @click.option("--abort", is_flag=True, help="Give the merge up, and go back.")
+@sequencing.quit_option
 def command(
     call: Invocation,
     repo: Repository,
@@ -51,6 +55,8 @@ def command(
     A change that only one of the two branches made is in the merge. If both set the same value, each to
     another one, merge writes both into recipe.toml as comments and stops: edit the value, delete the
     comments, and run persona merge --continue. persona merge --abort goes back.
+
+    With --squash, merge makes no commit: run persona commit after it.
     """
     if len(revs) > 1:
         steps = ", then ".join(f"`persona merge {rev:.60}`" for rev in revs[:8])

@@ -67,7 +67,7 @@ def command(
     With NAME, revert drops that vector from the recipe, whatever came after it. Text files that came with the
     vector become what they were before, unless you edited them since.
     """
-    goes_on = any(options[key] for key in ("continue_", "abort", "skip"))
+    goes_on = any(options[key] for key in ("continue_", "abort", "skip", "quit_"))
     if goes_on + bool(targets) + (vector is not None) != 1:
         raise UsageError("give one thing to revert: a revision or the name of a vector")
     if mainline is not None and not re.fullmatch(r"[1-9][0-9]{0,3}", mainline):

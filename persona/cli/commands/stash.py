@@ -118,6 +118,21 @@ def apply(call: Invocation, repo: Repository, stash: str | None) -> Shown:
     return Shown(found, _brought_back(found, call, repo), act=True)
 
 
+@declare("branch", group=command, example="$ persona stash branch half-a-thought")
+@click.argument("name", metavar="NAME")
+@click.argument("stash", required=False, metavar="[STASH]", shell_complete=stashes)
+def branch(call: Invocation, repo: Repository, name: str, stash: str | None) -> Shown:
+    """Bring edits back on a branch of their own.
+
+    Makes the branch NAME at the commit that the stash was made on, goes there, brings the edits back, and
+    drops the stash. So there is no conflict, whatever came after the stash.
+    """
+    before = repo.head()
+    found = repo.stash.branch(name, stash)
+    lines = [*render.moved_lines(repo.head(), None, before=before, made=True)]
+    return Shown(found, [*lines, *_brought_back(found, call, repo)], act=True)
+
+
 @declare("list", group=command, example="$ persona stash list", pages=True)
 @click.option("-n", "--max-count", metavar="N", type=click.IntRange(min=0), help="Show at most N stashes.")
 def list_(repo: Repository, max_count: int | None) -> Shown:

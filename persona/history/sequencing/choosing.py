@@ -30,9 +30,9 @@ def is_range(text: str) -> bool:
     return text.startswith("^") or (".." in text and not text.startswith(":/"))
 
 
-def one_of_these(given: bool, continue_: bool, abort: bool, skip: bool = False) -> None:
-    """`UsageError` unless a command begins something, or goes on in one of three ways."""
-    if sum((given, continue_, abort, skip)) != 1:
+def one_of_these(given: bool, *ways: bool) -> None:
+    """`UsageError` unless a command begins something, or goes on in one of its ways."""
+    if sum((given, *ways)) != 1:
         raise UsageError(
             "give a revision to begin with",
             hint=(

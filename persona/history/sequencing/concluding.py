@@ -13,8 +13,13 @@ from persona.history.sequencing.state import METHODS, Sequence, read_sequence
 from persona.history.worktree.locked import LockedTree
 from persona.objects.commit import Person, Signer
 
-VERBS = {"merge": "commit (merge)", "cherry-pick": "commit (cherry-pick)"}
-"""The words of the reflog, as git's."""
+_VERBS = {"merge": "commit (merge)", "cherry-pick": "commit (cherry-pick)"}
+
+
+def reflog_verb(sequence: Sequence) -> str:
+    """The words of the reflog for the commit of a stop, as git's."""
+    squashed = sequence.verb == "merge" and sequence.stop is not None and len(sequence.stop.parents) == 1
+    return "commit" if squashed else _VERBS.get(sequence.verb, "commit")
 
 
 def commit(
@@ -27,8 +32,9 @@ def commit(
 ) -> CommitResult:
     """Concludes a stop as `commit` does, and ends the sequence if no other commit waits."""
     who = None if author is None else tree.history.author(author)
-    verb = VERBS.get(sequence.verb, "commit")
-    done = conclude(tree, sequence, message, verb, author=who, imported=imported, notes=notes)
+    done = conclude(
+        tree, sequence, message, reflog_verb(sequence), author=who, imported=imported, notes=notes
+    )
     return replace(done, notes=(*done.notes, *after_commit(tree, sequence)))
 
 

@@ -23,9 +23,12 @@ from persona.history.results import (
 from persona.history.sequence_views import ConflictView
 from persona.history.sequencing.state import value_json
 
-State = Literal["up to date", "fast-forward", "done", "prepared", "edit", "aborted", "nothing"]
+State = Literal[
+    "up to date", "fast-forward", "done", "prepared", "edit", "aborted", "nothing", "list", "quit"
+]
 """Nothing to do; HEAD went to a commit that was there; commits were made; a merge waits for `commit`; a
-rebase waits for `--continue`; HEAD is back where it was; no commit was left to make."""
+rebase waits for `--continue`; HEAD is back where it was; no commit was left to make; the list of commits was
+edited; the command was forgotten."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,6 +49,8 @@ class SequenceResult(Result):
     """The commit at which a rebase stopped for an edit."""
     carried: tuple[Carried, ...] = ()
     """Edits that are not committed and came along."""
+    command: str | None = field(default=None, metadata=UNPRINTED)
+    """The command of an "exec" at which a rebase stopped."""
     weights: WeightsState | None = field(default=None, metadata=UNPRINTED)
     onto: str | None = field(default=None, metadata=UNPRINTED)
     notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)

@@ -74,9 +74,10 @@ def run(
     goal: HeadValue | None = None
     while todo:
         one = todo.pop(0)
-        if one.action == "break":
+        if one.action in ("break", "exec"):
             stop = Stop("edit", at, (), history.commit(at).message, None, at, {})
-            return _edit(tree, sequence, at, todo, stop, steps, made, commits, notes)
+            done = _edit(tree, sequence, at, todo, stop, steps, made, commits, notes)
+            return replace(done, command=one.message)
         if _is_in_place(history, sequence, one, at):
             id = one.commit
         else:
@@ -370,10 +371,17 @@ def _concluded(
     committed = history.files_of(head)
     changed = bool(differing(committed, tracking.snapshot(history)))
     if stop.why == "edit":
-        if changed and head != stop.commit:
+        if changed and (head != stop.commit or not stop.parents):
             raise Refused(
                 "there are edits that no commit holds",
-                hint=("record them with ", Call("commit"), ", then ", Call("rebase", continue_=True)),
+                hint=(
+                    "record them with ",
+                    Call("commit"),
+                    ", or ",
+                    Call("commit", amend=True),
+                    " puts them into the last commit; then ",
+                    Call("rebase", continue_=True),
+                ),
             )
         if changed:
             done = record(tree, history.author(), message, amend=True, verb="rebase (continue)")
@@ -384,7 +392,7 @@ def _concluded(
     if not changed and sequence.verb != "merge" and not stop.amends:
         note = f"left out {named(history, stop.commit)}: nothing of its change is left"
         return replace(sequence, stop=None, head=head), made._replace(notes=(note,))
-    verb = "rebase (continue)" if sequence.verb == "rebase" else concluding.VERBS.get(sequence.verb, "commit")
+    verb = "rebase (continue)" if sequence.verb == "rebase" else concluding.reflog_verb(sequence)
     done = concluding.conclude(tree, sequence, message, verb)
     assert done.id is not None
     rest = replace(sequence, stop=None, head=done.id, made=(*sequence.made, done.id))
@@ -416,6 +424,15 @@ def skip(tree: LockedTree, verb: Any) -> SequenceResult:
 def _from_head(history: History, sequence: Sequence) -> Sequence:
     """A sequence without a stop, which goes on from HEAD: commits may have been made since the stop."""
     return replace(sequence, head=history.head_commit())
+
+
+def forget(tree: LockedTree, verb: Any) -> SequenceResult:
+    """`--quit`: forgets the sequence; HEAD and the files stay as they are."""
+    before = tree.history.head_or_name()
+    if verb == "rebase" or is_sequence_under_way(tree.history):  # as git: only `rebase` complains
+        under_way(tree.history, verb)
+    tree.sequence(None)
+    return result(tree, verb, "quit", Made(before))
 
 
 def abort(tree: LockedTree, verb: Any) -> SequenceResult:

@@ -39,7 +39,7 @@ from persona.objects.recipe import Term
 Verb = Literal["merge", "cherry-pick", "revert", "rebase"]
 Why = Literal["conflict", "prepared", "edit"]
 Phase = Literal["placing", "waiting", "concluding", "finishing", "leaving"]
-Action = Literal["pick", "reword", "edit", "squash", "fixup", "break"]
+Action = Literal["pick", "reword", "edit", "squash", "fixup", "break", "exec"]
 
 METHODS: Final[dict[str, str]] = {
     "merge": "merge",
@@ -60,7 +60,8 @@ DOING: Final[dict[str, str]] = {
 class Todo:
     """A commit whose change is to be made again. `mainline`: the parent that the change is against, from 1.
 
-    `message`: the new commit's, None for the commit's own.
+    `message`: the new commit's, None for the commit's own. "break" and "exec" have no commit; the message of
+    "exec" is its command.
     """
 
     action: Action

@@ -5,7 +5,8 @@ Edits of the work tree stay. A conflict changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+from collections.abc import Sequence as Many
 
 from persona.errors import Call, Refused, WorkFile
 from persona.history.commit_builder import other_kept, side_of_worktree, tidy, vector_changes
@@ -51,6 +52,18 @@ def prepared(tree: LockedTree, message: str, notes: tuple[str, ...]) -> CommitRe
     )
 
 
+def put(tree: LockedTree, edits: Mapping[str, bytes | None], verb: str) -> None:
+    """Makes changes against HEAD to the work tree. `Refused` for a file that is edited, or in the way."""
+    history = tree.history
+    committed = history.files_of(history.head_commit())
+    here = tracking.ids(history, edits)
+    ids = {path: None if data is None else text_files.blob_id(data) for path, data in edits.items()}
+    edited = sorted(path for path in ids if here.get(path) not in (committed.get(path), ids[path]))
+    _refuse(edited, committed, verb)
+    tree.track([path for path, data in edits.items() if data is not None and path not in committed])
+    tree.apply({path: data for path, data in edits.items() if here.get(path) != ids[path]}, here)
+
+
 def _apply(tree: LockedTree, sequence: Sequence, one: Todo) -> None:
     history = tree.history
     seen = tracking.snapshot(history)
@@ -79,15 +92,20 @@ def _edits(history: History, sequence: Sequence, one: Todo) -> Mapping[str, byte
         )
     ids = {path: None if data is None else text_files.blob_id(data) for path, data in merged.edits.items()}
     edited = sorted(path for path in ids if here.get(path) not in (ours.files.get(path), ids[path]))
-    if strange := [path for path in edited if path not in tracked]:
-        raise tracking.in_the_way(strange)
-    if edited:
-        raise Refused(
-            f"uncommitted edits are in files that the {sequence.verb} changes: {', '.join(edited)}",
-            hint=("commit first, or put it back with ", Call("restore", WorkFile(edited[0]))),
-        )
+    _refuse(edited, tracked, sequence.verb)
     edits = {path: data for path, data in merged.edits.items() if here.get(path) != ids[path]}
     if not edits:
         picked = Picked(None, merged.edits, (), (), merged.rewritten)
         raise Refused(f"nothing to {sequence.verb}: {why_nothing(sequence, one, picked)}")
     return edits
+
+
+def _refuse(edited: Many[str], known: Container[str], verb: str) -> None:
+    """`Refused` for files that are edited, or that are there without being known."""
+    if strange := [path for path in edited if path not in known]:
+        raise tracking.in_the_way(strange)
+    if edited:
+        raise Refused(
+            f"uncommitted edits are in files that the {verb} changes: {', '.join(edited)}",
+            hint=("commit first, or put it back with ", Call("restore", WorkFile(edited[0]))),
+        )

@@ -34,17 +34,19 @@ def cherry_pick(
     continue_: bool = False,
     abort: bool = False,
     skip: bool = False,
+    quit_: bool = False,
 ) -> SequenceResult:
     """Makes the changes of commits again, each in a new commit with the author and message of the old one.
 
     `revs`: revisions, in this order, or ranges, oldest first. A conflict raises `Conflicted`: it is written
     into the work tree, and HEAD stays at the commits made so far. `strategy` decides conflicts, as for
     `merge`. `continue_` goes on after that, with `message` if it is given; `skip` leaves the commit out;
-    `abort` goes back. `mainline`: the parent of a merge that its change is against, from 1. `origin`: the
-    message names the old commit. `edit` takes each message and returns the new one. `no_commit`: only edits
-    the work tree; a conflict then changes nothing. The setting `commit.checkout` applies as for `commit`.
+    `abort` goes back; `quit_` forgets the commits that wait, and changes nothing. `mainline`: the parent of a
+    merge that its change is against, from 1. `origin`: the message names the old commit. `edit` takes each
+    message and returns the new one. `no_commit`: only edits the work tree; a conflict then changes nothing.
+    The setting `commit.checkout` applies as for `commit`.
     """
-    one_of_these(bool(revs), continue_, abort, skip)
+    one_of_these(bool(revs), continue_, abort, skip, quit_)
     wanted = None if no_commit or abort else placing.wanted_at_once(history)
     todo: tuple[Todo, ...] | None = None
     if edit is not None and revs:  # before the lock, which no editor should hold
@@ -55,6 +57,8 @@ def cherry_pick(
     with changing(history) as tree:
         if abort:
             return running.abort(tree, "cherry-pick")
+        if quit_:
+            return running.forget(tree, "cherry-pick")
         if skip:
             made = running.skip(tree, "cherry-pick")
         elif continue_:

@@ -7,10 +7,11 @@ to the last new commit, on no branch, until `--continue`, `--skip` or `--abort`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Sequence as Many
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
-from persona.errors import BusyError
+from persona.errors import BusyError, Call, Refused, UsageError, listed, quoted
 from persona.history import placing
 from persona.history.history import History
 from persona.history.names.revisions import branch_named, resolve
@@ -21,9 +22,12 @@ from persona.history.sequencing.choosing import one_of_these
 from persona.history.sequencing.results import SequenceResult
 from persona.history.sequencing.running import Made
 from persona.history.sequencing.same_change import change_key, keys_of
-from persona.history.sequencing.state import Sequence, Todo, named, refuse_second
+from persona.history.sequencing.state import Sequence, Todo, named, refuse_second, under_way
+from persona.history.worktree import tracking
 from persona.history.worktree.changing import changing
 from persona.history.worktree.locked import LockedTree
+from persona.history.worktree.sequence import is_sequence_under_way
+from persona.objects.tree import differing
 from persona.store.ref_files import Head as HeadValue
 from persona.store.refs import HEADS
 
@@ -36,11 +40,16 @@ def rebase(
     onto: str | None = None,
     todo: Callable[[str], str] | None = None,
     messages: Callable[[str], str] | None = None,
+    autosquash: bool = False,
+    commands: str | Many[str] = (),
+    execute: Callable[[str], int] | None = None,
     strategy: Literal["ours", "theirs", "mean"] | None = None,
     message: str | None = None,
     continue_: bool = False,
     abort: bool = False,
     skip: bool = False,
+    edit_todo: bool = False,
+    quit_: bool = False,
 ) -> SequenceResult:
     """Makes the commits that HEAD has and `upstream` has not again, on `upstream` or on `onto`.
 
@@ -50,17 +59,31 @@ def rebase(
     goes on after that, with `message` if it is given; `skip` leaves the commit out; `abort` goes back to
     where everything was. `todo`: an interactive rebase; it takes the list of commits as text, and returns the
     edited one. `messages`: takes the message of a reworded or squashed commit, and returns the new one.
+    `autosquash`: a commit whose subject begins with "fixup! " or "squash! " goes into the one that it names.
+    `commands`: run after each new commit. `execute`: takes a command, runs it and returns its exit code; if
+    that is not 0, or if the command leaves edits, the rebase stops there with `Refused`. `edit_todo`: `todo`
+    takes the commits that are left, after a stop. `quit_`: forgets the rebase; HEAD and the files stay.
     """
-    one_of_these(upstream is not None, continue_, abort, skip)
-    wanted = None if abort else placing.wanted_at_once(history)
+    one_of_these(upstream is not None, continue_, abort, skip, edit_todo, quit_)
+    wanted = None if abort or quit_ else placing.wanted_at_once(history)
+    commands = [commands] if isinstance(commands, str) else commands
+    if edit_todo:
+        return _with_rest(history, todo or (lambda text: text), messages or (lambda text: text))
     edited = None
-    if upstream is not None and todo is not None:  # before the lock, which no editor should hold
-        _refuse(history)
+    if upstream is not None and (todo is not None or autosquash or commands):
+        _refuse(history)  # before the lock, which no editor should hold
         goal = _goal(history, upstream, branch, onto, [])
-        edited = goal, _edited(history, goal, todo, messages or (lambda text: text))
+        left_out: list[str] = []
+        plan = _plan(history, goal, autosquash, commands, left_out)
+        edited = goal, _edited(history, goal, plan, todo, messages or (lambda text: text)), left_out
+        _check_execute(edited[1], execute)
+    elif not (abort or quit_) and is_sequence_under_way(history):
+        _check_execute(under_way(history, "rebase").todo, execute)
     with changing(history) as tree:
         if abort:
             return running.abort(tree, "rebase")
+        if quit_:
+            return running.forget(tree, "rebase")
         if skip:
             made = running.skip(tree, "rebase")
         elif continue_:
@@ -68,7 +91,62 @@ def rebase(
         else:
             assert upstream is not None
             made = _rebase(tree, upstream, branch, onto, edited, strategy)
+    while made.command is not None and execute is not None:
+        made = _executed(history, made, made.command, execute)
     return running.at_once(history, made, wanted)
+
+
+def _check_execute(todo: Many[Todo], execute: Callable[[str], int] | None) -> None:
+    if execute is None and any(one.action == "exec" for one in todo):
+        raise UsageError("the list of commits has commands: give `execute`, which runs them")
+
+
+def _executed(
+    history: History, made: SequenceResult, command: str, execute: Callable[[str], int]
+) -> SequenceResult:
+    """What a rebase has done after a command of its list was run, and gone on. No lock is held meanwhile."""
+    code = execute(command)
+    edited = differing(history.files_of(history.head_commit()), tracking.snapshot(history))
+    if code or edited:
+        left = f" left edits in {listed(edited)}" if edited else ""
+        failed = f" failed with exit code {code}" if code else ""
+        raise Refused(
+            f"{quoted(command)}{failed}{' and' if failed and left else ''}{left}; the rebase waits",
+            hint=(
+                *(("commit or drop the edits, then ",) if edited else ()),
+                Call("rebase", continue_=True),
+                " goes on, ",
+                Call("rebase", abort=True),
+                " goes back",
+            ),
+        )
+    with changing(history) as tree:
+        then = running.go_on(tree, "rebase")
+    return replace(
+        then,
+        state="done" if then.state == "nothing" and made.commits else then.state,
+        before=made.before,
+        commits=(*made.commits, *then.commits),
+        notes=tuple(dict.fromkeys([*made.notes, *then.notes])),
+    )
+
+
+def _with_rest(
+    history: History, edit: Callable[[str], str], messages: Callable[[str], str]
+) -> SequenceResult:
+    """Replaces the commits that are left of a rebase by those of an edited list."""
+    sequence = under_way(history, "rebase")
+    moving.refuse_leaving(sequence)
+    stop = sequence.stop
+    above = stop.message if stop is not None and stop.why != "edit" else history.commit(sequence.head).message
+    text = todo_list.written(history, sequence.todo, sequence.onto or sequence.head)
+    todo = todo_list.read(history, edit(text), begun=True)
+    todo = todo_list.with_messages(history, todo, messages, above=above, known=sequence.todo)
+    with changing(history) as tree:
+        if under_way(history, "rebase") != sequence:
+            raise BusyError("the rebase went on while its list was edited; run the command again")
+        tree.sequence(replace(sequence, todo=todo).to_json())
+        return running.result(tree, "rebase", "list", Made(history.head()), left=len(todo))
 
 
 class Goal(NamedTuple):
@@ -94,12 +172,26 @@ def _refuse(history: History) -> None:
     moving.refuse_edits(history, "rebase")
 
 
-def _edited(
-    history: History, goal: Goal, edit: Callable[[str], str], messages: Callable[[str], str]
+def _plan(
+    history: History, goal: Goal, autosquash: bool, commands: Many[str], notes: list[str]
 ) -> tuple[Todo, ...]:
-    """The list of commits as the user has edited it, with all messages."""
-    todo = _todo(history, goal.tip, goal.below, [])
-    todo = todo_list.read(history, edit(todo_list.written(history, todo, goal.base)))
+    """The list of commits and commands, before anybody edits it."""
+    todo = _todo(history, goal.tip, goal.below, notes)
+    if autosquash:
+        todo = todo_list.autosquashed(history, todo)
+    return todo_list.with_commands(todo, commands) if commands else todo
+
+
+def _edited(
+    history: History,
+    goal: Goal,
+    todo: tuple[Todo, ...],
+    edit: Callable[[str], str] | None,
+    messages: Callable[[str], str],
+) -> tuple[Todo, ...]:
+    """The list as the user has edited it, with all messages."""
+    if edit is not None:
+        todo = todo_list.read(history, edit(todo_list.written(history, todo, goal.base)))
     return todo_list.with_messages(history, todo, messages)
 
 
@@ -108,7 +200,7 @@ def _rebase(
     upstream: str,
     branch: str | None,
     onto: str | None,
-    edited: tuple[Goal, tuple[Todo, ...]] | None,
+    edited: tuple[Goal, tuple[Todo, ...], list[str]] | None,
     strategy: str | None,
 ) -> SequenceResult:
     history = tree.history
@@ -119,6 +211,7 @@ def _rebase(
     if edited is not None and edited[0] != goal:
         raise BusyError("a branch moved while the list of commits was edited; run the command again")
     todo = _todo(history, goal.tip, goal.below, notes) if edited is None else edited[1]
+    notes += () if edited is None else edited[2]
     at, todo = _kept(history, goal.base, todo)
     made = Made(before, (), tuple(notes))
     begin, tip = goal.begin, goal.tip

@@ -45,6 +45,7 @@ def revert(
     continue_: bool = False,
     abort: bool = False,
     skip: bool = False,
+    quit_: bool = False,
 ) -> SequenceResult:
     """Undoes the changes of commits, each in a new commit, or drops a term of the recipe.
 
@@ -52,16 +53,18 @@ def revert(
     revision, drops the term; with `vector` it does so also if there is such a revision. A conflict raises
     `Conflicted`: it is written into the work tree, and HEAD stays at the commits made so far. `strategy`
     decides conflicts, as for `merge`: "ours" is HEAD's value. `continue_` goes on after that, `skip` leaves
-    the commit out, `abort` goes back. `mainline`: the parent of a merge to go back to, from 1. `no_commit`:
-    only edits the work tree; a conflict then changes nothing. With a vector go the files that came with it
-    (`add` with `files`), unless they were edited since: they become what they were. `keep_files`: they stay.
-    The setting `commit.checkout` applies as for `commit`.
+    the commit out, `abort` goes back, `quit_` forgets the commits that wait. `mainline`: the parent of a
+    merge to go back to, from 1. `no_commit`: only edits the work tree; a conflict then changes nothing. With
+    a vector go the files that came with it (`add` with `files`), unless they were edited since: they become
+    what they were. `keep_files`: they stay. The setting `commit.checkout` applies as for `commit`.
     """
-    one_of_these(bool(targets), continue_, abort, skip)
+    one_of_these(bool(targets), continue_, abort, skip, quit_)
     wanted = None if no_commit or abort else placing.wanted_at_once(history)
     with changing(history) as tree:
         if abort:
             return running.abort(tree, "revert")
+        if quit_:
+            return running.forget(tree, "revert")
         if skip:
             made = running.skip(tree, "revert")
         elif continue_:

@@ -24,6 +24,7 @@ from persona.history.worktree import text_files, tracking
 from persona.history.worktree.changes import diff_commits
 from persona.history.worktree.changing import changing
 from persona.history.worktree.locked import LockedTree
+from persona.history.worktree.move import new_branch, plan_files
 from persona.objects.ids import abbreviate
 from persona.objects.tree import differing
 
@@ -111,6 +112,21 @@ def apply(history: History, stash: str | int | None = None) -> StashResult:
     lines of other files between markers; then `Conflicted` is raised.
     """
     return _apply(history, stash, drop=False)
+
+
+def branch(history: History, name: str, stash: str | int | None = None) -> StashResult:
+    """Makes a branch at the commit that a stash was made on, goes there, and brings the edits back.
+
+    The stash is dropped then. If its files cannot be put in place, nothing changes but the branch of HEAD.
+    """
+    with changing(history) as tree:
+        refuse_second(history, "apply a stash")
+        shown = _shown(history, place_of(history, stash))
+        goal = new_branch(history, name, shown.onto)
+        move = plan_files(history, goal.id, force=False, can_force=False)
+        with tree.moving(move):
+            tree.move_head(goal, history.committer(), typed=name, created=shown.onto)
+    return pop(history, shown.selector)
 
 
 def list_(history: History) -> list[Stash]:

@@ -483,3 +483,30 @@ def test_a_merge_that_stops_cut_anywhere_goes_on_or_back(parted: Bot, way: str) 
         assert not repo.status().recipe_changed
 
     each_cut(parted.root, act, check)
+
+
+# -- squash --------------------------------------------------------------------------------------------------
+
+
+def test_a_squashed_conflict_waits_and_its_commit_has_one_parent(parted: Bot) -> None:
+    before = parted.repo.head().id
+    with pytest.raises(Conflicted):
+        parted.repo.merge("topic", squash=True)
+    result = parted.repo.merge(continue_=True, strategy="theirs")
+    assert result.parents == (before,)
+    assert result.subject == "Squashed commit of the following:"
+    assert alphas(parted) == alphas(parted, "topic")
+
+
+def test_a_squashed_merge_is_in_the_work_tree_and_head_stays(parted: Bot) -> None:
+    before = place(parted)[:2]
+    result = parted.repo.merge("topic", squash=True, strategy="mean")
+    assert (result.state, result.id, place(parted)[:2]) == ("prepared", None, before)
+    assert str(parted.repo.recipe["listening"].alpha) == "0.4"
+    assert parted.repo.status().sequence is None
+    message = parted.repo.prepared_message()
+    assert message is not None
+    assert f"commit {parted.repo.resolve('topic')}\n" in message
+    assert message.endswith("\n    theirs\n")
+    with pytest.raises(UsageError, match="makes no commit"):
+        parted.repo.merge("topic", squash=True, message="mine")

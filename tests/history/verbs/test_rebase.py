@@ -304,3 +304,97 @@ def test_a_rebase_that_stops_cut_anywhere_goes_on_or_back(clashing: Bot, way: st
         assert not repo.status().recipe_changed
 
     each_cut(clashing.root, act, back)
+
+
+def _sets(bot: Bot) -> Callable[[str], int]:
+    """A command that edits the recipe."""
+
+    def execute(command: str) -> int:
+        bot.repo.recipe.set("listening", alpha="0.7")
+        return 0
+
+    return execute
+
+
+def test_a_command_runs_after_each_commit_and_a_failure_waits(topic: Bot) -> None:
+    seen: list[tuple[str, str]] = []
+
+    def execute(command: str) -> int:
+        seen.append((command, topic.repo["HEAD"].subject))
+        return int(len(seen) == 2)
+
+    with pytest.raises(UsageError, match="give `execute`"):
+        topic.repo.rebase("main", commands="check")
+    with pytest.raises(Refused, match="'check' failed with exit code 1; the rebase waits"):
+        topic.repo.rebase("main", commands="check", execute=execute)
+    assert topic.repo.head().branch is None
+    result = topic.repo.rebase(continue_=True, execute=execute)
+    assert seen == [("check", f"topic {number}") for number in (4, 3, 2)]
+    assert (result.state, topic.repo.head().branch) == ("done", "topic")
+    assert subjects(topic, 4) == ["topic 2", "topic 3", "topic 4", "on main"]
+
+
+def test_a_command_may_commit_and_one_that_leaves_edits_waits(topic: Bot) -> None:
+    def execute(command: str) -> int:
+        topic.repo.recipe.set("listening", alpha="0.9")
+        if command == "commit":
+            topic.commit(message="by the command")
+        return 0
+
+    topic.repo.rebase("main", todo=lambda text: text.replace("\n\n", "\nx commit\n\n", 1), execute=execute)
+    assert subjects(topic, 2) == ["by the command", "topic 2"]
+    topic.repo.switch("main")
+    with pytest.raises(Refused, match=r"'edit' left edits in recipe.toml; the rebase waits"):
+        topic.repo.rebase("main", "topic", commands="edit", todo=lambda text: text, execute=_sets(topic))
+    assert topic.repo.rebase(abort=True).state == "aborted"
+
+
+def test_the_rest_of_the_list_is_edited_and_keeps_messages_that_were_edited(topic: Bot) -> None:
+    lines: list[str] = []
+
+    def first(text: str) -> str:
+        one, two, three, *rest = text.splitlines()
+        return "\n".join([one.replace("pick", "edit"), two.replace("pick", "reword"), three, *rest])
+
+    def second(text: str) -> str:
+        lines.extend(text.splitlines()[:2])
+        return lines[0]
+
+    asked: list[str] = []
+    topic.repo.rebase("main", todo=first, messages=lambda text: asked.append(text) or "reworded\n")
+    result = topic.repo.rebase(edit_todo=True, todo=second)
+    assert (result.state, result.left) == ("list", 1)
+    assert [line.split()[0] for line in lines] == ["reword", "pick"]
+    topic.repo.rebase(continue_=True)
+    assert subjects(topic, 3) == ["reworded", "topic 4", "on main"]
+    assert asked == ["topic 3\n"]
+
+
+def test_an_empty_rest_ends_the_rebase_and_a_faulty_one_changes_nothing(topic: Bot) -> None:
+    topic.repo.rebase("main", todo=lambda text: text.replace("pick", "edit", 1))
+    with pytest.raises(UsageError, match="is no action"):
+        topic.repo.rebase(edit_todo=True, todo=lambda text: "nonsense\n")
+    topic.repo.rebase(edit_todo=True, todo=lambda text: "")
+    assert topic.repo.rebase(continue_=True).state in ("done", "nothing")
+    assert subjects(topic, 2) == ["topic 4", "on main"]
+
+
+def test_quit_leaves_head_and_the_files_where_they_are(clashing: Bot) -> None:
+    with pytest.raises(Conflicted):
+        clashing.repo.rebase("main")
+    head, text = clashing.repo.head(), clashing.recipe.read_bytes()
+    assert clashing.repo.rebase(quit_=True).state == "quit"
+    assert (clashing.repo.head(), clashing.recipe.read_bytes()) == (head, text)
+    assert clashing.repo.status().sequence is None
+    with pytest.raises(Refused, match="no rebase is under way"):
+        clashing.repo.rebase(quit_=True)
+
+
+def test_edits_at_a_break_are_no_part_of_the_commit_before(topic: Bot) -> None:
+    topic.repo.rebase("main", todo=lambda text: text.replace("\n", "\nbreak\n", 1))
+    topic.repo.recipe.set("listening", alpha="0.9")
+    with pytest.raises(Refused, match="edits that no commit holds"):
+        topic.repo.rebase(continue_=True)
+    topic.commit(message="between")
+    topic.repo.rebase(continue_=True)
+    assert subjects(topic, 4) == ["topic 2", "topic 3", "between", "topic 4"]

@@ -21,6 +21,8 @@ VARIABLES = {
     "LC_ALL": "C",
     "TZ": "UTC",
 }
+_EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
+"""A tree without files, which git knows and does not store."""
 UNDER_WAY = {
     "rebase-merge": "rebase",
     "MERGE_HEAD": "merge",
@@ -94,7 +96,7 @@ class Git(Source):
 
     def _files(self, tree: str, prefix: str = "") -> dict[str, bytes]:
         found: dict[str, bytes] = {}
-        data = self._object(tree)[1]
+        data = b"" if tree == _EMPTY_TREE else self._object(tree)[1]
         while data:
             head, _, rest = data.partition(b"\0")
             mode, name = head.decode().split(" ", 1)
