@@ -82,6 +82,7 @@ def main() -> None:
             "rev-parse main~50000": ["rev-parse", f"{tip}~{args.commits // 2}"],
             "describe": ["describe", tip],
             "log -n 20 far..main": ["log", "-n", "20", f"far..{tip}"],
+            "log -- config.json, which no commit changes": ["log", "--", "config.json"],
             "merge near": ["merge", "near", "-m", "bench"],
             "merge far": ["merge", "far", "-m", "bench"],
             "blame": ["blame"],

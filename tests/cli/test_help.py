@@ -115,6 +115,7 @@ ANSWERS = {
     "stash push": "stash",
     "stash pop": None,
     "stash apply": None,
+    "stash branch": None,
     "stash list": None,
     "stash show": None,
     "stash drop": None,

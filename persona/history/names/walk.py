@@ -11,7 +11,7 @@ graph.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +23,9 @@ from persona.objects.commit import links as tree_and_parents
 if TYPE_CHECKING:
     from persona.history.names.commit_graph import CommitGraph, Links
 
+Onward = Callable[[str, tuple[str, ...], Collection[str] | None], tuple[str, ...]]
+"""Chooses the parents that a walk goes on to. It is given a commit, its parents, and the commits that no
+hidden one reaches (None: nothing is hidden)."""
 _LEFT: Final = 1
 _RIGHT: Final = 2
 _BOTH: Final = _LEFT | _RIGHT
@@ -181,11 +184,18 @@ def walk_first_parents(
     history: History, starts: Iterable[str], hidden: Iterable[str] = ()
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
     """As `walk_links`, but only through first parents; each commit with its first parent alone."""
+    return walk_onward(history, starts, hidden, lambda id, parents, wanted: parents[:1])
+
+
+def walk_onward(
+    history: History, starts: Iterable[str], hidden: Iterable[str], onward: Onward
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """As `walk_links`, but only through the parents that `onward` chooses; each commit with these parents."""
     starts, hidden = list(starts), list(hidden)
     wanted = {id for id, _ in walk_links(history, starts, hidden)} if hidden else None
     graph, queue = _Graph(history, whole=False), _Queue()
     seen: set[str] = set()
-    near = starts
+    near: Iterable[str] = starts
     while True:
         for id in near:
             if id not in seen and (wanted is None or id in wanted):
@@ -194,8 +204,8 @@ def walk_first_parents(
         if not queue:
             return
         id = queue.pop()
-        near = list(graph.parents(id)[:1])
-        yield id, tuple(near)
+        near = onward(id, graph.parents(id), wanted)
+        yield id, near
 
 
 def _all(graph: _Graph, starts: Iterable[str]) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -57,8 +58,9 @@ def log(
     these, and for the next two. `pickaxe`: only commits that change how often this text occurs in a file;
     `lines`: only commits that add or remove a line that this regular expression matches. As in git, no merge
     is one of them, unless with `first_parent`. `merges`: only merges, or, if it is False, no merges.
-    `vector`: only commits that change the term of that name. `paths`: only commits that change one of these
-    files, or a file in one of these directories. `first_parent` follows only the first parent of a merge.
+    `vector`: only commits that change the term of that name. `paths`: only commits that explain how these
+    files, or the files in these directories, came to be as they are: no merge that has the files of a parent,
+    and nothing that the merge left. `first_parent` follows only the first parent of a merge.
     `topological`: no commit before all its children, for drawing a graph. `reverse`: the same commits, oldest
     first, after all are found.
     """
@@ -78,11 +80,9 @@ def log(
     if vector is not None:
         conditions.append(lambda commit: _touches(history, commit, vector))
     files = [paths] if isinstance(paths, str) else paths
-    if files is not None:
-        conditions.append(lambda commit: _touches_files(history, commit, files))
     conditions += _of_contents(history, pickaxe, lines, flags, files, merges=first_parent)
 
-    commits = _commits(history, starts, hidden, first_parent, topological)
+    commits = _commits(history, starts, hidden, first_parent, topological, files)
     chosen = _chosen(history, commits, conditions, n, skip)
     given = (entries.of(id, commit) for id, commit in (_reversed(chosen) if reverse else chosen))
     everything = len(conditions) == 1 and not (hidden or skip or n == 0)
@@ -120,14 +120,27 @@ def _starts(
 
 
 def _commits(
-    history: History, starts: list[str], hidden: tuple[str, ...], first_parent: bool, topological: bool
+    history: History,
+    starts: list[str],
+    hidden: tuple[str, ...],
+    first_parent: bool,
+    topological: bool,
+    paths: Sequence[str] | None,
 ) -> Iterator[tuple[str, Commit]]:
     """The commits to choose from, in order."""
-    if not (first_parent or topological):
+    if not (first_parent or topological or paths is not None):
         return walk(history, starts, hidden)
-    walked = walk_first_parents if first_parent else walk_links
-    found = walked(history, starts, hidden)
-    ids = in_order(dict(found)) if topological else (id for id, _ in found)
+    ids: Iterator[str]
+    if first_parent or topological:
+        walked = walk_first_parents if first_parent else walk_links
+        found = walked(history, starts, hidden)
+        ids = in_order(dict(found)) if topological else (id for id, _ in found)
+    if paths is not None:
+        from persona.history.names.simplified import walk_files
+
+        among = partial(_is_among, paths=paths)
+        shown = walk_files(history, starts, hidden, among, first_parent=first_parent)
+        ids = filter(set(shown).__contains__, ids) if topological else shown
     return ((id, history.commit(id)) for id in ids)
 
 
@@ -268,11 +281,6 @@ def _touches(history: History, commit: Commit, name: str) -> bool:
             return False
         before = history.recipe(parent).by_name.get(name)
     return history.recipe(recipe).by_name.get(name) != before
-
-
-def _touches_files(history: History, commit: Commit, paths: Sequence[str]) -> bool:
-    """Whether a commit changes one of the files against its first parent; the first commit against none."""
-    return any(_is_among(path, paths) for path in differing(*_files_around(history, commit)))
 
 
 def _files_around(history: History, commit: Commit) -> tuple[Mapping[str, str], Mapping[str, str]]:

@@ -359,3 +359,20 @@ def test_looking_imports_nothing_heavy(grown: Bot) -> None:
 def test_a_number_of_commits_cannot_be_negative(bot: Bot) -> None:
     with pytest.raises(InvalidInput):
         list(bot.repo.log(n=-1))
+
+
+def test_files_leave_out_the_side_of_a_merge_that_the_merge_did_not_take(grown: Bot) -> None:
+    repo, template = grown.repo, grown.root / "chat_template.jinja"
+    repo.switch(create="topic")
+    template.write_text("theirs\n")
+    grown.commit(message="theirs")
+    repo.switch("main")
+    template.write_text("ours\n")
+    grown.commit(message="ours")
+    repo.merge("topic", strategy="ours")
+    shown = [entry.subject for entry in repo.log(paths="chat_template.jinja")]
+    assert (shown[0], "theirs" in shown) == ("ours", False)
+    below = [entry.subject for entry in repo.log(["topic..HEAD"], paths="chat_template.jinja")]
+    assert below == ["ours"]
+    both = [entry.subject for entry in repo.log(all=True, paths="chat_template.jinja", n=2)]
+    assert sorted(both) == ["ours", "theirs"]
