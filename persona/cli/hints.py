@@ -33,6 +33,7 @@ _COMMANDS: Final = {
     "notes.add": "notes add",
     "notes.append": "notes append",
     "notes.remove": "notes remove",
+    "rebase_base": "rebase --base",
     "recipe.remove": "rm",
     "recipe.rename": "mv",
     "recipe.set": "set",

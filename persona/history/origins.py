@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from persona.history.history import History
-from persona.history.recipes.three_way import renames
+from persona.history.recipes.pairing import same_terms
 from persona.objects import commit as commits
 
 Key = tuple[str | None, str]
@@ -24,7 +24,7 @@ Group = dict[Key, tuple[Key, ...]]
 """A key of an ancestor's recipe → the keys of the recipe that was asked about. Its vector may have another
 name there, even two."""
 
-_CACHE: Final = "origins-1"
+_CACHE: Final = "origins-2"
 _ABSENT: Final = object()
 _EVERY: Final = 1000
 """Commits between two that are remembered."""
@@ -122,13 +122,14 @@ class _Walk:
         found = self._changes[mine, theirs] = {
             key: None for key, value in here.items() if there.get(key, _ABSENT) != value
         }
-        if any((name, "name") not in there for name, _ in found if name is not None):
+        if any(field == "vector" for _, field in found):
             before, after = (self._history.recipe(id).by_name for id in (theirs, mine))
-            names = {new: old for old, new in renames(before, after).items()}
-            for name, field in found:
-                old = names.get(name) if name is not None else None
-                if old is not None and there[old, field] == here[name, field]:
-                    found[name, field] = old, field
+            names = {new: old for old, new in same_terms(before, after).items()}
+            for name, field in here:
+                if name is None or (old := names.get(name)) == name:
+                    continue
+                same = old is not None and there[old, field] == here[name, field]
+                found[name, field] = (old, field) if same else None
         return found
 
     def _commit(self, id: str) -> tuple[bytes, str, list[str]]:

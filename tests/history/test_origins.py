@@ -11,7 +11,7 @@ import pytest
 from persona.history import origins as module
 from persona.history.history import History
 from persona.history.origins import Key, origins
-from persona.history.recipes.three_way import renames
+from persona.history.recipes.pairing import same_terms
 from persona.objects.commit import Commit
 from persona.objects.recipe import Recipe
 from persona.objects.tree import Tree
@@ -85,9 +85,9 @@ def naive(history: History, id: str, known: dict[str, dict[Key, str]]) -> dict[K
         for parent in reversed(history.commit(id).parents):
             theirs = history.recipe_of(parent)
             before, above = values_of(theirs), naive(history, parent, known)
-            old = {new: name for name, new in renames(theirs.by_name, mine.by_name).items()}
+            old = {new: name for name, new in same_terms(theirs.by_name, mine.by_name).items()}
             for (name, field), value in values.items():
-                named = name if name is None or name in theirs.by_name else old.get(name, name)
+                named = name if name is None else old.get(name, "")
                 if (named, field) in before and before[named, field] == value:
                     found[name, field] = above[named, field]
         known[id] = found

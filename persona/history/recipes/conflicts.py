@@ -26,15 +26,22 @@ TERM_FIELDS: Final = {
 }
 """The keys of a vector in recipe.toml → the fields of a term."""
 
-Problem = Literal["values", "term", "presence", "lines", "binary", "json", "directory", "style", "together"]
+Problem = Literal[
+    "values", "term", "name", "presence", "lines", "binary", "json", "directory", "style", "together", "base"
+]
 """Why two changes do not fit together.
 
 values: both set a key of the recipe, each to another value. term: one changed a vector, the other removed
-it; the values are terms. presence: one changed a file, the other removed or added it. lines: both changed the
+it; the values are terms. name: two vectors would have one name; the key has the name that theirs stands
+under. presence: one changed a file, the other removed or added it. lines: both changed the
 same lines. binary: both changed a file that is no text. json: the merged text is not valid JSON. directory: a
 file would have to be a directory too. style: the recipe is written in a way that no command can edit.
-together: each value is valid, but not both.
+together: each value is valid, but not both. base: one side moved to a base that a vector of the other does
+not belong to.
 """
+
+IN_RECIPE: Final = ("values", "term", "name")
+"""The problems that stand in recipe.toml as pairs of comments."""
 
 Strategy = Literal["ours", "theirs", "mean", "base"]
 """How conflicts are decided. `base`: neither side, the value before both; for the base of a criss-cross."""
@@ -50,7 +57,8 @@ class Conflict:
 
     It is in a file, at a key of the recipe or, without one, the whole file. `base`, `theirs` and `ours` are
     values in words of recipe.toml, or ids of files; None if nothing is there. `detail`: the file in a
-    directory, or a sentence about values that do not fit together.
+    directory, or a sentence about values that do not fit together. `vector`: the id of the vector that it is
+    about. Of a name, `holder` is the id of the vector that has it, and `detail` that vector's name in theirs.
     """
 
     path: str
@@ -60,6 +68,8 @@ class Conflict:
     ours: Any = None
     problem: Problem = "values"
     detail: str = ""
+    vector: str = ""
+    holder: str = ""
 
 
 class Decisions:
@@ -70,8 +80,12 @@ class Decisions:
 
     def __init__(self, strategy: Strategy | None = None, *, every: bool = False) -> None:
         self.found: list[Conflict] = []
-        self._strategy = strategy
+        self.strategy = strategy
         self._every = every
+
+    def quiet(self) -> Decisions:
+        """The same decisions, of which nothing is noted here."""
+        return Decisions(self.strategy, every=self._every)
 
     def pick(self, key: str, base: Any, theirs: Any, ours: Any) -> Any:
         """The merged value of a key. If nothing decides a conflict, ours, and the conflict is noted."""
@@ -98,7 +112,7 @@ class Decisions:
         return self.pick(key, before, getattr(theirs, field), getattr(ours, field))
 
     def _decided(self, conflict: Conflict) -> Any:
-        value = decided(conflict, self._strategy)
+        value = decided(conflict, self.strategy)
         if value is not UNDECIDED:
             return value
         self.found.append(conflict)

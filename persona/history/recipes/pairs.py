@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from persona.errors import InvalidInput
@@ -56,6 +57,18 @@ def without_pairs(text: str, keys: Iterable[str]) -> str:
     lines = text.split("\n")
     gone = [number - 1 for number in pair_lines(text) if any(_is_of(lines[number - 1], key) for key in keys)]
     return "\n".join(line for number, line in enumerate(lines) if number not in gone)
+
+
+def with_pairs_renamed(text: str, old: str, new: str) -> str:
+    """The text of a recipe after a vector was renamed: the pairs about it have the new name.
+
+    The pairs about its name are gone: it was decided.
+    """
+    lines = without_pairs(text, [f"vectors.{old}.name"]).split("\n")
+    for number in (number - 1 for number in pair_lines("\n".join(lines))):
+        if _is_of(lines[number], f"vectors.{old}"):
+            lines[number] = lines[number].replace(f"vectors.{old}", f"vectors.{new}", 1)
+    return "\n".join(lines)
 
 
 def _is_of(line: str, key: str) -> bool:
@@ -114,6 +127,14 @@ def path_of(conflict: Conflict) -> tuple[str, ...]:
         return ("vectors", name)
     name, _, key = name.rpartition(".")
     return ("vectors", name, key)
+
+
+def renamed_key(conflict: Conflict, old: str, new: str) -> Conflict:
+    """A conflict about the vector `old`, which is named `new` now; any other conflict as it is."""
+    table, name, *key = (*path_of(conflict), "")
+    if (table, name) != ("vectors", old):
+        return conflict
+    return replace(conflict, key=".".join(("vectors", new, *key[:-1])))
 
 
 def _means(text: str, wanted: dict[str, Any]) -> bool:

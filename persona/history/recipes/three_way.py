@@ -2,8 +2,8 @@
 
 A revert merges the change from a commit to its parent, a cherry-pick the change from the parent to the
 commit. Recipes are merged by meaning: the base, each axis of the rules with its effective value, each key of
-each vector. If ours equals `base`, the result is theirs. If both changed, and differ, that is a conflict.
-Text is merged by lines.
+each vector (`pairing` says which terms are the same). If ours equals `base`, the result is theirs. If both
+changed, and differ, that is a conflict. Text is merged by lines.
 
 `recipe.toml` is merged by lines first, so that comments and spacing come along too. Then the keys that the
 merged text does not mean are set in it one by one. Nothing here knows a repository: the caller hands in the
@@ -21,10 +21,12 @@ from typing import Any, Final
 
 from persona.errors import InvalidInput, Refused, UnknownName
 from persona.frozen import dataclass
-from persona.history.recipes.conflicts import TERM_FIELDS, Conflict, Decisions, Strategy
+from persona.history.recipes.conflicts import Conflict, Decisions, Strategy
 from persona.history.recipes.line_conflicts import with_both, with_markers, with_side
 from persona.history.recipes.line_merge import merge_lines
+from persona.history.recipes.pairing import free_name, same_terms
 from persona.history.recipes.pairs import with_pairs
+from persona.history.recipes.term_merge import merge_terms
 from persona.history.recipes.text import RECIPE_FILE, decode, encode, load, plain_axis
 from persona.objects.canonical import decimal
 from persona.objects.recipe import Recipe, Term
@@ -61,10 +63,14 @@ class Merged:
 
 @dataclass(frozen=True)
 class Names:
-    """The functions that find names: the recipe that a text means, and the name of a base by its id."""
+    """The functions that find names: the recipe that a text means, and the name of a base by its id.
+
+    `require`: raises `InvalidInput` if a vector does not belong to a base; both are given by their ids.
+    """
 
     read_recipe: Callable[[bytes], Recipe]
     base_name: Callable[[str], str]
+    require: Callable[[str, str], None] = lambda base, vector: None
 
 
 def merge_files(
@@ -127,7 +133,7 @@ class _Merge:
 
     def whole(self, conflict: Conflict, data: Sequence[bytes | None]) -> bytes | None:
         """The content of a file of which one side has to be taken."""
-        if self._strategy in ("base", "theirs", "ours"):
+        if self._strategy in ("base", "theirs", "ours") and conflict.path != RECIPE_FILE:
             return data[("base", "theirs", "ours").index(self._strategy)]
         self.conflicts.append(conflict)
         if data[-1] is None:
@@ -161,6 +167,10 @@ class _Merge:
         """Our recipe text with the change, and whether lines that the change is about stay as they are."""
         base, theirs, ours = map(decode, data)
         wanted, found = merge_recipes(*recipes, self._strategy)
+        moved = _other_base(recipes, wanted, self._names)
+        if moved is not None:
+            self.conflicts.append(moved)
+            return _LEFT, False
         if wanted is None:
             self.conflicts += found
             if self._labels is None:
@@ -172,6 +182,8 @@ class _Merge:
         candidates = [merged.text] if whole or _keeps_comments(merged.text, theirs, ours) else []
         if self._both and not whole:
             candidates.insert(0, with_both(base, theirs, ours))
+        if self._strategy == "theirs" and not whole:
+            candidates.insert(0, with_side(base, theirs, ours, "theirs"))
         for candidate in (*candidates, ours):
             try:
                 text = with_meaning(candidate, wanted, self._names)
@@ -246,12 +258,11 @@ def with_meaning(text: str, wanted: Recipe, names: Names) -> str:
         return text
     if have.base != wanted.base:
         text = recipe_edit.set_base(text, names.base_name(wanted.base))
-    others = renames(have.by_name, wanted.by_name)
-    for before, after in others.items():
-        text = recipe_edit.rename_term(text, before, after)
-    terms = renamed(have.by_name, others)
-    for name in terms.keys() - wanted.by_name.keys():
+    same = same_terms(have.by_name, wanted.by_name)
+    for name in have.by_name.keys() - same.keys():
         text = recipe_edit.remove_term(text, name)
+    text = _with_names(text, same)
+    terms = {after: replace(have.by_name[before], name=after) for before, after in same.items()}
     for name, term in wanted.by_name.items():
         keys = _keys(term)
         if name not in terms:
@@ -273,6 +284,23 @@ def with_meaning(text: str, wanted: Recipe, names: Names) -> str:
     return text
 
 
+def _with_names(text: str, names: Mapping[str, str]) -> str:
+    """The text of a recipe with its terms renamed, all at once: old name → new name."""
+    from persona.history.recipes import edit as recipe_edit
+
+    left = {before: after for before, after in names.items() if before != after}
+    while left:
+        before = next((name for name in left if left[name] not in left), None)
+        if before is not None:
+            text = recipe_edit.rename_term(text, before, left.pop(before))
+            continue
+        before = next(iter(left))  # names go round: one of them has to wait
+        aside = free_name(before, {*names, *names.values()})
+        text = recipe_edit.rename_term(text, before, aside)
+        left[aside] = left.pop(before)
+    return text
+
+
 def _keys(term: Term) -> dict[str, Any]:
     """Every key of a term as `edit` takes it; UNSET for a key that is not written."""
     from persona.history.recipes.edit import UNSET
@@ -285,6 +313,31 @@ def _keys(term: Term) -> dict[str, Any]:
         "except": list(term.except_) or UNSET,
         "join": UNSET if term.join == "vote" else term.join,
     }
+
+
+def _other_base(
+    recipes: tuple[Recipe, Recipe, Recipe], wanted: Recipe | None, names: Names
+) -> Conflict | None:
+    """The conflict of a vector that does not belong to the base of the result.
+
+    It comes from a side that has not moved to that base.
+    """
+    if len({recipe.base for recipe in recipes}) == 1:
+        return None
+    result = wanted or merged_with(*recipes, Decisions())
+    if result is None:
+        return None
+    for term in result.terms:
+        try:
+            names.require(result.base, term.vector)
+        except InvalidInput:
+            _, theirs, ours = recipes
+            onto, of = map(
+                names.base_name, (result.base, ours.base if result.base == theirs.base else theirs.base)
+            )
+            told = f"the vector {term.name} belongs to the base {of}, and the other side is on {onto}"
+            return Conflict(RECIPE_FILE, "base", onto, problem="base", detail=told, vector=term.vector)
+    return None
 
 
 def merge_recipes(
@@ -303,7 +356,7 @@ def merged_with(base: Recipe, theirs: Recipe, ours: Recipe, decisions: Decisions
     """
     base_id = decisions.pick("base", base.base, theirs.base, ours.base)
     rules = _merge_rules(base.rules, theirs.rules, ours.rules, decisions)
-    terms = _merge_terms(base.by_name, theirs.by_name, ours.by_name, decisions)
+    terms = merge_terms(base.by_name, theirs.by_name, ours.by_name, decisions)
     if rules is None:
         return None
     try:
@@ -332,82 +385,6 @@ def _merge_rules(base: Rules, theirs: Rules, ours: Rules, decisions: Decisions) 
             decisions.found.append(_together(sentence))
             return None
     return rules
-
-
-def _merge_terms(
-    base: Mapping[str, Term], theirs: Mapping[str, Term], ours: Mapping[str, Term], decisions: Decisions
-) -> list[Term]:
-    by_name = _is_ambiguous(base, theirs, ours)
-    base, theirs, ours = (_slots(side, by_name=by_name) for side in (base, theirs, ours))
-    found = [
-        _merge_term(base.get(slot), theirs.get(slot), ours.get(slot), decisions)
-        for slot in dict.fromkeys([*ours, *theirs, *base])
-    ]
-    terms = [term for term in found if term is not None]
-    if not decisions.found:
-        sides = [list(side.values()) for side in (base, theirs, ours)]
-        decisions.found += [*_doubled("name", terms, sides), *_doubled("vector", terms, sides)]
-    return terms
-
-
-def _is_ambiguous(*sides: Mapping[str, Term]) -> bool:
-    """Whether vectors cannot be followed under other names.
-
-    That is so if one name stands for different vectors, or if a vector has two names on one side.
-    """
-    named = {(name, term.vector) for side in sides for name, term in side.items()}
-    return len({name for name, _ in named}) < len(named) or any(
-        len({term.vector for term in side.values()}) < len(side) for side in sides
-    )
-
-
-def _slots(side: Mapping[str, Term], *, by_name: bool) -> dict[str, Term]:
-    """The terms by name, or by vector, so that a name is a key like any other."""
-    return dict(side) if by_name else {term.vector: term for term in side.values()}
-
-
-def _doubled(field: str, terms: Sequence[Term], sides: Sequence[Sequence[Term]]) -> Iterable[Conflict]:
-    """A conflict for each name or vector that would be there more often than on any side."""
-    values = [getattr(term, field) for term in terms]
-    for value in dict.fromkeys(values):
-        most = max(sum(getattr(term, field) == value for term in side) for side in sides)
-        if values.count(value) > max(most, 1):
-            names = ", ".join(term.name for term in terms if getattr(term, field) == value)
-            yield _together(f"vectors: {values.count(value)} vectors would have the same {field}: {names}")
-
-
-def renames(before: Mapping[str, Term], after: Mapping[str, Term]) -> dict[str, str]:
-    """Old name → new name of each vector that `after` has under another name.
-
-    Only vectors that can be matched without doubt.
-    """
-    gone = [name for name in before if name not in after]
-    new = [name for name in after if name not in before]
-    found: dict[str, str] = {}
-    for name in gone:
-        vector = before[name].vector
-        same = [other for other in new if after[other].vector == vector]
-        if len(same) == 1 and sum(before[other].vector == vector for other in gone) == 1:
-            found[name] = same[0]
-    return found
-
-
-def renamed(terms: Mapping[str, Term], names: Mapping[str, str]) -> dict[str, Term]:
-    """The terms under new names."""
-    return {names.get(name, name): replace(term, name=names.get(name, name)) for name, term in terms.items()}
-
-
-def _merge_term(
-    base: Term | None, theirs: Term | None, ours: Term | None, decisions: Decisions
-) -> Term | None:
-    known = ours or theirs or base
-    path = f"vectors.{known.name}" if known else ""
-    if theirs is None or ours is None:
-        return decisions.term(path.removeprefix("vectors."), base, theirs, ours)
-    values = {
-        field: decisions.key(f"{path}.{key}", base, theirs, ours, field) for key, field in TERM_FIELDS.items()
-    }
-    return replace(ours, **values)
 
 
 def rules_edit(explicit: Mapping[str, Any], wanted: Rules) -> dict[str, str | None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from persona.errors import InvalidInput, Keyword, Refused, UsageError
+from persona.errors import Call, InvalidInput, Keyword, Refused, UsageError
 from persona.frozen import dataclass
 from persona.history.commit_builder import build, named_by, put_tree, side_of
 from persona.history.history import History
@@ -59,10 +59,10 @@ def pick(
 ) -> Picked:
     """Makes a change to the commit `ours`, and puts the new tree, or the files of a conflict, into `tx`.
 
-    `Refused` for a file on one side that is a directory on the other.
+    `Refused` for a file on one side that is a directory on the other, and as `refuse_other_base`.
     """
     side = side_of(history, ours)
-    names = Names(history.read_recipe, history.base_name)
+    names = Names(history.read_recipe, history.base_name, history.require_vector_of)
     sides = change.base, change.theirs, side
     merged = _checked(history, merge_files(*sides, names, strategy=strategy, both=change.both))
     if not merged.conflicts:
@@ -75,12 +75,27 @@ def pick(
                 f"{conflict.path}: a file on one side, and on the other a directory that holds"
                 f" {conflict.detail}; rename one of them in a commit of its own first"
             )
+        refuse_other_base(conflict)
     written = merge_files(*sides, names, labels=change.labels, strategy=strategy, both=change.both)
     for data in written.edits.values():
         if data is not None:
             tx.put("blob", data)
     conflicts = written.conflicts or merged.conflicts
     return Picked(None, written.edits, conflicts, merged.conflicts, merged.rewritten, written.lost)
+
+
+def refuse_other_base(conflict: Conflict) -> None:
+    """`Refused` if only one side has moved to another base, and the other side has added a vector.
+
+    No text can hold both: the added vector has to move to the other base first.
+    """
+    if conflict.problem == "base":
+        hint = (
+            "move the branch of that vector there with ",
+            Call("rebase_base", conflict.base),
+            ", then merge",
+        )
+        raise Refused(conflict.detail, hint=hint)
 
 
 def _checked(history: History, merged: Merged) -> Merged:
@@ -165,7 +180,7 @@ def _joined(history: History, bases: list[str]) -> Side:
     If two of them do not fit together, the value before both counts, so that each side has changed it.
     """
     joined = side_of(history, bases[0])
-    names = Names(history.read_recipe, history.base_name)
+    names = Names(history.read_recipe, history.base_name, history.require_vector_of)
     for number, other in enumerate(bases[1:], 1):
         above = [base for base in merge_bases(history, bases[number - 1], other) if base not in bases]
         if not above:

@@ -7,11 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from persona.errors import InvalidInput
+from persona.errors import InvalidInput, UnknownName
 from persona.history.history import History
-from persona.history.recipes.conflicts import TERM_FIELDS, UNDECIDED, Conflict, Strategy, decided
+from persona.history.recipes.conflicts import (
+    IN_RECIPE,
+    TERM_FIELDS,
+    UNDECIDED,
+    Conflict,
+    Strategy,
+    decided,
+)
 from persona.history.recipes.line_conflicts import chosen
-from persona.history.recipes.pairs import path_of, without_pairs
+from persona.history.recipes.pairing import free_name
+from persona.history.recipes.pairs import path_of, renamed_key, without_pairs
 from persona.history.recipes.text import decode, encode
 from persona.history.recipes.three_way import Names, with_meaning
 from persona.history.sequencing.state import Sequence, Stop, read_sequence, standing
@@ -31,7 +39,7 @@ def resolve_with(tree: LockedTree, sequence: Sequence, strategy: Strategy) -> No
     edits: dict[str, bytes | None] = {}
     for path in dict.fromkeys(conflict.path for conflict in found):
         here = [conflict for conflict in found if conflict.path == path]
-        if here[0].problem in ("values", "term"):
+        if here[0].problem in IN_RECIPE:
             edits[path] = _recipe_with(history, here, strategy)
         elif strategy == "mean" or strategy == "base":
             continue
@@ -59,6 +67,17 @@ def settle(tree: LockedTree, sequence: Sequence, paths: Many[str]) -> Sequence:
     return done
 
 
+def rename(tree: LockedTree, old: str, new: str) -> None:
+    """Gives the conflicts about a vector its new name."""
+    sequence = read_sequence(tree.history)
+    if sequence is None or sequence.stop is None:
+        return
+    found = sequence.stop.conflicts
+    conflicts = tuple(renamed_key(one, old, new) if one.problem in IN_RECIPE else one for one in found)
+    if conflicts != found:
+        tree.sequence(replace(sequence, stop=replace(sequence.stop, conflicts=conflicts)).to_json())
+
+
 def settle_named(tree: LockedTree, paths: Many[Path]) -> None:
     """Notes that the conflicts of files that `add` has named are resolved."""
     history = tree.history
@@ -84,24 +103,28 @@ def _id(data: bytes | None) -> str | None:
 def _recipe_with(history: History, conflicts: Many[Conflict], strategy: Strategy) -> bytes:
     """The bytes of recipe.toml with the values that a strategy decides, and without their pairs."""
     data, recipe = text_files.recipe(history)
+    left = [(one, value) for one in conflicts if (value := decided(one, strategy)) is not UNDECIDED]
+    # A vector is found by its name or by its id, so these two change last.
+    left.sort(key=lambda each: (each[0].key.endswith(".name"), each[0].key.endswith(".id")))
     keys: list[str] = []
-    for conflict in conflicts:
-        value = decided(conflict, strategy)
-        if value is UNDECIDED:
-            continue
-        try:
-            recipe = _with(recipe, conflict, value)
-        except InvalidInput:
-            continue  # it does not fit the rest of the recipe, and stands
-        keys.append(conflict.key)
-    text = with_meaning(
-        without_pairs(decode(data), keys), recipe, Names(history.read_recipe, history.base_name)
-    )
+    while left:
+        stands = []
+        for conflict, value in left:
+            try:
+                recipe = _with(recipe, conflict, value)
+                keys.append(conflict.key)
+            except (InvalidInput, UnknownName):
+                stands.append((conflict, value))
+        if len(stands) == len(left):
+            break  # these do not fit the rest of the recipe
+        left = stands
+    names = Names(history.read_recipe, history.base_name, history.require_vector_of)
+    text = with_meaning(without_pairs(decode(data), keys), recipe, names)
     return encode(text, like=data)
 
 
 def _with(recipe: Recipe, conflict: Conflict, value: Any) -> Recipe:
-    """The recipe with a value at the key of a conflict."""
+    """The recipe with a value at the key of a conflict. `UnknownName` if the vector is gone."""
     path = path_of(conflict)
     if path[0] == "base":
         return Recipe.of(value, recipe.terms, recipe.rules)
@@ -111,13 +134,42 @@ def _with(recipe: Recipe, conflict: Conflict, value: Any) -> Recipe:
         rules = Rules.of(str(preset), **{axis: one for axis, one in axes.items() if one is not None})
         return Recipe.of(recipe.base, recipe.terms, rules)
     terms = dict(recipe.by_name)
-    if conflict.problem == "term":
-        terms.pop(path[1], None)
+    name = _name_of(recipe, conflict, path[1])
+    if name is None:
+        if conflict.problem != "term" or conflict.ours is not None:
+            raise UnknownName(f"no vector is named {path[1]}")
         if isinstance(value, Term):
-            terms[value.name] = value
-    elif path[1] in terms:
-        terms[path[1]] = replace(terms[path[1]], **{TERM_FIELDS[path[2]]: _fit(path[2], value)})
+            return Recipe.of(recipe.base, [*recipe.terms, replace(value, name=path[1])], recipe.rules)
+    elif conflict.problem == "term":
+        if value is None:
+            del terms[name]
+    elif conflict.problem == "name":
+        if value == conflict.theirs and name != value:
+            terms = _named(terms, name, conflict)
+    else:
+        terms[name] = replace(terms[name], **{TERM_FIELDS[path[2]]: _fit(path[2], value)})
     return Recipe.of(recipe.base, list(terms.values()), recipe.rules)
+
+
+def _name_of(recipe: Recipe, conflict: Conflict, name: str) -> str | None:
+    """The name of the vector of a conflict, which may have been renamed since."""
+    terms = recipe.by_name
+    if name in terms and terms[name].vector == conflict.vector:
+        return name
+    same = [other for other, term in terms.items() if term.vector == conflict.vector]
+    if len(same) == 1:
+        return same[0]
+    return name if name in terms and conflict.problem != "term" else None
+
+
+def _named(terms: dict[str, Term], name: str, conflict: Conflict) -> dict[str, Term]:
+    """The terms with the name of a conflict given to the vector of theirs. Our vector keeps another name."""
+    wanted = conflict.theirs
+    names = {name: wanted}
+    if wanted in terms:
+        its = conflict.detail
+        names[wanted] = its if its and its not in terms else free_name(wanted, terms)
+    return {old: replace(term, name=names.get(old, old)) for old, term in terms.items()}
 
 
 def _fit(key: str, value: Any) -> Any:

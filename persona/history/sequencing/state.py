@@ -24,7 +24,7 @@ from typing import Any, Final, Literal, get_args
 from persona.errors import Call, Refused
 from persona.frozen import dataclass
 from persona.history.history import History
-from persona.history.recipes.conflicts import TERM_FIELDS, Conflict, Problem
+from persona.history.recipes.conflicts import IN_RECIPE, TERM_FIELDS, Conflict, Problem
 from persona.history.recipes.line_conflicts import marked_lines
 from persona.history.recipes.pairs import pair_lines
 from persona.history.recipes.pairs import standing as standing_pairs
@@ -199,7 +199,7 @@ def standing(history: History, stop: Stop) -> list[Conflict]:
     found: list[Conflict] = []
     for path in dict.fromkeys(conflict.path for conflict in stop.conflicts):
         here = [conflict for conflict in stop.conflicts if conflict.path == path]
-        if here[0].problem in ("values", "term"):
+        if here[0].problem in IN_RECIPE:
             found += _standing_in_recipe(history, here)
         elif here[0].problem == "lines":
             data = text_files.read(history.root, path)
@@ -238,7 +238,7 @@ def _stop_json(stop: Stop) -> dict[str, Any]:
 
 def _conflict_json(conflict: Conflict) -> dict[str, Any]:
     sides = {side: value_json(getattr(conflict, side)) for side in ("base", "theirs", "ours")}
-    rest = {"problem": conflict.problem, "detail": conflict.detail}
+    rest = {name: getattr(conflict, name) for name in ("problem", "detail", "vector", "holder")}
     return {"path": conflict.path, "key": conflict.key, **sides, **rest}
 
 
@@ -293,7 +293,8 @@ def _decoded_stop(value: Any) -> Stop:
 def _decoded_conflict(value: Any) -> Conflict:
     problem: Problem = _one_of(value["problem"], Problem)
     base, theirs, ours = (_decoded_value(value[side], problem) for side in ("base", "theirs", "ours"))
-    return Conflict(value["path"], value["key"], base, theirs, ours, problem, value["detail"])
+    rest = value["detail"], value["vector"], value["holder"]
+    return Conflict(value["path"], value["key"], base, theirs, ours, problem, *rest)
 
 
 def _decoded_value(value: Any, problem: Problem) -> Any:

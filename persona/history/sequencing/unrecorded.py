@@ -83,7 +83,12 @@ def _edits(history: History, sequence: Sequence, one: Todo) -> Mapping[str, byte
     tracked = tracking.tracked(history).paths
     here = tracking.ids(history, {*tracked, *change.base.files, *change.theirs.files, *committed})
     ours = side_of_worktree(history, {path: blob for path, blob in here.items() if path in tracked})
-    merged = merge_files(change.base, change.theirs, ours, Names(history.read_recipe, history.base_name))
+    merged = merge_files(
+        change.base,
+        change.theirs,
+        ours,
+        Names(history.read_recipe, history.base_name, history.require_vector_of),
+    )
     id = abbreviate(one.commit)
     if merged.conflicts:
         listed = "\n".join(f"  {line}" for line in sentences(sequence.verb, merged.conflicts, change.labels))

@@ -9,6 +9,8 @@ from typing import Any, Final
 from persona.history.history import History
 from persona.history.names.revisions import branch_named
 from persona.history.recipes.conflicts import Conflict, keys_of
+from persona.history.recipes.pairs import path_of
+from persona.history.recipes.text import RECIPE_FILE
 from persona.history.sequencing.state import Verb
 from persona.objects.ids import abbreviate, is_id
 from persona.store.refs import HEADS, TAGS
@@ -21,6 +23,9 @@ _SHARED: Final = {
     "directory": "a file on one side, and on the other a directory that holds ",
     "style": "the changes go together, but not in the text of recipe.toml; change it by hand",
 }
+_REMOVED: Final = object()
+_ABSENT: Final = object()
+"""A vector that is not there any more, or not yet."""
 _WORDS: Final = {
     "merge": {**_SHARED, "lines": "the same lines, or lines beside them, were changed on both sides"},
     "revert": {
@@ -42,10 +47,13 @@ def sentences(verb: Verb, conflicts: Iterable[Conflict], labels: tuple[str, str]
 def _of_merge(conflict: Conflict, labels: tuple[str, str]) -> Iterator[str]:
     here, there = labels
     if conflict.problem in ("values", "term"):
-        for key, values in keys_of(conflict):
+        for key, values in _values(conflict):
             before, come, now = map(shown, values)
             yield f"{key}: {now} in {here}, {come} in {there}, {before} before"
-    elif conflict.problem == "together":
+        yield from _of_taken_name(conflict, f"in {there}")
+    elif conflict.problem == "name":
+        yield _of_name(conflict, f"in {here}", f"in {there}")
+    elif conflict.problem in ("together", "base"):
         yield conflict.detail
     elif conflict.problem == "presence":
         now, come = ("removed" if side is None else "changed" for side in (conflict.ours, conflict.theirs))
@@ -58,12 +66,49 @@ def _of_merge(conflict: Conflict, labels: tuple[str, str]) -> Iterator[str]:
         yield f"{conflict.path}: {_WORDS['merge'][conflict.problem]}{conflict.detail}"
 
 
+def _values(conflict: Conflict) -> Iterator[tuple[str, Iterable[Any]]]:
+    """The keys of a conflict with the values before, in theirs, and in ours."""
+    if conflict.problem != "term":
+        yield conflict.key, (conflict.base, conflict.theirs, conflict.ours)
+        return
+    sides = conflict.base, conflict.theirs, conflict.ours
+    gone = _ABSENT if conflict.base is None else _REMOVED
+    if conflict.base is None:
+        yield conflict.key, (gone if side is None else "there" for side in sides)
+        return
+    for key, values in keys_of(conflict):
+        pairs = zip(sides, values, strict=True)
+        yield key, (gone if side is None else value for side, value in pairs)
+
+
+def _of_name(conflict: Conflict, here: str, there: str) -> str:
+    """The sentence of two vectors with one name."""
+    ours, theirs = (abbreviate(id) for id in (conflict.holder, conflict.vector))
+    stands = f"which {RECIPE_FILE} has as {path_of(conflict)[1]}"
+    return f"two vectors are named {conflict.theirs}: {ours} {here}, and {theirs} {there}, {stands}"
+
+
+def _of_taken_name(conflict: Conflict, there: str) -> Iterator[str]:
+    """The sentence of a vector that is not in ours, where another vector has its name."""
+    term = conflict.theirs
+    if conflict.problem == "term" and conflict.ours is None and term.name != path_of(conflict)[1]:
+        yield f"{conflict.key} is {abbreviate(term.vector)}, which is named {term.name} {there}"
+
+
+def names_to_give(conflicts: Iterable[Conflict]) -> list[str]:
+    """The names of the vectors that stand under another name than theirs."""
+    return [path_of(one)[1] for one in conflicts if one.problem == "name"]
+
+
 def _of_revert(conflict: Conflict) -> Iterator[str]:
     if conflict.problem in ("values", "term"):
-        for key, values in keys_of(conflict):
+        for key, values in _values(conflict):
             after, before, now = map(shown, values)
             yield f"{key}: {after} by that commit, {now} now, {before} before"
-    elif conflict.problem == "together":
+        yield from _of_taken_name(conflict, "before")
+    elif conflict.problem == "name":
+        yield _of_name(conflict, "now", "before")
+    elif conflict.problem in ("together", "base"):
         yield conflict.detail
     elif conflict.problem == "presence":
         sides = conflict.base, conflict.ours, conflict.theirs
@@ -75,6 +120,8 @@ def _of_revert(conflict: Conflict) -> Iterator[str]:
 
 def shown(value: Any) -> str:
     """A value of the recipe in a sentence."""
+    if value is _REMOVED or value is _ABSENT:
+        return "removed" if value is _REMOVED else "not there"
     if isinstance(value, tuple):
         return "[" + ", ".join(value) + "]" if value else "unset"
     if value is None:

@@ -12,7 +12,7 @@ from persona.history.names.revisions import resolve
 from persona.history.origins import Key, origins
 from persona.history.query_results import Author
 from persona.history.recipes.conflicts import TERM_FIELDS
-from persona.history.recipes.three_way import renames
+from persona.history.recipes.pairing import same_terms
 from persona.history.recipes.views import rules_view, term_keys
 from persona.history.results import UNPRINTED, Result, iso_date
 from persona.history.worktree import text_files
@@ -106,10 +106,10 @@ class _Origins:
 def _since(before: Recipe, after: Recipe, found: dict[Key, str]) -> dict[Key, str]:
     """The origins of the values that an edited recipe still has."""
     was, now = _values(before), _values(after)
-    old_names = {new: old for old, new in renames(before.by_name, after.by_name).items()}
+    old_names = {new: old for old, new in same_terms(before.by_name, after.by_name).items()}
     kept: dict[Key, str] = {}
     for (name, what), value in now.items():
-        old = name if name is None or name in before.by_name else old_names.get(name)
+        old = name if name is None else old_names.get(name)
         if (old, what) in was and was[old, what] == value:
             kept[name, what] = found[old, what]
     return kept

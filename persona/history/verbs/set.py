@@ -18,6 +18,8 @@ from persona.history.recipes.checked import DEFAULT, checked, checked_keys
 from persona.history.recipes.text import RECIPE_FILE, decode, dotted, encode, load, plain_axis
 from persona.history.worktree import text_files, tracking
 from persona.history.worktree.changing import changing
+from persona.history.worktree.locked import LockedTree
+from persona.history.worktree.sequence import is_sequence_under_way
 from persona.objects.canonical import decimal
 from persona.objects.recipe import JOINS, Recipe
 from persona.objects.rules import AXES, PRESETS, check_axis
@@ -159,18 +161,38 @@ def rename_term(history: History, old: str, new: str) -> Renamed:
     """Renames a term in `recipe.toml`; the weights stay the same to the bit."""
     from persona.history.recipes import edit as recipe_edit
 
-    _edit(history, lambda text: recipe_edit.rename_term(text, old, new))
+    def edit(text: str) -> str:
+        edited = recipe_edit.rename_term(text, old, new)
+        if not _has_pairs(text):
+            return edited
+        from persona.history.recipes.pairs import with_pairs_renamed
+
+        return with_pairs_renamed(edited, old, new)
+
+    def follow(tree: LockedTree) -> None:
+        if is_sequence_under_way(history):
+            from persona.history.sequencing.resolving import rename
+
+            rename(tree, old, new)
+
+    _edit(history, edit, then=follow)
     return Renamed(old, new)
+
+
+def _has_pairs(text: str) -> bool:
+    return "# <<<<<<< " in text or "# >>>>>>> " in text
 
 
 def _edit(
     history: History,
     edit: Callable[[str], str],
     others: Callable[[bytes, Recipe], Mapping[str, bytes | None]] = lambda data, after: {},
+    then: Callable[[LockedTree], None] = lambda tree: None,
 ) -> Recipe:
     """Writes the edited text of `recipe.toml`; returns its recipe.
 
-    `others`: edits of other files, from its bytes as they are and the new recipe.
+    `others`: edits of other files, from its bytes as they are and the new recipe. `then` is called at the
+    end.
     """
     with changing(history) as tree:
         data = text_files.read_recipe_text(history.root, to_edit=True)
@@ -185,12 +207,13 @@ def _edit(
             edits = {**others(data, after), RECIPE_FILE: encode(edited, like=data)}
             here = tracking.ids(history, edits)
             tree.apply(edits, {**here, RECIPE_FILE: text_files.blob_id(data)})
+        then(tree)
     return after
 
 
 def _without_pairs(text: str, table: str, keys: Iterable[str]) -> str:
     """The text without the comments of a conflict about keys that have been set now."""
-    if "# <<<<<<< " not in text and "# >>>>>>> " not in text:
+    if not _has_pairs(text):
         return text
     from persona.history.recipes.pairs import without_pairs
 

@@ -16,6 +16,7 @@ from persona.history.history import History
 from persona.history.recipes.text import RECIPE_FILE
 from persona.history.recipes.three_way import Names, merge_files
 from persona.history.results import UNPRINTED, Diff, Result, iso_date
+from persona.history.sequencing.picking import refuse_other_base
 from persona.history.sequencing.results import views
 from persona.history.sequencing.state import refuse_second
 from persona.history.sequencing.words import sentences
@@ -217,12 +218,13 @@ def _apply(history: History, selector: str | int | None, *, drop: bool) -> Stash
         here = tracking.ids(history, {*tracked, *touched})
         _refuse_edited(history, touched, here)
         ours = side_of_worktree(history, here)
-        names = Names(history.read_recipe, history.base_name)
+        names = Names(history.read_recipe, history.base_name, history.require_vector_of)
         merged = merge_files(base, theirs, ours, names)
         told = merged.conflicts
         for conflict in told:
             if conflict.problem == "directory":
                 raise Refused(f"{conflict.path} would have to be a directory too, for {conflict.detail}")
+            refuse_other_base(conflict)
         if told:
             merged = merge_files(base, theirs, ours, names, labels=_LABELS)
         edits = {

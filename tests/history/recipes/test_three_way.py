@@ -76,7 +76,7 @@ def test_the_recipe_is_merged_by_values_and_keeps_the_comments_of_both() -> None
             {RECIPE: FIRST},
             {RECIPE: FIRST.replace("alpha = 1.0", "alpha = 0.5")},
             {RECIPE: FIRST.replace("alpha = 1.0", "alpha = 2.0")},
-            Conflict(RECIPE, "vectors.one.alpha", "1", "0.5", "2"),
+            Conflict(RECIPE, "vectors.one.alpha", "1", "0.5", "2", vector=ONE),
         ),
         (
             {RECIPE: FIRST},

@@ -365,7 +365,9 @@ def test_what_would_lose_a_merge_is_refused_and_says_how_to_go_on(parted: Bot, a
 
 def test_a_vector_that_one_side_removed_and_the_other_changed_is_one_conflict(grown: Bot) -> None:
     branched(grown, lambda repo: repo.recipe.remove("listening"), listening("0.3"))
-    with pytest.raises(Conflicted, match=r"vectors.listening.alpha: unset in HEAD, 0.3 in topic, 0.7 before"):
+    with pytest.raises(
+        Conflicted, match=r"vectors.listening.alpha: removed in HEAD, 0.3 in topic, 0.7 before"
+    ):
         grown.repo.merge("topic")
     text = grown.recipe.read_text()
     assert "# <<<<<<< HEAD: no vectors.listening\n" in text

@@ -7,6 +7,7 @@ A line of a sequence is one of these:
 - `git: COMMAND` and `persona: COMMAND`: only this program gets it, at the time of the line before, and
   nothing is compared;
 - `edit NAME ALPHA`: changes the strength of a vector, in persona with `set`, in git as a line of a file;
+- `name OLD NEW`: renames a vector, in persona with `mv`, in git as a line of a file;
 - `recipe NAME=ALPHA…`: writes the first recipe.toml with these strengths;
 - `lines N=TEXT…`: writes the first chat_template.jinja with these lines;
 - `write PATH TEXT` and `remove PATH`;

@@ -27,6 +27,7 @@ class World:
         self.persona = Persona(place / "persona", clock)
         self.edits: dict[str, Callable[..., None]] = {
             "edit": self._edit,
+            "name": self._name,
             "recipe": self._recipe,
             "lines": self._lines,
             "write": self._write,
@@ -38,6 +39,12 @@ class World:
         file = self.git.root / RECIPE
         file.write_text(_with_alpha(file.read_text(), name, alpha))
         done = self.persona.run(["set", name, "--alpha", alpha])
+        assert done.code == 0, done
+
+    def _name(self, old: str, new: str) -> None:
+        file = self.git.root / RECIPE
+        file.write_text(file.read_text().replace(f"[vectors.{old}]", f"[vectors.{new}]"))
+        done = self.persona.run(["mv", old, new])
         assert done.code == 0, done
 
     def _recipe(self, *settings: str) -> None:
