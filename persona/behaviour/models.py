@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from persona.errors import InvalidInput, Keyword, SystemFault
 from persona.history.history import History
 from persona.history.names.revisions import resolve
+from persona.history.vectors.model_config import fit
 from persona.history.worktree import text_files, tracking
 from persona.store import files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as Tokenizer
+
+    from persona.objects.base import Base
 
 
 def model_files(history: History, rev: str | None) -> dict[str, bytes]:
@@ -26,15 +30,35 @@ def model_files(history: History, rev: str | None) -> dict[str, bytes]:
 
 def tokenizer_of(history: History, rev: str | None = None) -> Tokenizer:
     """The tokenizer that a revision tracks. Raises `InvalidInput` if there is none that loads."""
-    from transformers import AutoTokenizer
-
     where = "the work tree" if rev is None else rev
     found = model_files(history, rev)
-    if not any(name.startswith(("tokenizer", "vocab.", "spiece")) for name in found):
+    if not _has_tokenizer(found):
         raise InvalidInput(
             f"{where}: no tokenizer is tracked, so texts cannot become tokens; put tokenizer.json and"
             " tokenizer_config.json beside config.json, and commit them"
         )
+    return _tokenizer(found, where)
+
+
+def tokenizer_of_base(history: History, base: str, own: Tokenizer) -> Tokenizer:
+    """The tokenizer that came with a base, with the chat template of `own`; `own` if none came with it."""
+    blobs = history.base(base).files
+    found = {path: history.blob(id) for path, id in blobs.items() if tracking.is_model_file(path)}
+    if not _has_tokenizer(found):
+        return own
+    tokenizer: Any = _tokenizer(found, "the base")
+    tokenizer.chat_template = own.chat_template
+    return tokenizer  # type: ignore[no-any-return]
+
+
+def _has_tokenizer(found: Mapping[str, bytes]) -> bool:
+    return any(name.startswith(("tokenizer", "vocab.", "spiece")) for name in found)
+
+
+def _tokenizer(found: Mapping[str, bytes], where: str) -> Tokenizer:
+    """The tokenizer of some files. Raises `InvalidInput` if transformers cannot load it."""
+    from transformers import AutoTokenizer
+
     with files.scratch_directory() as directory:
         for name, data in found.items():
             if "/" not in name:
@@ -48,15 +72,50 @@ def tokenizer_of(history: History, rev: str | None = None) -> Tokenizer:
 
 def context_of(history: History, rev: str | None = None) -> int | None:
     """The most tokens that the model of a revision takes; None if its config.json does not say."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    return _number(_config_of(history, rev), "max_position_embeddings")
 
+
+def vocabulary_of(history: History, rev: str | None, base: Base, extended: Base) -> int | None:
+    """How many tokens weights have rows for; None if the config.json of a revision does not say.
+
+    `extended`: the base as the weights have it (`persona.objects.growth`).
+    """
     from persona.live import load
 
-    config = load.json_of(history, None if rev is None else resolve(history, rev), load.CONFIG) or {}
+    config = fit(history, _config_of(history, rev), base, extended)
+    return _number(load.padded_within(config), "vocab_size")
+
+
+def refuse_unknown(
+    place: str, tokenizer: Tokenizer, vocabulary: int | None, *texts: Sequence[int], hint: Any = None
+) -> None:
+    """Raises `InvalidInput` for a token beyond the `vocabulary` of the weights, None if it is not known."""
+    highest = max((max(ids) for ids in texts if ids), default=0)
+    if vocabulary is not None and highest >= vocabulary:
+        token = tokenizer.convert_ids_to_tokens(highest)
+        raise InvalidInput(
+            f"{place}: this text has the token {token!r}, number {highest + 1:,}, and the weights have rows"
+            f" for {vocabulary:,} tokens only",
+            hint=hint
+            or "put the tokenizer of these weights into the work tree, or add the vector that has its tokens",
+        )
+
+
+def _config_of(history: History, rev: str | None) -> dict[str, Any]:
+    """The config.json of a revision or of the work tree; empty if there is none."""
+    from persona.live import load
+
+    return load.json_of(history, None if rev is None else resolve(history, rev), load.CONFIG) or {}
+
+
+def _number(config: dict[str, Any], key: str) -> int | None:
+    """A positive number of the part of a config that is about text; None if it has none."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
     if config.get("model_type") not in CONFIG_MAPPING:
         return None
     parsed = CONFIG_MAPPING[config["model_type"]].from_dict(config)
-    found = getattr(parsed.get_text_config(), "max_position_embeddings", None)
+    found = getattr(parsed.get_text_config(), key, None)
     return found if isinstance(found, int) and found > 0 else None
 
 

@@ -241,7 +241,7 @@ class Tuning:
         """The mean number of tokens of the answers of each pattern's pairs; 1 for a pattern without pairs."""
         found = {}
         for name, probes in self.sets.items():
-            items = self._bench.items(probes)
+            items = self._bench.items(probes, self._recipe)
             counts = [len(answer) for item in items for answer in (item.chosen, item.rejected) if answer]
             found[name] = sum(counts) / len(counts) if kind_judged(probes) == "margins" else 1.0
         return found
@@ -255,12 +255,13 @@ class Tuning:
             for at, step in steps.items()
         ]
         index = {term.name: at for at, term in enumerate(recipe.terms)}
-        found = []
-        for losses in (self._gains(self.trials[place].measured.effects), self._losses()):
+        found, scoring = [], bench.scoring_of(recipe)
+        model = scoring.model
+        for losses in (self._gains(model, self.trials[place].measured.effects), self._losses(model)):
             with settled(how["threads"]):
                 slopes = gradients.slopes(
                     self._history,
-                    bench.scoring,
+                    scoring,
                     recipe,
                     losses,
                     sides=[self._side(term) for term in recipe.terms],
@@ -275,21 +276,22 @@ class Tuning:
             found.append(np.array(values))
         return found[0], found[1]
 
-    def _gains(self, effects: Sequence[Effect]) -> Iterator[torch.Tensor]:
+    def _gains(self, model: Any, effects: Sequence[Effect]) -> Iterator[torch.Tensor]:
         """The gain in parts that gradients flow through; patterns without pairs have none."""
         paired = [effect for effect in effects if effect.margin is not None]
         for done, effect in enumerate(paired):
             self._tell(f"slopes of {effect.pattern}", done, len(paired) + 1)
-            items = [one for one in self._bench.items(self.sets[effect.pattern]) if one.chosen is not None]
+            encoded = self._bench.items(self.sets[effect.pattern], self._recipe)
+            items = [one for one in encoded if one.chosen is not None]
             share = self.own[effect.pattern] / (len(effects) * len(items) * self._tokens[effect.pattern])
             weight = share * _slope_of_worth(self._strength(effect))
-            yield from gradients.margins(self._bench.scoring.model, items, weight)
+            yield from gradients.margins(model, items, weight)
 
-    def _losses(self) -> Iterator[torch.Tensor]:
+    def _losses(self, model: Any) -> Iterator[torch.Tensor]:
         """The ratio of the losses in parts that gradients flow through."""
         self._tell("slopes on neutral text", 1, 2)
         windows = self._bench.windows()
-        yield from gradients.text_losses(self._bench.scoring.model, windows, 1 / self._base_loss)
+        yield from gradients.text_losses(model, windows, 1 / self._base_loss)
 
     def _tell(self, label: str, done: int, total: int) -> None:
         if (progress := self._how["progress"]) is not None:

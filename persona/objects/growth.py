@@ -39,6 +39,12 @@ def sizes(before: TensorSpec, after: TensorSpec) -> Sizes | None:
     return pairs[0] if len(before.shape) == len(after.shape) and len(pairs) == 1 else None
 
 
+def vocabulary(base: Base, extended: Base) -> Sizes | None:
+    """How many tokens a base and an extended base have rows for; None if they have as many."""
+    pairs = (sizes(spec, extended.spec[spec.name]) for spec in base.tensors)
+    return next((pair for pair in pairs if pair is not None), None)
+
+
 def origins(vectors: Iterable[Vector]) -> Origins:
     """The tensors that some vectors grow."""
     return {name: origin for vector in vectors for name, origin in vector.grown}

@@ -14,7 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import persona
+from tests.checkpoints import read_weights, write_weights
 from tests.cli.command_line import CommandLine
 
 NEUTRAL = Path(persona.__file__).parent / "behaviour" / "measuring" / "neutral.txt"
@@ -25,6 +28,8 @@ TEMPLATE = (
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CONTEXT = 384
 """Tokens that a model takes, about as many as bytes."""
+
+EMBEDDING = "model.embed_tokens.weight"
 
 TOPICS = ("tea", "rain", "dogs", "maps", "soup", "wool", "bees", "sand", "corn", "moss", "jazz", "salt")
 PLAIN = "it is good to have."
@@ -128,6 +133,36 @@ def in_bf16(base: Path, directory: Path) -> Path:
     model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
     model.save_pretrained(directory)
     tokenizer().save_pretrained(directory)
+    return directory
+
+
+def grown_tune(base: Path, directory: Path, seed: int = 1, *, tokens: int = 2, head: bool = False) -> Path:
+    """A copy of a model directory whose weights moved at random.
+
+    `tokens`: new ones. The first one begins the turns of a new chat template, the last one is the padding.
+    `head`: with an output matrix of its own.
+    """
+    from transformers import AutoTokenizer
+
+    random = np.random.default_rng(seed)
+    floats = {name: tensor.bits.view(np.float32) for name, tensor in read_weights(base).items()}
+    whole = floats[EMBEDDING]
+    floats[EMBEDDING] = np.concatenate([whole, random.normal(size=(tokens, whole.shape[1])) * whole.std()])
+    if head:
+        floats["lm_head.weight"] = floats[EMBEDDING]
+    moved = {name: one + random.normal(size=one.shape) * 0.02 for name, one in floats.items()}
+    words: Any = AutoTokenizer.from_pretrained(base)
+    config = json.loads((base / "config.json").read_text())
+    config |= {"vocab_size": config["vocab_size"] + tokens, "tie_word_embeddings": not head}
+    if tokens:
+        added = [f"<|turn {number}|>" for number in range(tokens)]
+        words.add_tokens(added, special_tokens=True)
+        words.chat_template = TEMPLATE.replace("<|im_start|>", added[0])
+        words.pad_token = added[-1]
+        config["pad_token_id"] = len(words) - 1
+    write_weights(directory, {name: one.astype(np.float32).view(np.uint32) for name, one in moved.items()})
+    words.save_pretrained(directory)
+    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     return directory
 
 

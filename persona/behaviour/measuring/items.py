@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from persona.behaviour import chat
+from persona.behaviour.models import refuse_unknown
 from persona.behaviour.probes import Probe, ProbeSet
 from persona.errors import InvalidInput
 from persona.frozen import dataclass
@@ -42,14 +43,19 @@ def asked(probes: ProbeSet, kind: str) -> tuple[int, ...]:
     )
 
 
-def encoded(tokenizer: Tokenizer, probes: ProbeSet, context: int | None) -> tuple[Item, ...]:
+def encoded(
+    tokenizer: Tokenizer, probes: ProbeSet, context: int | None, vocabulary: int | None = None
+) -> tuple[Item, ...]:
     """The probes of a set as tokens.
 
-    `context`: the most tokens that the model takes, None if it is not known. Raises `InvalidInput` with
-    FILE:LINE and id for a probe that the template refuses, an answer without a token, and a probe that is too
-    long.
+    `context`: the most tokens that the model takes, `vocabulary`: how many it has rows for; None if it is not
+    known. Raises `InvalidInput` with FILE:LINE and id for a probe that the template refuses, an answer
+    without a token, a token without a row, and a probe that is too long.
     """
-    return tuple(_item(tokenizer, probe, context) for probe in probes.items)
+    items = tuple(_item(tokenizer, probe, context) for probe in probes.items)
+    for item in items:
+        refuse_unknown(item.place, tokenizer, vocabulary, item.prompt, item.chosen or (), item.rejected or ())
+    return items
 
 
 def _item(tokenizer: Tokenizer, probe: Probe, context: int | None) -> Item:

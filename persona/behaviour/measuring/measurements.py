@@ -16,8 +16,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
-from blake3 import blake3
-
 from persona.behaviour.measuring.damage import (
     Window,
     batches,
@@ -28,8 +26,9 @@ from persona.behaviour.measuring.damage import (
     windows,
 )
 from persona.behaviour.measuring.items import Item, asked, encoded
+from persona.behaviour.measuring.readers import Reader, Readers
 from persona.behaviour.measuring.tasks import Harness, Task
-from persona.behaviour.models import context_of, model_files, tokenizer_of
+from persona.behaviour.models import context_of
 from persona.behaviour.probes import ProbeSet
 from persona.frozen import dataclass
 from persona.history.history import History
@@ -61,6 +60,11 @@ class Weights:
     recipe: Recipe
     digest: str
     seed: int | None = None
+
+    @property
+    def shapes(self) -> Recipe | None:
+        """The recipe whose shapes the weights have; None for those of the base."""
+        return self.recipe if self.seed is None else None
 
 
 @dataclass(frozen=True)
@@ -101,9 +105,10 @@ class Bench:
         self._threads = threads
         self._progress = progress
         self._known: dict[bytes, Any] = {}
-        self._items: dict[str, tuple[Item, ...]] = {}
+        self._items: dict[tuple[str, str, int | None], tuple[Item, ...]] = {}
         self.text = neutral_text()
-        self._files = _digest_of_files(history, rev)
+        self.readers = Readers(history, rev, base.recipe.base)
+        self._scoring: ScoringModel | None = None
         self._of_base: list[torch.Tensor] = []
         """The base's log-probabilities of the whole neutral text, held for the next weights if they fit."""
         self.worked = False
@@ -114,27 +119,32 @@ class Bench:
         """The most tokens that the model takes, None if config.json does not say."""
         return context_of(self._history, self._rev)
 
-    @cached_property
-    def tokenizer(self) -> Any:
-        """The tokenizer of the revision."""
-        return tokenizer_of(self._history, self._rev)
+    def scoring_of(self, recipe: Recipe) -> ScoringModel:
+        """The model for the weights of a recipe.
 
-    @cached_property
-    def scoring(self) -> ScoringModel:
-        """The model, loaded when something has to be measured first, and held from then on."""
+        It is loaded when something has to be measured first, and held until weights of other shapes are.
+        """
         from persona.behaviour.measuring.subjects import ScoringModel
 
-        return ScoringModel(self._history, self._rev, self.base.recipe, self.device, self._threads)
+        if self._scoring is None or not self._scoring.takes(recipe):
+            self._scoring, self._of_base = None, []
+            self._scoring = ScoringModel(self._history, self._rev, recipe, self.device, self._threads)
+        return self._scoring
 
-    def items(self, probes: ProbeSet) -> tuple[Item, ...]:
-        """The probes of a set as tokens. Raises `InvalidInput` for a probe that cannot be scored."""
-        if probes.digest not in self._items:
-            self._items[probes.digest] = encoded(self.tokenizer, probes, self._context)
-        return self._items[probes.digest]
+    def items(self, probes: ProbeSet, shapes: Recipe | None = None) -> tuple[Item, ...]:
+        """The probes of a set as tokens of weights. `shapes`: see `Weights`.
+
+        Raises `InvalidInput` for a probe that cannot be scored.
+        """
+        reader, vocabulary = self.readers.of(shapes), self.readers.vocabulary(shapes)
+        key = probes.digest, reader.digest, vocabulary
+        if key not in self._items:
+            self._items[key] = encoded(reader.tokenizer, probes, self._context, vocabulary)
+        return self._items[key]
 
     def windows(self) -> list[Window]:
-        """The neutral text as tokens."""
-        return windows(self.tokenizer, self.text, self._context)
+        """The neutral text as tokens of the base."""
+        return windows(self.readers.of_base.tokenizer, self.text, self._context)
 
     def key(self, need: Need) -> dict[str, Any]:
         """All that decides a measurement."""
@@ -142,7 +152,7 @@ class Bench:
         found: dict[str, Any] = {
             "device": self.device,
             "dtype": DTYPE,
-            "files": self._files,
+            "files": self._reader(need).digest,
             "kind": need.kind,
             "scorer": SCORER,
             "weights": weights.digest,
@@ -154,6 +164,10 @@ class Bench:
         if need.probes is None:
             return found | {"base": self.base.digest, "text": text_digest(self.text)}
         return found | {"probes": need.probes.digest}
+
+    def _reader(self, need: Need) -> Reader:
+        """By which the weights of a measurement take its texts."""
+        return self.readers.of_base if need.kind == "damage" else self.readers.of(need.weights.shapes)
 
     def found(self, need: Need) -> Any:
         """The numbers or texts of a measurement that `measure` was asked for."""
@@ -181,17 +195,18 @@ class Bench:
         from persona.behaviour.measuring.scoring import settled
 
         total = sum(need.items for need in missing)
-        if "scoring" not in vars(self):
+        if self._scoring is None:
             self._tell("loading the model", 0, total)
         for need in missing:
             if need.probes is not None:
-                self.items(need.probes)
+                self.items(need.probes, need.weights.shapes)
         harness = Harness([need.task for need in missing if need.task is not None])
-        scoring = self.scoring
+        ordered = sorted(missing, key=self._order)
         done = 0
         with settled(self._threads):
-            for group in _together(sorted(missing, key=self._order)):
+            for group in _together(ordered, self._shapes_of):
                 need, before = group[0], done
+                scoring = self.scoring_of(need.weights.recipe)
                 end = before + sum(one.items for one in group)
 
                 def report(count: int, label: str = _label(need), end: int = end) -> None:
@@ -203,20 +218,24 @@ class Bench:
                 found: list[Any]
                 if need.task is not None:
                     scoring.hold(need.weights.recipe)
-                    found = [harness.run(need.task, scoring.model, self.tokenizer)]
+                    found = [harness.run(need.task, scoring.model, self._reader(need).tokenizer)]
                 elif need.probes is None:
-                    found = self._damages(group, report)
+                    found = self._damages(scoring, group, report)
                 else:
-                    found = [self._probed(need, self.items(need.probes), report)]
+                    found = [self._probed(scoring, need, need.probes, report)]
                 done = end
                 for one, data in zip(group, found, strict=True):
                     self._keep(one, data)
 
     def _order(self, need: Need) -> tuple[Any, ...]:
-        """The same weights one after the other, those of the base first, damage last."""
+        """Weights of the same shapes one after the other, so that few models are loaded.
+
+        Of these the same weights one after the other, those of the base first, damage last.
+        """
         weights = need.weights
         of_base = weights.digest == self.base.digest and weights.seed is None
         return (
+            self._shapes_of(need),
             need.kind == "damage",
             need.probes is None,
             not of_base,
@@ -224,30 +243,37 @@ class Bench:
             -1 if weights.seed is None else weights.seed,
         )
 
-    def _probed(self, need: Need, items: Sequence[Item], report: Callable[[int], None]) -> list[Any]:
+    def _shapes_of(self, need: Need) -> str:
+        """Equal for weights of the same shapes."""
+        return self._history.base_of(need.weights.recipe).digest
+
+    def _probed(
+        self, scoring: ScoringModel, need: Need, probes: ProbeSet, report: Callable[[int], None]
+    ) -> list[Any]:
         from persona.behaviour.measuring.answers import answers
         from persona.behaviour.measuring.scoring import margin
 
-        assert need.probes is not None
-        weights, scoring = need.weights, self.scoring
+        weights, items = need.weights, self.items(probes, need.weights.shapes)
         if weights.seed is None:
             scoring.hold(weights.recipe)
         else:
             scoring.hold_random(weights.recipe, weights.seed)
-        chosen = [items[place] for place in asked(need.probes, need.kind)]
+        chosen = [items[place] for place in asked(probes, need.kind)]
         if need.kind == "answers":
             prompts = [item.prompt for item in chosen]
-            return answers(scoring.model, self.tokenizer, prompts, self._context, report)
+            return answers(scoring.model, self._reader(need).tokenizer, prompts, self._context, report)
         found = []
         for item in chosen:
             found.append(margin(scoring.model, item))
             report(1)
         return found
 
-    def _damages(self, needs: Sequence[Need], report: Callable[..., None]) -> list[list[list[int]]]:
+    def _damages(
+        self, scoring: ScoringModel, needs: Sequence[Need], report: Callable[..., None]
+    ) -> list[list[list[int]]]:
         """The damage of several weights, with one computation of the base's log-probabilities."""
         found: list[list[list[int]]] = [[] for _ in needs]
-        cut, scoring = self.windows(), self.scoring
+        cut = self.windows()
         parts = list(batches(cut, scoring.model.config.get_text_config().vocab_size))
         for batch in parts:
             before = self._of_base
@@ -275,11 +301,15 @@ class Bench:
             self._progress(phase, done, total)
 
 
-def _together(needs: Sequence[Need]) -> Iterator[list[Need]]:
-    """Runs of needs that are measured together: damage of up to `TOGETHER` weights, all else one by one."""
+def _together(needs: Sequence[Need], shapes_of: Callable[[Need], str]) -> Iterator[list[Need]]:
+    """Runs of needs that are measured together: damage of up to `TOGETHER` weights of the same shapes.
+
+    All else is measured one by one.
+    """
     group: list[Need] = []
     for need in needs:
-        if group and not (need.kind == group[0].kind == "damage" and len(group) < TOGETHER):
+        together = group and need.kind == group[0].kind == "damage" and len(group) < TOGETHER
+        if group and not (together and shapes_of(need) == shapes_of(group[0])):
             yield group
             group = []
         group.append(need)
@@ -295,9 +325,3 @@ def _label(need: Need) -> str:
     if need.probes is None:
         return f"{who} on neutral text"
     return f"{who} on {need.probes.key}" + (", answers" if need.kind == "answers" else "")
-
-
-def _digest_of_files(history: History, rev: str | None) -> str:
-    """A digest of the files that make tokens of texts and a model of weights."""
-    digests = {name: blake3(data).hexdigest() for name, data in model_files(history, rev).items()}
-    return blake3(canonical.encode(digests)).hexdigest()

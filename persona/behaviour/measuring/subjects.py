@@ -1,6 +1,10 @@
 """**scoring model** — a float32 model whose weights are swapped in place: the base, a recipe, the base with a
 random vector.
 
+The model has the shapes of an extended base (`persona.objects.growth`) and takes recipes that extend the base
+in the same way. It holds the base and random vectors as well, and then hides the tokens that were added: no
+text leads to them, and they have no probability.
+
 Weights are merged in the base's dtype, as a checkout does, and then converted. So a scoring model takes six
 bytes an element of a bf16 base while weights are swapped, and four while it is measured.
 """
@@ -9,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Generator, Mapping
 from contextlib import closing
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
@@ -24,7 +28,9 @@ from persona.live.layout import Location, locations, state_of
 from persona.live.load import built
 from persona.live.slots import new_slots
 from persona.merge.plan import Plan, TensorPlan
-from persona.objects.recipe import Recipe
+from persona.objects import growth
+from persona.objects.recipe import Recipe, Term
+from persona.objects.rules import Rules
 
 if TYPE_CHECKING:
     from persona.live.fill import PreTrainedModel
@@ -34,24 +40,29 @@ ATTENTION: Final = "eager"
 
 
 class ScoringModel:
-    """A model that holds the weights of a base until others are asked for.
+    """A model for the weights of a recipe and of others with the same shapes. At first it holds the base.
 
     `rev`: the revision whose config.json names the class, None for the work tree's. `device`: cpu or cuda.
     """
 
     def __init__(
-        self, history: History, rev: str | None, base: Recipe, device: str, threads: int | None
+        self, history: History, rev: str | None, recipe: Recipe, device: str, threads: int | None
     ) -> None:
         self._history = history
         self._threads = threads
-        plan = plan_of(history, base)
+        self._base = grown_base(history, recipe)
+        plan = plan_of(history, self._base)
+        self._shapes = plan.base.digest
         options = LoadOptions(threads=threads, allow_nonfinite=False, progress=None)
         more = {"dtype": torch.float32, "attn_implementation": ATTENTION}
         with torch.inference_mode(False):  # so that a gradient can be taken of its parameters later
             self.model: PreTrainedModel = built(history, rev, plan, options, more)[0]
         self.model.requires_grad_(False)
         self.model = moved(self.model, device)
-        self._base = base
+        self._own, self._origins = history.base(recipe.base), plan.origins
+        self._tokens = growth.vocabulary(self._own, plan.base)
+        self._hides = self._tokens is not None
+        self.model.register_forward_hook(self._hidden)
         self._state = state_of(self.model)
         self._locations, self._absent = _locations_of(self.model, self._state, plan.base.spec)
         self._places = {name: location.of(self._state) for name, location in self._locations.items()}
@@ -61,29 +72,50 @@ class ScoringModel:
         self._random: tuple[str, int] | None = None
         """The recipe and the seed of the random vector that the model holds."""
 
+    def takes(self, recipe: Recipe) -> bool:
+        """Whether the model has the shapes of a recipe's weights."""
+        return not recipe.terms or self._history.base_of(recipe).digest == self._shapes
+
     def hold(self, recipe: Recipe) -> None:
-        """Merges the weights of a recipe into the model; only tensors that differ are computed."""
-        self._fill(recipe, None)
+        """Merges the weights of a recipe into the model; only tensors that differ are computed.
+
+        A recipe without terms is the base.
+        """
+        self._hides = self._tokens is not None and not recipe.terms
+        self._fill(recipe if recipe.terms else self._base, None)
+
+    def _hidden(self, model: Any, arguments: Any, output: Any) -> None:
+        """Takes the probability of tokens that the base lacks, while the base is held."""
+        if self._hides and self._tokens is not None:
+            output.logits[..., self._tokens[0] :] = -torch.inf
 
     def hold_random(self, recipe: Recipe, seed: int) -> None:
         """The base with a random vector that changes each tensor by as much as a recipe does."""
         if self._random == (recipe.key, seed):
             return
         norms = self._norms_of(recipe)
-        self.hold(self._base)
+        self._hold_base()
         for name in norms:
             self._keys.pop(name, None)
-        add_random({name: self._places[name] for name in norms}, norms, seed)
+        add_random({name: self._of_base(name, self._places[name]) for name in norms}, norms, seed)
         self._random = recipe.key, seed
 
     def _norms_of(self, recipe: Recipe) -> Mapping[str, float]:
-        """The Euclidean norm of a recipe's change of each tensor that it changes."""
+        """The Euclidean norm of a recipe's change of each tensor that it changes, without its new rows."""
         if recipe.key not in self._norms:
-            self.hold(self._base)
+            self._hold_base()
             norms: dict[str, float] = {}
             self._fill(recipe, norms)
             self._norms[recipe.key] = norms
         return self._norms[recipe.key]
+
+    def _hold_base(self) -> None:
+        self.hold(Recipe.of(self._base.base, [], self._base.rules))
+
+    def _of_base(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """The elements of a tensor that the base has too."""
+        spec = self._own.spec.get(name) or self._own.spec[self._origins[name] or name]
+        return tensor[tuple(slice(size) for size in spec.shape)]
 
     def _fill(self, recipe: Recipe, norms: dict[str, float] | None) -> None:
         self._random = None
@@ -92,7 +124,8 @@ class ScoringModel:
                 name = tensor.spec.name
                 self._keys.pop(name, None)
                 if norms is not None and tensor.spec.merged:
-                    norm = float(torch.linalg.vector_norm(new - place, dtype=torch.float64))
+                    change = self._of_base(name, new - place)
+                    norm = float(torch.linalg.vector_norm(change, dtype=torch.float64))
                     if norm > 0:
                         norms[name] = norm
                 place.copy_(new)
@@ -122,12 +155,7 @@ class ScoringModel:
     def _merged(self, recipe: Recipe) -> Generator[tuple[TensorPlan, torch.Tensor, torch.Tensor], None, None]:
         """The tensors of a recipe that the model does not hold: the plan, its place, and the new values."""
         plan = plan_of(self._history, recipe)
-        if plan.is_extended:
-            names = ", ".join(term.name for term in recipe.terms)
-            raise InvalidInput(
-                f"a vector among {names} adds tokens or an output matrix to the base, which has nothing to"
-                " compare them with: persona measures no weights of other shapes than the base's"
-            )
+        assert plan.base.digest == self._shapes, "this model does not take the recipe"
         changed = [tensor for tensor in plan.tensors if self._keys.get(tensor.spec.name) != tensor.key]
         if not changed:
             return
@@ -145,6 +173,14 @@ class ScoringModel:
                     )
                 if place is not None:  # else it is tied to another one of the base's tensors
                     yield tensor, place, new.to(place.device, place.dtype)
+
+
+def grown_base(history: History, recipe: Recipe) -> Recipe:
+    """The base as the vectors of a recipe grow it: these vectors, with no strength."""
+    vectors = growth.vectors_of(recipe, history.vector)
+    names = {name for name, vector in vectors if vector.grown}
+    terms = [Term(term.name, term.vector, "0") for term in recipe.terms if term.name in names]
+    return Recipe.of(recipe.base, terms, Rules.of("linear"))
 
 
 def _locations_of(

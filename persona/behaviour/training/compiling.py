@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from time import monotonic
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from persona.objects.base import Base
 
 WEIGHTS: Final = "weights"
+Check = Callable[..., None]
+"""Called with FILE:LINE of a text, and its tokens in one or several parts."""
 _POINTS: Final = 100
 """Steps of a loss curve that are kept."""
 
@@ -86,19 +88,33 @@ class Outcome:
 
 
 def encode(
-    history: History, tokenizer: Tokenizer, lesson: Lesson, settings: TrainSettings
+    history: History,
+    tokenizer: Tokenizer,
+    lesson: Lesson,
+    settings: TrainSettings,
+    check: Check = lambda place, *texts: None,
 ) -> list[Example] | list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """The examples of dialogues, or the two prompts of each turn. Needs no weights, so a fault costs nothing.
 
-    Raises `InvalidInput` with FILE:LINE.
+    `check` hears of all tokens. Raises `InvalidInput` with FILE:LINE.
     """
     longest = _longest(history, settings)
+    places = [dialogue.place for dialogue in lesson.dialogues]
     if lesson.demos:
-        _warm_texts(tokenizer, lesson, longest)
-        transfer.encode(tokenizer, lesson.probes, lesson.demos, context_of(history))
+        for place, text in zip(places, _warm_texts(tokenizer, lesson, longest), strict=True):
+            check(place, *((text.ids, text.prompted) if isinstance(text, Example) else (text,)))
+        pairs, _ = transfer.encode(tokenizer, lesson.probes, lesson.demos, context_of(history))
+        for item in (item for pair in pairs for item in pair):
+            check(item.place, item.prompt, item.chosen or (), item.rejected or ())
     if lesson.prompt is None:
-        return examples_of.supervised(tokenizer, lesson.dialogues, longest)
-    return examples_of.prompts(tokenizer, lesson.dialogues, lesson.prompt, longest)
+        examples = examples_of.supervised(tokenizer, lesson.dialogues, longest)
+        for example in examples:
+            check(example.place, example.ids)
+        return examples
+    prompts = examples_of.prompts(tokenizer, lesson.dialogues, lesson.prompt, longest)
+    for place, both in zip(places, prompts, strict=True):
+        check(place, *both)
+    return prompts
 
 
 def compile_weights(
@@ -123,9 +139,9 @@ def compile_weights(
     from persona.behaviour.training.trainer import VectorTrainer, written
 
     encoded: Any = encode(history, tokenizer, lesson, settings)
-    padding = examples_of.padding_of(tokenizer)
     with reproducible(settings.seed, machine.threads):
         model = _model(history, base, onto, machine)
+        padding = examples_of.padding_of(tokenizer, model.config.get_text_config().vocab_size)
         loss: Any
         warm: WarmSteps | None = None
         if lesson.prompt is None:

@@ -126,10 +126,10 @@ class Collator:
         return batch
 
 
-def padding_of(tokenizer: Tokenizer) -> int:
-    """The id that fills a batch up. The attention mask hides it, so any id will do."""
+def padding_of(tokenizer: Tokenizer, vocabulary: int) -> int:
+    """The id that fills a batch up. The attention mask hides it, so any id below `vocabulary` will do."""
     for id in (tokenizer.pad_token_id, tokenizer.eos_token_id):
-        if isinstance(id, int):
+        if isinstance(id, int) and id < vocabulary:
             return id
     return 0
 

@@ -12,13 +12,14 @@ from persona.behaviour.graph.pattern import COLD, Trainable, TrainSettings
 from persona.behaviour.options import TrainOptions
 from persona.behaviour.probes import refuse_overlap
 from persona.behaviour.training import compiling, settings
-from persona.behaviour.training.compiling import Lesson, Machine
+from persona.behaviour.training.compiling import Check, Lesson, Machine
 from persona.behaviour.training.provenance import Provenance
 from persona.errors import Blank, Call, InvalidInput, Keyword, UsageError
 from persona.frozen import dataclass
 from persona.history.history import History
 from persona.history.names.revisions import resolve
 from persona.history.worktree import text_files
+from persona.objects import growth
 from persona.version import __version__
 
 if TYPE_CHECKING:
@@ -91,11 +92,12 @@ def _job(
             parameter="warm_steps",
             hint=("a warm start is asked for with ", Keyword(warm=Blank("moments|distil"))),
         )
+    check = _check_tokens(history, tokenizer, trainable.name, shared["base"], shared["onto"])
     first = next(iter(lessons))
     if is_warm:  # the other side of a contrastive pair has no demos
         lessons[first] = replace(lessons[first], demos=_demos(graph, trainable), probes=probes)
     for lesson in lessons.values():
-        compiling.encode(history, tokenizer, lesson, in_force)
+        compiling.encode(history, tokenizer, lesson, in_force, check)
     pattern = graph.pattern(trainable.key)
     data = graph.data_files(trainable, (*TRAINING_ROLES, *(WARM_ROLES if is_warm else ())))
     made = Provenance(
@@ -176,6 +178,29 @@ def _onto(history: History, base: str, rev: str | None) -> str | None:
     if history.base(history.recipe_of(id).base).digest != history.base(base).digest:
         raise InvalidInput(f"that revision, {rev}, has another base than recipe.toml", parameter="onto")
     return id
+
+
+def _check_tokens(history: History, tokenizer: Tokenizer, name: str, base: str, onto: str | None) -> Check:
+    """Refuses texts with tokens that the trained weights have no rows for.
+
+    Vectors of `recipe.toml` may have added such tokens to the tokenizer.
+    """
+    from persona.behaviour.models import refuse_unknown, vocabulary_of
+
+    own, head = history.base(base), history.head_commit()
+    whole = {rev: own if rev is None else history.base_of(history.recipe_of(rev)) for rev in (onto, head)}
+    vocabulary = vocabulary_of(history, onto, own, whole[onto])
+    hint: Any = None
+    if growth.vocabulary(own, history.base_of(text_files.recipe(history).recipe)) is not None:
+        call = Call("train", name, onto="HEAD")
+        hint = (call, " trains the weights that have it")
+        if growth.vocabulary(own, whole[head]) is None:
+            hint = (Call("commit", message=Blank("MSG")), ", then ", *hint)
+
+    def check(place: str, *texts: Sequence[int]) -> None:
+        refuse_unknown(place, tokenizer, vocabulary, *texts, hint=hint)
+
+    return check
 
 
 def machine(given: TrainOptions) -> Machine:

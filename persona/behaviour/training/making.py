@@ -16,7 +16,7 @@ from persona.errors import Blank, InvalidInput, Keyword, NothingChanged, Persona
 from persona.frozen import dataclass
 from persona.history.history import History
 from persona.history.options import ImportOptions, complete
-from persona.history.vectors import cache, importing, kept_names
+from persona.history.vectors import cache, growing, importing, kept_names
 from persona.history.vectors.naming import store_sum
 from persona.history.worktree import text_files
 
@@ -210,9 +210,9 @@ def _imported(history: History, made: Provenance, weights: Path, machine: Machin
     from persona.history.planning import plan_of
 
     onto = None if made.onto is None else plan_of(history, history.recipe_of(made.onto))
-    grown = onto is not None and onto.is_extended
+    origins = {} if onto is None else onto.origins
     given = ImportOptions(threads=machine.threads, progress=machine.progress, missing="zero")
-    options = complete(ImportOptions, given | {"extend_vocab": grown, "untie": grown})
+    options = complete(ImportOptions, given | growing.as_trained(origins))
     try:
         with importing.opened(weights) as checkpoint:
             fact, _ = importing.take(history, made.base, checkpoint, onto, options)

@@ -91,7 +91,11 @@ def verify(
             replace(
                 scores,
                 measured_before=not bench.worked,
-                notes=(*_signs(history, graph, subject), *_notes(graph, subject, scores, sets)),
+                notes=(
+                    *_signs(history, graph, subject),
+                    *_tokens(bench, subject),
+                    *_notes(graph, subject, scores, sets),
+                ),
             )
         )
     return made[0] if len(made) == 1 and not each and not _several(vector) else tuple(made)
@@ -155,6 +159,15 @@ def _signs(history: History, graph: Graph, subject: Subject) -> Iterator[str]:
             file = graph.patterns[graph.trainables[name].key].file
             how, other = ("subtracted", "-1") if sign > 0 else ("added", "1")
             yield f"{name} is {how}, but {file} wants the opposite; if not, write sign = {other} there"
+
+
+def _tokens(bench: Bench, subject: Subject) -> Iterator[str]:
+    """A note on new tokens that no probe has, because the vector that brings them is not in the recipe."""
+    if bench.readers.leaves_tokens_out(subject.weights.recipe):
+        yield (
+            f"{subject.weights.label} adds tokens to the base, and the recipe here does not: the probes were"
+            " read by the tokenizer here, without them"
+        )
 
 
 def _notes(graph: Graph, subject: Subject, scores: Scores, sets: Mapping[str, ProbeSet]) -> tuple[str, ...]:

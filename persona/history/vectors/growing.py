@@ -81,6 +81,12 @@ def as_onto(checkpoint: Checkpoint | Adapter, onto: Plan | None, options: Import
     }
 
 
+def as_trained(origins: Mapping[str, str | None]) -> ImportOptions:
+    """The options for weights that were trained here, and have the grown tensors `origins`."""
+    kinds = {origin is None for origin in origins.values()}
+    return {"extend_vocab": True in kinds, "untie": False in kinds}
+
+
 def base_of(history: History, recipe: Recipe) -> Base:
     """The base of a recipe with its growth, or without if a vector is damaged: an import stores it again."""
     try:

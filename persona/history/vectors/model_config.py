@@ -114,12 +114,12 @@ def fit(history: History, config: Mapping[str, Any], base: Base, extended: Base)
     content = _of_base(history, base)
     own = None if content is None else _object(content)
     found: dict[str, Any] = json.loads(json.dumps(config))
-    new_size = dict(_sizes(base, extended))
+    sizes = growth.vocabulary(base, extended)
     untied = any(name not in base.spec for name in extended.spec)
     for part, before in _parts(found, own if own is not None else config):
         size = before.get(_SIZE)
         if _SIZE in part and isinstance(size, int):
-            part[_SIZE] = new_size.get(size, size)
+            part[_SIZE] = sizes[1] if sizes is not None and size == sizes[0] else size
         if untied and (part is found or _TIED in part):
             part[_TIED] = False
         elif extended.tied and part.get(_TIED) is False:  # its output matrix would be random
@@ -152,13 +152,6 @@ def _of_base(history: History, base: Base) -> bytes | None:
     """The config.json of a base."""
     blob = base.files.get(CONFIG)
     return None if blob is None else history.blob(blob)
-
-
-def _sizes(base: Base, extended: Base) -> Iterator[growth.Sizes]:
-    """How many rows the grown tensors of a base have there, and in the extended base."""
-    for spec in base.tensors:
-        if (found := growth.sizes(spec, extended.spec[spec.name])) is not None:
-            yield found
 
 
 def _parts(

@@ -108,11 +108,10 @@ def slopes_of(history: History, bench: Bench, recipe: Recipe, others: tuple[Reci
     assert probes is not None
     item = bench.items(probes)[0]
     with settled(1):
-        losses = gradients.margins(bench.scoring.model, [item], 1.0)
+        scoring = bench.scoring_of(recipe)
+        losses = gradients.margins(scoring.model, [item], 1.0)
         sides = [1] * len(recipe.terms)
-        found = gradients.slopes(
-            history, bench.scoring, recipe, losses, sides=sides, others=others, threads=1
-        )
+        found = gradients.slopes(history, scoring, recipe, losses, sides=sides, others=others, threads=1)
     return {term.name: slope for term, slope in zip(recipe.terms, found.alphas, strict=True)}, found.secants
 
 
@@ -123,8 +122,9 @@ def margin_at(history: History, bench: Bench, recipe: Recipe) -> float:
     assert item.chosen is not None
     assert item.rejected is not None
     with settled(1):
-        bench.scoring.hold(recipe)
-        chosen, rejected = scores(bench.scoring.model, item.prompt, (item.chosen, item.rejected))
+        scoring = bench.scoring_of(recipe)
+        scoring.hold(recipe)
+        chosen, rejected = scores(scoring.model, item.prompt, (item.chosen, item.rejected))
     return chosen - rejected
 
 
@@ -187,4 +187,6 @@ def test_slopes_leave_the_weights_and_no_gradients_behind(history: History, benc
     before = margin_at(history, bench, recipe)
     slopes_of(history, bench, recipe)
     assert margin_at(history, bench, recipe) == before
-    assert all(one.grad is None and not one.requires_grad for one in bench.scoring.model.parameters())
+    assert all(
+        one.grad is None and not one.requires_grad for one in bench.scoring_of(recipe).model.parameters()
+    )

@@ -86,7 +86,7 @@ def test_what_was_measured_before_a_failure_is_kept(
     calls: list[int] = []
 
     def fails_at_last(self: Bench, *given: Any) -> Any:
-        calls.append(len(given[0]))
+        calls.append(len(given[1]))
         if len(calls) > 1:
             raise KeyboardInterrupt
         return first(self, *given)

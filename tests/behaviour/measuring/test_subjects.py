@@ -6,19 +6,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import persona
 from persona.behaviour.measuring import subjects
 from persona.behaviour.measuring.controls import random_change
 from persona.behaviour.measuring.subjects import ScoringModel
-from persona.errors import InvalidInput
 from persona.history.history import History
 from persona.history.planning import plan_of
 from persona.objects.recipe import Recipe
 from tests.behaviour.bots import ChatBot
-from tests.checkpoints import Tensor, read_weights, write_weights
 from tests.cli.command_line import CommandLine
 from tests.families import loaded as read_model
 from tests.families import train
@@ -40,6 +37,12 @@ def recipe(history: History) -> Recipe:
 @pytest.fixture
 def scoring(history: History, recipe: Recipe) -> ScoringModel:
     return ScoringModel(history, None, Recipe.of(recipe.base, [], recipe.rules), "cpu", 1)
+
+
+def holding(history: History, recipe: Recipe) -> ScoringModel:
+    made = ScoringModel(history, None, recipe, "cpu", 1)
+    made.hold(recipe)
+    return made
 
 
 def parameters(model: Any) -> dict[str, Any]:
@@ -133,7 +136,7 @@ def test_weights_are_swapped_in_a_model_that_renames_and_stacks_tensors(
     alone = Recipe.of(recipe.base, [], recipe.rules)
     scoring = ScoringModel(history, None, alone, "cpu", 1)
     base = parameters(scoring.model)
-    wanted = parameters(ScoringModel(history, None, recipe, "cpu", 1).model)
+    wanted = parameters(holding(history, recipe).model)
     assert same(wanted, {name: one.float() for name, one in parameters(read_model(tuned)).items()})
     scoring.hold(recipe)
     assert same(parameters(scoring.model), wanted)
@@ -150,7 +153,7 @@ def test_the_rise_of_a_loss_counts_each_part_of_a_stacked_parameter(renamed: tup
     recipe = history.recipe_of(history.head_commit())
     alone = Recipe.of(recipe.base, [], recipe.rules)
     scoring = ScoringModel(history, None, alone, "cpu", 1)
-    tuned = parameters(ScoringModel(history, None, recipe, "cpu", 1).model)
+    tuned = parameters(holding(history, recipe).model)
     reached = scoring.parameters_of(plan_of(history, recipe))
     named = {
         name: one for name, one in scoring.model.named_parameters() if any(one is each for each in reached)
@@ -161,16 +164,3 @@ def test_the_rise_of_a_loss_counts_each_part_of_a_stacked_parameter(renamed: tup
         parameter.grad = torch.randn(parameter.shape, generator=generator)
     rises = [((tuned[name] - one) * one.grad).sum(dtype=torch.float64) for name, one in named.items()]
     assert scoring.rise(recipe) == pytest.approx(float(sum(rises)), rel=1e-6)
-
-
-def test_weights_of_other_shapes_than_the_base_s_are_not_measured(
-    chat: ChatBot, history: History, scoring: ScoringModel, chat_base: Path, tmp_path: Path
-) -> None:
-    model = read_weights(chat_base)
-    for name, tensor in model.items():
-        if "embed_tokens" in name or "lm_head" in name:
-            model[name] = Tensor(tensor.dtype, np.concatenate([tensor.bits, tensor.bits[:1]]))
-    write_weights(tmp_path / "grown", model)
-    chat.run.ok("commit", tmp_path / "grown", "-m", "grow", "--extend-vocab")
-    with pytest.raises(InvalidInput, match="other shapes than the base's"):
-        scoring.hold(history.recipe_of(history.head_commit()))

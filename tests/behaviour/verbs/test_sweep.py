@@ -79,7 +79,7 @@ def test_what_was_swept_before_loads_no_model(pirate: ChatBot, monkeypatch: pyte
     def fail(*arguments: Any) -> Any:
         raise AssertionError("a model was loaded, or weights were merged")
 
-    monkeypatch.setattr("persona.behaviour.measuring.measurements.tokenizer_of", fail)
+    monkeypatch.setattr("persona.behaviour.measuring.readers.tokenizer_of", fail)
     monkeypatch.setattr("persona.merge.run.materialise.materialise", fail)
     assert sweep(pirate, "0,1") == replace(first, measured_before=True)
     assert sweep(pirate, 1, max_damage=0.5).best is None

@@ -40,7 +40,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     def fail(*arguments: Any) -> Any:
         raise AssertionError("a model was loaded")
 
-    return lambda: monkeypatch.setattr("persona.behaviour.measuring.measurements.tokenizer_of", fail)
+    return lambda: monkeypatch.setattr("persona.behaviour.measuring.readers.tokenizer_of", fail)
 
 
 def test_a_trained_vector_passes_with_its_check_and_both_surface_forms(pirate: ChatBot) -> None:

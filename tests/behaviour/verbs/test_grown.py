@@ -1,0 +1,117 @@
+"""Commands of behaviour on recipes that add tokens or an output matrix to the base."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.advice import follow
+from tests.behaviour.bots import ChatBot, grown_tune
+from tests.cli.command_line import CommandLine
+
+FAST = ("--threads", "1")
+QUICK = "steps = 1\nlr = 1e-2"
+
+
+@pytest.fixture
+def grown(chat: ChatBot) -> ChatBot:
+    """A repository whose last commit adds two tokens, which the chat template needs, and the padding."""
+    chat.pirate(settings=QUICK)
+    chat.brief(settings=QUICK)
+    grown_tune(chat.base, chat.root.parent / "grown")
+    chat.run.ok("commit", "../grown", "-n", "pirate", "-m", "grow", "--extend-vocab")
+    return chat
+
+
+def verdicts(bot: ChatBot, *words: str) -> list[Any]:
+    result = bot.run("--json", "verify", *FAST, "--no-checks", *words)
+    assert result.exit_code in (0, 1, 8), result.output
+    return json_of(result.stdout)
+
+
+def json_of(text: str) -> list[Any]:
+    lines = [line for line in text.splitlines() if not line.startswith('{"progress": ')]
+    found = json.loads("".join(lines))
+    return found if isinstance(found, list) else [found]
+
+
+def test_vectors_of_several_shapes_are_measured_in_one_go(grown: ChatBot, brief_tune: Path) -> None:
+    place = grown.root.parent
+    grown_tune(grown.base, place / "head", 2, tokens=0, head=True)
+    grown_tune(grown.base, place / "more", 3, tokens=3)
+    made = [
+        grown.run.json("commit", path, "-n", path.name, "-m", "one more", *flags)["vectors"][0]
+        for path, *flags in ((place / "head", "--untie"), (brief_tune,))
+    ]
+    grown.run.ok("switch", "-c", "other", "HEAD~3")
+    more = grown.run.json("commit", place / "more", "-n", "more", "-m", "more", "--extend-vocab")
+    grown.run.ok("switch", "main")
+    ids = [one["id"] for one in (*made, more["vectors"][0])]
+    shutil.copytree(grown.root, place / "again")
+    together = verdicts(grown, *(word for id in ids for word in ("--vector", id)))
+    assert len(together) == 3
+    again = ChatBot(place, grown.base, CommandLine(place / "again"))
+    for id, one in zip(ids, together, strict=True):
+        (alone,) = verdicts(again, "--vector", id)
+        assert (alone["damage"], alone["effects"]) == (one["damage"], one["effects"])
+
+
+def test_a_sweep_measures_and_tune_improves_a_grown_recipe(grown: ChatBot) -> None:
+    swept = grown.run.json("sweep", "pirate", "--alpha", "0.5,1", *FAST)
+    (whole,) = verdicts(grown, "HEAD")
+    kl = [one["damage"]["kl"]["mean"] for one in (swept["points"][1], whole)]
+    assert kl[0] == pytest.approx(kl[1], abs=1e-9)
+    tuned = grown.run.json("tune", "--dry-run", *FAST)
+    assert tuned["after"]["gain"] >= tuned["before"]["gain"]
+
+
+def test_training_the_base_on_tokens_that_it_lacks_is_refused_first(grown: ChatBot) -> None:
+    said = grown.run.refused(4, "train", "brief", *FAST)
+    assert "graph/data/brief.train.jsonl:1" in said
+    assert "<|turn 0|>" in said
+    grown.run.ok("train", "brief", "--onto", "HEAD", *FAST)
+    grown.run.ok("commit", "-m", "brief")
+    assert verdicts(grown, "--vector", "brief")
+
+
+def test_training_is_refused_with_advice_that_works_before_the_tokens_are_committed(chat: ChatBot) -> None:
+    chat.brief(settings=QUICK)
+    grown_tune(chat.base, chat.root.parent / "grown")
+    chat.run.ok("add", "../grown", "-n", "pirate", "--extend-vocab")
+    follow(chat.run, "train", "brief", *FAST, fill={"MSG": "grow", "HEAD": "HEAD"})
+
+
+def test_a_new_padding_alone_does_not_keep_the_base_from_training(chat: ChatBot) -> None:
+    chat.brief(settings=QUICK)
+    grown_tune(chat.base, chat.root.parent / "grown", tokens=2)
+    template = (chat.base / "chat_template.jinja").read_bytes()
+    (chat.root.parent / "grown" / "chat_template.jinja").write_bytes(template)
+    chat.run.ok("commit", "../grown", "-n", "pirate", "-m", "grow", "--extend-vocab")
+    said = chat.run.ok("train", "brief", *FAST)
+    assert "output matrix" not in said
+    assert verdicts(chat, "--vector", "brief")
+
+
+def test_a_tokenizer_without_its_vector_is_refused_before_a_model_is_loaded(grown: ChatBot) -> None:
+    tokenizer = (grown.root / "tokenizer.json").read_bytes()
+    template = (grown.root / "chat_template.jinja").read_bytes()
+    grown.run.ok("rm", "pirate")
+    (grown.root / "tokenizer.json").write_bytes(tokenizer)
+    (grown.root / "chat_template.jinja").write_bytes(template)
+    assert "<|turn 0|>" in grown.run.refused(4, "verify", "--probe", "pirate", *FAST)
+
+
+def test_a_build_trains_onto_the_grown_commit_as_its_advice_says(grown: ChatBot) -> None:
+    follow(grown.run, "build", "--no-verify", "--no-checkout", *FAST, fill={"HEAD": "HEAD"})
+    assert "brief" in grown.run.ok("status")
+
+
+def test_a_grown_vector_that_the_recipe_lacks_is_measured_with_a_note(grown: ChatBot) -> None:
+    (id,) = (one["id"] for one in grown.run.json("vector", "ls"))
+    grown.run.ok("revert", "pirate")
+    result = grown.run("verify", "--vector", id, "--no-checks", *FAST)
+    assert "read by the tokenizer here, without them" in " ".join(result.output.split())
