@@ -256,14 +256,16 @@ def _text(content: bytes | None) -> list[str] | None:
 def _file_lines(change: FileChange) -> Iterator[str]:
     from persona.history.recipes.linediff import unified
 
-    path = printable(change.path)
-    end = "\t" if " " in path else ""  # as git does: patch reads a name up to a space, or up to this tab
-    yield style(f"diff a/{path} b/{path}", bold=True)
+    old, arrow, path = printable(change.path).partition(" => ")
+    path = path if arrow else old
+    # As git does: patch reads a name up to a space, or up to this tab.
+    end, end_old = ("\t" if " " in name else "" for name in (path, old))
+    yield style(f"diff a/{old} b/{path}", bold=True)
     before, after = _text(change.before()), _text(change.after())
     if before is None or after is None:
-        yield f"Binary files a/{path} and b/{path} differ"
+        yield f"Binary files a/{old} and b/{path} differ"
         return
-    yield style("--- " + ("/dev/null" if change.change == "added" else f"a/{path}{end}"), bold=True)
+    yield style("--- " + ("/dev/null" if change.change == "added" else f"a/{old}{end_old}"), bold=True)
     yield style("+++ " + ("/dev/null" if change.change == "removed" else f"b/{path}{end}"), bold=True)
     for line in unified(before, after):
         colour = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])

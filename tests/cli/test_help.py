@@ -19,6 +19,7 @@ from persona.cli.main import SECTIONS, cli
 from persona.cli.words import ABSENT, OF_COMMANDS, OPTIONS, PLANNED, absent
 from tests.cli.command_line import CommandLine
 from tests.cli.commands import COMMANDS, CONTEXT, groups
+from tests.docs.pages import table
 
 DOCS = Path(__file__).parents[2] / "docs" / "commands.md"
 each_command = pytest.mark.parametrize("name", COMMANDS)
@@ -290,6 +291,19 @@ def test_the_advice_for_a_command_of_gits_names_commands_that_there_are() -> Non
     for advice in {*PLANNED.values(), *ABSENT.values(), *OPTIONS.values(), *options}:
         for quoted in re.findall(r"`persona ([^-`][^`]*)`", advice):
             parse(quoted.replace("A...B", "main...v1").split())
+
+
+def test_the_page_about_git_lists_each_option_that_is_missing_with_what_to_do_instead() -> None:
+    listed = []
+    for options, advice in table("git.md", "option", holding="instead"):
+        command, *rest = options.split()
+        listed += [(command, option.strip(","), advice) for option in rest]
+    known = [
+        (command, option, advice.replace("`", ""))
+        for command, options in OF_COMMANDS.items()
+        for option, advice in options.items()
+    ]
+    assert sorted(listed) == sorted(known)
 
 
 @pytest.mark.parametrize("command", OF_COMMANDS)

@@ -147,3 +147,22 @@ def test_the_reflog_with_times(grown: CommandLine) -> None:
     assert grown.ok("reflog", "main", "-n", "1") == grown.ok("reflog", "show", "main", "-n", "1")
     assert grown.ok("reflog", "expire", "-n", "--all").startswith("HEAD: 0 moves would be removed, 3 kept\n")
     assert grown.ok("reflog", "expire", "--expire=now", "main") == "main: 2 moves removed, 1 kept\n"
+
+
+def test_two_files_of_two_commits_are_compared_as_lines(filed: CommandLine) -> None:
+    said = filed.ok("diff", "HEAD~1:recipe.toml", "HEAD:recipe.toml")
+    assert said == "" or said.startswith("diff a/recipe.toml b/recipe.toml\n--- a/recipe.toml\n+++ b/")
+    other = filed.ok("diff", "HEAD:recipe.toml", "HEAD:config.json").splitlines()
+    assert other[:3] == ["diff a/recipe.toml b/config.json", "--- a/recipe.toml", "+++ b/config.json"]
+    assert filed("diff", "--exit-code", "HEAD:recipe.toml", "HEAD:config.json").exit_code == 1
+    assert "each as REV:FILE" in filed.refused(2, "diff", "HEAD:recipe.toml")
+    assert "each as REV:FILE" in filed.refused(2, "diff", "HEAD:recipe.toml", "HEAD")
+    assert "is no file" in filed.refused(2, "diff", "HEAD:", "HEAD~1:")
+
+
+def test_a_vector_may_stand_where_a_file_does(grown: CommandLine) -> None:
+    assert grown.ok("log", "--oneline", "--", "listening") == grown.ok(
+        "log", "--oneline", "--vector", "listening"
+    )
+    assert grown.ok("blame", "HEAD", "--", "listening") == grown.ok("blame", "HEAD", "--vector", "listening")
+    assert "blame looks at recipe.toml only" in grown.refused(2, "blame", "HEAD", "--", "nobody")

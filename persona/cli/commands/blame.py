@@ -58,7 +58,10 @@ def command(
     if rev == RECIPE_FILE and RECIPE_FILE not in repo:
         rev = None
     with call.files_meant(filter(None, [rev]), "log", "shows the commits that changed {}"):
-        if any(name != RECIPE_FILE for name in call.tracked(repo, files or ())):
+        names = [name for name in call.tracked(repo, files or ()) if name != RECIPE_FILE]
+        if vector is None and len(names) == 1 and names[0] in repo[rev or "HEAD"].recipe.vectors:
+            vector = names.pop()
+        if names:
             raise UsageError(
                 f"blame looks at {RECIPE_FILE} only; `persona log -p -- FILE` shows each change of a file"
             )

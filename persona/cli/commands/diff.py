@@ -17,6 +17,7 @@ from persona.history.options import MemoryOptions
 
 if TYPE_CHECKING:
     from persona.cli.invocation import Invocation
+    from persona.history.results import Diff
     from persona.repository import Repository
 
 
@@ -26,11 +27,12 @@ if TYPE_CHECKING:
     example="$ persona diff                 # what the next commit would hold\n"
     "$ persona diff HEAD~2 HEAD --stat\n"
     "$ persona diff HEAD~2 HEAD --weights --plot change.png\n"
-    "$ persona diff HEAD~2 -- recipe.toml notes",
+    "$ persona diff HEAD~2 -- recipe.toml notes\n"
+    "$ persona diff v1:notes.md HEAD:notes.md",
     takes_files=True,
     pages=True,
 )
-@click.argument("words", nargs=-1, metavar="[A [B]] [FILE]…", shell_complete=revisions)
+@click.argument("words", nargs=-1, metavar="[A [B] | REV:FILE REV:FILE] [FILE]…", shell_complete=revisions)
 @changes_options
 @click.option("--weights", is_flag=True, help="Also compute and compare the weights, layer by layer.")
 @plot_option
@@ -58,6 +60,8 @@ def command(
 
     If `verify` measured both sides, diff also compares their scores.
 
+    REV:FILE REV:FILE compares two files as lines, also recipe.toml.
+
     If files are named, diff compares only these. Put -- before files that are not there any more. -q prints
     nothing: the exit code is 1 if anything differs.
     """
@@ -67,12 +71,18 @@ def command(
         raise UsageError(
             f"diff compares two revisions at most, not {len(revs)}; put -- before the names of files"
         )
+    if any(":" in rev for rev in revs) and (two := _of_files(call, repo, revs)) is not None:
+        if weights or place is not None or paths is not None:
+            raise UsageError("REV:FILE compares two files only: leave out --weights, --plot and other files")
+        return Shown(
+            two, () if call.quiet else diffs.changes(two, changes or "patch"), _code(call, exit_code, two)
+        )
     a, b = [*revs, None, None][:2]
     if paths is not None and (weights or place is not None):
         raise UsageError("--weights and --plot compare whole models: leave out the files")
     silent = call.quiet and not call.json
     diff = repo.diff(a, b, paths=paths)
-    code = 1 if (exit_code or call.quiet) and not diff.empty else 0
+    code = _code(call, exit_code, diff)
     if silent and place is None:
         return Shown(diff, (), code)
     from persona.history.results import as_json
@@ -94,3 +104,14 @@ def command(
         heatmap.write(place, f"Weights, {title}", measures.diff_sheets(measured))
     lines += [*([""] if lines else []), *measures.weights_lines(measured, brief=changes == "stat")]
     return Shown(value | {"weights": as_json(measured)}, () if silent else lines, code)
+
+
+def _of_files(call: Invocation, repo: Repository, words: list[str]) -> Diff | None:
+    """The difference of two files that are named as REV:FILE; None if no word names one."""
+    from persona.cli.blobs import difference, in_a_commit
+
+    return difference(call, repo, words) if any(map(in_a_commit, words)) else None
+
+
+def _code(call: Invocation, exit_code: bool, diff: Diff) -> int:
+    return 1 if (exit_code or call.quiet) and not diff.empty else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -142,6 +143,8 @@ def command(
         raise UsageError("--graph draws children above their parents: leave out --reverse")
     revs, paths = call.revisions_and_files(repo, words, files)
     start = _signed(revs) or ["HEAD"]
+    if files is not None and filters["vector"] is None and (name := _vector(call, repo, files)) is not None:
+        filters["vector"], paths = name, None
     reach: dict[str, Any] = {"all": all, "first_parent": first_parent}
     wanted = {**filters, "author": filters["author"] or None, "committer": filters["committer"] or None}
     wanted |= {"grep": filters["grep"] or None, "paths": paths}
@@ -156,6 +159,14 @@ def command(
     drawn = _cells(repo, start, reach, wanted) if graph else None
     cells = None if drawn is None else islice(drawn, skip, None)
     call.show(_lines(repo, entries, cells, write, apart, changes, paths))
+
+
+def _vector(call: Invocation, repo: Repository, words: Sequence[str]) -> str | None:
+    """The vector that stands after `--` in place of a file; None for a file."""
+    if len(words) != 1 or os.path.lexists(call.path(words[0])):
+        return None
+    head = repo["HEAD"]
+    return words[0] if words[0] in head.recipe.vectors and words[0] not in head.files else None
 
 
 def _signed(revs: Sequence[str]) -> list[str]:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from persona.cli import diffs, render
+from persona.cli.blobs import file_at, in_a_commit
 from persona.cli.command import declare
 from persona.cli.completions import revisions
 from persona.cli.options import COMMIT_FORMS, changes_options, format_options
 from persona.cli.pager import on_terminal
 from persona.cli.rendering import Shown
-from persona.errors import UnknownName, quoted
 from persona.history.results import as_json
 
 if TYPE_CHECKING:
@@ -58,8 +57,8 @@ def command(
     values: list[Any] = []
     lines: list[str] = []
     for rev in revs or ["HEAD"]:
-        if (place := _in_a_commit(rev)) is not None:
-            value, text = _file(call, repo, *place)
+        if (place := in_a_commit(rev)) is not None:
+            value, text = file_at(call, repo, *place)
             if len(revs) == 1 and isinstance(text, bytes) and not call.json and not sys.stdout.isatty():
                 click.echo(text, nl=False)  # the bytes as they are, for a program
                 return None
@@ -115,51 +114,6 @@ def _tags(repo: Repository, rev: str, date: str) -> Iterator[str]:
 
 
 # -- files ---------------------------------------------------------------------------------------------------
-
-
-def _in_a_commit(word: str) -> tuple[str, str] | None:
-    """The revision and the path of `REV:PATH`; None if the word is a revision."""
-    depth = 0
-    for place, char in enumerate(word):
-        depth += (char == "{") - (char == "}")
-        if char == ":" and depth == 0 and (place or not word.startswith(":/")):
-            return word[:place], word[place + 1 :]
-    return None
-
-
-def _file(
-    call: Invocation, repo: Repository, rev: str, path: str
-) -> tuple[dict[str, Any], bytes | list[str]]:
-    """What a commit holds at a path: the bytes of a file, or the lines of a list of files."""
-    if not rev:
-        raise UnknownName(
-            "a file needs a revision before the colon: there is no staging area to show it from;"
-            f" try `persona show HEAD:{path}`"
-        )
-    commit = repo[rev]
-    if path.startswith(("./", "../")) or path == ".":
-        path = call.tracked(repo, [path])[0]
-    name = PurePosixPath(path).as_posix() if path else "."
-    if name in commit.files:
-        data = commit.read(name)
-        value = {"id": commit.id, "path": name, "size": len(data), "text": data.decode("utf-8", "replace")}
-        return value, data
-    inside = [file for file in commit.files if name == "." or file.startswith(f"{name}/")]
-    if not inside:
-        raise UnknownName(_missing(call, repo, commit, rev, name))
-    start = 0 if name == "." else len(name) + 1
-    shown = dict.fromkeys(file[start:].partition("/")[0] + "/" * ("/" in file[start:]) for file in inside)
-    value = {"id": commit.id, "path": name, "files": inside}
-    return value, [f"tree {rev}:{'' if name == '.' else name}", "", *map(render.shown_path, shown)]
-
-
-def _missing(call: Invocation, repo: Repository, commit: Revision, rev: str, name: str) -> str:
-    """The sentence for a path that a commit does not hold, with the one that was meant."""
-    said = f"{commit.short_id} has no file {quoted(name)}"
-    here = call.tracked(repo, ["."])[0]
-    if here != "." and f"{here}/{name}" in commit.files:
-        return f"{said}; did you mean `persona show {rev}:./{name}`?"
-    return f"{said}; `persona show {rev}:` lists its files"
 
 
 def _decoded(data: bytes) -> list[str]:
