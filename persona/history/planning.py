@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from persona.errors import Blank, Call, IntegrityError, InvalidInput
+from persona.errors import IntegrityError
 from persona.history.history import History
 from persona.objects.ids import abbreviate
-from persona.objects.recipe import Recipe
+from persona.objects.recipe import Recipe, Term
+from persona.objects.rules import Rules
 from persona.objects.vector import Vector
 
 if TYPE_CHECKING:
@@ -21,13 +22,14 @@ def plan_of(history: History, recipe: Recipe) -> Plan:
     return plan(history.store, recipe, history.base(recipe.base), manifests(history, recipe))
 
 
-def refuse_growth(history: History, recipe: Recipe, what: str) -> None:
-    """`InvalidInput` if vectors of a recipe grow its base, which `what` cannot express."""
-    if history.base_of(recipe).digest != history.base(recipe.base).digest:
-        raise InvalidInput(
-            f"{what} has no place for tokens or matrices that a vector adds to the base",
-            hint=(Call("checkout", Blank("REV"), out=Blank("OUT")), " writes the whole model"),
-        )
+def grown_base(history: History, recipe: Recipe) -> Recipe:
+    """The base as the vectors of a recipe grow it (`persona.objects.growth`): these vectors, at α = 0."""
+    from persona.objects import growth
+
+    vectors = growth.vectors_of(recipe, history.vector)
+    names = {name for name, vector in vectors if vector.grown}
+    terms = [Term(term.name, term.vector, "0") for term in recipe.terms if term.name in names]
+    return Recipe.of(recipe.base, terms, Rules.of("linear"))
 
 
 def manifests(history: History, recipe: Recipe) -> dict[str, Vector]:

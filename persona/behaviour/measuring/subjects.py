@@ -22,15 +22,14 @@ from persona.behaviour.models import moved
 from persona.errors import InvalidInput
 from persona.history.history import History
 from persona.history.options import LoadOptions
-from persona.history.planning import plan_of
+from persona.history.planning import grown_base, plan_of
 from persona.live.fill import Filler, caching_merger_of
 from persona.live.layout import Location, locations, state_of
 from persona.live.load import built
 from persona.live.slots import new_slots
 from persona.merge.plan import Plan, TensorPlan
 from persona.objects import growth
-from persona.objects.recipe import Recipe, Term
-from persona.objects.rules import Rules
+from persona.objects.recipe import Recipe
 
 if TYPE_CHECKING:
     from persona.live.fill import PreTrainedModel
@@ -173,14 +172,6 @@ class ScoringModel:
                     )
                 if place is not None:  # else it is tied to another one of the base's tensors
                     yield tensor, place, new.to(place.device, place.dtype)
-
-
-def grown_base(history: History, recipe: Recipe) -> Recipe:
-    """The base as the vectors of a recipe grow it: these vectors, with no strength."""
-    vectors = growth.vectors_of(recipe, history.vector)
-    names = {name for name, vector in vectors if vector.grown}
-    terms = [Term(term.name, term.vector, "0") for term in recipe.terms if term.name in names]
-    return Recipe.of(recipe.base, terms, Rules.of("linear"))
 
 
 def _locations_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import field
 from pathlib import Path
@@ -25,13 +26,14 @@ from persona.history.computing import chosen_recipe
 from persona.history.exporting import place_of
 from persona.history.history import History
 from persona.history.options import AdapterOptions
-from persona.history.planning import manifests, plan_of, refuse_growth
+from persona.history.planning import manifests, plan_of
 from persona.history.recipes.views import recipe_view
 from persona.history.results import UNPRINTED, Result, as_json
 from persona.history.vectors import lookup
 from persona.history.vectors.counting import lone_recipe
 from persona.history.worktree import text_files
 from persona.objects.dtypes import merged_dtype
+from persona.objects.ids import abbreviate
 from persona.objects.recipe import Recipe
 from persona.objects.rules import Rules
 
@@ -140,7 +142,7 @@ def _write(
 
     started = time.perf_counter()
     place = place_of(history, out)
-    refuse_growth(history, recipe, "an adapter")
+    _refuse_growth(history, recipe, out, revision, vector is not None)
     base_config = _base_config(history, recipe.base)
     plan = plan_of(history, recipe)
     layout = adapter.layout(
@@ -201,6 +203,20 @@ def _write(
         stored_bytes=lookup.stored_bytes(history, vector[1], history.vector(vector[1])) if vector else None,
         seconds=round(time.perf_counter() - started, 3),
         notes=tuple(notes),
+    )
+
+
+def _refuse_growth(history: History, recipe: Recipe, out: Path, revision: str | None, lone: bool) -> None:
+    """`InvalidInput` if vectors of a recipe grow its base. `lone`: of a recipe that is a vector alone.
+
+    The base would have to be resized before PEFT loads the adapter.
+    """
+    if history.base_of(recipe).digest == history.base(recipe.base).digest:
+        return
+    rev = (Blank("REV"),) if lone else () if revision is None else (abbreviate(revision),)
+    raise InvalidInput(
+        "an adapter has no place for tokens or matrices that a vector adds to the base",
+        hint=(Call("checkout", *rev, out=os.fspath(out)), " writes the whole model"),
     )
 
 

@@ -21,9 +21,10 @@ from persona.history.exporting import place_of, texts_of
 from persona.history.history import History
 from persona.history.interchange import writing
 from persona.history.options import MemoryOptions
-from persona.history.planning import plan_of, refuse_growth
+from persona.history.planning import grown_base, plan_of
 from persona.history.recipes.filters import tensor_names
 from persona.history.results import UNPRINTED, Result
+from persona.history.vectors.model_config import CONFIG, following
 from persona.objects.dtypes import DTYPES
 from persona.objects.recipe import Recipe, Term
 from persona.objects.rules import Rules
@@ -56,8 +57,9 @@ def export_mergekit(
 
     `out` has `mergekit.yml`, the base, and the fine-tune of each vector as a checkpoint. `mergekit-yaml
     OUT/mergekit.yml` gives the weights of `rev` (None: `recipe.toml` as it stands), except at elements that
-    are tied at a cut-off, and by single roundings. Raises `InvalidInput` that names a rule which mergekit
-    does not have, and `Refused` if `out` holds files.
+    are tied at a cut-off, and by single roundings. If vectors grow the base, all models have the shapes of
+    these weights. Raises `InvalidInput` that names a rule which mergekit does not have, and `Refused` if
+    `out` holds files.
     """
     import yaml
 
@@ -66,10 +68,11 @@ def export_mergekit(
     place = place_of(history, Path(out))
     notes: list[str] = []
     revision, recipe = chosen_recipe(history, rev, notes)
-    refuse_growth(history, recipe, "a recipe of mergekit")
     document, models = _document(history, recipe, place, notes)
     _check_place(place)
     texts = texts_of(history, revision)
+    if CONFIG in texts:
+        texts[CONFIG] = following(history, texts[CONFIG], history.base(recipe.base), history.base_of(recipe))
     files.mkdirs(place.parent)
     beside = place.parent / f".{place.name}.tmp-{os.getpid()}-{os.urandom(4).hex()}"
     nbytes = 0
@@ -103,17 +106,18 @@ def _document(
     if "+" in str(place) or "@" in str(place):
         raise InvalidInput(f"{place}: mergekit reads + and @ in a path as marks; write elsewhere")
     base = history.base(recipe.base)
-    names = tensor_names(base)
+    names = tensor_names(history.base_of(recipe))
     method, parameters = writing.method_of(recipe)
     vectors: dict[str, list[Term]] = {}
     for term in recipe.terms:
         vectors.setdefault(term.vector, []).append(term)
-    alone = Rules.of("linear")
-    models = {_BASE: Recipe.of(recipe.base, (), alone)}
+    alone, whole = Rules.of("linear"), grown_base(history, recipe)
+    models = {_BASE: whole}
     listed: list[dict[str, Any]] = []
     for id, terms in vectors.items():
         name = _directory(min(term.name for term in terms), models)
-        models[name] = Recipe.of(recipe.base, [Term("vector", id)], alone)
+        shapes = (Term(f"shapes {place}", term.vector, "0") for place, term in enumerate(whole.terms))
+        models[name] = Recipe.of(recipe.base, [Term("vector", id), *shapes], alone)
         own = writing.model_parameters(recipe, terms, names)
         listed.append({"model": str(place / name), "parameters": own})
         if history.vector(id).kind != "delta":

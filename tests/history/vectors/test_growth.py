@@ -14,7 +14,9 @@ import pytest
 from persona.errors import IntegrityError, InvalidInput
 from persona.objects.table import decode_grown_table, decode_table, encode_table
 from persona.repository import Repository
+from tests.advice import follow
 from tests.checkpoints import Bits, bf16, read_weights, write_model
+from tests.cli.command_line import CommandLine
 from tests.history.bots import at
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -87,12 +89,66 @@ def test_identify_finds_grown_weights(repo: Repository, tmp_path: Path) -> None:
 def test_formats_without_a_place_for_new_rows_are_refused(repo: Repository, tmp_path: Path) -> None:
     repo.commit(tmp_path / "one", message="one", extend_vocab=True)
     with pytest.raises(InvalidInput, match="an adapter has no place") as caught:
-        repo.export_adapter(out=tmp_path / "adapter")
-    assert "repo.checkout(REV, out=OUT)" in str(caught.value)
-    with pytest.raises(InvalidInput, match="a recipe of mergekit has no place"):
-        repo.export_mergekit(out=tmp_path / "kit")
+        repo.vectors.extract("one", out=tmp_path / "adapter")
+    assert "repo.checkout(REV, out=" in str(caught.value)
     with pytest.raises(InvalidInput, match=r"is \[20, 10\] in the first and \[21, 10\]"):
         repo.export_patch("HEAD~1", "HEAD", out=tmp_path / "patch.safetensors")
+
+
+@pytest.mark.parametrize("kind", [{"tokens": 21}, {"head": True}], ids=["tokens", "head"])
+@pytest.mark.parametrize("rev", [("HEAD~1",), ()], ids=["of a revision", "as it stands"])
+def test_the_refusal_of_an_adapter_names_a_command_that_gives_the_weights(
+    repo: Repository, tmp_path: Path, kind: dict[str, int], rev: tuple[str, ...]
+) -> None:
+    tuned = model(tmp_path / "tuned", 7, **kind)
+    repo.commit(tmp_path / "tuned", message="tuned", extend_vocab=True, untie=True)
+    if rev:
+        repo.commit(tmp_path / "plain", message="plain")
+    run = CommandLine(repo.root)
+    follow(run, "export", "--adapter", *rev, "-o", tmp_path / "out", fill={"HEAD": "HEAD"})
+    assert same(weights(tmp_path / "out"), tuned)
+
+
+RECIPES: dict[str, dict[str, dict[str, Any]]] = {
+    "tokens": {"one": {"alpha": 0.5, "extend_vocab": True}, "plain": {}},
+    "head": {"head": {"alpha": 0.5, "untie": True}, "plain": {"only": "*embed*"}},
+    "tokens and head": {
+        "plain": {"alpha": [0.5]},
+        "one": {"extend_vocab": True},
+        "head": {"untie": True, "only": HEAD},
+    },
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_models_for_mergekit_have_the_shapes_of_the_weights(
+    repo: Repository, tmp_path: Path, recipe: dict[str, dict[str, Any]]
+) -> None:
+    repo.recipe.set_rules({"preset": "linear"})
+    for name, options in recipe.items():
+        repo.commit(tmp_path / name, message=name, **options)
+    wanted, out = dict(repo.tensors()), tmp_path / "out"
+    result = repo.export_mergekit("HEAD", out=out)
+    repo.checkout("HEAD", out=tmp_path / "whole")
+    for name in result.models:
+        found = weights(out / name)
+        assert {key: one.shape for key, one in found.items()} == {k: one.shape for k, one in wanted.items()}
+        assert (out / name / "config.json").read_bytes() == (tmp_path / "whole" / "config.json").read_bytes()
+    with Repository.init(
+        tmp_path / "again", base=out / "base", author=at(), committer=at(), chunk=64
+    ) as again:
+        again.import_mergekit(out / "mergekit.yml")
+        assert same(dict(again.tensors()), wanted)
+
+
+def test_a_model_for_mergekit_is_the_fine_tune_that_grew(repo: Repository, tmp_path: Path) -> None:
+    repo.commit(tmp_path / "one", message="one", extend_vocab=True)
+    repo.recipe.set_rules({"preset": "linear"})
+    repo.export_mergekit(out=tmp_path / "out")
+    assert same(weights(tmp_path / "out" / "one"), weights(tmp_path / "one"))
+    own, whole = weights(tmp_path / "base"), weights(tmp_path / "out" / "base")
+    assert np.array_equal(whole[EMBEDDING][:20], own[EMBEDDING])
+    assert not whole[EMBEDDING][20:].any()
 
 
 def test_a_filter_may_name_a_matrix_that_a_vector_adds(repo: Repository, tmp_path: Path) -> None:
