@@ -55,6 +55,7 @@ MEANINGLESS: dict[str, list[object]] = {
     "Mapping[str, Any] | None": ["pirate=1", 3],
     "Callable[[str], object] | None": ["print", 3],
     "Callable[[str], str] | None": ["print", 3],
+    "Callable[[str], int] | None": ["print", 3],
     'Literal["ours", "theirs", "mean"] | None': ["bogus", 3],
 }
 

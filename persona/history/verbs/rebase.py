@@ -6,8 +6,7 @@ to the last new commit, on no branch, until `--continue`, `--skip` or `--abort`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Sequence as Many
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -17,12 +16,12 @@ from persona.history.history import History
 from persona.history.names.revisions import branch_named, resolve
 from persona.history.names.walk import topological, walk
 from persona.history.results import Head
-from persona.history.sequencing import moving, running, todo_list
+from persona.history.sequencing import moving, running, state, todo_list
 from persona.history.sequencing.choosing import one_of_these
 from persona.history.sequencing.results import SequenceResult
 from persona.history.sequencing.running import Made
 from persona.history.sequencing.same_change import change_key, keys_of
-from persona.history.sequencing.state import Sequence, Todo, named, refuse_second, under_way
+from persona.history.sequencing.state import Todo, named, refuse_second, under_way
 from persona.history.worktree import tracking
 from persona.history.worktree.changing import changing
 from persona.history.worktree.locked import LockedTree
@@ -41,7 +40,7 @@ def rebase(
     todo: Callable[[str], str] | None = None,
     messages: Callable[[str], str] | None = None,
     autosquash: bool = False,
-    commands: str | Many[str] = (),
+    commands: str | Sequence[str] = (),
     execute: Callable[[str], int] | None = None,
     strategy: Literal["ours", "theirs", "mean"] | None = None,
     message: str | None = None,
@@ -96,7 +95,7 @@ def rebase(
     return running.at_once(history, made, wanted)
 
 
-def _check_execute(todo: Many[Todo], execute: Callable[[str], int] | None) -> None:
+def _check_execute(todo: Sequence[Todo], execute: Callable[[str], int] | None) -> None:
     if execute is None and any(one.action == "exec" for one in todo):
         raise UsageError("the list of commits has commands: give `execute`, which runs them")
 
@@ -173,7 +172,7 @@ def _refuse(history: History) -> None:
 
 
 def _plan(
-    history: History, goal: Goal, autosquash: bool, commands: Many[str], notes: list[str]
+    history: History, goal: Goal, autosquash: bool, commands: Sequence[str], notes: list[str]
 ) -> tuple[Todo, ...]:
     """The list of commits and commands, before anybody edits it."""
     todo = _todo(history, goal.tip, goal.below, notes)
@@ -222,7 +221,7 @@ def _rebase(
         return running.result(tree, "rebase", "up to date", made)
     tree.remember(tip)
     sequence = replace(
-        Sequence("rebase", begin, at, None, todo),
+        state.Sequence("rebase", begin, at, None, todo),
         strategy=strategy,
         onto=goal.base,
         branch=begin.branch,
