@@ -165,7 +165,8 @@ def under_way_lines(sequence: UnderWay) -> Iterator[str]:
     else:
         yield f"{verb.capitalize()} currently in progress."
     if sequence.left:
-        yield f"  ({render.counted(sequence.left, 'commit')} left to do)"
+        what = "step" if verb == "rebase" else "commit"
+        yield f"  ({render.counted(sequence.left, what)} left to do)"
     if sequence.cut_short:
         yield f"  (a command was cut short; use {go_on} to finish it)"
     elif sequence.conflicts:

@@ -170,8 +170,8 @@ def test_elsewhere_the_shell_finds_the_files() -> None:
 
 
 UNKNOWABLE = {
-    "A", "A,…", "CMD", "D", "D,…", "DATE", "GLOB", "MSG", "N", "NAME", "NAME,…", "NEW", "P", "R", "RE", "S", "T",
-    "TENSOR", "TERM", "TEXT", "X", "new", "prompt",
+    "A", "A,…", "CMD", "D", "D,…", "DATE", "GLOB", "MSG", "N", "NAME", "NAME,…", "NEW", "P", "R", "RE", "S",
+    "T", "TENSOR", "TERM", "TEXT", "X", "new", "prompt",
 }  # fmt: skip
 """The metavars (or names) of what only the user can know: a number, a text, a pattern, a date, a new name."""
 

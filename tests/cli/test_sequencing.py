@@ -153,3 +153,38 @@ def test_a_command_without_anything_to_do_says_what_to_give(grown: CommandLine, 
     for way in ("--continue", "--abort"):
         assert f"no {line} is under way" in grown.refused(1, line, way)
     assert grown.refused(3, line, "nope")
+
+
+def test_commands_of_a_rebase_run_in_the_work_tree_and_one_that_fails_waits(parted: CommandLine) -> None:
+    parted.ok("switch", "-c", "more", "main~1")
+    parted.ok("set", "--merge", "density=0.5")
+    parted.ok("commit", "-m", "trim")
+    said = parted.refused(
+        1, "rebase", "-x", "test -f recipe.toml && test -d .persona", "-x", "exit 4", "main"
+    )
+    assert "'exit 4' failed with exit code 4; the rebase waits" in said
+    assert "`persona rebase --continue` goes on" in said
+    assert "You are currently rebasing branch 'more'" in parted.ok("status")
+    said = parted.ok("rebase", "--continue")
+    assert "Successfully rebased and updated refs/heads/more.\n" in said
+    assert [line[9:] for line in parted.ok("log", "--oneline").splitlines()[:2]] == ["trim", "of main"]
+
+
+def test_a_fixup_goes_into_its_commit(grown: CommandLine) -> None:
+    for alpha, message in (("0.1", ("-m", "less")), ("0.2", ("--fixup", "HEAD"))):
+        grown.ok("set", "listening", "--alpha", alpha)
+        grown.ok("commit", *message)
+    grown.ok("set", "--merge", "density=0.5")
+    grown.ok("commit", "--squash", "HEAD~1", "-m", "and trim")
+    lines = [line[9:] for line in grown.ok("log", "--oneline", "-n", "3").splitlines()]
+    assert lines == ["squash! less", "fixup! less", "less"]
+    assert "--fixup and --squash each name" in grown.refused(2, "commit", "--fixup", "@", "--squash", "@")
+    assert "reword changes a message" in grown.refused(2, "commit", "--fixup", "reword:HEAD")
+    grown.ok("rebase", "--autosquash", "HEAD~3")
+    assert grown.json("log", "-n", "1")[0]["message"] == "less\n\nand trim\n"
+    assert grown.json("diff", "HEAD~1", "HEAD")["vectors"][0]["name"] == "listening"
+
+
+def test_a_merge_of_several_branches_is_answered_with_the_steps(parted: CommandLine) -> None:
+    said = parted.refused(2, "merge", "topic", "main")
+    assert "a merge takes one branch: `persona merge topic`, then `persona merge main`" in said

@@ -60,7 +60,7 @@ def command(
     """
     if len(revs) > 1:
         steps = ", then ".join(f"`persona merge {rev:.60}`" for rev in revs[:8])
-        raise UsageError(f"persona merges one branch at a time: {steps}")
+        raise UsageError(f"a merge takes one branch: {steps}")
     rev = revs[0] if revs else None
     text = read_message(call, message, None)
     editor = sequencing.editor(call, repo, edit, "nothing was merged")
