@@ -37,6 +37,7 @@ def diff_lines(diff: Diff) -> Iterator[str]:
         yield from _file_lines(change)
 
 
+_VERBS = {"added": "new vector:", "removed": "removed:", "renamed": "renamed:"}
 _LETTERS = {"added": "A", "removed": "D"}
 
 
@@ -145,10 +146,9 @@ def change_lines(
     for axis, change in diff.rules.items():
         yield f"{'rule:':<12}{axis} {_value(change['from'])} → {_value(change['to'])}"
     for vector in diff.vectors:
-        verb = {"added": "new vector:", "removed": "removed:"}.get(vector.change, "vector:")
-        yield f"{verb:<12}{vector.name}" + (
-            f"  {_term_summary(vector)}" if vector.change == "changed" else ""
-        )
+        verb = _VERBS.get(vector.change, "vector:")
+        name = f"{vector.from_['name']} → {vector.name}" if vector.change == "renamed" else vector.name
+        yield f"{verb:<12}{'  '.join((name, *_key_changes(vector)))}"
     for line in kept_lines(kept):
         yield f"{'':<12}{line}"
     for file in diff.file_changes:
@@ -173,11 +173,14 @@ def _term_lines(vector: TermChange) -> Iterator[str]:
         yield _plus(header)
     elif vector.change == "removed":
         yield _minus(header)
+    elif vector.change == "renamed":
+        yield _minus(f"[vectors.{_key(vector.from_['name'])}]")
+        yield _plus(header)
     else:
         yield f" {header}"
     for key in _KEYS:
         before, after = vector.from_.get(key), vector.to.get(key)
-        if vector.change != "changed" and _plain(before or after) == _plain(_USUAL.get(key)):
+        if vector.change in ("added", "removed") and _plain(before or after) == _plain(_USUAL.get(key)):
             continue
         if key in vector.from_ or key in vector.to:
             yield from _pair(key, before, after)
@@ -191,14 +194,23 @@ def _pair(key: str, before: Any, after: Any) -> Iterator[str]:
 
 
 def _term_summary(vector: TermChange) -> str:
-    if vector.change != "changed":
+    if vector.change in ("added", "removed"):
         return vector.change
+    renamed = [f"renamed from {vector.from_['name']}"] if vector.change == "renamed" else []
+    return ", ".join([*renamed, *_key_changes(vector)])
+
+
+def _key_changes(vector: TermChange) -> Iterator[str]:
+    """`α 0.50 → 1.00, density unset → 0.20`; nothing for a vector that was added or removed."""
+    if vector.change in ("added", "removed"):
+        return
     parts = []
     for key in _KEYS:
         if key in vector.from_ or key in vector.to:
             name = "α" if key == "alpha" else key
             parts.append(f"{name} {_value(vector.from_.get(key))} → {_value(vector.to.get(key))}")
-    return ", ".join(parts)
+    if parts:
+        yield ", ".join(parts)
 
 
 def _value(value: Any) -> str:

@@ -220,7 +220,8 @@ class TermView(Result):
 class TermChange(Result):
     """A term that differs between two recipes.
 
-    It has the keys that differ, before and after; all keys if the term was added or removed.
+    `change`: "added", "removed", "changed", or "renamed", which has the key "name" too. It has the keys that
+    differ, before and after; all keys if the term was added or removed.
     """
 
     name: str

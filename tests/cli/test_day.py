@@ -237,6 +237,14 @@ def test_a_rename_keeps_the_vector(grown: CommandLine) -> None:
     before = grown.json("vector", "ls")[0]["id"]
     grown.ok("mv", "listening", "attentive")
     assert [(v["name"], v["id"]) for v in grown.json("vector", "ls")] == [("attentive", before)]
+    grown.ok("set", "attentive", "--alpha", "0.3")
+    changed = grown.json("diff")["vectors"]
+    assert [(one["name"], one["change"], one["from"]["name"]) for one in changed] == [
+        ("attentive", "renamed", "listening")
+    ]
+    assert grown.ok("diff").splitlines()[1:3] == ["-[vectors.listening]", "+[vectors.attentive]"]
+    assert "renamed:    listening → attentive  α " in grown.ok("status")
+    assert "vectors.attentive | renamed from listening, α " in grown.ok("diff", "--stat")
 
 
 def test_checkout_makes_the_fine_tune_byte_for_byte(persona: CommandLine, models: Path) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from persona.history.recipes.pairing import same_terms
 from persona.history.recipes.views import rules_view, term_keys
 from persona.history.results import TermChange
-from persona.objects.recipe import Recipe
+from persona.objects.recipe import Recipe, Term
 
 
 def diff_recipes(
@@ -26,16 +27,22 @@ def _rules(before: Recipe | None, after: Recipe | None) -> dict[str, dict[str, A
 def _terms(before: Recipe | None, after: Recipe | None) -> list[TermChange]:
     old = before.by_name if before else {}
     new = after.by_name if after else {}
+    names = same_terms(old, new)
+    came = {new_name: old_name for old_name, new_name in names.items()}
     changes: list[TermChange] = []
-    for name in dict.fromkeys([*new, *old]):
-        was = term_keys(old[name]) if name in old else {}
-        now = term_keys(new[name]) if name in new else {}
-        if was == now and (name in old) == (name in new) and (not was or old[name] == new[name]):
-            continue
-        change = "changed" if was and now else "added" if now else "removed"
-        if change == "changed":
+    for name, term in new.items():
+        if name not in came:
+            changes.append(TermChange(name, "added", {}, term_keys(term)))
+        elif old[came[name]] != term:
+            was, now = _named(old[came[name]]), _named(term)
             differing = [key for key in now if was[key] != now[key]]
-            was = {key: was[key] for key in differing}
-            now = {key: now[key] for key in differing}
-        changes.append(TermChange(name, change, was, now))
-    return changes
+            change = "renamed" if "name" in differing else "changed"
+            sides = ({key: side[key] for key in differing} for side in (was, now))
+            changes.append(TermChange(name, change, *sides))
+    return changes + [
+        TermChange(name, "removed", term_keys(term), {}) for name, term in old.items() if name not in names
+    ]
+
+
+def _named(term: Term) -> dict[str, Any]:
+    return {"name": term.name, **term_keys(term)}

@@ -20,7 +20,8 @@ _COMMENT = re.compile(r"#.*")
 def change_key(history: History, id: str) -> str | None:
     """A digest of what a commit changes; None for a merge, for the first commit, and for no change.
 
-    Of recipe.toml count the values and the comments that differ, of other files their whole contents.
+    Of recipe.toml count the values that differ, with the vectors that have them, and the comments; of other
+    files their whole contents.
     """
     parents = history.commit(id).parents
     if len(parents) != 1:
@@ -31,8 +32,10 @@ def change_key(history: History, id: str) -> str | None:
         [path, before.get(path), after.get(path)] for path in changed if path != RECIPE_FILE
     ]
     if RECIPE_FILE in changed:
-        rules, terms = diff_recipes(history.recipe_of(parents[0]), history.recipe_of(id))
-        parts.append(repr((as_json(rules), as_json(terms))))
+        recipe = history.recipe_of(id)
+        rules, terms = diff_recipes(history.recipe_of(parents[0]), recipe)
+        vectors = [recipe.by_name[one.name].vector for one in terms if one.change in ("changed", "renamed")]
+        parts.append(repr((as_json(rules), as_json(terms), vectors)))
         old, new = (_comments(history.blob(files[RECIPE_FILE])) for files in (before, after))
         parts.append([sorted((old - new).elements()), sorted((new - old).elements())])
     return object_id("note", canonical.encode(parts)) if parts else None

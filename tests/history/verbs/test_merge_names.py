@@ -272,3 +272,20 @@ def test_a_branch_that_has_followed_to_the_other_base_merges(moved: Bot) -> None
     moved.repo.rebase_base("base2")
     moved.repo.merge("topic")
     assert terms(moved).keys() == {"listening", "suggesting", "new"}
+
+
+def test_a_rebase_makes_the_change_of_a_vector_again_though_another_of_its_name_got_the_same(
+    grown: Bot, ids: dict[str, str]
+) -> None:
+    grown.repo.recipe.set("suggesting", alpha="0.7")
+    grown.commit()
+    grown.repo.switch(create="topic")
+    WEAKER(grown.repo)
+    grown.commit()
+    grown.repo.switch("main")
+    swap(grown.repo)
+    grown.commit()
+    WEAKER(grown.repo)
+    grown.commit()
+    grown.repo.rebase("main", "topic")
+    assert terms(grown) == {"suggesting": (ids["listening"], "0.2"), "listening": (ids["suggesting"], "0.2")}
