@@ -64,10 +64,11 @@ def with_pairs_renamed(text: str, old: str, new: str) -> str:
 
     The pairs about its name are gone: it was decided.
     """
+    keys = "|".join(TERM_FIELDS)
+    about = re.compile(rf"(: (?:no )?vectors\.){re.escape(old)}(?=(?:\.(?:{keys}))?(?: = |\r?$))")
     lines = without_pairs(text, [f"vectors.{old}.name"]).split("\n")
-    for number in (number - 1 for number in pair_lines("\n".join(lines))):
-        if _is_of(lines[number], f"vectors.{old}"):
-            lines[number] = lines[number].replace(f"vectors.{old}", f"vectors.{new}", 1)
+    for number in pair_lines("\n".join(lines)):
+        lines[number - 1] = about.sub(lambda found: found[1] + new, lines[number - 1], count=1)
     return "\n".join(lines)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from persona.history.recipes.conflicts import Conflict
-from persona.history.recipes.pairs import pair_lines, standing, with_pairs, without_pairs
+from persona.history.recipes.pairs import pair_lines, standing, with_pairs, with_pairs_renamed, without_pairs
 from persona.history.recipes.text import RECIPE_FILE, load
 from persona.objects.recipe import Term
 
@@ -81,3 +81,27 @@ def test_half_of_a_pair_stands_as_well() -> None:
 def test_the_pair_of_one_vector_is_not_that_of_another_whose_name_begins_alike() -> None:
     text = with_pairs(TEXT, [conflict("vectors.a b.alpha", ("0", "1"), "1")], LABELS)
     assert standing(text, [conflict("vectors.a.alpha", "1", "2"), conflict("vectors.a b.a", "1", "2")]) == []
+
+
+RENAMED = [
+    ("<<<<<<< vectors.a: vectors.a.alpha = 0.5", "<<<<<<< vectors.a: vectors.new.alpha = 0.5"),
+    (">>>>>>> x: no vectors.a.only", ">>>>>>> x: no vectors.new.only"),
+    ("<<<<<<< HEAD: no vectors.a", "<<<<<<< HEAD: no vectors.new"),
+    (">>>>>>> x: vectors.a = { alpha = 0.5 }", ">>>>>>> x: vectors.new = { alpha = 0.5 }"),
+    (">>>>>>> x: vectors.a b.alpha = 0.5", ">>>>>>> x: vectors.a b.alpha = 0.5"),
+    (">>>>>>> x: vectors.a.b.alpha = 0.5", ">>>>>>> x: vectors.a.b.alpha = 0.5"),
+    (">>>>>>> x: vectors.b.alpha = 0.5", ">>>>>>> x: vectors.b.alpha = 0.5"),
+]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(("before", "after"), RENAMED)
+def test_the_pairs_of_a_renamed_vector_have_its_new_name_and_no_others_have(
+    before: str, after: str, end: str
+) -> None:
+    assert with_pairs_renamed(f"# {before}{end}", "a", "new") == f"# {after}{end}"
+
+
+def test_a_rename_removes_the_pairs_about_the_name() -> None:
+    text = '# <<<<<<< HEAD: no vectors.a.name\n# >>>>>>> x: vectors.a.name = "b"\nalpha = 0.5\n'
+    assert with_pairs_renamed(text, "a", "new") == "alpha = 0.5\n"
