@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence as Many
 from dataclasses import replace
 from pathlib import Path
@@ -103,28 +104,58 @@ def _id(data: bytes | None) -> str | None:
 def _recipe_with(history: History, conflicts: Many[Conflict], strategy: Strategy) -> bytes:
     """The bytes of recipe.toml with the values that a strategy decides, and without their pairs."""
     data, recipe = text_files.recipe(history)
-    left = [(one, value) for one in conflicts if (value := decided(one, strategy)) is not UNDECIDED]
-    # A vector is found by its name or by its id, so these two change last.
-    left.sort(key=lambda each: (each[0].key.endswith(".name"), each[0].key.endswith(".id")))
-    keys: list[str] = []
-    while left:
-        stands = []
-        for conflict, value in left:
-            try:
-                recipe = _with(recipe, conflict, value)
-                keys.append(conflict.key)
-            except (InvalidInput, UnknownName):
-                stands.append((conflict, value))
-        if len(stands) == len(left):
-            break  # these do not fit the rest of the recipe
-        left = stands
+    recipe, keys = with_decisions(recipe, conflicts, strategy)
     names = Names(history.read_recipe, history.base_name, history.require_vector_of)
     text = with_meaning(without_pairs(decode(data), keys), recipe, names)
     return encode(text, like=data)
 
 
-def _with(recipe: Recipe, conflict: Conflict, value: Any) -> Recipe:
-    """The recipe with a value at the key of a conflict. `UnknownName` if the vector is gone."""
+def with_decisions(recipe: Recipe, conflicts: Many[Conflict], strategy: Strategy) -> tuple[Recipe, list[str]]:
+    """The recipe with the values that a strategy gives to conflicts, and the keys that it decides.
+
+    A value that does not fit the rest of the recipe is left out.
+    """
+    found = [(one, value) for one in conflicts if (value := decided(one, strategy)) is not UNDECIDED]
+    here = {_name(one): _name_of(recipe, one) for one, _ in found if one.key.startswith("vectors.")}
+    left = sorted((each for each in found if not _is_name(each[0])), key=lambda each: _turn(each[0]))
+    keys: list[str] = []
+    while left:
+        stands = []
+        for conflict, value in left:
+            try:
+                recipe = _with(recipe, conflict, value, here)
+                keys.append(conflict.key)
+            except (InvalidInput, UnknownName):
+                stands.append((conflict, value))
+        if len(stands) == len(left):
+            break
+        left = stands
+    names = [(one, value) for one, value in found if _is_name(one) and here[_name(one)] is not None]
+    try:
+        return _with_names(recipe, names, here), [*keys, *(one.key for one, _ in names)]
+    except InvalidInput:
+        return recipe, keys
+
+
+def _name(conflict: Conflict) -> str:
+    """The name of the vector that a conflict is about."""
+    return path_of(conflict)[1]
+
+
+def _is_name(conflict: Conflict) -> bool:
+    return conflict.key.startswith("vectors.") and path_of(conflict)[2:] == ("name",)
+
+
+def _turn(conflict: Conflict) -> int:
+    """Vectors go first and come last, so that a vector that comes can have a name that is free then."""
+    return 1 if conflict.problem != "term" else 0 if conflict.ours is not None else 2
+
+
+def _with(recipe: Recipe, conflict: Conflict, value: Any, here: dict[str, str | None]) -> Recipe:
+    """The recipe with a value at the key of a conflict. `UnknownName` if the vector is gone.
+
+    `here`: the name that a vector had at the stop → its name in the recipe.
+    """
     path = path_of(conflict)
     if path[0] == "base":
         return Recipe.of(value, recipe.terms, recipe.rules)
@@ -133,43 +164,48 @@ def _with(recipe: Recipe, conflict: Conflict, value: Any) -> Recipe:
         preset = axes.pop("preset", recipe.rules.preset)
         rules = Rules.of(str(preset), **{axis: one for axis, one in axes.items() if one is not None})
         return Recipe.of(recipe.base, recipe.terms, rules)
-    terms = dict(recipe.by_name)
-    name = _name_of(recipe, conflict, path[1])
-    if name is None:
-        if conflict.problem != "term" or conflict.ours is not None:
-            raise UnknownName(f"no vector is named {path[1]}")
+    terms, name = dict(recipe.by_name), here[path[1]]
+    if conflict.problem == "term" and conflict.ours is None:
         if isinstance(value, Term):
-            return Recipe.of(recipe.base, [*recipe.terms, replace(value, name=path[1])], recipe.rules)
-    elif conflict.problem == "term":
-        if value is None:
-            del terms[name]
-    elif conflict.problem == "name":
-        if value == conflict.theirs and name != value:
-            terms = _named(terms, name, conflict)
-    else:
+            if value.name in terms:  # as from the start: the vector of theirs has the name
+                terms[path[1]] = replace(terms[value.name], name=path[1])
+                here.update({old: path[1] for old, now in here.items() if now == value.name})
+            terms[value.name] = value
+    elif name is None:
+        raise UnknownName(f"no vector is named {path[1]}")
+    elif conflict.problem != "term":
         terms[name] = replace(terms[name], **{TERM_FIELDS[path[2]]: _fit(path[2], value)})
+    elif value is None:
+        del terms[name]
     return Recipe.of(recipe.base, list(terms.values()), recipe.rules)
 
 
-def _name_of(recipe: Recipe, conflict: Conflict, name: str) -> str | None:
-    """The name of the vector of a conflict, which may have been renamed since."""
+def _with_names(recipe: Recipe, names: Many[tuple[Conflict, Any]], here: Mapping[str, str | None]) -> Recipe:
+    """The recipe with the names that conflicts give, all at once.
+
+    Another vector that has one of these names gets its name in theirs, or a new one.
+    """
     terms = recipe.by_name
+    given = {str(here[_name(one)]): str(value) for one, value in names if value == one.theirs}
+    taken = (terms.keys() - given.keys()) | set(given.values())
+    for conflict, value in names:
+        if value == conflict.theirs and value in terms and value not in given:
+            its = conflict.detail
+            given[value] = its if its and its not in taken else free_name(value, taken)
+            taken.add(given[value])
+    renamed = [replace(term, name=given.get(name, name)) for name, term in terms.items()]
+    return Recipe.of(recipe.base, renamed, recipe.rules)
+
+
+def _name_of(recipe: Recipe, conflict: Conflict) -> str | None:
+    """The name of the vector of a conflict, which may have been renamed since."""
+    terms, name = recipe.by_name, _name(conflict)
     if name in terms and terms[name].vector == conflict.vector:
         return name
     same = [other for other, term in terms.items() if term.vector == conflict.vector]
     if len(same) == 1:
         return same[0]
     return name if name in terms and conflict.problem != "term" else None
-
-
-def _named(terms: dict[str, Term], name: str, conflict: Conflict) -> dict[str, Term]:
-    """The terms with the name of a conflict given to the vector of theirs. Our vector keeps another name."""
-    wanted = conflict.theirs
-    names = {name: wanted}
-    if wanted in terms:
-        its = conflict.detail
-        names[wanted] = its if its and its not in terms else free_name(wanted, terms)
-    return {old: replace(term, name=names.get(old, old)) for old, term in terms.items()}
 
 
 def _fit(key: str, value: Any) -> Any:
