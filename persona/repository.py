@@ -24,7 +24,7 @@ from persona.history import verbs
 from persona.history.arguments import AnyPath, checks_arguments
 from persona.history.config import Config
 from persona.history.history import History, Warnings
-from persona.history.names import revisions
+from persona.history.names import revisions, walk
 from persona.history.results import CommitResult, Head
 from persona.history.settings import DEVICES
 from persona.limits import CHUNK_ELEMENTS
@@ -279,6 +279,11 @@ class Repository:
         None for a commit that is named in another way. Raises `UnknownRevision`.
         """
         return revisions.ref_name(self._history, rev, full=full, notes=self._history.notes)
+
+    def is_ancestor(self, rev: str, of: str = "HEAD") -> bool:
+        """Whether a commit is in the history of another one; a commit is in its own. `UnknownRevision`."""
+        ids = (revisions.resolve(self._history, one, self._history.notes) for one in (rev, of))
+        return walk.is_ancestor(self._history, *ids)
 
     # -- the verbs -------------------------------------------------------------------------------------------
 

@@ -82,7 +82,6 @@ _NO_REMOTES = f"there are no remotes; {_COPY}"
 _ONE_BY_ONE = "`persona restore FILE` puts a whole file back, and an editor undoes a part of it"
 _A_BASE = "a commit needs a base; `persona init DIR --base MODEL` begins another history"
 _WHITESPACE = "diffs show every change; recipe.toml is compared by its values"
-_CONTAINS = "`persona log --oneline A..B` lists the commits that B has and A has not"
 _NO_SUBMODULES = "a repository holds one model and its recipes"
 _MESSAGES = "write the message with -m or -F"
 
@@ -97,7 +96,6 @@ OF_COMMANDS: Final[dict[str, dict[str, str]]] = {
         **dict.fromkeys(("-C", "-M", "-w"), "blame compares values, and follows renamed vectors by itself"),
     },
     "branch": {
-        **dict.fromkeys(("--contains", "--no-contains", "--merged", "--no-merged"), _CONTAINS),
         **dict.fromkeys(("-c", "-C", "--copy"), "`persona branch NEW OLD` makes a branch at the same commit"),
         **dict.fromkeys(("-r", "--remotes", "-t", "--track", "-u", "--set-upstream-to"), _NO_REMOTES),
         **dict.fromkeys(("--sort", "--format"), "`persona branch -v` shows each commit, --json all of it"),
@@ -208,7 +206,6 @@ OF_COMMANDS: Final[dict[str, dict[str, str]]] = {
     },
     "tag": {
         **dict.fromkeys(("-s", "--sign", "-u", "--local-user", "--verify"), _NO_SIGNATURES),
-        **dict.fromkeys(("--contains", "--no-contains", "--merged", "--no-merged"), _CONTAINS),
         **dict.fromkeys(("--sort", "--format", "--points-at"), "`persona log --all --decorate` shows tags"),
     },
 }

@@ -549,3 +549,19 @@ def test_a_new_vector_says_which_kinds_of_modules_it_does_not_change(persona: Co
     again = persona.json("commit", "-m", "listen")["vectors"][0]
     assert again["unchanged"] == ["b"]
     assert "unchanged" not in persona.ok("commit", "../suggesting", "-m", "suggest less")
+
+
+def test_branches_and_tags_are_listed_by_their_history(grown: CommandLine) -> None:
+    grown.ok("branch", "old", "HEAD~1")
+    grown.ok("tag", "v1", "HEAD~1")
+    grown.ok("tag", "v2")
+    assert grown.ok("branch", "--contains") == "* main\n"
+    assert grown.ok("branch", "--merged", "old") == "  old\n"
+    assert grown.ok("branch", "--no-merged", "old") == "* main\n"
+    assert grown.ok("branch", "--no-contains", "main") == "  old\n"
+    assert grown.ok("tag", "--contains") == "v2\n"
+    assert grown.ok("tag", "--merged", "old") == "v1\n"
+    grown.ok("switch", "--detach", "main")
+    assert grown.ok("branch", "--merged", "old") == "  old\n"
+    assert "(HEAD detached at" in grown.ok("branch", "--contains", "main")
+    assert "(HEAD" not in grown.ok("branch", "--list", "o*")

@@ -10,6 +10,7 @@ import click
 from persona.cli import render
 from persona.cli.command import declare
 from persona.cli.completions import branch_or_start
+from persona.cli.reaching import reach_options, reaches
 from persona.cli.rendering import Shown
 from persona.errors import IntegrityError, UsageError
 from persona.history.results import Head
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 @click.option(
     "-l", "--list", "listed", is_flag=True, help="List only branches that match a GLOB, if one is given."
 )
+@reach_options
 @click.option("--show-current", is_flag=True, help="Print only the name of the current branch.")
 def command(
     call: Invocation,
@@ -56,6 +58,7 @@ def command(
     all_: bool,
     listed: bool,
     show_current: bool,
+    **reach: str | None,
 ) -> Shown:
     """List, make, rename and delete branches.
 
@@ -66,6 +69,8 @@ def command(
         return _deleted(repo, names, delete_force or force)
     if move or move_force:
         return _renamed(repo, names, move_force or force)
+    filtered = any(rev is not None for rev in reach.values())
+    listed = listed or filtered
     if names and all_ and not listed:
         raise UsageError("-a lists branches, and takes no name: `persona branch --list GLOB` takes one")
     if names and not listed:
@@ -74,12 +79,17 @@ def command(
         current = repo.branches.current
         return Shown({"branch": current}, current or ())
     branches, head = list(repo.branches.values()), Head(None, None)
-    if names:
-        branches = [one for one in branches if any(fnmatchcase(one.name, glob) for glob in names)]
     try:
         head = repo.head()
     except IntegrityError as error:  # a user needs the list to find a way out
         call.remarks([error.note])
+    if filtered:
+        wanted = reaches(repo, **reach)
+        branches = [one for one in branches if wanted(one.id)]
+        head = head if head.id is not None and wanted(head.id) else Head(None, None)
+    if names:
+        branches = [one for one in branches if any(fnmatchcase(one.name, glob) for glob in names)]
+        head = Head(None, None)
     return Shown(branches, render.branch_lines(branches, head, verbose))
 
 

@@ -12,6 +12,7 @@ from persona.cli import render
 from persona.cli.command import Command, declare
 from persona.cli.completions import files, tag_or_revision
 from persona.cli.messages import Draft, edit_message, read_message
+from persona.cli.reaching import reach_options, reaches
 from persona.cli.rendering import Shown
 from persona.errors import UsageError
 
@@ -53,6 +54,7 @@ class _Tag(Command):
     help="List the tags with lines of their messages: -n with one, -n5 with five at most.",
 )
 @click.option("-l", "--list", "listing", is_flag=True, help="List the tags that match PATTERN.")
+@reach_options
 @click.option("-d", "--delete", is_flag=True, help="Delete tags.")
 @click.option("-f", "--force", is_flag=True, help="Move NAME if it exists already.")
 def command(
@@ -66,6 +68,7 @@ def command(
     listing: bool,
     delete: bool,
     force: bool,
+    **reach: str | None,
 ) -> Shown:
     """List, make and delete tags.
 
@@ -73,8 +76,12 @@ def command(
     """
     if delete:
         return _deleted(repo, names)
-    if listing or not names or lines is not None:
+    filtered = any(rev is not None for rev in reach.values())
+    if listing or filtered or not names or lines is not None:
         tags = [tag for tag in repo.tags.values() if not names or _matches(tag.name, names)]
+        if filtered:
+            wanted = reaches(repo, **reach)
+            tags = [tag for tag in tags if wanted(tag.id)]
         return Shown(tags, [line for tag in tags for line in _listed(repo, tag, lines or 0)])
     if len(names) > 2:
         raise UsageError("give the name of one tag, and the commit that it marks: `persona tag NAME [REV]`")
