@@ -398,3 +398,22 @@ def test_edits_at_a_break_are_no_part_of_the_commit_before(topic: Bot) -> None:
     topic.commit(message="between")
     topic.repo.rebase(continue_=True)
     assert subjects(topic, 4) == ["topic 2", "topic 3", "between", "topic 4"]
+
+
+def test_a_rebase_with_commands_cut_anywhere_goes_on_or_back(topic: Bot) -> None:
+    before, root = topic.repo.head(), topic.root
+    topic.repo.close()
+
+    def check(repo: Repository) -> None:
+        if repo.status().sequence is not None:
+            repo.rebase(abort=True)
+            assert repo.head() == before
+        elif repo.head() != before:
+            assert [entry.subject for entry in repo.log(n=4)] == ["topic 2", "topic 3", "topic 4", "on main"]
+        assert repo.head().branch == "topic"
+        assert repo.diff().empty
+
+    def act(repo: Repository) -> None:
+        repo.rebase("main", commands="check", execute=lambda command: 0)
+
+    assert some_cuts(root, act, check) > 100
