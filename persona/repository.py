@@ -313,7 +313,7 @@ class Repository:
     checkout = Verb(lambda: verbs.checkout.checkout)
     switch = Verb(lambda: verbs.switch.switch)
     reset = Verb(lambda: verbs.switch.reset)
-    restore = Verb(lambda: verbs.switch.restore)
+    restore = Verb(lambda: verbs.restore.restore)
 
     digest = Verb(lambda: verbs.digest.digest)
     export_adapter = Verb(lambda: verbs.adapters.export_adapter)

@@ -150,6 +150,8 @@ def mainline_option(text: str) -> Callable[[F], F]:
 
 def under_way_lines(sequence: UnderWay) -> Iterator[str]:
     """What is under way, and how it goes on."""
+    if sequence.verb == "stash":
+        return  # nothing waits
     verb, doing = sequence.verb, _DOING[sequence.verb]
     go_on, back = f'"persona {verb} --continue"', f'"persona {verb} --abort"'
     stopped = None if sequence.stopped is None else render.short(sequence.stopped)
@@ -176,6 +178,8 @@ def under_way_lines(sequence: UnderWay) -> Iterator[str]:
         yield f"  (use {go_on} once you are satisfied with your changes)"
     elif verb == "merge":
         yield '  (use "persona commit" to conclude merge)'
+    elif stopped is None:
+        yield f"  (run {go_on} to go on with the others)"
     else:
         yield f"  (all conflicts fixed: run {go_on})"
     if verb != "merge" and stopped is not None and sequence.why != "edit":
@@ -189,7 +193,10 @@ def unmerged_lines(sequence: UnderWay, path: Callable[[str], str]) -> Iterator[s
     if not sequence.conflicts:
         return
     yield "Unmerged paths:"
-    yield '  (edit the file and delete the markers; use "persona add FILE..." to keep a file as it is)'
+    yield "  (edit the files and delete the markers,"
+    yield '   or use "persona restore --ours|--theirs FILE..." to take one side as a whole)'
+    if any(conflict.key is None for conflict in sequence.conflicts):
+        yield '  (use "persona add FILE..." to keep a file as it is)'
     for name in dict.fromkeys(conflict.path for conflict in sequence.conflicts):
         here = [conflict for conflict in sequence.conflicts if conflict.path == name]
         yield "\t" + click.style(f"{_side(here[0])[0]:<17}{render.shown_path(path(name))}", fg="red")
@@ -206,7 +213,7 @@ def unmerged_marks(sequence: UnderWay) -> dict[str, str]:
 
 def _side(conflict: ConflictView) -> tuple[str, str]:
     """git's words and letters for a conflict of a file."""
-    if conflict.problem != "presence":
+    if conflict.problem != "presence" and (conflict.problem != "lines" or conflict.ours is None):
         return _SIDES["yyy"]
     sides = conflict.base, conflict.theirs, conflict.ours
     return _SIDES.get("".join("n" if side is None else "y" for side in sides), _SIDES["yyy"])

@@ -44,7 +44,8 @@ class Deleted(dict[str, str]):
 class Restored(tuple[str, ...]):
     """Text files that were put back."""
 
-    __slots__ = ()
+    notes: tuple[str, ...] = ()
+    """Sentences for the user, on files that had a conflict."""
 
     def to_json(self) -> dict[str, list[str]]:
         """As printed with `--json`."""

@@ -15,7 +15,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
-from persona.errors import Blank, Call, InvalidInput, Keyword, Note, Refused, UsageError, listed, pieces
+from persona.errors import (
+    Blank,
+    Call,
+    InvalidInput,
+    Keyword,
+    Note,
+    Refused,
+    UsageError,
+    WorkFile,
+    listed,
+    pieces,
+)
 from persona.history.history import History
 from persona.history.recipes import filters
 from persona.history.recipes.text import RECIPE_FILE, decode, encode, written_ids
@@ -77,10 +88,11 @@ def record(
     with history.store.transaction() as tx:
         known = tracking.tracked(history, edits)
         text = edits.get(RECIPE_FILE) or text_files.read_recipe_text(history.root)
-        _refuse_pairs(text)
+        refuse_pairs(text)
         recipe = history.new_recipe(text)
         said_of_config = _fit_config(tree, head, recipe) if not edits else []
         files = _in_the_work_tree(history, known, {**edits, RECIPE_FILE: text}, history.base(recipe.base))
+        files = _without_markers(history, files, head)
         held = put_tree(history, tx, recipe, files, durable=named_by(history.recipe_of(head)))
         if held == before.tree and not (amend or allow_empty):
             loose = tracking.untracked(history, known)
@@ -131,7 +143,7 @@ def record(
     )
 
 
-def _refuse_pairs(text: bytes) -> None:
+def refuse_pairs(text: bytes) -> None:
     """`Refused` while comments of a conflict stand in a recipe text: `stash pop` leaves them."""
     if b"# <<<<<<< " not in text and b"# >>>>>>> " not in text:
         return
@@ -143,6 +155,25 @@ def _refuse_pairs(text: bytes) -> None:
             f"a conflict stands in {RECIPE_FILE}, in the lines {listed_lines}",
             hint="decide for a value and delete the two comments",
         )
+
+
+def _without_markers(
+    history: History, files: Iterable[tuple[str, bytes]], head: str
+) -> Iterator[tuple[str, bytes]]:
+    """The files; `Refused` for one with markers of a conflict, unless HEAD has them or `add` has named it."""
+    for path, data in files:
+        if path != RECIPE_FILE and b"<<<<<<< " in data and b">>>>>>> " in data:
+            from persona.history.recipes.line_conflicts import whole_markers
+
+            before = history.files_of(head).get(path)
+            old = whole_markers(history.blob(before)) if before is not None else []
+            found = whole_markers(data)
+            if len(found) > len(old) and path not in tracking.added(history):
+                raise Refused(
+                    f"markers of a conflict stand in {path}, in the lines {', '.join(map(str, found))}",
+                    hint=("delete them; or ", Call("add", WorkFile(path)), " takes the file as it is"),
+                )
+        yield path, data
 
 
 def _fit_config(tree: LockedTree, head: str, recipe: Recipe) -> list[str]:

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     help="Write a model directory at OUT, which transformers, vLLM and others load; HEAD and the work tree do"
     " not change.",
 )
+@click.option("--ours", is_flag=True, help="With files that have a conflict: take your side as a whole.")
+@click.option("--theirs", is_flag=True, help="With files that have a conflict: take the other side.")
 @takes(RunOptions)
 def command(
     call: Invocation,
@@ -50,6 +52,8 @@ def command(
     rev: str | None,
     branch: str | None,
     out: str | None,
+    ours: bool,
+    theirs: bool,
     **options: Unpack[RunOptions],
 ) -> Shown:
     """Compute the weights of a revision and put them in place.
@@ -72,7 +76,9 @@ def command(
             )
         if not files:
             raise UsageError("give the files to put back after --")
-        return Shown(repo.restore(call.tracked(repo, files), rev or "HEAD"))
+        return Shown(repo.restore(call.tracked(repo, files), rev, ours=ours, theirs=theirs))
+    if ours or theirs:
+        raise UsageError("--ours and --theirs go with files: `persona checkout --ours -- FILE`")
     _check_revision(call, repo, rev)
     place = None if out is None else call.path(out)
     result = repo.checkout(rev, branch=branch, out=place, **options)

@@ -24,13 +24,18 @@ if TYPE_CHECKING:
     "--source",
     metavar="REV",
     shell_complete=revisions,
-    default="HEAD",
     help="Take the files from REV.",
 )
-def command(call: Invocation, repo: Repository, paths: tuple[str, ...], source: str) -> Restored:
+@click.option("--ours", is_flag=True, help="Of files with a conflict: take your side as a whole.")
+@click.option("--theirs", is_flag=True, help="Of files with a conflict: take the other side as a whole.")
+@click.option("-m", "--merge", is_flag=True, help="Of files with a conflict: write the conflict again.")
+def command(
+    call: Invocation, repo: Repository, paths: tuple[str, ...], source: str | None, **sides: bool
+) -> Restored:
     """Put text files back as they were committed.
 
     Overwrites recipe.toml or another tracked text file with its text in HEAD, or in another revision. `.`
-    stands for all files.
+    stands for all files. While a merge waits, a file without a conflict becomes what the merge has made of
+    it.
     """
-    return repo.restore(call.tracked(repo, paths), source)
+    return repo.restore(call.tracked(repo, paths), source, **sides)

@@ -106,7 +106,9 @@ def status(result: Status, call: Invocation, repo: Repository) -> Iterator[str]:
         yield "Changes to be committed:"
         new = result.diff is not None and any(file.change == "added" for file in result.diff.file_changes)
         also = "; delete a new one" if new else ""
-        yield f'  (use "persona restore FILE..." to put a file back as it was committed{also})'
+        waits = result.sequence is not None and result.sequence.why in ("conflict", "prepared")
+        then = f"the {result.sequence.verb} left it" if waits and result.sequence else "it was committed"
+        yield f'  (use "persona restore FILE..." to put a file back as {then}{also})'
         yield from ("\t" + click.style(change, fg="green") for change in changes)
         yield ""
     if result.sequence is not None:
@@ -131,8 +133,8 @@ def status(result: Status, call: Invocation, repo: Repository) -> Iterator[str]:
     if result.in_the_way:
         names = ", ".join(map(shown, result.in_the_way))
         yield f'  (no index lists {names}; move away what is listed before the next "persona checkout")'
-    stands = result.sequence is not None and bool(result.sequence.conflicts)
-    if not changes and readable and not stands:
+    waits = result.sequence is not None and result.sequence.why in ("conflict", "prepared")
+    if not changes and readable and not waits:
         yield ""
         clean = not result.untracked and not result.left_out
         yield "nothing to commit, work tree clean" if clean else "nothing to commit"

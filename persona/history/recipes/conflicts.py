@@ -72,6 +72,11 @@ class Conflict:
     holder: str = ""
 
 
+def is_new(conflict: Conflict) -> bool:
+    """Whether a conflict is about a file that both sides have added."""
+    return not conflict.key and conflict.base is None and None not in (conflict.theirs, conflict.ours)
+
+
 class Decisions:
     """Takes the conflicts of a merge of recipes, and decides those that a strategy decides.
 

@@ -37,6 +37,19 @@ def with_markers(base: str, theirs: str, ours: str, labels: tuple[str, str]) -> 
     )
 
 
+def both_texts(theirs: str, ours: str, labels: tuple[str, str]) -> str:
+    """Two texts that come from none, with the lines in which they differ between markers."""
+    here, there = labels
+    come, now = theirs.splitlines(keepends=True), ours.splitlines(keepends=True)
+    found: list[str] = []
+    place = 0
+    for start, end, first, last in runs(now, come):
+        mine, other = _ended("".join(now[start:end])), _ended("".join(come[first:last]))
+        found += [*now[place:start], f"{OURS} {here}\n{mine}{MIDDLE}\n{other}{THEIRS} {there}\n"]
+        place = end
+    return "".join([*found, *now[place:]])
+
+
 def with_side(base: str, theirs: str, ours: str, side: Side) -> str:
     """The merge of the lines; where they conflict, the lines of one side."""
     place = ("base", "theirs", "ours").index(side)
@@ -62,6 +75,18 @@ def with_both(base: str, theirs: str, ours: str) -> str:
 def marked_lines(text: str) -> list[int]:
     """The numbers of the lines that are markers, from 1."""
     return [number for number, line in enumerate(text.split("\n"), 1) if _MARKER.match(line)]
+
+
+def whole_markers(data: bytes) -> list[int]:
+    """The numbers of the lines that are markers, if a beginning and an end of a conflict are there."""
+    text = data.decode("utf-8", "replace")
+    both = all(re.search(rf"^{mark} ", text, re.MULTILINE) for mark in (OURS, THEIRS))
+    return marked_lines(text) if both else []
+
+
+def middle_lines(text: str) -> int:
+    """How many lines are as the one between both sides. Such a line may be there without a conflict."""
+    return sum(line.rstrip("\r") == MIDDLE for line in text.split("\n"))
 
 
 def chosen(text: str, side: Literal["ours", "theirs"]) -> str:

@@ -22,7 +22,7 @@ from typing import Any, Final
 from persona.errors import InvalidInput, Refused, UnknownName
 from persona.frozen import dataclass
 from persona.history.recipes.conflicts import Conflict, Decisions, Strategy
-from persona.history.recipes.line_conflicts import with_both, with_markers, with_side
+from persona.history.recipes.line_conflicts import both_texts, with_both, with_markers, with_side
 from persona.history.recipes.line_merge import merge_lines
 from persona.history.recipes.pairing import free_name, same_terms
 from persona.history.recipes.pairs import with_pairs
@@ -102,7 +102,9 @@ def merge_files(
         if len(whole) < len(data):
             sides = zip((base, theirs, ours), data, strict=True)
             was, come, now = (None if each is None else side.files[path] for side, each in sides)
-            edits[path] = merge.whole(Conflict(path, "", was, come, now, "presence"), data)
+            conflict = Conflict(path, "", was, come, now, "presence")
+            added = was is None and path != RECIPE_FILE
+            edits[path] = merge.added(conflict, whole) if added else merge.whole(conflict, data)
         elif path == RECIPE_FILE:
             recipes = (base.recipe(), theirs.recipe(), ours.recipe())
             edits[path], rewritten = merge.recipe_texts(recipes, whole)
@@ -139,6 +141,17 @@ class _Merge:
         if data[-1] is None:
             return data[1]  # as git: the file that one side changed and the other removed is there
         return _LEFT
+
+    def added(self, conflict: Conflict, data: Sequence[bytes]) -> bytes | None:
+        """The content of a file that both sides have added: a text with both between markers."""
+        try:
+            theirs, ours = (each.decode() for each in data)
+        except UnicodeDecodeError:
+            return self.whole(conflict, [None, *data])
+        if self._strategy in ("base", "theirs", "ours") or "\0" in theirs + ours:
+            return self.whole(conflict, [None, *data])
+        self.conflicts.append(replace(conflict, problem="lines"))
+        return None if self._labels is None else both_texts(theirs, ours, self._labels).encode()
 
     def texts(self, path: str, data: Sequence[bytes]) -> bytes | None:
         """Ours of a text file with the change of its lines."""

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import NoReturn
 
-from persona.errors import Blank, Call, Conflicted, Keyword, PersonaError, Refused
+from persona.errors import Blank, Call, Conflicted, Keyword, Note, PersonaError, Refused
 from persona.history.history import History, reason
 from persona.history.recipes.conflicts import Conflict
 from persona.history.results import Head
@@ -114,9 +114,10 @@ def stop_here(tree: LockedTree, sequence: Sequence, trail: Trail, goal: HeadValu
 def _refuse_overwriting(history: History, stop: Stop) -> None:
     """`Refused` if a file that a stop writes has been there without being tracked."""
     committed = history.files_of(history.head_commit())
-    here = tracking.ids(history, [path for path in stop.left if path not in committed])
-    strange = sorted(path for path, id in here.items() if id != stop.left[path])
-    if strange:
+    new = [path for path, blob in stop.left.items() if path not in committed and blob is not None]
+    here = tracking.ids(history, new)
+    strange = [path for path, id in here.items() if id != stop.left[path]]
+    if strange := sorted([*strange, *text_files.obstacles(history.root, new)]):
         raise tracking.in_the_way(strange)
 
 
@@ -200,10 +201,30 @@ def raise_conflict(sequence: Sequence, told: Many[Conflict], sentence: str) -> N
 # -- the end -------------------------------------------------------------------------------------------------
 
 
+def moved_since(history: History, sequence: Sequence) -> Note | None:
+    """The note that the user has moved HEAD since the last stop: going back would leave these commits out.
+
+    As in git, that is no matter for a rebase, whose commits are on no branch yet.
+    """
+    if sequence.verb == "rebase" or sequence.phase == "placing":
+        return None
+    if history.head_commit() in (sequence.head, sequence.begin.id):
+        return None
+    back = Call("reset", abbreviate(sequence.begin.id or ""), mode="hard")
+    return Note(
+        f"you have moved HEAD since the {sequence.verb} stopped, so HEAD stays where it is",
+        (back, f" goes back to where the {sequence.verb} began"),
+    )
+
+
 def go_back(tree: LockedTree, sequence: Sequence) -> list[str]:
-    """Puts HEAD, its branch and the files back to where a sequence began, and ends it."""
+    """Puts HEAD, its branch and the files back to where a sequence began, and ends it.
+
+    `Refused` for edits that would be lost, made since the stop in files without a conflict.
+    """
     history, begin = tree.history, sequence.begin
     assert begin.id is not None
+    move = None if sequence.verb == "rebase" else _way_back(history, begin.id, sequence)
     tree.sequence(replace(sequence, phase="leaving").to_json())
     here = history.head()
     goal: HeadValue | None = None
@@ -217,7 +238,7 @@ def go_back(tree: LockedTree, sequence: Sequence) -> list[str]:
         why = f"rebase (abort): returning to {back}"
     else:
         why = f"reset: moving to {'HEAD' if sequence.verb == 'merge' else id}"
-    move = _way_back(history, id, sequence)
+    move = _way_back(history, id, sequence) if move is None else move
     stays = here.id == id and (sequence.verb != "rebase" or here.branch == begin.branch)
     if stays and not move.paths and sequence.phase in ("placing", "leaving"):
         tree.sequence(None)
@@ -229,11 +250,35 @@ def go_back(tree: LockedTree, sequence: Sequence) -> list[str]:
 
 
 def _way_back(history: History, to: str, sequence: Sequence) -> FileMove:
-    """The move of the files to a commit; edits of files of HEAD and of the stop are dropped."""
+    """The move of the files from a stop to a commit. Edits of files with a conflict are dropped.
+
+    As git does it, with `reset --merge`: edits of files that the sequence has not changed stay, and edits of
+    others are refused. A rebase drops all edits, as with `reset --hard`.
+    """
     before, after = history.files_of(history.head_commit()), history.files_of(to)
-    left = sequence.stop.left if sequence.stop is not None else {}
+    stop = sequence.stop
+    left = stop.left if stop is not None else {}
+    changed = {*left, *differing(before, after)}
     here = tracking.ids(history, {*before, *after, *left})
-    move = FileMove(after, here, tuple(differing(here, after)), to)
+    if sequence.verb == "rebase":
+        changed |= here.keys()
+    else:
+        conflicted = {conflict.path for conflict in stop.conflicts} if stop is not None else set[str]()
+        edited = [
+            path
+            for path in sorted(changed - conflicted)
+            if here.get(path) not in (before.get(path), after.get(path), left.get(path))
+        ]
+        if edited:
+            raise Refused(
+                f"edits that no commit holds would be lost: {', '.join(edited)}",
+                hint=(
+                    "copy the files to keep them; ",
+                    Call("reset", mode="hard"),
+                    f" drops the edits and the {sequence.verb}",
+                ),
+            )
+    move = FileMove(after, here, tuple(path for path in differing(here, after) if path in changed), to)
     move.check(history)
     return move
 
@@ -241,11 +286,10 @@ def _way_back(history: History, to: str, sequence: Sequence) -> FileMove:
 def drop_stop(tree: LockedTree, sequence: Sequence) -> Sequence:
     """Puts the files of HEAD back, and forgets the commit at which the sequence stopped."""
     history = tree.history
-    committed = history.files_of(history.head_commit())
     left = sequence.stop.left if sequence.stop is not None else {}
-    here = tracking.ids(history, {*committed, *left})
-    tree.put(committed, here, differing(here, committed))
-    tree.forget([path for path in left if path not in committed])
+    move = _way_back(history, history.head_commit(), sequence)
+    tree.put(move.target, move.current, move.paths)
+    tree.forget([path for path in left if path not in move.target])
     if sequence.verb != "rebase":
         head = history.head_commit()
         travel(tree, [(head, f"reset: moving to {head}")])
@@ -253,8 +297,11 @@ def drop_stop(tree: LockedTree, sequence: Sequence) -> Sequence:
 
 
 def settle_with(tree: LockedTree, sequence: Sequence) -> None:
-    """Drops the stop after the user has moved HEAD by hand: `reset`. What is left of the sequence stays."""
-    rest = replace(sequence, stop=None, head=tree.history.head_commit(), phase="waiting")
+    """Drops the stop after the user has moved HEAD by hand: `commit`, `reset`. The rest of the list stays.
+
+    `head` stays too, so that `moved_since` sees it.
+    """
+    rest = replace(sequence, stop=None, phase="waiting")
     over = not rest.todo and rest.verb != "rebase"
     tree.sequence(None if over else rest.to_json())
 

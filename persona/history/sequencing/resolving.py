@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Sequence as Many
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from persona.errors import InvalidInput, UnknownName
@@ -20,15 +19,14 @@ from persona.history.recipes.conflicts import (
 )
 from persona.history.recipes.line_conflicts import chosen
 from persona.history.recipes.pairing import free_name
-from persona.history.recipes.pairs import path_of, renamed_key, without_pairs
+from persona.history.recipes.pairs import path_of, without_pairs
 from persona.history.recipes.text import decode, encode
 from persona.history.recipes.three_way import Names, with_meaning
-from persona.history.sequencing.state import Sequence, Stop, read_sequence, standing
-from persona.history.worktree import text_files, tracking
+from persona.history.sequencing.state import Sequence, Stop, standing
+from persona.history.worktree import text_files
 from persona.history.worktree.locked import LockedTree
 from persona.objects.recipe import Recipe, Term
 from persona.objects.rules import Rules
-from persona.store import files
 
 
 def resolve_with(tree: LockedTree, sequence: Sequence, strategy: Strategy) -> None:
@@ -66,35 +64,6 @@ def settle(tree: LockedTree, sequence: Sequence, paths: Many[str]) -> Sequence:
     done = replace(sequence, stop=changed)
     tree.sequence(done.to_json())
     return done
-
-
-def rename(tree: LockedTree, old: str, new: str) -> None:
-    """Gives the conflicts about a vector its new name."""
-    sequence = read_sequence(tree.history)
-    if sequence is None or sequence.stop is None:
-        return
-    found = sequence.stop.conflicts
-    conflicts = tuple(renamed_key(one, old, new) if one.problem in IN_RECIPE else one for one in found)
-    if conflicts != found:
-        tree.sequence(replace(sequence, stop=replace(sequence.stop, conflicts=conflicts)).to_json())
-
-
-def settle_named(tree: LockedTree, paths: Many[Path]) -> None:
-    """Notes that the conflicts of files that `add` has named are resolved."""
-    history = tree.history
-    sequence = read_sequence(history)
-    if sequence is None or sequence.stop is None:
-        return
-    root = files.resolved(history.root)
-    named = []
-    for path in paths:
-        place = path.absolute()
-        place = files.resolved(place.parent) / place.name
-        if place.is_relative_to(root):
-            named.append(place.relative_to(root).as_posix())
-    conflicts = dict.fromkeys(conflict.path for conflict in sequence.stop.conflicts)
-    if found := [path for path in conflicts if tracking.is_among(path, named)]:
-        settle(tree, sequence, found)
 
 
 def _id(data: bytes | None) -> str | None:

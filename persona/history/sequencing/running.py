@@ -436,8 +436,15 @@ def forget(tree: LockedTree, verb: Any) -> SequenceResult:
 
 
 def abort(tree: LockedTree, verb: Any) -> SequenceResult:
-    """`--abort`: HEAD, its branch and the files are as they were before the sequence."""
+    """`--abort`: HEAD, its branch and the files are as they were before the sequence.
+
+    As in git, HEAD and the files stay as they are if the user has moved HEAD since the stop.
+    """
     history = tree.history
     before = history.head_or_name()
-    notes = moving.go_back(tree, under_way(history, verb))
+    sequence = under_way(history, verb)
+    if (note := moving.moved_since(history, sequence)) is not None:
+        tree.sequence(None)
+        return result(tree, verb, "quit", Made(before, (), (note,)))
+    notes = moving.go_back(tree, sequence)
     return result(tree, verb, "aborted", Made(before, (), tuple(notes)))

@@ -21,17 +21,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final, Literal, get_args
 
-from persona.errors import Call, Refused
+from persona.errors import Call, Refused, listed
 from persona.frozen import dataclass
 from persona.history.history import History
 from persona.history.recipes.conflicts import IN_RECIPE, TERM_FIELDS, Conflict, Problem
-from persona.history.recipes.line_conflicts import marked_lines
+from persona.history.recipes.line_conflicts import marked_lines, middle_lines
 from persona.history.recipes.pairs import pair_lines
 from persona.history.recipes.pairs import standing as standing_pairs
 from persona.history.recipes.text import RECIPE_FILE
 from persona.history.results import Head
 from persona.history.worktree import text_files
-from persona.history.worktree.sequence import SEQUENCE
+from persona.history.worktree.sequence import SEQUENCE, UNMERGED, is_unmerged
 from persona.objects.commit import Person
 from persona.objects.ids import abbreviate, is_id
 from persona.objects.recipe import Term
@@ -98,9 +98,9 @@ class Stop:
 class Sequence:
     """A verb that has stopped.
 
-    `begin`: HEAD before it. `head`: the commit that HEAD was moved to for the stop. `todo`: the commits after
-    the stop. `made`: the new commits so far. `onto`: the commit that a rebase began from, and the branch that
-    it will move, None for a detached HEAD.
+    `begin`: HEAD before it. `head`: the commit that HEAD was moved to for the last stop. `todo`: the commits
+    after the stop. `made`: the new commits so far. `onto`: the commit that a rebase began from, and the
+    branch that it will move, None for a detached HEAD.
     """
 
     verb: Verb
@@ -126,7 +126,7 @@ class Sequence:
             "verb": self.verb,
             "begin": {"branch": self.begin.branch, "id": self.begin.id},
             "head": self.head,
-            "stop": None if stop is None else _stop_json(stop),
+            "stop": None if stop is None else stop_json(stop),
             "todo": [[one.action, one.commit, one.mainline, one.message] for one in self.todo],
             "made": self.made,
             "phase": self.phase,
@@ -162,7 +162,7 @@ def read_sequence(history: History) -> Sequence | None:
             return None
         found = replace(found, phase="waiting", commit=None)
         if phase == "concluding" and reached:
-            found = replace(found, stop=None, head=head.id or found.head)
+            found = replace(found, stop=None)
     return None if is_over(found) else found
 
 
@@ -188,10 +188,28 @@ def ways_on(sequence: Sequence) -> tuple[str | Call, ...]:
 
 
 def refuse_second(history: History, what: str) -> None:
-    """`Refused` if a sequence is under way: `what` would lose it."""
+    """`Refused` if a sequence is under way, which `what` would lose, or if conflicts of a stash stand."""
     found = read_sequence(history)
     if found is not None:
         raise Refused(f"cannot {what} while {DOING[found.verb]}", hint=ways_on(found))
+    if (stop := unmerged(history)) is not None:
+        names = list(dict.fromkeys(conflict.path for conflict in standing(history, stop)))
+        hint = (
+            "resolve the conflicts and ",
+            Call("commit"),
+            "; or ",
+            Call("reset", mode="hard"),
+            " drops them",
+        )
+        raise Refused(f"cannot {what} with unmerged files: {listed(names)}", hint=hint)
+
+
+def unmerged(history: History) -> Stop | None:
+    """The conflicts that a stash has left, in the form of a stop; None if none stands."""
+    if not is_unmerged(history):
+        return None
+    stop = history.store.state(UNMERGED).decoded(decoded_stop, "the files stay as they are")
+    return stop if stop is not None and standing(history, stop) else None
 
 
 def standing(history: History, stop: Stop) -> list[Conflict]:
@@ -201,18 +219,37 @@ def standing(history: History, stop: Stop) -> list[Conflict]:
         here = [conflict for conflict in stop.conflicts if conflict.path == path]
         if here[0].problem in IN_RECIPE:
             found += _standing_in_recipe(history, here)
+        elif path in stop.settled:
+            continue
         elif here[0].problem == "lines":
-            data = text_files.read(history.root, path)
-            found += here if data is not None and marked_lines(data.decode("utf-8", "replace")) else []
-        elif path not in stop.settled:
+            found += here if _has_markers(history, stop, path) else []
+        else:
             now = text_files.id_of(history.root, path)
             found += here if now == stop.left.get(path) else []
     return found
 
 
+def _has_markers(history: History, stop: Stop, path: str) -> bool:
+    """Whether markers of a conflict stand in a text file.
+
+    The line between both sides also means other things, so only those count that neither side has.
+    """
+    text = _text(text_files.read(history.root, path))
+    if marked_lines(text):
+        return True
+    between = middle_lines(text)
+    if not between:
+        return False
+    sides = (history.files_of(commit).get(path) for commit in (history.head_commit(), stop.theirs))
+    return between > max(0 if blob is None else middle_lines(_text(history.blob(blob))) for blob in sides)
+
+
+def _text(data: bytes | None) -> str:
+    return "" if data is None else data.decode("utf-8", "replace")
+
+
 def _standing_in_recipe(history: History, conflicts: list[Conflict]) -> list[Conflict]:
-    data = text_files.read(history.root, RECIPE_FILE)
-    text = "" if data is None else data.decode("utf-8", "replace")
+    text = _text(text_files.read(history.root, RECIPE_FILE))
     found = standing_pairs(text, conflicts)
     return found or (conflicts[:1] if pair_lines(text) else [])
 
@@ -220,7 +257,8 @@ def _standing_in_recipe(history: History, conflicts: list[Conflict]) -> list[Con
 # -- as JSON -------------------------------------------------------------------------------------------------
 
 
-def _stop_json(stop: Stop) -> dict[str, Any]:
+def stop_json(stop: Stop) -> dict[str, Any]:
+    """A stop as JSON."""
     return {
         "why": stop.why,
         "commit": stop.commit,
@@ -255,7 +293,7 @@ def _decoded(value: Any) -> Sequence:
         verb=_one_of(value["verb"], Verb),
         begin=begin,
         head=value["head"],
-        stop=None if value["stop"] is None else _decoded_stop(value["stop"]),
+        stop=None if value["stop"] is None else decoded_stop(value["stop"]),
         todo=tuple(Todo(_one_of(one[0], Action), *one[1:]) for one in value["todo"]),
         made=tuple(value["made"]),
         phase=_one_of(value["phase"], Phase),
@@ -272,7 +310,8 @@ def _decoded(value: Any) -> Sequence:
     return sequence
 
 
-def _decoded_stop(value: Any) -> Stop:
+def decoded_stop(value: Any) -> Stop:
+    """The stop that JSON means."""
     author = value["author"]
     here, there = value["labels"]
     return Stop(

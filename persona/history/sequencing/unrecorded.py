@@ -59,7 +59,8 @@ def put(tree: LockedTree, edits: Mapping[str, bytes | None], verb: str) -> None:
     here = tracking.ids(history, edits)
     ids = {path: None if data is None else text_files.blob_id(data) for path, data in edits.items()}
     edited = sorted(path for path in ids if here.get(path) not in (committed.get(path), ids[path]))
-    _refuse(edited, committed, verb)
+    new = [path for path, id in ids.items() if id is not None and path not in {**here, **committed}]
+    _refuse([*edited, *text_files.obstacles(history.root, new)], committed, verb)
     tree.track([path for path, data in edits.items() if data is not None and path not in committed])
     tree.apply({path: data for path, data in edits.items() if here.get(path) != ids[path]}, here)
 
@@ -97,7 +98,8 @@ def _edits(history: History, sequence: Sequence, one: Todo) -> Mapping[str, byte
         )
     ids = {path: None if data is None else text_files.blob_id(data) for path, data in merged.edits.items()}
     edited = sorted(path for path in ids if here.get(path) not in (ours.files.get(path), ids[path]))
-    _refuse(edited, tracked, sequence.verb)
+    new = [path for path, id in ids.items() if id is not None and path not in here and path not in committed]
+    _refuse([*edited, *text_files.obstacles(history.root, new)], tracked, sequence.verb)
     edits = {path: data for path, data in merged.edits.items() if here.get(path) != ids[path]}
     if not edits:
         picked = Picked(None, merged.edits, (), (), merged.rewritten)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from persona.history.history import History
 from persona.history.names.revisions import branch_named
-from persona.history.recipes.conflicts import Conflict, keys_of
+from persona.history.recipes.conflicts import Conflict, is_new, keys_of
 from persona.history.recipes.pairs import path_of
 from persona.history.recipes.text import RECIPE_FILE
 from persona.history.sequencing.state import Verb
@@ -60,6 +60,8 @@ def _of_merge(conflict: Conflict, labels: tuple[str, str]) -> Iterator[str]:
         if conflict.base is None:
             now = come = "added"
         yield f"{conflict.path}: {now} in {here}, {come} in {there}"
+    elif conflict.problem == "lines" and is_new(conflict):
+        yield f"{conflict.path}: added in {here}, added in {there}, with different lines"
     elif conflict.problem == "style" and conflict.detail:
         yield f"{conflict.path}: {conflict.detail}"
     else:
@@ -110,7 +112,7 @@ def _of_revert(conflict: Conflict) -> Iterator[str]:
         yield _of_name(conflict, "now", "before")
     elif conflict.problem in ("together", "base"):
         yield conflict.detail
-    elif conflict.problem == "presence":
+    elif conflict.problem == "presence" or is_new(conflict):
         sides = conflict.base, conflict.ours, conflict.theirs
         after, now, before = ("not there" if side is None else "there" for side in sides)
         yield f"{conflict.path}: {after} in that commit, {now} now and changed, {before} before"

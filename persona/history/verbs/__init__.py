@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from persona.history.verbs import rebase as rebase
     from persona.history.verbs import rebase_base as rebase_base
     from persona.history.verbs import refs as refs
+    from persona.history.verbs import restore as restore
     from persona.history.verbs import revert as revert
     from persona.history.verbs import set as set  # noqa: A004
     from persona.history.verbs import stash as stash

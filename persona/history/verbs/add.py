@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
 from persona.history.arguments import AnyPath
 from persona.history.history import History
 from persona.history.options import ImportOptions
+from persona.history.recipes.text import RECIPE_FILE
 from persona.history.results import CommitResult
 from persona.history.vectors import importing
-from persona.history.worktree import tracking
+from persona.history.worktree import text_files, tracking
 from persona.history.worktree.changing import changing
-from persona.history.worktree.sequence import is_sequence_under_way
+from persona.history.worktree.sequence import is_sequence_under_way, is_unmerged
 from persona.weights.hub import located
 
 
@@ -39,11 +41,35 @@ def add(history: History, path: AnyPath, *more: AnyPath, **options: Unpack[Impor
         texts = tracking.named_files(history, paths)
         if texts is not None:
             importing.refuse_without_path({**how, "files": False})
-            tree.track(texts)
-            if is_sequence_under_way(history):
-                from persona.history.sequencing.resolving import settle_named
+            named = tracking.names_of(history, paths)
+            marked = _with_markers(history, named)
+            tree.track([*texts, *marked])
+            if is_sequence_under_way(history) or is_unmerged(history):
+                from persona.history.sequencing.unmerged import settle_named
 
-                settle_named(tree, paths)
-            return CommitResult(None, head.branch, parents, (), files=tuple(texts))
+                settle_named(tree, named)
+            notes = tuple(
+                f"markers of a conflict stand in {path}, and the next commit takes them" for path in marked
+            )
+            return CommitResult(None, head.branch, parents, (), notes, files=tuple(texts))
         added = importing.add(tree, source, how)
     return CommitResult(None, head.branch, parents, (added.change,), added.notes)
+
+
+def _with_markers(history: History, names: Sequence[str]) -> list[str]:
+    """The tracked files among `names` in which markers of a conflict stand. `Refused` for `recipe.toml`."""
+    found: list[str] = []
+    for path in tracking.tracked(history).paths:
+        data = text_files.read(history.root, path) if tracking.is_among(path, names) else None
+        if data is None or (b"<<<<<<< " not in data and b">>>>>>> " not in data):
+            continue
+        if path == RECIPE_FILE:
+            from persona.history.commit_builder import refuse_pairs
+
+            refuse_pairs(data)
+        else:
+            from persona.history.recipes.line_conflicts import marked_lines
+
+            if marked_lines(data.decode("utf-8", "replace")):
+                found.append(path)
+    return found

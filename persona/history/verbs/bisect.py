@@ -35,7 +35,7 @@ from persona.history.worktree import weights
 from persona.history.worktree.changing import changing
 from persona.history.worktree.locked import LockedTree
 from persona.history.worktree.move import Target, plan_files, target_of
-from persona.history.worktree.sequence import is_sequence_under_way
+from persona.history.worktree.sequence import is_sequence_under_way, is_unmerged
 from persona.objects.ids import abbreviate
 from persona.store.refs import HEADS, NoteList
 
@@ -261,7 +261,7 @@ def _begin(history: History) -> Head:
 
 def _refuse_sequence(history: History) -> None:
     """`Refused` if a merge, cherry-pick, revert or rebase has stopped."""
-    if is_sequence_under_way(history):
+    if is_sequence_under_way(history) or is_unmerged(history):
         from persona.history.sequencing.state import refuse_second
 
         refuse_second(history, "bisect")

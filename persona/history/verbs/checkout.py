@@ -21,7 +21,7 @@ from persona.history.worktree import move as moves
 from persona.history.worktree import text_files
 from persona.history.worktree.changing import changing
 from persona.history.worktree.locked import LockedTree
-from persona.history.worktree.sequence import is_sequence_under_way
+from persona.history.worktree.sequence import is_sequence_under_way, is_unmerged
 
 if TYPE_CHECKING:
     from persona.merge.devices.choose import DeviceChoice
@@ -74,7 +74,7 @@ def _move(
     started: float,
 ) -> CheckoutResult:
     history = tree.history
-    if is_sequence_under_way(history):
+    if is_sequence_under_way(history) or is_unmerged(history):
         from persona.history.sequencing.state import refuse_second
 
         refuse_second(history, "move HEAD")

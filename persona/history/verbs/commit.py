@@ -80,6 +80,10 @@ def _commit(
             from persona.history.sequencing import concluding
 
             stopped = concluding.waiting_for_commit(tree, amend=amend)
+        if sequence.is_unmerged(history):
+            from persona.history.sequencing import unmerged
+
+            unmerged.refuse_standing(history)
         added: Added | None = None
         texts: Sequence[str] | None = ()
         if path is not None:

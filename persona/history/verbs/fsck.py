@@ -18,7 +18,7 @@ from persona.history import note_refs, scores
 from persona.history.bisecting import search
 from persona.history.history import History
 from persona.history.reach import Reach
-from persona.history.sequencing.state import read_sequence
+from persona.history.sequencing.state import read_sequence, unmerged
 from persona.history.stashes import STASH, stashes
 from persona.history.store_results import Dangling, FsckResult, Leftover, Problem
 from persona.history.worktree import move, sequence, text_files, tracking, weights
@@ -46,6 +46,7 @@ _STATES: Final[dict[str, Callable[[History], object]]] = {
     sequence.PREPARED: sequence.prepared_message,
     sequence.BISECT: search.read_search,
     sequence.SEQUENCE: read_sequence,
+    sequence.UNMERGED: unmerged,
     sequence.ORIGIN: sequence.original_head,
     STASH: stashes,
 }
@@ -148,9 +149,11 @@ def _other_roots(history: History) -> Iterator[tuple[str, str, str]]:
         for id in under_way.commits() if under_way is not None else ():
             yield str(history.store.state(sequence.SEQUENCE).path), id, "commit"
         if under_way is not None and under_way.stop is not None:
-            for blob in under_way.stop.left.values():
-                if blob is not None:
-                    yield str(history.store.state(sequence.SEQUENCE).path), blob, "blob"
+            for blob in filter(None, under_way.stop.left.values()):
+                yield str(history.store.state(sequence.SEQUENCE).path), blob, "blob"
+        if (left := unmerged(history)) is not None:
+            for blob in filter(None, left.left.values()):
+                yield str(history.store.state(sequence.UNMERGED).path), blob, "blob"
         if (origin := sequence.original_head(history)) is not None:
             yield str(history.store.state(sequence.ORIGIN).path), origin, "commit"
     except PersonaError:

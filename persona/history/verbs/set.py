@@ -19,7 +19,7 @@ from persona.history.recipes.text import RECIPE_FILE, decode, dotted, encode, lo
 from persona.history.worktree import text_files, tracking
 from persona.history.worktree.changing import changing
 from persona.history.worktree.locked import LockedTree
-from persona.history.worktree.sequence import is_sequence_under_way
+from persona.history.worktree.sequence import is_sequence_under_way, is_unmerged
 from persona.objects.canonical import decimal
 from persona.objects.recipe import JOINS, Recipe
 from persona.objects.rules import AXES, PRESETS, check_axis
@@ -170,8 +170,8 @@ def rename_term(history: History, old: str, new: str) -> Renamed:
         return with_pairs_renamed(edited, old, new)
 
     def follow(tree: LockedTree) -> None:
-        if is_sequence_under_way(history):
-            from persona.history.sequencing.resolving import rename
+        if is_sequence_under_way(history) or is_unmerged(history):
+            from persona.history.sequencing.unmerged import rename
 
             rename(tree, old, new)
 

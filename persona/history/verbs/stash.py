@@ -6,19 +6,21 @@ to that commit, merged into the work tree three ways. If a conflict is left, the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 
 from persona.errors import Call, Conflicted, Refused, UnknownName, WorkFile, listed
 from persona.frozen import dataclass
 from persona.history.commit_builder import build, named_by, put_tree, side_of, side_of_worktree, tidy
 from persona.history.history import History
+from persona.history.recipes.conflicts import Conflict
 from persona.history.recipes.text import RECIPE_FILE
 from persona.history.recipes.three_way import Names, merge_files
 from persona.history.results import UNPRINTED, Diff, Result, iso_date
+from persona.history.sequencing import moving, unmerged
 from persona.history.sequencing.picking import refuse_other_base
 from persona.history.sequencing.results import views
-from persona.history.sequencing.state import refuse_second
+from persona.history.sequencing.state import Stop, refuse_second
 from persona.history.sequencing.words import sentences
 from persona.history.stashes import Stashed, place_of, stashes
 from persona.history.worktree import text_files, tracking
@@ -235,16 +237,23 @@ def _apply(history: History, selector: str | int | None, *, drop: bool) -> Stash
         tree.track([path for path in entry.added if path not in here])
         tree.apply(edits, here)
         if told:
+            conflicts = merged.conflicts or told
+            with history.store.transaction() as tx:  # `restore` may write the conflict again
+                for data in edits.values():
+                    if data is not None:
+                        tx.put("blob", data)
+            unmerged.keep(tree, _stop(history, entry.id, edits, conflicts))
             lines = [f"  {line}" for line in sentences("merge", told, _LABELS)]
             raise Conflicted(
                 "\n".join(
                     [f"{shown.selector} conflicts with HEAD; the stash is kept", *dict.fromkeys(lines)]
                 ),
-                conflicts=views(merged.conflicts or told),
+                conflicts=views(conflicts),
                 hint=(
-                    "edit the files and delete the markers; ",
+                    *unmerged.ways_out(conflicts),
+                    "; then ",
                     Call("stash.drop", shown.selector),
-                    " forgets the stash then",
+                    " forgets the stash",
                 ),
             )
         if drop:
@@ -252,12 +261,21 @@ def _apply(history: History, selector: str | int | None, *, drop: bool) -> Stash
         return StashResult("applied", shown, tuple(edits), drop)
 
 
+def _stop(
+    history: History, id: str, edits: Mapping[str, bytes | None], conflicts: Sequence[Conflict]
+) -> Stop:
+    """What a stash leaves in the work tree, in the form of a stop."""
+    left = moving.files_left(history, {**edits}, conflicts, history.head_commit())
+    return Stop("conflict", id, (), "", None, id, left, tuple(conflicts), labels=_LABELS)
+
+
 def _refuse_edited(history: History, touched: Sequence[str], here: dict[str, str]) -> None:
     """`Refused` if a file that a stash changes is edited, or is there without being tracked."""
     committed = history.files_of(history.head_commit())
     edited = [path for path in touched if here.get(path) != committed.get(path)]
     strange = [path for path in edited if path not in committed]
-    if strange:
+    new = [path for path in touched if path not in committed and path not in here]
+    if strange := [*strange, *text_files.obstacles(history.root, new)]:
         raise tracking.in_the_way(strange)
     if edited:
         raise Refused(

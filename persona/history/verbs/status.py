@@ -13,7 +13,7 @@ from persona.history.results import Diff, Head
 from persona.history.vectors.trimmed import kept_terms
 from persona.history.worktree import text_files, tracking, weights
 from persona.history.worktree.changes import diff_worktree
-from persona.history.worktree.sequence import BISECT, is_sequence_under_way
+from persona.history.worktree.sequence import BISECT, is_sequence_under_way, is_unmerged
 from persona.objects.tree import differing
 from persona.weights.writer import foreign_weight_files
 
@@ -59,8 +59,8 @@ def status(history: History) -> Status:
 
 
 def _sequence(history: History) -> UnderWay | None:
-    """The merge, cherry-pick, revert or rebase that has stopped; None if there is none."""
-    if not is_sequence_under_way(history):
+    """What has stopped, or left conflicts; None if there is nothing."""
+    if not (is_sequence_under_way(history) or is_unmerged(history)):
         return None
     from persona.history.sequencing.showing import seen
 

@@ -1,26 +1,20 @@
-"""`switch`, `reset` and `restore`: HEAD and text files, without weights."""
+"""`switch` and `reset`: HEAD and text files, without weights."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Literal
 
-from persona.errors import Blank, Call, Hint, Keyword, UnknownName, UsageError
-from persona.history.act_results import Restored
+from persona.errors import Blank, Call, Keyword, UsageError
 from persona.history.history import History
 from persona.history.names.revisions import resolve
 from persona.history.results import Head, SwitchResult
-from persona.history.worktree import tracking, weights
+from persona.history.worktree import weights
 from persona.history.worktree.changing import changing
 from persona.history.worktree.locked import LockedTree
 from persona.history.worktree.move import NO_MOVE, Target, left_behind, new_branch, plan_files, target_of
-from persona.history.worktree.sequence import is_sequence_under_way
-from persona.objects.ids import is_id
+from persona.history.worktree.sequence import is_sequence_under_way, is_unmerged
 from persona.store.refs import NoteList
-from persona.weights.foreign import is_weight_name
 
 
 def switch(
@@ -37,7 +31,8 @@ def switch(
     throws edits away that are not committed.
     """
     with changing(history, force=force) as tree:
-        if is_sequence_under_way(history):
+        stays = create is not None and target is None
+        if is_sequence_under_way(history) or (is_unmerged(history) and not stays):
             from persona.history.sequencing.state import refuse_second
 
             refuse_second(history, "switch branches")
@@ -100,6 +95,10 @@ def reset(
             from persona.history.sequencing import moving
 
             dropped = moving.sequence_before_reset(tree, mode)
+        if mode == "soft" and is_unmerged(history):
+            from persona.history.sequencing.state import refuse_second
+
+            refuse_second(history, "do a soft reset")
         move = plan_files(history, to, force=True) if mode == "hard" else NO_MOVE
         tree.remember(head)
         if mode == "soft":
@@ -109,80 +108,10 @@ def reset(
             tree.advance(to, history.committer(), f"reset: moving to {rev}", expect=head)
         if mode == "mixed":
             tree.forget()
+        tree.unmerged(None)
         if dropped is not None:
             moving.settle_with(tree, dropped)
         return _where(tree, [*notes, *move.notes, *left], before)
-
-
-def restore(history: History, paths: str | Sequence[str], rev: str = "HEAD") -> Restored:
-    """Puts tracked text files of `rev` back into the work tree; returns their paths.
-
-    `paths`: files, or directories, from the root of the work tree.
-    """
-    paths = [paths] if isinstance(paths, str) else paths
-    if not paths:
-        raise UsageError(
-            "no file to restore", hint=("name one or more; ", Call("status"), " lists those that changed")
-        )
-    with changing(history) as tree:
-        target, known = history.files_of(resolve(history, rev, history.notes)), history.last_files()
-        tracked = tracking.tracked(history).paths
-        chosen = _chosen(history.root, paths, target, known, tracked, rev)
-        near = [path for path in {*tracked, *target} if _is_near(path, chosen)]
-        here = tracking.ids(history, near)  # no other file has to be read
-        way = [path for path in here if path not in target and _gives_way(history, path, chosen, here, known)]
-        tree.track([path for path in chosen if path in target and path not in tracked])
-        return Restored(tree.put(target, here, dict.fromkeys([*chosen, *way])))
-
-
-def _is_near(path: str, chosen: Collection[str]) -> bool:
-    """Whether a file is chosen, or is in the way of a chosen one, or the other way around."""
-    if path in chosen:
-        return True
-    return any(path.startswith(f"{other}/") or other.startswith(f"{path}/") for other in chosen)
-
-
-def _gives_way(
-    history: History, path: str, chosen: Iterable[str], here: Mapping[str, str], known: Mapping[str, str]
-) -> bool:
-    """Whether a file makes room for a chosen one.
-
-    It does if it lies in a directory that must become a file, or the other way around. A file that HEAD does
-    not track, or an edit of a file that was not named, must be in the store.
-    """
-    below = any(path.startswith(f"{other}/") for other in chosen)
-    if not below and not any(other.startswith(f"{path}/") for other in chosen):
-        return False
-    id = here[path]
-    return (below and path in known) or (is_id(id) and history.store.objects.kind_of(id) == "blob")
-
-
-def _chosen(
-    root: Path,
-    paths: Sequence[str],
-    target: Mapping[str, str],
-    known: Mapping[str, str],
-    tracked: Iterable[str],
-    rev: str,
-) -> list[str]:
-    """The files that `paths` name, of `rev` and of HEAD.
-
-    Files that only HEAD has are removed. A file that no commit holds stays.
-    """
-    found: dict[str, None] = {}
-    for path in paths:
-        matches = [name for name in sorted({*target, *known}) if tracking.is_among(name, [path])]
-        if not matches:
-            named = [name for name in tracked if tracking.is_among(name, [path])]
-            new = any(os.path.lexists(root / name) for name in named)
-            hint: Hint = (Call("status"), " lists those that changed")
-            if is_weight_name(path):
-                hint = ("weights come back with ", Call("checkout"))
-            elif new:
-                hint = "the file is new: delete it to drop it"
-            raise UnknownName(f"{rev} has no file {path}", hint=hint)
-        found.update(dict.fromkeys(matches))
-    return list(found)
 
 
 def _where(tree: LockedTree, notes: list[str], before: Head) -> SwitchResult:

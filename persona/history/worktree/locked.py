@@ -21,7 +21,7 @@ from persona.errors import Call, IntegrityError, PersonaError
 from persona.history.history import History, reason
 from persona.history.worktree import text_files, tracking
 from persona.history.worktree.move import MOVE, FileMove, Target, left_behind, read_move
-from persona.history.worktree.sequence import BISECT, ORIGIN, PREPARED, SEQUENCE
+from persona.history.worktree.sequence import BISECT, ORIGIN, PREPARED, SEQUENCE, UNMERGED
 from persona.history.worktree.tracking import ADDED
 from persona.objects.commit import Person
 from persona.store import files
@@ -55,22 +55,29 @@ class LockedTree:
         `current` has their blobs now.
         """
         edits = text_files.edits_of(self.history, target, current, paths)
-        self.apply(edits, current)
+        self.apply(edits, current, over=True)
         return list(edits)
 
-    def apply(self, edits: Mapping[str, bytes | None], seen: Mapping[str, str]) -> None:
+    def apply(
+        self, edits: Mapping[str, bytes | None], seen: Mapping[str, str], *, over: bool = False
+    ) -> None:
         """Makes tracked files hold these bytes (None: removed).
 
         Files are removed first, so that a file may replace a directory and a directory a file. The others
         follow in the given order. If something is in the way, it is found before anything changes
         (`check_room`). `seen`: the blob id of each path when the edits were decided (absent: there was no
         file). A file with another content now was edited meanwhile: it stays, and `Refused` names it. All
-        files are compared before the first one changes, and each again when it is replaced.
+        files are compared before the first one changes, and each again when it is replaced. `over`: a link or
+        pipe in the place of a new file is replaced; otherwise `Refused` names it.
         """
         root = self.history.root
         kept = [path for path, data in edits.items() if data is not None]
         removed = [path for path, data in edits.items() if data is None]
         text_files.check_room(root, kept, removed)
+        if not over and (strange := text_files.obstacles(root, [path for path in kept if path not in seen])):
+            known = self.history.last_files()
+            if strange := [path for path in strange if path not in known]:
+                raise tracking.in_the_way(strange)
         text_files.refuse_edited([p for p in edits if text_files.id_of(root, p) != seen.get(p)])
         for path in removed:
             if not files.remove_seen(root / path, _is(seen.get(path)), below=root):
@@ -106,8 +113,9 @@ class LockedTree:
         self.history.store.state(PREPARED).write({"head": self.history.head_commit(), "message": message})
 
     def committed(self) -> None:
-        """Clears the names and the message that waited for a commit, which HEAD now holds."""
+        """Clears the names, the message and the conflicts that waited for a commit, which HEAD now holds."""
         self.history.store.state(PREPARED).remove()
+        self.unmerged(None)
         self.forget()
 
     def bisect(self, value: Any) -> None:
@@ -121,6 +129,14 @@ class LockedTree:
     def sequence(self, value: Any) -> None:
         """Keeps the state of a merge, cherry-pick, revert or rebase; None ends it."""
         state = self.history.store.state(SEQUENCE)
+        if value is None:
+            state.remove()
+        else:
+            state.write(value)
+
+    def unmerged(self, value: Any) -> None:
+        """Keeps the conflicts that a stash has left; None drops them."""
+        state = self.history.store.state(UNMERGED)
         if value is None:
             state.remove()
         else:
@@ -158,7 +174,7 @@ class LockedTree:
         if move.paths:
             state.write({"from": self.history.last_commit(), "to": move.to})
         try:
-            self.apply(edits, move.current)
+            self.apply(edits, move.current, over=move.forced)
             yield
         except PersonaError:
             with suppress(PersonaError):  # the next command tries again
@@ -168,6 +184,8 @@ class LockedTree:
             state.remove()
         self.forget(None if move.forced else move.target)
         self.history.store.state(PREPARED).remove()
+        if move.forced:
+            self.unmerged(None)
 
     def take_back(self, *, force: bool = False) -> None:
         """Puts back the files of a move that was cut short before HEAD followed. Edits stay.

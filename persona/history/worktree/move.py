@@ -101,8 +101,12 @@ def plan_files(history: History, to: str, *, force: bool, can_force: bool = True
     known_now = here if force else before
     moving = differing(known_now, after)
     lost = [path for path in moving if here.get(path) not in (before.get(path), after.get(path))]
+    if not force:
+        new = [path for path in moving if path in after and path not in here and path not in before]
+        lost = sorted([*lost, *text_files.obstacles(history.root, new)])
     if lost and not force:
-        foreign = [path for path in lost if path not in known]
+        there = {*here, *before}
+        foreign = [path for path in lost if path not in known or path not in there]
         if foreign:
             raise tracking.in_the_way(foreign, can_force=can_force)
         raise Refused(

@@ -17,6 +17,8 @@ BISECT: Final = "bisect"
 """state/bisect: the bisect that is under way (`persona.history.bisecting.search`)."""
 SEQUENCE: Final = "sequence"
 """state/sequence: the merge, cherry-pick, revert or rebase that waits (`persona.history.sequencing`)."""
+UNMERGED: Final = "unmerged"
+"""state/unmerged: the conflicts that `stash pop` has left (`persona.history.sequencing.unmerged`)."""
 ORIGIN: Final = "orig_head"
 """state/orig_head: the commit that HEAD was at before the last merge, rebase or reset."""
 
@@ -24,6 +26,11 @@ ORIGIN: Final = "orig_head"
 def is_sequence_under_way(history: History) -> bool:
     """Whether a merge, cherry-pick, revert or rebase has stopped here. Reads nothing."""
     return os.path.lexists(history.store.state(SEQUENCE).path)
+
+
+def is_unmerged(history: History) -> bool:
+    """Whether conflicts of a stash may stand. Reads nothing."""
+    return os.path.lexists(history.store.state(UNMERGED).path)
 
 
 def original_head(history: History) -> str | None:

@@ -156,6 +156,28 @@ def check_room(root: Path, kept: Iterable[str], removed: Iterable[str]) -> None:
         )
 
 
+def obstacles(root: Path, paths: Iterable[str]) -> list[str]:
+    """The paths where something lies that no commit can hold: a pipe, a device, a link that leads to no file.
+
+    A directory is none: `check_room` finds the files in it.
+    """
+    return [path for path in paths if _is_obstacle(root / check_file_path(path))]
+
+
+def _is_obstacle(place: Path) -> bool:
+    try:
+        mode = os.lstat(place).st_mode
+        if stat.S_ISLNK(mode):
+            return not stat.S_ISREG(os.stat(place).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return os.path.islink(place)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return True
+        raise files.system_fault("look at", place, error) from error
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
 def _all_below(root: Path, path: str) -> Iterator[str]:
     """Every file below a directory of the work tree, hidden ones and links too, leftovers not."""
     pending = [path] if (root / path).is_dir() and not (root / path).is_symlink() else []

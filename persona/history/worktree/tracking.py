@@ -191,6 +191,12 @@ def named_files(history: History, paths: Sequence[Path]) -> list[str] | None:
     return [name for name in found if name not in known]
 
 
+def names_of(history: History, paths: Sequence[Path]) -> list[str]:
+    """The paths that lie in the work tree, by their names there."""
+    root = files.resolved(history.root)
+    return [name for path in paths if (name := _name_in(root, path)) is not None]
+
+
 def _name_in(root: Path, path: Path) -> str | None:
     """The path of a file relative to the work tree; None for a path outside, or the work tree itself."""
     place = path.absolute()

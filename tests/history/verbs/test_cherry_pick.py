@@ -227,3 +227,25 @@ def test_a_merge_is_reverted_to_the_parent_that_is_named(topic: Bot) -> None:
     topic.repo.revert("HEAD", mainline=1)
     assert topic.repo["HEAD"].recipe == before
     assert "reversing\nchanges made to" in topic.repo["HEAD"].message
+
+
+def test_the_way_back_loses_no_commit_that_was_made_since_the_stop(topic: Bot) -> None:
+    stopped(topic)
+    topic.repo.recipe.set("listening", alpha="0.4")
+    topic.commit(message="decided")
+    (topic.root / "NOTES.md").write_text("later\n")
+    topic.repo.add(topic.root / "NOTES.md")
+    topic.commit(message="own")
+    done = topic.repo.cherry_pick(abort=True)
+    assert (done.state, done.head) == ("quit", done.before)
+    assert done.notes[0].startswith("you have moved HEAD since the cherry-pick stopped")
+    assert subjects(topic, 5) == ["own", "decided", "topic 2", "topic 1", "ours"]
+    assert topic.repo.status().sequence is None
+
+
+def test_the_way_back_keeps_edits_of_files_that_no_pick_has_changed(topic: Bot) -> None:
+    head = stopped(topic)
+    (topic.root / "chat_template.jinja").write_text("edited\n")
+    topic.repo.cherry_pick(abort=True)
+    assert topic.repo.resolve("HEAD") == head
+    assert topic.repo.status().files_changed == ("chat_template.jinja",)

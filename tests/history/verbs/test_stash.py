@@ -186,7 +186,7 @@ def test_commit_refuses_while_the_conflict_stands(grown: Bot) -> None:
     grown.commit(message="half")
     with pytest.raises(Conflicted):
         grown.repo.stash.pop()
-    with pytest.raises(Refused, match=r"a conflict stands in recipe.toml, in the lines \d+, \d+"):
+    with pytest.raises(Refused, match=r"a conflict stands in recipe\.toml"):
         grown.commit(message="both")
     grown.repo.recipe.set("listening", alpha="0.3")
     grown.commit(message="decided")

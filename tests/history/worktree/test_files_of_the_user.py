@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from persona.errors import IntegrityError, InvalidInput
+from persona.errors import IntegrityError, InvalidInput, Refused
 from persona.repository import Repository
 from persona.store import files
 from tests.checkpoints import write_model
@@ -130,3 +131,46 @@ def test_directories_that_an_earlier_command_made_are_synced_before_a_file_in_th
     with files.replaced_calls(syncing):
         bot.repo.restore(["graph/deep/a.md"])
     assert syncing.synced >= {bot.root, bot.root / "graph", bot.root / "graph" / "deep"}
+
+
+def in_the_way(place: Path, kind: str) -> None:
+    """Puts something at a place that no commit can hold."""
+    if kind == "pipe":
+        os.mkfifo(place)
+    else:
+        place.symlink_to({"nowhere": "nowhere", "loop": place.name, "directory": "."}[kind])
+
+
+@pytest.mark.parametrize("kind", ["nowhere", "loop", "directory", "pipe"])
+def test_no_command_puts_a_new_file_in_the_place_of_a_link_or_a_pipe(grown: Bot, kind: str) -> None:
+    repo, place = grown.repo, grown.root / "NOTES.md"
+    repo.switch(create="topic")
+    place.write_text("theirs\n")
+    repo.add(place)
+    grown.commit(message="notes")
+    place.write_text("stashed\n")
+    repo.reset("HEAD~1", mode="soft")
+    repo.stash.push()
+    repo.reset("topic@{1}", mode="hard")
+    repo.switch("main")
+    repo.recipe.set("listening", alpha="0.5")
+    grown.commit(message="ours")
+    in_the_way(place, kind)
+    before = os.lstat(place).st_ino
+    commands: list[Callable[[], object]] = [
+        lambda: repo.switch("topic"),
+        lambda: repo.checkout("topic", weights=False),
+        lambda: repo.merge("topic"),
+        lambda: repo.merge("topic", no_commit=True),
+        lambda: repo.cherry_pick("topic"),
+        lambda: repo.cherry_pick("topic", no_commit=True),
+        lambda: repo.rebase("topic"),
+        repo.stash.pop,
+    ]
+    head = repo.resolve("HEAD")
+    for command in commands:
+        with pytest.raises(Refused, match=r"untracked files would be overwritten: NOTES\.md"):
+            command()
+        assert (os.lstat(place).st_ino, repo.resolve("HEAD"), repo.status().sequence) == (before, head, None)
+    repo.switch("topic", force=True)
+    assert place.read_text() == "theirs\n"

@@ -64,7 +64,7 @@ class Git(Source):
             sorted(path for kind, path in entries if kind != "??" and path not in conflicted),
             sorted(path for kind, path in entries if kind == "??"),
             conflicted,
-            next(marks, None),
+            next(marks, None) or self._listed(),
         )
 
     def commits_like(self, prefix: str) -> list[str]:
@@ -106,6 +106,13 @@ class Git(Source):
             else:
                 found[prefix + name] = self._object(id)[1]
         return found
+
+    def _listed(self) -> str | None:
+        """The command that has commits left to do, if none has a commit that stopped it."""
+        todo = self._git / "sequencer" / "todo"
+        if not todo.is_file():
+            return None
+        return {"pick": "cherry-pick", "revert": "revert"}[todo.read_text().split()[0]]
 
     def _refs(self, kind: str) -> dict[str, str]:
         folder = self._git / "refs" / kind

@@ -83,7 +83,7 @@ class Persona(Source):
             sorted(set(changed) - set(conflicted)),
             sorted(status.untracked),
             conflicted,
-            waiting.verb if waiting else None,
+            waiting.verb if waiting and waiting.verb != "stash" else None,
         )
 
     def commits_like(self, prefix: str) -> list[str]:
