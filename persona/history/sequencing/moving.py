@@ -12,13 +12,13 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import NoReturn
 
-from persona.errors import Blank, Call, Conflicted, Keyword, Note, PersonaError, Refused
+from persona.errors import Call, Conflicted, Keyword, Note, PersonaError, Refused
 from persona.history.history import History, reason
 from persona.history.recipes.conflicts import Conflict
 from persona.history.results import Head
 from persona.history.sequencing.results import views
 from persona.history.sequencing.state import METHODS, Sequence, Stop, named, read_sequence, standing
-from persona.history.sequencing.words import names_to_give, sentences
+from persona.history.sequencing.words import sentences, way_to_name
 from persona.history.worktree import text_files, tracking, weights
 from persona.history.worktree.locked import LockedTree
 from persona.history.worktree.move import FileMove, plan_files
@@ -177,17 +177,13 @@ def raise_conflict(sequence: Sequence, told: Many[Conflict], sentence: str) -> N
     listed = [f"  {line}" for line in sentences(sequence.verb, told, stop.labels)]
     whole = [one.path for one in told if one.problem in ("presence", "binary", "json", "style")]
     named_ones = ("; ", Call("add", whole[0]), " keeps a file as it is") if whole else ()
-    names = names_to_give(told)
-    renames: tuple[str | Call, ...] = ()
-    if names:
-        renames = ("; ", Call("recipe.rename", names[0], Blank("NAME")), " gives that vector a name")
     raise Conflicted(
         "\n".join([sentence, *dict.fromkeys(listed)]),
         conflicts=views(told),
         hint=(
             "edit the files and delete the markers",
             *named_ones,
-            *renames,
+            *way_to_name(told),
             "; then ",
             Call(method, continue_=True),
             "; ",

@@ -24,7 +24,7 @@ from persona.history.sequencing.state import (
     under_way,
     unmerged,
 )
-from persona.history.sequencing.words import sentences
+from persona.history.sequencing.words import sentences, way_to_name
 from persona.history.worktree import tracking
 from persona.history.worktree.locked import LockedTree
 from persona.history.worktree.sequence import is_sequence_under_way
@@ -77,7 +77,7 @@ def ways_out(conflicts: Iterable[Conflict]) -> tuple[str | Call, ...]:
     whole = [conflict.path for conflict in conflicts if conflict.problem in WHOLE]
     found: list[str | Call] = []
     if len(whole) < len(conflicts):
-        found.append("edit the files and delete the markers")
+        found += ["edit the files and delete the markers", *way_to_name(conflicts)]
     if whole:
         file = WorkFile(whole[0])
         found += ["; " if found else "", Call("add", file), " keeps a file as it is, "]

@@ -13,7 +13,7 @@ from persona.history.commit_builder import other_kept, side_of_worktree, tidy, v
 from persona.history.history import History
 from persona.history.recipes.three_way import Names, merge_files
 from persona.history.results import CommitResult
-from persona.history.sequencing.picking import Picked
+from persona.history.sequencing.picking import Picked, refuse_other_base
 from persona.history.sequencing.running import change_of, message_of, why_nothing
 from persona.history.sequencing.state import Sequence, Todo
 from persona.history.sequencing.words import sentences
@@ -91,6 +91,8 @@ def _edits(history: History, sequence: Sequence, one: Todo) -> Mapping[str, byte
         Names(history.read_recipe, history.base_name, history.require_vector_of),
     )
     id = abbreviate(one.commit)
+    for conflict in merged.conflicts:
+        refuse_other_base(conflict)
     if merged.conflicts:
         listed = "\n".join(f"  {line}" for line in sentences(sequence.verb, merged.conflicts, change.labels))
         raise Refused(

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+from persona.errors import Blank, Call
 from persona.history.history import History
 from persona.history.names.revisions import branch_named
 from persona.history.recipes.conflicts import Conflict, is_new, keys_of
 from persona.history.recipes.pairs import path_of
-from persona.history.recipes.text import RECIPE_FILE
 from persona.history.sequencing.state import Verb
 from persona.objects.ids import abbreviate, is_id
 from persona.store.refs import HEADS, TAGS
@@ -86,8 +86,7 @@ def _values(conflict: Conflict) -> Iterator[tuple[str, Iterable[Any]]]:
 def _of_name(conflict: Conflict, here: str, there: str) -> str:
     """The sentence of two vectors with one name."""
     ours, theirs = (abbreviate(id) for id in (conflict.holder, conflict.vector))
-    stands = f"which {RECIPE_FILE} has as {path_of(conflict)[1]}"
-    return f"two vectors are named {conflict.theirs}: {ours} {here}, and {theirs} {there}, {stands}"
+    return f"two vectors are named {conflict.theirs}: {ours} {here}, {theirs} {there}"
 
 
 def _of_taken_name(conflict: Conflict, there: str) -> Iterator[str]:
@@ -97,9 +96,13 @@ def _of_taken_name(conflict: Conflict, there: str) -> Iterator[str]:
         yield f"{conflict.key} is {abbreviate(term.vector)}, which is named {term.name} {there}"
 
 
-def names_to_give(conflicts: Iterable[Conflict]) -> list[str]:
-    """The names of the vectors that stand under another name than theirs."""
-    return [path_of(one)[1] for one in conflicts if one.problem == "name"]
+def way_to_name(conflicts: Iterable[Conflict]) -> tuple[str | Call, ...]:
+    """The hint on the first vector of theirs that stands under another name."""
+    for one in conflicts:
+        if one.problem == "name":
+            call = Call("recipe.rename", path_of(one)[1], Blank("NAME"))
+            return "; ", call, f" names {abbreviate(one.vector)}"
+    return ()
 
 
 def _of_revert(conflict: Conflict) -> Iterator[str]:

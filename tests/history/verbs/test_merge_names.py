@@ -127,8 +127,9 @@ def test_two_vectors_with_one_name_are_a_conflict_that_keeps_both(
     bot, added = named_twice, terms(named_twice)["new"][0]
     with pytest.raises(Conflicted) as found:
         bot.repo.merge("topic")
-    told = f"two vectors are named new: {added[:8]} in HEAD, and {ids['listening'][:8]} in topic"
+    told = f"two vectors are named new: {added[:8]} in HEAD, {ids['listening'][:8]} in topic"
     assert told in found.value.message
+    assert f"`repo.recipe.rename('listening', NAME)` names {ids['listening'][:8]}" in str(found.value)
     assert {name: vector for name, (vector, _) in terms(bot).items()} == {**ids, "new": added}
     assert '# >>>>>>> topic: vectors.listening.name = "new"\n' in bot.recipe.read_text()
     with pytest.raises(Conflicted, match="a conflict stands"):
