@@ -18,7 +18,7 @@ from persona.history.recipes.conflicts import Conflict
 from persona.history.results import Head
 from persona.history.sequencing.results import views
 from persona.history.sequencing.state import METHODS, Sequence, Stop, named, read_sequence, standing
-from persona.history.sequencing.words import sentences, way_to_name
+from persona.history.sequencing.words import lost_notes, sentences, way_to_name
 from persona.history.worktree import text_files, tracking, weights
 from persona.history.worktree.locked import LockedTree
 from persona.history.worktree.move import FileMove, plan_files
@@ -169,12 +169,16 @@ def _files(found: Many[Conflict]) -> str:
     return ", ".join(dict.fromkeys(conflict.path for conflict in found))
 
 
-def raise_conflict(sequence: Sequence, told: Many[Conflict], sentence: str) -> NoReturn:
-    """Raises the error for conflicts: each with its values, and what to do."""
+def raise_conflict(sequence: Sequence, told: Many[Conflict], sentence: str, lost: Many[str] = ()) -> NoReturn:
+    """Raises the error for conflicts: each with its values, and what to do.
+
+    `lost`: comments of theirs that are not in the files.
+    """
     stop = sequence.stop
     assert stop is not None
     method = METHODS[sequence.verb]
-    listed = [f"  {line}" for line in sentences(sequence.verb, told, stop.labels)]
+    lines = [*sentences(sequence.verb, told, stop.labels), *lost_notes(lost, stop.labels[1])]
+    listed = [f"  {line}" for line in lines]
     whole = [one.path for one in told if one.problem in ("presence", "binary", "json", "style")]
     named_ones = ("; ", Call("add", whole[0]), " keeps a file as it is") if whole else ()
     raise Conflicted(

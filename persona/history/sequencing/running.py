@@ -309,7 +309,7 @@ def _conflict(
     )
     stopped = replace(sequence, head=at, todo=tuple(todo), stop=stop, made=(*sequence.made, *commits))
     moving.stop_here(tree, stopped, steps, _goal_of_stop(sequence, at))
-    moving.raise_conflict(stopped, picked.told, moving.stopped_at(history, stopped))
+    moving.raise_conflict(stopped, picked.told, moving.stopped_at(history, stopped), picked.lost)
 
 
 def _edit(

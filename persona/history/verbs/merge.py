@@ -179,7 +179,7 @@ def _merge(
         tree.remember(head)
         notes += moving.stop_here(tree, sequence, ())
         if picked.tree is None:
-            moving.raise_conflict(sequence, picked.told, moving.stopped_at(history, sequence))
+            moving.raise_conflict(sequence, picked.told, moving.stopped_at(history, sequence), picked.lost)
         return running.result(tree, "merge", "prepared", Made(before, (), tuple(notes)))
     with history.store.transaction() as tx:
         tx.rely_on(picked.tree)

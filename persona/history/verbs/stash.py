@@ -21,7 +21,7 @@ from persona.history.sequencing import moving, unmerged
 from persona.history.sequencing.picking import refuse_other_base
 from persona.history.sequencing.results import views
 from persona.history.sequencing.state import Stop, refuse_second
-from persona.history.sequencing.words import sentences
+from persona.history.sequencing.words import lost_notes, sentences
 from persona.history.stashes import Stashed, place_of, stashes
 from persona.history.worktree import text_files, tracking
 from persona.history.worktree.changes import diff_commits
@@ -102,7 +102,7 @@ def push(
 def pop(history: History, stash: str | int | None = None) -> StashResult:
     """Brings the edits of a stash back, as `apply`, and drops the stash.
 
-    If a conflict is left, the stash stays.
+    If a conflict is left, or if a comment of `recipe.toml` did not fit, the stash stays.
     """
     return _apply(history, stash, drop=True)
 
@@ -221,14 +221,14 @@ def _apply(history: History, selector: str | int | None, *, drop: bool) -> Stash
         _refuse_edited(history, touched, here)
         ours = side_of_worktree(history, here)
         names = Names(history.read_recipe, history.base_name, history.require_vector_of)
-        merged = merge_files(base, theirs, ours, names)
+        merged = merge_files(base, theirs, ours, names, both=True)
         told = merged.conflicts
         for conflict in told:
             if conflict.problem == "directory":
                 raise Refused(f"{conflict.path} would have to be a directory too, for {conflict.detail}")
             refuse_other_base(conflict)
         if told:
-            merged = merge_files(base, theirs, ours, names, labels=_LABELS)
+            merged = merge_files(base, theirs, ours, names, labels=_LABELS, both=True)
         edits = {
             path: data
             for path, data in merged.edits.items()
@@ -243,7 +243,8 @@ def _apply(history: History, selector: str | int | None, *, drop: bool) -> Stash
                     if data is not None:
                         tx.put("blob", data)
             unmerged.keep(tree, _stop(history, entry.id, edits, conflicts))
-            lines = [f"  {line}" for line in sentences("merge", told, _LABELS)]
+            said = [*sentences("merge", told, _LABELS), *lost_notes(merged.lost, _LABELS[1])]
+            lines = [f"  {line}" for line in said]
             raise Conflicted(
                 "\n".join(
                     [f"{shown.selector} conflicts with HEAD; the stash is kept", *dict.fromkeys(lines)]
@@ -256,9 +257,12 @@ def _apply(history: History, selector: str | int | None, *, drop: bool) -> Stash
                     " forgets the stash",
                 ),
             )
+        notes = tuple(lost_notes(merged.lost, shown.selector))
+        if drop and notes:
+            drop, notes = False, (*notes, f"{shown.selector} is kept")
         if drop:
             _drop(tree, place)
-        return StashResult("applied", shown, tuple(edits), drop)
+        return StashResult("applied", shown, tuple(edits), drop, notes)
 
 
 def _stop(

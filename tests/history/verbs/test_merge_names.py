@@ -290,3 +290,47 @@ def test_a_rebase_makes_the_change_of_a_vector_again_though_another_of_its_name_
     grown.commit()
     grown.repo.rebase("main", "topic")
     assert terms(grown) == {"suggesting": (ids["listening"], "0.2"), "listening": (ids["suggesting"], "0.2")}
+
+
+# -- comments ------------------------------------------------------------------------------------------------
+
+
+def commented(bot: Bot, alpha: str, comment: str) -> Edit:
+    """An edit of `listening` with a comment in its line, which was `# first`."""
+    return lambda repo: bot.edit(
+        lambda text: text.replace("alpha = 0.7  # first", f"alpha = {alpha}  # {comment}")
+    )
+
+
+@pytest.fixture
+def remarked(grown: Bot) -> Bot:
+    """A comment beside the strength of `listening`."""
+    grown.edit(lambda text: text.replace("alpha = 0.7", "alpha = 0.7  # first"))
+    grown.commit()
+    return grown
+
+
+def test_a_strategy_takes_the_comment_beside_the_value_that_it_takes(remarked: Bot) -> None:
+    branched(remarked, commented(remarked, "0.5", "ours"), commented(remarked, "0.3", "theirs"))
+    remarked.repo.merge("topic", strategy="theirs")
+    assert "alpha = 0.3  # theirs\n" in remarked.recipe.read_text()
+    remarked.repo.reset("HEAD~1", mode="hard")
+    remarked.repo.merge("topic", strategy="ours")
+    assert "alpha = 0.5  # ours\n" in remarked.recipe.read_text()
+
+
+def test_a_stop_names_the_comments_that_are_left_out(remarked: Bot) -> None:
+    branched(remarked, commented(remarked, "0.5", "ours"), commented(remarked, "0.3", "theirs"))
+    with pytest.raises(Conflicted, match="did not fit beside those of HEAD: # theirs"):
+        remarked.repo.merge("topic")
+
+
+def test_a_stash_whose_comment_does_not_fit_is_kept(remarked: Bot) -> None:
+    commented(remarked, "0.7", "stashed")(remarked.repo)
+    remarked.repo.stash.push()
+    commented(remarked, "0.5", "ours")(remarked.repo)
+    remarked.commit()
+    found = remarked.repo.stash.pop()
+    assert (found.state, found.dropped) == ("applied", False)
+    assert any("# stashed" in note for note in found.notes)
+    assert len(remarked.repo.stash.list()) == 1
