@@ -74,7 +74,12 @@ _NOT_STAGED = (
 )
 OPTIONS: Final[dict[str, str]] = dict.fromkeys(
     ("--cached", "--staged", "--keep-index", "--index"), _NOT_STAGED
-) | {option: f"{option} stands before the command" for option in ("--no-pager", "--paginate", "-C")}
+) | {
+    **{option: f"{option} stands before the command" for option in ("--no-pager", "--paginate", "-C")},
+    **dict.fromkeys(
+        ("--color", "--no-color"), "answers have colours only on a terminal, and none if NO_COLOR is set"
+    ),
+}
 """Options of git's that have no meaning here, or only before the command, and why."""
 
 _NO_SIGNATURES = "persona signs no commits with keys"
@@ -83,25 +88,41 @@ _ONE_BY_ONE = "`persona restore FILE` puts a whole file back, and an editor undo
 _A_BASE = "a commit needs a base; `persona init DIR --base MODEL` begins another history"
 _WHITESPACE = "diffs show every change; recipe.toml is compared by its values"
 _NO_SUBMODULES = "a repository holds one model and its recipes"
+_SUMMARIES = ("--numstat", "--shortstat", "--dirstat", "--summary", "--raw", "--compact-summary")
+_A_SUMMARY = "--stat shows a summary, --name-status the files, and --json all values"
+_LINES = "diffs show whole lines, and three lines around a change"
+_RENAMES = ("-M", "--find-renames", "--no-renames")
+_NO_RENAMES = "files have no renames; a vector keeps its id when `persona mv OLD NEW` renames it"
+_PLAIN_TEXT = (
+    "recipe.toml is a text: `persona diff` shows its edits, `persona restore recipe.toml` drops them"
+)
+_NO_HOOKS = "there are no hooks"
+_IN_JSON = "--json prints all values"
 _MESSAGES = "write the message with -m or -F"
 
 OF_COMMANDS: Final[dict[str, dict[str, str]]] = {
     "add": {
+        "--dry-run": "`persona status` lists untracked files",
         **dict.fromkeys(("-A", "--all", "-u", "--update"), "`persona commit` records all tracked files"),
         **dict.fromkeys(("-p", "--patch", "-i", "--interactive", "-e", "-N"), _NOT_STAGED),
         **dict.fromkeys(("-f", "--force"), "no file is ignored"),
     },
     "blame": {
+        **dict.fromkeys(("--porcelain", "-p", "-s", "-e", "-l", "-t"), _IN_JSON),
         "-L": "`persona blame NAME` shows only one vector",
         **dict.fromkeys(("-C", "-M", "-w"), "blame compares values, and follows renamed vectors by itself"),
     },
     "branch": {
+        **dict.fromkeys(("--unset-upstream", "--no-track"), _NO_REMOTES),
+        "--points-at": "`persona branch -v` shows the commit of each branch",
+        "--column": "one name stands on each line",
         **dict.fromkeys(("-c", "-C", "--copy"), "`persona branch NEW OLD` makes a branch at the same commit"),
         **dict.fromkeys(("-r", "--remotes", "-t", "--track", "-u", "--set-upstream-to"), _NO_REMOTES),
         **dict.fromkeys(("--sort", "--format"), "`persona branch -v` shows each commit, --json all of it"),
         "--edit-description": "`persona notes add BRANCH` writes a note on its last commit",
     },
     "checkout": {
+        **dict.fromkeys(("-d", "--detach"), "a revision that is no branch detaches HEAD by itself"),
         "--orphan": _A_BASE,
         **dict.fromkeys(("-p", "--patch"), _ONE_BY_ONE),
         **dict.fromkeys(("-t", "--track", "--guess"), _NO_REMOTES),
@@ -115,6 +136,7 @@ OF_COMMANDS: Final[dict[str, dict[str, str]]] = {
         "--allow-empty": "a commit that changes nothing is left out",
     },
     "commit": {
+        **dict.fromkeys(("--short", "--porcelain", "--long"), "`persona status -s` shows the next commit"),
         **dict.fromkeys(("-p", "--patch", "-i", "--include", "-o", "--interactive"), _NOT_STAGED),
         **dict.fromkeys(("-S", "--gpg-sign", "-s", "--signoff"), _NO_SIGNATURES),
         **dict.fromkeys(("-C", "-c", "--reuse-message", "--reedit-message"), _MESSAGES),
@@ -124,17 +146,51 @@ OF_COMMANDS: Final[dict[str, dict[str, str]]] = {
         "--dry-run": "`persona status` shows what the next commit holds",
         "--allow-empty-message": "every commit has a message",
     },
+    "config": {
+        "--get": "`persona config KEY` prints a value",
+        "--local": "without --global, the setting is the repository's",
+        "--system": "there are the settings of the repository and those of the user (--global)",
+        **dict.fromkeys(("-e", "--edit"), ".persona/config is TOML: open it in your editor"),
+    },
+    "describe": dict.fromkeys(("--all", "--contains"), "`persona log --decorate` shows branches and tags"),
     "diff": {
+        **dict.fromkeys(("-S", "-G"), "`persona log -S TEXT` and `persona log -G RE` find commits"),
+        "--merge-base": "`persona diff A...B` begins at the commit where both parted",
+        "--diff-filter": "--name-status shows A, D or M before each file",
+        **dict.fromkeys(("--minimal", "--patience", "--histogram"), "there is one way to compare lines"),
+        **dict.fromkeys(_RENAMES, _NO_RENAMES),
+        **dict.fromkeys(("-z", "--raw"), _IN_JSON),
         **dict.fromkeys(("-w", "-b", "--ignore-all-space", "--ignore-space-change"), _WHITESPACE),
-        **dict.fromkeys(("--word-diff", "--color-words", "-U", "--unified"), "use --json, or `diff -u`"),
+        **dict.fromkeys(("--word-diff", "--color-words", "-U", "--unified"), _LINES),
         **dict.fromkeys(("--numstat", "--shortstat", "--summary"), "--stat shows a summary"),
         "-R": "exchange the two revisions",
         "--no-index": "`diff -u` of the shell compares any two files",
     },
+    "fsck": dict.fromkeys(
+        ("--unreachable", "--dangling", "--lost-found"), "commits that no name reaches are always listed"
+    ),
     "log": {
+        "--abbrev-commit": "--oneline or --format '%h %s' prints short ids",
+        **dict.fromkeys(_SUMMARIES, _A_SUMMARY),
+        **dict.fromkeys(
+            ("--full-history", "--simplify-merges", "--sparse"), "without FILE, log shows every commit"
+        ),
+        **dict.fromkeys(
+            ("-E", "-F", "-P", "--extended-regexp", "--fixed-strings", "--perl-regexp"),
+            "RE is always a regular expression of Python; -S TEXT looks for a plain text",
+        ),
+        **dict.fromkeys(("--left-right", "--ancestry-path"), "A..B and B..A show each side"),
+        "--diff-filter": "--name-status shows A, D or M before each file",
+        "--relative-date": "use --date relative",
+        "--no-walk": "`persona show REV` shows only this commit",
+        **dict.fromkeys(("--parents", "--children"), "--format '%H %P' prints the parents"),
+        **dict.fromkeys(_RENAMES, _NO_RENAMES),
+        "-w": _WHITESPACE,
+        **dict.fromkeys(("-U", "--word-diff"), _LINES),
+        "-z": _IN_JSON,
         **dict.fromkeys(("-g", "--walk-reflogs"), "`persona reflog [NAME]` shows a reflog"),
         "-L": "`persona blame` names the commit of each value",
-        "--follow": "`persona log --vector NAME` follows a vector; files have no renames",
+        "--follow": "files have no renames; `persona blame` follows a renamed vector",
         **dict.fromkeys(("--branches", "--tags"), "--all starts from every branch and every tag"),
         "--remotes": _NO_REMOTES,
         "--pickaxe-all": "-S shows all changes of a commit with -p",
@@ -146,18 +202,32 @@ OF_COMMANDS: Final[dict[str, dict[str, str]]] = {
         **dict.fromkeys(("-m", "-c", "--cc"), "-p shows a merge against its first parent"),
     },
     "merge": {
+        "--commit": "a merge without conflicts makes its commit",
+        **dict.fromkeys(("--no-verify", "--verify"), _NO_HOOKS),
         **dict.fromkeys(("-S", "--gpg-sign", "--signoff"), _NO_SIGNATURES),
         **dict.fromkeys(("-s", "--strategy-option"), "-X ours, -X theirs or -X mean decides conflicts"),
         "--allow-unrelated-histories": "`persona add PATH` takes over a fine-tune of another history",
         "--autostash": "`persona stash`, then `merge`, then `persona stash pop`",
         **dict.fromkeys(("-n", "--no-stat", "--stat", "--log"), "`persona diff A B --stat` shows a summary"),
-        "-F": _MESSAGES,
+        "-F": "write the message with -m, or with -e in the editor",
         "--skip": "a merge is one commit; --abort goes back",
     },
-    "mv": dict.fromkeys(
-        ("-f", "--force", "-k"), "mv renames a vector; files are renamed with the shell's mv"
-    ),
+    "mv": {
+        **dict.fromkeys(
+            ("-f", "--force", "-k"), "mv renames a vector; files are renamed with the shell's mv"
+        ),
+        **dict.fromkeys(("-n", "--dry-run"), _PLAIN_TEXT),
+    },
+    "notes": {"--ref": "there is one kind of notes"},
     "rebase": {
+        **dict.fromkeys(("-s", "--strategy-option"), "-X ours, -X theirs or -X mean decides conflicts"),
+        **dict.fromkeys(("--merge", "--apply"), "there is one way to rebase"),
+        **dict.fromkeys(("--no-verify", "--verify"), _NO_HOOKS),
+        **dict.fromkeys(
+            ("--committer-date-is-author-date", "--ignore-date", "--reset-author-date"),
+            "`persona commit --amend --date DATE` changes the date of one commit",
+        ),
+        "--reapply-cherry-picks": "a commit whose change is there would be empty",
         "--root": "the first commit brings the base: `persona rebase -i FIRST` takes all commits after FIRST",
         "--autostash": "`persona stash`, then `rebase`, then `persona stash pop`",
         "-p": "merges are left out; merge again after the rebase",
@@ -180,23 +250,48 @@ OF_COMMANDS: Final[dict[str, dict[str, str]]] = {
         **dict.fromkeys(("-p", "--patch"), _ONE_BY_ONE),
     },
     "restore": {
+        **dict.fromkeys(("-W", "--worktree"), "there is no staging area: restore writes the work tree"),
+        **dict.fromkeys(("-m", "--merge", "--conflict"), "`persona merge --abort`, then merge again"),
         **dict.fromkeys(("-S",), _NOT_STAGED),
         **dict.fromkeys(("-p", "--patch"), _ONE_BY_ONE),
+    },
+    "rev-parse": {
+        **dict.fromkeys(
+            ("--git-dir", "--absolute-git-dir"), "the store is `.persona` below what --show-toplevel prints"
+        ),
+        **dict.fromkeys(("--is-inside-work-tree", "--is-inside-git-dir"), "--show-toplevel fails outside"),
+        **dict.fromkeys(
+            ("--branches", "--tags", "--all"), "`persona branch -v` and `persona tag` list names"
+        ),
     },
     "revert": {
         **dict.fromkeys(("-S", "--gpg-sign", "-s", "--signoff"), _NO_SIGNATURES),
         "--strategy-option": "-X ours, -X theirs or -X mean decides conflicts",
     },
-    "rm": dict.fromkeys(
-        ("-r", "-f", "--force"),
-        "rm drops a vector; files are removed with the shell's rm, then `persona commit`",
-    ),
-    "show": dict.fromkeys(("-m", "-c", "--cc"), "show compares a merge with its first parent"),
+    "rm": {
+        **dict.fromkeys(
+            ("-r", "-f", "--force"),
+            "rm drops a vector; files are removed with the shell's rm, then `persona commit`",
+        ),
+        **dict.fromkeys(("-n", "--dry-run"), _PLAIN_TEXT),
+    },
+    "show": {
+        **dict.fromkeys(("-m", "-c", "--cc"), "show compares a merge with its first parent"),
+        **dict.fromkeys(_SUMMARIES, _A_SUMMARY),
+        "--abbrev-commit": "--oneline or --format '%h %s' prints short ids",
+        "-w": _WHITESPACE,
+        **dict.fromkeys(("-U", "--word-diff"), _LINES),
+    },
     "stash": {
         **dict.fromkeys(("-p", "--patch", "-k"), "`persona stash push -- FILE` puts whole files aside"),
         **dict.fromkeys(("-a", "--all"), "no file is ignored: -u takes all untracked files"),
     },
-    "status": {"--ignored": "no file is ignored"},
+    "status": {
+        "--ignored": "no file is ignored",
+        **dict.fromkeys(("-u", "--untracked-files"), "untracked files are always listed"),
+        "--show-stash": "`persona stash list` lists the stashes",
+        "-z": _IN_JSON,
+    },
     "switch": {
         "--orphan": _A_BASE,
         "--discard-changes": "use -f",
@@ -205,6 +300,8 @@ OF_COMMANDS: Final[dict[str, dict[str, str]]] = {
         "--recurse-submodules": _NO_SUBMODULES,
     },
     "tag": {
+        **dict.fromkeys(("-i", "--ignore-case"), "a pattern may be '[vV]*'"),
+        "--column": "one name stands on each line",
         **dict.fromkeys(("-s", "--sign", "-u", "--local-user", "--verify"), _NO_SIGNATURES),
         **dict.fromkeys(("--sort", "--format", "--points-at"), "`persona log --all --decorate` shows tags"),
     },
