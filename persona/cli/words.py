@@ -109,7 +109,7 @@ OF_COMMANDS: Final[dict[str, dict[str, str]]] = {
     },
     "blame": {
         **dict.fromkeys(("--porcelain", "-p", "-s", "-e", "-l", "-t"), _IN_JSON),
-        "-L": "`persona blame NAME` shows only one vector",
+        "-L": "`persona blame --vector NAME` shows only one vector",
         **dict.fromkeys(("-C", "-M", "-w"), "blame compares values, and follows renamed vectors by itself"),
     },
     "branch": {
