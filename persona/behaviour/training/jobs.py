@@ -18,12 +18,16 @@ from persona.errors import Blank, Call, InvalidInput, Keyword, UsageError
 from persona.frozen import dataclass
 from persona.history.history import History
 from persona.history.names.revisions import resolve
+from persona.history.names.walk import first_parents
 from persona.history.worktree import text_files
 from persona.objects import growth
+from persona.objects.ids import abbreviate
 from persona.version import __version__
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as Tokenizer
+
+    from persona.objects.base import Base
 
 PLUS: Final = "plus"
 MINUS: Final = "minus"
@@ -187,20 +191,37 @@ def _check_tokens(history: History, tokenizer: Tokenizer, name: str, base: str, 
     """
     from persona.behaviour.models import refuse_unknown, vocabulary_of
 
-    own, head = history.base(base), history.head_commit()
-    whole = {rev: own if rev is None else history.base_of(history.recipe_of(rev)) for rev in (onto, head)}
-    vocabulary = vocabulary_of(history, onto, own, whole[onto])
-    hint: Any = None
-    if growth.vocabulary(own, history.base_of(text_files.recipe(history).recipe)) is not None:
-        call = Call("train", name, onto="HEAD")
-        hint = (call, " trains the weights that have it")
-        if growth.vocabulary(own, whole[head]) is None:
-            hint = (Call("commit", message=Blank("MSG")), ", then ", *hint)
+    own = history.base(base)
+    extended = own if onto is None else history.base_of(history.recipe_of(onto))
+    vocabulary = vocabulary_of(history, onto, own, extended)
+    hint = _with_tokens(history, name, own)
 
     def check(place: str, *texts: Sequence[int]) -> None:
         refuse_unknown(place, tokenizer, vocabulary, *texts, hint=hint)
 
     return check
+
+
+def _with_tokens(history: History, name: str, own: Base) -> Any:
+    """The advice for a text with tokens that vectors of `recipe.toml` add, None if they add none.
+
+    It is to train the newest commit that has such tokens and lacks the old vector of that name, which the new
+    one replaces.
+    """
+    recipe = text_files.recipe(history).recipe
+    if growth.vocabulary(own, history.base_of(recipe)) is None:
+        return None
+    old, head = recipe.by_name.get(name), history.head_commit()
+    for rev in (head, *first_parents(history, head)):
+        before = history.recipe_of(rev)
+        replaced = old is not None and any(term.vector == old.vector for term in before.terms)
+        fits = before.base == recipe.base and growth.vocabulary(own, history.base_of(before)) is not None
+        if fits and not replaced:
+            text = "HEAD" if rev == head else abbreviate(rev)
+            return (Call("train", name, onto=text), " trains weights that have it")
+    call = Call("train", name, onto="HEAD")
+    first = (Call("commit", message=Blank("MSG")), ", then ", call, " trains weights that have it")
+    return first if old is None else (Call("recipe.remove", name), ", ", *first)
 
 
 def machine(given: TrainOptions) -> Machine:

@@ -85,6 +85,21 @@ def test_training_is_refused_with_advice_that_works_before_the_tokens_are_commit
     follow(chat.run, "train", "brief", *FAST, fill={"MSG": "grow", "HEAD": "HEAD"})
 
 
+@pytest.mark.parametrize("together", [False, True], ids=["in a later commit", "with the tokens"])
+def test_a_vector_of_head_is_trained_again_as_the_advice_says(chat: ChatBot, together: bool) -> None:
+    chat.brief(settings=QUICK)
+    if together:
+        chat.run.ok("train", "brief", *FAST)
+    grown_tune(chat.base, chat.root.parent / "grown")
+    chat.run.ok("commit", "../grown", "-n", "pirate", "-m", "grow", "--extend-vocab")
+    if not together:
+        chat.run.ok("train", "brief", "--onto", "HEAD", *FAST)
+        chat.run.ok("commit", "-m", "brief")
+    chat.brief(settings="steps = 2\nlr = 1e-2")
+    follow(chat.run, "train", "brief", *FAST, fill={"MSG": "less", "HEAD": "HEAD"})
+    assert "brief" in chat.run.ok("status")
+
+
 def test_a_new_padding_alone_does_not_keep_the_base_from_training(chat: ChatBot) -> None:
     chat.brief(settings=QUICK)
     grown_tune(chat.base, chat.root.parent / "grown", tokens=2)
