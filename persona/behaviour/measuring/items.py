@@ -44,17 +44,22 @@ def asked(probes: ProbeSet, kind: str) -> tuple[int, ...]:
 
 
 def encoded(
-    tokenizer: Tokenizer, probes: ProbeSet, context: int | None, vocabulary: int | None = None
+    tokenizer: Tokenizer,
+    probes: ProbeSet,
+    context: int | None,
+    vocabulary: int | None = None,
+    hint: str | None = None,
 ) -> tuple[Item, ...]:
     """The probes of a set as tokens.
 
     `context`: the most tokens that the model takes, `vocabulary`: how many it has rows for; None if it is not
-    known. Raises `InvalidInput` with FILE:LINE and id for a probe that the template refuses, an answer
-    without a token, a token without a row, and a probe that is too long.
+    known. `hint`: for a token without a row. Raises `InvalidInput` with FILE:LINE and id for a probe that the
+    template refuses, an answer without a token, a token without a row, and a probe that is too long.
     """
     items = tuple(_item(tokenizer, probe, context) for probe in probes.items)
     for item in items:
-        refuse_unknown(item.place, tokenizer, vocabulary, item.prompt, item.chosen or (), item.rejected or ())
+        texts = (item.prompt, item.chosen or (), item.rejected or ())
+        refuse_unknown(item.place, tokenizer, vocabulary, *texts, hint=hint)
     return items
 
 

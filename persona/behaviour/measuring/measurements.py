@@ -139,7 +139,7 @@ class Bench:
         reader, vocabulary = self.readers.of(shapes), self.readers.vocabulary(shapes)
         key = probes.digest, reader.digest, vocabulary
         if key not in self._items:
-            self._items[key] = encoded(reader.tokenizer, probes, self._context, vocabulary)
+            self._items[key] = encoded(reader.tokenizer, probes, self._context, vocabulary, reader.hint)
         return self._items[key]
 
     def windows(self) -> list[Window]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from persona.behaviour.measuring.controls import add_random
+from persona.behaviour.measuring.readers import has_rows
 from persona.behaviour.models import moved
 from persona.errors import InvalidInput
 from persona.history.history import History
@@ -80,11 +81,11 @@ class ScoringModel:
 
         A recipe without terms is the base.
         """
-        self._hides = self._tokens is not None and not recipe.terms
+        self._hides = self._tokens is not None and not has_rows(self._history, recipe)
         self._fill(recipe if recipe.terms else self._base, None)
 
     def _hidden(self, model: Any, arguments: Any, output: Any) -> None:
-        """Takes the probability of tokens that the base lacks, while the base is held."""
+        """Takes the probability of tokens that the weights have no rows for."""
         if self._hides and self._tokens is not None:
             output.logits[..., self._tokens[0] :] = -torch.inf
 

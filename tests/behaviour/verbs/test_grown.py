@@ -8,9 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+import persona
+from persona.behaviour.assessing import base_of
+from persona.behaviour.graph.graph import Graph
+from persona.behaviour.measuring.measurements import Bench
+from persona.objects.recipe import Recipe, Term
+from persona.objects.rules import Rules
 from tests.advice import follow
-from tests.behaviour.bots import ChatBot, grown_tune
+from tests.behaviour.bots import ChatBot, chat_bot, grown_tune
 from tests.cli.command_line import CommandLine
 
 FAST = ("--threads", "1")
@@ -118,6 +125,43 @@ def test_a_tokenizer_without_its_vector_is_refused_before_a_model_is_loaded(grow
     (grown.root / "tokenizer.json").write_bytes(tokenizer)
     (grown.root / "chat_template.jinja").write_bytes(template)
     assert "<|turn 0|>" in grown.run.refused(4, "verify", "--probe", "pirate", *FAST)
+
+
+@pytest.mark.parametrize("new", [True, False], ids=["new tokens in the probes", "a new padding alone"])
+def test_a_base_without_a_tokenizer_takes_the_tokens_that_it_has(
+    chat_base: Path, tmp_path: Path, new: bool
+) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    for name in ("config.json", "generation_config.json", "model.safetensors"):
+        shutil.copy(chat_base / name, base / name)
+    bot = chat_bot(tmp_path, base)
+    bot.pirate()
+    grown = grown_tune(chat_base, tmp_path / "grown")
+    if not new:
+        shutil.copy(chat_base / "chat_template.jinja", grown / "chat_template.jinja")
+    bot.run.ok("commit", grown, "-n", "pirate", "-m", "grow", "--extend-vocab")
+    if new:
+        assert "the base came without a tokenizer" in bot.run.refused(4, "verify", *FAST)
+    else:
+        assert verdicts(bot, "HEAD")
+
+
+def test_a_vector_that_was_trained_onto_new_tokens_takes_texts_alone_as_the_base_does(grown: ChatBot) -> None:
+    grown.run.ok("train", "brief", "--onto", "HEAD", *FAST)
+    with persona.open(grown.root) as repo:
+        history = repo._history
+        (vector,) = [one for one in repo.vectors.values() if one.name == "brief"]
+        alone = Recipe.of(history.recipe_of(history.head_commit()).base, [Term("v", vector.id)], Rules.of())
+        bench = Bench(history, None, base_of(history, alone), "cpu", 1, None)
+        probes = Graph.of(history, None).probes("brief")
+        assert probes is not None
+        assert bench.items(probes, alone) == bench.items(probes)
+        scoring = bench.scoring_of(alone)
+        scoring.hold(alone)
+        logits = scoring.model(input_ids=torch.tensor([[1, 2]])).logits
+        assert logits[..., -2:].eq(-torch.inf).all()
+        assert logits[..., :-2].isfinite().all()
 
 
 def test_a_build_trains_onto_the_grown_commit_as_its_advice_says(grown: ChatBot) -> None:
