@@ -147,12 +147,22 @@ def adapter_id(
     base: Base,
     adapter: Adapter,
     *,
+    untie: bool,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> str:
     """The id of the vector that `import_adapter` would store. Stores nothing. Raises as `import_adapter`."""
-    unstored = _Discarding(store.objects)
-    return import_adapter(store, unstored, base, adapter, cast=True, threads=threads, progress=progress).id
+    return import_adapter(
+        store,
+        _Discarding(store.objects),
+        base,
+        adapter,
+        cast=True,
+        extend_vocab=True,
+        untie=untie,
+        threads=threads,
+        progress=progress,
+    ).id
 
 
 def _told(

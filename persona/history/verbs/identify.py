@@ -149,8 +149,6 @@ def identify(history: History, path: AnyPath, **options: Unpack[ComputeOptions])
 
 def _adapter(history: History, path: Path, how: ComputeOptions, notes: list[str]) -> Identity:
     """The vector that an adapter was imported as, and the commits that hold nothing else."""
-    from persona.intake.adapter import adapter_id
-
     candidates = _candidates(history, notes)
     bases = {id: history.base(id) for id in dict.fromkeys(each.plan.recipe.base for each in candidates)}
     ids: dict[str, str] = {}
@@ -158,13 +156,8 @@ def _adapter(history: History, path: Path, how: ComputeOptions, notes: list[str]
     with Adapter.open(path) as adapter:
         tensors = len(adapter.tensors)
         for id, base in bases.items():
-            try:
-                vector = adapter_id(
-                    history.store, base, adapter, threads=how["threads"], progress=how["progress"]
-                )
+            for vector in _ids(history, base, adapter, how, refused):
                 ids.setdefault(vector, id)
-            except (InvalidInput, NothingChanged) as error:
-                refused.append(error)
     if not ids and refused:
         raise refused[0]
     found = [one.names for one in candidates if any(name.id in ids for name in one.names)]
@@ -174,6 +167,26 @@ def _adapter(history: History, path: Path, how: ComputeOptions, notes: list[str]
         notes.append(Note(f"this adapter fits the base {base_name}", hint))
     names = tuple(name for names in found for name in names)
     return Identity(None, names, tensors, None, False, None, tuple(notes))
+
+
+def _ids(
+    history: History, base: Base, adapter: Adapter, how: ComputeOptions, refused: list[PersonaError]
+) -> Iterator[str]:
+    """The ids of the vectors that an adapter may be stored as. `refused`: takes the errors of imports."""
+    from persona.intake.adapter import adapter_id
+
+    for untie in (False, True):
+        try:
+            yield adapter_id(
+                history.store,
+                base,
+                adapter,
+                untie=untie,
+                threads=how["threads"],
+                progress=how["progress"],
+            )
+        except (InvalidInput, NothingChanged) as error:
+            refused.append(error)
 
 
 class _Candidate:
