@@ -28,7 +28,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what 
 def _a_home_of_its_own() -> Iterator[None]:
     """No test reads or writes the configuration of whoever runs it, nor looks at the network."""
     with tempfile.TemporaryDirectory() as home, pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith(("PERSONA_", "GIT_"))]:
+        own = ("PERSONA_", "GIT_", "EDITOR", "VISUAL")
+        for name in [name for name in os.environ if name.startswith(own)]:
             patch.delenv(name)
         patch.setenv("HOME", home)
         patch.setenv("XDG_CONFIG_HOME", os.path.join(home, ".config"))

@@ -118,10 +118,10 @@ def _when(variable: str, text: str | None) -> tuple[int, int]:
 
 
 def git_settings(directory: str) -> dict[str, str]:
-    """git's settings of the user and the editor, in that directory; empty without git."""
+    """git's settings of the user and the editors, in that directory; empty without git."""
     import subprocess
 
-    wanted = r"^(user\.(name|email)|core\.editor)$"
+    wanted = r"^(user\.(name|email)|(core|sequence)\.editor)$"
     command = ["git", "-C", directory, "config", "--null", "--get-regexp", wanted]
     try:
         answer = subprocess.run(command, capture_output=True, timeout=5, check=False).stdout

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MAX_BYTES: Final = 16 << 20
 """Bytes of a message that is read."""
 _COMMENT: Final = "#"
+_NO_TERMINAL: Final = "there is no terminal to open an editor on; EDITOR names one that needs none"
 _NOT_FOUND: Final = 127
 """The exit code of a shell that does not find a program."""
 
@@ -31,14 +32,14 @@ class Draft:
     """A message that an editor opens with.
 
     `hints` stand below it as comments. `file`: its name in `.persona`, which editors know. `instead`: another
-    way to give a message. `undone`: the words for a command that got no message. `may_be_empty`: an empty
-    text is an answer too.
+    way to give a message, if there is one. `undone`: the words for a command that got no message.
+    `may_be_empty`: an empty text is an answer too.
     """
 
     text: str
     hints: Sequence[str]
     file: str = "COMMIT_EDITMSG"
-    instead: str = "-m MSG or -F FILE"
+    instead: str | None = "-m MSG or -F FILE"
     undone: str = "nothing was committed"
     may_be_empty: bool = False
 
@@ -67,47 +68,50 @@ def edit_message(call: Invocation, repo: Repository, draft: Draft) -> str:
     Raises `UsageError` without a terminal. The text stays in its file, so that it is not lost if the command
     fails afterwards.
     """
-    if not call.interactive:
+    if not can_edit(call):
         raise UsageError(f"no message, and no terminal to open an editor on; give one with {draft.instead}")
     return _edited(call, repo, draft)
 
 
 def edit_list(call: Invocation, repo: Repository, text: str) -> str:
     """The list of an interactive rebase as the user leaves it in the editor, with its comments."""
-    draft = Draft(text, (), file="REBASE_TODO", instead="a terminal", undone="nothing was rebased")
-    _require_editor(call)
+    draft = Draft(text, (), file="REBASE_TODO", instead=None, undone="nothing was rebased")
+    editor = _list_editor(call)
+    if editor is None:
+        raise UsageError(_NO_TERMINAL)
     place = repo.root / DIRECTORY / draft.file
     files.write_file(place, text.encode("utf-8", "replace"), durable=False)
-    _run(_editor(call), place, draft)
+    _run(editor, place, draft)
     return _decoded(call, files.read_file(place, limit=MAX_BYTES) or b"")
 
 
 def edit_commit(call: Invocation, repo: Repository, text: str, undone: str = "nothing was rebased") -> str:
     """The message of a commit that another command makes, as the user leaves it in the editor."""
-    _require_editor(call)
-    return _edited(call, repo, Draft(text.rstrip("\n"), EDITOR_HINT, undone=undone))
+    if not can_edit(call):
+        raise UsageError(_NO_TERMINAL)
+    return _edited(call, repo, Draft(text.rstrip("\n"), EDITOR_HINT, instead=None, undone=undone))
 
 
-def _require_editor(call: Invocation) -> None:
-    """`UsageError` without a terminal, unless the environment names an editor, as a script does."""
-    if not call.interactive and not (os.environ.get("PERSONA_EDITOR") or os.environ.get("GIT_EDITOR")):
-        raise UsageError(
-            "there is no terminal to open an editor on; PERSONA_EDITOR names one that needs none"
-        )
+def can_edit(call: Invocation) -> bool:
+    """Whether there is an editor: one that the user has named, or, on a terminal, vi."""
+    return _editor(call) is not None
 
 
 def _edited(call: Invocation, repo: Repository, draft: Draft) -> str:
     place = repo.root / DIRECTORY / draft.file
     comments = "".join(f"{_COMMENT} {line}".rstrip() + "\n" for line in draft.hints)
     files.write_file(place, f"{draft.text}\n{comments}".encode("utf-8", "replace"), durable=False)
-    _run(_editor(call), place, draft)
+    editor = _editor(call)
+    assert editor is not None
+    _run(editor, place, draft)
     text = _decoded(call, files.read_file(place, limit=MAX_BYTES) or b"")
     lines = [line.rstrip() for line in text.splitlines() if not line.startswith(_COMMENT)]
     message = "\n".join(lines).strip("\n")
     if not message and not draft.may_be_empty:
         raise Refused(f"the message is empty; {draft.undone}")
     files.write_file(place, f"{message}\n".encode(), durable=False)
-    call.drafted = f"the message that you wrote is kept in {place.absolute()}; give it with {draft.instead}"
+    again = f"; give it with {draft.instead}" if draft.instead is not None else ""
+    call.drafted = f"the message that you wrote is kept in {place.absolute()}{again}"
     return message
 
 
@@ -120,11 +124,20 @@ def _decoded(call: Invocation, data: bytes) -> str:
         return data.decode("latin-1")
 
 
-def _editor(call: Invocation) -> str:
-    """The command that the user has chosen, in git's order.
+def _list_editor(call: Invocation) -> str | None:
+    """The editor of the list of a rebase, in git's order."""
+    from persona.cli import identity
 
-    persona's own variable and setting come first. A repository may come from a stranger, so neither its
-    config nor that of a git repository around it names a program to run.
+    named = os.environ.get("GIT_SEQUENCE_EDITOR") or identity.git_settings(os.sep).get("sequence.editor")
+    return named or _editor(call)
+
+
+def _editor(call: Invocation) -> str | None:
+    """The command that the user has chosen, in git's order; vi on a terminal, and None without one.
+
+    As in git, VISUAL is for terminals that can move the cursor. persona's own variable and setting come
+    first. A repository may come from a stranger, so neither its config nor that of a git repository around it
+    names a program to run.
     """
     from persona.cli import identity
 
@@ -133,9 +146,9 @@ def _editor(call: Invocation) -> str:
         or os.environ.get("GIT_EDITOR")
         or (call.user_settings().get("core.editor") if call.user_config else None)
         or identity.git_settings(os.sep).get("core.editor")
-        or os.environ.get("VISUAL")
+        or (os.environ.get("VISUAL") if os.environ.get("TERM", "dumb") != "dumb" else None)
         or os.environ.get("EDITOR")
-        or "vi"
+        or ("vi" if call.interactive else None)
     )
 
 
@@ -156,9 +169,10 @@ def _run(editor: str, place: Path, draft: Draft) -> None:
         raise KeyboardInterrupt
     if code:
         why = "was not found" if code == _NOT_FOUND else f"failed with exit code {code}"
+        other = f", or give the message with {draft.instead}" if draft.instead is not None else ""
         raise Refused(
             f"the editor `{editor}` {why}; {draft.undone}. Choose another with "
-            f"`persona config --global core.editor NAME`, or give the message with {draft.instead}"
+            f"`persona config --global core.editor NAME`{other}"
         )
 
 

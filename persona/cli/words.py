@@ -26,7 +26,9 @@ ABSENT: Final[dict[str, str]] = {
     "annotate": "use `persona blame`",
     "archive": "`persona checkout REV -o DIR` writes a model directory",
     **dict.fromkeys(("bundle", "ls-remote", "send-email", "request-pull"), _COPY),
-    **dict.fromkeys(("cherry", "merge-base", "range-diff"), "`persona log A...B` shows where two parted"),
+    **dict.fromkeys(
+        ("cherry", "merge-base", "range-diff"), "`persona log A...B` shows the commits since two parted"
+    ),
     "init-db": "use `persona init`",
     "version": "use `persona --version`",
     "clean": "remove files that are not tracked with rm",

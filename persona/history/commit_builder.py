@@ -105,6 +105,17 @@ def record(
                 facts.append(note)
                 hint += ["; " if hint else "", *pieces(note.hint)[:-1]]
             raise Refused("; ".join(facts), hint=tuple(hint) or None)
+        empties = len(before.parents) == 1 and held == history.commit(before.parents[0]).tree
+        if amend and empties and not allow_empty:
+            raise Refused(
+                "the amended commit would change nothing",
+                hint=(
+                    Keyword(allow_empty=True),
+                    " makes it; ",
+                    Call("reset", "HEAD~1"),
+                    " takes the commit out of the branch",
+                ),
+            )
         if parents is None:
             parents = before.parents if amend else (head,)
         said = tidy(message if message is not None or not amend else before.message)

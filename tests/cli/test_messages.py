@@ -176,13 +176,19 @@ def test_the_editor_is_the_one_that_git_would_open(
     for name in ("PERSONA_EDITOR", "GIT_EDITOR", "VISUAL", "EDITOR"):
         monkeypatch.delenv(name, raising=False)
 
-    def chosen() -> str:
+    def chosen() -> str | None:
         return messages._editor(Invocation(grown.directory))
 
-    assert chosen() == "vi"
+    assert chosen() is None
+    with monkeypatch.context() as on_terminal:
+        on_terminal.setattr(Invocation, "interactive", True)
+        assert chosen() == "vi"
     monkeypatch.setenv("EDITOR", "five")
     assert chosen() == "five"
     monkeypatch.setenv("VISUAL", "four")
+    monkeypatch.setenv("TERM", "dumb")
+    assert chosen() == "five"
+    monkeypatch.setenv("TERM", "xterm")
     assert chosen() == "four"
     subprocess.run(["git", "config", "--global", "core.editor", "three"], check=True)
     assert chosen() == "three"
@@ -204,7 +210,8 @@ def test_a_repository_names_no_editor(grown: CommandLine, monkeypatch: pytest.Mo
     subprocess.run(["git", "config", "core.editor", "theirs"], cwd=grown.directory, check=True)
     for name in ("PERSONA_EDITOR", "GIT_EDITOR", "VISUAL", "EDITOR"):
         monkeypatch.delenv(name, raising=False)
-    assert messages._editor(Invocation(grown.directory)) == "vi"
+    assert messages._editor(Invocation(grown.directory)) is None
+    assert messages._list_editor(Invocation(grown.directory)) is None
 
 
 def test_an_editor_may_have_arguments(changed: CommandLine, tmp_path: Path) -> None:
@@ -212,3 +219,18 @@ def test_an_editor_may_have_arguments(changed: CommandLine, tmp_path: Path) -> N
     code, said = on_a_terminal(changed.directory, "commit", GIT_EDITOR=f'"{editor}" "with an argument"')
     assert code == 0, said
     assert last_message(changed) == "with an argument"
+
+
+def test_an_editor_that_is_named_needs_no_terminal(
+    changed: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("EDITOR", write_editor(tmp_path / "editor", 'echo "by a script" > "$1"'))
+    changed.ok("commit")
+    assert last_message(changed) == "by a script"
+    changed.ok("tag", "-a", "v1")
+    changed.ok("notes", "edit")
+    assert changed.ok("notes", "show").strip() == "by a script"
+    monkeypatch.setenv("GIT_SEQUENCE_EDITOR", "sed -i -e s/^pick/reword/")
+    changed.ok("commit", "--allow-empty", "-m", "another")
+    changed.ok("rebase", "-i", "HEAD~1")
+    assert last_message(changed) == "by a script"

@@ -39,7 +39,7 @@ def test_a_conflict_says_both_values_and_each_step_that_it_advises_works(parted:
     assert '  (fix conflicts and run "persona merge --continue")\n' in status
     assert '  (use "persona merge --abort" to go back to where the merge began)\n' in status
     assert re.search(
-        r"Unmerged paths:\n.*\n\tboth modified: +recipe\.toml\n\t +vectors\.listening\.alpha\n", status
+        r"Unmerged paths:\n(?:  .*\n)+\tboth modified: +recipe\.toml\n\t +vectors\.listening\.alpha\n", status
     )
     assert "new file:   notes.md" in status
     assert parted.ok("status", "-s").splitlines()[:2] == ["UU recipe.toml", "A  notes.md"]

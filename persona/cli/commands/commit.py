@@ -9,7 +9,7 @@ import click
 from persona.cli import diffs, render
 from persona.cli.command import declare
 from persona.cli.completions import files, revisions
-from persona.cli.messages import EDITOR_HINT, Draft, edit_message, read_message
+from persona.cli.messages import EDITOR_HINT, Draft, can_edit, edit_message, read_message
 from persona.cli.options import takes
 from persona.cli.rendering import Shown
 from persona.errors import UsageError
@@ -120,7 +120,7 @@ def _written(
     call: Invocation, repo: Repository, path: str | None, amend: bool, allow_empty: bool, begun: str
 ) -> str | None:
     """The message from the editor; None if the library will say that there is nothing to commit."""
-    if path is None and not call.interactive:
+    if path is None and not can_edit(call):
         return None
     status = repo.status()
     if path is None and not (status.recipe_changed or status.files_changed or amend or allow_empty):

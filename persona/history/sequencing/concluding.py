@@ -64,7 +64,7 @@ def conclude(
         who,
         stop.message if message is None else message,
         amend=stop.amends,
-        allow_empty=sequence.verb == "merge",
+        allow_empty=sequence.verb == "merge" or stop.amends,
         imported=imported,
         notes=notes,
         verb=verb,

@@ -187,11 +187,11 @@ def _joined(history: History, bases: list[str]) -> Side:
             continue
         merged = merge_files(_joined(history, above), side_of(history, other), joined, names, strategy="base")
         if not merged.conflicts:
-            joined = _with(history, joined, merged.edits)
+            joined = with_edits(history, joined, merged.edits)
     return joined
 
 
-def _with(history: History, side: Side, edits: Mapping[str, bytes | None]) -> Side:
+def with_edits(history: History, side: Side, edits: Mapping[str, bytes | None]) -> Side:
     """A side with other contents of some files."""
     files = {
         **side.files,

@@ -384,7 +384,8 @@ def _concluded(
                 ),
             )
         if changed:
-            done = record(tree, history.author(), message, amend=True, verb="rebase (continue)")
+            who, verb = history.author(), "rebase (continue)"
+            done = record(tree, who, message, amend=True, allow_empty=True, verb=verb)
             return replace(sequence, stop=None, head=done.id or head), made._replace(
                 commits=(done.id or head,)
             )

@@ -11,11 +11,12 @@ from collections.abc import Sequence as Many
 from persona.errors import Call, Refused, WorkFile
 from persona.history.commit_builder import other_kept, side_of_worktree, tidy, vector_changes
 from persona.history.history import History
+from persona.history.recipes.text import RECIPE_FILE
 from persona.history.recipes.three_way import Names, merge_files
 from persona.history.results import CommitResult
-from persona.history.sequencing.picking import Picked, refuse_other_base
+from persona.history.sequencing.picking import Picked, refuse_other_base, with_edits
 from persona.history.sequencing.running import change_of, message_of, why_nothing
-from persona.history.sequencing.state import Sequence, Todo
+from persona.history.sequencing.state import Sequence, named
 from persona.history.sequencing.words import sentences
 from persona.history.worktree import text_files, tracking
 from persona.history.worktree.locked import LockedTree
@@ -26,12 +27,16 @@ _DONE = {"cherry-pick": "picked", "revert": "reverted"}
 
 
 def make(tree: LockedTree, sequence: Sequence, message: str | None, notes: tuple[str, ...]) -> CommitResult:
-    """Makes the changes of all commits of a sequence to the work tree, and prepares the last message."""
+    """Makes the changes of all commits of a sequence to the work tree, and prepares the last message.
+
+    All or none. A change that is there already is left out, with a note.
+    """
     history = tree.history
-    for one in sequence.todo:
-        _apply(tree, sequence, one)
+    seen, edits, left_out = _edits(history, sequence)
+    tree.track([path for path, data in edits.items() if data is not None])
+    tree.apply(edits, seen)
     said = tidy(message or message_of(history, sequence, sequence.todo[-1]))
-    return prepared(tree, said, notes)
+    return prepared(tree, said, (*notes, *left_out))
 
 
 def prepared(tree: LockedTree, message: str, notes: tuple[str, ...]) -> CommitResult:
@@ -65,48 +70,55 @@ def put(tree: LockedTree, edits: Mapping[str, bytes | None], verb: str) -> None:
     tree.apply({path: data for path, data in edits.items() if here.get(path) != ids[path]}, here)
 
 
-def _apply(tree: LockedTree, sequence: Sequence, one: Todo) -> None:
-    history = tree.history
-    seen = tracking.snapshot(history)
-    edits = _edits(history, sequence, one)
-    tree.track([path for path, data in edits.items() if data is not None])
-    tree.apply(edits, seen)
-
-
-def _edits(history: History, sequence: Sequence, one: Todo) -> Mapping[str, bytes | None]:
-    """The new contents of files, `recipe.toml` last; None removes a file.
+def _edits(
+    history: History, sequence: Sequence
+) -> tuple[Mapping[str, str], Mapping[str, bytes | None], list[str]]:
+    """The files as they are, their new contents, `recipe.toml` last, and notes on changes that are there.
 
     Raises `Refused` for a conflict, for an edited file, and if nothing is left to do. A file that has its new
     content already is no edit: the same command may have written it before it was cut short.
     """
-    change = change_of(history, sequence, one)
+    changes = [(one, change_of(history, sequence, one)) for one in sequence.todo]
     committed = history.files_of(history.head_commit())
     tracked = tracking.tracked(history).paths
-    here = tracking.ids(history, {*tracked, *change.base.files, *change.theirs.files, *committed})
+    touched = {path for _, change in changes for side in (change.base, change.theirs) for path in side.files}
+    here = tracking.ids(history, {*tracked, *touched, *committed})
     ours = side_of_worktree(history, {path: blob for path, blob in here.items() if path in tracked})
-    merged = merge_files(
-        change.base,
-        change.theirs,
-        ours,
-        Names(history.read_recipe, history.base_name, history.require_vector_of),
-    )
-    id = abbreviate(one.commit)
-    for conflict in merged.conflicts:
-        refuse_other_base(conflict)
-    if merged.conflicts:
-        listed = "\n".join(f"  {line}" for line in sentences(sequence.verb, merged.conflicts, change.labels))
-        raise Refused(
-            f"{id} cannot be {_DONE[sequence.verb]}: later commits or edits changed the same again\n{listed}"
-        )
-    ids = {path: None if data is None else text_files.blob_id(data) for path, data in merged.edits.items()}
-    edited = sorted(path for path in ids if here.get(path) not in (ours.files.get(path), ids[path]))
-    new = [path for path, id in ids.items() if id is not None and path not in here and path not in committed]
+    before, now = ours.files, dict(here)
+    names = Names(history.read_recipe, history.base_name, history.require_vector_of)
+    edits: dict[str, bytes | None] = {}
+    notes: list[str] = []
+    for one, change in changes:
+        merged = merge_files(change.base, change.theirs, ours, names)
+        for conflict in merged.conflicts:
+            refuse_other_base(conflict)
+        if merged.conflicts:
+            told = sentences(sequence.verb, merged.conflicts, change.labels)
+            raise Refused(
+                f"{abbreviate(one.commit)} cannot be {_DONE[sequence.verb]}: later commits or edits changed"
+                " the same again\n" + "\n".join(f"  {line}" for line in told)
+            )
+        ids = {path: _id(data) for path, data in merged.edits.items()}
+        if all(now.get(path) == id for path, id in ids.items()):
+            why = why_nothing(sequence, one, Picked(None, merged.edits, (), (), merged.rewritten))
+            notes.append(why if len(changes) == 1 else f"left out {named(history, one.commit)}: {why}")
+            continue
+        edits |= merged.edits
+        now |= {path: id for path, id in ids.items() if id is not None}
+        for path in [path for path, id in ids.items() if id is None]:
+            now.pop(path, None)
+        ours = with_edits(history, ours, merged.edits)
+    if len(notes) == len(changes):
+        raise Refused(f"nothing to {sequence.verb}: {'; '.join(notes)}")
+    edited = sorted(path for path in edits if here.get(path) not in (before.get(path), now.get(path)))
+    new = [path for path in edits if path in now and path not in here and path not in committed]
     _refuse([*edited, *text_files.obstacles(history.root, new)], tracked, sequence.verb)
-    edits = {path: data for path, data in merged.edits.items() if here.get(path) != ids[path]}
-    if not edits:
-        picked = Picked(None, merged.edits, (), (), merged.rewritten)
-        raise Refused(f"nothing to {sequence.verb}: {why_nothing(sequence, one, picked)}")
-    return edits
+    paths = sorted(edits, key=lambda path: path == RECIPE_FILE)
+    return here, {path: edits[path] for path in paths if here.get(path) != now.get(path)}, notes
+
+
+def _id(data: bytes | None) -> str | None:
+    return None if data is None else text_files.blob_id(data)
 
 
 def _refuse(edited: Many[str], known: Container[str], verb: str) -> None:

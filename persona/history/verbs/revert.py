@@ -23,7 +23,7 @@ from persona.history.sequencing.choosing import chosen, is_range, one_of_these
 from persona.history.sequencing.results import SequenceResult
 from persona.history.sequencing.running import Made
 from persona.history.sequencing.state import Sequence, Todo, refuse_second
-from persona.history.worktree import text_files, tracking
+from persona.history.worktree import text_files, tracking, weights
 from persona.history.worktree.changing import changing
 from persona.history.worktree.locked import LockedTree
 from persona.objects.ids import abbreviate
@@ -126,7 +126,10 @@ def _without_vector(
         tree.apply(back.edits, seen)
         return _unrecorded(history, unrecorded.prepared(tree, tidy(said), tuple(notes)), before)
     made = record(tree, history.author(), said, verb="revert", edits=back.edits, notes=tuple(notes))
-    return SequenceResult("revert", "done", history.head(), before, (made,), notes=made.notes)
+    standing = weights.standing(history, tree)
+    return SequenceResult(
+        "revert", "done", history.head(), before, (made,), weights=standing, notes=made.notes
+    )
 
 
 def _revisions(history: History, targets: Many[str], notes: NoteList) -> list[str] | None:

@@ -5,8 +5,10 @@ A wrong argument is refused by the name of its parameter, an earlier fault of th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Unpack
 
 from persona.errors import Call, InvalidInput, Keyword, UsageError
@@ -52,6 +54,7 @@ def set_term(
         if "alpha" in keys and join is None:
             with suppress(InvalidInput):  # which the edit may mend
                 before.append(history.read_recipe(text.encode()))
+        text = _with_vector(history, text, name)
         return _without_pairs(recipe_edit.set_term(text, name, keys), f"vectors.{name}", keys)
 
     after = _edit(history, edit)
@@ -130,6 +133,8 @@ def _preset_notes(before: Mapping[str, Any], keys: Mapping[str, Any]) -> Iterato
 def remove_terms(history: History, *names: str, keep_files: bool = False) -> Removed:
     """Drops terms from `recipe.toml`, all or none; the vectors stay in history.
 
+    Conflicts about them are resolved, also of a vector that one side of a merge has removed already.
+
     With a vector go the files that came with it (`add` with `files`), unless they were edited since: they
     become what they were before it. `keep_files`: they stay.
     """
@@ -141,7 +146,9 @@ def remove_terms(history: History, *names: str, keep_files: bool = False) -> Rem
 
     def edit(text: str) -> str:
         for name in dict.fromkeys(names):
-            text = recipe_edit.remove_term(text, name)
+            plain = _without_pairs(text, "vectors", [name])
+            gone = plain != text and name not in load(text).get("vectors", {})
+            text = plain if gone else recipe_edit.remove_term(plain, name)
         return text
 
     found = GivenBack({}, [])
@@ -150,7 +157,8 @@ def remove_terms(history: History, *names: str, keep_files: bool = False) -> Rem
         nonlocal found
         with suppress(InvalidInput):  # the vectors are dropped because the recipe is wrong
             before = history.read_recipe(data).by_name
-            found = given_back(history, [before[name].vector for name in names], after, keep=keep_files)
+            vectors = [before[name].vector for name in names if name in before]
+            found = given_back(history, vectors, after, keep=keep_files)
         return found.edits
 
     _edit(history, edit, with_files)
@@ -177,6 +185,31 @@ def rename_term(history: History, old: str, new: str) -> Renamed:
 
     _edit(history, edit, then=follow)
     return Renamed(old, new)
+
+
+def _with_vector(history: History, text: str, name: str) -> str:
+    """The text with a vector that one side of a merge has removed, as the other side has it.
+
+    The conflict about it is resolved.
+    """
+    if not _has_pairs(text):
+        return text
+    if name in load(text).get("vectors", {}):
+        gone = re.search(rf": no {re.escape(f'vectors.{name}')}\r?$", text, re.MULTILINE)
+        return _without_pairs(text, "vectors", [name]) if gone else text
+    from persona.history.recipes.pairs import path_of
+    from persona.history.recipes.three_way import Names, with_meaning
+    from persona.history.sequencing.unmerged import found
+
+    left = found(history)
+    for one in left.stop.conflicts if left is not None else ():
+        if one.problem == "term" and one.theirs is not None and path_of(one)[1] == name:
+            recipe = history.read_recipe(text.encode())
+            term = replace(one.theirs, name=name)
+            wanted = Recipe.of(recipe.base, [*recipe.terms, term], recipe.rules)
+            names = Names(history.read_recipe, history.base_name)
+            return with_meaning(_without_pairs(text, "vectors", [name]), wanted, names)
+    return text
 
 
 def _has_pairs(text: str) -> bool:

@@ -249,3 +249,33 @@ def test_the_way_back_keeps_edits_of_files_that_no_pick_has_changed(topic: Bot) 
     topic.repo.cherry_pick(abort=True)
     assert topic.repo.resolve("HEAD") == head
     assert topic.repo.status().files_changed == ("chat_template.jinja",)
+
+
+def test_without_a_commit_all_of_several_changes_are_made_or_none(topic: Bot) -> None:
+    text = topic.recipe.read_text()
+    with pytest.raises(Refused, match="cannot be picked"):
+        topic.repo.cherry_pick("main~1..topic", no_commit=True)
+    assert topic.recipe.read_text() == text
+    topic.repo.cherry_pick("topic~3")
+    done = topic.repo.cherry_pick("topic~3", "topic~2", "topic", no_commit=True)
+    assert any(note.startswith("left out ") for note in done.notes)
+    recipe = topic.repo.status().diff
+    assert recipe is not None
+    assert [change.name for change in recipe.vectors] == ["suggesting"]
+    topic.repo.reset(mode="hard")
+    topic.repo.cherry_pick("topic")
+    with pytest.raises(Refused, match=r"nothing to cherry-pick: left out .* left out"):
+        topic.repo.cherry_pick("topic~3", "topic", no_commit=True)
+
+
+def test_an_amended_commit_changes_something(topic: Bot) -> None:
+    before = topic.recipe.read_text()
+    topic.repo.recipe.set("listening", alpha="0.9")
+    topic.commit(message="more")
+    topic.recipe.write_text(before)
+    head = topic.repo.resolve("HEAD")
+    with pytest.raises(Refused, match="would change nothing"):
+        topic.commit(message="less", amend=True)
+    assert topic.repo.resolve("HEAD") == head
+    topic.commit(message="less", amend=True, allow_empty=True)
+    assert topic.repo["HEAD"].recipe == topic.repo["HEAD~1"].recipe

@@ -199,3 +199,38 @@ def test_a_stashed_file_is_not_lost_to_one_that_a_commit_brought(grown: Bot, bin
     grown.repo.restore("NOTES.md", theirs=True)
     assert (grown.root / "NOTES.md").read_bytes() == stashed
     assert len(grown.repo.stash.list()) == 1
+
+
+# -- vectors that one side has removed -----------------------------------------------------------------------
+
+
+@pytest.fixture(params=["ours", "theirs"])
+def removed(grown: Bot, request: pytest.FixtureRequest) -> Bot:
+    """A merge has stopped: one side has removed a vector, and the other changed it."""
+    remover = request.param
+    grown.repo.switch(create="topic")
+    sides = {"theirs": "topic", "ours": "main"}
+    for side, branch in sides.items():
+        grown.repo.switch(branch)
+        if side == remover:
+            grown.repo.recipe.remove("listening")
+        else:
+            grown.repo.recipe.set("listening", alpha="0.3")
+        grown.commit(message=side)
+    with pytest.raises(Conflicted):
+        grown.repo.merge("topic")
+    return grown
+
+
+def test_rm_resolves_the_conflict_of_a_vector_that_one_side_removed(removed: Bot) -> None:
+    removed.repo.recipe.remove("listening")
+    assert unmerged(removed) == []
+    removed.repo.merge(continue_=True)
+    assert "listening" not in removed.repo["HEAD"].recipe.vectors
+
+
+def test_set_brings_the_vector_back_that_one_side_removed(removed: Bot) -> None:
+    removed.repo.recipe.set("listening", alpha="0.45")
+    assert unmerged(removed) == []
+    removed.repo.merge(continue_=True)
+    assert removed.repo["HEAD"].recipe.vectors["listening"].alpha == 0.45
