@@ -386,9 +386,8 @@ def _concluded(
         if changed:
             who, verb = history.author(), "rebase (continue)"
             done = record(tree, who, message, amend=True, allow_empty=True, verb=verb)
-            return replace(sequence, stop=None, head=done.id or head), made._replace(
-                commits=(done.id or head,)
-            )
+            head = done.id or head
+            made = made._replace(commits=(head,))
         return replace(sequence, stop=None, head=head), made
     if not changed and sequence.verb != "merge" and not stop.amends:
         note = f"left out {named(history, stop.commit)}: nothing of its change is left"
