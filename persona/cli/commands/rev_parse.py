@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 @declare("rev-parse", example="$ persona rev-parse 'main@{yesterday}'\n$ persona rev-parse --abbrev-ref HEAD")
-@click.argument("rev", required=False, shell_complete=revisions)
+@click.argument("revs", nargs=-1, metavar="REV…", shell_complete=revisions)
 @click.option("--short", is_flag=True, help="Print the short id.")
-@click.option("--verify", is_flag=True, help="No effect: REV must be one revision in any case.")
+@click.option("--verify", is_flag=True, help="Take only one REV.")
 @click.option("--abbrev-ref", is_flag=True, help="Print the branch or tag that REV names.")
 @click.option("--symbolic-full-name", is_flag=True, help="Print the full name of this branch or tag.")
 @click.option("--show-toplevel", is_flag=True, help="Print the directory of the work tree.")
 def command(
     repo: Repository,
-    rev: str | None,
+    revs: tuple[str, ...],
     short: bool,
     verify: bool,
     abbrev_ref: bool,
@@ -40,10 +40,14 @@ def command(
     if show_toplevel:
         place = str(repo.root.absolute())
         return Shown({"root": place}, place)
-    if rev is None:
-        raise UsageError("name a revision, such as HEAD")
+    if not revs or (verify and len(revs) > 1):
+        raise UsageError("name one revision, such as HEAD" if verify else "name a revision, such as HEAD")
     if abbrev_ref or symbolic_full_name:
-        name = repo.ref_name(rev, full=symbolic_full_name)
-        return Shown({"ref": name}, name or ())
-    id = repo.resolve(rev)
-    return Shown({"id": id}, render.short(id) if short else id)
+        names = [repo.ref_name(rev, full=symbolic_full_name) for rev in revs]
+        return _shown([{"ref": name} for name in names], [name for name in names if name])
+    ids = [repo.resolve(rev) for rev in revs]
+    return _shown([{"id": id} for id in ids], [render.short(id) if short else id for id in ids])
+
+
+def _shown(values: list[dict[str, str | None]] | list[dict[str, str]], lines: list[str]) -> Shown:
+    return Shown(values[0] if len(values) == 1 else values, lines)
