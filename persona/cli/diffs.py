@@ -115,7 +115,7 @@ def brief_lines(diff: Diff, shown: Collection[str], kept: Sequence[KeptFraction]
     for axis, change in diff.rules.items():
         yield f" {style('~', fg='yellow')} {axis} {_value(change['from'])} → {_value(change['to'])}"
     for vector in diff.vectors:
-        if vector.name not in shown:
+        if vector.name not in shown or vector.change == "renamed":
             yield f" {style('~', fg='yellow')} {vector.name}  {_term_summary(vector)}"
     for line in kept_lines(kept):
         yield f"   {line}"

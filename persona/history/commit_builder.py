@@ -29,6 +29,7 @@ from persona.errors import (
 )
 from persona.history.history import History
 from persona.history.recipes import filters
+from persona.history.recipes.pairing import same_terms
 from persona.history.recipes.text import RECIPE_FILE, decode, encode, written_ids
 from persona.history.recipes.views import shown
 from persona.history.results import CommitResult, KeptFraction, VectorChange
@@ -316,18 +317,20 @@ def tidy(message: str | None) -> str:
 def vector_changes(
     history: History, before: Recipe | None, after: Recipe, imported: Mapping[str, VectorChange]
 ) -> list[VectorChange]:
-    """The vectors that a commit adds, replaces or removes, in canonical order."""
+    """The vectors that a commit adds, replaces or removes, in canonical order; none that it renames."""
     old = before.by_name if before else {}
+    names = same_terms(old, after.by_name)
+    terms = {name: old[old_name] for old_name, name in names.items()}
     changes: list[VectorChange] = []
     for term in after.terms:
-        was = old.get(term.name)
+        was = terms.get(term.name)
         if term.name in imported and imported[term.name].id == term.vector:
             changes.append(imported[term.name])
         elif was is None or was.vector != term.vector:
             change = "added" if was is None else "replaced"
             changes.append(_known_change(history, after, term, change, was.vector if was else None))
     for name, term in old.items():
-        if name not in after.by_name:
+        if name not in names:
             alpha = shown(term.alpha)
             changes.append(VectorChange(name, term.vector, "removed", alpha, None, None, None, None, None))
     return changes

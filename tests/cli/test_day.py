@@ -245,6 +245,7 @@ def test_a_rename_keeps_the_vector(grown: CommandLine) -> None:
     assert grown.ok("diff").splitlines()[1:3] == ["-[vectors.listening]", "+[vectors.attentive]"]
     assert "renamed:    listening → attentive  α " in grown.ok("status")
     assert "vectors.attentive | renamed from listening, α " in grown.ok("diff", "--stat")
+    assert " ~ attentive  renamed from listening, α " in grown.ok("commit", "-m", "another name")
 
 
 def test_checkout_makes_the_fine_tune_byte_for_byte(persona: CommandLine, models: Path) -> None:

@@ -30,12 +30,19 @@ def edit(bot: Bot, rng: random.Random) -> None:
         lambda: recipe.set_rules({"preset": rng.choice(["paper", "mergekit"])}),
         lambda: recipe.remove(name),
         lambda: recipe.rename(name, rng.choice(["first", "second"])),
+        lambda: swap(bot, *rng.sample(VECTORS, 2)),
         lambda: bot.edit(lambda text: text.replace("[merge]", f"# {rng.randint(0, 2)}\n[merge]")),
         lambda: template.write_text(changed_line(template.read_text(), rng)),
     ]
     for act in rng.choices(acts, k=rng.randint(1, 3)):
         with suppress(PersonaError):
             act()
+
+
+def swap(bot: Bot, one: str, other: str) -> None:
+    """Swaps the names of two vectors that the recipe has."""
+    for old, new in ((one, "aside"), (other, one), ("aside", other)):
+        bot.repo.recipe.rename(old, new)
 
 
 def changed_line(text: str, rng: random.Random) -> str:
