@@ -40,8 +40,8 @@ def resolve_with(tree: LockedTree, sequence: Sequence, strategy: Strategy) -> No
         here = [conflict for conflict in found if conflict.path == path]
         if here[0].problem in IN_RECIPE:
             edits[path] = _recipe_with(history, here, strategy)
-        elif strategy == "mean" or strategy == "base":
-            continue
+        elif strategy == "mean" or strategy == "base" or here[0].problem == "style":
+            continue  # a side of the whole recipe is no decision about its conflicts
         elif here[0].problem == "lines":
             edits[path] = chosen((text_files.read(history.root, path) or b"").decode(), strategy).encode()
         else:

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 
 import pytest
 
+from persona.errors import InvalidInput
 from persona.history.recipes import text as recipe_text
+from persona.history.recipes.conflicts import Strategy
 from persona.history.recipes.three_way import Conflict, Merged, Names, Side, merge_files
 from persona.objects.ids import object_id
 from persona.objects.recipe import Recipe
@@ -116,3 +118,18 @@ def test_what_does_not_go_together_is_a_value(
     expected: Conflict,
 ) -> None:
     assert merged(base, theirs, ours).conflicts == (expected,)
+
+
+@pytest.mark.parametrize("strategy", ["ours", "theirs", "mean"])
+def test_no_strategy_takes_a_side_of_a_recipe_that_cannot_be_edited(strategy: Strategy) -> None:
+    first = [FIRST.replace("alpha = 1.0", f"alpha = {value}") for value in ("1.0", "0.5", "0.2")]
+    texts = [first[0], first[1] + 'join = "add"\n', first[2].replace("density = 1.0", "density = 0.5")]
+
+    def read(data: bytes) -> Recipe:
+        if data.decode() not in texts:
+            raise InvalidInput("no command can edit it")
+        return read_recipe(data)
+
+    base, theirs, ours = (side({RECIPE: text}) for text in texts)
+    found = merge_files(base, theirs, ours, Names(read, lambda _: "tiny"), strategy=strategy)
+    assert [one.problem for one in found.conflicts] == ["style"]
