@@ -56,7 +56,7 @@ def curve_text(one: Point | Stretch, found: Sweep) -> str:
 def marks(point: Point, found: Sweep) -> list[str]:
     """What is special about a point."""
     said = []
-    if point.alpha == 0:
+    if point.alpha == 0 and not found.grows:
         said.append("without it")
     if point.alpha == found.present:
         said.append("α in recipe.toml")

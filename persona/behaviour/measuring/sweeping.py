@@ -40,8 +40,8 @@ class Point(Result):
     recipe's weights. `effect`: on the probes of the vector's pattern, against the base. `in_all_forms`:
     whether each surface form shows the effect surely and with the same sign; None if there is only one form.
     `spill`: what the vector moves on the probes of other patterns, against the same recipe with the vector at
-    α = 0; the largest change first. `damage`: of the recipe, against the base. `allowed`: whether it is
-    within the limit.
+    α = 0, or without it if it adds tokens; the largest change first. `damage`: of the recipe, against the
+    base. `allowed`: whether it is within the limit.
     """
 
     alpha: float
@@ -85,9 +85,10 @@ class Sweep(Result):
 
     `vector`: its id. `wanted`: 1, or −1 for an unwanted pattern. `alone`: whether the recipe's other vectors
     were left out. `limit`: the ratio of the losses that is allowed. `present`: α in `recipe.toml`; None if
-    the vector is not in it or has a list over layers. `best`: of the points within the limit whose effect is
-    surely in the wanted direction, the one with the largest effect; None if there is none. `edits`: the calls
-    that put it into `recipe.toml`.
+    the vector is not in it or has a list over layers. `grows`: whether the vector adds tokens to the base, so
+    that the recipe with α = 0 is not the recipe without it. `best`: of the points within the limit whose
+    effect is surely in the wanted direction, the one with the largest effect; None if there is none. `edits`:
+    the calls that put it into `recipe.toml`.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Sweep(Result):
     device: str
     measured_before: bool
     edits: tuple[Call, ...] = field(default=(), metadata=UNPRINTED)
+    grows: bool = field(default=False, metadata=UNPRINTED)
     notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
 
 

@@ -11,6 +11,7 @@ from persona.behaviour.assessing import Subject, base_of, damage, effects, needs
 from persona.behaviour.graph.graph import Graph
 from persona.behaviour.measuring.effects import effect_of, judged_items, kind_judged
 from persona.behaviour.measuring.measurements import DTYPE, SCORER, Bench, Need
+from persona.behaviour.measuring.readers import has_rows
 from persona.behaviour.measuring.statistics import FEWEST_GROUPS
 from persona.behaviour.measuring.sweeping import (
     MOST,
@@ -52,6 +53,10 @@ class _Variant:
         """The recipe with the term at an α."""
         return Recipe.of(base, [*self.others, replace(self.term, alpha=alpha)], self.rules)
 
+    def without(self, base: str) -> Recipe:
+        """The recipe without the term."""
+        return Recipe.of(base, self.others, self.rules)
+
     @property
     def density(self) -> float | tuple[float, ...] | None:
         """In effect for the term; None if nothing of it is trimmed."""
@@ -64,7 +69,10 @@ class _Variant:
 
 @dataclass(frozen=True)
 class _Curve:
-    """The subjects of a variant, by place of their α; `zero`: at α = 0, which spill is measured from."""
+    """The subjects of a variant, by place of their α; `zero`: at α = 0, which spill is measured from.
+
+    At α = 0, tokens that the vector adds have rows of zeros. So `zero` of such a vector is without the term.
+    """
 
     variant: _Variant
     subjects: tuple[Subject, ...]
@@ -158,9 +166,13 @@ def sweep(
     pattern = _pattern(history, graph, term)
     sign = graph.trainables[pattern].sign
 
-    def subject(variant: _Variant, alpha: str) -> Subject:
-        label = f"{name} at α {alpha}" + (f", {variant.rules.preset}" if len(variants) > 1 else "")
-        return Subject.of_recipe(history, graph, variant.at(recipe.base, alpha), given, label=label)
+    def subject(variant: _Variant, alpha: str | None) -> Subject:
+        at = variant.without(recipe.base) if alpha is None else variant.at(recipe.base, alpha)
+        label = f"the recipe without {name}" if alpha is None else f"{name} at α {alpha}"
+        label += f", {variant.rules.preset}" if len(variants) > 1 else ""
+        return Subject.of_recipe(history, graph, at, given, label=label)
+
+    grows = has_rows(history, Recipe.of(recipe.base, [term], recipe.rules))
 
     only = (pattern, *words(given["probe"])) if given["probe"] else ()
     sets, _ = probe_sets(graph, only, [subject(variants[0], "0")])
@@ -170,7 +182,7 @@ def sweep(
     measure = _Measure(bench, sets[pattern], others, limit, given["checks"])
     curves = []
     for variant in variants:
-        row, zero = [subject(variant, one) for one in alphas], subject(variant, "0")
+        row, zero = [subject(variant, one) for one in alphas], subject(variant, None if grows else "0")
         of_pattern = tuple(replace(one, own={pattern: sign}) for one in row)
         curves.append(_Curve(variant, of_pattern, zero))
     bench.measure(need for curve in curves for need in measure.needs(curve))
@@ -200,7 +212,8 @@ def sweep(
         device=bench.device,
         measured_before=not bench.worked,
         edits=edits,
-        notes=tuple(_notes(sets[pattern], term, best, alphas, given, variants)),
+        grows=grows,
+        notes=tuple(_notes(sets[pattern], term, best, alphas, given, variants, grows)),
     )
 
 
@@ -310,11 +323,17 @@ def _notes(
     alphas: Sequence[str],
     given: SweepOptions,
     variants: Sequence[_Variant],
+    grows: bool,
 ) -> Iterator[str]:
     if len({item.group for item in judged_items(own)}) < FEWEST_GROUPS:
         yield (
             f"{own.key} has fewer than {FEWEST_GROUPS} groups of probes, too few to tell an effect from"
             " chance"
+        )
+    if grows and "0" in alphas:
+        yield (
+            f"at α = 0 the tokens that {term.name} adds have rows of zeros, so that point is not the recipe"
+            f" without {term.name}; spill is measured from the recipe without it"
         )
     if isinstance(term.alpha, tuple):
         yield f"{term.name} has a list over layers in recipe.toml; each point puts one number in its place"

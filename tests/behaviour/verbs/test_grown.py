@@ -68,10 +68,15 @@ def test_vectors_of_several_shapes_are_measured_in_one_go(grown: ChatBot, brief_
 
 
 def test_a_sweep_measures_and_tune_improves_a_grown_recipe(grown: ChatBot) -> None:
-    swept = grown.run.json("sweep", "pirate", "--alpha", "0.5,1", *FAST)
+    swept = grown.run.json("sweep", "pirate", "--alpha", "0,1", *FAST)
     (whole,) = verdicts(grown, "HEAD")
-    kl = [one["damage"]["kl"]["mean"] for one in (swept["points"][1], whole)]
-    assert kl[0] == pytest.approx(kl[1], abs=1e-9)
+    at_1 = swept["points"][1]
+    assert at_1["damage"]["kl"]["mean"] == pytest.approx(whole["damage"]["kl"]["mean"], abs=1e-9)
+    (spill,) = (one for one in whole["effects"] if one["pattern"] == "brief")
+    assert at_1["spill"][0]["margin"]["mean"] == pytest.approx(spill["margin"]["mean"], abs=1e-9)
+    said = grown.run("sweep", "pirate", "--alpha", "0,1", *FAST).output
+    assert "rows of zeros" in said
+    assert "allowed  without it" not in said
     tuned = grown.run.json("tune", "--dry-run", *FAST)
     assert tuned["after"]["gain"] >= tuned["before"]["gain"]
 
