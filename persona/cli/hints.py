@@ -59,6 +59,7 @@ _FLAGS: Final = {
     "create": "-c",
     "dry_run": "-n",
     "force": "-f",
+    "force_create": "-C",
     "out": "-o",
     "rev": "--source",
     "user": "--global",

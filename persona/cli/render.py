@@ -241,13 +241,16 @@ def carried_lines(carried: Sequence[Carried], path: Callable[[str], str]) -> Ite
 
 
 def moved_lines(
-    head: Head, subject: str | None, *, before: Head | None = None, made: bool = False
+    head: Head, subject: str | None, *, before: Head | None = None, made: bool = False, reset: bool = False
 ) -> Iterator[str]:
     """The report of `checkout` and `switch` after HEAD moved from `before`.
 
-    `made`: the branch is new.
+    `made`: the branch is new. `reset`: it was moved.
     """
-    if head.branch is not None and before is not None and before.branch == head.branch:
+    stays = head.branch is not None and before is not None and before.branch == head.branch
+    if reset:
+        yield f"{'Reset' if stays else 'Switched to and reset'} branch '{head.branch}'"
+    elif head.branch is not None and before is not None and before.branch == head.branch:
         yield f"Already on '{head.branch}'"
     elif head.branch is not None:
         yield f"Switched to {'a new ' if made else ''}branch '{head.branch}'"

@@ -125,6 +125,7 @@ OF_COMMANDS: Final[dict[str, dict[str, str]]] = {
     },
     "checkout": {
         **dict.fromkeys(("-d", "--detach"), "a revision that is no branch detaches HEAD by itself"),
+        "-B": "`persona switch -C NEW REV`, then `persona checkout`",
         "--orphan": _A_BASE,
         **dict.fromkeys(("-p", "--patch"), _ONE_BY_ONE),
         **dict.fromkeys(("-t", "--track", "--guess"), _NO_REMOTES),
@@ -253,7 +254,7 @@ OF_COMMANDS: Final[dict[str, dict[str, str]]] = {
     },
     "restore": {
         **dict.fromkeys(("-W", "--worktree"), "there is no staging area: restore writes the work tree"),
-        **dict.fromkeys(("-m", "--merge", "--conflict"), "`persona merge --abort`, then merge again"),
+        "--conflict": "`persona restore -m FILE` writes a conflict as git's style `merge` does",
         **dict.fromkeys(("-S",), _NOT_STAGED),
         **dict.fromkeys(("-p", "--patch"), _ONE_BY_ONE),
     },

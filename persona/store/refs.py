@@ -282,11 +282,13 @@ class Refs:
         expect: Head | _Any = ANY,
         at: str | _Any = ANY,
         created: Reason | None = None,
+        over: bool = False,
     ) -> None:
         """Attaches HEAD to a branch that is `at` an id, or detaches it at an id, if HEAD holds `expect`.
 
-        `created`: the branch is made there in the same move, for this reason. Only in a repository without
-        history may the branch be missing otherwise. `BusyError` when something moved.
+        `created`: the branch is made there in the same move, for this reason, or, with `over`, moved there.
+        Only in a repository without history may the branch be missing otherwise. `BusyError` when something
+        moved.
         """
         kind, value = target
         if kind == "ref":
@@ -306,9 +308,11 @@ class Refs:
             if kind == "ref":
                 new = self._files.value(value)
                 if created is not None and not isinstance(at, _Any):
-                    _compare(value, new, None)
-                    self._files.check_new(value)
-                    steps.append(Step(value, None, at, created.entry(None, at)))
+                    if new is None or not over:
+                        _compare(value, new, None)
+                        self._files.check_new(value)
+                    if new != at:
+                        steps.append(Step(value, new, at, created.entry(new, at)))
                     new = at
                 elif new is None and self._files.has_history():
                     raise BusyError(f"{value} was deleted meanwhile; run the command again")

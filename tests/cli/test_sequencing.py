@@ -188,3 +188,30 @@ def test_a_fixup_goes_into_its_commit(grown: CommandLine) -> None:
 def test_a_merge_of_several_branches_is_answered_with_the_steps(parted: CommandLine) -> None:
     said = parted.refused(2, "merge", "topic", "main")
     assert "a merge takes one branch: `persona merge topic`, then `persona merge main`" in said
+
+
+def test_status_and_restore_say_how_a_stashed_conflict_is_resolved(grown: CommandLine) -> None:
+    grown.ok("set", "listening", "--alpha", "0.2")
+    grown.ok("stash")
+    grown.ok("set", "listening", "--alpha", "0.4")
+    grown.ok("commit", "-m", "mine")
+    grown.refused(1, "stash", "pop")
+    status = grown.ok("status")
+    assert "both modified:   recipe.toml\n" in status
+    assert "currently" not in status
+    assert grown.ok("status", "-s").startswith("UU recipe.toml\n")
+    said = grown.refused(1, "restore", "recipe.toml")
+    assert "`persona restore --theirs recipe.toml` the other side" in said
+    grown.ok("restore", "--theirs", "recipe.toml")
+    assert grown.ok("diff", "-q").strip() == "recipe.toml"
+    grown.ok("commit", "-m", "theirs")
+
+
+def test_reset_of_a_file_names_restore_and_a_branch_is_made_again(grown: CommandLine) -> None:
+    for words in (["recipe.toml"], ["HEAD", "recipe.toml"], ["--", "recipe.toml"]):
+        assert "`persona restore " in grown.refused(3, "reset", *words)
+    assert grown.ok("switch", "-C", "topic") == "Switched to a new branch 'topic'\n"
+    grown.ok("switch", "main")
+    assert grown.ok("switch", "-C", "topic", "HEAD~1").startswith("Switched to and reset branch 'topic'\n")
+    assert grown.ok("switch", "-C", "topic", "main").startswith("Reset branch 'topic'\n")
+    assert grown.ok("rev-parse", "topic") == grown.ok("rev-parse", "main")

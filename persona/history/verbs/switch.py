@@ -7,7 +7,7 @@ from typing import Literal
 
 from persona.errors import Blank, Call, Keyword, UsageError
 from persona.history.history import History
-from persona.history.names.revisions import resolve
+from persona.history.names.revisions import branch_named, resolve
 from persona.history.results import Head, SwitchResult
 from persona.history.worktree import weights
 from persona.history.worktree.changing import changing
@@ -22,12 +22,14 @@ def switch(
     target: str | None = None,
     *,
     create: str | None = None,
+    force_create: str | None = None,
     detach: bool = False,
     force: bool = False,
 ) -> SwitchResult:
     """Moves HEAD and the text files to a branch ("-": the one before), computing no weights.
 
-    `create` makes that branch at `target` (HEAD by default). Anything but a branch needs `detach`. `force`
+    `create` makes that branch at `target` (HEAD by default); `force_create` also moves one there that exists,
+    whose commits are in its reflog then. Anything but a branch needs `detach`. `force`
     throws edits away that are not committed.
     """
     with changing(history, force=force) as tree:
@@ -37,24 +39,35 @@ def switch(
 
             refuse_second(history, "switch branches")
         notes: list[str] = []
-        goal = _goal(history, target, create, detach, notes)
+        goal = _goal(history, target, create, force_create, detach, notes)
         move = plan_files(history, goal.id, force=force)
         before = history.head_or_name()
         with tree.moving(move):
-            start = (target or "HEAD") if create is not None else None
-            left = tree.move_head(goal, history.committer(), typed=target or "HEAD", created=start)
+            over = force_create is not None
+            start = (target or "HEAD") if over or create is not None else None
+            who = history.committer()
+            left = tree.move_head(goal, who, typed=target or "HEAD", created=start, over=over)
         return replace(_where(tree, [*notes, *move.notes, *left], before), carried=move.carried)
 
 
-def _goal(history: History, target: str | None, create: str | None, detach: bool, notes: NoteList) -> Target:
+def _goal(
+    history: History,
+    target: str | None,
+    create: str | None,
+    force_create: str | None,
+    detach: bool,
+    notes: NoteList,
+) -> Target:
     """The destination of `switch`."""
-    if create is not None:
-        if detach:
+    if create is not None or force_create is not None:
+        if detach or None not in (create, force_create):
             raise UsageError(
-                "a switch cannot both make a branch and leave HEAD on no branch",
-                hint=("give one of ", Keyword("create"), " and ", Keyword("detach")),
+                "a switch makes one branch, or leaves HEAD on no branch",
+                hint=("give one of ", Keyword("create", "force_create"), " and ", Keyword("detach")),
             )
-        return new_branch(history, create, resolve(history, target or "HEAD", notes))
+        branch = None if target is None else branch_named(history, target, notes)
+        id = resolve(history, branch or target or "HEAD", notes)
+        return new_branch(history, create or force_create or "", id, over=force_create is not None)
     if target is None:
         if not detach:
             raise UsageError(

@@ -229,12 +229,13 @@ class LockedTree:
         verb: str = "checkout",
         typed: str | None = None,
         created: str | None = None,
+        over: bool = False,
     ) -> list[str]:
         """Moves HEAD; returns notes about what it leaves. The reflogs say what git's say.
 
         `verb`: only after "checkout" does "-" lead back. `typed`: the revision that the user gave, where HEAD
         is to be detached. `created`: the branch is made in the same move, and this is the revision where it
-        begins.
+        begins; `over`: it may be there, and is moved.
 
         Raises `BusyError` if HEAD or the branch moved since the target was looked up.
         """
@@ -245,13 +246,18 @@ class LockedTree:
         to = new if target.branch or typed in (None, "-") else typed
         notes = left_behind(history, head, target)
         held, where = _holds(head.branch, head.id), _holds(new if target.branch else None, target.id)
-        if where != held or created is not None:
+        if over and where == held:  # the branch that HEAD is on
+            self.advance(target.id, person, f"branch: Reset to {created}", expect=head.id)
+        elif where != held or created is not None:
+            there = over and history.store.refs.read(target.branch or "") is not None
+            made = "Reset to" if there else "Created from"
             history.store.refs.set_head(
                 where,
                 reason(person, f"{verb}: moving from {old} to {to}"),
                 expect=held,
                 at=target.id if target.branch else ANY,
-                created=None if created is None else reason(person, f"branch: Created from {created}"),
+                created=None if created is None else reason(person, f"branch: {made} {created}"),
+                over=over,
             )
         return notes
 

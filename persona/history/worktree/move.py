@@ -146,10 +146,13 @@ def _decoded(value: Any) -> dict[str, str]:
     return move
 
 
-def new_branch(history: History, name: str, id: str) -> Target:
-    """The branch that a command is to make at `id`, and HEAD's way there; `Refused` when it exists."""
+def new_branch(history: History, name: str, id: str, *, over: bool = False) -> Target:
+    """The branch that a command is to make at `id`, and HEAD's way there.
+
+    `Refused` if it exists, unless it may be moved `over` there.
+    """
     ref = HEADS + check_ref_name(name)
-    if history.store.refs.read(ref) is not None:
+    if not over and history.store.refs.read(ref) is not None:
         raise Refused(f"a branch named {name} exists already", hint=(Call("switch", name), " goes there"))
     return Target(id, ref)
 

@@ -234,3 +234,10 @@ def test_set_brings_the_vector_back_that_one_side_removed(removed: Bot) -> None:
     assert unmerged(removed) == []
     removed.repo.merge(continue_=True)
     assert removed.repo["HEAD"].recipe.vectors["listening"].alpha == 0.45
+
+
+def test_a_vector_that_is_reverted_by_name_leaves_stale_weights(grown: Bot) -> None:
+    grown.checkout()
+    done = grown.repo.revert("listening")
+    assert done.weights is not None
+    assert done.weights.state == "stale"
