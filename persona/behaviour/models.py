@@ -80,10 +80,7 @@ def vocabulary_of(history: History, rev: str | None, base: Base, extended: Base)
 
     `extended`: the base as the weights have it (`persona.objects.growth`).
     """
-    from persona.live import load
-
-    config = fit(history, _config_of(history, rev), base, extended)
-    return _number(load.padded_within(config), "vocab_size")
+    return _number(fit(history, _config_of(history, rev), base, extended), "vocab_size")
 
 
 def refuse_unknown(

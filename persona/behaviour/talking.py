@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Final, Self
 from persona.behaviour.chat import encode_prompt
 from persona.behaviour.dialogues import Message
 from persona.behaviour.generating import ends_of
-from persona.behaviour.models import context_of, device_of, model_files, moved, tokenizer_of
+from persona.behaviour.models import (
+    context_of,
+    device_of,
+    model_files,
+    moved,
+    refuse_unknown,
+    tokenizer_of,
+)
 from persona.behaviour.options import AnswerOptions
 from persona.behaviour.streaming import MAX_TOKENS, Sampling, pieces
 from persona.errors import InvalidInput, Refused
@@ -266,6 +273,9 @@ class Conversation:
         kept = turns
         while True:
             ids = encode_prompt(self._loaded.tokenizer, self._prompt(kept), "the conversation")
+            with self.live.using() as model:
+                vocabulary = model.config.get_text_config().vocab_size
+            refuse_unknown("the conversation", self._loaded.tokenizer, vocabulary, ids)
             room = 0 if context is None else context - min(self._sampling.max_tokens, context // 2)
             if context is None or len(ids) <= room or len(kept) == 1:
                 break

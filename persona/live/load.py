@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from persona.live.fill import PreTrainedModel
 
 GENERATION_CONFIG: Final = "generation_config.json"
-_PADDING: Final = "pad_token_id"
 
 
 def load(
@@ -90,7 +89,7 @@ def built(
             f"{rev or 'the work tree'}: no {CONFIG} is tracked, so the class of the model is not known;"
             " load one with transformers and give it to repo.live"
         )
-    config = padded_within(fit(history, config, history.base(plan.recipe.base), plan.base))
+    config = fit(history, config, history.base(plan.recipe.base), plan.base)
     generation = json_of(history, revision, GENERATION_CONFIG)
     tensors, slots = new_slots(plan.base.tensors)
     report = (lambda spec, count: None) if options["allow_nonfinite"] else None
@@ -100,18 +99,6 @@ def built(
     with closing(filling):
         filled = {tensor.spec.name: (tensor.key, tensors[tensor.spec.name]) for tensor, _ in filling}
     return build(config, generation, tensors, more), filled
-
-
-def padded_within(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config without a padding token that the weights have no row for: transformers refuses it.
-
-    The padding of a fine-tune is often a token that it added.
-    """
-    found = {key: padded_within(part) if isinstance(part, dict) else part for key, part in config.items()}
-    padding, size = found.get(_PADDING), found.get("vocab_size")
-    if isinstance(padding, int) and isinstance(size, int) and padding >= size:
-        found[_PADDING] = None
-    return found
 
 
 def json_of(history: History, revision: str | None, path: str) -> dict[str, Any] | None:

@@ -1,7 +1,8 @@
 """The two keys of config.json that follow a recipe: `vocab_size` and `tie_word_embeddings`.
 
 They decide the shapes of a model. So if the vectors of a recipe add tokens or an output matrix of their own,
-or no longer do, these keys change with them (`persona.objects.growth`).
+or no longer do, these keys change with them (`persona.objects.growth`). A special token that the weights have
+no row for becomes that of the base.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _SIZE: Final = "vocab_size"
 _TIED: Final = "tie_word_embeddings"
+_TOKEN: Final = "_token_id"
 FITTED: Final = f"{CONFIG} has the size and the ties of the weights again"
 _DTYPES: Final = ("dtype", "torch_dtype")
 _SHAPES: Final = (
@@ -120,6 +122,7 @@ def fit(history: History, config: Mapping[str, Any], base: Base, extended: Base)
         size = before.get(_SIZE)
         if _SIZE in part and isinstance(size, int):
             part[_SIZE] = sizes[1] if sizes is not None and size == sizes[0] else size
+            _give_back_tokens(part, before, part[_SIZE])
         if untied and (part is found or _TIED in part):
             part[_TIED] = False
         elif extended.tied and part.get(_TIED) is False:  # its output matrix would be random
@@ -127,6 +130,19 @@ def fit(history: History, config: Mapping[str, Any], base: Base, extended: Base)
             if _TIED not in before:
                 del part[_TIED]
     return found
+
+
+def _give_back_tokens(part: dict[str, Any], before: Mapping[str, Any], size: int) -> None:
+    """Puts the base's special tokens in place of those that the weights have no rows for.
+
+    With the padding of a fine-tune, which is often a token that it added, transformers refuses the base.
+    """
+    for key in [key for key in part if key.endswith(_TOKEN) and part[key] != before.get(key)]:
+        ids = part[key] if isinstance(part[key], list) else [part[key]]
+        if any(isinstance(id, int) and id >= size for id in ids):
+            part[key] = before.get(key)
+            if key not in before:
+                del part[key]
 
 
 def of_another_model(history: History, base: Base, content: bytes | None) -> list[Note]:

@@ -17,7 +17,7 @@ from persona.behaviour.measuring.measurements import Bench
 from persona.objects.recipe import Recipe, Term
 from persona.objects.rules import Rules
 from tests.advice import follow
-from tests.behaviour.bots import ChatBot, chat_bot, grown_tune
+from tests.behaviour.bots import ChatBot, answer, chat_bot, grown_tune
 from tests.cli.command_line import CommandLine
 
 FAST = ("--threads", "1")
@@ -167,6 +167,19 @@ def test_a_vector_that_was_trained_onto_new_tokens_takes_texts_alone_as_the_base
         logits = scoring.model(input_ids=torch.tensor([[1, 2]])).logits
         assert logits[..., -2:].eq(-torch.inf).all()
         assert logits[..., :-2].isfinite().all()
+
+
+def test_a_vector_taken_out_by_hand_leaves_a_model_that_loads(grown: ChatBot) -> None:
+    text = (grown.root / "recipe.toml").read_text()
+    (grown.root / "recipe.toml").write_text(text[: text.index("[vectors.pirate]")])
+    said = grown.run.refused(4, "generate", "what of wool?", *FAST)
+    assert "<|turn 0|>" in said
+    grown.run.ok("checkout", "-o", "../out")
+    grown.run.ok("checkout")
+    config = json.loads((grown.base / "config.json").read_text())
+    for place in (grown.root, grown.root.parent / "out"):
+        assert answer(place, "wool") == answer(grown.base, "wool")
+        assert json.loads((place / "config.json").read_text())["pad_token_id"] == config["pad_token_id"]
 
 
 def test_a_build_trains_onto_the_grown_commit_as_its_advice_says(grown: ChatBot) -> None:
