@@ -213,10 +213,12 @@ def _refuse_growth(history: History, recipe: Recipe, out: Path, revision: str | 
     """
     if history.base_of(recipe).digest == history.base(recipe.base).digest:
         return
-    rev = (Blank("REV"),) if lone else () if revision is None else (abbreviate(revision),)
+    rev = Blank("REV") if lone else None if revision is None else abbreviate(revision)
+    place = os.fspath(out)
+    whole = Call("checkout", out=place) if rev is None else Call("checkout", rev, out=place)
     raise InvalidInput(
         "an adapter has no place for tokens or matrices that a vector adds to the base",
-        hint=(Call("checkout", *rev, out=os.fspath(out)), " writes the whole model"),
+        hint=(whole, " writes the whole model"),
     )
 
 
