@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import field
 from typing import Final
 
 from persona.errors import InvalidInput
@@ -19,7 +20,8 @@ class Choices:
 
     `missing`, `extra`, `leave`: globs of tensors that may be missing, may be extra, and stay as they are in
     the base. `missing` of "zero" and `extra` of "ignore" stand for all tensors, and "refuse" for none.
-    `extend_vocab`, `untie`: whether it may grow the base (`intake.growth`).
+    `extend_vocab`, `untie`: whether it may grow the base (`intake.growth`). `grown`: the tensors that the
+    revision has grown from which it was trained, each with its origin (`objects.growth`).
     """
 
     missing: str | Sequence[str] = "refuse"
@@ -29,6 +31,7 @@ class Choices:
     cast: bool = False
     extend_vocab: bool = False
     untie: bool = False
+    grown: Mapping[str, str | None] = field(default_factory=dict)
 
 
 def check_globs(

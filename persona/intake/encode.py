@@ -23,10 +23,10 @@ from persona.errors import InvalidInput, Keyword, NothingChanged, listed
 from persona.frozen import dataclass
 from persona.intake import rounding
 from persona.intake.choices import Choices
-from persona.intake.growth import GrowingBase, before_training
+from persona.intake.growth import GrowingBase, before_training, onto_matches
 from persona.intake.match import match_tensors
 from persona.intake.pairs import Match
-from persona.intake.parts import Weights
+from persona.intake.parts import Held, Weights
 from persona.intake.sizes import Sizes
 from persona.limits import CHUNK_ELEMENTS
 from persona.merge.arithmetic import casts, cpu
@@ -82,6 +82,8 @@ class ImportedVector:
     """The tensors of the base that the checkpoint lacks, or that were left out on request."""
     renamed: Mapping[str, str] = field(default_factory=dict)
     """Names in the checkpoint → the base's, without numbers."""
+    held: Mapping[str, Held] = field(default_factory=dict)
+    """The tensors of a checkpoint by the base's names; empty for an adapter."""
 
 
 @in_default_environment
@@ -194,13 +196,18 @@ def import_vector(
         cast=cast,
         extend_vocab=extend_vocab,
         untie=untie,
+        grown={} if onto is None else onto.origins,
     )
     known = KnownBase.of(store.objects, base)
-    matched = match_tensors(base, known.chunks, checkpoint, choices)
-    grown = {match.spec: match.origin for match in matched.matches if match.grown}
-    own = GrowingBase.of(tx, known, grown)
+    if onto is None:
+        matched = match_tensors(base, known.chunks, checkpoint, choices)
+        matches = matched.matches
+    else:  # its tensors have the names and shapes of the revision
+        matched = match_tensors(onto.base, onto.rows.chunks, checkpoint, choices)
+        matches = onto_matches(matched.matches, onto.origins)
+    own = GrowingBase.of(tx, known, {match.spec: match.origin for match in matches if match.grown})
     encoder = Encoder(own, matched.view, onto, thread_count(threads), memory)
-    given = [match for match in matched.matches if match.source is not None]
+    given = [match for match in matches if match.source is not None]
     with first_run(progress) as progress:
         deltas = encode_deltas(tx, encoder, given, progress)
     ids = own.with_unchanged(deltas.ids)
@@ -219,6 +226,11 @@ def import_vector(
         magnitudes=deltas.magnitudes,
         left=matched.left,
         renamed=matched.renamed,
+        held={
+            match.spec.name: matched.view.held[match.source.name]
+            for match in given
+            if match.source is not None
+        },
     )
 
 

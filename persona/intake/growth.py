@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from persona.codec.base import encode_base
 from persona.errors import InvalidInput, Keyword, listed
 from persona.frozen import dataclass
+from persona.intake.pairs import Match
 from persona.merge.plan import Plan
 from persona.merge.rows.growth import KnownBase
 from persona.merge.rows.reader import BaseChunks
@@ -78,6 +79,19 @@ def refuse_size(where: str, spec: TensorSpec, source: TensorSpec, found: growth.
     raise InvalidInput(
         f"{where} has a vocabulary of {after}, but the base has {before}: resize it back ({back}) or start"
         " from a base of that size"
+    )
+
+
+def refuse_another(path: object, name: str, found: growth.Sizes) -> NoReturn:
+    """`InvalidInput` for a fine-tune of a revision with new tokens that has more or fewer tokens than it."""
+    after = (
+        "import it as a fine-tune of the base, and leave the vector with the other new tokens out of the"
+        " recipe; or train it without more tokens"
+    )
+    raise InvalidInput(
+        f"{path}: {name} has a vocabulary of {found[1]}, and the revision that it was trained from has"
+        f" {found[0]}; one recipe cannot hold both",
+        hint=after if found[1] > found[0] else "name the revision that it was trained from",
     )
 
 
@@ -225,28 +239,32 @@ def _stored(tx: Transaction, spec: TensorSpec, own: TensorSpec, chunks: _Growing
 # -- on top of a revision
 
 
+def onto_matches(matches: Sequence[Match], origins: Mapping[str, str | None]) -> list[Match]:
+    """Matches with the extended base of a revision, as matches with its base that grow it.
+
+    `origins`: of the tensors that the revision has grown. If none of them is matched, and none of their
+    origins, the fine-tune need not grow the base.
+    """
+    given = {match.spec.name for match in matches if match.source is not None}
+    if given.isdisjoint({*origins, *origins.values()}):
+        return [match for match in matches if match.spec.name not in origins]
+    return [
+        replace(match, grown=True, origin=origins[match.spec.name]) if match.spec.name in origins else match
+        for match in matches
+    ]
+
+
 def before_training(
     plan: Plan, base: GrowingBase, bits: Callable[[str, int], NDArray[Any]]
 ) -> Callable[[str, int], NDArray[Any]]:
     """The weights of `plan` at the tensors of `base`: a function like `bits`, which has those of the plan.
 
-    Raises `InvalidInput` if the plan has more rows than the fine-tune.
+    At each tensor that is read, `base` has all rows of the plan.
     """
     known: dict[str, TensorSpec] = {}
     origins = dict(base.grown)
-    for spec in plan.base.tensors:
-        if spec.name not in base.base.spec:
-            raise InvalidInput(
-                f"the weights that it was trained from have a tensor {spec.name} of their own;"
-                " the fine-tune has none"
-            )
     for spec in base.base.tensors:
         own = plan.base.spec.get(spec.name) or plan.base.spec[origins[spec.name] or spec.name]
-        if own.shape != spec.shape and not growth.extends(own.shape, spec.shape):
-            raise InvalidInput(
-                f"tensor {spec.name} has the shape {list(own.shape)} in the weights that the fine-tune was"
-                f" trained from, and {list(spec.shape)} in the fine-tune"
-            )
         if own != spec:
             known[spec.name] = own
 

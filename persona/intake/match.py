@@ -24,6 +24,7 @@ from persona.merge.rows.reader import BaseChunks
 from persona.objects.base import Base
 from persona.objects.dtypes import DTYPES
 from persona.objects.growth import Sizes
+from persona.objects.growth import sizes as growth_sizes
 from persona.objects.tensors import TensorSpec
 from persona.weights import quantised
 from persona.weights.checkpoint import Checkpoint
@@ -71,7 +72,8 @@ class _Matcher:
         if not checkpoint.partial:
             held, self.notes = wrappers.unwrapped(base, self.view)
             self.view = View(checkpoint, held)
-        self.twins = twins.Twins(base, chunks)
+        apart = [name for name, origin in choices.grown.items() if origin is not None]
+        self.twins = twins.Twins(base, chunks, apart)
         self.left = frozenset(spec.name for spec in base.tensors if matches(choices.leave, spec.name))
         self.renamed: dict[str, str] = {}
         self.found: dict[str, str] = {}
@@ -95,10 +97,10 @@ class _Matcher:
             growth.check_alike(self.checkpoint.path, pairs, sizes)
             others = (match.spec for match in matches if not match.grown)
             growth.check_together(self.checkpoint.path, others, sizes)
-        elif self.choices.extend_vocab:
+        elif self.choices.extend_vocab and not self.choices.grown:
             self.notes.append(f"no new tokens were taken from {self.checkpoint.path.name}")
         matches += self._matched_heads({match.spec.name: match.spec for match in matches})
-        if self.choices.untie and not self.heads:
+        if self.choices.untie and not self.heads and not self.choices.grown:
             self.notes.append(f"no output matrix was taken from {self.checkpoint.path.name}")
         for match in matches:
             if match.source is not None:
@@ -140,6 +142,8 @@ class _Matcher:
         """The match of a tensor of the base; `sizes`: of the vocabularies, if they differ."""
         if source is None or sizes is None:
             return Match(spec, source)
+        if self.choices.grown.get(spec.name, "") is None and sizes == growth_sizes(spec, source):
+            growth.refuse_another(self.checkpoint.path, spec.name, sizes)
         larger = growth.grown(spec, source, sizes)
         if larger is None or not self.choices.extend_vocab:
             growth.refuse_size(f"{self.checkpoint.path}: tensor {spec.name}", spec, source, sizes)

@@ -74,6 +74,11 @@ class View:
         """See `Weights`."""
         return self._weights.path
 
+    @property
+    def specs(self) -> dict[str, TensorSpec]:
+        """The tensors by their new names."""
+        return {name: held.spec for name, held in self.held.items()}
+
     def read_into(self, name: str, start_byte: int, out: WriteableBuffer) -> None:
         """See `Weights`."""
         self.read_held(self.held[name], start_byte, out)

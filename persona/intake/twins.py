@@ -6,7 +6,7 @@ its values under the name of another one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import numpy as np
 
@@ -23,12 +23,13 @@ from persona.weights.tied import is_head, is_shared, may_share
 class Twins:
     """The groups of equal tensors of a base."""
 
-    def __init__(self, base: Base, chunks: BaseChunks) -> None:
+    def __init__(self, base: Base, chunks: BaseChunks, apart: Collection[str] = ()) -> None:
+        """`apart`: tensors that no other one stands for, whatever their bytes."""
         self._base = base
         self._chunks = chunks
         groups: dict[tuple[str, tuple[int, ...], tuple[str, ...]], list[str]] = {}
         for spec in base.tensors:
-            if spec.elements:
+            if spec.elements and spec.name not in apart:
                 ids = tuple(chunks.id(spec, index) for index in range(chunk_count(spec, base.chunk)))
                 groups.setdefault((spec.dtype, spec.shape, ids), []).append(spec.name)
         self._group = {name: group for group in groups.values() if len(group) > 1 for name in group}

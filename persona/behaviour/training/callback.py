@@ -31,6 +31,7 @@ from persona.history.options import ImportOptions
 from persona.history.recipes.checked import checked_keys
 from persona.history.results import CommitResult
 from persona.history.vectors.importing import default_name
+from persona.history.vectors.onto import refuse_replacing
 from persona.history.verbs import add as add_verb
 from persona.history.verbs import commit as commit_verb
 from persona.history.worktree import text_files
@@ -124,6 +125,8 @@ class CommitCallback(TrainerCallback):
             onto = options["onto"]
             self._onto = None if onto in (None, "base") else resolve(history, str(onto))
             recipe = text_files.recipe(history, to_edit=True).recipe
+            if self._onto is not None:
+                refuse_replacing(recipe, name, history.recipe_of(self._onto), str(onto))
             self._base = recipe.base
             if self._name is None and name in recipe.by_name and name != self._made:
                 raise UsageError(
@@ -154,7 +157,8 @@ class CommitCallback(TrainerCallback):
                 history.notes.append("the training changed no weight, so there is nothing to commit")
             except PersonaError as error:
                 error.message += f"; the trained weights are kept in {weights}"
-                again = Call("commit", str(weights), name=name, message=Blank("MESSAGE"))
+                onto = {} if self._onto is None else {"onto": self._onto}
+                again = Call("commit", str(weights), name=name, message=Blank("MESSAGE"), **onto)
                 error.hint = (*pieces(error.hint), again, " imports them")
                 raise
             except BaseException as error:

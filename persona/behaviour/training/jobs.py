@@ -14,14 +14,16 @@ from persona.behaviour.probes import refuse_overlap
 from persona.behaviour.training import compiling, settings
 from persona.behaviour.training.compiling import Check, Lesson, Machine
 from persona.behaviour.training.provenance import Provenance
-from persona.errors import Blank, Call, InvalidInput, Keyword, UsageError
+from persona.errors import Blank, Call, InvalidInput, Keyword, Refused, UsageError
 from persona.frozen import dataclass
 from persona.history.history import History
 from persona.history.names.revisions import resolve
 from persona.history.names.walk import first_parents
+from persona.history.vectors.onto import is_replaced
 from persona.history.worktree import text_files
 from persona.objects import growth
 from persona.objects.ids import abbreviate
+from persona.objects.recipe import Recipe
 from persona.version import __version__
 
 if TYPE_CHECKING:
@@ -61,8 +63,9 @@ def jobs(history: History, keys: Sequence[str], given: TrainOptions, machine: Ma
     graph = Graph.of(history)
     chosen = dict.fromkeys(name for key in keys for name in graph.names_of(key))
     trainables = [graph.trainable(name) for name in chosen]
-    base = text_files.recipe(history).recipe.base
-    onto = _onto(history, base, given["onto"])
+    recipe = text_files.recipe(history).recipe
+    base = recipe.base
+    onto = _onto(history, recipe, trainables, given["onto"])
     tokenizer = tokenizer_of(history)
     shared: dict[str, Any] = {
         "base": base,
@@ -174,13 +177,27 @@ def _lessons(graph: Graph, trainable: Trainable) -> dict[str | None, Lesson]:
     return {PLUS: Lesson(dialogues), MINUS: Lesson(opposite)}
 
 
-def _onto(history: History, base: str, rev: str | None) -> str | None:
-    """The commit whose weights are trained; None for the base."""
+def _onto(history: History, recipe: Recipe, trainables: Sequence[Trainable], rev: str | None) -> str | None:
+    """The commit whose weights are trained; None for the base.
+
+    Raises `Refused` if a trained vector would take the place of one of that commit.
+    """
     if rev is None or rev == "base":
         return None
     id = resolve(history, rev, history.notes)
-    if history.base(history.recipe_of(id).base).digest != history.base(base).digest:
+    before = history.recipe_of(id)
+    if history.base(before.base).digest != history.base(recipe.base).digest:
         raise InvalidInput(f"that revision, {rev}, has another base than recipe.toml", parameter="onto")
+    for name in (one.name for one in trainables):
+        if is_replaced(recipe, name, before):
+            raise Refused(
+                f"{name} is a part of {rev}, and a vector that is trained from {rev} needs it; the new {name}"
+                " would take its place",
+                hint=(
+                    "train it from a revision that does not have it, or from the base: ",
+                    Keyword(onto="base"),
+                ),
+            )
     return id
 
 

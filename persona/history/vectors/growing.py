@@ -64,20 +64,14 @@ def own_files(history: History, recipe: Recipe, texts: Mapping[str, bytes]) -> d
 
 
 def as_onto(checkpoint: Checkpoint | Adapter, onto: Plan | None, options: ImportOptions) -> ImportOptions:
-    """The options for a fine-tune of a revision that has grown.
-
-    The rows that the revision has are not asked about again. Other rows are.
-    """
+    """The options for a fine-tune of a revision that has grown: its rows need no flag."""
     if onto is None or not isinstance(checkpoint, Checkpoint):
         return options
-    held = checkpoint.tensors
-    grown = {name: origin for name, origin in onto.origins.items() if name in held}
-    longer = [name for name, origin in grown.items() if origin is None]
-    tokens = bool(longer) and all(held[name][0].shape == onto.base.spec[name].shape for name in longer)
+    origins = onto.origins.values()
     return {
         **options,
-        "extend_vocab": options["extend_vocab"] or tokens,
-        "untie": options["untie"] or len(grown) > len(longer),
+        "extend_vocab": options["extend_vocab"] or None in origins,
+        "untie": options["untie"] or any(origin is not None for origin in origins),
     }
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,7 @@ from persona.weights.index import ADAPTER_FILES
 
 if TYPE_CHECKING:
     from persona.intake.encode import ImportedVector
+    from persona.intake.parts import Held
     from persona.merge.plan import Plan
     from persona.weights.adapters import Adapter
 
@@ -55,7 +57,10 @@ class Added:
 
     change: VectorChange
     notes: tuple[str, ...]
-    is_adapter: bool = False
+    held: Mapping[str, Held] = field(default_factory=dict)
+    """The tensors of a checkpoint by the base's names; empty for an adapter."""
+    onto: Plan | None = None
+    """Of the revision that it was trained from."""
 
 
 def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = True) -> Added:
@@ -85,7 +90,7 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
         if old is not None and options["name"] is None and not options["replace"]:
             _refuse_another(history, path, name, old.vector)
         onto_notes: list[str] = []
-        onto = _onto(history, recipe, options["onto"], onto_notes)
+        onto = _onto(history, recipe, name, options["onto"], onto_notes)
         if onto is not None:
             keys["join"] = "add"
         options = growing.as_onto(checkpoint, onto, options)
@@ -95,7 +100,8 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
         brought = growing.own_files(history, without(recipe, name), brought)
         again = model_files.unedited(history, old.vector) if old is not None else set[str]()
         differing = model_files.differing(history, brought)
-        growing.refuse_other(history, recipe, name, checkpoint, options)
+        if onto is None:
+            growing.refuse_other(history, recipe, name, checkpoint, options)
         texts = growing.files(differing, options, None, again)
         seen = model_files.replaceable(history, texts, asked=options["files"])
         _check_extra(checkpoint, options)
@@ -129,7 +135,8 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
     if keep:
         kept_names.keep(history, name, made.id)
     taken = inside and weights.take(tree, (made.id, name), trained, options["progress"], options["threads"])
-    in_place_notes = (in_place.TAKEN,) if taken else ()
+    before = None if onto is None else onto.recipe
+    in_place_notes = (in_place.taken_note(after, name, before),) if taken else ()
     twice = filters.twice(after, history.base(after.base), {name})
     notes = (
         *onto_notes,
@@ -145,7 +152,7 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
         *back,
         *model_config.of_another_model(history, base, texts.get(model_config.CONFIG)),
     )
-    return Added(change, notes, not isinstance(checkpoint, Checkpoint))
+    return Added(change, notes, made.held, onto)
 
 
 def take(
@@ -156,13 +163,13 @@ def take(
     No name leads to the vector yet. An adapter holds changes, so it is stored as it is, whatever it is onto.
     """
     from persona.intake.remarks import explain_quantised, refuse_quantised
-    from persona.weights import patches
 
     refs = history.store.refs
     if isinstance(checkpoint, Checkpoint):
-        if patches.is_patch(checkpoint, history.base(base).spec):
-            checkpoint = _patched(history, base, checkpoint, onto, options)
-        else:
+        from persona.history.vectors.patched import whole
+
+        checkpoint = whole(history, base, checkpoint, onto, options)
+        if not checkpoint.partial:
             refuse_quantised(checkpoint, history.base(base))
     with history.store.transaction(Payloads(history.store.objects).of) as tx:
         if isinstance(checkpoint, Checkpoint):
@@ -208,21 +215,6 @@ def take(
                 raise
         checkpoint.check_unchanged()
         return made, tx.new_bytes
-
-
-def _patched(
-    history: History, base: str, patch: Checkpoint, onto: Plan | None, options: ImportOptions
-) -> Checkpoint:
-    """The weights of the base, or of the plan `onto`, as a sparse patch changes them."""
-    from persona.cores import thread_count
-    from persona.history.planning import plan_of
-    from persona.merge.memory import budget_of
-    from persona.merge.run.merger import tensor_bits
-    from persona.weights.patches import Patched
-
-    before = onto if onto is not None else plan_of(history, Recipe.of(base, (), Rules.of()))
-    budget = budget_of(before, list(before.tensors), thread_count(options["threads"]), history.memory())
-    return Patched(patch, before.base.spec, before.base.chunk, tensor_bits(before, budget))
 
 
 def opened(path: Path) -> Checkpoint | Adapter:
@@ -404,17 +396,17 @@ def _refuse_another(history: History, path: Path, name: str, id: str) -> None:
         )
 
 
-def _onto(history: History, recipe: Recipe, rev: str | None, notes: NoteList) -> Plan | None:
-    """The plan of the revision that a checkpoint was trained from; None for the base."""
+def _onto(history: History, recipe: Recipe, name: str, rev: str | None, notes: NoteList) -> Plan | None:
+    """The plan of the revision that the vector `name` was trained from; None for the base."""
     if rev is None or rev == "base":
         return None
-    from persona.history.names.revisions import resolve
-    from persona.history.planning import plan_of
+    from persona.history.vectors import onto
 
-    onto = history.recipe_of(resolve(history, rev, notes))
-    if history.base(onto.base).digest != history.base(recipe.base).digest:
-        raise InvalidInput(f"that revision, {rev}, has another base than {RECIPE_FILE}", parameter="onto")
-    return plan_of(history, onto)
+    before = onto.plan_before(history, recipe, rev, notes)
+    onto.refuse_replacing(recipe, name, before.recipe, rev)
+    for said in onto.lacking(recipe, before.recipe, rev):
+        notes.append(said)
+    return before
 
 
 def _find_cutoffs(history: History, base: str, made: ImportedVector, options: ImportOptions) -> None:

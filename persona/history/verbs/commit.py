@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from persona.errors import InvalidInput, PersonaError, SystemFault
 from persona.history import placing
@@ -19,6 +19,9 @@ from persona.history.vectors.importing import Added
 from persona.history.worktree import in_place, sequence, tracking
 from persona.history.worktree.changing import changing
 from persona.objects.commit import Signer
+
+if TYPE_CHECKING:
+    from persona.merge.plan import Plan
 
 
 def commit(
@@ -117,29 +120,23 @@ def _commit(
             raise
         edited = in_place.edited_notes(tree) if added is None else []
         result = replace(result, files=tuple(texts or ()), notes=(*result.notes, *edited))
-        onto = options["onto"] not in (None, "base")
-        if added and path is not None and onto and not added.is_adapter:
-            said = _difference_note(history, path, options)
-            result = replace(result, notes=(*result.notes, said))
+        if added and path is not None and added.onto is not None and added.held:
+            said = _difference_notes(history, path, added, added.onto, options)
+            result = replace(result, notes=(*result.notes, *said))
     return result
 
 
-def _difference_note(history: History, path: Path, options: ImportOptions) -> str:
+def _difference_notes(
+    history: History, path: Path, added: Added, before: Plan, options: ImportOptions
+) -> list[str]:
     """The note on how near HEAD comes to the checkpoint that was imported.
 
     The commit is made. So it is no failure if the checkpoint has changed since.
     """
-    from persona.history.planning import plan_of
-    from persona.measure.difference import largest_difference
+    from persona.history.vectors.onto import difference
 
     try:
-        gap = largest_difference(
-            plan_of(history, history.recipe_of(history.head_commit())),
-            path,
-            threads=options["threads"],
-            memory=history.memory(),
-            progress=options["progress"],
-        )
+        gap = difference(history, path, added.held, before, options)
     except (InvalidInput, SystemFault) as error:
-        return f"HEAD was not compared with the trained weights: {error.message}"
-    return f"HEAD differs from the trained weights by {gap:.3g} at most"
+        return [f"HEAD was not compared with the trained weights: {error.message}"]
+    return [] if gap is None else [f"HEAD differs from the trained weights by {gap:.3g} at most"]

@@ -18,9 +18,9 @@ from persona.objects.ids import abbreviate
 from persona.objects.recipe import Recipe
 from persona.store.files import resolved
 
-TAKEN: Final = (
+_TAKEN: Final = (
     "the weights here stay as they were trained until the next checkout. The weights that checkout computes"
-    " may differ from them by a rounding; to keep the trained bytes, copy the files first"
+    " {}; to keep the trained bytes, copy the files first"
 )
 
 
@@ -71,6 +71,14 @@ def check(tree: LockedTree, path: Path, base: str, onto: str | None, name: str |
         f"the weights here were computed for {right}, not for {onto}",
         hint=("give ", Keyword(onto=right), f"; {elsewhere}"),
     )
+
+
+def taken_note(recipe: Recipe, name: str, onto: Recipe | None) -> str:
+    """The note on weights that were imported as the vector `name`, and trained from `onto` or the base."""
+    term, held = recipe.by_name[name], {term.vector for term in recipe.terms}
+    has_all = onto is None or all(each.vector in held for each in onto.terms)
+    is_whole = term.alpha == "1" and not term.only and not term.except_ and has_all
+    return _TAKEN.format("may differ from them by a rounding" if is_whole else "are others")
 
 
 def refuse_losing(history: History) -> None:

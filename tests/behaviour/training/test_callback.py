@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, Trainin
 
 import persona
 from persona.behaviour import CommitCallback
-from persona.errors import InvalidInput, NotARepository, PersonaError, SystemFault, UsageError
+from persona.errors import InvalidInput, NotARepository, PersonaError, Refused, SystemFault, UsageError
 from persona.objects.note import Note
 from tests.behaviour.bots import PIRATE_DATA, ChatBot, chat_bot, old_gpt2, tokenizer
 from tests.checkpoints import read_weights
@@ -303,6 +303,17 @@ def test_a_wrong_option_is_found_before_the_training(
     with pytest.raises(error, match=words):
         trainer(model, tmp_path / "run", CommitCallback(chat.root, **{"name": "x", **options})).train()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_training_from_a_commit_that_has_the_vector_needs_another_name(
+    chat: ChatBot, tmp_path: Path
+) -> None:
+    callback = CommitCallback(chat.root, "more", onto="HEAD")
+    trainer(model_of(chat.base), tmp_path / "run", callback).train()
+    first = callback.result
+    with pytest.raises(Refused, match=r"more is a part of HEAD.*\n.*name='more-2'"):
+        trainer(model_of(chat.base), tmp_path / "run", callback).train()
+    assert first is not None
 
 
 def test_an_unknown_option_and_a_directory_without_a_repository_are_refused(

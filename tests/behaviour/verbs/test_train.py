@@ -143,6 +143,16 @@ def test_onto_a_commit_the_vector_adds_to_its_weights(chat: ChatBot, pirate_tune
     assert not again["trained"]
 
 
+def test_a_vector_is_not_trained_onto_a_commit_that_has_it(chat: ChatBot) -> None:
+    chat.brief(settings=QUICK)
+    chat.run.ok("train", "brief", "--threads", "1", "--onto", "HEAD")
+    chat.run.ok("commit", "-m", "brief")
+    said = chat.run.refused(1, "train", "brief", "--threads", "1", "--onto", "HEAD", "-f")
+    assert "brief is a part of HEAD" in said
+    assert "--onto base" in said
+    chat.run.ok("train", "brief", "--threads", "1", "--onto", "HEAD~1", "-f")
+
+
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_onto_a_commit_with_more_tokens_the_vector_has_them_too(chat: ChatBot, method: str) -> None:
     base = read_weights(chat.base)

@@ -217,7 +217,7 @@ def test_training_goes_on_from_a_grown_revision(repo: Repository, tmp_path: Path
     repo.checkout()
     for name, bits in weights(repo.root).items():
         np.testing.assert_allclose(floats(bits), floats(trained[name]), atol=2**-11)
-    with pytest.raises(InvalidInput, match=r"\[21, 10\] in the weights .* and \[20, 10\] in the fine-tune"):
+    with pytest.raises(InvalidInput, match=r"vocabulary of 20, and the revision .* has 21"):
         repo.add(tmp_path / "plain", onto="HEAD")
 
 
@@ -440,12 +440,16 @@ def test_training_in_place_goes_on_from_a_grown_revision(repo: Repository, tmp_p
     assert text_files(repo) == BASE_FILES
 
 
-def test_other_tokens_than_those_of_the_revision_are_still_asked_about(
-    repo: Repository, tmp_path: Path
+@pytest.mark.parametrize("flag", [False, True])
+def test_more_tokens_than_those_of_the_revision_are_refused_with_a_way(
+    repo: Repository, tmp_path: Path, flag: bool
 ) -> None:
     repo.commit(tmp_path / "one", message="one", extend_vocab=True)
-    with pytest.raises(InvalidInput, match="has a vocabulary of 84, but the base has 20"):
-        repo.add(tmp_path / "more", onto="HEAD")
+    with pytest.raises(InvalidInput, match=r"vocabulary of 84, and the revision .* has 21") as caught:
+        repo.add(tmp_path / "more", onto="HEAD", extend_vocab=flag)
+    assert "import it as a fine-tune of the base" in str(caught.value)
+    repo.recipe.remove("one")
+    repo.add(tmp_path / "more", extend_vocab=True)
 
 
 @pytest.mark.parametrize("by", ["commit", "checkout"])
