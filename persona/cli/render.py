@@ -147,6 +147,9 @@ def vector_change_line(vector: VectorChange, width: int) -> str:
     if vector.alpha is not None and vector.change != "removed":
         line += f"  α {number(vector.alpha)} "
     facts = []
+    if vector.change != "removed":
+        named = (("only", vector.only), ("except", vector.except_))
+        facts += [f"{word} {printable(', '.join(globs))}" for word, globs in named if globs]
     if vector.expression is not None:
         facts.append(printable(vector.expression))
     elif vector.stored_bytes is not None and vector.raw_bytes:

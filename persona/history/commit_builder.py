@@ -365,6 +365,8 @@ def _known_change(
         tensors=len(vector.tensors) if vector.ranks else None,
         previous=previous,
         density=density,
+        only=term.only,
+        except_=term.except_,
         unchanged=lookup.unchanged_kinds(history, term.vector, recipe.base),
         grown=lookup.grown(history, vector),
         expression=lookup.expression_of(history, term.vector),

@@ -108,6 +108,10 @@ class VectorChange(Result):
     """The density in effect for the term."""
     expression: str | None = field(default=None, metadata=UNPRINTED)
     """The sum of vectors that it is, if it is an expression."""
+    only: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
+    """Globs of the tensors that the term may change; empty means all."""
+    except_: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
+    """Globs of the tensors that the term does not change."""
 
 
 @dataclass(frozen=True, repr=False)

@@ -14,18 +14,19 @@ from numpy.typing import NDArray
 from persona.codec.base import encode_base
 from persona.codec.floats import in_default_environment
 from persona.cores import thread_count
-from persona.errors import InvalidInput, Keyword, NothingChanged, listed
+from persona.errors import InvalidInput, NothingChanged, listed
 from persona.frozen import dataclass
 from persona.intake.adapter_config import MERGE_FIRST, AdapterConfig, read_config
+from persona.intake.adapter_growth import grown_before, heads_apart, refuse_trained_apart
 from persona.intake.choices import Choices, check_globs, matches
 from persona.intake.encode import Deltas, Encoder, ImportedVector, encode_deltas, put_vector
 from persona.intake.factors import PlannedAdapter, PlannedDense, PlannedFactor, plan_adapter
-from persona.intake.growth import GrowingBase, check_together
+from persona.intake.growth import GrowingBase, check_together, refuse_another
 from persona.intake.naming import described
 from persona.intake.pairs import Match
 from persona.merge.arithmetic import casts
+from persona.merge.plan import Plan
 from persona.merge.rows.growth import KnownBase
-from persona.merge.rows.reader import BaseChunks
 from persona.merge.workers import first_run, in_order
 from persona.objects.base import Base
 from persona.objects.growth import sizes
@@ -56,10 +57,15 @@ def import_adapter(
     extend_vocab: bool = False,
     untie: bool = False,
     leave: str | Sequence[str] = (),
+    onto: Plan | None = None,
     threads: int | None = None,
+    memory: int | None = None,
     progress: Progress | None = None,
 ) -> ImportedVector:
     """Stores an adapter as a vector of `base`: low rank, or a delta if it has no factor.
+
+    Factors are stored as they are. Tensors that it holds whole are relative to `base`, or to the materialised
+    weights of `onto`, whose chunks may take `memory` bytes.
 
     `extend_vocab`, `untie`: tensors that it holds whole may have new tokens, or be an output matrix that
     the base ties. `leave`: globs of tensors that stay as they are in the base. `base_names`: what the
@@ -67,32 +73,42 @@ def import_adapter(
     that is not linear or does not fit (docs/adapters.md), and `NothingChanged` if it changes no element.
     """
     config = read_config(adapter.config, adapter.path)
-    check_globs(leave, base.spec, "leave", words=())
+    whole = base if onto is None else onto.base
+    check_globs(leave, whole.spec, "leave", words=())
     choices = Choices(cast=cast, extend_vocab=extend_vocab, untie=untie)
-    planned, left = _without(plan_adapter(base, adapter, config, choices), leave)
+    planned, left = _without(plan_adapter(whole, adapter, config, choices), leave)
     factor_bytes = sum(part.nbytes for part in _parts(planned))
     known = KnownBase.of(store.objects, base)
     dense = [one.spec for one in planned.dense]
-    grown = {spec: base.tied.get(spec.name) for spec in dense if spec != base.spec.get(spec.name)}
-    if odd := [one.source.name for one in planned.frozen if one.spec != base.spec.get(one.spec.name)]:
+    grown = {spec: whole.tied.get(spec.name) for spec in dense if spec != whole.spec.get(spec.name)}
+    grown |= heads_apart(whole, adapter, planned) if untie else {}
+    if odd := [one.source.name for one in planned.frozen if one.spec != whole.spec.get(one.spec.name)]:
         raise InvalidInput(
             f"{adapter.path}: {listed(odd)} with new tokens, and beside it a change of some of its rows",
             hint=MERGE_FIRST,
         )
     longer = [spec for spec, origin in grown.items() if origin is None]
-    if longer and (found := sizes(base.spec[longer[0].name], longer[0])) is not None:
+    if longer and (found := sizes(whole.spec[longer[0].name], longer[0])) is not None:
         names = {spec.name for spec in longer}
-        check_together(adapter.path, (spec for spec in base.tensors if spec.name not in names), found)
-    own = GrowingBase.of(tx, known, grown)
+        check_together(adapter.path, (spec for spec in whole.tensors if spec.name not in names), found)
+        if onto is not None and (
+            more := names & {name for name, origin in onto.origins.items() if not origin}
+        ):
+            refuse_another(adapter.path, min(more), found)
+    before = {} if onto is None else grown_before(adapter, planned, onto)
+    own = GrowingBase.of(tx, known, {**before, **grown})
+    encoder = Encoder(own, adapter, onto, thread_count(threads), memory)
     with first_run(progress) as progress:
-        _check_frozen(known.chunks, adapter, planned)
-        deltas = _dense(tx, own, adapter, planned, threads, progress, factor_bytes)
-        _refuse_trained_apart(adapter, planned, deltas)
+        _check_frozen(encoder, adapter, planned)
+        deltas = _dense(tx, encoder, adapter, planned, progress, factor_bytes)
+        if not untie:
+            refuse_trained_apart(whole, adapter, planned, set(deltas.ids))
         ids, stored = _factors(tx, base, adapter, planned, threads, progress)
     factors = {one.spec.name: one.factor for one in planned.factors}
+    is_changed = bool(ids or deltas.ids or grown)
     ids |= own.with_unchanged(deltas.ids)
     tensors = tuple(spec for spec in own.base.tensors if spec.name in ids)
-    if not tensors:
+    if not is_changed:
         raise NothingChanged(f"{adapter.path}: no element changed; there is nothing to store")
     vector = own.vector(tx, base, tensors)
     if factors:
@@ -104,7 +120,7 @@ def import_adapter(
         stored_bytes=stored + deltas.stored + manifest,
         raw_bytes=base.merged_bytes,
         changed_fraction=None if factors else deltas.changed / max(1, base.merged_elements),
-        largest_rounding=deltas.rounding if deltas.rounded else None,
+        largest_rounding=deltas.rounding if deltas.rounded or (onto and dense) else None,
         notes=(*planned.notes, *deltas.notes(), *_told(adapter, config, base_names, grown)),
         magnitudes=deltas.magnitudes,
         left=left,
@@ -199,7 +215,7 @@ def _told(
 class _DenseWeights:
     """The dense tensors of an adapter as an encoder reads them, by the names of the base.
 
-    Of some, the adapter has only some rows; the others are the base's own.
+    Of some, the adapter has only some rows; the others are those before the training.
     """
 
     adapter: Adapter
@@ -221,9 +237,9 @@ class _DenseWeights:
             self._chunk_into(planned, start_byte // planned.spec.unit, bits)
 
     def _chunk_into(self, planned: PlannedDense, start: int, out: Bits) -> None:
-        """A chunk of the base, with the rows of the adapter in their places."""
-        spec, source, chunks = planned.spec, planned.source, self.encoder.chunks
-        chunks.read(spec, start // chunks.chunk, out)
+        """A chunk of the weights before the training, with the rows of the adapter in their places."""
+        spec, source = planned.spec, planned.source
+        _read_before(self.encoder, spec, start // self.encoder.base.chunk, out)
         columns = spec.shape[1]
         given = np.empty(columns, source.bits_dtype)
         for place, token in enumerate(planned.tokens or ()):
@@ -238,16 +254,14 @@ class _DenseWeights:
 
 def _dense(
     tx: Transaction,
-    own: GrowingBase,
+    encoder: Encoder,
     adapter: Adapter,
     planned: PlannedAdapter,
-    threads: int | None,
     progress: Progress | None,
     more_bytes: int,
 ) -> Deltas:
     if not planned.dense:
         return Deltas()
-    encoder = Encoder(own, adapter, None, thread_count(threads), None)
     encoder.weights = _DenseWeights(adapter, {one.spec.name: one for one in planned.dense}, encoder)
     matches = [
         Match(one.spec, one.spec if one.tokens is not None else replace(one.spec, dtype=one.source.dtype))
@@ -256,15 +270,27 @@ def _dense(
     return encode_deltas(tx, encoder, matches, progress, more_bytes=more_bytes)
 
 
-def _check_frozen(chunks: BaseChunks, adapter: Adapter, planned: PlannedAdapter) -> None:
-    """`InvalidInput` if a tensor that PEFT saved beside a factor is not the base's own, in any dtype."""
+def _read_before(encoder: Encoder, spec: TensorSpec, index: int, out: Bits) -> None:
+    """Fills `out` with a chunk of a tensor as it was before the training."""
+    if encoder.onto is None:
+        encoder.chunks.read(spec, index, out)
+    else:
+        out[:] = encoder.onto(spec.name, index)
+
+
+def _check_frozen(encoder: Encoder, adapter: Adapter, planned: PlannedAdapter) -> None:
+    """`InvalidInput` if a tensor that PEFT saved beside a factor is not that before the training.
+
+    It may have any dtype.
+    """
+    length = encoder.base.chunk
     biases = {one.spec.name for one in planned.factors if one.a is None}
     for frozen in planned.frozen:
         spec, source = frozen.spec, frozen.source
-        for index in range(chunk_count(spec, chunks.chunk)):
-            start, stop = chunk_span(spec, index, chunks.chunk)
+        for index in range(chunk_count(spec, length)):
+            start, stop = chunk_span(spec, index, length)
             own, given = np.empty(stop - start, spec.bits_dtype), np.empty(stop - start, source.bits_dtype)
-            chunks.read(spec, index, own)
+            _read_before(encoder, spec, index, own)
             adapter.read_into(source.name, frozen.first_byte + start * source.unit, given.data)
             if _equal_as_held(own, spec.dtype, given, source.dtype):
                 continue
@@ -286,17 +312,6 @@ def _equal_as_held(own: Bits, dtype: str, given: Bits, given_dtype: str) -> bool
     return np.array_equal(casts.narrow(casts.widen(own, dtype), given_dtype), given) or np.array_equal(
         casts.narrow(casts.widen(given, given_dtype), dtype), own
     )
-
-
-def _refuse_trained_apart(adapter: Adapter, planned: PlannedAdapter, deltas: Deltas) -> None:
-    """Refuses an output matrix that was trained whole, if the base ties it to its embedding."""
-    for dense in planned.dense:
-        if dense.alias is not None and dense.spec.name in deltas.ids:
-            raise InvalidInput(
-                f"{adapter.path}: {dense.source.name} was trained apart from {dense.spec.name}, to which the"
-                f" base ties {dense.alias}",
-                hint=(Keyword(untie=True), f" makes {dense.alias} a tensor of the vector"),
-            )
 
 
 # -- factors

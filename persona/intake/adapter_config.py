@@ -64,6 +64,7 @@ class AdapterConfig:
 
     `where` names the file. `experts_layout`: how B of stacked experts is packed, None if that is not known.
     `tokens`: the trained rows of each embedding by the end of its module's path; the key "" means any.
+    `copied`: the ends of the paths of modules that PEFT trains as copies, which are tied to nothing.
     """
 
     where: str
@@ -78,10 +79,15 @@ class AdapterConfig:
     tokens: Mapping[str, Sequence[int]]
     ignored: tuple[str, ...]
     trained_on: str | None
+    copied: tuple[str, ...] = ()
 
     def rank_of(self, module: str) -> float:
         """The rank that PEFT gives the factor of a module of the adapter."""
         return _lookup(self.rank_pattern, module, self.rank)
+
+    def copies(self, name: str) -> bool:
+        """Whether PEFT trained a tensor of the adapter as a copy."""
+        return name.rpartition(".")[0].endswith(self.copied) if self.copied else False
 
     def scale_of(self, module: str, rank: int) -> str:
         """The scale s of a module of the adapter: the shortest decimal of the binary32."""
@@ -122,7 +128,16 @@ def read_config(config: Mapping[str, Any], path: Path) -> AdapterConfig:
         tokens=_tokens(config.get("trainable_token_indices"), where),
         ignored=(".lora_velora_embed",) if config.get("velora_config") else (),
         trained_on=_text(config.get("base_model_name_or_path")),
+        copied=_copied(config, where),
     )
+
+
+def _copied(config: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    found = config.get("modules_to_save") or []
+    found = [found] if isinstance(found, str) else found
+    if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+        raise InvalidInput(f"{where}: modules_to_save must be a list of names")
+    return () if config.get("ensure_weight_tying") is True else tuple(found)
 
 
 def _refuse_kind(kind: object, where: str) -> None:

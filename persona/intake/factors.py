@@ -47,7 +47,8 @@ class PlannedDense:
     """A tensor of the base that the adapter holds under `source`: whole, or only its rows `tokens`.
 
     `alias`: the name by which the adapter means it, if the base ties that name to the tensor. `first`: where
-    the tensor begins in `source`, in elements, if the adapter stacks tensors of the base.
+    the tensor begins in `source`, in elements, if the adapter stacks tensors of the base. `apart`: whether it
+    was trained as a copy, apart from the names that the base ties to it.
     """
 
     spec: TensorSpec
@@ -55,6 +56,7 @@ class PlannedDense:
     alias: str | None = None
     tokens: tuple[int, ...] | None = None
     first: int = 0
+    apart: bool = False
 
     @property
     def first_byte(self) -> int:
@@ -332,7 +334,7 @@ class _Planner:
         if alias is not None and self.choices.untie:
             spec, alias = replace(spec, name=alias), None
         if not target.pieces:
-            self._put_whole(PlannedDense(spec, source, alias))
+            self._put_whole(PlannedDense(spec, source, alias, apart=self.config.copies(place.module)))
         for part, (block, start, _) in target.pieces:
             _, rows, columns = spec.shape
             own = TensorSpec(name, source.dtype, part.shape)
@@ -351,8 +353,8 @@ class _Planner:
                 f"{held.source.name} and {source.name} differ, and both are the tensor {spec.name}"
                 f"{self._because_tied(spec.name)}; start from a base that holds both"
             )
-        elif held.alias is not None:
-            self.dense[spec.name] = planned
+        else:
+            self.dense[spec.name] = replace(planned if held.alias is not None else held, apart=False)
 
     def _equal(self, one: PlannedDense, other: PlannedDense) -> bool:
         if (one.source.dtype, one.source.shape, one.tokens) != (
@@ -441,6 +443,7 @@ class _Planner:
         if self.names.remapped:
             said.append("the adapter names the parts of the model with another prefix than the base")
         for alias, name in sorted(self.base.tied.items()):
-            if alias not in self.dense and (name in self.factors or name in self.dense):
+            apart = name in self.dense and self.dense[name].apart
+            if alias not in self.dense and (name in self.factors or name in self.dense) and not apart:
                 said.append(f"the base ties {alias} to {name}, so the adapter changes both")
         return said

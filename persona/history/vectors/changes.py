@@ -53,6 +53,8 @@ def change_of(
         grown=dict(made.vector.grown),
         previous=previous,
         density=density,
+        only=term.only,
+        except_=term.except_,
     )
 
 

@@ -160,7 +160,7 @@ def take(
 ) -> tuple[ImportedVector, int]:
     """Stores a fine-tune as a vector of the base of that id; also returns the growth of the store in bytes.
 
-    No name leads to the vector yet. An adapter holds changes, so it is stored as it is, whatever it is onto.
+    No name leads to the vector yet. The factors of an adapter are stored as they are, whatever it is onto.
     """
     from persona.intake.remarks import explain_quantised, refuse_quantised
 
@@ -207,7 +207,9 @@ def take(
                     leave=options["leave"],
                     base_names=names,
                     cast=options["cast"],
+                    onto=onto,
                     threads=options["threads"],
+                    memory=history.memory(),
                     progress=options["progress"],
                 )
             except InvalidInput as error:
