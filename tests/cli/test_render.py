@@ -7,6 +7,8 @@ import pytest
 
 from persona.cli import render
 from persona.history.results import CommitResult, VectorChange
+from tests.checkpoints import write_model
+from tests.cli.command_line import CommandLine
 
 LISTENING = VectorChange(
     name="listening",
@@ -85,3 +87,14 @@ def test_text_of_others_cannot_steer_the_terminal() -> None:
 
 def test_a_date_is_written_as_git_does() -> None:
     assert render.date_text("2026-11-01T09:05:00+01:00") == "Sun Nov 1 09:05:00 2026 +0100"
+
+
+def test_the_row_of_a_vector_names_the_filter_that_it_keeps(persona: CommandLine) -> None:
+    made = persona.ok("commit", "../suggesting", "-m", "one", "--only", "b")
+    assert "α 1.00   only b, " in made
+    write_model(persona.directory.parent / "suggesting", {"a": [0.0, 0.0, 0.0, 0.0], "b": [1.0, 2.75]})
+    made = persona.ok("commit", "../suggesting", "-m", "two")
+    assert "~ suggesting" in made
+    assert "α 1.00   only b, " in made
+    made = persona.ok("commit", "../suggesting", "-m", "three", "--only", "", "--except", "b")
+    assert "α 1.00   except b, " in made

@@ -440,6 +440,7 @@ def test_training_in_place_goes_on_from_a_grown_revision(repo: Repository, tmp_p
     assert text_files(repo) == BASE_FILES
 
 
+@pytest.mark.situation("the fine-tune has more tokens than the revision, which has more than the base")
 @pytest.mark.parametrize("flag", [False, True])
 def test_more_tokens_than_those_of_the_revision_are_refused_with_a_way(
     repo: Repository, tmp_path: Path, flag: bool

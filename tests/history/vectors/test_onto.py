@@ -98,6 +98,7 @@ def test_a_second_training_in_place_is_kept_beside_the_first(repo: Repository) -
         assert gap(checked_out(repo), trained) < 2**-9
 
 
+@pytest.mark.situation("a model that was trained from REV, under the name of a vector that REV has")
 def test_a_second_training_in_another_directory_never_replaces_the_first(
     repo: Repository, tmp_path: Path
 ) -> None:
