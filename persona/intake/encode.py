@@ -212,7 +212,8 @@ def import_vector(
         deltas = encode_deltas(tx, encoder, given, progress)
     ids = own.with_unchanged(deltas.ids)
     tensors = tuple(spec for spec in own.base.tensors if spec.name in ids)
-    if not tensors:
+    has_grown = any(onto is None or name not in onto.origins for name, _ in own.grown)
+    if not deltas.ids and not has_grown:
         raise NothingChanged(f"{checkpoint.path}: no element changed; there is nothing to store")
     vector, id, stored = put_vector(tx, own.vector(tx, base, tensors), ids)
     return ImportedVector(

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from persona.errors import InvalidInput, Refused
+from persona.errors import InvalidInput, NothingChanged, Refused
 from persona.repository import Repository
 from tests.checkpoints import Bits, Tensor, bf16, read_weights, write_model
 from tests.history.bots import at
@@ -205,4 +205,10 @@ def test_a_fine_tune_without_the_output_matrix_of_its_revision_is_refused(
     config = {"architectures": ["LlamaForCausalLM"], "tie_word_embeddings": is_tied}
     write_model(tmp_path / "f", trained, **{"config.json": json.dumps(config)})
     with pytest.raises(InvalidInput, match=rf"{re.escape(HEAD)} is missing|is missing: the head"):
+        repo.commit(tmp_path / "f", message="f", onto="HEAD")
+
+
+def test_what_equals_a_grown_revision_is_no_vector(repo: Repository, tmp_path: Path) -> None:
+    write_model(tmp_path / "f", grow(repo, tmp_path), **texts(repo))
+    with pytest.raises(NothingChanged, match="no element changed"):
         repo.commit(tmp_path / "f", message="f", onto="HEAD")
