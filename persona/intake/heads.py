@@ -32,6 +32,8 @@ def check_left_out(base: Base, unknown: Iterable[str], view: View, config: Mappi
         others = embeddings if tied is None or tied not in view.held else [tied]
         if is_head(name):
             _check_rows(name, tied, others, view)
+            if tied is None and not any(part.isdigit() for part in name.split(".")):
+                _refuse_name(base, name, others, view)
             continue
         for other in others:
             rows = min(base.spec[other].shape[0], view.held[other].spec.shape[0])
@@ -64,6 +66,25 @@ def _check_rows(name: str, tied: str | None, others: Sequence[str], view: View) 
                 hint="give both the same number of rows (resize_token_embeddings, or cut the padding), and"
                 " save the fine-tune again",
             )
+
+
+def _refuse_name(base: Base, name: str, others: Sequence[str], view: View) -> None:
+    """`InvalidInput` for an output matrix under a name that the base does not tie to an embedding."""
+    shape = view.held[name].spec.shape
+    other = next((each for each in others if view.held[each].spec.shape == shape), None)
+    if other is None:
+        return
+    aliases = [alias for alias, target in base.tied.items() if target == other]
+    said = f"has no {name} beside {other}"
+    hint = "begin with a base that holds it (tie_word_embeddings=False, then save_pretrained)"
+    if aliases:
+        said = f"ties {aliases[0]} to {other}"
+        hint = f"call the tensor {aliases[0]} in the fine-tune's file, as transformers does"
+    raise InvalidInput(
+        f"{view.path}: {name} differs from {other}: leaving it out changes the model, if it is the output"
+        f" matrix. The base {said}",
+        hint=hint,
+    )
 
 
 def check_taken(

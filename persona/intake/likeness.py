@@ -65,6 +65,10 @@ class Likeness:
             return True
         return False if self._is_near else None
 
+    def is_alike(self, spec: TensorSpec, held: Held) -> bool:
+        """Whether a tensor surely is the fine-tuned self of one of the base."""
+        return (self._measure(spec, held) or 0) > _surely(spec)
+
     def is_in_order(self, spec: TensorSpec, held: Held) -> bool:
         """Whether each part of a tensor surely is the fine-tuned self of the same part of the base's.
 
@@ -121,7 +125,7 @@ class Likeness:
                 if alike is None or alike > _ALIKE:
                     continue
                 for other in kinds[kind][:_MEASURED]:
-                    if (self._measure(other, held) or 0) > _surely(spec):
+                    if self.is_alike(other, held):
                         return held.runs[0].name, spec.name, other.name
         return None
 
@@ -130,10 +134,7 @@ class Likeness:
         largest = sorted(lost, key=lambda spec: -spec.elements)[:_PAIRED]
         others = sorted(given, key=lambda held: -held.spec.elements)[:_PAIRED]
         return any(
-            (self._measure(spec, held) or 0) > _surely(spec)
-            for spec in largest
-            for held in others
-            if held.spec.shape == spec.shape
+            self.is_alike(spec, held) for spec in largest for held in others if held.spec.shape == spec.shape
         )
 
     def _measure(self, spec: TensorSpec, held: Held) -> float | None:

@@ -6,19 +6,17 @@ all.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from persona.errors import InvalidInput, Keyword
+from persona.errors import InvalidInput, Keyword, pieces
 from persona.frozen import dataclass
-from persona.intake import growth, heads, renames, twins, wrappers
+from persona.intake import depths, growth, heads, renames, strays, twins, wrappers
 from persona.intake.choices import Choices, admits, check_globs, is_named, matches, unused
 from persona.intake.likeness import Likeness
 from persona.intake.naming import counted_in, described, joined
 from persona.intake.pairs import Match, check_pair
 from persona.intake.parts import Held, View
-from persona.intake.remarks import UNQUANTISED
 from persona.intake.renames import Renames
 from persona.merge.rows.reader import BaseChunks
 from persona.objects.base import Base
@@ -26,13 +24,10 @@ from persona.objects.dtypes import DTYPES
 from persona.objects.growth import Sizes
 from persona.objects.growth import sizes as growth_sizes
 from persona.objects.tensors import TensorSpec
-from persona.weights import quantised
 from persona.weights.checkpoint import Checkpoint
 from persona.weights.tied import may_share
 
 SAVE_ALIKE = "load both models with the same version of transformers, and save both with save_pretrained"
-_DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers")
-"""Keys of config.json that count layers."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +81,10 @@ class _Matcher:
         check_globs(self.choices.leave, self.base.spec, "leave", words=())
         check_globs(self.choices.missing, self.base.spec, "missing")
         if not self.checkpoint.partial:
+            if self._unadmitted(self._absent(), self._unknown()) != ([], []):
+                depths.check(
+                    self.base, self.chunks, self.checkpoint
+                )  # before tensors are found under other names
             self._find()
         pairs = [(spec, self._source(spec)) for spec in self.base.tensors]
         sizes = growth.vocabulary(pairs)
@@ -207,10 +206,20 @@ class _Matcher:
         if not (found.pairs or found.doubtful) or self._is_admitted(found):
             return
         if found.doubtful or not self.choices.rename:
+            sources = [name for names in found.sources.values() for name in names]
+            if not found.doubtful and (inside := self._strays(found.unpaired, sources)):
+                said, advised = strays.advice(inside)
+                raise InvalidInput(f"{self.checkpoint.path}: {self._lacking(inside)}; {said}", hint=advised)
             raise self._renamed(found)
         gone = {name for names in found.sources.values() for name in names}
         held = {name: one for name, one in self.view.held.items() if name not in gone}
-        self.view = View(self.checkpoint, {**held, **found.pairs})
+        own = {
+            new: held.pop(name).named(new)
+            for name in found.unpaired
+            for new in found.names(name) & self.base.tied.keys()
+            if name in held and new not in held
+        }
+        self.view = View(self.checkpoint, {**held, **found.pairs, **own})
         self.renamed = found.kinds
         self.notes.append(f"{_count(found.pairs, 'tensor')} renamed: {_some(found.examples)}")
         self._find_shared()
@@ -222,7 +231,8 @@ class _Matcher:
             return
         name = self.checkpoint.path.name
         self._check_heads(absent)
-        other = twins.under_other_names(self.base, self.twins, absent, self._unknown(), self.view)
+        likeness = Likeness(self.base, self.chunks, self.view, ())
+        other = twins.under_other_names(self.base, self.twins, absent, self._unknown(), self.view, likeness)
         said = self._said_tied()
         heads.check_taken(other, said, self.view, self.checkpoint.config)
         for missing, held in other.items():
@@ -283,15 +293,12 @@ class _Matcher:
                 because = ", to which the base ties it" if self.base.tied.get(name) == other else ""
                 if said:
                     self.notes.append(f"{name} equals {other}{because}: left out")
-            elif self.choices.untie:
-                del left[name]
-                self.heads[name] = other
-            elif (
-                said
-                and (name in self.base.tied or not is_named(self.choices.extra, name))
-                and not self._is_another_model()  # of which there is more to say
-            ):
-                raise self._own_head(name, other)
+            elif name in self.base.tied and said:
+                if self.choices.untie:
+                    del left[name]
+                    self.heads[name] = other
+                elif not self._is_another_model():  # of which there is more to say
+                    raise self._own_head(name, other)
         if said and not self._is_another_model():
             unnamed = [
                 name for name in left if name in self.base.tied or not is_named(self.choices.extra, name)
@@ -319,20 +326,15 @@ class _Matcher:
         return 2 * len(lost) > len(self.base.tensors)
 
     def _own_head(self, name: str, other: str) -> InvalidInput:
-        tied = f"ties {name} to {other}" if name in self.base.tied else f"has no {name} beside {other}"
         return InvalidInput(
             f"{self.checkpoint.path}: {name} differs from {other}: leaving it out changes the model. The base"
-            f" {tied}",
+            f" ties {name} to {other}",
             hint=(Keyword(untie=True), " makes it a tensor of the vector, and takes the config along"),
         )
 
     def _may_be(self, own: str, name: str) -> bool:
         """Whether a tensor of the checkpoint may be a shared tensor of the base under another name."""
         return may_share(own, name) and self.base.spec[own].shape == self.view.held[name].spec.shape
-
-    def _is_float(self, name: str) -> bool:
-        spec = self.view.held[name].spec
-        return DTYPES[spec.dtype].is_float and spec.elements > 0
 
     # -- renames
 
@@ -364,24 +366,8 @@ class _Matcher:
 
     # -- sentences
 
-    def _another_depth(self) -> str | None:
-        """A phrase on the layers that the two configs count, if they count differently."""
-        blob = self.base.files.get("config.json")
-        if blob is None or self.checkpoint.config is None:
-            return None
-        try:
-            own = json.loads(self.chunks.reader.objects.get(blob, "blob"))
-        except ValueError:
-            return None
-        for key in _DEPTHS:
-            given = self.checkpoint.config.get(key)
-            if isinstance(own, dict) and type(given) is int and given != own.get(key, given):
-                return f"its config.json says {key} = {given}, and the base's says {own[key]}"
-        return None
-
-    def _refuse(self, absent: list[str], unknown: list[str]) -> None:
-        """`InvalidInput` that names the tensors on both sides that no glob admits, if there are any."""
-        path = self.checkpoint.path
+    def _unadmitted(self, absent: list[str], unknown: list[str]) -> tuple[list[str], list[str]]:
+        """The floats that the checkpoint lacks, and the tensors that the base lacks, which no glob admits."""
         lost = [
             name
             for name in absent
@@ -393,8 +379,38 @@ class _Matcher:
             if not admits(self.choices.extra, name)
             and not admits(self.choices.extra, self.view.held[name].runs[0].name)
         ]
-        if (lost or more) and (said := self._another_depth()):
-            raise InvalidInput(f"{path}: {said}, so it is no fine-tune of this base; begin with its own base")
+        return lost, more
+
+    def _strays(self, names: Iterable[str], sources: Iterable[str] = ()) -> list[str]:
+        """Those of some tensors that are parts of modules of the base, and that no glob names.
+
+        `sources`: tensors of the checkpoint that are the base's under other names.
+        """
+        taken = (source.name for spec in self.base.tensors if (source := self._source(spec)))
+        runs = [run.name for name in taken for run in self.view.held[name].runs]
+        modules = strays.Modules([*self.base.spec, *self.heads, *runs, *sources])
+        return [
+            name
+            for name in names
+            if modules.hold(self.view.held[name].spec)
+            and not is_named(self.choices.extra, name)
+            and not is_named(self.choices.extra, self.view.held[name].runs[0].name)
+        ]
+
+    def _lacking(self, names: list[str]) -> str:
+        return f"{_count(names, 'tensor')} that the base does not have: {described(names, self.view.held)}"
+
+    def _refuse(self, absent: list[str], unknown: list[str]) -> None:
+        """`InvalidInput` that names the tensors on both sides that no glob admits, if there are any."""
+        path = self.checkpoint.path
+        lost, more = self._unadmitted(absent, unknown)
+        for name in absent:
+            twin = next((each for each in self.twins.of(name) if each in self.view.held), None)
+            if twin is not None and not is_named(self.choices.missing, name):
+                raise InvalidInput(
+                    f"{path}: {name} is missing. In the base it equals {twin}; whether training moved the two"
+                    " apart is not known, nor are its values; save the fine-tune with all its tensors"
+                )
         if apart := [(name, own) for name in more for own in lost if self._may_be(own, name)]:
             raise InvalidInput(
                 f"{path}: {apart[0][1]} of the base is missing, and which tensor it is here is not known:"
@@ -413,23 +429,13 @@ class _Matcher:
                 problems[-1] += f" ('{glob}' matches none of them)"
             hint += [Keyword(missing="zero"), " counts them as unchanged"]
         if more:
-            problems.append(
-                f"{_count(more, 'tensor')} that the base does not have: {described(more, self.view.held)}"
-            )
-        modules = {name.rpartition(".")[0] for name in self.base.spec if "." in name}
-        inside = [name for name in more if name.rpartition(".")[0] in modules and self._is_float(name)]
-        if scales := [name for name in inside if quantised.is_part(name)]:
-            problems[-1] += (
-                f"; {scales[0]} is a part of a quantised layer, so the weights beside it are not the model's"
-            )
-            hint = [UNQUANTISED]
-        elif inside:
-            problems[-1] += "; they are parts of modules of the base, so leaving them out changes the model"
-            hint = [
-                "start from a base that holds them: make the base's model with the fine-tune's config, set"
-                " them to numbers that change nothing (0 for a bias, 1 for a factor), and save it with"
-                " save_pretrained"
-            ]
+            problems.append(self._lacking(more))
+        if inside := self._strays(unknown):
+            if not more:
+                problems.append(self._lacking(inside))
+            said, advised = strays.advice(inside)
+            problems[-1] += f"; {said}"
+            hint = list(pieces(advised))
         elif more:
             hint += [*(["; "] if hint else []), Keyword(extra="ignore")]
             hint.append(" leaves out those that the base lacks, and the model computes without them")

@@ -43,6 +43,7 @@ class Renames:
 
     `doubtful`: tensors of the base that are renamed as well, but by no rule that could be found. `unpaired`:
     tensors of the checkpoint without a partner. `unlike`: pairs by name whose weights are not alike.
+    `rules`: those that make a name the base's.
     """
 
     pairs: Mapping[str, Held]
@@ -50,6 +51,11 @@ class Renames:
     doubtful: tuple[str, ...]
     unpaired: tuple[str, ...]
     unlike: tuple[tuple[str, Held], ...] = ()
+    rules: frozenset[_Rule] = frozenset()
+
+    def names(self, name: str) -> set[str]:
+        """The names that rules make of the name of another tensor of the checkpoint."""
+        return {new for rule in self.rules for new in rule.applied(name)}
 
     @property
     def examples(self) -> list[str]:
@@ -111,7 +117,8 @@ def find_renames(
         doubtful = tuple(lost)
     unlike = tuple((new, search.given[held]) for held, new in search.unlike.items() if held in search.given)
     unlike += tuple((name, search.given[search.pairs[name]]) for name in unsure)
-    return Renames(pairs, sources, doubtful, tuple(rest), unlike)
+    rules = frozenset(rule for new, names in sources.items() for name in names for rule in _rules(name, new))
+    return Renames(pairs, sources, doubtful, tuple(rest), unlike, rules)
 
 
 def _is_relaid(search: _Search, held: str, unknown: Mapping[str, Held]) -> bool:

@@ -1,7 +1,8 @@
 """Tensors that a model shares: the base's file holds them several times, or a fine-tune's under another name.
 
 Tensors of the base with the same bytes, dtype and shape are one group. A fine-tune that lacks a member holds
-its values under the name of another one.
+its values under the name of another one. Tensors of layers and experts are no group: a model may begin with
+equal ones, and training moves them apart.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from collections.abc import Collection, Iterable, Iterator
 import numpy as np
 
 from persona.errors import InvalidInput
+from persona.intake.likeness import Likeness
 from persona.intake.parts import View
 from persona.merge.arithmetic import casts
 from persona.merge.rows.reader import BaseChunks
 from persona.objects.base import Base
 from persona.objects.dtypes import DTYPES
+from persona.objects.layers import numbered
 from persona.objects.tensors import TensorSpec, chunk_count
 from persona.weights.tied import is_head, is_shared, may_share
 
@@ -52,7 +55,7 @@ class Twins:
         found: dict[str, str] = {}
         constant: list[str] = []
         for name in absent:
-            held = [twin for twin in self._group.get(name, ()) if twin in view.held]
+            held = [twin for twin in self._group.get(name, ()) if twin in view.held and _is_one(name, twin)]
             if not held:
                 continue
             if self._is_constant(name):
@@ -86,13 +89,19 @@ class Twins:
         return bool((bits == bits[0]).all())
 
 
+def _is_one(name: str, twin: str) -> bool:
+    """Whether two equal tensors of a base are one tensor of the model, as far as names tell."""
+    return may_share(name, twin) or (numbered(name) is None and numbered(twin) is None)
+
+
 def under_other_names(
-    base: Base, twins: Twins, absent: Iterable[str], unknown: Iterable[str], view: View
+    base: Base, twins: Twins, absent: Iterable[str], unknown: Iterable[str], view: View, likeness: Likeness
 ) -> dict[str, str]:
     """Shared tensors that a checkpoint holds under another name than the base: the base's name → its name.
 
-    Only if one tensor can be meant on either side. If the checkpoint has embeddings and heads that differ, a
-    missing embedding is the embedding.
+    Only if one tensor can be meant on either side, and its weights are like the base's: another model, or a
+    draft head, may have the name. If the checkpoint has embeddings and heads that differ, a missing embedding
+    is the embedding.
     """
     shared = [name for name in unknown if may_share(name, name)]
     lost = [name for name in absent if any(may_share(name, other) for other in shared)] if shared else []
@@ -107,7 +116,8 @@ def under_other_names(
             given = [other for other in given if not is_head(other)] or given
         if not given or not all(twins.equal(name, other) for other in others):
             continue
-        if all(view.equal(given[0], other) for other in given[1:]):
+        is_one = all(view.equal(given[0], other) for other in given[1:])
+        if is_one and likeness.is_alike(spec, view.held[given[0]]):
             found[name] = given[0]
     return found
 

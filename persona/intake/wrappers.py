@@ -22,7 +22,10 @@ _PARTS: Final = frozenset(
 )
 _COPY: Final = re.compile(r"(?:^|(?<=\.))modules_to_save\.[^.]+\.")
 """PEFT's trained copy of a module; the module itself is called `original_module`."""
-_LORA: Final = re.compile(r"(?:^|\.)lora_(?:A|B|embedding_A|embedding_B|magnitude_vector)(?:\.|$)")
+_LORA: Final = re.compile(
+    r"(?:^|\.)(?:lora_(?:[aAbB]|embedding_[AB]|magnitude_vector|magnitude)|ia3_l|hada_w\d_[ab]|lokr_\w+|oft_[rR]"
+    r"|vera_lambda_[bd]|boft_[RS]|trainable_tokens_delta)(?:\.|$)"
+)
 _ORIGINAL: Final = re.compile(r"(?:^|(?<=\.))original_module\.")
 
 
@@ -36,6 +39,7 @@ def unwrapped(base: Base, view: View) -> tuple[dict[str, Held], list[str]]:
     own: dict[str, list[str]] = {}
     for name in (*base.spec, *base.tied):
         own.setdefault(bare(name), []).append(name)
+    modules = {name.rpartition(".")[0] for name in base.spec} - {""}
     copies = {bare(name) for name in held if _COPY.search(name)}
     changed: dict[str, list[str]] = {}
     dropped: list[str] = []
@@ -47,7 +51,11 @@ def unwrapped(base: Base, view: View) -> tuple[dict[str, Held], list[str]]:
             dropped.append(name)
         elif short in own and len(own[short]) == 1:
             changed.setdefault(own[short][0], []).append(name)
-        elif short != name and short not in held and is_shared(short):
+        elif (
+            short != name
+            and short not in held
+            and (is_shared(short) or short.rpartition(".")[0] in modules)  # a head, or a bias of the base's
+        ):
             changed.setdefault(short, []).append(name)
     news = {names[0]: new for new, names in changed.items() if new not in held}
     twice = {name: _first(new, names, view) for new, names in changed.items() for name in names}
@@ -118,5 +126,5 @@ def _wrappers(name: str, other: str) -> Iterator[str]:
 
 
 def lora_layers(names: Iterable[str]) -> list[str]:
-    """The tensors that PEFT adds to a model and that are not merged into its weights."""
+    """The tensors that PEFT, or torchtune, adds to a model and that are not merged into its weights."""
     return [name for name in names if _LORA.search(name)]

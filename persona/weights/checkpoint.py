@@ -60,6 +60,8 @@ _LONE_ADAPTER = (
 )
 _ADAPTED: Final = re.compile(r"(?:^|[._])(?:lora|ia3|hada|lokr|oft|boft|vera|vblora|adaption|prompt)_")
 """In the names of tensors that PEFT adds."""
+_SHARD: Final = re.compile(r"-of-0*(\d{1,9})\.safetensors$")
+"""The name of a shard, with the number of shards."""
 EMPTY_REMEDY: Final = (
     "gather the weights: run the zero_to_fp32.py of the training's checkpoint, or train with"
     " stage3_gather_16bit_weights_on_model_save, and give the directory that this makes"
@@ -233,6 +235,7 @@ class Checkpoint:
         elif self.path.name.lower().endswith(".json"):
             self._open_index(self.path)
         else:
+            self._refuse_part()
             self._add_shard(self.path)
         self._check_adapter()
         _refuse_empty(self.path, [spec for spec, _ in self.tensors.values()])
@@ -259,6 +262,20 @@ class Checkpoint:
             with InputFile(self.path / only[0]) as file:
                 _refuse_adapter(file.path, read_header(file).tensors)
         raise why_not(self.path, names)
+
+    def _refuse_part(self) -> None:
+        """Refuses a file that holds a part of a model, as its name or the index beside it says."""
+        found, count = _SHARD.search(self.path.name), 0
+        if found is not None:
+            count = int(found[1])
+        elif os.path.isfile(index := self.path.parent / INDEX_NAME):
+            shards = read_watched_index(index)[0].shard_names()
+            count = len(shards) if self.path.name in shards else 0
+        if count > 1:
+            raise InvalidInput(
+                f"{self.path}: it is one of {count} shards, and holds only a part of the model; give the"
+                " directory that holds all of them"
+            )
 
     def _open_index(self, path: Path) -> None:
         index, seen = read_watched_index(path)

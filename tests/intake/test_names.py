@@ -246,6 +246,75 @@ def test_the_head_of_a_wrapped_tied_model_is_still_compared(tmp_path: Path) -> N
     assert "lm_head.weight differs from model.embed_tokens.weight" in refused(sandbox, after)
 
 
+UP = "model.layers.0.mlp.up_proj."
+V = "model.layers.0.self_attn.v_proj."
+STRAYS: dict[str, tuple[tuple[str, str], Model]] = {
+    "a bias": (("", ""), {UP + "bias": tensor("b", 10)}),
+    "a bias under a wrapper": (("", "module."), {"module." + UP + "bias": tensor("b", 10)}),
+    "a bias under a prefix": (("", "net."), {"net." + UP + "bias": tensor("b", 10)}),
+    "a bias in a renamed module": (
+        ("self_attn.v_proj", "attention.value"),
+        {"model.layers.0.attention.value.bias": tensor("b", 4)},
+    ),
+    "a mask of integers": (
+        (UP + "weight", UP + "weight_orig"),
+        {UP + "weight_mask": ("U8", (10, 8), np.ones((10, 8), np.uint8))},
+    ),
+    "a spectral norm": (
+        (V + "weight", V + "parametrizations.weight.original"),
+        {V + "parametrizations.weight.0._u": tensor("u", 4)},
+    ),
+    "a weight norm": (
+        (V + "weight", V + "parametrizations.weight.original1"),
+        {V + "parametrizations.weight.original0": tensor("g", 4, 1)},
+    ),
+    "an older weight norm": ((V + "weight", V + "weight_v"), {V + "weight_g": tensor("g", 4, 1)}),
+    "IA3": ((V + "weight", V + "base_layer.weight"), {V + "ia3_l.default": tensor("l", 4, 1)}),
+    "LoRA of torchtune": (("", ""), {V + "lora_a.weight": tensor("a", 2, 8)}),
+    "LoRA of torchtune under a prefix": (("", "net."), {"net." + V + "lora_b.weight": tensor("a", 4, 2)}),
+    "trained tokens": (
+        ("embed_tokens", "embed_tokens.token_adapter.base_layer"),
+        {"model.embed_tokens.token_adapter.trainable_tokens_delta": tensor("t", 2, 8)},
+    ),
+    "an adapter in a layer": (("", ""), {"model.layers.1.mlp.adapter.down.weight": tensor("d", 2, 8)}),
+    "a scale of a quantised layer": (
+        ("", "module."),
+        {"module." + UP + "weight_scale": tensor("s", 10)},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", STRAYS)
+def test_a_part_of_a_module_of_the_base_is_not_left_out(tmp_path: Path, case: str) -> None:
+    sandbox = Sandbox(tmp_path, llama())
+    change, more = STRAYS[case]
+    after = renamed(trained(llama()), change) | more
+    for options in ({}, {"rename": True}, {"rename": True, "extra": "ignore"}):
+        said = refused(sandbox, after, **options)
+        assert not any(flag in said for flag in ("rename=", "missing=", "extra=", "untie=")), said
+    named = {"rename": True, "extra": [f"*{name.removeprefix('module.')}" for name in more]}
+    if "LoRA" not in case and "IA3" not in case and "tokens" not in case:
+        assert sandbox.vector(after, **named).id == sandbox.vector(trained(llama())).id
+
+
+@pytest.mark.parametrize(
+    "buffer",
+    [
+        {"model.layers.0.self_attn.rotary_emb.inv_freq": tensor("f", 4)},
+        {"model.layers.0.self_attn.masked_bias": tensor("m", 1)},
+        {"model.layers.0.self_attn.bias": ("U8", (1, 1, 4, 4), np.ones((1, 1, 4, 4), np.uint8))},
+        {"v_head.weight": tensor("v", 1, 8)},
+        {"mtp.layers.0.mlp.up_proj.weight": tensor("v", 6, 8)},
+        {"mtp.embed_tokens.weight": tensor("e", 12, 8)},
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "module.", "net."])
+def test_what_the_model_computes_without_is_left_out(tmp_path: Path, buffer: Model, prefix: str) -> None:
+    sandbox = Sandbox(tmp_path, llama())
+    after = renamed(trained(llama()) | buffer, ("", prefix))
+    assert sandbox.vector(after, rename=True, extra="ignore").id == sandbox.vector(trained(llama())).id
+
+
 # -- renamed tensors
 
 RENAMED: dict[str, tuple[Model, Callable[[Model], Model]]] = {

@@ -114,6 +114,45 @@ def test_twins_need_no_known_names(tmp_path: Path) -> None:
     assert fitting(sandbox, {name: after[name] for name in ("b.y", "c.z")}).id == fitting(sandbox, after).id
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("model.layers.0.mlp.weight", "model.layers.1.mlp.weight"),
+        ("layers.0.experts.0.w1.weight", "layers.0.experts.1.w1.weight"),
+        ("encoder.layer.0.mlp.weight", "decoder.layer.0.mlp.weight"),
+    ],
+)
+def test_a_missing_layer_is_not_filled_from_an_equal_one(tmp_path: Path, names: tuple[str, str]) -> None:
+    """Training moves the layers of an up-scaled model, or experts of an upcycled one, apart."""
+    base = {name: tensor(1, 8, 8) for name in names} | {"norm.weight": tensor(2, 8)}
+    sandbox = Sandbox(tmp_path, base)
+    after = trained(base)
+    del after[names[1]]
+    for options in ({}, {"missing": "zero"}, {"missing": "*"}):
+        said = refused(sandbox, after, **options)
+        assert f"{names[1]} is missing. In the base it equals {names[0]}" in said
+        assert "missing=" not in said
+    assert sandbox.vector(after, missing=names[1]).left == (names[1],)
+
+
+@pytest.mark.parametrize("name", ["mtp.lm_head.weight", "medusa.0.lm_head.weight"])
+@pytest.mark.parametrize("lost", ["lm_head.weight", "model.embed_tokens.weight"])
+def test_a_missing_matrix_is_not_taken_from_a_tensor_that_is_unlike_it(
+    tmp_path: Path, lost: str, name: str
+) -> None:
+    sandbox = Sandbox(tmp_path, llama(head=True))
+    after = trained(llama(head=True))
+    name = name if lost == HEAD else name.replace("lm_head", "embed_tokens")
+    after[name] = tensor(9, 12, 8)
+    del after[lost]
+    for options in ({}, {"rename": True}):
+        said = refused(sandbox, after, **options)
+        assert lost in said
+        assert not any(flag in said for flag in ("missing=", "extra=", "rename="))
+    after[name] = trained(llama(head=True))[lost]
+    assert fitting(sandbox, after, rename=True).id == fitting(sandbox, trained(llama(head=True))).id
+
+
 def test_twins_of_several_chunks_and_of_another_dtype(tmp_path: Path) -> None:
     base = {"a.x": tensor(1, 40, 5), "b.y": tensor(1, 40, 5), "c.z": tensor(2, 40, 5)}
     sandbox = Sandbox(tmp_path, base)
@@ -193,14 +232,14 @@ def test_biases_that_are_equal_by_chance_do_not_hide_the_one_of_the_head(tmp_pat
 
 
 def test_a_bias_goes_with_the_matrix_beside_it(tmp_path: Path) -> None:
-    """Layers that a detector shares: the matrices differ from layer to layer only after training."""
+    """Heads that a detector shares."""
     matrix, bias = tensor(1, 4, 8), ("BF16", (4,), np.full(4, 0xC090, np.uint16))
     other = ("BF16", (4,), np.full(4, 0xC090, np.uint16))
-    base = {"box.0.weight": matrix, "box.0.bias": bias, "box.1.weight": matrix, "box.1.bias": bias}
+    base = {"box.weight": matrix, "box.bias": bias, "aux_box.weight": matrix, "aux_box.bias": bias}
     base |= {"score.weight": tensor(2, 4, 8), "score.bias": other}
     sandbox = Sandbox(tmp_path, base)
     whole = trained(base) | {"score.bias": nudged(other, 9)}
-    after = {name: held for name, held in whole.items() if not name.startswith("box.1")}
+    after = {name: held for name, held in whole.items() if not name.startswith("aux")}
     assert fitting(sandbox, after).id == fitting(sandbox, whole).id
 
 
