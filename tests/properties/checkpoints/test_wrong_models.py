@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from tests.checkpoints import Model, read_weights, write_file, write_weights
+from tests.advice import follow
+from tests.checkpoints import Model, Tensor, read_weights, write_file, write_weights
 from tests.cli.command_line import CommandLine
-from tests.families import same_answers, train
+from tests.families import renamed, same_answers, train
 
 Families = Callable[[str], Path]
 FLAGS = ("--missing", "--extra", "--rename", "--untie")
@@ -98,3 +101,57 @@ def test_one_shard_is_no_model(pair: Callable[[str], Pair], name: str) -> None:
     found.run.ok("commit", "../tuned", "-m", "x")
     found.run.ok("checkout")
     assert same_answers(found.run.directory, found.tuned)
+
+
+def random_like(held: Tensor) -> Tensor:
+    bits = np.random.default_rng(7).permutation(held.bits.reshape(-1)).reshape(held.bits.shape)
+    return Tensor(held.dtype, bits)
+
+
+EMBEDDING = "model.embed_tokens.weight"
+
+
+@pytest.mark.parametrize("name", ["embed_out.weight", "other.lm_head.weight"])
+def test_a_head_under_a_name_that_no_model_reads_is_not_untied(
+    pair: Callable[[str], Pair], name: str
+) -> None:
+    found = pair("llama tied")
+    found.rewrite(lambda model: model | {name: random_like(model[EMBEDDING])})
+    found.configure(lambda config: config.update(tie_word_embeddings=False))
+    for more in ((), ("--untie",), ("--untie", "--extra", "ignore")):
+        assert "call the tensor lm_head.weight" in found.refused(*more)
+
+
+def test_a_head_of_its_own_is_renamed_with_the_model(pair: Callable[[str], Pair]) -> None:
+    found = pair("llama tied")
+    found.rewrite(lambda model: model | {"lm_head.weight": random_like(model[EMBEDDING])})
+    found.configure(lambda config: config.update(tie_word_embeddings=False))
+    shutil.copytree(found.tuned, found.tuned.parent / "whole")
+    found.rewrite(renamed("^", "policy."))
+    follow(found.run, "commit", "../tuned", "-m", "x")
+    found.run.ok("checkout")
+    assert same_answers(found.run.directory, found.tuned.parent / "whole")
+    assert "lm_head.weight" in read_weights(found.run.directory)
+
+
+def test_an_embedding_of_a_draft_is_no_head(pair: Callable[[str], Pair]) -> None:
+    found = pair("llama tied")
+    shutil.copytree(found.tuned, found.tuned.parent / "whole")
+    found.rewrite(lambda model: model | {f"mtp.{EMBEDDING[6:]}": random_like(model[EMBEDDING])})
+    follow(found.run, "commit", "../tuned", "-m", "x")
+    found.run.ok("checkout")
+    assert same_answers(found.run.directory, found.tuned.parent / "whole")
+
+
+def test_the_bias_of_a_head_that_is_taken_is_not_left_out(pair: Callable[[str], Pair]) -> None:
+    found = pair("bert")
+    decoder = "cls.predictions.decoder."
+
+    def untied(model: Model) -> Model:
+        words = random_like(model["bert.embeddings.word_embeddings.weight"])
+        return model | {decoder + "weight": words, decoder + "bias": model["cls.predictions.bias"]}
+
+    found.rewrite(untied)
+    found.configure(lambda config: config.update(tie_word_embeddings=False))
+    assert decoder + "bias" in found.refused("--untie")
+    assert decoder + "bias" in found.refused("--untie", "--extra", "ignore")
