@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from persona.intake.naming import pattern
+from persona.intake.order import Sample, of_rows, strange_vectors
 from persona.intake.parts import Held, View
 from persona.merge.arithmetic import casts
 from persona.merge.rows.reader import BaseChunks
 from persona.objects.base import Base
 from persona.objects.dtypes import DTYPES
 from persona.objects.tensors import TensorSpec, chunk_count, chunk_span
+from persona.weights.tied import is_shared
 
 _ALIKE: Final = 0.3
 """The least correlation of a tensor and its fine-tuned self. That of unrelated tensors is about 0."""
@@ -28,10 +30,12 @@ _SHORTEST: Final = 16
 """Elements of the blocks that show in which order a tensor stands, and of the last one at least."""
 _PROVEN: Final = 0.5
 """The least correlation of each block of a tensor that stands in the base's order."""
-_NEAR: Final = 0.9
-"""The correlation of most tensors of a fine-tune that did not move its weights far."""
+_ROWS: Final = 512
+"""Rows of each chunk of a matrix whose order is looked at."""
 _TELLING: Final = 64
 """The least elements of a matrix that is no fine-tuned self of one that it is unlike."""
+_SCALED: Final = 1.33
+"""The factor beside the other tensors' from which on a tensor is scaled."""
 _KNOWN: Final = 4
 _PAIRED: Final = 16
 _MEASURED: Final = 128
@@ -55,6 +59,10 @@ class Likeness:
         floats = sorted((pair for pair in known if pair[0].merged), key=lambda pair: -pair[0].elements)
         self._is_near = False
         self._is_near = self(floats[:_KNOWN]) is True
+        told = [each for spec, held in floats[:_KNOWN] if (each := self._measure(spec, held)) is not None]
+        self._told = bool(told)
+        self._usual = float(np.median(told)) if told else 0.0
+        """The correlation of the tensors that belong together by their names."""
 
     def __call__(self, pairs: Iterable[tuple[TensorSpec, Held]]) -> bool | None:
         """Whether some pairs are alike; None if their weights cannot tell."""
@@ -90,21 +98,35 @@ class Likeness:
         return told
 
     def strangers(self, pairs: Iterable[tuple[TensorSpec, Held]]) -> list[str]:
-        """The tensors of the base that are unlike their partners, while most others are like theirs."""
+        """The tensors of the base that are unlike their partners, as the other pairs are not.
+
+        A whole tensor or some rows or columns may stand in another order, or it may be shifted or scaled, or
+        stand under another's name. If most pairs are unlike, the fine-tune moved far, and nothing tells.
+        """
         kinds: defaultdict[str, list[tuple[TensorSpec, Held]]] = defaultdict(list)
         for spec, held in pairs:
-            if len(spec.shape) > 1 and spec.elements >= _TELLING:
+            if self._can_tell(spec, held):
                 kinds[pattern(spec.name)].append((spec, held))
         most = max(2, _MEASURED // max(1, len(kinds)))
-        found = {
-            spec.name: alike
-            for members in kinds.values()
-            for spec, held in members[:: 1 + len(members) // most]
-            if (alike := self._measure(spec, held)) is not None
-        }
-        if not self._is_near and (not found or float(np.median([*found.values()])) < _NEAR):
+        chosen = [pair for members in kinds.values() for pair in members[:: 1 + len(members) // most]]
+        matrices = [pair for pair in chosen if len(pair[0].shape) > 1 and pair[0].elements >= _TELLING]
+        alike = {spec.name: self._measure(spec, held) for spec, held in matrices}
+        known = [each for each in alike.values() if each is not None]
+        usual = max(self._usual, float(np.median(known)) if known else 0.0)
+        if (known or self._told) and usual <= _ALIKE:
             return []
-        return [name for name, alike in found.items() if alike < _ALIKE]
+        samples = {spec.name: self._sample(spec, held) for spec, held in matrices}
+        scales = {name: sample.scale for name, sample in samples.items()}
+        scale = float(np.median([*scales.values()])) if scales else 1.0
+        found = [
+            name
+            for name, sample in samples.items()
+            if ((measured := alike[name]) is not None and measured < usual / 2)
+            or not 1 / _SCALED < sample.scale / (scale or 1.0) < _SCALED
+            or (not is_shared(name) and sample.is_mixed())
+        ]
+        vectors = [pair for pair in chosen if len(pair[0].shape) == 1]
+        return [*found, *strange_vectors([(spec, *self._read(spec, held, 0)) for spec, held in vectors])]
 
     def misplaced(self, pairs: Iterable[tuple[TensorSpec, Held]]) -> tuple[str, str, str] | None:
         """A tensor of the checkpoint that is unlike its own one of the base, and like one of another layer.
@@ -143,17 +165,43 @@ class Likeness:
             self._measured[key] = self._correlation(spec, held)
         return self._measured[key]
 
+    def _can_tell(self, spec: TensorSpec, held: Held) -> bool:
+        return spec.merged and DTYPES[held.spec.dtype].is_float and spec.elements >= _FEWEST
+
     def _correlation(self, spec: TensorSpec, held: Held) -> float | None:
         """That of the first elements; None if there are few, or if a side is constant."""
-        if not spec.merged or not DTYPES[held.spec.dtype].is_float or spec.elements < _FEWEST:
+        if not self._can_tell(spec, held):
             return None
-        count = min(spec.elements, held.spec.elements, self._base.chunk, _MOST)
-        own = self._chunks.read(spec, 0, np.empty(min(spec.units, self._base.chunk), spec.bits_dtype))
+        own, given = self._read(spec, held, 0, _MOST)
+        count = min(own.size, given.size)
+        return correlation(own[:count], given[:count])
+
+    def _read(
+        self, spec: TensorSpec, held: Held, index: int, most: int | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The first `most` elements of a chunk of the base's tensor, and those in their place."""
+        own = self._chunks.read(spec, index, np.empty(min(spec.units, self._base.chunk), spec.bits_dtype))
+        start, stop = chunk_span(spec, index, self._base.chunk)
+        count = max(0, min(stop, held.spec.elements) - start)
+        count = count if most is None else min(count, most)
         nbytes = DTYPES[held.spec.dtype].bits // 8
         raw = bytearray(count * nbytes)
-        self._view.read_held(held, 0, raw)
+        self._view.read_held(held, start * nbytes, raw)
         given = np.frombuffer(raw, f"<u{nbytes}")
-        return correlation(casts.widen(own[:count], spec.dtype), casts.widen(given, held.spec.dtype))
+        return casts.widen(own[:count], spec.dtype), casts.widen(given, held.spec.dtype)
+
+    def _sample(self, spec: TensorSpec, held: Held) -> Sample:
+        """Rows of the first and of the last chunk of a matrix."""
+        width = spec.shape[-1]
+        parts: list[list[NDArray[np.float64]]] = [[], []]
+        for index in sorted({0, chunk_count(spec, self._base.chunk) - 1}):
+            start = chunk_span(spec, index, self._base.chunk)[0]
+            for part, values in zip(parts, self._read(spec, held, index), strict=True):
+                values = values[-start % width :]
+                rows = values[: values.size // width * width].reshape(-1, width)
+                part.append(rows[:: 1 + len(rows) // _ROWS])
+        own, given = (np.concatenate(part) for part in parts)
+        return Sample(own, given)
 
 
 def _surely(spec: TensorSpec) -> float:
@@ -166,21 +214,10 @@ def _of_blocks(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[
     other = np.where(np.isfinite(one) & np.isfinite(other), other, 0)
     one = np.where(np.isfinite(one), one, 0)
     count = one.size // _BLOCK * _BLOCK
-    found = [_of_rows(one[:count].reshape(-1, _BLOCK), other[:count].reshape(-1, _BLOCK))]
+    found = [of_rows(one[:count].reshape(-1, _BLOCK), other[:count].reshape(-1, _BLOCK))]
     if one.size > count and one.size >= _SHORTEST:
-        found.append(_of_rows(one[None, -_BLOCK:], other[None, -_BLOCK:]))
+        found.append(of_rows(one[None, -_BLOCK:], other[None, -_BLOCK:]))
     return np.concatenate(found)
-
-
-def _of_rows(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
-    one = one - one.mean(axis=1, keepdims=True)
-    other = other - other.mean(axis=1, keepdims=True)
-    norms = np.sqrt((one * one).sum(axis=1)), np.sqrt((other * other).sum(axis=1))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found: NDArray[np.float64] = (one * other).sum(axis=1) / (norms[0] * norms[1])
-    found[norms[1] == 0] = 0
-    found[norms[0] == 0] = np.nan
-    return found
 
 
 def correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float | None:

@@ -33,6 +33,7 @@ _WORDS: Final = (
 """Words of one library and what another calls the same."""
 _SAMPLE: Final = 4
 _FEW: Final = 3
+_COMMON: Final = 2
 _MOST_KINDS: Final = 60
 """Kinds of names on either side that rules are made of; of more, some are chosen."""
 
@@ -100,6 +101,7 @@ def find_renames(
     sources = {name: tuple(dict.fromkeys(run.name for run in one.runs)) for name, one in pairs.items()}
     unsure = _unproven(search, absent, unknown)
     unsure += likeness.strangers((absent[name], one) for name, one in pairs.items())
+    unsure += _disputed(pairs, absent, unknown, likeness)
     pairs = {name: one for name, one in pairs.items() if name not in unsure}
     sources = {name: sources[name] for name in pairs}
     used = {name for names in sources.values() for name in names}
@@ -124,6 +126,35 @@ def find_renames(
 def _is_relaid(search: _Search, held: str, unknown: Mapping[str, Held]) -> bool:
     """Whether a tensor is cut from others or put together from them."""
     return search.given[held] is not unknown.get(held)
+
+
+def _disputed(
+    pairs: Mapping[str, Held],
+    absent: Mapping[str, TensorSpec],
+    unknown: Mapping[str, Held],
+    likeness: Likeness,
+) -> list[str]:
+    """The tensors of the base that the checkpoint holds twice, under two other names.
+
+    It holds two models, such as a policy and the model that it is compared with, and nothing tells which of
+    them was trained.
+    """
+    used = {run.name for one in pairs.values() for run in one.runs}
+    others = {name: one for name, one in unknown.items() if not used & {run.name for run in one.runs}}
+    ends: dict[tuple[object, ...], list[str]] = {}
+    for name in others:
+        ends.setdefault((_last(name), _numbers(name)), []).append(name)
+    return [
+        name
+        for name in pairs
+        for other in ends.get((_last(name), _numbers(name)), ())
+        if others[other].spec.shape == absent[name].shape and likeness.is_alike(absent[name], others[other])
+    ]
+
+
+def _last(name: str) -> tuple[str, ...]:
+    """The last parts of a name, which two models have in common."""
+    return tuple(name.split(".")[-_COMMON:])
 
 
 def _unproven(search: _Search, absent: Mapping[str, TensorSpec], unknown: Mapping[str, Held]) -> list[str]:

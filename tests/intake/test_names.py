@@ -761,6 +761,101 @@ def test_layers_in_another_order_are_neither_paired_nor_left(
         assert not any(flag in said for flag in ("rename=", "missing=", "extra="))
 
 
+def values(held: Tensor) -> np.ndarray[Any, Any]:
+    return (held[2].astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+
+
+def noisy(model: Model, size: float) -> Model:
+    """A fine-tune that moved each tensor by a part of its spread."""
+    found = {}
+    for name, held in model.items():
+        random = np.random.default_rng([5, crc32(name.encode())])
+        before = values(held)
+        found[name] = (held[0], held[1], bf16(before + size * before.std() * random.normal(size=held[1])))
+    return found
+
+
+def wide() -> Model:
+    """A llama with matrices of 64 columns, and norms of about 1."""
+    found = {}
+    for name, (_, shape, _) in llama(layers=2).items():
+        made = tensor(name, *(8 * size for size in shape))
+        found[name] = (*made[:2], bf16(1 + 0.1 * values(made))) if "norm" in name else made
+    return found
+
+
+def swapped(model: Model, one: str, other: str) -> Model:
+    names = {name: name.replace(one, "?").replace(other, one).replace("?", other) for name in model}
+    return {names[name]: held for name, held in model.items()}
+
+
+def changed(model: Model, part: str, change: Callable[[np.ndarray[Any, Any]], Any]) -> Model:
+    return {
+        name: (held[0], held[1], bf16(np.asarray(change(values(held))))) if part in name else held
+        for name, held in model.items()
+    }
+
+
+def half_interleaved(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Half of the rows of each head of 16 in the order of another rotary embedding."""
+    heads = rows.reshape(-1, 16, rows.shape[-1])
+    order = [0, 4, 1, 5, 2, 6, 3, 7, *range(8, 16)]
+    return heads[:, order].reshape(rows.shape)
+
+
+ODD: dict[str, Callable[[Model], Model]] = {
+    "rows in another order": lambda model: changed(model, "q_proj", lambda rows: rows[::-1]),
+    "some rows in another order": lambda model: changed(model, "q_proj", half_interleaved),
+    "some columns in another order": lambda model: changed(
+        model,
+        "o_proj" if any("o_proj" in name for name in model) else "down_proj",
+        lambda rows: half_interleaved(rows.T).T,
+    ),
+    "matrices of one shape swapped": lambda model: swapped(model, "gate_proj", "up_proj"),
+    "a matrix scaled": lambda model: changed(model, "q_proj", lambda rows: rows / 4),
+    "norms minus 1": lambda model: changed(model, "norm", lambda norm: norm - 1),
+    "norms times a root": lambda model: changed(model, "norm", lambda norm: norm * 8),
+}
+
+
+@pytest.mark.parametrize("far", [0.05, 0.3, 0.6])
+@pytest.mark.parametrize("odd", ODD)
+def test_no_rename_takes_a_tensor_in_another_order_or_size(tmp_path: Path, odd: str, far: float) -> None:
+    sandbox = Sandbox(tmp_path, wide(), chunk=1 << 12)
+    after = renamed(noisy(wide(), far), ("model.", "transformer."), ("lm_head.", "output."))
+    assert not sandbox.vector(after, rename=True).left
+    for options in ({}, {"rename": True}):
+        said = refused(sandbox, ODD[odd](after), **options)
+        assert not any(flag in said for flag in ("rename=", "missing=", "extra="))
+
+
+@pytest.mark.parametrize("far", [0.05, 0.3])
+def test_no_rename_takes_two_norms_for_each_other(tmp_path: Path, far: float) -> None:
+    sandbox = Sandbox(tmp_path, wide(), chunk=1 << 12)
+    after = renamed(noisy(wide(), far), ("model.", "transformer."))
+    other = swapped(after, "input_layernorm", "post_attention_layernorm")
+    for options in ({}, {"rename": True}):
+        assert "rename=" not in refused(sandbox, other, **options)
+
+
+@pytest.mark.parametrize("more", [0, 2])
+def test_of_two_models_under_prefixes_none_is_taken(tmp_path: Path, more: int) -> None:
+    """A policy with `more` new tokens, and the model that it is compared with."""
+    sandbox = Sandbox(tmp_path, llama())
+    policy = {
+        name: (held[0], (12 + more, 8), np.concatenate([held[2], held[2][:more]]))
+        if held[1] == (12, 8)
+        else held
+        for name, held in trained(llama()).items()
+    }
+    both = renamed(policy, ("", "policy.")) | renamed(trained(llama(), 2), ("", "ref_model."))
+    for options in (*NO_FLAG_HELPS[:2], {"rename": True, "extra": "ignore"}, {"extend_vocab": True}):
+        said = refused(sandbox, both, **options)
+        assert not any(flag in said for flag in ("rename=", "missing=", "extra="))
+    named = {"rename": True, "extend_vocab": bool(more)}
+    assert not sandbox.vector(renamed(policy, ("", "policy.")), **named).left
+
+
 def test_a_fine_tune_that_moved_far_is_renamed_all_the_same(tmp_path: Path) -> None:
     sandbox = Sandbox(tmp_path, bert())
     far = {name: tensor(f"another {name}", *held[1]) for name, held in bert().items()}
