@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from persona.errors import InvalidInput
+from persona.intake.naming import pattern
 from persona.merge.rows.reader import BaseChunks
 from persona.objects.base import Base
 from persona.weights.checkpoint import Checkpoint
@@ -41,6 +42,20 @@ def check(base: Base, chunks: BaseChunks, checkpoint: Checkpoint) -> None:
                 f"{checkpoint.path}: its config.json says {key} = {given}, and the base's says {own[key]}, so"
                 " it is no fine-tune of this base; begin with its own base"
             )
+
+
+def check_more(base: Base, checkpoint: Checkpoint, unknown: Iterable[str]) -> None:
+    """`InvalidInput` if a tensor that the base lacks is in one layer more, and no config counts the layers.
+
+    A config that counts as many as the base's says that the model computes without that layer.
+    """
+    kinds = set(map(pattern, base.spec)) if checkpoint.config is None else set()
+    if more := next((name for name in unknown if pattern(name) in kinds), None):
+        raise InvalidInput(
+            f"{checkpoint.path}: {more} is in a layer that the base does not have, and no config.json says"
+            " how many layers the model has",
+            hint="give a directory that holds the weights and their config.json",
+        )
 
 
 def _counted(config: object, deep: int = 0) -> Iterator[tuple[str, object]]:

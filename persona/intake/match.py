@@ -430,7 +430,7 @@ class _Matcher:
             hint += [Keyword(missing="zero"), " counts them as unchanged"]
         if more:
             problems.append(self._lacking(more))
-        if inside := self._strays(unknown):
+        if inside := self._strays(unknown) if unknown else []:
             if not more:
                 problems.append(self._lacking(inside))
             said, advised = strays.advice(inside)

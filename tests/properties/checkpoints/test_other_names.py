@@ -202,7 +202,7 @@ def test_layers_counted_in_another_way(pair: Callable[[str], Pair], family: str)
         assert not any(flag in said for flag in ("--rename", "--missing", "--extra"))
 
 
-@pytest.mark.situation("LoRA layers lie beside the weights, not merged into them")
+@pytest.mark.situation("LoRA layers, IA3 or trained tokens lie beside the weights, not merged into them")
 def test_lora_layers_that_are_not_merged(pair: Callable[[str], Pair]) -> None:
     found = pair("llama")
     found.rewrite(
@@ -399,7 +399,9 @@ def test_missing_tensors(families: Families, pair: Callable[[str], Pair]) -> Non
     assert same(read_weights(found.run.directory), {n: (base if is_lost(n) else tuned)[n] for n in base})
 
 
-@pytest.mark.situation("the fine-tune has more or fewer layers than the base")
+@pytest.mark.situation(
+    "the fine-tune has more or fewer layers or experts than the base, also in one part of it"
+)
 @pytest.mark.parametrize("layers", [1, 3])
 def test_another_depth(pair: Callable[[str], Pair], layers: int) -> None:
     found = pair("llama")
@@ -432,7 +434,9 @@ def test_extra_tensors(pair: Callable[[str], Pair]) -> None:
     assert found.comes_back()
 
 
-@pytest.mark.situation("biases that the base's modules do not have")
+@pytest.mark.situation(
+    "biases and other tensors that the base's modules and layers do not have, under any prefix"
+)
 def test_biases_of_modules_of_the_base(pair: Callable[[str], Pair]) -> None:
     found = pair("llama")
     name = "model.layers.0.self_attn.q_proj.bias"

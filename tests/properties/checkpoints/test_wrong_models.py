@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from tests.advice import follow
-from tests.checkpoints import Model, Tensor, read_weights, write_file, write_weights
+from tests.checkpoints import Model, Tensor, read_weights, same, write_file, write_weights
 from tests.cli.command_line import CommandLine
-from tests.families import renamed, same_answers, train
+from tests.families import moved, renamed, same_answers, train
 
 Families = Callable[[str], Path]
 FLAGS = ("--missing", "--extra", "--rename", "--untie")
@@ -155,3 +155,91 @@ def test_the_bias_of_a_head_that_is_taken_is_not_left_out(pair: Callable[[str], 
     found.configure(lambda config: config.update(tie_word_embeddings=False))
     assert decoder + "bias" in found.refused("--untie")
     assert decoder + "bias" in found.refused("--untie", "--extra", "ignore")
+
+
+@pytest.mark.situation("two models lie in one file (`policy.`, `ref_model.`), and none has the base's names")
+def test_two_models_in_one_file(pair: Callable[[str], Pair]) -> None:
+    found = pair("llama")
+    trained = read_weights(found.tuned)
+    other = {f"ref_model.{name}": held for name, held in moved(trained, 4).items()}
+    found.rewrite(lambda model: {f"policy.{name}": held for name, held in model.items()} | other)
+    for more in ((), ("--rename",), ("--rename", "--extra", "ignore")):
+        assert "ref_model" in found.refused(*more)
+    found.rewrite(lambda model: trained)
+    found.run.ok("commit", "../tuned", "-m", "x")
+    found.run.ok("checkout")
+    assert same_answers(found.run.directory, found.tuned)
+
+
+@pytest.mark.situation(
+    "a weight is there as its parts (`parametrizations`, `weight_g`, `weight_orig` and `weight_mask`)"
+)
+@pytest.mark.parametrize("dtype", ["BF16", "U8"])
+def test_a_weight_as_its_parts(pair: Callable[[str], Pair], dtype: str) -> None:
+    found = pair("llama")
+    trained = read_weights(found.tuned)
+    name = "model.layers.0.mlp.up_proj.weight"
+    ones = np.ones(trained[name].bits.shape, np.uint8 if dtype == "U8" else np.uint16)
+    parts = {f"{name}_orig": trained[name], f"{name}_mask": Tensor(dtype, ones)}
+    found.rewrite(lambda model: without(name)(model) | parts)
+    for more in ((), ("--rename",), ("--rename", "--extra", "ignore")):
+        assert "prune.remove" in found.refused(*more)
+    found.rewrite(lambda model: trained)
+    found.run.ok("commit", "../tuned", "-m", "x")
+    found.run.ok("checkout")
+    assert same_answers(found.run.directory, found.tuned)
+
+
+@pytest.mark.situation("the fine-tune lacks a matrix, and a draft model or another head has one of this name")
+def test_a_matrix_of_a_draft_model_is_not_the_lost_one(pair: Callable[[str], Pair]) -> None:
+    found = pair("llama")
+    whole = read_weights(found.tuned)
+    found.rewrite(
+        lambda model: without("lm_head")(model) | {"mtp.lm_head.weight": random_like(model["lm_head.weight"])}
+    )
+    for more in ((), ("--rename",)):
+        assert "lm_head.weight of the base is missing" in found.refused(*more)
+    found.rewrite(lambda model: whole)
+    found.run.ok("commit", "../tuned", "-m", "x")
+    found.run.ok("checkout")
+    assert same_answers(found.run.directory, found.tuned)
+
+
+@pytest.mark.situation("the fine-tune lacks a layer or an expert that equals another one in the base")
+@pytest.mark.parametrize("pruned", [False, True])
+def test_a_lost_layer_of_an_upscaled_model(families: Families, tmp_path: Path, pruned: bool) -> None:
+    shutil.copytree(families("llama"), tmp_path / "base")
+    model = read_weights(tmp_path / "base")
+    twice = {
+        name: model[name.replace(".layers.1.", ".layers.0.")] if ".layers.1." in name else held
+        for name, held in model.items()
+    }
+    write_file(tmp_path / "base" / "model.safetensors", twice)
+    found = Pair(tmp_path, tmp_path / "base")
+    whole = read_weights(found.tuned)
+    found.rewrite(without(".layers.1."))
+    if pruned:
+        found.configure(lambda config: config.update(num_hidden_layers=1))
+    for more in ((), ("--missing", "zero")):
+        named = "says num_hidden_layers = 1" if pruned and not more else "nor are its values"
+        assert named in found.refused(*more)
+    found.rewrite(lambda model: whole)
+    found.run.ok("commit", "../tuned", "-m", "x")
+    found.run.ok("checkout")
+    assert same(read_weights(found.run.directory), whole)
+
+
+def test_a_layer_more_is_not_left_out_if_no_config_counts_the_layers(pair: Callable[[str], Pair]) -> None:
+    found = pair("llama")
+    found.rewrite(
+        lambda model: (
+            model | {name.replace("s.1.", "s.2."): held for name, held in model.items() if "s.1." in name}
+        )
+    )
+    (found.tuned / "config.json").unlink()
+    assert "in a layer that the base does not have, and no config.json" in found.refused()
+    shutil.copy(found.run.directory / "config.json", found.tuned)
+    assert "--extra ignore" in found.run.refused(4, "commit", "../tuned", "-m", "x")
+    follow(found.run, "commit", "../tuned", "-m", "x")
+    found.run.ok("checkout")
+    assert same_answers(found.run.directory, found.tuned)
