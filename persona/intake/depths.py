@@ -1,4 +1,4 @@
-"""**depth** — how many layers, blocks or experts a model has, as its config.json counts them.
+"""The depth of a model: how many layers, blocks or experts it has, as its config.json counts them.
 
 A fine-tune of another depth is no fine-tune of the base, whatever its tensors are called.
 """

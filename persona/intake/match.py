@@ -179,8 +179,8 @@ class _Matcher:
         """Finds what the checkpoint holds under other names."""
         if lora := wrappers.lora_layers(self._unknown()):
             raise InvalidInput(
-                f"{self.checkpoint.path}: holds {_count(lora, 'tensor')} of LoRA layers beside the model,"
-                f" such as {lora[0]}; merge them first (merge_and_unload), and save the model with"
+                f"{self.checkpoint.path}: holds {_count(lora, 'tensor')} of an adapter (LoRA, IA3) beside the"
+                f" model, such as {lora[0]}; merge them first (merge_and_unload), and save the model with"
                 " save_pretrained"
             )
         self._find_shared()
@@ -404,6 +404,7 @@ class _Matcher:
         """`InvalidInput` that names the tensors on both sides that no glob admits, if there are any."""
         path = self.checkpoint.path
         lost, more = self._unadmitted(absent, unknown)
+        depths.check_more(self.base, self.checkpoint, more)
         for name in absent:
             twin = next((each for each in self.twins.of(name) if each in self.view.held), None)
             if twin is not None and not is_named(self.choices.missing, name):
@@ -435,7 +436,7 @@ class _Matcher:
                 problems.append(self._lacking(inside))
             said, advised = strays.advice(inside)
             problems[-1] += f"; {said}"
-            hint = list(pieces(advised))
+            hint = list(pieces(advised)[:-1])
         elif more:
             hint += [*(["; "] if hint else []), Keyword(extra="ignore")]
             hint.append(" leaves out those that the base lacks, and the model computes without them")

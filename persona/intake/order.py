@@ -53,13 +53,17 @@ def _is_mixed(own: NDArray[np.float64], given: NDArray[np.float64]) -> bool:
     own, given = own[::step, :_LENGTH], given[::step, :_LENGTH]
     if len(own) < 2 or own.shape[1] < _SHORTEST:
         return False
-    found = of_rows(np.nan_to_num(own), np.nan_to_num(given))
-    found = found[~np.isnan(found)]
-    if not found.size:
+    own, given = np.nan_to_num(own), np.nan_to_num(given)
+    found = of_rows(own, given)
+    told = ~np.isnan(found)
+    if not told.any():
         return False
-    usual = float(np.median(found))
+    usual = float(np.median(found[told]))
     deviation = (1 - usual * usual) / math.sqrt(own.shape[1])
-    return float((found < usual - max(_FAR, _DEVIATIONS * deviation)).mean()) > _MIXED
+    changes = np.square(given - own).sum(axis=1)
+    # A small row is unlike its partner after a change that is small too.
+    odd = (found < usual - max(_FAR, _DEVIATIONS * deviation)) & (changes > 2 * np.median(changes[told]))
+    return float(odd[told].mean()) > _MIXED
 
 
 def of_rows(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -33,7 +33,6 @@ _WORDS: Final = (
 """Words of one library and what another calls the same."""
 _SAMPLE: Final = 4
 _FEW: Final = 3
-_COMMON: Final = 2
 _MOST_KINDS: Final = 60
 """Kinds of names on either side that rules are made of; of more, some are chosen."""
 
@@ -129,32 +128,25 @@ def _is_relaid(search: _Search, held: str, unknown: Mapping[str, Held]) -> bool:
 
 
 def _disputed(
-    pairs: Mapping[str, Held],
-    absent: Mapping[str, TensorSpec],
-    unknown: Mapping[str, Held],
-    likeness: Likeness,
+    pairs: Mapping[str, Held], absent: Mapping[str, TensorSpec], unknown: Mapping[str, Held], like: Likeness
 ) -> list[str]:
-    """The tensors of the base that the checkpoint holds twice, under two other names.
-
-    It holds two models, such as a policy and the model that it is compared with, and nothing tells which of
-    them was trained.
-    """
+    """The tensors of the base that the checkpoint holds under two other names: it holds two models."""
     used = {run.name for one in pairs.values() for run in one.runs}
     others = {name: one for name, one in unknown.items() if not used & {run.name for run in one.runs}}
-    ends: dict[tuple[object, ...], list[str]] = {}
+    ends: dict[tuple[str, ...], list[str]] = {}
     for name in others:
-        ends.setdefault((_last(name), _numbers(name)), []).append(name)
+        ends.setdefault(_last(name), []).append(name)
     return [
         name
         for name in pairs
-        for other in ends.get((_last(name), _numbers(name)), ())
-        if others[other].spec.shape == absent[name].shape and likeness.is_alike(absent[name], others[other])
+        for other in ends.get(_last(name), ())
+        if others[other].spec.shape == absent[name].shape and like.is_alike(absent[name], others[other])
     ]
 
 
 def _last(name: str) -> tuple[str, ...]:
-    """The last parts of a name, which two models have in common."""
-    return tuple(name.split(".")[-_COMMON:])
+    """The last parts of a name and its numbers, which two models have in common."""
+    return (*name.split(".")[-2:], *_numbers(name))
 
 
 def _unproven(search: _Search, absent: Mapping[str, TensorSpec], unknown: Mapping[str, Held]) -> list[str]:

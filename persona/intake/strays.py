@@ -1,4 +1,4 @@
-"""**stray** — a tensor that the base lacks, in a module or a layer that the base has: a trained bias, a mask.
+"""Strays: tensors that the base lacks, in a module or a layer that it has. A trained bias is one, or a mask.
 
 The module computes with it, so to leave it out changes the model. A value head or a multi-token head is no
 stray: the model computes without it.
@@ -71,6 +71,8 @@ def advice(names: Sequence[str]) -> tuple[str, Hint]:
         said = f"{scales[0]} is a part of a quantised layer, so the weights beside it are not the model's"
         return said, UNQUANTISED
     said = "they are parts of modules of the base, so leaving them out changes the model"
+    if len(names) == 1:
+        said = "it is a part of a module of the base, so leaving it out changes the model"
     if any(map(_PARAMETRIZED.search, names)):
         return said, (
             "compute the weights from their parts (remove_parametrizations, remove_weight_norm or"

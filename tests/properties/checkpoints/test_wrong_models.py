@@ -198,7 +198,7 @@ def test_a_matrix_of_a_draft_model_is_not_the_lost_one(pair: Callable[[str], Pai
         lambda model: without("lm_head")(model) | {"mtp.lm_head.weight": random_like(model["lm_head.weight"])}
     )
     for more in ((), ("--rename",)):
-        assert "lm_head.weight of the base is missing" in found.refused(*more)
+        assert "lm_head.weight" in found.refused(*more)
     found.rewrite(lambda model: whole)
     found.run.ok("commit", "../tuned", "-m", "x")
     found.run.ok("checkout")
