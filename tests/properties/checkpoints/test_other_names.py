@@ -442,7 +442,7 @@ def test_biases_of_modules_of_the_base(pair: Callable[[str], Pair]) -> None:
     name = "model.layers.0.self_attn.q_proj.bias"
     found.rewrite(lambda model: model | {name: Tensor("BF16", np.full(16, 0x3F80, np.uint16))})
     said = found.run.refused(4, *COMMIT)
-    assert "leaving them out changes the model" in said
+    assert "leaving it out changes the model" in said
     assert "--extra" not in said
     shutil.rmtree(found.place / "other")
     found.rewrite(lambda model: model | {name: Tensor("BF16", np.zeros(16, np.uint16))})
