@@ -211,8 +211,8 @@ def test_a_trained_bias_that_the_base_lacks_is_no_extra_to_leave_out(tmp_path: P
     sandbox = Sandbox(tmp_path, base())
     after = trained(model__layers__3__norm__bias=weights(9, 16))
     said = str(refused(sandbox, after))
-    assert "model.layers.3.norm.bias; they are parts of modules of the base" in said
-    assert "leaving them out changes the model" in said
+    assert "model.layers.3.norm.bias; it is a part of a module of the base" in said
+    assert "leaving it out changes the model" in said
     assert "extra=" not in said
     assert sandbox.vector(after, extra="*.bias").id == sandbox.vector(trained()).id
 
