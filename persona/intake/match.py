@@ -6,7 +6,7 @@ all.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from persona.errors import InvalidInput, Keyword, pieces
@@ -17,6 +17,7 @@ from persona.intake.likeness import Likeness
 from persona.intake.naming import counted_in, described, joined
 from persona.intake.pairs import Match, check_pair
 from persona.intake.parts import Held, View
+from persona.intake.phrases import SAVE_ALIKE, count, renamed, some
 from persona.intake.renames import Renames
 from persona.merge.rows.reader import BaseChunks
 from persona.objects.base import Base
@@ -26,8 +27,6 @@ from persona.objects.growth import sizes as growth_sizes
 from persona.objects.tensors import TensorSpec
 from persona.weights.checkpoint import Checkpoint
 from persona.weights.tied import may_share
-
-SAVE_ALIKE = "load both models with the same version of transformers, and save both with save_pretrained"
 
 
 @dataclass(frozen=True)
@@ -109,14 +108,14 @@ class _Matcher:
         names = [spec.name for spec in self.base.tensors]
         if absent:
             self.notes.append(
-                f"{_count(absent, 'tensor')} missing in {self.checkpoint.path.name}, counted as unchanged:"
+                f"{count(absent, 'tensor')} missing in {self.checkpoint.path.name}, counted as unchanged:"
                 f" {described(absent, names)}"
             )
         if glob := unused(self.choices.missing, absent):
             self.notes.append(f"'{glob}' matches no missing tensor")
         if unknown:
             self.notes.append(
-                f"{_count(unknown, 'tensor')} that the base does not have, left out:"
+                f"{count(unknown, 'tensor')} that the base does not have, left out:"
                 f" {described(unknown, self.view.held)}"
             )
         if self.left:
@@ -179,7 +178,7 @@ class _Matcher:
         """Finds what the checkpoint holds under other names."""
         if lora := wrappers.lora_layers(self._unknown()):
             raise InvalidInput(
-                f"{self.checkpoint.path}: holds {_count(lora, 'tensor')} of an adapter (LoRA, IA3) beside the"
+                f"{self.checkpoint.path}: holds {count(lora, 'tensor')} of an adapter (LoRA, IA3) beside the"
                 f" model, such as {lora[0]}; merge them first (merge_and_unload), and save the model with"
                 " save_pretrained"
             )
@@ -210,7 +209,7 @@ class _Matcher:
             if not found.doubtful and (inside := self._strays(found.unpaired, sources)):
                 said, advised = strays.advice(inside)
                 raise InvalidInput(f"{self.checkpoint.path}: {self._lacking(inside)}; {said}", hint=advised)
-            raise self._renamed(found)
+            raise renamed(found, self.checkpoint.path, self.base, self.view.held, self._unknown())
         gone = {name for names in found.sources.values() for name in names}
         held = {name: one for name, one in self.view.held.items() if name not in gone}
         own = {
@@ -221,7 +220,7 @@ class _Matcher:
         }
         self.view = View(self.checkpoint, {**held, **found.pairs, **own})
         self.renamed = found.kinds
-        self.notes.append(f"{_count(found.pairs, 'tensor')} renamed: {_some(found.examples)}")
+        self.notes.append(f"{count(found.pairs, 'tensor')} renamed: {some(found.examples)}")
         self._find_shared()
 
     def _find_shared(self) -> None:
@@ -347,23 +346,6 @@ class _Matcher:
             is_named(self.choices.extra, name) for name in given
         )
 
-    def _renamed(self, found: Renames) -> InvalidInput:
-        path = self.checkpoint.path
-        if found.doubtful:
-            names = [spec.name for spec in self.base.tensors]
-            lost = [*found.pairs, *found.doubtful]
-            return InvalidInput(
-                f"{path}: renamed: {_count(lost, 'tensor')} of the base ({described(lost, names)}) and"
-                f" tensors that the base does not have ({described(self._unknown(), self.view.held)}) seem to"
-                " be the same ones under other names or in another layout",
-                hint=f"{SAVE_ALIKE}; then start from that base",
-            )
-        return InvalidInput(
-            f"{path}: {_count(found.pairs, 'tensor')} of the base"
-            f" {'is' if len(found.pairs) == 1 else 'are'} renamed: {_some(found.examples)}",
-            hint=(Keyword(rename=True), f" takes them under the base's names; or {SAVE_ALIKE}"),
-        )
-
     # -- sentences
 
     def _unadmitted(self, absent: list[str], unknown: list[str]) -> tuple[list[str], list[str]]:
@@ -398,7 +380,7 @@ class _Matcher:
         ]
 
     def _lacking(self, names: list[str]) -> str:
-        return f"{_count(names, 'tensor')} that the base does not have: {described(names, self.view.held)}"
+        return f"{count(names, 'tensor')} that the base does not have: {described(names, self.view.held)}"
 
     def _refuse(self, absent: list[str], unknown: list[str]) -> None:
         """`InvalidInput` that names the tensors on both sides that no glob admits, if there are any."""
@@ -412,7 +394,8 @@ class _Matcher:
                     f"{path}: {name} is missing. In the base it equals {twin}; whether training moved the two"
                     " apart is not known, nor are its values; save the fine-tune with all its tensors"
                 )
-        if apart := [(name, own) for name in more for own in lost if self._may_be(own, name)]:
+        apart = [(name, own) for name in more for own in lost if self._may_be(own, name)]
+        if apart and {own for _, own in apart}.issuperset(lost):
             raise InvalidInput(
                 f"{path}: {apart[0][1]} of the base is missing, and which tensor it is here is not known:"
                 f" {joined(list(dict.fromkeys(name for name, _ in apart)))}",
@@ -423,7 +406,7 @@ class _Matcher:
         if lost:
             names = [spec.name for spec in self.base.tensors]
             problems.append(
-                f"{_count(lost, 'tensor')} of the base {'is' if len(lost) == 1 else 'are'} missing:"
+                f"{count(lost, 'tensor')} of the base {'is' if len(lost) == 1 else 'are'} missing:"
                 f" {described(lost, names)}"
             )
             if glob := unused(self.choices.missing, absent):
@@ -440,14 +423,7 @@ class _Matcher:
         elif more:
             hint += [*(["; "] if hint else []), Keyword(extra="ignore")]
             hint.append(" leaves out those that the base lacks, and the model computes without them")
+        if apart:
+            hint = [f"{SAVE_ALIKE}; then start from that base"]
         if problems:
             raise InvalidInput(f"{path}: {'; and '.join(problems)}", hint=tuple(hint))
-
-
-def _some(phrases: Sequence[str], most: int = 3) -> str:
-    """The first phrases, and a sign that there are more."""
-    return ", ".join([*phrases[:most], *(["…"] if len(phrases) > most else [])]).replace("\n", "?")
-
-
-def _count(names: Collection[str], noun: str) -> str:
-    return f"{len(names)} {noun}{'' if len(names) == 1 else 's'}"

@@ -231,9 +231,8 @@ def _with_tokens(history: History, name: str, own: Base) -> Any:
     old, head = recipe.by_name.get(name), history.head_commit()
     for rev in (head, *first_parents(history, head)):
         before = history.recipe_of(rev)
-        replaced = old is not None and any(term.vector == old.vector for term in before.terms)
         fits = before.base == recipe.base and growth.vocabulary(own, history.base_of(before)) is not None
-        if fits and not replaced:
+        if fits and not is_replaced(recipe, name, before):
             text = "HEAD" if rev == head else abbreviate(rev)
             return (Call("train", name, onto=text), " trains weights that have it")
     call = Call("train", name, onto="HEAD")
