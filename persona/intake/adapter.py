@@ -164,7 +164,9 @@ def adapter_id(
     adapter: Adapter,
     *,
     untie: bool,
+    onto: Plan | None = None,
     threads: int | None = None,
+    memory: int | None = None,
     progress: Progress | None = None,
 ) -> str:
     """The id of the vector that `import_adapter` would store. Stores nothing. Raises as `import_adapter`."""
@@ -176,9 +178,23 @@ def adapter_id(
         cast=True,
         extend_vocab=True,
         untie=untie,
+        onto=onto,
         threads=threads,
+        memory=memory,
         progress=progress,
     ).id
+
+
+def reached(base: Base, adapter: Adapter) -> tuple[frozenset[str], frozenset[str]]:
+    """The tensors that an adapter reaches by factors, and those that it holds whole, by the base's names.
+
+    Only the latter depend on the weights that it was trained from. Raises as `import_adapter` for names and
+    shapes that do not fit.
+    """
+    choices = Choices(cast=True, extend_vocab=True, untie=True)
+    planned = plan_adapter(base, adapter, read_config(adapter.config, adapter.path), choices)
+    whole = (one.spec.name for one in (*planned.dense, *planned.frozen))
+    return frozenset(one.spec.name for one in planned.factors), frozenset(whole)
 
 
 def _told(

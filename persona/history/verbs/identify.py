@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import field
 from pathlib import Path
@@ -151,13 +151,17 @@ def _adapter(history: History, path: Path, how: ComputeOptions, notes: list[str]
     """The vector that an adapter was imported as, and the commits that hold nothing else."""
     candidates = _candidates(history, notes)
     bases = {id: history.base(id) for id in dict.fromkeys(each.plan.recipe.base for each in candidates)}
+    known = {name.id for one in candidates for name in one.names if name.kind == "vector"}
     ids: dict[str, str] = {}
     refused: list[PersonaError] = []
     with Adapter.open(path) as adapter:
         tensors = len(adapter.tensors)
         for id, base in bases.items():
-            for vector in _ids(history, base, adapter, how, refused):
+            ours = [one for one in candidates if one.plan.recipe.base == id]
+            for vector in _ids(history, base, adapter, ours, known, how, refused):
                 ids.setdefault(vector, id)
+                if vector in known:
+                    break
     if not ids and refused:
         raise refused[0]
     found = [one.names for one in candidates if any(name.id in ids for name in one.names)]
@@ -170,23 +174,63 @@ def _adapter(history: History, path: Path, how: ComputeOptions, notes: list[str]
 
 
 def _ids(
-    history: History, base: Base, adapter: Adapter, how: ComputeOptions, refused: list[PersonaError]
+    history: History,
+    base: Base,
+    adapter: Adapter,
+    candidates: Sequence[_Candidate],
+    known: Collection[str],
+    how: ComputeOptions,
+    refused: list[PersonaError],
 ) -> Iterator[str]:
-    """The ids of the vectors that an adapter may be stored as. `refused`: takes the errors of imports."""
+    """The ids of the vectors that an adapter may be stored as: relative to the base, then to each commit.
+
+    `candidates`: of this base. `known`: ids of vectors. `refused`: takes the errors of imports.
+    """
     from persona.intake.adapter import adapter_id
 
-    for untie in (False, True):
+    for onto in (None, *_trained_from(history, base, adapter, candidates, known)):
+        for untie in (False, True):
+            try:
+                yield adapter_id(
+                    history.store,
+                    base,
+                    adapter,
+                    untie=untie,
+                    onto=onto,
+                    threads=how["threads"],
+                    memory=history.memory(),
+                    progress=how["progress"],
+                )
+            except (InvalidInput, NothingChanged) as error:
+                refused.append(error)
+
+
+def _trained_from(
+    history: History,
+    base: Base,
+    adapter: Adapter,
+    candidates: Sequence[_Candidate],
+    known: Collection[str],
+) -> Iterator[Plan]:
+    """The weights of commits that an adapter may have been trained from; of equal ones only the first.
+
+    There are none if the adapter holds no tensor whole, or if no vector has the same factors as it.
+    """
+    from persona.intake.adapter import reached
+
+    tried: set[tuple[str | None, ...]] = set()
+    for one in candidates:
+        if not one.plan.recipe.terms or all(name.kind != "commit" for name in one.names):
+            continue
         try:
-            yield adapter_id(
-                history.store,
-                base,
-                adapter,
-                untie=untie,
-                threads=how["threads"],
-                progress=how["progress"],
-            )
-        except (InvalidInput, NothingChanged) as error:
-            refused.append(error)
+            factors, whole = reached(one.plan.base, adapter)
+        except InvalidInput:
+            continue
+        key = (one.base, *(one.keys.get(name) for name in sorted(whole)))
+        alike = any(history.vector(id).factor.keys() == factors for id in known)
+        if whole and alike and key not in tried:
+            tried.add(key)
+            yield one.plan
 
 
 class _Candidate:

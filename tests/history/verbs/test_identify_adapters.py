@@ -1,4 +1,4 @@
-"""`identify` of models and adapters with tokens, or an output matrix, that the base lacks."""
+"""`identify` of adapters that hold tensors whole: relative to the base, or to the weights of a revision."""
 
 from __future__ import annotations
 
@@ -81,6 +81,34 @@ def check(repo: Repository, path: Path, made: Any) -> None:
     vector = made.vectors[0].id
     assert vector in {one.id for one in repo.identify(path).found}
     assert repo.count_objects() == before
+
+
+@pytest.mark.parametrize("factors", [True, False], ids=["factors", "whole only"])
+@pytest.mark.parametrize(
+    "whole", [{NORM: (10,)}, {EMBEDDING: (20, 10), NORM: (10,)}], ids=["norm", "embedding"]
+)
+def test_an_adapter_that_was_trained_from_a_revision_is_found(
+    repo: Repository, tmp_path: Path, whole: Shapes, factors: bool
+) -> None:
+    path = adapter(tmp_path / "ad", 2, whole, factors=factors)
+    made = repo.commit(path, message="ad", onto="HEAD", untie=EMBEDDING in whole)
+    check(repo, path, made)
+    repo.commit(model(tmp_path / "later", 3, SHAPES), message="later")
+    repo.recipe.set("tuned", alpha=0.5)
+    repo.commit(message="less")
+    check(repo, path, made)
+    other = adapter(tmp_path / "other", 4, whole, factors=factors)
+    assert repo.identify(other).found == ()
+
+
+@pytest.mark.parametrize("grown", GROWN.values(), ids=GROWN)
+def test_an_adapter_of_a_grown_revision_is_found(repo: Repository, tmp_path: Path, grown: Shapes) -> None:
+    tuned = model(tmp_path / "grown", 2, SHAPES | grown)
+    repo.commit(tuned, message="grown", extend_vocab=True, untie=True)
+    path = adapter(tmp_path / "ad", 3, {name: (SHAPES | grown)[name] for name in grown})
+    made = repo.commit(path, message="ad", onto="HEAD")
+    repo.revert("tuned")
+    check(repo, path, made)
 
 
 @pytest.mark.parametrize("grown", GROWN.values(), ids=GROWN)
