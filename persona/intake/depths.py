@@ -1,17 +1,20 @@
 """The depth of a model: how many layers, blocks or experts it has, as its config.json counts them.
 
-A fine-tune of another depth is no fine-tune of the base, whatever its tensors are called.
+A fine-tune of another depth is no fine-tune of the base, whatever its tensors are called. Whole layers are
+left out, or counted as unchanged, only if the config of the fine-tune has a count that is the base's.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from persona.errors import InvalidInput
 from persona.intake.naming import pattern
+from persona.intake.refusals import Kinds
 from persona.merge.rows.reader import BaseChunks
 from persona.objects.base import Base
 from persona.weights.checkpoint import Checkpoint
@@ -21,7 +24,10 @@ _COUNT: Final = re.compile(
     r"|(?:encoder|decoder|hidden)_layers|depths?|layers"
 )
 """Keys that count layers. `num_nextn_predict_layers` counts those of a multi-token head."""
+_MAY_COUNT: Final = re.compile(r"(?!\w*predict)(?:\w+_)?(?:layers?|blocks?|experts|stages|depths?)")
+"""Keys that may count layers: `speech_encoder_layers`, and `max_window_layers`, which does not."""
 _DEEPEST: Final = 4
+_WITH_CONFIG: Final = "give a directory that holds the weights and their config.json"
 
 
 def check(base: Base, chunks: BaseChunks, checkpoint: Checkpoint) -> None:
@@ -29,14 +35,8 @@ def check(base: Base, chunks: BaseChunks, checkpoint: Checkpoint) -> None:
 
     The configs of the parts of a model (`text_config`) are read too.
     """
-    blob = base.files.get("config.json")
-    if blob is None or checkpoint.config is None:
-        return
-    try:
-        own = dict(_counted(json.loads(chunks.reader.objects.get(blob, "blob"))))
-    except ValueError:
-        return
-    for key, given in _counted(checkpoint.config):
+    own = dict(_counted(_config_of(base, chunks), _COUNT))
+    for key, given in _counted(checkpoint.config, _COUNT):
         if key in own and own[key] != given:
             raise InvalidInput(
                 f"{checkpoint.path}: its config.json says {key} = {given}, and the base's says {own[key]}, so"
@@ -44,28 +44,88 @@ def check(base: Base, chunks: BaseChunks, checkpoint: Checkpoint) -> None:
             )
 
 
-def check_more(base: Base, checkpoint: Checkpoint, unknown: Iterable[str]) -> None:
-    """`InvalidInput` if a tensor that the base lacks is in one layer more, and no config counts the layers.
+def check_layers(
+    base: Base, chunks: BaseChunks, checkpoint: Checkpoint, lost: Iterable[str], more: Iterable[str]
+) -> None:
+    """`InvalidInput` if whole layers are lost or more, unless the fine-tune's config has the base's depth.
 
-    A config that counts as many as the base's says that the model computes without that layer.
+    `lost`: tensors of the base that the fine-tune lacks. `more`: those that the base lacks.
     """
-    kinds = set(map(pattern, base.spec)) if checkpoint.config is None else set()
-    if more := next((name for name in unknown if pattern(name) in kinds), None):
+    layers = _layers(base.spec)
+    known = set(map(pattern, base.spec))
+    gone = _layers(lost)
+    new = _layers(name for name in more if pattern(name) in known)
+    for stack, own in layers.items():
+        whole = [number for number, names in gone[stack].items() if len(names) == len(own[number])]
+        added = [number for number in new[stack] if number not in own]
+        if (whole and len(whole) < len(own)) or added:
+            count = len(own) - len(whole) + len(added)
+            at = f"{stack}.{(whole or added)[0]}"
+            said = f"{at} of the base is missing" if whole else f"{at} is a layer that the base does not have"
+            _check_depth(base, chunks, checkpoint, said, len(own), count)
+
+
+def _check_depth(
+    base: Base, chunks: BaseChunks, checkpoint: Checkpoint, said: str, depth: int, count: int
+) -> None:
+    """`InvalidInput` unless the fine-tune's config counts `depth` layers, and nothing in it says `count`."""
+    where = f"{checkpoint.path}: {said}"
+    if checkpoint.config is None:
         raise InvalidInput(
-            f"{checkpoint.path}: {more} is in a layer that the base does not have, and no config.json says"
-            " how many layers the model has",
-            hint="give a directory that holds the weights and their config.json",
+            f"{where}, and no config.json says how many layers the model has", hint=_WITH_CONFIG
+        )
+    own = dict(_counted(_config_of(base, chunks), _MAY_COUNT))
+    given = dict(_counted(checkpoint.config, _MAY_COUNT))
+    other = next((key for key, value in given.items() if value == count and own.get(key) != value), None)
+    if other is not None:
+        raise InvalidInput(
+            f"{where}, and its config.json says {other} = {count}, so it is no fine-tune of this base; begin"
+            " with its own base"
+        )
+    if not any(depth == value or (isinstance(value, list) and depth in value) for value in given.values()):
+        raise InvalidInput(
+            f"{where}, and its config.json does not say that the model has {depth} layers, as the base has;"
+            " save the fine-tune with all its tensors, or begin with its own base"
         )
 
 
-def _counted(config: object, deep: int = 0) -> Iterator[tuple[str, object]]:
+def kinds(base: Base, chunks: BaseChunks, checkpoint: Checkpoint) -> Kinds | None:
+    """What the configs of a fine-tune and of its base call the two models, if these are two names."""
+    found = [
+        ", ".join(map(str, each)) if isinstance(each := config.get("architectures"), list) else ""
+        for config in (checkpoint.config, _config_of(base, chunks))
+        if isinstance(config, Mapping)
+    ]
+    return Kinds(*found) if len(found) == 2 and all(found) and found[0] != found[1] else None
+
+
+def _config_of(base: Base, chunks: BaseChunks) -> object:
+    blob = base.files.get("config.json")
+    try:
+        return None if blob is None else json.loads(chunks.reader.objects.get(blob, "blob"))
+    except ValueError:
+        return None
+
+
+def _layers(names: Iterable[str]) -> defaultdict[str, defaultdict[int, list[str]]]:
+    """The tensors of each layer and expert, by its stack and its number."""
+    found: defaultdict[str, defaultdict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for name in names:
+        parts = name.split(".")
+        for at, part in enumerate(parts[:-2]):  # a layer has modules
+            if at and part.isascii() and part.isdigit() and len(part) < 10:
+                found[".".join(parts[:at])][int(part)].append(name)
+    return found
+
+
+def _counted(config: object, keys: re.Pattern[str], deep: int = 0) -> Iterator[tuple[str, object]]:
     """Every depth in a config, with the keys that lead to it."""
     if not isinstance(config, Mapping) or deep > _DEEPEST:
         return
     for key, value in config.items():
-        if _COUNT.fullmatch(str(key)) and _is_count(value):
+        if keys.fullmatch(str(key)) and _is_count(value):
             yield str(key), value
-        for inner, found in _counted(value, deep + 1):
+        for inner, found in _counted(value, keys, deep + 1):
             yield f"{key}.{inner}", found
 
 

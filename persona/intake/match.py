@@ -6,12 +6,13 @@ all.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
-from persona.errors import InvalidInput, Keyword, pieces
+from persona.errors import InvalidInput, Keyword
 from persona.frozen import dataclass
-from persona.intake import depths, growth, heads, renames, strays, twins, wrappers
+from persona.intake import depths, growth, heads, refusals, renames, second_models, strays, twins, wrappers
 from persona.intake.choices import Choices, admits, check_globs, is_named, matches, unused
 from persona.intake.likeness import Likeness
 from persona.intake.naming import counted_in, described, joined
@@ -27,6 +28,8 @@ from persona.objects.growth import sizes as growth_sizes
 from persona.objects.tensors import TensorSpec
 from persona.weights.checkpoint import Checkpoint
 from persona.weights.tied import may_share
+
+_Admits: TypeAlias = Callable[[str | Sequence[str], str], bool]
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class _Matcher:
         self.view = View(checkpoint, held)
         if not checkpoint.partial:
             held, self.notes = wrappers.unwrapped(base, self.view)
-            self.view = View(checkpoint, held)
+        self.view = View(checkpoint, {name: one.as_scalar(base.spec.get(name)) for name, one in held.items()})
         apart = [name for name, origin in choices.grown.items() if origin is not None]
         self.twins = twins.Twins(base, chunks, apart)
         self.left = frozenset(spec.name for spec in base.tensors if matches(choices.leave, spec.name))
@@ -80,10 +83,9 @@ class _Matcher:
         check_globs(self.choices.leave, self.base.spec, "leave", words=())
         check_globs(self.choices.missing, self.base.spec, "missing")
         if not self.checkpoint.partial:
-            if self._unadmitted(self._absent(), self._unknown()) != ([], []):
-                depths.check(
-                    self.base, self.chunks, self.checkpoint
-                )  # before tensors are found under other names
+            if any(self._unnamed(self._absent(), self._unknown())):
+                # before tensors are found under other names
+                depths.check(self.base, self.chunks, self.checkpoint)
             self._find()
         pairs = [(spec, self._source(spec)) for spec in self.base.tensors]
         sizes = growth.vocabulary(pairs)
@@ -114,9 +116,11 @@ class _Matcher:
         if glob := unused(self.choices.missing, absent):
             self.notes.append(f"'{glob}' matches no missing tensor")
         if unknown:
+            kinds = depths.kinds(self.base, self.chunks, self.checkpoint)
+            said = "" if kinds is None else f"; {refusals.of_another_kind(kinds)}"
             self.notes.append(
                 f"{count(unknown, 'tensor')} that the base does not have, left out:"
-                f" {described(unknown, self.view.held)}"
+                f" {described(unknown, self.view.held)}{said}"
             )
         if self.left:
             self.notes.append(f"left as in the base: {described(sorted(self.left), names)}")
@@ -178,8 +182,8 @@ class _Matcher:
         """Finds what the checkpoint holds under other names."""
         if lora := wrappers.lora_layers(self._unknown()):
             raise InvalidInput(
-                f"{self.checkpoint.path}: holds {count(lora, 'tensor')} of an adapter (LoRA, IA3) beside the"
-                f" model, such as {lora[0]}; merge them first (merge_and_unload), and save the model with"
+                f"{self.checkpoint.path}: holds {count(lora, 'tensor')} of an adapter (LoRA, IA3) beside"
+                f" the model, such as {lora[0]}; merge them first (merge_and_unload), and save the model with"
                 " save_pretrained"
             )
         self._find_shared()
@@ -202,13 +206,17 @@ class _Matcher:
                 f" those of {odd[2]}: the {counted_in(odd[1], odd[2])} are counted in another way",
                 hint=f"{SAVE_ALIKE}; then start from that base",
             )
+        extra = self._unnamed([], list(found.unpaired))[1]
+        second_models.refuse_second([*known, *pairs], extra, self.view, likeness)
         if not (found.pairs or found.doubtful) or self._is_admitted(found):
             return
         if found.doubtful or not self.choices.rename:
             sources = [name for names in found.sources.values() for name in names]
             if not found.doubtful and (inside := self._strays(found.unpaired, sources)):
                 said, advised = strays.advice(inside)
-                raise InvalidInput(f"{self.checkpoint.path}: {self._lacking(inside)}; {said}", hint=advised)
+                raise InvalidInput(
+                    f"{self.checkpoint.path}: {refusals.lacking(inside, self.view)}; {said}", hint=advised
+                )
             raise renamed(found, self.checkpoint.path, self.base, self.view.held, self._unknown())
         gone = {name for names in found.sources.values() for name in names}
         held = {name: one for name, one in self.view.held.items() if name not in gone}
@@ -348,20 +356,27 @@ class _Matcher:
 
     # -- sentences
 
-    def _unadmitted(self, absent: list[str], unknown: list[str]) -> tuple[list[str], list[str]]:
+    def _unadmitted(
+        self, absent: list[str], unknown: list[str], admit: _Admits = admits
+    ) -> tuple[list[str], list[str]]:
         """The floats that the checkpoint lacks, and the tensors that the base lacks, which no glob admits."""
-        lost = [
-            name
-            for name in absent
-            if DTYPES[self.base.spec[name].dtype].is_float and not admits(self.choices.missing, name)
+        floats = [
+            spec.name
+            for spec in map(self.base.spec.__getitem__, absent)
+            if spec.elements and DTYPES[spec.dtype].is_float
         ]
+        lost = [name for name in floats if not admit(self.choices.missing, name)]
         more = [
             name
             for name in unknown
-            if not admits(self.choices.extra, name)
-            and not admits(self.choices.extra, self.view.held[name].runs[0].name)
+            if not admit(self.choices.extra, name)
+            and not admit(self.choices.extra, self.view.held[name].runs[0].name)
         ]
         return lost, more
+
+    def _unnamed(self, absent: list[str], unknown: list[str]) -> tuple[list[str], list[str]]:
+        """As `_unadmitted`, if globs have to name the tensors."""
+        return self._unadmitted(absent, unknown, is_named)
 
     def _strays(self, names: Iterable[str], sources: Iterable[str] = ()) -> list[str]:
         """Those of some tensors that are parts of modules of the base, and that no glob names.
@@ -370,23 +385,26 @@ class _Matcher:
         """
         taken = (source.name for spec in self.base.tensors if (source := self._source(spec)))
         runs = [run.name for name in taken for run in self.view.held[name].runs]
-        modules = strays.Modules([*self.base.spec, *self.heads, *runs, *sources])
+        tied = () if self.checkpoint.partial else self.base.tied
+        modules = strays.Modules([*self.base.spec, *tied, *self.heads, *runs, *sources])
         return [
             name
             for name in names
-            if modules.hold(self.view.held[name].spec)
+            if (modules.hold(self.view.held[name].spec) or modules.hold_inside(name, self.view.held))
+            and not self._is_tied_bias(name)
             and not is_named(self.choices.extra, name)
             and not is_named(self.choices.extra, self.view.held[name].runs[0].name)
         ]
 
-    def _lacking(self, names: list[str]) -> str:
-        return f"{count(names, 'tensor')} that the base does not have: {described(names, self.view.held)}"
+    def _is_tied_bias(self, name: str) -> bool:
+        """Whether a bias is that of the head under another name, which models share."""
+        others = (other for other in self.base.spec if other in self.view.held and may_share(name, other))
+        return name.endswith("bias") and not self.heads and any(self.view.equal(name, one) for one in others)
 
     def _refuse(self, absent: list[str], unknown: list[str]) -> None:
         """`InvalidInput` that names the tensors on both sides that no glob admits, if there are any."""
         path = self.checkpoint.path
         lost, more = self._unadmitted(absent, unknown)
-        depths.check_more(self.base, self.checkpoint, more)
         for name in absent:
             twin = next((each for each in self.twins.of(name) if each in self.view.held), None)
             if twin is not None and not is_named(self.choices.missing, name):
@@ -394,6 +412,8 @@ class _Matcher:
                     f"{path}: {name} is missing. In the base it equals {twin}; whether training moved the two"
                     " apart is not known, nor are its values; save the fine-tune with all its tensors"
                 )
+        if not self.checkpoint.partial:
+            depths.check_layers(self.base, self.chunks, self.checkpoint, *self._unnamed(absent, unknown))
         apart = [(name, own) for name in more for own in lost if self._may_be(own, name)]
         if apart and {own for _, own in apart}.issuperset(lost):
             raise InvalidInput(
@@ -401,29 +421,17 @@ class _Matcher:
                 f" {joined(list(dict.fromkeys(name for name, _ in apart)))}",
                 hint=f"{SAVE_ALIKE}; then start from that base",
             )
-        problems: list[str] = []
-        hint: list[str | Keyword] = []
-        if lost:
-            names = [spec.name for spec in self.base.tensors]
-            problems.append(
-                f"{count(lost, 'tensor')} of the base {'is' if len(lost) == 1 else 'are'} missing:"
-                f" {described(lost, names)}"
-            )
-            if glob := unused(self.choices.missing, absent):
-                problems[-1] += f" ('{glob}' matches none of them)"
-            hint += [Keyword(missing="zero"), " counts them as unchanged"]
-        if more:
-            problems.append(self._lacking(more))
-        if inside := self._strays(unknown) if unknown else []:
-            if not more:
-                problems.append(self._lacking(inside))
-            said, advised = strays.advice(inside)
-            problems[-1] += f"; {said}"
-            hint = list(pieces(advised)[:-1])
-        elif more:
-            hint += [*(["; "] if hint else []), Keyword(extra="ignore")]
-            hint.append(" leaves out those that the base lacks, and the model computes without them")
-        if apart:
-            hint = [f"{SAVE_ALIKE}; then start from that base"]
-        if problems:
-            raise InvalidInput(f"{path}: {'; and '.join(problems)}", hint=tuple(hint))
+        gone = self._unnamed(absent, [])[0]
+        if gone and self.checkpoint.config is None:
+            refusals.refuse_lost_heads(path, gone)
+        if not self._is_another_model():
+            refusals.refuse_lost_parts(self.base, path, strays.lost_parts(self.base, gone, self.view.held))
+        inside = self._strays(unknown) if unknown else []
+        glob = unused(self.choices.missing, absent)
+        refusals.refuse(
+            self.base,
+            self.view,
+            refusals.Unpaired(lost, more, inside, glob, apart=bool(apart)),
+            depths.kinds(self.base, self.chunks, self.checkpoint),
+            partial=self.checkpoint.partial,
+        )

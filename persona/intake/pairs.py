@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from persona.errors import InvalidInput, Keyword
 from persona.frozen import dataclass
+from persona.intake.remarks import UNQUANTISED
+from persona.intake.strays import is_buffer
 from persona.objects.dtypes import DTYPES
 from persona.objects.tensors import TensorSpec
 from persona.weights.checkpoint import EMPTY_REMEDY
@@ -49,6 +51,12 @@ def check_pair(spec: TensorSpec, source: TensorSpec, path: object, cast: bool) -
         )
     if source.dtype == spec.dtype:
         return
+    if spec.merged and not DTYPES[source.dtype].is_float and not is_buffer(spec):
+        raise InvalidInput(
+            f"{where} has the dtype {source.dtype}, but the base has {spec.dtype}: it seems to be quantised,"
+            " and nothing beside it says how",
+            hint=UNQUANTISED,
+        )
     if not spec.merged or not DTYPES[source.dtype].is_float:
         raise InvalidInput(
             f"{where} has the dtype {source.dtype}, but the base has {spec.dtype}: save it as {spec.dtype}",

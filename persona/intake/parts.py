@@ -55,6 +55,12 @@ class Held:
         """The same under another name."""
         return Held(TensorSpec(name, self.spec.dtype, self.spec.shape), self.runs)
 
+    def as_scalar(self, spec: TensorSpec | None) -> Held:
+        """The same in the shape of `spec`, if one of the two has no dimension: FSDP adds one."""
+        if spec is None or {self.spec.shape, spec.shape} != {(), (1,)}:
+            return self
+        return Held(TensorSpec(self.spec.name, self.spec.dtype, spec.shape), self.runs)
+
     def cut(self, name: str, shape: tuple[int, ...], start: int) -> Held:
         """A tensor of this shape that a tensor of the checkpoint holds in its bytes from `start` on."""
         spec = TensorSpec(name, self.spec.dtype, shape)

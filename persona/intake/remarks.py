@@ -11,8 +11,11 @@ from typing import Final
 from persona.errors import Blank, Call, Hint, InvalidInput, Note, listed
 from persona.objects.base import Base
 from persona.weights import folder, quantised
+from persona.weights.adapters import Adapter
 from persona.weights.checkpoint import Checkpoint
 from persona.weights.index import ADAPTER_FILES, ADAPTER_WEIGHTS
+from persona.weights.inputs import list_directory
+from persona.weights.patches import is_patch
 
 _NOT_READ: Final = (folder.OTHER_WEIGHTS, folder.INNER_WEIGHTS)
 UNQUANTISED: Final = (
@@ -66,8 +69,29 @@ def of_fine_tune(checkpoint: Checkpoint) -> list[Note]:
             adapter = Call("add", str(checkpoint.path / ADAPTER_WEIGHTS), name=Blank("NAME"))
             hint = (adapter, " imports the adapter")
         both = f"{checkpoint.path.name} holds a whole model beside {', '.join(beside)}: the model is imported"
-        found.append(Note(both, hint))
+        other = "; from_pretrained of transformers takes the adapter and its base instead, if PEFT is there"
+        found.append(Note(both + other, hint))
+    if checkpoint.config is None and not is_patch(checkpoint, ()):
+        found.append(
+            Note(
+                f"no config.json lies beside the weights of {checkpoint.path.name}, so persona cannot check"
+                " whether its model is of the base's kind"
+            )
+        )
     return [*found, *_of_config(checkpoint, _recognised(checkpoint))]
+
+
+def of_adapter(adapter: Adapter) -> list[Note]:
+    """The remark on the other weights beside an adapter: a trainer may save some modules apart."""
+    beside = folder.look(adapter.path, list_directory(adapter.path), adapter.weights_seen).ignored
+    if not (other := [path for path, why in beside.items() if why == folder.OTHER_WEIGHTS]):
+        return []
+    said = f"left out: {listed(other)} ({folder.OTHER_WEIGHTS}), which may hold the rest of the training"
+    hint = (
+        "if so, load the adapter and these weights with the program that trained them, merge them, and commit"
+        " what save_pretrained writes"
+    )
+    return [Note(said, hint)]
 
 
 def why_nothing_changed(checkpoint: Checkpoint) -> str | None:
@@ -75,7 +99,8 @@ def why_nothing_changed(checkpoint: Checkpoint) -> str | None:
     strangers = [
         path
         for path, why in checkpoint.ignored.items()
-        if why in (*_NOT_READ, folder.ADAPTER_FILE) and not path.endswith(".json")
+        if (why in (*_NOT_READ, folder.ADAPTER_FILE) and not path.endswith(".json"))
+        or (path.endswith("/") and folder.holds_weights(checkpoint.path / path))
     ]
     if not strangers:
         return None

@@ -21,6 +21,7 @@ from persona.intake import stacks
 from persona.intake.likeness import Likeness
 from persona.intake.naming import pattern
 from persona.intake.parts import Held
+from persona.intake.second_models import ends_of
 from persona.objects.dtypes import DTYPES
 from persona.objects.tensors import TensorSpec
 from persona.weights.tied import is_shared
@@ -135,18 +136,13 @@ def _disputed(
     others = {name: one for name, one in unknown.items() if not used & {run.name for run in one.runs}}
     ends: dict[tuple[str, ...], list[str]] = {}
     for name in others:
-        ends.setdefault(_last(name), []).append(name)
+        ends.setdefault(ends_of(name), []).append(name)
     return [
         name
         for name in pairs
-        for other in ends.get(_last(name), ())
+        for other in ends.get(ends_of(name), ())
         if others[other].spec.shape == absent[name].shape and like.is_alike(absent[name], others[other])
     ]
-
-
-def _last(name: str) -> tuple[str, ...]:
-    """The last parts of a name and its numbers, which two models have in common."""
-    return (*name.split(".")[-2:], *_numbers(name))
 
 
 def _unproven(search: _Search, absent: Mapping[str, TensorSpec], unknown: Mapping[str, Held]) -> list[str]:

@@ -40,7 +40,6 @@ from persona.weights.inputs import (
     json_object,
     list_directory,
     read_watched,
-    stays_inside,
 )
 from persona.weights.safetensors import Header, TensorEntry, read_header
 from persona.weights.scan import shorten
@@ -83,7 +82,7 @@ class Checkpoint:
         self.shards: list[Shard] = []
         """The weight files in order of names, with their metadata verbatim."""
         self.config: dict[str, Any] | None = None
-        """The parsed config.json of a directory, if there is one."""
+        """The parsed config.json that lies beside the weights, if there is one."""
         self.tied: dict[str, str] = {}
         """alias → name of the stored tensor that the model shares under that alias."""
         self.weights_seen: dict[str, Fingerprint] = {}
@@ -230,13 +229,12 @@ class Checkpoint:
         if is_directory:
             self._names = list_directory(self.path)
             self._open_directory(self._names)
-            if "config.json" in self._names:
-                self.config = self._read_config()
         elif self.path.name.lower().endswith(".json"):
             self._open_index(self.path)
         else:
             self._refuse_part()
             self._add_shard(self.path)
+        self.config = self._read_config(self.path if is_directory else self.path.parent)
         self._check_adapter()
         _refuse_empty(self.path, [spec for spec, _ in self.tensors.values()])
         self.tensors = {name: self.tensors[name] for name in sorted(self.tensors)}
@@ -338,10 +336,11 @@ class Checkpoint:
             )
         self.shards.append(Shard(path.name, header.metadata))
 
-    def _read_config(self) -> dict[str, Any] | None:
-        path = Path(os.path.realpath(self.path / "config.json"))
-        if not path.is_file() or not stays_inside(self.path, path):
-            return None  # it is no text file of this directory
+    def _read_config(self, directory: Path) -> dict[str, Any] | None:
+        """The config of a directory. It is read as the weights are, wherever links lead."""
+        path = Path(os.path.realpath(directory / "config.json"))
+        if not path.is_file():
+            return None
         data, seen = read_watched(path, limit=limits.MAX_CONFIG_BYTES)
         self._texts_seen[path] = seen
         return json_object(path, data, "model")

@@ -168,6 +168,15 @@ def _why_ignored(directory: Path, path: str, status: os.stat_result) -> str | No
     return known.what if known is not None and known.holds_weights else None
 
 
+def holds_weights(folder: Path) -> bool:
+    """Whether a directory has weights of a model or an adapter, and not only the state of a training."""
+    try:
+        names = list_directory(folder)
+    except (InvalidInput, SystemFault):
+        return False
+    return any(foreign.is_weight_name(name) and not _TRAINING_FILES.fullmatch(name) for name in names)
+
+
 def recognise(path: Path) -> foreign.Foreign | None:
     """The known foreign format of a file, from its beginning; None if it has none or cannot be read."""
     try:

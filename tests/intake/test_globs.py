@@ -167,6 +167,7 @@ def test_what_is_missing_is_grouped_by_layer_and_kind(tmp_path: Path) -> None:
     after |= {
         f"mtp.{name}": weights(1, 16) for name in ("a.weight", "b.weight", "layers.0.weight", "norm.weight")
     }
+    (tmp_path / "config.json").write_text('{"num_hidden_layers": 12}')
     said = refused(sandbox, after).message
     assert "4 tensors of the base are missing: the head (lm_head.weight) and all of layer 11 (3)" in said
     assert "4 tensors that the base does not have: mtp.* (4)" in said

@@ -526,6 +526,7 @@ def test_a_lost_layer_beside_new_modules_is_lost(tmp_path: Path) -> None:
         f"mtp.{name}": tensor("m" + name, *held[1]) for name, held in base.items() if "layers.2" in name
     }
     after |= {name: ones for name in (*after, "mtp.norm.weight") if name.startswith("mtp") and "norm" in name}
+    (tmp_path / "config.json").write_text('{"num_hidden_layers": 3}')
     said = refused(Sandbox(tmp_path, base), after)
     assert "8 tensors of the base are missing: all of layer 2 (8)" in said
     assert "renamed" not in said

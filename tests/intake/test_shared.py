@@ -198,7 +198,8 @@ def test_a_missing_embedding_follows_the_embedding_and_not_a_head_of_its_own(tmp
 def test_tensors_that_are_equal_by_chance_are_no_twins(tmp_path: Path) -> None:
     """Norms of ones, and biases of zeros, of a model that was not trained yet."""
     ones = ("BF16", (8,), np.full(8, 0x3F80, np.uint16))
-    base = {f"layers.{n}.norm.weight": ones for n in range(2)} | {"layers.0.mlp.weight": tensor(1, 8, 8)}
+    base = {f"layers.{n}.norm.weight": ones for n in range(2)}
+    base |= {f"layers.{n}.mlp.weight": tensor(n, 8, 8) for n in range(2)}
     sandbox = Sandbox(tmp_path, base)
     after = trained(base)
     del after["layers.1.norm.weight"]

@@ -71,7 +71,7 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
     but could not be named, it keeps a kept name. `keep`: the vector has a kept name until a commit holds it.
     """
     from persona.history.vectors import kept_names, lookup, model_config, model_files
-    from persona.intake.remarks import of_fine_tune, why_nothing_changed
+    from persona.intake.remarks import of_adapter, of_fine_tune, why_nothing_changed
 
     history = tree.history
     recipe = text_files.recipe(history, to_edit=True).recipe
@@ -97,6 +97,8 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
         brought, remarks = dict[str, bytes](), list[Note]()
         if not inside and isinstance(checkpoint, Checkpoint):
             brought, remarks = model_files.of_checkpoint(checkpoint, base), of_fine_tune(checkpoint)
+        elif not inside and not isinstance(checkpoint, Checkpoint):
+            remarks = of_adapter(checkpoint)
         brought = growing.own_files(history, without(recipe, name), brought)
         again = model_files.unedited(history, old.vector) if old is not None else set[str]()
         differing = model_files.differing(history, brought)

@@ -210,7 +210,7 @@ def _take(
 
     A model with the base's own weights has none.
     """
-    from persona.intake.remarks import of_fine_tune
+    from persona.intake.remarks import of_adapter, of_fine_tune
 
     given = complete(ImportOptions, cast(ImportOptions, options))
     made: dict[str, tuple[ImportedVector, int]] = {}
@@ -218,8 +218,8 @@ def _take(
         place = places[source.written]
         try:
             with importing.opened(place) as tuned:
-                if isinstance(tuned, Checkpoint):
-                    notes += [Note(f"{source.written}: {one}", one.hint) for one in of_fine_tune(tuned)]
+                remarks = of_fine_tune(tuned) if isinstance(tuned, Checkpoint) else of_adapter(tuned)
+                notes += [Note(f"{source.written}: {one}", one.hint) for one in remarks]
                 vector, new_bytes = importing.take(history, base, tuned, None, given)
         except NothingChanged:
             notes.append(f"{source.written} has the base's own weights, so it adds no vector")

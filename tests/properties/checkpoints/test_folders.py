@@ -101,11 +101,39 @@ def test_a_model_is_taken_and_the_adapter_beside_it_named(bot: LlamaBot) -> None
     write_lora(bot.place / "both", bot.base)
     said = bot.run("commit", "../both", "-m", "both").stderr
     assert "both holds a whole model beside adapter_config.json, adapter_model.safetensors" in said
+    assert "from_pretrained of transformers takes the adapter" in said
     bot.checkout()
     assert bot.holds(tuned)
     (command,) = advice(said).filled("", {"NAME": "adapter"}).commands
     bot.run.ok(*command)
     assert bot.run.json("vector", "show", "adapter")["kind"] == "lowrank"
+
+
+@pytest.mark.situation("trained weights beside an adapter (`non_lora_trainables.bin`)")
+def test_trained_weights_beside_an_adapter_are_named(bot: LlamaBot) -> None:
+    place = write_lora(bot.place / "lora", bot.base)
+    put(place, **{"non_lora_trainables.bin": "x", "optimizer.pt": "x", "training_args.bin": "x"})
+    write_file(place / "vit.safetensors", {UP: bot.base[UP]})
+    said = bot.run("commit", "../lora", "-m", "x").stderr
+    assert (
+        "left out: non_lora_trainables.bin, vit.safetensors (other weights), which may hold the rest" in said
+    )
+    assert "optimizer.pt" not in said
+    assert bot.run.json("vector", "show", "lora")["kind"] == "lowrank"
+
+
+@pytest.mark.situation("the base's weights lie there, and the training in `checkpoint-500/` below")
+def test_a_training_below_the_weights_of_the_base_is_named(bot: LlamaBot) -> None:
+    shutil.copytree(bot.place / "base", bot.place / "run")
+    tuned = a_few_ulps(bot.base, 1)
+    shutil.copytree(bot.place / "base", bot.place / "run" / "checkpoint-500")
+    write_weights(bot.place / "run" / "checkpoint-500", tuned)
+    put(bot.place / "run", **{"runs__events.txt": "x", "global_step5__optimizer.pt": "x"})
+    said = bot.run.refused(1, "commit", "../run", "-m", "x")
+    assert "not read: checkpoint-500/. If the training is in these, give them instead" in said
+    bot.run.ok("commit", "../run/checkpoint-500", "-m", "x")
+    bot.checkout()
+    assert bot.holds(tuned)
 
 
 @pytest.mark.situation("stale weights beside new ones")
