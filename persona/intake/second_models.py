@@ -1,4 +1,4 @@
-"""**second model** — tensors of a file that are the base's once more, under other names.
+"""A second model in a file: tensors that are the base's once more, under other names.
 
 A trainer may save the trained model beside its reference, or beside an average of its weights. If one of the
 two has the base's names, names do not tell which of them was meant.
