@@ -147,6 +147,10 @@ def statistics_lines(vector: VectorStatistics) -> Iterator[str]:
             said = listed([f"{name} → {own}" for name, own in sorted(origin["renamed"].items())])
             yield f"Renamed:  {printable(said)}"
             continue
+        if "trained_from" in origin:
+            vectors = listed([short(id) for id in origin["trained_from"]]) or "no vectors"
+            yield f"Onto:     a revision with {printable(vectors)}"
+            continue
         said = ", ".join(f"{key} {_fact(value)}" for key, value in sorted(origin.items()))
         yield f"Origin:   {printable(said)}"
     if vector.scores is not None:

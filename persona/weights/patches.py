@@ -32,6 +32,8 @@ INDICES: Final = ".indices"
 VALUES: Final = ".values"
 MOST: Final = 1 << 31
 """Elements of a tensor that 32 signed bits can count."""
+FROM: Final = "from"
+"""The key of the metadata with the id of the commit that a patch of `export --patch` was made from."""
 _ENCODING: Final = "encoding"
 _RAW: Final = "raw"
 """The key of the metadata that names the form of the indices, and the form that is read and written."""

@@ -30,8 +30,8 @@ from persona.history.names.revisions import resolve
 from persona.history.options import ImportOptions
 from persona.history.recipes.checked import checked_keys
 from persona.history.results import CommitResult
-from persona.history.vectors.importing import default_name
 from persona.history.vectors.onto import refuse_replacing
+from persona.history.vectors.places import default_name
 from persona.history.verbs import add as add_verb
 from persona.history.verbs import commit as commit_verb
 from persona.history.worktree import text_files

@@ -222,7 +222,7 @@ def _imported(history: History, made: Provenance, weights: Path, machine: Machin
             " dtype",
             hint=("try more steps, or a higher learning rate: ", Keyword(lr=Blank("X"))),
         ) from None
-    importing.remember(history, made.base, weights, fact, options)
+    importing.remember(history, made.base, weights, fact, options, onto)
     cache.remember_origin(history, fact.id, history.root / made.file)
     return fact
 

@@ -12,7 +12,7 @@ from persona.frozen import dataclass
 from persona.history.interchange import settings
 from persona.history.interchange.mergekit import MergekitRecipe
 from persona.history.interchange.shares import Share
-from persona.history.vectors.importing import default_name
+from persona.history.vectors.places import default_name
 from persona.objects.canonical import decimal
 from persona.objects.names import check_vector_name
 from persona.objects.recipe import Value

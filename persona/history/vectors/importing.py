@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
-import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import field
 from pathlib import Path
@@ -30,7 +27,7 @@ from persona.history.recipes import filters, joining
 from persona.history.recipes.checked import checked_keys
 from persona.history.recipes.text import RECIPE_FILE, decode, encode
 from persona.history.results import VectorChange
-from persona.history.vectors import growing, model_config
+from persona.history.vectors import growing, model_config, places
 from persona.history.vectors.changes import change_of
 from persona.history.worktree import in_place, text_files, tracking, weights
 from persona.history.worktree.locked import LockedTree
@@ -39,10 +36,8 @@ from persona.objects.base import Base
 from persona.objects.names import check_vector_name
 from persona.objects.recipe import Recipe, Term
 from persona.objects.rules import Rules
-from persona.store.files import resolved
 from persona.store.refs import BASES, NoteList
 from persona.weights.checkpoint import Checkpoint
-from persona.weights.index import ADAPTER_FILES
 
 if TYPE_CHECKING:
     from persona.intake.encode import ImportedVector
@@ -70,7 +65,7 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
     is afterwards. Nothing in the work tree changes unless everything can be done. If a vector was imported
     but could not be named, it keeps a kept name. `keep`: the vector has a kept name until a commit holds it.
     """
-    from persona.history.vectors import kept_names, lookup, model_config, model_files
+    from persona.history.vectors import kept_names, lookup, model_config, model_files, patched, trained_from
     from persona.intake.remarks import of_adapter, of_fine_tune, why_nothing_changed
 
     history = tree.history
@@ -82,17 +77,22 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
     with opened(path) as checkpoint:
         if options["files"] and not isinstance(checkpoint, Checkpoint):
             raise InvalidInput("an adapter brings no files of a model", parameter="files")
-        name = options["name"] if options["name"] is not None else default_name(path)
+        name = options["name"] if options["name"] is not None else places.default_name(path)
         check_vector_name(name)
         keys = checked_keys(options["alpha"], options["density"], options["only"], options["except_"])
         _refuse_filter(keys, growing.base_of(history, recipe), base.tied if options["untie"] else ())
         old = recipe.by_name.get(name)
         if old is not None and options["name"] is None and not options["replace"]:
-            _refuse_another(history, path, name, old.vector)
+            places.refuse_another(history, path, name, old.vector)
+        if old is None and options["name"] is None:
+            places.refuse_again(history, path, name, recipe)
         onto_notes: list[str] = []
-        onto = _onto(history, recipe, name, options["onto"], onto_notes)
+        onto, has_all = _onto(history, recipe, name, options["onto"], onto_notes)
+        onto_notes += patched.of_start(history, recipe, checkpoint, onto)
         if onto is not None:
             keys["join"] = "add"
+        elif old is not None:
+            onto_notes += trained_from.rejoined(history, recipe, old, keys)
         options = growing.as_onto(checkpoint, onto, options)
         brought, remarks = dict[str, bytes](), list[Note]()
         if not inside and isinstance(checkpoint, Checkpoint):
@@ -114,7 +114,7 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
             raise
         trained = checkpoint.weights_seen
     try:
-        remember(history, recipe.base, path, made, options)
+        remember(history, recipe.base, path, made, options, onto)
         texts = growing.files(differing, options, made.vector, again)
         if made.vector.grown and (inside or not isinstance(checkpoint, Checkpoint)):
             brought = model_files.here(history)  # its rows need them, too
@@ -137,14 +137,14 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
     if keep:
         kept_names.keep(history, name, made.id)
     taken = inside and weights.take(tree, (made.id, name), trained, options["progress"], options["threads"])
-    before = None if onto is None else onto.recipe
-    in_place_notes = (in_place.taken_note(after, name, before),) if taken else ()
+    in_place_notes = (in_place.taken_note(after, name, has_all),) if taken else ()
     twice = filters.twice(after, history.base(after.base), {name})
     notes = (
         *onto_notes,
         *remarks,
         *made.notes,
         *in_place_notes,
+        *trained_from.left_behind(history, recipe, after),
         *twice,
         *joining.notes(recipe, after, name),
         *growing.without_tokenizer(made.vector, came),
@@ -228,11 +228,20 @@ def opened(path: Path) -> Checkpoint | Adapter:
     return Adapter.open(path) if is_adapter(path) else Checkpoint.open(path)
 
 
-def remember(history: History, base: str, path: Path, made: ImportedVector, options: ImportOptions) -> None:
-    """Puts what an import found into the caches: the changed fraction, the origin, and the cut-offs."""
-    from persona.history.vectors import cache
+def remember(
+    history: History,
+    base: str,
+    path: Path,
+    made: ImportedVector,
+    options: ImportOptions,
+    onto: Plan | None,
+) -> None:
+    """Keeps what an import found: the changed fraction, where the vector comes from, and the cut-offs."""
+    from persona.history.vectors import cache, trained_from
 
-    cache.remember_origin(history, made.id, origin(path))
+    cache.remember_origin(history, made.id, places.origin(path))
+    if onto is not None:
+        trained_from.remember(history, made.id, onto)
     if made.renamed:
         from persona.objects.note import Note as StoredNote
 
@@ -318,45 +327,6 @@ def refuse_without_path(options: ImportOptions) -> None:
         )
 
 
-def origin(path: Path) -> Path:
-    """The origin of a fine-tune.
-
-    It is PATH, for a weights file `model…` or a file of an adapter its directory, for `checkpoint-N` the
-    directory of the run, and for a snapshot in the hub's cache the directory of the model.
-    """
-    from persona.weights.hub import repository_of
-
-    place = Path(os.path.abspath(path))
-    if place.name in ADAPTER_FILES or re.fullmatch(r"model(-\d+-of-\d+)?", _weights_name(place) or ""):
-        place = place.parent
-    if re.fullmatch(r"checkpoint-\d+", _weights_name(place) or place.name):
-        place = place.parent
-    return repository_of(place)
-
-
-def _weights_name(place: Path) -> str | None:
-    """The name of a weights file without its endings; None for anything else."""
-    if not place.name.endswith((".safetensors", ".safetensors.index.json")) or place.is_dir():
-        return None
-    return place.name.removesuffix(".index.json").removesuffix(".safetensors")
-
-
-def default_name(path: Path) -> str:
-    """The name of PATH's `origin`, without the endings of a weights file; of the hub's ORG/NAME, NAME."""
-    from persona.weights.hub import cached_name
-
-    place = origin(path)
-    name = _weights_name(place) or cached_name(place) or place.name
-    part = unicodedata.normalize("NFC", name)  # macOS gives form D
-    try:
-        return check_vector_name(part)
-    except InvalidInput:
-        raise UsageError(
-            f"{path} gives no name for the vector",
-            hint=("give one with ", Keyword(name=Blank("NAME"))),
-        ) from None
-
-
 def _refuse_filter(keys: Mapping[str, Any], base: Base, more: Iterable[str]) -> None:
     """`InvalidInput` for a filter that reaches nothing, before the minutes that an import may take.
 
@@ -381,36 +351,23 @@ def _check_extra(checkpoint: Checkpoint | Adapter, options: ImportOptions) -> No
         check_globs(options["extra"], dict.fromkeys(whole), "extra")  # a sparse patch has parts of tensors
 
 
-def _refuse_another(history: History, path: Path, name: str, id: str) -> None:
-    """`Refused` if the vector of that name is known to come from another place than PATH."""
-    from persona.history.vectors.cache import known_origin
-    from persona.weights.hub import shown
+def _onto(
+    history: History, recipe: Recipe, name: str, rev: str | None, notes: NoteList
+) -> tuple[Plan | None, bool]:
+    """The plan of the revision that the vector `name` was trained from; None for the base.
 
-    known = known_origin(history, id)
-    if known is not None and resolved(known) != resolved(origin(path)):
-        raise Refused(
-            f"{shown(path)}: {RECIPE_FILE} has a vector named {name} already, which comes from"
-            f" {shown(known)}",
-            hint=(
-                "give the new vector a name of its own with ",
-                Keyword(name=Blank("NAME")),
-                ", or replace the old vector with ",
-                Keyword(replace=True),
-            ),
-        )
-
-
-def _onto(history: History, recipe: Recipe, name: str, rev: str | None, notes: NoteList) -> Plan | None:
-    """The plan of the revision that the vector `name` was trained from; None for the base."""
+    Also returns whether the recipe gives the weights of the revision.
+    """
     if rev is None or rev == "base":
-        return None
-    from persona.history.vectors import onto
+        return None, True
+    from persona.history.vectors import onto, trained_from
 
     before = onto.plan_before(history, recipe, rev, notes)
     onto.refuse_replacing(recipe, name, before.recipe, rev)
-    for said in onto.lacking(recipe, before.recipe, rev):
-        notes.append(said)
-    return before
+    said = trained_from.unlike(history, recipe, before, rev)
+    for each in said:
+        notes.append(each)
+    return before, not said
 
 
 def _find_cutoffs(history: History, base: str, made: ImportedVector, options: ImportOptions) -> None:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from persona.errors import InvalidInput, Keyword, Refused, listed
+from persona.errors import InvalidInput, Keyword, Refused
 from persona.history.history import History
 from persona.history.names.revisions import resolve
 from persona.history.options import ImportOptions
@@ -64,18 +64,6 @@ def free_name(name: str, taken: Collection[str]) -> str:
     while (free := f"{stem}-{count + 1}") in taken:
         count += 1
     return free
-
-
-def lacking(recipe: Recipe, onto: Recipe, rev: str) -> list[str]:
-    """The sentence on vectors of the revision that a recipe lacks."""
-    held = {term.vector for term in recipe.terms}
-    lost = [term.name for term in onto.terms if term.vector not in held]
-    if not lost:
-        return []
-    return [
-        f"it was trained from {rev}, and {RECIPE_FILE} lacks {listed(lost)} of {rev}: the computed weights"
-        " will not be the trained ones"
-    ]
 
 
 def difference(

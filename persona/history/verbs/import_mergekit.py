@@ -26,6 +26,7 @@ from persona.history.recipes.text import RECIPE_FILE, decode, encode
 from persona.history.recipes.views import shown
 from persona.history.results import UNPRINTED, CommitResult, Result
 from persona.history.vectors import importing, kept_names, model_files
+from persona.history.vectors.places import default_name
 from persona.history.worktree import text_files, tracking
 from persona.history.worktree.changing import changing
 from persona.history.worktree.locked import LockedTree
@@ -224,8 +225,8 @@ def _take(
         except NothingChanged:
             notes.append(f"{source.written} has the base's own weights, so it adds no vector")
             continue
-        importing.remember(history, base, place, vector, given)
-        kept_names.keep(history, importing.default_name(place), vector.id)
+        importing.remember(history, base, place, vector, given, None)
+        kept_names.keep(history, default_name(place), vector.id)
         notes += [f"{source.written}: {note}" for note in vector.notes]
         if isinstance(tuned, Checkpoint) and None in dict(vector.vector.grown).values():
             notes.append(f"{source.written}: no files are imported; copy its tokenizer into the work tree")

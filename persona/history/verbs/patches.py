@@ -51,7 +51,7 @@ def export_patch(
     Weights that are not finite raise `InvalidInput` unless `allow_nonfinite`.
     """
     from persona.measure.changes import changed_elements
-    from persona.weights.patches import PatchWriter, check_target
+    from persona.weights.patches import FROM, PatchWriter, check_target
 
     started = time.perf_counter()
     how = history.in_force(PatchOptions, options)
@@ -81,7 +81,7 @@ def export_patch(
             changed += places.size
         if not changed:
             raise Refused("the two revisions have the same weights; there is nothing to patch")
-        metadata = {"from": before, "to": after or ""}
+        metadata = {FROM: before, "to": after or ""}
         nbytes = writer.publish({key: id for key, id in metadata.items() if id}, force=how["force"])
         tensors = writer.tensors
     notes += [f"tensor {name}: {count} elements are not finite" for name, count in odd.items()]

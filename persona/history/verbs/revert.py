@@ -169,6 +169,7 @@ def _dropped(history: History, name: str, keep_files: bool, *, commits: bool) ->
     """The contents of files without the vector, `recipe.toml` last."""
     from persona.history.recipes.edit import remove_term
     from persona.history.vectors.model_files import given_back
+    from persona.history.vectors.trained_from import left_behind
 
     data, recipe = text_files.recipe(history)
     if name not in recipe.by_name:
@@ -177,4 +178,5 @@ def _dropped(history: History, name: str, keep_files: bool, *, commits: bool) ->
     text = remove_term(decode(data), name)
     after = history.read_recipe(text.encode())
     back = given_back(history, [recipe.by_name[name].vector], after, keep=keep_files, commits=commits)
+    back.notes.extend(left_behind(history, recipe, after))
     return back._replace(edits={**back.edits, RECIPE_FILE: encode(text, like=data)})

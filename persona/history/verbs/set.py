@@ -140,6 +140,7 @@ def remove_terms(history: History, *names: str, keep_files: bool = False) -> Rem
     """
     from persona.history.recipes import edit as recipe_edit
     from persona.history.vectors.model_files import GivenBack, given_back
+    from persona.history.vectors.trained_from import left_behind
 
     if not names:
         raise UsageError("name the vectors to drop")
@@ -156,9 +157,10 @@ def remove_terms(history: History, *names: str, keep_files: bool = False) -> Rem
     def with_files(data: bytes, after: Recipe) -> Mapping[str, bytes | None]:
         nonlocal found
         with suppress(InvalidInput):  # the vectors are dropped because the recipe is wrong
-            before = history.read_recipe(data).by_name
-            vectors = [before[name].vector for name in names if name in before]
+            before = history.read_recipe(data)
+            vectors = [before.by_name[name].vector for name in names if name in before.by_name]
             found = given_back(history, vectors, after, keep=keep_files)
+            found.notes.extend(left_behind(history, before, after))
         return found.edits
 
     _edit(history, edit, with_files)

@@ -73,10 +73,12 @@ def check(tree: LockedTree, path: Path, base: str, onto: str | None, name: str |
     )
 
 
-def taken_note(recipe: Recipe, name: str, onto: Recipe | None) -> str:
-    """The note on weights that were imported as the vector `name`, and trained from `onto` or the base."""
-    term, held = recipe.by_name[name], {term.vector for term in recipe.terms}
-    has_all = onto is None or all(each.vector in held for each in onto.terms)
+def taken_note(recipe: Recipe, name: str, has_all: bool) -> str:
+    """The note on weights that were imported as the vector `name`.
+
+    `has_all`: whether the recipe gives the weights that they were trained from.
+    """
+    term = recipe.by_name[name]
     is_whole = term.alpha == "1" and not term.only and not term.except_ and has_all
     return _TAKEN.format("may differ from them by a rounding" if is_whole else "are others")
 

@@ -1,0 +1,126 @@
+"""Vectors that were trained from a revision: whether a recipe has beside them what they were trained from.
+
+A note keeps the vectors of that revision. So a command that takes one of them away can say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from persona.errors import Call, Hint, Note, listed
+from persona.history import note_refs
+from persona.history.history import History
+from persona.history.planning import plan_of
+from persona.history.recipes import joining
+from persona.history.recipes.text import RECIPE_FILE
+from persona.objects.note import Note as StoredNote
+from persona.objects.recipe import Recipe, Term
+
+if TYPE_CHECKING:
+    from persona.merge.plan import Plan
+
+_ALPHA: Final = "α"
+_FROM: Final = "trained_from"
+"""The key of a note on the vectors of the revision that a vector was trained from."""
+_OTHERS: Final = "the computed weights will not be the trained ones"
+
+
+def unlike(history: History, recipe: Recipe, onto: Plan, rev: str) -> list[Note]:
+    """The sentence on a recipe whose vectors of the revision do not give the revision's weights."""
+    before = onto.recipe.terms
+    known = {term.vector for term in before}
+    own = [term for term in recipe.terms if term.vector in known]
+    part = plan_of(history, Recipe.of(recipe.base, own, recipe.rules))
+    if has_keys_of(part, onto, onto.by_name):
+        return []
+    has = {term.vector: term for term in own}
+    lost = [term.name for term in before if term.vector not in has]
+    found = [f"lacks {listed(lost)} of {rev}"] if lost else []
+    hint: Hint | None = None
+    for term in before:
+        mine = has.get(term.vector, term)
+        if keys := _differing(mine, term):
+            found.append(f"has {mine.name} with another {' and '.join(keys)} than {rev}")
+            if keys == [_ALPHA] and len(found) == 1:
+                hint = (Call("recipe.set", mine.name, alpha=term.alpha), f" gives it that of {rev}")
+    if recipe.rules != onto.recipe.rules:
+        found.append(f"has other merge rules than {rev}")
+    if len(own) > len(has):
+        found.append(f"has a vector of {rev} twice")
+    said = f"it was trained from {rev}, and {RECIPE_FILE} {', and '.join(found)}: {_OTHERS}"
+    return [Note(said, hint if len(found) == 1 else None)]
+
+
+def has_keys_of(one: Plan, other: Plan, names: Iterable[str]) -> bool:
+    """Whether two plans compute some tensors in the same way."""
+    tensors = [(one.by_name.get(name), other.by_name.get(name)) for name in names]
+    return all(a is not None and b is not None and a.key == b.key for a, b in tensors)
+
+
+def _differing(one: Term, other: Term) -> list[str]:
+    """The keys of two terms of a vector that differ, in words."""
+    return [
+        word
+        for word, a, b in (
+            (_ALPHA, one.alpha, other.alpha),
+            ("density", one.density, other.density),
+            ("filter", (one.only, one.except_), (other.only, other.except_)),
+            ("join", one.join, other.join),
+        )
+        if a != b
+    ]
+
+
+# -- what is known of it later
+
+
+def remember(history: History, id: str, onto: Plan) -> None:
+    """Keeps a note on the vectors of the revision that a vector was trained from."""
+    before = sorted({term.vector for term in onto.recipe.terms})
+    note_refs.keep(history, StoredNote(id, "vector", "provenance", {_FROM: before}))
+
+
+def trained_from(history: History) -> dict[str, set[str]]:
+    """The vectors that were trained from a revision, each with the vectors of that revision."""
+    found: dict[str, set[str]] = {}
+    for one in note_refs.all_of(history, "provenance"):
+        before = one.data.get(_FROM)
+        if isinstance(before, list):
+            found.setdefault(one.about, set()).update(map(str, before))
+    return found
+
+
+def left_behind(history: History, before: Recipe, after: Recipe) -> list[str]:
+    """The sentences on vectors of a new recipe that were trained from vectors which it has no more."""
+    held = {term.vector for term in after.terms}
+    gone = {
+        term.vector: f"{'the old ' if term.name in after.by_name else ''}{term.name}"
+        for term in before.terms
+        if term.vector not in held
+    }
+    known = trained_from(history) if gone else {}
+    return [
+        f"{term.name} was trained from {listed(lost)}, which {RECIPE_FILE} has no more: {_OTHERS}"
+        for term in after.terms
+        if (lost := [name for id, name in gone.items() if id in known.get(term.vector, ())])
+    ]
+
+
+def rejoined(history: History, recipe: Recipe, old: Term, keys: dict[str, Any]) -> list[Note]:
+    """Lets a vector join as a new one does, if the old one of its term was trained from a revision.
+
+    `keys`: those that the command sets. Sets `join` there, or says that the term keeps its own.
+    """
+    from persona.history.recipes.edit import UNSET
+
+    alpha, density = keys.get("alpha") or old.alpha, keys.get("density") or old.density
+    fresh = joining.new_term(recipe.rules, {"alpha": alpha, "density": density})
+    if old.join != "add" or fresh.get("join") == "add":
+        return []
+    if old.vector in trained_from(history):
+        keys["join"] = UNSET
+        again = (Call("recipe.set", old.name, join="add"), " has it added instead")
+        return [Note(f"{old.name} votes: only the old one was trained from a revision", again)]
+    hint = (Call("recipe.set", old.name, join="vote"), " lets it vote")
+    return [Note(f'{old.name} does not vote, as before (join = "add")', hint)]
