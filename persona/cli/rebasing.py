@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 def shown(result: BaseMove, repo: Repository) -> Shown:
     """The commit, and how far rounding moved each vector."""
     made = diffs.shown_commit(repo, result.commit)
-    value = result if result.commit.failure is None else {**made.value, **_own(result)}
     lines = [*(made.lines or ()), *_lines(result)]
+    if result.commit.failure is None:
+        return Shown(result, lines, act=True)
+    value = {**made.value, **_own(result)}
     return Shown(value, lines, made.exit_code, act=True, notes=result.notes, fault=made.fault)
 
 

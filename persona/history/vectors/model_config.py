@@ -27,6 +27,7 @@ _SIZE: Final = "vocab_size"
 _TIED: Final = "tie_word_embeddings"
 _TOKEN: Final = "_token_id"
 FITTED: Final = f"{CONFIG} has the size and the ties of the weights again"
+_ABSENT: Final = object()
 _DTYPES: Final = ("dtype", "torch_dtype")
 _SHAPES: Final = (
     "model_type",
@@ -65,6 +66,49 @@ def edit_of(
         return {}
     fitted = following(history, content, history.base(recipe.base), history.base_of(recipe))
     return {} if fitted == content else {CONFIG: fitted}
+
+
+def on_another_base(
+    history: History, content: bytes, bases: tuple[Base, Base], extended: Base
+) -> tuple[bytes, list[str]] | None:
+    """The work tree's config.json after a move from one base to another, and the keys of it that stay.
+
+    Keys that are as in the first base become those of the second, and keys that were edited stay. `extended`:
+    the second base as the recipe's vectors grow it. None if a config is missing, or is no JSON object.
+    """
+    old, new = bases
+    before, after = (_of_base(history, base) for base in bases)
+    own = _object(content)
+    first, second = (None if text is None else _object(text) for text in (before, after))
+    if own is None or first is None or second is None:
+        return None
+    found, kept = _merged(fit(history, own, old, old), first, second)
+    text = after if found == second and after is not None else _text(found)
+    return following(history, text, new, extended), kept
+
+
+def _merged(
+    ours: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """The keys of `after`, but those of `ours` if they differ from `before`.
+
+    Also returns the keys that differ in all three.
+    """
+    found, kept = dict(after), list[str]()
+    for key in (*ours, *(key for key in before if key not in ours)):
+        own, old, new = ours.get(key, _ABSENT), before.get(key, _ABSENT), after.get(key, _ABSENT)
+        if own in (old, new):
+            continue
+        if isinstance(own, dict) and isinstance(old, dict) and isinstance(new, dict):
+            found[key], inner = _merged(own, old, new)
+            kept += [f"{key}.{name}" for name in inner]
+            continue
+        if own is _ABSENT:
+            found.pop(key, None)
+        else:
+            found[key] = own
+        kept += [key] if new != old else []
+    return found, kept
 
 
 def alike(one: bytes, other: bytes) -> bool:

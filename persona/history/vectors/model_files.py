@@ -39,6 +39,8 @@ _MODULES = "modules.json"
 
 Texts = dict[str, bytes]
 """Path → content of model files."""
+Edits = Mapping[str, bytes | None]
+"""Path → new content of a file; None removes it."""
 
 
 def of_checkpoint(checkpoint: Checkpoint, base: Base) -> Texts:
@@ -106,6 +108,22 @@ def remember(history: History, id: str, base: Base, texts: Texts, written: Colle
     blobs |= tracking.ids(history, written)
     if brought := {path: blob for path, blob in blobs.items() if base.files.get(path) != blob}:
         note_refs.keep(history, note.Note(id, "vector", "provenance", {"files": brought}))
+
+
+def carry_over(history: History, ids: Mapping[str, str], base: Base, edits: Edits) -> None:
+    """Keeps notes on the files of vectors for the vectors that take their place on a base: old id → new id.
+
+    `edits`: of the work tree's files. A config.json that came with a vector is edited for the base.
+    """
+    origins, now = Origins(history), text_files.id_of(history.root, model_config.CONFIG)
+    edited = edits.get(model_config.CONFIG)
+    for old, new in ids.items():
+        files = {path: set(blobs) for path, blobs in origins.of.get(old, {}).items()}
+        if now is not None and edited is not None and origins.brought(model_config.CONFIG, now, [old]):
+            files[model_config.CONFIG] = {text_files.blob_id(edited)}
+        for path, blobs in files.items():
+            for blob in blobs - {base.files.get(path)}:
+                note_refs.keep(history, note.Note(new, "vector", "provenance", {"files": {path: blob}}))
 
 
 def here(history: History) -> Texts:

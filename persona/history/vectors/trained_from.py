@@ -5,7 +5,7 @@ A note keeps the vectors of that revision. So a command that takes one of them a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from persona.errors import Call, Hint, Note, listed
@@ -89,6 +89,14 @@ def trained_from(history: History) -> dict[str, set[str]]:
         if isinstance(before, list):
             found.setdefault(one.about, set()).update(map(str, before))
     return found
+
+
+def carry_over(history: History, ids: Mapping[str, str]) -> None:
+    """Keeps these notes for vectors that take the place of others on another base: old id → new id."""
+    for about, before in trained_from(history).items():
+        if about in ids:
+            moved = sorted({ids.get(id, id) for id in before})
+            note_refs.keep(history, StoredNote(ids[about], "vector", "provenance", {_FROM: moved}))
 
 
 def left_behind(history: History, before: Recipe, after: Recipe) -> list[str]:

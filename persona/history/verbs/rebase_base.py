@@ -25,7 +25,7 @@ from persona.history.recipes.text import RECIPE_FILE, decode, encode
 from persona.history.results import UNPRINTED, CommitResult, Result, as_json
 from persona.history.sequencing.moving import refuse_edits
 from persona.history.sequencing.state import refuse_second
-from persona.history.vectors import cache
+from persona.history.vectors import cache, model_config, model_files, trained_from
 from persona.history.vectors.counting import lone_recipe
 from persona.history.worktree import text_files
 from persona.history.worktree.changing import changing
@@ -143,14 +143,15 @@ def _move(
         history.store.refs.update(BASES + name, id, why, expect=None)
     for previous, vector in made.items():
         _remember(history, previous, vector, old, new)
+    ids = {previous: vector.id for previous, vector in made.items()}
+    after = Recipe.of(id, [replace(term, vector=ids[term.vector]) for term in recipe.terms], recipe.rules)
     text = edit.set_base(decode(data), name)
     for term in recipe.terms:
-        text = edit.set_term(text, term.name, {"id": made[term.vector].id})
-    edits, kept = _files(history, head, old, new)
+        text = edit.set_term(text, term.name, {"id": ids[term.vector]})
+    edits, notes = _files(history, head, name, recipe, after)
+    model_files.carry_over(history, ids, new, edits)
+    trained_from.carry_over(history, ids)
     edits[RECIPE_FILE] = encode(text, like=data)
-    notes = []
-    if kept:
-        notes.append(f"edited here, and another file in {name}; kept as edited: {listed(kept)}")
     said = message if message is not None else f"Move to the base {name}\n"
     largest = max((vector.largest_rounding for vector in made.values()), default=0.0)
     commit = record(tree, history.author(), said, verb="rebase (base)", edits=edits, notes=tuple(notes))
@@ -248,7 +249,9 @@ def _rebased(history: History, recipe: Recipe, base: str, how: WorkOptions) -> d
 
 
 def _remember(history: History, previous: str, vector: RebasedVector, old: Base, new: Base) -> None:
-    """Keeps a note on a vector's origin, and its counts."""
+    """Keeps a note on a vector's origin, the path that it came from, and its counts."""
+    if (place := cache.known_origin(history, previous)) is not None:
+        cache.remember_origin(history, vector.id, place)
     if vector.changed_fraction is not None:
         cache.remember(history, vector.id, vector.changed_fraction)
     facts = {
@@ -260,17 +263,38 @@ def _remember(history: History, previous: str, vector: RebasedVector, old: Base,
     note_refs.keep(history, StoredNote(vector.id, "vector", "provenance", facts))
 
 
-def _files(history: History, head: str, old: Base, new: Base) -> tuple[dict[str, bytes | None], list[str]]:
-    """The new contents of files that are the old base's, and the edited files that the new base has too."""
-    files = history.files_of(head)
+def _files(
+    history: History, head: str, name: str, recipe: Recipe, after: Recipe
+) -> tuple[dict[str, bytes | None], list[str]]:
+    """The new contents of files that are the old base's, and sentences on other files of the new base.
+
+    `after`: the recipe on the new base, which is called `name`. Of config.json, the keys are the old base's.
+    """
+    old, new = (history.base(each.base) for each in (recipe, after))
+    files, origins = history.files_of(head), model_files.Origins(history)
     edits: dict[str, bytes | None] = {}
-    kept: list[str] = []
+    edited: list[str] = []
+    brought: list[str] = []
     for path in sorted({*old.files, *new.files}):
-        before, after, here = old.files.get(path), new.files.get(path), files.get(path)
-        if before == after or here == after:
+        before, there, here = old.files.get(path), new.files.get(path), files.get(path)
+        if before == there or here == there:
             continue
-        if here == before:
-            edits[path] = None if after is None else history.blob(after)
+        moved = None
+        if path == model_config.CONFIG and here is not None:
+            content = history.blob(here)
+            moved = model_config.on_another_base(history, content, (old, new), history.base_of(after))
+        if moved is not None:
+            edits[path] = moved[0]
+            edited += [f"{key} of {path}" for key in moved[1]]
+        elif here == before:
+            edits[path] = None if there is None else history.blob(there)
+        elif here is not None and origins.brought(path, here, [term.vector for term in recipe.terms]):
+            brought.append(path)
         else:
-            kept.append(path)
-    return edits, kept
+            edited.append(path)
+    notes = []
+    if edited:
+        notes.append(f"edited here, and different in {name}; kept as edited: {listed(edited)}")
+    if brought:
+        notes.append(f"came with a vector, and another file in {name}; kept: {listed(brought)}")
+    return edits, notes
