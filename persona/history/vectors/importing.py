@@ -150,7 +150,7 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
         *growing.without_tokenizer(made.vector, came),
         *growing.other_tokens(history, after, name, texts),
         *lookup.without_effect(history, [after.by_name[name]], None),
-        *model_files.notes(differing, texts),
+        *model_files.notes(history, differing, texts),
         *back,
         *model_config.of_another_model(history, base, texts.get(model_config.CONFIG)),
     )

@@ -8,6 +8,7 @@ no row for becomes that of the base.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,6 +30,7 @@ _TOKEN: Final = "_token_id"
 FITTED: Final = f"{CONFIG} has the size and the ties of the weights again"
 _ABSENT: Final = object()
 _DTYPES: Final = ("dtype", "torch_dtype")
+_VERSION: Final = "transformers_version"
 _SHAPES: Final = (
     "model_type",
     *("hidden_size", "d_model", "n_embd", "intermediate_size", "d_ff", "n_inner", "head_dim", "d_kv"),
@@ -36,6 +38,19 @@ _SHAPES: Final = (
     *("num_local_experts", "num_experts"),
 )
 """Other keys that decide which tensors a model has, and their shapes."""
+
+
+_IDLE: Final = re.compile(
+    r"_.*|architectures|auto_map|(torch_)?dtype|transformers_version|vocab_size|tie_word_embeddings"
+    r"|quantization_config|use_cache|.*dropout.*|.*_pdrop|.*drop_rate|.*_tokens?_ids?|.*initializer.*|id2label"
+    r"|label2id|problem_type|gradient_checkpointing.*|output_(attentions|hidden_states)|return_dict.*"
+    r"|task_specific_params|pretraining_tp|torchscript|finetuning_task|.*loss.*|unsloth_.*"
+    r"|model_max_length|max_length|forced_.*|suppress_tokens|begin_suppress_tokens"
+)
+"""Keys of a config.json on which no output of a model depends, or that are told of elsewhere."""
+_SCALING: Final = "rope_scaling."
+_ROPE: Final = ("rope_parameters", "rope_scaling")
+"""The names of the settings of rotary embeddings; transformers 5 has `rope_theta` among them."""
 
 
 def following(history: History, content: bytes, base: Base, extended: Base) -> bytes:
@@ -206,6 +221,48 @@ def of_another_model(history: History, base: Base, content: bytes | None) -> lis
     said = f"the {CONFIG} that came along is of another model ({', '.join(found.values())})"
     hint = ("if the model does not load, leave out ", Keyword(files=True))
     return [Note(said, hint)]
+
+
+def computing(ours: bytes, theirs: bytes) -> list[str]:
+    """The keys in which two texts of a config.json differ and on which a model's outputs depend, with values.
+
+    A key that only one of them has may be a default that another version of transformers writes.
+    """
+    own, new = _object(ours), _object(theirs)
+    if own is None or new is None:
+        return []
+    first, second = dict(_leaves(own)), dict(_leaves(new))
+    known = {*first, *second} if own.get(_VERSION) == new.get(_VERSION) else first.keys() & second.keys()
+    return [
+        f"{key} {_short(first.get(key))} → {_short(second.get(key))}"
+        for key in dict.fromkeys((*first, *second))
+        if first.get(key) != second.get(key) and (key in known or _SCALING in key)
+    ]
+
+
+def _leaves(
+    config: Mapping[str, Any], prefix: str = "", *, in_rope: bool = False
+) -> Iterator[tuple[str, Any]]:
+    """The keys on which outputs depend, with values; those of parts have a prefix.
+
+    A key that is null, false, 0 or empty counts as absent.
+    """
+    for key, value in config.items():
+        if not value or _IDLE.fullmatch(key) or (in_rope and value == "default"):
+            continue
+        if isinstance(value, dict):
+            inner = prefix if key in _ROPE else f"{prefix}{key}."
+            yield from _leaves(value, inner, in_rope=in_rope or key in _ROPE)
+        elif in_rope and key != "rope_theta":
+            yield f"{prefix}{_SCALING}{key.removeprefix('rope_')}", value
+        else:
+            yield prefix + key, value
+
+
+def _short(value: Any) -> str:
+    """A value in a sentence."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 20 else "…"
 
 
 def _of_base(history: History, base: Base) -> bytes | None:

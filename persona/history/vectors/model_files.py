@@ -89,10 +89,16 @@ def _is_stored(history: History, id: str) -> bool:
     return is_id(id) and history.store.objects.kind_of(id) == "blob"
 
 
-def notes(texts: Collection[str], taken: Collection[str]) -> list[str]:
+def notes(history: History, texts: Texts, taken: Collection[str]) -> list[str]:
     """The sentences on the files that differ, of which some were imported."""
     found: list[str] = [f"imported too: {listed(list(taken))}"] if taken else []
-    if left := [path for path in texts if path not in taken]:
+    left = [path for path in texts if path not in taken]
+    ours = text_files.read(history.root, model_config.CONFIG) if model_config.CONFIG in left else None
+    if ours is not None and (keys := model_config.computing(ours, texts[model_config.CONFIG])):
+        left.remove(model_config.CONFIG)
+        said = f"not imported: {model_config.CONFIG}, with which the model computes something else"
+        found.append(Note(f"{said} ({listed(keys)})", (Keyword(files=True), " imports it too")))
+    if left:
         differ, them = ("differs", "it") if len(left) == 1 else ("differ", "them")
         hint = (Keyword(files=True), f" imports {them} too")
         found.append(Note(f"not imported: {listed(left)}, which {differ} from the work tree's", hint))

@@ -309,7 +309,7 @@ def test_the_base_s_own_files_take_no_token_from_a_recipe(repo: Repository, tmp_
     (tmp_path / "plain" / "config.json").write_text(config(rope="long"))
     notes = repo.commit(tmp_path / "plain", message="plain").notes
     assert [note for note in notes if "not imported" in note] == [
-        "not imported: config.json, which differs from the work tree's"
+        'not imported: config.json, with which the model computes something else (rope null → "long")'
     ]
     repo.commit(tmp_path / "plain", message="plain", files=True)
     assert json.loads((repo.root / "config.json").read_text()) == json.loads(config(21, rope="long"))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -289,3 +291,55 @@ def test_files_of_modules_and_templates_come_with_a_vector_and_others_do_not(
         repo.revert("tuned")
         assert texts(repo.root) == before
         assert not repo.status().files_changed
+
+
+# -- a config.json that stays behind
+
+NEWER = {"transformers_version": "9.0"}
+COMPUTING: list[tuple[dict[str, Any], str]] = [
+    ({"rms_norm_eps": 0.5}, "rms_norm_eps null → 0.5"),
+    ({"rope_theta": 7e5}, "rope_theta 10000.0 → 700000.0"),
+    ({"rope_parameters": {"rope_theta": 7e5, "rope_type": "default"}}, "rope_theta 10000.0 → 700000.0"),
+    ({"rope_scaling": {"type": "yarn", "factor": 4}} | NEWER, "rope_scaling.factor null → 4"),
+    ({"text_config": {"num_attention_heads": 4}}, "text_config.num_attention_heads 2 → 4"),
+    ({"layers": list(range(40))}, "layers null → …"),
+    ({"hidden_act": "relu"} | NEWER, 'hidden_act "silu" → "relu"'),
+]
+IDLE: list[dict[str, Any]] = [
+    {"_name_or_path": "x", "use_cache": False, "attention_dropout": 0.1, "eos_token_id": 3},
+    {"dtype": "float32", "architectures": ["Other"], "vocab_size": 99, "id2label": {"0": "a"}},
+    {"mlp_bias": False, "rope_scaling": None, "pruned_heads": {}},
+    {"head_dim": 8} | NEWER,  # a default that another version writes
+    {"rope_theta": None, "rope_parameters": {"rope_theta": 10000, "rope_type": "default"}} | NEWER,
+]
+
+
+def left_behind(bot: Bot, change: dict[str, Any]) -> str:
+    """The note on the config.json of a fine-tune that differs from the base's."""
+    own = {
+        "transformers_version": "5.0",
+        "rope_theta": 10000.0,
+        "hidden_act": "silu",
+        "text_config": {"num_attention_heads": 2},
+    }
+    (bot.root / "config.json").write_text(json.dumps(own))
+    bot.commit()
+    config = {key: value for key, value in (own | change).items() if value is not None}
+    if "rope_parameters" in change:
+        config.pop("rope_theta", None)
+    result = bot.commit(bot.tune("other", 1, **{"config.json": json.dumps(config)}))
+    (note,) = (note for note in result.notes if "config.json" in note)
+    assert "files=True" in advised(note)
+    return note
+
+
+@pytest.mark.parametrize(("change", "said"), COMPUTING)
+def test_values_on_which_outputs_depend_are_named(bot: Bot, change: dict[str, Any], said: str) -> None:
+    note = left_behind(bot, change)
+    assert note.startswith("not imported: config.json, with which the model computes something else (")
+    assert said in note
+
+
+@pytest.mark.parametrize("change", IDLE)
+def test_values_on_which_no_output_depends_are_not_named(bot: Bot, change: dict[str, Any]) -> None:
+    assert left_behind(bot, change) == "not imported: config.json, which differs from the work tree's"

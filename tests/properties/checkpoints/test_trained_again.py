@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import warnings
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 
 from tests.advice import advice, follow
 from tests.checkpoints import Model, write_weights
-from tests.families import loaded
+from tests.families import loaded, same_answers
 from tests.llamas import LlamaBot, a_few_ulps, floats
 
 NEVER = "the computed weights will not be the trained ones"
@@ -264,3 +265,22 @@ def test_a_patch_from_a_commit_of_another_repository_is_taken_with_a_word(
     assert "it was taken as made from the revision that was given" in said
     other.checkout()
     assert is_near(other.weights, trained)
+
+
+# -- the config
+
+
+@pytest.mark.situation(
+    "its `config.json` has other values on which outputs depend (`rope_theta`, `rms_norm_eps`)"
+)
+def test_a_config_that_the_model_needs_is_named(bot: LlamaBot) -> None:
+    bot.tune("f", 1)
+    path = bot.place / "f" / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"rms_norm_eps": 0.5, "use_cache": False}))
+    said = bot.run("add", "../f").stderr
+    assert "with which the model computes something else (rms_norm_eps 1e-06 → 0.5)" in said
+    (flags,) = advice(said, ["add"]).flags
+    bot.run.ok("add", "../f", *flags)
+    bot.checkout()
+    assert same_answers(bot.root, bot.place / "f")
