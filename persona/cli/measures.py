@@ -148,7 +148,7 @@ def statistics_lines(vector: VectorStatistics) -> Iterator[str]:
             yield f"Renamed:  {printable(said)}"
             continue
         if "trained_from" in origin:
-            vectors = listed([short(id) for id in origin["trained_from"]]) or "no vectors"
+            vectors = listed([short(id) for id in origin["trained_from"]])
             yield f"Onto:     a revision with {printable(vectors)}"
             continue
         said = ", ".join(f"{key} {_fact(value)}" for key, value in sorted(origin.items()))

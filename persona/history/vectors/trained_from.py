@@ -77,8 +77,8 @@ def _differing(one: Term, other: Term) -> list[str]:
 
 def remember(history: History, id: str, onto: Plan) -> None:
     """Keeps a note on the vectors of the revision that a vector was trained from."""
-    before = sorted({term.vector for term in onto.recipe.terms})
-    note_refs.keep(history, StoredNote(id, "vector", "provenance", {_FROM: before}))
+    if before := sorted({term.vector for term in onto.recipe.terms}):
+        note_refs.keep(history, StoredNote(id, "vector", "provenance", {_FROM: before}))
 
 
 def trained_from(history: History) -> dict[str, set[str]]:
