@@ -17,8 +17,15 @@ from persona.cores import thread_count
 from persona.errors import InvalidInput, NothingChanged, listed
 from persona.frozen import dataclass
 from persona.intake.adapter_config import MERGE_FIRST, AdapterConfig, read_config
-from persona.intake.adapter_growth import grown_before, heads_apart, refuse_trained_apart
+from persona.intake.adapter_growth import (
+    grown_before,
+    heads_apart,
+    refuse_trained_apart,
+    refuse_unknown_ties,
+    untied_with_heads,
+)
 from persona.intake.choices import Choices, check_globs, matches
+from persona.intake.copies import config_of, copies_of, with_copies
 from persona.intake.encode import Deltas, Encoder, ImportedVector, encode_deltas, put_vector
 from persona.intake.factors import PlannedAdapter, PlannedDense, PlannedFactor, plan_adapter
 from persona.intake.growth import GrowingBase, check_together, refuse_another
@@ -76,12 +83,17 @@ def import_adapter(
     whole = base if onto is None else onto.base
     check_globs(leave, whole.spec, "leave", words=())
     choices = Choices(cast=cast, extend_vocab=extend_vocab, untie=untie)
-    planned, left = _without(plan_adapter(whole, adapter, config, choices), leave)
-    factor_bytes = sum(part.nbytes for part in _parts(planned))
     known = KnownBase.of(store.objects, base)
+    planned = plan_adapter(whole, adapter, config, choices)
+    planned = with_copies(planned, copies_of(store.objects, known, onto, threads, memory), adapter.path)
+    planned, left = _without(planned, leave)
+    factor_bytes = sum(part.nbytes for part in _parts(planned))
     dense = [one.spec for one in planned.dense]
     grown = {spec: whole.tied.get(spec.name) for spec in dense if spec != whole.spec.get(spec.name)}
-    grown |= heads_apart(whole, adapter, planned) if untie else {}
+    if untie:
+        grown |= heads_apart(whole, adapter, planned)
+        planned, untied = untied_with_heads(whole, adapter, planned, grown)
+        grown |= untied
     if odd := [one.source.name for one in planned.frozen if one.spec != whole.spec.get(one.spec.name)]:
         raise InvalidInput(
             f"{adapter.path}: {listed(odd)} with new tokens, and beside it a change of some of its rows",
@@ -101,6 +113,7 @@ def import_adapter(
     with first_run(progress) as progress:
         _check_frozen(encoder, adapter, planned)
         deltas = _dense(tx, encoder, adapter, planned, progress, factor_bytes)
+        refuse_unknown_ties(whole, config_of(store.objects, base), adapter, planned, set(deltas.ids))
         if not untie:
             refuse_trained_apart(whole, adapter, planned, set(deltas.ids))
         ids, stored = _factors(tx, base, adapter, planned, threads, progress)

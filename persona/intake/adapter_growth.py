@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import replace
+from typing import Any
 
 from persona.errors import InvalidInput, Keyword, listed
 from persona.intake.adapter_config import MERGE_FIRST
 from persona.intake.factors import PlannedAdapter, PlannedDense
+from persona.intake.heads import tied_with
 from persona.merge.plan import Plan
 from persona.objects.base import Base
-from persona.objects.tensors import TensorSpec
+from persona.objects.layers import numbered
+from persona.objects.tensors import TensorSpec, sort_key
 from persona.weights.adapters import Adapter
+from persona.weights.tied import is_embedding, is_head, may_tie
 
 
 def refuse_trained_apart(base: Base, adapter: Adapter, planned: PlannedAdapter, changed: set[str]) -> None:
@@ -36,6 +41,60 @@ def refuse_trained_apart(base: Base, adapter: Adapter, planned: PlannedAdapter, 
                     f" makes {aliases} a tensor of the vector, and leaves it as it is",
                 ),
             )
+
+
+def refuse_unknown_ties(
+    base: Base,
+    config: Mapping[str, Any] | None,
+    adapter: Adapter,
+    planned: PlannedAdapter,
+    changed: Collection[str],
+) -> None:
+    """Refuses an embedding that was trained whole, if nobody knows whether the base ties a head to it.
+
+    `config`: of the base. `changed`: the tensors that the adapter changes.
+    """
+    if not may_tie(config) or any(is_head(name) for name in base.spec):
+        return
+    for dense in planned.dense:
+        own = base.spec.get(dense.spec.name)
+        if own is None or not dense.apart or own.name not in changed or not is_embedding(own, config):
+            continue
+        others = [spec for spec in base.tensors if spec.shape == own.shape and spec != own]
+        if own.name in base.tied.values() or any(numbered(spec.name) is None for spec in others):
+            continue
+        raise InvalidInput(
+            f"{adapter.path}: {dense.source.name} was trained apart from the output matrix, if the base ties"
+            f" that to {own.name}. The base holds no output matrix, and its name is not known",
+            hint=MERGE_FIRST,
+        )
+
+
+def untied_with_heads(
+    base: Base, adapter: Adapter, planned: PlannedAdapter, grown: Mapping[TensorSpec, str | None]
+) -> tuple[PlannedAdapter, dict[TensorSpec, str | None]]:
+    """The tensors that a model no longer ties if it has the output matrices of `grown`.
+
+    They change as the tensors of the base do to which they were tied. Raises `InvalidInput` if they cannot.
+    """
+    found: dict[TensorSpec, str | None] = {}
+    more: list[PlannedDense] = []
+    taken = {spec.name: origin for spec, origin in grown.items() if origin is not None}
+    for name, origin in tied_with(base, taken).items():
+        spec = replace(base.spec[origin], name=name)
+        dense = next((one for one in planned.dense if one.spec.name == origin), None)
+        longer = dense is not None and dense.spec.shape != spec.shape
+        if longer or any(one.spec.name == origin for one in planned.factors):
+            raise InvalidInput(
+                f"{adapter.path}: changes {origin}, and {listed(list(taken))} apart from it; models that"
+                f" untie the two have a tensor {name} too",
+                hint=MERGE_FIRST,
+            )
+        found[spec] = origin
+        if dense is not None and not dense.apart:
+            more.append(replace(dense, spec=spec))
+    dense_too = sorted([*planned.dense, *more], key=lambda one: sort_key(one.spec.name))
+    return replace(planned, dense=tuple(dense_too)), found
 
 
 def heads_apart(base: Base, adapter: Adapter, planned: PlannedAdapter) -> dict[TensorSpec, str | None]:

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Final
 
 from persona.errors import InvalidInput
+from persona.intake.adapter_config import MERGE_FIRST
 from persona.objects.base import Base
 from persona.objects.tensors import TensorSpec
+from persona.weights.tied import is_head
 
 _PREFIXES: Final = (
     "model.language_model.",
@@ -27,6 +29,7 @@ _PREFIXES: Final = (
     "model.",
 )
 """The prefixes of language models in files and in memory, longer ones first."""
+_LORA: Final = re.compile(r"\.lora_[AB](?=\.weight$)")
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
@@ -89,11 +92,15 @@ def grouped(names: Iterable[str]) -> str:
     ).replace("\n", "?")
 
 
-def unmatched(path: Path, names: Sequence[str], trained_on: str | None) -> InvalidInput:
+def unmatched(path: Path, base: Base, names: Sequence[str], trained_on: str | None) -> InvalidInput:
     """The error for names that the base does not have: how many, which, and what the adapter belongs to."""
+    hint = None
+    if not any(map(is_head, base.spec)) and any(is_head(_LORA.sub("", name)) for name in names):
+        hint = f"if the base ties this output matrix to its embedding, {MERGE_FIRST}"
     of = f"; the adapter was trained on {trained_on!r:.200}" if trained_on else ""
     one = len(names) == 1
     return InvalidInput(
         f"{path}: the base has no tensor for {len(names)} name{'' if one else 's'} of the adapter:"
-        f" {grouped(names)}{of}; use the base that it was trained on"
+        f" {grouped(names)}{of}; use the base that it was trained on",
+        hint=hint,
     )

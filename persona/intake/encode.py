@@ -23,6 +23,7 @@ from persona.errors import InvalidInput, Keyword, NothingChanged, listed
 from persona.frozen import dataclass
 from persona.intake import rounding
 from persona.intake.choices import Choices
+from persona.intake.copies import copies_of_patch
 from persona.intake.growth import GrowingBase, before_training, onto_matches
 from persona.intake.match import match_tensors
 from persona.intake.pairs import Match
@@ -199,11 +200,12 @@ def import_vector(
         grown={} if onto is None else onto.origins,
     )
     known = KnownBase.of(store.objects, base)
+    copies = copies_of_patch(checkpoint, store.objects, known, onto, threads, memory)
     if onto is None:
-        matched = match_tensors(base, known.chunks, checkpoint, choices)
+        matched = match_tensors(base, known.chunks, checkpoint, choices, copies)
         matches = matched.matches
     else:  # its tensors have the names and shapes of the revision
-        matched = match_tensors(onto.base, onto.rows.chunks, checkpoint, choices)
+        matched = match_tensors(onto.base, onto.rows.chunks, checkpoint, choices, copies)
         matches = onto_matches(matched.matches, onto.origins)
     own = GrowingBase.of(tx, known, {match.spec: match.origin for match in matches if match.grown})
     encoder = Encoder(own, matched.view, onto, thread_count(threads), memory)

@@ -135,7 +135,7 @@ class _Planner:
             else:
                 self._add_whole(name, place)
         if self.unknown:
-            raise unmatched(self.adapter.path, self.unknown, self.config.trained_on)
+            raise unmatched(self.adapter.path, self.base, self.unknown, self.config.trained_on)
         self.frozen += [self.dense.pop(name) for name in self.factors if name in self.dense]
         for one in self.dense.values():
             if one.tokens is None:

@@ -5,25 +5,110 @@ To leave one out changes the model, so they are refused, whatever is extra or mi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
-from persona.errors import InvalidInput
+from persona.errors import InvalidInput, Keyword, listed
+from persona.intake import wrappers
+from persona.intake.adapter_names import stem
 from persona.intake.parts import View
+from persona.intake.phrases import SAVE_ALIKE
+from persona.intake.twins import Twins
 from persona.objects.base import Base
 from persona.objects.dtypes import DTYPES
-from persona.weights.tied import is_head, is_shared, says_untied
+from persona.objects.tensors import TensorSpec
+from persona.weights.checkpoint import Checkpoint
+from persona.weights.tied import is_embedding, is_head, is_shared, says_untied
+
+OWN_HEAD: Final = (
+    "to save an output matrix of its own, give the model one (out = model.get_output_embeddings();"
+    " out.weight = torch.nn.Parameter(out.weight.clone()); model.config.tie_word_embeddings = False), then"
+    " save_pretrained"
+)
+"""`from_pretrained(…, tie_word_embeddings=False)` makes a random matrix, and the key in a config none."""
+
+
+class Taken(NamedTuple):
+    """An output matrix of its own: its name in the vector, and the base's tensor in its place."""
+
+    name: str
+    origin: str
+
+
+def candidates(
+    base: Base, unknown: Iterable[str], view: View, config: Mapping[str, Any] | None, *, renamed: bool
+) -> dict[str, Taken]:
+    """The tensors that may be output matrices of their own, by their names in a checkpoint.
+
+    They are as large as an embedding, and the base has no output matrix. `unknown`: the tensors that the base
+    lacks. `config`: of the checkpoint. The name that the base ties is taken. If it is not known, it is the
+    name that the checkpoint shows, unless its other names are not the base's (`renamed`).
+    """
+    names, shapes = list(unknown), {name: held.spec.shape for name, held in view.held.items()}
+    tied = {name: base.tied[name] for name in names if name in base.tied}
+    if known := {name: Taken(name, one) for name, one in tied.items() if shapes.get(one) == shapes[name]}:
+        return known
+    if any(is_head(name) for name in base.spec):
+        return {}
+    found: dict[str, Taken] = {}
+    for name in names:
+        spec = view.held[name].spec
+        if not DTYPES[spec.dtype].is_float or not _is_single_matrix(spec) or _names_embedding(name):
+            continue
+        origin = next(
+            (
+                each.name
+                for each in base.tensors
+                if each.merged and is_embedding(each, config) and shapes.get(each.name) == spec.shape
+            ),
+            None,
+        )
+        if origin is None:
+            continue
+        aliases = [alias for alias, target in base.tied.items() if target == origin and is_head(alias)]
+        same = next((alias for alias in aliases if stem(alias) == stem(name)), None)
+        if same is not None or not (aliases or renamed):
+            found[name] = Taken(same or name, origin)
+    return found
+
+
+def _is_single_matrix(spec: TensorSpec) -> bool:
+    return len(spec.shape) == 2 and not any(part.isdigit() for part in spec.name.split("."))
+
+
+def _names_embedding(name: str) -> bool:
+    return is_shared(name) and not is_head(name)
+
+
+def tied_with(base: Base, taken: Mapping[str, str]) -> dict[str, str]:
+    """Other tensors that a model ties as it ties an output matrix: their names → the base's tensors.
+
+    `taken`: output matrices of their own → the base's tensors in their place. A config that unties them
+    unties all of these, so a checkpoint has to hold them then. An encoder and a decoder have embeddings of
+    their own, and the decoder of a masked language model has a bias.
+    """
+    found: dict[str, str] = {}
+    for head, origin in taken.items():
+        if origin.endswith("shared.weight"):
+            prefix = origin.removesuffix("shared.weight")
+            for part in ("encoder", "decoder"):
+                if any(name.startswith(f"{prefix}{part}.") for name in base.spec):
+                    found[f"{prefix}{part}.embed_tokens.weight"] = origin
+        if head.endswith(".decoder.weight"):
+            bias = base.spec.get(head.removesuffix("decoder.weight") + "bias")
+            if bias is not None and bias.shape == base.spec[origin].shape[:1]:
+                found[head.removesuffix("weight") + "bias"] = bias.name
+    return {name: origin for name, origin in found.items() if name not in base.spec}
 
 
 def check_left_out(base: Base, unknown: Iterable[str], view: View, config: Mapping[str, Any] | None) -> None:
     """`InvalidInput` if a tensor that the base lacks is an output matrix of another size or another name.
 
-    `unknown`: the tensors that would be left out. `config`: the fine-tune's.
+    `unknown`: the tensors that would be left out. `config`: of the checkpoint.
     """
     if any(is_head(name) for name in base.spec):
         return
     embeddings = [name for name in base.spec if is_shared(name) and name in view.held]
-    untied = {base.tied[alias]: alias for alias in base.tied} if says_untied(config) else {}
     for name in unknown:
         spec = view.held[name].spec
         if len(spec.shape) != 2 or not DTYPES[spec.dtype].is_float:
@@ -32,24 +117,19 @@ def check_left_out(base: Base, unknown: Iterable[str], view: View, config: Mappi
         others = embeddings if tied is None or tied not in view.held else [tied]
         if is_head(name):
             _check_rows(name, tied, others, view)
-            if tied is None and not any(part.isdigit() for part in name.split(".")):
-                _refuse_name(base, name, others, view)
-            continue
-        for other in others:
-            rows = min(base.spec[other].shape[0], view.held[other].spec.shape[0])
-            if (
-                other in untied
-                and spec.shape[0] >= rows
-                and spec.shape[1:] == base.spec[other].shape[1:]
-                and not any(part.isdigit() for part in name.split("."))
-                and not view.equal(name, other)
-            ):
-                raise InvalidInput(
-                    f"{view.path}: its config.json says that the output matrix is not tied, and {name} seems"
-                    " to be that matrix: leaving it out changes the model. The base ties"
-                    f" {untied[other]} to {other}",
-                    hint=f"call the tensor {untied[other]} in the fine-tune's file, as transformers does",
+            if tied is None and _is_single_matrix(spec):
+                _refuse_name(
+                    base, name, [one for one in others if view.held[one].spec.shape == spec.shape], view
                 )
+        elif says_untied(config) and _is_single_matrix(spec) and not is_shared(name):
+            rows = [one for one in base.tied.values() if one in embeddings and _as_long(view, name, one)]
+            _refuse_name(base, name, rows, view)
+
+
+def _as_long(view: View, name: str, other: str) -> bool:
+    """Whether a matrix has a row for each row of another one."""
+    one, two = view.held[name].spec.shape, view.held[other].spec.shape
+    return one[0] >= two[0] and one[1:] == two[1:]
 
 
 def _check_rows(name: str, tied: str | None, others: Sequence[str], view: View) -> None:
@@ -69,22 +149,79 @@ def _check_rows(name: str, tied: str | None, others: Sequence[str], view: View) 
 
 
 def _refuse_name(base: Base, name: str, others: Sequence[str], view: View) -> None:
-    """`InvalidInput` for an output matrix under a name that the base does not tie to an embedding."""
-    shape = view.held[name].spec.shape
-    other = next((each for each in others if view.held[each].spec.shape == shape), None)
-    if other is None:
-        return
-    aliases = [alias for alias, target in base.tied.items() if target == other]
-    said = f"has no {name} beside {other}"
-    hint = "begin with a base that holds it (tie_word_embeddings=False, then save_pretrained)"
-    if aliases:
-        said = f"ties {aliases[0]} to {other}"
-        hint = f"call the tensor {aliases[0]} in the fine-tune's file, as transformers does"
-    raise InvalidInput(
-        f"{view.path}: {name} differs from {other}: leaving it out changes the model, if it is the output"
-        f" matrix. The base {said}",
-        hint=hint,
+    """`InvalidInput` for an output matrix under a name that the base does not tie to its embedding.
+
+    `others`: the embeddings that it may belong to.
+    """
+    for other in others[:1]:
+        aliases = [alias for alias, target in base.tied.items() if target == other and is_head(alias)]
+        said, hint = "has no output matrix", SAVE_ALIKE
+        if aliases:
+            said = f"ties {aliases[0]} to {other}"
+            hint = f"call the tensor {aliases[0]} in the fine-tune's file, as transformers does"
+        raise InvalidInput(
+            f"{view.path}: {name} differs from {other}: leaving it out changes the model, if it is the output"
+            f" matrix. The base {said}",
+            hint=hint,
+        )
+
+
+def left_out(base: Base, name: str, other: str, view: View) -> InvalidInput:
+    """The error for an output matrix of its own that nobody asked to take."""
+    said = f"ties {name} to {other}" if name in base.tied else "has no output matrix"
+    return InvalidInput(
+        f"{view.path}: {name} differs from {other}: leaving it out changes the model. The base {said}",
+        hint=(Keyword(untie=True), " makes it a tensor of the vector, and takes the config along"),
     )
+
+
+def said_tied(checkpoint: Checkpoint) -> dict[str, str]:
+    """The ties that the metadata of a checkpoint names."""
+    said = [shard.metadata for shard in checkpoint.shards]
+    tied = checkpoint.tied.items()
+    return {alias: name for alias, name in tied if any(one.get(alias) == name for one in said)}
+
+
+def doubts(base: Base, checkpoint: Checkpoint) -> Iterator[str]:
+    """Sentences on a checkpoint without an output matrix, whose config and base contradict each other."""
+    if any(map(is_head, [*base.spec, *checkpoint.tensors])):
+        return
+    if any(map(is_head, base.tied)) and says_untied(checkpoint.config):
+        yield (
+            "config.json says that the output matrix is not tied, and the fine-tune holds none: if it was"
+            " trained apart from the embedding, it is lost"
+        )
+    if not base.tied and (alias := next(filter(is_head, checkpoint.tied), None)) is not None:
+        yield (
+            f"the fine-tune ties {alias} to {checkpoint.tied[alias]}. The base does not, and has no output"
+            " matrix, so with its config.json the model has a random one or none"
+        )
+
+
+def check_single(found: Mapping[str, Taken], view: View) -> None:
+    """`InvalidInput` if several tensors may be the output matrix."""
+    if len(found) > 1:
+        raise InvalidInput(
+            f"{view.path}: {listed(list(found))} differ from {next(iter(found.values())).origin}, and one of"
+            " them may be the output matrix",
+            hint=(Keyword(extra=next(iter(found))), " leaves out one that the model does not need"),
+        )
+
+
+def check_tied(base: Base, twins: Twins, absent: Iterable[str], tied: Mapping[str, str], view: View) -> None:
+    """`InvalidInput` if a checkpoint ties an output matrix which the base does not tie.
+
+    `absent`: tensors that it lacks; `tied`: alias → name, by its names.
+    """
+    tied = {wrappers.bare(alias): wrappers.bare(target) for alias, target in tied.items()} | dict(tied)
+    for name in absent:
+        target = tied.get(name)
+        if target not in base.spec or target not in view.held or twins.equal(name, target):
+            continue
+        raise InvalidInput(
+            f"{view.path}: {name} is missing. In the base it differs from {target}, so the two cannot be one"
+            f" tensor in a fine-tune, and its values are not known: {OWN_HEAD}"
+        )
 
 
 def check_taken(
@@ -95,14 +232,19 @@ def check_taken(
     `found`: tensors of the base that a fine-tune lacks → what would stand for them. `said`: the ties that its
     metadata names, which are those of the weights that were saved.
     """
-    if not says_untied(config):
+    if config is not None and not says_untied(config):
         return
     for name, other in found.items():
         if said.get(name) == other or not (is_shared(name) and is_shared(other)):
             continue
-        if is_head(name) != is_head(other):
+        lost = is_head(name) != is_head(other) if config is not None else not is_head(name) and is_head(other)
+        if lost:
+            because = "config.json says that the two are not tied (tie_word_embeddings = false)"
+            hint = "save the fine-tune with both tensors"
+            if config is None:
+                because = "no config.json beside it says whether the two are tied"
+                hint = "give the directory that save_pretrained wrote, with its config.json"
             raise InvalidInput(
-                f"{view.path}: {name} is missing, and {other} is not the same tensor: config.json says that"
-                " the two are not tied (tie_word_embeddings = false)",
-                hint="save the fine-tune with both tensors",
+                f"{view.path}: {name} is missing, and {other} is not known to be the same tensor: {because}",
+                hint=hint,
             )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import replace
 from typing import TypeAlias
 
-from persona.errors import InvalidInput, Keyword
+from persona.errors import InvalidInput
 from persona.frozen import dataclass
 from persona.intake import depths, growth, heads, refusals, renames, second_models, strays, twins, wrappers
 from persona.intake.choices import Choices, admits, check_globs, is_named, matches, unused
@@ -20,6 +20,7 @@ from persona.intake.pairs import Match, check_pair
 from persona.intake.parts import Held, View
 from persona.intake.phrases import SAVE_ALIKE, count, renamed, some
 from persona.intake.renames import Renames
+from persona.intake.twins import Copies
 from persona.merge.rows.reader import BaseChunks
 from persona.objects.base import Base
 from persona.objects.dtypes import DTYPES
@@ -27,7 +28,7 @@ from persona.objects.growth import Sizes
 from persona.objects.growth import sizes as growth_sizes
 from persona.objects.tensors import TensorSpec
 from persona.weights.checkpoint import Checkpoint
-from persona.weights.tied import may_share
+from persona.weights.tied import is_head, may_share
 
 _Admits: TypeAlias = Callable[[str | Sequence[str], str], bool]
 
@@ -48,13 +49,16 @@ class Matched:
     renamed: dict[str, str]
 
 
-def match_tensors(base: Base, chunks: BaseChunks, checkpoint: Checkpoint, choices: Choices) -> Matched:
+def match_tensors(
+    base: Base, chunks: BaseChunks, checkpoint: Checkpoint, choices: Choices, copies: Copies
+) -> Matched:
     """Finds the fine-tuned self of each tensor of the base.
 
+    `copies`: tensors that change with those of a sparse patch, which does not name them.
     Raises `InvalidInput` that lists missing, extra, renamed and mismatched tensors with the option that would
     admit them.
     """
-    return _Matcher(base, chunks, checkpoint, choices).match()
+    return _Matcher(base, chunks, checkpoint, choices).match(copies)
 
 
 class _Matcher:
@@ -69,7 +73,11 @@ class _Matcher:
         if not checkpoint.partial:
             held, self.notes = wrappers.unwrapped(base, self.view)
         self.view = View(checkpoint, {name: one.as_scalar(base.spec.get(name)) for name, one in held.items()})
-        apart = [name for name, origin in choices.grown.items() if origin is not None]
+        apart = [
+            name
+            for name, origin in choices.grown.items()
+            if origin is not None and (is_head(name) or not may_share(name, name))
+        ]
         self.twins = twins.Twins(base, chunks, apart)
         self.left = frozenset(spec.name for spec in base.tensors if matches(choices.leave, spec.name))
         self.renamed: dict[str, str] = {}
@@ -77,8 +85,10 @@ class _Matcher:
         """The tensors of the base that the checkpoint holds under another name."""
         self.heads: dict[str, str] = {}
         """Output matrices that the base lacks, and the tensor that it has in their place."""
+        self.apart: dict[str, str] = {}
+        """Other tensors that a model unties with these matrices, and what the base has in their place."""
 
-    def match(self) -> Matched:
+    def match(self, copies: Copies) -> Matched:
         """See `match_tensors`."""
         check_globs(self.choices.leave, self.base.spec, "leave", words=())
         check_globs(self.choices.missing, self.base.spec, "missing")
@@ -87,6 +97,11 @@ class _Matcher:
                 # before tensors are found under other names
                 depths.check(self.base, self.chunks, self.checkpoint)
             self._find()
+            self.notes += heads.doubts(self.base, self.checkpoint)
+        for name in self.view.held:
+            if more := [each for each in copies(name) if each not in self.view.held]:
+                self.found |= dict.fromkeys(more, name)
+                self.notes.append(f"the base holds {name} also as {joined(more)}: they change with it")
         pairs = [(spec, self._source(spec)) for spec in self.base.tensors]
         sizes = growth.vocabulary(pairs)
         matches = [self._match(spec, source, sizes) for spec, source in pairs]
@@ -124,19 +139,9 @@ class _Matcher:
             )
         if self.left:
             self.notes.append(f"left as in the base: {described(sorted(self.left), names)}")
-            self.notes += self._parted()
+            self.notes += twins.parted(self.base, self.twins, self.left, self.view)
         left = tuple(sorted({*self.left, *absent}))
         return Matched(matches, self.view, self.notes, left, self.renamed)
-
-    def _parted(self) -> Iterator[str]:
-        """Sentences on tensors that stay as they are, while others that are equal to them may change."""
-        for name in sorted(self.left):
-            held = self.view.held.get(name)
-            new = growth.vocabulary([(self.base.spec[name], None if held is None else held.spec)])
-            if new is not None and new[1] > new[0]:
-                yield f"{name} stays as it is, so {new[1] - new[0]} new tokens are left out"
-            if others := [each for each in self.twins.of(name) if each not in self.left]:
-                yield f"{name} stays as it is, but {joined(others)} may change, which the base shares with it"
 
     # -- growth
 
@@ -160,6 +165,12 @@ class _Matcher:
             self.notes.append(f"{name} is a tensor of the vector; the base has {other} in its place")
             spec = replace(specs[other], name=name)
             yield Match(spec, self.view.held[name].spec, grown=True, origin=other)
+        for name, other in self.apart.items():
+            held = self.view.held.get(name)
+            source = self._source(specs[other]) if held is None else held.spec
+            yield Match(replace(specs[other], name=name), source, grown=True, origin=other)
+        if self.apart:
+            self.notes.append(f"{joined(list(self.apart))} too: a model ties these with it, or not at all")
 
     # -- names
 
@@ -237,10 +248,11 @@ class _Matcher:
         if not absent:
             return
         name = self.checkpoint.path.name
-        self._check_heads(absent)
+        said = heads.said_tied(self.checkpoint)
+        unnamed = [each for each in absent if each not in said and not is_named(self.choices.missing, each)]
+        heads.check_tied(self.base, self.twins, unnamed, self.checkpoint.tied, self.view)
         likeness = Likeness(self.base, self.chunks, self.view, ())
         other = twins.under_other_names(self.base, self.twins, absent, self._unknown(), self.view, likeness)
-        said = self._said_tied()
         heads.check_taken(other, said, self.view, self.checkpoint.config)
         for missing, held in other.items():
             self.notes.append(f"{missing} is called {held} in {name}: its values are used")
@@ -262,30 +274,6 @@ class _Matcher:
                 self.found[alias] = target
                 self.notes.append(f"{alias} is tied to {target} in {name}: its values are used")
 
-    def _said_tied(self) -> dict[str, str]:
-        """The ties that the metadata of the checkpoint names."""
-        return {
-            alias: target
-            for alias, target in self.checkpoint.tied.items()
-            if any(shard.metadata.get(alias) == target for shard in self.checkpoint.shards)
-        }
-
-    def _check_heads(self, absent: Iterable[str]) -> None:
-        """Refuses a checkpoint that ties an output matrix which the base does not tie."""
-        said = self._said_tied()
-        tied = {wrappers.bare(alias): wrappers.bare(target) for alias, target in self.checkpoint.tied.items()}
-        tied |= self.checkpoint.tied
-        for name in absent:
-            target = tied.get(name)
-            if target is None or name in said or target not in self.base.spec or target not in self.view.held:
-                continue
-            if not self.twins.equal(name, target) and not is_named(self.choices.missing, name):
-                raise InvalidInput(
-                    f"{self.checkpoint.path}: {name} is missing. In the base it differs from {target}, so the"
-                    " two cannot be one tensor in a fine-tune, and its values are not known; save the"
-                    f" fine-tune with its own {name} (tie_word_embeddings=False)"
-                )
-
     def _without_copies(self, unknown: list[str], *, said: bool = True) -> list[str]:
         """The tensors that the base lacks, without copies of shared tensors.
 
@@ -294,23 +282,21 @@ class _Matcher:
         if self.checkpoint.partial:
             return unknown
         left = dict.fromkeys(unknown)
+        copied: dict[str, str] = {}
         for name, other, same in twins.copies(self.base, unknown, self.view):
             if same:
                 del left[name]
-                because = ", to which the base ties it" if self.base.tied.get(name) == other else ""
-                if said:
-                    self.notes.append(f"{name} equals {other}{because}: left out")
-            elif name in self.base.tied and said:
-                if self.choices.untie:
-                    del left[name]
-                    self.heads[name] = other
-                elif not self._is_another_model():  # of which there is more to say
-                    raise self._own_head(name, other)
-        if said and not self._is_another_model():
+                copied[name] = other
+        if said and not self._is_another_model():  # of which there is more to say
+            self._find_heads(left, copied)
             unnamed = [
                 name for name in left if name in self.base.tied or not is_named(self.choices.extra, name)
             ]
             heads.check_left_out(self.base, unnamed, self.view, self.checkpoint.config)
+            for name, other in copied.items():
+                because = ", to which the base ties it" if self.base.tied.get(name) == other else ""
+                if name not in self.apart:
+                    self.notes.append(f"{name} equals {other}{because}: left out")
         inside = {name.rpartition(".")[0] for name in self.base.spec if "." in name}
         zeros = [name for name in left if self._adds_zero(name, inside)]
         if zeros and said:
@@ -318,6 +304,29 @@ class _Matcher:
                 f"biases of zeros that the base does not have, left out: {described(zeros, self.view.held)}"
             )
         return [name for name in left if name not in zeros]
+
+    def _find_heads(self, left: dict[str, None], copied: dict[str, str]) -> None:
+        """Takes output matrices of their own out of `left`, or refuses them.
+
+        `copied`: tensors that equal others, and the base's names of these.
+        """
+        config, extra = self.checkpoint.config, self.choices.extra
+        found = heads.candidates(self.base, left, self.view, config, renamed=bool(self.renamed))
+        if any(name not in self.base.tied for name in found):
+            known = any(map(is_head, copied))
+            found = {name: one for name, one in found.items() if not known and not is_named(extra, name)}
+            heads.check_single(found, self.view)
+        for name, (own, other) in found.items():
+            if not self.choices.untie:
+                raise heads.left_out(self.base, name, other, self.view)
+            held = dict(self.view.held)
+            held[own] = held.pop(name).named(own)
+            self.view = View(self.checkpoint, held)
+            del left[name]
+            self.heads[own] = other
+        self.apart = copied | heads.tied_with(self.base, self.heads) if self.heads else {}
+        for name in self.apart:
+            left.pop(name, None)
 
     def _adds_zero(self, name: str, modules: Collection[str]) -> bool:
         """Whether a tensor that the base lacks is a bias of zeros of one of its modules."""
@@ -331,13 +340,6 @@ class _Matcher:
             return False
         lost = [name for name in self._absent() if not admits(self.choices.missing, name)]
         return 2 * len(lost) > len(self.base.tensors)
-
-    def _own_head(self, name: str, other: str) -> InvalidInput:
-        return InvalidInput(
-            f"{self.checkpoint.path}: {name} differs from {other}: leaving it out changes the model. The base"
-            f" ties {name} to {other}",
-            hint=(Keyword(untie=True), " makes it a tensor of the vector, and takes the config along"),
-        )
 
     def _may_be(self, own: str, name: str) -> bool:
         """Whether a tensor of the checkpoint may be a shared tensor of the base under another name."""

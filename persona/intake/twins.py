@@ -7,12 +7,14 @@ equal ones, and training moves them apart.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 import numpy as np
 
 from persona.errors import InvalidInput
+from persona.intake import growth
 from persona.intake.likeness import Likeness
+from persona.intake.naming import joined
 from persona.intake.parts import View
 from persona.merge.arithmetic import casts
 from persona.merge.rows.reader import BaseChunks
@@ -21,6 +23,9 @@ from persona.objects.dtypes import DTYPES
 from persona.objects.layers import numbered
 from persona.objects.tensors import TensorSpec, chunk_count
 from persona.weights.tied import is_head, is_shared, may_share
+
+Copies = Callable[[str], list[str]]
+"""The other names that a base has for a tensor."""
 
 
 class Twins:
@@ -45,6 +50,10 @@ class Twins:
         """The other members of a tensor's group, unless it is constant."""
         group = self._group.get(name, [])
         return [] if not group or self._is_constant(name) else [each for each in group if each != name]
+
+    def shared(self, name: str) -> list[str]:
+        """The other names of a tensor that a model holds once, as far as names and values tell."""
+        return [each for each in self.of(name) if _is_one(name, each)]
 
     def find(self, absent: Iterable[str], view: View) -> dict[str, str]:
         """The twins that a checkpoint holds of tensors that it lacks. `view`: under the names of the base.
@@ -92,6 +101,17 @@ class Twins:
 def _is_one(name: str, twin: str) -> bool:
     """Whether two equal tensors of a base are one tensor of the model, as far as names tell."""
     return may_share(name, twin) or (numbered(name) is None and numbered(twin) is None)
+
+
+def parted(base: Base, twins: Twins, left: Collection[str], view: View) -> Iterator[str]:
+    """Sentences on tensors that stay as they are (`left`), while others that are equal may change."""
+    for name in sorted(left):
+        held = view.held.get(name)
+        new = growth.vocabulary([(base.spec[name], None if held is None else held.spec)])
+        if new is not None and new[1] > new[0]:
+            yield f"{name} stays as it is, so {new[1] - new[0]} new tokens are left out"
+        if others := [each for each in twins.of(name) if each not in left]:
+            yield f"{name} stays as it is, but {joined(others)} may change, which the base shares with it"
 
 
 def under_other_names(

@@ -56,8 +56,8 @@ class Patched(Checkpoint):
     """A checkpoint as a sparse patch leaves it. It has the tensors that the patch names.
 
     It shares the open files of the patch. `original` gives the elements of a chunk of a tensor before the
-    patch, as bits; any thread may call it. Raises `InvalidInput` for a file that is no patch of these
-    tensors.
+    patch, as bits; any thread may call it. `tied`: alias → name of tensors that the patch may name by their
+    alias. Raises `InvalidInput` for a file that is no patch of these tensors.
     """
 
     partial = True
@@ -68,8 +68,10 @@ class Patched(Checkpoint):
         specs: Mapping[str, TensorSpec],
         chunk: int,
         original: Callable[[str, int], NDArray[Any]],
+        tied: Mapping[str, str],
     ) -> None:
         super().__init__(patch.path)
+        self._given: dict[str, str] = {}
         self._patch, self._chunk, self._original = patch, chunk, original
         self.shards, self.weights_seen = patch.shards, patch.weights_seen
         self._check_encoding()
@@ -83,8 +85,20 @@ class Patched(Checkpoint):
                     f" NAME{INDICES} and NAME{VALUES} for each tensor"
                 )
             whole = name.removesuffix(INDICES)
-            found[whole] = self._checked(whole, specs.get(whole)), 0
+            own = whole if whole in specs else tied.get(whole, whole)
+            if own + INDICES in patch.tensors:
+                own = whole
+            self._given[own] = whole
+            found[own] = self._checked(whole, specs.get(own)), 0
         self.tensors = dict(sorted(found.items()))
+
+    @property
+    def has_copies(self) -> bool:
+        """Whether it names every tensor of a file that differs, as `PatchWriter` does.
+
+        The parameters of a model, which trainers list, have one name for a tensor that several modules share.
+        """
+        return any(FROM in shard.metadata for shard in self.shards)
 
     def _check_encoding(self) -> None:
         for shard in self.shards:
@@ -118,17 +132,17 @@ class Patched(Checkpoint):
 
     def read_into(self, name: str, start_byte: int, out: WriteableBuffer) -> None:
         """Fills `out` with the patched elements from `start_byte` on, which has to begin a chunk."""
-        spec = self.tensors[name][0]
+        spec, given = self.tensors[name][0], self._given[name]
         bits = np.frombuffer(memoryview(out), uint(spec.unit))
         start = start_byte // spec.unit
         bits[:] = self._original(name, start // self._chunk)
-        first, last = self._place(name, start), self._place(name, start + bits.size)
+        first, last = self._place(given, start), self._place(given, start + bits.size)
         whole = start + bits.size == spec.elements
-        if (start == 0 and first) or (whole and last != self._patch.spec(name + INDICES).elements):
+        if (start == 0 and first) or (whole and last != self._patch.spec(given + INDICES).elements):
             raise self._disordered(name)
         indices, values = np.empty(last - first, np.int32), np.empty(last - first, bits.dtype)
-        self._patch.read_into(name + INDICES, 4 * first, indices.data)
-        self._patch.read_into(name + VALUES, spec.unit * first, values.view(np.uint8).data)
+        self._patch.read_into(given + INDICES, 4 * first, indices.data)
+        self._patch.read_into(given + VALUES, spec.unit * first, values.view(np.uint8).data)
         inside = indices - np.int64(start)
         if last > first and (inside[0] < 0 or inside[-1] >= bits.size or (np.diff(inside) <= 0).any()):
             raise self._disordered(name)

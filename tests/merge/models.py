@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,12 @@ class Sandbox:
         with Checkpoint.open(path) as checkpoint, self.store.transaction() as tx:
             self.base, self.base_id = import_base(tx, checkpoint, {}, chunk=chunk)
 
-    def vector(self, after: Model, **options: Any) -> ImportedVector:
-        """Imports a fine-tune."""
+    def vector(self, after: Model, *, config: str | None = "{}", **options: Any) -> ImportedVector:
+        """Imports a fine-tune. `config`: the text of its config.json."""
         path = write_file(self.folder / f"ft-{len(self.imported)}.safetensors", after)
         with Checkpoint.open(path) as checkpoint, self.store.transaction() as tx:
+            if checkpoint.config is None and config is not None:
+                checkpoint.config = json.loads(config)
             found = import_vector(self.store, tx, self.base, checkpoint, **options)
         self.imported[found.id] = found
         self.vectors[found.id] = found.vector

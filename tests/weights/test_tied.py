@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from persona.weights.tied import find_tied
+from persona.weights.tied import find_tied, may_tie
 
 LLAMA = {"architectures": ["LlamaForCausalLM"], "tie_word_embeddings": True}
 TIED = {"lm_head.weight": "model.embed_tokens.weight"}
@@ -31,6 +31,27 @@ def test_a_config_that_leaves_out_its_classs_default_still_ties() -> None:
             {"architectures": ["WhisperForConditionalGeneration"], "model_type": "whisper"},
             "model.decoder.embed_tokens.weight",
             "proj_out.weight",
+        ),
+        ({"architectures": ["LEDForConditionalGeneration"]}, "led.shared.weight", "lm_head.weight"),
+        (
+            {"architectures": ["Qwen3VLForConditionalGeneration"]},
+            "model.language_model.embed_tokens.weight",
+            "lm_head.weight",
+        ),
+        (
+            {"architectures": ["MoonshineForConditionalGeneration"], "model_type": "moonshine"},
+            "model.decoder.embed_tokens.weight",
+            "proj_out.weight",
+        ),
+        (
+            {"decoder": {"model_type": "trocr", "tie_word_embeddings": True}},
+            "decoder.model.decoder.embed_tokens.weight",
+            "decoder.output_projection.weight",
+        ),
+        (
+            {"tie_word_embeddings": True, "model_type": "bert-generation"},
+            "bert.embeddings.word_embeddings.weight",
+            "lm_head.decoder.weight",
         ),
         ({"architectures": ["OPTForCausalLM"]}, "model.decoder.embed_tokens.weight", "lm_head.weight"),
         (
@@ -77,6 +98,32 @@ def test_nothing_is_tied_without_a_reason(config: dict[str, Any] | None) -> None
     assert find_tied({"model.embed_tokens.weight"}, [], config) == {}
 
 
+@pytest.mark.parametrize(
+    "name", ["other.shared.weight", "biogpt.embed_tokens.weight", "bart.model.shared.weight"]
+)
+def test_the_head_of_a_model_with_another_prefix_is_not_guessed(name: str) -> None:
+    assert find_tied({name}, [], LLAMA) == {}
+
+
+@pytest.mark.parametrize(
+    ("config", "ties"),
+    [
+        (None, True),
+        ({}, True),
+        ({"architectures": ["AlbertForMaskedLM"]}, True),
+        ({"architectures": ["MarianMTModel"]}, True),
+        ({"architectures": ["BertModel"]}, False),
+        ({"architectures": ["LlamaForSequenceClassification"]}, False),
+        ({"tie_word_embeddings": False}, False),
+        ({"tie_word_embeddings": False, "text_config": {"tie_word_embeddings": True}}, True),
+        ({"thinker_config": {"text_config": {"tie_word_embeddings": False}}}, False),
+        ({"vision_config": {"tie_word_embeddings": False}}, True),
+    ],
+)
+def test_only_a_config_denies_a_tie(config: dict[str, Any] | None, ties: bool) -> None:
+    assert may_tie(config) is ties
+
+
 def test_a_stored_output_matrix_is_not_tied() -> None:
     assert find_tied({"model.embed_tokens.weight", "lm_head.weight"}, [], LLAMA) == {}
 
@@ -94,7 +141,7 @@ def test_an_alias_that_cannot_name_a_tensor_is_no_alias(alias: str) -> None:
 
 
 def test_many_embeddings_are_looked_through_once() -> None:
-    names = [f"experts.{number}.model.embed_tokens.weight" for number in range(20_000)]
+    names = [f"parts.{number}.decoder.model.embed_tokens.weight" for number in range(20_000)]
 
     class Counting(list[str]):
         passes = 0

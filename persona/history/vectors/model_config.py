@@ -171,12 +171,18 @@ def with_dtype_of(history: History, base: Base, content: bytes) -> bytes:
 
 
 def fit(history: History, config: Mapping[str, Any], base: Base, extended: Base) -> dict[str, Any]:
-    """A config as it belongs to `extended`, the base as a recipe's vectors grow it."""
+    """A config as it belongs to `extended`, the base as a recipe's vectors grow it.
+
+    If the base does not say which tensors its model ties, the key of the ties stays as it is: "false" could
+    untie tensors that the checkpoint does not hold, and make them random. transformers ties no two tensors
+    of a checkpoint that differ.
+    """
     content = _of_base(history, base)
     own = None if content is None else _object(content)
     found: dict[str, Any] = json.loads(json.dumps(config))
     sizes = growth.vocabulary(base, extended)
-    untied = any(name not in base.spec for name in extended.spec)
+    own_head = any(name not in base.spec for name in extended.spec)
+    untied = own_head and any(name not in base.spec for name in base.tied if name in extended.spec)
     for part, before in _parts(found, own if own is not None else config):
         size = before.get(_SIZE)
         if _SIZE in part and isinstance(size, int):
@@ -184,7 +190,7 @@ def fit(history: History, config: Mapping[str, Any], base: Base, extended: Base)
             _give_back_tokens(part, before, part[_SIZE])
         if untied and (part is found or _TIED in part):
             part[_TIED] = False
-        elif extended.tied and part.get(_TIED) is False:  # its output matrix would be random
+        elif extended.tied and not own_head and part.get(_TIED) is False:  # its output matrix would be random
             part[_TIED] = before.get(_TIED)
             if _TIED not in before:
                 del part[_TIED]

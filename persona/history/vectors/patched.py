@@ -27,7 +27,8 @@ def whole(
         return checkpoint
     before = onto if onto is not None else plan_of(history, Recipe.of(base, (), Rules.of()))
     budget = budget_of(before, list(before.tensors), thread_count(options["threads"]), history.memory())
-    return patches.Patched(checkpoint, before.base.spec, before.base.chunk, tensor_bits(before, budget))
+    own = before.base
+    return patches.Patched(checkpoint, own.spec, own.chunk, tensor_bits(before, budget), own.tied)
 
 
 def of_start(

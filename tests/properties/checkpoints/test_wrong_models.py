@@ -24,7 +24,7 @@ class Pair:
     """A repository `bot` of a base, and the directory `tuned` of its fine-tune."""
 
     def __init__(self, place: Path, base: Path) -> None:
-        self.tuned = place / "tuned"
+        self.base, self.tuned = base, place / "tuned"
         train(base, self.tuned)
         CommandLine(place).ok("init", "bot", "--base", base)
         self.run = CommandLine(place / "bot")
@@ -143,18 +143,27 @@ def test_an_embedding_of_a_draft_is_no_head(pair: Callable[[str], Pair]) -> None
     assert same_answers(found.run.directory, found.tuned.parent / "whole")
 
 
-def test_the_bias_of_a_head_that_is_taken_is_not_left_out(pair: Callable[[str], Pair]) -> None:
+@pytest.mark.parametrize("held", [True, False])
+def test_the_bias_of_a_head_that_is_taken_comes_with_it(pair: Callable[[str], Pair], held: bool) -> None:
+    """transformers unties the two biases with the two matrices, and saves one of them."""
     found = pair("bert")
-    decoder = "cls.predictions.decoder."
+    decoder, bias = "cls.predictions.decoder.", "cls.predictions.bias"
 
     def untied(model: Model) -> Model:
         words = random_like(model["bert.embeddings.word_embeddings.weight"])
-        return model | {decoder + "weight": words, decoder + "bias": model["cls.predictions.bias"]}
+        return model | {decoder + "weight": words, decoder + "bias": model[bias]}
 
     found.rewrite(untied)
     found.configure(lambda config: config.update(tie_word_embeddings=False))
-    assert decoder + "bias" in found.refused("--untie")
-    assert decoder + "bias" in found.refused("--untie", "--extra", "ignore")
+    shutil.copytree(found.tuned, found.tuned.parent / "whole")
+    if not held:
+        found.rewrite(without(decoder + "bias"))
+    follow(found.run, "commit", "../tuned", "-m", "x")
+    found.run.ok("checkout")
+    assert same_answers(found.run.directory, found.tuned.parent / "whole")
+    found.run.ok("set", "tuned", "--alpha", "0")
+    found.run.ok("checkout")
+    assert same_answers(found.run.directory, found.base)
 
 
 @pytest.mark.situation("two models lie in one file (`policy.`, `ref_model.`)")
