@@ -61,15 +61,21 @@ def check_layers(
         if (whole and len(whole) < len(own)) or added:
             count = len(own) - len(whole) + len(added)
             at = f"{stack}.{(whole or added)[0]}"
-            said = f"{at} of the base is missing" if whole else f"{at} is a layer that the base does not have"
-            _check_depth(base, chunks, checkpoint, said, len(own), count)
+            fault = (
+                f"{at} of the base is missing" if whole else f"{at} is a layer that the base does not have"
+            )
+            _check_depth(base, chunks, checkpoint, fault, len(own), count)
 
 
 def _check_depth(
-    base: Base, chunks: BaseChunks, checkpoint: Checkpoint, said: str, depth: int, count: int
+    base: Base, chunks: BaseChunks, checkpoint: Checkpoint, fault: str, depth: int, count: int
 ) -> None:
-    """`InvalidInput` unless the fine-tune's config counts `depth` layers, and nothing in it says `count`."""
-    where = f"{checkpoint.path}: {said}"
+    """`InvalidInput` unless the fine-tune's config counts `depth` layers, and nothing in it says `count`.
+
+    If the base's config says `count`, the base's file holds a layer that its model does not compute, such as
+    a multi-token head.
+    """
+    where = f"{checkpoint.path}: {fault}"
     if checkpoint.config is None:
         raise InvalidInput(
             f"{where}, and no config.json says how many layers the model has", hint=_WITH_CONFIG
@@ -82,11 +88,17 @@ def _check_depth(
             f"{where}, and its config.json says {other} = {count}, so it is no fine-tune of this base; begin"
             " with its own base"
         )
-    if not any(depth == value or (isinstance(value, list) and depth in value) for value in given.values()):
+    said, base_said = ({one for value in each.values() for one in _flat(value)} for each in (given, own))
+    is_outside = depth not in base_said and count in base_said & said  # of the layers that models compute
+    if depth not in said and not is_outside:
         raise InvalidInput(
             f"{where}, and its config.json does not say that the model has {depth} layers, as the base has;"
             " save the fine-tune with all its tensors, or begin with its own base"
         )
+
+
+def _flat(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
 
 
 def kinds(base: Base, chunks: BaseChunks, checkpoint: Checkpoint) -> Kinds | None:

@@ -427,7 +427,9 @@ class _Matcher:
         if gone and self.checkpoint.config is None:
             refusals.refuse_lost_heads(path, gone)
         if not self._is_another_model():
-            refusals.refuse_lost_parts(self.base, path, strays.lost_parts(self.base, gone, self.view.held))
+            parts = strays.lost_parts(self.base, gone, self.view.held)
+            parts = [name for name in parts if not (name.endswith("bias") and self.twins.is_zero(name))]
+            refusals.refuse_lost_parts(self.base, path, parts)
         inside = self._strays(unknown) if unknown else []
         glob = unused(self.choices.missing, absent)
         refusals.refuse(

@@ -39,6 +39,12 @@ class Match:
 def check_pair(spec: TensorSpec, source: TensorSpec, path: object, cast: bool) -> None:
     """`InvalidInput` if a tensor of the file `path` cannot be a fine-tuned `spec`."""
     where = f"{path}: tensor {spec.name}"
+    if spec.merged and not DTYPES[source.dtype].is_float and not is_buffer(spec):
+        raise InvalidInput(
+            f"{where} has the dtype {source.dtype}, but the base has {spec.dtype}: it seems to be quantised,"
+            " and nothing beside it says how",
+            hint=UNQUANTISED,
+        )
     if source.shape == (0,) != spec.shape:
         raise InvalidInput(
             f"{where} is empty, as DeepSpeed ZeRO-3 saves a tensor that it did not gather", hint=EMPTY_REMEDY
@@ -51,12 +57,6 @@ def check_pair(spec: TensorSpec, source: TensorSpec, path: object, cast: bool) -
         )
     if source.dtype == spec.dtype:
         return
-    if spec.merged and not DTYPES[source.dtype].is_float and not is_buffer(spec):
-        raise InvalidInput(
-            f"{where} has the dtype {source.dtype}, but the base has {spec.dtype}: it seems to be quantised,"
-            " and nothing beside it says how",
-            hint=UNQUANTISED,
-        )
     if not spec.merged or not DTYPES[source.dtype].is_float:
         raise InvalidInput(
             f"{where} has the dtype {source.dtype}, but the base has {spec.dtype}: save it as {spec.dtype}",

@@ -49,7 +49,7 @@ def refuse(base: Base, view: View, found: Unpaired, kinds: Kinds | None, *, part
         )
         if found.unused:
             problems[-1] += f" ('{found.unused}' matches none of them)"
-        hint += [Keyword(missing="zero"), " counts them as unchanged"]
+        hint += [Keyword(missing="zero"), " counts them as unchanged, if training froze them"]
     if found.more or found.inside:
         problems.append(lacking(found.more or found.inside, view))
     if found.inside:
@@ -60,10 +60,11 @@ def refuse(base: Base, view: View, found: Unpaired, kinds: Kinds | None, *, part
         hint += [*(["; "] if hint else []), Keyword(extra="ignore")]
         hint.append(" leaves out those that the base lacks, and the model computes without them")
         if kinds is not None:
-            problems[-1] += f"; {of_another_kind(kinds)}"
             hint[-1] = f" leaves out those that the base lacks: the model stays a {kinds.base} without them"
     if found.apart:
         hint = [f"{SAVE_ALIKE}; then start from that base"]
+    if problems and kinds is not None and not found.inside:
+        problems[-1] += f" ({of_another_kind(kinds)})"
     if problems:
         raise InvalidInput(f"{view.path}: {'; and '.join(problems)}", hint=tuple(hint))
 

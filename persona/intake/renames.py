@@ -21,7 +21,7 @@ from persona.intake import stacks
 from persona.intake.likeness import Likeness
 from persona.intake.naming import pattern
 from persona.intake.parts import Held
-from persona.intake.second_models import ends_of
+from persona.intake.second_models import common_end, ends_of
 from persona.objects.dtypes import DTYPES
 from persona.objects.tensors import TensorSpec
 from persona.weights.tied import is_shared
@@ -272,7 +272,7 @@ class _Search:
         found: dict[_Rule, None] = {}
         for (kind, shape), name in sample.items():
             kinds = places.get(shape, {})
-            for own in sorted(kinds, key=lambda own: -_common_end(own, kind))[:_MOST_KINDS]:
+            for own in sorted(kinds, key=lambda own: -common_end(own, kind))[:_MOST_KINDS]:
                 for new in [each for each in kinds[own] if _same_numbers(name, each)][:1]:
                     found |= dict.fromkeys(_rules(name, new))
         return list(found)
@@ -349,12 +349,6 @@ def _same_numbers(name: str, base_name: str) -> bool:
     one, other = _numbers(name), _numbers(base_name)
     count = min(len(one), len(other))
     return one[len(one) - count :] == other[len(other) - count :]
-
-
-def _common_end(one: str, other: str) -> int:
-    """How many characters two names have in common at their ends."""
-    pairs = zip(reversed(one), reversed(other), strict=False)
-    return next((count for count, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def _ends(name: str) -> Iterator[str]:

@@ -6,7 +6,7 @@ two has the base's names, names do not tell which of them was meant.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from persona.errors import InvalidInput
@@ -28,6 +28,12 @@ def ends_of(name: str) -> tuple[str, ...]:
     return (*name.split(".")[-2:], *(part for part in name.split(".") if part.isdigit()))
 
 
+def common_end(one: str, other: str) -> int:
+    """How many characters two names have in common at their ends."""
+    pairs = zip(reversed(one), reversed(other), strict=False)
+    return next((count for count, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
 def refuse_second(
     pairs: Iterable[tuple[TensorSpec, Held]], unknown: Collection[str], view: View, likeness: Likeness
 ) -> None:
@@ -35,20 +41,23 @@ def refuse_second(
 
     `pairs`: the tensors of the base, and those of the checkpoint under their names.
     """
-    paired = {(ends_of(spec.name), spec.shape): spec for spec, _ in pairs}
-    others: Mapping[str, TensorSpec] = {
-        name: spec
-        for name in unknown
-        if (spec := paired.get((ends_of(name), view.held[name].spec.shape))) is not None
-    }
+    paired: dict[tuple[object, ...], list[TensorSpec]] = {}
+    for spec, _ in pairs:
+        paired.setdefault((ends_of(spec.name), spec.shape), []).append(spec)
+    others: dict[str, TensorSpec] = {}
+    for name in unknown:
+        if found := paired.get((ends_of(name), view.held[name].spec.shape)):
+            others[name] = max(found, key=lambda spec: common_end(spec.name, name))
     matrices = [
         name
         for name, spec in others.items()
         if len(spec.shape) > 1 and spec.elements >= _TELLING and not is_shared(name)
     ]
     asked = matrices[:: 1 + len(matrices) // _ASKED]
+    if all(others[name].name in view.held and view.equal(name, others[name].name) for name in asked):
+        return
     alike = any(likeness.is_alike(others[name], view.held[name]) for name in asked)
-    most = matrices and len({spec.name for spec in others.values()}) > _MOST_OF * len(paired)
+    most = len({spec.name for spec in others.values()}) > _MOST_OF * sum(map(len, paired.values()))
     if alike or most:
         raise InvalidInput(
             f"{view.path}: holds two models: tensors with the base's names, and"

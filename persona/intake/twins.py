@@ -8,8 +8,10 @@ equal ones, and training moves them apart.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from persona.errors import InvalidInput
 from persona.intake import growth
@@ -90,12 +92,21 @@ class Twins:
                 found[name] = heads[0]
         return found
 
+    def is_zero(self, name: str) -> bool:
+        """Whether a tensor is 0 everywhere, as far as its first chunk tells."""
+        return self._is_constant(name) and not self._first(name).any()
+
     def _is_constant(self, name: str) -> bool:
         spec = self._base.spec[name]
         if not spec.merged:
             return False
-        bits = self._chunks.read(spec, 0, np.empty(min(spec.units, self._base.chunk), spec.bits_dtype))
+        bits = self._first(name)
         return bool((bits == bits[0]).all())
+
+    def _first(self, name: str) -> NDArray[Any]:
+        """The first chunk of a tensor, as bits."""
+        spec = self._base.spec[name]
+        return self._chunks.read(spec, 0, np.empty(min(spec.units, self._base.chunk), spec.bits_dtype))
 
 
 def _is_one(name: str, twin: str) -> bool:

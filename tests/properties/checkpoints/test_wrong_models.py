@@ -348,6 +348,34 @@ def test_a_layer_is_missing_from_the_file_alone(pair: Callable[[str], Pair]) -> 
     found.run.ok("commit", "../tuned", "-m", "x", "--missing", "zero")
 
 
+def test_a_layer_that_no_config_counts_may_be_missing(families: Families, tmp_path: Path) -> None:
+    """The base's file holds a multi-token head as a layer, which transformers neither computes nor saves."""
+    shutil.copytree(families("llama"), tmp_path / "base")
+    model = read_weights(tmp_path / "base")
+    more = {name.replace("s.1.", "s.2."): random_like(held) for name, held in model.items() if "s.1." in name}
+    write_file(tmp_path / "base" / "model.safetensors", model | more)
+    found = Pair(tmp_path, tmp_path / "base")
+    found.rewrite(without(".layers.2."))
+    follow(found.run, "commit", "../tuned", "-m", "x")
+    found.run.ok("checkout")
+    assert same(read_weights(found.run.directory), read_weights(found.tuned) | more)
+
+
+def test_biases_of_zeros_may_be_missing(families: Families, tmp_path: Path) -> None:
+    shutil.copytree(families("qwen2"), tmp_path / "base")
+    model = read_weights(tmp_path / "base")
+    zeros = {
+        name: Tensor(held.dtype, np.zeros_like(held.bits)) for name, held in model.items() if "bias" in name
+    }
+    write_file(tmp_path / "base" / "model.safetensors", model | zeros)
+    found = Pair(tmp_path, tmp_path / "base")
+    whole = read_weights(found.tuned) | zeros
+    found.rewrite(without(".bias"))
+    follow(found.run, "commit", "../tuned", "-m", "x")
+    found.run.ok("checkout")
+    assert same(read_weights(found.run.directory), whole)
+
+
 @pytest.mark.situation("biases or norms of the base are missing in all layers")
 @pytest.mark.parametrize(("family", "part"), [("qwen2", ".bias"), ("phi", "q_proj.bias")])
 def test_parts_that_no_layer_has(pair: Callable[[str], Pair], family: str, part: str) -> None:
@@ -390,9 +418,22 @@ def test_a_second_model_beside_one_with_the_names_of_the_base(pair: Callable[[st
             assert "which of them was trained is not known" in found.refused(*more)
     found.rewrite(lambda model: trained | critic)
     found.run.ok("commit", "../tuned", "-m", "x", "--extra", "critic.*")
+    found.rewrite(lambda model: trained | {f"same.{name}": held for name, held in trained.items()})
+    assert "same.model.norm.weight" in found.run.refused(4, "commit", "../tuned", "-m", "y")
+    follow(found.run, "commit", "../tuned", "-m", "y", "--allow-empty")
     found.rewrite(lambda model: trained)
     found.run.ok("checkout")
     assert same_answers(found.run.directory, found.tuned)
+
+
+def test_a_part_of_the_base_is_named_by_its_kind(pair: Callable[[str], Pair]) -> None:
+    found = pair("t5")
+    found.rewrite(
+        lambda model: {name: held for name, held in model.items() if not name.startswith("decoder.")}
+    )
+    found.configure(lambda config: config.update(architectures=["T5EncoderModel"]))
+    said = found.run.refused(4, "commit", "../tuned", "-m", "x")
+    assert "says that the fine-tune is a T5EncoderModel, and the base a T5ForConditionalGeneration" in said
 
 
 @pytest.mark.situation("the fine-tune has another kind of head (`score.weight`)")
@@ -445,10 +486,12 @@ def test_integers_in_the_place_of_floats(pair: Callable[[str], Pair]) -> None:
     found = pair("llama")
     whole = read_weights(found.tuned)
     name = "model.layers.0.mlp.up_proj.weight"
-    found.rewrite(lambda model: model | {name: Tensor("U8", (model[name].bits & 127).astype(np.uint8))})
-    said = found.refused()
-    assert "seems to be quantised" in said
-    assert "--leave" not in said
+    integers = (whole[name].bits & 127).astype(np.uint8)
+    for packed in (integers, integers[:, ::2].copy()):
+        found.rewrite(lambda model, packed=packed: model | {name: Tensor("U8", packed)})
+        said = found.refused()
+        assert "seems to be quantised" in said
+        assert "--leave" not in said
     found.rewrite(lambda model: whole)
     found.run.ok("commit", "../tuned", "-m", "x")
     found.run.ok("checkout")
