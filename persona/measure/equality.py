@@ -64,6 +64,10 @@ class Given:
                 found[spec.name] = Expected(digest, source.dtype, source.dtype, exact=False)
         return found
 
+    def may_be_of(self, base: Base) -> bool:
+        """Whether it has all tensors of a base in a form that can be compared, and no others."""
+        return len(self.expected(base)) == len(base.tensors) and not self.extra(base)
+
     def extra(self, base: Base) -> list[str]:
         """The tensors that the base lacks, without those that equal the tensor that the base ties them to."""
         return [

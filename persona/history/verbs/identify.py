@@ -14,7 +14,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Unpack
 
@@ -106,9 +106,10 @@ def identify(history: History, path: AnyPath, **options: Unpack[ComputeOptions])
 
     `path`: a model directory, a safetensors file, or the index of a sharded checkpoint. Revisions are those
     of all branches, tags and reflogs. A vector stands for its fine-tune: the vector alone at α = 1. Weights
-    of another float dtype than the base's are compared after they are rounded to the narrower dtype. `path`
-    may also be a PEFT adapter, which is the vector that an import of it makes. Writes nothing. Options as for
-    `checkout`. Raises `InvalidInput` for anything else.
+    of another float dtype than the base's are compared after they are rounded to the narrower dtype, those of
+    other names under the names that an import with `rename` gives them. `path` may also be a PEFT adapter,
+    which is the vector that an import of it makes. Writes nothing. Options as for `checkout`. Raises
+    `InvalidInput` for anything else.
     """
     from persona.measure.equality import read
 
@@ -123,6 +124,9 @@ def identify(history: History, path: AnyPath, **options: Unpack[ComputeOptions])
         bases = {id: history.base(id) for id in dict.fromkeys(each.plan.recipe.base for each in candidates)}
         known = {base.digest: base for base in (*bases.values(), *(each.plan.base for each in candidates))}
         given = read(checkpoint, known.values(), threads=how["threads"], progress=how["progress"])
+        stored = given.stored
+        if not any(given.may_be_of(base) for base in known.values()):
+            given = _under_names_of(history, bases.values(), checkpoint, given, known.values(), how, notes)
     search = _Search(given, {digest: given.expected(base) for digest, base in known.items()}, how)
     found, nearest = search.run([one for one in candidates if search.expected[one.base]])
     dtype, rounded = _dtype(search, found[0] if found else nearest)
@@ -139,12 +143,37 @@ def identify(history: History, path: AnyPath, **options: Unpack[ComputeOptions])
     return Identity(
         weights=given.weights,
         found=tuple(name for one in found for name in one.names),
-        tensors=len(given.stored),
+        tensors=len(stored),
         dtype=dtype,
         rounded=rounded,
         nearest=None if nearest is None else search.nearest(nearest),
         notes=tuple(notes),
     )
+
+
+def _under_names_of(
+    history: History,
+    bases: Iterable[Base],
+    checkpoint: Checkpoint,
+    given: Given,
+    known: Collection[Base],
+    how: ComputeOptions,
+    notes: list[str],
+) -> Given:
+    """The digests of a checkpoint under the names of the first base as whose fine-tune an import takes it.
+
+    `given`: the digests under its own names, which are returned if there is no such base.
+    """
+    from persona.intake.recognised import recognised
+    from persona.measure.equality import read
+
+    for base in bases:
+        other = recognised(history.store, base, checkpoint)
+        if other is not None:
+            notes.append("the tensors were compared under the base's names, as an import takes them")
+            found = read(other, known, threads=how["threads"], progress=how["progress"])
+            return replace(found, weights=given.weights)
+    return given
 
 
 def _adapter(history: History, path: Path, how: ComputeOptions, notes: list[str]) -> Identity:
@@ -279,7 +308,7 @@ class _Search:
 
     def may_be_of(self, base: Base) -> bool:
         """Whether the weights have all tensors of a base in a form that can be compared, and no others."""
-        return len(self.expected[base.digest]) == len(base.tensors) and not self.given.extra(base)
+        return self.given.may_be_of(base)
 
     def _sample(self, candidates: Sequence[_Candidate]) -> list[str]:
         """The smallest tensors in which candidates differ."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from persona.repository import Repository
 from persona.store.files import replaced_calls
 from tests.checkpoints import Tensor, digest_of, tensor_of, write_file, write_model
 from tests.disks import Watched
-from tests.history.bots import Bot, advised, at, base_tensors, read_weights
+from tests.history.bots import Bot, Tensors, advised, at, base_tensors, read_weights
 
 
 def names(answer: Identity) -> list[tuple[str, str | None]]:
@@ -267,3 +268,50 @@ def test_a_damaged_reflog_is_told_and_the_rest_is_compared(grown: Bot) -> None:
     answer = grown.repo.identify(grown.models / "listening")
     assert names(answer)[0] == ("commit", "main~2")
     assert any("reflog" in note or "logs" in note for note in answer.notes)
+
+
+# -- other names
+
+LAYERS = ("model.layers.0.mlp.weight", "model.layers.1.mlp.weight")
+NAMED: dict[str, Callable[[Tensors], Tensors]] = {
+    "wrapped": lambda model: {f"module.{name}": bits for name, bits in model.items()},
+    "partly": lambda model: {
+        name.replace("layers.0", "layers.0._orig_mod"): bits for name, bits in model.items()
+    },
+    "renamed": lambda model: {name.replace("model.", "net.body."): bits for name, bits in model.items()},
+}
+
+
+@pytest.mark.parametrize("names_of", NAMED)
+def test_weights_are_recognised_under_other_names(grown: Bot, tmp_path: Path, names_of: str) -> None:
+    named = NAMED[names_of]
+    grown.repo.checkout(out=tmp_path / "out")
+    models = {
+        ("commit", "main"): read_weights(tmp_path / "out"),
+        ("vector", "suggesting"): grown.tunes["suggesting"],
+        ("base", "tiny"): grown.base,
+    }
+    for known, model in models.items():
+        place = write_model(tmp_path / "-".join(map(str, known)), named(model))
+        answer = grown.repo.identify(place)
+        assert known in names(answer)
+        assert answer.weights == digest_of(named(model))
+        assert (answer.nearest, answer.tensors) == (None, len(model))
+        assert any("compared under the base's names" in note for note in answer.notes)
+
+
+def test_what_is_nearest_is_told_under_other_names(grown: Bot, tmp_path: Path) -> None:
+    model = NAMED["wrapped"](read_weights(grown.models / "listening"))
+    model[f"module.{LAYERS[0]}"] = model[f"module.{LAYERS[0]}"] ^ np.uint16(1)
+    answer = grown.repo.identify(write_model(tmp_path / "near", model))
+    assert answer.nearest is not None
+    assert answer.nearest.differing == (LAYERS[0],)
+    assert (answer.nearest.missing, answer.nearest.extra) == ((), ())
+
+
+def test_names_that_no_import_takes_are_not_guessed(grown: Bot, tmp_path: Path) -> None:
+    model = {f"part.{number}": bits for number, bits in enumerate(grown.base.values())}
+    model.popitem()
+    answer = grown.repo.identify(write_model(tmp_path / "other", model))
+    assert answer.found == ()
+    assert answer.notes == ()
