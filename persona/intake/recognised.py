@@ -45,8 +45,9 @@ def recognised(store: Store, base: Base, checkpoint: Checkpoint) -> Recognised |
     Its parts of wrappers, its renamed, stacked and fused tensors are found as by `commit --rename`.
     """
     choices = Choices(rename=True, cast=True, extend_vocab=True, untie=True)
+    known = KnownBase.of(store.objects, base)
     try:
-        found = match_tensors(base, KnownBase.of(store.objects, base).chunks, checkpoint, choices)
+        found = match_tensors(base, known.chunks, checkpoint, choices, lambda name: [])
     except InvalidInput:
         return None
     held = {

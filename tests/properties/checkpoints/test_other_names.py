@@ -41,6 +41,11 @@ class Pair:
         self.run.ok("checkout")
         return same_answers(self.run.directory, self.tuned)
 
+    def is_known(self) -> bool:
+        """Whether `identify` finds the vector in the other files, too."""
+        found = self.run.json("identify", "../other")["found"]
+        return ("vector", "other") in {(one["kind"], one["name"]) for one in found}
+
 
 COMMIT = ("commit", "../other", "-m", "x")
 
@@ -74,6 +79,7 @@ def test_names_of_a_wrapper(pair: Callable[[str], Pair], pattern: str, name: str
     found.rewrite(renamed(pattern, name))
     assert "stripped from the names of" in found.run("commit", "../other", "-m", "x").stderr
     assert found.comes_back()
+    assert found.is_known()
 
 
 @pytest.mark.situation("the names are those of another library or version (`gamma`, `transformer.`)")
@@ -95,6 +101,7 @@ def test_names_of_another_library(pair: Callable[[str], Pair], family: str, patt
     assert "--extra" not in said
     follow(found.run, *COMMIT)
     assert found.comes_back()
+    assert found.is_known()
     assert "Renamed:" in found.run.ok("vector", "show", "other")
 
 
@@ -108,6 +115,7 @@ def test_another_layout(families: Families, pair: Callable[[str], Pair], base: s
     shutil.copytree(found.place / "other", found.tuned)
     follow(found.run, *COMMIT)
     assert found.comes_back()
+    assert found.is_known()
 
 
 @pytest.mark.situation("the names changed, and neither names nor weights tell which is which")
@@ -235,6 +243,7 @@ def test_a_shared_matrix_that_is_there_once(pair: Callable[[str], Pair], family:
     found.run.ok("checkout")
     assert same(read_weights(found.run.directory), read_weights(found.tuned))
     assert found.comes_back()
+    assert found.is_known()
 
 
 @pytest.mark.situation("the fine-tune holds a shared matrix under another of its names")
@@ -243,6 +252,7 @@ def test_a_shared_matrix_of_another_name(pair: Callable[[str], Pair]) -> None:
     found.rewrite(renamed(r"model\.shared\.", "model.decoder.embed_tokens."))
     assert "model.shared.weight is called model.decoder.embed_tokens.weight" in found.run(*COMMIT).stderr
     assert found.comes_back()
+    assert found.is_known()
 
 
 @pytest.mark.situation("the base holds a shared matrix twice, and training moved the two apart")
