@@ -12,7 +12,6 @@ from persona.errors import InvalidInput, Keyword, listed
 from persona.intake import wrappers
 from persona.intake.adapter_names import stem
 from persona.intake.parts import View
-from persona.intake.phrases import SAVE_ALIKE
 from persona.intake.twins import Twins
 from persona.objects.base import Base
 from persona.objects.dtypes import DTYPES
@@ -20,6 +19,10 @@ from persona.objects.tensors import TensorSpec
 from persona.weights.checkpoint import Checkpoint
 from persona.weights.tied import is_embedding, is_head, is_shared, says_untied
 
+_SAVE_WITH_HEAD: Final = (
+    "load the base with the class of the fine-tune and tie_word_embeddings=True, and save both with"
+    " save_pretrained of one version of transformers; then start from that base"
+)
 OWN_HEAD: Final = (
     "to save an output matrix of its own, give the model one (out = model.get_output_embeddings();"
     " out.weight = torch.nn.Parameter(out.weight.clone()); model.config.tie_word_embeddings = False), then"
@@ -155,7 +158,7 @@ def _refuse_name(base: Base, name: str, others: Sequence[str], view: View) -> No
     """
     for other in others[:1]:
         aliases = [alias for alias, target in base.tied.items() if target == other and is_head(alias)]
-        said, hint = "has no output matrix", SAVE_ALIKE
+        said, hint = "has no output matrix", _SAVE_WITH_HEAD
         if aliases:
             said = f"ties {aliases[0]} to {other}"
             hint = f"call the tensor {aliases[0]} in the fine-tune's file, as transformers does"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import PreTrainedModel
+from transformers import LlamaForCausalLM, PreTrainedModel
 
 from tests.advice import follow
 from tests.checkpoints import Model, Tensor, read_weights, write_file
@@ -170,6 +170,23 @@ def test_an_adapter_that_unties_bart(families: Families, tmp_path: Path, part: s
     run.ok("set", "tuned", "--alpha", "0")
     run.ok("checkout")
     assert same_answers(run.directory, families("bart"))
+
+
+def test_a_head_on_a_base_without_one(tmp_path: Path) -> None:
+    """The base is a LlamaModel, whose names have no `model.`, and the fine-tune a LlamaForCausalLM."""
+    sizes = SIZES | {"num_key_value_heads": 1, "tie_word_embeddings": False}
+    random_model("Llama", head="Model", **sizes).save_pretrained(tmp_path / "headless")
+    LlamaForCausalLM.from_pretrained(tmp_path / "headless", dtype="auto").save_pretrained(tmp_path / "whole")
+    train(tmp_path / "whole", tmp_path / "tuned")
+    run = begun(tmp_path / "headless", tmp_path)
+    said = run.refused(4, *COMMIT, "--rename", "--untie")
+    assert "tie_word_embeddings=True" in said
+    base = LlamaForCausalLM.from_pretrained(tmp_path / "headless", dtype="auto", tie_word_embeddings=True)
+    base.save_pretrained(tmp_path / "base")
+    CommandLine(tmp_path).ok("init", "again", "--base", "base")
+    follow(CommandLine(tmp_path / "again"), *COMMIT)
+    CommandLine(tmp_path / "again").ok("checkout")
+    assert same_answers(tmp_path / "again", tmp_path / "tuned")
 
 
 # -- copies
