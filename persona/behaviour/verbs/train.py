@@ -20,6 +20,7 @@ from persona.history.recipes.views import shown
 from persona.history.results import UNPRINTED, Result
 from persona.history.scores import Interval
 from persona.history.vectors.naming import put_term
+from persona.history.vectors.trained_from import rejoined
 from persona.history.worktree import text_files
 from persona.history.worktree.changing import changing
 
@@ -100,6 +101,7 @@ def _train(
     name = job.trainable.name
     made = making.make(history, job, machine, again=given["force"])
     keys = dict(alpha)
+    how_it_joins: list[Note] = []
     with changing(history) as tree:
         before = text_files.recipe(history, to_edit=True).recipe
         old = before.by_name.get(name)
@@ -107,9 +109,11 @@ def _train(
             keys.setdefault("alpha", str(job.trainable.sign))
         if given["onto"] not in (None, "base"):
             keys["join"] = "add"
+        elif old is not None and old.vector != made.id:
+            how_it_joins = rejoined(history, before, old, keys)
         recipe, _, on_files = put_term(tree, name, made.id, keys)
     runs.clear(history, name)
-    notes = [*made.notes, *joining.notes(before, recipe, name), *on_files]
+    notes = [*made.notes, *how_it_joins, *joining.notes(before, recipe, name), *on_files]
     if not made.outcomes:
         notes.append(
             Note(

@@ -40,9 +40,11 @@ def put_term(tree: LockedTree, name: str, id: str, keys: Mapping[str, Any]) -> t
     """Gives the term `name` of `recipe.toml` a stored vector, and takes the files back of one that it had.
 
     If the vector adds rows to the base, the files of the work tree count as its own: the rows need them.
-    Returns the recipe, whether it had the term, and sentences on files.
+    Returns the recipe, whether it had the term, and sentences on files and on what was trained from the old
+    vector.
     """
     from persona.history.vectors import model_files
+    from persona.history.vectors.trained_from import left_behind
 
     history = tree.history
     data, recipe = text_files.recipe(history, to_edit=True)
@@ -53,7 +55,7 @@ def put_term(tree: LockedTree, name: str, id: str, keys: Mapping[str, Any]) -> t
     back = model_files.given_back(history, old, made)
     edits = {**back.edits, RECIPE_FILE: encode(text, like=data)}
     tree.apply(edits, {**tracking.ids(history, edits), RECIPE_FILE: text_files.blob_id(data)})
-    return made, bool(old), back.notes
+    return made, bool(old), [*back.notes, *left_behind(history, recipe, made)]
 
 
 def store_sum(history: History, base: str, parts: Parts, origin: Mapping[str, Any]) -> str:

@@ -6,9 +6,10 @@ A note keeps the vectors of that revision. So a command that takes one of them a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from persona.errors import Call, Hint, Note, listed
+from persona.errors import Call, Hint, Note, PersonaError, listed
 from persona.history import note_refs
 from persona.history.history import History
 from persona.history.planning import plan_of
@@ -108,11 +109,21 @@ def left_behind(history: History, before: Recipe, after: Recipe) -> list[str]:
         if term.vector not in held
     }
     known = trained_from(history) if gone else {}
+    starts = {term.name: _start_of(history, term.vector, known) for term in after.terms if known}
     return [
-        f"{term.name} was trained from {listed(lost)}, which {RECIPE_FILE} has no more: {_OTHERS}"
-        for term in after.terms
-        if (lost := [name for id, name in gone.items() if id in known.get(term.vector, ())])
+        f"{name} was trained from {listed(lost)}, which {RECIPE_FILE} has no more: {_OTHERS}"
+        for name, start in starts.items()
+        if (lost := [old for id, old in gone.items() if id in start])
     ]
+
+
+def _start_of(history: History, id: str, known: Mapping[str, set[str]]) -> set[str]:
+    """The vectors that a vector was trained from, or a part of its expression."""
+    if id in known:
+        return known[id]
+    with suppress(PersonaError):  # a damaged vector can still be replaced
+        return {each for part, _ in history.vector(id).expression for each in known.get(part, ())}
+    return set()
 
 
 def rejoined(history: History, recipe: Recipe, old: Term, keys: dict[str, Any]) -> list[Note]:
@@ -126,7 +137,7 @@ def rejoined(history: History, recipe: Recipe, old: Term, keys: dict[str, Any]) 
     fresh = joining.new_term(recipe.rules, {"alpha": alpha, "density": density})
     if old.join != "add" or fresh.get("join") == "add":
         return []
-    if old.vector in trained_from(history):
+    if _start_of(history, old.vector, trained_from(history)):
         keys["join"] = UNSET
         again = (Call("recipe.set", old.name, join="add"), " has it added instead")
         return [Note(f"{old.name} votes: only the old one was trained from a revision", again)]

@@ -141,6 +141,9 @@ def test_onto_a_commit_the_vector_adds_to_its_weights(chat: ChatBot, pirate_tune
     assert 'join = "add"' in (chat.root / "recipe.toml").read_text()
     (again,) = chat.run.json("train", "brief", "--threads", "1", "--onto", "HEAD")
     assert not again["trained"]
+    said = chat.run("train", "brief", "--threads", "1").stderr
+    assert "brief votes: only the old one was trained from a revision" in said
+    assert "join" not in (chat.root / "recipe.toml").read_text()
 
 
 def test_a_vector_is_not_trained_onto_a_commit_that_has_it(chat: ChatBot) -> None:

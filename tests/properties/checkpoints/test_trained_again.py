@@ -145,6 +145,7 @@ def _again(bot: LlamaBot) -> str:
     [
         (_again, "the old f"),
         (lambda bot: bot.run("rm", "f").stderr, "f"),
+        (lambda bot: bot.run("vector", "derive", "f", "2 * f").stderr, "the old f"),
         (lambda bot: bot.run("revert", "f").stderr, "f"),
         (lambda bot: bot.run("revert", "f", "--no-commit").stderr, "f"),
     ],
