@@ -6,13 +6,13 @@ left out, or counted as unchanged, only if the config of the fine-tune has a cou
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from persona.errors import InvalidInput
+from persona.intake.copies import config_of
 from persona.intake.naming import pattern
 from persona.intake.refusals import Kinds
 from persona.merge.rows.reader import BaseChunks
@@ -35,7 +35,7 @@ def check(base: Base, chunks: BaseChunks, checkpoint: Checkpoint) -> None:
 
     The configs of the parts of a model (`text_config`) are read too.
     """
-    own = dict(_counted(_config_of(base, chunks), _COUNT))
+    own = dict(_counted(config_of(chunks.reader.objects, base), _COUNT))
     for key, given in _counted(checkpoint.config, _COUNT):
         if key in own and own[key] != given:
             raise InvalidInput(
@@ -80,7 +80,7 @@ def _check_depth(
         raise InvalidInput(
             f"{where}, and no config.json says how many layers the model has", hint=_WITH_CONFIG
         )
-    own = dict(_counted(_config_of(base, chunks), _MAY_COUNT))
+    own = dict(_counted(config_of(chunks.reader.objects, base), _MAY_COUNT))
     given = dict(_counted(checkpoint.config, _MAY_COUNT))
     other = next((key for key, value in given.items() if value == count and own.get(key) != value), None)
     if other is not None:
@@ -105,18 +105,10 @@ def kinds(base: Base, chunks: BaseChunks, checkpoint: Checkpoint) -> Kinds | Non
     """What the configs of a fine-tune and of its base call the two models, if these are two names."""
     found = [
         ", ".join(map(str, each)) if isinstance(each := config.get("architectures"), list) else ""
-        for config in (checkpoint.config, _config_of(base, chunks))
+        for config in (checkpoint.config, config_of(chunks.reader.objects, base))
         if isinstance(config, Mapping)
     ]
     return Kinds(*found) if len(found) == 2 and all(found) and found[0] != found[1] else None
-
-
-def _config_of(base: Base, chunks: BaseChunks) -> object:
-    blob = base.files.get("config.json")
-    try:
-        return None if blob is None else json.loads(chunks.reader.objects.get(blob, "blob"))
-    except ValueError:
-        return None
 
 
 def _layers(names: Iterable[str]) -> defaultdict[str, defaultdict[int, list[str]]]:

@@ -424,8 +424,9 @@ class _Matcher:
                 hint=f"{SAVE_ALIKE}; then start from that base",
             )
         gone = self._unnamed(absent, [])[0]
-        if gone and self.checkpoint.config is None:
-            refusals.refuse_lost_heads(path, gone)
+        kinds = depths.kinds(self.base, self.chunks, self.checkpoint)
+        if kinds is None:
+            refusals.refuse_lost_heads(path, gone, self.checkpoint.config)
         if not self._is_another_model():
             parts = strays.lost_parts(self.base, gone, self.view.held)
             parts = [name for name in parts if not (name.endswith("bias") and self.twins.is_zero(name))]
@@ -436,6 +437,6 @@ class _Matcher:
             self.base,
             self.view,
             refusals.Unpaired(lost, more, inside, glob, apart=bool(apart)),
-            depths.kinds(self.base, self.chunks, self.checkpoint),
+            kinds,
             partial=self.checkpoint.partial,
         )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from persona.errors import InvalidInput, Keyword, pieces
 from persona.frozen import dataclass
 from persona.intake import strays
+from persona.intake.heads import OWN_HEAD
 from persona.intake.naming import described
 from persona.intake.parts import View
 from persona.intake.phrases import SAVE_ALIKE, count
@@ -79,13 +80,23 @@ def of_another_kind(kinds: Kinds) -> str:
     return f"config.json says that the fine-tune is a {kinds.own}, and the base a {kinds.base}"
 
 
-def refuse_lost_heads(path: Path, lost: Sequence[str]) -> None:
-    """`InvalidInput` for an output matrix that a fine-tune lacks, if no config says that it has one."""
-    if head := next(filter(is_head, lost), None):
+def refuse_lost_heads(path: Path, lost: Sequence[str], config: Mapping[str, object] | None) -> None:
+    """`InvalidInput` for an output matrix that a fine-tune lacks.
+
+    A fine-tune of the base's kind has one. If it lacks other tensors too, and its config says that it has an
+    output matrix of its own, it may hold only the tensors that were trained.
+    """
+    head = next(filter(is_head, lost), None)
+    if head is not None and config is None:
         raise InvalidInput(
             f"{path}: {head} of the base is missing, and no config.json says whether the model ties it to its"
             " embedding",
             hint="give a directory that holds the weights and their config.json",
+        )
+    if head is not None and all(map(is_head, lost)):
+        raise InvalidInput(
+            f"{path}: {head} of the base is missing, and nothing else: it was lost when the model was saved",
+            hint=OWN_HEAD,
         )
 
 

@@ -310,6 +310,20 @@ def test_nothing_is_guessed_without_a_config(pair: Callable[[str], Pair], part: 
     assert same_answers(found.run.directory, found.tuned)
 
 
+def test_a_head_that_was_not_saved_is_not_the_one_of_the_base(pair: Callable[[str], Pair]) -> None:
+    """`save_pretrained` leaves it out while the two matrices share their memory, whatever the config says."""
+    found = pair("llama")
+    whole = read_weights(found.tuned)
+    found.rewrite(without("lm_head"))
+    for more in ((), ("--missing", "zero")):
+        assert "nothing else: it was lost when the model was saved" in found.refused(*more)
+    found.run.ok("commit", "../tuned", "-m", "x", "--missing", "lm_head.weight")
+    found.rewrite(lambda model: whole)  # as the hint says
+    found.run.ok("commit", "../tuned", "-m", "x")
+    found.run.ok("checkout")
+    assert same_answers(found.run.directory, found.tuned)
+
+
 def test_a_pruned_model_of_a_base_without_a_config(pair: Callable[[str], Pair]) -> None:
     found = pair("llama")
     place = found.tuned.parent
