@@ -52,6 +52,7 @@ _WITH_HEAD: Final = (
     "ForConditionalGeneration",
     "ForMaskedLM",
     "ForPreTraining",
+    "MTModel",
 )
 _WITHOUT_HEAD: Final = re.compile(
     r"For(?:\w*Classification|QuestionAnswering\w*|MultipleChoice|NextSentencePrediction)$"

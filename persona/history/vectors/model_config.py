@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _SIZE: Final = "vocab_size"
 _TIED: Final = "tie_word_embeddings"
 _TOKEN: Final = "_token_id"
+_SCALED: Final = re.compile(r"(?:^|language_model\.)shared\.weight$")
+"""The embedding of T5 and its kin."""
 FITTED: Final = f"{CONFIG} has the size and the ties of the weights again"
 _ABSENT: Final = object()
 _DTYPES: Final = ("dtype", "torch_dtype")
@@ -174,15 +176,16 @@ def fit(history: History, config: Mapping[str, Any], base: Base, extended: Base)
     """A config as it belongs to `extended`, the base as a recipe's vectors grow it.
 
     If the base does not say which tensors its model ties, the key of the ties stays as it is: "false" could
-    untie tensors that the checkpoint does not hold, and make them random. transformers ties no two tensors
-    of a checkpoint that differ.
+    untie tensors that the checkpoint does not hold, and make them random. It also stays for T5, which scales
+    the input of the head only if the key is not "false". transformers ties no two tensors of a checkpoint
+    that differ.
     """
     content = _of_base(history, base)
     own = None if content is None else _object(content)
     found: dict[str, Any] = json.loads(json.dumps(config))
     sizes = growth.vocabulary(base, extended)
     own_head = any(name not in base.spec for name in extended.spec)
-    untied = own_head and any(name not in base.spec for name in base.tied if name in extended.spec)
+    untied = any(name in extended.spec and not _SCALED.search(base.tied[name]) for name in base.tied)
     for part, before in _parts(found, own if own is not None else config):
         size = before.get(_SIZE)
         if _SIZE in part and isinstance(size, int):

@@ -189,6 +189,22 @@ def test_a_head_on_a_base_without_one(tmp_path: Path) -> None:
     assert same_answers(tmp_path / "again", tmp_path / "tuned")
 
 
+def test_an_adapter_that_unties_t5_leaves_the_scale_of_its_head(families: Families, tmp_path: Path) -> None:
+    """The config.json of the hub has neither of the two keys."""
+    shutil.copytree(families("t5"), tmp_path / "base")
+    path = tmp_path / "base" / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(
+        json.dumps(
+            {k: config[k] for k in config if k not in ("tie_word_embeddings", "scale_decoder_outputs")}
+        )
+    )
+    run = begun(tmp_path / "base", tmp_path)
+    want = adapter(tmp_path / "base", tmp_path / "tuned", target_modules=["q"], modules_to_save=["lm_head"])
+    follow(run, *COMMIT)
+    assert near(run, want)
+
+
 # -- copies
 
 
