@@ -98,8 +98,9 @@ class _Matcher:
                 depths.check(self.base, self.chunks, self.checkpoint)
             self._find()
             self.notes += heads.doubts(self.base, self.checkpoint)
-        for name in self.view.held:
-            if more := [each for each in copies(name) if each not in self.view.held]:
+        fixed = {*self.view.held, *self.left}
+        for name in sorted(self.view.held.keys() - self.left):
+            if more := [each for each in copies(name) if each not in fixed]:
                 self.found |= dict.fromkeys(more, name)
                 self.notes.append(f"the base holds {name} also as {joined(more)}: they change with it")
         pairs = [(spec, self._source(spec)) for spec in self.base.tensors]
