@@ -84,9 +84,10 @@ def import_adapter(
     check_globs(leave, whole.spec, "leave", words=())
     choices = Choices(cast=cast, extend_vocab=extend_vocab, untie=untie)
     known = KnownBase.of(store.objects, base)
-    planned = plan_adapter(whole, adapter, config, choices)
-    planned = with_copies(planned, copies_of(store.objects, known, onto, threads, memory), adapter.path)
-    planned, left = _without(planned, leave)
+    planned, left = _without(plan_adapter(whole, adapter, config, choices), leave)
+    copies = copies_of(store.objects, known, onto, threads, memory)
+    planned, also = _without(with_copies(planned, copies, adapter.path), leave)
+    left = tuple(sorted({*left, *also}))
     factor_bytes = sum(part.nbytes for part in _parts(planned))
     dense = [one.spec for one in planned.dense]
     grown = {spec: whole.tied.get(spec.name) for spec in dense if spec != whole.spec.get(spec.name)}

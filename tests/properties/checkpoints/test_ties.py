@@ -357,3 +357,12 @@ def test_the_advice_on_an_output_matrix_of_its_own_works(families: Families, tmp
     run.ok(*COMMIT)
     run.ok("checkout")
     assert torch.equal(answers(run.directory), want)
+
+
+def test_copies_of_a_matrix_that_is_left_stay_as_they_are(copied: Path, tmp_path: Path) -> None:
+    run = begun(copied, tmp_path)
+    adapter(copied, tmp_path / "tuned", target_modules=["embed_tokens", "q_proj"])
+    run.ok(*COMMIT, "--leave", EMBEDDING)
+    run.ok("checkout")
+    base, found = read_weights(copied), read_weights(run.directory)
+    assert all(np.array_equal(found[name].bits, base[name].bits) for name in (EMBEDDING, HEAD))
