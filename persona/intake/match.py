@@ -426,9 +426,9 @@ class _Matcher:
             )
         gone = self._unnamed(absent, [])[0]
         kinds = depths.kinds(self.base, self.chunks, self.checkpoint)
-        if kinds is None:
-            refusals.refuse_lost_heads(path, gone, self.checkpoint.config)
         if not self._is_another_model():
+            if kinds is None:
+                refusals.refuse_lost_heads(path, gone, self.checkpoint.config)
             parts = strays.lost_parts(self.base, gone, self.view.held)
             parts = [name for name in parts if not (name.endswith("bias") and self.twins.is_zero(name))]
             refusals.refuse_lost_parts(self.base, path, parts)

@@ -89,13 +89,12 @@ def refuse_lost_heads(path: Path, lost: Sequence[str], config: Mapping[str, obje
     head = next(filter(is_head, lost), None)
     if head is not None and config is None:
         raise InvalidInput(
-            f"{path}: {head} of the base is missing, and no config.json says whether the model ties it to its"
-            " embedding",
+            f"{path}: {head} is missing, and no config.json says whether the model ties it to its embedding",
             hint="give a directory that holds the weights and their config.json",
         )
     if head is not None and all(map(is_head, lost)):
         raise InvalidInput(
-            f"{path}: {head} of the base is missing, and nothing else: it was lost when the model was saved",
+            f"{path}: {head} is missing, and nothing else of the base: it was lost when the model was saved",
             hint=OWN_HEAD,
         )
 

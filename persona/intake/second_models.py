@@ -13,6 +13,7 @@ from persona.errors import InvalidInput
 from persona.intake.likeness import Likeness
 from persona.intake.naming import described
 from persona.intake.parts import Held, View
+from persona.objects.layers import numbered
 from persona.objects.tensors import TensorSpec
 from persona.weights.tied import is_shared
 
@@ -37,7 +38,7 @@ def common_end(one: str, other: str) -> int:
 def refuse_second(
     pairs: Iterable[tuple[TensorSpec, Held]], unknown: Collection[str], view: View, likeness: Likeness
 ) -> None:
-    """`InvalidInput` if tensors that the base lacks are like those that it has, or stand for most of them.
+    """`InvalidInput` if tensors that the base lacks are like those of two layers, or stand for most of it.
 
     `pairs`: the tensors of the base, and those of the checkpoint under their names.
     """
@@ -56,9 +57,10 @@ def refuse_second(
     asked = matrices[:: 1 + len(matrices) // _ASKED]
     if all(others[name].name in view.held and view.equal(name, others[name].name) for name in asked):
         return
-    alike = any(likeness.is_alike(others[name], view.held[name]) for name in asked)
+    alike = {numbered(name) for name in asked if likeness.is_alike(others[name], view.held[name])}
+    layers = {None if place is None else place[1] for place in alike}  # a draft may begin as a copy of one
     most = len({spec.name for spec in others.values()}) > _MOST_OF * sum(map(len, paired.values()))
-    if alike or most:
+    if len(layers) > 1 or most:
         raise InvalidInput(
             f"{view.path}: holds two models: tensors with the base's names, and"
             f" {described(list(others), view.held)}; which of them was trained is not known",

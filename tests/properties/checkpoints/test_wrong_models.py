@@ -299,7 +299,7 @@ def test_nothing_is_guessed_without_a_config(pair: Callable[[str], Pair], part: 
     found.rewrite(without(part))
     for more in ((), ("--missing", "zero")):
         said = found.refused(*more)
-        assert "of the base is missing, and no config.json says" in said
+        assert "is missing, and no config.json says" in said
         assert "give a directory that holds the weights and their config.json" in said
     found.rewrite(lambda model: whole)
     assert (
@@ -316,7 +316,7 @@ def test_a_head_that_was_not_saved_is_not_the_one_of_the_base(pair: Callable[[st
     whole = read_weights(found.tuned)
     found.rewrite(without("lm_head"))
     for more in ((), ("--missing", "zero")):
-        assert "nothing else: it was lost when the model was saved" in found.refused(*more)
+        assert "nothing else of the base: it was lost when the model was saved" in found.refused(*more)
     found.run.ok("commit", "../tuned", "-m", "x", "--missing", "lm_head.weight")
     found.rewrite(lambda model: whole)  # as the hint says
     found.run.ok("commit", "../tuned", "-m", "x")
@@ -430,6 +430,12 @@ def test_a_second_model_beside_one_with_the_names_of_the_base(pair: Callable[[st
         found.rewrite(lambda model, second=second: trained | second)
         for more in ((), ("--extra", "ignore"), ("--rename",)):
             assert "which of them was trained is not known" in found.refused(*more)
+    part = {name: held for name, held in policy.items() if "self_attn" in name}
+    found.rewrite(lambda model: trained | part)
+    assert "which of them was trained is not known" in found.refused("--extra", "ignore")
+    draft = {name.replace("policy.model", "mtp"): held for name, held in part.items() if "layers.0" in name}
+    found.rewrite(lambda model: trained | draft)
+    assert "--extra ignore" in found.run.refused(4, "commit", "../tuned", "-m", "x")
     found.rewrite(lambda model: trained | critic)
     found.run.ok("commit", "../tuned", "-m", "x", "--extra", "critic.*")
     found.rewrite(lambda model: trained | {f"same.{name}": held for name, held in trained.items()})
