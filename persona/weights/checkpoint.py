@@ -93,15 +93,17 @@ class Checkpoint:
         self._entries: dict[str, TensorEntry] = {}
 
     @classmethod
-    def open(cls, path: Path | str) -> Checkpoint:
+    def open(cls, path: Path | str, *, part: bool = False) -> Checkpoint:
         """Opens and checks the model directory, .safetensors file or index at `path`.
+
+        `part`: whether a file may be one of several shards.
 
         Raises InvalidInput, naming file, tensor and remedy, for anything that is not a whole safetensors
         checkpoint. Raises SystemFault if the system does not let us read it. No file's code is ever run.
         """
         checkpoint = cls(Path(path))
         try:
-            checkpoint._open()
+            checkpoint._open(part)
         except BaseException:
             checkpoint.close()
             raise
@@ -221,7 +223,7 @@ class Checkpoint:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _open(self) -> None:
+    def _open(self, part: bool) -> None:
         try:
             is_directory = stat.S_ISDIR(os.stat(self.path).st_mode)
         except (OSError, ValueError):
@@ -232,7 +234,8 @@ class Checkpoint:
         elif self.path.name.lower().endswith(".json"):
             self._open_index(self.path)
         else:
-            self._refuse_part()
+            if not part:
+                self._refuse_part()
             self._add_shard(self.path)
         self.config = self._read_config(self.path if is_directory else self.path.parent)
         self._check_adapter()

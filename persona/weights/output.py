@@ -240,7 +240,7 @@ def digest_of(path: Path, name: str | None = None, threads: int | None = None) -
             return _digest(read_input(path, limit=MAX_INDEX_BYTES))
         return None
     try:
-        with Checkpoint.open(path) as checkpoint:
+        with Checkpoint.open(path, part=True) as checkpoint:
             digests = {name: digest.hex() for name, digest in checkpoint.digests(threads=threads).items()}
             checkpoint.check_unchanged()
             specs = [spec for spec, _ in checkpoint.tensors.values()]

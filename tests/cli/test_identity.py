@@ -107,15 +107,15 @@ def test_the_author_of_a_commit_may_be_another_person_at_another_time(grown: Com
     hers = ("Ada Lovelace", "ada@example.org", "2026-11-15T09:30:00+01:00")
     assert of_head() == hers
     assert grown.json("log", "-n", "1")[0]["committer"] == committer
-    grown.ok("commit", "--amend", "-m", "still hers")
+    grown.ok("commit", "--amend", "--allow-empty", "-m", "still hers")
     assert of_head() == hers
-    grown.ok("commit", "--amend", "--no-edit", "--date", "@1700000000 +0000")
+    grown.ok("commit", "--amend", "--allow-empty", "--no-edit", "--date", "@1700000000 +0000")
     assert of_head() == (*hers[:2], "2023-11-14T22:13:20+00:00")
-    grown.ok("commit", "--amend", "--no-edit", "--author", "A. Tester")
+    grown.ok("commit", "--amend", "--allow-empty", "--no-edit", "--author", "A. Tester")
     assert of_head() == ("A. Tester", "tester@example.org", "2023-11-14T22:13:20+00:00")
     grown.ok(*words, "--author=Ada <a@b>")
     assert of_head()[:2] == ("Ada", "a@b")
-    grown.ok("commit", "--amend", "--no-edit", "--reset-author")
+    grown.ok("commit", "--amend", "--allow-empty", "--no-edit", "--reset-author")
     assert of_head()[0] == "A. Tester"
     assert "no author in this history matches 'Nobody'" in grown.refused(4, *words, "--author", "Nobody")
     assert "--date: 'soonish' is not a date" in grown.refused(4, *words, "--date", "soonish")

@@ -39,7 +39,7 @@ def test_where_a_branch_was_is_right_after_a_backdated_commit(bot: Bot) -> None:
 def test_who_amends_is_the_committer_and_the_author_stays(bot: Bot) -> None:
     bot.repo.commit(message="x", allow_empty=True, author=ADA)
     with Repository.open(bot.root, committer=lambda: Person("Bob", "b@c", 7, 0)) as repo:
-        repo.commit(message="y", amend=True)
+        repo.commit(message="y", amend=True, allow_empty=True)
         made = repo["HEAD"].commit
         assert (made.author, made.committer) == (ADA, Person("Bob", "b@c", 7, 0))
 
