@@ -161,3 +161,17 @@ def _check_cut(copy: Path, left: int, check: Callable[[Repository], None]) -> No
         found = repo.fsck(full=True)
         assert found.ok, (left, found.problems)
         check(repo)
+
+
+Edit = Callable[[Repository], object]
+"""What a side of a merge does."""
+
+
+def branched(bot: Bot, ours: Edit, theirs: Edit) -> None:
+    """Commits on `main` and on `topic`, which part at HEAD; HEAD is on main."""
+    bot.repo.switch(create="topic")
+    theirs(bot.repo)
+    bot.commit(message="theirs")
+    bot.repo.switch("main")
+    ours(bot.repo)
+    bot.commit(message="ours")

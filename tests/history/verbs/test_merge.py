@@ -9,9 +9,7 @@ import pytest
 from persona.errors import Conflicted, PersonaError, Refused, UsageError
 from persona.history.results import Head
 from persona.repository import Repository
-from tests.history.bots import Bot, each_cut
-
-Edit = Callable[[Repository], object]
+from tests.history.bots import Bot, Edit, branched, each_cut
 
 
 def listening(alpha: str) -> Edit:
@@ -22,16 +20,6 @@ def listening(alpha: str) -> Edit:
 def suggesting(alpha: str) -> Edit:
     """An edit of the other's."""
     return lambda repo: repo.recipe.set("suggesting", alpha=alpha)
-
-
-def branched(bot: Bot, ours: Edit, theirs: Edit) -> None:
-    """Commits on `main` and on `topic`, which part at HEAD; HEAD is on main."""
-    bot.repo.switch(create="topic")
-    theirs(bot.repo)
-    bot.commit(message="theirs")
-    bot.repo.switch("main")
-    ours(bot.repo)
-    bot.commit(message="ours")
 
 
 @pytest.fixture

@@ -10,20 +10,9 @@ import pytest
 from persona.errors import Conflicted, Refused
 from persona.repository import Repository
 from tests.checkpoints import write_model
-from tests.history.bots import Bot, base_tensors
+from tests.history.bots import Bot, Edit, base_tensors, branched
 
-Edit = Callable[[Repository], object]
 Way = Callable[[Bot], object]
-
-
-def branched(bot: Bot, ours: Edit, theirs: Edit) -> None:
-    """Commits on `main` and on `topic`, which part at HEAD; HEAD is on main."""
-    bot.repo.switch(create="topic")
-    theirs(bot.repo)
-    bot.commit(message="theirs")
-    bot.repo.switch("main")
-    ours(bot.repo)
-    bot.commit(message="ours")
 
 
 def terms(bot: Bot, rev: str | None = None) -> dict[str, tuple[str, object]]:
