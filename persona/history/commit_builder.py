@@ -33,7 +33,7 @@ from persona.history.recipes.pairing import same_terms
 from persona.history.recipes.text import RECIPE_FILE, decode, encode, written_ids
 from persona.history.recipes.views import shown
 from persona.history.results import CommitResult, KeptFraction, VectorChange
-from persona.history.vectors import cache, kept_names, lookup
+from persona.history.vectors import cache, kept_names, lookup, trained_from
 from persona.history.vectors.trimmed import density_of, kept_fraction, kept_terms
 from persona.history.worktree import in_place, text_files, tracking, weights
 from persona.history.worktree.locked import LockedTree
@@ -69,13 +69,15 @@ def record(
     verb: str = "commit",
     edits: Mapping[str, bytes | None] = NO_EDITS,
     parents: tuple[str, ...] | None = None,
+    sources: tuple[str, ...] = (),
     announce: Callable[[str], None] = lambda id: None,
 ) -> CommitResult:
     """Commits the work tree as it is, by `author`; the committer records it.
 
     An amended commit keeps its own author unless `reset_author`.
 
-    `parents`: other ones than HEAD. `announce` is called with the new commit's id before HEAD moves.
+    `parents`: other ones than HEAD. `sources`: commits whose changes the new one has. `announce` is called
+    with the new commit's id before HEAD moves.
 
     `imported`: what is known of a vector that the same command imported, by name. `edits`: new contents of
     files (None removes). The work tree must match HEAD; the edits go into it and into the commit. Raises
@@ -143,6 +145,7 @@ def record(
         *advice(history.recipe_of(head), recipe),
         *filters.twice(recipe, history.base(recipe.base), added),
         *lookup.without_effect(history, recipe.terms, old),
+        *trained_from.left_behind_at(history, id, head, *sources, besides=imported or {}),
     ]
     return CommitResult(
         id=id,

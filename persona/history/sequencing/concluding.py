@@ -69,6 +69,7 @@ def conclude(
         notes=notes,
         verb=verb,
         parents=stop.parents,
+        sources=(stop.theirs,) if stop.theirs else (),
         announce=announce,
     )
 

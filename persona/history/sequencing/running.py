@@ -23,7 +23,6 @@ from persona.history.commit_builder import (
 from persona.history.history import History
 from persona.history.options import RunOptions
 from persona.history.recipes.conflicts import Strategy
-from persona.history.recipes.text import RECIPE_FILE
 from persona.history.results import CommitResult, Head, VectorChange
 from persona.history.sequencing import concluding, moving
 from persona.history.sequencing.picking import Change, Picked, back_from, of_commit, parent_of, pick
@@ -36,12 +35,12 @@ from persona.history.sequencing.state import (
     named,
     under_way,
 )
-from persona.history.sequencing.words import lost_notes, origin_line, revert_message
+from persona.history.sequencing.words import lost_notes, origin_line, revert_message, why_nothing
+from persona.history.vectors.trained_from import left_behind_at
 from persona.history.worktree import tracking, weights
 from persona.history.worktree.locked import LockedTree
 from persona.history.worktree.sequence import is_sequence_under_way
 from persona.objects.commit import Person
-from persona.objects.ids import abbreviate
 from persona.objects.tree import differing
 from persona.store.ref_files import Head as HeadValue
 from persona.store.refs import HEADS
@@ -55,6 +54,8 @@ class Made(NamedTuple):
     before: Head
     commits: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    """The commits whose changes these have."""
 
 
 def run(
@@ -69,14 +70,15 @@ def run(
     """
     history = tree.history
     at, steps = sequence.head, list(trail)
-    notes, commits = list(made.notes), list(made.commits)
+    notes, commits, sources = list(made.notes), list(made.commits), list(made.sources)
     todo = list(sequence.todo)
     goal: HeadValue | None = None
     while todo:
         one = todo.pop(0)
         if one.action in ("break", "exec"):
             stop = Stop("edit", at, (), history.commit(at).message, None, at, {})
-            done = _edit(tree, sequence, at, todo, stop, steps, made, commits, notes)
+            so_far = Made(made.before, tuple(commits), tuple(notes), tuple(sources))
+            done = _edit(tree, sequence, at, todo, stop, steps, so_far)
             return replace(done, command=one.message)
         if _is_in_place(history, sequence, one, at):
             id = one.commit
@@ -88,17 +90,19 @@ def run(
             notes += lost_notes(picked.lost, named(history, one.commit))
             if new is None:
                 if alone:
-                    raise Refused(f"nothing to {sequence.verb}: {why_nothing(sequence, one, picked)}")
+                    raise Refused(f"nothing to {sequence.verb}: {_why_nothing(sequence, one, picked)}")
                 notes.append(_left_out(history, sequence, one, picked))
                 continue
             id = new
+            sources.append(other_side(history, sequence, one))
             commits = [*(old for old in commits if one.action not in _SQUASHES or old != at), id]
         at = id
         steps.append((id, f"{_verb_of(sequence, one)}: {history.commit(id).subject}"))
         if one.action == "edit":
             commit = history.commit(id)
             stop = Stop("edit", id, commit.parents, commit.message, commit.author, id, {})
-            return _edit(tree, sequence, at, todo, stop, steps, made, commits, notes)
+            so_far = Made(made.before, tuple(commits), tuple(notes), tuple(sources))
+            return _edit(tree, sequence, at, todo, stop, steps, so_far)
     arrival: str | None = None
     if sequence.verb == "rebase":
         goal = ("id", at)
@@ -111,9 +115,8 @@ def run(
         tree.sequence(rest.to_json())
     notes += moving.travel(tree, steps, goal=goal, arrival=arrival)
     tree.sequence(None)
-    return result(
-        tree, sequence.verb, "done" if commits else "nothing", Made(made.before, tuple(commits), tuple(notes))
-    )
+    end = Made(made.before, tuple(commits), tuple(notes), tuple(sources))
+    return result(tree, sequence.verb, "done" if commits else "nothing", end)
 
 
 def result(
@@ -130,6 +133,7 @@ def result(
     history = tree.history
     head = history.head()
     commits = tuple(commit_result(history, id, head.branch) for id in made.commits)
+    lost = [] if state == "aborted" else left_behind_at(history, head.id, made.before.id, *made.sources)
     return SequenceResult(
         verb=verb,
         state=state,
@@ -139,7 +143,7 @@ def result(
         left=left,
         stopped=stopped,
         weights=weights.standing(history, tree),
-        notes=tuple(dict.fromkeys([*made.notes, *(note for each in commits for note in each.notes)])),
+        notes=tuple(dict.fromkeys([*made.notes, *(note for each in commits for note in each.notes), *lost])),
         **more,
     )
 
@@ -252,21 +256,11 @@ def _verb_of(sequence: Sequence, one: Todo) -> str:
 
 def _left_out(history: History, sequence: Sequence, one: Todo, picked: Picked) -> str:
     """The note on a commit that would change nothing."""
-    return f"left out {named(history, one.commit)}: {why_nothing(sequence, one, picked)}"
+    return f"left out {named(history, one.commit)}: {_why_nothing(sequence, one, picked)}"
 
 
-def why_nothing(sequence: Sequence, one: Todo, picked: Picked) -> str:
-    """Why a commit would change nothing."""
-    id = abbreviate(one.commit)
-    if not picked.edits:
-        return f"{id} changed no file"
-    if picked.rewritten:
-        before = "as before it" if sequence.verb == "revert" else "as in it"
-        return (
-            f"the values that {id} changed are {before} already, and the lines of {RECIPE_FILE} that it wrote"
-            " were written again since"
-        )
-    return f"what {id} changed is {'undone' if sequence.verb == 'revert' else 'there'} already"
+def _why_nothing(sequence: Sequence, one: Todo, picked: Picked) -> str:
+    return why_nothing(sequence.verb, one.commit, bool(picked.edits), picked.rewritten)
 
 
 # -- stops ---------------------------------------------------------------------------------------------------
@@ -320,13 +314,11 @@ def _edit(
     stop: Stop,
     steps: moving.Trail,
     made: Made,
-    commits: Many[str],
-    notes: Many[str],
 ) -> SequenceResult:
     """Stops where the user asked for it."""
-    rest = replace(sequence, head=at, todo=tuple(todo), stop=stop, made=(*sequence.made, *commits))
-    said = [*notes, *moving.stop_here(tree, rest, steps, _goal_of_stop(sequence, at))]
-    done = Made(made.before, tuple(commits), tuple(said))
+    rest = replace(sequence, head=at, todo=tuple(todo), stop=stop, made=(*sequence.made, *made.commits))
+    said = moving.stop_here(tree, rest, steps, _goal_of_stop(sequence, at))
+    done = made._replace(notes=(*made.notes, *said))
     return result(tree, sequence.verb, "edit", done, left=len(todo), stopped=at)
 
 
@@ -349,7 +341,7 @@ def go_on(
         from persona.history.sequencing.resolving import resolve_with
 
         resolve_with(tree, sequence, strategy)
-    made = Made(before)
+    made = Made(before, sources=_begun_at(sequence))
     if sequence.stop is None:
         sequence = _from_head(history, sequence)
     else:
@@ -418,7 +410,12 @@ def skip(tree: LockedTree, verb: Any) -> SequenceResult:
             return result(tree, verb, "nothing", Made(before, (), notes))
     else:
         sequence = _from_head(history, sequence)
-    return run(tree, sequence, Made(before, (), notes))
+    return run(tree, sequence, Made(before, (), notes, _begun_at(sequence)))
+
+
+def _begun_at(sequence: Sequence) -> tuple[str, ...]:
+    """The commit from which a rebase takes the branch away, as a source of its commits."""
+    return (sequence.begin.id,) if sequence.verb == "rebase" and sequence.begin.id else ()
 
 
 def _from_head(history: History, sequence: Sequence) -> Sequence:

@@ -14,10 +14,11 @@ from persona.history.history import History
 from persona.history.recipes.text import RECIPE_FILE
 from persona.history.recipes.three_way import Names, merge_files
 from persona.history.results import CommitResult
-from persona.history.sequencing.picking import Picked, refuse_other_base, with_edits
-from persona.history.sequencing.running import change_of, message_of, why_nothing
+from persona.history.sequencing.picking import refuse_other_base, with_edits
+from persona.history.sequencing.running import change_of, message_of, other_side
 from persona.history.sequencing.state import Sequence, named
-from persona.history.sequencing.words import sentences
+from persona.history.sequencing.words import sentences, why_nothing
+from persona.history.vectors.trained_from import left_behind
 from persona.history.worktree import text_files, tracking
 from persona.history.worktree.locked import LockedTree
 from persona.objects.commit import subject
@@ -36,16 +37,22 @@ def make(tree: LockedTree, sequence: Sequence, message: str | None, notes: tuple
     tree.track([path for path, data in edits.items() if data is not None])
     tree.apply(edits, seen)
     said = tidy(message or message_of(history, sequence, sequence.todo[-1]))
-    return prepared(tree, said, (*notes, *left_out))
+    sources = [other_side(history, sequence, one) for one in sequence.todo]
+    return prepared(tree, said, (*notes, *left_out), sources)
 
 
-def prepared(tree: LockedTree, message: str, notes: tuple[str, ...]) -> CommitResult:
-    """The result of a change that is in the work tree alone; the message waits for the next commit."""
+def prepared(tree: LockedTree, message: str, notes: tuple[str, ...], sources: Many[str] = ()) -> CommitResult:
+    """The result of a change that is in the work tree alone; the message waits for the next commit.
+
+    `sources`: the commits whose changes it has.
+    """
     history = tree.history
     head = history.head_commit()
     tree.prepare(message)
     old, recipe = history.recipe_of(head), text_files.recipe(history).recipe
     changes = vector_changes(history, old, recipe, {})
+    others = [history.recipe_of(id) for id in sources]
+    notes = tuple(dict.fromkeys([*notes, *left_behind(history, recipe, old, *others)]))
     return CommitResult(
         id=None,
         branch=history.head().branch,
@@ -100,7 +107,7 @@ def _edits(
             )
         ids = {path: _id(data) for path, data in merged.edits.items()}
         if all(now.get(path) == id for path, id in ids.items()):
-            why = why_nothing(sequence, one, Picked(None, merged.edits, (), (), merged.rewritten))
+            why = why_nothing(sequence.verb, one.commit, bool(merged.edits), merged.rewritten)
             notes.append(why if len(changes) == 1 else f"left out {named(history, one.commit)}: {why}")
             continue
         edits |= merged.edits

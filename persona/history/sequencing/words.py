@@ -11,6 +11,7 @@ from persona.history.history import History
 from persona.history.names.revisions import branch_named
 from persona.history.recipes.conflicts import Conflict, is_new, keys_of
 from persona.history.recipes.pairs import path_of
+from persona.history.recipes.text import RECIPE_FILE
 from persona.history.sequencing.state import Verb
 from persona.objects.ids import abbreviate, is_id
 from persona.store.refs import HEADS, TAGS
@@ -153,6 +154,23 @@ def lost_notes(lost: Iterable[str], there: str) -> Iterator[str]:
     if found:
         said = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
         yield f"comments of recipe.toml in {there} that did not fit beside those of HEAD: {said}"
+
+
+def why_nothing(verb: Verb, commit: str, changed: bool, rewritten: bool) -> str:
+    """Why making a commit's change, or taking it back, would change nothing.
+
+    `changed`: whether it changed a file. `rewritten`: whether lines of it were written again since.
+    """
+    id = abbreviate(commit)
+    if not changed:
+        return f"{id} changed no file"
+    if rewritten:
+        before = "as before it" if verb == "revert" else "as in it"
+        return (
+            f"the values that {id} changed are {before} already, and the lines of {RECIPE_FILE} that it wrote"
+            " were written again since"
+        )
+    return f"what {id} changed is {'undone' if verb == 'revert' else 'there'} already"
 
 
 def revert_message(history: History, id: str, mainline: int | None) -> str:

@@ -144,7 +144,7 @@ def add(tree: LockedTree, path: Path, options: ImportOptions, *, keep: bool = Tr
         *remarks,
         *made.notes,
         *in_place_notes,
-        *trained_from.left_behind(history, recipe, after),
+        *trained_from.left_behind(history, after, recipe),
         *twice,
         *joining.notes(recipe, after, name),
         *growing.without_tokenizer(made.vector, came),

@@ -55,7 +55,7 @@ def put_term(tree: LockedTree, name: str, id: str, keys: Mapping[str, Any]) -> t
     back = model_files.given_back(history, old, made)
     edits = {**back.edits, RECIPE_FILE: encode(text, like=data)}
     tree.apply(edits, {**tracking.ids(history, edits), RECIPE_FILE: text_files.blob_id(data)})
-    return made, bool(old), [*back.notes, *left_behind(history, recipe, made)]
+    return made, bool(old), [*back.notes, *left_behind(history, made, recipe)]
 
 
 def store_sum(history: History, base: str, parts: Parts, origin: Mapping[str, Any]) -> str:

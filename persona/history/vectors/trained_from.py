@@ -5,7 +5,7 @@ A note keeps the vectors of that revision. So a command that takes one of them a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +15,7 @@ from persona.history.history import History
 from persona.history.planning import plan_of
 from persona.history.recipes import joining
 from persona.history.recipes.text import RECIPE_FILE
+from persona.objects.ids import abbreviate
 from persona.objects.note import Note as StoredNote
 from persona.objects.recipe import Recipe, Term
 
@@ -100,21 +101,47 @@ def carry_over(history: History, ids: Mapping[str, str]) -> None:
             note_refs.keep(history, StoredNote(ids[about], "vector", "provenance", {_FROM: moved}))
 
 
-def left_behind(history: History, before: Recipe, after: Recipe) -> list[str]:
-    """The sentences on vectors of a new recipe that were trained from vectors which it has no more."""
+def left_behind(history: History, after: Recipe, *before: Recipe, besides: Collection[str] = ()) -> list[str]:
+    """The sentences on vectors of a new recipe that were trained from vectors which it lacks.
+
+    `before`: the recipes that the new one was made from. A vector that none of them has is no news.
+    `besides`: names of terms that no sentence is about.
+    """
     held = {term.vector for term in after.terms}
     gone = {
-        term.vector: f"{'the old ' if term.name in after.by_name else ''}{term.name}"
-        for term in before.terms
+        term.vector: term.name
+        for recipe in reversed(before)
+        for term in recipe.terms
         if term.vector not in held
     }
-    known = trained_from(history) if gone else {}
-    starts = {term.name: _start_of(history, term.vector, known) for term in after.terms if known}
-    return [
-        f"{name} was trained from {listed(lost)}, which {RECIPE_FILE} has no more: {_OTHERS}"
-        for name, start in starts.items()
-        if (lost := [old for id, old in gone.items() if id in start])
-    ]
+    known = trained_from(history) if gone and held else {}
+    notes: list[str] = []
+    for term in after.terms if known else ():
+        start = _start_of(history, term.vector, known) if term.name not in besides else set()
+        lost = {id: name for id, name in gone.items() if id in start}
+        if lost:
+            names = [f"the old {name}" if name in after.by_name else name for name in lost.values()]
+            said = f"{term.name} was trained from {listed(names)}, which {RECIPE_FILE} lacks: {_OTHERS}"
+            back: Hint | None = None
+            if len(lost) == 1 and not after.by_name.keys() & lost.values():
+                back = (Call("vectors.take", abbreviate(*lost)), " brings it back")
+            notes.append(Note(said, back))
+    return notes
+
+
+def left_behind_at(
+    history: History, to: str | None, *commits: str | None, besides: Collection[str] = ()
+) -> list[str]:
+    """`left_behind` for the recipe of the commit `to`, made from those of other commits.
+
+    Says nothing if a commit cannot be read: HEAD may leave a damaged one.
+    """
+    if to is None or all(each in (None, to) for each in commits):
+        return []
+    with suppress(PersonaError):
+        before = [history.recipe_of(each) for each in commits if each is not None]
+        return left_behind(history, history.recipe_of(to), *before, besides=besides)
+    return []
 
 
 def _start_of(history: History, id: str, known: Mapping[str, set[str]]) -> set[str]:

@@ -17,6 +17,7 @@ from persona.history.names.revisions import resolve
 from persona.history.options import RunOptions
 from persona.history.recipes.text import RECIPE_FILE
 from persona.history.results import CheckoutResult
+from persona.history.vectors.trained_from import left_behind_at
 from persona.history.worktree import move as moves
 from persona.history.worktree import text_files
 from persona.history.worktree.changing import changing
@@ -98,4 +99,5 @@ def _move(
         if edited.key != recipe.key:
             recipe, revision = edited, None
     made = placing.place(tree, recipe, revision, files_move, move, options, device, started)
-    return replace(made, before=before, notes=tuple(dict.fromkeys([*notes, *made.notes])))
+    lost = left_behind_at(history, target.id, before.id)
+    return replace(made, before=before, notes=tuple(dict.fromkeys([*notes, *made.notes, *lost])))

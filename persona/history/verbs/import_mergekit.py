@@ -27,6 +27,7 @@ from persona.history.recipes.views import shown
 from persona.history.results import UNPRINTED, CommitResult, Result
 from persona.history.vectors import importing, kept_names, model_files
 from persona.history.vectors.places import default_name
+from persona.history.vectors.trained_from import left_behind
 from persona.history.worktree import text_files, tracking
 from persona.history.worktree.changing import changing
 from persona.history.worktree.locked import LockedTree
@@ -264,7 +265,7 @@ def _write(
     ]
     head = history.head()
     parents = (head.id,) if head.id else ()
-    notes += advice(before, after)
+    notes += [*advice(before, after), *left_behind(history, after, before)]
     return CommitResult(None, head.branch, parents, tuple(changes), tuple(dict.fromkeys(notes)))
 
 

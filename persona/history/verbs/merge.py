@@ -171,7 +171,7 @@ def _merge(
     sequence = Sequence("merge", before, head, stop)
     if squash and picked.tree is not None:
         unrecorded.put(tree, picked.edits, "merge")
-        made = unrecorded.prepared(tree, said, tuple(notes))
+        made = unrecorded.prepared(tree, said, tuple(notes), [theirs])
         return replace(
             running.result(tree, "merge", "prepared", Made(before)), commits=(made,), notes=made.notes
         )
@@ -189,4 +189,4 @@ def _merge(
         )
     tree.remember(head)
     notes += moving.travel(tree, [(id, f"merge {rev}: Merge made by the 'three-way' strategy.")])
-    return running.result(tree, "merge", "done", Made(before, (id,), tuple(notes)))
+    return running.result(tree, "merge", "done", Made(before, (id,), tuple(notes), (theirs,)))

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from persona.errors import Call, Hint, Keyword, Refused, UnknownName, UsageError, WorkFile, listed
+from persona.errors import (
+    Call,
+    Hint,
+    Keyword,
+    PersonaError,
+    Refused,
+    UnknownName,
+    UsageError,
+    WorkFile,
+    listed,
+)
 from persona.history.act_results import Restored
 from persona.history.history import History
 from persona.history.names.revisions import resolve
-from persona.history.worktree import tracking
+from persona.history.recipes.text import RECIPE_FILE
+from persona.history.worktree import text_files, tracking
 from persona.history.worktree.changing import changing
 from persona.history.worktree.sequence import is_sequence_under_way, is_unmerged
 from persona.objects.ids import is_id
+from persona.objects.recipe import Recipe
 from persona.weights.foreign import is_weight_name
 
 if TYPE_CHECKING:
@@ -63,6 +76,7 @@ def restore(
         here = tracking.ids(history, near)  # no other file has to be read
         way = [path for path in here if path not in target and _gives_way(history, path, chosen, here, known)]
         tree.track([path for path in chosen if path in target and path not in tracked])
+        before = _recipe(history) if RECIPE_FILE in chosen else None
         done = Restored(tree.put(target, here, dict.fromkeys([*chosen, *way])))
         if left is not None and conflicts:
             from persona.history.sequencing import unmerged
@@ -70,7 +84,18 @@ def restore(
             unmerged.settle(tree, left, conflicts, again=side == "merge")
             if side != "merge":
                 done.notes = tuple(unmerged.whole_notes(left, conflicts, rev, side))
+        if before is not None and (after := _recipe(history)) is not None:
+            from persona.history.vectors.trained_from import left_behind
+
+            done.notes = (*done.notes, *left_behind(history, after, before))
         return done
+
+
+def _recipe(history: History) -> Recipe | None:
+    """The recipe of `recipe.toml`; None if it is none."""
+    with suppress(PersonaError):
+        return text_files.recipe(history).recipe
+    return None
 
 
 # -- files with a conflict -----------------------------------------------------------------------------------

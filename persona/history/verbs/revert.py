@@ -178,5 +178,5 @@ def _dropped(history: History, name: str, keep_files: bool, *, commits: bool) ->
     text = remove_term(decode(data), name)
     after = history.read_recipe(text.encode())
     back = given_back(history, [recipe.by_name[name].vector], after, keep=keep_files, commits=commits)
-    back.notes.extend(left_behind(history, recipe, after))
+    back.notes.extend(left_behind(history, after, recipe))
     return back._replace(edits={**back.edits, RECIPE_FILE: encode(text, like=data)})

@@ -160,7 +160,7 @@ def remove_terms(history: History, *names: str, keep_files: bool = False) -> Rem
             before = history.read_recipe(data)
             vectors = [before.by_name[name].vector for name in names if name in before.by_name]
             found = given_back(history, vectors, after, keep=keep_files)
-            found.notes.extend(left_behind(history, before, after))
+            found.notes.extend(left_behind(history, after, before))
         return found.edits
 
     _edit(history, edit, with_files)

@@ -23,6 +23,7 @@ from persona.history.sequencing.results import views
 from persona.history.sequencing.state import Stop, refuse_second
 from persona.history.sequencing.words import lost_notes, sentences
 from persona.history.stashes import Stashed, place_of, stashes
+from persona.history.vectors.trained_from import left_behind, left_behind_at
 from persona.history.worktree import text_files, tracking
 from persona.history.worktree.changes import diff_commits
 from persona.history.worktree.changing import changing
@@ -96,7 +97,8 @@ def push(
         if added:
             tree.forget(added)
         tree.advance(head, history.committer(), "reset: moving to HEAD", expect=head)
-        return StashResult("saved", _shown(history, 0), tuple(edited))
+        notes = tuple(left_behind_at(history, head, id)) if RECIPE_FILE in edited else ()
+        return StashResult("saved", _shown(history, 0), tuple(edited), notes=notes)
 
 
 def pop(history: History, stash: str | int | None = None) -> StashResult:
@@ -262,6 +264,9 @@ def _apply(history: History, selector: str | int | None, *, drop: bool) -> Stash
             drop, notes = False, (*notes, f"{shown.selector} is kept")
         if drop:
             _drop(tree, place)
+        if RECIPE_FILE in edits:
+            before = history.recipe_of(history.head_commit()), theirs.recipe()
+            notes = (*notes, *left_behind(history, text_files.recipe(history).recipe, *before))
         return StashResult("applied", shown, tuple(edits), drop, notes)
 
 

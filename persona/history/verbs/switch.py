@@ -9,6 +9,7 @@ from persona.errors import Blank, Call, Keyword, UsageError
 from persona.history.history import History
 from persona.history.names.revisions import branch_named, resolve
 from persona.history.results import Head, SwitchResult
+from persona.history.vectors.trained_from import left_behind_at
 from persona.history.worktree import weights
 from persona.history.worktree.changing import changing
 from persona.history.worktree.locked import LockedTree
@@ -47,7 +48,8 @@ def switch(
             start = (target or "HEAD") if over or create is not None else None
             who = history.committer()
             left = tree.move_head(goal, who, typed=target or "HEAD", created=start, over=over)
-        return replace(_where(tree, [*notes, *move.notes, *left], before), carried=move.carried)
+        lost = left_behind_at(history, goal.id, before.id)
+        return replace(_where(tree, [*notes, *move.notes, *left, *lost], before), carried=move.carried)
 
 
 def _goal(
@@ -124,7 +126,8 @@ def reset(
         tree.unmerged(None)
         if dropped is not None:
             moving.settle_with(tree, dropped)
-        return _where(tree, [*notes, *move.notes, *left], before)
+        lost = left_behind_at(history, to, head) if mode == "hard" else []
+        return _where(tree, [*notes, *move.notes, *left, *lost], before)
 
 
 def _where(tree: LockedTree, notes: list[str], before: Head) -> SwitchResult:

@@ -18,6 +18,7 @@ from persona.history.recipes.views import shown
 from persona.history.results import UNPRINTED, Result
 from persona.history.vectors import kept_names, lookup, past
 from persona.history.vectors.naming import put_term
+from persona.history.vectors.trained_from import left_behind
 from persona.history.worktree import text_files
 from persona.history.worktree.changing import changing
 from persona.objects.recipe import Recipe, Term
@@ -75,6 +76,7 @@ def take(history: History, name: str, *, from_: str | None = None, **options: Un
         before = recipe.by_name.get(term.name)
         history.require_vector_of(recipe.base, term.vector)
         made, _, notes = put_term(tree, term.name, term.vector, {**_keys(term), **own})
+        notes += left_behind(history, made, recipe, history.recipe_of(commit))
         kept_names.keep(history, term.name, term.vector)
         now = made.by_name[term.name]
         return Taken(
@@ -84,7 +86,7 @@ def take(history: History, name: str, *, from_: str | None = None, **options: Un
             alpha=shown(now.alpha),
             commit=commit,
             subject=history.commit(commit).subject,
-            notes=tuple(notes),
+            notes=tuple(dict.fromkeys(notes)),
         )
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.advice import advice, follow
 from tests.checkpoints import Model, write_weights
-from tests.families import loaded, same_answers
+from tests.families import answers, loaded, same_answers
 from tests.llamas import LlamaBot, a_few_ulps, floats
 
 NEVER = "the computed weights will not be the trained ones"
@@ -155,7 +155,129 @@ def test_a_vector_whose_ground_is_gone_is_named(
 ) -> None:
     bot.run.ok("commit", "../g", "--onto", "HEAD", "-m", "g")
     said = drop(bot)
-    assert f"g was trained from {gone}, which recipe.toml has no more: {NEVER}" in said
+    assert f"g was trained from {gone}, which recipe.toml lacks: {NEVER}" in said
+
+
+LOST = f"g was trained from f, which recipe.toml lacks: {NEVER}"
+
+
+@pytest.fixture
+def parted(bot: LlamaBot, trained: Model) -> Model:
+    """A branch `both` with f and with g, which was trained from f's commit; on `main` f is reverted."""
+    bot.run.ok("switch", "-c", "both")
+    bot.run.ok("commit", "../g", "--onto", "HEAD", "-m", "g")
+    bot.run.ok("branch", "alone")
+    bot.run.ok("switch", "main")
+    bot.run.ok("revert", "HEAD")
+    bot.run.ok("switch", "both")
+    return trained
+
+
+def _delete_by_hand(bot: LlamaBot) -> None:
+    text = bot.recipe.read_text()
+    bot.recipe.write_text(text[: text.index("[vectors.f]")] + text[text.index("[vectors.g]") :])
+
+
+def _by_hand(bot: LlamaBot) -> str:
+    _delete_by_hand(bot)
+    return bot.run("commit", "-m", "without f").stderr
+
+
+def _stashed(bot: LlamaBot) -> str:
+    _delete_by_hand(bot)
+    assert NEVER not in bot.run("stash").stderr
+    return bot.run("stash", "pop").stderr
+
+
+def _restored(bot: LlamaBot) -> str:
+    _delete_by_hand(bot)
+    bot.run.ok("commit", "-m", "without f")
+    bot.run.ok("restore", "recipe.toml", "--source", "HEAD~1")
+    return bot.run("restore", "recipe.toml").stderr
+
+
+def _moved(bot: LlamaBot, *command: str) -> str:
+    bot.run.ok("switch", "alone")
+    _delete_by_hand(bot)
+    bot.run.ok("commit", "-m", "without f")
+    said = bot.run("switch", "both").stderr + bot.run("switch", "--detach", "HEAD").stderr
+    assert NEVER not in said
+    return bot.run(*command).stderr
+
+
+def _picked(bot: LlamaBot, *more: str) -> str:
+    bot.run.ok("switch", "main")
+    return bot.run("cherry-pick", "both", *more).stderr
+
+
+def _squashed(bot: LlamaBot) -> str:
+    return bot.run("merge", "main", "--squash").stderr
+
+
+def _concluded(bot: LlamaBot) -> str:
+    assert NEVER not in bot.run("merge", "main", "--no-commit").stderr
+    return bot.run("merge", "--continue").stderr
+
+
+def _taken(bot: LlamaBot) -> str:
+    bot.run.ok("switch", "main")
+    return bot.run("vector", "take", "g").stderr
+
+
+@pytest.mark.situation(
+    "a command leaves out the vector from which another vector of the recipe was trained"
+    " (`revert`, `merge`, `cherry-pick`, `switch`)"
+)
+@pytest.mark.parametrize(
+    "drop",
+    [
+        _by_hand,
+        _stashed,
+        _restored,
+        _picked,
+        _squashed,
+        _concluded,
+        _taken,
+        lambda bot: _picked(bot, "--no-commit"),
+        lambda bot: bot.run("revert", "HEAD~1").stderr,
+        lambda bot: bot.run("revert", "HEAD~1", "--no-commit").stderr,
+        lambda bot: bot.run("merge", "main").stderr,
+        lambda bot: bot.run("rebase", "main").stderr,
+        lambda bot: _moved(bot, "switch", "alone"),
+        lambda bot: _moved(bot, "checkout", "alone"),
+        lambda bot: _moved(bot, "reset", "--hard", "alone"),
+        lambda bot: _moved(bot, "merge", "alone"),
+    ],
+)
+def test_each_command_names_a_vector_whose_ground_it_leaves_out(
+    bot: LlamaBot, parted: Model, drop: Callable[[LlamaBot], str]
+) -> None:
+    said = drop(bot)
+    assert said.count(LOST) == 1
+    ((command, *words),) = (one for one in advice(said).commands if one[0] == "vector")
+    bot.checkout()
+    assert not is_near(bot.weights, parted)
+    assert NEVER not in bot.run(command, *words).stderr
+    assert NEVER not in bot.run("commit", "-m", "both again", "--allow-empty").stderr
+    bot.checkout()
+    assert is_near(bot.weights, parted)
+    want = answers(bot.place / "g")
+    assert (answers(bot.root) - want).abs().max() <= 2e-2 * want.abs().max()
+
+
+def test_a_vector_that_was_left_out_before_is_no_news(bot: LlamaBot, parted: Model) -> None:
+    bot.run.ok("rm", "f")
+    assert LOST in bot.run("commit", "-m", "without f").stderr
+    for command in (
+        ("set", "g", "--alpha", "0.5"),
+        ("commit", "-m", "half"),
+        ("commit", "--amend", "-m", "half of it"),
+        ("switch", "main"),
+        ("switch", "both"),
+        ("checkout", "both"),
+        ("revert", "HEAD"),
+    ):
+        assert NEVER not in bot.run(*command).stderr
 
 
 # -- how a vector joins
