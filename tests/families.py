@@ -67,7 +67,7 @@ def random_model(
 
     config = getattr(transformers, f"{name}Config")(**settings)
     torch.manual_seed(crc32(name.encode()))
-    kind = f"{name}{head}" if head in ("LMHeadModel", "Model") else f"{name}For{head}"
+    kind = f"{name}{head}" if head in ("LMHeadModel", "MTModel", "Model") else f"{name}For{head}"
     model: PreTrainedModel = getattr(transformers, kind)(config)
     with torch.no_grad():
         for parameter in model.parameters():

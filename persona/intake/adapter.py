@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from persona.codec.base import encode_base
 from persona.codec.floats import in_default_environment
 from persona.cores import thread_count
-from persona.errors import InvalidInput, NothingChanged, listed
+from persona.errors import InvalidInput, Keyword, NothingChanged, listed
 from persona.frozen import dataclass
 from persona.intake.adapter_config import MERGE_FIRST, AdapterConfig, read_config
 from persona.intake.adapter_growth import (
@@ -328,6 +328,12 @@ def _check_frozen(encoder: Encoder, adapter: Adapter, planned: PlannedAdapter) -
                 raise InvalidInput(
                     f"{adapter.path}: trains the bias {spec.name} whole and also by a factor (lora_bias)",
                     hint=MERGE_FIRST,
+                )
+            if frozen.alias is not None:
+                raise InvalidInput(
+                    f"{adapter.path}: changes {spec.name}, to which the base ties {frozen.alias}, and"
+                    f" {source.name} was trained apart from it",
+                    hint=(Keyword(untie=True), f" makes {frozen.alias} a tensor of the vector"),
                 )
             raise InvalidInput(
                 f"{adapter.path}: changes {spec.name}, and {source.name} has other weights for it than the"

@@ -25,6 +25,16 @@ MERGE_FIRST: Final = (
     "merge it with PEFT (PeftModel.from_pretrained(…).merge_and_unload(), then save_pretrained) and give that"
     " directory, which becomes a delta"
 )
+UNTIED: Final = (
+    "for m in model.modules(): isinstance(m, (torch.nn.Embedding, torch.nn.Linear)) and"
+    ' setattr(m, "weight", torch.nn.Parameter(m.weight.detach().clone()));'
+    " model.config.tie_word_embeddings = False"
+)
+"""How the layers of a model get matrices of their own. It computes what it did."""
+UNTIE_FIRST: Final = (
+    f"merge it with PEFT into a model whose layers share no matrix ({UNTIED}), then save_pretrained, and give"
+    " that directory, which becomes a delta; a merge changes all layers that share a matrix"
+)
 _CONVERT: Final = (
     "save the adapter with save_pretrained(…, path_initial_model_for_weight_conversion=…), which makes it a"
     " plain LoRA"
@@ -80,6 +90,8 @@ class AdapterConfig:
     ignored: tuple[str, ...]
     trained_on: str | None
     copied: tuple[str, ...] = ()
+    as_one: bool = False
+    """Whether layers that share a matrix were trained as one layer (`ensure_weight_tying`)."""
 
     def rank_of(self, module: str) -> float:
         """The rank that PEFT gives the factor of a module of the adapter."""
@@ -129,6 +141,7 @@ def read_config(config: Mapping[str, Any], path: Path) -> AdapterConfig:
         ignored=(".lora_velora_embed",) if config.get("velora_config") else (),
         trained_on=_text(config.get("base_model_name_or_path")),
         copied=_copied(config, where),
+        as_one=config.get("ensure_weight_tying") is True,
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from persona.errors import InvalidInput, Keyword, listed
-from persona.intake.adapter_config import MERGE_FIRST
+from persona.intake.adapter_config import MERGE_FIRST, UNTIE_FIRST
 from persona.intake.factors import PlannedAdapter, PlannedDense
 from persona.intake.heads import tied_with
 from persona.merge.plan import Plan
@@ -88,7 +88,7 @@ def untied_with_heads(
             raise InvalidInput(
                 f"{adapter.path}: changes {origin}, and {listed(list(taken))} apart from it; models that"
                 f" untie the two have a tensor {name} too",
-                hint=MERGE_FIRST,
+                hint=UNTIE_FIRST,
             )
         found[spec] = origin
         if dense is not None and not dense.apart:

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Final
 
 from persona.errors import InvalidInput
-from persona.intake.adapter_config import MERGE_FIRST
+from persona.intake.adapter_config import UNTIE_FIRST
 from persona.objects.base import Base
 from persona.objects.tensors import TensorSpec
-from persona.weights.tied import is_head
+from persona.weights.tied import is_head, is_shared
 
 _PREFIXES: Final = (
     "model.language_model.",
@@ -29,7 +29,7 @@ _PREFIXES: Final = (
     "model.",
 )
 """The prefixes of language models in files and in memory, longer ones first."""
-_LORA: Final = re.compile(r"\.lora_[AB](?=\.weight$)")
+_LORA: Final = re.compile(r"\.(?:base_layer\.weight|lora_[AB]\.weight|lora_embedding_[AB])$")
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
@@ -95,8 +95,10 @@ def grouped(names: Iterable[str]) -> str:
 def unmatched(path: Path, base: Base, names: Sequence[str], trained_on: str | None) -> InvalidInput:
     """The error for names that the base does not have: how many, which, and what the adapter belongs to."""
     hint = None
-    if not any(map(is_head, base.spec)) and any(is_head(_LORA.sub("", name)) for name in names):
-        hint = f"if the base ties this output matrix to its embedding, {MERGE_FIRST}"
+    plain = [_LORA.sub(".weight", name) for name in names]
+    if all(map(is_shared, plain)) and any(map(is_shared, base.spec)) and not _holds_head(base, plain):
+        layers = grouped(dict.fromkeys(name.rpartition(".")[0] for name in plain))
+        hint = f"if the base ties {layers} to another layer, {UNTIE_FIRST}"
     of = f"; the adapter was trained on {trained_on!r:.200}" if trained_on else ""
     one = len(names) == 1
     return InvalidInput(
@@ -104,3 +106,8 @@ def unmatched(path: Path, base: Base, names: Sequence[str], trained_on: str | No
         f" {grouped(names)}{of}; use the base that it was trained on",
         hint=hint,
     )
+
+
+def _holds_head(base: Base, names: Iterable[str]) -> bool:
+    """Whether the names are those of output matrices, and the base holds one."""
+    return all(map(is_head, names)) and any(map(is_head, base.spec))

@@ -14,7 +14,7 @@ import numpy as np
 
 from persona.cores import thread_count
 from persona.errors import InvalidInput
-from persona.intake.adapter_config import MERGE_FIRST
+from persona.intake.adapter_config import UNTIE_FIRST
 from persona.intake.factors import PlannedAdapter, PlannedDense, PlannedFactor
 from persona.intake.naming import joined
 from persona.intake.twins import Copies, Twins
@@ -91,7 +91,8 @@ def with_copies(planned: PlannedAdapter, copies: Copies, path: object) -> Planne
             if other in factored:
                 raise InvalidInput(
                     f"{path}: {factor.b} and {factored[other].b} both change one tensor, which the base holds"
-                    f" as {factor.spec.name} and {other}; adapt one of the two"
+                    f" as {factor.spec.name} and {other}",
+                    hint=UNTIE_FIRST,
                 )
         new = [other for other in others if other not in own]
         factors += [replace(factor, spec=replace(factor.spec, name=other)) for other in new]
@@ -104,7 +105,7 @@ def with_copies(planned: PlannedAdapter, copies: Copies, path: object) -> Planne
             raise InvalidInput(
                 f"{path}: {whole.source.name} and {factored[odd[0]].b} both change one tensor, which the base"
                 f" holds as {whole.spec.name} and {odd[0]}",
-                hint=MERGE_FIRST,
+                hint=UNTIE_FIRST,
             )
         new = [other for other in others if other not in own]
         dense += [replace(whole, spec=replace(whole.spec, name=other)) for other in new]

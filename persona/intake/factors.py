@@ -16,6 +16,7 @@ from persona.errors import InvalidInput
 from persona.frozen import dataclass
 from persona.intake.adapter_config import MERGE_FIRST, AdapterConfig
 from persona.intake.adapter_names import Names, unmatched
+from persona.intake.adapter_ties import changed_twice, changing_both
 from persona.intake.choices import Choices
 from persona.intake.experts import Piece, Target, stack_of_experts
 from persona.intake.factor_layouts import Layout, Turn, layouts
@@ -307,10 +308,7 @@ class _Planner:
         name = planned.spec.name
         self._check_merged(planned.spec, planned.b)
         if name in self.factors:
-            raise self._wrong(
-                f"{self.factors[name].b} and {planned.b} both change the tensor"
-                f" {name}{self._because_tied(name)}; adapt one of the two"
-            )
+            raise self._twice(f"{self.factors[name].b} and {planned.b} both change the tensor", name)
         self.factors[name] = planned
 
     def _dtype(self, *names: str) -> str:
@@ -349,10 +347,8 @@ class _Planner:
         elif held.tokens is not None:
             self.frozen.append(planned)
         elif not self._equal(held, planned):
-            raise self._wrong(
-                f"{held.source.name} and {source.name} differ, and both are the tensor {spec.name}"
-                f"{self._because_tied(spec.name)}; start from a base that holds both"
-            )
+            said = f"{held.source.name} and {source.name} differ, and both are"
+            raise self._twice(said, spec.name, held.alias or planned.alias)
         else:
             self.dense[spec.name] = replace(planned if held.alias is not None else held, apart=False)
 
@@ -390,10 +386,7 @@ class _Planner:
         if held is not None and held.tokens is None:
             self.frozen.append(held)
         elif held is not None and not self._equal(held, planned):
-            raise self._wrong(
-                f"{held.source.name} and {name} differ, and both are the tensor"
-                f" {spec.name}{self._because_tied(spec.name)}; start from a base that holds both"
-            )
+            raise self._twice(f"{held.source.name} and {name} differ, and both are", spec.name)
         self.dense[spec.name] = planned
 
     # -- sentences
@@ -401,16 +394,16 @@ class _Planner:
     def _wrong(self, text: str, *, merge: bool = False) -> InvalidInput:
         return InvalidInput(f"{self.adapter.path}: {text}", hint=MERGE_FIRST if merge else None)
 
+    def _twice(self, said: str, name: str, alias: str | None = None) -> InvalidInput:
+        said, as_one = f"{self.adapter.path}: {said}", self.config.as_one
+        return changed_twice(self.base, said, name, alias=alias, one_change=as_one)
+
     def _check_merged(self, spec: TensorSpec, name: str) -> None:
         if not spec.merged or not spec.elements:
             raise self._wrong(
                 f"{name} changes the tensor {spec.name} of dtype {spec.dtype}; only BF16, F16 and F32 tensors"
                 " can change in a vector"
             )
-
-    def _because_tied(self, name: str) -> str:
-        aliases = [alias for alias, target in self.base.tied.items() if target == name]
-        return f", to which the base ties {' and '.join(aliases)}" if aliases else ""
 
     def _misfit(self, reading: _Reading) -> InvalidInput:
         pair, spec = reading.pair, reading.spec
@@ -442,8 +435,7 @@ class _Planner:
         said: list[str] = []
         if self.names.remapped:
             said.append("the adapter names the parts of the model with another prefix than the base")
-        for alias, name in sorted(self.base.tied.items()):
-            apart = name in self.dense and self.dense[name].apart
-            if alias not in self.dense and (name in self.factors or name in self.dense) and not apart:
-                said.append(f"the base ties {alias} to {name}, so the adapter changes both")
-        return said
+        dense = {name for name, one in self.dense.items() if not one.apart}
+        alone = {name for name in self.factors if name not in self.dense or name in dense}
+        ties = {alias: name for alias, name in self.base.tied.items() if alias not in self.dense}
+        return [*said, *changing_both(ties, alone, dense)]

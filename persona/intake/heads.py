@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from persona.errors import InvalidInput, Keyword, listed
 from persona.intake import wrappers
+from persona.intake.adapter_config import UNTIED
 from persona.intake.adapter_names import stem
 from persona.intake.parts import View
 from persona.intake.twins import Twins
@@ -94,14 +95,47 @@ def tied_with(base: Base, taken: Mapping[str, str]) -> dict[str, str]:
     for head, origin in taken.items():
         if origin.endswith("shared.weight"):
             prefix = origin.removesuffix("shared.weight")
-            for part in ("encoder", "decoder"):
+            for part in ("encoder", "decoder", "text_encoder", "text_decoder"):
                 if any(name.startswith(f"{prefix}{part}.") for name in base.spec):
                     found[f"{prefix}{part}.embed_tokens.weight"] = origin
+        prefix = origin.removesuffix("decoder.embed_tokens.weight")
+        is_fsmt = head == f"{prefix}decoder.output_projection.weight"  # with one vocabulary
+        if is_fsmt and any(name.startswith(f"{prefix}encoder.") for name in base.spec):
+            found[f"{prefix}encoder.embed_tokens.weight"] = origin
         if head.endswith(".decoder.weight"):
             bias = base.spec.get(head.removesuffix("decoder.weight") + "bias")
             if bias is not None and bias.shape == base.spec[origin].shape[:1]:
                 found[head.removesuffix("weight") + "bias"] = bias.name
     return {name: origin for name, origin in found.items() if name not in base.spec}
+
+
+def of_parts(base: Base, unknown: Iterable[str], view: View, *, untie: bool) -> dict[str, str]:
+    """The output matrices of a model whose encoder or decoder has an embedding of its own: name → origin.
+
+    `unknown`: the tensors that the base lacks. Raises `InvalidInput` unless the user unties them, and if the
+    checkpoint holds only some of the tensors that models tie to the embedding: a file holds memory once that
+    several tensors share, so it does not say which of them the others were.
+    """
+    found: dict[str, str] = {}
+    lacking = list(unknown)
+    for origin in dict.fromkeys(base.tied.values()):
+        taken = {alias: origin for alias, name in base.tied.items() if name == origin and is_head(alias)}
+        group = taken | tied_with(base, taken)
+        apart = [name for name in lacking if name in group and name not in taken]
+        if not apart:
+            continue
+        if not untie:
+            raise left_out(base, apart[0], origin, view, is_tied=True)
+        if lost := [name for name in group if name not in view.held]:
+            raise InvalidInput(
+                f"{view.path}: {listed(apart)} differ{'s' * (len(apart) == 1)} from {origin}, and"
+                f" {listed(lost)} {'are' if len(lost) > 1 else 'is'} missing: which of them the model had"
+                " there is not known",
+                hint=f"give each layer of the model a matrix of its own ({UNTIED}), and save it with"
+                " save_pretrained; merge an adapter into a model like that",
+            )
+        found |= taken
+    return found
 
 
 def check_left_out(base: Base, unknown: Iterable[str], view: View, config: Mapping[str, Any] | None) -> None:
@@ -169,9 +203,9 @@ def _refuse_name(base: Base, name: str, others: Sequence[str], view: View) -> No
         )
 
 
-def left_out(base: Base, name: str, other: str, view: View) -> InvalidInput:
-    """The error for an output matrix of its own that nobody asked to take."""
-    said = f"ties {name} to {other}" if name in base.tied else "has no output matrix"
+def left_out(base: Base, name: str, other: str, view: View, *, is_tied: bool = False) -> InvalidInput:
+    """The error for an output matrix of its own that nobody asked to take. `is_tied`: models tie it."""
+    said = f"ties {name} to {other}" if is_tied or name in base.tied else "has no output matrix"
     return InvalidInput(
         f"{view.path}: {name} differs from {other}: leaving it out changes the model. The base {said}",
         hint=(Keyword(untie=True), " makes it a tensor of the vector, and takes the config along"),

@@ -325,7 +325,12 @@ class _Matcher:
             self.view = View(self.checkpoint, held)
             del left[name]
             self.heads[own] = other
+        if not self.heads:
+            named = [name for name in left if not is_named(extra, name)]
+            self.heads = heads.of_parts(self.base, named, self.view, untie=self.choices.untie)
         self.apart = copied | heads.tied_with(self.base, self.heads) if self.heads else {}
+        for name in self.heads:
+            self.apart.pop(name, None)
         for name in self.apart:
             left.pop(name, None)
 

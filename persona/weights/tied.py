@@ -42,6 +42,7 @@ _OTHER_OUTPUTS: Final = {
     "whisper": "proj_out.weight",
     "moonshine": "proj_out.weight",
     "trocr": "output_projection.weight",
+    "fsmt": "model.decoder.output_projection.weight",
     "bert-generation": "lm_head.decoder.weight",
 }
 """A model type → the name of its output matrix, if its embedding has a name of the table above."""
@@ -60,7 +61,8 @@ _WITHOUT_HEAD: Final = re.compile(
 )
 """Architectures that compute no logits of tokens."""
 _HEAD: Final = re.compile(
-    r"(?:^|\.)(?:\w*lm_head|embed_out|proj_out|vocab_projector|(?:predictions|lm_head)\.decoder)\.weight$"
+    r"(?:^|\.)(?:\w*lm_head|embed_out|proj_out|vocab_projector|(?:predictions|lm_head)\.decoder"
+    r"|decoder\.output_projection)\.weight$"
 )
 _EMBEDDING: Final = re.compile(
     r"(?:^|\.)(?:shared|embed_tokens|wte|\w*word_embeddings?|embed_in|tok_embeddings|embeddings?|token_embedding)"
