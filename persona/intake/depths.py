@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Final
 
 from persona.errors import InvalidInput
 from persona.intake.copies import config_of
-from persona.intake.naming import pattern
+from persona.intake.naming import joined, pattern
 from persona.intake.refusals import Kinds
 from persona.merge.rows.reader import BaseChunks
 from persona.objects.base import Base
@@ -65,6 +66,22 @@ def check_layers(
                 f"{at} of the base is missing" if whole else f"{at} is a layer that the base does not have"
             )
             _check_depth(base, chunks, checkpoint, fault, len(own), count)
+
+
+def lost_layers(base: Base, lost: Iterable[str], path: Path) -> Iterator[str]:
+    """The sentence on whole layers that a fine-tune lacks, although its config counts them."""
+    layers = _layers(base.spec)
+    whole = [
+        f"{stack}.{number}"
+        for stack, found in _layers(lost).items()
+        for number, names in found.items()
+        if len(names) == len(layers[stack][number])
+    ]
+    if whole:
+        yield (
+            f"nothing of {joined(whole)} is in {path.name}: the vector leaves the base's there, and"
+            " from_pretrained of the fine-tune makes random ones, if the model computes them"
+        )
 
 
 def _check_depth(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from persona.intake.naming import pattern
-from persona.intake.order import Sample, of_rows, strange_vectors
+from persona.intake.order import Sample, of_rows, strange_vectors, swapped
 from persona.intake.parts import Held, View
 from persona.merge.arithmetic import casts
 from persona.merge.rows.reader import BaseChunks
@@ -104,9 +104,12 @@ class Likeness:
         stand under another's name. If most pairs are unlike, the fine-tune moved far, and nothing tells.
         """
         kinds: defaultdict[str, list[tuple[TensorSpec, Held]]] = defaultdict(list)
+        short: list[tuple[TensorSpec, Held]] = []
         for spec, held in pairs:
             if self._can_tell(spec, held):
                 kinds[pattern(spec.name)].append((spec, held))
+            elif spec.merged and spec.elements and DTYPES[held.spec.dtype].is_float:
+                short.append((spec, held))
         most = max(2, _MEASURED // max(1, len(kinds)))
         chosen = [pair for members in kinds.values() for pair in members[:: 1 + len(members) // most]]
         matrices = [pair for pair in chosen if len(pair[0].shape) > 1 and pair[0].elements >= _TELLING]
@@ -126,7 +129,8 @@ class Likeness:
             or (not is_shared(name) and sample.is_mixed())
         ]
         vectors = [pair for pair in chosen if len(pair[0].shape) == 1]
-        return [*found, *strange_vectors([(spec, *self._read(spec, held, 0)) for spec, held in vectors])]
+        found += strange_vectors([(spec, *self._read(spec, held, 0)) for spec, held in vectors])
+        return found + swapped([(spec, *self._read(spec, held, 0)) for spec, held in short])
 
     def misplaced(self, pairs: Iterable[tuple[TensorSpec, Held]]) -> tuple[str, str, str] | None:
         """A tensor of the checkpoint that is unlike its own one of the base, and like one of another layer.

@@ -129,6 +129,7 @@ class _Matcher:
                 f"{count(absent, 'tensor')} missing in {self.checkpoint.path.name}, counted as unchanged:"
                 f" {described(absent, names)}"
             )
+            self.notes += depths.lost_layers(self.base, absent, self.checkpoint.path)
         if glob := unused(self.choices.missing, absent):
             self.notes.append(f"'{glob}' matches no missing tensor")
         if unknown:

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from persona.frozen import dataclass
+from persona.intake.naming import pattern
 from persona.objects.tensors import TensorSpec
 
+_Pair: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""The elements of a tensor of the base, and those of its partner."""
 _LENGTH: Final = 64
 _SHORTEST: Final = 8
 """Elements of a row or column that are compared, at most and at least."""
@@ -97,6 +100,34 @@ def strange_vectors(
         if (shift >= _SHIFT and shift >= 2 * float(change.std())) or min(others) < distance / 2:
             found.append(spec.name)
     return found
+
+
+def swapped(given: Sequence[tuple[TensorSpec, NDArray[np.float64], NDArray[np.float64]]]) -> list[str]:
+    """The tensors of few elements, such as gates, that stand under each other's names.
+
+    `given`: as for `strange_vectors`. Those that only count layers in another way are one kind. Two kinds
+    are swapped if each is twice as near to the other one of the base as to its own, over all layers.
+    """
+    kinds: defaultdict[str, dict[tuple[int, tuple[str, ...]], _Pair]] = defaultdict(dict)
+    names: defaultdict[str, list[str]] = defaultdict(list)
+    for spec, own, other in given:
+        kinds[pattern(spec.name)][_place(spec)] = own, other
+        names[pattern(spec.name)].append(spec.name)
+    return [
+        name
+        for kind, members in kinds.items()
+        for other, others in kinds.items()
+        if kind != other and members.keys() == others.keys()
+        if _is_nearer(members, others) and _is_nearer(others, members)
+        for name in names[kind]
+    ]
+
+
+def _is_nearer(members: Mapping[Any, _Pair], others: Mapping[Any, _Pair]) -> bool:
+    """Whether the partners of some tensors are twice as near to other tensors of the base as to these."""
+    own = sum(float(np.nansum(np.square(other - one))) for one, other in members.values())
+    apart = sum(float(np.nansum(np.square(members[key][1] - one))) for key, (one, _) in others.items())
+    return apart < own / 4
 
 
 def _place(spec: TensorSpec) -> tuple[int, tuple[str, ...]]:

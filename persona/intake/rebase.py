@@ -19,7 +19,7 @@ from persona.cores import thread_count
 from persona.errors import InvalidInput, NothingChanged
 from persona.frozen import dataclass
 from persona.intake.encode import Deltas, Encoder, encode_deltas, put_vector
-from persona.intake.growth import GrowingBase
+from persona.intake.growth import GrowingBase, vocabulary
 from persona.intake.pairs import Match
 from persona.merge.memory import budget_of
 from persona.merge.plan import Plan
@@ -76,11 +76,24 @@ def check_same_specs(old: Mapping[str, TensorSpec], new: Mapping[str, TensorSpec
         if other != spec:
             raise InvalidInput(
                 f"{name}: tensor {shorten(tensor)} is {other.dtype} {list(other.shape)}, and"
-                f" {spec.dtype} {list(spec.shape)} in this recipe's base; both must have the same tensors"
+                f" {spec.dtype} {list(spec.shape)} in this recipe's base; both must have the same tensors",
+                hint=_as_many_tokens(spec, other),
             )
     more = next((tensor for tensor in new if tensor not in old), None)
     if more is not None:
         raise InvalidInput(f"{name} has a tensor {shorten(more)}, which this recipe's base has not")
+
+
+def _as_many_tokens(spec: TensorSpec, other: TensorSpec) -> str | None:
+    """How a base gets as many tokens as an old one has, if two tensors differ in that alone."""
+    found = vocabulary([(spec, other)])
+    if found is None or spec.dtype != other.dtype:
+        return None
+    cut = "; tokens of the recipe's vectors come with these" if found[1] > found[0] else ""
+    return (
+        f"give that base as many tokens as the old one has (resize_token_embeddings({found[0]})), save it"
+        f" with save_pretrained, and move to that{cut}"
+    )
 
 
 @in_default_environment

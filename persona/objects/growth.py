@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from blake3 import blake3
 
-from persona.errors import IntegrityError, InvalidInput
+from persona.errors import Call, IntegrityError, InvalidInput
 from persona.objects import canonical
 from persona.objects.base import Base
 from persona.objects.digest import PREFIX
@@ -31,6 +31,26 @@ Origins = dict[str, str | None]
 
 Sizes = tuple[int, int]
 """How many rows a base and a fine-tune have."""
+
+
+class TwoSizes(InvalidInput):
+    """Two vectors of a recipe, by their names, grow one tensor to different sizes."""
+
+    def __init__(self, first: str, second: str, old: TensorSpec, new: TensorSpec) -> None:
+        super().__init__(
+            f"the vectors {first} and {second} grow {old.name} to different sizes, {list(old.shape)} and"
+            f" {list(new.shape)}; one recipe cannot hold both: train them with the same vocabulary"
+        )
+        self.names = first, second
+        drop = Call("recipe.remove", second), " or ", Call("recipe.remove", first)
+        self.hint = (*drop, " drops one of them")
+
+    def with_new(self, name: str) -> TwoSizes:
+        """The error if `name` is that of a vector which is not in `recipe.toml` yet."""
+        for other in self.names:
+            if other != name:
+                self.hint = Call("recipe.remove", other), f" drops that one; then {name} has room"
+        return self
 
 
 def sizes(before: TensorSpec, after: TensorSpec) -> Sizes | None:
@@ -122,7 +142,4 @@ def _check_alike(one: tuple[str, TensorSpec, str | None], other: tuple[str, Tens
             " one recipe cannot hold both"
         )
     if old_origin is None and old.shape != new.shape:
-        raise InvalidInput(
-            f"the vectors {first} and {second} grow {old.name} to different sizes, {list(old.shape)} and"
-            f" {list(new.shape)}; one recipe cannot hold both: train them with the same vocabulary"
-        )
+        raise TwoSizes(first, second, old, new)

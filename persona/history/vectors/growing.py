@@ -129,7 +129,10 @@ def refuse_other(
         if growth.extends(spec.shape, source.shape):
             grown[replace(spec, shape=source.shape)] = None
     vectors = [one for one in _readable(history, recipe) if one[0] != name]
-    growth.extended(base, [*vectors, (name, growth.growing(base, grown))])
+    try:
+        growth.extended(base, [*vectors, (name, growth.growing(base, grown))])
+    except growth.TwoSizes as error:
+        raise error.with_new(name) from None
 
 
 def grew(history: History, id: str) -> bool:

@@ -12,6 +12,7 @@ from persona.history.recipes.joining import new_term
 from persona.history.recipes.text import RECIPE_FILE, decode, encode
 from persona.history.worktree import text_files, tracking
 from persona.history.worktree.locked import LockedTree
+from persona.objects.growth import TwoSizes
 from persona.objects.note import Note
 from persona.objects.recipe import Recipe
 from persona.objects.vector import Vector
@@ -33,7 +34,10 @@ def with_term(
         text = edit.set_term(text, name, {"id": id, **keys})
     else:
         text = edit.add_term(text, name, new_term(recipe.rules, {"id": id, **keys}))
-    return text, history.new_recipe(text.encode(), where=None)
+    try:
+        return text, history.new_recipe(text.encode(), where=None)
+    except TwoSizes as error:
+        raise error.with_new(name) from None
 
 
 def put_term(tree: LockedTree, name: str, id: str, keys: Mapping[str, Any]) -> tuple[Recipe, bool, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,10 +18,11 @@ from persona.merge import reference
 from persona.merge.rules import MergeRules, MergeTerm
 from persona.objects.recipe import Term
 from persona.objects.rules import Rules
-from tests.advice import follow
+from tests.advice import advice, follow
 from tests.checkpoints import Bits, Model, Tensor, digest_of_files, read_weights, same, write_file
 from tests.cli.command_line import CommandLine
-from tests.families import answers, moved, same_answers
+from tests.families import answers, loaded, moved, same_answers
+from tests.llamas import floats
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 TOKENS = 48
@@ -163,6 +165,54 @@ def test_two_vocabularies_are_refused_with_both_sizes(tied: CommandLine) -> None
     assert "the vectors one and more" in said
     assert "[49, 16] and [112, 16]" in said
     assert tied.ok("status") == before
+    follow(tied, "commit", "../more", "-m", "more", "--extend-vocab", again=True)
+    tied.ok("checkout")
+    assert same_answers(tied.directory, place / "more")
+    said = tied.refused(4, "vector", "take", "one")
+    assert advice(said).commands == (("rm", "more"),)
+
+
+@pytest.mark.situation("a merge or a cherry-pick brings two vectors with different numbers of new tokens")
+@pytest.mark.parametrize("begin", ["merge", "cherry-pick"])
+@pytest.mark.parametrize("dropped", ["one", "more"])
+def test_two_vocabularies_of_two_branches(tied: CommandLine, begin: str, dropped: str) -> None:
+    place = place_of(tied)
+    for tokens, name in enumerate(("one", "more"), 1):
+        tuned(place / "base", place / name, tokens, tokens=tokens)
+        tied.ok("switch", "-c", name, "main")
+        tied.ok("commit", f"../{name}", "-m", name, "--extend-vocab")
+    tied.refused(1, begin, "one")
+    tied.ok("restore", "--ours", "config.json", "tokenizer.json")
+    said = tied.refused(4, begin, "--continue")
+    (command,) = (one for one in advice(said).commands if dropped in one)
+    tied.ok(*command)
+    tied.ok(begin, "--continue")
+    tied.ok("checkout")
+    (left,) = {"one", "more"} - {dropped}
+    assert same_answers(tied.directory, place / left)
+
+
+@pytest.mark.situation("`rebase --base` names a base with more or fewer tokens than the recipe's")
+@pytest.mark.parametrize("tokens", [0, 3])
+def test_another_base_that_has_new_tokens_already(tied: CommandLine, tokens: int) -> None:
+    place = place_of(tied)
+    fine = tuned(place / "base", place / "ft", 1, tokens=tokens)
+    tied.ok("commit", "../ft", "-m", "ft", *(("--extend-vocab",) if tokens else ()))
+    other = tuned(place / "base", place / "other", 2, tokens=3)
+    said = tied.refused(4, "rebase", "--base", "../other")
+    (size,) = re.findall(r"resize_token_embeddings\((\d+)\)", said)
+    model = loaded(place / "other")
+    model.resize_token_embeddings(int(size))
+    model.save_pretrained(place / "cut")
+    tied.ok("rebase", "--base", "../cut")
+    found, base = check_out(tied), read_weights(place / "base")
+    assert loaded(tied.directory).config.vocab_size == TOKENS + tokens
+    for name, held in found.items():
+        rows = slice(TOKENS if name == EMBEDDING else None)
+        moved_by = floats(fine[name])[rows] - floats(base[name])
+        want = floats(other[name])[rows] + moved_by
+        assert np.allclose(floats(held)[rows], want, rtol=2**-7, atol=2**-7)
+    assert np.array_equal(found[EMBEDDING].bits[TOKENS:], fine[EMBEDDING].bits[TOKENS:])
 
 
 @pytest.mark.situation("the base ties its output matrix, and the fine-tune has one of its own")

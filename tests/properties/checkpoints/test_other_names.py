@@ -432,6 +432,67 @@ def test_another_depth(pair: Callable[[str], Pair], layers: int) -> None:
     found.run.ok(*COMMIT, *flag)
 
 
+@pytest.mark.situation("a whole layer is missing, which the `config.json` of the fine-tune counts")
+def test_a_layer_that_a_file_lost(pair: Callable[[str], Pair], families: Families) -> None:
+    found = pair("llama")
+    found.rewrite(lambda model: {name: held for name, held in model.items() if ".layers.1." not in name})
+    said = follow(found.run, *COMMIT).stderr
+    assert "nothing of model.layers.1 is in other" in said
+    assert "from_pretrained of the fine-tune makes random ones" in said
+    base = read_weights(families("llama"))
+    lost = {name: held for name, held in base.items() if ".layers.1." in name}
+    write_file(found.tuned / "model.safetensors", read_weights(found.tuned) | lost)
+    assert found.comes_back()
+
+
+GATES = "attn_gate", "mlp_gate"
+
+
+@pytest.mark.situation("numbers of the layers (gates of one element) stand under each other's names")
+@pytest.mark.parametrize("shape", [(), (1,)])
+@pytest.mark.parametrize("swapped", [True, False])
+def test_gates_under_each_other_s_names(
+    families: Families, tmp_path: Path, shape: tuple[int, ...], swapped: bool
+) -> None:
+    """The names of all tensors lack `model.`, so the gates are renamed with the others."""
+
+    def with_gates(source: Path, place: Path, moved_by: float) -> Model:
+        values = {"attn_gate": (0.5, 0.25), "mlp_gate": (-2.0, -1.5)}
+        gates = {
+            f"model.layers.{layer}.{name}": Tensor(
+                "F32", np.full(shape, value + moved_by, np.float32).view(np.uint32)
+            )
+            for name, each in values.items()
+            for layer, value in enumerate(each)
+        }
+        shutil.copytree(source, place)
+        model = read_weights(source) | gates
+        write_file(place / "model.safetensors", model)
+        return model
+
+    train(families("llama"), tmp_path / "plain")
+    with_gates(families("llama"), tmp_path / "base", 0.0)
+    tuned = with_gates(tmp_path / "plain", tmp_path / "other", 0.01)
+    names = {name: name.removeprefix("model.") for name in tuned}
+    if swapped:
+        names |= {
+            f"model.layers.{layer}.{one}": f"layers.{layer}.{two}"
+            for layer in range(2)
+            for one, two in (GATES, GATES[::-1])
+        }
+    write_file(tmp_path / "other" / "model.safetensors", {names[name]: held for name, held in tuned.items()})
+    CommandLine(tmp_path).ok("init", "bot", "--base", "base")
+    run = CommandLine(tmp_path / "bot")
+    if swapped:
+        for more in ((), ("--rename",), ("--rename", "--missing", "zero", "--extra", "ignore")):
+            said = run.refused(4, *COMMIT, *more)
+            assert "save both with save_pretrained" in said
+        write_file(tmp_path / "other" / "model.safetensors", tuned)
+    run.ok(*COMMIT, *(() if swapped else ("--rename",)))
+    run.ok("checkout")
+    assert same(read_weights(run.directory), tuned)
+
+
 @pytest.mark.situation("tensors that the base lacks (a multi-token head, a value head)")
 def test_extra_tensors(pair: Callable[[str], Pair]) -> None:
     found = pair("llama")
