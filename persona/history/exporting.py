@@ -17,6 +17,7 @@ from persona.history.planning import plan_of
 from persona.history.recipes.text import RECIPE_FILE
 from persona.history.recipes.views import recipe_view
 from persona.history.results import CheckoutResult, as_json
+from persona.history.vectors.growing import without_ties
 from persona.history.vectors.model_config import CONFIG, following
 from persona.history.worktree import text_files, tracking
 from persona.objects.dtypes import Dtype, merged_dtype, uint
@@ -96,7 +97,7 @@ def export(
         seconds=round(time.perf_counter() - started, 3),
         device=made.device,
         head=history.head_or_name(),
-        notes=(*notes, *notes_of(made)),
+        notes=(*notes, *notes_of(made), *without_ties(history, recipe)),
     )
 
 

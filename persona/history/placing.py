@@ -21,6 +21,7 @@ from persona.history.options import ImportOptions, RunOptions
 from persona.history.planning import plan_of
 from persona.history.recipes.text import RECIPE_FILE
 from persona.history.results import CheckoutResult, CommitResult
+from persona.history.vectors.growing import without_ties
 from persona.history.worktree import in_place, weights
 from persona.history.worktree.changing import changing
 from persona.history.worktree.locked import LockedTree
@@ -100,7 +101,11 @@ def place(
         tensor.spec.name: (tensor.key, made.tensor_digests[tensor.spec.name]) for tensor in plan.tensors
     }
     weights.settle(tree, recipe, revision, made.weights, writer.published, digests)
-    notes += [*notes_of(made), *in_place.replaced_notes(found, recipe, made.weights)]
+    notes += [
+        *notes_of(made),
+        *without_ties(history, recipe),
+        *in_place.replaced_notes(found, recipe, made.weights),
+    ]
     return _result(history, made, revision, tuple(published), files_move, tuple(notes), started)
 
 

@@ -20,6 +20,7 @@ from persona.intake.adapter_config import MERGE_FIRST, AdapterConfig, read_confi
 from persona.intake.adapter_growth import (
     grown_before,
     heads_apart,
+    refuse_rows_of_two,
     refuse_trained_apart,
     refuse_unknown_ties,
     untied_with_heads,
@@ -88,6 +89,7 @@ def import_adapter(
     copies = copies_of(store.objects, known, onto, threads, memory)
     planned, also = _without(with_copies(planned, copies, adapter.path), leave)
     left = tuple(sorted({*left, *also}))
+    refuse_rows_of_two(whole, config_of(store.objects, base), planned, adapter.path)
     factor_bytes = sum(part.nbytes for part in _parts(planned))
     dense = [one.spec for one in planned.dense]
     grown = {spec: whole.tied.get(spec.name) for spec in dense if spec != whole.spec.get(spec.name)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from persona.errors import InvalidInput, Keyword, listed
@@ -15,7 +16,7 @@ from persona.objects.base import Base
 from persona.objects.layers import numbered
 from persona.objects.tensors import TensorSpec, sort_key
 from persona.weights.adapters import Adapter
-from persona.weights.tied import is_embedding, is_head, may_tie
+from persona.weights.tied import is_embedding, is_head, may_tie, says_tied
 
 
 def refuse_trained_apart(base: Base, adapter: Adapter, planned: PlannedAdapter, changed: set[str]) -> None:
@@ -137,3 +138,24 @@ def grown_before(adapter: Adapter, planned: PlannedAdapter, onto: Plan) -> dict[
             hint=MERGE_FIRST,
         )
     return {onto.base.spec[name]: origin for name, origin in onto.origins.items()}
+
+
+def refuse_rows_of_two(
+    base: Base, config: Mapping[str, Any] | None, planned: PlannedAdapter, path: Path
+) -> None:
+    """Refuses trained rows of an embedding if PEFT may have changed those of another matrix with them.
+
+    PEFT changes both if the config of its model ties the two, even if they differ. `config`: of the base.
+    """
+    if not says_tied(config):
+        return
+    changed = {one.spec.name for one in planned.dense}
+    for one in planned.dense:
+        heads = [spec for spec in base.tensors if is_head(spec.name) and spec.shape == one.spec.shape]
+        if one.tokens is not None and heads and not is_head(one.spec.name) and heads[0].name not in changed:
+            raise InvalidInput(
+                f"{path}: {one.source.name} has trained rows of {one.spec.name}. PEFT changes these rows of"
+                f" {heads[0].name} too if the config.json of its model says that the two are tied, and here"
+                " they differ",
+                hint=MERGE_FIRST,
+            )

@@ -89,6 +89,12 @@ def says_untied(config: Mapping[str, Any] | None) -> bool:
     return bool(said) and not any(value is True for value in said)
 
 
+def says_tied(config: Mapping[str, Any] | None) -> bool:
+    """Whether a config says, in so many words, that the output matrix is tied to the input embedding."""
+    said = [] if config is None else _said(config)
+    return bool(said) and all(value is True for value in said)
+
+
 def may_tie(config: Mapping[str, Any] | None) -> bool:
     """Whether a model may tie its output matrix to an embedding, under a name that no file shows.
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from persona.errors import IntegrityError, listed
+from persona.errors import IntegrityError, Keyword, Note, listed
 from persona.history.history import History
 from persona.history.options import ImportOptions
 from persona.history.vectors.model_config import CONFIG, following, with_dtype_of
@@ -133,6 +133,26 @@ def refuse_other(
         growth.extended(base, [*vectors, (name, growth.growing(base, grown))])
     except growth.TwoSizes as error:
         raise error.with_new(name) from None
+
+
+def without_ties(history: History, recipe: Recipe) -> list[Note]:
+    """The sentences on vectors that untie an output matrix, and not all that models untie with it.
+
+    Earlier versions imported such vectors. Without the other tensors, transformers makes them at random.
+    """
+    from persona.intake.heads import tied_with
+
+    vectors = growth.vectors_of(recipe, history.vector)
+    grown = {name: origin for _, vector in vectors for name, origin in vector.grown if origin is not None}
+    lost = tied_with(history.base(recipe.base), grown).keys() - grown.keys() if grown else set[str]()
+    if not lost:
+        return []
+    names = dict.fromkeys(name for name, vector in vectors if grown.keys() & dict(vector.grown).keys())
+    said = (
+        f"{listed(list(names))} has no {listed(sorted(lost))}, which its model unties too, so transformers"
+        " makes it at random: an earlier version imported it"
+    )
+    return [Note(said, ("import it again, with ", Keyword(untie=True)))]
 
 
 def grew(history: History, id: str) -> bool:

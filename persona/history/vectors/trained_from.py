@@ -15,7 +15,7 @@ from persona.history.history import History
 from persona.history.planning import plan_of
 from persona.history.recipes import joining
 from persona.history.recipes.text import RECIPE_FILE
-from persona.objects.ids import abbreviate
+from persona.objects.ids import abbreviate, is_id
 from persona.objects.note import Note as StoredNote
 from persona.objects.recipe import Recipe, Term
 
@@ -84,12 +84,21 @@ def remember(history: History, id: str, onto: Plan) -> None:
 
 
 def trained_from(history: History) -> dict[str, set[str]]:
-    """The vectors that were trained from a revision, each with the vectors of that revision."""
+    """The vectors that were trained from a revision, each with the vectors of that revision.
+
+    If a vector has no note on these, the note on its training may name the commit.
+    """
     found: dict[str, set[str]] = {}
-    for one in note_refs.all_of(history, "provenance"):
+    notes = note_refs.all_of(history, "provenance")
+    for one in notes:
         before = one.data.get(_FROM)
         if isinstance(before, list):
             found.setdefault(one.about, set()).update(map(str, before))
+    for one in notes:
+        commit = one.data.get("onto")
+        if one.about not in found and isinstance(commit, str) and is_id(commit):
+            with suppress(PersonaError):  # the commit may be gone
+                found[one.about] = {term.vector for term in history.recipe_of(commit).terms}
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from transformers import PreTrainedModel
 
 from persona.intake.adapter_config import UNTIED
 from tests.advice import advice, follow
-from tests.checkpoints import read_weights
+from tests.checkpoints import read_weights, write_file
 from tests.cli.command_line import CommandLine
-from tests.families import EIGHT, answers, loaded, random_model, same_answers
+from tests.families import EIGHT, answers, loaded, moved, random_model, same_answers, train
 
 Families = Callable[[str], Path]
 pytestmark = [
@@ -232,3 +233,30 @@ def test_a_merged_model_that_lost_some_of_its_embeddings(
         tmp_path / "tuned"
     )
     import_it(run, tmp_path, want)
+
+
+@pytest.mark.situation(
+    "an adapter trained tokens of an embedding that its config ties to a head which differs"
+)
+@pytest.mark.parametrize("copied", [True, False])
+def test_trained_tokens_beside_a_head_that_differs(families: Families, tmp_path: Path, copied: bool) -> None:
+    """PEFT asks the config only, and changes the rows of both matrices."""
+    embedding, head = "model.embed_tokens.weight", "lm_head.weight"
+    base, first = tmp_path / "base", tmp_path / "first"
+    shutil.copytree(families("llama tied"), base)
+    model = read_weights(base)
+    write_file(base / "model.safetensors", model | ({head: model[embedding]} if copied else {}))
+    train(families("llama tied"), first)
+    trained = read_weights(first)
+    write_file(first / "model.safetensors", trained | moved({head: model[embedding]}, 9))
+    run = begun(base, tmp_path)
+    run.ok("commit", "../first", "-m", "first", *(() if copied else ("--untie",)))
+    tokens = {"target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": [3, 5]}}
+    want = adapter(first, tmp_path / "adapter", **tokens)
+    said = run.refused(4, "commit", "../adapter", "-m", "x", "--onto", "HEAD")
+    assert "PEFT changes these rows of lm_head.weight too" in said
+    merged = PeftModel.from_pretrained(loaded(first), tmp_path / "adapter").merge_and_unload()
+    merged.save_pretrained(tmp_path / "tuned")
+    run.ok(*COMMIT, "--onto", "HEAD")
+    run.ok("checkout")
+    assert is_near(answers(run.directory), want)

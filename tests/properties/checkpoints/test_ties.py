@@ -14,6 +14,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import LlamaForCausalLM, PreTrainedModel
 
+from persona.intake import heads
 from tests.advice import follow
 from tests.checkpoints import Model, Tensor, read_weights, write_file
 from tests.cli.command_line import CommandLine
@@ -170,6 +171,28 @@ def test_an_adapter_that_unties_bart(families: Families, tmp_path: Path, part: s
     run.ok("set", "tuned", "--alpha", "0")
     run.ok("checkout")
     assert same_answers(run.directory, families("bart"))
+
+
+@pytest.mark.situation(
+    "a vector that an earlier version imported lacks tensors that models untie with a head"
+)
+def test_a_vector_without_what_its_model_unties(
+    families: Families, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begun(families("bart"), tmp_path)
+    model = loaded(families("bart"))
+    own_head(model)
+    model.save_pretrained(tmp_path / "tuned")
+    with monkeypatch.context() as earlier:
+        earlier.setattr(heads, "tied_with", lambda base, taken: {})
+        run.ok(*COMMIT, "--untie")
+    for command in (("checkout",), ("checkout", "HEAD", "-o", "../out")):
+        said = run(*command).stderr
+        assert "tuned has no model.decoder.embed_tokens.weight, model.encoder.embed_tokens.weight" in said
+        assert "import it again, with --untie" in said
+    run.ok(*COMMIT, "--untie")
+    assert "import it again" not in run("checkout").stderr
+    assert torch.equal(answers(run.directory), answers(model))
 
 
 def test_a_head_on_a_base_without_one(tmp_path: Path) -> None:

@@ -11,6 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import persona
+from persona.history import note_refs
+from persona.history.vectors import trained_from
+from persona.objects.note import Note
 from tests.advice import advice, follow
 from tests.checkpoints import Model, write_weights
 from tests.families import answers, loaded, same_answers
@@ -278,6 +282,22 @@ def test_a_vector_that_was_left_out_before_is_no_news(bot: LlamaBot, parted: Mod
         ("revert", "HEAD"),
     ):
         assert NEVER not in bot.run(*command).stderr
+
+
+def test_the_record_of_a_training_tells_it_too(
+    bot: LlamaBot, trained: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A vector of an earlier version has no note on the vectors that it was trained from."""
+    with monkeypatch.context() as earlier:
+        earlier.setattr(trained_from, "remember", lambda history, id, onto: None)
+        bot.run.ok("commit", "../g", "--onto", "HEAD", "-m", "g")
+    assert NEVER not in bot.run("rm", "f").stderr
+    bot.run.ok("restore", "recipe.toml")
+    onto = bot.run.ok("rev-parse", "HEAD~1").strip()
+    with persona.open(bot.root) as repo:
+        (id,) = (info.id for info in repo.vectors.values() if info.name == "g")
+        note_refs.keep(repo._history, Note(id, "vector", "provenance", {"onto": onto}))
+    assert LOST in bot.run("rm", "f").stderr
 
 
 # -- how a vector joins
