@@ -23,10 +23,8 @@ from persona.errors import InvalidInput, Keyword, NothingChanged, listed
 from persona.frozen import dataclass
 from persona.intake import rounding
 from persona.intake.choices import Choices
-from persona.intake.copies import copies_of_patch
 from persona.intake.growth import GrowingBase, before_training, onto_matches
-from persona.intake.match import match_tensors
-from persona.intake.pairs import Match
+from persona.intake.pairs import Match, match_same
 from persona.intake.parts import Held, Weights
 from persona.intake.sizes import Sizes
 from persona.limits import CHUNK_ELEMENTS
@@ -200,13 +198,16 @@ def import_vector(
         grown={} if onto is None else onto.origins,
     )
     known = KnownBase.of(store.objects, base)
-    copies = copies_of_patch(checkpoint, store.objects, known, onto, threads, memory)
-    if onto is None:
-        matched = match_tensors(base, known.chunks, checkpoint, choices, copies)
-        matches = matched.matches
-    else:  # its tensors have the names and shapes of the revision
-        matched = match_tensors(onto.base, onto.rows.chunks, checkpoint, choices, copies)
-        matches = onto_matches(matched.matches, onto.origins)
+    before = base if onto is None else onto.base  # whose tensors have the names and shapes of the revision
+    matched = match_same(before, checkpoint, choices)
+    if matched is None:
+        from persona.intake.copies import copies_of_patch
+        from persona.intake.match import match_tensors
+
+        chunks = known.chunks if onto is None else onto.rows.chunks
+        copies = copies_of_patch(checkpoint, store.objects, known, onto, threads, memory)
+        matched = match_tensors(before, chunks, checkpoint, choices, copies)
+    matches = matched.matches if onto is None else onto_matches(matched.matches, onto.origins)
     own = GrowingBase.of(tx, known, {match.spec: match.origin for match in matches if match.grown})
     encoder = Encoder(own, matched.view, onto, thread_count(threads), memory)
     given = [match for match in matches if match.source is not None]

@@ -17,11 +17,11 @@ from persona.frozen import dataclass
 from persona.intake.adapter_config import MERGE_FIRST, AdapterConfig
 from persona.intake.adapter_names import Names, unmatched
 from persona.intake.adapter_ties import changed_twice, changing_both
+from persona.intake.checks import check_pair
 from persona.intake.choices import Choices
 from persona.intake.experts import Piece, Target, stack_of_experts
 from persona.intake.factor_layouts import Layout, Turn, layouts
 from persona.intake.growth import holding, longer
-from persona.intake.pairs import check_pair
 from persona.objects.base import Base
 from persona.objects.tensors import TensorSpec, sort_key
 from persona.objects.vector import FACTOR_DTYPES, LowRankFactor

@@ -11,12 +11,12 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from persona.errors import InvalidInput
-from persona.frozen import dataclass
 from persona.intake import depths, growth, heads, refusals, renames, second_models, strays, twins, wrappers
+from persona.intake.checks import check_pair
 from persona.intake.choices import Choices, admits, check_globs, is_named, matches, unused
 from persona.intake.likeness import Likeness
 from persona.intake.naming import counted_in, described, joined
-from persona.intake.pairs import Match, check_pair
+from persona.intake.pairs import Match, Matched
 from persona.intake.parts import Held, View
 from persona.intake.phrases import SAVE_ALIKE, count, renamed, some
 from persona.intake.renames import Renames
@@ -31,22 +31,6 @@ from persona.weights.checkpoint import Checkpoint
 from persona.weights.tied import is_head, may_share
 
 _Admits: TypeAlias = Callable[[str | Sequence[str], str], bool]
-
-
-@dataclass(frozen=True)
-class Matched:
-    """One match for each tensor of the base and each that it gets, and sentences worth telling.
-
-    `view`: the checkpoint under the names of the sources. `left`: the tensors of the base that stay as they
-    are although the checkpoint may have changed them. `renamed`: names in the checkpoint → the base's,
-    without numbers.
-    """
-
-    matches: list[Match]
-    view: View
-    notes: list[str]
-    left: tuple[str, ...]
-    renamed: dict[str, str]
 
 
 def match_tensors(

@@ -1,14 +1,19 @@
-"""A tensor of the base and the one of a checkpoint that it is compared with."""
+"""Pairs of a tensor of the base and the one of a checkpoint that it is compared with.
+
+Most fine-tunes have the names, dtypes and shapes of their base. Those are paired here. `intake.match` pairs
+all others. It is imported only for them, and so are the modules that know other names and refuse.
+"""
 
 from __future__ import annotations
 
-from persona.errors import InvalidInput, Keyword
 from persona.frozen import dataclass
-from persona.intake.remarks import UNQUANTISED
-from persona.intake.strays import is_buffer
+from persona.intake.choices import Choices
+from persona.intake.parts import Held, View
+from persona.objects.base import Base
 from persona.objects.dtypes import DTYPES
 from persona.objects.tensors import TensorSpec
-from persona.weights.checkpoint import EMPTY_REMEDY
+from persona.weights.checkpoint import Checkpoint
+from persona.weights.tied import says_untied
 
 
 @dataclass(frozen=True)
@@ -36,35 +41,32 @@ class Match:
         return not DTYPES[self.source.dtype].holds(DTYPES[self.spec.dtype])
 
 
-def check_pair(spec: TensorSpec, source: TensorSpec, path: object, cast: bool) -> None:
-    """`InvalidInput` if a tensor of the file `path` cannot be a fine-tuned `spec`."""
-    where = f"{path}: tensor {spec.name}"
-    if spec.merged and not DTYPES[source.dtype].is_float and not is_buffer(spec):
-        raise InvalidInput(
-            f"{where} has the dtype {source.dtype}, but the base has {spec.dtype}: it seems to be quantised,"
-            " and nothing beside it says how",
-            hint=UNQUANTISED,
-        )
-    if source.shape == (0,) != spec.shape:
-        raise InvalidInput(
-            f"{where} is empty, as DeepSpeed ZeRO-3 saves a tensor that it did not gather", hint=EMPTY_REMEDY
-        )
-    if source.shape != spec.shape:
-        raise InvalidInput(
-            f"{where} has the shape {list(source.shape)}, but the base has {list(spec.shape)};"
-            " give a fine-tune of this base",
-            hint=None if spec.merged else (Keyword(leave=spec.name), " leaves it as it is in the base"),
-        )
-    if source.dtype == spec.dtype:
-        return
-    if not spec.merged or not DTYPES[source.dtype].is_float:
-        raise InvalidInput(
-            f"{where} has the dtype {source.dtype}, but the base has {spec.dtype}: save it as {spec.dtype}",
-            hint=(Keyword(leave=spec.name), " leaves it as it is in the base"),
-        )
-    if not DTYPES[source.dtype].holds(DTYPES[spec.dtype]) and not cast:
-        raise InvalidInput(
-            f"{where} has the dtype {source.dtype}, which cannot hold every value of {spec.dtype},"
-            " the base's dtype",
-            hint=(Keyword(cast=True), " converts it anyway"),
-        )
+@dataclass(frozen=True)
+class Matched:
+    """One match for each tensor of the base and each that it gets, and sentences worth telling.
+
+    `view`: the checkpoint under the names of the sources. `left`: the tensors of the base that stay as they
+    are although the checkpoint may have changed them. `renamed`: names in the checkpoint → the base's,
+    without numbers.
+    """
+
+    matches: list[Match]
+    view: View
+    notes: list[str]
+    left: tuple[str, ...]
+    renamed: dict[str, str]
+
+
+def match_same(base: Base, checkpoint: Checkpoint, choices: Choices) -> Matched | None:
+    """The matches of a checkpoint that has the names, dtypes and shapes of the base; None for any other.
+
+    They are those of `intake.match`, which has nothing to find, to refuse or to tell then. Also None if there
+    may be something to tell: for a choice, and for a doubt about the ties (`intake.heads`).
+    """
+    specs = {name: spec for name, (spec, _) in checkpoint.tensors.items()}
+    if checkpoint.partial or choices != Choices() or specs != base.spec:
+        return None
+    if checkpoint.tied.keys() != base.tied.keys() or (base.tied and says_untied(checkpoint.config)):
+        return None
+    view = View(checkpoint, {name: Held.whole(spec) for name, spec in specs.items()})
+    return Matched([Match(spec, specs[spec.name]) for spec in base.tensors], view, [], (), {})

@@ -31,9 +31,10 @@ class Sizes:
 
     def add(self, spec: TensorSpec, base: NDArray[Any], after: NDArray[Any]) -> None:
         """Adds a chunk of a tensor: its bits in the base, and after the training."""
-        before = casts.widen(base[:_SAMPLE], spec.dtype)
+        both = casts.widen(np.concatenate((base[:_SAMPLE], after[:_SAMPLE])), spec.dtype)
+        before, trained = both[: both.size // 2], both[both.size // 2 :]
         with np.errstate(invalid="ignore", over="ignore"):
-            change = casts.widen(after[:_SAMPLE], spec.dtype) - before
+            change = trained - before
             found = float(np.dot(before, before)), float(np.dot(change, change))
         if not all(map(math.isfinite, found)):
             return
