@@ -697,12 +697,12 @@ except SystemExit as stop:
     code = stop.code or 0
 sys.stdout.flush()
 print()
-print(json.dumps({"code": code, "modules": sorted({name.split(".")[0] for name in sys.modules})}))
+print(json.dumps({"code": code, "modules": sorted(sys.modules)}))
 """
 
 
 def imported_by(*arguments: str | Path, cwd: Path) -> set[str]:
-    """The top-level modules that one successful command has imported when it ends."""
+    """The modules that one successful command has imported when it ends, by their whole names."""
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent), "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", RUN, *map(str, arguments)],
@@ -767,6 +767,22 @@ def test_a_commit_of_a_checkpoint_imports_no_torch(repository: Path) -> None:
     seen = imported_by("commit", tuned, "-n", "again", "-m", "the same under another name", cwd=repository)
     assert "numpy" in seen
     assert not seen & {"torch", "transformers", "triton"}
+
+
+def test_a_fine_tune_with_the_base_s_tensors_imports_nothing_that_matches_others(repository: Path) -> None:
+    tuned = repository.parent / "tuned"
+    seen = imported_by("commit", tuned, "-n", "third", "-m", "the same once more", cwd=repository)
+    of_others = {"match", "copies", "factors", "heads", "refusals", "renames", "strays", "wrappers"}
+    assert "persona.intake.pairs" in seen
+    assert not seen & {f"persona.intake.{name}" for name in of_others}
+
+
+@pytest.mark.parametrize("arguments", EVERYDAY.values(), ids=EVERYDAY.keys())
+def test_everyday_commands_import_nothing_that_opens_a_checkpoint(
+    repository: Path, arguments: list[str]
+) -> None:
+    seen = imported_by(*arguments, cwd=repository)
+    assert not seen & {"persona.weights.checkpoint", "persona.weights.safetensors", "fractions"}
 
 
 def test_importing_persona_imports_nothing_heavy() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -14,7 +14,9 @@ from persona.cli import completions
 from persona.cli.completions import files
 from persona.cli.invocation import Invocation
 from persona.errors import InvalidInput
-from persona.history.options import ComputeOptions, Option, declared
+
+if TYPE_CHECKING:
+    from persona.history.options import Option
 
 F = TypeVar("F", bound=Callable[..., Any])
 DATE_FORMS = ("iso", "iso-strict", "rfc", "short", "relative", "raw", "unix", "local")
@@ -28,6 +30,8 @@ def takes(declaration: type, *only: str) -> Callable[[F], F]:
 
     The function takes the typed ones as `**options`, in the library's form.
     """
+    from persona.history.options import ComputeOptions, declared  # `log` takes none of these flags
+
     chosen = {key: option for key, option in declared(declaration).items() if not only or key in only}
     machine = ComputeOptions.__annotations__  # where to work, and with how much: last in the help
     order = sorted(chosen, key=lambda key: key in machine)

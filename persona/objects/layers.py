@@ -9,7 +9,10 @@ docs/numerics.md, "Lists over layers", defines them. They depend only on the nam
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from fractions import Fraction
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 Place = tuple[int, int]
 """The layer of a tensor, and the number of layers of its stack. A tensor outside all layers has None."""
@@ -55,6 +58,8 @@ def at_place(values: Sequence[str], place: Place | None) -> Fraction:
     layers, the last that of the last layer, and also that of a stack's only layer. Between them the value is
     interpolated.
     """
+    from fractions import Fraction  # few recipes have lists
+
     layer, layers = place or (0, 1)
     if place is None or len(values) == 1:
         return Fraction(values[0])

@@ -24,7 +24,7 @@ from persona.weights.foreign import WEIGHT_SUFFIXES
 from persona.weights.index import ADAPTER_CONFIG, ADAPTER_WEIGHTS, INDEX_NAME, SINGLE_NAME, read_index
 from persona.weights.inputs import list_directory
 
-_ID: Final = re.compile(
+_ID: Final = (
     r"(?P<site>https?:/+(?:huggingface\.co|hf\.co)/)?(?P<id>\w[\w.-]*/\w[\w.-]*)"
     r"(?:@(?P<revision>[^/@]+(?:/[^/@]+)*)|/tree/(?P<branch>[^/]+))?/?"
 )
@@ -41,7 +41,7 @@ _OF_FILES: Final = (
     *WEIGHT_SUFFIXES,
 )
 """Endings of names that no model on the hub has."""
-_CACHED: Final = re.compile(r"models--(?P<owner>.+?)(?:--(?P<name>.+))?")
+_CACHED: Final = r"models--(?P<owner>.+?)(?:--(?P<name>.+))?"
 _WEIGHTS: Final = (SINGLE_NAME, INDEX_NAME, ADAPTER_WEIGHTS)
 _LEFT_THERE: Final = [
     *(f"*{ending}" for ending in sorted(WEIGHT_SUFFIXES - {".safetensors"})),
@@ -65,8 +65,10 @@ def id_of(path: Path) -> HubId | None:
 
     ORG/NAME is a path if the directory ORG is there.
     """
-    found = _ID.fullmatch(os.fspath(path))
-    if found is None or path.name.endswith(_OF_FILES) or os.path.lexists(path):
+    if path.name.endswith(_OF_FILES) or os.path.lexists(path):
+        return None
+    found = re.fullmatch(_ID, os.fspath(path))
+    if found is None:
         return None
     if found["site"] is None and os.path.lexists(Path(found["id"]).parent):
         return None
@@ -84,7 +86,7 @@ def located(path: Path, progress: Progress | None = None) -> Path:
     id = id_of(path)
     if id is not None:
         return cached(id) or _downloaded(id, progress)
-    if _CACHED.fullmatch(path.name) and (path / "snapshots").is_dir():
+    if (path / "snapshots").is_dir() and re.fullmatch(_CACHED, path.name):
         return _snapshot(path)
     return path
 
@@ -94,19 +96,19 @@ def cached_name(path: Path) -> str | None:
 
     The directory is models--ORG--NAME, and the snapshot models--ORG--NAME/snapshots/REVISION.
     """
-    found = _CACHED.fullmatch(repository_of(path).name)
+    found = re.fullmatch(_CACHED, repository_of(path).name)
     return None if found is None else found["name"] or found["owner"]
 
 
 def shown(path: Path) -> str:
     """A path in a message: ORG/NAME for a model in the hub's cache, as the hub's id is short and telling."""
-    found = _CACHED.fullmatch(repository_of(path).name)
+    found = re.fullmatch(_CACHED, repository_of(path).name)
     return str(path) if found is None or found["name"] is None else f"{found['owner']}/{found['name']}"
 
 
 def repository_of(path: Path) -> Path:
     """The directory of the hub's cache that a snapshot lies in; any other path itself."""
-    if path.parent.name == "snapshots" and _CACHED.fullmatch(path.parent.parent.name):
+    if path.parent.name == "snapshots" and re.fullmatch(_CACHED, path.parent.parent.name):
         return path.parent.parent
     return path
 

@@ -41,7 +41,7 @@ _PARTS: Final = (
     *(pattern for pattern, _ in _SIGNS),
     r"\.(?:[qkv]|output)_scale|\.(?:\w+_)?zero_point|\.weight_shape",
 )
-_PART: Final = re.compile(f".*(?:{'|'.join(_PARTS)})", re.DOTALL)
+_PART: Final = f".*(?:{'|'.join(_PARTS)})"
 
 
 class Quantised(NamedTuple):
@@ -56,7 +56,7 @@ class Quantised(NamedTuple):
 
 def is_part(name: str) -> bool:
     """Whether only a quantised layer has a tensor of this name, beside its weight."""
-    return _PART.fullmatch(name) is not None
+    return re.fullmatch(_PART, name, re.DOTALL) is not None
 
 
 def recognise(tensors: Iterable[TensorSpec], config: Mapping[str, Any] | None) -> Quantised | None:

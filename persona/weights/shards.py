@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
@@ -20,6 +21,9 @@ from persona.frozen import dataclass
 from persona.objects.base import Shard
 from persona.objects.tensors import TensorSpec
 from persona.weights.index import SINGLE_NAME
+
+if TYPE_CHECKING:
+    from persona.weights.safetensors import TensorEntry
 
 _PLANNED = re.compile(r"model-\d{5,}-of-\d{5,}\.safetensors")
 _PUBLISHED = re.compile(r"model-\d{5,}-of-\d{5,}-[0-9a-f]{12}\.safetensors")
@@ -40,6 +44,12 @@ class ShardLayout:
     def nbytes(self) -> int:
         """Bytes of the tensors, the header not counted."""
         return sum(spec.nbytes for spec in self.specs)
+
+    def header(self) -> tuple[bytes, dict[str, TensorEntry]]:
+        """The first bytes of the file, and the position of each tensor: `safetensors.encode_header`."""
+        from persona.weights.safetensors import encode_header  # `status` writes no file
+
+        return encode_header(self.specs, self.metadata)
 
 
 def shard_digest(specs: Sequence[TensorSpec], metadata: Mapping[str, str], digests: Mapping[str, str]) -> str:

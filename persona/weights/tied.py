@@ -37,7 +37,7 @@ _OUTPUTS: Final = {
 
 Both may have one of the prefixes of a model within another.
 """
-_PREFIX: Final = re.compile(r"(?:.*\.)?(?:language_model|decoder|text_decoder)\.$")
+_PREFIX: Final = r"(?:.*\.)?(?:language_model|decoder|text_decoder)\.$"
 _OTHER_OUTPUTS: Final = {
     "whisper": "proj_out.weight",
     "moonshine": "proj_out.weight",
@@ -55,7 +55,7 @@ _WITH_HEAD: Final = (
     "ForPreTraining",
     "MTModel",
 )
-_WITHOUT_HEAD: Final = re.compile(
+_WITHOUT_HEAD: Final = (
     r"For(?:\w*Classification|QuestionAnswering\w*|MultipleChoice|NextSentencePrediction)$"
     r"|(?<!LMHead)(?<!MT)(?<!EncoderDecoder)Model$"
 )
@@ -70,7 +70,7 @@ _EMBEDDING: Final = re.compile(
 )
 _TEXT: Final = re.compile(r"decoder|^(?!.*encoder).*(?:text|llm|language|thinker)")
 """In the key of a config's part: the part is a model that reads or writes text."""
-_HEAD_BIAS: Final = re.compile(r"(?:^|\.)(?:predictions|lm_head)(?:\.decoder)?\.bias$")
+_HEAD_BIAS: Final = r"(?:^|\.)(?:predictions|lm_head)(?:\.decoder)?\.bias$"
 
 
 def is_head(name: str) -> bool:
@@ -103,7 +103,7 @@ def may_tie(config: Mapping[str, Any] | None) -> bool:
     if config is None:
         return True
     kinds = _architectures(config)
-    headless = bool(kinds) and all(_WITHOUT_HEAD.search(name) for name in kinds)
+    headless = bool(kinds) and all(re.search(_WITHOUT_HEAD, name) for name in kinds)
     return not says_untied(config) and not headless
 
 
@@ -119,7 +119,7 @@ def may_share(one: str, other: str) -> bool:
     """Whether a model may hold one tensor under both names."""
     if is_shared(one) and is_shared(other):
         return True
-    return all(_HEAD_BIAS.search(name) is not None for name in (one, other))
+    return all(re.search(_HEAD_BIAS, name) is not None for name in (one, other))
 
 
 def find_tied(
@@ -145,7 +145,7 @@ def find_tied(
                 (end for end in _OUTPUTS if ("." + name).endswith("." + end)), key=len, default=""
             ):
                 prefix, output = name.removesuffix(embedding), other or _OUTPUTS[embedding]
-                if output not in present and (not prefix or _PREFIX.match(prefix)):
+                if output not in present and (not prefix or re.match(_PREFIX, prefix)):
                     tied.setdefault(prefix + output, name)
     return {alias: name for alias, name in sorted(tied.items()) if _can_name_a_tensor(alias)}
 

@@ -37,7 +37,6 @@ from persona.weights.index import (
     replaced_entry,
 )
 from persona.weights.inputs import Fingerprint, fingerprint
-from persona.weights.safetensors import TensorEntry, encode_header
 from persona.weights.shards import (
     ShardLayout,
     is_published_name,
@@ -48,6 +47,8 @@ from persona.weights.shards import (
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
+
+    from persona.weights.safetensors import TensorEntry
 
 SYNC_EARLY_BYTES = 64 << 20
 """A shard of at least this many bytes is synced when it is whole, while others are still written."""
@@ -172,7 +173,7 @@ class ModelWriter:
         found: dict[str, tuple[int, str]] = {}
         names = shard_names(self._layout, digests)
         for name, shard in zip(names, self._layout, strict=True):
-            size = len(encode_header(shard.specs, shard.metadata)[0]) + shard.nbytes
+            size = len(shard.header()[0]) + shard.nbytes
             found[name] = size, f"tensors:{shard_digest(shard.specs, shard.metadata, digests)}"
         if len(names) > 1:
             index = self._index(names)
@@ -283,7 +284,7 @@ class ModelWriter:
             files.remove_known(self.directory / name, _is(self._seen[name]))
 
     def _create(self, shard: ShardLayout) -> None:
-        header, entries = encode_header(shard.specs, shard.metadata)
+        header, entries = shard.header()
         output = files.Output.create(self._tmp_dir, prefix=_TEMPORARY_PREFIX, size=len(header) + shard.nbytes)
         self._outputs.append(output)
         output.pwrite(header, 0)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _SIZE: Final = "vocab_size"
 _TIED: Final = "tie_word_embeddings"
 _TOKEN: Final = "_token_id"
-_SCALED: Final = re.compile(r"(?:^|language_model\.)shared\.weight$")
+_SCALED: Final = r"(?:^|language_model\.)shared\.weight$"
 """The embedding of T5 and its kin."""
 FITTED: Final = f"{CONFIG} has the size and the ties of the weights again"
 _ABSENT: Final = object()
@@ -42,7 +42,7 @@ _SHAPES: Final = (
 """Other keys that decide which tensors a model has, and their shapes."""
 
 
-_IDLE: Final = re.compile(
+_IDLE: Final = (
     r"_.*|architectures|auto_map|(torch_)?dtype|transformers_version|vocab_size|tie_word_embeddings"
     r"|quantization_config|use_cache|.*dropout.*|.*_pdrop|.*drop_rate|.*_tokens?_ids?|.*initializer.*|id2label"
     r"|label2id|problem_type|gradient_checkpointing.*|output_(attentions|hidden_states)|return_dict.*"
@@ -185,7 +185,7 @@ def fit(history: History, config: Mapping[str, Any], base: Base, extended: Base)
     found: dict[str, Any] = json.loads(json.dumps(config))
     sizes = growth.vocabulary(base, extended)
     own_head = any(name not in base.spec for name in extended.spec)
-    untied = any(name in extended.spec and not _SCALED.search(base.tied[name]) for name in base.tied)
+    untied = any(name in extended.spec and not re.search(_SCALED, base.tied[name]) for name in base.tied)
     for part, before in _parts(found, own if own is not None else config):
         size = before.get(_SIZE)
         if _SIZE in part and isinstance(size, int):
@@ -257,7 +257,7 @@ def _leaves(
     A key that is null, false, 0 or empty counts as absent.
     """
     for key, value in config.items():
-        if not value or _IDLE.fullmatch(key) or (in_rope and value == "default"):
+        if not value or re.fullmatch(_IDLE, key) or (in_rope and value == "default"):
             continue
         if isinstance(value, dict):
             inner = prefix if key in _ROPE else f"{prefix}{key}."

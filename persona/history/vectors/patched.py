@@ -41,10 +41,11 @@ def of_start(
     if not isinstance(checkpoint, Checkpoint):
         return []
     start = next((shard.metadata.get(patches.FROM) for shard in checkpoint.shards), None)
-    before = onto if onto is not None else plan_of(history, Recipe.of(recipe.base, (), Rules.of()))
-    if not is_id(start) or not patches.is_patch(checkpoint, before.base.spec):
+    if start is None or not is_id(start):
         return []
-    assert start is not None
+    before = onto if onto is not None else plan_of(history, Recipe.of(recipe.base, (), Rules.of()))
+    if not patches.is_patch(checkpoint, before.base.spec):
+        return []
     rev, weights = abbreviate(start), "the base" if onto is None else "the revision that was given"
     if history.store.objects.kind_of(start) != "commit":
         said = f"the patch was made from commit {rev}, which is not here: it was taken as made from {weights}"

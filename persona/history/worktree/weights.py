@@ -32,7 +32,6 @@ from persona.history.worktree import text_files
 from persona.objects.digest import weights_digest
 from persona.objects.recipe import Recipe
 from persona.progress import HASHING, Progress
-from persona.weights.checkpoint import Checkpoint
 from persona.weights.index import INDEX_NAME, read_index
 from persona.weights.inputs import Fingerprint
 from persona.weights.shards import is_published_name
@@ -100,6 +99,8 @@ def measure_seen(
     directory: Path, progress: Progress | None = None, threads: int | None = None
 ) -> tuple[str, dict[str, Fingerprint]]:
     """Like `measure`, with the fingerprints of the files."""
+    from persona.weights.checkpoint import Checkpoint  # `status` hardly ever needs it
+
     done = 0
     with Checkpoint.open(directory) as checkpoint:
 
