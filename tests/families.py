@@ -278,6 +278,18 @@ def save_again(source: Path, directory: Path, **options: Any) -> Path:
     return directory
 
 
+def own_head(model: PreTrainedModel, seed: int = 4) -> None:
+    """Gives a model an output matrix of its own, as docs/checkpoints.md says, and trains it."""
+    import torch
+
+    output: Any = model.get_output_embeddings()
+    output.weight = torch.nn.Parameter(output.weight.clone())
+    model.config.tie_word_embeddings = False
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        output.weight += 0.1 * torch.randn(output.weight.shape).to(output.weight.dtype)
+
+
 # -- answers
 
 

@@ -13,6 +13,7 @@ from persona.intake import wrappers
 from persona.intake.adapter_config import UNTIED
 from persona.intake.adapter_names import stem
 from persona.intake.parts import View
+from persona.intake.renames import Renames
 from persona.intake.twins import Twins
 from persona.objects.base import Base
 from persona.objects.dtypes import DTYPES
@@ -46,7 +47,8 @@ def candidates(
 
     They are as large as an embedding, and the base has no output matrix. `unknown`: the tensors that the base
     lacks. `config`: of the checkpoint. The name that the base ties is taken. If it is not known, it is the
-    name that the checkpoint shows, unless its other names are not the base's (`renamed`).
+    name that the checkpoint shows. If its other names are not the base's (`renamed`), that one counts only
+    beside tensors of the base.
     """
     names, shapes = list(unknown), {name: held.spec.shape for name, held in view.held.items()}
     tied = {name: base.tied[name] for name in names if name in base.tied}
@@ -71,9 +73,60 @@ def candidates(
             continue
         aliases = [alias for alias, target in base.tied.items() if target == origin and is_head(alias)]
         same = next((alias for alias in aliases if stem(alias) == stem(name)), None)
-        if same is not None or not (aliases or renamed):
+        if same is not None or not (aliases or (renamed and not is_placed(base, name))):
             found[name] = Taken(same or name, origin)
     return found
+
+
+def is_placed(base: Base, name: str) -> bool:
+    """Whether a name is one of a module of the base, or of a module inside one: then it is not renamed."""
+    modules = {each.rpartition(".")[0] for each in base.spec} - {""}
+    module = name.rpartition(".")[0]
+    return module in modules or module.rpartition(".")[0] in modules
+
+
+def others(base: Base, names: Iterable[str], view: View, config: Mapping[str, Any] | None) -> list[str]:
+    """Some tensors that the base lacks, without those that may be output matrices of their own."""
+    return [name for name in names if not _may_be_one(base, view.held[name].spec, config)]
+
+
+def renamed(base: Base, found: Renames, view: View, config: Mapping[str, Any] | None) -> dict[str, str]:
+    """The base's names for output matrices of their own, by their names in a checkpoint.
+
+    The base ties the name, or it lies beside tensors of the base. The other tensors of the module go with
+    its matrix. `found`: the renames, of which some leave these tensors over.
+    """
+    new: dict[str, str] = {}
+    for name in found.unpaired:
+        for one in sorted(found.names(name) - base.spec.keys()):
+            if one in base.tied or (
+                is_placed(base, one)
+                and not is_placed(base, name)
+                and _may_be_one(base, view.held[name].spec, config)
+            ):
+                new[name] = one
+    modules = {name.rpartition(".")[0]: one.rpartition(".")[0] for name, one in new.items()}
+    for name in found.unpaired:
+        module, _, parameter = name.rpartition(".")
+        if module in modules and f"{modules[module]}.{parameter}" not in base.spec:
+            new.setdefault(name, f"{modules[module]}.{parameter}")
+    return new
+
+
+def _may_be_one(base: Base, spec: TensorSpec, config: Mapping[str, Any] | None) -> bool:
+    """Whether a tensor that the base lacks may be an output matrix of its own, from its shape and its name.
+
+    `config`: of the checkpoint, whose vocabulary may be larger than the base's.
+    """
+    if any(is_head(name) for name in base.spec) or not _is_single_matrix(spec) or _names_embedding(spec.name):
+        return False
+    return any(
+        each.merged
+        and is_embedding(each, config)
+        and each.shape[1:] == spec.shape[1:]
+        and each.shape[0] <= spec.shape[0]
+        for each in base.tensors
+    )
 
 
 def _is_single_matrix(spec: TensorSpec) -> bool:
@@ -138,10 +191,13 @@ def of_parts(base: Base, unknown: Iterable[str], view: View, *, untie: bool) -> 
     return found
 
 
-def check_left_out(base: Base, unknown: Iterable[str], view: View, config: Mapping[str, Any] | None) -> None:
+def check_left_out(
+    base: Base, unknown: Iterable[str], view: View, config: Mapping[str, Any] | None, *, renamed: bool
+) -> None:
     """`InvalidInput` if a tensor that the base lacks is an output matrix of another size or another name.
 
-    `unknown`: the tensors that would be left out. `config`: of the checkpoint.
+    `unknown`: the tensors that would be left out. `config`: of the checkpoint. `renamed`: whether its names
+    are not the base's, so that an output matrix may have any name.
     """
     if any(is_head(name) for name in base.spec):
         return
@@ -158,9 +214,9 @@ def check_left_out(base: Base, unknown: Iterable[str], view: View, config: Mappi
                 _refuse_name(
                     base, name, [one for one in others if view.held[one].spec.shape == spec.shape], view
                 )
-        elif says_untied(config) and _is_single_matrix(spec) and not is_shared(name):
-            rows = [one for one in base.tied.values() if one in embeddings and _as_long(view, name, one)]
-            _refuse_name(base, name, rows, view)
+        elif (renamed or says_untied(config)) and _is_single_matrix(spec) and not is_shared(name):
+            tied_ones = [one for one in base.tied.values() if one in embeddings] or embeddings
+            _refuse_name(base, name, [one for one in tied_ones if _as_long(view, name, one)], view)
 
 
 def _as_long(view: View, name: str, other: str) -> bool:

@@ -209,7 +209,8 @@ class _Matcher:
             return
         if found.doubtful or not self.choices.rename:
             sources = [name for names in found.sources.values() for name in names]
-            if not found.doubtful and (inside := self._strays(found.unpaired, sources)):
+            rest = heads.others(self.base, found.unpaired, self.view, self.checkpoint.config)
+            if not found.doubtful and (inside := self._strays(rest, sources)):
                 said, advised = strays.advice(inside)
                 raise InvalidInput(
                     f"{self.checkpoint.path}: {refusals.lacking(inside, self.view)}; {said}", hint=advised
@@ -217,12 +218,8 @@ class _Matcher:
             raise renamed(found, self.checkpoint.path, self.base, self.view.held, self._unknown())
         gone = {name for names in found.sources.values() for name in names}
         held = {name: one for name, one in self.view.held.items() if name not in gone}
-        own = {
-            new: held.pop(name).named(new)
-            for name in found.unpaired
-            for new in found.names(name) & self.base.tied.keys()
-            if name in held and new not in held
-        }
+        new = heads.renamed(self.base, found, self.view, self.checkpoint.config)
+        own = {new[name]: held.pop(name).named(new[name]) for name in new if new[name] not in held}
         self.view = View(self.checkpoint, {**held, **found.pairs, **own})
         self.renamed = found.kinds
         self.notes.append(f"{count(found.pairs, 'tensor')} renamed: {some(found.examples)}")
@@ -278,7 +275,9 @@ class _Matcher:
             unnamed = [
                 name for name in left if name in self.base.tied or not is_named(self.choices.extra, name)
             ]
-            heads.check_left_out(self.base, unnamed, self.view, self.checkpoint.config)
+            heads.check_left_out(
+                self.base, unnamed, self.view, self.checkpoint.config, renamed=bool(self.renamed)
+            )
             for name, other in copied.items():
                 because = ", to which the base ties it" if self.base.tied.get(name) == other else ""
                 if name not in self.apart:

@@ -22,9 +22,10 @@ from persona.intake.likeness import Likeness
 from persona.intake.naming import pattern
 from persona.intake.parts import Held
 from persona.intake.second_models import common_end, ends_of
+from persona.objects import growth
 from persona.objects.dtypes import DTYPES
 from persona.objects.tensors import TensorSpec
-from persona.weights.tied import is_shared
+from persona.weights.tied import is_head, is_shared
 
 _WORDS: Final = (
     {"gamma": "weight", "beta": "bias"},
@@ -96,9 +97,11 @@ def find_renames(
     search.by_words()
     search.by_rules()
     search.by_taken_rules()
+    search.by_shared_names()
     search.drop_guesses()
     pairs = {name: search.given[held].named(name) for name, held in search.pairs.items()}
-    sources = {name: tuple(dict.fromkeys(run.name for run in one.runs)) for name, one in pairs.items()}
+    own = {run.name: name for name, one in unknown.items() for run in one.runs}
+    sources = {name: tuple(dict.fromkeys(own[run.name] for run in one.runs)) for name, one in pairs.items()}
     unsure = _unproven(search, absent, unknown)
     unsure += likeness.strangers((absent[name], one) for name, one in pairs.items())
     unsure += _disputed(pairs, absent, unknown, likeness)
@@ -220,6 +223,15 @@ class _Search:
                     found[name] = new
         if len(set(found.values())) == len(found):
             self._take(found)
+
+    def by_shared_names(self) -> None:
+        """Takes a head or an embedding with other rows, if only one on either side can be meant."""
+        for base_name in [name for name in self.absent if is_shared(name)]:
+            spec = self.absent[base_name]
+            given = [name for name in self.left if is_shared(name) and is_head(name) == is_head(base_name)]
+            given = [name for name in given if _has_other_rows(spec, self.given[self.left[name]].spec)]
+            if len(given) == 1 and self.likeness.is_alike(spec, self.given[self.left[given[0]]]):
+                self._take({given[0]: base_name})
 
     def drop_guesses(self) -> None:
         """Drops the pairs of which only names and shapes tell, if tensors are left on both sides."""
@@ -381,9 +393,9 @@ def _alike(one: TensorSpec, other: TensorSpec) -> bool:
 
 
 def _has_other_rows(one: TensorSpec, other: TensorSpec) -> bool:
-    """Whether two tensors differ only in how many rows they have."""
+    """Whether two tensors differ only in how many rows, or elements of one row, they have."""
     floats = DTYPES[one.dtype].is_float and DTYPES[other.dtype].is_float
-    return floats and one.shape != other.shape and one.shape[:1] != () and one.shape[1:] == other.shape[1:]
+    return floats and (growth.extends(one.shape, other.shape) or growth.extends(other.shape, one.shape))
 
 
 def _shapes(specs: Iterable[TensorSpec]) -> Counter[tuple[int, ...]]:

@@ -12,7 +12,6 @@ from typing import Final
 from persona.errors import InvalidInput
 from persona.intake.parts import Held, View
 from persona.objects.base import Base
-from persona.weights.tied import is_shared
 
 _PREFIXES: Final = ("base_model.model.", "pretrained_model.")
 """Of PEFT and of TRL."""
@@ -32,14 +31,13 @@ _ORIGINAL: Final = re.compile(r"(?:^|(?<=\.))original_module\.")
 def unwrapped(base: Base, view: View) -> tuple[dict[str, Held], list[str]]:
     """Tensors of a checkpoint under the names that the base gives them, and sentences worth telling.
 
-    A name changes only if the base has it without the parts of a wrapper, or with other ones. If a tensor is
-    there under several names, raises `InvalidInput` unless they are equal.
+    A name loses the parts of a wrapper, or gets those that the base's name has. If a tensor is there under
+    several names, raises `InvalidInput` unless they are equal.
     """
     held = view.held
     own: dict[str, list[str]] = {}
     for name in (*base.spec, *base.tied):
         own.setdefault(bare(name), []).append(name)
-    modules = {name.rpartition(".")[0] for name in base.spec} - {""}
     copies = {bare(name) for name in held if _COPY.search(name)}
     changed: dict[str, list[str]] = {}
     dropped: list[str] = []
@@ -51,11 +49,7 @@ def unwrapped(base: Base, view: View) -> tuple[dict[str, Held], list[str]]:
             dropped.append(name)
         elif short in own and len(own[short]) == 1:
             changed.setdefault(own[short][0], []).append(name)
-        elif (
-            short != name
-            and short not in held
-            and (is_shared(short) or short.rpartition(".")[0] in modules)  # a head, or a bias of the base's
-        ):
+        elif short != name and short not in held:  # the base may have it under yet another name
             changed.setdefault(short, []).append(name)
     news = {names[0]: new for new, names in changed.items() if new not in held}
     twice = {name: _first(new, names, view) for new, names in changed.items() for name in names}

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import LlamaForCausalLM, PreTrainedModel
+from transformers import LlamaForCausalLM
 
 from persona.intake import heads
 from tests.advice import follow
 from tests.checkpoints import Model, Tensor, read_weights, write_file
 from tests.cli.command_line import CommandLine
-from tests.families import answers, loaded, moved, random_model, same_answers, train
+from tests.families import answers, loaded, moved, own_head, random_model, same_answers, train
 
 Families = Callable[[str], Path]
 SIZES = {
@@ -53,16 +53,6 @@ def unknown(place: Path, name: str) -> tuple[Path, str]:
     random_model(kind, "float32", head=task, **SIZES, **more).save_pretrained(place / "base")
     assert head not in read_weights(place / "base")
     return place / "base", head
-
-
-def own_head(model: PreTrainedModel, seed: int = 4) -> None:
-    """Gives a model an output matrix of its own, as docs/checkpoints.md says, and trains it."""
-    output: Any = model.get_output_embeddings()
-    output.weight = torch.nn.Parameter(output.weight.clone())
-    model.config.tie_word_embeddings = False
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        output.weight += 0.1 * torch.randn(output.weight.shape).to(output.weight.dtype)
 
 
 def adapter(base: Path, place: Path, **settings: Any) -> torch.Tensor:
