@@ -93,6 +93,7 @@ def record(
         text = edits.get(RECIPE_FILE) or text_files.read_recipe_text(history.root)
         refuse_pairs(text)
         recipe = history.new_recipe(text)
+        config = text_files.read(history.root, tracking.CONFIG)
         said_of_config = _fit_config(tree, head, recipe) if not edits else []
         files = _in_the_work_tree(history, known, {**edits, RECIPE_FILE: text}, history.base(recipe.base))
         files = _without_markers(history, files, head)
@@ -104,7 +105,11 @@ def record(
             if loose:
                 facts.append(f"not tracked: {names}")
                 hint += [Call("add", Blank("FILE")), " tracks a file"]
-            for note in in_place.edited_notes(tree):
+            edited = in_place.edited_notes(tree)
+            if edited and said_of_config:  # the config belongs to the weights that were trained here
+                tree.apply({tracking.CONFIG: config}, tracking.ids(history, [tracking.CONFIG]))
+                facts = [fact for fact in facts if fact not in said_of_config]
+            for note in edited:
                 facts.append(note)
                 hint += ["; " if hint else "", *pieces(note.hint)[:-1]]
             raise Refused("; ".join(facts), hint=tuple(hint) or None)

@@ -13,6 +13,11 @@ from persona.weights.checkpoint import EMPTY_REMEDY
 def check_pair(spec: TensorSpec, source: TensorSpec, path: object, cast: bool) -> None:
     """`InvalidInput` if a tensor of the file `path` cannot be a fine-tuned `spec`."""
     where = f"{path}: tensor {spec.name}"
+    if spec.merged and source.dtype.startswith("C"):
+        raise InvalidInput(
+            f"{where} has the dtype {source.dtype}, but the base has {spec.dtype}: no vector can hold complex"
+            " numbers; give a fine-tune of this base"
+        )
     if spec.merged and not DTYPES[source.dtype].is_float and not is_buffer(spec):
         raise InvalidInput(
             f"{where} has the dtype {source.dtype}, but the base has {spec.dtype}: it seems to be quantised,"

@@ -92,9 +92,12 @@ def refuse_lost_heads(path: Path, lost: Sequence[str], config: Mapping[str, obje
             f"{path}: {head} is missing, and no config.json says whether the model ties it to its embedding",
             hint="give a directory that holds the weights and their config.json",
         )
-    if head is not None and all(map(is_head, lost)):
+    modules = {name.rpartition(".")[0] for name in lost if is_head(name)}
+    if head is not None and all(name.rpartition(".")[0] in modules for name in lost):
+        beside = " with its bias" if len(lost) > len(modules) else ""
         raise InvalidInput(
-            f"{path}: {head} is missing, and nothing else of the base: it was lost when the model was saved",
+            f"{path}: {head} is missing{beside}, and nothing else of the base: it was lost when the model was"
+            " saved",
             hint=OWN_HEAD,
         )
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from persona.errors import Blank, Call, Hint, InvalidInput, Note, listed
@@ -13,7 +14,7 @@ from persona.objects.base import Base
 from persona.weights import folder, quantised
 from persona.weights.adapters import Adapter
 from persona.weights.checkpoint import Checkpoint
-from persona.weights.index import ADAPTER_FILES, ADAPTER_WEIGHTS
+from persona.weights.index import ADAPTER_FILES, ADAPTER_WEIGHTS, INDEX_NAME, read_index
 from persona.weights.inputs import list_directory
 from persona.weights.patches import is_patch
 
@@ -105,7 +106,20 @@ def why_nothing_changed(checkpoint: Checkpoint) -> str | None:
     if not strangers:
         return None
     read = listed(sorted(checkpoint.weights_seen), 3)
-    return f"read: {read}; not read: {listed(strangers, 5)}. If the training is in these, give them instead"
+    index = checkpoint.path / INDEX_NAME
+    instead = "them"
+    if index.is_file() and INDEX_NAME not in read and not set(_shards_of(index)).isdisjoint(strangers):
+        instead = f"their index, {index},"
+    return (
+        f"read: {read}; not read: {listed(strangers, 5)}. If the training is in these, give {instead} instead"
+    )
+
+
+def _shards_of(index: Path) -> list[str]:
+    try:
+        return read_index(index).shard_names()
+    except InvalidInput:
+        return []
 
 
 def refuse_quantised(checkpoint: Checkpoint, base: Base) -> None:

@@ -34,6 +34,9 @@ from persona.progress import MERGING, Progress
 if TYPE_CHECKING:
     from transformers import PreTrainedModel as PreTrainedModel
 
+_FLOAT: Final = "__float__"
+_NOT_IN_JSON: Final = ("NaN", "Infinity", "-Infinity")
+"""The key and the values with which transformers writes floats that JSON lacks."""
 _AHEAD: Final = 64
 """Chunks that may wait for an earlier one: they lie in their place already and hold no buffer."""
 
@@ -202,7 +205,7 @@ def build(
             f"config.json: transformers {transformers.__version__} has no model of type {kind!r:.60}; persona"
             " runs no code that comes with a model: write it with checkout, and load it from there"
         )
-    parsed = CONFIG_MAPPING[kind].from_dict(dict(config))
+    parsed = CONFIG_MAPPING[kind].from_dict(_with_floats(dict(config)))
     names = config.get("architectures") or ()
     found = next((getattr(transformers, str(name), None) for name in names), None)
     if found is None:
@@ -238,3 +241,12 @@ def build(
         model.generation_config = transformers.GenerationConfig.from_dict(dict(generation))
     built: PreTrainedModel = model
     return built
+
+
+def _with_floats(value: Any) -> Any:
+    """A part of a config in which numbers that JSON lacks are floats: transformers marks them."""
+    if isinstance(value, dict):
+        if value.keys() == {_FLOAT} and value[_FLOAT] in _NOT_IN_JSON:
+            return float(value[_FLOAT])
+        return {key: _with_floats(each) for key, each in value.items()}
+    return [_with_floats(each) for each in value] if isinstance(value, list) else value

@@ -44,12 +44,18 @@ _SHAPES: Final = (
 
 _IDLE: Final = (
     r"_.*|architectures|auto_map|(torch_)?dtype|transformers_version|vocab_size|tie_word_embeddings"
-    r"|quantization_config|use_cache|.*dropout.*|.*_pdrop|.*drop_rate|.*_tokens?_ids?|.*initializer.*|id2label"
+    r"|quantization_config|use_cache|.*dropout.*|.*_pdrop|.*drop_rate|.*initializer.*|id2label"
+    r"|(pad|bos|eos|sep|cls|mask|unk|decoder_start)_tokens?_ids?"
     r"|label2id|problem_type|gradient_checkpointing.*|output_(attentions|hidden_states)|return_dict.*"
     r"|task_specific_params|pretraining_tp|torchscript|finetuning_task|.*loss.*|unsloth_.*"
     r"|model_max_length|max_length|forced_.*|suppress_tokens|begin_suppress_tokens"
 )
 """Keys of a config.json on which no output of a model depends, or that are told of elsewhere."""
+_PADDING: Final = "pad_token_id"
+_COUNTS_FROM_PADDING: Final = (
+    r".*roberta.*|camembert|longformer|mpnet|esm|xmod|ibert|data2vec-text|layoutlmv3|m2m_100|xglm|nllb-moe"
+)
+"""Model types whose positions begin after the number of the padding token."""
 _SCALING: Final = "rope_scaling."
 _ROPE: Final = ("rope_parameters", "rope_scaling")
 """The names of the settings of rotary embeddings; transformers 5 has `rope_theta` among them."""
@@ -235,7 +241,8 @@ def of_another_model(history: History, base: Base, content: bytes | None) -> lis
 def computing(ours: bytes, theirs: bytes) -> list[str]:
     """The keys in which two texts of a config.json differ and on which a model's outputs depend, with values.
 
-    A key that only one of them has may be a default that another version of transformers writes.
+    A key that only one of them has may be a default that another version of transformers writes. A key that
+    is null, false, 0 or empty is as if it was absent, if both were written by one version.
     """
     own, new = _object(ours), _object(theirs)
     if own is None or new is None:
@@ -245,23 +252,25 @@ def computing(ours: bytes, theirs: bytes) -> list[str]:
     return [
         f"{key} {_short(first.get(key))} → {_short(second.get(key))}"
         for key in dict.fromkeys((*first, *second))
-        if first.get(key) != second.get(key) and (key in known or _SCALING in key)
+        if (first.get(key) or None) != (second.get(key) or None) and (key in known or _SCALING in key)
     ]
 
 
 def _leaves(
     config: Mapping[str, Any], prefix: str = "", *, in_rope: bool = False
 ) -> Iterator[tuple[str, Any]]:
-    """The keys on which outputs depend, with values; those of parts have a prefix.
-
-    A key that is null, false, 0 or empty counts as absent.
-    """
+    """The keys on which outputs depend, with values; those of parts have a prefix."""
+    counts = re.fullmatch(_COUNTS_FROM_PADDING, str(config.get("model_type"))) is not None
     for key, value in config.items():
-        if not value or re.fullmatch(_IDLE, key) or (in_rope and value == "default"):
+        if (re.fullmatch(_IDLE, key) and not (counts and key == _PADDING)) or (
+            in_rope and value == "default"
+        ):
             continue
         if isinstance(value, dict):
             inner = prefix if key in _ROPE else f"{prefix}{key}."
             yield from _leaves(value, inner, in_rope=in_rope or key in _ROPE)
+        elif key in _ROPE:  # null
+            continue
         elif in_rope and key != "rope_theta":
             yield f"{prefix}{_SCALING}{key.removeprefix('rope_')}", value
         else:

@@ -37,6 +37,9 @@ from persona.weights.checkpoint import Checkpoint
 _MODULES = "modules.json"
 """The list of the modules of a sentence-transformers model, each in a directory of its own."""
 
+_LOADED = (".py", ".model", ".spm", ".tiktoken")
+"""The ends of names of files that a model may load with: code of its own, and tokenizers."""
+
 Texts = dict[str, bytes]
 """Path → content of model files."""
 Edits = Mapping[str, bytes | None]
@@ -46,13 +49,15 @@ Edits = Mapping[str, bytes | None]
 def of_checkpoint(checkpoint: Checkpoint, base: Base) -> Texts:
     """The model files of a fine-tune.
 
-    In a subdirectory, they are those of a module, additional chat templates, and files that the base has.
+    Code and tokenizers under names of their own are model files if the base has them. In a subdirectory, they
+    are those of a module, additional chat templates, and files that the base has.
     """
     folders = {path.split("/")[0] for path in base.files if "/" in path} | _modules(checkpoint)
     return {
         path: checkpoint.read_text(path)
         for path in checkpoint.text_files
         if tracking.is_model_file(path)
+        or (path in base.files and path.endswith(_LOADED))
         or (path.split("/")[0] in folders and (path in base.files or _ends_as_one(path)))
     }
 
