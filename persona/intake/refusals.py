@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from persona.errors import InvalidInput, Keyword, pieces
 from persona.frozen import dataclass
@@ -14,6 +15,8 @@ from persona.intake.parts import View
 from persona.intake.phrases import SAVE_ALIKE, count
 from persona.objects.base import Base
 from persona.weights.tied import is_head
+
+_WITH_HEAD: Final = "save the whole model, by save_pretrained of the class that its config.json names"
 
 
 @dataclass(frozen=True)
@@ -94,11 +97,11 @@ def refuse_lost_heads(path: Path, lost: Sequence[str], config: Mapping[str, obje
         )
     modules = {name.rpartition(".")[0] for name in lost if is_head(name)}
     if head is not None and all(name.rpartition(".")[0] in modules for name in lost):
-        beside = " with its bias" if len(lost) > len(modules) else ""
+        beside, hint = (" with its bias", _WITH_HEAD) if len(lost) > len(modules) else ("", OWN_HEAD)
         raise InvalidInput(
             f"{path}: {head} is missing{beside}, and nothing else of the base: it was lost when the model was"
             " saved",
-            hint=OWN_HEAD,
+            hint=hint,
         )
 
 

@@ -154,3 +154,39 @@ def test_a_wrapper_around_other_names(families: Families, tmp_path: Path, family
     assert "stripped from the names" in said
     run.ok("checkout")
     assert torch.equal(answers(run.directory), want)
+
+
+@pytest.mark.parametrize("prefix", ["", "net."])
+def test_a_head_that_was_lost_with_its_bias_is_not_the_base_s(
+    families: Families, tmp_path: Path, prefix: str
+) -> None:
+    """Phi's head has a bias. Only a glob that names both says that training froze them."""
+    run = begun(families("phi"), tmp_path)
+    model = trained(families("phi"))
+    want = answers(model)
+    write(model, tmp_path / "tuned", prefix)
+    path = tmp_path / "tuned" / "model.safetensors"
+    weights = read_weights(tmp_path / "tuned")
+    write_file(path, {name: tensor for name, tensor in weights.items() if "lm_head" not in name})
+    rename = ("--rename",) if prefix else ()
+    said = run.refused(4, *COMMIT, "--missing", "zero", *rename)
+    assert "lm_head.weight is missing with its bias" in said
+    assert "save the whole model, by save_pretrained" in said
+    write(model, tmp_path / "tuned")
+    run.ok(*COMMIT)
+    run.ok("checkout")
+    assert torch.equal(answers(run.directory), want)
+
+
+def test_complex_numbers_are_not_called_quantised(families: Families, tmp_path: Path) -> None:
+    run = begun(families("llama"), tmp_path)
+    model = trained(families("llama"))
+    model.save_pretrained(tmp_path / "tuned")
+    tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    name = "model.layers.1.mlp.up_proj.weight"
+    tensors[name] = tensors[name].to(torch.complex64)
+    save_file(tensors, tmp_path / "tuned" / "model.safetensors", {"format": "pt"})
+    said = run.refused(4, *COMMIT)
+    assert f"tensor {name} has the dtype C64" in said
+    assert "no vector can hold complex numbers" in said
+    assert "quantised" not in said
