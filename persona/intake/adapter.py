@@ -20,18 +20,21 @@ from persona.intake.adapter_config import MERGE_FIRST, AdapterConfig, read_confi
 from persona.intake.adapter_growth import (
     grown_before,
     heads_apart,
+    refuse_longer_heads,
     refuse_rows_of_two,
     refuse_trained_apart,
     refuse_unknown_ties,
     untied_with_heads,
 )
+from persona.intake.adapter_refusals import resized
 from persona.intake.choices import Choices, check_globs, matches
 from persona.intake.copies import config_of, copies_of, with_copies
 from persona.intake.encode import Deltas, Encoder, ImportedVector, encode_deltas, put_vector
-from persona.intake.factors import PlannedAdapter, PlannedDense, PlannedFactor, plan_adapter
+from persona.intake.factors import plan_adapter
 from persona.intake.growth import GrowingBase, check_together, refuse_another
 from persona.intake.naming import described
 from persona.intake.pairs import Match
+from persona.intake.planned import PlannedAdapter, PlannedDense, PlannedFactor
 from persona.merge.arithmetic import casts
 from persona.merge.plan import Plan
 from persona.merge.rows.growth import KnownBase
@@ -102,15 +105,17 @@ def import_adapter(
             f"{adapter.path}: {listed(odd)} with new tokens, and beside it a change of some of its rows",
             hint=MERGE_FIRST,
         )
+    refuse_longer_heads(whole, adapter, planned, grown)
     longer = [spec for spec, origin in grown.items() if origin is None]
     if longer and (found := sizes(whole.spec[longer[0].name], longer[0])) is not None:
-        names = {spec.name for spec in longer}
-        check_together(adapter.path, (spec for spec in whole.tensors if spec.name not in names), found)
+        larger = {spec.name for spec in longer}
+        others = (spec for spec in whole.tensors if spec.name not in larger)
+        check_together(adapter.path, others, found, hint=resized(found[1]))
         if onto is not None and (
-            more := names & {name for name, origin in onto.origins.items() if not origin}
+            more := larger & {name for name, origin in onto.origins.items() if not origin}
         ):
             refuse_another(adapter.path, min(more), found)
-    before = {} if onto is None else grown_before(adapter, planned, onto)
+    before = {} if onto is None else grown_before(adapter, planned, grown, onto)
     own = GrowingBase.of(tx, known, {**before, **grown})
     encoder = Encoder(own, adapter, onto, thread_count(threads), memory)
     with first_run(progress) as progress:
@@ -126,6 +131,7 @@ def import_adapter(
     tensors = tuple(spec for spec in own.base.tensors if spec.name in ids)
     if not is_changed:
         raise NothingChanged(f"{adapter.path}: no element changed; there is nothing to store")
+    names = base_names if onto is None else ()  # it was not trained on the base
     vector = own.vector(tx, base, tensors)
     if factors:
         vector = replace(vector, kind="lowrank", factors=tuple(factors.get(spec.name) for spec in tensors))
@@ -137,7 +143,11 @@ def import_adapter(
         raw_bytes=base.merged_bytes,
         changed_fraction=None if factors else deltas.changed / max(1, base.merged_elements),
         largest_rounding=deltas.rounding if deltas.rounded or (onto and dense) else None,
-        notes=(*planned.notes, *deltas.notes(), *_told(adapter, config, base_names, grown)),
+        notes=(
+            *planned.notes,
+            *deltas.notes(),
+            *_told(adapter, config, names, grown),
+        ),
         magnitudes=deltas.magnitudes,
         left=left,
     )

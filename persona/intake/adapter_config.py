@@ -150,7 +150,7 @@ def _copied(config: Mapping[str, Any], where: str) -> tuple[str, ...]:
     found = [found] if isinstance(found, str) else found
     if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
         raise InvalidInput(f"{where}: modules_to_save must be a list of names")
-    return () if config.get("ensure_weight_tying") is True else tuple(found)
+    return tuple(found)
 
 
 def _refuse_kind(kind: object, where: str) -> None:

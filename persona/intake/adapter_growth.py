@@ -9,8 +9,9 @@ from typing import Any
 
 from persona.errors import InvalidInput, Keyword, listed
 from persona.intake.adapter_config import MERGE_FIRST, UNTIE_FIRST
-from persona.intake.factors import PlannedAdapter, PlannedDense
+from persona.intake.adapter_refusals import resized
 from persona.intake.heads import tied_with
+from persona.intake.planned import PlannedAdapter, PlannedDense
 from persona.merge.plan import Plan
 from persona.objects.base import Base
 from persona.objects.layers import numbered
@@ -123,12 +124,33 @@ def _apart(base: Base, dense: PlannedDense, planned: PlannedAdapter) -> list[str
     return aliases if dense.apart else []
 
 
-def grown_before(adapter: Adapter, planned: PlannedAdapter, onto: Plan) -> dict[TensorSpec, str | None]:
+def refuse_longer_heads(
+    base: Base, adapter: Adapter, planned: PlannedAdapter, grown: Mapping[TensorSpec, str | None]
+) -> None:
+    """Refuses an output matrix with new tokens, if the adapter does not hold those of its embedding.
+
+    `grown`: the tensors that the adapter grows, with their origins.
+    """
+    held = {one.spec.name: one.spec for one in planned.dense}
+    for spec, origin in grown.items():
+        if origin is not None and spec.shape != (own := held.get(origin, base.spec[origin])).shape:
+            raise InvalidInput(
+                f"{adapter.path}: {spec.name} has {spec.shape[0]} tokens and was trained apart from {origin},"
+                f" which has {own.shape[0]}: its new rows are not in the adapter",
+                hint=resized(spec.shape[0]),
+            )
+
+
+def grown_before(
+    adapter: Adapter, planned: PlannedAdapter, grown: Mapping[TensorSpec, str | None], onto: Plan
+) -> dict[TensorSpec, str | None]:
     """The tensors that the revision has grown, with their origins, if the adapter changes one of the two.
 
-    Raises `InvalidInput` for a factor of such a tensor, which only a dense tensor can be.
+    `grown`: the tensors that the adapter grows, with their origins. Raises `InvalidInput` for a factor of a
+    tensor that the revision has grown, which only a dense tensor can be.
     """
     changed = {one.spec.name for one in planned.factors} | {one.spec.name for one in planned.dense}
+    changed |= {origin for origin in grown.values() if origin is not None}
     if changed.isdisjoint({*onto.origins, *onto.origins.values()}):
         return {}
     if odd := sorted(one.spec.name for one in planned.factors if one.spec.name in onto.origins):
@@ -137,6 +159,7 @@ def grown_before(adapter: Adapter, planned: PlannedAdapter, onto: Plan) -> dict[
             " grown that tensor, so the change has to be stored whole",
             hint=MERGE_FIRST,
         )
+    _refuse_untied_copies(adapter, planned, onto)
     return {onto.base.spec[name]: origin for name, origin in onto.origins.items()}
 
 
@@ -157,5 +180,24 @@ def refuse_rows_of_two(
                 f"{path}: {one.source.name} has trained rows of {one.spec.name}. PEFT changes these rows of"
                 f" {heads[0].name} too if the config.json of its model says that the two are tied, and here"
                 " they differ",
+                hint=MERGE_FIRST,
+            )
+
+
+def _refuse_untied_copies(adapter: Adapter, planned: PlannedAdapter, onto: Plan) -> None:
+    """Refuses a dense tensor of a matrix that the revision unties from others which are still equal to it.
+
+    Some models hold all of them as one tensor nevertheless (T5), and others do not (BART).
+    """
+    names: dict[str, list[str]] = {}
+    for one in planned.dense:
+        names.setdefault(one.source.name, []).append(one.spec.name)
+    for source, changed in names.items():
+        apart = [name for name in changed if onto.origins.get(name) is not None]
+        if apart and len(changed) > len(apart):
+            raise InvalidInput(
+                f"{adapter.path}: {source} changes {next(name for name in changed if name not in apart)}. The"
+                f" revision that it was trained from has {listed(apart)} apart from it, with the same values:"
+                " whether these change too is not known",
                 hint=MERGE_FIRST,
             )

@@ -2,24 +2,22 @@
 
 A model's modules and the tensors of its checkpoint may have different prefixes: in transformers 5, a file's
 `language_model.model.layers.0` is the module `model.language_model.layers.0`. A name is mapped if the base
-has it, or if exactly one tensor of the base has the same stem. Nothing else is tried.
+has it, or if exactly one tensor of the base has the same stem. Else the parts that a wrapper of the model
+added are taken off (`_orig_mod`), and the name is looked up again. Nothing else is tried.
 
 **stem** — a tensor's name without the prefix of its model: `layers.0.mlp.up_proj.weight`.
 """
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 from persona.errors import InvalidInput
-from persona.intake.adapter_config import UNTIE_FIRST
 from persona.objects.base import Base
 from persona.objects.tensors import TensorSpec
-from persona.weights.tied import is_head, is_shared
+from persona.weights.adapters import WRAPPER_PARTS
 
 _PREFIXES: Final = (
     "model.language_model.",
@@ -29,14 +27,13 @@ _PREFIXES: Final = (
     "model.",
 )
 """The prefixes of language models in files and in memory, longer ones first."""
-_LORA: Final = re.compile(r"\.(?:base_layer\.weight|lora_[AB]\.weight|lora_embedding_[AB])$")
-_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
 class Names:
     """Finds tensors of a base by the names that an adapter gives them.
 
-    `remapped` counts the names that were found by their stem; `tied` has, for the names that the base ties to
+    `remapped` counts the names that were found by their stem; `wrappers` has the parts of wrappers that were
+    taken off; `tied` has, for the names that the base ties to
     another tensor, the base's own name for it.
     """
 
@@ -44,6 +41,7 @@ class Names:
         self._base = base
         self._path = path
         self.remapped = 0
+        self.wrappers: set[str] = set()
         self.tied: dict[str, str] = {}
         self._stems: defaultdict[str, list[str]] = defaultdict(list)
         for name in [*base.spec, *base.tied]:
@@ -58,7 +56,13 @@ class Names:
         if name not in self._base.spec and name not in self._base.tied:
             found = self._stems.get(stem(name), [])
             if not found:
-                return None
+                bare = unwrapped(name)
+                if bare == name or (spec := self.find(bare)) is None:
+                    return None
+                self.wrappers |= WRAPPER_PARTS.intersection(name.split("."))
+                if bare in self.tied:
+                    self.tied[name] = self.tied[bare]
+                return spec
             if len(found) > 1:
                 raise InvalidInput(
                     f"{self._path}: {name} may be {' or '.join(sorted(found))} of the base; rename the"
@@ -72,6 +76,11 @@ class Names:
         return self._base.spec[target or held]
 
 
+def unwrapped(name: str) -> str:
+    """A name without the parts that wrappers of the model added."""
+    return ".".join(part for part in name.split(".") if part not in WRAPPER_PARTS)
+
+
 def stem(name: str) -> str:
     """A name without the prefix of its model. Mixtral's files say `block_sparse_moe`, its modules `mlp`."""
     name = name.replace(".block_sparse_moe.", ".mlp.")
@@ -79,35 +88,3 @@ def stem(name: str) -> str:
         if name.startswith(prefix):
             return name[len(prefix) :]
     return name
-
-
-def grouped(names: Iterable[str]) -> str:
-    """All names in a sentence; those that differ only in numbers are one, with their count."""
-    counts: dict[str, int] = {}
-    for name in names:
-        pattern = _NUMBER.sub("*", name)
-        counts[pattern] = counts.get(pattern, 0) + 1
-    return ", ".join(
-        f"{pattern} ({count})" if count > 1 else pattern for pattern, count in counts.items()
-    ).replace("\n", "?")
-
-
-def unmatched(path: Path, base: Base, names: Sequence[str], trained_on: str | None) -> InvalidInput:
-    """The error for names that the base does not have: how many, which, and what the adapter belongs to."""
-    hint = None
-    plain = [_LORA.sub(".weight", name) for name in names]
-    if all(map(is_shared, plain)) and any(map(is_shared, base.spec)) and not _holds_head(base, plain):
-        layers = grouped(dict.fromkeys(name.rpartition(".")[0] for name in plain))
-        hint = f"if the base ties {layers} to another layer, {UNTIE_FIRST}"
-    of = f"; the adapter was trained on {trained_on!r:.200}" if trained_on else ""
-    one = len(names) == 1
-    return InvalidInput(
-        f"{path}: the base has no tensor for {len(names)} name{'' if one else 's'} of the adapter:"
-        f" {grouped(names)}{of}; use the base that it was trained on",
-        hint=hint,
-    )
-
-
-def _holds_head(base: Base, names: Iterable[str]) -> bool:
-    """Whether the names are those of output matrices, and the base holds one."""
-    return all(map(is_head, names)) and any(map(is_head, base.spec))

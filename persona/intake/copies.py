@@ -15,8 +15,8 @@ import numpy as np
 from persona.cores import thread_count
 from persona.errors import InvalidInput
 from persona.intake.adapter_config import UNTIE_FIRST
-from persona.intake.factors import PlannedAdapter, PlannedDense, PlannedFactor
 from persona.intake.naming import joined
+from persona.intake.planned import PlannedAdapter, PlannedDense, PlannedFactor
 from persona.intake.twins import Copies, Twins
 from persona.merge.memory import budget_of
 from persona.merge.plan import Plan

@@ -1,7 +1,4 @@
-"""The tensors of an adapter as factors and dense tensors of a base.
-
-**dense tensor** — a tensor that an adapter holds whole: a bias, an embedding, a module of `modules_to_save`.
-"""
+"""The tensors of an adapter as factors and dense tensors of a base."""
 
 from __future__ import annotations
 
@@ -15,68 +12,20 @@ import numpy as np
 from persona.errors import InvalidInput
 from persona.frozen import dataclass
 from persona.intake.adapter_config import MERGE_FIRST, AdapterConfig
-from persona.intake.adapter_names import Names, unmatched
+from persona.intake.adapter_names import Names, unwrapped
+from persona.intake.adapter_refusals import misfit, unmatched, wrong_shape
 from persona.intake.adapter_ties import changed_twice, changing_both
 from persona.intake.checks import check_pair
 from persona.intake.choices import Choices
-from persona.intake.experts import Piece, Target, stack_of_experts
+from persona.intake.experts import Target, stack_of_experts
 from persona.intake.factor_layouts import Layout, Turn, layouts
 from persona.intake.growth import holding, longer
+from persona.intake.planned import PlannedAdapter, PlannedDense, PlannedFactor
 from persona.objects.base import Base
 from persona.objects.tensors import TensorSpec, sort_key
 from persona.objects.vector import FACTOR_DTYPES, LowRankFactor
 from persona.weights.adapters import Adapter, Place, place_of
-
-
-@dataclass(frozen=True)
-class PlannedFactor:
-    """The factor of `spec`: A and B in the adapter, and how they are turned; without an `a`, A is [[1]].
-
-    `piece`: the part of the turned factor that belongs to `spec`, if the adapter stacks tensors of the base.
-    """
-
-    spec: TensorSpec
-    factor: LowRankFactor
-    a: str | None
-    b: str
-    turn: Turn
-    piece: Piece | None = None
-
-
-@dataclass(frozen=True)
-class PlannedDense:
-    """A tensor of the base that the adapter holds under `source`: whole, or only its rows `tokens`.
-
-    `alias`: the name by which the adapter means it, if the base ties that name to the tensor. `first`: where
-    the tensor begins in `source`, in elements, if the adapter stacks tensors of the base. `apart`: whether it
-    was trained as a copy, apart from the names that the base ties to it.
-    """
-
-    spec: TensorSpec
-    source: TensorSpec
-    alias: str | None = None
-    tokens: tuple[int, ...] | None = None
-    first: int = 0
-    apart: bool = False
-
-    @property
-    def first_byte(self) -> int:
-        """Where the tensor begins in `source`, in bytes."""
-        return self.first * self.source.unit
-
-
-@dataclass(frozen=True)
-class PlannedAdapter:
-    """An adapter joined with its base, in byte order of the base's names, and sentences worth telling.
-
-    `frozen`: tensors that have a factor or trained tokens, and that the adapter also holds whole, since PEFT
-    saves the unchanged weights of some layers. They must be the base's own.
-    """
-
-    factors: tuple[PlannedFactor, ...]
-    dense: tuple[PlannedDense, ...]
-    frozen: tuple[PlannedDense, ...]
-    notes: tuple[str, ...]
+from persona.weights.tied import is_shared
 
 
 @dataclass(frozen=True)
@@ -123,6 +72,7 @@ class _Planner:
         self.factors: dict[str, PlannedFactor] = {}
         self.dense: dict[str, PlannedDense] = {}
         self.frozen: list[PlannedDense] = []
+        self.strays: list[PlannedDense] = []
         self.unknown: list[str] = []
 
     def plan(self) -> PlannedAdapter:
@@ -135,9 +85,14 @@ class _Planner:
                 self._add_tokens(name, place)
             else:
                 self._add_whole(name, place)
+        self._drop_copies()
         if self.unknown:
             raise unmatched(self.adapter.path, self.base, self.unknown, self.config.trained_on)
-        self.frozen += [self.dense.pop(name) for name in self.factors if name in self.dense]
+        for name in self.factors.keys() & self.dense.keys():
+            if self.dense[name].tokens is not None:
+                both = f"{self.factors[name].b} and {self.dense[name].source.name}"
+                raise self._twice(f"{both} both change the tensor", name)
+            self.frozen.append(self.dense.pop(name))
         for one in self.dense.values():
             if one.tokens is None:
                 check_pair(one.spec, one.source, self.adapter.path, self.choices.cast)
@@ -269,7 +224,8 @@ class _Planner:
 
     def _add_factor(self, reading: _Reading, layout: Layout) -> None:
         pair, spec = reading.pair, reading.spec
-        given = self.config.rank_of(reading.path)
+        path = unwrapped(reading.path)
+        given = self.config.rank_of(path)
         if given != layout.rank:
             raise self._wrong(
                 f"{pair.a} has the rank {layout.rank}, but {self.config.where} gives it {given}; download or"
@@ -281,7 +237,12 @@ class _Planner:
                 f' {self.config.where} "lora_B_layout": "rank_major" (PEFT, and Unsloth since September 2026)'
                 ' or "grouped_by_expert" (Unsloth before)'
             )
-        scale = self.config.scale_of(reading.path, layout.rank)
+        scale = self.config.scale_of(path, layout.rank)
+        if scale != self.config.scale_of(reading.path, layout.rank):
+            raise self._wrong(
+                f"{pair.a} has the name of a wrapped module, and {self.config.where} gives {path} another"
+                f" scale than {reading.path}; save the adapter from the model without its wrapper"
+            )
         dtype, pieces = self._dtype(pair.a, pair.b), reading.target.pieces
         factor = LowRankFactor(layout.rank, scale, dtype, 1 if pieces else layout.blocks)
         if not pieces:
@@ -299,7 +260,7 @@ class _Planner:
                 f"{name} changes a bias, but the base has no {key}; PEFT cannot merge this adapter either"
             )
         if given.shape != spec.shape or len(spec.shape) != 1:
-            raise self._wrong_shape(name, given, spec)
+            raise wrong_shape(self.adapter.path, given, spec)
         factor = LowRankFactor(1, scale, self._dtype(name))
         turn: Turn = lambda a, b: (a.reshape(1, 1, 1), b.reshape(1, -1, 1))  # noqa: E731
         self._put(PlannedFactor(spec, factor, None, name, turn))
@@ -325,6 +286,7 @@ class _Planner:
         target, source = self._target(place.module), self.adapter.tensors[name]
         if target is None:
             self.unknown.append(name)
+            self.strays.append(PlannedDense(replace(source, name=place.module), source))
             return
         spec = longer(target.spec, source, self.adapter.path, take=self.choices.extend_vocab)
         check_pair(spec, source, self.adapter.path, cast=True)
@@ -352,6 +314,20 @@ class _Planner:
         else:
             self.dense[spec.name] = replace(planned if held.alias is not None else held, apart=False)
 
+    def _drop_copies(self) -> None:
+        """Drops embeddings and heads whose names the base does not have, if they equal one that it has.
+
+        PEFT saves a tensor under every name of the model if it keeps them tied (`ensure_weight_tying`).
+        """
+        for stray in self.strays:
+            if not is_shared(stray.spec.name):
+                continue
+            for name, held in self.dense.items():
+                if is_shared(name) and self._equal(held, stray):
+                    self.dense[name] = replace(held, apart=False)
+                    self.unknown.remove(stray.source.name)
+                    break
+
     def _equal(self, one: PlannedDense, other: PlannedDense) -> bool:
         if (one.source.dtype, one.source.shape, one.tokens) != (
             other.source.dtype,
@@ -378,7 +354,7 @@ class _Planner:
             raise self._wrong(f"{self.config.where} does not say which tokens {name} holds")
         tokens = tuple(found[0])
         if len(spec.shape) != 2 or source.shape != (len(tokens), spec.shape[1]):
-            raise self._wrong_shape(name, source, spec)
+            raise wrong_shape(self.adapter.path, source, spec)
         spec = holding(spec, tokens, self.config.where, take=self.choices.extend_vocab)
         check_pair(spec, TensorSpec(name, source.dtype, spec.shape), self.adapter.path, self.choices.cast)
         self._check_merged(spec, name)
@@ -406,35 +382,17 @@ class _Planner:
             )
 
     def _misfit(self, reading: _Reading) -> InvalidInput:
-        pair, spec = reading.pair, reading.spec
-        a, b = (list(self.adapter.tensors[name].shape) for name in (pair.a, pair.b))
-        if 0 in a or 0 in b:
-            return self._wrong(
-                f"{pair.a} has the shape {a}, so its factor has rank 0, or was saved before its parts were"
-                " gathered; save the adapter again"
-            )
-        more = ""
-        if pair.embedding and len(a) == 2 and a[1] != spec.shape[0]:
-            more = f"; its vocabulary has {a[1]} tokens"
-        elif len(spec.shape) == 3 and len(a) == 2 and spec.shape[0] == 1:
-            more = "; a stack of one expert is not supported"
-        elif 2 < len(spec.shape) == len(a) == len(b) and a[0] != b[1]:
-            more = "; convolutions with groups are not supported"
-        return self._wrong(
-            f"{pair.a} {a} and {pair.b} {b} do not fit the tensor {spec.name} {list(spec.shape)} of the"
-            f" base{more}; use the base that the adapter was trained on"
-        )
-
-    def _wrong_shape(self, name: str, given: TensorSpec, spec: TensorSpec) -> InvalidInput:
-        return self._wrong(
-            f"{name} {list(given.shape)} does not fit the tensor {spec.name} {list(spec.shape)} of the base;"
-            " use the base that the adapter was trained on"
-        )
+        pair = reading.pair
+        a, b = (self.adapter.tensors[name] for name in (pair.a, pair.b))
+        return misfit(self.adapter.path, reading.spec, a, b, embedding=pair.embedding)
 
     def _notes(self) -> list[str]:
         said: list[str] = []
         if self.names.remapped:
             said.append("the adapter names the parts of the model with another prefix than the base")
+        if self.names.wrappers:
+            parts = ", ".join(f"{part}." for part in sorted(self.names.wrappers))
+            said.append(f"stripped from the names of the adapter: {parts}")
         dense = {name for name, one in self.dense.items() if not one.apart}
         alone = {name for name in self.factors if name not in self.dense or name in dense}
         ties = {alias: name for alias, name in self.base.tied.items() if alias not in self.dense}

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from persona.codec.base import encode_base
-from persona.errors import InvalidInput, Keyword, listed
+from persona.errors import Hint, InvalidInput, Keyword, listed
 from persona.frozen import dataclass
 from persona.intake.pairs import Match
 from persona.merge.plan import Plan
@@ -111,16 +111,19 @@ def check_alike(
             )
 
 
-def check_together(path: object, others: Iterable[TensorSpec], found: growth.Sizes) -> None:
+def check_together(
+    path: object, others: Iterable[TensorSpec], found: growth.Sizes, hint: Hint | None = None
+) -> None:
     """`InvalidInput` if a tensor of the vocabulary does not grow with it.
 
-    `others`: the tensors that do not grow. `found`: the vocabularies' sizes.
+    `others`: the tensors that do not grow. `found`: the vocabularies' sizes. `hint`: of the error.
     """
     rows = {spec.name: next((size for size in spec.shape if size != 1), 1) for spec in others}
     if left := [name for name, size in rows.items() if _is_of_tokens(name) and size == found[0]]:
         raise InvalidInput(
             f"{path}: the vocabulary grows to {found[1]} tokens, but {listed(left)} would keep {found[0]}: no"
-            " model has both; take all of them from a fine-tune that holds them"
+            " model has both; take all of them from a fine-tune that holds them",
+            hint=hint,
         )
 
 

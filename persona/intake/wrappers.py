@@ -12,13 +12,11 @@ from typing import Final
 from persona.errors import InvalidInput
 from persona.intake.parts import Held, View
 from persona.objects.base import Base
+from persona.weights.adapters import WRAPPER_PARTS
 
 _PREFIXES: Final = ("base_model.model.", "pretrained_model.")
 """Of PEFT and of TRL."""
-_PARTS: Final = frozenset(
-    "module _orig_mod _fsdp_wrapped_module _checkpoint_wrapped_module _forward_module _fpw_module _module"
-    " base_layer".split()
-)
+_PARTS: Final = WRAPPER_PARTS | {"base_layer"}
 _COPY: Final = re.compile(r"(?:^|(?<=\.))modules_to_save\.[^.]+\.")
 """PEFT's trained copy of a module; the module itself is called `original_module`."""
 _LORA: Final = re.compile(

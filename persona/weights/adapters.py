@@ -57,6 +57,19 @@ _TOKENS = re.compile(
 )
 _SAVED = re.compile(r"(?P<module>.+)\.modules_to_save(?:\.(?P<adapter>[^.]+))?\.(?P<rest>[^.]+)", re.DOTALL)
 _WRAPPERS: Final = ("base_layer", "token_adapter")
+WRAPPER_PARTS: Final = frozenset(
+    {
+        "module",
+        "_module",
+        "_orig_mod",
+        "_forward_module",
+        "_fpw_module",
+        "_fsdp_wrapped_module",
+        "_checkpoint_wrapped_module",
+    }
+)
+"""Parts of names that a wrapper of a model adds: DDP, FSDP, `torch.compile`."""
+_WRAPPED: Final = re.compile(rf"^(?:(?:{'|'.join(sorted(WRAPPER_PARTS))})\.)+(?=base_model\.)")
 _PREFIXES: Final = ("base_model.model.", "base_model.")
 """What PEFT puts before the names of a model, the longest first."""
 
@@ -80,10 +93,10 @@ class Place:
 
 def place_of(name: str) -> Place:
     """The place of the tensor of this name."""
-    path = name
+    path = _WRAPPED.sub("", name)
     for prefix in _PREFIXES:
-        if name.startswith(prefix):
-            path = name[len(prefix) :]
+        if path.startswith(prefix):
+            path = path[len(prefix) :]
             break
     if match := _FACTOR.fullmatch(path):
         letter = match["letter"].lower()
