@@ -33,7 +33,15 @@ from persona.objects.table import Table, decode_vector_table, factor_chunks
 from persona.objects.tensors import TensorSpec, chunk_span
 from persona.objects.vector import Vector
 from persona.progress import EXTRACTING, Progress
-from persona.weights.adapter_layout import FactorEntry, WholeEntries, is_router, layout_of, whole_entries
+from persona.weights.adapter_layout import (
+    FactorEntry,
+    WholeEntries,
+    is_position,
+    is_router,
+    layout_of,
+    whole_entries,
+)
+from persona.weights.tied import may_have_aliases
 
 RANK: Final = 64
 """The rank of a matrix that is decomposed, if nobody gives another."""
@@ -104,7 +112,8 @@ def layout(
     for tensor in plan.tensors:
         if tensor.way == "base":
             continue
-        part = _part(plan, vectors, tensor, layout_of(tensor.spec, config), rank, dtype)
+        shared = may_have_aliases(tensor.spec, plan.base.spec, plan.base.tied, config)
+        part = _part(plan, vectors, tensor, layout_of(tensor.spec, config), rank, dtype, shared=shared)
         if isinstance(part, Part):
             parts.append(part)
         elif part:
@@ -122,13 +131,25 @@ def _part(
     how: str | None,
     limit: int | None,
     dtype: str | None,
+    *,
+    shared: bool,
 ) -> Part | bool:
-    """The factor of a tensor; True if the tensor has to be held whole, False if its change is nothing."""
+    """The factor of a tensor; True if the tensor has to be held whole, False if its change is nothing.
+
+    `shared`: whether the model may hold it under other names too. PEFT would load a whole tensor as a copy of
+    its own, and leaves the others as they are.
+    """
     spec, terms = tensor.spec, summands(plan, vectors, tensor)
     if terms is not None and not terms:
         return False
     if how is None or (
-        terms is None and (how == "convolution" or is_router(spec) or is_dense(plan, vectors, tensor))
+        terms is None
+        and (
+            how == "convolution"
+            or is_router(spec)
+            or is_position(spec)
+            or (is_dense(plan, vectors, tensor) and not shared)
+        )
     ):
         return True
     joined = sum(term.factor.rank for term in terms or ())
@@ -243,6 +264,8 @@ class _Worker:
 
     def whole(self, key: str | None, tensor: TensorPlan) -> Made:
         """A tensor as the plan makes it; without a key, only the energy of its change."""
+        if key is not None and not tensor.spec.merged:  # a counter, beside the weights of its module
+            return Made(tensor.spec, "whole", None, 0.0, 0.0, {key: self._raw(tensor)})
         bits = np.empty(tensor.spec.units, tensor.spec.bits_dtype)
         energy = 0.0
         for start, new, change in self._chunks(tensor):
@@ -251,6 +274,12 @@ class _Worker:
         if key is None:
             return Made(tensor.spec, "left out", None, energy, 0.0, {})
         return Made(tensor.spec, "whole", None, energy, energy, {key: bits})
+
+    def _raw(self, tensor: TensorPlan) -> NDArray[np.uint8]:
+        """The bytes of a tensor of a dtype that no vector changes."""
+        chunks = self.plan.rows.chunks
+        parts = [chunks.raw(tensor.spec, index) for index in range(self.plan.chunks(tensor))]
+        return np.frombuffer(b"".join(parts), np.uint8)
 
     def _change(self, tensor: TensorPlan) -> svd.Matrix:
         """Weights − base of a whole tensor."""

@@ -118,6 +118,14 @@ def is_router(spec: TensorSpec) -> bool:
     return module.rpartition(".")[2] in _ROUTERS and spec.shape[0] <= _MOST_EXPERTS
 
 
+def is_position(spec: TensorSpec) -> bool:
+    """Whether a tensor is an embedding of positions.
+
+    Many models look these up in their own way, which PEFT does not adapt. So an adapter holds them whole.
+    """
+    return "position" in spec.name.rpartition(".")[0].rpartition(".")[2]
+
+
 @dataclass(frozen=True)
 class WholeEntries:
     """The tensors that an adapter holds whole: key in the file → tensor of the base.
@@ -144,6 +152,7 @@ def whole_entries(
     own: dict[str, list[TensorSpec]] = {}
     for spec in base:
         own.setdefault(spec.name.rpartition(".")[0], []).append(spec)
+    with_weight = {spec.name.rpartition(".")[0] for spec in base if spec.name.endswith(".weight")}
     inner = {parent for module in own for parent in _parents(module)}
     matrices = {module for module, specs in own.items() if any(len(spec.shape) > 1 for spec in specs)}
     entries: dict[str, TensorSpec] = {}
@@ -152,7 +161,7 @@ def whole_entries(
     left_out: list[str] = []
     for spec in changed:
         module, _, parameter = spec.name.rpartition(".")
-        if parameter == "bias" and module in with_factor | matrices:
+        if parameter == "bias" and (module in with_factor | matrices or module not in with_weight):
             biases.append((module, spec))
         elif not module or module in inner | with_factor or _RENAMED in module.split("."):
             left_out.append(spec.name)

@@ -115,6 +115,18 @@ def is_embedding(spec: TensorSpec, config: Mapping[str, Any] | None) -> bool:
     return is_shared(spec.name) or spec.shape[0] in sizes
 
 
+def may_have_aliases(
+    spec: TensorSpec, names: Collection[str], tied: Mapping[str, str], config: Mapping[str, Any] | None
+) -> bool:
+    """Whether a model may hold a tensor of a checkpoint under other names too, as its output matrix.
+
+    `names`: of the checkpoint. `tied`: the ties that are known.
+    """
+    if spec.name in tied.values():
+        return True
+    return may_tie(config) and is_embedding(spec, config) and not any(map(is_head, names))
+
+
 def may_share(one: str, other: str) -> bool:
     """Whether a model may hold one tensor under both names."""
     if is_shared(one) and is_shared(other):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
+from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from persona.errors import (
     Blank,
@@ -36,6 +38,7 @@ from persona.objects.dtypes import merged_dtype
 from persona.objects.ids import abbreviate
 from persona.objects.recipe import Recipe
 from persona.objects.rules import Rules
+from persona.weights.tied import may_have_aliases
 
 if TYPE_CHECKING:
     from persona.objects.base import Base
@@ -81,6 +84,10 @@ class AdapterResult(Result):
     stored_bytes: int | None
     seconds: float
     notes: tuple[str, ...] = field(default=(), metadata=UNPRINTED)
+
+
+_CHANGED_ON_LOAD: Final = re.compile(r"\.experts\.\d+\.|(?:^|\.)embed_out\.weight$")
+"""The names of tensors for which transformers 5 has other modules than a file says."""
 
 
 def export_adapter(
@@ -186,7 +193,8 @@ def _write(
     left_out = layout.whole.left_out
     if left_out:
         notes.append(_left_out(left_out, options["lora_only"]))
-    notes += _tied_notes(entries, plan.base)
+    notes += _tied_notes(entries, plan.base, base_config)
+    notes += _expert_notes(entries)
     energy = sum(tensor.energy for tensor in made)
     kept = sum(tensor.energy * tensor.kept_energy for tensor in made)
     return AdapterResult(
@@ -255,12 +263,26 @@ def _left_out(names: tuple[str, ...], asked: bool) -> Note:
     return Note(text, ("leave out ", Keyword(lora_only=True), " to save norms and biases") if asked else None)
 
 
-def _tied_notes(entries: list[FactorEntry], base: Base) -> list[str]:
+def _tied_notes(entries: list[FactorEntry], base: Base, config: Mapping[str, Any]) -> list[str]:
     """Says that an adapter of a tied embedding has to be merged before the model is used."""
+    only = "PEFT applies the change of the embedding to both only after merge_and_unload()"
     changed = {entry.spec.name for entry in entries}
-    return [
-        f"{alias} is tied to {name}: PEFT applies the change of the embedding to both only after"
-        " merge_and_unload()"
-        for alias, name in base.tied.items()
-        if name in changed
+    said = [f"{alias} is tied to {name}: {only}" for alias, name in base.tied.items() if name in changed]
+    return said + [
+        f"the base may tie its output matrix to {entry.spec.name}: {only}"
+        for entry in entries
+        if entry.spec.name not in base.tied.values()
+        and may_have_aliases(entry.spec, base.spec, base.tied, config)
     ]
+
+
+def _expert_notes(entries: list[FactorEntry]) -> list[Note]:
+    """Says that PEFT may leave out factors of modules that transformers has in another way than the file."""
+    names = [entry.spec.name for entry in entries if _CHANGED_ON_LOAD.search(entry.spec.name)]
+    if not names:
+        return []
+    text = (
+        f"transformers 5 stacks or renames {listed(names, 3)} when it loads the model: PEFT may leave factors"
+        " of these out, also without a warning"
+    )
+    return [Note(text, (Call("checkout", Blank("REV"), out=Blank("OUT")), " writes the whole model"))]
