@@ -89,10 +89,10 @@ def import_adapter(
     choices = Choices(cast=cast, extend_vocab=extend_vocab, untie=untie)
     known = KnownBase.of(store.objects, base)
     planned, left = _without(plan_adapter(whole, adapter, config, choices), leave)
-    copies = copies_of(store.objects, known, onto, threads, memory)
+    of_base, copies = config_of(store.objects, base), copies_of(store.objects, known, onto, threads, memory)
     planned, also = _without(with_copies(planned, copies, adapter.path), leave)
     left = tuple(sorted({*left, *also}))
-    refuse_rows_of_two(whole, config_of(store.objects, base), planned, adapter.path)
+    refuse_rows_of_two(whole, of_base, planned, adapter.path)
     factor_bytes = sum(part.nbytes for part in _parts(planned))
     dense = [one.spec for one in planned.dense]
     grown = {spec: whole.tied.get(spec.name) for spec in dense if spec != whole.spec.get(spec.name)}
@@ -109,8 +109,8 @@ def import_adapter(
     longer = [spec for spec, origin in grown.items() if origin is None]
     if longer and (found := sizes(whole.spec[longer[0].name], longer[0])) is not None:
         larger = {spec.name for spec in longer}
-        others = (spec for spec in whole.tensors if spec.name not in larger)
-        check_together(adapter.path, others, found, hint=resized(found[1]))
+        shorter = (spec for spec in whole.tensors if spec.name not in larger)
+        check_together(adapter.path, shorter, found, hint=resized(found[1]))
         if onto is not None and (
             more := larger & {name for name, origin in onto.origins.items() if not origin}
         ):
@@ -121,7 +121,7 @@ def import_adapter(
     with first_run(progress) as progress:
         _check_frozen(encoder, adapter, planned)
         deltas = _dense(tx, encoder, adapter, planned, progress, factor_bytes)
-        refuse_unknown_ties(whole, config_of(store.objects, base), adapter, planned, set(deltas.ids))
+        refuse_unknown_ties(whole, of_base, adapter, planned, set(deltas.ids))
         if not untie:
             refuse_trained_apart(whole, adapter, planned, set(deltas.ids))
         ids, stored = _factors(tx, base, adapter, planned, threads, progress)
@@ -131,7 +131,7 @@ def import_adapter(
     tensors = tuple(spec for spec in own.base.tensors if spec.name in ids)
     if not is_changed:
         raise NothingChanged(f"{adapter.path}: no element changed; there is nothing to store")
-    names = base_names if onto is None else ()  # it was not trained on the base
+    names = () if onto else base_names
     vector = own.vector(tx, base, tensors)
     if factors:
         vector = replace(vector, kind="lowrank", factors=tuple(factors.get(spec.name) for spec in tensors))
@@ -143,11 +143,7 @@ def import_adapter(
         raw_bytes=base.merged_bytes,
         changed_fraction=None if factors else deltas.changed / max(1, base.merged_elements),
         largest_rounding=deltas.rounding if deltas.rounded or (onto and dense) else None,
-        notes=(
-            *planned.notes,
-            *deltas.notes(),
-            *_told(adapter, config, names, grown),
-        ),
+        notes=(*planned.notes, *deltas.notes(), *_told(adapter, config, names, grown)),
         magnitudes=deltas.magnitudes,
         left=left,
     )
