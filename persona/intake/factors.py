@@ -88,7 +88,7 @@ class _Planner:
         self._drop_copies()
         if self.unknown:
             raise unmatched(self.adapter.path, self.base, self.unknown, self.config.trained_on)
-        for name in self.factors.keys() & self.dense.keys():
+        for name in [name for name in self.factors if name in self.dense]:
             if self.dense[name].tokens is not None:
                 both = f"{self.factors[name].b} and {self.dense[name].source.name}"
                 raise self._twice(f"{both} both change the tensor", name)
