@@ -31,6 +31,10 @@ UNTIED: Final = (
     " model.config.tie_word_embeddings = False"
 )
 """How the layers of a model get matrices of their own. It computes what it did."""
+OWN_MATRICES: Final = (
+    f"give each layer of the model a matrix of its own ({UNTIED}), and save it with save_pretrained; merge an"
+    " adapter into a model like that"
+)
 UNTIE_FIRST: Final = (
     f"merge it with PEFT into a model whose layers share no matrix ({UNTIED}), then save_pretrained, and give"
     " that directory, which becomes a delta; a merge changes all layers that share a matrix"

@@ -23,7 +23,7 @@ from persona.errors import InvalidInput, Keyword, NothingChanged, listed
 from persona.frozen import dataclass
 from persona.intake import rounding
 from persona.intake.choices import Choices
-from persona.intake.growth import GrowingBase, before_training, onto_matches
+from persona.intake.growth import GrowingBase, before_training, check_known, onto_matches
 from persona.intake.pairs import Match, match_same
 from persona.intake.parts import Held, Weights
 from persona.intake.sizes import Sizes
@@ -213,6 +213,7 @@ def import_vector(
     given = [match for match in matches if match.source is not None]
     with first_run(progress) as progress:
         deltas = encode_deltas(tx, encoder, given, progress)
+    check_known(given, deltas.ids, matched.view, choices.grown)
     ids = own.with_unchanged(deltas.ids)
     tensors = tuple(spec for spec in own.base.tensors if spec.name in ids)
     has_grown = any(onto is None or name not in onto.origins for name, _ in own.grown)

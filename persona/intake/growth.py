@@ -6,7 +6,7 @@ has one that is tied to its embedding (`untie`). See `persona.objects.growth`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NoReturn
 
@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from persona.codec.base import encode_base
 from persona.errors import Hint, InvalidInput, Keyword, listed
 from persona.frozen import dataclass
+from persona.intake.adapter_config import MERGE_FIRST, OWN_MATRICES
 from persona.intake.pairs import Match
+from persona.intake.parts import View
 from persona.merge.plan import Plan
 from persona.merge.rows.growth import KnownBase
 from persona.merge.rows.reader import BaseChunks
@@ -28,6 +30,7 @@ from persona.objects.tensors import TensorSpec, chunk_count
 from persona.objects.vector import Vector
 from persona.store.records import pack_record
 from persona.store.transaction import Transaction
+from persona.weights.tied import is_head
 
 _VOCABULARY: Final = (
     "embed",
@@ -154,9 +157,11 @@ def holding(spec: TensorSpec, tokens: Sequence[int], where: str, *, take: bool) 
         or min(tokens, default=0) < 0
         or not {*range(rows, last + 1)} <= {*tokens}
     ):
+        larger = f"if the training began with more tokens than the base has, load that model, {MERGE_FIRST}"
         raise InvalidInput(
             f"{where}: the trained tokens must be different numbers from 0 to {rows - 1}, the vocabulary of"
-            f" {spec.name}, or all numbers from {rows} on"
+            f" {spec.name}, or all numbers from {rows} on",
+            hint=larger if last >= rows else None,
         )
     if last >= rows and not take:
         raise InvalidInput(
@@ -240,6 +245,28 @@ def _stored(tx: Transaction, spec: TensorSpec, own: TensorSpec, chunks: _Growing
 
 
 # -- on top of a revision
+
+
+def check_known(
+    matches: Iterable[Match], changed: Collection[str], view: View, onto: Mapping[str, str | None]
+) -> None:
+    """`InvalidInput` if a fine-tune left an output matrix as it was, and it is not known what went with it.
+
+    A file holds memory once that several tensors share. If the embedding changed and the output matrix did
+    not, the tensors that a model ties to both and that the file lacks may have been either. `changed`: the
+    tensors that differ from those before the training. `onto`: the origins of the tensors that its revision
+    has grown.
+    """
+    taken = {match.spec.name: match.origin for match in matches if match.grown and match.origin is not None}
+    for head, origin in taken.items():
+        lost = [name for name, other in taken.items() if other == origin and name not in view.held]
+        if lost and is_head(head) and head not in onto and origin in changed and head not in changed:
+            raise InvalidInput(
+                f"{view.path}: {origin} differs from what it was before the training, and {head} does not."
+                f" {listed(lost)} {'are' if len(lost) > 1 else 'is'} missing: which of the two the model had"
+                " there is not known",
+                hint=OWN_MATRICES,
+            )
 
 
 def onto_matches(matches: Sequence[Match], origins: Mapping[str, str | None]) -> list[Match]:

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from persona.errors import InvalidInput, Keyword, listed
 from persona.intake import wrappers
-from persona.intake.adapter_config import UNTIED
+from persona.intake.adapter_config import OWN_MATRICES
 from persona.intake.adapter_names import stem
 from persona.intake.parts import View
 from persona.intake.renames import Renames
@@ -31,6 +31,9 @@ OWN_HEAD: Final = (
     " save_pretrained"
 )
 """`from_pretrained(…, tie_word_embeddings=False)` makes a random matrix, and the key in a config none."""
+
+
+_NEOX: Final = {"embed_out.weight", "lm_head.weight"}
 
 
 class Taken(NamedTuple):
@@ -72,10 +75,18 @@ def candidates(
         if origin is None:
             continue
         aliases = [alias for alias, target in base.tied.items() if target == origin and is_head(alias)]
-        same = next((alias for alias in aliases if stem(alias) == stem(name)), None)
+        same = next((alias for alias in aliases if _is_one_head(stem(alias), stem(name))), None)
         if same is not None or not (aliases or (renamed and not is_placed(base, name))):
             found[name] = Taken(same or name, origin)
     return found
+
+
+def _is_one_head(alias: str, name: str) -> bool:
+    """Whether two names, without the prefixes of their models, are of one output matrix.
+
+    transformers 5 loads that of GPT-NeoX from either name, and saves it under either.
+    """
+    return alias == name or {alias, name} == _NEOX
 
 
 def is_placed(base: Base, name: str) -> bool:
@@ -178,17 +189,45 @@ def of_parts(base: Base, unknown: Iterable[str], view: View, *, untie: bool) -> 
         if not apart:
             continue
         if not untie:
-            raise left_out(base, apart[0], origin, view, is_tied=True)
-        if lost := [name for name in group if name not in view.held]:
-            raise InvalidInput(
-                f"{view.path}: {listed(apart)} differ{'s' * (len(apart) == 1)} from {origin}, and"
-                f" {listed(lost)} {'are' if len(lost) > 1 else 'is'} missing: which of them the model had"
-                " there is not known",
-                hint=f"give each layer of the model a matrix of its own ({UNTIED}), and save it with"
-                " save_pretrained; merge an adapter into a model like that",
-            )
+            raise left_out(base, apart[0], origin, view, tied=apart[0])
+        _check_all(group, apart, view)
         found |= taken
     return found
+
+
+def check_parts(group: Mapping[str, str], left: Iterable[str], view: View) -> None:
+    """`InvalidInput` if a checkpoint holds only some of the tensors that a model unties with its head.
+
+    `group`: these tensors and the output matrix → the base's tensors in their place. `left`: the tensors that
+    the base lacks, and that equal none of its tensors.
+    """
+    if apart := [name for name in left if name in group]:
+        _check_all(group, apart, view)
+
+
+def _check_all(group: Mapping[str, str], apart: Sequence[str], view: View) -> None:
+    """`InvalidInput` if a checkpoint lacks some of `group`; others, `apart`, differ from the embedding."""
+    if lost := [name for name in group if name not in view.held]:
+        raise InvalidInput(
+            f"{view.path}: {listed(apart)} differ{'s' * (len(apart) == 1)} from {group[apart[0]]}, and"
+            f" {listed(lost)} {'are' if len(lost) > 1 else 'is'} missing: which of them the model had"
+            " there is not known",
+            hint=OWN_MATRICES,
+        )
+
+
+def check_copies(name: str, copies: Sequence[str], grown: Mapping[str, str | None], view: View) -> None:
+    """`InvalidInput` if a patch of a revision names one of some equal tensors that the revision unties.
+
+    Some models hold them as one tensor nevertheless (T5), and others do not (BART). `copies`: the tensors
+    that it does not name. `grown`: the tensors that the revision has grown, with their origins.
+    """
+    if any(grown.get(each) is not None for each in (name, *copies)):
+        raise InvalidInput(
+            f"{view.path}: changes {name} and does not name {listed(copies)}. The revision that it was"
+            " trained from has these apart, with the same values: whether they change too is not known",
+            hint="give the directory that save_pretrained of the trained model writes, in place of the patch",
+        )
 
 
 def check_left_out(
@@ -259,9 +298,10 @@ def _refuse_name(base: Base, name: str, others: Sequence[str], view: View) -> No
         )
 
 
-def left_out(base: Base, name: str, other: str, view: View, *, is_tied: bool = False) -> InvalidInput:
-    """The error for an output matrix of its own that nobody asked to take. `is_tied`: models tie it."""
-    said = f"ties {name} to {other}" if is_tied or name in base.tied else "has no output matrix"
+def left_out(base: Base, name: str, other: str, view: View, *, tied: str | None = None) -> InvalidInput:
+    """The error for an output matrix of its own that nobody asked to take. `tied`: the name that is tied."""
+    tied = tied or (name if name in base.tied else None)
+    said = "has no output matrix" if tied is None else f"ties {tied} to {other}"
     return InvalidInput(
         f"{view.path}: {name} differs from {other}: leaving it out changes the model. The base {said}",
         hint=(Keyword(untie=True), " makes it a tensor of the vector, and takes the config along"),

@@ -85,6 +85,7 @@ class _Matcher:
         fixed = {*self.view.held, *self.left}
         for name in sorted(self.view.held.keys() - self.left):
             if more := [each for each in copies(name) if each not in fixed]:
+                heads.check_copies(name, more, self.choices.grown, self.view)
                 self.found |= dict.fromkeys(more, name)
                 self.notes.append(f"the base holds {name} also as {joined(more)}: they change with it")
         pairs = [(spec, self._source(spec)) for spec in self.base.tensors]
@@ -303,13 +304,16 @@ class _Matcher:
             heads.check_single(found, self.view)
         for name, (own, other) in found.items():
             if not self.choices.untie:
-                raise heads.left_out(self.base, name, other, self.view)
+                tied = own if own in self.base.tied else None
+                raise heads.left_out(self.base, name, other, self.view, tied=tied)
             held = dict(self.view.held)
             held[own] = held.pop(name).named(own)
             self.view = View(self.checkpoint, held)
             del left[name]
             self.heads[own] = other
-        if not self.heads:
+        if self.heads:
+            heads.check_parts(self.heads | heads.tied_with(self.base, self.heads), left, self.view)
+        else:
             named = [name for name in left if not is_named(extra, name)]
             self.heads = heads.of_parts(self.base, named, self.view, untie=self.choices.untie)
         self.apart = copied | heads.tied_with(self.base, self.heads) if self.heads else {}

@@ -124,9 +124,9 @@ def test_a_scale_that_depends_on_the_wrapper_is_refused(families: Families, tmp_
     assert "gives model.layers.0.self_attn.q_proj another scale than" in found.run.refused(4, *COMMIT)
 
 
-def neox(place: Path) -> Path:
+def neox(place: Path, **more: bool) -> Path:
     sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
-    model = random_model("GPTNeoX", "float32", vocab_size=48, max_position_embeddings=32, **sizes)
+    model = random_model("GPTNeoX", "float32", vocab_size=48, max_position_embeddings=32, **sizes, **more)
     model.save_pretrained(place / "neox")
     return place / "neox"
 
@@ -136,6 +136,44 @@ def neox(place: Path) -> Path:
 )
 def test_names_of_the_model_in_memory_are_merged_first(tmp_path: Path) -> None:
     merge_first(trained(tmp_path, neox(tmp_path), "query_key_value", modules_to_save=["lm_head"]))
+
+
+@pytest.mark.situation(
+    "a GPT-NeoX that ties its head, and an adapter that trained the head or the embedding whole"
+)
+@pytest.mark.parametrize("modules", [["lm_head"], ["embed_in"], ["embed_in", "lm_head"]])
+def test_a_head_of_gpt_neox_that_is_tied(tmp_path: Path, modules: list[str]) -> None:
+    """transformers saves the merged head as `lm_head.weight`, and loads `embed_out.weight` too."""
+    base = neox(tmp_path, tie_word_embeddings=True)
+    found = trained(tmp_path, base, "query_key_value", modules_to_save=modules)
+    assert "lm_head.weight" in load_file(tmp_path / "merged" / "model.safetensors")
+    said = found.run.refused(4, *COMMIT)
+    if modules == ["embed_in"]:
+        follow(found.run, *COMMIT)
+        found.check()
+        found.run.ok("reset", "--hard", "HEAD~1")
+    else:
+        assert "merge" in advice(said).hint
+    for more in ((), ("--extra", "ignore")):
+        said = found.run.refused(4, *MERGED, *more)
+        assert "The base ties embed_out.weight to gpt_neox.embed_in.weight" in said
+    follow(found.run, *MERGED)
+    found.check()
+    found.run.ok("set", "merged", "--alpha", "0")
+    found.run.ok("checkout")
+    torch.testing.assert_close(answers(found.run.directory), answers(base), atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.situation(
+    "trained tokens of a model with more tokens than the base, of which some were not trained"
+)
+@pytest.mark.parametrize("family", ["llama", "llama tied"])
+def test_trained_tokens_with_gaps_are_merged_first(families: Families, tmp_path: Path, family: str) -> None:
+    tokens = {"trainable_token_indices": {"embed_tokens": [3, 48, 50]}}
+    found = trained(tmp_path, families(family), "q_proj", tokens=3, **tokens)
+    merge_first(found)
+    found.run.ok("reset", "--hard", "HEAD~1")
+    merge_first(found, "--extend-vocab")
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from persona.intake.adapter_config import UNTIED
 from tests.advice import advice, follow
 from tests.checkpoints import read_weights, write_file
 from tests.cli.command_line import CommandLine
-from tests.families import EIGHT, answers, loaded, moved, random_model, same_answers, train
+from tests.families import EIGHT, answers, loaded, moved, own_head, random_model, same_answers, train
 
 Families = Callable[[str], Path]
 pytestmark = [
@@ -86,8 +87,20 @@ def is_near(one: torch.Tensor, other: torch.Tensor) -> bool:
 def untied(said: str, base: Path) -> PreTrainedModel:
     """The model of a directory after the code of a hint."""
     model = loaded(base)
-    exec(said[said.index("(for m in ") + 1 : said.index("= False)") + 7], {"model": model, "torch": torch})
+    give_own_matrices(model, said)
     return model
+
+
+def give_own_matrices(model: PreTrainedModel, said: str) -> None:
+    """Runs the code of a hint."""
+    exec(said[said.index("(for m in ") + 1 : said.index("= False)") + 7], {"model": model, "torch": torch})
+
+
+def t5(**settings: Any) -> PreTrainedModel:
+    small = {"vocab_size": 48, "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2}
+    return random_model(
+        "T5", "float32", head="ConditionalGeneration", decoder_start_token_id=0, **small, **settings
+    )
 
 
 def merged_as_said(said: str, base: Path, place: Path) -> None:
@@ -127,6 +140,21 @@ def test_an_adapter_of_an_embedding_that_no_file_shows(
     run.ok("set", "tuned", "--alpha", "0")
     run.ok("checkout")
     assert same_answers(run.directory, base)
+
+
+@pytest.mark.parametrize("way", ["target_modules", "modules_to_save"])
+def test_an_adapter_of_the_tied_head_of_gpt_neox(tmp_path: Path, way: str) -> None:
+    """The file ties `embed_out.weight`, and the module is `lm_head`."""
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model = random_model("GPTNeoX", "float32", vocab_size=48, tie_word_embeddings=True, **sizes)
+    model.save_pretrained(tmp_path / "base")
+    run = begun(tmp_path / "base", tmp_path)
+    more: dict[str, Any] = {"target_modules": ["lm_head"]}
+    if way == "modules_to_save":
+        more = {"target_modules": ["query_key_value"], "modules_to_save": ["lm_head"]}
+    want = adapter(tmp_path / "base", tmp_path / "adapter", **more)
+    merged_as_said(run.refused(4, "commit", "../adapter", "-m", "x"), tmp_path / "base", tmp_path)
+    import_it(run, tmp_path, want)
 
 
 @pytest.mark.situation("an adapter has factors of two layers that share a matrix")
@@ -233,6 +261,85 @@ def test_a_merged_model_that_lost_some_of_its_embeddings(
         tmp_path / "tuned"
     )
     import_it(run, tmp_path, want)
+
+
+@pytest.mark.situation("a merged T5 holds its head and `shared` apart, and lacks the other embeddings")
+@pytest.mark.parametrize("modules", [["shared"], ["shared", "lm_head"]])
+@pytest.mark.parametrize("ties", [True, False])
+@pytest.mark.parametrize("onto", [False, True])
+def test_a_merged_t5_that_lost_some_of_its_embeddings(
+    tmp_path: Path, modules: list[str], ties: bool, onto: bool
+) -> None:
+    """transformers gives the encoder and the decoder `shared`; the model in memory had the old matrix."""
+    base = tmp_path / "base"
+    t5(tie_word_embeddings=ties).save_pretrained(base)
+    run = begun(base, tmp_path)
+    start, commit = base, COMMIT
+    if onto:
+        start, commit = train(base, tmp_path / "first"), (*COMMIT, "--onto", "HEAD")
+        run.ok("commit", "../first", "-m", "first")
+    want = adapter(start, tmp_path / "adapter", target_modules=["q"], modules_to_save=modules)
+    merged = PeftModel.from_pretrained(loaded(start), tmp_path / "adapter").merge_and_unload()
+    assert is_near(answers(merged), want)
+    merged.save_pretrained(tmp_path / "tuned")
+    assert not is_near(answers(tmp_path / "tuned"), want)
+    assert advice(run.refused(4, *commit), ["commit"]).flags == (("--untie",),)
+    said = run.refused(4, *commit, "--untie")
+    assert "is not known" in said
+    for model in (merged, PeftModel.from_pretrained(untied(said, start), tmp_path / "adapter")):
+        if model is merged:
+            give_own_matrices(model, said)
+        else:
+            model = model.merge_and_unload()
+        model.save_pretrained(tmp_path / "tuned")
+        run.ok(*commit, "--untie")
+        run.ok("checkout")
+        assert is_near(answers(run.directory), want)
+        run.ok("reset", "--hard", "HEAD~1")
+
+
+@pytest.mark.parametrize("change", ["head", "both"])
+def test_a_t5_whose_head_was_trained_is_what_transformers_loads(tmp_path: Path, change: str) -> None:
+    base = tmp_path / "base"
+    t5().save_pretrained(base)
+    run = begun(base, tmp_path)
+    model = loaded(base)
+    own_head(model)
+    if change == "both":
+        with torch.no_grad():
+            model.shared.weight += 0.1 * torch.randn(model.shared.weight.shape)
+    model.save_pretrained(tmp_path / "tuned")
+    import_it(run, tmp_path, answers(model))
+
+
+@pytest.mark.situation("a sparse patch names one of several equal matrices that its revision unties")
+@pytest.mark.parametrize("family", ["bart", "t5"])
+@pytest.mark.parametrize("part", ["shared", "encoder.embed_tokens"])
+def test_a_patch_of_one_of_several_equal_matrices(
+    families: Families, tmp_path: Path, family: str, part: str
+) -> None:
+    base = families(family)
+    run = begun(base, tmp_path)
+    model = loaded(base)
+    own_head(model)
+    model.save_pretrained(tmp_path / "tuned")
+    run.ok(*COMMIT, "--untie")
+    run.ok("checkout")
+    model = loaded(run.directory)
+    changed = {}
+    for name, parameter in model.named_parameters():
+        if name.endswith(("shared.weight", f"{part}.weight") if family == "t5" else f"{part}.weight"):
+            with torch.no_grad():
+                parameter[3:9] += torch.randn(parameter[3:9].shape)
+            changed[f"{name}.indices"] = torch.arange(3 * 16, 9 * 16, dtype=torch.int32)
+            changed[f"{name}.values"] = parameter.detach()[3:9].flatten().clone()
+    save_file(changed, tmp_path / "patch.safetensors")
+    said = run.refused(4, "commit", "../patch.safetensors", "-m", "p", "--onto", "HEAD")
+    assert "save_pretrained of the trained model writes" in advice(said).hint
+    model.save_pretrained(tmp_path / "trained")
+    run.ok("commit", "../trained", "-m", "x", "--onto", "HEAD")
+    run.ok("checkout")
+    assert is_near(answers(run.directory), answers(model))
 
 
 @pytest.mark.situation(
