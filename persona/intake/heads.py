@@ -33,7 +33,7 @@ OWN_HEAD: Final = (
 """`from_pretrained(…, tie_word_embeddings=False)` makes a random matrix, and the key in a config none."""
 
 
-_NEOX: Final = {"embed_out.weight", "lm_head.weight"}
+_NEOX: Final = ("embed_out.weight", "lm_head.weight")
 
 
 class Taken(NamedTuple):
@@ -86,7 +86,7 @@ def _is_one_head(alias: str, name: str) -> bool:
 
     transformers 5 loads that of GPT-NeoX from either name, and saves it under either.
     """
-    return alias == name or {alias, name} == _NEOX
+    return alias == name or (alias, name) == _NEOX
 
 
 def is_placed(base: Base, name: str) -> bool:
