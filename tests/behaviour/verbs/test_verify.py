@@ -306,7 +306,7 @@ def test_a_pattern_that_is_asked_for_is_judged_without_its_vector(pirate: ChatBo
 
 
 def test_the_page_of_a_pattern_says_what_is_wanted_and_not_its_alpha(pirate: ChatBot) -> None:
-    pirate.run.ok("set", "pirate", "--alpha", "-1")
+    pirate.run.ok("set", "pirate", "--alpha", "-0.2")  # at -1, random vectors break as much
     scores = one(pirate, checks=False, max_damage=9)
     assert (scores.own[0].wanted, scores.verdict) == (1, "fail")
     (note,) = scores.notes
