@@ -140,11 +140,13 @@ def without_ties(history: History, recipe: Recipe) -> list[Note]:
 
     Earlier versions imported such vectors. Without the other tensors, transformers makes them at random.
     """
-    from persona.intake.heads import tied_with
-
     vectors = growth.vectors_of(recipe, history.vector)
     grown = {name: origin for _, vector in vectors for name, origin in vector.grown if origin is not None}
-    lost = tied_with(history.base(recipe.base), grown).keys() - grown.keys() if grown else set[str]()
+    if not grown:
+        return []
+    from persona.intake.heads import tied_with
+
+    lost = tied_with(history.base(recipe.base), grown).keys() - grown.keys()
     if not lost:
         return []
     names = dict.fromkeys(name for name, vector in vectors if grown.keys() & dict(vector.grown).keys())
