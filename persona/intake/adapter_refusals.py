@@ -1,4 +1,4 @@
-"""What is wrong with an adapter that does not fit its base, and what to do about it."""
+"""The errors for an adapter that does not fit its base, with their hints."""
 
 from __future__ import annotations
 

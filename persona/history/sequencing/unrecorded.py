@@ -42,7 +42,7 @@ def make(tree: LockedTree, sequence: Sequence, message: str | None, notes: tuple
 
 
 def prepared(tree: LockedTree, message: str, notes: tuple[str, ...], sources: Many[str] = ()) -> CommitResult:
-    """The result of a change that is in the work tree alone; the message waits for the next commit.
+    """The result of a change that only the work tree has; the next commit takes the message.
 
     `sources`: the commits whose changes it has.
     """

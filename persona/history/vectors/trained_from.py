@@ -113,7 +113,7 @@ def carry_over(history: History, ids: Mapping[str, str]) -> None:
 def left_behind(history: History, after: Recipe, *before: Recipe, besides: Collection[str] = ()) -> list[str]:
     """The sentences on vectors of a new recipe that were trained from vectors which it lacks.
 
-    `before`: the recipes that the new one was made from. A vector that none of them has is no news.
+    `before`: the recipes that the new one was made from. It says nothing of a vector that none of them has.
     `besides`: names of terms that no sentence is about.
     """
     held = {term.vector for term in after.terms}
