@@ -77,6 +77,12 @@ def tuning_of(repo: Any, half: int, seed: int, most: int | None, limit: float) -
     return found
 
 
+def variables_of(tuning: Tuning) -> list[Variable]:
+    """The α that a search may set, by name: the recipe's order is that of the ids, and so the processor's."""
+    found = tuning.variables((), 2.0, any_sign=False, densities=False)
+    return sorted(found, key=lambda one: one.name)
+
+
 def factors(variables: Sequence[Variable], points: int) -> list[Place]:
     """All α times a common factor."""
     return [
@@ -109,7 +115,7 @@ def compare(
 ) -> list[Best]:
     """The best point of `tune`, and of each grid."""
     seen, held = (tuning_of(repo, half, seed, most, limit) for half in (0, 1))
-    variables = seen.variables((), 2.0, any_sign=False, densities=False)
+    variables = variables_of(seen)
     found = []
 
     def add(method: str, points: int, place: Place | None, seconds: float) -> None:
@@ -186,11 +192,7 @@ def main() -> None:
     by_seed: dict[int, list[Best]] = {}
     rows: list[tuple[str, ...]] = []
     with copy_of(given.bot) as repo:
-        names = list(
-            tuning_of(repo, 0, 0, given.probes, given.max_damage).variables(
-                (), 2.0, any_sign=False, densities=False
-            )
-        )
+        names = variables_of(tuning_of(repo, 0, 0, given.probes, given.max_damage))
         for seed in range(given.seeds):
             by_seed[seed] = compare(
                 repo, seed, given.measurements, given.grids.split(","), given.probes, given.max_damage
