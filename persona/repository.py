@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from persona import live as live_room
 from persona.behaviour import verbs as behaviour_verbs
 from persona.errors import Blank, Call, NotARepository, UnknownRevision, UsageError
-from persona.face.revision import Revision
 from persona.face.verb import Verb
 from persona.history import verbs
 from persona.history.arguments import AnyPath, checks_arguments
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from persona.face.notes import Notes
     from persona.face.recipe import WorkingRecipe
     from persona.face.refs import Branches, Tags
+    from persona.face.revision import Revision
     from persona.face.settings import Settings
     from persona.face.stash import Stashes
     from persona.face.vectors import Vectors
@@ -49,10 +49,14 @@ if TYPE_CHECKING:
 
 
 def _revisions(history: History, entries: Iterator[CommitEntry]) -> Iterator[Revision]:
+    from persona.face.revision import Revision
+
     return (Revision.of(history, entry) for entry in entries)
 
 
 def _shown(history: History, shown: tuple[CommitEntry, Diff]) -> tuple[Revision, Diff]:
+    from persona.face.revision import Revision
+
     return Revision.of(history, shown[0]), shown[1]
 
 
@@ -190,6 +194,8 @@ class Repository:
         """One commit by revision (docs/commands.md, "Revisions"). Raises `UnknownRevision`."""
         if not isinstance(rev, str):
             raise UsageError(f"a revision must be text, not {rev!r:.60}")
+        from persona.face.revision import Revision
+
         return Revision.at(self._history, rev)
 
     def __contains__(self, rev: object) -> bool:

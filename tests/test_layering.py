@@ -54,6 +54,7 @@ INNER_LAYERS = {
         ("worktree",),
         ("vectors", "computing", "bisecting"),
         ("commit_builder", "exporting", "placing", "interchange"),
+        ("commit_checkout",),
         ("sequencing",),
         ("verbs",),
     ),

@@ -19,7 +19,8 @@ from numbers import Real
 from types import FunctionType
 from typing import Any, Final, TypeVar
 
-from persona.errors import UsageError
+from persona.errors import Blank, Call, Keyword, UsageError
+from persona.history.options import ImportOptions, defaults
 from persona.objects.commit import Person
 from persona.store import files
 
@@ -278,3 +279,20 @@ class _Kind:
             hint = "its id is text" if hasattr(value, "commit") and "text" in what else None
             raise UsageError(f"{self.name} must be {what}, not {value!r:.60}", hint=hint)
         return value
+
+
+def refuse_without_path(options: ImportOptions) -> None:
+    """`UsageError` for import options without a path."""
+    usual = {**defaults(ImportOptions), "threads": options["threads"], "progress": options["progress"]}
+    given = [key for key, value in options.items() if value != usual[key]]
+    if given:
+        raise UsageError(
+            "no fine-tune to import",
+            hint=(
+                "give the path of one, or leave out ",
+                Keyword(*given),
+                "; ",
+                Call("recipe.set", Blank("NAME"), alpha=Blank("A")),
+                " edits a vector of recipe.toml",
+            ),
+        )

@@ -96,8 +96,8 @@ def record(
         config = text_files.read(history.root, tracking.CONFIG)
         said_of_config = _fit_config(tree, head, recipe) if not edits else []
         files = _in_the_work_tree(history, known, {**edits, RECIPE_FILE: text}, history.base(recipe.base))
-        files = _without_markers(history, files, head)
-        held = put_tree(history, tx, recipe, files, durable=named_by(history.recipe_of(head)))
+        unmarked = _without_markers(history, files, history.files_of(head))
+        held = put_tree(history, tx, recipe, unmarked, durable=named_by(history.recipe_of(head)))
         if held == before.tree and not (amend or allow_empty):
             loose = tracking.untracked(history, known)
             names = listed(loose, MAX_LISTED)
@@ -178,15 +178,21 @@ def refuse_pairs(text: bytes) -> None:
 
 
 def _without_markers(
-    history: History, files: Iterable[tuple[str, bytes]], head: str
-) -> Iterator[tuple[str, bytes]]:
-    """The files; `Refused` for one with markers of a conflict, unless HEAD has them or `add` has named it."""
+    history: History, files: Iterable[tuple[str, bytes]], before: Mapping[str, str]
+) -> Iterator[tuple[str, bytes | str]]:
+    """The files, as ids where HEAD has them, whose files are `before`.
+
+    Raises `Refused` for one with markers of a conflict, unless HEAD has them or `add` has named it.
+    """
     for path, data in files:
+        old_id = before.get(path)
+        if old_id is not None and text_files.blob_id(data) == old_id:
+            yield path, old_id
+            continue
         if path != RECIPE_FILE and b"<<<<<<< " in data and b">>>>>>> " in data:
             from persona.history.recipes.line_conflicts import whole_markers
 
-            before = history.files_of(head).get(path)
-            old = whole_markers(history.blob(before)) if before is not None else []
+            old = whole_markers(history.blob(old_id)) if old_id is not None else []
             found = whole_markers(data)
             if len(found) > len(old) and path not in tracking.added(history):
                 raise Refused(

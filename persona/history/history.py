@@ -339,22 +339,19 @@ class History:
         Like `read_recipe`. Its filters must match tensors (`filters`), and its vectors fit together.
         """
         recipe = self.read_recipe(data, where=where)
-        self.base_of(recipe, unless_known=True)
+        if not all(self._is_checked(recipe.base, term.vector) for term in recipe.terms):
+            self.base_of(recipe)
         self.check_filters(recipe, data, where=where)
         return recipe
 
-    def base_of(self, recipe: Recipe, *, unless_known: bool = False) -> Base:
+    def base_of(self, recipe: Recipe) -> Base:
         """The base of a recipe as its vectors grow it (`persona.objects.growth`).
 
-        `unless_known`: HEAD's recipe has its vectors, so the base need not be grown to check them. Raises
-        `InvalidInput` if the vectors cannot be in one recipe.
+        Raises `InvalidInput` if the vectors cannot be in one recipe.
         """
-        base = self.base(recipe.base)
-        if unless_known and all(self._is_checked(recipe.base, term.vector) for term in recipe.terms):
-            return base
         from persona.objects import growth
 
-        return growth.extended(base, growth.vectors_of(recipe, self.vector))
+        return growth.extended(self.base(recipe.base), growth.vectors_of(recipe, self.vector))
 
     def check_filters(self, recipe: Recipe, data: bytes, *, where: str | None = RECIPE_FILE) -> None:
         """`InvalidInput` for a filter of a recipe, which `data` is the text of, that matches no tensor.

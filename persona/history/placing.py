@@ -11,23 +11,20 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from persona.errors import Keyword, PersonaError
-from persona.history.computing import chosen_recipe, compute, device_choice, layout_of, notes_of
+from persona.errors import Keyword
+from persona.history.computing import chosen_recipe, compute, layout_of, notes_of
 from persona.history.history import History
-from persona.history.options import ImportOptions, RunOptions
+from persona.history.options import RunOptions
 from persona.history.planning import plan_of
 from persona.history.recipes.text import RECIPE_FILE
-from persona.history.results import CheckoutResult, CommitResult
+from persona.history.results import CheckoutResult
 from persona.history.vectors.growing import without_ties
 from persona.history.worktree import in_place, weights
-from persona.history.worktree.changing import changing
 from persona.history.worktree.locked import LockedTree
 from persona.history.worktree.move import NO_MOVE, FileMove
 from persona.history.worktree.reuse import AlreadyThere, PresentWeights, is_there
-from persona.objects.ids import abbreviate
 from persona.objects.recipe import Recipe
 from persona.weights.writer import ModelWriter
 
@@ -131,44 +128,3 @@ def _result(
         head=history.head(),
         notes=notes,
     )
-
-
-# -- after a commit ------------------------------------------------------------------------------------------
-
-
-def wanted_at_once(
-    history: History, path: Path | None = None, given: ImportOptions | None = None
-) -> RunOptions | None:
-    """The options for computing the weights of a commit of `path` at once; None without `commit.checkout`.
-
-    Wrong settings, missing devices, and weights that would be lost are refused before anything is recorded.
-    """
-    if not history.config.read("commit.checkout"):
-        return None
-    shared: RunOptions = {}
-    if given is not None:
-        shared = {"threads": given["threads"], "progress": given["progress"]}
-    options = history.in_force(RunOptions, shared)
-    device_choice(options)
-    if path is None or not in_place.is_work_tree(history, path):
-        in_place.refuse_losing(history)
-    return options
-
-
-def at_once(history: History, made: CommitResult, options: RunOptions | None) -> CommitResult:
-    """The result of a commit, with its weights computed if `options` are given.
-
-    If that fails, the commit stands, and the error becomes the result's `failure`.
-    """
-    if options is None or made.id is None:
-        return made
-    started = time.perf_counter()
-    try:
-        with changing(history) as tree:
-            found = as_it_stands(tree, options, device_choice(options), started)
-    except PersonaError as error:
-        return replace(made, failure=error)
-    except BaseException:  # Ctrl-C, no memory
-        history.notes.append(f"commit {abbreviate(made.id)} is made, but its weights were not computed")
-        raise
-    return replace(made, checkout=found, notes=(*made.notes, *found.notes))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from persona.merge.arithmetic import casts
 from persona.objects.tensors import TensorSpec
 
-_SAMPLE: Final = 4096
+_SAMPLE: Final = 1024
 """Elements of each chunk that are looked at."""
 _LARGE: Final = 0.8
 """The size of a change from which it is remarked on.

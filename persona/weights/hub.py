@@ -96,14 +96,19 @@ def cached_name(path: Path) -> str | None:
 
     The directory is models--ORG--NAME, and the snapshot models--ORG--NAME/snapshots/REVISION.
     """
-    found = re.fullmatch(_CACHED, repository_of(path).name)
+    found = _cached_as(path)
     return None if found is None else found["name"] or found["owner"]
 
 
 def shown(path: Path) -> str:
     """A path in a message: ORG/NAME for a model in the hub's cache, as the hub's id is short and telling."""
-    found = re.fullmatch(_CACHED, repository_of(path).name)
+    found = _cached_as(path)
     return str(path) if found is None or found["name"] is None else f"{found['owner']}/{found['name']}"
+
+
+def _cached_as(path: Path) -> re.Match[str] | None:
+    name = repository_of(path).name
+    return re.fullmatch(_CACHED, name) if name.startswith("models--") else None
 
 
 def repository_of(path: Path) -> Path:

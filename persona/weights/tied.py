@@ -150,15 +150,19 @@ def find_tied(
     }
     if config is not None and _ties(config):
         other = next((_OTHER_OUTPUTS[kind] for kind in _kinds(config) if kind in _OTHER_OUTPUTS), None)
-        outputs = {*_OUTPUTS.values(), *_OTHER_OUTPUTS.values()}
-        present = {output for output in outputs if any(name.endswith(output) for name in names)}
+        outputs = (*_OUTPUTS.values(), *_OTHER_OUTPUTS.values())
+        heads = [name for name in names if name.endswith(outputs)]
         for name in names:
-            if embedding := max(
+            if not name.endswith(tuple(_OUTPUTS)):
+                continue
+            embedding = max(
                 (end for end in _OUTPUTS if ("." + name).endswith("." + end)), key=len, default=""
-            ):
-                prefix, output = name.removesuffix(embedding), other or _OUTPUTS[embedding]
-                if output not in present and (not prefix or re.match(_PREFIX, prefix)):
-                    tied.setdefault(prefix + output, name)
+            )
+            prefix, output = name.removesuffix(embedding), other or _OUTPUTS.get(embedding)
+            if not embedding or not output or any(head.endswith(output) for head in heads):
+                continue
+            if not prefix or re.match(_PREFIX, prefix):
+                tied.setdefault(prefix + output, name)
     return {alias: name for alias, name in sorted(tied.items()) if _can_name_a_tensor(alias)}
 
 

@@ -25,7 +25,7 @@ from persona.behaviour.training import jobs as jobs_of
 from persona.behaviour.training import making, runs
 from persona.behaviour.training.jobs import Job
 from persona.errors import Blank, Call, Refused
-from persona.history import placing
+from persona.history import commit_checkout, placing
 from persona.history.bisecting.search import read_search
 from persona.history.commit_builder import record
 from persona.history.computing import device_choice
@@ -244,7 +244,7 @@ class Work:
                 self.outcome.notes += found.notes
         failure = None
         if made is not None and after is not None:
-            placed = placing.at_once(history, made, after)
+            placed = commit_checkout.at_once(history, made, after)
             found, failure = placed.checkout, placed.failure
             self.outcome.notes += found.notes if found is not None else ()
         return replace(self.outcome.ended(recipe, scores), commit=made, checkout=found, failure=failure)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Final, NamedTuple, NoReturn
 
 from persona.errors import Call, Refused
-from persona.history import placing
+from persona.history import commit_checkout
 from persona.history.commit_builder import (
     advice,
     build,
@@ -169,7 +169,7 @@ def at_once(history: History, done: SequenceResult, options: RunOptions | None) 
     """The result, with the weights of its last commit computed if `options` are given."""
     if done.last is None:
         return done
-    last = placing.at_once(history, done.last, options)
+    last = commit_checkout.at_once(history, done.last, options)
     if last is done.last:
         return done
     notes = tuple(dict.fromkeys([*done.notes, *last.notes]))

@@ -8,21 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from persona.errors import (
-    Blank,
     Call,
     InvalidInput,
-    Keyword,
     Note,
     NothingChanged,
     PersonaError,
     Refused,
-    UsageError,
     pieces,
 )
 from persona.frozen import dataclass
 from persona.history import note_refs
 from persona.history.history import History
-from persona.history.options import ImportOptions, defaults
+from persona.history.options import ImportOptions
 from persona.history.recipes import filters, joining
 from persona.history.recipes.checked import checked_keys
 from persona.history.recipes.text import RECIPE_FILE, decode, encode
@@ -308,23 +305,6 @@ def _write_recipe(
 def without(recipe: Recipe, name: str) -> Recipe:
     """A recipe without the term of that name."""
     return Recipe.of(recipe.base, [term for term in recipe.terms if term.name != name], recipe.rules)
-
-
-def refuse_without_path(options: ImportOptions) -> None:
-    """`UsageError` for import options without a path."""
-    usual = {**defaults(ImportOptions), "threads": options["threads"], "progress": options["progress"]}
-    given = [key for key, value in options.items() if value != usual[key]]
-    if given:
-        raise UsageError(
-            "no fine-tune to import",
-            hint=(
-                "give the path of one, or leave out ",
-                Keyword(*given),
-                "; ",
-                Call("recipe.set", Blank("NAME"), alpha=Blank("A")),
-                f" edits a vector of {RECIPE_FILE}",
-            ),
-        )
 
 
 def _refuse_filter(keys: Mapping[str, Any], base: Base, more: Iterable[str]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
-from persona.history.arguments import AnyPath
+from persona.history.arguments import AnyPath, refuse_without_path
 from persona.history.history import History
 from persona.history.options import ImportOptions
 from persona.history.recipes.text import RECIPE_FILE
@@ -40,7 +40,7 @@ def add(history: History, path: AnyPath, *more: AnyPath, **options: Unpack[Impor
         parents = (head.id,) if head.id else ()
         texts = tracking.named_files(history, paths)
         if texts is not None:
-            importing.refuse_without_path({**how, "files": False})
+            refuse_without_path({**how, "files": False})
             named = tracking.names_of(history, paths)
             marked = _with_markers(history, named)
             tree.track([*texts, *marked])

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Literal
 
 from persona.errors import Refused
-from persona.history import placing
+from persona.history import commit_checkout
 from persona.history.history import History
 from persona.history.sequencing import running, unrecorded
 from persona.history.sequencing.choosing import chosen, one_of_these
@@ -47,7 +47,7 @@ def cherry_pick(
     The setting `commit.checkout` applies as for `commit`.
     """
     one_of_these(bool(revs), continue_, abort, skip, quit_)
-    wanted = None if no_commit or abort else placing.wanted_at_once(history)
+    wanted = None if no_commit or abort else commit_checkout.wanted(history)
     todo: tuple[Todo, ...] | None = None
     if edit is not None and revs:  # before the lock, which no editor should hold
         refuse_second(history, "cherry-pick")

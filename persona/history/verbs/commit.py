@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from persona.errors import InvalidInput, PersonaError, SystemFault
-from persona.history import placing
-from persona.history.arguments import AnyPath
+from persona.history import commit_checkout
+from persona.history.arguments import AnyPath, refuse_without_path
 from persona.history.commit_builder import record, tidy
 from persona.history.history import History
 from persona.history.options import ImportOptions
 from persona.history.results import CommitResult
-from persona.history.vectors import importing, kept_names
-from persona.history.vectors.importing import Added
+from persona.history.vectors import kept_names
 from persona.history.worktree import in_place, sequence, tracking
 from persona.history.worktree.changing import changing
 from persona.objects.commit import Signer
 
 if TYPE_CHECKING:
+    from persona.history.vectors.importing import Added
     from persona.merge.plan import Plan
 
 
@@ -49,10 +49,10 @@ def commit(
         from persona.weights.hub import located
 
         place = located(Path(path), how["progress"])
-    wanted = placing.wanted_at_once(history, place, how)
+    wanted = commit_checkout.wanted(history, place, how)
     new = {"amend": amend, "reset_author": reset_author, "allow_empty": allow_empty}
     made = _commit(history, place, message, author, how, **new)
-    return placing.at_once(history, made, wanted)
+    return commit_checkout.at_once(history, made, wanted)
 
 
 def prepared_message(history: History) -> str | None:
@@ -94,9 +94,11 @@ def _commit(
                 tidy(message)
             texts = tracking.named_files(history, [path])
         if texts is not None:
-            importing.refuse_without_path({**options, "files": options["files"] and path is None})
+            refuse_without_path({**options, "files": options["files"] and path is None})
             tree.track(texts)
         elif path is not None:
+            from persona.history.vectors import importing
+
             added = importing.add(tree, path, options, keep=False)
         imported = {added.change.name: added.change} if added else {}
         of_import = added.notes if added else ()

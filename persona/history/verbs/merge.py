@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Literal
 
 from persona.errors import Call, Keyword, Refused, UsageError
-from persona.history import placing
+from persona.history import commit_checkout
 from persona.history.commit_builder import build, tidy
 from persona.history.history import History
 from persona.history.names.revisions import branch_named, full_ref, resolve
@@ -75,7 +75,7 @@ def merge(
     if abort or quit_:
         with changing(history) as tree:
             return (running.abort if abort else running.forget)(tree, "merge")
-    wanted = None if no_commit or squash else placing.wanted_at_once(history)
+    wanted = None if no_commit or squash else commit_checkout.wanted(history)
     if edit is not None:  # before the lock, which no editor should hold
         if rev is not None:
             refuse_second(history, "merge")

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from persona.errors import BusyError, Call, Refused, UsageError, listed, quoted
-from persona.history import placing
+from persona.history import commit_checkout
 from persona.history.history import History
 from persona.history.names.revisions import branch_named, resolve
 from persona.history.names.walk import topological, walk
@@ -64,7 +64,7 @@ def rebase(
     takes the commits that are left, after a stop. `quit_`: forgets the rebase; HEAD and the files stay.
     """
     one_of_these(upstream is not None, continue_, abort, skip, edit_todo, quit_)
-    wanted = None if abort or quit_ else placing.wanted_at_once(history)
+    wanted = None if abort or quit_ else commit_checkout.wanted(history)
     commands = [commands] if isinstance(commands, str) else commands
     if edit_todo:
         return _with_rest(history, todo or (lambda text: text), messages or (lambda text: text))

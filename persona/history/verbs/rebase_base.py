@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from persona.errors import Blank, InvalidInput, Keyword, Refused, listed
 from persona.frozen import dataclass
-from persona.history import note_refs, placing
+from persona.history import commit_checkout, note_refs
 from persona.history.arguments import AnyPath
 from persona.history.base_names import default_base_name
 from persona.history.commit_builder import record
@@ -97,7 +97,7 @@ def rebase_base(
     for `commit`.
     """
     how = history.in_force(WorkOptions, options)
-    wanted = placing.wanted_at_once(history)
+    wanted = commit_checkout.wanted(history)
     known = history.store.refs.read(BASES + str(base)) if _is_name(history, base) else None
     place = None
     if known is None:
@@ -113,7 +113,7 @@ def rebase_base(
         if name is None:
             name = str(base) if place is None else default_base_name(place)
         moved = _move(tree, known, place, name, message, how)
-    return replace(moved, commit=placing.at_once(history, moved.commit, wanted))
+    return replace(moved, commit=commit_checkout.at_once(history, moved.commit, wanted))
 
 
 def _is_name(history: History, base: AnyPath) -> bool:

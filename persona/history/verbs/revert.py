@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from persona.errors import Call, Keyword, UnknownName, UnknownRevision, UsageError
-from persona.history import placing
+from persona.history import commit_checkout
 from persona.history.commit_builder import record, tidy
 from persona.history.history import History
 from persona.history.names.revisions import resolve
@@ -59,7 +59,7 @@ def revert(
     what they were. `keep_files`: they stay. The setting `commit.checkout` applies as for `commit`.
     """
     one_of_these(bool(targets), continue_, abort, skip, quit_)
-    wanted = None if no_commit or abort else placing.wanted_at_once(history)
+    wanted = None if no_commit or abort else commit_checkout.wanted(history)
     with changing(history) as tree:
         if abort:
             return running.abort(tree, "revert")
