@@ -199,6 +199,23 @@ def test_fields_that_do_not_stand_in_the_call_are_refused() -> None:
             hidden: int = field(default=1, init=False)
 
 
+def test_init_is_compiled_when_it_is_first_asked_for() -> None:
+    classes = shapes(frozen.dataclass)
+    assert not any(inspect.isfunction(vars(cls)["__init__"]) for cls in classes.values())
+    classes["Derived"]("a")
+    assert [name for name, cls in classes.items() if inspect.isfunction(vars(cls)["__init__"])] == ["Derived"]
+    inspect.signature(classes["Plain"])
+    assert inspect.isfunction(vars(classes["Plain"])["__init__"])
+
+
+def test_a_class_below_can_call_init() -> None:
+    class Below(shapes(frozen.dataclass)["Plain"]):  # type: ignore[misc]
+        def __init__(self, name: str) -> None:
+            super().__init__(name, size=len(name))
+
+    assert (Below("abc").name, Below("abc").size) == ("abc", 3)
+
+
 def test_a_class_that_the_decorator_would_change_is_refused() -> None:
     with pytest.raises(TypeError, match="Own: a frozen dataclass has no __init__ of its own"):
 
