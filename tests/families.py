@@ -355,3 +355,18 @@ def families(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return made[name]
 
     return find
+
+
+def random_adapter(base: Path, place: Path, **settings: Any) -> torch.Tensor:
+    """Saves a random adapter; the answers of the running model, whose layers it changes one by one."""
+    import torch
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    torch.manual_seed(7)
+    model = get_peft_model(loaded(base), LoraConfig(r=4, init_lora_weights=False, **settings))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += 0.1 * torch.randn(parameter.shape).to(parameter.dtype)
+    model.save_pretrained(place)
+    return answers(PeftModel.from_pretrained(loaded(base), place).eval())

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
@@ -17,7 +17,17 @@ from persona.intake.adapter_config import UNTIED
 from tests.advice import advice, follow
 from tests.checkpoints import read_weights, write_file
 from tests.cli.command_line import CommandLine
-from tests.families import EIGHT, answers, loaded, moved, own_head, random_model, same_answers, train
+from tests.families import (
+    EIGHT,
+    answers,
+    loaded,
+    moved,
+    own_head,
+    random_adapter,
+    random_model,
+    same_answers,
+    train,
+)
 
 Families = Callable[[str], Path]
 pytestmark = [
@@ -66,18 +76,6 @@ def base_of(families: Families, place: Path, family: str) -> Path:
 def begun(base: Path, place: Path) -> CommandLine:
     CommandLine(place).ok("init", "bot", "--base", base)
     return CommandLine(place / "bot")
-
-
-def adapter(base: Path, place: Path, **settings: Any) -> torch.Tensor:
-    """Saves a random adapter; the answers of the running model, whose layers it changes one by one."""
-    torch.manual_seed(7)
-    model = get_peft_model(loaded(base), LoraConfig(r=4, init_lora_weights=False, **settings))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter += 0.1 * torch.randn(parameter.shape).to(parameter.dtype)
-    model.save_pretrained(place)
-    return answers(PeftModel.from_pretrained(loaded(base), place).eval())
 
 
 def is_near(one: torch.Tensor, other: torch.Tensor) -> bool:
@@ -132,7 +130,7 @@ def test_an_adapter_of_an_embedding_that_no_file_shows(
     more: dict[str, Any] = {"target_modules": ["embed_tokens"]}
     if way == "modules_to_save":
         more = {"target_modules": ["q", "q_proj"], "modules_to_save": ["embed_tokens"]}
-    want = adapter(base, tmp_path / "adapter", **more)
+    want = random_adapter(base, tmp_path / "adapter", **more)
     said = run.refused(4, "commit", "../adapter", "-m", "x")
     assert "encoder.embed_tokens to another layer" in said
     merged_as_said(said, base, tmp_path)
@@ -152,7 +150,7 @@ def test_an_adapter_of_the_tied_head_of_gpt_neox(tmp_path: Path, way: str) -> No
     more: dict[str, Any] = {"target_modules": ["lm_head"]}
     if way == "modules_to_save":
         more = {"target_modules": ["query_key_value"], "modules_to_save": ["lm_head"]}
-    want = adapter(tmp_path / "base", tmp_path / "adapter", **more)
+    want = random_adapter(tmp_path / "base", tmp_path / "adapter", **more)
     merged_as_said(run.refused(4, "commit", "../adapter", "-m", "x"), tmp_path / "base", tmp_path)
     import_it(run, tmp_path, want)
 
@@ -162,7 +160,7 @@ def test_an_adapter_of_the_tied_head_of_gpt_neox(tmp_path: Path, way: str) -> No
 def test_factors_of_two_layers_that_share_a_matrix(families: Families, tmp_path: Path, family: str) -> None:
     base = families(family)
     run = begun(base, tmp_path)
-    want = adapter(base, tmp_path / "adapter", target_modules=["shared", "lm_head"])
+    want = random_adapter(base, tmp_path / "adapter", target_modules=["shared", "lm_head"])
     said = run.refused(4, "commit", "../adapter", "-m", "x")
     assert "both change" in said
     merged_as_said(said, base, tmp_path)
@@ -178,7 +176,9 @@ def test_layers_that_were_trained_as_one_are_not_merged_apart(families: Families
     """No merge gives their model: the head has no factors in a model that is untied."""
     run = begun(families("llama tied"), tmp_path)
     modules = ["q_proj", "embed_tokens"]
-    adapter(families("llama tied"), tmp_path / "adapter", target_modules=modules, ensure_weight_tying=True)
+    random_adapter(
+        families("llama tied"), tmp_path / "adapter", target_modules=modules, ensure_weight_tying=True
+    )
     said = run.refused(4, "commit", "../adapter", "-m", "x")
     assert "adapt one of the two" in said
     assert "merge it" not in said
@@ -194,7 +194,7 @@ def test_a_trained_head_beside_factors_of_its_embedding(
     base = families(family)
     run = begun(base, tmp_path)
     embedding = "embed_tokens" if family == "llama tied" else "shared"
-    want = adapter(base, tmp_path / "adapter", target_modules=[embedding], modules_to_save=["lm_head"])
+    want = random_adapter(base, tmp_path / "adapter", target_modules=[embedding], modules_to_save=["lm_head"])
     said = run.refused(4, "commit", "../adapter", "-m", "x")
     (flags,) = advice(said, ["commit"]).flags
     assert flags == ("--untie",)
@@ -211,7 +211,7 @@ def test_a_trained_head_beside_factors_of_its_embedding(
 def test_a_note_says_how_only_one_of_two_tied_layers_changes(families: Families, tmp_path: Path) -> None:
     base = families("llama tied")
     run = begun(base, tmp_path)
-    want = adapter(base, tmp_path / "adapter", target_modules=["embed_tokens"])
+    want = random_adapter(base, tmp_path / "adapter", target_modules=["embed_tokens"])
     said = run("commit", "../adapter", "-m", "x").stderr
     assert "so the adapter changes both" in said
     run.ok("checkout")
@@ -248,7 +248,7 @@ def test_a_merged_model_that_lost_some_of_its_embeddings(
 ) -> None:
     base = base_of(families, tmp_path, family)
     run = begun(base, tmp_path)
-    want = adapter(base, tmp_path / "adapter", target_modules=["q_proj"], modules_to_save=[part])
+    want = random_adapter(base, tmp_path / "adapter", target_modules=["q_proj"], modules_to_save=[part])
     merged = PeftModel.from_pretrained(loaded(base), tmp_path / "adapter").merge_and_unload()
     assert is_near(answers(merged), want)
     merged.save_pretrained(tmp_path / "tuned")
@@ -278,7 +278,7 @@ def test_a_merged_t5_that_lost_some_of_its_embeddings(
     if onto:
         start, commit = train(base, tmp_path / "first"), (*COMMIT, "--onto", "HEAD")
         run.ok("commit", "../first", "-m", "first")
-    want = adapter(start, tmp_path / "adapter", target_modules=["q"], modules_to_save=modules)
+    want = random_adapter(start, tmp_path / "adapter", target_modules=["q"], modules_to_save=modules)
     merged = PeftModel.from_pretrained(loaded(start), tmp_path / "adapter").merge_and_unload()
     assert is_near(answers(merged), want)
     merged.save_pretrained(tmp_path / "tuned")
@@ -359,7 +359,7 @@ def test_trained_tokens_beside_a_head_that_differs(families: Families, tmp_path:
     run = begun(base, tmp_path)
     run.ok("commit", "../first", "-m", "first", *(() if copied else ("--untie",)))
     tokens = {"target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": [3, 5]}}
-    want = adapter(first, tmp_path / "adapter", **tokens)
+    want = random_adapter(first, tmp_path / "adapter", **tokens)
     said = run.refused(4, "commit", "../adapter", "-m", "x", "--onto", "HEAD")
     assert "PEFT changes these rows of lm_head.weight too" in said
     merged = PeftModel.from_pretrained(loaded(first), tmp_path / "adapter").merge_and_unload()

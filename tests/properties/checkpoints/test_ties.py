@@ -6,19 +6,18 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from transformers import LlamaForCausalLM
 
 from persona.intake import heads
 from tests.advice import follow
 from tests.checkpoints import Model, Tensor, read_weights, write_file
 from tests.cli.command_line import CommandLine
-from tests.families import answers, loaded, moved, own_head, random_model, same_answers, train
+from tests.families import answers, loaded, moved, own_head, random_adapter, random_model, same_answers, train
 
 Families = Callable[[str], Path]
 SIZES = {
@@ -53,18 +52,6 @@ def unknown(place: Path, name: str) -> tuple[Path, str]:
     random_model(kind, "float32", head=task, **SIZES, **more).save_pretrained(place / "base")
     assert head not in read_weights(place / "base")
     return place / "base", head
-
-
-def adapter(base: Path, place: Path, **settings: Any) -> torch.Tensor:
-    """Saves a random adapter; the answers of the running model."""
-    torch.manual_seed(7)
-    model = get_peft_model(loaded(base), LoraConfig(r=4, init_lora_weights=False, **settings))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter += 0.1 * torch.randn(parameter.shape).to(parameter.dtype)
-    model.save_pretrained(place)
-    return answers(PeftModel.from_pretrained(loaded(base), place).eval())
 
 
 def near(run: CommandLine, want: torch.Tensor) -> bool:
@@ -104,7 +91,7 @@ def test_an_embedding_that_was_trained_whole_beside_an_unknown_head(tmp_path: Pa
         or "word_embeddings" in name
         or "embed_tokens" in name
     )
-    want = adapter(
+    want = random_adapter(
         base,
         tmp_path / "adapter",
         target_modules=".*(query|q_proj)",
@@ -123,7 +110,7 @@ def test_an_embedding_that_was_trained_whole_beside_an_unknown_head(tmp_path: Pa
 def test_an_embedding_of_a_model_without_an_output_matrix_is_taken(tmp_path: Path) -> None:
     random_model("Bert", "float32", head="Model", **SIZES).save_pretrained(tmp_path / "base")
     run = begun(tmp_path / "base", tmp_path)
-    want = adapter(
+    want = random_adapter(
         tmp_path / "base",
         tmp_path / "adapter",
         target_modules=["query"],
@@ -155,7 +142,9 @@ def test_what_a_model_unties_with_its_head(families: Families, tmp_path: Path, f
 @pytest.mark.parametrize("part", ["lm_head", "shared"])
 def test_an_adapter_that_unties_bart(families: Families, tmp_path: Path, part: str) -> None:
     run = begun(families("bart"), tmp_path)
-    want = adapter(families("bart"), tmp_path / "tuned", target_modules=["q_proj"], modules_to_save=[part])
+    want = random_adapter(
+        families("bart"), tmp_path / "tuned", target_modules=["q_proj"], modules_to_save=[part]
+    )
     follow(run, *COMMIT)
     assert near(run, want)
     run.ok("set", "tuned", "--alpha", "0")
@@ -213,7 +202,9 @@ def test_an_adapter_that_unties_t5_leaves_the_scale_of_its_head(families: Famili
         )
     )
     run = begun(tmp_path / "base", tmp_path)
-    want = adapter(tmp_path / "base", tmp_path / "tuned", target_modules=["q"], modules_to_save=["lm_head"])
+    want = random_adapter(
+        tmp_path / "base", tmp_path / "tuned", target_modules=["q"], modules_to_save=["lm_head"]
+    )
     follow(run, *COMMIT)
     assert near(run, want)
 
@@ -240,7 +231,7 @@ def test_trained_tokens_change_all_copies(
     base = copied if family == "llama" else families(family)
     run = begun(base, tmp_path)
     part, query = ("embed_tokens", "q_proj") if family == "llama" else ("shared", "q|q_proj")
-    want = adapter(
+    want = random_adapter(
         base, tmp_path / "tuned", target_modules=f".*({query})", trainable_token_indices={part: [3, 5]}
     )
     assert "changes all of them" in run(*COMMIT).stderr
@@ -249,7 +240,7 @@ def test_trained_tokens_change_all_copies(
 
 def test_factors_change_all_copies(copied: Path, tmp_path: Path) -> None:
     run = begun(copied, tmp_path)
-    adapter(copied, tmp_path / "tuned", target_modules=["embed_tokens"])
+    random_adapter(copied, tmp_path / "tuned", target_modules=["embed_tokens"])
     run.ok(*COMMIT)
     merged = PeftModel.from_pretrained(loaded(copied), tmp_path / "tuned").merge_and_unload()
     assert near(run, answers(merged))
@@ -266,7 +257,7 @@ def test_copies_that_the_revision_trained_apart_stay_apart(copied: Path, tmp_pat
     run.ok("commit", "../first", "-m", "x", "--files")
     run.ok("checkout")
     before = read_weights(run.directory)
-    adapter(tmp_path / "first", tmp_path / "tuned", target_modules=["embed_tokens"])
+    random_adapter(tmp_path / "first", tmp_path / "tuned", target_modules=["embed_tokens"])
     run.ok(*COMMIT, "--onto", "HEAD")
     run.ok("checkout")
     after = read_weights(run.directory)
@@ -374,7 +365,7 @@ def test_the_advice_on_an_output_matrix_of_its_own_works(families: Families, tmp
 
 def test_copies_of_a_matrix_that_is_left_stay_as_they_are(copied: Path, tmp_path: Path) -> None:
     run = begun(copied, tmp_path)
-    adapter(copied, tmp_path / "tuned", target_modules=["embed_tokens", "q_proj"])
+    random_adapter(copied, tmp_path / "tuned", target_modules=["embed_tokens", "q_proj"])
     run.ok(*COMMIT, "--leave", EMBEDDING)
     run.ok("checkout")
     base, found = read_weights(copied), read_weights(run.directory)
