@@ -95,8 +95,9 @@ def record(
         recipe = history.new_recipe(text)
         config = text_files.read(history.root, tracking.CONFIG)
         said_of_config = _fit_config(tree, head, recipe) if not edits else []
-        files = _in_the_work_tree(history, known, {**edits, RECIPE_FILE: text}, history.base(recipe.base))
-        unmarked = _without_markers(history, files, history.files_of(head))
+        base = history.base(recipe.base)
+        files = _in_the_work_tree(history, known, {**edits, RECIPE_FILE: text}, base)
+        unmarked = _without_markers(history, files, history.files_of(head), base)
         held = put_tree(history, tx, recipe, unmarked, durable=named_by(history.recipe_of(head)))
         if held == before.tree and not (amend or allow_empty):
             loose = tracking.untracked(history, known)
@@ -178,16 +179,13 @@ def refuse_pairs(text: bytes) -> None:
 
 
 def _without_markers(
-    history: History, files: Iterable[tuple[str, bytes]], before: Mapping[str, str]
+    history: History, files: Iterable[tuple[str, bytes]], of_head: Mapping[str, str], base: Base
 ) -> Iterator[tuple[str, bytes | str]]:
-    """The files, as ids where HEAD has them, whose files are `before`.
-
-    Raises `Refused` for one with markers of a conflict, unless HEAD has them or `add` has named it.
-    """
+    """The files; `Refused` for one with markers of a conflict, unless HEAD has them or `add` has named it."""
     for path, data in files:
-        old_id = before.get(path)
+        old_id = of_head.get(path)
         if old_id is not None and text_files.blob_id(data) == old_id:
-            yield path, old_id
+            yield path, old_id if base.files.get(path) == old_id else data  # which heals a damaged copy
             continue
         if path != RECIPE_FILE and b"<<<<<<< " in data and b">>>>>>> " in data:
             from persona.history.recipes.line_conflicts import whole_markers

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from persona.history.commit_builder import build, named_by, put_tree, side_of
 from persona.history.recipes.three_way import Names, merge_files
 from persona.objects.commit import Person
@@ -50,3 +52,22 @@ def test_the_tree_of_a_commit_built_again_has_its_id(grown: Bot) -> None:
         by_bytes = put_tree(history, tx, recipe, files, durable=named_by(recipe))
     assert by_id == by_bytes == history.commit(head).tree
     assert history.tree(by_id).files.keys() == {"recipe.toml"}, "what the base holds is not held twice"
+
+
+@pytest.mark.parametrize("damage", [b"", b"other bytes", None])
+def test_a_commit_heals_the_blob_of_a_file_that_did_not_change(grown: Bot, damage: bytes | None) -> None:
+    (grown.root / "chat_template.jinja").write_text("mine\n")
+    grown.commit()
+    history = grown.repo._history
+    id = history.files_of(grown.repo.resolve())["chat_template.jinja"]
+    copy = grown.root / ".persona" / "objects" / id[:2] / id[2:]
+    if damage is None:
+        copy.unlink()
+    else:
+        copy.chmod(0o644)
+        copy.write_bytes(damage)
+    assert not grown.repo.fsck(full=True).ok
+    grown.edit(lambda text: text + "# more\n")
+    grown.commit()
+    assert history.blob(id) == b"mine\n"
+    assert grown.repo.fsck(full=True).ok
