@@ -20,6 +20,7 @@ from tests.merge.arithmetic.writings import (
     TERMS,
     WRITTEN_OUT,
     check,
+    few_terms,
     mixture,
     mixtures,
 )
@@ -30,13 +31,19 @@ def test_every_combination_of_the_rules_has_one_meaning(cuda: ModuleType) -> Non
         check(cuda, one)
 
 
+def test_every_loop_written_out_equals_the_reference() -> None:
+    for seed in range(3):
+        for one in few_terms(seed, 300):
+            check(None, one)
+
+
 @given(st.data())
 def test_every_writing_equals_the_reference(cuda: ModuleType, data: st.DataObject) -> None:
     few = data.draw(st.sampled_from([False, False, True]))
     mixed = not few or data.draw(st.booleans())
     calm = few or data.draw(st.booleans())
     count = data.draw(st.integers(1, 4 if few else TERMS))
-    most = data.draw(st.sampled_from([1.0] if few else LIMITS[:3] if calm else LIMITS))
+    most = data.draw(st.sampled_from([1.0, 4.0] if few else LIMITS[:3] if calm else LIMITS))
     strengths = st.one_of(
         st.sampled_from([one for one in ALPHAS if abs(one) <= most]),
         st.floats(-min(most, 4), min(most, 4), width=32),
