@@ -23,6 +23,7 @@ from tests.merge.arithmetic.writings import (
     few_terms,
     mixture,
     mixtures,
+    two_blocks,
 )
 
 
@@ -35,6 +36,11 @@ def test_every_loop_written_out_equals_the_reference() -> None:
     for seed in range(3):
         for one in few_terms(seed, 300):
             check(None, one)
+
+
+def test_every_block_is_merged_from_its_own_elements() -> None:
+    for one in two_blocks(1):
+        check(None, one)
 
 
 @given(st.data())

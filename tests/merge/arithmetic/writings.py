@@ -23,11 +23,11 @@ from persona.merge.arithmetic.arguments import MergeArguments
 from persona.merge.arithmetic.fused import MOST_TERMS
 from persona.merge.arithmetic.layout import BLOCK
 from persona.merge.reference import Numbers
-from persona.merge.rules import KEEP_NOTHING, NO_TRIM, MergeRules, MergeTerm
+from persona.merge.rules import NO_TRIM, MergeRules, MergeTerm
 from persona.objects.rules import CHOICES
 from tests.merge.arithmetic import cuda_kernels
+from tests.merge.arithmetic.operands import cut_off, hard_elements, hard_numbers, undoing
 from tests.merge.chunks import CODE, EXPONENT, Change, Chunk, as_change, bits, rounded, tensor
-from tests.merge.strategies import STYLES, elements
 
 Array = np.ndarray[Any, Any]
 Result = tuple[Array, int]
@@ -59,11 +59,16 @@ ALPHAS = (
     3e38,
     -3e38,
 )
-CANONICAL_NAN = {"BF16": 0x7FC0, "F16": 0x7E00, "F32": 0x7FC00000}
 DTYPES = ("BF16", "BF16", "F16", "F32")
 LIMITS = (1.0, 1.5, 4.0, np.inf)
 """The largest |α| of a mixture: what is stronger than 1, 2 or everything has branches of its own."""
 LAMBDAS = (1.0, 1.0, 1.0, 1.0, 0.5, -1.5, 0.3, 0.0, 3e38)
+HUGE = (3e38, -3e38)
+"""Strengths whose sum overflows."""
+FAINT = (1.0, 1.0, 1e-44)
+"""Strengths of which one makes most changes 0, beside terms that may come out as themselves."""
+LOUD = (3e38, 1.0, -0.5)
+"""Strengths of which one makes a change overflow, though others may outvote it."""
 TERMS = 12
 ALONE = 32
 """Elements of a mixture, at most, that are merged alone, or beside one for which no term is left out."""
@@ -87,14 +92,15 @@ class Mixture:
     rules: MergeRules
     calm: bool
 
-    def with_term(self, alpha: float, *, add: bool) -> Mixture:
-        """With a last term that changes nothing."""
+    def with_term(self, alpha: float, *, add: bool, place: int | None = None) -> Mixture:
+        """With a term that changes nothing at a place among the terms, or as the last."""
+        k = len(self.changes) if place is None else place
         return replace(
             self,
-            changes=[*self.changes, self.base.copy()],
-            theta=np.append(self.theta, np.float32(NO_TRIM)),
-            alpha=np.append(self.alpha, np.float32(alpha)),
-            add=np.append(self.add, add),
+            changes=[*self.changes[:k], self.base.copy(), *self.changes[k:]],
+            theta=np.insert(self.theta, k, np.float32(NO_TRIM)),
+            alpha=np.insert(self.alpha, k, np.float32(alpha)),
+            add=np.insert(self.add, k, add),
         )
 
     def with_element(self, word: int) -> Mixture:
@@ -257,7 +263,10 @@ def mixtures(seed: int, n: int) -> Iterator[Mixture]:
             for _ in range(3):
                 yield _drawn(random, axes, n, calm=True)
         if axes["merge"] == "mean":
-            yield _drawn(random, axes, n, calm=False, huge=True)
+            yield _drawn(random, axes, n, calm=False, strengths=HUGE)
+        if axes["weigh"] == "after":
+            for calm in (True, True, False):
+                yield _drawn(random, axes, n, calm=calm, strengths=FAINT if calm else LOUD)
 
 
 def few_terms(seed: int, n: int) -> Iterator[Mixture]:
@@ -269,18 +278,38 @@ def few_terms(seed: int, n: int) -> Iterator[Mixture]:
                 yield _few(random, axes, n, count, kind, mixed=mixed)
             for kind in ("any", "whole"):
                 yield _few(random, axes, n // 3, count, kind, mixed=mixed, calm=False)
-            yield _few(random, axes, BLOCK + 8, count, "any", mixed=mixed)
+            for kind in ("any", "whole"):
+                yield _few(random, axes, BLOCK + 8, count, kind, mixed=mixed)
+
+
+def two_blocks(seed: int) -> Iterator[Mixture]:
+    """Mixtures of a block and a few elements more, calm and not, for each combination of the rules.
+
+    Some terms of numbers change nothing in the first block.
+    """
+    for (place, axes), calm, more in product(enumerate(RULES), (False, True), (8, 300)):
+        random = np.random.default_rng([seed, place, calm, more])
+        made = _drawn(random, axes, BLOCK + more, calm=calm)
+        for change in made.changes:
+            if change.dtype == np.float32 and random.random() < 0.25:
+                change[:BLOCK] = 0
+        yield made
 
 
 def _drawn(
-    random: np.random.Generator, axes: dict[str, str], n: int, *, calm: bool, huge: bool = False
+    random: np.random.Generator,
+    axes: dict[str, str],
+    n: int,
+    *,
+    calm: bool,
+    strengths: tuple[float, ...] = (),
 ) -> Mixture:
-    """huge: all strengths are so large that D overflows."""
+    """With strengths of these if any are given."""
     count = int(random.integers(1, 7))
     most = random.choice(LIMITS[:3] if calm else [*LIMITS, np.inf, np.inf])
     alpha = random.choice([one for one in ALPHAS if abs(one) <= most], count)
-    alpha = random.choice([3e38, -3e38], count) if huge else alpha
-    alpha = -abs(alpha) if random.random() < 0.25 else alpha
+    alpha = random.choice(strengths, count) if strengths else alpha
+    alpha = -abs(alpha) if random.random() < 0.25 and strengths != FAINT else alpha
     numbers = random.random(count) < 0.4
     add = random.random(count) < 0.15
     dtype = DTYPES[int(random.integers(len(DTYPES)))]
@@ -303,7 +332,8 @@ def _few(
     """A few terms of bf16 that vote, mostly none stronger than 1: what loops are written out for.
 
     kind: "negative": all strengths are, and λ rounds; "whole": a term of steps may come out as itself, or
-    another one that changes nothing if there is only one. mixed: at least one term is given as numbers.
+    another one that changes nothing. mixed: at least one term is given as numbers. Half of the mixtures have
+    one more term, anywhere, that changes nothing, so a term's place is not that among those that do.
     """
     most = 4.0 if random.random() < 0.25 else 1.0
     alpha = random.choice(sorted({abs(one) for one in ALPHAS if 0.1 <= abs(one) <= most}), count)
@@ -318,7 +348,10 @@ def _few(
         alpha, lambda_ = -random.choice([0.3, 0.5, 0.8, 1.0], count), random.choice([0.3, -1.5])
     kinds = axes, alpha.tolist(), [False] * count, numbers.tolist()
     made = mixture(int(random.integers(1 << 32)), "BF16", n, *kinds, lambda_, calm=calm)
-    return made.with_term(1.0, add=False) if kind == "whole" and not others else made
+    if (kind == "whole" and not others) or random.random() < 0.5:
+        strength = 1.0 if kind == "whole" else 0.25
+        made = made.with_term(strength, add=False, place=int(random.integers(count + 1)))
+    return made
 
 
 def mixture(
@@ -336,12 +369,12 @@ def mixture(
     """A mixture of elements of many styles beside each other; calm: without those that overflow."""
     random = np.random.default_rng(seed)
     rules = MergeRules(**axes, lambda_=float(np.float32(lambda_)))
-    base, afters = _elements(random, seed, dtype, n, len(alpha), calm=calm)
+    base, afters = hard_elements(random, seed, dtype, n, len(alpha), calm=calm)
     finite = np.isfinite(tensor(base, dtype).float().numpy())
     before = np.where(finite, tensor(base, dtype).float().numpy(), np.float32(np.inf))
     undone = np.flatnonzero((np.abs(before) < 8) & (random.random(n) < 0.1))
     before = before[undone].astype(np.float64)
-    factors = _undoing(rules, np.array(alpha), np.array(numbers) & ~np.array(add), np.array(add))
+    factors = undoing(rules, np.array(alpha), np.array(numbers) & ~np.array(add), np.array(add))
     for after, factor in zip(afters, factors, strict=True):
         after[undone] = rounded((before * (1 - factor)).astype(np.float32), dtype) if factor else base[undone]
     absorbed = finite & (random.random(n) < 0.04)  # 16, −16 and then 2^−22: the order of the sum decides
@@ -351,7 +384,7 @@ def mixture(
         after[absorbed] = rounded(f, dtype)
     taus = [reference.tau(tensor(base, dtype), tensor(after, dtype)).numpy() for after in afters]
     changes = [
-        _numbers(random, taus, calm) if is_numbers else after
+        hard_numbers(random, taus, calm) if is_numbers else after
         for after, is_numbers in zip(afters, numbers, strict=True)
     ]
     for k in np.flatnonzero(numbers):
@@ -360,89 +393,8 @@ def mixture(
     for k in np.flatnonzero(random.random(len(alpha)) < 0.1):  # a term that changes nothing
         changes[k] = np.zeros(n, np.float32) if numbers[k] else base.copy()
     theta = [
-        _cut(random, change if is_numbers else tau)
+        cut_off(random, change if is_numbers else tau)
         for change, tau, is_numbers in zip(changes, taus, numbers, strict=True)
     ]
     arrays = np.array(theta, np.float32), np.array(alpha, np.float32), np.array(add, np.bool_)
     return Mixture(dtype, base, changes, *arrays, rules, calm)
-
-
-def _elements(
-    random: np.random.Generator, seed: int, dtype: str, n: int, count: int, *, calm: bool
-) -> tuple[Array, list[Array]]:
-    """A base and fine-tunes as bits, with zeros below 0, numbers that are not finite, and the largest."""
-    styles = ["subnormal", "integers", "weights"] if calm else STYLES
-    made = [elements(seed + k, dtype, count, style, n) for k, style in enumerate(styles)]
-    weights, _ = elements(seed, dtype, 0, "weights", n)
-    made.append((weights, [weights + random.integers(-3, 4, n).astype(weights.dtype) for _ in range(count)]))
-    style = random.integers(0, len(made), n)
-    base = np.choose(style, [one for one, _ in made])
-    afters = [np.choose(style, [after[k] for _, after in made]) for k in range(count)]
-    finite = np.isfinite(tensor(base, dtype).float().numpy())
-    for one in (base, *afters):
-        one[finite & (random.random(n) < 0.02)] = 1 << (8 * base.itemsize - 1)  # −0
-    strange = random.random(n) < (0 if calm else 0.06)
-    shift, mask = EXPONENT[dtype]
-    words = np.array([mask << shift, (mask << shift) + 1, CANONICAL_NAN[dtype]]).astype(base.dtype)
-    base[strange] = random.choice(words, int(strange.sum()))
-    for after in afters:
-        after[strange] = base[strange]
-    finite &= ~strange
-    far = finite & (random.random(n) < (0 if calm else 0.06))  # f − b may overflow
-    base[far] = (mask << shift) - 1
-    for after in afters:
-        after[far & (random.random(n) < 0.5)] = (1 << (8 * base.itemsize - 1)) + (mask << shift) - 1
-    return base, afters
-
-
-def _undoing(rules: MergeRules, alpha: Array, numbers: Array, add: Array) -> Array:
-    """c of each term, so that terms of t = −c·b give a sum near 0, where every rounding before it shows.
-
-    Terms of numbers do so alone if there are any, because their t is not rounded to the dtype; c of the
-    others is 0.
-    """
-    sizes = np.abs(alpha)
-    voting = numbers if numbers.any() else ~add
-    voting = voting & (sizes > 0)
-    total, most = float(sizes[voting].sum()), float(sizes[voting].max(initial=0))
-    if rules.merge == "max":
-        total = most
-    divisor = 1.0
-    if rules.merge == "mean":
-        divisor = {
-            "strength": max(1.0, total) / max(1.0, most),
-            "count": float(voting.sum()),
-            "weight": abs(float(alpha[voting].sum())),
-            "mass": total,
-        }[rules.divide or "count"]
-    size = divisor / (rules.lambda_ * total) if rules.lambda_ * total else 0.0
-    return np.where(voting & (abs(size) < 1e3), np.sign(alpha) * size, 0.0)
-
-
-def _numbers(random: np.random.Generator, taus: list[Array], calm: bool) -> Array:
-    """t of every kind: also those of other terms, their opposites and halves, for votes and roundings that
-    tie.
-    """
-    n = taus[0].size
-    words = random.integers(0, 1 << 32, n, dtype=np.uint32)
-    kinds = [
-        np.zeros(n, np.float32),
-        np.full(n, -0.0, np.float32),
-        *(taus[random.integers(len(taus))] * np.float32(factor) for factor in (1, -1, 0.5, -0.5)),
-        random.integers(-3, 4, n).astype(np.float32),
-        *((random.normal(size=n) * scale).astype(np.float32) for scale in (0.02, 1e-4)),
-        (words & np.uint32(0x80FFFFFF)).view(np.float32),
-    ]
-    if not calm:
-        strange = np.array([np.inf, -np.inf, np.nan], np.float32)
-        kinds += [(random.normal(size=n).clip(-3, 3) * scale).astype(np.float32) for scale in (3e4, 1e38)]
-        kinds += [words.view(np.float32), random.choice(strange, n)]
-    many = np.array([3, 1, *[2] * (len(kinds) - 2)])
-    return np.choose(random.choice(len(kinds), n, p=many / many.sum()), kinds)
-
-
-def _cut(random: np.random.Generator, t: Array) -> float:
-    """A cut-off: none, nothing kept, infinite, or one that an element equals."""
-    sizes = np.abs(t[np.isfinite(t) & (t != 0)])
-    usual = float(random.choice(sizes)) if sizes.size else 0.0
-    return float(random.choice([*[NO_TRIM] * 4, *[usual] * 6, 0.0, KEEP_NOTHING, np.inf]))
