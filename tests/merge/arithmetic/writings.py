@@ -299,14 +299,15 @@ def few_terms(seed: int, n: int) -> Iterator[Mixture]:
 def two_blocks(seed: int) -> Iterator[Mixture]:
     """Mixtures of a block and a few elements more, calm and not, for each combination of the rules.
 
-    Some terms of numbers change nothing in the first block.
+    Some terms change nothing in the first block.
     """
     for (place, axes), calm, more in product(enumerate(RULES), (False, True), (8, 300)):
         random = np.random.default_rng([seed, place, calm, more])
         made = _drawn(random, axes, BLOCK + more, calm=calm)
+        first = made.chunk.order[:BLOCK]
         for change in made.changes:
-            if change.dtype == np.float32 and random.random() < 0.25:
-                change[:BLOCK] = 0
+            if random.random() < 0.25:
+                change[first] = 0 if change.dtype == np.float32 else made.base[first]
         yield made
 
 
