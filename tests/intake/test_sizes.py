@@ -64,3 +64,22 @@ def test_an_empty_base_has_no_size() -> None:
     zeros = np.zeros(4096, np.uint32)
     sizes.add(MATRIX, zeros, bits(0, MATRIX))
     assert sizes.relative == 0
+
+
+def test_many_chunks_of_several_kinds_count_as_much_as_one_after_the_other() -> None:
+    together, sums = Sizes(), [0.0, 0.0]
+    half = TensorSpec("h", "F16", (8, 8))
+    mask, nan = np.ones(64, np.float16).view(np.uint16), np.full(64, np.nan, np.float16).view(np.uint16)
+    for seed in range(150):
+        spec = half if seed % 3 else MATRIX
+        base = np.random.default_rng(seed).normal(0, 0.02, spec.elements)
+        before = base.astype(np.float16 if spec is half else np.float32)
+        after = (before * before.dtype.type(1.25)).astype(before.dtype)
+        raw = np.uint16 if spec is half else np.uint32
+        together.add(spec, before.view(raw), after.view(raw))
+        together.add(half, mask, mask)
+        together.add(half, nan, mask)
+        first, second = (each[:1024].astype(np.float64) for each in (before, after))
+        sums[0] += float((first**2).sum())
+        sums[1] += float(((second - first) ** 2).sum())
+    assert together.relative == pytest.approx((sums[1] / sums[0]) ** 0.5, rel=1e-12)
