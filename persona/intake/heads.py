@@ -84,7 +84,7 @@ def candidates(
 def _is_one_head(alias: str, name: str) -> bool:
     """Whether two names, without the prefixes of their models, are of one output matrix.
 
-    transformers 5 loads that of GPT-NeoX from either name, and saves it under either.
+    transformers 5 loads the output matrix of GPT-NeoX from both names, and saves it under one or the other.
     """
     return alias == name or (alias, name) == _NEOX
 
