@@ -393,7 +393,7 @@ class Encoder:
                 spec,
             )
         self.sizes.add(spec, base, after)
-        if np.array_equal(base, after):
+        if casts.same_bits(base, after):
             return replace(_UNCHANGED, rounding=rounded_by)
         if casts.has_not_finite(base, spec.dtype) or casts.has_not_finite(after, spec.dtype):
             differs = base != after

@@ -5,7 +5,7 @@ Widening is exact. Narrowing rounds once, to nearest even (docs/numerics.md).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,13 @@ from persona.objects.dtypes import DTYPES
 Bits = NDArray[Any]
 """uint16 for BF16 and F16, uint32 for F32, uint64 for F64, little-endian."""
 
+_FEW: Final = 4096
+
+
+def same_bits(one: Bits, other: Bits) -> bool:
+    """Whether two arrays are equal. Those that differ mostly do among their first elements."""
+    return np.array_equal(one[:_FEW], other[:_FEW]) and np.array_equal(one, other)
+
 
 def not_finite(bits: Bits, dtype: str) -> NDArray[np.bool_]:
     """Which elements are infinite or NaN."""
@@ -24,9 +31,14 @@ def not_finite(bits: Bits, dtype: str) -> NDArray[np.bool_]:
 
 
 def has_not_finite(bits: Bits, dtype: str) -> bool:
-    """Whether any element is infinite or NaN: two quick passes, since hardly any tensor has one."""
-    magnitude = bits.dtype.type((1 << (8 * bits.itemsize - 1)) - 1)
-    return bool(np.max(bits & magnitude, initial=0) >= DTYPES[dtype].infinity)
+    """Whether any element is infinite or NaN: two quick passes, since hardly any tensor has one.
+
+    As integers, negative elements are the largest without a sign, and positive ones with a sign.
+    """
+    infinity = DTYPES[dtype].infinity
+    negative = infinity | 1 << 8 * bits.itemsize - 1
+    signed = bits.view(f"i{bits.itemsize}")
+    return bool(np.max(bits, initial=0) >= negative or np.max(signed, initial=0) >= infinity)
 
 
 @in_default_environment
