@@ -4,9 +4,10 @@
     scripts/bench/adapters.py build/demo/models/SmolLM2-135M-Instruct --rank 16
 
 For each variant: the stored bytes; how many elements differ from `merge_and_unload` in float32, rounded once
-to the base's dtype, and by how much at most (in units in the last place of the base's element, or of the
-result if that is larger); how many differ from `persona.merge.reference`, at α = −1 too; and how many differ
-from the base after the adapter was dropped.
+to the base's dtype, by how much at most (in units in the last place of the base's element, or of the result
+if that is larger), and which of them differ by more than one unit, with base, result and PEFT's result; how
+many differ from `persona.merge.reference`, at α = −1 too; and how many differ from the base after the adapter
+was dropped.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,15 +85,20 @@ def differing(one: Weights, other: Weights) -> int:
     return sum(int((words(one[name]) != words(other[name])).sum()) for name in one)
 
 
-def largest(one: Weights, other: Weights, base: Weights) -> float:
-    """The largest difference, in units in the last place of the larger of base and result."""
-    found = 0.0
+def units(one: torch.Tensor, other: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
+    """How far elements lie apart, in units in the last place of the larger of base and result."""
+    ours, theirs, b = one.double(), other.double(), base.double()
+    _, exponent = torch.frexp(torch.maximum(torch.maximum(ours.abs(), theirs.abs()), b.abs()))
+    unit = torch.ldexp(torch.tensor(torch.finfo(base.dtype).eps, dtype=torch.float64), exponent - 1)
+    return torch.where(ours == theirs, 0.0, (ours - theirs).abs() / unit)
+
+
+def far(one: Weights, other: Weights, base: Weights) -> Iterator[str]:
+    """A line for each element that lies more than one unit apart."""
     for name, b in base.items():
-        ours, theirs = one[name].double(), other[name].double()
-        _, exponent = torch.frexp(torch.maximum(torch.maximum(ours.abs(), theirs.abs()), b.double().abs()))
-        unit = torch.ldexp(torch.tensor(torch.finfo(b.dtype).eps, dtype=torch.float64), exponent - 1)
-        found = max(found, float(((ours - theirs).abs() / unit).max()))
-    return found
+        for place in torch.nonzero(units(one[name], other[name], b) > 1).tolist():
+            three = (float(tensor[tuple(place)]) for tensor in (b, one[name], other[name]))
+            yield f"{name}{place}: base {next(three):.4g}, persona {next(three):.4g}, PEFT {next(three):.4g}"
 
 
 def words(tensor: torch.Tensor) -> torch.Tensor:
@@ -117,9 +123,11 @@ def check(base: Path, place: Path, name: str, config: LoraConfig, dtype: torch.d
         share = f"{100 * stored / file:.1f} %"
         print(f"{name}: {vector.tensors} tensors, {stored:,} bytes stored of a file of {file:,} ({share})")
         found, theirs = weights(repo), merged(base, adapter, like)
-        off = differing(found, theirs)
+        most = max(float(units(found[each], theirs[each], b).max()) for each, b in like.items())
         print(
-            f"  merge_and_unload: {off:,} elements differ, by {largest(found, theirs, like):.2f} ulp at most"
+            f"  merge_and_unload: {differing(found, theirs):,} elements differ, by {most:.2f} ulp at most",
+            *far(found, theirs, like),
+            sep="\n    more than one: ",
         )
         if name == "all linear layers":
             print(f"  reference: {differing(found, referenced(adapter, like, config))} differ")

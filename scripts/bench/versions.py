@@ -28,6 +28,7 @@ HEADER = ["what", "wall s", "other", "ratio (rounds)", "CPU s", "other", "ratio 
 
 LIVE = """
 import json, resource, sys, time
+sys.path.remove("")  # the directory in which this script was started may hold another persona
 import persona
 def cpu():
     usage = resource.getrusage(resource.RUSAGE_SELF)
