@@ -16,7 +16,7 @@ from persona.merge.arithmetic.filters import MagnitudeSum
 from persona.merge.rows.reader import Workspaces
 from persona.merge.rows.slices import Budget
 from persona.merge.rows.stored import StoredRows
-from persona.merge.rules import MergeRules, MergeTerm, draw_key, norm_factor
+from persona.merge.rules import MergeRules, MergeTerm, draw_key, keep_below, norm_factor
 from persona.merge.trim.cutoffs import cutoffs
 from persona.merge.trim.densities import CACHE
 from persona.merge.trim.walk import Walk
@@ -127,6 +127,11 @@ def test_seed_vector_and_tensor_each_have_draws_of_their_own() -> None:
     first = reference_trims.draws(1000, draw_key("0", "a" * 64, "w"))
     other = reference_trims.draws(1000, draw_key("1", "a" * 64, "w"))
     assert not (first == other).any()
+
+
+@pytest.mark.parametrize("probability", [0.0, 2.0**-32, 2.0**-33, 0.1, 0.3, 0.5, 0.7, 1 - 2.0**-33, 1.0])
+def test_a_probability_is_cut_to_32_bits(probability: float) -> None:
+    assert keep_below(probability) == int(Fraction(probability) * 2**32)
 
 
 def test_the_fraction_that_is_kept_is_the_density() -> None:
