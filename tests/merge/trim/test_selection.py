@@ -94,7 +94,14 @@ def test_ranks(rank: str, density: float, elements: int, r: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("density", "elements", "index"), [(0.2, 24, 19), (0.5, 24, 12), (1.0, 24, 0), (0.2, 1, 0)]
+    ("density", "elements", "index"),
+    [
+        (0.2, 24, 19),
+        (0.5, 24, 12),
+        (1.0, 24, 0),
+        (0.2, 1, 0),
+        (0.7, 11, 4),  # 1.0 - 0.7 is above 3 ÷ 10
+    ],
 )
 def test_a_joint_rank_is_an_ascending_index(density: float, elements: int, index: int) -> None:
     assert joint_rank(density, elements) == elements - index
