@@ -20,7 +20,7 @@ _FEW: Final = 4096
 
 
 def same_bits(one: Bits, other: Bits) -> bool:
-    """Whether two arrays are equal. Those that differ mostly do among their first elements."""
+    """Whether two arrays are equal. Arrays that differ mostly do so among their first elements."""
     return np.array_equal(one[:_FEW], other[:_FEW]) and np.array_equal(one, other)
 
 
@@ -33,7 +33,8 @@ def not_finite(bits: Bits, dtype: str) -> NDArray[np.bool_]:
 def has_not_finite(bits: Bits, dtype: str) -> bool:
     """Whether any element is infinite or NaN: two quick passes, since hardly any tensor has one.
 
-    As integers, negative elements are the largest without a sign, and positive ones with a sign.
+    Of the bits as unsigned integers, those of negative elements are the largest; as signed ones, those of
+    positive elements.
     """
     infinity = DTYPES[dtype].infinity
     negative = infinity | 1 << 8 * bits.itemsize - 1
