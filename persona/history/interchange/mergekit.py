@@ -160,14 +160,16 @@ class _Reader:
         name = self.document.get("merge_method")
         if name is None:
             self.fail("merge_method", "is missing; this is no recipe of mergekit")
+        elsewhere: Hint = ("run mergekit, and import its output: ", Call("add", Blank("OUTPUT")))
         if isinstance(name, str) and name in ABSENT:
-            self.fail(
-                "merge_method",
-                f"{name} is no sum of changes to one base: {ABSENT[name]}",
-                ("run mergekit, and import its output: ", Call("add", Blank("OUTPUT"))),
-            )
+            problem = f"{name} is no sum of changes to one base: {ABSENT[name]}"
+            self.fail("merge_method", problem, elsewhere)
         if not isinstance(name, str) or name not in METHODS:
-            self.fail("merge_method", f"{name!r:.60} is not one of {', '.join(METHODS)}")
+            from difflib import get_close_matches
+
+            near = get_close_matches(str(name), METHODS, 1, 0.75)
+            hint = f"did you mean {near[0]}?" if near else elsewhere
+            self.fail("merge_method", f"{name!r:.60} is not one of {', '.join(METHODS)}", hint)
         return METHODS[name]
 
     def _slices(self, method: Method, base: str | None, top: Mapping[str, Any]) -> Iterator[Slice]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from persona.errors import InvalidInput
+from persona.errors import InvalidInput, worded
 from persona.history.interchange import mergekit, settings
 from persona.history.interchange.methods import ABSENT
 from persona.history.interchange.shares import layers_of, shares
@@ -21,6 +21,7 @@ NAMES = [
     *(f"model.layers.{n}.{part}.weight" for n in range(4) for part in ("mlp.up", "mlp.down", "attn.q")),
     "model.norm.weight",
 ]
+MERGEKIT = "run mergekit, and import its output: `repo.add(OUTPUT)`"
 ONE = "models: [{model: pirate, parameters: {weight: 1}}]"
 
 
@@ -124,6 +125,20 @@ def test_what_persona_cannot_express_is_refused_by_the_name_of_its_key(
     with pytest.raises(InvalidInput) as error:
         read(tmp_path, text)
     assert error.value.message.startswith(f"{tmp_path / 'recipe.yml'}: {key}"), error.value.message
+
+
+@pytest.mark.parametrize(
+    ("method", "hint"),
+    [
+        ("tiez", "did you mean ties?"),
+        ("dare-ties", "did you mean dare_ties?"),
+        *((method, MERGEKIT) for method in ("slerp", "ranked_ties", "encoder_decoder_weighted", "cabs")),
+    ],
+)
+def test_a_method_that_persona_lacks_is_left_to_mergekit(tmp_path: Path, method: str, hint: str) -> None:
+    with pytest.raises(InvalidInput) as error:
+        read(tmp_path, f"merge_method: {method}\nbase_model: base\n{ONE}")
+    assert worded(error.value.hint or "") == hint
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1", "a: 1\n---\na: 2", "", "\x00", "? {a: [}"])
