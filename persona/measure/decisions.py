@@ -187,7 +187,7 @@ def _parts(votes: ChunkVotes, block: BlockVotes) -> tuple[Sums, list[NDArray[np.
         if vote is None:
             outvoted.append(None)
             continue
-        inside = np.ones(w.shape, bool) if block.elected is None else vote * block.elected > 0
+        inside = w != 0 if block.elected is None else vote * block.elected > 0
         members[place] = inside
         outvoted.append((w != 0) & ~inside)
     alphas = {place: float(votes.alpha[block.places[place]]) for place in range(len(block.indices))}

@@ -48,9 +48,7 @@ def by_reference(plan: Plan, base: Model, afters: dict[str, Model], name: str) -
     w, v, e = reference._votes(t, theta, own, rules)
     s = torch.where(e > 0, 1, torch.where(e < 0, -1, torch.where(e == 0, rules.tie(tie), 0)))
     parts = np.zeros((len(admitted), tensors[name].numel()))
-    inside = {
-        k: np.ones(parts.shape[1], bool) if rules.elect == "none" else ((v[k] * s) > 0).numpy() for k in w
-    }
+    inside = {k: (w[k] != 0 if rules.elect == "none" else v[k] * s > 0).numpy() for k in w}
     shares = {k: {"count": 1.0, "weight": own[k].alpha}.get(rules.divide or "", abs(own[k].alpha)) for k in w}
     divisor = sum((np.where(inside[k], shares[k], 0.0) for k in w), np.zeros(parts.shape[1]))
     if rules.divide == "strength":
@@ -113,6 +111,21 @@ def test_decisions_are_the_votes_of_the_reference(data: st.DataObject) -> None:
             for name in (*COUNTS, "by", "bands"):
                 assert getattr(found, name).tolist() == getattr(wanted, name).tolist(), name
             np.testing.assert_allclose(found.size, wanted.size, rtol=1e-9)
+
+
+@pytest.mark.parametrize("divide", ["count", "strength", "weight"])
+def test_without_an_election_a_term_shares_only_what_it_changes(tmp_path: Path, divide: str) -> None:
+    def model(*values: float) -> Model:
+        return {"w": ("F32", (4,), np.array(values, np.float32).view(np.uint32))}
+
+    sandbox = Sandbox(tmp_path, model(0, 0, 0, 0))
+    terms = [
+        Term(name, sandbox.vector(model(*after)).id)
+        for name, after in (("a", (4, 4, 0, 0)), ("b", (0, 2, 8, 0)))
+    ]
+    plan = sandbox.plan(terms, Rules.of("ties", trim="none", elect="none", divide=divide))
+    found = decide(plan, plan.tensors[0])
+    assert sorted(found.size.tolist()) == [4 + 4 / 2, 2 / 2 + 8]
 
 
 @pytest.mark.parametrize("block", [7, 64])
