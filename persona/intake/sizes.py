@@ -16,7 +16,7 @@ from persona.objects.tensors import TensorSpec
 _SAMPLE: Final = 1024
 """Elements of each chunk that are looked at."""
 _TOGETHER: Final = 64
-"""How many chunks are computed together. One chunk alone takes some 70 µs, and calls take most of them."""
+"""How many chunks are computed together. Alone, a chunk takes about 70 µs, mostly for calls of numpy."""
 _LARGE: Final = 0.8
 """The size of a change from which it is remarked on.
 
