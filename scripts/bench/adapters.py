@@ -8,6 +8,9 @@ to the base's dtype, by how much at most (in units in the last place of the base
 if that is larger), and which of them differ by more than one unit, with base, result and PEFT's result; how
 many differ from `persona.merge.reference`, at α = −1 too; and how many differ from the base after the adapter
 was dropped.
+
+MKL multiplies matrices with fused multiply-add, which rounds otherwise than persona. With
+MKL_CBWR=COMPATIBLE in the environment it does not.
 """
 
 from __future__ import annotations
@@ -44,7 +47,11 @@ VARIANTS: dict[str, Callable[[int], LoraConfig]] = {
     "rank and alpha patterns": lambda rank: lora(
         rank, rank_pattern={"q_proj": rank // 2}, alpha_pattern={"down_proj": 3}
     ),
+    "two layers": lambda rank: lora(rank, target_modules=["q_proj", "down_proj"], layers_to_transform=[3, 7]),
+    "orthogonal start": lambda rank: lora(rank, init_lora_weights="orthogonal"),
+    "MiCA": lambda rank: lora(rank, init_lora_weights="mica"),
     "tied embedding": lambda rank: lora(rank, target_modules=["embed_tokens", "v_proj"]),
+    "tied head": lambda rank: lora(rank, target_modules=["lm_head", "v_proj"]),
     "norms saved whole": lambda rank: lora(rank, target_modules=["v_proj"], modules_to_save=["norm"]),
     "trained tokens": lambda rank: lora(rank, target_modules=["v_proj"], trainable_token_indices=[1, 2, 300]),
 }
