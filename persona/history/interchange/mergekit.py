@@ -138,6 +138,12 @@ class _Reader:
             self.fail("base_model", f"is missing, and {method.name} needs one")
         top = self._parameters("parameters", self.document.get("parameters"))
         slices = tuple(self._slices(method, base_model, top))
+        if late := [source.written for source in slices[-1].sources[len(slices[0].sources) :]]:
+            verb = "changes" if len(late) == 1 else "change"
+            self.notes.append(
+                f"after the layers, mergekit merges as many models as the first slice has; so {listed(late)}"
+                f" {verb} nothing there"
+            )
         out_dtype = self._dtypes()
         self._tokenizer(base_model)
         scopes = [top, *(scope for part in slices for source in part.sources for scope in source.scopes)]
@@ -244,8 +250,8 @@ class _Reader:
             yield source
         if not seen:
             self.fail(where, "no models")
-        if base is not None and method.name == "linear" and base not in seen:
-            yield Source(base, None, scopes)
+        if base is not None and method.name == "linear" and base not in seen and where == "models":
+            yield Source(base, None, scopes)  # to slices, mergekit adds no base
 
     def _check_adapter(self, where: str, model: str, base: str | None) -> None:
         """Refuses an adapter on another model than the base; says how mergekit merges one."""

@@ -7,6 +7,7 @@ differ between tensors becomes several terms, which share no tensor.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from decimal import Context, Decimal
 from fractions import Fraction
 from functools import partial
@@ -15,16 +16,15 @@ from typing import Final
 from persona.errors import InvalidInput
 from persona.frozen import dataclass
 from persona.history.interchange import mergekit, settings
+from persona.history.interchange.architectures import comes_first
 from persona.history.interchange.mergekit import MergekitRecipe, Source
 from persona.objects import canonical
-from persona.objects.layers import at_place, numbered, places
+from persona.objects.layers import Place, at_place, numbered, places
 from persona.objects.recipe import Term, Value, from_binary32, to_binary32
 from persona.objects.recipe import values as as_tuple
 
 _TINY: Final = 1e-8
 """mergekit divides by no sum of weights that is nearer to 0."""
-_EMBEDDINGS: Final = ("embed", "wte", "wpe")
-"""Texts in the names of tensors that come before the layers."""
 
 
 @dataclass(frozen=True)
@@ -43,33 +43,36 @@ Values = dict[str, tuple[Fraction, float]]
 """tensor → weight and density"""
 
 
-def layers_of(names: Iterable[str]) -> dict[str, int | None]:
-    """The layer of each tensor; None outside the layers."""
-    names = list(names)
-    found = places(names)
-    return {name: found[name][0] if name in found else None for name in names}
+Tensors = Mapping[str, Place | None]
+"""tensor → its layer and the number of layers of its stack; None outside the layers"""
 
 
-def shares(recipe: MergekitRecipe, layers: Mapping[str, int | None]) -> list[Share]:
-    """The terms of a recipe, model after model. `layers`: each tensor that is merged → its layer.
+def shares(recipe: MergekitRecipe, names: Sequence[str], *, described: bool = True) -> list[Share]:
+    """The terms of a recipe, model after model. `names`: the tensors that are merged.
 
-    Raises `InvalidInput` for a model without a weight, for slices that are not the whole stack, and for
-    weights whose mean is no change to the base.
+    `described`: whether mergekit describes the architecture of the models (see `architectures`). Raises
+    `InvalidInput` for a model without a weight, for slices that are not the whole stack, and for weights
+    whose mean is no change to the base.
     """
-    _check_stack(recipe, layers)
-    values = {source.written: _values(recipe, source, layers) for source in recipe.models}
+    found = places(names)
+    tensors = {name: found.get(name) for name in names}
+    _check_stack(recipe, tensors)
+    slices = {name: _slice_of(recipe, name, place, described) for name, place in tensors.items()}
+    values = {source.written: _values(recipe, source, tensors, slices) for source in recipe.models}
     if recipe.normalize and not recipe.method.consensus:
-        _divide(recipe, values, layers)
+        _divide(recipe, values, _totals(recipe, values, tensors, slices))
     elif recipe.method.name == "linear":
-        _check_sum(recipe, values, layers)
+        _check_sum(recipe, _totals(recipe, values, tensors, slices))
     return [
-        share for source in recipe.models for share in _of_model(source, values[source.written], list(layers))
+        share
+        for source in recipe.models
+        for share in _of_model(source, _without_nothing(values[source.written]), names)
     ]
 
 
-def _check_stack(recipe: MergekitRecipe, layers: Mapping[str, int | None]) -> None:
+def _check_stack(recipe: MergekitRecipe, tensors: Tensors) -> None:
     stop = recipe.slices[-1].stop
-    depth = _depth(layers)
+    depth = max((place[1] for place in tensors.values() if place is not None), default=0)
     if stop is not None and stop != depth:
         raise InvalidInput(
             f"{recipe.path}: slices: they end at layer {stop}, and the base has {depth} layers; persona"
@@ -77,20 +80,18 @@ def _check_stack(recipe: MergekitRecipe, layers: Mapping[str, int | None]) -> No
         )
 
 
-def _depth(layers: Mapping[str, int | None]) -> int:
-    return max((layer for layer in layers.values() if layer is not None), default=-1) + 1
-
-
-def _values(recipe: MergekitRecipe, source: Source, layers: Mapping[str, int | None]) -> Values:
+def _values(
+    recipe: MergekitRecipe, source: Source, tensors: Tensors, slices: Mapping[str, mergekit.Slice]
+) -> Values:
     """Weight and density of a model for each tensor; weight 0 where a slice does not have the model."""
-    depth = _depth(layers)
     found: Values = {}
-    for name, layer in layers.items():
-        part = _slice_of(recipe, name, layer)
+    for name, place in tensors.items():
+        part = slices[name]
         here = next((item for item in part.sources if item.written == source.written), None)
         if here is None:
             found[name] = Fraction(0), 1.0
             continue
+        layer, depth = place or (None, 0)
         t = settings.place(layer, part.start, depth if part.stop is None else part.stop)
         weight = settings.chosen(here.scopes, "weight", name)
         if weight is None:
@@ -99,23 +100,35 @@ def _values(recipe: MergekitRecipe, source: Source, layers: Mapping[str, int | N
             settings.chosen(here.scopes, "density", name) if "density" in recipe.method.parameters else None
         )
         kept = 1.0 if density is None else settings.at(density, t)
-        value = settings.at(weight, t) if kept > 0 else 0.0
-        found[name] = Fraction(value), min(kept, 1.0) if kept > 0 else 1.0
+        found[name] = Fraction(settings.at(weight, t)), min(max(kept, 0.0), 1.0)
     return found
 
 
-def _slice_of(recipe: MergekitRecipe, name: str, layer: int | None) -> mergekit.Slice:
-    """The slice that a tensor belongs to; one outside the layers to the first, or the last."""
-    if layer is None:
-        return recipe.slices[0 if any(word in name for word in _EMBEDDINGS) else -1]
-    return next(
-        part for part in recipe.slices if part.start <= layer and (part.stop is None or layer < part.stop)
-    )
+def _without_nothing(values: Values) -> Values:
+    """The values of a model, with weight 0 where its density keeps nothing.
+
+    Before, its weight counts: mergekit divides by it, too.
+    """
+    nothing = Fraction(0), 1.0
+    return {name: (weight, kept) if kept > 0 else nothing for name, (weight, kept) in values.items()}
 
 
-def _divide(recipe: MergekitRecipe, values: dict[str, Values], layers: Mapping[str, int | None]) -> None:
+def _slice_of(recipe: MergekitRecipe, name: str, place: Place | None, described: bool) -> mergekit.Slice:
+    """The slice that a tensor belongs to; one outside the layers to the first, or the last.
+
+    After the layers, mergekit merges only as many models as the first slice has.
+    """
+    first, last = recipe.slices[0], recipe.slices[-1]
+    if place is not None:
+        return next(part for part in recipe.slices if part.stop is None or place[0] < part.stop)
+    if comes_first(name, described=described):
+        return first
+    return replace(last, sources=last.sources[: len(first.sources)])
+
+
+def _divide(recipe: MergekitRecipe, values: dict[str, Values], totals: Mapping[str, Fraction]) -> None:
     """Divides each weight by the sum of all weights at its tensor, the base's too in a mean of models."""
-    for name, total in _totals(recipe, values, layers).items():
+    for name, total in totals.items():
         if abs(total) < _TINY:
             if recipe.method.name == "linear":
                 raise InvalidInput(f"{recipe.path}: weight: the weights for the tensor {name} add up to 0")
@@ -125,9 +138,9 @@ def _divide(recipe: MergekitRecipe, values: dict[str, Values], layers: Mapping[s
             own[name] = weight / total, density
 
 
-def _check_sum(recipe: MergekitRecipe, values: dict[str, Values], layers: Mapping[str, int | None]) -> None:
+def _check_sum(recipe: MergekitRecipe, totals: Mapping[str, Fraction]) -> None:
     """Refuses a sum of whole models whose weights do not add up to 1, because it scales the base itself."""
-    for name, total in _totals(recipe, values, layers).items():
+    for name, total in totals.items():
         if abs(total - 1) > _TINY:
             raise InvalidInput(
                 f"{recipe.path}: normalize: without it, linear adds whole models, and the weights for the"
@@ -137,16 +150,16 @@ def _check_sum(recipe: MergekitRecipe, values: dict[str, Values], layers: Mappin
 
 
 def _totals(
-    recipe: MergekitRecipe, values: Mapping[str, Values], layers: Mapping[str, int | None]
+    recipe: MergekitRecipe,
+    values: Mapping[str, Values],
+    tensors: Tensors,
+    slices: Mapping[str, mergekit.Slice],
 ) -> dict[str, Fraction]:
     """The sum of the weights for each tensor."""
-    base: Values = {}
+    every = list(values.values())
     if recipe.method.name == "linear" and recipe.base is not None:
-        base = _values(recipe, Source(recipe.base, None, ()), layers)
-    return {
-        name: sum((own[name][0] for own in values.values()), base[name][0] if base else Fraction(0))
-        for name in layers
-    }
+        every.append(_values(recipe, Source(recipe.base, None, ()), tensors, slices))
+    return {name: sum((own[name][0] for own in every), Fraction(0)) for name in tensors}
 
 
 # -- one model -----------------------------------------------------------------------------------------------

@@ -66,11 +66,11 @@ def following(history: History, content: bytes, base: Base, extended: Base) -> b
 
     If nothing has to change, or the text is no JSON object, it is `content` itself.
     """
-    config = _object(content)
+    config = parsed(content)
     if config is None or (fitted := fit(history, config, base, extended)) == config:
         return content
     own = _of_base(history, base)
-    if own is not None and fitted == _object(own):
+    if own is not None and fitted == parsed(own):
         return own
     return _text(fitted)
 
@@ -101,8 +101,8 @@ def on_another_base(
     """
     old, new = bases
     before, after = (_of_base(history, base) for base in bases)
-    own = _object(content)
-    first, second = (None if text is None else _object(text) for text in (before, after))
+    own = parsed(content)
+    first, second = (None if text is None else parsed(text) for text in (before, after))
     if own is None or first is None or second is None:
         return None
     found, kept = _merged(fit(history, own, old, old), first, second)
@@ -136,7 +136,7 @@ def _merged(
 
 def alike(one: bytes, other: bytes) -> bool:
     """Whether two texts of a config.json are equal, or one may be the other with other sizes and ties."""
-    first, second = _object(one), _object(other)
+    first, second = parsed(one), parsed(other)
     if one == other or first is None or second is None:
         return one == other
     ours = one == _text(first) or other == _text(second)  # else spaces were edited
@@ -170,7 +170,7 @@ def put_right(tree: LockedTree, recipe: Recipe) -> list[str]:
 def with_dtype_of(history: History, base: Base, content: bytes) -> bytes:
     """The config.json of a fine-tune with the dtype of the base, which its vector's weights have."""
     before = _of_base(history, base)
-    own, config = (None if text is None else _object(text) for text in (before, content))
+    own, config = (None if text is None else parsed(text) for text in (before, content))
     if own is None or config is None:
         return content
     dtypes = {own[key] for key in _DTYPES if isinstance(own.get(key), str)}
@@ -187,7 +187,7 @@ def fit(history: History, config: Mapping[str, Any], base: Base, extended: Base)
     that differ.
     """
     content = _of_base(history, base)
-    own = None if content is None else _object(content)
+    own = None if content is None else parsed(content)
     found: dict[str, Any] = json.loads(json.dumps(config))
     sizes = growth.vocabulary(base, extended)
     own_head = any(name not in base.spec for name in extended.spec)
@@ -222,7 +222,7 @@ def _give_back_tokens(part: dict[str, Any], before: Mapping[str, Any], size: int
 def of_another_model(history: History, base: Base, content: bytes | None) -> list[Note]:
     """The sentence on the config.json of a fine-tune that calls for other tensors than the base has."""
     before = _of_base(history, base)
-    own, new = (None if text is None else _object(text) for text in (before, content))
+    own, new = (None if text is None else parsed(text) for text in (before, content))
     if own is None or new is None:
         return []
     found = {
@@ -244,7 +244,7 @@ def computing(ours: bytes, theirs: bytes) -> list[str]:
     A key that only one of them has may be a default that another version of transformers writes. A key that
     is null, false, 0 or empty is as if it was absent, if both were written by one version.
     """
-    own, new = _object(ours), _object(theirs)
+    own, new = parsed(ours), parsed(theirs)
     if own is None or new is None:
         return []
     first, second = dict(_leaves(own)), dict(_leaves(new))
@@ -300,7 +300,8 @@ def _parts(
             yield value, before
 
 
-def _object(content: bytes) -> dict[str, Any] | None:
+def parsed(content: bytes) -> dict[str, Any] | None:
+    """The object in a config.json; None if it holds something else."""
     try:
         value = json.loads(content) if len(content) <= MAX_CONFIG_BYTES else None
     except (ValueError, RecursionError):

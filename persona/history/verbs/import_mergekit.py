@@ -17,8 +17,9 @@ from persona.history.arguments import AnyPath
 from persona.history.commit_builder import advice, vector_changes
 from persona.history.history import History
 from persona.history.interchange import mergekit
+from persona.history.interchange.architectures import is_described
 from persona.history.interchange.mergekit import MergekitRecipe, Source
-from persona.history.interchange.shares import layers_of, shares
+from persona.history.interchange.shares import shares
 from persona.history.interchange.terms import Entry, entries, rules_of
 from persona.history.options import ImportOptions, TakeOptions, complete
 from persona.history.recipes import filters
@@ -26,6 +27,7 @@ from persona.history.recipes.text import RECIPE_FILE, decode, encode
 from persona.history.recipes.views import shown
 from persona.history.results import UNPRINTED, CommitResult, Result
 from persona.history.vectors import importing, kept_names, model_files
+from persona.history.vectors.model_config import CONFIG, parsed
 from persona.history.vectors.places import default_name
 from persona.history.vectors.trained_from import left_behind
 from persona.history.worktree import text_files, tracking
@@ -80,7 +82,9 @@ def import_mergekit(
             _refuse_edited(history, data)
         stored = history.base(before.base)
         _check_base(recipe, None if base is None else Path(base), stored)
-        rules, terms, places = _terms(recipe, filters.tensor_names(stored), notes)
+        content = text_files.read(history.root, CONFIG)
+        config = None if content is None else parsed(content)
+        rules, terms, places = _terms(recipe, filters.tensor_names(stored), config, notes)
         notes += _dtype_note(recipe, stored)
         if dry_run:
             return _plan(recipe, rules, terms, places, notes)
@@ -100,8 +104,9 @@ def planned(path: AnyPath, base: AnyPath | None = None) -> tuple[Path, ImportPla
     place = _base_place(recipe, None if base is None else Path(base))
     with Checkpoint.open(place) as checkpoint:
         names = [name for name, (spec, _) in checkpoint.tensors.items() if spec.merged]
+        config = checkpoint.config
     notes = list(recipe.notes)
-    rules, terms, places = _terms(recipe, names, notes)
+    rules, terms, places = _terms(recipe, names, config, notes)
     return place, _plan(recipe, rules, terms, places, notes)
 
 
@@ -173,13 +178,14 @@ def _dtype_note(recipe: MergekitRecipe, base: Base) -> list[str]:
 
 
 def _terms(
-    recipe: MergekitRecipe, names: Sequence[str], notes: list[str]
+    recipe: MergekitRecipe, names: Sequence[str], config: Mapping[str, Any] | None, notes: list[str]
 ) -> tuple[Rules, list[Entry], dict[str, Path]]:
-    """The merge rules, the terms, and the directory of each model. `names`: the tensors that are merged.
+    """The merge rules, the terms, and the directory of each model.
 
-    Raises `InvalidInput` for a recipe that cannot be, before the minutes that an import may take.
+    `names`: the tensors that are merged. `config`: the base's config.json. Raises `InvalidInput` for a
+    recipe that cannot be, before the minutes that an import may take.
     """
-    parts = shares(recipe, layers_of(names))
+    parts = shares(recipe, names, described=is_described(config))
     places = {source.written: _place(recipe, source) for source in recipe.models}
     for place in places.values():
         importing.opened(place).close()

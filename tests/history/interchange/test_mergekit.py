@@ -10,8 +10,9 @@ import pytest
 
 from persona.errors import InvalidInput, worded
 from persona.history.interchange import mergekit, settings
+from persona.history.interchange.architectures import is_described
 from persona.history.interchange.methods import ABSENT
-from persona.history.interchange.shares import layers_of, shares
+from persona.history.interchange.shares import shares
 from persona.objects.layers import places
 from persona.objects.recipe import Term
 from persona.objects.rules import Rules
@@ -30,15 +31,17 @@ def read(place: Path, text: str) -> mergekit.MergekitRecipe:
     return mergekit.read(place / "recipe.yml")
 
 
-def values(place: Path, text: str) -> dict[str, dict[str, tuple[float, float]]]:
+def values(
+    place: Path, text: str, names: list[str] = NAMES, *, described: bool = True
+) -> dict[str, dict[str, tuple[float, float]]]:
     """model → tensor → weight and density, from the filters of its terms."""
     found: dict[str, dict[str, tuple[float, float]]] = {}
-    for share in shares(read(place, text), layers_of(NAMES)):
+    for share in shares(read(place, text), names, described=described):
         own = found.setdefault(share.source.written, {})
         term = Term("t", "", share.alpha, share.density, share.only, share.except_)
-        for name in filter(term.admits, NAMES):
+        for name in filter(term.admits, names):
             assert name not in own, "two terms of one model reach one tensor"
-            place = places(NAMES).get(name)
+            place = places(names).get(name)
             own[name] = term.alpha_at(place), term.density_at(Rules.of(), place)
     return found
 
@@ -217,7 +220,8 @@ def test_the_terms_of_a_model_have_its_weight_at_each_tensor(tmp_path: Path, set
     )
     recipe = read(tmp_path, text)
     wanted: dict[str, Any] = {}
-    for name, layer in layers_of(NAMES).items():
+    for name in NAMES:
+        layer, _ = places(NAMES).get(name, (None, 0))
         chosen = settings.chosen(recipe.models[0].scopes, "weight", name)
         assert chosen is not None
         weight = settings.at(chosen, settings.place(layer, 0, 4))
@@ -233,7 +237,7 @@ def test_a_gradient_becomes_the_list_that_was_written(tmp_path: Path) -> None:
         "- {model: a, parameters: {weight: [0, 0.3, 1], density: [0.5, 1]}}\n"
         "- {model: b, parameters: {weight: [{filter: mlp, value: [1, 0.5]}, {value: 2}]}}"
     )
-    parts = shares(read(tmp_path, text), layers_of(NAMES))
+    parts = shares(read(tmp_path, text), NAMES)
     assert [(part.alpha, part.density, part.only, part.except_) for part in parts] == [
         (("0", "0.3", "1"), ("0.5", "1"), (), ()),
         (("1", "0.5"), "1", ("*mlp*",), ()),
@@ -246,7 +250,7 @@ def test_filters_of_the_file_become_globs_not_lists_of_names(tmp_path: Path) -> 
         "merge_method: task_arithmetic\nbase_model: base\nmodels:\n"
         "- {model: a, parameters: {weight: [{filter: mlp, value: 0.25}, {value: 1}]}}"
     )
-    parts = shares(read(tmp_path, text), layers_of(NAMES))
+    parts = shares(read(tmp_path, text), NAMES)
     assert {(part.alpha, part.only, part.except_) for part in parts} == {
         ("0.25", ("*mlp*",), ()),
         ("1", (), ("*mlp*",)),
@@ -260,6 +264,85 @@ def test_a_density_of_0_keeps_nothing(tmp_path: Path, density: str) -> None:
         f"- {{model: a, parameters: {{weight: 1, density: {density}}}}}"
     )
     assert {value for value, _ in values(tmp_path, text)["a"].values()} == {0}
+
+
+def test_a_weight_counts_in_the_divisor_also_where_its_density_keeps_nothing(tmp_path: Path) -> None:
+    text = (
+        "merge_method: dare_linear\nbase_model: base\nmodels:\n"
+        "- {model: a, parameters: {weight: 1, density: 0}}\n"
+        "- {model: b, parameters: {weight: 3, density: 1}}\n"
+        "parameters: {normalize: true}"
+    )
+    found = values(tmp_path, text)
+    assert {model: {value for value, _ in own.values()} for model, own in found.items()} == {
+        "a": {0},
+        "b": {0.75},
+    }
+
+
+def slices(method: str, *each: str) -> str:
+    """A recipe of two slices of two layers, with the weights of each: "a 0.5, b 0.5"."""
+    text = f"merge_method: {method}\nbase_model: base\nslices:\n"
+    for start, models in zip((0, 2), each, strict=True):
+        text += "- sources:\n"
+        for item in models.split(", "):
+            model, weight = item.split()
+            own = f"layer_range: [{start}, {start + 2}], parameters: {{weight: {weight}}}"
+            text += f"  - {{model: {model}, {own}}}\n"
+    return text
+
+
+def test_to_the_models_of_a_slice_no_base_is_added(tmp_path: Path) -> None:
+    found = values(tmp_path, slices("linear", "a 1, b 1", "a 1, base 3"))
+    assert [found["a"][f"model.layers.{layer}.attn.q.weight"][0] for layer in (0, 3)] == [0.5, 0.25]
+
+
+def test_after_the_layers_the_first_slice_says_how_many_models_are_merged(tmp_path: Path) -> None:
+    text = slices("task_arithmetic", "base 1, a 1", "base 1, a 2, b 3, c 4")
+    found = values(tmp_path, text)
+    assert found["a"]["model.norm.weight"] == (2, 1)
+    assert found["b"]["model.layers.2.attn.q.weight"] == (3, 1)
+    assert found["b"].get("model.norm.weight", (0, 1))[0] == 0
+    assert read(tmp_path, text).notes[0] == (
+        "after the layers, mergekit merges as many models as the first slice has; so b, c change nothing"
+        " there"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "described", "weight"),
+    [
+        ("gpt_neox.embed_in.weight", True, 1),
+        ("embed_out.weight", True, 2),
+        ("lm_head.weight", True, 2),
+        ("lm_head.weight", False, 1),
+        ("model.norm.weight", False, 1),
+    ],
+)
+def test_a_tensor_outside_the_layers_has_the_weight_that_mergekit_takes(
+    tmp_path: Path, name: str, described: bool, weight: float
+) -> None:
+    text = slices("task_arithmetic", "base 1, a 1", "base 1, a 2")
+    names = list(dict.fromkeys([*NAMES, name]))
+    assert values(tmp_path, text, names, described=described)["a"][name][0] == weight
+
+
+def test_mergekit_describes_some_architectures() -> None:
+    described = [{"architectures": [name]} for name in ("LlamaForCausalLM", "GPTNeoXForCausalLM")]
+    assert all(is_described(config) for config in [*described, {}, None])
+    assert not is_described({"architectures": ["SmolLM3ForCausalLM"]})
+
+
+def test_a_gradient_is_spread_over_each_stack(tmp_path: Path) -> None:
+    names = [
+        *(f"encoder.block.{layer}.layer.0.SelfAttention.q.weight" for layer in range(2)),
+        *(f"decoder.block.{layer}.layer.0.SelfAttention.q.weight" for layer in range(4)),
+    ]
+    text = (
+        "merge_method: task_arithmetic\nbase_model: base\nmodels: [{model: a, parameters: {weight: [0, 1]}}]"
+    )
+    found = values(tmp_path, text, names)["a"]
+    assert [found[name][0] for name in names] == pytest.approx([0, 1, 0, 1 / 3, 2 / 3, 1], abs=1e-7)
 
 
 def test_the_strengths_of_a_mean_of_models_add_up_to_1_with_the_bases(tmp_path: Path) -> None:
