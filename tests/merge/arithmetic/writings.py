@@ -27,7 +27,7 @@ from persona.merge.rules import NO_TRIM, MergeRules, MergeTerm
 from persona.objects.rules import CHOICES
 from tests.merge.arithmetic import cuda_kernels
 from tests.merge.arithmetic.operands import cut_off, hard_elements, hard_numbers, undoing
-from tests.merge.chunks import CODE, EXPONENT, Change, Chunk, as_change, bits, rounded, tensor
+from tests.merge.chunks import CODE, EXPONENT, UINT, Change, Chunk, as_change, bits, rounded, tensor
 
 Array = np.ndarray[Any, Any]
 Result = tuple[Array, int]
@@ -402,6 +402,9 @@ def mixture(
     first = afters[0][alike]
     for after in afters:
         after[alike] = np.where(other.random(alike.size) < 0.6, first, base[alike])
+    edge, high, more = _at_the_edge(seed, dtype, 0 if calm else n)
+    for one in (base, *afters):
+        one[edge] = high
     taus = [reference.tau(tensor(base, dtype), tensor(after, dtype)).numpy() for after in afters]
     changes = [
         hard_numbers(random, taus, calm) if is_numbers else after
@@ -411,6 +414,7 @@ def mixture(
         near = 1 + random.integers(-8, 9, undone.size) * 2.0**-21
         changes[k][undone] = -before * factors[k] * near
         changes[k][alike] = taus[k][alike]
+        changes[k][edge] = np.clip(more * factors[k], -3e38, 3e38)
     for k in np.flatnonzero(random.random(len(alpha)) < 0.1):  # a term that changes nothing
         changes[k] = np.zeros(n, np.float32) if numbers[k] else base.copy()
     theta = [
@@ -419,3 +423,17 @@ def mixture(
     ]
     arrays = np.array(theta, np.float32), np.array(alpha, np.float32), np.array(add, np.bool_)
     return Mixture(dtype, base, changes, *arrays, rules, calm)
+
+
+def _at_the_edge(seed: int, dtype: str, n: int) -> tuple[Array, Array, Array]:
+    """Some of n elements, a base for each, and what has to be added to it, in float64.
+
+    The sum lies below, at or above the number from which on it is rounded to no finite number.
+    """
+    random = np.random.default_rng([seed, 2])
+    edge = np.flatnonzero(random.random(n) < 0.04)
+    shift, mask = EXPONENT[dtype]
+    signs = random.integers(0, 2, edge.size) << shift + mask.bit_length()
+    high = (signs + ((mask - 1) << shift)).astype(UINT[dtype])
+    less = 2.0 ** -(shift + 1) * random.choice([2, 1.5, 1, 1, 0.5, 0.25], edge.size)
+    return edge, high, tensor(high, dtype).double().numpy() * (1 - less)
