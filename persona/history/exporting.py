@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from persona.errors import InvalidInput, Keyword, Refused, UsageError
+from persona.errors import Hint, InvalidInput, Keyword, Refused, UsageError
 from persona.history.computing import chosen_recipe, compute, device_choice, notes_of
 from persona.history.history import History
 from persona.history.options import RunOptions
@@ -41,7 +41,7 @@ def export(
             hint=("leave out ", Keyword("branch"), " and ", Keyword(weights=False)),
         )
     device = device_choice(options)  # a missing device is refused before anything is written
-    place = place_of(history, out)
+    place = place_of(history, out, ("weights go into the work tree without ", Keyword("out")))
     dtype = None
     if options["dtype"] is not None:
         dtype = merged_dtype(options["dtype"])
@@ -101,8 +101,8 @@ def export(
     )
 
 
-def place_of(history: History, out: Path) -> Path:
-    """The directory to write, with its parents resolved.
+def place_of(history: History, out: Path, in_place: Hint | None = None) -> Path:
+    """The directory to write, with its parents resolved. `in_place`: the hint for the work tree itself.
 
     Raises `UsageError` for this repository. Raises `Refused` for a link, a path that is not a directory, a
     path in another repository's work tree, and a path below `graph/`.
@@ -110,11 +110,10 @@ def place_of(history: History, out: Path) -> Path:
     place = out.absolute()
     place = files.resolved(place) if place.name in ("", "..") else files.resolved(place.parent) / place.name
     real = files.resolved(place)
-    if real == files.resolved(history.root) or files.resolved(history.store.root) in (real, *real.parents):
-        raise UsageError(
-            f"{out} is the work tree or the repository itself",
-            hint=("weights go into the work tree without ", Keyword("out")),
-        )
+    if real == files.resolved(history.root):
+        raise UsageError(f"{out} is the work tree; write into another directory", hint=in_place)
+    if files.resolved(history.store.root) in (real, *real.parents):
+        raise UsageError(f"{out} is in the repository itself; write elsewhere")
     if place.is_symlink():
         raise Refused(
             f"{out} is a symbolic link; give the directory that the link leads to, or write elsewhere"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from persona.errors import InvalidInput, Keyword, Refused
+from persona.errors import Call, InvalidInput, Keyword, Refused
 from persona.objects.dtypes import uint
 from persona.objects.tensors import TensorSpec
 from persona.store import files
@@ -50,6 +50,15 @@ def is_patch(checkpoint: Checkpoint, names: Iterable[str]) -> bool:
     return bool(found) and any(
         name.endswith(INDICES) and name.removesuffix(INDICES) + VALUES in checkpoint.tensors for name in found
     )
+
+
+def refuse_patch(checkpoint: Checkpoint, names: Iterable[str]) -> None:
+    """Raises `InvalidInput` for a sparse patch, where weights are needed. `names` as for `is_patch`."""
+    if is_patch(checkpoint, names):
+        raise InvalidInput(
+            f"{checkpoint.path} is a sparse patch, which holds changes and no weights",
+            hint=(Call("add", str(checkpoint.path)), " imports it as a vector"),
+        )
 
 
 class Patched(Checkpoint):

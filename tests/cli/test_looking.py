@@ -490,6 +490,7 @@ def test_an_expression_is_derived_from_words_of_the_shell(grown: CommandLine) ->
     )
     words = grown.json("vector", "derive", "more", "--alpha", "-2", "listening", "-", "2", "*", "suggesting")
     assert (words["alpha"], words["expression"]) == (-2.0, "listening - 2 * suggesting")
+    assert "'-x' cannot name a vector" in grown.refused(4, "vector", "derive", "-x", "listening")
     told = grown.refused(4, "vector", "derive", "x", "listening * suggesting")
     assert told.splitlines()[1:] == ["  listening * suggesting", "            ^"]
     assert "did you mean listening?" in grown.refused(3, "vector", "derive", "x", "listning")

@@ -40,6 +40,11 @@ class Derive(Command):
         return super().parse_args(ctx, words)
 
 
+def _typed(word: str) -> str:
+    """A word of `Derive` without the space that keeps it from being a flag."""
+    return word[1:] if word.startswith(" -") else word
+
+
 @click.group("vector", cls=CommandGroup, example="$ persona vector ls\n$ persona vector show listening")
 def command() -> None:
     """List, show, take over, derive, extract and forget vectors.
@@ -129,7 +134,7 @@ def derive(repo: Repository, name: str, expr: tuple[str, ...], **options: Unpack
     nothing. If recipe.toml has NAME already, NAME becomes the new vector and keeps its alpha, density and
     filter, unless you give others.
     """
-    return repo.vectors.derive(name, " ".join(expr), **options)
+    return repo.vectors.derive(_typed(name), " ".join(expr), **options)
 
 
 @declare(

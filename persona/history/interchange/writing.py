@@ -6,7 +6,8 @@ elements that are tied at a cut-off, and the exactness rules of docs/numerics.md
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from persona.errors import Blank, Call, Hint, InvalidInput
@@ -14,17 +15,44 @@ from persona.history.interchange import settings
 from persona.objects.layers import places
 from persona.objects.recipe import Recipe, Term, Value, to_binary32
 from persona.objects.recipe import values as as_tuple
+from persona.objects.rules import Rules
 
 
-def method_of(recipe: Recipe) -> tuple[str, dict[str, Any]]:
-    """The merge method of a recipe, and its parameters.
+def method_of(recipe: Recipe, *, editable: bool) -> tuple[str, dict[str, Any]]:
+    """The merge method of a recipe, and its parameters. `editable`: whether it is that of the work tree.
 
     Raises `InvalidInput` that names the rules which mergekit does not have.
     """
+    lacking = _Lacking()
+    found = _method(recipe, lacking)
+    if lacking.what:
+        written = (Call("checkout", Blank("REV"), out=Blank("OUT")), " writes the merged weights")
+        hint: Hint = written
+        if editable and (axes := _mending(recipe, lacking)):
+            call = Call("recipe.set_rules", axes)
+            hint = (call, " takes the rules of mergekit, and changes the weights; ", *written)
+        raise InvalidInput(f"mergekit has no {', no '.join(lacking.what)}", hint=hint)
+    return found
+
+
+def _mending(recipe: Recipe, lacking: _Lacking) -> dict[str, str] | None:
+    """The axes with which mergekit has all rules of a recipe, as few as possible; None if there are none."""
+    rules = recipe.rules
+    kept = {} if rules.density is None else {"density": rules.density}
+    for axes in (lacking.axes, {"preset": "mergekit", **lacking.axes, **kept}):
+        with suppress(InvalidInput):
+            mended = Rules.of(**{"preset": rules.preset, **rules.changed_axes(), **axes})
+            left = _Lacking()
+            _method(Recipe.of(recipe.base, recipe.terms, mended), left)
+            if not left.what:
+                return axes
+    return None
+
+
+def _method(recipe: Recipe, lacking: _Lacking) -> tuple[str, dict[str, Any]]:
     rules = recipe.rules
     trimmed = any(map(recipe.trims, recipe.terms))
     votes = rules.elect != "none"
-    lacking = _Lacking()
     if trimmed:
         _check_trim(recipe, votes, lacking)
     added = [term.name for term in recipe.terms if term.join == "add"]
@@ -38,7 +66,6 @@ def method_of(recipe: Recipe) -> tuple[str, dict[str, Any]]:
                 lacking.unless(recipe, axis, wanted)
     elif rules.merge != "sum":
         lacking.unless(recipe, "merge", "sum")
-    lacking.check()
     if float(rules.lambda_) != 1:
         parameters["lambda"] = float(rules.lambda_)
     if rules.trim == "breadcrumbs" and trimmed:
@@ -64,18 +91,6 @@ class _Lacking:
         if value != wanted:
             self.add(f"{axis} = {value}", **{axis: wanted})
 
-    def check(self) -> None:
-        """Raises `InvalidInput` if there is anything."""
-        if not self.what:
-            return
-        written = (Call("checkout", Blank("REV"), out=Blank("OUT")), " writes the merged weights")
-        mended = (
-            Call("recipe.set_rules", self.axes),
-            " takes the rules of mergekit, and changes the weights; ",
-        )
-        hint: Hint = (*mended, *written) if self.axes else written
-        raise InvalidInput(f"mergekit has no {', no '.join(self.what)}", hint=hint)
-
 
 def _check_trim(recipe: Recipe, votes: bool, lacking: _Lacking) -> None:
     trim = recipe.rules.trim
@@ -84,8 +99,10 @@ def _check_trim(recipe: Recipe, votes: bool, lacking: _Lacking) -> None:
     elif trim == "breadcrumbs":
         lacking.unless(recipe, "rank", "floor")
     else:
-        lacking.unless(recipe, "trim", "tensor")
-        lacking.unless(recipe, "rank", "floor1")
+        if trim != "tensor":
+            lacking.add(f"trim = {trim}", trim="tensor")
+        if recipe.rules.rank is not None:
+            lacking.unless(recipe, "rank", "floor1")
         if not votes:
             lacking.add(f"trim = {trim} without an election")
 
@@ -107,31 +124,38 @@ def _normalize(recipe: Recipe, lacking: _Lacking) -> bool:
 # -- the models ----------------------------------------------------------------------------------------------
 
 
-def model_parameters(recipe: Recipe, terms: Sequence[Term], names: Sequence[str]) -> dict[str, Any]:
+def model_parameters(
+    recipe: Recipe, terms: Sequence[Term], names: Sequence[str], changed: Collection[str]
+) -> dict[str, Any]:
     """The weight and density of the terms of one vector. `names`: the tensors that are merged.
 
-    Raises `InvalidInput` for terms that reach one tensor, and for filters that mergekit cannot say.
+    `changed`: those of them that the vector changes; for the others, no value matters. Raises `InvalidInput`
+    for terms that reach one tensor, and for filters that mergekit cannot say.
     """
-    for name in names:
+    for name in changed:
         reaching = [term.name for term in terms if term.admits(name)]
         if len(reaching) > 1:
             raise InvalidInput(
                 f"mergekit takes a model once, and {' and '.join(reaching)} are one vector that reaches"
                 f" {name} twice; give one of them the sum of their strengths"
             )
-    found = {"weight": _setting(terms, names, lambda term: term.alpha, "0")}
+    found = {"weight": _setting(terms, names, changed, lambda term: term.alpha, "0")}
     if any(map(recipe.trims, recipe.terms)):
-        found["density"] = _setting(terms, names, recipe.density_of, "1")
+        found["density"] = _setting(terms, names, changed, recipe.density_of, "1")
     return found
 
 
 def _setting(
-    terms: Sequence[Term], names: Sequence[str], value_of: Callable[[Term], Value], rest: str
+    terms: Sequence[Term],
+    names: Sequence[str],
+    changed: Collection[str],
+    value_of: Callable[[Term], Value],
+    rest: str,
 ) -> Any:
     """A parameter with filters, so that each tensor has the value of its term; `rest` where no term is."""
     layers = places(names)
     for setting in _settings(terms, names, value_of, rest):
-        if all(_fits(setting, name, layers.get(name), terms, value_of, rest) for name in names):
+        if all(_fits(setting, name, layers.get(name), terms, value_of, rest) for name in changed):
             return setting
     raise InvalidInput(
         f"the filter of {terms[0].name} cannot be said with the filters of mergekit, which are parts of names"

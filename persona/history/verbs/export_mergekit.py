@@ -68,7 +68,7 @@ def export_mergekit(
     place = place_of(history, Path(out))
     notes: list[str] = []
     revision, recipe = chosen_recipe(history, rev, notes)
-    document, models = _document(history, recipe, place, notes)
+    document, models = _document(history, recipe, place, notes, editable=rev is None)
     _check_place(place)
     texts = texts_of(history, revision)
     if CONFIG in texts:
@@ -95,7 +95,7 @@ def export_mergekit(
 
 
 def _document(
-    history: History, recipe: Recipe, place: Path, notes: list[str]
+    history: History, recipe: Recipe, place: Path, notes: list[str], *, editable: bool
 ) -> tuple[dict[str, Any], dict[str, Recipe]]:
     """The YAML's mapping, and the recipe of the weights of each model by the name of its directory."""
     if not recipe.terms:
@@ -107,7 +107,8 @@ def _document(
         raise InvalidInput(f"{place}: mergekit reads + and @ in a path as marks; write elsewhere")
     base = history.base(recipe.base)
     names = tensor_names(history.base_of(recipe))
-    method, parameters = writing.method_of(recipe)
+    method, parameters = writing.method_of(recipe, editable=editable)
+    plan = plan_of(history, recipe)
     vectors: dict[str, list[Term]] = {}
     for term in recipe.terms:
         vectors.setdefault(term.vector, []).append(term)
@@ -118,7 +119,8 @@ def _document(
         name = _directory(min(term.name for term in terms), models)
         shapes = (Term(f"shapes {place}", term.vector, "0") for place, term in enumerate(whole.terms))
         models[name] = Recipe.of(recipe.base, [Term("vector", id), *shapes], alone)
-        own = writing.model_parameters(recipe, terms, names)
+        source = plan.source_of(id)
+        own = writing.model_parameters(recipe, terms, names, {name for name in names if source.reaches(name)})
         listed.append({"model": str(place / name), "parameters": own})
         if history.vector(id).kind != "delta":
             notes.append(

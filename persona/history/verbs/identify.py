@@ -39,6 +39,7 @@ from persona.store.refs import BASES, HEADS, TAGS, VECTORS, NoteList
 from persona.weights.adapters import Adapter, is_adapter
 from persona.weights.checkpoint import Checkpoint
 from persona.weights.hub import located
+from persona.weights.patches import refuse_patch
 
 if TYPE_CHECKING:
     from persona.measure.equality import Expected, Given
@@ -122,6 +123,7 @@ def identify(history: History, path: AnyPath, **options: Unpack[ComputeOptions])
     with Checkpoint.open(path) as checkpoint:
         candidates = _candidates(history, notes)
         bases = {id: history.base(id) for id in dict.fromkeys(each.plan.recipe.base for each in candidates)}
+        refuse_patch(checkpoint, {name for base in bases.values() for name in base.spec})
         known = {base.digest: base for base in (*bases.values(), *(each.plan.base for each in candidates))}
         given = read(checkpoint, known.values(), threads=how["threads"], progress=how["progress"])
         stored = given.stored

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from persona.errors import InvalidInput, Refused
+from persona.errors import Call, InvalidInput, Refused, UsageError, worded
 from persona.history.interchange.methods import METHODS
 from persona.repository import Repository
 from tests.checkpoints import read_weights, same
@@ -120,6 +120,46 @@ def test_a_rule_that_mergekit_lacks_is_named(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "axes",
+    [
+        {"preset": "ties"},
+        {"preset": "peft", "density": 0.5},
+        {"preset": "joint", "density": 0.3, "lambda": 0.5},
+        {"preset": "paper"},
+    ],
+)
+def test_the_rules_that_are_advised_can_be_exported(
+    repo: Repository, models: Path, tmp_path: Path, axes: dict[str, str | float]
+) -> None:
+    repo.add(models / "pirate", alpha=0.5)
+    repo.add(models / "asks")
+    repo.recipe.set_rules(axes)
+    before = repo.recipe.rules
+    with pytest.raises(InvalidInput) as caught:
+        repo.export_mergekit(out=tmp_path / "out")
+    call = next(part for part in caught.value.hint or () if isinstance(part, Call))
+    assert call.method == "recipe.set_rules"
+    repo.recipe.set_rules(*call.arguments)
+    assert repo.export_mergekit(out=tmp_path / "out").method == "ties"
+    assert [repo.recipe.rules[axis] for axis in ("density", "lambda")] == [
+        before[axis] for axis in ("density", "lambda")
+    ]
+
+
+def test_no_rules_are_advised_that_change_nothing(repo: Repository, models: Path, tmp_path: Path) -> None:
+    repo.add(models / "pirate", alpha=0.5)
+    repo.add(models / "asks")
+    repo.commit(message="ties")
+    with pytest.raises(InvalidInput) as first:  # of another recipe than that in the work tree
+        repo.export_mergekit("HEAD", out=tmp_path / "out")
+    repo.recipe.set("asks", join="add")  # which no rules mend
+    with pytest.raises(InvalidInput) as second:
+        repo.export_mergekit(out=tmp_path / "out")
+    hints = {worded(caught.value.hint or "") for caught in (first, second)}
+    assert hints == {"`repo.checkout(REV, out=OUT)` writes the merged weights"}
+
+
 def test_a_vector_that_is_added_to_an_election_is_named(
     repo: Repository, models: Path, tmp_path: Path
 ) -> None:
@@ -139,6 +179,15 @@ def test_a_vector_that_reaches_a_tensor_twice_is_named(
     repo.recipe.set_rules({"preset": "linear"})
     with pytest.raises(InvalidInput, match="again and pirate are one vector"):
         repo.export_mergekit(out=tmp_path / "out")
+
+
+def test_a_vector_may_be_twice_where_it_changes_nothing(
+    repo: Repository, models: Path, tmp_path: Path
+) -> None:
+    repo.add(write_adapter(tmp_path / "lora"))
+    repo.add(tmp_path / "lora", name="again", only="*mlp*")
+    repo.recipe.set_rules({"preset": "linear"})
+    assert repo.export_mergekit(out=tmp_path / "out").models == ("base", "again")
 
 
 @pytest.mark.parametrize("only", [("*.0.*",), (INNER,), ("model.layers.[12].*",), ("*up*", "*norm*")])
@@ -181,3 +230,11 @@ def test_a_directory_with_files_stays(repo: Repository, models: Path, tmp_path: 
 def test_a_recipe_without_a_vector_is_refused(repo: Repository, tmp_path: Path) -> None:
     with pytest.raises(Refused, match="no vector"):
         repo.export_mergekit(out=tmp_path / "out")
+
+
+@pytest.mark.parametrize("out", [".", ".persona/x"])
+def test_the_work_tree_is_no_place_for_it(repo: Repository, models: Path, out: str) -> None:
+    repo.add(models / "pirate")
+    with pytest.raises(UsageError, match=r"write (into another directory|elsewhere)") as caught:
+        repo.export_mergekit(out=repo.root / out)
+    assert caught.value.hint is None

@@ -60,6 +60,13 @@ def test_a_vector_that_no_recipe_has_is_recognised_by_its_kept_name(bot: Bot) ->
     assert names(bot.repo.identify(path)) == [("vector", "later")]
 
 
+def test_a_sparse_patch_holds_no_weights(grown: Bot, tmp_path: Path) -> None:
+    grown.repo.export_patch("HEAD~1", "HEAD", out=tmp_path / "p.safetensors")
+    with pytest.raises(InvalidInput, match=r"p\.safetensors is a sparse patch") as caught:
+        grown.repo.identify(tmp_path / "p.safetensors")
+    assert advised(caught.value) == f"`repo.add('{tmp_path / 'p.safetensors'}')` imports it as a vector"
+
+
 def test_a_tag_names_its_commit_and_equal_recipes_are_all_listed(grown: Bot) -> None:
     grown.repo.tags.create("v1", "HEAD~3")
     grown.repo.revert("listening")
