@@ -71,6 +71,30 @@ def test_the_loops_draw_the_published_word(below: int, kept: bool) -> None:
     assert (bool(t[0]), bool(z[0])) == (kept, kept)
 
 
+@pytest.mark.parametrize(("below", "kept"), [(0x6627E8D5, False), (0x6627E8D6, True)])
+def test_the_reference_draws_the_published_word(below: int, kept: bool) -> None:
+    t, density = torch.ones(1), below * 2.0**-32
+    assert bool(reference_trims.dare(t, density, rescale=False, key=(0, 0))) is kept
+    assert bool(reference_trims.della(t, density, 0.1, rescale=False, key=(0, 0))) is kept
+
+
+def test_the_loops_keep_what_is_tied_at_a_cut_off() -> None:
+    t = np.array([0.5, 1, -1, 2, -3, 3, 4], np.float32)
+    low, high = (int(np.float32(one).view(np.uint32)) for one in (1, 3))
+    some = ElementFilter("", low=low, high=high)
+    numbers = t.copy()
+    some.numbers(numbers, 0)
+    assert numbers.tolist() == [0, 1, -1, 2, -3, 3, 0]
+    base = np.array([0x3F800000] * 7, np.uint32)
+    tuned = np.array([0.5, 0.75, 1.25, 1.5, 0.5, 1.75, 2], np.float32).view(np.uint32)
+    z = np.array([int(one) - int(b) for one, b in zip(tuned, base, strict=True)], np.int64)
+    z = ((z << 1) ^ (z >> 63)).astype(np.uint32)
+    low, high = (int(np.float32(one).view(np.uint32)) for one in (0.5, 0.75))
+    before = z.copy()
+    ElementFilter("", low=low, high=high).steps(base, z, 0, None, "F32")
+    assert (z == before).tolist() == [True, False, False, True, True, True, False]
+
+
 def test_the_counter_has_64_bits() -> None:
     first, half, key = (1 << 32) - 20, 1 << 31, (5, 6)
     index = torch.arange(first, first + 40)
