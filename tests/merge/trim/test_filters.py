@@ -20,8 +20,8 @@ from persona.merge.plan import Plan
 from persona.merge.rows.reader import Workspaces
 from persona.merge.rows.slices import Budget
 from persona.merge.rows.stored import StoredRows
-from persona.merge.rules import MergeRules, MergeTerm
-from persona.merge.trim import breadcrumbs
+from persona.merge.rules import MergeRules, MergeTerm, keep_below
+from persona.merge.trim import breadcrumbs, della
 from persona.merge.trim.cutoffs import Cutoffs, cutoffs
 from persona.objects.recipe import Term
 from persona.objects.rules import Rules
@@ -93,6 +93,27 @@ def test_the_loops_keep_what_is_tied_at_a_cut_off() -> None:
     before = z.copy()
     ElementFilter("", low=low, high=high).steps(base, z, 0, None, "F32")
     assert (z == before).tolist() == [True, False, False, True, True, True, False]
+
+
+@given(
+    t=st.lists(
+        st.sampled_from([0.0, 1e-44, 0.5, -0.5, 0.501, 1.0, -3.0, 3.5, 1e30]), min_size=1, max_size=40
+    ),
+    density=st.sampled_from([0.5, 0.3]),
+    epsilon=st.sampled_from([0.0, 0.1, 0.3]),
+)
+def test_the_probabilities_of_della_are_those_of_the_reference(
+    t: list[float], density: float, epsilon: float
+) -> None:
+    values = np.array(t, np.float32)
+    upper = (values.view(np.uint32) & 0x7FFFFFFF) >> 16
+    sizes, counts = np.unique(upper[values != 0], return_counts=True)
+    ranked = sizes.astype(np.uint16), counts.astype(np.int64)
+    made = della.filter_of("", ranked, len(t), density, epsilon, rescale=True, key=(0, 0))
+    wanted = reference_trims.probabilities(torch.from_numpy(values), density, epsilon)[values != 0]
+    at = upper[values != 0].astype(np.int64) - made.bottom
+    assert made.below[at].tolist() == [keep_below(one) for one in wanted.tolist()]
+    assert made.divisors[at].tolist() == wanted.float().tolist()
 
 
 def test_the_counter_has_64_bits() -> None:
