@@ -19,7 +19,7 @@ from persona.objects.rules import Rules
 
 
 def method_of(recipe: Recipe, *, editable: bool) -> tuple[str, dict[str, Any]]:
-    """The merge method of a recipe, and its parameters. `editable`: whether it is that of the work tree.
+    """The merge method of a recipe, and its parameters. `editable`: whether the work tree holds this recipe.
 
     Raises `InvalidInput` that names the rules which mergekit does not have.
     """
