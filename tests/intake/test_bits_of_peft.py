@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.intake.test_adapters_of_peft import ACCEPTED, Trained, same, weights
+from tests.intake.peft_adapters import ACCEPTED, Trained, same, weights
 
 ROOT = Path(__file__).parents[2]
 
